@@ -1,0 +1,77 @@
+"""The errors of the product: each says in one sentence what is wrong and what to change.
+
+A class here may reach HTTP; ``api/problems.py`` gives each its status and reason. Errors of foreign
+libraries become one of these in the one package that uses that library.
+"""
+
+from __future__ import annotations
+
+
+class GpustackError(Exception):
+    """Something we can name. ``str(error)`` is a sentence for a person."""
+
+
+class BadRequest(GpustackError):
+    """The request cannot be understood or asks for something impossible."""
+
+
+class Invalid(GpustackError):
+    """Fields of a document are wrong. ``faults`` holds every one of them, a sentence each."""
+
+    def __init__(self, *faults: str) -> None:
+        self.faults = faults
+        super().__init__("; ".join(faults))
+
+
+class Unauthorized(GpustackError):
+    """No credentials, or wrong ones."""
+
+    def __init__(self, message: str = "Invalid authentication credentials") -> None:
+        super().__init__(message)
+
+
+class Forbidden(GpustackError):
+    """Known caller, but not allowed."""
+
+    def __init__(self, message: str = "No permission to access") -> None:
+        super().__init__(message)
+
+
+class NotFound(GpustackError):
+    """The thing named does not exist."""
+
+
+class AlreadyExists(GpustackError):
+    """The name is taken."""
+
+
+class Conflict(GpustackError):
+    """The record changed since it was read, is in use, or may not go from its state to the one asked for."""
+
+
+class Gone(GpustackError):
+    """A revision asked for has left the ring of changes: list again."""
+
+
+class TooManyRequests(GpustackError):
+    """A limit is reached. ``retry_after`` is in seconds."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class PayloadTooLarge(GpustackError):
+    """A body or head exceeds its limit."""
+
+
+class Unavailable(GpustackError):
+    """Right now nobody can answer; trying again may help. ``retry_after`` is in seconds."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class GatewayTimeout(GpustackError):
+    """The other side did not answer in time."""
