@@ -1,0 +1,98 @@
+"""Model files: where they come from, where they lie, and how far the fetching is."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from enum import StrEnum
+from pathlib import PurePosixPath
+
+import attrs
+
+from .record import Record, stored
+
+
+class SourceKind(StrEnum):
+    """Where a model comes from, in the words of the wire."""
+
+    HUGGING_FACE = "huggingface"
+    MODEL_SCOPE = "model_scope"
+    OLLAMA = "ollama_library"
+    LOCAL_PATH = "local_path"
+
+
+@attrs.frozen(kw_only=True)
+class ModelSource:
+    """Names what to fetch. Only the fields of its ``kind`` are set; file names may be patterns (``*Q4_K_M*.gguf``)."""
+
+    kind: SourceKind
+    huggingface_repo_id: str | None = None
+    huggingface_filename: str | None = None
+    ollama_library_model_name: str | None = None
+    model_scope_model_id: str | None = None
+    model_scope_file_path: str | None = None
+    local_path: str | None = None
+    revision: str | None = None
+
+    @property
+    def repo(self) -> str:
+        """The place without the file: repository, name, or path."""
+        return (
+            self.huggingface_repo_id
+            or self.model_scope_model_id
+            or self.ollama_library_model_name
+            or self.local_path
+            or ""
+        )
+
+    @property
+    def file_pattern(self) -> str | None:
+        """The file or pattern within the repository, if one was named."""
+        return self.huggingface_filename or self.model_scope_file_path
+
+    @property
+    def readable(self) -> str:
+        """One line for people: repository and file joined by ``/``."""
+        parts = [self.repo, self.file_pattern or ""]
+        text = "/".join(part for part in parts if part)
+        return f"{text}@{self.revision}" if self.revision else text
+
+    @property
+    def index(self) -> str:
+        """SHA-256 of the readable source: equal sources share their files."""
+        return hashlib.sha256(f"{self.kind.value}:{self.readable}".encode()).hexdigest()
+
+    @property
+    def names_gguf(self) -> bool:
+        """The source itself says that it is GGUF; a bare repository or folder does not."""
+        if self.kind is SourceKind.OLLAMA:
+            return True
+        name = self.file_pattern or (self.local_path or "")
+        return PurePosixPath(name.lower()).suffix == ".gguf"
+
+
+class FileState(StrEnum):
+    """The life of a model file on one worker."""
+
+    DOWNLOADING = "downloading"
+    READY = "ready"
+    ERROR = "error"
+
+
+@stored("model_files", unique=(("worker_id", "source_index", "local_dir"),))
+@attrs.frozen(kw_only=True)
+class ModelFile(Record):
+    """The files of one source on one worker. The worker owns progress and state."""
+
+    worker_id: int
+    source: ModelSource
+    source_index: str
+    local_dir: str = ""
+    cleanup_on_delete: bool = True
+    size: int | None = None
+    download_progress: float | None = None
+    resolved_paths: tuple[str, ...] = ()
+    state: FileState = FileState.DOWNLOADING
+    state_message: str = ""
+    deleted_at: datetime | None = None
+    """Set when it is to be removed; the worker removes the files and then the record goes."""

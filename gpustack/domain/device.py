@@ -1,0 +1,94 @@
+"""Accelerators: what one is, how much memory it has, and how it is named across the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+DEVICE_TYPES: Mapping[str, str] = {
+    "nvidia": "cuda",
+    "amd": "rocm",
+    "huawei": "npu",
+    "moore threads": "musa",
+    "apple": "mps",
+    "hygon": "dcu",
+    "iluvatar": "corex",
+    "cambricon": "mlu",
+    "intel": "xpu",
+}
+"""Vendor (lower case) → type, as written in device ids (behaviour.md s.2.8)."""
+
+
+@attrs.frozen(kw_only=True)
+class DeviceMemory:
+    """Bytes. ``used`` and ``utilization_rate`` (percent) are measured, or ``None``."""
+
+    total: int | None = None
+    used: int | None = None
+    utilization_rate: float | None = None
+    is_unified_memory: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class DeviceCore:
+    """Compute cores and their load in percent."""
+
+    total: int | None = None
+    utilization_rate: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class DeviceNetwork:
+    """A network of the device's own (NPUs)."""
+
+    status: str = "up"
+    inet: str | None = None
+    netmask: str | None = None
+    mac: str | None = None
+    gateway: str | None = None
+    iface: str | None = None
+    mtu: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Device:
+    """One accelerator as last seen by its worker. ``index`` is what visibility variables take."""
+
+    index: int
+    name: str
+    vendor: str
+    type: str
+    uuid: str | None = None
+    device_index: int | None = None
+    device_chip_index: int = 0
+    core: DeviceCore = DeviceCore()
+    memory: DeviceMemory = DeviceMemory()
+    network: DeviceNetwork | None = None
+    temperature: float | None = None
+    compute_capability: str | None = None
+    driver_version: str | None = None
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    fault: str | None = None
+    """Why the device cannot be used (lost, driver error): a sentence. It is shown, and not placed on."""
+
+
+@attrs.frozen
+class DeviceId:
+    """``<worker>:<type>:<index>``, the name of a device in API and selectors."""
+
+    worker: str
+    type: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.worker}:{self.type}:{self.index}"
+
+    @classmethod
+    def parse(cls, text: str) -> DeviceId:
+        """Read ``text``; raises ``ValueError`` with a sentence when it is not a device id."""
+        parts = text.rsplit(":", 2)
+        if len(parts) != 3 or not parts[0] or parts[1] not in DEVICE_TYPES.values() or not parts[2].isdigit():
+            kinds = ", ".join(sorted(set(DEVICE_TYPES.values())))
+            raise ValueError(f"GPU id {text!r} is not <worker name>:<type>:<index> with a type of {kinds}")
+        return cls(parts[0], parts[1], int(parts[2]))

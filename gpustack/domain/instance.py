@@ -1,0 +1,80 @@
+"""A model instance: one replica, where it was placed, and how it fares there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import attrs
+
+from .artifact import ModelSource
+from .lifecycle import InstanceState
+from .record import Record, stored
+
+
+@attrs.frozen(kw_only=True)
+class Claim:
+    """Bytes an instance holds on one worker: host memory, and video memory per device index.
+
+    It is an estimate unless a user fixed it. ``offload_layers`` of ``total_layers`` run on devices.
+    """
+
+    ram: int = 0
+    vram: Mapping[int, int] = attrs.field(factory=dict)
+    offload_layers: int | None = None
+    total_layers: int | None = None
+    tensor_split: tuple[int, ...] = ()
+    is_unified_memory: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Subordinate:
+    """The share of a further worker in a distributed instance."""
+
+    worker_id: int
+    gpu_indexes: tuple[int, ...] = ()
+    claim: Claim = Claim()
+
+
+@attrs.frozen(kw_only=True)
+class Placement:
+    """Where an instance runs. ``gpu_indexes`` empty means on the CPU."""
+
+    worker_id: int
+    gpu_indexes: tuple[int, ...] = ()
+    claim: Claim = Claim()
+    subordinates: tuple[Subordinate, ...] = ()
+    score: float = 0.0
+    note: str = ""
+    """What a person should know of this choice, e.g. why no GPU was claimed."""
+
+
+@stored("model_instances", unique=(("name",),), indexed=("model_id",))
+@attrs.frozen(kw_only=True)
+class ModelInstance(Record):
+    """One replica. The scheduler owns ``placement``; the worker owns what follows ``state``."""
+
+    name: str
+    model_id: int
+    model_name: str
+    source: ModelSource
+    generation: int = 1
+    placement: Placement | None = None
+    state: InstanceState = InstanceState.PENDING
+    state_message: str = ""
+    state_since: datetime | None = None
+    pid: int | None = None
+    port: int | None = None
+    ports: tuple[int, ...] = ()
+    download_progress: float | None = None
+    resolved_path: str | None = None
+    restart_count: int = 0
+    last_restart_time: datetime | None = None
+    next_retry_at: datetime | None = None
+    deleted_at: datetime | None = None
+    """Set when it is to end; its worker stops the engine, then the record goes and the claim with it."""
+
+    @property
+    def worker_id(self) -> int | None:
+        """The main worker, once placed."""
+        return None if self.placement is None else self.placement.worker_id

@@ -1,0 +1,92 @@
+"""A model as deployed: the wish of a user. Instances make it true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+import attrs
+
+from .artifact import ModelSource
+from .record import Record, stored
+
+
+class Category(StrEnum):
+    """What a model answers."""
+
+    LLM = "llm"
+    EMBEDDING = "embedding"
+    IMAGE = "image"
+    RERANKER = "reranker"
+    SPEECH_TO_TEXT = "speech_to_text"
+    TEXT_TO_SPEECH = "text_to_speech"
+    UNKNOWN = "unknown"
+
+
+class Strategy(StrEnum):
+    """Which of the places that fit is taken."""
+
+    SPREAD = "spread"
+    BINPACK = "binpack"
+
+
+@attrs.frozen(kw_only=True)
+class GpuSelector:
+    """Devices picked by hand, as ids ``<worker>:<type>:<index>``."""
+
+    gpu_ids: tuple[str, ...] = ()
+
+
+@stored("models", unique=(("name",),))
+@attrs.frozen(kw_only=True)
+class Model(Record):
+    """A deployment. ``name`` is what OpenAI clients call it. ``generation`` grows when what runs must change."""
+
+    name: str
+    source: ModelSource
+    description: str | None = None
+    meta: Mapping[str, Any] = attrs.field(factory=dict)
+    replicas: int = 1
+    ready_replicas: int = 0
+    categories: tuple[str, ...] = ()
+    placement_strategy: Strategy = Strategy.SPREAD
+    cpu_offloading: bool | None = None
+    distributed_inference_across_workers: bool | None = None
+    worker_selector: Mapping[str, str] = attrs.field(factory=dict)
+    gpu_selector: GpuSelector | None = None
+    backend: str | None = None
+    backend_version: str | None = None
+    backend_parameters: tuple[str, ...] = ()
+    command: str | None = None
+    """Custom engine only: the command, with ``{port}``, ``{model_path}`` and ``{served_name}``."""
+    health_path: str | None = None
+    env: Mapping[str, str] = attrs.field(factory=dict)
+    restart_on_error: bool = True
+    distributable: bool = False
+    generation: int = 1
+
+
+RUNTIME_FIELDS = frozenset(
+    {
+        "source",
+        "cpu_offloading",
+        "distributed_inference_across_workers",
+        "worker_selector",
+        "gpu_selector",
+        "backend",
+        "backend_version",
+        "backend_parameters",
+        "command",
+        "health_path",
+        "env",
+        "name",
+    }
+)
+"""Changing one of these changes what must run: a new generation."""
+
+
+def edited(before: Model, after: Model) -> Model:
+    """``after`` with its generation grown if anything that runs differs from ``before``."""
+    differs = any(getattr(before, name) != getattr(after, name) for name in RUNTIME_FIELDS)
+    return attrs.evolve(after, generation=before.generation + 1 if differs else before.generation)

@@ -1,0 +1,29 @@
+"""Where requests for a model go: the replicas that serve it now."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class Endpoint:
+    """A running instance as the gateway reaches it: its worker's forward port, and the engine's port behind it."""
+
+    instance_id: int
+    instance_name: str
+    worker_id: int
+    host: str
+    worker_port: int
+    engine_port: int
+
+
+@attrs.frozen(kw_only=True)
+class Route:
+    """A model name and the endpoints that serve it; none ready is a route with no endpoints."""
+
+    model_id: int
+    model_name: str
+    categories: tuple[str, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    pending_reason: str = ""
+    """Why nothing serves it, in the words of its instances."""

@@ -1,0 +1,132 @@
+"""The whole state at one revision, immutable: what every decision looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import TypeVar
+
+import attrs
+
+from .access import ApiKey, Session, User
+from .artifact import ModelFile
+from .instance import Claim, ModelInstance
+from .model import Model
+from .record import Record, table_of
+from .worker import Worker
+
+R = TypeVar("R", bound=Record)
+
+_EMPTY: Mapping[int, Record] = MappingProxyType({})
+
+
+@attrs.frozen
+class Free:
+    """Bytes a worker can still give: host memory, and video memory by device index.
+
+    ``ram`` is ``None`` while the worker has not measured its memory; devices of unknown size are absent.
+    """
+
+    ram: int | None
+    vram: Mapping[int, int]
+
+
+@attrs.frozen
+class Snapshot:
+    """Tables as mappings from id to record, at ``revision``. Reading it costs no lock and no database."""
+
+    revision: int = 0
+    tables: Mapping[str, Mapping[int, Record]] = attrs.field(factory=dict)
+
+    def all(self, cls: type[R]) -> Mapping[int, R]:
+        """Every record of a class, by id."""
+        return self.tables.get(table_of(cls), _EMPTY)  # type: ignore[return-value]  # tables are keyed by class
+
+    def get(self, cls: type[R], key: int | None) -> R | None:
+        """One record, or ``None``."""
+        return None if key is None else self.all(cls).get(key)
+
+    def find(self, cls: type[R], **fields: object) -> R | None:
+        """The first record whose fields are all equal to those given."""
+        for record in self.all(cls).values():
+            if all(getattr(record, name) == value for name, value in fields.items()):
+                return record
+        return None
+
+    @property
+    def workers(self) -> Mapping[int, Worker]:
+        return self.all(Worker)
+
+    @property
+    def models(self) -> Mapping[int, Model]:
+        return self.all(Model)
+
+    @property
+    def instances(self) -> Mapping[int, ModelInstance]:
+        return self.all(ModelInstance)
+
+    @property
+    def files(self) -> Mapping[int, ModelFile]:
+        return self.all(ModelFile)
+
+    @property
+    def users(self) -> Mapping[int, User]:
+        return self.all(User)
+
+    @property
+    def api_keys(self) -> Mapping[int, ApiKey]:
+        return self.all(ApiKey)
+
+    @property
+    def sessions(self) -> Mapping[int, Session]:
+        return self.all(Session)
+
+    def instances_of(self, model_id: int) -> list[ModelInstance]:
+        """The instances of a model, oldest first, those being ended included."""
+        return sorted((i for i in self.instances.values() if i.model_id == model_id), key=lambda i: i.id)
+
+    def claims_on(self, worker_id: int) -> Iterator[tuple[ModelInstance, Claim]]:
+        """Every claim held on a worker, as main worker or as subordinate.
+
+        An instance that is being ended still holds its claim until its worker says that it is gone.
+        """
+        for instance in self.instances.values():
+            if instance.placement is None:
+                continue
+            if instance.placement.worker_id == worker_id:
+                yield instance, instance.placement.claim
+            for share in instance.placement.subordinates:
+                if share.worker_id == worker_id:
+                    yield instance, share.claim
+
+    def free(self, worker: Worker, *, without: frozenset[int] = frozenset()) -> Free:
+        """What ``worker`` can still give beyond claims and reserve, never below zero.
+
+        ``without`` are ids of instances to leave out of account, to ask what would be free were they gone.
+        Unified memory is one pool: what devices claim is gone from the host and the other way round.
+        """
+        ram_claimed = 0
+        vram_claimed: dict[int, int] = {}
+        for instance, claim in self.claims_on(worker.id):
+            if instance.id in without:
+                continue
+            ram_claimed += claim.ram
+            for index, size in claim.vram.items():
+                vram_claimed[index] = vram_claimed.get(index, 0) + size
+        reserved = worker.system_reserved
+        vram: dict[int, int] = {}
+        unified = worker.status.memory.is_unified_memory
+        for device in worker.status.gpu_devices:
+            if device.memory.total is None or device.fault is not None:
+                continue
+            unified = unified or device.memory.is_unified_memory
+            left = device.memory.total - reserved.vram - vram_claimed.get(device.index, 0)
+            vram[device.index] = max(left, 0)
+        total = worker.status.memory.total
+        if total is None:
+            return Free(None, vram)
+        ram = total - reserved.ram - ram_claimed
+        if unified:
+            ram -= sum(vram_claimed.values())
+            vram = {index: min(left, max(ram, 0)) for index, left in vram.items()}
+        return Free(max(ram, 0), vram)

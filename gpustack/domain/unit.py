@@ -1,0 +1,20 @@
+"""Units as people read them: bytes with binary prefixes."""
+
+from __future__ import annotations
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+
+_STEPS = ((1 << 40, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
+
+
+def human_bytes(count: int | None) -> str:
+    """``3221225472`` → ``3.0 GiB``; unknown is said, not shown as zero."""
+    if count is None:
+        return "unknown"
+    sign, size = ("-" if count < 0 else ""), abs(count)
+    for step, name in _STEPS:
+        if size >= step:
+            return f"{sign}{size / step:.1f} {name}"
+    return f"{sign}{size} B"

@@ -1,0 +1,156 @@
+"""A worker: a machine that runs engines, as it last described itself and as its heartbeats judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+
+import attrs
+
+from .device import Device
+from .record import Record, stored
+from .unit import GIB
+
+
+class WorkerState(StrEnum):
+    """What the server may rely on, from the evidence it has."""
+
+    READY = "ready"
+    NOT_READY = "not_ready"
+    UNREACHABLE = "unreachable"
+
+
+@attrs.frozen(kw_only=True)
+class Condition:
+    """A dated judgement with its reason; a later one replaces it, nothing is concluded for ever."""
+
+    state: WorkerState
+    since: datetime | None = None
+    why: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Cpu:
+    """Logical cores this machine (or control group) may use, load in percent."""
+
+    total: float | None = None
+    utilization_rate: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Memory:
+    """Bytes, within the control group where there is one."""
+
+    total: int | None = None
+    used: int | None = None
+    utilization_rate: float | None = None
+    is_unified_memory: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Filesystem:
+    """One mounted file system, in bytes."""
+
+    name: str
+    mount_point: str
+    mount_from: str = ""
+    total: int | None = None
+    used: int | None = None
+    free: int | None = None
+    available: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class OperatingSystem:
+    name: str = ""
+    version: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Kernel:
+    name: str = ""
+    release: str = ""
+    version: str = ""
+    architecture: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Uptime:
+    """Seconds since boot, and the instant of boot."""
+
+    uptime: float | None = None
+    boot_time: datetime | None = None
+
+
+@attrs.frozen(kw_only=True)
+class EngineBuild:
+    """An engine as installed on a worker, and which device types this very build can drive.
+
+    ``drives`` is empty for a CPU-only build; ``advice`` then says how to get one for the devices there are.
+    """
+
+    engine: str
+    version: str | None = None
+    origin: str = ""
+    path: str | None = None
+    drives: tuple[str, ...] = ()
+    advice: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class WorkerStatus:
+    """What a worker measured, at the time it says; ``None`` where it could not."""
+
+    cpu: Cpu = Cpu()
+    memory: Memory = Memory()
+    swap: Memory = Memory()
+    filesystem: tuple[Filesystem, ...] = ()
+    os: OperatingSystem = OperatingSystem()
+    kernel: Kernel = Kernel()
+    uptime: Uptime = Uptime()
+    gpu_devices: tuple[Device, ...] = ()
+    engines: tuple[EngineBuild, ...] = ()
+    detection_faults: tuple[str, ...] = ()
+    """Why some hardware could not be looked at; the rest of the status still holds."""
+    stale_since: datetime | None = None
+    """Set while the last good answer of a detector is shown because a newer one could not be had."""
+
+
+@attrs.frozen(kw_only=True)
+class SystemReserved:
+    """Bytes kept free of placements: memory per worker, video memory per device."""
+
+    ram: int = 2 * GIB
+    vram: int = 1 * GIB
+
+
+@stored("workers", unique=(("name",), ("worker_uuid",)))
+@attrs.frozen(kw_only=True)
+class Worker(Record):
+    """A machine of the cluster. The worker owns its description; ``condition`` is the server's."""
+
+    name: str
+    worker_uuid: str
+    hostname: str = ""
+    ip: str = ""
+    port: int = 10150
+    metrics_port: int | None = None
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    system_reserved: SystemReserved = SystemReserved()
+    status: WorkerStatus = WorkerStatus()
+    condition: Condition = Condition(state=WorkerState.NOT_READY, why="has not reported yet")
+    heartbeat_time: datetime | None = None
+    """When the server last heard of it, as of the last stored write (the live value is in memory)."""
+    credential_hash: str = ""
+    """HMAC of the worker's own secret, given at joining; it carries a worker's rights and no more."""
+    cordoned: bool = False
+    version_running: str = ""
+
+    def device(self, index: int) -> Device | None:
+        """The device with that index, if the worker has reported it."""
+        return next((d for d in self.status.gpu_devices if d.index == index), None)
+
+    def build_of(self, engine: str) -> EngineBuild | None:
+        """The build of ``engine`` on this worker, if it has one."""
+        return next((b for b in self.status.engines if b.engine == engine), None)
