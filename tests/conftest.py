@@ -1,0 +1,30 @@
+"""Fixtures every test may ask for: small real models, and the stand-ins of `tests/fakes/`."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.models import make_embedder, make_tiny_llm
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A chat model of 3 MB that answers "Hello! I am a tiny model served by this cluster."; don't alter it."""
+    return make_tiny_llm(tmp_path_factory.mktemp("models") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def embedder_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An embedding model of 0.3 MB; don't alter it."""
+    return make_embedder(tmp_path_factory.mktemp("models") / "embedder.gguf")
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A loopback port nobody has now. Somebody may take it before you do: prefer port 0 where you can."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
