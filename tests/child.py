@@ -31,7 +31,7 @@ def child(
 ) -> Iterator[subprocess.Popen[str]]:
     """Run ``python <arguments>`` in a session of its own; what is left of it at the end is killed."""
     with contextlib.ExitStack() as stack:
-        errors = stack.enter_context(stderr.open("w")) if stderr is not None else None
+        errors = stack.enter_context(stderr.open("a")) if stderr is not None else None
         process = subprocess.Popen(
             [sys.executable, *arguments],
             env=dict(env) if env is not None else environment(),

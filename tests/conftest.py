@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.fakes.running import RunningEngine, running_engine
 from tests.models import make_embedder, make_tiny_llm
 
 
@@ -28,3 +31,16 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def fake_engine(tmp_path: Path) -> Iterator[Callable[..., RunningEngine]]:
+    """Start a fake engine process: ``fake_engine("--reply", "I am two.")``; ended with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments: str, port: int = 0) -> RunningEngine:
+            return stack.enter_context(
+                running_engine(*arguments, port=port, log=tmp_path / "fake-engine.log")
+            )
+
+        yield start
