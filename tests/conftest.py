@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.hub import Hub, running_hub
 from tests.fakes.running import RunningEngine, running_engine
 from tests.models import make_embedder, make_tiny_llm
 
@@ -44,3 +45,10 @@ def fake_engine(tmp_path: Path) -> Iterator[Callable[..., RunningEngine]]:
             )
 
         yield start
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """An empty model hub on loopback: ``hub.add("me/model", {...})``, then use ``hub.url`` as HF_ENDPOINT."""
+    with running_hub() as running:
+        yield running
