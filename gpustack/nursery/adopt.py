@@ -1,0 +1,94 @@
+"""Takes over process groups that a former daemon started and left behind."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+import attrs
+
+from .group import Exit, Group, pidfd_ended, wait_pidfd
+from .identity import Identity, boot_id, identity, read_stat
+from .state import GroupState
+
+_UNKNOWN = Exit(code=None, signal=None)  # only the parent learns how a process ended
+
+
+@attrs.define(eq=False)
+class _Adopted:
+    """A leader that is not our child."""
+
+    _pidfd: int
+    pinned: bool = False
+    _exit: Exit | None = None
+
+    def poll(self) -> Exit | None:
+        if self._exit is None and pidfd_ended(self._pidfd):
+            self._exit = _UNKNOWN
+        return self._exit
+
+    async def wait(self) -> Exit:
+        if self._exit is None:
+            await wait_pidfd(self._pidfd)
+        return _UNKNOWN
+
+    def release(self) -> None:
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def __del__(self) -> None:
+        with suppress(OSError):
+            self.release()
+
+
+@attrs.frozen
+class _Departed:
+    """A leader that is known to be gone."""
+
+    pinned: bool = False
+
+    def poll(self) -> Exit:
+        return _UNKNOWN
+
+    async def wait(self) -> Exit:
+        return _UNKNOWN
+
+    def release(self) -> None:
+        pass
+
+
+def adopt(state: GroupState) -> Group | None:
+    """The group that ``state`` speaks of, to be waited for and ended as if it were ours; its exit code
+    stays unknown.
+
+    None if its leader has ended, if its number now belongs to another process, or where the system has
+    no pidfd (then nothing is ever adopted). Looks at the process only once a pidfd holds it, so that what
+    was looked at is what will be signalled.
+    """
+    if state.boot_id is None or state.start_ticks is None or not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        pidfd = os.pidfd_open(state.pid)
+    except OSError:  # no such process, or a kernel without
+        return None
+    leader = _Adopted(pidfd)
+    same = identity(state.pid) == Identity(state.boot_id, state.start_ticks)
+    found = read_stat(state.pid)
+    if not same or found is None or found.group != state.pid or leader.poll() is not None:
+        leader.release()
+        return None
+    return Group(state, leader)
+
+
+async def end_remains(state: GroupState, grace: float) -> bool:
+    """End what a leader that is gone left behind in its group; True if nothing of it is left.
+
+    For states that ``adopt`` turned down, before they are forgotten: a worker process that outlived its
+    leader still holds memory on a device. Touches only processes of the group and session of that
+    number, of the same boot, and none at all if the number has a new bearer. Not cancellable; takes at
+    most ``grace + KILL_WITHIN`` seconds.
+    """
+    if state.start_ticks is None or state.boot_id is None or state.boot_id != boot_id():
+        return True
+    return await Group(state, _Departed()).end(grace) is not None

@@ -1,0 +1,184 @@
+"""A process group as a whole: waiting for its leader, and ending all of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+from typing import Protocol
+
+import attrs
+import trio
+
+from .identity import members, read_stat
+from .limiter import threads
+from .state import GroupState
+
+log = logging.getLogger(__name__)
+
+KILL_WITHIN = 5.0
+"""Seconds a killed group has to be gone; a process stuck in a driver may take longer."""
+
+_LOOK_AGAIN = 0.05
+_KILL_AGAIN = 1.0
+_scans = threads("process scans", 2)
+
+
+@attrs.frozen
+class Exit:
+    """How a process ended: with a code or by a signal. Both are None if only its parent could know."""
+
+    code: int | None
+    signal: int | None
+
+
+class Leader(Protocol):
+    """The first process of a group, ours or adopted."""
+
+    @property
+    def pinned(self) -> bool:
+        """Whether its number cannot be reused yet: it is our child, and not reaped."""
+
+    def poll(self) -> Exit | None:
+        """How it ended, or None while it runs."""
+
+    async def wait(self) -> Exit:
+        """Return once it has ended. Cancellable."""
+
+    def release(self) -> None:
+        """Give back what is held on it; after its end."""
+
+
+@attrs.define(eq=False, repr=False)
+class Group:
+    """A process and all it started that stayed in its group and session.
+
+    Whoever holds one calls ``end`` finally, also after ``wait`` returned: only that clears away what the
+    leader left behind.
+    """
+
+    state: GroupState
+    _leader: Leader
+    _over: Exit | None = attrs.field(default=None, init=False)
+
+    @property
+    def pid(self) -> int:
+        return self.state.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the leader runs."""
+        return self._over is None and self._leader.poll() is None
+
+    async def wait(self) -> Exit:
+        """Return how the leader ended, once it has. Cancellable; any number may wait."""
+        if self._over is not None:
+            await trio.lowlevel.checkpoint()
+            return self._over
+        return await self._leader.wait()
+
+    async def end(self, grace: float) -> Exit | None:
+        """TERM to the group, KILL after ``grace`` seconds to what is left of it, then let go of it.
+
+        Returns how the leader ended; None if something of the group withstood even KILL (it hangs in the
+        kernel), so that memory and port may still be held: try again later. Not cancellable; takes at
+        most ``grace + KILL_WITHIN`` seconds. Ending an ended group does nothing.
+        """
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + grace + KILL_WITHIN):
+            if self._over is None:
+                await self._end(grace)
+        if self._over is None:
+            log.error("Process group %d is still there after KILL", self.pid)
+        return self._over
+
+    async def _end(self, grace: float) -> None:
+        await self._signal(signal.SIGTERM)
+        with trio.move_on_after(grace) as patience:
+            await self._gone()
+        if patience.cancelled_caught:
+            log.warning("Process group %d ignored TERM for %.1f s, killing it", self.pid, grace)
+            await self._kill()
+        exit_ = self._leader.poll()
+        if exit_ is not None:
+            self._over = exit_
+            self._leader.release()
+
+    async def _gone(self) -> None:
+        await self._leader.wait()
+        while await self._left():  # noqa: ASYNC110  nobody tells us when a process that is not our child ends
+            await trio.sleep(_LOOK_AGAIN)
+
+    async def _kill(self) -> None:
+        while True:  # one that was born while members were signalled one by one gets the next round
+            await self._signal(signal.SIGKILL)
+            with trio.move_on_after(_KILL_AGAIN):
+                await self._gone()
+                return
+
+    async def _left(self) -> bool:
+        """Whether members outlive the leader."""
+        found = await _scans.run(members, self.pid, self.state.start_ticks)
+        return _answers(self.pid) if found is None else bool(found)
+
+    async def _signal(self, number: signal.Signals) -> None:
+        if self._leader.pinned or self._leader.poll() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for dead ones
+                os.killpg(self.pid, number)
+            return
+        # The leader is gone and was not our child: its number protects nobody now. Each member is taken
+        # by the hand, looked at again, and only then signalled.
+        found = await _scans.run(members, self.pid, self.state.start_ticks)
+        for pid in found or []:
+            _signal_member(pid, self.pid, number)
+
+    def __repr__(self) -> str:
+        if self._over is not None:
+            return f"<Group {self.pid}: ended, {_in_words(self._over)}>"
+        exit_ = self._leader.poll()
+        return f"<Group {self.pid}: {'running' if exit_ is None else f'leader {_in_words(exit_)}'}>"
+
+
+async def wait_pidfd(pidfd: int) -> None:
+    """Return once the process has ended. Cancellable, and open to several waiters, as each has its own."""
+    own = os.dup(pidfd)
+    try:
+        await trio.lowlevel.wait_readable(own)
+    finally:
+        os.close(own)
+
+
+def pidfd_ended(pidfd: int) -> bool:
+    """Whether the process has ended."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _signal_member(pid: int, group: int, number: signal.Signals) -> None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:  # gone
+        return
+    try:
+        now = read_stat(pid)
+        if now is not None and now.group == now.session == group:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, number)
+    finally:
+        os.close(pidfd)
+
+
+def _answers(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _in_words(exit_: Exit) -> str:
+    if exit_.signal is not None:
+        return f"ended by {signal.Signals(exit_.signal).name}"
+    return "exit code unknown" if exit_.code is None else f"exit code {exit_.code}"

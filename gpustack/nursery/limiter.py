@@ -1,0 +1,93 @@
+"""The one way from Trio into threads, through limiters with names."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, Protocol, TypeVar, cast
+
+import attrs
+import trio
+
+R = TypeVar("R")
+
+
+class Hop(Protocol):
+    """Runs a plain function elsewhere, as ``trio.to_thread.run_sync`` does."""
+
+    def __call__(
+        self, fn: Callable[[], Any], /, *, abandon_on_cancel: bool, limiter: trio.CapacityLimiter | None
+    ) -> Awaitable[Any]: ...
+
+
+_hop: ContextVar[Hop | None] = ContextVar("hop", default=None)
+_all: weakref.WeakSet[Threads] = weakref.WeakSet()
+
+
+@attrs.frozen
+class Use:
+    """How busy one limiter is."""
+
+    name: str
+    total: int
+    busy: int
+    waiting: int
+
+
+@attrs.define(eq=False, repr=False)
+class Threads:
+    """At most ``total`` threads for one kind of work, so that no kind starves another."""
+
+    name: str
+    _limiter: trio.CapacityLimiter
+
+    async def run(self, fn: Callable[..., R], *args: Any, abandon: bool = False) -> R:
+        """Run ``fn(*args)`` in a thread and return its result.
+
+        Waits for a free thread (cancellable), then for the function: not cancellable, unless ``abandon``,
+        which leaves it running on its own and throws its result away.
+        """
+        hop = _hop.get() or trio.to_thread.run_sync
+        return cast(R, await hop(partial(fn, *args), abandon_on_cancel=abandon, limiter=self._limiter))
+
+    @property
+    def use(self) -> Use:
+        now = self._limiter.statistics()
+        return Use(self.name, int(now.total_tokens), now.borrowed_tokens, now.tasks_waiting)
+
+    def __repr__(self) -> str:
+        use = self.use
+        return f"<Threads {self.name}: {use.busy} of {use.total} busy, {use.waiting} waiting>"
+
+
+def threads(name: str, total: int) -> Threads:
+    """A new limiter of ``total`` threads, shown under ``name`` for as long as somebody holds it."""
+    made = Threads(name, trio.CapacityLimiter(total))
+    _all.add(made)
+    return made
+
+
+def limiters() -> list[Use]:
+    """How busy each limiter is, by name."""
+    return sorted((one.use for one in _all), key=lambda use: use.name)
+
+
+@contextmanager
+def hop_by(hop: Hop) -> Iterator[None]:
+    """Within the block, and in tasks started there, work goes through ``hop`` instead of threads."""
+    token = _hop.set(hop)
+    try:
+        yield
+    finally:
+        _hop.reset(token)
+
+
+async def in_line(
+    fn: Callable[[], Any], /, *, abandon_on_cancel: bool, limiter: trio.CapacityLimiter | None
+) -> Any:
+    """A hop for simulations: no thread, same order every time."""
+    await trio.lowlevel.checkpoint()
+    return fn()

@@ -1,0 +1,191 @@
+"""Starts process groups that outlive the daemon, each written down before its program begins."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import attrs
+import trio
+
+from .group import KILL_WITHIN, Exit, Group, Leader, pidfd_ended, wait_pidfd
+from .identity import identity
+from .limiter import threads
+from .output import Output
+from .state import GroupState, command_hash, forget_state, write_state
+
+__all__ = ["KILL_WITHIN", "Exit", "Group", "Leader", "spawn_group"]
+
+# Waits for one line before it becomes the program. End of file means that the daemon died first: then
+# nobody wrote down that we exist, or nobody will look, and we must not begin.
+_GATE = 'read -r _ || exit 125; exec "$@" </dev/null'
+_LOOK_AGAIN = 0.1
+_spawns = threads("process spawns", 4)
+
+
+@attrs.define(eq=False)
+class _Child:
+    """A leader that is our child. It is not reaped before ``release``, which keeps its number from being
+    reused while its group is signalled."""
+
+    _popen: subprocess.Popen[bytes]
+    _pidfd: int | None
+    _exit: Exit | None = None
+
+    @property
+    def pinned(self) -> bool:
+        return self._popen.returncode is None
+
+    def poll(self) -> Exit | None:
+        if self._exit is None:
+            self._exit = self._look()
+        return self._exit
+
+    async def wait(self) -> Exit:
+        while (exit_ := self.poll()) is None:
+            if self._pidfd is None:
+                await trio.sleep(_LOOK_AGAIN)
+            else:
+                await wait_pidfd(self._pidfd)
+        await trio.lowlevel.checkpoint()
+        return exit_
+
+    def release(self) -> None:
+        self._popen.wait()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+
+    def _look(self) -> Exit | None:
+        if self._pidfd is None:  # no way to look without reaping
+            code = self._popen.poll()
+            return None if code is None else _exit(code)
+        if not pidfd_ended(self._pidfd):
+            return None
+        found = os.waitid(os.P_PID, self._popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if found is None:
+            return None
+        return _exit(found.si_status if found.si_code == os.CLD_EXITED else -found.si_status)
+
+
+async def spawn_group(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    log: Output | int,
+    cwd: Path | None = None,
+    state_file: Path | None = None,
+    port: int | None = None,
+    generation: int = 0,
+    meta: Mapping[str, str] | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Group:
+    """Start ``argv`` as the leader of a session of its own, with ``env`` and nothing else in its environment.
+
+    Its output goes straight to ``log`` (a log file to open, or an open file descriptor, which stays open
+    here), its input is empty: nothing of it hangs on this daemon, whose death it survives. ``state_file``
+    is on the disk before the program begins; if the daemon dies in between, the program never begins.
+    Secrets belong in ``env``: ``argv`` is for all to see.
+
+    Raises FileNotFoundError for a program that is not there or not executable, OSError if the process, log
+    or state file cannot be made. Cancelled midway, it leaves no process and no state file behind.
+    """
+    program = _program(argv[0], env, cwd)
+    gate, opener = os.pipe()
+    try:
+        try:
+            popen = await _spawns.run(_popen, [program, *argv[1:]], env, cwd, log, gate)
+        finally:
+            os.close(gate)
+        group = _group_of(popen, argv, port, generation, meta or {}, now())
+        try:
+            _give_up_protection(popen.pid)
+            if state_file is not None:
+                await _spawns.run(write_state, state_file, group.state)
+            await trio.lowlevel.checkpoint_if_cancelled()
+            os.write(opener, b"\n")
+        except BaseException:
+            await _undo(group, state_file)
+            raise
+    finally:
+        os.close(opener)
+    return group
+
+
+def _program(name: str, env: Mapping[str, str], cwd: Path | None) -> str:
+    """The path of the program, so that a missing one is an error here and not a line in its log."""
+    if os.sep in name:
+        path = name if cwd is None else str(cwd / name)
+        found = shutil.which(path)
+    else:
+        found = shutil.which(name, path=env.get("PATH", os.defpath))
+    if found is None:
+        raise FileNotFoundError(f"there is no program {name}")
+    return str(Path(found).absolute())
+
+
+def _popen(
+    argv: list[str], env: Mapping[str, str], cwd: Path | None, log: Output | int, gate: int
+) -> subprocess.Popen[bytes]:
+    with contextlib.ExitStack() as stack:
+        out = log if isinstance(log, int) else stack.enter_context(log.opened())
+        return subprocess.Popen(
+            ["/bin/sh", "-c", _GATE, "gate", *argv],
+            env=dict(env),
+            cwd=cwd,
+            stdin=gate,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+
+
+def _group_of(
+    popen: subprocess.Popen[bytes],
+    argv: Sequence[str],
+    port: int | None,
+    generation: int,
+    meta: Mapping[str, str],
+    now: datetime,
+) -> Group:
+    who = identity(popen.pid)
+    state = GroupState(
+        pid=popen.pid,
+        boot_id=who.boot_id if who else None,
+        start_ticks=who.start_ticks if who else None,
+        command_hash=command_hash(argv),
+        started_at=now,
+        port=port,
+        generation=generation,
+        meta=dict(meta),
+    )
+    return Group(state, _Child(popen, _pidfd(popen.pid)))
+
+
+def _pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):  # not Linux, or a kernel without
+        return None
+
+
+def _give_up_protection(pid: int) -> None:
+    """Undo what the child inherited if the daemon is shielded from the OOM killer: engines are not."""
+    with contextlib.suppress(OSError, ValueError):
+        if int(Path("/proc/self/oom_score_adj").read_text("ascii")) < 0:
+            Path(f"/proc/{pid}/oom_score_adj").write_text("0", "ascii")
+
+
+async def _undo(group: Group, state_file: Path | None) -> None:
+    await group.end(grace=1.0)
+    if state_file is not None:
+        forget_state(state_file)
+
+
+def _exit(code: int) -> Exit:
+    return Exit(code=code, signal=None) if code >= 0 else Exit(code=None, signal=-code)

@@ -1,0 +1,71 @@
+"""When something that failed is tried again, as a pure function of when it failed before."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import attrs
+
+_REMEMBERED = 100
+
+
+@attrs.frozen(kw_only=True)
+class Restart:
+    """Delays that grow by ``factor`` from ``first`` to ``ceiling`` seconds with each failure in a row.
+
+    Only failures within the last ``window`` seconds count; more than ``budget`` of them means giving up.
+    A life of at least ``stable_after`` seconds makes the next failure a first one again.
+    ``jitter`` is the share of a delay that chance may take off, for callers that bring an ``rng``.
+    """
+
+    first: float = 1.0
+    factor: float = 2.0
+    ceiling: float = 60.0
+    budget: int | None = 5
+    window: float = 300.0
+    stable_after: float | None = None
+    jitter: float = 0.1
+
+    def delay(
+        self, failures: tuple[float, ...], now: float, *, rng: random.Random | None = None
+    ) -> float | None:
+        """Seconds to wait after the last of ``failures`` (in order, newest last), or None: give up."""
+        recent = self.recent(failures, now)
+        if self.budget is not None and len(recent) > self.budget:
+            return None
+        pause = self.pause(self.streak(recent))
+        return pause if rng is None else pause * (1.0 - self.jitter * rng.random())
+
+    def recent(self, failures: tuple[float, ...], now: float) -> tuple[float, ...]:
+        """The failures that still count; callers that run for months keep only these."""
+        keep = _REMEMBERED if self.budget is None else max(_REMEMBERED, self.budget + 1)
+        return tuple(t for t in failures[-keep:] if now - t <= self.window)
+
+    def streak(self, failures: tuple[float, ...]) -> int:
+        """How many of the newest failures came in a row, with no stable life in between."""
+        count, before = 0, -math.inf
+        for at in failures:
+            # The gap between two failures is the pause after the first one plus the life that followed.
+            lived = at - before - (self.pause(count) if count else 0.0)
+            if self.stable_after is not None and lived >= self.stable_after:
+                count = 0
+            count, before = count + 1, at
+        return count
+
+    def pause(self, streak: int) -> float:
+        """Seconds to wait after the ``streak``-th failure in a row, before jitter."""
+        pause = self.first
+        for _ in range(streak - 1):
+            if pause >= self.ceiling:
+                break
+            pause *= self.factor
+        return min(pause, self.ceiling)
+
+
+NEVER = Restart(budget=0)
+
+INSTANCE_BACK_OFF = Restart(
+    first=10.0, factor=2.0, ceiling=300.0, budget=None, window=math.inf, stable_after=600.0
+)
+"""A model instance is never given up: 10, 20, 40 ... 300 s, from the start again after ten good minutes."""

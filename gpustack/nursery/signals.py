@@ -1,0 +1,55 @@
+"""Turns the signals of a daemon into calls."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import trio
+
+from .tree import draw_tree
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  an operator asked for it with SIGUSR1
+
+
+@attrs.define(eq=False, kw_only=True)
+class Signals:
+    """TERM or INT: ``drain``; another: ``at_once``. HUP: ``hand_over``. USR1: write the task tree.
+
+    The calls are plain functions that only set something off. Two signals of one number that arrive
+    before the first was seen count as one, as is the way of signals.
+    """
+
+    drain: Callable[[], object]
+    at_once: Callable[[], object]
+    hand_over: Callable[[], object] = lambda: None
+    write: Callable[[str], object] = _to_stderr
+    root: trio.lowlevel.Task | None = None
+    name: str = "signals"
+    _draining: bool = attrs.field(default=False, init=False)
+
+    async def run(self, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
+        with trio.open_signal_receiver(
+            signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1
+        ) as received:
+            task_status.started()
+            async for number in received:
+                self._on(number)
+
+    def _on(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            self.hand_over()
+        elif number == signal.SIGUSR1:
+            root = self.root or trio.lowlevel.current_root_task()
+            if root is not None:
+                self.write(draw_tree(root))
+        elif self._draining:
+            self.at_once()
+        else:
+            self._draining = True
+            self.drain()

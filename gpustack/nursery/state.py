@@ -1,0 +1,155 @@
+"""What a daemon writes down about a process group, so that the next daemon can find it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+_LIMIT = 256 * 1024
+
+
+@attrs.frozen(kw_only=True)
+class GroupState:
+    """One process group: which process leads it, beyond doubt, and what it was started for.
+
+    ``pid`` alone names nobody once it is reused; with ``boot_id`` and ``start_ticks`` it does. They are
+    None where the system cannot tell, and such a group is never adopted. ``path`` is where it was read.
+    """
+
+    pid: int
+    boot_id: str | None
+    start_ticks: int | None
+    command_hash: str
+    started_at: datetime
+    port: int | None = None
+    generation: int = 0
+    meta: Mapping[str, str] = attrs.field(factory=dict)
+    path: Path | None = attrs.field(default=None, eq=False)
+
+
+@attrs.frozen
+class Unreadable:
+    """A state file that makes no sense, and why."""
+
+    path: Path
+    reason: str
+
+
+def command_hash(argv: Sequence[str]) -> str:
+    """Tells whether a running command is the one that would be run now."""
+    return hashlib.sha256(json.dumps(list(argv)).encode()).hexdigest()
+
+
+def write_state(path: Path, state: GroupState) -> None:
+    """Put ``state`` at ``path``, whole or not at all, and on the disk before this returns. Mode 0600."""
+    text = json.dumps(_to_document(state), indent=1).encode()
+    if len(text) > _LIMIT:
+        raise ValueError(f"the state for {path.name} is too large to be read back")
+    passing = path.with_name(f".{path.name}.tmp")
+    passing.unlink(missing_ok=True)
+    fd = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(fd)
+    passing.replace(path)
+    _fsync_folder(path.parent)
+
+
+def forget_state(path: Path) -> None:
+    """Remove the file; well if it is gone already."""
+    path.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        _fsync_folder(path.parent)
+
+
+def read_states(folder: Path) -> list[GroupState | Unreadable]:
+    """All that ``write_state`` left in ``folder`` (``*.json``), by name. An absent folder is an empty one."""
+    return [read_state(path) for path in sorted(folder.glob("*.json"))]
+
+
+def read_state(path: Path) -> GroupState | Unreadable:
+    """The state at ``path``, or why there is none."""
+    try:
+        document = json.loads(_read_bounded(path))
+        return _from_document(document, path)
+    except OSError as error:
+        return Unreadable(path, error.strerror or str(error))
+    except RecursionError:
+        return Unreadable(path, "too deeply nested")
+    except ValueError as error:  # not UTF-8, not JSON, or not of our form
+        return Unreadable(path, str(error))
+
+
+def _read_bounded(path: Path) -> bytes:
+    # Whoever may write here can make us signal processes: take no link, no pipe, nothing endless.
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ValueError("not a plain file")
+        text = file.read(_LIMIT + 1)
+    if len(text) > _LIMIT:
+        raise ValueError(f"longer than {_LIMIT} bytes")
+    return text
+
+
+def _to_document(state: GroupState) -> dict[str, Any]:
+    return {
+        "pid": state.pid,
+        "boot_id": state.boot_id,
+        "start_ticks": state.start_ticks,
+        "command_hash": state.command_hash,
+        "started_at": state.started_at.astimezone(UTC).isoformat(),
+        "port": state.port,
+        "generation": state.generation,
+        "meta": dict(state.meta),
+    }
+
+
+def _from_document(document: object, path: Path) -> GroupState:
+    if not isinstance(document, dict):
+        raise ValueError("not an object")
+    pid = _one(document, "pid", int)
+    if pid is None or not 1 < pid < 2**31:  # 0 and 1 would signal ourselves or everyone
+        raise ValueError("pid is not that of an ordinary process")
+    meta = _one(document, "meta", dict) or {}
+    if not all(isinstance(value, str) for value in meta.values()):
+        raise ValueError("meta holds something other than text")
+    started_at = datetime.fromisoformat(_one(document, "started_at", str) or "")
+    if started_at.tzinfo is None:
+        raise ValueError("started_at has no time zone")
+    return GroupState(
+        pid=pid,
+        boot_id=_one(document, "boot_id", str),
+        start_ticks=_one(document, "start_ticks", int),
+        command_hash=_one(document, "command_hash", str) or "",
+        started_at=started_at.astimezone(UTC),
+        port=_one(document, "port", int),
+        generation=_one(document, "generation", int) or 0,
+        meta=meta,
+        path=path,
+    )
+
+
+def _one(document: dict[str, Any], key: str, kind: type[Any]) -> Any:
+    value = document.get(key)
+    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+        raise ValueError(f"{key} is of the wrong kind")
+    return value
+
+
+def _fsync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

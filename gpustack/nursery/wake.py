@@ -1,0 +1,59 @@
+"""Level-triggered signals between tasks: what is missed coalesces, and is never lost."""
+
+from __future__ import annotations
+
+import math
+from typing import Generic, TypeVar
+
+import attrs
+import trio
+
+T = TypeVar("T")
+
+
+@attrs.define(eq=False)
+class Wake:
+    """Asks a loop to look again. Any number of calls before it looks are one."""
+
+    _event: trio.Event = attrs.field(factory=trio.Event, repr=lambda event: str(event.is_set()))
+
+    def wake(self) -> None:
+        """Make the present or next ``wait`` return. Never waits. Only from the Trio thread."""
+        self._event.set()
+
+    async def wait(self, at_most: float = math.inf) -> bool:
+        """Return True once woken since the last return, or False after ``at_most`` seconds.
+
+        Cancelling loses no wake. Meant for one waiting loop; of several, all waiting ones are woken.
+        """
+        event = self._event
+        with trio.move_on_after(at_most):
+            await event.wait()
+        if not event.is_set():
+            return False
+        if self._event is event:  # else another waiter renewed it, and it may hold a newer wake
+            self._event = trio.Event()
+        return True
+
+
+@attrs.define(eq=False)
+class Latest(Generic[T]):
+    """Holds the newest of a row of values; those in between may be missed."""
+
+    value: T
+    revision: int = 0
+    _news: trio.Event = attrs.field(factory=trio.Event, repr=False)
+
+    def set(self, value: T) -> None:
+        """Replace the value. Never waits. Only from the Trio thread."""
+        self.value = value
+        self.revision += 1
+        self._news.set()
+        self._news = trio.Event()
+
+    async def changed(self, since: int) -> tuple[int, T]:
+        """Wait for a revision newer than ``since``; return it with its value."""
+        while self.revision <= since:
+            await self._news.wait()
+        await trio.lowlevel.checkpoint()
+        return self.revision, self.value
