@@ -53,9 +53,9 @@ class Fault:
     retry_after: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
-    """A request that was answered, or was given up in the middle."""
+    """A request as it was answered. It is noted before the client can see the answer, and grows with it."""
 
     method: str
     route: str  # api, resolve or cdn
@@ -63,8 +63,8 @@ class Request:
     range: str | None
     authorized: bool
     status: int
-    sent: int  # bytes of the body that left us
-    complete: bool
+    sent: int = 0  # bytes of the body that were handed to the socket
+    complete: bool = False  # all that was asked for, or nothing but a head
 
 
 @dataclass
@@ -208,26 +208,15 @@ class Handler(BaseHTTPRequestHandler):
         parts = urllib.parse.urlsplit(self.path)
         self.url_path = parts.path
         self.query = dict(urllib.parse.parse_qsl(parts.query))
-        self.route, self.file_path, self.status, self.sent, self.complete = "api", self.url_path, 0, 0, False
+        self.route, self.file_path = "api", self.url_path
         try:
-            self.answer()
-        except Refusal as refusal:
-            self._refuse(refusal)
+            try:
+                self.answer()
+            except Refusal as refusal:
+                self._refuse(refusal)
         except ConnectionError:
             self.close_connection = True
-        finally:
-            self.hub.note(
-                Request(
-                    method=self.command,
-                    route=self.route,
-                    path=self.file_path,
-                    range=self.headers.get("Range"),
-                    authorized="Authorization" in self.headers,
-                    status=self.status,
-                    sent=self.sent,
-                    complete=self.complete,
-                )
-            )
+            self.noted.complete = False
 
     def _refuse(self, refusal: Refusal) -> None:
         headers = {"X-Error-Message": refusal.message, **refusal.headers}
@@ -242,7 +231,16 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(fault.status, None, f"{fault.status}, as told", **headers)
 
     def head(self, status: int, headers: Mapping[str, str]) -> None:
-        self.status = status
+        self.noted = Request(
+            method=self.command,
+            route=self.route,
+            path=self.file_path,
+            range=self.headers.get("Range"),
+            authorized="Authorization" in self.headers,
+            status=status,
+            complete=self.command == "HEAD" or headers.get("Content-Length") == "0",
+        )
+        self.hub.note(self.noted)
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
@@ -252,9 +250,8 @@ class Handler(BaseHTTPRequestHandler):
         body = json.dumps(value).encode()
         self.head(status, {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers})
         if self.command != "HEAD":
-            self.wfile.write(body)
-            self.sent = len(body)
-        self.complete = True
+            self.noted.complete = True
+            self._send_block(body)
 
     def send_file(self, path: str, file: StoredFile, headers: Mapping[str, str]) -> None:
         """The file or the range of it that is asked for, with whatever is to go wrong."""
@@ -268,10 +265,8 @@ class Handler(BaseHTTPRequestHandler):
         if partial:
             sent["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
         self.head(206 if partial else 200, sent)
-        if self.command == "HEAD":
-            self.complete = True
-            return
-        self._send_body(path, file, start, end)
+        if self.command != "HEAD":
+            self._send_body(path, file, start, end)
 
     def _range(self, asked: str, size: int) -> tuple[int, int]:
         found = re.fullmatch(r"bytes=(\d*)-(\d*)", asked.strip())
@@ -292,8 +287,9 @@ class Handler(BaseHTTPRequestHandler):
         at = start
         for stop in stops:
             for block in file.blocks(at, stop):
-                self._send_block(_spoilt(block, at, corrupt))
                 at += len(block)
+                self.noted.complete = at == end
+                self._send_block(_spoilt(block, at - len(block), corrupt))
             if cuts["hold"] and at == min(end, start + cuts["hold"].at):
                 self.hub.hold()
             if cuts["reset"] and at == min(end, start + cuts["reset"].at):
@@ -302,11 +298,10 @@ class Handler(BaseHTTPRequestHandler):
             if cuts["truncate"] and at == min(end, start + cuts["truncate"].at):
                 self.close_connection = True
                 return
-        self.complete = True
 
     def _send_block(self, block: bytes) -> None:
+        self.noted.sent += len(block)
         self.wfile.write(block)
-        self.sent += len(block)
         if self.hub.rate:
             time.sleep(len(block) / self.hub.rate)
 
