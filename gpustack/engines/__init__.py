@@ -1,1 +1,1 @@
-
+"""Which engines there are and how each is run: one file per engine, descriptions only, pure."""

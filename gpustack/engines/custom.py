@@ -1,0 +1,91 @@
+"""Any program that serves HTTP: a command template, a health path and an environment."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+
+import attrs
+
+from gpustack.domain.facts import ModelFacts
+from gpustack.domain.model import Model
+
+from . import parameters
+from .engine import Launch, LaunchContext, Probe
+from .visibility import visible
+
+HEALTH_PATH = "/v1/models"
+PLACEHOLDERS = ("port", "host", "model_path", "served_name", "data_dir")
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+
+@attrs.frozen
+class Custom:
+    """What the user says; of its memory we know only what the model's environment claims."""
+
+    name: str = "custom"
+    wire_name: str = "custom"
+    needs_files: bool = True
+    metrics: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+
+    def serves(self, model: Model, facts: ModelFacts | None) -> bool:
+        """Whatever brings its command."""
+        return bool(model.command)
+
+    def fetches(self, model: Model) -> bool:
+        """Only when the command asks for the path."""
+        return "{model_path}" in (model.command or "")
+
+    def faults(self, model: Model) -> list[str]:
+        if not model.command or not model.command.strip():
+            return ["Backend 'custom' needs a command, e.g. 'my-server --port {port} --model {model_path}'"]
+        faults = []
+        try:
+            shlex.split(model.command)
+        except ValueError as error:
+            faults.append(f"The command cannot be split into words: {error}")
+        names = _PLACEHOLDER.findall(model.command)
+        if "port" not in names:
+            faults.append("The command must contain {port}: the worker chooses the port it listens on")
+        known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+        faults += [
+            f"The command has {{{name}}}, which is none of {known}"
+            for name in names
+            if name not in PLACEHOLDERS
+        ]
+        if model.health_path is not None and not model.health_path.startswith("/"):
+            faults.append(f"health_path {model.health_path!r} must begin with '/'")
+        return faults
+
+    def launch(self, context: LaunchContext) -> Launch:
+        model = context.model
+        given = {
+            "port": str(context.port),
+            "host": context.host,
+            "model_path": context.model_path,
+            "served_name": model.name,
+            "data_dir": context.data_dir,
+        }
+        # Words first, values after: a name with a space or a quote stays one argument.
+        words = [_filled(word, given) for word in shlex.split(model.command or "")]
+        extra = parameters.expanded(model.backend_parameters, data_dir=context.data_dir)
+        path = model.health_path or HEALTH_PATH
+        return Launch(
+            argv=(*words, *parameters.tokens(extra)),
+            env={
+                **visible(context.device_type, context.placement.gpu_indexes),
+                **{name: _filled(value, given) for name, value in model.env.items()},
+            },
+            readiness=Probe(path=path, period=1.0, timeout=3.0),
+            liveness=Probe(path=path, period=10.0, timeout=10.0, failures=6),
+            start_deadline=1800.0,
+            stop_grace=15.0,
+        )
+
+
+def _filled(text: str, given: Mapping[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda found: given.get(found[1], found[0]), text)
+
+
+ENGINE = Custom()

@@ -1,0 +1,254 @@
+"""llama.cpp, on the wire ``llama-box``: the embedded build, or ``llama-server`` where a worker has one."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+
+import attrs
+
+from gpustack.domain.artifact import SourceKind
+from gpustack.domain.facts import FileFormat, ModelFacts
+from gpustack.domain.model import Category, Model
+from gpustack.domain.unit import MIB
+from gpustack.domain.worker import EngineBuild
+
+from . import parameters
+from .engine import Launch, LaunchContext, Probe
+from .visibility import visible
+
+CONTEXT = 8192
+"""Tokens of context in all, shared by the slots (one request may use all of it)."""
+PARALLEL = 4
+BATCH = 2048
+MICRO_BATCH = 512
+DRAIN_SECONDS = 10.0
+START_SECONDS = 600.0
+LOAD_BYTES_PER_SECOND = 50 * MIB
+"""A slow disk; what a start may take grows with the model at this rate."""
+
+CTX_FLAGS = ("-c", "--ctx-size")
+PARALLEL_FLAGS = ("-np", "--parallel")
+BATCH_FLAGS = ("-b", "--batch-size")
+MICRO_BATCH_FLAGS = ("-ub", "--ubatch-size")
+LAYER_FLAGS = ("-ngl", "--gpu-layers", "--n-gpu-layers")
+SPLIT_FLAGS = ("-ts", "--tensor-split")
+UNIFIED_FLAGS = ("-kvu", "--kv-unified")
+APART_FLAGS = ("-no-kvu", "--no-kv-unified")
+KEY_TYPE_FLAGS = ("-ctk", "--cache-type-k")
+VALUE_TYPE_FLAGS = ("-ctv", "--cache-type-v")
+FLASH_FLAGS = ("-fa", "--flash-attn")
+NO_OFFLOAD_FLAGS = ("-nkvo", "--no-kv-offload")
+PROJECTOR_FLAGS = ("-mm", "--mmproj")
+THREAD_FLAGS = ("-t", "--threads")
+
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+
+_OURS = {
+    **dict.fromkeys(
+        ("--host", "--port", "--reuse-port", "--api-prefix"), "the worker chooses where it listens"
+    ),
+    **dict.fromkeys(("-m", "--model"), "the model's source says which file it is"),
+    **dict.fromkeys(("-a", "--alias"), "the deployment's name is what it is called"),
+    **dict.fromkeys(("--api-key", "--api-key-file"), "clients prove themselves to the gateway"),
+    **dict.fromkeys(("--ssl-key-file", "--ssl-cert-file"), "TLS ends at the gateway"),
+    **dict.fromkeys(
+        ("-mu", "--model-url", "-hf", "-hfr", "--hf-repo", "-hff", "--hf-file", "-dr", "--docker-repo"),
+        "files are fetched by the worker; set the model's source",
+    ),
+    **dict.fromkeys(("--models-dir", "--models-preset"), "each deployment serves one model"),
+    **dict.fromkeys(("--rpc",), "the scheduler decides about other workers"),
+}
+"""Flags a user may not set, and why."""
+
+_POSITIVE = (CTX_FLAGS, PARALLEL_FLAGS, BATCH_FLAGS, MICRO_BATCH_FLAGS)
+
+
+@attrs.frozen
+class LlamaCpp:
+    """Text, embeddings and reranking from GGUF files."""
+
+    name: str = "llama.cpp"
+    wire_name: str = "llama-box"
+    needs_files: bool = True
+    metrics: Mapping[str, str] = attrs.field(
+        factory=lambda: {
+            "llamacpp:requests_processing": "gpustack:num_requests_running",
+            "llamacpp:requests_deferred": "gpustack:num_requests_waiting",
+            "llamacpp:prompt_tokens_total": "gpustack:prompt_tokens",
+            "llamacpp:tokens_predicted_total": "gpustack:generation_tokens",
+            "llamacpp:prompt_tokens_cached_total": "gpustack:prefix_cache_hits",
+        },
+        repr=False,
+    )
+
+    def serves(self, model: Model, facts: ModelFacts | None) -> bool:
+        """GGUF files: the header knows, else the file's name."""
+        if facts is not None and facts.format is not FileFormat.UNKNOWN:
+            return facts.format is FileFormat.GGUF
+        return model.source.names_gguf
+
+    def fetches(self, model: Model) -> bool:
+        return True
+
+    def faults(self, model: Model) -> list[str]:
+        return [*_source_faults(model), *_parameter_faults(model), *_layer_faults(model)]
+
+    def launch(self, context: LaunchContext) -> Launch:
+        size = context.placement.claim.ram + sum(context.placement.claim.vram.values())
+        return Launch(
+            argv=(*_program(context.build), *_arguments(context)),
+            env={**visible(context.device_type, context.placement.gpu_indexes), **context.model.env},
+            readiness=Probe(path="/health", period=0.25, timeout=2.0),
+            liveness=Probe(path="/health", period=5.0, timeout=5.0, failures=6),
+            start_deadline=START_SECONDS + size / LOAD_BYTES_PER_SECOND,
+            stop_grace=DRAIN_SECONDS + 5.0,
+        )
+
+
+def is_embedded(build: EngineBuild) -> bool:
+    """The build inside our own installation, rather than a ``llama-server`` program."""
+    return build.path is None or build.origin.startswith("embedded")
+
+
+def answers_vectors(model: Model) -> bool:
+    """It embeds or ranks: each request is one pass over the prompt, and nothing is generated."""
+    return Category.EMBEDDING in model.categories or Category.RERANKER in model.categories
+
+
+def defaults(model: Model) -> dict[str, int]:
+    """What we set for a user who sets nothing: ``ctx``, ``parallel``, ``batch``, ``ubatch``."""
+    if answers_vectors(model):
+        # Such a prompt must fit into one micro-batch as a whole.
+        return {"ctx": CONTEXT, "parallel": 1, "batch": BATCH, "ubatch": BATCH}
+    return {"ctx": CONTEXT, "parallel": PARALLEL, "batch": BATCH, "ubatch": MICRO_BATCH}
+
+
+def threads(cpu_count: float) -> int:
+    """How many threads generate: memory is the limit, so about one per physical core."""
+    logical = max(1, math.floor(cpu_count))
+    return logical if logical <= 4 else max(4, logical // 2)
+
+
+def _program(build: EngineBuild) -> tuple[str, ...]:
+    if is_embedded(build):
+        drain = ("--drain-seconds", f"{DRAIN_SECONDS:g}")
+        return (sys.executable, "-m", "gpustack.launchers.llama_cpp", *drain)
+    assert build.path is not None
+    return (build.path,)
+
+
+def _arguments(context: LaunchContext) -> tuple[str, ...]:
+    model, own = context.model, defaults(context.model)
+    listening = ("--host", context.host, "--port", str(context.port))
+    served = ("--model", context.model_path, "--alias", model.name)
+    projector = ("--mmproj", context.mmproj_path) if context.mmproj_path else ()
+    return (
+        *listening,
+        *served,
+        *projector,
+        *("--ctx-size", str(own["ctx"]), "--parallel", str(own["parallel"])),
+        *_batching(model, own),
+        "--metrics",
+        *_duty(model),
+        *_devices(context),
+        *_threads(context),
+        *_given(context),
+    )
+
+
+def _batching(model: Model, own: Mapping[str, int]) -> tuple[str, ...]:
+    if answers_vectors(model):
+        return ("--batch-size", str(own["batch"]), "--ubatch-size", str(own["ubatch"]))
+    return ("--kv-unified",)  # slots share the context instead of getting a quarter of it each
+
+
+def _duty(model: Model) -> tuple[str, ...]:
+    if Category.RERANKER in model.categories:
+        return ("--rerank",)
+    if Category.EMBEDDING in model.categories:
+        return ("--embeddings",)
+    return ()
+
+
+def _devices(context: LaunchContext) -> tuple[str, ...]:
+    """Exactly what was claimed. With an unknown need llama.cpp fits itself into what the devices have."""
+    placement = context.placement
+    layers = placement.claim.offload_layers if placement.gpu_indexes else 0
+    if layers is None:
+        return ()
+    split: tuple[str, ...] = ()
+    if len(placement.gpu_indexes) > 1 and placement.claim.tensor_split:
+        split = ("--tensor-split", ",".join(str(share) for share in placement.claim.tensor_split))
+    return ("--fit", "off", "--gpu-layers", str(layers), *split)
+
+
+def _threads(context: LaunchContext) -> tuple[str, ...]:
+    if context.cpu_count is None:
+        return ()
+    batch = max(1, math.floor(context.cpu_count))
+    return ("--threads", str(threads(context.cpu_count)), "--threads-batch", str(batch))
+
+
+def _given(context: LaunchContext) -> tuple[str, ...]:
+    """The user's own, last, so that they win; the projector is already said, with its full path."""
+    items = parameters.expanded(context.model.backend_parameters, data_dir=context.data_dir)
+    if context.mmproj_path is None:
+        return parameters.tokens(items)
+    found: list[str] = []
+    for parameter in parameters.read(items):
+        if parameter.flag not in PROJECTOR_FLAGS:
+            found += [part for part in (parameter.flag, parameter.value) if part]
+    return tuple(found)
+
+
+def _source_faults(model: Model) -> list[str]:
+    source = model.source
+    if source.kind is SourceKind.HUGGING_FACE and not source.huggingface_filename:
+        return [
+            "huggingface_filename must be provided when using the llama-box backend; "
+            f"name the GGUF file of {source.repo}, a pattern such as *Q4_K_M*.gguf will do"
+        ]
+    if source.kind is SourceKind.MODEL_SCOPE and not source.model_scope_file_path:
+        return [
+            "model_scope_file_path must be provided when using the llama-box backend; "
+            f"name the GGUF file of {source.repo}, a pattern such as *Q4_K_M*.gguf will do"
+        ]
+    return []
+
+
+def _parameter_faults(model: Model) -> list[str]:
+    given = model.backend_parameters
+    faults = []
+    for parameter in parameters.read(given):
+        if not parameter.flag:
+            faults.append(f"Backend parameter {parameter.value!r} follows no flag")
+        elif parameter.flag in _OURS:
+            faults.append(f"Backend parameter {parameter.flag} cannot be set: {_OURS[parameter.flag]}")
+    for names in _POSITIVE:
+        value = parameters.value_of(given, *names)
+        if parameters.has(given, *names) and (value is None or not value.isdigit() or int(value) == 0):
+            faults.append(f"Backend parameter {names[-1]} needs a positive integer, not {value!r}")
+    for names in (KEY_TYPE_FLAGS, VALUE_TYPE_FLAGS):
+        value = parameters.value_of(given, *names)
+        if parameters.has(given, *names) and value not in CACHE_TYPES:
+            faults.append(f"Backend parameter {names[-1]} is {value!r}, not one of {', '.join(CACHE_TYPES)}")
+    return faults
+
+
+def _layer_faults(model: Model) -> list[str]:
+    given, chosen = model.backend_parameters, bool(model.gpu_selector and model.gpu_selector.gpu_ids)
+    faults = []
+    if chosen and parameters.has(given, *SPLIT_FLAGS):
+        faults.append("Backend parameter --tensor-split cannot be used together with a GPU selection")
+    if parameters.has(given, *LAYER_FLAGS):
+        value = parameters.value_of(given, *LAYER_FLAGS) or ""
+        if not value.isdigit() or int(value) > 999:
+            faults.append("Backend parameter --gpu-layers must be an integer from 0 to 999")
+        elif int(value) == 0 and chosen:
+            faults.append("Backend parameter --gpu-layers is 0, which contradicts the GPU selection")
+    return faults
+
+
+ENGINE = LlamaCpp()

@@ -1,0 +1,100 @@
+"""Backend parameters as users write them: ``--a=b``, ``--a b`` in one item, or two items."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+_FLAG = re.compile(r"--?[A-Za-z][^\s=]*")
+
+
+@attrs.frozen
+class Parameter:
+    """A flag with its value; a switch has none. ``flag`` is empty for a value that follows no flag."""
+
+    flag: str
+    value: str | None = None
+
+
+def tokens(items: Iterable[str]) -> tuple[str, ...]:
+    """One argument per flag and value, whatever the spelling. A value may begin with a minus and a digit."""
+    found: list[str] = []
+    for item in items:
+        found.extend(_split(item.strip()))
+    return tuple(found)
+
+
+def read(items: Iterable[str]) -> tuple[Parameter, ...]:
+    """The parameters in order. A word after a flag is taken for its value."""
+    found: list[Parameter] = []
+    open_flag = False
+    for token in tokens(items):
+        if is_flag(token):
+            found.append(Parameter(token))
+            open_flag = True
+        elif open_flag:
+            found[-1] = Parameter(found[-1].flag, token)
+            open_flag = False
+        else:
+            found.append(Parameter("", token))
+    return tuple(found)
+
+
+def is_flag(token: str) -> bool:
+    """``--name`` or ``-n``; not ``-1``, which is a number."""
+    return _FLAG.fullmatch(token) is not None
+
+
+def value_of(items: Iterable[str], *names: str) -> str | None:
+    """The value of the last parameter that has one of ``names``; ``None`` if there is none."""
+    given = [p for p in read(items) if p.flag in names]
+    return given[-1].value if given else None
+
+
+def has(items: Iterable[str], *names: str) -> bool:
+    """Whether a flag of one of ``names`` is there, with or without value."""
+    return any(p.flag in names for p in read(items))
+
+
+def number_of(items: Iterable[str], *names: str) -> int | None:
+    """The value as an integer; ``None`` if it is absent or no integer."""
+    value = value_of(items, *names)
+    try:
+        return None if value is None else int(value)
+    except ValueError:
+        return None
+
+
+def last_of(items: Iterable[str], names: Sequence[str]) -> str | None:
+    """Which of ``names`` comes last, for switches that undo each other."""
+    given = [p.flag for p in read(items) if p.flag in names]
+    return given[-1] if given else None
+
+
+def expanded(items: Iterable[str], *, data_dir: str) -> tuple[str, ...]:
+    """``items`` with ``{data_dir}`` filled in."""
+    return tuple(item.replace("{data_dir}", data_dir) for item in items)
+
+
+def _split(item: str) -> list[str]:
+    match = _FLAG.match(item)
+    if match is None or match.end() == len(item):
+        return [item]
+    flag, rest = match.group(), item[match.end() :]
+    if rest.startswith("="):
+        return [flag, rest[1:]]
+    try:
+        words = shlex.split(item)
+    except ValueError:  # an apostrophe in a value
+        return [flag, rest.strip()]
+    if len(words) == 2 or any(is_flag(word.split("=", 1)[0]) for word in words[1:]):
+        return [part for word in words for part in _split_word(word)]
+    return [flag, rest.strip()]
+
+
+def _split_word(word: str) -> list[str]:
+    flag, equals, value = word.partition("=")
+    return [flag, value] if equals and is_flag(flag) else [word]
