@@ -1,0 +1,183 @@
+"""From argv, environment and YAML to one ``Options``, or to one error that tells everything wrong."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from gpustack.config.argument import read_arguments
+from gpustack.config.check import Problem, is_http_url, problems
+from gpustack.config.environment import Environment
+from gpustack.config.file import read_file
+from gpustack.config.layer import (
+    default_layer,
+    environment_layer,
+    legacy_layer,
+    merge,
+    unknown_variables,
+    written,
+)
+from gpustack.config.option import table
+from gpustack.config.options import Options
+from gpustack.config.origin import DEFAULT, ConfigError, Fault, Given, Layer, Origin
+from gpustack.config.role import Role, idle_group, role
+from gpustack.config.settle import Host, absolute, settle
+from gpustack.config.structure import structure
+from gpustack.config.value import old_keys_of_system_reserved
+
+_FILES = ("ssl_keyfile", "ssl_certfile", "llama_server_path", "pipx_path")
+
+
+@attrs.frozen(kw_only=True)
+class Loaded:
+    """A usable configuration, and what to tell about it.
+
+    ``notes`` are choices made for the user, ``warnings`` are what they should change: log each once. ``own``
+    holds the flags that only ``gpustack config`` has.
+    """
+
+    options: Options
+    environment: Environment
+    role: Role
+    origins: Mapping[str, Origin]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    own: Mapping[str, Any]
+
+
+def load(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    platform: str,
+    cwd: Path,
+    euid: int | None = None,
+    command: str = "start",
+) -> Loaded:
+    """Read the configuration of ``gpustack <command> *argv``; flag over environment over YAML over default.
+
+    ``euid`` None asks the system. Blocking file reads, nothing is written. Raises ConfigError with every
+    fault; with ``--help`` in ``argv`` prints the usage and raises SystemExit.
+    """
+    if euid is None and hasattr(os, "geteuid"):
+        euid = os.geteuid()
+    host = Host(platform=platform, env=env, cwd=cwd, euid=euid)
+    arguments = read_arguments(argv, command)
+    faults = list(arguments.faults)
+    environment = environment_layer(Options, env)
+    file = _file_layer(merge(environment, arguments.layer).get("config_file"), host, faults)
+    given = merge(default_layer(Options), legacy_layer(env), file, environment, arguments.layer)
+    read, wrong, bad = structure(Options, given)
+    faults += wrong
+
+    set_here = written(table(Options), given)
+    options, notes = settle(read, {option.name for option in set_here} - bad, host)
+    part = role(options)
+    found = [*problems(options, part, platform=platform), *_absent_files(options)]
+    faults += [_fault(problem, given) for problem in found if not bad & set(problem.names)]
+
+    others = merge(default_layer(Environment), environment_layer(Environment, env))
+    variables, wrong, _ = structure(Environment, others)
+    faults += wrong
+    if variables.hf_endpoint is not None and not is_http_url(variables.hf_endpoint):
+        faults.append(Fault(others["hf_endpoint"].origin, "must be a URL such as https://hf-mirror.com"))
+    if faults:
+        raise ConfigError(tuple(faults))
+    return Loaded(
+        options=options,
+        environment=variables,
+        role=part,
+        origins={name: value.origin for name, value in given.items()},
+        warnings=_warnings(options, part, given, variables, others, env),
+        notes=notes,
+        own=arguments.own,
+    )
+
+
+def _file_layer(named: Given | None, host: Host, faults: list[Fault]) -> Layer:
+    if named is None:
+        return {}
+    path = absolute(Path(named.value), host)
+    if not path.is_file():
+        faults.append(Fault(named.origin, f"config_file names {path}, which is {_what(path)}"))
+        return {}
+    layer, wrong = read_file(path, str(named.value))
+    faults += wrong
+    return layer
+
+
+def _what(path: Path) -> str:
+    try:
+        mode = path.stat().st_mode
+    except PermissionError:
+        return "not ours to look at"
+    except OSError:
+        return "not there"
+    return "a directory" if stat.S_ISDIR(mode) else "not a plain file"
+
+
+def _absent_files(options: Options) -> list[Problem]:
+    paths: list[tuple[str, Path | None]] = [(name, getattr(options, name)) for name in _FILES]
+    catalog = options.model_catalog_file
+    if catalog is not None and not is_http_url(catalog):
+        paths.append(("model_catalog_file", Path(catalog)))
+    found = []
+    for name, path in paths:
+        if path is None:
+            continue
+        if not path.is_file():
+            found.append(Problem((name,), f"{name} names {path}, which is {_what(path)}"))
+        elif not os.access(path, os.R_OK):
+            found.append(Problem((name,), f"{name} names {path}, which may not be read"))
+    return found
+
+
+def _fault(problem: Problem, given: Mapping[str, Given]) -> Fault:
+    origins = [given[name].origin for name in problem.names]
+    return Fault(next((origin for origin in origins if origin != DEFAULT), None), problem.sentence)
+
+
+def _warnings(
+    options: Options,
+    part: Role,
+    given: Mapping[str, Given],
+    variables: Environment,
+    others: Mapping[str, Given],
+    env: Mapping[str, str],
+) -> tuple[str, ...]:
+    """One sentence for each kind of thing that does not do what it looks like."""
+    set_here = written(table(Options), given)
+    unbuilt = [
+        f"{option.name} ({given[option.name].origin})"
+        for option in set_here
+        if not option.takes_effect(getattr(options, option.name))
+    ]
+    # Only our own variables: CUDA_VERSION and the like are set by images that know nothing of us.
+    unbuilt += [
+        option.env
+        for option in written(table(Environment), others)
+        if option.env.startswith("GPUSTACK_") and not option.takes_effect(getattr(variables, option.name))
+    ]
+    idle = [
+        f"{option.name} ({given[option.name].origin})"
+        for option in set_here
+        if option.group == idle_group(part) and option.name not in ("disable_worker", "server_url")
+    ]
+    old = [str(value.origin) for value in given.values() if value.origin.kind == "legacy"]
+    if given["system_reserved"].origin != DEFAULT:
+        old += old_keys_of_system_reserved(given["system_reserved"].value)
+    return tuple(
+        f"{sentence}: {', '.join(names)}."
+        for sentence, names in (
+            ("Set, but without effect in this version", unbuilt),
+            (f"Set, but without effect on a {part} without a {idle_group(part)}", idle),
+            ("Deprecated spellings that will go (use GPUSTACK_ variables, and ram and vram)", old),
+            ("Variables that nothing reads", unknown_variables(env)),
+        )
+        if names
+    )

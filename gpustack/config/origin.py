@@ -1,0 +1,65 @@
+"""Where a configured value came from, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+from gpustack.errors import GpustackError
+
+Kind = Literal["default", "legacy", "file", "environment", "flag"]
+
+
+@attrs.frozen
+class Origin:
+    """The place a value was written: ``str(origin)`` is what a person looks for."""
+
+    kind: Kind
+    where: str = ""
+
+    def __str__(self) -> str:
+        if self.kind == "default":
+            return "default"
+        return f"flag {self.where}" if self.kind == "flag" else self.where
+
+
+DEFAULT = Origin("default")
+
+
+@attrs.frozen
+class Given:
+    """A raw value as it was written, and where. ``repr`` leaves the value out: it may be a secret."""
+
+    value: Any = attrs.field(repr=False)
+    origin: Origin
+
+
+Layer = Mapping[str, Given]
+
+
+@attrs.frozen
+class Fault:
+    """One thing wrong with the configuration."""
+
+    origin: Origin | None
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence if self.origin is None else f"{self.origin}: {self.sentence}"
+
+
+class ConfigError(GpustackError):
+    """The configuration cannot be used. ``faults`` holds everything wrong with it, each with its origin.
+
+    ``str(error)`` is the whole report, a line each: print it to stderr and exit with ``exit_code``.
+    """
+
+    exit_code = 2
+
+    def __init__(self, faults: tuple[Fault, ...]) -> None:
+        self.faults = faults
+        count = "One thing is" if len(faults) == 1 else f"{len(faults)} things are"
+        lines = [f"{count} wrong with the configuration:", *(f"  {fault}" for fault in faults)]
+        super().__init__("\n".join(lines))
