@@ -1,0 +1,80 @@
+"""Ports of this machine, leased to engines for as long as they live."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import attrs
+
+from gpustack.errors import Unavailable
+
+
+@attrs.define(eq=False, repr=False)
+class PortLeases:
+    """The one owner of the service port range, ``first`` to ``last`` inclusive."""
+
+    first: int
+    last: int
+    _held: dict[int, str] = attrs.field(factory=dict)
+    _next: int = 0
+
+    @contextmanager
+    def lease(self, holder: str) -> Iterator[int]:
+        """A port that nobody holds and that can be bound on the loopback now.
+
+        Raises ``Unavailable`` with the range in its sentence when none is left. Ports are taken in turn, so that one
+        just given back rests before it is used again.
+        """
+        port = self._take(holder)
+        try:
+            yield port
+        finally:
+            self._held.pop(port, None)
+
+    @contextmanager
+    def keep(self, port: int, holder: str) -> Iterator[int]:
+        """The port of an engine that already listens on it."""
+        if port in self._held:
+            raise Unavailable(f"Port {port} of {holder} is held by {self._held[port]}")
+        self._held[port] = holder
+        try:
+            yield port
+        finally:
+            self._held.pop(port, None)
+
+    @property
+    def held(self) -> frozenset[int]:
+        """The ports leased now: the only ones that may be forwarded to."""
+        return frozenset(self._held)
+
+    def _take(self, holder: str) -> int:
+        size = self.last - self.first + 1
+        for step in range(size):
+            port = self.first + (self._next + step) % size
+            if port not in self._held and _can_bind(port):
+                self._held[port] = holder
+                self._next = port - self.first + 1
+                return port
+        raise Unavailable(
+            f"No port of {self.first}-{self.last} is free ({len(self._held)} held by engines here); "
+            "widen --service-port-range"
+        )
+
+    def __repr__(self) -> str:
+        return f"<PortLeases {self.first}-{self.last}: {len(self._held)} held>"
+
+
+def _can_bind(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # Without it, connections of an engine that just ended (TIME_WAIT) would block the port for a minute.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+            raise
+    return True
