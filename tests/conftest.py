@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.hub import Hub, running_hub
+from tests.fakes.nvml import FakeNvml, build_nvml
 from tests.fakes.running import RunningEngine, running_engine
 from tests.models import make_embedder, make_tiny_llm
 
@@ -52,3 +53,17 @@ def hub() -> Iterator[Hub]:
     """An empty model hub on loopback: ``hub.add("me/model", {...})``, then use ``hub.url`` as HF_ENDPOINT."""
     with running_hub() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fake NVML library, compiled once."""
+    return build_nvml(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def nvml(nvml_library: Path, tmp_path: Path) -> FakeNvml:
+    """NVIDIA cards for child processes started with ``nvml.env``: ``nvml.tell(cards(2))``. None at first."""
+    fake = FakeNvml(library=nvml_library, script=tmp_path / "nvml.txt")
+    fake.tell([])
+    return fake
