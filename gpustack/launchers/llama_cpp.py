@@ -1,0 +1,116 @@
+"""llama-server as a program of ours: its flags, its HTTP and its manners, on the llama.cpp inside ``xllamacpp``.
+
+    python -m gpustack.launchers.llama_cpp --model m.gguf --host 127.0.0.1 --port 8080 -c 4096 --metrics
+
+``--drain-seconds N`` (ours) is how long SIGTERM waits for running requests; a second SIGTERM does not wait.
+The API key, if any, comes from LLAMA_API_KEY. Exit codes: 0 after SIGTERM, 1 if the engine cannot start,
+2 if the arguments are wrong; each with one sentence on stderr. It outlives whoever started it, on purpose.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .flag import Flag, Wrong, apply
+from .llama_flags import REFUSED, flags
+
+NAME = "llama_cpp"
+DRAIN_SECONDS = 10.0
+TEARDOWN_SECONDS = 5
+"""The engine's own threads get this long to end once no request runs; then the kernel ends us."""
+
+
+class Settings:
+    """What is ours and not llama.cpp's."""
+
+    drain_seconds: float = DRAIN_SECONDS
+    api_key: str = ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code."""
+    import xllamacpp  # type: ignore[import-untyped]  # the wheel brings no stubs
+
+    words = sys.argv[1:] if argv is None else argv
+    if "--version" in words:
+        print(f"xllamacpp {xllamacpp.__version__}")  # noqa: T201  # the answer to a question on the command line
+        return 0
+    settings = Settings()
+    try:
+        params = parameters(xllamacpp, words, settings)
+    except Wrong as wrong:
+        return _say(f"{wrong}", 2)
+    # While the model loads SIGTERM has its default action: nothing is running that could be drained.
+    try:
+        server = xllamacpp.Server(params)
+    except RuntimeError as error:
+        return _say(f"the engine did not start: {error}", 1)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    _say(f"listening on {server.listening_address}", 0)
+    stop.wait()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    _drain(server.listening_address + params.api_prefix, settings)
+    signal.alarm(TEARDOWN_SECONDS)
+    del server
+    return 0
+
+
+def parameters(xlc: Any, words: Sequence[str], settings: Settings) -> Any:
+    """``CommonParams`` as the words say, with llama-server's defaults. Raises ``Wrong`` with a sentence."""
+    params = xlc.CommonParams()
+    params.n_parallel = -1  # as llama-server does: it chooses, and its slots share one cache
+    params.port = 8080
+    params.ui = False
+    if keys := os.environ.pop("LLAMA_API_KEY", ""):
+        params.api_keys = keys.split(",")
+        settings.api_key = params.api_keys[0]
+
+    def drain(_: Any, text: str) -> None:
+        settings.drain_seconds = float(text)
+
+    apply((*flags(xlc), Flag(("--drain-seconds",), drain)), REFUSED, params, words)
+    if not params.model.path:
+        raise Wrong("--model is required")
+    for flag, path in (("--model", params.model.path), ("--mmproj", params.mmproj.path)):
+        if path and not Path(path).is_file():
+            raise Wrong(f"{flag}: there is no file {path}")
+    return params
+
+
+def _drain(address: str, settings: Settings) -> None:
+    deadline = time.monotonic() + settings.drain_seconds
+    while time.monotonic() < deadline and _is_busy(address, settings.api_key):
+        time.sleep(0.05)
+
+
+def _is_busy(address: str, api_key: str) -> bool:
+    """Whether a slot works on a request. If that cannot be asked (``--no-slots``), nothing is waited for."""
+    import json
+    import urllib.request
+
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(f"{address}/slots", headers={"Authorization": f"Bearer {api_key}"})
+    try:
+        with direct.open(request, timeout=2) as response:
+            return any(slot["is_processing"] for slot in json.load(response))
+    except (OSError, ValueError):
+        return False
+
+
+def _say(sentence: str, code: int) -> int:
+    print(f"{NAME}: {sentence}", file=sys.stderr, flush=True)  # noqa: T201  # stderr is this program's voice
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpustack.engines.custom import ENGINE
+
+from .worlds import context, model
+
+
+def test_a_complete_command_has_no_faults() -> None:
+    assert (
+        ENGINE.faults(model(command="s -p {port} -m {model_path} -n {served_name}", health_path="/up")) == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({}, "needs a command"),
+        ({"command": "  "}, "needs a command"),
+        ({"command": "serve"}, "must contain {port}"),
+        ({"command": "serve {port} {gpu}"}, "{gpu}, which is none of {port}, {host}"),
+        ({"command": "serve {port} 'x"}, "cannot be split into words"),
+        ({"command": "serve {port}", "health_path": "up"}, "must begin with '/'"),
+    ],
+)
+def test_a_wrong_command_is_answered_with_a_sentence(fields: dict[str, str], fault: str) -> None:
+    [said] = ENGINE.faults(model(**fields))
+    assert fault in said
+
+
+@given(st.text(min_size=1, max_size=30))
+def test_a_name_is_one_argument_whatever_it_contains(name: str) -> None:
+    launch = ENGINE.launch(context(model(name=name, command="serve --name {served_name} --port {port}")))
+    assert launch.argv == ("serve", "--name", name, "--port", "40000")
+
+
+def test_files_are_fetched_only_when_the_command_asks_for_them() -> None:
+    assert ENGINE.fetches(model(command="serve {port} {model_path}"))
+    assert not ENGINE.fetches(model(command="serve {port}"))

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+
+from gpustack.domain.artifact import ModelSource, SourceKind
+from gpustack.domain.model import GpuSelector
+from gpustack.engines import parameters
+from gpustack.engines.llama_cpp import ENGINE, threads
+
+from .worlds import SERVER, context, model
+
+SELECTED = GpuSelector(gpu_ids=("w:cuda:0",))
+
+
+def test_a_sound_deployment_has_no_faults() -> None:
+    assert ENGINE.faults(model(backend_parameters=("--ctx-size=4096", "-ngl", "20", "--jinja"))) == []
+
+
+@pytest.mark.parametrize(
+    "flag", ["--host", "--port=1", "-m /x", "--model", "-a x", "--alias", "--api-key=k", "--rpc a:1"]
+)
+def test_what_the_worker_decides_cannot_be_overridden(flag: str) -> None:
+    [fault] = ENGINE.faults(model(backend_parameters=(flag,)))
+    assert fault.startswith(f"Backend parameter {parameters.read([flag])[0].flag} cannot be set: ")
+
+
+@pytest.mark.parametrize(
+    ("items", "fault"),
+    [
+        (("-ngl", "all"), "--gpu-layers must be an integer from 0 to 999"),
+        (("-ngl", "1000"), "--gpu-layers must be an integer from 0 to 999"),
+        (("--ctx-size=-1",), "--ctx-size needs a positive integer, not '-1'"),
+        (("--parallel", "0"), "--parallel needs a positive integer, not '0'"),
+        (("--cache-type-k=q3",), "--cache-type-k is 'q3', not one of f32, f16"),
+        (("8192",), "'8192' follows no flag"),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_what_it_should_be(items: tuple[str, ...], fault: str) -> None:
+    [said] = ENGINE.faults(model(backend_parameters=items))
+    assert fault in said
+
+
+@pytest.mark.parametrize("items", [("--tensor-split", "1,1"), ("-ts=1,1",), ("-ngl", "0")])
+def test_gpus_picked_by_hand_exclude_parameters_that_contradict_them(items: tuple[str, ...]) -> None:
+    assert ENGINE.faults(model(backend_parameters=items)) == []
+    assert len(ENGINE.faults(model(backend_parameters=items, gpu_selector=SELECTED))) == 1
+
+
+def test_all_faults_are_told_at_once() -> None:
+    source = ModelSource(kind=SourceKind.HUGGING_FACE, huggingface_repo_id="a/b-GGUF")
+    faults = ENGINE.faults(model(source=source, backend_parameters=("--port=1", "--ctx-size=x")))
+    assert len(faults) == 3
+    assert "huggingface_filename" in faults[0]
+
+
+def test_the_users_parameters_come_last_so_that_they_win() -> None:
+    launch = ENGINE.launch(context(model(backend_parameters=("--ctx-size=1024",))))
+    assert launch.argv[-2:] == ("--ctx-size", "1024")
+    assert parameters.number_of(launch.argv, "--ctx-size") == 1024
+
+
+def test_a_cpu_placement_hides_every_gpu() -> None:
+    env = ENGINE.launch(context(model(), build=SERVER)).env
+    assert env["CUDA_VISIBLE_DEVICES"] == "-1"
+    assert env["HIP_VISIBLE_DEVICES"] == "-1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "variable"),
+    [
+        ("cuda", "CUDA_VISIBLE_DEVICES"),
+        ("rocm", "ROCR_VISIBLE_DEVICES"),
+        ("dcu", "HIP_VISIBLE_DEVICES"),
+        ("npu", "ASCEND_RT_VISIBLE_DEVICES"),
+        ("mlu", "MLU_VISIBLE_DEVICES"),
+        (None, "CUDA_VISIBLE_DEVICES"),
+    ],
+)
+def test_each_vendor_is_shown_its_devices_in_ascending_order(kind: str | None, variable: str) -> None:
+    env = ENGINE.launch(context(model(), build=SERVER, gpus=(2, 0), device_type=kind)).env
+    assert env[variable] == "0,2"
+
+
+def test_only_the_embedded_build_is_told_how_long_to_drain() -> None:
+    assert "--drain-seconds" in ENGINE.launch(context(model())).argv
+    assert "--drain-seconds" not in ENGINE.launch(context(model(), build=SERVER)).argv
+
+
+def test_a_drain_fits_into_the_grace_before_the_kill() -> None:
+    launch = ENGINE.launch(context(model()))
+    assert float(parameters.value_of(launch.argv, "--drain-seconds") or 0) < launch.stop_grace
+
+
+def test_few_cores_all_generate_and_of_many_half() -> None:
+    assert [threads(n) for n in (0.5, 1, 2, 4, 6, 8, 64)] == [1, 1, 2, 4, 4, 4, 32]
