@@ -1,0 +1,99 @@
+"""Records to rows and JSON and back, through one converter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+import attrs
+import orjson
+from cattrs.preconf.orjson import make_converter
+
+from gpustack.domain.record import Record
+
+from .table import Shape, shapes, specs
+
+R = TypeVar("R", bound=Record)
+
+converter = make_converter(detailed_validation=False)
+"""Reads back only what it wrote itself: keys it does not know (of a newer program) are passed over."""
+
+
+def to_json(record: Record) -> str:
+    """The whole record as a JSON document."""
+    return orjson.dumps(converter.unstructure(record)).decode()
+
+
+def from_json(cls: type[R], text: str) -> R:
+    """The record in ``text``; raises ``ValueError``, ``TypeError`` or ``KeyError`` when it is not one."""
+    return converter.structure(orjson.loads(text), cls)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _encoder(shape: Shape) -> Callable[[Any], Any]:
+    if shape.is_enum:
+        return lambda value: value.value
+    if shape.is_document:
+        return lambda value: orjson.dumps(converter.unstructure(value, shape.type)).decode()
+    return _same
+
+
+def _decoder(shape: Shape) -> Callable[[Any], Any]:
+    if shape.is_enum:
+        return lambda value: shape.type(value)
+    if shape.is_document:
+        return lambda text: converter.structure(orjson.loads(text), shape.type)
+    return _same
+
+
+@attrs.frozen
+class Codec(Generic[R]):
+    """One record class as rows of its table."""
+
+    cls: type[R]
+    _encoders: Mapping[str, Callable[[Any], Any]]
+    _decoders: Mapping[str, Callable[[Any], Any]]
+
+    @classmethod
+    def of(cls, record_class: type[R]) -> Codec[R]:
+        fields = shapes(record_class)
+        return cls(
+            record_class,
+            {name: _encoder(shape) for name, shape in fields.items()},
+            {name: _decoder(shape) for name, shape in fields.items()},
+        )
+
+    def row(self, record: R) -> dict[str, Any]:
+        """Every column but the id, which the database gives."""
+        return {name: self._encoded(record, name) for name in self._encoders if name != "id"}
+
+    def changed(self, before: R, after: R) -> dict[str, Any]:
+        """The columns in which the two differ."""
+        return {
+            name: self._encoded(after, name)
+            for name in self._encoders
+            if getattr(before, name) != getattr(after, name)
+        }
+
+    def record(self, row: Mapping[str, Any]) -> R:
+        """The record of a row; raises ``ValueError``, ``TypeError`` or ``KeyError`` when it holds none."""
+        values = {name: row[name] for name in self._decoders}
+        for name, decode in self._decoders.items():
+            if values[name] is not None:
+                values[name] = decode(values[name])
+        return self.cls(**values)
+
+    def _encoded(self, record: R, name: str) -> Any:
+        value = getattr(record, name)
+        return None if value is None else self._encoders[name](value)
+
+
+_CODECS: Mapping[type[Record], Codec[Any]] = {cls: Codec.of(cls) for cls in specs}
+
+
+def codec(cls: type[R]) -> Codec[R]:
+    """The codec of a stored record class."""
+    return _CODECS[cls]

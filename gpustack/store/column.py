@@ -1,0 +1,50 @@
+"""Column types that mean the same on every database we speak to."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+"""Only an ``INTEGER PRIMARY KEY`` counts up by itself in SQLite."""
+
+Count = sa.BigInteger()
+Real = sa.Double[float]()
+Flag = sa.Boolean(create_constraint=False)
+Word = sa.String(64)
+"""Enums and other words of ours: a new value needs no migration."""
+
+Name = sa.String(255).with_variant(mysql.VARCHAR(255, collation="utf8mb4_bin"), "mysql", "mariadb")
+"""Text that is unique or indexed, compared exactly: MySQL would take ``A`` for ``a``."""
+
+Long = sa.Text().with_variant(mysql.LONGTEXT(collation="utf8mb4_bin"), "mysql", "mariadb")
+"""Text of any length, and JSON: MySQL's ``TEXT`` ends at 64 KiB."""
+
+
+class Utc(sa.TypeDecorator[datetime]):
+    """An aware instant in UTC with microseconds. Naive ones are refused."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[datetime]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(sa.DateTime(timezone=True))
+        if dialect.name in ("mysql", "mariadb"):
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(sa.DateTime())
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"the instant {value} names no time zone")
+        value = value.astimezone(UTC)
+        return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

@@ -1,0 +1,91 @@
+"""Brings a database to the schema of this program. Alembic is loaded only when there is something to do."""
+
+from __future__ import annotations
+
+import logging
+import pkgutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from gpustack.errors import Unavailable
+
+from .table import metadata
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+_FOLDER = Path(__file__).parent / "migrations"
+_VERSION = sa.table("alembic_version", sa.column("version_num", sa.String))
+
+log = logging.getLogger(__name__)
+
+
+def known() -> list[str]:
+    """The revisions this program has, oldest first: the numbers that the files begin with."""
+    modules = pkgutil.iter_modules([str(_FOLDER / "versions")])
+    return sorted(module.name.removeprefix("v").split("_")[0] for module in modules)
+
+
+def migrate(conn: sa.Connection, place: str) -> None:
+    """Upgrade within the transaction of ``conn``, which keeps other processes from doing the same.
+
+    Raises ``Unavailable`` when the database is of a newer program, or not ours.
+    """
+    present, revisions = current(conn), known()
+    if present == revisions[-1]:
+        return
+    if present is None and (foreign := _foreign(conn)):
+        raise Unavailable(
+            f"The database {place} has tables that are not ours ({foreign}): choose an empty one with"
+            " --database-url or another --data-dir"
+        )
+    if present is not None and present not in revisions:
+        raise Unavailable(
+            f"The database {place} was written by another or a newer gpustack (schema {present}, this one knows"
+            f" up to {revisions[-1]}): upgrade this gpustack, or choose another --data-dir or --database-url"
+        )
+    log.info("upgrading the database", extra={"place": place, "from": present, "to": revisions[-1]})
+    to(conn, "head")
+
+
+def current(conn: sa.Connection) -> str | None:
+    """The revision of the database, ``None`` when it is empty."""
+    if not sa.inspect(conn).has_table("alembic_version"):
+        return None
+    return conn.execute(sa.select(_VERSION.c.version_num)).scalar()
+
+
+def to(conn: sa.Connection, revision: str) -> None:
+    """Go up or down to a revision (``head``, ``base``) within the transaction of ``conn``."""
+    from alembic import command
+
+    config = _config(conn)
+    before = current(conn)
+    if revision == "head" or (revision != "base" and (before is None or before < revision)):
+        command.upgrade(config, revision)
+    else:
+        command.downgrade(config, revision)
+
+
+def differences(conn: sa.Connection) -> list[object]:
+    """What a new migration would have to do: empty when the tables are those of the record classes."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    context = MigrationContext.configure(conn, opts={"compare_type": True, "target_metadata": metadata})
+    return list(compare_metadata(context, metadata))
+
+
+def _foreign(conn: sa.Connection) -> str:
+    return ", ".join(sorted(sa.inspect(conn).get_table_names())[:5])
+
+
+def _config(conn: sa.Connection) -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
+    config.attributes["connection"] = conn
+    return config

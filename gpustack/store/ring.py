@@ -1,0 +1,52 @@
+"""The last changes in memory, from which a watcher that was away resumes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+import attrs
+
+from gpustack.domain.change import Change
+from gpustack.errors import Gone
+
+SIZE = 4096
+
+
+@attrs.define(eq=False, repr=False)
+class Ring:
+    """Changes with growing revisions, without gaps since ``floor``; the oldest make room."""
+
+    floor: int
+    """Everything after this revision is here."""
+    newest: int
+    _size: int = SIZE
+    _changes: deque[Change] = attrs.field(factory=deque)
+
+    def extend(self, changes: Iterable[Change]) -> None:
+        """Take in the changes of a commit, newer than all that are here."""
+        for change in changes:
+            self._changes.append(change)
+            self.newest = change.revision
+        while len(self._changes) > self._size:
+            self.floor = self._changes.popleft().revision
+
+    def since(self, revision: int) -> list[Change]:
+        """All changes after ``revision``, oldest first; raises ``Gone`` when some of them are no longer known.
+
+        A revision that was never given (the database was restored from a backup) is ``Gone`` as well.
+        """
+        if revision > self.newest:
+            raise Gone(f"Revision {revision} is newer than the present one ({self.newest}): list again")
+        if revision < self.floor:
+            raise Gone(f"Revision {revision} is too old, changes are known since {self.floor}: list again")
+        found: list[Change] = []
+        for change in reversed(self._changes):
+            if change.revision <= revision:
+                break
+            found.append(change)
+        found.reverse()
+        return found
+
+    def __repr__(self) -> str:
+        return f"<Ring: {len(self._changes)} changes, {self.floor} to {self.newest}>"

@@ -1,0 +1,255 @@
+"""The one door to the records: a snapshot to read, works to write, and word of every change."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar, cast
+
+import attrs
+import outcome
+import sqlalchemy as sa
+import trio
+
+from gpustack.domain.change import Change
+from gpustack.domain.record import Record
+from gpustack.domain.snapshot import Snapshot
+from gpustack.errors import Unavailable
+from gpustack.nursery.bus import Bus, Listener
+from gpustack.nursery.limiter import Threads, threads
+from gpustack.nursery.wake import Wake
+
+from . import journal
+from .codec import codec
+from .engine import READERS, Database, open_database
+from .memory import Memory
+from .migration import migrate
+from .ring import Ring
+from .table import specs, tables
+from .transaction import Tx
+from .writer import Batch, Job, Writer
+
+T = TypeVar("T")
+
+BATCH = 256
+"""Works in one commit: enough to share a sync, few enough that the first need not wait long."""
+WAITING = 10_000
+FLUSH_SECONDS = 10.0
+"""How long a stopping store may take to commit what was asked before."""
+REPLAYED = 1000
+"""Changes read back at start, so that watchers resume over a restart."""
+
+
+@attrs.frozen(kw_only=True)
+class StoreSettings:
+    """Where the records are kept: ``url``, or a file in ``data_dir``."""
+
+    data_dir: str
+    url: str | None = None
+
+    @property
+    def database_url(self) -> str:
+        return self.url or f"sqlite:///{Path(self.data_dir) / 'database.db'}"
+
+
+@attrs.frozen
+class _Watch:
+    tables: frozenset[str] | None
+    wake: Wake
+
+
+@attrs.define(eq=False, repr=False)
+class Store:
+    """Records in memory and on disk. Everything but a work and a query happens in the Trio thread."""
+
+    _database: Database
+    _writer: Writer
+    _ring: Ring
+    _snapshot: Snapshot
+    bus: Bus[Change] = attrs.field(factory=Bus)
+    """Every change after its commit, in the order of revisions."""
+    name: str = "store"
+    _queue: deque[Job] = attrs.field(factory=deque)
+    _waiting: set[Job] = attrs.field(factory=set)
+    _asked: Wake = attrs.field(factory=Wake)
+    _watches: list[_Watch] = attrs.field(factory=list)
+    _closed: bool = False
+    _write_threads: Threads = attrs.field(factory=lambda: threads("store-write", 1))
+    _read_threads: Threads = attrs.field(factory=lambda: threads("store-read", READERS))
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """All records as of the last commit."""
+        return self._snapshot
+
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        """Run ``work`` in a transaction of the writer and return what it returns, once that is on disk.
+
+        By then ``snapshot`` shows it and the bus has told of it. What ``work`` raises is raised here, and
+        leaves nothing behind; ``Unavailable`` when the database fails or the store has stopped. Works run in
+        a thread: they touch their ``Tx`` and immutable values only, and are quick. Waits until the store
+        runs. Cancelled, the work is done as a whole or not at all, and which of the two is not said.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._closed:
+            raise _stopped()
+        if len(self._waiting) >= WAITING:
+            raise Unavailable(f"{WAITING} writes wait for the database: try again", 1.0)
+        job = Job(work)
+        self._waiting.add(job)
+        self._queue.append(job)
+        self._asked.wake()
+        try:
+            await job.done.wait()
+        finally:
+            job.withdrawn = True
+            self._waiting.discard(job)
+        assert job.result is not None
+        return cast(T, job.result.unwrap())
+
+    async def query(self, fn: Callable[[sa.Connection], T]) -> T:
+        """Run a read-only ``fn`` in a thread, for histories that are not in memory; raises ``Unavailable``.
+
+        Not cancellable once it has begun.
+        """
+
+        def read() -> T:
+            try:
+                with self._database.read.connect() as conn:
+                    return fn(conn)
+            except sa.exc.DBAPIError as error:
+                raise self._database.unavailable(error) from error
+
+        return await self._read_threads.run(read)
+
+    def changes_since(self, revision: int) -> list[Change]:
+        """Every change after ``revision``, oldest first; raises ``Gone`` when that is too long ago.
+
+        Together with ``listen`` before it, without an await between, nothing is missed or heard twice.
+        ``before`` is ``None`` in changes from before this start.
+        """
+        return self._ring.since(revision)
+
+    @contextmanager
+    def watch(self, tables: Iterable[str] | None = None) -> Iterator[Wake]:
+        """A wake that is called after every commit that changed one of ``tables`` (none named: any)."""
+        watch = _Watch(None if tables is None else frozenset(tables), Wake())
+        self._watches.append(watch)
+        try:
+            yield watch.wake
+        finally:
+            self._watches.remove(watch)
+
+    @contextmanager
+    def listen(self, *, room: int = 256) -> Iterator[Listener[Change]]:
+        """Hear every change from now on; a listener with more than ``room`` unread ones gets ``Lagged``."""
+        with self.bus.listen(room=room) as listener:
+            yield listener
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Commit what is asked until cancelled; then commit what was asked before, for a bounded time, and close."""
+        flush = trio.CancelScope(shield=True)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._commit_asked, flush)
+                task_status.started()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self._closed = True
+                    self._asked.wake()
+                    flush.deadline = trio.current_time() + FLUSH_SECONDS
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the database and refuse further writes, for a store that does not run. May be called again."""
+        self._closed = True
+        self._queue.clear()
+        for job in self._waiting:
+            job.finish(outcome.Error(_stopped()))
+        self._waiting.clear()
+        self._database.close()
+
+    async def _commit_asked(self, flush: trio.CancelScope) -> None:
+        with flush:
+            while self._queue or not self._closed:
+                if not self._queue:
+                    await self._asked.wait()
+                    continue
+                jobs = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+                # Left to itself only when the time to flush is up: then nobody is told that it was done.
+                self._deliver(await self._write_threads.run(self._writer.commit, jobs, abandon=True))
+
+    def _deliver(self, batch: Batch) -> None:
+        """Make a commit known, in one step of the Trio thread: snapshot first, then changes, then callers."""
+        if batch.snapshot is not None:
+            self._snapshot = batch.snapshot
+            self._ring.extend(batch.changes)
+            for change in batch.changes:
+                self.bus.publish(change)
+            touched = {change.table for change in batch.changes}
+            for watch in self._watches:
+                if watch.tables is None or watch.tables & touched:
+                    watch.wake.wake()
+        for job, result in batch.results:
+            job.finish(result)
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._closed else f"{len(self._waiting)} writes waiting"
+        return f"<Store at {self._database.place}: revision {self._snapshot.revision}, {state}>"
+
+
+async def open_store(settings: StoreSettings, clock: Callable[[], datetime]) -> Store:
+    """Open the database, bring its schema up to date and load the records; then ``run`` it, or ``close`` it.
+
+    Raises ``Invalid`` or ``Unavailable`` with a sentence for whoever starts the program. Not cancellable.
+    """
+    return await threads("store-open", 1).run(_open, settings, clock)
+
+
+def _open(settings: StoreSettings, clock: Callable[[], datetime]) -> Store:
+    database = open_database(settings.database_url)
+    try:
+        return _load(database, clock)
+    except sa.exc.DBAPIError as error:
+        database.close()
+        raise database.unavailable(error) from error
+    except BaseException:
+        database.close()
+        raise
+
+
+def _load(database: Database, clock: Callable[[], datetime]) -> Store:
+    memory = Memory()
+    with database.write.begin() as conn:
+        migrate(conn, database.place)
+        journal.trim(conn, clock())
+    with database.write.begin() as conn:
+        for cls, spec in specs.items():
+            if spec.in_memory:
+                memory.load(_records(conn, cls, database.place))
+        revision = journal.revision(conn)
+        floor, changes = journal.newest(conn, REPLAYED)
+    ring = Ring(floor, revision)
+    ring.extend(changes)
+    return Store(database, Writer(database, memory, clock, revision), ring, memory.snapshot(revision))
+
+
+def _records(conn: sa.Connection, cls: type[Record], place: str) -> Iterator[Record]:
+    table = tables[cls]
+    for row in conn.execute(sa.select(table).order_by(table.c.id)):
+        try:
+            yield codec(cls).record(dict(row._mapping))
+        except (ValueError, TypeError, KeyError) as error:
+            raise Unavailable(
+                f"The database {place} is damaged: row {row.id} of {table.name} cannot be read ({error!r}):"
+                " restore it from a backup"
+            ) from error
+
+
+def _stopped() -> Unavailable:
+    return Unavailable("The store has stopped: try again once the server is back", 1.0)

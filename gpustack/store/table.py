@@ -1,0 +1,110 @@
+"""The tables, derived from the record classes of ``domain``: a new resource needs no line here."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from datetime import date, datetime
+from enum import Enum
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import attrs
+import sqlalchemy as sa
+
+from gpustack.domain.record import Record, TableSpec, record_classes
+from gpustack.plugins import siblings
+
+from .column import BigId, Count, Flag, Long, Name, Real, Utc, Word
+
+siblings("gpustack.domain")  # the record classes declare themselves when their modules are imported
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_SCALARS: Mapping[type, sa.types.TypeEngine[Any]] = {
+    bool: Flag,
+    int: Count,
+    float: Real,
+    str: Long,
+    datetime: Utc(),
+    date: sa.Date(),
+}
+
+
+@attrs.frozen
+class Shape:
+    """How one field is kept: the type inside ``X | None``, and whether it may be ``None``."""
+
+    type: Any
+    nullable: bool
+
+    @property
+    def is_enum(self) -> bool:
+        return isinstance(self.type, type) and issubclass(self.type, Enum)
+
+    @property
+    def is_document(self) -> bool:
+        """Kept as JSON text: anything that is neither a scalar nor a word."""
+        return self.type not in _SCALARS and not self.is_enum
+
+
+def shapes(cls: type[Record]) -> dict[str, Shape]:
+    """The fields of a record class in their order."""
+    hints = get_type_hints(cls)
+    return {field.name: _shape(hints[field.name]) for field in attrs.fields(cls)}
+
+
+def _shape(hint: Any) -> Shape:
+    if get_origin(hint) in (Union, types.UnionType):
+        inner = [arm for arm in get_args(hint) if arm is not type(None)]
+        if len(inner) == 1 and len(get_args(hint)) == 2:
+            return Shape(inner[0], True)
+    return Shape(hint, False)
+
+
+def _column(name: str, shape: Shape, spec: TableSpec) -> sa.Column[Any]:
+    if name == "id":
+        return sa.Column(name, BigId, primary_key=True, autoincrement=True)
+    kind = Word if shape.is_enum else _SCALARS.get(shape.type, Long)
+    if shape.type is str and (name in spec.indexed or any(name in columns for columns in spec.unique)):
+        kind = Name
+    return sa.Column(name, kind, nullable=shape.nullable)
+
+
+def _table(cls: type[Record], spec: TableSpec) -> sa.Table:
+    return sa.Table(
+        spec.name,
+        metadata,
+        *(_column(name, shape, spec) for name, shape in shapes(cls).items()),
+        *(sa.UniqueConstraint(*columns) for columns in spec.unique),
+        *(sa.Index(None, name) for name in spec.indexed),
+        sqlite_autoincrement=True,  # else SQLite gives the id of the last deleted record to the next one
+    )
+
+
+specs: Mapping[type[Record], TableSpec] = record_classes()
+tables: Mapping[type[Record], sa.Table] = {cls: _table(cls, spec) for cls, spec in specs.items()}
+class_of: Mapping[str, type[Record]] = {spec.name: cls for cls, spec in specs.items() if spec.in_memory}
+"""Record classes of the snapshot by their table."""
+
+changes = sa.Table(
+    "changes",
+    metadata,
+    sa.Column("revision", BigId, primary_key=True, autoincrement=True),
+    sa.Column("at", Utc(), nullable=False),
+    sa.Column("kind", Word, nullable=False),
+    sa.Column("table_name", Word, nullable=False),
+    sa.Column("record_id", Count, nullable=False),
+    sa.Column("record", Long, nullable=False),
+    sqlite_autoincrement=True,  # a revision never comes back, whatever was trimmed
+)
+
+
+def noun(cls: type[Record]) -> str:
+    """What to call a record of this class in a sentence."""
+    return specs[cls].name.removesuffix("s").replace("_", " ")

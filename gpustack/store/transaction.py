@@ -1,0 +1,247 @@
+"""A transaction as the work of a caller sees it: plain reads and checked writes, in the writer's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, TypeVar, overload
+
+import attrs
+import sqlalchemy as sa
+
+from gpustack.domain.change import ChangeKind
+from gpustack.domain.instance import ModelInstance
+from gpustack.domain.lifecycle import InstanceState, Party, allowed
+from gpustack.domain.record import UNSAVED, Record
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.usage import ModelUsage
+from gpustack.errors import AlreadyExists, Conflict, NotFound
+
+from .codec import codec
+from .journal import Alteration
+from .memory import Columns, Memory
+from .table import noun, specs, tables
+from .usage import add
+
+R = TypeVar("R", bound=Record)
+
+_SAVEPOINT = "work"
+_BY_ID_AND_VERSION: Mapping[type[Record], tuple[sa.Update, sa.Delete]] = {
+    cls: (
+        sa.update(table).where(table.c.id == sa.bindparam("old_id"), table.c.version == sa.bindparam("old")),
+        sa.delete(table).where(table.c.id == sa.bindparam("old_id"), table.c.version == sa.bindparam("old")),
+    )
+    for cls, table in tables.items()
+}
+_INSERT: Mapping[type[Record], sa.Insert] = {cls: sa.insert(table) for cls, table in tables.items()}
+
+
+@attrs.define(eq=False, repr=False)
+class Tx:
+    """Reads see all that was committed and this work's own writes; no other transaction runs meanwhile.
+
+    Good for one run of one work; a work must not keep it. Work that raises leaves nothing behind.
+    """
+
+    _conn: sa.Connection
+    _memory: Memory
+    revision: int
+    """The revision this transaction builds on."""
+    now: datetime
+    """The instant its writes are dated with."""
+    _alterations: list[Alteration] = attrs.field(factory=list)
+    _mark: int = 0
+    _writing: bool = False
+    _over: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self._mark = self._memory.mark()
+
+    # -- reading
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Everything as of now, this work's writes included. Copies what is written to after that: use it once."""
+        return self._memory.snapshot(self.revision)
+
+    def get(self, cls: type[R], key: int | None) -> R | None:
+        """One record, or ``None``."""
+        return None if key is None else self.all(cls).get(key)
+
+    def all(self, cls: type[R]) -> Mapping[int, R]:
+        """Every record of a class by id, live: copy it before writing while going through it."""
+        _in_memory(cls)
+        return self._memory.all(cls)
+
+    def find(self, cls: type[R], **fields: object) -> R | None:
+        """The first record whose fields are all equal to those given."""
+        for record in self.all(cls).values():
+            if all(getattr(record, name) == value for name, value in fields.items()):
+                return record
+        return None
+
+    # -- writing
+
+    def insert(self, record: R) -> R:
+        """Take in a new record; returns it with id, version and dates.
+
+        Raises ``AlreadyExists`` when what must be unique is taken. An instance starts ``PENDING``.
+        """
+        if record.id != UNSAVED:
+            raise ValueError(f"this {noun(type(record))} has an id already: {record.id}")
+        if isinstance(record, ModelInstance) and record.state is not InstanceState.PENDING:
+            raise Conflict(f"A model instance starts as pending, not as {record.state.value}")
+        new = attrs.evolve(record, version=1, created_at=self.now, updated_at=self.now)
+        self._refuse_clash(new)
+        row = codec(type(new)).row(new)
+        key = self._begin_writing().execute(_INSERT[type(new)], row).inserted_primary_key
+        assert key is not None
+        new = attrs.evolve(new, id=key[0])
+        self._altered(ChangeKind.CREATED, new, None)
+        return new
+
+    def update(self, record: R, *, by: Party | None = None) -> R:
+        """Replace a record that nobody changed since it was read; returns what stands now.
+
+        Equal to what stands: nothing is written, no revision is spent. Raises ``NotFound``, ``Conflict`` when
+        the record was changed meanwhile, or when ``by`` (nobody, if not given) may not move an instance to
+        its new state, and ``AlreadyExists``.
+        """
+        before = self._current(record)
+        after = attrs.evolve(record, created_at=before.created_at, updated_at=before.updated_at)
+        if isinstance(before, ModelInstance) and isinstance(after, ModelInstance):
+            after = attrs.evolve(after, state_since=_state_since(before, after, by, self.now))
+        if after == before:
+            return before
+        after = attrs.evolve(after, version=before.version + 1, updated_at=self.now)
+        self._refuse_clash(after)
+        statement, _ = _BY_ID_AND_VERSION[type(record)]
+        values = codec(type(record)).changed(before, after)
+        self._execute_one(statement.values(values), before)
+        self._altered(ChangeKind.UPDATED, after, before)
+        return after
+
+    def change(self, cls: type[R], key: int, *, by: Party | None = None, **fields: Any) -> R:
+        """Set fields of the record as it is now; as ``update`` otherwise."""
+        current = self.get(cls, key)
+        if current is None:
+            raise NotFound(f"There is no {noun(cls)} {key}")
+        return self.update(attrs.evolve(current, **fields), by=by)
+
+    def move(
+        self, instance: ModelInstance, state: InstanceState, *, by: Party, message: str = "", **fields: Any
+    ) -> ModelInstance:
+        """Bring an instance, as it was read, into ``state`` with a message and further fields; as ``update``."""
+        return self.update(attrs.evolve(instance, state=state, state_message=message, **fields), by=by)
+
+    @overload
+    def delete(self, record: Record) -> None: ...
+    @overload
+    def delete(self, record: type[Record], key: int) -> None: ...
+    def delete(self, record: Record | type[Record], key: int | None = None) -> None:
+        """Remove a record: one that nobody changed since it was read, or the one with that id whatever it is.
+
+        Raises ``NotFound``, ``Conflict``.
+        """
+        if isinstance(record, Record):
+            before = self._current(record)
+        else:
+            found = self.get(record, key)
+            if found is None:
+                raise NotFound(f"There is no {noun(record)} {key}")
+            before = found
+        _, statement = _BY_ID_AND_VERSION[type(before)]
+        self._execute_one(statement, before)
+        self._altered(ChangeKind.DELETED, before, before)
+
+    def add_usage(self, rows: Iterable[ModelUsage]) -> None:
+        """Add counts to those of the same day, user, key, model and operation. Spends no revision."""
+        add(self._begin_writing(), rows, self.now)
+
+    # -- for the writer
+
+    def end(self, *, keep: bool) -> list[Alteration]:
+        """Close this transaction: keep its alterations and return them, or undo every one of them."""
+        self._over = True
+        if keep:
+            if self._writing:
+                self._conn.exec_driver_sql(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+            return self._alterations
+        self._memory.take_back(self._mark)
+        if self._writing:
+            self._conn.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+            self._conn.exec_driver_sql(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+        return []
+
+    # -- within
+
+    def _begin_writing(self) -> sa.Connection:
+        if self._over:
+            raise RuntimeError("this transaction is over: a work must not keep it")
+        if not self._writing:
+            self._conn.exec_driver_sql(f"SAVEPOINT {_SAVEPOINT}")
+            self._writing = True
+        return self._conn
+
+    def _execute_one(self, statement: sa.Update | sa.Delete, before: Record) -> None:
+        found = self._begin_writing().execute(statement, {"old_id": before.id, "old": before.version})
+        if found.rowcount != 1:
+            raise _changed_meanwhile(before)
+
+    def _current(self, record: R) -> R:
+        before = self.get(type(record), record.id)
+        if before is None:
+            raise NotFound(f"There is no {noun(type(record))} {record.id}")
+        if before.version != record.version:
+            raise _changed_meanwhile(before)
+        return before
+
+    def _altered(self, kind: ChangeKind, record: Record, before: Record | None) -> None:
+        if not specs[type(record)].in_memory:
+            return
+        if kind is ChangeKind.DELETED:
+            self._memory.remove(record)
+        else:
+            self._memory.put(record)
+        self._alterations.append(Alteration(kind, record, before))
+
+    def _refuse_clash(self, record: Record) -> None:
+        columns = self._memory.clash(record)
+        if columns is not None:
+            raise AlreadyExists(_taken(record, columns))
+
+
+def _in_memory(cls: type[Record]) -> None:
+    if not specs[cls].in_memory:
+        raise TypeError(f"{cls.__name__} is a history: read it with Store.query")
+
+
+def _state_since(
+    before: ModelInstance, after: ModelInstance, by: Party | None, now: datetime
+) -> datetime | None:
+    """When the state of ``after`` began; raises ``Conflict`` when ``by`` may not bring it there."""
+    if before.state is after.state:
+        return before.state_since
+    if by is not None and allowed(before.state, after.state, by):
+        return now
+    who = (
+        "only a move by the party concerned may bring it"
+        if by is None
+        else f"the {by.value} may not bring it"
+    )
+    raise Conflict(
+        f"Model instance {before.name!r} is {before.state.value}; {who} from there to {after.state.value}"
+    )
+
+
+def _changed_meanwhile(record: Record) -> Conflict:
+    return Conflict(
+        f"The {noun(type(record))} {record.id} was changed by somebody else since it was read: read it again"
+    )
+
+
+def _taken(record: Record, columns: Columns) -> str:
+    shown = {field.name for field in attrs.fields(type(record)) if field.repr}
+    parts = [f"{name} {getattr(record, name)!r}" for name in columns if name in shown]
+    which = f" with {' and '.join(parts)}" if parts else ""
+    return f"A {noun(type(record))}{which} exists already"
