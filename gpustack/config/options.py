@@ -78,7 +78,7 @@ class Options:
         default=(),
         built=False,
         help="Argument passed to ray start; repeat it for more. Join with = so that it is not taken for an "
-        "option of GPUStack: --ray-args=--port=6379 --ray-args=--verbose",
+        "option of GPUStack (--ray-args=--port=6379 --ray-args=--verbose).",
         sample="--verbose,--block",
     )
     ray_node_manager_port: int = option(
@@ -208,8 +208,8 @@ class Options:
         group="server",
         secret=mask_url,
         built=_is_sqlite,
-        help="URL of the database: SQLite, PostgreSQL 13 or later, MySQL 8 or later. Examples: "
-        "postgresql://user:password@host:port/db_name or mysql://user:password@host:port/db_name",
+        help="URL of the database: SQLite, PostgreSQL 13 or later, MySQL 8 or later, for "
+        "example postgresql://user:password@host:port/db_name or mysql://user:password@host:port/db_name.",
         sample="postgresql://user:password@host:5432/db_name",
     )
     ssl_keyfile: Path | None = option(
@@ -294,8 +294,8 @@ class Options:
         default=("*",),
         group="server",
         built=False,
-        help="Origin that may make cross-origin requests; repeat it for more: "
-        "--allow-origins https://example.com --allow-origins https://api.example.com",
+        help="Origin that may make cross-origin requests; repeat it for more "
+        "(--allow-origins https://example.com --allow-origins https://api.example.com).",
         sample="https://example.com,https://api.example.com",
     )
     allow_methods: tuple[str, ...] = option(
@@ -564,8 +564,8 @@ class Options:
         group="worker",
         built=False,
         help="Argument passed to RPC servers; repeat it for more. Join with = so that it is not taken for an "
-        "option of GPUStack: --rpc-server-args=--verbose --rpc-server-args=--log-colors "
-        '--rpc-server-args="rpc-server-cache-dir /var/lib/gpustack/cache/rpc_server/"',
+        "option of GPUStack (--rpc-server-args=--verbose --rpc-server-args=--log-colors "
+        '--rpc-server-args="rpc-server-cache-dir /var/lib/gpustack/cache/rpc_server/").',
         sample="--verbose",
     )
     system_reserved: SystemReserved = option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -113,6 +114,10 @@ class Resources:
     kernel: Kernel | None = None
     uptime: Uptime | None = None
     gpu_devices: tuple[GpuDevice, ...] | None = None
+
+    def __str__(self) -> str:
+        """The block as JSON, which reads back to the same."""
+        return json.dumps(attrs.asdict(self, filter=lambda _, value: value is not None))
 
 
 class ResourcesError(ValueError):

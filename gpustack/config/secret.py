@@ -1,0 +1,99 @@
+"""The secrets that a daemon makes for itself, each in a file that its owner alone can read."""
+
+from __future__ import annotations
+
+import os
+import random
+import string
+from collections.abc import Callable
+from pathlib import Path
+
+from gpustack.config.datadir import DataDirError
+
+LIMIT = 64 * 1024
+"""Bytes that a secret file may have."""
+
+SYMBOLS = "!@#$%^&*_+"
+_CLASSES = (string.ascii_lowercase, string.ascii_uppercase, string.digits, SYMBOLS)
+
+
+def keep_token(data_dir: Path, token_hex: Callable[[int], str]) -> str:
+    """The cluster token in ``<data-dir>/token``, made with ``token_hex`` (``secrets.token_hex``) if absent."""
+    return keep(data_dir / "token", lambda: token_hex(16))
+
+
+def keep_jwt_secret_key(data_dir: Path, token_hex: Callable[[int], str]) -> str:
+    """The key that cookies are signed with, in ``<data-dir>/jwt_secret_key``; made if absent."""
+    return keep(data_dir / "jwt_secret_key", lambda: token_hex(32))
+
+
+def keep_initial_admin_password(data_dir: Path, rng: random.Random) -> str:
+    """The first password of admin, in ``<data-dir>/initial_admin_password``; made if absent."""
+    return keep(data_dir / "initial_admin_password", lambda: make_password(rng))
+
+
+def make_password(rng: random.Random, length: int = 12) -> str:
+    """A password with a letter of either case, a digit and a symbol at least; pass a ``SystemRandom``."""
+    if length < 8:
+        raise ValueError("a password has 8 characters at least")
+    everything = "".join(_CLASSES)
+    letters = [rng.choice(kind) for kind in _CLASSES]
+    letters += [rng.choice(everything) for _ in range(length - len(letters))]
+    rng.shuffle(letters)
+    return "".join(letters)
+
+
+def keep(path: Path, make: Callable[[], str]) -> str:
+    """The secret in the file at ``path``, without the spaces around it; made and written when there is none.
+
+    The file is there whole or not at all, and readable by its owner alone, also if it was not before. Raises
+    DataDirError. Call it with the data directory locked.
+    """
+    try:
+        found = _read(path)
+        if found:
+            return found
+        made = make()
+        write(path, made)
+        return made
+    except OSError as error:
+        raise DataDirError(f"The file {path} cannot be kept: {error.strerror}.") from error
+
+
+def _read(path: Path) -> str:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ""
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(fd)
+        # A file laid there by an administrator may be another user's: then its mode is theirs to choose.
+        if status.st_mode & 0o077 and status.st_uid == os.geteuid():
+            os.fchmod(fd, 0o600)
+        content = file.read(LIMIT + 1)
+    if len(content) > LIMIT:
+        raise DataDirError(f"The file {path} is larger than {LIMIT} bytes, which no secret is.")
+    try:
+        return content.decode().strip()
+    except UnicodeDecodeError:
+        raise DataDirError(f"The file {path} is not text.") from None
+
+
+def write(path: Path, secret: str) -> None:
+    """Put ``secret`` and a newline into the file at ``path``, mode 0600, on disk before this returns.
+
+    Raises OSError.
+    """
+    draft = path.with_name(f".{path.name}.draft")
+    draft.unlink(missing_ok=True)  # left by a crash
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(f"{secret}\n")
+        file.flush()
+        os.fsync(fd)
+    draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
