@@ -40,7 +40,9 @@ async def update_model(
     def work(tx: Tx) -> Model:
         before = _existing(tx, Model, model_id, "Model")
         if version is not None and version != before.version:
-            raise Conflict(f"Model {before.name!r} changed since it was read (version {before.version}, not {version})")
+            raise Conflict(
+                f"Model {before.name!r} changed since it was read (version {before.version}, not {version})"
+            )
         after = edited(before, attrs.evolve(before, **changes))
         if after.name != before.name:
             _refuse_taken_name(tx, after.name, model_id)
@@ -118,7 +120,12 @@ async def reset_file(store: Store, file_id: int) -> ModelFile:
     def work(tx: Tx) -> ModelFile:
         _existing(tx, ModelFile, file_id, "Model file")
         return tx.change(
-            ModelFile, file_id, state=FileState.DOWNLOADING, state_message="", download_progress=0.0, resolved_paths=()
+            ModelFile,
+            file_id,
+            state=FileState.DOWNLOADING,
+            state_message="",
+            download_progress=0.0,
+            resolved_paths=(),
         )
 
     return await store.write(work)
@@ -159,4 +166,6 @@ def _existing(tx: Tx, cls: type[R], key: int, word: str) -> R:
 def _refuse_taken_name(tx: Tx, name: str, own_id: int | None) -> None:
     holder = tx.find(Model, name=name)
     if holder is not None and holder.id != own_id:
-        raise AlreadyExists(f"Model '{name}' already exists. Please choose a different name or check the existing model.")
+        raise AlreadyExists(
+            f"Model '{name}' already exists. Please choose a different name or check the existing model."
+        )

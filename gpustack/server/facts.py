@@ -98,7 +98,10 @@ class FactsSource:
 
     async def _read_where_it_is(self, model: Model) -> ModelFacts:
         source = model.source
-        if source.kind is not SourceKind.LOCAL_PATH or await trio.Path(Path(source.local_path or "")).exists():
+        if (
+            source.kind is not SourceKind.LOCAL_PATH
+            or await trio.Path(Path(source.local_path or "")).exists()
+        ):
             return await self._here(source)
         failure: GpustackError | None = None
         for worker in sorted(self._snapshot().workers.values(), key=lambda w: w.id):

@@ -15,7 +15,6 @@ from gpustack.server.leases import Leases
 from gpustack.store.store import Store
 from gpustack.store.tx import Tx
 
-
 __all__ = ["JoinRequest", "Joined", "join"]
 
 

@@ -42,7 +42,8 @@ class Liveness:
         changed = {
             worker_id: verdict
             for worker_id, verdict in verdicts.items()
-            if (worker := snapshot.get(Worker, worker_id)) is not None and worker.condition.state is not verdict.state
+            if (worker := snapshot.get(Worker, worker_id)) is not None
+            and worker.condition.state is not verdict.state
         }
         lost = {worker_id for worker_id, verdict in verdicts.items() if verdict.replace}
         # One at a time: a worker that comes back in the meantime keeps what has not been moved yet.
@@ -61,7 +62,12 @@ class Liveness:
         await self._store.write(work)
         for worker_id, verdict in changed.items():
             worker = snapshot.workers[worker_id]
-            log.warning("Worker is %s: worker=%s reason=%s", verdict.state.value, worker.name, verdict.why or "heard again")
+            log.warning(
+                "Worker is %s: worker=%s reason=%s",
+                verdict.state.value,
+                worker.name,
+                verdict.why or "heard again",
+            )
 
 
 def _give_up_place(tx: Tx, instance_id: int) -> None:

@@ -45,7 +45,9 @@ class Replicas:
             plan = replica_plan(model, instances, snapshot)
             if plan.create or plan.end or _ready(instances) != model.ready_replicas:
                 return True
-        return any(i.model_id not in snapshot.models and i.deleted_at is None for i in snapshot.instances.values())
+        return any(
+            i.model_id not in snapshot.models and i.deleted_at is None for i in snapshot.instances.values()
+        )
 
     def _reconcile(self, tx: Tx) -> None:
         for model in list(tx.all(Model).values()):

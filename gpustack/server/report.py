@@ -15,7 +15,6 @@ from gpustack.errors import Forbidden, NotFound
 from gpustack.store.store import Store
 from gpustack.store.tx import Tx
 
-
 __all__ = ["FileReport", "InstanceReport", "StatusReport", "report_file", "report_instance", "report_status"]
 
 
@@ -79,5 +78,9 @@ async def report_status(store: Store, worker_id: int, report: StatusReport) -> N
 
 
 def _said(report: InstanceReport | FileReport, *aside: str) -> dict[str, Any]:
-    said = {field.name: getattr(report, field.name) for field in attrs.fields(type(report)) if field.name not in aside}
+    said = {
+        field.name: getattr(report, field.name)
+        for field in attrs.fields(type(report))
+        if field.name not in aside
+    }
     return {name: value for name, value in said.items() if value is not None}

@@ -73,7 +73,10 @@ class Scheduler:
             return
         worker = tx.snapshot.workers[again.worker_id]
         log.info(
-            "Placed an instance: instance=%s worker=%s gpus=%s", instance.name, worker.name, list(again.gpu_indexes)
+            "Placed an instance: instance=%s worker=%s gpus=%s",
+            instance.name,
+            worker.name,
+            list(again.gpu_indexes),
         )
         tx.move(instance, InstanceState.SCHEDULED, by=Party.SCHEDULER, message=again.note, placement=again)
 

@@ -90,7 +90,9 @@ class Membership:
             try:
                 joined = await self.client.join(self._document(), token=self._token)
             except (Unauthorized, Forbidden):
-                log.error("The server refused this worker's token; set --token to the one in its data directory")
+                log.error(
+                    "The server refused this worker's token; set --token to the one in its data directory"
+                )
                 delay = _LAST_TRY_AGAIN
             except (AlreadyExists, NotFound) as error:
                 log.error("Could not join: reason=%s", error)
@@ -103,12 +105,12 @@ class Membership:
             delay = min(delay * 2, _LAST_TRY_AGAIN)
         await trio.to_thread.run_sync(remember_name, self._identity.data_dir, joined.name)
         self._member = Member(
-            worker_id=joined.worker_id,
+            worker_id=joined.id,
             name=joined.name,
             forward_key=joined.forward_key,
             heartbeat_interval=joined.heartbeat_interval,
         )
-        log.info("Joined: worker=%s id=%d", joined.name, joined.worker_id)
+        log.info("Joined: worker=%s id=%d", joined.name, joined.id)
         self._news.set()
         self._news = trio.Event()
 

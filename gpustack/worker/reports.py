@@ -34,6 +34,14 @@ class _OfFile:
     said: FileReport
 
 
+@attrs.frozen
+class _OfFileGone:
+    file_id: int
+
+
+_One = _OfInstance | _OfFile | _OfFileGone
+
+
 @attrs.define(eq=False, repr=False)
 class Reports:
     """A queue with one sender. Saying never waits; while the server is away the newest progress replaces older.
@@ -44,7 +52,7 @@ class Reports:
 
     _membership: Membership
     _rng: random.Random
-    _queue: deque[_OfInstance | _OfFile] = attrs.field(factory=deque)
+    _queue: deque[_One] = attrs.field(factory=deque)
     _wake: Wake = attrs.field(factory=Wake)
     name: str = "reports"
 
@@ -77,6 +85,11 @@ class Reports:
             self._add(_OfFile(source, local_dir, said))
         self._wake.wake()
 
+    def file_gone(self, file_id: int) -> None:
+        """Queue the word that a file has been removed."""
+        self._add(_OfFileGone(file_id))
+        self._wake.wake()
+
     def pending_for(self, instance_id: int) -> bool:
         """Whether something about the instance has not arrived yet."""
         return any(isinstance(one, _OfInstance) and one.instance_id == instance_id for one in self._queue)
@@ -95,21 +108,23 @@ class Reports:
         """Wait until all is delivered, ``within`` seconds at most."""
         with trio.move_on_after(within):
             while self._queue:
-                await trio.sleep(0.02)  # noqa: ASYNC110  the sender is another task, and this is the last word
+                await trio.sleep(0.02)
 
-    def _add(self, one: _OfInstance | _OfFile) -> None:
+    def _add(self, one: _One) -> None:
         if len(self._queue) >= _ROOM:
             log.error("The server has been away too long, the oldest report is dropped: waiting=%d", _ROOM)
             del self._queue[1]
         self._queue.append(one)
 
-    async def _deliver(self, one: _OfInstance | _OfFile) -> bool:
+    async def _deliver(self, one: _One) -> bool:
         """Send one; false when it is worth another try."""
         member = await self._membership.joined()
         client = self._membership.client
         try:
             if isinstance(one, _OfInstance):
                 await client.report_instance(one.instance_id, one.said)
+            elif isinstance(one, _OfFileGone):
+                await client.report_file(one.file_id, FileReport(gone=True))
             else:
                 file_id = await client.ensure_file(member.worker_id, one.source, one.local_dir)
                 await client.report_file(file_id, one.said)

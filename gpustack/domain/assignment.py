@@ -1,0 +1,75 @@
+"""What the server wants of one worker: the stream of values by which it is told."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import attrs
+
+from .artifact import ModelFile
+from .instance import ModelInstance
+from .model import Model
+
+
+class Word(StrEnum):
+    """Kinds of lines in the stream."""
+
+    PUT = "put"
+    GONE = "gone"
+    SYNCED = "synced"
+    """The picture is complete: what was not told does not exist."""
+    STILL = "still"
+    """Nothing new; the line is alive."""
+
+
+@attrs.frozen(kw_only=True)
+class AssignmentLine:
+    """One line: a record that is new or changed, or the id of one that is not this worker's any more."""
+
+    word: Word
+    instance: ModelInstance | None = None
+    file: ModelFile | None = None
+    model: Model | None = None
+    kind: str = ""
+    id: int = 0
+
+
+@attrs.frozen
+class Picture:
+    """All that concerns one worker at one revision, by id: its instances, their models, its files."""
+
+    instances: dict[int, ModelInstance] = attrs.field(factory=dict)
+    models: dict[int, Model] = attrs.field(factory=dict)
+    files: dict[int, ModelFile] = attrs.field(factory=dict)
+
+    KINDS = ("models", "files", "instances")
+    """In the order of the stream: what an instance needs comes before it."""
+
+
+_FIELD = {"instances": "instance", "models": "model", "files": "file"}
+
+
+def lines_between(before: Picture, after: Picture) -> list[AssignmentLine]:
+    """What to tell a worker that knows ``before`` so that it knows ``after``."""
+    lines: list[AssignmentLine] = []
+    for kind in Picture.KINDS:
+        old, new = getattr(before, kind), getattr(after, kind)
+        for key, record in new.items():
+            if key not in old or old[key].version != record.version:
+                lines.append(AssignmentLine(word=Word.PUT, kind=kind, id=key, **{_FIELD[kind]: record}))
+        lines += [AssignmentLine(word=Word.GONE, kind=kind, id=key) for key in old if key not in new]
+    return lines
+
+
+def applied(picture: Picture, line: AssignmentLine) -> Picture:
+    """The picture after one line."""
+    if line.word not in (Word.PUT, Word.GONE) or line.kind not in Picture.KINDS:
+        return picture
+    table = dict(getattr(picture, line.kind))
+    if line.word is Word.GONE:
+        table.pop(line.id, None)
+    else:
+        record = getattr(line, _FIELD[line.kind])
+        if record is not None:
+            table[line.id] = record
+    return attrs.evolve(picture, **{line.kind: table})

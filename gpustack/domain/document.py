@@ -1,0 +1,50 @@
+"""Domain values as JSON documents and back: what parties of ours exchange and what is kept."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import orjson
+from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
+from cattrs.preconf.orjson import make_converter
+
+from gpustack.errors import Invalid
+
+T = TypeVar("T")
+
+converter = make_converter(detailed_validation=False)
+"""Passes over keys it does not know, so that parties of different versions understand each other."""
+
+
+def document_of(value: Any) -> Any:
+    """The value as plain lists, dicts, strings and numbers."""
+    return converter.unstructure(value)
+
+
+def encode(value: Any) -> bytes:
+    """The value as JSON."""
+    return orjson.dumps(converter.unstructure(value))
+
+
+def value_of(document: Any, cls: type[T]) -> T:
+    """The value a parsed document stands for. Raises ``Invalid`` when it does not have that shape."""
+    try:
+        return converter.structure(document, cls)
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        BaseValidationError,
+        StructureHandlerNotFoundError,
+    ) as error:
+        raise Invalid(f"This is not a {cls.__name__}: {error.__class__.__name__}: {error}") from error
+
+
+def decode(body: bytes, cls: type[T]) -> T:
+    """The value in a JSON body. Raises ``Invalid``."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Invalid(f"This is not JSON: {error}") from error
+    return value_of(document, cls)

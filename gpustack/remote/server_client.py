@@ -1,0 +1,120 @@
+"""Our own API as a worker speaks it: typed calls, each with a deadline, their faults as ours."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import attrs
+import trio
+
+from gpustack.domain.artifact import ModelSource
+from gpustack.domain.assignment import AssignmentLine
+from gpustack.domain.document import decode, document_of
+from gpustack.domain.report import FileReport, InstanceReport, JoinRequest, StatusReport
+from gpustack.domain.worker import WorkerStatus
+from gpustack.errors import Unavailable
+from gpustack.remote.http import Client
+
+T = TypeVar("T")
+
+_LINE_LIMIT = 4 << 20
+
+
+@attrs.frozen(kw_only=True)
+class JoinedDocument:
+    """The answer to joining."""
+
+    id: int
+    name: str
+    credential: str = attrs.field(repr=False)
+    forward_key: str = attrs.field(repr=False)
+    heartbeat_interval: float = 15.0
+
+
+@attrs.frozen(kw_only=True)
+class Beat:
+    """The answer to a heartbeat: when the next one is wanted, and which servers there are."""
+
+    interval: float = 15.0
+    servers: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class _FileId:
+    id: int
+
+
+@attrs.define(eq=False, repr=False)
+class ServerClient:
+    """Calls of one worker to the server. ``join`` sets the credential that later calls carry.
+
+    All raise the ``GpustackError`` that the server's answer stands for, ``Unavailable`` when there is none. All are
+    cancellable midway; whether the server has taken the call is then not known.
+    """
+
+    _client: Client
+    _credential: str = ""
+
+    async def join(self, request: JoinRequest, *, token: str) -> JoinedDocument:
+        """Join the cluster (again): the former credential becomes void."""
+        joined = await self._call("POST", "/v1/workers", document_of(request), JoinedDocument, bearer=token)
+        self._credential = joined.credential
+        return joined
+
+    async def heartbeat(self, worker_id: int) -> float:
+        """Say that we live; seconds until the next one is due."""
+        return (await self._call("POST", f"/v1/workers/{worker_id}/heartbeat", {}, Beat)).interval
+
+    async def put_status(self, worker_id: int, status: WorkerStatus, *, ip: str | None) -> None:
+        """Replace the worker's status."""
+        report = StatusReport(status=status, ip=ip)
+        await self._call("PUT", f"/v1/workers/{worker_id}/status", document_of(report), None)
+
+    async def report_instance(self, instance_id: int, report: InstanceReport) -> None:
+        """Say how an instance fares."""
+        await self._call("PUT", f"/v1/model-instances/{instance_id}/report", document_of(report), None)
+
+    async def report_file(self, file_id: int, report: FileReport) -> None:
+        """Say how the fetching of a file fares."""
+        await self._call("PUT", f"/v1/model-files/{file_id}/report", document_of(report), None)
+
+    async def ensure_file(self, worker_id: int, source: ModelSource, local_dir: str) -> int:
+        """The id of the record of this source's files on this worker, made if there is none."""
+        asked = {"source": document_of(source), "local_dir": local_dir}
+        return (await self._call("POST", f"/v1/workers/{worker_id}/files", asked, _FileId)).id
+
+    async def assignments(self, worker_id: int, *, quiet_for: float) -> AsyncIterator[AssignmentLine]:
+        """The lines of the assignment stream as they come. Ends when the server ends it.
+
+        Raises ``Unavailable`` when nothing at all came for ``quiet_for`` seconds.
+        """
+        path = f"/v1/workers/{worker_id}/assignments"
+        async with self._client.stream(
+            "GET", path, headers=self._headers(None), timeout=quiet_for
+        ) as response:
+            rest = b""
+            pieces = response.pieces()
+            while True:
+                with trio.move_on_after(quiet_for) as patience:
+                    piece = await anext(pieces, None)
+                if patience.cancelled_caught:
+                    raise Unavailable(f"The server said nothing for {quiet_for:.0f} s")
+                if piece is None:
+                    return
+                *lines, rest = (rest + piece).split(b"\n")
+                if len(rest) > _LINE_LIMIT:
+                    raise Unavailable("The server sent a line that is too long")
+                for line in lines:
+                    if line:
+                        yield decode(line, AssignmentLine)
+
+    async def _call(self, method: str, path: str, body: Any, cls: Any, *, bearer: str | None = None) -> Any:
+        answer = await self._client.request(method, path, json=body, headers=self._headers(bearer))
+        return None if cls is None else decode(answer.body, cls)
+
+    def _headers(self, bearer: str | None) -> dict[str, str]:
+        return {"authorization": f"Bearer {bearer or self._credential}"}
+
+    def __repr__(self) -> str:
+        return f"<ServerClient of {self._client!r}>"

@@ -1,0 +1,161 @@
+"""What this worker answers on its own port: the server's requests to engines, logs and headers, nothing to others."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import attrs
+import orjson
+import trio
+
+from gpustack import __commit__, __version__
+from gpustack.domain.artifact import ModelSource
+from gpustack.domain.document import decode, encode
+from gpustack.domain.facts import ModelFacts
+from gpustack.errors import BadRequest, GpustackError, NotFound, Unauthorized, Unavailable
+from gpustack.http1.exchange import Exchange
+from gpustack.http1.head import Head
+from gpustack.http1.pool import Address, Pool, UpstreamError
+from gpustack.http1.relay import relay
+from gpustack.nursery.output import previous, tail
+from gpustack.worker.membership import Membership
+from gpustack.worker.ports import PortLeases
+
+_JSON = [(b"content-type", b"application/json")]
+_TEXT = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
+_HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
+)
+_NOT_FOR_ENGINES = _HOP_BY_HOP | {
+    b"authorization",
+    b"x-target-port",
+    b"host",
+    b"content-length",
+    b"cookie",
+    b"expect",
+}
+_DOCUMENT_LIMIT = 1 << 20
+_MAX_TAIL = 100_000
+
+
+@attrs.frozen
+class Forward:
+    """The handler of the worker's port (behaviour.md s.2.9). Everything but health and version wants the forward key."""
+
+    _membership: Membership
+    _ports: PortLeases
+    _pool: Pool
+    _log_dir: Path
+    _read_facts: Callable[[ModelSource], Awaitable[ModelFacts]]
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Answer one request."""
+        try:
+            await self._answer(exchange)
+        except Unauthorized as error:
+            await _refuse(exchange, 401, "Unauthorized", str(error))
+        except NotFound as error:
+            await _refuse(exchange, 404, "NotFound", str(error))
+        except BadRequest as error:
+            await _refuse(exchange, 400, "BadRequest", str(error))
+        except Unavailable as error:
+            await _refuse(exchange, 503, "ServiceUnavailable", str(error))
+        except GpustackError as error:
+            await _refuse(exchange, 422, "Invalid", str(error))
+
+    async def _answer(self, exchange: Exchange) -> None:
+        path = exchange.head.path
+        if path in ("/healthz", "/readyz"):
+            await exchange.respond(200, _JSON, b'"ok"')
+        elif path == "/version":
+            about = {"version": __version__, "git_commit": __commit__}
+            await exchange.respond(200, _JSON, json.dumps(about).encode())
+        else:
+            self._admit(exchange.head)
+            if path.startswith("/proxy/"):
+                await self._proxy(exchange)
+            elif path.startswith("/serveLogs/"):
+                await self._logs(exchange)
+            elif path == "/modelFacts":
+                await self._facts(exchange)
+            else:
+                raise NotFound(f"There is nothing at {path}")
+
+    def _admit(self, head: Head) -> None:
+        member = self._membership.member
+        given = head.get(b"authorization") or b""
+        if member is None or not hmac.compare_digest(given, b"Bearer " + member.forward_key.encode()):
+            raise Unauthorized
+
+    async def _proxy(self, exchange: Exchange) -> None:
+        head = exchange.head
+        given = head.get(b"x-target-port")
+        if given is None or not given.isdigit():
+            raise BadRequest("The header X-Target-Port must name the engine's port")
+        port = int(given)
+        if port not in self._ports.held:
+            raise Unavailable(f"No engine here holds port {port}")
+        target = head.target[len(b"/proxy") :]
+        headers = [(name, value) for name, value in head.headers if name not in _NOT_FOR_ENGINES]
+        headers.append((b"host", b"127.0.0.1:%d" % port))
+        body = exchange.body_chunks() if head.content_length or head.chunked else None
+        try:
+            async with self._pool.request(
+                Address("127.0.0.1", port),
+                head.method,
+                target,
+                headers,
+                body,
+                body_length=head.content_length,
+            ) as response:
+                await relay(response, exchange)
+        except UpstreamError as error:
+            if exchange.response_started:
+                raise
+            raise Unavailable(f"The engine on port {port} did not answer: {error}") from error
+
+    async def _logs(self, exchange: Exchange) -> None:
+        name = exchange.head.path.removeprefix("/serveLogs/")
+        if not name.isdigit():
+            raise NotFound("Log file not found")
+        asked = parse_qs(exchange.head.query)
+        path = self._log_dir / "serve" / f"{int(name)}.log"
+        if _flag(asked, "previous"):
+            path = previous(path, 1)
+        if not await trio.Path(path).exists():
+            raise NotFound("Log file not found")
+        lines = _number(asked, "tail")
+        await exchange.start_response(200, _TEXT)
+        async for piece in tail(
+            path, None if lines is None or lines < 0 else min(lines, _MAX_TAIL), _flag(asked, "follow")
+        ):
+            await exchange.send(piece)
+        await exchange.finish()
+
+    async def _facts(self, exchange: Exchange) -> None:
+        source = decode(await exchange.read_body(_DOCUMENT_LIMIT), ModelSource)
+        facts = await self._read_facts(source)
+        await exchange.respond(200, _JSON, encode(facts))
+
+
+def _flag(asked: dict[str, list[str]], name: str) -> bool:
+    return asked.get(name, ["false"])[-1].lower() in ("true", "1", "yes")
+
+
+def _number(asked: dict[str, list[str]], name: str) -> int | None:
+    text = asked.get(name, [""])[-1]
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise BadRequest(f"{name} must be a number of lines, not {text!r}") from None
+
+
+async def _refuse(exchange: Exchange, status: int, reason: str, message: str) -> None:
+    body = orjson.dumps({"code": status, "reason": reason, "message": message})
+    await exchange.respond(status, _JSON, body)
