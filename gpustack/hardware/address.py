@@ -1,0 +1,58 @@
+"""Which of this machine's addresses others reach it by."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+_ANYWHERE = ("192.0.2.1", "2001:db8::1")
+"""Reserved for documentation: a route to them is the default route."""
+
+
+def find_address(towards: str | None = None) -> str | None:
+    """The local address from which packets to ``towards`` (host name or address) leave; ``None`` if there is none.
+
+    Without ``towards``, or when it lies on this machine, the address of the default route, else the first of an
+    interface that is up. Nothing is sent; a host name is looked up, so call it in a thread.
+    """
+    if towards is not None:
+        seen = _leaving(towards)
+        if seen is not None and not _is_local(seen):
+            return seen
+    for target in _ANYWHERE:
+        seen = _leaving(target)
+        if seen is not None and not _is_local(seen):
+            return seen
+    return _of_interfaces()
+
+
+def _leaving(target: str) -> str | None:
+    """Connecting a datagram socket sends nothing, but makes the kernel choose the source address."""
+    try:
+        found = socket.getaddrinfo(target, 9, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError):
+        return None
+    for family, kind, protocol, _, address in found:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.connect(address)
+                return str(probe.getsockname()[0]).partition("%")[0]
+        except OSError:
+            continue
+    return None
+
+
+def _of_interfaces() -> str | None:
+    import psutil
+
+    up = {name for name, state in psutil.net_if_stats().items() if state.isup}
+    for name, addresses in psutil.net_if_addrs().items():
+        for address in addresses:
+            if name in up and address.family == socket.AF_INET and not _is_local(address.address):
+                return str(address.address)
+    return None
+
+
+def _is_local(text: str) -> bool:
+    address = ipaddress.ip_address(text)
+    return address.is_loopback or address.is_link_local or address.is_unspecified

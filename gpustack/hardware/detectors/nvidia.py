@@ -1,0 +1,139 @@
+"""NVIDIA devices, as NVML tells of them. Runs in the detection child only: a call into the driver may hang."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import attrs
+
+from gpustack.domain.device import DEVICE_TYPES, Device, DeviceCore, DeviceMemory
+from gpustack.hardware.detector import Detector, Found
+
+T = TypeVar("T")
+
+VENDOR = "NVIDIA"
+_LOST = frozenset(
+    {"NVMLError_GpuIsLost", "NVMLError_ResetRequired", "NVMLError_NotFound", "NVMLError_GpuNotFound"}
+)
+
+
+@attrs.define
+class _Card:
+    """One device being asked: each question is on its own, and a card that is lost says so once."""
+
+    nvml: Any
+    handle: Any
+    fault: str | None = None
+    unsupported: set[str] = attrs.field(factory=set)
+
+    def ask(self, name: str, *arguments: object) -> Any:
+        """The answer of ``nvmlDevice<name>``, or ``None``."""
+        try:
+            return getattr(self.nvml, f"nvmlDevice{name}")(self.handle, *arguments)
+        except self.nvml.NVMLError as error:
+            kind = type(error).__name__
+            if kind in _LOST:
+                self.fault = (
+                    self.fault or f"The driver says of this GPU: {error}; it needs a reset or a reboot"
+                )
+            elif kind == "NVMLError_NotSupported":
+                self.unsupported.add(name)
+            return None
+
+
+def look() -> Found:
+    """Ask NVML for every card. Blocking, may hang inside the driver; faults are sentences in the result."""
+    import pynvml as nvml  # type: ignore[import-untyped]  # it comes without types
+
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        return Found(faults=(f"NVIDIA GPUs cannot be looked at: {_reason(error)}",))
+    driver = _driver(nvml)
+    devices, faults = [], []
+    for index in range(nvml.nvmlDeviceGetCount()):
+        try:
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        except nvml.NVMLError as error:
+            fault = f"The driver gives no access to this GPU: {error}"
+            devices.append(_device(index=index, name=VENDOR, driver_version=driver, fault=fault))
+            faults.append(f"NVIDIA GPU {index} cannot be used: {error}")
+            continue
+        devices.append(read_card(_Card(nvml, handle), index, driver))
+    return Found(devices=tuple(devices), faults=tuple(faults))
+
+
+def read_card(card: _Card, index: int, driver: str | None) -> Device:
+    """Everything about one card that it will tell."""
+    memory = _memory(card)
+    rates = card.ask("GetUtilizationRates")
+    capability = card.ask("GetCudaComputeCapability")
+    return _device(
+        index=index,
+        name=_text(card.ask("GetName")) or VENDOR,
+        uuid=_text(card.ask("GetUUID")),
+        core=DeviceCore(
+            total=card.ask("GetNumGpuCores"), utilization_rate=None if rates is None else float(rates.gpu)
+        ),
+        memory=memory,
+        temperature=_temperature(card),
+        compute_capability=None if capability is None else f"{capability[0]}.{capability[1]}",
+        driver_version=driver,
+        fault=card.fault,
+    )
+
+
+_device = functools.partial(Device, vendor=VENDOR, type=DEVICE_TYPES[VENDOR.lower()])
+
+
+def _memory(card: _Card) -> DeviceMemory:
+    """What the driver keeps for itself counts as used: nobody else can have it."""
+    seen = card.ask("GetMemoryInfo", getattr(card.nvml, "nvmlMemory_v2", None)) or card.ask("GetMemoryInfo")
+    if seen is None or not seen.total:
+        # cards that share the memory of the host (GB10) do not support the question; others fail otherwise
+        return DeviceMemory(is_unified_memory="GetMemoryInfo" in card.unsupported)
+    used = int(seen.total - seen.free)
+    return DeviceMemory(total=int(seen.total), used=used, utilization_rate=round(used / seen.total * 100, 1))
+
+
+def _temperature(card: _Card) -> float | None:
+    seen = card.ask("GetTemperature", card.nvml.NVML_TEMPERATURE_GPU)
+    return None if seen is None else float(seen)
+
+
+def _driver(nvml: Any) -> str | None:
+    return _text(_try(nvml, nvml.nvmlSystemGetDriverVersion))
+
+
+def _try(nvml: Any, question: Callable[[], T]) -> T | None:
+    try:
+        return question()
+    except nvml.NVMLError:
+        return None
+
+
+def _text(value: str | bytes | None) -> str | None:
+    """Older bindings answer with bytes."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _reason(error: Exception) -> str:
+    return {
+        "NVMLError_LibraryNotFound": "libnvidia-ml.so.1 is not installed (install the NVIDIA driver, or give the "
+        "container access to it)",
+        "NVMLError_DriverNotLoaded": "the NVIDIA kernel driver is not loaded (modprobe nvidia, or reboot after an "
+        "update)",
+        "NVMLError_LibRmVersionMismatch": "driver and library have different versions (reboot after the update)",
+        "NVMLError_NoPermission": "this user may not access the NVIDIA devices in /dev",
+    }.get(type(error).__name__, str(error))
+
+
+DETECTOR = Detector(
+    name="nvidia",
+    label=VENDOR,
+    pci_vendors=frozenset({"10de"}),
+    device_files=("dev/nvidiactl", "dev/dxg"),
+    look=look,
+)

@@ -1,0 +1,222 @@
+"""Which engines this worker has, and which device types each build can drive: asked of the programs themselves."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import re
+import shutil
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import trio
+
+from gpustack.domain.worker import EngineBuild
+from gpustack.hardware.child import ask_child
+
+DEADLINE = 20.0
+"""Seconds a build may take to list its devices; a cold CUDA library from a slow disk takes several."""
+
+EMBEDDED = "embedded xllamacpp"
+
+NO_DEVICE_ADVICE = (
+    "This build of llama.cpp drives no GPU here; for GPUs install an xllamacpp wheel built for them (its README "
+    "names the package index for CUDA, ROCm and Vulkan) or put a llama-server built for them on PATH"
+)
+
+_BACKENDS: Mapping[str, str] = {
+    "cuda": "cuda",
+    "rocm": "rocm",
+    "hip": "rocm",
+    "musa": "musa",
+    "sycl": "xpu",
+    "cann": "npu",
+    "metal": "mps",
+    "mtl": "mps",
+}
+"""Name of a ggml backend → device type."""
+
+_VULKAN_VENDORS: Mapping[str, str] = {
+    "nvidia": "cuda",
+    "geforce": "cuda",
+    "amd": "rocm",
+    "radeon": "rocm",
+    "intel": "xpu",
+    "moore threads": "musa",
+    "apple": "mps",
+}
+"""Word in a Vulkan device's description → the type under which the detectors know that device."""
+
+_XLLAMACPP_QUESTION = """
+import json, sys
+import xllamacpp
+json.dump([[d["name"], d["description"]] for d in xllamacpp.get_device_info()], sys.stdout)
+"""
+
+
+_DEVICE_LINE = re.compile(r"^\s+([A-Za-z]+)\d*:\s*(.+?)\s*(?:\(\d+ MiB.*)?$", re.MULTILINE)
+_VERSION_LINE = re.compile(r"^version:\s*(\S+)", re.MULTILINE)
+
+
+@attrs.frozen
+class _Asked:
+    """What a build said, for as long as its file is the one that was asked."""
+
+    fingerprint: tuple[int, int]
+    build: EngineBuild
+
+
+@attrs.define(eq=False)
+class BuildFinder:
+    """Finds builds and remembers what each said of itself, until its file changes or ``forget`` is called.
+
+    ``python`` runs the child that asks the embedded llama.cpp; ``env`` is the children's environment.
+    """
+
+    deadline: float = DEADLINE
+    python: str = sys.executable
+    env: Mapping[str, str] | None = None
+    _asked: dict[str, _Asked] = attrs.field(factory=dict)
+
+    async def find(self, llama_server_path: str | None, path_env: str) -> tuple[EngineBuild, ...]:
+        """The builds of this machine, of each engine the preferred one first; children run in turn, with deadlines.
+
+        A build that drives devices goes before one that does not, then the configured ``llama_server_path``, then
+        ``llama-server`` on ``path_env``, then the embedded one. A ``llama-server`` that does not work is left out,
+        and the ``advice`` of the build used in its stead says so. Can be cancelled at any time.
+        """
+        found: list[EngineBuild] = []
+        complaints: list[str] = []
+        for path, origin in _servers(llama_server_path, path_env):
+            try:
+                found.append(await self._remembered(path, origin, self._ask_server))
+            except _Unusable as fault:
+                complaints.append(str(fault))
+        embedded = await self._embedded()
+        if embedded is not None:
+            found.append(embedded)
+        found.sort(key=lambda build: not build.drives)  # stable: the order above among equals
+        if found and complaints:
+            said = [*complaints, found[0].advice] if found[0].advice else complaints
+            found[0] = attrs.evolve(found[0], advice=". ".join(said))
+        return (*found, EngineBuild(engine="custom", origin="any command"))
+
+    def forget(self) -> None:
+        """Ask every build again next time: devices have come or gone."""
+        self._asked.clear()
+
+    async def _embedded(self) -> EngineBuild | None:
+        library = _embedded_library()
+        if library is None:
+            return None
+        origin = f"{EMBEDDED} {_version_of('xllamacpp') or ''}".strip()
+        try:
+            return await self._remembered(library, origin, self._ask_xllamacpp)
+        except _Unusable as fault:
+            # it is installed and may well run: only its devices are unknown
+            return EngineBuild(
+                engine="llama.cpp", version=_version_of("xllamacpp"), origin=origin, advice=str(fault)
+            )
+
+    async def _remembered(self, path: str, origin: str, ask: _Ask) -> EngineBuild:
+        try:
+            seen = await trio.Path(path).stat()
+        except OSError as error:
+            raise _Unusable(f"{path} cannot be used: {error.strerror}") from error
+        fingerprint = (seen.st_mtime_ns, seen.st_size)
+        known = self._asked.get(path)
+        if known is None or known.fingerprint != fingerprint or known.build.origin != origin:
+            known = self._asked[path] = _Asked(fingerprint, await ask(path, origin))
+        return known.build
+
+    async def _ask_server(self, path: str, origin: str) -> EngineBuild:
+        version = _VERSION_LINE.search(await self._answer(path, "--version"))
+        listed = await self._answer(path, "--list-devices")
+        drives = device_types(_DEVICE_LINE.findall(listed))
+        return EngineBuild(
+            engine="llama.cpp",
+            version=version.group(1) if version else None,
+            origin=origin,
+            path=path,
+            drives=drives,
+            advice="" if drives else NO_DEVICE_ADVICE,
+        )
+
+    async def _ask_xllamacpp(self, path: str, origin: str) -> EngineBuild:
+        said = await self._answer(self.python, "-P", "-c", _XLLAMACPP_QUESTION)
+        try:
+            names = [(str(name), str(description)) for name, description in json.loads(said.splitlines()[-1])]
+        except (ValueError, TypeError, IndexError) as error:
+            raise _Unusable(f"The devices of {origin} are unknown: its list cannot be read") from error
+        drives = device_types(names)
+        return EngineBuild(
+            engine="llama.cpp",
+            version=_version_of("xllamacpp"),
+            origin=origin,
+            drives=drives,
+            advice="" if drives else NO_DEVICE_ADVICE,
+        )
+
+    async def _answer(self, *argv: str) -> str:
+        """What the program said on both streams; raises ``_Unusable`` when it failed."""
+        answer = await ask_child(argv, deadline=self.deadline, env=self.env, limit=1 << 20)
+        said = (answer.err + b"\n" + answer.out).decode("utf-8", "replace")
+        if answer.fault is not None or answer.code != 0:
+            last = next((line for line in reversed(said.splitlines()) if line.strip()), "")[:200]
+            why = answer.fault or f"exit code {answer.code}" + (f", {last}" if last else "")
+            raise _Unusable(f"{argv[0]} cannot be used: {' '.join(argv[1:2])} {why}")
+        return said
+
+
+async def find_builds(
+    llama_server_path: str | None, path_env: str, *, env: Mapping[str, str] | None = None
+) -> tuple[EngineBuild, ...]:
+    """One search without memory; see ``BuildFinder.find``."""
+    return await BuildFinder(env=env).find(llama_server_path, path_env)
+
+
+def device_types(devices: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """The device types behind ggml devices, given as name (``CUDA0``) and description. The CPU is none."""
+    found = set()
+    for name, description in devices:
+        backend = name.lower().rstrip("0123456789")
+        if backend == "vulkan":
+            words = description.lower()
+            found |= {kind for vendor, kind in _VULKAN_VENDORS.items() if vendor in words}
+        elif backend in _BACKENDS:
+            found.add(_BACKENDS[backend])
+    return tuple(sorted(found))
+
+
+class _Unusable(Exception):
+    """Why a build cannot be used: a sentence without its full stop."""
+
+
+_Ask = Callable[[str, str], Awaitable[EngineBuild]]
+
+
+def _servers(configured: str | None, path_env: str) -> list[tuple[str, str]]:
+    found = [(configured, "llama-server as configured")] if configured else []
+    on_path = shutil.which("llama-server", path=path_env) if path_env else None
+    if on_path is not None and on_path != configured:
+        found.append((on_path, "llama-server on PATH"))
+    return found
+
+
+def _embedded_library() -> str | None:
+    """The file of the extension, found without importing it."""
+    spec = importlib.util.find_spec("xllamacpp")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    extension = next(Path(spec.submodule_search_locations[0]).glob("xllamacpp*.so"), None)
+    return str(extension) if extension is not None else spec.origin
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,226 @@
+"""Accelerators are found by a child process that may hang, die or lie without harm to the worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import trio
+
+from gpustack.domain.device import Device, DeviceMemory
+from gpustack.domain.worker import Memory, WorkerStatus
+from gpustack.hardware.detect import Detection, DeviceWatch, detect_devices
+from gpustack.hardware.detector import Found, from_json, to_json
+from gpustack.hardware.status import compose
+from tests.child import environment
+from tests.fakes.nvml import GB10, H200, FakeNvml, cards
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=1)
+
+
+def plug(root: Path, vendor: str = "0x10de", kind: str = "0x030200") -> Path:
+    folder = root / "sys/bus/pci/devices/0000:1b:00.0"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vendor").write_text(f"{vendor}\n")
+    (folder / "class").write_text(f"{kind}\n")
+    return root
+
+
+@pytest.fixture
+def watch(nvml: FakeNvml, tmp_path: Path) -> DeviceWatch:
+    return DeviceWatch(root=plug(tmp_path), env=environment(**nvml.env), deadline=20.0)
+
+
+def saying(root: Path, program: str, deadline: float = 20.0) -> DeviceWatch:
+    """A watch whose child is ``program``."""
+    return DeviceWatch(root=plug(root), command=(sys.executable, "-c", program), deadline=deadline)
+
+
+async def test_every_card_is_seen_with_all_it_tells(watch: DeviceWatch, nvml: FakeNvml) -> None:
+    nvml.tell(cards(2, util=40, temp=61))
+    seen = await watch.look(NOW)
+    assert (seen.faults, seen.stale_since) == ((), None)
+    first, second = seen.devices
+    assert (first.index, first.name, first.vendor, first.type) == (0, "NVIDIA H200", "NVIDIA", "cuda")
+    assert (first.memory.total, first.memory.used) == (H200["total"], H200["used"])
+    assert (first.core.total, first.core.utilization_rate) == (16896, 40.0)
+    assert (first.temperature, first.compute_capability, first.driver_version) == (61.0, "9.0", "570.124.06")
+    assert (second.index, second.uuid) == (1, cards(2)[1]["uuid"])
+
+
+async def test_a_question_a_card_cannot_answer_costs_only_that_answer(
+    watch: DeviceWatch, nvml: FakeNvml
+) -> None:
+    (card,) = cards(1)
+    nvml.tell([{key: value for key, value in card.items() if key in ("state", "name", "total", "used")}])
+    (seen,) = (await watch.look(NOW)).devices
+    assert (seen.name, seen.memory.total, seen.fault) == ("NVIDIA H200", H200["total"], None)
+    assert (seen.uuid, seen.temperature, seen.core.utilization_rate) == (None, None, None)
+
+
+async def test_a_card_that_shares_the_hosts_memory_is_given_that_memory(
+    watch: DeviceWatch, nvml: FakeNvml
+) -> None:
+    nvml.tell([GB10])
+    detection = await watch.look(NOW)
+    assert detection.devices[0].memory == DeviceMemory(is_unified_memory=True)
+    status = compose(WorkerStatus(memory=Memory(total=128, used=28)), detection, ())
+    (memory,) = (device.memory for device in status.gpu_devices)
+    assert (memory.total, memory.used, memory.is_unified_memory) == (128, 28, True)
+    assert status.memory.is_unified_memory
+
+
+async def test_a_lost_card_is_shown_with_its_fault_and_hides_no_other(
+    watch: DeviceWatch, nvml: FakeNvml
+) -> None:
+    lost, well = cards(2)
+    nvml.tell([{**lost, "state": "lost"}, well])
+    first, second = (await watch.look(NOW)).devices
+    assert first.fault is not None and "lost" in first.fault
+    assert (first.index, first.memory.total, first.memory.is_unified_memory) == (0, None, False)
+    assert (second.index, second.fault) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("library", "word"), [("not_loaded", "kernel driver is not loaded"), ("mismatch", "different versions")]
+)
+async def test_a_broken_driver_is_told_with_what_to_do(
+    watch: DeviceWatch, nvml: FakeNvml, library: str, word: str
+) -> None:
+    nvml.tell([], library=library)
+    seen = await watch.look(NOW)
+    assert seen.devices == ()
+    assert word in seen.faults[0]
+
+
+async def test_a_hanging_driver_costs_the_deadline_and_the_last_answer_stays_marked_stale(
+    watch: DeviceWatch, nvml: FakeNvml
+) -> None:
+    nvml.tell(cards(1))
+    good = await watch.look(NOW)
+    nvml.tell(cards(1, state="hang"))
+    watch.deadline = 1.0
+    with trio.fail_after(30):
+        seen = await watch.look(LATER)
+    assert seen == Detection(
+        devices=good.devices,
+        faults=("NVIDIA devices cannot be looked at: the driver did not answer within 1 s",),
+        stale_since=NOW,
+    )
+    nvml.tell(cards(1))
+    watch.deadline = 20.0
+    assert await watch.look(LATER) == good
+
+
+async def test_one_look_without_a_memory(nvml: FakeNvml, tmp_path: Path) -> None:
+    nvml.tell(cards(1))
+    seen = await detect_devices(now=NOW, root=plug(tmp_path), env=environment(**nvml.env))
+    assert [device.name for device in seen.devices] == ["NVIDIA H200"]
+
+
+@pytest.mark.parametrize(
+    ("vendor", "kind"), [("0x8086", "0x030000"), ("0x10de", "0x020000")], ids=["other vendor", "network card"]
+)
+async def test_without_a_vendors_card_on_the_bus_nothing_is_started(
+    tmp_path: Path, vendor: str, kind: str
+) -> None:
+    root = plug(tmp_path, vendor, kind)
+    watch = DeviceWatch(root=root, command=("/nonexistent",))
+    assert await watch.look(NOW) == Detection()
+
+
+@pytest.mark.parametrize("file", ["dev/dxg", "dev/nvidiactl"])
+async def test_a_device_file_is_as_good_as_a_card_on_the_bus(tmp_path: Path, file: str) -> None:
+    root = plug(tmp_path, "0x8086")
+    (root / file).parent.mkdir(exist_ok=True)
+    (root / file).touch()
+    seen = await DeviceWatch(root=root, command=("/nonexistent",)).look(NOW)
+    assert "could not be started" in seen.faults[0]
+
+
+@pytest.mark.parametrize(
+    ("program", "word"),
+    [
+        ("print('x')", "its report cannot be read"),
+        ("print('[]')", "its report cannot be read"),
+        ("print('{\"devices\": [{}]}')", "its report cannot be read"),
+        ("raise SystemExit('library exploded')", "exit code 1 (library exploded)"),
+        ("import os; os.abort()", f"signal {signal.SIGABRT.value}"),
+        ("print('x' * (5 << 20))", "said more than"),
+        ("import time; time.sleep(600)", "did not answer within"),
+    ],
+)
+async def test_a_child_that_fails_is_a_sentence(tmp_path: Path, program: str, word: str) -> None:
+    deadline = 1.0 if "sleep" in program else 20.0
+    with trio.fail_after(60):
+        seen = await saying(tmp_path, program, deadline).look(NOW)
+    assert seen.devices == ()
+    assert seen.faults[0].startswith("NVIDIA devices cannot be looked at: ")
+    assert word in seen.faults[0]
+
+
+async def test_cancelling_a_look_ends_the_child_and_what_it_started(tmp_path: Path) -> None:
+    told = tmp_path / "pids"
+    os.mkfifo(told)
+    program = (
+        "import os, subprocess, sys\n"
+        "other = subprocess.Popen(['sleep', '600'])\n"
+        f"open({str(told)!r}, 'w').write(f'{{os.getpid()}} {{other.pid}}')\n"
+        "other.wait()\n"
+    )
+    watch = saying(tmp_path, program, deadline=600)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch.look, NOW)
+            pids = [int(pid) for pid in (await trio.Path(told).read_text()).split()]
+            nursery.cancel_scope.cancel()
+        for pid in pids:
+            while _runs(pid):
+                await trio.lowlevel.checkpoint()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+async def test_a_child_that_cannot_be_killed_is_not_joined_by_another(tmp_path: Path) -> None:
+    """A process stuck in a driver cannot be made here, so one that merely runs plays it."""
+    marks = tmp_path / "marks"
+    program = f"open({str(marks)!r}, 'a').write('x'); print('{json.dumps(to_json(Found()))}')"
+    watch = saying(tmp_path, program)
+    await watch.look(NOW)
+    stuck = await trio.lowlevel.open_process(["sleep", "600"])
+    try:
+        watch._memories["nvidia"].stuck = stuck
+        seen = await watch.look(LATER)
+        assert seen.stale_since == NOW
+        assert "still hangs inside the driver" in seen.faults[0]
+        assert marks.read_text() == "x"
+    finally:
+        stuck.kill()
+        await stuck.wait()
+    assert (await watch.look(LATER)).faults == ()
+    assert marks.read_text() == "xx"
+
+
+def devices() -> Iterator[Device]:
+    yield Device(index=0, name="a", vendor="NVIDIA", type="cuda")
+    yield Device(
+        index=1, name="b", vendor="NVIDIA", type="cuda", memory=DeviceMemory(total=5), labels={"a": "b"}
+    )
+
+
+def test_a_report_survives_its_way_through_json() -> None:
+    found = Found(devices=tuple(devices()), faults=("one",))
+    assert from_json(json.loads(json.dumps(to_json(found)))) == found
