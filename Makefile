@@ -1,0 +1,66 @@
+# Bare `make` lists what there is. Everything lives in $(VENV); nothing is installed outside the checkout.
+
+VENV ?= .venv
+ARGS ?=
+PYTEST_ARGS ?=
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+WANTED = pyproject.toml constraints.txt hatch_build.py console/build.js console/package-lock.json $(wildcard console/docs/*)
+
+.DEFAULT_GOAL := help
+.PHONY: help install start test test-root test-lower lint format tiny-model docs-ui wheel clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## Make the virtual environment and install GPUStack into it
+
+start: $(VENV)/.installed ## Start GPUStack here, e.g. make start ARGS="--port 8080"
+	@exec $(VENV)/bin/gpustack start $(ARGS)
+
+test: $(VENV)/.installed-dev ## Run the tests that need no root, e.g. make test PYTEST_ARGS="tests/nursery -x"
+	$(VENV)/bin/python -m pytest -m "not root and not slow" -rs $(PYTEST_ARGS)
+
+test-root: $(VENV)/.installed-dev ## Run the tests that need root (network namespaces, systemd)
+	@[ "$$(id -u)" = 0 ] || { echo "These tests need root: sudo make test-root" >&2; exit 1; }
+	$(VENV)/bin/python -m pytest -m root -rs $(PYTEST_ARGS) || [ $$? = 5 ]
+
+test-lower: ## Run the tests on the oldest versions we say we work with
+	@contrib/venv.sh .venv-lower
+	.venv-lower/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	GPUSTACK_SKIP_UI=1 .venv-lower/bin/python -m pip install --quiet --constraint constraints-lower.txt --editable . --group dev
+	.venv-lower/bin/python -m pytest -m "not root and not slow" -rs $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev ## Check style, formatting and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.installed-dev ## Put the code into shape
+	$(VENV)/bin/ruff check --fix-only --quiet .
+	$(VENV)/bin/ruff format .
+
+tiny-model: $(VENV)/.installed ## Make a real model of 3 MB to try things with: tiny.gguf
+	$(VENV)/bin/python -m tests.models tiny $(ARGS) tiny.gguf
+
+docs-ui: $(VENV)/.installed ## Build the pages of /docs and /redoc anew
+	rm -f gpustack/api/static/.built-from
+	$(PIP) --no-deps --editable .
+
+wheel: $(VENV)/.installed ## Build a wheel into dist/
+	$(VENV)/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
+clean: ## Remove what was built: environments, pages, caches
+	rm -rf .venv .venv-lower dist build gpustack/api/static console/node_modules tiny.gguf
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.installed: $(WANTED)
+	@contrib/venv.sh $(VENV)
+	@echo "Installing GPUStack into $(VENV)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@$(PIP) --upgrade pip
+	@$(PIP) --group dev
+	@touch $@
