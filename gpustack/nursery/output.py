@@ -96,7 +96,7 @@ async def keep_trimmed(path: Path, *, limit: int, period: float = 10.0) -> None:
 
 async def tail(path: Path, *, lines: int | None = None, follow: bool = False) -> AsyncIterator[bytes]:
     """Yield the last ``lines`` lines (None: all, both of what is left of it after trimming), in pieces of
-    any bytes of at most 64 KiB; then, to ``follow``, what is appended, until cancelled.
+    any bytes of at most 64 KiB; then, to ``follow``, what is appended, until closed (use ``aclosing``).
 
     Goes on in the new file when the log is rotated or trimmed. A log that is not there yet is empty.
     At most the last 8 MiB are searched for lines.
