@@ -67,6 +67,8 @@ class ModelFacts:
     """Bytes of the weights; ``None`` if nothing told."""
     file_size: int | None = None
     """Bytes of all files to fetch, projector left out."""
+    projector_size: int | None = None
+    """Bytes of the vision or audio projector that is fetched beside the model."""
     split_count: int = 1
     quantisation: str | None = None
     total_layers: int | None = None
@@ -97,7 +99,8 @@ class ModelFacts:
     @property
     def is_complete(self) -> bool:
         """Whether there is enough to compute what an engine will need, rather than to guess from size."""
-        return bool(self.tensors and self.total_layers and self.embedding_length and self.heads)
+        mixes = bool(self.heads) or self.state_space is not None
+        return bool(self.tensors and self.total_layers and self.embedding_length and mixes)
 
 
 _EMBEDDERS = ("bert", "t5encoder", "gemma-embedding", "jina-bert")

@@ -68,6 +68,8 @@ class Engine(Protocol):
     """As named in the API (``backend``)."""
     needs_files: bool
     """Whether model files are fetched before a start, unless ``fetches`` says otherwise for a model."""
+    any_device: bool
+    """Whether every device will do, rather than those its build says it drives."""
     metrics: Mapping[str, str]
     """Sample name on the engine's ``/metrics`` → unified name."""
 

@@ -41,7 +41,8 @@ VALUE_TYPE_FLAGS = ("-ctv", "--cache-type-v")
 FLASH_FLAGS = ("-fa", "--flash-attn")
 NO_OFFLOAD_FLAGS = ("-nkvo", "--no-kv-offload")
 PROJECTOR_FLAGS = ("-mm", "--mmproj")
-THREAD_FLAGS = ("-t", "--threads")
+CACHE_RAM_FLAGS = ("-cram", "--cache-ram")
+FULL_WINDOW_FLAGS = ("--swa-full",)
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 
@@ -72,6 +73,7 @@ class LlamaCpp:
     name: str = "llama.cpp"
     wire_name: str = "llama-box"
     needs_files: bool = True
+    any_device: bool = False
     metrics: Mapping[str, str] = attrs.field(
         factory=lambda: {
             "llamacpp:requests_processing": "gpustack:num_requests_running",
@@ -150,6 +152,8 @@ def _arguments(context: LaunchContext) -> tuple[str, ...]:
         *projector,
         *("--ctx-size", str(own["ctx"]), "--parallel", str(own["parallel"])),
         *_batching(model, own),
+        # Its own default keeps up to 8 GiB of old prompts in host memory that nobody claimed.
+        *("--cache-ram", "0"),
         "--metrics",
         *_duty(model),
         *_devices(context),
