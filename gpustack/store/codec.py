@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +18,9 @@ R = TypeVar("R", bound=Record)
 
 converter = make_converter(detailed_validation=False)
 """Reads back only what it wrote itself: keys it does not know (of a newer program) are passed over."""
+
+# JSON has no NaN: orjson writes it as null, and a null must not keep the server from starting.
+converter.register_structure_hook(float, lambda value, _: math.nan if value is None else float(value))
 
 
 def to_json(record: Record) -> str:

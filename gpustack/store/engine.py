@@ -82,7 +82,8 @@ def _open_file(path: Path) -> Database:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600, exist_ok=True)
-        path.chmod(0o600)  # the side files take their mode from it
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)  # the side files take their mode from it
     except OSError as error:
         raise _unwritable(str(path), error.strerror or str(error)) from error
     lock = FileLock(path.with_name(path.name + ".lock"))

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from gpustack.domain.change import Change, ChangeKind
 from gpustack.domain.record import Record
 
-from .codec import from_json, to_json
+from .codec import from_json
 from .engine import insert_returning
 from .table import changes, class_of, specs
 
@@ -28,6 +28,8 @@ class Alteration:
     kind: ChangeKind
     record: Record
     before: Record | None
+    json: str
+    """The record, written out where a fault in it is the fault of one work."""
 
     def numbered(self, revision: int) -> Change:
         return Change(revision, self.kind, specs[type(self.record)].name, self.record, self.before)
@@ -43,7 +45,7 @@ def append(conn: sa.Connection, alterations: Sequence[Alteration], now: datetime
             "kind": alteration.kind.value,
             "table_name": specs[type(alteration.record)].name,
             "record_id": alteration.record.id,
-            "record": to_json(alteration.record),
+            "record": alteration.json,
         }
         for alteration in alterations
     ]

@@ -45,7 +45,20 @@ class Memory:
         self.keep()
 
     def all(self, cls: type[R]) -> Mapping[int, R]:
-        return self._tables[specs[cls].name]  # type: ignore[return-value]  # tables are keyed by class
+        """Every record of a class, never to change."""
+        self._handed_out.add(specs[cls].name)
+        return self._live(cls)
+
+    def get(self, cls: type[R], key: int) -> R | None:
+        return self._live(cls).get(key)
+
+    def find(self, cls: type[R], fields: Mapping[str, object]) -> R | None:
+        """The first record whose fields are all equal to those given."""
+        wanted = fields.items()
+        for record in self._live(cls).values():
+            if all(getattr(record, name) == value for name, value in wanted):
+                return record
+        return None
 
     def clash(self, record: Record) -> Columns | None:
         """The columns in which another record has what must be unique, if there is one."""
@@ -59,7 +72,7 @@ class Memory:
 
     def put(self, record: Record) -> None:
         """Insert or replace a record."""
-        self._steps.append(_Step(type(record), record.id, self.all(type(record)).get(record.id)))
+        self._steps.append(_Step(type(record), record.id, self.get(type(record), record.id)))
         self._store(type(record), record.id, record)
 
     def remove(self, record: Record) -> None:
@@ -84,6 +97,9 @@ class Memory:
         """Everything as it is now, never to change."""
         self._handed_out.update(self._tables)
         return Snapshot(revision, dict(self._tables))
+
+    def _live(self, cls: type[R]) -> Mapping[int, R]:
+        return self._tables[specs[cls].name]  # type: ignore[return-value]  # tables are keyed by class
 
     def _store(self, cls: type[Record], key: int, after: Record | None) -> None:
         spec = specs[cls]

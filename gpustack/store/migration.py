@@ -11,8 +11,6 @@ import sqlalchemy as sa
 
 from gpustack.errors import Unavailable
 
-from .table import metadata
-
 if TYPE_CHECKING:
     from alembic.config import Config
 
@@ -67,15 +65,6 @@ def to(conn: sa.Connection, revision: str) -> None:
         command.upgrade(config, revision)
     else:
         command.downgrade(config, revision)
-
-
-def differences(conn: sa.Connection) -> list[object]:
-    """What a new migration would have to do: empty when the tables are those of the record classes."""
-    from alembic.autogenerate import compare_metadata
-    from alembic.migration import MigrationContext
-
-    context = MigrationContext.configure(conn, opts={"compare_type": True, "target_metadata": metadata})
-    return list(compare_metadata(context, metadata))
 
 
 def _foreign(conn: sa.Connection) -> str:

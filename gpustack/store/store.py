@@ -120,7 +120,7 @@ class Store:
             try:
                 with self._database.read.connect() as conn:
                     return fn(conn)
-            except sa.exc.DBAPIError as error:
+            except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
                 raise self._database.unavailable(error) from error
 
         return await self._read_threads.run(read)
@@ -170,7 +170,8 @@ class Store:
         self._closed = True
         self._queue.clear()
         for job in self._waiting:
-            job.finish(outcome.Error(_stopped()))
+            if job.result is None:
+                job.finish(outcome.Error(_stopped()))
         self._waiting.clear()
         self._database.close()
 

@@ -17,7 +17,7 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.usage import ModelUsage
 from gpustack.errors import AlreadyExists, Conflict, NotFound
 
-from .codec import codec
+from .codec import codec, to_json
 from .journal import Alteration
 from .memory import Columns, Memory
 from .table import noun, specs, tables
@@ -61,24 +61,23 @@ class Tx:
 
     @property
     def snapshot(self) -> Snapshot:
-        """Everything as of now, this work's writes included. Copies what is written to after that: use it once."""
+        """Everything as of now, this work's writes included; it stays as it is while this work writes on."""
         return self._memory.snapshot(self.revision)
 
     def get(self, cls: type[R], key: int | None) -> R | None:
         """One record, or ``None``."""
-        return None if key is None else self.all(cls).get(key)
+        _in_memory(cls)
+        return None if key is None else self._memory.get(cls, key)
 
     def all(self, cls: type[R]) -> Mapping[int, R]:
-        """Every record of a class by id, live: copy it before writing while going through it."""
+        """Every record of a class by id, as of now: it stays as it is while this work writes on."""
         _in_memory(cls)
         return self._memory.all(cls)
 
     def find(self, cls: type[R], **fields: object) -> R | None:
         """The first record whose fields are all equal to those given."""
-        for record in self.all(cls).values():
-            if all(getattr(record, name) == value for name, value in fields.items()):
-                return record
-        return None
+        _in_memory(cls)
+        return self._memory.find(cls, fields)
 
     # -- writing
 
@@ -203,7 +202,7 @@ class Tx:
             self._memory.remove(record)
         else:
             self._memory.put(record)
-        self._alterations.append(Alteration(kind, record, before))
+        self._alterations.append(Alteration(kind, record, before, to_json(record)))
 
     def _refuse_clash(self, record: Record) -> None:
         columns = self._memory.clash(record)
