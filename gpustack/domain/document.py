@@ -15,6 +15,15 @@ T = TypeVar("T")
 converter = make_converter(detailed_validation=False)
 """Passes over keys it does not know, so that parties of different versions understand each other."""
 
+_UNSHAPELY = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    BaseValidationError,
+    StructureHandlerNotFoundError,
+)
+
 
 def document_of(value: Any) -> Any:
     """The value as plain lists, dicts, strings and numbers."""

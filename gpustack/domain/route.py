@@ -15,6 +15,9 @@ class Endpoint:
     host: str
     worker_port: int
     engine_port: int
+    worker_uuid: str = ""
+    direct: bool = False
+    """The engine is on this very machine: its port is reached without the worker in between."""
 
 
 @attrs.frozen(kw_only=True)

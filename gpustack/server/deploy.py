@@ -14,7 +14,7 @@ from gpustack.domain.record import Record
 from gpustack.domain.worker import Worker
 from gpustack.errors import AlreadyExists, Conflict, NotFound
 from gpustack.store.store import Store
-from gpustack.store.tx import Tx
+from gpustack.store.transaction import Tx
 
 R = TypeVar("R", bound=Record)
 

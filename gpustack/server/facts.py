@@ -15,7 +15,6 @@ from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
 from gpustack.errors import GpustackError
-from gpustack.nursery.wake import Wake
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ class FactsSource:
     _findings: dict[str, Finding] = attrs.field(factory=dict)
     _reading: set[str] = attrs.field(factory=set)
     _nursery: trio.Nursery | None = None
-    news: Wake = attrs.field(factory=Wake)
+    on_news: Callable[[], None] = attrs.field(default=lambda: None)
     name: str = "facts"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -67,7 +66,7 @@ class FactsSource:
         return self._findings.get(source.index)
 
     def ask(self, model: Model) -> Finding | None:
-        """``known``, and begin to read if nothing is known or a failure has aged. ``news`` wakes when it is read."""
+        """``known``, and begin to read if nothing is known or a failure has aged. ``on_news`` is called when it is read."""
         key = model.source.index
         finding = self._findings.get(key)
         aged = finding is not None and finding.fault is not None and self._age(finding) > _ASK_AGAIN_AFTER
@@ -94,7 +93,7 @@ class FactsSource:
         if fault is not None:
             log.warning("Could not read a model header: source=%s reason=%s", source.readable, fault)
         self._findings[source.index] = Finding(facts=facts, fault=fault, at=trio.current_time())
-        self.news.wake()
+        self.on_news()
 
     async def _read_where_it_is(self, model: Model) -> ModelFacts:
         source = model.source

@@ -13,7 +13,7 @@ from gpustack.errors import AlreadyExists
 from gpustack.identity.secret import Keys
 from gpustack.server.leases import Leases
 from gpustack.store.store import Store
-from gpustack.store.tx import Tx
+from gpustack.store.transaction import Tx
 
 __all__ = ["JoinRequest", "Joined", "join"]
 

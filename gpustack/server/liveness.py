@@ -14,7 +14,7 @@ from gpustack.domain.worker import Condition, Worker
 from gpustack.policy.liveness import LivenessSettings, Verdict, expire
 from gpustack.server.leases import Leases
 from gpustack.store.store import Store
-from gpustack.store.tx import Tx
+from gpustack.store.transaction import Tx
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from gpustack.domain.model import Model
 from gpustack.policy.reconcile import replica_plan
 from gpustack.server.deploy import end_instance
 from gpustack.store.store import Store
-from gpustack.store.tx import Tx
+from gpustack.store.transaction import Tx
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +50,10 @@ class Replicas:
         )
 
     def _reconcile(self, tx: Tx) -> None:
-        for model in list(tx.all(Model).values()):
-            instances = tx.snapshot.instances_of(model.id)
-            plan = replica_plan(model, instances, tx.snapshot)
+        snapshot = tx.snapshot
+        for model in snapshot.models.values():
+            instances = snapshot.instances_of(model.id)
+            plan = replica_plan(model, instances, snapshot)
             for instance in instances:
                 if instance.id in plan.end:
                     log.info("Ending an instance: model=%s instance=%s", model.name, instance.name)
@@ -69,7 +70,7 @@ class Replicas:
                     )
                 )
                 log.info("Created an instance: model=%s instance=%s", model.name, created.name)
-            ready = _ready(tx.snapshot.instances_of(model.id))
+            ready = _ready([i for i in instances if i.id not in plan.end])
             if ready != model.ready_replicas:
                 tx.change(Model, model.id, ready_replicas=ready)
         for orphan in list(tx.all(ModelInstance).values()):

@@ -13,7 +13,7 @@ from gpustack.domain.report import FileReport, InstanceReport, StatusReport
 from gpustack.domain.worker import Worker
 from gpustack.errors import Forbidden, NotFound
 from gpustack.store.store import Store
-from gpustack.store.tx import Tx
+from gpustack.store.transaction import Tx
 
 __all__ = ["FileReport", "InstanceReport", "StatusReport", "report_file", "report_instance", "report_status"]
 

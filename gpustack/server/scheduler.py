@@ -16,7 +16,7 @@ from gpustack.errors import Invalid
 from gpustack.policy.schedule import Ask, Unschedulable, place
 from gpustack.server.facts import FactsSource, Finding
 from gpustack.store.store import Store
-from gpustack.store.tx import Tx
+from gpustack.store.transaction import Tx
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,8 @@ class Scheduler:
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         tables = {"workers", "model_instances", "models"}
-        with self._store.watch(tables, wake=self._facts.news) as wake:
+        with self._store.watch(tables) as wake:
+            self._facts.on_news = wake.wake
             task_status.started()
             while True:
                 for instance in _waiting(self._store.snapshot):
@@ -50,12 +51,26 @@ class Scheduler:
         if finding is None and _needs_facts(model):
             await self._note(instance.id, InstanceState.ANALYZING, "Reading the header of the model file")
             return
+        await self._fill_category(model, finding)
         seen = self._store.snapshot
         decision = decide(model, instance, finding, seen)
         if isinstance(decision, Placement):
             await self._store.write(lambda tx: self._claim(tx, instance.id, finding, seen.revision, decision))
         else:
             await self._note(instance.id, InstanceState.PENDING, decision)
+
+    async def _fill_category(self, model: Model, finding: Finding | None) -> None:
+        """What the header says a model answers holds until a user says otherwise; engines are started by it."""
+        category = None if finding is None or finding.facts is None else finding.facts.category
+        if category is None or model.categories:
+            return
+
+        def work(tx: Tx) -> None:
+            now = tx.get(Model, model.id)
+            if now is not None and not now.categories:
+                tx.change(Model, model.id, categories=(category.value,))
+
+        await self._store.write(work)
 
     def _claim(
         self, tx: Tx, instance_id: int, finding: Finding | None, seen: int, decision: Placement

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -19,8 +20,11 @@ from gpustack.domain.facts import ModelFacts
 from gpustack.errors import BadRequest, GpustackError, NotFound, Unauthorized, Unavailable
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.head import Head
-from gpustack.http1.pool import Address, Pool, UpstreamError
-from gpustack.http1.relay import relay
+from gpustack.http1.fault import UpstreamError
+from gpustack.http1.fields import Framing
+from gpustack.http1.pool import Pool
+from gpustack.http1.relay import end_to_end, relay
+from gpustack.http1.upstream import Address
 from gpustack.nursery.output import previous, tail
 from gpustack.worker.membership import Membership
 from gpustack.worker.ports import PortLeases
@@ -44,7 +48,7 @@ _MAX_TAIL = 100_000
 
 @attrs.frozen
 class Forward:
-    """The handler of the worker's port (behaviour.md s.2.9). Everything but health and version wants the forward key."""
+    """The handler of the worker's port. Everything but health and version wants the forward key."""
 
     _membership: Membership
     _ports: PortLeases
@@ -100,9 +104,9 @@ class Forward:
         if port not in self._ports.held:
             raise Unavailable(f"No engine here holds port {port}")
         target = head.target[len(b"/proxy") :]
-        headers = [(name, value) for name, value in head.headers if name not in _NOT_FOR_ENGINES]
+        headers = [(name, value) for name, value in end_to_end(head.headers) if name not in _NOT_FOR_ENGINES]
         headers.append((b"host", b"127.0.0.1:%d" % port))
-        body = exchange.body_chunks() if head.content_length or head.chunked else None
+        body = None if head.framing is Framing.NONE else exchange.body_chunks()
         try:
             async with self._pool.request(
                 Address("127.0.0.1", port),
@@ -110,7 +114,7 @@ class Forward:
                 target,
                 headers,
                 body,
-                body_length=head.content_length,
+                content_length=head.content_length,
             ) as response:
                 await relay(response, exchange)
         except UpstreamError as error:

@@ -68,9 +68,11 @@ class StatusPush:
             status = await self._measure()
             address = self._address()
             aged = trio.current_time() - said_at >= _SAY_AT_LEAST_EVERY
-            if said is not None and not aged and said[:2] == (member.worker_id, address):
-                if not notable(said[2], status):
-                    continue
+            same = (
+                said is not None and said[:2] == (member.worker_id, address) and not notable(said[2], status)
+            )
+            if same and not aged:
+                continue
             try:
                 await self._membership.client.put_status(member.worker_id, status, ip=address)
             except (Conflict, GpustackError) as error:

@@ -8,7 +8,9 @@ import attrs
 import trio
 
 from gpustack.engines.engine import Probe
-from gpustack.http1.pool import Address, Pool, UpstreamError
+from gpustack.http1.fault import UpstreamError
+from gpustack.http1.pool import Pool
+from gpustack.http1.upstream import Address
 
 _ANSWER_LIMIT = 1 << 20
 
@@ -24,7 +26,7 @@ class Prober:
         with trio.move_on_after(probe.timeout):
             try:
                 async with self._pool.request(
-                    Address("127.0.0.1", port), "GET", probe.path.encode(), [(b"host", b"127.0.0.1")], None
+                    Address("127.0.0.1", port), "GET", probe.path.encode()
                 ) as response:
                     await response.read(_ANSWER_LIMIT)
                     return response.status == 200

@@ -88,9 +88,9 @@ class Runners:
 
     def _assert_state(self, runner: _Runner, record: ModelInstance) -> None:
         """Say again what is true here when the record shows otherwise and no word of ours is on its way."""
-        if runner.ready and record.state is not InstanceState.RUNNING:
-            if not self._world.reports.pending_for(record.id):
-                self._world.reports.instance(record.id, InstanceReport(state=InstanceState.RUNNING))
+        differs = runner.ready and record.state is not InstanceState.RUNNING
+        if differs and not self._world.reports.pending_for(record.id):
+            self._world.reports.instance(record.id, InstanceReport(state=InstanceState.RUNNING))
 
     async def _run(self, runner: _Runner) -> None:
         key = runner.instance.id

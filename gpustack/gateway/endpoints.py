@@ -1,0 +1,141 @@
+"""The routing table: which replicas serve a model now, how busy each is, and which just failed to answer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import attrs
+import trio
+
+from gpustack.domain.instance import ModelInstance
+from gpustack.domain.lifecycle import SERVING, InstanceState
+from gpustack.domain.route import Endpoint, Route
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.worker import WorkerState
+from gpustack.policy.balance import pick
+from gpustack.store.store import Store
+
+_SUSPECT_FOR = 5.0
+"""Seconds an endpoint that refused a connection is passed over while others can be asked."""
+
+
+@attrs.define(eq=False, repr=False)
+class Endpoints:
+    """Owns routes, in-flight counts and suspicions. Made anew from the snapshot after each commit that matters."""
+
+    _store: Store
+    _rng: random.Random
+    _local_worker: str | None = None
+    """The uuid of the worker inside this daemon: its engines are reached directly."""
+    _routes: Mapping[str, Route] = attrs.field(factory=dict)
+    _in_flight: dict[int, int] = attrs.field(factory=dict)
+    _suspects: dict[int, float] = attrs.field(factory=dict)
+    name: str = "endpoints"
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        with self._store.watch({"models", "model_instances", "workers"}) as wake:
+            self._look()
+            task_status.started()
+            while True:
+                await wake.wait()
+                self._look()
+
+    def _look(self) -> None:
+        self._routes = routes(self._store.snapshot, self._local_worker)
+        living = {endpoint.instance_id for route in self._routes.values() for endpoint in route.endpoints}
+        self._suspects = {key: until for key, until in self._suspects.items() if key in living}
+
+    def route(self, model_name: str) -> Route | None:
+        """The route of that name, if such a model is deployed."""
+        return self._routes.get(model_name)
+
+    def pick(self, route: Route, tried: set[int]) -> Endpoint | None:
+        """The endpoint to ask next, none twice; one that just failed only when there is no other."""
+        now = trio.current_time()
+        suspects = {key for key, until in self._suspects.items() if until > now}
+        return pick(route.endpoints, self._in_flight, tried | suspects, self._rng) or pick(
+            route.endpoints, self._in_flight, tried, self._rng
+        )
+
+    @contextmanager
+    def counting(self, endpoint: Endpoint) -> Iterator[None]:
+        """One request under way on the endpoint."""
+        key = endpoint.instance_id
+        self._in_flight[key] = self._in_flight.get(key, 0) + 1
+        try:
+            yield
+        finally:
+            left = self._in_flight[key] - 1
+            if left:
+                self._in_flight[key] = left
+            else:
+                del self._in_flight[key]
+
+    def suspect(self, endpoint: Endpoint) -> None:
+        """It did not answer: others first, for a while."""
+        self._suspects[endpoint.instance_id] = trio.current_time() + _SUSPECT_FOR
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way in all."""
+        return sum(self._in_flight.values())
+
+    def __repr__(self) -> str:
+        serving = sum(len(route.endpoints) for route in self._routes.values())
+        return f"<Endpoints: {len(self._routes)} models, {serving} replicas, {self.in_flight} requests>"
+
+
+def routes(snapshot: Snapshot, local_worker: str | None) -> dict[str, Route]:
+    """A route for every deployed model; one that nothing serves says why."""
+    by_model: dict[int, list[ModelInstance]] = {}
+    for instance in snapshot.instances.values():
+        if instance.deleted_at is None:
+            by_model.setdefault(instance.model_id, []).append(instance)
+    return {
+        model.name: Route(
+            model_id=model.id,
+            model_name=model.name,
+            categories=model.categories,
+            endpoints=tuple(
+                endpoint
+                for instance in by_model.get(model.id, ())
+                if (endpoint := _endpoint(instance, snapshot, local_worker)) is not None
+            ),
+            pending_reason=_reason(by_model.get(model.id, ()), model.replicas),
+        )
+        for model in snapshot.models.values()
+    }
+
+
+def _endpoint(instance: ModelInstance, snapshot: Snapshot, local_worker: str | None) -> Endpoint | None:
+    """A silent worker keeps its endpoints: whether its engine answers is found out by asking it."""
+    reachable = instance.state in SERVING or instance.state is InstanceState.UNREACHABLE
+    worker = snapshot.workers.get(instance.worker_id or 0)
+    if not reachable or worker is None or instance.port is None:
+        return None
+    if instance.state is InstanceState.UNREACHABLE and worker.condition.state is WorkerState.READY:
+        return None
+    direct = worker.worker_uuid == local_worker
+    return Endpoint(
+        instance_id=instance.id,
+        instance_name=instance.name,
+        worker_id=worker.id,
+        host="127.0.0.1" if direct else worker.ip,
+        worker_port=worker.port,
+        engine_port=instance.port,
+        worker_uuid=worker.worker_uuid,
+        direct=direct,
+    )
+
+
+def _reason(instances: list[ModelInstance] | tuple[()], replicas: int) -> str:
+    if replicas == 0:
+        return "it is stopped (0 replicas)"
+    for instance in sorted(instances, key=lambda i: i.id):
+        if instance.state not in SERVING:
+            return f"{instance.name} is {instance.state.value}" + (
+                f": {instance.state_message}" if instance.state_message else ""
+            )
+    return "its instances are being created"
