@@ -1,0 +1,80 @@
+"""Reading one message's body off a stream, whichever way its end is found."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from gpustack.http1.chunked import ChunkDecoder
+from gpustack.http1.fields import Framing
+
+if TYPE_CHECKING:
+    from gpustack.http1.stream import Stream
+
+
+class Truncated(Exception):
+    """The other side closed inside a body."""
+
+
+class Inbox:
+    """A stream and the bytes read from it that nobody has consumed yet."""
+
+    __slots__ = ("buffer", "stream")
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.buffer = b""
+
+    async def take(self, until: float = inf) -> bytes:
+        """The next bytes, ``b""`` at the end of the stream. Raises Expired, OSError."""
+        if self.buffer:
+            data, self.buffer = self.buffer, b""
+            return data
+        return await self.stream.recv(until)
+
+
+class Body:
+    """The body of one message; what follows it is left in the inbox."""
+
+    __slots__ = ("_decoder", "_framing", "_inbox", "_left", "done")
+
+    def __init__(self, inbox: Inbox, framing: Framing, length: int | None) -> None:
+        self._inbox = inbox
+        self._framing = framing
+        self._left = length or 0
+        self._decoder = ChunkDecoder() if framing is Framing.CHUNKED else None
+        self.done = framing is Framing.NONE
+
+    @property
+    def buffered(self) -> bool:
+        """Whether all that is left of it has been read already (never known for a chunked body)."""
+        return self.done or (self._framing is Framing.LENGTH and len(self._inbox.buffer) >= self._left)
+
+    async def next(self, until: float = inf) -> bytes:
+        """The next piece, never empty but at the end. Raises Truncated, ChunkError, Expired, OSError."""
+        while not self.done:
+            data = await self._inbox.take(until)
+            if not data:
+                if self._framing is not Framing.UNTIL_CLOSE:
+                    raise Truncated
+                self.done = True
+                return b""
+            data = self._decode(data)
+            if data:
+                return data
+        return b""
+
+    def _decode(self, data: bytes) -> bytes:
+        if self._decoder is not None:
+            data = self._decoder.feed(data)
+            if self._decoder.done:
+                self.done = True
+                self._inbox.buffer = self._decoder.rest
+            return data
+        if self._framing is Framing.LENGTH:
+            if len(data) > self._left:
+                self._inbox.buffer = data[self._left :]
+                data = data[: self._left]
+            self._left -= len(data)
+            self.done = not self._left
+        return data

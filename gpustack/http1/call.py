@@ -1,0 +1,150 @@
+"""One request to an upstream: sent, answered, its connection given back or closed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from gpustack.http1.chunked import LAST_CHUNK, encode_chunk
+from gpustack.http1.fault import UpstreamClosed, UpstreamTimeout
+from gpustack.http1.head import ResponseHead
+from gpustack.http1.reactor import Expired
+from gpustack.http1.stream import Bytes
+from gpustack.http1.upstream import Address, Response, Upstream, dial
+
+if TYPE_CHECKING:
+    from gpustack.http1.pool import Pool
+
+RequestBody = bytes | AsyncIterator[bytes] | None
+
+_JOINED: Final = 64 * 1024
+
+
+@attrs.frozen(kw_only=True)
+class Ask:
+    """What is asked of whom, and how long each step may take; ``head`` is ready to be sent."""
+
+    address: Address
+    method: str
+    head: bytes
+    body: RequestBody
+    content_length: int | None
+    connect_timeout: float
+    first_byte_timeout: float
+    idle_timeout: float
+
+
+class Call(AbstractAsyncContextManager[Response]):
+    """The request while it is under way; entering it sends the request and reads the response's head."""
+
+    __slots__ = ("_ask", "_pool", "_response", "_sent", "_upstream")
+
+    def __init__(self, pool: Pool, ask: Ask) -> None:
+        self._pool = pool
+        self._ask = ask
+        self._upstream: Upstream | None = None
+        self._response: Response | None = None
+        self._sent = False
+
+    async def __aenter__(self) -> Response:
+        self._pool.in_flight += 1
+        try:
+            return await self._answered()
+        except BaseException:
+            self._pool.in_flight -= 1
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.in_flight -= 1
+        upstream, response = self._upstream, self._response
+        if upstream is None or response is None:
+            return
+        if self._sent and response.complete and response.head.keep_alive and not upstream.inbox.buffer:
+            self._pool.give_back(upstream)
+        else:
+            upstream.close()
+
+    async def _answered(self) -> Response:
+        ask, pool = self._ask, self._pool
+        replayable = ask.body is None or isinstance(ask.body, bytes)
+        kept = pool.take(ask.address) if replayable else None
+        if kept is not None:
+            try:
+                return await self._try(kept)
+            except UpstreamClosed as error:
+                if error.response_started:
+                    raise
+        return await self._try(await dial(ask.address, pool.reactor, ask.connect_timeout))
+
+    async def _try(self, upstream: Upstream) -> Response:
+        try:
+            head = await self._send(upstream)
+            if head is None:
+                self._sent = True
+                head = await self._final_head(upstream)
+        except BaseException:
+            upstream.close()
+            raise
+        self._upstream = upstream
+        self._response = Response(upstream, head, self._pool.reactor, self._ask.idle_timeout)
+        return self._response
+
+    async def _send(self, upstream: Upstream) -> ResponseHead | None:
+        """Sends the request; returns the response's head if that came before all was sent."""
+        head, body = self._ask.head, self._ask.body
+        if body is None:
+            return await self._send_piece(upstream, head)
+        if not isinstance(body, bytes):
+            return await self._send_piece(upstream, head) or await self._send_pieces(upstream, body)
+        if len(body) <= _JOINED:
+            return await self._send_piece(upstream, head + body)
+        return await self._send_piece(upstream, head) or await self._send_piece(upstream, body)
+
+    async def _send_pieces(self, upstream: Upstream, body: AsyncIterator[bytes]) -> ResponseHead | None:
+        chunked = self._ask.content_length is None
+        left = self._ask.content_length or 0
+        async for piece in body:
+            if not piece:
+                continue
+            left -= len(piece)
+            if not chunked and left < 0:
+                raise ValueError("the body is longer than its content length")
+            head = await self._send_piece(upstream, encode_chunk(piece) if chunked else piece)
+            if head is not None:
+                return head
+        if chunked:
+            return await self._send_piece(upstream, LAST_CHUNK)
+        if left:
+            raise ValueError("the body is shorter than its content length")
+        return None
+
+    async def _send_piece(self, upstream: Upstream, piece: bytes) -> ResponseHead | None:
+        unsent: Bytes = piece
+        while unsent:
+            try:
+                unsent = await upstream.stream.send_until_answered(unsent, self._ask.idle_timeout)
+            except Expired as error:
+                raise UpstreamTimeout(f"{self._ask.address} stopped taking the request.", "send") from error
+            except OSError:
+                return await self._final_head(upstream)  # it may have answered before it closed
+            if unsent:
+                head = await upstream.read_head(self._ask.method, self._until())
+                if head.status >= 200:
+                    return head
+        return None
+
+    async def _final_head(self, upstream: Upstream) -> ResponseHead:
+        """The head of the response proper; interim ones are passed over."""
+        until = self._until()
+        while (head := await upstream.read_head(self._ask.method, until)).status < 200:
+            pass
+        return head
+
+    def _until(self) -> float:
+        return self._pool.reactor.deadline(self._ask.first_byte_timeout)

@@ -1,0 +1,222 @@
+"""The life of one client connection: request heads in, one exchange after the other, a tidy end."""
+
+from __future__ import annotations
+
+import logging
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import trio
+
+from gpustack.http1.body import Inbox
+from gpustack.http1.exchange import Disconnected, Exchange, Peer
+from gpustack.http1.head import Head, HeadError, parse_request_head
+from gpustack.http1.reactor import Expired
+from gpustack.http1.reply import status_line
+from gpustack.http1.stream import Stream
+
+if TYPE_CHECKING:
+    from gpustack.http1.server import HttpServer
+
+log = logging.getLogger(__name__)
+
+
+class Phase(Enum):
+    IDLE = "idle"
+    HEAD = "reading a head"
+    SERVING = "serving"
+    CLOSING = "closing"
+
+
+class Connection:
+    """Serves the requests of one client, one at a time, until either side has had enough.
+
+    A client that closes its sending half is taken to have left, as nginx takes it: an exchange under way is
+    cancelled, its upstream closed.
+    """
+
+    __slots__ = ("_scope", "abandoned", "exchange", "inbox", "lingers", "peer", "phase", "server", "stream")
+
+    def __init__(self, server: HttpServer, stream: Stream, peer: Peer) -> None:
+        self.server = server
+        self.stream = stream
+        self.peer = peer
+        self.inbox = Inbox(stream)
+        self.phase = Phase.IDLE
+        self.exchange: Exchange | None = None
+        self.abandoned = False
+        self.lingers = False
+        self._scope = trio.CancelScope()
+
+    def __repr__(self) -> str:
+        doing = repr(self.exchange) if self.exchange is not None else self.phase.value
+        return f"<Connection of {self.peer.host}, {doing}>"
+
+    @property
+    def local(self) -> Peer:
+        return peer_of(self.stream.sock.getsockname())
+
+    @property
+    def stopping(self) -> bool:
+        return self.server.stopping
+
+    def date_line(self) -> bytes:
+        return self.server.date_line()
+
+    def body_deadline(self) -> float:
+        return self.server.reactor.deadline(self.server.limits.body_timeout)
+
+    async def run(self) -> None:
+        """The whole life. Never raises but Cancelled: a fault ends this connection and no other."""
+        try:
+            with self._scope:
+                await self._run()
+        except Exception:  # the boundary of all handlers: one must not end the server
+            log.exception("A connection's handler failed.", extra={"peer": self.peer.host})
+        finally:
+            self._close()
+
+    def hang_up(self) -> None:
+        """The client has closed its half, or all."""
+        if self.phase is Phase.SERVING:
+            self.abandoned = True
+            self._scope.cancel()
+
+    def close_if_idle(self) -> bool:
+        """Closes a connection on which nothing has been asked."""
+        if self.phase is not Phase.IDLE or self.stream.readable:
+            return False
+        self.stream.close()
+        return True
+
+    async def write(self, data: bytes) -> None:
+        """Sends to the client. Raises Disconnected, also when the client takes nothing for too long."""
+        try:
+            await self.stream.send_all(data, self.server.limits.write_timeout)
+        except (Expired, OSError) as error:
+            self.abandoned = True
+            raise Disconnected from error
+
+    async def _run(self) -> None:
+        self.stream.on_hangup = self.hang_up
+        limits, reactor = self.server.limits, self.server.reactor
+        try:
+            await self.stream.handshake(reactor.deadline(limits.head_timeout))
+            patience = limits.head_timeout
+            while await self._serve_next(patience):
+                patience = limits.idle_timeout
+            self.phase = Phase.CLOSING
+            if self.lingers:
+                await self._linger()
+        except (Disconnected, Expired, OSError):
+            self.abandoned = True
+
+    async def _serve_next(self, patience: float) -> bool:
+        """Whether another request may follow."""
+        try:
+            head = await self._next_head(patience)
+        except HeadError as error:
+            await self._refuse(error.status, error.sentence)
+            return False
+        if head is None or self.stream.ended:
+            return False
+        server = self.server
+        self.phase = Phase.SERVING
+        self.exchange = exchange = Exchange(self, head)
+        server.in_flight += 1
+        try:
+            await self._answer(exchange)
+        finally:
+            server.in_flight -= 1
+        fit = await self._settle(exchange)
+        self.exchange = None
+        return fit and not server.stopping
+
+    async def _next_head(self, patience: float) -> Head | None:
+        """The next request's head, or None when the client has left or asks for nothing."""
+        inbox, stream, reactor, limits = self.inbox, self.stream, self.server.reactor, self.server.limits
+        buffer, inbox.buffer = inbox.buffer, b""
+        self.phase = Phase.HEAD if buffer else Phase.IDLE
+        until = reactor.deadline(limits.head_timeout if buffer else patience)
+        while True:
+            if buffer:
+                head = parse_request_head(buffer, limits.head_bytes)
+                if isinstance(head, Head):
+                    inbox.buffer = buffer[head.size :]
+                    return head
+            try:
+                data = await stream.recv(until)
+            except Expired:
+                if self.phase is Phase.IDLE:
+                    return None
+                raise HeadError(408, "The request's head did not come in time.") from None
+            if not data:
+                return None
+            if self.phase is Phase.IDLE:
+                self.phase = Phase.HEAD
+                until = reactor.deadline(limits.head_timeout)
+            buffer = buffer + data if buffer else data
+
+    async def _answer(self, exchange: Exchange) -> None:
+        server = self.server
+        try:
+            await server.handler_of(exchange)(exchange)
+        except Disconnected:
+            raise
+        except Exception as error:  # a handler's fault is answered, whatever it is
+            if exchange.response_started:
+                log.exception("A handler failed inside its response.", extra={"path": exchange.head.path})
+            elif not self.abandoned:
+                await server.on_error(exchange, error)
+
+    async def _settle(self, exchange: Exchange) -> bool:
+        """After the handler: whether the connection is fit for another request."""
+        if not exchange.response_complete:
+            if exchange.status == 101:
+                return False
+            if not exchange.response_started:
+                log.error("A handler returned without an answer.", extra={"path": exchange.head.path})
+                await self._refuse(500, "The request was not answered.")
+            return False
+        if not exchange.keep:
+            self.lingers = not exchange.body.done or bool(self.inbox.buffer)
+            return False
+        while not exchange.body.done:  # all of it is here already, or ``keep`` would be false
+            await exchange.body.next()
+        return True
+
+    async def _refuse(self, status: int, sentence: str) -> None:
+        """Answers outside any exchange, and closes."""
+        body = self.server.fault_body(status, sentence)
+        self.lingers = True
+        await self.write(
+            b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (status_line(status), self.date_line(), len(body), body)
+        )
+
+    async def _linger(self) -> None:
+        """Reads and drops what the client still sends: unread bytes would turn our close into a reset."""
+        limits = self.server.limits
+        self.inbox.buffer = b""
+        self.stream.shutdown_write()
+        until = self.server.reactor.deadline(limits.linger_timeout)
+        left = limits.linger_bytes
+        while left > 0 and (data := await self.stream.recv(until)):
+            left -= len(data)
+
+    def _close(self) -> None:
+        self.abandoned = True
+        exchange = self.exchange
+        if exchange is not None and exchange.ends_with_connection and not exchange.response_complete:
+            self.stream.abort()
+        self.stream.close()
+        self.server.forget(self)
+
+
+def peer_of(address: object) -> Peer:
+    """The end of a connection that the socket module describes this way."""
+    match address:
+        case (str(host), int(port), *_):
+            return Peer(host.removeprefix("::ffff:") if "." in host else host, port)
+        case _:
+            return Peer("unix", 0)

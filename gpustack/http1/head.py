@@ -1,0 +1,240 @@
+"""Message heads as values: what a request or a response says before its body."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import attrs
+
+from gpustack.http1.fields import (
+    HEAD_LIMIT,
+    NEED_MORE,
+    TOKEN,
+    Framing,
+    HeadError,
+    Headers,
+    NeedMore,
+    end_of_head,
+    parse_length,
+    split_head,
+    start_of_head,
+    tokens,
+)
+
+__all__ = [
+    "NEED_MORE",
+    "Framing",
+    "Head",
+    "HeadError",
+    "NeedMore",
+    "ResponseHead",
+    "parse_request_head",
+    "parse_response_head",
+]
+
+_TARGET: Final = re.compile(rb"/[!\"$-~]*")
+_HOST: Final = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
+_VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
+_STEERING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"host", b"expect"})
+_VERSIONS: Final = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
+_TLS_HANDSHAKE: Final = 0x16
+
+Steering = dict[bytes, list[bytes]]
+
+
+@attrs.frozen(slots=True)
+class Head:
+    """A request head. ``path`` and ``query`` are the target's text as sent, not percent-decoded.
+
+    ``size`` is the number of bytes it took, its blank line included.
+    """
+
+    method: str
+    target: bytes
+    path: str
+    query: str
+    version: str
+    headers: Headers
+    framing: Framing
+    content_length: int | None
+    keep_alive: bool
+    expects_continue: bool
+    size: int
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of a header; ``name`` in lower case."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    def get_all(self, name: bytes) -> list[bytes]:
+        """Every value of a header, in order; ``name`` in lower case."""
+        return [value for key, value in self.headers if key == name]
+
+    @property
+    def upgrades_to_websocket(self) -> bool:
+        return (
+            self.method == "GET"
+            and self.version == "1.1"
+            and (self.get(b"upgrade") or b"").lower() == b"websocket"
+            and b"upgrade" in tokens(b",".join(self.get_all(b"connection")))
+        )
+
+
+@attrs.frozen(slots=True)
+class ResponseHead:
+    """A response head; ``framing`` takes the request's method into account."""
+
+    status: int
+    version: str
+    headers: Headers
+    framing: Framing
+    content_length: int | None
+    keep_alive: bool
+    size: int
+
+
+def parse_request_head(data: bytes, limit: int = HEAD_LIMIT) -> Head | NeedMore:
+    """The head at the beginning of ``data``. Raises HeadError; its ``status`` is the answer's."""
+    start = start_of_head(data)
+    if len(data) == start or data[start:] == b"\r":
+        return NEED_MORE if start < limit else _too_long(limit)
+    if data[start] not in TOKEN:
+        raise HeadError(
+            400,
+            "The client speaks TLS, but this port serves plain HTTP."
+            if data[start] == _TLS_HANDSHAKE
+            else "The request line is malformed.",
+        )
+    end = end_of_head(data, start, limit)
+    if end < 0:
+        return NEED_MORE
+    first, headers = split_head(data[start:end])
+    method, target, version = _request_line(first)
+    steering = _steering(headers)
+    _check_host(steering, version)
+    framing, length = _framing(steering, absent=Framing.NONE)
+    if framing is Framing.CHUNKED and version == "1.0":
+        raise HeadError(400, "An HTTP/1.0 request cannot be chunked.")
+    path, _, query = target.decode("ascii").partition("?")
+    return Head(
+        method=method,
+        target=target,
+        path=path,
+        query=query,
+        version=version,
+        headers=headers,
+        framing=framing,
+        content_length=length,
+        keep_alive=_keep_alive(steering, version),
+        expects_continue=_expects_continue(steering, version) and framing is not Framing.NONE,
+        size=end + 4,
+    )
+
+
+def parse_response_head(data: bytes, method: str, limit: int = HEAD_LIMIT) -> ResponseHead | NeedMore:
+    """The head at the beginning of ``data``, an answer to ``method``. Raises HeadError 502."""
+    try:
+        end = end_of_head(data, 0, limit)
+        if end < 0:
+            return NEED_MORE
+        first, headers = split_head(data[:end])
+        version, status = _status_line(first)
+        steering = _steering(headers)
+        framing, length = _framing(steering, absent=Framing.UNTIL_CLOSE)
+        if status < 200 or status in (204, 304) or method == "HEAD":
+            framing = Framing.NONE
+    except HeadError as error:
+        raise HeadError(502, error.sentence) from error
+    return ResponseHead(
+        status=status,
+        version=version,
+        headers=headers,
+        framing=framing,
+        content_length=length,
+        keep_alive=_keep_alive(steering, version) and framing is not Framing.UNTIL_CLOSE,
+        size=end + 4,
+    )
+
+
+def _too_long(limit: int) -> NeedMore:
+    raise HeadError(431, f"The head of the message is larger than {limit} bytes.")
+
+
+def _request_line(line: bytes) -> tuple[str, bytes, str]:
+    parts = line.split(b" ")
+    if len(parts) != 3 or not _VERSION.fullmatch(parts[2]):
+        raise HeadError(400, "The request line is malformed.")
+    method, target, version = parts
+    if version not in _VERSIONS:
+        raise HeadError(505, "Only HTTP/1.1 and HTTP/1.0 are served here.")
+    if not method or len(method) > 32 or method.translate(None, TOKEN):
+        raise HeadError(400, "The request method is malformed.")
+    if not _TARGET.fullmatch(target) and not (target == b"*" and method == b"OPTIONS"):
+        raise HeadError(400, "The request target must be a path that begins with '/'.")
+    return method.decode("ascii"), target, _VERSIONS[version]
+
+
+def _status_line(line: bytes) -> tuple[str, int]:
+    version, _, rest = line.partition(b" ")
+    code = rest[:3]
+    if version not in _VERSIONS or len(code) != 3 or not code.isdigit() or rest[3:4] not in (b"", b" "):
+        raise HeadError(502, "The status line is malformed.")
+    status = int(code)
+    if not 100 <= status <= 599:
+        raise HeadError(502, "The status code is out of range.")
+    return _VERSIONS[version], status
+
+
+def _steering(headers: Headers) -> Steering:
+    """The values of the headers that steer the connection."""
+    steering: Steering = {}
+    for name, value in headers:
+        if name in _STEERING:
+            steering.setdefault(name, []).append(value)
+    return steering
+
+
+def _check_host(steering: Steering, version: str) -> None:
+    hosts = steering.get(b"host", [])
+    if not hosts and version == "1.1":
+        raise HeadError(400, "The request has no Host header.")
+    if len(hosts) > 1 or (hosts and not _HOST.fullmatch(hosts[0])):
+        raise HeadError(400, "The Host header is malformed or given twice.")
+
+
+def _framing(steering: Steering, *, absent: Framing) -> tuple[Framing, int | None]:
+    """How the body ends, and the Content-Length; ``absent`` when neither header is given."""
+    codings = steering.get(b"transfer-encoding")
+    lengths = steering.get(b"content-length")
+    if codings and lengths:
+        raise HeadError(400, "The message has both Content-Length and Transfer-Encoding.")
+    if codings:
+        if len(codings) > 1 or codings[0].lower() != b"chunked":
+            raise HeadError(400, "The only transfer coding known here is 'chunked', once.")
+        return Framing.CHUNKED, None
+    if lengths is None:
+        return absent, None
+    if len(lengths) > 1:
+        raise HeadError(400, "The message has more than one Content-Length.")
+    length = parse_length(lengths[0])
+    return (Framing.LENGTH if length else Framing.NONE), length
+
+
+def _keep_alive(steering: Steering, version: str) -> bool:
+    values = steering.get(b"connection")
+    if values is None:
+        return version == "1.1"
+    connection = tokens(b",".join(values))
+    return b"close" not in connection and (version == "1.1" or b"keep-alive" in connection)
+
+
+def _expects_continue(steering: Steering, version: str) -> bool:
+    expectations = steering.get(b"expect")
+    if expectations is None or version == "1.0":
+        return False
+    if len(expectations) > 1 or expectations[0].lower() != b"100-continue":
+        raise HeadError(417, "The only expectation known here is '100-continue'.")
+    return True

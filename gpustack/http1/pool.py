@@ -1,0 +1,174 @@
+"""The upstream pool: requests over kept-alive connections, each error told by its name."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final
+
+import attrs
+import trio
+
+from gpustack.http1.call import Ask, Call, RequestBody
+from gpustack.http1.fields import TOKEN
+from gpustack.http1.reactor import Reactor, new_reactor
+from gpustack.http1.reply import Fields, field_lines
+from gpustack.http1.upstream import Address, Upstream
+
+_CONTROLS: Final = bytes(range(0x21)) + b"\x7f"
+_SWEEP: Final = 1.0
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+
+
+@attrs.frozen(kw_only=True)
+class PoolLimits:
+    """How many idle connections are kept, and for how many seconds."""
+
+    idle_per_address: int = 64
+    idle: int = 1024
+    idle_seconds: float = 60.0
+
+
+class Pool:
+    """A service: ``run`` must be running for requests to be made. No request waits for another."""
+
+    def __init__(
+        self,
+        limits: PoolLimits | None = None,
+        *,
+        name: str = "upstream-pool",
+        reactor: Reactor | None = None,
+    ) -> None:
+        self.name = name
+        self.limits = limits or PoolLimits()
+        self.reactor = reactor or new_reactor()
+        self.in_flight = 0
+        self._owns_reactor = reactor is None
+        self._idle: dict[Address, list[Upstream]] = {}
+        self._idle_count = 0
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.name}, {self.in_flight} requests in flight, {self._idle_count} idle connections>"
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Closes what has been idle for too long, until cancelled; then closes every idle connection."""
+        async with trio.open_nursery() as nursery:
+            if self._owns_reactor:
+                await nursery.start(self.reactor.run)
+            task_status.started()
+            try:
+                while True:
+                    await trio.sleep(_SWEEP)
+                    self._drop_older_than(self.reactor.now - self.limits.idle_seconds)
+            finally:
+                self._drop_older_than(inf)
+                nursery.cancel_scope.cancel()
+
+    def request(
+        self,
+        address: Address,
+        method: str,
+        target: bytes,
+        headers: Fields = (),
+        body: RequestBody = None,
+        *,
+        content_length: int | None = None,
+        connect_timeout: float = 5.0,
+        first_byte_timeout: float = 600.0,
+        idle_timeout: float = 300.0,
+    ) -> Call:
+        """``async with pool.request(...) as response``. The connection is kept if the response was read whole.
+
+        ``headers`` without those that the pool sets: content-length, transfer-encoding, connection; ``host``
+        is added when absent. An iterator as body is sent chunked unless ``content_length`` says how much it
+        gives. ``first_byte_timeout`` runs from the end of the request, ``idle_timeout`` between two pieces.
+        A kept connection that turns out dead before the first byte of the response is replaced once, unless
+        the body is an iterator: then a fresh one is used from the start.
+        Raises ConnectFailed, UpstreamClosed, UpstreamTimeout, UpstreamProtocolError, ValueError for headers
+        that cannot be sent. May be cancelled at any point; the connection is closed then.
+        """
+        if not self.reactor.running:
+            raise RuntimeError("the pool is not running")
+        if (
+            not target
+            or target.translate(None, _CONTROLS) != target
+            or method.encode().translate(None, TOKEN)
+        ):
+            raise ValueError("the request line is malformed")
+        framing = _framing_line(method, body, content_length)
+        lines = field_lines(headers)
+        if not any(name.lower() == b"host" for name, _ in headers):
+            lines = b"host: %b\r\n%b" % (_host(address), lines)
+        head = b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method.encode("ascii"), target, lines, framing)
+        ask = Ask(
+            address=address,
+            method=method,
+            head=head,
+            body=body,
+            content_length=content_length,
+            connect_timeout=connect_timeout,
+            first_byte_timeout=first_byte_timeout,
+            idle_timeout=idle_timeout,
+        )
+        return Call(self, ask)
+
+    # --- connections ---
+
+    def take(self, address: Address) -> Upstream | None:
+        """The most recently used idle connection that is not known to be dead."""
+        idle = self._idle.get(address)
+        while idle:
+            upstream = idle.pop()
+            self._idle_count -= 1
+            if not idle:
+                del self._idle[address]
+            upstream.stream.on_hangup = None
+            if not upstream.stream.peer_has_left():
+                return upstream
+            upstream.close()
+        return None
+
+    def give_back(self, upstream: Upstream) -> None:
+        """Keeps a connection for the next request."""
+        limits = self.limits
+        idle = self._idle.setdefault(upstream.address, [])
+        full = len(idle) >= limits.idle_per_address or self._idle_count >= limits.idle
+        if full or upstream.stream.ended or not self.reactor.running:
+            if not idle:
+                del self._idle[upstream.address]
+            upstream.close()
+            return
+        upstream.reused = True
+        upstream.idle_since = self.reactor.now
+        upstream.stream.on_hangup = lambda: self._drop(upstream)
+        idle.append(upstream)
+        self._idle_count += 1
+
+    def _drop(self, upstream: Upstream) -> None:
+        idle = self._idle.get(upstream.address, [])
+        if upstream in idle:
+            idle.remove(upstream)
+            self._idle_count -= 1
+            if not idle:
+                del self._idle[upstream.address]
+        upstream.close()
+
+    def _drop_older_than(self, instant: float) -> None:
+        for idle in list(self._idle.values()):
+            for upstream in [upstream for upstream in idle if upstream.idle_since < instant]:
+                self._drop(upstream)
+
+
+def _framing_line(method: str, body: RequestBody, content_length: int | None) -> bytes:
+    if body is None:
+        return b"content-length: 0\r\n" if method in _WITH_BODY else b""
+    if isinstance(body, bytes):
+        return b"content-length: %d\r\n" % len(body)
+    if content_length is not None:
+        return b"content-length: %d\r\n" % content_length
+    return b"transfer-encoding: chunked\r\n"
+
+
+def _host(address: Address) -> bytes:
+    if address.unix is not None:
+        return b"localhost"
+    return str(address).encode("ascii", "replace")

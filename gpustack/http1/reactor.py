@@ -1,0 +1,260 @@
+"""Tells streams when their sockets are ready, when their time is up and when their peer has left."""
+
+from __future__ import annotations
+
+import select
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from math import inf
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+import trio
+from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, reschedule, wait_task_rescheduled
+
+if TYPE_CHECKING:
+    from gpustack.http1.stream import Stream
+
+IN: Final = 1  # the values of EPOLLIN and EPOLLOUT
+OUT: Final = 4
+
+Kind = Literal["epoll", "portable"]
+
+
+class Expired(Exception):
+    """The time given to a wait has passed."""
+
+
+class Lane:
+    """One direction of a stream: the task parked on it, what it waits for and until when.
+
+    At most one task waits on a lane.
+    """
+
+    __slots__ = ("error", "task", "until", "wants")
+
+    def __init__(self) -> None:
+        self.task: Task | None = None
+        self.wants = 0
+        self.until = inf
+        self.error: Exception | None = None
+
+    def abort(self, _: RaiseCancelT) -> Abort:
+        self.task = None
+        return Abort.SUCCEEDED
+
+
+class Reactor(Protocol):
+    """What streams need. Streams are attached for as long as they are open.
+
+    ``now`` is the clock as of the last tick: expiries need no better, and reading it costs nothing.
+    """
+
+    name: str
+    now: float
+    running: bool
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serves until cancelled; then every stream still open is closed and its waiters are woken."""
+
+    def deadline(self, seconds: float) -> float:
+        """An instant to wait until: never early, at most two ticks late."""
+
+    def attach(self, stream: Stream) -> None: ...
+
+    def detach(self, stream: Stream) -> None: ...
+
+    async def park(self, stream: Stream, lane: Lane, wants: int, until: float) -> None:
+        """Waits until the socket is ready for ``wants`` or seems to be. Raises Expired."""
+
+    def wake(self, stream: Stream) -> None:
+        """Wakes whoever is parked on the stream, to look again."""
+
+
+def new_reactor(
+    kind: Kind | None = None, *, tick: float | None = None, clock: Callable[[], float] = trio.current_time
+) -> Reactor:
+    """The best reactor for this platform, or the kind asked for."""
+    if kind is None:
+        kind = "epoll" if sys.platform == "linux" else "portable"
+    if kind == "epoll":
+        return EpollReactor(tick=1.0 if tick is None else tick, clock=clock)
+    return PortableReactor(tick=0.5 if tick is None else tick, clock=clock)
+
+
+class _Ticking:
+    """What both reactors share: the streams, and the tick that ends waits whose time is up."""
+
+    name = "reactor"
+
+    def __init__(self, *, tick: float, clock: Callable[[], float]) -> None:
+        self.tick = tick
+        self.now = -inf
+        self.running = False
+        self.streams: dict[int, Stream] = {}
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        state = "running" if self.running else "stopped"
+        return f"<{type(self).__name__} {state}, {len(self.streams)} streams>"
+
+    def deadline(self, seconds: float) -> float:
+        return self.now + self.tick + seconds
+
+    async def _ticks(self) -> None:
+        while True:
+            self.now = now = self._clock()
+            for stream in list(self.streams.values()):
+                for lane in (stream.reader, stream.writer):
+                    if lane.task is not None and lane.until < now:
+                        lane.error = Expired()
+                        self._wake_lane(stream, lane)
+                self._look(stream)
+            await trio.sleep(self.tick)
+
+    def _wake_lane(self, stream: Stream, lane: Lane) -> None:
+        raise NotImplementedError
+
+    def _look(self, stream: Stream) -> None:
+        """Look at a stream once a tick."""
+
+    def _close_all(self) -> None:
+        self.running = False
+        for stream in list(self.streams.values()):
+            stream.close()
+
+
+if sys.platform == "linux":
+    _GONE: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+    _EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+
+    class EpollReactor(_Ticking):
+        """Every socket is registered once, edge-triggered, in one epoll that is itself awaited through Trio.
+
+        Trio's own ``wait_readable`` re-arms its epoll for each wait; here a wait is a parked task.
+        """
+
+        def __init__(self, *, tick: float = 1.0, clock: Callable[[], float] = trio.current_time) -> None:
+            super().__init__(tick=tick, clock=clock)
+            self._epoll = select.epoll()
+
+        async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+            self.now = self._clock()
+            self.running = True
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._ticks)
+                    task_status.started()
+                    await self._events()
+            finally:
+                self._close_all()
+                self._epoll.close()
+
+        async def _events(self) -> None:
+            streams, poll, fd = self.streams, self._epoll.poll, self._epoll.fileno()
+            while True:
+                await trio.lowlevel.wait_readable(fd)
+                for fileno, mask in poll(0, 512):
+                    stream = streams.get(fileno)
+                    if stream is None:
+                        continue
+                    gone = mask & _GONE
+                    if mask & IN:
+                        stream.readable = True
+                    if gone:
+                        stream.readable = stream.ended = True
+                    for lane in (stream.reader, stream.writer):
+                        if lane.task is not None and (mask & lane.wants or gone):
+                            self._wake_lane(stream, lane)
+                    if gone and stream.on_hangup is not None:
+                        stream.on_hangup()
+
+        def attach(self, stream: Stream) -> None:
+            self.streams[stream.fd] = stream
+            self._epoll.register(stream.fd, _EVENTS)
+
+        def detach(self, stream: Stream) -> None:
+            if self.streams.pop(stream.fd, None) is not None and self.running:
+                self._epoll.unregister(stream.fd)
+
+        async def park(self, stream: Stream, lane: Lane, wants: int, until: float) -> None:
+            lane.wants, lane.until, lane.task = wants, until, current_task()
+            await wait_task_rescheduled(lane.abort)
+            if lane.error is not None:
+                error, lane.error = lane.error, None
+                raise error
+
+        def wake(self, stream: Stream) -> None:
+            for lane in (stream.reader, stream.writer):
+                self._wake_lane(stream, lane)
+
+        def _wake_lane(self, stream: Stream, lane: Lane) -> None:
+            task = lane.task
+            if task is not None:
+                lane.task = None
+                reschedule(task)
+
+
+class PortableReactor(_Ticking):
+    """Waits with Trio's ``wait_readable`` and ``wait_writable``; slower, but runs wherever Trio runs.
+
+    A peer that leaves while nobody reads is noticed once a tick, unless bytes that nobody has read
+    lie before the end of its stream: then only when they are read.
+    """
+
+    def __init__(self, *, tick: float = 0.5, clock: Callable[[], float] = trio.current_time) -> None:
+        super().__init__(tick=tick, clock=clock)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        self.now = self._clock()
+        self.running = True
+        task_status.started()
+        try:
+            await self._ticks()
+        finally:
+            self._close_all()
+
+    def attach(self, stream: Stream) -> None:
+        self.streams[stream.fd] = stream
+
+    def detach(self, stream: Stream) -> None:
+        self.streams.pop(stream.fd, None)
+
+    async def park(self, stream: Stream, lane: Lane, wants: int, until: float) -> None:
+        lane.wants, lane.until, lane.task = wants, until, current_task()
+        try:
+            # woken on purpose by notify_closing: the caller looks again
+            with suppress(trio.ClosedResourceError):
+                if wants == IN:
+                    await trio.lowlevel.wait_readable(stream.sock)
+                else:
+                    await trio.lowlevel.wait_writable(stream.sock)
+        finally:
+            lane.task = None
+        if lane.error is not None:
+            error, lane.error = lane.error, None
+            raise error
+
+    def wake(self, stream: Stream) -> None:
+        trio.lowlevel.notify_closing(stream.sock)
+
+    def _wake_lane(self, stream: Stream, lane: Lane) -> None:
+        self.wake(stream)
+
+    def _look(self, stream: Stream) -> None:
+        if stream.on_hangup is None or stream.reader.task is not None or stream.ended or stream.fd < 0:
+            return
+        if stream.peer_has_left():
+            stream.readable = stream.ended = True
+            stream.on_hangup()
+
+
+def peek_end(sock: socket.socket) -> bool:
+    """Whether the other side has closed and nothing unread lies before its end."""
+    try:
+        return socket.socket.recv(sock, 1, socket.MSG_PEEK) == b""
+    except (BlockingIOError, InterruptedError):
+        return False
+    except OSError:
+        return True

@@ -1,0 +1,40 @@
+"""Writing a response head: status lines, header lines that cannot be split, the framing we own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Final
+
+Fields = Sequence[tuple[bytes, bytes]]
+
+OWNED: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"upgrade"})
+_LINES: Final = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
+}
+
+
+def status_line(status: int) -> bytes:
+    return _LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
+
+
+def reason(status: int) -> str:
+    return _LINES[status][13:-2].decode() if status in _LINES else "Unknown"
+
+
+def field_lines(headers: Fields, owned: frozenset[bytes] = OWNED) -> bytes:
+    """Header lines. Raises ValueError for one that would break the head or that the transport owns."""
+    for name, _ in headers:
+        if name.lower() in owned:
+            raise ValueError(f"the header {name.decode('latin-1')!r} is set by the transport")
+    block = b"".join([b"%b: %b\r\n" % field for field in headers])
+    count = len(headers)
+    if block.count(b"\n") != count or block.count(b"\r") != count or b"\0" in block:
+        raise ValueError("a header holds CR, LF or NUL")
+    return block
+
+
+def fault_body(status: int, sentence: str) -> bytes:
+    """The JSON body of an error that the transport itself answers."""
+    return json.dumps({"code": status, "reason": reason(status), "message": sentence}).encode()
