@@ -14,7 +14,7 @@ from gpustack.config.option import Option, table
 from gpustack.config.options import Options
 from gpustack.config.origin import DEFAULT
 from gpustack.config.resources import Resources, read_resources
-from gpustack.config.value import SystemReserved, read_object, read_words
+from gpustack.config.value import SystemReserved, read_object, read_words, trim
 
 _TITLES = {"common": "Common options", "server": "Server options", "worker": "Worker options"}
 _WIDTH = 100
@@ -121,7 +121,7 @@ def _json(value: Any) -> str | None:
 def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(trim(value)) if isinstance(value, float) else str(value)
 
 
 def _yaml(value: Any) -> str:
@@ -129,7 +129,8 @@ def _yaml(value: Any) -> str:
     written = _json(value)
     if written is None:
         written = _plain(value)
-        if not re.fullmatch(r"[A-Za-z0-9/_][A-Za-z0-9/_.+-]*(://[A-Za-z0-9/_.:-]+)?", written):
+        plain = re.fullmatch(r"[A-Za-z0-9/_][A-Za-z0-9/_.+-]*(://[A-Za-z0-9/_.:-]*[A-Za-z0-9/])?", written)
+        if not plain or written.lower() == "null":
             written = json.dumps(written)
     return written
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import attrs
 
-from gpustack.config.value import PortRange, SystemReserved
+from gpustack.config.value import PortRange, SystemReserved, trim
 
 Group = Literal["common", "server", "worker"]
 MASK = "***"
@@ -78,7 +78,7 @@ class Option:
         if isinstance(value, bool):
             return "true" if value else "false"
         if isinstance(value, float):
-            return f"{value:g}"
+            return str(trim(value))
         return json.dumps(value) if isinstance(value, tuple | dict) else str(value)
 
     def takes_effect(self, value: Any) -> bool:

@@ -1,8 +1,5 @@
 """Every option of ``gpustack start``, once: usage text, environment, YAML and docs derive from here."""
 
-# option() makes an attrs field, as attrs.field() would.
-# ruff: noqa: RUF009
-
 from __future__ import annotations
 
 from pathlib import Path
@@ -564,7 +561,7 @@ class Options:
         group="worker",
         built=False,
         help="Argument passed to RPC servers; repeat it for more. Join with = so that it is not taken for an "
-        "option of GPUStack (--rpc-server-args=--verbose --rpc-server-args=--log-colors "
+        "option of GPUStack (--rpc-server-args=--verbose "
         '--rpc-server-args="rpc-server-cache-dir /var/lib/gpustack/cache/rpc_server/").',
         sample="--verbose",
     )

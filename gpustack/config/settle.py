@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import attrs
 
@@ -41,7 +41,7 @@ class Host:
 def default_data_dir(host: Host) -> Path:
     """Where data goes when nothing is set."""
     if host.platform.startswith("win"):
-        return Path(PureWindowsPath(host.env.get("APPDATA") or "C:\\ProgramData", "gpustack"))
+        return Path(host.env.get("APPDATA") or "C:\\ProgramData") / "gpustack"
     if prepared := host.env.get("STATE_DIRECTORY"):
         return Path(prepared.split(":")[0])
     if host.personal:

@@ -52,8 +52,6 @@ def _pattern(command: str, flags: list[Option]) -> list[str]:
     # What [options] stands for may be given once only, so lists are written out.
     repeated = [f"[{option.flag}={option.metavar}]..." for option in flags if option.repeated]
     prefix = f"  gpustack {command} "
-    # One line only: docopt takes each line that begins with the program's name for another pattern, and
-    # a wrapped line would look to a reader as if it were one.
     lines = textwrap.wrap(" ".join(["[options]", *repeated]), _WIDTH - len(prefix), break_on_hyphens=False)
     return [prefix + lines[0], *(" " * len(prefix) + line for line in lines[1:])]
 
@@ -67,11 +65,16 @@ def _entry(option: Option) -> list[str]:
 
 def _wrap(text: str) -> list[str]:
     """Wrap so that no line begins with a dash, which docopt would take for another option."""
-    lines: list[str] = []
+    chunks: list[str] = []
     for word in text.split():
-        fits = lines and len(lines[-1]) + 1 + len(word) <= _WIDTH - len(_INDENT)
-        if fits or (lines and word.startswith("-")):
-            lines[-1] += f" {word}"
+        if chunks and word.startswith("-"):
+            chunks[-1] += f" {word}"
         else:
-            lines.append(word)
+            chunks.append(word)
+    lines = [chunks[0]]
+    for chunk in chunks[1:]:
+        if len(lines[-1]) + 1 + len(chunk) <= _WIDTH - len(_INDENT):
+            lines[-1] += f" {chunk}"
+        else:
+            lines.append(chunk)
     return lines

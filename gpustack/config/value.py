@@ -51,10 +51,11 @@ class SystemReserved:
         return round(self.vram * GIB)
 
     def __str__(self) -> str:
-        return json.dumps({"ram": _plain(self.ram), "vram": _plain(self.vram)})
+        return json.dumps({"ram": trim(self.ram), "vram": trim(self.vram)})
 
 
-def _plain(number: float) -> float | int:
+def trim(number: float) -> float | int:
+    """The same number, a whole one without its point."""
     return int(number) if number == int(number) else number
 
 

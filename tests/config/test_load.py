@@ -171,7 +171,7 @@ def test_nothing_shows_a_secret_that_is_set() -> None:
     assert "hunter2" not in repr(found)
 
 
-START_PAGE_KEYS = """
+KEYS = """
     debug data_dir cache_dir token huggingface_token enable_ray ray_args ray_node_manager_port
     ray_object_manager_port ray_runtime_env_agent_port ray_dashboard_agent_grpc_port
     ray_dashboard_agent_listen_port ray_metrics_export_port
@@ -184,7 +184,7 @@ START_PAGE_KEYS = """
     server_url worker_name worker_ip disable_metrics disable_rpc_servers worker_metrics_port worker_port
     service_port_range rpc_server_port_range ray_worker_port_range log_dir rpc_server_args system_reserved
     tools_download_base_url enable_hf_transfer enable_hf_xet
-""".split()
+"""
 
 
 def test_the_keys_of_the_start_page_s_example_are_all_taken(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_the_keys_of_the_start_page_s_example_are_all_taken(tmp_path: Path) -> N
     file = tmp_path / "file"
     file.touch()
     samples = {option.name: option.sample.replace("{file}", str(file)) for option in table(Options)}
-    values: dict[str, Any] = {name: samples[name] for name in START_PAGE_KEYS}
+    values: dict[str, Any] = {name: samples[name] for name in KEYS.split()}
     values |= {"ray_args": ["--port=6379", "--verbose"], "system_reserved": {"ram": 2, "vram": 1}}
     values |= {"disable_worker": False, "enable_ray": False, "disable_worker_metrics": False}
     found = loaded(yaml_file(tmp_path, **values))
@@ -264,9 +264,7 @@ def test_variables_that_nothing_reads_are_told_once_with_what_they_resemble() ->
 
 
 def test_old_spellings_work_and_are_told() -> None:
-    found = loaded(
-        "--system-reserved", '{"memory": 0, "gpu_memory": 3}', env={"GPU_STACK_WORKER_NAME": "a"}
-    )
+    found = loaded("--system-reserved", '{"memory": 0, "gpu_memory": 3}', env={"GPU_STACK_WORKER_NAME": "a"})
     assert found.options.system_reserved == SystemReserved(ram=0, vram=3)
     assert found.options.worker_name == "a"
     assert found.warnings == (
