@@ -1,0 +1,71 @@
+"""Every option, error, transition, metric and route is in the docs, and the docs tell of nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+import pytest
+
+from gpustack import errors
+from gpustack.plugins import siblings
+from tests.documents import DOCS, lifecycle, rows, words
+
+
+def built(module: str) -> ModuleType:
+    """The module, or the test is skipped: the part of the product it documents is not there yet."""
+    parent = module.rpartition(".")[0]
+    if importlib.util.find_spec(parent) is None or importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not built yet")
+    return importlib.import_module(module)
+
+
+def test_every_option_is_in_its_document() -> None:
+    document = built("gpustack.config.document")
+    options, option = built("gpustack.config.options"), built("gpustack.config.option")
+    assert (DOCS / "options.md").read_text().strip() == document.markdown().strip()
+    flags = {word.split()[0] for word in words("options.md") if word.startswith("--")}
+    shown = [found for found in option.table(options.Options) if found.flag and not found.hidden]
+    assert shown
+    assert {found.flag for found in shown} <= flags
+    assert {found.env for found in shown} <= words("options.md")
+
+
+def test_every_error_is_in_its_document() -> None:
+    classes = {
+        name
+        for name, found in vars(errors).items()
+        if isinstance(found, type) and issubclass(found, errors.GpustackError)
+    } - {"GpustackError"}
+    assert {row[0] for row in rows("errors.md")} == classes
+
+
+def test_errors_are_documented_with_their_status_and_reason() -> None:
+    problems = built("gpustack.api.problems")
+    told = {row[0]: (int(row[1]), row[2]) for row in rows("errors.md")}
+    assert told == {found.__name__: answer for found, answer in problems.REASONS.items()}
+
+
+def test_every_transition_is_in_its_document() -> None:
+    assert (DOCS / "lifecycle.md").read_text() == lifecycle(), "run: python -m tests.documents lifecycle"
+
+
+def test_every_metric_is_in_its_document() -> None:
+    registry = built("gpustack.metrics.registry")
+    names = {metric.name for metric in registry.METRICS}
+    assert names
+    assert {row[0] for row in rows("metrics.md")} == names
+
+
+def test_every_route_is_in_its_document() -> None:
+    built("gpustack.api.openapi")
+    route = built("gpustack.api.route")
+    found = {
+        f"{one.method} {one.path}"
+        for module in (*siblings("gpustack.api.resources"), *siblings("gpustack.api"))
+        for one in getattr(module, "ROUTES", ())
+        if isinstance(one, route.Route) and not one.hidden
+    }
+    assert found
+    assert found <= {f"{row[0]} {row[1]}" for row in rows("api.md")}
