@@ -37,6 +37,9 @@ class _Adopted:
             os.close(self._pidfd)
             self._pidfd = -1
 
+    def abandon(self) -> None:
+        self.release()
+
     def __del__(self) -> None:
         with suppress(OSError):
             self.release()
@@ -55,6 +58,9 @@ class _Departed:
         return _UNKNOWN
 
     def release(self) -> None:
+        pass
+
+    def abandon(self) -> None:
         pass
 
 

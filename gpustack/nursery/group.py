@@ -50,6 +50,9 @@ class Leader(Protocol):
     def release(self) -> None:
         """Give back what is held on it; after its end."""
 
+    def abandon(self) -> None:
+        """The same, while it may be running."""
+
 
 @attrs.define(eq=False, repr=False)
 class Group:
@@ -93,6 +96,12 @@ class Group:
             log.error("Process group %d is still there after KILL", self.pid)
         return self._over
 
+    def leave(self) -> None:
+        """Let go of it and leave it running, for the next daemon to adopt. Of no use here afterwards."""
+        if self._over is None:
+            self._over = Exit(code=None, signal=None)
+            self._leader.abandon()
+
     async def _end(self, grace: float) -> None:
         await self._signal(signal.SIGTERM)
         with trio.move_on_after(grace) as patience:
@@ -124,13 +133,15 @@ class Group:
 
     async def _signal(self, number: signal.Signals) -> None:
         if self._leader.pinned or self._leader.poll() is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for dead ones
-                os.killpg(self.pid, number)
+            _signal_group(self.pid, number)
             return
         # The leader is gone and was not our child: its number protects nobody now. Each member is taken
         # by the hand, looked at again, and only then signalled.
         found = await _scans.run(members, self.pid, self.state.start_ticks)
-        for pid in found or []:
+        if found is None:  # no /proc, so a child of ours that was reaped just now: the best there is
+            _signal_group(self.pid, number)
+            return
+        for pid in found:
             _signal_member(pid, self.pid, number)
 
     def __repr__(self) -> str:
@@ -154,6 +165,11 @@ def pidfd_ended(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for dead ones
+        os.killpg(group, number)
 
 
 def _signal_member(pid: int, group: int, number: signal.Signals) -> None:

@@ -61,6 +61,11 @@ class _Child:
             os.close(self._pidfd)
             self._pidfd = None
 
+    def abandon(self) -> None:
+        if self._popen.returncode is None:
+            self._popen.returncode = 0  # else Popen warns of it, and keeps trying to reap it
+        self.release()
+
     def _look(self) -> Exit | None:
         if self._pidfd is None:  # no way to look without reaping
             code = self._popen.poll()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
@@ -18,6 +19,20 @@ from gpustack.nursery import Exit, GroupState, Output, adopt, end_remains, read_
 from tests.nursery.programs import ENV, HTTP_ENGINE, PYTHON, STUBBORN_GRANDCHILD, is_running, line_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="adoption needs pidfd and /proc")
+
+
+async def _end_all(folder: Path) -> None:
+    for state in read_states(folder):
+        if isinstance(state, GroupState):
+            group = adopt(state)
+            await (group.end(0.1) if group is not None else end_remains(state, 0.1))
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_engine(tmp_path: Path) -> Iterator[None]:
+    """Engines outlive everyone by design, so also a test that failed."""
+    yield
+    trio.run(_end_all, tmp_path)
 
 
 async def _get(port: int) -> str:
@@ -48,7 +63,11 @@ async def _start_and_kill_a_daemon(folder: Path, engine: str, ready: str) -> Gro
     )
     try:
         assert daemon.stdout is not None
-        assert await daemon.stdout.receive_some() == b"up\n"
+        said = b""
+        while said != b"up\n":
+            piece = await daemon.stdout.receive_some()
+            assert piece, said
+            said += piece
         await line_of(folder / "a.log", ready)
     finally:
         daemon.kill()
@@ -114,6 +133,25 @@ async def test_remains_of_a_leader_that_died_alone_are_ended(tmp_path: Path) -> 
         assert await end_remains(state, 0.3)
         assert not is_running(child)
         assert await end_remains(state, 0.3)
+
+
+async def test_a_group_left_alone_goes_on_for_the_next_daemon_to_adopt(tmp_path: Path) -> None:
+    with trio.fail_after(30):
+        first = await spawn_group(
+            [*PYTHON, "print('up'); import time; time.sleep(600)"],
+            env=ENV,
+            log=Output(tmp_path / "a.log"),
+            state_file=tmp_path / "a.json",
+        )
+        await line_of(tmp_path / "a.log", "up")
+        first.leave()
+        await first.end(0.1)
+        assert is_running(first.pid)
+        second = adopt(first.state)
+        assert second is not None
+        assert await second.end(5) == Exit(None, None)
+        assert not is_running(first.pid)
+        assert os.waitpid(first.pid, 0)[1] == signal.SIGTERM
 
 
 @pytest.mark.parametrize(
