@@ -151,7 +151,7 @@ async def test_a_group_left_alone_goes_on_for_the_next_daemon_to_adopt(tmp_path:
         assert second is not None
         assert await second.end(5) == Exit(None, None)
         assert not is_running(first.pid)
-        assert os.waitpid(first.pid, 0)[1] == signal.SIGTERM
+        assert os.waitpid(first.pid, 0)[1] == signal.SIGTERM  # noqa: ASYNC222  it is dead
 
 
 @pytest.mark.parametrize(
