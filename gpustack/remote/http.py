@@ -1,0 +1,347 @@
+"""The one factory of outgoing HTTP clients, for rare calls: errors named, answers bounded, secrets not shown."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import ssl
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from json import dumps as as_json
+from json import loads as from_json
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+
+from gpustack.errors import Unavailable
+
+if TYPE_CHECKING:
+    import httpx
+
+ANSWER_LIMIT = 16 << 20
+"""Bytes of an answer that is read whole, unless the caller says otherwise."""
+
+
+class RemoteError(Unavailable):
+    """A call to another machine failed. ``url`` is where, without query and credentials."""
+
+    def __init__(self, url: str, fault: str, retry_after: float | None = None) -> None:
+        self.url = shown(url)
+        self.fault = fault
+        super().__init__(f"{self.url} {fault}", retry_after)
+
+
+class Unreachable(RemoteError):
+    """No connection, or it was lost: nobody listens, no such name, reset, TLS refused."""
+
+
+class TimedOut(RemoteError):
+    """Connected or not, nothing came for too long."""
+
+
+class BadReply(RemoteError):
+    """What came is not what the protocol or the caller expects."""
+
+
+class TooLarge(RemoteError):
+    """The answer exceeds the caller's limit."""
+
+
+@attrs.frozen(kw_only=True)
+class Timeouts:
+    """Seconds. ``stall`` is how long a connection may be silent; ``pool`` how long to wait for a free one."""
+
+    connect: float = 10.0
+    stall: float = 30.0
+    pool: float = 60.0
+
+
+@attrs.frozen(kw_only=True)
+class Reply:
+    """An answer read whole. Header names are lower case."""
+
+    url: str = attrs.field(repr=False)
+    status: int
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
+
+    def json(self) -> Any:
+        """The body as JSON; raises BadReply."""
+        try:
+            return from_json(self.body)
+        except (ValueError, RecursionError) as error:
+            raise BadReply(self.url, f"answered {self.status} with something that is not JSON") from error
+
+
+@attrs.define(eq=False, kw_only=True)
+class Incoming:
+    """An answer whose body is still to come; it is read once, in one of three ways."""
+
+    url: str = attrs.field(repr=False)
+    status: int
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    _response: httpx.Response = attrs.field(repr=False)
+    _body: AsyncIterator[bytes] | None = attrs.field(default=None, repr=False)
+
+    def blocks(self, size: int = 1 << 20) -> AsyncIterator[bytes]:
+        """The bytes as they were sent, in blocks of ``size`` but for the last; raises RemoteError."""
+        self._body = self._response.aiter_raw(size)
+        return _Body(self.url, self._body)
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """The bytes as they come, each piece when it is here; raises RemoteError."""
+        self._body = self._response.aiter_raw()
+        return _Body(self.url, self._body)
+
+    async def read(self, limit: int = ANSWER_LIMIT) -> bytes:
+        """All of the body, decoded; raises TooLarge beyond ``limit`` bytes, RemoteError otherwise."""
+        body = bytearray()
+        self._body = self._response.aiter_bytes(64 << 10)
+        with _named(self.url):
+            async for block in self._body:
+                body += block
+                if len(body) > limit:
+                    raise TooLarge(self.url, f"answered with more than {limit} bytes")
+        return bytes(body)
+
+    async def leave(self) -> None:
+        """Drop what is still to come.
+
+        The library's generators are nested and suspended in one another; closing the outermost leaves the others to
+        the garbage collector. Cancelled while they read, they unwind as they should.
+        """
+        if self._body is None:
+            return
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            with (
+                contextlib.suppress(RemoteError, RuntimeError),
+                _named(self.url),
+            ):  # RuntimeError: it is in use
+                async for _ in self._body:
+                    pass
+
+
+@attrs.frozen(eq=False)
+class _Body:
+    """A body with its errors named. Not a generator: one that is left suspended is a loose end."""
+
+    url: str
+    _source: AsyncIterator[bytes]
+
+    def __aiter__(self) -> _Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        with _named(self.url):
+            return await anext(self._source)
+
+
+@attrs.define(eq=False, repr=False)
+class Client:
+    """Connections to other machines. Use it as an async context manager; made by ``open_client``.
+
+    Redirects are answers like others: who follows one decides what may be sent there (``redirect.py``).
+    """
+
+    _client: httpx.AsyncClient
+    _made: int = 0
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2.0):
+            await self._client.aclose()
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        json: object = None,
+        limit: int = ANSWER_LIMIT,
+        deadline: float = 60.0,
+    ) -> Reply:
+        """Ask and read the whole answer within ``deadline`` seconds. ``json`` is sent as JSON.
+
+        Raises RemoteError; an error status is an answer, not an exception. Cancellable at any time.
+        """
+        if json is not None:
+            body = as_json(json).encode()
+            headers = {"content-type": "application/json", **(headers or {})}
+        with trio.move_on_after(deadline):
+            async with self.stream(method, url, headers=headers, body=body) as incoming:
+                read = await incoming.read(limit)
+                return Reply(url=incoming.url, status=incoming.status, headers=incoming.headers, body=read)
+        raise TimedOut(url, f"did not answer within {deadline:g} s")
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # patience between bytes, not a limit for the block
+    ) -> AsyncIterator[Incoming]:
+        """Ask, and hand out the answer once its head is here; leaving early drops the connection.
+
+        ``timeout`` is how many seconds the other side may be silent, if not as long as the client's ``stall``; there
+        is no other limit. Raises RemoteError.
+        """
+        import httpx
+
+        self._made += 1
+        with _named(url):
+            wait = self._client.timeout
+            if timeout is not None:
+                wait = httpx.Timeout(timeout, connect=wait.connect, pool=wait.pool)
+            request = self._client.build_request(
+                method, url, headers=dict(headers or {}), content=body, timeout=wait
+            )
+            response = await self._client.send(request, stream=True)
+        incoming = Incoming(
+            url=str(response.url),
+            status=response.status_code,
+            headers={name.lower(): value for name, value in response.headers.items()},
+            response=response,
+        )
+        try:
+            yield incoming
+        finally:
+            await incoming.leave()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 2.0), _named(url):
+                await response.aclose()
+
+    def __repr__(self) -> str:
+        return f"<Client, {self._made} requests made>"
+
+
+def open_client(
+    base_url: str = "",
+    *,
+    timeouts: Timeouts | None = None,
+    headers: Mapping[str, str] | None = None,
+    verify: bool | str | ssl.SSLContext = True,
+    trust_env: bool = True,
+    direct: Iterable[str] = (),
+    connections: int = 100,
+) -> Client:
+    """Make a client; the heavy library is imported here.
+
+    ``verify`` is True for the system's certificates (or SSL_CERT_FILE), a file of certificates, or a context.
+    ``trust_env`` honours HTTP_PROXY and its kin, but hosts in ``direct`` (the cluster's own) and loopback are never
+    reached through a proxy. Redirects are not followed.
+    """
+    import httpx
+
+    wait = timeouts or Timeouts()
+    hosts = {"localhost", "127.0.0.1", "::1", *direct}
+    return Client(
+        httpx.AsyncClient(
+            base_url=base_url,
+            timeout=httpx.Timeout(wait.stall, connect=wait.connect, pool=wait.pool),
+            headers={"user-agent": "gpustack", "accept-encoding": "identity", **(headers or {})},
+            verify=verify if isinstance(verify, bool) and not verify else _trust(verify),
+            trust_env=trust_env,
+            mounts={f"all://[{host}]" if ":" in host else f"all://{host}": None for host in hosts},
+            follow_redirects=False,
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+        )
+    )
+
+
+def shown(url: str) -> str:
+    """``url`` fit for logs and people: signed queries and credentials left out."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "a malformed address"
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}{port}{parts.path}" if parts.scheme else parts.path
+
+
+def _trust(verify: bool | str | ssl.SSLContext) -> ssl.SSLContext:
+    if isinstance(verify, ssl.SSLContext):
+        return verify
+    return _context(verify if isinstance(verify, str) else os.environ.get("SSL_CERT_FILE"))
+
+
+@functools.lru_cache(maxsize=8)
+def _context(cafile: str | None) -> ssl.SSLContext:
+    """Reading the certificates takes tens of milliseconds, so it is done once per file."""
+    context = ssl.create_default_context(cafile=cafile)
+    if cafile is None and not _has_system_certificates():
+        import certifi
+
+        context.load_verify_locations(certifi.where())
+    return context
+
+
+def _has_system_certificates() -> bool:
+    """Bare containers have none."""
+    paths = ssl.get_default_verify_paths()  # names only what exists
+    file: str | None = paths.cafile
+    folder: str | None = paths.capath
+    return file is not None or (folder is not None and any(Path(folder).iterdir()))
+
+
+@contextlib.contextmanager
+def _named(url: str) -> Iterator[None]:
+    """Errors of the library become ours."""
+    import httpx
+
+    try:
+        yield
+    except httpx.ConnectTimeout as error:
+        raise TimedOut(url, "did not accept a connection in time") from error
+    except httpx.PoolTimeout as error:
+        raise TimedOut(url, "could not be asked: all connections are busy") from error
+    except httpx.TimeoutException as error:
+        raise TimedOut(url, "sent nothing for too long") from error
+    except httpx.ConnectError as error:
+        raise Unreachable(url, f"cannot be reached ({_reason(error)})") from error
+    except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
+        raise Unreachable(url, f"broke off the connection ({_reason(error)})") from error
+    except httpx.ProxyError as error:
+        raise Unreachable(url, f"cannot be reached through the proxy ({_reason(error)})") from error
+    except (httpx.DecodingError, httpx.LocalProtocolError) as error:
+        raise BadReply(url, f"cannot be understood ({_reason(error)})") from error
+    except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+        raise BadReply(url, "is not an http or https address") from error
+
+
+def _reason(error: Exception) -> str:
+    """The deepest cause says most: ``Connection refused`` rather than ``All connection attempts failed``."""
+    deepest: BaseException = error
+    for _ in range(10):
+        below = deepest.__cause__ or deepest.__context__
+        if isinstance(below, BaseExceptionGroup):
+            below = below.exceptions[0]
+        if below is None:
+            break
+        deepest = below
+    if isinstance(deepest, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {deepest.verify_message}"
+    if (
+        isinstance(deepest, OSError)
+        and deepest.errno
+        and deepest.errno > 0
+        and not isinstance(deepest, ssl.SSLError)
+    ):
+        return os.strerror(deepest.errno)
+    if isinstance(deepest, OSError) and deepest.strerror:
+        return deepest.strerror
+    return str(deepest)[:200] or str(error)[:200] or type(error).__name__
