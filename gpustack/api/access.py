@@ -1,0 +1,116 @@
+"""Lets callers in: who a request acts as, whether that role may, and for how long its login still holds."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import attrs
+
+from gpustack.domain.access import Means, Principal, Role, Session
+from gpustack.errors import Conflict, Forbidden, NotFound, Unauthorized, Unavailable
+from gpustack.identity.authenticate import Credentials, LocalRule, NeedsPassword, authenticate, proven
+from gpustack.identity.passwords import verify_password
+from gpustack.identity.sessions import cookie, find_session, is_due
+from gpustack.store.transaction import Tx
+
+from .ask import Ask
+from .context import ApiContext
+
+_MUST_CHANGE = (
+    "The password must be changed before anything else can be: send current_password and new_password to "
+    "/auth/update-password"
+)
+
+
+@attrs.frozen
+class Admitted:
+    """Who is let in, and what the answer must carry for it (a renewed cookie)."""
+
+    principal: Principal
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+async def admit(
+    context: ApiContext, ask: Ask, *, allow: frozenset[Role], before_password_change: bool = False
+) -> Admitted:
+    """Find out who asks and whether the role may. Raises ``Unauthorized``, ``Forbidden``, ``TooManyRequests``."""
+    credentials = credentials_of(ask)
+    found = _authenticate(context, credentials)
+    if isinstance(found, NeedsPassword):
+        found = await _by_password(context, ask, credentials, found)
+    if found.role not in allow:
+        raise Forbidden
+    if found.must_change_password and not before_password_change and found.means is not Means.LOCAL:
+        _refuse_writes(credentials)
+    if found.means is Means.COOKIE:
+        return Admitted(found, await _renewed(context, credentials))
+    return Admitted(found)
+
+
+def still_admitted(context: ApiContext, ask: Ask, principal: Principal) -> bool:
+    """Whether a request that was let in, and goes on, still would be: the same caller in the same role."""
+    try:
+        found = _authenticate(context, credentials_of(ask))
+        if isinstance(found, NeedsPassword):
+            found = proven(found)
+    except (Unauthorized, Forbidden):
+        return False
+    same = (found.role, found.user_id, found.worker_id)
+    return same == (principal.role, principal.user_id, principal.worker_id)
+
+
+def credentials_of(ask: Ask) -> Credentials:
+    """What of a request says who sends it."""
+    return Credentials.read(ask.header, ask.peer, ask.method)
+
+
+def lifetime(context: ApiContext) -> timedelta:
+    """How long a login lasts from its last renewal."""
+    return timedelta(minutes=context.rules.session_minutes)
+
+
+def _authenticate(context: ApiContext, credentials: Credentials) -> Principal | NeedsPassword:
+    return authenticate(
+        credentials,
+        context.store.snapshot,
+        keys=context.keys,
+        token=context.cluster_token,
+        now=context.clock(),
+        local_rule=LocalRule(trusted=not context.rules.force_auth_localhost),
+    )
+
+
+async def _by_password(
+    context: ApiContext, ask: Ask, credentials: Credentials, needed: NeedsPassword
+) -> Principal:
+    name = credentials.basic[0] if credentials.basic else ""
+    with context.login_limiter.attempt(ask.peer, name) as attempt:
+        hashed = needed.user.hashed_password if needed.user else None
+        if not await verify_password(hashed, needed.password):
+            attempt.failed()
+            raise Unauthorized
+        attempt.succeeded()
+    return proven(needed)
+
+
+def _refuse_writes(credentials: Credentials) -> None:
+    if not credentials.is_safe:
+        raise Forbidden(_MUST_CHANGE)
+
+
+async def _renewed(context: ApiContext, credentials: Credentials) -> tuple[tuple[str, str], ...]:
+    """The same login for longer, if it ends soon. That it cannot be written now is no reason to refuse a request."""
+    now, keys = context.clock(), context.keys
+    session = find_session(context.store.snapshot, credentials.cookie, keys=keys, now=now)
+    if session is None or not is_due(session, now):
+        return ()
+
+    def work(tx: Tx) -> None:
+        tx.change(Session, session.id, expires_at=tx.now + lifetime(context))
+
+    try:
+        await context.store.write(work)
+    except (Unavailable, NotFound, Conflict):
+        return ()
+    text = cookie(credentials.cookie or "", secure=context.rules.tls, lifetime=lifetime(context))
+    return (("Set-Cookie", text),)

@@ -1,0 +1,159 @@
+"""The API as an ASGI application: hands each request to its route, and every fault to its answer."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import trio
+from hypercorn.typing import ASGISendCallable, ASGISendEvent
+from quart import Response, request
+from quart.wrappers.response import ResponseBody
+from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIHTTPConnection
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
+
+from gpustack.errors import BadRequest, GpustackError, PayloadTooLarge
+
+from .ask import Ask, Query
+from .context import AccessRules, ApiContext, Version
+from .problems import INTERNAL, Problem, problem_of, problem_of_status
+from .route import Reply, Route, Stream, carry_out
+from .table import all_routes
+
+__all__ = ["AccessRules", "ApiContext", "Version", "create_app"]
+
+log = logging.getLogger(__name__)
+
+LARGEST_BODY = 2 << 20
+"""Bytes of a management request."""
+_BODY_WITHIN = 60
+STALLED_AFTER = 30.0
+"""Seconds after which a client that takes nothing of its answer is given up."""
+
+_ALWAYS = {"X-Content-Type-Options": "nosniff"}
+_PLACEHOLDER = re.compile(r"{(\w+)}")
+
+
+class _Connection(TrioASGIHTTPConnection):
+    """Gives up on clients that do not read, so that a paused one holds neither memory nor a shutdown."""
+
+    async def _send_response(self, send: ASGISendCallable, response: Any) -> None:
+        async def bounded(event: ASGISendEvent) -> None:
+            with trio.fail_after(STALLED_AFTER):
+                await send(event)
+
+        try:
+            await super()._send_response(cast(ASGISendCallable, bounded), response)
+        except trio.TooSlowError:
+            log.info("Gave up on a client that does not read: path=%s", self.scope["path"])
+
+
+class _App(QuartTrio):
+    asgi_http_class = _Connection
+
+
+class _StreamBody(ResponseBody):
+    """A stream of ours as Quart iterates it; leaving it ends the stream, whatever the reason."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    async def __aenter__(self) -> Any:
+        return await self._stream.__aenter__()
+
+    async def __aexit__(self, *raised: Any) -> None:
+        await self._stream.__aexit__(*raised)
+
+
+def create_app(context: ApiContext) -> QuartTrio:
+    """The application with every route of ``api/table.py``. Starts nothing and keeps no tasks."""
+    app = _App(__name__, static_folder=None, template_folder=None)
+    app.config.update(
+        MAX_CONTENT_LENGTH=LARGEST_BODY,
+        BODY_TIMEOUT=_BODY_WITHIN,
+        RESPONSE_TIMEOUT=None,  # Quart would cut every stream after a minute
+        PROVIDE_AUTOMATIC_OPTIONS=False,
+    )
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    for route in all_routes(docs=context.docs):
+        app.add_url_rule(
+            _PLACEHOLDER.sub(r"<\1>", route.path),
+            endpoint=f"{route.method} {route.path}".replace(".", "_"),
+            view_func=_view(context, route),
+            methods=[route.method],
+        )
+    app.register_error_handler(GpustackError, _named_fault)
+    app.register_error_handler(HTTPException, _plain_fault)
+    app.register_error_handler(500, _unnamed_fault)
+    return app
+
+
+def _view(context: ApiContext, route: Route) -> Callable[..., Awaitable[Response]]:
+    async def view(**params: str) -> Response:
+        return _response(await carry_out(context, route, _ask(params)))
+
+    return view
+
+
+def _ask(params: dict[str, str]) -> Ask:
+    # The peer is what the socket says: a Remote-Addr header is whatever the client likes.
+    client = request.scope.get("client")
+    headers = {name.lower(): value for name, value in reversed(list(request.scope["headers"]))}
+    return Ask(
+        method=request.method,
+        path=request.path,
+        header=lambda name: headers.get(name),
+        peer=client[0] if client else "",
+        body=_body,
+        params=params,
+        query=Query.of(request.query_string.decode("latin-1")),
+    )
+
+
+async def _body() -> bytes:
+    try:
+        return await request.get_data(cache=False, as_text=False, parse_form_data=False)
+    except RequestEntityTooLarge as error:
+        raise PayloadTooLarge(f"The request body is larger than {LARGEST_BODY} bytes") from error
+    except RequestTimeout as error:
+        raise BadRequest("The client has stopped sending its request body") from error
+
+
+def _response(reply: Reply) -> Response:
+    content: Any = _StreamBody(reply.stream) if reply.stream is not None else reply.content
+    response = Response(content, status=reply.status, content_type=reply.content_type)
+    for name, value in _ALWAYS.items():
+        response.headers[name] = value
+    for name, value in reply.headers:
+        response.headers.add(name, value)
+    if "Cache-Control" not in response.headers:
+        response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _fault(problem: Problem) -> Response:
+    headers = tuple(problem.headers.items())
+    if problem.status == 401:
+        headers = (*headers, ("WWW-Authenticate", 'Bearer realm="gpustack"'))
+    return _response(Reply(status=problem.status, body=problem.body(request.path), headers=headers))
+
+
+async def _named_fault(error: GpustackError) -> Response:
+    return _fault(problem_of(error))
+
+
+async def _plain_fault(error: HTTPException) -> Response:
+    status = error.code or 500
+    if status == 404:
+        return _fault(problem_of_status(404, f"There is nothing at {request.path}"))
+    if status == 405:
+        return _fault(problem_of_status(405, f"{request.method} is not possible at {request.path}"))
+    return _fault(problem_of_status(status, error.description))
+
+
+async def _unnamed_fault(error: Exception) -> Response:
+    return _fault(INTERNAL)  # the framework has logged it with its traceback

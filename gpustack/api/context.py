@@ -1,0 +1,102 @@
+"""What the API is given: everyone it calls, and the rules it keeps."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import attrs
+
+from gpustack.domain.worker import Worker
+from gpustack.identity.secret import Keys
+from gpustack.server.facts import FactsSource
+from gpustack.server.leases import Leases
+from gpustack.store.store import Store
+
+from .throttle import Throttle
+from .watch import Printed
+from .wire import Look
+
+
+class LogStream(Protocol):
+    """What a worker answers when asked for a log: bytes as they come."""
+
+    def __aiter__(self) -> Any: ...
+
+
+class Link(Protocol):
+    """How the server asks a worker for the logs of an instance; raises ``Unavailable`` when it cannot."""
+
+    def logs(
+        self, worker: Worker, instance_id: int, *, tail: int, follow: bool, previous: bool
+    ) -> AbstractAsyncContextManager[LogStream]: ...
+
+
+class InferenceRoute(Protocol):
+    """A route of the gateway, as the document lists it."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def operation(self) -> Any: ...
+    @property
+    def summary(self) -> str: ...
+
+
+@attrs.frozen(kw_only=True)
+class AccessRules:
+    """How strictly callers are looked at."""
+
+    force_auth_localhost: bool = False
+    tls: bool = False
+    """The front speaks TLS: cookies are marked Secure."""
+    session_minutes: int = 120
+
+
+@attrs.frozen(kw_only=True)
+class Version:
+    """What this program is."""
+
+    version: str = "0.0.0"
+    git_commit: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class ApiContext:
+    """Handed to every route. ``clock`` is the wall clock, ``monotonic`` the one of the leases."""
+
+    store: Store
+    keys: Keys
+    cluster_token: str = attrs.field(repr=False)
+    leases: Leases
+    link: Link
+    facts: FactsSource | None = None
+    rules: AccessRules = AccessRules()
+    clock: Callable[[], datetime]
+    monotonic: Callable[[], float]
+    rng: random.Random
+    draw_tasks: Callable[[], Any] = dict
+    readiness: Callable[[], tuple[bool, Mapping[str, str]]] = lambda: (True, {})
+    docs: bool = True
+    version: Version = Version()
+    sign_in: Mapping[str, bool] = attrs.field(factory=dict)
+    """``is_oidc`` and ``is_saml`` where another party proves identities."""
+    heartbeat_interval: float = 15.0
+    servers: Callable[[], Sequence[str]] = lambda: ()
+    inference_routes: Sequence[InferenceRoute] = ()
+    login_limiter: Throttle = attrs.field(
+        default=attrs.Factory(lambda self: Throttle(self.monotonic), takes_self=True)
+    )
+
+    printed: Printed = attrs.field(factory=Printed)
+
+    def look(self) -> Look:
+        """The present snapshot, as views read it."""
+        return Look(self.store.snapshot, self._heard)
+
+    def _heard(self, worker_id: int) -> datetime | None:
+        last = self.leases.last_heard(worker_id)
+        return None if last is None else self.clock() - timedelta(seconds=self.monotonic() - last)

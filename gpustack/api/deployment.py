@@ -1,0 +1,178 @@
+"""Reads a deployment out of a request: its source, its fields, and what speaks against it, in a fixed order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+import attrs
+
+from gpustack.domain.artifact import ModelSource, SourceKind
+from gpustack.domain.device import DeviceId
+from gpustack.domain.model import Category, GpuSelector, Model, Strategy
+from gpustack.domain.snapshot import Snapshot
+from gpustack.engines.registry import engine_for, engines
+from gpustack.errors import AlreadyExists, BadRequest
+
+from .problems import Malformed
+from .shape import Document, Flag, Many, Maybe, Shape, Table, Text, Whole, Word
+from .wire import CATEGORY_FLAGS, SOURCE_FIELDS, source_document
+
+MOST_REPLICAS = 1000
+
+SOURCE_BODY: Mapping[str, Shape] = {
+    "source": Word(SourceKind),
+    **{name: Maybe(Text(longest=4096)) for name in (*SOURCE_FIELDS, "revision")},
+}
+
+_NEEDED = {
+    SourceKind.HUGGING_FACE: "huggingface_repo_id",
+    SourceKind.MODEL_SCOPE: "model_scope_model_id",
+    SourceKind.OLLAMA: "ollama_library_model_name",
+    SourceKind.LOCAL_PATH: "local_path",
+}
+_OWN_FIELDS = {
+    SourceKind.HUGGING_FACE: ("huggingface_repo_id", "huggingface_filename", "revision"),
+    SourceKind.MODEL_SCOPE: ("model_scope_model_id", "model_scope_file_path", "revision"),
+    SourceKind.OLLAMA: ("ollama_library_model_name",),
+    SourceKind.LOCAL_PATH: ("local_path",),
+}
+
+MODEL_FIELDS: Mapping[str, Shape] = {
+    "name": Text(shortest=1, longest=200),
+    "description": Maybe(Text()),
+    "replicas": Whole(least=0, most=MOST_REPLICAS),
+    "categories": Maybe(Many(Word(Category)), ()),
+    "placement_strategy": Word(Strategy),
+    "cpu_offloading": Maybe(Flag()),
+    "distributed_inference_across_workers": Maybe(Flag()),
+    "worker_selector": Maybe(Table(Text()), {}),
+    "gpu_selector": Maybe(
+        Document(name="GpuSelector", fields={"gpu_ids": Maybe(Many(Text(longest=512)), ())})
+    ),
+    "backend": Maybe(Text(longest=128)),
+    "backend_version": Maybe(Text(longest=128)),
+    "backend_parameters": Maybe(Many(Text(longest=8192), 500), ()),
+    "command": Maybe(Text(longest=32768)),
+    "health_path": Maybe(Text(longest=2048)),
+    "env": Maybe(Table(Text(longest=32768)), {}),
+    "restart_on_error": Flag(),
+}
+"""What clients may write; everything else of a model is ours."""
+
+MODEL_BODY: Mapping[str, Shape] = {
+    **MODEL_FIELDS,
+    **SOURCE_BODY,
+    **dict.fromkeys(CATEGORY_FLAGS, Maybe(Flag())),
+}
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+
+def source_from(document: Mapping[str, Any], before: ModelSource | None = None) -> ModelSource:
+    """The source a document names; fields it does not set are those of ``before``. Raises ``Malformed``.
+
+    Fields of other kinds of sources are left out: clients send whole forms.
+    """
+    known = {} if before is None else source_document(before)
+    given = {**known, **{name: value for name, value in document.items() if name in SOURCE_BODY}}
+    kind = SourceKind(given["source"])
+    fields = {name: (given.get(name) or "").strip() or None for name in _OWN_FIELDS[kind]}
+    needed = _NEEDED[kind]
+    if fields[needed] is None:
+        raise Malformed(f"{needed}: must be provided when source is {kind.value}")
+    local = fields.get("local_path")
+    if local is not None and not _is_absolute(local):
+        raise Malformed(f"local_path: must be an absolute path, not {local!r}")
+    return ModelSource(kind=kind, **fields)
+
+
+def _is_absolute(path: str) -> bool:
+    return PurePosixPath(path).is_absolute() or re.match(r"[A-Za-z]:[\\/]", path) is not None
+
+
+def model_from(document: Mapping[str, Any]) -> Model:
+    """A new deployment. Raises ``Malformed``."""
+    return Model(**changes_from(document))
+
+
+def changes_from(document: Mapping[str, Any], before: Model | None = None) -> dict[str, Any]:
+    """The fields of a model that a document sets, as the model has them. Raises ``Malformed``."""
+    faults: list[str] = []
+    fields = {name: document[name] for name in MODEL_FIELDS if name in document}
+    if "name" in fields:
+        fields["name"] = _name(fields["name"], faults)
+    if fields.get("gpu_selector") is not None:
+        # Without ids there is nothing selected.
+        ids = tuple(fields["gpu_selector"].get("gpu_ids", ()))
+        fields["gpu_selector"] = GpuSelector(gpu_ids=ids) if ids else None
+    if "categories" in fields:
+        fields["categories"] = tuple(category.value for category in fields["categories"])
+    else:
+        flagged = tuple(category.value for name, category in CATEGORY_FLAGS.items() if document.get(name))
+        fields.update({"categories": flagged} if flagged else {})
+    for name in fields.get("env", ()):
+        if not _ENV_NAME.fullmatch(name):
+            faults.append(f"env: {name!r} is not a name of an environment variable")
+    if before is None or any(name in document for name in SOURCE_BODY):
+        try:
+            fields["source"] = source_from(document, None if before is None else before.source)
+        except Malformed as error:
+            faults.extend(error.faults)
+    if faults:
+        raise Malformed(*faults)
+    return fields
+
+
+def _name(text: str, faults: list[str]) -> str:
+    name = text.strip()  # databases disagree about blanks at the end
+    if not name:
+        faults.append("name: must not be empty")
+    elif not name.isprintable():
+        faults.append("name: must not contain control characters")
+    return name
+
+
+def refuse_wrong(model: Model, snapshot: Snapshot) -> None:
+    """Raise for the first thing that speaks against a deployment, in the published order.
+
+    ``Invalid`` for what its engine cannot take at all, ``AlreadyExists`` for its name, then ``BadRequest`` for a
+    wrong choice of GPUs, and for parameters that its engine refuses.
+    """
+    engine = engine_for(model) if model.backend else _obvious_engine(model)
+    document_faults: list[str] = []
+    if engine is not None:
+        bare = attrs.evolve(model, backend_parameters=(), gpu_selector=None)
+        document_faults = engine.faults(bare)
+    if document_faults:
+        raise Malformed(*document_faults)
+    holder = snapshot.find(Model, name=model.name)
+    if holder is not None and holder.id != model.id:
+        advice = "Please choose a different name or check the existing model."
+        raise AlreadyExists(f"Model '{model.name}' already exists. {advice}")
+    if model.replicas > 0:
+        refuse_wrong_gpus(model, snapshot)
+    if engine is not None and (faults := engine.faults(model)):
+        raise BadRequest("\n".join(faults))
+
+
+def _obvious_engine(model: Model) -> Any:
+    """The engine that its source alone tells; the rest is seen when the model's header has been read."""
+    return next((engine for engine in engines() if engine.serves(model, None)), None)
+
+
+def refuse_wrong_gpus(model: Model, snapshot: Snapshot) -> None:
+    """Raise ``BadRequest`` for a GPU id that is none, or names no worker."""
+    chosen = model.gpu_selector.gpu_ids if model.gpu_selector else ()
+    names = {worker.name for worker in snapshot.workers.values()}
+    for text in chosen:
+        try:
+            device = DeviceId.parse(text)
+        except ValueError as error:
+            raise BadRequest(str(error)) from error
+        if device.worker not in names:
+            raise BadRequest(f"Worker {device.worker!r} of GPU id {text!r} does not exist")
+    if len(set(chosen)) != len(chosen):
+        raise BadRequest("gpu_selector names a GPU twice")

@@ -1,0 +1,61 @@
+"""What anybody may ask: whether the server lives, is ready, what it is, and how to sign in."""
+
+from __future__ import annotations
+
+from .route import Call, Reply, Route, tagged
+from .shape import Document, Flag, Text
+
+_NOT_READY = (("Retry-After", "5"),)
+
+
+async def _healthz(call: Call) -> Reply:
+    return Reply(document="ok")
+
+
+async def _readyz(call: Call) -> Reply:
+    ready, checks = call.context.readiness()
+    if ready:
+        return Reply(document="ok")
+    return Reply(status=503, document={"status": "not ready", "checks": dict(checks)}, headers=_NOT_READY)
+
+
+async def _version(call: Call) -> Reply:
+    version = call.context.version
+    return Reply(document={"version": version.version, "git_commit": version.git_commit})
+
+
+async def _auth_config(call: Call) -> Reply:
+    return Reply(document=dict(call.context.sign_in))
+
+
+ROUTES = tagged(
+    "server",
+    (
+        Route(
+            method="GET", path="/healthz", summary="Whether the server lives", handler=_healthz, allow=None
+        ),
+        Route(
+            method="GET",
+            path="/readyz",
+            summary="Whether the server takes requests; 503 with what is missing while it does not",
+            handler=_readyz,
+            allow=None,
+        ),
+        Route(
+            method="GET",
+            path="/version",
+            summary="Which version this is",
+            handler=_version,
+            allow=None,
+            answer=Document(name="Version", fields={"version": Text(), "git_commit": Text()}),
+        ),
+        Route(
+            method="GET",
+            path="/auth-config",
+            summary="Which other ways to sign in there are; none is an empty object",
+            handler=_auth_config,
+            allow=None,
+            answer=Document(name="AuthConfig", fields={"is_oidc": Flag(), "is_saml": Flag()}),
+        ),
+    ),
+)

@@ -1,0 +1,173 @@
+"""Lists: which records a query selects, in which order, and one page of them with right totals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from .ask import Query, is_whole
+from .parameter import Parameter
+from .problems import Malformed
+from .shape import Flag, Shape, Text, Whole
+from .wire import Doc, Look
+
+LARGEST_PAGE = 100
+ALL = -1
+"""As ``perPage``: everything on one page."""
+
+Predicate = Callable[[Any], bool]
+
+
+@attrs.frozen(kw_only=True)
+class Filter:
+    """A query parameter that selects: ``matches`` compares an item with the values given, any of which may fit."""
+
+    name: str
+    matches: Callable[[Any, frozenset[Any]], bool]
+    shape: Shape = Text()
+    many: bool = False
+    names: tuple[str, ...] = ()
+    """Other spellings."""
+
+    def predicate(self, query: Query) -> Predicate | None:
+        """The filter with its values; ``None`` where the query does not use it. Raises ``Malformed``."""
+        texts = query.many(self.name, *self.names)
+        if not texts:
+            return None
+        faults: list[str] = []
+        values = frozenset(self.shape.read(_value(self.shape, text), self.name, faults) for text in texts)
+        if faults:
+            raise Malformed(*faults)
+        return lambda item: self.matches(item, values)
+
+
+def equal(name: str, shape: Shape, of: Callable[[Any], Any] | None = None, **more: Any) -> Filter:
+    """An exact filter on a field of the record (or on what ``of`` makes of it)."""
+    get = of or (lambda item: getattr(item, name))
+    return Filter(name=name, shape=shape, matches=lambda item, values: get(item) in values, **more)
+
+
+def _value(shape: Shape, text: str) -> Any:
+    if isinstance(shape, Whole):
+        return int(text) if is_whole(text) else text
+    if isinstance(shape, Flag):
+        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+    return text
+
+
+@attrs.frozen(kw_only=True)
+class Page:
+    """Which part of a list is wanted."""
+
+    number: int = 1
+    size: int = LARGEST_PAGE
+
+    @classmethod
+    def of(cls, query: Query) -> Page:
+        """Both spellings of the parameters are understood; raises ``Malformed`` when out of bounds."""
+        faults = []
+        number, size = (
+            _whole(query.one("page"), 1),
+            _whole(query.one("perPage", "page_size", "per_page"), LARGEST_PAGE),
+        )
+        if number is None or number < 1:
+            faults.append("page: must be a whole number of at least 1")
+        if size is None or not (1 <= size <= LARGEST_PAGE or size == ALL):
+            faults.append(f"perPage: must be a whole number from 1 to {LARGEST_PAGE}, or {ALL} for all")
+        if number is None or size is None or faults:
+            raise Malformed(*faults)
+        return cls(number=number, size=size)
+
+    def cut(self, items: Sequence[Any]) -> Sequence[Any]:
+        if self.size == ALL:
+            return items
+        return items[(self.number - 1) * self.size : self.number * self.size]
+
+    def pagination(self, total: int) -> Doc:
+        size = max(total, 1) if self.size == ALL else self.size
+        number = 1 if self.size == ALL else self.number
+        return {"page": number, "perPage": size, "total": total, "totalPage": math.ceil(total / size)}
+
+
+def _whole(text: str | None, default: int) -> int | None:
+    if text is None:
+        return default
+    return int(text) if is_whole(text) else None
+
+
+@attrs.frozen(kw_only=True)
+class Selection:
+    """What a list is made of: its filters, the texts ``search`` looks into, and how an item becomes a document."""
+
+    filters: tuple[Filter, ...] = ()
+    search: Callable[[Any], Iterable[str | None]] | None = None
+
+    def predicate(self, query: Query, visible: Predicate) -> Predicate:
+        """Everything the query demands, on top of what the caller may see. Raises ``Malformed``."""
+        tests = [visible]
+        tests.extend(test for one in self.filters if (test := one.predicate(query)) is not None)
+        needle = (query.one("search") or "").casefold()
+        if needle and self.search is not None:
+            texts = self.search
+            tests.append(lambda item: any(text and needle in text.casefold() for text in texts(item)))
+        return lambda item: all(test(item) for test in tests)
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """What the document says of the query."""
+        own = [Parameter(name=f.name, shape=f.shape, many=f.many) for f in self.filters]
+        if self.search is not None:
+            own.append(Parameter(name="search", shape=Text(), note="Part of a name, in any case."))
+        return (*own, *COMMON_PARAMETERS)
+
+
+COMMON_PARAMETERS = (
+    Parameter(name="page", shape=Whole(least=1), note="Counted from 1."),
+    Parameter(
+        name="perPage", shape=Whole(least=-1, most=LARGEST_PAGE), note="1 to 100 (default), or -1 for all."
+    ),
+    Parameter(name="sort_by", shape=Text(), note="Fields separated by commas, each with - for descending."),
+)
+
+
+def ordered(items: list[Any], view: Callable[[Any, Look], Doc], look: Look, query: Query) -> list[Any]:
+    """In the order asked for, else the newest first. Raises ``Malformed`` for a field that cannot be sorted by."""
+    wanted = [name.strip() for name in (query.one("sort_by", "sortBy") or "").split(",") if name.strip()]
+    items = sorted(items, key=_age, reverse=True)
+    if not wanted or not items:
+        return items
+    rows = [(view(item, look), item) for item in items]
+    for name in reversed(wanted):
+        field, descending = name.removeprefix("-"), name.startswith("-")
+        known = [row for row in rows if _sortable(row[0], field)]
+        unknown = [row for row in rows if not _sortable(row[0], field)]
+        known.sort(key=lambda row: _comparable(row[0][field]), reverse=descending)
+        rows = [*known, *unknown]  # unknown is neither small nor large
+    return [item for _, item in rows]
+
+
+def _age(item: Any) -> tuple[float, Any]:
+    made = getattr(item, "created_at", None) or getattr(getattr(item, "worker", None), "created_at", None)
+    return (made.timestamp() if made else 0.0, item.id)
+
+
+def _sortable(document: Mapping[str, Any], field: str) -> bool:
+    if field not in document:
+        raise Malformed(f"sort_by: there is no field {field!r}")
+    value = document[field]
+    if value is not None and not isinstance(value, str | int | float | datetime):
+        raise Malformed(f"sort_by: {field!r} has parts and no order")
+    return value is not None
+
+
+def _comparable(value: Any) -> Any:
+    return value.casefold() if isinstance(value, str) else value
+
+
+def page_document(items: Iterable[Doc], page: Page, total: int) -> Doc:
+    """The envelope of every list."""
+    return {"items": list(items), "pagination": page.pagination(total)}

@@ -1,0 +1,175 @@
+"""The OpenAPI 3.1 document, made of the tables of routes; nothing in it is written twice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from gpustack.domain.access import Role
+
+from .context import InferenceRoute, Version
+from .parameter import Parameter
+from .route import Route
+from .shape import Document, Many, Parts, Schema, Text, Whole
+from .wire import View
+
+_PLACEHOLDER = re.compile(r"{(\w+)}")
+
+_MANAGEMENT_ERROR = Document(
+    name="Error",
+    fields={"code": Whole(), "reason": Text(), "message": Text()},
+    note="What went wrong, in one sentence.",
+)
+_OPENAI_ERROR = Document(
+    name="OpenAIError",
+    fields={
+        "error": Document(name="OpenAIErrorBody", fields={"message": Text(), "code": Whole(), "type": Text()})
+    },
+    note="What went wrong, in the form OpenAI's clients read.",
+)
+_PAGINATION = Document(
+    name="Pagination",
+    fields={"page": Whole(), "perPage": Whole(), "total": Whole(), "totalPage": Whole()},
+)
+
+_SECURITY: dict[str, Schema] = {
+    "apiKey": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key: gpustack_<16 hex digits>_<32 hex digits>.",
+    },
+    "password": {"type": "http", "scheme": "basic", "description": "User name and password."},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "gpustack_session",
+        "description": "Given by /auth/login. Requests that change something need a same-origin Origin header.",
+    },
+    "workerCredential": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "What a worker got when it joined.",
+    },
+    "clusterToken": {"type": "http", "scheme": "bearer", "description": "The token with which workers join."},
+}
+
+
+def openapi(routes: Iterable[Route], inference: Sequence[InferenceRoute], version: Version) -> dict[str, Any]:
+    """The document for all routes that are not hidden, with the gateway's beside them."""
+    parts: Parts = {}
+    errors = {False: _MANAGEMENT_ERROR.schema(parts), True: _OPENAI_ERROR.schema(parts)}
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        if not route.hidden:
+            error = errors[route.path.startswith("/v1-openai/")]
+            paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, parts, error)
+    for one in inference:
+        paths.setdefault(one.path, {})["post"] = _inference(one.path, one.summary, errors[True])
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "GPUStack",
+            "version": version.version,
+            "description": "Management API and OpenAI-compatible inference of a GPUStack cluster.",
+        },
+        "servers": [{"url": "/"}],
+        "paths": dict(sorted(paths.items())),
+        "components": {"schemas": dict(sorted(parts.items())), "securitySchemes": _SECURITY},
+    }
+
+
+def _operation(route: Route, parts: Parts, error: Schema) -> Schema:
+    made: Schema = {
+        "operationId": operation_id(route.method, route.path),
+        "summary": route.summary,
+        "tags": [route.tag],
+        "responses": {"200": _answer(route, parts), "default": _error(error)},
+        "security": _security(route),
+    }
+    parameters = [_path_parameter(name) for name in _PLACEHOLDER.findall(route.path)]
+    parameters += [_query_parameter(one, parts) for one in route.query]
+    if parameters:
+        made["parameters"] = parameters
+    if route.body is not None:
+        content = {route.body_type: {"schema": route.body.schema(parts)}}
+        if route.body_type != "application/json":
+            content["application/json"] = content[route.body_type]
+        made["requestBody"] = {"required": True, "content": content}
+    return made
+
+
+def operation_id(method: str, path: str) -> str:
+    """A name for a route that no other has."""
+    words = [word for word in re.split(r"[^A-Za-z0-9]+", path) if word]
+    return "_".join([method.lower(), *words])
+
+
+def _answer(route: Route, parts: Parts) -> Schema:
+    if route.answer_type != "application/json":
+        return {"description": "OK", "content": {route.answer_type: {"schema": {"type": "string"}}}}
+    if route.answer is None:
+        return {"description": "OK", "content": {"application/json": {"schema": {}}}}
+    shape = route.answer.schema if isinstance(route.answer, View) else route.answer
+    if isinstance(shape, Document) and route.listed:
+        page = Document(
+            name=f"{shape.name}List", fields={"items": Many(shape), "pagination": _PAGINATION}
+        ).schema(parts)
+        content: Schema = {"application/json": {"schema": page}}
+        if any(one.name == "watch" for one in route.query):
+            content["text/event-stream"] = {"schema": {"type": "string"}}
+        return {"description": "OK", "content": content}
+    return {"description": "OK", "content": {"application/json": {"schema": shape.schema(parts)}}}
+
+
+def _error(schema: Schema) -> Schema:
+    return {"description": "What went wrong", "content": {"application/json": {"schema": schema}}}
+
+
+def _security(route: Route) -> list[dict[str, list[str]]]:
+    allow = route.allow or frozenset()
+    names = []
+    if allow & {Role.ADMIN, Role.USER}:
+        names += ["apiKey", "password", "session"]
+    if Role.WORKER in allow:
+        names.append("workerCredential")
+    if Role.JOINER in allow:
+        names.append("clusterToken")
+    return [{name: []} for name in names]
+
+
+def _path_parameter(name: str) -> Schema:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _query_parameter(parameter: Parameter, parts: Parts) -> Schema:
+    schema = parameter.shape.schema(parts)
+    made: Schema = {
+        "name": parameter.name,
+        "in": "query",
+        "required": False,
+        "schema": {"type": "array", "items": schema} if parameter.many else schema,
+    }
+    if parameter.note:
+        made["description"] = parameter.note
+    return made
+
+
+def _inference(path: str, summary: str, error: Schema) -> Schema:
+    content: Schema = {"application/json": {"schema": {"type": "object"}}}
+    if "transcription" in path or "edits" in path:
+        content = {"multipart/form-data": {"schema": {"type": "object"}}}
+    return {
+        "operationId": operation_id("post", path),
+        "summary": summary,
+        "tags": ["inference"],
+        "requestBody": {"required": True, "content": content},
+        "responses": {
+            "200": {
+                "description": "What the engine answers",
+                "content": {"application/json": {"schema": {}}, "text/event-stream": {"schema": {}}},
+            },
+            "default": _error(error),
+        },
+        "security": [{"apiKey": []}, {"password": []}, {"session": []}],
+    }

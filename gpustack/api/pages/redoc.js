@@ -1,0 +1,3 @@
+window.addEventListener("load", () => {
+  Redoc.init("/openapi.json", { disableSearch: true, nativeScrollbars: true }, document.getElementById("redoc"));
+});

@@ -1,0 +1,103 @@
+"""What workers send all the time, served on the front's own HTTP core: no framework on the way."""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+
+from gpustack.errors import GpustackError
+from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange
+from gpustack.http1.head import Head
+from gpustack.server.assignment import AssignmentBook
+
+from .ask import Ask, Query
+from .assignments import stream_assignments
+from .context import ApiContext
+from .problems import Problem, problem_of
+from .resources import model_files, model_instances, workers
+from .route import WORKERS, Call, Reply, Route, carry_out
+
+LARGEST_BODY = 2 << 20
+
+ASSIGNMENTS_PATH = "/v1/workers/{id}/assignments"
+_POSTS = (workers.HEARTBEAT, workers.STATUS, workers.FILES, model_instances.REPORT, model_files.REPORT)
+
+
+async def _only_admitted(call: Call) -> Reply:
+    return Reply(document=workers.own_id(call))
+
+
+_ASSIGNMENTS = Route(
+    method="GET",
+    path=ASSIGNMENTS_PATH,
+    summary="The stream by which a worker learns what is wanted of it",
+    handler=_only_admitted,
+    allow=WORKERS,
+)
+
+
+def _pattern(route: Route) -> re.Pattern[str]:
+    return re.compile(route.path.replace("{id}", r"(?P<id>[0-9]{1,18})"))
+
+
+_TABLE = tuple((route.method, _pattern(route), route) for route in (*_POSTS, _ASSIGNMENTS))
+
+
+def _find(method: str, path: str) -> tuple[Route, dict[str, str]] | None:
+    if not path.startswith(("/v1/workers/", "/v1/model-")):
+        return None
+    for wanted, pattern, route in _TABLE:
+        if wanted == method and (match := pattern.fullmatch(path)):
+            return route, match.groupdict()
+    return None
+
+
+def claims(head: Head) -> bool:
+    """Whether a request is one of these."""
+    return _find(head.method, head.path) is not None
+
+
+@attrs.frozen
+class Posts:
+    """Answers what ``claims`` takes."""
+
+    _context: ApiContext
+    _book: AssignmentBook
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Answer one request; what the worker did wrong is answered too. Cancellable at any time."""
+        head = exchange.head
+        found = _find(head.method, head.path)
+        if found is None:
+            raise ValueError(f"{head.method} {head.path} is not claimed")
+        route, params = found
+        ask = Ask(
+            method=head.method,
+            path=head.path,
+            header=head.get,
+            peer=exchange.peer.host,
+            body=lambda: exchange.read_body(LARGEST_BODY),
+            params=params,
+            query=Query.of(head.query),
+        )
+        try:
+            reply = await carry_out(self._context, route, ask)
+        except (BodyError, BodyTimeout):
+            raise  # the transport answers these, and knows what is left of the connection
+        except GpustackError as error:
+            await _refuse(exchange, problem_of(error))
+            return
+        if route is _ASSIGNMENTS:
+            await stream_assignments(exchange, self._context.store, self._book, int(params["id"]))
+            return
+        await exchange.respond(reply.status, _fields(), reply.content)
+
+
+async def _refuse(exchange: Exchange, problem: Problem) -> None:
+    extra = [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
+    await exchange.respond(problem.status, [*_fields(), *extra], problem.body(exchange.head.path))
+
+
+def _fields() -> list[tuple[bytes, bytes]]:
+    return [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]

@@ -1,0 +1,100 @@
+"""What an error looks like over HTTP: its status and reason, and which of the two bodies its route answers with."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import attrs
+import orjson
+
+from gpustack import errors
+
+REASONS: Mapping[type[errors.GpustackError], tuple[int, str]] = {
+    errors.BadRequest: (400, "BadRequest"),
+    errors.Invalid: (422, "Invalid"),
+    errors.Unauthorized: (401, "Unauthorized"),
+    errors.Forbidden: (403, "Forbidden"),
+    errors.NotFound: (404, "NotFound"),
+    errors.AlreadyExists: (409, "AlreadyExists"),
+    errors.Conflict: (409, "Conflict"),
+    errors.Gone: (410, "Gone"),
+    errors.TooManyRequests: (429, "TooManyRequests"),
+    errors.PayloadTooLarge: (413, "PayloadTooLarge"),
+    errors.Unavailable: (503, "ServiceUnavailable"),
+    errors.GatewayTimeout: (504, "GatewayTimeout"),
+}
+"""One row for each error that reaches HTTP; a subclass takes the row of its nearest ancestor."""
+
+_OPENAI = re.compile(
+    r"/v1-openai(/|$)"
+    r"|/v1/(chat/completions|completions|embeddings|images/|audio/|rerank|responses|voices)"
+)
+
+
+class Malformed(errors.Invalid):
+    """A body or query that does not have its shape: shown as a count and one fault a line."""
+
+    def __str__(self) -> str:
+        return f"{len(self.faults)} validation errors:\n" + "\n".join(self.faults)
+
+
+@attrs.frozen(kw_only=True)
+class Problem:
+    """An error, ready for the wire. ``retry_after`` is in seconds."""
+
+    status: int
+    reason: str
+    message: str
+    retry_after: float | None = None
+
+    def body(self, path: str) -> bytes:
+        """The JSON of the answer, in the form that ``path`` speaks."""
+        return orjson.dumps(self.document(path))
+
+    def document(self, path: str) -> dict[str, Any]:
+        if speaks_openai(path):
+            return {"error": {"message": self.message, "code": self.status, "type": self.reason}}
+        return {"code": self.status, "reason": self.reason, "message": self.message}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        if self.retry_after is None:
+            return {}
+        return {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
+
+
+def speaks_openai(path: str) -> bool:
+    """Whether errors on this path have OpenAI's form. The route alone decides, never the error's history."""
+    return _OPENAI.match(path) is not None
+
+
+def problem_of(error: errors.GpustackError) -> Problem:
+    """How an error of ours is answered; one without a row is our own fault."""
+    for cls in type(error).__mro__:
+        if cls in REASONS:
+            status, reason = REASONS[cls]
+            retry_after = getattr(error, "retry_after", None)
+            return Problem(status=status, reason=reason, message=str(error), retry_after=retry_after)
+    return INTERNAL
+
+
+def problem_of_status(status: int, message: str | None = None) -> Problem:
+    """How a plain HTTP status is answered, e.g. of the framework below us."""
+    named = dict(REASONS.values())
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = "Error"
+    reason = named.get(status, phrase.title().replace(" ", ""))
+    return Problem(status=status, reason=reason, message=message or phrase)
+
+
+INTERNAL = Problem(
+    status=500,
+    reason="Internal Server Error",
+    message="Something went wrong in the server; its log holds the details",
+)

@@ -1,0 +1,233 @@
+"""A resource: what one kind of record shows over HTTP. Routes and the OpenAPI document follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import attrs
+
+from gpustack.domain.access import Principal, Role
+from gpustack.domain.record import Record, table_of
+from gpustack.errors import NotFound
+
+from .access import still_admitted
+from .listing import Page, Selection, ordered, page_document
+from .parameter import Parameter
+from .route import ADMIN, Call, Reply, Route, tagged
+from .shape import Document, Flag, Shape, Whole
+from .watch import Subject, Watch
+from .wire import Doc, Look, View
+
+Allowed = frozenset[Role]
+NOBODY: Allowed = frozenset()
+
+WATCH_PARAMETERS = (
+    Parameter(
+        name="watch", shape=Flag(), note="Stream the list and then its changes, one JSON document a line."
+    ),
+    Parameter(
+        name="sync", shape=Flag(), note="With watch: mark the end of the replay, and number the events."
+    ),
+    Parameter(
+        name="since", shape=Whole(least=0), note="With watch: resume after this revision; 410 when too old."
+    ),
+)
+
+
+def _itself(record: Any) -> Sequence[Any]:
+    return (record,)
+
+
+def _by_id(item: Any) -> Any:
+    return item.id
+
+
+def _everything(principal: Principal, item: Any) -> bool:
+    return True
+
+
+@attrs.frozen(kw_only=True)
+class Resource:
+    """How records of one class are listed, watched, read and written. Whom an action names may do it."""
+
+    path: str
+    name: str
+    """Singular, as sentences have it: "Model instance"."""
+    record: type[Record]
+    view: View
+    list_by: Allowed = ADMIN
+    read_by: Allowed = ADMIN
+    create_by: Allowed = ADMIN
+    update_by: Allowed = ADMIN
+    delete_by: Allowed = ADMIN
+    selection: Selection = Selection()
+    visible: Callable[[Principal, Any], bool] = _everything
+    """What of it a caller may see at all; the rest does not exist for that caller."""
+    items: Callable[[Any], Sequence[Any]] = _itself
+    """What one record shows as in lists."""
+    key: Callable[[Any], Any] = _by_id
+    find: Callable[[Call], Any] | None = None
+    """Finds the item a path names, where it is not by the record's number."""
+    view_for: Callable[[Principal], View] | None = None
+    """Another view for some callers."""
+    page_extra: Callable[[Call], Doc] | None = None
+    """Further keys of the list's envelope."""
+    create_body: Shape | None = None
+    create: Callable[[Call], Awaitable[Any]] | None = None
+    created: View | None = None
+    """Where creation answers more than the plain object."""
+    update_body: Shape | None = None
+    update: Callable[[Call, Any], Awaitable[Any]] | None = None
+    delete: Callable[[Call, Any], Awaitable[None]] | None = None
+    delete_query: tuple[Parameter, ...] = ()
+    routes: tuple[Route, ...] = ()
+    """Further routes of its own."""
+
+    @property
+    def tag(self) -> str:
+        return self.path.rsplit("/", 1)[1]
+
+    def view_of(self, call: Call) -> View:
+        return self.view_for(call.caller) if self.view_for else self.view
+
+    def item(self, call: Call) -> Any:
+        """The item that the path names; raises ``NotFound`` where there is none that the caller may see."""
+        found = self.find(call) if self.find else call.snapshot.get(self.record, call.number())
+        if found is None or not self.visible(call.caller, found):
+            raise NotFound(f"{self.name} {call.ask.params['id']} does not exist")
+        return found
+
+    def shown(self, call: Call, item: Any) -> Reply:
+        """The item as the answer to who reads or wrote it."""
+        return Reply(document=self.view_of(call).of(item, call.look()))
+
+
+def routes_of(resource: Resource) -> tuple[Route, ...]:
+    """Every route of a resource; its own come first, so that a word in a path wins over an id."""
+    one = resource.path + "/{id}"
+    made = [*resource.routes]
+    if resource.list_by:
+        made.append(
+            Route(
+                method="GET",
+                path=resource.path,
+                summary=f"List or watch {resource.tag.replace('-', ' ')}",
+                handler=lambda call: list_or_watch(resource, call),
+                allow=resource.list_by,
+                query=(*resource.selection.parameters, *WATCH_PARAMETERS),
+                answer=resource.view,
+                listed=True,
+            )
+        )
+    if resource.create:
+        made.append(
+            Route(
+                method="POST",
+                path=resource.path,
+                summary=f"Create a {resource.name.lower()}",
+                handler=lambda call: _create(resource, call),
+                allow=resource.create_by,
+                body=resource.create_body,
+                answer=resource.created or resource.view,
+            )
+        )
+    if resource.read_by:
+        made.append(
+            Route(
+                method="GET",
+                path=one,
+                summary=f"Read a {resource.name.lower()}",
+                handler=lambda call: _read(resource, call),
+                allow=resource.read_by,
+                answer=resource.view,
+            )
+        )
+    if resource.update:
+        made.append(
+            Route(
+                method="PUT",
+                path=one,
+                summary=f"Change a {resource.name.lower()}; fields that are not sent stay",
+                handler=lambda call: _update(resource, call),
+                allow=resource.update_by,
+                body=resource.update_body,
+                answer=resource.view,
+            )
+        )
+    if resource.delete:
+        made.append(
+            Route(
+                method="DELETE",
+                path=one,
+                summary=f"Delete a {resource.name.lower()}",
+                handler=lambda call: _delete(resource, call),
+                allow=resource.delete_by,
+                query=resource.delete_query,
+            )
+        )
+    return tagged(resource.tag, made)
+
+
+async def list_or_watch(resource: Resource, call: Call) -> Reply:
+    """A page, or with ``watch=true`` a stream. Raises ``Malformed`` for a wrong query, ``Gone`` for an old one."""
+    predicate = resource.selection.predicate(call.query, lambda item: resource.visible(call.caller, item))
+    if call.query.flag("watch"):
+        return _watch(resource, call, predicate)
+    page, look, view = Page.of(call.query), call.look(), resource.view_of(call)
+    records = look.snapshot.all(resource.record).values()
+    found = [item for record in records for item in resource.items(record) if predicate(item)]
+    found = ordered(found, view.of, look, call.query)
+    document = page_document((view.of(item, look) for item in page.cut(found)), page, len(found))
+    return Reply(document={**(resource.page_extra(call) if resource.page_extra else {}), **document})
+
+
+def _watch(resource: Resource, call: Call, predicate: Callable[[Any], bool]) -> Reply:
+    view, context = resource.view_of(call), call.context
+    since = call.query.whole("since", -1, least=-1)
+    stream = Watch(
+        store=context.store,
+        printed=context.printed,
+        subject=Subject(
+            kind=view.schema.name,
+            table=table_of(resource.record),
+            items=resource.items,
+            key=resource.key,
+            document=view.of,
+            predicate=predicate,
+        ),
+        look=context.look,
+        allowed=lambda: still_admitted(context, call.ask, call.caller),
+        numbered=call.query.flag("sync") or since >= 0,
+        since=since if since >= 0 else None,
+    )
+    stream.check()
+    return Reply(stream=stream, content_type="text/event-stream", headers=(("X-Accel-Buffering", "no"),))
+
+
+async def _create(resource: Resource, call: Call) -> Reply:
+    assert resource.create is not None
+    made = await resource.create(call)
+    if resource.created is not None:
+        return Reply(document=resource.created.of(made, call.look()))
+    return resource.shown(call, made)
+
+
+async def _read(resource: Resource, call: Call) -> Reply:
+    return resource.shown(call, resource.item(call))
+
+
+async def _update(resource: Resource, call: Call) -> Reply:
+    assert resource.update is not None
+    return resource.shown(call, await resource.update(call, resource.item(call)))
+
+
+async def _delete(resource: Resource, call: Call) -> Reply:
+    assert resource.delete is not None
+    await resource.delete(call, resource.item(call))
+    return Reply(document=None)
+
+
+def document_view(name: str, base: View, extra: dict[str, Shape], of: Callable[[Any, Look], Doc]) -> View:
+    """A view that answers more than another one."""
+    return View(schema=Document(name=name, fields={**base.schema.fields, **extra}), of=of)

@@ -1,0 +1,96 @@
+"""Deployments: created, changed and removed; the list also answers clients that speak OpenAI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from gpustack.domain.access import Principal, Role
+from gpustack.domain.model import Model
+from gpustack.server import deploy
+
+from ..deployment import MODEL_BODY, changes_from, model_from, refuse_wrong
+from ..listing import Filter, Page, Selection, ordered, page_document
+from ..resource import Resource
+from ..route import Call, Reply, Route
+from ..shape import Document, Text
+from ..wire import INSTANCE, MODEL, MODEL_FOR_USERS, View
+from . import openai_models
+
+
+def _view_for(principal: Principal) -> View:
+    return MODEL_FOR_USERS if principal.role is Role.USER else MODEL
+
+
+def _openai_keys(call: Call) -> dict[str, Any]:
+    """What makes the list one of OpenAI's too: all models that serve, whatever the page."""
+    return openai_models.document(call, wanted=frozenset(), with_meta=False)
+
+
+async def _create(call: Call) -> Model:
+    model = model_from(call.document)
+    refuse_wrong(model, call.snapshot)
+    return await deploy.create_model(call.context.store, model)
+
+
+async def _update(call: Call, before: Model) -> Model:
+    changes: Mapping[str, Any] = changes_from(call.document, before)
+    refuse_wrong(attrs.evolve(before, **changes), call.snapshot)
+    return await deploy.update_model(call.context.store, before.id, changes, version=None)
+
+
+async def _delete(call: Call, model: Model) -> None:
+    await deploy.delete_model(call.context.store, model.id)
+
+
+async def _instances(call: Call) -> Reply:
+    model, look = RESOURCE.item(call), call.look()
+    found = ordered(look.snapshot.instances_of(model.id), INSTANCE.of, look, call.query)
+    page = Page(size=max(len(found), 100))  # all of them, as clients expect of this list
+    return Reply(document=page_document((INSTANCE.of(item, look) for item in found), page, len(found)))
+
+
+RESOURCE = Resource(
+    path="/v1/models",
+    name="Model",
+    record=Model,
+    view=MODEL,
+    list_by=frozenset({Role.ADMIN, Role.USER, Role.WORKER}),
+    read_by=frozenset({Role.ADMIN, Role.WORKER}),
+    view_for=_view_for,
+    selection=Selection(
+        filters=(
+            Filter(
+                name="categories",
+                names=("categories[]",),
+                shape=Text(),
+                many=True,
+                matches=openai_models.in_categories,
+            ),
+        ),
+        search=lambda model: (model.name,),
+    ),
+    page_extra=_openai_keys,
+    create_body=Document(
+        name="ModelCreate",
+        fields=MODEL_BODY,
+        required=("name", "source"),
+        note="Of the source only the fields of its kind are taken.",
+    ),
+    create=_create,
+    update_body=Document(name="ModelUpdate", fields=MODEL_BODY, note="Fields that are not sent stay."),
+    update=_update,
+    delete=_delete,
+    routes=(
+        Route(
+            method="GET",
+            path="/v1/models/{id}/instances",
+            summary="List all instances of a model",
+            handler=_instances,
+            answer=INSTANCE,
+            listed=True,
+        ),
+    ),
+)

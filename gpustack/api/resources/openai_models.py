@@ -1,0 +1,62 @@
+"""The models that serve now, as OpenAI's clients list them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpustack.domain.model import Model
+
+from ..parameter import Parameter
+from ..route import PEOPLE, Call, Reply, Route, tagged
+from ..shape import Anything, Document, Flag, Many, Maybe, Text, Whole
+from ..wire import CATEGORY_FLAGS, openai_model
+
+
+def document(call: Call, *, wanted: frozenset[str], with_meta: bool) -> dict[str, Any]:
+    """OpenAI's envelope with every model that has a running replica and one of the categories, if any is asked."""
+    serving = [model for model in call.snapshot.models.values() if model.ready_replicas > 0]
+    chosen = [model for model in serving if not wanted or in_categories(model, wanted)]
+    chosen.sort(key=lambda model: model.id)
+    return {"object": "list", "data": [openai_model(model, with_meta=with_meta) for model in chosen]}
+
+
+def in_categories(model: Model, wanted: frozenset[str]) -> bool:
+    """Any of the categories; the empty word stands for models that have none."""
+    return bool(wanted & set(model.categories)) or ("" in wanted and not model.categories)
+
+
+async def _list(call: Call) -> Reply:
+    wanted = set(call.query.many("categories", "categories[]"))
+    wanted |= {category.value for name, category in CATEGORY_FLAGS.items() if call.query.flag(name)}
+    return Reply(document=document(call, wanted=frozenset(wanted), with_meta=call.query.flag("with_meta")))
+
+
+MODEL = Document(
+    name="OpenAIModel",
+    fields={
+        "id": Text(),
+        "object": Text(),
+        "created": Whole(),
+        "owned_by": Text(),
+        "meta": Maybe(Anything()),
+    },
+)
+
+ROUTES = tagged(
+    "models",
+    (
+        Route(
+            method="GET",
+            path="/v1-openai/models",
+            summary="List the models that serve, as OpenAI does",
+            handler=_list,
+            allow=PEOPLE,
+            query=(
+                Parameter(name="categories[]", shape=Text(), many=True, note="Any of them; empty for none."),
+                Parameter(name="with_meta", shape=Flag(), note="With what the engine says of the model."),
+                *(Parameter(name=name, shape=Flag(), note="Deprecated.") for name in CATEGORY_FLAGS),
+            ),
+            answer=Document(name="OpenAIModels", fields={"object": Text(), "data": Many(MODEL)}),
+        ),
+    ),
+)

@@ -1,0 +1,148 @@
+"""Accounts: an administrator's list, and everybody's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gpustack.domain.access import ApiKey, User
+from gpustack.errors import AlreadyExists, BadRequest, Conflict, NotFound
+from gpustack.store.transaction import Tx
+
+from ..listing import Selection
+from ..login import end_sessions, hash_chosen
+from ..problems import Malformed
+from ..resource import Resource
+from ..route import PEOPLE, Call, Reply, Route
+from ..shape import Document, Flag, Maybe, Shape, Text
+from ..wire import USER
+
+_OWN_FIELDS: dict[str, Shape] = {
+    "full_name": Maybe(Text(longest=255)),
+    "avatar_url": Maybe(Text(longest=1 << 20)),
+}
+_FIELDS: dict[str, Shape] = {
+    "username": Text(shortest=1, longest=128),
+    "password": Maybe(Text(secret=True)),
+    "is_admin": Flag(),
+    "is_active": Flag(),
+    "require_password_change": Flag(),
+    **_OWN_FIELDS,
+}
+
+
+def _plain_fields(document: dict[str, Any]) -> dict[str, Any]:
+    fields = {name: value for name, value in document.items() if name != "password"}
+    if "username" in fields:
+        name = fields["username"] = fields["username"].strip()
+        # A colon ends the name in Basic credentials, and system/ is how workers call themselves there.
+        if not name or not name.isprintable() or ":" in name or name.startswith("system/"):
+            raise Malformed("username: must be printable, without ':', and not begin with 'system/'")
+    return fields
+
+
+async def _create(call: Call) -> User:
+    fields = _plain_fields(call.document)
+    if call.document.get("password") is None:
+        raise Malformed("password: is missing")
+    _refuse_taken(call.snapshot.find(User, username=fields["username"]), None)
+    user = User(**fields, hashed_password=await hash_chosen(call.document["password"]))
+    return await call.context.store.write(lambda tx: tx.insert(user))
+
+
+def _refuse_taken(holder: User | None, own_id: int | None) -> None:
+    if holder is not None and holder.id != own_id:
+        raise AlreadyExists(f"User '{holder.username}' already exists")
+
+
+async def _update(call: Call, user: User) -> User:
+    fields = _plain_fields(call.document)
+    if call.document.get("password"):  # forms send an empty one for "as it is"
+        if not user.hashed_password:
+            raise BadRequest("This account has no password here: it is proved by another party")
+        fields["hashed_password"] = await hash_chosen(call.document["password"])
+
+    def work(tx: Tx) -> User:
+        if "username" in fields:
+            _refuse_taken(tx.find(User, username=fields["username"]), user.id)
+        before = tx.get(User, user.id)
+        changed = tx.change(User, user.id, **fields)
+        if before is not None and _rights(before) != _rights(changed):
+            end_sessions(tx, user.id)
+        _keep_an_admin(tx, changed.username)
+        return changed
+
+    return await call.context.store.write(work)
+
+
+def _rights(user: User) -> tuple[object, ...]:
+    return user.is_admin, user.is_active, user.hashed_password
+
+
+async def _delete(call: Call, user: User) -> None:
+    def work(tx: Tx) -> None:
+        for key in [key for key in tx.all(ApiKey).values() if key.user_id == user.id]:
+            tx.delete(ApiKey, key.id)
+        end_sessions(tx, user.id)
+        tx.delete(User, user.id)
+        _keep_an_admin(tx, user.username)
+
+    await call.context.store.write(work)
+
+
+def _keep_an_admin(tx: Tx, name: str) -> None:
+    if not any(user.is_admin and user.is_active for user in tx.all(User).values()):
+        raise Conflict(f"{name} is the last administrator: make somebody else one first")
+
+
+def _me(then: Callable[[Call, User], Any]) -> Callable[[Call], Any]:
+    async def handler(call: Call) -> Reply:
+        user = call.snapshot.get(User, call.caller.user_id)
+        if user is None:
+            raise NotFound("This account does not exist any more")
+        return Reply(document=USER.of(await then(call, user), call.look()))
+
+    return handler
+
+
+async def _read_me(call: Call, user: User) -> User:
+    return user
+
+
+async def _update_me(call: Call, user: User) -> User:
+    return await call.context.store.write(lambda tx: tx.change(User, user.id, **call.document))
+
+
+RESOURCE = Resource(
+    path="/v1/users",
+    name="User",
+    record=User,
+    view=USER,
+    selection=Selection(search=lambda user: (user.username, user.full_name)),
+    create_body=Document(name="UserCreate", fields=_FIELDS, required=("username", "password")),
+    create=_create,
+    update_body=Document(name="UserUpdate", fields=_FIELDS, note="Fields that are not sent stay."),
+    update=_update,
+    delete=_delete,
+    routes=(
+        Route(
+            method="GET",
+            path="/v1/users/me",
+            summary="Read one's own account",
+            handler=_me(_read_me),
+            allow=PEOPLE,
+            answer=USER,
+            before_password_change=True,
+        ),
+        Route(
+            method="PUT",
+            path="/v1/users/me",
+            summary="Change one's own name and picture; everything else is ignored",
+            handler=_me(_update_me),
+            allow=PEOPLE,
+            body=Document(name="OwnUserUpdate", fields=_OWN_FIELDS),
+            answer=USER,
+            before_password_change=True,
+        ),
+    ),
+)

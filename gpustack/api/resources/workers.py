@@ -1,0 +1,189 @@
+"""Workers: those who join, what they report, and what an administrator may change of them."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import attrs
+
+from gpustack.domain.access import Principal, Role
+from gpustack.domain.artifact import ModelFile, ModelSource
+from gpustack.domain.report import JoinRequest, StatusReport
+from gpustack.domain.worker import SystemReserved, Worker
+from gpustack.errors import Forbidden, NotFound
+from gpustack.server import deploy
+from gpustack.server.join import Joined, join
+from gpustack.server.report import report_status
+from gpustack.store.transaction import Tx
+
+from ..listing import Selection, equal
+from ..resource import Resource, document_view
+from ..route import WORKERS, Call, Reply, Route
+from ..shape import Document, Flag, Many, Number, Table, Text, Thing, Whole
+from ..wire import WORKER, Look
+
+
+def _visible(principal: Principal, worker: Worker) -> bool:
+    return principal.is_admin or principal.worker_id == worker.id
+
+
+def _joined(joined: Joined, look: Look) -> dict[str, Any]:
+    return {
+        **WORKER.of(joined.worker, look),
+        "credential": joined.credential,
+        "forward_key": joined.forward_key,
+        "heartbeat_interval": 15.0,
+    }
+
+
+async def _join(call: Call) -> Joined:
+    return await join(
+        call.context.store,
+        call.document,
+        keys=call.context.keys,
+        leases=call.context.leases,
+        secret=lambda: secrets.token_hex(32),
+        rng=call.context.rng,
+    )
+
+
+async def _update(call: Call, worker: Worker) -> Worker:
+    fields = dict(call.document)
+    if "labels" in fields:
+        # A worker brings its built-in labels only where they are missing: taking them away is not possible.
+        built_in = {name: worker.labels[name] for name in _BUILT_IN if name in worker.labels}
+        fields["labels"] = {**built_in, **fields["labels"]}
+    return await call.context.store.write(lambda tx: tx.change(Worker, worker.id, **fields))
+
+
+async def _delete(call: Call, worker: Worker) -> None:
+    await deploy.delete_worker(call.context.store, worker.id)
+    call.context.leases.drop(worker.id)
+
+
+_BUILT_IN = ("os", "arch", "worker-name")
+
+
+# --- what a worker itself says; in production these arrive on the front's own HTTP core (api/posts.py)
+
+
+def own_id(call: Call) -> int:
+    """The worker of the path, if the caller is it. Raises ``Forbidden``, and ``NotFound`` after its deletion."""
+    worker_id = call.number()
+    if call.caller.worker_id != worker_id:
+        raise Forbidden("A worker speaks only for itself")
+    if worker_id not in call.snapshot.workers:
+        raise NotFound(f"Worker {worker_id} does not exist")
+    return worker_id
+
+
+async def _heartbeat(call: Call) -> Reply:
+    call.context.leases.heard(own_id(call))
+    return Reply(
+        document={
+            "interval": call.context.heartbeat_interval,
+            "revision": call.snapshot.revision,
+            "servers": list(call.context.servers()),
+        }
+    )
+
+
+async def _status(call: Call) -> Reply:
+    worker_id = own_id(call)
+    call.context.leases.heard(worker_id)
+    await report_status(call.context.store, worker_id, call.document)
+    return Reply(document=None)
+
+
+@attrs.frozen(kw_only=True)
+class FileAsk:
+    """The files a worker needs: the record of them is made unless there is one."""
+
+    source: ModelSource
+    local_dir: str = ""
+
+
+async def _ensure_file(call: Call) -> Reply:
+    worker_id, asked = own_id(call), call.document
+
+    def work(tx: Tx) -> ModelFile:
+        wanted = {"worker_id": worker_id, "source_index": asked.source.index, "local_dir": asked.local_dir}
+        known = tx.find(ModelFile, **wanted)
+        if known is not None and known.deleted_at is None:
+            return known
+        if known is not None:  # wanted again before its removal was carried out
+            return tx.change(ModelFile, known.id, deleted_at=None)
+        return tx.insert(ModelFile(source=asked.source, **wanted))
+
+    return Reply(document={"id": (await call.context.store.write(work)).id})
+
+
+HEARTBEAT = Route(
+    method="POST",
+    path="/v1/workers/{id}/heartbeat",
+    summary="Say that the worker lives",
+    handler=_heartbeat,
+    allow=WORKERS,
+    answer=Document(
+        name="Heartbeat",
+        fields={"interval": Number(), "revision": Whole(), "servers": Many(Text())},
+        note="interval: seconds until the next one is expected.",
+    ),
+)
+STATUS = Route(
+    method="PUT",
+    path="/v1/workers/{id}/status",
+    summary="Replace the status that the worker measured",
+    handler=_status,
+    allow=WORKERS,
+    body=Thing(StatusReport),
+)
+FILES = Route(
+    method="POST",
+    path="/v1/workers/{id}/files",
+    summary="Name the record of the files that the worker needs",
+    handler=_ensure_file,
+    allow=WORKERS,
+    body=Thing(FileAsk),
+    answer=Document(name="FileId", fields={"id": Whole()}),
+)
+
+RESOURCE = Resource(
+    path="/v1/workers",
+    name="Worker",
+    record=Worker,
+    view=WORKER,
+    list_by=frozenset({Role.ADMIN, Role.WORKER}),
+    read_by=frozenset({Role.ADMIN, Role.WORKER}),
+    create_by=frozenset({Role.JOINER}),
+    visible=_visible,
+    selection=Selection(
+        filters=(
+            equal("name", Text()),
+            equal("uuid", Text(), lambda worker: worker.worker_uuid),
+            equal("state", Text(), lambda worker: worker.condition.state.value),
+        ),
+        search=lambda worker: (worker.name,),
+    ),
+    create_body=Thing(JoinRequest),
+    create=_join,
+    created=document_view(
+        "JoinedWorker",
+        WORKER,
+        {"credential": Text(secret=True), "forward_key": Text(secret=True), "heartbeat_interval": Number()},
+        _joined,
+    ),
+    update_body=Document(
+        name="WorkerUpdate",
+        fields={
+            "labels": Table(Text(longest=1024)),
+            "system_reserved": Thing(SystemReserved),
+            "cordoned": Flag(),
+        },
+        note="A cordoned worker keeps what it runs and gets nothing new.",
+    ),
+    update=_update,
+    delete=_delete,
+    routes=(HEARTBEAT, STATUS, FILES),
+)

@@ -1,0 +1,151 @@
+"""A route: who may call it, what it takes and answers; and how a call of it is carried out, on any transport."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from types import TracebackType
+from typing import Any, Protocol
+
+import attrs
+import orjson
+
+from gpustack.domain.access import Principal, Role
+from gpustack.domain.snapshot import Snapshot
+from gpustack.errors import BadRequest, NotFound
+
+from .access import admit
+from .ask import Ask, Query, is_whole
+from .context import ApiContext
+from .parameter import Parameter
+from .problems import Malformed
+from .shape import Document, Maybe, Shape
+from .wire import Look, View, dumps
+
+ADMIN = frozenset({Role.ADMIN})
+PEOPLE = frozenset({Role.ADMIN, Role.USER})
+WORKERS = frozenset({Role.WORKER})
+
+
+class Stream(Protocol):
+    """A body that is made as it is sent: entered before the first byte, left after the last or when the peer goes."""
+
+    async def __aenter__(self) -> Stream: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> object: ...
+
+    def __aiter__(self) -> Stream: ...
+
+    async def __anext__(self) -> bytes: ...
+
+
+@attrs.frozen(kw_only=True)
+class Reply:
+    """An answer: a JSON document, bytes, or a stream."""
+
+    document: Any = None
+    status: int = 200
+    body: bytes | None = None
+    stream: Stream | None = None
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def content(self) -> bytes:
+        return dumps(self.document) if self.body is None else self.body
+
+
+@attrs.frozen(kw_only=True)
+class Call:
+    """What a handler works with."""
+
+    context: ApiContext
+    ask: Ask
+    principal: Principal | None
+    document: Any = None
+    """The body as the route's shape read it."""
+
+    @property
+    def caller(self) -> Principal:
+        """The principal, on routes that have one."""
+        assert self.principal is not None
+        return self.principal
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.context.store.snapshot
+
+    @property
+    def query(self) -> Query:
+        return self.ask.query
+
+    def look(self) -> Look:
+        return self.context.look()
+
+    def number(self, name: str = "id") -> int:
+        """An id from the path; what is no number names nothing."""
+        text = self.ask.params[name]
+        if not is_whole(text):
+            raise NotFound(f"{text!r} is not an id")
+        return int(text)
+
+
+@attrs.frozen(kw_only=True)
+class Route:
+    """One method of one path. ``allow`` is ``None`` where anybody may call."""
+
+    method: str
+    path: str
+    summary: str
+    handler: Callable[[Call], Awaitable[Reply]]
+    allow: frozenset[Role] | None = ADMIN
+    tag: str = ""
+    body: Shape | None = None
+    body_type: str = "application/json"
+    query: tuple[Parameter, ...] = ()
+    answer: View | Document | Maybe | None = None
+    answer_type: str = "application/json"
+    listed: bool = False
+    """The answer is a page of such objects."""
+    before_password_change: bool = False
+    """May be called while the caller still has to change the password."""
+    hidden: bool = False
+    """Left out of the OpenAPI document; the table of routes has it."""
+
+
+async def carry_out(context: ApiContext, route: Route, ask: Ask) -> Reply:
+    """Admit the caller, read the body, run the handler. Raises ``GpustackError`` for what the caller did wrong.
+
+    Who calls is settled before a byte of the body is read. Cancelling it may leave a write done or not done.
+    """
+    principal: Principal | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    if route.allow is not None:
+        admitted = await admit(
+            context, ask, allow=route.allow, before_password_change=route.before_password_change
+        )
+        principal, headers = admitted.principal, admitted.headers
+    document = None
+    if route.body is not None:
+        document = read_document(await ask.body(), route.body)
+    reply = await route.handler(Call(context=context, ask=ask, principal=principal, document=document))
+    return attrs.evolve(reply, headers=(*headers, *reply.headers)) if headers else reply
+
+
+def read_document(raw: bytes, shape: Shape) -> Any:
+    """JSON read by a shape. Raises ``BadRequest`` for what is not JSON in UTF-8, ``Malformed`` for wrong fields."""
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"The body is not JSON in UTF-8: {error}") from error
+    faults: list[str] = []
+    read = shape.read(value, "", faults)
+    if faults:
+        raise Malformed(*(fault if fault[0] != ":" else f"body{fault}" for fault in faults))
+    return read
+
+
+def tagged(tag: str, routes: Iterable[Route]) -> tuple[Route, ...]:
+    """The routes with a tag, where they have none."""
+    return tuple(attrs.evolve(route, tag=route.tag or tag) for route in routes)

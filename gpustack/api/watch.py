@@ -1,0 +1,211 @@
+"""Watch streams: the present records, then every change, one JSON document a line."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from enum import IntEnum
+from types import TracebackType
+from typing import Any
+
+import attrs
+import trio
+
+from gpustack.domain.change import Change, ChangeKind
+from gpustack.errors import Gone
+from gpustack.nursery.wake import Wake
+from gpustack.store.store import Store
+
+from .listing import Predicate
+from .wire import Doc, Look, dumps
+
+log = logging.getLogger(__name__)
+
+SILENCE = 15.0
+"""Seconds without an event after which a blank line shows that the stream lives."""
+_REPLAYED_AT_ONCE = 64
+_REMEMBERED = 4096
+
+
+class Event(IntEnum):
+    """The numbers of the wire. 4 was never sent, and 5 stands for the blank line."""
+
+    CREATED = 1
+    UPDATED = 2
+    DELETED = 3
+    SYNCED = 6
+    """The replay is complete. Sent only to who asks for it by ``sync=1``."""
+
+
+@attrs.define(eq=False, repr=False)
+class Printed:
+    """The JSON of changes, made once for all watchers; the oldest are forgotten."""
+
+    _documents: OrderedDict[tuple[int, str, Any], bytes] = attrs.field(factory=OrderedDict)
+
+    def of(self, key: tuple[int, str, Any], make: Callable[[], Doc]) -> bytes:
+        """The bytes under ``key`` (revision, kind, item), made now if nobody needed them before."""
+        known = self._documents.get(key)
+        if known is None:
+            known = self._documents[key] = dumps(make())
+            if len(self._documents) > _REMEMBERED:
+                self._documents.popitem(last=False)
+        return known
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def __repr__(self) -> str:
+        return f"<Printed: {len(self)} documents of changes>"
+
+
+@attrs.frozen(kw_only=True)
+class Subject:
+    """What is watched: the items that a record of ``table`` shows as, and their documents."""
+
+    kind: str
+    table: str
+    items: Callable[[Any], Sequence[Any]]
+    key: Callable[[Any], Any]
+    document: Callable[[Any, Look], Doc]
+    predicate: Predicate
+
+    def shown(self, record: Any) -> dict[Any, Any]:
+        """The items of a record that the watcher may and wants to see, by key."""
+        if record is None:
+            return {}
+        return {self.key(item): item for item in self.items(record) if self.predicate(item)}
+
+
+@attrs.define(eq=False, kw_only=True, repr=False)
+class Watch:
+    """A stream of events. Memory does not grow with changes: it reads them from the store's ring as fast as the
+    client takes them, and a client too slow for the ring is dropped; it then lists again.
+
+    Nothing falls between replay and changes: the replay is the snapshot of a revision, and what follows is
+    everything after that revision.
+    """
+
+    _store: Store
+    _printed: Printed
+    _subject: Subject
+    _look: Callable[[], Look]
+    _allowed: Callable[[], bool]
+    """Whether the caller still may watch: asked again when accounts change, and in every silence."""
+    _numbered: bool = False
+    """Events carry their revision, and the end of the replay is marked."""
+    _since: int | None = None
+    _revision: int = 0
+    _replay: list[Any] | None = None
+    _wake: Wake = attrs.field(factory=Wake)
+    _open: ExitStack = attrs.field(factory=ExitStack)
+    _look_at_start: Look | None = None
+
+    def check(self) -> None:
+        """Raise ``Gone`` if what was missed since the revision asked for is not known any more."""
+        if self._since is not None:
+            self._store.changes_since(self._since)
+
+    async def __aenter__(self) -> Watch:
+        tables = {self._subject.table, *_ACCESS_TABLES}
+        self._wake = self._open.enter_context(self._store.watch(tables))
+        if self._since is not None:
+            self._revision = self._since
+        else:
+            look = self._look_at_start = self._look()
+            self._revision = look.snapshot.revision
+            records = look.snapshot.tables.get(self._subject.table, {})
+            found = [item for record in records.values() for item in self._subject.shown(record).values()]
+            self._replay = found[::-1]  # taken from the end
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def __aiter__(self) -> Watch:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while True:
+            if self._replay is not None:
+                await trio.lowlevel.checkpoint()
+                return self._replayed(self._replay)
+            lines = self._news()
+            if lines is None:
+                raise StopAsyncIteration
+            if lines:
+                return lines
+            if not await self._wake.wait(SILENCE):
+                if not self._allowed():
+                    raise StopAsyncIteration
+                return b"\n"
+
+    def _replayed(self, waiting: list[Any]) -> bytes:
+        """The next part of the replay. With the last, the mark if it was asked for; at least a blank line, so
+        that the client of an empty list has its answer's head at once."""
+        assert self._look_at_start is not None
+        lines = []
+        for _ in range(min(_REPLAYED_AT_ONCE, len(waiting))):
+            item = waiting.pop()
+            lines.append(self._line(Event.CREATED, dumps(self._subject.document(item, self._look_at_start))))
+        if not waiting:
+            self._replay = self._look_at_start = None
+            if self._numbered:
+                lines.append(self._line(Event.SYNCED, b"null"))
+        return b"".join(lines) or b"\n"
+
+    def _news(self) -> bytes | None:
+        """The lines of all changes since the last look; ``None`` when the stream has to end."""
+        try:
+            changes = self._store.changes_since(self._revision)
+        except Gone:
+            log.info("Dropped a watcher that was too slow: kind=%s", self._subject.kind)
+            return None
+        if any(change.table in _ACCESS_TABLES for change in changes) and not self._allowed():
+            return None
+        lines: list[bytes] = []
+        for change in changes:
+            self._revision = change.revision
+            if change.table == self._subject.table:
+                lines.extend(self._lines(change))
+        return b"".join(lines)
+
+    def _lines(self, change: Change) -> Iterable[bytes]:
+        subject = self._subject
+        after = {} if change.kind is ChangeKind.DELETED else subject.shown(change.record)
+        if change.kind is ChangeKind.CREATED:
+            before = {}
+        elif change.before is not None or change.kind is ChangeKind.DELETED:
+            before = subject.shown(change.before or change.record)
+        else:  # from before this start: what stood there then is not known, so anybody may have seen it
+            before = {subject.key(item): None for item in subject.items(change.record)}
+        for key, item in {**before, **after}.items():
+            kind = Event.UPDATED if key in before else Event.CREATED
+            yield self._line(kind if key in after else Event.DELETED, self._text(change, key, item))
+
+    def _text(self, change: Change, key: Any, item: Any) -> bytes:
+        """The document of an item after the change: one that left the filter is shown as it is now, so that who
+        held it sees why, and one that may never have been in it by its id alone."""
+        if item is None:
+            return dumps({"id": key})
+        now = {self._subject.key(one): one for one in self._subject.items(change.record)}
+        shown = now.get(key, item)
+        print_as = (change.revision, self._subject.kind, key)
+        return self._printed.of(print_as, lambda: self._subject.document(shown, self._look()))
+
+    def _line(self, kind: Event, document: bytes) -> bytes:
+        if self._numbered:
+            return b'{"type":%d,"data":%b,"revision":%d}\n\n' % (kind, document, self._revision)
+        return b'{"type":%d,"data":%b}\n\n' % (kind, document)
+
+    def __repr__(self) -> str:
+        waiting = "" if self._replay is None else f", {len(self._replay)} to replay"
+        return f"<Watch of {self._subject.kind} at revision {self._revision}{waiting}>"
+
+
+_ACCESS_TABLES = frozenset({"users", "api_keys", "sessions", "workers"})
+"""A change in one of these may take away the right to watch."""

@@ -1,0 +1,409 @@
+"""How records look on the wire: the one place where our words become those of the published API."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime
+from enum import Enum
+from functools import cached_property
+from typing import Any
+
+import attrs
+import orjson
+
+from gpustack.domain.access import ApiKey, User
+from gpustack.domain.artifact import ModelFile, ModelSource
+from gpustack.domain.device import Device, DeviceId
+from gpustack.domain.instance import Claim, ModelInstance, Placement
+from gpustack.domain.model import Category, Model
+from gpustack.domain.record import Record
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.worker import Worker, WorkerState
+
+from .shape import Document, Flag, Instant, Many, Maybe, Shape, Table, Text, Whole, Word, shape_of
+
+Doc = dict[str, Any]
+
+
+def dumps(document: object) -> bytes:
+    """JSON of a document: instants in UTC end in ``Z``, keys are text."""
+    return orjson.dumps(document, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
+
+
+def plain(value: Any) -> Any:
+    """A nested value as JSON can hold it. Fields that are unknown are left out, never shown as zero."""
+    if value is None or isinstance(value, bool | int | float | datetime | date):
+        return value
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if attrs.has(type(value)):
+        pairs = ((field.name, getattr(value, field.name)) for field in attrs.fields(type(value)))
+        return {name: plain(item) for name, item in pairs if item is not None}
+    return [plain(item) for item in value]
+
+
+@attrs.define(eq=False)
+class Look:
+    """A snapshot as views read it, with what they derive from it worked out once."""
+
+    snapshot: Snapshot
+    heard: Callable[[int], datetime | None] = attrs.field(default=lambda worker_id: None)
+    """When a worker was last heard, if it was since this server started."""
+
+    @cached_property
+    def allocated(self) -> Mapping[int, Claim]:
+        """The sum of all claims by worker."""
+        ram: dict[int, int] = {}
+        vram: dict[int, dict[int, int]] = {}
+        for instance in self.snapshot.instances.values():
+            for worker_id, claim in _claims(instance):
+                ram[worker_id] = ram.get(worker_id, 0) + claim.ram
+                of_worker = vram.setdefault(worker_id, {})
+                for index, size in claim.vram.items():
+                    of_worker[index] = of_worker.get(index, 0) + size
+        return {key: Claim(ram=ram[key], vram=vram[key]) for key in ram}
+
+    def worker(self, worker_id: int | None) -> Worker | None:
+        return self.snapshot.get(Worker, worker_id)
+
+
+def _claims(instance: ModelInstance) -> Iterator[tuple[int, Claim]]:
+    if instance.placement is not None:
+        yield instance.placement.worker_id, instance.placement.claim
+        for share in instance.placement.subordinates:
+            yield share.worker_id, share.claim
+
+
+@attrs.frozen(kw_only=True)
+class View:
+    """One kind of object on the wire: its schema, and how it is made."""
+
+    schema: Document
+    of: Callable[[Any, Look], Doc]
+
+
+def _shapes(cls: type[Any], *hidden: str) -> dict[str, Shape]:
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in attrs.fields(cls) if field.name not in hidden]
+    return {name: shape_of(hints[name]) for name in names}
+
+
+_DATES: Mapping[str, Shape] = {"created_at": Maybe(Instant()), "updated_at": Maybe(Instant())}
+_COMMON = ("version", "created_at", "updated_at")
+
+
+def _as_they_are(record: Record, names: Mapping[str, Shape]) -> Doc:
+    return {name: plain(getattr(record, name)) for name in names}
+
+
+def _dates(record: Record) -> Doc:
+    return {"created_at": record.created_at, "updated_at": record.updated_at}
+
+
+# --- sources: flattened into the object that has one
+
+SOURCE_FIELDS: tuple[str, ...] = (
+    "huggingface_repo_id",
+    "huggingface_filename",
+    "ollama_library_model_name",
+    "model_scope_model_id",
+    "model_scope_file_path",
+    "local_path",
+)
+_SOURCE = _shapes(ModelSource, "kind", "revision")
+_SOURCE_SHAPES: dict[str, Shape] = {
+    "source": shape_of(typing.get_type_hints(ModelSource)["kind"]),
+    **{name: _SOURCE[name] for name in SOURCE_FIELDS},
+    "revision": Maybe(Text()),
+}
+
+
+def source_document(source: ModelSource) -> Doc:
+    """The fields of a source as they stand beside the others of its owner."""
+    return {
+        "source": source.kind.value,
+        **{name: getattr(source, name) for name in (*SOURCE_FIELDS, "revision")},
+    }
+
+
+# --- users and keys
+
+_USER = _shapes(User, "hashed_password", *_COMMON)
+_API_KEY = _shapes(ApiKey, "access_key", "secret_hash", *_COMMON)
+
+USER = View(
+    schema=Document(name="User", fields={**_USER, **_DATES}, note="An account."),
+    of=lambda user, look: {**_as_they_are(user, _USER), **_dates(user)},
+)
+API_KEY = View(
+    schema=Document(
+        name="ApiKey", fields={**_API_KEY, **_DATES}, note="A key of the caller; its secret is not kept."
+    ),
+    of=lambda key, look: {**_as_they_are(key, _API_KEY), **_dates(key)},
+)
+
+
+# --- models
+
+_DEPRECATED_FLAGS: Mapping[str, Category] = {
+    "embedding_only": Category.EMBEDDING,
+    "image_only": Category.IMAGE,
+    "reranker": Category.RERANKER,
+    "speech_to_text": Category.SPEECH_TO_TEXT,
+    "text_to_speech": Category.TEXT_TO_SPEECH,
+}
+CATEGORY_FLAGS = _DEPRECATED_FLAGS
+"""Deprecated twins of ``categories``."""
+
+_MODEL = _shapes(Model, "source", *_COMMON)
+
+
+def _model(model: Model, look: Look) -> Doc:
+    flags = {name: category.value in model.categories for name, category in CATEGORY_FLAGS.items()}
+    return {**_as_they_are(model, _MODEL), **source_document(model.source), **flags, **_dates(model)}
+
+
+MODEL = View(
+    schema=Document(
+        name="Model",
+        fields={**_MODEL, **_SOURCE_SHAPES, **dict.fromkeys(CATEGORY_FLAGS, Flag()), **_DATES},
+        note="A deployment. Its name is what OpenAI clients call it.",
+    ),
+    of=_model,
+)
+
+_PUBLIC = ("id", "name", "description", "meta", "replicas", "ready_replicas", "categories")
+MODEL_FOR_USERS = View(
+    schema=Document(
+        name="ModelSummary",
+        fields={**{name: _MODEL[name] for name in _PUBLIC}, **_DATES},
+        note="What people who may use a model, but not manage it, see of it.",
+    ),
+    of=lambda model, look: {**{name: plain(getattr(model, name)) for name in _PUBLIC}, **_dates(model)},
+)
+
+
+def openai_model(model: Model, *, with_meta: bool) -> Doc:
+    """An element of OpenAI's list of models."""
+    created = 0 if model.created_at is None else int(model.created_at.timestamp())
+    made = {"id": model.name, "object": "model", "created": created, "owned_by": "gpustack"}
+    return {**made, "meta": plain(model.meta) if with_meta else None}
+
+
+# --- instances
+
+_INSTANCE = _shapes(ModelInstance, "source", "placement", *_COMMON)
+
+
+def _claim(claim: Claim) -> Doc:
+    made: Doc = plain(claim)
+    return made if claim.tensor_split else {k: v for k, v in made.items() if k != "tensor_split"}
+
+
+def _distributed(placement: Placement, look: Look) -> Doc | None:
+    if not placement.subordinates:
+        return None
+    shares = []
+    for share in placement.subordinates:
+        worker = look.worker(share.worker_id)
+        shares.append(
+            {
+                "worker_id": share.worker_id,
+                "worker_name": None if worker is None else worker.name,
+                "worker_ip": None if worker is None else worker.ip,
+                "total_gpus": None if worker is None else len(worker.status.gpu_devices),
+                "gpu_indexes": list(share.gpu_indexes),
+                "gpu_addresses": None,
+                "computed_resource_claim": _claim(share.claim),
+            }
+        )
+    return {"mode": "delegated", "download_model_files": True, "subordinate_workers": shares}
+
+
+def _instance(instance: ModelInstance, look: Look) -> Doc:
+    placement, worker = instance.placement, look.worker(instance.worker_id)
+    return {
+        **_as_they_are(instance, _INSTANCE),
+        **source_document(instance.source),
+        "worker_id": instance.worker_id,
+        "worker_name": None if worker is None else worker.name,
+        "worker_ip": None if worker is None else worker.ip,
+        "computed_resource_claim": None if placement is None else _claim(placement.claim),
+        "gpu_indexes": None if placement is None else list(placement.gpu_indexes),
+        "gpu_addresses": None,
+        "distributed_servers": None if placement is None else _distributed(placement, look),
+        "placement_note": "" if placement is None else placement.note,
+        **_dates(instance),
+    }
+
+
+_SHARE = Document(
+    name="SubordinateWorker",
+    fields={
+        "worker_id": Whole(),
+        "worker_name": Maybe(Text()),
+        "worker_ip": Maybe(Text()),
+        "total_gpus": Maybe(Whole()),
+        "gpu_indexes": Many(Whole()),
+        "gpu_addresses": Maybe(Many(Text())),
+        "computed_resource_claim": shape_of(Claim),
+    },
+)
+INSTANCE = View(
+    schema=Document(
+        name="ModelInstance",
+        fields={
+            **_INSTANCE,
+            **_SOURCE_SHAPES,
+            "worker_id": Maybe(Whole()),
+            "worker_name": Maybe(Text()),
+            "worker_ip": Maybe(Text()),
+            "computed_resource_claim": Maybe(shape_of(Claim)),
+            "gpu_indexes": Maybe(Many(Whole())),
+            "gpu_addresses": Maybe(Many(Text())),
+            "distributed_servers": Maybe(
+                Document(
+                    name="DistributedServers",
+                    fields={
+                        "mode": Text(),
+                        "download_model_files": Flag(),
+                        "subordinate_workers": Many(_SHARE),
+                    },
+                )
+            ),
+            "placement_note": Text(),
+            **_DATES,
+        },
+        note="One replica of a model. Byte counts of its claim are estimates unless a user fixed them.",
+    ),
+    of=_instance,
+)
+
+
+# --- workers and their devices
+
+_WORKER = _shapes(
+    Worker,
+    "status",
+    "condition",
+    "credential_hash",
+    "heartbeat_time",
+    "metrics_port",
+    "version_running",
+    *_COMMON,
+)
+
+
+def _device_document(device: Device, allocated: int) -> Doc:
+    made: Doc = plain(device)
+    made["memory"] = {**made["memory"], "allocated": allocated}
+    return made
+
+
+def _worker(worker: Worker, look: Look) -> Doc:
+    claims = look.allocated.get(worker.id, Claim())
+    status = plain(worker.status)
+    status["memory"] = {**status["memory"], "allocated": claims.ram}
+    status["gpu_devices"] = [
+        _device_document(device, claims.vram.get(device.index, 0)) for device in worker.status.gpu_devices
+    ]
+    return {
+        **_as_they_are(worker, _WORKER),
+        "metrics_port": -1 if worker.metrics_port is None else worker.metrics_port,
+        "state": worker.condition.state.value,
+        "state_message": worker.condition.why,
+        "state_since": worker.condition.since,
+        "unreachable": worker.condition.state is WorkerState.UNREACHABLE,
+        "status": status,
+        "heartbeat_time": look.heard(worker.id) or worker.heartbeat_time,
+        "version": worker.version_running,
+        **_dates(worker),
+    }
+
+
+WORKER = View(
+    schema=Document(
+        name="Worker",
+        fields={
+            **_WORKER,
+            "metrics_port": Whole(),
+            "state": Word(WorkerState),
+            "state_message": Text(),
+            "state_since": Maybe(Instant()),
+            "unreachable": Flag(),
+            "status": shape_of(typing.get_type_hints(Worker)["status"]),
+            "heartbeat_time": Maybe(Instant()),
+            "version": Text(),
+            **_DATES,
+        },
+        note="A machine of the cluster. What it could not measure is left out of its status.",
+    ),
+    of=_worker,
+)
+
+
+@attrs.frozen(kw_only=True)
+class Gpu:
+    """A device together with the worker that has it: a row of the flat list."""
+
+    worker: Worker
+    device: Device
+
+    @property
+    def id(self) -> str:
+        return str(DeviceId(self.worker.name, self.device.type, self.device.index))
+
+
+def gpus_of(worker: Worker) -> tuple[Gpu, ...]:
+    return tuple(Gpu(worker=worker, device=device) for device in worker.status.gpu_devices)
+
+
+def _gpu(gpu: Gpu, look: Look) -> Doc:
+    worker, claims = gpu.worker, look.allocated.get(gpu.worker.id, Claim())
+    return {
+        "id": gpu.id,
+        **dict.fromkeys(_DEVICE),
+        **_device_document(gpu.device, claims.vram.get(gpu.device.index, 0)),
+        "worker_id": worker.id,
+        "worker_name": worker.name,
+        "worker_ip": worker.ip,
+        **_dates(worker),
+    }
+
+
+_DEVICE = _shapes(Device)
+GPU = View(
+    schema=Document(
+        name="GpuDevice",
+        fields={
+            "id": Text(),
+            **_DEVICE,
+            "worker_id": Whole(),
+            "worker_name": Text(),
+            "worker_ip": Text(),
+            **_DATES,
+        },
+        note="An accelerator, named <worker>:<type>:<index>. memory.allocated is claimed, memory.used is measured.",
+    ),
+    of=_gpu,
+)
+
+
+# --- model files
+
+_FILE = _shapes(ModelFile, "source", *_COMMON)
+FILE = View(
+    schema=Document(
+        name="ModelFile",
+        fields={**_FILE, **_SOURCE_SHAPES, **_DATES},
+        note="The files of one source on one worker.",
+    ),
+    of=lambda file, look: {**_as_they_are(file, _FILE), **source_document(file.source), **_dates(file)},
+)
+
+STRINGS = Table(Text())
