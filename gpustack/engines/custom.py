@@ -12,7 +12,7 @@ from gpustack.domain.facts import ModelFacts
 from gpustack.domain.model import Model
 
 from . import parameters
-from .engine import Launch, LaunchContext, Probe
+from .engine import Engine, Launch, LaunchContext, Probe
 from .visibility import visible
 
 HEALTH_PATH = "/v1/models"
@@ -89,4 +89,4 @@ def _filled(text: str, given: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda found: given.get(found[1], found[0]), text)
 
 
-ENGINE = Custom()
+ENGINE: Engine = Custom()

@@ -62,16 +62,25 @@ class Launch:
 class Engine(Protocol):
     """One kind of inference engine."""
 
-    name: str
-    """As named inside and in ``EngineBuild.engine``."""
-    wire_name: str
-    """As named in the API (``backend``)."""
-    needs_files: bool
-    """Whether model files are fetched before a start, unless ``fetches`` says otherwise for a model."""
-    any_device: bool
-    """Whether every device will do, rather than those its build says it drives."""
-    metrics: Mapping[str, str]
-    """Sample name on the engine's ``/metrics`` → unified name."""
+    @property
+    def name(self) -> str:
+        """As named inside and in ``EngineBuild.engine``."""
+
+    @property
+    def wire_name(self) -> str:
+        """As named in the API (``backend``)."""
+
+    @property
+    def needs_files(self) -> bool:
+        """Whether model files are fetched before a start, unless ``fetches`` says otherwise for a model."""
+
+    @property
+    def any_device(self) -> bool:
+        """Whether every device will do, rather than those its build says it drives."""
+
+    @property
+    def metrics(self) -> Mapping[str, str]:
+        """Sample name on the engine's ``/metrics`` → unified name."""
 
     def serves(self, model: Model, facts: ModelFacts | None) -> bool:
         """Whether it takes this model when no backend is named."""

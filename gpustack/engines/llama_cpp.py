@@ -15,7 +15,7 @@ from gpustack.domain.unit import MIB
 from gpustack.domain.worker import EngineBuild
 
 from . import parameters
-from .engine import Launch, LaunchContext, Probe
+from .engine import Engine, Launch, LaunchContext, Probe
 from .visibility import visible
 
 CONTEXT = 8192
@@ -255,4 +255,4 @@ def _layer_faults(model: Model) -> list[str]:
     return faults
 
 
-ENGINE = LlamaCpp()
+ENGINE: Engine = LlamaCpp()

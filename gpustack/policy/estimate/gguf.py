@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 import attrs
@@ -108,6 +109,7 @@ def layer_count(facts: ModelFacts) -> int:
     return (facts.total_layers or 0) + 1
 
 
+@lru_cache(maxsize=2048)  # the same question comes for every worker, and again with every look at what waits
 def estimate(facts: ModelFacts, ask: GgufAsk) -> Estimate:
     """What llama.cpp will allocate. ``facts`` are complete (``facts.is_complete``)."""
     return _Layout(facts, ask).estimate()

@@ -1,0 +1,128 @@
+"""One look for a place: filters, then fits, then scores. Says where, or of every worker why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from types import ModuleType
+
+from gpustack.domain.device import DeviceId
+from gpustack.domain.instance import Placement
+from gpustack.domain.model import Category
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.worker import Worker
+from gpustack.engines.registry import by_name
+from gpustack.plugins import siblings
+
+from .ask import Ask, Candidate, Reason, Shortage
+from .room import undriven, usable
+
+
+def decide(
+    ask: Ask, snapshot: Snapshot, *, among: Iterable[Worker] | None = None
+) -> Placement | tuple[Reason, ...]:
+    """The place on ``among`` (all workers by default), or the reasons against every one, nearest first.
+
+    The same ask and snapshot get the same answer.
+    """
+    if impossible := impossibilities(ask):
+        return tuple(Reason(sentence=sentence) for sentence in impossible)
+    workers = sorted(snapshot.workers.values() if among is None else among, key=lambda w: w.id)
+    if not workers:
+        return (Reason(sentence="there is no worker yet"),)
+    out: list[Reason] = []
+    kept: list[Worker] = []
+    for worker in workers:
+        against = objections(ask, worker, snapshot)
+        if against:
+            out.append(Reason(sentence=against[0], worker_id=worker.id, worker=worker.name))
+        else:
+            kept.append(worker)
+    placement, short = _fit(ask, kept, snapshot)
+    return placement or (*short, *out)
+
+
+def impossibilities(ask: Ask) -> list[str]:
+    """What no worker can mend: faults of the deployment itself."""
+    engine = by_name(ask.engine_name)
+    faults = [] if engine is None else engine.faults(ask.model)
+    is_gguf = engine is not None and not engine.any_device
+    if (
+        is_gguf
+        and ask.facts is not None
+        and ask.facts.category is Category.UNKNOWN
+        and ask.facts.architecture
+    ):
+        faults.append(f"{ask.model.source.readable} ({facts.architecture}) is not a model that can be served")
+    try:
+        workers = {DeviceId.parse(text).worker for text in ask.gpu_ids}
+    except ValueError as error:
+        return [*faults, str(error)]
+    if len(workers) > 1:
+        named = ", ".join(sorted(workers))
+        faults.append(f"GPUs of several workers are selected ({named}); select GPUs of one worker")
+    return faults
+
+
+def objections(ask: Ask, worker: Worker, snapshot: Snapshot) -> list[str]:
+    """Everything the filters have against a worker."""
+    found = (module.keep(ask, worker, snapshot) for module in _modules("filters"))
+    return [sentence for sentence in found if sentence is not None]
+
+
+def _fit(ask: Ask, workers: list[Worker], snapshot: Snapshot) -> tuple[Placement | None, list[Reason]]:
+    shortages: dict[int, Shortage] = {}
+    for way in sorted(_modules("fits"), key=lambda module: int(module.RANK)):
+        found: list[Candidate] = []
+        for worker in workers:
+            answer = way.candidates(ask, worker, snapshot)
+            if isinstance(answer, list):
+                found += answer
+            elif worker.id not in shortages or answer.short < shortages[worker.id].short:
+                shortages[worker.id] = answer
+        if found:
+            return _choose(ask, found, snapshot), []
+    reasons = [_reason(ask, worker, shortages.get(worker.id)) for worker in workers]
+    return None, sorted(
+        reasons, key=lambda reason: reason.shortage.short if reason.shortage else float("inf")
+    )
+
+
+def _choose(ask: Ask, found: list[Candidate], snapshot: Snapshot) -> Placement:
+    """Most layers on devices, then fewest devices, then the strategy's score, then most room left."""
+    most = max(candidate.claim.offload_layers or 0 for candidate in found)
+    found = [c for c in found if (c.claim.offload_layers or 0) == most]
+    fewest = min(len(candidate.gpu_indexes) for candidate in found)
+    score = _modules_by_name("scores")[ask.model.placement_strategy.value].score
+    rated = [(score(c, ask, snapshot), c) for c in found if len(c.gpu_indexes) == fewest]
+    best_score, best = min(
+        rated, key=lambda pair: (-pair[0], -pair[1].left, pair[1].worker.id, pair[1].gpu_indexes)
+    )
+    note = ". ".join(part for part in (best.note, ask.demand.note) if part)
+    return Placement(
+        worker_id=best.worker.id, gpu_indexes=best.gpu_indexes, claim=best.claim, score=best_score, note=note
+    )
+
+
+def _reason(ask: Ask, worker: Worker, shortage: Shortage | None) -> Reason:
+    sentence = shortage.sentence if shortage is not None else _no_way(ask, worker)
+    return Reason(sentence=sentence, worker_id=worker.id, worker=worker.name, shortage=shortage)
+
+
+def _no_way(ask: Ask, worker: Worker) -> str:
+    if reason := undriven(ask, worker):
+        return reason
+    if not usable(ask, worker):
+        return f"worker {worker.name} has no GPU that can be used, and the deployment must not run on the CPU"
+    wanted = len(ask.demand.split) or len(ask.gpu_ids)
+    return f"worker {worker.name} has fewer GPUs than the {wanted} the deployment divides itself among"
+
+
+@cache
+def _modules(folder: str) -> tuple[ModuleType, ...]:
+    return tuple(siblings(f"{__package__}.{folder}"))
+
+
+@cache
+def _modules_by_name(folder: str) -> dict[str, ModuleType]:
+    return {module.__name__.rpartition(".")[2]: module for module in _modules(folder)}

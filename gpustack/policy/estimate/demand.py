@@ -1,0 +1,209 @@
+"""What a deployment asks of a worker, whatever its engine: bytes on the CPU, and bytes on devices."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from gpustack.domain.facts import ModelFacts
+from gpustack.domain.model import Model
+from gpustack.domain.unit import GIB, MIB, human_bytes
+from gpustack.engines import llama_cpp, parameters
+from gpustack.engines.llama_cpp import answers_vectors, defaults
+
+from .gguf import DEVICE_FOOTPRINT, HOST_FOOTPRINT, GgufAsk, estimate, layer_count
+
+VRAM_CLAIM = "GPUSTACK_MODEL_VRAM_CLAIM"
+RAM_CLAIM = "GPUSTACK_MODEL_RAM_CLAIM"
+SIZE_FACTOR = 1.2
+SIZE_SURPLUS = 1 * GIB
+"""Without a header: files times the factor, plus this for caches and buffers."""
+
+
+@attrs.frozen(kw_only=True)
+class DeviceNeed:
+    """Bytes of host memory, and of each device in the order asked."""
+
+    ram: int
+    vram: tuple[int, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Demand(ABC):
+    """The arithmetic of one deployment; fits ask it as often as they like."""
+
+    total_layers: int | None = None
+    """Layers that can be offloaded one by one; ``None`` if it is all or nothing."""
+    fixed_layers: int | None = None
+    """As many as the user wants on devices; ``None`` leaves it to us."""
+    split: tuple[float, ...] = ()
+    """Shares per device set by the user; empty leaves it to us."""
+    on_cpu: bool = True
+    """Whether it may run without devices at all."""
+    on_devices: bool = True
+    """Whether it has any use for devices."""
+    note: str = ""
+    """What a person should know of the figures."""
+
+    @abstractmethod
+    def cpu(self) -> int:
+        """Bytes of host memory without any device."""
+
+    @abstractmethod
+    def devices(self, shares: Sequence[float], layers: int | None = None) -> DeviceNeed:
+        """Bytes when ``layers`` (all by default) are divided among devices as ``shares``."""
+
+
+@attrs.frozen(kw_only=True)
+class GgufDemand(Demand):
+    """llama.cpp with a header that was read."""
+
+    facts: ModelFacts
+    ask: GgufAsk
+
+    def cpu(self) -> int:
+        return estimate(self.facts, attrs.evolve(self.ask, shares=())).host.claim(HOST_FOOTPRINT)
+
+    def devices(self, shares: Sequence[float], layers: int | None = None) -> DeviceNeed:
+        asked = attrs.evolve(self.ask, shares=tuple(shares), offload_layers=layers)
+        found = estimate(self.facts, asked)
+        return DeviceNeed(
+            ram=found.host.claim(HOST_FOOTPRINT),
+            vram=tuple(need.claim(DEVICE_FOOTPRINT) for need in found.devices),
+        )
+
+
+@attrs.frozen(kw_only=True)
+class FixedDemand(Demand):
+    """Figures that do not come from a header: set by the user, guessed from file sizes, or none at all."""
+
+    ram: int = 0
+    """Host memory beside devices."""
+    vram: int = 0
+    ram_alone: int = 0
+    """Host memory when there are no devices."""
+
+    def cpu(self) -> int:
+        return self.ram_alone
+
+    def devices(self, shares: Sequence[float], layers: int | None = None) -> DeviceNeed:
+        whole = sum(shares)
+        return DeviceNeed(ram=self.ram, vram=tuple(math.ceil(self.vram * share / whole) for share in shares))
+
+
+def demand_of(model: Model, facts: ModelFacts | None, engine_name: str) -> Demand:
+    """What the deployment needs: as its environment claims, else by its header, else by its size, else unknown."""
+    is_llama = engine_name == llama_cpp.ENGINE.name
+    vram, ram = _claimed(model.env, VRAM_CLAIM), _claimed(model.env, RAM_CLAIM)
+    if vram is not None or ram is not None:
+        return _as_claimed(model, vram, ram or 0, is_llama=is_llama)
+    if is_llama and facts is not None and facts.is_complete:
+        return _by_header(model, facts)
+    return _by_size(model, facts, is_llama=is_llama)
+
+
+def gguf_ask(model: Model) -> GgufAsk:
+    """The settings llama.cpp will be started with, as far as memory goes: ours, then the user's."""
+    given, own = model.backend_parameters, defaults(model)
+
+    def number(flags: tuple[str, ...], default: int) -> int:
+        value = parameters.number_of(given, *flags)
+        return default if value is None or value < 1 else value
+
+    key = parameters.value_of(given, *llama_cpp.KEY_TYPE_FLAGS) or "f16"
+    value = parameters.value_of(given, *llama_cpp.VALUE_TYPE_FLAGS) or "f16"
+    batch = number(llama_cpp.BATCH_FLAGS, own["batch"])
+    apart = parameters.last_of(given, (*llama_cpp.UNIFIED_FLAGS, *llama_cpp.APART_FLAGS))
+    cache = parameters.number_of(given, *llama_cpp.CACHE_RAM_FLAGS) or 0
+    return GgufAsk(
+        ctx=number(llama_cpp.CTX_FLAGS, own["ctx"]),
+        parallel=number(llama_cpp.PARALLEL_FLAGS, own["parallel"]),
+        ubatch=min(number(llama_cpp.MICRO_BATCH_FLAGS, own["ubatch"]), batch),
+        unified=apart not in llama_cpp.APART_FLAGS,
+        key_type=key,
+        value_type=value,
+        flash_attention=parameters.value_of(given, *llama_cpp.FLASH_FLAGS) not in ("off", "0"),
+        full_window=parameters.has(given, *llama_cpp.FULL_WINDOW_FLAGS),
+        kv_offload=not parameters.has(given, *llama_cpp.NO_OFFLOAD_FLAGS),
+        logits=not answers_vectors(model),
+        # -1 is "no limit" to llama.cpp: then its own default is what we count.
+        prompt_cache=(8192 if cache < 0 else cache) * MIB,
+    )
+
+
+def _by_header(model: Model, facts: ModelFacts) -> GgufDemand:
+    layers = layer_count(facts)
+    fixed = parameters.number_of(model.backend_parameters, *llama_cpp.LAYER_FLAGS)
+    may_use_cpu = model.cpu_offloading is not False
+    return GgufDemand(
+        facts=facts,
+        ask=gguf_ask(model),
+        total_layers=layers,
+        fixed_layers=None if fixed is None else min(fixed, layers),
+        split=_split(model),
+        on_cpu=may_use_cpu and fixed in (None, 0) and not _picks_gpus(model),
+        on_devices=fixed != 0,
+    )
+
+
+def _as_claimed(model: Model, vram: int | None, ram: int, *, is_llama: bool) -> FixedDemand:
+    video = vram or 0
+    picked = _picks_gpus(model)
+    return FixedDemand(
+        ram=ram,
+        vram=video,
+        ram_alone=ram + video,
+        split=_split(model) if is_llama else (),
+        on_cpu=not picked and (video == 0 or (is_llama and model.cpu_offloading is not False)),
+        on_devices=picked or video > 0,
+        note="Memory as claimed by the deployment's environment",
+    )
+
+
+def _by_size(model: Model, facts: ModelFacts | None, *, is_llama: bool) -> FixedDemand:
+    size = None if facts is None else (facts.weights or facts.file_size)
+    picked = _picks_gpus(model)
+    on_cpu = not picked and (not is_llama or model.cpu_offloading is not False)
+    if size is None:
+        devices = (
+            ""
+            if is_llama or picked
+            else "; no GPU is shown to it unless it claims video memory or picks GPUs"
+        )
+        return FixedDemand(
+            on_cpu=on_cpu,
+            on_devices=picked,
+            note=f"Memory need unknown, nothing is set aside for it; set {VRAM_CLAIM} or {RAM_CLAIM} (bytes) "
+            f"in the deployment's environment{devices}",
+        )
+    need = math.ceil(size * SIZE_FACTOR) + SIZE_SURPLUS
+    return FixedDemand(
+        vram=need,
+        ram=HOST_FOOTPRINT,
+        ram_alone=need,
+        split=_split(model) if is_llama else (),
+        on_cpu=on_cpu,
+        on_devices=picked or is_llama,
+        note=f"Memory need guessed from {human_bytes(size)} of files",
+    )
+
+
+def _picks_gpus(model: Model) -> bool:
+    return bool(model.gpu_selector and model.gpu_selector.gpu_ids)
+
+
+def _split(model: Model) -> tuple[float, ...]:
+    text = parameters.value_of(model.backend_parameters, *llama_cpp.SPLIT_FLAGS)
+    try:
+        shares = tuple(float(share) for share in (text or "").split(",") if share)
+    except ValueError:
+        return ()
+    return shares if all(share > 0 for share in shares) else ()
+
+
+def _claimed(env: Mapping[str, str], name: str) -> int | None:
+    text = env.get(name, "").strip()
+    return int(text) if text.isdigit() else None

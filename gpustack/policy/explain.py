@@ -1,0 +1,123 @@
+"""Why an instance is where it is or why it waits, worker by worker, decided again on the present snapshot."""
+
+from __future__ import annotations
+
+import attrs
+
+from gpustack.domain.facts import ModelFacts
+from gpustack.domain.instance import Claim, ModelInstance, Placement
+from gpustack.domain.model import Model
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.unit import human_bytes
+from gpustack.domain.worker import Worker
+from gpustack.engines.registry import engine_for
+from gpustack.errors import Invalid
+
+from .ask import Ask
+from .decision import decide, impossibilities, objections
+from .schedule import place
+
+
+@attrs.frozen(kw_only=True)
+class WorkerVerdict:
+    """What one worker has to say: how it would fit, or everything against it."""
+
+    worker_id: int
+    worker: str
+    fits: bool
+    sentences: tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Explanation:
+    """``sentence`` sums up; ``fits`` tells whether there is a place (its own, if it is placed)."""
+
+    instance: str
+    model: str
+    engine: str | None
+    fits: bool
+    sentence: str
+    smallest_change: str | None = None
+    note: str = ""
+    workers: tuple[WorkerVerdict, ...] = ()
+
+
+def explain(
+    model: Model,
+    instance: ModelInstance | None,
+    snapshot: Snapshot,
+    facts: ModelFacts | None,
+    *,
+    fault: str | None = None,
+) -> Explanation:
+    """Explain an instance, or with ``None`` what would become of one. ``fault`` is why facts could not be read.
+
+    Never raises for what is wrong with the deployment: that is what it tells.
+    """
+    named = {"instance": "" if instance is None else instance.name, "model": model.name}
+    try:
+        engine = engine_for(model, facts).name
+    except Invalid as error:
+        return Explanation(**named, engine=None, fits=False, sentence=fault or str(error))
+    ask = Ask(model=model, instance=instance, facts=facts, engine_name=engine)
+    verdicts = tuple(
+        _verdict(ask, worker, snapshot) for worker in sorted(snapshot.workers.values(), key=lambda w: w.id)
+    )
+    if instance is not None and instance.placement is not None:
+        sentence = f"placed on {where(instance.placement, snapshot)}"
+        return Explanation(
+            **named,
+            engine=engine,
+            fits=True,
+            sentence=sentence,
+            note=instance.placement.note,
+            workers=verdicts,
+        )
+    if fault is not None and facts is None:
+        return Explanation(**named, engine=engine, fits=False, sentence=fault, workers=verdicts)
+    outcome = place(ask, snapshot)
+    if isinstance(outcome, Placement):
+        sentence = f"fits on {where(outcome, snapshot)}"
+        return Explanation(
+            **named, engine=engine, fits=True, sentence=sentence, note=outcome.note, workers=verdicts
+        )
+    return Explanation(
+        **named,
+        engine=engine,
+        fits=False,
+        sentence=outcome.sentence,
+        smallest_change=outcome.smallest_change,
+        workers=verdicts,
+    )
+
+
+def where(placement: Placement, snapshot: Snapshot) -> str:
+    """``worker node-a, GPU 0 (5.2 GiB of video memory, 0.9 GiB of memory)``; claims are estimates."""
+    worker = snapshot.workers.get(placement.worker_id)
+    name = f"worker {worker.name}" if worker is not None else f"worker {placement.worker_id}, which is gone"
+    return f"{name}, {_devices(placement)} ({_claimed(placement.claim)})"
+
+
+def _verdict(ask: Ask, worker: Worker, snapshot: Snapshot) -> WorkerVerdict:
+    against = [*impossibilities(ask), *objections(ask, worker, snapshot)]
+    if against:
+        return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=False, sentences=tuple(against))
+    outcome = decide(ask, snapshot, among=(worker,))
+    if isinstance(outcome, Placement):
+        fits = (f"fits on {where(outcome, snapshot)}", *([outcome.note] if outcome.note else ()))
+        return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=True, sentences=fits)
+    sentences = tuple(reason.sentence for reason in outcome)
+    return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=False, sentences=sentences)
+
+
+def _devices(placement: Placement) -> str:
+    if not placement.gpu_indexes:
+        return "CPU"
+    listed = ", ".join(str(index) for index in placement.gpu_indexes)
+    return f"GPU {listed}" if len(placement.gpu_indexes) == 1 else f"GPUs {listed}"
+
+
+def _claimed(claim: Claim) -> str:
+    parts = [f"{human_bytes(sum(claim.vram.values()))} of video memory"] if claim.vram else []
+    parts.append(f"{human_bytes(claim.ram)} of memory")
+    return ", ".join(parts)

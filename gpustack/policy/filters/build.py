@@ -1,0 +1,14 @@
+"""Only workers that have the engine."""
+
+from __future__ import annotations
+
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.worker import Worker
+from gpustack.policy.ask import Ask
+
+
+def keep(ask: Ask, worker: Worker, snapshot: Snapshot) -> str | None:
+    """``None`` when the worker has a build of the engine."""
+    if worker.build_of(ask.engine_name) is not None:
+        return None
+    return f"worker {worker.name} has no {ask.engine_name}"

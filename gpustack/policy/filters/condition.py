@@ -1,0 +1,15 @@
+"""Workers that are not heard get nothing new."""
+
+from __future__ import annotations
+
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.worker import Worker, WorkerState
+from gpustack.policy.ask import Ask
+
+
+def keep(ask: Ask, worker: Worker, snapshot: Snapshot) -> str | None:
+    """``None`` when the worker is ready."""
+    if worker.condition.state is WorkerState.READY:
+        return None
+    why = f" ({worker.condition.why})" if worker.condition.why else ""
+    return f"worker {worker.name} is {worker.condition.state.value.replace('_', ' ')}{why}"

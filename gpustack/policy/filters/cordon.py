@@ -1,0 +1,12 @@
+"""A cordoned worker keeps what it has and gets nothing new."""
+
+from __future__ import annotations
+
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.worker import Worker
+from gpustack.policy.ask import Ask
+
+
+def keep(ask: Ask, worker: Worker, snapshot: Snapshot) -> str | None:
+    """``None`` when the worker takes new instances."""
+    return f"worker {worker.name} is cordoned" if worker.cordoned else None

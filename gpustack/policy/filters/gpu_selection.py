@@ -1,0 +1,30 @@
+"""GPUs picked by hand: only their worker, and only if they are there, sound and of use to the engine."""
+
+from __future__ import annotations
+
+from gpustack.domain.device import DeviceId
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.worker import Worker
+from gpustack.policy.ask import Ask
+from gpustack.policy.room import picked_on, undriven, usable
+
+
+def keep(ask: Ask, worker: Worker, snapshot: Snapshot) -> str | None:
+    """``None`` when nothing was picked, or everything picked can be used on this worker."""
+    if not ask.gpu_ids:
+        return None
+    picked = picked_on(ask, worker)
+    if not picked:
+        return f"worker {worker.name} has none of the selected GPUs"
+    ids = [DeviceId.parse(text) for text in ask.gpu_ids]
+    for chosen in (device for device in ids if device.worker == worker.name):
+        device = worker.device(chosen.index)
+        if device is None or device.type != chosen.type:
+            return f"worker {worker.name} has no GPU {chosen.type}:{chosen.index}"
+        if device.fault is not None:
+            return f"GPU {chosen} cannot be used: {device.fault}"
+        if device.memory.total is None:
+            return f"the memory of GPU {chosen} is unknown"
+    if not picked <= {device.index for device in usable(ask, worker)}:
+        return undriven(ask, worker) or f"{ask.engine_name} cannot drive every GPU selected on {worker.name}"
+    return None

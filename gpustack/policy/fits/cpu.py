@@ -1,0 +1,41 @@
+"""The whole model in host memory."""
+
+from __future__ import annotations
+
+from gpustack.domain.instance import Claim
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.worker import Worker
+from gpustack.policy.ask import Ask, Candidate, Shortage
+from gpustack.policy.room import room, undriven, usable
+
+RANK = 4
+
+
+def candidates(ask: Ask, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
+    """The worker itself, or what its memory is short of."""
+    demand, here = ask.demand, room(ask, worker, snapshot)
+    if not demand.on_cpu:
+        return []
+    need = demand.cpu()
+    shortage = here.lacks(need, {})
+    if shortage is not None:
+        return shortage
+    total = demand.total_layers
+    claim = Claim(
+        ram=need,
+        offload_layers=None if total is None else 0,
+        total_layers=total,
+        is_unified_memory=here.unified,
+    )
+    left = (here.ram - need) / max(worker.status.memory.total or 1, 1)
+    return [Candidate(worker=worker, claim=claim, left=left, note=_why_no_gpu(ask, worker))]
+
+
+def _why_no_gpu(ask: Ask, worker: Worker) -> str:
+    if not ask.demand.on_devices:
+        return ""
+    if reason := undriven(ask, worker):
+        return f"Runs on the CPU, no GPU is claimed: {reason}"
+    if usable(ask, worker):
+        return f"Runs on the CPU: no GPU of worker {worker.name} has room for a layer"
+    return ""

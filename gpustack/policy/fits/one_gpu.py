@@ -1,0 +1,37 @@
+"""The whole model on one device."""
+
+from __future__ import annotations
+
+from gpustack.domain.instance import Claim
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.worker import Worker
+from gpustack.policy.ask import Ask, Candidate, Shortage
+from gpustack.policy.room import room
+
+RANK = 1
+
+
+def candidates(ask: Ask, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
+    """Every device it fits on, or what the largest is short of."""
+    demand, here = ask.demand, room(ask, worker, snapshot)
+    partly = demand.fixed_layers not in (None, demand.total_layers)
+    if not demand.on_devices or partly or len(ask.gpu_ids) > 1 or len(demand.split) > 1 or not here.devices:
+        return []
+    need = demand.devices((1.0,))
+    found: list[Candidate] = []
+    for device in here.devices:
+        vram = {device.index: need.vram[0]}
+        if here.lacks(need.ram, vram) is None:
+            claim = Claim(
+                ram=need.ram,
+                vram=vram,
+                offload_layers=demand.total_layers,
+                total_layers=demand.total_layers,
+                is_unified_memory=here.unified,
+            )
+            left = (here.vram(device) - need.vram[0]) / (device.memory.total or 1)
+            found.append(Candidate(worker=worker, gpu_indexes=(device.index,), claim=claim, left=left))
+    if found:
+        return found
+    shortage = here.lacks(need.ram, {here.devices[0].index: need.vram[0]})
+    return shortage or []

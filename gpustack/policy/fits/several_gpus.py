@@ -1,0 +1,84 @@
+"""The whole model on as few devices of one worker as hold it, all of one type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from gpustack.domain.device import Device
+from gpustack.domain.instance import Claim
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.unit import MIB
+from gpustack.domain.worker import Worker
+from gpustack.policy.ask import Ask, Candidate, Shortage
+from gpustack.policy.room import Room, room
+
+RANK = 2
+
+
+def candidates(ask: Ask, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
+    """The smallest group it fits on, or what the largest is short of."""
+    demand, here = ask.demand, room(ask, worker, snapshot)
+    partly = demand.fixed_layers not in (None, demand.total_layers)
+    if not demand.on_devices or partly or len(ask.gpu_ids) == 1:
+        return []
+    shortage: Shortage | None = None
+    for group in groups(ask, here):
+        if len(group) < 2:
+            continue
+        for shares in divisions(ask, here, group):
+            found, lacking = _try(ask, here, group, shares)
+            if found is not None:
+                return [found]
+            if lacking is not None and (shortage is None or lacking.short < shortage.short):
+                shortage = lacking
+    return shortage or []
+
+
+def groups(ask: Ask, here: Room) -> Iterator[tuple[Device, ...]]:
+    """Devices that may work together, fewest first; within a size those with most room, by ascending index.
+
+    All that were picked by hand, or as many as the user's split has shares.
+    """
+    by_type: dict[str, list[Device]] = {}
+    for device in here.devices:
+        by_type.setdefault(device.type, []).append(device)
+    sizes = range(1, max((len(members) for members in by_type.values()), default=0) + 1)
+    if ask.gpu_ids:
+        sizes = range(len(ask.gpu_ids), len(ask.gpu_ids) + 1)
+    elif ask.demand.split:
+        sizes = range(len(ask.demand.split), len(ask.demand.split) + 1)
+    for size in sizes:
+        for _, members in sorted(by_type.items()):
+            if len(members) >= size:
+                yield tuple(sorted(members[:size], key=lambda device: device.index))
+
+
+def divisions(ask: Ask, here: Room, group: Sequence[Device]) -> Iterator[tuple[int, ...]]:
+    """Ways to divide layers among a group: as the user says, else by free memory (MiB), else evenly."""
+    if ask.demand.split:
+        yield tuple(max(1, round(share * 1000)) for share in ask.demand.split)
+        return
+    yield tuple(max(1, here.vram(device) // MIB) for device in group)
+    yield (1,) * len(group)
+
+
+def _try(
+    ask: Ask, here: Room, group: Sequence[Device], shares: Sequence[int]
+) -> tuple[Candidate | None, Shortage | None]:
+    demand = ask.demand
+    need = demand.devices(shares)
+    vram = {device.index: size for device, size in zip(group, need.vram, strict=True)}
+    lacking = here.lacks(need.ram, vram)
+    if lacking is not None:
+        return None, lacking
+    claim = Claim(
+        ram=need.ram,
+        vram=vram,
+        offload_layers=demand.total_layers,
+        total_layers=demand.total_layers,
+        tensor_split=tuple(shares),
+        is_unified_memory=here.unified,
+    )
+    total = sum(device.memory.total or 0 for device in group)
+    left = sum(here.vram(device) - vram[device.index] for device in group) / max(total, 1)
+    return Candidate(worker=here.worker, gpu_indexes=tuple(vram), claim=claim, left=left), None

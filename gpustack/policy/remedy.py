@@ -1,0 +1,190 @@
+"""The smallest change that would make a replica fit, found by asking for a place in a world so changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import attrs
+
+from gpustack.domain.instance import ModelInstance, Placement
+from gpustack.domain.record import Record
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.unit import human_bytes
+from gpustack.domain.worker import Condition, SystemReserved, Worker, WorkerState
+from gpustack.engines import llama_cpp
+
+from .ask import MAKES_ROOM, Ask, Reason
+from .decision import decide, impossibilities
+from .estimate.demand import gguf_ask
+
+_LEAST_CTX = 1024
+_MOST_TRIALS = 32
+"""How many instances are left out of account in turn; the smallest that might do come first."""
+
+
+def smallest_change(ask: Ask, snapshot: Snapshot, reasons: tuple[Reason, ...]) -> str | None:
+    """In words, or ``None`` if there is nothing better to say than the reasons. Nothing is changed or logged."""
+    if impossibilities(ask):
+        return None
+    for remedy in _REMEDIES:
+        change = remedy(ask, snapshot)
+        if change is not None:
+            return change
+    return _more_machines(ask, reasons)
+
+
+def _older_replica(ask: Ask, snapshot: Snapshot) -> str | None:
+    """A rolling update without spare room: what is to be replaced sits in the way."""
+    if ask.instance is None:
+        return None
+    older = frozenset(
+        instance.id
+        for instance in snapshot.instances.values()
+        if instance.model_id == ask.model.id
+        and instance.generation < ask.instance.generation
+        and instance.placement
+    )
+    return f"wait until {MAKES_ROOM}" if older and _fits(ask, _without(snapshot, older)) else None
+
+
+def _wait_for_worker(ask: Ask, snapshot: Snapshot) -> str | None:
+    for worker in _workers(snapshot):
+        if worker.condition.state is WorkerState.READY:
+            continue
+        ready = attrs.evolve(worker, condition=Condition(state=WorkerState.READY))
+        if _fits(ask, _with(snapshot, ready), ready):
+            return f"bring worker {worker.name} back"
+    return None
+
+
+def _uncordon(ask: Ask, snapshot: Snapshot) -> str | None:
+    for worker in _workers(snapshot):
+        open_again = attrs.evolve(worker, cordoned=False)
+        if worker.cordoned and _fits(ask, _with(snapshot, open_again), open_again):
+            return f"uncordon worker {worker.name}"
+    return None
+
+
+def _allow_cpu(ask: Ask, snapshot: Snapshot) -> str | None:
+    if ask.model.cpu_offloading is not False:
+        return None
+    allowed = attrs.evolve(ask, model=attrs.evolve(ask.model, cpu_offloading=True))
+    return "allow CPU offloading (cpu_offloading)" if _fits(allowed, snapshot) else None
+
+
+def _shorter_context(ask: Ask, snapshot: Snapshot) -> str | None:
+    """The largest power of two, below what is asked, with which it fits."""
+    if ask.engine_name != llama_cpp.ENGINE.name or ask.facts is None or not ask.facts.is_complete:
+        return None
+    asked = gguf_ask(ask.model).ctx
+    size = 1 << max((asked - 1).bit_length() - 1, 0)
+    while size >= _LEAST_CTX:
+        given = (*ask.model.backend_parameters, f"--ctx-size={size}")
+        if _fits(attrs.evolve(ask, model=attrs.evolve(ask.model, backend_parameters=given)), snapshot):
+            return f"lower --ctx-size from {asked} to {size} or below"
+        size //= 2
+    return None
+
+
+def _stop_one(ask: Ask, snapshot: Snapshot) -> str | None:
+    for instance, size in _by_size(ask, snapshot)[:_MOST_TRIALS]:
+        assert instance.placement is not None
+        worker = snapshot.workers.get(instance.placement.worker_id)
+        if worker is not None and _fits(ask, _without(snapshot, frozenset({instance.id})), worker):
+            return f"stop {instance.name} ({human_bytes(size)}) on {worker.name}"
+    return None
+
+
+def _lower_reserve(ask: Ask, snapshot: Snapshot) -> str | None:
+    for worker in _workers(snapshot):
+        bare = attrs.evolve(worker, system_reserved=SystemReserved(ram=0, vram=0))
+        placement = _place(ask, _with(snapshot, bare), bare)
+        if placement is None:
+            continue
+        free = _with(snapshot, bare).free(bare, without=ask.own_id)
+        vram = [free.vram[index] - size for index, size in placement.claim.vram.items()]
+        ram = (free.ram or 0) - placement.claim.ram
+        if placement.claim.is_unified_memory:
+            ram -= sum(placement.claim.vram.values())
+        limits = [
+            f"{word} {human_bytes(now)} to {human_bytes(most)} or below"
+            for word, now, most in (
+                ("ram from", worker.system_reserved.ram, ram),
+                ("vram from", worker.system_reserved.vram, min(vram, default=0)),
+            )
+            if most < now and (word.startswith("ram") or vram)
+        ]
+        return f"lower the system reserve of worker {worker.name}: {', '.join(limits)}"
+    return None
+
+
+def _label(ask: Ask, snapshot: Snapshot) -> str | None:
+    wanted = ask.model.worker_selector
+    if not wanted:
+        return None
+    for worker in _workers(snapshot):
+        labelled = attrs.evolve(worker, labels={**worker.labels, **wanted})
+        if labelled.labels != worker.labels and _fits(ask, _with(snapshot, labelled), labelled):
+            return f"label worker {worker.name} with {_pairs(wanted)}, or add a worker so labelled"
+    return None
+
+
+_REMEDIES: tuple[Callable[[Ask, Snapshot], str | None], ...] = (
+    _older_replica,
+    _wait_for_worker,
+    _uncordon,
+    _allow_cpu,
+    _shorter_context,
+    _stop_one,
+    _lower_reserve,
+    _label,
+)
+"""In the order in which they hurt."""
+
+
+def _more_machines(ask: Ask, reasons: tuple[Reason, ...]) -> str:
+    labelled = f" labelled {_pairs(ask.model.worker_selector)}" if ask.model.worker_selector else ""
+    shortages = [reason.shortage for reason in reasons if reason.shortage is not None]
+    if shortages:
+        nearest = min(shortages, key=lambda shortage: shortage.short)
+        return f"add a worker{labelled} with {human_bytes(nearest.need)} of free {nearest.of}, or choose a smaller file"
+    return f"add a worker{labelled}"
+
+
+def _pairs(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+def _by_size(ask: Ask, snapshot: Snapshot) -> list[tuple[ModelInstance, int]]:
+    held = [
+        (instance, instance.placement.claim.ram + sum(instance.placement.claim.vram.values()))
+        for instance in snapshot.instances.values()
+        if instance.placement is not None and instance.deleted_at is None and instance.id not in ask.own_id
+    ]
+    return sorted(held, key=lambda pair: (pair[1], pair[0].id))
+
+
+def _workers(snapshot: Snapshot) -> Iterator[Worker]:
+    yield from sorted(snapshot.workers.values(), key=lambda worker: worker.id)
+
+
+def _place(ask: Ask, snapshot: Snapshot, on: Worker | None = None) -> Placement | None:
+    outcome = decide(ask, snapshot, among=None if on is None else (on,))
+    return outcome if isinstance(outcome, Placement) else None
+
+
+def _fits(ask: Ask, snapshot: Snapshot, on: Worker | None = None) -> bool:
+    return _place(ask, snapshot, on) is not None
+
+
+def _with(snapshot: Snapshot, worker: Worker) -> Snapshot:
+    return _replaced(snapshot, "workers", {**snapshot.workers, worker.id: worker})
+
+
+def _without(snapshot: Snapshot, ids: frozenset[int]) -> Snapshot:
+    kept = {key: value for key, value in snapshot.instances.items() if key not in ids}
+    return _replaced(snapshot, "model_instances", kept)
+
+
+def _replaced(snapshot: Snapshot, table: str, records: Mapping[int, Record]) -> Snapshot:
+    return attrs.evolve(snapshot, tables={**snapshot.tables, table: records})

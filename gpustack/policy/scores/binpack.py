@@ -1,0 +1,20 @@
+"""The fullest place that still fits wins, so that large holes stay for large models."""
+
+from __future__ import annotations
+
+from gpustack.domain.snapshot import Snapshot
+from gpustack.policy.ask import Ask, Candidate
+
+
+def score(candidate: Candidate, ask: Ask, snapshot: Snapshot) -> float:
+    """0 to 100: how much of what is still free the claim would take, devices counting twice as much as memory."""
+    free = snapshot.free(candidate.worker, without=ask.own_id)
+    ram = _share(candidate.claim.ram, free.ram)
+    if not candidate.gpu_indexes:
+        return ram * 100
+    vram = max(_share(size, free.vram.get(index)) for index, size in candidate.claim.vram.items())
+    return (ram + 2 * vram) / 3 * 100
+
+
+def _share(size: int, free: int | None) -> float:
+    return min(size / free, 1.0) if free else float(size > 0)
