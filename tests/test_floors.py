@@ -48,6 +48,8 @@ def place(module: str) -> str:
     """The package of the product that a module is in: "policy" for "gpustack.policy.filters.label"."""
     parts = module.split(".")
     inside = parts[1] if len(parts) > 1 else "__init__"
+    if inside == "__main__":
+        return "cli"
     return "__init__" if inside.startswith("__") else inside
 
 

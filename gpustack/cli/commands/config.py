@@ -1,0 +1,12 @@
+"""Print every option as gpustack start would see it with the same flags, and where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Print the configuration."""
+    from gpustack.cli.config import config_command
+
+    return config_command(list(argv), env)

@@ -1,0 +1,110 @@
+"""The ``gpustack`` command: finds the sub-command by its file in ``commands/``, and turns errors into one line.
+
+Only the standard library is imported here: ``gpustack --help`` is asked often, and answers in the time Python starts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+from gpustack.cli.misuse import Misuse, complain
+from gpustack.errors import GpustackError
+
+Command = Callable[[Sequence[str], Mapping[str, str]], int]
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+"""Exit codes beside 0: a failure told in one line, a wrong command line, Ctrl-C."""
+
+_COMMANDS = Path(__file__).parent / "commands"
+
+
+def main(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None) -> int:
+    """Run ``gpustack *argv`` and return its exit code. ``None`` takes this process's own."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(given, os.environ if env is None else env)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; at exit Python would flush again and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Misuse as error:
+        complain(error)
+        return MISUSED
+    except GpustackError as error:
+        print(f"gpustack: {_line(error)}", file=sys.stderr)
+        return FAILED
+    return code
+
+
+def _line(error: GpustackError) -> str:
+    return " ".join(str(error).split())
+
+
+def _dispatch(argv: list[str], env: Mapping[str, str]) -> int:
+    if not argv or argv[0] in ("-h", "--help") or argv == ["help"]:
+        print(usage(), end="")
+        return 0
+    name, *rest = argv
+    if name == "help":
+        name, rest = rest[0], ["--help"]
+    elif name in ("-V", "--version"):
+        name = "version"
+    if name not in names():
+        print(f"gpustack: {_unknown(name)}", file=sys.stderr)
+        return MISUSED
+    return command(name)(rest, env)
+
+
+def names() -> list[str]:
+    """Every command, in the order of the alphabet."""
+    found = (file.stem for file in _COMMANDS.glob("*.py"))
+    return sorted(stem.replace("_", "-") for stem in found if not stem.startswith("_"))
+
+
+def command(name: str) -> Command:
+    """The function behind a command; this is what imports it."""
+    module = importlib.import_module(f"gpustack.cli.commands.{name.replace('-', '_')}")
+    return cast(Command, module.run)
+
+
+def summary(name: str) -> str:
+    """What a command does: the first line of its file, read without importing it."""
+    with (_COMMANDS / f"{name.replace('-', '_')}.py").open(encoding="utf-8") as file:
+        return file.readline().strip().strip('"')
+
+
+def usage() -> str:
+    """The text of ``gpustack --help``."""
+    width = max(map(len, names()))
+    lines = [f"  {name:<{width}}  {summary(name)}" for name in names()]
+    return "\n".join([_HEAD, *lines, "", _FOOT]) + "\n"
+
+
+_HEAD = """\
+GPUStack turns any set of machines into one OpenAI-compatible service for AI models.
+
+Usage:
+  gpustack COMMAND [OPTIONS] [ARGUMENTS]
+  gpustack COMMAND --help
+
+Commands:"""
+
+_FOOT = """\
+Commands other than start, config and doctor talk to a server: the one of GPUSTACK_SERVER_URL with the key
+GPUSTACK_API_KEY, or the one running on this machine."""
+
+
+def _unknown(name: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, names(), n=1)
+    guess = f"did you mean {close[0]}?" if close else "gpustack --help lists them."
+    return f"There is no command {name!r}; {guess}"

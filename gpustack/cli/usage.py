@@ -1,0 +1,83 @@
+"""Reads a command line by the usage text of its command."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+import attrs
+
+from gpustack.cli.misuse import Misuse
+
+
+@attrs.frozen
+class Words:
+    """What was given, by the names of the usage text."""
+
+    found: Mapping[str, Any]
+    usage: str = ""
+
+    def text(self, name: str) -> str | None:
+        """An option's or argument's value; ``None`` when it was not given."""
+        value = self.found[name]
+        return None if value is None else str(value)
+
+    def flag(self, name: str) -> bool:
+        return bool(self.found[name])
+
+    def many(self, name: str) -> list[str]:
+        return list(self.found[name])
+
+    def whole(self, name: str, *, least: int = 0) -> int | None:
+        """A whole number of at least ``least``; raises Misuse."""
+        text = self.text(name)
+        if text is None:
+            return None
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
+            raise Misuse(f"{name} must be a whole number of at least {least}, not {text!r}", self.usage)
+        return int(text)
+
+    def choice(self, name: str, *choices: str) -> str:
+        """One of ``choices``, the first when nothing was given; raises Misuse."""
+        text = self.text(name)
+        if text is None:
+            return choices[0]
+        if text not in choices:
+            raise Misuse(f"{name} must be one of {', '.join(choices)}, not {text!r}", self.usage)
+        return text
+
+
+def read(docstring: str | None, name: str, argv: Sequence[str]) -> Words:
+    """Read ``gpustack <name> *argv``. ``--help`` prints the docstring and raises SystemExit; raises Misuse."""
+    from docopt import DocoptExit, docopt
+
+    text = docstring or ""
+    body = _usage_of(text)
+    try:
+        return Words(docopt(text, [name, *argv]), body)
+    except DocoptExit as error:
+        raise Misuse(_sentence(name, error.code), body) from None
+
+
+def _usage_of(docstring: str) -> str:
+    after = docstring[docstring.index("Usage:") :]
+    return after.split("\n\n", 1)[0]
+
+
+# docopt names what it could not place only in the text of its error.
+_LEFT = re.compile(r"(?:Argument\(None, |Option\([^,]*, )'([^']*)'")
+
+
+def _sentence(name: str, code: object) -> str:
+    said = str(code).split("\n", 1)[0]
+    left = _LEFT.findall(said)
+    if left and left[0] == name:
+        return f"gpustack {name}: an argument is missing"
+    if left:
+        return f"gpustack {name} does not understand {left[0]}"
+    if said and not said.startswith(("Usage:", "Warning:")):
+        return f"gpustack {name}: {said}"
+    return f"gpustack {name} does not understand what follows it"
