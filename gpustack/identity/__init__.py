@@ -1,1 +1,1 @@
-
+"""Who somebody is: passwords, keys, sessions, and what a request proves."""

@@ -1,0 +1,163 @@
+"""Who a request acts as, decided from its credentials and a snapshot alone."""
+
+from __future__ import annotations
+
+import hmac
+from datetime import datetime
+
+import attrs
+
+from gpustack.domain.access import ApiKey, Means, Principal, Role, User
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.worker import Worker
+from gpustack.errors import Forbidden, Unauthorized
+
+from .cluster_token import is_token
+from .credentials import Credentials
+from .keys import ApiKeyText, WorkerKeyText, parse
+from .lookup import Lookup
+from .secret import Keys
+from .sessions import find_session
+
+__all__ = ["Credentials", "LocalRule", "NeedsPassword", "authenticate", "proven"]
+
+JOIN_USER = "system/worker/"
+"""What the user name of a joining worker begins with, where it sends the token as a password."""
+
+_BY_ACCESS_KEY = Lookup[ApiKey]("access_key")
+_BY_NAME = Lookup[User]("username")
+
+
+@attrs.frozen
+class LocalRule:
+    """Whether a program on this machine needs no credentials (``--force-auth-localhost`` forbids it)."""
+
+    trusted: bool = True
+
+
+@attrs.frozen
+class NeedsPassword:
+    """The request stands or falls with a password: verify it (that is slow), then ask ``proven``.
+
+    ``user`` is ``None`` when nobody by that name can log in with a password: verify all the same, against no
+    hash, so that the time tells nothing.
+    """
+
+    user: User | None
+    password: str = attrs.field(repr=False)
+
+
+def authenticate(
+    request: Credentials,
+    snapshot: Snapshot,
+    *,
+    keys: Keys,
+    token: str,
+    now: datetime,
+    local_rule: LocalRule = LocalRule(),
+) -> Principal | NeedsPassword:
+    """Look at the credentials in turn: Basic, bearer, cookie, and being on this machine.
+
+    What somebody says explicitly goes before what a browser adds, and a bad cookie hides nothing. Whoever
+    shows a key of ours that is no good (ended, deleted, of a worker that must join again) is told so, and not
+    taken for the local administrator; a stand-in such as OpenAI clients insist on does not matter there.
+    Raises ``Unauthorized`` when nothing convinces, ``Forbidden`` when a page of another site may be making use
+    of a browser's login or of its place on this machine.
+    """
+    if (basic := request.basic) is not None:
+        name, password = basic
+        if name.startswith(JOIN_USER):
+            if is_token(password, token):
+                return _joiner()
+        else:
+            return NeedsPassword(_password_user(snapshot, name), password)
+    found = (
+        _by_bearer(request.bearer, snapshot, keys, token, now)
+        or _by_cookie(request, snapshot, keys, now)
+        or _by_place(request, snapshot, local_rule)
+    )
+    if found is None:
+        raise Unauthorized
+    # What is only read stays unread by the other site, but for a login by place: CORS may be open to all.
+    risky = found.means is Means.LOCAL or (found.means is Means.COOKIE and not request.is_safe)
+    if risky and request.may_be_another_site:
+        raise Forbidden("This request comes from a page of another site: use an API key")
+    return found
+
+
+def proven(needed: NeedsPassword) -> Principal:
+    """The principal once the password was verified; raises ``Unauthorized`` when there is no such user."""
+    if needed.user is None:
+        raise Unauthorized
+    return _person(needed.user, Means.BASIC)
+
+
+def _by_cookie(request: Credentials, snapshot: Snapshot, keys: Keys, now: datetime) -> Principal | None:
+    session = find_session(snapshot, request.cookie, keys=keys, now=now)
+    user = None if session is None else snapshot.get(User, session.user_id)
+    return _person(user, Means.COOKIE) if user is not None and user.is_active else None
+
+
+def _by_bearer(
+    bearer: str | None, snapshot: Snapshot, keys: Keys, token: str, now: datetime
+) -> Principal | None:
+    if bearer is None:
+        return None
+    match parse(bearer):
+        case ApiKeyText() as text:
+            found = _by_api_key(text, snapshot, keys, now)
+        case WorkerKeyText() as text:
+            found = _by_worker_key(text, snapshot, keys)
+        case None:
+            found = None
+    # A token that somebody chose may look like anything, a key of ours included.
+    return found if found is not None else (_joiner() if is_token(bearer, token) else None)
+
+
+def _by_api_key(text: ApiKeyText, snapshot: Snapshot, keys: Keys, now: datetime) -> Principal | None:
+    hashed = keys.api_hash(text.secret)
+    key = _BY_ACCESS_KEY.find(snapshot.api_keys, text.access)
+    if key is None or not hmac.compare_digest(hashed.encode(), key.secret_hash.encode()):
+        return None
+    user = snapshot.get(User, key.user_id)
+    if user is None or not user.is_active or (key.expires_at is not None and key.expires_at <= now):
+        return None
+    return _person(user, Means.KEY, api_key_id=key.id)
+
+
+def _by_worker_key(text: WorkerKeyText, snapshot: Snapshot, keys: Keys) -> Principal | None:
+    hashed = keys.worker_hash(text.secret)
+    worker = snapshot.get(Worker, text.worker_id)
+    if worker is None or not hmac.compare_digest(hashed.encode(), worker.credential_hash.encode()):
+        return None
+    return Principal(role=Role.WORKER, means=Means.WORKER, worker_id=worker.id, username=worker.name)
+
+
+def _by_place(request: Credentials, snapshot: Snapshot, rule: LocalRule) -> Principal | None:
+    """The first administrator, for a program on this machine."""
+    if not rule.trusted or not request.is_from_this_machine:
+        return None
+    if request.basic is not None or (request.bearer is not None and parse(request.bearer) is not None):
+        return None
+    admins = [user for user in snapshot.users.values() if user.is_admin and user.is_active]
+    return _person(min(admins, key=lambda user: user.id), Means.LOCAL) if admins else None
+
+
+def _password_user(snapshot: Snapshot, name: str) -> User | None:
+    user = _BY_NAME.find(snapshot.users, name)
+    return user if user is not None and user.is_active and user.hashed_password else None
+
+
+def _person(user: User, means: Means, *, api_key_id: int | None = None) -> Principal:
+    return Principal(
+        role=Role.ADMIN if user.is_admin else Role.USER,
+        means=means,
+        user_id=user.id,
+        username=user.username,
+        api_key_id=api_key_id,
+        must_change_password=user.require_password_change,
+    )
+
+
+def _joiner() -> Principal:
+    return Principal(role=Role.JOINER, means=Means.TOKEN)

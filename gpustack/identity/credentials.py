@@ -1,0 +1,163 @@
+"""What of a request says who sends it, read once from its head."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import attrs
+
+from .sessions import token_in
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+FORWARDING = (
+    b"forwarded",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
+    b"x-forwarded-port",
+    b"x-forwarded-server",
+    b"x-forwarded-ssl",
+    b"x-forwarded-prefix",
+    b"x-original-forwarded-for",
+    b"x-real-ip",
+    b"x-client-ip",
+    b"true-client-ip",
+    b"cf-connecting-ip",
+    b"via",
+)
+"""Headers that a proxy adds: with one of them the peer is not who asks."""
+
+_FORMS = frozenset({"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"})
+_DEFAULT_PORTS = {"http": 80, "https": 443, "": None}
+_LONGEST = 8192
+
+
+@attrs.frozen(kw_only=True)
+class Credentials:
+    """Texts as they came, ``None`` where there was none. ``cookie`` is the value of our own cookie."""
+
+    authorization: str | None = attrs.field(default=None, repr=False)
+    cookie: str | None = attrs.field(default=None, repr=False)
+    peer_host: str | None = None
+    host: str | None = None
+    origin: str | None = None
+    sec_fetch_site: str | None = None
+    forwarded: bool = False
+    method: str = "GET"
+    content_type: str | None = None
+
+    @classmethod
+    def read(cls, get: Callable[[bytes], bytes | None], peer: str | None, method: str) -> Credentials:
+        """From the headers of a request: ``get`` takes a lower-case name. ``peer`` is the address it comes from."""
+
+        def text(name: bytes) -> str | None:
+            value = get(name)
+            return None if value is None else value[:_LONGEST].decode("latin-1").strip()
+
+        return cls(
+            authorization=text(b"authorization"),
+            cookie=token_in(text(b"cookie")),
+            peer_host=peer,
+            host=text(b"host"),
+            origin=text(b"origin"),
+            sec_fetch_site=text(b"sec-fetch-site"),
+            forwarded=any(get(name) is not None for name in FORWARDING),
+            method=method.upper(),
+            content_type=text(b"content-type"),
+        )
+
+    @property
+    def bearer(self) -> str | None:
+        """The token of ``Authorization: Bearer``."""
+        return self._scheme("bearer")
+
+    @property
+    def basic(self) -> tuple[str, str] | None:
+        """Name and password of ``Authorization: Basic``; ``None`` when it cannot be read."""
+        given = self._scheme("basic")
+        if given is None:
+            return None
+        try:
+            name, colon, password = base64.b64decode(given, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError, ValueError):
+            return None
+        return (name, password) if colon else None
+
+    @property
+    def is_safe(self) -> bool:
+        """The method promises to change nothing."""
+        return self.method in SAFE_METHODS
+
+    @property
+    def is_from_this_machine(self) -> bool:
+        """A program on this machine asks for itself: no proxy between, and by a name that means this machine.
+
+        The name matters because a page from elsewhere may have its own name point to 127.0.0.1.
+        """
+        return (
+            not self.forwarded
+            and _is_loopback(self.peer_host)
+            and _is_loopback_name(_host_of(self.host or ""))
+        )
+
+    @property
+    def may_be_another_site(self) -> bool:
+        """A page of another site may have made a browser send this, with the authority of who sits there.
+
+        Browsers say where a request that changes something comes from, most of them by ``Sec-Fetch-Site``, and
+        no page can alter that. What says nothing is a program; if it could be a form all the same, it is
+        taken for one.
+        """
+        if self.sec_fetch_site is not None:
+            return self.sec_fetch_site.lower() not in ("same-origin", "none")
+        if self.origin is not None:
+            return not self._is_own_origin(self.origin)
+        kind = (self.content_type or "").partition(";")[0].strip().lower()
+        return kind in _FORMS
+
+    def _is_own_origin(self, origin: str) -> bool:
+        """Same host and port. The scheme cannot be compared: TLS may end before us."""
+        asked = _host_and_port(f"//{self.host or ''}", None)
+        parts = origin.partition("://")
+        if parts[0].lower() not in ("http", "https") or asked is None:
+            return False
+        port = _DEFAULT_PORTS[parts[0].lower()]
+        from_ = _host_and_port(origin, port)
+        return from_ is not None and from_ in (asked, (asked[0], asked[1] or port))
+
+    def _scheme(self, name: str) -> str | None:
+        scheme, _, value = (self.authorization or "").partition(" ")
+        return value.strip() if scheme.lower() == name and value.strip() else None
+
+
+def _host_and_port(url: str, default: int | None) -> tuple[str, int | None] | None:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if not host or parts.username is not None or parts.path or parts.query or parts.fragment:
+        return None
+    return host.lower(), port or default
+
+
+def _host_of(host: str) -> str:
+    found = _host_and_port(f"//{host}", None)
+    return "" if found is None else found[0]
+
+
+def _is_loopback(address: str | None) -> bool:
+    try:
+        found = ipaddress.ip_address((address or "").partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(found, "ipv4_mapped", None)
+    return bool((mapped or found).is_loopback)
+
+
+def _is_loopback_name(host: str) -> bool:
+    return host in ("localhost", "localhost.") or _is_loopback(host)

@@ -1,0 +1,32 @@
+"""Finds records of a snapshot by a unique field without going through all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+import attrs
+
+from gpustack.domain.record import Record
+
+R = TypeVar("R", bound=Record)
+
+
+@attrs.define(eq=False)
+class Lookup(Generic[R]):
+    """An index of the table it was last asked about.
+
+    A table of a snapshot never changes, and is the same object in the next one unless it was written to: so
+    the index holds for as long as the table is the same object.
+    """
+
+    field: str
+    _indexed: tuple[Mapping[int, R], dict[Any, R]] | None = None
+
+    def find(self, table: Mapping[int, R], value: object) -> R | None:
+        """The record whose field is ``value``."""
+        indexed = self._indexed
+        if indexed is None or indexed[0] is not table:
+            indexed = (table, {getattr(record, self.field): record for record in table.values()})
+            self._indexed = indexed
+        return indexed[1].get(value)

@@ -1,0 +1,64 @@
+"""Logins that a browser keeps: opaque random ids in a cookie, of which only hashes are stored."""
+
+from __future__ import annotations
+
+import random
+from datetime import datetime, timedelta
+
+from gpustack.domain.access import Session
+from gpustack.domain.snapshot import Snapshot
+
+from .lookup import Lookup
+from .secret import Keys
+
+COOKIE = "gpustack_session"
+LIFETIME = timedelta(minutes=120)
+RENEW_WITHIN = timedelta(minutes=15)
+
+_BY_HASH = Lookup[Session]("token_hash")
+_LONGEST = 256
+
+
+def make_session(
+    user_id: int, *, keys: Keys, now: datetime, rng: random.Random, lifetime: timedelta = LIFETIME
+) -> tuple[str, Session]:
+    """A new login: the token for the cookie, and the record to store."""
+    token = f"{rng.getrandbits(256):064x}"
+    return token, Session(user_id=user_id, token_hash=keys.session_hash(token), expires_at=now + lifetime)
+
+
+def find_session(snapshot: Snapshot, token: str | None, *, keys: Keys, now: datetime) -> Session | None:
+    """The login that a cookie stands for, unless it is unknown or over."""
+    if not token or len(token) > _LONGEST:
+        return None
+    session = _BY_HASH.find(snapshot.sessions, keys.session_hash(token))
+    return session if session is not None and now < session.expires_at else None
+
+
+def is_due(session: Session, now: datetime) -> bool:
+    """Whether it ends so soon that a request should be answered with a new one."""
+    return session.expires_at - now < RENEW_WITHIN
+
+
+def cookie(token: str, *, secure: bool, lifetime: timedelta = LIFETIME) -> str:
+    """The ``Set-Cookie`` value that gives a browser its login. ``secure`` where we speak TLS."""
+    return _cookie(token, int(lifetime.total_seconds()), secure)
+
+
+def no_cookie(*, secure: bool) -> str:
+    """The ``Set-Cookie`` value that takes the login away."""
+    return _cookie("", 0, secure)
+
+
+def token_in(header: str | None) -> str | None:
+    """Our cookie in a ``Cookie`` header."""
+    for part in (header or "").split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == COOKIE and value:
+            return value.strip('"')
+    return None
+
+
+def _cookie(value: str, seconds: int, secure: bool) -> str:
+    ending = "; Secure" if secure else ""
+    return f"{COOKIE}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{ending}"
