@@ -46,13 +46,8 @@ def impossibilities(ask: Ask) -> list[str]:
     """What no worker can mend: faults of the deployment itself."""
     engine = by_name(ask.engine_name)
     faults = [] if engine is None else engine.faults(ask.model)
-    is_gguf = engine is not None and not engine.any_device
-    if (
-        is_gguf
-        and ask.facts is not None
-        and ask.facts.category is Category.UNKNOWN
-        and ask.facts.architecture
-    ):
+    facts = ask.facts if engine is not None and not engine.any_device else None
+    if facts is not None and facts.category is Category.UNKNOWN and facts.architecture:
         faults.append(f"{ask.model.source.readable} ({facts.architecture}) is not a model that can be served")
     try:
         workers = {DeviceId.parse(text).worker for text in ask.gpu_ids}

@@ -54,41 +54,35 @@ def explain(
 
     Never raises for what is wrong with the deployment: that is what it tells.
     """
-    named = {"instance": "" if instance is None else instance.name, "model": model.name}
+    blank = Explanation(
+        instance="" if instance is None else instance.name,
+        model=model.name,
+        engine=None,
+        fits=False,
+        sentence="",
+    )
     try:
         engine = engine_for(model, facts).name
     except Invalid as error:
-        return Explanation(**named, engine=None, fits=False, sentence=fault or str(error))
+        return attrs.evolve(blank, sentence=fault or str(error))
     ask = Ask(model=model, instance=instance, facts=facts, engine_name=engine)
-    verdicts = tuple(
-        _verdict(ask, worker, snapshot) for worker in sorted(snapshot.workers.values(), key=lambda w: w.id)
+    workers = sorted(snapshot.workers.values(), key=lambda worker: worker.id)
+    known = attrs.evolve(
+        blank, engine=engine, workers=tuple(_verdict(ask, worker, snapshot) for worker in workers)
     )
     if instance is not None and instance.placement is not None:
-        sentence = f"placed on {where(instance.placement, snapshot)}"
-        return Explanation(
-            **named,
-            engine=engine,
-            fits=True,
-            sentence=sentence,
-            note=instance.placement.note,
-            workers=verdicts,
+        placed = instance.placement
+        return attrs.evolve(
+            known, fits=True, sentence=f"placed on {where(placed, snapshot)}", note=placed.note
         )
     if fault is not None and facts is None:
-        return Explanation(**named, engine=engine, fits=False, sentence=fault, workers=verdicts)
+        return attrs.evolve(known, sentence=fault)
     outcome = place(ask, snapshot)
     if isinstance(outcome, Placement):
-        sentence = f"fits on {where(outcome, snapshot)}"
-        return Explanation(
-            **named, engine=engine, fits=True, sentence=sentence, note=outcome.note, workers=verdicts
+        return attrs.evolve(
+            known, fits=True, sentence=f"fits on {where(outcome, snapshot)}", note=outcome.note
         )
-    return Explanation(
-        **named,
-        engine=engine,
-        fits=False,
-        sentence=outcome.sentence,
-        smallest_change=outcome.smallest_change,
-        workers=verdicts,
-    )
+    return attrs.evolve(known, sentence=outcome.sentence, smallest_change=outcome.smallest_change)
 
 
 def where(placement: Placement, snapshot: Snapshot) -> str:
