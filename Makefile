@@ -4,7 +4,7 @@ VENV ?= .venv
 ARGS ?=
 PYTEST_ARGS ?=
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-WANTED = pyproject.toml constraints.txt hatch_build.py console/build.js console/package-lock.json $(wildcard console/docs/*)
+WANTED = pyproject.toml constraints.txt hatch_build.py console/build.js console/package-lock.json
 
 .DEFAULT_GOAL := help
 .PHONY: help install start test test-root test-lower lint format tiny-model docs-ui wheel clean

@@ -1,4 +1,5 @@
-// Puts what browsers are given into gpustack/api/static: our pages, the two documentation programs, their licences.
+// Puts what browsers are given into gpustack/api/static: the two documentation programs and everyone's licences.
+// The pages that load them are gpustack/api/pages.
 
 import fs from 'node:fs';
 import path from 'node:path';
@@ -13,8 +14,8 @@ const taken = [
   'redoc/bundles/redoc.standalone.js',
 ];
 
-// A map comment would make a browser with its tools open ask for files that are not there.
-const withoutMap = (text) => text.replace(/\s*(\/\/|\/\*)# sourceMappingURL=\S{1,100}\s*(\*\/)?\s*$/, '\n');
+// A map comment makes a browser with its tools open ask for files that are not there; ReDoc fetches its maker's logo.
+const alone = (text) => text.replaceAll('https://cdn.redoc.ly/redoc/logo-mini.svg', 'data:,').replace(/\s*(\/\/|\/\*)# sourceMappingURL=\S{1,100}\s*(\*\/)?\s*$/, '\n');
 
 function* packages(folder) {
   for (const entry of fs.readdirSync(folder, { withFileTypes: true })) {
@@ -45,10 +46,7 @@ fs.rmSync(out, { recursive: true, force: true });
 fs.mkdirSync(out, { recursive: true });
 for (const file of taken) {
   const text = fs.readFileSync(path.join(modules, file), 'utf8');
-  fs.writeFileSync(path.join(out, path.basename(file)), withoutMap(text));
-}
-for (const file of fs.readdirSync(path.join(here, 'docs'))) {
-  fs.copyFileSync(path.join(here, 'docs', file), path.join(out, file));
+  fs.writeFileSync(path.join(out, path.basename(file)), alone(text));
 }
 const notices = taken
   .map((file) => path.join(modules, `${file}.LICENSE.txt`))
