@@ -7,7 +7,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --co
 WANTED = pyproject.toml constraints.txt hatch_build.py console/build.js console/package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help install start test test-root test-lower lint format tiny-model docs-ui wheel clean
+.PHONY: help install start test test-root test-lower lint format tiny-model docs docs-ui wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,11 @@ format: $(VENV)/.installed-dev ## Put the code into shape
 
 tiny-model: $(VENV)/.installed ## Make a real model of 3 MB to try things with: tiny.gguf
 	$(VENV)/bin/python -m tests.models tiny $(ARGS) tiny.gguf
+
+docs: $(VENV)/.installed-dev ## Write anew the documents that follow from the code
+	@for name in api lifecycle; do \
+	    $(VENV)/bin/python -m tests.documents $$name > docs/$$name.md.new && mv docs/$$name.md.new docs/$$name.md || exit 1; \
+	done
 
 docs-ui: $(VENV)/.installed ## Build the pages of /docs and /redoc anew
 	rm -f gpustack/api/static/.built-from

@@ -15,13 +15,24 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 LIFECYCLE = """\
 # The life of a model instance
 
-<!-- Written by `python -m tests.documents lifecycle`. Change gpustack/domain/lifecycle.py, then run it again. -->
+<!-- Written by `make docs`. Change gpustack/domain/lifecycle.py, then run that again. -->
 
 An instance is one replica of a model. These are the only moves between its states, who may make them, and when;
 every write is checked against this table, and a move that is not in it is refused with `Conflict`.
 
 | From | To | By | When |
 | --- | --- | --- | --- |
+"""
+
+
+API = """\
+# The HTTP API
+
+<!-- Written by `make docs`. Change the routes, then run that again. -->
+
+These are all routes of the server. What each takes and answers is in `/openapi.json`, shown at `/docs` and `/redoc`;
+what an error looks like is in [errors.md](errors.md). Callers are told by an API key (`Authorization: Bearer ...`),
+by the cookie of a login, or by a worker's credentials.
 """
 
 
@@ -49,15 +60,33 @@ def lifecycle() -> str:
     return LIFECYCLE + _table(moves)
 
 
+def api() -> str:
+    """The text of docs/api.md."""
+    from gpustack.api.table import all_routes
+    from gpustack.gateway.route import ROUTES
+
+    users = ("admin", "user")
+    tables: dict[str, list[tuple[str, ...]]] = {"inference": []}
+    for one in ROUTES:
+        tables["inference"].append((f"`POST {one.path}`", one.summary, ", ".join(users)))
+    for route in all_routes():
+        callers = "anyone" if route.allow is None else ", ".join(sorted(role.value for role in route.allow))
+        tables.setdefault(route.tag, []).append((f"`{route.method} {route.path}`", route.summary, callers))
+    head = "| Route | What it does | Who may call it |\n| --- | --- | --- |\n"
+    return API + "".join(f"\n## {tag}\n\n{head}{_table(lines)}" for tag, lines in tables.items())
+
+
+WRITERS = {"api": api, "lifecycle": lifecycle}
+
+
 def _table(cells: Iterable[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in cells)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.documents", description=__doc__)
-    parser.add_argument("document", choices=["lifecycle"])
-    parser.parse_args()
-    print(lifecycle(), end="")
+    parser.add_argument("document", choices=sorted(WRITERS))
+    print(WRITERS[parser.parse_args().document](), end="")
 
 
 if __name__ == "__main__":
