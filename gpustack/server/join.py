@@ -54,7 +54,7 @@ async def join(
             port=request.port,
             metrics_port=request.metrics_port,
             # Labels edited on the server survive; what the worker brings only fills in.
-            labels={**request.labels, **(known.labels if known else {})},
+            labels={"worker-name": name, **request.labels, **(known.labels if known else {})},
             system_reserved=request.system_reserved,
             version_running=request.version,
             credential_hash=keys.worker_hash(own),

@@ -1,0 +1,203 @@
+"""The server role of the daemon, put together: store, keys, control loops, API and gateway behind the front."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+import attrs
+import trio
+from hypercorn.typing import ASGIFramework
+
+from gpustack import __commit__, __version__
+from gpustack.api.access import admit
+from gpustack.api.app import AccessRules, ApiContext, Version, create_app
+from gpustack.api.ask import Ask
+from gpustack.api.posts import Posts
+from gpustack.api.posts import claims as claims_post
+from gpustack.api.problems import problem_of
+from gpustack.api.route import PEOPLE
+from gpustack.cli.facts_reader import facts_reader
+from gpustack.cli.front import Front, Lane
+from gpustack.config.options import Options
+from gpustack.config.secret import keep_initial_admin_password, keep_jwt_secret_key, keep_token
+from gpustack.domain.access import Principal
+from gpustack.errors import GpustackError
+from gpustack.gateway.endpoints import Endpoints
+from gpustack.gateway.gate import Gate
+from gpustack.gateway.inference import Gateway, claims
+from gpustack.gateway.route import ROUTES
+from gpustack.http1.exchange import Exchange
+from gpustack.http1.pool import Pool
+from gpustack.http1.reactor import Reactor
+from gpustack.identity.secret import Keys
+from gpustack.nursery.tier import Tier
+from gpustack.nursery.tree import tree
+from gpustack.policy.liveness import LivenessSettings
+from gpustack.server.assignment import AssignmentBook
+from gpustack.server.bootstrap import ensure_admin
+from gpustack.server.facts import FactsSource
+from gpustack.server.leases import Leases
+from gpustack.server.services import control_services
+from gpustack.server.usage import UsageLedger
+from gpustack.server.worker_link import WorkerLink
+from gpustack.store.store import Store, StoreSettings, open_store
+from gpustack.worker.name import worker_uuid
+
+if TYPE_CHECKING:
+    from gpustack.cli.start import Daemon
+
+log = logging.getLogger(__name__)
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+@attrs.define(eq=False)
+class ServerPart:
+    """Built beside the loop, started in the tree."""
+
+    _daemon: Daemon
+    _reactor: Reactor
+    _keys: Keys
+    token: str = attrs.field(repr=False)
+    gate: Gate = attrs.field(factory=Gate)
+
+    @classmethod
+    def build(cls, daemon: Daemon, reactor: Reactor) -> ServerPart:
+        """Import what a server needs and read its secrets. Blocking: run it in a thread."""
+        options = daemon.loaded.options
+        secret = options.jwt_secret_key or keep_jwt_secret_key(options.data_dir, secrets.token_hex)
+        token = options.token or keep_token(options.data_dir, secrets.token_hex)
+        return cls(daemon, reactor, Keys.of(secret), token)
+
+    async def start(self, state: Tier, edge: Tier, control: Tier, front: Front) -> None:
+        """Open the store and start everything of the role, each in its tier; returns when inference is taken in."""
+        options = self._daemon.loaded.options
+        settings = StoreSettings(data_dir=str(options.data_dir), url=options.database_url)
+        store = await open_store(settings, utc_now)
+        await state.start(store)
+        await ensure_admin(
+            store,
+            given=options.bootstrap_password,
+            made=lambda: keep_initial_admin_password(options.data_dir, self._daemon.rng),
+            kept_in=options.data_dir / "initial_admin_password",
+        )
+        usage = UsageLedger(store, utc_now)
+        await state.start(usage)
+        pool = Pool(reactor=self._reactor)
+        await edge.start(pool)
+        link = WorkerLink(pool, self._keys.forward_key)
+        leases = Leases(trio.current_time)
+        facts = FactsSource(facts_reader(self._daemon.loaded), link.facts, lambda: store.snapshot)
+        context = self._context(store, leases, link, facts)
+        endpoints = Endpoints(store, self._daemon.rng, self._local_worker())
+        await edge.start(endpoints)
+        gateway = self._gateway(context, endpoints, pool, usage)
+        posts = Posts(context, AssignmentBook(store))
+        front.open_lane(Lane(claims, gateway))
+        front.open_lane(Lane(claims_post, posts.handle))
+        front.hand_off.ready(cast(ASGIFramework, create_app(context)))
+        for service in control_services(
+            store,
+            facts=facts,
+            leases=leases,
+            liveness=_liveness(self._daemon.loaded.options),
+            rng=self._daemon.rng,
+            monotonic=trio.current_time,
+        ):
+            await control.start(service)
+        self.gate.open()
+        front.readiness = self.readiness
+
+    async def drain(self, within: float) -> None:
+        """Take no new inference and wait for what is under way, ``within`` seconds at most."""
+        self.gate.close()
+        with trio.move_on_after(within) as patience:
+            await self.gate.emptied()
+        if patience.cancelled_caught:
+            log.warning(
+                "Requests were still under way when the time to finish was over: left=%d", self.gate.inside
+            )
+
+    def readiness(self) -> tuple[bool, Mapping[str, str]]:
+        """Whether requests can be served, and what each part says."""
+        parts = {"store": "serving", "gate": "open" if self.gate.is_open else "closed"}
+        return self.gate.is_open, parts
+
+    def _context(self, store: Store, leases: Leases, link: WorkerLink, facts: FactsSource) -> ApiContext:
+        options, environment = self._daemon.loaded.options, self._daemon.loaded.environment
+        return ApiContext(
+            store=store,
+            keys=self._keys,
+            cluster_token=self.token,
+            leases=leases,
+            link=link,
+            facts=facts,
+            rules=AccessRules(
+                force_auth_localhost=options.force_auth_localhost,
+                tls=options.ssl_certfile is not None,
+                session_minutes=int(environment.jwt_token_expire_minutes),
+            ),
+            clock=utc_now,
+            monotonic=trio.current_time,
+            rng=self._daemon.rng,
+            draw_tasks=_draw_tasks,
+            readiness=self.readiness,
+            docs=not options.disable_openapi_docs,
+            version=Version(version=__version__, git_commit=__commit__),
+            heartbeat_interval=options.heartbeat_interval,
+            inference_routes=ROUTES,
+        )
+
+    def _gateway(self, context: ApiContext, endpoints: Endpoints, pool: Pool, usage: UsageLedger) -> Gateway:
+        async def authenticate(exchange: Exchange) -> Principal:
+            head = exchange.head
+            ask = Ask(
+                method=head.method,
+                path=head.path,
+                header=head.get,
+                peer=exchange.peer.host,
+                body=lambda: exchange.read_body(0),
+            )
+            # Who still has to change a password may use models meanwhile, but manage nothing.
+            return (await admit(context, ask, allow=PEOPLE, before_password_change=True)).principal
+
+        return Gateway(
+            authenticate,
+            endpoints,
+            self.gate,
+            pool,
+            usage,
+            self._keys.forward_key,
+            _answer_of,
+            self._daemon.loaded.environment.proxy_timeout_seconds,
+        )
+
+    def _local_worker(self) -> str | None:
+        loaded = self._daemon.loaded
+        return worker_uuid(loaded.options.data_dir) if loaded.role == "server+worker" else None
+
+
+def _liveness(options: Options) -> LivenessSettings:
+    return LivenessSettings(
+        not_ready_after=options.heartbeat_timeout,
+        replace_after=options.reschedule_grace,
+        look_every=min(LivenessSettings().look_every, options.heartbeat_timeout / 3),
+    )
+
+
+def _answer_of(error: GpustackError, path: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    problem = problem_of(error)
+    headers = [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
+    return problem.status, [(b"content-type", b"application/json"), *headers], problem.body(path)
+
+
+def _draw_tasks() -> dict[str, Any]:
+    root = trio.lowlevel.current_root_task()
+    return {} if root is None else tree(root)

@@ -1,0 +1,216 @@
+"""``gpustack start``: builds everything, opens the tree of nurseries outside-in, and waits for its end.
+
+The shutdown order is the indentation of ``run_daemon``; there is no other list of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from gpustack import __version__
+from gpustack.config.datadir import DataLock, lock_data_dir, make_dir, refuse_foreign_database
+from gpustack.config.load import Loaded, load
+from gpustack.config.origin import ConfigError
+from gpustack.errors import GpustackError
+from gpustack.http1.listen import open_listeners
+from gpustack.http1.reactor import Reactor, new_reactor
+from gpustack.logs import set_up
+from gpustack.nursery.limiter import Threads, threads
+from gpustack.nursery.notify import Notifier, Watchdog, notifier, watchdog_period
+from gpustack.nursery.restart import Restart
+from gpustack.nursery.service import function_service
+from gpustack.nursery.signals import Signals
+from gpustack.nursery.tier import open_tier
+from gpustack.worker.intent import Intent
+
+if TYPE_CHECKING:
+    from gpustack.cli.server_part import ServerPart
+    from gpustack.cli.worker_part import WorkerPart
+
+log = logging.getLogger(__name__)
+
+CONTROL_RESTART = Restart(first=1.0, factor=2.0, ceiling=30.0, budget=5, window=300.0)
+
+STOP_BUDGET: Mapping[str, float] = {"drain": 10.0, "control": 5.0, "work": 25.0, "edge": 5.0, "state": 10.0}
+"""Seconds each part of a stop may take; their sum stays below ``TimeoutStopSec`` of the systemd units."""
+_FILES_WANTED = 65535
+URL_FILE = "server_url"
+
+
+def start_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Run the daemon until it is told to stop. Returns the exit code: 0, 1 for a failure, 2 for a bad configuration."""
+    began = time.monotonic()
+    try:
+        loaded = load(argv, env, platform=sys.platform, cwd=Path.cwd())
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    set_up(debug=loaded.options.debug)
+    try:
+        return _prepared(loaded, began)
+    except GpustackError as error:
+        print(f"gpustack: {error}", file=sys.stderr)
+        return 1
+
+
+def _prepared(loaded: Loaded, began: float) -> int:
+    options = loaded.options
+    for note in loaded.notes:
+        log.info("%s", note)
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
+    _allow_open_files()
+    make_dir(options.data_dir)
+    with lock_data_dir(options.data_dir) as lock:
+        fronts: list[socket.socket] = []
+        if loaded.role != "worker":
+            refuse_foreign_database(options.data_dir)
+            fronts = open_listeners(options.host, options.port)
+        daemon = Daemon(loaded=loaded, lock=lock, fronts=fronts, began=began)
+        if fronts:
+            # Where the commands of this machine find their server (``--port 0`` is known to nobody else).
+            (options.data_dir / URL_FILE).write_text(f"{daemon.url}\n")
+        return trio.run(run_daemon, daemon)
+
+
+def _allow_open_files() -> None:
+    """Each stream takes two descriptors; the soft limit of most systems is 1024."""
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES_WANTED if hard == resource.RLIM_INFINITY else min(_FILES_WANTED, hard)
+    if soft >= wanted:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError) as error:
+        log.warning("The limit of open files stays at %d: %s", soft, error)
+
+
+@attrs.frozen(kw_only=True)
+class Daemon:
+    """What is settled before the tree opens."""
+
+    loaded: Loaded
+    lock: DataLock
+    fronts: list[socket.socket]
+    began: float
+    rng: random.Random = attrs.field(factory=random.SystemRandom)
+    intent: Intent = attrs.field(factory=Intent)
+
+    @property
+    def url(self) -> str:
+        """Where this daemon's own server is reached from this machine."""
+        if not self.fronts:
+            return self.loaded.options.server_url or ""
+        host, port = self.fronts[0].getsockname()[:2]
+        if host in ("0.0.0.0", "::"):
+            host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+        scheme = "https" if self.loaded.options.ssl_certfile else "http"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+async def run_daemon(daemon: Daemon) -> int:
+    """The tree. What must stop last is opened first."""
+    stop, at_once = trio.Event(), trio.CancelScope()
+    notify = notifier(os.environ)
+    loading = threads("loading", 1)
+    with at_once:
+        async with open_tier("signals") as outermost:
+            await outermost.start(_signals(stop, at_once, daemon.intent))
+            await outermost.start(Watchdog(notify, watchdog_period(os.environ)))
+            async with open_tier("state", stop_within=STOP_BUDGET["state"]) as state:
+                reactor = new_reactor()
+                await state.start(function_service("reactor", reactor.run))
+                async with open_tier("edge", stop_within=STOP_BUDGET["edge"]) as edge:
+                    front = None
+                    if daemon.fronts:
+                        from gpustack.cli.front import Front
+
+                        front = Front(daemon.fronts, reactor)
+                        await edge.start(front.hand_off)
+                        await edge.start(front.server)
+                    # From here on the port answers; what is behind it is loaded beside the loop.
+                    server = await _server_part(daemon, reactor, loading)
+                    worker = await _worker_part(daemon, reactor, loading)
+                    async with open_tier(
+                        "work", stop_within=STOP_BUDGET["work"], restart=CONTROL_RESTART
+                    ) as work:
+                        async with open_tier(
+                            "control", stop_within=STOP_BUDGET["control"], restart=CONTROL_RESTART
+                        ) as control:
+                            async with open_tier("traffic") as _traffic:
+                                if server is not None and front is not None:
+                                    await server.start(state, edge, control, front)
+                                if worker is not None:
+                                    await worker.start(edge, work)
+                                _say_ready(daemon, notify)
+                                await stop.wait()
+                                notify.stopping("draining")
+                                if server is not None:
+                                    await server.drain(daemon.loaded.options.drain_timeout)
+    if at_once.cancelled_caught:
+        log.warning("Stopped at once")
+    log.info("Stopped")
+    return 0
+
+
+def _signals(stop: trio.Event, at_once: trio.CancelScope, intent: Intent) -> Signals:
+    def drain() -> None:
+        log.info("Stopping: requests in flight finish, then engines end; a second signal stops at once")
+        intent.stopping = True
+        stop.set()
+
+    def now() -> None:
+        at_once.cancel()
+
+    def hand_over() -> None:
+        log.warning("A reload was asked for, which this version cannot do; restart it instead")
+
+    return Signals(drain=drain, at_once=now, hand_over=hand_over)
+
+
+async def _server_part(daemon: Daemon, reactor: Reactor, loading: Threads) -> ServerPart | None:
+    if daemon.loaded.role == "worker":
+        return None
+
+    def build() -> ServerPart:
+        from gpustack.cli.server_part import ServerPart
+
+        return ServerPart.build(daemon, reactor)
+
+    return await loading.run(build)
+
+
+async def _worker_part(daemon: Daemon, reactor: Reactor, loading: Threads) -> WorkerPart | None:
+    if daemon.loaded.role == "server":
+        return None
+
+    def build() -> WorkerPart:
+        from gpustack.cli.worker_part import WorkerPart
+
+        return WorkerPart.build(daemon, reactor)
+
+    return await loading.run(build)
+
+
+def _say_ready(daemon: Daemon, notify: Notifier) -> None:
+    took = time.monotonic() - daemon.began
+    role = daemon.loaded.role
+    where = daemon.url if role == "worker" else f"{daemon.url} (API, and docs at {daemon.url}/docs)"
+    verb = "joining" if role == "worker" else "listening on"
+    log.info("GPUStack %s is ready as %s in %.2f s, %s %s", __version__, role, took, verb, where)
+    notify.ready(f"{role}, {daemon.url}")

@@ -1,0 +1,146 @@
+"""The worker role of the daemon, put together; the same whether a server is in this process or elsewhere."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import attrs
+
+from gpustack import __version__
+from gpustack.cli.facts_reader import facts_reader, model_cache
+from gpustack.config.secret import keep_token
+from gpustack.domain.worker import SystemReserved
+from gpustack.hardware.address import find_address
+from gpustack.hardware.detect import DeviceWatch
+from gpustack.hardware.engine_build import BuildFinder
+from gpustack.hardware.host import Host
+from gpustack.http1.listen import open_listeners
+from gpustack.http1.pool import Pool
+from gpustack.http1.reactor import Reactor
+from gpustack.http1.server import HttpServer
+from gpustack.nursery.tier import Tier
+from gpustack.remote.http import open_client
+from gpustack.remote.server_client import ServerClient
+from gpustack.worker.assignment import Assignments
+from gpustack.worker.file import Files
+from gpustack.worker.forward import Forward
+from gpustack.worker.heartbeat import Heartbeat, StatusPush
+from gpustack.worker.life import World
+from gpustack.worker.measure import Measure
+from gpustack.worker.membership import Identity, Membership
+from gpustack.worker.name import worker_name, worker_uuid
+from gpustack.worker.ports import PortLeases
+from gpustack.worker.probe import Prober
+from gpustack.worker.reports import Reports
+from gpustack.worker.runners import Runners
+from gpustack.worker.services import WorkerParts, work_services
+
+if TYPE_CHECKING:
+    from gpustack.cli.start import Daemon
+
+_LOOPBACK = "127.0.0.1"
+
+
+@attrs.define(eq=False)
+class WorkerPart:
+    """Built beside the loop, started in the tree."""
+
+    _pool: Pool
+    _front: HttpServer
+    _parts: WorkerParts
+
+    @classmethod
+    def build(cls, daemon: Daemon, reactor: Reactor) -> WorkerPart:
+        """Import what a worker needs, open its port and put its services together. Blocking: run it in a thread.
+
+        Raises ``ListenError`` when its port is taken.
+        """
+        options = daemon.loaded.options
+        # A worker beside its own server is reached over the loopback alone, unless an address is given for it.
+        embedded = daemon.loaded.role == "server+worker"
+        bind = _LOOPBACK if embedded and options.worker_ip is None else options.worker_ip or "0.0.0.0"
+        listeners = open_listeners(
+            bind, options.worker_port, option="--worker-port", host_option="--worker-ip"
+        )
+        port = listeners[0].getsockname()[1]
+        address = options.worker_ip or (_LOOPBACK if embedded else None)
+        identity = Identity(
+            name=worker_name(options.data_dir, options.worker_name),
+            worker_uuid=worker_uuid(options.data_dir),
+            hostname=socket.gethostname(),
+            address=lambda: address or find_address(None) or _LOOPBACK,
+            port=port,
+            metrics_port=None,
+            labels={"os": platform.system().lower(), "arch": platform.machine().lower()},
+            system_reserved=SystemReserved(
+                ram=options.system_reserved.ram_bytes, vram=options.system_reserved.vram_bytes
+            ),
+            version=__version__,
+            data_dir=options.data_dir,
+        )
+        client = ServerClient(open_client(daemon.url))
+        pool = Pool(name="engine-pool", reactor=reactor)
+        membership = Membership(
+            client, identity, options.token or keep_token(options.data_dir, _no_token), daemon.rng
+        )
+        reports = Reports(membership, daemon.rng)
+        assignments = Assignments(membership, daemon.rng)
+        ports = PortLeases(options.service_port_range.first, options.service_port_range.last)
+        measure = Measure(
+            utc_now,
+            Host(time.monotonic),
+            DeviceWatch(),
+            BuildFinder(),
+            None,
+            _text(options.llama_server_path),
+        )
+        files = Files(model_cache(daemon.loaded), assignments, reports)
+        world = World(
+            files=files,
+            ports=ports,
+            reports=reports,
+            prober=Prober(pool),
+            intent=daemon.intent,
+            builds=measure.builds,
+            device_type=measure.device_type,
+            cpu_count=os.cpu_count(),
+            data_dir=options.data_dir,
+            log_dir=options.log_dir,
+            now=utc_now,
+        )
+        forward = Forward(membership, ports, pool, options.log_dir, facts_reader(daemon.loaded))
+        parts = WorkerParts(
+            membership=membership,
+            reports=reports,
+            heartbeat=Heartbeat(membership, daemon.rng),
+            status=StatusPush(membership, measure, identity.address),
+            assignments=assignments,
+            files=files,
+            runners=Runners(world, assignments, daemon.rng),
+        )
+        return cls(pool, HttpServer("worker", listeners, handler=forward, reactor=reactor), parts)
+
+    async def start(self, edge: Tier, work: Tier) -> None:
+        """Start the worker's port and its services."""
+        await edge.start(self._pool)
+        await edge.start(self._front)
+        for service in work_services(self._parts):
+            await work.start(service)
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+def _no_token(_: int) -> str:
+    raise AssertionError("configuration sees to it that a worker without a server in it has a token")
+
+
+def _text(path: object) -> str | None:
+    return None if path is None else str(path)

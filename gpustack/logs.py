@@ -1,0 +1,61 @@
+"""Log lines for an operator at three in the morning: time, logger, level, one sentence with fields."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from datetime import datetime
+from typing import TextIO
+
+TRACE = 5
+
+_SECRETS = re.compile(
+    r"(?i)(bearer\s+|basic\s+|gpustack_[0-9a-z]+_|(?:token|password|secret|api[_-]?key)[=:]\s*)([^\s,;'\"&]+)"
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x1b]")
+
+
+class LineFormat(logging.Formatter):
+    """``<ISO time with offset> - <logger> - <LEVEL> - <message>``, secrets and control characters removed."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  logging's name
+        return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.message = _CONTROL.sub("?", redacted(record.getMessage()))
+        line = f"{self.formatTime(record)} - {record.name} - {record.levelname} - {record.message}"
+        if record.exc_info:
+            line += "\n" + redacted(self.formatException(record.exc_info))
+        return line
+
+
+def redacted(text: str) -> str:
+    """``text`` with everything that looks like a secret replaced."""
+    return _SECRETS.sub(r"\1***", text)
+
+
+def set_up(*, debug: bool, stream: TextIO | None = None) -> None:
+    """Send the log to ``stream`` (stderr if not given). Called once, by the command line."""
+    logging.addLevelName(TRACE, "TRACE")
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(LineFormat())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    for chatty in (
+        "httpx",
+        "httpcore",
+        "hypercorn.error",
+        "hypercorn.access",
+        "quart.app",
+        "alembic",
+        "filelock",
+    ):
+        logging.getLogger(chatty).setLevel(logging.INFO if debug else logging.WARNING)
+
+
+def level_named(name: str) -> int | None:
+    """The level of that name (any case), or ``None``."""
+    known = {"trace": TRACE, **{k.lower(): v for k, v in logging.getLevelNamesMapping().items()}}
+    return known.get(name.strip().lower())

@@ -1,0 +1,77 @@
+"""How the server asks a worker on its own port: for logs, and for the headers of files that only it can see."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import attrs
+import orjson
+
+from gpustack.domain.artifact import ModelSource
+from gpustack.domain.document import decode, encode
+from gpustack.domain.facts import ModelFacts
+from gpustack.domain.worker import Worker
+from gpustack.errors import BadRequest, GpustackError, NotFound, Unavailable
+from gpustack.http1.pool import Pool
+from gpustack.http1.upstream import Address, Response
+
+_ANSWER_LIMIT = 1 << 20
+_SILENCE = 3600.0
+"""A followed log may be quiet for long; the client's leaving ends it, not we."""
+
+
+@attrs.frozen
+class WorkerLink:
+    """Requests to workers, each with the key by which that worker knows us."""
+
+    _pool: Pool
+    _forward_key: Callable[[str], str]
+
+    @asynccontextmanager
+    async def logs(
+        self, worker: Worker, instance_id: int, *, tail: int, follow: bool, previous: bool
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The log of an instance's engine as it comes. ``tail`` below zero is all of it.
+
+        Raises ``NotFound`` when there is no such log, ``Unavailable`` when the worker does not answer.
+        """
+        asked = f"tail={tail}&follow={str(follow).lower()}&previous={str(previous).lower()}"
+        target = f"/serveLogs/{instance_id}?{asked}".encode()
+        async with self._pool.request(
+            _address(worker), "GET", target, self._headers(worker), idle_timeout=_SILENCE
+        ) as response:
+            if response.status != 200:
+                raise await _fault(response, worker)
+            yield response.chunks()
+
+    async def facts(self, worker: Worker, source: ModelSource) -> ModelFacts:
+        """What the header of a model file says, read by the worker. Raises the worker's own sentence."""
+        async with self._pool.request(
+            _address(worker), "POST", b"/modelFacts", self._headers(worker), encode(source)
+        ) as response:
+            if response.status != 200:
+                raise await _fault(response, worker)
+            return decode(await response.read(_ANSWER_LIMIT), ModelFacts)
+
+    def _headers(self, worker: Worker) -> list[tuple[bytes, bytes]]:
+        return [(b"authorization", b"Bearer " + self._forward_key(worker.worker_uuid).encode())]
+
+
+def _address(worker: Worker) -> Address:
+    return Address(worker.ip, worker.port)
+
+
+async def _fault(response: Response, worker: Worker) -> GpustackError:
+    body = await response.read(_ANSWER_LIMIT)
+    try:
+        message = str(orjson.loads(body)["message"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        message = f"status {response.status}"
+    match response.status:
+        case 404:
+            return NotFound(message)
+        case 400 | 422:
+            return BadRequest(message)
+        case _:
+            return Unavailable(f"Worker {worker.name} answered: {message}")
