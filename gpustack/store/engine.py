@@ -58,7 +58,7 @@ class Database:
         return _unavailable(self.place, error)
 
 
-def open_database(url: str) -> Database:
+def open_database(url: str | sa.URL) -> Database:
     """Open ``url`` for writing and reading; the file and its folder are made when missing, for us alone.
 
     Raises ``Invalid`` for a URL that names no database we can use, ``Unavailable`` when the place cannot be

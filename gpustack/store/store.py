@@ -51,8 +51,9 @@ class StoreSettings:
     url: str | None = None
 
     @property
-    def database_url(self) -> str:
-        return self.url or f"sqlite:///{Path(self.data_dir) / 'database.db'}"
+    def database_url(self) -> str | sa.URL:
+        path = Path(self.data_dir) / "database.db"
+        return self.url or sa.URL.create("sqlite", database=str(path))
 
 
 @attrs.frozen

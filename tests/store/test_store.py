@@ -17,6 +17,7 @@ from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.worker import Worker
 from gpustack.errors import AlreadyExists, Conflict, Gone, NotFound, Unavailable
 from gpustack.nursery.bus import Lagged
+from gpustack.nursery.limiter import hop_by, in_line
 from gpustack.store import StoreSettings, Tx, open_store
 
 from .conftest import Clock, Opened
@@ -396,3 +397,12 @@ async def test_its_repr_says_what_it_does(opened: Opened, tmp_path: Path) -> Non
         await store.write(lambda tx: tx.insert(user("ada")))
         assert repr(store) == f"<Store at {tmp_path}/database.db: revision 1, 0 writes waiting>"
     assert repr(store) == f"<Store at {tmp_path}/database.db: revision 1, stopped>"
+
+
+async def test_it_runs_without_threads_in_a_simulation(opened: Opened) -> None:
+    with hop_by(in_line):
+        async with opened() as store:
+            async with trio.open_nursery() as nursery:
+                for number in range(20):
+                    nursery.start_soon(store.write, lambda tx, n=number: tx.insert(user(f"user{n}")))
+            assert len(store.snapshot.users) == 20

@@ -1,0 +1,85 @@
+"""How far back changes are kept, in memory and in the database."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from gpustack.domain.access import User
+from gpustack.domain.change import Change, ChangeKind
+from gpustack.errors import Gone
+from gpustack.store import journal
+from gpustack.store.ring import Ring
+
+from .conftest import Clock, Opened
+
+
+def change(revision: int) -> Change:
+    return Change(revision, ChangeKind.CREATED, "users", User(id=revision, username=f"u{revision}"))
+
+
+def test_a_ring_gives_what_came_after_and_says_when_it_cannot() -> None:
+    ring = Ring(floor=0, newest=0, size=3)
+    assert ring.since(0) == []
+    ring.extend([change(1), change(2)])
+    assert ring.since(0) == [change(1), change(2)]
+    ring.extend([change(3), change(5)])
+    assert repr(ring) == "<Ring: 3 changes, 1 to 5>"
+    assert ring.since(1) == [change(2), change(3), change(5)]
+    assert ring.since(4) == [change(5)]
+    assert ring.since(5) == []
+    with pytest.raises(Gone, match="too old, changes are known since 1: list again"):
+        ring.since(0)
+    with pytest.raises(Gone, match="newer"):
+        ring.since(6)
+
+
+async def test_old_changes_go_and_revisions_go_on(opened: Opened, clock: Clock) -> None:
+    async with opened() as store:
+        for name in ("ada", "bob"):
+            await store.write(lambda tx, name=name: tx.insert(User(username=name)))
+    clock.now += journal.KEPT_FOR + timedelta(seconds=1)
+    async with opened() as store:
+        kept = await store.query(
+            lambda conn: conn.execute(sa.text("select revision from changes")).scalars().all()
+        )
+        assert kept == [2]  # the newest stays, so that revisions go on from it
+        with pytest.raises(Gone):
+            store.changes_since(0)
+        assert len(store.changes_since(1)) == 1
+        await store.write(lambda tx: tx.insert(User(username="cleo")))
+        assert store.snapshot.revision == 3
+
+
+async def test_many_changes_are_trimmed_to_a_number(opened: Opened, clock: Clock) -> None:
+    async with opened() as store:
+        await store.write(lambda tx: tx.insert(User(username="ada")))
+        await store.write(
+            lambda tx: tx._begin_writing().execute(
+                sa.text("update sqlite_sequence set seq = 20000 where name = 'changes'")
+            )
+        )
+        for number in range(11):
+            await store.write(lambda tx, n=number: [tx.insert(User(username=f"{n}-{i}")) for i in range(100)])
+        oldest = await store.query(
+            lambda conn: conn.execute(sa.text("select min(revision) from changes")).scalar()
+        )
+        assert oldest == 20001
+        assert store.snapshot.revision == 21100
+
+
+async def test_a_change_that_cannot_be_read_ends_what_is_replayed(opened: Opened) -> None:
+    async with opened() as store:
+        for name in ("ada", "bob", "cleo"):
+            await store.write(lambda tx, name=name: tx.insert(User(username=name)))
+        await store.write(
+            lambda tx: tx._begin_writing().execute(
+                sa.text("update changes set record = '{}' where revision = 2")
+            )
+        )
+    async with opened() as store:
+        assert [change.revision for change in store.changes_since(2)] == [3]
+        with pytest.raises(Gone):
+            store.changes_since(1)
