@@ -1,0 +1,177 @@
+"""What the headers of a GGUF model, one per shard, say about the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from gpustack.artifacts.headers.gguf import Count, Header, HeaderError, Tensor
+from gpustack.domain.facts import (
+    FileFormat,
+    ModelFacts,
+    StateSpace,
+    TensorBytes,
+    gguf_category,
+    gguf_pooling,
+)
+
+MOST_LAYERS = 4096
+
+FILE_TYPES: Mapping[int, str] = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S",
+    12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K",
+    19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL",
+    26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0",
+    37: "TQ2_0", 38: "MXFP4",
+}  # fmt: skip
+"""``general.file_type`` → the name of the quantisation."""
+
+
+def gguf_facts(headers: Sequence[Header], *, file_size: int, projector_size: int | None = None) -> ModelFacts:
+    """The facts of a model from the headers of its shards, the first one first. Sizes are in bytes.
+
+    What a header says wrongly typed or absurdly is taken as not said. Raises HeaderError when it names more layers
+    than any model has.
+    """
+    said = _Said.of(headers[0])
+    layers = said.count("block_count")
+    if layers is not None and layers > MOST_LAYERS:
+        raise HeaderError(f"it claims to have {layers} layers")
+    every = [tensor for header in headers for tensor in header.tensors]
+    tensors = _by_place(every, layers or 0)
+    pooling = gguf_pooling(said.count("pooling_type"))
+    return ModelFacts(
+        format=FileFormat.GGUF,
+        architecture=said.architecture,
+        name=said.general_text("name"),
+        category=gguf_category(said.architecture, pooling),
+        parameters=sum(tensor.elements for tensor in every) or None,
+        weights=tensors.total if tensors is not None else file_size,
+        file_size=file_size,
+        projector_size=projector_size,
+        split_count=len(headers),
+        quantisation=FILE_TYPES.get(said.general_count("file_type") or 0) if said.has_file_type else None,
+        total_layers=layers,
+        context_length=said.count("context_length"),
+        embedding_length=said.count("embedding_length"),
+        feed_forward_length=said.per_layer("feed_forward_length"),
+        heads=said.per_layer("attention.head_count"),
+        kv_heads=said.per_layer("attention.head_count_kv"),
+        key_length=said.count("attention.key_length"),
+        value_length=said.count("attention.value_length"),
+        vocabulary=said.count("vocab_size") or said.tokens,
+        sliding_window=said.count("attention.sliding_window") or None,
+        sliding_window_pattern=said.pattern("attention.sliding_window_pattern"),
+        kv_lora_rank=said.count("attention.kv_lora_rank"),
+        key_length_mla=said.count("attention.key_length_mla"),
+        rope_dimensions=said.count("rope.dimension_count"),
+        expert_count=said.count("expert_count") or 0,
+        expert_used_count=said.count("expert_used_count") or 0,
+        state_space=_state_space(said),
+        pooling=pooling,
+        tensors=tensors,
+    )
+
+
+@attrs.frozen
+class _Said:
+    """The metadata by the names they have within their architecture, checked for their types."""
+
+    values: Mapping[str, object]
+    architecture: str
+
+    @classmethod
+    def of(cls, header: Header) -> _Said:
+        architecture = header.metadata.get("general.architecture")
+        return cls(header.metadata, architecture if isinstance(architecture, str) else "")
+
+    @property
+    def has_file_type(self) -> bool:
+        return self.general_count("file_type") is not None
+
+    @property
+    def tokens(self) -> int | None:
+        tokens = self.values.get("tokenizer.ggml.tokens")
+        return tokens.items if isinstance(tokens, Count) else None
+
+    def general_text(self, name: str) -> str | None:
+        value = self.values.get(f"general.{name}")
+        return value[:256] if isinstance(value, str) and value else None
+
+    def general_count(self, name: str) -> int | None:
+        return _count(self.values.get(f"general.{name}"))
+
+    def count(self, name: str) -> int | None:
+        value = self.values.get(f"{self.architecture}.{name}")
+        if isinstance(value, tuple):  # told per layer where we want one number: the largest covers all
+            return max((number for item in value if (number := _count(item)) is not None), default=None)
+        return _count(value)
+
+    def per_layer(self, name: str) -> tuple[int, ...]:
+        value = self.values.get(f"{self.architecture}.{name}")
+        items = value if isinstance(value, tuple) else (value,)
+        numbers = [_count(item) for item in items]
+        return tuple(number for number in numbers if number is not None) if None not in numbers else ()
+
+    def pattern(self, name: str) -> int | tuple[bool, ...] | None:
+        value = self.values.get(f"{self.architecture}.{name}")
+        if isinstance(value, tuple):
+            return tuple(bool(item) for item in value)
+        return _count(value)
+
+
+def _count(value: object) -> int | None:
+    """A number that can count something: not a text, a truth, or one that no memory could hold."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 48:
+        return None
+    return value
+
+
+def _state_space(said: _Said) -> StateSpace | None:
+    state = said.count("ssm.state_size")
+    if not state:
+        return None
+    return StateSpace(
+        conv_kernel=said.count("ssm.conv_kernel") or 0,
+        inner_size=said.count("ssm.inner_size") or 0,
+        state_size=state,
+        group_count=said.count("ssm.group_count") or 0,
+        full_attention_interval=said.count("full_attention_interval"),
+    )
+
+
+def _by_place(tensors: Sequence[Tensor], layers: int) -> TensorBytes | None:
+    """Bytes by where an engine puts them; ``None`` when those of some tensor are unknown."""
+    per_layer = [0] * layers
+    token = output = other = 0
+    names = set()
+    for tensor in tensors:
+        if tensor.size is None:
+            return None
+        names.add(tensor.name)
+        layer = _layer(tensor.name)
+        if layer is not None and layer < layers:
+            per_layer[layer] += tensor.size
+        elif tensor.name == "token_embd.weight":
+            token += tensor.size
+        elif tensor.name.startswith("output"):
+            output += tensor.size
+        else:
+            other += tensor.size
+    return TensorBytes(
+        layers=tuple(per_layer),
+        token_embedding=token,
+        output=output,
+        other=other,
+        tied="token_embd.weight" in names and "output.weight" not in names,
+    )
+
+
+def _layer(name: str) -> int | None:
+    """``blk.7.attn_q.weight`` → 7."""
+    start, _, rest = name.partition(".")
+    number = rest.partition(".")[0]
+    return (
+        int(number) if start == "blk" and number.isascii() and number.isdigit() and len(number) < 9 else None
+    )

@@ -1,0 +1,242 @@
+"""Models on Hugging Face, or a hub that speaks like it (HF_ENDPOINT): its own client lists, our fetcher fetches."""
+
+from __future__ import annotations
+
+import os
+import re
+import urllib.parse
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from gpustack.artifacts.listing import (
+    MOST_FILES,
+    Listing,
+    RemoteFile,
+    choose,
+    choose_projector,
+    is_projector,
+    matches,
+    safe_name,
+)
+from gpustack.artifacts.source import SourceSettings
+from gpustack.domain.artifact import ModelSource, SourceKind
+from gpustack.errors import (
+    BadRequest,
+    Forbidden,
+    GatewayTimeout,
+    GpustackError,
+    Invalid,
+    NotFound,
+    TooManyRequests,
+    Unavailable,
+)
+from gpustack.nursery.limiter import threads
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
+
+DEFAULT_ENDPOINT = "https://huggingface.co"
+CALL_TIMEOUT = 20.0
+"""Seconds the hub may be silent within a call."""
+
+_REPO = re.compile(r"^[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*$|^[A-Za-z0-9][\w.\-]*$", re.ASCII)
+_hub_calls = threads("hub listings", 4)
+
+_UNNEEDED = ("*.md", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.pdf", ".gitattributes", ".gitignore", "*.gguf")
+_OTHER_WEIGHTS = (
+    "*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot", "*.tflite",
+    "*.mlmodel", "original/*", "coreml/*", "openvino/*", "onnx/*",
+)  # fmt: skip
+"""The same weights once more, for other programs: left out where there are safetensors."""
+
+
+@attrs.frozen
+class HuggingFace:
+    """Files lie under ``huggingface/<organisation>/<repository>``; a revision named has a folder of its own."""
+
+    kind: SourceKind = SourceKind.HUGGING_FACE
+    is_local: bool = False
+
+    async def resolve(self, source: ModelSource, settings: SourceSettings) -> Listing:
+        """See ``Source``: NotFound, Forbidden, BadRequest, Invalid, TooManyRequests, Unavailable, GatewayTimeout."""
+        repo = source.huggingface_repo_id or ""
+        if not _REPO.match(repo) or ".." in repo or "--" in repo:
+            raise Invalid(f"huggingface_repo_id must be <organisation>/<repository>, not {repo!r}")
+        endpoint = endpoint_of(settings)
+        with trio.move_on_after(settings.deadline):
+            info = await _hub_calls.run(_ask, repo, source.revision, endpoint, settings.token, abandon=True)
+            return _listing(source, settings, endpoint, info)
+        raise GatewayTimeout(f"The hub {endpoint} did not list {repo} within {settings.deadline:g} s")
+
+
+def endpoint_of(settings: SourceSettings) -> str:
+    """The hub's address: as given, by HF_ENDPOINT, or the public one; raises Invalid unless it is http(s)."""
+    endpoint = (settings.endpoint or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
+    parts = urllib.parse.urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Invalid(f"HF_ENDPOINT must be an http or https address, not {endpoint!r}")
+    return endpoint
+
+
+def _ask(repo: str, revision: str | None, endpoint: str, token: str | None) -> ModelInfo:
+    """In a thread: ask the hub; its errors become ours."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    api = HfApi(endpoint=endpoint, token=token or False)
+    try:
+        return api.model_info(repo, revision=revision, files_metadata=True, timeout=CALL_TIMEOUT)
+    except GatedRepoError as error:
+        raise _gated(repo, endpoint, token) from error
+    except RepositoryNotFoundError as error:
+        raise _not_found(repo, endpoint, token) from error
+    except RevisionNotFoundError as error:
+        raise NotFound(f"The repository {repo} on {endpoint} has no revision {revision!r}") from error
+    except HFValidationError as error:
+        raise Invalid(f"huggingface_repo_id {repo!r} is not a repository name") from error
+    except OfflineModeIsEnabled as error:
+        raise Unavailable(
+            "HF_HUB_OFFLINE is set, so that nothing is fetched from the hub: unset it"
+        ) from error
+    except HfHubHTTPError as error:
+        raise _http(error, repo, endpoint, token) from error
+    except _transport_errors() as error:
+        raise Unavailable(
+            f"The hub {endpoint} cannot be reached ({str(error)[:120] or type(error).__name__}); set HF_ENDPOINT to a "
+            "mirror, or HTTPS_PROXY, or use local_path"
+        ) from error
+    except (ValueError, TypeError, KeyError) as error:  # whatever answers there, it is no hub
+        raise Unavailable(f"{endpoint} does not answer like a model hub: check HF_ENDPOINT") from error
+
+
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """Whatever HTTP library this version of the hub's client is made with."""
+    from huggingface_hub import get_session
+
+    module = __import__(type(get_session()).__module__.partition(".")[0])
+    return (module.HTTPError, module.InvalidURL, OSError)
+
+
+def _http(error: Exception, repo: str, endpoint: str, token: str | None) -> GpustackError:
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    if status in (401, 403):
+        return _gated(repo, endpoint, token)
+    if status == 404:
+        return _not_found(repo, endpoint, token)
+    if status == 429:
+        return TooManyRequests(f"The hub {endpoint} asks us to come back later: too many requests")
+    return Unavailable(f"The hub {endpoint} failed to list {repo} (status {status})")
+
+
+def _gated(repo: str, endpoint: str, token: str | None) -> GpustackError:
+    if token is None:
+        return Forbidden(
+            f"The repository {repo} on {endpoint} is gated: accept its terms there and set --huggingface-token"
+        )
+    return Forbidden(
+        f"The repository {repo} on {endpoint} does not open to the token of --huggingface-token: accept its terms "
+        "there with that account, or use another token"
+    )
+
+
+def _not_found(repo: str, endpoint: str, token: str | None) -> GpustackError:
+    if token is None:
+        return NotFound(
+            f"There is no repository {repo} on {endpoint}, or it is private: then set --huggingface-token"
+        )
+    return NotFound(
+        f"There is no repository {repo} on {endpoint} that the token of --huggingface-token may see"
+    )
+
+
+def _listing(source: ModelSource, settings: SourceSettings, endpoint: str, info: ModelInfo) -> Listing:
+    siblings = info.siblings or []
+    if len(siblings) > MOST_FILES:
+        raise BadRequest(f"The repository {info.id} has more than {MOST_FILES} files")
+    repo = source.huggingface_repo_id or ""
+    names = [sibling.rfilename for sibling in siblings]
+    main, wanted, mmproj = _wanted(source, settings, names)
+    commit = info.sha or source.revision or "main"
+    known = {sibling.rfilename: sibling for sibling in siblings}
+    headers = {"authorization": f"Bearer {settings.token}"} if settings.token else {}
+    files = []
+    for name in wanted:
+        told = known[name]
+        if told.size is None:
+            raise Unavailable(f"The hub {endpoint} does not tell the size of {name} in {repo}")
+        path = urllib.parse.quote(safe_name(name))
+        files.append(
+            RemoteFile(
+                name=name,
+                size=told.size,
+                sha256=told.lfs.sha256 if told.lfs is not None else None,
+                git_sha1=told.blob_id if told.lfs is None else None,
+                url=f"{endpoint}/{repo}/resolve/{urllib.parse.quote(commit, safe='')}/{path}",
+                headers=headers,
+            )
+        )
+    return Listing(
+        folder=_folder(repo, source.revision), files=tuple(files), main=main, mmproj=mmproj, revision=info.sha
+    )
+
+
+def _wanted(
+    source: ModelSource, settings: SourceSettings, names: Sequence[str]
+) -> tuple[str | None, tuple[str, ...], str | None]:
+    """The main file, all files to fetch, and the projector among them."""
+    repo, pattern = source.huggingface_repo_id or "", source.huggingface_filename
+    has_gguf = any(name.lower().endswith(".gguf") for name in names)
+    has_others = any(name.endswith((".safetensors", ".bin", ".pth", ".pt")) for name in names)
+    if pattern is None and not (has_gguf and not has_others):
+        return None, _snapshot(names, repo), None
+    if pattern is not None and not any(name.lower().endswith(".gguf") for name in _matching(names, pattern)):
+        found = _matching(names, pattern)
+        if found:  # files of another format, asked for by pattern
+            return (found[0] if len(found) == 1 else None), tuple(found), None
+    parts = choose(names, pattern, place=repo)
+    mmproj = None
+    if settings.projector is not None and not is_projector(parts[0]):
+        mmproj = choose_projector(names, settings.projector)
+    return parts[0], parts if mmproj is None else (*parts, mmproj), mmproj
+
+
+def _matching(names: Sequence[str], pattern: str) -> list[str]:
+    return sorted(name for name in names if matches(name, pattern))
+
+
+def _snapshot(names: Sequence[str], repo: str) -> tuple[str, ...]:
+    """The whole repository but for what no engine reads."""
+    kept = [name for name in names if not _is_any(name, _UNNEEDED)]
+    if any(name.endswith(".safetensors") and "/" not in name for name in kept):
+        kept = [name for name in kept if not _is_any(name, _OTHER_WEIGHTS)]
+    if not kept:
+        raise NotFound(f"The repository {repo} has no files that an engine could use")
+    return tuple(sorted(kept))
+
+
+def _is_any(name: str, patterns: Sequence[str]) -> bool:
+    path = PurePosixPath(name.lower())
+    return any(path.match(pattern) for pattern in patterns)
+
+
+def _folder(repo: str, revision: str | None) -> str:
+    """A revision must not share its files with another one's; ``@`` cannot be part of a repository's name."""
+    place = f"huggingface/{repo}"
+    if revision is None or revision == "main":
+        return place
+    return f"{place}@{re.sub(r'[^A-Za-z0-9._-]', '--', revision)}"
+
+
+SOURCE = HuggingFace()

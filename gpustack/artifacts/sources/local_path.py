@@ -1,0 +1,124 @@
+"""Models that lie on this machine: a file, the shards of one, or a folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import attrs
+
+from gpustack.artifacts.listing import (
+    MOST_FILES,
+    Listing,
+    RemoteFile,
+    choose,
+    choose_projector,
+    is_projector,
+    shard_of,
+    shards,
+)
+from gpustack.artifacts.source import SourceSettings
+from gpustack.domain.artifact import ModelSource, SourceKind
+from gpustack.errors import BadRequest, Invalid, NotFound
+from gpustack.nursery.limiter import threads
+
+_disk = threads("model paths", 4)
+
+
+@attrs.frozen
+class LocalPath:
+    """The path must be absolute and exist on the machine that asks. Nothing is ever fetched or removed."""
+
+    kind: SourceKind = SourceKind.LOCAL_PATH
+    is_local: bool = True
+
+    async def resolve(self, source: ModelSource, settings: SourceSettings) -> Listing:
+        """See ``Source``. A disk that does not answer (a lost network share) costs the deadline at most."""
+        import trio
+
+        with trio.move_on_after(settings.deadline):
+            return await _disk.run(find, source.local_path or "", settings.projector, abandon=True)
+        raise NotFound(f"The disk of {source.local_path} did not answer within {settings.deadline:g} s")
+
+
+def find(path: str, projector: str | None) -> Listing:
+    """List what is at ``path``; blocking. Raises Invalid, NotFound or BadRequest with a sentence."""
+    if not path or "\0" in path:
+        raise Invalid("local_path must name a file or folder")
+    place = Path(path)
+    if not place.is_absolute():
+        raise Invalid(f"local_path must be an absolute path on the worker, not {path!r}")
+    try:
+        if place.is_dir():
+            return _folder(place, projector)
+        if place.is_file():
+            return _file(place, projector)
+        if place.exists():
+            raise Invalid(f"local_path {path} is neither a file nor a folder")
+        first = _first_shard(place)
+        if first is not None:
+            raise NotFound(f"The file {path} does not exist; the model's first part is {first}")
+    except OSError as error:
+        raise NotFound(f"local_path {path} cannot be read: {error.strerror}") from error
+    raise NotFound(f"local_path {path} does not exist on this worker")
+
+
+def _file(place: Path, projector: str | None) -> Listing:
+    names = _names_beside(place)
+    parts = shards(place.name, names)
+    companion = None
+    if projector is not None and place.suffix.lower() == ".gguf" and not is_projector(place.name):
+        companion = choose_projector(names, projector)
+    return _listing(place.parent, parts, parts[0], companion)
+
+
+def _folder(place: Path, projector: str | None) -> Listing:
+    names = _names_below(place)
+    if not names:
+        raise NotFound(f"The folder {place} has no files")
+    if not any(name.lower().endswith(".gguf") for name in names) or "config.json" in names:
+        return _listing(place, tuple(names), None, None)
+    try:
+        parts = choose(names, None, place=str(place))
+    except BadRequest as error:
+        raise Invalid(str(error)) from error
+    companion = choose_projector(names, projector) if projector is not None else None
+    return _listing(place, parts, parts[0], companion)
+
+
+def _listing(folder: Path, names: tuple[str, ...], main: str | None, mmproj: str | None) -> Listing:
+    every = names if mmproj is None or mmproj in names else (*names, mmproj)
+    files = tuple(RemoteFile(name=name, size=(folder / name).stat().st_size) for name in every)
+    return Listing(folder=str(folder), files=files, main=main, mmproj=mmproj)
+
+
+def _names_beside(place: Path) -> list[str]:
+    with os.scandir(place.parent) as entries:
+        return [entry.name for entry, _ in zip(entries, range(MOST_FILES), strict=False) if entry.is_file()]
+
+
+def _names_below(place: Path) -> list[str]:
+    """Files of the folder and its folders, hidden ones left out, in order and bounded."""
+    found: list[str] = []
+    for folder, folders, files in os.walk(place):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith("."):
+                found.append((Path(folder) / name).relative_to(place).as_posix())
+        if len(found) > MOST_FILES:
+            raise Invalid(f"The folder {place} has more than {MOST_FILES} files: name the model's own folder")
+    return sorted(found)
+
+
+def _first_shard(place: Path) -> str | None:
+    """``/m/a.gguf`` is often asked for where ``/m/a-00001-of-00003.gguf`` is meant."""
+    if not place.parent.is_dir():
+        return None
+    for name in sorted(_names_beside(place)):
+        shard = shard_of(name)
+        if shard is not None and shard[:2] == (place.name, 1):
+            return name
+    return None
+
+
+SOURCE = LocalPath()
