@@ -37,5 +37,5 @@ def _why_no_gpu(ask: Ask, worker: Worker) -> str:
     if reason := undriven(ask, worker):
         return f"Runs on the CPU, no GPU is claimed: {reason}"
     if usable(ask, worker):
-        return f"Runs on the CPU: no GPU of worker {worker.name} has room for a layer"
+        return f"Runs on the CPU: no GPU of worker {worker.name} has room for it"
     return ""
