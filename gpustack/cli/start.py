@@ -146,11 +146,11 @@ async def run_daemon(daemon: Daemon) -> int:
                     # From here on the port answers; what is behind it is loaded beside the loop.
                     server = await _server_part(daemon, reactor, loading)
                     worker = await _worker_part(daemon, reactor, loading)
-                    async with open_tier(
-                        "work", stop_within=STOP_BUDGET["work"], restart=CONTROL_RESTART
-                    ) as work:
+                    restart, bound = CONTROL_RESTART, STOP_BUDGET
+                    # Not joined into one line: the indentation is what says who outlives whom.
+                    async with open_tier("work", stop_within=bound["work"], restart=restart) as work:  # noqa: SIM117
                         async with open_tier(
-                            "control", stop_within=STOP_BUDGET["control"], restart=CONTROL_RESTART
+                            "control", stop_within=bound["control"], restart=restart
                         ) as control:
                             async with open_tier("traffic") as _traffic:
                                 if server is not None and front is not None:

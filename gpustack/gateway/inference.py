@@ -29,7 +29,6 @@ _BODY_LIMIT = 64 << 20
 _NOT_FOR_ENGINES = frozenset({b"authorization", b"cookie", b"host", b"x-target-port", b"accept-encoding"})
 _OURS = frozenset({b"date", b"server"})
 _TRY_ELSEWHERE = frozenset({502, 503})
-_READ_AWAY = 64 << 10
 
 Authenticate = Callable[[Exchange], Awaitable[Principal]]
 Problem = Callable[[GpustackError, str], tuple[int, list[tuple[bytes, bytes]], bytes]]
@@ -113,7 +112,6 @@ class Gateway:
             ) as response:
                 if response.status in _TRY_ELSEWHERE and self._endpoints.pick(model, tried) is not None:
                     self._endpoints.suspect(endpoint)
-                    await response.read(_READ_AWAY)
                     return False
                 failed = response.status >= 400
                 await _pass_through(response, exchange, tally)

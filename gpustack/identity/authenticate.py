@@ -81,7 +81,10 @@ def authenticate(
     # What is only read stays unread by the other site, but for a login by place: CORS may be open to all.
     risky = found.means is Means.LOCAL or (found.means is Means.COOKIE and not request.is_safe)
     if risky and request.may_be_another_site:
-        raise Forbidden("This request comes from a page of another site: use an API key")
+        raise Forbidden(
+            "This request could come from a page of another site: send it as Content-Type: application/json, "
+            "or with an API key"
+        )
     return found
 
 

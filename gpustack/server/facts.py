@@ -66,7 +66,7 @@ class FactsSource:
         return self._findings.get(source.index)
 
     def ask(self, model: Model) -> Finding | None:
-        """``known``, and begin to read if nothing is known or a failure has aged. ``on_news`` is called when it is read."""
+        """``known``, and begin to read if nothing is known or a failure has aged; ``on_news`` tells of the end."""
         key = model.source.index
         finding = self._findings.get(key)
         aged = finding is not None and finding.fault is not None and self._age(finding) > _ASK_AGAIN_AFTER

@@ -11,7 +11,7 @@ from gpustack.domain.instance import ModelInstance, Placement
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
-from gpustack.engines.registry import engine_for
+from gpustack.engines.registry import by_name, engine_for
 from gpustack.errors import Invalid
 from gpustack.policy.schedule import Ask, Unschedulable, place
 from gpustack.server.facts import FactsSource, Finding
@@ -47,7 +47,7 @@ class Scheduler:
         model = self._store.snapshot.get(Model, instance.model_id)
         if model is None:
             return
-        finding = self._facts.ask(model)
+        finding = self._facts.ask(model) if _has_files(model) else None
         if finding is None and _needs_facts(model):
             await self._note(instance.id, InstanceState.ANALYZING, "Reading the header of the model file")
             return
@@ -128,6 +128,12 @@ def decide(
 def _needs_facts(model: Model) -> bool:
     """The custom engine runs what it is told; what it needs is read if it can be, and waited for by nobody."""
     return model.backend != "custom"
+
+
+def _has_files(model: Model) -> bool:
+    """A command that does not ask for the model's path has no header to read."""
+    engine = by_name(model.backend) if model.backend else None
+    return engine is None or engine.fetches(model)
 
 
 def _waiting(snapshot: Snapshot) -> list[ModelInstance]:
