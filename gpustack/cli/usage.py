@@ -8,8 +8,6 @@ from typing import Any
 
 import attrs
 
-import attrs
-
 from gpustack.cli.misuse import Misuse
 
 

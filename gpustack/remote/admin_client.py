@@ -1,0 +1,221 @@
+"""Our own API as a person's program speaks it: lists, single objects, watches, logs and chat."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from json import dumps as as_json
+from json import loads as from_json
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import attrs
+
+from gpustack.errors import Unavailable
+from gpustack.remote.fault import checked, fault_of
+from gpustack.remote.http import ANSWER_LIMIT, BadReply, Client, Incoming
+
+Doc = dict[str, Any]
+Value = str | int | bool
+
+CREATED, UPDATED, DELETED, SYNCED = 1, 2, 3, 6
+"""The numbers of watch events."""
+
+_PAGE = 100
+_MOST_PAGES = 10_000
+_LINE_LIMIT = 4 << 20
+_FAULT_LIMIT = 64 << 10
+_ANSWER_WITHIN = 60.0
+_SILENT_FOR = 45.0
+"""Seconds: a watch says something at least every 15."""
+_TOKEN_WITHIN = 600.0
+
+
+@attrs.frozen
+class Event:
+    """One line of a watch. ``kind`` is one of the numbers above."""
+
+    kind: int
+    item: Doc
+
+
+# These are not generators: one left suspended inside another is closed by the garbage collector alone.
+
+
+@attrs.define(eq=False)
+class _Lines:
+    """The lines of a body that are not blank. Raises BadReply for one without end."""
+
+    url: str
+    _pieces: AsyncIterator[bytes]
+    _ready: deque[bytes] = attrs.field(factory=deque)
+    _rest: bytes = b""
+
+    def __aiter__(self) -> _Lines:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._ready:
+            *lines, self._rest = (self._rest + await anext(self._pieces)).split(b"\n")
+            if len(self._rest) > _LINE_LIMIT:
+                raise BadReply(self.url, "sent a line that is too long")
+            self._ready.extend(line for line in lines if line.strip())
+        return self._ready.popleft()
+
+
+@attrs.frozen(eq=False)
+class Events:
+    """The events of a watch; blank lines, which only show that the stream lives, left out."""
+
+    _lines: _Lines
+
+    def __aiter__(self) -> Events:
+        return self
+
+    async def __anext__(self) -> Event:
+        event = _read(self._lines.url, await anext(self._lines))
+        return Event(int(event.get("type") or 0), event.get("data") or {})
+
+
+@attrs.frozen(eq=False)
+class Chunks:
+    """The chunks of a streamed completion. Raises the error that the server tells of midway."""
+
+    _lines: _Lines
+
+    def __aiter__(self) -> Chunks:
+        return self
+
+    async def __anext__(self) -> Doc:
+        while True:
+            line = await anext(self._lines)
+            if not line.startswith(b"data:"):
+                continue
+            text = line[5:].strip()
+            if text == b"[DONE]":
+                raise StopAsyncIteration
+            chunk = _read(self._lines.url, text)
+            if isinstance(chunk.get("error"), dict):
+                code = chunk["error"].get("code")
+                raise fault_of(code if isinstance(code, int) else 503, text)
+            return chunk
+
+
+def _read(url: str, text: bytes) -> Doc:
+    try:
+        document = from_json(text)
+    except ValueError as error:
+        raise BadReply(url, "sent a line that is not JSON") from error
+    if not isinstance(document, dict):
+        raise BadReply(url, "sent a line that is not an object")
+    return document
+
+
+@attrs.define(eq=False)
+class AdminClient:
+    """Calls on behalf of a person. Use it within the life of ``client``.
+
+    All raise the ``GpustackError`` that the server's answer stands for, ``Unavailable`` when there is none. All are
+    cancellable midway; whether the server has taken a change is then not known.
+    """
+
+    _client: Client
+    _headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+
+    async def all(self, path: str, **filters: Value) -> list[Doc]:
+        """Every item of a list, page by page; in the server's order, an item that moved between pages once."""
+        found: dict[Any, Doc] = {}
+        for page in range(1, _MOST_PAGES):
+            document = _object(
+                await self._call("GET", _query(path, {**filters, "page": page, "perPage": _PAGE}))
+            )
+            items = [item for item in document.get("items") or () if isinstance(item, dict)]
+            found.update((item.get("id"), item) for item in items)
+            pages = (document.get("pagination") or {}).get("totalPage", 1)
+            if page >= pages or not items:
+                break
+        return list(found.values())
+
+    async def get(self, path: str) -> Doc:
+        """One object; raises NotFound."""
+        return _object(await self._call("GET", path))
+
+    async def create(self, path: str, document: Mapping[str, Any]) -> Doc:
+        return _object(await self._call("POST", path, dict(document)))
+
+    async def update(self, path: str, changes: Mapping[str, Any]) -> Doc:
+        """Change the fields given; others stay."""
+        return _object(await self._call("PUT", path, dict(changes)))
+
+    async def delete(self, path: str) -> None:
+        await self._call("DELETE", path)
+
+    @contextlib.asynccontextmanager
+    async def watch(self, path: str, **filters: Value) -> AsyncIterator[Events]:
+        """What a list holds, then its changes, until the server ends it."""
+        query = _query(path, {**filters, "watch": "true", "sync": "true"})
+        async with self._stream("GET", query, timeout=_SILENT_FOR) as incoming:
+            yield Events(_Lines(incoming.url, incoming.pieces()))
+
+    @contextlib.asynccontextmanager
+    async def text(self, path: str, *, follow: bool, **filters: Value) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A body of text as it comes. One that follows may be silent as long as it likes."""
+        patience = math.inf if follow else _ANSWER_WITHIN
+        query = _query(path, {**filters, "follow": "true" if follow else "false"})
+        async with self._stream("GET", query, timeout=patience) as incoming:
+            yield incoming.pieces()
+
+    @contextlib.asynccontextmanager
+    async def chat(self, document: Mapping[str, Any]) -> AsyncIterator[Chunks]:
+        """The chunks of a streamed chat completion."""
+        body = {**document, "stream": True}
+        async with self._stream("POST", "/v1/chat/completions", json=body, timeout=_TOKEN_WITHIN) as incoming:
+            yield Chunks(_Lines(incoming.url, incoming.pieces()))
+
+    async def head(self, path: str) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and body of whatever the server answers; raises RemoteError where it does not."""
+        reply = await self._client.request(
+            "GET", path, headers=self._headers, deadline=10.0, limit=_FAULT_LIMIT
+        )
+        return reply.status, reply.headers, reply.body
+
+    async def _call(self, method: str, path: str, body: Doc | None = None) -> Any:
+        reply = await self._client.request(
+            method, path, json=body, headers=self._headers, deadline=_ANSWER_WITHIN, limit=4 * ANSWER_LIMIT
+        )
+        return checked(reply).json()
+
+    @contextlib.asynccontextmanager
+    async def _stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Doc | None = None,
+        timeout: float,  # noqa: ASYNC109  # patience between bytes, not a limit for the block
+    ) -> AsyncIterator[Incoming]:
+        body = None if json is None else as_json(json).encode()
+        headers = {**self._headers, **({} if body is None else {"content-type": "application/json"})}
+        async with self._client.stream(method, path, headers=headers, body=body, timeout=timeout) as incoming:
+            if incoming.status >= 300:
+                raise fault_of(incoming.status, await incoming.read(_FAULT_LIMIT))
+            yield incoming
+
+
+def part(name: object) -> str:
+    """A name or number as one part of a path."""
+    return quote(str(name), safe="")
+
+
+def _query(path: str, filters: Mapping[str, Value]) -> str:
+    return f"{path}?{urlencode(filters)}" if filters else path
+
+
+def _object(answer: object) -> Doc:
+    if not isinstance(answer, dict):
+        raise Unavailable(
+            "The server answered with something that is not an object: is it a GPUStack server?"
+        )
+    return answer
