@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, TypeVar
 
 import attrs
-import trio
 
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.assignment import AssignmentLine
-from gpustack.domain.document import decode, document_of
+from gpustack.domain.document import decode, document_of, encode
 from gpustack.domain.report import FileReport, InstanceReport, JoinRequest, StatusReport
 from gpustack.domain.worker import WorkerStatus
 from gpustack.errors import Unavailable
-from gpustack.remote.http import Client
+from gpustack.remote.fault import checked, fault_of
+from gpustack.remote.http import Client, Reply
 
 T = TypeVar("T")
 
 _LINE_LIMIT = 4 << 20
+_ANSWER_WITHIN = 15.0
 
 
 @attrs.frozen(kw_only=True)
@@ -58,7 +59,7 @@ class ServerClient:
 
     async def join(self, request: JoinRequest, *, token: str) -> JoinedDocument:
         """Join the cluster (again): the former credential becomes void."""
-        joined = await self._call("POST", "/v1/workers", document_of(request), JoinedDocument, bearer=token)
+        joined = await self._call("POST", "/v1/workers", request, JoinedDocument, bearer=token)
         self._credential = joined.credential
         return joined
 
@@ -69,22 +70,22 @@ class ServerClient:
     async def put_status(self, worker_id: int, status: WorkerStatus, *, ip: str | None) -> None:
         """Replace the worker's status."""
         report = StatusReport(status=status, ip=ip)
-        await self._call("PUT", f"/v1/workers/{worker_id}/status", document_of(report), None)
+        await self._ask("PUT", f"/v1/workers/{worker_id}/status", report)
 
     async def report_instance(self, instance_id: int, report: InstanceReport) -> None:
         """Say how an instance fares."""
-        await self._call("PUT", f"/v1/model-instances/{instance_id}/report", document_of(report), None)
+        await self._ask("PUT", f"/v1/model-instances/{instance_id}/report", report)
 
     async def report_file(self, file_id: int, report: FileReport) -> None:
         """Say how the fetching of a file fares."""
-        await self._call("PUT", f"/v1/model-files/{file_id}/report", document_of(report), None)
+        await self._ask("PUT", f"/v1/model-files/{file_id}/report", report)
 
     async def ensure_file(self, worker_id: int, source: ModelSource, local_dir: str) -> int:
         """The id of the record of this source's files on this worker, made if there is none."""
         asked = {"source": document_of(source), "local_dir": local_dir}
         return (await self._call("POST", f"/v1/workers/{worker_id}/files", asked, _FileId)).id
 
-    async def assignments(self, worker_id: int, *, quiet_for: float) -> AsyncIterator[AssignmentLine]:
+    async def assignments(self, worker_id: int, *, quiet_for: float) -> AsyncGenerator[AssignmentLine]:
         """The lines of the assignment stream as they come. Ends when the server ends it.
 
         Raises ``Unavailable`` when nothing at all came for ``quiet_for`` seconds.
@@ -92,16 +93,11 @@ class ServerClient:
         path = f"/v1/workers/{worker_id}/assignments"
         async with self._client.stream(
             "GET", path, headers=self._headers(None), timeout=quiet_for
-        ) as response:
+        ) as incoming:
+            if incoming.status != 200:
+                raise fault_of(incoming.status, await incoming.read())
             rest = b""
-            pieces = response.pieces()
-            while True:
-                with trio.move_on_after(quiet_for) as patience:
-                    piece = await anext(pieces, None)
-                if patience.cancelled_caught:
-                    raise Unavailable(f"The server said nothing for {quiet_for:.0f} s")
-                if piece is None:
-                    return
+            async for piece in incoming.pieces():
                 *lines, rest = (rest + piece).split(b"\n")
                 if len(rest) > _LINE_LIMIT:
                     raise Unavailable("The server sent a line that is too long")
@@ -109,9 +105,15 @@ class ServerClient:
                     if line:
                         yield decode(line, AssignmentLine)
 
-    async def _call(self, method: str, path: str, body: Any, cls: Any, *, bearer: str | None = None) -> Any:
-        answer = await self._client.request(method, path, json=body, headers=self._headers(bearer))
-        return None if cls is None else decode(answer.body, cls)
+    async def _call(self, method: str, path: str, body: Any, cls: type[T], *, bearer: str | None = None) -> T:
+        return decode((await self._ask(method, path, body, bearer)).body, cls)
+
+    async def _ask(self, method: str, path: str, body: Any, bearer: str | None = None) -> Reply:
+        headers = {"content-type": "application/json", **self._headers(bearer)}
+        reply = await self._client.request(
+            method, path, body=encode(body), headers=headers, deadline=_ANSWER_WITHIN
+        )
+        return checked(reply)
 
     def _headers(self, bearer: str | None) -> dict[str, str]:
         return {"authorization": f"Bearer {bearer or self._credential}"}
