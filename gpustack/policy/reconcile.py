@@ -38,7 +38,9 @@ def replica_plan(model: Model, instances: list[ModelInstance], snapshot: Snapsho
     kept = [instance for instance in current if instance not in end]
     end += _replaced(model, kept, older, wanted, snapshot)
     left = len(alive) - len(end)
-    allowed = wanted + (SURGE if left > len(kept) else 0)
+    # One at a time: none is added beside the wish while a new one has still to prove itself.
+    proven = all(instance.state in SERVING for instance in kept)
+    allowed = wanted + (SURGE if proven and left > len(kept) else 0)
     create = max(min(wanted - len(kept), allowed - left), 0)
     return Plan(create=create, end=tuple(instance.id for instance in end))
 

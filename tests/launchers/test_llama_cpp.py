@@ -36,11 +36,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(model: Path, *flags: str, **env: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(model: Path, *flags: str, **env: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """The program on a free port; its address once it says that it listens."""
     command = [*PROGRAM, "--model", str(model), "--port", "0", "--ctx-size", "2048", "--threads", "1", *flags]
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(**env), stderr=subprocess.PIPE, text=True, start_new_session=True
+        command, cwd=ROOT, env=environment(**env), stderr=subprocess.PIPE, start_new_session=True
     )
     assert process.stderr is not None
     try:
@@ -52,16 +52,18 @@ def serving(model: Path, *flags: str, **env: str) -> Iterator[tuple[subprocess.P
         process.stderr.close()
 
 
-def _address(stream: IO[str]) -> str:
-    deadline = time.monotonic() + 60
+def _address(stream: IO[bytes]) -> str:
+    deadline, said = time.monotonic() + 60, b""
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
         while selector.select(max(0.0, deadline - time.monotonic())):
-            line = stream.readline()
-            if line.startswith(LISTENING):
-                return line.removeprefix(LISTENING).strip()
-            if not line:
-                raise AssertionError("it ended before it listened")
+            more = os.read(stream.fileno(), 65536)
+            said += more
+            for line in said.decode(errors="replace").splitlines(keepends=True):
+                if line.startswith(LISTENING) and line.endswith("\n"):
+                    return line.removeprefix(LISTENING).strip()
+            if not more:
+                raise AssertionError(f"it ended before it listened: {said!r}")
     raise AssertionError("it did not listen within a minute")
 
 

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import attrs
+
+from gpustack.domain.artifact import ModelSource, SourceKind
+from gpustack.domain.instance import Claim, Placement
+from gpustack.domain.unit import GIB
+from gpustack.policy.explain import explain
+
+from .shapes import facts_of
+from .worlds import gpu, instance, model, worker, world
+
+SMALL = facts_of("llama-3.2-1b")
+LARGE = facts_of("llama-3.3-70b")
+
+
+def test_every_worker_gets_a_verdict_of_its_own() -> None:
+    of = model(worker_selector={"zone": "b"})
+    snapshot = world(
+        worker(1, cordoned=True), worker(2, labels={"zone": "b"}), worker(3, ram=1, labels={"zone": "b"})
+    )
+    told = explain(of, instance(1, of), snapshot, SMALL)
+    assert [(v.worker, v.fits) for v in told.workers] == [
+        ("node-a", False),
+        ("node-b", True),
+        ("node-c", False),
+    ]
+    assert told.workers[0].sentences == ("worker node-a is cordoned", "worker node-a is not labelled zone=b")
+    assert told.workers[1].sentences[0].startswith("fits on worker node-b, CPU (")
+    assert "short by" in told.workers[2].sentences[0]
+    assert told.fits
+    assert told.sentence.startswith("fits on worker node-b, CPU (")
+
+
+def test_one_that_waits_is_told_the_smallest_change() -> None:
+    of = model()
+    told = explain(of, instance(1, of), world(worker(ram=8)), LARGE)
+    assert not told.fits
+    assert told.smallest_change is not None
+    assert told.smallest_change in told.sentence
+
+
+def test_one_that_is_placed_says_where_and_what_it_holds() -> None:
+    of = model()
+    claim = Claim(ram=GIB, vram={0: 2 * GIB, 1: 2 * GIB})
+    placement = Placement(worker_id=1, gpu_indexes=(0, 1), claim=claim, note="as wished")
+    there = attrs.evolve(instance(1, of, on=1), placement=placement)
+    told = explain(of, there, world(worker(gpus=[gpu(0), gpu(1)]), there), SMALL)
+    assert told.sentence == "placed on worker node-a, GPUs 0, 1 (4.0 GiB of video memory, 1.0 GiB of memory)"
+    assert told.note == "as wished"
+
+
+def test_a_header_that_cannot_be_read_is_the_reason() -> None:
+    of = model()
+    told = explain(of, instance(1, of), world(worker()), None, fault="There is no file /models/m.gguf")
+    assert (told.fits, told.sentence) == (False, "There is no file /models/m.gguf")
+
+
+def test_a_model_no_engine_serves_says_what_to_change() -> None:
+    of = model(source=ModelSource(kind=SourceKind.HUGGING_FACE, huggingface_repo_id="a/b"))
+    told = explain(of, None, world(worker()), None)
+    assert told.engine is None
+    assert "name a .gguf file" in told.sentence

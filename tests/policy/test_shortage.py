@@ -1,0 +1,131 @@
+"""What is said when nothing fits, and the smallest change that would make it fit."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from gpustack.domain.instance import Claim, Placement
+from gpustack.domain.record import Record
+from gpustack.domain.unit import GIB, MIB
+from gpustack.domain.worker import Condition, SystemReserved, WorkerState
+from gpustack.policy.ask import MAKES_ROOM, Ask
+from gpustack.policy.schedule import Unschedulable, place
+
+from .shapes import facts_of
+from .worlds import CPU_BUILD, ask, gpu, instance, model, worker, world
+
+SMALL = facts_of("llama-3.2-1b")
+MIDDLE = facts_of("llama-3.1-8b")
+LARGE = facts_of("llama-3.3-70b")
+HELD = [instance(key, model(2), on=1, claim=Claim(ram=gib * GIB)) for key, gib in ((7, 3), (8, 16))]
+
+
+def refused(question: Ask, *records: Record) -> Unschedulable:
+    outcome = place(question, world(*records))
+    assert isinstance(outcome, Unschedulable), outcome
+    return outcome
+
+
+def test_the_sentence_names_what_is_short_by_how_much() -> None:
+    other = instance(7, model(2), on=1, claim=Claim(ram=512 * MIB))
+    said = refused(ask(model(), LARGE), worker(ram=24), other).sentence
+    assert said.startswith(
+        "Needs 42.6 GiB of memory, worker node-a has 21.5 GiB free of 24.0 GiB (2.0 GiB reserved, 512.0 MiB claimed): "
+        "short by 21.1 GiB. To make it fit: "
+    )
+
+
+def test_the_nearest_worker_is_told_first_and_the_rest_are_counted() -> None:
+    workers = [worker(key, ram=ram) for key, ram in enumerate((8, 20, 12, 16, 10), start=1)]
+    said = refused(ask(model(), LARGE), *workers).sentence
+    assert said.index("node-b") < said.index("node-d") < said.index("node-c")
+    assert "node-a" not in said.split(" To make it fit")[0]
+    assert "and 2 more workers are no better" in said
+
+
+def test_a_cluster_without_workers_says_so() -> None:
+    assert refused(ask(model(), SMALL)).sentence == "There is no worker yet. To make it fit: add a worker"
+
+
+def test_a_gpu_that_is_too_small_is_measured_with_its_reserve() -> None:
+    strict = model(cpu_offloading=False)
+    reasons = refused(ask(strict, MIDDLE), worker(gpus=[gpu(0, 4)])).reasons
+    assert (
+        "of video memory, GPU 0 of worker node-a has 3.0 GiB free of 4.0 GiB (1.0 GiB reserved, 0 B claimed)"
+        in (reasons[0].sentence)
+    )
+
+
+@pytest.mark.parametrize(
+    ("records", "fields", "change"),
+    [
+        ((worker(ram=4), worker(2, cordoned=True)), {}, "uncordon worker node-b"),
+        (
+            (worker(ram=4), worker(2, condition=Condition(state=WorkerState.NOT_READY))),
+            {},
+            "bring worker node-b back",
+        ),
+        ((worker(gpus=[gpu(0, 4)]),), {"cpu_offloading": False}, "allow CPU offloading (cpu_offloading)"),
+        (
+            (worker(ram=10),),
+            {"backend_parameters": ("--ctx-size=32768",)},
+            "lower --ctx-size from 32768 to 16384 or below",
+        ),
+        (
+            (worker(ram=24), *HELD),
+            {},
+            "stop m2-8 (16.0 GiB) on node-a",
+        ),
+        (
+            (worker(ram=8, system_reserved=SystemReserved(ram=4 * GIB)),),
+            {},
+            "lower the system reserve of worker node-a: ram from 4.0 GiB to 2.0 GiB or below",
+        ),
+        (
+            (worker(),),
+            {"worker_selector": {"gpu": "a100"}},
+            "label worker node-a with gpu=a100, or add a worker so labelled",
+        ),
+        ((worker(ram=4),), {"worker_selector": {"gpu": "a100"}}, "add a worker labelled gpu=a100"),
+    ],
+)  # fmt: skip
+def test_the_smallest_change_is_told(
+    records: tuple[Record, ...], fields: dict[str, object], change: str
+) -> None:
+    assert refused(ask(model(**fields), MIDDLE), *records).smallest_change == change
+
+
+def test_making_the_change_makes_it_fit() -> None:
+    held = [instance(6 + n, model(2), on=1, claim=Claim(ram=n * GIB)) for n in (2, 6, 9)]
+    question = ask(model(backend_parameters=("--ctx-size=1024",)), MIDDLE)
+    change = refused(question, worker(ram=22), *held).smallest_change
+    assert change == "stop m2-12 (6.0 GiB) on node-a"
+    left = [record for record in held if record.name != "m2-12"]
+    assert isinstance(place(question, world(worker(ram=22), *left)), Placement)
+
+
+def test_when_nothing_small_helps_the_machine_that_would_is_described() -> None:
+    change = refused(ask(model(), LARGE), worker(ram=8)).smallest_change
+    assert change == "add a worker with 42.6 GiB of free memory, or choose a smaller file"
+
+
+def test_a_new_generation_waits_for_the_old_one_in_its_place() -> None:
+    edited = model(generation=2)
+    old = instance(7, model(), on=1, claim=Claim(ram=18 * GIB))
+    new = instance(8, edited)
+    outcome = refused(ask(edited, MIDDLE, instance=new), worker(ram=24), old, new)
+    assert outcome.smallest_change == f"wait until {MAKES_ROOM}"
+
+
+def test_a_speculative_look_changes_nothing() -> None:
+    here = worker(ram=8)
+    snapshot = world(here)
+    place(ask(model(), LARGE), snapshot)
+    assert snapshot == world(worker(ram=8))
+
+
+def test_a_build_that_cannot_drive_the_gpu_is_the_reason_where_the_cpu_is_forbidden() -> None:
+    here = worker(gpus=[gpu(0)], build=attrs.evolve(CPU_BUILD, advice="Get a GPU build"))
+    reasons = refused(ask(model(cpu_offloading=False), SMALL), here).reasons
+    assert reasons[0].sentence.endswith("cannot drive its GPU (cuda). Get a GPU build")
