@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from functools import partial
 
+from gpustack.artifacts.cache import Cache, CacheSettings
+from gpustack.artifacts.headers.read import FactsReader
 from gpustack.config.load import Loaded
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.facts import ModelFacts
 
 
-def facts_reader(loaded: Loaded) -> Callable[[ModelSource], Awaitable[ModelFacts]]:
-    async def read(source: ModelSource) -> ModelFacts:
-        return ModelFacts()
-    return read
+def facts_reader(loaded: Loaded, rng: random.Random) -> Callable[[ModelSource], Awaitable[ModelFacts]]:
+    """Reads headers with this daemon's hub and token."""
+    reader = FactsReader(clock=time.monotonic, rng=rng, endpoint=loaded.environment.hf_endpoint)
+    return partial(reader.read, token=loaded.options.huggingface_token)
 
-def model_cache(loaded: Loaded) -> Any: ...
+
+def model_cache(loaded: Loaded, rng: random.Random) -> Cache:
+    """The cache below ``--cache-dir``."""
+    return Cache(loaded.options.cache_dir, rng, CacheSettings(endpoint=loaded.environment.hf_endpoint))

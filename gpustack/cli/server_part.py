@@ -94,7 +94,9 @@ class ServerPart:
         await edge.start(pool)
         link = WorkerLink(pool, self._keys.forward_key)
         leases = Leases(trio.current_time)
-        facts = FactsSource(facts_reader(self._daemon.loaded), link.facts, lambda: store.snapshot)
+        facts = FactsSource(
+            facts_reader(self._daemon.loaded, self._daemon.rng), link.facts, lambda: store.snapshot
+        )
         context = self._context(store, leases, link, facts)
         endpoints = Endpoints(store, self._daemon.rng, self._local_worker())
         await edge.start(endpoints)

@@ -21,11 +21,13 @@ import trio
 from gpustack import __version__
 from gpustack.config.datadir import DataLock, lock_data_dir, make_dir, refuse_foreign_database
 from gpustack.config.load import Loaded, load
+from gpustack.config.options import Options
 from gpustack.config.origin import ConfigError
 from gpustack.errors import GpustackError
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.reactor import Reactor, new_reactor
 from gpustack.logs import set_up
+from gpustack.nursery.group import KILL_WITHIN
 from gpustack.nursery.limiter import Threads, threads
 from gpustack.nursery.notify import Notifier, Watchdog, notifier, watchdog_period
 from gpustack.nursery.restart import Restart
@@ -42,10 +44,10 @@ log = logging.getLogger(__name__)
 
 CONTROL_RESTART = Restart(first=1.0, factor=2.0, ceiling=30.0, budget=5, window=300.0)
 
-STOP_BUDGET: Mapping[str, float] = {"drain": 10.0, "control": 5.0, "work": 25.0, "edge": 5.0, "state": 10.0}
-"""Seconds each part of a stop may take; their sum stays below ``TimeoutStopSec`` of the systemd units."""
 _FILES_WANTED = 65535
 URL_FILE = "server_url"
+FLUSH_SECONDS = 10.0
+"""What the store takes at most to commit what was asked before; its module is too heavy to ask it here."""
 
 
 def start_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
@@ -128,14 +130,15 @@ async def run_daemon(daemon: Daemon) -> int:
     stop, at_once = trio.Event(), trio.CancelScope()
     notify = notifier(os.environ)
     loading = threads("loading", 1)
+    bound, restart = stop_budget(daemon.loaded.options), CONTROL_RESTART
     with at_once:
-        async with open_tier("signals") as outermost:
+        async with open_tier("signals", stop_within=bound["signals"]) as outermost:
             await outermost.start(_signals(stop, at_once, daemon.intent))
             await outermost.start(Watchdog(notify, watchdog_period(os.environ)))
-            async with open_tier("state", stop_within=STOP_BUDGET["state"]) as state:
+            async with open_tier("state", stop_within=bound["state"]) as state:
                 reactor = new_reactor()
                 await state.start(function_service("reactor", reactor.run))
-                async with open_tier("edge", stop_within=STOP_BUDGET["edge"]) as edge:
+                async with open_tier("edge", stop_within=bound["edge"]) as edge:
                     front = None
                     if daemon.fronts:
                         from gpustack.cli.front import Front
@@ -146,26 +149,42 @@ async def run_daemon(daemon: Daemon) -> int:
                     # From here on the port answers; what is behind it is loaded beside the loop.
                     server = await _server_part(daemon, reactor, loading)
                     worker = await _worker_part(daemon, reactor, loading)
-                    restart, bound = CONTROL_RESTART, STOP_BUDGET
                     # Not joined into one line: the indentation is what says who outlives whom.
                     async with open_tier("work", stop_within=bound["work"], restart=restart) as work:  # noqa: SIM117
                         async with open_tier(
                             "control", stop_within=bound["control"], restart=restart
                         ) as control:
-                            async with open_tier("traffic") as _traffic:
-                                if server is not None and front is not None:
-                                    await server.start(state, edge, control, front)
-                                if worker is not None:
-                                    await worker.start(edge, work)
-                                _say_ready(daemon, notify)
-                                await stop.wait()
-                                notify.stopping("draining")
-                                if server is not None:
-                                    await server.drain(daemon.loaded.options.drain_timeout)
+                            if server is not None and front is not None:
+                                await server.start(state, edge, control, front)
+                            if worker is not None:
+                                await worker.start(edge, work)
+                            # The traffic: a gate rather than a tier, for nothing of it outlives its closing.
+                            _say_ready(daemon, notify)
+                            await stop.wait()
+                            notify.stopping("draining")
+                            notify.extend_timeout(sum(bound.values()))
+                            if server is not None:
+                                await server.drain(bound["drain"])
     if at_once.cancelled_caught:
         log.warning("Stopped at once")
     log.info("Stopped")
     return 0
+
+
+def stop_budget(options: Options) -> Mapping[str, float]:
+    """Seconds each part of a stop may take, in the order of stopping.
+
+    With default options their sum is below ``TimeoutStopSec`` of the systemd units; a test adds it up. With longer
+    ones the daemon asks systemd for more time when it begins to stop.
+    """
+    return {
+        "drain": options.drain_timeout,
+        "control": 5.0,
+        "work": options.engine_stop_grace + KILL_WITHIN + 5.0,
+        "edge": 5.0,
+        "state": FLUSH_SECONDS + 2.0,
+        "signals": 2.0,
+    }
 
 
 def _signals(stop: trio.Event, at_once: trio.CancelScope, intent: Intent) -> Signals:

@@ -99,7 +99,7 @@ class WorkerPart:
             None,
             _text(options.llama_server_path),
         )
-        files = Files(model_cache(daemon.loaded), assignments, reports)
+        files = Files(model_cache(daemon.loaded, daemon.rng), assignments, reports)
         world = World(
             files=files,
             ports=ports,
@@ -113,7 +113,7 @@ class WorkerPart:
             log_dir=options.log_dir,
             now=utc_now,
         )
-        forward = Forward(membership, ports, pool, options.log_dir, facts_reader(daemon.loaded))
+        forward = Forward(membership, ports, pool, options.log_dir, facts_reader(daemon.loaded, daemon.rng))
         parts = WorkerParts(
             membership=membership,
             reports=reports,
