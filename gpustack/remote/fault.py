@@ -20,32 +20,38 @@ _BY_STATUS: Mapping[int, type[errors.GpustackError]] = {
     429: errors.TooManyRequests,
     504: errors.GatewayTimeout,
 }
+_SHOWN = 1000
+"""Characters of a foreign sentence that are passed on; a proxy's error page is no sentence."""
 
 
 def checked(reply: Reply) -> Reply:
     """The reply itself when it is a yes; raises the error it stands for otherwise."""
-    if reply.status < 300:
+    if 200 <= reply.status < 300:
         return reply
     raise fault_of(reply.status, reply.body)
 
 
 def fault_of(status: int, body: bytes) -> errors.GpustackError:
-    """The error behind a status and a body in either of our two forms."""
+    """The error behind a status and a body in either of our two forms; ``Unavailable`` for one we do not know."""
     message, reason = _told(body)
-    if reason == "AlreadyExists":
-        return errors.AlreadyExists(message or "It exists already")
-    kind = _BY_STATUS.get(status, errors.Unavailable)
-    return kind(message or f"The server answered with status {status}")
+    message = message[:_SHOWN] or f"The server answered with status {status}"
+    if status == 409 and reason == "AlreadyExists":
+        return errors.AlreadyExists(message)
+    return _BY_STATUS.get(status, errors.Unavailable)(message)
 
 
 def _told(body: bytes) -> tuple[str, str]:
     try:
         document = from_json(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "", ""
     if not isinstance(document, dict):
         return "", ""
     inner = document.get("error")
     if isinstance(inner, dict):
-        return str(inner.get("message", "")), str(inner.get("type", ""))
-    return str(document.get("message", "")), str(document.get("reason", ""))
+        return _text(inner.get("message")), _text(inner.get("type"))
+    return _text(document.get("message")), _text(document.get("reason"))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

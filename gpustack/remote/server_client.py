@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.assignment import AssignmentLine
-from gpustack.domain.document import decode, document_of, encode
+from gpustack.domain.document import decode, encode
 from gpustack.domain.report import FileReport, InstanceReport, JoinRequest, StatusReport
 from gpustack.domain.worker import WorkerStatus
 from gpustack.errors import Unavailable
 from gpustack.remote.fault import checked, fault_of
-from gpustack.remote.http import Client, Reply
-
-T = TypeVar("T")
+from gpustack.remote.http import Client
 
 _LINE_LIMIT = 4 << 20
+_FAULT_LIMIT = 64 << 10
 _ANSWER_WITHIN = 15.0
 
 
@@ -42,6 +41,12 @@ class Beat:
 
 
 @attrs.frozen(kw_only=True)
+class _FileAsk:
+    source: ModelSource
+    local_dir: str
+
+
+@attrs.frozen(kw_only=True)
 class _FileId:
     id: int
 
@@ -50,8 +55,9 @@ class _FileId:
 class ServerClient:
     """Calls of one worker to the server. ``join`` sets the credential that later calls carry.
 
-    All raise the ``GpustackError`` that the server's answer stands for, ``Unavailable`` when there is none. All are
-    cancellable midway; whether the server has taken the call is then not known.
+    All raise the ``GpustackError`` that the server's answer stands for, ``RemoteError`` when there is none, and
+    ``Invalid`` when it is none of ours. All are cancellable midway; whether the server has taken the call is then
+    not known.
     """
 
     _client: Client
@@ -59,45 +65,48 @@ class ServerClient:
 
     async def join(self, request: JoinRequest, *, token: str) -> JoinedDocument:
         """Join the cluster (again): the former credential becomes void."""
-        joined = await self._call("POST", "/v1/workers", request, JoinedDocument, bearer=token)
+        joined: JoinedDocument = await self._call(
+            "POST", "/v1/workers", encode(request), JoinedDocument, bearer=token
+        )
         self._credential = joined.credential
         return joined
 
     async def heartbeat(self, worker_id: int) -> float:
         """Say that we live; seconds until the next one is due."""
-        return (await self._call("POST", f"/v1/workers/{worker_id}/heartbeat", {}, Beat)).interval
+        beat: Beat = await self._call("POST", f"/v1/workers/{worker_id}/heartbeat", b"{}", Beat)
+        return beat.interval
 
     async def put_status(self, worker_id: int, status: WorkerStatus, *, ip: str | None) -> None:
         """Replace the worker's status."""
         report = StatusReport(status=status, ip=ip)
-        await self._ask("PUT", f"/v1/workers/{worker_id}/status", report)
+        await self._call("PUT", f"/v1/workers/{worker_id}/status", encode(report), None)
 
     async def report_instance(self, instance_id: int, report: InstanceReport) -> None:
         """Say how an instance fares."""
-        await self._ask("PUT", f"/v1/model-instances/{instance_id}/report", report)
+        await self._call("PUT", f"/v1/model-instances/{instance_id}/report", encode(report), None)
 
     async def report_file(self, file_id: int, report: FileReport) -> None:
         """Say how the fetching of a file fares."""
-        await self._ask("PUT", f"/v1/model-files/{file_id}/report", report)
+        await self._call("PUT", f"/v1/model-files/{file_id}/report", encode(report), None)
 
     async def ensure_file(self, worker_id: int, source: ModelSource, local_dir: str) -> int:
         """The id of the record of this source's files on this worker, made if there is none."""
-        asked = {"source": document_of(source), "local_dir": local_dir}
-        return (await self._call("POST", f"/v1/workers/{worker_id}/files", asked, _FileId)).id
+        asked = _FileAsk(source=source, local_dir=local_dir)
+        record: _FileId = await self._call("POST", f"/v1/workers/{worker_id}/files", encode(asked), _FileId)
+        return record.id
 
     async def assignments(self, worker_id: int, *, quiet_for: float) -> AsyncGenerator[AssignmentLine]:
-        """The lines of the assignment stream as they come. Ends when the server ends it.
+        """The lines of the assignment stream as they come; ends when the server ends it. Use ``aclosing``.
 
-        Raises ``Unavailable`` when nothing at all came for ``quiet_for`` seconds.
+        Raises ``TimedOut`` when nothing at all came for ``quiet_for`` seconds.
         """
         path = f"/v1/workers/{worker_id}/assignments"
-        async with self._client.stream(
-            "GET", path, headers=self._headers(None), timeout=quiet_for
-        ) as incoming:
-            if incoming.status != 200:
-                raise fault_of(incoming.status, await incoming.read())
+        headers = self._headers(None)
+        async with self._client.stream("GET", path, headers=headers, timeout=quiet_for) as answer:
+            if answer.status != 200:
+                raise fault_of(answer.status, await answer.read(_FAULT_LIMIT))
             rest = b""
-            async for piece in incoming.pieces():
+            async for piece in answer.pieces():
                 *lines, rest = (rest + piece).split(b"\n")
                 if len(rest) > _LINE_LIMIT:
                     raise Unavailable("The server sent a line that is too long")
@@ -105,15 +114,11 @@ class ServerClient:
                     if line:
                         yield decode(line, AssignmentLine)
 
-    async def _call(self, method: str, path: str, body: Any, cls: type[T], *, bearer: str | None = None) -> T:
-        return decode((await self._ask(method, path, body, bearer)).body, cls)
-
-    async def _ask(self, method: str, path: str, body: Any, bearer: str | None = None) -> Reply:
+    async def _call(self, method: str, path: str, body: bytes, cls: Any, *, bearer: str | None = None) -> Any:
         headers = {"content-type": "application/json", **self._headers(bearer)}
-        reply = await self._client.request(
-            method, path, body=encode(body), headers=headers, deadline=_ANSWER_WITHIN
-        )
-        return checked(reply)
+        reply = await self._client.request(method, path, body=body, headers=headers, deadline=_ANSWER_WITHIN)
+        checked(reply)
+        return None if cls is None else decode(reply.body, cls)
 
     def _headers(self, bearer: str | None) -> dict[str, str]:
         return {"authorization": f"Bearer {bearer or self._credential}"}
