@@ -19,9 +19,9 @@ from gpustack.domain.document import decode, encode
 from gpustack.domain.facts import ModelFacts
 from gpustack.errors import BadRequest, GpustackError, NotFound, Unauthorized, Unavailable
 from gpustack.http1.exchange import Exchange
-from gpustack.http1.head import Head
 from gpustack.http1.fault import UpstreamError
 from gpustack.http1.fields import Framing
+from gpustack.http1.head import Head
 from gpustack.http1.pool import Pool
 from gpustack.http1.relay import end_to_end, relay
 from gpustack.http1.upstream import Address
@@ -134,10 +134,10 @@ class Forward:
             raise NotFound("Log file not found")
         lines = _number(asked, "tail")
         await exchange.start_response(200, _TEXT)
-        async for piece in tail(
-            path, None if lines is None or lines < 0 else min(lines, _MAX_TAIL), _flag(asked, "follow")
-        ):
-            await exchange.send(piece)
+        wanted = None if lines is None or lines < 0 else min(lines, _MAX_TAIL)
+        async with aclosing(tail(path, lines=wanted, follow=_flag(asked, "follow"))) as pieces:
+            async for piece in pieces:
+                await exchange.send(piece)
         await exchange.finish()
 
     async def _facts(self, exchange: Exchange) -> None:
