@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 import attrs
+import trio
 
 from gpustack.http1.chunked import LAST_CHUNK, encode_chunk
 from gpustack.http1.fault import UpstreamClosed, UpstreamTimeout
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 RequestBody = bytes | AsyncIterator[bytes] | None
 
 _JOINED: Final = 64 * 1024
+_CLOSING: Final = 1.0
 
 
 @attrs.frozen(kw_only=True)
@@ -96,12 +98,18 @@ class Call(AbstractAsyncContextManager[Response]):
         return self._response
 
     async def _send(self, upstream: Upstream) -> ResponseHead | None:
-        """Sends the request; returns the response's head if that came before all was sent."""
+        """Sends the request; returns the response's head if that came before all was sent.
+
+        A response that begins before the request has ended ends the sending: no upstream of ours converses.
+        """
         head, body = self._ask.head, self._ask.body
         if body is None:
             return await self._send_piece(upstream, head)
         if not isinstance(body, bytes):
-            return await self._send_piece(upstream, head) or await self._send_pieces(upstream, body)
+            try:
+                return await self._send_piece(upstream, head) or await self._send_pieces(upstream, body)
+            finally:
+                await _close(body)
         if len(body) <= _JOINED:
             return await self._send_piece(upstream, head + body)
         return await self._send_piece(upstream, head) or await self._send_piece(upstream, body)
@@ -148,3 +156,10 @@ class Call(AbstractAsyncContextManager[Response]):
 
     def _until(self) -> float:
         return self._pool.reactor.deadline(self._ask.first_byte_timeout)
+
+
+async def _close(body: AsyncIterator[bytes]) -> None:
+    """Ends a generator here and now: left to the garbage collector it could not finish."""
+    if isinstance(body, AsyncGenerator):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING):
+            await body.aclose()

@@ -128,9 +128,10 @@ class Connection:
             await self._answer(exchange)
         finally:
             server.in_flight -= 1
-        fit = await self._settle(exchange)
+        if not await self._settle(exchange):
+            return False
         self.exchange = None
-        return fit and not server.stopping
+        return not server.stopping
 
     async def _next_head(self, patience: float) -> Head | None:
         """The next request's head, or None when the client has left or asks for nothing."""

@@ -106,7 +106,7 @@ class Exchange:
         """The whole body. Raises PayloadTooLarge, BodyError, BodyTimeout, Disconnected."""
         length = self.head.content_length
         if length is not None and length > limit:
-            raise PayloadTooLarge(f"The request body is {length} bytes; at most {limit} are accepted.")
+            raise PayloadTooLarge(f"The request body is {length} bytes; at most {limit} bytes are accepted.")
         piece = await self.next_chunk()
         if self.body.done and len(piece) <= limit:
             return piece

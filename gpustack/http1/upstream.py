@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from math import inf
@@ -209,7 +210,9 @@ def _reason(error: OSError) -> str:
         error = causes[0] if causes else error
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
-    return error.strerror or str(error)
+    if isinstance(error, ssl.SSLError | socket.gaierror) or not error.errno:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
 
 
 def _secured(sock: socket.socket, address: Address) -> socket.socket:

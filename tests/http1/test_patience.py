@@ -1,0 +1,291 @@
+"""No client can hold the server up: every wait has an end, and a client that leaves ends its exchange."""
+
+from __future__ import annotations
+
+import socket
+
+import attrs
+import pytest
+import trio
+
+from gpustack.http1.exchange import BodyTimeout, Disconnected, Exchange
+from gpustack.http1.limits import Limits
+from tests.http1.conftest import Serve
+from tests.http1.wire import PATIENCE, RESET, Client, echo, get, post
+
+
+async def test_half_a_head_is_answered_408(serve: Serve, brisk: Limits) -> None:
+    served = await serve(echo, limits=brisk)
+    client = await served.connect()
+    await client.send(b"POST / HTTP/1.1\r\nhost:")
+    answer = await client.answer()
+    assert (answer.status, answer.headers[b"connection"]) == (408, b"close")
+    assert await client.rest() == b""
+
+
+async def test_a_head_that_drips_in_gets_no_more_time_than_one_that_stops(
+    serve: Serve, brisk: Limits
+) -> None:
+    served = await serve(echo, limits=brisk)
+    client = await served.connect()
+
+    async def drip() -> None:
+        for _ in range(1000):
+            await client.send(b"x")
+            await trio.sleep(0.01)
+
+    await client.send(b"POST / HTTP/1.1\r\nx: ")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drip)
+        assert (await client.answer()).status == 408
+        nursery.cancel_scope.cancel()
+
+
+async def test_half_a_body_is_answered_408(serve: Serve, brisk: Limits) -> None:
+    faults: list[type[Exception]] = []
+
+    async def read(exchange: Exchange) -> None:
+        try:
+            await exchange.read_body(1000)
+        except BodyTimeout as error:
+            faults.append(type(error))
+            raise
+
+    served = await serve(read, limits=brisk)
+    client = await served.connect()
+    await client.send(post(b"the whole body")[:-5])
+    assert (await client.answer()).status == 408
+    assert faults == [BodyTimeout]
+
+
+async def test_a_silent_or_idle_connection_is_closed_without_a_word(serve: Serve, brisk: Limits) -> None:
+    served = await serve(echo, limits=brisk)
+    silent, idle = await served.connect(), await served.connect()
+    assert (await idle.ask(get())).status == 200
+    assert await silent.rest() == b""
+    assert await idle.rest() == b""
+
+
+async def test_a_long_exchange_is_not_cut_by_any_of_these(serve: Serve, brisk: Limits) -> None:
+    async def slow(exchange: Exchange) -> None:
+        await exchange.start_response(200)
+        for _ in range(2):
+            await trio.sleep(brisk.write_timeout + 0.2)
+            await exchange.send(b"token ")
+        await exchange.finish()
+
+    served = await serve(slow, limits=brisk)
+    client = await served.connect()
+    assert (await client.ask(get())).body == b"token token "
+
+
+async def test_a_client_that_stops_reading_is_waited_for_and_then_cut(serve: Serve, brisk: Limits) -> None:
+    sent, cut = 0, trio.Event()
+
+    async def flood(exchange: Exchange) -> None:
+        nonlocal sent
+        await exchange.start_response(200)
+        try:
+            while True:
+                await exchange.send(b"x" * 65536)
+                sent += 65536
+        except Disconnected:
+            cut.set()
+            raise
+
+    served = await serve(flood, limits=brisk)
+    client = await served.connect()
+    await client.send(get())
+    with trio.fail_after(PATIENCE):
+        await cut.wait()
+    assert sent < 16 << 20  # what the socket buffers hold, and no more
+
+
+async def test_a_write_under_a_shield_is_cut_as_well(serve: Serve, brisk: Limits) -> None:
+    """Frameworks shield their sends: the wait itself must end."""
+    cut = trio.Event()
+
+    async def flood(exchange: Exchange) -> None:
+        await exchange.start_response(200)
+        with trio.CancelScope(shield=True):
+            try:
+                while True:
+                    await exchange.send(b"x" * 65536)
+            finally:
+                cut.set()
+
+    served = await serve(flood, limits=brisk)
+    client = await served.connect()
+    await client.send(get())
+    with trio.fail_after(PATIENCE):
+        await cut.wait()
+
+
+@pytest.mark.parametrize("path", ["/waiting", "/streaming"])
+@pytest.mark.parametrize("how", ["close", "reset", "half-close"])
+async def test_a_client_that_leaves_cancels_its_handler(serve: Serve, path: str, how: str) -> None:
+    inside, cancelled = trio.Event(), trio.Event()
+
+    async def wait(exchange: Exchange) -> None:
+        try:
+            if exchange.head.path == "/streaming":
+                await exchange.start_response(200)
+                await exchange.send(b"first")
+            inside.set()
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            cancelled.set()
+            raise
+
+    served = await serve(wait)
+    client = await served.connect()
+    await client.send(get(path))
+    with trio.fail_after(PATIENCE):
+        await inside.wait()
+        if how == "half-close":
+            await client.stream.send_eof()
+        else:
+            if how == "reset":
+                client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            await client.close()
+        await cancelled.wait()
+        while served.server.connections:
+            await trio.sleep(0.01)
+    assert served.server.in_flight == 0
+
+
+async def test_a_client_that_leaves_inside_its_body_ends_the_reading(serve: Serve) -> None:
+    inside, ended = trio.Event(), trio.Event()
+
+    async def read(exchange: Exchange) -> None:
+        inside.set()
+        try:
+            async for _ in exchange.body_chunks():
+                pass
+        finally:
+            ended.set()
+
+    served = await serve(read)
+    client = await served.connect()
+    await client.send(post(b"the whole body")[:-5])
+    with trio.fail_after(PATIENCE):
+        await inside.wait()
+        await client.close()
+        await ended.wait()
+
+
+async def test_lingering_has_an_end(serve: Serve, brisk: Limits) -> None:
+    async def refuse(exchange: Exchange) -> None:
+        await exchange.respond(403)
+
+    served = await serve(refuse, limits=attrs.evolve(brisk, linger_timeout=0.2))
+    client = await served.connect()
+    await client.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n")
+    assert (await client.answer()).status == 403
+    with trio.fail_after(PATIENCE):
+        while served.server.connections:
+            await client.send(b"x")
+            await trio.sleep(0.01)
+
+
+async def test_one_address_cannot_take_every_connection(serve: Serve) -> None:
+    served = await serve(echo, limits=Limits(connections_per_address=2))
+    first, second = await served.connect(), await served.connect()
+    assert (await first.ask(get())).status == 200
+    assert (await second.ask(get())).status == 200
+    third = await served.connect()
+    assert (await third.answer()).status == 429
+    await first.close()
+    await second.close()
+    with trio.fail_after(PATIENCE):
+        while served.server.connections:
+            await trio.sleep(0.01)
+    fourth = await served.connect()
+    assert (await fourth.ask(get())).status == 200
+
+
+async def test_when_connections_run_out_idle_ones_give_way_and_busy_ones_do_not(serve: Serve) -> None:
+    leave = trio.Event()
+
+    async def wait(exchange: Exchange) -> None:
+        if exchange.head.path == "/wait":
+            await leave.wait()
+        await exchange.respond(200)
+
+    served = await serve(wait, limits=Limits(connections=1))
+    idle = await served.connect()
+    assert (await idle.ask(get())).status == 200
+    busy = await served.connect()
+    assert await idle.rest() in (b"", RESET)
+    await busy.send(get("/wait"))
+    with trio.fail_after(PATIENCE):
+        while not served.server.in_flight:
+            await trio.sleep(0.01)
+    turned_away = await served.connect()
+    answer = await turned_away.answer()
+    assert (answer.status, answer.headers[b"retry-after"]) == (503, b"5")
+    leave.set()
+    assert (await busy.answer()).status == 200
+
+
+# --- stopping ---
+
+
+async def test_draining_finishes_what_is_under_way_and_closes_the_rest(serve: Serve) -> None:
+    inside, leave = trio.Event(), trio.Event()
+
+    async def wait(exchange: Exchange) -> None:
+        if exchange.head.path == "/wait":
+            inside.set()
+            await leave.wait()
+        await exchange.respond(200, body=b"finished")
+
+    served = await serve(wait)
+    idle, busy = await served.connect(), await served.connect()
+    assert (await idle.ask(get())).status == 200
+    await busy.send(get("/wait"))
+    with trio.fail_after(PATIENCE):
+        await inside.wait()
+        served.server.stop_accepting()
+        assert await idle.rest() == b""
+        assert "draining" in repr(served.server)
+        leave.set()
+        answer = await busy.answer()
+        assert (answer.body, answer.headers[b"connection"]) == (b"finished", b"close")
+        await served.server.drained()
+    with pytest.raises(OSError):
+        await served.connect()
+
+
+async def test_listeners_can_be_kept_for_a_successor(serve: Serve) -> None:
+    served = await serve(echo)
+    served.server.stop_accepting(keep_listening=True)
+    with trio.fail_after(PATIENCE):
+        await served.server.drained()
+    waiting = await served.connect()  # in the queue of the listener
+    assert isinstance(waiting, Client)
+    for listener in served.server._listeners:
+        assert listener.fileno() >= 0
+        listener.close()
+
+
+async def test_a_cancelled_server_is_gone_though_a_client_does_not_read(serve: Serve) -> None:
+    inside = trio.Event()
+
+    async def flood(exchange: Exchange) -> None:
+        await exchange.start_response(200)
+        inside.set()
+        while True:
+            await exchange.send(b"x" * 65536)
+
+    served = await serve(flood)
+    client = await served.connect()
+    await client.send(get())
+    with trio.fail_after(PATIENCE):
+        await inside.wait()
+        (connection,) = served.server.connections
+        while connection.stream.writer.task is None:
+            await trio.sleep(0.01)
+        served.scope.cancel()
+        while served.server.connections:
+            await trio.sleep(0.01)
