@@ -11,7 +11,7 @@ import random
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,7 @@ CONTROL_RESTART = Restart(first=1.0, factor=2.0, ceiling=30.0, budget=5, window=
 
 _FILES_WANTED = 65535
 URL_FILE = "server_url"
+LOOPBACK = "127.0.0.1"
 FLUSH_SECONDS = 10.0
 """What the store takes at most to commit what was asked before; its module is too heavy to ask it here."""
 
@@ -64,6 +65,21 @@ def start_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
     except GpustackError as error:
         print(f"gpustack: {error}", file=sys.stderr)
         return 1
+    except ExceptionGroup as group:
+        named, unnamed = group.split(GpustackError)
+        if unnamed is not None:
+            raise
+        for one in _leaves(named):
+            print(f"gpustack: {one}", file=sys.stderr)
+        return 1
+
+
+def _leaves(group: BaseException | None) -> Iterator[BaseException]:
+    if isinstance(group, BaseExceptionGroup):
+        for one in group.exceptions:
+            yield from _leaves(one)
+    elif group is not None:
+        yield group
 
 
 def _prepared(loaded: Loaded, began: float) -> int:
@@ -76,14 +92,26 @@ def _prepared(loaded: Loaded, began: float) -> int:
     make_dir(options.data_dir)
     with lock_data_dir(options.data_dir) as lock:
         fronts: list[socket.socket] = []
+        backs: list[socket.socket] = []
         if loaded.role != "worker":
             refuse_foreign_database(options.data_dir)
             fronts = open_listeners(options.host, options.port)
-        daemon = Daemon(loaded=loaded, lock=lock, fronts=fronts, began=began)
+        if loaded.role != "server":
+            backs = open_listeners(
+                _worker_host(loaded), options.worker_port, option="--worker-port", host_option="--worker-ip"
+            )
+        daemon = Daemon(loaded=loaded, lock=lock, fronts=fronts, backs=backs, began=began)
         if fronts:
             # Where the commands of this machine find their server (``--port 0`` is known to nobody else).
             (options.data_dir / URL_FILE).write_text(f"{daemon.url}\n")
         return trio.run(run_daemon, daemon)
+
+
+def _worker_host(loaded: Loaded) -> str:
+    """A worker beside its own server is reached over the loopback alone, unless an address is given for it."""
+    if loaded.options.worker_ip is not None:
+        return loaded.options.worker_ip
+    return LOOPBACK if loaded.role == "server+worker" else "0.0.0.0"
 
 
 def _allow_open_files() -> None:
@@ -109,6 +137,9 @@ class Daemon:
     loaded: Loaded
     lock: DataLock
     fronts: list[socket.socket]
+    """What the server listens on; none in a daemon that is only a worker."""
+    backs: list[socket.socket]
+    """What the worker listens on."""
     began: float
     rng: random.Random = attrs.field(factory=random.SystemRandom)
     intent: Intent = attrs.field(factory=Intent)

@@ -19,7 +19,6 @@ from gpustack.hardware.address import find_address
 from gpustack.hardware.detect import DeviceWatch
 from gpustack.hardware.engine_build import BuildFinder
 from gpustack.hardware.host import Host
-from gpustack.http1.listen import open_listeners
 from gpustack.http1.pool import Pool
 from gpustack.http1.reactor import Reactor
 from gpustack.http1.server import HttpServer
@@ -56,19 +55,10 @@ class WorkerPart:
 
     @classmethod
     def build(cls, daemon: Daemon, reactor: Reactor) -> WorkerPart:
-        """Import what a worker needs, open its port and put its services together. Blocking: run it in a thread.
-
-        Raises ``ListenError`` when its port is taken.
-        """
+        """Import what a worker needs and put its services together. Blocking: run it in a thread."""
         options = daemon.loaded.options
-        # A worker beside its own server is reached over the loopback alone, unless an address is given for it.
-        embedded = daemon.loaded.role == "server+worker"
-        bind = _LOOPBACK if embedded and options.worker_ip is None else options.worker_ip or "0.0.0.0"
-        listeners = open_listeners(
-            bind, options.worker_port, option="--worker-port", host_option="--worker-ip"
-        )
-        port = listeners[0].getsockname()[1]
-        address = options.worker_ip or (_LOOPBACK if embedded else None)
+        port = daemon.backs[0].getsockname()[1]
+        address = options.worker_ip or (_LOOPBACK if daemon.loaded.role == "server+worker" else None)
         identity = Identity(
             name=worker_name(options.data_dir, options.worker_name),
             worker_uuid=worker_uuid(options.data_dir),
@@ -123,7 +113,7 @@ class WorkerPart:
             files=files,
             runners=Runners(world, assignments, daemon.rng),
         )
-        return cls(pool, HttpServer("worker", listeners, handler=forward, reactor=reactor), parts)
+        return cls(pool, HttpServer("worker", daemon.backs, handler=forward, reactor=reactor), parts)
 
     async def start(self, edge: Tier, work: Tier) -> None:
         """Start the worker's port and its services."""
