@@ -179,7 +179,10 @@ async def list_or_watch(resource: Resource, call: Call) -> Reply:
     found = [item for record in records for item in resource.items(record) if predicate(item)]
     found = ordered(found, view.of, look, call.query)
     document = page_document((view.of(item, look) for item in page.cut(found)), page, len(found))
-    return Reply(document={**(resource.page_extra(call) if resource.page_extra else {}), **document})
+    extra = resource.page_extra(call) if resource.page_extra else {}
+    # From here a watch goes on without a gap: ?watch=true&since=<this>.
+    revision = (("X-Revision", str(look.snapshot.revision)),)
+    return Reply(document={**extra, **document}, headers=revision)
 
 
 def _watch(resource: Resource, call: Call, predicate: Callable[[Any], bool]) -> Reply:

@@ -1,0 +1,75 @@
+"""Every error has its status, and the route alone decides in which form it is told."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from gpustack import errors
+from gpustack.api.problems import REASONS, Malformed, problem_of, problem_of_status, speaks_openai
+
+
+def test_every_error_of_the_product_has_a_row() -> None:
+    named = {
+        cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__
+    }
+    assert named - {errors.GpustackError} == set(REASONS)
+
+
+def test_a_subclass_is_answered_as_its_nearest_ancestor() -> None:
+    class Fuller(errors.Unavailable):
+        pass
+
+    problem = problem_of(Fuller("The queue is full", 1.2))
+    assert (problem.status, problem.reason, problem.headers) == (
+        503,
+        "ServiceUnavailable",
+        {"Retry-After": "2"},
+    )
+
+
+def test_wrong_fields_are_counted_and_told_one_a_line() -> None:
+    problem = problem_of(Malformed("name: is missing", "replicas: must be a whole number"))
+    assert problem.document("/v1/models") == {
+        "code": 422,
+        "reason": "Invalid",
+        "message": "2 validation errors:\nname: is missing\nreplicas: must be a whole number",
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "openai"),
+    [
+        ("/v1/models", False),
+        ("/v1/models/3", False),
+        ("/v1/users", False),
+        ("/auth/login", False),
+        ("/v1-openai/models", True),
+        ("/v1-openai/chat/completions", True),
+        ("/v1/chat/completions", True),
+        ("/v1/embeddings", True),
+        ("/v1/rerank", True),
+        ("/v1/audio/speech", True),
+    ],
+)
+def test_the_route_decides_the_form_of_an_error(path: str, openai: bool) -> None:
+    assert speaks_openai(path) is openai
+    document = problem_of(errors.NotFound("There is none")).document(path)
+    if openai:
+        assert document == {"error": {"message": "There is none", "code": 404, "type": "NotFound"}}
+    else:
+        assert document == {"code": 404, "reason": "NotFound", "message": "There is none"}
+
+
+def test_an_error_raised_in_one_form_keeps_the_other_intact() -> None:
+    error = errors.NotFound("There is none")
+    problem_of(error).document("/v1-openai/models")
+    assert "reason" in problem_of(error).document("/v1/models")
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(404, "NotFound"), (405, "MethodNotAllowed"), (409, "Conflict"), (599, "Error")]
+)
+def test_a_bare_status_gets_a_reason_too(status: int, reason: str) -> None:
+    assert problem_of_status(status).reason == reason

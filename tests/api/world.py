@@ -1,0 +1,183 @@
+"""The API over a real store, with people and machines in it, as tests talk to it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+import httpx
+from quart_trio import QuartTrio
+
+from gpustack.api.app import create_app
+from gpustack.api.context import ApiContext
+from gpustack.domain.access import ApiKey, User
+from gpustack.domain.artifact import ModelSource, SourceKind
+from gpustack.domain.device import Device, DeviceMemory
+from gpustack.domain.instance import Claim, ModelInstance, Placement
+from gpustack.domain.lifecycle import InstanceState, Party
+from gpustack.domain.model import Model
+from gpustack.domain.unit import GIB
+from gpustack.domain.worker import Condition, Memory, Worker, WorkerState, WorkerStatus
+from gpustack.errors import Unavailable
+from gpustack.identity.keys import make_api_key, worker_key
+from gpustack.identity.passwords import hash_password
+from gpustack.store import Store
+
+AWAY = "10.0.0.9"
+"""Where callers come from unless a test says otherwise: not this machine."""
+TOKEN = "the-token-of-this-cluster"
+PASSWORD = "Right_2_come"
+
+
+@attrs.define
+class Clock:
+    """A wall clock and a monotonic one that a test turns together."""
+
+    now: datetime = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    since_boot: float = 1000.0
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.since_boot
+
+    def forward(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+        self.since_boot += seconds
+
+
+@attrs.define
+class Link:
+    """Stands for the connections to workers: has the logs that a test gave it."""
+
+    logs_of: dict[int, list[bytes]] = attrs.field(factory=dict)
+    asked: list[dict[str, Any]] = attrs.field(factory=list)
+    let_go: int = 0
+
+    @asynccontextmanager
+    async def logs(
+        self, worker: Worker, instance_id: int, *, tail: int, follow: bool, previous: bool
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        self.asked.append({"worker": worker.name, "tail": tail, "follow": follow, "previous": previous})
+        if instance_id not in self.logs_of:
+            raise Unavailable(f"Worker {worker.name} does not answer")
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for piece in self.logs_of[instance_id]:
+                yield piece
+
+        source = pieces()
+        try:
+            yield source
+        finally:
+            self.let_go += 1
+            await source.aclose()  # type: ignore[attr-defined]  # it is a generator
+
+
+@attrs.define
+class World:
+    store: Store
+    context: ApiContext
+    app: QuartTrio
+    clock: Clock
+    link: Link
+    admin: User
+    keys: dict[int, str] = attrs.field(factory=dict)
+
+    def rebuilt(self, **changes: Any) -> World:
+        """The same world under other rules."""
+        context = attrs.evolve(self.context, **changes)
+        return attrs.evolve(self, context=context, app=create_app(context))
+
+    def client(
+        self,
+        who: User | str | None = None,
+        *,
+        peer: str = AWAY,
+        host: str = "gpustack.example",
+        headers: Mapping[str, str] = {},
+    ) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+        """A client that sends the API key of a user, or the bearer given, or nothing."""
+        bearer = self.keys[who.id] if isinstance(who, User) else who
+        authorization = {} if bearer is None else {"Authorization": f"Bearer {bearer}"}
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=self.app, client=(peer, 40000), raise_app_exceptions=False),  # type: ignore[arg-type]
+            base_url=f"http://{host}",
+            headers={**authorization, **headers},
+        )
+
+    async def ask(self, method: str, path: str, who: User | str | None = None, **more: Any) -> httpx.Response:
+        async with self.client(who) as client:
+            return await client.request(method, path, **more)
+
+    async def get(self, path: str, who: User | str | None = None, **more: Any) -> Any:
+        """The JSON of a good answer, as the administrator unless somebody else is named."""
+        answer = await self.ask("GET", path, who or self.admin, **more)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def user(self, name: str, *, password: str | None = None, **more: Any) -> User:
+        """A new account with an API key."""
+        hashed = "" if password is None else await hash_password(password)
+        user = await self.store.write(
+            lambda tx: tx.insert(User(username=name, hashed_password=hashed, **more))
+        )
+        return await self.with_key(user)
+
+    async def with_key(self, user: User) -> User:
+        access, secret, text = make_api_key(random.Random(user.id))
+        key = ApiKey(
+            name="first",
+            user_id=user.id,
+            access_key=access,
+            secret_hash=self.context.keys.api_hash(secret),
+        )
+        await self.store.write(lambda tx: tx.insert(key))
+        self.keys[user.id] = text
+        return user
+
+    async def worker(self, name: str, **more: Any) -> tuple[Worker, str]:
+        """A ready worker with one card, and its credential."""
+        secret = f"secret0of0{name.replace('-', '')}"
+        fields: dict[str, Any] = {
+            "worker_uuid": f"uuid-{name}",
+            "ip": "10.0.1.1",
+            "status": STATUS,
+            "condition": Condition(state=WorkerState.READY),
+            "credential_hash": self.context.keys.worker_hash(secret),
+            **more,
+        }
+        worker = await self.store.write(lambda tx: tx.insert(Worker(name=name, **fields)))
+        return worker, worker_key(worker.id, secret)
+
+    async def model(self, name: str, **more: Any) -> Model:
+        return await self.store.write(lambda tx: tx.insert(Model(name=name, source=SOURCE, **more)))
+
+    async def instance(self, model: Model, name: str, worker: Worker | None = None) -> ModelInstance:
+        """A replica, waiting or placed on the worker's first card."""
+
+        def work(tx: Any) -> ModelInstance:
+            made: ModelInstance = tx.insert(
+                ModelInstance(name=name, model_id=model.id, model_name=model.name, source=model.source)
+            )
+            if worker is None:
+                return made
+            placement = Placement(
+                worker_id=worker.id, gpu_indexes=(0,), claim=Claim(ram=GIB, vram={0: 5 * GIB})
+            )
+            moved: ModelInstance = tx.move(
+                made, InstanceState.SCHEDULED, by=Party.SCHEDULER, placement=placement
+            )
+            return moved
+
+        return await self.store.write(work)
+
+
+SOURCE = ModelSource(kind=SourceKind.LOCAL_PATH, local_path="/models/tiny.gguf")
+CARD = Device(index=0, name="NVIDIA H200", vendor="NVIDIA", type="cuda", memory=DeviceMemory(total=141 * GIB))
+STATUS = WorkerStatus(memory=Memory(total=64 * GIB, used=GIB), gpu_devices=(CARD,))
