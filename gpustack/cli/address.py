@@ -1,0 +1,125 @@
+"""Which server the commands talk to, and with which key."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import attrs
+
+from gpustack.errors import GpustackError, Unauthorized, Unavailable
+
+URL_FILE = "server_url"
+"""In the data directory: where the server that runs on it is reached from this machine."""
+
+_CONNECT_WITHIN = 1.0
+_URL_LIMIT = 1024
+
+
+@attrs.frozen(kw_only=True)
+class Address:
+    """A server. ``own`` tells that it was found in a data directory of this machine, not told by the user."""
+
+    url: str
+    key: str | None = attrs.field(default=None, repr=False)
+    own: bool = False
+
+    @property
+    def is_loopback(self) -> bool:
+        return is_loopback(self.url)
+
+
+def find_server(env: Mapping[str, str], *, url: str | None = None, key: str | None = None) -> Address:
+    """The server to talk to: ``url``, else GPUSTACK_SERVER_URL, else the one that answers on this machine.
+
+    Looked for here are the server of the data directory, then the ports that ``gpustack start`` takes by default.
+    Blocks for some seconds at most. Raises Unavailable when nobody answers here, Unauthorized when a key is needed.
+    """
+    key = key or env.get("GPUSTACK_API_KEY") or None
+    given = url or env.get("GPUSTACK_SERVER_URL")
+    if given:
+        return _checked(Address(url=_clean(given), key=key))
+    candidates = [Address(url=found, key=key, own=True) for found in _written(env)]
+    candidates += [Address(url=usual, key=key) for usual in _usual()]
+    for address in candidates:
+        if _answers(address.url):
+            return address
+    tried = ", ".join(address.url for address in candidates)
+    raise Unavailable(
+        f"No GPUStack server answers on this machine (tried {tried}): start one with gpustack start, or set "
+        "GPUSTACK_SERVER_URL to the address of another"
+    )
+
+
+def _checked(address: Address) -> Address:
+    if not address.is_loopback and address.key is None:
+        raise Unauthorized(
+            f"GPUSTACK_API_KEY is not set: {address.url} is another machine, so make a key there (its console, or "
+            "POST /v1/api-keys) and put it in that variable"
+        )
+    return address
+
+
+def _clean(url: str) -> str:
+    text = url.strip().rstrip("/")
+    if "://" not in text:
+        text = f"http://{text}"
+    parts = urlsplit(text)
+    try:
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise GpustackError(
+            f"GPUSTACK_SERVER_URL must be an address such as http://10.0.0.5:8080, not {url!r}"
+        )
+    return text
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the address is on this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def data_dir(env: Mapping[str, str]) -> Path:
+    """The data directory that ``gpustack start`` would use in this environment, without a look at its options."""
+    if env.get("GPUSTACK_DATA_DIR"):
+        return Path(env["GPUSTACK_DATA_DIR"]).expanduser()
+    from gpustack.config.settle import Host, default_data_dir
+
+    return default_data_dir(Host(platform=sys.platform, env=env, cwd=Path.cwd(), euid=_euid()))
+
+
+def _written(env: Mapping[str, str]) -> list[str]:
+    try:
+        with (data_dir(env) / URL_FILE).open(encoding="utf-8") as file:
+            return [_clean(file.read(_URL_LIMIT))]
+    except (OSError, UnicodeDecodeError, GpustackError):
+        return []
+
+
+def _usual() -> list[str]:
+    return ["http://127.0.0.1", *([] if _euid() in (0, None) else ["http://127.0.0.1:8080"])]
+
+
+def _euid() -> int | None:
+    return os.geteuid() if hasattr(os, "geteuid") else None
+
+
+def _answers(url: str) -> bool:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        with socket.create_connection((parts.hostname, port), timeout=_CONNECT_WITHIN):
+            return True
+    except OSError:
+        return False

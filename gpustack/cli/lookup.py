@@ -1,0 +1,66 @@
+"""Finds what a person names: a model, an instance or a worker, by its name or number."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from gpustack.errors import NotFound
+from gpustack.remote.admin_client import AdminClient
+
+Doc = dict[str, Any]
+
+MODELS, INSTANCES, WORKERS = "/v1/models", "/v1/model-instances", "/v1/workers"
+
+
+async def find(client: AdminClient, path: str, name: str) -> Doc | None:
+    """The object of a list with this name, else the one with this number."""
+    named = [item for item in await client.all(path, search=name) if item.get("name") == name]
+    if named:
+        return named[0]
+    if name.isascii() and name.isdigit():
+        try:
+            return await client.get(f"{path}/{int(name)}")
+        except NotFound:
+            return None
+    return None
+
+
+async def model_named(client: AdminClient, name: str) -> Doc:
+    """The model; raises NotFound with what there is."""
+    found = await find(client, MODELS, name)
+    if found is None:
+        raise NotFound(await _missing(client, "model", MODELS, name))
+    return found
+
+
+async def instances_of(client: AdminClient, model: Doc) -> list[Doc]:
+    """The instances of a model that are not on their way out, the oldest first."""
+    found = await client.all(INSTANCES, model_id=model["id"])
+    return sorted((item for item in found if not item.get("deleted_at")), key=lambda item: int(item["id"]))
+
+
+async def instances_named(client: AdminClient, name: str) -> list[Doc]:
+    """The instance of this name, else all of the model of this name; raises NotFound when there is neither."""
+    instance = await find(client, INSTANCES, name)
+    if instance is not None:
+        return [instance]
+    model = await find(client, MODELS, name)
+    if model is None:
+        raise NotFound(await _missing(client, "instance or model", INSTANCES, name, MODELS))
+    found = await instances_of(client, model)
+    if not found:
+        wanted = model.get("replicas") or 0
+        why = "it is stopped; start it with gpustack run" if wanted == 0 else "none has been made yet"
+        raise NotFound(f"Model {model['name']} has no instances: {why}")
+    return found
+
+
+async def _missing(client: AdminClient, kind: str, path: str, name: str, *more: str) -> str:
+    names = [str(item.get("name")) for one in (path, *more) for item in await client.all(one)]
+    if not names:
+        return f"There is no {kind} {name!r}: nothing is deployed yet; gpustack run MODEL deploys one"
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"There is no {kind} {name!r}; did you mean {close[0]}?"
+    return f"There is no {kind} {name!r}; gpustack ls shows the models, gpustack ps the instances"

@@ -1,0 +1,78 @@
+"""Values as people read them: sizes, ages, states."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from gpustack.domain.unit import human_bytes
+
+_STYLES = {
+    "running": "green",
+    "ready": "green",
+    "error": "red",
+    "unreachable": "red",
+    "not_ready": "red",
+    "pending": "yellow",
+}
+
+
+def size(value: Any) -> str:
+    """Bytes; ``-`` when unknown."""
+    return human_bytes(value) if isinstance(value, int) else "-"
+
+
+def age(instant: Any, now: datetime) -> str:
+    """How long ago an instant of the API was: ``3m``; ``-`` when unknown."""
+    then = read_instant(instant)
+    return "-" if then is None else span((now - then).total_seconds())
+
+
+def read_instant(text: Any) -> datetime | None:
+    """An instant of the API; ``None`` when it is none."""
+    if not isinstance(text, str):
+        return None
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
+def span(seconds: float) -> str:
+    """A time in its largest unit: ``0s``, ``59s``, ``3m``, ``5h``, ``12d``."""
+    left = max(0, int(seconds))
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if left >= length:
+            return f"{left // length}{unit}"
+    return f"{left}s"
+
+
+def clock(seconds: float) -> str:
+    """A time to wait: ``0:07``, ``12:30``, ``1:02:03``."""
+    minutes, rest = divmod(max(0, int(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def state_style(state: str) -> str | None:
+    """The colour of a state; those in between have none."""
+    return _STYLES.get(state)
+
+
+def one_line(text: Any) -> str:
+    """Text of several lines as one."""
+    return " ".join(str(text or "").split())
+
+
+def source(document: dict[str, Any]) -> str:
+    """Where a model, instance or file comes from."""
+    repo = next(
+        (document[name] for name in _REPOS if document.get(name)),
+        document.get("source") or "-",
+    )
+    file = document.get("huggingface_filename") or document.get("model_scope_file_path")
+    return f"{repo}:{file}" if file else str(repo)
+
+
+_REPOS = ("huggingface_repo_id", "model_scope_model_id", "ollama_library_model_name", "local_path")

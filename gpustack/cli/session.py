@@ -1,0 +1,60 @@
+"""A command's conversation with the server."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+
+from gpustack.cli.address import Address, find_server
+
+if TYPE_CHECKING:
+    from gpustack.remote.admin_client import AdminClient
+
+T = TypeVar("T")
+
+_STALL = 60.0
+
+
+@attrs.frozen
+class Session:
+    """Who is talked to. Each ``run`` is a conversation of its own, in an event loop of its own."""
+
+    address: Address
+
+    def run(self, work: Callable[[AdminClient], Awaitable[T]]) -> T:
+        """What ``work`` returns or raises, its one error taken out of the group that tasks wrap it in.
+
+        Ctrl-C cancels it and raises KeyboardInterrupt.
+        """
+        import trio
+
+        from gpustack.remote.admin_client import AdminClient
+        from gpustack.remote.http import Timeouts, open_client
+
+        headers = {} if self.address.key is None else {"authorization": f"Bearer {self.address.key}"}
+
+        async def talk() -> T:
+            # The certificate of a server on this machine seldom names loopback; its address is from our own files.
+            verify = not (self.address.own and self.address.is_loopback)
+            async with open_client(
+                self.address.url, timeouts=Timeouts(stall=_STALL), verify=verify
+            ) as client:
+                return await work(AdminClient(client, headers))
+
+        try:
+            return trio.run(talk)
+        except BaseExceptionGroup as group:
+            raise _single(group) from None
+
+
+def open_session(env: Mapping[str, str], *, url: str | None = None, key: str | None = None) -> Session:
+    """The session that this environment means; raises what ``find_server`` does."""
+    return Session(find_server(env, url=url, key=key))
+
+
+def _single(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
