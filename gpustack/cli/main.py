@@ -12,13 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from gpustack.cli.misuse import Misuse, complain
+from gpustack.cli.misuse import FAILED, INTERRUPTED, MISUSED, Misuse, complain
 from gpustack.errors import GpustackError
 
 Command = Callable[[Sequence[str], Mapping[str, str]], int]
-
-FAILED, MISUSED, INTERRUPTED = 1, 2, 130
-"""Exit codes beside 0: a failure told in one line, a wrong command line, Ctrl-C."""
 
 _COMMANDS = Path(__file__).parent / "commands"
 

@@ -1,10 +1,13 @@
-"""A wrong command line: what is wrong, and what could be written."""
+"""How a command fails: its exit codes, and a wrong command line with what could be written."""
 
 from __future__ import annotations
 
 import sys
 
 from gpustack.errors import GpustackError
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+"""Exit codes beside 0: a failure told in one line, a wrong command line, Ctrl-C."""
 
 
 class Misuse(GpustackError):

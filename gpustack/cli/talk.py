@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -51,10 +52,8 @@ class Talk:
 
     def interactive(self) -> None:
         """Ask what is typed until the end is. A failed answer is told and the conversation goes on."""
-        import importlib
-
-        if importlib.util.find_spec("readline"):
-            importlib.import_module("readline")  # makes input() remember lines
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  # makes input() remember lines
         self.aside.say(f"Talking to {self.model}; \\h for help.")
         while True:
             try:

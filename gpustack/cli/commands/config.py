@@ -1,4 +1,4 @@
-"""Print every option as gpustack start would see it with the same flags, and where it came from."""
+"""Print every option with its value and where that came from, as start would see it."""
 
 from __future__ import annotations
 

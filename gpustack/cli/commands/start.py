@@ -1,4 +1,4 @@
-"""Run the GPUStack server with its built-in worker, or a worker that joins a server (--server-url)."""
+"""Run the server with its built-in worker, or a worker that joins a server."""
 
 from __future__ import annotations
 

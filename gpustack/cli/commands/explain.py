@@ -1,0 +1,55 @@
+"""Tell why an instance is where it is, or what would let it run.
+
+Usage:
+  gpustack explain [options] NAME
+
+NAME is an instance, or a model, whose instances are then explained one by one.
+
+Options:
+  -o, --output=FORM  table, json or yaml (default: table).
+  -h, --help         Show this help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gpustack.cli import output
+from gpustack.cli.session import open_session
+from gpustack.cli.terminal import Terminal, stdout
+from gpustack.cli.usage import read
+
+if TYPE_CHECKING:
+    from gpustack.remote.admin_client import AdminClient
+
+
+def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Print what the scheduler has to say, worker by worker."""
+    words = read(__doc__, "explain", argv)
+    name = words.text("NAME") or ""
+    found = open_session(env).run(lambda client: _explain(client, name))
+    output.show(words, found, lambda: "\n\n".join(_told(one, stdout(env)) for one in found))
+    return 0
+
+
+async def _explain(client: AdminClient, name: str) -> list[dict[str, Any]]:
+    from gpustack.cli.lookup import INSTANCES, instances_named
+
+    found = await instances_named(client, name)
+    return [await client.get(f"{INSTANCES}/{instance['id']}/explain") for instance in found]
+
+
+def _told(explanation: dict[str, Any], terminal: Terminal) -> str:
+    engine = explanation.get("engine")
+    head = f"{explanation.get('instance')}{f' ({engine})' if engine else ''}: {explanation.get('sentence')}"
+    lines = [terminal.style(head, "green" if explanation.get("fits") else "yellow")]
+    if explanation.get("note"):
+        lines.append(f"  {explanation['note']}")
+    if explanation.get("smallest_change"):
+        lines.append(f"  Smallest change: {explanation['smallest_change']}")
+    for verdict in explanation.get("workers") or ():
+        mark = terminal.style("fits", "green") if verdict.get("fits") else terminal.style("no", "red")
+        lines.append(f"  {verdict.get('worker')}: {mark}")
+        lines += [f"    {sentence}" for sentence in verdict.get("sentences") or ()]
+    return "\n".join(lines)

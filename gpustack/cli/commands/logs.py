@@ -1,0 +1,49 @@
+"""Print the log of an instance: what its engine wrote.
+
+Usage:
+  gpustack logs [options] NAME
+
+NAME is an instance, or a model that has one instance only.
+
+Options:
+  -f, --follow  Go on with what is written from now on.
+  --previous    The log of the run before this one: after a crash it says why.
+  --tail=LINES  Only so many lines from the end.
+  -h, --help    Show this help.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from gpustack.cli.session import open_session
+from gpustack.cli.usage import Words, read
+from gpustack.errors import Conflict
+
+if TYPE_CHECKING:
+    from gpustack.remote.admin_client import AdminClient
+
+
+def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Copy the log to stdout as it comes."""
+    words = read(__doc__, "logs", argv)
+    tail = words.whole("--tail")
+    open_session(env).run(lambda client: _copy(client, words, -1 if tail is None else tail))
+    return 0
+
+
+async def _copy(client: AdminClient, words: Words, tail: int) -> None:
+    from gpustack.cli.lookup import INSTANCES, instances_named
+
+    found = await instances_named(client, words.text("NAME") or "")
+    if len(found) > 1:
+        names = ", ".join(str(instance["name"]) for instance in found)
+        raise Conflict(f"{words.text('NAME')} has several instances; name one of {names}")
+    path = f"{INSTANCES}/{found[0]['id']}/logs"
+    previous = "true" if words.flag("--previous") else "false"
+    async with client.text(path, follow=words.flag("--follow"), tail=tail, previous=previous) as pieces:
+        async for piece in pieces:
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()

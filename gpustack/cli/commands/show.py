@@ -1,0 +1,55 @@
+"""Show all that is known of a model, an instance or a worker.
+
+Usage:
+  gpustack show [options] NAME
+
+Options:
+  -o, --output=FORM  table, json or yaml (default: table, which leaves out what is not set).
+  -h, --help         Show this help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gpustack.cli import output
+from gpustack.cli.session import open_session
+from gpustack.cli.usage import read
+from gpustack.errors import NotFound
+
+if TYPE_CHECKING:
+    from gpustack.remote.admin_client import AdminClient
+
+
+def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Print the object of that name."""
+    words = read(__doc__, "show", argv)
+    name = words.text("NAME") or ""
+    found = open_session(env).run(lambda client: _find(client, name))
+    output.show(words, found, lambda: output.as_yaml(_set_only(found)))
+    return 0
+
+
+async def _find(client: AdminClient, name: str) -> dict[str, Any]:
+    from gpustack.cli.lookup import INSTANCES, MODELS, WORKERS, find
+
+    for path in (MODELS, INSTANCES, WORKERS):
+        found = await find(client, path, name)
+        if found is not None:
+            return found
+    raise NotFound(
+        f"There is no model, instance or worker {name!r}; gpustack ls, gpustack ps and gpustack workers list them"
+    )
+
+
+def _set_only(value: Any) -> Any:
+    """``value`` without what is unknown, empty or off."""
+    if isinstance(value, dict):
+        kept = {key: _set_only(item) for key, item in value.items()}
+        return {
+            key: item for key, item in kept.items() if item not in (None, "", False) and item not in ([], {})
+        }
+    if isinstance(value, list):
+        return [_set_only(item) for item in value]
+    return value
