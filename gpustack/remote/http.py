@@ -273,6 +273,11 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{host}{port}{parts.path}" if parts.scheme else parts.path
 
 
+def trusted() -> ssl.SSLContext:
+    """What we take for proof of who a server is: the system's certificates, or those in ``SSL_CERT_FILE``."""
+    return _trust(True)
+
+
 def _trust(verify: bool | str | ssl.SSLContext) -> ssl.SSLContext:
     if isinstance(verify, ssl.SSLContext):
         return verify
