@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,8 @@ NAME = "llama_cpp"
 DRAIN_SECONDS = 10.0
 TEARDOWN_SECONDS = 5
 """The engine's own threads get this long to end once no request runs; then the kernel ends us."""
+
+_ENDINGS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Settings:
@@ -52,12 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         server = xllamacpp.Server(params)
     except RuntimeError as error:
         return _say(f"the engine did not start: {error}", 1)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    told = _signals_as_bytes()
     _say(f"listening on {server.listening_address}", 0)
-    stop.wait()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    os.read(told, 1)
+    for number in _ENDINGS:
         signal.signal(number, signal.SIG_DFL)
     _drain(server.listening_address + params.api_prefix, settings)
     signal.alarm(TEARDOWN_SECONDS)
@@ -85,6 +84,20 @@ def parameters(xlc: Any, words: Sequence[str], settings: Settings) -> Any:
         if path and not Path(path).is_file():
             raise Wrong(f"{flag}: there is no file {path}")
     return params
+
+
+def _signals_as_bytes() -> int:
+    """A descriptor that can be read once we are asked to end.
+
+    The kernel may hand the signal to one of the engine's threads; waiting on a lock, Python's own thread would
+    never notice (seen in one of a hundred ends).
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    for number in _ENDINGS:
+        signal.signal(number, lambda *_: None)
+    return reader
 
 
 def _drain(address: str, settings: Settings) -> None:
