@@ -77,7 +77,7 @@ def endpoint_of(settings: SourceSettings) -> str:
     """The hub's address: as given, by HF_ENDPOINT, or the public one; raises Invalid unless it is http(s)."""
     endpoint = (settings.endpoint or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
     parts = urllib.parse.urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
         raise Invalid(f"HF_ENDPOINT must be an http or https address, not {endpoint!r}")
     return endpoint
 

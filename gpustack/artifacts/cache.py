@@ -1,0 +1,275 @@
+"""The model files of this machine: fetched once however many ask, checked, found again, and removed."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import attrs
+import trio
+
+from gpustack.artifacts.claim import Claims
+from gpustack.artifacts.disk import disk
+from gpustack.artifacts.fault import NoSpace
+from gpustack.artifacts.fetch import FetchRules, fetch, matches_announced
+from gpustack.artifacts.listing import Listing, RemoteFile, safe_name
+from gpustack.artifacts.partial import kept_bytes
+from gpustack.artifacts.record import Records
+from gpustack.artifacts.removal import remove
+from gpustack.artifacts.source import DEFAULT_PROJECTOR, SourceSettings, source_for
+from gpustack.domain.artifact import ModelSource
+from gpustack.domain.unit import MIB, human_bytes
+from gpustack.errors import GpustackError, Invalid, Unavailable
+from gpustack.remote.http import Client, Timeouts, open_client
+
+SPARE = 256 * MIB
+"""Bytes of the disk that downloads leave free, for logs and the database beside them."""
+
+
+@attrs.frozen(kw_only=True)
+class Progress:
+    """How much of a source is here, in bytes; a later one may have less, when bytes turned out wrong."""
+
+    done: int
+    total: int
+
+    @property
+    def percent(self) -> float:
+        return 100.0 if self.total == 0 else round(self.done / self.total * 100, 2)
+
+
+@attrs.frozen(kw_only=True)
+class LocalFiles:
+    """Where a source lies. ``main_path`` is what an engine is given: the first shard, a file, or a folder."""
+
+    paths: tuple[str, ...]
+    main_path: str
+    mmproj_path: str | None = None
+    size: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class CacheSettings:
+    """``endpoint`` and ``deadline`` (seconds) are for listings; ``period`` is seconds between progresses."""
+
+    endpoint: str | None = None
+    deadline: float = 60.0
+    period: float = 0.5
+    rules: FetchRules = FetchRules()
+    timeouts: Timeouts = Timeouts()
+
+
+@attrs.define(eq=False, repr=False)
+class Cache:
+    """Owner of ``root``. Several tasks and several processes may use the same one.
+
+    Notes and claims lie in ``root/.gpustack``. ``direct`` are hosts that are not reached through a proxy.
+    """
+
+    root: Path
+    rng: random.Random
+    settings: CacheSettings = CacheSettings()
+    direct: Iterable[str] = ()
+    _claims: Claims = attrs.field(init=False)
+    _records: Records = attrs.field(init=False)
+    _arriving: dict[Path, int] = attrs.field(factory=dict)
+    """Bytes here of files that are being fetched in this process."""
+    _expected: dict[Path, int] = attrs.field(factory=dict)
+    """Bytes that they still want of the disk."""
+
+    def __attrs_post_init__(self) -> None:
+        if not self.root.is_absolute():
+            raise Invalid(f"The cache folder must be an absolute path, not {self.root}")
+        self._claims = Claims(self.root / ".gpustack" / "claims")
+        self._records = Records(self.root / ".gpustack")
+
+    async def ensure(
+        self,
+        source: ModelSource,
+        *,
+        token: str | None = None,
+        local_dir: str | None = None,
+        projector: str | None = DEFAULT_PROJECTOR,
+        progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> LocalFiles:
+        """Have the files of ``source`` on this machine, fetching what is missing, and say where they are.
+
+        Files found complete before need no network. ``progress`` is called at most every ``period`` seconds, and once
+        at the end. ``projector`` is the pattern of the projector that goes with a GGUF model. With ``local_dir`` the
+        files lie in that folder instead of the cache.
+
+        Cancellable at any time; what has come is kept and gone on with. Raises a GpustackError with a sentence:
+        Invalid, BadRequest, NotFound, Forbidden, TooManyRequests, Unavailable (NoSpace, Damaged, RemoteError).
+        """
+        place = source_for(source.kind)
+        settings = SourceSettings(
+            endpoint=self.settings.endpoint, token=token, deadline=self.settings.deadline, projector=projector
+        )
+        if place.is_local:
+            listing = await place.resolve(source, settings)
+            progress(Progress(done=listing.size, total=listing.size))
+            return _local(listing, Path(listing.folder))
+        folder = _given_folder(local_dir)
+        key = hashlib.sha256(f"{source.index} {projector}".encode()).hexdigest()
+        known = await disk.run(self._complete, key, folder)
+        if known is not None:
+            progress(Progress(done=known.size, total=known.size))
+            return _local(known, folder or self.root / known.folder)
+        listing = await place.resolve(source, settings)
+        for file in listing.files:
+            safe_name(file.name)
+        target = folder or self.root / listing.folder
+        try:
+            await self._bring(listing, target, source.readable, progress)
+            await disk.run(self._records.remember_listing, key, listing)
+        except OSError as error:
+            raise Unavailable(
+                f"The files of {source.readable} cannot be kept in {target}: {error.strerror}"
+            ) from error
+        return _local(listing, target)
+
+    async def remove(self, paths: Iterable[str], *, local_dir: str | None = None) -> None:
+        """Remove files (or folders) of the cache, finished or not, and of ``local_dir`` if given.
+
+        What is not there is no fault. Raises Forbidden for a path elsewhere and Unavailable when the disk refuses;
+        nothing is followed out of the folder. Files of a local path are not ours: they are never to be given here.
+        """
+        given = _given_folder(local_dir)
+        roots = [self.root] if given is None else [self.root, given]
+        for path in paths:
+            try:
+                await disk.run(remove, Path(path), roots)
+            except OSError as error:
+                raise Unavailable(f"{path} cannot be removed: {error.strerror}") from error
+            await disk.run(self._records.forget, Path(path))
+
+    def _complete(self, key: str, folder: Path | None) -> Listing | None:
+        """The listing remembered, if all of its files are still here."""
+        listing = self._records.listing(key)
+        if listing is None:
+            return None
+        target = folder or self.root / listing.folder
+        whole = all(self._records.is_known_right(file, target / file.name) for file in listing.files)
+        return listing if whole else None
+
+    async def _bring(
+        self, listing: Listing, target: Path, what: str, progress: Callable[[Progress], None]
+    ) -> None:
+        """Fetch every file of ``listing`` that is not here, telling now and then how far all of them are."""
+        here: dict[str, int] = {}
+
+        def tell() -> None:
+            done = sum(self._arriving.get(target / one.name, here.get(one.name, 0)) for one in listing.files)
+            progress(Progress(done=done, total=listing.size))
+
+        async def tell_now_and_then() -> None:
+            while True:
+                tell()
+                await trio.sleep(self.settings.period)
+
+        fault: GpustackError | OSError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tell_now_and_then)
+            try:
+                async with self._open_client() as client:
+                    await self._check_space(listing, target, what)
+                    for file in listing.files:
+                        await self._one(file, target / file.name, client)
+                        here[file.name] = file.size
+            except (GpustackError, OSError) as error:  # a nursery would wrap it
+                fault = error
+            finally:
+                for file in listing.files:
+                    self._expected.pop(target / file.name, None)
+            nursery.cancel_scope.cancel()
+        if fault is not None:
+            raise fault
+        tell()
+
+    async def _one(self, file: RemoteFile, path: Path, client: Client) -> None:
+        """One file, by whoever comes first; the others find it done, or go on where the first was stopped."""
+        async with self._claims.hold(path):
+            if await disk.run(self._records.is_known_right, file, path):
+                return
+            if await disk.run(_has_size, path, file.size) and await matches_announced(file, path):
+                await disk.run(self._records.remember_right, file, path)  # somebody put it there
+                return
+
+            def hear(done: int) -> None:
+                self._arriving[path] = done
+                self._expected[path] = file.size - done
+
+            try:
+                await fetch(
+                    file, path, client=client, rng=self.rng, rules=self.settings.rules, on_progress=hear
+                )
+            finally:
+                self._arriving.pop(path, None)
+                self._expected.pop(path, None)
+            await disk.run(self._records.remember_right, file, path)
+
+    async def _check_space(self, listing: Listing, target: Path, what: str) -> None:
+        """Raise NoSpace before the first byte rather than after the last but one."""
+        wanted = await disk.run(self._wanted, listing, target)
+        others = sum(size for path, size in self._expected.items() if path not in wanted)
+        needed = sum(wanted.values())
+        free = await disk.run(_free, target)
+        if needed and needed + others + SPARE > free:
+            besides = f" ({human_bytes(others)} of it are promised to other downloads)" if others else ""
+            raise NoSpace(
+                f"{what} needs {human_bytes(needed)} more in {target}, where {human_bytes(free)} are free{besides}: "
+                "free some space, or choose another --cache-dir"
+            )
+        self._expected.update({path: size for path, size in wanted.items() if path not in self._expected})
+
+    def _wanted(self, listing: Listing, target: Path) -> dict[Path, int]:
+        """Bytes that each file will still take."""
+        return {
+            target / file.name: file.size - kept_bytes(file, target / file.name)
+            for file in listing.files
+            if not _has_size(target / file.name, file.size)
+        }
+
+    def _open_client(self) -> Client:
+        return open_client(timeouts=self.settings.timeouts, direct=self.direct)
+
+    def __repr__(self) -> str:
+        return f"<Cache {self.root}: {len(self._arriving)} files arriving, {self._claims!r}>"
+
+
+def _local(listing: Listing, folder: Path) -> LocalFiles:
+    paths = [str(folder / file.name) for file in listing.files if file.name != listing.mmproj]
+    mmproj = None if listing.mmproj is None else str(folder / listing.mmproj)
+    return LocalFiles(
+        paths=(*paths, *([] if mmproj is None else [mmproj])),
+        main_path=str(folder if listing.main is None else folder / listing.main),
+        mmproj_path=mmproj,
+        size=listing.size,
+    )
+
+
+def _given_folder(local_dir: str | None) -> Path | None:
+    if not local_dir:
+        return None
+    folder = Path(local_dir)
+    if not folder.is_absolute():
+        raise Invalid(f"local_dir must be an absolute path on the worker, not {local_dir!r}")
+    return folder
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size == size
+    except OSError:
+        return False
+
+
+def _free(folder: Path) -> int:
+    """Free bytes of the disk that ``folder`` will lie on; it need not exist yet."""
+    for place in (folder, *folder.parents):
+        if place.exists():
+            return shutil.disk_usage(place).free
+    return 0

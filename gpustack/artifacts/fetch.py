@@ -1,0 +1,264 @@
+"""Fetches one file in ranges, several at a time, over everything a network does in the course of 40 GB."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import trio
+
+from gpustack.artifacts.disk import disk
+from gpustack.artifacts.fault import Damaged
+from gpustack.artifacts.listing import RemoteFile
+from gpustack.artifacts.partial import Digest, Partial, discard, part_of
+from gpustack.artifacts.range import Range, Ranges
+from gpustack.artifacts.request import Again, Changed, first_byte, open_range
+from gpustack.domain.unit import human_bytes
+from gpustack.errors import GpustackError, TooManyRequests, Unavailable
+from gpustack.remote.http import BadReply, Client, Incoming, RemoteError, TimedOut, Unreachable, shown
+
+_LAST_WRITE = 10.0
+"""Seconds that writing what is at hand may take once we are cancelled."""
+
+
+@attrs.frozen(kw_only=True)
+class FetchRules:
+    """Bytes and seconds. ``attempts`` counts failures in a row that brought not one byte."""
+
+    segments: int = 4
+    piece: int = 64 << 20
+    block: int = 1 << 20
+    attempts: int = 8
+    first_wait: float = 0.5
+    longest_wait: float = 30.0
+    longest_told_wait: float = 300.0
+    save_period: float = 2.0
+    restarts: int = 3
+
+
+async def fetch(
+    file: RemoteFile,
+    target: Path,
+    *,
+    client: Client,
+    rng: random.Random,
+    rules: FetchRules,
+    on_progress: Callable[[int], None],
+) -> None:
+    """Bring ``file`` to ``target``, whole and checked; ``on_progress`` hears how many of its bytes are there.
+
+    Goes on where an earlier try was cancelled or killed. The target appears by a rename, once size and hash are right;
+    bytes that turn out wrong are removed and fetched anew, once. Nobody else may fetch the same target meanwhile.
+    Cancellable at any time, leaving what has come. Raises Damaged, NoSpace, Forbidden, NotFound, RemoteError and other
+    Unavailable with a sentence.
+    """
+    for _ in range(2):
+        partial = await disk.run(Partial.open, file, target)
+        try:
+            await _Job(partial, client, rng, rules, on_progress).run()
+            if await _is_right(file, target):
+                await disk.run(partial.finish)
+                return
+        finally:
+            partial.close()
+        await disk.run(discard, target)
+        on_progress(0)
+    raise Damaged(
+        f"{file.name} was fetched from {shown(file.url)} twice and both times was not what is announced there "
+        f"(size {human_bytes(file.size)}, hash {(file.sha256 or file.git_sha1 or 'unknown')[:16]}): the source or a "
+        "proxy on the way alters it"
+    )
+
+
+async def matches_announced(file: RemoteFile, path: Path) -> bool:
+    """Whether the file at ``path`` has the announced size and hash; reads all of it, cancellable between steps."""
+    digest = Digest(path, file)
+    if not digest.is_told:
+        return (await trio.Path(path).stat()).st_size == file.size
+    while await disk.run(digest.advance):
+        pass
+    return digest.is_right
+
+
+async def _is_right(file: RemoteFile, target: Path) -> bool:
+    return await matches_announced(file, part_of(target))
+
+
+@attrs.define(eq=False)
+class _Piece:
+    """A range on its way: ``at`` moves towards ``end``."""
+
+    at: int
+    end: int
+
+
+@attrs.define(eq=False)
+class _Job:
+    """All ranges of one file: workers claim missing pieces until none is left."""
+
+    partial: Partial
+    client: Client
+    rng: random.Random
+    rules: FetchRules
+    on_progress: Callable[[int], None]
+    claimed: list[_Piece] = attrs.field(factory=list)
+    place: str | None = None
+    """Where the last redirect led: asked directly as long as it answers."""
+    takes_ranges: bool | None = None
+    changed: bool = False
+    fault: GpustackError | OSError | None = None
+
+    @property
+    def file(self) -> RemoteFile:
+        return self.partial.file
+
+    async def run(self) -> None:
+        for _ in range(self.rules.restarts + 1):
+            self.changed = False
+            self.on_progress(self.partial.done.size)
+            try:
+                await self._all_pieces()
+            finally:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_WRITE):
+                    await disk.run(self.partial.save)
+            if self.fault is not None:
+                raise self.fault
+            if not self.changed:
+                return
+            await disk.run(self.partial.restart)
+            self.place, self.takes_ranges = None, None
+        raise Unavailable(f"{self.file.name} keeps changing on {shown(self.file.url)} while it is fetched")
+
+    async def _all_pieces(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._save_now_and_then, nursery.cancel_scope)
+            async with trio.open_nursery() as workers:
+                first = trio.Event()
+                workers.start_soon(self._work, workers.cancel_scope, first)
+                await first.wait()  # its answer says whether the others may begin
+                if self.takes_ranges:
+                    for _ in range(self.rules.segments - 1):
+                        workers.start_soon(self._work, workers.cancel_scope, first)
+            nursery.cancel_scope.cancel()
+
+    async def _save_now_and_then(self, everything: trio.CancelScope) -> None:
+        try:
+            while True:
+                await trio.sleep(self.rules.save_period)
+                await disk.run(self.partial.save)
+        except (GpustackError, OSError) as error:
+            self.fault = self.fault or error
+            everything.cancel()
+
+    async def _work(self, all_workers: trio.CancelScope, accepted: trio.Event) -> None:
+        try:
+            while (piece := self._claim()) is not None:
+                try:
+                    await self._fetch(piece, accepted)
+                finally:
+                    self.claimed.remove(piece)
+        except Changed:
+            self.changed = True
+            all_workers.cancel()
+        except (GpustackError, OSError) as error:
+            self.fault = self.fault or error
+            all_workers.cancel()
+        finally:
+            accepted.set()
+
+    def _open_ranges(self) -> tuple[Range, ...]:
+        """What is neither here nor on its way."""
+        taken = Ranges.of((*self.partial.done.parts, *((piece.at, piece.end) for piece in self.claimed)))
+        return taken.missing(self.file.size)
+
+    def _claim(self) -> _Piece | None:
+        ranges = self._open_ranges()
+        if not ranges:
+            return None
+        start, end = ranges[0]
+        piece = _Piece(start, min(end, start + self.rules.piece))
+        self.claimed.append(piece)
+        return piece
+
+    async def _fetch(self, piece: _Piece, accepted: trio.Event) -> None:
+        failures = 0
+        while piece.at < piece.end:
+            before = piece.at
+            try:
+                await self._ask(piece, accepted)
+            except (Unreachable, TimedOut, Again) as error:
+                failures = 1 if piece.at > before else failures + 1
+                if failures >= self.rules.attempts:
+                    raise self._given_up(error) from error
+                await trio.sleep(self._wait(failures, error.wait if isinstance(error, Again) else None))
+
+    def _given_up(self, error: RemoteError | Again) -> GpustackError:
+        fault = error.fault if isinstance(error, Again) else error
+        return _type_of(fault)(
+            f"{self.file.name} could not be fetched in {self.rules.attempts} tries: {fault}; what has come is kept"
+        )
+
+    def _wait(self, failures: int, told: float | None) -> float:
+        """Longer from time to time, and never the same for all who were thrown off together."""
+        if told is not None:
+            return min(told, self.rules.longest_told_wait) + self.rng.uniform(0, self.rules.first_wait)
+        ceiling = min(self.rules.first_wait * 2.0 ** (failures - 1), self.rules.longest_wait)
+        return ceiling * self.rng.uniform(0.5, 1.0)
+
+    async def _ask(self, piece: _Piece, accepted: trio.Event) -> None:
+        """One request for what is missing of ``piece``."""
+        async with open_range(self.client, self.file, piece.at, piece.end, place=self.place) as incoming:
+            start = self._accept(incoming, piece)
+            self.place = incoming.url
+            accepted.set()
+            await self._pour(incoming, piece, start)
+
+    def _accept(self, incoming: Incoming, piece: _Piece) -> int:
+        """Where the bytes to come begin; raises Changed or BadReply unless they are those we want."""
+        etag = incoming.headers.get("etag")
+        if self.partial.etag is not None and etag != self.partial.etag:
+            raise Changed
+        start = first_byte(incoming, self.file, piece.at)
+        if incoming.status == 206:
+            self.takes_ranges = True
+        elif self.takes_ranges is None:
+            self.takes_ranges = False  # then this one answer is to bring as much as it can
+            piece.end = next((end for begin, end in self._open_ranges() if begin == piece.end), piece.end)
+        self.partial.etag = etag
+        return start
+
+    async def _pour(self, incoming: Incoming, piece: _Piece, start: int) -> None:
+        """Write the bytes from ``start`` on, leaving out those before ``piece``; keeps what came when it breaks."""
+        gathered = bytearray()
+        skip = piece.at - start
+        try:
+            async for part in incoming.pieces():
+                kept = part[skip:] if skip else part
+                skip = max(skip - len(part), 0)
+                gathered += kept[: piece.end - piece.at - len(gathered)]
+                is_last = len(gathered) >= piece.end - piece.at
+                if is_last or len(gathered) >= self.rules.block:
+                    await self._put(piece, gathered)
+                if is_last and incoming.status == 200:
+                    return  # the rest is not ours; an answer to a range ends here by itself
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_WRITE):
+                await self._put(piece, gathered)
+        raise Again(BadReply(incoming.url, "ended early"))
+
+    async def _put(self, piece: _Piece, gathered: bytearray) -> None:
+        if not gathered:
+            return
+        block = bytes(gathered)
+        gathered.clear()
+        await disk.run(self.partial.write, piece.at, block)
+        self.partial.done = self.partial.done.plus(piece.at, piece.at + len(block))
+        piece.at += len(block)
+        self.on_progress(self.partial.done.size)
+
+
+def _type_of(fault: GpustackError) -> type[GpustackError]:
+    """The class to raise for a fault whose sentence has been completed."""
+    return TooManyRequests if isinstance(fault, TooManyRequests) else Unavailable

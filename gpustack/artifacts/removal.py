@@ -1,0 +1,64 @@
+"""Removes model files, and nothing outside the folders it is given, whatever links lie about."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpustack.errors import Forbidden
+
+_COMPANIONS = (".part", ".part.json", ".part.new")
+
+
+def remove(path: Path, roots: Sequence[Path]) -> bool:
+    """Remove the file or folder at ``path``, what is unfinished of it, and the folders it leaves empty.
+
+    ``path`` must lie within one of ``roots``. On the way there no symbolic link is followed; one at its end is removed
+    itself. False if there was nothing. Blocking; raises Forbidden for a path outside, OSError when removal fails.
+    """
+    clean = Path(os.path.normpath(path))
+    root = next((one for one in roots if clean.is_relative_to(one) and clean != one), None)
+    if root is None or not path.is_absolute():
+        raise Forbidden(f"{path} does not lie within the model cache, so it is not removed")
+    *folders, name = clean.relative_to(root).parts
+    with contextlib.ExitStack() as stack:
+        try:
+            chain = [_enter(stack, str(root), None, follow=True)]
+            for folder in folders:
+                chain.append(_enter(stack, folder, chain[-1], follow=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise Forbidden(f"{path} is reached over a symbolic link, so it is not removed") from error
+        existed = _remove_entry(name, chain[-1])
+        for suffix in _COMPANIONS:
+            _remove_entry(name + suffix, chain[-1])
+        for parent, folder in reversed(list(zip(chain, folders, strict=False))):
+            try:
+                os.rmdir(folder, dir_fd=parent)
+            except OSError:
+                break  # not empty
+    return existed
+
+
+def _enter(stack: contextlib.ExitStack, name: str, parent: int | None, *, follow: bool) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(name, flags, dir_fd=parent)
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
+def _remove_entry(name: str, folder: int) -> bool:
+    try:
+        seen = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    if stat.S_ISDIR(seen.st_mode):
+        shutil.rmtree(name, dir_fd=folder)  # follows no links either
+    else:
+        os.unlink(name, dir_fd=folder)
+    return True

@@ -1,0 +1,100 @@
+"""Models on this machine: found as they are named, and told what is missing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import trio
+
+from gpustack.artifacts.listing import Listing
+from gpustack.artifacts.source import SourceSettings, source_for
+from gpustack.domain.artifact import ModelSource, SourceKind
+from gpustack.errors import GpustackError, Invalid, NotFound
+
+
+def put(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+async def resolve(path: Path | str) -> Listing:
+    source = ModelSource(kind=SourceKind.LOCAL_PATH, local_path=str(path))
+    return await source_for(source.kind).resolve(source, SourceSettings())
+
+
+async def fault(path: Path | str) -> str:
+    with pytest.raises(GpustackError) as caught:
+        await resolve(path)
+    return str(caught.value)
+
+
+async def test_a_file_is_itself(tmp_path: Path) -> None:
+    found = await resolve(put(tmp_path, "m.gguf", "other.gguf") / "m.gguf")
+    assert (found.folder, found.main, found.mmproj) == (str(tmp_path), "m.gguf", None)
+    assert [(file.name, file.size) for file in found.files] == [("m.gguf", 6)]
+
+
+async def test_any_shard_stands_for_all_of_them_and_the_projector_comes_along(tmp_path: Path) -> None:
+    parts = ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]
+    found = await resolve(put(tmp_path, *parts, "mmproj-f16.gguf") / parts[1])
+    assert (found.main, found.mmproj) == (parts[0], "mmproj-f16.gguf")
+    assert [file.name for file in found.files] == [*parts, "mmproj-f16.gguf"]
+
+
+async def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    put(tmp_path, "m-00001-of-00003.gguf", "m-00003-of-00003.gguf")
+    assert "m-00002-of-00003.gguf is missing" in await fault(tmp_path / "m-00001-of-00003.gguf")
+
+
+async def test_a_folder_with_one_gguf_model_is_that_model(tmp_path: Path) -> None:
+    parts = ["sub/m-00001-of-00002.gguf", "sub/m-00002-of-00002.gguf"]
+    found = await resolve(put(tmp_path, *parts, "README.md", ".git/x.gguf"))
+    assert (found.main, [file.name for file in found.files]) == (parts[0], parts)
+
+
+async def test_a_folder_of_another_format_is_given_as_a_whole(tmp_path: Path) -> None:
+    found = await resolve(put(tmp_path, "config.json", "model.safetensors"))
+    assert (found.main, found.folder) == (None, str(tmp_path))
+    assert [file.name for file in found.files] == ["config.json", "model.safetensors"]
+
+
+async def test_a_folder_with_several_models_asks_for_one(tmp_path: Path) -> None:
+    assert "2 different models" in await fault(put(tmp_path, "a.gguf", "b.gguf"))
+
+
+@pytest.mark.parametrize("path", ["", "models/m.gguf", "./m", "~/m.gguf", "/a\0b"])
+async def test_a_path_that_is_not_absolute_is_refused(path: str) -> None:
+    with pytest.raises(Invalid, match="local_path must"):
+        await resolve(path)
+
+
+async def test_a_path_that_is_not_there_is_told(tmp_path: Path) -> None:
+    assert await fault(tmp_path / "m.gguf") == f"local_path {tmp_path}/m.gguf does not exist on this worker"
+    put(tmp_path, "m-00001-of-00002.gguf")
+    assert "the model's first part is m-00001-of-00002.gguf" in await fault(tmp_path / "m.gguf")
+    (tmp_path / "bare").mkdir()
+    assert "has no files" in await fault(tmp_path / "bare")
+
+
+async def test_what_is_neither_file_nor_folder_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with trio.fail_after(10):
+        assert "neither a file nor a folder" in await fault(tmp_path / "pipe")
+
+
+async def test_a_disk_that_does_not_answer_costs_the_deadline() -> None:
+    source = ModelSource(kind=SourceKind.LOCAL_PATH, local_path="/anything")
+    with pytest.raises(NotFound, match="did not answer within 0 s"):
+        await source_for(source.kind).resolve(source, SourceSettings(deadline=0.0))
+
+
+@pytest.mark.parametrize("kind", [SourceKind.OLLAMA, SourceKind.MODEL_SCOPE])
+def test_a_source_that_is_not_built_yet_is_told(kind: SourceKind) -> None:
+    try:
+        source_for(kind)
+    except Invalid as error:
+        assert "not supported yet (there are huggingface, local_path" in str(error)
