@@ -30,9 +30,6 @@ log = logging.getLogger(__name__)
 LARGEST_BODY = 2 << 20
 """Bytes of a management request."""
 _BODY_WITHIN = 60
-STALLED_AFTER = 30.0
-"""Seconds after which a client that takes nothing of its answer is given up."""
-
 _ALWAYS = {"X-Content-Type-Options": "nosniff"}
 _PLACEHOLDER = re.compile(r"{(\w+)}")
 
@@ -42,7 +39,7 @@ class _Connection(TrioASGIHTTPConnection):
 
     async def _send_response(self, send: ASGISendCallable, response: Any) -> None:
         async def bounded(event: ASGISendEvent) -> None:
-            with trio.fail_after(STALLED_AFTER):
+            with trio.fail_after(cast(_App, self.app).stalled_after):
                 await send(event)
 
         try:
@@ -53,6 +50,7 @@ class _Connection(TrioASGIHTTPConnection):
 
 class _App(QuartTrio):
     asgi_http_class = _Connection
+    stalled_after: float
 
 
 class _StreamBody(ResponseBody):
@@ -71,6 +69,7 @@ class _StreamBody(ResponseBody):
 def create_app(context: ApiContext) -> QuartTrio:
     """The application with every route of ``api/table.py``. Starts nothing and keeps no tasks."""
     app = _App(__name__, static_folder=None, template_folder=None)
+    app.stalled_after = context.stalled_after
     app.config.update(
         MAX_CONTENT_LENGTH=LARGEST_BODY,
         BODY_TIMEOUT=_BODY_WITHIN,

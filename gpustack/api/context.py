@@ -85,6 +85,8 @@ class ApiContext:
     sign_in: Mapping[str, bool] = attrs.field(factory=dict)
     """``is_oidc`` and ``is_saml`` where another party proves identities."""
     heartbeat_interval: float = 15.0
+    stalled_after: float = 30.0
+    """Seconds after which a client that takes nothing of its answer is given up."""
     servers: Callable[[], Sequence[str]] = lambda: ()
     inference_routes: Sequence[InferenceRoute] = ()
     login_limiter: Throttle = attrs.field(

@@ -18,7 +18,7 @@ from .ask import Ask, Query, is_whole
 from .context import ApiContext
 from .parameter import Parameter
 from .problems import Malformed
-from .shape import Document, Maybe, Shape
+from .shape import Shape
 from .wire import Look, View, dumps
 
 ADMIN = frozenset({Role.ADMIN})
@@ -104,7 +104,7 @@ class Route:
     body: Shape | None = None
     body_type: str = "application/json"
     query: tuple[Parameter, ...] = ()
-    answer: View | Document | Maybe | None = None
+    answer: View | Shape | None = None
     answer_type: str = "application/json"
     listed: bool = False
     """The answer is a page of such objects."""

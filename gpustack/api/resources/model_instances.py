@@ -14,14 +14,16 @@ from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.report import InstanceReport
 from gpustack.errors import BadRequest, Forbidden, NotFound, Unavailable
+from gpustack.policy.explain import Explanation
 from gpustack.server import deploy
+from gpustack.server.explain import explain_instance
 from gpustack.server.report import report_instance
 
 from ..listing import Selection, equal
 from ..parameter import Parameter
 from ..resource import Resource
 from ..route import WORKERS, Call, Reply, Route
-from ..shape import Anything, Document, Flag, Thing, Whole, Word
+from ..shape import Document, Flag, Thing, Whole, Word
 from ..wire import INSTANCE, plain
 
 
@@ -60,8 +62,6 @@ async def _report(call: Call) -> Reply:
 
 
 async def _explain(call: Call) -> Reply:
-    from gpustack.server.explain import explain_instance
-
     instance = RESOURCE.item(call)
     if call.context.facts is None:
         raise Unavailable("Placement is not running on this server")
@@ -162,7 +162,7 @@ RESOURCE = Resource(
             path="/v1/model-instances/{id}/explain",
             summary="Tell why an instance is where it is, or why it waits",
             handler=_explain,
-            answer=Document(name="Explanation", fields={"workers": Anything()}),
+            answer=Thing(Explanation),
         ),
         REPORT,
     ),

@@ -1,0 +1,201 @@
+"""Replicas: read by their administrator and their worker, ended by hand, their logs passed through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpustack.domain.instance import Claim, ModelInstance, Placement, Subordinate
+from gpustack.domain.lifecycle import InstanceState, Party
+from gpustack.domain.unit import GIB
+
+from .world import World
+
+
+async def test_a_placed_instance_tells_its_worker_and_claim(world: World) -> None:
+    worker, _ = await world.worker("node-a")
+    other, _ = await world.worker("node-b", ip="10.0.1.2")
+    waiting = await world.instance(await world.model("m"), "m-1")
+
+    def place(tx: Any) -> None:
+        share = Subordinate(worker_id=other.id, gpu_indexes=(0,), claim=Claim(vram={0: 2 * GIB}))
+        placement = Placement(
+            worker_id=worker.id,
+            gpu_indexes=(0, 1),
+            claim=Claim(
+                ram=GIB, vram={0: GIB, 1: 2 * GIB}, offload_layers=20, total_layers=33, tensor_split=(1, 2)
+            ),
+            subordinates=(share,),
+            note="Fits two cards",
+        )
+        tx.move(waiting, InstanceState.SCHEDULED, by=Party.SCHEDULER, placement=placement)
+
+    await world.store.write(place)
+    told = await world.get(f"/v1/model-instances/{waiting.id}")
+    assert (told["worker_id"], told["worker_name"], told["worker_ip"]) == (worker.id, "node-a", "10.0.1.1")
+    assert told["gpu_indexes"] == [0, 1]
+    assert told["computed_resource_claim"] == {
+        "ram": GIB,
+        "vram": {"0": GIB, "1": 2 * GIB},
+        "offload_layers": 20,
+        "total_layers": 33,
+        "tensor_split": [1, 2],
+        "is_unified_memory": False,
+    }
+    assert told["distributed_servers"]["mode"] == "delegated"
+    assert told["distributed_servers"]["subordinate_workers"] == [
+        {
+            "worker_id": other.id,
+            "worker_name": "node-b",
+            "worker_ip": "10.0.1.2",
+            "total_gpus": 1,
+            "gpu_indexes": [0],
+            "gpu_addresses": None,
+            "computed_resource_claim": {"ram": 0, "vram": {"0": 2 * GIB}, "is_unified_memory": False},
+        }
+    ]
+    assert told["placement_note"] == "Fits two cards"
+    assert (told["source"], told["local_path"]) == ("local_path", "/models/tiny.gguf")
+
+
+async def test_a_waiting_instance_claims_nothing(world: World) -> None:
+    await world.instance(await world.model("m"), "m-1")
+    told = await world.get("/v1/model-instances/1")
+    assert told["state"] == "pending"
+    for name in ("worker_id", "worker_name", "computed_resource_claim", "gpu_indexes", "distributed_servers"):
+        assert told[name] is None
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("model_id=1", {"m-1", "m-2"}),
+        ("worker_id=1", {"m-1"}),
+        ("state=pending", {"m-2", "n-1"}),
+        ("state=scheduled&model_id=2", set()),
+        ("id=3", {"n-1"}),
+        ("search=M-", {"m-1", "m-2"}),
+        ("nonsense=1", {"m-1", "m-2", "n-1"}),
+    ],
+)
+async def test_instances_are_selected(world: World, query: str, names: set[str]) -> None:
+    worker, _ = await world.worker("node")
+    m, n = await world.model("m"), await world.model("n")
+    await world.instance(m, "m-1", worker)
+    await world.instance(m, "m-2")
+    await world.instance(n, "n-1")
+    listed = await world.get(f"/v1/model-instances?{query}")
+    assert {item["name"] for item in listed["items"]} == names
+    assert listed["pagination"]["total"] == len(names)
+
+
+@pytest.mark.parametrize(
+    "query", ["model_id=x", "state=asleep", "page=0", "perPage=0", "perPage=101", "perPage=-2"]
+)
+async def test_a_wrong_query_is_refused(world: World, query: str) -> None:
+    answer = await world.ask("GET", f"/v1/model-instances?{query}", world.admin)
+    assert answer.status_code == 422
+    assert answer.json()["message"].startswith("1 validation errors:\n")
+
+
+async def test_a_worker_sees_only_what_is_placed_on_it(world: World) -> None:
+    mine, credential = await world.worker("mine")
+    other, _ = await world.worker("other")
+    model = await world.model("m")
+    await world.instance(model, "m-1", mine)
+    await world.instance(model, "m-2", other)
+    listed = await world.get("/v1/model-instances", credential)
+    assert [item["name"] for item in listed["items"]] == ["m-1"]
+    assert (await world.ask("GET", "/v1/model-instances/2", credential)).status_code == 404
+
+
+async def test_instances_are_neither_made_nor_changed_by_hand(world: World) -> None:
+    await world.instance(await world.model("m"), "m-1")
+    made = await world.ask("POST", "/v1/model-instances", world.admin, json={"model_id": 1})
+    changed = await world.ask("PUT", "/v1/model-instances/1", world.admin, json={"state": "running"})
+    assert (made.status_code, changed.status_code) == (400, 400)
+    assert "change its replicas instead" in made.json()["message"]
+    assert world.store.snapshot.instances[1].state is InstanceState.PENDING
+
+
+async def test_deleting_a_placed_instance_asks_its_worker_to_end_it(world: World) -> None:
+    worker, _ = await world.worker("node")
+    model = await world.model("m")
+    await world.instance(model, "m-1", worker)
+    await world.instance(model, "m-2")
+    for number in (1, 2):
+        answer = await world.ask("DELETE", f"/v1/model-instances/{number}", world.admin)
+        assert (answer.status_code, answer.json()) == (200, None)
+    left = world.store.snapshot.all(ModelInstance)
+    assert list(left) == [1]
+    assert left[1].deleted_at == world.clock.now
+
+
+# --- logs
+
+
+async def test_logs_come_through_as_they_are(world: World) -> None:
+    worker, _ = await world.worker("node")
+    await world.instance(await world.model("m"), "m-1", worker)
+    world.link.logs_of[1] = [b"loading \xff\r", b"100 %\n"]
+    path = "/v1/model-instances/1/logs?tail=5&follow=true&previous=1"
+    answer = await world.ask("GET", path, world.admin)
+    assert answer.content == b"loading \xff\r100 %\n"
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    assert world.link.asked == [{"worker": "node", "tail": 5, "follow": True, "previous": True}]
+    assert world.link.let_go == 1
+
+
+async def test_logs_of_a_waiting_instance_are_nowhere(world: World) -> None:
+    await world.instance(await world.model("m"), "m-1")
+    answer = await world.ask("GET", "/v1/model-instances/1/logs", world.admin)
+    assert (answer.status_code, answer.json()["message"]) == (404, "Model instance not assigned to a worker")
+
+
+async def test_a_worker_that_does_not_answer_is_told(world: World) -> None:
+    worker, _ = await world.worker("node")
+    await world.instance(await world.model("m"), "m-1", worker)
+    answer = await world.ask("GET", "/v1/model-instances/1/logs", world.admin)
+    assert (answer.status_code, answer.json()["reason"]) == (503, "ServiceUnavailable")
+
+
+@pytest.mark.parametrize("query", ["tail=many", "tail=-2", "follow=maybe"])
+async def test_a_wrong_request_for_logs_is_refused(world: World, query: str) -> None:
+    worker, _ = await world.worker("node")
+    await world.instance(await world.model("m"), "m-1", worker)
+    assert (await world.ask("GET", f"/v1/model-instances/1/logs?{query}", world.admin)).status_code == 422
+
+
+# --- reports of workers
+
+
+async def test_a_worker_reports_only_on_its_own(world: World) -> None:
+    worker, credential = await world.worker("mine")
+    _, others = await world.worker("other")
+    await world.instance(await world.model("m"), "m-1", worker)
+    path, body = "/v1/model-instances/1/report", {"state": "initializing", "pid": 7, "port": 40000}
+    assert (await world.ask("PUT", path, others, json=body)).status_code == 403
+    answer = await world.ask("PUT", path, credential, json=body)
+    assert (answer.status_code, answer.json()) == (200, None)
+    told = await world.get("/v1/model-instances/1")
+    assert (told["state"], told["pid"], told["port"]) == ("initializing", 7, 40000)
+    assert (await world.ask("PUT", "/v1/model-instances/9/report", credential, json=body)).status_code == 404
+
+
+async def test_a_report_may_not_break_the_life_of_an_instance(world: World) -> None:
+    worker, credential = await world.worker("mine")
+    await world.instance(await world.model("m"), "m-1", worker)
+    answer = await world.ask("PUT", "/v1/model-instances/1/report", credential, json={"state": "unreachable"})
+    assert (answer.status_code, answer.json()["reason"]) == (409, "Conflict")
+    wrong = await world.ask("PUT", "/v1/model-instances/1/report", credential, json={"state": "asleep"})
+    assert wrong.status_code == 422
+
+
+async def test_when_an_ended_engine_is_gone_so_is_its_record(world: World) -> None:
+    worker, credential = await world.worker("mine")
+    await world.instance(await world.model("m"), "m-1", worker)
+    await world.ask("DELETE", "/v1/model-instances/1", world.admin)
+    answer = await world.ask("PUT", "/v1/model-instances/1/report", credential, json={"gone": True})
+    assert answer.status_code == 200
+    assert not world.store.snapshot.instances
