@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from gpustack.http1.server import HttpServer
 
 log = logging.getLogger(__name__)
+
+_BURST: Final = 1 << 20
 
 
 class Phase(Enum):
@@ -35,7 +37,18 @@ class Connection:
     cancelled, its upstream closed.
     """
 
-    __slots__ = ("_scope", "abandoned", "exchange", "inbox", "lingers", "peer", "phase", "server", "stream")
+    __slots__ = (
+        "_burst",
+        "_scope",
+        "abandoned",
+        "exchange",
+        "inbox",
+        "lingers",
+        "peer",
+        "phase",
+        "server",
+        "stream",
+    )
 
     def __init__(self, server: HttpServer, stream: Stream, peer: Peer) -> None:
         self.server = server
@@ -46,6 +59,7 @@ class Connection:
         self.exchange: Exchange | None = None
         self.abandoned = False
         self.lingers = False
+        self._burst = 0
         self._scope = trio.CancelScope()
 
     def __repr__(self) -> str:
@@ -96,6 +110,10 @@ class Connection:
         except (Expired, OSError) as error:
             self.abandoned = True
             raise Disconnected from error
+        self._burst += len(data)
+        if self._burst >= _BURST:  # a client that reads as fast as we send must not have the loop to itself
+            self._burst = 0
+            await trio.lowlevel.checkpoint()
 
     async def _run(self) -> None:
         self.stream.on_hangup = self.hang_up

@@ -46,6 +46,8 @@ from gpustack.http1.reply import OWNED, fault_body
 log = logging.getLogger(__name__)
 
 _STREAM: Final = 1  # HTTP/1.1 has one request at a time
+_SWITCHED: Final = 101
+_NOTICE: Final = 0.1
 _WEBSOCKET_PING: Final = 30.0
 
 
@@ -183,6 +185,7 @@ class Conversation:
         self._fault: Exception | None = None
         self._scope = trio.CancelScope()
         self._feeding = trio.CancelScope()
+        self._responded = trio.Event()
         self._answered = trio.Event()
         self._app_ended = trio.Event()
 
@@ -231,7 +234,7 @@ class Conversation:
             return
         await self._answered.wait()
         self._closed = True
-        with trio.move_on_after(0):  # an app that has left its inbox full does not look for this
+        with trio.move_on_after(_NOTICE):  # an app that has left its inbox full does not look for this
             await stream.handle(StreamClosed(stream_id=_STREAM))
         await self._app_ended.wait()
 
@@ -241,10 +244,11 @@ class Conversation:
         await stream.handle(EndBody(stream_id=_STREAM))
 
     async def _feed_frames(self, stream: HTTPStream | WSStream) -> None:
+        await self._responded.wait()
+        if self._exchange.status != _SWITCHED:
+            return  # refused: what comes next is another request
         while data := await self._exchange.receive_raw():
             await stream.handle(Data(stream_id=_STREAM, data=data))
-            if stream.closed:  # it spoke before it was accepted
-                break
         raise Disconnected
 
     async def _run_app(
@@ -267,6 +271,7 @@ class Conversation:
             self._feeding.cancel()
             return
         if self._closed or self._exchange.abandoned or trio.current_effective_deadline() == -inf:
+            await trio.lowlevel.checkpoint()  # an app that sends for ever must be cancelled here
             return
         try:
             await self._pass_on(event)
@@ -277,8 +282,9 @@ class Conversation:
     async def _pass_on(self, event: Event) -> None:
         exchange = self._exchange
         match event:
-            case Response(status_code=101, headers=headers):
+            case Response(status_code=status, headers=headers) if status == _SWITCHED:
                 await exchange.switch_protocols(headers)
+                self._responded.set()
             case Response(status_code=status, headers=headers):
                 length = next(
                     (int(value) for name, value in headers if name.lower() == b"content-length"), None
@@ -289,6 +295,7 @@ class Conversation:
                     content_length=length,
                     flush=length is None,
                 )
+                self._responded.set()
             case Body(data=data):
                 await exchange.send(data)
             case EndBody():

@@ -17,13 +17,13 @@ from hypercorn.trio.task_group import TaskGroup
 from quart import request, websocket
 from quart_trio import QuartTrio
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, CloseConnection, Request, TextMessage
+from wsproto.events import AcceptConnection, CloseConnection, Ping, Request, TextMessage
 
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.handoff import HypercornHandOff
 from gpustack.http1.limits import Limits
 from tests.http1.conftest import Serve
-from tests.http1.wire import PATIENCE, Client, Served, get, post
+from tests.http1.wire import PATIENCE, Client, Served, eventually, get, post
 
 CORE = b"from the core"
 
@@ -38,9 +38,11 @@ class Site:
         self.inside = trio.Event()
         self.ended = trio.Event()
         self.events: list[str] = []
-        self._routes()
+        self._lifespan()
+        self._requests()
+        self._streams()
 
-    def _routes(self) -> None:
+    def _lifespan(self) -> None:
         app = self.app
 
         @app.before_serving
@@ -50,6 +52,9 @@ class Site:
         @app.after_serving
         async def down() -> None:
             self.events.append("down")
+
+    def _requests(self) -> None:
+        app = self.app
 
         @app.get("/who")
         async def who() -> dict[str, Any]:
@@ -62,6 +67,13 @@ class Site:
         @app.post("/ignores")
         async def ignores() -> str:
             return "not read"
+
+        @app.get("/fail")
+        async def fail() -> str:
+            raise ValueError("secret detail")
+
+    def _streams(self) -> None:
+        app = self.app
 
         @app.get("/stream")
         async def stream() -> AsyncIterator[bytes]:
@@ -87,10 +99,6 @@ class Site:
                 await trio.sleep_forever()
             finally:
                 self.ended.set()
-
-        @app.get("/fail")
-        async def fail() -> str:
-            raise ValueError("secret detail")
 
         @app.websocket("/ws")
         async def ws() -> None:
@@ -128,14 +136,14 @@ async def test_core_and_app_share_a_kept_connection(
     client = await served.connect()
     for _ in range(3):
         assert (await client.ask(get("/who?q=%C3%A9"))).body == (
-            '{"from":"127.0.0.1","query":"é","scheme":"http"}\n'.encode()
+            b'{"from":"127.0.0.1","query":"\\u00e9","scheme":"http"}\n'
         )
         assert (await client.ask(post(b"x", "/v1/chat/completions"))).body == CORE
         assert (await client.ask(post(b"x" * 500_000, "/size"))).body == b'{"size":500000}\n'
         assert (await client.ask(get("/nowhere"))).status == 404
         assert (await client.ask(get("/stream"))).body == b"data: 0\n\ndata: 1\n\ndata: 2\n\n"
     assert len(served.server.connections) == 1
-    assert "serving, 0 in flight" in repr(hand_off)
+    await eventually(lambda: "serving, 0 in flight" in repr(hand_off))
 
 
 async def test_pipelined_requests_for_both_are_answered_in_order(
@@ -199,8 +207,7 @@ async def test_a_client_that_leaves_cancels_the_app(
         await site.inside.wait()
         await client.close()
         await site.ended.wait()
-        while "0 in flight" not in repr(hand_off):
-            await trio.sleep(0.01)
+        await eventually(lambda: "0 in flight" in repr(hand_off))
 
 
 async def test_a_failing_app_is_a_500(serve: Serve, hand_off: HypercornHandOff, site: Site) -> None:
@@ -267,7 +274,8 @@ async def open_websocket(client: Client, path: str) -> WSConnection:
 async def next_event(client: Client, connection: WSConnection) -> object:
     while True:
         for event in connection.events():
-            return event
+            if not isinstance(event, Ping):
+                return event
         if not client.buffer and not await client.more():
             return None
         connection.receive_data(client.buffer)
@@ -291,9 +299,7 @@ async def test_websockets_are_handed_over(serve: Serve, hand_off: HypercornHandO
         assert said == "echo " + text
     await client.send(connection.send(CloseConnection(1000)))
     assert isinstance(await next_event(client, connection), CloseConnection)
-    with trio.fail_after(PATIENCE):
-        while served.server.connections:
-            await trio.sleep(0.01)
+    await eventually(lambda: not served.server.connections)
 
 
 async def test_a_websocket_nobody_wants_is_refused(
@@ -327,9 +333,7 @@ async def test_requests_wait_for_the_app_in_bounds(
     clients = [await served.connect() for _ in range(3)]
     for client in clients[:2]:
         await client.send(get("/who"))
-    with trio.fail_after(PATIENCE):
-        while "2 waiting" not in repr(hand_off):
-            await trio.sleep(0.01)
+    await eventually(lambda: "2 waiting" in repr(hand_off))
     answer = await clients[2].ask(get("/who"))
     assert (answer.status, answer.headers[b"retry-after"]) == (503, b"5")
     assert (await clients[2].ask(get("/v1/models"))).body == CORE  # inference does not wait for the console
@@ -351,8 +355,7 @@ async def test_the_app_is_told_of_its_end(site: Site) -> None:
         async with trio.open_nursery() as nursery:
             hand_off = HypercornHandOff(site.app)
             await nursery.start(hand_off.run)
-            while "serving" not in repr(hand_off):
-                await trio.sleep(0.01)
+            await eventually(lambda: "serving" in repr(hand_off))
             nursery.cancel_scope.cancel()
     assert site.events == ["up", "down"]
 
@@ -389,15 +392,13 @@ async def test_all_stops_in_time_though_a_client_does_not_read(
         with trio.fail_after(PATIENCE):
             await site.inside.wait()
             (connection,) = served.server.connections
-            while connection.stream.writer.task is None:
-                await trio.sleep(0.01)
+            await eventually(lambda: connection.stream.writer.task is not None)
             served.server.stop_accepting()
             with trio.move_on_after(0.1) as grace:
                 await served.server.drained()
             assert grace.cancelled_caught
             served.scope.cancel()
-            while served.server.connections:
-                await trio.sleep(0.01)
+            await eventually(lambda: not served.server.connections)
             ending.cancel()
             await stopped.wait()
         assert site.events == ["up", "down"]
@@ -414,8 +415,7 @@ async def test_a_client_that_stops_reading_is_cut_without_a_trace_of_failure(
     await client.send(get("/flood"))
     with trio.fail_after(PATIENCE):
         await site.inside.wait()
-        while served.server.connections:
-            await trio.sleep(0.01)
+        await eventually(lambda: not served.server.connections)
     assert "Error" not in caplog.text
 
 

@@ -165,7 +165,8 @@ def outcome(data: bytes) -> Head | NeedMore | int:
 
 FRAGMENTS = st.sampled_from(
     [
-        b"GET / HTTP/1.1", b"POST /a?b HTTP/1.1", b"GET / HTTP/1.0", b"PRI * HTTP/2.0", b"\r\n", b"\r\n\r\n", b"\n", b"\r",
+        b"GET / HTTP/1.1", b"POST /a?b HTTP/1.1", b"GET / HTTP/1.0", b"PRI * HTTP/2.0", b"\r\n", b"\r\n\r\n",
+        b"\n", b"\r",
         b"host: x", b"content-length: 5", b"transfer-encoding: chunked", b"connection: close", b": ", b" ", b"\0",
         b"expect: 100-continue", b"x" * 50, b"\x16\x03\x01", b"\xff",
     ]

@@ -11,7 +11,7 @@ import trio
 from gpustack.http1.exchange import BodyTimeout, Disconnected, Exchange
 from gpustack.http1.limits import Limits
 from tests.http1.conftest import Serve
-from tests.http1.wire import PATIENCE, RESET, Client, echo, get, post
+from tests.http1.wire import PATIENCE, RESET, Client, echo, eventually, get, post
 
 
 async def test_half_a_head_is_answered_408(serve: Serve, brisk: Limits) -> None:
@@ -149,8 +149,7 @@ async def test_a_client_that_leaves_cancels_its_handler(serve: Serve, path: str,
                 client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             await client.close()
         await cancelled.wait()
-        while served.server.connections:
-            await trio.sleep(0.01)
+        await eventually(lambda: not served.server.connections)
     assert served.server.in_flight == 0
 
 
@@ -197,9 +196,7 @@ async def test_one_address_cannot_take_every_connection(serve: Serve) -> None:
     assert (await third.answer()).status == 429
     await first.close()
     await second.close()
-    with trio.fail_after(PATIENCE):
-        while served.server.connections:
-            await trio.sleep(0.01)
+    await eventually(lambda: not served.server.connections)
     fourth = await served.connect()
     assert (await fourth.ask(get())).status == 200
 
@@ -218,9 +215,7 @@ async def test_when_connections_run_out_idle_ones_give_way_and_busy_ones_do_not(
     busy = await served.connect()
     assert await idle.rest() in (b"", RESET)
     await busy.send(get("/wait"))
-    with trio.fail_after(PATIENCE):
-        while not served.server.in_flight:
-            await trio.sleep(0.01)
+    await eventually(lambda: served.server.in_flight)
     turned_away = await served.connect()
     answer = await turned_away.answer()
     assert (answer.status, answer.headers[b"retry-after"]) == (503, b"5")
@@ -284,8 +279,6 @@ async def test_a_cancelled_server_is_gone_though_a_client_does_not_read(serve: S
     with trio.fail_after(PATIENCE):
         await inside.wait()
         (connection,) = served.server.connections
-        while connection.stream.writer.task is None:
-            await trio.sleep(0.01)
+        await eventually(lambda: connection.stream.writer.task is not None)
         served.scope.cancel()
-        while served.server.connections:
-            await trio.sleep(0.01)
+        await eventually(lambda: not served.server.connections)

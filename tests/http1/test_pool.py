@@ -23,9 +23,10 @@ from gpustack.http1.pool import Pool, PoolLimits
 from gpustack.http1.reactor import Reactor
 from gpustack.http1.upstream import Address
 from tests.http1.conftest import Serve
-from tests.http1.wire import PATIENCE, Client, Script, Served, echo
+from tests.http1.wire import PATIENCE, Client, Script, Served, echo, eventually
 
 Upstream = Callable[[Callable[[Client, int], Awaitable[None]]], Awaitable[Script]]
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
@@ -181,9 +182,7 @@ async def test_an_idle_connection_that_the_upstream_closes_is_dropped(pool: Pool
 
     script = await upstream(once)
     assert await fetch(pool, at(script)) == b"ok"
-    with trio.fail_after(PATIENCE):
-        while "0 idle" not in repr(pool):
-            await trio.sleep(0.01)
+    await eventually(lambda: "0 idle" in repr(pool))
 
 
 @pytest.mark.parametrize(
@@ -225,7 +224,7 @@ async def test_what_is_wrong_with_an_answer_is_named(
         (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok", b"ok", False),
         (OK + b"HTTP/1.1 200 OK\r\n\r\nunasked", b"ok", False),
         (b"HTTP/1.1 204 No Content\r\n\r\n", b"", True),
-        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n1\r\n!\r\n0\r\nx: y\r\n\r\n", b"hello!", True),
+        (CHUNKED + b"5;a=b\r\nhello\r\n1\r\n!\r\n0\r\nx: y\r\n\r\n", b"hello!", True),
     ],
 )  # fmt: skip
 async def test_answers_are_read_in_one_piece_or_byte_by_byte(
@@ -386,8 +385,7 @@ async def test_idle_connections_are_bounded_in_number_and_age(
         while "0 idle" not in repr(pool):
             assert "3 idle" not in repr(pool)
             await trio.sleep(0.01)
-        while served.server.connections:
-            await trio.sleep(0.01)
+        await eventually(lambda: not served.server.connections)
 
 
 async def test_a_pool_that_does_not_run_says_so(kind: str) -> None:
@@ -403,8 +401,7 @@ async def test_a_pool_runs_its_own_reactor_and_stops_whole(serve: Serve, nursery
             await inner.start(pool.run)
             assert await fetch(pool, at(served), b"x") == b"x"
             inner.cancel_scope.cancel()
-        while served.server.connections:
-            await trio.sleep(0.01)
+        await eventually(lambda: not served.server.connections)
 
 
 def test_addresses_are_written_as_urls_write_them() -> None:

@@ -16,7 +16,7 @@ from gpustack.http1.relay import end_to_end, relay
 from gpustack.http1.server import Handler
 from gpustack.http1.upstream import Address
 from tests.http1.conftest import Serve
-from tests.http1.wire import PATIENCE, Client, Script, echo, get, post
+from tests.http1.wire import PATIENCE, Client, Script, echo, eventually, get, post
 
 Upstream = Callable[[Callable[[Client, int], Awaitable[None]]], Awaitable[Script]]
 SIZE = 20 << 20
@@ -189,19 +189,14 @@ async def test_a_client_that_does_not_read_stops_the_upstream(
     client = await served.connect()
     await client.send(post(b"x"))
     with trio.fail_after(PATIENCE):
-        (connection,) = await until_writing(served.server.connections)
+        await eventually(lambda: any(each.stream.writer.task for each in served.server.connections))
+        (connection,) = served.server.connections
         before = -1
         while before != sent:
             before = sent
             await trio.sleep(0.2)
     assert connection.stream.writer.task is not None
     assert 0 < sent < 32 << 20  # four socket buffers
-
-
-async def until_writing(connections: set) -> set:
-    while not connections or any(connection.stream.writer.task is None for connection in connections):
-        await trio.sleep(0.01)
-    return connections
 
 
 async def test_large_bodies_pass_both_ways_with_flat_memory(pool: Pool, serve: Serve) -> None:

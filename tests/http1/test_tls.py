@@ -20,7 +20,7 @@ from gpustack.http1.limits import Limits
 from gpustack.http1.pool import Pool
 from gpustack.http1.upstream import Address
 from tests.http1.conftest import Serve
-from tests.http1.wire import PATIENCE, Client, Served, echo, get, post
+from tests.http1.wire import PATIENCE, Client, Served, echo, eventually, get, post
 
 
 def certificate(folder: Path, name: str) -> Path:
@@ -105,9 +105,7 @@ async def test_a_handshake_that_stops_or_fails_ends_the_connection(
     await plain.send(get())
     await plain.rest()
     await silent.rest()
-    with trio.fail_after(PATIENCE):
-        while served.server.connections:
-            await trio.sleep(0.01)
+    await eventually(lambda: not served.server.connections)
 
 
 async def test_a_client_that_leaves_cancels_its_handler_over_tls(serve: Serve, cert: Path, kind: str) -> None:

@@ -100,6 +100,13 @@ class Client:
         await trio.aclose_forcefully(self.stream)
 
 
+async def eventually(true: Callable[[], bool]) -> None:
+    """Waits for something that has no event of its own."""
+    with trio.fail_after(PATIENCE):
+        while not true():  # noqa: ASYNC110
+            await trio.sleep(0.005)
+
+
 class Served:
     """A running server and how to reach it."""
 
