@@ -54,7 +54,7 @@ def serving(model: Path, *flags: str, **env: str) -> Iterator[tuple[subprocess.P
 
 
 def _address(stream: IO[bytes]) -> str:
-    deadline, said = time.monotonic() + 60, b""
+    deadline, said = time.monotonic() + 30, b""
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
         while selector.select(max(0.0, deadline - time.monotonic())):
@@ -65,7 +65,7 @@ def _address(stream: IO[bytes]) -> str:
                 return found[1].decode()
             if not more:
                 raise AssertionError(f"it ended before it listened: {said!r}")
-    raise AssertionError("it did not listen within a minute")
+    raise AssertionError(f"it did not listen within 30 s: {said!r}")
 
 
 def ask(address: str, path: str, body: dict[str, Any] | None = None, **headers: str) -> Any:
