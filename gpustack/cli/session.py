@@ -30,23 +30,21 @@ class Session:
         """
         import trio
 
+        try:
+            return trio.run(self.talk, work)
+        except BaseExceptionGroup as group:
+            raise _single(group) from None
+
+    async def talk(self, work: Callable[[AdminClient], Awaitable[T]]) -> T:
+        """The same within an event loop that runs already."""
         from gpustack.remote.admin_client import AdminClient
         from gpustack.remote.http import Timeouts, open_client
 
         headers = {} if self.address.key is None else {"authorization": f"Bearer {self.address.key}"}
-
-        async def talk() -> T:
-            # The certificate of a server on this machine seldom names loopback; its address is from our own files.
-            verify = not (self.address.own and self.address.is_loopback)
-            async with open_client(
-                self.address.url, timeouts=Timeouts(stall=_STALL), verify=verify
-            ) as client:
-                return await work(AdminClient(client, headers))
-
-        try:
-            return trio.run(talk)
-        except BaseExceptionGroup as group:
-            raise _single(group) from None
+        # The certificate of a server on this machine seldom names loopback; its address is from our own files.
+        verify = not (self.address.own and self.address.is_loopback)
+        async with open_client(self.address.url, timeouts=Timeouts(stall=_STALL), verify=verify) as client:
+            return await work(AdminClient(client, headers))
 
 
 def open_session(env: Mapping[str, str], *, url: str | None = None, key: str | None = None) -> Session:

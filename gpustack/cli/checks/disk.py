@@ -1,0 +1,58 @@
+"""Whether the data directory can be written, and whether there is room for models."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from gpustack.cli.finding import Finding, Scene, failed, good, note
+from gpustack.domain.unit import GIB, human_bytes
+
+_LITTLE, _TOO_LITTLE = 10 * GIB, 1 * GIB
+
+
+async def look(scene: Scene) -> list[Finding]:
+    if scene.options is None:
+        return []
+    data, cache = scene.options.data_dir, scene.options.cache_dir
+    return [_writable(data), *_private(data), _room(cache)]
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder above that is there."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _writable(data: Path) -> Finding:
+    above = _existing(data)
+    if not above.is_dir():
+        return failed(f"{above} is not a folder", "Choose another data directory with --data-dir.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        fix = "Give this user the right to it (chown), or choose another data directory with --data-dir."
+        return failed(f"{above} cannot be written by this user", fix)
+    return good(
+        f"data goes to {data}" if above == data else f"data will go to {data}, which is not there yet"
+    )
+
+
+def _private(data: Path) -> list[Finding]:
+    """Tokens and keys lie there."""
+    secrets = [file for name in ("token", "jwt_secret_key") if (file := data / name).exists()]
+    return [
+        failed(f"{file} can be read by other users", f"chmod 600 {file}")
+        for file in secrets
+        if stat.S_IMODE(file.stat().st_mode) & 0o077
+    ]
+
+
+def _room(cache: Path) -> Finding:
+    free = shutil.disk_usage(_existing(cache)).free
+    said = f"{human_bytes(free)} are free for models in {cache}"
+    fix = "Free some, or put models elsewhere with --cache-dir."
+    if free < _TOO_LITTLE:
+        return failed(said, fix)
+    return note(f"{said}, which few models fit into", fix) if free < _LITTLE else good(said)

@@ -1,0 +1,23 @@
+"""Whether the drivers of the GPUs answer."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from gpustack.cli.finding import Finding, Scene, failed, good, note
+from gpustack.domain.unit import human_bytes
+from gpustack.hardware.detect import detect_devices
+
+_FIX = (
+    "Install or repair the driver (nvidia-smi must list the devices), then try again; in a container give it the "
+    "devices (--gpus all)."
+)
+
+
+async def look(scene: Scene) -> list[Finding]:
+    detection = await detect_devices(now=datetime.now(UTC))
+    found = [failed(fault, _FIX) for fault in detection.faults]
+    for device in detection.devices:
+        total = device.memory.total
+        found.append(good(f"{device.type}:{device.index} {device.name}, {human_bytes(total)}"))
+    return found or [note("no GPU was found: models run on the CPU")]

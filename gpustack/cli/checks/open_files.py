@@ -1,0 +1,20 @@
+"""Whether as many files may be open as many clients need."""
+
+from __future__ import annotations
+
+from gpustack.cli.finding import Finding, Scene, failed, good, note
+
+_WANTED, _TOO_FEW = 65535, 4096
+
+
+async def look(scene: Scene) -> list[Finding]:
+    try:
+        import resource
+    except ImportError:
+        return []
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard >= _WANTED:
+        return [good("as many files may be open as are needed")]
+    said = f"{hard} files may be open; every stream takes two"
+    fix = f"Raise it: LimitNOFILE={_WANTED} in the systemd unit, or ulimit -Hn {_WANTED}."
+    return [failed(said, fix) if hard < _TOO_FEW else note(said, fix)]

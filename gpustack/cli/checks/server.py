@@ -1,0 +1,40 @@
+"""Whether a server answers, is ready, and knows us."""
+
+from __future__ import annotations
+
+from gpustack.cli.address import Address
+from gpustack.cli.finding import Finding, Scene, failed, good, note
+from gpustack.cli.session import Session
+from gpustack.remote.http import RemoteError
+
+
+async def look(scene: Scene) -> list[Finding]:
+    joins = None if scene.options is None else scene.options.server_url
+    found = (
+        [] if joins is None else await _healthy(Address(url=joins), "--server-url, --token and the firewall")
+    )
+    if scene.address is None:
+        return [*found, note(scene.unreached)]
+    ask = scene.address
+    found += await _healthy(ask, "GPUSTACK_SERVER_URL, and whether the server runs (its log says why not)")
+    if any(finding.verdict == "failed" for finding in found):
+        return found
+    status, _, _ = await Session(ask).talk(lambda client: client.head("/v1/users/me"))
+    if status == 200:
+        return [*found, good("the server knows who you are")]
+    if ask.key is None:
+        fix = "Make a key (console, or POST /v1/api-keys) and put it in GPUSTACK_API_KEY."
+        return [*found, failed("the server wants a key (it runs with --force-auth-localhost)", fix)]
+    fix = "It may have expired or been deleted: make another, and put it in GPUSTACK_API_KEY."
+    return [*found, failed(f"the server refuses the key in GPUSTACK_API_KEY (status {status})", fix)]
+
+
+async def _healthy(address: Address, knob: str) -> list[Finding]:
+    try:
+        status, _, body = await Session(address).talk(lambda client: client.head("/readyz"))
+    except RemoteError as error:
+        return [failed(str(error), f"Check {knob}.")]
+    if status != 200:
+        what = body.decode(errors="replace").strip()[:200]
+        return [failed(f"{address.url} is not ready: {what or status}", f"Wait a little; then check {knob}.")]
+    return [good(f"{address.url} answers and is ready")]
