@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -94,7 +94,7 @@ async def keep_trimmed(path: Path, *, limit: int, period: float = 10.0) -> None:
         await trio.sleep(period)
 
 
-async def tail(path: Path, *, lines: int | None = None, follow: bool = False) -> AsyncIterator[bytes]:
+async def tail(path: Path, *, lines: int | None = None, follow: bool = False) -> AsyncGenerator[bytes, None]:
     """Yield the last ``lines`` lines (None: all, both of what is left of it after trimming), in pieces of
     any bytes of at most 64 KiB; then, to ``follow``, what is appended, until closed (use ``aclosing``).
 

@@ -38,16 +38,26 @@ class Arriving:
         except UpstreamError as error:
             raise _named(self.url, error) from error
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    def pieces(self) -> AsyncIterator[bytes]:
         """The bytes as they come; raises ``RemoteError``."""
-        while True:
-            try:
-                piece = await self._response.next_chunk()
-            except UpstreamError as error:
-                raise _named(self.url, error) from error
-            if not piece:
-                return
-            yield piece
+        return _Pieces(self.url, self._response)
+
+
+@attrs.frozen(eq=False)
+class _Pieces:
+    """Not a generator: one that is left suspended is a loose end."""
+
+    _url: str
+    _response: Response
+
+    def __aiter__(self) -> _Pieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._response)
+        except UpstreamError as error:
+            raise _named(self._url, error) from error
 
 
 @attrs.frozen(eq=False, repr=False)

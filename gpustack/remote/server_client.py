@@ -15,6 +15,7 @@ from gpustack.domain.worker import WorkerStatus
 from gpustack.errors import Unavailable
 from gpustack.remote.fault import checked, fault_of
 from gpustack.remote.http import Client
+from gpustack.remote.pooled import PooledClient
 
 _LINE_LIMIT = 4 << 20
 _FAULT_LIMIT = 64 << 10
@@ -60,7 +61,7 @@ class ServerClient:
     not known.
     """
 
-    _client: Client
+    _client: Client | PooledClient
     _credential: str = ""
 
     async def join(self, request: JoinRequest, *, token: str) -> JoinedDocument:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from contextlib import aclosing
+from functools import partial
 
 import attrs
 import trio
@@ -12,7 +13,8 @@ import trio
 from gpustack.domain.assignment import Picture, Word, applied
 from gpustack.errors import Forbidden, GpustackError, NotFound, Unauthorized
 from gpustack.nursery.wake import Latest
-from gpustack.worker.membership import Membership
+from gpustack.worker.membership import Member, Membership
+from gpustack.worker.race import first_of
 
 log = logging.getLogger(__name__)
 
@@ -42,20 +44,21 @@ class Assignments:
         task_status.started()
         while True:
             member = await self._membership.joined()
-            try:
-                await self._watch(member.worker_id)
-            except (Unauthorized, Forbidden, NotFound):
-                log.warning("The server does not know this worker any more, joining again")
-                self._membership.void()
-            except GpustackError as error:
-                log.warning("The watch broke, watching again: reason=%s", error)
+            await first_of(partial(self._watch, member), partial(self._membership.left, member))
             await trio.sleep(_RECONNECT * (0.5 + self._rng.random()))
 
-    async def _watch(self, worker_id: int) -> None:
+    async def _watch(self, member: Member) -> None:
+        try:
+            await self._follow(member.worker_id)
+        except (Unauthorized, Forbidden, NotFound):
+            self._membership.void(member)
+        except GpustackError as error:
+            log.warning("The watch broke, watching again: reason=%s", error)
+
+    async def _follow(self, worker_id: int) -> None:
         """Collect aside until the picture is complete, so that what vanished meanwhile is seen to have vanished."""
         picture, synced = Picture(), False
-        lines = self._membership.client.assignments(worker_id, quiet_for=_QUIET_FOR)
-        async with aclosing(lines):
+        async with aclosing(self._membership.client.assignments(worker_id, quiet_for=_QUIET_FOR)) as lines:
             async for line in lines:
                 picture = applied(picture, line)
                 synced = synced or line.word is Word.SYNCED

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
-from gpustack.artifacts.cache import Cache, LocalFiles, Progress
-from gpustack.domain.artifact import FileState, ModelFile, ModelSource
+from gpustack.domain.artifact import FileState, ModelFile, ModelSource, SourceKind
 from gpustack.domain.report import FileReport
 from gpustack.errors import GpustackError
 from gpustack.worker.assignment import Assigned, Assignments
 from gpustack.worker.reports import Reports
 
+if TYPE_CHECKING:
+    from gpustack.artifacts.cache import Cache, LocalFiles, Progress
+
 log = logging.getLogger(__name__)
 
 _SAY_EVERY = 1.0
+_Key = tuple[ModelSource, str]
+
+
+@attrs.define(eq=False)
+class _Work:
+    """What is being done for one record."""
+
+    removes: bool
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
 
 @attrs.define(eq=False, repr=False)
@@ -27,7 +39,15 @@ class Files:
     _cache: Cache
     _assignments: Assignments
     _reports: Reports
-    _busy: set[int] = attrs.field(factory=set)
+    _token: str | None = attrs.field(default=None, repr=False)
+    """For the hub."""
+    _work: dict[int, _Work] = attrs.field(factory=dict)
+    _said_at: dict[_Key, float] = attrs.field(factory=dict)
+    _wanted: dict[_Key, int] = attrs.field(factory=dict)
+    """How many wait for these files now."""
+    _removing: dict[_Key, trio.Event] = attrs.field(factory=dict)
+    _given_up: set[int] = attrs.field(factory=set)
+    """Records whose files could not be removed: not tried again before the next start."""
     name: str = "files"
 
     async def ensure(
@@ -35,27 +55,27 @@ class Files:
     ) -> LocalFiles:
         """The files of ``source``, fetched if they are missing; the server's record of them follows.
 
-        ``progress`` hears percent, about once a second. Raises a ``GpustackError`` whose sentence says what is wrong.
-        Cancellable at any time: what has arrived stays and is gone on with next time.
+        ``progress`` hears percent, about once a second, and nothing when all is here. Raises a ``GpustackError``
+        whose sentence says what is wrong. Cancellable at any time: what has arrived stays and is gone on with next
+        time.
         """
-        said_at = -_SAY_EVERY
-
-        def tell(now: Progress) -> None:
-            nonlocal said_at
-            if trio.current_time() - said_at < _SAY_EVERY:
-                return
-            said_at = trio.current_time()
-            percent = now.percent
-            if progress is not None and percent is not None:
-                progress(percent)
-            said = FileReport(state=FileState.DOWNLOADING, download_progress=percent, size=now.total)
-            self._reports.file(source, local_dir, said)
-
+        key = (source, local_dir)
+        while (removing := self._removing.get(key)) is not None:
+            await removing.wait()
+        self._wanted[key] = self._wanted.get(key, 0) + 1
         try:
-            files = await self._cache.ensure(source, local_dir=local_dir or None, progress=tell)
+            files = await self._cache.ensure(
+                source, token=self._token, local_dir=local_dir or None, progress=self._teller(key, progress)
+            )
         except GpustackError as error:
-            self._reports.file(source, local_dir, FileReport(state=FileState.ERROR, state_message=str(error)))
+            said = FileReport(state=FileState.ERROR, state_message=str(error))
+            self._reports.file(source, local_dir, said)
             raise
+        finally:
+            self._wanted[key] -= 1
+            if not self._wanted[key]:
+                del self._wanted[key]
+                self._said_at.pop(key, None)
         self._reports.file(
             source,
             local_dir,
@@ -64,7 +84,7 @@ class Files:
                 state_message="",
                 size=files.size,
                 download_progress=100.0,
-                resolved_paths=tuple(str(path) for path in files.paths),
+                resolved_paths=files.paths,
             ),
         )
         return files
@@ -77,24 +97,68 @@ class Files:
                 revision, assigned = await self._assignments.latest.changed(revision)
                 self._take_up(assigned, nursery)
 
+    def _teller(self, key: _Key, progress: Callable[[float], None] | None) -> Callable[[Progress], None]:
+        """Hears the cache's bytes. However many ask for the same files, their record is told once a second."""
+        source, local_dir = key
+        told_at: float | None = None
+
+        def tell(now: Progress) -> None:
+            nonlocal told_at
+            instant = trio.current_time()
+            if now.done >= now.total and told_at is None:
+                return
+            if progress is not None and (told_at is None or instant - told_at >= _SAY_EVERY):
+                progress(now.percent)
+            last = self._said_at.get(key)
+            if last is None or instant - last >= _SAY_EVERY:
+                self._said_at[key] = instant
+                said = FileReport(
+                    state=FileState.DOWNLOADING, download_progress=now.percent, size=now.total or None
+                )
+                self._reports.file(source, local_dir, said)
+            if told_at is None or instant - told_at >= _SAY_EVERY:
+                told_at = instant
+
+        return tell
+
+    # --- what the records ask for
+
     def _take_up(self, assigned: Assigned, nursery: trio.Nursery) -> None:
         for file in assigned.picture.files.values():
-            if file.id in self._busy:
-                continue
+            work = self._work.get(file.id)
             if file.deleted_at is not None:
-                self._begin(nursery, file, self._remove)
-            elif file.state is FileState.DOWNLOADING:
-                self._begin(nursery, file, self._fetch)
+                if work is not None and not work.removes:
+                    work.scope.cancel()  # looked at again when it has ended
+                elif work is None and file.id not in self._given_up and _key(file) not in self._wanted:
+                    self._begin(nursery, file, self._remove, removes=True)
+            elif work is None and file.state is FileState.DOWNLOADING and _key(file) not in self._wanted:
+                self._begin(nursery, file, self._fetch, removes=False)
 
-    def _begin(self, nursery: trio.Nursery, file: ModelFile, work: Callable[..., object]) -> None:
-        self._busy.add(file.id)
-        nursery.start_soon(self._guard, file, work, name=f"file:{file.source.readable}")
+    def _begin(
+        self,
+        nursery: trio.Nursery,
+        file: ModelFile,
+        work: Callable[[ModelFile], Awaitable[None]],
+        *,
+        removes: bool,
+    ) -> None:
+        self._work[file.id] = begun = _Work(removes)
+        nursery.start_soon(self._carry_out, file, work, begun, nursery, name=f"file:{file.source.readable}")
 
-    async def _guard(self, file: ModelFile, work: Callable[[ModelFile], object]) -> None:
+    async def _carry_out(
+        self,
+        file: ModelFile,
+        work: Callable[[ModelFile], Awaitable[None]],
+        begun: _Work,
+        nursery: trio.Nursery,
+    ) -> None:
         try:
-            await work(file)  # type: ignore[misc]  # one of the two coroutine functions below
+            with begun.scope:
+                await work(file)
         finally:
-            self._busy.discard(file.id)
+            del self._work[file.id]
+        if begun.scope.cancelled_caught:
+            self._take_up(self._assignments.latest.value, nursery)
 
     async def _fetch(self, file: ModelFile) -> None:
         try:
@@ -103,10 +167,27 @@ class Files:
             log.warning("Could not fetch a model: source=%s reason=%s", file.source.readable, error)
 
     async def _remove(self, file: ModelFile) -> None:
-        if file.cleanup_on_delete:
-            await self._cache.remove(file.resolved_paths)
+        self._removing[_key(file)] = done = trio.Event()
+        # What lies at a local path was there before us and belongs to somebody else.
+        bytes_too = file.cleanup_on_delete and file.source.kind is not SourceKind.LOCAL_PATH
+        try:
+            if bytes_too:
+                await self._cache.remove(file.resolved_paths, local_dir=file.local_dir or None)
+        except GpustackError as error:
+            self._given_up.add(file.id)
+            log.error("Could not remove a model file: source=%s reason=%s", file.source.readable, error)
+            said = FileReport(state=FileState.ERROR, state_message=str(error))
+            self._reports.file(file.source, file.local_dir, said)
+            return
+        finally:
+            del self._removing[_key(file)]
+            done.set()
         self._reports.file_gone(file.id)
-        log.info("Removed a model file: source=%s bytes_too=%s", file.source.readable, file.cleanup_on_delete)
+        log.info("Removed a model file: source=%s bytes_too=%s", file.source.readable, bytes_too)
 
     def __repr__(self) -> str:
-        return f"<Files: {len(self._busy)} being fetched or removed>"
+        return f"<Files: {len(self._work)} being fetched or removed, {len(self._wanted)} waited for>"
+
+
+def _key(file: ModelFile) -> _Key:
+    return file.source, file.local_dir

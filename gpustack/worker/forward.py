@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -17,8 +18,15 @@ from gpustack import __commit__, __version__
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.document import decode, encode
 from gpustack.domain.facts import ModelFacts
-from gpustack.errors import BadRequest, GpustackError, NotFound, Unauthorized, Unavailable
-from gpustack.http1.exchange import Exchange
+from gpustack.errors import (
+    BadRequest,
+    GpustackError,
+    NotFound,
+    PayloadTooLarge,
+    Unauthorized,
+    Unavailable,
+)
+from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange
 from gpustack.http1.fault import UpstreamError
 from gpustack.http1.fields import Framing
 from gpustack.http1.head import Head
@@ -28,6 +36,8 @@ from gpustack.http1.upstream import Address
 from gpustack.nursery.output import previous, tail
 from gpustack.worker.membership import Membership
 from gpustack.worker.ports import PortLeases
+
+log = logging.getLogger(__name__)
 
 _JSON = [(b"content-type", b"application/json")]
 _TEXT = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
@@ -44,6 +54,8 @@ _NOT_FOR_ENGINES = _HOP_BY_HOP | {
 }
 _DOCUMENT_LIMIT = 1 << 20
 _MAX_TAIL = 100_000
+_PATIENCE = 24 * 3600.0
+"""Seconds. How long an engine may take is the gateway's to say, which leaves when its own time is over."""
 
 
 @attrs.frozen
@@ -60,6 +72,8 @@ class Forward:
         """Answer one request."""
         try:
             await self._answer(exchange)
+        except (BodyError, BodyTimeout, PayloadTooLarge):
+            raise  # the transport answers these, and knows what is left of the connection
         except Unauthorized as error:
             await _refuse(exchange, 401, "Unauthorized", str(error))
         except NotFound as error:
@@ -115,11 +129,15 @@ class Forward:
                 headers,
                 body,
                 content_length=head.content_length,
+                first_byte_timeout=_PATIENCE,
+                idle_timeout=_PATIENCE,
             ) as response:
                 await relay(response, exchange)
         except UpstreamError as error:
             if exchange.response_started:
-                raise
+                # Left unfinished, so that the other side sees it was cut.
+                log.info("An engine broke off inside its answer: port=%d reason=%s", port, error)
+                return
             raise Unavailable(f"The engine on port {port} did not answer: {error}") from error
 
     async def _logs(self, exchange: Exchange) -> None:

@@ -10,11 +10,16 @@ import attrs
 import trio
 
 from gpustack.domain.worker import WorkerStatus
-from gpustack.errors import Conflict, Forbidden, GpustackError, NotFound, Unauthorized
-from gpustack.nursery.ticker import ticks
-from gpustack.worker.membership import Membership
+from gpustack.errors import Forbidden, GpustackError, NotFound, Unauthorized
+from gpustack.nursery.limiter import threads
+from gpustack.worker.membership import Member, Membership
 
 log = logging.getLogger(__name__)
+
+_TRY_AGAIN = 2.0
+_SHORTEST, _LONGEST = 0.1, 60.0
+"""Seconds within which we take the server's word for how often it wants to hear us."""
+_threads = threads("address lookups", 1)
 
 
 @attrs.frozen
@@ -29,67 +34,117 @@ class Heartbeat:
         task_status.started()
         while True:
             member = await self._membership.joined()
-            interval = member.heartbeat_interval
+            await self._beat_as(member)
+
+    async def _beat_as(self, member: Member) -> None:
+        """Beat until the server does not know us any more."""
+        interval = _bounded(member.heartbeat_interval)
+        while self._membership.member is member:
+            pause = interval * (0.9 + 0.2 * self._rng.random())
             try:
                 with trio.fail_after(interval):
-                    interval = await self._membership.client.heartbeat(member.worker_id)
+                    interval = _bounded(await self._membership.client.heartbeat(member.worker_id))
             except (Unauthorized, Forbidden, NotFound):
-                log.warning("The server does not know this worker any more, joining again")
-                self._membership.void()
-                continue
+                self._membership.void(member)
+                return
             except trio.TooSlowError:
                 log.warning("No answer to a heartbeat within %.0f s", interval)
+                continue
             except GpustackError as error:
                 log.warning("A heartbeat did not arrive: reason=%s", error)
-            await trio.sleep(interval * (0.9 + 0.2 * self._rng.random()))
+                pause = min(interval, _TRY_AGAIN) * (0.5 + self._rng.random())
+            with trio.move_on_after(pause):
+                await self._membership.left(member)
+
+
+def _bounded(interval: float) -> float:
+    return min(max(interval, _SHORTEST), _LONGEST)
 
 
 _MEASURE_EVERY = 10.0
 _SAY_AT_LEAST_EVERY = 60.0
-_NOTABLE = 0.05
-"""A load that moved by less than this share of the whole is not worth a write on the server."""
+_NOTABLE = 5.0
+"""Percent points: a load that moved by less is not worth a write on the server."""
+
+
+@attrs.frozen
+class _Look:
+    status: WorkerStatus
+    address: str
+    at: float
+
+
+@attrs.frozen
+class _Said:
+    member: Member
+    look: _Look
 
 
 @attrs.frozen
 class StatusPush:
-    """Measures, and puts the status when something changed that a person or the scheduler would notice."""
+    """Measures, and puts the status when something changed that a person or the scheduler would notice.
+
+    After joining it goes out at once: nothing is placed here before the server knows what there is.
+    """
 
     _membership: Membership
     _measure: Callable[[], Awaitable[WorkerStatus]]
     _address: Callable[[], str]
+    """May block: it is called in a thread."""
     name: str = "status"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
-        said: tuple[int, str, WorkerStatus] | None = None
-        said_at = 0.0
-        async for _ in ticks(_MEASURE_EVERY):
-            member = await self._membership.joined()
-            status = await self._measure()
-            address = self._address()
-            aged = trio.current_time() - said_at >= _SAY_AT_LEAST_EVERY
-            same = (
-                said is not None and said[:2] == (member.worker_id, address) and not notable(said[2], status)
-            )
-            if same and not aged:
-                continue
-            try:
-                await self._membership.client.put_status(member.worker_id, status, ip=address)
-            except (Conflict, GpustackError) as error:
-                log.warning("The status did not arrive: reason=%s", error)
-                continue
-            said, said_at = (member.worker_id, address, status), trio.current_time()
+        said: _Said | None = None
+        look = await self._look()  # before we have joined, so that no second is lost once we have
+        while True:
+            if trio.current_time() - look.at >= _MEASURE_EVERY:
+                look = await self._look()
+            now = _Said(await self._membership.joined(), look)
+            pause = look.at + _MEASURE_EVERY - trio.current_time()
+            if said is None or _differs(said, now):
+                if await self._put(now):
+                    said = now
+                else:
+                    pause = _TRY_AGAIN
+            with trio.move_on_after(max(pause, 0.0)):
+                await self._membership.left(now.member)
+
+    async def _look(self) -> _Look:
+        status = await self._measure()
+        return _Look(status, await _threads.run(self._address), trio.current_time())
+
+    async def _put(self, now: _Said) -> bool:
+        member, look = now.member, now.look
+        try:
+            await self._membership.client.put_status(member.worker_id, look.status, ip=look.address)
+        except (Unauthorized, Forbidden, NotFound):
+            self._membership.void(member)
+            return False
+        except GpustackError as error:
+            log.warning("The status did not arrive: reason=%s", error)
+            return False
+        return True
+
+
+def _differs(said: _Said, now: _Said) -> bool:
+    if said.member is not now.member or said.look.address != now.look.address:
+        return True
+    aged = now.look.at - said.look.at >= _SAY_AT_LEAST_EVERY
+    return aged or notable(said.look.status, now.look.status)
 
 
 def notable(before: WorkerStatus, after: WorkerStatus) -> bool:
     """Whether anything differs but loads that hardly moved and the uptime."""
     if _still(before) != _still(after):
         return True
-    return any(
-        was is None or now is None or abs(was - now) > 100 * _NOTABLE
-        for was, now in zip(_loads(before), _loads(after), strict=True)
-        if was is not now
-    )
+    return any(_moved(was, now) for was, now in zip(_loads(before), _loads(after), strict=True))
+
+
+def _moved(was: float | None, now: float | None) -> bool:
+    if was is None or now is None:
+        return was is not now
+    return abs(was - now) > _NOTABLE
 
 
 def _still(status: WorkerStatus) -> WorkerStatus:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 import attrs
+import trio
 
 from gpustack.domain.instance import Placement
 from gpustack.domain.worker import EngineBuild, WorkerStatus
@@ -30,6 +31,7 @@ class Measure:
     _llama_server_path: str | None
     _threads: Threads = attrs.field(factory=lambda: threads("hardware", 2))
     latest: WorkerStatus = WorkerStatus()
+    _looked: trio.Event = attrs.field(factory=trio.Event)
 
     async def __call__(self) -> WorkerStatus:
         """Look at everything now. Cancellable; takes as long as the slowest detector's deadline."""
@@ -42,10 +44,12 @@ class Measure:
             detection = await self._devices.look(now)
         measured = compose(host, detection, engines)
         self.latest = measured if self._override is None else self._override.over(measured)
+        self._looked.set()
         return self.latest
 
-    def builds(self) -> tuple[EngineBuild, ...]:
-        """The engine builds as last looked at."""
+    async def builds(self) -> tuple[EngineBuild, ...]:
+        """The engine builds as last looked at; waits for the first look."""
+        await self._looked.wait()
         return self.latest.engines
 
     def device_type(self, placement: Placement) -> str | None:

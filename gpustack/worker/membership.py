@@ -12,7 +12,10 @@ import trio
 
 from gpustack.domain.report import JoinRequest
 from gpustack.domain.worker import SystemReserved
-from gpustack.errors import AlreadyExists, Forbidden, GpustackError, NotFound, Unauthorized
+from gpustack.errors import Forbidden, GpustackError, Unauthorized
+from gpustack.nursery.limiter import threads
+from gpustack.nursery.wake import Latest
+from gpustack.remote.http import RemoteError
 from gpustack.remote.server_client import ServerClient
 from gpustack.worker.name import WorkerName, remember_name
 
@@ -20,9 +23,10 @@ log = logging.getLogger(__name__)
 
 _FIRST_TRY_AGAIN = 0.1
 _LAST_TRY_AGAIN = 10.0
+_threads = threads("worker identity", 1)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class Member:
     """What joining gave: the id, the key the server shows on our port, and how often it wants to hear us."""
 
@@ -34,7 +38,7 @@ class Member:
 
 @attrs.frozen(kw_only=True)
 class Identity:
-    """What does not change while the daemon runs."""
+    """What does not change while the daemon runs. ``address`` may block: it is called in a thread."""
 
     name: WorkerName
     worker_uuid: str
@@ -54,65 +58,70 @@ class Membership:
 
     client: ServerClient
     _identity: Identity
-    _token: str
+    _token: str = attrs.field(repr=False)
     _rng: random.Random
-    _member: Member | None = None
-    _news: trio.Event = attrs.field(factory=trio.Event)
-    _wanted: trio.Event = attrs.field(factory=trio.Event)
+    _latest: Latest[Member | None] = attrs.field(factory=lambda: Latest(None))
     name: str = "membership"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
         while True:
-            await self._join()
-            await self._wanted.wait()
+            member = await self._join()
+            self._latest.set(member)
+            await self.left(member)
 
     async def joined(self) -> Member:
         """The membership, as soon as there is one."""
-        while self._member is None:
-            await self._news.wait()
-        return self._member
+        revision = self._latest.revision
+        while (member := self._latest.value) is None:
+            revision, _ = await self._latest.changed(revision)
+        return member
+
+    async def left(self, member: Member) -> None:
+        """Return once ``member`` is not our membership any more."""
+        revision = self._latest.revision
+        while self._latest.value is member:
+            revision, _ = await self._latest.changed(revision)
 
     @property
     def member(self) -> Member | None:
         """The membership now, if any."""
-        return self._member
+        return self._latest.value
 
-    def void(self) -> None:
-        """The server does not know us (any more): join again."""
-        self._member = None
-        self._wanted.set()
+    def void(self, member: Member) -> None:
+        """The server does not know ``member``: join again, unless that has been done since."""
+        if self._latest.value is member:
+            log.warning(
+                "The server does not know this worker any more, joining again: id=%d", member.worker_id
+            )
+            self._latest.set(None)
 
-    async def _join(self) -> None:
+    async def _join(self) -> Member:
         delay = _FIRST_TRY_AGAIN
-        self._wanted = trio.Event()
         while True:
             try:
-                joined = await self.client.join(self._document(), token=self._token)
-            except (Unauthorized, Forbidden):
-                log.error(
-                    "The server refused this worker's token; set --token to the one in its data directory"
-                )
-                delay = _LAST_TRY_AGAIN
-            except (AlreadyExists, NotFound) as error:
-                log.error("Could not join: reason=%s", error)
-                delay = _LAST_TRY_AGAIN
-            except GpustackError as error:
-                log.info("The server cannot be reached yet: reason=%s", error)
-            else:
+                joined = await self.client.join(await _threads.run(self._document), token=self._token)
                 break
+            except (Unauthorized, Forbidden):
+                log.error("The server refused this worker's token; set --token to the one of the server")
+                delay = _LAST_TRY_AGAIN
+            except RemoteError as error:
+                log.info("The server cannot be reached yet: reason=%s", error)
+            except GpustackError as error:
+                log.error("The server did not take this worker in: reason=%s", error)
             await trio.sleep(delay * (0.5 + self._rng.random()))
             delay = min(delay * 2, _LAST_TRY_AGAIN)
-        await trio.to_thread.run_sync(remember_name, self._identity.data_dir, joined.name)
-        self._member = Member(
+        try:
+            await _threads.run(remember_name, self._identity.data_dir, joined.name)
+        except OSError as error:
+            log.error("The name this worker was given cannot be kept: name=%s reason=%s", joined.name, error)
+        log.info("Joined: worker=%s id=%d", joined.name, joined.id)
+        return Member(
             worker_id=joined.id,
             name=joined.name,
             forward_key=joined.forward_key,
             heartbeat_interval=joined.heartbeat_interval,
         )
-        log.info("Joined: worker=%s id=%d", joined.name, joined.id)
-        self._news.set()
-        self._news = trio.Event()
 
     def _document(self) -> JoinRequest:
         own = self._identity
@@ -130,4 +139,5 @@ class Membership:
         )
 
     def __repr__(self) -> str:
-        return f"<Membership: {'joining' if self._member is None else f'worker {self._member.worker_id}'}>"
+        member = self._latest.value
+        return f"<Membership: {'joining' if member is None else f'worker {member.worker_id}'}>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import uuid
 from pathlib import Path
@@ -26,24 +27,34 @@ def worker_name(data_dir: Path, option: str | None) -> WorkerName:
 
 
 def remember_name(data_dir: Path, name: str) -> None:
-    """Keep the name the server gave, for the next start."""
+    """Keep the name the server gave, for the next start. Raises OSError."""
     if _read(data_dir / "worker_name") != name:
-        (data_dir / "worker_name").write_text(f"{name}\n")
+        _write(data_dir / "worker_name", name)
 
 
 def worker_uuid(data_dir: Path) -> str:
-    """As remembered, else made now and remembered."""
+    """As remembered, else made now and remembered. Raises OSError."""
     path = data_dir / "worker_uuid"
     known = _read(path)
     if known:
         return known
     made = str(uuid.uuid4())
-    path.write_text(f"{made}\n")
+    _write(path, made)
     return made
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text().strip()
-    except FileNotFoundError:
+        return path.read_text("utf-8").strip()
+    except (FileNotFoundError, UnicodeDecodeError):
         return ""
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all: a worker that loses its uuid is another worker to the server."""
+    draft = path.with_name(f".{path.name}.tmp")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(f"{text}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

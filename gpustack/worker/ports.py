@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import attrs
 
 from gpustack.errors import Unavailable
+from gpustack.nursery.wake import Wake
 
 
 @attrs.define(eq=False, repr=False)
@@ -19,7 +20,9 @@ class PortLeases:
     first: int
     last: int
     _held: dict[int, str] = attrs.field(factory=dict)
+    _expected: dict[int, str] = attrs.field(factory=dict)
     _next: int = 0
+    _freed: Wake = attrs.field(factory=Wake)
 
     @contextmanager
     def lease(self, holder: str) -> Iterator[int]:
@@ -32,29 +35,48 @@ class PortLeases:
         try:
             yield port
         finally:
-            self._held.pop(port, None)
+            self._give_back(port)
 
     @contextmanager
     def keep(self, port: int, holder: str) -> Iterator[int]:
-        """The port of an engine that already listens on it."""
+        """The port of an engine that already listens on it. Raises ``Unavailable`` when another holds it."""
         if port in self._held:
             raise Unavailable(f"Port {port} of {holder} is held by {self._held[port]}")
+        self._expected.pop(port, None)
         self._held[port] = holder
         try:
             yield port
         finally:
-            self._held.pop(port, None)
+            self._give_back(port)
+
+    def expect(self, port: int, holder: str) -> None:
+        """An engine that a former daemon left may still be loading and not listen yet: leave its port to it."""
+        self._expected[port] = holder
+
+    def expect_no_more(self, holder: str) -> None:
+        """The holder has come, or never will."""
+        for port in [port for port, expected in self._expected.items() if expected == holder]:
+            del self._expected[port]
+            self._freed.wake()
+
+    async def freed(self, at_most: float) -> None:
+        """Wait until a port was given back, ``at_most`` seconds: programs that are not ours tell nobody."""
+        await self._freed.wait(at_most)
 
     @property
     def held(self) -> frozenset[int]:
         """The ports leased now: the only ones that may be forwarded to."""
         return frozenset(self._held)
 
+    def _give_back(self, port: int) -> None:
+        self._held.pop(port, None)
+        self._freed.wake()
+
     def _take(self, holder: str) -> int:
         size = self.last - self.first + 1
         for step in range(size):
             port = self.first + (self._next + step) % size
-            if port not in self._held and _can_bind(port):
+            if port not in self._held and port not in self._expected and _can_bind(port):
                 self._held[port] = holder
                 self._next = port - self.first + 1
                 return port

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
+from collections.abc import Callable
 
 import attrs
 import trio
@@ -13,12 +14,16 @@ from gpustack.domain.artifact import ModelSource
 from gpustack.domain.report import FileReport, InstanceReport
 from gpustack.errors import BadRequest, Conflict, Forbidden, GpustackError, Invalid, NotFound, Unauthorized
 from gpustack.nursery.wake import Wake
+from gpustack.remote.http import RemoteError
 from gpustack.worker.membership import Membership
 
 log = logging.getLogger(__name__)
 
 _ROOM = 10_000
 _TRY_AGAIN = 1.0
+_TRIES = 30
+"""How often a server that answers, but with a fault of its own, is told the same before it is told the next."""
+_LAST_WORDS_WITHIN = 2.0
 
 
 @attrs.frozen
@@ -47,7 +52,7 @@ class Reports:
     """A queue with one sender. Saying never waits; while the server is away the newest progress replaces older.
 
     A report the server refuses (the instance is gone or moved, its life does not allow it) is dropped: the watch
-    will show what is wanted now.
+    will show what is wanted now. When it is cancelled it tries once to deliver what is left.
     """
 
     _membership: Membership
@@ -57,30 +62,29 @@ class Reports:
     name: str = "reports"
 
     def instance(self, instance_id: int, said: InstanceReport) -> None:
-        """Queue a report of an instance; one of mere progress takes the place of the one before it."""
-        last = self._queue[-1] if self._queue else None
-        if (
-            len(self._queue) > 1  # the head may be on its way
-            and isinstance(last, _OfInstance)
-            and last.instance_id == instance_id
-            and last.said.state is said.state
-            and not last.said.gone
-        ):
-            self._queue[-1] = _OfInstance(instance_id, said.over(last.said))
+        """Queue a report of an instance; one of the same state takes the place of the one before it."""
+
+        def is_its_own(one: _One) -> bool:
+            return isinstance(one, _OfInstance) and one.instance_id == instance_id
+
+        at = self._last(is_its_own)
+        last = None if at is None else self._queue[at]
+        if at is not None and isinstance(last, _OfInstance) and _continues(last.said, said):
+            self._queue[at] = _OfInstance(instance_id, said.over(last.said))
         else:
             self._add(_OfInstance(instance_id, said))
         self._wake.wake()
 
     def file(self, source: ModelSource, local_dir: str, said: FileReport) -> None:
         """Queue a report of a source's files; the server's record of them is made if there is none."""
-        last = self._queue[-1] if self._queue else None
-        if (
-            len(self._queue) > 1
-            and isinstance(last, _OfFile)
-            and (last.source, last.local_dir) == (source, local_dir)
-            and last.said.state is said.state
-        ):
-            self._queue[-1] = _OfFile(source, local_dir, said)
+
+        def is_its_own(one: _One) -> bool:
+            return isinstance(one, _OfFile) and (one.source, one.local_dir) == (source, local_dir)
+
+        at = self._last(is_its_own)
+        last = None if at is None else self._queue[at]
+        if at is not None and isinstance(last, _OfFile) and last.said.state is said.state:
+            self._queue[at] = _OfFile(source, local_dir, said)
         else:
             self._add(_OfFile(source, local_dir, said))
         self._wake.wake()
@@ -96,19 +100,34 @@ class Reports:
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
-        while True:
-            while self._queue:
-                if await self._deliver(self._queue[0]):
-                    self._queue.popleft()
-                else:
-                    await trio.sleep(_TRY_AGAIN * (0.5 + self._rng.random()))
-            await self._wake.wait()
+        try:
+            while True:
+                await self._deliver_all()
+                await self._wake.wait()
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_WORDS_WITHIN):
+                await self._deliver_once()
 
-    async def drain(self, within: float) -> None:
-        """Wait until all is delivered, ``within`` seconds at most."""
-        with trio.move_on_after(within):
-            while self._queue:
-                await trio.sleep(0.02)
+    async def _deliver_all(self) -> None:
+        tries = 0
+        while self._queue:
+            tries += 1
+            if await self._deliver(self._queue[0], tries):
+                self._queue.popleft()
+                tries = 0
+            else:
+                await trio.sleep(_TRY_AGAIN * (0.5 + self._rng.random()))
+
+    async def _deliver_once(self) -> None:
+        while self._queue and await self._deliver(self._queue[0], 1):
+            self._queue.popleft()
+
+    def _last(self, is_its_own: Callable[[_One], bool]) -> int | None:
+        """The place of the last such report in the queue; the first place of all may be on its way already."""
+        for at in range(len(self._queue) - 1, 0, -1):
+            if is_its_own(self._queue[at]):
+                return at
+        return None
 
     def _add(self, one: _One) -> None:
         if len(self._queue) >= _ROOM:
@@ -116,7 +135,7 @@ class Reports:
             del self._queue[1]
         self._queue.append(one)
 
-    async def _deliver(self, one: _One) -> bool:
+    async def _deliver(self, one: _One, tries: int) -> bool:
         """Send one; false when it is worth another try."""
         member = await self._membership.joined()
         client = self._membership.client
@@ -129,14 +148,23 @@ class Reports:
                 file_id = await client.ensure_file(member.worker_id, one.source, one.local_dir)
                 await client.report_file(file_id, one.said)
         except Unauthorized:
-            self._membership.void()
+            self._membership.void(member)
             return False
         except (NotFound, Forbidden, Conflict, BadRequest, Invalid) as error:
             log.info("The server did not take a report: report=%s reason=%s", one, error)
-        except GpustackError as error:
-            log.warning("A report waits for the server: waiting=%d reason=%s", len(self._queue), error)
+        except RemoteError as error:
+            log.info("Reports wait for the server: waiting=%d reason=%s", len(self._queue), error)
             return False
+        except GpustackError as error:
+            # It answers, so the fault may lie in this very report, which must not hold up all others for ever.
+            log.warning("The server failed to take a report: report=%s reason=%s", one, error)
+            return tries >= _TRIES
         return True
 
     def __repr__(self) -> str:
         return f"<Reports: {len(self._queue)} waiting>"
+
+
+def _continues(last: InstanceReport, said: InstanceReport) -> bool:
+    """Whether ``said`` only adds to ``last``. A word without a state of its own speaks of the state it finds."""
+    return not last.gone and not said.gone and said.state in (None, last.state)

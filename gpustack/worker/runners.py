@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from datetime import timedelta
 
@@ -13,27 +14,35 @@ from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
 from gpustack.domain.report import InstanceReport
-from gpustack.nursery.adopt import adopt, end_remains
+from gpustack.errors import Unavailable
 from gpustack.nursery.restart import Restart
-from gpustack.nursery.state import GroupState, forget_state, read_states
+from gpustack.nursery.state import GroupState
 from gpustack.worker.assignment import Assigned, Assignments
-from gpustack.worker.life import Ending, InstanceFailed, World, run_instance
+from gpustack.worker.engine import end_former, engine_on_record, engines_on_record, place_of
+from gpustack.worker.life import Ending, InstanceFailed, run_instance
+from gpustack.worker.telling import Telling
+from gpustack.worker.world import World
 
 log = logging.getLogger(__name__)
 
-BACK_OFF = Restart(first=5.0, factor=2.0, ceiling=300.0, budget=None, window=float("inf"), stable_after=600.0)
+BACK_OFF = Restart(first=5.0, factor=2.0, ceiling=300.0, budget=None, window=math.inf, stable_after=600.0)
 """5, 10, 20 ... 300 s; ten good minutes begin the row anew."""
-_ORPHAN_GRACE = 10.0
+_SETTLES_WITHIN = 2.0
+"""Seconds after which a record that still shows another state than was told is told again."""
 
 
-@attrs.define
+@attrs.define(eq=False)
 class _Runner:
     """A living instance: its task's scope, and what is known of it."""
 
     instance: ModelInstance
+    telling: Telling
+    model: Model | None = None
+    """The deployment as of the instance's generation, kept for when it is edited: a restart is not an upgrade."""
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     ending: Ending = attrs.field(factory=Ending)
     ready: bool = False
+    settling: bool = False
 
 
 @attrs.define(eq=False, repr=False)
@@ -43,7 +52,10 @@ class Runners:
     _world: World
     _assignments: Assignments
     _rng: random.Random
+    back_off: Restart = BACK_OFF
     _living: dict[int, _Runner] = attrs.field(factory=dict)
+    _ending: set[int] = attrs.field(factory=set)
+    """Deleted instances that have no runner, and whose remains are being ended."""
     name: str = "instances"
 
     @property
@@ -53,147 +65,198 @@ class Runners:
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
-        latest = self._assignments.latest
-        revision = -1
-        orphans_ended = False
+        revision, first = -1, True
         async with trio.open_nursery() as nursery:
             while True:
-                revision, assigned = await latest.changed(revision)
+                revision, assigned = await self._assignments.latest.changed(revision)
                 if not assigned.synced:
                     continue
-                if not orphans_ended:
-                    orphans_ended = True
-                    await self._end_orphans(assigned)
+                if first:
+                    first = False
+                    await self._meet_former_engines(assigned, nursery)
                 self._compare(assigned, nursery)
 
+    # --- what is wanted against what lives
+
     def _compare(self, assigned: Assigned, nursery: trio.Nursery) -> None:
-        for key, runner in list(self._living.items()):
-            wanted = assigned.picture.instances.get(key)
-            if wanted is None or wanted.deleted_at is not None:
-                if not runner.ending.wanted:
-                    log.info("Ending an instance: instance=%s", runner.instance.name)
-                    runner.ending.wanted = True
-                    runner.scope.cancel()
-            else:
-                self._assert_state(runner, wanted)
-        for key, instance in assigned.picture.instances.items():
-            if key in self._living:
+        wanted = assigned.picture.instances
+        for key, runner in self._living.items():
+            record = wanted.get(key)
+            if record is None or record.deleted_at is not None or _moved(runner.instance, record):
+                _end(runner)
+            elif runner.telling.differs(record) and not runner.settling:
+                runner.settling = True
+                nursery.start_soon(self._settle, runner, name=f"settle:{record.name}")
+        for key, record in wanted.items():
+            if key in self._living or key in self._ending:
                 continue
-            if instance.deleted_at is None:
-                runner = _Runner(instance)
-                self._living[key] = runner
-                nursery.start_soon(self._run, runner, name=f"instance:{instance.name}")
-            else:
-                self._world.reports.instance(key, InstanceReport(gone=True))
+            if record.deleted_at is None:
+                self._living[key] = runner = _Runner(
+                    record, Telling(self._world.reports, record.id, record.state)
+                )
+                nursery.start_soon(self._run, runner, nursery, name=f"instance:{record.name}")
+            elif not self._world.reports.pending_for(key):
+                self._ending.add(key)
+                nursery.start_soon(self._end_deleted, record, name=f"end:{record.name}")
 
-    def _assert_state(self, runner: _Runner, record: ModelInstance) -> None:
-        """Say again what is true here when the record shows otherwise and no word of ours is on its way."""
-        differs = runner.ready and record.state is not InstanceState.RUNNING
-        if differs and not self._world.reports.pending_for(record.id):
-            self._world.reports.instance(record.id, InstanceReport(state=InstanceState.RUNNING))
+    def _look_again(self, nursery: trio.Nursery) -> None:
+        self._compare(self._assignments.latest.value, nursery)
 
-    async def _run(self, runner: _Runner) -> None:
-        key = runner.instance.id
+    async def _settle(self, runner: _Runner) -> None:
+        """Say again what is true here if the record goes on showing otherwise: a report was refused or lost."""
+        await trio.sleep(_SETTLES_WITHIN)
+        runner.settling = False
+        record = self._record(runner.instance.id)
+        if record is not None and self._living.get(record.id) is runner:
+            runner.telling.repeat(record)
+
+    # --- one instance
+
+    async def _run(self, runner: _Runner, nursery: trio.Nursery) -> None:
+        instance = runner.instance
         try:
             with runner.scope:
                 await self._live(runner)
         finally:
-            self._living.pop(key, None)
-        if runner.ending.wanted:
-            self._world.reports.instance(key, InstanceReport(gone=True))
-            # What was decided while it was ending is looked at now.
-            self._assignments.latest.set(self._assignments.latest.value)
+            self._living.pop(instance.id, None)
+            self._world.ports.expect_no_more(instance.name)
+        # Only an end that was wanted comes here. What was decided meanwhile, and what is left to say, is looked at now.
+        self._look_again(nursery)
 
     async def _live(self, runner: _Runner) -> None:
         """Life after life, with growing pauses while they fail."""
-        await self._wait_out(runner.instance)
-        failures: tuple[float, ...] = ()
         restarts = runner.instance.restart_count
+        if await self._waited_out(runner.instance):
+            restarts = self._say_restart(runner, restarts)
+        failures: tuple[float, ...] = ()
         while True:
-            model = await self._model(runner.instance.model_id)
-
-            def served() -> None:
-                runner.ready = True
-
-            try:
-                await run_instance(runner.instance, model, self._world, runner.ending, served)
-            except InstanceFailed as failure:
-                runner.ready = False
-                sentence = str(failure)
+            sentence = await self._one_life(runner)
             now = trio.current_time()
-            failures = BACK_OFF.recent((*failures, now), now)
-            delay = BACK_OFF.delay(failures, now, rng=self._rng) or BACK_OFF.ceiling
-            log.warning(
-                "An instance failed: instance=%s restart=%s reason=%s",
-                runner.instance.name,
-                f"in {delay:.0f} s" if model.restart_on_error else "not wanted",
-                sentence,
-            )
-            if not model.restart_on_error:
-                self._say_error(runner, sentence, restarts, None)
-                await trio.sleep_forever()
-            self._say_error(runner, sentence, restarts, delay)
-            await trio.sleep(delay)
-            restarts += 1
-            restarted = InstanceReport(
-                state=InstanceState.INITIALIZING, restart_count=restarts, last_restart_time=self._world.now()
-            )
-            self._world.reports.instance(runner.instance.id, restarted)
+            failures = self.back_off.recent((*failures, now), now)
+            delay = self.back_off.delay(failures, now, rng=self._rng) or self.back_off.ceiling
+            if await self._restart_wanted(runner, sentence, restarts, delay):
+                await trio.sleep(delay)
+            restarts = self._say_restart(runner, restarts)
 
-    def _say_error(self, runner: _Runner, sentence: str, restarts: int, delay: float | None) -> None:
-        again = None if delay is None else self._world.now() + timedelta(seconds=delay)
-        self._world.reports.instance(
-            runner.instance.id,
-            InstanceReport(
-                state=InstanceState.ERROR, state_message=sentence, restart_count=restarts, next_retry_at=again
-            ),
+    async def _one_life(self, runner: _Runner) -> str:
+        """Returns why it ended."""
+
+        def served() -> None:
+            runner.ready = True
+
+        await self._know_model(runner)
+        try:
+            await run_instance(
+                runner.instance, runner.model, self._world, runner.telling, runner.ending, served
+            )
+        except InstanceFailed as failure:
+            return str(failure)
+        finally:
+            runner.ready = False
+
+    async def _restart_wanted(self, runner: _Runner, sentence: str, restarts: int, delay: float) -> bool:
+        """Say the failure. True at once if it is to be mended after ``delay``; false later, when a user allows it."""
+        instance, wanted = runner.instance, self._restarts(runner)
+        log.warning(
+            "An instance failed: instance=%s restart=%s reason=%s",
+            instance.name,
+            f"in {delay:.1f} s" if wanted else "not wanted",
+            sentence,
         )
+        again = self._world.now() + timedelta(seconds=delay) if wanted else None
+        runner.telling.say(InstanceState.ERROR, sentence, restart_count=restarts, next_retry_at=again)
+        revision = -1
+        while not self._restarts(runner):
+            revision, _ = await self._assignments.latest.changed(revision)
+        return wanted
 
-    async def _wait_out(self, instance: ModelInstance) -> None:
-        """A back-off that a former daemon began goes on."""
-        if instance.state is InstanceState.ERROR and instance.next_retry_at is not None:
+    def _restarts(self, runner: _Runner) -> bool:
+        """As the deployment says now: this may be edited without a new generation."""
+        model = self._assignments.latest.value.picture.models.get(runner.instance.model_id) or runner.model
+        return model is None or model.restart_on_error
+
+    def _say_restart(self, runner: _Runner, restarts: int) -> int:
+        runner.telling.say(
+            InstanceState.INITIALIZING, restart_count=restarts + 1, last_restart_time=self._world.now()
+        )
+        return restarts + 1
+
+    async def _waited_out(self, instance: ModelInstance) -> bool:
+        """A back-off that a former daemon began goes on; true if there was one."""
+        if instance.state is not InstanceState.ERROR:
+            return False
+        if instance.next_retry_at is not None:
             left = (instance.next_retry_at - self._world.now()).total_seconds()
-            await trio.sleep(min(max(left, 0.0), BACK_OFF.ceiling))
+            await trio.sleep(min(max(left, 0.0), self.back_off.ceiling))
+        return True
 
-    async def _model(self, model_id: int) -> Model:
-        """The model as last told. One that is not there was deleted: its instances are about to end."""
+    async def _know_model(self, runner: _Runner) -> None:
+        """Keep the deployment while it is of the instance's generation. One that is not there was deleted: wait."""
         revision = -1
         while True:
             revision, assigned = await self._assignments.latest.changed(revision)
-            model = assigned.picture.models.get(model_id)
+            model = assigned.picture.models.get(runner.instance.model_id)
+            if model is not None and model.generation == runner.instance.generation:
+                runner.model = model
             if model is not None:
-                return model
+                return
 
-    async def _end_orphans(self, assigned: Assigned) -> None:
-        """Engines of a former daemon whose instance is not ours any more."""
-        folder = self._world.state_file(0).parent
-        for state in await trio.to_thread.run_sync(read_states, folder):
-            if not isinstance(state, GroupState):
+    def _record(self, instance_id: int) -> ModelInstance | None:
+        return self._assignments.latest.value.picture.instances.get(instance_id)
+
+    # --- what former daemons left
+
+    async def _meet_former_engines(self, assigned: Assigned, nursery: trio.Nursery) -> None:
+        """Leave their ports to those that are wanted, and begin to end those of instances that are not ours."""
+        orphans = []
+        for key, state in (await engines_on_record(self._world)).items():
+            record = assigned.picture.instances.get(key)
+            if record is None:
+                orphans.append(state)
+            elif state.port is not None:
+                self._world.ports.expect(state.port, record.name)
+        nursery.start_soon(self._end_orphans, orphans, name="orphans")
+
+    async def _end_orphans(self, orphans: list[GroupState]) -> None:
+        async with trio.open_nursery() as nursery:
+            for state in orphans:
                 log.warning(
-                    "Cannot read what a former daemon wrote: file=%s reason=%s", state.path.name, state.reason
+                    "Ending an engine nobody wants: instance=%s pid=%d",
+                    state.meta.get("instance", "?"),
+                    state.pid,
                 )
-                continue
-            wanted = any(
-                self._world.state_file(key) == state.path and instance.deleted_at is None
-                for key, instance in assigned.picture.instances.items()
-            )
-            if not wanted:
-                await _end_orphan(state)
+                nursery.start_soon(self._end_former, state)
+        self._world.cleared.set()
+
+    async def _end_deleted(self, record: ModelInstance) -> None:
+        """An instance deleted while nobody ran it: what is left of it ends, then its record goes."""
+        try:
+            state = await engine_on_record(record.id, self._world)
+            if state is None or await self._end_former(state):
+                self._world.reports.instance(record.id, InstanceReport(gone=True))
+        finally:
+            self._ending.discard(record.id)
+
+    async def _end_former(self, state: GroupState) -> bool:
+        try:
+            await end_former(state, self._world)
+        except Unavailable as error:
+            log.error("%s", error)
+            return False
+        return True
 
     def __repr__(self) -> str:
         ready = sum(one.ready for one in self._living.values())
         return f"<Runners: {len(self._living)} instances, {ready} ready>"
 
 
-async def _end_orphan(state: GroupState) -> None:
-    log.warning(
-        "Ending an engine nobody wants: instance=%s pid=%d", state.meta.get("instance", "?"), state.pid
-    )
-    group = adopt(state)
-    ended = (
-        await end_remains(state, _ORPHAN_GRACE)
-        if group is None
-        else await group.end(_ORPHAN_GRACE) is not None
-    )
-    if ended and state.path is not None:
-        forget_state(state.path)
+def _end(runner: _Runner) -> None:
+    if not runner.ending.wanted:
+        log.info("Ending an instance: instance=%s", runner.instance.name)
+        runner.ending.wanted = True
+        runner.scope.cancel()
+
+
+def _moved(lived: ModelInstance, record: ModelInstance) -> bool:
+    """Placed anew since it was started: it runs on the wrong devices."""
+    return place_of(lived.placement) != place_of(record.placement)

@@ -1,0 +1,53 @@
+"""What the lives of instances share: the owners of files, ports and reports, and where things lie."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from pathlib import Path
+
+import attrs
+import trio
+
+from gpustack.domain.instance import Placement
+from gpustack.domain.worker import EngineBuild
+from gpustack.worker.file import Files
+from gpustack.worker.intent import Intent
+from gpustack.worker.ports import PortLeases
+from gpustack.worker.probe import Prober
+from gpustack.worker.reports import Reports
+
+
+@attrs.frozen(kw_only=True)
+class World:
+    """Handed to every life."""
+
+    files: Files
+    ports: PortLeases
+    reports: Reports
+    prober: Prober
+    intent: Intent
+    builds: Callable[[], Awaitable[tuple[EngineBuild, ...]]]
+    """Waits until the machine has been looked at."""
+    device_type: Callable[[Placement], str | None]
+    cpu_count: float | None
+    data_dir: Path
+    log_dir: Path
+    now: Callable[[], datetime]
+    stop_grace: float = 10.0
+    """Seconds an engine gets to end by itself at most; less where the engine says that less will do."""
+    cleared: trio.Event = attrs.field(factory=trio.Event)
+    """Set once the engines nobody wants any more have ended: before, none is started in the memory they hold."""
+
+    @property
+    def state_dir(self) -> Path:
+        """Where engines are written down for the next daemon."""
+        return self.data_dir / "run"
+
+    def state_file(self, instance_id: int) -> Path:
+        """Where the engine of an instance is written down."""
+        return self.state_dir / f"instance-{instance_id}.json"
+
+    def log_file(self, instance_id: int) -> Path:
+        """Where the engine of an instance writes (behaviour.md s.1.8)."""
+        return self.log_dir / "serve" / f"{instance_id}.log"
