@@ -124,7 +124,7 @@ class Connection:
             while await self._serve_next(patience):
                 patience = limits.idle_timeout
             self.phase = Phase.CLOSING
-            if self.lingers:
+            if self.lingers or self.inbox.buffer or (self.stream.readable and not self.stream.ended):
                 await self._linger()
         except (Disconnected, Expired, OSError):
             self.abandoned = True
@@ -198,7 +198,7 @@ class Connection:
                 await self._refuse(500, "The request was not answered.")
             return False
         if not exchange.keep:
-            self.lingers = not exchange.body.done or bool(self.inbox.buffer)
+            self.lingers = not exchange.body.done
             return False
         while not exchange.body.done:  # all of it is here already, or ``keep`` would be false
             await exchange.body.next()
