@@ -129,3 +129,9 @@ def test_a_build_that_cannot_drive_the_gpu_is_the_reason_where_the_cpu_is_forbid
     here = worker(gpus=[gpu(0)], build=attrs.evolve(CPU_BUILD, advice="Get a GPU build"))
     reasons = refused(ask(model(cpu_offloading=False), SMALL), here).reasons
     assert reasons[0].sentence.endswith("cannot drive its GPU (cuda). Get a GPU build")
+
+
+def test_the_part_of_one_gpu_is_told_to_be_a_part() -> None:
+    here = worker(gpus=[gpu(0), gpu(1, 16)])
+    said = refused(ask(model(cpu_offloading=False), LARGE), here).sentence
+    assert "of video memory for its share among 2 GPUs, GPU" in said

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import attrs
+
 from gpustack.domain.device import Device
 from gpustack.domain.instance import Claim
 from gpustack.domain.snapshot import Snapshot
@@ -62,6 +64,13 @@ def divisions(ask: Ask, here: Room, group: Sequence[Device]) -> Iterator[tuple[i
     yield (1,) * len(group)
 
 
+def shared(lacking: Shortage, group: Sequence[Device]) -> Shortage:
+    """The same, with the figure told to be one device's part of the whole."""
+    if len(group) < 2 or lacking.of == "memory":
+        return lacking
+    return attrs.evolve(lacking, of=f"{lacking.of} for its share among {len(group)} GPUs")
+
+
 def _try(
     ask: Ask, here: Room, group: Sequence[Device], shares: Sequence[int]
 ) -> tuple[Candidate | None, Shortage | None]:
@@ -70,7 +79,7 @@ def _try(
     vram = {device.index: size for device, size in zip(group, need.vram, strict=True)}
     lacking = here.lacks(need.ram, vram)
     if lacking is not None:
-        return None, lacking
+        return None, shared(lacking, group)
     claim = Claim(
         ram=need.ram,
         vram=vram,
