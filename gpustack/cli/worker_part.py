@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import socket
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -23,7 +23,7 @@ from gpustack.http1.pool import Pool
 from gpustack.http1.reactor import Reactor
 from gpustack.http1.server import HttpServer
 from gpustack.nursery.tier import Tier
-from gpustack.remote.http import open_client
+from gpustack.remote.pooled import PooledClient
 from gpustack.remote.server_client import ServerClient
 from gpustack.worker.assignment import Assignments
 from gpustack.worker.file import Files
@@ -59,11 +59,12 @@ class WorkerPart:
         options = daemon.loaded.options
         port = daemon.backs[0].getsockname()[1]
         address = options.worker_ip or (_LOOPBACK if daemon.loaded.role == "server+worker" else None)
+        server = urlsplit(daemon.url).hostname
         identity = Identity(
             name=worker_name(options.data_dir, options.worker_name),
             worker_uuid=worker_uuid(options.data_dir),
             hostname=socket.gethostname(),
-            address=lambda: address or find_address(None) or _LOOPBACK,
+            address=lambda: address or find_address(server) or _LOOPBACK,
             port=port,
             metrics_port=None,
             labels={"os": platform.system().lower(), "arch": platform.machine().lower()},
@@ -73,23 +74,26 @@ class WorkerPart:
             version=__version__,
             data_dir=options.data_dir,
         )
-        client = ServerClient(open_client(daemon.url))
         pool = Pool(name="engine-pool", reactor=reactor)
+        client = ServerClient(PooledClient.to(daemon.url, pool))
         membership = Membership(
             client, identity, options.token or keep_token(options.data_dir, _no_token), daemon.rng
         )
         reports = Reports(membership, daemon.rng)
         assignments = Assignments(membership, daemon.rng)
         ports = PortLeases(options.service_port_range.first, options.service_port_range.last)
+        host = Host(time.monotonic)
         measure = Measure(
             utc_now,
-            Host(time.monotonic),
+            host,
             DeviceWatch(),
             BuildFinder(),
             None,
             _text(options.llama_server_path),
         )
-        files = Files(model_cache(daemon.loaded, daemon.rng), assignments, reports)
+        files = Files(
+            model_cache(daemon.loaded, daemon.rng), assignments, reports, token=options.huggingface_token
+        )
         world = World(
             files=files,
             ports=ports,
@@ -98,10 +102,11 @@ class WorkerPart:
             intent=daemon.intent,
             builds=measure.builds,
             device_type=measure.device_type,
-            cpu_count=os.cpu_count(),
+            cpu_count=host.look(utc_now()).cpu.total,
             data_dir=options.data_dir,
             log_dir=options.log_dir,
             now=utc_now,
+            stop_grace=options.engine_stop_grace,
         )
         forward = Forward(membership, ports, pool, options.log_dir, facts_reader(daemon.loaded, daemon.rng))
         parts = WorkerParts(
