@@ -9,6 +9,7 @@ import pytest
 from gpustack.domain.instance import Claim, ModelInstance, Placement, Subordinate
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.unit import GIB
+from gpustack.server.facts import FactsSource
 
 from .world import World
 
@@ -130,6 +131,29 @@ async def test_deleting_a_placed_instance_asks_its_worker_to_end_it(world: World
     left = world.store.snapshot.all(ModelInstance)
     assert list(left) == [1]
     assert left[1].deleted_at == world.clock.now
+
+
+# --- why an instance is where it is
+
+
+async def test_a_waiting_instance_is_explained_worker_by_worker(world: World) -> None:
+    await world.worker("node")
+    await world.instance(await world.model("m"), "m-1")
+
+    async def unread(*_: Any) -> Any:
+        raise AssertionError("nothing is read here: the source is not running")
+
+    explaining = world.rebuilt(facts=FactsSource(unread, unread, lambda: world.store.snapshot))
+    told = await explaining.get("/v1/model-instances/1/explain")
+    assert (told["instance"], told["model"], told["engine"], told["fits"]) == ("m-1", "m", "llama.cpp", False)
+    assert told["workers"][0]["worker"] == "node"
+    assert told["workers"][0]["sentences"]
+
+
+async def test_a_server_that_places_nothing_cannot_explain(world: World) -> None:
+    await world.instance(await world.model("m"), "m-1")
+    answer = await world.ask("GET", "/v1/model-instances/1/explain", world.admin)
+    assert answer.status_code == 503
 
 
 # --- logs

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gpustack.domain.document import document_of
-from gpustack.domain.worker import Worker, WorkerStatus
 from gpustack.domain.unit import GIB
+from gpustack.domain.worker import Worker, WorkerStatus
 
 from .world import STATUS, TOKEN, World
 

@@ -1,0 +1,160 @@
+"""What workers send all the time, on the front's own HTTP core."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+import trio
+
+from gpustack.api.context import AccessRules
+from gpustack.api.posts import Posts, claims
+from gpustack.domain.assignment import AssignmentLine, Word
+from gpustack.domain.document import decode, document_of
+from gpustack.http1.head import parse_request_head
+from gpustack.http1.listen import open_listeners
+from gpustack.http1.server import HttpServer
+from gpustack.server.assignment import AssignmentBook
+
+from .world import STATUS, TOKEN, World
+
+
+@pytest.fixture
+async def core(world: World) -> AsyncIterator[str]:
+    """The address of a core that serves the posts alone."""
+    (listener,) = open_listeners("127.0.0.1", 0)
+    strict = world.rebuilt(rules=AccessRules(force_auth_localhost=True))
+    posts = Posts(strict.context, AssignmentBook(world.store))
+    server = HttpServer("test", [listener], handler=posts.handle)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        nursery.cancel_scope.cancel()
+
+
+def bearer(text: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {text}"}
+
+
+@pytest.mark.parametrize(
+    ("line", "claimed"),
+    [
+        ("POST /v1/workers/1/heartbeat", True),
+        ("PUT /v1/workers/12/status", True),
+        ("POST /v1/workers/12/files", True),
+        ("GET /v1/workers/12/assignments", True),
+        ("PUT /v1/model-instances/3/report", True),
+        ("PUT /v1/model-files/3/report", True),
+        ("GET /v1/workers/1/heartbeat", False),
+        ("POST /v1/workers", False),
+        ("PUT /v1/workers/1", False),
+        ("PUT /v1/workers/x/status", False),
+        ("PUT /v1/workers/1/status/", False),
+        ("GET /v1/models", False),
+        ("GET /", False),
+    ],
+)
+def test_only_the_posts_are_claimed(line: str, claimed: bool) -> None:
+    head = parse_request_head(f"{line} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    assert claims(head) is claimed  # type: ignore[arg-type]
+
+
+async def test_a_worker_is_heard(world: World, core: str) -> None:
+    worker, credential = await world.worker("node")
+    async with httpx.AsyncClient(base_url=core, headers=bearer(credential)) as client:
+        beat = await client.post(f"/v1/workers/{worker.id}/heartbeat", json={})
+        assert (beat.status_code, beat.json()["interval"]) == (200, 15)
+        assert world.context.leases.last_heard(worker.id) == world.clock.since_boot
+        status = {"status": document_of(STATUS), "ip": "10.9.9.9"}
+        assert (await client.put(f"/v1/workers/{worker.id}/status", json=status)).json() is None
+        assert world.store.snapshot.workers[worker.id].ip == "10.9.9.9"
+        await world.instance(await world.model("m"), "m-1", worker)
+        report = {"state": "initializing", "pid": 7}
+        assert (await client.put("/v1/model-instances/1/report", json=report)).status_code == 200
+        assert world.store.snapshot.instances[1].pid == 7
+        asked = {"source": {"kind": "local_path", "local_path": "/models/tiny.gguf"}}
+        made = await client.post(f"/v1/workers/{worker.id}/files", json=asked)
+        assert made.json() == {"id": 1}
+        assert (await client.put("/v1/model-files/1/report", json={"size": 3})).status_code == 200
+        assert world.store.snapshot.files[1].size == 3
+
+
+@pytest.mark.parametrize(
+    ("who", "body", "status"),
+    [
+        (None, b"{}", 401),
+        ("nonsense", b"{}", 401),
+        (TOKEN, b"{}", 403),
+        ("admin", b"{}", 403),
+        ("other", b'{"status": {}}', 403),
+        ("mine", b"", 400),
+        ("mine", b"\xff", 400),
+        ("mine", b"{}", 422),
+        ("mine", b'{"status": {"cpu": {"total": "many"}}}', 422),
+        ("mine", b" " * (3 << 20), 413),
+    ],
+)
+async def test_what_is_wrong_is_told_as_everywhere(
+    world: World, core: str, who: str | None, body: bytes, status: int
+) -> None:
+    mine, credential = await world.worker("mine")
+    _, other = await world.worker("other")
+    named = {"mine": credential, "other": other, "admin": world.keys[world.admin.id]}
+    headers = {} if who is None else bearer(named.get(who, who))
+    async with httpx.AsyncClient(base_url=core, headers=headers) as client:
+        answer = await client.put(f"/v1/workers/{mine.id}/status", content=body)
+    assert answer.status_code == status, answer.text
+    assert set(answer.json()) == {"code", "reason", "message"}
+
+
+async def test_a_worker_is_told_its_assignments_and_no_others(world: World, core: str) -> None:
+    mine, credential = await world.worker("mine")
+    other, _ = await world.worker("other")
+    model = await world.model("m")
+    await world.instance(model, "m-1", mine)
+    await world.instance(model, "m-2", other)
+    with trio.fail_after(20):
+        lines = await first_lines(core, f"/v1/workers/{mine.id}/assignments", credential, 3)
+    told = [decode(line, AssignmentLine) for line in lines]
+    assert [(line.word, line.kind, line.id) for line in told] == [
+        (Word.PUT, "models", model.id),
+        (Word.PUT, "instances", 1),
+        (Word.SYNCED, "", 0),
+    ]
+
+
+async def first_lines(core: str, path: str, credential: str, count: int) -> list[bytes]:
+    """The first lines of a chunked answer that goes on."""
+    host, _, port = core.removeprefix("http://").partition(":")
+    head = f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {credential}\r\n\r\n"
+    async with await trio.open_tcp_stream(host, int(port)) as socket:
+        await socket.send_all(head.encode())
+        got = b""
+        lines: list[bytes] = []
+        while len(lines) < count:
+            got += await socket.receive_some()
+            lines = [line for line in got.split(b"\n") if line.startswith(b"{") and line.endswith(b"}")]
+    return lines
+
+
+async def test_the_assignments_of_others_are_closed(world: World, core: str) -> None:
+    other, _ = await world.worker("other")
+    _, credential = await world.worker("mine")
+    async with httpx.AsyncClient(base_url=core) as client:
+        path = f"/v1/workers/{other.id}/assignments"
+        assert (await client.get(path, headers=bearer(credential))).status_code == 403
+        assert (await client.get(path, headers=bearer(world.keys[world.admin.id]))).status_code == 403
+        assert (await client.get(path)).status_code == 401
+
+
+async def test_a_heartbeat_writes_nothing(world: World, core: str) -> None:
+    worker, credential = await world.worker("node")
+    before = world.store.snapshot
+    async with httpx.AsyncClient(base_url=core, headers=bearer(credential)) as client:
+        for _ in range(3):
+            answer: Any = await client.post(f"/v1/workers/{worker.id}/heartbeat", content=b"")
+            assert orjson.loads(answer.content)["revision"] == before.revision
+    assert world.store.snapshot is before
