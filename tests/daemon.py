@@ -95,7 +95,9 @@ def _parsed(body: bytes) -> Any:
 
 
 @contextmanager
-def daemon(data_dir: Path, *arguments: str, env: Mapping[str, str] | None = None, wait: bool = True) -> Iterator[Daemon]:
+def daemon(
+    data_dir: Path, *arguments: str, env: Mapping[str, str] | None = None, wait: bool = True
+) -> Iterator[Daemon]:
     """Start one on a free port; stopped (or killed, if it will not) at the end of the block."""
     data_dir.parent.mkdir(parents=True, exist_ok=True)
     log_path = data_dir.parent / f"{data_dir.name}.log"

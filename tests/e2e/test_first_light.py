@@ -29,7 +29,12 @@ def deployed(running: Daemon, tiny_model: Path) -> Daemon:
     status, model = running.call(
         "POST",
         "/v1/models",
-        {"name": "tiny", "source": "local_path", "local_path": str(tiny_model), "backend_parameters": ["-c", "512"]},
+        {
+            "name": "tiny",
+            "source": "local_path",
+            "local_path": str(tiny_model),
+            "backend_parameters": ["-c", "512"],
+        },
     )
     assert status == 200, model
     running.running("tiny")
@@ -72,7 +77,9 @@ def test_text_completions_are_answered_too(client: openai.OpenAI) -> None:
     assert SENTENCE in client.completions.create(model="tiny", prompt="Who are you?").choices[0].text
 
 
-def test_the_model_is_listed_to_openai_clients_under_both_prefixes(deployed: Daemon, client: openai.OpenAI) -> None:
+def test_the_model_is_listed_to_openai_clients_under_both_prefixes(
+    deployed: Daemon, client: openai.OpenAI
+) -> None:
     assert "tiny" in [model.id for model in client.models.list()]
     other = openai.OpenAI(base_url=f"{deployed.url}/v1-openai", api_key=client.api_key)
     with other:
@@ -81,9 +88,11 @@ def test_the_model_is_listed_to_openai_clients_under_both_prefixes(deployed: Dae
 
 
 def test_a_wrong_key_and_an_unknown_model_are_told_apart(deployed: Daemon, client: openai.OpenAI) -> None:
-    with openai.OpenAI(base_url=f"{deployed.url}/v1", api_key="gpustack_aaaa_bbbb", max_retries=0) as stranger:
-        with pytest.raises(openai.AuthenticationError):
-            stranger.chat.completions.create(**ask())
+    with (
+        openai.OpenAI(base_url=f"{deployed.url}/v1", api_key="gpustack_aaaa_bbbb", max_retries=0) as stranger,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        stranger.chat.completions.create(**ask())
     with pytest.raises(openai.NotFoundError, match="nothing-here"):
         client.chat.completions.create(**{**ask(), "model": "nothing-here"})
 
@@ -113,7 +122,7 @@ def test_usage_is_counted_exactly(deployed: Daemon, client: openai.OpenAI, tiny_
             stream = client.chat.completions.create(
                 **{**ask(stream=True, stream_options={"include_usage": True}), "model": "counted"}
             )
-            usage = [chunk.usage for chunk in stream if chunk.usage][0]
+            usage = next(chunk.usage for chunk in stream if chunk.usage)
         assert usage is not None
         prompt, completion = prompt + usage.prompt_tokens, completion + usage.completion_tokens
 
