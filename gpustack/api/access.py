@@ -20,6 +20,7 @@ _MUST_CHANGE = (
     "The password must be changed before anything else can be: send current_password and new_password to "
     "/auth/update-password"
 )
+_PEOPLE_TABLES = frozenset({"users", "api_keys", "sessions"})
 
 
 @attrs.frozen
@@ -57,6 +58,11 @@ def still_admitted(context: ApiContext, ask: Ask, principal: Principal) -> bool:
         return False
     same = (found.role, found.user_id, found.worker_id)
     return same == (principal.role, principal.user_id, principal.worker_id)
+
+
+def guards_of(principal: Principal) -> frozenset[str]:
+    """The tables in which a change may take away what ``admit`` has granted."""
+    return frozenset({"workers"}) if principal.worker_id is not None else _PEOPLE_TABLES
 
 
 def credentials_of(ask: Ask) -> Credentials:

@@ -13,9 +13,9 @@ from quart import Response, request
 from quart.wrappers.response import ResponseBody
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from gpustack.errors import BadRequest, GpustackError, PayloadTooLarge
+from gpustack.errors import GpustackError, PayloadTooLarge
 
 from .ask import Ask, Query
 from .context import AccessRules, ApiContext, Version
@@ -118,8 +118,6 @@ async def _body() -> bytes:
         return await request.get_data(cache=False, as_text=False, parse_form_data=False)
     except RequestEntityTooLarge as error:
         raise PayloadTooLarge(f"The request body is larger than {LARGEST_BODY} bytes") from error
-    except RequestTimeout as error:
-        raise BadRequest("The client has stopped sending its request body") from error
 
 
 def _response(reply: Reply) -> Response:

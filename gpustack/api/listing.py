@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import attrs
+import trio
 
 from .ask import Query, is_whole
 from .parameter import Parameter
@@ -134,13 +135,26 @@ COMMON_PARAMETERS = (
 )
 
 
-def ordered(items: list[Any], view: Callable[[Any, Look], Doc], look: Look, query: Query) -> list[Any]:
+_AT_ONCE = 100
+
+
+async def rendered(items: Sequence[Any], view: Callable[[Any, Look], Doc], look: Look) -> list[Doc]:
+    """The documents of items. A long list lets others run in between: nobody's tokens wait for it."""
+    made: list[Doc] = []
+    for item in items:
+        made.append(view(item, look))
+        if len(made) % _AT_ONCE == 0:
+            await trio.lowlevel.checkpoint()
+    return made
+
+
+async def ordered(items: list[Any], view: Callable[[Any, Look], Doc], look: Look, query: Query) -> list[Any]:
     """In the order asked for, else the newest first. Raises ``Malformed`` for a field that cannot be sorted by."""
     wanted = [name.strip() for name in (query.one("sort_by", "sortBy") or "").split(",") if name.strip()]
     items = sorted(items, key=_age, reverse=True)
     if not wanted or not items:
         return items
-    rows = [(view(item, look), item) for item in items]
+    rows = list(zip(await rendered(items, view, look), items, strict=True))
     for name in reversed(wanted):
         field, descending = name.removeprefix("-"), name.startswith("-")
         known = [row for row in rows if _sortable(row[0], field)]

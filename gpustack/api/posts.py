@@ -72,17 +72,8 @@ class Posts:
         if found is None:
             raise ValueError(f"{head.method} {head.path} is not claimed")
         route, params = found
-        ask = Ask(
-            method=head.method,
-            path=head.path,
-            header=head.get,
-            peer=exchange.peer.host,
-            body=lambda: exchange.read_body(LARGEST_BODY),
-            params=params,
-            query=Query.of(head.query),
-        )
         try:
-            reply = await carry_out(self._context, route, ask)
+            reply = await carry_out(self._context, route, _ask(exchange, params))
         except (BodyError, BodyTimeout):
             raise  # the transport answers these, and knows what is left of the connection
         except GpustackError as error:
@@ -92,6 +83,19 @@ class Posts:
             await stream_assignments(exchange, self._context.store, self._book, int(params["id"]))
             return
         await exchange.respond(reply.status, _fields(), reply.content)
+
+
+def _ask(exchange: Exchange, params: dict[str, str]) -> Ask:
+    head = exchange.head
+    return Ask(
+        method=head.method,
+        path=head.path,
+        header=head.get,
+        peer=exchange.peer.host,
+        body=lambda: exchange.read_body(LARGEST_BODY),
+        params=params,
+        query=Query.of(head.query),
+    )
 
 
 async def _refuse(exchange: Exchange, problem: Problem) -> None:

@@ -11,8 +11,8 @@ from gpustack.domain.access import Principal, Role
 from gpustack.domain.record import Record, table_of
 from gpustack.errors import NotFound
 
-from .access import still_admitted
-from .listing import Page, Selection, ordered, page_document
+from .access import guards_of, still_admitted
+from .listing import Page, Selection, ordered, page_document, rendered
 from .parameter import Parameter
 from .route import ADMIN, Call, Reply, Route, tagged
 from .shape import Document, Flag, Shape, Whole
@@ -177,8 +177,8 @@ async def list_or_watch(resource: Resource, call: Call) -> Reply:
     page, look, view = Page.of(call.query), call.look(), resource.view_of(call)
     records = look.snapshot.all(resource.record).values()
     found = [item for record in records for item in resource.items(record) if predicate(item)]
-    found = ordered(found, view.of, look, call.query)
-    document = page_document((view.of(item, look) for item in page.cut(found)), page, len(found))
+    found = await ordered(found, view.of, look, call.query)
+    document = page_document(await rendered(page.cut(found), view.of, look), page, len(found))
     extra = resource.page_extra(call) if resource.page_extra else {}
     # From here a watch goes on without a gap: ?watch=true&since=<this>.
     revision = (("X-Revision", str(look.snapshot.revision)),)
@@ -201,6 +201,7 @@ def _watch(resource: Resource, call: Call, predicate: Callable[[Any], bool]) -> 
         ),
         look=context.look,
         allowed=lambda: still_admitted(context, call.ask, call.caller),
+        guards=guards_of(call.caller),
         numbered=call.query.flag("sync") or since >= 0,
         since=since if since >= 0 else None,
     )

@@ -93,7 +93,9 @@ class Watch:
     _subject: Subject
     _look: Callable[[], Look]
     _allowed: Callable[[], bool]
-    """Whether the caller still may watch: asked again when accounts change, and in every silence."""
+    """Whether the caller still may watch: asked when one of ``guards`` changes, and in every silence."""
+    _guards: frozenset[str] = frozenset()
+    """Tables in which a change may take away the right to watch."""
     _numbered: bool = False
     """Events carry their revision, and the end of the replay is marked."""
     _since: int | None = None
@@ -109,7 +111,7 @@ class Watch:
             self._store.changes_since(self._since)
 
     async def __aenter__(self) -> Watch:
-        tables = {self._subject.table, *_ACCESS_TABLES}
+        tables = {self._subject.table, *self._guards}
         self._wake = self._open.enter_context(self._store.watch(tables))
         if self._since is not None:
             self._revision = self._since
@@ -165,7 +167,7 @@ class Watch:
         except Gone:
             log.info("Dropped a watcher that was too slow: kind=%s", self._subject.kind)
             return None
-        if any(change.table in _ACCESS_TABLES for change in changes) and not self._allowed():
+        if any(change.table in self._guards for change in changes) and not self._allowed():
             return None
         lines: list[bytes] = []
         for change in changes:
@@ -205,7 +207,3 @@ class Watch:
     def __repr__(self) -> str:
         waiting = "" if self._replay is None else f", {len(self._replay)} to replay"
         return f"<Watch of {self._subject.kind} at revision {self._revision}{waiting}>"
-
-
-_ACCESS_TABLES = frozenset({"users", "api_keys", "sessions", "workers"})
-"""A change in one of these may take away the right to watch."""

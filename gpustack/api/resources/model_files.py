@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpustack.domain.access import Principal, Role
 from gpustack.domain.artifact import FileState, ModelFile
 from gpustack.domain.report import FileReport
-from gpustack.errors import Forbidden
+from gpustack.errors import AlreadyExists, Forbidden
 from gpustack.server import deploy
 from gpustack.server.report import report_file
 
@@ -25,9 +25,11 @@ def _visible(principal: Principal, file: ModelFile) -> bool:
 async def _create(call: Call) -> ModelFile:
     source = source_from(call.document)
     rest = {name: value for name, value in call.document.items() if name in _FIELDS}
-    return await deploy.create_file(
-        call.context.store, ModelFile(source=source, source_index=source.index, **rest)
-    )
+    file = ModelFile(source=source, source_index=source.index, **rest)
+    where = {"worker_id": file.worker_id, "source_index": file.source_index, "local_dir": file.local_dir}
+    if call.snapshot.find(ModelFile, **where) is not None:
+        raise AlreadyExists(f"Worker {file.worker_id} has a model file of {source.readable} there already")
+    return await deploy.create_file(call.context.store, file)
 
 
 async def _update(call: Call, file: ModelFile) -> ModelFile:

@@ -12,7 +12,7 @@ from gpustack.domain.model import Model
 from gpustack.server import deploy
 
 from ..deployment import MODEL_BODY, changes_from, model_from, refuse_wrong
-from ..listing import Filter, Page, Selection, ordered, page_document
+from ..listing import Filter, Page, Selection, ordered, page_document, rendered
 from ..resource import Resource
 from ..route import Call, Reply, Route
 from ..shape import Document, Text
@@ -47,9 +47,9 @@ async def _delete(call: Call, model: Model) -> None:
 
 async def _instances(call: Call) -> Reply:
     model, look = RESOURCE.item(call), call.look()
-    found = ordered(look.snapshot.instances_of(model.id), INSTANCE.of, look, call.query)
+    found = await ordered(look.snapshot.instances_of(model.id), INSTANCE.of, look, call.query)
     page = Page(size=max(len(found), 100))  # all of them, as clients expect of this list
-    return Reply(document=page_document((INSTANCE.of(item, look) for item in found), page, len(found)))
+    return Reply(document=page_document(await rendered(found, INSTANCE.of, look), page, len(found)))
 
 
 RESOURCE = Resource(

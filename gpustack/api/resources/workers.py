@@ -28,17 +28,23 @@ def _visible(principal: Principal, worker: Worker) -> bool:
     return principal.is_admin or principal.worker_id == worker.id
 
 
-def _joined(joined: Joined, look: Look) -> dict[str, Any]:
+@attrs.frozen
+class _Welcome:
+    joined: Joined
+    heartbeat_interval: float
+
+
+def _joined(welcome: _Welcome, look: Look) -> dict[str, Any]:
     return {
-        **WORKER.of(joined.worker, look),
-        "credential": joined.credential,
-        "forward_key": joined.forward_key,
-        "heartbeat_interval": 15.0,
+        **WORKER.of(welcome.joined.worker, look),
+        "credential": welcome.joined.credential,
+        "forward_key": welcome.joined.forward_key,
+        "heartbeat_interval": welcome.heartbeat_interval,
     }
 
 
-async def _join(call: Call) -> Joined:
-    return await join(
+async def _join(call: Call) -> _Welcome:
+    joined = await join(
         call.context.store,
         call.document,
         keys=call.context.keys,
@@ -46,6 +52,7 @@ async def _join(call: Call) -> Joined:
         secret=lambda: secrets.token_hex(32),
         rng=call.context.rng,
     )
+    return _Welcome(joined, call.context.heartbeat_interval)
 
 
 async def _update(call: Call, worker: Worker) -> Worker:
