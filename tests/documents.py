@@ -33,6 +33,29 @@ API = """\
 These are all routes of the server. What each takes and answers is in `/openapi.json`, shown at `/docs` and `/redoc`;
 what an error looks like is in [errors.md](errors.md). Callers are told by an API key (`Authorization: Bearer ...`),
 by the cookie of a login, or by a worker's credentials.
+
+## Conventions
+
+- Creating and changing answer 200 with the object, deleting 200 with `null`. A change writes only the fields that are
+  sent; fields that are not known are ignored. Instants are ISO 8601 in UTC, sizes are bytes, and what could not be
+  measured is left out or `null`, never 0.
+- A list answers `{"items": [...], "pagination": {"page", "perPage", "total", "totalPage"}}`, the newest first. Its
+  query takes `page`, `perPage` (1 to 100, or -1 for all), `search` (in any case), `sort_by` (fields with commas
+  between, `-` before one for descending), and the filters of the resource. The header `X-Revision` names the state it
+  shows.
+- A list with `watch=true` is a stream: `{"type": 1, "data": {...}}` and a blank line for everything there is, then for
+  every change; 1 is created, 2 updated, 3 deleted or no longer selected. A blank line comes at least every 15 seconds.
+  With `sync=1` events carry their `revision`, and type 6 marks the end of what was there. With `since=` a revision, the
+  stream goes on from there, or answers 410: list again. A client that reads too slowly is cut off.
+- `GET /v1/models` answers OpenAI's clients too: `object` and `data` stand beside `items` and `pagination`. People who
+  are not administrators see of a model what they need to use it.
+- Requests from this machine need no credentials unless `--force-auth-localhost` is set: the peer must be loopback, the
+  `Host` a name of this machine, no header may say that a proxy forwarded it, and no page of another site may have sent
+  it. What changes something by cookie or from this machine needs a same-origin `Origin`, or a body of
+  `application/json`.
+- Five wrong passwords for a name from one address close the door to both for five minutes (429). An account that must
+  change its password can do nothing else that changes anything.
+- Instances follow from their model: they are deleted by hand, but neither created nor changed.
 """
 
 
