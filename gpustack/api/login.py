@@ -14,6 +14,7 @@ from gpustack.identity.sessions import cookie, find_session, make_session, no_co
 from gpustack.store.transaction import Tx
 
 from .access import credentials_of, lifetime
+from .problems import Malformed
 from .route import PEOPLE, Call, Reply, Route, read_document, tagged
 from .shape import Document, Text
 
@@ -59,7 +60,7 @@ async def _given(call: Call) -> dict[str, Any]:
         raise BadRequest("The form cannot be read") from error
     faults = [f"{name}: is missing" for name in ("username", "password") if name not in fields]
     if faults:
-        raise Invalid(*faults)
+        raise Malformed(*faults)
     return {name: values[-1] for name, values in fields.items()}
 
 

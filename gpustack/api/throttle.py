@@ -20,6 +20,8 @@ _AT_ONCE = 16
 """Passwords of one name and address being verified: what may be tried before the first failure is known."""
 _REMEMBERED = 20_000
 """Keys kept; beyond, the longest untouched is forgotten, so that an attacker cannot fill the memory."""
+_LONGEST = 256
+"""Characters of a name that are looked at: names come from outside and are kept."""
 
 _Key = tuple[str, str]
 
@@ -51,7 +53,7 @@ class Throttle:
     def attempt(self, address: str, name: str) -> Iterator[Attempt]:
         """Around the verification of a password. Raises ``TooManyRequests`` before it if a limit is reached."""
         place = network_of(address)
-        key = (place, name)
+        key = (place, name[:_LONGEST])
         self._check(key, address)
         self._open[key] += 1
         try:
