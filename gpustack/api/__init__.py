@@ -1,1 +1,1 @@
-
+"""HTTP in, inference aside: resources, logins, watch streams, probes and the documents of all that."""

@@ -21,7 +21,7 @@ from gpustack.domain.record import Record
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
 
-from .shape import Document, Flag, Instant, Many, Maybe, Shape, Table, Text, Whole, Word, shape_of
+from .shape import Document, Flag, Instant, Many, Maybe, Shape, Text, Whole, Word, shape_of
 
 Doc = dict[str, Any]
 
@@ -150,14 +150,13 @@ API_KEY = View(
 
 # --- models
 
-_DEPRECATED_FLAGS: Mapping[str, Category] = {
+CATEGORY_FLAGS: Mapping[str, Category] = {
     "embedding_only": Category.EMBEDDING,
     "image_only": Category.IMAGE,
     "reranker": Category.RERANKER,
     "speech_to_text": Category.SPEECH_TO_TEXT,
     "text_to_speech": Category.TEXT_TO_SPEECH,
 }
-CATEGORY_FLAGS = _DEPRECATED_FLAGS
 """Deprecated twins of ``categories``."""
 
 _MODEL = _shapes(Model, "source", *_COMMON)
@@ -405,5 +404,3 @@ FILE = View(
     ),
     of=lambda file, look: {**_as_they_are(file, _FILE), **source_document(file.source), **_dates(file)},
 )
-
-STRINGS = Table(Text())
