@@ -142,7 +142,7 @@ async def adopt_engine(instance: ModelInstance, world: World, ports: ExitStack) 
         terms=terms,
         adopted=True,
         log_file=world.log_file(instance.id),
-        start_left=max(_START_LEFT, terms.start_deadline - (world.now() - state.started_at).total_seconds()),
+        start_left=_start_left(terms, (world.now() - state.started_at).total_seconds()),
         state_file=state_file,
         grace=min(terms.stop_grace, world.stop_grace),
     )
@@ -200,6 +200,10 @@ def _terms_of(state: GroupState) -> Terms | None:
         return decode(state.meta.get("terms", "").encode(), Terms)
     except Invalid:
         return None
+
+
+def _start_left(terms: Terms, age: float) -> float:
+    return max(min(_START_LEFT, terms.start_deadline), terms.start_deadline - age)
 
 
 def _make_private(folder: Path) -> None:

@@ -61,7 +61,6 @@ def _bounded(interval: float) -> float:
     return min(max(interval, _SHORTEST), _LONGEST)
 
 
-_MEASURE_EVERY = 10.0
 _SAY_AT_LEAST_EVERY = 60.0
 _NOTABLE = 5.0
 """Percent points: a load that moved by less is not worth a write on the server."""
@@ -91,6 +90,8 @@ class StatusPush:
     _measure: Callable[[], Awaitable[WorkerStatus]]
     _address: Callable[[], str]
     """May block: it is called in a thread."""
+    period: float = 10.0
+    """Seconds between two looks."""
     name: str = "status"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -98,10 +99,10 @@ class StatusPush:
         said: _Said | None = None
         look = await self._look()  # before we have joined, so that no second is lost once we have
         while True:
-            if trio.current_time() - look.at >= _MEASURE_EVERY:
+            if trio.current_time() - look.at >= self.period:
                 look = await self._look()
             now = _Said(await self._membership.joined(), look)
-            pause = look.at + _MEASURE_EVERY - trio.current_time()
+            pause = look.at + self.period - trio.current_time()
             if said is None or _differs(said, now):
                 if await self._put(now):
                     said = now

@@ -20,7 +20,6 @@ from gpustack.worker.membership import Membership
 log = logging.getLogger(__name__)
 
 _ROOM = 10_000
-_TRY_AGAIN = 1.0
 _TRIES = 30
 """How often a server that answers, but with a fault of its own, is told the same before it is told the next."""
 _LAST_WORDS_WITHIN = 2.0
@@ -57,6 +56,8 @@ class Reports:
 
     _membership: Membership
     _rng: random.Random
+    try_again: float = 1.0
+    """Seconds, give or take half."""
     _queue: deque[_One] = attrs.field(factory=deque)
     _wake: Wake = attrs.field(factory=Wake)
     name: str = "reports"
@@ -116,7 +117,7 @@ class Reports:
                 self._queue.popleft()
                 tries = 0
             else:
-                await trio.sleep(_TRY_AGAIN * (0.5 + self._rng.random()))
+                await trio.sleep(self.try_again * (0.5 + self._rng.random()))
 
     async def _deliver_once(self) -> None:
         while self._queue and await self._deliver(self._queue[0], 1):
