@@ -66,7 +66,7 @@ def _checked(address: Address) -> Address:
 
 
 def _clean(url: str) -> str:
-    text = url.strip().rstrip("/")
+    text = url.strip()
     if "://" not in text:
         text = f"http://{text}"
     parts = urlsplit(text)
@@ -78,7 +78,7 @@ def _clean(url: str) -> str:
         raise GpustackError(
             f"GPUSTACK_SERVER_URL must be an address such as http://10.0.0.5:8080, not {url!r}"
         )
-    return text
+    return text.rstrip("/")
 
 
 def is_loopback(url: str) -> bool:

@@ -61,11 +61,12 @@ class Progress:
         self._lead = lead = max(present, key=lambda item: _RANK.get(item["state"], -1), default=None)
         if lead is None:
             return None
-        self._tell(lead)
         if lead["state"] == "running":
-            took = self.now() - self._began
-            self.terminal.say(f"ready on {place(lead)} after {took:.1f} s")
+            # How long it took is only worth a word if it had to come up.
+            took = f" after {self.now() - self._began:.1f} s" if self._told else ""
+            self.terminal.say(f"ready on {place(lead)}{took}")
             return lead
+        self._tell(lead)
         if lead["state"] == "error":
             self.terminal.clear()
             raise Failed(

@@ -57,7 +57,7 @@ def read(docstring: str | None, name: str, argv: Sequence[str]) -> Words:
     try:
         return Words(docopt(text, [name, *argv]), body)
     except DocoptExit as error:
-        raise Misuse(_sentence(name, error.code), body) from None
+        raise Misuse(_sentence(name, text, error.code), body) from None
 
 
 def _usage_of(docstring: str) -> str:
@@ -67,11 +67,15 @@ def _usage_of(docstring: str) -> str:
 
 # docopt names what it could not place only in the text of its error.
 _LEFT = re.compile(r"(?:Argument\(None, |Option\([^,]*, )'([^']*)'")
+_OPTION = re.compile(r"--?[A-Za-z][\w-]*")
 
 
-def _sentence(name: str, code: object) -> str:
+def _sentence(name: str, text: str, code: object) -> str:
     said = str(code).split("\n", 1)[0]
     left = _LEFT.findall(said)
+    unknown = [word for word in left if word.startswith("-") and word not in _OPTION.findall(text)]
+    if unknown:
+        return f"gpustack {name} does not understand {unknown[0]}"
     if left and left[0] == name:
         return f"gpustack {name}: an argument is missing"
     if left:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from json import dumps as as_json
 from json import loads as from_json
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import attrs
 
@@ -202,11 +202,6 @@ class AdminClient:
             if incoming.status >= 300:
                 raise fault_of(incoming.status, await incoming.read(_FAULT_LIMIT))
             yield incoming
-
-
-def part(name: object) -> str:
-    """A name or number as one part of a path."""
-    return quote(str(name), safe="")
 
 
 def _query(path: str, filters: Mapping[str, Value]) -> str:

@@ -48,8 +48,12 @@ def scene_of(start_argv: Sequence[str], env: Mapping[str, str]) -> Scene:
     from gpustack.errors import GpustackError
 
     loaded, config_error = None, None
+    # The same variable is where commands talk to and where a worker joins; only a worker has a token beside it.
+    of_start = {
+        name: value for name, value in env.items() if name != "GPUSTACK_SERVER_URL" or "GPUSTACK_TOKEN" in env
+    }
     try:
-        loaded = load(start_argv, env, platform=sys.platform, cwd=Path.cwd())
+        loaded = load(start_argv, of_start, platform=sys.platform, cwd=Path.cwd())
     except ConfigError as error:
         config_error = error
     if loaded is not None:

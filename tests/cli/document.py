@@ -1,0 +1,56 @@
+"""docs/cli.md, written from the usage texts: ``python -m tests.cli.document > docs/cli.md``."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from gpustack.cli.main import names
+
+HEAD = """\
+# The command line
+
+<!-- Written by `python -m tests.cli.document`. Change gpustack/cli/commands/, then run it again. -->
+
+`gpustack start` runs the daemon; its options are in [options.md](options.md), and `gpustack config` takes the same
+ones. Every other command is a client: it talks to the server that it finds like this.
+
+1. `GPUSTACK_SERVER_URL`, if it is set.
+2. Otherwise the server that runs on this machine: the address in the file `server_url` of its data directory
+   (`GPUSTACK_DATA_DIR`, or where `gpustack start` puts it by default), then port 80, and for a user who is not root
+   port 8080; the first that answers.
+
+A server on this machine trusts who is on this machine, unless it runs with `--force-auth-localhost`. For any other
+server put an API key into `GPUSTACK_API_KEY`.
+
+Results go to stdout, everything said about them to stderr. `-o json` and `-o yaml` print the objects of the API as
+they are; `-q` prints names alone. Colours and lines that are drawn over show only on a terminal; `NO_COLOR` turns
+colours off.
+
+| Exit code | Means |
+| --- | --- |
+| `0` | done |
+| `1` | it failed; one line on stderr says why and what to change |
+| `2` | the command line or the configuration is wrong |
+| `130` | ended by Ctrl-C |
+"""
+
+
+def module_of(name: str) -> ModuleType:
+    """The file of a command."""
+    return importlib.import_module(f"gpustack.cli.commands.{name.replace('-', '_')}")
+
+
+def document() -> str:
+    """The text of docs/cli.md."""
+    parts = [HEAD]
+    for name in names():
+        summary, _, rest = (module_of(name).__doc__ or "").partition("\n")
+        parts.append(f"\n## gpustack {name}\n\n{summary}\n")
+        if rest.strip():
+            parts.append(f"\n```text\n{rest.strip()}\n```\n")
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    print(document(), end="")

@@ -1,0 +1,257 @@
+"""The commands against a real daemon, as people call them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import attrs
+import pytest
+import yaml
+
+from tests.daemon import WITHIN, Daemon, daemon
+
+SENTENCE = "Hello! I am a tiny model served by this cluster."
+
+
+@attrs.frozen
+class Shell:
+    """Runs ``gpustack`` on the machine of a daemon."""
+
+    daemon: Daemon
+    cwd: Path
+
+    def env(self, **more: str) -> dict[str, str]:
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("GPUSTACK_", "NO_COLOR"))
+        }
+        root = str(Path(__file__).parents[2])
+        return {**clean, "GPUSTACK_DATA_DIR": str(self.daemon.data_dir), "PYTHONPATH": root, **more}
+
+    def __call__(self, *argv: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "gpustack", *argv],
+            env=self.env(**env),
+            cwd=self.cwd,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=WITHIN,
+            check=False,
+        )
+
+    def good(self, *argv: str, stdin: str = "") -> str:
+        ran = self(*argv, stdin=stdin)
+        assert ran.returncode == 0, f"{ran.stderr}\n{self.daemon.log[-4000:]}"
+        return ran.stdout
+
+    def bad(self, *argv: str, **env: str) -> str:
+        """The one line of a failure."""
+        ran = self(*argv, **env)
+        assert (ran.returncode, ran.stdout) == (1, "")
+        assert ran.stderr.count("\n") == 1, ran.stderr
+        return ran.stderr
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    folder = tmp_path_factory.mktemp("shell")
+    with daemon(folder / "data") as one:
+        yield Shell(one, folder)
+
+
+@pytest.fixture(scope="module")
+def tiny(shell: Shell, tiny_model: Path) -> str:
+    shell.good("run", "--name=tiny", "-p", "ctx-size=512", str(tiny_model), "Who are you?")
+    return "tiny"
+
+
+def test_run_deploys_what_is_absent_shows_each_step_and_answers(shell: Shell, tiny_model: Path) -> None:
+    ran = shell("run", "--name=first", str(tiny_model), "Who", "are", "you?")
+    assert (ran.returncode, ran.stdout) == (0, f"{SENTENCE}\n"), ran.stderr
+    steps = [line.split()[0] for line in ran.stderr.splitlines()]
+    assert steps[0] == "deployed" and steps[-1] == "ready"
+    again = shell("run", "first", stdin="Who are you?")
+    assert (again.returncode, again.stdout) == (0, f"{SENTENCE}\n")
+    assert "deployed" not in again.stderr
+    assert shell.good("rm", "first") == "first is removed\n"
+
+
+def test_ls_and_ps_show_what_runs(shell: Shell, tiny: str) -> None:
+    head, row = shell.good("ls").splitlines()
+    assert head.split() == ["NAME", "SOURCE", "READY", "BACKEND", "CATEGORIES", "AGE"]
+    assert row.split()[0] == "tiny" and "1/1" in row and "llm" in row
+    head, row = shell.good("ps", "tiny").splitlines()
+    assert row.split()[1:3] == ["tiny", "running"] and "CPU" in row
+    assert shell.good("ls", "-q") == "tiny\n"
+    assert [item["name"] for item in json.loads(shell.good("ls", "-o", "json"))] == ["tiny"]
+    assert yaml.safe_load(shell.good("ps", "-o", "yaml"))[0]["model_name"] == "tiny"
+    assert "ready" in shell.good("workers")
+
+
+def test_show_explain_and_logs_tell_of_an_instance(shell: Shell, tiny: str) -> None:
+    assert yaml.safe_load(shell.good("show", "tiny"))["backend_parameters"] == ["--ctx-size=512"]
+    instance = shell.good("ps", "-q").strip()
+    assert json.loads(shell.good("show", instance, "-o", "json"))["state"] == "running"
+    assert "placed on worker" in shell.good("explain", "tiny")
+    assert json.loads(shell.good("explain", instance, "-o", "json"))[0]["fits"] is True
+    assert 0 < len(shell.good("logs", "--tail=2", "tiny").splitlines()) <= 2
+
+
+def test_chat_takes_its_prompt_from_a_pipe(shell: Shell, tiny: str) -> None:
+    assert shell.good("chat", "tiny", stdin="Who are you?") == f"{SENTENCE}\n"
+
+
+def test_scale_and_stop_change_the_replicas(shell: Shell, tiny_model: Path) -> None:
+    shell.good("run", "--name=moved", "-d", str(tiny_model))
+    assert "from 1 to 2 replicas" in shell.good("scale", "moved", "2")
+    shell.daemon.running("moved", 2)
+    assert "several instances; name one of moved-" in shell.bad("logs", "moved")
+    assert "moved stops" in shell.good("stop", "moved")
+    shell.daemon.until(lambda: not shell.daemon.instances("moved"), "the end of the instances")
+    assert "it is stopped" in shell.bad("explain", "moved")
+    ran = shell("run", "-d", "moved")
+    assert ran.returncode == 0 and "from 0 to 1 replicas" in ran.stderr
+    shell.good("rm", "moved")
+
+
+def test_an_embedding_model_says_how_it_is_called(shell: Shell, embedder_model: Path) -> None:
+    ran = shell("run", "--name=vectors", str(embedder_model))
+    assert ran.returncode == 0, ran.stderr
+    assert f"curl {shell.daemon.url}/v1/embeddings" in ran.stderr
+    assert shell("chat", "vectors", "hi").returncode == 1
+    shell.good("rm", "vectors")
+
+
+def test_what_does_not_fit_says_so_at_once_and_stays_deployed(shell: Shell, tmp_path: Path) -> None:
+    from tests.models import SHAPES, make_hollow
+
+    big = tmp_path / "big.gguf"
+    make_hollow(big, next(shape for name, shape in SHAPES.items() if "70b" in name))
+    ran = shell("run", str(big), "--timeout=5")
+    assert ran.returncode == 1
+    assert "short by" in ran.stderr and "big stays deployed" in ran.stderr and "--timeout" in ran.stderr
+    assert "short by" in shell.good("ps", "big")
+    assert "short by" in shell.good("explain", "big")
+    shell.good("rm", "big")
+
+
+def test_an_instance_that_fails_ends_run_with_its_message(shell: Shell, tiny_model: Path) -> None:
+    ran = shell("run", "--name=broken", "-p", "no-such-flag", str(tiny_model), "hi")
+    assert (ran.returncode, ran.stdout) == (1, ""), ran.stderr
+    last = ran.stderr.splitlines()[-1]
+    assert (
+        last.startswith("gpustack: broken-")
+        and " failed: " in last
+        and "its log: gpustack logs broken-" in last
+    )
+    shell.good("rm", "broken")
+
+
+def test_failures_name_what_to_do(shell: Shell, tiny: str, tiny_model: Path, embedder_model: Path) -> None:
+    assert "did you mean tiny?" in shell.bad("rm", "tinny")
+    assert "deployed are tiny" in shell.bad("run", "nothing")
+    assert "remove it first with gpustack rm tiny" in shell.bad("run", "tiny", "--cpu")
+    assert "choose another with --name" in shell.bad("run", str(embedder_model), "--name=tiny")
+    assert "GPUSTACK_API_KEY" in shell.bad("ls", GPUSTACK_SERVER_URL="http://192.0.2.7")
+
+
+def test_the_admin_password_is_reset_and_holds(shell: Shell) -> None:
+    import base64
+
+    told = shell.good("reset-admin-password").strip()
+    assert told.startswith("The new password of admin is: ")
+    password = told.rpartition(" ")[2]
+    basic = base64.b64encode(f"admin:{password}".encode()).decode()
+    status, me = shell.daemon.call("GET", "/v1/users/me", headers={"authorization": f"Basic {basic}"})
+    assert status == 200 and me["require_password_change"] is True
+    refused = shell.bad(
+        "reset-admin-password", GPUSTACK_SERVER_URL=shell.daemon.url, GPUSTACK_API_KEY="gpustack_a_b"
+    )
+    assert "administrator" in refused
+
+
+def test_the_doctor_finds_a_running_daemon_well(shell: Shell) -> None:
+    port = shell.daemon.url.rpartition(":")[2]
+    found = json.loads(
+        shell("doctor", "-o", "json", "--", "--host=127.0.0.1", f"--port={port}", "--worker-port=0").stdout
+    )
+    told = {(one["check"], one["verdict"]) for one in found}
+    assert {("server", "ok"), ("ports", "ok"), ("configuration", "ok"), ("disk", "ok")} <= told
+    assert [one for one in found if one["check"] == "ports" and "held by the daemon" in one["message"]]
+
+
+def at_terminal(shell: Shell, argv: Sequence[str], steps: Sequence[tuple[str, bytes]]) -> tuple[int, str]:
+    """Run a command at a terminal; once a text has appeared (after the last one), the keys beside it are typed."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gpustack", *argv],
+        env=shell.env(TERM="xterm"),
+        cwd=shell.cwd,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+        preexec_fn=_controlling(slave),
+    )
+    os.close(slave)
+    shown, seen, waiting, end = "", 0, list(steps), time.monotonic() + WITHIN
+    try:
+        while time.monotonic() < end:
+            if not select.select([master], [], [], 0.5)[0]:
+                continue
+            try:
+                shown += os.read(master, 65536).decode(errors="replace")
+            except OSError:  # the other side is closed: that is how a terminal ends
+                break
+            while waiting and (at := shown.find(waiting[0][0], seen)) >= 0:
+                seen = at + len(waiting[0][0])
+                os.write(master, waiting.pop(0)[1])
+        return process.wait(WITHIN), shown
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            process.wait(WITHIN)
+        os.close(master)
+
+
+def _controlling(slave: int) -> Callable[[], None]:
+    """Makes the terminal the one whose Ctrl-C the command hears."""
+    import fcntl
+    import termios
+
+    return lambda: fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
+
+def test_at_a_terminal_one_talks_until_one_leaves(shell: Shell, tiny: str) -> None:
+    code, shown = at_terminal(
+        shell,
+        ["run", "tiny"],
+        [(">>> ", b"Who are you?\r"), (f"{SENTENCE}\r\n>>> ", b"\\c\r"), ("Forgotten.", b"\\q\r")],
+    )
+    assert code == 0, shown
+
+
+def test_ctrl_c_while_it_waits_says_what_stays_and_ends_with_130(shell: Shell, tmp_path: Path) -> None:
+    from tests.models import SHAPES, make_hollow
+
+    big = tmp_path / "waits.gguf"
+    make_hollow(big, next(shape for name, shape in SHAPES.items() if "70b" in name))
+    code, shown = at_terminal(shell, ["run", str(big)], [("waiting for a place", b"\x03")])
+    assert code == 130, shown
+    assert "waits stays deployed: gpustack ps waits shows it" in shown
+    shell.good("rm", "waits")
+
+
+def test_colours_show_at_a_terminal(shell: Shell, tiny: str) -> None:
+    assert "\x1b[32mrunning\x1b[0m" in at_terminal(shell, ["ps"], [])[1]

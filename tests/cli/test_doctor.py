@@ -1,0 +1,92 @@
+"""What the doctor finds on machines that are not well."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+import trio
+
+from gpustack.cli.checks import configuration, disk, ports, server
+from gpustack.cli.commands.doctor import scene_of
+from gpustack.cli.finding import Finding, Scene, Verdict
+from gpustack.cli.main import main
+
+
+def scene(data: Path, *argv: str, **env: str) -> Scene:
+    start = ["--data-dir", str(data), "--host=127.0.0.1", "--worker-port=0", *argv]
+    return scene_of(start, {"GPUSTACK_SERVER_URL": "http://127.0.0.1:9", **env})
+
+
+def failures(found: list[Finding]) -> list[Finding]:
+    return [one for one in found if one.verdict is Verdict.FAILED]
+
+
+async def test_every_fault_of_the_configuration_is_a_finding(tmp_path: Path) -> None:
+    found = failures(await configuration.look(scene(tmp_path, "--port=x", "--prot=1")))
+    assert [one.sentence for one in found] == [
+        "flag --prot: is not known; did you mean --port?",
+        "flag --port: port must be a whole number, not 'x'",
+    ]
+    assert all(one.fix for one in found)
+
+
+async def test_the_variable_of_the_commands_makes_no_worker_of_a_server(tmp_path: Path) -> None:
+    env = {"GPUSTACK_SERVER_URL": "http://127.0.0.1:9"}
+    alone, joining = scene(tmp_path, **env), scene(tmp_path, **env, GPUSTACK_TOKEN="t")
+    assert alone.loaded is not None and alone.loaded.role == "server+worker"
+    assert joining.loaded is not None and joining.loaded.role == "worker"
+
+
+async def test_a_port_that_is_taken_is_named_with_its_option(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (found,) = failures(await ports.look(scene(tmp_path, f"--port={port}")))
+        assert str(port) in found.sentence and "--port" in found.fix
+    assert not failures(await ports.look(scene(tmp_path, f"--port={port}")))
+
+
+async def test_secrets_that_others_can_read_come_with_the_command_that_mends_it(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("x")
+    token.chmod(0o644)
+    (found,) = failures(await disk.look(scene(tmp_path)))
+    assert found.fix == f"chmod 600 {token}"
+    token.chmod(0o600)
+    assert not failures(await disk.look(scene(tmp_path)))
+
+
+async def test_a_data_directory_that_is_a_file_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    (found,) = failures(await disk.look(scene(file)))
+    assert "--data-dir" in found.fix
+
+
+async def test_a_server_that_is_not_there_is_told_with_the_variable(tmp_path: Path, free_port: int) -> None:
+    lost = scene(tmp_path, GPUSTACK_SERVER_URL=f"http://127.0.0.1:{free_port}")
+    with trio.fail_after(60):
+        (found,) = failures(await server.look(lost))
+    assert "Connection refused" in found.sentence and "GPUSTACK_SERVER_URL" in found.fix
+
+
+def test_it_ends_with_1_when_something_failed_and_tells_programs_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env = {"PATH": "", "GPUSTACK_DATA_DIR": str(tmp_path), "GPUSTACK_PORT": "many"}
+    assert main(["doctor", "-o", "json"], env) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert {one["check"] for one in found} >= {
+        "clock",
+        "configuration",
+        "driver",
+        "engine",
+        "open files",
+        "server",
+    }
+    assert [one for one in found if one["verdict"] == "failed" and "GPUSTACK_PORT" in one["message"]]
+    assert all(one["fix"] for one in found if one["verdict"] == "failed")

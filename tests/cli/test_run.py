@@ -1,0 +1,80 @@
+"""What the options of ``gpustack run`` ask of a new deployment, and what a model that cannot talk answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpustack.cli.commands import run
+from gpustack.cli.commands.chat import sampling
+from gpustack.cli.misuse import Misuse
+from gpustack.cli.talk import chats, how_to_call
+from gpustack.cli.usage import Words, read
+
+
+def words(*argv: str) -> Words:
+    return read(run.__doc__, "run", [*argv, "model"])
+
+
+def test_options_become_fields_of_the_deployment() -> None:
+    given = words(
+        "--replicas=2", "--backend=llama-box", "-p", "ctx-size=4096", "--param=--no-warmup", "-e", "A=b=c",
+        "--gpu", "n:cuda:0,n:cuda:1", "--gpu=n:cuda:2", "--selector", "zone=a",
+    )  # fmt: skip
+    assert run.wanted(given) == {
+        "replicas": 2,
+        "backend": "llama-box",
+        "backend_parameters": ["--ctx-size=4096", "--no-warmup"],
+        "env": {"A": "b=c"},
+        "gpu_selector": {"gpu_ids": ["n:cuda:0", "n:cuda:1", "n:cuda:2"]},
+        "worker_selector": {"zone": "a"},
+    }
+
+
+def test_nothing_is_said_that_was_not_asked_for() -> None:
+    assert run.wanted(words()) == {}
+    assert run.wanted(words("--cpu")) == {"backend_parameters": ["--gpu-layers=0"]}
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (("--cpu", "--gpu=n:cuda:0"), "--cpu and --gpu exclude each other"),
+        (("--env=A",), "--env must be NAME=VALUE, not 'A'"),
+        (("--selector==x",), "--selector must be NAME=VALUE"),
+        (("--replicas=0",), "--replicas must be a whole number of at least 1, not '0'"),
+        (("--replicas=-1",), "--replicas must be a whole number"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_the_usage(argv: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(Misuse, match=sentence) as refused:
+        run.wanted(words(*argv))
+    assert "gpustack run" in refused.value.usage
+
+
+def test_how_freely_and_how_long_it_answers_go_into_the_request() -> None:
+    assert sampling(words("--temperature=0.5", "--max-tokens=7")) == {"temperature": 0.5, "max_tokens": 7}
+    assert sampling(words()) == {}
+    with pytest.raises(Misuse, match="--temperature must be a number"):
+        sampling(words("--temperature=hot"))
+
+
+@pytest.mark.parametrize(
+    ("categories", "talks"),
+    [([], True), (["llm"], True), (["unknown"], True), (["embedding"], False), (["reranker"], False)],
+)
+def test_only_chat_models_are_talked_to(categories: list[str], talks: bool) -> None:
+    assert chats({"categories": categories}) is talks
+
+
+@pytest.mark.parametrize(
+    ("category", "path"),
+    [("embedding", "/v1/embeddings"), ("reranker", "/v1/rerank"), ("text_to_speech", "/v1/audio/speech")],
+)
+def test_for_the_others_it_says_how_to_call_them(category: str, path: str) -> None:
+    model: dict[str, Any] = {"name": "vectors", "categories": [category]}
+    told = how_to_call(model, "http://127.0.0.1:8080", key=False)
+    assert f"curl http://127.0.0.1:8080{path}" in told and '"model": "vectors"' in told
+    assert "Authorization" not in told
+    assert "Bearer $GPUSTACK_API_KEY" in how_to_call(model, "http://x", key=True)

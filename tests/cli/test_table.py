@@ -1,0 +1,79 @@
+"""Tables, and values as people read them."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from gpustack.cli import phrase
+from gpustack.cli.table import Cell, Row, draw
+from gpustack.cli.terminal import Terminal, terminal
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_columns_are_aligned_and_remarks_follow_their_row() -> None:
+    rows = [Row(["a", Cell("running", "green"), "1"]), Row(["longer", Cell("pending"), "22"], remark="why")]
+    assert draw(["NAME", "STATE", "N"], rows, Terminal(io.StringIO())).splitlines() == [
+        "NAME    STATE    N",
+        "a       running  1",
+        "longer  pending  22",
+        "  why",
+    ]
+
+
+def test_colours_do_not_move_columns() -> None:
+    rows = [Row([Cell("x", "red"), "1"]), Row([Cell("yyy", "green"), "2"])]
+    plain = draw(["A", "B"], rows, Terminal(io.StringIO()))
+    coloured = draw(["A", "B"], rows, Terminal(io.StringIO(), colour=True))
+    assert "\x1b[31mx\x1b[0m  " in coloured
+    for code in ("1", "31", "32", "0"):
+        coloured = coloured.replace(f"\x1b[{code}m", "")
+    assert coloured == plain
+
+
+class Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "env", "live", "colour"),
+    [
+        (Tty(), {"TERM": "xterm"}, True, True),
+        (Tty(), {"TERM": "xterm", "NO_COLOR": "1"}, True, False),
+        (Tty(), {"TERM": "dumb"}, False, False),
+        (io.StringIO(), {"TERM": "xterm"}, False, False),
+    ],
+)
+def test_colours_show_on_terminals_that_want_them(
+    stream: io.StringIO, env: dict[str, str], live: bool, colour: bool
+) -> None:
+    found = terminal(stream, env)
+    assert (found.live, found.colour) == (live, colour)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-3, "0s"), (59.9, "59s"), (60, "1m"), (7199, "1h"), (86400 * 12.5, "12d")]
+)
+def test_ages_have_one_unit(seconds: float, text: str) -> None:
+    assert phrase.age((NOW - timedelta(seconds=seconds)).isoformat(), NOW) == text
+
+
+@pytest.mark.parametrize("value", [None, "", "yesterday", 5])
+def test_an_age_that_is_unknown_is_a_dash(value: object) -> None:
+    assert phrase.age(value, NOW) == "-"
+
+
+def test_the_zulu_instants_of_the_api_are_read() -> None:
+    assert phrase.age("2025-12-31T23:57:00Z", NOW) == "3m"
+    assert phrase.age("2025-12-31T23:57:00", NOW) == "3m"
+
+
+def test_sizes_and_sources_are_short() -> None:
+    assert (phrase.size(3 << 30), phrase.size(None)) == ("3.0 GiB", "-")
+    of_hub = {"source": "huggingface", "huggingface_repo_id": "a/b", "huggingface_filename": "*Q4*"}
+    assert phrase.source(of_hub) == "a/b:*Q4*"
+    assert phrase.source({"source": "local_path", "local_path": "/m.gguf"}) == "/m.gguf"
