@@ -199,7 +199,7 @@ async def _become_ready(engine: RunningEngine, world: World, telling: Telling) -
             raise InstanceFailed(await _obituary(engine, ready=False))
     if patience.cancelled_caught:
         raise InstanceFailed(
-            f"The engine did not answer {terms.readiness.path} within {terms.start_deadline:.0f} s of its start; "
+            f"The engine did not answer {terms.readiness.path} within {terms.start_deadline:g} s of its start; "
             "see its log"
         )
 
@@ -211,7 +211,7 @@ async def _serve(engine: RunningEngine, world: World) -> NoReturn:
         raise InstanceFailed(await _obituary(engine, ready=True))
     silent = liveness.period * liveness.failures
     raise InstanceFailed(
-        f"The engine ran, but did not answer {liveness.path} for {silent:.0f} s and more, so it was ended"
+        f"The engine ran, but did not answer {liveness.path} for {silent:g} s and more, so it was ended"
     )
 
 

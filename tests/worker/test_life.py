@@ -63,7 +63,7 @@ async def test_files_that_are_missing_are_fetched_first_and_their_record_follows
     running = await server.until_state(S.RUNNING)
     assert server.states() == [S.INITIALIZING, S.DOWNLOADING, S.STARTING, S.RUNNING]
     assert running.resolved_path is not None
-    assert running.resolved_path.encode() in Path(f"/proc/{pid_of(running)}/cmdline").read_bytes()
+    assert running.resolved_path.encode() in command_of(pid_of(running))
     await server.until(lambda: server.file().state is FileState.READY)
     assert (server.file().size, server.file().download_progress) == (200_004, 100.0)
     assert server.file().resolved_paths == (running.resolved_path,)
@@ -114,7 +114,7 @@ async def test_a_folder_tells_its_engine_by_the_file_in_it(
     server.put(instance_of(model))
     await start()
     running = await server.until_state(S.RUNNING)
-    assert b"gpustack.launchers.llama_cpp" in Path(f"/proc/{pid_of(running)}/cmdline").read_bytes()
+    assert b"gpustack.launchers.llama_cpp" in command_of(pid_of(running))
 
 
 # --- failures
@@ -318,7 +318,7 @@ async def test_the_custom_command_and_its_environment_are_filled_in(server: Fake
     server.put(instance_of(model))
     await start()
     running = await server.until_state(S.RUNNING)
-    words = Path(f"/proc/{pid_of(running)}/cmdline").read_bytes().split(b"\0")
+    words = command_of(pid_of(running)).split(b"\0")
     assert b"m on 127.0.0.1" in words
     assert f"PORT={running.port}".encode() in environ_of(pid_of(running))
 
@@ -335,8 +335,11 @@ async def test_no_secret_of_the_daemon_reaches_an_engine(
     told = environ_of(pid_of(await server.until_state(S.RUNNING)))
     assert not [line for line in told if b"do-not-tell" in line]
     assert b"CUDA_HOME=/opt/cuda" in told
-    command = Path(f"/proc/{server.instance().pid}/cmdline").read_bytes()
-    assert b"cluster-token" not in command
+    assert b"cluster-token" not in command_of(pid_of(server.instance()))
+
+
+def command_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def environ_of(pid: int) -> list[bytes]:

@@ -1,0 +1,380 @@
+"""Engines outlive the daemon: what the next one finds, takes over, or ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import attrs
+import pytest
+import trio
+
+from gpustack.domain.instance import Claim, ModelInstance, Placement
+from gpustack.domain.lifecycle import InstanceState as S
+from gpustack.domain.model import Model
+from gpustack.domain.worker import EngineBuild
+from gpustack.engines.custom import ENGINE
+from gpustack.engines.engine import Launch, LaunchContext, Probe
+from gpustack.worker.engine import start_engine
+from gpustack.worker.life import Ending, InstanceFailed, run_instance
+from gpustack.worker.telling import Telling
+from tests.nursery.programs import is_running, until_gone
+from tests.worker.conftest import Start
+from tests.worker.daemon import Daemon, ask, custom_model, instance_of, utc_now
+from tests.worker.server import PATIENCE, FakeServer
+from tests.worker.test_life import pid_of, port_of, processes_with
+
+
+async def test_an_engine_serves_on_while_its_daemon_crashes_and_the_next_one_adopts_it(
+    server: FakeServer, start: Start
+) -> None:
+    server.put(model := custom_model())
+    server.put(instance_of(model))
+    worker = await start()
+    running = await server.until_state(S.RUNNING)
+    await worker.crash()
+    assert (await ask(port_of(running), "/v1/models"))[0] == 200
+    told = len(server.reports)
+    worker = await start()
+    await server.until(lambda: len(server.reports) > told)
+    assert [report.state for _, report in server.reports[told:]] == [S.RUNNING]
+    assert (server.instance().pid, server.instance().port) == (running.pid, running.port)
+    assert (await worker.through(port_of(running)))[0] == 200
+
+
+async def test_a_request_under_way_outlasts_the_daemon(server: FakeServer, start: Start) -> None:
+    server.put(model := custom_model("--latency", "1.0"))
+    server.put(instance_of(model))
+    worker = await start()
+    running = await server.until_state(S.RUNNING)
+    body = json.dumps({"model": "m", "messages": []}).encode()
+    answers = []
+    async with trio.open_nursery() as nursery:
+
+        async def talk() -> None:
+            path = "/v1/chat/completions"
+            answers.append(await ask(port_of(running), path, method="POST", body=body))
+
+        nursery.start_soon(talk)
+        await ask(port_of(running), "/_control?active=1")
+        await worker.crash()
+    assert answers[0][0] == 200
+
+
+async def test_an_adopted_engine_that_dies_is_restarted(server: FakeServer, start: Start) -> None:
+    server.put(model := custom_model())
+    server.put(instance_of(model))
+    worker = await start()
+    running = await server.until_state(S.RUNNING)
+    await worker.crash()
+    told = len(server.reports)
+    await start()
+    await server.until(lambda: len(server.reports) > told)
+    os.kill(pid_of(running), signal.SIGKILL)
+    await server.until(lambda: server.instance().state is S.RUNNING and server.instance().pid != running.pid)
+    assert server.instance().restart_count == 1
+    assert not server.refused
+
+
+async def test_an_engine_that_died_while_nobody_looked_is_started_again(
+    server: FakeServer, start: Start
+) -> None:
+    server.put(model := custom_model())
+    server.put(instance_of(model))
+    worker = await start()
+    running = await server.until_state(S.RUNNING)
+    await worker.crash()
+    os.kill(pid_of(running), signal.SIGKILL)
+    await start()
+    await server.until(lambda: server.instance().state is S.RUNNING and server.instance().pid != running.pid)
+    assert not server.refused
+
+
+@pytest.mark.parametrize(
+    "recorded", [S.SCHEDULED, S.INITIALIZING, S.DOWNLOADING, S.STARTING, S.UNREACHABLE, S.ERROR]
+)
+async def test_an_engine_is_adopted_whatever_its_record_says(
+    server: FakeServer, start: Start, recorded: S
+) -> None:
+    """The last reports of the former daemon may not have arrived; each move told must be one that is allowed."""
+    server.put(model := custom_model())
+    server.put(instance_of(model))
+    worker = await start()
+    running = await server.until_state(S.RUNNING)
+    await worker.crash()
+    server.change(state=recorded)
+    await start()
+    assert (await server.until_state(S.RUNNING)).pid == running.pid
+    assert not server.refused
+
+
+async def test_adopting_asks_nothing_of_model_and_machine(server: FakeServer, start: Start) -> None:
+    """The deployment is of a newer generation by now, and this machine's engines have not been looked at yet."""
+    server.put(model := custom_model())
+    server.put(instance_of(model))
+    worker = await start()
+    running = await server.until_state(S.RUNNING)
+    await worker.crash()
+    server.put(attrs.evolve(model, generation=2, command="something else --port {port}"))
+
+    async def never() -> tuple[EngineBuild, ...]:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    told = len(server.reports)
+    await start(builds=never)
+    await server.until(lambda: len(server.reports) > told)
+    assert (server.instance().state, server.instance().pid) == (S.RUNNING, running.pid)
+
+
+async def test_an_engine_that_was_placed_elsewhere_meanwhile_is_not_adopted(
+    server: FakeServer, start: Start
+) -> None:
+    server.put(model := custom_model())
+    server.put(instance_of(model))
+    worker = await start()
+    running = await server.until_state(S.RUNNING)
+    await worker.crash()
+    server.change(state=S.SCHEDULED, placement=Placement(worker_id=1, claim=Claim(ram=7)))
+    await start()
+    await server.until(lambda: server.instance().state is S.RUNNING and server.instance().pid != running.pid)
+    assert not is_running(pid_of(running))
+
+
+async def test_a_fault_of_our_own_leaves_engines_alone(
+    server: FakeServer, nursery: trio.Nursery, start: Start, tmp_path: object
+) -> None:
+    """An error nobody foresaw, in the life of one instance, takes the daemon down, and no engine with it."""
+    server.put(model := custom_model())
+    server.put(instance_of(model))
+    worker = await start()
+    running = await server.until_state(S.RUNNING)
+    await worker.crash()
+
+    async def faulty() -> tuple[EngineBuild, ...]:
+        raise ZeroDivisionError
+
+    server.put(instance_of(model, 2))
+    broken = Daemon(server, worker.folder, builds=faulty)
+    with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
+        async with trio.open_nursery() as own:
+            await broken.start(own)
+    assert (await ask(port_of(running), "/v1/models"))[0] == 200
+
+
+# --- orphans
+
+
+async def test_an_engine_nobody_wants_is_ended_once_the_picture_is_complete(
+    server: FakeServer, start: Start
+) -> None:
+    server.put(model := custom_model())
+    server.put(instance_of(model))
+    worker = await start()
+    orphan = await server.until_state(S.RUNNING)
+    await worker.crash()
+    server.drop("instances", 1)
+    worker = await start()
+    with trio.fail_after(PATIENCE):
+        await until_gone(pid_of(orphan))
+        await worker.world.cleared.wait()
+    assert not list(worker.world.state_dir.glob("*.json"))
+
+
+async def test_nothing_is_ended_before_the_server_has_said_what_it_wants(
+    server: FakeServer, start: Start
+) -> None:
+    server.put(model := custom_model())
+    server.put(instance_of(model))
+    worker = await start()
+    running = await server.until_state(S.RUNNING)
+    await worker.crash()
+    server.answers["/assignments"] = 503
+    worker = await start()
+    await server.until(lambda: bool(server.statuses))
+    assert is_running(pid_of(running))
+    assert not worker.world.cleared.is_set()
+    told = len(server.reports)
+    server.answers.clear()
+    await server.until(lambda: len(server.reports) > told)
+    assert server.instance().pid == running.pid
+
+
+async def test_a_new_engine_waits_until_orphans_have_given_back_their_memory(
+    server: FakeServer, start: Start
+) -> None:
+    server.put(model := custom_model("--ignore-term"))
+    server.put(instance_of(model))
+    worker = await start()
+    orphan = await server.until_state(S.RUNNING)
+    await worker.crash()
+    server.drop("instances", 1)
+    server.put(instance_of(model, 2))
+    alive: list[bool] = []
+
+    async def look() -> tuple[EngineBuild, ...]:
+        alive.append(is_running(pid_of(orphan)))
+        await trio.lowlevel.checkpoint()
+        return (EngineBuild(engine="custom"),)
+
+    await start(builds=look, stop_grace=0.5)
+    await server.until_state(S.RUNNING, 2)
+    assert alive == [False]
+
+
+async def test_an_instance_deleted_while_there_was_no_daemon_ends_and_its_record_goes(
+    server: FakeServer, start: Start
+) -> None:
+    server.put(model := custom_model())
+    server.put(instance_of(model))
+    worker = await start()
+    running = await server.until_state(S.RUNNING)
+    await worker.crash()
+    server.change(deleted_at=utc_now())
+    await start()
+    await server.until(lambda: not server.picture.instances)
+    assert not is_running(pid_of(running))
+
+
+async def test_a_record_nobody_can_read_is_no_reason_not_to_start(server: FakeServer, start: Start) -> None:
+    server.put(model := custom_model())
+    worker = await start()
+    await server.until(lambda: bool(server.statuses))
+    await worker.stop()
+    worker.world.state_dir.mkdir(exist_ok=True)
+    worker.world.state_file(1).write_text("{")
+    server.put(instance_of(model))
+    await start()
+    await server.until_state(S.RUNNING)
+
+
+# --- judged on its own terms
+
+
+async def left_behind(worker: Daemon, instance: ModelInstance, model: Model, **terms: object) -> int:
+    """An engine with terms of its own that a daemon started and left; its pid."""
+    launch = launch_of(worker, instance, model, **terms)
+    engine = await start_engine(launch, instance, launch_port(launch), worker.world)
+    await engine.let_go(end=False)
+    return engine.group.pid
+
+
+def launch_of(worker: Daemon, instance: ModelInstance, model: Model, **terms: object) -> Launch:
+    with worker.ports.lease("x") as port:
+        context = LaunchContext(
+            model=model,
+            instance=instance,
+            placement=instance.placement or Placement(worker_id=1),
+            model_path="",
+            port=port,
+            build=EngineBuild(engine="custom"),
+            data_dir=str(worker.folder),
+        )
+        return attrs.evolve(ENGINE.launch(context), **terms)
+
+
+def launch_port(launch: Launch) -> int:
+    return int(launch.argv[launch.argv.index("--port") + 1])
+
+
+QUICK = Probe(path="/health", period=0.05, timeout=0.3, failures=2)
+
+
+async def test_an_engine_that_hangs_is_ended_and_comes_back(server: FakeServer, start: Start) -> None:
+    server.put(model := custom_model())
+    instance = instance_of(model)
+    worker = await start()
+    pid = await left_behind(worker, instance, model, liveness=QUICK, readiness=QUICK)
+    server.put(instance)
+    running = await server.until_state(S.RUNNING)
+    assert running.pid == pid
+    order = json.dumps({"hang": True}).encode()
+    assert (await ask(port_of(server.instance()), "/_control", method="POST", body=order))[0] == 200
+    failed = await server.until_state(S.ERROR)
+    assert failed.state_message == (
+        "The engine ran, but did not answer /health for 0.1 s and more, so it was ended"
+    )
+    assert not is_running(pid)
+    await server.until_state(S.RUNNING)
+    assert running.restart_count == 0 and server.instance().restart_count == 1
+
+
+async def test_an_engine_that_never_becomes_ready_is_given_up(server: FakeServer, start: Start) -> None:
+    server.put(model := custom_model("--load-seconds", "600"))
+    instance = instance_of(model)
+    worker = await start()
+    pid = await left_behind(worker, instance, model, readiness=QUICK, start_deadline=0.4)
+    server.put(instance)
+    failed = await server.until_state(S.ERROR)
+    assert failed.state_message == (
+        "The engine did not answer /health within 0.4 s of its start; see its log"
+    )
+    assert server.states()[:3] == [S.INITIALIZING, S.STARTING, S.ERROR]
+    assert not is_running(pid)
+
+
+# --- cancelled at each of its steps
+
+
+@attrs.define(eq=False)
+class CancelAtStep(trio.abc.Instrument):
+    """Cancels a scope when one task takes its n-th step."""
+
+    task: trio.lowlevel.Task
+    scope: trio.CancelScope
+    left: int
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self.task:
+            self.left -= 1
+            if self.left == 0:
+                self.scope.cancel()
+
+
+@pytest.mark.parametrize("wanted", [False, True], ids=["left", "ended"])
+async def test_cancelled_at_any_step_it_leaves_all_or_nothing(
+    server: FakeServer, start: Start, wanted: bool, tmp_path: object
+) -> None:
+    """Either nothing is left, or an engine that is on record: never one that nobody knows of."""
+    model = custom_model("--reply", f"'{tmp_path}'")
+    worker = await start()
+    worker.world.cleared.set()
+    ready = False
+    step = 0
+    while not ready:
+        step += 1
+        instance = instance_of(model, 100 + step)
+
+        scope = trio.CancelScope()
+
+        def served(scope: trio.CancelScope = scope) -> None:
+            nonlocal ready
+            ready = True
+            scope.cancel()
+
+        telling = Telling(worker.reports, instance.id, instance.state)
+        with trio.fail_after(PATIENCE), scope:
+            cancel = CancelAtStep(trio.lowlevel.current_task(), scope, step)
+            trio.lowlevel.add_instrument(cancel)
+            try:
+                await run_instance(instance, model, worker.world, telling, Ending(wanted), served)
+            finally:
+                trio.lowlevel.remove_instrument(cancel)
+        on_record = worker.world.state_file(instance.id).exists()
+        left = processes_with(str(tmp_path))
+        assert bool(left) == on_record, f"step {step}"
+        assert not (wanted and on_record), f"step {step}"
+        assert not worker.ports.held, f"step {step}"
+        if on_record:
+            with pytest.raises(InstanceFailed):
+                await end_again(worker, instance)
+        assert not processes_with(str(tmp_path)), f"step {step}"
+    assert step > 10
+
+
+async def end_again(worker: Daemon, instance: ModelInstance) -> None:
+    """Another life finds the engine on record unfit, ends it, and has no deployment to start another."""
+    telling = Telling(worker.reports, instance.id, instance.state)
+    other = attrs.evolve(instance, generation=9)
+    await run_instance(other, None, worker.world, telling, Ending(True), lambda: None)
