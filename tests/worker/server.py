@@ -41,6 +41,8 @@ class FakeServer:
     joins: list[JoinRequest] = attrs.field(factory=list)
     beats: int = 0
     statuses: list[StatusReport] = attrs.field(factory=list)
+    said_as: set[int] = attrs.field(factory=set)
+    """Generations that put a status."""
     reports: list[tuple[int, InstanceReport]] = attrs.field(factory=list)
     refused: list[tuple[int, InstanceReport]] = attrs.field(factory=list)
     file_reports: list[tuple[int, FileReport]] = attrs.field(factory=list)
@@ -180,6 +182,7 @@ class FakeServer:
         await exchange.respond(200, (), orjson.dumps({"interval": self.heartbeat_interval, "revision": 1}))
 
     async def _status(self, exchange: Exchange, worker_id: int) -> None:
+        self.said_as.add(self.generation)
         self.statuses.append(decode(await exchange.read_body(LIMIT), StatusReport))
         await exchange.respond(200, (), b"null")
 

@@ -135,7 +135,7 @@ async def test_the_log_of_the_run_before_is_kept(server: FakeServer, start: Star
         file.write("last words\n")
     os.kill(pid_of(first), signal.SIGKILL)
     await server.until(lambda: server.instance().restart_count == 1 and server.instance().state is S.RUNNING)
-    assert "last words" in [r.state_message or "" for _, r in server.reports if r.state is S.ERROR][0]
+    assert "last words" in next(r.state_message or "" for _, r in server.reports if r.state is S.ERROR)
     assert b"last words" not in (await worker.ask("/serveLogs/1"))[1]
     assert b"last words" in (await worker.ask("/serveLogs/1?previous=true"))[1]
 

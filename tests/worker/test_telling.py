@@ -1,0 +1,84 @@
+"""Whatever is said of an instance, in whatever order: the server can take each move."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import attrs
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpustack.domain.lifecycle import InstanceState as S
+from gpustack.domain.lifecycle import Party, allowed
+from gpustack.domain.report import InstanceReport
+from gpustack.worker.reports import Reports
+from gpustack.worker.telling import Telling
+from tests.worker.daemon import custom_model, instance_of
+
+OURS = [S.INITIALIZING, S.DOWNLOADING, S.STARTING, S.RUNNING, S.ERROR]
+FOUND = [*OURS, S.SCHEDULED, S.UNREACHABLE]
+
+
+@attrs.define
+class Kept:
+    """Where reports end up; ``pending`` while they are on their way."""
+
+    said: list[InstanceReport] = attrs.field(factory=list)
+    pending: bool = False
+
+    def instance(self, instance_id: int, report: InstanceReport) -> None:
+        self.said.append(report)
+
+    def pending_for(self, instance_id: int) -> bool:
+        return self.pending
+
+
+def telling(kept: Kept, state: S) -> Telling:
+    return Telling(cast(Reports, kept), 1, state)
+
+
+@given(st.sampled_from(FOUND), st.lists(st.sampled_from(OURS)))
+def test_every_move_told_is_allowed(found: S, told: list[S]) -> None:
+    kept = Kept()
+    one = telling(kept, found)
+    for state in told:
+        one.say(state)
+    at = found
+    for report in kept.said:
+        assert report.state is not None
+        assert allowed(at, report.state, Party.WORKER)
+        at = report.state
+    assert at is (told[-1] if told else found)
+
+
+@given(st.sampled_from(FOUND), st.sampled_from(OURS), st.sampled_from(FOUND))
+def test_telling_again_brings_any_record_to_what_was_told(found: S, told: S, shown: S) -> None:
+    kept = Kept()
+    one = telling(kept, found)
+    one.say(told, "why", pid=7)
+    kept.said.clear()
+    one.repeat(instance_of(custom_model(), state=shown))
+    at = shown
+    for report in kept.said:
+        assert report.state is not None and allowed(at, report.state, Party.WORKER)
+        at = report.state
+    assert at is told
+    assert not kept.said or (kept.said[-1].pid, kept.said[-1].state_message) == (7, "why")
+
+
+def test_nothing_is_told_again_while_word_is_on_its_way_or_before_anything_was_told() -> None:
+    kept = Kept()
+    one = telling(kept, S.SCHEDULED)
+    record = instance_of(custom_model(), state=S.ERROR)
+    assert not one.differs(record)
+    one.say(S.RUNNING)
+    assert one.differs(record)
+    kept.pending = True
+    assert not one.differs(record)
+
+
+def test_a_move_that_is_allowed_goes_no_roundabout_way() -> None:
+    kept = Kept()
+    one = telling(kept, S.RUNNING)
+    one.say(S.RUNNING, port=1)
+    assert [report.state for report in kept.said] == [S.RUNNING]
