@@ -14,6 +14,7 @@ from gpustack.http1.pool import Pool
 from gpustack.http1.upstream import Address
 
 _ANSWER_LIMIT = 1 << 20
+_FIRST_PAUSE = 0.1
 _SENT_AS_IT_IS = "/?&=%:@!$'()*+,;~-._"
 
 
@@ -39,9 +40,14 @@ class Prober:
         return False
 
     async def until_ready(self, port: int, probe: Probe) -> None:
-        """Return at the first yes. Waits for ever: the caller sets the deadline."""
-        while not await self.answers(port, probe):  # noqa: ASYNC110  an engine cannot tell us
-            await trio.sleep(probe.period)
+        """Return at the first yes. Waits for ever: the caller sets the deadline.
+
+        At first it asks more often than each ``period``: small models are ready in no time.
+        """
+        pause = min(_FIRST_PAUSE, probe.period)
+        while not await self.answers(port, probe):
+            await trio.sleep(pause)
+            pause = min(pause * 1.5, probe.period)
 
     async def until_dead(self, port: int, probe: Probe) -> None:
         """Return after ``probe.failures`` refusals in a row."""

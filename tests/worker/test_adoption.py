@@ -254,6 +254,7 @@ async def test_a_record_nobody_can_read_is_no_reason_not_to_start(server: FakeSe
 
 async def left_behind(worker: Daemon, instance: ModelInstance, model: Model, **terms: object) -> int:
     """An engine with terms of its own that a daemon started and left; its pid."""
+    await worker.world.cleared.wait()  # before, it would be taken for an orphan
     launch = launch_of(worker, instance, model, **terms)
     engine = await start_engine(launch, instance, launch_port(launch), worker.world)
     await engine.let_go(end=False)
