@@ -11,23 +11,29 @@ from typing import TextIO
 TRACE = 5
 
 _SECRETS = re.compile(
-    r"(?i)(bearer\s+|basic\s+|gpustack_[0-9a-z]+_|(?:token|password|secret|api[_-]?key)[=:]\s*)([^\s,;'\"&]+)"
+    r"(?i)(bearer\s+|basic\s+|gpustack_[0-9a-z]+_|://[^\s/:@'\"]*:(?=[^\s/@'\"]+@)"
+    r"|(?:token|passw(?:or)?d|secret|api[_-]?key)['\"]?[=:]\s*['\"]?)([^\s,;'\"&@]+)"
 )
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x1b]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_FURTHER_LINE = "\n    "
+"""Names, paths and other parties' sentences may hold line breaks: only a line of ours begins at the margin."""
 
 
 class LineFormat(logging.Formatter):
-    """``<ISO time with offset> - <logger> - <LEVEL> - <message>``, secrets and control characters removed."""
+    """``<ISO time with offset> - <logger> - <LEVEL> - <message>``, secrets and control characters removed.
+
+    Further lines of a message or traceback are indented, so that nobody can write a line that looks like ours.
+    """
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
 
     def format(self, record: logging.LogRecord) -> str:
-        record.message = _CONTROL.sub("?", redacted(record.getMessage()))
+        record.message = record.getMessage()
         line = f"{self.formatTime(record)} - {record.name} - {record.levelname} - {record.message}"
         if record.exc_info:
-            line += "\n" + redacted(self.formatException(record.exc_info))
-        return line
+            line += "\n" + self.formatException(record.exc_info)
+        return _CONTROL.sub("?", redacted(line)).replace("\n", _FURTHER_LINE)
 
 
 def redacted(text: str) -> str:
