@@ -184,6 +184,8 @@ async def dial(address: Address, reactor: Reactor, seconds: float) -> Upstream:
         raise UpstreamTimeout(f"{address} did not accept a connection in time.", "connect") from error
     except OSError as error:
         raise ConnectFailed(f"No connection to {address}: {_reason(error)}.") from error
+    except (ValueError, OverflowError) as error:  # UnicodeError: what stands there cannot be a host or port
+        raise ConnectFailed(f"No connection to {str(address)!r}: it is not an address.") from error
     try:
         stream = new_stream(reactor, _secured(sock, address))
     except OSError as error:
@@ -225,6 +227,8 @@ def _secured(sock: socket.socket, address: Address) -> socket.socket:
 async def _connect(address: Address) -> socket.socket:
     if address.unix is not None:
         stream = await trio.open_unix_socket(str(address.unix))
+    elif any(letter <= " " or letter == "\x7f" for letter in address.host):
+        raise ValueError("a host has no blanks or control characters")  # it also stands in the Host header
     else:
         # tries each address of a name, a little apart: one that is dead does not hold up the others
         stream = await trio.open_tcp_stream(address.host, address.port)

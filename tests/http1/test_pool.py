@@ -131,6 +131,31 @@ async def test_targets_that_would_break_the_request_are_refused(pool: Pool, targ
         pool.request(Address("127.0.0.1", 1), "GET", target)
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "..",
+        "a" * 70,
+        "127.0.0.1\0",
+        "127.0.0.1\0\r\n\r\nGET /v1/users HTTP/1.1",
+        "a b",
+        "\ud800",
+        "1\r\nx: y",
+    ],
+    ids=ascii,
+)
+async def test_what_is_no_host_is_no_connection(pool: Pool, host: str) -> None:
+    with pytest.raises(ConnectFailed):
+        await fetch(pool, Address(host, 9))
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 10**12, 2**63])
+async def test_what_is_no_port_is_no_connection(pool: Pool, port: int) -> None:
+    with pytest.raises(ConnectFailed):
+        await fetch(pool, Address("127.0.0.1", port))
+
+
 async def test_a_kept_connection_that_died_is_replaced(pool: Pool, upstream: Upstream) -> None:
     async def answer_once(client: Client, nth: int) -> None:
         await script.request(client)
