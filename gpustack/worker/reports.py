@@ -99,6 +99,13 @@ class Reports:
         """Whether something about the instance has not arrived yet."""
         return any(isinstance(one, _OfInstance) and one.instance_id == instance_id for one in self._queue)
 
+    def is_leaving(self, instance_id: int) -> bool:
+        """Whether the word that an instance is gone is on its way."""
+        return any(
+            isinstance(one, _OfInstance) and one.instance_id == instance_id and one.said.gone
+            for one in self._queue
+        )
+
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
         try:

@@ -95,7 +95,7 @@ class Runners:
                     record, Telling(self._world.reports, record.id, record.state)
                 )
                 nursery.start_soon(self._run, runner, nursery, name=f"instance:{record.name}")
-            elif not self._world.reports.pending_for(key):
+            elif not self._world.reports.is_leaving(key):
                 self._ending.add(key)
                 nursery.start_soon(self._end_deleted, record, name=f"end:{record.name}")
 

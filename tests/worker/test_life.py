@@ -15,6 +15,7 @@ import trio
 from gpustack.domain.artifact import FileState, ModelSource, SourceKind
 from gpustack.domain.instance import Claim, ModelInstance, Placement
 from gpustack.domain.lifecycle import InstanceState as S
+from gpustack.domain.report import InstanceReport
 from gpustack.worker.ports import PortLeases
 from tests.child import ROOT
 from tests.fakes.hub import Hub
@@ -246,6 +247,23 @@ async def test_an_instance_deleted_while_it_waits_to_be_restarted_goes_at_once(
     await server.until_state(S.ERROR)
     server.change(deleted_at=utc_now())
     await server.until(lambda: not server.picture.instances)
+
+
+async def test_an_instance_is_said_to_be_gone_whatever_else_waits_to_be_said_of_it(
+    server: FakeServer, start: Start
+) -> None:
+    """A report before it is refused, so nothing on the server changes that would make the worker look again."""
+    server.put(model := custom_model())
+    server.put(instance_of(model))
+    worker = await start()
+    await server.until_state(S.RUNNING)
+    server.answers["/model-instances/1/report"] = 503
+    worker.reports.instance(1, InstanceReport(state=S.DOWNLOADING))
+    server.change(deleted_at=utc_now())
+    await server.until(lambda: not worker.ports.held)
+    server.answers.clear()
+    await server.until(lambda: not server.picture.instances)
+    assert [report.state for _, report in server.refused] == [S.DOWNLOADING]
 
 
 async def test_an_instance_that_was_taken_away_ends_without_a_word(server: FakeServer, start: Start) -> None:
