@@ -1,0 +1,64 @@
+"""How the daemon stops and refuses to start, as far as it can be told without running it long."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpustack.cli.start import stop_budget
+from gpustack.config.options import Options
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("unit", ["gpustack.service", "gpustack-worker.service"])
+def test_all_deadlines_of_a_stop_add_up_to_less_than_systemd_waits(unit: str) -> None:
+    text = (ROOT / "contrib" / "systemd" / unit).read_text()
+    found = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
+    assert found is not None
+    assert sum(stop_budget(Options()).values()) < int(found[1])
+
+
+def start(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gpustack", "start", "--data-dir", str(data_dir), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("option", ["--port", "--worker-port"])
+def test_a_taken_port_is_one_sentence_with_the_option_to_change(tmp_path: Path, option: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        others = {"--port": "0", "--worker-port": "0", option: port}
+        given = [word for pair in others.items() for word in pair]
+        ended = start(tmp_path / "data", "--host", "127.0.0.1", *given)
+    assert ended.returncode == 1
+    assert option in ended.stderr and port in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_database_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "database.db").write_bytes(b"this is not a database, and longer than a header" * 100)
+    ended = start(data, "--host", "127.0.0.1", "--port", "0", "--disable-worker")
+    assert ended.returncode == 1
+    assert "database.db" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_all_faults_of_a_configuration_come_at_once_with_exit_code_2(tmp_path: Path) -> None:
+    ended = start(
+        tmp_path / "data", "--port", "99999", "--service-port-range", "9-1", "--ssl-keyfile", "/nowhere"
+    )
+    assert ended.returncode == 2
+    for word in ("--port", "--service-port-range", "--ssl-keyfile"):
+        assert word in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "data").exists()
