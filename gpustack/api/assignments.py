@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import trio
 
 from gpustack.domain.assignment import AssignmentLine, Picture, Word, lines_between
@@ -10,39 +11,58 @@ from gpustack.http1.exchange import Exchange
 from gpustack.server.assignment import AssignmentBook
 from gpustack.store.store import Store
 
-_STILL_EVERY = 15.0
-_STALLED_AFTER = 30.0
-_GATHER = 0.01
-"""Seconds in which changes gather: a burst of commits becomes one look."""
+
+@attrs.frozen(kw_only=True)
+class Pace:
+    """Seconds: how often a quiet stream says that it lives, how long a reader may take nothing, and how long changes
+    gather after some were told, so that a burst of commits becomes few words."""
+
+    still_every: float = 15.0
+    stalled_after: float = 30.0
+    gather: float = 0.02
 
 
-async def stream_assignments(exchange: Exchange, store: Store, book: AssignmentBook, worker_id: int) -> None:
+async def stream_assignments(
+    exchange: Exchange, store: Store, book: AssignmentBook, worker_id: int, *, pace: Pace = Pace()
+) -> None:
     """Tell the worker its whole picture, then every change, until it leaves or does not read any more.
 
-    Level-triggered: each look compares the picture now with what was told, so no event can be lost.
+    Level-triggered: each look compares the picture now with what was told, so no event can be lost. Ends when the
+    worker is deleted, or joins again: then its credential is another one, and so must be the stream.
     """
-    await exchange.start_response(
-        200, [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store")]
-    )
+    credential = _credential(store, worker_id)
     told = Picture()
     synced = False
     with store.watch({"model_instances", "model_files", "models", "workers"}) as wake:
-        while True:
+        await exchange.start_response(
+            200, [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store")]
+        )
+        while credential is not None and _credential(store, worker_id) == credential:
             now = book.of(worker_id)
-            lines = lines_between(told, now)
+            lines = [] if now is told else lines_between(told, now)
+            told = now
             if not synced:
                 lines.append(AssignmentLine(word=Word.SYNCED))
                 synced = True
-            with trio.move_on_after(_STALLED_AFTER) as patience:
-                if lines:
-                    await exchange.send(b"".join(encode(line) + b"\n" for line in lines))
-            if patience.cancelled_caught:
+            if lines:
+                if not await _sent(exchange, lines, pace):
+                    return  # left unfinished, so that the worker sees it was cut
+                await trio.sleep(pace.gather)
+            elif not await wake.wait(pace.still_every) and not await _sent(exchange, _STILL, pace):
                 return
-            told = now
-            if worker_id not in store.snapshot.workers:
-                await exchange.finish()
-                return
-            if not await wake.wait(_STILL_EVERY):
-                await exchange.send(encode(AssignmentLine(word=Word.STILL)) + b"\n")
-            else:
-                await trio.sleep(_GATHER)
+    await exchange.finish()
+
+
+_STILL = [AssignmentLine(word=Word.STILL)]
+
+
+async def _sent(exchange: Exchange, lines: list[AssignmentLine], pace: Pace) -> bool:
+    """Whether the reader has taken them in time."""
+    with trio.move_on_after(pace.stalled_after) as patience:
+        await exchange.send(b"".join(encode(line) + b"\n" for line in lines))
+    return not patience.cancelled_caught
+
+
+def _credential(store: Store, worker_id: int) -> str | None:
+    worker = store.snapshot.workers.get(worker_id)
+    return None if worker is None else worker.credential_hash

@@ -43,22 +43,23 @@ class Picture:
     files: dict[int, ModelFile] = attrs.field(factory=dict)
 
     KINDS = ("models", "files", "instances")
-    """In the order of the stream: what an instance needs comes before it."""
+    """In the order of the stream: what an instance needs comes before it, and goes after it."""
 
 
 _FIELD = {"instances": "instance", "models": "model", "files": "file"}
 
 
 def lines_between(before: Picture, after: Picture) -> list[AssignmentLine]:
-    """What to tell a worker that knows ``before`` so that it knows ``after``."""
+    """What to tell a worker that knows ``before`` so that it knows ``after``; what goes is told last."""
     lines: list[AssignmentLine] = []
+    gone: list[AssignmentLine] = []
     for kind in Picture.KINDS:
         old, new = getattr(before, kind), getattr(after, kind)
         for key, record in new.items():
             if key not in old or old[key].version != record.version:
                 lines.append(AssignmentLine(word=Word.PUT, kind=kind, id=key, **{_FIELD[kind]: record}))
-        lines += [AssignmentLine(word=Word.GONE, kind=kind, id=key) for key in old if key not in new]
-    return lines
+        gone = [AssignmentLine(word=Word.GONE, kind=kind, id=key) for key in old if key not in new] + gone
+    return lines + gone
 
 
 def applied(picture: Picture, line: AssignmentLine) -> Picture:

@@ -77,6 +77,7 @@ RUNTIME_FIELDS = frozenset(
         "backend",
         "backend_version",
         "backend_parameters",
+        "categories",
         "command",
         "health_path",
         "env",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -83,21 +84,35 @@ class Snapshot:
 
     def instances_of(self, model_id: int) -> list[ModelInstance]:
         """The instances of a model, oldest first, those being ended included."""
-        return sorted((i for i in self.instances.values() if i.model_id == model_id), key=lambda i: i.id)
+        return list(self._by_model.get(model_id, ()))
 
     def claims_on(self, worker_id: int) -> Iterator[tuple[ModelInstance, Claim]]:
         """Every claim held on a worker, as main worker or as subordinate.
 
         An instance that is being ended still holds its claim until its worker says that it is gone.
         """
+        yield from self._claims.get(worker_id, ())
+
+    # Worked out once for each snapshot that is asked: a look for a place asks them of every worker.
+
+    @cached_property
+    def _by_model(self) -> Mapping[int, list[ModelInstance]]:
+        found: dict[int, list[ModelInstance]] = {}
+        for instance in sorted(self.instances.values(), key=lambda i: i.id):
+            found.setdefault(instance.model_id, []).append(instance)
+        return found
+
+    @cached_property
+    def _claims(self) -> Mapping[int, list[tuple[ModelInstance, Claim]]]:
+        found: dict[int, list[tuple[ModelInstance, Claim]]] = {}
         for instance in self.instances.values():
-            if instance.placement is None:
+            placement = instance.placement
+            if placement is None:
                 continue
-            if instance.placement.worker_id == worker_id:
-                yield instance, instance.placement.claim
-            for share in instance.placement.subordinates:
-                if share.worker_id == worker_id:
-                    yield instance, share.claim
+            found.setdefault(placement.worker_id, []).append((instance, placement.claim))
+            for share in placement.subordinates:
+                found.setdefault(share.worker_id, []).append((instance, share.claim))
+        return found
 
     def free(self, worker: Worker, *, without: frozenset[int] = frozenset()) -> Free:
         """What ``worker`` can still give beyond claims and reserve, never below zero.

@@ -7,30 +7,42 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpustack.domain.access import User
-from gpustack.identity.passwords import hash_password
+from gpustack.errors import Invalid
+from gpustack.identity.passwords import LONGEST, hash_password
+from gpustack.nursery.limiter import threads
 from gpustack.store.store import Store
+from gpustack.store.transaction import Tx
 
 log = logging.getLogger(__name__)
 
 ADMIN = "admin"
+_THREADS = threads("first password", 1)
 
 
 async def ensure_admin(store: Store, *, given: str | None, made: Callable[[], str], kept_in: Path) -> None:
     """See to it that a user ``admin`` exists.
 
     With a ``given`` password it is that one; else one is ``made`` (and kept in a file by who makes it), to be changed
-    at the first login.
+    at the first login. Raises ``Invalid`` for a given one that is too long, and what ``made`` raises.
     """
     if store.snapshot.find(User, username=ADMIN) is not None:
         return
-    password = given or made()
+    password: str = given if given else await _THREADS.run(made)
+    if len(password) > LONGEST:
+        raise Invalid(f"--bootstrap-password has more than {LONGEST} characters")
     admin = User(
         username=ADMIN,
         is_admin=True,
         full_name="Default System Admin",
-        require_password_change=given is None,
+        require_password_change=not given,
         hashed_password=await hash_password(password),
     )
-    await store.write(lambda tx: None if tx.find(User, username=ADMIN) else tx.insert(admin))
-    if given is None:
+
+    def work(tx: Tx) -> bool:
+        if tx.find(User, username=ADMIN) is not None:
+            return False
+        tx.insert(admin)
+        return True
+
+    if await store.write(work) and not given:
         log.info("Created user admin; its first password is in %s", kept_in)

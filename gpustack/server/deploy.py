@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 
 import attrs
 
-from gpustack.domain.artifact import FileState, ModelFile
+from gpustack.domain.artifact import ModelFile
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.model import Model, edited
 from gpustack.domain.record import Record
 from gpustack.domain.worker import Worker
 from gpustack.errors import AlreadyExists, Conflict, NotFound
+from gpustack.server.place import give_up_place, workers_of
+from gpustack.server.report import TO_FETCH
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
@@ -43,12 +45,19 @@ async def update_model(
             raise Conflict(
                 f"Model {before.name!r} changed since it was read (version {before.version}, not {version})"
             )
-        after = edited(before, attrs.evolve(before, **changes))
+        after = edited(before, _categorised(before, attrs.evolve(before, **changes), changes))
         if after.name != before.name:
             _refuse_taken_name(tx, after.name, model_id)
         return tx.update(after)
 
     return await store.write(work)
+
+
+def _categorised(before: Model, after: Model, changes: Mapping[str, Any]) -> Model:
+    """No categories means: as the header says. Those read of another source are read anew, those of this one stay."""
+    if after.source != before.source:
+        return after if "categories" in changes else attrs.evolve(after, categories=())
+    return after if after.categories else attrs.evolve(after, categories=before.categories)
 
 
 async def delete_model(store: Store, model_id: int) -> Model:
@@ -77,56 +86,65 @@ async def delete_instance(store: Store, instance_id: int) -> ModelInstance:
 
 def end_instance(tx: Tx, instance: ModelInstance) -> None:
     """Unplaced instances go at once; placed ones when their worker says that the engine has ended."""
-    if instance.placement is None:
+    if instance.placement is None or tx.get(Worker, instance.worker_id) is None:
         tx.delete(ModelInstance, instance.id)
     elif instance.deleted_at is None:
         tx.change(ModelInstance, instance.id, deleted_at=tx.now)
 
 
 async def delete_worker(store: Store, worker_id: int) -> Worker:
-    """Forget a worker with its files' records and everything placed there; a live one ends its engines by itself.
+    """Forget a worker with its files' records; if it lives, it ends its engines by itself. Returns the last record.
 
     Instances being ended go with it, others are placed anew.
     """
 
     def work(tx: Tx) -> Worker:
         worker = _existing(tx, Worker, worker_id, "Worker")
-        for instance in list(tx.all(ModelInstance).values()):
-            shares = instance.placement.subordinates if instance.placement else ()
-            if instance.worker_id == worker_id or any(share.worker_id == worker_id for share in shares):
-                tx.delete(ModelInstance, instance.id)
-        for file in list(tx.all(ModelFile).values()):
+        for instance in tx.all(ModelInstance).values():
+            if worker_id in workers_of(instance):
+                give_up_place(tx, instance, "Its worker was removed; looking for another place")
+        for file in tx.all(ModelFile).values():
             if file.worker_id == worker_id:
-                tx.delete(ModelFile, file.id)
-        tx.delete(Worker, worker_id)
+                tx.delete(file)
+        tx.delete(worker)
         return worker
 
     return await store.write(work)
 
 
 async def create_file(store: Store, file: ModelFile) -> ModelFile:
-    """Ask a worker to hold a source. Raises ``AlreadyExists`` when it does or is about to."""
+    """Ask a worker to hold a source; one that is just being removed is fetched again.
+
+    Raises ``NotFound`` for the worker, and ``AlreadyExists`` when it holds that source or is about to.
+    """
 
     def work(tx: Tx) -> ModelFile:
-        _existing(tx, Worker, file.worker_id, "Worker")
-        return tx.insert(file)
+        worker = _existing(tx, Worker, file.worker_id, "Worker")
+        where = {name: getattr(file, name) for name in ("worker_id", "source_index", "local_dir")}
+        known = tx.find(ModelFile, **where)
+        if known is None:
+            return tx.insert(file)
+        if known.deleted_at is None:
+            raise AlreadyExists(
+                f"Worker {worker.name} has a model file of {file.source.readable} there already"
+            )
+        cleanup = file.cleanup_on_delete
+        return tx.change(ModelFile, known.id, deleted_at=None, cleanup_on_delete=cleanup, **TO_FETCH)
 
     return await store.write(work)
 
 
 async def reset_file(store: Store, file_id: int) -> ModelFile:
-    """Fetch again: the state goes back to downloading and the worker takes it up."""
+    """Fetch again: the state goes back to downloading and the worker takes it up.
+
+    Raises ``NotFound``, and ``Conflict`` while the file is being removed.
+    """
 
     def work(tx: Tx) -> ModelFile:
-        _existing(tx, ModelFile, file_id, "Model file")
-        return tx.change(
-            ModelFile,
-            file_id,
-            state=FileState.DOWNLOADING,
-            state_message="",
-            download_progress=0.0,
-            resolved_paths=(),
-        )
+        file = _existing(tx, ModelFile, file_id, "Model file")
+        if file.deleted_at is not None:
+            raise Conflict(f"Model file {file_id} is being removed")
+        return tx.change(ModelFile, file_id, **TO_FETCH)
 
     return await store.write(work)
 
@@ -139,21 +157,23 @@ async def delete_file(store: Store, file_id: int, cleanup: bool | None = None) -
 
     def work(tx: Tx) -> ModelFile:
         file = _existing(tx, ModelFile, file_id, "Model file")
-        users = [
-            instance.name
-            for instance in tx.all(ModelInstance).values()
-            if instance.worker_id == file.worker_id and instance.source.index == file.source_index
-        ]
+        users = [i.name for i in tx.all(ModelInstance).values() if _uses(i, file)]
         if users:
             raise Conflict(f"Model file {file_id} is in use by {', '.join(sorted(users))}")
         return tx.change(
             ModelFile,
             file_id,
-            deleted_at=tx.now,
+            deleted_at=file.deleted_at or tx.now,
             cleanup_on_delete=file.cleanup_on_delete if cleanup is None else cleanup,
         )
 
     return await store.write(work)
+
+
+def _uses(instance: ModelInstance, file: ModelFile) -> bool:
+    """Instances read from the cache, never from a folder that somebody chose for a file of their own."""
+    here = file.worker_id in workers_of(instance) and not file.local_dir
+    return here and instance.source.index == file.source_index
 
 
 def _existing(tx: Tx, cls: type[R], key: int, word: str) -> R:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.model import Model
 from gpustack.errors import NotFound
+from gpustack.nursery.limiter import threads
 from gpustack.policy.explain import Explanation, explain
 from gpustack.server.facts import FactsSource
+from gpustack.server.scheduler import has_files
 from gpustack.store.store import Store
 
+_THREADS = threads("explanations", 1)
 
-def explain_instance(store: Store, facts: FactsSource, instance_id: int) -> Explanation:
-    """Decide again on the present snapshot and tell how it came out. Raises ``NotFound``."""
+
+async def explain_instance(store: Store, facts: FactsSource, instance_id: int) -> Explanation:
+    """Decide again on the present snapshot and tell how it came out. Raises ``NotFound``. Cancellable."""
     snapshot = store.snapshot
     instance = snapshot.get(ModelInstance, instance_id)
     if instance is None:
@@ -19,11 +25,12 @@ def explain_instance(store: Store, facts: FactsSource, instance_id: int) -> Expl
     model = snapshot.get(Model, instance.model_id)
     if model is None:
         raise NotFound(f"The model of instance {instance.name} does not exist any more")
-    finding = facts.ask(model)
-    return explain(
-        model,
-        instance,
-        snapshot,
-        None if finding is None else finding.facts,
-        fault=None if finding is None else finding.fault,
-    )
+    known, fault = None, None
+    if has_files(model):
+        finding = facts.ask(model)
+        if finding is None:
+            fault = f"The header of {model.source.readable} is being read; ask again in a moment"
+        else:
+            known, fault = finding.facts, finding.fault
+    look = partial(explain, model, instance, snapshot, known, fault=fault)
+    return await _THREADS.run(look, abandon=True)

@@ -3,116 +3,193 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import attrs
 import trio
 
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.facts import ModelFacts
+from gpustack.domain.label import unmatched
 from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
-from gpustack.errors import GpustackError
+from gpustack.errors import GpustackError, NotFound
+from gpustack.nursery.wake import Wake
 
 log = logging.getLogger(__name__)
 
 ReadHere = Callable[[ModelSource], Awaitable[ModelFacts]]
 ReadThere = Callable[[Worker, ModelSource], Awaitable[ModelFacts]]
 
-_READ_WITHIN = 60.0
-_ASK_AGAIN_AFTER = 30.0
+
+@attrs.frozen(kw_only=True)
+class FactsSettings:
+    """Seconds, but for the last two: how many readings run at once, and how many findings are kept."""
+
+    read_within: float = 60.0
+    """One reading, whoever does it."""
+    worker_within: float = 15.0
+    """One worker that is asked for a file of its own."""
+    fresh_for: float = 30.0
+    """After that a source is read again when somebody asks: it may have changed, or a fault been mended. Whoever
+    reads remembers what did not change, so this is cheap."""
+    at_once: int = 8
+    most: int = 1000
 
 
 @attrs.frozen(kw_only=True)
 class Finding:
-    """The outcome of reading a source: facts, or the sentence why there are none, and since when."""
+    """The outcome of reading a source: facts, or the sentence why there are none, and since when.
+
+    ``asked`` are the workers whose own disks were looked at; empty when it was enough to look from here.
+    """
 
     facts: ModelFacts | None
     fault: str | None
     at: float
+    asked: frozenset[int] = frozenset()
+
+    def says(self, other: Finding | None) -> bool:
+        """Whether both come to the same."""
+        return other is not None and (self.facts, self.fault) == (other.facts, other.fault)
 
 
 @attrs.define(eq=False, repr=False)
 class FactsSource:
     """Owns the findings. Reading happens in its own tasks; asking never waits.
 
-    A local path is read here when it exists here, else by a worker that may run the model. A failed reading is
-    tried again after half a minute, when somebody asks.
+    A local path is read here when it exists here, else by a worker that may run the model.
     """
 
     _here: ReadHere
     _there: ReadThere
     _snapshot: Callable[[], Snapshot]
+    _settings: FactsSettings = FactsSettings()
+    _clock: Callable[[], float] = trio.current_time
     _findings: dict[str, Finding] = attrs.field(factory=dict)
+    """By index of the source, the one asked for last at the end."""
+    _wanted: dict[str, Model] = attrs.field(factory=dict)
     _reading: set[str] = attrs.field(factory=set)
-    _nursery: trio.Nursery | None = None
-    on_news: Callable[[], None] = attrs.field(default=lambda: None)
+    _wake: Wake = attrs.field(factory=Wake)
+    _listeners: list[Wake] = attrs.field(factory=list)
     name: str = "facts"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        room = trio.Semaphore(self._settings.at_once)
         try:
             async with trio.open_nursery() as nursery:
-                self._nursery = nursery
                 task_status.started()
-                await trio.sleep_forever()
+                while True:
+                    for key, model in self._wanted.items():
+                        self._reading.add(key)
+                        nursery.start_soon(self._read, model, room, name=f"facts:{model.name}")
+                    self._wanted.clear()
+                    await self._wake.wait()
         finally:
-            self._nursery = None
             self._reading.clear()
 
+    @contextmanager
+    def telling(self, wake: Wake) -> Iterator[None]:
+        """Within the block ``wake`` is woken whenever a source has been read."""
+        self._listeners.append(wake)
+        try:
+            yield
+        finally:
+            self._listeners.remove(wake)
+
+    @property
+    def fresh_for(self) -> float:
+        """Seconds after which asking again makes sense."""
+        return self._settings.fresh_for
+
     def known(self, source: ModelSource) -> Finding | None:
-        """What is known now, or ``None``: not read yet."""
+        """What is known now, however old, or ``None``: not read yet."""
         return self._findings.get(source.index)
 
     def ask(self, model: Model) -> Finding | None:
-        """``known``, and begin to read if nothing is known or a failure has aged; ``on_news`` tells of the end."""
+        """``known``, and have it read when nothing is known or what is known has aged (see ``is_fresh``)."""
         key = model.source.index
-        finding = self._findings.get(key)
-        aged = finding is not None and finding.fault is not None and self._age(finding) > _ASK_AGAIN_AFTER
-        if (finding is None or aged) and key not in self._reading and self._nursery is not None:
-            self._reading.add(key)
-            self._nursery.start_soon(self._read, model, name=f"facts:{model.name}")
-        return None if aged else finding
+        finding = self._findings.pop(key, None)
+        if finding is not None:
+            self._findings[key] = finding
+        if not self.is_fresh(model, finding) and key not in self._reading and key not in self._wanted:
+            self._wanted[key] = model
+            self._wake.wake()
+        return finding
 
-    def _age(self, finding: Finding) -> float:
-        return trio.current_time() - finding.at
+    def is_fresh(self, model: Model, finding: Finding | None) -> bool:
+        """Whether a finding need not be questioned: it is young, and no worker has come that might know better."""
+        if finding is None or self._clock() - finding.at >= self._settings.fresh_for:
+            return False
+        mended = finding.fault is not None and model.source.kind is SourceKind.LOCAL_PATH
+        return not (mended and any(worker.id not in finding.asked for worker in self._ready()))
 
-    async def _read(self, model: Model) -> None:
+    async def _read(self, model: Model, room: trio.Semaphore) -> None:
         source = model.source
-        facts, fault = None, None
         try:
-            with trio.move_on_after(_READ_WITHIN) as scope:
-                facts = await self._read_where_it_is(model)
-            if scope.cancelled_caught:
-                fault = f"Reading the header of {source.readable} took longer than {_READ_WITHIN:.0f} s"
-        except GpustackError as error:
-            fault = str(error)
+            async with room:
+                finding = await self._reading_of(model)
         finally:
             self._reading.discard(source.index)
-        if fault is not None:
-            log.warning("Could not read a model header: source=%s reason=%s", source.readable, fault)
-        self._findings[source.index] = Finding(facts=facts, fault=fault, at=trio.current_time())
-        self.on_news()
+        before = self._findings.pop(source.index, None)
+        if finding.fault is not None and not finding.says(before):
+            log.warning("Could not read a model header: source=%s reason=%s", source.readable, finding.fault)
+        if finding.fault is not None and before is not None and before.facts is not None:
+            # It was there, and may be again in a moment; what has become of it is seen when it is fetched.
+            finding = attrs.evolve(before, at=finding.at, asked=finding.asked)
+        self._findings[source.index] = finding
+        while len(self._findings) > self._settings.most:
+            del self._findings[next(iter(self._findings))]
+        for wake in self._listeners:
+            wake.wake()
 
-    async def _read_where_it_is(self, model: Model) -> ModelFacts:
-        source = model.source
-        if (
-            source.kind is not SourceKind.LOCAL_PATH
-            or await trio.Path(Path(source.local_path or "")).exists()
-        ):
-            return await self._here(source)
-        failure: GpustackError | None = None
-        for worker in sorted(self._snapshot().workers.values(), key=lambda w: w.id):
-            if worker.condition.state is not WorkerState.READY:
-                continue
+    async def _reading_of(self, model: Model) -> Finding:
+        asked: set[int] = set()
+        facts, fault = None, None
+        try:
+            with trio.move_on_after(self._settings.read_within):
+                facts = await self._read_where_it_is(model, asked)
+        except GpustackError as error:
+            fault = str(error)
+        if facts is None and fault is None:
+            fault = f"Reading the header of {model.source.readable} took longer than {self._settings.read_within:.0f} s"
+        return Finding(facts=facts, fault=fault, at=self._clock(), asked=frozenset(asked))
+
+    async def _read_where_it_is(self, model: Model, asked: set[int]) -> ModelFacts:
+        if model.source.kind is not SourceKind.LOCAL_PATH:
+            return await self._here(model.source)
+        try:
+            return await self._here(model.source)
+        except NotFound:
+            return await self._read_there(model, asked)
+
+    async def _read_there(self, model: Model, asked: set[int]) -> ModelFacts:
+        """One worker after the other, those first that the deployment selects."""
+        ready = sorted(self._ready(), key=lambda w: (bool(unmatched(model.worker_selector, w.labels)), w.id))
+        asked.update(worker.id for worker in ready)
+        path = model.source.readable
+        failure: GpustackError = NotFound(
+            f"{path} is not on the server's machine, and no worker is ready to be asked for it"
+        )
+        for place, worker in enumerate(ready):
             try:
-                return await self._there(worker, source)
+                with trio.fail_after(self._settings.worker_within):
+                    return await self._there(worker, model.source)
+            except trio.TooSlowError:
+                told: GpustackError = NotFound(
+                    f"Worker {worker.name} did not say in time whether it has {path}"
+                )
             except GpustackError as error:
-                failure = error
-        if failure is not None:
-            raise failure
-        return await self._here(source)
+                told = error
+            # The first is the one that the deployment is most likely to run on.
+            failure = told if place == 0 else failure
+        raise failure
+
+    def _ready(self) -> Iterator[Worker]:
+        workers = self._snapshot().workers.values()
+        return (worker for worker in workers if worker.condition.state is WorkerState.READY)
 
     def __repr__(self) -> str:
         return f"<FactsSource: {len(self._findings)} known, {len(self._reading)} being read>"

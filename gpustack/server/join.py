@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import attrs
 
 from gpustack.domain.report import JoinRequest
-from gpustack.domain.worker import Condition, Worker, WorkerState
-from gpustack.errors import AlreadyExists
+from gpustack.domain.worker import Worker
+from gpustack.errors import AlreadyExists, Invalid
+from gpustack.identity.keys import worker_key
 from gpustack.identity.secret import Keys
+from gpustack.server.condition import ready
 from gpustack.server.leases import Leases
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
 __all__ = ["JoinRequest", "Joined", "join"]
+
+_LONGEST = 200
+_NAME = "worker-name"
+"""The built-in label; it follows the name until somebody edits it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -37,44 +43,75 @@ async def join(
     secret: Callable[[], str],
     rng: random.Random,
 ) -> Joined:
-    """Record the worker and void its former credential.
+    """Record the worker and void its former credential; its id, and what was edited here, stay.
 
-    Raises ``AlreadyExists`` when the name was given explicitly and belongs to a worker with another uuid.
+    Raises ``Invalid`` for a request that names no machine, and ``AlreadyExists`` when the name was given explicitly
+    and belongs to a worker with another uuid.
     """
+    _refuse_nameless(request)
     own = secret()
+    former = store.snapshot.find(Worker, worker_uuid=request.worker_uuid)
+    if former is not None:
+        leases.heard(
+            former.id
+        )  # before it shows as ready: else it might be judged by its old silence once more
 
     def work(tx: Tx) -> Worker:
         known = tx.find(Worker, worker_uuid=request.worker_uuid)
-        name = _free_name(tx, request, known, rng)
+        holder = tx.find(Worker, name=request.name)
+        if known is None and holder is not None and not holder.worker_uuid:
+            known = holder  # recorded before there were uuids: this is it
+        name = _free_name(tx, request, holder, known, rng)
         described = attrs.evolve(
             known or Worker(name=name, worker_uuid=request.worker_uuid),
             name=name,
+            worker_uuid=request.worker_uuid,
             hostname=request.hostname,
             ip=request.ip,
             port=request.port,
             metrics_port=request.metrics_port,
-            # Labels edited on the server survive; what the worker brings only fills in.
-            labels={"worker-name": name, **request.labels, **(known.labels if known else {})},
+            labels=_labels(request.labels, name, known),
             system_reserved=request.system_reserved,
             version_running=request.version,
             credential_hash=keys.worker_hash(own),
             heartbeat_time=tx.now,
-            condition=Condition(state=WorkerState.READY, since=tx.now),
         )
+        condition = ready(None if known is None else known.condition, described.status, tx.now)
+        described = attrs.evolve(described, condition=condition)
         return tx.insert(described) if known is None else tx.update(described)
 
     worker = await store.write(work)
     leases.heard(worker.id)
     return Joined(
         worker=worker,
-        credential=f"gpustack_worker_{worker.id}_{own}",
+        credential=worker_key(worker.id, own),
         forward_key=keys.forward_key(worker.worker_uuid),
     )
 
 
-def _free_name(tx: Tx, request: JoinRequest, known: Worker | None, rng: random.Random) -> str:
-    holder = tx.find(Worker, name=request.name)
-    if holder is None or holder.worker_uuid == request.worker_uuid:
+def _refuse_nameless(request: JoinRequest) -> None:
+    faults = []
+    for what, text in (("name", request.name), ("worker_uuid", request.worker_uuid)):
+        if not text.strip() or not text.isprintable() or len(text) > _LONGEST:
+            faults.append(f"{what} must have 1 to {_LONGEST} printable characters")
+    if not 0 < request.port < 65536:
+        faults.append(f"port must be between 1 and 65535, not {request.port}")
+    if faults:
+        raise Invalid(*faults)
+
+
+def _labels(brought: Mapping[str, str], name: str, known: Worker | None) -> Mapping[str, str]:
+    """Labels edited on the server survive; what the worker brings only fills in."""
+    kept = {} if known is None else dict(known.labels)
+    if known is not None and kept.get(_NAME) == known.name:
+        kept[_NAME] = name
+    return {_NAME: name, **brought, **kept}
+
+
+def _free_name(
+    tx: Tx, request: JoinRequest, holder: Worker | None, known: Worker | None, rng: random.Random
+) -> str:
+    if holder is None or holder is known:
         return request.name
     if request.explicit_name:
         raise AlreadyExists(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import attrs
 
@@ -12,30 +12,35 @@ class Leases:
     """The one owner of heartbeat times. A worker's own clock is never consulted."""
 
     _clock: Callable[[], float]
-    _heard: dict[int, float] = attrs.field(factory=dict)
-
-    def start_full(self, worker_ids: Iterable[int]) -> None:
-        """After a (re)start nobody has been silent yet: every lease counts from now."""
-        now = self._clock()
-        self._heard = {worker_id: now for worker_id in worker_ids}
+    _since: dict[int, float] = attrs.field(factory=dict)
+    _spoken: set[int] = attrs.field(factory=set)
+    """Those really heard: the leases of the others only began because we did."""
 
     def heard(self, worker_id: int) -> None:
         """A heartbeat, a status or any other word of the worker arrived now."""
-        self._heard[worker_id] = self._clock()
+        self._since[worker_id] = self._clock()
+        self._spoken.add(worker_id)
 
     def drop(self, worker_id: int) -> None:
         """The worker was deleted."""
-        self._heard.pop(worker_id, None)
+        self._since.pop(worker_id, None)
+        self._spoken.discard(worker_id)
+
+    def of(self, worker_ids: Collection[int]) -> Mapping[int, float]:
+        """The leases of these workers, a copy; those of all others are forgotten.
+
+        One that has no lease yet gets a full one: after a (re)start of ours nobody has been silent so far.
+        """
+        for gone in self._since.keys() - set(worker_ids):
+            self.drop(gone)
+        now = self._clock()
+        return {worker_id: self._since.setdefault(worker_id, now) for worker_id in worker_ids}
 
     def last_heard(self, worker_id: int) -> float | None:
-        """Seconds on the server's clock, or ``None`` for a worker never heard."""
-        return self._heard.get(worker_id)
-
-    def all(self) -> Mapping[int, float]:
-        """A copy of the table."""
-        return dict(self._heard)
+        """Seconds on the server's clock, or ``None`` for a worker not heard since we started."""
+        return self._since[worker_id] if worker_id in self._spoken else None
 
     def __repr__(self) -> str:
         now = self._clock()
-        oldest = max((now - at for at in self._heard.values()), default=0.0)
-        return f"<Leases: {len(self._heard)} workers, the longest silent for {oldest:.0f} s>"
+        oldest = max((now - at for at in self._since.values()), default=0.0)
+        return f"<Leases: {len(self._since)} workers, the longest silent for {oldest:.0f} s>"

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import attrs
 import trio
 
 from gpustack.domain.instance import ModelInstance
-from gpustack.domain.lifecycle import InstanceState, Party
-from gpustack.domain.worker import Condition, Worker
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.worker import Condition, Worker, WorkerState
+from gpustack.errors import Unavailable
 from gpustack.policy.liveness import LivenessSettings, Verdict, expire
+from gpustack.server.condition import ready, with_reason
 from gpustack.server.leases import Leases
+from gpustack.server.place import give_up_place, workers_of
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
 log = logging.getLogger(__name__)
+
+_WORSE = {WorkerState.READY: 0, WorkerState.NOT_READY: 1, WorkerState.UNREACHABLE: 2}
 
 
 @attrs.frozen
@@ -30,64 +35,74 @@ class Liveness:
     name: str = "liveness"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        self._leases.start_full(self._store.snapshot.workers)
+        self._leases.of(self._store.snapshot.workers)
         task_status.started()
+        before: Mapping[int, Verdict] = {}
         while True:
-            verdicts = expire(self._leases.all(), self._clock(), self._settings)
-            await self._apply(verdicts)
+            verdicts = expire(self._leases.of(self._store.snapshot.workers), self._clock(), self._settings)
+            try:
+                await self._apply(verdicts, before)
+                before = verdicts
+            except Unavailable as error:
+                log.warning("The conditions of workers wait for the database: reason=%s", error)
             await trio.sleep(self._settings.look_every)
 
-    async def _apply(self, verdicts: dict[int, Verdict]) -> None:
+    async def _apply(self, verdicts: Mapping[int, Verdict], before: Mapping[int, Verdict]) -> None:
         snapshot = self._store.snapshot
-        changed = {
+        news = {
             worker_id: verdict
             for worker_id, verdict in verdicts.items()
             if (worker := snapshot.get(Worker, worker_id)) is not None
-            and worker.condition.state is not verdict.state
+            and self._is_news(worker, verdict, before.get(worker_id))
         }
-        lost = {worker_id for worker_id, verdict in verdicts.items() if verdict.replace}
-        # One at a time: a worker that comes back in the meantime keeps what has not been moved yet.
-        moving = next((i for i in snapshot.instances.values() if i.worker_id in lost), None)
-        if not changed and moving is None:
+        lost = frozenset(worker_id for worker_id, verdict in verdicts.items() if verdict.replace)
+        leaving = _leaving(snapshot, lost)
+        if not news and not leaving:
             return
 
-        def work(tx: Tx) -> None:
-            for worker_id, verdict in changed.items():
-                if tx.get(Worker, worker_id) is not None:
-                    condition = Condition(state=verdict.state, since=tx.now, why=verdict.why)
-                    tx.change(Worker, worker_id, condition=condition)
-            if moving is not None:
-                _give_up_place(tx, moving.id)
+        def work(tx: Tx) -> list[ModelInstance]:
+            for worker_id, verdict in news.items():
+                worker = tx.get(Worker, worker_id)
+                if worker is not None:
+                    tx.update(attrs.evolve(worker, condition=_condition(worker, verdict, tx)))
+            moved = [i for i in (tx.get(ModelInstance, key) for key in leaving) if i and workers_of(i) & lost]
+            for instance in moved:
+                give_up_place(tx, instance, "Its worker has been silent too long; looking for another place")
+            return moved
 
-        await self._store.write(work)
-        for worker_id, verdict in changed.items():
-            worker = snapshot.workers[worker_id]
-            log.warning(
-                "Worker is %s: worker=%s reason=%s",
-                verdict.state.value,
-                worker.name,
-                verdict.why or "heard again",
-            )
+        moved = await self._store.write(work)
+        for worker_id, verdict in news.items():
+            _log_news(snapshot.workers[worker_id], verdict)
+        for instance in moved:
+            log.warning("Gave up an instance's place on a lost worker: instance=%s", instance.name)
+
+    def _is_news(self, worker: Worker, verdict: Verdict, before: Verdict | None) -> bool:
+        state = worker.condition.state
+        if state is verdict.state:
+            # The brake was put on or let go.
+            return before is not None and before.state is state and before.replace is not verdict.replace
+        # A lease that is full because we have just started is no sign of life: only a word makes things better.
+        spoken = self._leases.last_heard(worker.id) is not None
+        return spoken or _WORSE[verdict.state] > _WORSE[state]
 
 
-def _give_up_place(tx: Tx, instance_id: int) -> None:
-    instance = tx.get(ModelInstance, instance_id)
-    if instance is None or instance.placement is None:
-        return
-    if instance.deleted_at is not None:
-        tx.delete(ModelInstance, instance_id)
-        return
-    log.warning("Moving an instance off a lost worker: instance=%s", instance.name)
-    tx.move(
-        instance,
-        InstanceState.PENDING,
-        by=Party.LIVENESS,
-        message="Its worker has been silent too long; looking for another place",
-        placement=None,
-        pid=None,
-        port=None,
-        ports=(),
-        download_progress=None,
-        resolved_path=None,
-        next_retry_at=None,
-    )
+def _leaving(snapshot: Snapshot, lost: frozenset[int]) -> list[int]:
+    """What goes from lost workers now: all that was to end there, and of the others one.
+
+    One at a time: a worker that comes back in the meantime keeps what has not been moved yet.
+    """
+    there = [i for i in snapshot.instances.values() if lost and workers_of(i) & lost]
+    staying = [i.id for i in there if i.deleted_at is None]
+    return [i.id for i in there if i.deleted_at is not None] + staying[:1]
+
+
+def _condition(worker: Worker, verdict: Verdict, tx: Tx) -> Condition:
+    if verdict.state is WorkerState.READY:
+        return ready(worker.condition, worker.status, tx.now)
+    return with_reason(worker.condition, verdict.state, verdict.why, tx.now)
+
+
+def _log_news(worker: Worker, verdict: Verdict) -> None:
+    level = logging.INFO if verdict.state is WorkerState.READY else logging.WARNING
+    reason = verdict.why or "heard again"
+    log.log(level, "Worker is %s: worker=%s reason=%s", verdict.state.value, worker.name, reason)

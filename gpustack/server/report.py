@@ -6,16 +6,28 @@ from typing import Any
 
 import attrs
 
-from gpustack.domain.artifact import ModelFile
+from gpustack.domain.artifact import FileState, ModelFile
 from gpustack.domain.instance import ModelInstance
-from gpustack.domain.lifecycle import Party
+from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.report import FileReport, InstanceReport, StatusReport
 from gpustack.domain.worker import Worker
 from gpustack.errors import Forbidden, NotFound
+from gpustack.server.condition import told
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
 __all__ = ["FileReport", "InstanceReport", "StatusReport", "report_file", "report_instance", "report_status"]
+
+_LONGEST = 4096
+"""Characters of a message: it is in memory, in every list and in the journal."""
+_WITHOUT_ENGINE = frozenset(
+    {
+        InstanceState.SCHEDULED,
+        InstanceState.INITIALIZING,
+        InstanceState.DOWNLOADING,
+        InstanceState.ERROR,
+    }
+)
 
 
 async def report_instance(store: Store, worker_id: int, instance_id: int, report: InstanceReport) -> None:
@@ -29,20 +41,32 @@ async def report_instance(store: Store, worker_id: int, instance_id: int, report
         if instance.worker_id != worker_id:
             raise Forbidden(f"Model instance {instance.name} is not placed on this worker")
         if report.gone:
+            # Not to be ended, it is only looked for in vain: the worker starts it, nothing is forgotten.
             if instance.deleted_at is not None:
                 tx.delete(ModelInstance, instance_id)
             return
-        said = _said(report, "state", "state_message", "gone")
-        if report.state is None:
-            tx.change(ModelInstance, instance_id, **said)
-        else:
-            tx.move(instance, report.state, by=Party.WORKER, message=report.state_message or "", **said)
+        tx.change(ModelInstance, instance_id, by=Party.WORKER, **_of_life(instance, report), **_said(report))
 
     await store.write(work)
 
 
+def _of_life(instance: ModelInstance, report: InstanceReport) -> dict[str, Any]:
+    """What a report of a state makes void, unless it says it anew: this overrules nothing that is said."""
+    if report.state is None:
+        return {}
+    void: dict[str, Any] = {"next_retry_at": None}
+    if report.state is not instance.state:
+        void |= {"state_message": "", "pid": None}
+    if report.state in _WITHOUT_ENGINE:
+        void |= {"pid": None, "port": None, "ports": ()}
+    return {name: value for name, value in void.items() if getattr(report, name) is None}
+
+
 async def report_file(store: Store, worker_id: int, file_id: int, report: FileReport) -> None:
-    """Take a report. Raises ``NotFound`` or ``Forbidden`` as ``report_instance`` does."""
+    """Take a report. Raises ``NotFound`` or ``Forbidden`` as ``report_instance`` does.
+
+    A file that was removed while somebody asked for it anew is fetched again.
+    """
 
     def work(tx: Tx) -> None:
         file = tx.get(ModelFile, file_id)
@@ -50,37 +74,54 @@ async def report_file(store: Store, worker_id: int, file_id: int, report: FileRe
             raise NotFound(f"Model file {file_id} does not exist")
         if file.worker_id != worker_id:
             raise Forbidden(f"Model file {file_id} is not on this worker")
-        if report.gone:
+        if not report.gone:
+            tx.change(ModelFile, file_id, **_said(report))
+        elif file.deleted_at is not None:
             tx.delete(ModelFile, file_id)
-            return
-        tx.change(ModelFile, file_id, **_said(report, "gone"))
+        else:
+            tx.change(ModelFile, file_id, **TO_FETCH)
 
     await store.write(work)
 
 
+TO_FETCH: dict[str, Any] = {
+    "state": FileState.DOWNLOADING,
+    "state_message": "",
+    "download_progress": 0.0,
+    "resolved_paths": (),
+}
+"""The fields of a file that its worker is to fetch."""
+
+
 async def report_status(store: Store, worker_id: int, report: StatusReport) -> None:
-    """Replace the worker's status. Labels of its own making fill in, they do not overwrite."""
+    """Replace the worker's status. Labels of its own making fill in, they do not overwrite.
+
+    Raises ``NotFound``. A status that says nothing new is not written.
+    """
 
     def work(tx: Tx) -> None:
         worker = tx.get(Worker, worker_id)
         if worker is None:
             raise NotFound(f"Worker {worker_id} does not exist")
-        tx.update(
-            attrs.evolve(
-                worker,
-                status=report.status,
-                ip=worker.ip if report.ip is None else report.ip,
-                labels={**(report.labels or {}), **worker.labels},
-            )
+        after = attrs.evolve(
+            worker,
+            status=report.status,
+            condition=told(worker.condition, report.status, tx.now),
+            ip=worker.ip if report.ip is None else report.ip,
+            labels={**(report.labels or {}), **worker.labels},
         )
+        if after != worker:
+            tx.update(attrs.evolve(after, heartbeat_time=tx.now))
 
     await store.write(work)
 
 
-def _said(report: InstanceReport | FileReport, *aside: str) -> dict[str, Any]:
+def _said(report: InstanceReport | FileReport) -> dict[str, Any]:
     said = {
         field.name: getattr(report, field.name)
         for field in attrs.fields(type(report))
-        if field.name not in aside
+        if field.name != "gone" and getattr(report, field.name) is not None
     }
-    return {name: value for name, value in said.items() if value is not None}
+    if "state_message" in said:
+        said["state_message"] = said["state_message"][:_LONGEST]
+    return said

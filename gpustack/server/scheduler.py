@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import attrs
 import trio
 
 from gpustack.domain.instance import ModelInstance, Placement
 from gpustack.domain.lifecycle import InstanceState, Party
-from gpustack.domain.model import Model
+from gpustack.domain.model import Category, Model
 from gpustack.domain.snapshot import Snapshot
-from gpustack.engines.registry import by_name, engine_for
-from gpustack.errors import Invalid
+from gpustack.domain.worker import Worker, WorkerState
+from gpustack.engines.registry import engine_for
+from gpustack.errors import Invalid, Unavailable
+from gpustack.nursery.limiter import Threads, threads
+from gpustack.policy.decision import decide as decide_among
 from gpustack.policy.schedule import Ask, Unschedulable, place
 from gpustack.server.facts import FactsSource, Finding
 from gpustack.store.store import Store
@@ -21,79 +25,124 @@ from gpustack.store.transaction import Tx
 log = logging.getLogger(__name__)
 
 _WAITING = (InstanceState.PENDING, InstanceState.ANALYZING)
-_LOOK_AGAIN = 30.0
-"""Seconds after which facts that could not be read are asked for again; everything else comes by a wake."""
+_READING = "Reading the header of the model file"
+_TRY_AGAIN = 1.0
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Scheduler:
-    """A loop woken by changes of workers, instances, models and facts; each pass looks at all that wait."""
+    """A loop woken by changes of workers, instances, models and facts; each pass looks at all that wait.
+
+    An instance is thought about again only when something has changed on which its place depends.
+    """
 
     _store: Store
     _facts: FactsSource
+    _thinking: Threads = attrs.field(factory=lambda: threads("placement", 1))
+    """A look at a large cluster takes long, and nobody's tokens are to wait for it."""
     name: str = "scheduler"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        considered: dict[int, object] = {}
         tables = {"workers", "model_instances", "models"}
-        with self._store.watch(tables) as wake:
-            self._facts.on_news = wake.wake
+        with self._store.watch(tables) as wake, self._facts.telling(wake):
             task_status.started()
             while True:
-                for instance in _waiting(self._store.snapshot):
-                    await self._look_at(instance)
-                await wake.wait(_LOOK_AGAIN)
+                try:
+                    faulty = await self._look_at_all(considered)
+                    # Facts that could not be read are asked for again; everything else comes by a wake.
+                    await wake.wait(self._facts.fresh_for if faulty else math.inf)
+                except Unavailable as error:
+                    log.warning("Placement waits for the database: reason=%s", error)
+                    await wake.wait(_TRY_AGAIN)
 
-    async def _look_at(self, instance: ModelInstance) -> None:
-        model = self._store.snapshot.get(Model, instance.model_id)
-        if model is None:
+    async def _look_at_all(self, considered: dict[int, object]) -> bool:
+        """Look once at everything that waits; tells whether facts were missed that may be had later."""
+        waiting = _waiting(self._store.snapshot)
+        for gone in considered.keys() - {instance.id for instance in waiting}:
+            del considered[gone]
+        faulty = False
+        for instance in waiting:
+            model = self._store.snapshot.get(Model, instance.model_id)
+            if model is None or model.generation != instance.generation:
+                continue  # about to be replaced
+            finding = self._facts.ask(model) if has_files(model) else None
+            faulty = faulty or (finding is not None and finding.fault is not None)
+            await trio.lowlevel.checkpoint()
+            await self._look_at(instance, model, finding, considered)
+        return faulty
+
+    async def _look_at(
+        self,
+        instance: ModelInstance,
+        model: Model,
+        finding: Finding | None,
+        considered: dict[int, object],
+    ) -> None:
+        if has_files(model) and self._is_awaited(instance, model, finding):
+            await self._note(instance.id, InstanceState.ANALYZING, _READING)
             return
-        finding = self._facts.ask(model) if _has_files(model) else None
-        if finding is None and _needs_facts(model):
-            await self._note(instance.id, InstanceState.ANALYZING, "Reading the header of the model file")
-            return
-        await self._fill_category(model, finding)
+        model = await self._fill_category(model, finding)
         seen = self._store.snapshot
-        decision = decide(model, instance, finding, seen)
-        if isinstance(decision, Placement):
-            await self._store.write(lambda tx: self._claim(tx, instance.id, finding, seen.revision, decision))
-        else:
+        facts = None if finding is None else (finding.facts, finding.fault)
+        ground = (model.version, facts, _ground(seen))
+        if considered.get(instance.id) == ground:
+            return
+        decision = await self._thinking.run(decide, model, instance, finding, seen, abandon=True)
+        if isinstance(decision, str):
             await self._note(instance.id, InstanceState.PENDING, decision)
+            considered[instance.id] = ground
+        else:
+            considered.pop(instance.id, None)
+            await self._claim(instance, finding, decision)
 
-    async def _fill_category(self, model: Model, finding: Finding | None) -> None:
+    def _is_awaited(self, instance: ModelInstance, model: Model, finding: Finding | None) -> bool:
+        """Whether facts are being read that the decision must wait for. One that is told already why it waits goes
+        on waiting for that reason while its facts are read once more."""
+        undecided = instance.state is InstanceState.ANALYZING or not instance.state_message
+        return finding is None or (undecided and not self._facts.is_fresh(model, finding))
+
+    async def _fill_category(self, model: Model, finding: Finding | None) -> Model:
         """What the header says a model answers holds until a user says otherwise; engines are started by it."""
         category = None if finding is None or finding.facts is None else finding.facts.category
-        if category is None or model.categories:
-            return
+        if category in (None, Category.UNKNOWN) or model.categories:
+            return model
+        filled: Category = category
 
-        def work(tx: Tx) -> None:
+        def work(tx: Tx) -> Model:
             now = tx.get(Model, model.id)
-            if now is not None and not now.categories:
-                tx.change(Model, model.id, categories=(category.value,))
+            if now is None or now.categories or now.source != model.source:
+                return now or model
+            return tx.change(Model, model.id, categories=(filled.value,))
 
-        await self._store.write(work)
+        return await self._store.write(work)
 
-    def _claim(
-        self, tx: Tx, instance_id: int, finding: Finding | None, seen: int, decision: Placement
-    ) -> None:
-        """Take the place if it still fits: what was decided on an older state is decided again on this one."""
-        instance = tx.get(ModelInstance, instance_id)
-        if instance is None or instance.state not in _WAITING or instance.deleted_at is not None:
-            return
-        model = tx.get(Model, instance.model_id)
-        if model is None:
-            return
-        again = decision if tx.snapshot.revision == seen else decide(model, instance, finding, tx.snapshot)
-        if isinstance(again, str):
-            _settle(tx, instance, InstanceState.PENDING, again)
-            return
-        worker = tx.snapshot.workers[again.worker_id]
-        log.info(
-            "Placed an instance: instance=%s worker=%s gpus=%s",
-            instance.name,
-            worker.name,
-            list(again.gpu_indexes),
-        )
-        tx.move(instance, InstanceState.SCHEDULED, by=Party.SCHEDULER, message=again.note, placement=again)
+    async def _claim(self, seen: ModelInstance, finding: Finding | None, decision: Placement) -> None:
+        """Take the place if the worker decided on still has it; else leave it to the next pass, which is on its way:
+        what took the place away has woken us."""
+
+        def work(tx: Tx) -> ModelInstance | None:
+            instance, model = tx.get(ModelInstance, seen.id), tx.get(Model, seen.model_id)
+            if instance is None or model is None or instance.state not in _WAITING:
+                return None
+            if instance.deleted_at is not None or model.generation != instance.generation:
+                return None
+            now = _still(model, instance, finding, decision, tx.snapshot)
+            if now is None:
+                return None
+            return tx.move(
+                instance, InstanceState.SCHEDULED, by=Party.SCHEDULER, message=now.note, placement=now
+            )
+
+        placed = await self._store.write(work)
+        if placed is not None and placed.placement is not None:
+            worker = self._store.snapshot.get(Worker, placed.worker_id)
+            log.info(
+                "Placed an instance: instance=%s worker=%s gpus=%s",
+                placed.name,
+                placed.worker_id if worker is None else worker.name,
+                list(placed.placement.gpu_indexes),
+            )
 
     async def _note(self, instance_id: int, state: InstanceState, message: str) -> None:
         known = self._store.snapshot.get(ModelInstance, instance_id)
@@ -103,7 +152,7 @@ class Scheduler:
         def work(tx: Tx) -> None:
             instance = tx.get(ModelInstance, instance_id)
             if instance is not None and instance.state in _WAITING:
-                _settle(tx, instance, state, message)
+                tx.move(instance, state, by=Party.SCHEDULER, message=message)
 
         await self._store.write(work)
         if state is InstanceState.PENDING:
@@ -114,33 +163,77 @@ def decide(
     model: Model, instance: ModelInstance, finding: Finding | None, snapshot: Snapshot
 ) -> Placement | str:
     """A place for the instance, or the sentence why there is none now."""
-    if finding is not None and finding.fault is not None and _needs_facts(model):
-        return finding.fault
-    facts = None if finding is None else finding.facts
-    try:
-        engine = engine_for(model, facts)
-    except Invalid as fault:
-        return str(fault)
-    decision = place(Ask(model=model, instance=instance, facts=facts, engine_name=engine.name), snapshot)
+    ask = _ask(model, instance, finding)
+    if isinstance(ask, str):
+        return ask
+    decision = place(ask, snapshot)
     return decision.sentence if isinstance(decision, Unschedulable) else decision
 
 
-def _needs_facts(model: Model) -> bool:
-    """The custom engine runs what it is told; what it needs is read if it can be, and waited for by nobody."""
-    return model.backend != "custom"
-
-
-def _has_files(model: Model) -> bool:
+def has_files(model: Model) -> bool:
     """A command that does not ask for the model's path has no header to read."""
-    engine = by_name(model.backend) if model.backend else None
-    return engine is None or engine.fetches(model)
+    try:
+        return engine_for(model).fetches(model)
+    except Invalid:
+        return True
+
+
+def _still(
+    model: Model, instance: ModelInstance, finding: Finding | None, decision: Placement, snapshot: Snapshot
+) -> Placement | None:
+    """The place on the worker decided on, as of now. Where it was decided on an older state, it may be another one."""
+    worker = snapshot.workers.get(decision.worker_id)
+    ask = _ask(model, instance, finding)
+    if worker is None or isinstance(ask, str):
+        return None
+    again = decide_among(ask, snapshot, among=(worker,))
+    return again if isinstance(again, Placement) else None
+
+
+def _ask(model: Model, instance: ModelInstance, finding: Finding | None) -> Ask | str:
+    """What is to be placed, or the sentence why that cannot even be said."""
+    facts, fault = (None, None) if finding is None else (finding.facts, finding.fault)
+    try:
+        engine = engine_for(model, facts)
+    except Invalid as error:
+        return str(error) if fault is None or model.backend else fault
+    if fault is not None and not engine.any_device:
+        return fault  # any command runs as it was told; what it needs is asked for where it can be known
+    return Ask(model=model, instance=instance, facts=facts, engine_name=engine.name)
+
+
+def _ground(snapshot: Snapshot) -> object:
+    """Everything of a snapshot on which places, and the reasons why there are none, depend: loads are not in it."""
+    workers = tuple(_offer(worker) for worker in snapshot.workers.values())
+    seats = tuple(
+        (i.id, i.generation, i.placement, i.deleted_at is None)
+        for i in snapshot.instances.values()
+        if i.placement is not None
+    )
+    return workers, seats
+
+
+def _offer(worker: Worker) -> object:
+    status, condition = worker.status, worker.condition
+    is_ready = condition.state is WorkerState.READY
+    devices = tuple(
+        (d.index, d.type, d.fault, d.memory.total, d.memory.is_unified_memory) for d in status.gpu_devices
+    )
+    memory = (status.memory.total, status.memory.is_unified_memory)
+    state = (condition.state, "" if is_ready else condition.why, worker.cordoned)
+    return (
+        worker.id,
+        worker.name,
+        worker.labels,
+        worker.system_reserved,
+        state,
+        memory,
+        status.engines,
+        devices,
+    )
 
 
 def _waiting(snapshot: Snapshot) -> list[ModelInstance]:
     """Oldest first, so that nobody is overtaken for ever."""
     found = [i for i in snapshot.instances.values() if i.state in _WAITING and i.deleted_at is None]
     return sorted(found, key=lambda i: i.id)
-
-
-def _settle(tx: Tx, instance: ModelInstance, state: InstanceState, message: str) -> None:
-    tx.move(instance, state, by=Party.SCHEDULER, message=message)

@@ -13,10 +13,15 @@ from gpustack.domain.document import decode, encode
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.worker import Worker
 from gpustack.errors import BadRequest, GpustackError, NotFound, Unavailable
+from gpustack.http1.call import Call
+from gpustack.http1.fault import UpstreamError
 from gpustack.http1.pool import Pool
 from gpustack.http1.upstream import Address, Response
 
 _ANSWER_LIMIT = 1 << 20
+_BEGINS_WITHIN = 15.0
+_READS_WITHIN = 60.0
+"""A header of some megabytes on a slow disk of the worker's."""
 _SILENCE = 3600.0
 """A followed log may be quiet for long; the client's leaving ends it, not we."""
 
@@ -38,20 +43,32 @@ class WorkerLink:
         """
         asked = f"tail={tail}&follow={str(follow).lower()}&previous={str(previous).lower()}"
         target = f"/serveLogs/{instance_id}?{asked}".encode()
-        async with self._pool.request(
-            _address(worker), "GET", target, self._headers(worker), idle_timeout=_SILENCE
-        ) as response:
-            if response.status != 200:
-                raise await _fault(response, worker)
+        call = self._pool.request(
+            _address(worker),
+            "GET",
+            target,
+            self._headers(worker),
+            first_byte_timeout=_BEGINS_WITHIN,
+            idle_timeout=_SILENCE if follow else _READS_WITHIN,
+        )
+        async with _answered(call, worker) as response:
             yield response.chunks()
 
     async def facts(self, worker: Worker, source: ModelSource) -> ModelFacts:
-        """What the header of a model file says, read by the worker. Raises the worker's own sentence."""
-        async with self._pool.request(
-            _address(worker), "POST", b"/modelFacts", self._headers(worker), encode(source)
-        ) as response:
-            if response.status != 200:
-                raise await _fault(response, worker)
+        """What the header of a model file says, read by the worker.
+
+        Raises the worker's own sentence, and ``Unavailable`` when it does not answer.
+        """
+        call = self._pool.request(
+            _address(worker),
+            "POST",
+            b"/modelFacts",
+            self._headers(worker),
+            encode(source),
+            first_byte_timeout=_READS_WITHIN,
+            idle_timeout=_BEGINS_WITHIN,
+        )
+        async with _answered(call, worker) as response:
             return decode(await response.read(_ANSWER_LIMIT), ModelFacts)
 
     def _headers(self, worker: Worker) -> list[tuple[bytes, bytes]]:
@@ -59,7 +76,21 @@ class WorkerLink:
 
 
 def _address(worker: Worker) -> Address:
+    if not worker.ip:
+        raise Unavailable(f"Worker {worker.name} has not told its address yet")
     return Address(worker.ip, worker.port)
+
+
+@asynccontextmanager
+async def _answered(call: Call, worker: Worker) -> AsyncIterator[Response]:
+    """A good answer; faults of the way there and of the answer become sentences that name the worker."""
+    try:
+        async with call as response:
+            if response.status != 200:
+                raise await _fault(response, worker)
+            yield response
+    except UpstreamError as error:
+        raise Unavailable(f"Worker {worker.name} does not answer: {error}") from error
 
 
 async def _fault(response: Response, worker: Worker) -> GpustackError:

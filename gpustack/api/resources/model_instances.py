@@ -65,7 +65,7 @@ async def _explain(call: Call) -> Reply:
     instance = RESOURCE.item(call)
     if call.context.facts is None:
         raise Unavailable("Placement is not running on this server")
-    return Reply(document=plain(explain_instance(call.context.store, call.context.facts, instance.id)))
+    return Reply(document=plain(await explain_instance(call.context.store, call.context.facts, instance.id)))
 
 
 @attrs.define(eq=False)
