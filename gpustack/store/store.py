@@ -78,6 +78,8 @@ class Store:
     _asked: Wake = attrs.field(factory=Wake)
     _watches: list[_Watch] = attrs.field(factory=list)
     _closed: bool = False
+    commits: int = 0
+    """Commits since the start that changed a record."""
     _write_threads: Threads = attrs.field(factory=lambda: threads("store-write", 1))
     _read_threads: Threads = attrs.field(factory=lambda: threads("store-read", READERS))
 
@@ -85,6 +87,11 @@ class Store:
     def snapshot(self) -> Snapshot:
         """All records as of the last commit."""
         return self._snapshot
+
+    @property
+    def writes_waiting(self) -> int:
+        """Works that were asked for and are not done."""
+        return len(self._waiting)
 
     async def write(self, work: Callable[[Tx], T]) -> T:
         """Run ``work`` in a transaction of the writer and return what it returns, once that is on disk.
@@ -189,6 +196,7 @@ class Store:
     def _deliver(self, batch: Batch) -> None:
         """Make a commit known, in one step of the Trio thread: snapshot first, then changes, then callers."""
         if batch.snapshot is not None:
+            self.commits += 1
             self._snapshot = batch.snapshot
             self._ring.extend(batch.changes)
             for change in batch.changes:
