@@ -12,6 +12,7 @@ import attrs
 
 from gpustack.domain.worker import Worker
 from gpustack.identity.secret import Keys
+from gpustack.metrics.config import MetricsConfig
 from gpustack.server.facts import FactsSource
 from gpustack.server.leases import Leases
 from gpustack.store.store import Store
@@ -88,6 +89,7 @@ class ApiContext:
     stalled_after: float = 30.0
     """Seconds after which a client that takes nothing of its answer is given up."""
     servers: Callable[[], Sequence[str]] = lambda: ()
+    metrics: MetricsConfig | None = None
     inference_routes: Sequence[InferenceRoute] = ()
     login_limiter: Throttle = attrs.field(
         default=attrs.Factory(lambda self: Throttle(self.monotonic), takes_self=True)

@@ -6,13 +6,14 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import attrs
+import orjson
 
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.assignment import AssignmentLine
 from gpustack.domain.document import decode, encode
 from gpustack.domain.report import FileReport, InstanceReport, JoinRequest, StatusReport
 from gpustack.domain.worker import WorkerStatus
-from gpustack.errors import Unavailable
+from gpustack.errors import Invalid, Unavailable
 from gpustack.remote.fault import checked, fault_of
 from gpustack.remote.http import Client
 from gpustack.remote.pooled import PooledClient
@@ -95,6 +96,17 @@ class ServerClient:
         asked = _FileAsk(source=source, local_dir=local_dir)
         record: _FileId = await self._call("POST", f"/v1/workers/{worker_id}/files", encode(asked), _FileId)
         return record.id
+
+    async def metrics_config(self) -> object:
+        """Which families of engines are shown under which name, as JSON (behaviour.md s.6.5)."""
+        reply = await self._client.request(
+            "GET", "/v1/metrics/config", headers=self._headers(None), deadline=_ANSWER_WITHIN
+        )
+        checked(reply)
+        try:
+            return orjson.loads(reply.body)
+        except orjson.JSONDecodeError as error:
+            raise Invalid(f"The server's mapping of metrics is not JSON: {error}") from error
 
     async def assignments(self, worker_id: int, *, quiet_for: float) -> AsyncGenerator[AssignmentLine]:
         """The lines of the assignment stream as they come; ends when the server ends it. Use ``aclosing``.

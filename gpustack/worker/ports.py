@@ -68,6 +68,11 @@ class PortLeases:
         """The ports leased now: the only ones that may be forwarded to."""
         return frozenset(self._held)
 
+    @property
+    def holders(self) -> dict[str, int]:
+        """The port of each that holds one."""
+        return {holder: port for port, holder in self._held.items()}
+
     def _give_back(self, port: int) -> None:
         self._held.pop(port, None)
         self._freed.wake()

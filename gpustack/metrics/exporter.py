@@ -1,0 +1,111 @@
+"""The handler of an exporter's port: one look at the state serves everybody who asks within its lifetime."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+import attrs
+import orjson
+import trio
+from prometheus_client.metrics_core import Metric as Family
+
+from gpustack.http1.exchange import Exchange
+from gpustack.http1.limits import Limits
+from gpustack.nursery.limiter import Threads, threads
+from gpustack.nursery.wake import Latest, Wake
+
+from .render import Format, format_of, render
+
+S = TypeVar("S")
+
+LIMITS = Limits(connections=256, connections_per_address=None)
+"""Of an exporter's port: a few scrapers, and no bodies."""
+_WITHIN = 30.0
+_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
+_JSON = [(b"content-type", b"application/json")]
+
+
+@attrs.define(eq=False)
+class _Look(Generic[S]):
+    """The state at one moment, and the pages that were made of it."""
+
+    state: S
+    at: float
+    pages: dict[tuple[str, Format], bytes] = attrs.field(factory=dict)
+
+
+@attrs.define(eq=False, repr=False)
+class Exporter(Generic[S]):
+    """A service and a handler. Nothing is looked at while nobody asks."""
+
+    name: str
+    _look: Callable[[], Awaitable[S]]
+    """Takes the state, in the Trio thread; raises nothing."""
+    _pages: Mapping[str, Callable[[S], list[Family]]]
+    """What is made of a state for each path; called in a thread."""
+    _documents: Mapping[str, Callable[[], Any]] = attrs.field(factory=dict)
+    """JSON for further paths, made at once."""
+    lifetime: float = 1.0
+    """Seconds for which a look is good enough."""
+    _latest: Latest[_Look[S] | None] = attrs.field(factory=lambda: Latest(None))
+    _asked: Wake = attrs.field(factory=Wake)
+    _threads: Threads = attrs.field(factory=lambda: threads("metrics", 1))
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Look whenever somebody asks, one look at a time."""
+        task_status.started()
+        while True:
+            await self._asked.wait()
+            if self._fresh() is None:
+                at = trio.current_time()
+                self._latest.set(_Look(await self._look(), at))
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Answer one request. Cancellable at any time."""
+        head = exchange.head
+        if head.path not in self._pages and head.path not in self._documents:
+            known = ", ".join((*self._pages, *self._documents))
+            await exchange.respond(404, _TEXT, f"There is nothing here; see {known}\n".encode())
+        elif head.method not in ("GET", "HEAD"):
+            await exchange.respond(405, [*_TEXT, (b"allow", b"GET, HEAD")], b"Metrics are only read\n")
+        elif head.path in self._documents:
+            await exchange.respond(200, _JSON, orjson.dumps(self._documents[head.path]()))
+        else:
+            await self._scraped(exchange)
+
+    async def _scraped(self, exchange: Exchange) -> None:
+        head = exchange.head
+        form = format_of(head.get(b"accept"), head.get(b"accept-encoding"))
+        with trio.move_on_after(_WITHIN) as patience:
+            page = await self.page(head.path, form)
+        if patience.cancelled_caught:
+            await exchange.respond(503, _TEXT, b"The metrics were not made in time\n")
+        else:
+            await exchange.respond(200, form.headers, page)
+
+    async def page(self, path: str, form: Format) -> bytes:
+        """The page as of a look that is at most ``lifetime`` old. Cancellable."""
+        look = self._fresh() or await self._another()
+        made = look.pages.get((path, form))
+        if made is None:
+            families = self._pages[path]
+            made = await self._threads.run(lambda: render(families(look.state), form), abandon=True)
+            look.pages[path, form] = made
+        return made
+
+    def _fresh(self) -> _Look[S] | None:
+        look = self._latest.value
+        return look if look is not None and trio.current_time() - look.at < self.lifetime else None
+
+    async def _another(self) -> _Look[S]:
+        revision = self._latest.revision
+        self._asked.wake()
+        _, look = await self._latest.changed(revision)
+        assert look is not None
+        return look
+
+    def __repr__(self) -> str:
+        look = self._latest.value
+        made = "nothing asked yet" if look is None else f"{len(look.pages)} pages of the last look"
+        return f"<Exporter {self.name}: {made}>"

@@ -1,0 +1,81 @@
+"""Asks engines on the loopback for their metrics: bounded in size, time and number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import trio
+
+from gpustack.errors import PayloadTooLarge
+from gpustack.http1.fault import UpstreamError
+from gpustack.http1.pool import Pool
+from gpustack.http1.upstream import Address
+
+_LARGEST = 2 << 20
+_WITHIN = 3.0
+_AT_ONCE = 8
+_HAS_NONE = frozenset({404, 405, 501})
+
+
+@attrs.frozen(kw_only=True)
+class Target:
+    """An engine that serves an instance here."""
+
+    worker_id: int
+    worker_name: str
+    model_id: int
+    model_name: str
+    instance_id: int
+    instance_name: str
+    runtime: str
+    version: str | None = None
+    port: int
+
+    @property
+    def labels(self) -> tuple[object, ...]:
+        """Whose metrics these are, as the runtime metrics of the registry name it."""
+        return (
+            self.worker_id,
+            self.worker_name,
+            self.model_id,
+            self.model_name,
+            self.instance_id,
+            self.instance_name,
+            self.runtime,
+        )
+
+
+@attrs.frozen
+class Scraped:
+    """``page`` is ``None`` when the engine did not answer as it should, and empty when it has no metrics."""
+
+    target: Target
+    page: bytes | None
+
+
+async def scrape(pool: Pool, targets: Sequence[Target]) -> tuple[Scraped, ...]:
+    """The pages of all targets, in their order; takes a few seconds at most for each eight of them. Cancellable."""
+    pages: dict[int, bytes | None] = {}
+    turn = trio.CapacityLimiter(_AT_ONCE)
+
+    async def one(place: int) -> None:
+        async with turn:
+            pages[place] = await _page(pool, targets[place].port)
+
+    async with trio.open_nursery() as nursery:
+        for place in range(len(targets)):
+            nursery.start_soon(one, place)
+    return tuple(Scraped(target, pages[place]) for place, target in enumerate(targets))
+
+
+async def _page(pool: Pool, port: int) -> bytes | None:
+    with trio.move_on_after(_WITHIN):
+        try:
+            async with pool.request(Address("127.0.0.1", port), "GET", b"/metrics") as response:
+                if response.status == 200:
+                    return await response.read(_LARGEST)
+                return b"" if response.status in _HAS_NONE else None
+        except (UpstreamError, PayloadTooLarge):
+            return None
+    return None

@@ -1,0 +1,91 @@
+"""Counts of inference as it passes through the gateway: a dictionary look-up a request, no lock."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+
+import attrs
+
+from .family import Distribution
+
+BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Seconds."""
+
+
+@attrs.frozen
+class Answered:
+    """One kind of answer. ``model_id`` is ``None`` where no model of the name asked for is deployed."""
+
+    model_id: int | None
+    route: str
+    status: int
+
+
+@attrs.frozen(kw_only=True)
+class Seen:
+    """All counts at one moment, since the start of the server."""
+
+    requests: Mapping[Answered, int] = attrs.field(factory=dict)
+    first_byte: Mapping[int, Distribution] = attrs.field(factory=dict)
+    """By model id."""
+    tokens: Mapping[tuple[int, str], int] = attrs.field(factory=dict)
+    """By model id, and ``prompt`` or ``completion``."""
+
+
+@attrs.define
+class _Waited:
+    counts: list[int] = attrs.field(factory=lambda: [0] * (len(BOUNDS) + 1))
+    total: float = 0.0
+
+
+@attrs.define(eq=False, repr=False)
+class Traffic:
+    """Owns the counts. Only from the Trio thread."""
+
+    _requests: dict[Answered, int] = attrs.field(factory=dict)
+    _waited: dict[int, _Waited] = attrs.field(factory=dict)
+    _tokens: dict[tuple[int, str], int] = attrs.field(factory=dict)
+
+    def answered(self, model_id: int | None, route: str, status: int) -> None:
+        """A request was answered with that status."""
+        key = Answered(model_id, route, status)
+        self._requests[key] = self._requests.get(key, 0) + 1
+
+    def began(self, model_id: int, seconds: float) -> None:
+        """The first byte of an answer came that long after the head of its request."""
+        waited = self._waited.get(model_id)
+        if waited is None:
+            waited = self._waited[model_id] = _Waited()
+        waited.counts[bisect_left(BOUNDS, seconds)] += 1
+        waited.total += seconds
+
+    def used(self, model_id: int, prompt: int, completion: int) -> None:
+        """What a request cost."""
+        for kind, count in (("prompt", prompt), ("completion", completion)):
+            key = (model_id, kind)
+            self._tokens[key] = self._tokens.get(key, 0) + count
+
+    def forget_all_but(self, model_ids: frozenset[int]) -> None:
+        """Models that are gone are not counted for any more."""
+        self._requests = {
+            key: count
+            for key, count in self._requests.items()
+            if key.model_id is None or key.model_id in model_ids
+        }
+        self._waited = {key: waited for key, waited in self._waited.items() if key in model_ids}
+        self._tokens = {key: count for key, count in self._tokens.items() if key[0] in model_ids}
+
+    def seen(self) -> Seen:
+        """A copy, for whoever shows it."""
+        return Seen(
+            requests=dict(self._requests),
+            first_byte={
+                key: Distribution(BOUNDS, tuple(waited.counts), waited.total)
+                for key, waited in self._waited.items()
+            },
+            tokens=dict(self._tokens),
+        )
+
+    def __repr__(self) -> str:
+        return f"<Traffic: {sum(self._requests.values())} requests>"

@@ -1,0 +1,120 @@
+"""What the worker's exporter says, from one state of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import attrs
+from prometheus_client.metrics_core import Metric as Family
+
+from gpustack.domain.device import Device
+from gpustack.domain.instance import ModelInstance
+from gpustack.domain.worker import Filesystem, WorkerStatus
+
+from . import registry
+from .family import Samples
+from .mapping import MetricMap
+from .process import ProcessState, sample_process
+from .runtime import raw_families, read_pages, unify
+from .scrape import Scraped
+
+
+@attrs.frozen(kw_only=True)
+class Node:
+    """Whose machine this is, as labels say it."""
+
+    worker_id: int
+    worker_name: str
+    ip: str
+
+    @property
+    def labels(self) -> tuple[object, ...]:
+        return (self.worker_id, self.worker_name, self.ip)
+
+
+@attrs.frozen(kw_only=True)
+class WorkerState:
+    """Everything a worker's metrics are made of, taken at one moment."""
+
+    node: Node | None
+    """``None`` until it has joined: its machine has no name yet."""
+    status: WorkerStatus = WorkerStatus()
+    allocated: Mapping[int, int] = attrs.field(factory=dict)
+    """Bytes claimed of each accelerator, by its index."""
+    scraped: Sequence[Scraped] = ()
+    mapping: MetricMap
+    process: ProcessState | None = None
+
+
+def worker_families(state: WorkerState) -> list[Family]:
+    """All families of the worker. Pure but for the process's own numbers; parses what engines said."""
+    samples = Samples()
+    if state.node is not None:
+        node = state.node.labels
+        _machine(node, state.status, samples)
+        for device in state.status.gpu_devices:
+            _device(node, device, state.allocated.get(device.index, 0), samples)
+        for filesystem in _distinct(state.status.filesystem):
+            _filesystem(node, filesystem, samples)
+    unify(read_pages(state.scraped), state.mapping, samples)
+    of_process = [] if state.process is None else sample_process(state.process, samples)
+    return [*samples.families, *of_process]
+
+
+def engine_families(state: WorkerState) -> list[Family]:
+    """What the engines said, as they said it."""
+    return raw_families(read_pages(state.scraped))
+
+
+def allocated(instances: Iterable[ModelInstance], worker_id: int) -> dict[int, int]:
+    """Bytes that instances claim of each accelerator of a worker, by its index."""
+    found: dict[int, int] = {}
+    for instance in instances:
+        if instance.placement is None:
+            continue
+        shares = [(s.worker_id, s.claim) for s in instance.placement.subordinates]
+        for where, claim in [(instance.placement.worker_id, instance.placement.claim), *shares]:
+            if where == worker_id:
+                for index, size in claim.vram.items():
+                    found[index] = found.get(index, 0) + size
+    return found
+
+
+def _machine(node: tuple[object, ...], status: WorkerStatus, samples: Samples) -> None:
+    os, kernel = status.os, status.kernel
+    if os.name:
+        samples.add(registry.NODE_OS, (*node, os.name, os.version), 1)
+    if kernel.name:
+        named = (kernel.name, kernel.release, kernel.version, kernel.architecture)
+        samples.add(registry.NODE_KERNEL, (*node, *named), 1)
+    samples.add(registry.NODE_UPTIME, node, status.uptime.uptime)
+    samples.add(registry.NODE_CORES, node, status.cpu.total)
+    samples.add(registry.NODE_CPU, node, status.cpu.utilization_rate)
+    samples.add(registry.NODE_MEMORY_TOTAL, node, status.memory.total)
+    samples.add(registry.NODE_MEMORY_USED, node, status.memory.used)
+    samples.add(registry.NODE_MEMORY, node, status.memory.utilization_rate)
+
+
+def _device(node: tuple[object, ...], device: Device, claimed: int, samples: Samples) -> None:
+    named = (*node, device.index, device.name, device.device_chip_index)
+    samples.add(registry.GPU, named, 1)
+    samples.add(registry.GPU_CORES, named, device.core.total)
+    samples.add(registry.GPU_LOAD, named, device.core.utilization_rate)
+    samples.add(registry.GPU_TEMPERATURE, named, device.temperature)
+    samples.add(registry.GRAM_TOTAL, named, device.memory.total)
+    samples.add(registry.GRAM_ALLOCATED, named, claimed)
+    samples.add(registry.GRAM_USED, named, device.memory.used)
+    samples.add(registry.GRAM, named, device.memory.utilization_rate)
+
+
+def _distinct(found: Iterable[Filesystem]) -> list[Filesystem]:
+    """One for each mount point: what is mounted last hides what was there before."""
+    return list({one.mount_point: one for one in found}.values())
+
+
+def _filesystem(node: tuple[object, ...], found: Filesystem, samples: Samples) -> None:
+    named = (*node, found.mount_point)
+    samples.add(registry.DISK_TOTAL, named, found.total)
+    samples.add(registry.DISK_USED, named, found.used)
+    if found.total and found.used is not None:
+        samples.add(registry.DISK, named, 100 * found.used / found.total)
