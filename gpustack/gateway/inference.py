@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 import attrs
 
 from gpustack.domain.access import Principal
 from gpustack.domain.route import Endpoint, Route
-from gpustack.errors import BadRequest, GpustackError, NotFound, Unavailable
-from gpustack.gateway.ask import Ask, read_ask
+from gpustack.errors import (
+    GatewayTimeout,
+    GpustackError,
+    MethodNotAllowed,
+    NotFound,
+    RequestTimeout,
+    Unauthorized,
+    Unavailable,
+)
+from gpustack.gateway.ask import LARGE, Ask, read_ask
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.gate import Gate
+from gpustack.gateway.header import TARGET_PORT, WORKER_FAULT, for_client, for_engine
 from gpustack.gateway.route import BY_PATH, InferenceRoute
-from gpustack.gateway.tally import PlainTally, StreamTally
-from gpustack.http1.exchange import Disconnected, Exchange
-from gpustack.http1.fault import UpstreamError
+from gpustack.gateway.tally import EventTally, PlainTally, Tally
+from gpustack.http1.exchange import BodyTimeout, Disconnected, Exchange
+from gpustack.http1.fault import ConnectFailed, UpstreamError, UpstreamTimeout
+from gpustack.http1.fields import Headers
 from gpustack.http1.head import Head
 from gpustack.http1.pool import Pool
-from gpustack.http1.relay import end_to_end
 from gpustack.http1.upstream import Address, Response
+from gpustack.nursery.limiter import Threads, threads
 from gpustack.server.usage import UsageKey, UsageLedger
 
 log = logging.getLogger(__name__)
 
-_BODY_LIMIT = 64 << 20
-_NOT_FOR_ENGINES = frozenset({b"authorization", b"cookie", b"host", b"x-target-port", b"accept-encoding"})
-_OURS = frozenset({b"date", b"server"})
-_TRY_ELSEWHERE = frozenset({502, 503})
+_BODY_LIMIT: Final = 64 << 20
+_MOST_BEGUN: Final = 2
+"""Replicas that may begin to work on one request: what kills engines must not go through all of them."""
+_TRY_ELSEWHERE: Final = frozenset({502, 503})
+_MORE: Final[Mapping[type[GpustackError], tuple[bytes, bytes]]] = {
+    MethodNotAllowed: (b"allow", b"POST"),
+    Unauthorized: (b"www-authenticate", b'Bearer realm="gpustack"'),
+}
 
 Authenticate = Callable[[Exchange], Awaitable[Principal]]
 Problem = Callable[[GpustackError, str], tuple[int, list[tuple[bytes, bytes]], bytes]]
@@ -38,6 +53,22 @@ Problem = Callable[[GpustackError, str], tuple[int, list[tuple[bytes, bytes]], b
 def claims(head: Head) -> bool:
     """Whether a request is inference; everything else is somebody else's."""
     return head.path in BY_PATH
+
+
+@attrs.define(eq=False)
+class _Request:
+    """A request that is let in, and what has come of it so far."""
+
+    exchange: Exchange
+    route: InferenceRoute
+    principal: Principal
+    ask: Ask
+    headers: Headers
+    model: Route
+    tried: set[int] = attrs.field(factory=set)
+    begun: int = 0
+    tally: Tally | None = None
+    failed: bool = False
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -53,7 +84,8 @@ class Gateway:
     """The key by which a worker, named by its uuid, knows us."""
     _problem: Problem
     _timeout: float
-    """Seconds an engine may take to its first byte."""
+    """Seconds an engine may take to its first byte, and between two of them."""
+    _large: Threads = attrs.field(factory=lambda: threads("gateway-large-body", 1))
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request. Cancelled when the client leaves; the engine is let go of then."""
@@ -68,101 +100,138 @@ class Gateway:
         except GpustackError as error:
             if exchange.response_started:
                 raise
-            status, headers, body = self._problem(error, exchange.head.path)
-            await exchange.respond(status, headers, body)
+            await self._refuse(exchange, error)
+
+    async def _refuse(self, exchange: Exchange, error: GpustackError) -> None:
+        status, headers, body = self._problem(error, exchange.head.path)
+        more = _MORE.get(type(error))
+        await exchange.respond(status, headers if more is None else [*headers, more], body)
 
     async def _serve(self, exchange: Exchange) -> None:
         route = BY_PATH[exchange.head.path]
         if exchange.head.method != "POST":
-            raise BadRequest(f"{route.path} takes POST only")
+            raise MethodNotAllowed(f"{exchange.head.method} is not possible at {route.path}: it takes POST")
         principal = await self._authenticate(exchange)
-        ask = read_ask(await exchange.read_body(_BODY_LIMIT))
-        model = self._endpoints.route(ask.model)
-        if model is None:
-            raise NotFound(f"Model not found: no model named '{ask.model}' is deployed")
-        headers = [field for field in end_to_end(exchange.head.headers) if field[0] not in _NOT_FOR_ENGINES]
-        tried: set[int] = set()
-        while True:
-            endpoint = self._endpoints.pick(model, tried)
-            if endpoint is None:
-                raise _nobody(model, tried)
-            tried.add(endpoint.instance_id)
-            with self._endpoints.counting(endpoint):
-                if await self._try(exchange, route, model, principal, ask, endpoint, headers, tried):
-                    return
+        headers = for_engine(exchange.head)
+        ask = await self._read(exchange, route)
+        request = _Request(exchange, route, principal, ask, headers, self._route_of(ask))
+        try:
+            await self._ask_replicas(request)
+        except GpustackError:
+            request.failed = True
+            raise
+        finally:
+            self._count(request)
 
-    async def _try(
-        self,
-        exchange: Exchange,
-        route: InferenceRoute,
-        model: Route,
-        principal: Principal,
-        ask: Ask,
-        endpoint: Endpoint,
-        headers: list[tuple[bytes, bytes]],
-        tried: set[int],
-    ) -> bool:
+    async def _read(self, exchange: Exchange, route: InferenceRoute) -> Ask:
+        try:
+            body = await exchange.read_body(_BODY_LIMIT)
+        except BodyTimeout as error:
+            raise RequestTimeout(str(error)) from error
+        if len(body) > LARGE:
+            return await self._large.run(lambda: read_ask(body, streams=route.streams))
+        return read_ask(body, streams=route.streams)
+
+    def _route_of(self, ask: Ask) -> Route:
+        found = self._endpoints.route(ask.model)
+        if found is None:
+            raise NotFound(f"Model not found: no model named '{ask.model}' is deployed")
+        return found
+
+    async def _ask_replicas(self, request: _Request) -> None:
+        """One after the other, until one has answered or nobody is left to ask."""
+        while True:
+            endpoint = self._endpoints.pick(request.model, request.tried)
+            if endpoint is None:
+                raise _nobody(request.model, request.tried)
+            request.tried.add(endpoint.instance_id)
+            with self._endpoints.counting(endpoint):
+                if await self._is_answered_by(endpoint, request):
+                    return
+            if request.begun >= _MOST_BEGUN:
+                raise Unavailable(
+                    f"{request.begun} replicas of '{request.model.model_name}' failed this request"
+                )
+            request.model = self._route_of(request.ask)  # it may have changed meanwhile
+
+    async def _is_answered_by(self, endpoint: Endpoint, request: _Request) -> bool:
         """Ask one replica; false when another may be asked, because nothing of its answer reached the client."""
-        address, target, extra = self._way_to(endpoint, route)
-        tally = StreamTally(ask.hide_usage) if ask.stream else PlainTally()
-        failed = True
+        address, target, headers = self._way_to(endpoint, request)
         try:
             async with self._pool.request(
-                address, "POST", target, [*headers, *extra], ask.body, first_byte_timeout=self._timeout
+                address,
+                "POST",
+                target,
+                headers,
+                request.ask.body,
+                first_byte_timeout=self._timeout,
+                # Some engines send their head at once, and the first token when they have read the prompt.
+                idle_timeout=self._timeout,
             ) as response:
-                if response.status in _TRY_ELSEWHERE and self._endpoints.pick(model, tried) is not None:
-                    self._endpoints.suspect(endpoint)
-                    return False
-                failed = response.status >= 400
-                await _pass_through(response, exchange, tally)
+                if not self._is_refusal(response, endpoint, request):
+                    await _pass_on(response, request)
+                    return True
         except UpstreamError as error:
-            self._endpoints.suspect(endpoint)
-            log.warning("A replica failed a request: instance=%s reason=%s", endpoint.instance_name, error)
-            failed = True
-            if not exchange.response_started:
-                return False
-            await self._end_torn(exchange, ask, error)
-        finally:
-            if exchange.response_started:
-                self._count(route, model, principal, tally, failed)
+            self._doubt(endpoint, str(error))
+            request.failed = True
+            if request.exchange.response_started:
+                await self._end_torn(request)
+                return True
+            if isinstance(error, UpstreamTimeout) and error.stage != "connect":
+                raise GatewayTimeout(f"'{request.model.model_name}' did not answer in time") from error
+            request.begun += not isinstance(error, ConnectFailed | UpstreamTimeout)
+        return False
+
+    def _is_refusal(self, response: Response, endpoint: Endpoint, request: _Request) -> bool:
+        """Whether the answer says no more than that somebody else must be asked."""
+        if not endpoint.direct and (fault := response.get(WORKER_FAULT)) is not None:
+            # Its worker speaks, not the engine: nothing that a client should see, a 401 least of all.
+            request.begun += fault != b"refused"
+            self._doubt(endpoint, f"its worker answered {response.status}")
+            return True
+        if response.status not in _TRY_ELSEWHERE:
+            return False
+        if self._endpoints.pick(request.model, request.tried) is None:
+            return False  # then it is the best answer there is
+        self._doubt(endpoint, f"it answered {response.status}")
         return True
 
-    def _way_to(
-        self, endpoint: Endpoint, route: InferenceRoute
-    ) -> tuple[Address, bytes, list[tuple[bytes, bytes]]]:
+    def _doubt(self, endpoint: Endpoint, reason: str) -> None:
+        if self._endpoints.suspect(endpoint):
+            log.warning("A replica failed a request: instance=%s reason=%s", endpoint.instance_name, reason)
+
+    def _way_to(self, endpoint: Endpoint, request: _Request) -> tuple[Address, bytes, Headers]:
+        query = request.exchange.head.query
+        path = request.route.engine_path
+        target = b"%b?%b" % (path, query.encode("ascii")) if query else path
         if endpoint.direct:
-            return Address("127.0.0.1", endpoint.engine_port), route.engine_path.encode(), []
+            return Address("127.0.0.1", endpoint.engine_port), target, request.headers
         key = self._forward_key(endpoint.worker_uuid)
-        extra = [
+        headers = [
+            *request.headers,
             (b"authorization", b"Bearer " + key.encode()),
-            (b"x-target-port", b"%d" % endpoint.engine_port),
+            (TARGET_PORT, b"%d" % endpoint.engine_port),
         ]
-        return Address(endpoint.host, endpoint.worker_port), b"/proxy" + route.engine_path.encode(), extra
+        return Address(endpoint.host, endpoint.worker_port), b"/proxy" + target, headers
 
-    async def _end_torn(self, exchange: Exchange, ask: Ask, error: UpstreamError) -> None:
-        """The replica died in the midst of its answer: a stream says so in its own form, anything else is cut."""
-        if not ask.stream:
-            raise error
-        _, _, body = self._problem(
-            Unavailable("The replica that was answering has failed"), exchange.head.path
-        )
-        await exchange.send(b"data: " + body + b"\n\n")
-        await exchange.finish()
+    async def _end_torn(self, request: _Request) -> None:
+        """The replica failed in the midst of its answer: a stream says so in its own form, anything else is cut."""
+        if not isinstance(request.tally, EventTally):
+            return  # unfinished, as the transport makes plain to the client
+        error = Unavailable("The replica that was answering has failed")
+        _, _, body = self._problem(error, request.exchange.head.path)
+        await request.exchange.send(b"%bdata: %b\n\n" % (request.tally.gap, body))
+        await request.exchange.finish()
 
-    def _count(
-        self,
-        route: InferenceRoute,
-        model: Route,
-        principal: Principal,
-        tally: PlainTally | StreamTally,
-        failed: bool,
-    ) -> None:
-        usage = tally.usage()
+    def _count(self, request: _Request) -> None:
+        """Each request once, however it ended and however many replicas it took; its tokens as far as they are known."""
+        usage = None if request.tally is None else request.tally.usage()
+        principal, model = request.principal, request.model
         key = UsageKey(
             user_id=-1 if principal.user_id is None else principal.user_id,
             api_key_id=-1 if principal.api_key_id is None else principal.api_key_id,
             model_id=model.model_id,
-            operation=route.operation,
+            operation=request.route.operation,
             username=principal.username,
             model_name=model.model_name,
         )
@@ -170,22 +239,30 @@ class Gateway:
             key,
             prompt=0 if usage is None else usage.prompt,
             completion=0 if usage is None else usage.completion,
-            failed=failed,
+            failed=request.failed,
         )
 
 
-async def _pass_through(response: Response, exchange: Exchange, tally: PlainTally | StreamTally) -> None:
-    headers = [field for field in end_to_end(response.headers) if field[0] not in _OURS]
-    # What we leave out of a stream makes it shorter than any length said.
-    hides = isinstance(tally, StreamTally) and tally.hide
-    length = None if hides else response.content_length
+async def _pass_on(response: Response, request: _Request) -> None:
+    """The answer, byte for byte as fast as the client reads."""
+    exchange = request.exchange
+    events = (response.get(b"content-type") or b"").lower().startswith(b"text/event-stream")
+    # Before the first piece has come nothing is promised: a replica that dies here can still be replaced.
+    data = await response.next_chunk()
+    tally = request.tally = EventTally(request.ask.hide_usage) if events else PlainTally()
+    request.failed = response.status >= 400
     await exchange.start_response(
-        response.status, headers, content_length=length, flush=not response.has_buffered
+        response.status,
+        for_client(response.headers),
+        # What we leave out of a stream makes it shorter than any length said.
+        content_length=None if events else response.content_length,
+        flush=not data,
     )
-    while data := await response.next_chunk():
+    while data:
         onward = tally.take(data)
         if onward:
             await exchange.send(onward)
+        data = await response.next_chunk()
     left = tally.rest()
     if left:
         await exchange.send(left)

@@ -8,16 +8,7 @@ import attrs
 from prometheus_client.metrics_core import Metric as Family
 
 from .registry import METRICS, Metric
-
-
-@attrs.frozen
-class Distribution:
-    """How often values were at most each bound; ``counts`` has one entry more, for what was larger."""
-
-    bounds: Sequence[float]
-    counts: Sequence[int]
-    total: float
-    """The sum of the values."""
+from .traffic import Distribution
 
 
 @attrs.define(eq=False)

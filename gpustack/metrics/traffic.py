@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 
-from .family import Distribution
-
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Seconds."""
+
+
+@attrs.frozen
+class Distribution:
+    """How often values were at most each bound; ``counts`` has one entry more, for what was larger."""
+
+    bounds: Sequence[float]
+    counts: Sequence[int]
+    total: float
+    """The sum of the values."""
 
 
 @attrs.frozen
@@ -20,6 +28,16 @@ class Answered:
     model_id: int | None
     route: str
     status: int
+
+
+@attrs.define(eq=False)
+class Passage:
+    """One request on its way through."""
+
+    began: float
+    """When its head was there, by the monotonic clock."""
+    model_id: int | None = None
+    """Once it is known which model it asks for."""
 
 
 @attrs.frozen(kw_only=True)
