@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 import attrs
@@ -69,7 +70,7 @@ class Kernel:
 
 @attrs.frozen(kw_only=True)
 class Uptime:
-    """Seconds since boot, and the instant of boot as it was written."""
+    """Seconds since boot, and the instant of boot as it was written: ISO 8601, in UTC if it does not say."""
 
     uptime: float
     boot_time: str = ""
@@ -146,14 +147,13 @@ def read_resources(value: Any) -> Resources:
 
 
 def _doubles(devices: tuple[GpuDevice, ...]) -> list[str]:
-    seen: set[tuple[str, int]] = set()
+    """Of whatever type: what is claimed of a worker's devices is kept by their index alone."""
+    seen: set[int] = set()
     faults = []
     for number, device in enumerate(devices):
-        if (device.type, device.index) in seen:
-            faults.append(
-                f"gpu_devices[{number}] has the index {device.index} of another {device.type} device"
-            )
-        seen.add((device.type, device.index))
+        if device.index in seen:
+            faults.append(f"gpu_devices[{number}] has the index {device.index} of another device")
+        seen.add(device.index)
     return faults
 
 
@@ -250,7 +250,12 @@ def _address(value: Any) -> str:
 
 def _moment(value: Any) -> str:
     # YAML turns an unquoted timestamp into a datetime; its ISO form says the same.
-    return value.isoformat() if hasattr(value, "isoformat") else read_text(value)
+    text = value.isoformat() if hasattr(value, "isoformat") else read_text(value)
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"must be a time such as 2025-01-31T12:00:00Z, not {quote(value)}") from None
+    return text
 
 
 def _loose(value: Any) -> str:

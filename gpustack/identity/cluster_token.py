@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import random
-
-
-def make_token(rng: random.Random) -> str:
-    """32 hex characters. ``rng`` is ``random.SystemRandom`` outside of tests."""
-    return f"{rng.getrandbits(128):032x}"
 
 
 def is_token(given: str, token: str) -> bool:

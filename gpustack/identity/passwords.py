@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import string
 from functools import cache
 from typing import TYPE_CHECKING
@@ -63,17 +62,6 @@ def check_complexity(password: str) -> list[str]:
     if len(password) > LONGEST:
         faults.append(f"The password must have at most {LONGEST} characters")
     return faults
-
-
-def generate_password(rng: random.Random, length: int = 12) -> str:
-    """A password with every class of characters. ``rng`` is ``random.SystemRandom`` outside of tests."""
-    if length < 8:
-        raise ValueError("a generated password has at least 8 characters")
-    letters = [rng.choice(letters) for letters, _ in _CLASSES]
-    everything = "".join(letters for letters, _ in _CLASSES)
-    letters += [rng.choice(everything) for _ in range(length - len(letters))]
-    rng.shuffle(letters)
-    return "".join(letters)
 
 
 @cache

@@ -72,7 +72,8 @@ def test_every_part_of_the_block_is_read_and_written_the_same() -> None:
                 "gpu_devices[0].network.inet must be an IP address, not 'x'",
             ],
         ),
-        ({"gpu_devices": [DEVICE, DEVICE]}, ["gpu_devices[1] has the index 1 of another cuda device"]),
+        ({"gpu_devices": [DEVICE, DEVICE]}, ["gpu_devices[1] has the index 1 of another device"]),
+        ({"uptime": {"uptime": 1, "boot_time": "noon"}}, ["uptime.boot_time must be a time such as"]),
     ],
 )
 def test_everything_wrong_in_the_block_is_told_with_its_path(block: Any, told: list[str]) -> None:

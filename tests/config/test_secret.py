@@ -17,6 +17,7 @@ from gpustack.config.secret import (
     keep_token,
     make_password,
 )
+from gpustack.identity.passwords import check_complexity
 
 
 def mode(path: Path) -> int:
@@ -72,6 +73,7 @@ def test_a_password_has_every_kind_of_character(seed: int) -> None:
     for kind in (string.ascii_lowercase, string.ascii_uppercase, string.digits, SYMBOLS):
         assert set(password) & set(kind)
     assert not set(password) - set(string.ascii_letters + string.digits + SYMBOLS)
+    assert check_complexity(password) == [], "it would be refused if somebody chose it"
 
 
 def test_a_short_password_is_not_made() -> None:

@@ -12,12 +12,11 @@ import trio.testing
 
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import Invalid
-from gpustack.identity.cluster_token import is_token, make_token
+from gpustack.identity.cluster_token import is_token
 from gpustack.identity.keys import ApiKeyText, WorkerKeyText, make_api_key, parse, worker_key
 from gpustack.identity.passwords import (
     LONGEST,
     check_complexity,
-    generate_password,
     hash_password,
     needs_rehash,
     verify_password,
@@ -76,8 +75,7 @@ def test_what_is_no_key_of_ours_is_none(text: str) -> None:
 
 
 def test_the_token_is_itself_only() -> None:
-    token = make_token(random.Random(1))
-    assert len(token) == 32
+    token = "0123456789abcdef" * 2
     assert is_token(token, token)
     assert not is_token(token + " ", token)
     assert not is_token("", "")
@@ -147,12 +145,3 @@ def test_a_weak_password_is_told_everything_it_lacks() -> None:
     assert check_complexity("Aa1!") == []
     assert len(check_complexity("")) == 4
     assert check_complexity("aaaa1!") == ["The password must contain an uppercase letter"]
-
-
-def test_generated_passwords_pass_their_own_rules() -> None:
-    for seed in range(200):
-        made = generate_password(random.Random(seed))
-        assert len(made) == 12
-        assert check_complexity(made) == []
-    with pytest.raises(ValueError, match="at least 8"):
-        generate_password(random.Random(1), 7)

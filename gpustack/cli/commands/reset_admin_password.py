@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print the new password once it holds."""
     words = read(__doc__, "reset-admin-password", argv)
-    from gpustack.identity.passwords import generate_password
+    from gpustack.config.secret import make_password
 
     session = open_session(env, url=words.text("--server-url"), key=words.text("--api-key"))
-    password = generate_password(random.SystemRandom())
+    password = make_password(random.SystemRandom())
     try:
         name = session.run(lambda client: _reset(client, password))
     except (Unauthorized, Forbidden) as error:
