@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -30,6 +31,8 @@ class Daemon:
     data_dir: Path
     log_path: Path
     url: str = ""
+    trust: Path | None = None
+    """The certificate to believe in, where the daemon speaks TLS."""
 
     @property
     def log(self) -> str:
@@ -45,7 +48,8 @@ class Daemon:
         for name, value in (headers or {}).items():
             request.add_header(name, value)
         try:
-            with urllib.request.urlopen(request, timeout=WITHIN) as answer:
+            context = None if self.trust is None else ssl.create_default_context(cafile=str(self.trust))
+            with urllib.request.urlopen(request, timeout=WITHIN, context=context) as answer:
                 return answer.status, _parsed(answer.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -96,7 +100,11 @@ def _parsed(body: bytes) -> Any:
 
 @contextmanager
 def daemon(
-    data_dir: Path, *arguments: str, env: Mapping[str, str] | None = None, wait: bool = True
+    data_dir: Path,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    wait: bool = True,
+    trust: Path | None = None,
 ) -> Iterator[Daemon]:
     """Start one on a free port; stopped (or killed, if it will not) at the end of the block."""
     data_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +127,7 @@ def daemon(
         process = subprocess.Popen(
             command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**environment, **(env or {})}
         )
-    made = Daemon(process, data_dir, log_path)
+    made = Daemon(process, data_dir, log_path, trust=trust)
     try:
         if wait and "--server-url" not in given:
             made.url = made.until(lambda: _read(data_dir / "server_url"), "the address file")

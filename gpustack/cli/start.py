@@ -24,6 +24,7 @@ from gpustack.config.load import Loaded, load
 from gpustack.config.options import Options
 from gpustack.config.origin import ConfigError
 from gpustack.errors import GpustackError
+from gpustack.http1.certificate import Certificate
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.reactor import Reactor, new_reactor
 from gpustack.logs import set_up
@@ -100,11 +101,25 @@ def _prepared(loaded: Loaded, began: float) -> int:
             backs = open_listeners(
                 _worker_host(loaded), options.worker_port, option="--worker-port", host_option="--worker-ip"
             )
-        daemon = Daemon(loaded=loaded, lock=lock, fronts=fronts, backs=backs, began=began)
+        daemon = Daemon(
+            loaded=loaded,
+            lock=lock,
+            fronts=fronts,
+            backs=backs,
+            certificate=_certificate(options),
+            began=began,
+        )
         if fronts:
             # Where the commands of this machine find their server (``--port 0`` is known to nobody else).
             (options.data_dir / URL_FILE).write_text(f"{daemon.url}\n")
         return trio.run(run_daemon, daemon)
+
+
+def _certificate(options: Options) -> Certificate | None:
+    """The configuration has seen to it that there are both files or none."""
+    if options.ssl_certfile is None or options.ssl_keyfile is None:
+        return None
+    return Certificate.load(options.ssl_certfile, options.ssl_keyfile)
 
 
 def _worker_host(loaded: Loaded) -> str:
@@ -140,6 +155,7 @@ class Daemon:
     """What the server listens on; none in a daemon that is only a worker."""
     backs: list[socket.socket]
     """What the worker listens on."""
+    certificate: Certificate | None
     began: float
     rng: random.Random = attrs.field(factory=random.SystemRandom)
     intent: Intent = attrs.field(factory=Intent)
@@ -152,7 +168,7 @@ class Daemon:
         host, port = self.fronts[0].getsockname()[:2]
         if host in ("0.0.0.0", "::"):
             host = "127.0.0.1" if host == "0.0.0.0" else "::1"
-        scheme = "https" if self.loaded.options.ssl_certfile else "http"
+        scheme = "http" if self.certificate is None else "https"
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
@@ -172,9 +188,12 @@ async def run_daemon(daemon: Daemon) -> int:
                 async with open_tier("edge", stop_within=bound["edge"]) as edge:
                     front = None
                     if daemon.fronts:
-                        from gpustack.cli.front import Front
+                        from gpustack.cli.front import Front, cross_origin_of
 
-                        front = Front(daemon.fronts, reactor)
+                        if daemon.certificate is not None:
+                            await edge.start(daemon.certificate)
+                        front = Front(daemon.fronts, reactor, daemon.certificate)
+                        front.cross_origin = cross_origin_of(daemon.loaded.options)
                         await edge.start(front.hand_off)
                         await edge.start(front.server)
                     # From here on the port answers; what is behind it is loaded beside the loop.

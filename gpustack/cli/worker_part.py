@@ -75,7 +75,9 @@ class WorkerPart:
             data_dir=options.data_dir,
         )
         pool = Pool(name="engine-pool", reactor=reactor)
-        client = ServerClient(PooledClient.to(daemon.url, pool))
+        # Its own server is asked by an address that no certificate names: that very certificate is what is trusted.
+        trust = None if daemon.certificate is None else daemon.certificate.for_ourselves
+        client = ServerClient(PooledClient.to(daemon.url, pool, trust=trust))
         membership = Membership(
             client, identity, options.token or keep_token(options.data_dir, _no_token), daemon.rng
         )

@@ -212,14 +212,12 @@ class Options:
     ssl_keyfile: Path | None = option(
         default=None,
         group="server",
-        built=False,
         help="Path of the TLS private key. Goes with --ssl-certfile.",
         sample="{file}",
     )
     ssl_certfile: Path | None = option(
         default=None,
         group="server",
-        built=False,
         help="Path of the TLS certificate. Goes with --ssl-keyfile.",
         sample="{file}",
     )

@@ -69,12 +69,15 @@ class PooledClient:
     _address: Address
 
     @classmethod
-    def to(cls, base: str, pool: Pool) -> PooledClient:
-        """A client of the server at ``base``. Raises ``Invalid`` when that is not an http or https address."""
+    def to(cls, base: str, pool: Pool, *, trust: ssl.SSLContext | None = None) -> PooledClient:
+        """A client of the server at ``base``; what the system trusts is trusted, or what ``trust`` says.
+
+        Raises ``Invalid`` when ``base`` is not an http or https address.
+        """
         parts = urlsplit(base)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Invalid(f"{base!r} is not an http or https address; set --server-url")
-        secured: ssl.SSLContext | None = trusted() if parts.scheme == "https" else None
+        secured = (trust or trusted()) if parts.scheme == "https" else None
         port = parts.port or (443 if secured else 80)
         return cls(pool, base.rstrip("/"), Address(parts.hostname, port, tls=secured))
 
