@@ -61,6 +61,14 @@ class TooManyRequests(GpustackError):
         super().__init__(message)
 
 
+class MethodNotAllowed(GpustackError):
+    """The path exists, but not for this method."""
+
+
+class RequestTimeout(GpustackError):
+    """The client did not finish its request in time."""
+
+
 class PayloadTooLarge(GpustackError):
     """A body or head exceeds its limit."""
 

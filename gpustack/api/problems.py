@@ -19,6 +19,8 @@ REASONS: Mapping[type[errors.GpustackError], tuple[int, str]] = {
     errors.Unauthorized: (401, "Unauthorized"),
     errors.Forbidden: (403, "Forbidden"),
     errors.NotFound: (404, "NotFound"),
+    errors.MethodNotAllowed: (405, "MethodNotAllowed"),
+    errors.RequestTimeout: (408, "RequestTimeout"),
     errors.AlreadyExists: (409, "AlreadyExists"),
     errors.Conflict: (409, "Conflict"),
     errors.Gone: (410, "Gone"),

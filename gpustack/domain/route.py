@@ -18,6 +18,8 @@ class Endpoint:
     worker_uuid: str = ""
     direct: bool = False
     """The engine is on this very machine: its port is reached without the worker in between."""
+    quiet: bool = False
+    """Nothing has been heard of its worker for a while: others are asked first."""
 
 
 @attrs.frozen(kw_only=True)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 import attrs
 import orjson
 
 from gpustack.errors import BadRequest
+from gpustack.gateway.member import members
 
-_SPLICE = b'{"stream_options":{"include_usage":true},'
+LARGE: Final = 1 << 20
+"""Bytes from which a body is no longer parsed as a whole: what its values would take in memory is not bounded by
+its size. Reading the ask of a large body may take tens of milliseconds: do it in a thread."""
+
+_OURS: Final = frozenset({"model", "stream", "stream_options"})
+_SPLICE: Final = b'{"stream_options":{"include_usage":true},'
+_ESCAPED_LETTER: Final = re.compile(rb"\\u00[4-7]")
+_UNREADABLE: Final = "We could not parse the JSON body of your request"
+_LONGEST_NAME: Final = 1024
 
 
 @attrs.frozen(kw_only=True)
@@ -25,39 +35,84 @@ class Ask:
     body: bytes = attrs.field(repr=False)
 
 
-def read_ask(body: bytes) -> Ask:
-    """Raises ``BadRequest`` with a sentence when the body is not a JSON object that names a model.
+def read_ask(body: bytes, *, streams: bool = True) -> Ask:
+    """Raises ``BadRequest`` with a sentence when the body is not a JSON object that names a model once.
 
-    A stream without ``stream_options`` gets them spliced in, so that its usage is counted; nothing else of the body
-    is touched or encoded again.
+    A stream that does not ask for its usage is made to; nothing else of the body is touched or encoded again.
+    What a gateway and an engine might read differently (``model`` twice, ``"stream": "yes"``) is refused: the
+    engine must not answer for another model, or another way, than was counted. Engines take the last of two
+    equal keys today, but nothing obliges them to. ``streams`` is false for routes that know no streams.
     """
+    found = _fields(body)
+    model = found.get("model")
+    if model is None or model == "":
+        raise BadRequest("Missing 'model' field")
+    if not isinstance(model, str):
+        raise BadRequest("'model' must be a string")
+    if len(model) > _LONGEST_NAME:
+        raise BadRequest(f"'model' is longer than {_LONGEST_NAME} characters")
+    stream = _flag(found, "stream", "stream")
+    if not stream or not streams:
+        return Ask(model=model, stream=False, hide_usage=False, body=body)
+    if "stream_options" not in found:
+        spliced = _SPLICE + body[body.index(b"{") + 1 :]
+        return Ask(model=model, stream=True, hide_usage=True, body=spliced)
+    options = found["stream_options"]
+    if options is None:
+        options = {}
+    if not isinstance(options, dict):
+        raise BadRequest("'stream_options' must be an object")
+    if _flag(options, "include_usage", "stream_options.include_usage"):
+        return Ask(model=model, stream=True, hide_usage=False, body=body)
+    wanted = orjson.dumps({**options, "include_usage": True})
+    start, end = next((start, end) for key, start, end in members(body) if key == "stream_options")
+    return Ask(model=model, stream=True, hide_usage=True, body=body[:start] + wanted + body[end:])
+
+
+def _fields(body: bytes) -> dict[str, Any]:
+    """Our fields of the body, which no other reader of it can find twice."""
+    if len(body) > LARGE:
+        return _members(body)
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise BadRequest(f"We could not parse the JSON body of your request: {error}") from error
+        raise BadRequest(f"{_UNREADABLE}: {error}") from error
     if not isinstance(document, dict):
-        raise BadRequest("We could not parse the JSON body of your request: it is not an object")
-    model = document.get("model")
-    if not isinstance(model, str) or not model:
-        raise BadRequest("Missing 'model' field")
-    stream = document.get("stream") is True
-    if not stream:
-        return Ask(model=model, stream=False, hide_usage=False, body=body)
-    options = document.get("stream_options")
-    if options is None:
-        return Ask(model=model, stream=True, hide_usage=True, body=_with_usage(body, document))
-    if not isinstance(options, dict):
-        raise BadRequest("'stream_options' must be an object")
-    if options.get("include_usage") is True:
-        return Ask(model=model, stream=True, hide_usage=False, body=body)
-    # Rare: options without usage. Then the object is written anew.
-    document["stream_options"] = {**options, "include_usage": True}
-    return Ask(model=model, stream=True, hide_usage=True, body=orjson.dumps(document))
+        raise BadRequest(f"{_UNREADABLE}: it is not an object")
+    if _may_repeat(body):
+        _members(body)
+    return document
 
 
-def _with_usage(body: bytes, document: dict[str, Any]) -> bytes:
-    if "stream_options" in document:
-        # An explicit null: of two equal keys an engine may take either.
-        document["stream_options"] = {"include_usage": True}
-        return orjson.dumps(document)
-    return _SPLICE + body[body.index(b"{") + 1 :]
+def _may_repeat(body: bytes) -> bool:
+    """Whether one of our keys might stand there more than once: rarely so, and then it is looked at closely."""
+    return (
+        body.count(b'"model"') > 1
+        or body.count(b'"stream"') > 1
+        or body.count(b'"stream_options"') > 1
+        or (b"\\u00" in body and _ESCAPED_LETTER.search(body) is not None)
+    )
+
+
+def _members(body: bytes) -> dict[str, Any]:
+    """Our fields, without parsing the others."""
+    found: dict[str, Any] = {}
+    for key, start, end in members(body):
+        if key not in _OURS:
+            continue
+        if key in found:
+            raise BadRequest(f"'{key}' is given twice")
+        try:
+            found[key] = orjson.loads(body[start:end])
+        except orjson.JSONDecodeError as error:
+            raise BadRequest(f"{_UNREADABLE}: '{key}': {error}") from error
+    return found
+
+
+def _flag(fields: dict[str, Any], key: str, name: str) -> bool:
+    value = fields.get(key)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise BadRequest(f"'{name}' must be true or false")
+    return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import attrs
@@ -11,9 +11,10 @@ import trio
 
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import SERVING, InstanceState
+from gpustack.domain.model import Model
 from gpustack.domain.route import Endpoint, Route
 from gpustack.domain.snapshot import Snapshot
-from gpustack.domain.worker import WorkerState
+from gpustack.domain.worker import Worker, WorkerState
 from gpustack.policy.balance import pick
 from gpustack.store.store import Store
 
@@ -21,15 +22,28 @@ _SUSPECT_FOR = 5.0
 """Seconds an endpoint that refused a connection is passed over while others can be asked."""
 
 
+_ASKED = SERVING | {InstanceState.UNREACHABLE}
+
+
+@attrs.frozen(eq=False)
+class _MadeOf:
+    """What the routes were made of."""
+
+    models: Mapping[int, Model]
+    instances: Mapping[int, ModelInstance]
+    reached: Mapping[int, tuple[object, ...]]
+
+
 @attrs.define(eq=False, repr=False)
 class Endpoints:
-    """Owns routes, in-flight counts and suspicions. Made anew from the snapshot after each commit that matters."""
+    """Owns routes, in-flight counts and suspicions. Routes are made anew after each commit that alters them."""
 
     _store: Store
     _rng: random.Random
     _local_worker: str | None = None
     """The uuid of the worker inside this daemon: its engines are reached directly."""
     _routes: Mapping[str, Route] = attrs.field(factory=dict)
+    _made_of: _MadeOf | None = None
     _in_flight: dict[int, int] = attrs.field(factory=dict)
     _suspects: dict[int, float] = attrs.field(factory=dict)
     name: str = "endpoints"
@@ -43,7 +57,19 @@ class Endpoints:
                 self._look()
 
     def _look(self) -> None:
-        self._routes = routes(self._store.snapshot, self._local_worker)
+        """Workers tell of their load all the time, and nothing of that matters here."""
+        snapshot = self._store.snapshot
+        reached = {worker.id: _reached(worker) for worker in snapshot.workers.values()}
+        made_of = self._made_of
+        if (
+            made_of is not None
+            and snapshot.models is made_of.models  # nobody wrote to it since
+            and snapshot.instances is made_of.instances
+            and reached == made_of.reached
+        ):
+            return
+        self._made_of = _MadeOf(snapshot.models, snapshot.instances, reached)
+        self._routes = routes(snapshot, self._local_worker)
         living = {endpoint.instance_id for route in self._routes.values() for endpoint in route.endpoints}
         self._suspects = {key: until for key, until in self._suspects.items() if key in living}
 
@@ -51,13 +77,21 @@ class Endpoints:
         """The route of that name, if such a model is deployed."""
         return self._routes.get(model_name)
 
-    def pick(self, route: Route, tried: set[int]) -> Endpoint | None:
-        """The endpoint to ask next, none twice; one that just failed only when there is no other."""
-        now = trio.current_time()
-        suspects = {key for key, until in self._suspects.items() if until > now}
-        return pick(route.endpoints, self._in_flight, tried | suspects, self._rng) or pick(
-            route.endpoints, self._in_flight, tried, self._rng
-        )
+    def pick(self, route: Route, tried: Collection[int]) -> Endpoint | None:
+        """The endpoint to ask next, none twice; one that is doubted only when there is no other.
+
+        Doubted is one that just failed, and one whose worker has gone quiet.
+        """
+        doubted = {endpoint.instance_id for endpoint in route.endpoints if endpoint.quiet}
+        if self._suspects:
+            now = trio.current_time()
+            doubted.update(key for key, until in self._suspects.items() if until > now)
+        if doubted:
+            doubted.update(tried)
+            found = pick(route.endpoints, self._in_flight, doubted, self._rng)
+            if found is not None:
+                return found
+        return pick(route.endpoints, self._in_flight, tried, self._rng)
 
     @contextmanager
     def counting(self, endpoint: Endpoint) -> Iterator[None]:
@@ -73,9 +107,12 @@ class Endpoints:
             else:
                 del self._in_flight[key]
 
-    def suspect(self, endpoint: Endpoint) -> None:
-        """It did not answer: others first, for a while."""
-        self._suspects[endpoint.instance_id] = trio.current_time() + _SUSPECT_FOR
+    def suspect(self, endpoint: Endpoint) -> bool:
+        """It did not answer: others first, for a while. Whether that is news."""
+        now = trio.current_time()
+        known = self._suspects.get(endpoint.instance_id, now) > now
+        self._suspects[endpoint.instance_id] = now + _SUSPECT_FOR
+        return not known
 
     @property
     def in_flight(self) -> int:
@@ -111,11 +148,8 @@ def routes(snapshot: Snapshot, local_worker: str | None) -> dict[str, Route]:
 
 def _endpoint(instance: ModelInstance, snapshot: Snapshot, local_worker: str | None) -> Endpoint | None:
     """A silent worker keeps its endpoints: whether its engine answers is found out by asking it."""
-    reachable = instance.state in SERVING or instance.state is InstanceState.UNREACHABLE
     worker = snapshot.workers.get(instance.worker_id or 0)
-    if not reachable or worker is None or instance.port is None:
-        return None
-    if instance.state is InstanceState.UNREACHABLE and worker.condition.state is WorkerState.READY:
+    if instance.state not in _ASKED or worker is None or instance.port is None:
         return None
     direct = worker.worker_uuid == local_worker
     return Endpoint(
@@ -127,7 +161,13 @@ def _endpoint(instance: ModelInstance, snapshot: Snapshot, local_worker: str | N
         engine_port=instance.port,
         worker_uuid=worker.worker_uuid,
         direct=direct,
+        quiet=not direct and worker.condition.state is not WorkerState.READY,
     )
+
+
+def _reached(worker: Worker) -> tuple[object, ...]:
+    """All that a route takes from a worker."""
+    return worker.ip, worker.port, worker.worker_uuid, worker.condition.state
 
 
 def _reason(instances: list[ModelInstance] | tuple[()], replicas: int) -> str:

@@ -14,7 +14,8 @@ class Gate:
 
     _open: bool = False
     inside: int = 0
-    _left: trio.Event = attrs.field(factory=trio.Event)
+    _left: trio.Event | None = None
+    """Made by whoever waits: a request costs two additions."""
 
     @property
     def is_open(self) -> bool:
@@ -38,12 +39,15 @@ class Gate:
     def leave(self) -> None:
         """A request that had passed has ended."""
         self.inside -= 1
-        self._left.set()
-        self._left = trio.Event()
+        if self._left is not None and not self.inside:
+            self._left.set()
+            self._left = None
 
     async def emptied(self) -> None:
         """Wait until nothing is inside."""
         while self.inside:
+            if self._left is None:
+                self._left = trio.Event()
             await self._left.wait()
 
     def __repr__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -31,6 +32,7 @@ from gpustack.http1.fields import Headers
 from gpustack.http1.head import Head
 from gpustack.http1.pool import Pool
 from gpustack.http1.upstream import Address, Response
+from gpustack.metrics.traffic import Passage, Traffic
 from gpustack.nursery.limiter import Threads, threads
 from gpustack.server.usage import UsageKey, UsageLedger
 
@@ -40,6 +42,8 @@ _BODY_LIMIT: Final = 64 << 20
 _MOST_BEGUN: Final = 2
 """Replicas that may begin to work on one request: what kills engines must not go through all of them."""
 _TRY_ELSEWHERE: Final = frozenset({502, 503})
+_CLIENT_LEFT: Final = 499
+"""Counted where nobody was left to be answered."""
 _MORE: Final[Mapping[type[GpustackError], tuple[bytes, bytes]]] = {
     MethodNotAllowed: (b"allow", b"POST"),
     Unauthorized: (b"www-authenticate", b'Bearer realm="gpustack"'),
@@ -65,6 +69,7 @@ class _Request:
     ask: Ask
     headers: Headers
     model: Route
+    passage: Passage
     tried: set[int] = attrs.field(factory=set)
     begun: int = 0
     tally: Tally | None = None
@@ -86,13 +91,22 @@ class Gateway:
     _timeout: float
     """Seconds an engine may take to its first byte, and between two of them."""
     _large: Threads = attrs.field(factory=lambda: threads("gateway-large-body", 1))
+    traffic: Traffic = attrs.field(factory=Traffic)
+    """Told of every request, for the exporter."""
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request. Cancelled when the client leaves; the engine is let go of then."""
+        passage = Passage(time.monotonic())
+        try:
+            await self._answer(exchange, passage)
+        finally:
+            self.traffic.passed(passage, exchange.head.path, exchange.status or _CLIENT_LEFT)
+
+    async def _answer(self, exchange: Exchange, passage: Passage) -> None:
         try:
             self._gate.enter()
             try:
-                await self._serve(exchange)
+                await self._serve(exchange, passage)
             finally:
                 self._gate.leave()
         except Disconnected:
@@ -107,14 +121,15 @@ class Gateway:
         more = _MORE.get(type(error))
         await exchange.respond(status, headers if more is None else [*headers, more], body)
 
-    async def _serve(self, exchange: Exchange) -> None:
+    async def _serve(self, exchange: Exchange, passage: Passage) -> None:
         route = BY_PATH[exchange.head.path]
         if exchange.head.method != "POST":
             raise MethodNotAllowed(f"{exchange.head.method} is not possible at {route.path}: it takes POST")
         principal = await self._authenticate(exchange)
         headers = for_engine(exchange.head)
         ask = await self._read(exchange, route)
-        request = _Request(exchange, route, principal, ask, headers, self._route_of(ask))
+        request = _Request(exchange, route, principal, ask, headers, self._route_of(ask), passage)
+        passage.model_id = request.model.model_id
         try:
             await self._ask_replicas(request)
         except GpustackError:
@@ -224,8 +239,10 @@ class Gateway:
         await request.exchange.finish()
 
     def _count(self, request: _Request) -> None:
-        """Each request once, however it ended and however many replicas it took; its tokens as far as they are known."""
+        """Each request once, however it ended and however many replicas it took; its tokens as far as known."""
         usage = None if request.tally is None else request.tally.usage()
+        if usage is not None:
+            request.passage.prompt, request.passage.completion = usage.prompt, usage.completion
         principal, model = request.principal, request.model
         key = UsageKey(
             user_id=-1 if principal.user_id is None else principal.user_id,
@@ -258,6 +275,7 @@ async def _pass_on(response: Response, request: _Request) -> None:
         content_length=None if events else response.content_length,
         flush=not data,
     )
+    request.passage.first_byte = time.monotonic()
     while data:
         onward = tally.take(data)
         if onward:

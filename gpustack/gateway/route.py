@@ -11,12 +11,14 @@ from gpustack.domain.usage import Operation
 
 @attrs.frozen(kw_only=True)
 class InferenceRoute:
-    """One path that is forwarded to engines. ``engine_path`` is what engines call it."""
+    """One path that is forwarded to engines. ``engine_path`` is what engines call it; ``streams`` says whether it
+    knows streams of events."""
 
     path: str
-    engine_path: str
+    engine_path: bytes
     operation: Operation
     summary: str
+    streams: bool = True
 
 
 _WHAT = (
@@ -30,7 +32,13 @@ _WHAT = (
 )
 
 ROUTES: tuple[InferenceRoute, ...] = tuple(
-    InferenceRoute(path=f"{prefix}/{name}", engine_path=f"/v1/{name}", operation=operation, summary=summary)
+    InferenceRoute(
+        path=f"{prefix}/{name}",
+        engine_path=f"/v1/{name}".encode(),
+        operation=operation,
+        summary=summary,
+        streams=operation is not Operation.EMBEDDING,
+    )
     for prefix in ("/v1", "/v1-openai")
     for name, operation, summary in _WHAT
 )

@@ -1,149 +1,148 @@
-"""Reads usage off an answer as it passes by, and hides the event of a stream that only we asked for."""
+"""Counts an answer as it passes by, and hides the event of a stream that only we asked for."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Iterator
+from typing import Any, Final, Protocol
 
 import attrs
 import orjson
 
-_TAIL = 8192
-_EVENT_LIMIT = 1 << 20
+from gpustack.gateway.usage import Usage, UsageScan
+
+_EVENT_LIMIT: Final = 1 << 20
+# A line ends in CRLF, LF or CR. A CR at the very end of what has come may be half a CRLF: it ends nothing yet.
+_LINE_END: Final = rb"(?:\r\n|\n|\r(?=[^\n]))"
+_EVENT_END: Final = re.compile(_LINE_END + _LINE_END)
+_LINE: Final = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r|\Z)")
 
 
-@attrs.frozen
-class Usage:
-    """Tokens of one request. ``measured`` is false when the engine did not say and events were counted instead."""
+class Tally(Protocol):
+    """Sees every piece of an answer on its way to the client."""
 
-    prompt: int
-    completion: int
-    measured: bool
+    def take(self, data: bytes) -> bytes:
+        """Note a piece, return what goes on now."""
+
+    def rest(self) -> bytes:
+        """What is still held back at the end of a whole answer."""
+
+    def usage(self) -> Usage | None:
+        """What was used, as far as is known by now."""
 
 
 @attrs.define
 class PlainTally:
-    """For an answer in one piece: its end holds the usage."""
+    """For an answer that is no stream of events."""
 
-    _tail: bytes = b""
+    _scan: UsageScan = attrs.field(factory=UsageScan)
 
     def take(self, data: bytes) -> bytes:
-        """Note a piece; all of it goes on."""
-        self._tail = data[-_TAIL:] if len(data) >= _TAIL else (self._tail + data)[-_TAIL:]
+        self._scan.feed(data)
         return data
 
     def rest(self) -> bytes:
-        """What is still held back at the end: nothing."""
         return b""
 
     def usage(self) -> Usage | None:
-        """The usage, once all has passed; ``None`` when there is none."""
-        return _usage_in(self._tail)
+        return self._scan.found
 
 
 @attrs.define
-class StreamTally:
+class EventTally:
     """For a stream of server-sent events.
 
-    With ``hide`` the event without choices that carries the usage is left out; for that, an event is held back until
-    it is whole, which delays nobody: half an event is of no use to a client.
+    An event goes on when it is whole: half of one is of no use to a client, and when the engine dies inside it
+    an error can follow that a client can read. With ``hide`` the event that carries nothing but usage is left out;
+    every other byte goes on as it came. An event of more than 1 MiB goes on in pieces, unseen.
     """
 
-    hide: bool
+    _hide: bool
     _open: bytes = b""
-    _tail: bytes = b""
+    _inside: bool = False
     _events: int = 0
+    _scan: UsageScan = attrs.field(factory=UsageScan)
 
     def take(self, data: bytes) -> bytes:
-        """Note a piece, return what goes on now."""
-        self._events += data.count(b"data:")
-        if not self.hide:
-            self._tail = data[-_TAIL:] if len(data) >= _TAIL else (self._tail + data)[-_TAIL:]
-            return data
+        self._scan.feed(data)
         whole = self._open + data if self._open else data
-        cut = whole.rfind(b"\n\n") + 2
-        if cut == 1:
-            # No end of an event yet. One that is absurdly long is passed on unseen rather than kept.
-            if len(whole) > _EVENT_LIMIT:
-                self._open = b""
-                return whole
-            self._open = whole
-            return b""
-        self._open = whole[cut:]
-        done = whole[:cut]
-        return self._without_usage(done) if b'"usage"' in done else done
+        cut = _last_end(whole)
+        if not cut:
+            if len(whole) <= _EVENT_LIMIT:
+                self._open = whole
+                return b""
+            self._open, self._inside = b"", True
+            return whole
+        done, self._open = (whole, b"") if cut == len(whole) else (whole[:cut], whole[cut:])
+        self._events += done.count(b"\ndata:") + done.count(b"\rdata:") + done.startswith(b"data:")
+        self._inside = False
+        return _without_usage(done) if self._hide and b'"usage"' in done else done
 
     def rest(self) -> bytes:
-        """What is still held back at the end of the stream."""
         left, self._open = self._open, b""
-        return left
+        # An end without its empty line: clients differ in what they make of it, but it is what the engine said.
+        return _without_usage(left) if self._hide and b'"usage"' in left else left
+
+    @property
+    def gap(self) -> bytes:
+        """What must come before an event of ours: the end of one that has gone on in part."""
+        return b"\n\n" if self._inside else b""
 
     def usage(self) -> Usage | None:
-        """The usage the engine said, else the number of events that passed (one a token)."""
-        said = _usage_in(self._tail)
-        if said is not None:
-            return said
+        """The usage the engine said, else the number of events that went by: one a token, near enough."""
+        if self._scan.found is not None:
+            return self._scan.found
         return Usage(0, self._events, False) if self._events else None
 
-    def _without_usage(self, events: bytes) -> bytes:
-        kept = []
-        for event in events.split(b"\n\n"):
-            if b'"usage"' in event and event.startswith(b"data:"):
-                self._tail = event[-_TAIL:]
-                if _is_usage_only(event):
-                    continue
-            kept.append(event)
-        return b"\n\n".join(kept)
+
+def _last_end(data: bytes) -> int:
+    """Where the last whole event ends, 0 when none does."""
+    if b"\r" not in data:
+        at = data.rfind(b"\n\n")
+        return at + 2 if at >= 0 else 0
+    end = 0
+    for match in _EVENT_END.finditer(data):
+        end = match.end()
+    return end
 
 
-def _is_usage_only(event: bytes) -> bool:
+def _events_of(data: bytes) -> Iterator[bytes]:
+    """The events with their ends; the last may have none."""
+    start = 0
+    for match in _EVENT_END.finditer(data):
+        yield data[start : match.end()]
+        start = match.end()
+    if start < len(data):
+        yield data[start:]
+
+
+def _without_usage(events: bytes) -> bytes:
+    return b"".join([_kept(event) if b'"usage"' in event else event for event in _events_of(events)])
+
+
+def _kept(event: bytes) -> bytes:
+    """What of an event the client asked for: all of it, or nothing; or some lines, where an engine forgot that an
+    empty line goes between two events."""
+    lines = _LINE.findall(event)
+    payloads = [line[5:].strip() for line in lines if line.startswith(b"data:")]
+    if _is_usage_alone(b"\n".join(payloads)):
+        return b""
+    if len(payloads) < 2 or not any(map(_is_usage_alone, payloads)):
+        return event
+    return b"".join(
+        [line for line in lines if not (line.startswith(b"data:") and _is_usage_alone(line[5:].strip()))]
+    )
+
+
+def _is_usage_alone(payload: bytes) -> bool:
+    """Whether a document says what was used and nothing else that a client waits for."""
     try:
-        document = orjson.loads(event[len(b"data:") :])
+        document: Any = orjson.loads(payload)
     except orjson.JSONDecodeError:
         return False
     return (
         isinstance(document, dict)
-        and document.get("choices") == []
         and isinstance(document.get("usage"), dict)
+        and not document.get("choices")
+        and "error" not in document
     )
-
-
-def _usage_in(tail: bytes) -> Usage | None:
-    """The last usage object in the bytes; they may begin in the midst of a document."""
-    at = len(tail)
-    while (at := tail.rfind(b'"usage"', 0, at)) >= 0:
-        found = _object_after(tail, at + len(b'"usage"'))
-        if found is not None:
-            return _read(found)
-    return None
-
-
-def _object_after(data: bytes, at: int) -> dict[str, Any] | None:
-    start = data.find(b"{", at)
-    if start < 0 or data[at:start].strip() != b":":
-        return None
-    depth = 0
-    for index in range(start, len(data)):
-        if data[index] == 0x7B:
-            depth += 1
-        elif data[index] == 0x7D:
-            depth -= 1
-            if depth == 0:
-                try:
-                    found = orjson.loads(data[start : index + 1])
-                except orjson.JSONDecodeError:
-                    return None
-                return found if isinstance(found, dict) else None
-    return None
-
-
-def _read(usage: dict[str, Any]) -> Usage:
-    """behaviour of the product before us: prompt, else total; completion as given, else the difference."""
-    prompt, completion, total = (usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total"))
-    first = _count(prompt) if isinstance(prompt, int) else _count(total)
-    return Usage(
-        first, _count(completion) if isinstance(completion, int) else max(_count(total) - first, 0), True
-    )
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 
 import attrs
 import trio
 
 from gpustack.domain.usage import ModelUsage, Operation
-from gpustack.errors import Unavailable
+from gpustack.errors import GpustackError
 from gpustack.store.store import Store
+from gpustack.store.transaction import Tx
 
 log = logging.getLogger(__name__)
 
 _FLUSH_EVERY = 5.0
-_LAST_FLUSH_WITHIN = 5.0
+_FLUSH_WITHIN = 5.0
+"""Seconds a write may take before we go on without knowing its end. A stop waits for two of them at most."""
 
 
 @attrs.frozen(kw_only=True)
@@ -33,81 +36,112 @@ class UsageKey:
 
 @attrs.define
 class _Sum:
+    key: UsageKey
+    """The latest, for its names."""
     requests: int = 0
     failed: int = 0
     prompt: int = 0
     completion: int = 0
+
+    def row(self, day: date) -> ModelUsage:
+        return ModelUsage(
+            date=day,
+            user_id=self.key.user_id,
+            api_key_id=self.key.api_key_id,
+            model_id=self.key.model_id,
+            operation=self.key.operation,
+            username=self.key.username,
+            model_name=self.key.model_name,
+            prompt_token_count=self.prompt,
+            completion_token_count=self.completion,
+            request_count=self.requests,
+            failed_count=self.failed,
+        )
+
+
+_Open = dict[tuple[date, UsageKey], _Sum]
 
 
 @attrs.define(eq=False, repr=False)
 class UsageLedger:
     """Owns counts not yet stored. Adding costs a dictionary look-up; storing adds to the rows of the day.
 
-    What is being written when the database fails is put back, so that nothing is lost or counted twice.
+    What is being written when the database fails is put back, so that nothing is lost or counted twice. A daemon
+    that is killed loses what it counted in the last seconds.
     """
 
     _store: Store
     _now: Callable[[], datetime]
-    _open: dict[UsageKey, _Sum] = attrs.field(factory=dict)
+    _open: _Open = attrs.field(factory=dict)
     name: str = "usage-flush"
 
     def add(self, key: UsageKey, *, prompt: int, completion: int, failed: bool) -> None:
-        """Count one finished request, however it ended. Only from the Trio thread; never waits."""
-        counted = self._open.setdefault(key, _Sum())
+        """Count one finished request, however it ended, on the day it is now (UTC). Only from the Trio thread; never
+        waits."""
+        day = (self._now().date(), key)
+        counted = self._open.get(day)
+        if counted is None:
+            counted = self._open[day] = _Sum(key)
+        counted.key = key
         counted.requests += 1
         counted.failed += failed
         counted.prompt += prompt
         counted.completion += completion
 
-    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
         try:
             while True:
                 await trio.sleep(_FLUSH_EVERY)
                 await self.flush()
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_FLUSH_WITHIN):
-                await self.flush()
+            await self.flush()
 
     async def flush(self) -> None:
-        """Bring all counts to the store; if it is away they wait here for the next time."""
+        """Bring all counts to the store; if it is away they wait here for the next time.
+
+        Not cancellable, but bounded: a write given up in its midst could be stored and counted again.
+        """
         taken, self._open = self._open, {}
         if not taken:
             return
-        today = self._now().date()
-        rows = [
-            ModelUsage(
-                date=today,
-                user_id=key.user_id,
-                api_key_id=key.api_key_id,
-                model_id=key.model_id,
-                operation=key.operation,
-                username=key.username,
-                model_name=key.model_name,
-                prompt_token_count=counted.prompt,
-                completion_token_count=counted.completion,
-                request_count=counted.requests,
-                failed_count=counted.failed,
-            )
-            for key, counted in taken.items()
-        ]
-        stored = False
-        try:
-            await self._store.write(lambda tx: tx.add_usage(rows))
-            stored = True
-        except Unavailable as error:
-            log.warning("Usage counts wait for the database: rows=%d reason=%s", len(rows), error)
-        finally:
-            if not stored:
+        write = _Write([counted.row(day) for (day, _), counted in taken.items()])
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _FLUSH_WITHIN) as patience:
+            try:
+                await self._store.write(write)
+            except GpustackError as error:
                 self._put_back(taken)
+                log.warning("Usage counts wait for the database: rows=%d reason=%s", len(taken), error)
+        if patience.cancelled_caught:
+            if write.withdraw():
+                self._put_back(taken)
+            else:  # it will be stored, unless the database fails just now
+                log.warning("Usage counts take long to store: rows=%d", len(taken))
 
-    def _put_back(self, taken: dict[UsageKey, _Sum]) -> None:
-        for key, counted in taken.items():
-            mine = self._open.setdefault(key, _Sum())
-            mine.requests += counted.requests
-            mine.failed += counted.failed
-            mine.prompt += counted.prompt
-            mine.completion += counted.completion
+    def _put_back(self, taken: _Open) -> None:
+        for day, counted in taken.items():
+            mine = self._open.setdefault(day, counted)
+            if mine is not counted:
+                mine.requests += counted.requests
+                mine.failed += counted.failed
+                mine.prompt += counted.prompt
+                mine.completion += counted.completion
 
     def __repr__(self) -> str:
         return f"<UsageLedger: {len(self._open)} rows to store>"
+
+
+@attrs.define(eq=False)
+class _Write:
+    """The work of one flush: it is either begun or withdrawn, and its caller knows which."""
+
+    _rows: list[ModelUsage]
+    _once: threading.Lock = attrs.field(factory=threading.Lock)
+
+    def __call__(self, tx: Tx) -> None:
+        if self._once.acquire(blocking=False):
+            tx.add_usage(self._rows)
+
+    def withdraw(self) -> bool:
+        """Keep it from being done; false when it has begun."""
+        return self._once.acquire(blocking=False)

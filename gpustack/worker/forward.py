@@ -26,8 +26,9 @@ from gpustack.errors import (
     Unauthorized,
     Unavailable,
 )
+from gpustack.http1.call import RequestBody
 from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange
-from gpustack.http1.fault import UpstreamError
+from gpustack.http1.fault import ConnectFailed, UpstreamError
 from gpustack.http1.fields import Framing
 from gpustack.http1.head import Head
 from gpustack.http1.pool import Pool
@@ -53,6 +54,8 @@ _NOT_FOR_ENGINES = _HOP_BY_HOP | {
     b"expect",
 }
 _DOCUMENT_LIMIT = 1 << 20
+_WHOLE_BODY = 256 << 10
+"""Bytes up to which a body is read before it is sent on: only whole ones travel over kept connections."""
 _MAX_TAIL = 100_000
 _PATIENCE = 24 * 3600.0
 """Seconds. How long an engine may take is the gateway's to say, which leaves when its own time is over."""
@@ -81,7 +84,7 @@ class Forward:
         except BadRequest as error:
             await _refuse(exchange, 400, "BadRequest", str(error))
         except Unavailable as error:
-            await _refuse(exchange, 503, "ServiceUnavailable", str(error))
+            await _refuse(exchange, 503, "ServiceUnavailable", str(error), fault=_fault_of(error))
         except GpustackError as error:
             await _refuse(exchange, 422, "Invalid", str(error))
 
@@ -120,7 +123,11 @@ class Forward:
         target = head.target[len(b"/proxy") :]
         headers = [(name, value) for name, value in end_to_end(head.headers) if name not in _NOT_FOR_ENGINES]
         headers.append((b"host", b"127.0.0.1:%d" % port))
-        body = None if head.framing is Framing.NONE else exchange.body_chunks()
+        body: RequestBody = None
+        if head.content_length is not None and head.content_length <= _WHOLE_BODY:
+            body = await exchange.read_body(_WHOLE_BODY)
+        elif head.framing is not Framing.NONE:
+            body = exchange.body_chunks()
         try:
             async with self._pool.request(
                 Address("127.0.0.1", port),
@@ -128,7 +135,7 @@ class Forward:
                 target,
                 headers,
                 body,
-                content_length=head.content_length,
+                content_length=None if isinstance(body, bytes) else head.content_length,
                 first_byte_timeout=_PATIENCE,
                 idle_timeout=_PATIENCE,
             ) as response:
@@ -178,6 +185,15 @@ def _number(asked: dict[str, list[str]], name: str) -> int | None:
         raise BadRequest(f"{name} must be a number of lines, not {text!r}") from None
 
 
-async def _refuse(exchange: Exchange, status: int, reason: str, message: str) -> None:
+def _fault_of(error: Unavailable) -> bytes:
+    """Whether an engine may have begun to work on the request: then not everyone should be asked next."""
+    cause = error.__cause__
+    return b"broke" if cause is not None and not isinstance(cause, ConnectFailed) else b"refused"
+
+
+async def _refuse(
+    exchange: Exchange, status: int, reason: str, message: str, *, fault: bytes = b"refused"
+) -> None:
+    """An answer of our own, marked so that the gateway does not take it for an engine's."""
     body = orjson.dumps({"code": status, "reason": reason, "message": message})
-    await exchange.respond(status, _JSON, body)
+    await exchange.respond(status, [*_JSON, (b"x-gpustack-fault", fault)], body)

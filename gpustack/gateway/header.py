@@ -1,0 +1,59 @@
+"""Which headers go through the gateway: what is between a client and us is nothing to an engine, nor the reverse."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gpustack.errors import BadRequest
+from gpustack.http1.fields import Headers
+from gpustack.http1.head import Head
+from gpustack.http1.relay import end_to_end
+
+TARGET_PORT: Final = b"x-target-port"
+WORKER_FAULT: Final = b"x-gpustack-fault"
+"""On answers that a worker gives in place of its engine: ``refused`` when the engine was not asked, else ``broke``."""
+
+_NOT_FOR_ENGINES: Final = frozenset(
+    {
+        b"authorization",
+        b"proxy-authorization",
+        b"cookie",
+        b"host",
+        TARGET_PORT,
+        # What is used is read off the answer as it passes: it must not be compressed.
+        b"accept-encoding",
+        b"content-encoding",
+    }
+)
+# An engine must not speak for our origin: not set its cookies, not open it to other sites.
+_NOT_FOR_CLIENTS: Final = frozenset(
+    {
+        b"date",
+        b"server",
+        b"set-cookie",
+        b"set-cookie2",
+        b"clear-site-data",
+        b"strict-transport-security",
+        b"alt-svc",
+        b"www-authenticate",
+        WORKER_FAULT,
+    }
+)
+_CORS: Final = b"access-control-"
+
+
+def for_engine(head: Head) -> Headers:
+    """What an engine gets of a request. Raises ``BadRequest`` for a body that it might read differently from us."""
+    for name, value in head.headers:
+        if name == b"content-encoding" and value.lower() != b"identity":
+            raise BadRequest("The request body must be sent without a content encoding")
+    return [field for field in end_to_end(head.headers) if field[0] not in _NOT_FOR_ENGINES]
+
+
+def for_client(headers: Headers) -> Headers:
+    """What a client gets of an engine's answer."""
+    return [
+        field
+        for field in end_to_end(headers)
+        if field[0] not in _NOT_FOR_CLIENTS and not field[0].startswith(_CORS)
+    ]

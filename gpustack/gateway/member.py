@@ -1,0 +1,59 @@
+"""Finds the members of a JSON object in its bytes, without building anything of their values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import orjson
+
+_STRING: Final = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+_OUTER: Final = re.compile(_STRING + rb"|[{}\[\],:]", re.DOTALL)
+_INNER: Final = re.compile(_STRING + rb"|[{}\[\]]", re.DOTALL)
+_OPENING: Final = b"{["
+_CLOSING: Final = b"}]"
+_SPACE: Final = b" \t\r\n"
+
+
+def members(body: bytes) -> Iterator[tuple[str, int, int]]:
+    """Key, start and end of the value of every member of the outermost object, in their order, repeated ones too.
+
+    Right for any object that is JSON. For what is not it stops somewhere: no parser takes such a text, so nothing
+    depends on what was found in it. Memory stays flat however deep or long the values are.
+    """
+    position = len(body) - len(body.lstrip(_SPACE))
+    if body[position : position + 1] != b"{":
+        return
+    position += 1
+    depth, start = 1, 0
+    key: bytes | None = None
+    while depth and (match := (_OUTER if depth == 1 else _INNER).search(body, position)):
+        position = match.end()
+        first = body[match.start()]
+        if first in _OPENING:
+            depth += 1
+        elif first in _CLOSING:
+            depth -= 1
+        if depth > 1 or (depth == 1 and first in _CLOSING):
+            continue
+        if depth and first == 0x22 and not start:
+            key = match.group()
+        elif depth and first == 0x3A and not start:
+            start = position
+        elif first == 0x2C or not depth:
+            if key is not None and start:
+                yield _text(key), *_trimmed(body, start, match.start())
+            key, start = None, 0
+
+
+def _trimmed(body: bytes, start: int, end: int) -> tuple[int, int]:
+    value = body[start:end]
+    return start + len(value) - len(value.lstrip(_SPACE)), end - len(value) + len(value.rstrip(_SPACE))
+
+
+def _text(key: bytes) -> str:
+    try:
+        return str(orjson.loads(key))
+    except orjson.JSONDecodeError:
+        return ""
