@@ -19,6 +19,7 @@ from gpustack.hardware.address import find_address
 from gpustack.hardware.detect import DeviceWatch
 from gpustack.hardware.engine_build import BuildFinder
 from gpustack.hardware.host import Host
+from gpustack.hardware.override import override_of
 from gpustack.http1.pool import Pool
 from gpustack.http1.reactor import Reactor
 from gpustack.http1.server import HttpServer
@@ -90,7 +91,7 @@ class WorkerPart:
             host,
             DeviceWatch(),
             BuildFinder(),
-            None,
+            None if options.resources is None else override_of(options.resources),
             _text(options.llama_server_path),
         )
         files = Files(

@@ -146,6 +146,12 @@ def test_what_does_not_fit_says_so_at_once_and_stays_deployed(shell: Shell, tmp_
     shell.good("rm", "big")
 
 
+def test_a_path_that_is_nowhere_is_refused_before_anything_is_deployed(shell: Shell) -> None:
+    """All workers are this machine, so a file that is not here is on none of them."""
+    assert "There is no /nowhere/model.gguf" in shell.bad("run", "/nowhere/model.gguf", "Hello")
+    assert "nowhere" not in shell.good("ls", "-o", "json")
+
+
 def test_an_instance_that_fails_ends_run_with_its_message(shell: Shell, tiny_model: Path) -> None:
     ran = shell("run", "--name=broken", "-p", "no-such-flag", str(tiny_model), "hi")
     assert (ran.returncode, ran.stdout) == (1, ""), ran.stderr

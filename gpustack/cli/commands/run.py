@@ -155,10 +155,30 @@ async def _create(client: AdminClient, document: Doc, asked: Asked, aside: Termi
     from gpustack.cli.lookup import MODELS
 
     if asked.remark:
+        await _refuse_if_all_is_here(client, asked)
         aside.say(asked.remark)
     model = await client.create(MODELS, document)
     aside.say(f"deployed as {model['name']}")
     return model
+
+
+async def _refuse_if_all_is_here(client: AdminClient, asked: Asked) -> None:
+    """A path that is not on this machine is on no worker either if all of them are this machine."""
+    from gpustack.cli.lookup import WORKERS
+
+    workers = await client.all(WORKERS)
+    if workers and all(_is_loopback(str(worker.get("ip"))) for worker in workers):
+        path = asked.fields["local_path"]
+        raise NotFound(f"There is no {path}; a path must lead to a GGUF file or a folder of a model")
+
+
+def _is_loopback(address: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 async def _wait(client: AdminClient, model: Doc, aside: Terminal, patience: int | None) -> Doc:
