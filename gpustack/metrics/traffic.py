@@ -32,12 +32,16 @@ class Answered:
 
 @attrs.define(eq=False)
 class Passage:
-    """One request on its way through."""
+    """One request on its way through, and what is known of it so far. Instants are of the monotonic clock."""
 
     began: float
-    """When its head was there, by the monotonic clock."""
+    """When its head was there."""
     model_id: int | None = None
-    """Once it is known which model it asks for."""
+    """Set once it is known which model it asks for."""
+    first_byte: float | None = None
+    """When the head of its answer went out."""
+    prompt: int = 0
+    completion: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -65,24 +69,25 @@ class Traffic:
     _waited: dict[int, _Waited] = attrs.field(factory=dict)
     _tokens: dict[tuple[int, str], int] = attrs.field(factory=dict)
 
-    def answered(self, model_id: int | None, route: str, status: int) -> None:
-        """A request was answered with that status."""
-        key = Answered(model_id, route, status)
+    def passed(self, passage: Passage, route: str, status: int) -> None:
+        """A request has come to its end, whichever."""
+        key = Answered(passage.model_id, route, status)
         self._requests[key] = self._requests.get(key, 0) + 1
+        if passage.model_id is None:
+            return
+        if passage.first_byte is not None:
+            self._note_wait(passage.model_id, passage.first_byte - passage.began)
+        for kind, count in (("prompt", passage.prompt), ("completion", passage.completion)):
+            if count:
+                used = (passage.model_id, kind)
+                self._tokens[used] = self._tokens.get(used, 0) + count
 
-    def began(self, model_id: int, seconds: float) -> None:
-        """The first byte of an answer came that long after the head of its request."""
+    def _note_wait(self, model_id: int, seconds: float) -> None:
         waited = self._waited.get(model_id)
         if waited is None:
             waited = self._waited[model_id] = _Waited()
         waited.counts[bisect_left(BOUNDS, seconds)] += 1
         waited.total += seconds
-
-    def used(self, model_id: int, prompt: int, completion: int) -> None:
-        """What a request cost."""
-        for kind, count in (("prompt", prompt), ("completion", completion)):
-            key = (model_id, kind)
-            self._tokens[key] = self._tokens.get(key, 0) + count
 
     def forget_all_but(self, model_ids: frozenset[int]) -> None:
         """Models that are gone are not counted for any more."""

@@ -1,0 +1,88 @@
+"""Which metrics of engines are shown under which name: the default, the mapping in force, and replacing it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpustack.domain.access import Role
+from gpustack.errors import Unavailable
+from gpustack.metrics.config import MetricsConfig
+from gpustack.metrics.mapping import default_map
+
+from ..route import ADMIN, Call, Reply, Route, tagged
+from ..shape import Document, Parts, Schema, Table, Text
+
+MAPPING = Document(
+    name="MetricsConfig",
+    fields={
+        "gpustack_metrics": Table(
+            Document(name="MappedMetric", fields={"type": Text(), "description": Text()})
+        ),
+        "runtime_mapping": Table(Table(Table(Text()))),
+    },
+    note="`gpustack_metrics` names what is shown, with its type (Gauge, Counter, Histogram or Summary). "
+    "`runtime_mapping` says for each backend, and version range or `*`, which family of the engine becomes which.",
+)
+
+
+class _AsItIs:
+    """Reads anything, so that our own reader names every fault; described as what that one takes."""
+
+    def read(self, value: Any, at: str, faults: list[str]) -> Any:
+        return value
+
+    def schema(self, parts: Parts) -> Schema:
+        return MAPPING.schema(parts)
+
+
+def _config(call: Call) -> MetricsConfig:
+    if call.context.metrics is None:
+        raise Unavailable("This server keeps no mapping of metrics")
+    return call.context.metrics
+
+
+async def _default(call: Call) -> Reply:
+    return Reply(document=default_map().document())
+
+
+async def _get(call: Call) -> Reply:
+    return Reply(document=(await _config(call).current()).document())
+
+
+async def _replace(call: Call) -> Reply:
+    await _config(call).replace(call.document)
+    return Reply(document={"status": "ok"})
+
+
+_ANYBODY = frozenset({Role.ADMIN, Role.USER, Role.WORKER})
+
+ROUTES = tagged(
+    "metrics",
+    (
+        Route(
+            method="GET",
+            path="/v1/metrics/default-config",
+            summary="Which metrics of engines are shown under which name, as GPUStack comes",
+            handler=_default,
+            allow=_ANYBODY,
+            answer=MAPPING,
+        ),
+        Route(
+            method="GET",
+            path="/v1/metrics/config",
+            summary="Which metrics of engines are shown under which name now",
+            handler=_get,
+            allow=_ANYBODY,
+            answer=MAPPING,
+        ),
+        Route(
+            method="POST",
+            path="/v1/metrics/config",
+            summary="Replace the mapping of engines' metrics; an empty object brings the default back",
+            handler=_replace,
+            allow=ADMIN,
+            body=_AsItIs(),
+            answer=Document(name="Done", fields={"status": Text()}),
+        ),
+    ),
+)

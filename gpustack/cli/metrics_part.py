@@ -1,0 +1,108 @@
+"""The exporters of the daemon: the server's and the worker's, each on a port of its own."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Sequence
+
+import trio
+
+from gpustack.gateway.gate import Gate
+from gpustack.http1.reactor import Reactor
+from gpustack.http1.server import HttpServer
+from gpustack.metrics.exporter import LIMITS, Exporter
+from gpustack.metrics.process import LoopLag, look_at_process
+from gpustack.metrics.server_sample import ServerState, scrape_targets, server_families
+from gpustack.metrics.traffic import Traffic
+from gpustack.metrics.worker_sample import WorkerState, engine_families, worker_families
+from gpustack.nursery.tier import Tier
+from gpustack.server.leases import Leases
+from gpustack.store.store import Store
+from gpustack.worker.exporter import WorkerLook
+
+log = logging.getLogger(__name__)
+
+PAGE, RAW_PAGE, TARGETS = "/metrics", "/metrics/raw", "/metrics/targets"
+_ENGINES_ASKED_EVERY = 3.0
+"""Seconds for which what the engines said is good enough."""
+
+
+async def start_server_exporter(
+    edge: Tier,
+    listeners: Sequence[socket.socket],
+    reactor: Reactor,
+    *,
+    store: Store,
+    gate: Gate,
+    leases: Leases,
+    traffic: Traffic,
+    monotonic: Callable[[], float],
+) -> None:
+    """Export the server's metrics, unless there is nothing to listen on."""
+    if not listeners:
+        return
+    lag = LoopLag()
+
+    async def look() -> ServerState:
+        await trio.lowlevel.checkpoint()
+        now, snapshot = monotonic(), store.snapshot
+        traffic.forget_all_but(frozenset(snapshot.models))
+        return ServerState(
+            snapshot=snapshot,
+            silence={
+                worker_id: now - heard
+                for worker_id in snapshot.workers
+                if (heard := leases.last_heard(worker_id)) is not None
+            },
+            open=gate.is_open,
+            in_flight=gate.inside,
+            commits=store.commits,
+            writes_waiting=store.writes_waiting,
+            traffic=traffic.seen(),
+            process=look_at_process(lag),
+        )
+
+    exporter = Exporter(
+        "server-exporter",
+        look,
+        {PAGE: server_families},
+        {TARGETS: lambda: scrape_targets(store.snapshot)},
+    )
+    await edge.start(lag)
+    await _serve(edge, "server", exporter, listeners, reactor)
+
+
+async def start_worker_exporter(
+    edge: Tier,
+    listeners: Sequence[socket.socket],
+    reactor: Reactor,
+    look: Callable[[LoopLag], WorkerLook],
+) -> None:
+    """Export the worker's metrics and those of its engines, unless there is nothing to listen on."""
+    if not listeners:
+        return
+    lag = LoopLag()
+    exporter = Exporter(
+        "worker-exporter",
+        look(lag),
+        {PAGE: worker_families, RAW_PAGE: engine_families},
+        lifetime=_ENGINES_ASKED_EVERY,
+    )
+    await edge.start(lag)
+    await _serve(edge, "worker", exporter, listeners, reactor)
+
+
+async def _serve(
+    edge: Tier,
+    role: str,
+    exporter: Exporter[ServerState] | Exporter[WorkerState],
+    listeners: Sequence[socket.socket],
+    reactor: Reactor,
+) -> None:
+    await edge.start(exporter)
+    server = HttpServer(f"{role}-metrics", listeners, handler=exporter, reactor=reactor, limits=LIMITS)
+    await edge.start(server)
+    host, port = listeners[0].getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    log.info("Metrics of the %s: http://%s:%d%s", role, shown, port, PAGE)
