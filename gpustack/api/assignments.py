@@ -33,6 +33,7 @@ async def stream_assignments(
     credential = _credential(store, worker_id)
     told = Picture()
     synced = False
+    quiet_until = trio.current_time() + pace.still_every
     with store.watch({"model_instances", "model_files", "models", "workers"}) as wake:
         await exchange.start_response(
             200, [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store")]
@@ -48,8 +49,11 @@ async def stream_assignments(
                 if not await _sent(exchange, lines, pace):
                     return  # left unfinished, so that the worker sees it was cut
                 await trio.sleep(pace.gather)
-            elif not await wake.wait(pace.still_every) and not await _sent(exchange, _STILL, pace):
+            elif await wake.wait(max(0.0, quiet_until - trio.current_time())):
+                continue  # perhaps for what concerns other workers only: that is no sign of life to this one
+            elif not await _sent(exchange, _STILL, pace):
                 return
+            quiet_until = trio.current_time() + pace.still_every
     await exchange.finish()
 
 

@@ -132,6 +132,7 @@ class Watch:
         return self
 
     async def __anext__(self) -> bytes:
+        quiet_until = trio.current_time() + SILENCE
         while True:
             if self._replay is not None:
                 await trio.lowlevel.checkpoint()
@@ -141,7 +142,8 @@ class Watch:
                 raise StopAsyncIteration
             if lines:
                 return lines
-            if not await self._wake.wait(SILENCE):
+            # Changes that this caller is not shown wake too, and are no sign of life to it.
+            if not await self._wake.wait(max(0.0, quiet_until - trio.current_time())):
                 if not self._allowed():
                     raise StopAsyncIteration
                 return b"\n"

@@ -9,11 +9,13 @@ import httpx
 import orjson
 import pytest
 import trio
+import trio.testing
 
 from gpustack.api.context import AccessRules
 from gpustack.api.posts import Posts, claims
 from gpustack.domain.assignment import AssignmentLine, Word
 from gpustack.domain.document import decode, document_of
+from gpustack.domain.worker import Worker
 from gpustack.http1.head import parse_request_head
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.server import HttpServer
@@ -138,6 +140,29 @@ async def first_lines(core: str, path: str, credential: str, count: int) -> list
             got += await socket.receive_some()
             lines = [line for line in got.split(b"\n") if line.startswith(b"{") and line.endswith(b"}")]
     return lines
+
+
+async def test_a_worker_hears_that_the_stream_lives_although_only_others_have_news(
+    world: World, core: str, mock_clock: trio.testing.MockClock
+) -> None:
+    mine, credential = await world.worker("mine")
+    other, _ = await world.worker("other")
+    async with trio.open_nursery() as nursery:
+
+        async def listen() -> None:
+            lines = await first_lines(core, f"/v1/workers/{mine.id}/assignments", credential, 2)
+            assert [decode(line, AssignmentLine).word for line in lines] == [Word.SYNCED, Word.STILL]
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(listen)
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        mock_clock.jump(14)
+        await world.store.write(lambda tx: tx.change(Worker, other.id, labels={"of": "no interest"}))
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        mock_clock.jump(2)
+        mock_clock.rate = 1.0
+        await trio.sleep(10)
+        raise AssertionError("nothing was heard in time")
 
 
 async def test_the_assignments_of_others_are_closed(world: World, core: str) -> None:

@@ -58,6 +58,23 @@ async def test_an_empty_list_answers_at_once_and_silence_is_broken_by_blank_line
         assert trio.current_time() - began == 15
 
 
+async def test_silence_is_broken_in_time_although_there_is_news_for_others(
+    world: World, mock_clock: trio.testing.MockClock
+) -> None:
+    worker, credential = await world.worker("mine")
+    async with streaming(world, "/v1/model-instances?watch=true&sync=1", credential) as stream:
+        assert brief(await stream.event()) == (6, None)
+        assert await stream.line() == b""  # the end of that event
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(10)
+        await world.store.write(lambda tx: tx.change(Worker, worker.id, labels={"of": "no interest"}))
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(5)
+        with trio.fail_after(1):
+            mock_clock.rate = 1.0
+            assert await stream.line() == b""
+
+
 async def test_the_end_of_the_replay_is_marked_on_demand(world: World) -> None:
     await world.model("a")
     revision = world.store.snapshot.revision
