@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 import attrs
 
@@ -17,17 +18,33 @@ class FileFormat(StrEnum):
     UNKNOWN = "unknown"
 
 
+MOST_LAYERS = 1 << 16
+_LARGEST = 1 << 62
+
+
+def _countable(instance: object, field: Any, value: Any) -> None:
+    """Facts may have been read by another machine: they are sums and divisors of ours, so none is absurd."""
+    numbers = value if isinstance(value, tuple) else (value,)
+    if len(numbers) > MOST_LAYERS or not all(n is None or 0 <= n <= _LARGEST for n in numbers):
+        raise ValueError(f"{field.name} cannot be {str(value)[:40]}")
+
+
+def _bounded_layers(instance: object, field: Any, value: int | None) -> None:
+    if value is not None and value > MOST_LAYERS:
+        raise ValueError(f"no model has {value} layers")
+
+
 @attrs.frozen(kw_only=True)
 class TensorBytes:
     """Bytes of weights by where an engine puts them. Split files are summed."""
 
-    layers: tuple[int, ...] = ()
+    layers: tuple[int, ...] = attrs.field(default=(), validator=_countable)
     """All tensors of each layer (GGUF: ``blk.<n>.``), one entry per layer."""
-    token_embedding: int = 0
+    token_embedding: int = attrs.field(default=0, validator=_countable)
     """GGUF: ``token_embd.weight`` alone. It stays in host memory."""
-    output: int = 0
+    output: int = attrs.field(default=0, validator=_countable)
     """GGUF: everything that starts with ``output`` (head and final norm)."""
-    other: int = 0
+    other: int = attrs.field(default=0, validator=_countable)
     """What is none of these, e.g. ``token_embd_norm`` or ``rope_freqs``."""
     tied: bool = False
     """There is no ``output.weight``: the head is the token embedding, copied where the output is computed."""
@@ -42,11 +59,11 @@ class TensorBytes:
 class StateSpace:
     """Recurrent layers (GGUF ``<arch>.ssm.*``): their state is as large as this, however long the context."""
 
-    conv_kernel: int = 0
-    inner_size: int = 0
-    state_size: int = 0
-    group_count: int = 0
-    full_attention_interval: int | None = None
+    conv_kernel: int = attrs.field(default=0, validator=_countable)
+    inner_size: int = attrs.field(default=0, validator=_countable)
+    state_size: int = attrs.field(default=0, validator=_countable)
+    group_count: int = attrs.field(default=0, validator=_countable)
+    full_attention_interval: int | None = attrs.field(default=None, validator=_countable)
     """Every that many layers one has attention instead (qwen3next and its kin)."""
 
 
@@ -61,36 +78,36 @@ class ModelFacts:
     architecture: str = ""
     name: str | None = None
     category: Category | None = None
-    parameters: int | None = None
+    parameters: int | None = attrs.field(default=None, validator=_countable)
     """How many weights the model has, all experts counted."""
-    weights: int | None = None
+    weights: int | None = attrs.field(default=None, validator=_countable)
     """Bytes of the weights; ``None`` if nothing told."""
-    file_size: int | None = None
+    file_size: int | None = attrs.field(default=None, validator=_countable)
     """Bytes of all files to fetch, projector left out."""
-    projector_size: int | None = None
+    projector_size: int | None = attrs.field(default=None, validator=_countable)
     """Bytes of the vision or audio projector that is fetched beside the model."""
-    split_count: int = 1
+    split_count: int = attrs.field(default=1, validator=_countable)
     quantisation: str | None = None
-    total_layers: int | None = None
-    context_length: int | None = None
+    total_layers: int | None = attrs.field(default=None, validator=[_countable, _bounded_layers])
+    context_length: int | None = attrs.field(default=None, validator=_countable)
     """Tokens the model was trained for."""
-    embedding_length: int | None = None
-    feed_forward_length: tuple[int, ...] = ()
-    heads: tuple[int, ...] = ()
-    kv_heads: tuple[int, ...] = ()
+    embedding_length: int | None = attrs.field(default=None, validator=_countable)
+    feed_forward_length: tuple[int, ...] = attrs.field(default=(), validator=_countable)
+    heads: tuple[int, ...] = attrs.field(default=(), validator=_countable)
+    kv_heads: tuple[int, ...] = attrs.field(default=(), validator=_countable)
     """Zero where a layer has no attention (hybrids)."""
-    key_length: int | None = None
-    value_length: int | None = None
-    vocabulary: int | None = None
-    sliding_window: int | None = None
-    sliding_window_pattern: int | tuple[bool, ...] | None = None
+    key_length: int | None = attrs.field(default=None, validator=_countable)
+    value_length: int | None = attrs.field(default=None, validator=_countable)
+    vocabulary: int | None = attrs.field(default=None, validator=_countable)
+    sliding_window: int | None = attrs.field(default=None, validator=_countable)
+    sliding_window_pattern: int | tuple[bool, ...] | None = attrs.field(default=None, validator=_countable)
     """A period, or for each layer whether it slides."""
-    kv_lora_rank: int | None = None
-    key_length_mla: int | None = None
+    kv_lora_rank: int | None = attrs.field(default=None, validator=_countable)
+    key_length_mla: int | None = attrs.field(default=None, validator=_countable)
     """Set for multi-head latent attention stored in its compact form."""
-    rope_dimensions: int | None = None
-    expert_count: int = 0
-    expert_used_count: int = 0
+    rope_dimensions: int | None = attrs.field(default=None, validator=_countable)
+    expert_count: int = attrs.field(default=0, validator=_countable)
+    expert_used_count: int = attrs.field(default=0, validator=_countable)
     state_space: StateSpace | None = None
     pooling: str | None = None
     """``none``, ``mean``, ``cls``, ``last`` or ``rank``, for models that embed or rank."""

@@ -63,6 +63,7 @@ _OURS = {
 }
 """Flags a user may not set, and why."""
 
+_MOST_TOKENS = 2**31 - 1
 _POSITIVE = (CTX_FLAGS, PARALLEL_FLAGS, BATCH_FLAGS, MICRO_BATCH_FLAGS)
 
 
@@ -228,11 +229,11 @@ def _parameter_faults(model: Model) -> list[str]:
     for parameter in parameters.read(given):
         if not parameter.flag:
             faults.append(f"Backend parameter {parameter.value!r} follows no flag")
-        elif parameter.flag in _OURS:
-            faults.append(f"Backend parameter {parameter.flag} cannot be set: {_OURS[parameter.flag]}")
+        elif (why := _OURS.get(_as_read(parameter.flag))) is not None:
+            faults.append(f"Backend parameter {parameter.flag} cannot be set: {why}")
     for names in _POSITIVE:
         value = parameters.value_of(given, *names)
-        if parameters.has(given, *names) and (value is None or not value.isdigit() or int(value) == 0):
+        if parameters.has(given, *names) and not _is_number(value, least=1, most=_MOST_TOKENS):
             faults.append(f"Backend parameter {names[-1]} needs a positive integer, not {value!r}")
     for names in (KEY_TYPE_FLAGS, VALUE_TYPE_FLAGS):
         value = parameters.value_of(given, *names)
@@ -241,16 +242,27 @@ def _parameter_faults(model: Model) -> list[str]:
     return faults
 
 
+def _as_read(flag: str) -> str:
+    """llama.cpp takes ``--api_key`` for ``--api-key``."""
+    return flag.replace("_", "-") if flag.startswith("--") else flag
+
+
+def _is_number(text: str | None, *, least: int, most: int) -> bool:
+    """Whether it is a number as a program reads it: of ASCII digits, and no longer than it may be."""
+    digits = text is not None and text.isascii() and text.isdigit() and len(text) <= len(str(most))
+    return digits and least <= int(text or "") <= most
+
+
 def _layer_faults(model: Model) -> list[str]:
     given, chosen = model.backend_parameters, bool(model.gpu_selector and model.gpu_selector.gpu_ids)
     faults = []
     if chosen and parameters.has(given, *SPLIT_FLAGS):
         faults.append("Backend parameter --tensor-split cannot be used together with a GPU selection")
     if parameters.has(given, *LAYER_FLAGS):
-        value = parameters.value_of(given, *LAYER_FLAGS) or ""
-        if not value.isdigit() or int(value) > 999:
+        value = parameters.value_of(given, *LAYER_FLAGS)
+        if not _is_number(value, least=0, most=999):
             faults.append("Backend parameter --gpu-layers must be an integer from 0 to 999")
-        elif int(value) == 0 and chosen:
+        elif chosen and not _is_number(value, least=1, most=999):
             faults.append("Backend parameter --gpu-layers is 0, which contradicts the GPU selection")
     return faults
 

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from gpustack.artifacts.headers.gguf import (
     BLOCKS,
     KEPT_ITEMS,
+    MOST_TENSORS,
+    MOST_TEXTS,
     Count,
     Header,
     HeaderCut,
@@ -235,3 +237,31 @@ _GOOD = header(
     key("tokenizer.ggml.tokens", 9, array(8, 3, text("a") + text("b") + text("c"))),
     tensors=(tensor("token_embd.weight", (4, 3), 0, 0), tensor("blk.0.x", (256,), 12, 64)),
 )
+
+
+def nested(outer: int, inner: int) -> bytes:
+    return array(9, outer, array(9, inner, array(0, 0) * inner) * outer)
+
+
+@pytest.mark.parametrize(
+    ("hostile", "why"),
+    [
+        (header(key("a", 9, nested(100, 1000))), "arrays"),
+        (header(key("a", 9, array(8, MOST_TEXTS + 1, bytes(1000)))), "texts"),
+        (b"GGUF" + U32.pack(3) + U64.pack(MOST_TENSORS + 1) + U64.pack(0) + bytes(1000), "tensors"),
+    ],
+    ids=["arrays", "texts", "tensors"],
+)
+def test_a_few_bytes_cannot_make_much_work(hostile: bytes, why: str) -> None:
+    with pytest.raises(HeaderError, match=why):
+        parse(hostile)
+
+
+def test_sums_that_no_machine_could_hold_are_refused() -> None:
+    keys = (
+        key("general.architecture", 8, text("llama")),
+        key("llama.block_count", 4, U32.pack(1)),
+    )
+    huge = tuple(tensor(f"blk.0.{n}", (1 << 60,), 0, 0) for n in range(8))
+    with pytest.raises(HeaderError, match="contradicts itself"):
+        gguf_facts([parse(header(*keys, tensors=huge))], file_size=1)

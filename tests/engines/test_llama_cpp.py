@@ -17,7 +17,8 @@ def test_a_sound_deployment_has_no_faults() -> None:
 
 
 @pytest.mark.parametrize(
-    "flag", ["--host", "--port=1", "-m /x", "--model", "-a x", "--alias", "--api-key=k", "--rpc a:1"]
+    "flag",
+    ["--host", "--port=1", "-m /x", "--model", "-a x", "--alias", "--api-key=k", "--api_key k", "--rpc a:1"],
 )
 def test_what_the_worker_decides_cannot_be_overridden(flag: str) -> None:
     [fault] = ENGINE.faults(model(backend_parameters=(flag,)))
@@ -93,3 +94,9 @@ def test_a_drain_fits_into_the_grace_before_the_kill() -> None:
 
 def test_few_cores_all_generate_and_of_many_half() -> None:
     assert [threads(n) for n in (0.5, 1, 2, 4, 6, 8, 64)] == [1, 1, 2, 4, 4, 4, 32]
+
+
+@pytest.mark.parametrize("number", ["²", "9" * 5000, "0", "-1", "1e3", "4294967296"], ids=lambda n: n[:6])
+def test_a_number_that_the_engine_would_read_otherwise_is_refused(number: str) -> None:
+    for flag in ("--ctx-size", "--parallel"):
+        assert ENGINE.faults(model(backend_parameters=(flag, number)))

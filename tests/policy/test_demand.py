@@ -78,7 +78,15 @@ def test_the_users_parameters_count_as_the_engine_will_read_them(
     assert getattr(gguf_ask(model(backend_parameters=items)), field) == value
 
 
-def test_a_claim_that_is_no_number_is_ignored() -> None:
+@pytest.mark.parametrize("claim", ["lots", "-1", "1e9", "²", "9" * 5000, ""], ids=lambda text: text[:5])
+def test_a_claim_that_is_no_number_is_ignored(claim: str) -> None:
     facts = facts_of("llama-3.2-1b")
-    odd = demand_of(model(env={"GPUSTACK_MODEL_VRAM_CLAIM": "lots"}), facts, "llama.cpp")
+    odd = demand_of(model(env={"GPUSTACK_MODEL_VRAM_CLAIM": claim}), facts, "llama.cpp")
     assert odd.cpu() == demand_of(model(), facts, "llama.cpp").cpu()
+
+
+@pytest.mark.parametrize("split", ["inf,1", "nan,1", "1e300,1", "-1,1", "0,1", "a,b"])
+def test_a_split_that_divides_nothing_is_ignored(split: str) -> None:
+    facts = facts_of("llama-3.2-1b")
+    odd = demand_of(model(backend_parameters=("--tensor-split", split)), facts, "llama.cpp")
+    assert odd.split == ()

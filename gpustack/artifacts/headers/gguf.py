@@ -12,7 +12,12 @@ import attrs
 MOST_HEADER = 256 << 20
 """Bytes. Vocabularies of 256k tokens with merges and scores take 15 MiB."""
 MOST_KEYS = 1 << 16
-MOST_TENSORS = 1 << 20
+MOST_TENSORS = 1 << 16
+"""Fifty times what the largest models have: each takes an object of ours."""
+MOST_TEXTS = 1 << 22
+"""Of one array; the largest vocabularies have a sixteenth of it."""
+MOST_ARRAYS = 1 << 16
+"""Arrays within arrays, in all."""
 MOST_SIDES = 8
 LONGEST_NAME = 1 << 16
 LONGEST_TEXT = 16 << 20
@@ -127,6 +132,7 @@ def parse(data: bytes) -> Header:
 class _Cursor:
     data: bytes
     place: int = 0
+    arrays: int = 0
 
     def skip(self, count: int) -> int:
         """Move on by ``count`` bytes and return where we were; raises HeaderCut, HeaderError."""
@@ -177,12 +183,13 @@ def _array(at: _Cursor, depth: int) -> Value:
         raise HeaderError("it nests arrays too deeply")
     kind, count = at.number(_U32), at.number(_U64)
     if kind == _TEXT:
-        if count > MOST_HEADER // 8:
+        if count > MOST_TEXTS:
             raise HeaderError(f"it has an array of {count} texts")
         at.skip_texts(count)
         return Count(count)
     if kind == _ARRAY:
-        if count > KEPT_ITEMS:
+        at.arrays += count
+        if count > KEPT_ITEMS or at.arrays > MOST_ARRAYS:
             raise HeaderError(f"it has an array of {count} arrays")
         return tuple(_array(at, depth + 1) for _ in range(count))
     form = _SCALARS.get(kind)

@@ -32,8 +32,17 @@ def gguf_facts(headers: Sequence[Header], *, file_size: int, projector_size: int
     """The facts of a model from the headers of its shards, the first one first. Sizes are in bytes.
 
     What a header says wrongly typed or absurdly is taken as not said. Raises HeaderError when it names more layers
-    than any model has.
+    than any model has, or tensors that no disk could hold.
     """
+    try:
+        return _facts(headers, file_size, projector_size)
+    except HeaderError:
+        raise
+    except ValueError as error:
+        raise HeaderError(f"it contradicts itself: {error}") from error
+
+
+def _facts(headers: Sequence[Header], file_size: int, projector_size: int | None) -> ModelFacts:
     said = _Said.of(headers[0])
     layers = said.count("block_count")
     if layers is not None and layers > MOST_LAYERS:

@@ -108,11 +108,12 @@ class FactsReader:
         while True:
             data += await self._peek(client, file, len(data), min(wanted, file.size))
             try:
-                return parse(data)
+                # Hostile bytes take seconds: not in the loop. What is begun ends, for nobody can end a thread.
+                return await disk.run(parse, data, abandon=True)
             except HeaderCut as cut:
                 if len(data) >= file.size:
                     raise
-                wanted = min(max(cut.needed, len(data) + FURTHER_READ), MOST_HEADER)
+                wanted = _more(len(data), cut.needed)
 
     async def _peek(self, client: Client, file: RemoteFile, start: int, end: int) -> bytes:
         """Some bytes of a file, into memory."""
@@ -145,6 +146,11 @@ class FactsReader:
         return f"<FactsReader: {len(self._known)} sources known>"
 
 
+def _more(have: int, needed: int) -> int:
+    """Bytes to have next. Twice as many at least, for what is there is parsed from its beginning each time."""
+    return min(max(needed, 2 * have, have + FURTHER_READ), MOST_HEADER)
+
+
 def read_header(path: Path) -> Header:
     """The header of a GGUF file on this machine; blocking. Raises HeaderError, OSError."""
     data = b""
@@ -158,7 +164,7 @@ def read_header(path: Path) -> Header:
             except HeaderCut as cut:
                 if not more:
                     raise
-                wanted = min(max(cut.needed, len(data) + FURTHER_READ), MOST_HEADER)
+                wanted = _more(len(data), cut.needed)
 
 
 def _last(error: RemoteError | Again) -> Exception:

@@ -18,6 +18,9 @@ from .gguf import DEVICE_FOOTPRINT, HOST_FOOTPRINT, GgufAsk, estimate, layer_cou
 
 VRAM_CLAIM = "GPUSTACK_MODEL_VRAM_CLAIM"
 RAM_CLAIM = "GPUSTACK_MODEL_RAM_CLAIM"
+_LONGEST_CLAIM = 19
+"""Digits: what does not fit 64 bits is no number of bytes, and could not be kept."""
+_LARGEST_SHARE = 1e9
 SIZE_FACTOR = 1.2
 SIZE_SURPLUS = 1 * GIB
 """Without a header: files times the factor, plus this for caches and buffers."""
@@ -201,9 +204,9 @@ def _split(model: Model) -> tuple[float, ...]:
         shares = tuple(float(share) for share in (text or "").split(",") if share)
     except ValueError:
         return ()
-    return shares if all(share > 0 for share in shares) else ()
+    return shares if all(0 < share < _LARGEST_SHARE for share in shares) else ()
 
 
 def _claimed(env: Mapping[str, str], name: str) -> int | None:
     text = env.get(name, "").strip()
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) < _LONGEST_CLAIM else None
