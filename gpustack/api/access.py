@@ -83,6 +83,7 @@ def _authenticate(context: ApiContext, credentials: Credentials) -> Principal | 
         token=context.cluster_token,
         now=context.clock(),
         local_rule=LocalRule(trusted=not context.rules.force_auth_localhost),
+        trusted_origins=context.rules.trusted_origins,
     )
 
 

@@ -55,6 +55,8 @@ class AccessRules:
     tls: bool = False
     """The front speaks TLS: cookies are marked Secure."""
     session_minutes: int = 120
+    trusted_origins: frozenset[str] = frozenset()
+    """Origins whose pages may act with the login of who visits them."""
 
 
 @attrs.frozen(kw_only=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from .readiness import readiness
 from .route import Call, Reply, Route, tagged
 from .shape import Document, Flag, Text
-
-_NOT_READY = (("Retry-After", "5"),)
 
 
 async def _healthz(call: Call) -> Reply:
@@ -13,10 +12,8 @@ async def _healthz(call: Call) -> Reply:
 
 
 async def _readyz(call: Call) -> Reply:
-    ready, checks = call.context.readiness()
-    if ready:
-        return Reply(document="ok")
-    return Reply(status=503, document={"status": "not ready", "checks": dict(checks)}, headers=_NOT_READY)
+    answer = readiness(*call.context.readiness())
+    return Reply(status=answer.status, document=answer.document, headers=answer.headers)
 
 
 async def _version(call: Call) -> Reply:

@@ -21,7 +21,7 @@ from gpustack.api.posts import claims as claims_post
 from gpustack.api.problems import problem_of
 from gpustack.api.route import PEOPLE
 from gpustack.cli.facts_reader import facts_reader
-from gpustack.cli.front import Front, Lane
+from gpustack.cli.front import Front, Lane, cross_origin_of
 from gpustack.config.options import Options
 from gpustack.config.secret import keep_initial_admin_password, keep_jwt_secret_key, keep_token
 from gpustack.domain.access import Principal
@@ -134,6 +134,7 @@ class ServerPart:
 
     def _context(self, store: Store, leases: Leases, link: WorkerLink, facts: FactsSource) -> ApiContext:
         options, environment = self._daemon.loaded.options, self._daemon.loaded.environment
+        rule = cross_origin_of(options)
         return ApiContext(
             store=store,
             keys=self._keys,
@@ -145,6 +146,7 @@ class ServerPart:
                 force_auth_localhost=options.force_auth_localhost,
                 tls=options.ssl_certfile is not None,
                 session_minutes=int(environment.jwt_token_expire_minutes),
+                trusted_origins=frozenset() if rule is None else rule.trusted,
             ),
             clock=utc_now,
             monotonic=trio.current_time,
@@ -168,7 +170,11 @@ class ServerPart:
                 body=lambda: exchange.read_body(0),
             )
             # Who still has to change a password may use models meanwhile, but manage nothing.
-            return (await admit(context, ask, allow=PEOPLE, before_password_change=True)).principal
+            admitted = await admit(context, ask, allow=PEOPLE, before_password_change=True)
+            # A login that was made to last longer: the browser must be told, also where it only chats.
+            renewed = [(name.lower().encode(), value.encode()) for name, value in admitted.headers]
+            exchange.extra = [*exchange.extra, *renewed]
+            return admitted.principal
 
         return Gateway(
             authenticate,

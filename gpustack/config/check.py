@@ -17,6 +17,7 @@ from gpustack.config.value import quote
 
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _WORKER_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s@]+/?")
 _DATABASES = ("sqlite", "postgresql", "mysql")
 
 
@@ -89,6 +90,12 @@ def _urls(options: Options) -> Iterator[Problem]:
         url = getattr(options, name)
         if url is not None and not is_http_url(url):
             yield Problem((name,), f"{name} must be a URL such as http://host:port, not {quote(url)}")
+    for origin in options.allow_origins:
+        if origin.strip() != "*" and not _ORIGIN.fullmatch(origin.strip()):
+            yield Problem(
+                ("allow_origins",),
+                f"allow_origins takes * and origins such as https://host or https://host:port, not {quote(origin)}",
+            )
     scheme = options.database_url.partition("://")[0].partition("+")[0]
     if "://" not in options.database_url or scheme not in _DATABASES:
         # The URL itself stays out of the sentence: it may hold a password.

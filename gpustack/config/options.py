@@ -274,21 +274,19 @@ class Options:
     enable_cors: bool = option(
         default=False,
         group="server",
-        built=False,
         help="Answer cross-origin requests (CORS).",
         sample="true",
     )
     allow_credentials: bool = option(
         default=False,
         group="server",
-        built=False,
-        help="Allow cookies and credentials in cross-origin requests.",
+        help="Allow cookies and credentials in cross-origin requests. Counts for origins that --allow-origins names: "
+        "browsers send no cookies to whom everybody may ask (*).",
         sample="true",
     )
     allow_origins: tuple[str, ...] = option(
         default=("*",),
         group="server",
-        built=False,
         help="Origin that may make cross-origin requests; repeat it for more "
         "(--allow-origins https://example.com --allow-origins https://api.example.com).",
         sample="https://example.com,https://api.example.com",
@@ -296,14 +294,12 @@ class Options:
     allow_methods: tuple[str, ...] = option(
         default=("GET", "POST"),
         group="server",
-        built=False,
         help="HTTP method allowed in cross-origin requests; repeat it for more.",
         sample="GET,POST,PUT",
     )
     allow_headers: tuple[str, ...] = option(
         default=("Authorization", "Content-Type"),
         group="server",
-        built=False,
         help="HTTP header allowed in cross-origin requests; repeat it for more.",
         sample="Authorization",
     )

@@ -44,7 +44,8 @@ class Exchange:
     """What a handler reads a request from and answers it with.
 
     The handler is cancelled when the client leaves. All methods may be cancelled midway; the connection
-    is closed then. ``keep`` tells whether the connection will serve another request.
+    is closed then. ``keep`` tells whether the connection will serve another request. ``extra`` are headers that
+    its response carries whoever answers and however, errors included; set them before it starts.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class Exchange:
         "_pending",
         "body",
         "bodyless",
+        "extra",
         "head",
         "keep",
         "response_complete",
@@ -68,6 +70,7 @@ class Exchange:
         self.body = Body(connection.inbox, head.framing, head.content_length)
         self.keep = False
         self.bodyless = False
+        self.extra: Fields = ()
         self.response_started = False
         self.response_complete = False
         self.status: int | None = None
@@ -191,7 +194,7 @@ class Exchange:
         """The head's bytes; decides how the body ends and whether the connection is kept."""
         if self.response_started:
             raise RuntimeError("the response has been started already")
-        lines = field_lines(headers)
+        lines = field_lines([*headers, *self.extra] if self.extra else headers)
         head = self.head
         old = head.version == "1.0"
         no_length = status in (204, 304)

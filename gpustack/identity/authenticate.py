@@ -55,12 +55,15 @@ def authenticate(
     token: str,
     now: datetime,
     local_rule: LocalRule = LocalRule(),
+    trusted_origins: frozenset[str] = frozenset(),
 ) -> Principal | NeedsPassword:
     """Look at the credentials in turn: Basic, bearer, cookie, and being on this machine.
 
     What somebody says explicitly goes before what a browser adds, and a bad cookie hides nothing. Whoever
     shows a key of ours that is no good (ended, deleted, of a worker that must join again) is told so, and not
     taken for the local administrator; a stand-in such as OpenAI clients insist on does not matter there.
+    Pages of ``trusted_origins`` (``--allow-credentials``) may act with the login of who visits them, not with
+    somebody's place on this machine.
     Raises ``Unauthorized`` when nothing convinces, ``Forbidden`` when a page of another site may be making use
     of a browser's login or of its place on this machine.
     """
@@ -79,8 +82,10 @@ def authenticate(
     if found is None:
         raise Unauthorized
     # What is only read stays unread by the other site, but for a login by place: CORS may be open to all.
-    risky = found.means is Means.LOCAL or (found.means is Means.COOKIE and not request.is_safe)
-    if risky and request.may_be_another_site:
+    by_login = found.means is Means.COOKIE and not request.is_safe
+    if by_login and request.origin is not None and request.origin.lower() in trusted_origins:
+        return found
+    if (by_login or found.means is Means.LOCAL) and request.may_be_another_site:
         raise Forbidden(
             "This request could come from a page of another site: send it as Content-Type: application/json, "
             "or with an API key"
