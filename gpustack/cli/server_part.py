@@ -22,6 +22,7 @@ from gpustack.api.problems import problem_of
 from gpustack.api.route import PEOPLE
 from gpustack.cli.facts_reader import facts_reader
 from gpustack.cli.front import Front, Lane, cross_origin_of
+from gpustack.cli.metrics_part import start_server_exporter
 from gpustack.config.options import Options
 from gpustack.config.secret import keep_initial_admin_password, keep_jwt_secret_key, keep_token
 from gpustack.domain.access import Principal
@@ -34,6 +35,7 @@ from gpustack.http1.exchange import Exchange
 from gpustack.http1.pool import Pool
 from gpustack.http1.reactor import Reactor
 from gpustack.identity.secret import Keys
+from gpustack.metrics.config import MetricsConfig
 from gpustack.nursery.tier import Tier
 from gpustack.nursery.tree import tree
 from gpustack.policy.liveness import LivenessSettings
@@ -101,6 +103,16 @@ class ServerPart:
         endpoints = Endpoints(store, self._daemon.rng, self._local_worker())
         await edge.start(endpoints)
         gateway = self._gateway(context, endpoints, pool, usage)
+        await start_server_exporter(
+            edge,
+            self._daemon.server_metrics,
+            self._reactor,
+            store=store,
+            gate=self.gate,
+            leases=leases,
+            traffic=gateway.traffic,
+            monotonic=trio.current_time,
+        )
         posts = Posts(context, AssignmentBook(store))
         front.open_lane(Lane(claims, gateway))
         front.open_lane(Lane(claims_post, posts.handle))
@@ -156,6 +168,7 @@ class ServerPart:
             docs=not options.disable_openapi_docs,
             version=Version(version=__version__, git_commit=__commit__),
             heartbeat_interval=options.heartbeat_interval,
+            metrics=MetricsConfig.within(options.data_dir),
             inference_routes=ROUTES,
         )
 

@@ -94,6 +94,8 @@ def _prepared(loaded: Loaded, began: float) -> int:
     with lock_data_dir(options.data_dir) as lock:
         fronts: list[socket.socket] = []
         backs: list[socket.socket] = []
+        server_metrics: list[socket.socket] = []
+        worker_metrics: list[socket.socket] = []
         if loaded.role != "worker":
             refuse_foreign_database(options.data_dir)
             fronts = open_listeners(options.host, options.port)
@@ -101,11 +103,22 @@ def _prepared(loaded: Loaded, began: float) -> int:
             backs = open_listeners(
                 _worker_host(loaded), options.worker_port, option="--worker-port", host_option="--worker-ip"
             )
+        if loaded.role != "worker" and not options.disable_metrics:
+            server_metrics = open_listeners(options.host, options.metrics_port, option="--metrics-port")
+        if loaded.role != "server" and not options.disable_worker_metrics:
+            worker_metrics = open_listeners(
+                _worker_host(loaded),
+                options.worker_metrics_port,
+                option="--worker-metrics-port",
+                host_option="--worker-ip",
+            )
         daemon = Daemon(
             loaded=loaded,
             lock=lock,
             fronts=fronts,
             backs=backs,
+            server_metrics=server_metrics,
+            worker_metrics=worker_metrics,
             certificate=_certificate(options),
             began=began,
         )
@@ -155,6 +168,9 @@ class Daemon:
     """What the server listens on; none in a daemon that is only a worker."""
     backs: list[socket.socket]
     """What the worker listens on."""
+    server_metrics: list[socket.socket] = attrs.field(factory=list)
+    worker_metrics: list[socket.socket] = attrs.field(factory=list)
+    """What the exporters listen on; none where they are disabled."""
     certificate: Certificate | None
     began: float
     rng: random.Random = attrs.field(factory=random.SystemRandom)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import socket
 import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ import attrs
 
 from gpustack import __version__
 from gpustack.cli.facts_reader import facts_reader, model_cache
+from gpustack.cli.metrics_part import start_worker_exporter
 from gpustack.config.secret import keep_token
 from gpustack.domain.worker import SystemReserved
 from gpustack.hardware.address import find_address
@@ -23,10 +25,12 @@ from gpustack.hardware.override import override_of
 from gpustack.http1.pool import Pool
 from gpustack.http1.reactor import Reactor
 from gpustack.http1.server import HttpServer
+from gpustack.metrics.process import LoopLag
 from gpustack.nursery.tier import Tier
 from gpustack.remote.pooled import PooledClient
 from gpustack.remote.server_client import ServerClient
 from gpustack.worker.assignment import Assignments
+from gpustack.worker.exporter import WorkerLook
 from gpustack.worker.file import Files
 from gpustack.worker.forward import Forward
 from gpustack.worker.heartbeat import Heartbeat, StatusPush
@@ -53,6 +57,8 @@ class WorkerPart:
     _pool: Pool
     _front: HttpServer
     _parts: WorkerParts
+    _look: Callable[[LoopLag], WorkerLook]
+    _exporting: Sequence[socket.socket]
 
     @classmethod
     def build(cls, daemon: Daemon, reactor: Reactor) -> WorkerPart:
@@ -67,7 +73,7 @@ class WorkerPart:
             hostname=socket.gethostname(),
             address=lambda: address or find_address(server) or _LOOPBACK,
             port=port,
-            metrics_port=None,
+            metrics_port=daemon.worker_metrics[0].getsockname()[1] if daemon.worker_metrics else None,
             labels={"os": platform.system().lower(), "arch": platform.machine().lower()},
             system_reserved=SystemReserved(
                 ram=options.system_reserved.ram_bytes, vram=options.system_reserved.vram_bytes
@@ -121,12 +127,27 @@ class WorkerPart:
             files=files,
             runners=Runners(world, assignments, daemon.rng),
         )
-        return cls(pool, HttpServer("worker", daemon.backs, handler=forward, reactor=reactor), parts)
+
+        def look(lag: LoopLag) -> WorkerLook:
+            return WorkerLook(
+                membership,
+                assignments,
+                parts.runners,
+                ports,
+                pool,
+                lag,
+                lambda: measure.latest,
+                identity.address,
+            )
+
+        front = HttpServer("worker", daemon.backs, handler=forward, reactor=reactor)
+        return cls(pool, front, parts, look, daemon.worker_metrics)
 
     async def start(self, edge: Tier, work: Tier) -> None:
         """Start the worker's port and its services."""
         await edge.start(self._pool)
         await edge.start(self._front)
+        await start_worker_exporter(edge, self._exporting, self._front.reactor, self._look)
         for service in work_services(self._parts):
             await work.start(service)
 
