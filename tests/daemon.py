@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -19,6 +20,7 @@ from typing import Any
 
 import attrs
 
+EXPORTERS = ("--metrics-port", "--worker-metrics-port")
 WITHIN = 60.0
 """Seconds anything here may take on a busy machine; nothing is measured by it."""
 
@@ -67,6 +69,12 @@ class Daemon:
             time.sleep(0.05)
         raise AssertionError(f"not in time: {what}\n{self.log[-8000:]}")
 
+    def exporter(self, role: str) -> str:
+        """Where the exporter of ``server`` or ``worker`` listens, as the log says."""
+        said = re.compile(rf"Metrics of the {role}: (http://\S+)/metrics")
+        found = self.until(lambda: said.findall(self.log), f"the exporter of the {role}")
+        return str(found[-1])
+
     def instances(self, model: str | None = None) -> list[dict[str, Any]]:
         items = self.call("GET", "/v1/model-instances?perPage=100")[1]["items"]
         return [item for item in items if model is None or item["model_name"] == model]
@@ -114,6 +122,7 @@ def daemon(
         given += ["--host", "127.0.0.1", "--port", "0"]
     if "--worker-port" not in given:
         given += ["--worker-port", "0"]
+    given += [part for name in EXPORTERS if name not in given for part in (name, "0")]
     if "--service-port-range" not in given:
         given += ["--service-port-range", free_range(16)]
     environment = {

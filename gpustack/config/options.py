@@ -178,14 +178,13 @@ class Options:
     metrics_port: int = option(
         default=10161,
         group="server",
-        built=False,
         low=0,
         high=65535,
-        help="Port on which the server exposes its metrics.",
+        help="Port on which the server exposes its metrics. 0 lets the system choose.",
         sample="10162",
     )
     disable_metrics: bool = option(
-        default=False, group="server", built=False, help="Do not expose metrics of the server.", sample="true"
+        default=False, group="server", help="Do not expose metrics of the server.", sample="true"
     )
     disable_worker: bool = option(
         default=False, group="server", help="Do not run the built-in worker.", sample="true"
@@ -501,7 +500,7 @@ class Options:
         sample="192.168.1.101",
     )
     disable_worker_metrics: bool = option(
-        default=False, group="worker", built=False, help="Do not expose metrics of the worker.", sample="true"
+        default=False, group="worker", help="Do not expose metrics of the worker.", sample="true"
     )
     disable_rpc_servers: bool = option(
         default=False, group="worker", built=False, help="Do not run RPC servers.", sample="true"
@@ -509,10 +508,9 @@ class Options:
     worker_metrics_port: int = option(
         default=10151,
         group="worker",
-        built=False,
         low=0,
         high=65535,
-        help="Port on which the worker exposes its metrics.",
+        help="Port on which the worker exposes its metrics. 0 lets the system choose.",
         sample="10152",
     )
     worker_port: int = option(
