@@ -43,7 +43,7 @@ tiny-model: $(VENV)/.installed ## Make a real model of 3 MB to try things with: 
 	$(VENV)/bin/python -m tests.models tiny $(ARGS) tiny.gguf
 
 docs: $(VENV)/.installed-dev ## Write anew the documents that follow from the code
-	@for name in api lifecycle; do \
+	@for name in api lifecycle metrics; do \
 	    $(VENV)/bin/python -m tests.documents $$name > docs/$$name.md.new && mv docs/$$name.md.new docs/$$name.md || exit 1; \
 	done
 

@@ -59,6 +59,48 @@ by the cookie of a login, or by a worker's credentials.
 """
 
 
+METRICS = """\
+# Metrics
+
+<!-- Written by `make docs`. Change gpustack/metrics/registry.py, then run that again. -->
+
+The server exports metrics on `--metrics-port` (10161), each worker on `--worker-metrics-port` (10151), until
+`--disable-metrics` or `--disable-worker-metrics` says otherwise. They are plain HTTP without credentials: reach them
+over a network you trust. The worker inside a server listens on the loopback, unless `--worker-ip` is set.
+
+- `/metrics` on both, as Prometheus text or OpenMetrics, whichever the scraper asks for.
+- `/metrics/targets` on the server lists the workers' exporters, for Prometheus' HTTP service discovery.
+- `/metrics/raw` on a worker shows what its engines say under their own names, with whose it is.
+
+A page is made when it is asked for and holds for a second, with engines for three; nothing is measured while nobody
+asks. What is gone (a model, an instance, a worker, an accelerator) is gone from the next page; what could not be
+measured is left out. `promtool check metrics` has nothing to say of them but that names should not contain a colon:
+these are the names that dashboards for GPUStack know. A dashboard, alerts and an example of a scrape configuration are
+in `contrib/monitoring`.
+"""
+
+RUNTIME = """\
+
+An engine is asked on the loopback by its worker, for 3 seconds and 2 MiB at most. Its own labels are kept; one that
+is called as one of ours is shown as `exported_`*name*. An engine that has no family for a metric does not have it;
+MindIE and vLLM, for example, count hits of the prefix cache, where SGLang says a rate. Which family becomes which is
+said by the engines' descriptions, and can be replaced:
+
+- `GET /v1/metrics/default-config` shows the mapping that GPUStack comes with, `GET /v1/metrics/config` the one in
+  force, and `POST /v1/metrics/config` replaces it, for administrators. `{}` brings the default back.
+- It is kept in `custom_metrics_config.yaml` in the data directory, which may also be edited by hand. A file that
+  cannot be used is named in the log, and the default holds.
+- `gpustack_metrics` names what is shown, each with its `type` (Gauge, Counter, Histogram or Summary) and
+  `description`; counters get `_total` by themselves. `runtime_mapping` has for each backend, and in it for each range
+  of versions such as `>=0.9,<1` or `*` for any, the engine's families with what they become. Beside `*` the first
+  range counts that fits the version the deployment pins, else the one installed.
+- Workers ask the server for the mapping when they are scraped, every 15 seconds at most; while the server is away the
+  last one holds.
+- A deployment with a command of its own (`custom`) is read by all default mappings whose names tell their engine, so
+  vLLM and SGLang started that way are shown too.
+"""
+
+
 def rows(document: str) -> set[tuple[str, ...]]:
     """Every row of every table of a document, its cells without code marks; heads and rules left out."""
     found = set()
@@ -99,7 +141,25 @@ def api() -> str:
     return API + "".join(f"\n## {tag}\n\n{head}{_table(lines)}" for tag, lines in tables.items())
 
 
-WRITERS = {"api": api, "lifecycle": lifecycle}
+def metrics() -> str:
+    """The text of docs/metrics.md."""
+    from gpustack.metrics.registry import METRICS as ALL
+    from gpustack.metrics.registry import Scope
+
+    told = {Scope.SERVER: "The server", Scope.WORKER: "Workers", Scope.RUNTIME: "Engines", Scope.PROCESS: "Both"}
+    text = METRICS
+    for scope, title in told.items():
+        lines = [
+            (f"`{one.name}`", one.kind.value, ", ".join(f"`{name}`" for name in one.labels) or "none", one.help)
+            for one in ALL
+            if one.scope is scope
+        ]
+        text += f"\n## {title}\n" + (RUNTIME if scope is Scope.RUNTIME else "")
+        text += "\n| Metric | Kind | Labels | What it tells |\n| --- | --- | --- | --- |\n" + _table(lines)
+    return text
+
+
+WRITERS = {"api": api, "lifecycle": lifecycle, "metrics": metrics}
 
 
 def _table(cells: Iterable[tuple[str, ...]]) -> str:

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from gpustack import errors
-from tests.documents import DOCS, api, lifecycle, rows, words
+from tests.documents import DOCS, api, lifecycle, metrics, rows, words
 
 
 def built(module: str) -> ModuleType:
@@ -55,6 +55,7 @@ def test_every_metric_is_in_its_document() -> None:
     names = {metric.name for metric in registry.METRICS}
     assert names
     assert {row[0] for row in rows("metrics.md")} == names
+    assert (DOCS / "metrics.md").read_text() == metrics(), "run: make docs"
 
 
 def test_every_route_is_in_its_document() -> None:
