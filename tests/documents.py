@@ -83,7 +83,7 @@ RUNTIME = """\
 
 An engine is asked on the loopback by its worker, for 3 seconds and 2 MiB at most. Its own labels are kept; one that
 is called as one of ours is shown as `exported_`*name*. An engine that has no family for a metric does not have it;
-MindIE and vLLM, for example, count hits of the prefix cache, where SGLang says a rate. Which family becomes which is
+vLLM, for example, counts hits of the prefix cache, where SGLang and MindIE say a rate. Which family becomes which is
 said by the engines' descriptions, and can be replaced:
 
 - `GET /v1/metrics/default-config` shows the mapping that GPUStack comes with, `GET /v1/metrics/config` the one in
@@ -146,11 +146,21 @@ def metrics() -> str:
     from gpustack.metrics.registry import METRICS as ALL
     from gpustack.metrics.registry import Scope
 
-    told = {Scope.SERVER: "The server", Scope.WORKER: "Workers", Scope.RUNTIME: "Engines", Scope.PROCESS: "Both"}
+    told = {
+        Scope.SERVER: "The server",
+        Scope.WORKER: "Workers",
+        Scope.RUNTIME: "Engines",
+        Scope.PROCESS: "Both",
+    }
     text = METRICS
     for scope, title in told.items():
         lines = [
-            (f"`{one.name}`", one.kind.value, ", ".join(f"`{name}`" for name in one.labels) or "none", one.help)
+            (
+                f"`{one.name}`",
+                one.kind.value,
+                ", ".join(f"`{name}`" for name in one.labels) or "none",
+                one.help,
+            )
             for one in ALL
             if one.scope is scope
         ]
