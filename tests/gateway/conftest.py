@@ -1,0 +1,127 @@
+"""A gateway for every test, and upstreams that say exactly what they are told."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from gpustack.api.access import admit
+from gpustack.api.ask import Ask
+from gpustack.api.context import ApiContext
+from gpustack.api.problems import problem_of
+from gpustack.api.route import PEOPLE
+from gpustack.domain.access import Principal
+from gpustack.errors import GpustackError
+from gpustack.gateway.endpoints import Endpoints
+from gpustack.gateway.gate import Gate
+from gpustack.gateway.inference import Gateway
+from gpustack.http1.exchange import Exchange
+from gpustack.http1.limits import Limits
+from gpustack.http1.listen import open_listeners
+from gpustack.http1.pool import Pool
+from gpustack.http1.reactor import new_reactor
+from gpustack.http1.server import HttpServer
+from gpustack.server.leases import Leases
+from gpustack.server.usage import UsageLedger
+from gpustack.store import StoreSettings, open_store
+from tests.api.world import Link
+from tests.http1.conftest import run_server
+from tests.http1.wire import Client, Script
+
+from .world import KEYS, LOCAL, NOW, World, with_key
+
+MakeWorld = Callable[..., Awaitable[World]]
+
+
+@pytest.fixture
+async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[MakeWorld]:
+    made: list[World] = []
+    tier = trio.CancelScope()  # everything of the world but what the test itself starts
+
+    async def make(*, timeout: float = 60.0, limits: Limits | None = None) -> World:
+        store = await open_store(StoreSettings(data_dir=str(tmp_path)), lambda: NOW)
+        reactor = new_reactor(tick=0.05)
+        await nursery.start(reactor.run)
+        await nursery.start(store.run)
+        pool = Pool(reactor=reactor)
+        await nursery.start(pool.run)
+        rng = random.Random(7)
+        endpoints = Endpoints(store, rng, LOCAL)
+        await nursery.start(endpoints.run)
+        gate, ledger = Gate(), UsageLedger(store, lambda: NOW)
+        context = ApiContext(
+            store=store,
+            keys=KEYS,
+            cluster_token="the-token",
+            leases=Leases(time.monotonic),
+            link=Link(),
+            clock=lambda: NOW,
+            monotonic=time.monotonic,
+            rng=rng,
+        )
+        gateway = Gateway(
+            _authenticate(context), endpoints, gate, pool, ledger, KEYS.forward_key, _answer_of, timeout
+        )
+        (listener,) = open_listeners("127.0.0.1", 0)
+        server = HttpServer("gateway", [listener], handler=gateway, reactor=reactor, limits=limits)
+        served = await run_server(server, listener, nursery)
+        gate.open()
+        made.append(World(store, endpoints, gate, pool, ledger, served, await with_key(store, rng), nursery))
+        return made[-1]
+
+    with tier:
+        yield make
+    for world in made:
+        await world.served.close_clients()
+    nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def world(make_world: MakeWorld) -> World:
+    return await make_world()
+
+
+@pytest.fixture
+def scripted(nursery: trio.Nursery) -> Callable[..., Awaitable[Script]]:
+    """Starts an upstream that reads one request a connection and answers with exactly these bytes, then closes."""
+
+    async def start(answer: bytes, *, after: trio.Event | None = None) -> Script:
+        async def act(client: Client, number: int) -> None:
+            requests.append(await script.request(client))
+            if after is not None:
+                await after.wait()
+            await client.send(answer)
+
+        script = Script(act)
+        requests: list[bytes] = []
+        script.seen = requests  # type: ignore[attr-defined]  # for tests that look at what came
+        await nursery.start(script.run)
+        return script
+
+    return start
+
+
+def _authenticate(context: ApiContext) -> Callable[[Exchange], Awaitable[Principal]]:
+    async def authenticate(exchange: Exchange) -> Principal:
+        head = exchange.head
+        ask = Ask(
+            method=head.method,
+            path=head.path,
+            header=head.get,
+            peer=exchange.peer.host,
+            body=lambda: exchange.read_body(0),
+        )
+        return (await admit(context, ask, allow=PEOPLE, before_password_change=True)).principal
+
+    return authenticate
+
+
+def _answer_of(error: GpustackError, path: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    problem = problem_of(error)
+    headers = [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
+    return problem.status, [(b"content-type", b"application/json"), *headers], problem.body(path)

@@ -1,0 +1,152 @@
+"""Streams go by byte for byte, but for the one event that only we asked for."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpustack.gateway.tally import EventTally, PlainTally
+from gpustack.gateway.usage import Usage
+
+SAID = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
+ALONE = json.dumps({"id": "x", "choices": [], "usage": SAID, "timings": {"n": 1.5}}).encode()
+WORD = json.dumps({"id": "x", "choices": [{"delta": {"content": "hi"}}]}).encode()
+WITH_WORD = json.dumps({"id": "x", "choices": [{"delta": {"content": "hi"}}], "usage": SAID}).encode()
+NULL = json.dumps({"choices": [{"delta": {"content": '"usage"'}}], "usage": None}).encode()
+EMPTY = json.dumps({"choices": [], "prompt_filter_results": []}).encode()
+ERROR = json.dumps({"error": {"message": "no"}, "usage": SAID}).encode()
+
+
+def _passed(tally: EventTally, data: bytes, *cuts: int) -> bytes:
+    out, start = b"", 0
+    for cut in [*sorted(cuts), len(data)]:
+        out += tally.take(data[start:cut])
+        start = cut
+    return out + tally.rest()
+
+
+kept_events = st.sampled_from(
+    [
+        b"data: " + WORD,
+        b"data:" + WORD,
+        b"data: " + WITH_WORD,
+        b"data: " + NULL,
+        b"data: " + EMPTY,
+        b"data: " + ERROR,
+        b"data: [DONE]",
+        b": keep-alive",
+        b"event: ping",
+        b"id: 7\ndata: " + WORD,
+        b'event: usage\ndata: {"half": \ndata: "usage"}',
+        b'data: not json "usage" {',
+        b'data: {"usage": {"prompt_tokens": 1}, "choices": [{}]}',
+        b"",
+        b'data: \xff\xfe "usage"',
+        'data: {"choices": [{"delta": "ü ✓"}], "usage": null}'.encode(),
+    ]
+)
+hidden_events = st.sampled_from(
+    [
+        b"data: " + ALONE,
+        b"data:" + ALONE + b"  ",
+        b"event: message\ndata: " + ALONE,
+        b"data: " + json.dumps({"usage": SAID}).encode(),
+        b"\n".join(
+            b"data: " + line for line in json.dumps(json.loads(ALONE), indent=1).encode().split(b"\n")
+        ),
+    ]
+)
+
+
+@given(st.data())
+def test_hiding_changes_nothing_but_what_is_hidden(data: st.DataObject) -> None:
+    """Wherever the stream is cut, with any line ends, any number of usage events and what not between them."""
+    end = data.draw(st.sampled_from([b"\n", b"\r\n", b"\r"]))
+    parts = data.draw(st.lists(st.tuples(st.booleans(), kept_events, hidden_events), max_size=8))
+    stream = kept = b""
+    for hides, other, alone in parts:
+        event = (alone if hides else other).replace(b"\n", end) + end + end
+        stream += event
+        kept += b"" if hides else event
+    cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=30))
+    assert _passed(EventTally(hide=True), stream, *cuts) == kept
+    assert _passed(EventTally(hide=False), stream, *cuts) == stream
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=10))
+def test_bytes_that_are_no_events_pass_as_they_are(stream: bytes, cuts: list[int]) -> None:
+    assert _passed(EventTally(hide=True), stream, *cuts) == stream
+
+
+def test_every_cut_of_a_whole_stream_gives_the_same() -> None:
+    stream = b"data: %b\r\n\r\ndata: %b\n\ndata: %b\r\n\r\ndata: [DONE]\n\n" % (WORD, WITH_WORD, ALONE)
+    kept = stream.replace(b"data: " + ALONE + b"\r\n\r\n", b"")
+    for cut in range(len(stream)):
+        tally = EventTally(hide=True)
+        assert _passed(tally, stream, cut) == kept
+        assert tally.usage() == Usage(3, 5, True)
+    tally = EventTally(hide=True)
+    assert _passed(tally, stream, *range(len(stream))) == kept
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_an_event_goes_on_as_soon_as_it_is_whole(end: bytes) -> None:
+    tally = EventTally(hide=True)
+    event = b"data: " + WORD + end + end
+    assert tally.take(event + event[:9]) == event
+    assert tally.take(event[9:]) == event
+
+
+def test_usage_glued_to_the_end_mark_is_still_hidden() -> None:
+    """Some engines forget the empty line between events; clients that read line by line do not mind."""
+    tally = EventTally(hide=True)
+    assert _passed(tally, b"data: %b\ndata: [DONE]\n\n" % ALONE) == b"data: [DONE]\n\n"
+    assert tally.usage() == Usage(3, 5, True)
+
+
+def test_usage_without_an_end_is_hidden_when_the_stream_ends() -> None:
+    assert _passed(EventTally(hide=True), b"data: %b\n\ndata: %b\n" % (WORD, ALONE)) == b"data: %b\n\n" % WORD
+
+
+def test_usage_in_every_event_is_passed_on_and_the_last_counts() -> None:
+    def event(tokens: int) -> bytes:
+        said: dict[str, Any] = {"choices": [{"delta": {}}], "usage": {**SAID, "completion_tokens": tokens}}
+        return b"data: " + json.dumps(said).encode() + b"\n\n"
+
+    stream = b"".join(map(event, range(10)))
+    tally = EventTally(hide=True)
+    assert _passed(tally, stream, *range(0, len(stream), 11)) == stream
+    assert tally.usage() == Usage(3, 9, True)
+
+
+def test_without_word_of_the_engine_events_are_counted_and_marked_as_not_measured() -> None:
+    tally = EventTally(hide=True)
+    assert tally.usage() is None
+    tally.take(b"data: %b\n\n: data: no\n\ndata: %b\n" % (WORD, WORD))
+    assert tally.usage() == Usage(0, 1, False)
+    tally.take(b"\nid: 1\ndata: data: x\n\n")
+    assert tally.usage() == Usage(0, 3, False)
+
+
+def test_a_huge_event_is_not_kept() -> None:
+    tally = EventTally(hide=True)
+    start = b"data: " + b"x" * (1 << 20)
+    assert tally.take(start) == start
+    assert tally.gap == b"\n\n"
+    assert tally.take(b"xx") == b""
+    assert tally.take(b"\n\ndata: y") == b"xx\n\n"
+    assert tally.gap == b""
+    assert tally.rest() == b"data: y"
+
+
+def test_a_plain_answer_passes_as_it_is() -> None:
+    tally = PlainTally()
+    piece = b'{"choices": [], "usage": {"prompt_'
+    assert tally.take(piece) is piece
+    assert tally.usage() is None
+    assert tally.take(b'tokens": 3, "completion_tokens": 5}}') + tally.rest() != b""
+    assert tally.usage() == Usage(3, 5, True)
