@@ -15,6 +15,7 @@ from gpustack.identity.secret import Keys
 from gpustack.metrics.config import MetricsConfig
 from gpustack.server.facts import FactsSource
 from gpustack.server.leases import Leases
+from gpustack.server.load import LoadHistory
 from gpustack.store.store import Store
 
 from .throttle import Throttle
@@ -92,6 +93,7 @@ class ApiContext:
     """Seconds after which a client that takes nothing of its answer is given up."""
     servers: Callable[[], Sequence[str]] = lambda: ()
     metrics: MetricsConfig | None = None
+    load: LoadHistory | None = None
     inference_routes: Sequence[InferenceRoute] = ()
     login_limiter: Throttle = attrs.field(
         default=attrs.Factory(lambda self: Throttle(self.monotonic), takes_self=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import date, datetime
 
 import attrs
@@ -63,9 +63,15 @@ def daily(
     user_id: int | None = None,
     model_id: int | None = None,
     operation: Operation | None = None,
+    user_ids: Collection[int] = (),
+    model_ids: Collection[int] = (),
 ) -> list[Day]:
-    """Sums of each day from ``start`` to ``end`` inclusive on which anything was used, oldest first."""
+    """Sums of each day from ``start`` to ``end`` inclusive on which anything was used, oldest first.
+
+    Ids select; none given select all.
+    """
     query = sa.select(_TABLE.c.date, *_SUMS).where(_within(start, end)).group_by(_TABLE.c.date)
+    query = query.where(*_of(user_ids, model_ids))
     for column, wanted in ((_TABLE.c.user_id, user_id), (_TABLE.c.model_id, model_id)):
         if wanted is not None:
             query = query.where(column == wanted)
@@ -84,14 +90,30 @@ def by_model(conn: sa.Connection, start: date, end: date, *, limit: int = 10) ->
     return _shares(conn, "model_id", "model_name", start, end, limit)
 
 
-def rows(conn: sa.Connection, start: date, end: date) -> list[ModelUsage]:
-    """Every count from ``start`` to ``end`` inclusive, by day and id."""
-    query = sa.select(_TABLE).where(_within(start, end)).order_by(_TABLE.c.date, _TABLE.c.id)
+def rows(
+    conn: sa.Connection,
+    start: date,
+    end: date,
+    *,
+    user_ids: Collection[int] = (),
+    model_ids: Collection[int] = (),
+    newest_first: bool = False,
+    limit: int | None = None,
+) -> list[ModelUsage]:
+    """Every count from ``start`` to ``end`` inclusive, by day and id, ``limit`` of them at most."""
+    order = (_TABLE.c.date, _TABLE.c.id)
+    query = sa.select(_TABLE).where(_within(start, end), *_of(user_ids, model_ids)).limit(limit)
+    query = query.order_by(*(column.desc() for column in order)) if newest_first else query.order_by(*order)
     return [codec(ModelUsage).record(dict(row._mapping)) for row in conn.execute(query)]
 
 
 def _within(start: date, end: date) -> sa.ColumnElement[bool]:
     return _TABLE.c.date.between(start, end)
+
+
+def _of(user_ids: Collection[int], model_ids: Collection[int]) -> list[sa.ColumnElement[bool]]:
+    wanted = ((_TABLE.c.user_id, user_ids), (_TABLE.c.model_id, model_ids))
+    return [column.in_(ids) for column, ids in wanted if ids]
 
 
 def _counts(row: sa.Row[*tuple[object, ...]]) -> dict[str, int]:

@@ -1,0 +1,102 @@
+"""How loaded the cluster is: averages of what its ready workers measured, now and over the last hour."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+import attrs
+import trio
+
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.worker import Memory, WorkerState
+from gpustack.nursery.ticker import ticks
+
+SAMPLE_EVERY = 60.0
+KEPT = 60
+"""Samples: an hour of them. They are in memory; a restarted server begins anew."""
+
+
+@attrs.frozen(kw_only=True)
+class Load:
+    """Percent, each the mean of those that measured it; ``None`` where nobody did."""
+
+    cpu: float | None = None
+    ram: float | None = None
+    gpu: float | None = None
+    vram: float | None = None
+
+    @property
+    def is_known(self) -> bool:
+        return any(value is not None for value in (self.cpu, self.ram, self.gpu, self.vram))
+
+
+@attrs.frozen
+class Sample:
+    """A load and when it was."""
+
+    at: datetime
+    load: Load
+
+
+def load_of(snapshot: Snapshot) -> Load:
+    """The load now: host figures averaged over workers, device figures over devices.
+
+    Workers that are not ready are left out: what they said last is no news.
+    """
+    ready = [w.status for w in snapshot.workers.values() if w.condition.state is WorkerState.READY]
+    devices = [device for status in ready for device in status.gpu_devices if device.fault is None]
+    return Load(
+        cpu=_mean(status.cpu.utilization_rate for status in ready),
+        ram=_mean(_used(status.memory) for status in ready),
+        gpu=_mean(device.core.utilization_rate for device in devices),
+        vram=_mean(
+            _share(device.memory.utilization_rate, device.memory.used, device.memory.total)
+            for device in devices
+        ),
+    )
+
+
+def _used(memory: Memory) -> float | None:
+    return _share(memory.utilization_rate, memory.used, memory.total)
+
+
+def _share(rate: float | None, used: int | None, total: int | None) -> float | None:
+    if rate is not None:
+        return rate
+    return None if used is None or not total else 100.0 * used / total
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 2) if known else None
+
+
+@attrs.define(eq=False, repr=False)
+class LoadHistory:
+    """Owns the samples; takes one every ``SAMPLE_EVERY`` seconds."""
+
+    _snapshot: Callable[[], Snapshot]
+    _now: Callable[[], datetime]
+    _samples: deque[Sample] = attrs.field(factory=lambda: deque(maxlen=KEPT))
+    name: str = "load-history"
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """Oldest first."""
+        return tuple(self._samples)
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        async for _ in ticks(SAMPLE_EVERY):
+            self.sample()
+
+    def sample(self) -> None:
+        """Note the load as it is, unless nothing is known of it."""
+        load = load_of(self._snapshot())
+        if load.is_known:
+            self._samples.append(Sample(self._now(), load))
+
+    def __repr__(self) -> str:
+        return f"<LoadHistory: {len(self._samples)} of {KEPT} samples>"
