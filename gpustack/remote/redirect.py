@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import trio
@@ -14,6 +15,7 @@ from gpustack.remote.http import BadReply
 MOST = 6
 """Hops; a hub needs two or three."""
 
+_Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SECRETS = frozenset({"authorization", "cookie", "proxy-authorization"})
 _METADATA = frozenset({"metadata.google.internal", "metadata", "instance-data"})
@@ -55,20 +57,30 @@ async def refuse_inner(url: str, origin: str) -> None:
     """
     if _origin(url) == _origin(origin):
         return
-    host = _split(url).hostname or ""
-    inner = BadReply(url, "is an address inside this machine or network, to which redirects are not followed")
-    if host in _METADATA:
-        raise inner
-    trusted = max((_depth(address) for address in await _addresses(_split(origin).hostname or "")), default=0)
-    for address in await _addresses(host):
-        if _depth(address) > min(trusted, _LOOPBACK):
-            raise inner
+    there, here = _host(url), _host(origin)
+    _judge(url, await _addresses(there), await _addresses(here))
+
+
+def refuse_inner_blocking(url: str, origin: str) -> None:
+    """The same in a thread, for a library that follows redirects by itself."""
+    if _origin(url) == _origin(origin):
+        return
+    _judge(url, _parsed(_found(_host(url))), _parsed(_found(_host(origin))))
+
+
+def _judge(url: str, there: Sequence[_Ip], here: Sequence[_Ip]) -> None:
+    trusted = max((_depth(address) for address in here), default=0)
+    deepest = max((_depth(address) for address in there), default=0)
+    if _host(url) in _METADATA or deepest > min(trusted, _LOOPBACK):
+        raise BadReply(
+            url, "is an address inside this machine or network, to which redirects are not followed"
+        )
 
 
 _PRIVATE, _LOOPBACK, _NEVER = 1, 2, 3
 
 
-def _depth(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
+def _depth(address: _Ip) -> int:
     """How far inside an address lies: 0 for the public network."""
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return _depth(address.ipv4_mapped)
@@ -79,12 +91,26 @@ def _depth(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
     return _PRIVATE if address.is_private else 0
 
 
-async def _addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+async def _addresses(host: str) -> list[_Ip]:
     try:
-        found = await trio.socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        return _parsed(await trio.socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
     except (OSError, UnicodeError):
         return []
+
+
+def _found(host: str) -> Sequence[tuple[Any, ...]]:
+    try:
+        return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+
+
+def _parsed(found: Sequence[tuple[Any, ...]]) -> list[_Ip]:
     return [ipaddress.ip_address(str(address[0]).partition("%")[0]) for *_, address in found]
+
+
+def _host(url: str) -> str:
+    return _split(url).hostname or ""
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

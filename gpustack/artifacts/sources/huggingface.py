@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from gpustack.artifacts.hub_answer import bound
 from gpustack.artifacts.listing import (
     MOST_FILES,
     Listing,
@@ -37,7 +38,7 @@ from gpustack.errors import (
 from gpustack.nursery.limiter import threads
 
 if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 CALL_TIMEOUT = 20.0
@@ -84,7 +85,7 @@ def endpoint_of(settings: SourceSettings) -> str:
 
 def _ask(repo: str, revision: str | None, endpoint: str, token: str | None) -> ModelInfo:
     """In a thread: ask the hub; its errors become ours."""
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, get_session
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -94,6 +95,7 @@ def _ask(repo: str, revision: str | None, endpoint: str, token: str | None) -> M
         RevisionNotFoundError,
     )
 
+    bound(get_session())
     api = HfApi(endpoint=endpoint, token=token or False)
     try:
         return api.model_info(repo, revision=revision, files_metadata=True, timeout=CALL_TIMEOUT)
@@ -116,8 +118,12 @@ def _ask(repo: str, revision: str | None, endpoint: str, token: str | None) -> M
             f"The hub {endpoint} cannot be reached ({str(error)[:120] or type(error).__name__}); set HF_ENDPOINT to a "
             "mirror, or HTTPS_PROXY, or use local_path"
         ) from error
-    except (ValueError, TypeError, KeyError) as error:  # whatever answers there, it is no hub
-        raise Unavailable(f"{endpoint} does not answer like a model hub: check HF_ENDPOINT") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise _no_hub(endpoint) from error  # whatever answers there
+
+
+def _no_hub(endpoint: str) -> GpustackError:
+    return Unavailable(f"{endpoint} does not answer like a model hub: check HF_ENDPOINT")
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:
@@ -162,10 +168,12 @@ def _not_found(repo: str, endpoint: str, token: str | None) -> GpustackError:
 
 
 def _listing(source: ModelSource, settings: SourceSettings, endpoint: str, info: ModelInfo) -> Listing:
+    repo = source.huggingface_repo_id or ""
     siblings = info.siblings or []
     if len(siblings) > MOST_FILES:
-        raise BadRequest(f"The repository {info.id} has more than {MOST_FILES} files")
-    repo = source.huggingface_repo_id or ""
+        raise BadRequest(f"The repository {repo} has more than {MOST_FILES} files")
+    if not isinstance(info.sha, str | None) or not all(_is_sound(sibling) for sibling in siblings):
+        raise _no_hub(endpoint)
     names = [sibling.rfilename for sibling in siblings]
     main, wanted, mmproj = _wanted(source, settings, names)
     commit = info.sha or source.revision or "main"
@@ -190,6 +198,23 @@ def _listing(source: ModelSource, settings: SourceSettings, endpoint: str, info:
     return Listing(
         folder=_folder(repo, source.revision), files=tuple(files), main=main, mmproj=mmproj, revision=info.sha
     )
+
+
+def _is_sound(sibling: RepoSibling) -> bool:
+    """Whether what a hub says of a file has the types that the library declares, but does not check."""
+    hashes = (sibling.blob_id, sibling.lfs.sha256 if sibling.lfs is not None else None)
+    size = sibling.size
+    return (
+        isinstance(sibling.rfilename, str)
+        and _is_text(sibling.rfilename)
+        and (size is None or (type(size) is int and 0 <= size < 1 << 62))
+        and all(isinstance(one, str | None) for one in hashes)
+    )
+
+
+def _is_text(name: str) -> bool:
+    """JSON can hold halves of characters, which no file system takes."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _wanted(
