@@ -41,9 +41,8 @@ MakeWorld = Callable[..., Awaitable[World]]
 @pytest.fixture
 async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[MakeWorld]:
     made: list[World] = []
-    tier = trio.CancelScope()  # everything of the world but what the test itself starts
 
-    async def make(*, timeout: float = 60.0, limits: Limits | None = None) -> World:
+    async def make(*, patience: float = 60.0, limits: Limits | None = None) -> World:
         store = await open_store(StoreSettings(data_dir=str(tmp_path)), lambda: NOW)
         reactor = new_reactor(tick=0.05)
         await nursery.start(reactor.run)
@@ -65,7 +64,7 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
             rng=rng,
         )
         gateway = Gateway(
-            _authenticate(context), endpoints, gate, pool, ledger, KEYS.forward_key, _answer_of, timeout
+            _authenticate(context), endpoints, gate, pool, ledger, KEYS.forward_key, _answer_of, patience
         )
         (listener,) = open_listeners("127.0.0.1", 0)
         server = HttpServer("gateway", [listener], handler=gateway, reactor=reactor, limits=limits)
@@ -74,8 +73,7 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
         made.append(World(store, endpoints, gate, pool, ledger, served, await with_key(store, rng), nursery))
         return made[-1]
 
-    with tier:
-        yield make
+    yield make
     for world in made:
         await world.served.close_clients()
     nursery.cancel_scope.cancel()

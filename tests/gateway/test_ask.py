@@ -89,6 +89,10 @@ def test_usage_that_a_client_asked_for_is_not_hidden(make: Any) -> None:
             b'{"model": "m", "stream": true, "stream_options": {"include_usage": 1}}',
             "'stream_options.include_usage' must be true or false",
         ),
+        (
+            b'{"model": "m", "stream": true, "stream_options": {"x": ' + b"[" * 300 + b"]" * 300 + b"}}",
+            "'stream_options' cannot be sent on",
+        ),
     ],
 )
 def test_what_two_programs_could_read_differently_is_refused(make: Any, body: bytes, said: str) -> None:

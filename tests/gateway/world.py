@@ -14,7 +14,7 @@ import trio
 from gpustack.domain.access import ApiKey, User
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.instance import ModelInstance, Placement
-from gpustack.domain.lifecycle import InstanceState
+from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.model import Model
 from gpustack.domain.usage import ModelUsage
 from gpustack.domain.worker import Condition, Worker, WorkerState
@@ -65,17 +65,12 @@ class World:
         def work(tx: Any) -> Model:
             model: Model = tx.insert(Model(name=name, source=SOURCE, replicas=len(ports)))
             for number, port in enumerate(ports):
-                tx.insert(
-                    ModelInstance(
-                        name=f"{name}-{number}",
-                        model_id=model.id,
-                        model_name=name,
-                        source=SOURCE,
-                        state=InstanceState.RUNNING,
-                        placement=Placement(worker_id=on.id),
-                        port=port,
-                    )
+                made = tx.insert(
+                    ModelInstance(name=f"{name}-{number}", model_id=model.id, model_name=name, source=SOURCE)
                 )
+                at = Placement(worker_id=on.id)
+                placed = tx.move(made, InstanceState.SCHEDULED, by=Party.SCHEDULER, placement=at)
+                tx.move(placed, InstanceState.RUNNING, by=Party.WORKER, port=port)
             return model
 
         model = await self.store.write(work)
