@@ -64,7 +64,10 @@ def read_ask(body: bytes, *, streams: bool = True) -> Ask:
         raise BadRequest("'stream_options' must be an object")
     if _flag(options, "include_usage", "stream_options.include_usage"):
         return Ask(model=model, stream=True, hide_usage=False, body=body)
-    wanted = orjson.dumps({**options, "include_usage": True})
+    try:
+        wanted = orjson.dumps({**options, "include_usage": True})
+    except orjson.JSONEncodeError as error:  # it reads deeper than it writes
+        raise BadRequest(f"'stream_options' cannot be sent on: {error}") from error
     start, end = next((start, end) for key, start, end in members(body) if key == "stream_options")
     return Ask(model=model, stream=True, hide_usage=True, body=body[:start] + wanted + body[end:])
 

@@ -36,6 +36,12 @@ _NOT_FOR_CLIENTS: Final = frozenset(
         b"strict-transport-security",
         b"alt-svc",
         b"www-authenticate",
+        # Nor send anybody, or a report of what they do, elsewhere.
+        b"location",
+        b"refresh",
+        b"report-to",
+        b"reporting-endpoints",
+        b"nel",
         WORKER_FAULT,
     }
 )
