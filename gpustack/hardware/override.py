@@ -77,7 +77,8 @@ def _device(device: told.GpuDevice) -> Device:
 
 def _network(network: told.DeviceNetwork) -> DeviceNetwork:
     """What was left empty is unknown."""
-    return DeviceNetwork(**{name: value or None for name, value in _fields(network).items()})
+    known: dict[str, Any] = {name: value or None for name, value in _fields(network).items()}
+    return DeviceNetwork(**known)
 
 
 def _instant(text: str) -> datetime | None:

@@ -1,0 +1,23 @@
+"""A cluster's records in a real store on disk, running for the length of a test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from gpustack.store import StoreSettings, open_store
+
+from .cluster import Clock, Cluster
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    clock = Clock()
+    store = await open_store(StoreSettings(data_dir=str(tmp_path)), clock)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(store.run)
+        yield Cluster(store=store, clock=clock)
+        nursery.cancel_scope.cancel()

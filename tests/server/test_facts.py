@@ -1,0 +1,193 @@
+"""A header is read once by whoever can reach it, and what is known stays true and bounded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+import trio.testing
+
+from gpustack.domain.artifact import ModelSource, SourceKind
+from gpustack.domain.model import Model
+from gpustack.domain.worker import Condition, WorkerState
+from gpustack.errors import NotFound, Unavailable
+from gpustack.nursery.wake import Wake
+from gpustack.server.facts import FactsSource, Finding
+from tests.policy.shapes import facts_of
+
+from .cluster import Cluster, hub
+
+SMALL, LARGE = facts_of("qwen3-0.6b"), facts_of("llama-3.1-8b")
+PATH = ModelSource(kind=SourceKind.LOCAL_PATH, local_path="/m.gguf")
+
+
+def model(source: ModelSource = hub("m"), **more: object) -> Model:
+    return Model(name="m", source=source, **more)  # type: ignore[arg-type]  # a test's words
+
+
+@pytest.fixture
+async def facts(cluster: Cluster, nursery: trio.Nursery) -> FactsSource:
+    source = cluster.facts(most=3)
+    await nursery.start(lambda task_status: source.run(task_status=task_status))
+    return source
+
+
+@pytest.fixture
+async def news(facts: FactsSource) -> AsyncIterator[Wake]:
+    wake = Wake()
+    with facts.telling(wake):
+        yield wake
+
+
+async def read(facts: FactsSource, of: Model, news: Wake) -> Finding:
+    """Ask, wait for a reading to end, and tell what is known then."""
+    facts.ask(of)
+    assert await news.wait(20)
+    found = facts.known(of.source)
+    assert found is not None
+    return found
+
+
+async def test_asking_does_not_wait_and_many_who_ask_are_one_reading(
+    cluster: Cluster, facts: FactsSource, news: Wake
+) -> None:
+    cluster.readers.gate = trio.Event()
+    for _ in range(3):
+        assert facts.ask(model()) is None
+        await trio.testing.wait_all_tasks_blocked()
+    assert repr(facts) == "<FactsSource: 0 known, 1 being read>"
+    cluster.readers.gate.set()
+    assert (await read(facts, model(), news)).facts == SMALL
+    assert facts.ask(model()) == facts.known(hub("m"))
+    assert cluster.readers.asked == ["me/m/m.gguf"]
+
+
+async def test_a_fault_is_told_and_asked_again_when_it_has_aged(
+    cluster: Cluster, facts: FactsSource, news: Wake
+) -> None:
+    cluster.readers.known["me/m/m.gguf"] = NotFound("no such file")
+    found = await read(facts, model(), news)
+    assert (found.facts, found.fault) == (None, "no such file")
+    cluster.clock.forward(29)
+    assert facts.ask(model()) == found
+    del cluster.readers.known["me/m/m.gguf"]
+    cluster.clock.forward(2)
+    assert facts.ask(model()) == found, "until it is known better"
+    assert (await read(facts, model(), news)).facts == SMALL
+    assert len(cluster.readers.asked) == 2
+
+
+async def test_a_changed_file_is_noticed_and_a_vanished_one_is_not_forgotten(
+    cluster: Cluster, facts: FactsSource, news: Wake
+) -> None:
+    assert (await read(facts, model(), news)).facts == SMALL
+    cluster.readers.known["me/m/m.gguf"] = LARGE
+    cluster.clock.forward(31)
+    assert not facts.is_fresh(model(), facts.known(hub("m")))
+    assert (await read(facts, model(), news)).facts == LARGE
+    cluster.readers.known["me/m/m.gguf"] = Unavailable("the hub is away")
+    cluster.clock.forward(31)
+    found = await read(facts, model(), news)
+    assert (found.facts, found.fault) == (LARGE, None)
+    assert facts.is_fresh(model(), found), "it is not asked for at every turn"
+
+
+async def test_a_reading_that_takes_too_long_is_a_fault(cluster: Cluster, nursery: trio.Nursery) -> None:
+    facts = cluster.facts(read_within=0.01)
+    await nursery.start(lambda task_status: facts.run(task_status=task_status))
+    cluster.readers.gate = trio.Event()
+    wake = Wake()
+    with facts.telling(wake):
+        found = await read(facts, model(), wake)
+    assert found.fault == "Reading the header of me/m/m.gguf took longer than 0 s"
+
+
+async def test_only_so_many_are_read_at_once_and_all_are_read(
+    cluster: Cluster, nursery: trio.Nursery
+) -> None:
+    facts = cluster.facts(at_once=2)
+    await nursery.start(lambda task_status: facts.run(task_status=task_status))
+    cluster.readers.gate = trio.Event()
+    models = [model(hub(f"m{number}")) for number in range(6)]
+    wake = Wake()
+    with facts.telling(wake), trio.fail_after(20):
+        for one in models:
+            facts.ask(one)
+        await trio.testing.wait_all_tasks_blocked()
+        cluster.readers.gate.set()
+        while not all(facts.known(one.source) for one in models):
+            await wake.wait()
+    assert cluster.readers.most_at_once == 2
+
+
+async def test_what_nobody_asks_for_is_forgotten_first(
+    cluster: Cluster, facts: FactsSource, news: Wake
+) -> None:
+    for name in ("a", "b", "c"):
+        await read(facts, model(hub(name)), news)
+    facts.ask(model(hub("a")))
+    await read(facts, model(hub("d")), news)
+    assert [name for name in "abcd" if facts.known(hub(name))] == ["a", "c", "d"]
+
+
+async def test_a_path_unknown_here_is_asked_of_the_workers_that_the_deployment_selects_first(
+    cluster: Cluster, facts: FactsSource, news: Wake
+) -> None:
+    cluster.readers.known["/m.gguf"] = NotFound("not here")
+    for name in ("other", "silent", "chosen"):
+        await cluster.worker(name, labels={"zone": "a"} if name == "chosen" else {})
+    silent = cluster.snapshot.workers[2]
+    await cluster.change(silent, condition=Condition(state=WorkerState.NOT_READY))
+    cluster.readers.there = {
+        ("chosen", "/m.gguf"): NotFound("/m.gguf does not exist on chosen"),
+        ("other", "/m.gguf"): SMALL,
+    }
+    found = await read(facts, model(PATH, worker_selector={"zone": "a"}), news)
+    assert found.facts == SMALL
+    assert cluster.readers.asked == ["/m.gguf", "chosen:/m.gguf", "other:/m.gguf"]
+
+
+async def test_the_fault_of_a_path_is_the_one_of_the_likeliest_worker(
+    cluster: Cluster, facts: FactsSource, news: Wake
+) -> None:
+    cluster.readers.known["/m.gguf"] = NotFound("not here")
+    found = await read(facts, model(PATH), news)
+    assert found.fault is not None
+    assert "no worker is ready to be asked" in found.fault
+    first = await cluster.worker("first")
+    cluster.readers.there[first.name, "/m.gguf"] = NotFound("/m.gguf does not exist on first")
+    assert not facts.is_fresh(model(PATH), found), "somebody new may know"
+    found = await read(facts, model(PATH), news)
+    assert found.fault == "/m.gguf does not exist on first"
+    assert facts.is_fresh(model(PATH), found)
+    second = await cluster.worker("second")
+    cluster.readers.there[second.name, "/m.gguf"] = LARGE
+    assert (await read(facts, model(PATH), news)).facts == LARGE
+
+
+async def test_a_worker_that_does_not_answer_does_not_keep_others_from_being_asked(
+    cluster: Cluster, nursery: trio.Nursery
+) -> None:
+    facts = cluster.facts(worker_within=0.01)
+    await nursery.start(lambda task_status: facts.run(task_status=task_status))
+    cluster.readers.known["/m.gguf"] = NotFound("not here")
+    for name in ("hung", "good"):
+        await cluster.worker(name)
+    cluster.readers.there = {("hung", "/m.gguf"): None, ("good", "/m.gguf"): SMALL}
+    wake = Wake()
+    with facts.telling(wake):
+        assert (await read(facts, model(PATH), wake)).facts == SMALL
+
+
+async def test_readings_under_way_are_begun_again_after_a_restart(cluster: Cluster) -> None:
+    facts = cluster.facts()
+    cluster.readers.gate = trio.Event()
+    facts.ask(model())
+    for _ in range(2):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: facts.run(task_status=task_status))
+            facts.ask(model())
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert len(cluster.readers.asked) == 2
