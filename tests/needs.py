@@ -13,23 +13,24 @@ def requires(program: str, *, apt: str | None = None) -> str:
     """Return the path of ``program``, or skip the test naming the command that would install it."""
     found = shutil.which(program)
     if found is None:
-        _missing(f"the program '{program}' is not on PATH", f"apt-get install {apt or program}")
+        missing(f"the program '{program}' is not on PATH", f"apt-get install {apt or program}")
     return str(found)
 
 
 def requires_module(module: str, *, pip: str | None = None) -> None:
     """Skip the test, naming the command, when the Python module cannot be imported."""
     if importlib.util.find_spec(module) is None:
-        _missing(f"the Python module '{module}' is not installed", f"pip install {pip or module}")
+        missing(f"the Python module '{module}' is not installed", f"pip install {pip or module}")
 
 
 def requires_root() -> None:
     """Skip the test when we are not root. Mark it ``root`` as well, so that ``make test`` leaves it out."""
     if os.geteuid() != 0:
-        _missing("this test needs root", "sudo make test-root")
+        missing("this test needs root", "sudo make test-root")
 
 
-def _missing(what: str, command: str) -> None:
+def missing(what: str, command: str) -> None:
+    """Skip the test, or in CI fail it: ``what`` is not there, and ``command`` would bring it."""
     sentence = f"{what}; to run this test: {command}"
     if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
         pytest.fail(f"{sentence} (in CI a missing requirement is a failure)", pytrace=False)

@@ -1,4 +1,4 @@
-"""The table of changes: every commit appends to it, and the database numbers what is appended."""
+"""The table of changes: every commit appends to it, numbered from a head that only one writer holds at a time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from gpustack.domain.change import Change, ChangeKind
 from gpustack.domain.record import Record
 
 from .codec import from_json
-from .engine import insert_returning
-from .table import changes, class_of, specs
+from .table import changes, class_of, heads, specs
 
 KEPT = 10_000
 KEPT_FOR = timedelta(days=7)
 """Changes hold what their records held, password hashes too: they are not kept for ever in a quiet cluster."""
 
+_HEAD = sa.select(heads.c.revision).where(heads.c.id == 1)
+
 
 @attrs.frozen
 class Alteration:
-    """A change before the database has numbered it."""
+    """A change before it is numbered."""
 
     kind: ChangeKind
     record: Record
@@ -35,33 +36,67 @@ class Alteration:
         return Change(revision, self.kind, specs[type(self.record)].name, self.record, self.before)
 
 
-def append(conn: sa.Connection, alterations: Sequence[Alteration], now: datetime) -> list[Change]:
-    """Write the alterations of a transaction in their order; returns them numbered."""
+def revision(conn: sa.Connection) -> int:
+    """The last revision given, 0 in a new database."""
+    return conn.execute(_HEAD).scalar() or 0
+
+
+def hold(conn: sa.Connection) -> int:
+    """The last revision given; until the end of this transaction nobody else gives or hears a later one.
+
+    Without this, of two transactions the one with the later revisions could become visible first, and whoever
+    looked in between would never hear of the other.
+    """
+    return conn.execute(_HEAD.with_for_update()).scalar() or 0
+
+
+def append(conn: sa.Connection, alterations: Sequence[Alteration], last: int, now: datetime) -> list[Change]:
+    """Write the alterations of a transaction that holds the head at ``last``; returns them numbered."""
     if not alterations:
         return []
+    numbered = [alteration.numbered(last + count) for count, alteration in enumerate(alterations, 1)]
     rows = [
         {
+            "revision": change.revision,
             "at": now,
-            "kind": alteration.kind.value,
-            "table_name": specs[type(alteration.record)].name,
-            "record_id": alteration.record.id,
+            "kind": change.kind.value,
+            "table_name": change.table,
+            "record_id": change.record.id,
             "record": alteration.json,
         }
-        for alteration in alterations
+        for change, alteration in zip(numbered, alterations, strict=True)
     ]
-    revisions = insert_returning(conn, changes, changes.c.revision, rows)
-    return [
-        alteration.numbered(revision) for alteration, revision in zip(alterations, revisions, strict=True)
-    ]
+    conn.execute(sa.insert(changes), rows)
+    conn.execute(sa.update(heads).where(heads.c.id == 1).values(revision=numbered[-1].revision))
+    return numbered
 
 
 def trim(conn: sa.Connection, now: datetime) -> None:
-    """Drop changes beyond those kept. The newest always stays: revisions go on from it."""
-    newest = conn.execute(sa.select(sa.func.max(changes.c.revision))).scalar()
-    if newest is None:
-        return
-    too_old = sa.and_(changes.c.at < now - KEPT_FOR, changes.c.revision < newest)
-    conn.execute(sa.delete(changes).where(sa.or_(changes.c.revision <= newest - KEPT, too_old)))
+    """Drop changes beyond those kept. The newest always stays."""
+    last = revision(conn)
+    too_old = sa.and_(changes.c.at < now - KEPT_FOR, changes.c.revision < last)
+    conn.execute(sa.delete(changes).where(sa.or_(changes.c.revision <= last - KEPT, too_old)))
+
+
+def forget(conn: sa.Connection, skip: int) -> None:
+    """Drop every change and leave out ``skip`` revisions: whoever knew one has to list again."""
+    conn.execute(sa.delete(changes))
+    conn.execute(sa.update(heads).where(heads.c.id == 1).values(revision=heads.c.revision + skip))
+
+
+def between(conn: sa.Connection, since: int, last: int) -> list[Change | None] | None:
+    """Every change after ``since`` up to ``last``, in order; ``None`` for one of a table that we do not know.
+
+    The answer as a whole is ``None`` when they are not all there or one cannot be read. ``before`` is unknown.
+    """
+    within = sa.and_(changes.c.revision > since, changes.c.revision <= last)
+    rows = conn.execute(sa.select(changes).where(within).order_by(changes.c.revision)).all()
+    if not 0 <= last - since == len(rows):
+        return None
+    try:
+        return [_change(row) if row.table_name in class_of else None for row in rows]
+    except (KeyError, ValueError, TypeError):
+        return None
 
 
 def newest(conn: sa.Connection, count: int) -> tuple[int, list[Change]]:
@@ -73,15 +108,16 @@ def newest(conn: sa.Connection, count: int) -> tuple[int, list[Change]]:
     found: deque[Change] = deque()
     floor = revision(conn)
     for row in conn.execute(query):
+        if row.revision != floor:
+            break
         try:
-            record = from_json(class_of[row.table_name], row.record)
+            found.appendleft(_change(row))
         except (KeyError, ValueError, TypeError):
-            return row.revision, list(found)
-        found.appendleft(Change(row.revision, ChangeKind(row.kind), row.table_name, record))
+            break
         floor = row.revision - 1
     return floor, list(found)
 
 
-def revision(conn: sa.Connection) -> int:
-    """The last revision given, 0 in a new database."""
-    return conn.execute(sa.select(sa.func.max(changes.c.revision))).scalar() or 0
+def _change(row: sa.Row[*tuple[object, ...]]) -> Change:
+    record = from_json(class_of[row.table_name], row.record)
+    return Change(row.revision, ChangeKind(row.kind), row.table_name, record)

@@ -11,6 +11,9 @@ import sqlalchemy as sa
 
 from gpustack.errors import Unavailable
 
+from .database import Database
+from .table import metadata
+
 if TYPE_CHECKING:
     from alembic.config import Config
 
@@ -26,11 +29,22 @@ def known() -> list[str]:
     return sorted(module.name.removeprefix("v").split("_")[0] for module in modules)
 
 
-def migrate(conn: sa.Connection, place: str) -> None:
-    """Upgrade within the transaction of ``conn``, which keeps other processes from doing the same.
+def migrate(database: Database) -> None:
+    """Bring the schema up to date; of several servers that start at once one does it, and the others wait.
 
-    Raises ``Unavailable`` when the database is of a newer program, or not ours.
+    Raises ``Unavailable`` when the database is of a newer program, or not ours, and ``Invalid`` when its server
+    is too old.
     """
+    with database.write.begin() as conn:
+        database.dialect.check(conn, database.place)
+        if current(conn) == known()[-1]:
+            return
+    with database.migrating() as conn:
+        upgrade(conn, database.place)
+
+
+def upgrade(conn: sa.Connection, place: str) -> None:
+    """As ``migrate``, within a transaction that keeps others from doing the same."""
     present, revisions = current(conn), known()
     if present == revisions[-1]:
         return
@@ -68,7 +82,10 @@ def to(conn: sa.Connection, revision: str) -> None:
 
 
 def _foreign(conn: sa.Connection) -> str:
-    return ", ".join(sorted(sa.inspect(conn).get_table_names())[:5])
+    """Tables that we did not make. Ours may be there without a revision: a first upgrade that died half-way."""
+    found = set(sa.inspect(conn).get_table_names())
+    begun = _VERSION.name in found
+    return ", ".join(sorted(found - {_VERSION.name} - (set(metadata.tables) if begun else set()))[:5])
 
 
 def _config(conn: sa.Connection) -> Config:

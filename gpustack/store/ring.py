@@ -23,13 +23,23 @@ class Ring:
     _size: int = SIZE
     _changes: deque[Change] = attrs.field(factory=deque)
 
-    def extend(self, changes: Iterable[Change]) -> None:
-        """Take in the changes of a commit, newer than all that are here."""
+    def extend(self, changes: Iterable[Change], newest: int | None = None) -> None:
+        """Take in the changes of a commit, newer than all that are here.
+
+        ``newest`` is the revision reached, where the last changes of all are of no table that we know.
+        """
         for change in changes:
             self._changes.append(change)
             self.newest = change.revision
+        if newest is not None:
+            self.newest = newest
         while len(self._changes) > self._size:
             self.floor = self._changes.popleft().revision
+
+    def restart(self, newest: int) -> None:
+        """Changes up to ``newest`` were missed: nothing before it is known any more."""
+        self._changes.clear()
+        self.floor = self.newest = newest
 
     def since(self, revision: int) -> list[Change]:
         """All changes after ``revision``, oldest first; raises ``Gone`` when some of them are no longer known.

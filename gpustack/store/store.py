@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,22 +17,24 @@ import sqlalchemy as sa
 import trio
 
 from gpustack.domain.change import Change
-from gpustack.domain.record import Record
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import Unavailable
 from gpustack.nursery.bus import Bus, Listener
 from gpustack.nursery.limiter import Threads, threads
 from gpustack.nursery.wake import Wake
 
-from . import journal
-from .codec import codec
-from .engine import READERS, Database, open_database
+from . import journal, lease
+from .database import Database, open_database
+from .dialect import Pool
+from .lease import Term
+from .load import records
 from .memory import Memory
 from .migration import migrate
 from .ring import Ring
-from .table import specs, tables
 from .transaction import Tx
 from .writer import Batch, Job, Writer
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -39,6 +43,10 @@ BATCH = 256
 WAITING = 10_000
 FLUSH_SECONDS = 10.0
 """How long a stopping store may take to commit what was asked before."""
+POLL_SECONDS = 0.5
+"""How long what another server committed may go unheard."""
+AGAIN_SECONDS = 1.0
+"""Between two attempts of a work that waits until the database is back."""
 REPLAYED = 1000
 """Changes read back at start, so that watchers resume over a restart."""
 
@@ -49,6 +57,7 @@ class StoreSettings:
 
     data_dir: str
     url: str | None = None
+    pool: Pool = Pool()
 
     @property
     def database_url(self) -> str | sa.URL:
@@ -81,7 +90,9 @@ class Store:
     commits: int = 0
     """Commits since the start that changed a record."""
     _write_threads: Threads = attrs.field(factory=lambda: threads("store-write", 1))
-    _read_threads: Threads = attrs.field(factory=lambda: threads("store-read", READERS))
+    _lease_threads: Threads = attrs.field(factory=lambda: threads("store-lease", 1))
+    _read_threads: Threads = attrs.field(factory=lambda: threads("store-read", Pool().most))
+    _failure: Unavailable | None = None
 
     @property
     def snapshot(self) -> Snapshot:
@@ -89,24 +100,31 @@ class Store:
         return self._snapshot
 
     @property
+    def failure(self) -> Unavailable | None:
+        """Why the database could not be reached when it was asked last; ``None`` when it answered."""
+        return self._failure
+
+    @property
     def writes_waiting(self) -> int:
         """Works that were asked for and are not done."""
         return len(self._waiting)
 
-    async def write(self, work: Callable[[Tx], T]) -> T:
+    async def write(self, work: Callable[[Tx], T], *, term: Term | None = None) -> T:
         """Run ``work`` in a transaction of the writer and return what it returns, once that is on disk.
 
         By then ``snapshot`` shows it and the bus has told of it. What ``work`` raises is raised here, and
         leaves nothing behind; ``Unavailable`` when the database fails or the store has stopped. Works run in
         a thread: they touch their ``Tx`` and immutable values only, and are quick. Waits until the store
         runs. Cancelled, the work is done as a whole or not at all, and which of the two is not said.
+
+        With a ``term`` the work is done only if that still is the latest of its lease; ``Deposed`` otherwise.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._closed:
             raise _stopped()
         if len(self._waiting) >= WAITING:
             raise Unavailable(f"{WAITING} writes wait for the database: try again", 1.0)
-        job = Job(work)
+        job = Job(work, term)
         self._waiting.add(job)
         self._queue.append(job)
         self._asked.wake()
@@ -117,6 +135,40 @@ class Store:
             self._waiting.discard(job)
         assert job.result is not None
         return cast(T, job.result.unwrap())
+
+    async def insist(self, work: Callable[[Tx], T], *, term: Term | None = None) -> T:
+        """As ``write``, but while the database is away wait until it is back.
+
+        For loops that act on what they find in their transaction: in rare cases a work is done twice.
+        """
+        while True:
+            try:
+                return await self.write(work, term=term)
+            except Unavailable as error:
+                if self._closed or error.retry_after is None:
+                    raise
+            await trio.sleep(AGAIN_SECONDS)
+
+    async def try_lease(self, name: str, holder: str, ttl: float) -> Term | None:
+        """Take the lease ``name`` for ``ttl`` seconds, or prolong it; ``None`` while another holder has it.
+
+        Terms grow with every change of hands and after every gap, by the clock of the database. Raises
+        ``Unavailable``. Not cancellable once it has begun.
+        """
+        return await self._lease_threads.run(
+            self._lease, lambda conn: lease.take(conn, self._database.dialect, name, holder, ttl)
+        )
+
+    async def end_lease(self, term: Term, holder: str) -> None:
+        """Give the lease up if ``holder`` has it in ``term``, so that the next need not wait; as ``try_lease``."""
+        await self._lease_threads.run(self._lease, lambda conn: lease.give_up(conn, term, holder))
+
+    def _lease(self, fn: Callable[[sa.Connection], T]) -> T:
+        try:
+            with self._database.write.begin() as conn:
+                return fn(conn)
+        except sa.exc.SQLAlchemyError as error:
+            raise self._database.unavailable(error) from error
 
     async def query(self, fn: Callable[[sa.Connection], T]) -> T:
         """Run a read-only ``fn`` in a thread, for histories that are not in memory; raises ``Unavailable``.
@@ -187,7 +239,8 @@ class Store:
         with flush:
             while self._queue or not self._closed:
                 if not self._queue:
-                    await self._asked.wait()
+                    if not await self._asked.wait(POLL_SECONDS if self._database.shared else math.inf):
+                        self._deliver(await self._write_threads.run(self._writer.poll, abandon=True))
                     continue
                 jobs = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
                 # Left to itself only when the time to flush is up: then nobody is told that it was done.
@@ -195,10 +248,14 @@ class Store:
 
     def _deliver(self, batch: Batch) -> None:
         """Make a commit known, in one step of the Trio thread: snapshot first, then changes, then callers."""
+        self._tell_of(batch.failure)
         if batch.snapshot is not None:
             self.commits += 1
             self._snapshot = batch.snapshot
-            self._ring.extend(batch.changes)
+            if batch.afresh:
+                self._ring.restart(batch.snapshot.revision)
+            else:
+                self._ring.extend(batch.changes, batch.snapshot.revision)
             for change in batch.changes:
                 self.bus.publish(change)
             touched = {change.table for change in batch.changes}
@@ -207,6 +264,13 @@ class Store:
                     watch.wake.wake()
         for job, result in batch.results:
             job.finish(result)
+
+    def _tell_of(self, failure: Unavailable | None) -> None:
+        if failure is not None and self._failure is None:
+            log.error("The database fails; reads and inference go on: reason=%s", failure)
+        if failure is None and self._failure is not None:
+            log.info("The database is back: place=%s", self._database.place)
+        self._failure = failure
 
     def __repr__(self) -> str:
         state = "stopped" if self._closed else f"{len(self._waiting)} writes waiting"
@@ -222,43 +286,35 @@ async def open_store(settings: StoreSettings, clock: Callable[[], datetime]) -> 
 
 
 def _open(settings: StoreSettings, clock: Callable[[], datetime]) -> Store:
-    database = open_database(settings.database_url)
+    database = open_database(settings.database_url, settings.pool)
     try:
-        return _load(database, clock)
+        return _load(database, settings.pool, clock)
     except sa.exc.DBAPIError as error:
         database.close()
-        raise database.unavailable(error) from error
+        raise database.fault(error) from error
     except BaseException:
         database.close()
         raise
 
 
-def _load(database: Database, clock: Callable[[], datetime]) -> Store:
+def _load(database: Database, pool: Pool, clock: Callable[[], datetime]) -> Store:
+    migrate(database)
     memory = Memory()
     with database.write.begin() as conn:
-        migrate(conn, database.place)
         journal.trim(conn, clock())
     with database.write.begin() as conn:
-        for cls, spec in specs.items():
-            if spec.in_memory:
-                memory.load(_records(conn, cls, database.place))
-        revision = journal.revision(conn)
+        revision = journal.hold(conn)
+        memory.load(records(conn, database.place))
         floor, changes = journal.newest(conn, REPLAYED)
     ring = Ring(floor, revision)
     ring.extend(changes)
-    return Store(database, Writer(database, memory, clock, revision), ring, memory.snapshot(revision))
-
-
-def _records(conn: sa.Connection, cls: type[Record], place: str) -> Iterator[Record]:
-    table = tables[cls]
-    for row in conn.execute(sa.select(table).order_by(table.c.id)):
-        try:
-            yield codec(cls).record(dict(row._mapping))
-        except (ValueError, TypeError, KeyError) as error:
-            raise Unavailable(
-                f"The database {place} is damaged: row {row.id} of {table.name} cannot be read ({error!r}):"
-                " restore it from a backup"
-            ) from error
+    return Store(
+        database,
+        Writer(database, memory, clock, revision),
+        ring,
+        memory.snapshot(revision),
+        read_threads=threads("store-read", pool.most),
+    )
 
 
 def _stopped() -> Unavailable:

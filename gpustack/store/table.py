@@ -101,8 +101,26 @@ changes = sa.Table(
     sa.Column("table_name", Word, nullable=False),
     sa.Column("record_id", Count, nullable=False),
     sa.Column("record", Long, nullable=False),
-    sqlite_autoincrement=True,  # a revision never comes back, whatever was trimmed
+    sqlite_autoincrement=True,
 )
+
+heads = sa.Table(
+    "heads",
+    metadata,
+    sa.Column("id", BigId, primary_key=True, autoincrement=False),
+    sa.Column("revision", Count, nullable=False),
+)
+"""One row: the last revision given. Who appends holds it locked, so that revisions become visible in order."""
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", Name, primary_key=True),
+    sa.Column("holder", Name, nullable=False),
+    sa.Column("term", Count, nullable=False),
+    sa.Column("expires", Count, nullable=False),
+)
+"""Who leads what, in which term, until when: milliseconds since 1970 by the clock of the database."""
 
 
 def noun(cls: type[Record]) -> str:

@@ -18,6 +18,7 @@ from gpustack.domain.usage import ModelUsage
 from gpustack.errors import AlreadyExists, Conflict, NotFound
 
 from .codec import codec, to_json
+from .dialect import Dialect
 from .journal import Alteration
 from .memory import Columns, Memory
 from .table import noun, specs, tables
@@ -44,6 +45,7 @@ class Tx:
     """
 
     _conn: sa.Connection
+    _dialect: Dialect
     _memory: Memory
     revision: int
     """The revision this transaction builds on."""
@@ -155,7 +157,7 @@ class Tx:
 
     def add_usage(self, rows: Iterable[ModelUsage]) -> None:
         """Add counts to those of the same day, user, key, model and operation. Spends no revision."""
-        add(self._begin_writing(), rows, self.now)
+        add(self._begin_writing(), self._dialect, rows, self.now)
 
     # -- for the writer
 

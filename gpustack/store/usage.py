@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from gpustack.domain.usage import ModelUsage, Operation
 
 from .codec import codec
-from .engine import add_or_insert
+from .dialect import Dialect
 from .table import specs, tables
 
 _TABLE = tables[ModelUsage]
@@ -20,14 +20,15 @@ _NAMES = ("username", "model_name", "updated_at")
 _SUMS = [sa.func.coalesce(sa.func.sum(_TABLE.c[name]), 0).label(name) for name in _COUNTS]
 
 
-def add(conn: sa.Connection, rows: Iterable[ModelUsage], now: datetime) -> None:
+def add(conn: sa.Connection, dialect: Dialect, rows: Iterable[ModelUsage], now: datetime) -> None:
     """Add the counts of ``rows`` to those that stand; names are the latest ones."""
     values = [
         codec(ModelUsage).row(attrs.evolve(row, version=1, created_at=now, updated_at=now)) for row in rows
     ]
     if values:
         (key,) = specs[ModelUsage].unique
-        add_or_insert(conn, _TABLE, values, key=key, adding=(*_COUNTS, "version"), replacing=_NAMES)
+        statement = dialect.upsert(_TABLE, key=key, adding=(*_COUNTS, "version"), replacing=_NAMES)
+        conn.execute(statement, values)
 
 
 @attrs.frozen(kw_only=True)

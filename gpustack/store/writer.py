@@ -11,14 +11,18 @@ import outcome
 import sqlalchemy as sa
 import trio
 
-from gpustack.domain.change import Change
+from gpustack.domain.change import Change, ChangeKind
+from gpustack.domain.record import Record
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import AlreadyExists, Unavailable
 
-from . import journal
-from .engine import Database
+from . import journal, lease
+from .database import Database
 from .journal import Alteration
+from .lease import Deposed, Term
+from .load import records
 from .memory import Memory
+from .table import specs
 from .transaction import Tx
 
 TRIM_EVERY = 1000
@@ -32,6 +36,7 @@ class Job:
     """One work that somebody waits for."""
 
     work: Callable[[Tx], Any]
+    term: Term | None = None
     done: trio.Event = attrs.field(factory=trio.Event)
     result: Result | None = None
     withdrawn: bool = False
@@ -45,16 +50,33 @@ class Job:
 
 @attrs.frozen
 class Batch:
-    """What one commit brought. ``snapshot`` is ``None`` when it changed nothing."""
+    """What one commit brought, with what others had committed before it."""
 
     results: Sequence[tuple[Job, Result]]
     changes: Sequence[Change] = ()
     snapshot: Snapshot | None = None
+    """``None`` when nothing changed."""
+    afresh: bool = False
+    """The changes are a comparison of then and now: in between some were missed."""
+    failure: Unavailable | None = None
+    """Why the database could not be written or asked."""
+
+
+@attrs.frozen
+class _Heard:
+    """What others committed since we looked last."""
+
+    changes: Sequence[Change] = ()
+    afresh: bool = False
 
 
 @attrs.define(eq=False, repr=False)
 class Writer:
-    """Owns the writing connection and the memory that goes with it. For one thread at a time."""
+    """Owns the writing connection and the memory that goes with it. For one thread at a time.
+
+    Before any work of ours is done, memory is brought to what the database holds, with the head of the changes
+    locked: so that looking and then changing is safe however many servers do it.
+    """
 
     _database: Database
     _memory: Memory
@@ -66,31 +88,95 @@ class Writer:
         """Do all works in one transaction, each undone alone if it raises. Blocks until it is on disk.
 
         What a work raises is its result. When the database fails, nothing of the batch is kept, and every
-        work that had succeeded gets ``Unavailable``.
+        work that had succeeded gets ``Unavailable``; only where the connection broke in the very moment of the
+        commit may it have been done all the same, and is then heard as if another server had done it.
         """
         results: list[tuple[Job, Result]] = []
         try:
             with self._database.write.begin() as conn:
+                head = journal.hold(conn)
+                heard = self._catch_up(conn, head)
                 alterations: list[Alteration] = []
+                terms: dict[Term, bool] = {}
                 for job in jobs:
                     if not job.withdrawn:
-                        result, altered = self._attempt(conn, job)
+                        result, altered = self._attempt(conn, job, head, terms)
                         results.append((job, result))
                         alterations += altered
                 now = self._clock()
-                changes = journal.append(conn, alterations, now)
+                changes = journal.append(conn, alterations, head, now)
                 self._trim(conn, len(changes), now)
         except (sa.exc.SQLAlchemyError, Unavailable) as error:
             self._memory.take_back()
-            return Batch(self._failed(jobs, results, error))
+            return Batch(self._failed(jobs, results, error), failure=self._unavailable(error))
         self._memory.keep()
-        if not changes:
+        before, self.revision = self.revision, head + len(changes)
+        if before == self.revision:
             return Batch(results)
-        self.revision = changes[-1].revision
-        return Batch(results, changes, self._memory.snapshot(self.revision))
+        snapshot = self._memory.snapshot(self.revision)
+        return Batch(results, [*heard.changes, *changes], snapshot, heard.afresh)
 
-    def _attempt(self, conn: sa.Connection, job: Job) -> tuple[Result, list[Alteration]]:
-        tx = Tx(conn, self._memory, self.revision, self._clock())
+    def poll(self) -> Batch:
+        """Hear what other servers committed. Blocks for as long as the database takes to answer."""
+        try:
+            with self._database.write.begin() as conn:
+                if journal.revision(conn) == self.revision:
+                    return Batch(())
+        except sa.exc.SQLAlchemyError as error:
+            return Batch((), failure=self._unavailable(error))
+        return self.commit(())
+
+    def _catch_up(self, conn: sa.Connection, head: int) -> _Heard:
+        if head == self.revision:
+            return _Heard()
+        missed = journal.between(conn, self.revision, head)
+        if missed is None:
+            return _Heard(self._afresh(conn, head), True)
+        heard = []
+        for change in missed:
+            if change is not None:
+                before = self._memory.get(type(change.record), change.record.id)
+                self._apply(change.kind, change.record)
+                heard.append(attrs.evolve(change, before=before))
+        return _Heard(heard)
+
+    def _afresh(self, conn: sa.Connection, head: int) -> list[Change]:
+        """Bring memory to what the tables hold; returns the differences, all at revision ``head``."""
+        found = []
+        there: set[tuple[type[Record], int]] = set()
+        for record in records(conn, self._database.place):
+            cls = type(record)
+            there.add((cls, record.id))
+            before = self._memory.get(cls, record.id)
+            if before != record:
+                kind = ChangeKind.CREATED if before is None else ChangeKind.UPDATED
+                found.append(Change(head, kind, specs[cls].name, record, before))
+        for cls, spec in specs.items():
+            if spec.in_memory:
+                for record in self._memory.all(cls).values():
+                    if (cls, record.id) not in there:
+                        found.append(Change(head, ChangeKind.DELETED, spec.name, record, record))
+        # What is unique may have changed hands: what goes makes room first.
+        found.sort(key=lambda change: change.kind is not ChangeKind.DELETED)
+        for change in found:
+            self._apply(change.kind, change.record)
+        return found
+
+    def _apply(self, kind: ChangeKind, record: Record) -> None:
+        if kind is ChangeKind.DELETED:
+            self._memory.remove(record)
+        else:
+            self._memory.put(record)
+
+    def _attempt(
+        self, conn: sa.Connection, job: Job, head: int, terms: dict[Term, bool]
+    ) -> tuple[Result, list[Alteration]]:
+        if job.term is not None:
+            if job.term not in terms:
+                terms[job.term] = lease.stands(conn, job.term)
+            if not terms[job.term]:
+                return outcome.Error(_deposed(job.term)), []
+        tx = Tx(conn, self._database.dialect, self._memory, head, self._clock())
         result = outcome.capture(job.work, tx)
         altered = tx.end(keep=isinstance(result, outcome.Value))
         if isinstance(result, outcome.Error):
@@ -101,10 +187,10 @@ class Writer:
         """Errors of the database under the names of ours; everything else as it was raised."""
         error = result.error
         if isinstance(error, sa.exc.IntegrityError):
-            # Memory knows what is taken here; the database may know better where several servers share it.
+            # Memory knows what is taken; the database may compare names in another way.
             return _raising(AlreadyExists("Such a record exists already: read again"), error)
         if isinstance(error, sa.exc.DBAPIError):
-            return _raising(self._database.unavailable(error), error)
+            return _raising(self._database.fault(error), error)
         return result
 
     def _failed(
@@ -129,6 +215,10 @@ class Writer:
         if self._appended >= TRIM_EVERY:
             self._appended = 0
             journal.trim(conn, now)
+
+
+def _deposed(term: Term) -> Deposed:
+    return Deposed(f"Another server leads {term.name} now: term {term.number} is over")
 
 
 def _raising(error: Exception, cause: BaseException) -> outcome.Error:

@@ -1,8 +1,9 @@
-"""A store on disk, opened and running for the length of a test."""
+"""A store in each kind of database, opened and running for the length of a test."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import trio
 
 from gpustack.store import Store, StoreSettings, open_store
+from tests.databases import KINDS, SERVERS, Server, running
 
 
 @attrs.define
@@ -35,17 +37,70 @@ def clock() -> Clock:
 Opened = Callable[[], AbstractAsyncContextManager[Store]]
 
 
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Callable[[str], Server]]:
+    """The server of a kind, started when first asked for."""
+    with contextlib.ExitStack() as stack:
+        started: dict[str, Server] = {}
+
+        def server(kind: str) -> Server:
+            if kind not in started:
+                started[kind] = stack.enter_context(running(kind))
+            return started[kind]
+
+        yield server
+
+
+@pytest.fixture(params=KINDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A new empty database of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/database.db"
+        return
+    server = request.getfixturevalue("servers")(request.param)
+    made = server.create()
+    yield made
+    server.drop(made)
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, servers: Callable[[str], Server]) -> Server:
+    """A running server of each kind that has one."""
+    return servers(request.param)
+
+
 @pytest.fixture
-def opened(tmp_path: Path, clock: Clock) -> Opened:
-    """``async with opened() as store``: the same database each time; it stops at the end of the block."""
+def server_url(server: Server) -> Iterator[str]:
+    """A new empty database on ``server``."""
+    made = server.create()
+    yield made
+    server.drop(made)
 
-    @asynccontextmanager
-    async def run() -> AsyncIterator[Store]:
-        store = await open_store(StoreSettings(data_dir=str(tmp_path)), clock)
-        with trio.fail_after(60):
-            async with trio.open_nursery() as nursery:
-                await nursery.start(store.run)
-                yield store
-                nursery.cancel_scope.cancel()
 
-    return run
+@asynccontextmanager
+async def opening(url: str, clock: Callable[[], datetime]) -> AsyncIterator[Store]:
+    """A store that runs until the end of the block."""
+    store = await open_store(StoreSettings(data_dir="unused", url=url), clock)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(store.run)
+            yield store
+            nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def opened(url: str, clock: Clock) -> Opened:
+    """``async with opened() as store``: the same database each time, of each kind; it stops with the block."""
+    return lambda: opening(url, clock)
+
+
+@pytest.fixture
+def opened_file(tmp_path: Path, clock: Clock) -> Opened:
+    """As ``opened``, for what only a file can do: SQLite in ``tmp_path / "database.db"``."""
+    return lambda: opening(f"sqlite:///{tmp_path}/database.db", clock)
+
+
+def execute(store: Store, statement: str) -> None:
+    """Do to the database what a store would never do."""
+    with store._database.write.begin() as conn:
+        conn.exec_driver_sql(statement)

@@ -57,9 +57,7 @@ async def test_many_changes_are_trimmed_to_a_number(opened: Opened, clock: Clock
     async with opened() as store:
         await store.write(lambda tx: tx.insert(User(username="ada")))
         await store.write(
-            lambda tx: tx._begin_writing().execute(
-                sa.text("update sqlite_sequence set seq = 20000 where name = 'changes'")
-            )
+            lambda tx: tx._begin_writing().execute(sa.text("update heads set revision = 20000"))
         )
         for number in range(11):
             await store.write(lambda tx, n=number: [tx.insert(User(username=f"{n}-{i}")) for i in range(100)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 
 from gpustack.domain.access import User
 from tests.child import child, said
@@ -22,8 +21,8 @@ async def write(store, life, task):
         made = await store.write(lambda tx: tx.insert(User(username=f"{life}-{task}-{number}")))
         print(made.id, made.username, store.snapshot.revision, flush=True)
 
-async def main(folder, life):
-    store = await open_store(StoreSettings(data_dir=folder), lambda: datetime.now(UTC))
+async def main(url, life):
+    store = await open_store(StoreSettings(data_dir="unused", url=url), lambda: datetime.now(UTC))
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)
         for task in range(8):
@@ -33,13 +32,11 @@ trio.run(main, sys.argv[1], sys.argv[2])
 """
 
 
-async def test_no_acknowledged_write_is_lost_when_the_daemon_is_killed(
-    opened: Opened, tmp_path: Path
-) -> None:
+async def test_no_acknowledged_write_is_lost_when_the_daemon_is_killed(opened: Opened, url: str) -> None:
     acknowledged: dict[int, str] = {}
     last = 0
     for life in range(5):
-        with child(["-c", WRITING, str(tmp_path), str(life)]) as process:
+        with child(["-c", WRITING, url, str(life)]) as process:
             lines = [said(process) for _ in range(40 + 25 * life)]
             os.kill(process.pid, signal.SIGKILL)
             assert process.stdout is not None

@@ -16,8 +16,8 @@ from sqlalchemy.schema import CreateTable
 from gpustack.domain.access import User
 from gpustack.errors import Unavailable
 from gpustack.store import StoreSettings, open_store
-from gpustack.store.engine import open_database
-from gpustack.store.migration import current, known, migrate, to
+from gpustack.store.database import open_database
+from gpustack.store.migration import current, known, to, upgrade
 from gpustack.store.table import metadata
 from tests.child import child, environment
 
@@ -39,7 +39,7 @@ def differences(conn: sa.Connection) -> list[object]:
 
 def test_migrations_lead_to_the_tables_of_the_record_classes(conn: sa.Connection) -> None:
     """If this fails you changed a record class: add a migration that makes the difference shown."""
-    migrate(conn, "here")
+    upgrade(conn, "here")
     assert differences(conn) == []
     assert current(conn) == known()[-1]
 
@@ -56,10 +56,10 @@ def test_the_schema_goes_up_and_down_and_up(conn: sa.Connection) -> None:
 
 def test_ids_and_revisions_count_on_whatever_is_deleted(conn: sa.Connection) -> None:
     """Derived tables and migrated ones alike: autogenerate does not compare this."""
-    migrate(conn, "here")
+    upgrade(conn, "here")
     made = conn.execute(sa.text("select name, sql from sqlite_master where type = 'table'")).all()
     without = [row.name for row in made if "AUTOINCREMENT" not in row.sql]
-    assert set(without) == {"alembic_version", "sqlite_sequence"}
+    assert set(without) == {"alembic_version", "sqlite_sequence", "heads", "leases"}
 
 
 @pytest.mark.parametrize("dialect", [postgresql.dialect(), mysql.dialect()], ids=lambda d: d.name)
@@ -71,7 +71,7 @@ def test_the_tables_can_be_written_in_other_dialects(dialect: sa.Dialect) -> Non
 async def test_a_failed_migration_leaves_nothing(tmp_path: Path) -> None:
     database = open_database(f"sqlite:///{tmp_path / 'database.db'}")
     with pytest.raises(ZeroDivisionError), database.write.begin() as conn:
-        migrate(conn, "here")
+        upgrade(conn, "here")
         raise ZeroDivisionError
     with database.write.begin() as conn:
         assert sa.inspect(conn).get_table_names() == []
@@ -79,9 +79,9 @@ async def test_a_failed_migration_leaves_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_database_of_a_newer_program_is_left_alone(
-    opened: Opened, tmp_path: Path, clock: Clock
+    opened_file: Opened, tmp_path: Path, clock: Clock
 ) -> None:
-    async with opened() as store:
+    async with opened_file() as store:
         await store.write(lambda tx: tx.insert(User(username="ada")))
     database = open_database(f"sqlite:///{tmp_path / 'database.db'}")
     with database.write.begin() as conn:

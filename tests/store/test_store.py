@@ -392,8 +392,8 @@ async def test_instants_keep_their_microseconds_and_zone(opened: Opened) -> None
         assert store.snapshot.instances[1].deleted_at == at
 
 
-async def test_its_repr_says_what_it_does(opened: Opened, tmp_path: Path) -> None:
-    async with opened() as store:
+async def test_its_repr_says_what_it_does(opened_file: Opened, tmp_path: Path) -> None:
+    async with opened_file() as store:
         await store.write(lambda tx: tx.insert(user("ada")))
         assert repr(store) == f"<Store at {tmp_path}/database.db: revision 1, 0 writes waiting>"
     assert repr(store) == f"<Store at {tmp_path}/database.db: revision 1, stopped>"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
 
+from gpustack.store import step
 from gpustack.store.column import BigId, Count, Flag, Long, Name, Real, Utc, Word
 
 revision = "0001"
@@ -12,7 +12,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    op.create_table(
+    step.create_table(
         "api_keys",
         sa.Column("id", BigId, autoincrement=True, nullable=False),
         sa.Column("version", Count, nullable=False),
@@ -29,7 +29,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("user_id", "name", name="uq_api_keys_user_id_name"),
         sqlite_autoincrement=True,
     )
-    op.create_table(
+    step.create_table(
         "changes",
         sa.Column("revision", BigId, autoincrement=True, nullable=False),
         sa.Column("at", Utc(), nullable=False),
@@ -40,7 +40,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("revision", name="pk_changes"),
         sqlite_autoincrement=True,
     )
-    op.create_table(
+    step.create_table(
         "model_files",
         sa.Column("id", BigId, autoincrement=True, nullable=False),
         sa.Column("version", Count, nullable=False),
@@ -63,7 +63,7 @@ def upgrade() -> None:
         ),
         sqlite_autoincrement=True,
     )
-    op.create_table(
+    step.create_table(
         "model_instances",
         sa.Column("id", BigId, autoincrement=True, nullable=False),
         sa.Column("version", Count, nullable=False),
@@ -91,8 +91,8 @@ def upgrade() -> None:
         sa.UniqueConstraint("name", name="uq_model_instances_name"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_model_instances_model_id", "model_instances", ["model_id"], unique=False)
-    op.create_table(
+    step.create_index("ix_model_instances_model_id", "model_instances", ["model_id"])
+    step.create_table(
         "model_usages",
         sa.Column("id", BigId, autoincrement=True, nullable=False),
         sa.Column("version", Count, nullable=False),
@@ -120,7 +120,7 @@ def upgrade() -> None:
         ),
         sqlite_autoincrement=True,
     )
-    op.create_table(
+    step.create_table(
         "models",
         sa.Column("id", BigId, autoincrement=True, nullable=False),
         sa.Column("version", Count, nullable=False),
@@ -151,7 +151,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("name", name="uq_models_name"),
         sqlite_autoincrement=True,
     )
-    op.create_table(
+    step.create_table(
         "sessions",
         sa.Column("id", BigId, autoincrement=True, nullable=False),
         sa.Column("version", Count, nullable=False),
@@ -164,7 +164,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("token_hash", name="uq_sessions_token_hash"),
         sqlite_autoincrement=True,
     )
-    op.create_table(
+    step.create_table(
         "users",
         sa.Column("id", BigId, autoincrement=True, nullable=False),
         sa.Column("version", Count, nullable=False),
@@ -182,7 +182,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("username", name="uq_users_username"),
         sqlite_autoincrement=True,
     )
-    op.create_table(
+    step.create_table(
         "workers",
         sa.Column("id", BigId, autoincrement=True, nullable=False),
         sa.Column("version", Count, nullable=False),
@@ -210,13 +210,13 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.drop_table("workers")
-    op.drop_table("users")
-    op.drop_table("sessions")
-    op.drop_table("models")
-    op.drop_table("model_usages")
-    op.drop_index("ix_model_instances_model_id", table_name="model_instances")
-    op.drop_table("model_instances")
-    op.drop_table("model_files")
-    op.drop_table("changes")
-    op.drop_table("api_keys")
+    step.drop_table("workers")
+    step.drop_table("users")
+    step.drop_table("sessions")
+    step.drop_table("models")
+    step.drop_table("model_usages")
+    step.drop_index("ix_model_instances_model_id", "model_instances")
+    step.drop_table("model_instances")
+    step.drop_table("model_files")
+    step.drop_table("changes")
+    step.drop_table("api_keys")

@@ -1,0 +1,167 @@
+"""What databases with a server of their own share: URLs as users write them, drivers, engines and sentences."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+
+from gpustack.errors import Invalid, Unavailable
+
+from .dialect import RETRY_AFTER, Pool
+
+CONNECT_SECONDS = 5
+STATEMENT_SECONDS = 30
+LOCK_SECONDS = 10
+IDLE_SECONDS = 15
+"""A server that stands still in the middle of a commit holds up the others no longer than this."""
+MIGRATION_SECONDS = 600
+
+_RECYCLE = 1800
+
+Settle = Callable[[Any], None]
+"""Prepares a new connection of the driver."""
+
+
+def place(url: sa.URL) -> str:
+    """The database without password and parameters."""
+    return sa.URL.create(
+        url.get_backend_name(), url.username, None, url.host, url.port, url.database
+    ).render_as_string()
+
+
+def driven(url: sa.URL, driver: str, *, install: str) -> sa.URL:
+    """``url`` for ``driver``; raises ``Invalid`` when the driver is missing or the URL names no database."""
+    backend = url.get_backend_name()
+    given = url.drivername.partition("+")[2]
+    if given not in ("", driver):
+        raise Invalid(f"--database-url asks for the driver {given!r}: leave it out, write {backend}://")
+    try:
+        importlib.import_module(driver)
+    except ImportError as error:
+        raise Invalid(
+            f"--database-url names {backend}, but its driver {driver} cannot be loaded ({_line(error)}):"
+            f" pip install '{install}'"
+        ) from error
+    if url.host is not None and "@" in url.host:
+        raise Invalid(
+            "--database-url has more than one @: write special characters of the password as %40 for @, %2F for /"
+        )
+    if not url.database:
+        raise Invalid(f"--database-url names no database: {backend}://user:password@host:port/db_name")
+    backend = "mysql" if backend == "mariadb" else backend
+    return url.set(drivername=f"{backend}+{driver}")
+
+
+def engine(
+    url: sa.URL, arguments: dict[str, Any], settle: Settle, *, pool: Pool | None, echo: bool
+) -> sa.Engine:
+    """An engine that looks whether a connection still lives before it uses it; without ``pool`` it keeps none."""
+    options: dict[str, Any] = {"poolclass": NullPool}
+    if pool is not None:
+        options = {
+            "pool_size": pool.size,
+            "max_overflow": pool.overflow,
+            "pool_timeout": pool.timeout,
+            "pool_pre_ping": True,
+            "pool_recycle": _RECYCLE,
+        }
+    try:
+        made = sa.create_engine(
+            url,
+            connect_args=arguments,
+            isolation_level="READ COMMITTED",
+            hide_parameters=True,
+            echo=echo,
+            **options,
+        )
+    except (sa.exc.ArgumentError, ValueError, TypeError) as error:
+        raise Invalid(f"--database-url cannot be used: {_line(error)}") from error
+
+    @sa.event.listens_for(made, "connect")
+    def _settle(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        settle(connection)
+
+    return made
+
+
+def statements(*lines: str) -> Settle:
+    """A preparation that executes ``lines``."""
+
+    def settle(connection: Any) -> None:
+        cursor = connection.cursor()
+        for line in lines:
+            cursor.execute(line)
+        cursor.close()
+        connection.commit()
+
+    return settle
+
+
+# -- sentences; the password is never in what a driver says
+
+
+def unreachable(place: str, cause: object) -> Unavailable:
+    return Unavailable(
+        f"The database {place} cannot be reached ({_line(cause)}): look whether it runs, and at host and port in"
+        " --database-url",
+        RETRY_AFTER,
+    )
+
+
+def denied(place: str, cause: object) -> Unavailable:
+    return Unavailable(
+        f"The database {place} refuses user and password ({_line(cause)}): change them in --database-url",
+        RETRY_AFTER,
+    )
+
+
+def absent(place: str, cause: object) -> Unavailable:
+    return Unavailable(
+        f"The database {place} does not exist ({_line(cause)}): create it, or name another in --database-url",
+        RETRY_AFTER,
+    )
+
+
+def forbidden(place: str, cause: object) -> Unavailable:
+    return Unavailable(
+        f"The database {place} cannot be written ({_line(cause)}): grant the user of --database-url all rights"
+        " on it, and name a server that takes writes",
+        RETRY_AFTER,
+    )
+
+
+def insecure(place: str, cause: object) -> Unavailable:
+    return Unavailable(
+        f"No TLS connection to the database {place} ({_line(cause)}): look at the TLS parameters in"
+        " --database-url",
+        RETRY_AFTER,
+    )
+
+
+def busy(place: str, cause: object) -> Unavailable:
+    return Unavailable(f"The database {place} is busy ({_line(cause)}): try again", RETRY_AFTER)
+
+
+def full(place: str, cause: object) -> Unavailable:
+    return Unavailable(
+        f"The disk of the database {place} is full ({_line(cause)}): free some space there", RETRY_AFTER
+    )
+
+
+def too_old(place: str, product: str, found: str, least: str) -> Invalid:
+    return Invalid(f"The database {place} is {product} {found}; gpustack needs {least} or later: upgrade it")
+
+
+def version(parts: Sequence[Any]) -> tuple[tuple[int, ...], str]:
+    """The numbers of a version, and how to write them."""
+    numbers = tuple(part for part in parts if isinstance(part, int))
+    return numbers, ".".join(map(str, numbers))
+
+
+def _line(cause: object) -> str:
+    return " ".join(str(cause).split())

@@ -1,0 +1,51 @@
+"""Steps of migrations that do nothing where they were done before.
+
+MySQL cannot take DDL back: a migration that died half-way is run again from its start, and has to pass over
+what stands already.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+
+def create_table(name: str, *parts: Any, **options: Any) -> None:
+    """As ``op.create_table``."""
+    if not _look().has_table(name):
+        op.create_table(name, *parts, **options)
+
+
+def drop_table(name: str) -> None:
+    """As ``op.drop_table``."""
+    if _look().has_table(name):
+        op.drop_table(name)
+
+
+def create_index(name: str, table: str, columns: list[str]) -> None:
+    """As ``op.create_index``."""
+    if name not in _indexes(table):
+        op.create_index(name, table, columns, unique=False)
+
+
+def drop_index(name: str, table: str) -> None:
+    """As ``op.drop_index``."""
+    if _look().has_table(table) and name in _indexes(table):
+        op.drop_index(name, table_name=table)
+
+
+def add_column(table: str, column: sa.Column[Any]) -> None:
+    """As ``add_column`` in a batch. A column that may not be null needs a ``server_default``."""
+    if column.name not in {found["name"] for found in _look().get_columns(table)}:
+        with op.batch_alter_table(table) as batch:
+            batch.add_column(column)
+
+
+def _indexes(table: str) -> set[str | None]:
+    return {found["name"] for found in _look().get_indexes(table)}
+
+
+def _look() -> sa.Inspector:
+    return sa.inspect(op.get_bind())
