@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import trio
 
+from gpustack.cli.doors import Doors
 from gpustack.gateway.gate import Gate
 from gpustack.http1.reactor import Reactor
 from gpustack.http1.server import HttpServer
@@ -30,7 +30,7 @@ _ENGINES_ASKED_EVERY = 3.0
 
 async def start_server_exporter(
     edge: Tier,
-    listeners: Sequence[socket.socket],
+    doors: Doors,
     reactor: Reactor,
     *,
     store: Store,
@@ -40,7 +40,7 @@ async def start_server_exporter(
     monotonic: Callable[[], float],
 ) -> None:
     """Export the server's metrics, unless there is nothing to listen on."""
-    if not listeners:
+    if not doors.at("server-metrics"):
         return
     lag = LoopLag()
 
@@ -70,39 +70,42 @@ async def start_server_exporter(
         {TARGETS: lambda: scrape_targets(store.snapshot)},
     )
     await edge.start(lag)
-    await _serve(edge, "server", exporter, listeners, reactor)
+    await _serve(edge, "server", exporter, doors, reactor)
 
 
 async def start_worker_exporter(
     edge: Tier,
-    listeners: Sequence[socket.socket],
+    doors: Doors,
     reactor: Reactor,
     look: Callable[[LoopLag], WorkerLook],
 ) -> None:
     """Export the worker's metrics and those of its engines, unless there is nothing to listen on."""
-    if not listeners:
+    if not doors.at("worker-metrics"):
         return
     lag = LoopLag()
     exporter = Exporter(
         "worker-exporter",
         look(lag),
         {PAGE: worker_families, RAW_PAGE: engine_families},
+        text_only=frozenset({RAW_PAGE}),
         lifetime=_ENGINES_ASKED_EVERY,
     )
     await edge.start(lag)
-    await _serve(edge, "worker", exporter, listeners, reactor)
+    await _serve(edge, "worker", exporter, doors, reactor)
 
 
 async def _serve(
     edge: Tier,
     role: str,
     exporter: Exporter[ServerState] | Exporter[WorkerState],
-    listeners: Sequence[socket.socket],
+    doors: Doors,
     reactor: Reactor,
 ) -> None:
     await edge.start(exporter)
-    server = HttpServer(f"{role}-metrics", listeners, handler=exporter, reactor=reactor, limits=LIMITS)
-    await edge.start(server)
+    name = f"{role}-metrics"
+    listeners = doors.at(name)
+    server = HttpServer(name, listeners, handler=exporter, reactor=reactor, limits=LIMITS)
+    await edge.start(doors.serve(server))
     host, port = listeners[0].getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     log.info("Metrics of the %s: http://%s:%d%s", role, shown, port, PAGE)

@@ -46,6 +46,8 @@ class Exporter(Generic[S]):
     """What is made of a state for each path; called in a thread."""
     _documents: Mapping[str, Callable[[], Any]] = attrs.field(factory=dict)
     """JSON for further paths, made at once."""
+    _text_only: frozenset[str] = frozenset()
+    """Pages that keep to what others wrote, which OpenMetrics is too strict for."""
     lifetime: float = 1.0
     """Seconds for which a look is good enough."""
     _latest: Latest[_Look[S] | None] = attrs.field(factory=lambda: Latest(None))
@@ -77,6 +79,8 @@ class Exporter(Generic[S]):
     async def _scraped(self, exchange: Exchange) -> None:
         head = exchange.head
         form = format_of(head.get(b"accept"), head.get(b"accept-encoding"))
+        if head.path in self._text_only:
+            form = attrs.evolve(form, openmetrics=False)
         with trio.move_on_after(_WITHIN) as patience:
             page = await self.page(head.path, form)
         if patience.cancelled_caught:

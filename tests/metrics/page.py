@@ -25,14 +25,18 @@ def series(page: bytes) -> Series:
     return found
 
 
-def shown(families: Iterable[Family]) -> Series:
-    """The series a scraper would see, the same in both formats; every name and label is a declared one."""
+def shown(families: Iterable[Family], *, openmetrics: bool = True) -> Series:
+    """The series a scraper would see; the page must be good OpenMetrics too."""
     given = list(families)
-    list(openmetrics_families(render(given, Format(openmetrics=True)).decode()))
+    if openmetrics:
+        strict = openmetrics_families(render(given, Format(openmetrics=True)).decode())  # type: ignore[no-untyped-call]
+        assert {s.name for family in strict for s in family.samples} == {
+            s.name for family in given for s in family.samples
+        }
     return series(render(given, Format()))
 
 
-def value(found: Series, name: str, **labels: str) -> float | None:
+def value(found: Series, name: str, /, **labels: str) -> float | None:
     """The one series of that name with these labels and perhaps others; ``None`` if there is none."""
     fitting = [
         number
