@@ -13,6 +13,7 @@ from quart import Response, request
 from quart.wrappers.response import ResponseBody
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
+from quart_trio.wrappers import TrioRequest
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from gpustack.errors import GpustackError, PayloadTooLarge
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 LARGEST_BODY = 2 << 20
 """Bytes of a management request."""
+LARGEST_FORM = 16 << 10
+"""Bytes of a request to ``/auth/``: anybody may send one, and it is kept until it is whole."""
 _BODY_WITHIN = 60
 _ALWAYS = {"X-Content-Type-Options": "nosniff"}
 _PLACEHOLDER = re.compile(r"{(\w+)}")
@@ -48,8 +51,21 @@ class _Connection(TrioASGIHTTPConnection):
             log.info("Gave up on a client that does not read: path=%s", self.scope["path"])
 
 
+class _Request(TrioRequest):
+    """Takes less of who need not say who it is."""
+
+    def __init__(self, method: str, scheme: str, path: str, *rest: Any, **more: Any) -> None:
+        super().__init__(method, scheme, path, *rest, **{**more, "max_content_length": largest_body(path)})
+
+
+def largest_body(path: str) -> int:
+    """How many bytes of a request's body are taken there."""
+    return LARGEST_FORM if path.startswith("/auth/") else LARGEST_BODY
+
+
 class _App(QuartTrio):
     asgi_http_class = _Connection
+    request_class = _Request
     stalled_after: float
 
 
@@ -117,7 +133,9 @@ async def _body() -> bytes:
     try:
         return await request.get_data(cache=False, as_text=False, parse_form_data=False)
     except RequestEntityTooLarge as error:
-        raise PayloadTooLarge(f"The request body is larger than {LARGEST_BODY} bytes") from error
+        raise PayloadTooLarge(
+            f"The request body is larger than {largest_body(request.path)} bytes"
+        ) from error
 
 
 def _response(reply: Reply) -> Response:

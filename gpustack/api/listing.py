@@ -136,6 +136,8 @@ COMMON_PARAMETERS = (
 
 
 _AT_ONCE = 100
+_MOST_ORDERS = 8
+"""Fields to sort by: each is a pass over all items, and nobody else runs meanwhile."""
 
 
 async def rendered(items: Sequence[Any], view: Callable[[Any, Look], Doc], look: Look) -> list[Doc]:
@@ -151,6 +153,8 @@ async def rendered(items: Sequence[Any], view: Callable[[Any, Look], Doc], look:
 async def ordered(items: list[Any], view: Callable[[Any, Look], Doc], look: Look, query: Query) -> list[Any]:
     """In the order asked for, else the newest first. Raises ``Malformed`` for a field that cannot be sorted by."""
     wanted = [name.strip() for name in (query.one("sort_by", "sortBy") or "").split(",") if name.strip()]
+    if len(wanted) > _MOST_ORDERS:
+        raise Malformed(f"sort_by: must name at most {_MOST_ORDERS} fields")
     items = sorted(items, key=_age, reverse=True)
     if not wanted or not items:
         return items

@@ -23,6 +23,8 @@ _CREDENTIALS = Document(
     fields={"username": Text(), "password": Text(secret=True)},
     required=("username", "password"),
 )
+_MOST_SESSIONS = 100
+"""Logins of one account: beyond, the one that would end first ends. Nobody fills the memory by logging in."""
 _WRONG = "Incorrect username or password"
 
 
@@ -76,6 +78,11 @@ async def _new_session(call: Call, user: User, *, rehashed: str | None = None) -
         for known in list(tx.all(Session).values()):
             if known.expires_at <= now or (old is not None and known.id == old.id):
                 tx.delete(Session, known.id)
+        kept = sorted(
+            (s for s in tx.all(Session).values() if s.user_id == user.id), key=lambda s: s.expires_at
+        )
+        for known in kept[: max(0, len(kept) + 1 - _MOST_SESSIONS)]:
+            tx.delete(Session, known.id)
         tx.insert(session)
         if rehashed is not None:
             tx.change(User, user.id, hashed_password=rehashed)

@@ -18,6 +18,8 @@ _PER_ADDRESS = 50
 """Failures from one address, whatever the names: above it, somebody is trying names."""
 _AT_ONCE = 16
 """Passwords of one name and address being verified: what may be tried before the first failure is known."""
+_AT_ONCE_FROM_ONE = 64
+"""Passwords from one address being verified, whatever the names: who waits behind them waits a second or so."""
 _REMEMBERED = 20_000
 """Keys kept; beyond, the longest untouched is forgotten, so that an attacker cannot fill the memory."""
 _LONGEST = 256
@@ -48,6 +50,7 @@ class Throttle:
     _clock: Callable[[], float]
     _failures: OrderedDict[_Key, list[float]] = attrs.field(factory=OrderedDict)
     _open: Counter[_Key] = attrs.field(factory=Counter)
+    _open_from: Counter[str] = attrs.field(factory=Counter)
 
     @contextmanager
     def attempt(self, address: str, name: str) -> Iterator[Attempt]:
@@ -56,12 +59,16 @@ class Throttle:
         key = (place, name[:_LONGEST])
         self._check(key, address)
         self._open[key] += 1
+        self._open_from[place] += 1
         try:
             yield Attempt(self, key)
         finally:
             self._open[key] -= 1
             if not self._open[key]:
                 del self._open[key]
+            self._open_from[place] -= 1
+            if not self._open_from[place]:
+                del self._open_from[place]
 
     def _check(self, key: _Key, address: str) -> None:
         for one, limit in ((key, _PER_NAME), ((key[0], ""), _PER_ADDRESS)):
@@ -70,7 +77,7 @@ class Throttle:
                 wait = max(1.0, recent[-limit] + _WINDOW - self._clock())
                 message = f"Too many failed logins from {address}; try again in {wait:.0f} s"
                 raise TooManyRequests(message, retry_after=wait)
-        if self._open[key] >= _AT_ONCE:
+        if self._open[key] >= _AT_ONCE or self._open_from[key[0]] >= _AT_ONCE_FROM_ONE:
             raise TooManyRequests(f"Too many logins at once from {address}", retry_after=1.0)
 
     def _count(self, key: _Key) -> None:

@@ -14,7 +14,7 @@ from gpustack.server import deploy
 from ..deployment import MODEL_BODY, changes_from, model_from, refuse_wrong
 from ..listing import Filter, Page, Selection, ordered, page_document, rendered
 from ..resource import Resource
-from ..route import Call, Reply, Route
+from ..route import PEOPLE, Call, Reply, Route
 from ..shape import Document, Text
 from ..wire import INSTANCE, MODEL, MODEL_FOR_USERS, View
 from . import openai_models
@@ -57,8 +57,7 @@ RESOURCE = Resource(
     name="Model",
     record=Model,
     view=MODEL,
-    list_by=frozenset({Role.ADMIN, Role.USER, Role.WORKER}),
-    read_by=frozenset({Role.ADMIN, Role.WORKER}),
+    list_by=PEOPLE,  # workers learn of their own by their assignments: others' environments hold secrets
     view_for=_view_for,
     selection=Selection(
         filters=(

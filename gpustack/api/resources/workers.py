@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import Any
 
@@ -18,6 +19,7 @@ from gpustack.server.report import report_status
 from gpustack.store.transaction import Tx
 
 from ..listing import Selection, equal
+from ..problems import Malformed
 from ..resource import Resource, document_view
 from ..route import WORKERS, Call, Reply, Route
 from ..shape import Document, Flag, Many, Number, Table, Text, Thing, Whole
@@ -43,7 +45,17 @@ def _joined(welcome: _Welcome, look: Look) -> dict[str, Any]:
     }
 
 
+_HOST = re.compile(r"[A-Za-z0-9.:_%-]{1,253}|")
+
+
+def _check_address(ip: str | None) -> None:
+    """Raise ``Malformed`` unless the text can be where a worker is: it goes into the head of requests to it."""
+    if ip is not None and not _HOST.fullmatch(ip):
+        raise Malformed("ip: must be an address or a host name")
+
+
 async def _join(call: Call) -> _Welcome:
+    _check_address(call.document.ip)
     joined = await join(
         call.context.store,
         call.document,
@@ -98,6 +110,7 @@ async def _heartbeat(call: Call) -> Reply:
 
 async def _status(call: Call) -> Reply:
     worker_id = own_id(call)
+    _check_address(call.document.ip)
     call.context.leases.heard(worker_id)
     await report_status(call.context.store, worker_id, call.document)
     return Reply(document=None)

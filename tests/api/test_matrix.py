@@ -1,0 +1,206 @@
+"""What one party may take of another: worker of worker, user of user, joiner of the cluster, anybody of the server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+import trio
+import trio.testing
+
+from gpustack.api.app import LARGEST_FORM
+from gpustack.api.posts import claims
+from gpustack.api.route import Route
+from gpustack.api.table import all_routes
+from gpustack.api.throttle import Throttle
+from gpustack.domain.access import Role, Session
+from gpustack.domain.artifact import ModelFile
+from gpustack.domain.worker import Worker
+from gpustack.errors import TooManyRequests
+from gpustack.http1.head import Head, parse_request_head
+
+from .world import PASSWORD, SOURCE, TOKEN, World
+
+ROUTES = all_routes()
+OF_WORKERS = [
+    route for route in ROUTES if route.allow and Role.WORKER in route.allow and "{id}" in route.path
+]
+JOIN = {"name": "node", "worker_uuid": "u-1", "ip": "10.0.0.7"}
+
+
+def head_of(route: Route) -> Head:
+    line = f"{route.method} {route.path.replace('{id}', '7')} HTTP/1.1\r\nhost: x\r\n\r\n"
+    head = parse_request_head(line.encode())
+    assert isinstance(head, Head)
+    return head
+
+
+async def belongings(world: World, worker: Worker) -> dict[str, int]:
+    """Something of each kind that a worker has, by path."""
+    model = await world.model(f"model-of-{worker.name}")
+    instance = await world.instance(model, f"{model.name}-0", worker)
+    file = await world.store.write(
+        lambda tx: tx.insert(ModelFile(worker_id=worker.id, source=SOURCE, source_index=SOURCE.index))
+    )
+    return {"workers": worker.id, "model-instances": instance.id, "model-files": file.id}
+
+
+@pytest.mark.parametrize("route", OF_WORKERS, ids=lambda r: f"{r.method}-{r.path}")
+async def test_a_worker_neither_speaks_for_another_nor_looks_at_it(world: World, route: Route) -> None:
+    first, _ = await world.worker("first")
+    _, credential = await world.worker("second")
+    theirs = await belongings(world, first)
+    path = route.path.replace("{id}", str(theirs[route.path.split("/")[2]]))
+    before = world.store.snapshot.tables
+    bodies: dict[str, Any] = {
+        "status": {"status": {}},
+        "files": {"source": {"kind": "local_path", "local_path": "/m.gguf"}},
+        "report": {"state": "error", "gone": True},
+    }
+    body = bodies.get(path.rsplit("/", 1)[1], {})
+    answer = await world.ask(route.method, path, credential, json=body)
+    assert answer.status_code in (403, 404), answer.text
+    assert world.store.snapshot.tables == before
+
+
+async def test_lists_show_a_worker_only_its_own(world: World) -> None:
+    first, _ = await world.worker("first")
+    second, credential = await world.worker("second")
+    theirs, own = await belongings(world, first), await belongings(world, second)
+    for kind, key in own.items():
+        ids = [item["id"] for item in (await world.get(f"/v1/{kind}?perPage=-1", credential))["items"]]
+        assert ids == [key]
+        assert theirs[kind] not in ids
+
+
+def test_what_workers_post_all_the_time_is_claimed_by_the_core() -> None:
+    posts = [route for route in ROUTES if route.allow == frozenset({Role.WORKER})]
+    assert posts
+    assert all(claims(head_of(route)) for route in posts)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"ip": "a b"},
+        {"ip": "127.0.0.1\r\nx: y"},
+        {"ip": "127.0.0.1/v1/users"},
+        {"ip": "x@127.0.0.1"},
+        {"ip": "a" * 300},
+        {"ip": "\u0661.0.0.1"},
+        {"port": 0},
+        {"port": -1},
+        {"port": 65536},
+        {"port": 2**62},
+        {"name": "evil\n2026"},
+        {"name": "\x1b[31m"},
+        {"name": "x" * 10_000},
+        {"name": ""},
+        {"worker_uuid": ""},
+    ],
+    ids=lambda odd: ascii(odd)[:40],
+)
+async def test_a_machine_with_an_odd_name_or_address_does_not_join(world: World, odd: dict[str, Any]) -> None:
+    answer = await world.ask("POST", "/v1/workers", TOKEN, json={**JOIN, **odd})
+    assert answer.status_code == 422, answer.text
+    assert not world.store.snapshot.workers
+
+
+async def test_a_worker_cannot_move_to_an_odd_address(world: World) -> None:
+    worker, credential = await world.worker("node")
+    body = {"status": {}, "ip": "127.0.0.1\r\nx: y"}
+    answer = await world.ask("PUT", f"/v1/workers/{worker.id}/status", credential, json=body)
+    assert answer.status_code == 422
+    assert world.store.snapshot.workers[worker.id].ip == "10.0.1.1"
+
+
+async def test_the_keys_of_others_cannot_be_seen_or_deleted(world: World) -> None:
+    ada, bob = await world.user("ada"), await world.user("bob")
+    (key,) = (await world.get("/v1/api-keys", ada))["items"]
+    for who in (bob, world.admin):
+        assert key["id"] not in [one["id"] for one in (await world.get("/v1/api-keys", who))["items"]]
+        assert (await world.ask("DELETE", f"/v1/api-keys/{key['id']}", who)).status_code == 404
+    assert (await world.ask("GET", "/v1/users/me", ada)).status_code == 200
+
+
+async def test_nobody_makes_an_administrator_of_oneself(world: World) -> None:
+    ada = await world.user("ada")
+    more = {"is_admin": True, "is_active": True, "username": "admin", "id": 1, "hashed_password": "x"}
+    answer = await world.ask("PUT", "/v1/users/me", ada, json={"full_name": "Ada", **more})
+    assert answer.status_code == 200
+    now = world.store.snapshot.users[ada.id]
+    assert (now.is_admin, now.username, now.full_name) == (False, "ada", "Ada")
+
+
+async def test_no_answer_shows_a_secret(world: World) -> None:
+    await world.user("ada", password=PASSWORD)
+    await world.worker("node")
+    hashes = [user.hashed_password for user in world.store.snapshot.users.values() if user.hashed_password]
+    hashes += [key.secret_hash for key in world.store.snapshot.api_keys.values()]
+    hashes += [worker.credential_hash for worker in world.store.snapshot.workers.values()]
+    for route in ROUTES:
+        if route.method == "GET" and route.allow is not None and "/logs" not in route.path:
+            text = (await world.ask("GET", route.path.replace("{id}", "1"), world.admin)).text
+            assert not [secret for secret in (*hashes, TOKEN) if secret in text], route.path
+
+
+async def test_sorting_by_a_thousand_fields_keeps_nobody_waiting(world: World) -> None:
+    ada = await world.user("ada")
+    answer = await world.ask("GET", "/v1/api-keys?sort_by=" + ",".join(["id"] * 1000), ada)
+    assert answer.status_code == 422
+
+
+async def test_somebody_unknown_gets_little_memory(world: World) -> None:
+    form = b"username=a&password=" + b"x" * LARGEST_FORM
+    async with world.client() as client:
+        answer = await client.post("/auth/login", content=form)
+    assert answer.status_code == 413
+    assert str(LARGEST_FORM) in answer.json()["message"]
+
+
+async def test_logging_in_for_ever_keeps_a_bounded_number_of_logins(world: World) -> None:
+    form = {"username": "admin", "password": PASSWORD}
+    async with world.client() as client:
+        for _ in range(103):
+            last = await client.post("/auth/login", data=form)
+            client.cookies.clear()
+        assert last.status_code == 200
+    assert len(world.store.snapshot.all(Session)) == 100
+
+
+async def test_many_names_from_one_address_wait_for_each_other_and_not_all_of_us_for_them() -> None:
+    throttle, begun = Throttle(lambda: 0.0), 0
+
+    async def attempt(name: str) -> None:
+        nonlocal begun
+        try:
+            with throttle.attempt("10.0.0.1", name):
+                begun += 1
+                await trio.sleep_forever()
+        except TooManyRequests:
+            pass
+
+    async with trio.open_nursery() as nursery:
+        for number in range(500):
+            nursery.start_soon(attempt, f"name-{number}")
+        await trio.testing.wait_all_tasks_blocked()
+        assert begun == 64
+        with throttle.attempt("10.0.0.2", "ada"):
+            nursery.cancel_scope.cancel()
+    assert repr(throttle) == "<Throttle: 0 with failed logins, 0 being verified>"
+    with throttle.attempt("10.0.0.1", "ada"):
+        pass
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "9" * 400])
+async def test_numbers_that_are_none_are_refused(world: World, number: str) -> None:
+    body = (
+        b'{"name": "m", "source": "local_path", "local_path": "/m.gguf", "replicas": '
+        + number.encode()
+        + b"}"
+    )
+    async with world.client(world.admin) as client:
+        answer = await client.post("/v1/models", content=body)
+    assert answer.status_code in (400, 422)
+    assert orjson.loads(answer.content)["message"]
