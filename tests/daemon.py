@@ -122,7 +122,9 @@ def daemon(
         given += ["--host", "127.0.0.1", "--port", "0"]
     if "--worker-port" not in given:
         given += ["--worker-port", "0"]
-    given += [part for name in EXPORTERS if name not in given for part in (name, "0")]
+    for exporter in EXPORTERS:
+        if not _is_said(exporter, given, env or {}):
+            given += [exporter, "0"]
     if "--service-port-range" not in given:
         given += ["--service-port-range", free_range(16)]
     environment = {
@@ -150,6 +152,17 @@ def daemon(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(WITHIN)
+
+
+def _is_said(option: str, arguments: list[str], env: Mapping[str, str]) -> bool:
+    """Whether the option is given in any of its three spellings."""
+    name = option.removeprefix("--").replace("-", "_")
+    if f"GPUSTACK_{name.upper()}" in env or any(one.split("=")[0] == option for one in arguments):
+        return True
+    if "--config-file" not in arguments:
+        return False
+    text = Path(arguments[arguments.index("--config-file") + 1]).read_text()
+    return any(line.startswith(f"{name}:") for line in text.splitlines())
 
 
 def _ready(made: Daemon) -> bool:
