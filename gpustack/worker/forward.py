@@ -57,6 +57,8 @@ _DOCUMENT_LIMIT = 1 << 20
 _WHOLE_BODY = 256 << 10
 """Bytes up to which a body is read before it is sent on: only whole ones travel over kept connections."""
 _MAX_TAIL = 100_000
+_LONGEST_NUMBER = 18
+"""Digits of a port or id: more are refused before they are read as a number."""
 _PATIENCE = 24 * 3600.0
 """Seconds. How long an engine may take is the gateway's to say, which leaves when its own time is over."""
 
@@ -115,7 +117,7 @@ class Forward:
     async def _proxy(self, exchange: Exchange) -> None:
         head = exchange.head
         given = head.get(b"x-target-port")
-        if given is None or not given.isdigit():
+        if given is None or not given.isdigit() or len(given) > _LONGEST_NUMBER:
             raise BadRequest("The header X-Target-Port must name the engine's port")
         port = int(given)
         if port not in self._ports.held:
@@ -149,7 +151,7 @@ class Forward:
 
     async def _logs(self, exchange: Exchange) -> None:
         name = exchange.head.path.removeprefix("/serveLogs/")
-        if not name.isdigit():
+        if not name.isdigit() or len(name) > _LONGEST_NUMBER:
             raise NotFound("Log file not found")
         asked = parse_qs(exchange.head.query)
         path = self._log_dir / "serve" / f"{int(name)}.log"

@@ -40,7 +40,7 @@ async def test_nobody_is_let_in_before_the_worker_has_joined(server: FakeServer,
     assert (await ask(worker.port, "/elsewhere", headers={"authorization": "Bearer "}))[0] == 401
 
 
-@pytest.mark.parametrize(("port", "status"), [("22", 503), ("x", 400), ("", 400)])
+@pytest.mark.parametrize(("port", "status"), [("22", 503), ("x", 400), ("", 400), ("9" * 5000, 400)])
 async def test_only_ports_of_engines_are_forwarded_to(
     server: FakeServer, start: Start, port: str, status: int
 ) -> None:
@@ -124,6 +124,13 @@ async def test_the_log_of_an_engine_is_read_through_the_workers_port(
     assert (await worker.ask("/serveLogs/1?tail=many"))[0] == 400
     assert (await worker.ask("/serveLogs/7"))[0] == 404
     assert (await worker.ask("/serveLogs/../../worker_uuid"))[0] == 404
+
+
+async def test_nothing_but_logs_is_read_as_one(server: FakeServer, start: Start) -> None:
+    worker = await start()
+    await server.until(lambda: bool(server.statuses))
+    for name in ("../../token", "..%2f..%2ftoken", "1/../../token", "-1", "1.log", "9" * 5000, ""):
+        assert (await worker.ask(f"/serveLogs/{name}"))[0] == 404
 
 
 async def test_the_log_of_the_run_before_is_kept(server: FakeServer, start: Start) -> None:
