@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import attrs
 import orjson
+import trio
 
 from gpustack.api.cors import CrossOrigin, cross_origin
 from gpustack.api.readiness import readiness
+from gpustack.cli.doors import Doors
 from gpustack.config.options import Options
 from gpustack.http1.certificate import Certificate
 from gpustack.http1.exchange import Exchange
@@ -19,6 +20,7 @@ from gpustack.http1.reactor import Reactor
 from gpustack.http1.server import Handler, HttpServer
 
 _JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+_PATIENCE = 30.0
 _STARTING = (False, {"server": "loading"})
 
 
@@ -52,25 +54,39 @@ class Front:
     cross_origin: CrossOrigin | None
     """What pages of other sites may do; ``None``: nothing."""
     _lanes: list[Lane]
+    _opened: trio.Event
+    _managing: set[trio.CancelScope]
+    """What of the app is under way."""
 
-    def __init__(
-        self, listeners: Sequence[socket.socket], reactor: Reactor, certificate: Certificate | None = None
-    ) -> None:
+    def __init__(self, doors: Doors, reactor: Reactor, certificate: Certificate | None = None) -> None:
         self._lanes = []
+        self._opened = trio.Event()
+        self._managing = set()
         self.cross_origin = None
         self.readiness = lambda: _STARTING
         self.hand_off = HypercornHandOff(name="app")
-        self.server = HttpServer(
-            "front",
-            listeners,
-            handler=self._handle,
-            reactor=reactor,
-            tls=None if certificate is None else lambda: certificate.context,
+        self.server = doors.serve(
+            HttpServer(
+                "front",
+                doors.at("front"),
+                handler=self._handle,
+                reactor=reactor,
+                tls=None if certificate is None else lambda: certificate.context,
+            )
         )
 
-    def open_lane(self, lane: Lane) -> None:
-        """From now on these requests go to that handler."""
-        self._lanes.append(lane)
+    def open(self, *lanes: Lane) -> None:
+        """From now on requests go to the lane that claims them, else to the app. Until then they wait."""
+        self._lanes.extend(lanes)
+        self._opened.set()
+
+    async def end_management(self, within: float) -> None:
+        """Wait for requests of the app to end, then cut those that do not (watches, followed logs)."""
+        with trio.move_on_after(within):
+            while self._managing:  # noqa: ASYNC110  rare, and over in an instant
+                await trio.sleep(0.02)
+        for scope in self._managing:
+            scope.cancel()
 
     async def _handle(self, exchange: Exchange) -> None:
         if self.cross_origin is not None:
@@ -86,7 +102,29 @@ class Front:
             return _healthy
         if head.path == "/readyz":
             return self._ready
-        return next((lane.handler for lane in self._lanes if lane.claims(head)), self.hand_off)
+        if not self._opened.is_set():
+            return self._wait
+        return next((lane.handler for lane in self._lanes if lane.claims(head)), self._manage)
+
+    async def _wait(self, exchange: Exchange) -> None:
+        """What comes while the daemon loads is answered when it has."""
+        with trio.move_on_after(_PATIENCE):
+            await self._opened.wait()
+        if not self._opened.is_set():
+            error = orjson.dumps(
+                {"code": 503, "reason": "ServiceUnavailable", "message": "The server is starting"}
+            )
+            await exchange.respond(503, [*_JSON, (b"retry-after", b"5")], error)
+            return
+        await self._handler_of(exchange.head)(exchange)
+
+    async def _manage(self, exchange: Exchange) -> None:
+        with trio.CancelScope() as scope:
+            self._managing.add(scope)
+            try:
+                await self.hand_off(exchange)
+            finally:
+                self._managing.discard(scope)
 
     async def _ready(self, exchange: Exchange) -> None:
         answer = readiness(*self.readiness())

@@ -22,6 +22,7 @@ from gpustack.api.problems import problem_of
 from gpustack.api.route import PEOPLE
 from gpustack.cli.facts_reader import facts_reader
 from gpustack.cli.front import Front, Lane, cross_origin_of
+from gpustack.cli.handover import Yielding
 from gpustack.cli.metrics_part import start_server_exporter
 from gpustack.config.options import Options
 from gpustack.config.secret import keep_initial_admin_password, keep_jwt_secret_key, keep_token
@@ -50,7 +51,7 @@ from gpustack.store.store import Store, StoreSettings, open_store
 from gpustack.worker.name import worker_uuid
 
 if TYPE_CHECKING:
-    from gpustack.cli.start import Daemon
+    from gpustack.cli.daemon import Daemon
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,8 @@ class ServerPart:
     _keys: Keys
     token: str = attrs.field(repr=False)
     gate: Gate = attrs.field(factory=Gate)
+    _store: Yielding | None = None
+    _usage: UsageLedger | None = None
 
     @classmethod
     def build(cls, daemon: Daemon, reactor: Reactor) -> ServerPart:
@@ -83,14 +86,15 @@ class ServerPart:
         options = self._daemon.loaded.options
         settings = StoreSettings(data_dir=str(options.data_dir), url=options.database_url)
         store = await open_store(settings, utc_now)
-        await state.start(store)
+        self._store = Yielding(store)
+        await state.start(self._store)
         await ensure_admin(
             store,
             given=options.bootstrap_password,
             made=lambda: keep_initial_admin_password(options.data_dir, self._daemon.rng),
             kept_in=options.data_dir / "initial_admin_password",
         )
-        usage = UsageLedger(store, utc_now)
+        usage = self._usage = UsageLedger(store, utc_now, options.data_dir / "usage")
         await state.start(usage)
         pool = Pool(reactor=self._reactor)
         await edge.start(pool)
@@ -105,7 +109,7 @@ class ServerPart:
         gateway = self._gateway(context, endpoints, pool, usage)
         await start_server_exporter(
             edge,
-            self._daemon.server_metrics,
+            self._daemon.doors,
             self._reactor,
             store=store,
             gate=self.gate,
@@ -114,8 +118,6 @@ class ServerPart:
             monotonic=trio.current_time,
         )
         posts = Posts(context, AssignmentBook(store))
-        front.open_lane(Lane(claims, gateway))
-        front.open_lane(Lane(claims_post, posts.handle))
         front.hand_off.ready(cast(ASGIFramework, create_app(context)))
         for service in control_services(
             store,
@@ -128,10 +130,22 @@ class ServerPart:
             await control.start(service)
         self.gate.open()
         front.readiness = self.readiness
+        # Last: what has come until now has waited, and is not to find the gate closed.
+        front.open(Lane(claims, gateway), Lane(claims_post, posts.handle))
 
     async def drain(self, within: float) -> None:
         """Take no new inference and wait for what is under way, ``within`` seconds at most."""
         self.gate.close()
+        await self.finish(within)
+
+    async def give_up(self) -> None:
+        """Let another daemon have the records: what is counted is stored, then nothing is written here any more."""
+        if self._usage is not None and self._store is not None:
+            await self._usage.flush()
+            await self._store.give_up()
+
+    async def finish(self, within: float) -> None:
+        """Wait for inference that is under way, ``within`` seconds at most; the gate stays as it is."""
         with trio.move_on_after(within) as patience:
             await self.gate.emptied()
         if patience.cancelled_caught:

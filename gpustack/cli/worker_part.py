@@ -5,14 +5,16 @@ from __future__ import annotations
 import platform
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import attrs
+import trio
 
 from gpustack import __version__
+from gpustack.cli.doors import Doors
 from gpustack.cli.facts_reader import facts_reader, model_cache
 from gpustack.cli.metrics_part import start_worker_exporter
 from gpustack.config.secret import keep_token
@@ -45,7 +47,7 @@ from gpustack.worker.runners import Runners
 from gpustack.worker.services import WorkerParts, work_services
 
 if TYPE_CHECKING:
-    from gpustack.cli.start import Daemon
+    from gpustack.cli.daemon import Daemon
 
 _LOOPBACK = "127.0.0.1"
 
@@ -58,13 +60,13 @@ class WorkerPart:
     _front: HttpServer
     _parts: WorkerParts
     _look: Callable[[LoopLag], WorkerLook]
-    _exporting: Sequence[socket.socket]
+    _doors: Doors
 
     @classmethod
     def build(cls, daemon: Daemon, reactor: Reactor) -> WorkerPart:
         """Import what a worker needs and put its services together. Blocking: run it in a thread."""
         options = daemon.loaded.options
-        port = daemon.backs[0].getsockname()[1]
+        port = daemon.doors.port("worker") or 0
         address = options.worker_ip or (_LOOPBACK if daemon.loaded.role == "server+worker" else None)
         server = urlsplit(daemon.url).hostname
         identity = Identity(
@@ -73,7 +75,7 @@ class WorkerPart:
             hostname=socket.gethostname(),
             address=lambda: address or find_address(server) or _LOOPBACK,
             port=port,
-            metrics_port=daemon.worker_metrics[0].getsockname()[1] if daemon.worker_metrics else None,
+            metrics_port=daemon.doors.port("worker-metrics"),
             labels={"os": platform.system().lower(), "arch": platform.machine().lower()},
             system_reserved=SystemReserved(
                 ram=options.system_reserved.ram_bytes, vram=options.system_reserved.vram_bytes
@@ -140,16 +142,23 @@ class WorkerPart:
                 identity.address,
             )
 
-        front = HttpServer("worker", daemon.backs, handler=forward, reactor=reactor)
-        return cls(pool, front, parts, look, daemon.worker_metrics)
+        front = daemon.doors.serve(
+            HttpServer("worker", daemon.doors.at("worker"), handler=forward, reactor=reactor)
+        )
+        return cls(pool, front, parts, look, daemon.doors)
 
     async def start(self, edge: Tier, work: Tier) -> None:
         """Start the worker's port and its services."""
         await edge.start(self._pool)
         await edge.start(self._front)
-        await start_worker_exporter(edge, self._exporting, self._front.reactor, self._look)
+        await start_worker_exporter(edge, self._doors, self._front.reactor, self._look)
         for service in work_services(self._parts):
             await work.start(service)
+
+    async def finish(self, within: float) -> None:
+        """Wait for requests to engines that are under way here, ``within`` seconds at most."""
+        with trio.move_on_after(within):
+            await self._front.drained()
 
 
 def utc_now() -> datetime:

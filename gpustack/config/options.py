@@ -140,6 +140,14 @@ class Options:
         help="Seconds that requests in flight get to end when the daemon stops.",
         sample="20",
     )
+    reload_drain_timeout: float = option(
+        default=300.0,
+        low=0,
+        high=86400,
+        help="Seconds that requests in flight get to end in the old daemon after a reload (SIGHUP); the new one "
+        "serves meanwhile.",
+        sample="60",
+    )
     bin_dir: Path = option(
         default=Path("/var/lib/gpustack/bin"),
         shown="<data-dir>/bin",
@@ -227,7 +235,7 @@ class Options:
         sample="true",
     )
     disable_update_check: bool = option(
-        default=False, group="server", built=False, help="Do not look for new versions.", sample="true"
+        default=False, group="server", help="Do not look for new versions.", sample="true"
     )
     disable_openapi_docs: bool = option(
         default=False,
@@ -239,8 +247,7 @@ class Options:
         default=None,
         shown="built in",
         group="server",
-        built=False,
-        help="Path or URL of the model catalog.",
+        help="Path or URL of the model catalog, in place of the built-in one (docs/catalog.md).",
         sample="https://example.com/catalog.yaml",
     )
     ray_port: int = option(
@@ -442,7 +449,6 @@ class Options:
         default=None,
         group="server",
         hidden=True,
-        built=False,
         help="URL that is asked for new versions.",
         sample="https://updates.example.com",
     )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from datetime import date, datetime
+from pathlib import Path
 
 import attrs
 import trio
 
+from gpustack.domain.document import decode, encode
 from gpustack.domain.usage import ModelUsage, Operation
-from gpustack.errors import GpustackError
+from gpustack.errors import GpustackError, Invalid
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
@@ -72,6 +75,8 @@ class UsageLedger:
 
     _store: Store
     _now: Callable[[], datetime]
+    _spool: Path | None = None
+    """Where counts are left that the store did not take any more, for the next daemon to bring to it."""
     _open: _Open = attrs.field(factory=dict)
     name: str = "usage-flush"
 
@@ -93,9 +98,57 @@ class UsageLedger:
         try:
             while True:
                 await trio.sleep(_FLUSH_EVERY)
+                await self.collect()
                 await self.flush()
         finally:
             await self.flush()
+            self._leave_behind()
+
+    async def collect(self) -> None:
+        """Take over what daemons before this one left behind.
+
+        A file is set aside before it is counted: killed in between, its counts are lost, but never counted twice.
+        """
+        if self._spool is None:
+            return
+        for path in sorted(self._spool.glob("*.json")):
+            taken = path.with_suffix(".taken")
+            try:
+                path.rename(taken)
+                rows = decode(taken.read_bytes(), tuple[ModelUsage, ...])
+                taken.unlink()
+            except (OSError, Invalid) as error:
+                log.warning(
+                    "Counts left by another daemon cannot be read: file=%s reason=%s", path.name, error
+                )
+                continue
+            for row in rows:
+                self._add_row(row)
+
+    def _leave_behind(self) -> None:
+        if not self._open or self._spool is None:
+            return
+        rows = [counted.row(day) for (day, _), counted in self._open.items()]
+        self._spool.mkdir(mode=0o700, exist_ok=True)
+        draft = self._spool / f"{os.getpid()}.draft"
+        draft.write_bytes(encode(rows))
+        draft.rename(draft.with_suffix(".json"))
+        log.info("Left usage counts for the next daemon: rows=%d", len(rows))
+
+    def _add_row(self, row: ModelUsage) -> None:
+        key = UsageKey(
+            user_id=row.user_id,
+            api_key_id=row.api_key_id,
+            model_id=row.model_id,
+            operation=row.operation,
+            username=row.username,
+            model_name=row.model_name,
+        )
+        mine = self._open.setdefault((row.date, key), _Sum(key))
+        mine.requests += row.request_count
+        mine.failed += row.failed_count
+        mine.prompt += row.prompt_token_count
+        mine.completion += row.completion_token_count
 
     async def flush(self) -> None:
         """Bring all counts to the store; if it is away they wait here for the next time.

@@ -1,0 +1,43 @@
+"""What is settled of a daemon before its tree opens."""
+
+from __future__ import annotations
+
+import random
+
+import attrs
+
+from gpustack.cli.doors import Doors
+from gpustack.cli.handover import Successor
+from gpustack.config.datadir import DataLock
+from gpustack.config.load import Loaded
+from gpustack.http1.certificate import Certificate
+from gpustack.worker.intent import Intent
+
+
+@attrs.frozen(kw_only=True)
+class Daemon:
+    """What is settled before the tree opens."""
+
+    loaded: Loaded
+    lock: DataLock
+    doors: Doors
+    certificate: Certificate | None
+    began: float
+    argv: tuple[str, ...] = ()
+    """What follows ``gpustack start``, for the daemon after this one."""
+    successor: Successor | None = None
+    """Set in a daemon that takes over from another."""
+    rng: random.Random = attrs.field(factory=random.SystemRandom)
+    intent: Intent = attrs.field(factory=Intent)
+
+    @property
+    def url(self) -> str:
+        """Where this daemon's own server is reached from this machine."""
+        sockets = self.doors.at("front")
+        if not sockets:
+            return self.loaded.options.server_url or ""
+        host, port = sockets[0].getsockname()[:2]
+        if host in ("0.0.0.0", "::"):
+            host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+        scheme = "http" if self.certificate is None else "https"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

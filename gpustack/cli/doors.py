@@ -1,0 +1,115 @@
+"""The ports of the daemon: opened before the tree, or taken over from the daemon before, and left to the one after."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from gpustack.config.load import Loaded
+from gpustack.http1.listen import open_listeners
+from gpustack.http1.server import HttpServer
+
+LOOPBACK = "127.0.0.1"
+
+
+@attrs.frozen(kw_only=True)
+class Door:
+    """One port: where it is opened, and the options that say so."""
+
+    name: str
+    host: str
+    port: int
+    option: str
+    host_option: str
+
+
+def doors_of(loaded: Loaded) -> tuple[Door, ...]:
+    """The ports that a daemon of this role opens."""
+    options = loaded.options
+    # A worker beside its own server is reached over the loopback alone, unless an address is given for it.
+    inside = LOOPBACK if loaded.role == "server+worker" else "0.0.0.0"
+    server = {"host": options.host, "host_option": "--host"}
+    worker = {"host": options.worker_ip or inside, "host_option": "--worker-ip"}
+    found: list[Door] = []
+    if loaded.role != "worker":
+        found.append(Door(name="front", port=options.port, option="--port", **server))
+        if not options.disable_metrics:
+            found.append(
+                Door(name="server-metrics", port=options.metrics_port, option="--metrics-port", **server)
+            )
+    if loaded.role != "server":
+        found.append(Door(name="worker", port=options.worker_port, option="--worker-port", **worker))
+        if not options.disable_worker_metrics:
+            port = options.worker_metrics_port
+            found.append(Door(name="worker-metrics", port=port, option="--worker-metrics-port", **worker))
+    return tuple(found)
+
+
+@attrs.define(eq=False)
+class Doors:
+    """Owns the listening sockets by name, and knows which servers stand in them."""
+
+    _sockets: Mapping[str, list[socket.socket]]
+    _servers: list[HttpServer] = attrs.field(factory=list)
+
+    @classmethod
+    def open(cls, loaded: Loaded, inherited: Mapping[str, Sequence[int]]) -> Doors:
+        """Open what is not inherited. Raises ``ListenError``; then none is left open."""
+        opened: dict[str, list[socket.socket]] = {}
+        left = {name: _sockets(descriptors) for name, descriptors in inherited.items()}
+        try:
+            for door in doors_of(loaded):
+                kept = left.pop(door.name, [])
+                if kept and all(door.port in (0, one.getsockname()[1]) for one in kept):
+                    opened[door.name] = kept
+                    continue
+                _close(kept)  # the configuration means another port now
+                opened[door.name] = open_listeners(
+                    door.host, door.port, option=door.option, host_option=door.host_option
+                )
+        except BaseException:
+            for sockets in opened.values():
+                _close(sockets)
+            raise
+        finally:
+            for sockets in left.values():
+                _close(sockets)
+        return cls(opened)
+
+    def at(self, name: str) -> list[socket.socket]:
+        """The sockets of a door; none where this daemon has no such door."""
+        return self._sockets.get(name, [])
+
+    def port(self, name: str) -> int | None:
+        """The port of a door, as it really is."""
+        sockets = self.at(name)
+        return int(sockets[0].getsockname()[1]) if sockets else None
+
+    def descriptors(self) -> dict[str, list[int]]:
+        """What the next daemon inherits."""
+        return {name: [one.fileno() for one in sockets] for name, sockets in self._sockets.items()}
+
+    def serve(self, server: HttpServer) -> HttpServer:
+        """Note who stands in a door; the server itself, for the caller to start."""
+        self._servers.append(server)
+        return server
+
+    def leave(self) -> None:
+        """Take no new connection anywhere: they wait in the queues of the sockets for the next daemon."""
+        for server in self._servers:
+            server.stop_accepting(keep_listening=True)
+
+
+def _sockets(descriptors: Sequence[int]) -> list[socket.socket]:
+    found = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    for one in found:
+        one.set_inheritable(False)
+        one.setblocking(False)
+    return found
+
+
+def _close(sockets: Sequence[socket.socket]) -> None:
+    for one in sockets:
+        one.close()

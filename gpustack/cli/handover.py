@@ -1,0 +1,158 @@
+"""Handing over to the program as now installed: the listening sockets, the data directory and the engines go on.
+
+The old daemon starts the new one with its sockets and its lock. The new one loads all it needs and says so; only then
+does the old one stop taking connections (those that come meanwhile wait in the sockets' queues), give up store, control
+loops and workers, and tell the new one to go ahead. What is under way in the old one is finished for a bounded time.
+Nothing is given up before the new one has said that it is ready, so one that cannot start changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+import attrs
+import trio
+
+from gpustack.errors import GpustackError
+from gpustack.nursery.service import Service
+
+log = logging.getLogger(__name__)
+
+VARIABLE = "GPUSTACK_HAND_OVER"
+READY_WITHIN = 60.0
+"""Seconds the new daemon may take to load. The old one serves meanwhile."""
+_READY, _YOURS = b"ready\n", b"yours\n"
+
+
+class HandOverFailed(GpustackError):
+    """The new daemon did not come up; the old one goes on as before."""
+
+
+@attrs.frozen(kw_only=True)
+class Inherited:
+    """What a daemon was given by the one before it: descriptors, by what they are for."""
+
+    doors: Mapping[str, Sequence[int]]
+    lock: int
+    talk: int
+
+    @classmethod
+    def read(cls, env: Mapping[str, str]) -> Inherited | None:
+        """From our environment; ``None`` in a daemon that was started afresh."""
+        text = env.get(VARIABLE)
+        if text is None:
+            return None
+        said = json.loads(text)
+        if said["for"] != os.getppid():
+            return None  # an engine or a shell of ours passed the variable on
+        return cls(doors=said["doors"], lock=said["lock"], talk=said["talk"])
+
+
+@attrs.frozen
+class Successor:
+    """The side of the new daemon."""
+
+    _talk: socket.socket
+
+    @classmethod
+    def of(cls, inherited: Inherited) -> Successor:
+        """Take the line to the old daemon."""
+        talk = socket.socket(fileno=inherited.talk)
+        talk.set_inheritable(False)
+        return cls(talk)
+
+    async def take_over(self) -> None:
+        """Say that all is loaded and wait until the old daemon has let go of everything.
+
+        Raises ``HandOverFailed`` when it ends or changes its mind instead.
+        """
+        self._talk.setblocking(False)
+        line = trio.socket.from_stdlib_socket(self._talk)
+        await line.send(_READY)
+        if await line.recv(len(_YOURS)) != _YOURS:
+            raise HandOverFailed("The daemon before this one did not hand over")
+        line.close()
+
+
+@attrs.define
+class Predecessor:
+    """The side of the old daemon, while the new one loads."""
+
+    process: subprocess.Popen[bytes]
+    _talk: socket.socket
+
+    @classmethod
+    def start(cls, argv: Sequence[str], doors: Mapping[str, Sequence[int]], lock: int) -> Predecessor:
+        """Start ``gpustack start *argv`` as now installed, with what it inherits. Raises ``HandOverFailed``."""
+        ours, theirs = socket.socketpair()
+        descriptors = [*(one for door in doors.values() for one in door), lock, theirs.fileno()]
+        said = {"for": os.getpid(), "doors": doors, "lock": lock, "talk": theirs.fileno()}
+        # Which process systemd watches is told later, by us; the new one's own number is not known here.
+        environment = {name: value for name, value in os.environ.items() if name != "WATCHDOG_PID"}
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "gpustack", "start", *argv],
+                env={**environment, VARIABLE: json.dumps(said)},
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+            )
+        except OSError as error:
+            ours.close()
+            raise HandOverFailed(f"The new daemon cannot be started: {error.strerror}") from error
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        return cls(process, ours)
+
+    async def ready(self) -> None:
+        """Wait until the new daemon has loaded. Raises ``HandOverFailed`` when it ends instead or takes too long."""
+        line = trio.socket.from_stdlib_socket(self._talk)
+        with trio.move_on_after(READY_WITHIN) as patience:
+            said = await line.recv(len(_READY))
+        if patience.cancelled_caught:
+            self.give_up()
+            raise HandOverFailed(f"The new daemon was not ready within {READY_WITHIN:.0f} s")
+        if said != _READY:
+            self.give_up()
+            raise HandOverFailed("The new daemon ended before it was ready; its log says why")
+
+    def let_go(self) -> None:
+        """Tell the new daemon that everything is its own now."""
+        self._talk.send(_YOURS)
+        self._talk.close()
+
+    def give_up(self) -> None:
+        """End the new daemon; we go on."""
+        self._talk.close()
+        self.process.terminate()
+
+
+@attrs.define(eq=False)
+class Yielding:
+    """A service that can be ended before its tier is: it finishes as on a stop, then its place is held empty."""
+
+    _service: Service
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _ended: trio.Event = attrs.field(factory=trio.Event)
+
+    @property
+    def name(self) -> str:
+        """That of the service."""
+        return self._service.name
+
+    async def run(self, *, task_status: trio.TaskStatus[object]) -> None:
+        with self._scope:
+            await self._service.run(task_status=task_status)
+        self._ended.set()
+        await trio.sleep_forever()
+
+    async def give_up(self) -> None:
+        """End the service and wait until it has."""
+        self._scope.cancel()
+        await self._ended.wait()

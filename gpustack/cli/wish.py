@@ -1,0 +1,99 @@
+"""What signals ask of the daemon: a stop in order, a stop at once, or to hand over to the next one."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+
+import attrs
+import trio
+
+from gpustack.cli.daemon import Daemon
+from gpustack.cli.handover import HandOverFailed, Predecessor
+from gpustack.nursery.signals import Signals
+from gpustack.worker.intent import Intent
+
+log = logging.getLogger(__name__)
+
+
+@attrs.define
+class Wishes:
+    """What signals have asked for."""
+
+    intent: Intent
+    _stop: trio.Event = attrs.field(factory=trio.Event)
+    _hand_over: trio.Event = attrs.field(factory=trio.Event)
+
+    def stop(self) -> None:
+        """End in order, engines too."""
+        self.intent.stopping = True
+        self._stop.set()
+        self._hand_over.set()
+
+    def hand_over(self) -> None:
+        """Let the program as now installed go on, engines untouched."""
+        self._hand_over.set()
+
+    async def until_over(self, daemon: Daemon) -> Predecessor | None:
+        """Wait for the end of this daemon: ``None`` for a stop, else the next one, which has loaded and waits."""
+        while True:
+            await self._hand_over.wait()
+            if self._stop.is_set():
+                return None
+            self._hand_over = trio.Event()
+            log.info("Handing over: the new daemon loads, this one serves meanwhile")
+            try:
+                after = Predecessor.start(daemon.argv, daemon.doors.descriptors(), daemon.lock.fileno())
+                if await self._ready_or_stopped(after):
+                    return after
+            except HandOverFailed as error:
+                log.error("%s; this one goes on", error)
+            else:
+                after.give_up()
+                return None
+
+    async def _ready_or_stopped(self, after: Predecessor) -> bool:
+        """Wait for the next daemon to be ready; false when a stop was asked for meanwhile."""
+        failure: HandOverFailed | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_on_stop, nursery.cancel_scope)
+            try:
+                await after.ready()
+            except HandOverFailed as error:  # a nursery would wrap it
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return not self._stop.is_set()
+
+    async def _cancel_on_stop(self, scope: trio.CancelScope) -> None:
+        await self._stop.wait()
+        scope.cancel()
+
+
+def signals(wishes: Wishes, at_once: trio.CancelScope) -> Signals:
+    def drain() -> None:
+        log.info("Stopping: requests in flight finish, then engines end; a second signal stops at once")
+        wishes.stop()
+
+    def hang_up() -> None:
+        if _terminal_is_gone():
+            log.info("The terminal was closed")
+            wishes.stop()
+        else:
+            wishes.hand_over()
+
+    return Signals(drain=drain, at_once=at_once.cancel, hand_over=hang_up)
+
+
+def _terminal_is_gone() -> bool:
+    """SIGHUP means a reload, but to a program in the foreground of a terminal also that the terminal was closed."""
+    try:
+        os.ttyname(sys.stdin.fileno())
+    except OSError as error:
+        return error.errno == errno.EIO
+    except ValueError:  # stdin was closed
+        return False
+    return False
