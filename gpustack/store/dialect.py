@@ -32,7 +32,7 @@ class Pool:
         return self.size + self.overflow
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Connections:
     """The ways into one database. They open on first use."""
 
@@ -44,6 +44,9 @@ class Connections:
     slow: sa.Engine
     """For reading or moving everything: no statement is cut short, nothing is kept open."""
     lock: FileLock | None = None
+
+    def __repr__(self) -> str:
+        return f"<Connections to {self.place}>"  # an engine would show all parameters of its URL
 
 
 class Dialect(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -55,6 +55,15 @@ def driven(url: sa.URL, driver: str, *, install: str) -> sa.URL:
         raise Invalid(f"--database-url names no database: {backend}://user:password@host:port/db_name")
     backend = "mysql" if backend == "mariadb" else backend
     return url.set(drivername=f"{backend}+{driver}")
+
+
+def known(url: sa.URL, names: Collection[str]) -> None:
+    """Raise ``Invalid`` naming the parameters of ``url`` that its driver does not know."""
+    unknown = sorted(set(url.query) - set(names))
+    if unknown:
+        raise Invalid(
+            f"--database-url has parameters that {url.get_backend_name()} does not know: {', '.join(unknown)}"
+        )
 
 
 def engine(

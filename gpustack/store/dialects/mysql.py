@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ class MySql:
     def open(self, url: sa.URL, pool: Pool) -> Connections:
         target = server.driven(url, "pymysql", install="PyMySQL")
         target, tls = _tls(target)
+        server.known(target, _parameters())
         arguments: dict[str, Any] = {"connect_timeout": server.CONNECT_SECONDS, "charset": "utf8mb4", **tls}
         arguments = {name: value for name, value in arguments.items() if name not in target.query}
         bounded = {"read_timeout": server.STATEMENT_SECONDS, "write_timeout": server.STATEMENT_SECONDS}
@@ -129,6 +131,12 @@ _CODES = {
     (2026, 3159): server.insecure,
     (1053, 1077, 1079, 1080, 2002, 2003, 2005, 2006, 2013, 2014, 2055, 4031, 0): server.unreachable,
 }
+
+
+def _parameters() -> set[str]:
+    from pymysql.connections import Connection
+
+    return set(inspect.signature(Connection.__init__).parameters) - {"self"}
 
 
 def _tls(url: sa.URL) -> tuple[sa.URL, dict[str, Any]]:

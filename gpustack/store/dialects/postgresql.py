@@ -42,6 +42,7 @@ class PostgreSql:
 
     def open(self, url: sa.URL, pool: Pool) -> Connections:
         target = server.driven(url, "psycopg", install="psycopg[binary]")
+        server.known(target, _parameters())
         arguments = {name: value for name, value in _DEFAULTS.items() if name not in url.query}
         writing = Pool(size=2, overflow=0, timeout=pool.timeout)
 
@@ -130,10 +131,14 @@ _SAID = (
 )
 
 
+def _parameters() -> set[str]:
+    from psycopg.pq import Conninfo
+
+    return {option.keyword.decode() for option in Conninfo.get_defaults()}
+
+
 def _connecting(place: str, said: str) -> Unavailable:
     """libpq gives no code when there is no connection yet, only words."""
-    if said.startswith("invalid") and "option" in said:
-        return Unavailable(f"--database-url has a parameter that PostgreSQL does not know: {said.strip()}")
     if 'role "' in said and "does not exist" in said:
         return server.denied(place, said)
     # A certificate "file does not exist" is a matter of TLS; so are words about pg_hba that mention SSL.
