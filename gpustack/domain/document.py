@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import attrs
 import orjson
 from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
 from cattrs.preconf.orjson import make_converter
@@ -37,16 +38,11 @@ def encode(value: Any) -> bytes:
 
 def value_of(document: Any, cls: type[T]) -> T:
     """The value a parsed document stands for. Raises ``Invalid`` when it does not have that shape."""
+    if attrs.has(cls) and not isinstance(document, dict):  # a list would be read as one without any key
+        raise Invalid(f"This is not a {cls.__name__}: it is no object")
     try:
         return converter.structure(document, cls)
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        BaseValidationError,
-        StructureHandlerNotFoundError,
-    ) as error:
+    except _UNSHAPELY as error:
         raise Invalid(f"This is not a {cls.__name__}: {error.__class__.__name__}: {error}") from error
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from gpustack.http1.pool import Pool
+from gpustack.http1.reactor import Reactor, new_reactor
 from gpustack.store import StoreSettings, open_store
 
 from .cluster import Clock, Cluster
@@ -21,3 +23,17 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
         await nursery.start(store.run)
         yield Cluster(store=store, clock=clock)
         nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def reactor(nursery: trio.Nursery) -> Reactor:
+    reactor = new_reactor(tick=0.05)
+    await nursery.start(reactor.run)
+    return reactor
+
+
+@pytest.fixture
+async def pool(reactor: Reactor, nursery: trio.Nursery) -> Pool:
+    pool = Pool(reactor=reactor)
+    await nursery.start(pool.run)
+    return pool

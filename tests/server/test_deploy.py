@@ -147,7 +147,7 @@ async def test_a_file_is_asked_for_once_on_each_worker(cluster: Cluster) -> None
     made = await deploy.create_file(cluster.store, wish(worker))
     assert made.state is FileState.DOWNLOADING
     await deploy.create_file(cluster.store, wish(other))
-    with pytest.raises(AlreadyExists, match="Worker a has a model file of me/m/m.gguf"):
+    with pytest.raises(AlreadyExists, match=r"Worker a has a model file of me/m/m\.gguf"):
         await deploy.create_file(cluster.store, wish(worker))
     await cluster.change(made, state=FileState.READY, resolved_paths=("/c/m.gguf",))
     await deploy.delete_file(cluster.store, made.id)

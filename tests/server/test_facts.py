@@ -22,7 +22,10 @@ SMALL, LARGE = facts_of("qwen3-0.6b"), facts_of("llama-3.1-8b")
 PATH = ModelSource(kind=SourceKind.LOCAL_PATH, local_path="/m.gguf")
 
 
-def model(source: ModelSource = hub("m"), **more: object) -> Model:
+M = hub("m")
+
+
+def model(source: ModelSource = M, **more: object) -> Model:
     return Model(name="m", source=source, **more)  # type: ignore[arg-type]  # a test's words
 
 

@@ -86,7 +86,7 @@ async def test_a_known_machine_may_take_a_new_name_and_its_label_follows(
 
 async def test_a_taken_name_that_was_chosen_is_refused(cluster: Cluster, leases: Leases) -> None:
     await joined(cluster, leases, "a", "u1")
-    with pytest.raises(AlreadyExists, match="different UUID.*--worker-name"):
+    with pytest.raises(AlreadyExists, match=r"different UUID.*--worker-name"):
         await joined(cluster, leases, "a", "u2", explicit_name=True)
     assert len(cluster.snapshot.workers) == 1
 

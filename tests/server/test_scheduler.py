@@ -11,7 +11,6 @@ import trio
 import trio.testing
 
 from gpustack.domain.artifact import ModelSource, SourceKind
-from gpustack.domain.change import Change
 from gpustack.domain.instance import Claim, ModelInstance
 from gpustack.domain.lifecycle import InstanceState as S
 from gpustack.domain.model import Category, Model
@@ -353,62 +352,62 @@ async def test_many_wait_and_all_that_fit_are_placed(
     assert await settled() == revision
 
 
+@attrs.define
+class Meddler:
+    """Makes a random cluster, and then lets instances and cordons come and go in it."""
+
+    cluster: Cluster
+    chance: random.Random
+    models: list[Model] = attrs.field(factory=list)
+
+    async def prepare(self) -> None:
+        chance, cluster = self.chance, self.cluster
+        for number in range(4):
+            gpus = [gpu(index, chance.choice((6, 12, 24))) for index in range(chance.randint(0, 2))]
+            build = CUDA_BUILD if gpus else CPU_BUILD
+            await cluster.worker(f"w{number}", *gpus, ram=chance.choice((8, 16, 32)), build=build)
+        for number, shape in enumerate(("qwen3-0.6b", "llama-3.2-1b", "gemma-3-4b")):
+            cluster.readers.known[hub(shape).readable] = facts_of(shape)
+            offload = chance.choice((None, False))
+            self.models.append(await cluster.model(f"m{number}", source=hub(shape), cpu_offloading=offload))
+
+    async def act(self) -> None:
+        what, cluster = self.chance.randrange(5), self.cluster
+        placed = [i for i in cluster.snapshot.instances.values() if i.worker_id and i.deleted_at is None]
+        if what <= 2:
+            await cluster.instance(self.chance.choice(self.models))
+        elif what == 3:
+            worker = self.chance.choice([*cluster.snapshot.workers.values()])
+            await cluster.change(worker, cordoned=not worker.cordoned)
+        elif placed:
+            gone = self.chance.choice(placed)
+            await deploy.delete_instance(cluster.store, gone.id)
+            await report_instance(cluster.store, gone.worker_id or 0, gone.id, InstanceReport(gone=True))
+
+
 @pytest.mark.parametrize("seed", range(6))
 async def test_nothing_is_ever_promised_twice_whatever_happens_meanwhile(
     cluster: Cluster, scheduler: Scheduler, settled: Settled, seed: int
 ) -> None:
-    """A random cluster in which workers and instances come, change and go while instances are placed."""
-    chance = random.Random(seed)
     faults: list[str] = []
-
-    def grew(change: Change) -> bool:
-        new = change.record
-        return isinstance(new, ModelInstance) and new.state is S.SCHEDULED
 
     async def guard(*, task_status: trio.TaskStatus[None]) -> None:
         with cluster.store.listen(room=10_000) as listener:
             task_status.started()
             while True:
-                if grew(await listener.next()):
+                new = (await listener.next()).record
+                if isinstance(new, ModelInstance) and new.state is S.SCHEDULED:
                     faults.extend(overcommitted(cluster.snapshot))
 
-    names = [f"w{number}" for number in range(4)]
-    for name in names:
-        gpus = [gpu(index, chance.choice((6, 12, 24))) for index in range(chance.randint(0, 2))]
-        build = CUDA_BUILD if gpus else CPU_BUILD
-        await cluster.worker(name, *gpus, ram=chance.choice((8, 16, 32)), build=build)
-    models = [
-        await cluster.model(f"m{number}", source=hub(shape), cpu_offloading=chance.choice((None, False)))
-        for number, shape in enumerate(("qwen3-0.6b", "llama-3.2-1b", "gemma-3-4b"))
-    ]
-    for model in models:
-        cluster.readers.known[model.source.readable] = facts_of(str(model.source.repo).removeprefix("me/"))
-
-    async def meddle() -> None:
-        for _ in range(25):
-            await act(chance.randrange(5))
-
-    async def act(what: int) -> None:
-        worker = chance.choice([*cluster.snapshot.workers.values()])
-        placed = [i for i in cluster.snapshot.instances.values() if i.worker_id and i.deleted_at is None]
-        if what <= 2:
-            await cluster.instance(chance.choice(models))
-        elif what == 3:
-            await cluster.change(worker, cordoned=not worker.cordoned)
-        elif placed:
-            gone = chance.choice(placed)
-            await deploy.delete_instance(cluster.store, gone.id)
-            await report_instance(
-                cluster.store, cluster.now(gone).worker_id, gone.id, InstanceReport(gone=True)
-            )
-
+    meddler = Meddler(cluster, random.Random(seed))
+    await meddler.prepare()
     async with trio.open_nursery() as nursery:
         await nursery.start(guard)
-        await meddle()
+        for _ in range(25):
+            await meddler.act()
         await settled()
         nursery.cancel_scope.cancel()
+    instances = cluster.snapshot.instances.values()
     assert faults == []
-    assert any(i.state is S.SCHEDULED for i in cluster.snapshot.instances.values())
-    assert all(
-        i.state is S.SCHEDULED or len(i.state_message) > 20 for i in cluster.snapshot.instances.values()
-    )
+    assert any(i.state is S.SCHEDULED for i in instances)
+    assert all(i.state is S.SCHEDULED or len(i.state_message) > 20 for i in instances)
