@@ -13,9 +13,11 @@ import attrs
 from gpustack.domain.worker import Worker
 from gpustack.identity.secret import Keys
 from gpustack.metrics.config import MetricsConfig
+from gpustack.server.catalog import Catalog
 from gpustack.server.facts import FactsSource
 from gpustack.server.leases import Leases
 from gpustack.server.load import LoadHistory
+from gpustack.server.update import UpdateCheck
 from gpustack.store.store import Store
 
 from .throttle import Throttle
@@ -94,6 +96,8 @@ class ApiContext:
     servers: Callable[[], Sequence[str]] = lambda: ()
     metrics: MetricsConfig | None = None
     load: LoadHistory | None = None
+    catalog: Catalog | None = None
+    updates: UpdateCheck | None = None
     inference_routes: Sequence[InferenceRoute] = ()
     login_limiter: Throttle = attrs.field(
         default=attrs.Factory(lambda self: Throttle(self.monotonic), takes_self=True)

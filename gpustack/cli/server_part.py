@@ -44,7 +44,8 @@ from gpustack.server.assignment import AssignmentBook
 from gpustack.server.bootstrap import ensure_admin
 from gpustack.server.facts import FactsSource
 from gpustack.server.leases import Leases
-from gpustack.server.services import control_services
+from gpustack.server.services import Background, control_services
+from gpustack.server.update import RELEASE_FEED
 from gpustack.server.usage import UsageLedger
 from gpustack.server.worker_link import WorkerLink
 from gpustack.store.store import Store, StoreSettings, open_store
@@ -103,7 +104,8 @@ class ServerPart:
         facts = FactsSource(
             facts_reader(self._daemon.loaded, self._daemon.rng), link.facts, lambda: store.snapshot
         )
-        context = self._context(store, leases, link, facts)
+        background = self._background(store)
+        context = self._context(store, leases, link, facts, background)
         endpoints = Endpoints(store, self._daemon.rng, self._local_worker())
         await edge.start(endpoints)
         gateway = self._gateway(context, endpoints, pool, usage)
@@ -127,6 +129,8 @@ class ServerPart:
             rng=self._daemon.rng,
             monotonic=trio.current_time,
         ):
+            await control.start(service)
+        for service in background.services:
             await control.start(service)
         self.gate.open()
         front.readiness = self.readiness
@@ -158,7 +162,20 @@ class ServerPart:
         parts = {"store": "serving", "gate": "open" if self.gate.is_open else "closed"}
         return self.gate.is_open, parts
 
-    def _context(self, store: Store, leases: Leases, link: WorkerLink, facts: FactsSource) -> ApiContext:
+    def _background(self, store: Store) -> Background:
+        options = self._daemon.loaded.options
+        return Background.of(
+            store,
+            catalog_source=options.model_catalog_file,
+            version=__version__,
+            feed=None if options.disable_update_check else options.update_check_url or RELEASE_FEED,
+            now=utc_now,
+            rng=self._daemon.rng,
+        )
+
+    def _context(
+        self, store: Store, leases: Leases, link: WorkerLink, facts: FactsSource, background: Background
+    ) -> ApiContext:
         options, environment = self._daemon.loaded.options, self._daemon.loaded.environment
         rule = cross_origin_of(options)
         return ApiContext(
@@ -183,6 +200,9 @@ class ServerPart:
             version=Version(version=__version__, git_commit=__commit__),
             heartbeat_interval=options.heartbeat_interval,
             metrics=MetricsConfig.within(options.data_dir),
+            load=background.load,
+            catalog=background.catalog,
+            updates=background.updates,
             inference_routes=ROUTES,
         )
 

@@ -1,0 +1,41 @@
+"""Small documents are fetched whole, within bounds, and redirects are followed with care."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from gpustack.remote.document import fetch_document
+from gpustack.remote.http import BadReply, TooLarge
+from tests.server.feed import Feed, serving
+
+
+@pytest.fixture
+def feed() -> Iterator[Feed]:
+    with serving(Feed(body=b"here")) as one:
+        yield one
+
+
+async def test_a_document_is_fetched(feed: Feed) -> None:
+    answer = await fetch_document(f"{feed.url}/a.yaml", headers={"x-mine": "yes"})
+    assert (answer.status, answer.body) == (200, b"here")
+    assert feed.asked[0]["x-mine"] == "yes"
+
+
+async def test_a_redirect_is_followed(feed: Feed) -> None:
+    feed.status, feed.headers, feed.pages = 302, {"Location": "/b"}, {"/b": b"there"}
+    assert (await fetch_document(f"{feed.url}/a")).body == b"there"
+
+
+async def test_redirects_without_end_are_not(feed: Feed) -> None:
+    feed.status, feed.headers = 302, {"Location": "/again"}
+    with pytest.raises(BadReply, match="more than"):
+        await fetch_document(feed.url)
+    assert len(feed.paths) < 10
+
+
+async def test_more_than_the_limit_is_not_read(feed: Feed) -> None:
+    feed.body = b"x" * 1000
+    with pytest.raises(TooLarge):
+        await fetch_document(feed.url, limit=999)
