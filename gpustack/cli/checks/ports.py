@@ -37,7 +37,7 @@ def _wanted(options: Options, role: str) -> list[tuple[str, str | None, int]]:
     if role != "worker":
         ports.append(("--port", options.host, options.port))
         if not options.disable_metrics:
-            ports.append(("--metrics-port", None, options.metrics_port))
+            ports.append(("--metrics-port", options.host, options.metrics_port))
     if role != "server":
         ports.append(("--worker-port", None, options.worker_port))
         if not options.disable_worker_metrics:
