@@ -45,8 +45,6 @@ FLUSH_SECONDS = 10.0
 """How long a stopping store may take to commit what was asked before."""
 POLL_SECONDS = 0.5
 """How long what another server committed may go unheard."""
-AGAIN_SECONDS = 1.0
-"""Between two attempts of a work that waits until the database is back."""
 REPLAYED = 1000
 """Changes read back at start, so that watchers resume over a restart."""
 
@@ -135,19 +133,6 @@ class Store:
             self._waiting.discard(job)
         assert job.result is not None
         return cast(T, job.result.unwrap())
-
-    async def insist(self, work: Callable[[Tx], T], *, term: Term | None = None) -> T:
-        """As ``write``, but while the database is away wait until it is back.
-
-        For loops that act on what they find in their transaction: in rare cases a work is done twice.
-        """
-        while True:
-            try:
-                return await self.write(work, term=term)
-            except Unavailable as error:
-                if self._closed or error.retry_after is None:
-                    raise
-            await trio.sleep(AGAIN_SECONDS)
 
     async def try_lease(self, name: str, holder: str, ttl: float) -> Term | None:
         """Take the lease ``name`` for ``ttl`` seconds, or prolong it; ``None`` while another holder has it.

@@ -18,6 +18,7 @@ from gpustack.errors import AlreadyExists, Unavailable
 
 from . import journal, lease
 from .database import Database
+from .dialect import RETRY_AFTER
 from .journal import Alteration
 from .lease import Deposed, Term
 from .load import records
@@ -178,6 +179,9 @@ class Writer:
                 return outcome.Error(_deposed(job.term)), []
         tx = Tx(conn, self._database.dialect, self._memory, head, self._clock())
         result = outcome.capture(job.work, tx)
+        if conn.invalidated:  # the connection is gone, and with it what was done before
+            error = result.error if isinstance(result, outcome.Error) else None
+            raise error if isinstance(error, sa.exc.DBAPIError) else _lost(self._database.place)
         altered = tx.end(keep=isinstance(result, outcome.Value))
         if isinstance(result, outcome.Error):
             result = self._named(result)
@@ -215,6 +219,10 @@ class Writer:
         if self._appended >= TRIM_EVERY:
             self._appended = 0
             journal.trim(conn, now)
+
+
+def _lost(place: str) -> Unavailable:
+    return Unavailable(f"The connection to the database {place} was lost: try again", RETRY_AFTER)
 
 
 def _deposed(term: Term) -> Deposed:
