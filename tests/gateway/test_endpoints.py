@@ -1,0 +1,169 @@
+"""Routes follow the records; the least busy replica is asked, and the doubtful ones last."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from gpustack.domain.instance import ModelInstance, Placement
+from gpustack.domain.lifecycle import InstanceState, Party
+from gpustack.domain.model import Model
+from gpustack.domain.route import Route
+from gpustack.domain.worker import Condition, Cpu, Worker, WorkerState, WorkerStatus
+from gpustack.gateway.endpoints import Endpoints
+from gpustack.store import Store, StoreSettings, open_store
+
+from .world import LOCAL, NOW, SOURCE
+
+
+@attrs.define(eq=False)
+class Table:
+    store: Store
+    endpoints: Endpoints
+
+    async def model(
+        self, name: str, count: int, *, uuid: str = LOCAL, ports: bool = True
+    ) -> list[ModelInstance]:
+        def work(tx: Any) -> list[ModelInstance]:
+            worker = tx.find(Worker, worker_uuid=uuid) or tx.insert(
+                Worker(
+                    name=uuid, worker_uuid=uuid, ip="10.0.0.7", condition=Condition(state=WorkerState.READY)
+                )
+            )
+            model = tx.insert(Model(name=name, source=SOURCE, replicas=count))
+            made = []
+            for number in range(count):
+                one = tx.insert(
+                    ModelInstance(name=f"{name}-{number}", model_id=model.id, model_name=name, source=SOURCE)
+                )
+                one = tx.move(
+                    one, InstanceState.SCHEDULED, by=Party.SCHEDULER, placement=Placement(worker_id=worker.id)
+                )
+                port = 40000 + one.id if ports else None
+                made.append(tx.move(one, InstanceState.RUNNING, by=Party.WORKER, port=port))
+            return made
+
+        return await self.store.write(work)
+
+    async def change(self, cls: type[Any], key: int, **fields: Any) -> None:
+        await self.store.write(lambda tx: tx.change(cls, key, **fields))
+
+    async def route(self, name: str, count: int) -> Route:
+        """The route once it has that many endpoints."""
+        with trio.fail_after(10):
+            while True:
+                route = self.endpoints.route(name)
+                if route is not None and len(route.endpoints) == count:
+                    return route
+                await trio.lowlevel.checkpoint()
+
+
+@pytest.fixture
+async def table(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Table]:
+    store = await open_store(StoreSettings(data_dir=str(tmp_path)), lambda: NOW)
+    await nursery.start(store.run)
+    endpoints = Endpoints(store, random.Random(3), LOCAL)
+    await nursery.start(endpoints.run)
+    yield Table(store, endpoints)
+    nursery.cancel_scope.cancel()
+
+
+async def test_only_what_runs_is_asked_and_the_rest_says_why(table: Table) -> None:
+    one, two = await table.model("m", 2)
+    await table.route("m", 2)
+    await table.store.write(
+        lambda tx: tx.move(
+            tx.get(ModelInstance, one.id), InstanceState.ERROR, by=Party.WORKER, message="exited with 1"
+        )
+    )
+    route = await table.route("m", 1)
+    assert [endpoint.instance_id for endpoint in route.endpoints] == [two.id]
+    assert route.pending_reason == "m-0 is error: exited with 1"
+    await table.change(ModelInstance, two.id, deleted_at=NOW)
+    assert (await table.route("m", 0)).endpoints == ()
+    await table.store.write(lambda tx: tx.delete(Model, one.model_id))
+    with trio.fail_after(10):
+        while table.endpoints.route("m") is not None:
+            await trio.lowlevel.checkpoint()
+
+
+async def test_an_engine_here_is_reached_directly_and_one_elsewhere_through_its_worker(table: Table) -> None:
+    await table.model("near", 1)
+    await table.model("far", 1, uuid="elsewhere")
+    (near,), (far,) = (await table.route("near", 1)).endpoints, (await table.route("far", 1)).endpoints
+    assert (near.direct, near.host) == (True, "127.0.0.1")
+    assert (far.direct, far.host, far.worker_port) == (False, "10.0.0.7", 10150)
+    assert far.engine_port == 40000 + far.instance_id
+
+
+async def test_the_least_busy_is_asked_and_counts_end_with_their_block(table: Table) -> None:
+    await table.model("m", 3)
+    route = await table.route("m", 3)
+    first, second, third = route.endpoints
+    with table.endpoints.counting(first), table.endpoints.counting(first), table.endpoints.counting(second):
+        assert table.endpoints.pick(route, ()) is third
+        assert table.endpoints.pick(route, {third.instance_id}) is second
+        assert table.endpoints.pick(route, {second.instance_id, third.instance_id}) is first
+        assert table.endpoints.pick(route, {e.instance_id for e in route.endpoints}) is None
+        assert table.endpoints.in_flight == 3
+        assert repr(table.endpoints) == "<Endpoints: 1 models, 3 replicas, 3 requests>"
+    with pytest.raises(trio.TooSlowError), trio.fail_after(0), table.endpoints.counting(first):
+        await trio.sleep_forever()
+    assert table.endpoints.in_flight == 0
+    assert {table.endpoints.pick(route, ()) for _ in range(50)} == set(route.endpoints)
+
+
+async def test_a_replica_that_failed_is_asked_last_for_a_while(
+    table: Table, mock_clock: trio.testing.MockClock
+) -> None:
+    await table.model("m", 2)
+    route = await table.route("m", 2)
+    bad, good = route.endpoints
+    assert table.endpoints.suspect(bad) is True
+    assert table.endpoints.suspect(bad) is False, "known already"
+    assert {table.endpoints.pick(route, ()) for _ in range(50)} == {good}
+    assert table.endpoints.pick(route, {good.instance_id}) is bad
+    with table.endpoints.counting(good):
+        assert table.endpoints.pick(route, ()) is good, "busy is better than broken"
+    mock_clock.jump(6)
+    assert {table.endpoints.pick(route, ()) for _ in range(50)} == {bad, good}
+    assert table.endpoints.suspect(bad) is True
+
+
+async def test_a_replica_whose_worker_went_quiet_is_asked_last(table: Table) -> None:
+    (far,) = await table.model("m", 1, uuid="elsewhere")
+    worker = table.store.snapshot.workers[far.worker_id or 0]
+    (endpoint,) = (await table.route("m", 1)).endpoints
+    assert not endpoint.quiet
+    for state in (WorkerState.NOT_READY, WorkerState.UNREACHABLE):
+        await table.change(Worker, worker.id, condition=Condition(state=state))
+        with trio.fail_after(10):
+            while not (route := await table.route("m", 1)).endpoints[0].quiet:
+                await trio.lowlevel.checkpoint()
+        assert table.endpoints.pick(route, ()) is route.endpoints[0], "there is no other"
+    near = attrs.evolve(endpoint, instance_id=999, quiet=False)
+    both = attrs.evolve(route, endpoints=(*route.endpoints, near))
+    with table.endpoints.counting(near):
+        assert {table.endpoints.pick(both, ()) for _ in range(20)} == {near}
+
+
+async def test_what_workers_tell_of_their_load_makes_no_routes_anew(table: Table) -> None:
+    (one,) = await table.model("m", 1)
+    before = await table.route("m", 1)
+    for load in range(3):
+        await table.change(
+            Worker, one.worker_id or 0, status=WorkerStatus(cpu=Cpu(utilization_rate=float(load)))
+        )
+    await trio.testing.wait_all_tasks_blocked()
+    assert table.endpoints.route("m") is before
+    await table.change(Worker, one.worker_id or 0, ip="10.0.0.8")
+    await trio.testing.wait_all_tasks_blocked()
+    assert table.endpoints.route("m") is not before
+    assert table.store.snapshot.workers[one.worker_id or 0].status.cpu.utilization_rate == 2.0
