@@ -130,6 +130,16 @@ async def test_a_file_that_is_no_model_is_told(hub: Hub, tmp_path: Path, content
                 await reader(hub).read(source)
 
 
+async def test_a_file_that_lacks_its_end_is_told(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
+    whole = await trio.Path(tiny_model).read_bytes()
+    (tmp_path / "m.gguf").write_bytes(whole[:-1])
+    hub.add("me/m", {"m.gguf": whole[:-1]})
+    with trio.fail_after(30):
+        for source in (local(tmp_path / "m.gguf"), remote("m.gguf")):
+            with pytest.raises(BadRequest, match=f"m.gguf is cut short: it has {len(whole) - 1} bytes of at"):
+                await reader(hub).read(source)
+
+
 async def test_a_path_of_another_machine_is_not_found() -> None:
     with pytest.raises(NotFound):
         await reader().read(local(Path("/no/such/m.gguf")))

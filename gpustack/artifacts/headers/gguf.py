@@ -25,6 +25,8 @@ DEEPEST_ARRAY = 4
 KEPT_ITEMS = 4096
 """Arrays of more numbers than this (vocabulary scores, token types) are counted, not kept; so are all of texts."""
 
+_ALIGNMENT = 32
+"""Of the tensors' bytes, where the file names no other."""
 _MAGIC = b"GGUF"
 _TEXT, _ARRAY = 8, 9
 _SCALARS: Mapping[int, struct.Struct] = {
@@ -98,6 +100,16 @@ class Header:
     metadata: Mapping[str, Value] = attrs.field(repr=False)
     tensors: tuple[Tensor, ...] = attrs.field(repr=False)
     size: int
+
+    @property
+    def least_file_size(self) -> int:
+        """Bytes that a whole file has at least."""
+        if not self.tensors:
+            return self.size
+        alignment = self.metadata.get("general.alignment")
+        step = alignment if isinstance(alignment, int) and alignment > 0 else _ALIGNMENT
+        data = -(-self.size // step) * step
+        return data + max(one.offset + (one.size or 0) for one in self.tensors)
 
 
 def parse(data: bytes) -> Header:

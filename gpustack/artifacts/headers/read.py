@@ -95,6 +95,8 @@ class FactsReader:
                 else:
                     async with open_client(timeouts=Timeouts(stall=20.0), direct=self.direct) as client:
                         headers = [await self._fetch_header(client, one) for one in parts]
+                for file, header in zip(parts, headers, strict=True):
+                    _check_whole(file, header)
                 return gguf_facts(headers, file_size=size, projector_size=projector)
             except HeaderError as error:
                 raise BadRequest(f"The header of {what} cannot be read: {error}") from error
@@ -165,6 +167,15 @@ def read_header(path: Path) -> Header:
                 if not more:
                     raise
                 wanted = _more(len(data), cut.needed)
+
+
+def _check_whole(file: RemoteFile, header: Header) -> None:
+    """Engines refuse a file that lacks its end, in words of their own and after a start."""
+    if file.size < header.least_file_size:
+        raise BadRequest(
+            f"{file.name} is cut short: it has {file.size} bytes of at least {header.least_file_size}; copy or "
+            "download it again"
+        )
 
 
 def _last(error: RemoteError | Again) -> Exception:
