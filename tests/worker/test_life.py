@@ -129,7 +129,7 @@ async def test_a_killed_engine_is_reported_and_comes_back(server: FakeServer, st
     os.kill(pid_of(first), signal.SIGKILL)
     await server.until(lambda: server.instance().restart_count == 1 and server.instance().state is S.RUNNING)
     errors = [report for _, report in server.reports if report.state is S.ERROR]
-    assert [error.state_message.split(":")[0] for error in errors if error.state_message] == [
+    assert [error.state_message.split(",")[0] for error in errors if error.state_message] == [
         "The engine was ended by SIGKILL"
     ]
     assert errors[0].next_retry_at is not None

@@ -19,8 +19,16 @@ from gpustack.worker.obituary import last_words, obituary
             False,
             "The engine exited with code 0 before it was ready: out of memory",
         ),
-        (Exit(code=None, signal=9), True, "The engine was ended by SIGKILL: out of memory"),
-        (Exit(code=None, signal=200), True, "The engine was ended by signal 200: out of memory"),
+        (
+            Exit(code=None, signal=9),
+            True,
+            "The engine was ended by SIGKILL, which the kernel sends when memory runs out; its log ends: out of memory",
+        ),
+        (
+            Exit(code=None, signal=200),
+            True,
+            "The engine was ended by signal 200; its log ends: out of memory",
+        ),
         (Exit(code=None, signal=None), True, "The engine ended: out of memory"),
     ],
 )
@@ -42,3 +50,12 @@ def test_last_words_are_short_and_plain(tmp_path: Path) -> None:
     words = last_words(log)
     assert words.startswith("[31mred[0m")
     assert len(words) == 300 and words.isprintable()
+
+
+def test_the_cause_is_told_rather_than_what_follows_from_it(tmp_path: Path) -> None:
+    (tmp_path / "a.log").write_text(
+        "0.00 I srv  init: loading model\n"
+        "0.01 E llama_model_load: error loading model: unknown model architecture: 'new'\n"
+        "0.02 E srv  load_model: failed to load model\n"
+    )
+    assert last_words(tmp_path / "a.log") == "unknown model architecture: 'new'"
