@@ -51,6 +51,7 @@ def set_up(*, debug: bool, stream: TextIO | None = None) -> None:
     root.setLevel(logging.DEBUG if debug else logging.INFO)
     for chatty in (
         "httpx",
+        "httpx2",
         "httpcore",
         "hypercorn.error",
         "hypercorn.access",
