@@ -69,8 +69,9 @@ class Progress:
         self._tell(lead)
         if lead["state"] == "error":
             self.terminal.clear()
+            reason = one_line(lead.get("state_message")).rstrip(".")
             raise Failed(
-                f"{lead['name']} failed: {one_line(lead.get('state_message')) or 'no reason is known'}; its log: "
+                f"{lead['name']} failed: {reason or 'no reason is known'}; its log: "
                 f"gpustack logs {lead['name']}"
             )
         self.draw()
