@@ -43,13 +43,13 @@ class FactsSettings:
 class Finding:
     """The outcome of reading a source: facts, or the sentence why there are none, and since when.
 
-    ``asked`` are the workers whose own disks were looked at; empty when it was enough to look from here.
+    ``asked`` are the workers whose own disks were looked at; ``None`` when it was enough to look from here.
     """
 
     facts: ModelFacts | None
     fault: str | None
     at: float
-    asked: frozenset[int] = frozenset()
+    asked: frozenset[int] | None = None
 
     def says(self, other: Finding | None) -> bool:
         """Whether both come to the same."""
@@ -123,8 +123,9 @@ class FactsSource:
         """Whether a finding need not be questioned: it is young, and no worker has come that might know better."""
         if finding is None or self._clock() - finding.at >= self._settings.fresh_for:
             return False
-        mended = finding.fault is not None and model.source.kind is SourceKind.LOCAL_PATH
-        return not (mended and any(worker.id not in finding.asked for worker in self._ready()))
+        if finding.fault is None or finding.asked is None:
+            return True  # a file that lies here and is broken is not better elsewhere
+        return all(worker.id in finding.asked for worker in self._ready())
 
     async def _read(self, model: Model, room: trio.Semaphore) -> None:
         source = model.source
@@ -147,23 +148,23 @@ class FactsSource:
 
     async def _reading_of(self, model: Model) -> Finding:
         asked: set[int] = set()
-        facts, fault = None, None
+        facts, fault, elsewhere = None, None, False
         try:
             with trio.move_on_after(self._settings.read_within):
-                facts = await self._read_where_it_is(model, asked)
+                try:
+                    facts = await self._here(model.source)
+                except NotFound:
+                    if model.source.kind is not SourceKind.LOCAL_PATH:
+                        raise
+                    elsewhere = True
+                    facts = await self._read_there(model, asked)
         except GpustackError as error:
             fault = str(error)
         if facts is None and fault is None:
             fault = f"Reading the header of {model.source.readable} took longer than {self._settings.read_within:.0f} s"
-        return Finding(facts=facts, fault=fault, at=self._clock(), asked=frozenset(asked))
-
-    async def _read_where_it_is(self, model: Model, asked: set[int]) -> ModelFacts:
-        if model.source.kind is not SourceKind.LOCAL_PATH:
-            return await self._here(model.source)
-        try:
-            return await self._here(model.source)
-        except NotFound:
-            return await self._read_there(model, asked)
+        return Finding(
+            facts=facts, fault=fault, at=self._clock(), asked=frozenset(asked) if elsewhere else None
+        )
 
     async def _read_there(self, model: Model, asked: set[int]) -> ModelFacts:
         """One worker after the other, those first that the deployment selects."""

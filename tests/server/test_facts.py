@@ -11,7 +11,7 @@ import trio.testing
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.model import Model
 from gpustack.domain.worker import Condition, WorkerState
-from gpustack.errors import NotFound, Unavailable
+from gpustack.errors import BadRequest, NotFound, Unavailable
 from gpustack.nursery.wake import Wake
 from gpustack.server.facts import FactsSource, Finding
 from tests.policy.shapes import facts_of
@@ -167,6 +167,21 @@ async def test_the_fault_of_a_path_is_the_one_of_the_likeliest_worker(
     second = await cluster.worker("second")
     cluster.readers.there[second.name, "/m.gguf"] = LARGE
     assert (await read(facts, model(PATH), news)).facts == LARGE
+
+
+async def test_a_broken_file_here_is_not_read_over_and_over(
+    cluster: Cluster, facts: FactsSource, news: Wake
+) -> None:
+    await cluster.worker("ready")
+    cluster.readers.known["/m.gguf"] = BadRequest("it does not start as a GGUF file does")
+    found = await read(facts, model(PATH), news)
+    assert found.fault == "it does not start as a GGUF file does"
+    assert facts.is_fresh(model(PATH), found), "workers do not know better, and are not asked"
+    facts.ask(model(PATH))
+    await trio.testing.wait_all_tasks_blocked()
+    assert cluster.readers.asked == ["/m.gguf"]
+    cluster.clock.forward(30)
+    assert not facts.is_fresh(model(PATH), found), "it may have been mended"
 
 
 async def test_a_worker_that_does_not_answer_does_not_keep_others_from_being_asked(
