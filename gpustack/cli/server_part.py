@@ -24,6 +24,7 @@ from gpustack.cli.facts_reader import facts_reader
 from gpustack.cli.front import Front, Lane, cross_origin_of
 from gpustack.cli.handover import Yielding
 from gpustack.cli.metrics_part import start_server_exporter
+from gpustack.config.environment import Environment
 from gpustack.config.options import Options
 from gpustack.config.secret import keep_initial_admin_password, keep_jwt_secret_key, keep_token
 from gpustack.domain.access import Principal
@@ -48,6 +49,7 @@ from gpustack.server.services import Background, control_services
 from gpustack.server.update import RELEASE_FEED
 from gpustack.server.usage import UsageLedger
 from gpustack.server.worker_link import WorkerLink
+from gpustack.store.dialect import PoolSettings
 from gpustack.store.store import Store, StoreSettings, open_store
 from gpustack.worker.name import worker_uuid
 
@@ -85,7 +87,11 @@ class ServerPart:
     async def start(self, state: Tier, edge: Tier, control: Tier, front: Front) -> None:
         """Open the store and start everything of the role, each in its tier; returns when inference is taken in."""
         options = self._daemon.loaded.options
-        settings = StoreSettings(data_dir=str(options.data_dir), url=options.database_url)
+        settings = StoreSettings(
+            data_dir=str(options.data_dir),
+            url=options.database_url,
+            pool=_pool(self._daemon.loaded.environment),
+        )
         store = await open_store(settings, utc_now)
         self._store = Yielding(store)
         await state.start(self._store)
@@ -237,6 +243,15 @@ class ServerPart:
     def _local_worker(self) -> str | None:
         loaded = self._daemon.loaded
         return worker_uuid(loaded.options.data_dir) if loaded.role == "server+worker" else None
+
+
+def _pool(environment: Environment) -> PoolSettings:
+    return PoolSettings(
+        size=environment.db_pool_size,
+        overflow=environment.db_max_overflow,
+        timeout=environment.db_pool_timeout,
+        echo=environment.db_echo,
+    )
 
 
 def _liveness(options: Options) -> LivenessSettings:

@@ -18,7 +18,7 @@ from gpustack.config.value import quote
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _WORKER_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s@]+/?")
-_DATABASES = ("sqlite", "postgresql", "mysql")
+_DATABASES = ("sqlite", "postgresql", "postgres", "mysql", "mariadb")
 
 
 @attrs.frozen

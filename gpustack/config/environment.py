@@ -56,15 +56,15 @@ class Environment:
         help="Use the statically linked build of llama-box.",
         sample="true",
     )
-    db_echo: bool = option(default=False, built=False, help="Log every SQL statement.", sample="true")
+    db_echo: bool = option(default=False, help="Log every SQL statement, without its values.", sample="true")
     db_pool_size: int = option(
-        default=5, built=False, low=1, high=1000, help="Database connections kept open.", sample="6"
+        default=5, low=1, high=1000, help="Database connections for reading that are kept open.", sample="6"
     )
     db_max_overflow: int = option(
-        default=10, built=False, low=0, high=1000, help="Database connections beyond those.", sample="11"
+        default=10, low=0, high=1000, help="Database connections beyond those.", sample="11"
     )
     db_pool_timeout: int = option(
-        default=30, built=False, low=1, high=3600, help="Seconds to wait for a connection.", sample="31"
+        default=30, low=1, high=3600, help="Seconds to wait for a database connection.", sample="31"
     )
     proxy_timeout_seconds: float = option(
         default=1800.0, low=1, high=604800, help="Seconds that a proxied request may take.", sample="60"

@@ -12,10 +12,6 @@ from gpustack.config.resources import Resources
 from gpustack.config.value import PortRange, SystemReserved
 
 
-def _is_sqlite(url: Any) -> bool:
-    return str(url).startswith("sqlite:")
-
-
 @attrs.frozen(kw_only=True)
 class Options:
     """The settings of one daemon. Times are seconds; names are also the YAML keys.
@@ -211,7 +207,6 @@ class Options:
         shown="sqlite:///<data-dir>/database.db",
         group="server",
         secret=mask_url,
-        built=_is_sqlite,
         help="URL of the database: SQLite, PostgreSQL 13 or later, MySQL 8 or later, for "
         "example postgresql://user:password@host:port/db_name or mysql://user:password@host:port/db_name.",
         sample="postgresql://user:password@host:5432/db_name",

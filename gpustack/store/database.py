@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from gpustack.errors import GpustackError, Invalid, Unavailable
 
-from .dialect import RETRY_AFTER, Connections, Dialect, Pool
+from .dialect import RETRY_AFTER, Connections, Dialect, PoolSettings
 
-READERS = Pool()
+READERS = PoolSettings()
 
 
 @attrs.frozen
@@ -77,7 +77,7 @@ class Database:
         return found if isinstance(found, Unavailable) else Unavailable(str(found), RETRY_AFTER)
 
 
-def open_database(url: str | sa.URL, pool: Pool = READERS) -> Database:
+def open_database(url: str | sa.URL, pool: PoolSettings = READERS) -> Database:
     """The database at ``url``, as users write it. Connections open on first use.
 
     Raises ``Invalid`` for a URL that names no database we can use or one whose driver is missing,

@@ -18,7 +18,7 @@ RETRY_AFTER = 1.0
 
 
 @attrs.frozen(kw_only=True)
-class Pool:
+class PoolSettings:
     """Connections that read: ``size`` kept open, ``overflow`` more when needed, seconds to wait for one."""
 
     size: int = 5
@@ -57,7 +57,7 @@ class Dialect(Protocol):
     clock: str
     """SQL for milliseconds since 1970 by the clock of the database."""
 
-    def open(self, url: sa.URL, pool: Pool) -> Connections:
+    def open(self, url: sa.URL, pool: PoolSettings) -> Connections:
         """Raises ``Invalid`` for a URL that cannot be used, ``Unavailable`` when its place cannot be."""
 
     def check(self, conn: sa.Connection, place: str) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from gpustack.errors import Invalid, Unavailable
 
-from .dialect import RETRY_AFTER, Pool
+from .dialect import RETRY_AFTER, PoolSettings
 
 CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 30
@@ -67,7 +67,7 @@ def known(url: sa.URL, names: Collection[str]) -> None:
 
 
 def engine(
-    url: sa.URL, arguments: dict[str, Any], settle: Settle, *, pool: Pool | None, echo: bool
+    url: sa.URL, arguments: dict[str, Any], settle: Settle, *, pool: PoolSettings | None, echo: bool
 ) -> sa.Engine:
     """An engine that looks whether a connection still lives before it uses it; without ``pool`` it keeps none."""
     options: dict[str, Any] = {"poolclass": NullPool}

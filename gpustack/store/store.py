@@ -25,7 +25,7 @@ from gpustack.nursery.wake import Wake
 
 from . import journal, lease
 from .database import Database, open_database
-from .dialect import Pool
+from .dialect import PoolSettings
 from .lease import Term
 from .load import records
 from .memory import Memory
@@ -55,7 +55,7 @@ class StoreSettings:
 
     data_dir: str
     url: str | None = None
-    pool: Pool = Pool()
+    pool: PoolSettings = PoolSettings()
 
     @property
     def database_url(self) -> str | sa.URL:
@@ -89,7 +89,7 @@ class Store:
     """Commits since the start that changed a record."""
     _write_threads: Threads = attrs.field(factory=lambda: threads("store-write", 1))
     _lease_threads: Threads = attrs.field(factory=lambda: threads("store-lease", 1))
-    _read_threads: Threads = attrs.field(factory=lambda: threads("store-read", Pool().most))
+    _read_threads: Threads = attrs.field(factory=lambda: threads("store-read", PoolSettings().most))
     _failure: Unavailable | None = None
 
     @property
@@ -282,7 +282,7 @@ def _open(settings: StoreSettings, clock: Callable[[], datetime]) -> Store:
         raise
 
 
-def _load(database: Database, pool: Pool, clock: Callable[[], datetime]) -> Store:
+def _load(database: Database, pool: PoolSettings, clock: Callable[[], datetime]) -> Store:
     migrate(database)
     memory = Memory()
     with database.write.begin() as conn:

@@ -16,7 +16,7 @@ from gpustack.domain.access import User
 from gpustack.errors import Invalid, Unavailable
 from gpustack.store import StoreSettings, open_store
 from gpustack.store.database import open_database
-from gpustack.store.dialect import Pool
+from gpustack.store.dialect import PoolSettings
 from tests.child import environment
 from tests.databases import PASSWORD, Server, running
 
@@ -223,7 +223,9 @@ async def test_a_server_without_tls_is_refused_where_tls_is_asked_for(server: Se
 
 
 async def test_the_pool_is_as_large_as_told(server_url: str, clock: Clock) -> None:
-    settings = StoreSettings(data_dir="unused", url=server_url, pool=Pool(size=2, overflow=1, timeout=0.01))
+    settings = StoreSettings(
+        data_dir="unused", url=server_url, pool=PoolSettings(size=2, overflow=1, timeout=0.01)
+    )
     store = await open_store(settings, clock)
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)
@@ -243,7 +245,7 @@ async def test_statements_are_logged_when_asked_for_and_values_never(
     url: str, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "sqlalchemy.engine")
-    store = await open_store(StoreSettings(data_dir="unused", url=url, pool=Pool(echo=True)), clock)
+    store = await open_store(StoreSettings(data_dir="unused", url=url, pool=PoolSettings(echo=True)), clock)
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)
         await store.write(lambda tx: tx.insert(User(username="ada", hashed_password=SECRET)))

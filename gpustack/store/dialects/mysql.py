@@ -14,7 +14,7 @@ from sqlalchemy.dialects import mysql
 
 from gpustack.errors import GpustackError, Invalid, Unavailable
 from gpustack.store import server
-from gpustack.store.dialect import Connections, Pool
+from gpustack.store.dialect import Connections, PoolSettings
 
 LEAST_MYSQL = (8,)
 LEAST_MARIADB = (10, 6)
@@ -34,7 +34,7 @@ class MySql:
     # sysdate is the moment itself, now() that of the statement's start; the session counts in UTC
     clock = "cast(unix_timestamp(sysdate(6)) * 1000 as signed)"
 
-    def open(self, url: sa.URL, pool: Pool) -> Connections:
+    def open(self, url: sa.URL, pool: PoolSettings) -> Connections:
         target = server.driven(url, "pymysql", install="PyMySQL")
         target, tls = _tls(target)
         server.known(target, _parameters())
@@ -42,13 +42,13 @@ class MySql:
         arguments = {name: value for name, value in arguments.items() if name not in target.query}
         bounded = {"read_timeout": server.STATEMENT_SECONDS, "write_timeout": server.STATEMENT_SECONDS}
 
-        def engine(settings: Sequence[str], pooled: Pool | None) -> sa.Engine:
+        def engine(settings: Sequence[str], pooled: PoolSettings | None) -> sa.Engine:
             given = arguments if pooled is None else {**bounded, **arguments}
             return server.engine(target, given, server.statements(*settings), pool=pooled, echo=pool.echo)
 
         return Connections(
             place=server.place(url),
-            write=engine(_QUICK, Pool(size=2, overflow=0, timeout=pool.timeout)),
+            write=engine(_QUICK, PoolSettings(size=2, overflow=0, timeout=pool.timeout)),
             read=engine(_READING, pool),
             slow=engine((_SANE,), None),
         )

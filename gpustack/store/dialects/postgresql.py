@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql
 
 from gpustack.errors import GpustackError, Invalid, Unavailable
 from gpustack.store import server
-from gpustack.store.dialect import Connections, Pool
+from gpustack.store.dialect import Connections, PoolSettings
 
 LEAST = (13,)
 _MIGRATION_KEY = 7_127_413_003
@@ -40,13 +40,13 @@ class PostgreSql:
     shared = True
     clock = "(extract(epoch from clock_timestamp()) * 1000)::bigint"
 
-    def open(self, url: sa.URL, pool: Pool) -> Connections:
+    def open(self, url: sa.URL, pool: PoolSettings) -> Connections:
         target = server.driven(url, "psycopg", install="psycopg[binary]")
         server.known(target, _parameters())
         arguments = {name: value for name, value in _DEFAULTS.items() if name not in url.query}
-        writing = Pool(size=2, overflow=0, timeout=pool.timeout)
+        writing = PoolSettings(size=2, overflow=0, timeout=pool.timeout)
 
-        def engine(settings: Sequence[str], pooled: Pool | None) -> sa.Engine:
+        def engine(settings: Sequence[str], pooled: PoolSettings | None) -> sa.Engine:
             return server.engine(target, arguments, server.statements(*settings), pool=pooled, echo=pool.echo)
 
         return Connections(

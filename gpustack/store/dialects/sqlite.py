@@ -15,7 +15,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from gpustack.errors import GpustackError, Unavailable
-from gpustack.store.dialect import RETRY_AFTER, Connections, Pool
+from gpustack.store.dialect import RETRY_AFTER, Connections, PoolSettings
 from gpustack.store.lock import FileLock
 
 BUSY_SECONDS = 5.0
@@ -38,11 +38,11 @@ class Sqlite:
     shared = False
     clock = "cast((julianday('now') - 2440587.5) * 86400000 as integer)"
 
-    def open(self, url: sa.URL, pool: Pool) -> Connections:
+    def open(self, url: sa.URL, pool: PoolSettings) -> Connections:
         """The file and its folder are made when missing, for us alone."""
         if url.database in (None, "", ":memory:"):
             engine = _engine(
-                lambda: _connect(":memory:", uri=False), "BEGIN IMMEDIATE", Pool(size=1, overflow=0)
+                lambda: _connect(":memory:", uri=False), "BEGIN IMMEDIATE", PoolSettings(size=1, overflow=0)
             )
             return Connections(place="in memory", write=engine, read=engine, slow=engine)
         return _open_file(Path(str(url.database)).absolute(), pool)
@@ -113,7 +113,7 @@ def unwritable(place: str, why: str) -> Unavailable:
     )
 
 
-def _open_file(path: Path, pool: Pool) -> Connections:
+def _open_file(path: Path, pool: PoolSettings) -> Connections:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600, exist_ok=True)
@@ -135,7 +135,7 @@ def _open_file(path: Path, pool: Pool) -> Connections:
         return _connect(f"file:{location}?mode=ro", uri=True)
 
     read = _engine(reading, "BEGIN", pool)
-    write = _engine(writing, "BEGIN IMMEDIATE", Pool(size=1, overflow=0, echo=pool.echo))
+    write = _engine(writing, "BEGIN IMMEDIATE", PoolSettings(size=1, overflow=0, echo=pool.echo))
     return Connections(place=str(path), write=write, read=read, slow=read, lock=lock)
 
 
@@ -149,7 +149,7 @@ def _connect(name: str, *, uri: bool) -> sqlite3.Connection:
     )
 
 
-def _engine(connect: Callable[[], sqlite3.Connection], begin: str, pool: Pool) -> sa.Engine:
+def _engine(connect: Callable[[], sqlite3.Connection], begin: str, pool: PoolSettings) -> sa.Engine:
     engine = sa.create_engine(
         "sqlite://",
         poolclass=QueuePool,
