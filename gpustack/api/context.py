@@ -71,6 +71,14 @@ class Version:
 
 
 @attrs.frozen(kw_only=True)
+class HubAccess:
+    """The hub that models come from, and what we show there; ``endpoint`` is ``None`` for the public one."""
+
+    endpoint: str | None = None
+    token: str | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen(kw_only=True)
 class ApiContext:
     """Handed to every route. ``clock`` is the wall clock, ``monotonic`` the one of the leases."""
 
@@ -98,6 +106,7 @@ class ApiContext:
     load: LoadHistory | None = None
     catalog: Catalog | None = None
     updates: UpdateCheck | None = None
+    hub: HubAccess = HubAccess()
     inference_routes: Sequence[InferenceRoute] = ()
     login_limiter: Throttle = attrs.field(
         default=attrs.Factory(lambda self: Throttle(self.monotonic), takes_self=True)

@@ -16,6 +16,7 @@ from gpustack import __commit__, __version__
 from gpustack.api.access import admit
 from gpustack.api.app import AccessRules, ApiContext, Version, create_app
 from gpustack.api.ask import Ask
+from gpustack.api.context import HubAccess
 from gpustack.api.posts import Posts
 from gpustack.api.posts import claims as claims_post
 from gpustack.api.problems import problem_of
@@ -209,6 +210,7 @@ class ServerPart:
             load=background.load,
             catalog=background.catalog,
             updates=background.updates,
+            hub=HubAccess(endpoint=environment.hf_endpoint, token=options.huggingface_token),
             inference_routes=ROUTES,
         )
 

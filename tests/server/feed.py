@@ -20,6 +20,7 @@ class Feed:
     headers: dict[str, str] = attrs.field(factory=dict)
     asked: list[dict[str, str]] = attrs.field(factory=list)
     paths: list[str] = attrs.field(factory=list)
+    bodies: list[bytes] = attrs.field(factory=list)
     pages: dict[str, bytes] = attrs.field(factory=dict)
     """Other paths that answer 200."""
 
@@ -30,6 +31,7 @@ def serving(feed: Feed) -> Iterator[Feed]:
         def do_GET(self) -> None:
             feed.asked.append({name.lower(): value for name, value in self.headers.items()})
             feed.paths.append(self.path)
+            feed.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
             other = feed.pages.get(self.path)
             body = feed.body if other is None else other
             self.send_response(feed.status if other is None else 200)
@@ -38,6 +40,8 @@ def serving(feed: Feed) -> Iterator[Feed]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        do_POST = do_PUT = do_DELETE = do_GET
 
         def log_message(self, format: str, *args: object) -> None:
             pass

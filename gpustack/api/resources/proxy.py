@@ -1,0 +1,183 @@
+"""Lets the console look at model hubs through the server: at those alone, and with nobody's credentials but ours.
+
+Whoever may sign in may ask, so the rules are strict: https only, known hosts only, redirects to those and to where
+they deliver from, no cookies either way. The hub's token goes to the hub alone, and only to read for an
+administrator: it must not write, nor show private repositories to everybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import SplitResult, urlsplit
+
+import attrs
+
+from gpustack.errors import BadRequest, Forbidden
+from gpustack.remote.document import open_client_aside
+from gpustack.remote.http import BadReply
+from gpustack.remote.http import Reply as Answer
+from gpustack.remote.redirect import MOST, next_url, refuse_inner
+
+from ..context import HubAccess
+from ..parameter import Parameter
+from ..route import PEOPLE, Call, Reply, Route, tagged
+from ..shape import Text
+
+PUBLIC_HUB = "https://huggingface.co"
+HOSTS = frozenset({"huggingface.co", "modelscope.cn", "www.modelscope.cn"})
+DELIVERY = (".huggingface.co", ".hf.co", ".modelscope.cn")
+"""Where these hosts send who wants a file."""
+LARGEST = 16 << 20
+WITHIN = 60.0
+METHODS = ("GET", "POST", "PUT", "DELETE")
+
+_READING = frozenset({"GET", "HEAD"})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PASSED_ON = ("accept", "accept-language", "content-type", "if-none-match", "range", "user-agent")
+_GIVEN_BACK = (
+    "accept-ranges",
+    "content-range",
+    "etag",
+    "last-modified",
+    "link",
+    "retry-after",
+    "x-error-code",
+    "x-error-message",
+    "x-linked-etag",
+    "x-linked-size",
+    "x-repo-commit",
+    "x-total-count",
+)
+# What a hub shows is somebody's upload: shown under our name it must be able to do nothing.
+_HARMLESS = (
+    ("Content-Security-Policy", "sandbox; default-src 'none'; frame-ancestors 'none'"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+)
+
+
+@attrs.frozen
+class Target:
+    """Where a request goes, and whether that is the hub whose token we have."""
+
+    url: str
+    is_hub: bool
+
+
+def target(url: str, hub: HubAccess) -> Target:
+    """Where to ask. Addresses of the public hub are those of ``HF_ENDPOINT``, where that is set.
+
+    Raises ``BadRequest`` for what is no address, ``Forbidden`` for one that is not allowed.
+    """
+    parts = _split(url)
+    endpoint = hub.endpoint or PUBLIC_HUB
+    if _origin(parts) == _origin(_split(endpoint)):
+        return Target(_put_together(endpoint, parts), is_hub=True)
+    if parts.scheme != "https" or parts.port not in (None, 443) or parts.hostname not in HOSTS:
+        allowed = ", ".join(sorted(HOSTS | {_split(endpoint).hostname or ""}))
+        raise Forbidden(f"Only https addresses of these hosts are fetched: {allowed}")
+    if parts.hostname == _split(PUBLIC_HUB).hostname:
+        return Target(_put_together(endpoint, parts), is_hub=True)
+    return Target(_put_together(f"https://{parts.hostname}", parts), is_hub=False)
+
+
+def may_be_led_to(url: str, hub: HubAccess) -> bool:
+    """Whether a redirect there is followed."""
+    parts = _split(url)
+    if hub.endpoint and _origin(parts) == _origin(_split(hub.endpoint)):
+        return True
+    host = parts.hostname or ""
+    return (
+        parts.scheme == "https"
+        and parts.port in (None, 443)
+        and parts.username is None
+        and (host in HOSTS or host.endswith(DELIVERY))
+    )
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise BadRequest("url: must be an address such as https://huggingface.co/api/models") from error
+    odd = any(character <= " " or character in "\\\x7f" for character in url[:64])
+    if odd or not parts.scheme or not parts.hostname or parts.username is not None or len(url) > 8192:
+        raise BadRequest(
+            "url: must be an address such as https://huggingface.co/api/models, without credentials"
+        )
+    return parts
+
+
+def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _put_together(base: str, parts: SplitResult) -> str:
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{base.rstrip('/')}{parts.path or '/'}{query}"
+
+
+async def _proxy(call: Call) -> Reply:
+    url = call.query.one("url")
+    if not url:
+        raise BadRequest("url: is missing")
+    hub, method = call.context.hub, call.ask.method
+    wanted = target(url, hub)
+    headers = _headers(call)
+    secret: dict[str, str] = {}
+    if wanted.is_hub and hub.token and method in _READING and call.caller.is_admin:
+        secret["authorization"] = f"Bearer {hub.token}"
+    body = None if method in _READING else await call.ask.body()
+    async with await open_client_aside() as client:
+        current, hops = wanted.url, 0
+        while True:
+            # The token is for the address it is meant for, and for no other, wherever that sends us.
+            own = secret if _origin(_split(current)) == _origin(_split(wanted.url)) else {}
+            answer = await client.request(
+                method, current, headers={**headers, **own}, body=body, limit=LARGEST, deadline=WITHIN
+            )
+            if answer.status not in _REDIRECTS or method not in _READING:
+                return _reply(answer)
+            hops += 1
+            current = next_url(current, answer.headers.get("location"))
+            if hops > MOST or not may_be_led_to(current, hub):
+                raise BadReply(
+                    wanted.url, f"redirects to {urlsplit(current).hostname}, which is not followed"
+                )
+            await refuse_inner(current, wanted.url)
+
+
+def _headers(call: Call) -> Mapping[str, str]:
+    """What the hub hears of the request: ``X-Forwarded-<name>`` goes before the header itself."""
+    made = {}
+    for name in _PASSED_ON:
+        raw = call.ask.header(f"x-forwarded-{name}".encode()) or call.ask.header(name.encode())
+        if raw:
+            made[name] = raw.decode("latin-1")
+    return made
+
+
+def _reply(answer: Answer) -> Reply:
+    back = [(name, answer.headers[name]) for name in _GIVEN_BACK if name in answer.headers]
+    return Reply(
+        status=answer.status,
+        body=answer.body,
+        content_type=answer.headers.get("content-type", "application/octet-stream"),
+        headers=(*back, *_HARMLESS),
+    )
+
+
+ROUTES = tagged(
+    "proxy",
+    tuple(
+        Route(
+            method=method,
+            path="/proxy",
+            summary="Ask a model hub (Hugging Face, ModelScope) through the server",
+            handler=_proxy,
+            allow=PEOPLE,
+            query=(Parameter(name="url", shape=Text(), note="An https address of one of these hubs."),),
+        )
+        for method in METHODS
+    ),
+)

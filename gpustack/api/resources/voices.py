@@ -1,0 +1,39 @@
+"""The voices of a speech model: deprecated, they are part of what a model says of itself."""
+
+from __future__ import annotations
+
+from gpustack.domain.model import Model
+from gpustack.errors import BadRequest, NotFound
+
+from ..parameter import Parameter
+from ..route import PEOPLE, Call, Reply, Route, tagged
+from ..shape import Document, Many, Text
+from ..wire import plain
+
+
+async def _voices(call: Call) -> Reply:
+    name = call.query.one("model")
+    if not name:
+        raise BadRequest("Missing 'model' field")
+    model = call.snapshot.find(Model, name=name)
+    if model is None:
+        raise NotFound(f"Model not found: no model named '{name}' is deployed")
+    voices = plain(model.meta.get("voices"))
+    listed = voices if isinstance(voices, list) else []
+    return Reply(document={"voices": listed}, headers=(("Deprecation", "true"),))
+
+
+ROUTES = tagged(
+    "models",
+    (
+        Route(
+            method="GET",
+            path="/v1/voices",
+            summary="List the voices of a model; deprecated: GET /v1-openai/models?with_meta=true has them",
+            handler=_voices,
+            allow=PEOPLE,
+            query=(Parameter(name="model", shape=Text(), note="The name of a deployment."),),
+            answer=Document(name="Voices", fields={"voices": Many(Text())}),
+        ),
+    ),
+)

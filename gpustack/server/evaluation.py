@@ -1,0 +1,98 @@
+"""Whether a deployment could run here, before anybody creates it: its header read, its place looked for."""
+
+from __future__ import annotations
+
+import attrs
+import trio
+
+from gpustack.domain.instance import Placement
+from gpustack.domain.model import Model
+from gpustack.engines.registry import engine_for
+from gpustack.errors import Invalid
+from gpustack.nursery.limiter import Threads, threads
+from gpustack.nursery.wake import Wake
+from gpustack.policy.schedule import Ask, place
+from gpustack.server.facts import FactsSource, Finding
+from gpustack.store.store import Store
+
+READ_WITHIN = 15.0
+"""Seconds that a header may take to be read; it goes on being read for whoever asks next."""
+_LOOK_EVERY = 0.25
+NO_PLACE = "Unable to find a schedulable worker for the model."
+
+
+@attrs.frozen(kw_only=True)
+class Evaluation:
+    """What came out. ``error`` says that nothing could be found out, which is no verdict. Bytes are estimates."""
+
+    compatible: bool = True
+    compatibility_messages: tuple[str, ...] = ()
+    scheduling_messages: tuple[str, ...] = ()
+    ram: int | None = None
+    vram: int | None = None
+    error: str | None = None
+
+
+def incompatible(*messages: str) -> Evaluation:
+    """A deployment that cannot run here, and why."""
+    return Evaluation(compatible=False, compatibility_messages=messages)
+
+
+@attrs.define(eq=False, repr=False)
+class Evaluator:
+    """Answers on the present snapshot; keeps nothing but what the reader of headers keeps."""
+
+    _store: Store
+    _facts: FactsSource
+    _within: float = READ_WITHIN
+    _threads: Threads = attrs.field(factory=lambda: threads("evaluation", 1))
+
+    async def evaluate(self, model: Model) -> Evaluation:
+        """Read its header and look for a place of one replica. Cancellable at any time."""
+        finding = await self._finding(model)
+        facts, fault = (None, None) if finding is None else (finding.facts, finding.fault)
+        try:
+            engine = engine_for(model, facts)
+        except Invalid as error:
+            if finding is None:
+                return self._too_slow(model)
+            return incompatible(fault or str(error))
+        if facts is None and not engine.any_device:
+            return self._too_slow(model) if fault is None else incompatible(fault)
+        ask = Ask(model=model, facts=facts, engine_name=engine.name)
+        outcome = await self._threads.run(place, ask, self._store.snapshot, abandon=True)
+        if not isinstance(outcome, Placement):
+            advice = [] if outcome.smallest_change is None else [f"To make it fit: {outcome.smallest_change}"]
+            reasons = [reason.sentence for reason in outcome.reasons]
+            return attrs.evolve(incompatible(NO_PLACE), scheduling_messages=(*reasons, *advice))
+        claims = [outcome.claim, *(share.claim for share in outcome.subordinates)]
+        return Evaluation(
+            scheduling_messages=(outcome.note,) if outcome.note else (),
+            ram=sum(claim.ram for claim in claims),
+            vram=sum(sum(claim.vram.values()) for claim in claims),
+        )
+
+    async def _finding(self, model: Model) -> Finding | None:
+        """What the header says, or why it cannot be read; ``None`` when that took too long or was not needed."""
+        wake = Wake()
+        with self._facts.telling(wake), trio.move_on_after(self._within):
+            while True:
+                finding = self._facts.ask(model)
+                good = finding is not None and finding.facts is not None
+                if good or _needs_no_facts(model) or self._facts.is_fresh(model, finding):
+                    return finding
+                await wake.wait(_LOOK_EVERY)  # nobody is told when a second look finds the same
+        return self._facts.known(model.source)
+
+    def _too_slow(self, model: Model) -> Evaluation:
+        sentence = (
+            f"The header of {model.source.readable} could not be read within {self._within:g} s; ask again"
+        )
+        return Evaluation(compatible=False, error=sentence)
+
+
+def _needs_no_facts(model: Model) -> bool:
+    try:
+        return model.backend is not None and engine_for(model).any_device
+    except Invalid:
+        return False
