@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from gpustack.cli.session import Session
-from gpustack.cli.terminal import Terminal
+from gpustack.cli.terminal import Terminal, harmless
 from gpustack.errors import TooManyRequests, Unavailable
 
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ class _Answer:
                     self._thinking = False
                 self.begun = True
                 self._said.append(str(text))
-                self._out.stream.write(str(text))
+                # A program gets what was said, a person's terminal is not the model's to steer.
+                self._out.stream.write(harmless(str(text)) if self._out.live else str(text))
         self._out.stream.flush()
 
     def _think(self, text: str) -> None:

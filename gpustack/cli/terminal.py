@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -10,6 +11,20 @@ from typing import TextIO
 import attrs
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+
+# Colours alone may pass: other codes set the title, write to the clipboard, or hide and forge what stands there.
+_STEERING = re.compile("\x1b(?!\\[[0-9;]{0,32}m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
+_STEERING_BYTES = re.compile(rb"\x1b(?!\[[0-9;]{0,32}m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f]")
+
+
+def harmless(text: str) -> str:
+    """What others wrote (models, engines, workers), without what would steer the terminal of who reads it."""
+    return _STEERING.sub("\ufffd", text)
+
+
+def harmless_bytes(piece: bytes) -> bytes:
+    """The same for bytes as they come. A carriage return before a line break is no harm."""
+    return _STEERING_BYTES.sub(b"?", piece.replace(b"\r\n", b"\n"))
 
 
 @attrs.define(eq=False)
@@ -25,12 +40,12 @@ class Terminal:
     def say(self, line: str) -> None:
         """Print a line that stays."""
         self.clear()
-        print(line, file=self.stream, flush=True)
+        print(harmless(line), file=self.stream, flush=True)
 
     def draw(self, line: str) -> None:
         """Show a line until the next one; nothing where lines cannot be drawn over."""
         if self.live:
-            self.stream.write(f"\r\x1b[K{line}")
+            self.stream.write(f"\r\x1b[K{harmless(line)}")
             self.stream.flush()
             self._drawn = True
 
@@ -43,6 +58,7 @@ class Terminal:
 
     def style(self, text: str, style: str | None) -> str:
         """``text`` in a colour of the table above, where colours show."""
+        text = harmless(text)
         if not self.colour or style is None:
             return text
         return f"\x1b[{_CODES[style]}m{text}\x1b[0m"

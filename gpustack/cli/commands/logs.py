@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gpustack.cli.session import open_session
+from gpustack.cli.terminal import harmless_bytes
 from gpustack.cli.usage import Words, read
 from gpustack.errors import Conflict
 
@@ -43,7 +44,8 @@ async def _copy(client: AdminClient, words: Words, tail: int) -> None:
         raise Conflict(f"{words.text('NAME')} has several instances; name one of {names}")
     path = f"{INSTANCES}/{found[0]['id']}/logs"
     previous = "true" if words.flag("--previous") else "false"
+    to_person = sys.stdout.isatty()
     async with client.text(path, follow=words.flag("--follow"), tail=tail, previous=previous) as pieces:
         async for piece in pieces:
-            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.write(harmless_bytes(piece) if to_person else piece)
             sys.stdout.buffer.flush()
