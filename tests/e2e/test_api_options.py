@@ -1,0 +1,155 @@
+"""Options of the API have their effect on a running server, however they are spelt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from tests.daemon import Daemon, daemon
+from tests.server.feed import Feed, serving
+
+PAGE = "https://app.example.com"
+CATALOG = """
+- name: Of this house
+  sizes: [7]
+  templates:
+  - {source: local_path, local_path: "/models/house-{size}b.gguf"}
+"""
+
+
+@pytest.fixture(scope="module")
+def feed() -> Iterator[Feed]:
+    with serving(Feed(body=b'{"latest_version": "99.1.0"}')) as one:
+        yield one
+
+
+def as_flags(values: Mapping[str, object], folder: Path) -> tuple[list[str], dict[str, str]]:
+    flags = []
+    for name, value in values.items():
+        flag = f"--{name.replace('_', '-')}"
+        flags += (
+            [flag] if value is True else [f"{flag}={one}" for one in value] if isinstance(value, list) else []
+        )
+        flags += [flag, value] if isinstance(value, str) else []
+    return flags, {}
+
+
+def as_environment(values: Mapping[str, object], folder: Path) -> tuple[list[str], dict[str, str]]:
+    def text(value: object) -> str:
+        return value if isinstance(value, str) else json.dumps(value)
+
+    return [], {f"GPUSTACK_{name.upper()}": text(value) for name, value in values.items()}
+
+
+def as_file(values: Mapping[str, object], folder: Path) -> tuple[list[str], dict[str, str]]:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(dict(values)))
+    return ["--config-file", str(path)], {}
+
+
+@pytest.fixture(scope="module", params=[as_flags, as_environment, as_file])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, feed: Feed
+) -> Iterator[Daemon]:
+    folder = tmp_path_factory.mktemp("options")
+    catalog = folder / "catalog.yaml"
+    catalog.write_text(CATALOG)
+    values = {
+        "enable_cors": True,
+        "allow_credentials": True,
+        "allow_origins": [PAGE, "http://localhost:3000"],
+        "allow_methods": ["GET", "POST", "DELETE"],
+        "allow_headers": ["Authorization", "Content-Type", "X-Mine"],
+        "model_catalog_file": str(catalog),
+        "update_check_url": feed.url,
+        "disable_openapi_docs": True,
+        "disable_worker": True,
+    }
+    flags, env = request.param(values, folder)
+    with daemon(folder / "data", *flags, env=env) as one:
+        yield one
+
+
+@pytest.fixture
+def client(server: Daemon) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=60) as one:
+        yield one
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/healthz", "/nowhere"])
+def test_a_browser_that_asks_beforehand_is_told_what_is_allowed(client: httpx.Client, path: str) -> None:
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    answer = client.options(path, headers={"Origin": PAGE, **asked})
+    assert answer.status_code == 204
+    told = answer.headers
+    assert told["access-control-allow-origin"] == PAGE
+    assert told["access-control-allow-credentials"] == "true"
+    assert told["access-control-allow-methods"] == "GET, POST, DELETE"
+    assert told["access-control-allow-headers"] == "Authorization, Content-Type, X-Mine"
+    assert client.options(path, headers={"Origin": "https://evil.example", **asked}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/healthz", 200),
+        ("GET", "/readyz", 200),
+        ("GET", "/version", 200),
+        ("GET", "/v1/users/me", 401),
+        ("GET", "/nowhere", 404),
+        ("POST", "/v1/chat/completions", 401),
+        ("POST", "/v1/workers/1/heartbeat", 401),
+    ],
+)
+def test_every_answer_says_who_may_read_it(client: httpx.Client, method: str, path: str, status: int) -> None:
+    headers = {"Authorization": "Bearer gpustack_0123456789abcdef_0123456789abcdef0123456789abcdef"}
+    answer = client.request(method, path, json={}, headers={"Origin": PAGE, **headers})
+    assert answer.status_code == status
+    assert answer.headers.get_list("access-control-allow-origin") == [PAGE]
+    assert "Origin" in answer.headers["vary"]
+    other = client.request(method, path, json={}, headers={"Origin": "https://evil.example", **headers})
+    assert other.status_code == status
+    assert "access-control-allow-origin" not in other.headers
+
+
+def test_the_catalog_is_the_one_that_was_named(server: Daemon, client: httpx.Client) -> None:
+    def listed() -> list[str]:
+        return [item["name"] for item in client.get("/v1/model-sets").json()["items"]]
+
+    server.until(lambda: listed() == ["Of this house"], "the catalog")
+    (spec,) = client.get("/v1/model-sets/1/specs").json()["items"]
+    assert (spec["local_path"], spec["size"]) == ("/models/house-7b.gguf", 7.0)
+
+
+def test_a_new_version_is_heard_of(server: Daemon, client: httpx.Client) -> None:
+    server.until(lambda: client.get("/update/").json()["latest_version"] == "99.1.0", "the version")
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json"])
+def test_the_documentation_is_not_served(client: httpx.Client, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+def test_without_the_options_nobody_else_may_read_and_nobody_is_asked(tmp_path: Path, feed: Feed) -> None:
+    asked = len(feed.asked)
+    bad = tmp_path / "catalog.yaml"
+    bad.write_text("- {home: nowhere}")
+    options = ("--disable-worker", "--disable-update-check", "--update-check-url", feed.url)
+    with (
+        daemon(tmp_path / "data", *options, "--model-catalog-file", str(bad)) as one,
+        httpx.Client(base_url=one.url, timeout=60, headers={"Origin": PAGE}) as client,
+    ):
+        answer = client.options("/v1/chat/completions", headers={"Access-Control-Request-Method": "POST"})
+        assert answer.status_code >= 400
+        for path in ("/healthz", "/v1/users/me", "/openapi.json"):
+            assert "access-control-allow-origin" not in client.get(path).headers
+        plain = httpx.get(f"{one.url}/update/", timeout=60).json()
+        assert plain["checked_at"] is None
+        one.until(lambda: "The model catalog cannot be used" in one.log, "the fault of the catalog")
+        assert len(httpx.get(f"{one.url}/v1/model-sets", timeout=60).json()["items"]) >= 10
+    assert len(feed.asked) == asked
