@@ -1,0 +1,144 @@
+"""All records from one database into another, whatever kinds they are: compared before they are kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import attrs
+import sqlalchemy as sa
+
+from gpustack.errors import Invalid, Unavailable
+
+from . import journal
+from .database import Database
+from .migration import current, known, migrate
+from .table import changes, heads, leases, metadata
+
+CHUNK = 500
+"""Rows in one statement, and at once in memory."""
+SKIPPED = 1_000_000
+"""Revisions left out where others may have heard of later ones than those that are brought back."""
+
+_MOVED = [table for table in metadata.sorted_tables if table not in (heads, leases)]
+
+
+@attrs.frozen
+class Moved:
+    """What was moved: rows by table, and the last revision."""
+
+    rows: Mapping[str, int]
+    revision: int
+
+    @property
+    def records(self) -> int:
+        """All but the memory of changes."""
+        return sum(count for table, count in self.rows.items() if table != changes.name)
+
+
+@attrs.define
+class _Seal:
+    """Tells two row sets apart without keeping them."""
+
+    count: int = 0
+    _hash: Any = attrs.field(factory=hashlib.sha256)
+
+    def over(self, rows: Iterator[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+        for row in rows:
+            self.count += 1
+            self._hash.update(repr(tuple(row)).encode())
+            yield row
+
+    @property
+    def value(self) -> tuple[int, str]:
+        return self.count, self._hash.hexdigest()
+
+
+def transfer(source: Database, target: Database, *, replace: bool = False, resume: bool = True) -> Moved:
+    """Copy everything in ``source``, as of one moment, to ``target``: all of it or nothing. Blocks.
+
+    The target's schema is brought up to date; that of the source has to be. Ids go on where they were. With
+    ``replace`` records that the target has are lost, else they are a reason to refuse. Watchers resume at the
+    target unless something was replaced or ``resume`` is false. Raises ``Invalid`` and ``Unavailable``.
+    """
+    with _named(source), source.snapshot() as reading:
+        _require_current(reading, source.place)
+        with _named(target):
+            migrate(target)
+            with target.migrating() as conn:  # may end a transaction: before the one that counts
+                for table in metadata.sorted_tables:
+                    if "id" in table.c and table is not heads:
+                        target.dialect.set_next_id(conn, table, source.dialect.next_id(reading, table))
+            with target.migrating() as writing:
+                return _copy(reading, writing, target.place, replace=replace, resume=resume)
+
+
+def _copy(
+    reading: sa.Connection, writing: sa.Connection, place: str, *, replace: bool, resume: bool
+) -> Moved:
+    last = journal.hold(writing)
+    held = [table.name for table in _MOVED if writing.execute(sa.select(table).limit(1)).first() is not None]
+    if held and not replace:
+        raise Invalid(
+            f"The database {place} holds records already ({', '.join(held[:5])}): choose an empty one, or give"
+            " --replace to lose what it holds"
+        )
+    for table in _MOVED if held else ():
+        writing.execute(sa.delete(table))
+    rows = {table.name: _copy_table(reading, writing, table, place) for table in _MOVED}
+    revision = max(journal.revision(reading), last)
+    writing.execute(sa.update(heads).where(heads.c.id == 1).values(revision=revision))
+    if held or not resume:
+        journal.forget(writing, SKIPPED)
+        rows[changes.name] = 0
+    return Moved(rows, journal.revision(writing))
+
+
+def _copy_table(reading: sa.Connection, writing: sa.Connection, table: sa.Table, place: str) -> int:
+    read, written = _Seal(), _Seal()
+    rows = read.over(_rows(reading, table))
+    names = [column.name for column in table.c]
+    while chunk := [dict(zip(names, row, strict=True)) for row in islice(rows, CHUNK)]:
+        writing.execute(sa.insert(table), chunk)
+    for _ in written.over(_rows(writing, table)):
+        pass
+    if read.value != written.value:
+        raise Unavailable(
+            f"The database {place} does not give back what was written to {table.name} ({written.count} of"
+            f" {read.count} rows): nothing was kept"
+        )
+    return read.count
+
+
+def _rows(conn: sa.Connection, table: sa.Table) -> Iterator[Sequence[Any]]:
+    query = sa.select(table).order_by(*table.primary_key.columns).execution_options(yield_per=CHUNK)
+    with conn.execute(query) as found:
+        yield from found
+
+
+def _require_current(conn: sa.Connection, place: str) -> None:
+    present, latest = current(conn), known()[-1]
+    if present is None:
+        raise Invalid(f"The database {place} holds no records of gpustack: look at the name")
+    if present != latest:
+        raise Invalid(
+            f"The database {place} has schema {present}, this gpustack has {latest}: use the gpustack that wrote"
+            " it, or start this one on it once"
+        )
+
+
+@contextmanager
+def _named(database: Database) -> Iterator[None]:
+    """Errors of a database as ours."""
+    try:
+        yield
+    except sa.exc.IntegrityError as error:
+        raise Invalid(
+            f"The database {database.place} takes two records for one, whose names differ in trailing spaces"
+            f" perhaps: {' '.join(str(error.orig).split())}"
+        ) from error
+    except sa.exc.SQLAlchemyError as error:
+        raise database.fault(error) from error
