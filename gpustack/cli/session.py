@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 
 from gpustack.cli.address import Address, find_server
+from gpustack.errors import Unauthorized
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -33,7 +34,18 @@ class Session:
         try:
             return trio.run(self.talk, work)
         except BaseExceptionGroup as group:
-            raise _single(group) from None
+            raise self._explained(single(group)) from None
+        except Unauthorized as error:
+            raise self._explained(error) from None
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """A key that is refused, with the knob to turn."""
+        if not isinstance(error, Unauthorized):
+            return error
+        url = self.address.url
+        if self.address.key is None:
+            return Unauthorized(f"The server {url} wants a key: put one into GPUSTACK_API_KEY")
+        return Unauthorized(f"The server {url} does not accept the key of GPUSTACK_API_KEY (or --api-key)")
 
     async def talk(self, work: Callable[[AdminClient], Awaitable[T]]) -> T:
         """The same within an event loop that runs already."""
@@ -52,7 +64,8 @@ def open_session(env: Mapping[str, str], *, url: str | None = None, key: str | N
     return Session(find_server(env, url=url, key=key))
 
 
-def _single(error: BaseException) -> BaseException:
+def single(error: BaseException) -> BaseException:
+    """The one error that tasks have wrapped in groups; a group of several as it is."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

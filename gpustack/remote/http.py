@@ -182,7 +182,7 @@ class Client:
             async with self.stream(method, url, headers=headers, body=body) as incoming:
                 read = await incoming.read(limit)
                 return Reply(url=incoming.url, status=incoming.status, headers=incoming.headers, body=read)
-        raise TimedOut(url, f"did not answer within {deadline:g} s")
+        raise TimedOut(self._whole(url), f"did not answer within {deadline:g} s")
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -202,7 +202,8 @@ class Client:
         import httpx
 
         self._made += 1
-        with _named(url):
+        whole = self._whole(url)
+        with _named(whole):
             wait = self._client.timeout
             if timeout is not None:
                 wait = httpx.Timeout(timeout, connect=wait.connect, pool=wait.pool)
@@ -220,8 +221,12 @@ class Client:
             yield incoming
         finally:
             await incoming.leave()
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 2.0), _named(url):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 2.0), _named(whole):
                 await response.aclose()
+
+    def _whole(self, url: str) -> str:
+        """With the host in front, so that a fault names who was asked."""
+        return str(self._client.base_url).rstrip("/") + url if url.startswith("/") else url
 
     def __repr__(self) -> str:
         return f"<Client, {self._made} requests made>"

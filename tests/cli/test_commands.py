@@ -170,6 +170,10 @@ def test_failures_name_what_to_do(shell: Shell, tiny: str, tiny_model: Path, emb
     assert "remove it first with gpustack rm tiny" in shell.bad("run", "tiny", "--cpu")
     assert "choose another with --name" in shell.bad("run", str(embedder_model), "--name=tiny")
     assert "GPUSTACK_API_KEY" in shell.bad("ls", GPUSTACK_SERVER_URL="http://192.0.2.7")
+    refused = shell.bad("ls", GPUSTACK_SERVER_URL=shell.daemon.url, GPUSTACK_API_KEY="gpustack_a_b")
+    assert refused.startswith(
+        f"gpustack: The server {shell.daemon.url} does not accept the key of GPUSTACK_API_KEY"
+    )
 
 
 def test_the_admin_password_is_reset_and_holds(shell: Shell) -> None:

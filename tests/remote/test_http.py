@@ -152,10 +152,12 @@ async def test_one_call_may_be_less_patient_than_the_client(served: str) -> None
                     pass
 
 
-async def test_nobody_listening_is_told_with_its_reason(free_port: int) -> None:
-    async with open_client() as client:
-        with pytest.raises(Unreachable, match=r"cannot be reached \(Connection refused\)"):
-            await client.request("GET", f"http://127.0.0.1:{free_port}/")
+@pytest.mark.parametrize("base", [True, False])
+async def test_nobody_listening_is_told_with_place_and_reason(free_port: int, base: bool) -> None:
+    server = f"http://127.0.0.1:{free_port}"
+    async with open_client(server if base else "") as client:
+        with pytest.raises(Unreachable, match=rf"^{server}/a cannot be reached \(Connection refused\)"):
+            await client.request("GET", "/a" if base else f"{server}/a")
 
 
 @pytest.mark.parametrize("url", ["ftp://x/", "file:///etc/passwd", "http://[::1", "//x"])
