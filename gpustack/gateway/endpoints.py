@@ -93,6 +93,10 @@ class Endpoints:
                 return found
         return pick(route.endpoints, self._in_flight, tried, self._rng)
 
+    def people(self) -> tuple[object, ...]:
+        """The tables that decide who may ask: the same objects as long as nothing in them has changed."""
+        return self._store.snapshot.users, self._store.snapshot.api_keys
+
     @contextmanager
     def counting(self, endpoint: Endpoint) -> Iterator[None]:
         """One request under way on the endpoint."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import attrs
@@ -20,6 +20,7 @@ from gpustack.errors import (
     Unauthorized,
     Unavailable,
 )
+from gpustack.gateway.admission import Admission, Authenticate
 from gpustack.gateway.ask import LARGE, Ask, read_ask
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.gate import Gate
@@ -49,7 +50,6 @@ _MORE: Final[Mapping[type[GpustackError], tuple[bytes, bytes]]] = {
     Unauthorized: (b"www-authenticate", b'Bearer realm="gpustack"'),
 }
 
-Authenticate = Callable[[Exchange], Awaitable[Principal]]
 Problem = Callable[[GpustackError, str], tuple[int, list[tuple[bytes, bytes]], bytes]]
 """How an error is answered on a path: status, headers, body."""
 
@@ -91,6 +91,12 @@ class Gateway:
     _timeout: float
     """Seconds an engine may take to its first byte, and between two of them."""
     _large: Threads = attrs.field(factory=lambda: threads("gateway-large-body", 1))
+    _admission: Admission = attrs.field(
+        init=False,
+        default=attrs.Factory(
+            lambda self: Admission(self._authenticate, self._endpoints.people), takes_self=True
+        ),
+    )
     traffic: Traffic = attrs.field(factory=Traffic)
     """Told of every request, for the exporter."""
 
@@ -125,7 +131,7 @@ class Gateway:
         route = BY_PATH[exchange.head.path]
         if exchange.head.method != "POST":
             raise MethodNotAllowed(f"{exchange.head.method} is not possible at {route.path}: it takes POST")
-        principal = await self._authenticate(exchange)
+        principal = await self._admission(exchange)
         headers = for_engine(exchange.head)
         ask = await self._read(exchange, route)
         request = _Request(exchange, route, principal, ask, headers, self._route_of(ask), passage)

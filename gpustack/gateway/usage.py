@@ -6,6 +6,7 @@ import json
 from typing import Any, Final
 
 import attrs
+import orjson
 
 _KEY: Final = b'"usage"'
 _SPACE: Final = b" \t\r\n"
@@ -61,10 +62,21 @@ def _usage_at(data: bytes, at: int) -> tuple[Usage | None, bool]:
     elif value:
         return None, True
     try:
-        document, _ = _DECODER.raw_decode(value.decode("utf-8", "replace"))
+        document = _object(value)
     except (ValueError, RecursionError):
         return None, len(rest) == _WINDOW
     return _read(document), True
+
+
+def _object(value: bytes) -> dict[str, Any]:
+    """The object that ``value`` begins with. Raises ``ValueError``, ``RecursionError``."""
+    try:
+        simple: dict[str, Any] = orjson.loads(value[: value.find(b"}") + 1])  # mostly there is nothing within
+    except orjson.JSONDecodeError:
+        whole: dict[str, Any]
+        whole, _ = _DECODER.raw_decode(value.decode("utf-8", "replace"))
+        return whole
+    return simple
 
 
 def _read(usage: dict[str, Any]) -> Usage | None:

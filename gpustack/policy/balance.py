@@ -28,4 +28,6 @@ def pick(
             best, least = [endpoint], load
         elif load == least:
             best.append(endpoint)
+    if len(best) == 1:
+        return best[0]
     return rng.choice(best) if best else None

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
+from gpustack.domain.access import ApiKey, User
 from gpustack.domain.usage import Operation
 from gpustack.http1.limits import Limits
 from tests.fakes.running import RunningEngine
@@ -431,3 +432,26 @@ async def test_json_in_answer_to_a_stream_keeps_its_length(world: World, scripte
     assert answer.headers[b"content-length"] == b"%d" % len(ANSWER)
     assert json.loads(answer.body) == json.loads(ANSWER)
     assert await world.sums() == (1, 0, 3, 5)
+
+
+# --- let in
+
+
+async def test_a_key_that_was_let_in_a_moment_ago_ends_when_it_is_deleted(
+    world: World, fake_engine: StartEngine
+) -> None:
+    await world.deploy("m", fake_engine().port)
+    assert [(await world.ask("m")).status for _ in range(2)] == [200, 200]
+    (key,) = world.store.snapshot.api_keys.values()
+    await world.store.write(lambda tx: tx.delete(ApiKey, key.id))
+    assert (await world.ask("m")).status == 401
+
+
+async def test_who_is_locked_out_is_so_at_once(world: World, fake_engine: StartEngine) -> None:
+    await world.deploy("m", fake_engine().port)
+    assert (await world.ask("m")).status == 200
+    (key,) = world.store.snapshot.api_keys.values()
+    await world.store.write(lambda tx: tx.change(User, key.user_id, is_active=False))
+    assert (await world.ask("m")).status == 401
+    await world.store.write(lambda tx: tx.change(User, key.user_id, is_active=True))
+    assert (await world.ask("m")).status == 200
