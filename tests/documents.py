@@ -40,9 +40,9 @@ by the cookie of a login, or by a worker's credentials.
   sent; fields that are not known are ignored. Instants are ISO 8601 in UTC, sizes are bytes, and what could not be
   measured is left out or `null`, never 0.
 - A list answers `{"items": [...], "pagination": {"page", "perPage", "total", "totalPage"}}`, the newest first. Its
-  query takes `page`, `perPage` (1 to 100, or -1 for all), `search` (in any case), `sort_by` (fields with commas
-  between, `-` before one for descending), and the filters of the resource. The header `X-Revision` names the state it
-  shows.
+  query takes `page`, `perPage` (or `page_size`; 1 to 100, or -1 for all), `search` (in any case), `sort_by` (fields
+  with commas between, `-` before one for descending), and the filters of the resource. The header `X-Revision` names
+  the state it shows.
 - A list with `watch=true` is a stream: `{"type": 1, "data": {...}}` and a blank line for everything there is, then for
   every change; 1 is created, 2 updated, 3 deleted or no longer selected. A blank line comes at least every 15 seconds.
   With `sync=1` events carry their `revision`, and type 6 marks the end of what was there. With `since=` a revision, the
@@ -53,6 +53,10 @@ by the cookie of a login, or by a worker's credentials.
   `Host` a name of this machine, no header may say that a proxy forwarded it, and no page of another site may have sent
   it. What changes something by cookie or from this machine needs a same-origin `Origin`, or a body of
   `application/json`.
+- Pages of other sites may read answers only with `--enable-cors`, from the origins of `--allow-origins`; with
+  `--allow-credentials` those may act with a visitor's login too, never with a place on this machine.
+- `/proxy` asks `huggingface.co` (or `HF_ENDPOINT`), `modelscope.cn` and `www.modelscope.cn` over https and no other
+  place. The hub's token goes with it only to the hub, and only when an administrator reads.
 - Five wrong passwords for a name from one address close the door to both for five minutes (429). An account that must
   change its password can do nothing else that changes anything.
 - Instances follow from their model: they are deleted by hand, but neither created nor changed.

@@ -14,6 +14,7 @@ from gpustack.domain.worker import Worker
 from gpustack.identity.secret import Keys
 from gpustack.metrics.config import MetricsConfig
 from gpustack.server.catalog import Catalog
+from gpustack.server.evaluation import Evaluator
 from gpustack.server.facts import FactsSource
 from gpustack.server.leases import Leases
 from gpustack.server.load import LoadHistory
@@ -107,6 +108,7 @@ class ApiContext:
     catalog: Catalog | None = None
     updates: UpdateCheck | None = None
     hub: HubAccess = HubAccess()
+    evaluator: Evaluator | None = None
     inference_routes: Sequence[InferenceRoute] = ()
     login_limiter: Throttle = attrs.field(
         default=attrs.Factory(lambda self: Throttle(self.monotonic), takes_self=True)

@@ -44,6 +44,7 @@ from gpustack.nursery.tree import tree
 from gpustack.policy.liveness import LivenessSettings
 from gpustack.server.assignment import AssignmentBook
 from gpustack.server.bootstrap import ensure_admin
+from gpustack.server.evaluation import EvaluationSettings, Evaluator
 from gpustack.server.facts import FactsSource
 from gpustack.server.leases import Leases
 from gpustack.server.services import Background, control_services
@@ -211,6 +212,14 @@ class ServerPart:
             catalog=background.catalog,
             updates=background.updates,
             hub=HubAccess(endpoint=environment.hf_endpoint, token=options.huggingface_token),
+            evaluator=Evaluator(
+                store,
+                facts,
+                EvaluationSettings(
+                    most=environment.model_evaluation_cache_max_size,
+                    keep_for=environment.model_evaluation_cache_ttl,
+                ),
+            ),
             inference_routes=ROUTES,
         )
 

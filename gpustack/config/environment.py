@@ -81,10 +81,14 @@ class Environment:
         default=120.0, low=1, high=5256000, help="Minutes that a login lasts.", sample="60"
     )
     model_evaluation_cache_max_size: int = option(
-        default=1000, built=False, low=0, high=1000000, help="Model evaluations that are kept.", sample="10"
+        default=1000, low=0, high=1000000, help="Model evaluations that are kept.", sample="10"
     )
     model_evaluation_cache_ttl: float = option(
-        default=3600.0, built=False, low=0, high=604800, help="Seconds that one is kept.", sample="60"
+        default=3600.0,
+        low=0,
+        high=604800,
+        help="Seconds that one is kept. It never outlives a change of workers, models, instances or files.",
+        sample="60",
     )
     ray_placement_group_ready_timeout: float = option(
         default=30.0,

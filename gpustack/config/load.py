@@ -7,6 +7,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import attrs
 
@@ -125,7 +126,8 @@ def _absent_files(options: Options) -> list[Problem]:
     paths: list[tuple[str, Path | None]] = [(name, getattr(options, name)) for name in _FILES]
     catalog = options.model_catalog_file
     if catalog is not None and not is_http_url(catalog):
-        paths.append(("model_catalog_file", Path(catalog)))
+        is_url = catalog.startswith("file:")
+        paths.append(("model_catalog_file", Path(unquote(urlsplit(catalog).path) if is_url else catalog)))
     found = []
     for name, path in paths:
         if path is None:
@@ -171,11 +173,18 @@ def _warnings(
     old = [str(value.origin) for value in given.values() if value.origin.kind == "legacy"]
     if given["system_reserved"].origin != DEFAULT:
         old += old_keys_of_system_reserved(given["system_reserved"].value)
+    cookies = []
+    if options.enable_cors and options.allow_credentials and "*" in options.allow_origins:
+        cookies = [f"allow_credentials ({given['allow_credentials'].origin})"]
     return tuple(
         f"{sentence}: {', '.join(names)}."
         for sentence, names in (
             ("Set, but without effect in this version", unbuilt),
             (f"Set, but without effect on a {part} without a {idle_group(part)}", idle),
+            (
+                "Without effect until allow_origins names origins (no cookies go to whom everybody may ask)",
+                cookies,
+            ),
             ("Deprecated spellings that will go (use GPUSTACK_ variables, and ram and vram)", old),
             ("Variables that nothing reads", unknown_variables(env)),
         )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+
 import attrs
 import trio
 
+from gpustack.domain.facts import ModelFacts
 from gpustack.domain.instance import Placement
 from gpustack.domain.model import Model
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid
 from gpustack.nursery.limiter import Threads, threads
 from gpustack.nursery.wake import Wake
-from gpustack.policy.schedule import Ask, place
+from gpustack.policy.schedule import Ask, Unschedulable, place
 from gpustack.server.facts import FactsSource, Finding
 from gpustack.store.store import Store
 
@@ -38,13 +42,32 @@ def incompatible(*messages: str) -> Evaluation:
     return Evaluation(compatible=False, compatibility_messages=messages)
 
 
+@attrs.frozen(kw_only=True)
+class EvaluationSettings:
+    """``most`` verdicts are kept, for ``keep_for`` seconds; each only while the records are as they were."""
+
+    read_within: float = READ_WITHIN
+    most: int = 1000
+    keep_for: float = 3600.0
+
+
+@attrs.frozen
+class _Kept:
+    facts: ModelFacts | None
+    at: float
+    found: Evaluation
+
+
 @attrs.define(eq=False, repr=False)
 class Evaluator:
-    """Answers on the present snapshot; keeps nothing but what the reader of headers keeps."""
+    """Answers on the present snapshot. A console asks of every model it lists, again and again: verdicts are kept."""
 
     _store: Store
     _facts: FactsSource
-    _within: float = READ_WITHIN
+    _settings: EvaluationSettings = EvaluationSettings()
+    _clock: Callable[[], float] = trio.current_time
+    _kept: dict[tuple[str, int], _Kept] = attrs.field(factory=dict)
+    """By what is asked and the revision it was decided on; the one of longest ago first."""
     _threads: Threads = attrs.field(factory=lambda: threads("evaluation", 1))
 
     async def evaluate(self, model: Model) -> Evaluation:
@@ -59,23 +82,22 @@ class Evaluator:
             return incompatible(fault or str(error))
         if facts is None and not engine.any_device:
             return self._too_slow(model) if fault is None else incompatible(fault)
-        ask = Ask(model=model, facts=facts, engine_name=engine.name)
-        outcome = await self._threads.run(place, ask, self._store.snapshot, abandon=True)
-        if not isinstance(outcome, Placement):
-            advice = [] if outcome.smallest_change is None else [f"To make it fit: {outcome.smallest_change}"]
-            reasons = [reason.sentence for reason in outcome.reasons]
-            return attrs.evolve(incompatible(NO_PLACE), scheduling_messages=(*reasons, *advice))
-        claims = [outcome.claim, *(share.claim for share in outcome.subordinates)]
-        return Evaluation(
-            scheduling_messages=(outcome.note,) if outcome.note else (),
-            ram=sum(claim.ram for claim in claims),
-            vram=sum(sum(claim.vram.values()) for claim in claims),
-        )
+        ask, snapshot = Ask(model=model, facts=facts, engine_name=engine.name), self._store.snapshot
+        key = (json.dumps(attrs.asdict(model), default=str, sort_keys=True), snapshot.revision)
+        kept = self._kept.get(key)
+        if kept is not None and kept.facts == facts and self._clock() - kept.at <= self._settings.keep_for:
+            return kept.found
+        found = _verdict(await self._threads.run(place, ask, snapshot, abandon=True))
+        self._kept.pop(key, None)
+        self._kept[key] = _Kept(facts, self._clock(), found)
+        while len(self._kept) > self._settings.most:
+            del self._kept[next(iter(self._kept))]
+        return found
 
     async def _finding(self, model: Model) -> Finding | None:
         """What the header says, or why it cannot be read; ``None`` when that took too long or was not needed."""
         wake = Wake()
-        with self._facts.telling(wake), trio.move_on_after(self._within):
+        with self._facts.telling(wake), trio.move_on_after(self._settings.read_within):
             while True:
                 finding = self._facts.ask(model)
                 good = finding is not None and finding.facts is not None
@@ -85,10 +107,25 @@ class Evaluator:
         return self._facts.known(model.source)
 
     def _too_slow(self, model: Model) -> Evaluation:
-        sentence = (
-            f"The header of {model.source.readable} could not be read within {self._within:g} s; ask again"
-        )
+        within = self._settings.read_within
+        sentence = f"The header of {model.source.readable} could not be read within {within:g} s; ask again"
         return Evaluation(compatible=False, error=sentence)
+
+    def __repr__(self) -> str:
+        return f"<Evaluator: {len(self._kept)} verdicts kept>"
+
+
+def _verdict(outcome: Placement | Unschedulable) -> Evaluation:
+    if not isinstance(outcome, Placement):
+        advice = [] if outcome.smallest_change is None else [f"To make it fit: {outcome.smallest_change}"]
+        reasons = [reason.sentence for reason in outcome.reasons]
+        return attrs.evolve(incompatible(NO_PLACE), scheduling_messages=(*reasons, *advice))
+    claims = [outcome.claim, *(share.claim for share in outcome.subordinates)]
+    return Evaluation(
+        scheduling_messages=(outcome.note,) if outcome.note else (),
+        ram=sum(claim.ram for claim in claims),
+        vram=sum(sum(claim.vram.values()) for claim in claims),
+    )
 
 
 def _needs_no_facts(model: Model) -> bool:

@@ -13,7 +13,7 @@ from gpustack.domain.facts import ModelFacts
 from gpustack.domain.worker import Worker
 from gpustack.errors import GpustackError, NotFound
 from gpustack.server.catalog import Catalog
-from gpustack.server.evaluation import NO_PLACE
+from gpustack.server.evaluation import NO_PLACE, EvaluationSettings, Evaluator
 from gpustack.server.facts import FactsSource
 from tests.policy import worlds
 from tests.policy.shapes import facts_of
@@ -55,7 +55,7 @@ async def weighing(world: World) -> AsyncIterator[World]:
         await nursery.start(lambda task_status: facts.run(task_status=task_status))
         await nursery.start(lambda task_status: catalog.run(task_status=task_status))
         await catalog.sets()
-        yield world.rebuilt(facts=facts, catalog=catalog)
+        yield world.rebuilt(evaluator=Evaluator(world.store, facts), catalog=catalog)
         nursery.cancel_scope.cancel()
 
 
@@ -150,6 +150,44 @@ async def test_the_catalog_adds_what_a_spec_leaves_open(weighing: World) -> None
 async def test_a_malformed_question_is_refused(weighing: World, body: dict[str, Any]) -> None:
     answer = await weighing.ask("POST", "/v1/model-evaluations", weighing.admin, json=body)
     assert answer.status_code == 422
+
+
+async def test_a_verdict_holds_until_the_cluster_changes(weighing: World) -> None:
+    await with_worker(weighing, ram=8)
+    first = await weigh(weighing, LARGE)
+    assert first[0]["compatible"] is False
+    assert await weigh(weighing, LARGE) == first
+    assert repr(weighing.context.evaluator) == "<Evaluator: 1 verdicts kept>"
+    await weighing.worker("node-b", status=worlds.worker(2, ram=512).status)
+    (after,) = await weigh(weighing, LARGE)
+    assert after["compatible"] is True
+
+
+@pytest.mark.parametrize("settings", [EvaluationSettings(most=0), EvaluationSettings(most=1)])
+async def test_no_more_verdicts_are_kept_than_wanted(weighing: World, settings: EvaluationSettings) -> None:
+    await with_worker(weighing)
+    facts = FactsSource(read_here, read_there, lambda: weighing.store.snapshot)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: facts.run(task_status=task_status))
+        evaluator = Evaluator(weighing.store, facts, settings)
+        found = await weigh(weighing.rebuilt(evaluator=evaluator), SMALL, LARGE)
+        assert len(found) == 2
+        assert repr(evaluator) == f"<Evaluator: {settings.most} verdicts kept>"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_header_that_does_not_come_is_an_error_and_no_verdict(weighing: World) -> None:
+    async def never(source: ModelSource) -> ModelFacts:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    facts = FactsSource(never, read_there, lambda: weighing.store.snapshot)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: facts.run(task_status=task_status))
+        evaluator = Evaluator(weighing.store, facts, EvaluationSettings(read_within=0.05))
+        (found,) = await weigh(weighing.rebuilt(evaluator=evaluator), SMALL)
+        assert found["error"] is True and "me/small" in found["error_message"]
+        nursery.cancel_scope.cancel()
 
 
 async def test_weighing_creates_nothing(weighing: World) -> None:

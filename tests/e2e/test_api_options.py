@@ -153,3 +153,18 @@ def test_without_the_options_nobody_else_may_read_and_nobody_is_asked(tmp_path: 
         one.until(lambda: "The model catalog cannot be used" in one.log, "the fault of the catalog")
         assert len(httpx.get(f"{one.url}/v1/model-sets", timeout=60).json()["items"]) >= 10
     assert len(feed.asked) == asked
+
+
+def test_a_login_is_renewed_where_one_only_chats(tmp_path: Path) -> None:
+    options = ("--disable-worker", "--bootstrap-password", "Right_2_come", "--force-auth-localhost")
+    env = {"GPUSTACK_JWT_TOKEN_EXPIRE_MINUTES": "5"}
+    with (
+        daemon(tmp_path / "data", *options, env=env) as one,
+        httpx.Client(base_url=one.url, timeout=60, headers={"Origin": one.url}) as client,
+    ):
+        first = client.post("/auth/login", data={"username": "admin", "password": "Right_2_come"})
+        assert "Max-Age=300" in first.headers["set-cookie"]
+        body = {"model": "none", "messages": []}
+        answer = client.post("/v1/chat/completions", json=body)
+        assert answer.status_code == 404
+        assert "Max-Age=300" in answer.headers["set-cookie"]

@@ -22,10 +22,9 @@ _UNNAMED = "a deployment that is only being considered"
 
 
 async def _evaluate(call: Call) -> Reply:
-    facts = call.context.facts
-    if facts is None:
+    evaluator = call.context.evaluator
+    if evaluator is None:
         raise Unavailable("Placement is not running on this server")
-    evaluator = Evaluator(call.context.store, facts)
     specs = call.document["model_specs"]
     results: list[Doc | None] = [None] * len(specs)
 

@@ -1,0 +1,58 @@
+"""The front answers from the first moment, in the same words as what is behind it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import trio
+
+from gpustack.api.cors import cross_origin
+from gpustack.cli.doors import Doors
+from gpustack.cli.front import Front
+from gpustack.http1.listen import open_listeners
+from gpustack.http1.reactor import new_reactor
+
+PAGE = "https://app.example.com"
+
+
+@asynccontextmanager
+async def fronted() -> AsyncIterator[tuple[Front, httpx.AsyncClient]]:
+    doors = Doors({"front": open_listeners("127.0.0.1", 0)})
+    reactor = new_reactor(tick=0.05)
+    front = Front(doors, reactor)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: reactor.run(task_status=task_status))
+        await nursery.start(lambda task_status: front.server.run(task_status=task_status))
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{doors.port('front')}") as client:
+            yield front, client
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_daemon_that_loads_lives_and_is_not_ready() -> None:
+    async with fronted() as (front, client):
+        assert (await client.get("/healthz")).json() == "ok"
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert answer.json() == {"status": "not ready", "checks": {"server": "loading"}}
+        front.readiness = lambda: (True, {"store": "serving"})
+        assert ((await client.get("/readyz")).status_code, (await client.get("/readyz")).json()) == (
+            200,
+            "ok",
+        )
+
+
+async def test_pages_of_other_sites_are_answered_before_anything_is_loaded() -> None:
+    async with fronted() as (front, client):
+        assert (
+            "access-control-allow-origin"
+            not in (await client.get("/healthz", headers={"Origin": PAGE})).headers
+        )
+        front.cross_origin = cross_origin(origins=[PAGE], methods=["GET"], headers=[], credentials=False)
+        answer = await client.get("/readyz", headers={"Origin": PAGE})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (503, PAGE)
+        asked = {"Origin": PAGE, "Access-Control-Request-Method": "GET"}
+        preflight = await client.options("/v1/chat/completions", headers=asked)
+        assert (preflight.status_code, preflight.content) == (204, b"")
+        assert preflight.headers["access-control-allow-methods"] == "GET"
