@@ -101,6 +101,11 @@ class Doors:
         for server in self._servers:
             server.stop_accepting(keep_listening=True)
 
+    def close(self) -> None:
+        """Leave the sockets to the next daemon alone, for whom they stay open."""
+        for sockets in self._sockets.values():
+            _close(sockets)
+
 
 def _sockets(descriptors: Sequence[int]) -> list[socket.socket]:
     found = [socket.socket(fileno=descriptor) for descriptor in descriptors]

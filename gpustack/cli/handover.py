@@ -4,13 +4,18 @@ The old daemon starts the new one with its sockets and its lock. The new one loa
 does the old one stop taking connections (those that come meanwhile wait in the sockets' queues), give up store, control
 loops and workers, and tell the new one to go ahead. What is under way in the old one is finished for a bounded time.
 Nothing is given up before the new one has said that it is ready, so one that cannot start changes nothing.
+
+The new one is no child of the old one but an orphan, which makes it a child of systemd: of a main process that is
+somebody else's child systemd does not see the end, and kills it at once where it should wait for it to stop.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -62,9 +67,13 @@ class Successor:
 
     @classmethod
     def of(cls, inherited: Inherited) -> Successor:
-        """Take the line to the old daemon."""
+        """Take the line to the old daemon and go on as an orphan. Nothing may be open or running yet."""
         talk = socket.socket(fileno=inherited.talk)
         talk.set_inheritable(False)
+        if os.fork():
+            os._exit(0)
+        with contextlib.suppress(BrokenPipeError):  # the old one is gone, which ``take_over`` will tell
+            talk.send(b"%d\n" % os.getpid())
         return cls(talk)
 
     async def take_over(self) -> None:
@@ -74,18 +83,21 @@ class Successor:
         """
         self._talk.setblocking(False)
         line = trio.socket.from_stdlib_socket(self._talk)
-        await line.send(_READY)
-        if await line.recv(len(_YOURS)) != _YOURS:
-            raise HandOverFailed("The daemon before this one did not hand over")
-        line.close()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            await line.send(_READY)
+            if await line.recv(len(_YOURS)) == _YOURS:
+                line.close()
+                return
+        raise HandOverFailed("The daemon before this one did not hand over")
 
 
 @attrs.define
 class Predecessor:
     """The side of the old daemon, while the new one loads."""
 
-    process: subprocess.Popen[bytes]
+    _process: subprocess.Popen[bytes]
     _talk: socket.socket
+    _orphan: int | None = None
 
     @classmethod
     def start(cls, argv: Sequence[str], doors: Mapping[str, Sequence[int]], lock: int) -> Predecessor:
@@ -110,17 +122,35 @@ class Predecessor:
         ours.setblocking(False)
         return cls(process, ours)
 
+    @property
+    def pid(self) -> int:
+        """The number of the new daemon, once it is ready."""
+        assert self._orphan is not None
+        return self._orphan
+
     async def ready(self) -> None:
         """Wait until the new daemon has loaded. Raises ``HandOverFailed`` when it ends instead or takes too long."""
-        line = trio.socket.from_stdlib_socket(self._talk)
         with trio.move_on_after(READY_WITHIN) as patience:
-            said = await line.recv(len(_READY))
+            while await self._line() != _READY:
+                pass
         if patience.cancelled_caught:
             self.give_up()
             raise HandOverFailed(f"The new daemon was not ready within {READY_WITHIN:.0f} s")
+
+    async def _line(self) -> bytes:
+        """The next thing it says: its number, then that it is ready."""
+        line, said = trio.socket.from_stdlib_socket(self._talk), b""
+        while not said.endswith(b"\n"):
+            one = await line.recv(1)
+            if not one:
+                self._talk.close()
+                self._process.wait()
+                raise HandOverFailed("The new daemon ended before it was ready; its log says why")
+            said += one
         if said != _READY:
-            self.give_up()
-            raise HandOverFailed("The new daemon ended before it was ready; its log says why")
+            self._orphan = int(said)
+            self._process.wait()  # it has ended: that is what made the new daemon an orphan
+        return said
 
     def let_go(self) -> None:
         """Tell the new daemon that everything is its own now."""
@@ -130,7 +160,11 @@ class Predecessor:
     def give_up(self) -> None:
         """End the new daemon; we go on."""
         self._talk.close()
-        self.process.terminate()
+        if self._orphan is None:
+            self._process.terminate()
+            return
+        with contextlib.suppress(ProcessLookupError):  # it lived a moment ago, so the number is its own
+            os.kill(self._orphan, signal.SIGTERM)
 
 
 @attrs.define(eq=False)

@@ -47,6 +47,9 @@ FLUSH_SECONDS = 10.0
 def start_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Run the daemon until it is told to stop. Returns the exit code: 0, 1 for a failure, 2 for a bad configuration."""
     began = time.monotonic()
+    inherited = Inherited.read(os.environ)
+    os.environ.pop(VARIABLE, None)
+    successor = Successor.of(inherited) if inherited else None
     try:
         loaded = load(argv, env, platform=sys.platform, cwd=Path.cwd())
     except ConfigError as error:
@@ -54,7 +57,7 @@ def start_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
         return 2
     set_up(debug=loaded.options.debug)
     try:
-        return _prepared(loaded, argv, began)
+        return _prepared(loaded, argv, began, inherited, successor)
     except GpustackError as error:
         print(f"gpustack: {error}", file=sys.stderr)
         return 1
@@ -75,7 +78,13 @@ def _leaves(group: BaseException | None) -> Iterator[BaseException]:
         yield group
 
 
-def _prepared(loaded: Loaded, argv: Sequence[str], began: float) -> int:
+def _prepared(
+    loaded: Loaded,
+    argv: Sequence[str],
+    began: float,
+    inherited: Inherited | None,
+    successor: Successor | None,
+) -> int:
     options = loaded.options
     for note in loaded.notes:
         log.info("%s", note)
@@ -83,8 +92,6 @@ def _prepared(loaded: Loaded, argv: Sequence[str], began: float) -> int:
         log.warning("%s", warning)
     _allow_open_files()
     make_dir(options.data_dir)
-    inherited = Inherited.read(os.environ)
-    os.environ.pop(VARIABLE, None)
     with lock_data_dir(options.data_dir, inherited=inherited.lock if inherited else None) as lock:
         if loaded.role != "worker":
             refuse_foreign_database(options.data_dir)
@@ -95,7 +102,7 @@ def _prepared(loaded: Loaded, argv: Sequence[str], began: float) -> int:
             certificate=_certificate(options),
             began=began,
             argv=tuple(argv),
-            successor=Successor.of(inherited) if inherited else None,
+            successor=successor,
         )
         if loaded.role != "worker":
             # Where the commands of this machine find their server (``--port 0`` is known to nobody else).
@@ -134,12 +141,13 @@ async def run_daemon(daemon: Daemon) -> int:
     with at_once:
         async with open_tier("signals", stop_within=bound["signals"]) as outermost:
             await outermost.start(signals(wishes, at_once))
-            await outermost.start(Watchdog(notify, watchdog_period(os.environ)))
             async with open_tier("state", stop_within=bound["state"]) as state:
                 reactor = new_reactor()
                 await state.start(function_service("reactor", reactor.run))
                 async with open_tier("edge", stop_within=bound["edge"]) as edge:
                     parts = await load_parts(daemon, reactor, edge)
+                    # Not before, for a daemon that takes over is not heard until then, and no other is watched.
+                    await outermost.start(Watchdog(notify, watchdog_period(os.environ)))
                     # Not joined into one line: the indentation is what says who outlives whom.
                     async with open_tier("work", stop_within=bound["work"], restart=restart) as work:  # noqa: SIM117
                         async with open_tier(
@@ -157,9 +165,12 @@ async def run_daemon(daemon: Daemon) -> int:
                                 daemon.doors.leave()
                     if after is not None:
                         await parts.give_up()
-                        notify.main_pid(after.process.pid)
+                        notify.main_pid(after.pid)
                         after.let_go()
-                        log.info("Handed over: pid=%d", after.process.pid)
+                        # What ends here last must hold up nobody: the next daemon may end before this one.
+                        daemon.doors.close()
+                        daemon.lock.close()
+                        log.info("Handed over: pid=%d", after.pid)
                         await parts.finish(daemon.loaded.options.reload_drain_timeout)
     if at_once.cancelled_caught:
         log.warning("Stopped at once")

@@ -36,8 +36,9 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def main_pid(self, pid: int) -> None:
-        """From now on ``pid`` is the daemon: said by the old one before it goes."""
+        """From now on ``pid`` is the daemon. Nothing else we say is heard afterwards, so nothing is sent."""
         self._send(f"MAINPID={pid}")
+        self._address = None
 
     def extend_timeout(self, seconds: float) -> None:
         """Starting or stopping takes ``seconds`` more, counted from now."""

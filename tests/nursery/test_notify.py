@@ -25,12 +25,21 @@ async def test_states_reach_the_socket_systemd_named(tmp_path: Path) -> None:
         tell = notifier({"NOTIFY_SOCKET": path})
         tell.ready("serving\n2 models")
         assert await sock.recv(999) == b"READY=1\nSTATUS=serving 2 models"
-        tell.main_pid(17)
-        assert await sock.recv(999) == b"MAINPID=17"
         tell.extend_timeout(1.5)
         assert await sock.recv(999) == b"EXTEND_TIMEOUT_USEC=1500000"
         tell.stopping()
         assert await sock.recv(999) == b"STOPPING=1"
+
+
+async def test_nothing_is_said_after_another_process_was_named(tmp_path: Path) -> None:
+    """Systemd would log each word of a process that is not the main one."""
+    path = str(tmp_path / "notify")
+    with _listen(path) as sock, trio.fail_after(5):
+        tell = notifier({"NOTIFY_SOCKET": path})
+        tell.main_pid(17)
+        tell.alive()
+        notifier({"NOTIFY_SOCKET": path}).status("the end")
+        assert [await sock.recv(999) for _ in range(2)] == [b"MAINPID=17", b"STATUS=the end"]
 
 
 async def test_an_abstract_socket_is_found() -> None:
