@@ -246,7 +246,8 @@ class _Job:
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_WRITE):
                 await self._put(piece, gathered)
-        raise Again(BadReply(incoming.url, "ended early"))
+        if piece.at < piece.end:
+            raise Again(BadReply(incoming.url, "ended early"))
 
     async def _put(self, piece: _Piece, gathered: bytearray) -> None:
         if not gathered:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
+import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -14,14 +15,17 @@ import attrs
 import trio
 
 from gpustack import __version__
+from gpustack.artifacts.tools import Tools
 from gpustack.cli.doors import Doors
 from gpustack.cli.facts_reader import facts_reader, model_cache
 from gpustack.cli.metrics_part import start_worker_exporter
+from gpustack.config.load import Loaded
 from gpustack.config.secret import keep_token
+from gpustack.domain.device import Device
 from gpustack.domain.worker import SystemReserved
 from gpustack.hardware.address import find_address
 from gpustack.hardware.detect import DeviceWatch
-from gpustack.hardware.engine_build import BuildFinder
+from gpustack.hardware.engine_build import BuildFinder, fault_of
 from gpustack.hardware.host import Host
 from gpustack.hardware.override import override_of
 from gpustack.http1.pool import Pool
@@ -45,6 +49,7 @@ from gpustack.worker.probe import Prober
 from gpustack.worker.reports import Reports
 from gpustack.worker.runners import Runners
 from gpustack.worker.services import WorkerParts, work_services
+from gpustack.worker.tools import ToolFetch, ToolSettings
 
 if TYPE_CHECKING:
     from gpustack.cli.daemon import Daemon
@@ -93,12 +98,13 @@ class WorkerPart:
         reports = Reports(membership, daemon.rng)
         assignments = Assignments(membership, daemon.rng)
         ports = PortLeases(options.service_port_range.first, options.service_port_range.last)
+        tools = Tools(options.bin_dir, daemon.rng)
         host = Host(time.monotonic)
         measure = Measure(
             utc_now,
             host,
             DeviceWatch(),
-            BuildFinder(),
+            BuildFinder(tools=tools.program),
             None if options.resources is None else override_of(options.resources),
             _text(options.llama_server_path),
         )
@@ -128,6 +134,7 @@ class WorkerPart:
             assignments=assignments,
             files=files,
             runners=Runners(world, assignments, daemon.rng),
+            tools=tool_fetch(daemon.loaded, tools, measure, daemon.rng),
         )
 
         def look(lag: LoopLag) -> WorkerLook:
@@ -159,6 +166,21 @@ class WorkerPart:
         """Wait for requests to engines that are under way here, ``within`` seconds at most."""
         with trio.move_on_after(within):
             await self._front.drained()
+
+
+def tool_fetch(loaded: Loaded, tools: Tools, measure: Measure, rng: random.Random) -> ToolFetch:
+    """Brings llama.cpp's programs where --tools-download-base-url says where from."""
+
+    async def devices() -> Sequence[Device]:
+        await measure.builds()  # waits for the first look
+        return measure.latest.gpu_devices
+
+    settings = ToolSettings(
+        base=loaded.options.tools_download_base_url,
+        static=loaded.environment.disable_dynamic_link_llama_box,
+        cuda=loaded.environment.cuda_version,
+    )
+    return ToolFetch(tools=tools, settings=settings, devices=devices, try_out=fault_of, rng=rng)
 
 
 def utc_now() -> datetime:

@@ -24,7 +24,8 @@ EMBEDDED = "embedded xllamacpp"
 
 NO_DEVICE_ADVICE = (
     "This build of llama.cpp drives no GPU here; for GPUs install an xllamacpp wheel built for them (its README "
-    "names the package index for CUDA, ROCm and Vulkan) or put a llama-server built for them on PATH"
+    "names the package index for CUDA, ROCm and Vulkan), run gpustack download-tools, or put a llama-server built for "
+    "them on PATH"
 )
 
 _BACKENDS: Mapping[str, str] = {
@@ -73,24 +74,26 @@ class _Asked:
 class BuildFinder:
     """Finds builds and remembers what each said of itself, until its file changes or ``forget`` is called.
 
-    ``python`` runs the child that asks the embedded llama.cpp; ``env`` is the children's environment.
+    ``tools`` is where ``gpustack download-tools`` puts ``llama-server``. ``python`` runs the child that asks the
+    embedded llama.cpp; ``env`` is the children's environment.
     """
 
     deadline: float = DEADLINE
     python: str = sys.executable
     env: Mapping[str, str] | None = None
+    tools: Path | None = None
     _asked: dict[str, _Asked] = attrs.field(factory=dict)
 
     async def find(self, llama_server_path: str | None, path_env: str) -> tuple[EngineBuild, ...]:
         """The builds of this machine, of each engine the preferred one first; children run in turn, with deadlines.
 
         A build that drives devices goes before one that does not, then the configured ``llama_server_path``, then
-        ``llama-server`` on ``path_env``, then the embedded one. A ``llama-server`` that does not work is left out,
-        and the ``advice`` of the build used in its stead says so. Can be cancelled at any time.
+        the one of ``tools``, then ``llama-server`` on ``path_env``, then the embedded one. A ``llama-server`` that does
+        not work is left out, and the ``advice`` of the build used in its stead says so. Can be cancelled at any time.
         """
         found: list[EngineBuild] = []
         complaints: list[str] = []
-        for path, origin in _servers(llama_server_path, path_env):
+        for path, origin in _servers(llama_server_path, self.tools, path_env):
             try:
                 found.append(await self._remembered(path, origin, self._ask_server))
             except _Unusable as fault:
@@ -178,6 +181,15 @@ async def find_builds(
     return await BuildFinder(env=env).find(llama_server_path, path_env)
 
 
+async def fault_of(program: Path, *, env: Mapping[str, str] | None = None) -> str | None:
+    """Why the ``llama-server`` at ``program`` cannot be used on this machine, or ``None``."""
+    try:
+        await BuildFinder(env=env)._ask_server(str(program), "llama-server")
+    except _Unusable as fault:
+        return str(fault)
+    return None
+
+
 def device_types(devices: Sequence[tuple[str, str]]) -> tuple[str, ...]:
     """The device types behind ggml devices, given as name (``CUDA0``) and description. The CPU is none."""
     found = set()
@@ -198,10 +210,12 @@ class _Unusable(Exception):
 _Ask = Callable[[str, str], Awaitable[EngineBuild]]
 
 
-def _servers(configured: str | None, path_env: str) -> list[tuple[str, str]]:
+def _servers(configured: str | None, tools: Path | None, path_env: str) -> list[tuple[str, str]]:
     found = [(configured, "llama-server as configured")] if configured else []
+    if tools is not None and tools.is_file():
+        found.append((str(tools), "llama-server of download-tools"))
     on_path = shutil.which("llama-server", path=path_env) if path_env else None
-    if on_path is not None and on_path != configured:
+    if on_path is not None and on_path not in (path for path, _ in found):
         found.append((on_path, "llama-server on PATH"))
     return found
 

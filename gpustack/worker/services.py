@@ -13,6 +13,7 @@ from gpustack.worker.heartbeat import Heartbeat, StatusPush
 from gpustack.worker.membership import Membership
 from gpustack.worker.reports import Reports
 from gpustack.worker.runners import Runners
+from gpustack.worker.tools import ToolFetch
 
 
 @attrs.frozen(kw_only=True)
@@ -26,11 +27,12 @@ class WorkerParts:
     assignments: Assignments
     files: Files
     runners: Runners
+    tools: ToolFetch | None = None
 
 
 def work_services(parts: WorkerParts) -> Sequence[Service]:
     """In the order of starting; they stop the other way round, so reports outlive the engines they tell of."""
-    return (
+    found: tuple[Service, ...] = (
         parts.membership,
         parts.reports,
         parts.heartbeat,
@@ -39,3 +41,4 @@ def work_services(parts: WorkerParts) -> Sequence[Service]:
         parts.files,
         parts.runners,
     )
+    return found if parts.tools is None else (*found, parts.tools)

@@ -1,0 +1,161 @@
+"""Archives of programs, packed and unpacked: nothing lands outside the folder, and nothing grows without bound."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+import attrs
+
+from gpustack.artifacts.fault import Damaged
+from gpustack.domain.unit import GIB, human_bytes
+
+_BLOCK = 256 << 10
+_LONGEST_READ = 1 << 20
+"""What is asked of the stream at once: more is asked only by a header that claims to be huge."""
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What an archive may unpack to: bytes in all, and members."""
+
+    size: int = 8 * GIB
+    members: int = 20_000
+
+
+def unpack(
+    archive: Path, folder: Path, *, limits: Limits = Limits(), go_on: Callable[[], None] = lambda: None
+) -> None:
+    """Unpack a ``.tar.gz`` into ``folder``, which is made if need be; what is there must not be in the archive.
+
+    Plain files, folders and links that stay inside; files are readable to all, executable where they were. Blocking;
+    ``go_on`` is called between blocks and may raise to stop it. Raises Damaged with a sentence, OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with archive.open("rb") as raw, gzip.GzipFile(fileobj=raw) as stream:
+            bounded = _Bounded(cast("IO[bytes]", stream), limits.size)
+            # "r:" and not "r|gz": all reading then goes through our bounds, headers included.
+            with tarfile.open(fileobj=cast("IO[bytes]", bounded), mode="r:") as tar:
+                _unpack(tar, folder, limits, go_on)
+            while bounded.read(_BLOCK):  # the sum over all stands at the very end
+                go_on()
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
+        raise Damaged(f"{archive.name} cannot be unpacked: {error or 'it ends early'}") from error
+
+
+def pack(folder: Path, archive: Path, *, top: str) -> None:
+    """Write ``folder`` as a ``.tar.gz`` in which all lies below ``top``; it appears whole or not at all.
+
+    The same content makes the same bytes. Blocking. Raises OSError.
+    """
+    draft = archive.with_name(f".{archive.name}.new")
+    try:
+        with (
+            draft.open("wb") as raw,
+            gzip.GzipFile("", "wb", 6, raw, mtime=0) as stream,
+            tarfile.open(fileobj=stream, mode="w") as tar,
+        ):
+            for path in sorted(folder.rglob("*")):
+                tar.add(path, f"{top}/{path.relative_to(folder)}", recursive=False, filter=_of_nobody)
+        draft.replace(archive)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = member.mtime = 0
+    member.uname = member.gname = ""
+    return member
+
+
+def _unpack(tar: tarfile.TarFile, folder: Path, limits: Limits, go_on: Callable[[], None]) -> None:
+    links: list[tuple[PurePosixPath, str]] = []
+    for count, member in enumerate(tar):
+        if count >= limits.members:
+            raise ValueError(f"it has more than {limits.members} members")
+        go_on()
+        name = _inside(member.name)
+        if member.isdir():
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        elif member.issym():
+            links.append((name, _staying(name, member.linkname)))
+        elif member.isreg():
+            _write(tar, member, folder / name, go_on)
+        else:
+            raise ValueError(f"{member.name[:120]!r} is neither a file, a folder nor a symbolic link")
+    # Links come last, so that nothing is ever written through one.
+    for name, target in links:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        _refuse_taken(folder / name)
+        (folder / name).symlink_to(target)
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, go_on: Callable[[], None]) -> None:
+    source = tar.extractfile(member)
+    assert source is not None  # it is a regular file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _refuse_taken(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with source, os.fdopen(os.open(path, flags, 0o600), "wb") as target:
+        while block := source.read(_BLOCK):
+            target.write(block)
+            go_on()
+        os.fchmod(target.fileno(), 0o755 if member.mode & 0o100 else 0o644)
+
+
+def _refuse_taken(path: Path) -> None:
+    if path.is_symlink() or path.exists():
+        raise ValueError(f"{path.name[:120]!r} is in it twice, or there already")
+
+
+def _inside(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name or len(name) > 1024:
+        raise ValueError(f"{name[:120]!r} would lie outside the folder")
+    return path
+
+
+def _staying(name: PurePosixPath, target: str) -> str:
+    """The target of a link if it stays inside: ``..`` only at its beginning, and no more of them than folders.
+
+    One further on could climb out of wherever another link has led.
+    """
+    parts = PurePosixPath(target).parts
+    ups = next((place for place, part in enumerate(parts) if part != ".."), len(parts))
+    climbs = PurePosixPath(target).is_absolute() or ".." in parts[ups:] or ups > len(name.parts) - 1
+    if climbs or not parts or "\0" in target or len(target) > 1024:
+        raise ValueError(f"the link {str(name)[:120]!r} would lead outside the folder")
+    return target
+
+
+@attrs.define(eq=False)
+class _Bounded:
+    """A stream that refuses to be read at length, or to be endless."""
+
+    _stream: IO[bytes]
+    _most: int
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _LONGEST_READ:
+            raise ValueError("a header in it is larger than any header")
+        return self._bound(self._stream.read(size))
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_SET and place > self._most:
+            raise ValueError(f"it unpacks to more than {human_bytes(self._most)}")
+        return self._stream.seek(place, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def _bound(self, block: bytes) -> bytes:
+        if self._stream.tell() > self._most:
+            raise ValueError(f"it unpacks to more than {human_bytes(self._most)}")
+        return block

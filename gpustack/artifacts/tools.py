@@ -1,0 +1,311 @@
+"""The llama.cpp programs that GPUStack has fetched for this machine: brought, checked, put in place at one stroke."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+from gpustack.artifacts.archive import pack, unpack
+from gpustack.artifacts.claim import Claims
+from gpustack.artifacts.disk import disk
+from gpustack.artifacts.fault import Damaged, NoSpace
+from gpustack.artifacts.fetch import FetchRules, fetch
+from gpustack.artifacts.listing import RemoteFile
+from gpustack.artifacts.tool_release import PROGRAM, TAG, Platform, candidates, is_static, runtime_of
+from gpustack.artifacts.tool_site import Site, file_of, known_hashes, newest_tag
+from gpustack.domain.unit import human_bytes
+from gpustack.errors import Invalid, NotFound, Unavailable
+from gpustack.remote.http import Client
+
+FOLDER = "llama.cpp"
+"""The name, below ``--bin-dir``, under which the programs are found; a link that is changed at one stroke."""
+
+_NOTE = "tools.json"
+_NOTE_LIMIT = 64 << 10
+_UNKNOWN = "of unknown version"
+_DEPTH = 4
+"""Folders below the top of an archive in which the program is looked for."""
+
+
+@attrs.frozen(kw_only=True)
+class Wish:
+    """Which build is wanted: ``tag`` None is the newest; ``static`` one statically linked, where there is one.
+
+    With ``any_device`` a machine whose devices have no build of their own gets one for Vulkan, or for the CPU.
+    """
+
+    platform: Platform
+    any_device: bool = False
+    tag: str | None = None
+    static: bool = False
+    site: Site = Site()
+
+
+@attrs.frozen(kw_only=True)
+class Build:
+    """A build on its way or in place: its version, the name of its archive, and where it came from."""
+
+    tag: str
+    name: str
+    origin: str
+    checked: bool = False
+    """Against a hash that the site tells."""
+
+    @property
+    def is_static(self) -> bool:
+        return is_static(self.name)
+
+
+Try = Callable[[Path], Awaitable[str | None]]
+"""Runs a program: what it says against being used, or ``None``."""
+
+
+async def _no_try(program: Path) -> str | None:
+    return None
+
+
+@attrs.define(eq=False, repr=False)
+class Tools:
+    """Owner of the programs below ``root`` (``--bin-dir``). Several processes may use the same one."""
+
+    root: Path
+    rng: random.Random
+    rules: FetchRules = FetchRules()
+    _claims: Claims = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._claims = Claims(self.root / ".claims")
+
+    @property
+    def program(self) -> Path:
+        """Where ``llama-server`` is, if it is here."""
+        return self.root / FOLDER / PROGRAM
+
+    def installed(self) -> Build | None:
+        """What is in place, as its note says; blocking."""
+        return _noted(self.root / FOLDER) if self.program.is_file() else None
+
+    async def bring(
+        self,
+        wish: Wish,
+        *,
+        client: Client,
+        tell: Callable[[str], None],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        try_out: Try = _no_try,
+        save: Path | None = None,
+        install: bool = True,
+    ) -> Build:
+        """Fetch the build that ``wish`` means, have ``try_out`` look at it, and put it in place of the one before.
+
+        ``tell`` hears sentences of what is chosen, ``progress`` bytes done and in all. With ``save`` it is packed into
+        that archive too; without ``install`` it is only that. Cancellable at any time: what has come is gone on with
+        next time, and what was in place stays. Raises Invalid, NotFound, Unavailable (Damaged, NoSpace, RemoteError).
+        """
+        build, files = await find_build(wish, client, tell)
+        async with self._alone():
+            arriving = self.root / ".arriving"
+            archives = [arriving / file.name for file in files]
+            total = sum(file.size for file in files)
+            await disk.run(_check_space, self.root, total)
+            done = 0
+            for file, path in zip(files, archives, strict=True):
+                before = done
+                await fetch(
+                    file,
+                    path,
+                    client=client,
+                    rng=self.rng,
+                    rules=self.rules,
+                    on_progress=lambda here, before=before: progress(before + here, total),  # type: ignore[misc]
+                )
+                done += file.size
+            build = await self._take(archives, build, try_out, save, install=install)
+            await disk.run(shutil.rmtree, arriving)
+        return build
+
+    async def load(self, archive: Path, *, try_out: Try = _no_try) -> Build:
+        """Put what an archive holds in place: one that was saved, or one of a release. Raises as ``bring`` does."""
+        if not await trio.Path(archive).is_file():
+            raise Invalid(f"There is no archive {archive}")
+        async with self._alone():
+            unknown = Build(tag=_UNKNOWN, name=archive.name, origin=str(archive))
+            return await self._take([archive], unknown, try_out, None, install=True)
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Nobody else changes the programs meanwhile; a full disk and its like become sentences."""
+        try:
+            await disk.run(lambda: self.root.mkdir(parents=True, exist_ok=True))
+            async with self._claims.hold(self.root / FOLDER):
+                yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpace(
+                    f"The disk of {self.root} is full: free some space, or choose another --bin-dir"
+                ) from error
+            raise Unavailable(
+                f"The tools cannot be kept in {self.root}: {error.strerror or error}"
+            ) from error
+
+    async def _take(
+        self, archives: Sequence[Path], build: Build, try_out: Try, save: Path | None, *, install: bool
+    ) -> Build:
+        """Unpack, look, pack and put in place; what does not get there is removed."""
+        fresh = self.root / f"{FOLDER}-{self.rng.randrange(16**8):08x}"
+        scratch = self.root / f".{fresh.name}"
+        await disk.run(self._clear)
+        try:
+            build = await disk.run(_unpack_all, archives, scratch, build, trio.from_thread.check_cancelled)
+            if install and (fault := await try_out(scratch / "ready" / PROGRAM)) is not None:
+                raise Unavailable(f"{build.name} is not for this machine: {fault}")
+            if save is not None:
+                await disk.run(_pack, scratch / "ready", save)
+            if install:
+                await disk.run(self._put, scratch / "ready", fresh)
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 10.0):
+                await disk.run(lambda: shutil.rmtree(scratch, ignore_errors=True))
+        return build
+
+    def _put(self, ready: Path, fresh: Path) -> None:
+        """The link is replaced by one step, so that somebody who looks finds the old programs or the new ones."""
+        link, draft = self.root / FOLDER, self.root / f".{FOLDER}.new"
+        if link.is_dir() and not link.is_symlink():
+            raise Unavailable(f"{link} was not made by GPUStack: move it away, and try again")
+        before = link.readlink().name if link.is_symlink() else None
+        ready.replace(fresh)
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(fresh.name)
+        draft.replace(link)
+        # The one before may just be starting an engine: it goes next time.
+        for old in self.root.glob(f"{FOLDER}-*"):
+            if old.name not in (fresh.name, before):
+                shutil.rmtree(old, ignore_errors=True)
+
+    def _clear(self) -> None:
+        """What one that was killed left."""
+        for old in self.root.glob(f".{FOLDER}-*"):
+            shutil.rmtree(old, ignore_errors=True)
+
+    def __repr__(self) -> str:
+        return f"<Tools {self.root}: {self.installed()}>"
+
+
+async def find_build(
+    wish: Wish, client: Client, tell: Callable[[str], None]
+) -> tuple[Build, tuple[RemoteFile, ...]]:
+    """Ask the site for the build that is meant, and for the files it takes. Raises NotFound, RemoteError, Invalid."""
+    if wish.tag is not None and not TAG.fullmatch(wish.tag):
+        raise Invalid(f"{wish.tag[:80]!r} is not the name of a version")
+    site = wish.site
+    tag = wish.tag or await newest_tag(client, site)
+    hashes = await known_hashes(client, site, tag)
+    names = None if hashes is None else hashes.keys()
+    for platform, static in _attempts(wish):
+        for name in candidates(tag, platform, static=static, names=names):
+            file = await file_of(client, site, tag, name, (hashes or {}).get(name))
+            if file is None:
+                continue
+            files = [file, *await _runtime(client, site, tag, name, hashes)]
+            checked = all(one.sha256 is not None for one in files)
+            if not checked:
+                tell(f"{site.base} has no hashes of {name}: it is taken as it comes")
+            return Build(tag=tag, name=name, origin=site.base, checked=checked), tuple(files)
+        kind = "statically linked build" if static else "build"
+        tell(f"There is no {kind} of llama.cpp {tag} for {platform.readable} on {site.base}")
+    there = sorted(name for name in names or () if name.startswith(f"llama-{tag}-bin-{wish.platform.system}"))
+    more = f"; there are {', '.join(there[:12])}" if there else ""
+    raise NotFound(f"There is no build of llama.cpp {tag} for {wish.platform.readable} on {site.base}{more}")
+
+
+def _attempts(wish: Wish) -> list[tuple[Platform, bool]]:
+    """What is asked for, and in its place, in turn: a platform, and whether statically linked."""
+    platforms = [wish.platform]
+    if wish.any_device:
+        others = [device for device in ("vulkan", "cpu") if device != wish.platform.device]
+        platforms += [attrs.evolve(wish.platform, device=device) for device in others]
+        platforms = platforms[:1] if wish.platform.device == "cpu" else platforms
+    links = (True, False) if wish.static else (False,)
+    return [(platform, static) for platform in platforms for static in links]
+
+
+async def _runtime(
+    client: Client, site: Site, tag: str, name: str, hashes: dict[str, str] | None
+) -> list[RemoteFile]:
+    """The libraries of CUDA, where they are published beside the build."""
+    runtime = runtime_of(name)
+    if runtime is None or (hashes is not None and runtime not in hashes):
+        return []
+    file = await file_of(client, site, tag, runtime, (hashes or {}).get(runtime))
+    return [] if file is None else [file]
+
+
+def _unpack_all(archives: Sequence[Path], scratch: Path, build: Build, go_on: Callable[[], None]) -> Build:
+    """``scratch/ready`` becomes the folder of the first archive's program, with the files of the others in it."""
+    folders = []
+    for number, archive in enumerate(archives):
+        folder = scratch / str(number)
+        unpack(archive, folder, go_on=go_on)
+        folders.append(folder)
+    first, *others = folders
+    found = min(_programs(first), key=lambda path: len(path.parts), default=None)
+    if found is None:
+        raise Damaged(f"{archives[0].name} holds no {PROGRAM}")
+    if not os.access(found, os.X_OK):
+        found.chmod(0o755)
+    ready = scratch / "ready"
+    found.parent.replace(ready)
+    for folder in others:
+        for path in sorted(folder.rglob("*")):
+            if (path.is_symlink() or path.is_file()) and not (ready / path.name).exists():
+                path.replace(ready / path.name)
+    if build.tag == _UNKNOWN:
+        build = _noted(ready) or build
+    (ready / _NOTE).write_text(json.dumps(attrs.asdict(build)) + "\n")
+    return build
+
+
+def _pack(folder: Path, archive: Path) -> None:
+    try:
+        pack(folder, archive, top=FOLDER)
+    except OSError as error:
+        raise Unavailable(f"The archive {archive} cannot be written: {error.strerror or error}") from error
+
+
+def _programs(folder: Path) -> list[Path]:
+    found = (path for path in folder.rglob(PROGRAM) if path.is_file() and not path.is_symlink())
+    return [path for path in found if len(path.relative_to(folder).parts) <= _DEPTH]
+
+
+def _noted(folder: Path) -> Build | None:
+    """What a note says; one that is not ours says nothing."""
+    try:
+        with (folder / _NOTE).open("rb") as file:
+            told = json.loads(file.read(_NOTE_LIMIT))
+        texts = {name: told[name] for name in ("tag", "name", "origin")}
+        checked = told["checked"] is True
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return None
+    if not all(isinstance(text, str) and text.isprintable() for text in texts.values()):
+        return None
+    return Build(**texts, checked=checked)
+
+
+def _check_space(root: Path, size: int) -> None:
+    """An archive unpacks to about three times its size."""
+    free = shutil.disk_usage(root).free
+    if free < 4 * size:
+        raise NoSpace(
+            f"The tools need {human_bytes(4 * size)} in {root}, where {human_bytes(free)} are free: free some space, "
+            "or choose another --bin-dir"
+        )

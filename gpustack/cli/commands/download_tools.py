@@ -1,0 +1,186 @@
+"""Fetch llama-server and its kin for this machine, or move them to one without a network.
+
+Usage:
+  gpustack download-tools [options]
+
+They go to <bin-dir>/llama.cpp, where a worker finds them without being restarted: llama-server serves GGUF models in
+place of the embedded llama.cpp, also on GPUs for which that was not built. What is there before is replaced once all
+of the new has come, has been checked against the hashes that the site tells, and runs here. A download that was
+stopped is gone on with.
+
+Options:
+  --tools-download-base-url=URL  A mirror with the folders of the release site
+                                 (<URL>/ggml-org/llama.cpp/releases/download/<version>/), with a SHA256SUMS in
+                                 them if hashes are to be checked (default: github.com).
+  --version=TAG                  The version to fetch (default: the latest of the site).
+  --save-archive=FILE            Write the tools to a .tar.gz too; with --system or --arch of another machine only
+                                 there.
+  --load-archive=FILE            Take the tools from such an archive, or from one of a release; nothing is fetched.
+  --system=NAME                  linux or darwin (default: this one).
+  --arch=NAME                    amd64 or arm64 (default: this one).
+  --device=NAME                  cpu, cuda, rocm, vulkan, sycl, or with a version such as cuda-12.8 (default: what
+                                 this machine has).
+  --data-dir=DIR                 Of the daemon (default: where gpustack start has it).
+  --bin-dir=DIR                  Where the tools go (default: <data-dir>/bin).
+  -q, --quiet                    Say nothing but the path of llama-server.
+  -h, --help                     Show this help.
+
+Every option may be given in the environment too, such as GPUSTACK_SAVE_ARCHIVE and GPUSTACK_TOOLS_DOWNLOAD_BASE_URL.
+GPUSTACK_DISABLE_DYNAMIC_LINK_LLAMA_BOX=true asks for a statically linked build, where there is one.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from gpustack.cli.misuse import Misuse
+from gpustack.cli.terminal import Terminal, stderr
+from gpustack.cli.usage import Words, read
+
+if TYPE_CHECKING:
+    from gpustack.artifacts.tools import Wish
+
+_OPTIONS = ("save-archive", "load-archive", "system", "arch", "device")
+
+
+@attrs.frozen(kw_only=True)
+class _Asked:
+    """What is to be done, from the command line and the environment."""
+
+    bin_dir: Path
+    base: str | None
+    tag: str | None
+    save: Path | None
+    load: Path | None
+    system: str | None
+    arch: str | None
+    device: str | None
+    static: bool
+    cuda: str | None
+
+
+def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Print where ``llama-server`` is, or the archive that was written."""
+    words = read(__doc__, "download-tools", argv)
+    asked = _asked(words, env)
+    if asked.load is not None and (asked.save is not None or words.text("--tools-download-base-url")):
+        raise Misuse(
+            "--load-archive fetches nothing: leave out --save-archive and --tools-download-base-url",
+            words.usage,
+        )
+    import trio
+
+    from gpustack.cli.session import single
+
+    told = stderr(env)
+    if words.flag("--quiet"):
+        told = Terminal(io.StringIO())
+    try:
+        print(trio.run(_carry_out, asked, told))
+    except BaseExceptionGroup as group:
+        raise single(group) from None
+    finally:
+        told.clear()
+    return 0
+
+
+def _asked(words: Words, env: Mapping[str, str]) -> _Asked:
+    from gpustack.config.load import load
+    from gpustack.config.origin import ConfigError
+
+    given = {
+        name: words.text(f"--{name}") or env.get(f"GPUSTACK_{name.upper().replace('-', '_')}") or None
+        for name in _OPTIONS
+    }
+    flags = ("--data-dir", "--bin-dir", "--tools-download-base-url")
+    start = [f"{flag}={words.text(flag)}" for flag in flags if words.text(flag) is not None]
+    # A worker's settings on this machine say nothing of a server here.
+    of_start = {name: value for name, value in env.items() if name != "GPUSTACK_SERVER_URL"}
+    try:
+        loaded = load(start, of_start, platform=sys.platform, cwd=Path.cwd())
+    except ConfigError as error:
+        raise Misuse(str(error)) from error
+    return _Asked(
+        bin_dir=loaded.options.bin_dir,
+        base=loaded.options.tools_download_base_url,
+        tag=words.text("--version"),
+        save=_path(given["save-archive"]),
+        load=_path(given["load-archive"]),
+        system=given["system"],
+        arch=given["arch"],
+        device=given["device"],
+        static=loaded.environment.disable_dynamic_link_llama_box,
+        cuda=loaded.environment.cuda_version,
+    )
+
+
+async def _carry_out(asked: _Asked, told: Terminal) -> str:
+    from gpustack.artifacts.tools import Tools
+    from gpustack.domain.unit import human_bytes
+    from gpustack.hardware.engine_build import fault_of
+    from gpustack.remote.http import open_client
+
+    tools = Tools(asked.bin_dir, random.SystemRandom())
+    if asked.load is not None:
+        build = await tools.load(asked.load, try_out=fault_of)
+        told.say(f"llama.cpp {build.tag} is in place.")
+        return str(tools.program)
+    wish, here = await _wish(asked)
+    if not here and asked.save is None:
+        raise Misuse("Tools for another machine are only packed: say where with --save-archive")
+    async with open_client() as client:
+        build = await tools.bring(
+            wish,
+            client=client,
+            tell=lambda sentence: told.say(f"{sentence}."),
+            progress=lambda done, total: told.draw(f"fetching {human_bytes(done)} of {human_bytes(total)}"),
+            try_out=fault_of,
+            save=asked.save,
+            install=here,
+        )
+    checked = "its hash is right" if build.checked else "there was no hash to check it by"
+    told.say(f"llama.cpp {build.tag} ({build.name}) {'is in place' if here else 'is packed'}; {checked}.")
+    return str(tools.program if here else asked.save)
+
+
+async def _wish(asked: _Asked) -> tuple[Wish, bool]:
+    """What to fetch, and whether it is for this machine."""
+    import platform
+    from datetime import UTC, datetime
+
+    from gpustack.artifacts.tool_release import Platform, newest_cuda
+    from gpustack.artifacts.tool_site import Site
+    from gpustack.artifacts.tools import Wish
+    from gpustack.hardware.detect import detect_devices
+    from gpustack.worker.tools import platform_of
+
+    mine = Platform.of(platform.system(), platform.machine())
+    theirs = Platform.of(
+        asked.system or platform.system(), asked.arch or platform.machine(), asked.device or "cpu"
+    )
+    here = (mine.system, mine.arch) == (theirs.system, theirs.arch)
+    if asked.device is not None or not here:
+        chosen = attrs.evolve(theirs, newest=newest_cuda(None, asked.cuda))
+    else:
+        chosen = platform_of((await detect_devices(now=datetime.now(UTC))).devices, asked.cuda)
+    return (
+        Wish(
+            platform=chosen,
+            any_device=asked.device is None,
+            tag=asked.tag,
+            static=asked.static,
+            site=Site.at(asked.base),
+        ),
+        here,
+    )
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path.cwd() / text
