@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.databases import Server, running
 from tests.fakes.hub import Hub, running_hub
 from tests.fakes.nvml import FakeNvml, build_nvml
 from tests.fakes.running import RunningEngine, running_engine
@@ -67,3 +68,17 @@ def nvml(nvml_library: Path, tmp_path: Path) -> FakeNvml:
     fake = FakeNvml(library=nvml_library, script=tmp_path / "nvml.txt")
     fake.tell([])
     return fake
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Callable[[str], Server]]:
+    """The database server of a kind, ``servers("mysql")``: started when first asked for, and the same ever after."""
+    with contextlib.ExitStack() as stack:
+        started: dict[str, Server] = {}
+
+        def server(kind: str) -> Server:
+            if kind not in started:
+                started[kind] = stack.enter_context(running(kind))
+            return started[kind]
+
+        yield server

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -13,7 +12,7 @@ import pytest
 import trio
 
 from gpustack.store import Store, StoreSettings, open_store
-from tests.databases import KINDS, SERVERS, Server, running
+from tests.databases import KINDS, SERVERS, Server
 
 
 @attrs.define
@@ -35,20 +34,6 @@ def clock() -> Clock:
 
 
 Opened = Callable[[], AbstractAsyncContextManager[Store]]
-
-
-@pytest.fixture(scope="session")
-def servers() -> Iterator[Callable[[str], Server]]:
-    """The server of a kind, started when first asked for."""
-    with contextlib.ExitStack() as stack:
-        started: dict[str, Server] = {}
-
-        def server(kind: str) -> Server:
-            if kind not in started:
-                started[kind] = stack.enter_context(running(kind))
-            return started[kind]
-
-        yield server
 
 
 @pytest.fixture(params=KINDS)

@@ -1,0 +1,102 @@
+"""Bring back what gpustack backup wrote, into the data directory and the database of this machine.
+
+Usage:
+  gpustack restore [options] FILE
+  gpustack restore [options] FILE -- START_OPTION...
+
+The server must not run; the database may be of another kind than the one that the backup was made of. The file is
+checked before anything is changed. Options of gpustack start that name the data directory or the database, if they
+are not in the environment, follow after --.
+
+Options:
+  --replace   Lose the records and secrets that are there.
+  -h, --help  Show this help.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpustack.cli.installation import options_of, split
+from gpustack.cli.usage import read
+
+if TYPE_CHECKING:
+    from gpustack.config.options import Options
+
+
+def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Say what was restored."""
+    own, start_argv = split(argv)
+    words = read(__doc__, "restore", own)
+    options = options_of(start_argv, env)
+    source = Path(words.text("FILE") or "").absolute()
+    print(restore(options, source, replace=words.flag("--replace")), file=sys.stderr)
+    return 0
+
+
+def restore(options: Options, source: Path, *, replace: bool) -> str:
+    """Restore and say so in a sentence. Raises GpustackError, and then has changed nothing. Blocks."""
+    from gpustack.cli import backup_file as form
+    from gpustack.config.datadir import lock_data_dir, make_dir
+    from gpustack.store.database import open_database
+    from gpustack.store.load import records
+    from gpustack.store.migration import migrate
+    from gpustack.store.transfer import transfer
+
+    make_dir(options.data_dir)
+    with (
+        lock_data_dir(options.data_dir),
+        tempfile.TemporaryDirectory(prefix=".gpustack-restore-", dir=options.data_dir) as made,
+    ):
+        folder = Path(made)
+        manifest = form.unpack(source, folder)
+        form.check_database(folder / form.DATABASE)
+        kept = _kept(options.data_dir, folder, list(manifest.files)) if not replace else []
+        if kept:
+            raise form.BackupError(
+                f"{options.data_dir} has secrets that differ from those of the backup ({', '.join(kept)}): choose"
+                " another --data-dir, or give --replace to lose them"
+            )
+        copy = open_database(f"sqlite:///{folder / form.DATABASE}")
+        try:
+            migrate(copy)
+            with copy.snapshot() as conn:
+                for _ in records(conn, str(source)):
+                    pass
+            target = open_database(options.database_url)
+            try:
+                moved = transfer(copy, target, replace=replace, resume=False)
+                place = target.place
+            finally:
+                target.close()
+        finally:
+            copy.close()
+        _put(options.data_dir, folder, list(manifest.files))
+    return (
+        f"Restored {moved.records} records to {place}, from a backup of {manifest.made_at:%Y-%m-%d %H:%M} UTC by"
+        f" gpustack {manifest.version}."
+    )
+
+
+def _kept(data_dir: Path, folder: Path, names: Sequence[str]) -> list[str]:
+    """The secrets that are there already and are others."""
+    from gpustack.cli.backup_file import DATABASE
+
+    def differs(name: str) -> bool:
+        there = data_dir / name
+        return there.exists() and there.read_bytes().strip() != (folder / name).read_bytes().strip()
+
+    return [name for name in names if name != DATABASE and differs(name)]
+
+
+def _put(data_dir: Path, folder: Path, names: Sequence[str]) -> None:
+    from gpustack.cli.backup_file import DATABASE
+    from gpustack.config.secret import write
+
+    for name in names:
+        if name != DATABASE:
+            write(data_dir / name, (folder / name).read_bytes().decode("ascii", "replace").strip())

@@ -1,0 +1,59 @@
+"""The installation on this machine as ``gpustack start`` would see it: for commands that work on its files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpustack.cli.misuse import Misuse
+
+if TYPE_CHECKING:
+    from gpustack.config.options import Options
+    from gpustack.store.database import Database
+
+
+def split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The words of the command itself, and the options of ``gpustack start`` that follow ``--``."""
+    cut = argv.index("--") if "--" in argv else len(argv)
+    return argv[:cut], argv[cut + 1 :]
+
+
+def options_of(start_argv: Sequence[str], env: Mapping[str, str]) -> Options:
+    """The options of ``gpustack start *start_argv``; raises Misuse with everything that is wrong with them."""
+    from gpustack.config.load import load
+    from gpustack.config.origin import ConfigError
+
+    try:
+        return load(start_argv, env, platform=sys.platform, cwd=Path.cwd()).options
+    except ConfigError as error:
+        raise Misuse(str(error)) from error
+
+
+def existing_database(url: str) -> Database:
+    """The database at ``url``; a file must be there already. Raises Invalid and Unavailable."""
+    from gpustack.errors import Invalid
+    from gpustack.store.database import open_database
+
+    path = file_of(url)
+    if path is not None and not path.is_file():
+        raise Invalid(f"There is no database {path}: name another with --data-dir or --database-url")
+    return open_database(url)
+
+
+def file_of(url: str) -> Path | None:
+    """The file of an SQLite URL; ``None`` for a database with a server of its own."""
+    import sqlalchemy as sa
+
+    from gpustack.errors import Invalid
+
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        raise Invalid(
+            "A database is named by a URL such as postgresql://user:password@host:port/db_name"
+        ) from None
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return None
+    return Path(parsed.database).absolute()
