@@ -99,6 +99,8 @@ class Talk:
                 if answer.begun or attempt >= _ATTEMPTS:
                     answer.end()
                     raise
+                if attempt == 1:
+                    self.aside.say(f"{str(error).rstrip('.')}; asking again")
                 wait = error.retry_after if error.retry_after is not None else 2.0 ** (attempt - 1)
                 await trio.sleep(min(wait, _LONGEST_WAIT))
 

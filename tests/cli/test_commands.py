@@ -176,6 +176,26 @@ def test_failures_name_what_to_do(shell: Shell, tiny: str, tiny_model: Path, emb
     )
 
 
+def test_an_engine_that_ends_at_once_is_told_wherever_one_looks(shell: Shell, tiny_model: Path) -> None:
+    crash = "/bin/sh -c 'echo the driver is too old >&2; exit 3' {port}"
+    source = {"source": "local_path", "local_path": str(tiny_model)}
+    model = {"name": "crash", "backend": "custom", "command": crash, "health_path": "/health", **source}
+    assert shell.daemon.call("POST", "/v1/models", model)[0] == 200
+    cause = "The engine exited with code 3 before it was ready: the driver is too old"
+    ran = shell("run", "crash", "hi")
+    assert ran.returncode == 1 and cause in ran.stderr
+    assert f"error: {cause}" in shell.good("explain", "crash")
+    assert cause in shell.good("ps", "crash")
+    argv = [sys.executable, "-m", "gpustack", "chat", "crash", "hi"]
+    with subprocess.Popen(argv, env=shell.env(), cwd=shell.cwd, stderr=subprocess.PIPE, text=True) as chat:
+        assert chat.stderr is not None
+        first = chat.stderr.readline()
+        chat.kill()
+    assert first.startswith("No running instances available for 'crash'")
+    assert first.endswith("; asking again\n")
+    shell.good("rm", "crash")
+
+
 def test_the_admin_password_is_reset_and_holds(shell: Shell) -> None:
     import base64
 

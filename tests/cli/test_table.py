@@ -77,3 +77,11 @@ def test_sizes_and_sources_are_short() -> None:
     of_hub = {"source": "huggingface", "huggingface_repo_id": "a/b", "huggingface_filename": "*Q4*"}
     assert phrase.source(of_hub) == "a/b:*Q4*"
     assert phrase.source({"source": "local_path", "local_path": "/m.gguf"}) == "/m.gguf"
+
+
+def test_a_failed_instance_tells_when_it_starts_again() -> None:
+    failed = {"state": "error", "state_message": "It broke.\n", "next_retry_at": "2026-01-01T00:00:12Z"}
+    assert phrase.reason(failed, NOW) == "It broke; starts again in 12s"
+    assert phrase.reason({**failed, "state_message": ""}, NOW) == "starts again in 12s"
+    assert phrase.reason(failed, NOW + timedelta(seconds=12)) == "It broke."
+    assert phrase.reason({**failed, "next_retry_at": None}, NOW) == "It broke."

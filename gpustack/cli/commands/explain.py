@@ -13,9 +13,10 @@ Options:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from gpustack.cli import output
+from gpustack.cli import output, phrase
 from gpustack.cli.session import open_session
 from gpustack.cli.terminal import Terminal, stdout
 from gpustack.cli.usage import read
@@ -37,13 +38,21 @@ async def _explain(client: AdminClient, name: str) -> list[dict[str, Any]]:
     from gpustack.cli.lookup import INSTANCES, instances_named
 
     found = await instances_named(client, name)
-    return [await client.get(f"{INSTANCES}/{instance['id']}/explain") for instance in found]
+    return [
+        {
+            **await client.get(f"{INSTANCES}/{instance['id']}/explain"),
+            **{name: instance.get(name) for name in ("state", "state_message", "next_retry_at")},
+        }
+        for instance in found
+    ]
 
 
 def _told(explanation: dict[str, Any], terminal: Terminal) -> str:
     engine = explanation.get("engine")
     head = f"{explanation.get('instance')}{f' ({engine})' if engine else ''}: {explanation.get('sentence')}"
     lines = [terminal.style(head, "green" if explanation.get("fits") else "yellow")]
+    if explanation.get("state") == "error":
+        lines.append(f"  {terminal.style('error', 'red')}: {phrase.reason(explanation, datetime.now(UTC))}")
     if explanation.get("note"):
         lines.append(f"  {explanation['note']}")
     if explanation.get("smallest_change"):

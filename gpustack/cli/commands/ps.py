@@ -69,5 +69,5 @@ def _row(instance: dict[str, Any], now: datetime) -> Row:
             str(instance.get("restart_count") or 0),
             phrase.age(instance.get("created_at"), now),
         ],
-        remark="" if state == "running" else phrase.one_line(instance.get("state_message")),
+        remark="" if state == "running" else phrase.reason(instance, now),
     )
