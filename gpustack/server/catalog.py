@@ -36,6 +36,7 @@ class Catalog:
     _again_after: float = AGAIN_AFTER
     _sets: tuple[ModelSet, ...] = ()
     _defaults: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    _wanted: trio.Event = attrs.field(factory=trio.Event)
     _there: trio.Event = attrs.field(factory=trio.Event)
     _threads: Threads = attrs.field(factory=lambda: threads("catalog", 1))
     origin: str = ""
@@ -44,6 +45,8 @@ class Catalog:
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
+        if self._source is None:
+            await self._wanted.wait()  # many servers are never asked, and reading YAML costs memory
         if not self._sets:
             self._take(await self._threads.run(lambda: read_catalog(BUILT_IN.read_bytes())), "built in")
         if self._source is not None:
@@ -53,12 +56,14 @@ class Catalog:
         await trio.sleep_forever()
 
     async def sets(self) -> tuple[ModelSet, ...]:
-        """All model sets in their order; waits for the built-in ones, which takes a moment after the start."""
+        """All model sets in their order; waits for the built-in ones, which takes a moment the first time."""
+        self._wanted.set()
         await self._there.wait()
         return self._sets
 
-    def defaults_for(self, repo: str) -> Mapping[str, Any] | None:
-        """The fields of a deployment that the catalog has for a repository."""
+    async def defaults_for(self, repo: str) -> Mapping[str, Any] | None:
+        """The fields of a deployment that the catalog has for a repository; waits as ``sets`` does."""
+        await self.sets()
         return self._defaults.get(repo.casefold())
 
     async def _load(self, source: str) -> bool:

@@ -141,8 +141,15 @@ async def test_a_file_takes_the_place_of_the_built_in_catalog(
     async with running(Catalog(spelling(file))) as catalog:
         await until(lambda: "my" in catalog.origin)
         assert [one.name for one in await catalog.sets()] == ["First", "Newer", "Second"]
-        defaults = catalog.defaults_for("ME/big")
+        defaults = await catalog.defaults_for("ME/big")
         assert defaults is not None and defaults["source"] == "huggingface"
+
+
+async def test_the_built_in_catalog_is_read_when_somebody_asks() -> None:
+    async with running(Catalog()) as catalog:
+        assert repr(catalog) == "<Catalog: 0 model sets, not read yet>"
+        assert len(await catalog.sets()) >= 10
+        assert await catalog.defaults_for("nobody/nothing") is None
 
 
 async def test_a_bad_file_is_named_in_the_log_and_the_built_in_catalog_stays(

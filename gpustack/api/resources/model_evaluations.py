@@ -38,7 +38,7 @@ async def _evaluate(call: Call) -> Reply:
 
 
 async def _result(call: Call, evaluator: Evaluator, spec: dict[str, Any]) -> Doc:
-    completed = _completed(call, spec)
+    completed = await _completed(call, spec)
     try:
         model = _model(call, spec if completed is None else completed)
     except (Invalid, BadRequest, AlreadyExists) as error:
@@ -54,11 +54,11 @@ def _model(call: Call, spec: dict[str, Any]) -> Model:
     return model
 
 
-def _completed(call: Call, spec: dict[str, Any]) -> dict[str, Any] | None:
+async def _completed(call: Call, spec: dict[str, Any]) -> dict[str, Any] | None:
     """The spec with what the catalog says of its source, where it leaves that open; ``None`` if nothing is added."""
     repo = spec.get("huggingface_repo_id") or spec.get("model_scope_model_id")
     catalog = call.context.catalog
-    defaults = catalog.defaults_for(repo) if catalog is not None and repo else None
+    defaults = await catalog.defaults_for(repo) if catalog is not None and repo else None
     if defaults is None:
         return None
     faults: list[str] = []
