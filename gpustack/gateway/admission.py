@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from operator import is_
 from typing import Final
 
 import attrs
@@ -34,9 +35,7 @@ class Admission:
     async def __call__(self, exchange: Exchange) -> Principal:
         """Who asks. Raises what ``authenticate`` raises."""
         tables = self._tables()
-        if len(tables) != len(self._as_of) or any(
-            new is not old for new, old in zip(tables, self._as_of, strict=True)
-        ):
+        if not _same(tables, self._as_of):
             self._as_of = tables
             self._known.clear()
         given = exchange.head.get(b"authorization")
@@ -47,7 +46,7 @@ class Admission:
         if known is not None and known[1] > now:
             return known[0]
         principal = await self._authenticate(exchange)
-        if principal.means is Means.KEY and self._as_of is tables:
+        if principal.means is Means.KEY and _same(tables, self._as_of):
             if len(self._known) >= _MOST:
                 self._known.clear()
             self._known[given] = (principal, now + _FOR)
@@ -55,3 +54,7 @@ class Admission:
 
     def __repr__(self) -> str:
         return f"<Admission: {len(self._known)} keys known>"
+
+
+def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    return len(one) == len(other) and all(map(is_, one, other))

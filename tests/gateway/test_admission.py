@@ -37,7 +37,9 @@ class Door:
     refuses: bool = False
     tables: tuple[object, ...] = attrs.field(factory=lambda: (object(), object()))
     admission: Any = attrs.field(
-        default=attrs.Factory(lambda self: Admission(self.look, lambda: self.tables), takes_self=True)
+        default=attrs.Factory(
+            lambda self: Admission(self.look, lambda: (*self.tables[:1], self.tables[1])), takes_self=True
+        )
     )
 
     async def look(self, exchange: Exchange) -> Principal:
