@@ -103,6 +103,16 @@ class Resource:
         return Reply(document=self.view_of(call).of(item, call.look()))
 
 
+def _word(name: str) -> str:
+    """The name within a sentence: API and GPU stay what they are."""
+    return name if name[:2].isupper() else name.lower()
+
+
+def _a(name: str) -> str:
+    word = _word(name)
+    return f"{'an' if word[0] in 'AEIOaeio' else 'a'} {word}"
+
+
 def routes_of(resource: Resource) -> tuple[Route, ...]:
     """Every route of a resource; its own come first, so that a word in a path wins over an id."""
     one = resource.path + "/{id}"
@@ -112,7 +122,7 @@ def routes_of(resource: Resource) -> tuple[Route, ...]:
             Route(
                 method="GET",
                 path=resource.path,
-                summary=f"List or watch {resource.tag.replace('-', ' ')}",
+                summary=f"List or watch {_word(resource.name)}s",
                 handler=lambda call: list_or_watch(resource, call),
                 allow=resource.list_by,
                 query=(*resource.selection.parameters, *WATCH_PARAMETERS),
@@ -125,7 +135,7 @@ def routes_of(resource: Resource) -> tuple[Route, ...]:
             Route(
                 method="POST",
                 path=resource.path,
-                summary=f"Create a {resource.name.lower()}",
+                summary=f"Create {_a(resource.name)}",
                 handler=lambda call: _create(resource, call),
                 allow=resource.create_by,
                 body=resource.create_body,
@@ -137,7 +147,7 @@ def routes_of(resource: Resource) -> tuple[Route, ...]:
             Route(
                 method="GET",
                 path=one,
-                summary=f"Read a {resource.name.lower()}",
+                summary=f"Read {_a(resource.name)}",
                 handler=lambda call: _read(resource, call),
                 allow=resource.read_by,
                 answer=resource.view,
@@ -148,7 +158,7 @@ def routes_of(resource: Resource) -> tuple[Route, ...]:
             Route(
                 method="PUT",
                 path=one,
-                summary=f"Change a {resource.name.lower()}; fields that are not sent stay",
+                summary=f"Change {_a(resource.name)}; fields that are not sent stay",
                 handler=lambda call: _update(resource, call),
                 allow=resource.update_by,
                 body=resource.update_body,
@@ -160,7 +170,7 @@ def routes_of(resource: Resource) -> tuple[Route, ...]:
             Route(
                 method="DELETE",
                 path=one,
-                summary=f"Delete a {resource.name.lower()}",
+                summary=f"Delete {_a(resource.name)}",
                 handler=lambda call: _delete(resource, call),
                 allow=resource.delete_by,
                 query=resource.delete_query,
