@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 from pathlib import Path
 
 import pytest
 import trio
 
-from gpustack.cli.checks import configuration, disk, ports, server
+from gpustack.cli.checks import configuration, database, disk, ports, server
 from gpustack.cli.commands.doctor import scene_of
 from gpustack.cli.finding import Finding, Scene, Verdict
 from gpustack.cli.main import main
@@ -58,6 +59,30 @@ async def test_secrets_that_others_can_read_come_with_the_command_that_mends_it(
     assert found.fix == f"chmod 600 {token}"
     token.chmod(0o600)
     assert not failures(await disk.look(scene(tmp_path)))
+
+
+async def test_a_damaged_database_is_found(tmp_path: Path) -> None:
+    (absent,) = await database.look(scene(tmp_path))
+    assert (absent.verdict, absent.sentence.endswith("is not there yet; the first start makes it")) == (
+        "note",
+        True,
+    )
+    file = tmp_path / "database.db"
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE a(b)")
+        connection.executemany("INSERT INTO a VALUES (?)", [("x" * 500,)] * 1000)
+    connection.close()
+    (sound,) = await database.look(scene(tmp_path))
+    assert (sound.verdict, sound.sentence.endswith(" is sound")) == ("ok", True)
+    content = bytearray(file.read_bytes())
+    content[8192:16384] = b"\xff" * 8192
+    file.write_bytes(content)
+    (damaged,) = failures(await database.look(scene(tmp_path)))
+    assert str(file) in damaged.sentence and "backup" in damaged.fix
+    file.write_bytes(b"no database at all, but long enough to be taken for one" * 100)
+    (foreign,) = failures(await database.look(scene(tmp_path)))
+    assert "file is not a database" in foreign.sentence
+    assert not await database.look(scene(tmp_path, "--server-url=http://127.0.0.1:9", "--token=t"))
 
 
 async def test_a_data_directory_that_is_a_file_is_found(tmp_path: Path) -> None:

@@ -1,0 +1,49 @@
+"""Whether the database of a server on this machine can be read, and is sound."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from gpustack.cli.finding import Finding, Scene, failed, good, note
+from gpustack.domain.unit import human_bytes
+
+_SQLITE = "sqlite:///"
+_LONGEST = 10.0
+"""Seconds for the check of a large database."""
+_STEPS = 100_000
+_FIX = "Stop the daemon, move the file away and put a backup in its place, or choose another --data-dir."
+
+
+async def look(scene: Scene) -> list[Finding]:
+    if scene.options is None or scene.loaded is None or scene.loaded.role == "worker":
+        return []
+    url = scene.options.database_url
+    if not url.startswith(_SQLITE):
+        return []
+    file = Path(url.removeprefix(_SQLITE))
+    return [await trio.to_thread.run_sync(partial(_sound, file, time.monotonic() + _LONGEST))]
+
+
+def _sound(file: Path, until: float) -> Finding:
+    if not file.exists():
+        return note(f"{file} is not there yet; the first start makes it")
+    size = human_bytes(file.stat().st_size)
+    try:
+        with closing(
+            sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+        ) as connection:
+            connection.set_progress_handler(lambda: time.monotonic() > until, _STEPS)
+            (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError as error:
+        return note(f"{file} ({size}) could not be checked: {error}")
+    except sqlite3.DatabaseError as error:
+        return failed(f"{file} cannot be read ({error})", _FIX)
+    if said != "ok":
+        return failed(f"{file} is damaged: {' '.join(str(said).split())[:200]}", _FIX)
+    return good(f"{file} ({size}) is sound")
