@@ -90,6 +90,11 @@ def _prepared(
         log.info("%s", note)
     for warning in loaded.warnings:
         log.warning("%s", warning)
+    if options.debug:
+        from gpustack.config.document import effective
+
+        for line in effective(loaded).splitlines():
+            log.debug("%s", line)
     _allow_open_files()
     make_dir(options.data_dir)
     with lock_data_dir(options.data_dir, inherited=inherited.lock if inherited else None) as lock:
