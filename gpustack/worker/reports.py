@@ -30,6 +30,11 @@ class _OfInstance:
     instance_id: int
     said: InstanceReport
 
+    def __str__(self) -> str:
+        return (
+            f"instance {self.instance_id}, {'gone' if self.said.gone else self.said.state or 'numbers only'}"
+        )
+
 
 @attrs.frozen
 class _OfFile:
@@ -37,10 +42,16 @@ class _OfFile:
     local_dir: str
     said: FileReport
 
+    def __str__(self) -> str:
+        return f"files of {self.source.readable}, {self.said.state or 'progress only'}"
+
 
 @attrs.frozen
 class _OfFileGone:
     file_id: int
+
+    def __str__(self) -> str:
+        return f"file {self.file_id}, gone"
 
 
 _One = _OfInstance | _OfFile | _OfFileGone

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
+import pytest
+
 from gpustack.domain.artifact import FileState
 from gpustack.domain.lifecycle import InstanceState as S
 from gpustack.domain.report import FileReport, InstanceReport
@@ -33,7 +37,10 @@ async def test_newer_progress_takes_the_place_of_older_while_the_server_is_away(
     assert not server.refused
 
 
-async def test_a_refused_report_holds_up_nobody(server: FakeServer, start: Start) -> None:
+async def test_a_refused_report_holds_up_nobody(
+    server: FakeServer, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gpustack.worker.reports")
     worker = await start()
     worker.reports.instance(404, said(S.ERROR))
     worker.reports.instance(1, said(S.RUNNING))
@@ -42,6 +49,7 @@ async def test_a_refused_report_holds_up_nobody(server: FakeServer, start: Start
     worker.reports.file(NOWHERE, "", FileReport(state=FileState.READY))
     await server.until(lambda: bool(server.file_reports))
     assert server.refused == [(2, said(S.RUNNING))]
+    assert "The server did not take a report: report=instance 404, error reason=" in caplog.text
 
 
 async def test_a_report_the_server_stumbles_over_does_not_hold_up_the_others_for_ever(
