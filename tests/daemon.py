@@ -118,21 +118,22 @@ def daemon(
     data_dir.parent.mkdir(parents=True, exist_ok=True)
     log_path = data_dir.parent / f"{data_dir.name}.log"
     given = list(arguments)
-    if "--server-url" not in given and "--port" not in given:
-        given += ["--host", "127.0.0.1", "--port", "0"]
-    if "--worker-port" not in given:
-        given += ["--worker-port", "0"]
-    for exporter in EXPORTERS:
-        if not _is_said(exporter, given, env or {}):
-            given += [exporter, "0"]
-    if "--service-port-range" not in given:
+    said = lambda option: _is_said(option, given, env or {})  # noqa: E731
+    if not said("--server-url") and not said("--port"):
+        given += ["--port", "0"] if said("--host") else ["--host", "127.0.0.1", "--port", "0"]
+    for port in ("--worker-port", *EXPORTERS):
+        if not said(port):
+            given += [port, "0"]
+    if not said("--service-port-range"):
         given += ["--service-port-range", free_range(16)]
+    if not said("--data-dir"):
+        given += ["--data-dir", str(data_dir)]
     environment = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("GPUSTACK_", "GPU_STACK_", "HF_", "NOTIFY_SOCKET", "WATCHDOG"))
     }
-    command = [sys.executable, "-m", "gpustack", "start", "--data-dir", str(data_dir), *given]
+    command = [sys.executable, "-m", "gpustack", "start", *given]
     (data_dir / "server_url").unlink(missing_ok=True)
     with log_path.open("ab") as log:
         process = subprocess.Popen(
@@ -140,7 +141,7 @@ def daemon(
         )
     made = Daemon(process, data_dir, log_path, trust=trust)
     try:
-        if wait and "--server-url" not in given:
+        if wait and not said("--server-url"):
             made.url = made.until(lambda: _read(data_dir / "server_url"), "the address file")
             made.until(lambda: _ready(made), "readiness")
         yield made

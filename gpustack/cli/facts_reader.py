@@ -8,10 +8,15 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from gpustack.artifacts.cache import Cache, CacheSettings
+from gpustack.artifacts.fetch import FetchRules
 from gpustack.artifacts.headers.read import FactsReader
 from gpustack.config.load import Loaded
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.facts import ModelFacts
+from gpustack.domain.unit import MIB
+
+MANY_RANGES = FetchRules(segments=16, piece=16 * MIB)
+"""What --enable-hf-transfer asks for: connections that are slow each, but not together."""
 
 
 def facts_reader(loaded: Loaded, rng: random.Random) -> Callable[[ModelSource], Awaitable[ModelFacts]]:
@@ -22,4 +27,8 @@ def facts_reader(loaded: Loaded, rng: random.Random) -> Callable[[ModelSource], 
 
 def model_cache(loaded: Loaded, rng: random.Random) -> Cache:
     """The cache below ``--cache-dir``."""
-    return Cache(loaded.options.cache_dir, rng, CacheSettings(endpoint=loaded.environment.hf_endpoint))
+    settings = CacheSettings(
+        endpoint=loaded.environment.hf_endpoint,
+        rules=MANY_RANGES if loaded.options.enable_hf_transfer else FetchRules(),
+    )
+    return Cache(loaded.options.cache_dir, rng, settings)

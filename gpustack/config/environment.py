@@ -52,8 +52,7 @@ class Environment:
     )
     disable_dynamic_link_llama_box: bool = option(
         default=False,
-        built=False,
-        help="Use the statically linked build of llama-box.",
+        help="Fetch the statically linked build of llama.cpp (once llama-box), where there is one.",
         sample="true",
     )
     db_echo: bool = option(default=False, help="Log every SQL statement, without its values.", sample="true")
@@ -119,8 +118,7 @@ class Environment:
     cuda_version: str | None = option(
         default=None,
         env="CUDA_VERSION",
-        built=False,
-        help="CUDA version, in place of detection.",
+        help="CUDA version for which tools are fetched, in place of what the driver runs.",
         sample="12.8",
     )
     cann_version: str | None = option(

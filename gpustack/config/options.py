@@ -148,8 +148,7 @@ class Options:
         default=Path("/var/lib/gpustack/bin"),
         shown="<data-dir>/bin",
         hidden=True,
-        built=False,
-        help="Directory that holds pinned versions of engines.",
+        help="Directory that holds the programs of engines which gpustack download-tools fetches.",
         sample="/srv/gpustack-bin",
     )
     pipx_path: Path | None = option(
@@ -437,6 +436,7 @@ class Options:
         default="https://registry.ollama.ai",
         group="server",
         hidden=True,
+        built=False,
         help="Base URL of the Ollama library.",
         sample="https://ollama.example.com",
     )
@@ -568,16 +568,15 @@ class Options:
     tools_download_base_url: str | None = option(
         default=None,
         group="worker",
-        built=False,
-        help="Base URL from which tools are fetched.",
+        help="Base URL of a mirror of the release site, from which a worker that has no llama-server of its own "
+        "fetches one. Without it nothing is fetched but by gpustack download-tools.",
         sample="https://mirror.your_company.com",
     )
     enable_hf_transfer: bool = option(
         default=False,
         group="worker",
-        built=False,
         aliases=("HF_HUB_ENABLE_HF_TRANSFER",),
-        help="Fetch from the Hugging Face Hub with hf_transfer.",
+        help="Fetch each model file in many ranges at once, as hf_transfer did, which the hub has given up.",
         sample="true",
     )
     enable_hf_xet: bool = option(
@@ -597,7 +596,7 @@ class Options:
     )
     llama_server_path: Path | None = option(
         default=None,
-        shown="found in PATH",
+        shown="found in <bin-dir> or PATH",
         group="worker",
         help="Path of llama-server, which serves GGUF models in place of the embedded llama.cpp.",
         sample="{file}",

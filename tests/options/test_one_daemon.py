@@ -1,0 +1,178 @@
+"""Options of a server with a worker, given in each spelling to one daemon, each seen from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gpustack.cli.checks.ports import ports_of
+from tests.child import ROOT
+from tests.fakes.hub import running_hub
+from tests.fakes.mirror import TAG, llama_server, running_mirror, tarball
+from tests.options.spelling import SPELLINGS
+from tests.options.world import ADDRESS, HUB_TOKEN, PASSWORD, TOKEN, World, world
+
+GIB = 1 << 30
+LARGE = 40 << 20
+
+
+@pytest.fixture(scope="module", params=SPELLINGS)
+def one(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp(f"by-{request.param}")
+    with running_hub() as hub, running_mirror() as mirror:
+        hub.tokens[HUB_TOKEN] = {"me/gated"}
+        hub.add("me/gated", {"large.gguf": bytes(LARGE)}, gated=True)
+        for arch in ("x64", "arm64"):
+            mirror.add(
+                f"llama-{TAG}-bin-ubuntu-{arch}.tar.gz", tarball({"llama-server": llama_server("4712")})
+            )
+        mirror.add_hashes()
+        with world(request.param, folder, hub, mirror) as made:
+            yield made
+
+
+def test_data_dir_holds_the_identity(one: World) -> None:
+    held = {path.name for path in (one.folder / "data").iterdir()}
+    assert {"lock", "worker_uuid", "server_url"} <= held
+
+
+def test_database_url_names_the_file_of_the_records(one: World) -> None:
+    with sqlite3.connect(f"file:{one.folder}/own.db?mode=ro", uri=True) as connection:
+        assert connection.execute("SELECT count(*) FROM users").fetchone() == (1,)
+    connection.close()
+    assert not (one.folder / "data/database.db").exists()
+
+
+def test_debug_logs_more(one: World) -> None:
+    assert " - DEBUG - " in one.daemon.log
+
+
+def test_host_and_port_are_where_it_listens(one: World) -> None:
+    assert one.daemon.url == f"http://127.0.0.1:{one.values['port']}"
+    assert one.values["port"] in ports_of(one.daemon.process.pid)
+
+
+def test_token_lets_workers_join_and_no_other_does(one: World) -> None:
+    assert one.joined["name"] == "silent"
+    assert one.daemon.call("POST", "/v1/workers", {}, {"authorization": "Bearer another"})[0] == 401
+    assert not (one.folder / "data/token").exists()
+
+
+def test_bootstrap_password_is_the_first_of_admin(one: World) -> None:
+    status, me = one.call("GET", "/v1/users/me")
+    assert (status, me["username"], me["require_password_change"]) == (200, "admin", False)
+    assert not (one.folder / "data/initial_admin_password").exists()
+    assert PASSWORD not in one.daemon.log
+
+
+def test_force_auth_localhost_leaves_no_caller_unasked(one: World) -> None:
+    assert one.daemon.call("GET", "/v1/users/me")[0] == 401
+
+
+def test_jwt_secret_key_is_used_and_none_is_made(one: World) -> None:
+    assert not (one.folder / "data/jwt_secret_key").exists()
+
+
+def test_heartbeat_interval_is_told_to_who_joins(one: World) -> None:
+    assert one.joined["heartbeat_interval"] == 0.5
+
+
+def test_worker_name_is_the_name_of_its_record(one: World) -> None:
+    assert one.worker()["name"] == one.values["worker_name"]
+
+
+def test_worker_ip_and_worker_port_are_where_it_is_reached(one: World) -> None:
+    record = one.worker()
+    assert (record["ip"], record["port"]) == (ADDRESS, one.values["worker_port"])
+    assert one.values["worker_port"] in ports_of(one.daemon.process.pid)
+
+
+def test_system_reserved_is_left_to_the_system(one: World) -> None:
+    assert one.worker()["system_reserved"] == {"ram": 3 * GIB, "vram": 0}
+
+
+def test_resources_are_believed(one: World) -> None:
+    def cores() -> bool:
+        return bool(one.worker()["status"]["cpu"]["total"] == 7)
+
+    one.daemon.until(cores, "the cores as told")
+
+
+def test_llama_server_path_is_the_first_build(one: World) -> None:
+    def first() -> str | None:
+        engines = one.worker()["status"].get("engines") or [{}]
+        return engines[0].get("path")
+
+    assert one.daemon.until(first, "the builds") == str(one.values["llama_server_path"])
+
+
+def test_cache_dir_holds_what_is_fetched_with_huggingface_token_in_the_ranges_of_hf_transfer(
+    one: World,
+) -> None:
+    record = one.fetched("me/gated", "large.gguf")
+    (path,) = record["resolved_paths"]
+    assert path == str(one.folder / "cache/huggingface/me/gated/large.gguf")
+    assert Path(path).stat().st_size == LARGE
+    asked = one.hub.bodies("*large.gguf")
+    assert len({request.range for request in asked}) == 3  # one of 64 MiB without the option
+    assert HUB_TOKEN not in one.daemon.log
+
+
+def test_tools_download_base_url_is_fetched_from_and_bin_dir_holds_it(one: World) -> None:
+    program = one.folder / "bin/llama.cpp/llama-server"
+    one.daemon.until(program.is_file, "the program")
+    assert "version: 4712 " in program.read_text()
+    assert one.mirror.sent(".tar.gz") > 0
+
+    def origins() -> bool:
+        found = {build.get("path") for build in one.worker()["status"].get("engines") or ()}
+        return str(program) in found
+
+    one.daemon.until(origins, "the fetched build in the worker's status")
+
+
+def test_heartbeat_timeout_and_reschedule_grace_judge_who_is_silent(one: World) -> None:
+    """It was ready when it joined; by default it would be given up after five minutes."""
+
+    def state() -> bool:
+        record = one.call("GET", f"/v1/workers/{one.silent_id}")[1]
+        return bool(record["state"] == "unreachable" or record["unreachable"])
+
+    one.daemon.until(state, "the silent worker given up")
+
+
+def test_service_port_range_and_log_dir_are_where_engines_live_and_graces_how_they_end(one: World) -> None:
+    """The last of these tests: it stops the daemon. An engine that will not go gets 10 s by default."""
+    command = f"{sys.executable} -m tests.fakes.engine --port {{port}} --name {{served_name}} --ignore-term"
+    body = {
+        "name": "mine",
+        "source": "local_path",
+        "local_path": "/nonexistent",
+        "backend": "custom",
+        "command": command,
+        "health_path": "/health",
+        "env": {"PYTHONPATH": str(ROOT)},
+    }
+    status, answer = one.call("POST", "/v1/models", body)
+    assert status == 200, answer
+
+    def running() -> dict[str, object] | None:
+        items = one.call("GET", "/v1/model-instances?perPage=100")[1]["items"]
+        return next((item for item in items if item["state"] == "running"), None)
+
+    instance = one.daemon.until(running, "a running instance")
+    first, last = map(int, one.values["service_port_range"].split("-"))
+    assert first <= instance["port"] <= last
+    assert (one.folder / f"log/serve/{instance['id']}.log").is_file()
+    one.daemon.process.terminate()
+    assert one.daemon.process.wait(9) == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(instance["pid"], 0)
+    assert TOKEN not in one.daemon.log
+    assert json.dumps(PASSWORD) not in one.daemon.log
