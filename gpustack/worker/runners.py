@@ -15,6 +15,7 @@ from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
 from gpustack.domain.report import InstanceReport
 from gpustack.errors import Unavailable
+from gpustack.nursery.group import KILL_WITHIN
 from gpustack.nursery.restart import Restart
 from gpustack.nursery.state import GroupState
 from gpustack.worker.assignment import Assigned, Assignments
@@ -65,6 +66,13 @@ class Runners:
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
+        try:
+            await self._follow()
+        finally:
+            if self._world.intent.stopping:
+                await self._end_unmet()
+
+    async def _follow(self) -> None:
         revision, first = -1, True
         async with trio.open_nursery() as nursery:
             while True:
@@ -227,6 +235,15 @@ class Runners:
                 )
                 nursery.start_soon(self._end_former, state)
         self._world.cleared.set()
+
+    async def _end_unmet(self) -> None:
+        """A stop before the server has said what it wants: what former daemons left ends all the same."""
+        bound = self._world.stop_grace + KILL_WITHIN
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + bound):
+            left = await engines_on_record(self._world)
+            async with trio.open_nursery() as nursery:
+                for state in left.values():
+                    nursery.start_soon(self._end_former, state)
 
     async def _end_deleted(self, record: ModelInstance) -> None:
         """An instance deleted while nobody ran it: what is left of it ends, then its record goes."""

@@ -201,6 +201,22 @@ async def test_nothing_is_ended_before_the_server_has_said_what_it_wants(
     assert server.instance().pid == running.pid
 
 
+async def test_a_stop_before_the_server_has_said_what_it_wants_ends_engines_too(
+    server: FakeServer, start: Start
+) -> None:
+    server.put(model := custom_model())
+    server.put(instance_of(model))
+    worker = await start()
+    running = await server.until_state(S.RUNNING)
+    await worker.crash()
+    server.answers["/assignments"] = 503
+    worker = await start()
+    with trio.fail_after(PATIENCE):
+        await worker.stop()
+    assert not is_running(pid_of(running))
+    assert not list(worker.world.state_dir.glob("*.json"))
+
+
 async def test_a_new_engine_waits_until_orphans_have_given_back_their_memory(
     server: FakeServer, start: Start
 ) -> None:
