@@ -7,7 +7,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --co
 WANTED = pyproject.toml constraints.txt hatch_build.py console/build.js console/package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help install start test test-root test-lower lint format tiny-model docs docs-ui wheel clean
+.PHONY: help install start test test-root test-lower lint format bench tiny-model docs docs-ui wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ lint: $(VENV)/.installed-dev ## Check style, formatting and types
 format: $(VENV)/.installed-dev ## Put the code into shape
 	$(VENV)/bin/ruff check --fix-only --quiet .
 	$(VENV)/bin/ruff format .
+
+bench: $(VENV)/.installed-dev ## Measure the gateway and the start, e.g. make bench ARGS="--rounds 4"
+	$(VENV)/bin/python benchmarks/gateway.py $(ARGS)
+	$(VENV)/bin/python benchmarks/startup.py
 
 tiny-model: $(VENV)/.installed ## Make a real model of 3 MB to try things with: tiny.gguf
 	$(VENV)/bin/python -m tests.models tiny $(ARGS) tiny.gguf
