@@ -15,7 +15,7 @@ from gpustack.domain.label import unmatched
 from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
-from gpustack.errors import GpustackError, NotFound
+from gpustack.errors import BadRequest, GpustackError, NotFound
 from gpustack.nursery.wake import Wake
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,9 @@ class Finding:
     fault: str | None
     at: float
     asked: frozenset[int] | None = None
+
+    lasting: bool = False
+    """The fault lies in the file or its name: neither time nor another worker mends it, only the file's owner."""
 
     def says(self, other: Finding | None) -> bool:
         """Whether both come to the same."""
@@ -148,7 +151,7 @@ class FactsSource:
 
     async def _reading_of(self, model: Model) -> Finding:
         asked: set[int] = set()
-        facts, fault, elsewhere = None, None, False
+        facts, fault, elsewhere, lasting = None, None, False, False
         try:
             with trio.move_on_after(self._settings.read_within):
                 try:
@@ -159,11 +162,15 @@ class FactsSource:
                     elsewhere = True
                     facts = await self._read_there(model, asked)
         except GpustackError as error:
-            fault = str(error)
+            fault, lasting = str(error), isinstance(error, BadRequest)
         if facts is None and fault is None:
             fault = f"Reading the header of {model.source.readable} took longer than {self._settings.read_within:.0f} s"
         return Finding(
-            facts=facts, fault=fault, at=self._clock(), asked=frozenset(asked) if elsewhere else None
+            facts=facts,
+            fault=fault,
+            at=self._clock(),
+            asked=frozenset(asked) if elsewhere else None,
+            lasting=lasting,
         )
 
     async def _read_there(self, model: Model, asked: set[int]) -> ModelFacts:

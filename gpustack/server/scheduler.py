@@ -90,8 +90,12 @@ class Scheduler:
             return
         decision = await self._thinking.run(decide, model, instance, finding, seen, abandon=True)
         if isinstance(decision, str):
-            await self._note(instance.id, InstanceState.PENDING, decision)
+            hopeless = finding is not None and finding.lasting and decision == finding.fault
+            state = InstanceState.ERROR if hopeless else InstanceState.PENDING
+            await self._note(instance.id, state, decision)
             considered[instance.id] = ground
+        elif instance.state is InstanceState.ERROR:
+            await self._note(instance.id, InstanceState.PENDING, "The model file can be read now")
         else:
             considered.pop(instance.id, None)
             await self._claim(instance, finding, decision)
@@ -151,11 +155,11 @@ class Scheduler:
 
         def work(tx: Tx) -> None:
             instance = tx.get(ModelInstance, instance_id)
-            if instance is not None and instance.state in _WAITING:
+            if instance is not None and _waits(instance):
                 tx.move(instance, state, by=Party.SCHEDULER, message=message)
 
         await self._store.write(work)
-        if state is InstanceState.PENDING:
+        if state is not InstanceState.ANALYZING:
             log.info("An instance waits: instance=%s reason=%s", known.name, message)
 
 
@@ -235,5 +239,11 @@ def _offer(worker: Worker) -> object:
 
 def _waiting(snapshot: Snapshot) -> list[ModelInstance]:
     """Oldest first, so that nobody is overtaken for ever."""
-    found = [i for i in snapshot.instances.values() if i.state in _WAITING and i.deleted_at is None]
+    found = [i for i in snapshot.instances.values() if _waits(i) and i.deleted_at is None]
     return sorted(found, key=lambda i: i.id)
+
+
+def _waits(instance: ModelInstance) -> bool:
+    """Whether it is ours to look at: waiting, or given up by us and not by a worker."""
+    given_up = instance.state is InstanceState.ERROR and instance.placement is None
+    return given_up or instance.state in _WAITING

@@ -17,7 +17,7 @@ from gpustack.domain.model import Category, Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Condition, Memory, Worker, WorkerState, WorkerStatus
-from gpustack.errors import NotFound
+from gpustack.errors import BadRequest, NotFound
 from gpustack.server import deploy
 from gpustack.server.facts import FactsSource
 from gpustack.server.report import InstanceReport, StatusReport, report_instance, report_status
@@ -137,6 +137,27 @@ async def test_any_change_that_makes_room_is_taken_up(
     await cluster.until_told(instance, "cordoned")
     await settled()
     await change(cluster)
+    await cluster.until_state(instance, S.SCHEDULED)
+
+
+async def test_a_file_that_is_no_model_is_an_error_until_it_is_another_file(
+    cluster: Cluster, scheduler: Scheduler, settled: Settled
+) -> None:
+    """Nobody is to wait for what cannot come; but the file may be replaced."""
+    cluster.readers.known["me/m/m.gguf"] = BadRequest(
+        "The header of me/m/m.gguf cannot be read: it is no GGUF file"
+    )
+    await cluster.worker("a")
+    instance = await cluster.instance(await cluster.model("m"))
+    failed = await cluster.until_state(instance, S.ERROR)
+    assert "it is no GGUF file" in failed.state_message and failed.placement is None
+    revision = await settled()
+    cluster.clock.forward(60)
+    await cluster.model("n", replicas=0)
+    assert await settled() == revision + 1, "it is read again, and nothing was new"
+    del cluster.readers.known["me/m/m.gguf"]
+    cluster.clock.forward(60)
+    await cluster.model("o", replicas=0)
     await cluster.until_state(instance, S.SCHEDULED)
 
 
