@@ -1,4 +1,4 @@
-"""Write all records and secrets of the server on this machine into one file, while it runs or not.
+"""Write every record and secret of this server into one file, while it runs or not.
 
 Usage:
   gpustack backup [options] [FILE]
