@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 
 import attrs
@@ -9,18 +10,23 @@ import orjson
 import trio
 
 from gpustack.api.cors import CrossOrigin, cross_origin
+from gpustack.api.problems import INTERNAL, Problem, problem_of, problem_of_status
 from gpustack.api.readiness import readiness
 from gpustack.cli.doors import Doors
 from gpustack.config.options import Options
+from gpustack.errors import PayloadTooLarge, Unavailable
 from gpustack.http1.certificate import Certificate
-from gpustack.http1.exchange import Exchange
+from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange
 from gpustack.http1.handoff import HypercornHandOff
 from gpustack.http1.head import Head
 from gpustack.http1.reactor import Reactor
 from gpustack.http1.server import Handler, HttpServer
 
+log = logging.getLogger(__name__)
+
 _JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 _PATIENCE = 30.0
+_TRANSPORT: Mapping[type[Exception], int] = {PayloadTooLarge: 413, BodyTimeout: 408, BodyError: 400}
 _STARTING = (False, {"server": "loading"})
 
 
@@ -70,6 +76,7 @@ class Front:
                 "front",
                 doors.at("front"),
                 handler=self._handle,
+                on_error=_fail,
                 reactor=reactor,
                 tls=None if certificate is None else lambda: certificate.context,
             )
@@ -111,10 +118,7 @@ class Front:
         with trio.move_on_after(_PATIENCE):
             await self._opened.wait()
         if not self._opened.is_set():
-            error = orjson.dumps(
-                {"code": 503, "reason": "ServiceUnavailable", "message": "The server is starting"}
-            )
-            await exchange.respond(503, [*_JSON, (b"retry-after", b"5")], error)
+            await _refuse(exchange, problem_of(Unavailable("The server is starting", retry_after=5.0)))
             return
         await self._handler_of(exchange.head)(exchange)
 
@@ -134,3 +138,18 @@ class Front:
 
 async def _healthy(exchange: Exchange) -> None:
     await exchange.respond(200, _JSON, b'"ok"')
+
+
+async def _fail(exchange: Exchange, error: Exception) -> None:
+    """What a handler raised before its answer began, in the form that its path speaks."""
+    known = next((kind for kind in _TRANSPORT if isinstance(error, kind)), None)
+    if known is not None:
+        await _refuse(exchange, problem_of_status(_TRANSPORT[known], str(error)))
+        return
+    log.error("A handler failed: path=%s", exchange.head.path, exc_info=error)
+    await _refuse(exchange, INTERNAL)
+
+
+async def _refuse(exchange: Exchange, problem: Problem) -> None:
+    extra = [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
+    await exchange.respond(problem.status, [*_JSON, *extra], problem.body(exchange.head.path))

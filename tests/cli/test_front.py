@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
+import pytest
 import trio
 
 from gpustack.api.cors import cross_origin
 from gpustack.cli.doors import Doors
-from gpustack.cli.front import Front
+from gpustack.cli.front import Front, Lane
+from gpustack.http1.exchange import Exchange
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.reactor import new_reactor
 
@@ -56,3 +58,41 @@ async def test_pages_of_other_sites_are_answered_before_anything_is_loaded() -> 
         preflight = await client.options("/v1/chat/completions", headers=asked)
         assert (preflight.status_code, preflight.content) == (204, b"")
         assert preflight.headers["access-control-allow-methods"] == "GET"
+
+
+async def test_what_comes_while_the_daemon_loads_waits_and_is_answered() -> None:
+    async with fronted() as (front, client), trio.open_nursery() as nursery:
+        answers: list[httpx.Response] = []
+
+        async def ask() -> None:
+            answers.append(await client.post("/v1/chat/completions", json={}))
+
+        async def infer(exchange: Exchange) -> None:
+            await exchange.read_body(100)
+            await exchange.respond(200, [], b"inferred")
+
+        nursery.start_soon(ask)
+        with trio.fail_after(30):
+            while not front.server.in_flight:  # noqa: ASYNC110  the request is on its way over a socket
+                await trio.sleep(0.01)
+            assert not answers
+            front.open(Lane(lambda head: head.path.startswith("/v1/chat"), infer))
+            while not answers:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        assert (answers[0].status_code, answers[0].content) == (200, b"inferred")
+
+
+async def test_a_handler_that_breaks_is_told_in_the_form_of_its_path(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def broken(exchange: Exchange) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    async with fronted() as (front, client):
+        front.open(Lane(lambda head: True, broken))
+        inference = await client.get("/v1/chat/completions")
+        management = await client.get("/v1/models")
+    assert inference.status_code == management.status_code == 500
+    assert inference.json()["error"]["code"] == 500 and management.json()["code"] == 500
+    assert b"secret detail" not in inference.content + management.content
+    assert "A handler failed" in caplog.text
