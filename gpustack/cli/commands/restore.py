@@ -1,4 +1,4 @@
-"""Bring back what gpustack backup wrote, into this machine's data directory and database.
+"""Bring back what gpustack backup wrote, into the data directory and the database.
 
 Usage:
   gpustack restore [options] FILE
