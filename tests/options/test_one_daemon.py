@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
-import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gpustack.cli.checks.ports import ports_of
-from tests.child import ROOT
+from tests.daemon import WITHIN
+from tests.e2e.test_handover import ending, holder, is_alive
 from tests.fakes.hub import running_hub
 from tests.fakes.mirror import TAG, llama_server, running_mirror, tarball
 from tests.options.spelling import SPELLINGS
+from tests.options.stream import endless_model, stream_of
 from tests.options.world import ADDRESS, HUB_TOKEN, PASSWORD, TOKEN, World, world
 
 GIB = 1 << 30
@@ -147,19 +150,13 @@ def test_heartbeat_timeout_and_reschedule_grace_judge_who_is_silent(one: World) 
     one.daemon.until(state, "the silent worker given up")
 
 
-def test_service_port_range_and_log_dir_are_where_engines_live_and_graces_how_they_end(one: World) -> None:
-    """The last of these tests: it stops the daemon. An engine that will not go gets 10 s by default."""
-    command = f"{sys.executable} -m tests.fakes.engine --port {{port}} --name {{served_name}} --ignore-term"
-    body = {
-        "name": "mine",
-        "source": "local_path",
-        "local_path": "/nonexistent",
-        "backend": "custom",
-        "command": command,
-        "health_path": "/health",
-        "env": {"PYTHONPATH": str(ROOT)},
-    }
-    status, answer = one.call("POST", "/v1/models", body)
+def test_engines_live_where_options_say_and_end_when_they_say(one: World) -> None:
+    """The last of these tests: it hands over to another daemon and stops that.
+
+    By default a stream keeps the old daemon for five minutes, one gets 10 s at a stop, and an engine that will not go
+    10 s more: each is longer than we wait.
+    """
+    status, answer = one.call("POST", "/v1/models", endless_model("--ignore-term"))
     assert status == 200, answer
 
     def running() -> dict[str, object] | None:
@@ -170,8 +167,21 @@ def test_service_port_range_and_log_dir_are_where_engines_live_and_graces_how_th
     first, last = map(int, one.values["service_port_range"].split("-"))
     assert first <= instance["port"] <= last
     assert (one.folder / f"log/serve/{instance['id']}.log").is_file()
-    one.daemon.process.terminate()
-    assert one.daemon.process.wait(9) == 0
+    asked = {"authorization": one.credentials}
+    data = one.folder / "data"
+    with ending(data):
+        with stream_of(one.daemon.url, asked) as stream:
+            assert stream.readline().startswith(b"data:")
+            one.daemon.process.send_signal(signal.SIGHUP)
+            assert one.daemon.process.wait(WITHIN) == 0
+        second = holder(data)
+        with stream_of(one.daemon.url, asked) as stream:
+            assert stream.readline().startswith(b"data:")
+            os.kill(second, signal.SIGTERM)
+            end = time.monotonic() + 9
+            while is_alive(second) and time.monotonic() < end:
+                time.sleep(0.05)
+        assert not is_alive(second)
     with pytest.raises(ProcessLookupError):
         os.kill(instance["pid"], 0)
     assert TOKEN not in one.daemon.log

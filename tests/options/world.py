@@ -38,8 +38,11 @@ class World:
 
     def call(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         """As the administrator, by the password that an option gave."""
-        told = base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
-        return self.daemon.call(method, path, body, {"authorization": f"Basic {told}"})
+        return self.daemon.call(method, path, body, {"authorization": self.credentials})
+
+    @property
+    def credentials(self) -> str:
+        return f"Basic {base64.b64encode(f'admin:{PASSWORD}'.encode()).decode()}"
 
     def worker(self, name: str = NAME) -> dict[str, Any]:
         """A worker's record, once it is ready."""
@@ -97,6 +100,7 @@ def world(spelling: str, folder: Path, hub: Hub, mirror: Mirror) -> Iterator[Wor
         "heartbeat_timeout": 3.0,
         "reschedule_grace": 4.0,
         "drain_timeout": 0.3,
+        "reload_drain_timeout": 0.3,
         "engine_stop_grace": 0.3,
         "worker_name": NAME,
         "worker_ip": ADDRESS,
