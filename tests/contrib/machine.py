@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class Machine:
 
     def journal(self) -> str:
         """The last of what the units and systemd said."""
-        return self.try_("journalctl", "--no-pager", "--quiet", "--output=short", "--lines=80").stdout
+        return self.try_("journalctl", "--no-pager", "--quiet", "--output=short", "--lines=40").stdout
 
     def processes(self, unit: str) -> set[int]:
         """The processes of a unit, engines too, by their number inside."""
@@ -100,17 +100,18 @@ class Machine:
             raise found[0]
         return found[0]
 
+    @contextmanager
     def request(
-        self, method: str, path: str, body: Any = None, *, port: int = 80, token: str | None = None
-    ) -> http.client.HTTPResponse:
+        self, method: str, path: str, body: Any = None, *, port: int = 80
+    ) -> Iterator[http.client.HTTPResponse]:
         """Send one request on a connection of its own; the answer, whose body is still to be read."""
         connection = http.client.HTTPConnection("127.0.0.1", port)
         connection.sock = self.connect(port)
-        headers = {"content-type": "application/json", "connection": "close"}
-        if token is not None:
-            headers["authorization"] = f"Bearer {token}"
-        connection.request(method, path, None if body is None else json.dumps(body), headers)
-        return connection.getresponse()
+        with closing(connection):
+            headers = {"content-type": "application/json", "connection": "close"}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            with connection.getresponse() as answer:
+                yield answer
 
     def call(self, method: str, path: str, body: Any = None, *, port: int = 80) -> tuple[int, Any]:
         """Status and parsed JSON of one request."""
