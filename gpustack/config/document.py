@@ -165,6 +165,8 @@ A flag that takes no value is on when it is given; `--debug=false` turns it off,
 the file. Truth is `true`, `1`, `yes` or `on`, and `false`, `0`, `no` or `off`.
 A list is written by repeating its flag; in the environment it is a JSON array, or words between commas.
 
+Which test shows the effect of each option on a running daemon is told in [proofs.md](proofs.md).
+
 `gpustack config` takes the same flags and prints every value with its origin, secrets masked.
 `gpustack config --format yaml` and `--format env` write the files in which options can be kept.
 What is wrong with a configuration is told all at once, and `gpustack start` then exits with status 2.

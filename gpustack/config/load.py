@@ -168,7 +168,8 @@ def _warnings(
     idle = [
         f"{option.name} ({given[option.name].origin})"
         for option in set_here
-        if option.group == idle_group(part) and option.name not in ("disable_worker", "server_url")
+        if option.group == idle_group(part)
+        and option.name not in ("disable_worker", "server_url", "disable_metrics")
     ]
     old = [str(value.origin) for value in given.values() if value.origin.kind == "legacy"]
     if given["system_reserved"].origin != DEFAULT:

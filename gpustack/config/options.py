@@ -187,7 +187,10 @@ class Options:
         sample="10162",
     )
     disable_metrics: bool = option(
-        default=False, group="server", help="Do not expose metrics of the server.", sample="true"
+        default=False,
+        group="server",
+        help="Do not expose metrics of the server; on a worker that joins one, its own.",
+        sample="true",
     )
     disable_worker: bool = option(
         default=False, group="server", help="Do not run the built-in worker.", sample="true"

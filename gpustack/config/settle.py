@@ -77,6 +77,8 @@ def settle(options: Options, written: Collection[str], host: Host) -> tuple[Opti
     for name in ("server_url", "ollama_library_base_url"):
         if (url := getattr(options, name)) is not None:
             filled[name] = url.rstrip("/")
+    if options.server_url is not None and options.disable_metrics and "disable_worker_metrics" not in written:
+        filled["disable_worker_metrics"] = True  # as it is written in files made for a worker
     if host.personal and "data_dir" not in written:
         notes.append(f"You are not root and no data_dir is set, so data goes to {data}.")
     if host.personal and "port" not in written and options.server_url is None:

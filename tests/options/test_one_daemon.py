@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,7 +109,7 @@ def test_resources_are_believed(one: World) -> None:
 
 
 def test_llama_server_path_is_the_first_build(one: World) -> None:
-    def first() -> str | None:
+    def first() -> Any:
         engines = one.worker()["status"].get("engines") or [{}]
         return engines[0].get("path")
 

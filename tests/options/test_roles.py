@@ -42,9 +42,8 @@ def test_a_worker_joins_the_server_that_server_url_names_however_it_is_spelt(tmp
             }
             arguments, env = spelled(spelling, folder, values)
             with daemon(folder / "data", *arguments, env=env):
-                found = server.until(
-                    lambda name=spelling: workers(server).get(name), f"the worker {spelling}"
-                )
+                server.until(lambda: spelling in workers(server), f"the worker {spelling}")  # noqa: B023
+            found = workers(server)[spelling]
             assert found["ip"] == "127.0.0.3"
             assert found["system_reserved"] == {"ram": 5 << 30, "vram": 2 << 30}
 
