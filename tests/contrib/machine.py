@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -200,6 +201,10 @@ def _prepare(root: Path, binds: Mapping[Path, str]) -> None:
     shutil.rmtree(units)
     units.mkdir()
     (units / _TARGET).write_text("[Unit]\nRequires=sysinit.target\nAfter=sysinit.target\nAllowIsolate=yes\n")
+    # Nor are its disks; and a machine without a number of its own would take this for its first boot and ask.
+    for name, text in (("fstab", ""), ("crypttab", ""), ("machine-id", f"{uuid.uuid4().hex}\n")):
+        (root / "etc" / name).unlink(missing_ok=True)
+        (root / "etc" / name).write_text(text)
     for inside in binds.values():
         (root / inside.lstrip("/")).mkdir(parents=True, exist_ok=True)
 

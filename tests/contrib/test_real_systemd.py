@@ -46,6 +46,13 @@ def settings(booted: Machine, unit: str, name: str, lines: str) -> None:
 def booted(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Machine]:
     """A machine with the server unit installed and running."""
     with machine(tmp_path_factory.mktemp("machine"), python_binds()) as made:
+        made.try_("userdel", "gpustack")
+        for place in (
+            "opt/gpustack",
+            "etc/gpustack",
+            "var/lib/gpustack",
+        ):  # where this machine has one installed
+            shutil.rmtree(made.root / place, ignore_errors=True)
         install_python(made.root)
         models = made.root / "srv" / "models"
         models.mkdir()
@@ -386,7 +393,8 @@ def test_a_worker_of_its_own_joins_with_the_right_token_and_says_what_is_wrong_w
         env.write_text(f"{kept}GPUSTACK_SERVER_URL=http://127.0.0.1:8000\nGPUSTACK_TOKEN=of-another-server\n")
         booted.try_("systemctl", "start", WORKER)
         assert booted.show(SERVER, "ActiveState") == "inactive", "one host runs one of the two"
-        booted.until(lambda: "token" in told(booted, WORKER).lower(), "a sentence about the token")
+        sentence = "The server refused this worker's token; set --token to the one of the server"
+        booted.until(lambda: sentence in told(booted, WORKER), "a sentence about the token")
         assert booted.call("GET", "/v1/workers", port=8000)[1]["items"] == []
         env.write_text(
             f"{kept}GPUSTACK_SERVER_URL=http://127.0.0.1:8000\nGPUSTACK_TOKEN={shlex.quote(token)}\n"
