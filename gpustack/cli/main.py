@@ -95,7 +95,7 @@ Usage:
 Commands:"""
 
 _FOOT = """\
-Commands other than start, config, doctor, backup, restore and db talk to a server: the one of
+Commands other than start, config, doctor, download-tools, backup, restore and db talk to a server: the one of
 GPUSTACK_SERVER_URL with the key GPUSTACK_API_KEY, or the one running on this machine."""
 
 

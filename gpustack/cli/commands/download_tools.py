@@ -1,4 +1,4 @@
-"""Fetch llama-server and its kin for this machine, or move them to one without a network.
+"""Fetch llama-server and its kin for this machine, or for one without a network.
 
 Usage:
   gpustack download-tools [options]
