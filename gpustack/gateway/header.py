@@ -7,13 +7,13 @@ from typing import Final
 from gpustack.errors import BadRequest
 from gpustack.http1.fields import Headers
 from gpustack.http1.head import Head
-from gpustack.http1.relay import end_to_end
+from gpustack.http1.relay import HOP_BY_HOP, end_to_end
 
 TARGET_PORT: Final = b"x-target-port"
 WORKER_FAULT: Final = b"x-gpustack-fault"
 """On answers that a worker gives in place of its engine: ``refused`` when the engine was not asked, else ``broke``."""
 
-_NOT_FOR_ENGINES: Final = frozenset(
+_NOT_FOR_ENGINES: Final = HOP_BY_HOP.union(
     {
         b"authorization",
         b"proxy-authorization",
@@ -26,7 +26,7 @@ _NOT_FOR_ENGINES: Final = frozenset(
     }
 )
 # An engine must not speak for our origin: not set its cookies, not open it to other sites.
-_NOT_FOR_CLIENTS: Final = frozenset(
+_NOT_FOR_CLIENTS: Final = HOP_BY_HOP.union(
     {
         b"date",
         b"server",
@@ -50,16 +50,13 @@ _CORS: Final = b"access-control-"
 
 def for_engine(head: Head) -> Headers:
     """What an engine gets of a request. Raises ``BadRequest`` for a body that it might read differently from us."""
-    for name, value in head.headers:
-        if name == b"content-encoding" and value.lower() != b"identity":
+    headers = end_to_end(head.headers, _NOT_FOR_ENGINES)
+    for value in [value for name, value in head.headers if name == b"content-encoding"]:
+        if value.lower() != b"identity":
             raise BadRequest("The request body must be sent without a content encoding")
-    return [field for field in end_to_end(head.headers) if field[0] not in _NOT_FOR_ENGINES]
+    return headers
 
 
 def for_client(headers: Headers) -> Headers:
     """What a client gets of an engine's answer."""
-    return [
-        field
-        for field in end_to_end(headers)
-        if field[0] not in _NOT_FOR_CLIENTS and not field[0].startswith(_CORS)
-    ]
+    return [field for field in end_to_end(headers, _NOT_FOR_CLIENTS) if not field[0].startswith(_CORS)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 import attrs
@@ -39,6 +40,8 @@ _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _STEERING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"host", b"expect"})
 _VERSIONS: Final = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 _TLS_HANDSHAKE: Final = 0x16
+_SHORT: Final = 256
+"""Bytes of a start line that is remembered."""
 
 Steering = dict[bytes, list[bytes]]
 
@@ -112,13 +115,14 @@ def parse_request_head(data: bytes, limit: int = HEAD_LIMIT) -> Head | NeedMore:
     if end < 0:
         return NEED_MORE
     first, headers = split_head(data[start:end])
-    method, target, version = _request_line(first)
+    method, target, path, query, version = (
+        _known_request_line(first) if len(first) <= _SHORT else _request_line(first)
+    )
     steering = _steering(headers)
     _check_host(steering, version)
     framing, length = _framing(steering, absent=Framing.NONE)
     if framing is Framing.CHUNKED and version == "1.0":
         raise HeadError(400, "An HTTP/1.0 request cannot be chunked.")
-    path, _, query = target.decode("ascii").partition("?")
     return Head(
         method=method,
         target=target,
@@ -141,7 +145,7 @@ def parse_response_head(data: bytes, method: str, limit: int = HEAD_LIMIT) -> Re
         if end < 0:
             return NEED_MORE
         first, headers = split_head(data[:end])
-        version, status = _status_line(first)
+        version, status = _known_status_line(first) if len(first) <= _SHORT else _status_line(first)
         steering = _steering(headers)
         framing, length = _framing(steering, absent=Framing.UNTIL_CLOSE)
         if status < 200 or status in (204, 304) or method == "HEAD":
@@ -163,7 +167,8 @@ def _too_long(limit: int) -> NeedMore:
     raise HeadError(431, f"The head of the message is larger than {limit} bytes.")
 
 
-def _request_line(line: bytes) -> tuple[str, bytes, str]:
+def _request_line(line: bytes) -> tuple[str, bytes, str, str, str]:
+    """Method, target, path, query and version. Raises HeadError."""
     parts = line.split(b" ")
     if len(parts) != 3 or not _VERSION.fullmatch(parts[2]):
         raise HeadError(400, "The request line is malformed.")
@@ -174,7 +179,8 @@ def _request_line(line: bytes) -> tuple[str, bytes, str]:
         raise HeadError(400, "The request method is malformed.")
     if not _TARGET.fullmatch(target) and not (target == b"*" and method == b"OPTIONS"):
         raise HeadError(400, "The request target must be a path that begins with '/'.")
-    return method.decode("ascii"), target, _VERSIONS[version]
+    path, _, query = target.decode("ascii").partition("?")
+    return method.decode("ascii"), target, path, query, _VERSIONS[version]
 
 
 def _status_line(line: bytes) -> tuple[str, int]:
@@ -188,20 +194,27 @@ def _status_line(line: bytes) -> tuple[str, int]:
     return _VERSIONS[version], status
 
 
+_known_request_line: Final = lru_cache(maxsize=128)(_request_line)
+_known_status_line: Final = lru_cache(maxsize=32)(_status_line)
+
+
 def _steering(headers: Headers) -> Steering:
     """The values of the headers that steer the connection."""
     steering: Steering = {}
-    for name, value in headers:
-        if name in _STEERING:
-            steering.setdefault(name, []).append(value)
+    for name, value in [field for field in headers if field[0] in _STEERING]:
+        if name in steering:
+            steering[name].append(value)
+        else:
+            steering[name] = [value]
     return steering
 
 
 def _check_host(steering: Steering, version: str) -> None:
-    hosts = steering.get(b"host", [])
-    if not hosts and version == "1.1":
-        raise HeadError(400, "The request has no Host header.")
-    if len(hosts) > 1 or (hosts and not _HOST.fullmatch(hosts[0])):
+    hosts = steering.get(b"host")
+    if hosts is None:
+        if version == "1.1":
+            raise HeadError(400, "The request has no Host header.")
+    elif len(hosts) > 1 or not _HOST.fullmatch(hosts[0]):
         raise HeadError(400, "The Host header is malformed or given twice.")
 
 

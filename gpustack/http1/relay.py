@@ -11,16 +11,16 @@ from gpustack.http1.reply import OWNED, Fields
 from gpustack.http1.upstream import Response
 
 HOP_BY_HOP: Final = OWNED | {b"proxy-connection", b"te", b"trailer", b"proxy-authenticate", b"expect"}
-_OURS: Final = frozenset({b"date", b"server"})
+_NOT_RELAYED: Final = HOP_BY_HOP | {b"date", b"server"}
 
 
-def end_to_end(headers: Headers) -> Headers:
-    """The headers meant for whoever is at the far end: without those of this connection alone."""
-    named: set[bytes] = set()
-    for name, value in headers:
-        if name == b"connection":
-            named |= tokens(value)
-    dropped = HOP_BY_HOP | named if named else HOP_BY_HOP
+def end_to_end(headers: Headers, dropped: frozenset[bytes] = HOP_BY_HOP) -> Headers:
+    """The headers meant for whoever is at the far end: without those of this connection alone.
+
+    ``dropped`` are HOP_BY_HOP and what else must not pass.
+    """
+    for value in [value for name, value in headers if name == b"connection"]:
+        dropped = dropped | tokens(value)
     return [field for field in headers if field[0] not in dropped]
 
 
@@ -37,7 +37,7 @@ async def relay(
     UpstreamProtocolError from the upstream, Disconnected from the client; the answer is left unfinished then.
     """
     if headers is None:
-        headers = [field for field in end_to_end(response.headers) if field[0] not in _OURS]
+        headers = end_to_end(response.headers, _NOT_RELAYED)
     await exchange.start_response(
         response.status,
         headers,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from http import HTTPStatus
+from itertools import chain
 from typing import Final
 
 Fields = Sequence[tuple[bytes, bytes]]
@@ -25,10 +26,11 @@ def reason(status: int) -> str:
 
 def field_lines(headers: Fields, owned: frozenset[bytes] = OWNED) -> bytes:
     """Header lines. Raises ValueError for one that would break the head or that the transport owns."""
-    for name, _ in headers:
-        if name.lower() in owned:
-            raise ValueError(f"the header {name.decode('latin-1')!r} is set by the transport")
-    block = b"".join([b"%b: %b\r\n" % field for field in headers])
+    names = [field[0].lower() for field in headers]
+    if not owned.isdisjoint(names):
+        name = next(name for name in names if name in owned)
+        raise ValueError(f"the header {name.decode('latin-1')!r} is set by the transport")
+    block = b"%b: %b\r\n" * len(headers) % tuple(chain.from_iterable(headers))
     count = len(headers)
     if block.count(b"\n") != count or block.count(b"\r") != count or b"\0" in block:
         raise ValueError("a header holds CR, LF or NUL")
