@@ -6,12 +6,15 @@ import socket
 from collections.abc import Mapping, Sequence
 
 import attrs
+import trio
 
 from gpustack.config.load import Loaded
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.server import HttpServer
 
 LOOPBACK = "127.0.0.1"
+_HEARD_WITHIN = 0.5
+"""Seconds in which a new connection's first request comes, if it comes; nobody is let in meanwhile."""
 
 
 @attrs.frozen(kw_only=True)
@@ -96,10 +99,18 @@ class Doors:
         self._servers.append(server)
         return server
 
-    def leave(self) -> None:
-        """Take no new connection anywhere: they wait in the queues of the sockets for the next daemon."""
+    async def leave(self) -> None:
+        """Take no new connection anywhere: they wait in the queues of the sockets for the next daemon.
+
+        Who has just come in is still heard, for a moment: closing now would be a refusal.
+        """
         for server in self._servers:
             server.stop_accepting(keep_listening=True)
+        with trio.move_on_after(_HEARD_WITHIN):
+            for server in self._servers:
+                await server.newcomers_heard()
+        for server in self._servers:
+            server.close_idle()
 
     def close(self) -> None:
         """Leave the sockets to the next daemon alone, for whom they stay open."""

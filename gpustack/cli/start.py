@@ -167,7 +167,7 @@ async def run_daemon(daemon: Daemon) -> int:
                                 notify.extend_timeout(sum(bound.values()))
                                 await parts.drain(bound["drain"])
                             else:
-                                daemon.doors.leave()
+                                await daemon.doors.leave()
                     if after is not None:
                         await parts.give_up()
                         notify.main_pid(after.pid)

@@ -41,6 +41,7 @@ class Connection:
         "_burst",
         "_scope",
         "abandoned",
+        "asked",
         "exchange",
         "inbox",
         "lingers",
@@ -59,6 +60,8 @@ class Connection:
         self.exchange: Exchange | None = None
         self.abandoned = False
         self.lingers = False
+        self.asked = False
+        """Whether a request has ever come: before, one is on its way."""
         self._burst = 0
         self._scope = trio.CancelScope()
 
@@ -139,6 +142,7 @@ class Connection:
         if head is None or self.stream.ended:
             return False
         server = self.server
+        self.asked = True
         self.phase = Phase.SERVING
         self.exchange = exchange = Exchange(self, head)
         server.in_flight += 1

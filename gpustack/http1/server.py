@@ -121,13 +121,24 @@ class HttpServer:
         """Takes no new connection, closes idle ones; requests under way end with "connection: close".
 
         The listening sockets are closed, unless ``keep_listening``: then they stay open for whoever
-        inherits them, and new clients wait in their queue.
+        inherits them, and new clients wait in their queue. Connections that nothing came on yet stay too:
+        wait for ``newcomers_heard`` as long as there is time, then call ``close_idle``.
         """
         self._keep_listening = keep_listening
         self.stopping = True
         self._accepting.cancel()
+        self.close_idle(newcomers=not keep_listening)
+
+    async def newcomers_heard(self) -> None:
+        """Returns when something was asked on every connection, or it has gone."""
+        while not all(connection.asked for connection in self.connections):  # noqa: ASYNC110  over in an instant
+            await trio.sleep(0.005)
+
+    def close_idle(self, *, newcomers: bool = True) -> None:
+        """Closes connections on which nothing is asked now; without ``newcomers`` only if something once was."""
         for connection in list(self.connections):
-            connection.close_if_idle()
+            if newcomers or connection.asked:
+                connection.close_if_idle()
 
     async def drained(self) -> None:
         """Returns when no connection is left; call it after ``stop_accepting``."""

@@ -264,6 +264,28 @@ async def test_listeners_can_be_kept_for_a_successor(serve: Serve) -> None:
         listener.close()
 
 
+async def test_who_has_just_come_in_is_heard_before_a_successor_takes_over(serve: Serve) -> None:
+    served = await serve(echo)
+    regular, newcomer, silent = [await served.connect() for _ in range(3)]
+    assert (await regular.ask(get())).status == 200
+    with trio.fail_after(PATIENCE):
+        while len(served.server.connections) < 3:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        served.server.stop_accepting(keep_listening=True)
+        assert await regular.rest() == b""
+        answer = await newcomer.ask(get())
+        assert (answer.status, answer.headers[b"connection"]) == (200, b"close")
+        with trio.move_on_after(0.05) as patience:
+            await served.server.newcomers_heard()
+        assert patience.cancelled_caught, "one has said nothing yet"
+        served.server.close_idle()
+        assert await silent.rest() == b""
+        await served.server.newcomers_heard()
+        await served.server.drained()
+    for listener in served.server._listeners:
+        listener.close()
+
+
 async def test_a_cancelled_server_is_gone_though_a_client_does_not_read(serve: Serve) -> None:
     inside = trio.Event()
 
