@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 
 import attrs
 import trio
@@ -97,19 +97,9 @@ class Endpoints:
         """The tables that decide who may ask: the same objects as long as nothing in them has changed."""
         return self._store.snapshot.users, self._store.snapshot.api_keys
 
-    @contextmanager
-    def counting(self, endpoint: Endpoint) -> Iterator[None]:
+    def counting(self, endpoint: Endpoint) -> AbstractContextManager[None]:
         """One request under way on the endpoint."""
-        key = endpoint.instance_id
-        self._in_flight[key] = self._in_flight.get(key, 0) + 1
-        try:
-            yield
-        finally:
-            left = self._in_flight[key] - 1
-            if left:
-                self._in_flight[key] = left
-            else:
-                del self._in_flight[key]
+        return _Counting(self._in_flight, endpoint.instance_id)
 
     def suspect(self, endpoint: Endpoint) -> bool:
         """It did not answer: others first, for a while. Whether that is news."""
@@ -126,6 +116,26 @@ class Endpoints:
     def __repr__(self) -> str:
         serving = sum(len(route.endpoints) for route in self._routes.values())
         return f"<Endpoints: {len(self._routes)} models, {serving} replicas, {self.in_flight} requests>"
+
+
+class _Counting:
+    """One more of the key, for as long as it is entered; a generator would cost twice as much."""
+
+    __slots__ = ("_counts", "_key")
+
+    def __init__(self, counts: dict[int, int], key: int) -> None:
+        self._counts = counts
+        self._key = key
+
+    def __enter__(self) -> None:
+        self._counts[self._key] = self._counts.get(self._key, 0) + 1
+
+    def __exit__(self, *_: object) -> None:
+        left = self._counts[self._key] - 1
+        if left:
+            self._counts[self._key] = left
+        else:
+            del self._counts[self._key]
 
 
 def routes(snapshot: Snapshot, local_worker: str | None) -> dict[str, Route]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Final
 
 import attrs
@@ -226,14 +227,14 @@ class Gateway:
         path = request.route.engine_path
         target = b"%b?%b" % (path, query.encode("ascii")) if query else path
         if endpoint.direct:
-            return Address("127.0.0.1", endpoint.engine_port), target, request.headers
+            return _address("127.0.0.1", endpoint.engine_port), target, request.headers
         key = self._forward_key(endpoint.worker_uuid)
         headers = [
             *request.headers,
             (b"authorization", b"Bearer " + key.encode()),
             (TARGET_PORT, b"%d" % endpoint.engine_port),
         ]
-        return Address(endpoint.host, endpoint.worker_port), b"/proxy" + target, headers
+        return _address(endpoint.host, endpoint.worker_port), b"/proxy" + target, headers
 
     async def _end_torn(self, request: _Request) -> None:
         """The replica failed in the midst of its answer: a stream says so in its own form, anything else is cut."""
@@ -274,9 +275,14 @@ async def _pass_on(response: Response, request: _Request) -> None:
     data = await response.next_chunk()
     tally = request.tally = EventTally(request.ask.hide_usage) if events else PlainTally()
     request.failed = response.status >= 400
+    headers = for_client(response.headers)
+    if response.complete and not events:
+        request.passage.first_byte = time.monotonic()
+        await exchange.respond(response.status, headers, tally.take(data))
+        return
     await exchange.start_response(
         response.status,
-        for_client(response.headers),
+        headers,
         # What we leave out of a stream makes it shorter than any length said.
         content_length=None if events else response.content_length,
         flush=not data,
@@ -291,6 +297,12 @@ async def _pass_on(response: Response, request: _Request) -> None:
     if left:
         await exchange.send(left)
     await exchange.finish()
+
+
+@lru_cache(maxsize=1024)
+def _address(host: str, port: int) -> Address:
+    """One object for each place: the pool looks it up by identity."""
+    return Address(host, port)
 
 
 def _nobody(model: Route, tried: set[int]) -> Unavailable:

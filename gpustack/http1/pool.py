@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import inf
 from typing import Final
 
@@ -88,17 +89,12 @@ class Pool:
         """
         if not self.reactor.running:
             raise RuntimeError("the pool is not running")
-        if (
-            not target
-            or target.translate(None, _CONTROLS) != target
-            or method.encode().translate(None, TOKEN)
-        ):
+        verb = method.encode()
+        if not target or target.translate(None, _CONTROLS) != target or verb.translate(None, TOKEN):
             raise ValueError("the request line is malformed")
+        host = b"" if any([field[0].lower() == b"host" for field in headers]) else _host_line(address)
         framing = _framing_line(method, body, content_length)
-        lines = field_lines(headers)
-        if not any(name.lower() == b"host" for name, _ in headers):
-            lines = b"host: %b\r\n%b" % (_host(address), lines)
-        head = b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method.encode("ascii"), target, lines, framing)
+        head = b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (verb, target, host, field_lines(headers), framing)
         ask = Ask(
             address=address,
             method=method,
@@ -114,15 +110,16 @@ class Pool:
     # --- connections ---
 
     def take(self, address: Address) -> Upstream | None:
-        """The most recently used idle connection that is not known to be dead."""
+        """The most recently used idle connection that is not known to be dead.
+
+        One that spoke without being asked is not used again: what it said would be taken for the next answer.
+        """
         idle = self._idle.get(address)
         while idle:
             upstream = idle.pop()
             self._idle_count -= 1
-            if not idle:
-                del self._idle[address]
             upstream.stream.on_hangup = None
-            if not upstream.stream.peer_has_left():
+            if upstream.stream.is_untouched():
                 return upstream
             upstream.close()
         return None
@@ -133,8 +130,6 @@ class Pool:
         idle = self._idle.setdefault(upstream.address, [])
         full = len(idle) >= limits.idle_per_address or self._idle_count >= limits.idle
         if full or upstream.stream.ended or not self.reactor.running:
-            if not idle:
-                del self._idle[upstream.address]
             upstream.close()
             return
         upstream.reused = True
@@ -148,14 +143,14 @@ class Pool:
         if upstream in idle:
             idle.remove(upstream)
             self._idle_count -= 1
-            if not idle:
-                del self._idle[upstream.address]
         upstream.close()
 
     def _drop_older_than(self, instant: float) -> None:
-        for idle in list(self._idle.values()):
+        for address, idle in list(self._idle.items()):
             for upstream in [upstream for upstream in idle if upstream.idle_since < instant]:
                 self._drop(upstream)
+            if not idle:
+                del self._idle[address]
 
 
 def _framing_line(method: str, body: RequestBody, content_length: int | None) -> bytes:
@@ -168,7 +163,7 @@ def _framing_line(method: str, body: RequestBody, content_length: int | None) ->
     return b"transfer-encoding: chunked\r\n"
 
 
-def _host(address: Address) -> bytes:
-    if address.unix is not None:
-        return b"localhost"
-    return str(address).encode("ascii", "replace")
+@lru_cache(maxsize=256)
+def _host_line(address: Address) -> bytes:
+    host = b"localhost" if address.unix is not None else str(address).encode("ascii", "replace")
+    return b"host: %b\r\n" % host

@@ -54,6 +54,8 @@ class Reactor(Protocol):
     name: str
     now: float
     running: bool
+    watches: bool
+    """Whether every stream is watched all the time, also when nobody waits on it."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves until cancelled; then every stream still open is closed and its waiters are woken."""
@@ -135,6 +137,8 @@ if sys.platform == "linux":
         Trio's own ``wait_readable`` re-arms its epoll for each wait; here a wait is a parked task.
         """
 
+        watches = True
+
         def __init__(self, *, tick: float = 1.0, clock: Callable[[], float] = trio.current_time) -> None:
             super().__init__(tick=tick, clock=clock)
             self._epoll = select.epoll()
@@ -202,6 +206,8 @@ class PortableReactor(_Ticking):
     A peer that leaves while nobody reads is noticed once a tick, unless bytes that nobody has read
     lie before the end of its stream: then only when they are read.
     """
+
+    watches = False
 
     def __init__(self, *, tick: float = 0.5, clock: Callable[[], float] = trio.current_time) -> None:
         super().__init__(tick=tick, clock=clock)

@@ -79,6 +79,10 @@ class Stream:
 
     async def send_until_answered(self, data: Bytes, stall: float = inf) -> Bytes:
         """As send_all, but gives up when the other side has sent something; returns what is unsent."""
+        if not self.readable and (sent := self._send(data)):
+            if sent == len(data):
+                return b""
+            data = memoryview(data)[sent:]
         view = memoryview(data)
         while view:
             if self.readable and self._has_input():
@@ -108,6 +112,15 @@ class Stream:
     def shutdown_write(self) -> None:
         """Says that nothing more will be sent. Raises OSError."""
         self.sock.shutdown(socket.SHUT_WR)
+
+    def is_untouched(self) -> bool:
+        """Whether nothing is known to have come that nobody has read, be it bytes or the end."""
+        if self.reactor.watches and not self.readable:
+            return True
+        try:
+            return not self._has_input()
+        except OSError:
+            return False
 
     def peer_has_left(self) -> bool:
         """Whether the other side is known to have closed; costs a system call."""
@@ -192,6 +205,10 @@ class TLSStream(Stream):
         # bytes that have come may be the library's own (session tickets): they prove no answer
         await self.send_all(data, stall)
         return b""
+
+    def is_untouched(self) -> bool:
+        # what has come may be the library's own
+        return not self.peer_has_left()
 
     def shutdown_write(self) -> None:
         socket.socket.shutdown(self.sock, socket.SHUT_WR)

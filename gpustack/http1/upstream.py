@@ -24,7 +24,7 @@ from gpustack.http1.stream import Stream, new_stream
 _SWITCHING_PROTOCOLS: Final = 101
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Address:
     """Where an upstream is: a host and port, or the path of a local socket; with ``tls`` when it is secured."""
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from gpustack.errors import PayloadTooLarge
 from gpustack.http1.exchange import Exchange
@@ -169,6 +170,29 @@ async def test_a_kept_connection_that_died_is_replaced(pool: Pool, upstream: Ups
     assert await fetch(pool, at(script), b"first") == b"ok"
     assert await fetch(pool, at(script), b"second") == b"ok"
     assert (script.connections, script.requests) == (2, 3)
+
+
+async def test_a_connection_that_speaks_unasked_is_not_used_again(pool: Pool, upstream: Upstream) -> None:
+    """What it said would be taken for the answer to the next request."""
+    speak = trio.Event()
+
+    async def act(client: Client, nth: int) -> None:
+        await script.request(client)
+        await client.send(OK)
+        if nth == 1:
+            await speak.wait()
+            await client.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwrong")
+            said.set()
+        await trio.sleep_forever()
+
+    said = trio.Event()
+    script = await upstream(act)
+    assert await fetch(pool, at(script), b"first") == b"ok"
+    speak.set()
+    await said.wait()
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert await fetch(pool, at(script), b"second") == b"ok"
+    assert script.connections == 2
 
 
 async def test_a_fresh_connection_that_dies_is_an_error(pool: Pool, upstream: Upstream) -> None:
