@@ -137,7 +137,8 @@ def test_a_second_machine_joins_and_serves(tmp_path: Path, tiny_model: Path) -> 
         token = (server.data_dir / "token").read_text().strip()
         deploy(server, tiny_model)
         server.until(
-            lambda: [i for i in server.instances("tiny") if "worker" in i["state_message"]], "a reason to wait"
+            lambda: [i for i in server.instances("tiny") if "worker" in i["state_message"]],
+            "a reason to wait",
         )
         with daemon(
             tmp_path / "worker",
