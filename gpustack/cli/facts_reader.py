@@ -29,6 +29,7 @@ def model_cache(loaded: Loaded, rng: random.Random) -> Cache:
     """The cache below ``--cache-dir``."""
     settings = CacheSettings(
         endpoint=loaded.environment.hf_endpoint,
+        xet=loaded.options.enable_hf_xet,
         rules=MANY_RANGES if loaded.options.enable_hf_transfer else FetchRules(),
     )
     return Cache(loaded.options.cache_dir, rng, settings)

@@ -585,8 +585,8 @@ class Options:
     enable_hf_xet: bool = option(
         default=False,
         group="worker",
-        built=False,
-        help="Fetch from the Hugging Face Hub with Xet.",
+        help="Fetch files that the Hugging Face Hub keeps in Xet with its client, in place of plain ranges. A download "
+        "that is stopped begins anew.",
         sample="true",
     )
     engine_stop_grace: float = option(

@@ -79,6 +79,7 @@ class Hub:
     faults: list[Fault] = field(default_factory=list)
     rate: float | None = None  # bytes a second and connection
     page: int = PAGE
+    xet: Callable[[str], dict[str, str]] | None = None  # headers of a file that is in Xet too, by its SHA-256
     changed: threading.Condition = field(default_factory=threading.Condition)
     released: threading.Event = field(default_factory=threading.Event)
     holding: int = 0
@@ -469,6 +470,7 @@ class HubHandler(Handler):
             "X-Linked-Etag": f'"{announced}"',
             "X-Linked-Size": str(file.size),
             "Content-Length": "0",
+            **(self.hub.xet(file.sha256) if self.hub.xet is not None else {}),
         }
         self.head(302, headers)
 

@@ -102,7 +102,7 @@ PROOFS: Mapping[str, str] = {
     "system_reserved": f"{_ONE}test_system_reserved_is_left_to_the_system",
     "tools_download_base_url": _TOOLS,
     "enable_hf_transfer": _FETCHED,
-    "enable_hf_xet": TO_DO,
+    "enable_hf_xet": f"{_ONE}test_enable_hf_xet_fetches_by_xet_what_the_hub_keeps_there",
     "engine_stop_grace": _ENDS,
     "llama_server_path": f"{_ONE}test_llama_server_path_is_the_first_build",
     "resources": f"{_ONE}test_resources_are_believed",

@@ -11,7 +11,7 @@ from tests.options.document import page
 from tests.options.proof import PROOFS, TO_DO
 from tests.options.spelling import BY_NAME
 
-OPEN = ("enable_hf_xet", "pipx_path", "ollama_library_base_url", "disable_rpc_servers")
+OPEN = ("pipx_path", "ollama_library_base_url", "disable_rpc_servers")
 """Beside these, only the multi-node and sign-on options may be without effect."""
 
 

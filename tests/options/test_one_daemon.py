@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 from gpustack.cli.checks.ports import ports_of
 from tests.daemon import WITHIN
 from tests.e2e.test_handover import ending, holder, is_alive
+from tests.fakes.cas import running_cas
 from tests.fakes.hub import running_hub
 from tests.fakes.mirror import TAG, llama_server, running_mirror, tarball
 from tests.options.spelling import SPELLINGS
@@ -24,20 +26,24 @@ from tests.options.world import ADDRESS, HUB_TOKEN, PASSWORD, TOKEN, World, worl
 
 GIB = 1 << 30
 LARGE = 40 << 20
+KEPT = bytes(range(256)) * (44 << 10)
 
 
 @pytest.fixture(scope="module", params=SPELLINGS)
 def one(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp(f"by-{request.param}")
-    with running_hub() as hub, running_mirror() as mirror:
+    with running_hub() as hub, running_mirror() as mirror, running_cas() as cas:
         hub.tokens[HUB_TOKEN] = {"me/gated"}
+        hub.add("me/kept", {"kept.gguf": KEPT})
+        cas.files[hashlib.sha256(KEPT).hexdigest()] = KEPT
+        hub.xet = cas.headers
         hub.add("me/gated", {"large.gguf": bytes(LARGE)}, gated=True)
         for arch in ("x64", "arm64"):
             mirror.add(
                 f"llama-{TAG}-bin-ubuntu-{arch}.tar.gz", tarball({"llama-server": llama_server("4712")})
             )
         mirror.add_hashes()
-        with world(request.param, folder, hub, mirror) as made:
+        with world(request.param, folder, hub, mirror, cas) as made:
             yield made
 
 
@@ -126,6 +132,13 @@ def test_cache_dir_holds_what_is_fetched_with_huggingface_token_in_the_ranges_of
     asked = one.hub.bodies("*large.gguf")
     assert len({request.range for request in asked}) == 3  # one of 64 MiB without the option
     assert HUB_TOKEN not in one.daemon.log
+
+
+def test_enable_hf_xet_fetches_by_xet_what_the_hub_keeps_there(one: World) -> None:
+    record = one.fetched("me/kept", "kept.gguf")
+    assert Path(record["resolved_paths"][0]).read_bytes() == KEPT
+    assert "block" in one.cas.log
+    assert not one.hub.bodies("*kept.gguf")
 
 
 def test_tools_download_base_url_is_fetched_from_and_bin_dir_holds_it(one: World) -> None:

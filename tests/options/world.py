@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from tests.daemon import Daemon, daemon, free_range
+from tests.fakes.cas import Cas
 from tests.fakes.hub import Hub
 from tests.fakes.mirror import Mirror, llama_server
 from tests.options.spelling import spelled
@@ -32,6 +33,7 @@ class World:
     folder: Path
     hub: Hub
     mirror: Mirror
+    cas: Cas
     silent_id: int = 0
     """A worker that has joined and is never heard again."""
     joined: dict[str, Any] = attrs.field(factory=dict)
@@ -77,7 +79,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def world(spelling: str, folder: Path, hub: Hub, mirror: Mirror) -> Iterator[World]:
+def world(spelling: str, folder: Path, hub: Hub, mirror: Mirror, cas: Cas) -> Iterator[World]:
     """Start it with every option given in one of the spellings."""
     program = folder / "llama-server"
     program.write_bytes(llama_server("4711"))
@@ -115,7 +117,7 @@ def world(spelling: str, folder: Path, hub: Hub, mirror: Mirror) -> Iterator[Wor
     }
     arguments, env = spelled(spelling, folder, values)
     with daemon(folder / "data", *arguments, env={**env, "HF_ENDPOINT": hub.url}) as running:
-        made = World(running, values, folder, hub, mirror)
+        made = World(running, values, folder, hub, mirror, cas)
         made.worker()
         request = {"name": "silent", "worker_uuid": "0" * 32, "ip": "127.0.0.9"}
         status, made.joined = running.call(

@@ -1,0 +1,125 @@
+"""Fetches a file of the hub by Xet, where the hub keeps it there: in a child, so that it can be stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import trio
+
+from gpustack.artifacts.disk import disk
+from gpustack.artifacts.listing import RemoteFile
+from gpustack.artifacts.xet_child import PLAIN
+
+_LOOK_EVERY = 0.5
+_STALL = 120.0
+"""Seconds without a byte more after which it is given up."""
+_BURIAL = 2.0
+_LAST_WORDS = 64 << 10
+
+
+async def fetch_by_xet(
+    file: RemoteFile, path: Path, *, endpoint: str, cache: Path, on_progress: Callable[[int], None]
+) -> str | None:
+    """Write ``file`` to ``path``, unchecked; ``None`` when it is there, else why not: it is to be had the plain way.
+
+    ``cache`` is where the client may keep what it likes. Cancellable at any time; then nothing of it goes on, and what
+    has come is left for the caller to remove. Raises OSError.
+    """
+    asked = {
+        "url": file.url,
+        "endpoint": endpoint,
+        "headers": dict(file.headers),
+        "size": file.size,
+        "path": str(path),
+    }
+    await disk.run(lambda: path.parent.mkdir(parents=True, exist_ok=True))
+    env = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_XET"}
+    env |= {"HF_XET_CACHE": str(cache), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-P", "-m", "gpustack.artifacts.xet_child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=env,
+        start_new_session=True,
+    )
+    said = bytearray()
+    stalled = True
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_listen, process, said)
+            nursery.start_soon(_tell, process, json.dumps(asked).encode())
+            nursery.start_soon(_watch, path, on_progress, nursery.cancel_scope)
+            await process.wait()
+            stalled = False
+            nursery.cancel_scope.cancel()
+    finally:
+        await _end(process)
+    if stalled:
+        return f"nothing came for {_STALL:g} s"
+    if process.returncode == 0:
+        return None
+    if process.returncode == PLAIN:
+        return "the hub does not keep it in Xet"
+    last = said.decode("utf-8", "replace").strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
+    return last[0][:200]
+
+
+def host_of(url: str) -> str:
+    """The address of the hub that a file's URL begins with."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+async def _tell(process: trio.Process, question: bytes) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(trio.BrokenResourceError):
+        async with process.stdin:
+            await process.stdin.send_all(question)
+
+
+async def _listen(process: trio.Process, said: bytearray) -> None:
+    """The end of what it says, so that it does not block on a full pipe."""
+    assert process.stderr is not None
+    async for piece in process.stderr:
+        said += piece
+        del said[:-_LAST_WORDS]
+
+
+async def _watch(path: Path, on_progress: Callable[[int], None], everything: trio.CancelScope) -> None:
+    seen, since = -1, trio.current_time()
+    while True:
+        here = await disk.run(_bytes_of, path)
+        if here != seen:
+            seen, since = here, trio.current_time()
+            on_progress(here)
+        elif trio.current_time() - since > _STALL:
+            everything.cancel()
+        await trio.sleep(_LOOK_EVERY)
+
+
+def _bytes_of(path: Path) -> int:
+    """What is on disk: the file has its full length from the beginning."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0
+    return min(status.st_size, status.st_blocks * 512)
+
+
+async def _end(process: trio.Process) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + _BURIAL):
+        for stream in (process.stdin, process.stderr):
+            if stream is not None:
+                await stream.aclose()
+        await process.wait()

@@ -1,0 +1,116 @@
+"""A proxy of the environment is used for the world outside, and never within the cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemon import daemon
+from tests.fakes.hub import Hub
+
+OUTSIDE = "http://hub.invalid"
+TOKEN = "a-token-that-the-tests-have-chosen"
+
+
+@dataclass
+class Proxy:
+    """Passes what is asked of ``hub.invalid`` on to ``to``; ``log`` holds the hosts that were asked for."""
+
+    to: str
+    url: str = ""
+    log: list[str] = field(default_factory=list)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    proxy: Proxy
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        proxy, asked = self.server.proxy, urllib.parse.urlsplit(self.path)
+        proxy.log.append(asked.netloc)
+        url = proxy.to + urllib.parse.urlunsplit(("", "", asked.path, asked.query, ""))
+        headers = {name: self.headers[name] for name in ("Range", "Authorization") if name in self.headers}
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(urllib.request.Request(url, headers=headers), timeout=30) as answer:
+                self.pass_on(answer.status, answer.headers, answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                self.pass_on(error.code, error.headers, error.read())
+
+    def pass_on(self, status: int, headers: Any, body: bytes) -> None:
+        self.send_response(status)
+        for name in ("Content-Type", "Content-Range", "ETag"):
+            if name in headers:
+                self.send_header(name, headers[name])
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@contextlib.contextmanager
+def running_proxy(to: str) -> Iterator[Proxy]:
+    server = _Server(("127.0.0.1", 0), _Handler)
+    server.proxy = proxy = Proxy(to, f"http://127.0.0.1:{server.server_address[1]}")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize("exempt", [False, True])
+def test_the_hub_is_asked_through_the_proxy_unless_exempt_and_the_cluster_never(
+    tmp_path: Path, hub: Hub, exempt: bool
+) -> None:
+    """Small files only: the hub's second listener is on the loopback, where no redirect from outside may lead."""
+    hub.add("me/small", {"config.txt": b"small"})
+    with (
+        running_proxy(hub.url) as proxy,
+        daemon(tmp_path / "server", "--disable-worker", "--token", TOKEN) as one,
+    ):
+        env = {"HTTP_PROXY": proxy.url, "HTTPS_PROXY": proxy.url, "HF_ENDPOINT": OUTSIDE}
+        env |= {"NO_PROXY": "hub.invalid"} if exempt else {}
+        given = ("--server-url", one.url, "--token", TOKEN, "--worker-ip", "127.0.0.1")
+        with daemon(tmp_path / "worker", *given, env=env):
+            (worker,) = one.until(lambda: one.call("GET", "/v1/workers")[1]["items"], "the worker")
+            body = {
+                "source": "huggingface",
+                "huggingface_repo_id": "me/small",
+                "huggingface_filename": "config.txt",
+                "worker_id": worker["id"],
+            }
+            status, made = one.call("POST", "/v1/model-files", body)
+            assert status == 200, made
+
+            def end() -> str:
+                state = one.call("GET", f"/v1/model-files/{made['id']}")[1]["state"]
+                return str(state) if state in ("ready", "error") else ""
+
+            ended = one.until(end, "the end of the download")
+        if exempt:
+            assert (ended, proxy.log) == ("error", []), "there is no such host to be reached directly"
+        else:
+            assert ended == "ready"
+            assert set(proxy.log) == {"hub.invalid"}
