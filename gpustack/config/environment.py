@@ -135,8 +135,8 @@ class Environment:
 
 #: Variables written in a model's own environment, never in the daemon's.
 PER_MODEL: Mapping[str, str] = {
-    "GPUSTACK_MODEL_VRAM_CLAIM": "Bytes of VRAM to claim, in place of the estimate (vLLM and MindIE).",
-    "GPUSTACK_MODEL_RAM_CLAIM": "Bytes of RAM to claim, in place of the estimate (MindIE).",
+    "GPUSTACK_MODEL_VRAM_CLAIM": "Bytes of VRAM to claim, in place of the estimate.",
+    "GPUSTACK_MODEL_RAM_CLAIM": "Bytes of RAM to claim, in place of the estimate.",
     "GPUSTACK_APPLY_QWEN3_RERANKER_TEMPLATES": "Wrap what is reranked in the prompt format of Qwen3-Reranker.",
     "GPUSTACK_BACKEND_DEPS": "Requirements to install beside a pinned Python engine, between commas.",
     "RESERVED_MEMORY_GB": "GiB of VRAM that MindIE keeps besides the model (3).",
