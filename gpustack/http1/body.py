@@ -50,6 +50,16 @@ class Body:
         """Whether all that is left of it has been read already (never known for a chunked body)."""
         return self.done or (self._framing is Framing.LENGTH and len(self._inbox.buffer) >= self._left)
 
+    def take_whole(self) -> bytes | None:
+        """All of it, if its length is known and it has come already."""
+        buffer, left = self._inbox.buffer, self._left
+        if self.done or self._framing is not Framing.LENGTH or len(buffer) < left:
+            return None
+        self._inbox.buffer = buffer[left:]
+        self._left = 0
+        self.done = True
+        return buffer[:left]
+
     async def next(self, until: float = inf) -> bytes:
         """The next piece, never empty but at the end. Raises Truncated, ChunkError, Expired, OSError."""
         while not self.done:

@@ -103,15 +103,13 @@ class Call(AbstractAsyncContextManager[Response]):
         A response that begins before the request has ended ends the sending: no upstream of ours converses.
         """
         head, body = self._ask.head, self._ask.body
-        if body is None:
-            return await self._send_piece(upstream, head)
+        if body is None or (isinstance(body, bytes) and len(body) <= _JOINED):
+            return await self._send_piece(upstream, head + body if body else head)
         if not isinstance(body, bytes):
             try:
                 return await self._send_piece(upstream, head) or await self._send_pieces(upstream, body)
             finally:
                 await _close(body)
-        if len(body) <= _JOINED:
-            return await self._send_piece(upstream, head + body)
         return await self._send_piece(upstream, head) or await self._send_piece(upstream, body)
 
     async def _send_pieces(self, upstream: Upstream, body: AsyncIterator[bytes]) -> ResponseHead | None:

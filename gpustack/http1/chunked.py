@@ -36,6 +36,8 @@ class ChunkDecoder:
 
     def feed(self, data: bytes) -> bytes:
         """The payload in ``data``, possibly none yet. Raises ChunkError."""
+        if not (self._left or self._buffer or self.done) and (payload := _payload_of_one(data)):
+            return payload
         buffer = self._buffer + data if self._buffer else data
         position = 0
         pieces: list[bytes] = []
@@ -80,6 +82,16 @@ class ChunkDecoder:
             return position
         self.done = True
         return after
+
+
+def _payload_of_one(data: bytes) -> bytes:
+    """What is in ``data`` if that is exactly one chunk, as an engine sends an event; else nothing."""
+    end = data.find(b"\r\n", 0, 9)
+    digits = data[:end]
+    if end < 1 or digits.translate(None, _HEX):
+        return b""
+    size = int(digits, 16)
+    return data[end + 2 : -2] if len(data) == end + size + 4 and data.endswith(b"\r\n") else b""
 
 
 def _end_of_line(buffer: bytes, position: int) -> int:

@@ -110,6 +110,8 @@ class Exchange:
         length = self.head.content_length
         if length is not None and length > limit:
             raise PayloadTooLarge(f"The request body is {length} bytes; at most {limit} bytes are accepted.")
+        if not self._continue and (whole := self.body.take_whole()) is not None:
+            return whole
         piece = await self.next_chunk()
         if self.body.done and len(piece) <= limit:
             return piece

@@ -92,9 +92,10 @@ class Pool:
         verb = method.encode()
         if not target or target.translate(None, _CONTROLS) != target or verb.translate(None, TOKEN):
             raise ValueError("the request line is malformed")
-        host = b"" if any([field[0].lower() == b"host" for field in headers]) else _host_line(address)
+        lines = field_lines(headers)
+        host = b"" if b"\nhost:" in (b"\n" + lines).lower() else _host_line(address)
         framing = _framing_line(method, body, content_length)
-        head = b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (verb, target, host, field_lines(headers), framing)
+        head = b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (verb, target, host, lines, framing)
         ask = Ask(
             address=address,
             method=method,

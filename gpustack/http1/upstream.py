@@ -132,13 +132,19 @@ class Response:
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of a header; ``name`` in lower case."""
-        return next((value for key, value in self.headers if key == name), None)
+        for key, value in self.head.headers:
+            if key == name:
+                return value
+        return None
 
     async def next_chunk(self) -> bytes:
         """The next piece of the body, ``b""`` at its end.
 
         Raises UpstreamTimeout, UpstreamClosed, UpstreamProtocolError.
         """
+        whole = self._body.take_whole()
+        if whole is not None:
+            return whole
         try:
             return await self._body.next(self._reactor.deadline(self._idle_timeout))
         except Expired as error:
