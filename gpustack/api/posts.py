@@ -21,7 +21,14 @@ from .route import WORKERS, Call, Reply, Route, carry_out
 LARGEST_BODY = 2 << 20
 
 ASSIGNMENTS_PATH = "/v1/workers/{id}/assignments"
-_POSTS = (workers.HEARTBEAT, workers.STATUS, workers.FILES, model_instances.REPORT, model_files.REPORT)
+_POSTS = (
+    workers.HEARTBEAT,
+    workers.LEAVE,
+    workers.STATUS,
+    workers.FILES,
+    model_instances.REPORT,
+    model_files.REPORT,
+)
 
 
 async def _only_admitted(call: Call) -> Reply:

@@ -37,6 +37,8 @@ class Parts:
 
     async def drain(self, within: float) -> None:
         """Take nothing more in and let what is under way end, ``within`` seconds at most."""
+        if self.worker is not None and self.server is None:
+            await self.worker.drain()
         if self.server is not None:
             await self.server.drain(within)
 

@@ -162,6 +162,10 @@ class WorkerPart:
         for service in work_services(self._parts):
             await work.start(service)
 
+    async def drain(self) -> None:
+        """Before the engines end the server is to know, so that it places nothing here meanwhile."""
+        await self._parts.membership.say_goodbye()
+
     async def finish(self, within: float) -> None:
         """Wait for requests to engines that are under way here, ``within`` seconds at most."""
         with trio.move_on_after(within):

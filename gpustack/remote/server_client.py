@@ -78,6 +78,10 @@ class ServerClient:
         beat: Beat = await self._call("POST", f"/v1/workers/{worker_id}/heartbeat", b"{}", Beat)
         return beat.interval
 
+    async def leave(self, worker_id: int) -> None:
+        """Say that we stop."""
+        await self._call("POST", f"/v1/workers/{worker_id}/leave", b"{}", None)
+
     async def put_status(self, worker_id: int, status: WorkerStatus, *, ip: str | None) -> None:
         """Replace the worker's status."""
         report = StatusReport(status=status, ip=ip)

@@ -81,7 +81,7 @@ async def join(
         return tx.insert(described) if known is None else tx.update(described)
 
     worker = await store.write(work)
-    leases.heard(worker.id)
+    leases.joined(worker.id)
     return Joined(
         worker=worker,
         credential=worker_key(worker.id, own),

@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 
 import attrs
 
+from gpustack.nursery.wake import Wake
+
 
 @attrs.define(eq=False, repr=False)
 class Leases:
@@ -15,6 +17,25 @@ class Leases:
     _since: dict[int, float] = attrs.field(factory=dict)
     _spoken: set[int] = attrs.field(factory=set)
     """Those really heard: the leases of the others only began because we did."""
+    _left: set[int] = attrs.field(factory=set)
+    """Those that said they stop. They may be heard while their engines end; only joining again takes it back."""
+    news: Wake = attrs.field(factory=Wake)
+    """Woken when a worker leaves: whoever judges need not wait for its silence."""
+
+    def joined(self, worker_id: int) -> None:
+        """The worker has (re)joined: heard, and not leaving any more."""
+        self._left.discard(worker_id)
+        self.heard(worker_id)
+
+    def leaves(self, worker_id: int) -> None:
+        """The worker said that it stops."""
+        self._left.add(worker_id)
+        self.news.wake()
+
+    @property
+    def left(self) -> frozenset[int]:
+        """The workers that said they stop."""
+        return frozenset(self._left)
 
     def heard(self, worker_id: int) -> None:
         """A heartbeat, a status or any other word of the worker arrived now."""
@@ -25,6 +46,7 @@ class Leases:
         """The worker was deleted."""
         self._since.pop(worker_id, None)
         self._spoken.discard(worker_id)
+        self._left.discard(worker_id)
 
     def of(self, worker_ids: Collection[int]) -> Mapping[int, float]:
         """The leases of these workers, a copy; those of all others are forgotten.

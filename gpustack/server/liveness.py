@@ -39,13 +39,14 @@ class Liveness:
         task_status.started()
         before: Mapping[int, Verdict] = {}
         while True:
-            verdicts = expire(self._leases.of(self._store.snapshot.workers), self._clock(), self._settings)
+            leases = self._leases.of(self._store.snapshot.workers)
+            verdicts = _without(self._leases.left, expire(leases, self._clock(), self._settings))
             try:
                 await self._apply(verdicts, before)
                 before = verdicts
             except Unavailable as error:
                 log.warning("The conditions of workers wait for the database: reason=%s", error)
-            await trio.sleep(self._settings.look_every)
+            await self._leases.news.wait(self._settings.look_every)
 
     async def _apply(self, verdicts: Mapping[int, Verdict], before: Mapping[int, Verdict]) -> None:
         snapshot = self._store.snapshot
@@ -84,6 +85,15 @@ class Liveness:
         # A lease that is full because we have just started is no sign of life: only a word makes things better.
         spoken = self._leases.last_heard(worker.id) is not None
         return spoken or _WORSE[verdict.state] > _WORSE[state]
+
+
+def _without(left: frozenset[int], verdicts: Mapping[int, Verdict]) -> Mapping[int, Verdict]:
+    """Who said that it stops gets nothing more, though it may still be heard. The rest goes by its silence."""
+    stopped = Verdict(state=WorkerState.NOT_READY, why="its daemon was stopped")
+    return {
+        worker_id: stopped if worker_id in left and verdict.state is WorkerState.READY else verdict
+        for worker_id, verdict in verdicts.items()
+    }
 
 
 def _leaving(snapshot: Snapshot, lost: frozenset[int]) -> list[int]:

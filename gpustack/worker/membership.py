@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_TRY_AGAIN = 0.1
 _LAST_TRY_AGAIN = 10.0
+_GOODBYE_WITHIN = 2.0
 _threads = threads("worker identity", 1)
 
 
@@ -87,6 +88,17 @@ class Membership:
     def member(self) -> Member | None:
         """The membership now, if any."""
         return self._latest.value
+
+    async def say_goodbye(self) -> None:
+        """Tell the server that this worker stops, if it listens; nothing depends on it but how soon it knows."""
+        member = self.member
+        if member is None:
+            return
+        with trio.move_on_after(_GOODBYE_WITHIN):
+            try:
+                await self.client.leave(member.worker_id)
+            except GpustackError as error:
+                log.info("The server was not told that this worker stops: reason=%s", error)
 
     def void(self, member: Member) -> None:
         """The server does not know ``member``: join again, unless that has been done since."""

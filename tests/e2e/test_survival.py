@@ -153,6 +153,34 @@ def test_a_second_machine_joins_and_serves(tmp_path: Path, tiny_model: Path) -> 
         assert not alive(instance["pid"])
 
 
+def test_a_worker_that_stops_says_so_and_gets_nothing_new(tmp_path: Path, tiny_model: Path) -> None:
+    with daemon(tmp_path / "server", "--disable-worker") as server:
+        token = (server.data_dir / "token").read_text().strip()
+        join = ("--server-url", server.url, "--token", token, "--worker-ip", "127.0.0.1")
+
+        def condition() -> tuple[str, str]:
+            (worker,) = server.call("GET", "/v1/workers")[1]["items"]
+            return worker["state"], worker["state_message"]
+
+        def looked_at() -> bool:
+            (worker,) = server.call("GET", "/v1/workers")[1]["items"]
+            return bool(worker["status"].get("engines"))
+
+        with daemon(tmp_path / "worker", *join) as worker:
+            server.until(lambda: server.call("GET", "/v1/workers")[1]["items"], "the worker")
+            server.until(looked_at, "its first status")
+            assert worker.stop() == 0
+        server.until(lambda: condition()[0] == "not_ready", "the word that it stopped")
+        assert "stopped" in condition()[1]
+        deploy(server, tiny_model)
+        server.until(
+            lambda: [i for i in server.instances("tiny") if "stopped" in i["state_message"]],
+            "the reason to wait",
+        )
+        with daemon(tmp_path / "worker", *join):
+            server.running("tiny")
+
+
 def test_a_wrong_token_does_not_let_a_machine_join(tmp_path: Path) -> None:
     with (
         daemon(tmp_path / "server", "--disable-worker") as server,

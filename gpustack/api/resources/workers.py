@@ -108,6 +108,11 @@ async def _heartbeat(call: Call) -> Reply:
     )
 
 
+async def _leave(call: Call) -> Reply:
+    call.context.leases.leaves(own_id(call))
+    return Reply(document=None)
+
+
 async def _status(call: Call) -> Reply:
     worker_id = own_id(call)
     _check_address(call.document.ip)
@@ -150,6 +155,13 @@ HEARTBEAT = Route(
         fields={"interval": Number(), "revision": Whole(), "servers": Many(Text())},
         note="interval: seconds until the next one is expected.",
     ),
+)
+LEAVE = Route(
+    method="POST",
+    path="/v1/workers/{id}/leave",
+    summary="Say that the worker stops: it gets nothing new until it joins again",
+    handler=_leave,
+    allow=WORKERS,
 )
 STATUS = Route(
     method="PUT",
@@ -205,5 +217,5 @@ RESOURCE = Resource(
     ),
     update=_update,
     delete=_delete,
-    routes=(HEARTBEAT, STATUS, FILES),
+    routes=(HEARTBEAT, LEAVE, STATUS, FILES),
 )
