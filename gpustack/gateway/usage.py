@@ -81,9 +81,9 @@ def _object(value: bytes) -> dict[str, Any]:
 
 def _read(usage: dict[str, Any]) -> Usage | None:
     """As the product before us: prompt, else total; completion as given, else the difference."""
-    prompt, completion, total = (
-        _count(usage.get(f"{name}_tokens")) for name in ("prompt", "completion", "total")
-    )
+    prompt = _count(usage.get("prompt_tokens"))
+    completion = _count(usage.get("completion_tokens"))
+    total = _count(usage.get("total_tokens"))
     first = prompt if prompt is not None else total
     if first is None and completion is None:
         return None

@@ -173,7 +173,11 @@ class Exchange:
             self._left -= len(data)
             if self._left < 0:
                 raise ValueError("the body is longer than its content length")
-        await self._write(encode_chunk(data) if self._chunked else data)
+        if self._chunked:
+            data = encode_chunk(data)
+        if self._pending:
+            data, self._pending = self._pending + data, b""
+        await self._connection.write(data)
 
     async def finish(self) -> None:
         """The end of the body. Raises ValueError when it is shorter than was said, Disconnected."""

@@ -12,7 +12,7 @@ import trio
 from gpustack.http1.call import Ask, Call, RequestBody
 from gpustack.http1.fields import TOKEN
 from gpustack.http1.reactor import Reactor, new_reactor
-from gpustack.http1.reply import Fields, field_lines
+from gpustack.http1.reply import Fields, known_lines
 from gpustack.http1.upstream import Address, Upstream
 
 _CONTROLS: Final = bytes(range(0x21)) + b"\x7f"
@@ -92,7 +92,7 @@ class Pool:
         verb = method.encode()
         if not target or target.translate(None, _CONTROLS) != target or verb.translate(None, TOKEN):
             raise ValueError("the request line is malformed")
-        lines = field_lines(headers)
+        lines = known_lines(headers)
         host = b"" if b"\nhost:" in (b"\n" + lines).lower() else _host_line(address)
         framing = _framing_line(method, body, content_length)
         head = b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (verb, target, host, lines, framing)

@@ -11,6 +11,10 @@ from typing import Final
 Fields = Sequence[tuple[bytes, bytes]]
 
 OWNED: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"upgrade"})
+_KNOWN: Final[dict[tuple[tuple[bytes, bytes], ...], bytes]] = {}
+_MOST_KNOWN: Final = 256
+_SHORT: Final = 2048
+"""Bytes of lines that are remembered."""
 _LINES: Final = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
 }
@@ -35,6 +39,19 @@ def field_lines(headers: Fields, owned: frozenset[bytes] = OWNED) -> bytes:
     if block.count(b"\n") != count or block.count(b"\r") != count or b"\0" in block:
         raise ValueError("a header holds CR, LF or NUL")
     return block
+
+
+def known_lines(headers: Fields) -> bytes:
+    """As field_lines, remembered: what goes to upstreams is mostly what has gone there before."""
+    key = tuple(headers)
+    lines = _KNOWN.get(key)
+    if lines is None:
+        lines = field_lines(headers)
+        if len(lines) <= _SHORT:
+            if len(_KNOWN) >= _MOST_KNOWN:
+                _KNOWN.clear()
+            _KNOWN[key] = lines
+    return lines
 
 
 def fault_body(status: int, sentence: str) -> bytes:
