@@ -252,3 +252,14 @@ def test_any_bytes_as_a_response_are_a_head_or_refused(data: bytes) -> None:
         assert isinstance(parse_response_head(data, "GET"), ResponseHead | NeedMore)
     except HeadError as error:
         assert error.status == 502
+
+
+@pytest.mark.parametrize("line", [b"a b: c", b"x-one : 1", b"x-one: 1\r", b"x-one: \x00", b": c"])
+def test_a_line_that_was_refused_is_refused_again(line: bytes) -> None:
+    """Lines are remembered; what stands beside a good one, or came before, makes no bad one good."""
+    good = b"GET / HTTP/1.1\r\nhost: a\r\nx-one: 1\r\n"
+    for _ in range(2):
+        assert isinstance(parse_request_head(good + b"\r\n"), Head)
+        with pytest.raises(HeadError) as caught:
+            parse_request_head(good + line + b"\r\n\r\n")
+        assert caught.value.status == 400
