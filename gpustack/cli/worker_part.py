@@ -20,6 +20,7 @@ from gpustack.cli.doors import Doors
 from gpustack.cli.facts_reader import facts_reader, model_cache
 from gpustack.cli.metrics_part import start_worker_exporter
 from gpustack.config.load import Loaded
+from gpustack.config.options import Options
 from gpustack.config.secret import keep_token
 from gpustack.domain.device import Device
 from gpustack.domain.worker import SystemReserved
@@ -71,23 +72,7 @@ class WorkerPart:
     def build(cls, daemon: Daemon, reactor: Reactor) -> WorkerPart:
         """Import what a worker needs and put its services together. Blocking: run it in a thread."""
         options = daemon.loaded.options
-        port = daemon.doors.port("worker") or 0
-        address = options.worker_ip or (_LOOPBACK if daemon.loaded.role == "server+worker" else None)
-        server = urlsplit(daemon.url).hostname
-        identity = Identity(
-            name=worker_name(options.data_dir, options.worker_name),
-            worker_uuid=worker_uuid(options.data_dir),
-            hostname=socket.gethostname(),
-            address=lambda: address or find_address(server) or _LOOPBACK,
-            port=port,
-            metrics_port=daemon.doors.port("worker-metrics"),
-            labels={"os": platform.system().lower(), "arch": platform.machine().lower()},
-            system_reserved=SystemReserved(
-                ram=options.system_reserved.ram_bytes, vram=options.system_reserved.vram_bytes
-            ),
-            version=__version__,
-            data_dir=options.data_dir,
-        )
+        identity = _identity(daemon)
         pool = Pool(name="engine-pool", reactor=reactor)
         # Its own server is asked by an address that no certificate names: that very certificate is what is trusted.
         trust = None if daemon.certificate is None else daemon.certificate.for_ourselves
@@ -100,14 +85,7 @@ class WorkerPart:
         ports = PortLeases(options.service_port_range.first, options.service_port_range.last)
         tools = Tools(options.bin_dir, daemon.rng)
         host = Host(time.monotonic)
-        measure = Measure(
-            utc_now,
-            host,
-            DeviceWatch(),
-            BuildFinder(tools=tools.program),
-            None if options.resources is None else override_of(options.resources),
-            _text(options.llama_server_path),
-        )
+        measure = _measure(options, host, tools)
         files = Files(
             model_cache(daemon.loaded, daemon.rng), assignments, reports, token=options.huggingface_token
         )
@@ -170,6 +148,39 @@ class WorkerPart:
         """Wait for requests to engines that are under way here, ``within`` seconds at most."""
         with trio.move_on_after(within):
             await self._front.drained()
+
+
+def _identity(daemon: Daemon) -> Identity:
+    """Who this worker is, and where it is reached."""
+    options = daemon.loaded.options
+    address = options.worker_ip or (_LOOPBACK if daemon.loaded.role == "server+worker" else None)
+    server = urlsplit(daemon.url).hostname
+    return Identity(
+        name=worker_name(options.data_dir, options.worker_name),
+        worker_uuid=worker_uuid(options.data_dir),
+        hostname=socket.gethostname(),
+        address=lambda: address or find_address(server) or _LOOPBACK,
+        port=daemon.doors.port("worker") or 0,
+        metrics_port=daemon.doors.port("worker-metrics"),
+        labels={"os": platform.system().lower(), "arch": platform.machine().lower()},
+        system_reserved=SystemReserved(
+            ram=options.system_reserved.ram_bytes, vram=options.system_reserved.vram_bytes
+        ),
+        version=__version__,
+        data_dir=options.data_dir,
+    )
+
+
+def _measure(options: Options, host: Host, tools: Tools) -> Measure:
+    """What this machine is looked at with; what the configuration tells of it is believed instead."""
+    return Measure(
+        utc_now,
+        host,
+        DeviceWatch(),
+        BuildFinder(tools=tools.program),
+        None if options.resources is None else override_of(options.resources),
+        _text(options.llama_server_path),
+    )
 
 
 def tool_fetch(loaded: Loaded, tools: Tools, measure: Measure, rng: random.Random) -> ToolFetch:
