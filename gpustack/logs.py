@@ -60,9 +60,3 @@ def set_up(*, debug: bool, stream: TextIO | None = None) -> None:
         "filelock",
     ):
         logging.getLogger(chatty).setLevel(logging.INFO if debug else logging.WARNING)
-
-
-def level_named(name: str) -> int | None:
-    """The level of that name (any case), or ``None``."""
-    known = {"trace": TRACE, **{k.lower(): v for k, v in logging.getLevelNamesMapping().items()}}
-    return known.get(name.strip().lower())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 
 from gpustack.errors import Invalid
+from gpustack.logs import TRACE
 
 from .route import Call, Reply, Route, tagged
 
-TRACE = 5
 LEVELS = {
     "trace": TRACE,
     "debug": logging.DEBUG,

@@ -26,11 +26,6 @@ _UNSHAPELY = (
 )
 
 
-def document_of(value: Any) -> Any:
-    """The value as plain lists, dicts, strings and numbers."""
-    return converter.unstructure(value)
-
-
 def encode(value: Any) -> bytes:
     """The value as JSON."""
     return orjson.dumps(converter.unstructure(value))

@@ -26,7 +26,6 @@ class Custom:
 
     name: str = "custom"
     wire_name: str = "custom"
-    needs_files: bool = True
     any_device: bool = True
     metrics: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 

@@ -71,10 +71,6 @@ class Engine(Protocol):
         """As named in the API (``backend``)."""
 
     @property
-    def needs_files(self) -> bool:
-        """Whether model files are fetched before a start, unless ``fetches`` says otherwise for a model."""
-
-    @property
     def any_device(self) -> bool:
         """Whether every device will do, rather than those its build says it drives."""
 

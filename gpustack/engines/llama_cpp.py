@@ -73,7 +73,6 @@ class LlamaCpp:
 
     name: str = "llama.cpp"
     wire_name: str = "llama-box"
-    needs_files: bool = True
     any_device: bool = False
     metrics: Mapping[str, str] = attrs.field(
         factory=lambda: {

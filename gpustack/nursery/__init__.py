@@ -7,7 +7,7 @@ from .limiter import Threads, hop_by, in_line, limiters, threads
 from .notify import Notifier, Watchdog, notifier, watchdog, watchdog_period
 from .output import Output, keep_trimmed, rotate_previous, tail, trim
 from .process import spawn_group
-from .restart import INSTANCE_BACK_OFF, NEVER, Restart
+from .restart import NEVER, Restart
 from .service import FunctionService, Service, ServiceReturned, function_service
 from .signals import Signals
 from .state import (
@@ -26,7 +26,6 @@ from .tree import draw_tree, tree
 from .wake import Latest, Wake
 
 __all__ = [
-    "INSTANCE_BACK_OFF",
     "KILL_WITHIN",
     "NEVER",
     "Bus",

@@ -64,8 +64,3 @@ class Restart:
 
 
 NEVER = Restart(budget=0)
-
-INSTANCE_BACK_OFF = Restart(
-    first=10.0, factor=2.0, ceiling=300.0, budget=None, window=math.inf, stable_after=600.0
-)
-"""A model instance is never given up: 10, 20, 40 ... 300 s, from the start again after ten good minutes."""

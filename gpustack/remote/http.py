@@ -79,18 +79,13 @@ class Reply:
 
 @attrs.define(eq=False, kw_only=True)
 class Incoming:
-    """An answer whose body is still to come; it is read once, in one of three ways."""
+    """An answer whose body is still to come; it is read once, in one of two ways."""
 
     url: str = attrs.field(repr=False)
     status: int
     headers: Mapping[str, str] = attrs.field(repr=False)
     _response: httpx.Response = attrs.field(repr=False)
     _body: AsyncIterator[bytes] | None = attrs.field(default=None, repr=False)
-
-    def blocks(self, size: int = 1 << 20) -> AsyncIterator[bytes]:
-        """The bytes as they were sent, in blocks of ``size`` but for the last; raises RemoteError."""
-        self._body = self._response.aiter_raw(size)
-        return _Body(self.url, self._body)
 
     def pieces(self) -> AsyncIterator[bytes]:
         """The bytes as they come, each piece when it is here; raises RemoteError."""

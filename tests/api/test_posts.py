@@ -14,7 +14,7 @@ import trio.testing
 from gpustack.api.context import AccessRules
 from gpustack.api.posts import Posts, claims
 from gpustack.domain.assignment import AssignmentLine, Word
-from gpustack.domain.document import decode, document_of
+from gpustack.domain.document import decode, encode
 from gpustack.domain.worker import Worker
 from gpustack.http1.head import parse_request_head
 from gpustack.http1.listen import open_listeners
@@ -70,7 +70,7 @@ async def test_a_worker_is_heard(world: World, core: str) -> None:
         beat = await client.post(f"/v1/workers/{worker.id}/heartbeat", json={})
         assert (beat.status_code, beat.json()["interval"]) == (200, 15)
         assert world.context.leases.last_heard(worker.id) == world.clock.since_boot
-        status = {"status": document_of(STATUS), "ip": "10.9.9.9"}
+        status = {"status": orjson.loads(encode(STATUS)), "ip": "10.9.9.9"}
         assert (await client.put(f"/v1/workers/{worker.id}/status", json=status)).json() is None
         assert world.store.snapshot.workers[worker.id].ip == "10.9.9.9"
         await world.instance(await world.model("m"), "m-1", worker)

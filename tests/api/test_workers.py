@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 
-from gpustack.domain.document import document_of
+from gpustack.domain.document import encode
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Worker, WorkerStatus
 
@@ -58,7 +59,7 @@ async def test_no_list_of_workers_holds_a_secret(world: World) -> None:
 
 async def test_a_worker_reports_what_it_measured(world: World) -> None:
     worker, credential = await world.worker("node", status=WorkerStatus())
-    body = {"status": document_of(STATUS), "ip": "10.9.9.9", "labels": None}
+    body = {"status": orjson.loads(encode(STATUS)), "ip": "10.9.9.9", "labels": None}
     path = f"/v1/workers/{worker.id}/status"
     assert (await world.ask("PUT", path, credential, json=body)).json() is None
     told = await world.get(f"/v1/workers/{worker.id}")

@@ -8,7 +8,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpustack.nursery import INSTANCE_BACK_OFF, NEVER, Restart
+from gpustack.nursery import NEVER, Restart
 
 times = st.lists(st.floats(0, 1e6), min_size=1, max_size=200).map(lambda found: tuple(sorted(found)))
 policies = st.builds(
@@ -44,25 +44,28 @@ def test_never_gives_up_at_the_first_failure() -> None:
     assert NEVER.delay((0.0,), 0.0) is None
 
 
-def test_an_instance_waits_ten_seconds_then_doubles_up_to_five_minutes() -> None:
+PATIENT = Restart(first=10.0, factor=2.0, ceiling=300.0, budget=None, window=math.inf, stable_after=600.0)
+
+
+def test_without_a_budget_pauses_double_up_to_the_ceiling_for_ever() -> None:
     failures: tuple[float, ...] = ()
     got, now = [], 0.0
     for _ in range(8):
         failures += (now,)
-        delay = INSTANCE_BACK_OFF.delay(failures, now)
+        delay = PATIENT.delay(failures, now)
         assert delay is not None
         got.append(delay)
         now += delay + 60  # each life takes a minute to fail
     assert got == [10, 20, 40, 80, 160, 300, 300, 300]
 
 
-def test_an_instance_that_ran_well_starts_over() -> None:
+def test_a_long_good_life_begins_the_row_anew() -> None:
     failures = (0.0, 70.0, 150.0)
-    assert INSTANCE_BACK_OFF.delay(failures, 150.0) == 40
+    assert PATIENT.delay(failures, 150.0) == 40
     well = (*failures, 150.0 + 40 + 600)
-    assert INSTANCE_BACK_OFF.delay(well, well[-1]) == 10
+    assert PATIENT.delay(well, well[-1]) == 10
     ill = (*failures, 150.0 + 40 + 599)
-    assert INSTANCE_BACK_OFF.delay(ill, ill[-1]) == 80
+    assert PATIENT.delay(ill, ill[-1]) == 80
 
 
 @given(policies, times)
