@@ -83,7 +83,11 @@ def _clean(url: str) -> str:
 
 def is_loopback(url: str) -> bool:
     """Whether the address is on this machine."""
-    host = urlsplit(url).hostname or ""
+    return is_local(urlsplit(url).hostname or "")
+
+
+def is_local(host: str) -> bool:
+    """Whether a host name or address means this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
@@ -21,6 +20,7 @@ from gpustack.api.posts import Posts
 from gpustack.api.posts import claims as claims_post
 from gpustack.api.problems import problem_of
 from gpustack.api.route import PEOPLE
+from gpustack.cli.clock import utc_now
 from gpustack.cli.facts_reader import facts_reader
 from gpustack.cli.front import Front, Lane, cross_origin_of
 from gpustack.cli.handover import Yielding
@@ -59,11 +59,6 @@ if TYPE_CHECKING:
     from gpustack.cli.daemon import Daemon
 
 log = logging.getLogger(__name__)
-
-
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)
 
 
 @attrs.define(eq=False)

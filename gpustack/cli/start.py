@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 
 from gpustack import __version__
+from gpustack.cli.address import URL_FILE
 from gpustack.cli.daemon import Daemon
 from gpustack.cli.doors import Doors
 from gpustack.cli.handover import VARIABLE, Inherited, Successor
@@ -39,7 +40,6 @@ log = logging.getLogger(__name__)
 CONTROL_RESTART = Restart(first=1.0, factor=2.0, ceiling=30.0, budget=5, window=300.0)
 
 _FILES_WANTED = 65535
-URL_FILE = "server_url"
 FLUSH_SECONDS = 10.0
 """What the store takes at most to commit what was asked before; its module is too heavy to ask it here."""
 

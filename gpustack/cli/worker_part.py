@@ -7,7 +7,6 @@ import random
 import socket
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ import trio
 
 from gpustack import __version__
 from gpustack.artifacts.tools import Tools
+from gpustack.cli.clock import utc_now
 from gpustack.cli.doors import Doors
 from gpustack.cli.facts_reader import facts_reader, model_cache
 from gpustack.cli.metrics_part import start_worker_exporter
@@ -196,11 +196,6 @@ def tool_fetch(loaded: Loaded, tools: Tools, measure: Measure, rng: random.Rando
         cuda=loaded.environment.cuda_version,
     )
     return ToolFetch(tools=tools, settings=settings, devices=devices, try_out=fault_of, rng=rng)
-
-
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)
 
 
 def _no_token(_: int) -> str:

@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpustack import __version__
-from gpustack.cli import address
 from gpustack.cli.main import command, main, names, summary, usage
-from gpustack.cli.start import URL_FILE
 from gpustack.cli.usage import read
 from tests.cli.document import document, module_of
 from tests.documents import DOCS
@@ -152,10 +150,6 @@ def test_options_after_two_dashes_are_the_prompt() -> None:
     assert words.text("MODEL") == "tiny"
     assert words.many("PROMPT") == ["--is", "this", "-a", "prompt?"]
     assert words.many("--param") == ["--ctx-size=1"]
-
-
-def test_the_daemon_writes_its_address_where_the_commands_look() -> None:
-    assert address.URL_FILE == URL_FILE
 
 
 def test_the_document_is_what_the_usage_texts_say() -> None:

@@ -33,6 +33,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpustack.cli.address import is_local
 from gpustack.cli.commands.chat import sampling, talk
 from gpustack.cli.misuse import Misuse
 from gpustack.cli.session import open_session
@@ -167,18 +168,9 @@ async def _refuse_if_all_is_here(client: AdminClient, asked: Asked) -> None:
     from gpustack.cli.lookup import WORKERS
 
     workers = await client.all(WORKERS)
-    if workers and all(_is_loopback(str(worker.get("ip"))) for worker in workers):
+    if workers and all(is_local(str(worker.get("ip"))) for worker in workers):
         path = asked.fields["local_path"]
         raise NotFound(f"There is no {path}; a path must lead to a GGUF file or a folder of a model")
-
-
-def _is_loopback(address: str) -> bool:
-    import ipaddress
-
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 async def _wait(client: AdminClient, model: Doc, aside: Terminal, patience: int | None) -> Doc:
