@@ -50,6 +50,7 @@ docs: $(VENV)/.installed-dev ## Write anew the documents that follow from the co
 	@for name in api lifecycle metrics; do \
 	    $(VENV)/bin/python -m tests.documents $$name > docs/$$name.md.new && mv docs/$$name.md.new docs/$$name.md || exit 1; \
 	done
+	@$(VENV)/bin/python -m tests.attacks > docs/attacks.md.new && mv docs/attacks.md.new docs/attacks.md
 
 docs-ui: $(VENV)/.installed ## Build the pages of /docs and /redoc anew
 	rm -f gpustack/api/static/.built-from

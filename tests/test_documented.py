@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from gpustack import errors
+from tests.attacks import written_anew
 from tests.documents import DOCS, api, lifecycle, metrics, rows, words
 
 
@@ -62,3 +63,7 @@ def test_every_route_is_in_its_document() -> None:
     built("gpustack.api.table")
     built("gpustack.gateway.route")
     assert (DOCS / "api.md").read_text() == api(), "run: make docs"
+
+
+def test_every_attack_is_in_its_document() -> None:
+    assert (DOCS / "attacks.md").read_text() == written_anew(), "run: make docs"

@@ -31,21 +31,25 @@ def raised(message: str) -> Raised:
         return kind, error, trace
 
 
+@pytest.mark.attack("forged-line")
 def test_a_name_with_a_line_break_cannot_forge_a_line() -> None:
     assert len(OURS.findall(line("Joined: worker=%s", FORGED))) == 1
     assert len(OURS.findall(line("Failed", exc_info=raised(FORGED)))) == 1
 
 
+@pytest.mark.attack("forged-line")
 def test_what_steers_a_terminal_is_taken_out_of_messages_and_tracebacks() -> None:
     steering = "\x1b]52;c;aGk=\x07 \x9b31m \u202e \r \x85 \u2028"
     for text in (line("%s", steering), line("Failed", exc_info=raised(steering))):
         assert not set(text) & set("\x1b\x07\x9b\u202e\r\x85\u2028")
 
 
+@pytest.mark.attack("forged-line")
 def test_a_message_of_several_lines_stays_one() -> None:
     assert line("tree\n├─ a\n└─ b").endswith("tree\n    ├─ a\n    └─ b")
 
 
+@pytest.mark.attack("secret")
 @pytest.mark.parametrize(
     "text",
     [

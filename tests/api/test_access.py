@@ -28,6 +28,7 @@ async def bearers(world: World) -> dict[Role, str]:
     }
 
 
+@pytest.mark.attack("access")
 async def test_every_route_refuses_all_roles_it_does_not_name(world: World) -> None:
     roles = await bearers(world)
     wrong = []
@@ -42,6 +43,7 @@ async def test_every_route_refuses_all_roles_it_does_not_name(world: World) -> N
     assert not wrong
 
 
+@pytest.mark.attack("access")
 @pytest.mark.parametrize(
     "route", [r for r in ROUTES if r.allow is not None], ids=lambda r: f"{r.method}-{r.path}"
 )
@@ -56,6 +58,7 @@ async def test_without_credentials_a_route_is_closed(world: World, route: Route)
     )
 
 
+@pytest.mark.attack("access")
 @pytest.mark.parametrize(
     "bearer",
     ["nonsense", "gpustack_0123456789abcdef_" + "0" * 32, "gpustack_worker_1_abc", TOKEN + "x", "x" * 10_000],
@@ -64,6 +67,7 @@ async def test_a_wrong_bearer_is_nobody(world: World, bearer: str) -> None:
     assert (await world.ask("GET", "/v1/users", bearer)).status_code == 401
 
 
+@pytest.mark.attack("access")
 async def test_a_key_stops_working_with_its_deletion(world: World) -> None:
     ada = await world.user("ada")
     keys = await world.get("/v1/api-keys", ada)
@@ -78,6 +82,7 @@ async def test_name_and_password_are_credentials_too(world: World) -> None:
         assert (await client.get("/v1/users", auth=("nobody", PASSWORD))).status_code == 401
 
 
+@pytest.mark.attack("guessing")
 async def test_guessing_by_basic_credentials_is_limited(world: World) -> None:
     async with world.client() as client:
         for _ in range(5):
@@ -89,6 +94,7 @@ async def test_guessing_by_basic_credentials_is_limited(world: World) -> None:
         assert (await client.get("/v1/users", auth=("admin", PASSWORD))).status_code == 200
 
 
+@pytest.mark.attack("access")
 async def test_the_token_joins_and_does_nothing_else(world: World) -> None:
     async with world.client() as client:
         basic = ("system/worker/10.0.0.7", TOKEN)
@@ -135,6 +141,7 @@ LOCAL_CASES: list[tuple[str, dict[str, Any], dict[str, str], str, int]] = [
 ]
 
 
+@pytest.mark.attack("cross-site")
 @pytest.mark.parametrize(
     ("_what", "place", "headers", "method", "status"), LOCAL_CASES, ids=lambda v: str(v)[:40]
 )
@@ -180,6 +187,7 @@ COOKIE_CASES: list[tuple[str, dict[str, str], int]] = [
 ]
 
 
+@pytest.mark.attack("cross-site")
 @pytest.mark.parametrize(("_what", "headers", "status"), COOKIE_CASES, ids=lambda v: str(v)[:40])
 async def test_a_cookie_changes_things_only_from_our_own_pages(
     world: World, _what: str, headers: dict[str, str], status: int
@@ -191,6 +199,7 @@ async def test_a_cookie_changes_things_only_from_our_own_pages(
     assert answer.status_code == status, answer.text
 
 
+@pytest.mark.attack("session")
 async def test_a_stale_cookie_does_not_hide_a_good_key(world: World) -> None:
     async with world.client(world.admin) as client:
         headers = {"Cookie": "gpustack_session=gone"}
@@ -214,6 +223,7 @@ async def test_a_login_in_use_is_prolonged_before_it_ends(world: World) -> None:
 # --- a password that must be changed first
 
 
+@pytest.mark.attack("access")
 async def test_before_the_password_is_changed_nothing_is_managed(world: World) -> None:
     new = await world.user("new", password=PASSWORD, is_admin=True, require_password_change=True)
     refused = await world.ask("POST", "/v1/users", new, json={"username": "x", "password": PASSWORD})

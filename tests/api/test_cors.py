@@ -96,11 +96,13 @@ def test_stars_for_methods_and_headers_allow_what_is_asked_for() -> None:
     assert found["access-control-allow-headers"] == "authorization, x-a"
 
 
+@pytest.mark.attack("forged-line")
 def test_only_names_of_headers_are_given_back() -> None:
     answer = rule(headers=["*"]).preflight(question(headers="x-good, bad name, x;y"))
     assert answer is not None and told(answer.fields)["access-control-allow-headers"] == "x-good"
 
 
+@pytest.mark.attack("cross-site")
 def test_an_origin_that_is_not_allowed_is_told_which_option_would_let_it_in() -> None:
     answer = rule(origins=[PAGE]).preflight(question("https://evil.example"))
     assert answer is not None and answer.status == 403
@@ -115,6 +117,7 @@ def test_what_is_no_preflight_goes_on(other: Head) -> None:
     assert rule().preflight(other) is None
 
 
+@pytest.mark.attack("cross-site")
 def test_cookies_are_for_named_origins_only() -> None:
     named = rule(origins=[PAGE], credentials=True)
     assert told(named.fields(head(Origin=PAGE)))["access-control-allow-credentials"] == "true"
@@ -127,6 +130,7 @@ def test_cookies_are_for_named_origins_only() -> None:
     assert not rule(origins=[PAGE]).trusted
 
 
+@pytest.mark.attack("cross-site")
 async def test_pages_of_a_trusted_origin_may_use_a_login_and_others_may_not(world: World) -> None:
     trusting = world.rebuilt(rules=AccessRules(trusted_origins=frozenset({PAGE})))
     async with trusting.client() as client:
@@ -139,6 +143,7 @@ async def test_pages_of_a_trusted_origin_may_use_a_login_and_others_may_not(worl
         assert bad.status_code == 403
 
 
+@pytest.mark.attack("cross-site")
 async def test_no_origin_is_trusted_with_a_place_on_this_machine(world: World) -> None:
     trusting = world.rebuilt(rules=AccessRules(trusted_origins=frozenset({PAGE})))
     async with trusting.client(peer="127.0.0.1", host="localhost") as client:

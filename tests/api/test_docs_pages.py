@@ -29,6 +29,7 @@ async def test_a_page_is_shown_or_the_way_to_it(world: World, path: str) -> None
         assert (await world.ask("GET", name)).status_code == 200
 
 
+@pytest.mark.attack("cross-site")
 @pytest.mark.parametrize("page", ["swagger.html", "redoc.html"])
 def test_pages_load_only_what_is_served_here_and_hold_no_script(page: str) -> None:
     text = (PAGES / page).read_text()
@@ -45,6 +46,7 @@ async def test_our_own_scripts_are_served(world: World) -> None:
     assert "/openapi.json" in answer.text
 
 
+@pytest.mark.attack("traversal")
 @pytest.mark.parametrize(
     "name", ["../docs_pages.py", "..%2fdocs_pages.py", "docs_pages.py", "%2e%2e/app.py", "swagger.html", "\0"]
 )

@@ -42,6 +42,7 @@ async def test_under_tls_the_cookie_is_secure(world: World) -> None:
     assert "Max-Age=300" in cookie
 
 
+@pytest.mark.attack("secret")
 async def test_of_the_login_only_a_hash_is_kept(world: World) -> None:
     async with world.client() as client:
         token = (await login(client)).cookies["gpustack_session"]
@@ -51,6 +52,7 @@ async def test_of_the_login_only_a_hash_is_kept(world: World) -> None:
     assert kept.token_hash == world.context.keys.session_hash(token)
 
 
+@pytest.mark.attack("session")
 async def test_each_login_gets_a_new_id_and_voids_the_one_before(world: World) -> None:
     async with world.client() as client:
         first = (await login(client)).cookies["gpustack_session"]
@@ -61,6 +63,7 @@ async def test_each_login_gets_a_new_id_and_voids_the_one_before(world: World) -
         assert answer.status_code == 401
 
 
+@pytest.mark.attack("session")
 async def test_signing_out_ends_the_login_on_the_server(world: World) -> None:
     async with world.client() as client:
         token = (await login(client)).cookies["gpustack_session"]
@@ -72,6 +75,7 @@ async def test_signing_out_ends_the_login_on_the_server(world: World) -> None:
         assert (await client.post("/auth/logout")).status_code == 200
 
 
+@pytest.mark.attack("guessing")
 @pytest.mark.parametrize(
     ("name", "password"),
     [("admin", "wrong"), ("nobody", PASSWORD), ("admin", ""), ("gone", PASSWORD), ("sso", "")],
@@ -89,6 +93,7 @@ async def test_all_failed_logins_look_the_same(world: World, name: str, password
     }
 
 
+@pytest.mark.attack("guessing")
 async def test_guessing_is_limited_for_known_and_unknown_names_alike(world: World) -> None:
     for name in ("admin", "nobody"):
         async with world.client() as client:
@@ -101,6 +106,7 @@ async def test_guessing_is_limited_for_known_and_unknown_names_alike(world: Worl
         assert (await login(client)).status_code == 200
 
 
+@pytest.mark.attack("cross-site")
 @pytest.mark.parametrize(
     "headers", [{"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}]
 )
@@ -112,6 +118,7 @@ async def test_another_site_cannot_log_its_visitor_in_or_out(world: World, heade
         assert (await client.get("/v1/users/me")).status_code == 200
 
 
+@pytest.mark.attack("parser")
 @pytest.mark.parametrize(
     ("body", "kind", "status"),
     [
@@ -142,6 +149,7 @@ async def test_logins_that_are_over_are_swept_out(world: World) -> None:
     assert len(world.store.snapshot.all(Session)) == 1
 
 
+@pytest.mark.attack("session")
 async def test_another_password_ends_all_other_logins(world: World) -> None:
     async with world.client() as here, world.client() as elsewhere:
         await login(here)

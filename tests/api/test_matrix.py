@@ -46,6 +46,7 @@ async def belongings(world: World, worker: Worker) -> dict[str, int]:
     return {"workers": worker.id, "model-instances": instance.id, "model-files": file.id}
 
 
+@pytest.mark.attack("worker")
 @pytest.mark.parametrize("route", OF_WORKERS, ids=lambda r: f"{r.method}-{r.path}")
 async def test_a_worker_neither_speaks_for_another_nor_looks_at_it(world: World, route: Route) -> None:
     first, _ = await world.worker("first")
@@ -64,6 +65,7 @@ async def test_a_worker_neither_speaks_for_another_nor_looks_at_it(world: World,
     assert world.store.snapshot.tables == before
 
 
+@pytest.mark.attack("worker")
 async def test_lists_show_a_worker_only_its_own(world: World) -> None:
     first, _ = await world.worker("first")
     second, credential = await world.worker("second")
@@ -80,6 +82,7 @@ def test_what_workers_post_all_the_time_is_claimed_by_the_core() -> None:
     assert all(claims(head_of(route)) for route in posts)
 
 
+@pytest.mark.attack("smuggling")
 @pytest.mark.parametrize(
     "odd",
     [
@@ -107,6 +110,7 @@ async def test_a_machine_with_an_odd_name_or_address_does_not_join(world: World,
     assert not world.store.snapshot.workers
 
 
+@pytest.mark.attack("worker")
 async def test_a_worker_cannot_move_to_an_odd_address(world: World) -> None:
     worker, credential = await world.worker("node")
     body = {"status": {}, "ip": "127.0.0.1\r\nx: y"}
@@ -115,6 +119,7 @@ async def test_a_worker_cannot_move_to_an_odd_address(world: World) -> None:
     assert world.store.snapshot.workers[worker.id].ip == "10.0.1.1"
 
 
+@pytest.mark.attack("access")
 async def test_the_keys_of_others_cannot_be_seen_or_deleted(world: World) -> None:
     ada, bob = await world.user("ada"), await world.user("bob")
     (key,) = (await world.get("/v1/api-keys", ada))["items"]
@@ -124,6 +129,7 @@ async def test_the_keys_of_others_cannot_be_seen_or_deleted(world: World) -> Non
     assert (await world.ask("GET", "/v1/users/me", ada)).status_code == 200
 
 
+@pytest.mark.attack("access")
 async def test_nobody_makes_an_administrator_of_oneself(world: World) -> None:
     ada = await world.user("ada")
     more = {"is_admin": True, "is_active": True, "username": "admin", "id": 1, "hashed_password": "x"}
@@ -133,6 +139,7 @@ async def test_nobody_makes_an_administrator_of_oneself(world: World) -> None:
     assert (now.is_admin, now.username, now.full_name) == (False, "ada", "Ada")
 
 
+@pytest.mark.attack("secret")
 async def test_no_answer_shows_a_secret(world: World) -> None:
     await world.user("ada", password=PASSWORD)
     await world.worker("node")
@@ -145,12 +152,14 @@ async def test_no_answer_shows_a_secret(world: World) -> None:
             assert not [secret for secret in (*hashes, TOKEN) if secret in text], route.path
 
 
+@pytest.mark.attack("flood")
 async def test_sorting_by_a_thousand_fields_keeps_nobody_waiting(world: World) -> None:
     ada = await world.user("ada")
     answer = await world.ask("GET", "/v1/api-keys?sort_by=" + ",".join(["id"] * 1000), ada)
     assert answer.status_code == 422
 
 
+@pytest.mark.attack("flood")
 async def test_somebody_unknown_gets_little_memory(world: World) -> None:
     form = b"username=a&password=" + b"x" * LARGEST_FORM
     async with world.client() as client:
@@ -159,6 +168,7 @@ async def test_somebody_unknown_gets_little_memory(world: World) -> None:
     assert str(LARGEST_FORM) in answer.json()["message"]
 
 
+@pytest.mark.attack("flood")
 async def test_logging_in_for_ever_keeps_a_bounded_number_of_logins(world: World) -> None:
     form = {"username": "admin", "password": PASSWORD}
     async with world.client() as client:
@@ -169,6 +179,7 @@ async def test_logging_in_for_ever_keeps_a_bounded_number_of_logins(world: World
     assert len(world.store.snapshot.all(Session)) == 100
 
 
+@pytest.mark.attack("flood")
 async def test_many_names_from_one_address_wait_for_each_other_and_not_all_of_us_for_them() -> None:
     throttle, begun = Throttle(lambda: 0.0), 0
 
@@ -193,6 +204,7 @@ async def test_many_names_from_one_address_wait_for_each_other_and_not_all_of_us
         pass
 
 
+@pytest.mark.attack("parser")
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "9" * 400])
 async def test_numbers_that_are_none_are_refused(world: World, number: str) -> None:
     body = (

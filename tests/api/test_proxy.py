@@ -46,6 +46,7 @@ def test_a_mirror_takes_the_place_of_the_public_hub_and_its_token() -> None:
     assert not target("https://modelscope.cn/api", MIRROR).is_hub
 
 
+@pytest.mark.attack("ssrf")
 @pytest.mark.parametrize(
     "url",
     [
@@ -67,6 +68,7 @@ def test_no_other_place_is_asked(url: str) -> None:
             target(url, hub)
 
 
+@pytest.mark.attack("ssrf")
 @pytest.mark.parametrize(
     "url",
     [
@@ -85,6 +87,7 @@ def test_what_is_no_plain_address_is_refused(url: str) -> None:
         target(url, PUBLIC)
 
 
+@pytest.mark.attack("ssrf")
 @pytest.mark.parametrize(
     ("url", "followed"),
     [
@@ -131,6 +134,7 @@ async def test_a_hub_is_looked_at_through_the_server(looking: World, hub: Hub) -
     assert "set-cookie" not in answer.headers
 
 
+@pytest.mark.attack("secret")
 async def test_the_token_reads_for_administrators_only(looking: World, hub: Hub) -> None:
     url = "https://huggingface.co/api/models/me/secret"
     assert (await through(looking, url)).status_code == 200
@@ -139,6 +143,7 @@ async def test_the_token_reads_for_administrators_only(looking: World, hub: Hub)
     assert [one.authorized for one in hub.log] == [True, False]
 
 
+@pytest.mark.attack("secret")
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 async def test_the_token_writes_for_nobody(world: World, method: str) -> None:
     with serving(Feed(body=b"{}")) as feed:
@@ -149,6 +154,7 @@ async def test_the_token_writes_for_nobody(world: World, method: str) -> None:
         assert "authorization" not in feed.asked[0]
 
 
+@pytest.mark.attack("secret")
 async def test_headers_are_chosen_and_cookies_stay_on_their_side(world: World) -> None:
     with serving(
         Feed(body=b"x", headers={"Set-Cookie": "a=b", "Link": "<y>; rel=next", "X-Odd": "1"})
@@ -162,6 +168,7 @@ async def test_headers_are_chosen_and_cookies_stay_on_their_side(world: World) -
         assert not {"cookie", "x-mine", "authorization", "x-forwarded-accept"} & feed.asked[0].keys()
 
 
+@pytest.mark.attack("ssrf")
 @pytest.mark.parametrize(
     "leads_to", ["https://evil.example/", "http://localhost:1/", "http://169.254.169.254/"]
 )
@@ -180,12 +187,14 @@ async def test_a_redirect_within_the_hub_is_followed_with_its_token(world: World
         assert [one["authorization"] for one in feed.asked] == [f"Bearer {TOKEN}"] * 2
 
 
+@pytest.mark.attack("hub")
 async def test_more_than_a_page_is_not_fetched(world: World) -> None:
     with serving(Feed(body=b"x" * (LARGEST + 1))) as feed:
         answer = await through(world.rebuilt(hub=HubAccess(endpoint=feed.url)), "https://huggingface.co/x")
         assert answer.status_code == 503 and "more than" in answer.json()["message"]
 
 
+@pytest.mark.attack("secret")
 async def test_a_callers_own_credentials_stay_here(looking: World, hub: Hub) -> None:
     user = await looking.user("ada")
     headers = {"Cookie": "gpustack_session=abc"}
@@ -206,6 +215,7 @@ async def test_a_hub_that_is_away_is_named(world: World) -> None:
     assert TOKEN not in answer.text and TOKEN not in repr(away.context)
 
 
+@pytest.mark.attack("access")
 async def test_only_who_may_sign_in_is_let_through(looking: World, hub: Hub) -> None:
     assert (await looking.ask("GET", "/proxy?url=https://huggingface.co/")).status_code == 401
     assert (await looking.ask("GET", "/proxy", looking.admin)).status_code == 400

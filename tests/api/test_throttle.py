@@ -34,6 +34,7 @@ def refused(throttle: Throttle, address: str, name: str) -> float | None:
         return error.retry_after
 
 
+@pytest.mark.attack("guessing")
 def test_five_failures_of_a_name_close_its_door_for_five_minutes(throttle: Throttle, clock: Clock) -> None:
     fail(throttle, "10.0.0.1", "ada", 5)
     assert refused(throttle, "10.0.0.1", "ada") == 300
@@ -43,12 +44,14 @@ def test_five_failures_of_a_name_close_its_door_for_five_minutes(throttle: Throt
     assert refused(throttle, "10.0.0.1", "ada") is None
 
 
+@pytest.mark.attack("guessing")
 def test_others_are_not_locked_out_by_it(throttle: Throttle) -> None:
     fail(throttle, "10.0.0.1", "ada", 5)
     assert refused(throttle, "10.0.0.2", "ada") is None
     assert refused(throttle, "10.0.0.1", "bob") is None
 
 
+@pytest.mark.attack("guessing")
 def test_trying_many_names_closes_the_address(throttle: Throttle) -> None:
     for number in range(50):
         fail(throttle, "10.0.0.1", f"name{number}")
@@ -64,6 +67,7 @@ def test_the_right_password_forgives(throttle: Throttle) -> None:
     assert refused(throttle, "10.0.0.1", "ada") is None
 
 
+@pytest.mark.attack("guessing")
 def test_many_attempts_at_once_do_not_slip_past_the_count(throttle: Throttle) -> None:
     from contextlib import ExitStack
 
@@ -81,12 +85,14 @@ def test_an_attempt_that_was_not_decided_counts_as_nothing(throttle: Throttle) -
     assert refused(throttle, "10.0.0.1", "ada") is None
 
 
+@pytest.mark.attack("flood")
 def test_an_attacker_cannot_fill_the_memory(throttle: Throttle) -> None:
     for number in range(21_000):
         fail(throttle, f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", "x")
     assert repr(throttle) == "<Throttle: 20000 with failed logins, 0 being verified>"
 
 
+@pytest.mark.attack("guessing")
 @pytest.mark.parametrize(
     ("address", "network"),
     [

@@ -59,6 +59,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.attack("traversal")
 @pytest.mark.parametrize("members", HOSTILE.values(), ids=HOSTILE.keys())
 def test_what_would_leave_the_folder_is_refused(
     tmp_path: Path, members: list[tuple[str, bytes, str, str]]
@@ -96,6 +97,7 @@ def huge_claim() -> bytes:
     return gzip.compress(member.tobuf() + b"\0" * 1024)
 
 
+@pytest.mark.attack("hub")
 @pytest.mark.parametrize("bomb", [endless_file, many_members, huge_header, huge_claim])
 def test_what_would_grow_without_bound_is_refused(tmp_path: Path, bomb: Callable[[], bytes]) -> None:
     (tmp_path / "a.tar.gz").write_bytes(bomb())
@@ -104,6 +106,7 @@ def test_what_would_grow_without_bound_is_refused(tmp_path: Path, bomb: Callable
     assert sum(path.stat().st_size for path in (tmp_path / "out").rglob("*")) <= 2 << 20
 
 
+@pytest.mark.attack("hub")
 @pytest.mark.parametrize("cut", [0, 1, 10, 200, -1])
 def test_what_is_cut_short_or_no_archive_at_all_is_told(tmp_path: Path, cut: int) -> None:
     whole = tarball({"llama-server": os.urandom(3000)})

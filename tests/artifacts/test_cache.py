@@ -274,6 +274,7 @@ async def test_removed_files_are_gone_and_can_be_fetched_again(cache: Cache, hub
     assert await cache.ensure(SOURCE) == first
 
 
+@pytest.mark.attack("traversal")
 async def test_nothing_outside_is_removed(cache: Cache, tmp_path: Path, tiny_model: Path) -> None:
     mine = tmp_path / "mine"
     found = await cache.ensure(SOURCE, local_dir=str(mine))

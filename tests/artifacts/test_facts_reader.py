@@ -111,6 +111,7 @@ async def test_a_folder_of_safetensors_tells_its_size(hub: Hub) -> None:
     assert not facts.is_complete
 
 
+@pytest.mark.attack("parser")
 @pytest.mark.parametrize(
     ("content", "word"),
     [
@@ -130,6 +131,7 @@ async def test_a_file_that_is_no_model_is_told(hub: Hub, tmp_path: Path, content
                 await reader(hub).read(source)
 
 
+@pytest.mark.attack("parser")
 async def test_a_file_that_lacks_its_end_is_told(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
     whole = await trio.Path(tiny_model).read_bytes()
     (tmp_path / "m.gguf").write_bytes(whole[:-1])

@@ -81,6 +81,7 @@ async def test_a_small_file_and_an_empty_one_come_too(hub: Hub, target: Path) ->
     assert await bring(announced(hub, b"", "empty.gguf"), target.with_name("empty.gguf")) == b""
 
 
+@pytest.mark.attack("secret")
 async def test_the_token_goes_to_the_hub_and_not_to_its_content_network(hub: Hub, target: Path) -> None:
     hub.tokens["hf_secret"] = {"*"}
     file = attrs.evolve(announced(hub), headers={"authorization": "Bearer hf_secret"})
@@ -117,6 +118,7 @@ async def test_a_connection_that_breaks_again_and_again_costs_nothing_but_time(
     assert again == 0 if kind == "truncate" else again < len(BIG)
 
 
+@pytest.mark.attack("hub")
 async def test_a_connection_that_stalls_is_given_up_and_the_rest_asked_for_anew(
     hub: Hub, target: Path
 ) -> None:
@@ -191,6 +193,7 @@ async def test_bytes_that_came_out_wrong_are_fetched_anew(hub: Hub, target: Path
     assert litter(target) == []
 
 
+@pytest.mark.attack("hub")
 async def test_bytes_that_stay_wrong_are_told_and_removed(hub: Hub, target: Path) -> None:
     file = attrs.evolve(announced(hub), sha256="0" * 64)
     with pytest.raises(Damaged, match=r"was fetched .* twice and both times was not what is announced"):
@@ -198,6 +201,7 @@ async def test_bytes_that_stay_wrong_are_told_and_removed(hub: Hub, target: Path
     assert everything(target) == []
 
 
+@pytest.mark.attack("hub")
 async def test_the_hash_of_a_small_file_is_checked_too(hub: Hub, target: Path) -> None:
     content = b'{"a": 1}'
     commit = hub.add("me/m", {"config.json": content})
@@ -209,6 +213,7 @@ async def test_the_hash_of_a_small_file_is_checked_too(hub: Hub, target: Path) -
         await bring(attrs.evolve(file, git_sha1="1" * 40), target.with_name("other"))
 
 
+@pytest.mark.attack("hub")
 async def test_a_file_of_another_size_than_announced_is_told(hub: Hub, target: Path) -> None:
     file = attrs.evolve(announced(hub), size=len(BIG) + 1)
     with pytest.raises(Unavailable, match="keeps changing"):
@@ -280,6 +285,7 @@ async def test_a_spoilt_note_costs_the_bytes_and_no_more(
     assert await bring(file, target) == BIG
 
 
+@pytest.mark.attack("ssrf")
 async def test_a_redirect_out_of_the_web_is_not_followed(hub: Hub, target: Path) -> None:
     file = announced(hub)
     hub.cdn_url = "ftp://127.0.0.1"
@@ -287,6 +293,7 @@ async def test_a_redirect_out_of_the_web_is_not_followed(hub: Hub, target: Path)
         await bring(file, target)
 
 
+@pytest.mark.attack("hub")
 async def test_redirects_without_end_are_given_up(hub: Hub, target: Path) -> None:
     file = announced(hub)
     hub.cdn_url = f"{hub.url}/me/m/resolve/main/{NAME}?"

@@ -132,6 +132,7 @@ def test_a_tensor_of_a_type_yet_to_come_reaches_to_the_next() -> None:
     assert [one.size for one in seen] == [96, 68, None]
 
 
+@pytest.mark.attack("parser")
 @pytest.mark.parametrize(
     ("data", "word"),
     [
@@ -162,6 +163,7 @@ def test_what_is_no_header_is_refused_with_its_reason(data: bytes, word: str) ->
     assert not isinstance(caught.value, HeaderCut)
 
 
+@pytest.mark.attack("parser")
 def test_facts_said_absurdly_are_not_said() -> None:
     odd = header(
         key("general.architecture", 8, text("llama")),
@@ -185,6 +187,7 @@ def test_facts_said_absurdly_are_not_said() -> None:
     )
 
 
+@pytest.mark.attack("parser")
 def test_more_layers_than_any_model_has_are_refused() -> None:
     odd = header(
         key("general.architecture", 8, text("llama")), key("llama.block_count", 4, U32.pack(4_000_000_000))
@@ -205,6 +208,7 @@ _pieces = st.one_of(
 )
 
 
+@pytest.mark.attack("parser")
 @settings(max_examples=400, deadline=None)
 @given(st.integers(0, 20), st.integers(0, 20), st.lists(_pieces, max_size=12))
 def test_any_bytes_are_read_or_refused_by_name(tensors: int, keys: int, pieces: list[bytes]) -> None:
@@ -220,6 +224,7 @@ def test_any_bytes_are_read_or_refused_by_name(tensors: int, keys: int, pieces: 
         assert found.size <= len(data)
 
 
+@pytest.mark.attack("parser")
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_a_spoilt_header_is_read_or_refused_by_name(data: st.DataObject) -> None:
@@ -243,6 +248,7 @@ def nested(outer: int, inner: int) -> bytes:
     return array(9, outer, array(9, inner, array(0, 0) * inner) * outer)
 
 
+@pytest.mark.attack("parser")
 @pytest.mark.parametrize(
     ("hostile", "why"),
     [
@@ -257,6 +263,7 @@ def test_a_few_bytes_cannot_make_much_work(hostile: bytes, why: str) -> None:
         parse(hostile)
 
 
+@pytest.mark.attack("parser")
 def test_sums_that_no_machine_could_hold_are_refused() -> None:
     keys = (
         key("general.architecture", 8, text("llama")),

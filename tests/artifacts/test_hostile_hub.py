@@ -146,6 +146,7 @@ async def refused(hub: Hub, folder: Path) -> list[str]:
     return sentences
 
 
+@pytest.mark.attack("hub")
 @pytest.mark.parametrize("lie", sorted(LIES))
 async def test_a_listing_that_lies_is_refused_with_a_sentence(evil: Hub, tmp_path: Path, lie: str) -> None:
     evil.answer = says(json.dumps(LIES[lie]).encode())
@@ -153,18 +154,21 @@ async def test_a_listing_that_lies_is_refused_with_a_sentence(evil: Hub, tmp_pat
     assert not [name for _, _, names in os.walk(tmp_path) for name in names if name.endswith(".gguf")]
 
 
+@pytest.mark.attack("hub")
 @pytest.mark.parametrize("body", [b"<html>", b"[" * 100_000, b'"\xff"', b""], ids=ascii)
 async def test_what_is_no_json_is_refused_with_a_sentence(evil: Hub, tmp_path: Path, body: bytes) -> None:
     evil.answer = says(body)
     assert all("does not answer like a model hub" in said for said in await refused(evil, tmp_path / "cache"))
 
 
+@pytest.mark.attack("hub")
 async def test_a_listing_without_end_is_not_read_to_its_end(evil: Hub, tmp_path: Path) -> None:
     evil.answer = flood
     assert all("answered with more than" in said for said in await refused(evil, tmp_path / "cache"))
     assert evil.sent < FLOOD
 
 
+@pytest.mark.attack("hub")
 async def test_a_small_answer_that_unpacks_to_a_large_one_is_not_unpacked(evil: Hub, tmp_path: Path) -> None:
     evil.answer = says(gzip.compress(b" " * FLOOD), content_encoding="gzip")
     assert all(
@@ -172,6 +176,7 @@ async def test_a_small_answer_that_unpacks_to_a_large_one_is_not_unpacked(evil: 
     )
 
 
+@pytest.mark.attack("ssrf")
 @pytest.mark.parametrize(
     "place",
     [

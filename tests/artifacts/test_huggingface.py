@@ -116,6 +116,7 @@ async def test_a_revision_has_a_folder_of_its_own(hub: Hub) -> None:
     assert (await resolve(hub, "*Q4_K_M*", revision="main")).folder == "huggingface/me/m"
 
 
+@pytest.mark.attack("secret")
 async def test_a_token_goes_into_the_headers_of_the_files_and_into_no_repr(hub: Hub) -> None:
     hub.tokens["hf_secret"] = {"*"}
     hub.add("me/m", GGUF, gated=True)
@@ -178,6 +179,7 @@ class Welcome(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.attack("hub")
 async def test_something_that_is_no_hub_is_told(hub: Hub) -> None:
     with HTTPServer(("127.0.0.1", 0), Welcome) as listener:
         thread = threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True)
@@ -189,12 +191,14 @@ async def test_something_that_is_no_hub_is_told(hub: Hub) -> None:
         await trio.to_thread.run_sync(thread.join, 10)
 
 
+@pytest.mark.attack("hub")
 async def test_a_hub_that_does_not_answer_costs_the_deadline(hub: Hub) -> None:
     hub.add("me/m", GGUF)
     with pytest.raises(GatewayTimeout, match="did not list me/m within 0 s"):
         await resolve(hub, deadline=0.0)
 
 
+@pytest.mark.attack("traversal")
 @pytest.mark.parametrize(
     "repo", ["", "a/b/c", "../x", "a/..", "a b/c", "http://x/y", "me/m?x", "me/m--x", "/m"]
 )
@@ -204,6 +208,7 @@ async def test_a_name_that_is_no_repository_is_refused_before_anybody_is_asked(h
     assert hub.log == []
 
 
+@pytest.mark.attack("ssrf")
 @pytest.mark.parametrize("endpoint", ["ftp://x", "file:///etc", "nothing", "http://", "http://h/x?y"])
 async def test_an_endpoint_that_is_not_http_is_refused(hub: Hub, endpoint: str) -> None:
     hub.url = endpoint

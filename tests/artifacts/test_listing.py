@@ -90,6 +90,7 @@ def test_the_projector_of_half_precision_is_preferred(names: tuple[str, ...], ch
     assert choose_projector(names, "*mmproj*.gguf") == chosen
 
 
+@pytest.mark.attack("traversal")
 @pytest.mark.parametrize(
     "name", ["../x", "/etc/passwd", "a//b", "a/./b", "a/../../b", "", "a\\b", "a\x00b", "x" * 300, "a\n"]
 )

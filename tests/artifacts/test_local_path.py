@@ -66,6 +66,7 @@ async def test_a_folder_with_several_models_asks_for_one(tmp_path: Path) -> None
     assert "2 different models" in await fault(put(tmp_path, "a.gguf", "b.gguf"))
 
 
+@pytest.mark.attack("traversal")
 @pytest.mark.parametrize("path", ["", "models/m.gguf", "./m", "~/m.gguf", "/a\0b"])
 async def test_a_path_that_is_not_absolute_is_refused(path: str) -> None:
     with pytest.raises(Invalid, match="local_path must"):
@@ -80,12 +81,14 @@ async def test_a_path_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert "has no files" in await fault(tmp_path / "bare")
 
 
+@pytest.mark.attack("traversal")
 async def test_what_is_neither_file_nor_folder_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with trio.fail_after(10):
         assert "neither a file nor a folder" in await fault(tmp_path / "pipe")
 
 
+@pytest.mark.attack("flood")
 async def test_a_disk_that_does_not_answer_costs_the_deadline() -> None:
     source = ModelSource(kind=SourceKind.LOCAL_PATH, local_path="/anything")
     with pytest.raises(NotFound, match="did not answer within 0 s"):

@@ -52,6 +52,7 @@ def test_what_is_not_there_is_no_fault(root: Path, path: str) -> None:
     assert (root / "hub/me/m/a.gguf").exists()
 
 
+@pytest.mark.attack("traversal")
 @pytest.mark.parametrize(
     "path",
     [
@@ -70,12 +71,14 @@ def test_a_path_elsewhere_is_refused(root: Path, tmp_path: Path, path: str) -> N
     assert (tmp_path / "outside/precious").exists()
 
 
+@pytest.mark.attack("traversal")
 def test_no_link_is_followed_on_the_way(root: Path, tmp_path: Path) -> None:
     (root / "hub/me/link").symlink_to(tmp_path / "outside")
     assert not remove(root / "hub/me/link/precious", [root])
     assert (tmp_path / "outside/precious").exists()
 
 
+@pytest.mark.attack("traversal")
 def test_a_link_at_the_end_is_removed_itself(root: Path, tmp_path: Path) -> None:
     (root / "hub/me/m/b.gguf").symlink_to(tmp_path / "outside/precious")
     assert remove(root / "hub/me/m/b.gguf", [root])

@@ -90,6 +90,7 @@ async def test_a_mirror_without_hashes_is_used_and_said_to_have_none(
     assert told == [f"{mirror.url} has no hashes of {CPU}: it is taken as it comes"]
 
 
+@pytest.mark.attack("hub")
 async def test_what_does_not_match_its_hash_is_not_put_in_place(
     tmp_path: Path, mirror: Mirror, client: Client
 ) -> None:

@@ -58,6 +58,7 @@ async def test_a_file_that_is_not_in_xet_comes_plainly(tmp_path: Path, hub: Hub,
     assert hub.bodies("*model.gguf")
 
 
+@pytest.mark.attack("hub")
 async def test_wrong_bytes_from_there_are_not_kept(
     tmp_path: Path, hub: Hub, cas: Cas, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -106,6 +106,7 @@ GET = b"GET /v1/users HTTP/1.1\r\nhost: localhost\r\n"
 SMUGGLED = b"GET /v1/smuggled HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
+@pytest.mark.attack("smuggling")
 @pytest.mark.parametrize(
     "request_",
     [
@@ -162,6 +163,7 @@ FOREIGN: list[tuple[str, list[str]]] = [
 ]
 
 
+@pytest.mark.attack("cross-site")
 @pytest.mark.parametrize(("_what", "fields"), FOREIGN, ids=lambda v: str(v)[:40])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_being_on_this_machine_is_not_lent_to_others(
@@ -183,6 +185,7 @@ def raw_until_closed(victim: Daemon, data: bytes) -> bytes:
         return b"".join(pieces)
 
 
+@pytest.mark.attack("cross-site")
 def test_a_login_is_a_cookie_no_script_and_no_other_site_can_use(victim: Daemon, bob: str) -> None:
     status, headers = login(victim)
     assert status == 200
@@ -202,6 +205,7 @@ def test_a_login_is_a_cookie_no_script_and_no_other_site_can_use(victim: Daemon,
     )
 
 
+@pytest.mark.attack("session")
 def test_a_login_is_never_one_that_somebody_else_chose(victim: Daemon, bob: str) -> None:
     chosen = "f" * 64
     form = urlencode({"username": "bob", "password": PASSWORD}).encode()
@@ -215,6 +219,7 @@ def test_a_login_is_never_one_that_somebody_else_chose(victim: Daemon, bob: str)
     assert "gpustack_session=" in given and chosen not in given
 
 
+@pytest.mark.attack("guessing")
 def test_wrong_names_and_wrong_passwords_are_told_the_same_and_not_for_ever(victim: Daemon, bob: str) -> None:
     answers = set()
     for name in ("bob-the-guessed", "nobody-at-all"):
@@ -223,6 +228,7 @@ def test_wrong_names_and_wrong_passwords_are_told_the_same_and_not_for_ever(vict
     assert answers == {(number, 401 if number < 5 else 429) for number in range(7)}
 
 
+@pytest.mark.attack("access")
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -248,6 +254,7 @@ TRICKS = {
 }
 
 
+@pytest.mark.attack("engine")
 @pytest.mark.parametrize("trick", sorted(TRICKS))
 def test_an_engine_does_not_speak_for_us(victim: Daemon, bob: str, hostile: str, trick: str) -> None:
     answer = ask(victim, bob, hostile, f"header {TRICKS[trick][0]}: {TRICKS[trick][1].decode()}")
@@ -255,6 +262,7 @@ def test_an_engine_does_not_speak_for_us(victim: Daemon, bob: str, hostile: str,
     assert TRICKS[trick][0] not in {name.lower() for name, _ in answer.headers}
 
 
+@pytest.mark.attack("engine")
 @pytest.mark.parametrize(
     "trick",
     ["garbage", "bare-lf", "two-lengths", "both-framings", "long-head", "short-body", "bad-chunk", "many-100s",
@@ -300,6 +308,7 @@ MISTAKES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.attack("mistake")
 @pytest.mark.parametrize("mistake", sorted(MISTAKES))
 def test_an_administrators_mistake_is_a_sentence_and_ends_nothing(
     victim: Daemon, tiny_model: Path, mistake: str
@@ -320,6 +329,7 @@ def _has_come_out(instance: dict[str, Any]) -> bool:
     return told or instance["state"] == "running"
 
 
+@pytest.mark.attack("mistake")
 @pytest.mark.parametrize(
     "parameter",
     ["--host=0.0.0.0", "--port 1", "--api-key k", "--api_key k", "--api-key-file /x", "--ssl-key-file /x",
@@ -331,6 +341,7 @@ def test_an_engine_listens_where_the_worker_says(victim: Daemon, tiny_model: Pat
     assert status == 400 and "cannot be set" in answer["message"]
 
 
+@pytest.mark.attack("forged-line")
 @pytest.mark.parametrize(
     "name", ["a\nb", "\x1b[31m", "x" * 10_000, "", " ", "\x00"], ids=lambda n: ascii(n)[:10]
 )
@@ -339,6 +350,7 @@ def test_a_name_is_something_that_can_be_shown(victim: Daemon, name: str) -> Non
     assert victim.call("POST", "/v1/models", body)[0] == 422
 
 
+@pytest.mark.attack("flood")
 def test_a_thousand_idle_and_half_asked_connections_keep_nobody_out(victim: Daemon, bob: str) -> None:
     with ExitStack() as held:
         for number in range(1000):
@@ -347,6 +359,7 @@ def test_a_thousand_idle_and_half_asked_connections_keep_nobody_out(victim: Daem
         assert victim.call("GET", "/v1/users/me", None, {"authorization": f"Bearer {bob}"})[0] == 200
 
 
+@pytest.mark.attack("flood")
 def test_watchers_that_never_read_keep_nobody_waiting(victim: Daemon, bob: str) -> None:
     with ExitStack() as held:
         for _ in range(100):
@@ -357,6 +370,7 @@ def test_watchers_that_never_read_keep_nobody_waiting(victim: Daemon, bob: str) 
             assert victim.call("POST", "/v1/api-keys", {"name": f"k{number}"})[0] == 200
 
 
+@pytest.mark.attack("flood")
 def test_many_names_tried_at_once_lock_nobody_else_out(victim: Daemon, bob: str) -> None:
     """The flood comes from this machine's other addresses: failures are counted by address."""
 
@@ -393,12 +407,14 @@ def listening(pid: int) -> set[str]:
     return found
 
 
+@pytest.mark.attack("access")
 def test_all_that_listens_listens_on_loopback(victim: Daemon, hostile: str) -> None:
     (instance,) = victim.running("hostile")
     assert listening(victim.process.pid) == {"0100007F"}
     assert listening(instance["pid"]) == {"0100007F"}
 
 
+@pytest.mark.attack("worker")
 def test_the_workers_port_is_the_servers_alone(victim: Daemon, bob: str) -> None:
     (worker,) = victim.call("GET", "/v1/workers")[1]["items"]
     token = (victim.data_dir / "token").read_text().strip()
@@ -411,6 +427,7 @@ def test_the_workers_port_is_the_servers_alone(victim: Daemon, bob: str) -> None
                 assert connection.getresponse().status == 401
 
 
+@pytest.mark.attack("secret")
 def test_no_secret_lies_where_others_read(victim: Daemon, bob: str, hostile: str) -> None:
     data = victim.data_dir
     files = [data / name for name in ("token", "jwt_secret_key", "initial_admin_password")]
@@ -432,6 +449,7 @@ def test_no_secret_lies_where_others_read(victim: Daemon, bob: str, hostile: str
     assert secrets[0].encode() not in environ and b"GPUSTACK_" not in environ.replace(b"GPUSTACK_MODEL_", b"")
 
 
+@pytest.mark.attack("secret")
 def test_files_with_secrets_are_the_owners_alone_wherever_they_lie(victim: Daemon, hostile: str) -> None:
     """Even where the data directory itself lets others in, and whatever the umask."""
     data = victim.data_dir

@@ -62,6 +62,7 @@ async def test_a_key_is_looked_at_once_a_second(mock_clock: trio.testing.MockClo
     assert door.calls == 3
 
 
+@pytest.mark.attack("access")
 async def test_a_change_of_people_or_keys_is_heeded_at_once() -> None:
     door = Door()
     await door.admission(asked(b"Bearer one"))
@@ -89,6 +90,7 @@ async def test_a_refusal_is_not_remembered() -> None:
     assert door.calls == 2
 
 
+@pytest.mark.attack("flood")
 async def test_memory_is_bounded() -> None:
     door = Door()
     for number in range(3000):

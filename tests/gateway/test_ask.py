@@ -63,6 +63,7 @@ def test_usage_that_a_client_asked_for_is_not_hidden(make: Any) -> None:
     assert ask.body is body
 
 
+@pytest.mark.attack("smuggling")
 @pytest.mark.parametrize("make", [bytes, _large])
 @pytest.mark.parametrize(
     ("body", "said"),
@@ -103,6 +104,7 @@ def test_what_two_programs_could_read_differently_is_refused(make: Any, body: by
     assert said in str(caught.value)
 
 
+@pytest.mark.attack("parser")
 @pytest.mark.parametrize(
     "body",
     [
@@ -162,6 +164,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.attack("smuggling")
 @given(
     st.dictionaries(st.sampled_from(["a", "b", "stream_option", "messages"]), json_values),
     st.booleans() | st.none(),

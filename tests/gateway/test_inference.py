@@ -119,6 +119,7 @@ async def test_the_query_goes_along(world: World, scripted: StartScript) -> None
     assert script.seen[0].startswith(b"POST /v1/chat/completions?api-version=2&x=%20 HTTP/1.1\r\n")  # type: ignore[attr-defined]
 
 
+@pytest.mark.attack("smuggling")
 async def test_what_is_between_us_and_one_side_is_nothing_to_the_other(
     world: World, scripted: StartScript
 ) -> None:
@@ -164,6 +165,7 @@ async def test_what_is_between_us_and_one_side_is_nothing_to_the_other(
     assert answer.headers[b"server"] == b"gpustack"
 
 
+@pytest.mark.attack("smuggling")
 @pytest.mark.parametrize("framing", ["chunked", "length"])
 async def test_however_a_body_comes_an_engine_gets_it_in_one_framing(
     world: World, scripted: StartScript, framing: str
@@ -186,6 +188,7 @@ async def test_however_a_body_comes_an_engine_gets_it_in_one_framing(
     assert b"x-trailer" not in head.lower()
 
 
+@pytest.mark.attack("smuggling")
 @pytest.mark.parametrize(
     "fields",
     [
@@ -210,6 +213,7 @@ async def test_what_could_smuggle_a_second_request_reaches_no_engine(
     assert script.connections == 0
 
 
+@pytest.mark.attack("flood")
 async def test_a_huge_body_passes_and_a_larger_one_is_refused(world: World, fake_engine: StartEngine) -> None:
     engine = fake_engine("--reply", "seen")
     await world.deploy("m", engine.port)
@@ -279,6 +283,7 @@ async def test_refusals_say_what_helps(world: World) -> None:
     assert "content encoding" in error_of(packed)["message"]
 
 
+@pytest.mark.attack("flood")
 async def test_a_body_that_stops_coming_is_a_408(make_world: MakeWorld) -> None:
     world = await make_world(limits=Limits(body_timeout=0.05))
     await world.deploy("m")
@@ -287,6 +292,7 @@ async def test_a_body_that_stops_coming_is_a_408(make_world: MakeWorld) -> None:
     assert (answer.status, error_of(answer)["type"]) == (408, "RequestTimeout")
 
 
+@pytest.mark.attack("smuggling")
 async def test_a_body_that_breaks_its_framing_is_a_400(world: World) -> None:
     client = await world.connect()
     head = world.request(b"").replace(b"content-length: 0", b"transfer-encoding: chunked")
@@ -381,6 +387,7 @@ async def test_when_nobody_listens_all_were_asked_once(world: World) -> None:
     assert await world.sums() == (1, 1, 0, 0)
 
 
+@pytest.mark.attack("engine")
 async def test_a_request_that_kills_engines_does_not_go_through_all_of_them(
     world: World, scripted: StartScript
 ) -> None:
@@ -392,6 +399,7 @@ async def test_a_request_that_kills_engines_does_not_go_through_all_of_them(
     assert sum(one.requests for one in dying) == 2
 
 
+@pytest.mark.attack("engine")
 async def test_an_engine_that_takes_too_long_is_a_504_and_nobody_else_is_asked(
     make_world: MakeWorld, fake_engine: StartEngine
 ) -> None:
@@ -404,6 +412,7 @@ async def test_an_engine_that_takes_too_long_is_a_504_and_nobody_else_is_asked(
     assert (await world.sums())[:2] == (1, 1)
 
 
+@pytest.mark.attack("engine")
 async def test_an_answer_that_breaks_off_is_cut_and_not_made_to_look_whole(
     world: World, scripted: StartScript
 ) -> None:
@@ -417,6 +426,7 @@ async def test_an_answer_that_breaks_off_is_cut_and_not_made_to_look_whole(
     assert (await world.sums())[:2] == (1, 1)
 
 
+@pytest.mark.attack("engine")
 async def test_a_broken_off_answer_without_a_length_is_cut_too(world: World, scripted: StartScript) -> None:
     script = await scripted(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
     await world.deploy("m", script.port)
@@ -437,6 +447,7 @@ async def test_json_in_answer_to_a_stream_keeps_its_length(world: World, scripte
 # --- let in
 
 
+@pytest.mark.attack("access")
 async def test_a_key_that_was_let_in_a_moment_ago_ends_when_it_is_deleted(
     world: World, fake_engine: StartEngine
 ) -> None:
@@ -447,6 +458,7 @@ async def test_a_key_that_was_let_in_a_moment_ago_ends_when_it_is_deleted(
     assert (await world.ask("m")).status == 401
 
 
+@pytest.mark.attack("access")
 async def test_who_is_locked_out_is_so_at_once(world: World, fake_engine: StartEngine) -> None:
     await world.deploy("m", fake_engine().port)
     assert (await world.ask("m")).status == 200

@@ -153,6 +153,7 @@ async def test_a_client_that_leaves_before_the_first_byte_is_counted_too(
     assert await world.sums() == (1, 0, 0, 0)
 
 
+@pytest.mark.attack("flood")
 async def test_a_client_that_stops_reading_holds_up_its_engine_and_not_our_memory(world: World) -> None:
     sent = 0
     stalled = trio.Event()

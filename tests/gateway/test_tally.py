@@ -77,6 +77,7 @@ def test_hiding_changes_nothing_but_what_is_hidden(data: st.DataObject) -> None:
     assert _passed(EventTally(hide=False), stream, *cuts) == stream
 
 
+@pytest.mark.attack("parser")
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=10))
 def test_bytes_that_are_no_events_pass_as_they_are(stream: bytes, cuts: list[int]) -> None:
     assert _passed(EventTally(hide=True), stream, *cuts) == stream
@@ -132,6 +133,7 @@ def test_without_word_of_the_engine_events_are_counted_and_marked_as_not_measure
     assert tally.usage() == Usage(0, 3, False)
 
 
+@pytest.mark.attack("engine")
 def test_a_huge_event_is_not_kept() -> None:
     tally = EventTally(hide=True)
     start = b"data: " + b"x" * (1 << 20)

@@ -115,6 +115,7 @@ async def test_connections_are_kept_on_both_hops(world: World, machine: Machine)
     assert (script.connections, script.requests) == (1, 5)
 
 
+@pytest.mark.attack("ssrf")
 async def test_what_a_client_says_of_ports_reaches_no_worker(world: World, machine: Machine) -> None:
     async def act(client: Client, number: int) -> None:
         seen.append(await script.request(client))
@@ -170,6 +171,7 @@ async def test_an_engine_behind_a_worker_refuses_in_its_own_words(
     assert error_of(answer)["message"] == "busy, as told"
 
 
+@pytest.mark.attack("engine")
 async def test_what_kills_engines_does_not_go_through_all_of_them_behind_workers_either(
     world: World, machine: Machine, fake_engine: StartEngine
 ) -> None:

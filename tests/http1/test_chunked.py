@@ -36,6 +36,7 @@ def test_extensions_and_trailers_are_passed_over() -> None:
     assert decoder.done
 
 
+@pytest.mark.attack("smuggling")
 @pytest.mark.parametrize(
     "wire",
     [
@@ -64,6 +65,7 @@ def test_a_broken_coding_is_an_error(wire: bytes) -> None:
         decode(wire)
 
 
+@pytest.mark.attack("parser")
 @given(
     st.lists(
         st.binary(max_size=30) | st.sampled_from([b"5\r\nhello\r\n", b"0\r\n", b"\r\n", b"a;b"]), max_size=6

@@ -184,6 +184,7 @@ async def test_an_app_that_refuses_or_ignores_a_body_answers_all_the_same(
             assert (await client.answer()).status == status
 
 
+@pytest.mark.attack("flood")
 async def test_a_body_that_never_comes_has_an_end_and_a_stream_has_none(
     serve: Serve, hand_off: HypercornHandOff, site: Site, brisk: Limits
 ) -> None:
@@ -313,6 +314,7 @@ async def test_a_websocket_nobody_wants_is_refused(
     assert (await client.ask(bad)).status == 400
 
 
+@pytest.mark.attack("smuggling")
 async def test_h2c_is_not_spoken(serve: Serve, hand_off: HypercornHandOff, site: Site) -> None:
     hand_off.ready(site.app)
     client = await (await front(serve, hand_off)).connect()
@@ -325,6 +327,7 @@ async def test_h2c_is_not_spoken(serve: Serve, hand_off: HypercornHandOff, site:
 # --- starting and stopping ---
 
 
+@pytest.mark.attack("flood")
 async def test_requests_wait_for_the_app_in_bounds(
     serve: Serve, hand_off: HypercornHandOff, site: Site
 ) -> None:
@@ -370,6 +373,7 @@ async def test_an_app_that_cannot_start_ends_the_service() -> None:
     assert "no database" in repr(caught.value.exceptions)
 
 
+@pytest.mark.attack("flood")
 async def test_all_stops_in_time_though_a_client_does_not_read(
     serve: Serve, site: Site, nursery: trio.Nursery
 ) -> None:
@@ -405,6 +409,7 @@ async def test_all_stops_in_time_though_a_client_does_not_read(
     assert not scope.cancelled_caught
 
 
+@pytest.mark.attack("flood")
 async def test_a_client_that_stops_reading_is_cut_without_a_trace_of_failure(
     serve: Serve, hand_off: HypercornHandOff, site: Site, brisk: Limits, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -79,6 +79,7 @@ def test_the_connection_is_kept_as_both_sides_understand_it(
     assert head(request(*lines, first=b"GET / HTTP/" + version)).keep_alive is kept
 
 
+@pytest.mark.attack("smuggling")
 @pytest.mark.parametrize(
     "data",
     [
@@ -136,11 +137,13 @@ def test_what_could_smuggle_a_request_is_refused(data: bytes) -> None:
     assert refusal(data) == 400
 
 
+@pytest.mark.attack("smuggling")
 def test_other_versions_and_expectations_are_refused_by_their_own_status() -> None:
     assert refusal(b"PRI * HTTP/2.0\r\n\r\n") == 505
     assert refusal(request(b"expect: 200-ok", b"content-length: 3")) == 417
 
 
+@pytest.mark.attack("flood")
 def test_a_large_head_is_refused_wherever_it_is_cut() -> None:
     data = request(b"x: " + b"y" * 70_000)
     assert refusal(data) == 431
@@ -181,11 +184,13 @@ MESSAGES = st.one_of(
 )
 
 
+@pytest.mark.attack("parser")
 @given(MESSAGES)
 def test_any_bytes_are_a_head_or_more_is_needed_or_they_are_refused(data: bytes) -> None:
     assert isinstance(outcome(data), Head | NeedMore | int)
 
 
+@pytest.mark.attack("parser")
 @given(MESSAGES, st.data())
 def test_a_head_cut_anywhere_comes_to_the_same(data: bytes, draw: st.DataObject) -> None:
     whole = outcome(data)
@@ -220,6 +225,7 @@ def test_some_responses_have_no_body_whatever_their_headers_say() -> None:
     assert (to_head.framing, to_head.content_length) == (Framing.NONE, 3)
 
 
+@pytest.mark.attack("engine")
 @pytest.mark.parametrize(
     "data",
     [
@@ -243,6 +249,7 @@ def test_a_response_that_could_be_read_in_two_ways_is_refused(data: bytes) -> No
     assert caught.value.status == 502
 
 
+@pytest.mark.attack("parser")
 @given(
     st.binary(max_size=200)
     | st.binary(max_size=60).map(lambda tail: b"HTTP/1.1 200 OK\r\n" + tail + b"\r\n\r\n")
@@ -254,6 +261,7 @@ def test_any_bytes_as_a_response_are_a_head_or_refused(data: bytes) -> None:
         assert error.status == 502
 
 
+@pytest.mark.attack("smuggling")
 @pytest.mark.parametrize("line", [b"a b: c", b"x-one : 1", b"x-one: 1\r", b"x-one: \x00", b": c"])
 def test_a_line_that_was_refused_is_refused_again(line: bytes) -> None:
     """Lines are remembered; what stands beside a good one, or came before, makes no bad one good."""

@@ -14,6 +14,7 @@ from tests.http1.conftest import Serve
 from tests.http1.wire import PATIENCE, RESET, Client, echo, eventually, get, post
 
 
+@pytest.mark.attack("flood")
 async def test_half_a_head_is_answered_408(serve: Serve, brisk: Limits) -> None:
     served = await serve(echo, limits=brisk)
     client = await served.connect()
@@ -23,6 +24,7 @@ async def test_half_a_head_is_answered_408(serve: Serve, brisk: Limits) -> None:
     assert await client.rest() == b""
 
 
+@pytest.mark.attack("flood")
 async def test_a_head_that_drips_in_gets_no_more_time_than_one_that_stops(
     serve: Serve, brisk: Limits
 ) -> None:
@@ -41,6 +43,7 @@ async def test_a_head_that_drips_in_gets_no_more_time_than_one_that_stops(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.attack("flood")
 async def test_half_a_body_is_answered_408(serve: Serve, brisk: Limits) -> None:
     faults: list[type[Exception]] = []
 
@@ -58,6 +61,7 @@ async def test_half_a_body_is_answered_408(serve: Serve, brisk: Limits) -> None:
     assert faults == [BodyTimeout]
 
 
+@pytest.mark.attack("flood")
 async def test_a_silent_or_idle_connection_is_closed_without_a_word(serve: Serve, brisk: Limits) -> None:
     served = await serve(echo, limits=brisk)
     silent, idle = await served.connect(), await served.connect()
@@ -79,6 +83,7 @@ async def test_a_long_exchange_is_not_cut_by_any_of_these(serve: Serve, brisk: L
     assert (await client.ask(get())).body == b"token token "
 
 
+@pytest.mark.attack("flood")
 async def test_a_client_that_stops_reading_is_waited_for_and_then_cut(serve: Serve, brisk: Limits) -> None:
     sent, cut = 0, trio.Event()
 
@@ -101,6 +106,7 @@ async def test_a_client_that_stops_reading_is_waited_for_and_then_cut(serve: Ser
     assert sent < 16 << 20  # what the socket buffers hold, and no more
 
 
+@pytest.mark.attack("flood")
 async def test_a_write_under_a_shield_is_cut_as_well(serve: Serve, brisk: Limits) -> None:
     """Frameworks shield their sends: the wait itself must end."""
     cut = trio.Event()
@@ -173,6 +179,7 @@ async def test_a_client_that_leaves_inside_its_body_ends_the_reading(serve: Serv
         await ended.wait()
 
 
+@pytest.mark.attack("flood")
 async def test_lingering_has_an_end(serve: Serve, brisk: Limits) -> None:
     async def refuse(exchange: Exchange) -> None:
         await exchange.respond(403)
@@ -187,6 +194,7 @@ async def test_lingering_has_an_end(serve: Serve, brisk: Limits) -> None:
             await trio.sleep(0.01)
 
 
+@pytest.mark.attack("flood")
 async def test_one_address_cannot_take_every_connection(serve: Serve) -> None:
     served = await serve(echo, limits=Limits(connections_per_address=2))
     first, second = await served.connect(), await served.connect()
@@ -201,6 +209,7 @@ async def test_one_address_cannot_take_every_connection(serve: Serve) -> None:
     assert (await fourth.ask(get())).status == 200
 
 
+@pytest.mark.attack("flood")
 async def test_when_connections_run_out_idle_ones_give_way_and_busy_ones_do_not(serve: Serve) -> None:
     leave = trio.Event()
 
@@ -286,6 +295,7 @@ async def test_who_has_just_come_in_is_heard_before_a_successor_takes_over(serve
         listener.close()
 
 
+@pytest.mark.attack("flood")
 async def test_a_cancelled_server_is_gone_though_a_client_does_not_read(serve: Serve) -> None:
     inside = trio.Event()
 

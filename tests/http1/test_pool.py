@@ -103,6 +103,7 @@ async def test_a_body_may_be_sent_piece_by_piece(
     assert answer == b"3000000 " + (b"chunked" if content_length is None else b"content_length")
 
 
+@pytest.mark.attack("smuggling")
 @pytest.mark.parametrize("content_length", [2, 4])
 async def test_a_body_that_is_not_as_long_as_it_says_is_not_passed_off(
     pool: Pool, serve: Serve, content_length: int
@@ -116,6 +117,7 @@ async def test_a_body_that_is_not_as_long_as_it_says_is_not_passed_off(
             pass
 
 
+@pytest.mark.attack("smuggling")
 @pytest.mark.parametrize(
     "headers", [[(b"Content-Length", b"3")], [(b"transfer-encoding", b"chunked")], [(b"a", b"b\r\nc: d")]]
 )
@@ -126,12 +128,14 @@ async def test_headers_that_would_break_the_request_are_refused(
         pool.request(Address("127.0.0.1", 1), "GET", b"/", headers)
 
 
+@pytest.mark.attack("smuggling")
 @pytest.mark.parametrize("target", [b"", b"/a b", b"/a\r\nb"])
 async def test_targets_that_would_break_the_request_are_refused(pool: Pool, target: bytes) -> None:
     with pytest.raises(ValueError):
         pool.request(Address("127.0.0.1", 1), "GET", target)
 
 
+@pytest.mark.attack("ssrf")
 @pytest.mark.parametrize(
     "host",
     [
@@ -151,6 +155,7 @@ async def test_what_is_no_host_is_no_connection(pool: Pool, host: str) -> None:
         await fetch(pool, Address(host, 9))
 
 
+@pytest.mark.attack("ssrf")
 @pytest.mark.parametrize("port", [-1, 65536, 10**12, 2**63])
 async def test_what_is_no_port_is_no_connection(pool: Pool, port: int) -> None:
     with pytest.raises(ConnectFailed):
@@ -172,6 +177,7 @@ async def test_a_kept_connection_that_died_is_replaced(pool: Pool, upstream: Ups
     assert (script.connections, script.requests) == (2, 3)
 
 
+@pytest.mark.attack("engine")
 async def test_a_connection_that_speaks_unasked_is_not_used_again(pool: Pool, upstream: Upstream) -> None:
     """What it said would be taken for the answer to the next request."""
     speak = trio.Event()
@@ -207,6 +213,7 @@ async def test_a_fresh_connection_that_dies_is_an_error(pool: Pool, upstream: Up
     assert script.connections == 1
 
 
+@pytest.mark.attack("engine")
 async def test_a_kept_connection_that_answers_in_part_is_not_tried_again(
     pool: Pool, upstream: Upstream
 ) -> None:
@@ -234,6 +241,7 @@ async def test_an_idle_connection_that_the_upstream_closes_is_dropped(pool: Pool
     await eventually(lambda: "0 idle" in repr(pool))
 
 
+@pytest.mark.attack("engine")
 @pytest.mark.parametrize(
     ("wire", "error"),
     [
@@ -403,6 +411,7 @@ async def test_cancelling_closes_the_connection_at_once(pool: Pool, upstream: Up
         assert "0 requests in flight, 0 idle" in repr(pool)
 
 
+@pytest.mark.attack("engine")
 async def test_an_answer_that_is_too_large_is_not_read_on(pool: Pool, serve: Serve) -> None:
     async def big(exchange: Exchange) -> None:
         await exchange.respond(200, body=b"x" * 1001)

@@ -138,6 +138,7 @@ async def test_an_upstream_that_fails_before_the_first_byte_can_be_answered(
         assert (await client.ask(post(b"x"))).status == status
 
 
+@pytest.mark.attack("engine")
 async def test_an_upstream_that_dies_inside_its_answer_cuts_the_client_off(
     pool: Pool, serve: Serve, upstream: Upstream
 ) -> None:
@@ -171,6 +172,7 @@ async def test_a_client_that_leaves_closes_the_upstream(pool: Pool, serve: Serve
         await gone.wait()
 
 
+@pytest.mark.attack("flood")
 async def test_a_client_that_does_not_read_stops_the_upstream(
     pool: Pool, serve: Serve, upstream: Upstream
 ) -> None:

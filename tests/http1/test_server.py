@@ -204,6 +204,7 @@ async def test_a_body_of_twenty_mebibytes_is_read(serve: Serve) -> None:
     assert (await client.answer()).body == b"%d" % size
 
 
+@pytest.mark.attack("smuggling")
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [
@@ -274,6 +275,7 @@ async def test_errors_are_answered_in_the_caller_s_own_words(serve: Serve) -> No
     assert (await client.ask(b"nonsense\r\n\r\n")).body == b"fault 400"
 
 
+@pytest.mark.attack("forged-line")
 @pytest.mark.parametrize(
     "field",
     [

@@ -97,6 +97,7 @@ async def test_the_certificate_of_the_next_connection_may_be_another(
     assert (await old.ask(get())).status == 200
 
 
+@pytest.mark.attack("flood")
 async def test_a_handshake_that_stops_or_fails_ends_the_connection(
     serve: Serve, cert: Path, brisk: Limits
 ) -> None:

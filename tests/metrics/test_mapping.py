@@ -82,6 +82,7 @@ def with_(**changes: Any) -> dict[str, Any]:
     return {**SMALL, **changes}
 
 
+@pytest.mark.attack("parser")
 @pytest.mark.parametrize(
     ("document", "fault"),
     [
@@ -121,6 +122,7 @@ _JSON = st.recursive(
 )
 
 
+@pytest.mark.attack("parser")
 @given(_JSON, _JSON)
 def test_any_json_is_read_or_refused(metrics: Any, mapping: Any) -> None:
     try:
@@ -131,6 +133,7 @@ def test_any_json_is_read_or_refused(metrics: Any, mapping: Any) -> None:
         assert read_map(read.document()) == read
 
 
+@pytest.mark.attack("parser")
 @given(st.text(), st.sampled_from(["<0.9.2", ">=0.10.2", "==1.0", "!=2"]))
 def test_any_text_is_a_version_or_lies_in_no_range(version: str, text: str) -> None:
     mapping = read_map(with_(runtime_mapping={"vllm": {text: {"a": "gpustack:depth"}}}))

@@ -41,6 +41,7 @@ def test_the_format_is_what_the_scraper_understands_best(
     assert format_of(accept, encoding) == expected
 
 
+@pytest.mark.attack("parser")
 @given(st.binary(), st.binary())
 def test_any_header_is_one_of_four_formats(accept: bytes, encoding: bytes) -> None:
     assert format_of(accept, encoding) in {Format(a, b) for a in (True, False) for b in (True, False)}

@@ -90,6 +90,7 @@ def test_an_engine_that_fails_has_no_series_but_the_one_that_says_so() -> None:
     assert value(found, "gpustack:worker_engine_metrics_up", model_instance_name="m3-3") is None
 
 
+@pytest.mark.attack("parser")
 @pytest.mark.parametrize(
     "page", [b"a{b=", b'a{b="c} 1', b"{} {}", b"# TYPE\n# TYPE a\n", b"a one", b"\xff\xfe\x00", b'{"a": 1}']
 )
@@ -98,6 +99,7 @@ def test_a_page_that_is_none_is_a_failure_and_spoils_nothing(page: bytes) -> Non
     assert value(found, "gpustack:num_requests_running", model_instance_name="m3-2") == 2
 
 
+@pytest.mark.attack("parser")
 @given(st.text())
 def test_no_page_whatever_is_in_it_breaks_the_exporter(text: str) -> None:
     pages = (Scraped(target(), text.encode("utf-8", "replace")),)
@@ -105,12 +107,14 @@ def test_no_page_whatever_is_in_it_breaks_the_exporter(text: str) -> None:
     raw_families(read_pages(pages))
 
 
+@pytest.mark.attack("engine")
 def test_a_series_told_twice_is_shown_once() -> None:
     twice = b"# TYPE vllm:num_requests_running gauge\n" + b"vllm:num_requests_running 1\n" * 2
     found = shown(unified(Scraped(target(), twice)))
     assert value(found, "gpustack:num_requests_running") == 1
 
 
+@pytest.mark.attack("engine")
 def test_a_family_of_another_kind_is_not_forced_into_ours() -> None:
     page = b"# TYPE vllm:time_to_first_token_seconds gauge\nvllm:time_to_first_token_seconds 3\n"
     assert [name for name, _ in shown(unified(Scraped(target(), page)))] == [

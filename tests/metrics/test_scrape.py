@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 import trio.testing
 
@@ -68,6 +69,7 @@ async def test_a_good_engine_a_closed_port_and_one_that_has_no_metrics(
     assert [one.page for one in found[1:]] == [None, b"", None]
 
 
+@pytest.mark.attack("engine")
 async def test_a_page_that_never_ends_is_given_up() -> None:
     async def endless(exchange: Exchange) -> None:
         await exchange.start_response(200)
@@ -79,6 +81,7 @@ async def test_a_page_that_never_ends_is_given_up() -> None:
     assert found.page is None
 
 
+@pytest.mark.attack("engine")
 async def test_an_engine_that_hangs_holds_nobody_up_for_long() -> None:
     async def silent(exchange: Exchange) -> None:
         await trio.sleep_forever()

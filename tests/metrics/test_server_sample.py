@@ -151,6 +151,7 @@ def test_the_targets_are_the_exporters_of_workers_that_are_ready() -> None:
     assert group["labels"] == {"cluster_id": "1", "cluster_name": "default"}
 
 
+@pytest.mark.attack("forged-line")
 def test_a_name_that_needs_escaping_is_escaped() -> None:
     odd = attrs.evolve(model(), name='a"b\\c\nd')
     found = shown(server_families(ServerState(snapshot=snapshot(odd))))

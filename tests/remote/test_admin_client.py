@@ -142,6 +142,7 @@ async def test_a_chat_ends_at_its_mark_and_raises_what_went_wrong_midway(
                         pass
 
 
+@pytest.mark.attack("flood")
 async def test_a_line_without_end_is_given_up(serve: Callable[[Told], str]) -> None:
     with trio.fail_after(30):
         async with open_client(serve(lambda path, query: (200, b"x" * (5 << 20)))) as client:

@@ -28,6 +28,7 @@ async def test_a_redirect_is_followed(feed: Feed) -> None:
     assert (await fetch_document(f"{feed.url}/a")).body == b"there"
 
 
+@pytest.mark.attack("hub")
 async def test_redirects_without_end_are_not(feed: Feed) -> None:
     feed.status, feed.headers = 302, {"Location": "/again"}
     with pytest.raises(BadReply, match="more than"):
@@ -35,6 +36,7 @@ async def test_redirects_without_end_are_not(feed: Feed) -> None:
     assert len(feed.paths) < 10
 
 
+@pytest.mark.attack("hub")
 async def test_more_than_the_limit_is_not_read(feed: Feed) -> None:
     feed.body = b"x" * 1000
     with pytest.raises(TooLarge):

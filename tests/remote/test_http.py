@@ -135,6 +135,7 @@ async def test_what_goes_wrong_is_named(served: str, path: str, kind: type[Remot
     assert str(caught.value).startswith(f"{served}{path} ")
 
 
+@pytest.mark.attack("hub")
 async def test_an_answer_that_drips_meets_the_deadline(served: str) -> None:
     with trio.fail_after(30):
         async with open_client(served) as client:
@@ -158,6 +159,7 @@ async def test_nobody_listening_is_told_with_place_and_reason(free_port: int, ba
             await client.request("GET", "/a" if base else f"{server}/a")
 
 
+@pytest.mark.attack("ssrf")
 @pytest.mark.parametrize("url", ["ftp://x/", "file:///etc/passwd", "http://[::1", "//x"])
 async def test_only_http_is_spoken(url: str) -> None:
     async with open_client() as client:
@@ -211,6 +213,7 @@ async def test_a_context_of_ones_own_is_taken() -> None:
         assert repr(client) == "<Client, 0 requests made>"
 
 
+@pytest.mark.attack("secret")
 @pytest.mark.parametrize(
     ("url", "text"),
     [

@@ -23,6 +23,7 @@ def test_a_redirect_may_be_relative(location: str, url: str) -> None:
     assert next_url(HUB, location) == url
 
 
+@pytest.mark.attack("ssrf")
 @pytest.mark.parametrize(
     "location",
     [
@@ -45,6 +46,7 @@ def test_from_plain_http_one_may_go_to_either() -> None:
     assert next_url("http://hub.example/", "https://cdn.example/x") == "https://cdn.example/x"
 
 
+@pytest.mark.attack("secret")
 @pytest.mark.parametrize(
     ("url", "kept"),
     [
@@ -61,6 +63,7 @@ def test_credentials_go_to_their_own_host_only(url: str, kept: bool) -> None:
     assert ("Authorization" in headers) is kept
 
 
+@pytest.mark.attack("ssrf")
 @pytest.mark.parametrize(
     "url",
     [
@@ -95,6 +98,7 @@ async def test_an_inner_hub_may_send_us_to_its_like(origin: str, url: str) -> No
     await refuse_inner(url, origin)
 
 
+@pytest.mark.attack("ssrf")
 async def test_not_even_an_inner_hub_may_send_us_to_the_metadata_service() -> None:
     with pytest.raises(BadReply):
         await refuse_inner("http://169.254.169.254/", "http://10.0.0.1/")

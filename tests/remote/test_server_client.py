@@ -211,12 +211,14 @@ async def test_lines_come_whole_however_they_were_cut(
     assert server.asked[0][:3] == ("GET", "/v1/workers/7/assignments", b"Bearer mine")
 
 
+@pytest.mark.attack("flood")
 async def test_a_stream_that_falls_silent_is_given_up(server: Server, client: ServerClient) -> None:
     server.pieces, server.hang = [line(Word.SYNCED)], True
     with pytest.raises(TimedOut):
         await words_of(client, quiet_for=0.2)
 
 
+@pytest.mark.attack("flood")
 async def test_a_line_without_end_is_refused(server: Server, client: ServerClient) -> None:
     server.pieces = [b"x" * (1 << 20)] * 5
     with pytest.raises(errors.Unavailable, match="too long"):

@@ -24,6 +24,7 @@ async def test_everybody_may_ask_whether_it_lives(server: FakeServer, start: Sta
     assert (await ask(worker.port, path))[0] == 200
 
 
+@pytest.mark.attack("worker")
 @pytest.mark.parametrize("path", ["/proxy/v1/models", "/serveLogs/1", "/modelFacts", "/elsewhere"])
 @pytest.mark.parametrize("given", [{}, {"authorization": "Bearer x"}, {"authorization": FORWARD_KEY}])
 async def test_everything_else_wants_the_forward_key(
@@ -34,12 +35,14 @@ async def test_everything_else_wants_the_forward_key(
     assert (await ask(worker.port, path, headers=given))[0] == 401
 
 
+@pytest.mark.attack("worker")
 async def test_nobody_is_let_in_before_the_worker_has_joined(server: FakeServer, start: Start) -> None:
     worker = await start(token="wrong")
     assert (await ask(worker.port, "/elsewhere", headers={"authorization": KEY}))[0] == 401
     assert (await ask(worker.port, "/elsewhere", headers={"authorization": "Bearer "}))[0] == 401
 
 
+@pytest.mark.attack("ssrf")
 @pytest.mark.parametrize(("port", "status"), [("22", 503), ("x", 400), ("", 400), ("9" * 5000, 400)])
 async def test_only_ports_of_engines_are_forwarded_to(
     server: FakeServer, start: Start, port: str, status: int
@@ -51,6 +54,7 @@ async def test_only_ports_of_engines_are_forwarded_to(
     assert own[0] == 503
 
 
+@pytest.mark.attack("secret")
 async def test_an_engine_is_given_the_request_without_what_was_meant_for_us(
     server: FakeServer, start: Start
 ) -> None:
@@ -80,6 +84,7 @@ async def test_an_answer_streams(server: FakeServer, start: Start) -> None:
     assert (status, answer.count(b"data: ")) == (200, 5)
 
 
+@pytest.mark.attack("engine")
 async def test_an_engine_that_breaks_off_leaves_its_answer_unfinished(
     server: FakeServer, start: Start
 ) -> None:
@@ -126,6 +131,7 @@ async def test_the_log_of_an_engine_is_read_through_the_workers_port(
     assert (await worker.ask("/serveLogs/../../worker_uuid"))[0] == 404
 
 
+@pytest.mark.attack("traversal")
 async def test_nothing_but_logs_is_read_as_one(server: FakeServer, start: Start) -> None:
     worker = await start()
     await server.until(lambda: bool(server.statuses))
