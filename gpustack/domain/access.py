@@ -18,6 +18,28 @@ class UserSource(StrEnum):
     SAML = "SAML"
 
 
+class Scope(StrEnum):
+    """What a key may be used for. ``management`` includes ``read``."""
+
+    INFERENCE = "inference"
+    MANAGEMENT = "management"
+    READ = "read"
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """How much may be used: by a key, by a user with all keys, or of a model by everybody. ``None``: no limit.
+
+    Days and months are those of UTC.
+    """
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_requests: int | None = None
+    tokens_per_day: int | None = None
+    tokens_per_month: int | None = None
+
+
 @stored("users", unique=(("username",),))
 @attrs.frozen(kw_only=True)
 class User(Record):
@@ -31,12 +53,26 @@ class User(Record):
     source: UserSource = UserSource.LOCAL
     require_password_change: bool = False
     hashed_password: str = attrs.field(default="", repr=False)
+    limits: Limits | None = None
+
+
+@stored("external_identities", unique=(("issuer", "subject"),), indexed=("user_id",))
+@attrs.frozen(kw_only=True)
+class ExternalIdentity(Record):
+    """Who another party says somebody is. The account goes by this pair alone, never by a name."""
+
+    user_id: int
+    issuer: str
+    subject: str
 
 
 @stored("api_keys", unique=(("access_key",), ("user_id", "name")))
 @attrs.frozen(kw_only=True)
 class ApiKey(Record):
-    """``gpustack_<access_key>_<secret>``; of the secret only its HMAC is kept."""
+    """``gpustack_<access_key>_<secret>``; of the secret only its HMAC is kept.
+
+    ``scopes`` and ``allowed_models`` (by name) are ``None`` where all are allowed.
+    """
 
     name: str
     user_id: int
@@ -44,6 +80,12 @@ class ApiKey(Record):
     secret_hash: str = attrs.field(repr=False)
     description: str | None = None
     expires_at: datetime | None = None
+    is_enabled: bool = True
+    scopes: tuple[Scope, ...] | None = None
+    allowed_models: tuple[str, ...] | None = None
+    limits: Limits | None = None
+    last_used_at: datetime | None = None
+    """To the minute or so."""
 
 
 @stored("sessions", unique=(("token_hash",),))
@@ -53,6 +95,34 @@ class Session(Record):
 
     user_id: int
     token_hash: str = attrs.field(repr=False)
+    expires_at: datetime
+    source: UserSource = UserSource.LOCAL
+    """Who proved the identity at this login."""
+    logout_hint: str | None = attrs.field(default=None, repr=False)
+    """What that party wants to be shown when the login ends there too."""
+
+
+@stored("sign_ins", unique=(("state_hash",),))
+@attrs.frozen(kw_only=True)
+class SignIn(Record):
+    """A login under way at another party, found by what that party sends back; good once, and not for long."""
+
+    source: UserSource
+    state_hash: str = attrs.field(repr=False)
+    browser_hash: str = attrs.field(repr=False)
+    """Of a cookie of the browser that began: nobody is logged in by a link that somebody else began."""
+    secret: str = attrs.field(repr=False)
+    """What the answer must agree with: the id of the request, the nonce."""
+    next_path: str = "/"
+    expires_at: datetime
+
+
+@stored("used_assertions", unique=(("assertion_hash",),))
+@attrs.frozen(kw_only=True)
+class UsedAssertion(Record):
+    """An assertion that logged somebody in, kept until it ends by itself: nobody logs in with it again."""
+
+    assertion_hash: str
     expires_at: datetime
 
 

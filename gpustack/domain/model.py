@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from .access import Limits
 from .artifact import ModelSource
 from .record import Record, stored
 
@@ -29,6 +30,14 @@ class Strategy(StrEnum):
 
     SPREAD = "spread"
     BINPACK = "binpack"
+
+
+class ModelAccess(StrEnum):
+    """Who may use a model: anybody without a key, whoever has an account, or named accounts. Administrators may."""
+
+    PUBLIC = "public"
+    AUTHED = "authed"
+    ALLOWED_USERS = "allowed_users"
 
 
 @attrs.frozen(kw_only=True)
@@ -65,6 +74,11 @@ class Model(Record):
     restart_on_error: bool = True
     distributable: bool = False
     generation: int = 1
+    access: ModelAccess = ModelAccess.AUTHED
+    allowed_user_ids: tuple[int, ...] | None = None
+    """Who may use it where ``access`` says so."""
+    limits: Limits | None = None
+    """What everybody together may use of it."""
 
 
 RUNTIME_FIELDS = frozenset(

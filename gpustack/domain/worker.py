@@ -146,6 +146,12 @@ class Worker(Record):
     """HMAC of the worker's own secret, given at joining; it carries a worker's rights and no more."""
     cordoned: bool = False
     version_running: str = ""
+    credential_since: datetime | None = None
+    """When the credential was given; it is replaced from time to time."""
+    former_credential_hash: str | None = attrs.field(default=None, repr=False)
+    """The one before it, good until the new one is used: an answer that was lost locks nobody out."""
+    barred: bool = False
+    """May neither speak nor join again, whatever token it has."""
 
     def device(self, index: int) -> Device | None:
         """The device with that index, if the worker has reported it."""

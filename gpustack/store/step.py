@@ -6,10 +6,12 @@ what stands already.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
+from alembic.operations import BatchOperations
 
 
 def create_table(name: str, *parts: Any, **options: Any) -> None:
@@ -39,8 +41,20 @@ def drop_index(name: str, table: str) -> None:
 def add_column(table: str, column: sa.Column[Any]) -> None:
     """As ``add_column`` in a batch. A column that may not be null needs a ``server_default``."""
     if column.name not in {found["name"] for found in _look().get_columns(table)}:
-        with op.batch_alter_table(table) as batch:
+        with _batch(table) as batch:
             batch.add_column(column)
+
+
+def drop_column(table: str, name: str) -> None:
+    """As ``drop_column`` in a batch."""
+    if name in {found["name"] for found in _look().get_columns(table)}:
+        with _batch(table) as batch:
+            batch.drop_column(name)
+
+
+def _batch(table: str) -> AbstractContextManager[BatchOperations]:
+    """SQLite makes some tables anew for it; ids are never given twice in that one either."""
+    return op.batch_alter_table(table, table_kwargs={"sqlite_autoincrement": True})
 
 
 def _indexes(table: str) -> set[str | None]:

@@ -1,0 +1,45 @@
+"""Who did what, when and from where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import attrs
+
+from .record import Record, stored
+
+
+class Outcome(StrEnum):
+    """How it ended."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+@stored("audit_events", indexed=("at",), in_memory=False)
+@attrs.frozen(kw_only=True)
+class AuditEvent(Record):
+    """One act. Names are kept beside the ids so that history survives what it tells of; no secret is in it.
+
+    ``action`` is ``<what>.<verb>`` (``model.create``, ``auth.login``). Ids are ``None`` where there is none.
+    """
+
+    at: datetime
+    action: str
+    outcome: Outcome
+    status: int
+    """Of the answer."""
+    actor_id: int | None = None
+    actor_name: str = ""
+    actor_role: str = ""
+    means: str = ""
+    api_key_id: int | None = None
+    address: str = ""
+    target_type: str = ""
+    target_id: int | None = None
+    target_name: str = ""
+    details: Mapping[str, Any] = attrs.field(factory=dict)
