@@ -16,6 +16,7 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.engines.registry import engine_for, engines
 from gpustack.errors import AlreadyExists, BadRequest
 
+from .limits import LIMITS
 from .problems import Malformed
 from .shape import Document, Flag, Many, Maybe, Shape, Table, Text, Whole, Word
 from .wire import CATEGORY_FLAGS, SOURCE_FIELDS, source_document
@@ -59,6 +60,7 @@ MODEL_FIELDS: Mapping[str, Shape] = {
     "health_path": Maybe(Text(longest=2048)),
     "env": Maybe(Table(Text(longest=32768)), {}),
     "restart_on_error": Flag(),
+    "limits": LIMITS,
 }
 """What clients may write; everything else of a model is ours."""
 

@@ -12,6 +12,7 @@ from gpustack.errors import AlreadyExists, Forbidden
 from gpustack.identity.keys import hash_secret, make_api_key
 from gpustack.store.transaction import Tx
 
+from ..limits import LIMITS
 from ..listing import Selection
 from ..problems import Malformed
 from ..resource import NOBODY, Resource, document_view
@@ -52,6 +53,7 @@ async def _create(call: Call) -> _New:
         secret_hash=hash_secret(call.context.keys, secret),
         description=document.get("description"),
         expires_at=call.context.clock() + timedelta(seconds=seconds) if seconds else None,
+        limits=document.get("limits"),
     )
 
     def work(tx: Tx) -> ApiKey:
@@ -84,6 +86,7 @@ RESOURCE = Resource(
             "name": Text(shortest=1, longest=255),
             "description": Maybe(Text(longest=4096)),
             "expires_in": Maybe(Whole(least=0, most=_LONGEST)),
+            "limits": LIMITS,
         },
         required=("name",),
         note="expires_in: seconds from now; 0 or none is never.",

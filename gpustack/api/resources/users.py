@@ -9,6 +9,7 @@ from gpustack.domain.access import ApiKey, User
 from gpustack.errors import AlreadyExists, BadRequest, Conflict, NotFound
 from gpustack.store.transaction import Tx
 
+from ..limits import LIMITS
 from ..listing import Selection
 from ..login import end_sessions, hash_chosen
 from ..problems import Malformed
@@ -27,6 +28,7 @@ _FIELDS: dict[str, Shape] = {
     "is_admin": Flag(),
     "is_active": Flag(),
     "require_password_change": Flag(),
+    "limits": LIMITS,
     **_OWN_FIELDS,
 }
 

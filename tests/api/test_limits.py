@@ -1,0 +1,75 @@
+"""Limits of use are written to users, keys and models, and shown as they were written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .test_models import create
+from .world import PASSWORD, World
+
+LIMITS = {
+    "requests_per_minute": 60,
+    "tokens_per_minute": 10_000,
+    "concurrent_requests": 4,
+    "tokens_per_day": 1_000_000,
+    "tokens_per_month": 0,
+}
+
+
+async def test_users_keys_and_models_have_limits(world: World) -> None:
+    ada = await world.user("ada")
+    key = await world.ask("POST", "/v1/api-keys", ada, json={"name": "cli", "limits": LIMITS})
+    assert key.json()["limits"] == LIMITS
+    listed = {one["name"]: one["limits"] for one in (await world.get("/v1/api-keys", ada))["items"]}
+    assert listed["cli"] == LIMITS
+    model = (await create(world, limits=LIMITS)).json()
+    assert model["limits"] == LIMITS
+    user = {
+        "username": "eve",
+        "password": PASSWORD,
+        "limits": {"tokens_per_day": 5, "tokens_per_month": None},
+    }
+    made = (await world.ask("POST", "/v1/users", world.admin, json=user)).json()
+    assert made["limits"] == {"tokens_per_day": 5}
+
+
+async def test_limits_are_replaced_as_a_whole_and_taken_away(world: World) -> None:
+    model = (await create(world, limits=LIMITS)).json()
+    path = f"/v1/models/{model['id']}"
+    for sent, shown in (({"tokens_per_day": 7}, {"tokens_per_day": 7}), ({}, {}), (None, None)):
+        changed = await world.ask("PUT", path, world.admin, json={"limits": sent})
+        assert changed.json()["limits"] == shown
+        assert changed.json()["generation"] == model["generation"], "nothing is started anew for it"
+
+
+@pytest.mark.parametrize(
+    ("limits", "fault"),
+    [
+        ({"tokens_per_day": -1}, "limits.tokens_per_day: must be at least 0"),
+        ({"tokens_per_day": 1.5}, "limits.tokens_per_day: must be a whole number"),
+        ({"tokens_per_day": True}, "limits.tokens_per_day: must be a whole number"),
+        ({"tokens_per_day": "9"}, "limits.tokens_per_day: must be a whole number"),
+        ({"tokens_per_day": 2**63}, "limits.tokens_per_day: must be at least 0"),
+        ({"tokens_a_day": 9}, "limits.tokens_a_day: is not known"),
+        ([], "limits: must be an object"),
+        (9, "limits: must be an object"),
+    ],
+)
+async def test_what_is_no_limit_is_refused(world: World, limits: Any, fault: str) -> None:
+    """A limit that is misspelt would not hold, and nobody would notice."""
+    ada = await world.user("ada")
+    answer = await world.ask("POST", "/v1/api-keys", ada, json={"name": "cli", "limits": limits})
+    assert answer.status_code == 422
+    assert answer.json()["message"].startswith(f"1 validation errors:\n{fault}")
+
+
+@pytest.mark.attack("limits")
+async def test_nobody_takes_the_own_limits_away(world: World) -> None:
+    ada = await world.user("ada")
+    number = (await world.get("/v1/users/me", ada))["id"]
+    await world.ask("PUT", f"/v1/users/{number}", world.admin, json={"limits": LIMITS})
+    await world.ask("PUT", "/v1/users/me", ada, json={"limits": None, "full_name": "Ada"})
+    assert (await world.get("/v1/users/me", ada))["limits"] == LIMITS
+    assert (await world.ask("PUT", f"/v1/users/{number}", ada, json={"limits": None})).status_code == 403
