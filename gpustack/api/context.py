@@ -10,7 +10,9 @@ from typing import Any, Protocol
 
 import attrs
 
+from gpustack.domain.access import Session, UserSource
 from gpustack.domain.worker import Worker
+from gpustack.identity.external import Naming
 from gpustack.identity.secret import Keys
 from gpustack.metrics.config import MetricsConfig
 from gpustack.server.catalog import Catalog
@@ -21,6 +23,7 @@ from gpustack.server.load import LoadHistory
 from gpustack.server.update import UpdateCheck
 from gpustack.store.store import Store
 
+from .pace import Pace
 from .throttle import Throttle
 from .watch import Printed
 from .wire import Look
@@ -63,6 +66,27 @@ class AccessRules:
     """Origins whose pages may act with the login of who visits them."""
 
 
+class Party(Protocol):
+    """Another party that proves who people are."""
+
+    @property
+    def source(self) -> UserSource: ...
+
+    def logout_url(self, session: Session) -> str | None:
+        """Where a browser ends that login at the party too, if it can."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class SignOn:
+    """Which other party proves who people are, if any, and what is made of what it tells."""
+
+    party: Party | None = None
+    naming: Naming = Naming()
+    admin_groups: frozenset[str] | None = None
+    """Who is in one of these is an administrator, and nobody else that signs in so; ``None``: roles are given here."""
+
+
 @attrs.frozen(kw_only=True)
 class Version:
     """What this program is."""
@@ -97,8 +121,7 @@ class ApiContext:
     readiness: Callable[[], tuple[bool, Mapping[str, str]]] = lambda: (True, {})
     docs: bool = True
     version: Version = Version()
-    sign_in: Mapping[str, bool] = attrs.field(factory=dict)
-    """``is_oidc`` and ``is_saml`` where another party proves identities."""
+    sign_on: SignOn = SignOn()
     heartbeat_interval: float = 15.0
     stalled_after: float = 30.0
     """Seconds after which a client that takes nothing of its answer is given up."""
@@ -112,6 +135,9 @@ class ApiContext:
     inference_routes: Sequence[InferenceRoute] = ()
     login_limiter: Throttle = attrs.field(
         default=attrs.Factory(lambda self: Throttle(self.monotonic), takes_self=True)
+    )
+    sign_in_pace: Pace = attrs.field(
+        default=attrs.Factory(lambda self: Pace(self.monotonic), takes_self=True)
     )
 
     printed: Printed = attrs.field(factory=Printed)

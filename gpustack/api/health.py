@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gpustack.domain.access import UserSource
+
 from .readiness import readiness
 from .route import Call, Reply, Route, tagged
 from .shape import Document, Flag, Text
@@ -22,7 +24,11 @@ async def _version(call: Call) -> Reply:
 
 
 async def _auth_config(call: Call) -> Reply:
-    return Reply(document=dict(call.context.sign_in))
+    party = call.context.sign_on.party
+    if party is None:
+        return Reply(document={})
+    is_oidc, is_saml = (party.source is source for source in (UserSource.OIDC, UserSource.SAML))
+    return Reply(document={"is_oidc": is_oidc, "is_saml": is_saml})
 
 
 ROUTES = tagged(

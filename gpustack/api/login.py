@@ -7,15 +7,18 @@ from urllib.parse import parse_qs
 
 import attrs
 
-from gpustack.domain.access import Means, Session, User
+from gpustack.domain.access import Means, User
 from gpustack.errors import BadRequest, Forbidden, Invalid, Unauthorized
 from gpustack.identity.passwords import check_complexity, hash_password, needs_rehash, verify_password
-from gpustack.identity.sessions import cookie, find_session, make_session, no_cookie
+from gpustack.identity.sessions import no_cookie
+from gpustack.server.account import end_sessions
 from gpustack.store.transaction import Tx
 
-from .access import credentials_of, lifetime
+from .access import credentials_of
+from .page import onward, redirect, wants_page
 from .problems import Malformed
 from .route import PEOPLE, Call, Reply, Route, read_document, tagged
+from .session import close_session, open_session
 from .shape import Document, Text
 
 _CREDENTIALS = Document(
@@ -23,8 +26,6 @@ _CREDENTIALS = Document(
     fields={"username": Text(), "password": Text(secret=True)},
     required=("username", "password"),
 )
-_MOST_SESSIONS = 100
-"""Logins of one account: beyond, the one that would end first ends. Nobody fills the memory by logging in."""
 _WRONG = "Incorrect username or password"
 
 
@@ -43,7 +44,11 @@ async def _login(call: Call) -> Reply:
             raise Unauthorized(_WRONG)
         attempt.succeeded()
     again = await hash_password(given["password"]) if hashed and needs_rehash(hashed) else None
-    return Reply(document=None, headers=await _new_session(call, usable, rehashed=again))
+
+    def who(tx: Tx) -> User:
+        return usable if again is None else tx.change(User, usable.id, hashed_password=again)
+
+    return Reply(document=None, headers=await open_session(call, who))
 
 
 async def _given(call: Call) -> dict[str, Any]:
@@ -66,51 +71,18 @@ async def _given(call: Call) -> dict[str, Any]:
     return {name: values[-1] for name, values in fields.items()}
 
 
-async def _new_session(call: Call, user: User, *, rehashed: str | None = None) -> tuple[tuple[str, str], ...]:
-    """A fresh login in place of the one the browser had, if any. Logins that are over are swept out with it."""
-    context, now = call.context, call.context.clock()
-    token, session = make_session(
-        user.id, keys=context.keys, now=now, rng=context.rng, lifetime=lifetime(context)
-    )
-    old = find_session(call.snapshot, credentials_of(call.ask).cookie, keys=context.keys, now=now)
-
-    def work(tx: Tx) -> None:
-        for known in list(tx.all(Session).values()):
-            if known.expires_at <= now or (old is not None and known.id == old.id):
-                tx.delete(Session, known.id)
-        kept = sorted(
-            (s for s in tx.all(Session).values() if s.user_id == user.id), key=lambda s: s.expires_at
-        )
-        for known in kept[: max(0, len(kept) + 1 - _MOST_SESSIONS)]:
-            tx.delete(Session, known.id)
-        tx.insert(session)
-        if rehashed is not None:
-            tx.change(User, user.id, hashed_password=rehashed)
-
-    await context.store.write(work)
-    return (("Set-Cookie", cookie(token, secure=context.rules.tls, lifetime=lifetime(context))),)
-
-
 async def _logout(call: Call) -> Reply:
     credentials, context = credentials_of(call.ask), call.context
     if credentials.may_be_another_site and credentials.cookie is not None:
         raise Forbidden("This logout comes from a page of another site")
-    session = find_session(call.snapshot, credentials.cookie, keys=context.keys, now=context.clock())
-    if session is not None:
-        await context.store.write(lambda tx: _end(tx, session.id))
-    return Reply(document=None, headers=(("Set-Cookie", no_cookie(secure=context.rules.tls)),))
-
-
-def _end(tx: Tx, session_id: int) -> None:
-    if tx.get(Session, session_id) is not None:
-        tx.delete(Session, session_id)
-
-
-def end_sessions(tx: Tx, user_id: int) -> None:
-    """Log a user out everywhere: the account's rights or password have changed."""
-    for session in list(tx.all(Session).values()):
-        if session.user_id == user_id:
-            tx.delete(Session, session.id)
+    session = await close_session(call)
+    headers = (("Set-Cookie", no_cookie(secure=context.rules.tls)),)
+    party = context.sign_on.party
+    away = None if session is None or party is None else party.logout_url(session)
+    if wants_page(call.ask):
+        return redirect("/", headers) if away is None else onward(away, "Signing out", headers)
+    # A program that follows ends the login at the party that proved it, too.
+    return Reply(document=None if away is None else {"logout_url": away}, headers=headers)
 
 
 async def _update_password(call: Call) -> Reply:
@@ -124,13 +96,13 @@ async def _update_password(call: Call) -> Reply:
         attempt.succeeded()
     hashed = await hash_chosen(call.document["new_password"])
 
-    def work(tx: Tx) -> None:
-        tx.change(User, user.id, hashed_password=hashed, require_password_change=False)
+    def work(tx: Tx) -> User:
         end_sessions(tx, user.id)
+        return tx.change(User, user.id, hashed_password=hashed, require_password_change=False)
 
-    await call.context.store.write(work)
     if call.caller.means is Means.COOKIE:
-        return Reply(document=None, headers=await _new_session(call, user))
+        return Reply(document=None, headers=await open_session(call, work))
+    await call.context.store.write(work)
     return Reply(document=None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpustack.plugins import siblings
 
-from . import debug, health, login
+from . import debug, health, home, login
 from .docs_pages import docs_routes
 from .resource import routes_of
 from .route import Route
@@ -12,7 +12,7 @@ from .route import Route
 
 def all_routes(*, docs: bool = True) -> tuple[Route, ...]:
     """Every route of the API. A module of ``resources/`` brings a ``RESOURCE``, or ``ROUTES`` of its own."""
-    made: list[Route] = [*health.ROUTES, *login.ROUTES]
+    made: list[Route] = [*home.ROUTES, *health.ROUTES, *login.ROUTES]
     for module in siblings("gpustack.api.resources"):
         if hasattr(module, "RESOURCE"):
             made.extend(routes_of(module.RESOURCE))

@@ -25,6 +25,7 @@ from gpustack.cli.facts_reader import facts_reader
 from gpustack.cli.front import Front, Lane, cross_origin_of
 from gpustack.cli.handover import Yielding
 from gpustack.cli.metrics_part import start_server_exporter
+from gpustack.cli.sign_on import sign_on_of
 from gpustack.config.environment import Environment
 from gpustack.config.options import Options
 from gpustack.config.secret import keep_initial_admin_password, keep_jwt_secret_key, keep_token
@@ -201,6 +202,7 @@ class ServerPart:
             readiness=self.readiness,
             docs=not options.disable_openapi_docs,
             version=Version(version=__version__, git_commit=__commit__),
+            sign_on=sign_on_of(options),
             heartbeat_interval=options.heartbeat_interval,
             metrics=MetricsConfig.within(options.data_dir),
             load=background.load,

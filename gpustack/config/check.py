@@ -13,6 +13,7 @@ import attrs
 
 from gpustack.config.options import Options
 from gpustack.config.role import Role, ports
+from gpustack.config.sign_on import sign_on_faults
 from gpustack.config.value import quote
 
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
@@ -33,6 +34,7 @@ def problems(options: Options, part: Role, *, platform: str) -> list[Problem]:
     """Everything wrong with ``options`` for a daemon of that role on ``platform`` (``sys.platform``)."""
     found = [*_pairs(options, part, platform), *_times(options), *_ports(options, part), *_urls(options)]
     found += [*_names(options), *_texts(options)]
+    found += [Problem(names, sentence) for names, sentence in sign_on_faults(options)]
     return found
 
 
@@ -143,9 +145,6 @@ def _is_host(text: str) -> bool:
 def _texts(options: Options) -> Iterator[Problem]:
     if options.saml_security is not None and not _is_json_object(options.saml_security):
         yield Problem(("saml_security",), "saml_security must be a JSON object")
-    kind = options.external_auth_type
-    if kind is not None and kind.upper() not in ("OIDC", "SAML"):
-        yield Problem(("external_auth_type",), f"external_auth_type must be OIDC or SAML, not {quote(kind)}")
 
 
 def _is_json_object(text: str) -> bool:

@@ -419,6 +419,21 @@ class Options:
         help="Claim or attribute that becomes the URL of the avatar.",
         sample="picture",
     )
+    external_auth_groups: str | None = option(
+        default=None,
+        group="server",
+        built=False,
+        help="Claim or attribute that lists a person's groups. Together with external_auth_admin_groups it decides who "
+        "is an administrator, anew at each login.",
+        sample="groups",
+    )
+    external_auth_admin_groups: tuple[str, ...] = option(
+        default=(),
+        group="server",
+        built=False,
+        help="Group whose members are administrators; repeat it for more.",
+        sample="gpustack-admins",
+    )
     heartbeat_timeout: float = option(
         default=45.0,
         group="server",

@@ -20,8 +20,7 @@ class Keys:
     _worker: bytes
     _session: bytes
     _forward: bytes
-    signing: bytes
-    """For short-lived values that travel through a browser (login state)."""
+    _sign_in: bytes
 
     @classmethod
     def of(cls, secret: str) -> Keys:
@@ -33,7 +32,7 @@ class Keys:
         if not material:
             raise Invalid("The secret key is empty: set --jwt-secret-key, or remove the file jwt_secret_key")
         return cls(
-            **{use: derive(material, use) for use in ("api", "worker", "session", "forward", "signing")}
+            **{use: derive(material, use) for use in ("api", "worker", "session", "forward", "sign_in")}
         )
 
     def api_hash(self, secret: str) -> str:
@@ -47,6 +46,10 @@ class Keys:
     def session_hash(self, token: str) -> str:
         """What is kept of a session's cookie."""
         return _hash(self._session, token)
+
+    def sign_in_hash(self, value: str) -> str:
+        """What is kept of the values by which a login under way at another party is found."""
+        return _hash(self._sign_in, value)
 
     def forward_key(self, worker_uuid: str) -> str:
         """The key by which a worker knows the server on its own port; given again on demand, stored nowhere."""

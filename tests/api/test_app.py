@@ -6,8 +6,11 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
+import attrs
 import pytest
 
+from gpustack.api.context import SignOn
+from gpustack.domain.access import Session, UserSource
 from gpustack.errors import Unavailable
 
 from .world import World
@@ -123,11 +126,36 @@ async def test_the_server_lives_and_says_what_it_is(world: World) -> None:
 
 
 async def test_a_server_that_is_not_ready_says_what_is_missing(world: World) -> None:
-    starting = world.rebuilt(readiness=lambda: (False, {"store": "loading"}), sign_in={"is_oidc": True})
+    starting = world.rebuilt(readiness=lambda: (False, {"store": "loading"}))
     answer = await starting.ask("GET", "/readyz")
     assert (answer.status_code, answer.json()["checks"]) == (503, {"store": "loading"})
     assert (await starting.ask("GET", "/healthz")).status_code == 200
-    assert (await starting.ask("GET", "/auth-config")).json() == {"is_oidc": True}
+
+
+@pytest.mark.parametrize("source", [UserSource.OIDC, UserSource.SAML])
+async def test_a_browser_is_shown_how_to_sign_in(world: World, source: UserSource) -> None:
+    """Programs find nothing at ``/``, as before there was a page."""
+    by_party = world.rebuilt(sign_on=SignOn(party=Elsewhere(source)))
+    told = {"is_oidc": source is UserSource.OIDC, "is_saml": source is UserSource.SAML}
+    assert (await by_party.ask("GET", "/auth-config")).json() == told
+    shown = await by_party.ask("GET", "/", headers={"Accept": "text/html"})
+    assert shown.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert f'href="/auth/{source.lower()}/login"' in shown.text
+    assert "default-src 'none'" in shown.headers["Content-Security-Policy"]
+    plain = await world.ask("GET", "/", headers={"Accept": "text/html"})
+    assert plain.status_code == 200
+    assert "/auth/" not in plain.text
+    assert (await by_party.ask("GET", "/")).status_code == 404
+
+
+@attrs.frozen
+class Elsewhere:
+    """A party by which nobody signs in here."""
+
+    source: UserSource
+
+    def logout_url(self, session: Session) -> str | None:
+        return None
 
 
 # --- for administrators who look inside

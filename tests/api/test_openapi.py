@@ -79,6 +79,7 @@ async def test_the_document_has_every_route_of_the_application_and_no_other(worl
     documented = {(method.upper(), path) for method, path, _ in operations()}
     assert documented == (served - hidden) | inference
     assert {path for _, path in hidden} == {
+        "/",
         "/debug/tasks",
         "/debug/log_level",
         "/openapi.json",

@@ -16,6 +16,14 @@ from tests.config.loading import faults, loaded
 OPTIONS = [option for option in table(Options) if option.name != "config_file"]
 COMPANIONS = {
     "ssl_keyfile": ["--ssl-certfile={file}"],
+    "oidc_issuer": ["--oidc-client-id=x", "--oidc-redirect-uri=https://s/auth/oidc/callback"],
+    "external_auth_groups": ["--external-auth-admin-groups=x"],
+    "external_auth_admin_groups": ["--external-auth-groups=x"],
+    "external_auth_type": [
+        "--oidc-issuer=https://i",
+        "--oidc-client-id=x",
+        "--oidc-redirect-uri=https://s/auth/oidc/callback",
+    ],
     "ssl_certfile": ["--ssl-keyfile={file}"],
     "server_url": ["--token=x"],
 }

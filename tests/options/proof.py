@@ -80,6 +80,8 @@ PROOFS: Mapping[str, str] = {
     "external_auth_name": TO_DO,
     "external_auth_full_name": TO_DO,
     "external_auth_avatar_url": TO_DO,
+    "external_auth_groups": TO_DO,
+    "external_auth_admin_groups": TO_DO,
     "heartbeat_timeout": _SILENT,
     "reschedule_grace": _SILENT,
     "ollama_library_base_url": TO_DO,

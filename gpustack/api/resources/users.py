@@ -7,11 +7,13 @@ from typing import Any
 
 from gpustack.domain.access import ApiKey, User
 from gpustack.errors import AlreadyExists, BadRequest, Conflict, NotFound
+from gpustack.identity.username import LONGEST, RULE, is_username
+from gpustack.server.account import end_sessions, forget_identities
 from gpustack.store.transaction import Tx
 
 from ..limits import LIMITS
 from ..listing import Selection
-from ..login import end_sessions, hash_chosen
+from ..login import hash_chosen
 from ..problems import Malformed
 from ..resource import Resource
 from ..route import PEOPLE, Call, Reply, Route
@@ -23,7 +25,7 @@ _OWN_FIELDS: dict[str, Shape] = {
     "avatar_url": Maybe(Text(longest=1 << 20)),
 }
 _FIELDS: dict[str, Shape] = {
-    "username": Text(shortest=1, longest=128),
+    "username": Text(shortest=1, longest=LONGEST),
     "password": Maybe(Text(secret=True)),
     "is_admin": Flag(),
     "is_active": Flag(),
@@ -37,9 +39,8 @@ def _plain_fields(document: dict[str, Any]) -> dict[str, Any]:
     fields = {name: value for name, value in document.items() if name != "password"}
     if "username" in fields:
         name = fields["username"] = fields["username"].strip()
-        # A colon ends the name in Basic credentials, and system/ is how workers call themselves there.
-        if not name or not name.isprintable() or ":" in name or name.startswith("system/"):
-            raise Malformed("username: must be printable, without ':', and not begin with 'system/'")
+        if not is_username(name):
+            raise Malformed(f"username: {RULE}")
     return fields
 
 
@@ -86,6 +87,7 @@ async def _delete(call: Call, user: User) -> None:
         for key in [key for key in tx.all(ApiKey).values() if key.user_id == user.id]:
             tx.delete(ApiKey, key.id)
         end_sessions(tx, user.id)
+        forget_identities(tx, user.id)
         tx.delete(User, user.id)
         _keep_an_admin(tx, user.username)
 

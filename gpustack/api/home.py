@@ -1,0 +1,46 @@
+"""The start page of a browser: who one is here, how to sign in and out, and where the documentation is."""
+
+from __future__ import annotations
+
+from gpustack.domain.access import User
+from gpustack.errors import NotFound
+from gpustack.identity.sessions import find_session
+
+from .access import credentials_of
+from .page import Link, page, wants_page
+from .route import Call, Reply, Route, tagged
+
+
+async def _home(call: Call) -> Reply:
+    if not wants_page(call.ask):
+        raise NotFound("There is nothing at /; the documentation of the API is at /docs")
+    context = call.context
+    session = find_session(
+        call.snapshot, credentials_of(call.ask).cookie, keys=context.keys, now=context.clock()
+    )
+    user = None if session is None else call.snapshot.get(User, session.user_id)
+    docs = (Link("Documentation of the API", "/docs"),) if context.docs else ()
+    if user is not None and user.is_active:
+        role = "an administrator" if user.is_admin else "a user"
+        links = (Link("Sign out", "/auth/logout", posts=True),)
+        return page("GPUStack", f"You are signed in as {user.username}, {role}.", links=(*links, *docs))
+    party = context.sign_on.party
+    if party is None:
+        return page("GPUStack", "This server is used by programs, and by the command gpustack.", links=docs)
+    sign_in = Link(f"Sign in by {party.source}", f"/auth/{party.source.lower()}/login")
+    return page("GPUStack", "You are not signed in.", links=(sign_in, *docs))
+
+
+ROUTES = tagged(
+    "server",
+    (
+        Route(
+            method="GET",
+            path="/",
+            summary="A page for browsers: who is signed in, sign in, sign out",
+            handler=_home,
+            allow=None,
+            hidden=True,
+        ),
+    ),
+)

@@ -1,0 +1,135 @@
+"""Signing in by another party: the login under way, its one end, and the account that comes of it.
+
+A flow is ``start`` (the browser leaves with a state and a cookie), then ``take`` (it is back, the same browser, once)
+and ``finish``. A party that sends browsers back by a POST from its own site gets no cookie along: there ``under_way``
+finds the login by its state alone, ``hold`` keeps what was proved under a new state, and the browser comes with its
+cookie to ``take`` by a redirect.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from gpustack.domain.access import SignIn, UserSource
+from gpustack.errors import BadRequest, NotFound
+from gpustack.identity.external import ExternalPerson
+from gpustack.identity.sign_in import begin, find, is_of_browser, new_state, no_cookie
+from gpustack.server.account import account_of
+from gpustack.store.transaction import Tx
+
+from .page import Link, redirect
+from .route import Call, Reply
+from .session import open_session
+
+FAILED = "Sign-in failed"
+_MOST = 10_000
+"""Logins under way; beyond, the oldest is forgotten: nobody fills the memory by beginning."""
+_GONE = (
+    "This sign-in is not under way any more: it was finished, took longer than ten minutes, or began in another "
+    "browser. Please sign in again"
+)
+
+
+def again(source: UserSource) -> Link:
+    """The way to try once more."""
+    return Link("Sign in again", f"/auth/{source.lower()}/login")
+
+
+def refuse_unless(call: Call, source: UserSource) -> None:
+    """Raise ``NotFound`` where people do not sign in by that kind of party."""
+    party = call.context.sign_on.party
+    if party is None or party.source is not source:
+        raise NotFound(f"Nobody signs in by {source} here: it is not configured")
+
+
+async def start(call: Call, source: UserSource, *, secret: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Begin a login: the state for the other party, and the headers for the browser.
+
+    ``secret`` is what the answer must agree with. ``?next=`` is where the browser wants to be afterwards. Raises
+    ``TooManyRequests``.
+    """
+    context = call.context
+    context.sign_in_pace.step(call.ask.peer)
+    begun = begin(
+        source,
+        secret=secret,
+        next_path=call.query.one("next"),
+        keys=context.keys,
+        now=context.clock(),
+        rng=context.rng,
+        secure=context.rules.tls,
+    )
+
+    def work(tx: Tx) -> None:
+        kept = sorted(tx.all(SignIn).values(), key=lambda one: one.id)
+        over = [one for one in kept if one.expires_at <= tx.now]
+        left = len(kept) - len(over)
+        over += [one for one in kept if one.expires_at > tx.now][: max(0, left + 1 - _MOST)]
+        for one in over:
+            tx.delete(SignIn, one.id)
+        tx.insert(begun.record)
+
+    await context.store.write(work)
+    return begun.state, (("Set-Cookie", begun.cookie),)
+
+
+def under_way(call: Call, source: UserSource, state: str | None) -> SignIn:
+    """The login that a state belongs to, whoever shows it. Raises ``BadRequest`` when there is none."""
+    context = call.context
+    found = find(call.snapshot, source, state, keys=context.keys, now=context.clock())
+    if found is None:
+        raise BadRequest(_GONE)
+    return found
+
+
+async def take(call: Call, source: UserSource, state: str | None) -> SignIn:
+    """The same, of this browser, and for once: it is under way no more. Raises ``BadRequest``."""
+    found = under_way(call, source, state)
+    if not is_of_browser(found, call.ask.text(b"cookie"), keys=call.context.keys):
+        raise BadRequest(_GONE)
+
+    def work(tx: Tx) -> bool:
+        known = tx.get(SignIn, found.id)
+        if known is not None and known.state_hash == found.state_hash:
+            tx.delete(SignIn, found.id)
+            return True
+        return False  # two requests at once: the other has it
+
+    if not await call.context.store.write(work):
+        raise BadRequest(_GONE)
+    return found
+
+
+async def hold(call: Call, sign_in: SignIn, secret: str) -> str:
+    """Keep ``secret`` for the same browser in place of what was kept: the new state; the former is good no more.
+
+    Raises ``BadRequest`` when the login is not under way any more.
+    """
+    context = call.context
+    state = new_state(context.rng)
+
+    def work(tx: Tx) -> bool:
+        known = tx.get(SignIn, sign_in.id)
+        if known is None or known.state_hash != sign_in.state_hash:
+            return False
+        tx.update(attrs.evolve(known, state_hash=context.keys.sign_in_hash(state), secret=secret))
+        return True
+
+    if not await context.store.write(work):
+        raise BadRequest(_GONE)
+    return state
+
+
+async def finish(
+    call: Call, sign_in: SignIn, person: ExternalPerson, *, logout_hint: str | None = None
+) -> Reply:
+    """Log the browser in as the person, and send it where it wanted to be. Raises ``Forbidden``."""
+    context = call.context
+    headers = await open_session(
+        call,
+        lambda tx: account_of(tx, person, context.sign_on.admin_groups),
+        source=person.source,
+        logout_hint=logout_hint,
+    )
+    gone = ("Set-Cookie", no_cookie(sign_in, secure=context.rules.tls))
+    return redirect(sign_in.next_path, (*headers, gone))

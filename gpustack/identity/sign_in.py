@@ -1,0 +1,118 @@
+"""A login under way at another party: how it begins, and what its answer must agree with."""
+
+from __future__ import annotations
+
+import hmac
+import random
+from datetime import datetime, timedelta
+
+import attrs
+
+from gpustack.domain.access import SignIn, UserSource
+from gpustack.domain.snapshot import Snapshot
+
+from .lookup import Lookup
+from .secret import Keys
+
+WITHIN = timedelta(minutes=10)
+"""How long somebody may take at the other party."""
+
+COOKIE = "gpustack_sign_in_"
+_BY_STATE = Lookup[SignIn]("state_hash")
+_LONGEST = 128
+_LONGEST_PATH = 2048
+
+
+@attrs.frozen(kw_only=True)
+class Begun:
+    """A login that begins: ``state`` goes to the other party, ``cookie`` (a ``Set-Cookie`` value) to the browser."""
+
+    state: str = attrs.field(repr=False)
+    cookie: str = attrs.field(repr=False)
+    record: SignIn
+
+
+def begin(
+    source: UserSource,
+    *,
+    secret: str,
+    next_path: str | None,
+    keys: Keys,
+    now: datetime,
+    rng: random.Random,
+    secure: bool,
+) -> Begun:
+    """A new login under way. ``next_path`` is where the browser wants to be afterwards, if that is here.
+
+    Each has a cookie of its own, so that two tabs do not disturb each other.
+    """
+    state, browser = new_state(rng), new_state(rng)
+    record = SignIn(
+        source=source,
+        state_hash=keys.sign_in_hash(state),
+        browser_hash=keys.sign_in_hash(browser),
+        secret=secret,
+        next_path=path_within(next_path),
+        expires_at=now + WITHIN,
+    )
+    return Begun(
+        state=state, cookie=_cookie(record, browser, int(WITHIN.total_seconds()), secure), record=record
+    )
+
+
+def find(
+    snapshot: Snapshot, source: UserSource, state: str | None, *, keys: Keys, now: datetime
+) -> SignIn | None:
+    """The login under way that an answer belongs to, unless there is none, or it took too long."""
+    if not state or len(state) > _LONGEST:
+        return None
+    found = _BY_STATE.find(snapshot.all(SignIn), keys.sign_in_hash(state))
+    return found if found is not None and found.source is source and now < found.expires_at else None
+
+
+def is_of_browser(record: SignIn, cookies: str | None, *, keys: Keys) -> bool:
+    """Whether the browser with this ``Cookie`` header is the one that began: nobody else may end it."""
+    for part in (cookies or "").split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == _name(record) and len(value) <= _LONGEST:
+            return hmac.compare_digest(keys.sign_in_hash(value).encode(), record.browser_hash.encode())
+    return False
+
+
+def no_cookie(record: SignIn, *, secure: bool) -> str:
+    """The ``Set-Cookie`` value that takes the login's cookie away."""
+    return _cookie(record, "", 0, secure)
+
+
+def new_state(rng: random.Random) -> str:
+    """A value that nobody guesses."""
+    return f"{rng.getrandbits(256):064x}"
+
+
+def path_within(wanted: str | None) -> str:
+    """``wanted`` if it is a path of this server that is no sign-in itself, else the start page.
+
+    Browsers read ``//host``, ``/\\host`` and paths with control characters in them as other hosts.
+    """
+    text = wanted or "/"
+    good = (
+        text.startswith("/")
+        and not text.startswith("//")
+        and "\\" not in text
+        and text.isascii()
+        and text.isprintable()
+        and " " not in text
+        and len(text) <= _LONGEST_PATH
+        and not text.startswith("/auth/")
+    )
+    return text if good else "/"
+
+
+def _name(record: SignIn) -> str:
+    return COOKIE + record.browser_hash[:16]
+
+
+def _cookie(record: SignIn, value: str, seconds: int, secure: bool) -> str:
+    # Lax: the other party sends the browser back from its own site, by a link or a redirect.
+    ending = "; Secure" if secure else ""
+    return f"{_name(record)}={value}; Path=/auth/; Max-Age={seconds}; HttpOnly; SameSite=Lax{ending}"

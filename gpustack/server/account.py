@@ -1,0 +1,90 @@
+"""Accounts of people whose identity another party proves: found by that identity alone, made when there is none."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from gpustack.domain.access import ExternalIdentity, Session, User
+from gpustack.errors import Forbidden
+from gpustack.identity.external import ExternalPerson
+from gpustack.identity.username import looks_like
+from gpustack.store.transaction import Tx
+
+log = logging.getLogger(__name__)
+
+
+def account_of(tx: Tx, person: ExternalPerson, admin_groups: frozenset[str] | None) -> User:
+    """The person's account, as of this login: made if need be, its name and picture those that the party tells now.
+
+    An account goes by issuer and subject and never by a name: what is called like another account is refused. With
+    ``admin_groups`` the role follows the groups at each login, but the last administrator stays one; without, it is
+    for administrators to give. Raises ``Forbidden`` for a name that is taken and for an account that is disabled.
+    """
+    identity = tx.find(ExternalIdentity, issuer=person.issuer, subject=person.subject)
+    user = None if identity is None else tx.get(User, identity.user_id)
+    is_admin = None if admin_groups is None else bool((person.groups or frozenset()) & admin_groups)
+    if user is None:
+        _refuse_taken(tx, person)
+        user = tx.insert(
+            User(
+                username=person.username,
+                full_name=person.full_name,
+                avatar_url=person.avatar_url,
+                source=person.source,
+                is_admin=bool(is_admin),
+            )
+        )
+        if identity is not None:
+            tx.delete(ExternalIdentity, identity.id)
+        tx.insert(ExternalIdentity(user_id=user.id, issuer=person.issuer, subject=person.subject))
+        return user
+    if user.source is not person.source:
+        raise Forbidden(
+            f"This identity belongs to an account that signs in by {user.source}: an administrator can delete it"
+        )
+    if not user.is_active:
+        raise Forbidden("This account is disabled: ask an administrator to enable it")
+    return _refreshed(tx, user, person, is_admin)
+
+
+def _refuse_taken(tx: Tx, person: ExternalPerson) -> None:
+    wanted = looks_like(person.username)
+    if any(looks_like(user.username) == wanted for user in tx.all(User).values()):
+        raise Forbidden(
+            f"The name '{person.username}' belongs to another account here, which is not yours by that: ask an "
+            "administrator to rename that account, or to have names taken from elsewhere (--external-auth-name)"
+        )
+
+
+def _refreshed(tx: Tx, user: User, person: ExternalPerson, is_admin: bool | None) -> User:
+    fields: dict[str, Any] = {}
+    if person.full_name is not None:
+        fields["full_name"] = person.full_name
+    if person.avatar_url is not None:
+        fields["avatar_url"] = person.avatar_url
+    if is_admin is not None and is_admin != user.is_admin:
+        if is_admin or _has_other_admin(tx, user):
+            fields["is_admin"] = is_admin
+            end_sessions(tx, user.id)  # of the former rights
+        else:
+            log.warning("The last administrator stays one, whatever the groups: user=%s", user.username)
+    return tx.change(User, user.id, **fields)
+
+
+def _has_other_admin(tx: Tx, user: User) -> bool:
+    return any(one.is_admin and one.is_active and one.id != user.id for one in tx.all(User).values())
+
+
+def end_sessions(tx: Tx, user_id: int) -> None:
+    """Log a user out everywhere: the account's rights or password have changed."""
+    for session in list(tx.all(Session).values()):
+        if session.user_id == user_id:
+            tx.delete(Session, session.id)
+
+
+def forget_identities(tx: Tx, user_id: int) -> None:
+    """Whoever another party knew as this user is a stranger again."""
+    for identity in list(tx.all(ExternalIdentity).values()):
+        if identity.user_id == user_id:
+            tx.delete(ExternalIdentity, identity.id)
