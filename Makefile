@@ -47,10 +47,11 @@ tiny-model: $(VENV)/.installed ## Make a real model of 3 MB to try things with: 
 	$(VENV)/bin/python -m tests.models tiny $(ARGS) tiny.gguf
 
 docs: $(VENV)/.installed-dev ## Write anew the documents that follow from the code
-	@for name in api lifecycle metrics; do \
+	@for name in api lifecycle metrics options; do \
 	    $(VENV)/bin/python -m tests.documents $$name > docs/$$name.md.new && mv docs/$$name.md.new docs/$$name.md || exit 1; \
 	done
 	@$(VENV)/bin/python -m tests.attacks > docs/attacks.md.new && mv docs/attacks.md.new docs/attacks.md
+	@$(VENV)/bin/gpustack config --format env > contrib/systemd/gpustack.env
 
 docs-ui: $(VENV)/.installed ## Build the pages of /docs and /redoc anew
 	rm -f gpustack/api/static/.built-from

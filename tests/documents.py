@@ -63,6 +63,14 @@ by the cookie of a login, or by a worker's credentials.
 """
 
 
+OPTIONS = """
+<!-- Written by `make docs`. Change gpustack/config/options.py or tests/options/proof.py, then run that again. -->
+
+Each row names the test that sets it on a running daemon, in each of its spellings, and sees its effect from outside:
+`make test PYTEST_ARGS="<test>"` runs it. What says *nothing yet* has no effect in this version.
+"""
+
+
 METRICS = """\
 # Metrics
 
@@ -173,7 +181,17 @@ def metrics() -> str:
     return text
 
 
-WRITERS = {"api": api, "lifecycle": lifecycle, "metrics": metrics}
+def options() -> str:
+    """The text of docs/options.md: what the program says itself, and the test that shows each row."""
+    from gpustack.config.document import markdown
+    from tests.options.proof import MODEL_VARIABLES, PROOFS, TO_DO, VARIABLES
+
+    every = {**PROOFS, **VARIABLES, **MODEL_VARIABLES}
+    title, rest = markdown({name: test for name, test in every.items() if test != TO_DO}).split("\n", 1)
+    return f"{title}\n{OPTIONS}{rest}"
+
+
+WRITERS = {"api": api, "lifecycle": lifecycle, "metrics": metrics, "options": options}
 
 
 def _table(cells: Iterable[tuple[str, ...]]) -> str:

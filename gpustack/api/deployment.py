@@ -15,6 +15,7 @@ from gpustack.domain.model import Category, GpuSelector, Model, Strategy
 from gpustack.domain.snapshot import Snapshot
 from gpustack.engines.registry import engine_for, engines
 from gpustack.errors import AlreadyExists, BadRequest
+from gpustack.policy.estimate.demand import faults_of_claims
 
 from .limits import LIMITS
 from .problems import Malformed
@@ -118,6 +119,7 @@ def changes_from(document: Mapping[str, Any], before: Model | None = None) -> di
     for name in fields.get("env", ()):
         if not _ENV_NAME.fullmatch(name):
             faults.append(f"env: {name!r} is not a name of an environment variable")
+    faults.extend(faults_of_claims(fields.get("env", {})))
     if before is None or any(name in document for name in SOURCE_BODY):
         try:
             fields["source"] = source_from(document, None if before is None else before.source)

@@ -27,7 +27,7 @@ def config_command(argv: list[str], env: Mapping[str, str]) -> int:
         "table": lambda: document.effective(loaded),
         "yaml": lambda: document.yaml_file(loaded),
         "env": lambda: document.env_file(loaded),
-        "markdown": document.markdown,
+        "markdown": lambda: document.markdown(),
     }
     form = loaded.own.get("--format") or "table"
     if form not in writers:

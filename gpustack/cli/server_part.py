@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -70,7 +71,7 @@ class ServerPart:
     _reactor: Reactor
     _keys: Keys
     token: str = attrs.field(repr=False)
-    gate: Gate = attrs.field(factory=Gate)
+    gate: Gate
     _store: Yielding | None = None
     _usage: UsageLedger | None = None
 
@@ -80,7 +81,8 @@ class ServerPart:
         options = daemon.loaded.options
         secret = options.jwt_secret_key or keep_jwt_secret_key(options.data_dir, secrets.token_hex)
         token = options.token or keep_token(options.data_dir, secrets.token_hex)
-        return cls(daemon, reactor, Keys.of(secret), token)
+        gate = Gate(daemon.loaded.environment.tcp_connector_limit or math.inf)
+        return cls(daemon, reactor, Keys.of(secret), token, gate)
 
     async def start(self, state: Tier, edge: Tier, control: Tier, front: Front) -> None:
         """Open the store and start everything of the role, each in its tier; returns when inference is taken in."""

@@ -148,8 +148,6 @@ def _env(value: Any) -> str:
 _HEAD = """\
 # Options of `gpustack start`
 
-<!-- Written by `gpustack config --format markdown`. Change gpustack/config/options.py, then run it again. -->
-
 ```bash
 gpustack start [OPTIONS]
 ```
@@ -164,8 +162,6 @@ Every option can be written in three places. Where it is in several, the first o
 A flag that takes no value is on when it is given; `--debug=false` turns it off, also over the environment and
 the file. Truth is `true`, `1`, `yes` or `on`, and `false`, `0`, `no` or `off`.
 A list is written by repeating its flag; in the environment it is a JSON array, or words between commas.
-
-Which test shows the effect of each option on a running daemon is told in [proofs.md](proofs.md).
 
 `gpustack config` takes the same flags and prints every value with its origin, secrets masked.
 `gpustack config --format yaml` and `--format env` write the files in which options can be kept.
@@ -203,42 +199,61 @@ resources:
 """
 
 
-def markdown() -> str:
-    """The docs page of the options and variables."""
+def markdown(proofs: Mapping[str, str] | None = None) -> str:
+    """The docs page of the options and variables; with ``proofs``, by name, each row tells what shows its effect."""
     parts = [_HEAD]
     for title, options in _groups(hidden=False):
-        parts.append(_options_table(title, options))
+        parts.append(_options_table(title, options, proofs))
     rare = [option for option in table(Options) if option.hidden]
-    parts.append(_options_table("Rarely needed options", rare))
-    parts.append(_variables("Other environment variables", table(Environment)))
-    parts.append(_names("Variables of a model", "Set these in the environment of a model.", PER_MODEL))
+    parts.append(_options_table("Rarely needed options", rare, proofs))
+    parts.append(_variables("Other environment variables", table(Environment), proofs))
+    parts.append(
+        _names("Variables of a model", "Set these in the environment of a model.", PER_MODEL, proofs)
+    )
     parts.append(_names("Variables of other commands", "`gpustack start` passes these over.", OTHER_COMMANDS))
     parts += [_RESOURCES, f"## A configuration file\n\n```yaml\n{yaml_file()}```\n"]
     return "\n".join(parts)
 
 
-def _options_table(title: str, options: Iterable[Option]) -> str:
-    lines = [f"## {title}", "", "| Flag | Environment | Default | Meaning |", "| --- | --- | --- | --- |"]
+def _options_table(title: str, options: Iterable[Option], proofs: Mapping[str, str] | None) -> str:
+    lines = _table_head(title, "Flag", "Environment", "Default", "Meaning", proofs=proofs)
     for option in options:
         flag = f"{option.flag}" if option.boolean else f"{option.flag} {option.metavar}"
         short = f"`{option.short}`, " if option.short else ""
         where = f"{short}`{flag}`" if option.flag else f"no flag, YAML key `{option.name}`"
-        variables = ", ".join(f"`{name}`" for name in (option.env, *option.aliases))
-        lines.append(_row(where, variables, _cell_default(option), _meaning(option)))
+        cells = (where, _spellings(option), _cell_default(option), _meaning(option))
+        lines.append(_row(*cells, *_shown_by(option.name, proofs)))
     return "\n".join([*lines, ""])
 
 
-def _variables(title: str, options: Iterable[Option]) -> str:
-    lines = [f"## {title}", "", "| Variable | Default | Meaning |", "| --- | --- | --- |"]
+def _variables(title: str, options: Iterable[Option], proofs: Mapping[str, str] | None) -> str:
+    lines = _table_head(title, "Variable", "Default", "Meaning", proofs=proofs)
     for option in options:
-        variables = ", ".join(f"`{name}`" for name in (option.env, *option.aliases))
-        lines.append(_row(variables, _cell_default(option), _meaning(option)))
+        cells = (_spellings(option), _cell_default(option), _meaning(option))
+        lines.append(_row(*cells, *_shown_by(option.name, proofs)))
     return "\n".join([*lines, ""])
 
 
-def _names(title: str, told: str, names: Mapping[str, str]) -> str:
-    lines = [f"## {title}", "", told, "", "| Variable | Meaning |", "| --- | --- |"]
-    return "\n".join([*lines, *(_row(f"`{name}`", meaning) for name, meaning in names.items()), ""])
+def _names(title: str, told: str, names: Mapping[str, str], proofs: Mapping[str, str] | None = None) -> str:
+    first, *lines = _table_head(title, "Variable", "Meaning", proofs=proofs)
+    rows = (_row(f"`{name}`", meaning, *_shown_by(name, proofs)) for name, meaning in names.items())
+    return "\n".join([first, "", told, *lines, *rows, ""])
+
+
+def _table_head(title: str, *columns: str, proofs: Mapping[str, str] | None) -> list[str]:
+    every = columns if proofs is None else (*columns, "Shown by")
+    return [f"## {title}", "", _row(*every), _row(*("---" for _ in every))]
+
+
+def _spellings(option: Option) -> str:
+    return ", ".join(f"`{name}`" for name in (option.env, *option.aliases))
+
+
+def _shown_by(name: str, proofs: Mapping[str, str] | None) -> tuple[str, ...]:
+    """The last cell of a row, where there is such a column."""
+    if proofs is None:
+        return ()
+    return (f"`{proofs[name]}`" if name in proofs else "nothing yet",)
 
 
 def _row(*cells: str) -> str:

@@ -66,15 +66,19 @@ class Environment:
         default=30, low=1, high=3600, help="Seconds to wait for a database connection.", sample="31"
     )
     proxy_timeout_seconds: float = option(
-        default=1800.0, low=1, high=604800, help="Seconds that a proxied request may take.", sample="60"
+        default=1800.0,
+        low=1,
+        high=604800,
+        help="Seconds that an engine may take to the first byte of an answer, and from one byte to the next.",
+        sample="60",
     )
-    tcp_connector_limit: int = option(
-        default=1000,
-        built=False,
+    tcp_connector_limit: int | None = option(
+        default=None,
         low=1,
         high=1000000,
-        help="Connections of the proxy to engines.",
-        sample="10",
+        shown="no limit",
+        help="Requests that may be under way to engines at once; more are answered 503.",
+        sample="1000",
     )
     jwt_token_expire_minutes: float = option(
         default=120.0, low=1, high=5256000, help="Minutes that a login lasts.", sample="60"

@@ -25,7 +25,7 @@ from gpustack.nursery.wake import Wake
 
 from . import journal, lease
 from .database import Database, open_database
-from .dialect import PoolSettings
+from .dialect import RETRY_AFTER, PoolSettings
 from .lease import Term
 from .load import records
 from .memory import Memory
@@ -90,6 +90,8 @@ class Store:
     _write_threads: Threads = attrs.field(factory=lambda: threads("store-write", 1))
     _lease_threads: Threads = attrs.field(factory=lambda: threads("store-lease", 1))
     _read_threads: Threads = attrs.field(factory=lambda: threads("store-read", PoolSettings().most))
+    _read_patience: float = PoolSettings().timeout
+    """Seconds a query waits for its turn: as many go on at once as there may be connections for them."""
     _failure: Unavailable | None = None
 
     @property
@@ -168,7 +170,14 @@ class Store:
             except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
                 raise self._database.unavailable(error) from error
 
-        return await self._read_threads.run(read)
+        # Ends the wait for a thread only: the work of a thread cannot be cancelled.
+        with trio.move_on_after(self._read_patience):
+            return await self._read_threads.run(read)
+        raise Unavailable(
+            f"All connections for reading the database were busy for {self._read_patience:g} s: try again, or allow "
+            "more (GPUSTACK_DB_POOL_SIZE, GPUSTACK_DB_MAX_OVERFLOW)",
+            RETRY_AFTER,
+        )
 
     def changes_since(self, revision: int) -> list[Change]:
         """Every change after ``revision``, oldest first; raises ``Gone`` when that is too long ago.
@@ -299,6 +308,7 @@ def _load(database: Database, pool: PoolSettings, clock: Callable[[], datetime])
         ring,
         memory.snapshot(revision),
         read_threads=threads("store-read", pool.most),
+        read_patience=pool.timeout,
     )
 
 

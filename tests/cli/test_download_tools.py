@@ -70,6 +70,22 @@ def test_a_static_build_is_asked_for_by_the_variable(tmp_path: Path, mirror: Mir
     assert f"There is no statically linked build of llama.cpp {TAG} for ubuntu, " in ran.stderr
 
 
+@pytest.mark.parametrize("version", ["12.8", "13.4"])
+def test_the_tools_are_those_of_the_cuda_that_is_told(tmp_path: Path, version: str) -> None:
+    """CUDA_VERSION stands for a driver that cannot be asked, as while an image is built."""
+    with running_mirror() as mirror:
+        for there in ("12.8", "13.4"):
+            name = f"llama-{TAG}-bin-ubuntu-cuda-{there}-x64.tar.gz"
+            mirror.add(name, tarball({"llama-server": llama_server()}))
+            mirror.add(f"cudart-{name}", tarball({"libcudart.so": there.encode()}, top="cudart"))
+        mirror.add_hashes()
+        asked = ("--system=linux", "--arch=amd64", "--device=cuda")
+        base = f"--tools-download-base-url={mirror.url}"
+        ran = download(tmp_path, base, *asked, f"--save-archive={tmp_path}/t.tar.gz", CUDA_VERSION=version)
+    assert ran.returncode == 0, ran.stderr
+    assert f"llama-{TAG}-bin-ubuntu-cuda-{version}-x64.tar.gz" in ran.stderr
+
+
 def test_what_does_not_run_here_is_told_and_left_out(tmp_path: Path, mirror: Mirror) -> None:
     broken = b"#!/bin/sh\necho 'version GLIBC_2.99 not found' >&2\nexit 1\n"
     for arch in ("x64", "arm64"):

@@ -13,19 +13,21 @@ from gpustack.config.option import mask_url, table
 from gpustack.config.options import Options
 from tests.config.loading import loaded
 
-ROOT = Path(__file__).parents[2]
-
-
-def test_the_docs_page_is_the_one_that_is_written() -> None:
-    """Run ``gpustack config --format markdown > docs/options.md`` after changing an option."""
-    assert (ROOT / "docs" / "options.md").read_text() == markdown()
-
 
 def test_the_docs_page_has_every_option_and_variable() -> None:
     page = markdown()
     for option in (*table(Options), *table(Environment)):
         assert f"`{option.env}`" in page
         assert option.flag is None or f"`{option.flag}" in page or option not in table(Options)
+
+
+def test_the_docs_page_names_what_shows_an_effect_where_it_is_told() -> None:
+    assert "Shown by" not in markdown()
+    lines = markdown({"port": "tests/a.py::test_b"}).splitlines()
+    assert next(line for line in lines if line.startswith("| `--port N`")).endswith(
+        "| `tests/a.py::test_b` |"
+    )
+    assert next(line for line in lines if line.startswith("| `--host TEXT`")).endswith("| nothing yet |")
 
 
 def set_lines(text: str, separator: str) -> dict[str, str]:

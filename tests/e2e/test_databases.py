@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -17,6 +19,7 @@ import pytest
 from tests.child import ROOT
 from tests.daemon import WITHIN, Daemon, daemon
 from tests.databases import SERVERS, Server
+from tests.options.spelling import SPELLINGS, spelled
 
 SENTENCE = "Hello! I am a tiny model served by this cluster."
 
@@ -59,6 +62,26 @@ def url(server: Server) -> Iterator[str]:
     server.drop(made)
 
 
+@pytest.fixture(scope="module")
+def databases(servers: Callable[[str], Server]) -> Iterator[Callable[[Server], str]]:
+    """One database of each server, the same for all who ask."""
+    made: dict[str, str] = {}
+
+    def database(server: Server) -> str:
+        if server.kind not in made:
+            made[server.kind] = server.create()
+        return made[server.kind]
+
+    yield database
+    for kind, url in made.items():
+        servers(kind).drop(url)
+
+
+@pytest.fixture
+def database(server: Server, databases: Callable[[Server], str]) -> str:
+    return databases(server)
+
+
 def add_user(one: Daemon, name: str) -> int:
     return one.call("POST", "/v1/users", {"username": name, "password": "Long_enough_1"})[0]
 
@@ -74,6 +97,53 @@ def users(one: Daemon, key: str) -> set[str]:
     )
     assert status == 200, answer
     return {item["username"] for item in answer["items"]}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_database_url_names_the_database_of_the_records(
+    server: Server, tmp_path: Path, spelling: str, database: str
+) -> None:
+    arguments, env = spelled(spelling, tmp_path, {"database_url": database, "disable_worker": True})
+    with daemon(tmp_path / "data", *arguments, env=env) as one:
+        assert add_user(one, f"by-{spelling}") == 200
+    name = database.rpartition("/")[2]
+    with contextlib.closing(server.connect(name)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT username FROM users")
+        assert f"by-{spelling}" in {row[0] for row in cursor.fetchall()}
+    assert not (tmp_path / "data/database.db").exists()
+
+
+def test_the_variables_of_the_database_bound_the_connections_and_show_the_statements(
+    servers: Callable[[str], Server], tmp_path: Path
+) -> None:
+    """One connection reads, and no second is opened: who comes while it waits is told after a second."""
+    server = servers("postgresql")
+    url = server.create()
+    name = url.rpartition("/")[2]
+    env = {
+        "GPUSTACK_DATABASE_URL": url,
+        "GPUSTACK_DB_POOL_SIZE": "1",
+        "GPUSTACK_DB_MAX_OVERFLOW": "0",
+        "GPUSTACK_DB_POOL_TIMEOUT": "1",
+        "GPUSTACK_DB_ECHO": "true",
+    }
+    with (
+        daemon(tmp_path / "data", "--disable-worker", env=env) as one,
+        contextlib.closing(server.connect(name)) as holder,
+        contextlib.closing(server.connect(name)) as looker,
+        ThreadPoolExecutor() as threads,
+    ):
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        holder.execute("BEGIN; LOCK TABLE model_usages IN ACCESS EXCLUSIVE MODE")
+        first = threads.submit(one.call, "GET", "/v1/dashboard/usage")
+        one.until(lambda: looker.execute(waiting).fetchone() == (1,), "a query that waits")
+        refused = one.call("GET", "/v1/dashboard/usage")
+        holder.execute("COMMIT")
+        assert first.result(WITHIN)[0] == 200
+        assert refused[0] == 503
+        assert refused[1]["message"].startswith("All connections for reading the database were busy for 1 s")
+        assert "INSERT INTO users" in one.log
+    server.drop(url)
 
 
 def test_inference_and_reading_go_on_while_the_database_is_away(

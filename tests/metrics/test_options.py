@@ -10,29 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from gpustack.cli.checks.ports import ports_of
 from tests.daemon import WITHIN, Daemon, daemon
 from tests.metrics.page import series
-
-SPELLINGS = ("flag", "environment", "file")
+from tests.options.spelling import SPELLINGS, spelled
 
 
 @contextmanager
 def started(folder: Path, spelling: str, **options: Any) -> Iterator[Daemon]:
     """A daemon with options given in one of the spellings."""
-    arguments: list[str] = []
-    env: dict[str, str] = {}
-    for name, value in options.items():
-        if spelling == "flag":
-            flag = f"--{name.replace('_', '-')}"
-            arguments += [flag] if value is True else [flag, str(value)]
-        elif spelling == "environment":
-            env[f"GPUSTACK_{name.upper()}"] = str(value).lower()
-    if spelling == "file":
-        (folder / "options.yml").write_text(yaml.safe_dump(options))
-        arguments += ["--config-file", str(folder / "options.yml")]
+    arguments, env = spelled(spelling, folder, options)
     with daemon(folder / "data", *arguments, env=env) as one:
         yield one
 

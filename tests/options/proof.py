@@ -1,6 +1,7 @@
-"""Which test shows that an option has its effect on a running daemon: one line an option.
+"""Which test shows that an option or a variable has its effect: one line each.
 
-Whoever builds an option replaces its ``TO_DO`` (allowed only while it is declared ``built=False``) by the test's id.
+Whoever builds one replaces its ``TO_DO`` (allowed only while it is declared ``built=False``) by the test's id, and
+runs ``make docs``. The test of an option takes it in each of its spellings and looks at a running daemon from outside.
 """
 
 from __future__ import annotations
@@ -19,8 +20,17 @@ _FETCHED = f"{_ONE}test_cache_dir_holds_what_is_fetched_with_huggingface_token_i
 _TOOLS = f"{_ONE}test_tools_download_base_url_is_fetched_from_and_bin_dir_holds_it"
 _LISTENS = f"{_ONE}test_host_and_port_are_where_it_listens"
 _SILENT = f"{_ONE}test_heartbeat_timeout_and_reschedule_grace_judge_who_is_silent"
+_ALONE = f"{_ROLES}test_disable_worker_leaves_a_server_alone_and_disable_update_check_asks_nobody"
 _TLS = f"{_ROLES}test_ssl_keyfile_and_ssl_certfile_make_it_speak_tls"
 _CORS = f"{_API}test_a_browser_that_asks_beforehand_is_told_what_is_allowed"
+_POOL = (
+    "tests/e2e/test_databases.py"
+    "::test_the_variables_of_the_database_bound_the_connections_and_show_the_statements"
+)
+_PROXY = "tests/options/test_proxy.py::"
+_VARIABLES = "tests/options/test_variables.py::"
+_TOOLS_OF = "tests/cli/test_download_tools.py::"
+_VERDICTS = "tests/api/test_model_evaluations.py::test_no_more_verdicts_are_kept_than_wanted"
 _EXPORTERS = f"{_METRICS}test_metrics_port_and_worker_metrics_port_say_where_the_exporters_listen"
 
 PROOFS: Mapping[str, str] = {
@@ -47,13 +57,13 @@ PROOFS: Mapping[str, str] = {
     "port": _LISTENS,
     "metrics_port": _EXPORTERS,
     "disable_metrics": f"{_METRICS}test_disable_metrics_leaves_only_the_workers",
-    "disable_worker": f"{_ROLES}test_disable_worker_leaves_a_server_alone",
+    "disable_worker": _ALONE,
     "bootstrap_password": f"{_ONE}test_bootstrap_password_is_the_first_of_admin",
-    "database_url": f"{_ONE}test_database_url_names_the_file_of_the_records",
+    "database_url": "tests/e2e/test_databases.py::test_database_url_names_the_database_of_the_records",
     "ssl_keyfile": _TLS,
     "ssl_certfile": _TLS,
     "force_auth_localhost": f"{_ONE}test_force_auth_localhost_leaves_no_caller_unasked",
-    "disable_update_check": f"{_API}test_without_the_options_nobody_else_may_read_and_nobody_is_asked",
+    "disable_update_check": _ALONE,
     "disable_openapi_docs": f"{_API}test_the_documentation_is_not_served",
     "model_catalog_file": f"{_API}test_the_catalog_is_the_one_that_was_named",
     "ray_port": TO_DO,
@@ -89,7 +99,7 @@ PROOFS: Mapping[str, str] = {
     "jwt_secret_key": f"{_ONE}test_jwt_secret_key_is_used_and_none_is_made",
     "external_auth_type": TO_DO,
     "openid_configuration": TO_DO,
-    "server_url": f"{_ROLES}test_a_worker_joins_the_server_that_server_url_names_however_it_is_spelt",
+    "server_url": f"{_ROLES}test_a_worker_joins_the_server_that_server_url_names",
     "worker_name": f"{_ONE}test_worker_name_is_the_name_of_its_record",
     "worker_ip": _ADDRESS,
     "disable_worker_metrics": f"{_METRICS}test_disable_worker_metrics_leaves_only_the_servers",
@@ -109,3 +119,37 @@ PROOFS: Mapping[str, str] = {
     "llama_server_path": f"{_ONE}test_llama_server_path_is_the_first_build",
     "resources": f"{_ONE}test_resources_are_believed",
 }
+
+VARIABLES: Mapping[str, str] = {
+    "hf_endpoint": _FETCHED,
+    "http_proxy": f"{_PROXY}test_the_hub_is_asked_through_the_proxy_and_the_cluster_never",
+    "https_proxy": f"{_PROXY}test_the_hub_is_asked_through_the_proxy_and_the_cluster_never",
+    "all_proxy": f"{_PROXY}test_the_hub_is_asked_through_the_proxy_and_the_cluster_never",
+    "no_proxy": f"{_PROXY}test_who_is_exempt_is_asked_without_the_proxy",
+    "disable_dynamic_link_llama_box": _TOOLS,
+    "db_echo": _POOL,
+    "db_pool_size": _POOL,
+    "db_max_overflow": _POOL,
+    "db_pool_timeout": _POOL,
+    "proxy_timeout_seconds": f"{_VARIABLES}test_the_gateway_waits_as_long_and_takes_in_as_many_as_told",
+    "tcp_connector_limit": f"{_VARIABLES}test_the_gateway_waits_as_long_and_takes_in_as_many_as_told",
+    "jwt_token_expire_minutes": f"{_API}test_a_login_is_renewed_where_one_only_chats",
+    "model_evaluation_cache_max_size": _VERDICTS,
+    "model_evaluation_cache_ttl": _VERDICTS,
+    "ray_placement_group_ready_timeout": TO_DO,
+    "default_max_rpc_server_count": TO_DO,
+    "default_max_rpc_combination_generate_gpu_count": TO_DO,
+    "cuda_version": f"{_TOOLS_OF}test_the_tools_are_those_of_the_cuda_that_is_told",
+    "cann_version": TO_DO,
+    "cann_chip": TO_DO,
+}
+"""Of the environment, by the name of their field."""
+
+MODEL_VARIABLES: Mapping[str, str] = {
+    "GPUSTACK_MODEL_VRAM_CLAIM": f"{_VARIABLES}test_the_claims_of_a_model_are_what_is_set_aside_for_it",
+    "GPUSTACK_MODEL_RAM_CLAIM": f"{_VARIABLES}test_the_claims_of_a_model_are_what_is_set_aside_for_it",
+    "GPUSTACK_APPLY_QWEN3_RERANKER_TEMPLATES": TO_DO,
+    "GPUSTACK_BACKEND_DEPS": TO_DO,
+    "RESERVED_MEMORY_GB": TO_DO,
+}
+"""Of a model's own environment."""

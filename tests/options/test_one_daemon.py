@@ -39,9 +39,9 @@ def one(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         hub.xet = cas.headers
         hub.add("me/gated", {"large.gguf": bytes(LARGE)}, gated=True)
         for arch in ("x64", "arm64"):
-            mirror.add(
-                f"llama-{TAG}-bin-ubuntu-{arch}.tar.gz", tarball({"llama-server": llama_server("4712")})
-            )
+            for link, version in (("", "4713"), ("static-", "4712")):
+                archive = tarball({"llama-server": llama_server(version)})
+                mirror.add(f"llama-{TAG}-bin-ubuntu-{link}{arch}.tar.gz", archive)
         mirror.add_hashes()
         with world(request.param, folder, hub, mirror, cas) as made:
             yield made
@@ -52,7 +52,7 @@ def test_data_dir_holds_the_identity(one: World) -> None:
     assert {"lock", "worker_uuid", "server_url"} <= held
 
 
-def test_database_url_names_the_file_of_the_records(one: World) -> None:
+def test_database_url_of_a_file_keeps_the_records_there(one: World) -> None:
     with sqlite3.connect(f"file:{one.folder}/own.db?mode=ro", uri=True) as connection:
         assert connection.execute("SELECT count(*) FROM users").fetchone() == (1,)
     connection.close()
@@ -142,6 +142,7 @@ def test_enable_hf_xet_fetches_by_xet_what_the_hub_keeps_there(one: World) -> No
 
 
 def test_tools_download_base_url_is_fetched_from_and_bin_dir_holds_it(one: World) -> None:
+    """The static build, as GPUSTACK_DISABLE_DYNAMIC_LINK_LLAMA_BOX says."""
     program = one.folder / "bin/llama.cpp/llama-server"
     one.daemon.until(program.is_file, "the program")
     assert "version: 4712 " in program.read_text()

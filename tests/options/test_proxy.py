@@ -56,6 +56,10 @@ class _Handler(BaseHTTPRequestHandler):
             with error:
                 self.pass_on(error.code, error.headers, error.read())
 
+    def do_CONNECT(self) -> None:
+        self.server.proxy.log.append(self.path)
+        self.send_error(502)
+
     def pass_on(self, status: int, headers: Any, body: bytes) -> None:
         self.send_response(status)
         for name in ("Content-Type", "Content-Range", "ETag"):
@@ -80,18 +84,9 @@ def running_proxy(to: str) -> Iterator[Proxy]:
         thread.join()
 
 
-@pytest.mark.parametrize("exempt", [False, True])
-def test_the_hub_is_asked_through_the_proxy_unless_exempt_and_the_cluster_never(
-    tmp_path: Path, hub: Hub, exempt: bool
-) -> None:
-    """Small files only: the hub's second listener is on the loopback, where no redirect from outside may lead."""
-    hub.add("me/small", {"config.txt": b"small"})
-    with (
-        running_proxy(hub.url) as proxy,
-        daemon(tmp_path / "server", "--disable-worker", "--token", TOKEN) as one,
-    ):
-        env = {"HTTP_PROXY": proxy.url, "HTTPS_PROXY": proxy.url, "HF_ENDPOINT": OUTSIDE}
-        env |= {"NO_PROXY": "hub.invalid"} if exempt else {}
+def ended(tmp_path: Path, env: dict[str, str]) -> str:
+    """In which state a download from the hub outside has ended, on a worker of its own with that environment."""
+    with daemon(tmp_path / "server", "--disable-worker", "--token", TOKEN) as one:
         given = ("--server-url", one.url, "--token", TOKEN, "--worker-ip", "127.0.0.1")
         with daemon(tmp_path / "worker", *given, env=env):
             (worker,) = one.until(lambda: one.call("GET", "/v1/workers")[1]["items"], "the worker")
@@ -108,9 +103,29 @@ def test_the_hub_is_asked_through_the_proxy_unless_exempt_and_the_cluster_never(
                 state = one.call("GET", f"/v1/model-files/{made['id']}")[1]["state"]
                 return str(state) if state in ("ready", "error") else ""
 
-            ended = one.until(end, "the end of the download")
-        if exempt:
-            assert (ended, proxy.log) == ("error", []), "there is no such host to be reached directly"
-        else:
-            assert ended == "ready"
-            assert set(proxy.log) == {"hub.invalid"}
+            return str(one.until(end, "the end of the download"))
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY", "HTTPS_PROXY"])
+def test_the_hub_is_asked_through_the_proxy_and_the_cluster_never(
+    tmp_path: Path, hub: Hub, variable: str
+) -> None:
+    """Small files only: the hub's second listener is on the loopback, where no redirect from outside may lead.
+
+    What is encrypted is not ours to answer: this proxy is asked for the way to the hub, and has none.
+    """
+    hub.add("me/small", {"config.txt": b"small"})
+    outside = OUTSIDE.replace("http:", "https:") if variable == "HTTPS_PROXY" else OUTSIDE
+    with running_proxy(hub.url) as proxy:
+        state = ended(tmp_path, {variable: proxy.url, "HF_ENDPOINT": outside})
+    if variable == "HTTPS_PROXY":
+        assert (state, set(proxy.log)) == ("error", {"hub.invalid:443"})
+    else:
+        assert (state, set(proxy.log)) == ("ready", {"hub.invalid"})
+
+
+def test_who_is_exempt_is_asked_without_the_proxy(tmp_path: Path, hub: Hub) -> None:
+    """There is no such host to be reached directly."""
+    with running_proxy(hub.url) as proxy:
+        env = {"HTTP_PROXY": proxy.url, "NO_PROXY": "hub.invalid", "HF_ENDPOINT": OUTSIDE}
+        assert (ended(tmp_path, env), proxy.log) == ("error", [])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.certificates import make_certificate
 from tests.child import environment
 from tests.daemon import WITHIN, Daemon, daemon
 from tests.options.spelling import SPELLINGS, spelled
+from tests.server.feed import Feed, serving
 
 TOKEN = "a-token-that-the-tests-have-chosen"
 
@@ -25,35 +27,45 @@ def workers(one: Daemon) -> dict[str, dict[str, object]]:
     return {item["name"]: item for item in one.call("GET", "/v1/workers")[1]["items"]}
 
 
-def test_a_worker_joins_the_server_that_server_url_names_however_it_is_spelt(tmp_path: Path) -> None:
-    """And a server with --disable-worker has none but those that join."""
-    with daemon(tmp_path / "server", "--disable-worker", "--token", TOKEN) as server:
-        assert workers(server) == {}
-        for spelling in SPELLINGS:
-            folder = tmp_path / spelling
-            folder.mkdir()
-            values = {
-                "server_url": f"{server.url}/",
-                "token": TOKEN,
-                "worker_name": spelling,
-                "worker_ip": "127.0.0.3",
-                "system_reserved": {"memory": 5, "gpu_memory": 2},
-                "data_dir": folder / "data",
-            }
-            arguments, env = spelled(spelling, folder, values)
-            with daemon(folder / "data", *arguments, env=env):
-                server.until(lambda: spelling in workers(server), f"the worker {spelling}")  # noqa: B023
-            found = workers(server)[spelling]
-            assert found["ip"] == "127.0.0.3"
-            assert found["system_reserved"] == {"ram": 5 << 30, "vram": 2 << 30}
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """It has no worker but those that join."""
+    data = tmp_path_factory.mktemp("server") / "data"
+    with daemon(data, "--disable-worker", "--token", TOKEN) as one:
+        yield one
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_disable_worker_leaves_a_server_alone(tmp_path: Path, spelling: str) -> None:
-    arguments, env = spelled(spelling, tmp_path, {"disable_worker": True})
-    with daemon(tmp_path / "data", *arguments, env=env) as one:
-        assert "is ready as server in" in one.until(lambda: "is ready as" in one.log and one.log, "readiness")
-        assert workers(one) == {}
+def test_a_worker_joins_the_server_that_server_url_names(
+    server: Daemon, tmp_path: Path, spelling: str
+) -> None:
+    values = {
+        "server_url": f"{server.url}/",
+        "token": TOKEN,
+        "worker_name": spelling,
+        "worker_ip": "127.0.0.3",
+        "system_reserved": {"memory": 5, "gpu_memory": 2},
+        "data_dir": tmp_path / "data",
+    }
+    arguments, env = spelled(spelling, tmp_path, values)
+    with daemon(tmp_path / "data", *arguments, env=env):
+        found = server.until(lambda: workers(server).get(spelling), f"the worker {spelling}")
+    assert found["ip"] == "127.0.0.3"
+    assert found["system_reserved"] == {"ram": 5 << 30, "vram": 2 << 30}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_disable_worker_leaves_a_server_alone_and_disable_update_check_asks_nobody(
+    tmp_path: Path, spelling: str
+) -> None:
+    with serving(Feed(body=b'{"latest_version": "99.1.0"}')) as feed:
+        values = {"disable_worker": True, "disable_update_check": True, "update_check_url": feed.url}
+        arguments, env = spelled(spelling, tmp_path, values)
+        with daemon(tmp_path / "data", *arguments, env=env) as one:
+            one.until(lambda: "is ready as server in" in one.log, "a server without a worker")
+            assert workers(one) == {}
+            assert one.call("GET", "/update")[1]["checked_at"] is None
+    assert feed.asked == []
 
 
 @pytest.mark.parametrize("spelling", ["flag", "environment"])

@@ -116,7 +116,8 @@ def world(spelling: str, folder: Path, hub: Hub, mirror: Mirror, cas: Cas) -> It
         "resources": {"cpu": {"total": 7}},
     }
     arguments, env = spelled(spelling, folder, values)
-    with daemon(folder / "data", *arguments, env={**env, "HF_ENDPOINT": hub.url}) as running:
+    variables = {"HF_ENDPOINT": hub.url, "GPUSTACK_DISABLE_DYNAMIC_LINK_LLAMA_BOX": "true"}
+    with daemon(folder / "data", *arguments, env={**env, **variables}) as running:
         made = World(running, values, folder, hub, mirror, cas)
         made.worker()
         request = {"name": "silent", "worker_uuid": "0" * 32, "ip": "127.0.0.9"}

@@ -207,6 +207,15 @@ def _split(model: Model) -> tuple[float, ...]:
     return shares if all(0 < share < _LARGEST_SHARE for share in shares) else ()
 
 
+def faults_of_claims(env: Mapping[str, str]) -> list[str]:
+    """A sentence for each claim in a deployment's environment that is no number of bytes."""
+    return [
+        f"env: {name} must be a whole number of bytes, not {env[name]!r}"
+        for name in (VRAM_CLAIM, RAM_CLAIM)
+        if env.get(name, "").strip() and _claimed(env, name) is None
+    ]
+
+
 def _claimed(env: Mapping[str, str], name: str) -> int | None:
     text = env.get(name, "").strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) < _LONGEST_CLAIM else None
