@@ -133,7 +133,9 @@ def test_the_variables_of_the_database_bound_the_connections_and_show_the_statem
         contextlib.closing(server.connect(name)) as looker,
         ThreadPoolExecutor() as threads,
     ):
-        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        waiting = (
+            f"SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = '{name}'"
+        )
         holder.execute("BEGIN; LOCK TABLE model_usages IN ACCESS EXCLUSIVE MODE")
         first = threads.submit(one.call, "GET", "/v1/dashboard/usage")
         one.until(lambda: looker.execute(waiting).fetchone() == (1,), "a query that waits")
