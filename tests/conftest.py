@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import Visitor, running_browser
 from tests.databases import Server, running
 from tests.fakes.hub import Hub, running_hub
 from tests.fakes.nvml import FakeNvml, build_nvml
@@ -82,3 +83,10 @@ def servers() -> Iterator[Callable[[str], Server]]:
             return started[kind]
 
         yield server
+
+
+@pytest.fixture
+def visitors(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Visitor]]:
+    """People at browsers: ``visitors("ada").page`` is a page of a real, headless browser; what they do is recorded."""
+    with running_browser(tmp_path / "browser", request.node.nodeid) as made:
+        yield made
