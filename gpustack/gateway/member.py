@@ -8,7 +8,9 @@ from typing import Final
 
 import orjson
 
-_STRING: Final = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+# Possessive, and a string without an end reaches to the end: else each quote in it would be tried as a beginning,
+# and a mebibyte of them would take an hour.
+_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
 _OUTER: Final = re.compile(_STRING + rb"|[{}\[\],:]", re.DOTALL)
 _INNER: Final = re.compile(_STRING + rb"|[{}\[\]]", re.DOTALL)
 _OPENING: Final = b"{["

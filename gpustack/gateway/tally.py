@@ -66,7 +66,7 @@ class EventTally:
     def take(self, data: bytes) -> bytes:
         self._scan.feed(data)
         whole = self._open + data if self._open else data
-        cut = _last_end(whole)
+        cut = _last_end(whole, len(self._open))
         if not cut:
             if len(whole) <= _EVENT_LIMIT:
                 self._open = whole
@@ -95,13 +95,17 @@ class EventTally:
         return Usage(0, self._events, False) if self._events else None
 
 
-def _last_end(data: bytes) -> int:
-    """Where the last whole event ends, 0 when none does."""
-    if b"\r" not in data:
-        at = data.rfind(b"\n\n")
+def _last_end(data: bytes, searched: int) -> int:
+    """Where the last whole event ends, 0 when none does.
+
+    The first ``searched`` bytes hold no end, but may hold the beginning of one: of the four bytes of the longest.
+    """
+    start = max(searched - 4, 0)
+    if data.find(b"\r", start) < 0:
+        at = data.rfind(b"\n\n", start)
         return at + 2 if at >= 0 else 0
     end = 0
-    for match in _EVENT_END.finditer(data):
+    for match in _EVENT_END.finditer(data, start):
         end = match.end()
     return end
 

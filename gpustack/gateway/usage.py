@@ -12,6 +12,8 @@ _KEY: Final = b'"usage"'
 _SPACE: Final = b" \t\r\n"
 _WINDOW: Final = 8192
 _MOST: Final = 1 << 31
+_TRIES: Final = 8
+"""Places of one piece that are looked at, from the last: a piece full of what looks like it must not cost the more."""
 _DECODER: Final = json.JSONDecoder()
 
 
@@ -45,8 +47,10 @@ class UsageScan:
         usage, complete = _usage_at(whole, at + len(_KEY))
         # What is not whole yet is read when it is; until then one before it counts.
         self._carry = whole[-len(_KEY) + 1 :] if complete else whole[last:]
-        while usage is None and (at := whole.rfind(_KEY, 0, at)) >= 0:
+        tries = 1
+        while usage is None and tries < _TRIES and (at := whole.rfind(_KEY, 0, at)) >= 0:
             usage, _ = _usage_at(whole, at + len(_KEY))
+            tries += 1
         if usage is not None:
             self.found = usage
 

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from gpustack.http1.chunked import LAST_CHUNK, encode_chunk
-from gpustack.http1.fault import UpstreamClosed, UpstreamTimeout
+from gpustack.http1.fault import UpstreamClosed, UpstreamProtocolError, UpstreamTimeout
 from gpustack.http1.head import ResponseHead
 from gpustack.http1.reactor import Expired
 from gpustack.http1.stream import Bytes
@@ -24,6 +24,8 @@ RequestBody = bytes | AsyncIterator[bytes] | None
 
 _JOINED: Final = 64 * 1024
 _CLOSING: Final = 1.0
+_INTERIM: Final = 32
+"""Answers of the kind 1xx before the one proper: more are a flood."""
 
 
 @attrs.frozen(kw_only=True)
@@ -43,7 +45,7 @@ class Ask:
 class Call(AbstractAsyncContextManager[Response]):
     """The request while it is under way; entering it sends the request and reads the response's head."""
 
-    __slots__ = ("_ask", "_pool", "_response", "_sent", "_upstream")
+    __slots__ = ("_ask", "_interim", "_pool", "_response", "_sent", "_upstream")
 
     def __init__(self, pool: Pool, ask: Ask) -> None:
         self._pool = pool
@@ -51,6 +53,7 @@ class Call(AbstractAsyncContextManager[Response]):
         self._upstream: Upstream | None = None
         self._response: Response | None = None
         self._sent = False
+        self._interim = 0
 
     async def __aenter__(self) -> Response:
         self._pool.in_flight += 1
@@ -140,7 +143,7 @@ class Call(AbstractAsyncContextManager[Response]):
             except OSError:
                 return await self._final_head(upstream)  # it may have answered before it closed
             if unsent:
-                head = await upstream.read_head(self._ask.method, self._until())
+                head = await self._next_head(upstream, self._until())
                 if head.status >= 200:
                     return head
         return None
@@ -148,8 +151,16 @@ class Call(AbstractAsyncContextManager[Response]):
     async def _final_head(self, upstream: Upstream) -> ResponseHead:
         """The head of the response proper; interim ones are passed over."""
         until = self._until()
-        while (head := await upstream.read_head(self._ask.method, until)).status < 200:
+        while (head := await self._next_head(upstream, until)).status < 200:
             pass
+        return head
+
+    async def _next_head(self, upstream: Upstream, until: float) -> ResponseHead:
+        head = await upstream.read_head(self._ask.method, until)
+        if head.status < 200:
+            self._interim += 1
+            if self._interim > _INTERIM:
+                raise UpstreamProtocolError(f"{self._ask.address} sent more than {_INTERIM} interim answers.")
         return head
 
     def _until(self) -> float:

@@ -161,8 +161,10 @@ class Connection:
         buffer, inbox.buffer = inbox.buffer, b""
         self.phase = Phase.HEAD if buffer else Phase.IDLE
         until = reactor.deadline(limits.head_timeout if buffer else patience)
+        data = buffer
         while True:
-            if buffer:
+            # A piece without a line's end cannot complete a head; the first byte may tell that it is none.
+            if buffer and (b"\n" in data or len(buffer) == len(data) or len(buffer) > limits.head_bytes):
                 head = parse_request_head(buffer, limits.head_bytes)
                 if isinstance(head, Head):
                     inbox.buffer = buffer[head.size :]

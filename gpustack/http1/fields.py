@@ -9,6 +9,10 @@ from typing import Final
 Headers = list[tuple[bytes, bytes]]
 
 HEAD_LIMIT: Final = 64 * 1024
+FIELDS_LIMIT: Final = 256
+"""Header lines of a head: each costs more than its bytes, here and in all who get it."""
+_EMPTY_LINES: Final = 4
+"""That may come before a request: some clients send one too many after a body."""
 TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _TEXT: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _SHORT: Final = 4096
@@ -46,9 +50,14 @@ NEED_MORE: Final = NeedMore()
 
 
 def start_of_head(data: bytes) -> int:
-    """Where the start line begins: empty lines before it are passed over (RFC 9112, 2.2)."""
+    """Where the start line begins: a few empty lines before it are passed over (RFC 9112, 2.2).
+
+    Raises HeadError 400 for many: they would all be looked at again with each piece that comes.
+    """
     start = 0
     while data.startswith(b"\r\n", start):
+        if start == 2 * _EMPTY_LINES:
+            raise HeadError(400, "There are too many empty lines before the request.")
         start += 2
     return start
 
@@ -71,8 +80,10 @@ def end_of_head(data: bytes, start: int, limit: int = HEAD_LIMIT) -> int:
 
 
 def split_head(block: bytes) -> tuple[bytes, Headers]:
-    """The start line, and the fields with lower-case names in their order. Raises HeadError 400."""
+    """The start line, and the fields with lower-case names in their order. Raises HeadError 400, 431."""
     first, *lines = block.split(b"\r\n")
+    if len(lines) > FIELDS_LIMIT:
+        raise HeadError(431, f"The head of the message has more than {FIELDS_LIMIT} lines.")
     _check_text(first)
     return first, list(map(_known_field if len(block) <= _SHORT else _field, lines))
 

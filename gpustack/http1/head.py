@@ -103,7 +103,7 @@ def parse_request_head(data: bytes, limit: int = HEAD_LIMIT) -> Head | NeedMore:
     """The head at the beginning of ``data``. Raises HeadError; its ``status`` is the answer's."""
     start = start_of_head(data)
     if len(data) == start or data[start:] == b"\r":
-        return NEED_MORE if start < limit else _too_long(limit)
+        return NEED_MORE
     if data[start] not in TOKEN:
         raise HeadError(
             400,
@@ -148,6 +148,8 @@ def parse_response_head(data: bytes, method: str, limit: int = HEAD_LIMIT) -> Re
         version, status = _known_status_line(first) if len(first) <= _SHORT else _status_line(first)
         steering = _steering(headers)
         framing, length = _framing(steering, absent=Framing.UNTIL_CLOSE)
+        if framing is Framing.CHUNKED and version == "1.0":
+            raise HeadError(502, "An HTTP/1.0 answer cannot be chunked.")
         if status < 200 or status in (204, 304) or method == "HEAD":
             framing = Framing.NONE
     except HeadError as error:
@@ -161,10 +163,6 @@ def parse_response_head(data: bytes, method: str, limit: int = HEAD_LIMIT) -> Re
         keep_alive=_keep_alive(steering, version) and framing is not Framing.UNTIL_CLOSE,
         size=end + 4,
     )
-
-
-def _too_long(limit: int) -> NeedMore:
-    raise HeadError(431, f"The head of the message is larger than {limit} bytes.")
 
 
 def _request_line(line: bytes) -> tuple[str, bytes, str, str, str]:
