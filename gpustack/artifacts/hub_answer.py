@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urljoin
 
+from gpustack.remote.connecting import Connected, Watch
 from gpustack.remote.http import ANSWER_LIMIT, BadReply, TimedOut, TooLarge
 from gpustack.remote.redirect import refuse_inner_blocking
 
@@ -24,7 +26,27 @@ def bound(client: Any) -> None:
     hooks = client.event_hooks
     if _look not in hooks["response"]:
         client.headers["accept-encoding"] = "identity"
-        client.event_hooks = {**hooks, "response": [*hooks["response"], _look]}
+        client.event_hooks = {
+            **hooks,
+            "request": [*hooks["request"], _watch],
+            "response": [*hooks["response"], _look],
+        }
+
+
+class _Led(threading.local):
+    """How the connection is to be judged to which this thread's last answer led."""
+
+    connected: Connected | None = None
+
+
+_led = _Led()
+
+
+def _watch(request: Any) -> None:
+    """Before a request is sent: it may be where a redirect leads."""
+    connected, _led.connected = _led.connected, None
+    if connected is not None:
+        request.extensions["trace"] = Watch(request.url.raw_host.decode("ascii"), connected).saw
 
 
 def _look(response: Any) -> None:
@@ -32,7 +54,7 @@ def _look(response: Any) -> None:
     url = str(response.request.url)
     if response.has_redirect_location:
         try:
-            refuse_inner_blocking(urljoin(url, response.headers["location"]), url)
+            _led.connected = refuse_inner_blocking(urljoin(url, response.headers["location"]), url)
         except ValueError as error:
             raise BadReply(url, "redirects to something that is not an address") from error
     if response.headers.get("content-encoding", "identity") != "identity":

@@ -12,7 +12,7 @@ from gpustack.errors import Forbidden, GpustackError, NotFound, TooManyRequests,
 from gpustack.remote.http import BadReply, Client, Incoming, shown
 from gpustack.remote.redirect import MOST, headers_for, next_url, refuse_inner
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 _EXPIRED = (401, 403, 404, 410)
 
 
@@ -39,9 +39,11 @@ async def open_range(
     """
     url = place or file.url
     for _ in range(MOST + 1):
-        await refuse_inner(url, file.url)
+        connected = await refuse_inner(url, file.url)
         wanted = {**file.headers, "range": f"bytes={start}-{end - 1}"}
-        async with client.stream("GET", url, headers=headers_for(url, file.url, wanted)) as incoming:
+        async with client.stream(
+            "GET", url, headers=headers_for(url, file.url, wanted), connected=connected
+        ) as incoming:
             if incoming.status in (301, 302, 303, 307, 308):
                 url = next_url(url, incoming.headers.get("location"))
                 await incoming.read()  # keeps the connection

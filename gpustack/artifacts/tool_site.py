@@ -102,8 +102,8 @@ async def _followed(client: Client, url: str, headers: Mapping[str, str]) -> Asy
     """The answer at the end of its redirects."""
     place = url
     for _ in range(MOST + 1):
-        await refuse_inner(place, url)
-        async with client.stream("GET", place, headers=headers) as incoming:
+        connected = await refuse_inner(place, url)
+        async with client.stream("GET", place, headers=headers, connected=connected) as incoming:
             if incoming.status not in REDIRECTS:
                 yield incoming
                 return

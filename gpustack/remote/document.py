@@ -28,11 +28,13 @@ async def fetch_document(
         async with await open_client_aside() as client:
             current = url
             for _ in range(MOST + 1):
+                connected = await refuse_inner(current, url)
                 sent = headers_for(current, url, headers or {})
-                answer = await client.request("GET", current, headers=sent, limit=limit, deadline=deadline)
+                answer = await client.request(
+                    "GET", current, headers=sent, limit=limit, deadline=deadline, connected=connected
+                )
                 if answer.status not in _REDIRECTS:
                     return answer
                 current = next_url(current, answer.headers.get("location"))
-                await refuse_inner(current, url)
             raise BadReply(url, f"redirects more than {MOST} times")
     raise TimedOut(url, f"did not answer within {deadline:g} s")

@@ -18,6 +18,7 @@ import attrs
 import trio
 
 from gpustack.errors import Unavailable
+from gpustack.remote.connecting import Connected, Watch
 
 if TYPE_CHECKING:
     import httpx
@@ -165,16 +166,18 @@ class Client:
         json: object = None,
         limit: int = ANSWER_LIMIT,
         deadline: float = 60.0,
+        connected: Connected | None = None,
     ) -> Reply:
         """Ask and read the whole answer within ``deadline`` seconds. ``json`` is sent as JSON.
 
-        Raises RemoteError; an error status is an answer, not an exception. Cancellable at any time.
+        ``connected`` is as for ``stream``. Raises RemoteError; an error status is an answer, not an exception.
+        Cancellable at any time.
         """
         if json is not None:
             body = as_json(json).encode()
             headers = {"content-type": "application/json", **(headers or {})}
         with trio.move_on_after(deadline):
-            async with self.stream(method, url, headers=headers, body=body) as incoming:
+            async with self.stream(method, url, headers=headers, body=body, connected=connected) as incoming:
                 read = await incoming.read(limit)
                 return Reply(url=incoming.url, status=incoming.status, headers=incoming.headers, body=read)
         raise TimedOut(self._whole(url), f"did not answer within {deadline:g} s")
@@ -188,11 +191,13 @@ class Client:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # patience between bytes, not a limit for the block
+        connected: Connected | None = None,
     ) -> AsyncIterator[Incoming]:
         """Ask, and hand out the answer once its head is here; leaving early drops the connection.
 
         ``timeout`` is how many seconds the other side may be silent, if not as long as the client's ``stall``; there
-        is no other limit. Raises RemoteError.
+        is no other limit. ``connected`` is told the IP address of a connection that is made for this, before anything
+        is asked there, unless it is a proxy's; what it raises ends the request. Raises RemoteError.
         """
         import httpx
 
@@ -205,6 +210,9 @@ class Client:
             request = self._client.build_request(
                 method, url, headers=dict(headers or {}), content=body, timeout=wait
             )
+            if connected is not None:
+                host = request.url.raw_host.decode("ascii")
+                request.extensions["trace"] = Watch(host, connected).saw_async
             response = await self._client.send(request, stream=True)
         incoming = Incoming(
             url=str(response.url),

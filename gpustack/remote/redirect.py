@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+import attrs
 import trio
 
+from gpustack.remote.connecting import Connected
 from gpustack.remote.http import BadReply
 
 MOST = 6
@@ -19,6 +21,12 @@ _Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SECRETS = frozenset({"authorization", "cookie", "proxy-authorization"})
 _METADATA = frozenset({"metadata.google.internal", "metadata", "instance-data"})
+_SERVICES = frozenset(
+    map(ipaddress.ip_address, ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254"))
+)
+"""Where clouds tell a machine its secrets, besides the link-local addresses."""
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 
 def next_url(current: str, location: str | None) -> str:
@@ -49,46 +57,91 @@ def headers_for(url: str, origin: str, headers: Mapping[str, str]) -> dict[str, 
     return {name: value for name, value in headers.items() if name.lower() not in _SECRETS}
 
 
-async def refuse_inner(url: str, origin: str) -> None:
+@attrs.frozen
+class Reach:
+    """How far inside a redirect may lead. A name may mean one address now and another when it is connected to."""
+
+    url: str
+    _deepest: int
+
+    def connected(self, address: str) -> None:
+        """A connection was made to that IP address. Raises BadReply when it has gone too far."""
+        if _depth(ipaddress.ip_address(address.partition("%")[0])) > self._deepest:
+            raise _inside(self.url)
+
+
+async def refuse_inner(url: str, origin: str) -> Connected | None:
     """Raise BadReply when a redirect from ``origin`` leads into this machine or its cloud's metadata service.
 
     A hub on loopback or in a private network may redirect to its like. A name that cannot be looked up here is left
-    to the proxy or to the connection to fail.
+    to the proxy, or to what is returned: how the connection itself is to be judged. None where it is no redirect.
     """
     if _origin(url) == _origin(origin):
-        return
+        return None
     there, here = _host(url), _host(origin)
-    _judge(url, await _addresses(there), await _addresses(here))
+    return _judge(url, await _addresses(there), await _addresses(here))
 
 
-def refuse_inner_blocking(url: str, origin: str) -> None:
+def refuse_inner_blocking(url: str, origin: str) -> Connected | None:
     """The same in a thread, for a library that follows redirects by itself."""
     if _origin(url) == _origin(origin):
-        return
-    _judge(url, _parsed(_found(_host(url))), _parsed(_found(_host(origin))))
+        return None
+    return _judge(url, _parsed(_found(_host(url))), _parsed(_found(_host(origin))))
 
 
-def _judge(url: str, there: Sequence[_Ip], here: Sequence[_Ip]) -> None:
-    trusted = max((_depth(address) for address in here), default=0)
-    deepest = max((_depth(address) for address in there), default=0)
-    if _host(url) in _METADATA or deepest > min(trusted, _LOOPBACK):
-        raise BadReply(
-            url, "is an address inside this machine or network, to which redirects are not followed"
-        )
+def _judge(url: str, there: Sequence[_Ip], here: Sequence[_Ip]) -> Connected:
+    # The outermost address of a hub is what it is trusted by: it says itself what it has.
+    trusted = min(min((_depth(address) for address in here), default=_PUBLIC), _LOOPBACK)
+    deepest = max(_depth_of_name(_host(url)), *(_depth(address) for address in there), _PUBLIC)
+    if deepest > trusted:
+        raise _inside(url)
+    return Reach(url, trusted).connected
 
 
-_PRIVATE, _LOOPBACK, _NEVER = 1, 2, 3
+def _inside(url: str) -> BadReply:
+    return BadReply(url, "is an address inside this machine or network, to which redirects are not followed")
+
+
+_PUBLIC, _PRIVATE, _LOOPBACK, _NEVER = 0, 1, 2, 3
+
+
+def _depth_of_name(host: str) -> int:
+    """What a name tells that can perhaps not be looked up here, but by a proxy."""
+    name = host.rstrip(".")
+    if name in _METADATA:
+        return _NEVER
+    return _LOOPBACK if name == "localhost" or name.endswith(".localhost") else _PUBLIC
 
 
 def _depth(address: _Ip) -> int:
     """How far inside an address lies: 0 for the public network."""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return _depth(address.ipv4_mapped)
-    if address.is_link_local or address.is_multicast or address.is_unspecified:
+    within = _carried(address)
+    if within is not None:
+        return _depth(within)
+    if address.is_link_local or address.is_multicast or address.is_unspecified or address in _SERVICES:
         return _NEVER
     if address.is_loopback:
         return _LOOPBACK
-    return _PRIVATE if address.is_private else 0
+    # What is neither private nor global is shared by a provider's customers, or by the machines of one company.
+    return _PUBLIC if address.is_global and not address.is_reserved and not _is_site(address) else _PRIVATE
+
+
+def _is_site(address: _Ip) -> bool:
+    return isinstance(address, ipaddress.IPv6Address) and address.is_site_local
+
+
+def _carried(address: _Ip) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that one of IPv6 stands for: mapped, compatible, 6to4, Teredo, or by a NAT64."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return None
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if address.teredo is not None:
+        return address.teredo[1]
+    last = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return last if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1) else None
 
 
 async def _addresses(host: str) -> list[_Ip]:

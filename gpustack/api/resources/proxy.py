@@ -129,12 +129,18 @@ async def _proxy(call: Call) -> Reply:
         secret["authorization"] = f"Bearer {hub.token}"
     body = None if method in _READING else await call.ask.body()
     async with await open_client_aside() as client:
-        current, hops = wanted.url, 0
+        current, hops, connected = wanted.url, 0, None
         while True:
             # The token is for the address it is meant for, and for no other, wherever that sends us.
             own = secret if _origin(_split(current)) == _origin(_split(wanted.url)) else {}
             answer = await client.request(
-                method, current, headers={**headers, **own}, body=body, limit=LARGEST, deadline=WITHIN
+                method,
+                current,
+                headers={**headers, **own},
+                body=body,
+                limit=LARGEST,
+                deadline=WITHIN,
+                connected=connected,
             )
             if answer.status not in _REDIRECTS or method not in _READING:
                 return _reply(answer)
@@ -144,7 +150,7 @@ async def _proxy(call: Call) -> Reply:
                 raise BadReply(
                     wanted.url, f"redirects to {urlsplit(current).hostname}, which is not followed"
                 )
-            await refuse_inner(current, wanted.url)
+            connected = await refuse_inner(current, wanted.url)
 
 
 def _headers(call: Call) -> Mapping[str, str]:
