@@ -50,7 +50,12 @@ _CORS: Final = b"access-control-"
 
 def for_engine(head: Head) -> Headers:
     """What an engine gets of a request. Raises ``BadRequest`` for a body that it might read differently from us."""
-    headers = end_to_end(head.headers, _NOT_FOR_ENGINES)
+    headers = [
+        field
+        for field in end_to_end(head.headers, _NOT_FOR_ENGINES)
+        # Some engines take "_" for "-" in names: content_length would be theirs, and nobody's here.
+        if b"_" not in field[0] or field[0].replace(b"_", b"-") not in _NOT_FOR_ENGINES
+    ]
     for value in [value for name, value in head.headers if name == b"content-encoding"]:
         if value.lower() != b"identity":
             raise BadRequest("The request body must be sent without a content encoding")

@@ -89,17 +89,10 @@ class Pool:
         """
         if not self.reactor.running:
             raise RuntimeError("the pool is not running")
-        verb = method.encode()
-        if not target or target.translate(None, _CONTROLS) != target or verb.translate(None, TOKEN):
-            raise ValueError("the request line is malformed")
-        lines = known_lines(headers)
-        host = b"" if b"\nhost:" in (b"\n" + lines).lower() else _host_line(address)
-        framing = _framing_line(method, body, content_length)
-        head = b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (verb, target, host, lines, framing)
         ask = Ask(
             address=address,
             method=method,
-            head=head,
+            head=request_head(address, method, target, headers, body, content_length),
             body=body,
             content_length=content_length,
             connect_timeout=connect_timeout,
@@ -152,6 +145,24 @@ class Pool:
                 self._drop(upstream)
             if not idle:
                 del self._idle[address]
+
+
+def request_head(
+    address: Address,
+    method: str,
+    target: bytes,
+    headers: Fields,
+    body: RequestBody,
+    content_length: int | None = None,
+) -> bytes:
+    """The bytes of a request up to its body. Raises ValueError for what would break it."""
+    verb = method.encode()
+    if not target or target.translate(None, _CONTROLS) != target or verb.translate(None, TOKEN):
+        raise ValueError("the request line is malformed")
+    lines = known_lines(headers)
+    host = b"" if b"\nhost:" in (b"\n" + lines).lower() else _host_line(address)
+    framing = _framing_line(method, body, content_length)
+    return b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (verb, target, host, lines, framing)
 
 
 def _framing_line(method: str, body: RequestBody, content_length: int | None) -> bytes:

@@ -152,6 +152,15 @@ def test_a_large_head_is_refused_wherever_it_is_cut() -> None:
     assert isinstance(parse_request_head(data[: 64 * 1024]), NeedMore)
 
 
+@pytest.mark.attack("flood")
+def test_a_head_of_many_lines_is_refused_however_short_they_are() -> None:
+    assert len(head(request(*[b"x:"] * 255)).headers) == 256
+    assert refusal(request(*[b"x:"] * 256)) == 431
+    assert refusal(request(*[b"x:"] * 12_000)) == 431
+    assert head(b"\r\n" * 4 + request()).method == "POST"
+    assert refusal(b"\r\n" * 5) == 400
+
+
 def test_an_upgrade_to_websocket_is_recognised() -> None:
     upgrade = (b"connection: keep-alive, Upgrade", b"upgrade: WebSocket")
     assert head(request(*upgrade, first=b"GET / HTTP/1.1")).upgrades_to_websocket
@@ -241,6 +250,8 @@ def test_some_responses_have_no_body_whatever_their_headers_say() -> None:
         b"HTTP/1.1 200 OK\r\na: b\r\n c\r\n\r\n",
         b"HTTP/1.1 200 OK\na: b\n\n",
         b"HTTP/1.1 200 OK\r\na: " + b"b" * 70_000,
+        b"HTTP/1.1 200 OK\r\n" + b"a:\r\n" * 300 + b"\r\n",
+        b"HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
     ],
 )
 def test_a_response_that_could_be_read_in_two_ways_is_refused(data: bytes) -> None:

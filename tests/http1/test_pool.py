@@ -255,6 +255,9 @@ async def test_an_idle_connection_that_the_upstream_closes_is_dropped(pool: Pool
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhel", UpstreamClosed),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf", UpstreamClosed),
         (b"HTTP/1.1 200", UpstreamClosed),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 33 + OK, UpstreamProtocolError),
+        (b"HTTP/1.1 200 OK\r\n" + b"x:\r\n" * 300 + b"\r\n", UpstreamProtocolError),
+        (b"HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", UpstreamProtocolError),
     ],
 )
 async def test_what_is_wrong_with_an_answer_is_named(
@@ -326,6 +329,26 @@ async def test_an_early_answer_ends_the_upload(pool: Pool, upstream: Upstream, k
             async with pool.request(at(script), "POST", b"/", [], body) as response:
                 assert (response.status, await response.read(10)) == (413, b"no")
     assert "0 idle" in repr(pool)
+
+
+@pytest.mark.attack("engine")
+async def test_interim_answers_without_end_do_end_the_upload(
+    pool: Pool, upstream: Upstream, kind: str
+) -> None:
+    """Even where they come while the request is still being sent, and each in time."""
+    if (
+        kind == "portable"
+    ):  # sees no answer as long as it cannot write, and gives up on that after idle_timeout
+        return
+
+    async def act(client: Client, nth: int) -> None:
+        await client.until(b"\r\n\r\n")
+        while True:
+            await client.send(b"HTTP/1.1 102 Processing\r\n\r\n" * 50)
+
+    script = await upstream(act)
+    with trio.fail_after(PATIENCE), pytest.raises(UpstreamError):
+        await fetch(pool, at(script), b"x" * (40 << 20))
 
 
 async def test_an_interim_answer_does_not_end_the_upload(pool: Pool, upstream: Upstream) -> None:
