@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
-import json
 import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -33,7 +32,7 @@ class Problem:
 def problems(options: Options, part: Role, *, platform: str) -> list[Problem]:
     """Everything wrong with ``options`` for a daemon of that role on ``platform`` (``sys.platform``)."""
     found = [*_pairs(options, part, platform), *_times(options), *_ports(options, part), *_urls(options)]
-    found += [*_names(options), *_texts(options)]
+    found += _names(options)
     found += [Problem(names, sentence) for names, sentence in sign_on_faults(options)]
     return found
 
@@ -140,15 +139,3 @@ def _is_host(text: str) -> bool:
     labels = text.rstrip(".").split(".")
     looks_numeric = re.fullmatch(r"[0-9.]+", text) is not None  # 10.0.0.300 is a typing mistake, no name
     return not looks_numeric and len(text) <= 253 and all(map(_HOST_LABEL.fullmatch, labels))
-
-
-def _texts(options: Options) -> Iterator[Problem]:
-    if options.saml_security is not None and not _is_json_object(options.saml_security):
-        yield Problem(("saml_security",), "saml_security must be a JSON object")
-
-
-def _is_json_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False

@@ -349,8 +349,8 @@ class Options:
         default=None,
         group="server",
         built=False,
-        help="X.509 certificate of the SAML identity provider, in PEM.",
-        sample="your_saml_idp_x509_cert_pem",
+        help="X.509 certificate of the SAML identity provider, in PEM or bare base64; both while it changes its key.",
+        sample="-----BEGIN CERTIFICATE-----\\nMIIDazCCAlOg\\n-----END CERTIFICATE-----",
     )
     saml_sp_entity_id: str | None = option(
         default=None,
@@ -372,15 +372,16 @@ class Options:
         group="server",
         built=False,
         help="X.509 certificate of this service provider, in PEM.",
-        sample="your_saml_sp_x509_cert_pem",
+        sample="-----BEGIN CERTIFICATE-----\\nMIIDazCCAlOg\\n-----END CERTIFICATE-----",
     )
     saml_sp_private_key: str | None = option(
         default=None,
         group="server",
         built=False,
         secret=True,
-        help="Private key of this service provider, in PEM.",
-        sample="your_saml_sp_private_key_pem",
+        help="Private key of this service provider (RSA, without a password), in PEM. With it requests are signed, and "
+        "encrypted assertions are read.",
+        sample="-----BEGIN PRIVATE KEY-----\\nMIIEvQIBADAN\\n-----END PRIVATE KEY-----",
     )
     saml_sp_attribute_prefix: str | None = option(
         default=None,
@@ -394,7 +395,7 @@ class Options:
         default=None,
         group="server",
         built=False,
-        help="SAML security settings, a JSON object.",
+        help="SAML security settings, a JSON object with keys of the python3-saml toolkit.",
         sample='{"wantAssertionsSigned": true, "wantMessagesSigned": true}',
     )
     external_auth_name: str | None = option(

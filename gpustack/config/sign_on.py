@@ -8,6 +8,7 @@ from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 from gpustack.config.options import Options
+from gpustack.config.saml import saml_faults
 from gpustack.config.value import quote
 
 Kind = Literal["OIDC", "SAML"]
@@ -46,6 +47,8 @@ def sign_on_faults(options: Options) -> Iterator[Fault]:
             "members are administrators",
         )
     yield from _oidc(options)
+    yield from saml_faults(options)
+    yield from callback_faults("saml_sp_acs_url", options.saml_sp_acs_url, SAML_CALLBACK)
 
 
 def _oidc(options: Options) -> Iterator[Fault]:

@@ -24,6 +24,12 @@ COMPANIONS = {
         "--oidc-client-id=x",
         "--oidc-redirect-uri=https://s/auth/oidc/callback",
     ],
+    "saml_idp_server_url": [
+        "--saml-idp-entity-id=i",
+        "--saml-idp-x509-cert=MAAA",
+        "--saml-sp-entity-id=s",
+        "--saml-sp-acs-url=https://s/auth/saml/callback",
+    ],
     "ssl_certfile": ["--ssl-keyfile={file}"],
     "server_url": ["--token=x"],
 }

@@ -1,0 +1,164 @@
+"""What ``saml_security`` may hold, and what must hold of the SAML options together. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from gpustack.config.options import Options
+from gpustack.config.value import quote
+
+Fault = tuple[tuple[str, ...], str]
+"""The options it is about, and a sentence."""
+
+_DSIG, _MORE = "http://www.w3.org/2000/09/xmldsig#", "http://www.w3.org/2001/04/xmldsig-more#"
+_XMLENC = "http://www.w3.org/2001/04/xmlenc#"
+SIGNATURES = tuple(f"{_MORE}{name}" for name in ("rsa-sha256", "rsa-sha384", "rsa-sha512"))
+DIGESTS = (f"{_XMLENC}sha256", f"{_MORE}sha384", f"{_XMLENC}sha512")
+DEPRECATED_SIGNATURES = (f"{_DSIG}rsa-sha1",)
+DEPRECATED_DIGESTS = (f"{_DSIG}sha1",)
+
+_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
+_NEEDED = ("saml_idp_entity_id", "saml_idp_x509_cert", "saml_sp_entity_id", "saml_sp_acs_url")
+
+
+@attrs.frozen
+class Key:
+    """One key of the JSON object: its default, and a sentence about a value that will not do."""
+
+    default: Any
+    kind: str
+    choices: tuple[str, ...] = ()
+    only: bool | None = None
+    """The one value it may have, where the other would take protection away or ask for what is not built."""
+    why: str = ""
+
+    def fault(self, value: Any) -> str | None:
+        if not _is_of(self.kind, value):
+            return f"must be {self.kind}, not {quote(json.dumps(value))}"
+        if self.only is not None and value is not self.only:
+            return f"must be {json.dumps(self.only)}: {self.why}"
+        if self.choices and value not in self.choices:
+            return f"must be one of {', '.join(self.choices)}, not {quote(str(value))}"
+        return None
+
+
+_FLAG, _TEXT, _TIME, _CONTEXTS = "true or false", "a text", "a text or null", "true, false or a list of texts"
+
+SECURITY: Mapping[str, Key] = {
+    "strict": Key(True, _FLAG, only=True, why="nothing is checked otherwise"),
+    "wantAssertionsSigned": Key(True, _FLAG),
+    "wantMessagesSigned": Key(False, _FLAG),
+    "wantAssertionsEncrypted": Key(False, _FLAG),
+    "wantNameId": Key(False, _FLAG),
+    "wantNameIdEncrypted": Key(
+        False, _FLAG, only=False, why="encrypt the assertion instead (wantAssertionsEncrypted)"
+    ),
+    "wantAttributeStatement": Key(False, _FLAG),
+    "allowRepeatAttributeName": Key(False, _FLAG),
+    "rejectDeprecatedAlgorithm": Key(True, _FLAG),
+    "authnRequestsSigned": Key(None, _FLAG),
+    "signMetadata": Key(False, _FLAG),
+    "signatureAlgorithm": Key(SIGNATURES[0], _TEXT, choices=SIGNATURES),
+    "digestAlgorithm": Key(DIGESTS[0], _TEXT, choices=DIGESTS),
+    "requestedAuthnContext": Key(False, _CONTEXTS),
+    "requestedAuthnContextComparison": Key("exact", _TEXT, choices=("exact", "minimum", "maximum", "better")),
+    "failOnAuthnContextMismatch": Key(False, _FLAG),
+    "allowSingleLabelDomains": Key(True, _FLAG),
+    # A provider that was given the document once is not to forget us; it ends with the certificate in it.
+    "metadataValidUntil": Key("2099-12-31T00:00:00Z", _TIME),
+    "metadataCacheDuration": Key(None, _TIME),
+    # About a logout by SAML, which there is not: configurations have them all the same.
+    "nameIdEncrypted": Key(False, _FLAG),
+    "logoutRequestSigned": Key(False, _FLAG),
+    "logoutResponseSigned": Key(False, _FLAG),
+}
+"""The keys of the toolkit's ``security`` section, with our defaults. ``authnRequestsSigned`` is by whether we can."""
+
+
+def security_of(options: Options) -> dict[str, Any]:
+    """What is set, over our defaults. For options without faults."""
+    settled = {name: key.default for name, key in SECURITY.items()}
+    settled["authnRequestsSigned"] = options.saml_sp_private_key is not None
+    settled.update(_object(options.saml_security) or {})
+    return settled
+
+
+def saml_faults(options: Options) -> Iterator[Fault]:
+    """Everything that is wrong with the SAML options."""
+    yield from _security(options)
+    if options.saml_idp_server_url is None:
+        return
+    for name in _NEEDED:
+        if getattr(options, name) is None:
+            yield (name, "saml_idp_server_url"), f"saml_idp_server_url is set, and {name} is not"
+    both = ("saml_sp_private_key", "saml_sp_x509_cert")
+    if (options.saml_sp_private_key is None) != (options.saml_sp_x509_cert is None):
+        absent = next(name for name in both if getattr(options, name) is None)
+        yield both, f"{both[0]} and {both[1]} go together, and {absent} is not set"
+    for name in ("saml_idp_x509_cert", *both):
+        text = getattr(options, name)
+        if text is not None and not blocks(text):
+            # Not shown: it may be the private key.
+            yield (name,), f"{name} must be in PEM, or its base64 without the lines around it"
+
+
+def _security(options: Options) -> Iterator[Fault]:
+    about = ("saml_security",)
+    if options.saml_security is None:
+        return
+    given = _object(options.saml_security)
+    if given is None:
+        yield about, "saml_security must be a JSON object"
+        return
+    for name, value in given.items():
+        if name not in SECURITY:
+            yield about, f"saml_security has no key {quote(name)}: it takes {', '.join(sorted(SECURITY))}"
+        elif (fault := SECURITY[name].fault(value)) is not None:
+            yield about, f"saml_security: {name} {fault}"
+    if options.saml_sp_private_key is None:
+        for name in ("authnRequestsSigned", "signMetadata", "wantAssertionsEncrypted"):
+            if given.get(name) is True:
+                yield (*about, "saml_sp_private_key"), f"saml_security: {name} needs saml_sp_private_key"
+
+
+def blocks(text: str) -> list[tuple[str, bytes]]:
+    """The blocks of a PEM text, each with its label and content; of bare base64 one without a label. Empty: none.
+
+    A line break may be written as ``\\n``, as it is where a text must have one line.
+    """
+    plain = text.replace("\\r", "").replace("\\n", "\n")
+    found = [(label, _decoded(body)) for label, body in _BLOCK.findall(plain)]
+    if not found and "-----" not in plain:
+        found = [("", _decoded(plain))]
+    return [(label, content) for label, content in found if content is not None]
+
+
+def _decoded(body: str) -> bytes | None:
+    try:
+        content = base64.b64decode("".join(body.split()), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return content if content[:1] == b"\x30" else None  # DER of all of these is a sequence
+
+
+def _object(text: str | None) -> dict[str, Any] | None:
+    try:
+        read = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return None
+    return read if isinstance(read, dict) else None
+
+
+def _is_of(kind: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return kind in (_FLAG, _CONTEXTS)
+    if kind == _CONTEXTS:
+        return isinstance(value, list) and bool(value) and all(isinstance(one, str) and one for one in value)
+    return kind != _FLAG and (isinstance(value, str) or (kind == _TIME and value is None))

@@ -1,0 +1,122 @@
+"""The two sides of a SAML sign-on, as the options name them, checked once at start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from xml.sax.saxutils import escape
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_der_private_key,
+)
+
+from gpustack.config.options import Options
+from gpustack.config.saml import blocks, security_of
+from gpustack.errors import Invalid
+
+_REDIRECT = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect"
+_POST = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST"
+
+
+@attrs.frozen(kw_only=True)
+class SamlSettings:
+    """Us (``sp_…``), the identity provider (``idp_…``), and what we ask of its answers."""
+
+    idp_url: str
+    idp_entity_id: str
+    idp_certificates: tuple[str, ...]
+    """In PEM; several while a provider changes its key."""
+    sp_entity_id: str
+    acs_url: str
+    sp_certificate: str | None = None
+    sp_key: str | None = attrs.field(default=None, repr=False)
+    attribute_prefix: str = ""
+    security: Mapping[str, Any] = attrs.field(factory=dict)
+
+    @classmethod
+    def of(cls, options: Options) -> SamlSettings:
+        """Read certificates and key out of options that have no faults. Raises ``Invalid`` naming what is no good."""
+        key = None if options.saml_sp_private_key is None else _key(options.saml_sp_private_key)
+        own = () if key is None else _certificates("saml_sp_x509_cert", options.saml_sp_x509_cert)
+        if key is not None and _public(own[0].public_key()) != _public(key.public_key()):
+            raise Invalid("saml_sp_private_key does not belong to the certificate in saml_sp_x509_cert")
+        return cls(
+            idp_url=options.saml_idp_server_url or "",
+            idp_entity_id=options.saml_idp_entity_id or "",
+            idp_certificates=tuple(
+                map(_pem, _certificates("saml_idp_x509_cert", options.saml_idp_x509_cert))
+            ),
+            sp_entity_id=options.saml_sp_entity_id or "",
+            acs_url=options.saml_sp_acs_url or "",
+            sp_certificate=_pem(own[0]) if own else None,
+            sp_key=None if key is None else _private(key),
+            attribute_prefix=options.saml_sp_attribute_prefix or "",
+            security=security_of(options),
+        )
+
+    def as_dict(self, *, escaped: bool = False) -> dict[str, Any]:
+        """As the toolkit takes them. It puts addresses into its XML as they are: ``escaped`` where it writes some."""
+        text = (lambda one: escape(one, {'"': "&quot;"})) if escaped else str
+        return {
+            "strict": True,
+            "sp": {
+                "entityId": text(self.sp_entity_id),
+                "assertionConsumerService": {"url": text(self.acs_url), "binding": _POST},
+                "x509cert": self.sp_certificate or "",
+                "privateKey": self.sp_key or "",
+            },
+            "idp": {
+                "entityId": text(self.idp_entity_id),
+                "singleSignOnService": {"url": text(self.idp_url), "binding": _REDIRECT},
+                "x509cert": self.idp_certificates[0],
+                "x509certMulti": {"signing": list(self.idp_certificates)},
+            },
+            "security": {name: value for name, value in self.security.items() if name != "strict"},
+        }
+
+
+def _certificates(name: str, text: str | None) -> tuple[x509.Certificate, ...]:
+    try:
+        found = tuple(
+            x509.load_der_x509_certificate(content)
+            for label, content in blocks(text or "")
+            if label in ("", "CERTIFICATE", "X509 CERTIFICATE")
+        )
+    except ValueError as error:
+        raise Invalid(f"{name} is no X.509 certificate: {error}") from error
+    if not found:
+        raise Invalid(f"{name} holds no X.509 certificate")
+    return found
+
+
+def _key(text: str) -> RSAPrivateKey:
+    label, content = blocks(text)[0]
+    if label == "ENCRYPTED PRIVATE KEY":
+        raise Invalid("saml_sp_private_key is protected by a password: give it without one")
+    try:
+        key = load_der_private_key(content, None)
+    except (ValueError, TypeError) as error:
+        raise Invalid("saml_sp_private_key is no private key in PEM") from error
+    if not isinstance(key, RSAPrivateKey):
+        raise Invalid("saml_sp_private_key must be an RSA key: other kinds cannot sign requests here")
+    return key
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(Encoding.PEM).decode()
+
+
+def _private(key: RSAPrivateKey) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def _public(key: Any) -> bytes:
+    made: bytes = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return made

@@ -1,0 +1,47 @@
+"""The SAML toolkit, loaded when it is first needed: it is an optional part, and a pair of libraries that must match."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+
+from gpustack.errors import Invalid
+
+REQUIREMENTS = ("python3-saml>=1.16,<2", "xmlsec>=1.3.17,<1.4", "lxml>=6.0,<6.2")
+"""What the extra ``saml`` installs; the two last carry one and the same libxml2 in these versions."""
+
+_COMMAND = f"pip install --only-binary lxml,xmlsec {' '.join(map(repr, REQUIREMENTS))}"
+
+
+@cache
+def toolkit() -> SimpleNamespace:
+    """The parts of the libraries that we use. Takes half a second the first time: call it in a thread.
+
+    Raises ``Invalid`` with the command that mends it when they are not there, or not of one kind.
+    """
+    try:
+        import lxml.etree
+        import xmlsec  # after lxml, without which it complains of another version
+        from onelogin.saml2.auth import OneLogin_Saml2_Auth
+        from onelogin.saml2.authn_request import OneLogin_Saml2_Authn_Request
+        from onelogin.saml2.response import OneLogin_Saml2_Response
+        from onelogin.saml2.settings import OneLogin_Saml2_Settings
+        from onelogin.saml2.utils import OneLogin_Saml2_Utils
+    except ModuleNotFoundError as error:
+        raise Invalid(
+            f"Sign-in by SAML needs packages that are not installed ({error.name}): {_COMMAND}"
+        ) from error
+    # The one C library says that the other was built with another libxml2 by an error of its own base class.
+    except Exception as error:
+        raise Invalid(
+            f"The packages that sign-in by SAML needs do not work together ({error}): {_COMMAND}"
+        ) from error
+    return SimpleNamespace(
+        xmlsec=xmlsec,
+        etree=lxml.etree,
+        Auth=OneLogin_Saml2_Auth,
+        Request=OneLogin_Saml2_Authn_Request,
+        Response=OneLogin_Saml2_Response,
+        Settings=OneLogin_Saml2_Settings,
+        Utils=OneLogin_Saml2_Utils,
+    )

@@ -1,0 +1,433 @@
+"""Nobody signs in by an answer that the identity provider has not signed for them, for us, for now and for once."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+import pytest
+import xmlsec
+from lxml import etree
+
+from gpustack.errors import BadRequest, Forbidden, GpustackError, PayloadTooLarge
+from gpustack.identity.saml import Assertion, Saml
+from tests.saml.keys import pair
+from tests.saml.mint import ACS, NAMES, REQUEST, SP, Answer, assertion, encrypt, packed, saml, sign
+from tests.saml.wrapping import ADMIN, ATTACKS, forged
+
+pytestmark = pytest.mark.attack("saml")
+
+GOOD = Answer()
+SECURITIES: Mapping[str, dict[str, object]] = {
+    "nothing set": {},
+    "assertions": {"wantAssertionsSigned": True, "wantMessagesSigned": False},
+    "messages": {"wantAssertionsSigned": False, "wantMessagesSigned": True},
+    "both": {"wantAssertionsSigned": True, "wantMessagesSigned": True},
+    "either": {"wantAssertionsSigned": False, "wantMessagesSigned": False},
+    "old algorithms": {"rejectDeprecatedAlgorithm": False},
+}
+EACH = pytest.mark.parametrize("security", SECURITIES)
+
+
+def strictness(name: str) -> Saml:
+    return saml(saml_security=json.dumps(SECURITIES[name]))
+
+
+async def shown(one: Saml, answer: str | Any, *, later: float = 0, request: str = REQUEST) -> Assertion:
+    text = answer if isinstance(answer, str) else packed(answer)
+    now = datetime.now(UTC) + timedelta(seconds=later)
+    return await one.verify(text, request_id=request, now=now)
+
+
+async def refuses(one: Saml, answer: str | Any, **how: Any) -> str:
+    """The sentence with which it is refused."""
+    with pytest.raises((Forbidden, BadRequest, PayloadTooLarge)) as raised:
+        await shown(one, answer, **how)
+    return str(raised.value)
+
+
+def raw(xml: bytes) -> str:
+    return base64.b64encode(xml).decode()
+
+
+def fully_signed() -> Any:
+    return attrs.evolve(GOOD, signs_response=True).tree()
+
+
+@EACH
+@pytest.mark.parametrize("name", ATTACKS)
+async def test_a_forged_assertion_beside_the_signed_one_is_not_believed(name: str, security: str) -> None:
+    one = strictness(security)
+    assert ADMIN in etree.tostring(ATTACKS[name](GOOD)).decode()
+    await refuses(one, ATTACKS[name](GOOD))
+    await refuses(one, ATTACKS[name](attrs.evolve(GOOD, signs_response=True)))
+
+
+@EACH
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_without_a_signature_nothing_is_believed(security: str, encrypted: bool) -> None:
+    """Encryption proves nothing: everybody has our certificate."""
+    await refuses(
+        strictness(security), attrs.evolve(GOOD, signs_assertion=False, encrypts=encrypted).encoded()
+    )
+
+
+@EACH
+async def test_with_its_signatures_stripped_an_answer_is_nothing(security: str) -> None:
+    root = fully_signed()
+    for signature in root.findall(".//ds:Signature", NAMES):
+        signature.getparent().remove(signature)
+    root.find(".//saml:NameID", NAMES).text = ADMIN
+    await refuses(strictness(security), root)
+
+
+@EACH
+async def test_a_signature_of_the_response_does_not_replace_the_one_it_had_inside(security: str) -> None:
+    """One of the two signatures stripped, and what it was over changed."""
+    for stripped, kept in (("saml:Assertion/ds:Signature", None), ("ds:Signature", "saml:Assertion")):
+        root = fully_signed()
+        signature = root.find(stripped, NAMES)
+        signature.getparent().remove(signature)
+        target = root if kept is None else root.find(kept, NAMES)
+        target.find(".//saml:NameID", NAMES).text = ADMIN
+        await refuses(strictness(security), root)
+
+
+def _set(path: str, text: str) -> Callable[[Any], None]:
+    def change(root: Any) -> None:
+        root.find(path, NAMES).text = text
+
+    return change
+
+
+def _attribute(path: str, name: str, value: str) -> Callable[[Any], None]:
+    def change(root: Any) -> None:
+        root.find(path, NAMES).set(name, value)
+
+    return change
+
+
+def _add_attribute(root: Any) -> None:
+    statement = root.find(".//saml:AttributeStatement", NAMES)
+    more = copy.deepcopy(statement[0])
+    more.set("Name", "groups")
+    more[0].text = "admins"
+    statement.append(more)
+
+
+EDITS: Mapping[str, Callable[[Any], None]] = {
+    "name id": _set(".//saml:NameID", ADMIN),
+    "attribute": _set(".//saml:AttributeValue", ADMIN),
+    "another attribute": _add_attribute,
+    "audience": _set(".//saml:Audience", "urn:other"),
+    "end": _attribute(".//saml:Conditions", "NotOnOrAfter", "2099-01-01T00:00:00Z"),
+    "id": _attribute("saml:Assertion", "ID", "_other"),
+    "format": _attribute(".//saml:NameID", "Format", "urn:oasis:names:tc:SAML:2.0:nameid-format:persistent"),
+    "digest": _set(".//ds:DigestValue", base64.b64encode(b"0" * 32).decode()),
+    "signature": _set(".//ds:SignatureValue", base64.b64encode(b"0" * 256).decode()),
+    "no digest": _set(".//ds:DigestValue", ""),
+    "no signature": _set(".//ds:SignatureValue", ""),
+    "reference": _attribute(".//ds:Reference", "URI", "#_response1"),
+    "reference to all": _attribute(".//ds:Reference", "URI", ""),
+    "reference elsewhere": _attribute(".//ds:Reference", "URI", "file:///etc/passwd"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+async def test_what_was_signed_cannot_be_edited(edit: str) -> None:
+    root = GOOD.tree()
+    EDITS[edit](root)
+    await refuses(saml(), root)
+
+
+ALGORITHMS = {
+    "hmac": "http://www.w3.org/2000/09/xmldsig#hmac-sha1",
+    "hmac-sha256": "http://www.w3.org/2001/04/xmldsig-more#hmac-sha256",
+    "none": "http://www.w3.org/2001/04/xmldsig-more#none",
+    "md5": "http://www.w3.org/2001/04/xmldsig-more#rsa-md5",
+    "absent": "",
+}
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+async def test_a_signature_names_no_algorithm_of_its_choice(name: str) -> None:
+    root = GOOD.tree()
+    root.find(".//ds:SignatureMethod", NAMES).set("Algorithm", ALGORITHMS[name])
+    assert "algorithm" in await refuses(saml(saml_security='{"rejectDeprecatedAlgorithm": false}'), root)
+
+
+async def test_the_certificate_is_no_shared_secret() -> None:
+    """Everybody knows it: an HMAC with it in place of a signature is nobody's word."""
+    root = etree.fromstring(attrs.evolve(GOOD, name_id=ADMIN).text())
+    element = assertion(root)
+    node = xmlsec.template.create(element, xmlsec.Transform.EXCL_C14N, xmlsec.Transform.HMAC_SHA256, ns="ds")
+    element.insert(1, node)
+    reference = xmlsec.template.add_reference(node, xmlsec.Transform.SHA256, uri="#_assertion1")
+    xmlsec.template.add_transform(reference, xmlsec.Transform.ENVELOPED)
+    xmlsec.template.add_transform(reference, xmlsec.Transform.EXCL_C14N)
+    xmlsec.tree.add_ids(element, ["ID"])
+    context = xmlsec.SignatureContext()
+    known = pair("idp").certificate.encode()
+    context.key = xmlsec.Key.from_binary_data(xmlsec.KeyData.HMAC, known)
+    context.sign(node)
+    assert "algorithm" in await refuses(saml(), root)
+
+
+@EACH
+@pytest.mark.parametrize("known", ["stranger", "idp"])
+async def test_a_stranger_signs_for_nobody(security: str, known: str) -> None:
+    """Whichever certificate goes along with it: ours is the one that was configured."""
+    root = etree.fromstring(attrs.evolve(GOOD, name_id=ADMIN).text())
+    if known == "idp":
+        element = sign(assertion(root), signer="stranger").find(".//ds:X509Certificate", NAMES)
+        element.text = pair("idp").bare
+    else:
+        sign(assertion(root), signer="stranger")
+        sign(root, signer="stranger")
+    await refuses(strictness(security), root)
+
+
+async def test_sha1_is_refused_unless_it_was_allowed() -> None:
+    answer = attrs.evolve(GOOD, algorithm="sha1").encoded()
+    assert "algorithm" in await refuses(saml(), answer)
+    assert (await shown(saml(saml_security='{"rejectDeprecatedAlgorithm": false}'), answer)).issuer
+
+
+TRANSFORMS = {
+    "xpath": "http://www.w3.org/TR/1999/REC-xpath-19991116",
+    "xslt": "http://www.w3.org/TR/1999/REC-xslt-19991116",
+    "base64": "http://www.w3.org/2000/09/xmldsig#base64",
+    "filter": "http://www.w3.org/2002/06/xmldsig-filter2",
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+async def test_no_transform_leaves_out_or_runs_anything(name: str) -> None:
+    root = GOOD.tree()
+    transforms = root.find(".//ds:Transforms", NAMES)
+    etree.SubElement(transforms, f"{{{NAMES['ds']}}}Transform").set("Algorithm", TRANSFORMS[name])
+    assert "leaves parts of it out" in await refuses(saml(), root)
+
+
+async def test_a_signature_has_one_reference_and_an_element_one_signature() -> None:
+    twice = GOOD.tree()
+    info = twice.find(".//ds:SignedInfo", NAMES)
+    info.append(copy.deepcopy(info.find("ds:Reference", NAMES)))
+    await refuses(saml(), twice)
+    signed = GOOD.tree()
+    element = assertion(signed)
+    element.insert(2, copy.deepcopy(element.find("ds:Signature", NAMES)))
+    await refuses(saml(), signed)
+
+
+WRONG: Mapping[str, tuple[Answer, str]] = {
+    "expired": (attrs.evolve(GOOD, not_on_or_after=-61, not_before=-300), "no more"),
+    "expired to bring": (attrs.evolve(GOOD, confirmed_until=-61), "toolkit"),
+    "session over": (attrs.evolve(GOOD, session_until=-1), "toolkit"),
+    "not yet valid": (attrs.evolve(GOOD, not_before=120), "not hold yet"),
+    "other audience": (attrs.evolve(GOOD, audiences=("urn:other",)), "toolkit"),
+    "no audience": (attrs.evolve(GOOD, audiences=()), "not for us"),
+    "audience that begins like us": (attrs.evolve(GOOD, audiences=(f"{SP}/other",)), "toolkit"),
+    "other recipient": (attrs.evolve(GOOD, recipient="http://other.test/auth/saml/callback"), "toolkit"),
+    "recipient that holds ours": (
+        attrs.evolve(GOOD, recipient=f"http://other.test/?{ACS}"),
+        "another address",
+    ),
+    "no recipient": (attrs.evolve(GOOD, recipient=None), "another address"),
+    "other destination": (attrs.evolve(GOOD, destination="http://other.test/"), "toolkit"),
+    "destination that begins like ours": (
+        attrs.evolve(GOOD, destination=f"{ACS}.other.test"),
+        "another address",
+    ),
+    "other request": (attrs.evolve(GOOD, request_id="_r", confirmed_request_id="_r"), "toolkit"),
+    "other request outside": (attrs.evolve(GOOD, request_id="_r"), "toolkit"),
+    "other request inside": (attrs.evolve(GOOD, confirmed_request_id="_r"), "toolkit"),
+    "no request": (attrs.evolve(GOOD, request_id=None, confirmed_request_id=None), "no request of ours"),
+    "no request inside": (attrs.evolve(GOOD, confirmed_request_id=None), "no request of ours"),
+    "no request outside": (attrs.evolve(GOOD, request_id=None), "no request of ours"),
+    "other issuer": (attrs.evolve(GOOD, issuer="urn:other:idp"), "toolkit"),
+    "not for bearers": (attrs.evolve(GOOD, method="holder-of-key"), "toolkit"),
+    "no end": (attrs.evolve(GOOD, confirmed_until=None), "until when"),
+    "not a success": (attrs.evolve(GOOD, status="Responder"), "Responder"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_a_signed_answer_for_somebody_else_or_another_time_is_refused(
+    name: str, encrypted: bool
+) -> None:
+    answer, why = WRONG[name]
+    assert why in await refuses(saml(), attrs.evolve(answer, encrypts=encrypted).encoded())
+
+
+async def test_an_answer_to_another_request_is_no_answer_to_this() -> None:
+    await refuses(saml(), GOOD.encoded(), request="ONELOGIN_another")
+
+
+async def test_a_good_answer_is_good_for_minutes_alone() -> None:
+    """By our own clock, which the test turns on."""
+    one, answer = saml(), attrs.evolve(GOOD, not_on_or_after=300, confirmed_until=300).encoded()
+    assert (await shown(one, answer)).issuer
+    assert "no more" in await refuses(one, answer, later=361)
+    assert "not hold yet" in await refuses(one, answer, later=-120)
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_a_comment_does_not_cut_a_name_short(encrypted: bool) -> None:
+    """``admin<!---->@evil.example`` is signed as ``admin@evil.example``, and many readers take ``admin``."""
+    root = attrs.evolve(GOOD, name_id="admin@evil.example").tree()
+    name = root.find(".//saml:NameID", NAMES)
+    name.text = "admin"
+    name.append(etree.Comment("x"))
+    name[0].tail = "@evil.example"
+    if encrypted:
+        encrypt(root)
+    assert "comments" in await refuses(saml(), root)
+
+
+DOCUMENTS: Mapping[str, Callable[[bytes], bytes]] = {
+    "dtd": lambda xml: b"<!DOCTYPE Response>" + xml,
+    "dtd elsewhere": lambda xml: b'<!DOCTYPE r SYSTEM "http://127.0.0.1:9/x.dtd">' + xml,
+    "xxe": lambda xml: (
+        b'<!DOCTYPE r [<!ENTITY e SYSTEM "file:///etc/passwd">]>' + xml.replace(b"alice@example.com", b"&e;")
+    ),
+    "xxe by parameter": lambda xml: b'<!DOCTYPE r [<!ENTITY % e SYSTEM "http://127.0.0.1:9/"> %e;]>' + xml,
+    "billion laughs": lambda xml: (
+        b'<!DOCTYPE r [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;&b;&b;">]>'
+        + xml.replace(b"alice@example.com", b"&c;")
+    ),
+    "entity that nobody declared": lambda xml: xml.replace(b"alice@example.com", b"&e;"),
+    "comment": lambda xml: xml.replace(b"alice@", b"alice<!-- -->@"),
+    "cdata": lambda xml: xml.replace(b"alice@example.com", b"<![CDATA[admin]]>"),
+    "stylesheet": lambda xml: b'<?xml-stylesheet href="file:///etc/passwd"?>' + xml,
+    "instruction inside": lambda xml: xml.replace(b"alice@", b"alice<?x y?>@"),
+    "utf-16": lambda xml: xml.decode().encode("utf-16"),
+    "utf-7": lambda xml: (
+        b'<?xml version="1.0" encoding="utf-7"?>+ADwAIQ-DOCTYPE r SYSTEM "file:///etc/passwd"+AD4-' + xml
+    ),
+    "declared as utf-16": lambda xml: b'<?xml version="1.0" encoding="utf-16"?>' + xml,
+    "included": lambda xml: xml.replace(
+        b"<saml:Subject>",
+        b'<saml:Subject><x:include xmlns:x="http://www.w3.org/2001/XInclude" href="file:///etc/passwd"/>',
+        1,
+    ),
+    "nul": lambda xml: xml.replace(b"alice@", b"alice\0@"),
+    "two documents": lambda xml: xml + xml,
+    "cut": lambda xml: xml[: len(xml) // 2],
+    "empty": lambda xml: b"",
+    "no xml": lambda xml: b"SAMLResponse",
+    "other xml": lambda xml: b"<html><body/></html>",
+    "deep": lambda xml: b"<a>" * 20_000 + b"</a>" * 20_000,
+    "wide": lambda xml: b"<a " + b" ".join(b'a%d="1"' % n for n in range(10_000)) + b"/>",
+    "many namespaces": lambda xml: (
+        b"<a " + b" ".join(b'xmlns:a%d="urn:%d"' % (n, n) for n in range(5000)) + b"/>"
+    ),
+    "request": lambda xml: (
+        b'<samlp:AuthnRequest xmlns:samlp="urn:oasis:names:tc:SAML:2.0:protocol" ID="_1" Version="2.0"/>'
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+async def test_a_document_that_is_more_or_less_than_an_answer_is_refused(name: str) -> None:
+    made = raw(DOCUMENTS[name](etree.tostring(GOOD.tree())))
+    assert "root:" not in await refuses(saml(), made)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ("A" * (256 * 1024 + 4), PayloadTooLarge),
+        ("not base64!", BadRequest),
+        ("äöü", BadRequest),
+        ("", BadRequest),
+        ("\0", BadRequest),
+        ("PHg+", BadRequest),
+        ("PHgvPg==", Forbidden),
+        ("A" * (256 * 1024), BadRequest),
+    ],
+)
+async def test_what_is_no_base64_of_an_answer_is_refused(answer: str, error: type[GpustackError]) -> None:
+    with pytest.raises(error):
+        await shown(saml(), answer)
+
+
+@pytest.mark.parametrize("part", ["key", "data", "swapped"])
+async def test_an_encrypted_assertion_that_was_touched_tells_nothing(part: str) -> None:
+    """Each failure inside reads the same: nobody learns the text by asking many times."""
+    root = attrs.evolve(GOOD, encrypts=True).tree()
+    values = root.findall(".//xenc:CipherValue", NAMES)
+    if part == "swapped":
+        values[0].text, values[1].text = values[1].text, values[0].text
+    else:
+        target = values[0] if part == "key" else values[1]
+        content = bytearray(base64.b64decode(target.text))
+        content[-20] ^= 1
+        target.text = base64.b64encode(bytes(content)).decode()
+    told = await refuses(saml(), root)
+    forged_inside = attrs.evolve(GOOD, signer="stranger", encrypts=True).encoded()
+    assert told == await refuses(saml(), forged_inside)
+
+
+async def test_a_forged_assertion_inside_the_encryption_is_not_believed() -> None:
+    """Our certificate is public: anybody encrypts for us."""
+    root = GOOD.tree()
+    original = assertion(root)
+    root.replace(original, forged(original, keeps_signature=True))
+    encrypt(root)
+    await refuses(saml(), root)
+    both = GOOD.tree()
+    more = forged(assertion(both))
+    encrypt(both)
+    both.append(more)
+    await refuses(saml(), both)
+
+
+@pytest.mark.parametrize(
+    ("cipher", "wrapping"), [("aes128-cbc", "rsa-1_5"), ("tripledes-cbc", "rsa-oaep-mgf1p")]
+)
+async def test_encryption_that_can_be_asked_open_is_refused(cipher: str, wrapping: str) -> None:
+    answer = attrs.evolve(GOOD, encrypts=True, cipher=cipher, wrapping=wrapping).encoded()
+    assert "algorithm" in await refuses(saml(), answer)
+
+
+async def test_an_encrypted_assertion_needs_a_key_of_ours() -> None:
+    one = saml(saml_sp_private_key=None, saml_sp_x509_cert=None)
+    await refuses(one, attrs.evolve(GOOD, encrypts=True).encoded())
+
+
+async def test_a_plain_assertion_is_refused_where_encrypted_ones_are_wanted() -> None:
+    one = saml(saml_security='{"wantAssertionsEncrypted": true}')
+    await refuses(one, GOOD.encoded())
+    assert (await shown(one, attrs.evolve(GOOD, encrypts=True).encoded())).issuer
+
+
+async def test_what_must_be_signed_must_be() -> None:
+    """One signature is enough unless the other was asked for."""
+    only_response = attrs.evolve(GOOD, signs_assertion=False, signs_response=True).encoded()
+    await refuses(strictness("both"), GOOD.encoded())
+    await refuses(strictness("both"), only_response)
+    await refuses(strictness("messages"), GOOD.encoded())
+    await refuses(strictness("nothing set"), only_response)
+    for security in ("messages", "either"):
+        assert (await shown(strictness(security), only_response)).issuer
+
+
+async def test_an_attribute_that_comes_twice_is_ambiguous() -> None:
+    twice = (*GOOD.attributes, ("uid", ("admin",)))
+    assert "twice" in await refuses(saml(), attrs.evolve(GOOD, attributes=twice).encoded())
+
+
+@pytest.mark.parametrize("status", ["Responder", "evil<script>", "x" * 5000, "../../../etc/passwd"])
+async def test_a_refusal_of_the_provider_says_no_more_than_a_word(status: str) -> None:
+    root = GOOD.tree()
+    root.find(".//samlp:StatusCode", NAMES).set("Value", f"urn:oasis:names:tc:SAML:2.0:status:{status}")
+    told = await refuses(saml(), root)
+    assert "did not sign you in" in told
+    assert len(told) < 200 and "<" not in told
