@@ -49,6 +49,15 @@ by the cookie of a login, or by a worker's credentials.
   stream goes on from there, or answers 410: list again. A client that reads too slowly is cut off.
 - `GET /v1/models` answers OpenAI's clients too: `object` and `data` stand beside `items` and `pagination`. People who
   are not administrators see of a model what they need to use it.
+- `access_policy` of a model says who may use it: `public` (anybody, also without a key), `authed` (whoever has an
+  account; so unless said), or `allowed_users` (the ids in the field of that name). Administrators may use all. A model
+  that is not for the caller is in no list and answers 404 as if there were none. Who shows no credentials may list
+  public models and use them, with bodies of 4 MiB at most, and gets 401 for everything else.
+- An API key may be made narrower than its owner: `scopes` names one or more of `inference` (use models, and list them),
+  `read` (read of the management) and `management` (read and change), `allowed_model_names` the only models there are
+  for it; `null` is everything that the owner may. `PUT` changes a key, also its `is_enabled` and, by `expires_in`, its
+  end. With a key nobody gives another one more scopes, models or time than it has itself. Everybody lists their own
+  keys; administrators those of others too, with `user_id=` or `all=true`, and may switch them off and delete them.
 - Requests from this machine need no credentials unless `--force-auth-localhost` is set: the peer must be loopback, the
   `Host` a name of this machine, no header may say that a proxy forwarded it, and no page of another site may have sent
   it. What changes something by cookie or from this machine needs a same-origin `Origin`, or a body of
@@ -142,7 +151,7 @@ def api() -> str:
     from gpustack.api.table import all_routes
     from gpustack.gateway.route import ROUTES
 
-    users = ("admin", "user")
+    users = ("admin", "anybody", "user")
     tables: dict[str, list[tuple[str, ...]]] = {"inference": []}
     for one in ROUTES:
         tables["inference"].append((f"`POST {one.path}`", one.summary, ", ".join(users)))

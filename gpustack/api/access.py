@@ -6,9 +6,19 @@ from datetime import timedelta
 
 import attrs
 
-from gpustack.domain.access import Means, Principal, Role, Session
+from gpustack.domain.access import NOBODY, Means, Principal, Role, Scope, Session
+from gpustack.domain.model import ModelAccess
+from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import Conflict, Forbidden, NotFound, Unauthorized, Unavailable
-from gpustack.identity.authenticate import Credentials, LocalRule, NeedsPassword, authenticate, proven
+from gpustack.identity.authenticate import (
+    Credentials,
+    LocalRule,
+    NeedsPassword,
+    authenticate,
+    holds,
+    proven,
+    shows_something,
+)
 from gpustack.identity.passwords import verify_password
 from gpustack.identity.sessions import cookie, find_session, is_due
 from gpustack.store.transaction import Tx
@@ -32,15 +42,34 @@ class Admitted:
 
 
 async def admit(
-    context: ApiContext, ask: Ask, *, allow: frozenset[Role], before_password_change: bool = False
+    context: ApiContext,
+    ask: Ask,
+    *,
+    allow: frozenset[Role],
+    scopes: frozenset[Scope],
+    before_password_change: bool = False,
 ) -> Admitted:
-    """Find out who asks and whether the role may. Raises ``Unauthorized``, ``Forbidden``, ``TooManyRequests``."""
+    """Find out who asks and whether the role may, and its key, which needs one of ``scopes``.
+
+    Where anybody is allowed, who shows nothing gets in as long as there is a public model. Raises ``Unauthorized``,
+    ``Forbidden``, ``TooManyRequests``.
+    """
     credentials = credentials_of(ask)
-    found = _authenticate(context, credentials)
+    try:
+        found = _authenticate(context, credentials)
+    except Unauthorized:
+        nameless = Role.ANYBODY in allow and not shows_something(credentials)
+        if nameless and _has_public_model(context.store.snapshot):
+            return Admitted(NOBODY)
+        raise
     if isinstance(found, NeedsPassword):
         found = await _by_password(context, ask, credentials, found)
     if found.role not in allow:
         raise Forbidden
+    if not found.has_scope(*scopes):
+        raise Forbidden(f"This API key may not do this: it needs the scope {' or '.join(sorted(scopes))}")
+    if found.api_key_id is not None:
+        context.key_used(found.api_key_id)
     if found.must_change_password and not before_password_change and found.means is not Means.LOCAL:
         _refuse_writes(credentials)
     if found.means is Means.COOKIE:
@@ -48,16 +77,9 @@ async def admit(
     return Admitted(found)
 
 
-def still_admitted(context: ApiContext, ask: Ask, principal: Principal) -> bool:
-    """Whether a request that was let in, and goes on, still would be: the same caller in the same role."""
-    try:
-        found = _authenticate(context, credentials_of(ask))
-        if isinstance(found, NeedsPassword):
-            found = proven(found)
-    except (Unauthorized, Forbidden):
-        return False
-    same = (found.role, found.user_id, found.worker_id)
-    return same == (principal.role, principal.user_id, principal.worker_id)
+def still_admitted(context: ApiContext, principal: Principal) -> bool:
+    """Whether a request that was let in, and goes on, still would be."""
+    return holds(principal, context.store.snapshot, context.clock())
 
 
 def guards_of(principal: Principal) -> frozenset[str]:
@@ -97,7 +119,14 @@ async def _by_password(
             attempt.failed()
             raise Unauthorized
         attempt.succeeded()
-    return proven(needed)
+    found = proven(needed)
+    if not still_admitted(context, found):  # disabled, or given another password, while this one was verified
+        raise Unauthorized
+    return found
+
+
+def _has_public_model(snapshot: Snapshot) -> bool:
+    return any(model.access is ModelAccess.PUBLIC for model in snapshot.models.values())
 
 
 def _refuse_writes(credentials: Credentials) -> None:

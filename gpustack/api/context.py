@@ -133,6 +133,8 @@ class ApiContext:
     hub: HubAccess = HubAccess()
     evaluator: Evaluator | None = None
     inference_routes: Sequence[InferenceRoute] = ()
+    key_used: Callable[[int], None] = lambda key_id: None
+    """Told of every API key that lets somebody in."""
     login_limiter: Throttle = attrs.field(
         default=attrs.Factory(lambda self: Throttle(self.monotonic), takes_self=True)
     )

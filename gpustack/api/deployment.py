@@ -11,7 +11,7 @@ import attrs
 
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.device import DeviceId
-from gpustack.domain.model import Category, GpuSelector, Model, Strategy
+from gpustack.domain.model import Category, GpuSelector, Model, ModelAccess, Strategy
 from gpustack.domain.snapshot import Snapshot
 from gpustack.engines.registry import engine_for, engines
 from gpustack.errors import AlreadyExists, BadRequest
@@ -62,6 +62,8 @@ MODEL_FIELDS: Mapping[str, Shape] = {
     "env": Maybe(Table(Text(longest=32768)), {}),
     "restart_on_error": Flag(),
     "limits": LIMITS,
+    "access_policy": Word(ModelAccess),
+    "allowed_users": Maybe(Many(Whole(least=1)), ()),
 }
 """What clients may write; everything else of a model is ours."""
 
@@ -107,10 +109,7 @@ def changes_from(document: Mapping[str, Any], before: Model | None = None) -> di
     fields = {name: document[name] for name in MODEL_FIELDS if name in document}
     if "name" in fields:
         fields["name"] = _name(fields["name"], faults)
-    if fields.get("gpu_selector") is not None:
-        # Without ids there is nothing selected.
-        ids = tuple(fields["gpu_selector"].get("gpu_ids", ()))
-        fields["gpu_selector"] = GpuSelector(gpu_ids=ids) if ids else None
+    _in_our_words(fields)
     if "categories" in fields:
         fields["categories"] = tuple(category.value for category in fields["categories"])
     else:
@@ -128,6 +127,17 @@ def changes_from(document: Mapping[str, Any], before: Model | None = None) -> di
     if faults:
         raise Malformed(*faults)
     return fields
+
+
+def _in_our_words(fields: dict[str, Any]) -> None:
+    if fields.get("gpu_selector") is not None:
+        # Without ids there is nothing selected.
+        ids = tuple(fields["gpu_selector"].get("gpu_ids", ()))
+        fields["gpu_selector"] = GpuSelector(gpu_ids=ids) if ids else None
+    if "access_policy" in fields:
+        fields["access"] = fields.pop("access_policy")
+    if "allowed_users" in fields:
+        fields["allowed_user_ids"] = tuple(sorted(set(fields.pop("allowed_users")))) or None
 
 
 def _name(text: str, faults: list[str]) -> str:

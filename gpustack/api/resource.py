@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
 
-from gpustack.domain.access import Principal, Role
+from gpustack.domain.access import Principal, Role, Scope
 from gpustack.domain.record import Record, table_of
-from gpustack.errors import NotFound
+from gpustack.errors import NotFound, Unauthorized
+from gpustack.policy.access import READING
 
 from .access import guards_of, still_admitted
 from .listing import Page, Selection, ordered, page_document, rendered
@@ -57,6 +59,7 @@ class Resource:
     record: type[Record]
     view: View
     list_by: Allowed = ADMIN
+    list_scopes: frozenset[Scope] = READING
     read_by: Allowed = ADMIN
     create_by: Allowed = ADMIN
     update_by: Allowed = ADMIN
@@ -64,6 +67,9 @@ class Resource:
     selection: Selection = Selection()
     visible: Callable[[Principal, Any], bool] = _everything
     """What of it a caller may see at all; the rest does not exist for that caller."""
+    listed: Callable[[Call], Callable[[Any], bool]] | None = None
+    """What of it a list shows as long as its query says no more."""
+    list_query: tuple[Parameter, ...] = ()
     items: Callable[[Any], Sequence[Any]] = _itself
     """What one record shows as in lists."""
     key: Callable[[Any], Any] = _by_id
@@ -125,7 +131,8 @@ def routes_of(resource: Resource) -> tuple[Route, ...]:
                 summary=f"List or watch {_word(resource.name)}s",
                 handler=lambda call: list_or_watch(resource, call),
                 allow=resource.list_by,
-                query=(*resource.selection.parameters, *WATCH_PARAMETERS),
+                scopes=resource.list_scopes,
+                query=(*resource.list_query, *resource.selection.parameters, *WATCH_PARAMETERS),
                 answer=resource.view,
                 listed=True,
             )
@@ -181,8 +188,14 @@ def routes_of(resource: Resource) -> tuple[Route, ...]:
 
 async def list_or_watch(resource: Resource, call: Call) -> Reply:
     """A page, or with ``watch=true`` a stream. Raises ``Malformed`` for a wrong query, ``Gone`` for an old one."""
-    predicate = resource.selection.predicate(call.query, lambda item: resource.visible(call.caller, item))
+    visible = partial(resource.visible, call.caller)
+    predicate = resource.selection.predicate(call.query, visible)
+    if resource.listed is not None:
+        listed, selected = resource.listed(call), predicate
+        predicate = lambda item: listed(item) and selected(item)  # noqa: E731
     if call.query.flag("watch"):
+        if call.caller.role is Role.ANYBODY:
+            raise Unauthorized  # a stream is kept for who can be told from others
         return _watch(resource, call, predicate)
     page, look, view = Page.of(call.query), call.look(), resource.view_of(call)
     records = look.snapshot.all(resource.record).values()
@@ -208,9 +221,10 @@ def _watch(resource: Resource, call: Call, predicate: Callable[[Any], bool]) -> 
             key=resource.key,
             document=view.of,
             predicate=predicate,
+            visible=partial(resource.visible, call.caller),
         ),
         look=context.look,
-        allowed=lambda: still_admitted(context, call.ask, call.caller),
+        allowed=lambda: still_admitted(context, call.caller),
         guards=guards_of(call.caller),
         numbered=call.query.flag("sync") or since >= 0,
         since=since if since >= 0 else None,

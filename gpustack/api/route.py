@@ -9,9 +9,11 @@ from typing import Any, Protocol
 import attrs
 import orjson
 
-from gpustack.domain.access import Principal, Role
+from gpustack.domain.access import Principal, Role, Scope
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import BadRequest, NotFound
+from gpustack.identity.credentials import SAFE_METHODS
+from gpustack.policy.access import CHANGING, READING
 
 from .access import admit
 from .ask import Ask, Query, is_whole
@@ -24,6 +26,7 @@ from .wire import Look, View, dumps
 ADMIN = frozenset({Role.ADMIN})
 PEOPLE = frozenset({Role.ADMIN, Role.USER})
 WORKERS = frozenset({Role.WORKER})
+WITH_ANYBODY = PEOPLE | {Role.ANYBODY}
 
 
 class Stream(Protocol):
@@ -110,6 +113,12 @@ class Route:
     """The answer is a page of such objects."""
     before_password_change: bool = False
     """May be called while the caller still has to change the password."""
+    scopes: frozenset[Scope] = attrs.field(
+        default=attrs.Factory(
+            lambda self: READING if self.method in SAFE_METHODS else CHANGING, takes_self=True
+        )
+    )
+    """Of which an API key needs one, if it has not all."""
     hidden: bool = False
     """Left out of the OpenAPI document; the table of routes has it."""
 
@@ -123,7 +132,11 @@ async def carry_out(context: ApiContext, route: Route, ask: Ask) -> Reply:
     headers: tuple[tuple[str, str], ...] = ()
     if route.allow is not None:
         admitted = await admit(
-            context, ask, allow=route.allow, before_password_change=route.before_password_change
+            context,
+            ask,
+            allow=route.allow,
+            scopes=route.scopes,
+            before_password_change=route.before_password_change,
         )
         principal, headers = admitted.principal, admitted.headers
     document = None

@@ -71,6 +71,8 @@ class Subject:
     key: Callable[[Any], Any]
     document: Callable[[Any, Look], Doc]
     predicate: Predicate
+    visible: Predicate = lambda item: True
+    """What the watcher may see at all, whatever it asked for."""
 
     def shown(self, record: Any) -> dict[Any, Any]:
         """The items of a record that the watcher may and wants to see, by key."""
@@ -93,7 +95,7 @@ class Watch:
     _subject: Subject
     _look: Callable[[], Look]
     _allowed: Callable[[], bool]
-    """Whether the caller still may watch: asked when one of ``guards`` changes, and in every silence."""
+    """Whether the caller still may watch: asked whenever something is about to be sent, and when a guard changes."""
     _guards: frozenset[str] = frozenset()
     """Tables in which a change may take away the right to watch."""
     _numbered: bool = False
@@ -133,20 +135,20 @@ class Watch:
 
     async def __anext__(self) -> bytes:
         quiet_until = trio.current_time() + SILENCE
-        while True:
+        while self._allowed():
             if self._replay is not None:
                 await trio.lowlevel.checkpoint()
                 return self._replayed(self._replay)
             lines = self._news()
             if lines is None:
-                raise StopAsyncIteration
+                break
             if lines:
                 return lines
             # Changes that this caller is not shown wake too, and are no sign of life to it.
-            if not await self._wake.wait(max(0.0, quiet_until - trio.current_time())):
-                if not self._allowed():
-                    raise StopAsyncIteration
+            woken = await self._wake.wait(max(0.0, quiet_until - trio.current_time()))
+            if not woken and self._allowed():
                 return b"\n"
+        raise StopAsyncIteration
 
     def _replayed(self, waiting: list[Any]) -> bytes:
         """The next part of the replay. With the last, the mark if it was asked for; at least a blank line, so
@@ -168,8 +170,6 @@ class Watch:
             changes = self._store.changes_since(self._revision)
         except Gone:
             log.info("Dropped a watcher that was too slow: kind=%s", self._subject.kind)
-            return None
-        if any(change.table in self._guards for change in changes) and not self._allowed():
             return None
         lines: list[bytes] = []
         for change in changes:
@@ -193,11 +193,11 @@ class Watch:
 
     def _text(self, change: Change, key: Any, item: Any) -> bytes:
         """The document of an item after the change: one that left the filter is shown as it is now, so that who
-        held it sees why, and one that may never have been in it by its id alone."""
-        if item is None:
-            return dumps({"id": key})
+        held it sees why, and one that may never have been in it, or may not be seen any more, by its id alone."""
         now = {self._subject.key(one): one for one in self._subject.items(change.record)}
         shown = now.get(key, item)
+        if item is None or not self._subject.visible(shown):
+            return dumps({"id": key})
         print_as = (change.revision, self._subject.kind, key)
         return self._printed.of(print_as, lambda: self._subject.document(shown, self._look()))
 

@@ -16,7 +16,7 @@ from gpustack.domain.access import ApiKey, User
 from gpustack.domain.artifact import ModelFile, ModelSource
 from gpustack.domain.device import Device, DeviceId
 from gpustack.domain.instance import Claim, ModelInstance, Placement
-from gpustack.domain.model import Category, Model
+from gpustack.domain.model import Category, Model, ModelAccess
 from gpustack.domain.record import Record
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
@@ -134,7 +134,7 @@ def source_document(source: ModelSource) -> Doc:
 # --- users and keys
 
 _USER = _shapes(User, "hashed_password", *_COMMON)
-_API_KEY = _shapes(ApiKey, "access_key", "secret_hash", *_COMMON)
+_KEY = _shapes(ApiKey, "access_key", "secret_hash", "allowed_models", *_COMMON)
 
 USER = View(
     schema=Document(name="User", fields={**_USER, **_DATES}, note="An account."),
@@ -142,9 +142,15 @@ USER = View(
 )
 API_KEY = View(
     schema=Document(
-        name="ApiKey", fields={**_API_KEY, **_DATES}, note="A key of the caller; its secret is not kept."
+        name="ApiKey",
+        fields={**_KEY, "allowed_model_names": Maybe(Many(Text())), **_DATES},
+        note="A key; its secret is not kept. Without scopes or names of models it may do all that its owner may.",
     ),
-    of=lambda key, look: {**_as_they_are(key, _API_KEY), **_dates(key)},
+    of=lambda key, look: {
+        **_as_they_are(key, _KEY),
+        "allowed_model_names": plain(key.allowed_models),
+        **_dates(key),
+    },
 )
 
 
@@ -159,18 +165,26 @@ CATEGORY_FLAGS: Mapping[str, Category] = {
 }
 """Deprecated twins of ``categories``."""
 
-_MODEL = _shapes(Model, "source", *_COMMON)
+_MODEL = _shapes(Model, "source", "access", "allowed_user_ids", *_COMMON)
+_ACCESS: Mapping[str, Shape] = {"access_policy": Word(ModelAccess), "allowed_users": Many(Whole())}
 
 
 def _model(model: Model, look: Look) -> Doc:
     flags = {name: category.value in model.categories for name, category in CATEGORY_FLAGS.items()}
-    return {**_as_they_are(model, _MODEL), **source_document(model.source), **flags, **_dates(model)}
+    access = {"access_policy": model.access.value, "allowed_users": list(model.allowed_user_ids or ())}
+    return {
+        **_as_they_are(model, _MODEL),
+        **source_document(model.source),
+        **access,
+        **flags,
+        **_dates(model),
+    }
 
 
 MODEL = View(
     schema=Document(
         name="Model",
-        fields={**_MODEL, **_SOURCE_SHAPES, **dict.fromkeys(CATEGORY_FLAGS, Flag()), **_DATES},
+        fields={**_MODEL, **_SOURCE_SHAPES, **_ACCESS, **dict.fromkeys(CATEGORY_FLAGS, Flag()), **_DATES},
         note="A deployment. Its name is what OpenAI clients call it.",
     ),
     of=_model,

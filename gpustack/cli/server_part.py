@@ -20,7 +20,7 @@ from gpustack.api.context import HubAccess
 from gpustack.api.posts import Posts
 from gpustack.api.posts import claims as claims_post
 from gpustack.api.problems import problem_of
-from gpustack.api.route import PEOPLE
+from gpustack.api.route import WITH_ANYBODY
 from gpustack.cli.clock import utc_now
 from gpustack.cli.facts_reader import facts_reader
 from gpustack.cli.front import Front, Lane, cross_origin_of
@@ -43,6 +43,7 @@ from gpustack.identity.secret import Keys
 from gpustack.metrics.config import MetricsConfig
 from gpustack.nursery.tier import Tier
 from gpustack.nursery.tree import tree
+from gpustack.policy.access import INFERENCE
 from gpustack.policy.liveness import LivenessSettings
 from gpustack.server.assignment import AssignmentBook
 from gpustack.server.bootstrap import ensure_admin
@@ -233,7 +234,9 @@ class ServerPart:
                 body=lambda: exchange.read_body(0),
             )
             # Who still has to change a password may use models meanwhile, but manage nothing.
-            admitted = await admit(context, ask, allow=PEOPLE, before_password_change=True)
+            admitted = await admit(
+                context, ask, allow=WITH_ANYBODY, scopes=INFERENCE, before_password_change=True
+            )
             # A login that was made to last longer: the browser must be told, also where it only chats.
             renewed = [(name.lower().encode(), value.encode()) for name, value in admitted.headers]
             exchange.extra = [*exchange.extra, *renewed]

@@ -134,6 +134,8 @@ class Role(StrEnum):
     WORKER = "worker"
     JOINER = "joiner"
     """Holds the cluster token: may join a worker, nothing else."""
+    ANYBODY = "anybody"
+    """Shows nothing: may use public models, nothing else."""
 
 
 class Means(StrEnum):
@@ -145,6 +147,7 @@ class Means(StrEnum):
     LOCAL = "local"
     TOKEN = "token"
     WORKER = "worker"
+    NOTHING = "nothing"
 
 
 @attrs.frozen(kw_only=True)
@@ -156,9 +159,24 @@ class Principal:
     user_id: int | None = None
     username: str = ""
     api_key_id: int | None = None
+    session_id: int | None = None
     worker_id: int | None = None
     must_change_password: bool = False
+    scopes: frozenset[Scope] | None = None
+    """What its key may be used for; ``None``: whatever its owner may."""
+    allowed_models: frozenset[str] | None = None
+    """The models, by name, that its key may use; ``None``: whatever its owner may."""
+    basis: str = attrs.field(default="", repr=False)
+    """The hash that a password or a worker's credential agreed with: with another one the proof is void."""
 
     @property
     def is_admin(self) -> bool:
         return self.role is Role.ADMIN
+
+    def has_scope(self, *any_of: Scope) -> bool:
+        """Whether its key may be used for one of these; without a key, or with one for everything, it may."""
+        return self.scopes is None or not self.scopes.isdisjoint(any_of)
+
+
+NOBODY = Principal(role=Role.ANYBODY, means=Means.NOTHING)
+"""Whoever asks without saying who it is."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import attrs
 
+from .model import ModelAccess
+
 
 @attrs.frozen(kw_only=True)
 class Endpoint:
@@ -29,6 +31,8 @@ class Route:
     model_id: int
     model_name: str
     categories: tuple[str, ...] = ()
+    access: ModelAccess = ModelAccess.AUTHED
+    allowed_user_ids: frozenset[int] = frozenset()
     endpoints: tuple[Endpoint, ...] = ()
     pending_reason: str = ""
     """Why nothing serves it, in the words of its instances."""

@@ -149,6 +149,8 @@ def routes(snapshot: Snapshot, local_worker: str | None) -> dict[str, Route]:
             model_id=model.id,
             model_name=model.name,
             categories=model.categories,
+            access=model.access,
+            allowed_user_ids=frozenset(model.allowed_user_ids or ()),
             endpoints=tuple(
                 endpoint
                 for instance in by_model.get(model.id, ())

@@ -10,13 +10,12 @@ from typing import Final
 
 import attrs
 
-from gpustack.domain.access import Principal
+from gpustack.domain.access import Principal, Role
 from gpustack.domain.route import Endpoint, Route
 from gpustack.errors import (
     GatewayTimeout,
     GpustackError,
     MethodNotAllowed,
-    NotFound,
     RequestTimeout,
     Unauthorized,
     Unavailable,
@@ -36,11 +35,14 @@ from gpustack.http1.pool import Pool
 from gpustack.http1.upstream import Address, Response
 from gpustack.metrics.traffic import Passage, Traffic
 from gpustack.nursery.limiter import Threads, threads
+from gpustack.policy.access import may_use, unknown
 from gpustack.server.usage import UsageKey, UsageLedger
 
 log = logging.getLogger(__name__)
 
 _BODY_LIMIT: Final = 64 << 20
+_BODY_OF_ANYBODY: Final = 4 << 20
+"""Bytes of a request of who does not say who it is: all of them are kept until they are whole."""
 _MOST_BEGUN: Final = 2
 """Replicas that may begin to work on one request: what kills engines must not go through all of them."""
 _TRY_ELSEWHERE: Final = frozenset({502, 503})
@@ -134,8 +136,9 @@ class Gateway:
             raise MethodNotAllowed(f"{exchange.head.method} is not possible at {route.path}: it takes POST")
         principal = await self._admission(exchange)
         headers = for_engine(exchange.head)
-        ask = await self._read(exchange, route)
-        request = _Request(exchange, route, principal, ask, headers, self._route_of(ask), passage)
+        limit = _BODY_OF_ANYBODY if principal.role is Role.ANYBODY else _BODY_LIMIT
+        ask = await self._read(exchange, route, limit)
+        request = _Request(exchange, route, principal, ask, headers, self._route_of(ask, principal), passage)
         passage.model_id = request.model.model_id
         try:
             await self._ask_replicas(request)
@@ -145,19 +148,19 @@ class Gateway:
         finally:
             self._count(request)
 
-    async def _read(self, exchange: Exchange, route: InferenceRoute) -> Ask:
+    async def _read(self, exchange: Exchange, route: InferenceRoute, limit: int) -> Ask:
         try:
-            body = await exchange.read_body(_BODY_LIMIT)
+            body = await exchange.read_body(limit)
         except BodyTimeout as error:
             raise RequestTimeout(str(error)) from error
         if len(body) > LARGE:
             return await self._large.run(lambda: read_ask(body, streams=route.streams))
         return read_ask(body, streams=route.streams)
 
-    def _route_of(self, ask: Ask) -> Route:
+    def _route_of(self, ask: Ask, principal: Principal) -> Route:
         found = self._endpoints.route(ask.model)
-        if found is None:
-            raise NotFound(f"Model not found: no model named '{ask.model}' is deployed")
+        if found is None or not may_use(principal, found.model_name, found.access, found.allowed_user_ids):
+            raise unknown(principal, ask.model)
         return found
 
     async def _ask_replicas(self, request: _Request) -> None:
@@ -174,7 +177,7 @@ class Gateway:
                 raise Unavailable(
                     f"{request.begun} replicas of '{request.model.model_name}' failed this request"
                 )
-            request.model = self._route_of(request.ask)  # it may have changed meanwhile
+            request.model = self._route_of(request.ask, request.principal)  # it may have changed meanwhile
 
     async def _is_answered_by(self, endpoint: Endpoint, request: _Request) -> bool:
         """Ask one replica; false when another may be asked, because nothing of its answer reached the client."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hmac
 from datetime import datetime
+from typing import Any
 
 import attrs
 
-from gpustack.domain.access import ApiKey, Means, Principal, Role, User
+from gpustack.domain.access import ApiKey, Means, Principal, Role, Scope, Session, User
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
 from gpustack.errors import Forbidden, Unauthorized
@@ -19,7 +20,7 @@ from .lookup import Lookup
 from .secret import Keys
 from .sessions import find_session
 
-__all__ = ["Credentials", "LocalRule", "NeedsPassword", "authenticate", "proven"]
+__all__ = ["Credentials", "LocalRule", "NeedsPassword", "authenticate", "holds", "proven", "shows_something"]
 
 JOIN_USER = "system/worker/"
 """What the user name of a joining worker begins with, where it sends the token as a password."""
@@ -97,13 +98,51 @@ def proven(needed: NeedsPassword) -> Principal:
     """The principal once the password was verified; raises ``Unauthorized`` when there is no such user."""
     if needed.user is None:
         raise Unauthorized
-    return _person(needed.user, Means.BASIC)
+    return _person(needed.user, Means.BASIC, basis=needed.user.hashed_password)
+
+
+def shows_something(request: Credentials) -> bool:
+    """Whether there is a password, or a key that looks like ours: who shows one wants to be told when it is no good.
+
+    Other bearers are stand-ins such as OpenAI's clients insist on, and cookies are added by browsers.
+    """
+    return request.basic is not None or (request.bearer is not None and parse(request.bearer) is not None)
+
+
+def holds(principal: Principal, snapshot: Snapshot, now: datetime | None) -> bool:
+    """Whether the principal of a request that goes on still is what it was: nobody disabled it, took its role, changed
+    its key or ended its login. With ``now`` also whether its time is not over.
+    """
+    if principal.worker_id is not None:
+        worker = snapshot.get(Worker, principal.worker_id)
+        return worker is not None and worker.credential_hash == principal.basis
+    if principal.user_id is None:
+        return True
+    user = snapshot.get(User, principal.user_id)
+    if user is None or not user.is_active or user.is_admin is not principal.is_admin:
+        return False
+    if principal.means is Means.BASIC and user.hashed_password != principal.basis:
+        return False
+    ends = None
+    if principal.api_key_id is not None:
+        key = snapshot.get(ApiKey, principal.api_key_id)
+        if key is None or not key.is_enabled or _rights(key) != (principal.scopes, principal.allowed_models):
+            return False
+        ends = key.expires_at
+    elif principal.session_id is not None:
+        session = snapshot.get(Session, principal.session_id)
+        if session is None:
+            return False
+        ends = session.expires_at
+    return now is None or ends is None or now < ends
 
 
 def _by_cookie(request: Credentials, snapshot: Snapshot, keys: Keys, now: datetime) -> Principal | None:
     session = find_session(snapshot, request.cookie, keys=keys, now=now)
     user = None if session is None else snapshot.get(User, session.user_id)
-    return _person(user, Means.COOKIE) if user is not None and user.is_active else None
+    if session is None or user is None or not user.is_active:
+        return None
+    return _person(user, Means.COOKIE, session_id=session.id)
 
 
 def _by_bearer(
@@ -128,9 +167,19 @@ def _by_api_key(text: ApiKeyText, snapshot: Snapshot, keys: Keys, now: datetime)
     if key is None or not hmac.compare_digest(hashed.encode(), key.secret_hash.encode()):
         return None
     user = snapshot.get(User, key.user_id)
-    if user is None or not user.is_active or (key.expires_at is not None and key.expires_at <= now):
+    if not key.is_enabled or (key.expires_at is not None and key.expires_at <= now):
         return None
-    return _person(user, Means.KEY, api_key_id=key.id)
+    if user is None or not user.is_active:
+        return None
+    scopes, allowed_models = _rights(key)
+    return _person(user, Means.KEY, api_key_id=key.id, scopes=scopes, allowed_models=allowed_models)
+
+
+def _rights(key: ApiKey) -> tuple[frozenset[Scope] | None, frozenset[str] | None]:
+    return (
+        None if key.scopes is None else frozenset(key.scopes),
+        None if key.allowed_models is None else frozenset(key.allowed_models),
+    )
 
 
 def _by_worker_key(text: WorkerKeyText, snapshot: Snapshot, keys: Keys) -> Principal | None:
@@ -138,14 +187,18 @@ def _by_worker_key(text: WorkerKeyText, snapshot: Snapshot, keys: Keys) -> Princ
     worker = snapshot.get(Worker, text.worker_id)
     if worker is None or not hmac.compare_digest(hashed.encode(), worker.credential_hash.encode()):
         return None
-    return Principal(role=Role.WORKER, means=Means.WORKER, worker_id=worker.id, username=worker.name)
+    return Principal(
+        role=Role.WORKER,
+        means=Means.WORKER,
+        worker_id=worker.id,
+        username=worker.name,
+        basis=worker.credential_hash,
+    )
 
 
 def _by_place(request: Credentials, snapshot: Snapshot, rule: LocalRule) -> Principal | None:
     """The first administrator, for a program on this machine."""
-    if not rule.trusted or not request.is_from_this_machine:
-        return None
-    if request.basic is not None or (request.bearer is not None and parse(request.bearer) is not None):
+    if not rule.trusted or not request.is_from_this_machine or shows_something(request):
         return None
     admins = [user for user in snapshot.users.values() if user.is_admin and user.is_active]
     return _person(min(admins, key=lambda user: user.id), Means.LOCAL) if admins else None
@@ -156,14 +209,14 @@ def _password_user(snapshot: Snapshot, name: str) -> User | None:
     return user if user is not None and user.is_active and user.hashed_password else None
 
 
-def _person(user: User, means: Means, *, api_key_id: int | None = None) -> Principal:
+def _person(user: User, means: Means, **more: Any) -> Principal:
     return Principal(
         role=Role.ADMIN if user.is_admin else Role.USER,
         means=means,
         user_id=user.id,
         username=user.username,
-        api_key_id=api_key_id,
         must_change_password=user.require_password_change,
+        **more,
     )
 
 

@@ -7,12 +7,13 @@ from typing import Any, TypeVar
 
 import attrs
 
+from gpustack.domain.access import User
 from gpustack.domain.artifact import ModelFile
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.model import Model, edited
 from gpustack.domain.record import Record
 from gpustack.domain.worker import Worker
-from gpustack.errors import AlreadyExists, Conflict, NotFound
+from gpustack.errors import AlreadyExists, BadRequest, Conflict, NotFound
 from gpustack.server.place import give_up_place, workers_of
 from gpustack.server.report import TO_FETCH
 from gpustack.store.store import Store
@@ -22,10 +23,14 @@ R = TypeVar("R", bound=Record)
 
 
 async def create_model(store: Store, model: Model) -> Model:
-    """Store a deployment; its instances follow by themselves. Raises ``AlreadyExists`` when the name is taken."""
+    """Store a deployment; its instances follow by themselves.
+
+    Raises ``AlreadyExists`` when the name is taken, ``BadRequest`` when it is for users that do not exist.
+    """
 
     def work(tx: Tx) -> Model:
         _refuse_taken_name(tx, model.name, None)
+        _refuse_unknown_users(tx, model)
         return tx.insert(model)
 
     return await store.write(work)
@@ -36,7 +41,8 @@ async def update_model(
 ) -> Model:
     """Change fields of a deployment. What runs is replaced, a replica at a time, when it differs.
 
-    Raises ``NotFound``, ``AlreadyExists`` for a taken name, and ``Conflict`` when ``version`` is not current.
+    Raises ``NotFound``, ``AlreadyExists`` for a taken name, ``BadRequest`` for users that do not exist, and
+    ``Conflict`` when ``version`` is not current.
     """
 
     def work(tx: Tx) -> Model:
@@ -48,9 +54,24 @@ async def update_model(
         after = edited(before, _categorised(before, attrs.evolve(before, **changes), changes))
         if after.name != before.name:
             _refuse_taken_name(tx, after.name, model_id)
+        _refuse_unknown_users(tx, after)
         return tx.update(after)
 
     return await store.write(work)
+
+
+def forget_user(tx: Tx, user_id: int) -> None:
+    """Take a user that is being deleted from the lists of who may use a model."""
+    for model in list(tx.all(Model).values()):
+        if user_id in (allowed := model.allowed_user_ids or ()):
+            left = tuple(one for one in allowed if one != user_id)
+            tx.change(Model, model.id, allowed_user_ids=left or None)
+
+
+def _refuse_unknown_users(tx: Tx, model: Model) -> None:
+    for user_id in model.allowed_user_ids or ():
+        if tx.get(User, user_id) is None:
+            raise BadRequest(f"User {user_id}, who is to use {model.name!r}, does not exist")
 
 
 def _categorised(before: Model, after: Model, changes: Mapping[str, Any]) -> Model:

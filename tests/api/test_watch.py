@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -140,7 +141,22 @@ async def test_a_worker_watches_only_what_is_placed_on_it(world: World) -> None:
 
         await world.store.write(unplace)
         gone = await stream.event()
-        assert (brief(gone), gone["data"]["state"]) == ((3, placed.id), "pending")
+        assert (brief(gone), gone["data"]) == ((3, placed.id), {"id": placed.id})
+
+
+@pytest.mark.attack("access")
+async def test_who_may_not_see_a_model_any_more_learns_that_and_nothing_of_it(world: World) -> None:
+    ada = await world.user("ada")
+    model = await world.model("m")
+    async with streaming(world, "/v1/models?watch=true&sync=1", world.keys[ada.id]) as stream:
+        assert [brief(event) for event in await stream.events(2)] == [(1, model.id), (6, None)]
+        change = {"access_policy": "allowed_users", "description": "not for her"}
+        await world.ask("PUT", f"/v1/models/{model.id}", world.admin, json=change)
+        gone = await stream.event()
+        assert (brief(gone), gone["data"]) == ((3, model.id), {"id": model.id})
+        change = {"allowed_users": [ada.id]}
+        await world.ask("PUT", f"/v1/models/{model.id}", world.admin, json=change)
+        assert brief(await stream.event()) == (1, model.id)
 
 
 async def test_devices_come_and_go_with_what_their_worker_reports(world: World) -> None:

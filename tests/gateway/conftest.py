@@ -14,7 +14,7 @@ from gpustack.api.access import admit
 from gpustack.api.ask import Ask
 from gpustack.api.context import ApiContext
 from gpustack.api.problems import problem_of
-from gpustack.api.route import PEOPLE
+from gpustack.api.route import WITH_ANYBODY
 from gpustack.domain.access import Principal
 from gpustack.errors import GpustackError
 from gpustack.gateway.endpoints import Endpoints
@@ -26,6 +26,7 @@ from gpustack.http1.listen import open_listeners
 from gpustack.http1.pool import Pool
 from gpustack.http1.reactor import new_reactor
 from gpustack.http1.server import HttpServer
+from gpustack.policy.access import INFERENCE
 from gpustack.server.leases import Leases
 from gpustack.server.usage import UsageLedger
 from gpustack.store import StoreSettings, open_store
@@ -114,7 +115,10 @@ def _authenticate(context: ApiContext) -> Callable[[Exchange], Awaitable[Princip
             peer=exchange.peer.host,
             body=lambda: exchange.read_body(0),
         )
-        return (await admit(context, ask, allow=PEOPLE, before_password_change=True)).principal
+        admitted = await admit(
+            context, ask, allow=WITH_ANYBODY, scopes=INFERENCE, before_password_change=True
+        )
+        return admitted.principal
 
     return authenticate
 

@@ -58,12 +58,12 @@ class World:
         made = Worker(name=uuid, worker_uuid=uuid, condition=Condition(state=state), **more)
         return await self.store.write(lambda tx: tx.insert(made))
 
-    async def deploy(self, name: str, *ports: int, worker: Worker | None = None) -> Model:
+    async def deploy(self, name: str, *ports: int, worker: Worker | None = None, **more: Any) -> Model:
         """A model with a running replica on each engine port; returns when the gateway knows."""
         on = worker or await self.worker()
 
         def work(tx: Any) -> Model:
-            model: Model = tx.insert(Model(name=name, source=SOURCE, replicas=len(ports)))
+            model: Model = tx.insert(Model(name=name, source=SOURCE, replicas=len(ports), **more))
             for number, port in enumerate(ports):
                 made = tx.insert(
                     ModelInstance(name=f"{name}-{number}", model_id=model.id, model_name=name, source=SOURCE)
@@ -86,6 +86,13 @@ class World:
                     return
                 await trio.lowlevel.checkpoint()
 
+    async def noticed(self) -> None:
+        """Wait until the gateway knows for whom each model is now."""
+        with trio.fail_after(10):
+            for model in self.store.snapshot.models.values():
+                while (route := self.endpoints.route(model.name)) is None or route.access is not model.access:
+                    await trio.lowlevel.checkpoint()
+
     # --- asking
 
     async def connect(self) -> Client:
@@ -97,7 +104,7 @@ class World:
         lines = [
             f"{method} {path} HTTP/1.1",
             "host: gateway",
-            f"authorization: Bearer {self.key if key is None else key}",
+            *([] if key == "" else [f"authorization: Bearer {self.key if key is None else key}"]),
             "content-type: application/json",
             f"content-length: {len(body)}",
             *fields,
@@ -159,7 +166,12 @@ def error_of(answer: Answer) -> Mapping[str, Any]:
 async def with_key(store: Store, rng: Any) -> str:
     """A user ``ada`` and her API key."""
     user = await store.write(lambda tx: tx.insert(User(username="ada")))
+    return await key_of(store, rng, user)
+
+
+async def key_of(store: Store, rng: Any, user: User, **more: Any) -> str:
+    """Another API key of a user."""
     access, secret, text = make_api_key(rng)
-    key = ApiKey(name="first", user_id=user.id, access_key=access, secret_hash=KEYS.api_hash(secret))
+    key = ApiKey(name=access, user_id=user.id, access_key=access, secret_hash=KEYS.api_hash(secret), **more)
     await store.write(lambda tx: tx.insert(key))
     return text

@@ -1,26 +1,39 @@
-"""API keys: everybody's own. The secret is shown once and only its hash is kept."""
+"""API keys: everybody's own, for administrators also those of others. The secret is shown once, its hash kept."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
 
-from gpustack.domain.access import ApiKey, Principal
-from gpustack.errors import AlreadyExists, Forbidden
+from gpustack.domain.access import ApiKey, Principal, Scope
+from gpustack.errors import AlreadyExists, Forbidden, Unauthorized
 from gpustack.identity.keys import hash_secret, make_api_key
+from gpustack.policy.access import excess
 from gpustack.store.transaction import Tx
 
 from ..limits import LIMITS
-from ..listing import Selection
+from ..listing import Selection, equal
+from ..parameter import Parameter
 from ..problems import Malformed
 from ..resource import NOBODY, Resource, document_view
 from ..route import PEOPLE, Call
-from ..shape import Document, Maybe, Text, Whole
+from ..shape import Document, Flag, Many, Maybe, Shape, Text, Whole, Word
 from ..wire import API_KEY, Look
 
 _LONGEST = 100 * 365 * 86400
+_FIELDS: dict[str, Shape] = {
+    "name": Text(shortest=1, longest=255),
+    "description": Maybe(Text(longest=4096)),
+    "expires_in": Maybe(Whole(least=0, most=_LONGEST)),
+    "is_enabled": Flag(),
+    "scopes": Maybe(Many(Word(Scope), 10)),
+    "allowed_model_names": Maybe(Many(Text(shortest=1, longest=200), 1000)),
+    "limits": LIMITS,
+}
+_NOTE = "expires_in: seconds from now; 0 or none is never. No scopes or allowed_model_names: all that the owner may."
 
 
 @attrs.frozen
@@ -30,38 +43,94 @@ class _New:
 
 
 def _visible(principal: Principal, key: ApiKey) -> bool:
-    return key.user_id == principal.user_id
+    return principal.is_admin or key.user_id == principal.user_id
+
+
+def _listed(call: Call) -> Callable[[ApiKey], bool]:
+    if call.query.flag("all") or call.query.one("user_id") is not None:
+        return lambda key: True
+    return lambda key: key.user_id == call.caller.user_id
 
 
 def _shown(new: _New, look: Look) -> dict[str, Any]:
     return {**API_KEY.of(new.key, look), "value": new.value}
 
 
+def _fields(document: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """The fields of a key that a document sets. Raises ``Malformed``."""
+    fields: dict[str, Any] = {
+        name: document[name] for name in ("description", "is_enabled", "limits") if name in document
+    }
+    faults = []
+    if "name" in document:
+        fields["name"] = document["name"].strip()
+        if not fields["name"]:
+            faults.append("name: must not be empty")
+    if "expires_in" in document:
+        seconds = document["expires_in"]
+        fields["expires_at"] = now + timedelta(seconds=seconds) if seconds else None
+    for name, field in (("scopes", "scopes"), ("allowed_model_names", "allowed_models")):
+        if name not in document:
+            continue
+        if document[name] == ():  # nothing at all, or everything? A key should not rest on a guess
+            faults.append(f"{name}: must name at least one, or be null for all")
+        fields[field] = None if document[name] is None else tuple(sorted(set(document[name])))
+    if faults:
+        raise Malformed(*faults)
+    return fields
+
+
+def _refuse_taken(tx: Tx, user_id: int, name: str) -> None:
+    if tx.find(ApiKey, user_id=user_id, name=name) is not None:
+        raise AlreadyExists(f"API key '{name}' already exists")
+
+
+def _own(tx: Tx, caller: Principal) -> ApiKey | None:
+    """The key that the caller comes with, as it is now; raises ``Unauthorized`` when it is no good any more."""
+    own = tx.get(ApiKey, caller.api_key_id)
+    if caller.api_key_id is not None and (own is None or not own.is_enabled):
+        raise Unauthorized
+    return own
+
+
+def _refuse_more(own: ApiKey | None, key: ApiKey) -> None:
+    """Who comes with a key gives no more than that key may."""
+    if own is not None and (more := excess(own, key)) is not None:
+        raise Forbidden(more)
+
+
 async def _create(call: Call) -> _New:
-    document, user_id = call.document, call.caller.user_id
+    user_id = call.caller.user_id
     if user_id is None:
         raise Forbidden
-    name = document["name"].strip()
-    if not name:
-        raise Malformed("name: must not be empty")
     access, secret, value = make_api_key(call.context.rng)
-    seconds = document.get("expires_in")
     key = ApiKey(
-        name=name,
+        **_fields(call.document, call.context.clock()),
         user_id=user_id,
         access_key=access,
         secret_hash=hash_secret(call.context.keys, secret),
-        description=document.get("description"),
-        expires_at=call.context.clock() + timedelta(seconds=seconds) if seconds else None,
-        limits=document.get("limits"),
     )
 
     def work(tx: Tx) -> ApiKey:
-        if tx.find(ApiKey, user_id=user_id, name=name) is not None:
-            raise AlreadyExists(f"API key '{name}' already exists")
+        _refuse_taken(tx, user_id, key.name)
+        _refuse_more(_own(tx, call.caller), key)
         return tx.insert(key)
 
     return _New(await call.context.store.write(work), value)
+
+
+async def _update(call: Call, key: ApiKey) -> ApiKey:
+    fields = _fields(call.document, call.context.clock())
+
+    def work(tx: Tx) -> ApiKey:
+        own = _own(tx, call.caller)  # before the change: it may be this one
+        if fields.get("name", key.name) != key.name:
+            _refuse_taken(tx, key.user_id, fields["name"])
+        changed = tx.change(ApiKey, key.id, **fields)
+        _refuse_more(own, changed)
+        return changed
+
+    return await call.context.store.write(work)
 
 
 async def _delete(call: Call, key: ApiKey) -> None:
@@ -76,22 +145,21 @@ RESOURCE = Resource(
     list_by=PEOPLE,
     read_by=NOBODY,
     create_by=PEOPLE,
-    update_by=NOBODY,
+    update_by=PEOPLE,
     delete_by=PEOPLE,
     visible=_visible,
-    selection=Selection(search=lambda key: (key.name,)),
-    create_body=Document(
-        name="ApiKeyCreate",
-        fields={
-            "name": Text(shortest=1, longest=255),
-            "description": Maybe(Text(longest=4096)),
-            "expires_in": Maybe(Whole(least=0, most=_LONGEST)),
-            "limits": LIMITS,
-        },
-        required=("name",),
-        note="expires_in: seconds from now; 0 or none is never.",
+    listed=_listed,
+    list_query=(
+        Parameter(name="all", shape=Flag(), note="Of all users, for administrators; else one's own."),
     ),
+    selection=Selection(
+        filters=(equal("user_id", Whole(), many=True),),
+        search=lambda key: (key.name,),
+    ),
+    create_body=Document(name="ApiKeyCreate", fields=_FIELDS, required=("name",), note=_NOTE),
     create=_create,
     created=document_view("NewApiKey", API_KEY, {"value": Text(secret=True)}, _shown),
+    update_body=Document(name="ApiKeyUpdate", fields=_FIELDS, note=f"Fields that are not sent stay. {_NOTE}"),
+    update=_update,
     delete=_delete,
 )

@@ -9,19 +9,21 @@ import attrs
 
 from gpustack.domain.access import Principal, Role
 from gpustack.domain.model import Model
+from gpustack.policy.access import LISTING_MODELS, READING, may_see
 from gpustack.server import deploy
 
 from ..deployment import MODEL_BODY, changes_from, model_from, refuse_wrong
 from ..listing import Filter, Page, Selection, ordered, page_document, rendered
 from ..resource import Resource
-from ..route import PEOPLE, Call, Reply, Route
+from ..route import WITH_ANYBODY, Call, Reply, Route
 from ..shape import Document, Text
 from ..wire import INSTANCE, MODEL, MODEL_FOR_USERS, View
 from . import openai_models
 
 
 def _view_for(principal: Principal) -> View:
-    return MODEL_FOR_USERS if principal.role is Role.USER else MODEL
+    """A key that only uses models sees of them what users see: environments hold secrets."""
+    return MODEL if principal.role is Role.ADMIN and principal.has_scope(*READING) else MODEL_FOR_USERS
 
 
 def _openai_keys(call: Call) -> dict[str, Any]:
@@ -57,7 +59,9 @@ RESOURCE = Resource(
     name="Model",
     record=Model,
     view=MODEL,
-    list_by=PEOPLE,  # workers learn of their own by their assignments: others' environments hold secrets
+    list_by=WITH_ANYBODY,  # workers learn of their own by their assignments: others' environments hold secrets
+    list_scopes=LISTING_MODELS,
+    visible=may_see,
     view_for=_view_for,
     selection=Selection(
         filters=(

@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from gpustack.domain.model import Model
+from gpustack.policy.access import LISTING_MODELS, may_see
 
 from ..parameter import Parameter
-from ..route import PEOPLE, Call, Reply, Route, tagged
+from ..route import WITH_ANYBODY, Call, Reply, Route, tagged
 from ..shape import Anything, Document, Flag, Many, Maybe, Text, Whole
 from ..wire import CATEGORY_FLAGS, openai_model
 
 
 def document(call: Call, *, wanted: frozenset[str], with_meta: bool) -> dict[str, Any]:
-    """OpenAI's envelope with every model that has a running replica and one of the categories, if any is asked."""
+    """OpenAI's envelope with every model that the caller may use, that has a running replica, and one of the
+    categories, if any is asked."""
     serving = [model for model in call.snapshot.models.values() if model.ready_replicas > 0]
     chosen = [model for model in serving if not wanted or in_categories(model, wanted)]
+    chosen = [model for model in chosen if may_see(call.caller, model)]
     chosen.sort(key=lambda model: model.id)
     return {"object": "list", "data": [openai_model(model, with_meta=with_meta) for model in chosen]}
 
@@ -50,7 +53,8 @@ ROUTES = tagged(
             path="/v1-openai/models",
             summary="List the models that serve, as OpenAI does",
             handler=_list,
-            allow=PEOPLE,
+            allow=WITH_ANYBODY,
+            scopes=LISTING_MODELS,
             query=(
                 Parameter(name="categories[]", shape=Text(), many=True, note="Any of them; empty for none."),
                 Parameter(name="with_meta", shape=Flag(), note="With what the engine says of the model."),

@@ -8,6 +8,7 @@ from typing import Any
 from gpustack.domain.access import ApiKey, User
 from gpustack.errors import AlreadyExists, BadRequest, Conflict, NotFound
 from gpustack.identity.username import LONGEST, RULE, is_username
+from gpustack.server import deploy
 from gpustack.server.account import end_sessions, forget_identities
 from gpustack.store.transaction import Tx
 
@@ -88,6 +89,7 @@ async def _delete(call: Call, user: User) -> None:
             tx.delete(ApiKey, key.id)
         end_sessions(tx, user.id)
         forget_identities(tx, user.id)
+        deploy.forget_user(tx, user.id)
         tx.delete(User, user.id)
         _keep_an_admin(tx, user.username)
 

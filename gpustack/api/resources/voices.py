@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from gpustack.domain.model import Model
-from gpustack.errors import BadRequest, NotFound
+from gpustack.errors import BadRequest
+from gpustack.policy.access import LISTING_MODELS, may_see, unknown
 
 from ..parameter import Parameter
-from ..route import PEOPLE, Call, Reply, Route, tagged
+from ..route import WITH_ANYBODY, Call, Reply, Route, tagged
 from ..shape import Document, Many, Text
 from ..wire import plain
 
@@ -16,8 +17,8 @@ async def _voices(call: Call) -> Reply:
     if not name:
         raise BadRequest("Missing 'model' field")
     model = call.snapshot.find(Model, name=name)
-    if model is None:
-        raise NotFound(f"Model not found: no model named '{name}' is deployed")
+    if model is None or not may_see(call.caller, model):
+        raise unknown(call.caller, name)
     voices = plain(model.meta.get("voices"))
     listed = voices if isinstance(voices, list) else []
     return Reply(document={"voices": listed}, headers=(("Deprecation", "true"),))
@@ -31,7 +32,8 @@ ROUTES = tagged(
             path="/v1/voices",
             summary="List the voices of a model; deprecated: GET /v1-openai/models?with_meta=true has them",
             handler=_voices,
-            allow=PEOPLE,
+            allow=WITH_ANYBODY,
+            scopes=LISTING_MODELS,
             query=(Parameter(name="model", shape=Text(), note="The name of a deployment."),),
             answer=Document(name="Voices", fields={"voices": Many(Text())}),
         ),

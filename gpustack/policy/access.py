@@ -1,0 +1,70 @@
+"""Who may use which model, and which key may give which rights to another."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from gpustack.domain.access import ApiKey, Principal, Role, Scope
+from gpustack.domain.model import Model, ModelAccess
+from gpustack.errors import GpustackError, NotFound, Unauthorized
+
+INFERENCE = frozenset({Scope.INFERENCE})
+READING = frozenset({Scope.READ, Scope.MANAGEMENT})
+CHANGING = frozenset({Scope.MANAGEMENT})
+LISTING_MODELS = INFERENCE | READING
+"""Scopes of which a key needs one: to use models, to read of the management, to change there, and to see the names of
+the models that it may use."""
+
+
+def may_use(principal: Principal, name: str, access: ModelAccess, allowed_user_ids: Collection[int]) -> bool:
+    """Whether the model is there for who asks. Every request for a model asks this.
+
+    A key's own list holds for public models too, and for administrators.
+    """
+    if principal.allowed_models is not None and name not in principal.allowed_models:
+        return False
+    if access is ModelAccess.PUBLIC or principal.role is Role.ADMIN:
+        return True
+    if principal.role is not Role.USER:
+        return False
+    return access is ModelAccess.AUTHED or principal.user_id in allowed_user_ids
+
+
+def may_see(principal: Principal, model: Model) -> bool:
+    """Whether the model is there for who asks, by its record."""
+    return may_use(principal, model.name, model.access, model.allowed_user_ids or ())
+
+
+def unknown(principal: Principal, name: str) -> GpustackError:
+    """What is said of a model that is not there for who asks: the same whether there is one for others or not."""
+    if principal.role is Role.ANYBODY:
+        return Unauthorized()
+    return NotFound(f"Model not found: no model named '{name}' is deployed")
+
+
+def excess(own: ApiKey, other: ApiKey) -> str | None:
+    """What ``other`` may and ``own`` may not, as a sentence; ``None`` when it is no more.
+
+    Who holds a key must not come to more by making another one with it, not even to more time.
+    """
+    if not _covers(_scopes(own), _scopes(other)):
+        return "This API key cannot give scopes that it does not have"
+    if not _covers(_names(own), _names(other)):
+        return "This API key cannot give models that it may not use itself"
+    if own.expires_at is not None and (other.expires_at is None or other.expires_at > own.expires_at):
+        return "This API key cannot give more time than it has itself: set expires_in"
+    return None
+
+
+def _scopes(key: ApiKey) -> frozenset[str] | None:
+    if key.scopes is None:
+        return None
+    return frozenset(key.scopes) | (READING if Scope.MANAGEMENT in key.scopes else frozenset())
+
+
+def _names(key: ApiKey) -> frozenset[str] | None:
+    return None if key.allowed_models is None else frozenset(key.allowed_models)
+
+
+def _covers(own: frozenset[str] | None, other: frozenset[str] | None) -> bool:
+    return own is None or (other is not None and other <= own)

@@ -1,0 +1,117 @@
+"""Inference is for whom the model and the key say, on every path of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gpustack.domain.access import ApiKey, Scope, User
+from gpustack.domain.model import Model, ModelAccess
+from gpustack.gateway.route import ROUTES
+from tests.fakes.running import RunningEngine
+
+from .world import World, chat, error_of, key_of
+
+StartEngine = Callable[..., RunningEngine]
+
+PATHS = [route.path for route in ROUTES]
+ANSWERED = {"public": 200, "authed": 200, "named": 200, "none": 404}
+
+
+async def callers(world: World) -> dict[str, tuple[str, dict[str, int]]]:
+    """A key of everybody, and what each model answers to it."""
+    rng, write = random.Random(8), world.store.write
+    (ada,) = world.store.snapshot.users.values()
+    bob = await write(lambda tx: tx.insert(User(username="bob")))
+    boss = await write(lambda tx: tx.insert(User(username="boss", is_admin=True)))
+
+    async def key(user: User, **more: Any) -> str:
+        return await key_of(world.store, rng, user, **more)
+
+    no = dict.fromkeys(ANSWERED, 403)
+    return {
+        "ada": (world.key, ANSWERED),
+        "bob": (await key(bob), {**ANSWERED, "named": 404}),
+        "boss": (await key(boss), ANSWERED),
+        "narrow": (
+            await key(boss, allowed_models=("authed", "none")),
+            {**ANSWERED, "public": 404, "named": 404},
+        ),
+        "narrow key of who may not": (
+            await key(bob, allowed_models=("named",)),
+            dict.fromkeys(ANSWERED, 404),
+        ),
+        "infers": (await key(ada, scopes=(Scope.INFERENCE,)), ANSWERED),
+        "reads": (await key(boss, scopes=(Scope.READ,)), no),
+        "manages": (await key(boss, scopes=(Scope.MANAGEMENT, Scope.READ)), no),
+        "is off": (await key(boss, is_enabled=False), dict.fromkeys(ANSWERED, 401)),
+        "anybody": ("", {"public": 200, "authed": 401, "named": 401, "none": 401}),
+        "anybody with a stand-in": ("sk-x", {"public": 200, "authed": 401, "named": 401, "none": 401}),
+        "joiner": ("the-token", no),
+    }
+
+
+@pytest.mark.attack("access")
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_model_answers_whom_it_is_for(world: World, fake_engine: StartEngine, path: str) -> None:
+    port = fake_engine().port
+    (ada,) = world.store.snapshot.users.values()
+    await world.deploy("public", port, access=ModelAccess.PUBLIC)
+    await world.deploy("authed", port)
+    await world.deploy("named", port, access=ModelAccess.ALLOWED_USERS, allowed_user_ids=(ada.id,))
+    wrong = []
+    for who, (key, wanted) in (await callers(world)).items():
+        for model, status in wanted.items():
+            answer = await world.send(chat(model, prompt="a", input="a"), path, key=key)
+            if answer.status != status:
+                wrong.append((who, model, answer.status, answer.body))
+    assert not wrong
+
+
+@pytest.mark.attack("access")
+async def test_a_model_for_others_looks_like_none(world: World, fake_engine: StartEngine) -> None:
+    await world.deploy("secret", fake_engine().port, access=ModelAccess.ALLOWED_USERS)
+    hidden, missing = await world.ask("secret"), await world.ask("absent")
+    assert error_of(hidden)["message"] == "Model not found: no model named 'secret' is deployed"
+    assert hidden.body.replace(b"'secret'", b"'absent'") == missing.body
+
+
+@pytest.mark.attack("access")
+async def test_without_a_public_model_nobody_is_read_without_a_name(world: World) -> None:
+    answer = await world.send(b"x" * 1000, key="")
+    assert answer.status == 401
+
+
+@pytest.mark.attack("flood")
+async def test_who_does_not_say_who_it_is_gets_less_memory(world: World, fake_engine: StartEngine) -> None:
+    await world.deploy("public", fake_engine().port, access=ModelAccess.PUBLIC)
+    large = chat("public", padding="x" * (5 << 20))
+    assert (await world.send(large, key="")).status == 413
+    assert (await world.send(large)).status == 200
+
+
+@pytest.mark.attack("access")
+async def test_access_that_is_taken_away_is_gone_with_the_next_request(
+    world: World, fake_engine: StartEngine
+) -> None:
+    model = await world.deploy("m", fake_engine().port)
+    (key,) = world.store.snapshot.api_keys.values()
+    (ada,) = world.store.snapshot.users.values()
+    assert (await world.ask("m")).status == 200
+    table: list[tuple[type[Any], int, dict[str, Any], dict[str, Any], int]] = [
+        (ApiKey, key.id, {"is_enabled": False}, {"is_enabled": True}, 401),
+        (ApiKey, key.id, {"scopes": (Scope.READ,)}, {"scopes": None}, 403),
+        (ApiKey, key.id, {"allowed_models": ("x",)}, {"allowed_models": None}, 404),
+        (User, ada.id, {"is_active": False}, {"is_active": True}, 401),
+        (Model, model.id, {"access": ModelAccess.ALLOWED_USERS}, {"access": ModelAccess.AUTHED}, 404),
+    ]
+    for record, key_id, change, back, status in table:
+        await world.store.write(lambda tx: tx.change(record, key_id, **change))  # noqa: B023
+        await world.noticed()
+        assert (await world.ask("m")).status == status
+        await world.store.write(lambda tx: tx.change(record, key_id, **back))  # noqa: B023
+        await world.noticed()
+        assert (await world.ask("m")).status == 200
