@@ -26,7 +26,7 @@ from gpustack.cli.facts_reader import facts_reader
 from gpustack.cli.front import Front, Lane, cross_origin_of
 from gpustack.cli.handover import Yielding
 from gpustack.cli.metrics_part import start_server_exporter
-from gpustack.cli.sign_on import sign_on_of
+from gpustack.cli.sign_on import SignOnPart, import_sign_on, sign_on_part
 from gpustack.config.environment import Environment
 from gpustack.config.options import Options
 from gpustack.config.secret import keep_initial_admin_password, keep_jwt_secret_key, keep_token
@@ -82,6 +82,7 @@ class ServerPart:
         options = daemon.loaded.options
         secret = options.jwt_secret_key or keep_jwt_secret_key(options.data_dir, secrets.token_hex)
         token = options.token or keep_token(options.data_dir, secrets.token_hex)
+        import_sign_on(options)
         gate = Gate(daemon.loaded.environment.tcp_connector_limit or math.inf)
         return cls(daemon, reactor, Keys.of(secret), token, gate)
 
@@ -112,7 +113,8 @@ class ServerPart:
             facts_reader(self._daemon.loaded, self._daemon.rng), link.facts, lambda: store.snapshot
         )
         background = self._background(store)
-        context = self._context(store, leases, link, facts, background)
+        sign_on = sign_on_part(options, clock=utc_now, monotonic=trio.current_time)
+        context = self._context(store, leases, link, facts, background, sign_on)
         endpoints = Endpoints(store, self._daemon.rng, self._local_worker())
         await edge.start(endpoints)
         gateway = self._gateway(context, endpoints, pool, usage)
@@ -137,7 +139,7 @@ class ServerPart:
             monotonic=trio.current_time,
         ):
             await control.start(service)
-        for service in background.services:
+        for service in (*background.services, *sign_on.services):
             await control.start(service)
         self.gate.open()
         front.readiness = self.readiness
@@ -181,7 +183,13 @@ class ServerPart:
         )
 
     def _context(
-        self, store: Store, leases: Leases, link: WorkerLink, facts: FactsSource, background: Background
+        self,
+        store: Store,
+        leases: Leases,
+        link: WorkerLink,
+        facts: FactsSource,
+        background: Background,
+        sign_on: SignOnPart,
     ) -> ApiContext:
         options, environment = self._daemon.loaded.options, self._daemon.loaded.environment
         rule = cross_origin_of(options)
@@ -205,7 +213,7 @@ class ServerPart:
             readiness=self.readiness,
             docs=not options.disable_openapi_docs,
             version=Version(version=__version__, git_commit=__commit__),
-            sign_on=sign_on_of(options),
+            sign_on=sign_on.sign_on,
             heartbeat_interval=options.heartbeat_interval,
             metrics=MetricsConfig.within(options.data_dir),
             load=background.load,

@@ -2,20 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from importlib import import_module
+
+import attrs
+
 from gpustack.api.context import SignOn
 from gpustack.config.options import Options
+from gpustack.config.sign_on import sign_on_kind
 from gpustack.identity.external import Naming
+from gpustack.nursery.service import Service
 
 
-def sign_on_of(options: Options) -> SignOn:
-    """What the API is told of it."""
-    groups = frozenset(options.external_auth_admin_groups)
-    return SignOn(
-        naming=Naming(
-            username=options.external_auth_name,
-            full_name=options.external_auth_full_name,
-            avatar_url=options.external_auth_avatar_url,
-            groups=options.external_auth_groups,
-        ),
-        admin_groups=groups or None,
+@attrs.frozen
+class SignOnPart:
+    """What the API is told of the party, and what runs for it."""
+
+    sign_on: SignOn
+    services: Sequence[Service] = ()
+
+
+def import_sign_on(options: Options) -> None:
+    """Import what the party needs: that takes long, so do it in a thread."""
+    if sign_on_kind(options) == "OIDC":
+        import_module("gpustack.identity.oidc.provider")
+
+
+def sign_on_part(
+    options: Options, *, clock: Callable[[], datetime], monotonic: Callable[[], float]
+) -> SignOnPart:
+    """Built from options that were found good; ``clock`` is the wall clock."""
+    sign_on = SignOn(
+        naming=naming_of(options), admin_groups=frozenset(options.external_auth_admin_groups) or None
     )
+    if sign_on_kind(options) == "OIDC":
+        return _oidc(options, sign_on, clock, monotonic)
+    return SignOnPart(sign_on)
+
+
+def naming_of(options: Options) -> Naming:
+    """Under which names the party tells what."""
+    return Naming(
+        username=options.external_auth_name,
+        full_name=options.external_auth_full_name,
+        avatar_url=options.external_auth_avatar_url,
+        groups=options.external_auth_groups,
+    )
+
+
+def _oidc(
+    options: Options, sign_on: SignOn, clock: Callable[[], datetime], monotonic: Callable[[], float]
+) -> SignOnPart:
+    from gpustack.identity.oidc.discovery import Discovery
+    from gpustack.identity.oidc.keys import ProviderKeys
+    from gpustack.identity.oidc.provider import Client, OidcProvider
+
+    client = Client(
+        id=options.oidc_client_id or "",
+        secret=options.oidc_client_secret,
+        redirect_uri=options.oidc_redirect_uri or "",
+    )
+    discovery = Discovery(options.oidc_issuer or "", options.openid_configuration)
+    party = OidcProvider(client, discovery, ProviderKeys(monotonic), sign_on.naming, clock)
+    return SignOnPart(attrs.evolve(sign_on, party=party), (discovery,))

@@ -309,17 +309,15 @@ class Options:
     oidc_issuer: str | None = option(
         default=None,
         group="server",
-        built=False,
         help="Issuer URL of OpenID Connect (OIDC). Setting it turns login by OIDC on.",
         sample="https://your_oidc_issuer",
     )
     oidc_client_id: str | None = option(
-        default=None, group="server", built=False, help="OIDC client id.", sample="your_oidc_client_id"
+        default=None, group="server", help="OIDC client id.", sample="your_oidc_client_id"
     )
     oidc_client_secret: str | None = option(
         default=None,
         group="server",
-        built=False,
         secret=True,
         help="OIDC client secret.",
         sample="your_oidc_client_secret",
@@ -327,7 +325,6 @@ class Options:
     oidc_redirect_uri: str | None = option(
         default=None,
         group="server",
-        built=False,
         help="Redirect URI configured at the OIDC provider. Must be <server-url>/auth/oidc/callback.",
         sample="http://your_gpustack_server_url/auth/oidc/callback",
     )
@@ -401,14 +398,12 @@ class Options:
     external_auth_name: str | None = option(
         default=None,
         group="server",
-        built=False,
         help="Claim or attribute that becomes the user name, for example preferred_username.",
         sample="email",
     )
     external_auth_full_name: str | None = option(
         default=None,
         group="server",
-        built=False,
         help="Claim or attribute that becomes the full name; several join with +, for example "
         "firstName+lastName.",
         sample="name",
@@ -416,14 +411,12 @@ class Options:
     external_auth_avatar_url: str | None = option(
         default=None,
         group="server",
-        built=False,
         help="Claim or attribute that becomes the URL of the avatar.",
         sample="picture",
     )
     external_auth_groups: str | None = option(
         default=None,
         group="server",
-        built=False,
         help="Claim or attribute that lists a person's groups. Together with external_auth_admin_groups it decides who "
         "is an administrator, anew at each login.",
         sample="groups",
@@ -431,7 +424,6 @@ class Options:
     external_auth_admin_groups: tuple[str, ...] = option(
         default=(),
         group="server",
-        built=False,
         help="Group whose members are administrators; repeat it for more.",
         sample="gpustack-admins",
     )
@@ -481,7 +473,6 @@ class Options:
         group="server",
         flag=False,
         hidden=True,
-        built=False,
         help="Kind of login from outside: OIDC or SAML.",
         sample="OIDC",
     )
@@ -491,7 +482,6 @@ class Options:
         group="server",
         flag=False,
         hidden=True,
-        built=False,
         help="OIDC discovery document, in place of the one that the issuer publishes.",
         sample='{"issuer": "https://your_oidc_issuer"}',
     )

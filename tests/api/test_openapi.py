@@ -80,6 +80,8 @@ async def test_the_document_has_every_route_of_the_application_and_no_other(worl
     assert documented == (served - hidden) | inference
     assert {path for _, path in hidden} == {
         "/",
+        "/auth/oidc/login",
+        "/auth/oidc/callback",
         "/debug/tasks",
         "/debug/log_level",
         "/openapi.json",

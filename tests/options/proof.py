@@ -31,6 +31,10 @@ _PROXY = "tests/options/test_proxy.py::"
 _VARIABLES = "tests/options/test_variables.py::"
 _TOOLS_OF = "tests/cli/test_download_tools.py::"
 _VERDICTS = "tests/api/test_model_evaluations.py::test_no_more_verdicts_are_kept_than_wanted"
+_SIGN_ON = "tests/options/test_sign_on.py::"
+_OIDC = f"{_SIGN_ON}test_oidc_options_let_people_sign_in_at_the_issuer"
+_CLAIMS = f"{_SIGN_ON}test_external_auth_options_say_which_claims_make_the_account"
+_GROUPS = f"{_SIGN_ON}test_external_auth_groups_and_admin_groups_give_the_role"
 _EXPORTERS = f"{_METRICS}test_metrics_port_and_worker_metrics_port_say_where_the_exporters_listen"
 
 PROOFS: Mapping[str, str] = {
@@ -74,10 +78,10 @@ PROOFS: Mapping[str, str] = {
     "allow_origins": _CORS,
     "allow_methods": _CORS,
     "allow_headers": _CORS,
-    "oidc_issuer": TO_DO,
-    "oidc_client_id": TO_DO,
-    "oidc_client_secret": TO_DO,
-    "oidc_redirect_uri": TO_DO,
+    "oidc_issuer": _OIDC,
+    "oidc_client_id": _OIDC,
+    "oidc_client_secret": _OIDC,
+    "oidc_redirect_uri": _OIDC,
     "saml_idp_server_url": TO_DO,
     "saml_idp_entity_id": TO_DO,
     "saml_idp_x509_cert": TO_DO,
@@ -87,18 +91,18 @@ PROOFS: Mapping[str, str] = {
     "saml_sp_private_key": TO_DO,
     "saml_sp_attribute_prefix": TO_DO,
     "saml_security": TO_DO,
-    "external_auth_name": TO_DO,
-    "external_auth_full_name": TO_DO,
-    "external_auth_avatar_url": TO_DO,
-    "external_auth_groups": TO_DO,
-    "external_auth_admin_groups": TO_DO,
+    "external_auth_name": _CLAIMS,
+    "external_auth_full_name": _CLAIMS,
+    "external_auth_avatar_url": _CLAIMS,
+    "external_auth_groups": _GROUPS,
+    "external_auth_admin_groups": _GROUPS,
     "heartbeat_timeout": _SILENT,
     "reschedule_grace": _SILENT,
     "ollama_library_base_url": TO_DO,
     "update_check_url": f"{_API}test_a_new_version_is_heard_of",
     "jwt_secret_key": f"{_ONE}test_jwt_secret_key_is_used_and_none_is_made",
-    "external_auth_type": TO_DO,
-    "openid_configuration": TO_DO,
+    "external_auth_type": f"{_SIGN_ON}test_external_auth_type_chooses_between_two",
+    "openid_configuration": f"{_SIGN_ON}test_openid_configuration_is_used_in_place_of_what_the_issuer_publishes",
     "server_url": f"{_ROLES}test_a_worker_joins_the_server_that_server_url_names",
     "worker_name": f"{_ONE}test_worker_name_is_the_name_of_its_record",
     "worker_ip": _ADDRESS,

@@ -1,0 +1,137 @@
+"""Judges an id token: whose signature, from whom, for whom, for which sign-in, and whether it is still good. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import math
+from collections.abc import Mapping, Sequence
+from json import loads
+from typing import Any, TypeGuard
+
+import attrs
+from joserfc import jwt
+from joserfc.errors import JoseError
+
+from gpustack.errors import Forbidden
+
+from .document import ALGORITHMS
+from .keys import PublicKey
+
+LONGEST = 64 << 10
+SKEW = 60
+"""Seconds by which the provider's clock may be off."""
+
+_HASHES = {"256": hashlib.sha256, "384": hashlib.sha384, "512": hashlib.sha512}
+
+
+class BadToken(Forbidden):
+    """An id token that proves nothing; the sentence says why."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The identity provider's token proves nothing: {why}")
+
+
+@attrs.frozen(kw_only=True)
+class Expected:
+    """What a token must agree with."""
+
+    issuer: str
+    client_id: str
+    nonce: str = attrs.field(repr=False)
+    algorithms: tuple[str, ...]
+    access_token: str | None = attrs.field(default=None, repr=False)
+
+
+def key_id(id_token: str) -> str | None:
+    """The key id that the token's head names, unproved. Raises ``BadToken`` when it is no token of ours at all."""
+    header = _header(id_token)
+    algorithm = header.get("alg")
+    if algorithm not in ALGORITHMS:
+        raise BadToken(f"it is signed by {ascii(algorithm)[:40]}, which is not taken")
+    kid = header.get("kid")
+    return kid if isinstance(kid, str) else None
+
+
+def judge(id_token: str, keys: Sequence[PublicKey], expected: Expected, *, now: float) -> Mapping[str, Any]:
+    """The claims of a token, all of them checked. Raises ``BadToken``."""
+    claims, algorithm = _verified(id_token, keys, expected.algorithms)
+    if claims.get("iss") != expected.issuer:
+        raise BadToken("another issuer made it")
+    _judge_audience(claims, expected.client_id)
+    _judge_times(claims, now)
+    if not _same(claims.get("nonce"), expected.nonce):
+        raise BadToken("it was made for another sign-in")
+    if not isinstance(claims.get("sub"), str):
+        raise BadToken("it names nobody")
+    half = claims.get("at_hash")
+    if (
+        half is not None
+        and expected.access_token is not None
+        and not _same(half, _half_hash(expected.access_token, algorithm))
+    ):
+        raise BadToken("it belongs to another access token")
+    return claims
+
+
+def _verified(
+    id_token: str, keys: Sequence[PublicKey], algorithms: Sequence[str]
+) -> tuple[dict[str, Any], str]:
+    key_id(id_token)
+    if not keys:
+        raise BadToken("no key of the provider has signed it")
+    for key in keys:
+        try:
+            token = jwt.decode(id_token, key, algorithms=list(algorithms))
+        except (JoseError, ValueError, TypeError, RecursionError):
+            continue
+        return token.claims, str(token.header["alg"])
+    raise BadToken("no key of the provider has signed it")
+
+
+def _judge_audience(claims: Mapping[str, Any], client_id: str) -> None:
+    audience = claims.get("aud")
+    audiences = [audience] if isinstance(audience, str) else audience
+    if not isinstance(audiences, list) or client_id not in audiences:
+        raise BadToken("it was made for another client")
+    if ("azp" in claims or len(audiences) > 1) and claims.get("azp") != client_id:
+        raise BadToken("it was given to another client")
+
+
+def _judge_times(claims: Mapping[str, Any], now: float) -> None:
+    exp, iat, nbf = (claims.get(name) for name in ("exp", "iat", "nbf"))
+    nbf = iat if nbf is None else nbf
+    if not _is_number(exp) or not _is_number(iat) or not _is_number(nbf):
+        raise BadToken("it does not say when it was made and when it ends")
+    if exp <= now - SKEW:
+        raise BadToken("it has ended; are the clocks of both sides right?")
+    if max(iat, nbf) > now + SKEW:
+        raise BadToken("it is from the future; are the clocks of both sides right?")
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _half_hash(access_token: str, algorithm: str) -> str:
+    digest = _HASHES.get(algorithm[-3:], hashlib.sha512)(access_token.encode()).digest()
+    return base64.urlsafe_b64encode(digest[: len(digest) // 2]).rstrip(b"=").decode()
+
+
+def _same(given: Any, wanted: str) -> bool:
+    return isinstance(given, str) and hmac.compare_digest(given.encode(), wanted.encode())
+
+
+def _header(id_token: str) -> dict[str, Any]:
+    part = id_token.partition(".")[0]
+    try:
+        if len(id_token) > LONGEST or not id_token.isascii() or id_token.count(".") != 2:
+            raise ValueError
+        found = loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except (ValueError, binascii.Error, RecursionError):
+        raise BadToken("it cannot be read") from None
+    if not isinstance(found, dict):
+        raise BadToken("it cannot be read")
+    return found
