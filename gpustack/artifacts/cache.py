@@ -20,7 +20,7 @@ from gpustack.artifacts.fetch import FetchRules, fetch, matches_announced
 from gpustack.artifacts.listing import Listing, RemoteFile, safe_name
 from gpustack.artifacts.partial import kept_bytes
 from gpustack.artifacts.record import Records
-from gpustack.artifacts.removal import remove
+from gpustack.artifacts.removal import remove, unfinished_of
 from gpustack.artifacts.source import DEFAULT_PROJECTOR, SourceSettings, source_for
 from gpustack.artifacts.xet import fetch_by_xet, host_of
 from gpustack.domain.artifact import ModelSource
@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 
 SPARE = 256 * MIB
 """Bytes of the disk that downloads leave free, for logs and the database beside them."""
+
+
+_OTHERS_WITHIN = 1.0
+"""Seconds after which a file that somebody holds is taken for wanted by them."""
 
 
 @attrs.frozen(kw_only=True)
@@ -122,7 +126,7 @@ class Cache:
             progress(Progress(done=listing.size, total=listing.size))
             return _local(listing, Path(listing.folder))
         folder = _given_folder(local_dir)
-        key = hashlib.sha256(f"{source.index} {projector}".encode()).hexdigest()
+        key = _key(source, projector)
         known = await disk.run(self._complete, key, folder)
         if known is not None:
             progress(Progress(done=known.size, total=known.size))
@@ -131,9 +135,12 @@ class Cache:
         for file in listing.files:
             safe_name(file.name)
         target = folder or self.root / listing.folder
+        begun = _key(source, projector, folder)
         try:
+            await disk.run(self._records.begin, begun, listing)
             await self._bring(listing, target, source.readable, progress)
             await disk.run(self._records.remember_listing, key, listing)
+            await disk.run(self._records.end, begun)
         except OSError as error:
             raise Unavailable(
                 f"The files of {source.readable} cannot be kept in {target}: {error.strerror}"
@@ -154,6 +161,33 @@ class Cache:
             except OSError as error:
                 raise Unavailable(f"{path} cannot be removed: {error.strerror}") from error
             await disk.run(self._records.forget, Path(path))
+
+    async def drop_unfinished(
+        self,
+        source: ModelSource,
+        *,
+        local_dir: str | None = None,
+        projector: str | None = DEFAULT_PROJECTOR,
+        whole: bool,
+    ) -> None:
+        """Remove what has come of a source that is not to be fetched on; with ``whole`` those of its files too that
+        are complete, which otherwise stay.
+
+        A file that somebody else is fetching is left to them. Nothing happens where all has come. Raises Forbidden
+        and Unavailable as ``remove``.
+        """
+        folder = _given_folder(local_dir)
+        begun = _key(source, projector, folder)
+        listing = await disk.run(self._records.begun, begun)
+        if listing is None:
+            return
+        target = folder or self.root / listing.folder
+        for path in [target / file.name for file in listing.files]:
+            with trio.move_on_after(_OTHERS_WITHIN):
+                async with self._claims.hold(path):
+                    gone = [path] if whole else unfinished_of(path)
+                    await self.remove([str(one) for one in gone], local_dir=local_dir)
+        await disk.run(self._records.end, begun)
 
     def _complete(self, key: str, folder: Path | None) -> Listing | None:
         """The listing remembered, if all of its files are still here."""
@@ -273,6 +307,12 @@ class Cache:
 
     def __repr__(self) -> str:
         return f"<Cache {self.root}: {len(self._arriving)} files arriving, {self._claims!r}>"
+
+
+def _key(source: ModelSource, projector: str | None, folder: Path | None = None) -> str:
+    """Under which a listing is noted; one that is unfinished also by the folder in which it is."""
+    place = "" if folder is None else f" {folder}"
+    return hashlib.sha256(f"{source.index} {projector}{place}".encode()).hexdigest()
 
 
 def _local(listing: Listing, folder: Path) -> LocalFiles:

@@ -25,7 +25,14 @@ class Records:
 
     def listing(self, key: str) -> Listing | None:
         """What was remembered under ``key``; addresses and credentials are not."""
-        note = self._read("listings", key)
+        return self._listing("listings", key)
+
+    def begun(self, key: str) -> Listing | None:
+        """What is being fetched, or was when it was stopped, under ``key``."""
+        return self._listing("begun", key)
+
+    def _listing(self, kind: str, key: str) -> Listing | None:
+        note = self._read(kind, key)
         try:
             files = tuple(
                 RemoteFile(
@@ -48,11 +55,23 @@ class Records:
 
     def remember_listing(self, key: str, listing: Listing) -> None:
         """Keep ``listing``; raises OSError."""
+        self._keep_listing("listings", key, listing)
+
+    def begin(self, key: str, listing: Listing) -> None:
+        """Keep what is about to be fetched until ``end``; raises OSError."""
+        self._keep_listing("begun", key, listing)
+
+    def end(self, key: str) -> None:
+        """Nothing is unfinished under ``key`` any more."""
+        with contextlib.suppress(OSError):
+            (self.folder / "begun" / f"{key}.json").unlink()
+
+    def _keep_listing(self, kind: str, key: str, listing: Listing) -> None:
         note = attrs.asdict(listing)
         note["files"] = [
             {name: one[name] for name in ("name", "size", "sha256", "git_sha1")} for one in note["files"]
         ]
-        self._write("listings", key, note)
+        self._write(kind, key, note)
 
     def is_known_right(self, file: RemoteFile, path: Path) -> bool:
         """The file at ``path`` was found to be ``file`` before, and nobody has touched it since."""

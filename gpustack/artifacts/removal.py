@@ -11,7 +11,12 @@ from pathlib import Path
 
 from gpustack.errors import Forbidden
 
-_COMPANIONS = (".part", ".part.json", ".part.new")
+_COMPANIONS = (".part", ".part.json", ".part.new", ".xet")
+
+
+def unfinished_of(path: Path) -> list[Path]:
+    """Where parts of the file at ``path`` lie while it is fetched, and what is noted of them."""
+    return [path.with_name(path.name + suffix) for suffix in _COMPANIONS]
 
 
 def remove(path: Path, roots: Sequence[Path]) -> bool:

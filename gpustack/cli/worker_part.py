@@ -45,6 +45,7 @@ from gpustack.worker.life import World
 from gpustack.worker.measure import Measure
 from gpustack.worker.membership import Identity, Membership
 from gpustack.worker.name import worker_name, worker_uuid
+from gpustack.worker.old_logs import OldLogs
 from gpustack.worker.ports import PortLeases
 from gpustack.worker.probe import Prober
 from gpustack.worker.reports import Reports
@@ -112,6 +113,7 @@ class WorkerPart:
             assignments=assignments,
             files=files,
             runners=Runners(world, assignments, daemon.rng),
+            old_logs=OldLogs(folder=world.engine_logs, assignments=assignments, now=utc_now),
             tools=tool_fetch(daemon.loaded, tools, measure, daemon.rng),
         )
 

@@ -10,6 +10,7 @@ from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import human_bytes
 from gpustack.domain.worker import Worker
+from gpustack.engines import custom
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid
 
@@ -17,14 +18,19 @@ from .ask import Ask
 from .decision import decide, impossibilities, objections
 from .schedule import place
 
+_UNREAD = "nothing is against it, but what the model needs is known only once its file can be read"
+
 
 @attrs.frozen(kw_only=True)
 class WorkerVerdict:
-    """What one worker has to say: how it would fit, or everything against it."""
+    """What one worker has to say: how it would fit, or everything against it.
+
+    ``fits`` is ``None`` where nothing is against it but that nobody knows what the model needs.
+    """
 
     worker_id: int
     worker: str
-    fits: bool
+    fits: bool | None
     sentences: tuple[str, ...]
 
 
@@ -67,9 +73,11 @@ def explain(
         return attrs.evolve(blank, sentence=fault or str(error))
     ask = Ask(model=model, instance=instance, facts=facts, engine_name=engine)
     workers = sorted(snapshot.workers.values(), key=lambda worker: worker.id)
-    known = attrs.evolve(
-        blank, engine=engine, workers=tuple(_verdict(ask, worker, snapshot) for worker in workers)
-    )
+    placed_already = instance is not None and instance.placement is not None
+    # A command of the user's runs as it was told; of everything else the file says what it needs.
+    unread = fault is not None and facts is None and not placed_already and engine != custom.ENGINE.name
+    verdicts = tuple(_verdict(ask, worker, snapshot, unread=unread) for worker in workers)
+    known = attrs.evolve(blank, engine=engine, workers=verdicts)
     if instance is not None and instance.placement is not None:
         placed = instance.placement
         return attrs.evolve(
@@ -92,10 +100,12 @@ def where(placement: Placement, snapshot: Snapshot) -> str:
     return f"{name}, {_devices(placement)} ({_claimed(placement.claim)})"
 
 
-def _verdict(ask: Ask, worker: Worker, snapshot: Snapshot) -> WorkerVerdict:
+def _verdict(ask: Ask, worker: Worker, snapshot: Snapshot, *, unread: bool) -> WorkerVerdict:
     against = [*impossibilities(ask), *objections(ask, worker, snapshot)]
     if against:
         return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=False, sentences=tuple(against))
+    if unread:
+        return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=None, sentences=(_UNREAD,))
     outcome = decide(ask, snapshot, among=(worker,))
     if isinstance(outcome, Placement):
         fits = (f"fits on {where(outcome, snapshot)}", *([outcome.note] if outcome.note else ()))

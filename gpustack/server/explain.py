@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from functools import partial
 
+import trio
+
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.model import Model
 from gpustack.errors import NotFound
 from gpustack.nursery.limiter import threads
+from gpustack.nursery.wake import Wake
 from gpustack.policy.explain import Explanation, explain
-from gpustack.server.facts import FactsSource
+from gpustack.server.facts import FactsSource, Finding
 from gpustack.server.scheduler import has_files
 from gpustack.store.store import Store
 
+_READ_WITHIN = 5.0
+"""Seconds that somebody who asks why waits for a header."""
 _THREADS = threads("explanations", 1)
 
 
 async def explain_instance(store: Store, facts: FactsSource, instance_id: int) -> Explanation:
-    """Decide again on the present snapshot and tell how it came out. Raises ``NotFound``. Cancellable."""
+    """Decide again on the present snapshot and tell how it came out; waits a little for a header that is being read.
+
+    Raises ``NotFound``. Cancellable.
+    """
     snapshot = store.snapshot
     instance = snapshot.get(ModelInstance, instance_id)
     if instance is None:
@@ -27,10 +35,20 @@ async def explain_instance(store: Store, facts: FactsSource, instance_id: int) -
         raise NotFound(f"The model of instance {instance.name} does not exist any more")
     known, fault = None, None
     if has_files(model):
-        finding = facts.ask(model)
+        finding = await _finding_of(facts, model)
         if finding is None:
             fault = f"The header of {model.source.readable} is being read; ask again in a moment"
         else:
             known, fault = finding.facts, finding.fault
     look = partial(explain, model, instance, snapshot, known, fault=fault)
     return await _THREADS.run(look, abandon=True)
+
+
+async def _finding_of(facts: FactsSource, model: Model) -> Finding | None:
+    """What is known of the model's source; after a restart nothing is, until it has been read once more."""
+    wake = Wake()
+    with facts.telling(wake), trio.move_on_after(_READ_WITHIN):
+        while (finding := facts.ask(model)) is None:
+            await wake.wait()
+        return finding
+    return None

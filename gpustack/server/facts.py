@@ -53,10 +53,8 @@ class Finding:
 
     lasting: bool = False
     """The fault lies in the file or its name: neither time nor another worker mends it, only the file's owner."""
-
-    def says(self, other: Finding | None) -> bool:
-        """Whether both come to the same."""
-        return other is not None and (self.facts, self.fault) == (other.facts, other.fault)
+    missed: str | None = None
+    """Why the last reading failed, where an earlier one's facts hold on."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -138,11 +136,12 @@ class FactsSource:
         finally:
             self._reading.discard(source.index)
         before = self._findings.pop(source.index, None)
-        if finding.fault is not None and not finding.says(before):
+        told = None if before is None else before.fault or before.missed
+        if finding.fault is not None and finding.fault != told:
             log.warning("Could not read a model header: source=%s reason=%s", source.readable, finding.fault)
         if finding.fault is not None and before is not None and before.facts is not None:
             # It was there, and may be again in a moment; what has become of it is seen when it is fetched.
-            finding = attrs.evolve(before, at=finding.at, asked=finding.asked)
+            finding = attrs.evolve(before, at=finding.at, asked=finding.asked, missed=finding.fault)
         self._findings[source.index] = finding
         while len(self._findings) > self._settings.most:
             del self._findings[next(iter(self._findings))]

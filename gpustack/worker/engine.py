@@ -101,7 +101,6 @@ async def start_engine(launch: Launch, instance: ModelInstance, port: int, world
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         raise Unavailable(f"The engine cannot be started: {error.strerror or error}{where}") from error
-    log.info("Started an engine: instance=%s pid=%d port=%d", instance.name, group.pid, port)
     return RunningEngine(
         group=group,
         port=port,

@@ -169,10 +169,14 @@ class Files:
     async def _remove(self, file: ModelFile) -> None:
         self._removing[_key(file)] = done = trio.Event()
         # What lies at a local path was there before us and belongs to somebody else.
-        bytes_too = file.cleanup_on_delete and file.source.kind is not SourceKind.LOCAL_PATH
+        is_ours = file.source.kind is not SourceKind.LOCAL_PATH
+        bytes_too = bool(is_ours and file.cleanup_on_delete)
+        local_dir = file.local_dir or None
         try:
+            if is_ours:
+                await self._cache.drop_unfinished(file.source, local_dir=local_dir, whole=bytes_too)
             if bytes_too:
-                await self._cache.remove(file.resolved_paths, local_dir=file.local_dir or None)
+                await self._cache.remove(file.resolved_paths, local_dir=local_dir)
         except GpustackError as error:
             self._given_up.add(file.id)
             log.error("Could not remove a model file: source=%s reason=%s", file.source.readable, error)

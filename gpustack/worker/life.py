@@ -85,6 +85,13 @@ async def run_instance(
                     InstanceState.STARTING, port=port, ports=(port,), resolved_path=materials.model_path
                 )
                 engine = await start_engine(launch, instance, port, world)
+                log.log(
+                    logging.DEBUG if telling.tries_again else logging.INFO,
+                    "Started an engine: instance=%s pid=%d port=%d",
+                    instance.name,
+                    engine.group.pid,
+                    port,
+                )
             failed = False
             try:
                 await _become_ready(engine, world, telling)

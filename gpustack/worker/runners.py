@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 BACK_OFF = Restart(first=5.0, factor=2.0, ceiling=300.0, budget=None, window=math.inf, stable_after=600.0)
 """5, 10, 20 ... 300 s; ten good minutes begin the row anew."""
+_SAME_FOR = 3600.0
+"""Seconds for which the same failure of the same instance, again and again, is one line in the log."""
 _SETTLES_WITHIN = 2.0
 """Seconds after which a record that still shows another state than was told is told again."""
 
@@ -44,6 +46,9 @@ class _Runner:
     ending: Ending = attrs.field(factory=Ending)
     ready: bool = False
     settling: bool = False
+    logged: str = ""
+    """The last failure that was a line in the log, and when that was."""
+    logged_at: float = -math.inf
 
 
 @attrs.define(eq=False, repr=False)
@@ -151,6 +156,9 @@ class Runners:
 
         def served() -> None:
             runner.ready = True
+            if runner.telling.tries_again:
+                log.info("An instance serves again: instance=%s", runner.instance.name)
+                runner.telling.tries_again, runner.logged = False, ""
 
         await self._know_model(runner)
         try:
@@ -165,7 +173,8 @@ class Runners:
     async def _restart_wanted(self, runner: _Runner, sentence: str, restarts: int, delay: float) -> bool:
         """Say the failure. True at once if it is to be mended after ``delay``; false later, when a user allows it."""
         instance, wanted = runner.instance, self._restarts(runner)
-        log.warning(
+        log.log(
+            logging.WARNING if _is_news(runner, sentence) else logging.DEBUG,
             "An instance failed: instance=%s restart=%s reason=%s",
             instance.name,
             f"in {delay:.1f} s" if wanted else "not wanted",
@@ -265,6 +274,16 @@ class Runners:
     def __repr__(self) -> str:
         ready = sum(one.ready for one in self._living.values())
         return f"<Runners: {len(self._living)} instances, {ready} ready>"
+
+
+def _is_news(runner: _Runner, sentence: str) -> bool:
+    """Whether the log has to be told of a failure; the record shows each. What follows is told once it works."""
+    now = trio.current_time()
+    news = sentence != runner.logged or now - runner.logged_at >= _SAME_FOR
+    if news:
+        runner.logged, runner.logged_at = sentence, now
+    runner.telling.tries_again = True
+    return news
 
 
 def _end(runner: _Runner) -> None:

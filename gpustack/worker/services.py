@@ -11,6 +11,7 @@ from gpustack.worker.assignment import Assignments
 from gpustack.worker.file import Files
 from gpustack.worker.heartbeat import Heartbeat, StatusPush
 from gpustack.worker.membership import Membership
+from gpustack.worker.old_logs import OldLogs
 from gpustack.worker.reports import Reports
 from gpustack.worker.runners import Runners
 from gpustack.worker.tools import ToolFetch
@@ -27,6 +28,7 @@ class WorkerParts:
     assignments: Assignments
     files: Files
     runners: Runners
+    old_logs: OldLogs
     tools: ToolFetch | None = None
 
 
@@ -40,5 +42,6 @@ def work_services(parts: WorkerParts) -> Sequence[Service]:
         parts.assignments,
         parts.files,
         parts.runners,
+        parts.old_logs,
     )
     return found if parts.tools is None else (*found, parts.tools)

@@ -21,6 +21,8 @@ class Telling:
     state: InstanceState
     """As told last; at first as recorded."""
     _last: InstanceReport | None = None
+    tries_again: bool = False
+    """It failed last time: that it is started once more is no news for the log before it works."""
 
     def say(self, state: InstanceState, message: str = "", **fields: Any) -> None:
         """Tell a state, with fields of ``InstanceReport``. Never waits.

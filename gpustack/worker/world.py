@@ -50,4 +50,9 @@ class World:
 
     def log_file(self, instance_id: int) -> Path:
         """Where the engine of an instance writes (behaviour.md s.1.8)."""
-        return self.log_dir / "serve" / f"{instance_id}.log"
+        return self.engine_logs / f"{instance_id}.log"
+
+    @property
+    def engine_logs(self) -> Path:
+        """The folder of what engines write."""
+        return self.log_dir / "serve"

@@ -275,6 +275,41 @@ async def test_removed_files_are_gone_and_can_be_fetched_again(cache: Cache, hub
 
 
 @pytest.mark.attack("traversal")
+@pytest.mark.parametrize("whole", [True, False])
+async def test_what_is_half_here_goes_when_it_is_not_wanted_any_more(
+    cache: Cache, hub: Hub, whole: bool
+) -> None:
+    """The first part is complete by then, of the second some bytes are here."""
+    hub.fail("hold", path="m-Q4-00002*", at=10)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cache.ensure, SOURCE)
+            while not (hub.holding and list(cache.root.rglob("*.part"))):  # noqa: ASYNC110  # threads' doings
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+    hub.release()
+    folder = cache.root / "huggingface/me/m"
+    assert (folder / "m-Q4-00002-of-00002.gguf.part").exists()
+    await cache.drop_unfinished(SOURCE, whole=whole)
+    left = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    assert left == (set() if whole else {"m-Q4-00001-of-00002.gguf"})
+    await cache.ensure(SOURCE)
+    await cache.drop_unfinished(SOURCE, whole=True)
+    assert (folder / "m-Q4-00001-of-00002.gguf").exists(), "where all has come, nothing is unfinished"
+
+
+async def test_what_somebody_else_fetches_is_left_to_them(cache: Cache, hub: Hub) -> None:
+    hub.fail("hold", path="m-Q4-00001*", at=10)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cache.ensure, SOURCE)
+            while not (hub.holding and list(cache.root.rglob("*.part"))):  # noqa: ASYNC110  # threads' doings
+                await trio.sleep(0.01)
+            await make(hub, cache.root).drop_unfinished(SOURCE, whole=True)
+            assert list(cache.root.rglob("*.part"))
+            hub.release()
+
+
 async def test_nothing_outside_is_removed(cache: Cache, tmp_path: Path, tiny_model: Path) -> None:
     mine = tmp_path / "mine"
     found = await cache.ensure(SOURCE, local_dir=str(mine))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import trio
-import trio.testing
 
 from gpustack.errors import NotFound
 from gpustack.server.explain import explain_instance
@@ -20,27 +19,37 @@ async def facts(cluster: Cluster, nursery: trio.Nursery) -> FactsSource:
     return source
 
 
-async def test_a_header_not_read_yet_is_said_so_and_then_used(cluster: Cluster, facts: FactsSource) -> None:
+async def test_a_header_is_waited_for_and_then_used(cluster: Cluster, facts: FactsSource) -> None:
     await cluster.worker("a")
     instance = await cluster.instance(await cluster.model("m"))
-    told = await explain_instance(cluster.store, facts, instance.id)
-    assert (told.fits, told.sentence) == (
-        False,
-        "The header of me/m/m.gguf is being read; ask again in a moment",
-    )
-    await trio.testing.wait_all_tasks_blocked()
     told = await explain_instance(cluster.store, facts, instance.id)
     assert told.fits
     assert told.sentence.startswith("fits on worker a, CPU")
 
 
-async def test_a_fault_of_the_header_is_told(cluster: Cluster, facts: FactsSource) -> None:
-    cluster.readers.known["me/m/m.gguf"] = NotFound("no such file")
+async def test_a_header_that_does_not_come_is_said_to_be_under_way(
+    cluster: Cluster, facts: FactsSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpustack.server.explain._READ_WITHIN", 0.05)
+    cluster.readers.gate = trio.Event()
     await cluster.worker("a")
     instance = await cluster.instance(await cluster.model("m"))
-    await explain_instance(cluster.store, facts, instance.id)
-    await trio.testing.wait_all_tasks_blocked()
-    assert (await explain_instance(cluster.store, facts, instance.id)).sentence == "no such file"
+    told = await explain_instance(cluster.store, facts, instance.id)
+    assert told.sentence == "The header of me/m/m.gguf is being read; ask again in a moment"
+    assert told.fits is False
+
+
+async def test_a_fault_of_the_header_is_told_and_no_worker_is_said_to_fit(
+    cluster: Cluster, facts: FactsSource
+) -> None:
+    cluster.readers.known["me/m/m.gguf"] = NotFound("no such file")
+    await cluster.worker("a")
+    await cluster.worker("b", cordoned=True)
+    instance = await cluster.instance(await cluster.model("m"))
+    told = await explain_instance(cluster.store, facts, instance.id)
+    assert told.sentence == "no such file"
+    assert [worker.fits for worker in told.workers] == [None, False]
+    assert "once its file can be read" in told.workers[0].sentences[0]
 
 
 async def test_what_has_no_files_is_explained_without_reading(cluster: Cluster, facts: FactsSource) -> None:

@@ -82,7 +82,7 @@ async def test_a_fault_is_told_and_asked_again_when_it_has_aged(
 
 
 async def test_a_changed_file_is_noticed_and_a_vanished_one_is_not_forgotten(
-    cluster: Cluster, facts: FactsSource, news: Wake
+    cluster: Cluster, facts: FactsSource, news: Wake, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert (await read(facts, model(), news)).facts == SMALL
     cluster.readers.known["me/m/m.gguf"] = LARGE
@@ -94,6 +94,10 @@ async def test_a_changed_file_is_noticed_and_a_vanished_one_is_not_forgotten(
     found = await read(facts, model(), news)
     assert (found.facts, found.fault) == (LARGE, None)
     assert facts.is_fresh(model(), found), "it is not asked for at every turn"
+    for _ in range(3):
+        cluster.clock.forward(31)
+        await read(facts, model(), news)
+    assert caplog.text.count("the hub is away") == 1, "said once, however often it is found so"
 
 
 async def test_a_reading_that_takes_too_long_is_a_fault(cluster: Cluster, nursery: trio.Nursery) -> None:

@@ -39,6 +39,7 @@ from gpustack.worker.intent import Intent
 from gpustack.worker.life import World
 from gpustack.worker.membership import Identity, Membership
 from gpustack.worker.name import worker_name, worker_uuid
+from gpustack.worker.old_logs import OldLogs
 from gpustack.worker.ports import PortLeases
 from gpustack.worker.probe import Prober
 from gpustack.worker.reports import Reports
@@ -169,6 +170,7 @@ class Daemon:
             assignments=assignments,
             files=files,
             runners=self.runners,
+            old_logs=OldLogs(folder=self.world.engine_logs, assignments=assignments, now=utc_now),
         )
 
     async def _builds(self) -> tuple[EngineBuild, ...]:

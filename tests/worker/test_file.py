@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import attrs
+import pytest
 import trio
 
 from gpustack.domain.artifact import FileState, ModelFile, ModelSource, SourceKind
@@ -23,6 +24,10 @@ def on_hub(hub: Hub) -> ModelSource:
     return ModelSource(
         kind=SourceKind.HUGGING_FACE, huggingface_repo_id="me/model", huggingface_filename="tiny.gguf"
     )
+
+
+def named(folder: Path, pattern: str) -> list[Path]:
+    return list(folder.rglob(pattern))
 
 
 def file_of(source: ModelSource, key: int = 1, **fields: object) -> ModelFile:
@@ -106,17 +111,20 @@ async def test_a_file_that_is_kept_on_deletion_only_loses_its_record(
     assert await trio.Path(path).exists()
 
 
-async def test_a_file_deleted_while_it_is_fetched_is_fetched_no_further(
-    server: FakeServer, start: Start, hub: Hub
+@pytest.mark.parametrize("cleanup", [True, False])
+async def test_a_file_deleted_while_it_is_fetched_is_fetched_no_further_and_leaves_nothing_half(
+    server: FakeServer, start: Start, hub: Hub, tmp_path: Path, cleanup: bool
 ) -> None:
     hub_file = on_hub(hub)
     hub.fail("hold", path="*tiny.gguf", at=SIZE // 2)
-    server.put(file_of(hub_file))
+    server.put(file_of(hub_file, cleanup_on_delete=cleanup))
     await start(endpoint=hub.url)
     await server.until(lambda: (server.file().download_progress or 0) > 10)
+    assert named(tmp_path, "*.part")
     server.put(attrs.evolve(server.file(), deleted_at=utc_now()))
     await server.until(lambda: not server.picture.files)
     hub.release()
+    assert not named(tmp_path, "tiny.gguf*")
 
 
 async def test_what_lies_at_a_local_path_is_never_removed(

@@ -139,6 +139,38 @@ async def test_a_killed_engine_is_reported_and_comes_back(server: FakeServer, st
     assert not server.refused
 
 
+async def test_the_same_failure_again_and_again_is_one_line_in_the_log(
+    server: FakeServer, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "gpustack.worker")
+    server.put(model := custom_model("--fail-to-start", "'no such tensor'"))
+    server.put(instance_of(model))
+    await start()
+    await server.until(lambda: server.instance().restart_count >= 4)
+    said = [record.getMessage() for record in caplog.records]
+    assert sum("An instance failed" in line and "no such tensor" in line for line in said) == 1
+    assert sum("Started an engine" in line for line in said) == 1
+
+
+async def test_an_instance_that_serves_again_is_a_line_in_the_log(
+    server: FakeServer, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "gpustack.worker")
+    server.put(model := custom_model())
+    server.put(instance_of(model))
+    await start()
+    for count in (1, 2):
+        os.kill(pid_of(await server.until_state(S.RUNNING)), signal.SIGKILL)
+        await server.until(
+            lambda count=count: (
+                server.instance().restart_count == count and server.instance().state is S.RUNNING
+            )
+        )
+    said = [record.getMessage() for record in caplog.records]
+    assert sum("An instance failed" in line for line in said) == 2, "it had served meanwhile: that is news"
+    assert sum("An instance serves again" in line for line in said) == 2
+
+
 async def test_an_engine_that_cannot_start_is_quoted(server: FakeServer, start: Start) -> None:
     server.put(model := custom_model("--fail-to-start", "'no such tensor'"))
     server.put(instance_of(model))

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
 
 
+_MARKS = {True: ("fits", "green"), False: ("no", "red")}
+_UNKNOWN = ("not known yet", "yellow")
+
+
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print what the scheduler has to say, worker by worker."""
     words = read(__doc__, "explain", argv)
@@ -58,7 +62,7 @@ def _told(explanation: dict[str, Any], terminal: Terminal) -> str:
     if explanation.get("smallest_change"):
         lines.append(f"  Smallest change: {explanation['smallest_change']}")
     for verdict in explanation.get("workers") or ():
-        mark = terminal.style("fits", "green") if verdict.get("fits") else terminal.style("no", "red")
-        lines.append(f"  {verdict.get('worker')}: {mark}")
+        mark, colour = _MARKS.get(verdict.get("fits"), _UNKNOWN)
+        lines.append(f"  {verdict.get('worker')}: {terminal.style(mark, colour)}")
         lines += [f"    {sentence}" for sentence in verdict.get("sentences") or ()]
     return "\n".join(lines)
