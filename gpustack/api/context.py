@@ -21,6 +21,7 @@ from gpustack.server.facts import FactsSource
 from gpustack.server.leases import Leases
 from gpustack.server.load import LoadHistory
 from gpustack.server.update import UpdateCheck
+from gpustack.store.roster import Server
 from gpustack.store.store import Store
 
 from .pace import Pace
@@ -125,7 +126,10 @@ class ApiContext:
     heartbeat_interval: float = 15.0
     stalled_after: float = 30.0
     """Seconds after which a client that takes nothing of its answer is given up."""
-    servers: Callable[[], Sequence[str]] = lambda: ()
+    servers: Callable[[], Sequence[Server]] = lambda: ()
+    """All servers of the cluster."""
+    reached_at: Callable[[], Sequence[str]] = lambda: ()
+    """Where workers may turn to when this server does not answer."""
     metrics: MetricsConfig | None = None
     load: LoadHistory | None = None
     catalog: Catalog | None = None

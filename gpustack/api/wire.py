@@ -306,6 +306,7 @@ _WORKER = _shapes(
     "condition",
     "credential_hash",
     "heartbeat_time",
+    "leaving",
     "metrics_port",
     "version_running",
     *_COMMON,

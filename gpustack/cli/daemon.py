@@ -11,7 +11,11 @@ from gpustack.cli.handover import Successor
 from gpustack.config.datadir import DataLock
 from gpustack.config.load import Loaded
 from gpustack.http1.certificate import Certificate
+from gpustack.nursery.restart import Restart
 from gpustack.worker.intent import Intent
+
+CONTROL_RESTART = Restart(first=1.0, factor=2.0, ceiling=30.0, budget=5, window=300.0)
+"""How often and when a loop that failed is run again, before the daemon gives up."""
 
 
 @attrs.frozen(kw_only=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 import trio
 
+from gpustack.cli.address import is_local
 from gpustack.config.load import Loaded
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.server import HttpServer
@@ -31,8 +32,7 @@ class Door:
 def doors_of(loaded: Loaded) -> tuple[Door, ...]:
     """The ports that a daemon of this role opens."""
     options = loaded.options
-    # A worker beside its own server is reached over the loopback alone, unless an address is given for it.
-    inside = LOOPBACK if loaded.role == "server+worker" else "0.0.0.0"
+    inside = LOOPBACK if worker_is_private(loaded) else "0.0.0.0"
     server = {"host": options.host, "host_option": "--host"}
     worker = {"host": options.worker_ip or inside, "host_option": "--worker-ip"}
     found: list[Door] = []
@@ -48,6 +48,17 @@ def doors_of(loaded: Loaded) -> tuple[Door, ...]:
             port = options.worker_metrics_port
             found.append(Door(name="worker-metrics", port=port, option="--worker-metrics-port", **worker))
     return tuple(found)
+
+
+def worker_is_private(loaded: Loaded) -> bool:
+    """Whether a worker beside its own server is reached over the loopback alone, unless an address is given for it.
+
+    Where other servers may be on the same database, they must reach it too.
+    """
+    options = loaded.options
+    return loaded.role == "server+worker" and (
+        options.database_url.startswith("sqlite") or is_local(options.host)
+    )
 
 
 @attrs.define(eq=False)

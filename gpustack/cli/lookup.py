@@ -11,6 +11,7 @@ from gpustack.remote.admin_client import AdminClient
 Doc = dict[str, Any]
 
 MODELS, INSTANCES, WORKERS = "/v1/models", "/v1/model-instances", "/v1/workers"
+SERVERS = "/v1/servers"
 
 
 async def find(client: AdminClient, path: str, name: str) -> Doc | None:

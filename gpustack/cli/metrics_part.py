@@ -36,6 +36,7 @@ async def start_server_exporter(
     store: Store,
     gate: Gate,
     leases: Leases,
+    leads: Callable[[], bool],
     traffic: Traffic,
     monotonic: Callable[[], float],
 ) -> None:
@@ -56,6 +57,7 @@ async def start_server_exporter(
                 if (heard := leases.last_heard(worker_id)) is not None
             },
             open=gate.is_open,
+            leads=leads(),
             in_flight=gate.inside,
             commits=store.commits,
             writes_waiting=store.writes_waiting,

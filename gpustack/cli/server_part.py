@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
@@ -22,6 +21,7 @@ from gpustack.api.posts import claims as claims_post
 from gpustack.api.problems import problem_of
 from gpustack.api.route import WITH_ANYBODY
 from gpustack.cli.clock import utc_now
+from gpustack.cli.cluster_part import Agreed, ClusterPart, agree
 from gpustack.cli.facts_reader import facts_reader
 from gpustack.cli.front import Front, Lane, cross_origin_of
 from gpustack.cli.handover import Yielding
@@ -29,7 +29,7 @@ from gpustack.cli.metrics_part import start_server_exporter
 from gpustack.cli.sign_on import SignOnPart, import_sign_on, sign_on_part
 from gpustack.config.environment import Environment
 from gpustack.config.options import Options
-from gpustack.config.secret import keep_initial_admin_password, keep_jwt_secret_key, keep_token
+from gpustack.config.secret import keep_initial_admin_password
 from gpustack.domain.access import Principal
 from gpustack.errors import GpustackError
 from gpustack.gateway.endpoints import Endpoints
@@ -39,8 +39,9 @@ from gpustack.gateway.route import ROUTES
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.pool import Pool
 from gpustack.http1.reactor import Reactor
-from gpustack.identity.secret import Keys
 from gpustack.metrics.config import MetricsConfig
+from gpustack.nursery.restart import NEVER
+from gpustack.nursery.service import Service
 from gpustack.nursery.tier import Tier
 from gpustack.nursery.tree import tree
 from gpustack.policy.access import INFERENCE
@@ -49,12 +50,15 @@ from gpustack.server.assignment import AssignmentBook
 from gpustack.server.bootstrap import ensure_admin
 from gpustack.server.evaluation import EvaluationSettings, Evaluator
 from gpustack.server.facts import FactsSource
+from gpustack.server.leadership import Reign
 from gpustack.server.leases import Leases
-from gpustack.server.services import Background, control_services
+from gpustack.server.services import Background, leading_services
 from gpustack.server.update import RELEASE_FEED
 from gpustack.server.usage import UsageLedger
 from gpustack.server.worker_link import WorkerLink
 from gpustack.store.dialect import PoolSettings
+from gpustack.store.lease import Term
+from gpustack.store.led import Led
 from gpustack.store.store import Store, StoreSettings, open_store
 from gpustack.worker.name import worker_uuid
 
@@ -70,21 +74,15 @@ class ServerPart:
 
     _daemon: Daemon
     _reactor: Reactor
-    _keys: Keys
-    token: str = attrs.field(repr=False)
     gate: Gate
     _store: Yielding | None = None
     _usage: UsageLedger | None = None
 
     @classmethod
     def build(cls, daemon: Daemon, reactor: Reactor) -> ServerPart:
-        """Import what a server needs and read its secrets. Blocking: run it in a thread."""
-        options = daemon.loaded.options
-        secret = options.jwt_secret_key or keep_jwt_secret_key(options.data_dir, secrets.token_hex)
-        token = options.token or keep_token(options.data_dir, secrets.token_hex)
-        import_sign_on(options)
-        gate = Gate(daemon.loaded.environment.tcp_connector_limit or math.inf)
-        return cls(daemon, reactor, Keys.of(secret), token, gate)
+        """Import what a server needs. Blocking: run it in a thread."""
+        import_sign_on(daemon.loaded.options)
+        return cls(daemon, reactor, Gate(daemon.loaded.environment.tcp_connector_limit or math.inf))
 
     async def start(self, state: Tier, edge: Tier, control: Tier, front: Front) -> None:
         """Open the store and start everything of the role, each in its tier; returns when inference is taken in."""
@@ -97,6 +95,7 @@ class ServerPart:
         store = await open_store(settings, utc_now)
         self._store = Yielding(store)
         await state.start(self._store)
+        agreed = await agree(self._daemon, store)
         await ensure_admin(
             store,
             given=options.bootstrap_password,
@@ -107,14 +106,15 @@ class ServerPart:
         await state.start(usage)
         pool = Pool(reactor=self._reactor)
         await edge.start(pool)
-        link = WorkerLink(pool, self._keys.forward_key)
+        link = WorkerLink(pool, agreed.keys.forward_key)
         leases = Leases(trio.current_time)
         facts = FactsSource(
             facts_reader(self._daemon.loaded, self._daemon.rng), link.facts, lambda: store.snapshot
         )
         background = self._background(store)
         sign_on = sign_on_part(options, clock=utc_now, monotonic=trio.current_time)
-        context = self._context(store, leases, link, facts, background, sign_on)
+        cluster = ClusterPart.of(self._daemon, store, agreed, leases, self._reign(store, facts, leases))
+        context = self._context(store, agreed, cluster, leases, link, facts, background, sign_on)
         endpoints = Endpoints(store, self._daemon.rng, self._local_worker())
         await edge.start(endpoints)
         gateway = self._gateway(context, endpoints, pool, usage)
@@ -125,20 +125,16 @@ class ServerPart:
             store=store,
             gate=self.gate,
             leases=leases,
+            leads=lambda: cluster.leadership.leads,
             traffic=gateway.traffic,
             monotonic=trio.current_time,
         )
         posts = Posts(context, AssignmentBook(store))
         front.hand_off.ready(cast(ASGIFramework, create_app(context)))
-        for service in control_services(
-            store,
-            facts=facts,
-            leases=leases,
-            liveness=_liveness(self._daemon.loaded.options),
-            rng=self._daemon.rng,
-            monotonic=trio.current_time,
-        ):
-            await control.start(service)
+        if cluster.presence is not None:
+            await control.start(cluster.presence, restart=NEVER)
+        await control.start(facts)
+        await control.start(cluster.leadership, restart=NEVER)  # it restarts what it leads
         for service in (*background.services, *sign_on.services):
             await control.start(service)
         self.gate.open()
@@ -171,6 +167,21 @@ class ServerPart:
         parts = {"store": "serving", "gate": "open" if self.gate.is_open else "closed"}
         return self.gate.is_open, parts
 
+    def _reign(self, store: Store, facts: FactsSource, leases: Leases) -> Reign:
+        """Makes the loops that run while this server leads."""
+
+        def reign(term: Term | None, deposed: Callable[[], None]) -> Sequence[Service]:
+            return leading_services(
+                Led(store, term, deposed),
+                facts=facts,
+                leases=leases,
+                liveness=_liveness(self._daemon.loaded.options),
+                rng=self._daemon.rng,
+                monotonic=trio.current_time,
+            )
+
+        return reign
+
     def _background(self, store: Store) -> Background:
         options = self._daemon.loaded.options
         return Background.of(
@@ -185,6 +196,8 @@ class ServerPart:
     def _context(
         self,
         store: Store,
+        agreed: Agreed,
+        cluster: ClusterPart,
         leases: Leases,
         link: WorkerLink,
         facts: FactsSource,
@@ -195,8 +208,8 @@ class ServerPart:
         rule = cross_origin_of(options)
         return ApiContext(
             store=store,
-            keys=self._keys,
-            cluster_token=self.token,
+            keys=agreed.keys,
+            cluster_token=agreed.token,
             leases=leases,
             link=link,
             facts=facts,
@@ -215,6 +228,8 @@ class ServerPart:
             version=Version(version=__version__, git_commit=__commit__),
             sign_on=sign_on.sign_on,
             heartbeat_interval=options.heartbeat_interval,
+            servers=cluster.servers,
+            reached_at=cluster.urls,
             metrics=MetricsConfig.within(options.data_dir),
             load=background.load,
             catalog=background.catalog,
@@ -256,7 +271,7 @@ class ServerPart:
             self.gate,
             pool,
             usage,
-            self._keys.forward_key,
+            context.keys.forward_key,
             _answer_of,
             self._daemon.loaded.environment.proxy_timeout_seconds,
         )

@@ -16,7 +16,7 @@ import trio
 
 from gpustack import __version__
 from gpustack.cli.address import URL_FILE
-from gpustack.cli.daemon import Daemon
+from gpustack.cli.daemon import CONTROL_RESTART, Daemon
 from gpustack.cli.doors import Doors
 from gpustack.cli.handover import VARIABLE, Inherited, Successor
 from gpustack.cli.parts import load as load_parts
@@ -31,13 +31,10 @@ from gpustack.http1.reactor import new_reactor
 from gpustack.logs import set_up
 from gpustack.nursery.group import KILL_WITHIN
 from gpustack.nursery.notify import Notifier, Watchdog, notifier, watchdog_period
-from gpustack.nursery.restart import Restart
 from gpustack.nursery.service import function_service
 from gpustack.nursery.tier import open_tier
 
 log = logging.getLogger(__name__)
-
-CONTROL_RESTART = Restart(first=1.0, factor=2.0, ceiling=30.0, budget=5, window=300.0)
 
 _FILES_WANTED = 65535
 FLUSH_SECONDS = 10.0

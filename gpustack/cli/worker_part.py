@@ -16,7 +16,7 @@ import trio
 from gpustack import __version__
 from gpustack.artifacts.tools import Tools
 from gpustack.cli.clock import utc_now
-from gpustack.cli.doors import Doors
+from gpustack.cli.doors import Doors, worker_is_private
 from gpustack.cli.facts_reader import facts_reader, model_cache
 from gpustack.cli.metrics_part import start_worker_exporter
 from gpustack.config.load import Loaded
@@ -78,9 +78,7 @@ class WorkerPart:
         # Its own server is asked by an address that no certificate names: that very certificate is what is trusted.
         trust = None if daemon.certificate is None else daemon.certificate.for_ourselves
         client = ServerClient(PooledClient.to(daemon.url, pool, trust=trust))
-        membership = Membership(
-            client, identity, options.token or keep_token(options.data_dir, _no_token), daemon.rng
-        )
+        membership = Membership(client, identity, _token_of(options), daemon.rng)
         reports = Reports(membership, daemon.rng)
         assignments = Assignments(membership, daemon.rng)
         ports = PortLeases(options.service_port_range.first, options.service_port_range.last)
@@ -155,7 +153,7 @@ class WorkerPart:
 def _identity(daemon: Daemon) -> Identity:
     """Who this worker is, and where it is reached."""
     options = daemon.loaded.options
-    address = options.worker_ip or (_LOOPBACK if daemon.loaded.role == "server+worker" else None)
+    address = options.worker_ip or (_LOOPBACK if worker_is_private(daemon.loaded) else None)
     server = urlsplit(daemon.url).hostname
     return Identity(
         name=worker_name(options.data_dir, options.worker_name),
@@ -198,6 +196,11 @@ def tool_fetch(loaded: Loaded, tools: Tools, measure: Measure, rng: random.Rando
         cuda=loaded.environment.cuda_version,
     )
     return ToolFetch(tools=tools, settings=settings, devices=devices, try_out=fault_of, rng=rng)
+
+
+def _token_of(options: Options) -> Callable[[], str]:
+    """The token as of now: beside a server the file holds what the servers have agreed on, once they have."""
+    return lambda: options.token or keep_token(options.data_dir, _no_token)
 
 
 def _no_token(_: int) -> str:

@@ -80,6 +80,7 @@ def _ports(options: Options, part: Role) -> Iterator[Problem]:
 def _urls(options: Options) -> Iterator[Problem]:
     for name in (
         "server_url",
+        "advertise_url",
         "ollama_library_base_url",
         "update_check_url",
         "tools_download_base_url",

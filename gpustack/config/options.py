@@ -213,6 +213,14 @@ class Options:
         "example postgresql://user:password@host:port/db_name or mysql://user:password@host:port/db_name.",
         sample="postgresql://user:password@host:5432/db_name",
     )
+    advertise_url: str | None = option(
+        default=None,
+        shown="detected",
+        group="server",
+        help="URL at which workers reach this server, where several share a database. Needed when its certificate "
+        "names no address, or something stands between.",
+        sample="https://gpustack-1.example.com",
+    )
     ssl_keyfile: Path | None = option(
         default=None,
         group="server",

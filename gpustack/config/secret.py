@@ -17,19 +17,53 @@ SYMBOLS = "!@#$%^&*_+"
 _CLASSES = (string.ascii_lowercase, string.ascii_uppercase, string.digits, SYMBOLS)
 
 
+BYTES = {"token": 16, "jwt_secret_key": 32}
+"""How long the secrets of a cluster are that are made, by the names of their files."""
+
+
 def keep_token(data_dir: Path, token_hex: Callable[[int], str]) -> str:
     """The cluster token in ``<data-dir>/token``, made with ``token_hex`` (``secrets.token_hex``) if absent."""
-    return keep(data_dir / "token", lambda: token_hex(16))
+    return keep(data_dir / "token", lambda: token_hex(BYTES["token"]))
 
 
 def keep_jwt_secret_key(data_dir: Path, token_hex: Callable[[int], str]) -> str:
     """The key that cookies are signed with, in ``<data-dir>/jwt_secret_key``; made if absent."""
-    return keep(data_dir / "jwt_secret_key", lambda: token_hex(32))
+    return keep(data_dir / "jwt_secret_key", lambda: token_hex(BYTES["jwt_secret_key"]))
+
+
+def kept(path: Path) -> str | None:
+    """The secret in the file at ``path``, if there is one. Raises DataDirError."""
+    try:
+        return _read(path) or None
+    except OSError as error:
+        raise DataDirError(f"The file {path} cannot be read: {error.strerror}.") from error
 
 
 def keep_initial_admin_password(data_dir: Path, rng: random.Random) -> str:
     """The first password of admin, in ``<data-dir>/initial_admin_password``; made if absent."""
     return keep(data_dir / "initial_admin_password", lambda: make_password(rng))
+
+
+def keep_server_uuid(data_dir: Path, made: Callable[[], str]) -> str:
+    """What the server of this directory is called among those on its database: no secret, but kept as one."""
+    return keep(data_dir / "server_uuid", made)
+
+
+def bring_in_line(path: Path, secret: str) -> bool:
+    """Let the file at ``path`` hold ``secret``; what it held before is kept beside it. Returns whether it held another.
+
+    Raises DataDirError.
+    """
+    try:
+        found = _read(path)
+        if found == secret:
+            return False
+        if found:
+            path.replace(path.with_name(f"{path.name}.replaced"))
+        write(path, secret)
+        return bool(found)
+    except OSError as error:
+        raise DataDirError(f"The file {path} cannot be kept: {error.strerror}.") from error
 
 
 def make_password(rng: random.Random, length: int = 12) -> str:

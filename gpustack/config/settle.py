@@ -74,7 +74,7 @@ def settle(options: Options, written: Collection[str], host: Host) -> tuple[Opti
         filled["database_url"] = f"sqlite:///{data / 'database.db'}"
     if "port" not in written:
         filled["port"] = default_port(host, tls=options.ssl_certfile is not None)
-    for name in ("server_url", "ollama_library_base_url"):
+    for name in ("server_url", "advertise_url", "ollama_library_base_url"):
         if (url := getattr(options, name)) is not None:
             filled[name] = url.rstrip("/")
     if options.server_url is not None and options.disable_metrics and "disable_worker_metrics" not in written:

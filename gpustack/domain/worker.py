@@ -152,6 +152,8 @@ class Worker(Record):
     """The one before it, good until the new one is used: an answer that was lost locks nobody out."""
     barred: bool = False
     """May neither speak nor join again, whatever token it has."""
+    leaving: bool = False
+    """It said that it stops. It may be heard while its engines end; only joining again takes it back."""
 
     def device(self, index: int) -> Device | None:
         """The device with that index, if the worker has reported it."""

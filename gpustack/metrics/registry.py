@@ -81,6 +81,12 @@ CLUSTER_STATUS = Metric(
     help="1 for the state the cluster is in: ready, or draining while the server stops.",
     labels=(*_CLUSTER, "state"),
 )
+LEADING = Metric(
+    name="gpustack:server_leading",
+    scope=Scope.SERVER,
+    help="1 for the server that places instances and judges workers, of all on one database; 0 for the others.",
+    labels=_CLUSTER,
+)
 WORKER_STATUS = Metric(
     name="gpustack:worker_status",
     scope=Scope.SERVER,

@@ -36,6 +36,7 @@ class ServerState:
     silence: Mapping[int, float] = attrs.field(factory=dict)
     """Seconds since each worker was heard, by its id."""
     open: bool = True
+    leads: bool = True
     in_flight: int = 0
     commits: int = 0
     writes_waiting: int = 0
@@ -95,6 +96,7 @@ def _address(ip: str, port: int) -> str:
 def _cluster(state: ServerState, samples: Samples) -> None:
     samples.add(registry.CLUSTER, (*_CLUSTER, "gpustack"), 1)
     samples.add(registry.CLUSTER_STATUS, (*_CLUSTER, "ready" if state.open else "draining"), 1)
+    samples.add(registry.LEADING, _CLUSTER, int(state.leads))
     samples.add(registry.COMMITS, _CLUSTER, state.commits)
     samples.add(registry.WRITES_WAITING, _CLUSTER, state.writes_waiting)
     samples.add(registry.IN_FLIGHT, _CLUSTER, state.in_flight)

@@ -75,13 +75,14 @@ async def join(
             version_running=request.version,
             credential_hash=keys.worker_hash(own),
             heartbeat_time=tx.now,
+            leaving=False,
         )
         condition = ready(None if known is None else known.condition, described.status, tx.now)
         described = attrs.evolve(described, condition=condition)
         return tx.insert(described) if known is None else tx.update(described)
 
     worker = await store.write(work)
-    leases.joined(worker.id)
+    leases.heard(worker.id)
     return Joined(
         worker=worker,
         credential=worker_key(worker.id, own),

@@ -13,10 +13,10 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.errors import Unavailable
 from gpustack.policy.liveness import LivenessSettings, Verdict, expire
-from gpustack.server.condition import ready, with_reason
+from gpustack.server.condition import STOPPED, ready, with_reason
 from gpustack.server.leases import Leases
 from gpustack.server.place import give_up_place, workers_of
-from gpustack.store.store import Store
+from gpustack.store.led import Records
 from gpustack.store.transaction import Tx
 
 log = logging.getLogger(__name__)
@@ -28,25 +28,29 @@ _WORSE = {WorkerState.READY: 0, WorkerState.NOT_READY: 1, WorkerState.UNREACHABL
 class Liveness:
     """Looks every few seconds; a condition is written only when it changes, with its date and reason."""
 
-    _store: Store
+    _store: Records
     _leases: Leases
     _settings: LivenessSettings
     _clock: Callable[[], float]
     name: str = "liveness"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        self._leases.of(self._store.snapshot.workers)
+        workers = self._store.snapshot.workers
+        self._leases.of(workers)
         task_status.started()
         before: Mapping[int, Verdict] = {}
         while True:
-            leases = self._leases.of(self._store.snapshot.workers)
-            verdicts = _without(self._leases.left, expire(leases, self._clock(), self._settings))
+            known, workers = workers, self._store.snapshot.workers
+            for worker_id in _written_of(known, workers):
+                self._leases.heard_elsewhere(worker_id, 0.0)
+            leases = self._leases.of(workers)
+            verdicts = _without_leaving(workers, expire(leases, self._clock(), self._settings))
             try:
                 await self._apply(verdicts, before)
                 before = verdicts
             except Unavailable as error:
                 log.warning("The conditions of workers wait for the database: reason=%s", error)
-            await self._leases.news.wait(self._settings.look_every)
+            await trio.sleep(self._settings.look_every)
 
     async def _apply(self, verdicts: Mapping[int, Verdict], before: Mapping[int, Verdict]) -> None:
         snapshot = self._store.snapshot
@@ -64,9 +68,11 @@ class Liveness:
         def work(tx: Tx) -> list[ModelInstance]:
             for worker_id, verdict in news.items():
                 worker = tx.get(Worker, worker_id)
-                if worker is not None:
+                # It may have spoken to another server in the meantime: then this verdict is void.
+                if worker is not None and _spoke(worker) == _spoke(snapshot.workers[worker_id]):
                     tx.update(attrs.evolve(worker, condition=_condition(worker, verdict, tx)))
-            moved = [i for i in (tx.get(ModelInstance, key) for key in leaving) if i and workers_of(i) & lost]
+            gone = {key for key in lost if _spoke(tx.get(Worker, key)) == _spoke(snapshot.get(Worker, key))}
+            moved = [i for i in (tx.get(ModelInstance, key) for key in leaving) if i and workers_of(i) & gone]
             for instance in moved:
                 give_up_place(tx, instance, "Its worker has been silent too long; looking for another place")
             return moved
@@ -87,11 +93,23 @@ class Liveness:
         return spoken or _WORSE[verdict.state] > _WORSE[state]
 
 
-def _without(left: frozenset[int], verdicts: Mapping[int, Verdict]) -> Mapping[int, Verdict]:
+def _written_of(known: Mapping[int, Worker], workers: Mapping[int, Worker]) -> list[int]:
+    """Whose record tells that it spoke since we looked last, to whatever server."""
+    if known is workers:
+        return []
+    return [key for key, worker in workers.items() if key in known and _spoke(worker) != _spoke(known[key])]
+
+
+def _spoke(worker: Worker | None) -> object:
+    """What of a record changes when the worker says something that is written."""
+    return None if worker is None else (worker.heartbeat_time, worker.credential_hash, worker.leaving)
+
+
+def _without_leaving(workers: Mapping[int, Worker], verdicts: Mapping[int, Verdict]) -> Mapping[int, Verdict]:
     """Who said that it stops gets nothing more, though it may still be heard. The rest goes by its silence."""
-    stopped = Verdict(state=WorkerState.NOT_READY, why="its daemon was stopped")
+    stopped = Verdict(state=WorkerState.NOT_READY, why=STOPPED)
     return {
-        worker_id: stopped if worker_id in left and verdict.state is WorkerState.READY else verdict
+        worker_id: stopped if workers[worker_id].leaving and verdict.state is WorkerState.READY else verdict
         for worker_id, verdict in verdicts.items()
     }
 

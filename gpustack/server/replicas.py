@@ -18,7 +18,7 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import Unavailable
 from gpustack.policy.reconcile import Plan, replica_plan
 from gpustack.server.deploy import end_instance
-from gpustack.store.store import Store
+from gpustack.store.led import Records
 from gpustack.store.transaction import Tx
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class _Done:
 class Replicas:
     """A loop woken by changes of models and instances; each pass looks at every model that changed since the last."""
 
-    _store: Store
+    _store: Records
     _rng: random.Random
     name: str = "replicas"
 

@@ -10,13 +10,21 @@ from gpustack.domain.artifact import FileState, ModelFile
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.report import FileReport, InstanceReport, StatusReport
-from gpustack.domain.worker import Worker
+from gpustack.domain.worker import Worker, WorkerState
 from gpustack.errors import Forbidden, NotFound
-from gpustack.server.condition import told
+from gpustack.server.condition import STOPPED, told, with_reason
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
-__all__ = ["FileReport", "InstanceReport", "StatusReport", "report_file", "report_instance", "report_status"]
+__all__ = [
+    "FileReport",
+    "InstanceReport",
+    "StatusReport",
+    "report_file",
+    "report_instance",
+    "report_status",
+    "worker_leaves",
+]
 
 _LONGEST = 4096
 """Characters of a message: it is in memory, in every list and in the journal."""
@@ -112,6 +120,21 @@ async def report_status(store: Store, worker_id: int, report: StatusReport) -> N
         )
         if after != worker:
             tx.update(attrs.evolve(after, heartbeat_time=tx.now))
+
+    await store.write(work)
+
+
+async def worker_leaves(store: Store, worker_id: int) -> None:
+    """Note that the worker stops: nothing is placed there until it joins again. Raises ``NotFound``."""
+
+    def work(tx: Tx) -> None:
+        worker = tx.get(Worker, worker_id)
+        if worker is None:
+            raise NotFound(f"Worker {worker_id} does not exist")
+        condition = worker.condition
+        if condition.state is WorkerState.READY:
+            condition = with_reason(condition, WorkerState.NOT_READY, STOPPED, tx.now)
+        tx.update(attrs.evolve(worker, leaving=True, condition=condition))
 
     await store.write(work)
 

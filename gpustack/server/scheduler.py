@@ -19,7 +19,7 @@ from gpustack.nursery.limiter import Threads, threads
 from gpustack.policy.decision import decide as decide_among
 from gpustack.policy.schedule import Ask, Unschedulable, place
 from gpustack.server.facts import FactsSource, Finding
-from gpustack.store.store import Store
+from gpustack.store.led import Records
 from gpustack.store.transaction import Tx
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Scheduler:
     An instance is thought about again only when something has changed on which its place depends.
     """
 
-    _store: Store
+    _store: Records
     _facts: FactsSource
     _thinking: Threads = attrs.field(factory=lambda: threads("placement", 1))
     """A look at a large cluster takes long, and nobody's tokens are to wait for it."""

@@ -18,6 +18,7 @@ from gpustack.server.load import LoadHistory
 from gpustack.server.replicas import Replicas
 from gpustack.server.scheduler import Scheduler
 from gpustack.server.update import UpdateCheck
+from gpustack.store.led import Records
 from gpustack.store.store import Store
 
 
@@ -52,8 +53,8 @@ class Background:
         )
 
 
-def control_services(
-    store: Store,
+def leading_services(
+    records: Records,
     *,
     facts: FactsSource,
     leases: Leases,
@@ -61,10 +62,10 @@ def control_services(
     rng: Random,
     monotonic: Callable[[], float],
 ) -> Sequence[Service]:
-    """In the order of starting; they stop the other way round."""
+    """What only the server that leads may run, in the order of starting. Leases begin full with each term."""
+    leases.refill()
     return (
-        facts,
-        Liveness(store, leases, liveness, monotonic),
-        Scheduler(store, facts),
-        Replicas(store, rng),
+        Liveness(records, leases, liveness, monotonic),
+        Scheduler(records, facts),
+        Replicas(records, rng),
     )

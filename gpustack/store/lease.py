@@ -10,6 +10,9 @@ from gpustack.errors import Conflict
 from .dialect import Dialect
 from .table import leases
 
+LEADER = "leader"
+"""The lease of the one server whose control loops run."""
+
 
 @attrs.frozen
 class Term:

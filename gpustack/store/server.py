@@ -20,6 +20,8 @@ LOCK_SECONDS = 10
 IDLE_SECONDS = 15
 """A server that stands still in the middle of a commit holds up the others no longer than this."""
 MIGRATION_SECONDS = 600
+WRITERS = 3
+"""Connections that write: for records, for leases, and for what stands beside both. None waits for another."""
 
 _RECYCLE = 1800
 

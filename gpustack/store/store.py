@@ -25,7 +25,7 @@ from gpustack.nursery.wake import Wake
 
 from . import journal, lease
 from .database import Database, open_database
-from .dialect import RETRY_AFTER, PoolSettings
+from .dialect import RETRY_AFTER, Dialect, PoolSettings
 from .lease import Term
 from .load import records
 from .memory import Memory
@@ -45,6 +45,9 @@ FLUSH_SECONDS = 10.0
 """How long a stopping store may take to commit what was asked before."""
 POLL_SECONDS = 0.5
 """How long what another server committed may go unheard."""
+_REFRESH_EVERY = 0.05
+_REFRESH_WITHIN = 2.0
+"""Seconds between two looks that somebody asked for, and that one of them waits for the database at most."""
 REPLAYED = 1000
 """Changes read back at start, so that watchers resume over a restart."""
 
@@ -85,10 +88,14 @@ class Store:
     _asked: Wake = attrs.field(factory=Wake)
     _watches: list[_Watch] = attrs.field(factory=list)
     _closed: bool = False
+    _curious: list[trio.Event] = attrs.field(factory=list)
+    """Those who wait for what others have committed by now."""
+    _refreshed_at: float = -math.inf
     commits: int = 0
     """Commits since the start that changed a record."""
     _write_threads: Threads = attrs.field(factory=lambda: threads("store-write", 1))
     _lease_threads: Threads = attrs.field(factory=lambda: threads("store-lease", 1))
+    _beside_threads: Threads = attrs.field(factory=lambda: threads("store-beside", 1))
     _read_threads: Threads = attrs.field(factory=lambda: threads("store-read", PoolSettings().most))
     _read_patience: float = PoolSettings().timeout
     """Seconds a query waits for its turn: as many go on at once as there may be connections for them."""
@@ -98,6 +105,11 @@ class Store:
     def snapshot(self) -> Snapshot:
         """All records as of the last commit."""
         return self._snapshot
+
+    @property
+    def shared(self) -> bool:
+        """Other servers may have the same database."""
+        return self._database.shared
 
     @property
     def failure(self) -> Unavailable | None:
@@ -140,20 +152,31 @@ class Store:
         """Take the lease ``name`` for ``ttl`` seconds, or prolong it; ``None`` while another holder has it.
 
         Terms grow with every change of hands and after every gap, by the clock of the database. Raises
-        ``Unavailable``. Not cancellable once it has begun.
+        ``Unavailable``. Cancelled, it may have been taken all the same.
         """
-        return await self._lease_threads.run(
-            self._lease, lambda conn: lease.take(conn, self._database.dialect, name, holder, ttl)
-        )
+
+        def take(conn: sa.Connection, dialect: Dialect) -> Term | None:
+            return lease.take(conn, dialect, name, holder, ttl)
+
+        return await self._lease_threads.run(self._beside, take, abandon=True)
 
     async def end_lease(self, term: Term, holder: str) -> None:
         """Give the lease up if ``holder`` has it in ``term``, so that the next need not wait; as ``try_lease``."""
-        await self._lease_threads.run(self._lease, lambda conn: lease.give_up(conn, term, holder))
+        await self._lease_threads.run(
+            self._beside, lambda conn, _: lease.give_up(conn, term, holder), abandon=True
+        )
 
-    def _lease(self, fn: Callable[[sa.Connection], T]) -> T:
+    async def beside(self, fn: Callable[[sa.Connection, Dialect], T]) -> T:
+        """Run ``fn`` in a transaction beside the writer's, for tables that are no records.
+
+        Raises ``Unavailable``, and what ``fn`` raises. Cancelled, it may have been done all the same.
+        """
+        return await self._beside_threads.run(self._beside, fn, abandon=True)
+
+    def _beside(self, fn: Callable[[sa.Connection, Dialect], T]) -> T:
         try:
             with self._database.write.begin() as conn:
-                return fn(conn)
+                return fn(conn, self._database.dialect)
         except sa.exc.SQLAlchemyError as error:
             raise self._database.unavailable(error) from error
 
@@ -178,6 +201,23 @@ class Store:
             "more (GPUSTACK_DB_POOL_SIZE, GPUSTACK_DB_MAX_OVERFLOW)",
             RETRY_AFTER,
         )
+
+    async def refresh(self) -> bool:
+        """Hear what other servers have committed by now; returns whether there may have been any.
+
+        For who was just told something that the snapshot does not know yet. Waits for a moment, and not longer
+        when the database fails.
+        """
+        await trio.lowlevel.checkpoint()
+        if not self.shared or self._closed:
+            return False
+        with trio.move_on_after(_REFRESH_WITHIN):
+            await trio.sleep_until(self._refreshed_at + _REFRESH_EVERY)
+            heard = trio.Event()
+            self._curious.append(heard)
+            self._asked.wake()
+            await heard.wait()
+        return True
 
     def changes_since(self, revision: int) -> list[Change]:
         """Every change after ``revision``, oldest first; raises ``Gone`` when that is too long ago.
@@ -232,13 +272,19 @@ class Store:
     async def _commit_asked(self, flush: trio.CancelScope) -> None:
         with flush:
             while self._queue or not self._closed:
-                if not self._queue:
-                    if not await self._asked.wait(POLL_SECONDS if self._database.shared else math.inf):
-                        self._deliver(await self._write_threads.run(self._writer.poll, abandon=True))
+                idle = not self._queue and not self._curious
+                if idle and await self._asked.wait(POLL_SECONDS if self.shared else math.inf):
                     continue
+                curious, self._curious = self._curious, []
+                self._refreshed_at = trio.current_time()
                 jobs = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
                 # Left to itself only when the time to flush is up: then nobody is told that it was done.
-                self._deliver(await self._write_threads.run(self._writer.commit, jobs, abandon=True))
+                if jobs:
+                    self._deliver(await self._write_threads.run(self._writer.commit, jobs, abandon=True))
+                elif self.shared:
+                    self._deliver(await self._write_threads.run(self._writer.poll, abandon=True))
+                for heard in curious:
+                    heard.set()
 
     def _deliver(self, batch: Batch) -> None:
         """Make a commit known, in one step of the Trio thread: snapshot first, then changes, then callers."""

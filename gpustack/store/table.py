@@ -122,6 +122,36 @@ leases = sa.Table(
 )
 """Who leads what, in which term, until when: milliseconds since 1970 by the clock of the database."""
 
+servers = sa.Table(
+    "servers",
+    metadata,
+    sa.Column("server_uuid", Name, primary_key=True),
+    sa.Column("run", Name, nullable=False),
+    sa.Column("url", Long, nullable=False),
+    sa.Column("version_running", Long, nullable=False),
+    sa.Column("seen", Count, nullable=False),
+)
+"""The servers on this database: where workers reach each, and when it was here last, as in ``leases``."""
+
+cluster_secrets = sa.Table(
+    "cluster_secrets",
+    metadata,
+    sa.Column("name", Name, primary_key=True),
+    sa.Column("value", Long, nullable=False),
+)
+"""What all servers on this database must know alike. In no snapshot, no change and no answer."""
+
+heartbeats = sa.Table(
+    "heartbeats",
+    metadata,
+    sa.Column("worker_id", BigId, primary_key=True, autoincrement=False),
+    sa.Column("heard", Count, nullable=False),
+)
+"""When each worker was heard last by any server, as in ``leases``. Lags by some seconds."""
+
+ASIDE = frozenset({heads, leases, servers, cluster_secrets, heartbeats})
+"""Tables that are neither records nor their history: they belong to the place, and are not moved with the records."""
+
 
 def noun(cls: type[Record]) -> str:
     """What to call a record of this class in a sentence."""

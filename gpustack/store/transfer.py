@@ -13,17 +13,17 @@ import sqlalchemy as sa
 
 from gpustack.errors import Invalid, Unavailable
 
-from . import journal
+from . import journal, roster
 from .database import Database
 from .migration import current, known, migrate
-from .table import changes, heads, leases, metadata
+from .table import ASIDE, changes, cluster_secrets, heads, metadata
 
 CHUNK = 500
 """Rows in one statement, and at once in memory."""
 SKIPPED = 1_000_000
 """Revisions left out where others may have heard of later ones than those that are brought back."""
 
-_MOVED = [table for table in metadata.sorted_tables if table not in (heads, leases)]
+_MOVED = [table for table in metadata.sorted_tables if table not in ASIDE]
 
 
 @attrs.frozen
@@ -62,7 +62,9 @@ def transfer(source: Database, target: Database, *, replace: bool = False, resum
 
     The target's schema is brought up to date; that of the source has to be. Ids go on where they were. With
     ``replace`` records that the target has are lost, else they are a reason to refuse. Watchers resume at the
-    target unless something was replaced or ``resume`` is false. Raises ``Invalid`` and ``Unavailable``.
+    target unless something was replaced or ``resume`` is false. What servers share beside the records goes from one
+    database of theirs to another; in all other cases the first server brings it from its data directory. Raises
+    ``Invalid``, also while a server is there at the target, and ``Unavailable``.
     """
     with _named(source), source.snapshot() as reading:
         _require_current(reading, source.place)
@@ -73,7 +75,28 @@ def transfer(source: Database, target: Database, *, replace: bool = False, resum
                     if "id" in table.c and table is not heads:
                         target.dialect.set_next_id(conn, table, source.dialect.next_id(reading, table))
             with target.migrating() as writing:
-                return _copy(reading, writing, target.place, replace=replace, resume=resume)
+                _refuse_served(writing, target)
+                moved = _copy(reading, writing, target.place, replace=replace, resume=resume)
+                writing.execute(sa.delete(cluster_secrets))
+                if source.shared and target.shared:
+                    _copy_table(reading, writing, cluster_secrets, target.place)
+                return moved
+
+
+def refuse_served(database: Database) -> None:
+    """Raise ``Invalid`` while a server is there: what it still writes would be missed. Blocks."""
+    with _named(database), database.read.connect() as conn:
+        _require_current(conn, database.place)
+        _refuse_served(conn, database)
+
+
+def _refuse_served(conn: sa.Connection, database: Database) -> None:
+    there = roster.living(conn, database.dialect)
+    if there:
+        raise Invalid(
+            f"Servers run on the database {database.place} ({', '.join(one.url for one in there)}): stop them first;"
+            f" one that was killed counts as gone {roster.LIVES_FOR:.0f} s later"
+        )
 
 
 def _copy(

@@ -59,7 +59,8 @@ class Membership:
 
     client: ServerClient
     _identity: Identity
-    _token: str = attrs.field(repr=False)
+    _token: Callable[[], str]
+    """May block: it is called in a thread."""
     _rng: random.Random
     _latest: Latest[Member | None] = attrs.field(factory=lambda: Latest(None))
     name: str = "membership"
@@ -112,7 +113,8 @@ class Membership:
         delay = _FIRST_TRY_AGAIN
         while True:
             try:
-                joined = await self.client.join(await _threads.run(self._document), token=self._token)
+                document, token = await _threads.run(self._document), await _threads.run(self._token)
+                joined = await self.client.join(document, token=token)
                 break
             except (Unauthorized, Forbidden):
                 log.error("The server refused this worker's token; set --token to the one of the server")

@@ -69,7 +69,7 @@ async def start_machine(world: World, tmp_path: Path, forward_key: str, uuid: st
         version="0",
         data_dir=tmp_path,
     )
-    membership = Membership(client, identity, "", random.Random(1), Latest(member))
+    membership = Membership(client, identity, lambda: "", random.Random(1), Latest(member))
     ports = PortLeases(1, 65535)
     forward = Forward(membership, ports, world.pool, tmp_path, _no_facts)
     (listener,) = open_listeners("127.0.0.1", 0)

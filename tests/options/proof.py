@@ -64,6 +64,7 @@ PROOFS: Mapping[str, str] = {
     "disable_worker": _ALONE,
     "bootstrap_password": f"{_ONE}test_bootstrap_password_is_the_first_of_admin",
     "database_url": "tests/e2e/test_databases.py::test_database_url_names_the_database_of_the_records",
+    "advertise_url": f"{_ONE}test_advertise_url_is_where_workers_reach_it",
     "ssl_keyfile": _TLS,
     "ssl_certfile": _TLS,
     "force_auth_localhost": f"{_ONE}test_force_auth_localhost_leaves_no_caller_unasked",

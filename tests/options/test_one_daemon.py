@@ -52,6 +52,13 @@ def test_data_dir_holds_the_identity(one: World) -> None:
     assert {"lock", "worker_uuid", "server_url"} <= held
 
 
+def test_advertise_url_is_where_workers_reach_it(one: World) -> None:
+    """Servers that share a database tell it to workers: ``tests/e2e/test_servers.py``."""
+    (server,) = one.call("GET", "/v1/servers")[1]["items"]
+    assert server["url"] == "https://one.example:8443"
+    assert server["is_live"] is server["is_leading"] is True
+
+
 def test_database_url_of_a_file_keeps_the_records_there(one: World) -> None:
     with sqlite3.connect(f"file:{one.folder}/own.db?mode=ro", uri=True) as connection:
         assert connection.execute("SELECT count(*) FROM users").fetchone() == (1,)

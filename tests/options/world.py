@@ -95,6 +95,7 @@ def world(spelling: str, folder: Path, hub: Hub, mirror: Mirror, cas: Cas) -> It
         "huggingface_token": HUB_TOKEN,
         "host": "127.0.0.1",
         "port": free_port(),
+        "advertise_url": "https://one.example:8443/",
         "bootstrap_password": PASSWORD,
         "force_auth_localhost": True,
         "jwt_secret_key": "0123456789abcdef" * 4,

@@ -70,7 +70,15 @@ def test_ids_and_revisions_count_on_whatever_is_deleted(database: Database) -> N
         with database.write.begin() as conn:
             made = conn.execute(sa.text("select name, sql from sqlite_master where type = 'table'")).all()
         without = [row.name for row in made if "AUTOINCREMENT" not in row.sql]
-        assert set(without) == {"alembic_version", "sqlite_sequence", "heads", "leases"}
+        assert set(without) == {
+            "alembic_version",
+            "sqlite_sequence",
+            "heads",
+            "leases",
+            "servers",
+            "cluster_secrets",
+            "heartbeats",
+        }
     users = tables[User]
     with database.write.begin() as conn:
         row = codec(User).row(User(username="ada"))

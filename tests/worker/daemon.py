@@ -139,7 +139,7 @@ class Daemon:
             version="1",
             data_dir=self.folder,
         )
-        self.membership = Membership(client, identity, self.token, rng)
+        self.membership = Membership(client, identity, lambda: self.token, rng)
         self.reports = Reports(self.membership, rng, try_again=0.1)
         assignments = Assignments(self.membership, rng)
         files = Files(

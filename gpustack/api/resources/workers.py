@@ -15,7 +15,7 @@ from gpustack.domain.worker import SystemReserved, Worker
 from gpustack.errors import Forbidden, NotFound
 from gpustack.server import deploy
 from gpustack.server.join import Joined, join
-from gpustack.server.report import report_status
+from gpustack.server.report import report_status, worker_leaves
 from gpustack.store.transaction import Tx
 
 from ..listing import Selection, equal
@@ -103,13 +103,13 @@ async def _heartbeat(call: Call) -> Reply:
         document={
             "interval": call.context.heartbeat_interval,
             "revision": call.snapshot.revision,
-            "servers": list(call.context.servers()),
+            "servers": list(call.context.reached_at()),
         }
     )
 
 
 async def _leave(call: Call) -> Reply:
-    call.context.leases.leaves(own_id(call))
+    await worker_leaves(call.context.store, own_id(call))
     return Reply(document=None)
 
 

@@ -38,7 +38,7 @@ def move(source_url: str, target_url: str, *, replace: bool) -> str:
     from gpustack.errors import Invalid
     from gpustack.store.database import open_database
     from gpustack.store.lock import FileLock
-    from gpustack.store.transfer import transfer
+    from gpustack.store.transfer import refuse_served, transfer
 
     path = file_of(source_url)
     source = existing_database(source_url)
@@ -50,6 +50,7 @@ def move(source_url: str, target_url: str, *, replace: bool) -> str:
     try:
         if lock is not None:
             lock.acquire()
+        refuse_served(source)
         moved = transfer(source, target, replace=replace)
         return f"Moved {moved.records} records from {source.place} to {target.place}."
     finally:

@@ -48,7 +48,7 @@ class MySql:
 
         return Connections(
             place=server.place(url),
-            write=engine(_QUICK, PoolSettings(size=2, overflow=0, timeout=pool.timeout)),
+            write=engine(_QUICK, PoolSettings(size=server.WRITERS, overflow=0, timeout=pool.timeout)),
             read=engine(_READING, pool),
             slow=engine((_SANE,), None),
         )

@@ -44,7 +44,7 @@ class PostgreSql:
         target = server.driven(url, "psycopg", install="psycopg[binary]")
         server.known(target, _parameters())
         arguments = {name: value for name, value in _DEFAULTS.items() if name not in url.query}
-        writing = PoolSettings(size=2, overflow=0, timeout=pool.timeout)
+        writing = PoolSettings(size=server.WRITERS, overflow=0, timeout=pool.timeout)
 
         def engine(settings: Sequence[str], pooled: PoolSettings | None) -> sa.Engine:
             return server.engine(target, arguments, server.statements(*settings), pool=pooled, echo=pool.echo)

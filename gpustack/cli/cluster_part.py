@@ -1,0 +1,146 @@
+"""What servers on one database share, put together: secrets, the roster, and who of them leads."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+
+from gpustack import __version__
+from gpustack.cli.daemon import CONTROL_RESTART, Daemon
+from gpustack.config.options import Options
+from gpustack.config.secret import (
+    BYTES,
+    bring_in_line,
+    keep_jwt_secret_key,
+    keep_server_uuid,
+    keep_token,
+    kept,
+)
+from gpustack.hardware.address import find_address
+from gpustack.identity.secret import Keys
+from gpustack.nursery.limiter import threads
+from gpustack.server.leadership import Leadership, Reign, StoreLease
+from gpustack.server.leases import Leases
+from gpustack.server.presence import Presence, settle
+from gpustack.store.roster import Myself, Offer, Server
+from gpustack.store.store import Store
+
+log = logging.getLogger(__name__)
+
+_KNOBS = {"token": "--token", "jwt_secret_key": "jwt_secret_key"}
+"""The secrets of a cluster by the names of their files and options, with how to call the option."""
+_threads = threads("cluster secrets", 1)
+
+
+@attrs.frozen(kw_only=True)
+class Agreed:
+    """The secrets this server goes by, and what it is called among the others, if there can be any."""
+
+    secrets: Mapping[str, str] = attrs.field(repr=False)
+    me: Myself
+
+    @property
+    def token(self) -> str:
+        return self.secrets["token"]
+
+    @property
+    def keys(self) -> Keys:
+        """Raises ``Invalid`` for a secret of which none can be derived."""
+        return Keys.of(self.secrets["jwt_secret_key"])
+
+
+async def agree(daemon: Daemon, store: Store) -> Agreed:
+    """The secrets in the data directory, or those that the servers on a shared database have in common.
+
+    There the files follow the database, so that they tell what holds and a backup has it. Raises ``Invalid`` when an
+    option contradicts servers that run, ``DataDirError`` and ``Unavailable``.
+    """
+    options = daemon.loaded.options
+    me = Myself(
+        uuid=await _threads.run(keep_server_uuid, options.data_dir, lambda: str(uuid.uuid4())),
+        run=secrets.token_hex(8),
+        url=await _threads.run(address_of(daemon)),
+        version=__version__,
+    )
+    if not store.shared:
+        return Agreed(secrets=await _threads.run(_alone, options), me=me)
+    offers = await _threads.run(_offers, options)
+    settled = await settle(store, me, offers)
+    for name, offer in offers.items():
+        path = options.data_dir / name
+        if offer.knob is None and await _threads.run(bring_in_line, path, settled[name]):
+            log.warning(
+                "The servers on this database have another %s than %s had: theirs is taken, the former is in %s."
+                " To replace it for all, stop them and set %s on the first that starts again",
+                name, path, path.with_name(f"{name}.replaced"), _KNOBS[name],
+            )  # fmt: skip
+    return Agreed(secrets=settled, me=me)
+
+
+def _alone(options: Options) -> dict[str, str]:
+    return {
+        "token": options.token or keep_token(options.data_dir, secrets.token_hex),
+        "jwt_secret_key": options.jwt_secret_key or keep_jwt_secret_key(options.data_dir, secrets.token_hex),
+    }
+
+
+def _offers(options: Options) -> dict[str, Offer]:
+    """What holds if this server is the first. Nothing is written yet."""
+    offers = {}
+    for name, knob in _KNOBS.items():
+        given: str | None = getattr(options, name)
+        own = given or kept(options.data_dir / name) or secrets.token_hex(BYTES[name])
+        offers[name] = Offer(value=own, knob=knob if given else None)
+    return offers
+
+
+@attrs.frozen
+class ClusterPart:
+    """What this server is among the servers on its database. On a database of its own it is alone, and leads."""
+
+    leadership: Leadership
+    presence: Presence | None
+    _me: Myself
+
+    @classmethod
+    def of(cls, daemon: Daemon, store: Store, agreed: Agreed, leases: Leases, reign: Reign) -> ClusterPart:
+        """The services of a server; ``reign`` makes the loops that run while it leads."""
+        if not store.shared:
+            return cls(Leadership(None, reign, CONTROL_RESTART), None, agreed.me)
+        lease = StoreLease(store, agreed.me.holder)
+        return cls(
+            Leadership(lease, reign, CONTROL_RESTART),
+            Presence(store, leases, agreed.me, agreed.secrets, address_of(daemon)),
+            agreed.me,
+        )
+
+    def servers(self) -> Sequence[Server]:
+        """All servers of the cluster, those included that were killed lately."""
+        if self.presence is not None:
+            return self.presence.servers
+        me = self._me
+        return (Server(uuid=me.uuid, url=me.url, version=me.version, silent=0.0, leads=True),)
+
+    def urls(self) -> Sequence[str]:
+        """Where workers may turn to; nothing that is news to them where there is one server."""
+        return () if self.presence is None else self.presence.urls
+
+
+def address_of(daemon: Daemon) -> Callable[[], str]:
+    """Where workers reach this server, found out anew with each call. It may block."""
+    options = daemon.loaded.options
+    scheme = "http" if daemon.certificate is None else "https"
+    port = daemon.doors.port("front") or 0
+
+    def look() -> str:
+        if options.advertise_url is not None:
+            return options.advertise_url
+        anywhere = options.host in ("0.0.0.0", "::")
+        host = (find_address() or "127.0.0.1") if anywhere else options.host
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+    return look

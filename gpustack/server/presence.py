@@ -1,0 +1,111 @@
+"""This server among those that share its database: it says that it is there, and knows who else is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import attrs
+import trio
+
+from gpustack.errors import GpustackError, Unavailable
+from gpustack.nursery.limiter import threads
+from gpustack.server.leases import Leases
+from gpustack.store import roster
+from gpustack.store.roster import Myself, Offer, Roll, Server
+from gpustack.store.store import Store
+
+log = logging.getLogger(__name__)
+
+SPEAK_EVERY = 2.0
+_DEPART_WITHIN = 2.0
+_threads = threads("server address", 1)
+
+
+class SecretsReplaced(GpustackError):
+    """The other servers go by other secrets now: what this one would say and believe is void."""
+
+
+async def settle(store: Store, me: Myself, offers: Mapping[str, Offer]) -> Mapping[str, str]:
+    """Agree with the other servers on the secrets of all; returns them. As ``roster.settle``."""
+    return await store.beside(partial(roster.settle, me=me, offers=offers))
+
+
+@attrs.define(eq=False, repr=False)
+class Presence:
+    """Speaks and listens every few seconds. What workers said to one server reaches the others by this."""
+
+    _store: Store
+    _leases: Leases
+    _me: Myself
+    _secrets: Mapping[str, str] = attrs.field(repr=False)
+    """Those that were settled on."""
+    _url: Callable[[], str]
+    """Where workers reach us now. May block: it is called in a thread."""
+    _roll: Roll = Roll()
+    _alone: bool = True
+    name: str = "presence"
+
+    @property
+    def servers(self) -> Sequence[Server]:
+        """All that have been here lately, as of the last look; this one is among them."""
+        return self._roll.servers
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where workers reach the servers that live."""
+        return tuple(server.url for server in self._roll.servers if server.lives)
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            await self._look()
+            task_status.started()
+            while True:
+                await trio.sleep(SPEAK_EVERY)
+                await self._look()
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _DEPART_WITHIN):
+                await self._depart()
+
+    async def _look(self) -> None:
+        """Raises ``SecretsReplaced``. A database that is away is survived."""
+        self._leases.of(self._store.snapshot.workers)
+        heard = {} if self._alone else self._leases.take_untold()
+        me = attrs.evolve(self._me, url=await _threads.run(self._url, abandon=True))
+        try:
+            roll = await self._store.beside(partial(roster.attend, me=me, heard=heard, settled=self._secrets))
+        except Unavailable as error:
+            self._leases.put_back(heard)
+            log.debug("The other servers cannot be heard: reason=%s", error)
+            return
+        if not roll.agreed:
+            raise SecretsReplaced(
+                "The token or the jwt_secret_key of the cluster was replaced in the database: start this server again"
+            )
+        for worker_id, ago in roll.heard.items():
+            self._leases.heard_elsewhere(worker_id, ago)
+        self._tell(roll)
+        self._roll = roll
+        self._alone = not any(server.lives and server.uuid != self._me.uuid for server in roll.servers)
+
+    def _tell(self, roll: Roll) -> None:
+        """Log who comes, goes and leads, once."""
+        before = {server.uuid: server for server in self._roll.servers if server.lives}
+        now = {server.uuid: server for server in roll.servers if server.lives}
+        for server in now.values():
+            if server.uuid not in before and server.uuid != self._me.uuid:
+                log.info("Another server is there: url=%s version=%s", server.url, server.version)
+            if server.leads and server.uuid != self._me.uuid and roll.term != self._roll.term:
+                log.info("Another server leads: url=%s term=%d", server.url, roll.term or 0)
+        for gone in before.keys() - now.keys():
+            log.warning("Another server is gone: url=%s", before[gone].url)
+
+    async def _depart(self) -> None:
+        try:
+            await self._store.beside(partial(roster.depart, me=self._me))
+        except Unavailable as error:
+            log.debug("The other servers were not told that this one stops: reason=%s", error)
+
+    def __repr__(self) -> str:
+        return f"<Presence: {len(self.urls)} servers>"
