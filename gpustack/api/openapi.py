@@ -65,7 +65,7 @@ def openapi(routes: Iterable[Route], inference: Sequence[InferenceRoute], versio
             error = errors[route.path.startswith("/v1-openai/")]
             paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, parts, error)
     for one in inference:
-        paths.setdefault(one.path, {})["post"] = _inference(one.path, one.summary, errors[True])
+        paths.setdefault(one.path, {})["post"] = _inference(one, errors[True])
     return {
         "openapi": "3.1.0",
         "info": {
@@ -155,13 +155,12 @@ def _query_parameter(parameter: Parameter, parts: Parts) -> Schema:
     return made
 
 
-def _inference(path: str, summary: str, error: Schema) -> Schema:
-    content: Schema = {"application/json": {"schema": {"type": "object"}}}
-    if "transcription" in path or "edits" in path:
-        content = {"multipart/form-data": {"schema": {"type": "object"}}}
+def _inference(route: InferenceRoute, error: Schema) -> Schema:
+    kind = "multipart/form-data" if route.form else "application/json"
+    content: Schema = {kind: {"schema": {"type": "object"}}}
     return {
-        "operationId": operation_id("post", path),
-        "summary": summary,
+        "operationId": operation_id("post", route.path),
+        "summary": route.summary,
         "tags": ["inference"],
         "requestBody": {"required": True, "content": content},
         "responses": {

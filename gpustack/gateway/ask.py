@@ -44,13 +44,7 @@ def read_ask(body: bytes, *, streams: bool = True) -> Ask:
     equal keys today, but nothing obliges them to. ``streams`` is false for routes that know no streams.
     """
     found = _fields(body)
-    model = found.get("model")
-    if model is None or model == "":
-        raise BadRequest("Missing 'model' field")
-    if not isinstance(model, str):
-        raise BadRequest("'model' must be a string")
-    if len(model) > _LONGEST_NAME:
-        raise BadRequest(f"'model' is longer than {_LONGEST_NAME} characters")
+    model = model_named(found.get("model"))
     stream = _flag(found, "stream", "stream")
     if not stream or not streams:
         return Ask(model=model, stream=False, hide_usage=False, body=body)
@@ -70,6 +64,17 @@ def read_ask(body: bytes, *, streams: bool = True) -> Ask:
         raise BadRequest(f"'stream_options' cannot be sent on: {error}") from error
     start, end = next((start, end) for key, start, end in members(body) if key == "stream_options")
     return Ask(model=model, stream=True, hide_usage=True, body=body[:start] + wanted + body[end:])
+
+
+def model_named(model: object) -> str:
+    """The name of the model that was asked for. Raises ``BadRequest``."""
+    if model is None or model == "":
+        raise BadRequest("Missing 'model' field")
+    if not isinstance(model, str):
+        raise BadRequest("'model' must be a string")
+    if len(model) > _LONGEST_NAME:
+        raise BadRequest(f"'model' is longer than {_LONGEST_NAME} characters")
+    return model
 
 
 def _fields(body: bytes) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from gpustack.errors import (
 from gpustack.gateway.admission import Admission, Authenticate
 from gpustack.gateway.ask import LARGE, Ask, read_ask
 from gpustack.gateway.endpoints import Endpoints
+from gpustack.gateway.form import read_form_ask
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.header import TARGET_PORT, WORKER_FAULT, for_client, for_engine
 from gpustack.gateway.route import BY_PATH, InferenceRoute
@@ -154,8 +155,8 @@ class Gateway:
         except BodyTimeout as error:
             raise RequestTimeout(str(error)) from error
         if len(body) > LARGE:
-            return await self._large.run(lambda: read_ask(body, streams=route.streams))
-        return read_ask(body, streams=route.streams)
+            return await self._large.run(lambda: _ask_of(body, exchange.head, route))
+        return _ask_of(body, exchange.head, route)
 
     def _route_of(self, ask: Ask, principal: Principal) -> Route:
         found = self._endpoints.route(ask.model)
@@ -268,6 +269,12 @@ class Gateway:
             completion=0 if usage is None else usage.completion,
             failed=request.failed,
         )
+
+
+def _ask_of(body: bytes, head: Head, route: InferenceRoute) -> Ask:
+    if route.form:
+        return read_form_ask(body, head.headers)
+    return read_ask(body, streams=route.streams)
 
 
 async def _pass_on(response: Response, request: _Request) -> None:

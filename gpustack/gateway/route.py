@@ -11,14 +11,15 @@ from gpustack.domain.usage import Operation
 
 @attrs.frozen(kw_only=True)
 class InferenceRoute:
-    """One path that is forwarded to engines. ``engine_path`` is what engines call it; ``streams`` says whether it
-    knows streams of events."""
+    """One path that is forwarded to engines. ``engine_path`` is what engines call it; ``streams`` says whether its
+    answers come as streams of events with their usage at the end, and ``form`` whether it takes forms with files."""
 
     path: str
     engine_path: bytes
     operation: Operation
     summary: str
     streams: bool = True
+    form: bool = False
 
 
 _WHAT = (
@@ -29,7 +30,14 @@ _WHAT = (
     ),
     ("completions", Operation.COMPLETION, "Continue a text, at once or as a stream of events"),
     ("embeddings", Operation.EMBEDDING, "Turn texts into vectors"),
+    ("rerank", Operation.RERANK, "Say how well documents fit a query"),
+    ("images/generations", Operation.IMAGE_GENERATION, "Draw an image"),
+    ("images/edits", Operation.IMAGE_GENERATION, "Draw an image after others; a form with files"),
+    ("audio/speech", Operation.AUDIO_SPEECH, "Speak a text"),
+    ("audio/transcriptions", Operation.AUDIO_TRANSCRIPTION, "Write down what is spoken; a form with a file"),
 )
+_STREAMS = (Operation.CHAT_COMPLETION, Operation.COMPLETION)
+_FORMS = ("images/edits", "audio/transcriptions")
 
 ROUTES: tuple[InferenceRoute, ...] = tuple(
     InferenceRoute(
@@ -37,7 +45,8 @@ ROUTES: tuple[InferenceRoute, ...] = tuple(
         engine_path=f"/v1/{name}".encode(),
         operation=operation,
         summary=summary,
-        streams=operation is not Operation.EMBEDDING,
+        streams=operation in _STREAMS,
+        form=name in _FORMS,
     )
     for prefix in ("/v1", "/v1-openai")
     for name, operation, summary in _WHAT

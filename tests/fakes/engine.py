@@ -150,12 +150,18 @@ class Handler(BaseHTTPRequestHandler):
             "/v1/chat/completions": self._chat,
             "/v1/completions": self._complete,
             "/v1/embeddings": self._embed,
+            "/v1/rerank": self._rerank,
+            "/v1/images/generations": self._draw,
+            "/v1/images/edits": self._draw,
+            "/v1/audio/speech": self._speak,
+            "/v1/audio/transcriptions": self._write_down,
         }
         if path not in answers:
             self._error(404, f"no such path: {path}")
             return
         try:
-            asked = json.loads(self.body)
+            form = self.headers.get("Content-Type", "").startswith("multipart/")
+            asked = {"form": self.body.decode("latin-1")} if form else json.loads(self.body)
         except ValueError:
             self._error(400, "the body is not JSON")
             return
@@ -245,6 +251,22 @@ class Handler(BaseHTTPRequestHandler):
                 "usage": {"prompt_tokens": used, "total_tokens": used},
             },
         )
+
+    def _rerank(self, asked: dict[str, Any]) -> None:
+        found = [
+            {"index": index, "relevance_score": 1.0 / (index + 1)}
+            for index, _ in enumerate(asked.get("documents", []))
+        ]
+        self._json(200, {"results": found, "usage": {"prompt_tokens": 7, "total_tokens": 7}})
+
+    def _draw(self, asked: dict[str, Any]) -> None:
+        self._json(200, {"created": int(time.time()), "data": [{"b64_json": "iVBORw0KGgo="}]})
+
+    def _speak(self, asked: dict[str, Any]) -> None:
+        self._send(200, "audio/wav", b"RIFF" + bytes(range(256)))
+
+    def _write_down(self, asked: dict[str, Any]) -> None:
+        self._json(200, {"text": self.server.script.reply})
 
     def _generate(self, asked: dict[str, Any], prompt: str, kind: str, *, chat: bool) -> None:
         words = self._words(asked)

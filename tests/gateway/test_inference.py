@@ -45,6 +45,37 @@ async def closed_port() -> int:
 
 
 @pytest.mark.parametrize(
+    ("path", "operation"),
+    [
+        ("/v1/audio/transcriptions", Operation.AUDIO_TRANSCRIPTION),
+        ("/v1-openai/images/edits", Operation.IMAGE_GENERATION),
+    ],
+)
+async def test_a_form_with_a_file_reaches_the_engine_as_it_came(
+    world: World, fake_engine: StartEngine, path: str, operation: Operation
+) -> None:
+    """Of two megabytes, so that it is read aside."""
+    engine = fake_engine()
+    await world.deploy("m", engine.port)
+    file = bytes(range(256)) * 8192
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + file + b"\r\n"
+        b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--x--\r\n'
+    )
+    raw = world.request(body, path)
+    raw = raw.replace(b"content-type: application/json", b"content-type: multipart/form-data; boundary=x")
+    client = await world.connect()
+    answer = await client.ask(raw)
+    await client.close()
+    assert answer.status == 200
+    (row,) = await world.usage()
+    assert (row.operation, row.request_count, row.failed_count) == (operation, 1, 0)
+    seen = engine.seen()["last"]
+    assert seen["path"] == path.replace("/v1-openai/", "/v1/")
+    assert seen["body"]["form"].encode("latin-1") == body
+
+
+@pytest.mark.parametrize(
     ("path", "ask", "operation", "tokens"),
     [
         ("/v1/chat/completions", {}, Operation.CHAT_COMPLETION, (3, 3)),
@@ -53,6 +84,9 @@ async def closed_port() -> int:
         ("/v1-openai/completions", {"prompt": "a b"}, Operation.COMPLETION, (2, 3)),
         ("/v1/embeddings", {"input": ["a b", "c"]}, Operation.EMBEDDING, (3, 0)),
         ("/v1-openai/embeddings", {"input": "a b"}, Operation.EMBEDDING, (2, 0)),
+        ("/v1/rerank", {"query": "q", "documents": ["a", "b"]}, Operation.RERANK, (7, 0)),
+        ("/v1/images/generations", {"prompt": "a b"}, Operation.IMAGE_GENERATION, (0, 0)),
+        ("/v1/audio/speech", {"input": "a b"}, Operation.AUDIO_SPEECH, (0, 0)),
     ],
 )
 async def test_each_path_reaches_the_engine_and_is_counted(

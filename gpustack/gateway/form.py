@@ -1,0 +1,82 @@
+"""What a form asks for: files and fields of ``multipart/form-data``, of which one names the model."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from gpustack.errors import BadRequest
+from gpustack.gateway.ask import Ask, model_named, read_ask
+from gpustack.http1.fields import Headers
+
+_MOST_PARTS: Final = 1000
+_LONGEST_HEAD: Final = 16 << 10
+_LONGEST_VALUE: Final = 4096
+_BOUNDARY: Final = re.compile(
+    rb'multipart/form-data\s*;\s*boundary=(?:"([^"\\]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE
+)
+_PARAMETER: Final = re.compile(rb';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\\r\n]|\\[^\r\n])*"|[^\s;"]*)')
+_UNREADABLE: Final = "We could not parse the form of your request"
+
+
+def read_form_ask(body: bytes, headers: Headers) -> Ask:
+    """Raises ``BadRequest`` with a sentence when the body is no form that names a model once.
+
+    The body goes on as it came. A form that a gateway and an engine might read differently is refused: a model named
+    twice, a name in an encoding of its own, text before the first part. JSON is taken too.
+    """
+    kinds = [value for name, value in headers if name == b"content-type"]
+    if len(kinds) != 1:
+        raise BadRequest(f"{_UNREADABLE}: it needs one Content-Type")
+    if not kinds[0].lower().startswith(b"multipart/"):
+        return read_ask(body, streams=False)
+    found = _BOUNDARY.fullmatch(kinds[0].strip())
+    if found is None:
+        raise BadRequest(f"{_UNREADABLE}: its Content-Type is not multipart/form-data with a boundary alone")
+    named = [value for name, value in _fields(body, b"--" + (found[1] or found[2])) if name == b"model"]
+    if len(named) > 1:
+        raise BadRequest("'model' is given twice")
+    try:
+        model = named[0].decode() if named else None
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{_UNREADABLE}: 'model' is not UTF-8") from error
+    return Ask(model=model_named(model), stream=False, hide_usage=False, body=body)
+
+
+def _fields(body: bytes, delimiter: bytes) -> list[tuple[bytes, bytes]]:
+    """The names of all parts with how they begin: enough of a field, and of a file nothing that matters."""
+    if not body.startswith(delimiter):
+        raise BadRequest(f"{_UNREADABLE}: it does not begin with its boundary")
+    fields: list[tuple[bytes, bytes]] = []
+    at = len(delimiter)
+    while body[at : at + 2] != b"--":
+        head_end = body.find(b"\r\n\r\n", at, at + _LONGEST_HEAD)
+        end = -1 if head_end < 0 else body.find(b"\r\n" + delimiter, head_end + 2)
+        if body[at : at + 2] != b"\r\n" or end < 0 or len(fields) >= _MOST_PARTS:
+            raise BadRequest(f"{_UNREADABLE}: part {len(fields) + 1} is not whole")
+        # Where a part is empty, the end of its head is the beginning of the next delimiter.
+        start = min(head_end + 4, end)
+        fields.append((_name(body[at + 2 : head_end]), body[start : min(end, start + _LONGEST_VALUE)]))
+        at = end + 2 + len(delimiter)
+    if body[at + 2 :].strip():
+        raise BadRequest(f"{_UNREADABLE}: something follows its end")
+    return fields
+
+
+def _name(head: bytes) -> bytes:
+    told = [line.partition(b":") for line in head.split(b"\r\n")]
+    dispositions = [
+        value.strip() for name, _, value in told if name.strip().lower() == b"content-disposition"
+    ]
+    if len(dispositions) != 1 or any(line[:1] in (b" ", b"\t") for line in head.split(b"\r\n")):
+        raise BadRequest(f"{_UNREADABLE}: a part does not say once what it is")
+    names = []
+    for found in _PARAMETER.finditer(dispositions[0]):
+        key = found[1].lower()
+        if key == b"name*":
+            raise BadRequest(f"{_UNREADABLE}: the name of a part is in an encoding of its own")
+        if key == b"name":
+            names.append(found[2].strip(b'"'))
+    if len(names) != 1 or b"\\" in names[0]:
+        raise BadRequest(f"{_UNREADABLE}: a part has no plain name")
+    return names[0]
