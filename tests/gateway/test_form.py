@@ -54,7 +54,7 @@ def test_json_is_taken_too() -> None:
     assert read_form_ask(b'{"model": "tiny"}', [(b"content-type", b"application/json")]).model == "tiny"
 
 
-@pytest.mark.attack("two readers")
+@pytest.mark.attack("smuggling")
 @pytest.mark.parametrize(
     ("body", "kind", "words"),
     [
