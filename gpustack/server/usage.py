@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
@@ -15,8 +14,8 @@ import trio
 from gpustack.domain.document import decode, encode
 from gpustack.domain.usage import ModelUsage, Operation
 from gpustack.errors import GpustackError, Invalid
+from gpustack.server.once import Once
 from gpustack.store.store import Store
-from gpustack.store.transaction import Tx
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +157,8 @@ class UsageLedger:
         taken, self._open = self._open, {}
         if not taken:
             return
-        write = _Write([counted.row(day) for (day, _), counted in taken.items()])
+        rows = [counted.row(day) for (day, _), counted in taken.items()]
+        write = Once(lambda tx: tx.add_usage(rows))
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _FLUSH_WITHIN) as patience:
             try:
                 await self._store.write(write)
@@ -182,19 +182,3 @@ class UsageLedger:
 
     def __repr__(self) -> str:
         return f"<UsageLedger: {len(self._open)} rows to store>"
-
-
-@attrs.define(eq=False)
-class _Write:
-    """The work of one flush: it is either begun or withdrawn, and its caller knows which."""
-
-    _rows: list[ModelUsage]
-    _once: threading.Lock = attrs.field(factory=threading.Lock)
-
-    def __call__(self, tx: Tx) -> None:
-        if self._once.acquire(blocking=False):
-            tx.add_usage(self._rows)
-
-    def withdraw(self) -> bool:
-        """Keep it from being done; false when it has begun."""
-        return self._once.acquire(blocking=False)

@@ -24,6 +24,7 @@ from gpustack.nursery.limiter import Threads, threads
 from gpustack.nursery.wake import Wake
 
 from . import journal, lease
+from .accompany import waiting
 from .database import Database, open_database
 from .dialect import RETRY_AFTER, Dialect, PoolSettings
 from .lease import Term
@@ -129,6 +130,7 @@ class Store:
         a thread: they touch their ``Tx`` and immutable values only, and are quick. Waits until the store
         runs. Cancelled, the work is done as a whole or not at all, and which of the two is not said.
 
+        In a block of ``accompanied`` the companion is done in the same transaction.
         With a ``term`` the work is done only if that still is the latest of its lease; ``Deposed`` otherwise.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -136,7 +138,8 @@ class Store:
             raise _stopped()
         if len(self._waiting) >= WAITING:
             raise Unavailable(f"{WAITING} writes wait for the database: try again", 1.0)
-        job = Job(work, term)
+        companion = waiting()
+        job = Job(work if companion is None else companion.beside(work), term)
         self._waiting.add(job)
         self._queue.append(job)
         self._asked.wake()
@@ -146,7 +149,10 @@ class Store:
             job.withdrawn = True
             self._waiting.discard(job)
         assert job.result is not None
-        return cast(T, job.result.unwrap())
+        result = cast(T, job.result.unwrap())
+        if companion is not None:
+            companion.written = True
+        return result
 
     async def try_lease(self, name: str, holder: str, ttl: float) -> Term | None:
         """Take the lease ``name`` for ``ttl`` seconds, or prolong it; ``None`` while another holder has it.

@@ -17,6 +17,7 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.usage import ModelUsage
 from gpustack.errors import AlreadyExists, Conflict, NotFound
 
+from .audit import forget
 from .codec import codec, to_json
 from .dialect import Dialect
 from .journal import Alteration
@@ -158,6 +159,10 @@ class Tx:
     def add_usage(self, rows: Iterable[ModelUsage]) -> None:
         """Add counts to those of the same day, user, key, model and operation. Spends no revision."""
         add(self._begin_writing(), self._dialect, rows, self.now)
+
+    def forget_events(self, before: datetime, most: int) -> int:
+        """Delete audit events from before that instant, the oldest first; how many. Spends no revision."""
+        return forget(self._begin_writing(), before, most)
 
     # -- for the writer
 

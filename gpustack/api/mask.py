@@ -1,0 +1,66 @@
+"""What of a request may be told to who reads the audit trail: secrets are masked, all is bounded, nothing steers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpustack.logs import redacted
+
+from .shape import Document, Many, Maybe, Shape, Table, Text
+from .wire import plain
+
+MASK = "***"
+LONGEST = 256
+"""Characters of a text."""
+_MOST = 50
+"""Items of a list or object."""
+
+_SECRET_NAME = re.compile(r"(?i)(token|passw|secret|api[_-]?key|credential|private[_-]?key|auth)")
+_SECRET_FLAG = re.compile(r"(?i)(-[\w-]*(?:token|passw|secret|key|credential|auth)[\w-]*)(=|\s+)(\"[^\"]*\"|'[^']*'|\S+)")
+
+
+def legible(text: str, longest: int = LONGEST) -> str:
+    """A text of somebody else's, cut, with what does not print written out."""
+    cut = text if len(text) <= longest else text[:longest] + "…"
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in cut)
+
+
+def told(value: Any, shape: Shape | None = None, name: str = "") -> Any:
+    """The value as the trail may hold it. Its shape says what is secret; so does a name that speaks of one."""
+    if isinstance(shape, Maybe):
+        return None if value is None else told(value, shape.of, name)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(shape, Text) and shape.secret or _SECRET_NAME.search(name):
+        return MASK
+    if isinstance(value, Mapping):
+        return _object(value, shape)
+    if isinstance(value, str):
+        return legible(_SECRET_FLAG.sub(rf"\1\2{MASK}", redacted(value)))
+    if isinstance(value, Sequence):
+        return _list(value, shape)
+    return told(plain(value), None, name)
+
+
+def _object(value: Mapping[Any, Any], shape: Shape | None) -> dict[str, Any]:
+    of = shape.fields if isinstance(shape, Document) else {}
+    inner = shape.of if isinstance(shape, Table) else None
+    made = {
+        legible(str(key)): told(item, of.get(str(key), inner), str(key))
+        for key, item in list(value.items())[:_MOST]
+    }
+    return {**made, "…": f"{len(value) - _MOST} more"} if len(value) > _MOST else made
+
+
+def _list(value: Sequence[Any], shape: Shape | None) -> list[Any]:
+    """Of arguments the one after ``--api-key`` is as secret as that in ``--api-key=``."""
+    inner = shape.of if isinstance(shape, Many) else None
+    made: list[Any] = []
+    before = ""
+    for item in value[:_MOST]:
+        secret = before.startswith("-") and "=" not in before and _SECRET_FLAG.match(f"{before} x")
+        made.append(MASK if secret else told(item, inner))
+        before = item if isinstance(item, str) else ""
+    return [*made, f"… {len(value) - _MOST} more"] if len(value) > _MOST else made
