@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import attrs
@@ -9,7 +10,7 @@ import attrs
 from gpustack.domain.access import NOBODY, Means, Principal, Role, Scope, Session
 from gpustack.domain.model import ModelAccess
 from gpustack.domain.snapshot import Snapshot
-from gpustack.errors import Conflict, Forbidden, NotFound, Unauthorized, Unavailable
+from gpustack.errors import Conflict, Forbidden, NotFound, TooManyRequests, Unauthorized, Unavailable
 from gpustack.identity.authenticate import (
     Credentials,
     LocalRule,
@@ -23,8 +24,10 @@ from gpustack.identity.passwords import verify_password
 from gpustack.identity.sessions import cookie, find_session, is_due
 from gpustack.store.transaction import Tx
 
+from . import audit
 from .ask import Ask
 from .context import ApiContext
+from .problems import problem_of
 
 _MUST_CHANGE = (
     "The password must be changed before anything else can be: send current_password and new_password to "
@@ -48,11 +51,12 @@ async def admit(
     allow: frozenset[Role],
     scopes: frozenset[Scope],
     before_password_change: bool = False,
+    told: Callable[[Principal], None] = lambda principal: None,
 ) -> Admitted:
     """Find out who asks and whether the role may, and its key, which needs one of ``scopes``.
 
     Where anybody is allowed, who shows nothing gets in as long as there is a public model. Raises ``Unauthorized``,
-    ``Forbidden``, ``TooManyRequests``.
+    ``Forbidden``, ``TooManyRequests``. ``told`` hears who it is, also of one that may not.
     """
     credentials = credentials_of(ask)
     try:
@@ -64,6 +68,7 @@ async def admit(
         raise
     if isinstance(found, NeedsPassword):
         found = await _by_password(context, ask, credentials, found)
+    told(found)
     if found.role not in allow:
         raise Forbidden
     if not found.has_scope(*scopes):
@@ -113,13 +118,20 @@ async def _by_password(
     context: ApiContext, ask: Ask, credentials: Credentials, needed: NeedsPassword
 ) -> Principal:
     name = credentials.basic[0] if credentials.basic else ""
-    with context.login_limiter.attempt(ask.peer, name) as attempt:
-        hashed = needed.user.hashed_password if needed.user else None
-        if not await verify_password(hashed, needed.password):
-            attempt.failed()
-            raise Unauthorized
-        attempt.succeeded()
-    found = proven(needed)
+    try:
+        with context.login_limiter.attempt(ask.peer, name) as attempt:
+            hashed = needed.user.hashed_password if needed.user else None
+            if not await verify_password(hashed, needed.password):
+                attempt.failed()
+                raise Unauthorized
+            attempt.succeeded()
+        found = proven(needed)
+    except (Unauthorized, TooManyRequests) as error:
+        # A guess, whatever it is made for: reading and inference are told of nowhere else.
+        note = audit.begun(context, ask, "auth.login")
+        audit.tries(note, context, credentials)
+        note.ended(problem_of(error).status)
+        raise
     if not still_admitted(context, found):  # disabled, or given another password, while this one was verified
         raise Unauthorized
     return found

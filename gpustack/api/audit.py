@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import orjson
 
-from gpustack.domain.access import ApiKey, Principal, User
+from gpustack.domain.access import ApiKey, Principal, Role, User
 from gpustack.domain.audit import AuditEvent, Outcome
 from gpustack.domain.record import UNSAVED, Record, table_of
 from gpustack.domain.worker import Worker
@@ -31,8 +31,7 @@ LARGEST = 8 << 10
 """Bytes of details; of a call with more, only the names of the fields are kept."""
 SOMEBODY = "(no such account)"
 """In place of a name that nobody has: it may be a password in the wrong field, and strangers choose it."""
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_REFUSALS = frozenset({401, 403, 429})
+REFUSALS = frozenset({401, 403, 429})
 
 
 @attrs.frozen(kw_only=True)
@@ -45,6 +44,7 @@ class Actor:
     means: str = ""
     api_key_id: int | None = None
     proven: bool = False
+    """Else it is only what the request says."""
 
     @classmethod
     def of(cls, principal: Principal) -> Actor:
@@ -91,8 +91,6 @@ class Note:
     def acts(self, principal: Principal) -> None:
         """It is known who calls."""
         self.actor = Actor.of(principal)
-        if not principal.is_admin and principal.user_id is not None:
-            self._counted = not self._trail.has_room_for(principal.user_id)
 
     def signs_in(self, user: User, means: str) -> None:
         """Somebody proved to be this account, by other means than a request's own."""
@@ -134,8 +132,13 @@ class Note:
     # -- how it ended
 
     @contextmanager
-    def with_the_change(self) -> Iterator[None]:
+    def with_the_change(self, *, told: bool) -> Iterator[None]:
         """Within the block, what is written of records takes the event along: both are there, or neither is."""
+        if not told:
+            yield
+            return
+        if self.actor.id is not None and self.actor.role != Role.ADMIN.value:
+            self._counted = not self._trail.has_room_for(self.actor.id)
         self._companion = Companion(self._write)
         with accompanied(self._companion):
             yield
@@ -149,6 +152,8 @@ class Note:
 
     async def done(self, context: ApiContext, status: int) -> None:
         """It was done. Where no record was changed, the event is stored now, or else as soon as it can be."""
+        if not self.action:
+            return
         event = self._event(Outcome.DONE, status)
         if self._counted:
             self._trail.add_counted(attrs.evolve(event, target_id=None, target_name="", details={}))
@@ -162,7 +167,7 @@ class Note:
 
     def ended(self, status: int) -> None:
         """It was refused, or failed."""
-        outcome = Outcome.REFUSED if status in _REFUSALS else Outcome.FAILED
+        outcome = Outcome.REFUSED if status in REFUSALS else Outcome.FAILED
         self._trail.add_counted(self._event(outcome, status))
 
     def _event(
@@ -228,8 +233,3 @@ def name_of(record: Record) -> str:
             return name
     source = getattr(record, "source", None)
     return str(getattr(source, "readable", ""))
-
-
-def is_unsafe(method: str) -> bool:
-    """Whether a call of this method changes something."""
-    return method not in _SAFE

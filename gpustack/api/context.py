@@ -15,6 +15,7 @@ from gpustack.domain.worker import Worker
 from gpustack.identity.external import Naming
 from gpustack.identity.secret import Keys
 from gpustack.metrics.config import MetricsConfig
+from gpustack.server.audit import AuditTrail
 from gpustack.server.catalog import Catalog
 from gpustack.server.evaluation import Evaluator
 from gpustack.server.facts import FactsSource
@@ -148,6 +149,11 @@ class ApiContext:
         default=attrs.Factory(lambda self: Pace(self.monotonic), takes_self=True)
     )
 
+    trail: AuditTrail = attrs.field(
+        default=attrs.Factory(
+            lambda self: AuditTrail(self.store, self.clock, self.monotonic), takes_self=True
+        )
+    )
     printed: Printed = attrs.field(factory=Printed)
 
     def look(self) -> Look:

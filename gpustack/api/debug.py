@@ -34,6 +34,7 @@ async def _set_log_level(call: Call) -> Reply:
     name = (await call.ask.body()).decode("latin-1").strip().strip('"').lower()
     if name not in LEVELS:
         raise Invalid("Invalid log level")
+    call.note.details["level"] = name
     logging.getLogger(_LOGGER).setLevel(LEVELS[name])
     return Reply(document="ok")
 
@@ -60,6 +61,7 @@ ROUTES = tagged(
             path="/debug/log_level",
             summary="Log more or less: trace, debug, info, warning, error or critical, as plain text",
             handler=_set_log_level,
+            action="debug.log-level",
             hidden=True,
         ),
     ),

@@ -59,7 +59,7 @@ MODEL_FIELDS: Mapping[str, Shape] = {
     "backend_parameters": Maybe(Many(Text(longest=8192), 500), ()),
     "command": Maybe(Text(longest=32768)),
     "health_path": Maybe(Text(longest=2048)),
-    "env": Maybe(Table(Text(longest=32768)), {}),
+    "env": Maybe(Table(Text(longest=32768, secret=True)), {}),
     "restart_on_error": Flag(),
     "limits": LIMITS,
     "access_policy": Word(ModelAccess),

@@ -37,6 +37,7 @@ async def _login(call: Call) -> Reply:
     user = call.snapshot.find(User, username=given["username"])
     usable = user if user is not None and user.is_active and user.hashed_password else None
     hashed = usable.hashed_password if usable else None
+    call.note.tries(user, "password")
     with call.context.login_limiter.attempt(call.ask.peer, given["username"]) as attempt:
         # Without a user the same time is spent: it tells nobody which names exist.
         if not await verify_password(hashed, given["password"]) or usable is None:
@@ -89,6 +90,7 @@ async def _update_password(call: Call) -> Reply:
     user = call.snapshot.get(User, call.caller.user_id)
     if user is None or not user.hashed_password:
         raise BadRequest("This account has no password here: it is proved by another party")
+    call.note.concerns(user)
     with call.context.login_limiter.attempt(call.ask.peer, user.username) as attempt:
         if not await verify_password(user.hashed_password, call.document["current_password"]):
             attempt.failed()

@@ -17,8 +17,10 @@ LONGEST = 256
 _MOST = 50
 """Items of a list or object."""
 
-_SECRET_NAME = re.compile(r"(?i)(token|passw|secret|api[_-]?key|credential|private[_-]?key|auth)")
-_SECRET_FLAG = re.compile(r"(?i)(-[\w-]*(?:token|passw|secret|key|credential|auth)[\w-]*)(=|\s+)(\"[^\"]*\"|'[^']*'|\S+)")
+_SECRET_NAME = re.compile(r"(?i)(token|passw|secret|api[_-]?key|credential|private[_-]?key)")
+_SECRET_FLAG = re.compile(
+    r"(?i)(-[\w-]*(?:token|passw|secret|key|credential|auth)[\w-]*)(=|\s+)(\"[^\"]*\"|'[^']*'|\S+)"
+)
 
 
 def legible(text: str, longest: int = LONGEST) -> str:
@@ -33,7 +35,7 @@ def told(value: Any, shape: Shape | None = None, name: str = "") -> Any:
         return None if value is None else told(value, shape.of, name)
     if value is None or isinstance(value, bool | int | float):
         return value
-    if isinstance(shape, Text) and shape.secret or _SECRET_NAME.search(name):
+    if (isinstance(shape, Text) and shape.secret) or _SECRET_NAME.search(name):
         return MASK
     if isinstance(value, Mapping):
         return _object(value, shape)

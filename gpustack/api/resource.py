@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -81,6 +81,8 @@ class Resource:
     """Further keys of the list's envelope."""
     create_body: Shape | None = None
     create: Callable[[Call], Awaitable[Any]] | None = None
+    create_action: str | None = None
+    """What the audit trail calls it, where that is more than creating."""
     created: View | None = None
     """Where creation answers more than the plain object."""
     update_body: Shape | None = None
@@ -102,6 +104,8 @@ class Resource:
         found = self.find(call) if self.find else call.snapshot.get(self.record, call.number())
         if found is None or not self.visible(call.caller, found):
             raise NotFound(f"{self.name} {call.ask.params['id']} does not exist")
+        if isinstance(found, Record):
+            call.note.concerns(found)
         return found
 
     def shown(self, call: Call, item: Any) -> Reply:
@@ -146,6 +150,7 @@ def routes_of(resource: Resource) -> tuple[Route, ...]:
                 handler=lambda call: _create(resource, call),
                 allow=resource.create_by,
                 body=resource.create_body,
+                action=resource.create_action,
                 answer=resource.created or resource.view,
             )
         )
@@ -167,6 +172,7 @@ def routes_of(resource: Resource) -> tuple[Route, ...]:
                 path=one,
                 summary=f"Change {_a(resource.name)}; fields that are not sent stay",
                 handler=lambda call: _update(resource, call),
+                about=resource.record,
                 allow=resource.update_by,
                 body=resource.update_body,
                 answer=resource.view,
@@ -179,6 +185,7 @@ def routes_of(resource: Resource) -> tuple[Route, ...]:
                 path=one,
                 summary=f"Delete {_a(resource.name)}",
                 handler=lambda call: _delete(resource, call),
+                about=resource.record,
                 allow=resource.delete_by,
                 query=resource.delete_query,
             )
@@ -235,6 +242,8 @@ def _watch(resource: Resource, call: Call, predicate: Callable[[Any], bool]) -> 
 
 async def _create(resource: Resource, call: Call) -> Reply:
     assert resource.create is not None
+    if isinstance(call.document, Mapping) and resource.create_body is not None:
+        call.note.sets(call.document, resource.create_body)
     made = await resource.create(call)
     if resource.created is not None:
         return Reply(document=resource.created.of(made, call.look()))
@@ -247,12 +256,16 @@ async def _read(resource: Resource, call: Call) -> Reply:
 
 async def _update(resource: Resource, call: Call) -> Reply:
     assert resource.update is not None
-    return resource.shown(call, await resource.update(call, resource.item(call)))
+    item = resource.item(call)
+    if isinstance(call.document, Mapping) and resource.update_body is not None:
+        call.note.sets(call.document, resource.update_body, resource.view.of(item, call.look()))
+    return resource.shown(call, await resource.update(call, item))
 
 
 async def _delete(resource: Resource, call: Call) -> Reply:
     assert resource.delete is not None
-    await resource.delete(call, resource.item(call))
+    item = resource.item(call)
+    await resource.delete(call, item)
     return Reply(document=None)
 
 

@@ -10,16 +10,18 @@ import attrs
 import orjson
 
 from gpustack.domain.access import Principal, Role, Scope
+from gpustack.domain.record import Record
 from gpustack.domain.snapshot import Snapshot
-from gpustack.errors import BadRequest, NotFound
+from gpustack.errors import BadRequest, GpustackError, NotFound
 from gpustack.identity.credentials import SAFE_METHODS
 from gpustack.policy.access import CHANGING, READING
 
-from .access import admit
+from . import audit
+from .access import admit, credentials_of
 from .ask import Ask, Query, is_whole
 from .context import ApiContext
 from .parameter import Parameter
-from .problems import Malformed
+from .problems import INTERNAL, Malformed, problem_of
 from .shape import Shape
 from .wire import Look, View, dumps
 
@@ -68,6 +70,8 @@ class Call:
     principal: Principal | None
     document: Any = None
     """The body as the route's shape read it."""
+    note: audit.Note
+    """What the audit trail is told of the call."""
 
     @property
     def caller(self) -> Principal:
@@ -121,13 +125,65 @@ class Route:
     """Of which an API key needs one, if it has not all."""
     hidden: bool = False
     """Left out of the OpenAPI document; the table of routes has it."""
+    action: str | None = None
+    """What the audit trail calls it. If not given it follows from method and path; empty: it is not told of."""
+    about: type[Record] | None = None
+    """The class of what the path's id names."""
+
+    @property
+    def told_as(self) -> str:
+        """``<what>.<verb>`` in the audit trail. Empty where that is not told of: reading changes nothing."""
+        if self.action is not None:
+            return self.action
+        if self.method in SAFE_METHODS:
+            return ""
+        what, *rest = self.path.removeprefix("/v1").strip("/").split("/")
+        verb = rest[-1] if rest and rest[-1] != "{id}" else _VERBS[self.method]
+        return f"{what.removesuffix('s')}.{verb}"
+
+    @property
+    def of_workers(self) -> bool:
+        """Workers say these all the time: only that somebody was not let in is told of."""
+        return self.allow == WORKERS
+
+
+_VERBS = {"POST": "create", "PUT": "update", "PATCH": "update", "DELETE": "delete"}
 
 
 async def carry_out(context: ApiContext, route: Route, ask: Ask) -> Reply:
     """Admit the caller, read the body, run the handler. Raises ``GpustackError`` for what the caller did wrong.
 
-    Who calls is settled before a byte of the body is read. Cancelling it may leave a write done or not done.
+    Who calls is settled before a byte of the body is read. The audit trail is told of what changes something, and of
+    every attempt. Cancelling it may leave a write done or not done, and the trail told or not told of it alike.
     """
+    note = audit.begun(context, ask, route.told_as)
+    if not note.action:
+        return await _carry_out(context, route, ask, note)
+    try:
+        reply = await _carry_out(context, route, ask, note)
+    except GpustackError as error:
+        _tell_of_failure(context, route, ask, note, problem_of(error).status)
+        raise
+    except Exception:
+        _tell_of_failure(context, route, ask, note, INTERNAL.status)
+        raise
+    if not route.of_workers:
+        await note.done(context, reply.status)
+    return reply
+
+
+def _tell_of_failure(context: ApiContext, route: Route, ask: Ask, note: audit.Note, status: int) -> None:
+    if not note.actor.proven:
+        audit.tries(note, context, credentials_of(ask))
+    if route.about is not None and is_whole(ask.params.get("id", "")):
+        record = context.store.snapshot.get(route.about, int(ask.params["id"]))
+        if record is not None:
+            note.concerns(record)
+    if not route.of_workers or status in audit.REFUSALS:
+        note.ended(status)
+
+
+async def _carry_out(context: ApiContext, route: Route, ask: Ask, note: audit.Note) -> Reply:
     principal: Principal | None = None
     headers: tuple[tuple[str, str], ...] = ()
     if route.allow is not None:
@@ -137,12 +193,16 @@ async def carry_out(context: ApiContext, route: Route, ask: Ask) -> Reply:
             allow=route.allow,
             scopes=route.scopes,
             before_password_change=route.before_password_change,
+            told=note.acts,
         )
         principal, headers = admitted.principal, admitted.headers
     document = None
     if route.body is not None:
         document = read_document(await ask.body(), route.body)
-    reply = await route.handler(Call(context=context, ask=ask, principal=principal, document=document))
+    call = Call(context=context, ask=ask, principal=principal, document=document, note=note)
+    # Not around the above: to renew a login is no part of what is told of.
+    with note.with_the_change(told=bool(note.action) and not route.of_workers):
+        reply = await route.handler(call)
     return attrs.evolve(reply, headers=(*headers, *reply.headers)) if headers else reply
 
 

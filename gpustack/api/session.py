@@ -35,6 +35,8 @@ async def open_session(
 
     def work(tx: Tx) -> None:
         user = who(tx)
+        if not call.note.actor.proven:
+            call.note.signs_in(user, "password" if source is UserSource.LOCAL else source.value.lower())
         for known in list(tx.all(Session).values()):
             if known.expires_at <= now or (old is not None and known.id == old.id):
                 tx.delete(Session, known.id)
@@ -60,6 +62,11 @@ async def close_session(call: Call) -> Session | None:
         if session is not None and tx.get(Session, session.id) is not None:
             tx.delete(Session, session.id)
 
-    if session is not None:
-        await context.store.write(work)
+    if session is None:
+        call.note.action = ""  # nobody was logged in: the audit trail has nothing to tell of
+        return None
+    user = call.snapshot.get(User, session.user_id)
+    if user is not None:
+        call.note.signs_in(user, "cookie")
+    await context.store.write(work)
     return session

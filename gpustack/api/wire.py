@@ -305,6 +305,7 @@ _WORKER = _shapes(
     "status",
     "condition",
     "credential_hash",
+    "former_credential_hash",
     "heartbeat_time",
     "leaving",
     "metrics_port",

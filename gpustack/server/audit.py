@@ -233,7 +233,7 @@ class AuditTrail:
             return
         self._spool.mkdir(mode=0o700, exist_ok=True)
         draft = self._spool / f"{os.getpid()}.draft"
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with draft.open("wb") as file:
             file.write(encode(list(self._waiting)))
             file.flush()
             os.fsync(file.fileno())
@@ -255,7 +255,10 @@ class AuditTrail:
 
     async def forget(self, before: datetime) -> None:
         """Delete what is older, a little at a time: others write in between. Raises ``Unavailable``."""
-        while await self._store.write(lambda tx: tx.forget_events(before, _SWEPT_AT_ONCE)) == _SWEPT_AT_ONCE:
+        while True:
+            gone = await self._store.write(lambda tx: tx.forget_events(before, _SWEPT_AT_ONCE))
+            if gone < _SWEPT_AT_ONCE:
+                return
             await trio.sleep(_BETWEEN_SWEEPS)
 
     def __repr__(self) -> str:

@@ -82,6 +82,7 @@ ROUTES = tagged(
             handler=_replace,
             allow=ADMIN,
             body=_AsItIs(),
+            action="metrics.configure",
             answer=Document(name="Done", fields={"status": Text()}),
         ),
     ),

@@ -115,6 +115,7 @@ ROUTES = tagged(
             path="/v1/model-evaluations",
             summary="Say of deployments whether they would run here, and what they would claim",
             handler=_evaluate,
+            action="",  # it changes nothing
             body=Document(
                 name="ModelEvaluationRequest",
                 fields={"model_specs": Many(_SPEC, MOST_SPECS)},

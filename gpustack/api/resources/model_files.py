@@ -101,6 +101,7 @@ RESOURCE = Resource(
             path="/v1/model-files/{id}/reset",
             summary="Fetch a file again",
             handler=_reset,
+            about=ModelFile,
             answer=FILE,
         ),
         REPORT,

@@ -182,6 +182,7 @@ ROUTES = tagged(
             summary="Ask a model hub (Hugging Face, ModelScope) through the server",
             handler=_proxy,
             allow=PEOPLE,
+            action="",  # it changes nothing here
             query=(Parameter(name="url", shape=Text(), note="An https address of one of these hubs."),),
         )
         for method in METHODS

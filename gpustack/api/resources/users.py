@@ -25,6 +25,7 @@ _OWN_FIELDS: dict[str, Shape] = {
     "full_name": Maybe(Text(longest=255)),
     "avatar_url": Maybe(Text(longest=1 << 20)),
 }
+_OWN_BODY = Document(name="OwnUserUpdate", fields=_OWN_FIELDS)
 _FIELDS: dict[str, Shape] = {
     "username": Text(shortest=1, longest=LONGEST),
     "password": Maybe(Text(secret=True)),
@@ -116,6 +117,8 @@ async def _read_me(call: Call, user: User) -> User:
 
 
 async def _update_me(call: Call, user: User) -> User:
+    call.note.concerns(user)
+    call.note.sets(call.document, _OWN_BODY, USER.of(user, call.look()))
     return await call.context.store.write(lambda tx: tx.change(User, user.id, **call.document))
 
 
@@ -146,7 +149,8 @@ RESOURCE = Resource(
             summary="Change one's own name and picture; everything else is ignored",
             handler=_me(_update_me),
             allow=PEOPLE,
-            body=Document(name="OwnUserUpdate", fields=_OWN_FIELDS),
+            body=_OWN_BODY,
+            action="user.update",
             answer=USER,
             before_password_change=True,
         ),

@@ -200,6 +200,7 @@ RESOURCE = Resource(
     ),
     create_body=Thing(JoinRequest),
     create=_join,
+    create_action="worker.join",
     created=document_view(
         "JoinedWorker",
         WORKER,

@@ -1,0 +1,211 @@
+"""The audit trail, to read and to take away; nobody changes it here."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+from types import TracebackType
+from typing import Any
+
+import attrs
+
+from gpustack.domain.audit import AuditEvent, Outcome
+from gpustack.store import audit
+from gpustack.store.audit import Wanted
+from gpustack.store.store import Store
+
+from ..ask import Query, is_whole
+from ..listing import ALL, Page, page_document
+from ..parameter import Parameter
+from ..problems import Malformed
+from ..route import Call, Reply, Route, tagged
+from ..shape import Anything, Document, Instant, Maybe, Shape, Table, Text, Whole, Word
+from ..wire import Doc, View, dumps, plain
+
+_AT_ONCE = 500
+"""Events of an export in memory at a time."""
+_SKIPPED_AT_MOST = 1_000_000
+
+_FIELDS: dict[str, Shape] = {
+    "id": Whole(),
+    "at": Instant(),
+    "action": Text(),
+    "outcome": Word(Outcome),
+    "status": Whole(),
+    "actor_id": Maybe(Whole()),
+    "actor_name": Text(),
+    "actor_role": Text(),
+    "means": Text(),
+    "api_key_id": Maybe(Whole()),
+    "address": Text(),
+    "target_type": Text(),
+    "target_id": Maybe(Whole()),
+    "target_name": Text(),
+    "details": Table(Anything()),
+}
+
+
+def _shown(event: AuditEvent) -> Doc:
+    return {name: plain(getattr(event, name)) for name in _FIELDS}
+
+
+_VIEW = View(
+    schema=Document(
+        name="AuditEvent",
+        fields=_FIELDS,
+        note="Who did what, when and from where. `means` is how the caller proved who it is: cookie, basic, key, "
+        "local (a program on the server's machine), token, worker, or password at a login. Of refused attempts the "
+        "actor is who the credentials spoke of. `details` holds what was changed, secrets masked; `count` where more "
+        "of the same happened within a minute; `claimed_address` is what a header says, which anybody can write.",
+    ),
+    of=lambda event, look: _shown(event),
+)
+
+
+def _wanted(query: Query) -> Wanted:
+    """Raises ``Malformed`` with every fault."""
+    faults: list[str] = []
+    given: dict[str, Any] = {}
+    for name in ("actor", "action", "means", "address", "target_type", "search"):
+        given[name] = query.one(name) or None
+    for parameter, field in (("from", "since"), ("to", "until")):
+        text = query.one(parameter)
+        given[field] = Instant().read(text, parameter, faults) if text else None
+    outcome, target = query.one("outcome"), query.one("target_id")
+    given["outcome"] = Word(Outcome).read(outcome, "outcome", faults) if outcome else None
+    if target and not is_whole(target):
+        faults.append("target_id: must be a whole number")
+    elif target:
+        given["target_id"] = int(target)
+    if faults:
+        raise Malformed(*faults)
+    return Wanted(**given)
+
+
+async def _list(call: Call) -> Reply:
+    wanted, page, store = _wanted(call.query), Page.of(call.query), call.context.store
+    if page.size == ALL:
+        raise Malformed("perPage: must be from 1 to 100 here; /v1/audit-events/export gives all of them")
+    skip = (page.number - 1) * page.size
+    if skip > _SKIPPED_AT_MOST:
+        raise Malformed("page: is too far back; use to, or /v1/audit-events/export")
+    total = await store.query(functools.partial(audit.count, wanted=wanted))
+    found = await store.query(functools.partial(audit.page, wanted=wanted, skip=skip, most=page.size))
+    return Reply(document=page_document([_shown(event) for event in found], page, total))
+
+
+_FORMS = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
+
+
+async def _export(call: Call) -> Reply:
+    form = call.query.one("format") or "ndjson"
+    if form not in _FORMS:
+        raise Malformed(f"format: must be one of {', '.join(_FORMS)}")
+    wanted = _wanted(call.query)
+    filters = {name: value for name, value in call.query.pairs if name != "format"}
+    call.note.details.update({"format": form, "filters": plain(filters)})
+    stream = _Export(call.context.store, wanted, form == "csv")
+    name = f'attachment; filename="audit-events.{form}"'
+    return Reply(stream=stream, content_type=_FORMS[form], headers=(("Content-Disposition", name),))
+
+
+@attrs.define(eq=False)
+class _Export:
+    """The events as text, the newest first, read a part at a time. What comes meanwhile is not in it."""
+
+    _store: Store
+    _wanted: Wanted
+    _as_csv: bool
+    _than: tuple[Any, int] | None = None
+    _begun: bool = False
+    _over: bool = False
+
+    async def __aenter__(self) -> _Export:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over = True
+
+    def __aiter__(self) -> _Export:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._over:
+            raise StopAsyncIteration
+        read = functools.partial(audit.older, wanted=self._wanted, than=self._than, most=_AT_ONCE)
+        events = await self._store.query(read)
+        self._over = len(events) < _AT_ONCE
+        if events:
+            self._than = (events[-1].at, events[-1].id)
+        text = _csv(events, heads=not self._begun) if self._as_csv else _lines(events)
+        self._begun = True
+        return text
+
+
+def _lines(events: list[AuditEvent]) -> bytes:
+    return b"".join(dumps(_shown(event)) + b"\n" for event in events)
+
+
+def _csv(events: list[AuditEvent], *, heads: bool) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    if heads:
+        writer.writerow(_FIELDS)
+    for event in events:
+        shown = _shown(event)
+        shown["at"] = event.at.isoformat()
+        shown["details"] = dumps(shown["details"]).decode() if shown["details"] else ""
+        writer.writerow([_cell(value) for value in shown.values()])
+    return text.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    """A spreadsheet takes a text that begins so for a formula: a mark before it keeps it a text."""
+    if isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return "" if value is None else value
+
+
+_FILTERS = (
+    Parameter(name="actor", shape=Text(), note="Name or id of who did it."),
+    Parameter(name="action", shape=Text(), note="Such as `model.update`; `model.` is all of models."),
+    Parameter(name="outcome", shape=Word(Outcome)),
+    Parameter(name="means", shape=Text(), note="How who did it was known."),
+    Parameter(name="address", shape=Text(), note="Where it came from."),
+    Parameter(name="target_type", shape=Text(), note="Such as `model` or `api-key`."),
+    Parameter(name="target_id", shape=Whole()),
+    Parameter(name="from", shape=Instant(), note="Not before this instant."),
+    Parameter(name="to", shape=Instant(), note="Before this instant."),
+    Parameter(name="search", shape=Text(), note="Part of a name, an action or an address, in any case."),
+)
+
+ROUTES = tagged(
+    "audit-events",
+    (
+        Route(
+            method="GET",
+            path="/v1/audit-events",
+            summary="List what was done and what was refused, the newest first",
+            handler=_list,
+            query=(
+                *_FILTERS,
+                Parameter(name="page", shape=Whole(least=1), note="Counted from 1."),
+                Parameter(name="perPage", shape=Whole(least=1, most=100), note="1 to 100 (default)."),
+            ),
+            answer=_VIEW,
+            listed=True,
+        ),
+        Route(
+            method="GET",
+            path="/v1/audit-events/export",
+            summary="Take the audit trail away, as a stream of JSON lines or CSV",
+            handler=_export,
+            action="audit.export",
+            query=(*_FILTERS, Parameter(name="format", shape=Text(), note="`ndjson` (default) or `csv`.")),
+            answer_type="application/x-ndjson",
+        ),
+    ),
+)
