@@ -132,7 +132,7 @@ class Note:
     # -- how it ended
 
     @contextmanager
-    def with_the_change(self, *, told: bool) -> Iterator[None]:
+    def with_the_change(self, *, told: bool = True) -> Iterator[None]:
         """Within the block, what is written of records takes the event along: both are there, or neither is."""
         if not told:
             yield

@@ -33,9 +33,13 @@ async def open_session(
     token, session = make_session(0, keys=context.keys, now=now, rng=context.rng, lifetime=lifetime(context))
     old = find_session(call.snapshot, credentials_of(call.ask).cookie, keys=context.keys, now=now)
 
+    signs_in = not call.note.actor.proven
+    if signs_in:
+        call.note.action = "auth.login"
+
     def work(tx: Tx) -> None:
         user = who(tx)
-        if not call.note.actor.proven:
+        if signs_in:
             call.note.signs_in(user, "password" if source is UserSource.LOCAL else source.value.lower())
         for known in list(tx.all(Session).values()):
             if known.expires_at <= now or (old is not None and known.id == old.id):
@@ -47,7 +51,8 @@ async def open_session(
             tx.delete(Session, known.id)
         tx.insert(attrs.evolve(session, user_id=user.id, source=source, logout_hint=logout_hint))
 
-    await context.store.write(work)
+    with call.note.with_the_change():
+        await context.store.write(work)
     return (("Set-Cookie", cookie(token, secure=context.rules.tls, lifetime=lifetime(context))),)
 
 

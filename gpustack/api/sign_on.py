@@ -15,6 +15,7 @@ from gpustack.errors import BadRequest, NotFound
 from gpustack.identity.external import ExternalPerson
 from gpustack.identity.sign_in import begin, find, is_of_browser, new_state, no_cookie
 from gpustack.server.account import account_of
+from gpustack.store.accompany import alone
 from gpustack.store.transaction import Tx
 
 from .page import Link, redirect
@@ -69,7 +70,8 @@ async def start(call: Call, source: UserSource, *, secret: str) -> tuple[str, tu
             tx.delete(SignIn, one.id)
         tx.insert(begun.record)
 
-    await context.store.write(work)
+    with alone():
+        await context.store.write(work)
     return begun.state, (("Set-Cookie", begun.cookie),)
 
 
@@ -95,7 +97,9 @@ async def take(call: Call, source: UserSource, state: str | None) -> SignIn:
             return True
         return False  # two requests at once: the other has it
 
-    if not await call.context.store.write(work):
+    with alone():
+        taken = await call.context.store.write(work)
+    if not taken:
         raise BadRequest(_GONE)
     return found
 
@@ -115,7 +119,9 @@ async def hold(call: Call, sign_in: SignIn, secret: str) -> str:
         tx.update(attrs.evolve(known, state_hash=context.keys.sign_in_hash(state), secret=secret))
         return True
 
-    if not await context.store.write(work):
+    with alone():
+        held = await context.store.write(work)
+    if not held:
         raise BadRequest(_GONE)
     return state
 

@@ -451,6 +451,14 @@ class Options:
         help="Seconds without a heartbeat after which a worker's instances are replaced elsewhere.",
         sample="600",
     )
+    audit_retention_days: int = option(
+        default=90,
+        group="server",
+        low=0,
+        high=36500,
+        help="Days for which the audit trail is kept: who did what, when and from where. 0 keeps it for ever.",
+        sample="365",
+    )
     ollama_library_base_url: str = option(
         default="https://registry.ollama.ai",
         group="server",

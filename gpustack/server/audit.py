@@ -134,6 +134,8 @@ class AuditTrail:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
         try:
+            await self.collect()
+            await self.flush()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._sweep)
                 await self._bring()

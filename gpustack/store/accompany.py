@@ -43,6 +43,16 @@ def waiting() -> Companion | None:
 
 
 @contextmanager
+def alone() -> Iterator[None]:
+    """Within the block, works take nothing along: they are steps on the way, and not what is told of."""
+    token = _companion.set(None)
+    try:
+        yield
+    finally:
+        _companion.reset(token)
+
+
+@contextmanager
 def accompanied(companion: Companion) -> Iterator[None]:
     """Within the block, the first work that this task has committed takes ``companion`` along."""
     token = _companion.set(companion)

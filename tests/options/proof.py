@@ -99,6 +99,7 @@ PROOFS: Mapping[str, str] = {
     "external_auth_admin_groups": _GROUPS,
     "heartbeat_timeout": _SILENT,
     "reschedule_grace": _SILENT,
+    "audit_retention_days": f"{_ONE}test_audit_retention_days_is_how_long_the_trail_is_kept",
     "ollama_library_base_url": TO_DO,
     "update_check_url": f"{_API}test_a_new_version_is_heard_of",
     "jwt_secret_key": f"{_ONE}test_jwt_secret_key_is_used_and_none_is_made",

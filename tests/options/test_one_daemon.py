@@ -172,6 +172,16 @@ def test_heartbeat_timeout_and_reschedule_grace_judge_who_is_silent(one: World) 
     one.daemon.until(state, "the silent worker given up")
 
 
+def test_audit_retention_days_is_how_long_the_trail_is_kept(one: World) -> None:
+    """Both events were found at the start; by default both would be kept."""
+
+    def kept() -> set[str]:
+        items = one.call("GET", "/v1/audit-events?action=tests.")[1]["items"]
+        return {item["action"] for item in items}
+
+    one.daemon.until(lambda: kept() == {"tests.young"}, "only the young event")
+
+
 def test_engines_live_where_options_say_and_end_when_they_say(one: World) -> None:
     """The last of these tests: it hands over to another daemon and stops that.
 

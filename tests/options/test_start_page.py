@@ -166,6 +166,7 @@ def test_the_page_has_every_option_but_those_that_are_ours(tmp_path: Path) -> No
             "pipx_path",
         ),
         *("saml_sp_attribute_prefix", "heartbeat_timeout", "reschedule_grace", "ollama_library_base_url"),
+        "audit_retention_days",
         *("update_check_url", "jwt_secret_key", "external_auth_type", "openid_configuration"),
         *("disable_worker_metrics", "engine_stop_grace", "llama_server_path", "resources"),
     }

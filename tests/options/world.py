@@ -6,11 +6,14 @@ import base64
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from gpustack.domain.audit import AuditEvent, Outcome
+from gpustack.domain.document import encode
 from tests.daemon import Daemon, daemon, free_range
 from tests.fakes.cas import Cas
 from tests.fakes.hub import Hub
@@ -78,6 +81,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def leave_trail(data: Path) -> None:
+    """What a daemon before this one could not bring to the database: an old event and one of yesterday."""
+    now = datetime.now(UTC)
+    events = [
+        AuditEvent(at=now - timedelta(days=days), action=f"tests.{name}", outcome=Outcome.DONE, status=200)
+        for name, days in (("old", 3), ("young", 1))
+    ]
+    (data / "audit").mkdir(parents=True)
+    (data / "audit" / "1.json").write_bytes(encode(events))
+
+
 @contextmanager
 def world(spelling: str, folder: Path, hub: Hub, mirror: Mirror, cas: Cas) -> Iterator[World]:
     """Start it with every option given in one of the spellings."""
@@ -102,6 +116,7 @@ def world(spelling: str, folder: Path, hub: Hub, mirror: Mirror, cas: Cas) -> It
         "heartbeat_interval": 0.5,
         "heartbeat_timeout": 3.0,
         "reschedule_grace": 4.0,
+        "audit_retention_days": 2,
         "drain_timeout": 0.3,
         "reload_drain_timeout": 0.3,
         "engine_stop_grace": 0.3,
@@ -116,6 +131,7 @@ def world(spelling: str, folder: Path, hub: Hub, mirror: Mirror, cas: Cas) -> It
         "enable_hf_xet": True,
         "resources": {"cpu": {"total": 7}},
     }
+    leave_trail(folder / "data")
     arguments, env = spelled(spelling, folder, values)
     variables = {"HF_ENDPOINT": hub.url, "GPUSTACK_DISABLE_DYNAMIC_LINK_LLAMA_BOX": "true"}
     with daemon(folder / "data", *arguments, env={**env, **variables}) as running:
