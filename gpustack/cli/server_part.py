@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
@@ -47,6 +48,7 @@ from gpustack.nursery.tree import tree
 from gpustack.policy.access import INFERENCE
 from gpustack.policy.liveness import LivenessSettings
 from gpustack.server.assignment import AssignmentBook
+from gpustack.server.audit import AuditTrail
 from gpustack.server.bootstrap import ensure_admin
 from gpustack.server.evaluation import EvaluationSettings, Evaluator
 from gpustack.server.facts import FactsSource
@@ -77,6 +79,7 @@ class ServerPart:
     gate: Gate
     _store: Yielding | None = None
     _usage: UsageLedger | None = None
+    _trail: AuditTrail | None = None
 
     @classmethod
     def build(cls, daemon: Daemon, reactor: Reactor) -> ServerPart:
@@ -104,6 +107,8 @@ class ServerPart:
         )
         usage = self._usage = UsageLedger(store, utc_now, options.data_dir / "usage")
         await state.start(usage)
+        trail = self._trail = _trail(options, store)
+        await state.start(trail)
         pool = Pool(reactor=self._reactor)
         await edge.start(pool)
         link = WorkerLink(pool, agreed.keys.forward_key)
@@ -114,7 +119,7 @@ class ServerPart:
         background = self._background(store)
         sign_on = sign_on_part(options, clock=utc_now, monotonic=trio.current_time)
         cluster = ClusterPart.of(self._daemon, store, agreed, leases, self._reign(store, facts, leases))
-        context = self._context(store, agreed, cluster, leases, link, facts, background, sign_on)
+        context = self._context(store, agreed, cluster, leases, link, facts, background, sign_on, trail)
         endpoints = Endpoints(store, self._daemon.rng, self._local_worker())
         await edge.start(endpoints)
         gateway = self._gateway(context, endpoints, pool, usage)
@@ -151,6 +156,8 @@ class ServerPart:
         """Let another daemon have the records: what is counted is stored, then nothing is written here any more."""
         if self._usage is not None and self._store is not None:
             await self._usage.flush()
+            if self._trail is not None:
+                await self._trail.flush()
             await self._store.give_up()
 
     async def finish(self, within: float) -> None:
@@ -203,6 +210,7 @@ class ServerPart:
         facts: FactsSource,
         background: Background,
         sign_on: SignOnPart,
+        trail: AuditTrail,
     ) -> ApiContext:
         options, environment = self._daemon.loaded.options, self._daemon.loaded.environment
         rule = cross_origin_of(options)
@@ -213,6 +221,7 @@ class ServerPart:
             leases=leases,
             link=link,
             facts=facts,
+            trail=trail,
             rules=AccessRules(
                 force_auth_localhost=options.force_auth_localhost,
                 tls=options.ssl_certfile is not None,
@@ -288,6 +297,12 @@ def _pool(environment: Environment) -> PoolSettings:
         timeout=environment.db_pool_timeout,
         echo=environment.db_echo,
     )
+
+
+def _trail(options: Options, store: Store) -> AuditTrail:
+    days = options.audit_retention_days
+    keep_for = timedelta(days=days) if days else None
+    return AuditTrail(store, utc_now, trio.current_time, options.data_dir / "audit", keep_for)
 
 
 def _liveness(options: Options) -> LivenessSettings:
