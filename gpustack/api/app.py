@@ -16,6 +16,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers import TrioRequest
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from gpustack.config.sign_on import SAML_CALLBACK
 from gpustack.errors import GpustackError, PayloadTooLarge
 
 from .ask import Ask, Query
@@ -32,6 +33,8 @@ LARGEST_BODY = 2 << 20
 """Bytes of a management request."""
 LARGEST_FORM = 16 << 10
 """Bytes of a request to ``/auth/``: anybody may send one, and it is kept until it is whole."""
+LARGEST_ANSWER = 512 << 10
+"""Bytes of a form with a SAML answer: one holds certificates and groups, and may be encrypted on top."""
 _BODY_WITHIN = 60
 _ALWAYS = {"X-Content-Type-Options": "nosniff"}
 _PLACEHOLDER = re.compile(r"{(\w+)}")
@@ -60,6 +63,8 @@ class _Request(TrioRequest):
 
 def largest_body(path: str) -> int:
     """How many bytes of a request's body are taken there."""
+    if path == SAML_CALLBACK:
+        return LARGEST_ANSWER
     return LARGEST_FORM if path.startswith("/auth/") else LARGEST_BODY
 
 

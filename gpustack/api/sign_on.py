@@ -8,6 +8,8 @@ cookie to ``take`` by a redirect.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 
 from gpustack.domain.access import SignIn, UserSource
@@ -104,10 +106,13 @@ async def take(call: Call, source: UserSource, state: str | None) -> SignIn:
     return found
 
 
-async def hold(call: Call, sign_in: SignIn, secret: str) -> str:
+async def hold(
+    call: Call, sign_in: SignIn, secret: str, *, also: Callable[[Tx], None] = lambda tx: None
+) -> str:
     """Keep ``secret`` for the same browser in place of what was kept: the new state; the former is good no more.
 
-    Raises ``BadRequest`` when the login is not under way any more.
+    ``also`` is done in the same transaction; what it raises leaves everything as it was. Raises ``BadRequest`` when
+    the login is not under way any more.
     """
     context = call.context
     state = new_state(context.rng)
@@ -116,6 +121,7 @@ async def hold(call: Call, sign_in: SignIn, secret: str) -> str:
         known = tx.get(SignIn, sign_in.id)
         if known is None or known.state_hash != sign_in.state_hash:
             return False
+        also(tx)
         tx.update(attrs.evolve(known, state_hash=context.keys.sign_in_hash(state), secret=secret))
         return True
 

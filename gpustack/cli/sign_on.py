@@ -24,9 +24,15 @@ class SignOnPart:
 
 
 def import_sign_on(options: Options) -> None:
-    """Import what the party needs: that takes long, so do it in a thread."""
-    if sign_on_kind(options) == "OIDC":
+    """Import what the party needs: that takes long, so do it in a thread.
+
+    Raises ``Invalid`` where packages are missing, and for certificates that are none: before anything is opened.
+    """
+    kind = sign_on_kind(options)
+    if kind == "OIDC":
         import_module("gpustack.identity.oidc.provider")
+    if kind == "SAML":
+        import_module("gpustack.identity.saml").Saml.of(options)
 
 
 def sign_on_part(
@@ -36,8 +42,13 @@ def sign_on_part(
     sign_on = SignOn(
         naming=naming_of(options), admin_groups=frozenset(options.external_auth_admin_groups) or None
     )
-    if sign_on_kind(options) == "OIDC":
+    kind = sign_on_kind(options)
+    if kind == "OIDC":
         return _oidc(options, sign_on, clock, monotonic)
+    if kind == "SAML":
+        from gpustack.identity.saml import Saml
+
+        return SignOnPart(attrs.evolve(sign_on, party=Saml.of(options)))
     return SignOnPart(sign_on)
 
 

@@ -339,35 +339,31 @@ class Options:
     saml_idp_server_url: str | None = option(
         default=None,
         group="server",
-        built=False,
         help="URL of the SAML identity provider (IdP). Setting it turns login by SAML on, unless OIDC is.",
         sample="https://your_saml_idp_server_url",
     )
     saml_idp_entity_id: str | None = option(
         default=None,
         group="server",
-        built=False,
         help="Entity id of the SAML identity provider.",
         sample="your_saml_idp_entity_id",
     )
     saml_idp_x509_cert: str | None = option(
         default=None,
         group="server",
-        built=False,
-        help="X.509 certificate of the SAML identity provider, in PEM or bare base64; both while it changes its key.",
+        help="X.509 certificate of the SAML identity provider, in PEM or bare base64; several in PEM while it changes "
+        "its key.",
         sample="-----BEGIN CERTIFICATE-----\\nMIIDazCCAlOg\\n-----END CERTIFICATE-----",
     )
     saml_sp_entity_id: str | None = option(
         default=None,
         group="server",
-        built=False,
         help="Entity id of this SAML service provider (SP).",
         sample="your_saml_sp_entity_id",
     )
     saml_sp_acs_url: str | None = option(
         default=None,
         group="server",
-        built=False,
         help="Assertion consumer service (ACS) URL of this service provider. Must be "
         "<server-url>/auth/saml/callback.",
         sample="http://your_gpustack_server_url/auth/saml/callback",
@@ -375,14 +371,12 @@ class Options:
     saml_sp_x509_cert: str | None = option(
         default=None,
         group="server",
-        built=False,
         help="X.509 certificate of this service provider, in PEM.",
         sample="-----BEGIN CERTIFICATE-----\\nMIIDazCCAlOg\\n-----END CERTIFICATE-----",
     )
     saml_sp_private_key: str | None = option(
         default=None,
         group="server",
-        built=False,
         secret=True,
         help="Private key of this service provider (RSA, without a password), in PEM. With it requests are signed, and "
         "encrypted assertions are read.",
@@ -391,7 +385,6 @@ class Options:
     saml_sp_attribute_prefix: str | None = option(
         default=None,
         group="server",
-        built=False,
         hidden=True,
         help="Prefix put before the name of a SAML attribute when it is looked up.",
         sample="urn:example:",
@@ -399,7 +392,6 @@ class Options:
     saml_security: str | None = option(
         default=None,
         group="server",
-        built=False,
         help="SAML security settings, a JSON object with keys of the python3-saml toolkit.",
         sample='{"wantAssertionsSigned": true, "wantMessagesSigned": true}',
     )

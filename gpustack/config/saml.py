@@ -90,10 +90,10 @@ def security_of(options: Options) -> dict[str, Any]:
     return settled
 
 
-def saml_faults(options: Options) -> Iterator[Fault]:
-    """Everything that is wrong with the SAML options."""
+def saml_faults(options: Options, *, chosen: bool) -> Iterator[Fault]:
+    """Everything that is wrong with the SAML options; ``chosen``: people are to sign in by them."""
     yield from _security(options)
-    if options.saml_idp_server_url is None:
+    if not chosen or options.saml_idp_server_url is None:
         return
     for name in _NEEDED:
         if getattr(options, name) is None:

@@ -47,7 +47,7 @@ def sign_on_faults(options: Options) -> Iterator[Fault]:
             "members are administrators",
         )
     yield from _oidc(options)
-    yield from saml_faults(options)
+    yield from saml_faults(options, chosen=sign_on_kind(options) == "SAML")
     yield from callback_faults("saml_sp_acs_url", options.saml_sp_acs_url, SAML_CALLBACK)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 import attrs
+from cattrs.preconf.orjson import make_converter
 
 from gpustack.domain.access import UserSource
 from gpustack.errors import Forbidden
@@ -18,6 +19,7 @@ from .username import LONGEST, RULE, is_username
 Look = Callable[[str], Sequence[str]]
 """What the party says under a name: one text, several, or none."""
 
+_CONVERTER = make_converter(detailed_validation=False)
 _LONGEST_KEY = 255
 _LONGEST_FULL_NAME = 255
 _LONGEST_URL = 2048
@@ -138,3 +140,16 @@ def _first(look: Look, names: Sequence[str]) -> str | None:
 
 def _is_key(text: str) -> bool:
     return 0 < len(text) <= _LONGEST_KEY and text.isprintable()
+
+
+def pack(person: ExternalPerson) -> str:
+    """The person as text, to be kept while a browser takes its last step."""
+    return _CONVERTER.dumps(person).decode()
+
+
+def unpack(text: str) -> ExternalPerson | None:
+    """The person that ``pack`` made a text of; ``None`` for what is no such text."""
+    try:
+        return _CONVERTER.loads(text, ExternalPerson)
+    except (ValueError, TypeError, KeyError):
+        return None

@@ -81,6 +81,10 @@ async def test_the_document_has_every_route_of_the_application_and_no_other(worl
     assert {path for _, path in hidden} == {
         "/",
         "/auth/oidc/login",
+        "/auth/saml/callback",
+        "/auth/saml/finish",
+        "/auth/saml/login",
+        "/auth/saml/metadata",
         "/auth/oidc/callback",
         "/debug/tasks",
         "/debug/log_level",

@@ -32,6 +32,7 @@ _VARIABLES = "tests/options/test_variables.py::"
 _TOOLS_OF = "tests/cli/test_download_tools.py::"
 _VERDICTS = "tests/api/test_model_evaluations.py::test_no_more_verdicts_are_kept_than_wanted"
 _SIGN_ON = "tests/options/test_sign_on.py::"
+_SAML = "tests/options/test_saml.py::"
 _OIDC = f"{_SIGN_ON}test_oidc_options_let_people_sign_in_at_the_issuer"
 _CLAIMS = f"{_SIGN_ON}test_external_auth_options_say_which_claims_make_the_account"
 _GROUPS = f"{_SIGN_ON}test_external_auth_groups_and_admin_groups_give_the_role"
@@ -83,15 +84,15 @@ PROOFS: Mapping[str, str] = {
     "oidc_client_id": _OIDC,
     "oidc_client_secret": _OIDC,
     "oidc_redirect_uri": _OIDC,
-    "saml_idp_server_url": TO_DO,
-    "saml_idp_entity_id": TO_DO,
-    "saml_idp_x509_cert": TO_DO,
-    "saml_sp_entity_id": TO_DO,
-    "saml_sp_acs_url": TO_DO,
-    "saml_sp_x509_cert": TO_DO,
-    "saml_sp_private_key": TO_DO,
-    "saml_sp_attribute_prefix": TO_DO,
-    "saml_security": TO_DO,
+    "saml_idp_server_url": f"{_SAML}test_saml_idp_options_say_by_whom_people_sign_in",
+    "saml_idp_entity_id": f"{_SAML}test_saml_idp_options_say_by_whom_people_sign_in",
+    "saml_idp_x509_cert": f"{_SAML}test_saml_idp_options_say_by_whom_people_sign_in",
+    "saml_sp_entity_id": f"{_SAML}test_saml_sp_options_are_what_the_provider_reads_of_us",
+    "saml_sp_acs_url": f"{_SAML}test_saml_sp_options_are_what_the_provider_reads_of_us",
+    "saml_sp_x509_cert": f"{_SAML}test_saml_sp_options_are_what_the_provider_reads_of_us",
+    "saml_sp_private_key": f"{_SAML}test_saml_sp_private_key_signs_requests_and_reads_encrypted_assertions",
+    "saml_sp_attribute_prefix": f"{_SAML}test_saml_sp_attribute_prefix_finds_attributes",
+    "saml_security": f"{_SAML}test_saml_security_says_what_is_asked_of_answers",
     "external_auth_name": _CLAIMS,
     "external_auth_full_name": _CLAIMS,
     "external_auth_avatar_url": _CLAIMS,

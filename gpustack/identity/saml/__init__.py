@@ -10,6 +10,7 @@ import attrs
 
 from gpustack.config.options import Options
 from gpustack.domain.access import Session, UserSource
+from gpustack.errors import Invalid
 from gpustack.nursery.limiter import threads
 
 from .assertion import Assertion
@@ -38,11 +39,14 @@ class Saml:
     def of(cls, options: Options) -> Saml:
         """Made at start, in a thread. Raises ``Invalid`` for certificates that are none, and without the packages."""
         tools, settings = toolkit(), SamlSettings.of(options)
-        return cls(
-            settings=settings,
-            written=tools.Settings(settings.as_dict(escaped=True)),
-            read=tools.Settings(settings.as_dict()),
-        )
+        try:
+            return cls(
+                settings=settings,
+                written=tools.Settings(settings.as_dict(escaped=True)),
+                read=tools.Settings(settings.as_dict()),
+            )
+        except tools.Error as error:
+            raise Invalid(f"The SAML options are not accepted by the toolkit: {error}") from error
 
     def logout_url(self, session: Session) -> str | None:
         """None: a login ends here alone, and not at the provider."""

@@ -45,6 +45,7 @@ _CIPHERS = {
     *(f"{NAMES['xenc']}aes{bits}-cbc" for bits in (128, 192, 256)),
     *(f"http://www.w3.org/2009/xmlenc11#aes{bits}-gcm" for bits in (128, 192, 256)),
 }
+_DEPRECATED_CIPHERS = {f"{NAMES['xenc']}tripledes-cbc"}
 _WRAPPINGS = {f"{NAMES['xenc']}rsa-oaep-mgf1p", "http://www.w3.org/2009/xmlenc11#rsa-oaep"}
 """Not RSA 1.5, with which our answers would tell a patient stranger what is inside."""
 
@@ -87,7 +88,7 @@ def parse(raw: bytes) -> Any:
 def check_shape(root: Any, *, deprecated: bool) -> None:
     """Refuse what is no answer with one assertion, signed as providers sign. Raises ``Forbidden``.
 
-    ``deprecated`` allows SHA-1. Asked twice of an encrypted answer: as it came, and with what was inside.
+    ``deprecated`` allows SHA-1 and Triple DES. Asked twice of an encrypted answer: as it came, and decrypted.
     """
     assertions = query(root, "//saml:Assertion | //saml:EncryptedAssertion")
     if root.tag != RESPONSE or len(query(root, "//samlp:Response")) != 1:
@@ -106,9 +107,10 @@ def check_shape(root: Any, *, deprecated: bool) -> None:
         raise refused("an element has more than one signature")
     for owner in owners:
         _check_signature(owner, deprecated)
+    ciphers = _CIPHERS | _DEPRECATED_CIPHERS if deprecated else _CIPHERS
     for method in query(root, "//xenc:EncryptionMethod"):
         kind = method.getparent().tag.rpartition("}")[2]
-        allowed = _CIPHERS if kind == "EncryptedData" else _WRAPPINGS
+        allowed = ciphers if kind == "EncryptedData" else _WRAPPINGS
         if method.get("Algorithm") not in allowed:
             raise refused("it is encrypted by an algorithm that is not accepted")
 

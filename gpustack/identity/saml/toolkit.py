@@ -24,6 +24,7 @@ def toolkit() -> SimpleNamespace:
         import xmlsec  # after lxml, without which it complains of another version
         from onelogin.saml2.auth import OneLogin_Saml2_Auth
         from onelogin.saml2.authn_request import OneLogin_Saml2_Authn_Request
+        from onelogin.saml2.errors import OneLogin_Saml2_Error
         from onelogin.saml2.response import OneLogin_Saml2_Response
         from onelogin.saml2.settings import OneLogin_Saml2_Settings
         from onelogin.saml2.utils import OneLogin_Saml2_Utils
@@ -40,6 +41,7 @@ def toolkit() -> SimpleNamespace:
         xmlsec=xmlsec,
         etree=lxml.etree,
         Auth=OneLogin_Saml2_Auth,
+        Error=OneLogin_Saml2_Error,
         Request=OneLogin_Saml2_Authn_Request,
         Response=OneLogin_Saml2_Response,
         Settings=OneLogin_Saml2_Settings,
