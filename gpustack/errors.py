@@ -61,6 +61,15 @@ class TooManyRequests(GpustackError):
         super().__init__(message)
 
 
+class LimitReached(TooManyRequests):
+    """A limit of a key, a user or a model is reached. ``kind`` and ``code`` are OpenAI's words for which."""
+
+    def __init__(self, message: str, retry_after: float | None, *, kind: str, code: str) -> None:
+        self.kind = kind
+        self.code = code
+        super().__init__(message, retry_after)
+
+
 class MethodNotAllowed(GpustackError):
     """The path exists, but not for this method."""
 

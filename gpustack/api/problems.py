@@ -25,6 +25,7 @@ REASONS: Mapping[type[errors.GpustackError], tuple[int, str]] = {
     errors.Conflict: (409, "Conflict"),
     errors.Gone: (410, "Gone"),
     errors.TooManyRequests: (429, "TooManyRequests"),
+    errors.LimitReached: (429, "TooManyRequests"),
     errors.PayloadTooLarge: (413, "PayloadTooLarge"),
     errors.Unavailable: (503, "ServiceUnavailable"),
     errors.GatewayTimeout: (504, "GatewayTimeout"),
@@ -52,12 +53,17 @@ class Problem:
     reason: str
     message: str
     retry_after: float | None = None
+    openai: tuple[str, str] | None = None
+    """Type and code where OpenAI's clients look for words of its own."""
 
     def body(self, path: str) -> bytes:
         """The JSON of the answer, in the form that ``path`` speaks."""
         return orjson.dumps(self.document(path))
 
     def document(self, path: str) -> dict[str, Any]:
+        if speaks_openai(path) and self.openai is not None:
+            kind, code = self.openai
+            return {"error": {"message": self.message, "type": kind, "param": None, "code": code}}
         if speaks_openai(path):
             return {"error": {"message": self.message, "code": self.status, "type": self.reason}}
         return {"code": self.status, "reason": self.reason, "message": self.message}
@@ -80,7 +86,10 @@ def problem_of(error: errors.GpustackError) -> Problem:
         if cls in REASONS:
             status, reason = REASONS[cls]
             retry_after = getattr(error, "retry_after", None)
-            return Problem(status=status, reason=reason, message=str(error), retry_after=retry_after)
+            openai = (error.kind, error.code) if isinstance(error, errors.LimitReached) else None
+            return Problem(
+                status=status, reason=reason, message=str(error), retry_after=retry_after, openai=openai
+            )
     return INTERNAL
 
 

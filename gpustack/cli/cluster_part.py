@@ -125,6 +125,12 @@ class ClusterPart:
         me = self._me
         return (Server(uuid=me.uuid, url=me.url, version=me.version, silent=0.0, leads=True),)
 
+    def share(self) -> tuple[int, int]:
+        """How many servers let requests in, and which of them this is, counted from 0."""
+        living = [server.uuid for server in self.servers() if server.lives]
+        me = self._me.uuid
+        return (len(living), living.index(me)) if me in living else (len(living) + 1, len(living))
+
     def urls(self) -> Sequence[str]:
         """Where workers may turn to; nothing that is news to them where there is one server."""
         return () if self.presence is None else self.presence.urls

@@ -36,11 +36,13 @@ from gpustack.errors import GpustackError
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.inference import Gateway, claims
+from gpustack.gateway.limiter import Limiter
 from gpustack.gateway.route import ROUTES
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.pool import Pool
 from gpustack.http1.reactor import Reactor
 from gpustack.metrics.config import MetricsConfig
+from gpustack.metrics.traffic import Traffic
 from gpustack.nursery.restart import NEVER
 from gpustack.nursery.service import Service
 from gpustack.nursery.tier import Tier
@@ -50,6 +52,7 @@ from gpustack.policy.liveness import LivenessSettings
 from gpustack.server.assignment import AssignmentBook
 from gpustack.server.audit import AuditTrail
 from gpustack.server.bootstrap import ensure_admin
+from gpustack.server.budget import Budgets
 from gpustack.server.evaluation import EvaluationSettings, Evaluator
 from gpustack.server.facts import FactsSource
 from gpustack.server.leadership import Reign
@@ -80,6 +83,8 @@ class ServerPart:
     _store: Yielding | None = None
     _usage: UsageLedger | None = None
     _trail: AuditTrail | None = None
+    _budgets: Budgets | None = None
+    _limiter: Limiter | None = None
 
     @classmethod
     def build(cls, daemon: Daemon, reactor: Reactor) -> ServerPart:
@@ -105,6 +110,9 @@ class ServerPart:
             made=lambda: keep_initial_admin_password(options.data_dir, self._daemon.rng),
             kept_in=options.data_dir / "initial_admin_password",
         )
+        traffic = Traffic()
+        budgets = self._budgets = Budgets(store, utc_now, trio.current_time)
+        await state.start(budgets)
         usage = self._usage = UsageLedger(store, utc_now, options.data_dir / "usage")
         await state.start(usage)
         trail = self._trail = _trail(options, store)
@@ -119,10 +127,20 @@ class ServerPart:
         background = self._background(store)
         sign_on = sign_on_part(options, clock=utc_now, monotonic=trio.current_time)
         cluster = ClusterPart.of(self._daemon, store, agreed, leases, self._reign(store, facts, leases))
+        limiter = self._limiter = Limiter(
+            store,
+            budgets,
+            traffic,
+            utc_now,
+            trio.current_time,
+            servers=cluster.share,
+            file=options.data_dir / "limits.json",
+        )
+        await state.start(limiter)
         context = self._context(store, agreed, cluster, leases, link, facts, background, sign_on, trail)
         endpoints = Endpoints(store, self._daemon.rng, self._local_worker())
         await edge.start(endpoints)
-        gateway = self._gateway(context, endpoints, pool, usage)
+        gateway = self._gateway(context, endpoints, pool, usage, limiter, traffic)
         await start_server_exporter(
             edge,
             self._daemon.doors,
@@ -131,7 +149,7 @@ class ServerPart:
             gate=self.gate,
             leases=leases,
             leads=lambda: cluster.leadership.leads,
-            traffic=gateway.traffic,
+            traffic=traffic,
             monotonic=trio.current_time,
         )
         posts = Posts(context, AssignmentBook(store))
@@ -154,10 +172,15 @@ class ServerPart:
 
     async def give_up(self) -> None:
         """Let another daemon have the records: what is counted is stored, then nothing is written here any more."""
-        if self._usage is not None and self._store is not None:
+        if self._limiter is not None:
+            self._limiter.give_up()
+        if self._usage is not None:
             await self._usage.flush()
-            if self._trail is not None:
-                await self._trail.flush()
+        if self._trail is not None:
+            await self._trail.flush()
+        if self._budgets is not None:
+            await self._budgets.give_up()
+        if self._store is not None:
             await self._store.give_up()
 
     async def finish(self, within: float) -> None:
@@ -255,7 +278,15 @@ class ServerPart:
             inference_routes=ROUTES,
         )
 
-    def _gateway(self, context: ApiContext, endpoints: Endpoints, pool: Pool, usage: UsageLedger) -> Gateway:
+    def _gateway(
+        self,
+        context: ApiContext,
+        endpoints: Endpoints,
+        pool: Pool,
+        usage: UsageLedger,
+        limiter: Limiter,
+        traffic: Traffic,
+    ) -> Gateway:
         async def authenticate(exchange: Exchange) -> Principal:
             head = exchange.head
             ask = Ask(
@@ -283,6 +314,8 @@ class ServerPart:
             context.keys.forward_key,
             _answer_of,
             self._daemon.loaded.environment.proxy_timeout_seconds,
+            limiter,
+            traffic,
         )
 
     def _local_worker(self) -> str | None:

@@ -34,5 +34,7 @@ class Route:
     access: ModelAccess = ModelAccess.AUTHED
     allowed_user_ids: frozenset[int] = frozenset()
     endpoints: tuple[Endpoint, ...] = ()
+    context: int | None = None
+    """Tokens that one answer may take in all, its prompt included, if that is known."""
     pending_reason: str = ""
     """Why nothing serves it, in the words of its instances."""

@@ -17,6 +17,7 @@ from .visibility import visible
 
 HEALTH_PATH = "/v1/models"
 PLACEHOLDERS = ("port", "host", "model_path", "served_name", "data_dir")
+_CONTEXT_FLAGS = ("--max-model-len", "--context-length", "--ctx-size")
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -57,6 +58,15 @@ class Custom:
         if model.health_path is not None and not model.health_path.startswith("/"):
             faults.append(f"health_path {model.health_path!r} must begin with '/'")
         return faults
+
+    def context(self, model: Model) -> int | None:
+        """As its command says in the words of the engines that people run this way."""
+        try:
+            words = (*shlex.split(model.command or ""), *model.backend_parameters)
+        except ValueError:
+            return None
+        said = parameters.number_of(words, *_CONTEXT_FLAGS)
+        return said if said is not None and said > 0 else None
 
     def launch(self, context: LaunchContext) -> Launch:
         model = context.model

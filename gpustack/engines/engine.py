@@ -87,5 +87,8 @@ class Engine(Protocol):
     def fetches(self, model: Model) -> bool:
         """Whether this model's files must be on the worker before the start."""
 
+    def context(self, model: Model) -> int | None:
+        """Tokens that one answer may take in all, its prompt included; ``None`` where nothing surely bounds them."""
+
     def launch(self, context: LaunchContext) -> Launch:
         """Describe the process. The model is one without ``faults``."""

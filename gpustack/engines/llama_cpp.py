@@ -43,6 +43,8 @@ NO_OFFLOAD_FLAGS = ("-nkvo", "--no-kv-offload")
 PROJECTOR_FLAGS = ("-mm", "--mmproj")
 CACHE_RAM_FLAGS = ("-cram", "--cache-ram")
 FULL_WINDOW_FLAGS = ("--swa-full",)
+SHIFT_FLAGS = ("--context-shift", "--no-context-shift")
+SHIFT_VARIABLE = "LLAMA_ARG_CONTEXT_SHIFT"
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 
@@ -96,6 +98,16 @@ class LlamaCpp:
 
     def faults(self, model: Model) -> list[str]:
         return [*_source_faults(model), *_parameter_faults(model), *_layer_faults(model)]
+
+    def context(self, model: Model) -> int | None:
+        """Ours, or the user's; one that shifts has no end, and 0 stands for the model's own."""
+        given = model.backend_parameters
+        if parameters.last_of(given, SHIFT_FLAGS) == SHIFT_FLAGS[0] or SHIFT_VARIABLE in model.env:
+            return None
+        if not parameters.has(given, *CTX_FLAGS):
+            return defaults(model)["ctx"]
+        said = parameters.number_of(given, *CTX_FLAGS)
+        return said if said is not None and said > 0 else None
 
     def launch(self, context: LaunchContext) -> Launch:
         size = context.placement.claim.ram + sum(context.placement.claim.vram.values())

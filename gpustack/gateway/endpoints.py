@@ -15,6 +15,8 @@ from gpustack.domain.model import Model
 from gpustack.domain.route import Endpoint, Route
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
+from gpustack.engines.registry import engine_for
+from gpustack.errors import Invalid
 from gpustack.policy.balance import pick
 from gpustack.store.store import Store
 
@@ -156,6 +158,7 @@ def routes(snapshot: Snapshot, local_worker: str | None) -> dict[str, Route]:
                 for instance in by_model.get(model.id, ())
                 if (endpoint := _endpoint(instance, snapshot, local_worker)) is not None
             ),
+            context=_context(model),
             pending_reason=_reason(by_model.get(model.id, ()), model.replicas),
         )
         for model in snapshot.models.values()
@@ -179,6 +182,13 @@ def _endpoint(instance: ModelInstance, snapshot: Snapshot, local_worker: str | N
         direct=direct,
         quiet=not direct and worker.condition.state is not WorkerState.READY,
     )
+
+
+def _context(model: Model) -> int | None:
+    try:
+        return engine_for(model).context(model)
+    except Invalid:  # only its files tell which engine runs it
+        return None
 
 
 def _reached(worker: Worker) -> tuple[object, ...]:

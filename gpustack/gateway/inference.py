@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -13,8 +13,10 @@ import attrs
 from gpustack.domain.access import Principal, Role
 from gpustack.domain.route import Endpoint, Route
 from gpustack.errors import (
+    BadRequest,
     GatewayTimeout,
     GpustackError,
+    LimitReached,
     MethodNotAllowed,
     RequestTimeout,
     Unauthorized,
@@ -22,12 +24,15 @@ from gpustack.errors import (
 )
 from gpustack.gateway.admission import Admission, Authenticate
 from gpustack.gateway.ask import LARGE, Ask, read_ask
+from gpustack.gateway.bound import Bound, bound_of
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.form import read_form_ask
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.header import TARGET_PORT, WORKER_FAULT, for_client, for_engine
+from gpustack.gateway.limiter import Limiter, Party, Permit, should_retry
 from gpustack.gateway.route import BY_PATH, InferenceRoute
 from gpustack.gateway.tally import EventTally, PlainTally, Tally
+from gpustack.gateway.usage import Usage
 from gpustack.http1.exchange import BodyTimeout, Disconnected, Exchange
 from gpustack.http1.fault import ConnectFailed, UpstreamError, UpstreamTimeout
 from gpustack.http1.fields import Headers
@@ -47,6 +52,8 @@ _BODY_OF_ANYBODY: Final = 4 << 20
 _MOST_BEGUN: Final = 2
 """Replicas that may begin to work on one request: what kills engines must not go through all of them."""
 _TRY_ELSEWHERE: Final = frozenset({502, 503})
+_DO_NOT_RETRY: Final = (b"x-should-retry", b"false")
+"""What clients of OpenAI heed: else they would ask again within seconds, however long ``Retry-After`` says."""
 _CLIENT_LEFT: Final = 499
 """Counted where nobody was left to be answered."""
 _MORE: Final[Mapping[type[GpustackError], tuple[bytes, bytes]]] = {
@@ -78,6 +85,9 @@ class _Request:
     begun: int = 0
     tally: Tally | None = None
     failed: bool = False
+    permit: Permit | None = None
+    """Where it is limited."""
+    bound: Bound = Bound(0, 0)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -94,6 +104,9 @@ class Gateway:
     _problem: Problem
     _timeout: float
     """Seconds an engine may take to its first byte, and between two of them."""
+    limiter: Limiter
+    traffic: Traffic
+    """Told of every request, for the exporter."""
     _large: Threads = attrs.field(factory=lambda: threads("gateway-large-body", 1))
     _admission: Admission = attrs.field(
         init=False,
@@ -101,8 +114,6 @@ class Gateway:
             lambda self: Admission(self._authenticate, self._endpoints.people), takes_self=True
         ),
     )
-    traffic: Traffic = attrs.field(factory=Traffic)
-    """Told of every request, for the exporter."""
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request. Cancelled when the client leaves; the engine is let go of then."""
@@ -141,6 +152,9 @@ class Gateway:
         ask = await self._read(exchange, route, limit)
         request = _Request(exchange, route, principal, ask, headers, self._route_of(ask, principal), passage)
         passage.model_id = request.model.model_id
+        limited = self.limiter.of(principal, request.model)
+        if limited:
+            await self._reserve(request, limited)
         try:
             await self._ask_replicas(request)
         except GpustackError:
@@ -148,6 +162,33 @@ class Gateway:
             raise
         finally:
             self._count(request)
+
+    async def _reserve(self, request: _Request, limited: Sequence[Party]) -> None:
+        """Let it in as far as its limits go; what it may use is theirs until it has ended."""
+        bound = Bound(0, 0)
+        if any(party.counts_tokens for party in limited):
+            bound = await self._bound(request)
+        exchange, tokens = request.exchange, bound.total
+        if tokens is None:
+            raise BadRequest(
+                f"{limited[0].words} has a limit of tokens, and nothing says how long an answer of "
+                f"'{request.model.model_name}' may become: send max_tokens"
+            )
+        try:
+            request.permit = await self.limiter.enter(limited, tokens)
+        except LimitReached as error:
+            exchange.extra = [*exchange.extra, *self.limiter.fields(limited)]
+            if not should_retry(error):
+                exchange.extra = [*exchange.extra, _DO_NOT_RETRY]
+            raise
+        request.bound = bound
+        exchange.extra = [*exchange.extra, *request.permit.fields]
+
+    async def _bound(self, request: _Request) -> Bound:
+        body, operation, context = request.ask.body, request.route.operation, request.model.context
+        if len(body) > LARGE:
+            return await self._large.run(lambda: bound_of(body, operation, context))
+        return bound_of(body, operation, context)
 
     async def _read(self, exchange: Exchange, route: InferenceRoute, limit: int) -> Ask:
         try:
@@ -252,6 +293,8 @@ class Gateway:
     def _count(self, request: _Request) -> None:
         """Each request once, however it ended and however many replicas it took; its tokens as far as known."""
         usage = None if request.tally is None else request.tally.usage()
+        if request.permit is not None:
+            self.limiter.leave(request.permit, _used(request, usage))
         if usage is not None:
             request.passage.prompt, request.passage.completion = usage.prompt, usage.completion
         principal, model = request.principal, request.model
@@ -275,6 +318,17 @@ def _ask_of(body: bytes, head: Head, route: InferenceRoute) -> Ask:
     if route.form:
         return read_form_ask(body, head.headers)
     return read_ask(body, streams=route.streams)
+
+
+def _used(request: _Request, usage: Usage | None) -> int:
+    """What a request counts against its limits: what was measured, and the most it can have been where nothing was."""
+    if usage is not None:
+        return usage.prompt + usage.completion + (0 if usage.measured else request.bound.prompt)
+    if request.failed:
+        return 0
+    if request.tally is None:  # its client left before the answer began, but somebody was at work on it
+        return request.bound.prompt
+    return request.bound.total or 0
 
 
 async def _pass_on(response: Response, request: _Request) -> None:

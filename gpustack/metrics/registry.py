@@ -171,6 +171,14 @@ TOKENS = Metric(
     help="Tokens of inference requests, as engines counted them: prompt or completion.",
     labels=(*_MODEL, "kind"),
 )
+REFUSED = Metric(
+    name="gpustack:gateway_limit_refusals_total",
+    kind=Kind.COUNTER,
+    scope=Scope.SERVER,
+    help="Inference requests that were refused by a limit, by whose it is (key, user or model) and which: "
+    "requests_per_minute, tokens_per_minute, concurrent_requests, tokens_per_day or tokens_per_month.",
+    labels=(*_CLUSTER, "of", "limit"),
+)
 IN_FLIGHT = Metric(
     name="gpustack:gateway_requests_in_flight",
     scope=Scope.SERVER,

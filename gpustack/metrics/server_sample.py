@@ -152,6 +152,8 @@ def _traffic(state: ServerState, samples: Samples) -> None:
         if model_id in models:
             named = (model_id, models[model_id].name)
             samples.distribution(registry.FIRST_BYTE, (*_CLUSTER, *named), waited)
+    for refused, count in seen.refused.items():
+        samples.add(registry.REFUSED, (*_CLUSTER, *refused), count)
     for (model_id, kind), count in seen.tokens.items():
         if model_id in models:
             samples.add(registry.TOKENS, (*_CLUSTER, model_id, models[model_id].name, kind), count)

@@ -53,6 +53,8 @@ class Seen:
     """By model id."""
     tokens: Mapping[tuple[int, str], int] = attrs.field(factory=dict)
     """By model id, and ``prompt`` or ``completion``."""
+    refused: Mapping[tuple[str, str], int] = attrs.field(factory=dict)
+    """By whose limit it was (``key``, ``user``, ``model``), and which."""
 
 
 @attrs.define
@@ -68,6 +70,7 @@ class Traffic:
     _requests: dict[Answered, int] = attrs.field(factory=dict)
     _waited: dict[int, _Waited] = attrs.field(factory=dict)
     _tokens: dict[tuple[int, str], int] = attrs.field(factory=dict)
+    _refused: dict[tuple[str, str], int] = attrs.field(factory=dict)
 
     def passed(self, passage: Passage, route: str, status: int) -> None:
         """A request has come to its end, whichever."""
@@ -81,6 +84,10 @@ class Traffic:
             if count:
                 used = (passage.model_id, kind)
                 self._tokens[used] = self._tokens.get(used, 0) + count
+
+    def refuse(self, of: str, limit: str) -> None:
+        """A limit was in the way of a request."""
+        self._refused[of, limit] = self._refused.get((of, limit), 0) + 1
 
     def _note_wait(self, model_id: int, seconds: float) -> None:
         waited = self._waited.get(model_id)
@@ -108,6 +115,7 @@ class Traffic:
                 for key, waited in self._waited.items()
             },
             tokens=dict(self._tokens),
+            refused=dict(self._refused),
         )
 
     def __repr__(self) -> str:

@@ -20,13 +20,16 @@ from gpustack.errors import GpustackError
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.inference import Gateway
+from gpustack.gateway.limiter import Limiter
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.limits import Limits
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.pool import Pool
 from gpustack.http1.reactor import new_reactor
 from gpustack.http1.server import HttpServer
+from gpustack.metrics.traffic import Traffic
 from gpustack.policy.access import INFERENCE
+from gpustack.server.budget import Budgets
 from gpustack.server.leases import Leases
 from gpustack.server.usage import UsageLedger
 from gpustack.store import StoreSettings, open_store
@@ -34,7 +37,7 @@ from tests.api.world import Link
 from tests.http1.conftest import run_server
 from tests.http1.wire import Client, Script
 
-from .world import KEYS, LOCAL, NOW, World, with_key
+from .world import KEYS, LOCAL, Clock, World, with_key
 
 MakeWorld = Callable[..., Awaitable[World]]
 
@@ -44,7 +47,8 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
     made: list[World] = []
 
     async def make(*, patience: float = 60.0, limits: Limits | None = None) -> World:
-        store = await open_store(StoreSettings(data_dir=str(tmp_path)), lambda: NOW)
+        clock = Clock()
+        store = await open_store(StoreSettings(data_dir=str(tmp_path)), clock)
         reactor = new_reactor(tick=0.05)
         await nursery.start(reactor.run)
         await nursery.start(store.run)
@@ -53,25 +57,55 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
         rng = random.Random(7)
         endpoints = Endpoints(store, rng, LOCAL)
         await nursery.start(endpoints.run)
-        gate, ledger = Gate(), UsageLedger(store, lambda: NOW)
+        gate, ledger = Gate(), UsageLedger(store, clock)
         context = ApiContext(
             store=store,
             keys=KEYS,
             cluster_token="the-token",
             leases=Leases(time.monotonic),
             link=Link(),
-            clock=lambda: NOW,
+            clock=clock,
             monotonic=time.monotonic,
             rng=rng,
         )
+        budgets = Budgets(store, clock, time.monotonic)
+        await nursery.start(budgets.run)
+        traffic = Traffic()
+        limiter = Limiter(store, budgets, traffic, clock, time.monotonic)
         gateway = Gateway(
-            _authenticate(context), endpoints, gate, pool, ledger, KEYS.forward_key, _answer_of, patience
+            _authenticate(context),
+            endpoints,
+            gate,
+            pool,
+            ledger,
+            KEYS.forward_key,
+            _answer_of,
+            patience,
+            limiter,
+            traffic,
         )
         (listener,) = open_listeners("127.0.0.1", 0)
         server = HttpServer("gateway", [listener], handler=gateway, reactor=reactor, limits=limits)
         served = await run_server(server, listener, nursery)
         gate.open()
-        made.append(World(store, endpoints, gate, pool, ledger, served, await with_key(store, rng), nursery))
+        key = await with_key(store, rng)
+        made.append(
+            World(
+                store,
+                endpoints,
+                gate,
+                pool,
+                ledger,
+                served,
+                key,
+                nursery,
+                budgets,
+                limiter,
+                clock,
+                traffic,
+                rng,
+            )
+        )
         return made[-1]
 
     yield make

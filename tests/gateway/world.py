@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
+from random import Random
 from typing import Any
 
 import attrs
@@ -20,9 +21,12 @@ from gpustack.domain.usage import ModelUsage
 from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.gate import Gate
+from gpustack.gateway.limiter import Limiter
 from gpustack.http1.pool import Pool
 from gpustack.identity.keys import make_api_key
 from gpustack.identity.secret import Keys
+from gpustack.metrics.traffic import Traffic
+from gpustack.server.budget import Budgets
 from gpustack.server.usage import UsageLedger
 from gpustack.store import Store
 from gpustack.store.usage import rows
@@ -36,6 +40,15 @@ SOURCE = ModelSource(kind=SourceKind.LOCAL_PATH, local_path="/models/tiny.gguf")
 SAY = [{"role": "user", "content": "one two three"}]
 
 
+class Clock:
+    """The clock on the wall, for tests to set."""
+
+    now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
 @attrs.define(eq=False)
 class World:
     store: Store
@@ -46,6 +59,11 @@ class World:
     served: Served
     key: str
     nursery: trio.Nursery
+    budgets: Budgets
+    limiter: Limiter
+    clock: Clock
+    traffic: Traffic
+    rng: Random
 
     # --- what is deployed
 
@@ -163,13 +181,13 @@ def error_of(answer: Answer) -> Mapping[str, Any]:
     return error
 
 
-async def with_key(store: Store, rng: Any) -> str:
-    """A user ``ada`` and her API key."""
-    user = await store.write(lambda tx: tx.insert(User(username="ada")))
+async def with_key(store: Store, rng: Random, name: str = "ada") -> str:
+    """A user and her API key."""
+    user = await store.write(lambda tx: tx.insert(User(username=name)))
     return await key_of(store, rng, user)
 
 
-async def key_of(store: Store, rng: Any, user: User, **more: Any) -> str:
+async def key_of(store: Store, rng: Random, user: User, **more: Any) -> str:
     """Another API key of a user."""
     access, secret, text = make_api_key(rng)
     key = ApiKey(name=access, user_id=user.id, access_key=access, secret_hash=KEYS.api_hash(secret), **more)

@@ -122,6 +122,18 @@ def test_requests_are_counted_by_model_route_and_status() -> None:
     assert value(found, f"{name}_sum") == pytest.approx(120.204)
 
 
+def test_refusals_are_counted_by_limit_and_name_nobody() -> None:
+    traffic = Traffic()
+    for _ in range(3):
+        traffic.refuse("key", "tokens_per_day")
+    traffic.refuse("model", "requests_per_minute")
+    found = shown(server_families(ServerState(snapshot=WORLD, traffic=traffic.seen())))
+    check_declared(found)
+    name = "gpustack:gateway_limit_refusals_total"
+    assert value(found, name, of="key", limit="tokens_per_day") == 3
+    assert value(found, name, of="model", limit="requests_per_minute") == 1
+
+
 @pytest.mark.parametrize(
     ("state", "workers", "message", "expected"),
     [
