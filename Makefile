@@ -2,12 +2,13 @@
 
 VENV ?= .venv
 ARGS ?=
+EXAMPLES ?= 2000
 PYTEST_ARGS ?=
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 WANTED = pyproject.toml constraints.txt hatch_build.py console/build.js console/package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help install start test test-root test-lower lint format bench tiny-model docs docs-ui wheel clean
+.PHONY: help install start test test-root test-lower fuzz lint format bench tiny-model docs docs-ui wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +30,9 @@ test-lower: ## Run the tests on the oldest versions we say we work with
 	.venv-lower/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	GPUSTACK_SKIP_UI=1 .venv-lower/bin/python -m pip install --quiet --constraint constraints-lower.txt --editable . --group dev
 	.venv-lower/bin/python -m pytest -m "not root and not slow" -rs $(PYTEST_ARGS)
+
+fuzz: $(VENV)/.installed-dev ## Try the fuzz tests with new inputs, e.g. make fuzz EXAMPLES=20000 PYTEST_ARGS="-k http"
+	FUZZ_EXAMPLES=$(EXAMPLES) $(VENV)/bin/python -m pytest -m "not root" tests/hardening $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style, formatting and types
 	$(VENV)/bin/ruff check .

@@ -15,6 +15,7 @@ from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers import TrioRequest
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import MethodNotAllowed as NotPossible
 
 from gpustack.config.sign_on import SAML_CALLBACK
 from gpustack.errors import GpustackError, PayloadTooLarge
@@ -171,7 +172,10 @@ async def _plain_fault(error: HTTPException) -> Response:
     if status == 404:
         return _fault(problem_of_status(404, f"There is nothing at {request.path}"))
     if status == 405:
-        return _fault(problem_of_status(405, f"{request.method} is not possible at {request.path}"))
+        answer = _fault(problem_of_status(405, f"{request.method} is not possible at {request.path}"))
+        if isinstance(error, NotPossible):
+            answer.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+        return answer
     return _fault(problem_of_status(status, error.description))
 
 

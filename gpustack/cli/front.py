@@ -24,7 +24,12 @@ from gpustack.http1.server import Handler, HttpServer
 
 log = logging.getLogger(__name__)
 
-_JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+_JSON = [
+    (b"content-type", b"application/json"),
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+]
+_LOOKING = frozenset({"GET", "HEAD"})
 _PATIENCE = 30.0
 _TRANSPORT: Mapping[type[Exception], int] = {PayloadTooLarge: 413, BodyTimeout: 408, BodyError: 400}
 _STARTING = (False, {"server": "loading"})
@@ -105,10 +110,11 @@ class Front:
         await self._handler_of(exchange.head)(exchange)
 
     def _handler_of(self, head: Head) -> Handler:
-        if head.path == "/healthz":
-            return _healthy
-        if head.path == "/readyz":
-            return self._ready
+        if head.method in _LOOKING:
+            if head.path == "/healthz":
+                return _healthy
+            if head.path == "/readyz":
+                return self._ready
         if not self._opened.is_set():
             return self._wait
         return next((lane.handler for lane in self._lanes if lane.claims(head)), self._manage)

@@ -42,10 +42,21 @@ _NOT_FOR_CLIENTS: Final = HOP_BY_HOP.union(
         b"report-to",
         b"reporting-endpoints",
         b"nel",
+        b"link",
+        b"sourcemap",
+        b"service-worker-allowed",
+        b"content-security-policy",
+        b"x-content-type-options",
         WORKER_FAULT,
     }
 )
 _CORS: Final = b"access-control-"
+_PLAIN: Final = (b"application/json", b"text/event-stream")
+# What else a browser might show, or take for a page, is one without scripts and of no origin.
+_HARMLESS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"sandbox; default-src 'none'; frame-ancestors 'none'"),
+)
 
 
 def for_engine(head: Head) -> Headers:
@@ -64,4 +75,8 @@ def for_engine(head: Head) -> Headers:
 
 def for_client(headers: Headers) -> Headers:
     """What a client gets of an engine's answer."""
-    return [field for field in end_to_end(headers, _NOT_FOR_CLIENTS) if not field[0].startswith(_CORS)]
+    kept = [field for field in end_to_end(headers, _NOT_FOR_CLIENTS) if not field[0].startswith(_CORS)]
+    for name, value in kept:
+        if name == b"content-type" and value.lower().startswith(_PLAIN):
+            return kept
+    return [*kept, *_HARMLESS]

@@ -11,7 +11,7 @@ from gpustack.http1.reply import OWNED, Fields
 from gpustack.http1.upstream import Response
 
 HOP_BY_HOP: Final = OWNED | {b"proxy-connection", b"te", b"trailer", b"proxy-authenticate", b"expect"}
-_NOT_RELAYED: Final = HOP_BY_HOP | {b"date", b"server"}
+NOT_RELAYED: Final = HOP_BY_HOP | {b"date", b"server"}
 
 
 def end_to_end(headers: Headers, dropped: frozenset[bytes] = HOP_BY_HOP) -> Headers:
@@ -37,7 +37,7 @@ async def relay(
     UpstreamProtocolError from the upstream, Disconnected from the client; the answer is left unfinished then.
     """
     if headers is None:
-        headers = end_to_end(response.headers, _NOT_RELAYED)
+        headers = end_to_end(response.headers, NOT_RELAYED)
     await exchange.start_response(
         response.status,
         headers,

@@ -32,7 +32,7 @@ from gpustack.http1.fault import ConnectFailed, UpstreamError
 from gpustack.http1.fields import Framing
 from gpustack.http1.head import Head
 from gpustack.http1.pool import Pool
-from gpustack.http1.relay import end_to_end, relay
+from gpustack.http1.relay import NOT_RELAYED, end_to_end, relay
 from gpustack.http1.upstream import Address
 from gpustack.nursery.output import previous, tail
 from gpustack.worker.membership import Membership
@@ -53,6 +53,7 @@ _NOT_FOR_ENGINES = _HOP_BY_HOP | {
     b"cookie",
     b"expect",
 }
+_NOT_FROM_ENGINES = NOT_RELAYED | {b"x-gpustack-fault"}
 _DOCUMENT_LIMIT = 1 << 20
 _WHOLE_BODY = 256 << 10
 """Bytes up to which a body is read before it is sent on: only whole ones travel over kept connections."""
@@ -141,7 +142,8 @@ class Forward:
                 first_byte_timeout=_PATIENCE,
                 idle_timeout=_PATIENCE,
             ) as response:
-                await relay(response, exchange)
+                # The mark of a worker's own answer is not an engine's to set.
+                await relay(response, exchange, headers=end_to_end(response.headers, _NOT_FROM_ENGINES))
         except UpstreamError as error:
             if exchange.response_started:
                 # Left unfinished, so that the other side sees it was cut.

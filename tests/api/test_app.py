@@ -76,6 +76,7 @@ async def test_an_unknown_inference_path_answers_in_openais_form(world: World) -
 async def test_a_method_that_a_path_does_not_know_is_refused(world: World, method: str, path: str) -> None:
     answer = await world.ask(method, path, world.admin)
     assert (answer.status_code, answer.json()["reason"]) == (405, "MethodNotAllowed")
+    assert "GET" in answer.headers["Allow"]
 
 
 async def test_a_slash_at_the_end_makes_no_difference(world: World) -> None:

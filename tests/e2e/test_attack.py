@@ -251,6 +251,8 @@ TRICKS = {
     "elsewhere": ("alt-svc", b'h3="evil.example:443"'),
     "redirect": ("location", b"http://evil.example/"),
     "prompt": ("www-authenticate", b"Basic"),
+    "fault": ("x-gpustack-fault", b"refused"),
+    "worker": ("service-worker-allowed", b"/"),
 }
 
 
