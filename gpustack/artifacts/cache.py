@@ -21,7 +21,7 @@ from gpustack.artifacts.listing import Listing, RemoteFile, safe_name
 from gpustack.artifacts.partial import kept_bytes
 from gpustack.artifacts.record import Records
 from gpustack.artifacts.removal import remove, unfinished_of
-from gpustack.artifacts.source import DEFAULT_PROJECTOR, SourceSettings, source_for
+from gpustack.artifacts.source import DEFAULT_LIBRARY, DEFAULT_PROJECTOR, SourceSettings, source_for
 from gpustack.artifacts.xet import fetch_by_xet, host_of
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.unit import MIB, human_bytes
@@ -62,12 +62,13 @@ class LocalFiles:
 
 @attrs.frozen(kw_only=True)
 class CacheSettings:
-    """``endpoint`` and ``deadline`` (seconds) are for listings; ``period`` is seconds between progresses.
+    """``endpoint``, ``library`` and ``deadline`` (seconds) are for listings; ``period`` is seconds between progresses.
 
     With ``xet`` files that the hub keeps in Xet come by its client, and plainly only where that fails.
     """
 
     endpoint: str | None = None
+    library: str = DEFAULT_LIBRARY
     deadline: float = 60.0
     period: float = 0.5
     xet: bool = False
@@ -119,7 +120,11 @@ class Cache:
         """
         place = source_for(source.kind)
         settings = SourceSettings(
-            endpoint=self.settings.endpoint, token=token, deadline=self.settings.deadline, projector=projector
+            endpoint=self.settings.endpoint,
+            library=self.settings.library,
+            token=token,
+            deadline=self.settings.deadline,
+            projector=projector,
         )
         if place.is_local:
             listing = await place.resolve(source, settings)

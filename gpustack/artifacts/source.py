@@ -12,16 +12,19 @@ from gpustack.errors import Invalid
 from gpustack.plugins import siblings
 
 DEFAULT_PROJECTOR = "*mmproj*.gguf"
+DEFAULT_LIBRARY = "https://registry.ollama.ai"
 
 
 @attrs.frozen(kw_only=True)
 class SourceSettings:
     """What listing a source may need. ``deadline`` is in seconds and covers the whole listing.
 
-    ``projector`` is the pattern of the projector to take along with a GGUF model, ``None`` for none.
+    ``endpoint`` is the model hub's address, ``library`` that of the Ollama library. ``projector`` is the pattern of the
+    projector to take along with a GGUF model, ``None`` for none.
     """
 
     endpoint: str | None = None
+    library: str = DEFAULT_LIBRARY
     token: str | None = attrs.field(default=None, repr=False)
     deadline: float = 60.0
     projector: str | None = DEFAULT_PROJECTOR

@@ -21,7 +21,12 @@ MANY_RANGES = FetchRules(segments=16, piece=16 * MIB)
 
 def facts_reader(loaded: Loaded, rng: random.Random) -> Callable[[ModelSource], Awaitable[ModelFacts]]:
     """Reads headers with this daemon's hub and token."""
-    reader = FactsReader(clock=time.monotonic, rng=rng, endpoint=loaded.environment.hf_endpoint)
+    reader = FactsReader(
+        clock=time.monotonic,
+        rng=rng,
+        endpoint=loaded.environment.hf_endpoint,
+        library=loaded.options.ollama_library_base_url,
+    )
     return partial(reader.read, token=loaded.options.huggingface_token)
 
 
@@ -29,6 +34,7 @@ def model_cache(loaded: Loaded, rng: random.Random) -> Cache:
     """The cache below ``--cache-dir``."""
     settings = CacheSettings(
         endpoint=loaded.environment.hf_endpoint,
+        library=loaded.options.ollama_library_base_url,
         xet=loaded.options.enable_hf_xet,
         rules=MANY_RANGES if loaded.options.enable_hf_transfer else FetchRules(),
     )

@@ -159,6 +159,12 @@ class Options:
         help="Path of pipx, which installs pinned versions of Python engines.",
         sample="{file}",
     )
+    ollama_library_base_url: str = option(
+        default="https://registry.ollama.ai",
+        hidden=True,
+        help="Base URL of the Ollama library, or of a mirror of it.",
+        sample="https://ollama.example.com",
+    )
 
     # Server
 
@@ -450,14 +456,6 @@ class Options:
         high=36500,
         help="Days for which the audit trail is kept: who did what, when and from where. 0 keeps it for ever.",
         sample="365",
-    )
-    ollama_library_base_url: str = option(
-        default="https://registry.ollama.ai",
-        group="server",
-        hidden=True,
-        built=False,
-        help="Base URL of the Ollama library.",
-        sample="https://ollama.example.com",
     )
     update_check_url: str | None = option(
         default=None,

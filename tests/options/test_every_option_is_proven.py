@@ -18,10 +18,10 @@ from tests.options.spelling import BY_NAME, SPELLINGS
 LATER = (
     *("enable_ray", "ray_", "disable_rpc_servers", "rpc_server_"),
     *("oidc_", "saml_", "external_auth_", "openid_"),
-    *("pipx_path", "ollama_library_base_url"),
+    "pipx_path",
 )
-"""How the options of several nodes for one model, of sign-on and of engines that are to come begin; beside these,
-none is without effect."""
+"""How the options of several nodes for one model, of sign-on, and of Python engines (which come with those engines)
+begin; beside these, none is without effect."""
 VARIABLES_BY_NAME: Mapping[str, Option] = {option.name: option for option in table(Environment)}
 
 

@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 
 from gpustack.cli.checks.ports import ports_of
+from gpustack.identity.secret import Keys
 from tests.daemon import WITHIN
 from tests.e2e.test_handover import ending, holder, is_alive
 from tests.fakes.cas import running_cas
 from tests.fakes.hub import running_hub
 from tests.fakes.mirror import TAG, llama_server, running_mirror, tarball
+from tests.fakes.registry import MODEL, running_registry
 from tests.options.spelling import SPELLINGS
 from tests.options.stream import endless_model, stream_of
 from tests.options.world import ADDRESS, HUB_TOKEN, PASSWORD, TOKEN, World, world
@@ -32,7 +34,13 @@ KEPT = bytes(range(256)) * (44 << 10)
 @pytest.fixture(scope="module", params=SPELLINGS)
 def one(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp(f"by-{request.param}")
-    with running_hub() as hub, running_mirror() as mirror, running_cas() as cas:
+    with (
+        running_hub() as hub,
+        running_mirror() as mirror,
+        running_cas() as cas,
+        running_registry() as registry,
+    ):
+        registry.add("me/small:7b", {MODEL: KEPT})
         hub.tokens[HUB_TOKEN] = {"me/gated"}
         hub.add("me/kept", {"kept.gguf": KEPT})
         cas.files[hashlib.sha256(KEPT).hexdigest()] = KEPT
@@ -43,7 +51,7 @@ def one(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
                 archive = tarball({"llama-server": llama_server(version)})
                 mirror.add(f"llama-{TAG}-bin-ubuntu-{link}{arch}.tar.gz", archive)
         mirror.add_hashes()
-        with world(request.param, folder, hub, mirror, cas) as made:
+        with world(request.param, folder, hub, mirror, cas, registry) as made:
             yield made
 
 
@@ -93,7 +101,13 @@ def test_force_auth_localhost_leaves_no_caller_unasked(one: World) -> None:
 
 
 def test_jwt_secret_key_is_used_and_none_is_made(one: World) -> None:
+    """What is kept of an API key was made with it, and could not have been without."""
     assert not (one.folder / "data/jwt_secret_key").exists()
+    _, made = one.call("POST", "/v1/api-keys", {"name": "of the tests"})
+    with sqlite3.connect(f"file:{one.folder}/own.db?mode=ro", uri=True) as connection:
+        (kept,) = connection.execute("SELECT secret_hash FROM api_keys").fetchone()
+    connection.close()
+    assert kept == Keys.of(one.values["jwt_secret_key"]).api_hash(made["value"].rpartition("_")[2])
 
 
 def test_heartbeat_interval_is_told_to_who_joins(one: World) -> None:
@@ -146,6 +160,12 @@ def test_enable_hf_xet_fetches_by_xet_what_the_hub_keeps_there(one: World) -> No
     assert Path(record["resolved_paths"][0]).read_bytes() == KEPT
     assert "block" in one.cas.log
     assert not one.hub.bodies("*kept.gguf")
+
+
+def test_ollama_library_base_url_is_where_its_models_are_fetched_from(one: World) -> None:
+    record = one.brought({"source": "ollama_library", "ollama_library_model_name": "me/small:7b"})
+    assert record["resolved_paths"] == [str(one.folder / "cache/ollama/me/small/7b/model.gguf")]
+    assert Path(record["resolved_paths"][0]).read_bytes() == KEPT
 
 
 def test_tools_download_base_url_is_fetched_from_and_bin_dir_holds_it(one: World) -> None:

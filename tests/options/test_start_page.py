@@ -168,5 +168,6 @@ def test_the_page_has_every_option_but_those_that_are_ours(tmp_path: Path) -> No
         *("saml_sp_attribute_prefix", "heartbeat_timeout", "reschedule_grace", "ollama_library_base_url"),
         "audit_retention_days",
         *("update_check_url", "jwt_secret_key", "external_auth_type", "openid_configuration"),
+        *("external_auth_groups", "external_auth_admin_groups", "advertise_url"),
         *("disable_worker_metrics", "engine_stop_grace", "llama_server_path", "resources"),
     }

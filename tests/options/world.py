@@ -18,6 +18,7 @@ from tests.daemon import Daemon, daemon, free_range
 from tests.fakes.cas import Cas
 from tests.fakes.hub import Hub
 from tests.fakes.mirror import Mirror, llama_server
+from tests.fakes.registry import Registry
 from tests.options.spelling import spelled
 
 PASSWORD = "First-Password-1"
@@ -37,6 +38,7 @@ class World:
     hub: Hub
     mirror: Mirror
     cas: Cas
+    registry: Registry
     silent_id: int = 0
     """A worker that has joined and is never heard again."""
     joined: dict[str, Any] = attrs.field(factory=dict)
@@ -58,12 +60,12 @@ class World:
 
     def fetched(self, repository: str, name: str) -> dict[str, Any]:
         """Have the worker fetch a file of the hub; its record once it is here."""
-        body = {
-            "source": "huggingface",
-            "huggingface_repo_id": repository,
-            "huggingface_filename": name,
-            "worker_id": self.worker()["id"],
-        }
+        wanted = {"huggingface_repo_id": repository, "huggingface_filename": name}
+        return self.brought({"source": "huggingface", **wanted})
+
+    def brought(self, source: dict[str, Any]) -> dict[str, Any]:
+        """Have the worker fetch what a source names; its record once it is here."""
+        body = {**source, "worker_id": self.worker()["id"]}
         status, made = self.call("POST", "/v1/model-files", body)
         assert status == 200, made
 
@@ -72,7 +74,7 @@ class World:
             assert record["state"] != "error", record
             return dict(record) if record["state"] == "ready" else None
 
-        return dict(self.daemon.until(look, f"{name} on the worker"))
+        return dict(self.daemon.until(look, f"{source} on the worker"))
 
 
 def free_port() -> int:
@@ -93,7 +95,9 @@ def leave_trail(data: Path) -> None:
 
 
 @contextmanager
-def world(spelling: str, folder: Path, hub: Hub, mirror: Mirror, cas: Cas) -> Iterator[World]:
+def world(
+    spelling: str, folder: Path, hub: Hub, mirror: Mirror, cas: Cas, registry: Registry
+) -> Iterator[World]:
     """Start it with every option given in one of the spellings."""
     program = folder / "llama-server"
     program.write_bytes(llama_server("4711"))
@@ -126,6 +130,7 @@ def world(spelling: str, folder: Path, hub: Hub, mirror: Mirror, cas: Cas) -> It
         "service_port_range": free_range(4),
         "system_reserved": {"ram": 3, "vram": 0},
         "tools_download_base_url": mirror.url,
+        "ollama_library_base_url": f"{registry.url}/",
         "llama_server_path": program,
         "enable_hf_transfer": True,
         "enable_hf_xet": True,
@@ -135,7 +140,7 @@ def world(spelling: str, folder: Path, hub: Hub, mirror: Mirror, cas: Cas) -> It
     arguments, env = spelled(spelling, folder, values)
     variables = {"HF_ENDPOINT": hub.url, "GPUSTACK_DISABLE_DYNAMIC_LINK_LLAMA_BOX": "true"}
     with daemon(folder / "data", *arguments, env={**env, **variables}) as running:
-        made = World(running, values, folder, hub, mirror, cas)
+        made = World(running, values, folder, hub, mirror, cas, registry)
         made.worker()
         request = {"name": "silent", "worker_uuid": "0" * 32, "ip": "127.0.0.9"}
         status, made.joined = running.call(

@@ -14,7 +14,7 @@ from gpustack.artifacts.headers.gguf import MOST_HEADER, Header, HeaderCut, Head
 from gpustack.artifacts.headers.gguf_facts import gguf_facts
 from gpustack.artifacts.listing import Listing, RemoteFile, model_of
 from gpustack.artifacts.request import Again, Changed, first_byte, open_range
-from gpustack.artifacts.source import DEFAULT_PROJECTOR, SourceSettings, source_for
+from gpustack.artifacts.source import DEFAULT_LIBRARY, DEFAULT_PROJECTOR, SourceSettings, source_for
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.errors import BadRequest, NotFound, Unavailable
@@ -45,6 +45,7 @@ class FactsReader:
     clock: Callable[[], float]
     rng: random.Random
     endpoint: str | None = None
+    library: str = DEFAULT_LIBRARY
     direct: Iterable[str] = ()
     fresh_for: float = 600.0
     deadline: float = 60.0
@@ -66,7 +67,11 @@ class FactsReader:
         if known is not None and now < known.until and not place.is_local:
             return known.facts
         settings = SourceSettings(
-            endpoint=self.endpoint, token=token, deadline=self.deadline, projector=projector
+            endpoint=self.endpoint,
+            library=self.library,
+            token=token,
+            deadline=self.deadline,
+            projector=projector,
         )
         listing = await place.resolve(source, settings)
         state = await disk.run(_state, listing) if place.is_local else listing.revision
