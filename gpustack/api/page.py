@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from html import escape
 
@@ -14,6 +15,8 @@ from gpustack.errors import GpustackError
 from .ask import Ask
 from .problems import problem_of
 from .route import Call, Reply
+
+log = logging.getLogger(__name__)
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:36rem;margin:15vh auto;padding:0 1rem;"
@@ -99,6 +102,7 @@ def shown(
         try:
             return await handler(call)
         except GpustackError as error:
+            log.warning("%s: path=%s from=%s: %s", title, call.ask.path, call.ask.peer, error)
             if not wants_page(call.ask):
                 raise
             problem = problem_of(error)

@@ -8,6 +8,7 @@ cookie to ``take`` by a redirect.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import attrs
@@ -23,6 +24,8 @@ from gpustack.store.transaction import Tx
 from .page import Link, redirect
 from .route import Call, Reply
 from .session import open_session
+
+log = logging.getLogger(__name__)
 
 FAILED = "Sign-in failed"
 _MOST = 10_000
@@ -143,5 +146,6 @@ async def finish(
         source=person.source,
         logout_hint=logout_hint,
     )
+    log.info("Signed in: user=%s by=%s from=%s", person.username, person.source, call.ask.peer)
     gone = ("Set-Cookie", no_cookie(sign_in, secure=context.rules.tls))
     return redirect(sign_in.next_path, (*headers, gone))

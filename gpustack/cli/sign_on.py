@@ -74,6 +74,6 @@ def _oidc(
         secret=options.oidc_client_secret,
         redirect_uri=options.oidc_redirect_uri or "",
     )
-    discovery = Discovery(options.oidc_issuer or "", options.openid_configuration)
+    discovery = Discovery(options.oidc_issuer or "", monotonic, options.openid_configuration)
     party = OidcProvider(client, discovery, ProviderKeys(monotonic), sign_on.naming, clock)
     return SignOnPart(attrs.evolve(sign_on, party=party), (discovery,))

@@ -94,11 +94,12 @@ class Provider:
         stdin: IO[str] = self._process.stdin  # type: ignore[assignment]  # it is a pipe
         stdin.write("rotate\n")
         stdin.flush()
-        return self._line()
+        return self._line("key-")
 
-    def _line(self) -> str:
+    def _line(self, beginning: str) -> str:
+        """The next line that begins so; the program has notices of its own, too. Empty when it has ended."""
         stdout: IO[str] = self._process.stdout  # type: ignore[assignment]  # it is a pipe
-        return stdout.readline().strip()
+        return next((line.strip() for line in stdout if line.startswith(beginning)), "")
 
 
 @contextmanager
@@ -121,6 +122,7 @@ def running_provider(
         "post_logout_redirect_uris": [uri.removesuffix("auth/oidc/callback") for uri in redirect_uris],
         **client,
     }
+    registered = {name: value for name, value in registered.items() if value is not None}
     told = {"port": port, "issuer": issuer, "clients": [registered], "people": people, "conform": conform}
     with (folder / "provider.log").open("wb") as log:
         process = subprocess.Popen(
@@ -132,7 +134,7 @@ def running_provider(
         )
     provider = Provider(issuer, process)
     try:
-        said = provider._line()
+        said = provider._line("ready")
         assert said == "ready", (folder / "provider.log").read_text()[-2000:]
         yield provider
     finally:

@@ -28,7 +28,7 @@ function provider(number) {
     jwks: { keys: [key(number)] },
     findAccount: (context, id) => ({
       accountId: id,
-      claims: async () => ({ sub: id, ...(people[id] ?? {}) }),
+      claims: async () => ({ sub: id, ...(people[id] ?? { preferred_username: id }) }),
     }),
   });
 }

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 import trio
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
+from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from gpustack.remote.http import BadReply
 
 from .exchange import fetch_json
 
 PublicKey = RSAKey | ECKey | OKPKey
+_KINDS: Mapping[str, type[RSAKey] | type[ECKey] | type[OKPKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 
 _LARGEST = 512 << 10
 _MOST = 100
@@ -29,6 +30,7 @@ class ProviderKeys:
     """Owns the key set as last fetched. ``clock`` is monotonic."""
 
     _clock: Callable[[], float]
+    _within: float = _WITHIN
     _keys: tuple[PublicKey, ...] = ()
     _fetched_at: float | None = None
     _fetched_from: str = ""
@@ -57,7 +59,7 @@ class ProviderKeys:
         async with self._fetching:
             if not self._is_older(age, url):
                 return
-            answer = await fetch_json("GET", url, limit=_LARGEST, deadline=_WITHIN)
+            answer = await fetch_json("GET", url, limit=_LARGEST, deadline=self._within)
             if answer.status != 200:
                 raise BadReply(url, f"answered {answer.status}")
             self._keys = read_keys(answer.document, url)
@@ -79,11 +81,11 @@ def read_keys(told: Any, url: str) -> tuple[PublicKey, ...]:
     for one in listed[:_MOST]:
         if not isinstance(one, dict) or one.get("use", "sig") != "sig":
             continue
+        # No symmetric keys: in a public document that is a secret that everybody knows.
+        kind = _KINDS.get(str(one.get("kty")))
         try:
-            key = JWKRegistry.import_key(one)
+            if kind is not None:
+                found.append(kind.import_key(one))
         except (JoseError, ValueError, TypeError, KeyError):
             continue
-        # A symmetric key in a public document is a secret that everybody knows.
-        if isinstance(key, RSAKey | ECKey | OKPKey):
-            found.append(key)
     return tuple(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote_plus, urlencode
@@ -66,6 +66,10 @@ class OidcProvider:
     _keys: ProviderKeys
     _naming: Naming
     _clock: Callable[[], datetime]
+    _within: float = _WITHIN
+    """Seconds that one answer of the provider may take."""
+    _way: str | None = None
+    """How the provider last took our word for who we are."""
 
     @property
     def source(self) -> UserSource:
@@ -150,21 +154,33 @@ class OidcProvider:
             raise BadRequest("The answer of the identity provider has no code in it")
 
     async def _redeem(self, code: str, verifier: str, document: ProviderDocument) -> dict[str, Any]:
+        ways = _ways(self.client, document)
+        for way in ways[ways.index(self._way) if self._way in ways else 0 :]:
+            answer = await self._ask_for_tokens(way, code, verifier, document)
+            told = answer.document if isinstance(answer.document, dict) else {}
+            # A provider offers several ways and takes from each client one: which, only it knows.
+            if told.get("error") != "invalid_client":
+                self._way = way
+                break
+        tokens = _object(answer, "did not redeem the code")
+        if not isinstance(tokens.get("id_token"), str):
+            raise Forbidden("The identity provider gave no id token: is the scope openid allowed there?")
+        return tokens
+
+    async def _ask_for_tokens(
+        self, way: str, code: str, verifier: str, document: ProviderDocument
+    ) -> JsonAnswer:
         headers = {"content-type": "application/x-www-form-urlencoded"}
         fields: dict[str, str] = {}
-        if self.client.secret is None:
-            fields["client_id"] = self.client.id
-        elif "client_secret_basic" in document.token_auth_methods:
+        secret = self.client.secret or ""
+        if way == "client_secret_basic":
             # Both are form-encoded before they are joined (RFC 6749, 2.3.1): either may hold a colon.
-            joined = f"{quote_plus(self.client.id)}:{quote_plus(self.client.secret)}"
+            joined = f"{quote_plus(self.client.id)}:{quote_plus(secret)}"
             headers["authorization"] = f"Basic {base64.b64encode(joined.encode()).decode()}"
-        elif "client_secret_post" in document.token_auth_methods:
-            fields.update(client_id=self.client.id, client_secret=self.client.secret)
         else:
-            offered = ", ".join(document.token_auth_methods)[:200]
-            raise Unavailable(
-                f"The identity provider takes a client's secret by {offered} alone, which is not built"
-            )
+            fields["client_id"] = self.client.id
+            if way == "client_secret_post":
+                fields["client_secret"] = secret
         body = prepare_token_request(
             "authorization_code",
             code=code,
@@ -172,24 +188,20 @@ class OidcProvider:
             code_verifier=verifier,
             **fields,
         )
-        answer = await fetch_json(
+        return await fetch_json(
             "POST",
             document.token_endpoint,
             headers=headers,
             body=str(body).encode(),
             limit=_LARGEST,
-            deadline=_WITHIN,
+            deadline=self._within,
         )
-        tokens = _object(answer, "did not redeem the code")
-        if not isinstance(tokens.get("id_token"), str):
-            raise Forbidden("The identity provider gave no id token: is the scope openid allowed there?")
-        return tokens
 
     async def _more(self, claims: Mapping[str, Any], endpoint: str, access_token: str) -> dict[str, Any]:
         if not access_token.isascii() or not access_token.isprintable():
             raise Forbidden("The identity provider gave an access token that cannot be sent")
         headers = {"authorization": f"Bearer {access_token}"}
-        answer = await fetch_json("GET", endpoint, headers=headers, limit=_LARGEST, deadline=_WITHIN)
+        answer = await fetch_json("GET", endpoint, headers=headers, limit=_LARGEST, deadline=self._within)
         told = _object(answer, "does not say who you are")
         if told.get("sub") != claims["sub"]:
             raise Forbidden("The identity provider's account information is of somebody else")
@@ -207,6 +219,21 @@ def _object(answer: JsonAnswer, failing: str) -> dict[str, Any]:
     fields = told if isinstance(told, dict) else {}
     why = said(fields.get("error"), fields.get("error_description"))
     raise Forbidden(f"The identity provider {failing} (status {answer.status}). It says: {why}")
+
+
+def _ways(client: Client, document: ProviderDocument) -> Sequence[str]:
+    """How the client may say who it is, the best first. Raises ``Unavailable`` when there is no way that we know."""
+    if client.secret is None:
+        return ["none"]
+    found = [
+        way for way in ("client_secret_basic", "client_secret_post") if way in document.token_auth_methods
+    ]
+    if not found:
+        offered = ", ".join(document.token_auth_methods)[:200]
+        raise Unavailable(
+            f"The identity provider takes a client's secret by {offered} alone, which is not built"
+        )
+    return found
 
 
 def _scopes(document: ProviderDocument, naming: Naming) -> str:
