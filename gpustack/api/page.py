@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 
 import attrs
 
-from gpustack.errors import GpustackError
-
 from .ask import Ask
-from .problems import problem_of
-from .route import Call, Reply
-
-log = logging.getLogger(__name__)
+from .route import Reply
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:36rem;margin:15vh auto;padding:0 1rem;"
@@ -91,25 +85,6 @@ def redirect(url: str, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
 def wants_page(ask: Ask) -> bool:
     """Whether a browser asks for something to show; programs get JSON."""
     return "text/html" in ask.text(b"accept").lower()
-
-
-def shown(
-    handler: Callable[[Call], Awaitable[Reply]], *, title: str, again: Link
-) -> Callable[[Call], Awaitable[Reply]]:
-    """A handler whose errors a person sees as a page with a way to try ``again``, and a program as JSON."""
-
-    async def told(call: Call) -> Reply:
-        try:
-            return await handler(call)
-        except GpustackError as error:
-            log.warning("%s: path=%s from=%s: %s", title, call.ask.path, call.ask.peer, error)
-            if not wants_page(call.ask):
-                raise
-            problem = problem_of(error)
-            headers = tuple(problem.headers.items())
-            return page(title, problem.message, links=(again,), status=problem.status, headers=headers)
-
-    return told
 
 
 def _ahead(url: str) -> str:

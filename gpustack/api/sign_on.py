@@ -9,25 +9,27 @@ cookie to ``take`` by a redirect.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import attrs
 
 from gpustack.domain.access import SignIn, UserSource
-from gpustack.errors import BadRequest, NotFound
+from gpustack.errors import BadRequest, GpustackError, NotFound
 from gpustack.identity.external import ExternalPerson
 from gpustack.identity.sign_in import begin, find, is_of_browser, new_state, no_cookie
 from gpustack.server.account import account_of
 from gpustack.store.accompany import alone
 from gpustack.store.transaction import Tx
 
-from .page import Link, redirect
+from .audit import Actor
+from .page import Link, page, redirect, wants_page
+from .problems import problem_of
 from .route import Call, Reply
 from .session import open_session
 
 log = logging.getLogger(__name__)
 
-FAILED = "Sign-in failed"
+_REFUSED = frozenset({400, 403, 429})
 _MOST = 10_000
 """Logins under way; beyond, the oldest is forgotten: nobody fills the memory by beginning."""
 _GONE = (
@@ -36,9 +38,34 @@ _GONE = (
 )
 
 
-def again(source: UserSource) -> Link:
-    """The way to try once more."""
-    return Link("Sign in again", f"/auth/{source.lower()}/login")
+def shown(
+    handler: Callable[[Call], Awaitable[Reply]], source: UserSource
+) -> Callable[[Call], Awaitable[Reply]]:
+    """A handler of signing in, whose errors a person sees as a page with a way to try again, and a program as JSON.
+
+    The log and the audit trail are told of who was not let in. The route must have no action of its own.
+    """
+    again = Link("Sign in again", f"/auth/{source.lower()}/login")
+
+    async def told(call: Call) -> Reply:
+        try:
+            return await handler(call)
+        except GpustackError as error:
+            problem = problem_of(error)
+            log.warning("Sign-in failed: by=%s from=%s: %s", source, call.ask.peer, error)
+            if problem.status in _REFUSED:
+                call.note.action = "auth.login"
+                call.note.actor = Actor(means=source.lower())
+                call.note.ended(problem.status)
+                call.note.action = ""
+            if not wants_page(call.ask):
+                raise
+            headers = tuple(problem.headers.items())
+            return page(
+                "Sign-in failed", problem.message, links=(again,), status=problem.status, headers=headers
+            )
+
+    return told
 
 
 def refuse_unless(call: Call, source: UserSource) -> None:

@@ -620,3 +620,19 @@ async def test_beginning_for_ever_fills_no_memory_and_keeps_nobody_else_waiting(
 async def test_a_program_is_told_in_json(scene: Scene) -> None:
     answer = await scene.world.ask("GET", "/auth/oidc/callback?state=x")
     assert (answer.status_code, answer.json()["reason"]) == (400, "BadRequest")
+
+
+async def test_who_was_let_in_and_who_was_not_is_in_the_audit_trail(scene: Scene) -> None:
+    async with scene.browser() as browser:
+        await scene.signed_in(browser)
+        for headers in (PAGE, {"accept": "*/*"}):
+            answer = await browser.get("/auth/oidc/callback?state=x", headers=headers)
+            assert answer.status_code == 400
+    trail = scene.world.context.trail
+    await trail.flush()
+    found = (await scene.world.get("/v1/audit-events?sort_by=id"))["items"]
+    told = [(one["actor_name"], one["action"], one["means"], one["outcome"], one["status"]) for one in found]
+    assert ("ada@example.com", "auth.login", "oidc", "done", 200) in told
+    assert [one for one in told if one[3] != "done"] == [
+        ("", "auth.login", "oidc", "failed", 400)
+    ]  # alike: counted

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, cast
 from gpustack.domain.access import UserSource
 from gpustack.errors import BadRequest
 
-from ..page import redirect, shown
+from ..page import redirect
 from ..route import Call, Reply, Route, tagged
-from ..sign_on import FAILED, again, finish, refuse_unless, start, take
+from ..sign_on import finish, refuse_unless, shown, start, take
 
 if TYPE_CHECKING:  # it costs where nobody signs in so
     from gpustack.identity.oidc.provider import OidcProvider
@@ -52,7 +52,7 @@ ROUTES = tagged(
             method="GET",
             path="/auth/oidc/login",
             summary="Send a browser to sign in by OpenID Connect; ?next= is the page here to come back to",
-            handler=shown(_login, title=FAILED, again=again(UserSource.OIDC)),
+            handler=shown(_login, UserSource.OIDC),
             allow=None,
             hidden=True,
         ),
@@ -60,7 +60,7 @@ ROUTES = tagged(
             method="GET",
             path="/auth/oidc/callback",
             summary="Where the OpenID Connect provider sends a browser back to",
-            handler=shown(_callback, title=FAILED, again=again(UserSource.OIDC)),
+            handler=shown(_callback, UserSource.OIDC),
             allow=None,
             hidden=True,
         ),

@@ -15,9 +15,9 @@ from gpustack.errors import BadRequest, Forbidden
 from gpustack.identity.external import ExternalPerson, Usual, pack, read_person, unpack
 from gpustack.store.transaction import Tx
 
-from ..page import redirect, shown
+from ..page import redirect
 from ..route import Call, Reply, Route, tagged
-from ..sign_on import FAILED, again, finish, hold, refuse_unless, start, take, under_way
+from ..sign_on import finish, hold, refuse_unless, shown, start, take, under_way
 
 if TYPE_CHECKING:  # it costs where nobody signs in so
     from gpustack.identity.saml import Assertion, Saml
@@ -113,7 +113,7 @@ ROUTES = tagged(
             method="GET",
             path="/auth/saml/login",
             summary="Send a browser to sign in by SAML; ?next= is the page here to come back to",
-            handler=shown(_login, title=FAILED, again=again(UserSource.SAML)),
+            handler=shown(_login, UserSource.SAML),
             allow=None,
             hidden=True,
         ),
@@ -121,15 +121,16 @@ ROUTES = tagged(
             method="POST",
             path="/auth/saml/callback",
             summary="Where the SAML identity provider has a browser bring its answer (HTTP-POST binding)",
-            handler=shown(_callback, title=FAILED, again=again(UserSource.SAML)),
+            handler=shown(_callback, UserSource.SAML),
             allow=None,
+            action="",  # the login on the next step is told of
             hidden=True,
         ),
         Route(
             method="GET",
             path="/auth/saml/finish",
             summary="Where that browser goes next, to be logged in",
-            handler=shown(_finish, title=FAILED, again=again(UserSource.SAML)),
+            handler=shown(_finish, UserSource.SAML),
             allow=None,
             hidden=True,
         ),
