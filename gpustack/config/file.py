@@ -63,8 +63,16 @@ def _read_text(text: str, shown: str) -> tuple[Layer, list[Fault]]:
         mark = error.problem_mark or error.context_mark
         line = f" line {mark.line + 1}" if mark else ""
         return layer, [*faults, Fault(Origin("file", shown + line), f"is not valid YAML: {error.problem}")]
-    except (yaml.YAMLError, RecursionError, ValueError):
-        # A control character, nesting without end, a date that is none: the reader gives these no line.
+    except (
+        yaml.YAMLError,
+        RecursionError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        OverflowError,
+    ):
+        # A control character, nesting without end, a value that is none of its type: the reader gives these no line.
         return layer, [*faults, Fault(Origin("file", shown), "is not valid YAML")]
     return layer, faults
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from gpustack.domain.yaml_document import read_yaml
 from gpustack.errors import Invalid, Unavailable
 from gpustack.nursery.limiter import Threads, threads
 
@@ -45,17 +46,15 @@ class MetricsConfig:
         await self._threads.run(self._write, wanted if document else None)
 
     def _read(self) -> MetricMap:
-        import yaml
-
         try:
             with self._path.open("rb") as file:
                 text = file.read(_LARGEST + 1)
             if len(text) > _LARGEST:
                 raise Invalid(f"it is larger than {_LARGEST} bytes")
-            return read_map(yaml.safe_load(text))
+            return read_map(read_yaml(text))
         except FileNotFoundError:
             return default_map()
-        except (OSError, yaml.YAMLError, UnicodeDecodeError, Invalid) as error:
+        except (OSError, Invalid) as error:
             log.error("The mapping of metrics cannot be used: file=%s reason=%s", self._path, error)
             return default_map()
 

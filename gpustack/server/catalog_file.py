@@ -8,6 +8,7 @@ from datetime import date
 from typing import Any
 
 from gpustack.domain.catalog import ModelSet, Template, in_order
+from gpustack.domain.yaml_document import read_yaml
 from gpustack.errors import Invalid
 
 MOST_SETS = 2000
@@ -27,12 +28,7 @@ def read_catalog(raw: bytes) -> tuple[ModelSet, ...]:
 
     The document is a list of sets, or an object whose ``model_sets`` is one (so that there is room for anchors).
     """
-    import yaml
-
-    try:
-        document = yaml.safe_load(raw)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise Invalid(f"it is not YAML: {' '.join(str(error).split())[:300]}") from error
+    document = read_yaml(raw)
     if isinstance(document, dict):
         document = document.get("model_sets")
     if not isinstance(document, list):

@@ -1,0 +1,82 @@
+"""A YAML document that others have written, as values that JSON can hold (and days), whatever is in it."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from gpustack.errors import Invalid
+
+if TYPE_CHECKING:
+    import yaml
+
+_MOST_MERGED = 10_000
+_LONGEST_NUMBER = 64
+_LARGEST = 1 << 63
+_MOST_VALUES = 1_000_000
+# What the library's constructors raise for a value that is not of the type its tag promises.
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+
+
+def read_yaml(raw: bytes) -> Any:
+    """What a document says, in time and memory that its size bounds. Raises ``Invalid`` with a sentence; blocking."""
+    import yaml
+
+    try:
+        document = yaml.load(raw, Loader=_loader())
+    except (yaml.YAMLError, *_UNREADABLE) as error:
+        raise Invalid(f"it is not YAML: {' '.join(str(error).split())[:300]}") from error
+    _check(document)
+    return document
+
+
+def _loader() -> type[yaml.SafeLoader]:
+    """The class is made here because reading the library takes longer than all that needs it rarely may wait."""
+    import yaml
+
+    class Bounded(yaml.SafeLoader):
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            """Merges of merges multiply: they are counted before they are carried out."""
+            merged = 0
+            for key, value in node.value:
+                if key.tag == "tag:yaml.org,2002:merge":
+                    for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                        if isinstance(part, yaml.MappingNode):
+                            self.flatten_mapping(part)
+                            merged += len(part.value)
+                        if merged > _MOST_MERGED:
+                            raise yaml.YAMLError(f"more than {_MOST_MERGED} keys are merged into one mapping")
+            super().flatten_mapping(node)
+
+        def construct_number(self, node: yaml.ScalarNode) -> Any:
+            """A number in sixties takes time that grows with the square of its length."""
+            if len(str(node.value)) > _LONGEST_NUMBER:
+                raise yaml.YAMLError(f"a number has more than {_LONGEST_NUMBER} digits")
+            whole = node.tag == "tag:yaml.org,2002:int"
+            return self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
+
+    for kind in ("int", "float"):
+        Bounded.add_constructor(f"tag:yaml.org,2002:{kind}", Bounded.construct_number)
+    return Bounded
+
+
+def _check(document: Any) -> None:
+    """Raises ``Invalid`` for what could not be said in JSON; a value that is meant in many places is looked at once."""
+    waiting, seen = [document], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | dict):
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
+            waiting.extend(value if isinstance(value, list) else [*value, *value.values()])
+            if len(waiting) > _MOST_VALUES:
+                raise Invalid(f"it holds more than {_MOST_VALUES} values")
+        elif isinstance(value, str):
+            if any("\ud800" <= letter <= "\udfff" for letter in value):
+                raise Invalid("it holds half a character")
+        elif isinstance(value, int):
+            if not -_LARGEST <= value < _LARGEST:
+                raise Invalid("it holds a number that is too large")
+        elif not isinstance(value, float | date | None):
+            raise Invalid("it holds something that is no text, number, list or object")
