@@ -58,7 +58,7 @@ DOCUMENTS = (
 )
 
 
-@fuzz(500)
+@fuzz(150)
 @given(DOCUMENTS)
 def test_a_catalog_is_read_and_can_be_answered_or_it_is_refused(text: str) -> None:
     try:
@@ -72,7 +72,7 @@ def test_a_catalog_is_read_and_can_be_answered_or_it_is_refused(text: str) -> No
             orjson.dumps(spec.fields)
 
 
-@fuzz(300)
+@fuzz(150)
 @given(DOCUMENTS)
 def test_a_mapping_of_metrics_is_read_or_refused(text: str) -> None:
     try:
@@ -81,7 +81,7 @@ def test_a_mapping_of_metrics_is_read_or_refused(text: str) -> None:
         assert str(error)
 
 
-@fuzz(200)
+@fuzz(150)
 @given(DOCUMENTS)
 def test_what_the_bounds_let_through_is_what_the_library_reads(text: str) -> None:
     raw = text.encode("utf-8", "surrogatepass")
@@ -93,7 +93,7 @@ def test_what_the_bounds_let_through_is_what_the_library_reads(text: str) -> Non
 
 
 @pytest.mark.attack("mistake")
-@fuzz(200)
+@fuzz(150)
 @given(text=DOCUMENTS)
 def test_a_configuration_file_is_read_or_its_faults_are_told(
     text: str, tmp_path_factory: pytest.TempPathFactory
