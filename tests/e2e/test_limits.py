@@ -1,0 +1,170 @@
+"""Budgets hold on running servers: under five hundred calls at once, through a kill, and with two servers."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from tests.child import ROOT
+from tests.daemon import Daemon, daemon
+from tests.databases import Server
+
+pytestmark = pytest.mark.attack("limits")
+
+WORDS = 300
+PROMPT = 3
+ASK = {
+    "model": "m",
+    "max_tokens": WORDS,
+    "messages": [{"role": "user", "content": "one two three"}],
+}
+ENDED = (httpx.TransportError,)
+"""What calls meet whose server is killed."""
+
+
+def deploy(one: Daemon) -> None:
+    """A model on an engine that says ``WORDS`` words."""
+    engine = f"{sys.executable} -m tests.fakes.engine --port {{port}} --reply w --repeat {WORDS}"
+    model = {
+        "name": "m",
+        "source": "local_path",
+        "local_path": "/nonexistent",
+        "backend": "custom",
+        "command": engine,
+        "health_path": "/health",
+        "env": {"PYTHONPATH": str(ROOT)},
+    }
+    status, answer = one.call("POST", "/v1/models", model)
+    assert status == 200, answer
+    one.running("m")
+
+
+def limited(one: Daemon, name: str, **limits: int) -> str:
+    """A key that may use so much."""
+    status, answer = one.call("POST", "/v1/api-keys", {"name": name, "limits": limits})
+    assert status == 200, answer
+    return str(answer["value"])
+
+
+def ask(one: Daemon, key: str) -> int:
+    return one.call("POST", "/v1/chat/completions", ASK, {"authorization": f"Bearer {key}"})[0]
+
+
+def used(port: int, finished: int = 0) -> int:
+    """Tokens that the engine read and wrote for anybody, whether the answer arrived or not; waits until it has
+    ``finished`` so many."""
+    with urllib.request.urlopen(
+        f"http://127.0.0.1:{port}/_control?finished={finished}", timeout=40
+    ) as answer:
+        seen: dict[str, Any] = json.load(answer)
+    return PROMPT * int(seen["requests"]) + int(seen["tokens"])
+
+
+async def call_until_refused(url: str, key: str, callers: int, *, at_most: int = 1 << 30) -> list[int]:
+    """Statuses of so many callers at once, each asking again until it is told that waiting does not help, or until
+    its server is gone, or ``at_most`` answers have come."""
+    statuses: list[int] = []
+    limits = httpx.Limits(max_connections=None)
+    headers = {"authorization": f"Bearer {key}"}
+
+    async def call(client: httpx.AsyncClient) -> None:
+        while len(statuses) < at_most:
+            try:
+                answer = await client.post("/v1/chat/completions", json=ASK)
+            except ENDED:
+                return
+            statuses.append(answer.status_code)
+            if answer.headers.get("x-should-retry") == "false":
+                assert answer.json()["error"]["code"] == "insufficient_quota"
+                return
+            if answer.status_code != 200:
+                await trio.sleep(0.2)
+
+    with trio.fail_after(60):
+        async with (
+            httpx.AsyncClient(base_url=url, limits=limits, headers=headers, timeout=60) as client,
+            trio.open_nursery() as nursery,
+        ):
+            for _ in range(callers):
+                nursery.start_soon(call, client)
+    return statuses
+
+
+def drawn(data: Path) -> int:
+    with sqlite3.connect(data / "database.db") as connection:
+        return int(connection.execute("SELECT SUM(drawn) FROM budget_draws").fetchone()[0])
+
+
+async def test_a_budget_holds_under_five_hundred_calls_and_a_kill(tmp_path: Path) -> None:
+    budget, data = 60_000, tmp_path / "data"
+    with daemon(data) as first:
+        deploy(first)
+        key = limited(first, "budget", tokens_per_day=budget)
+        rare = limited(first, "rare", requests_per_minute=1)
+        assert [ask(first, rare) for _ in range(2)] == [200, 429]
+        others = used(first.instances("m")[0]["port"])
+        (instance,) = first.instances("m")
+        port = instance["port"]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call_until_refused, first.url, key, 20)
+            await trio.to_thread.run_sync(used, port, 60)
+            first.stop(signal.SIGKILL)
+    before = used(port) - others
+    assert before <= drawn(data) <= budget, "what is spent was written down before"
+    with daemon(data) as second:
+        second.running("m")
+        assert ask(second, rare) == 429, "a crash does not begin the minute anew"
+        fresh = limited(second, "fresh", requests_per_minute=1)
+        assert [ask(second, fresh) for _ in range(2)] == [200, 429]
+        others += PROMPT + WORDS
+        statuses = await call_until_refused(second.url, key, 500)
+        assert set(statuses) == {200, 429}
+        assert statuses[-1] == 429
+        after = used(port) - others
+        assert before + statuses.count(200) * (PROMPT + WORDS) == after
+        assert after <= budget
+        assert after > budget // 2, "a kill forfeits a block, not the rest of the day"
+        forfeit = drawn(data) - after
+        assert second.stop() == 0
+    assert drawn(data) <= budget
+    assert drawn(data) - after <= forfeit, "a stop in order gives back"
+
+
+async def test_two_servers_share_a_budget_and_one_is_killed(
+    tmp_path: Path, servers: Callable[[str], Server], postgresql: str
+) -> None:
+    budget = 90_000
+    shared = ("--database-url", postgresql)
+    with (
+        daemon(tmp_path / "one", *shared) as one,
+        daemon(tmp_path / "two", "--disable-worker", *shared) as two,
+    ):
+        deploy(one)
+        key = limited(one, "shared", tokens_per_day=budget)
+        (instance,) = one.instances("m")
+        two.running("m")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call_until_refused, one.url, key, 250)
+            nursery.start_soon(call_until_refused, two.url, key, 20)
+            await trio.to_thread.run_sync(used, instance["port"], 80)
+            two.stop(signal.SIGKILL)
+        assert await call_until_refused(one.url, key, 5) == [429] * 5
+        assert budget // 2 < used(instance["port"]) <= budget
+
+
+@pytest.fixture
+def postgresql(servers: Callable[[str], Server]) -> Iterator[str]:
+    server = servers("postgresql")
+    made = server.create()
+    yield made
+    server.drop(made)
