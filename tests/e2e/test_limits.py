@@ -10,14 +10,15 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
 import pytest
 import trio
 
 from tests.child import ROOT
 from tests.daemon import Daemon, daemon
 from tests.databases import Server
+from tests.http1.wire import Answer, Client
 
 pytestmark = pytest.mark.attack("limits")
 
@@ -28,8 +29,6 @@ ASK = {
     "max_tokens": WORDS,
     "messages": [{"role": "user", "content": "one two three"}],
 }
-ENDED = (httpx.TransportError,)
-"""What calls meet whose server is killed."""
 
 
 def deploy(one: Daemon) -> None:
@@ -70,33 +69,41 @@ def used(port: int, finished: int = 0) -> int:
     return PROMPT * int(seen["requests"]) + int(seen["tokens"])
 
 
-async def call_until_refused(url: str, key: str, callers: int, *, at_most: int = 1 << 30) -> list[int]:
-    """Statuses of so many callers at once, each asking again until it is told that waiting does not help, or until
-    its server is gone, or ``at_most`` answers have come."""
-    statuses: list[int] = []
-    limits = httpx.Limits(max_connections=None)
-    headers = {"authorization": f"Bearer {key}"}
+async def answer_of(client: Client, request: bytes) -> Answer | None:
+    """``None`` where the server is killed meanwhile."""
+    try:
+        return await client.ask(request)
+    except (AssertionError, trio.BrokenResourceError):  # closed within an answer, or before it
+        return None
 
-    async def call(client: httpx.AsyncClient) -> None:
-        while len(statuses) < at_most:
-            try:
-                answer = await client.post("/v1/chat/completions", json=ASK)
-            except ENDED:
-                return
-            statuses.append(answer.status_code)
-            if answer.headers.get("x-should-retry") == "false":
-                assert answer.json()["error"]["code"] == "insufficient_quota"
-                return
-            if answer.status_code != 200:
-                await trio.sleep(0.2)
+
+async def call_until_refused(url: str, key: str, callers: int) -> list[int]:
+    """Statuses of so many callers at once, each asking again until it is told that waiting does not help, or until
+    its server is gone."""
+    statuses: list[int] = []
+    address = urlsplit(url)
+    body = json.dumps(ASK).encode()
+    request = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: {address.netloc}\r\nauthorization: Bearer {key}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    ).encode() + body
+
+    async def call() -> None:
+        assert address.hostname and address.port
+        async with await trio.open_tcp_stream(address.hostname, address.port) as stream:
+            client = Client(stream)
+            while (answer := await answer_of(client, request)) is not None:
+                statuses.append(answer.status)
+                if answer.headers.get(b"x-should-retry") == b"false":
+                    assert json.loads(answer.body)["error"]["code"] == "insufficient_quota"
+                    return
+                if answer.status != 200:
+                    await trio.sleep(0.2)
 
     with trio.fail_after(60):
-        async with (
-            httpx.AsyncClient(base_url=url, limits=limits, headers=headers, timeout=60) as client,
-            trio.open_nursery() as nursery,
-        ):
+        async with trio.open_nursery() as nursery:
             for _ in range(callers):
-                nursery.start_soon(call, client)
+                nursery.start_soon(call)
     return statuses
 
 
