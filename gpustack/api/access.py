@@ -65,7 +65,10 @@ async def admit(
         nameless = Role.ANYBODY in allow and not shows_something(credentials)
         if nameless and _has_public_model(context.store.snapshot):
             return Admitted(NOBODY)
-        raise
+        # Another server may have given out a moment ago what is not known here yet.
+        if not shows_something(credentials) or not await context.store.refresh():
+            raise
+        found = _authenticate(context, credentials)
     if isinstance(found, NeedsPassword):
         found = await _by_password(context, ask, credentials, found)
     told(found)

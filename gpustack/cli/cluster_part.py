@@ -120,10 +120,13 @@ class ClusterPart:
 
     def servers(self) -> Sequence[Server]:
         """All servers of the cluster, those included that were killed lately."""
-        if self.presence is not None:
-            return self.presence.servers
-        me = self._me
-        return (Server(uuid=me.uuid, url=me.url, version=me.version, silent=0.0, leads=True),)
+        me, leads = self._me, self.leadership.leads  # what we know of ourselves is not some seconds old
+        if self.presence is None:
+            return (Server(uuid=me.uuid, url=me.url, version=me.version, silent=0.0, leads=leads),)
+        return [
+            attrs.evolve(server, leads=leads) if server.uuid == me.uuid else server
+            for server in self.presence.servers
+        ]
 
     def share(self) -> tuple[int, int]:
         """How many servers let requests in, and which of them this is, counted from 0."""

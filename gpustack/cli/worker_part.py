@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import random
 import socket
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -36,11 +37,13 @@ from gpustack.metrics.process import LoopLag
 from gpustack.nursery.tier import Tier
 from gpustack.remote.pooled import PooledClient
 from gpustack.remote.server_client import ServerClient
+from gpustack.remote.several import SeveralServers
 from gpustack.worker.assignment import Assignments
 from gpustack.worker.exporter import WorkerLook
 from gpustack.worker.file import Files
 from gpustack.worker.forward import Forward
 from gpustack.worker.heartbeat import Heartbeat, StatusPush
+from gpustack.worker.known import known_servers
 from gpustack.worker.life import World
 from gpustack.worker.measure import Measure
 from gpustack.worker.membership import Identity, Membership
@@ -77,7 +80,7 @@ class WorkerPart:
         pool = Pool(name="engine-pool", reactor=reactor)
         # Its own server is asked by an address that no certificate names: that very certificate is what is trusted.
         trust = None if daemon.certificate is None else daemon.certificate.for_ourselves
-        client = ServerClient(PooledClient.to(daemon.url, pool, trust=trust))
+        client = ServerClient(_client_of(daemon, pool, trust))
         membership = Membership(client, identity, _token_of(options), daemon.rng)
         reports = Reports(membership, daemon.rng)
         assignments = Assignments(membership, daemon.rng)
@@ -148,6 +151,15 @@ class WorkerPart:
         """Wait for requests to engines that are under way here, ``within`` seconds at most."""
         with trio.move_on_after(within):
             await self._front.drained()
+
+
+def _client_of(daemon: Daemon, pool: Pool, trust: ssl.SSLContext | None) -> PooledClient | SeveralServers:
+    """A worker beside its own server stays with that one: they live and end together."""
+    if daemon.loaded.role == "server+worker":
+        return PooledClient.to(daemon.url, pool, trust=trust)
+    several = SeveralServers(daemon.url, lambda url: PooledClient.to(url, pool), daemon.rng)
+    several.learn(known_servers(daemon.loaded.options.data_dir))
+    return several
 
 
 def _identity(daemon: Daemon) -> Identity:

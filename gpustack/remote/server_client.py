@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import attrs
 import orjson
+import trio
 
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.assignment import AssignmentLine
@@ -17,6 +18,7 @@ from gpustack.errors import Invalid, Unavailable
 from gpustack.remote.fault import checked, fault_of
 from gpustack.remote.http import Client
 from gpustack.remote.pooled import PooledClient
+from gpustack.remote.several import SeveralServers
 
 _LINE_LIMIT = 4 << 20
 _FAULT_LIMIT = 64 << 10
@@ -62,7 +64,7 @@ class ServerClient:
     not known.
     """
 
-    _client: Client | PooledClient
+    _client: Client | PooledClient | SeveralServers
     _credential: str = ""
 
     async def join(self, request: JoinRequest, *, token: str) -> JoinedDocument:
@@ -73,10 +75,25 @@ class ServerClient:
         self._credential = joined.credential
         return joined
 
-    async def heartbeat(self, worker_id: int) -> float:
-        """Say that we live; seconds until the next one is due."""
-        beat: Beat = await self._call("POST", f"/v1/workers/{worker_id}/heartbeat", b"{}", Beat)
-        return beat.interval
+    async def heartbeat(self, worker_id: int, *, within: float = _ANSWER_WITHIN) -> Beat:
+        """Say that we live; the answer must come ``within`` so many seconds."""
+        beat: Beat = await self._call(
+            "POST", f"/v1/workers/{worker_id}/heartbeat", b"{}", Beat, within=within
+        )
+        return beat
+
+    def learn(self, servers: Sequence[str]) -> Sequence[str] | None:
+        """Turn to these as well when the server does not answer; who is believed, if that is news."""
+        if isinstance(self._client, SeveralServers) and self._client.learn(servers):
+            return self._client.others
+        return None
+
+    async def turned(self) -> None:
+        """Return once another server answers than the one that ``assignments`` come from."""
+        if isinstance(self._client, SeveralServers):
+            await self._client.turned()
+        else:
+            await trio.sleep_forever()
 
     async def leave(self, worker_id: int) -> None:
         """Say that we stop."""
@@ -131,9 +148,18 @@ class ServerClient:
                     if line:
                         yield decode(line, AssignmentLine)
 
-    async def _call(self, method: str, path: str, body: bytes, cls: Any, *, bearer: str | None = None) -> Any:
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        cls: Any,
+        *,
+        bearer: str | None = None,
+        within: float = _ANSWER_WITHIN,
+    ) -> Any:
         headers = {"content-type": "application/json", **self._headers(bearer)}
-        reply = await self._client.request(method, path, body=body, headers=headers, deadline=_ANSWER_WITHIN)
+        reply = await self._client.request(method, path, body=body, headers=headers, deadline=within)
         checked(reply)
         return None if cls is None else decode(reply.body, cls)
 

@@ -44,7 +44,11 @@ class Assignments:
         task_status.started()
         while True:
             member = await self._membership.joined()
-            await first_of(partial(self._watch, member), partial(self._membership.left, member))
+            await first_of(
+                partial(self._watch, member),
+                partial(self._membership.left, member),
+                self._membership.client.turned,
+            )
             await trio.sleep(_RECONNECT * (0.5 + self._rng.random()))
 
     async def _watch(self, member: Member) -> None:

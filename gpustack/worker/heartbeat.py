@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 _TRY_AGAIN = 2.0
 _SHORTEST, _LONGEST = 0.1, 60.0
 """Seconds within which we take the server's word for how often it wants to hear us."""
+_ANSWER_WITHIN = (4.0, 15.0)
+"""Seconds an answer may take: an interval, within these. Several servers share them."""
 _threads = threads("address lookups", 1)
 
 
@@ -42,14 +44,13 @@ class Heartbeat:
         while self._membership.member is member:
             pause = interval * (0.9 + 0.2 * self._rng.random())
             try:
-                with trio.fail_after(interval):
-                    interval = _bounded(await self._membership.client.heartbeat(member.worker_id))
+                within = min(max(interval, _ANSWER_WITHIN[0]), _ANSWER_WITHIN[1])
+                beat = await self._membership.client.heartbeat(member.worker_id, within=within)
+                interval = _bounded(beat.interval)
+                await self._membership.learn(beat.servers)
             except (Unauthorized, Forbidden, NotFound):
                 self._membership.void(member)
                 return
-            except trio.TooSlowError:
-                log.warning("No answer to a heartbeat within %.0f s", interval)
-                continue
             except GpustackError as error:
                 log.warning("A heartbeat did not arrive: reason=%s", error)
                 pause = min(interval, _TRY_AGAIN) * (0.5 + self._rng.random())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import attrs
@@ -17,6 +17,7 @@ from gpustack.nursery.limiter import threads
 from gpustack.nursery.wake import Latest
 from gpustack.remote.http import RemoteError
 from gpustack.remote.server_client import ServerClient
+from gpustack.worker.known import remember_servers
 from gpustack.worker.name import WorkerName, remember_name
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,17 @@ class Membership:
                 await self.client.leave(member.worker_id)
             except GpustackError as error:
                 log.info("The server was not told that this worker stops: reason=%s", error)
+
+    async def learn(self, servers: Sequence[str]) -> None:
+        """These are the servers of the cluster now: any of them will do when ours does not answer."""
+        known = self.client.learn(servers)
+        if known is None:
+            return
+        log.info("The other servers of the cluster: %s", ", ".join(known) or "none")
+        try:
+            await _threads.run(remember_servers, self._identity.data_dir, known)
+        except OSError as error:
+            log.warning("The servers of the cluster cannot be kept: reason=%s", error)
 
     def void(self, member: Member) -> None:
         """The server does not know ``member``: join again, unless that has been done since."""

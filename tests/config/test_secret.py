@@ -11,10 +11,12 @@ from gpustack.config.datadir import DataDirError
 from gpustack.config.secret import (
     LIMIT,
     SYMBOLS,
+    bring_in_line,
     keep,
     keep_initial_admin_password,
     keep_jwt_secret_key,
     keep_token,
+    kept,
     make_password,
 )
 from gpustack.identity.passwords import check_complexity
@@ -79,3 +81,20 @@ def test_a_password_has_every_kind_of_character(seed: int) -> None:
 def test_a_short_password_is_not_made() -> None:
     with pytest.raises(ValueError, match="8 characters"):
         make_password(random.Random(1), 7)
+
+
+def test_a_file_follows_what_the_servers_agreed_on_and_what_it_held_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    assert kept(path) is None
+    assert not bring_in_line(path, "theirs"), "it held nothing"
+    assert kept(path) == "theirs" and not bring_in_line(path, "theirs")
+    path.write_text("mine\n")
+    assert bring_in_line(path, "theirs")
+    assert path.read_text() == "theirs\n"
+    former = tmp_path / "token.replaced"
+    assert former.read_text() == "mine\n"
+    assert path.stat().st_mode & 0o777 == former.stat().st_mode & 0o777 == 0o600
+    (tmp_path / "folder").mkdir()
+    for function in (kept, lambda path: bring_in_line(path, "x")):
+        with pytest.raises(DataDirError, match="folder cannot be"):
+            function(tmp_path / "folder")

@@ -89,7 +89,7 @@ async def test_joining_shows_the_token_and_later_calls_the_credential(
     assert (joined.id, joined.heartbeat_interval) == (7, 15.0)
     assert "its-own" not in repr(joined) and "its-own" not in repr(client)
     server.answer = 200, b'{"interval": 3.5, "revision": 9}'
-    assert await client.heartbeat(7) == 3.5
+    assert (await client.heartbeat(7)).interval == 3.5
     (method, path, shown, body), beat = server.asked
     assert (method, path, shown) == ("POST", "/v1/workers", b"Bearer of the cluster")
     assert decode(body, JoinRequest) == request

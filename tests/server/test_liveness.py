@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Any
 
 import attrs
 import pytest
@@ -13,11 +14,16 @@ import trio.testing
 from gpustack.domain.change import ChangeKind
 from gpustack.domain.instance import Claim, ModelInstance
 from gpustack.domain.lifecycle import InstanceState as S
+from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Condition, Worker, WorkerState
+from gpustack.nursery.wake import Wake
 from gpustack.policy.liveness import LivenessSettings
 from gpustack.server import deploy
 from gpustack.server.leases import Leases
 from gpustack.server.liveness import Liveness
+from gpustack.server.report import worker_leaves
+from gpustack.store import Store
+from gpustack.store.transaction import Tx
 
 from .cluster import Cluster
 
@@ -205,6 +211,115 @@ async def test_detection_faults_are_still_told_after_a_silence(cluster: Cluster)
         watch.leases.heard(worker.id)
         await watch.looks()
         assert watch.condition(worker).why == "NVIDIA is ill"
+
+
+async def test_what_a_worker_said_to_another_server_counts(cluster: Cluster) -> None:
+    """Its heartbeats are heard of; what it said that was written is seen in its record."""
+    far, near, other = [await cluster.worker(name) for name in ("far", "near", "other")]
+    instance = await cluster.instance(await cluster.model("m"), on=far)
+    async with watching(cluster) as watch:
+        watch.leases.heard(far.id)
+        for _ in range(30):
+            watch.leases.heard_elsewhere(near.id, 3.0)
+            await watch.pass_(15, other)
+        assert watch.condition(near).state is WorkerState.READY
+        watch.leases.heard_elsewhere(far.id, 1000.0)
+        await watch.looks()
+        assert watch.condition(far).state is not WorkerState.READY, "what is old changes nothing"
+        await cluster.change(far, heartbeat_time=cluster.clock.now)
+        await watch.looks()
+        assert watch.condition(far).state is WorkerState.READY
+        assert watch.leases.last_heard(far.id) == cluster.clock.monotonic()
+        assert cluster.now(instance) is not None
+
+
+async def test_a_verdict_is_void_when_the_worker_spoke_to_another_server_meanwhile(cluster: Cluster) -> None:
+    """It joins there in the very moment in which it is given up here: nothing is taken from it."""
+    lost, others = await cluster.worker("lost"), [await cluster.worker(name) for name in "abc"]
+    instance = await cluster.instance(await cluster.model("m"), on=lost)
+    spoke: list[Worker] = []
+
+    @attrs.frozen
+    class Slow:
+        """A store whose writes come just after what another server wrote."""
+
+        store: Store
+
+        @property
+        def snapshot(self) -> Snapshot:
+            return self.store.snapshot
+
+        async def write(self, work: Callable[[Tx], Any]) -> Any:
+            if not spoke:
+                spoke.append(
+                    await cluster.change(lost, heartbeat_time=cluster.clock.now, credential_hash="new")
+                )
+            return await self.store.write(work)
+
+        def watch(self, tables: Iterable[str] | None = None) -> AbstractContextManager[Wake]:
+            return self.store.watch(tables)
+
+    leases = CountedLeases(cluster.clock.monotonic)
+    service = Liveness(Slow(cluster.store), leases, SETTINGS, cluster.clock.monotonic)
+    for worker in (lost, *others):
+        leases.heard(worker.id)
+    cluster.clock.forward(400)
+    for worker in others:
+        leases.heard(worker.id)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: service.run(task_status=task_status))
+        await Watch(cluster, leases).looks(5)
+        nursery.cancel_scope.cancel()
+    assert spoke
+    assert cluster.now(lost).condition.state is WorkerState.READY
+    assert cluster.now(instance) == instance
+
+
+async def test_a_worker_that_stops_gets_nothing_more_until_it_joins_again(cluster: Cluster) -> None:
+    stopping, other = await cluster.worker("stopping"), await cluster.worker("other")
+    async with watching(cluster) as watch:
+        watch.leases.heard(stopping.id)
+        await worker_leaves(cluster.store, stopping.id)
+        condition = watch.condition(stopping)
+        assert (condition.state, condition.why) == (WorkerState.NOT_READY, "its daemon was stopped")
+        for _ in range(3):
+            watch.leases.heard(stopping.id)
+            await watch.pass_(10, other)
+        assert watch.condition(stopping) == condition, "it is heard while its engines end"
+        await watch.pass_(400, other)
+        assert watch.condition(stopping).state is WorkerState.UNREACHABLE
+        await cluster.change(stopping, leaving=False, heartbeat_time=cluster.clock.now)
+        await watch.looks()
+        assert watch.condition(stopping).state is WorkerState.READY
+
+
+def test_who_begins_to_judge_takes_nobody_for_silent() -> None:
+    now = 5.0
+    leases = Leases(lambda: now)
+    leases.heard(1)
+    now = 500.0
+    leases.refill()
+    now = 502.0
+    assert leases.of([1, 2]) == {1: 500.0, 2: 502.0}
+    assert leases.last_heard(1) == 5.0, "what is shown is what was heard"
+
+
+def test_other_servers_are_told_once_of_each_word() -> None:
+    now = 5.0
+    leases = Leases(lambda: now)
+    for worker_id in (1, 2):
+        leases.heard(worker_id)
+    leases.heard_elsewhere(3, 1.0)
+    now = 7.0
+    assert leases.take_untold() == {1: 2.0, 2: 2.0}
+    assert leases.take_untold() == {}
+    leases.drop(2)
+    leases.put_back([1, 2])
+    assert leases.take_untold() == {1: 2.0}
+    leases.heard_elsewhere(1, 0.5)
+    assert leases.last_heard(1) == 6.5 and leases.take_untold() == {}
+    leases.heard_elsewhere(1, 100.0)
+    assert leases.last_heard(1) == 6.5
 
 
 def test_leases_of_those_that_are_gone_are_forgotten() -> None:

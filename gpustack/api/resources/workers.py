@@ -12,7 +12,7 @@ from gpustack.domain.access import Principal, Role
 from gpustack.domain.artifact import ModelFile, ModelSource
 from gpustack.domain.report import JoinRequest, StatusReport
 from gpustack.domain.worker import SystemReserved, Worker
-from gpustack.errors import Forbidden, NotFound
+from gpustack.errors import Forbidden, NotFound, Unavailable
 from gpustack.server import deploy
 from gpustack.server.join import Joined, join
 from gpustack.server.report import report_status, worker_leaves
@@ -99,11 +99,15 @@ def own_id(call: Call) -> int:
 
 async def _heartbeat(call: Call) -> Reply:
     call.context.leases.heard(own_id(call))
+    servers, failure = list(call.context.reached_at()), call.context.store.failure
+    if failure is not None and len(servers) > 1:
+        # Cut off from the others: one of them can do more for the worker.
+        raise Unavailable(str(failure), failure.retry_after)
     return Reply(
         document={
             "interval": call.context.heartbeat_interval,
             "revision": call.snapshot.revision,
-            "servers": list(call.context.reached_at()),
+            "servers": servers,
         }
     )
 
