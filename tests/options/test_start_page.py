@@ -1,8 +1,10 @@
-"""The complete configuration file of the documentation starts each role, with real values for its placeholders."""
+"""The complete configuration file of the documentation starts each role, with real values for its placeholders and
+with every other option beside them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ from gpustack.config.option import table
 from gpustack.config.options import Options
 from tests.certificates import make_certificate
 from tests.daemon import Daemon, daemon
+from tests.databases import Server
 from tests.options.world import free_port
+from tests.saml.keys import pair
 
-SIGN_ON = ("oidc_", "saml_", "external_auth_")
-SEVERAL_NODES = ("enable_ray", "ray_", "rpc_server_", "disable_rpc_servers")
+LATER = ("enable_ray", "ray_", "rpc_server_", "disable_rpc_servers", "pipx_path")
 TOKEN = "a-token-that-the-tests-have-chosen"
 
 
@@ -69,11 +72,11 @@ def complete(folder: Path) -> dict[str, Any]:
         "oidc_redirect_uri": "http://gpustack.example.com/auth/oidc/callback",
         "saml_idp_server_url": "https://login.example.com/saml",
         "saml_idp_entity_id": "https://login.example.com",
-        "saml_idp_x509_cert": certificate.read_text(),
+        "saml_idp_x509_cert": pair("provider").certificate,
         "saml_sp_entity_id": "https://gpustack.example.com",
         "saml_sp_acs_url": "http://gpustack.example.com/auth/saml/callback",
-        "saml_sp_x509_cert": certificate.read_text(),
-        "saml_sp_private_key": key.read_text(),
+        "saml_sp_x509_cert": pair("gpustack").certificate,
+        "saml_sp_private_key": pair("gpustack").key,
         "saml_security": '{"wantAssertionsSigned": true, "wantMessagesSigned": true}',
         "external_auth_name": "email",
         "external_auth_full_name": "name",
@@ -99,6 +102,43 @@ def complete(folder: Path) -> dict[str, Any]:
     return {**common, **server, **worker}
 
 
+def ours(folder: Path, sign_on: str) -> dict[str, Any]:
+    """Every option that the page does not show, but for config_file, which names where these are."""
+    program = folder / "program"
+    program.write_text("#!/bin/sh\nexit 2\n")
+    program.chmod(0o755)
+    issuer = "https://login.example.com"
+    return {
+        "heartbeat_interval": 1,
+        "drain_timeout": 2,
+        "reload_drain_timeout": 3,
+        "bin_dir": str(folder / "bin"),
+        "pipx_path": str(program),
+        "ollama_library_base_url": "http://127.0.0.1:9",
+        "advertise_url": "http://gpustack.example.com",
+        "saml_sp_attribute_prefix": "urn:example:",
+        "external_auth_type": sign_on,
+        "external_auth_groups": "groups",
+        "external_auth_admin_groups": ["gpu-admins"],
+        "openid_configuration": {
+            "issuer": issuer,
+            "authorization_endpoint": f"{issuer}/auth",
+            "token_endpoint": f"{issuer}/token",
+            "jwks_uri": f"{issuer}/jwks",
+            "userinfo_endpoint": f"{issuer}/me",
+        },
+        "heartbeat_timeout": 40,
+        "reschedule_grace": 50,
+        "audit_retention_days": 60,
+        "update_check_url": "http://127.0.0.1:9",
+        "jwt_secret_key": "0123456789abcdef" * 4,
+        "disable_worker_metrics": False,
+        "engine_stop_grace": 4,
+        "llama_server_path": str(program),
+        "resources": {"cpu": {"total": 7}},
+    }
+
+
 def written(folder: Path, values: dict[str, Any]) -> tuple[str, str]:
     path = folder / "page.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
@@ -112,24 +152,33 @@ def without_effect(one: Daemon) -> set[str]:
 
 
 def is_for_later(name: str) -> bool:
-    return name.startswith((*SIGN_ON, *SEVERAL_NODES))
+    return name.startswith(LATER)
 
 
-@pytest.mark.parametrize(("role", "disable_worker"), [("server+worker", False), ("server", True)])
-def test_the_whole_page_starts_a_server(tmp_path: Path, role: str, disable_worker: bool) -> None:
-    values = {**complete(tmp_path), "disable_worker": disable_worker}
+@pytest.mark.parametrize(("role", "sign_on"), [("server+worker", "OIDC"), ("server", "SAML")])
+def test_every_option_at_once_starts_a_server_with_each_sign_on(
+    tmp_path: Path, role: str, sign_on: str, servers: Callable[[str], Server]
+) -> None:
+    """Those of the page among them; the database is a server's, as there."""
+    database = servers("postgresql")
+    values = {**complete(tmp_path), **ours(tmp_path, sign_on), "disable_worker": role == "server"}
+    values["database_url"] = database.create()
     given = written(tmp_path, values)
     with daemon(tmp_path / "data", *given, trust=tmp_path / "server.crt") as one:
         assert one.url == f"https://127.0.0.1:{values['port']}"
         one.until(lambda: f"is ready as {role} in" in one.log, f"a {role}")
         assert all(is_for_later(name) for name in without_effect(one))
         assert one.exporter("server").endswith(f":{values['metrics_port']}")
+        chosen = {"is_oidc": sign_on == "OIDC", "is_saml": sign_on == "SAML"}
+        assert one.call("GET", "/auth-config")[1].items() >= chosen.items()
+    database.drop(values["database_url"])
 
 
-def test_the_whole_page_starts_a_worker(tmp_path: Path) -> None:
+def test_every_option_at_once_starts_a_worker(tmp_path: Path) -> None:
     with daemon(tmp_path / "server" / "data", "--disable-worker", "--token", TOKEN) as server:
         (tmp_path / "worker").mkdir()
-        values = {**complete(tmp_path / "worker"), "server_url": server.url}
+        folder = tmp_path / "worker"
+        values = {**complete(folder), **ours(folder, "OIDC"), "server_url": server.url}
         given = written(tmp_path / "worker", values)
         with daemon(tmp_path / "worker" / "data", *given) as one:
 
@@ -153,21 +202,7 @@ def test_disable_metrics_of_a_worker_means_its_own(tmp_path: Path) -> None:
             assert "disable_metrics" not in one.log
 
 
-def test_the_page_has_every_option_but_those_that_are_ours(tmp_path: Path) -> None:
-    """What it does not show: ours, those it keeps to itself, and the one that names the file."""
-    ours = {option.name for option in table(Options)} - set(complete(tmp_path)) - {"server_url"}
-    assert ours == {
-        *(
-            "config_file",
-            "heartbeat_interval",
-            "drain_timeout",
-            "reload_drain_timeout",
-            "bin_dir",
-            "pipx_path",
-        ),
-        *("saml_sp_attribute_prefix", "heartbeat_timeout", "reschedule_grace", "ollama_library_base_url"),
-        "audit_retention_days",
-        *("update_check_url", "jwt_secret_key", "external_auth_type", "openid_configuration"),
-        *("external_auth_groups", "external_auth_admin_groups", "advertise_url"),
-        *("disable_worker_metrics", "engine_stop_grace", "llama_server_path", "resources"),
-    }
+def test_no_option_is_left_out_here(tmp_path: Path) -> None:
+    page, rest = set(complete(tmp_path)), set(ours(tmp_path, "OIDC"))
+    assert not page & rest
+    assert page | rest | {"server_url", "config_file"} == {option.name for option in table(Options)}
