@@ -28,6 +28,7 @@ from gpustack.config.options import Options
 from gpustack.config.origin import DEFAULT, ConfigError, Fault, Given, Layer, Origin
 from gpustack.config.role import Role, idle_group, role
 from gpustack.config.settle import Host, absolute, settle
+from gpustack.config.sign_on import open_callbacks
 from gpustack.config.structure import structure
 from gpustack.config.value import old_keys_of_system_reserved
 
@@ -177,6 +178,7 @@ def _warnings(
     cookies = []
     if options.enable_cors and options.allow_credentials and "*" in options.allow_origins:
         cookies = [f"allow_credentials ({given['allow_credentials'].origin})"]
+    open_ways = [f"{name} ({given[name].origin})" for name in open_callbacks(options)]
     return tuple(
         f"{sentence}: {', '.join(names)}."
         for sentence, names in (
@@ -186,6 +188,7 @@ def _warnings(
                 "Without effect until allow_origins names origins (no cookies go to whom everybody may ask)",
                 cookies,
             ),
+            ("Not https, so that who listens on the way can sign in as whom they hear", open_ways),
             ("Deprecated spellings that will go (use GPUSTACK_ variables, and ram and vram)", old),
             ("Variables that nothing reads", unknown_variables(env)),
         )

@@ -75,6 +75,14 @@ def callback_faults(name: str, url: str | None, path: str) -> Iterator[Fault]:
         yield (name,), f"{name} must be <server-url>{path}, not {quote(url or '')}"
 
 
+def open_callbacks(options: Options) -> Iterator[str]:
+    """The options that send browsers back over a network without TLS."""
+    for name in ("oidc_redirect_uri", "saml_sp_acs_url"):
+        parts = split(getattr(options, name) or "")
+        if parts is not None and parts.scheme == "http" and not is_loopback(parts.hostname):
+            yield name
+
+
 def is_loopback(host: str | None) -> bool:
     """Whether a host is this machine, said so that nobody can point it elsewhere."""
     if host == "localhost":

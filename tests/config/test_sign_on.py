@@ -162,3 +162,13 @@ def test_our_defaults_hold_where_nothing_is_said() -> None:
         "wantAssertionsSigned",
         "requestedAuthnContext",
     }
+
+
+def test_a_way_back_without_tls_is_told_of() -> None:
+    open_way = "--oidc-redirect-uri=http://gpustack.example/auth/oidc/callback"
+    assert loaded(ISSUER, CLIENT, open_way).warnings == (
+        "Not https, so that who listens on the way can sign in as whom they hear: "
+        "oidc_redirect_uri (flag --oidc-redirect-uri).",
+    )
+    for back in (BACK, "--oidc-redirect-uri=http://127.0.0.1/auth/oidc/callback"):
+        assert loaded(ISSUER, CLIENT, back).warnings == ()

@@ -58,6 +58,7 @@ class Discovery:
 
     async def look(self) -> bool:
         """Ask the provider, for a bounded time; whether it gave a good document."""
+        # A lock over an await: however many want to sign in, the provider is asked once, and all hear the same.
         async with self._looking:
             if self.present is None and self._clock() - self._looked_at < _PAUSE:
                 return False

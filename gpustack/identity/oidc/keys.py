@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import trio
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
-from gpustack.remote.http import BadReply
+from gpustack.remote.http import BadReply, RemoteError
 
 from .exchange import fetch_json
 
@@ -24,6 +25,8 @@ _GOOD_FOR = 3600.0
 _PAUSE = 10.0
 """Seconds between two fetches for keys nobody has seen: a forged key id must not make us ask for ever."""
 
+_AFTER_FAILURE = 1.0
+
 
 @attrs.define(eq=False, repr=False)
 class ProviderKeys:
@@ -34,6 +37,7 @@ class ProviderKeys:
     _keys: tuple[PublicKey, ...] = ()
     _fetched_at: float | None = None
     _fetched_from: str = ""
+    _failed_at: float = -math.inf
     _fetching: trio.Lock = attrs.field(factory=trio.Lock)
 
     async def of(self, kid: str | None, url: str) -> Sequence[PublicKey]:
@@ -55,14 +59,21 @@ class ProviderKeys:
         )
 
     async def _fetch(self, url: str, age: float) -> None:
-        # The lock is for one fetch at a time; who has waited for it finds what the other fetched.
+        # A lock over an await, so that one fetch is enough for all: who has waited finds what the other fetched, and
+        # does not wait as long once more where the other got nothing.
         async with self._fetching:
             if not self._is_older(age, url):
                 return
-            answer = await fetch_json("GET", url, limit=_LARGEST, deadline=self._within)
-            if answer.status != 200:
-                raise BadReply(url, f"answered {answer.status}")
-            self._keys = read_keys(answer.document, url)
+            if self._clock() - self._failed_at < _AFTER_FAILURE:
+                raise BadReply(url, "did not give its keys a moment ago")
+            try:
+                answer = await fetch_json("GET", url, limit=_LARGEST, deadline=self._within)
+                if answer.status != 200:
+                    raise BadReply(url, f"answered {answer.status}")
+                self._keys = read_keys(answer.document, url)
+            except RemoteError:
+                self._failed_at = self._clock()
+                raise
             self._fetched_at, self._fetched_from = self._clock(), url
 
     def __repr__(self) -> str:
