@@ -186,9 +186,13 @@ def sign(
     return node
 
 
-def encrypt(root: Any, *, cipher: str = "aes128-cbc", wrapping: str = "rsa-oaep-mgf1p") -> None:
-    """Put an encrypted assertion in the place of the plain one, for the key of the service provider."""
-    plain = assertion(root)
+def encrypt(
+    root: Any, *, cipher: str = "aes128-cbc", wrapping: str = "rsa-oaep-mgf1p", content: bytes | None = None
+) -> None:
+    """Put an encrypted assertion in the place of the one that is there, for the key of the service provider.
+
+    With ``content`` it is that which is encrypted.
+    """
     methods = {
         "aes128-cbc": (xmlsec.Transform.AES128, xmlsec.KeyData.AES, 128),
         "aes256-gcm": (xmlsec.Transform.AES256_GCM, xmlsec.KeyData.AES, 256),
@@ -206,10 +210,13 @@ def encrypt(root: Any, *, cipher: str = "aes128-cbc", wrapping: str = "rsa-oaep-
     context = xmlsec.EncryptionContext(manager)
     context.key = xmlsec.Key.generate(kind, bits, xmlsec.KeyDataType.SESSION)
     wrapper = etree.Element(f"{{{NAMES['saml']}}}EncryptedAssertion")
+    (plain,) = root.xpath("./saml:Assertion | ./saml:EncryptedAssertion", namespaces=NAMES)
     root.replace(plain, wrapper)
-    holder = etree.Element("holder")
-    holder.append(plain)
-    wrapper.append(context.encrypt_xml(data, plain))
+    if content is None:
+        etree.Element("holder").append(plain)
+        wrapper.append(context.encrypt_xml(data, plain))
+    else:
+        wrapper.append(context.encrypt_binary(data, content))
 
 
 def options(**changes: Any) -> Options:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -211,7 +213,59 @@ async def test_no_transform_leaves_out_or_runs_anything(name: str) -> None:
     root = GOOD.tree()
     transforms = root.find(".//ds:Transforms", NAMES)
     etree.SubElement(transforms, f"{{{NAMES['ds']}}}Transform").set("Algorithm", TRANSFORMS[name])
-    assert "leaves parts of it out" in await refuses(saml(), root)
+    assert "exclusive canonical XML" in await refuses(saml(), root)
+
+
+async def test_a_signature_does_not_make_us_work_for_nothing() -> None:
+    """Each transform is one more pass over the document, before anything is proved."""
+    root = GOOD.tree()
+    transforms = root.find(".//ds:Transforms", NAMES)
+    transforms.extend(copy.deepcopy(transforms[1]) for _ in range(500))
+    assert "exclusive canonical XML" in await refuses(saml(), root)
+    many = attrs.evolve(GOOD, encrypts=True).tree()
+    key = many.find(".//xenc:EncryptedKey", NAMES)
+    for _ in range(50):
+        key.addnext(copy.deepcopy(key))
+    assert "unusual way" in await refuses(saml(), many)
+    for name, value in (("n", ""), ("PrefixList", "n")):
+        wide = GOOD.tree()
+        element = wide.find(".//saml:AttributeValue", NAMES)
+        if name == "n":
+            for number in range(10_000):
+                element.set(f"n{number}", value)
+        else:
+            listed = wide.find(".//ds:Transforms", NAMES)[1][0]
+            listed.set(name, " ".join(f"{value}{number}" for number in range(2000)))
+        assert "too many" in await refuses(saml(), wide)
+
+
+def _by_reference(root: Any, uri: str) -> None:
+    """The cipher text is said to be elsewhere."""
+    data = root.find(".//xenc:EncryptedData/xenc:CipherData", NAMES)
+    data.remove(data[0])
+    etree.SubElement(data, f"{{{NAMES['xenc']}}}CipherReference").set("URI", uri)
+
+
+def _key_by_reference(root: Any, uri: str) -> None:
+    """The key is said to be elsewhere."""
+    info = root.find(".//xenc:EncryptedData/ds:KeyInfo", NAMES)
+    info.remove(info[0])
+    method = etree.SubElement(info, f"{{{NAMES['ds']}}}RetrievalMethod")
+    method.set("URI", uri)
+    method.set("Type", "http://www.w3.org/2001/04/xmlenc#EncryptedKey")
+
+
+@pytest.mark.parametrize("place", [_by_reference, _key_by_reference])
+async def test_what_is_decrypted_makes_us_read_and_fetch_nothing(
+    place: Callable[[Any, str], None], tmp_path: Path
+) -> None:
+    """Decrypting comes before any proof: the toolkit would open what a stranger names."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # whoever opens it waits, and the test with them
+    for uri in (f"file://{pipe}", str(pipe), "http://127.0.0.1:9/", "#xpointer(/)", "", "# "):
+        root = attrs.evolve(GOOD, encrypts=True).tree()
+        place(root, uri)
+        assert "something outside" in await refuses(saml(), root)
 
 
 async def test_a_signature_has_one_reference_and_an_element_one_signature() -> None:
@@ -288,7 +342,7 @@ async def test_a_comment_does_not_cut_a_name_short(encrypted: bool) -> None:
     name[0].tail = "@evil.example"
     if encrypted:
         encrypt(root)
-    assert "comments" in await refuses(saml(), root)
+    assert ("comments" in await refuses(saml(), root)) is not encrypted
 
 
 DOCUMENTS: Mapping[str, Callable[[bytes], bytes]] = {
@@ -358,21 +412,46 @@ async def test_what_is_no_base64_of_an_answer_is_refused(answer: str, error: typ
         await shown(saml(), answer)
 
 
-@pytest.mark.parametrize("part", ["key", "data", "swapped"])
-async def test_an_encrypted_assertion_that_was_touched_tells_nothing(part: str) -> None:
-    """Each failure inside reads the same: nobody learns the text by asking many times."""
+def touched(part: str) -> Any:
     root = attrs.evolve(GOOD, encrypts=True).tree()
     values = root.findall(".//xenc:CipherValue", NAMES)
     if part == "swapped":
         values[0].text, values[1].text = values[1].text, values[0].text
-    else:
-        target = values[0] if part == "key" else values[1]
-        content = bytearray(base64.b64decode(target.text))
-        content[-20] ^= 1
-        target.text = base64.b64encode(bytes(content)).decode()
+        return root
+    target, at = (
+        (values[0], -20) if part == "key" else (values[1], {"data": -20, "start": 20, "padding": -1}[part])
+    )
+    content = bytearray(base64.b64decode(target.text))
+    content[at] ^= 1
+    target.text = base64.b64encode(bytes(content)).decode()
+    return root
+
+
+INSIDE: Mapping[str, bytes] = {
+    "no xml": b"no xml",
+    "not utf-8": b"\xff\xfe",
+    "a forged line": b"<x>\n2026-01-01 00:00:00 - gpustack - INFO - all is well\n<",
+    "comment": b"<!-- --><x/>",
+    "entity": b"<x>&e;</x>",
+    "two elements": b"<x/><x/>",
+    "nothing": b"",
+    "end of the holder": b"</around><around>",
+    "another element": b"<x/>",
+}
+
+
+@pytest.mark.parametrize("part", ["key", "data", "start", "padding", "swapped", *INSIDE])
+async def test_an_encrypted_assertion_that_was_touched_tells_nothing(
+    part: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each failure inside reads the same: nobody learns the text by asking many times, nor writes to our terminal."""
+    root = touched(part) if part not in INSIDE else attrs.evolve(GOOD, encrypts=True).tree()
+    if part in INSIDE:
+        encrypt(root, content=INSIDE[part])
     told = await refuses(saml(), root)
     forged_inside = attrs.evolve(GOOD, signer="stranger", encrypts=True).encoded()
     assert told == await refuses(saml(), forged_inside)
+    assert capfd.readouterr().err == ""
 
 
 async def test_a_forged_assertion_inside_the_encryption_is_not_believed() -> None:
