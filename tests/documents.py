@@ -58,6 +58,10 @@ by the cookie of a login, or by a worker's credentials.
   for it; `null` is everything that the owner may. `PUT` changes a key, also its `is_enabled` and, by `expires_in`, its
   end. With a key nobody gives another one more scopes, models or time than it has itself. Everybody lists their own
   keys; administrators those of others too, with `user_id=` or `all=true`, and may switch them off and delete them.
+- A login of a browser is a session: `/v1/users/me/sessions` lists one's own and ends one or all, administrators end
+  those of others. Another password, role or state of an account ends them too. Whatever goes on for somebody (a watch,
+  a log, an answer of a model) is cut off within a second when the account, key or login that let it in is no more, or
+  when the model is for others now. `last_used_at` of a key is right to a minute or so.
 - Requests from this machine need no credentials unless `--force-auth-localhost` is set: the peer must be loopback, the
   `Host` a name of this machine, no header may say that a proxy forwarded it, and no page of another site may have sent
   it. What changes something by cookie or from this machine needs a same-origin `Origin`, or a body of

@@ -126,11 +126,14 @@ class Selection:
         return (*own, *COMMON_PARAMETERS)
 
 
-COMMON_PARAMETERS = (
+PAGE_PARAMETERS = (
     Parameter(name="page", shape=Whole(least=1), note="Counted from 1."),
     Parameter(
         name="perPage", shape=Whole(least=-1, most=LARGEST_PAGE), note="1 to 100 (default), or -1 for all."
     ),
+)
+COMMON_PARAMETERS = (
+    *PAGE_PARAMETERS,
     Parameter(name="sort_by", shape=Text(), note="Fields separated by commas, each with - for descending."),
 )
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 import attrs
 
 from gpustack.domain.access import Means, User
-from gpustack.errors import BadRequest, Forbidden, Invalid, Unauthorized
+from gpustack.errors import BadRequest, Conflict, Forbidden, Invalid, Unauthorized
 from gpustack.identity.passwords import check_complexity, hash_password, needs_rehash, verify_password
 from gpustack.identity.sessions import no_cookie
 from gpustack.server.account import end_sessions
@@ -47,9 +47,17 @@ async def _login(call: Call) -> Reply:
     again = await hash_password(given["password"]) if hashed and needs_rehash(hashed) else None
 
     def who(tx: Tx) -> User:
+        if not _is_as_verified(tx, usable):
+            raise Unauthorized(_WRONG)
         return usable if again is None else tx.change(User, usable.id, hashed_password=again)
 
     return Reply(document=None, headers=await open_session(call, who))
+
+
+def _is_as_verified(tx: Tx, user: User) -> bool:
+    """Verifying takes a moment, in which the account may have been disabled or given another password."""
+    now = tx.get(User, user.id)
+    return now is not None and now.is_active and now.hashed_password == user.hashed_password
 
 
 async def _given(call: Call) -> dict[str, Any]:
@@ -96,9 +104,13 @@ async def _update_password(call: Call) -> Reply:
             attempt.failed()
             raise Invalid("Incorrect current password")
         attempt.succeeded()
+    if call.document["new_password"] == call.document["current_password"]:
+        raise Invalid("The new password must not be the current one")
     hashed = await hash_chosen(call.document["new_password"])
 
     def work(tx: Tx) -> User:
+        if not _is_as_verified(tx, user):
+            raise Conflict("The password was changed meanwhile: sign in again")
         end_sessions(tx, user.id)
         return tx.change(User, user.id, hashed_password=hashed, require_password_change=False)
 

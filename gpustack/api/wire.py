@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import orjson
 
-from gpustack.domain.access import ApiKey, User
+from gpustack.domain.access import ApiKey, Session, User
 from gpustack.domain.artifact import ModelFile, ModelSource
 from gpustack.domain.device import Device, DeviceId
 from gpustack.domain.instance import Claim, ModelInstance, Placement
@@ -151,6 +151,17 @@ API_KEY = View(
         "allowed_model_names": plain(key.allowed_models),
         **_dates(key),
     },
+)
+
+
+_SESSION = _shapes(Session, "token_hash", "logout_hint", *_COMMON)
+SESSION = View(
+    schema=Document(
+        name="Session",
+        fields={**_SESSION, **_DATES},
+        note="A login of a browser. It is renewed as long as it is used.",
+    ),
+    of=lambda session, look: {**_as_they_are(session, _SESSION), **_dates(session)},
 )
 
 

@@ -37,6 +37,7 @@ from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.inference import Gateway, claims
 from gpustack.gateway.limiter import Limiter
+from gpustack.gateway.revocation import Revocation
 from gpustack.gateway.route import ROUTES
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.pool import Pool
@@ -55,6 +56,7 @@ from gpustack.server.bootstrap import ensure_admin
 from gpustack.server.budget import Budgets
 from gpustack.server.evaluation import EvaluationSettings, Evaluator
 from gpustack.server.facts import FactsSource
+from gpustack.server.key_use import KeyUse
 from gpustack.server.leadership import Reign
 from gpustack.server.leases import Leases
 from gpustack.server.services import Background, leading_services
@@ -117,6 +119,8 @@ class ServerPart:
         await state.start(usage)
         trail = self._trail = _trail(options, store)
         await state.start(trail)
+        key_use = KeyUse(store, utc_now)
+        await state.start(key_use)
         pool = Pool(reactor=self._reactor)
         await edge.start(pool)
         link = WorkerLink(pool, agreed.keys.forward_key)
@@ -138,9 +142,11 @@ class ServerPart:
         )
         await state.start(limiter)
         context = self._context(store, agreed, cluster, leases, link, facts, background, sign_on, trail)
+        context = attrs.evolve(context, key_used=key_use.note)
         endpoints = Endpoints(store, self._daemon.rng, self._local_worker())
         await edge.start(endpoints)
         gateway = self._gateway(context, endpoints, pool, usage, limiter, traffic)
+        await edge.start(Revocation(store, gateway))
         await start_server_exporter(
             edge,
             self._daemon.doors,

@@ -11,7 +11,9 @@ from typing import Final
 import attrs
 
 from gpustack.domain.access import Principal, Role
+from gpustack.domain.model import Model
 from gpustack.domain.route import Endpoint, Route
+from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import (
     BadRequest,
     GatewayTimeout,
@@ -39,9 +41,10 @@ from gpustack.http1.fields import Headers
 from gpustack.http1.head import Head
 from gpustack.http1.pool import Pool
 from gpustack.http1.upstream import Address, Response
+from gpustack.identity.authenticate import holds
 from gpustack.metrics.traffic import Passage, Traffic
 from gpustack.nursery.limiter import Threads, threads
-from gpustack.policy.access import may_use, unknown
+from gpustack.policy.access import may_see, may_use, unknown
 from gpustack.server.usage import UsageKey, UsageLedger
 
 log = logging.getLogger(__name__)
@@ -114,6 +117,8 @@ class Gateway:
             lambda self: Admission(self._authenticate, self._endpoints.people), takes_self=True
         ),
     )
+    _under_way: dict[Exchange, tuple[Principal, Passage]] = attrs.field(factory=dict, init=False)
+    """Whose every request is, from its head to its end."""
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request. Cancelled when the client leaves; the engine is let go of then."""
@@ -122,6 +127,19 @@ class Gateway:
             await self._answer(exchange, passage)
         finally:
             self.traffic.passed(passage, exchange.head.path, exchange.status or _CLIENT_LEFT)
+
+    def shut_out(self, snapshot: Snapshot) -> int:
+        """Cut off every request of somebody who may not go on with it any more; how many.
+
+        A key or login that only comes to its end does not matter to what was begun before.
+        """
+        cut = 0
+        for exchange, (principal, passage) in list(self._under_way.items()):
+            model = snapshot.get(Model, passage.model_id)
+            if not holds(principal, snapshot, None) or (model is not None and not may_see(principal, model)):
+                exchange.cut()
+                cut += 1
+        return cut
 
     async def _answer(self, exchange: Exchange, passage: Passage) -> None:
         try:
@@ -147,6 +165,15 @@ class Gateway:
         if exchange.head.method != "POST":
             raise MethodNotAllowed(f"{exchange.head.method} is not possible at {route.path}: it takes POST")
         principal = await self._admission(exchange)
+        self._under_way[exchange] = principal, passage
+        try:
+            await self._serve_admitted(exchange, route, principal, passage)
+        finally:
+            del self._under_way[exchange]
+
+    async def _serve_admitted(
+        self, exchange: Exchange, route: InferenceRoute, principal: Principal, passage: Passage
+    ) -> None:
         headers = for_engine(exchange.head)
         limit = _BODY_OF_ANYBODY if principal.role is Role.ANYBODY else _BODY_LIMIT
         ask = await self._read(exchange, route, limit)

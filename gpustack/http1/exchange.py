@@ -103,6 +103,10 @@ class Exchange:
         """Whether the client has gone or the connection is being cut: nothing more can be sent."""
         return self._connection.abandoned
 
+    def cut(self) -> None:
+        """End the connection here and now, from another task: the handler is cancelled. Nothing once it has ended."""
+        self._connection.hang_up()
+
     # --- the request's body ---
 
     async def read_body(self, limit: int) -> bytes:

@@ -58,13 +58,14 @@ class Stream:
 
 @asynccontextmanager
 async def streaming(
-    world: World, path: str, bearer: str | None = None, room: int = 0
+    world: World, path: str, bearer: str | None = None, room: int = 0, head: tuple[bytes, bytes] | None = None
 ) -> AsyncIterator[Stream]:
-    """Ask as the administrator unless a bearer is given; ``room`` pieces are taken before the client is full."""
+    """Ask as the administrator unless a bearer is given, or a ``head`` that says who asks; ``room`` pieces are taken
+    before the client is full."""
     send, receive = trio.open_memory_channel[dict[str, Any]](room)
     stream = Stream(receive)
     plain, _, query = path.partition("?")
-    authorization = f"Bearer {bearer or world.keys[world.admin.id]}".encode()
+    who = head or (b"authorization", f"Bearer {bearer or world.keys[world.admin.id]}".encode())
     scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -75,7 +76,7 @@ async def streaming(
         "raw_path": plain.encode(),
         "query_string": query.encode(),
         "root_path": "",
-        "headers": [(b"host", b"gpustack.example"), (b"authorization", authorization)],
+        "headers": [(b"host", b"gpustack.example"), who],
         "client": (AWAY, 40000),
         "server": ("10.0.0.1", 80),
         "extensions": {},

@@ -169,6 +169,7 @@ async def test_another_password_ends_all_other_logins(world: World) -> None:
         ("wrong", "Other_3_words", "Incorrect current password"),
         (PASSWORD, "other_3_words", "The password must contain an uppercase letter"),
         (PASSWORD, "Other3words", "The password must contain one of !@#$%^&*_+"),
+        (PASSWORD, PASSWORD, "The new password must not be the current one"),
     ],
 )
 async def test_another_password_must_be_good_and_the_old_one_known(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 
+from gpustack.domain.access import ApiKey, User
 from gpustack.domain.instance import Claim, ModelInstance, Placement, Subordinate
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.unit import GIB
 from gpustack.server.facts import FactsSource
+from gpustack.store.transaction import Tx
 
+from .stream import streaming
 from .world import World
 
 
@@ -182,6 +188,37 @@ async def test_a_worker_that_does_not_answer_is_told(world: World) -> None:
     await world.instance(await world.model("m"), "m-1", worker)
     answer = await world.ask("GET", "/v1/model-instances/1/logs", world.admin)
     assert (answer.status_code, answer.json()["reason"]) == (503, "ServiceUnavailable")
+
+
+@pytest.mark.attack("session")
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda tx, boss, key: tx.change(User, boss.id, is_active=False),
+        lambda tx, boss, key: tx.change(User, boss.id, is_admin=False),
+        lambda tx, boss, key: tx.change(ApiKey, key.id, is_enabled=False),
+        lambda tx, boss, key: tx.delete(ApiKey, key.id),
+    ],
+    ids=["disabled", "no administrator any more", "key off", "key deleted"],
+)
+async def test_a_log_that_is_followed_ends_with_the_right_to_it(
+    world: World, end: Callable[[Tx, User, ApiKey], object]
+) -> None:
+    worker, _ = await world.worker("node")
+    await world.instance(await world.model("m"), "m-1", worker)
+    world.link.logs_of[1] = [b"first\n"]
+    world.link.goes_on = True
+    boss = await world.user("boss", is_admin=True)
+    key = next(key for key in world.store.snapshot.api_keys.values() if key.user_id == boss.id)
+    path = "/v1/model-instances/1/logs?follow=true"
+    async with streaming(world, path, world.keys[boss.id]) as stream:
+        assert await stream.line() == b"first"
+        await world.user("somebody else")
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.link.let_go == 0
+        await world.store.write(lambda tx: end(tx, boss, key))
+        await stream.ended()
+        assert world.link.let_go == 1
 
 
 @pytest.mark.parametrize("query", ["tail=many", "tail=-2", "follow=maybe"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import orjson
@@ -18,7 +19,7 @@ from gpustack.domain.model import Model
 from gpustack.domain.worker import Worker, WorkerStatus
 
 from .stream import streaming
-from .world import SOURCE, STATUS, World
+from .world import PASSWORD, SOURCE, STATUS, World
 
 
 def brief(event: dict[str, Any]) -> tuple[int, Any]:
@@ -190,6 +191,35 @@ async def test_who_may_not_watch_any_more_is_cut_off(world: World) -> None:
     async with streaming(world, "/v1/models?watch=true&sync=1") as stream:
         assert brief(await stream.event()) == (6, None)
         await world.store.write(lambda tx: [tx.delete(ApiKey, key) for key in list(tx.all(ApiKey))])
+        await stream.ended()
+
+
+@pytest.mark.attack("session")
+async def test_a_watch_ends_with_its_login_and_with_its_password(world: World) -> None:
+    path = "/v1/models?watch=true&sync=1"
+    async with world.client() as client:
+        await client.post("/auth/login", data={"username": "admin", "password": PASSWORD})
+        cookie = f"gpustack_session={client.cookies['gpustack_session']}".encode()
+        async with streaming(world, path, head=(b"cookie", cookie)) as stream:
+            assert brief(await stream.event()) == (6, None)
+            assert (await client.delete("/v1/users/me/sessions")).status_code == 200
+            await stream.ended()
+    basic = b"Basic " + base64.b64encode(f"admin:{PASSWORD}".encode())
+    async with streaming(world, path, head=(b"authorization", basic)) as stream:
+        assert brief(await stream.event()) == (6, None)
+        await world.store.write(lambda tx: tx.change(User, world.admin.id, hashed_password="another"))
+        await stream.ended()
+
+
+@pytest.mark.attack("session")
+async def test_a_busy_watch_ends_with_its_key_too(world: World) -> None:
+    """What is told is told to who may hear it now: no silence is waited for."""
+    body = {"name": "short", "expires_in": 60}
+    key = (await world.ask("POST", "/v1/api-keys", world.admin, json=body)).json()["value"]
+    async with streaming(world, "/v1/models?watch=true&sync=1", key) as stream:
+        assert brief(await stream.event()) == (6, None)
+        world.clock.forward(60)
+        await world.model("m")
         await stream.ended()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import httpx
+import trio
 from quart_trio import QuartTrio
 
 from gpustack.api.app import create_app
@@ -58,6 +59,8 @@ class Link:
     logs_of: dict[int, list[bytes]] = attrs.field(factory=dict)
     asked: list[dict[str, Any]] = attrs.field(factory=list)
     let_go: int = 0
+    goes_on: bool = False
+    """The logs have no end."""
 
     @asynccontextmanager
     async def logs(
@@ -70,6 +73,8 @@ class Link:
         async def pieces() -> AsyncIterator[bytes]:
             for piece in self.logs_of[instance_id]:
                 yield piece
+            if self.goes_on:
+                await trio.sleep_forever()
 
         source = pieces()
         try:

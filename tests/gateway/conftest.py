@@ -21,6 +21,7 @@ from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.inference import Gateway
 from gpustack.gateway.limiter import Limiter
+from gpustack.gateway.revocation import Revocation
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.limits import Limits
 from gpustack.http1.listen import open_listeners
@@ -84,6 +85,7 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
             limiter,
             traffic,
         )
+        await nursery.start(Revocation(store, gateway).run)
         (listener,) = open_listeners("127.0.0.1", 0)
         server = HttpServer("gateway", [listener], handler=gateway, reactor=reactor, limits=limits)
         served = await run_server(server, listener, nursery)

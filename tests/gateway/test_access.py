@@ -7,17 +7,25 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 
 from gpustack.domain.access import ApiKey, Scope, User
 from gpustack.domain.model import Model, ModelAccess
 from gpustack.gateway.route import ROUTES
+from gpustack.store.transaction import Tx
 from tests.fakes.running import RunningEngine
+from tests.http1.wire import Client, Script, eventually
 
-from .world import World, chat, error_of, key_of
+from .world import NOW, World, chat, error_of, key_of
 
 StartEngine = Callable[..., RunningEngine]
 
 PATHS = [route.path for route in ROUTES]
+STREAM = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    b"d\r\ndata: hello\n\n\r\n"
+)
 ANSWERED = {"public": 200, "authed": 200, "named": 200, "none": 404}
 
 
@@ -91,6 +99,62 @@ async def test_who_does_not_say_who_it_is_gets_less_memory(world: World, fake_en
     large = chat("public", padding="x" * (5 << 20))
     assert (await world.send(large, key="")).status == 413
     assert (await world.send(large)).status == 200
+
+
+ENDS: dict[str, Callable[[Tx, User, ApiKey, Model], object]] = {
+    "the user is disabled": lambda tx, user, key, model: tx.change(User, user.id, is_active=False),
+    "the user is deleted": lambda tx, user, key, model: tx.delete(User, user.id),
+    "the role changes": lambda tx, user, key, model: tx.change(User, user.id, is_admin=True),
+    "the key is deleted": lambda tx, user, key, model: tx.delete(ApiKey, key.id),
+    "the key is off": lambda tx, user, key, model: tx.change(ApiKey, key.id, is_enabled=False),
+    "the key has other scopes": lambda tx, user, key, model: tx.change(ApiKey, key.id, scopes=(Scope.READ,)),
+    "the key is for other models": lambda tx, user, key, model: tx.change(
+        ApiKey, key.id, allowed_models=("x",)
+    ),
+    "the model is for others": lambda tx, user, key, model: tx.change(
+        Model, model.id, access=ModelAccess.ALLOWED_USERS
+    ),
+}
+
+
+@pytest.mark.attack("session")
+@pytest.mark.parametrize("change", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("begun", [True, False], ids=["streams", "waits for its first byte"])
+async def test_an_answer_under_way_ends_with_the_right_to_it(
+    world: World, change: Callable[[Tx, User, ApiKey, Model], object], begun: bool
+) -> None:
+    left = trio.Event()
+
+    async def act(client: Client, number: int) -> None:
+        await script.request(client)
+        if begun:
+            await client.send(STREAM)
+        await client.rest()
+        left.set()
+
+    script = Script(act)
+    await world.nursery.start(script.run)
+    model = await world.deploy("m", script.port)
+    (key,) = world.store.snapshot.api_keys.values()
+    (user,) = world.store.snapshot.users.values()
+    other = await world.store.write(lambda tx: tx.insert(User(username="bob")))
+    client = await world.connect()
+    await client.send(world.request(chat("m", stream=True)))
+    if begun:
+        await client.until(b"hello")
+    else:
+        await eventually(lambda: world.endpoints.in_flight == 1)
+    # What concerns others, or nothing of this, does not end it.
+    await world.store.write(lambda tx: tx.change(User, other.id, is_active=False))
+    await world.store.write(lambda tx: tx.change(ApiKey, key.id, description="x", last_used_at=NOW))
+    await world.store.write(lambda tx: tx.change(Model, model.id, description="x"))
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert not left.is_set()
+    await world.store.write(lambda tx: change(tx, user, key, model))
+    with trio.fail_after(10):
+        await left.wait()
+    assert b"[DONE]" not in await client.rest()
+    await eventually(lambda: world.endpoints.in_flight == 0)
 
 
 @pytest.mark.attack("access")

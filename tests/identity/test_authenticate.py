@@ -5,16 +5,17 @@ from __future__ import annotations
 import base64
 import random
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import attrs
 import pytest
 
-from gpustack.domain.access import ApiKey, Means, Role, User
+from gpustack.domain.access import ApiKey, Means, Principal, Role, Scope, User
 from gpustack.domain.record import Record, table_of
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
 from gpustack.errors import Forbidden, Unauthorized
-from gpustack.identity.authenticate import LocalRule, NeedsPassword, authenticate, proven
+from gpustack.identity.authenticate import LocalRule, NeedsPassword, authenticate, holds, proven
 from gpustack.identity.credentials import Credentials
 from gpustack.identity.keys import make_api_key, worker_key
 from gpustack.identity.secret import Keys
@@ -284,6 +285,71 @@ def test_a_key_ends_when_its_user_or_the_key_goes() -> None:
     found = authenticate(request, snapshot_of(ADA, adas), keys=KEYS, token=TOKEN, now=NOW)
     assert not isinstance(found, NeedsPassword)
     assert (found.api_key_id, found.must_change_password) == (1, True)
+
+
+@pytest.mark.attack("access")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"is_enabled": False},
+        {"scopes": (Scope.READ,)},
+        {"allowed_models": ("m",)},
+        {"expires_at": NOW - timedelta(seconds=1)},
+        {"id": 99},
+    ],
+    ids=ascii,
+)
+def test_what_a_key_let_in_holds_until_the_key_is_another(change: dict[str, Any]) -> None:
+    found = admitted({"authorization": f"Bearer {ADAS}"}, snapshot_of(ADA, adas))
+    assert holds(found, snapshot_of(attrs.evolve(ADA, full_name="A"), attrs.evolve(adas, name="x")), NOW)
+    assert not holds(found, snapshot_of(ADA, attrs.evolve(adas, **change)), NOW)
+
+
+@pytest.mark.attack("access")
+@pytest.mark.parametrize("means", ["cookie", "key", "basic", "local"])
+@pytest.mark.parametrize("change", [{"is_active": False}, {"is_admin": False}, {"id": 99}], ids=ascii)
+def test_what_lets_somebody_in_holds_as_long_as_the_account_does(means: str, change: dict[str, Any]) -> None:
+    text, key = key_of(ADMIN, 5)
+    session = attrs.evolve(login, id=1)
+    requests = {
+        "cookie": {"cookie": cookie(COOKIE)},
+        "key": {"authorization": f"Bearer {text}"},
+        "basic": {"authorization": basic("admin", "x")},
+        "local": LOCAL,
+    }
+    before = snapshot_of(ADMIN, key, session)
+    found = admitted(requests[means], before)
+    assert found.means is Means(means)
+    assert holds(found, before, NOW)
+    other = attrs.evolve(ADMIN, id=50)  # that somebody else is an administrator changes nothing
+    assert not holds(found, snapshot_of(attrs.evolve(ADMIN, **change), other, key, session), NOW)
+
+
+@pytest.mark.attack("session")
+def test_a_login_a_password_and_a_worker_hold_as_long_as_their_proof_does() -> None:
+    by_cookie = admitted({"cookie": cookie(COOKIE)}, SNAPSHOT)
+    assert not holds(by_cookie, snapshot_of(ADMIN), NOW)
+    assert not holds(by_cookie, SNAPSHOT, NOW + timedelta(hours=2))
+    assert holds(by_cookie, SNAPSHOT, None)
+    by_password = admitted({"authorization": basic("admin", "x")}, SNAPSHOT)
+    assert not holds(by_password, snapshot_of(attrs.evolve(ADMIN, hashed_password="$argon2id$9")), NOW)
+    worker = admitted({"authorization": f"Bearer {worker_key(7, 'ab12')}"}, SNAPSHOT)
+    assert holds(worker, SNAPSHOT, NOW)
+    assert not holds(worker, snapshot_of(attrs.evolve(WORKER, credential_hash=KEYS.worker_hash("x"))), NOW)
+    assert not holds(worker, snapshot_of(), NOW)
+
+
+def admitted(headers: dict[str, str], snapshot: Snapshot) -> Principal:
+    given = {"host": "gpustack.example", **headers}
+    peer = given.pop("peer", FAR)
+    raw = {name.replace("_", "-").encode(): text.encode() for name, text in given.items()}
+    found = authenticate(Credentials.read(raw.get, peer, "GET"), snapshot, keys=KEYS, token=TOKEN, now=NOW)
+    return proven(found) if isinstance(found, NeedsPassword) else found
+
+
+def test_a_key_that_is_off_is_none() -> None:
+    with pytest.raises(Unauthorized):
+        admitted({"authorization": f"Bearer {ADAS}"}, snapshot_of(ADA, attrs.evolve(adas, is_enabled=False)))
 
 
 def test_a_verified_password_gives_the_user() -> None:

@@ -19,6 +19,8 @@ from gpustack.server import deploy
 from gpustack.server.explain import explain_instance
 from gpustack.server.report import report_instance
 
+from ..access import guards_of, still_admitted
+from ..guarded import Guarded
 from ..listing import Selection, equal
 from ..parameter import Parameter
 from ..resource import Resource
@@ -106,7 +108,14 @@ async def _logs(call: Call) -> Reply:
             previous=call.query.flag("previous"),
         )
     )
-    return Reply(stream=Opened(stack, aiter(source)), content_type="text/plain; charset=utf-8")
+    context, caller = call.context, call.caller
+    stream = Guarded(
+        stream=Opened(stack, aiter(source)),
+        store=context.store,
+        guards=guards_of(caller),
+        allowed=lambda: still_admitted(context, caller),
+    )
+    return Reply(stream=stream, content_type="text/plain; charset=utf-8")
 
 
 REPORT = Route(

@@ -1,0 +1,127 @@
+"""Logins of browsers: everybody lists and ends their own, administrators those of others too."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from gpustack.domain.access import Session, User
+from gpustack.errors import NotFound
+from gpustack.server.account import end_sessions
+from gpustack.store.transaction import Tx
+
+from ..ask import is_whole
+from ..listing import PAGE_PARAMETERS, Page, page_document
+from ..resource import document_view
+from ..route import ADMIN, PEOPLE, Call, Reply, Route, tagged
+from ..shape import Flag
+from ..wire import SESSION
+
+_SHOWN = document_view("SessionSeen", SESSION, {"current": Flag()}, SESSION.of)
+
+_Whose = Callable[[Call], int]
+
+
+def _own(call: Call) -> int:
+    if call.caller.user_id is None:
+        raise NotFound("This account does not exist any more")
+    return call.caller.user_id
+
+
+def _named(call: Call) -> int:
+    user = call.snapshot.get(User, call.number())
+    if user is None:
+        raise NotFound(f"User {call.ask.params['id']} does not exist")
+    return user.id
+
+
+def _of(call: Call, user_id: int) -> Sequence[Session]:
+    """Those that still hold, the newest first."""
+    now = call.context.clock()
+    found = [
+        session
+        for session in call.snapshot.all(Session).values()
+        if session.user_id == user_id and session.expires_at > now
+    ]
+    return sorted(found, key=lambda session: session.id, reverse=True)
+
+
+def _list(whose: _Whose) -> Callable[[Call], Awaitable[Reply]]:
+    async def handler(call: Call) -> Reply:
+        found, look, page = _of(call, whose(call)), call.look(), Page.of(call.query)
+        items = [
+            {**SESSION.of(session, look), "current": session.id == call.caller.session_id}
+            for session in page.cut(found)
+        ]
+        return Reply(document=page_document(items, page, len(found)))
+
+    return handler
+
+
+def _end_all(whose: _Whose) -> Callable[[Call], Awaitable[Reply]]:
+    async def handler(call: Call) -> Reply:
+        user_id = whose(call)
+        await call.context.store.write(lambda tx: end_sessions(tx, user_id))
+        return Reply()
+
+    return handler
+
+
+def _end_one(whose: _Whose) -> Callable[[Call], Awaitable[Reply]]:
+    async def handler(call: Call) -> Reply:
+        user_id, text = whose(call), call.ask.params["session"]
+        session_id = int(text) if is_whole(text) else None
+
+        def work(tx: Tx) -> None:
+            session = tx.get(Session, session_id)
+            if session is None or session.user_id != user_id:
+                raise NotFound(f"Session {text} does not exist")
+            tx.delete(Session, session.id)
+
+        await call.context.store.write(work)
+        return Reply()
+
+    return handler
+
+
+def _routes(path: str, whose: _Whose, words: str) -> tuple[Route, ...]:
+    # To end logins is no change that has to wait for a better password.
+    by: dict[str, Any] = {
+        "allow": PEOPLE if whose is _own else ADMIN,
+        "before_password_change": whose is _own,
+    }
+    return (
+        Route(
+            method="GET",
+            path=path,
+            summary=f"List the logins of {words}",
+            handler=_list(whose),
+            query=PAGE_PARAMETERS,
+            answer=_SHOWN,
+            listed=True,
+            **by,
+        ),
+        Route(
+            method="DELETE",
+            path=path,
+            summary=f"End all logins of {words}",
+            handler=_end_all(whose),
+            **by,
+        ),
+        Route(
+            method="DELETE",
+            path=f"{path}/{{session}}",
+            summary=f"End one login of {words}",
+            handler=_end_one(whose),
+            **by,
+        ),
+    )
+
+
+ROUTES = tagged(
+    "users",
+    (
+        *_routes("/v1/users/me/sessions", _own, "one's own account"),
+        *_routes("/v1/users/{id}/sessions", _named, "a user"),
+    ),
+)
