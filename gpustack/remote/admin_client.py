@@ -31,6 +31,7 @@ _ANSWER_WITHIN = 60.0
 _SILENT_FOR = 45.0
 """Seconds: a watch says something at least every 15."""
 _TOKEN_WITHIN = 600.0
+_DRAWN_WITHIN = 1800.0
 
 
 @attrs.frozen
@@ -173,6 +174,13 @@ class AdminClient:
         body = {**document, "stream": True}
         async with self._stream("POST", "/v1/chat/completions", json=body, timeout=_TOKEN_WITHIN) as incoming:
             yield Chunks(_Lines(incoming.url, incoming.pieces()))
+
+    async def draw(self, document: Mapping[str, Any]) -> Doc:
+        """What a model answers that is asked for an image; it may take as long as it draws."""
+        body = dict(document)
+        path = "/v1/images/generations"
+        async with self._stream("POST", path, json=body, timeout=_DRAWN_WITHIN) as incoming:
+            return _read(incoming.url, await incoming.read(4 * ANSWER_LIMIT))
 
     async def head(self, path: str) -> tuple[int, Mapping[str, str], bytes]:
         """Status, headers and body of whatever the server answers; raises RemoteError where it does not."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +20,7 @@ import pytest
 import yaml
 
 from tests.daemon import WITHIN, Daemon, daemon
+from tests.options.stream import endless_model
 
 SENTENCE = "Hello! I am a tiny model served by this cluster."
 
@@ -106,6 +109,34 @@ def test_show_explain_and_logs_tell_of_an_instance(shell: Shell, tiny: str) -> N
     assert "placed on worker" in shell.good("explain", "tiny")
     assert json.loads(shell.good("explain", instance, "-o", "json"))[0]["fits"] is True
     assert 0 < len(shell.good("logs", "--tail=2", "tiny").splitlines()) <= 2
+
+
+def test_draw_keeps_the_image_and_says_where(shell: Shell, tiny: str) -> None:
+    shell.daemon.call("POST", "/v1/models", {**endless_model(), "name": "painter", "categories": ["image"]})
+    shell.daemon.running("painter")
+    told = shell.good("draw", "painter", "A lighthouse,", "at night in the rain").strip()
+    assert re.fullmatch(r"A_lighthouse_at_night_[0-9]{8}_[0-9]{6}\.png", Path(told).name)
+    assert Path(told).read_bytes().startswith(b"\x89PNG")
+    options = ("--output=mine.png", "--size=64x32", "--seed=7", "--cfg-scale=1.5", "--negative-prompt=fog")
+    assert shell.good("draw", *options, "painter", "A lighthouse") == "mine.png\n"
+    (instance,) = shell.daemon.instances("painter")
+    with urllib.request.urlopen(f"http://127.0.0.1:{instance['port']}/_control", timeout=WITHIN) as answer:
+        asked = json.load(answer)["last"]["body"]
+    assert asked == {
+        "model": "painter",
+        "prompt": "A lighthouse",
+        "n": 1,
+        "size": "64x32",
+        "response_format": "b64_json",
+        "negative_prompt": "fog",
+        "seed": 7,
+        "cfg_scale": 1.5,
+    }
+    assert "no model named 'nobody'" in shell.bad("draw", "nobody", "A lighthouse")
+    assert "cannot be written to" in shell.bad("draw", "--output=no/folder.png", "painter", "A lighthouse")
+    ran = shell("draw", "--size=large", "painter", "A lighthouse")
+    assert ran.returncode == 2 and "--size must be WIDTHxHEIGHT" in ran.stderr
+    assert shell.good("rm", "painter") == "painter is removed\n"
 
 
 def test_chat_takes_its_prompt_from_a_pipe(shell: Shell, tiny: str) -> None:
