@@ -52,7 +52,7 @@ async def open_range(
                 url, place = file.url, None
                 continue
             if incoming.status not in (200, 206):
-                raise _refusal(incoming, file)
+                raise refusal(incoming, file)
             if incoming.headers.get("content-encoding", "identity") != "identity":
                 raise BadReply(incoming.url, "sends the file in an encoding that nobody asked for")
             yield incoming
@@ -77,7 +77,7 @@ def first_byte(incoming: Incoming, file: RemoteFile, start: int) -> int:
     return start
 
 
-def _refusal(incoming: Incoming, file: RemoteFile) -> Exception:
+def refusal(incoming: Incoming, file: RemoteFile) -> Exception:
     status, place = incoming.status, shown(incoming.url)
     if status == 416:
         return Changed()
