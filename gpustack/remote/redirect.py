@@ -22,9 +22,12 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SECRETS = frozenset({"authorization", "cookie", "proxy-authorization"})
 _METADATA = frozenset({"metadata.google.internal", "metadata", "instance-data"})
 _SERVICES = frozenset(
-    map(ipaddress.ip_address, ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254"))
+    map(
+        ipaddress.ip_address,
+        ("169.254.169.254", "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254"),
+    )
 )
-"""Where clouds tell a machine its secrets, besides the link-local addresses."""
+"""Where clouds tell a machine its secrets; the first is the one of most of them."""
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
 
@@ -68,6 +71,32 @@ class Reach:
         """A connection was made to that IP address. Raises BadReply when it has gone too far."""
         if _depth(ipaddress.ip_address(address.partition("%")[0])) > self._deepest:
             raise _inside(self.url)
+
+
+def names_no_machine(host: str) -> bool:
+    """Whether an IP address, however it is written, or a name belongs to the cloud itself, to many or to nobody."""
+    address = _parsed_host(host)
+    if address is None:
+        return host.lower().rstrip(".") in _METADATA
+    address = _carried(address) or address
+    return address in _SERVICES or address.is_multicast or address.is_unspecified
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an IP address, however it is written, or a name means the machine itself."""
+    address = _parsed_host(host)
+    return _depth_of_name(host.lower()) == _LOOPBACK if address is None else _depth(address) == _LOOPBACK
+
+
+def _parsed_host(host: str) -> _Ip | None:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        pass
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(host))  # 2130706433, 0x7f.1 and their like
+    except OSError:
+        return None
 
 
 async def refuse_inner(url: str, origin: str) -> Connected | None:

@@ -13,6 +13,7 @@ from gpustack.domain.artifact import ModelFile, ModelSource
 from gpustack.domain.report import JoinRequest, StatusReport
 from gpustack.domain.worker import SystemReserved, Worker
 from gpustack.errors import Forbidden, NotFound, Unavailable
+from gpustack.remote.redirect import is_loopback, names_no_machine
 from gpustack.server import deploy
 from gpustack.server.join import Joined, join
 from gpustack.server.report import report_status, worker_leaves
@@ -48,14 +49,23 @@ def _joined(welcome: _Welcome, look: Look) -> dict[str, Any]:
 _HOST = re.compile(r"[A-Za-z0-9.:_%-]{1,253}|")
 
 
-def _check_address(ip: str | None) -> None:
-    """Raise ``Malformed`` unless the text can be where a worker is: it goes into the head of requests to it."""
-    if ip is not None and not _HOST.fullmatch(ip):
+def _check_address(ip: str | None, peer: str) -> None:
+    """Raise ``Malformed`` unless the text can be where a worker is that asks from ``peer``.
+
+    It goes into the head of requests, and those must not be led to what only this machine reaches.
+    """
+    if ip is None:
+        return
+    if not _HOST.fullmatch(ip):
         raise Malformed("ip: must be an address or a host name")
+    if names_no_machine(ip):
+        raise Malformed("ip: is no address of a machine")
+    if is_loopback(ip) and not is_loopback(peer):
+        raise Malformed("ip: the server would reach itself there: set --worker-ip on the worker")
 
 
 async def _join(call: Call) -> _Welcome:
-    _check_address(call.document.ip)
+    _check_address(call.document.ip, call.ask.peer)
     joined = await join(
         call.context.store,
         call.document,
@@ -119,7 +129,7 @@ async def _leave(call: Call) -> Reply:
 
 async def _status(call: Call) -> Reply:
     worker_id = own_id(call)
-    _check_address(call.document.ip)
+    _check_address(call.document.ip, call.ask.peer)
     call.context.leases.heard(worker_id)
     await report_status(call.context.store, worker_id, call.document)
     return Reply(document=None)
