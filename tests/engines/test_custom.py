@@ -40,3 +40,21 @@ def test_a_name_is_one_argument_whatever_it_contains(name: str) -> None:
 def test_files_are_fetched_only_when_the_command_asks_for_them() -> None:
     assert ENGINE.fetches(model(command="serve {port} {model_path}"))
     assert not ENGINE.fetches(model(command="serve {port}"))
+
+
+@pytest.mark.parametrize(
+    ("command", "items", "tokens"),
+    [
+        ("serve --port {port}", (), None),
+        ("vllm serve --max-model-len 4096 --port {port}", (), 4096),
+        ("sglang --context-length=2048 --port {port}", (), 2048),
+        ("llama-server --port {port}", ("--ctx-size 512",), 512),
+        ("serve --max-model-len auto --port {port}", (), None),
+        ("serve --max-model-len -1 --port {port}", (), None),
+        ("serve 'unfinished --max-model-len 5", (), None),
+    ],
+)
+def test_how_long_an_answer_may_be_is_what_the_command_says(
+    command: str, items: tuple[str, ...], tokens: int | None
+) -> None:
+    assert ENGINE.context(model(command=command, backend_parameters=items)) == tokens

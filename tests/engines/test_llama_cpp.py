@@ -100,3 +100,21 @@ def test_few_cores_all_generate_and_of_many_half() -> None:
 def test_a_number_that_the_engine_would_read_otherwise_is_refused(number: str) -> None:
     for flag in ("--ctx-size", "--parallel"):
         assert ENGINE.faults(model(backend_parameters=(flag, number)))
+
+
+@pytest.mark.parametrize(
+    ("items", "tokens"),
+    [
+        ((), 8192),
+        (("--ctx-size=16384",), 16384),
+        (("-c", "1024", "--ctx-size", "2048"), 2048),
+        (("--no-context-shift",), 8192),
+        (("--context-shift",), None),
+        (("--no-context-shift", "--context-shift"), None),
+    ],
+)
+def test_an_answer_ends_with_the_context_unless_that_shifts(
+    items: tuple[str, ...], tokens: int | None
+) -> None:
+    assert ENGINE.context(model(backend_parameters=items)) == tokens
+    assert ENGINE.context(model(backend_parameters=items, env={"LLAMA_ARG_CONTEXT_SHIFT": "1"})) is None
