@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from operator import is_
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -15,6 +16,7 @@ import trio
 from gpustack.domain.access import ApiKey, Limits, Principal, User
 from gpustack.domain.model import Model
 from gpustack.domain.route import Route
+from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import LimitReached, Unavailable
 from gpustack.gateway import remembered
 from gpustack.http1.reply import Fields
@@ -110,7 +112,8 @@ class Limiter:
     _monotonic: Callable[[], float]
     _servers: Callable[[], tuple[int, int]] = lambda: (1, 0)
     _file: Path | None = None
-    _tables: tuple[object, ...] = ()
+    _seen: Snapshot | None = None
+    _tables: tuple[object, object, object] = (None, None, None)
     _parties: tuple[Mapping[int, Party], Mapping[int, Party], Mapping[int, Party]] = ({}, {}, {})
     _any: bool = False
     _states: dict[str, State] = attrs.field(factory=dict)
@@ -149,10 +152,9 @@ class Limiter:
     def of(self, principal: Principal, model: Route) -> tuple[Party, ...]:
         """Who of those that a request concerns is limited: mostly nobody, and that costs next to nothing."""
         snapshot = self._store.snapshot
-        users, keys, models = snapshot.users, snapshot.api_keys, snapshot.models
-        known = self._tables
-        if not known or known[0] is not users or known[1] is not keys or known[2] is not models:
-            self._look(users, keys, models)
+        if snapshot is not self._seen:
+            self._seen = snapshot
+            self._look(snapshot)
         if not self._any:
             return ()
         of_key, of_user, of_model = self._parties
@@ -264,9 +266,11 @@ class Limiter:
         kind, code = _TYPES[refusal.kind]
         return LimitReached(_sentence(party, refusal, tokens), refusal.retry_after, kind=kind, code=code)
 
-    def _look(
-        self, users: Mapping[int, User], keys: Mapping[int, ApiKey], models: Mapping[int, Model]
-    ) -> None:
+    def _look(self, snapshot: Snapshot) -> None:
+        """Most commits change nothing of users, keys and models."""
+        users, keys, models = snapshot.users, snapshot.api_keys, snapshot.models
+        if all(map(is_, self._tables, (users, keys, models))):
+            return
         self._parties = (
             _limited(keys, "key", lambda key: "this API key"),
             _limited(users, "user", lambda user: f"the account '{user.username}'"),
