@@ -16,6 +16,7 @@ from gpustack.identity.external import Naming
 from gpustack.identity.secret import Keys
 from gpustack.metrics.config import MetricsConfig
 from gpustack.server.audit import AuditTrail
+from gpustack.server.budget import Budgets
 from gpustack.server.catalog import Catalog
 from gpustack.server.evaluation import Evaluator
 from gpustack.server.facts import FactsSource
@@ -135,6 +136,8 @@ class ApiContext:
     """Where workers may turn to when this server does not answer."""
     metrics: MetricsConfig | None = None
     load: LoadHistory | None = None
+    budgets: Budgets | None = None
+    """What this server has drawn of budgets; without it only what is written down is known."""
     catalog: Catalog | None = None
     updates: UpdateCheck | None = None
     hub: HubAccess = HubAccess()

@@ -270,6 +270,7 @@ class ServerPart:
             reached_at=cluster.urls,
             metrics=MetricsConfig.within(options.data_dir),
             load=background.load,
+            budgets=self._budgets,
             catalog=background.catalog,
             updates=background.updates,
             hub=HubAccess(endpoint=environment.hf_endpoint, token=options.huggingface_token),

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from gpustack.domain.budget import BudgetDraw
+
 from .test_models import create
 from .world import PASSWORD, World
 
@@ -63,6 +65,28 @@ async def test_what_is_no_limit_is_refused(world: World, limits: Any, fault: str
     answer = await world.ask("POST", "/v1/api-keys", ada, json={"name": "cli", "limits": limits})
     assert answer.status_code == 422
     assert answer.json()["message"].startswith(f"1 validation errors:\n{fault}")
+
+
+async def test_everybody_sees_what_is_left_of_the_own_limits(world: World) -> None:
+    ada, eve = await world.user("ada"), await world.user("eve")
+    number = (await world.get("/v1/users/me", ada))["id"]
+    await world.ask("PUT", f"/v1/users/{number}", world.admin, json={"limits": {"tokens_per_day": 500}})
+    key = (await world.ask("POST", "/v1/api-keys", ada, json={"name": "cli", "limits": LIMITS})).json()
+    today = world.clock.now.date().isoformat()
+    await world.store.write(
+        lambda tx: tx.insert(BudgetDraw(subject=f"user:{number}", period=today, drawn=120))
+    )
+    mine = await world.get("/v1/users/me/limits", ada)
+    day = {"limit": 500, "remaining": 380, "ends_at": "2026-01-03T00:00:00Z"}
+    assert mine == {"limits": {"tokens_per_day": 500}, "day": day, "month": None}
+    assert await world.get(f"/v1/users/{number}/limits") == mine
+    of_key = await world.get(f"/v1/api-keys/{key['id']}/limits", ada)
+    assert of_key["limits"] == LIMITS
+    assert of_key["month"] == {"limit": 0, "remaining": 0, "ends_at": "2026-02-01T00:00:00Z"}
+    assert (await world.ask("GET", f"/v1/api-keys/{key['id']}/limits", eve)).status_code == 404
+    assert (await world.ask("GET", f"/v1/users/{number}/limits", eve)).status_code == 403
+    model = (await create(world)).json()
+    assert await world.get(f"/v1/models/{model['id']}/limits") == {"limits": None, "day": None, "month": None}
 
 
 @pytest.mark.attack("limits")

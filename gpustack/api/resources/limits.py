@@ -1,0 +1,111 @@
+"""What is left of limits: for everybody of the own account and keys, for administrators of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from gpustack.domain.access import Limits, User
+from gpustack.domain.budget import BudgetDraw
+from gpustack.errors import NotFound
+from gpustack.policy.budget import ends_in, period
+from gpustack.policy.limits import Kind
+
+from ..route import ADMIN, PEOPLE, Call, Reply, Route, tagged
+from ..shape import Document, Instant, Maybe, Thing, Whole
+from ..wire import Doc, plain
+from . import api_keys, models, users
+
+_BUDGET = Document(
+    name="Budget",
+    fields={"limit": Whole(), "remaining": Whole(), "ends_at": Instant()},
+    note="remaining: tokens, without what requests under way may use and other servers hold.",
+)
+_ALLOWANCE = Document(
+    name="Allowance",
+    fields={"limits": Maybe(Thing(Limits)), "day": Maybe(_BUDGET), "month": Maybe(_BUDGET)},
+    note="What may be used, and what is left of the budgets of today and this month.",
+)
+
+
+def _allowance(call: Call, subject: str, limits: Limits | None) -> Doc:
+    given = limits or Limits()
+    return {
+        "limits": plain(limits),
+        "day": _budget(call, subject, Kind.DAY, given.tokens_per_day),
+        "month": _budget(call, subject, Kind.MONTH, given.tokens_per_month),
+    }
+
+
+def _budget(call: Call, subject: str, kind: Kind, limit: int | None) -> Doc | None:
+    if limit is None:
+        return None
+    now = call.context.clock()
+    return {
+        "limit": limit,
+        "remaining": _remaining(call, subject, kind, limit),
+        "ends_at": now + timedelta(seconds=ends_in(kind, now)),
+    }
+
+
+def _remaining(call: Call, subject: str, kind: Kind, limit: int) -> int:
+    budgets = call.context.budgets
+    if budgets is not None:
+        return budgets.remaining(budgets.block(subject, kind, limit))
+    row = call.snapshot.find(BudgetDraw, subject=subject, period=period(kind, call.context.clock()))
+    return max(limit - (0 if row is None else row.drawn), 0)
+
+
+def _of(word: str, found: Callable[[Call], Any]) -> Callable[[Call], Any]:
+    async def handler(call: Call) -> Reply:
+        record = found(call)
+        return Reply(document=_allowance(call, f"{word}:{record.id}", record.limits))
+
+    return handler
+
+
+def _me(call: Call) -> User:
+    user = call.snapshot.get(User, call.caller.user_id)
+    if user is None:
+        raise NotFound("This account does not exist any more")
+    return user
+
+
+ROUTES = tagged(
+    "limits",
+    (
+        Route(
+            method="GET",
+            path="/v1/users/me/limits",
+            summary="Tell what is left of one's own limits",
+            handler=_of("user", _me),
+            allow=PEOPLE,
+            answer=_ALLOWANCE,
+        ),
+        Route(
+            method="GET",
+            path="/v1/api-keys/{id}/limits",
+            summary="Tell what is left of the limits of an API key",
+            handler=_of("key", api_keys.RESOURCE.item),
+            allow=PEOPLE,
+            answer=_ALLOWANCE,
+        ),
+        Route(
+            method="GET",
+            path="/v1/users/{id}/limits",
+            summary="Tell what is left of the limits of an account",
+            handler=_of("user", users.RESOURCE.item),
+            allow=ADMIN,
+            answer=_ALLOWANCE,
+        ),
+        Route(
+            method="GET",
+            path="/v1/models/{id}/limits",
+            summary="Tell what is left of the limits of a model",
+            handler=_of("model", models.RESOURCE.item),
+            allow=ADMIN,
+            answer=_ALLOWANCE,
+        ),
+    ),
+)
