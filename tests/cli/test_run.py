@@ -21,6 +21,7 @@ def test_options_become_fields_of_the_deployment() -> None:
     given = words(
         "--replicas=2", "--backend=llama-box", "-p", "ctx-size=4096", "--param=--no-warmup", "-e", "A=b=c",
         "--gpu", "n:cuda:0,n:cuda:1", "--gpu=n:cuda:2", "--selector", "zone=a",
+        "--access=public",
     )  # fmt: skip
     assert run.wanted(given) == {
         "replicas": 2,
@@ -29,6 +30,7 @@ def test_options_become_fields_of_the_deployment() -> None:
         "env": {"A": "b=c"},
         "gpu_selector": {"gpu_ids": ["n:cuda:0", "n:cuda:1", "n:cuda:2"]},
         "worker_selector": {"zone": "a"},
+        "access_policy": "public",
     }
 
 
@@ -45,6 +47,7 @@ def test_nothing_is_said_that_was_not_asked_for() -> None:
         (("--selector==x",), "--selector must be NAME=VALUE"),
         (("--replicas=0",), "--replicas must be a whole number of at least 1, not '0'"),
         (("--replicas=-1",), "--replicas must be a whole number"),
+        (("--access=everybody",), "--access must be one of public, authed, not 'everybody'"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_usage(argv: tuple[str, ...], sentence: str) -> None:

@@ -24,6 +24,7 @@ Options of a new deployment:
   --cpu                 Use no GPU.
   --gpu=ID              Use this GPU, WORKER:TYPE:INDEX; may be repeated.
   --selector=LABEL      Only on workers with this label, NAME=VALUE; may be repeated.
+  --access=WHO          Who may use it: public (anybody) or authed (whoever has an account; so if not said).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 Doc = dict[str, Any]
 
-_OF_NEW = ("--name", "--backend", "--param", "--env", "--cpu", "--gpu", "--selector")
+_OF_NEW = ("--name", "--backend", "--param", "--env", "--cpu", "--gpu", "--selector", "--access")
 
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
@@ -92,6 +93,8 @@ def wanted(words: Words) -> Doc:
         fields["env"] = _pairs(words, "--env")
     if words.many("--selector"):
         fields["worker_selector"] = _pairs(words, "--selector")
+    if words.text("--access") is not None:
+        fields["access_policy"] = words.choice("--access", "public", "authed")
     return fields
 
 
