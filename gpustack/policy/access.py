@@ -15,6 +15,10 @@ LISTING_MODELS = INFERENCE | READING
 """Scopes of which a key needs one: to use models, to read of the management, to change there, and to see the names of
 the models that it may use."""
 
+# Each request asks; to look a member up in its class costs as much as all the rest.
+_PUBLIC, _AUTHED = ModelAccess.PUBLIC, ModelAccess.AUTHED
+_ADMIN, _USER = Role.ADMIN, Role.USER
+
 
 def may_use(principal: Principal, name: str, access: ModelAccess, allowed_user_ids: Collection[int]) -> bool:
     """Whether the model is there for who asks. Every request for a model asks this.
@@ -23,11 +27,11 @@ def may_use(principal: Principal, name: str, access: ModelAccess, allowed_user_i
     """
     if principal.allowed_models is not None and name not in principal.allowed_models:
         return False
-    if access is ModelAccess.PUBLIC or principal.role is Role.ADMIN:
+    if access is _PUBLIC or principal.role is _ADMIN:
         return True
-    if principal.role is not Role.USER:
+    if principal.role is not _USER:
         return False
-    return access is ModelAccess.AUTHED or principal.user_id in allowed_user_ids
+    return access is _AUTHED or principal.user_id in allowed_user_ids
 
 
 def may_see(principal: Principal, model: Model) -> bool:
