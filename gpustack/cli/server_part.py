@@ -81,7 +81,7 @@ class ServerPart:
 
     _daemon: Daemon
     _reactor: Reactor
-    gate: Gate
+    gate: Gate = attrs.field(factory=Gate)
     _store: Yielding | None = None
     _usage: UsageLedger | None = None
     _trail: AuditTrail | None = None
@@ -92,7 +92,7 @@ class ServerPart:
     def build(cls, daemon: Daemon, reactor: Reactor) -> ServerPart:
         """Import what a server needs. Blocking: run it in a thread."""
         import_sign_on(daemon.loaded.options)
-        return cls(daemon, reactor, Gate(daemon.loaded.environment.tcp_connector_limit or math.inf))
+        return cls(daemon, reactor)
 
     async def start(self, state: Tier, edge: Tier, control: Tier, front: Front) -> None:
         """Open the store and start everything of the role, each in its tier; returns when inference is taken in."""
@@ -323,6 +323,7 @@ class ServerPart:
             self._daemon.loaded.environment.proxy_timeout_seconds,
             limiter,
             traffic,
+            self._daemon.loaded.environment.tcp_connector_limit or math.inf,
         )
 
     def _local_worker(self) -> str | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import inf
-
 import attrs
 import trio
 
@@ -12,9 +10,8 @@ from gpustack.errors import Unavailable
 
 @attrs.define(eq=False, repr=False)
 class Gate:
-    """Opened once the routes are known. ``inside`` counts what has passed and not ended, ``most`` at once."""
+    """Opened once the routes are known. ``inside`` counts what has passed and not ended."""
 
-    most: float = inf
     _open: bool = False
     inside: int = 0
     _left: trio.Event | None = None
@@ -37,12 +34,6 @@ class Gate:
         """Pass, or raise ``Unavailable``. Who has passed calls ``leave`` in the end."""
         if not self._open:
             raise Unavailable("The server is starting or stopping; try again in a moment", retry_after=1.0)
-        if self.inside >= self.most:
-            raise Unavailable(
-                f"{self.most:g} requests are under way, as many as GPUSTACK_TCP_CONNECTOR_LIMIT allows; try again in a "
-                "moment",
-                retry_after=1.0,
-            )
         self.inside += 1
 
     def leave(self) -> None:

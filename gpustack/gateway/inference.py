@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from math import inf
 from typing import Final
 
 import attrs
@@ -110,6 +111,8 @@ class Gateway:
     limiter: Limiter
     traffic: Traffic
     """Told of every request, for the exporter."""
+    _most: float = inf
+    """Requests to engines that may be under way at once. Whoever is not let in takes none of them."""
     _large: Threads = attrs.field(factory=lambda: threads("gateway-large-body", 1))
     _admission: Admission = attrs.field(
         init=False,
@@ -234,6 +237,12 @@ class Gateway:
 
     async def _ask_replicas(self, request: _Request) -> None:
         """One after the other, until one has answered or nobody is left to ask."""
+        if self._pool.in_flight >= self._most:
+            raise Unavailable(
+                f"{self._most:g} requests are under way, as many as GPUSTACK_TCP_CONNECTOR_LIMIT allows; try again "
+                "in a moment",
+                retry_after=1.0,
+            )
         while True:
             endpoint = self._endpoints.pick(request.model, request.tried)
             if endpoint is None:

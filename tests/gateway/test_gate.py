@@ -24,19 +24,6 @@ def test_a_gate_is_closed_until_it_is_opened() -> None:
     assert (gate.is_open, gate.inside) == (False, 1)
 
 
-def test_no_more_are_let_in_at_once_than_told() -> None:
-    gate = Gate(2)
-    gate.open()
-    gate.enter()
-    gate.enter()
-    with pytest.raises(Unavailable, match="GPUSTACK_TCP_CONNECTOR_LIMIT") as refused:
-        gate.enter()
-    assert refused.value.retry_after
-    gate.leave()
-    gate.enter()
-    assert gate.inside == 2
-
-
 async def test_all_who_wait_hear_that_the_last_has_left() -> None:
     gate = Gate()
     gate.open()
