@@ -32,6 +32,7 @@ from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.form import read_form_ask
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.header import TARGET_PORT, WORKER_FAULT, for_client, for_engine
+from gpustack.gateway.held import Held, Hold
 from gpustack.gateway.limiter import Limiter, Party, Permit, should_retry
 from gpustack.gateway.route import BY_PATH, InferenceRoute
 from gpustack.gateway.tally import EventTally, PlainTally, Tally
@@ -120,6 +121,7 @@ class Gateway:
             lambda self: Admission(self._authenticate, self._endpoints.people), takes_self=True
         ),
     )
+    _held: Held = attrs.field(factory=Held)
     _under_way: dict[Exchange, tuple[Principal, Passage]] = attrs.field(factory=dict, init=False)
     """Whose every request is, from its head to its end."""
 
@@ -178,8 +180,20 @@ class Gateway:
         self, exchange: Exchange, route: InferenceRoute, principal: Principal, passage: Passage
     ) -> None:
         headers = for_engine(exchange.head)
-        limit = _BODY_OF_ANYBODY if principal.role is Role.ANYBODY else _BODY_LIMIT
-        ask = await self._read(exchange, route, limit)
+        with self._held.hold() as hold:
+            limit = _BODY_OF_ANYBODY if principal.role is Role.ANYBODY else _BODY_LIMIT
+            ask = await self._read(exchange, route, limit, hold)
+            await self._serve_asked(exchange, route, principal, passage, headers, ask)
+
+    async def _serve_asked(
+        self,
+        exchange: Exchange,
+        route: InferenceRoute,
+        principal: Principal,
+        passage: Passage,
+        headers: Headers,
+        ask: Ask,
+    ) -> None:
         request = _Request(exchange, route, principal, ask, headers, self._route_of(ask, principal), passage)
         passage.model_id = request.model.model_id
         limited = self.limiter.of(principal, request.model)
@@ -220,9 +234,9 @@ class Gateway:
             return await self._large.run(lambda: bound_of(body, operation, context))
         return bound_of(body, operation, context)
 
-    async def _read(self, exchange: Exchange, route: InferenceRoute, limit: int) -> Ask:
+    async def _read(self, exchange: Exchange, route: InferenceRoute, limit: int, hold: Hold) -> Ask:
         try:
-            body = await exchange.read_body(limit)
+            body = await exchange.read_body(limit, hold.take)
         except BodyTimeout as error:
             raise RequestTimeout(str(error)) from error
         if len(body) > LARGE:

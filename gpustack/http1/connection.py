@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from enum import Enum
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from gpustack.http1.body import Inbox
 from gpustack.http1.exchange import Disconnected, Exchange, Peer
-from gpustack.http1.head import Head, HeadError, parse_request_head
+from gpustack.http1.head import Framing, Head, HeadError, parse_request_head
 from gpustack.http1.reactor import Expired
 from gpustack.http1.reply import status_line
 from gpustack.http1.stream import Stream
@@ -38,6 +39,7 @@ class Connection:
     """
 
     __slots__ = (
+        "_body_until",
         "_burst",
         "_scope",
         "abandoned",
@@ -62,6 +64,7 @@ class Connection:
         self.lingers = False
         self.asked = False
         """Whether a request has ever come: before, one is on its way."""
+        self._body_until = inf
         self._burst = 0
         self._scope = trio.CancelScope()
 
@@ -81,7 +84,8 @@ class Connection:
         return self.server.date_line()
 
     def body_deadline(self) -> float:
-        return self.server.reactor.deadline(self.server.limits.body_timeout)
+        """Until when the next piece of the body must come."""
+        return min(self.server.reactor.deadline(self.server.limits.body_timeout), self._body_until)
 
     async def run(self) -> None:
         """The whole life. Never raises but Cancelled: a fault ends this connection and no other."""
@@ -144,6 +148,8 @@ class Connection:
         server = self.server
         self.asked = True
         self.phase = Phase.SERVING
+        if head.framing is not Framing.NONE:
+            self._body_until = server.reactor.deadline(server.limits.whole_body_timeout)
         self.exchange = exchange = Exchange(self, head)
         server.in_flight += 1
         try:

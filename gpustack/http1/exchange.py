@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -109,8 +109,11 @@ class Exchange:
 
     # --- the request's body ---
 
-    async def read_body(self, limit: int) -> bytes:
-        """The whole body. Raises PayloadTooLarge, BodyError, BodyTimeout, Disconnected."""
+    async def read_body(self, limit: int, taken: Callable[[int], None] | None = None) -> bytes:
+        """The whole body. Raises PayloadTooLarge, BodyError, BodyTimeout, Disconnected.
+
+        ``taken`` is told of the bytes of each piece of a body that comes in several, and may raise to end the reading.
+        """
         length = self.head.content_length
         if length is not None and length > limit:
             raise PayloadTooLarge(f"The request body is {length} bytes; at most {limit} bytes are accepted.")
@@ -120,9 +123,13 @@ class Exchange:
         if self.body.done and len(piece) <= limit:
             return piece
         pieces, size = [piece], len(piece)
+        if taken is not None:
+            taken(size)
         while size <= limit and (piece := await self.next_chunk()):
             pieces.append(piece)
             size += len(piece)
+            if taken is not None:
+                taken(len(piece))
         if size > limit:
             raise PayloadTooLarge(f"The request body is larger than {limit} bytes.")
         return b"".join(pieces)

@@ -18,6 +18,8 @@ class Limits:
     """Between two requests of a connection."""
     body_timeout: float = 60.0
     """Between two pieces of a request body."""
+    whole_body_timeout: float = 900.0
+    """For a request body from its head to its end, however steadily it comes: 64 MiB at half a megabit a second."""
     write_timeout: float = 60.0
     """Without the client taking a single byte of what is being sent to it."""
     connections: int = 16384

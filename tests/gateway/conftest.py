@@ -19,6 +19,7 @@ from gpustack.domain.access import Principal
 from gpustack.errors import GpustackError
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.gate import Gate
+from gpustack.gateway.held import Held
 from gpustack.gateway.inference import Gateway
 from gpustack.gateway.limiter import Limiter
 from gpustack.gateway.revocation import Revocation
@@ -47,7 +48,9 @@ MakeWorld = Callable[..., Awaitable[World]]
 async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[MakeWorld]:
     made: list[World] = []
 
-    async def make(*, patience: float = 60.0, limits: Limits | None = None) -> World:
+    async def make(
+        *, patience: float = 60.0, limits: Limits | None = None, held: Held | None = None
+    ) -> World:
         clock = Clock()
         store = await open_store(StoreSettings(data_dir=str(tmp_path)), clock)
         reactor = new_reactor(tick=0.05)
@@ -84,6 +87,7 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
             patience,
             limiter,
             traffic,
+            held=held or Held(),
         )
         await nursery.start(Revocation(store, gateway).run)
         (listener,) = open_listeners("127.0.0.1", 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 import attrs
@@ -37,6 +38,29 @@ async def test_a_head_that_drips_in_gets_no_more_time_than_one_that_stops(
             await trio.sleep(0.01)
 
     await client.send(b"POST / HTTP/1.1\r\nx: ")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drip)
+        assert (await client.answer()).status == 408
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.attack("flood")
+async def test_a_body_that_drips_in_has_an_end_too(serve: Serve) -> None:
+    """Each byte comes in time, and the whole would take days."""
+
+    async def read(exchange: Exchange) -> None:
+        await exchange.read_body(1 << 20)
+
+    served = await serve(read, limits=Limits(body_timeout=5.0, whole_body_timeout=0.2))
+    client = await served.connect()
+    await client.send(post(b"x" * 100_000)[:-99_999])
+
+    async def drip() -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while True:
+                await client.send(b"x")
+                await trio.sleep(0.02)
+
     async with trio.open_nursery() as nursery:
         nursery.start_soon(drip)
         assert (await client.answer()).status == 408
