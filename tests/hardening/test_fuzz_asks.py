@@ -104,9 +104,10 @@ def test_a_stream_comes_to_the_same_however_it_is_cut(data: bytes, cuts: list[in
     out, seen = passed(sorted(min(cut, len(data)) for cut in cuts))
     assert out == whole
     assert hide or out == data
-    assert (seen is None) == (usage is None)
-    if usage is not None and seen is not None:
-        assert 0 <= usage.prompt <= 1 << 31 and 0 <= usage.completion <= 1 << 31
+    # What is counted may differ: an engine that writes "usage" everywhere is not looked at everywhere.
+    for counted in (usage, seen):
+        if counted is not None:
+            assert 0 <= counted.prompt <= 1 << 31 and 0 <= counted.completion <= 1 << 31
 
 
 def grown(half: bytes) -> None:
