@@ -188,6 +188,8 @@ def free_range(size: int) -> str:
             for port in range(first, first + size):
                 probe = socket.socket()
                 held.append(probe)
+                # As servers do: what is only waiting for late packets of a connection is free.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(("127.0.0.1", port))
         except OSError:
             continue

@@ -18,6 +18,7 @@ from gpustack.metrics.config import MetricsConfig
 from gpustack.server.audit import AuditTrail
 from gpustack.server.budget import Budgets
 from gpustack.server.catalog import Catalog
+from gpustack.server.credential import LIFETIME
 from gpustack.server.evaluation import Evaluator
 from gpustack.server.facts import FactsSource
 from gpustack.server.leases import Leases
@@ -128,6 +129,8 @@ class ApiContext:
     version: Version = Version()
     sign_on: SignOn = SignOn()
     heartbeat_interval: float = 15.0
+    credential_lifetime: timedelta = LIFETIME
+    """After which a worker is given another."""
     stalled_after: float = 30.0
     """Seconds after which a client that takes nothing of its answer is given up."""
     servers: Callable[[], Sequence[Server]] = lambda: ()

@@ -185,7 +185,13 @@ def _rights(key: ApiKey) -> tuple[frozenset[Scope] | None, frozenset[str] | None
 def _by_worker_key(text: WorkerKeyText, snapshot: Snapshot, keys: Keys) -> Principal | None:
     hashed = keys.worker_hash(text.secret)
     worker = snapshot.get(Worker, text.worker_id)
-    if worker is None or not hmac.compare_digest(hashed.encode(), worker.credential_hash.encode()):
+    if worker is None or worker.barred:
+        return None
+    good = (
+        worker.credential_hash,
+        worker.former_credential_hash,
+    )  # the latter until the former has been used
+    if not any([one and hmac.compare_digest(hashed.encode(), one.encode()) for one in good]):
         return None
     return Principal(
         role=Role.WORKER,

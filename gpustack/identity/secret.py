@@ -40,8 +40,16 @@ class Keys:
         return _hash(self._api, secret)
 
     def worker_hash(self, secret: str) -> str:
-        """What is kept of the secret part of a worker's credential."""
-        return _hash(self._worker, secret)
+        """What is kept of the secret part of a worker's credential. It shows by which key it was made."""
+        return f"{self._worker_mark}.{_hash(self._worker, secret)}"
+
+    def made_worker_hash(self, kept: str) -> bool:
+        """Whether that was made with the present key: if not, whatever a worker shows will not fit it."""
+        return kept.startswith(f"{self._worker_mark}.")
+
+    @property
+    def _worker_mark(self) -> str:
+        return derive(self._worker, "mark")[:4].hex()
 
     def session_hash(self, token: str) -> str:
         """What is kept of a session's cookie."""

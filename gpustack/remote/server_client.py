@@ -42,6 +42,8 @@ class Beat:
 
     interval: float = 15.0
     servers: tuple[str, ...] = ()
+    credential: str | None = attrs.field(default=None, repr=False)
+    """To be used from now on: ours has been in use for long."""
 
 
 @attrs.frozen(kw_only=True)
@@ -67,8 +69,12 @@ class ServerClient:
     _client: Client | PooledClient | SeveralServers
     _credential: str = ""
 
+    def use(self, credential: str) -> None:
+        """Carry this credential from now on."""
+        self._credential = credential
+
     async def join(self, request: JoinRequest, *, token: str) -> JoinedDocument:
-        """Join the cluster (again): the former credential becomes void."""
+        """Join the cluster (again) by its token, or by the credential that this worker had."""
         joined: JoinedDocument = await self._call(
             "POST", "/v1/workers", encode(request), JoinedDocument, bearer=token
         )

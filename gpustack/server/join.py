@@ -9,10 +9,11 @@ import attrs
 
 from gpustack.domain.report import JoinRequest
 from gpustack.domain.worker import Worker
-from gpustack.errors import AlreadyExists, Invalid
+from gpustack.errors import AlreadyExists, Forbidden, Invalid
 from gpustack.identity.keys import worker_key
 from gpustack.identity.secret import Keys
 from gpustack.server.condition import ready
+from gpustack.server.credential import good, is_held
 from gpustack.server.leases import Leases
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
@@ -34,6 +35,14 @@ class Joined:
     forward_key: str = attrs.field(repr=False)
 
 
+@attrs.frozen(kw_only=True)
+class Shown:
+    """The credential with which a worker proved who it is, by its hash."""
+
+    worker_id: int
+    hash: str
+
+
 async def join(
     store: Store,
     request: JoinRequest,
@@ -42,15 +51,19 @@ async def join(
     leases: Leases,
     secret: Callable[[], str],
     rng: random.Random,
+    shown: Shown | None = None,
 ) -> Joined:
-    """Record the worker and void its former credential; its id, and what was edited here, stay.
+    """Record the worker and give it a credential; its id, and what was edited here, stay. The one that it showed is
+    good until the new one is.
 
-    Raises ``Invalid`` for a request that names no machine, and ``AlreadyExists`` when the name was given explicitly
-    and belongs to a worker with another uuid.
+    Raises ``Invalid`` for a request that names no machine, ``AlreadyExists`` when the name was given explicitly and
+    belongs to a worker with another uuid, and ``Forbidden`` for one that is barred, says to be another, or has held a
+    credential and does not show it: the cluster token lets new machines in.
     """
     _refuse_nameless(request)
     own = secret()
     former = store.snapshot.find(Worker, worker_uuid=request.worker_uuid)
+    _refuse_impostor(former, shown, keys)
     if former is not None:
         leases.heard(
             former.id
@@ -61,6 +74,7 @@ async def join(
         holder = tx.find(Worker, name=request.name)
         if known is None and holder is not None and not holder.worker_uuid:
             known = holder  # recorded before there were uuids: this is it
+        _refuse_impostor(known, shown, keys)
         name = _free_name(tx, request, holder, known, rng)
         described = attrs.evolve(
             known or Worker(name=name, worker_uuid=request.worker_uuid),
@@ -74,6 +88,8 @@ async def join(
             system_reserved=request.system_reserved,
             version_running=request.version,
             credential_hash=keys.worker_hash(own),
+            credential_since=tx.now,
+            former_credential_hash="" if shown is None else shown.hash,
             heartbeat_time=tx.now,
             leaving=False,
         )
@@ -88,6 +104,21 @@ async def join(
         credential=worker_key(worker.id, own),
         forward_key=keys.forward_key(worker.worker_uuid),
     )
+
+
+def _refuse_impostor(known: Worker | None, shown: Shown | None, keys: Keys) -> None:
+    if known is not None and known.barred:
+        raise Forbidden(
+            f"Worker {known.name} is barred; on the server, gpustack workers admit lets it in again"
+        )
+    if shown is not None:
+        if known is None or known.id != shown.worker_id or shown.hash not in good(known):
+            raise Forbidden("A worker joins only as itself")
+    elif known is not None and is_held(known, keys):
+        raise Forbidden(
+            f"Worker {known.name} has a credential of its own and must show it; if it has lost it, on the server "
+            "gpustack workers admit lets it in again"
+        )
 
 
 def _refuse_nameless(request: JoinRequest) -> None:

@@ -58,6 +58,7 @@ class Liveness:
             worker_id: verdict
             for worker_id, verdict in verdicts.items()
             if (worker := snapshot.get(Worker, worker_id)) is not None
+            and not worker.barred  # an administrator has judged
             and self._is_news(worker, verdict, before.get(worker_id))
         }
         lost = frozenset(worker_id for worker_id, verdict in verdicts.items() if verdict.replace)

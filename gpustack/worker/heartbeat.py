@@ -48,6 +48,7 @@ class Heartbeat:
                 beat = await self._membership.client.heartbeat(member.worker_id, within=within)
                 interval = _bounded(beat.interval)
                 await self._membership.learn(beat.servers)
+                await self._membership.renew(beat.credential)
             except (Unauthorized, Forbidden, NotFound):
                 self._membership.void(member)
                 return

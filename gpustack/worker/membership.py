@@ -16,7 +16,8 @@ from gpustack.errors import Forbidden, GpustackError, Unauthorized
 from gpustack.nursery.limiter import threads
 from gpustack.nursery.wake import Latest
 from gpustack.remote.http import RemoteError
-from gpustack.remote.server_client import ServerClient
+from gpustack.remote.server_client import JoinedDocument, ServerClient
+from gpustack.worker.credential import keep_credential, kept_credential
 from gpustack.worker.known import remember_servers
 from gpustack.worker.name import WorkerName, remember_name
 
@@ -113,6 +114,17 @@ class Membership:
         except OSError as error:
             log.warning("The servers of the cluster cannot be kept: reason=%s", error)
 
+    async def renew(self, credential: str | None) -> None:
+        """The server wants us to use this credential, if any. Until it is kept we go on with the one we have."""
+        if credential is None:
+            return
+        try:
+            await _threads.run(keep_credential, self._identity.data_dir, credential)
+        except OSError as error:
+            log.warning("A new credential cannot be kept, so the former is used on: reason=%s", error)
+            return
+        self.client.use(credential)
+
     def void(self, member: Member) -> None:
         """The server does not know ``member``: join again, unless that has been done since."""
         if self._latest.value is member:
@@ -125,10 +137,9 @@ class Membership:
         delay = _FIRST_TRY_AGAIN
         while True:
             try:
-                document, token = await _threads.run(self._document), await _threads.run(self._token)
-                joined = await self.client.join(document, token=token)
+                joined = await self._ask_in(await _threads.run(self._document))
                 break
-            except (Unauthorized, Forbidden):
+            except Unauthorized:
                 log.error("The server refused this worker's token; set --token to the one of the server")
                 delay = _LAST_TRY_AGAIN
             except RemoteError as error:
@@ -141,6 +152,10 @@ class Membership:
             await _threads.run(remember_name, self._identity.data_dir, joined.name)
         except OSError as error:
             log.error("The name this worker was given cannot be kept: name=%s reason=%s", joined.name, error)
+        try:
+            await _threads.run(keep_credential, self._identity.data_dir, joined.credential)
+        except OSError as error:
+            log.error("This worker's credential cannot be kept for its next start: reason=%s", error)
         log.info("Joined: worker=%s id=%d", joined.name, joined.id)
         return Member(
             worker_id=joined.id,
@@ -148,6 +163,16 @@ class Membership:
             forward_key=joined.forward_key,
             heartbeat_interval=joined.heartbeat_interval,
         )
+
+    async def _ask_in(self, document: JoinRequest) -> JoinedDocument:
+        """By the credential that we had, for whoever holds the token cannot take our place; else by the token."""
+        own = await _threads.run(kept_credential, self._identity.data_dir)
+        if own:
+            try:
+                return await self.client.join(document, token=own)
+            except (Unauthorized, Forbidden):
+                log.info("This worker's own credential is not good any more; joining with the token")
+        return await self.client.join(document, token=await _threads.run(self._token))
 
     def _document(self) -> JoinRequest:
         own = self._identity

@@ -155,6 +155,7 @@ class World:
             "status": STATUS,
             "condition": Condition(state=WorkerState.READY),
             "credential_hash": self.context.keys.worker_hash(secret),
+            "credential_since": self.clock.now,
             **more,
         }
         worker = await self.store.write(lambda tx: tx.insert(Worker(name=name, **fields)))

@@ -39,6 +39,11 @@ class FakeServer:
     generation: int = 0
     """Grows with each joining: a former credential is void."""
     joins: list[JoinRequest] = attrs.field(factory=list)
+    joined_by: list[str] = attrs.field(factory=list)
+    wants_credential: bool = False
+    """It knows this worker: the token alone does not let it in."""
+    hands_out: bool = False
+    """A heartbeat is answered with another credential; the former is void when that one is shown."""
     beats: int = 0
     statuses: list[StatusReport] = attrs.field(factory=list)
     said_as: set[int] = attrs.field(factory=set)
@@ -161,7 +166,10 @@ class FakeServer:
         await _fail(exchange, status, "AsTold", f"told to answer {status}")
 
     async def _join(self, exchange: Exchange) -> None:
-        if exchange.head.get(b"authorization") != f"Bearer {TOKEN}".encode():
+        good = {f"Bearer {TOKEN}"} | ({self._credential()} if self.generation else set())
+        given = (exchange.head.get(b"authorization") or b"").decode()
+        self.joined_by.append("token" if given == f"Bearer {TOKEN}" else "credential")
+        if given not in good or (self.wants_credential and given == f"Bearer {TOKEN}"):
             await _fail(exchange, 401, "Unauthorized", "Invalid authentication credentials")
             return
         asked = decode(await exchange.read_body(LIMIT), JoinRequest)
@@ -179,7 +187,12 @@ class FakeServer:
 
     async def _heartbeat(self, exchange: Exchange, worker_id: int) -> None:
         self.beats += 1
-        await exchange.respond(200, (), orjson.dumps({"interval": self.heartbeat_interval, "revision": 1}))
+        answer: dict[str, Any] = {"interval": self.heartbeat_interval, "revision": 1}
+        if self.hands_out:
+            self.hands_out = False
+            self.generation += 1
+            answer["credential"] = self._credential().removeprefix("Bearer ")
+        await exchange.respond(200, (), orjson.dumps(answer))
 
     async def _status(self, exchange: Exchange, worker_id: int) -> None:
         self.said_as.add(self.generation)

@@ -32,6 +32,46 @@ async def test_its_name_and_uuid_are_remembered(server: FakeServer, start: Start
     assert server.joins[0].name == server.joins[1].name
 
 
+async def test_it_joins_by_the_token_once_and_then_by_its_own_credential(
+    server: FakeServer, start: Start
+) -> None:
+    worker = await start()
+    await server.until(lambda: bool(server.statuses))
+    kept = worker.folder / "worker_credential"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    await worker.stop()
+    server.wants_credential = True
+    await start()
+    await server.until(lambda: len(server.joins) == 2)
+    assert server.joined_by == ["token", "credential"]
+
+
+async def test_a_credential_that_is_not_good_any_more_is_left_for_the_token(
+    server: FakeServer, start: Start
+) -> None:
+    worker = await start()
+    await server.until(lambda: bool(server.statuses))
+    await worker.stop()
+    server.generation += 7
+    await start()
+    await server.until(lambda: len(server.joins) == 2)
+    assert server.joined_by == ["token", "credential", "token"]
+
+
+async def test_a_credential_that_a_heartbeat_brings_is_kept_and_used(
+    server: FakeServer, start: Start
+) -> None:
+    server.heartbeat_interval = 0.1
+    worker = await start(measure_every=0.05)
+    await server.until(lambda: server.beats > 0 and bool(server.statuses))
+    server.hands_out = True
+    await server.until(lambda: not server.hands_out)
+    beats, known = server.beats, server.generation
+    await server.until(lambda: server.beats > beats + 1)
+    assert server.generation >= known
+    assert str(server.generation) in (worker.folder / "worker_credential").read_text()
+
+
 @pytest.mark.parametrize("status", [401, 403, 404])
 @pytest.mark.parametrize("of", ["/heartbeat", "/assignments", "/status"])
 async def test_a_worker_that_is_not_known_any_more_joins_again_and_says_what_it_has(

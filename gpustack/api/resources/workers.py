@@ -14,16 +14,19 @@ from gpustack.domain.report import JoinRequest, StatusReport
 from gpustack.domain.worker import SystemReserved, Worker
 from gpustack.errors import Forbidden, NotFound, Unavailable
 from gpustack.remote.redirect import is_loopback, names_no_machine
+from gpustack.identity.keys import WorkerKeyText, parse
 from gpustack.server import deploy
-from gpustack.server.join import Joined, join
+from gpustack.server.credential import Step, admit_again, bar, renewed, step
+from gpustack.server.join import Joined, Shown, join
 from gpustack.server.report import report_status, worker_leaves
 from gpustack.store.transaction import Tx
 
+from ..access import credentials_of
 from ..listing import Selection, equal
 from ..problems import Malformed
 from ..resource import Resource, document_view
 from ..route import WORKERS, Call, Reply, Route
-from ..shape import Document, Flag, Many, Number, Table, Text, Thing, Whole
+from ..shape import Document, Flag, Many, Maybe, Number, Table, Text, Thing, Whole
 from ..wire import WORKER, Look
 
 
@@ -64,6 +67,15 @@ def _check_address(ip: str | None, peer: str) -> None:
         raise Malformed("ip: the server would reach itself there: set --worker-ip on the worker")
 
 
+def _shown(call: Call) -> Shown | None:
+    """The credential of its own that the caller shows, if it is a worker."""
+    if call.caller.worker_id is None:
+        return None
+    text = parse(credentials_of(call.ask).bearer or "")
+    assert isinstance(text, WorkerKeyText)
+    return Shown(worker_id=text.worker_id, hash=call.context.keys.worker_hash(text.secret))
+
+
 async def _join(call: Call) -> _Welcome:
     _check_address(call.document.ip, call.ask.peer)
     joined = await join(
@@ -73,6 +85,7 @@ async def _join(call: Call) -> _Welcome:
         leases=call.context.leases,
         secret=lambda: secrets.token_hex(32),
         rng=call.context.rng,
+        shown=_shown(call),
     )
     return _Welcome(joined, call.context.heartbeat_interval)
 
@@ -107,17 +120,40 @@ def own_id(call: Call) -> int:
     return worker_id
 
 
+async def _renewed(call: Call) -> str | None:
+    """A new credential for the caller, if its own is old. A database that is away is no reason not to hear it."""
+    context, shown = call.context, _shown(call)
+    worker = call.snapshot.workers.get(call.number())
+    if shown is None or worker is None:
+        return None
+    if step(worker, shown.hash, context.clock(), context.credential_lifetime) is Step.NOTHING:
+        return None
+    try:
+        return await renewed(
+            context.store,
+            worker.id,
+            shown.hash,
+            keys=context.keys,
+            secret=lambda: secrets.token_hex(32),
+            lifetime=context.credential_lifetime,
+        )
+    except Unavailable:
+        return None
+
+
 async def _heartbeat(call: Call) -> Reply:
     call.context.leases.heard(own_id(call))
     servers, failure = list(call.context.reached_at()), call.context.store.failure
     if failure is not None and len(servers) > 1:
         # Cut off from the others: one of them can do more for the worker.
         raise Unavailable(str(failure), failure.retry_after)
+    credential = await _renewed(call)
     return Reply(
         document={
             "interval": call.context.heartbeat_interval,
             "revision": call.snapshot.revision,
             "servers": servers,
+            "credential": credential,
         }
     )
 
@@ -166,8 +202,13 @@ HEARTBEAT = Route(
     allow=WORKERS,
     answer=Document(
         name="Heartbeat",
-        fields={"interval": Number(), "revision": Whole(), "servers": Many(Text())},
-        note="interval: seconds until the next one is expected.",
+        fields={
+            "interval": Number(),
+            "revision": Whole(),
+            "servers": Many(Text()),
+            "credential": Maybe(Text(secret=True)),
+        },
+        note="interval: seconds until the next one is expected. credential: to be used from now on, if any.",
     ),
 )
 LEAVE = Route(
@@ -195,6 +236,35 @@ FILES = Route(
     answer=Document(name="FileId", fields={"id": Whole()}),
 )
 
+
+async def _bar(call: Call) -> Reply:
+    worker = RESOURCE.item(call)
+    barred = await bar(call.context.store, worker.id)
+    return RESOURCE.shown(call, barred)
+
+
+async def _admit(call: Call) -> Reply:
+    worker = RESOURCE.item(call)
+    return RESOURCE.shown(call, await admit_again(call.context.store, worker.id))
+
+
+BAR = Route(
+    method="POST",
+    path="/v1/workers/{id}/bar",
+    summary="Void the worker's credential and keep it from joining; what ran there is placed elsewhere",
+    handler=_bar,
+    about=Worker,
+    answer=WORKER,
+)
+ADMIT = Route(
+    method="POST",
+    path="/v1/workers/{id}/admit",
+    summary="Let a machine join as this worker with the cluster token: it was barred, or has lost its credential",
+    handler=_admit,
+    about=Worker,
+    answer=WORKER,
+)
+
 RESOURCE = Resource(
     path="/v1/workers",
     name="Worker",
@@ -202,7 +272,7 @@ RESOURCE = Resource(
     view=WORKER,
     list_by=frozenset({Role.ADMIN, Role.WORKER}),
     read_by=frozenset({Role.ADMIN, Role.WORKER}),
-    create_by=frozenset({Role.JOINER}),
+    create_by=frozenset({Role.JOINER, Role.WORKER}),
     visible=_visible,
     selection=Selection(
         filters=(
@@ -232,5 +302,5 @@ RESOURCE = Resource(
     ),
     update=_update,
     delete=_delete,
-    routes=(HEARTBEAT, LEAVE, STATUS, FILES),
+    routes=(HEARTBEAT, LEAVE, STATUS, FILES, BAR, ADMIT),
 )

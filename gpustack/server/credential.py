@@ -1,0 +1,126 @@
+"""A worker's own credential: given at joining, replaced from time to time, void when an administrator says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from typing import Any
+
+import attrs
+
+from gpustack.domain.instance import ModelInstance
+from gpustack.domain.worker import Condition, Worker, WorkerState
+from gpustack.errors import NotFound
+from gpustack.identity.keys import worker_key
+from gpustack.identity.secret import Keys
+from gpustack.server.place import give_up_place, workers_of
+from gpustack.store.store import Store
+from gpustack.store.transaction import Tx
+
+LIFETIME = timedelta(days=1)
+AGAIN_AFTER = timedelta(minutes=1)
+"""How long a worker may go on with its former credential before it is given another new one: the answer was lost."""
+_BARRED = "barred by an administrator"
+
+
+class Step(Enum):
+    """What becomes of a credential that was just shown."""
+
+    NOTHING = auto()
+    CONFIRM = auto()
+    """The new one has arrived: the former is void."""
+    REPLACE = auto()
+
+
+def step(worker: Worker, shown: str, now: datetime, lifetime: timedelta = LIFETIME) -> Step:
+    """What to do once the worker has shown the credential of that hash, which is good."""
+    since = worker.credential_since
+    age = timedelta.max if since is None else now - since
+    if shown == worker.credential_hash:
+        if worker.former_credential_hash is not None:
+            return Step.CONFIRM
+        return Step.REPLACE if age >= lifetime else Step.NOTHING
+    return Step.REPLACE if age >= AGAIN_AFTER else Step.NOTHING
+
+
+async def renewed(
+    store: Store, worker_id: int, shown: str, *, keys: Keys, secret: Callable[[], str], lifetime: timedelta
+) -> str | None:
+    """A new credential for a worker whose present one is old; the former stays good until the new one is shown.
+
+    ``shown`` is the hash of the one that it shows. Raises ``Unavailable``.
+    """
+    own = secret()
+
+    def work(tx: Tx) -> str | None:
+        worker = tx.get(Worker, worker_id)
+        if worker is None or worker.barred or shown not in good(worker):
+            return None  # replaced meanwhile, by another server or in another way
+        match step(worker, shown, tx.now, lifetime):
+            case Step.CONFIRM:
+                tx.update(attrs.evolve(worker, former_credential_hash=None))
+            case Step.REPLACE:
+                new: dict[str, Any] = {"credential_hash": keys.worker_hash(own), "credential_since": tx.now}
+                tx.update(attrs.evolve(worker, former_credential_hash=shown, **new))
+                return worker_key(worker_id, own)
+            case Step.NOTHING:
+                pass
+        return None
+
+    return await store.write(work)
+
+
+def good(worker: Worker) -> tuple[str, ...]:
+    """The hashes of credentials that the worker may show."""
+    hashes = (worker.credential_hash, worker.former_credential_hash)
+    return () if worker.barred else tuple(one for one in hashes if one)
+
+
+def is_held(worker: Worker, keys: Keys) -> bool:
+    """Whether the machine has a credential, has shown it, and can be asked for it when it joins again.
+
+    Not so where the server's secret key was replaced since, which voids all of them.
+    """
+    shown = worker.credential_since is not None and worker.former_credential_hash != ""
+    return shown and keys.made_worker_hash(worker.credential_hash)
+
+
+async def bar(store: Store, worker_id: int) -> Worker:
+    """Void the worker's credential and keep it from joining; what ran there is placed elsewhere.
+
+    Raises ``NotFound``.
+    """
+
+    def work(tx: Tx) -> Worker:
+        worker = _existing(tx, worker_id)
+        for instance in tx.all(ModelInstance).values():
+            if worker_id in workers_of(instance):
+                give_up_place(tx, instance, "Its worker was barred; looking for another place")
+        condition = Condition(state=WorkerState.UNREACHABLE, since=tx.now, why=_BARRED)
+        return tx.update(attrs.evolve(worker, barred=True, condition=condition, **_VOID))
+
+    return await store.write(work)
+
+
+async def admit_again(store: Store, worker_id: int) -> Worker:
+    """Let a machine join as this worker with the cluster token alone, once: because it was barred, or has lost its
+    credential. The present one is void. Raises ``NotFound``."""
+
+    def work(tx: Tx) -> Worker:
+        worker = _existing(tx, worker_id)
+        why = "may join again" if worker.barred else worker.condition.why
+        condition = attrs.evolve(worker.condition, why=why)
+        return tx.update(attrs.evolve(worker, barred=False, condition=condition, **_VOID))
+
+    return await store.write(work)
+
+
+_VOID: dict[str, Any] = {"credential_hash": "", "credential_since": None, "former_credential_hash": None}
+
+
+def _existing(tx: Tx, worker_id: int) -> Worker:
+    worker = tx.get(Worker, worker_id)
+    if worker is None:
+        raise NotFound(f"Worker {worker_id} does not exist")
+    return worker
