@@ -13,8 +13,8 @@ from gpustack.domain.artifact import ModelFile, ModelSource
 from gpustack.domain.report import JoinRequest, StatusReport
 from gpustack.domain.worker import SystemReserved, Worker
 from gpustack.errors import Forbidden, NotFound, Unavailable
-from gpustack.remote.redirect import is_loopback, names_no_machine
 from gpustack.identity.keys import WorkerKeyText, parse
+from gpustack.remote.redirect import is_loopback, names_no_machine
 from gpustack.server import deploy
 from gpustack.server.credential import Step, admit_again, bar, renewed, step
 from gpustack.server.join import Joined, Shown, join
