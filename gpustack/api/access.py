@@ -66,7 +66,8 @@ async def admit(
         if nameless and _has_public_model(context.store.snapshot):
             return Admitted(NOBODY)
         # Another server may have given out a moment ago what is not known here yet.
-        if not shows_something(credentials) or not await context.store.refresh():
+        said = shows_something(credentials) or credentials.cookie is not None
+        if not said or not await context.store.refresh():
             raise
         found = _authenticate(context, credentials)
     if isinstance(found, NeedsPassword):

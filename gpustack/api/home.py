@@ -15,12 +15,11 @@ async def _home(call: Call) -> Reply:
     if not wants_page(call.ask):
         raise NotFound("There is nothing at /; the documentation of the API is at /docs")
     context = call.context
-    session = find_session(
-        call.snapshot, credentials_of(call.ask).cookie, keys=context.keys, now=context.clock()
-    )
-    user = None if session is None else call.snapshot.get(User, session.user_id)
+    user = _signed_in(call)
+    if user is None and credentials_of(call.ask).cookie is not None and await context.store.refresh():
+        user = _signed_in(call)  # a moment ago, at another server
     docs = (Link("Documentation of the API", "/docs"),) if context.docs else ()
-    if user is not None and user.is_active:
+    if user is not None:
         role = "an administrator" if user.is_admin else "a user"
         links = (Link("Sign out", "/auth/logout", posts=True),)
         return page("GPUStack", f"You are signed in as {user.username}, {role}.", links=(*links, *docs))
@@ -29,6 +28,14 @@ async def _home(call: Call) -> Reply:
         return page("GPUStack", "This server is used by programs, and by the command gpustack.", links=docs)
     sign_in = Link(f"Sign in by {party.source}", f"/auth/{party.source.lower()}/login")
     return page("GPUStack", "You are not signed in.", links=(sign_in, *docs))
+
+
+def _signed_in(call: Call) -> User | None:
+    context = call.context
+    cookie = credentials_of(call.ask).cookie
+    session = find_session(call.snapshot, cookie, keys=context.keys, now=context.clock())
+    user = None if session is None else call.snapshot.get(User, session.user_id)
+    return user if user is not None and user.is_active else None
 
 
 ROUTES = tagged(

@@ -107,18 +107,21 @@ async def start(call: Call, source: UserSource, *, secret: str) -> tuple[str, tu
     return begun.state, (("Set-Cookie", begun.cookie),)
 
 
-def under_way(call: Call, source: UserSource, state: str | None) -> SignIn:
+async def under_way(call: Call, source: UserSource, state: str | None) -> SignIn:
     """The login that a state belongs to, whoever shows it. Raises ``BadRequest`` when there is none."""
     context = call.context
-    found = find(call.snapshot, source, state, keys=context.keys, now=context.clock())
-    if found is None:
-        raise BadRequest(_GONE)
-    return found
+    for may_have_begun_at_another_server in (True, False):
+        found = find(call.snapshot, source, state, keys=context.keys, now=context.clock())
+        if found is not None:
+            return found
+        if not may_have_begun_at_another_server or not await context.store.refresh():
+            break
+    raise BadRequest(_GONE)
 
 
 async def take(call: Call, source: UserSource, state: str | None) -> SignIn:
     """The same, of this browser, and for once: it is under way no more. Raises ``BadRequest``."""
-    found = under_way(call, source, state)
+    found = await under_way(call, source, state)
     if not is_of_browser(found, call.ask.text(b"cookie"), keys=call.context.keys):
         raise BadRequest(_GONE)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -14,6 +14,7 @@ import pytest
 
 from tests.browser import Visitor
 from tests.daemon import Daemon, daemon
+from tests.databases import Server
 from tests.options.world import free_port
 from tests.provider import ALONE, CLIENT_ID, CLIENT_SECRET, Provider, running_provider
 from tests.provider.person import Person, person
@@ -43,7 +44,7 @@ class Site:
 def configured(issuer: str, port: int) -> tuple[str, ...]:
     back = f"http://127.0.0.1:{port}/auth/oidc/callback"
     told = ("--oidc-issuer", issuer, "--oidc-client-id", CLIENT_ID, "--oidc-redirect-uri", back)
-    return (*ALONE, "--port", str(port), *told)
+    return (*ALONE, *told)
 
 
 def back_to(port: int) -> list[str]:
@@ -56,7 +57,9 @@ def site(folder: Path, *options: str, env: dict[str, str] = SECRET, **provider: 
     folder.mkdir()
     with (
         running_provider(free_port(), folder, back_to(port), **provider) as real,
-        daemon(folder / "data", *configured(real.issuer, port), *options, env=env) as running,
+        daemon(
+            folder / "data", *configured(real.issuer, port), "--port", str(port), *options, env=env
+        ) as running,
     ):
         yield Site(running, real)
 
@@ -204,12 +207,41 @@ def test_a_client_may_be_public_or_send_its_secret_in_the_body(tmp_path: Path) -
             assert "signed in as ada@example.com" in made.login(ada)
 
 
+def test_a_sign_in_may_end_at_another_server_than_it_began_at(
+    tmp_path: Path, servers: Callable[[str], Server]
+) -> None:
+    """As behind a balancer, and at once: the other server has not heard of it by itself."""
+    port, database = free_port(), servers("postgresql")
+    url = database.create()
+    with running_provider(free_port(), tmp_path, back_to(port)) as real, ExitStack() as stack:
+        stack.callback(database.drop, url)
+        ports = (port, free_port())
+        first, second = (
+            stack.enter_context(
+                daemon(
+                    tmp_path / str(own),
+                    *configured(real.issuer, port),
+                    *("--port", str(own)),
+                    env={**SECRET, "GPUSTACK_DATABASE_URL": url},
+                )
+            )
+            for own in ports
+        )
+        ada = stack.enter_context(person("ada"))
+        ada.back(f"{first.url}/auth/oidc/login")  # from now on the provider asks her nothing
+        link = ada.back(f"{first.url}/auth/oidc/login").replace(str(ports[0]), str(ports[1]))
+        assert "signed in as ada@example.com" in ada.go(link).text
+        assert Site(first, real).me(ada)["username"] == "ada@example.com"
+        assert "signed in as ada@example.com" in ada.go(first.url).text
+        assert Site(second, real).me(ada)["username"] == "ada@example.com"
+
+
 def test_a_provider_that_comes_later_than_the_server_is_found(tmp_path: Path) -> None:
     """The server is ready meanwhile, and says to who wants to sign in what is wrong."""
     port, provider_port = free_port(), free_port()
     issuer = f"http://127.0.0.1:{provider_port}"
     with (
-        daemon(tmp_path / "data", *configured(issuer, port), env=SECRET) as running,
+        daemon(tmp_path / "data", *configured(issuer, port), "--port", str(port), env=SECRET) as running,
         person("ada") as ada,
     ):
         assert running.call("GET", "/readyz")[0] == 200

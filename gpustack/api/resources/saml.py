@@ -40,7 +40,7 @@ async def _login(call: Call) -> Reply:
 async def _callback(call: Call) -> Reply:
     saml = _saml(call)
     form = await _form(call)
-    sign_in = under_way(call, UserSource.SAML, form.get("RelayState"))
+    sign_in = await under_way(call, UserSource.SAML, form.get("RelayState"))
     assertion = await saml.verify(
         form.get("SAMLResponse", ""), request_id=sign_in.secret, now=call.context.clock()
     )
