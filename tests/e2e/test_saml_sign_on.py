@@ -14,6 +14,7 @@ import pytest
 
 from tests.browser import Visitor
 from tests.daemon import WITHIN, Daemon, daemon
+from tests.databases import Server
 from tests.options.world import free_port
 from tests.provider import ALONE
 from tests.saml import pysaml2
@@ -30,9 +31,12 @@ class Site:
     provider: SimpleSaml
 
 
-def flags(port: int, sso: str, entity: str, certificate: str) -> tuple[str, ...]:
+def flags(
+    port: int, sso: str, entity: str, certificate: str, *, listens: int | None = None
+) -> tuple[str, ...]:
+    """``port`` is that of the callback; a server behind a balancer ``listens`` elsewhere."""
     return (
-        *(*ALONE, "--port", str(port)),
+        *(*ALONE, "--port", str(port if listens is None else listens)),
         *("--saml-idp-server-url", sso, "--saml-idp-entity-id", entity, "--saml-idp-x509-cert", certificate),
         *("--saml-sp-entity-id", "urn:tests:gpustack", "--saml-sp-x509-cert", pair("sp").certificate),
         *("--saml-sp-acs-url", f"http://127.0.0.1:{port}/auth/saml/callback"),
@@ -146,6 +150,35 @@ def test_another_toolkit_and_a_restart_agree(tmp_path: Path) -> None:
             assert (me["username"], me["full_name"]) == ("bob", "Bob")
             again = browser.post(f"{running.url}/auth/saml/callback", data=fields)
             assert (again.status_code, "not under way any more" in again.text) == (400, True)
+
+
+@pytest.mark.attack("saml")
+def test_on_two_servers_a_login_goes_on_at_either_and_an_answer_is_good_once(
+    tmp_path: Path, servers: Callable[[str], Server]
+) -> None:
+    """Behind a balancer every step may come to another server, and each at once."""
+    server = servers("postgresql")
+    given = flags(free_port(), pysaml2.SSO, pysaml2.ENTITY, pair("pysaml2").certificate, listens=0)
+    env = {**SECRET, "GPUSTACK_DATABASE_URL": (url := server.create())}
+    with (
+        daemon(tmp_path / "one", *given, env=env) as one,
+        daemon(tmp_path / "two", *given, env=env) as two,
+        httpx.Client(headers={"accept": "text/html"}, timeout=WITHIN) as browser,
+    ):
+        metadata = browser.get(f"{one.url}/auth/saml/metadata").text
+        provider = Pysaml2.meeting(tmp_path / "idp", metadata)
+        away = browser.get(f"{one.url}/auth/saml/login").headers["location"]
+        fields = provider.answer(away, "bob", {})
+        brought = browser.post(f"{two.url}/auth/saml/callback", data=fields)
+        assert brought.status_code == 303, brought.text
+        came = browser.get(f"{one.url}{brought.headers['location']}")
+        seen = browser.get(f"{two.url}/").text
+        assert (came.status_code, came.headers.get("location")) == (303, "/"), came.text
+        assert "You are signed in as bob, a user." in seen
+        for each in (one, two):
+            again = browser.post(f"{each.url}/auth/saml/callback", data=fields)
+            assert (again.status_code, "not under way any more" in again.text) == (400, True)
+    server.drop(url)
 
 
 @pytest.mark.parametrize(
