@@ -182,6 +182,56 @@ def test_what_does_not_fit_says_what_is_short(deployed: Daemon, tmp_path: Path) 
     assert deployed.call("DELETE", f"/v1/models/{model['id']}")[0] == 200
 
 
+def limited(deployed: Daemon, name: str, retries: int = 0, **limits: int) -> openai.OpenAI:
+    key = deployed.call("POST", "/v1/api-keys", {"name": name, "limits": limits})[1]["value"]
+    return openai.OpenAI(base_url=f"{deployed.url}/v1", api_key=key, max_retries=retries)
+
+
+def test_a_stock_openai_client_understands_limits(deployed: Daemon) -> None:
+    with limited(deployed, "rare", retries=5, tokens_per_day=500) as client:
+        first = client.chat.completions.with_raw_response.create(**ask(max_tokens=30))
+        left = int(first.headers["x-ratelimit-remaining-tokens"])
+        assert 0 < left < 500
+        with pytest.raises(openai.RateLimitError) as refused:
+            client.chat.completions.create(**ask())  # by itself it may use the whole context
+        assert (refused.value.code, refused.value.type) == ("insufficient_quota", "insufficient_quota")
+        assert "send a smaller max_tokens" in str(refused.value)
+        seen = deployed.call("GET", "/v1/api-keys?perPage=-1")[1]["items"]
+        (key,) = [one for one in seen if one["name"] == "rare"]
+        told = deployed.call("GET", f"/v1/api-keys/{key['id']}/limits")[1]
+        usage = first.parse().usage
+        assert usage is not None
+        assert told["day"]["remaining"] == 500 - usage.total_tokens
+
+
+@pytest.mark.attack("limits")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a" * 100,
+        "\u0e01\u0301" * 20,
+        "\U0001f9d1\u200d\U0001f680" * 8,
+        "\x00\x7f \n" * 20,
+        "<|im_start|>" * 10,
+    ],
+)
+def test_no_text_has_more_tokens_than_were_reserved(deployed: Daemon, text: str) -> None:
+    """On a real engine, with its chat template: what was reserved is what is missing from the budget meanwhile."""
+    whole = 1_000_000
+    with limited(deployed, f"reserve {hash(text)}", tokens_per_day=whole) as client:
+        said = [{"role": "user", "content": text}] * 3
+        answer = client.chat.completions.with_raw_response.create(
+            model="tiny",
+            messages=said,
+            max_tokens=5,  # type: ignore[arg-type]
+        )
+        usage = answer.parse().usage
+        assert usage is not None
+        reserved = whole - int(answer.headers["x-ratelimit-remaining-tokens"])
+        assert usage.total_tokens <= reserved
+
+
 def test_a_custom_command_is_an_engine_too(deployed: Daemon) -> None:
     import sys
 
