@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from gpustack.domain.access import ApiKey, Principal, Role, Scope
+import attrs
+
+from gpustack.domain.access import ApiKey, Limits, Principal, Role, Scope
 from gpustack.domain.model import Model, ModelAccess
 from gpustack.errors import GpustackError, NotFound, Unauthorized
 
@@ -57,7 +59,26 @@ def excess(own: ApiKey, other: ApiKey) -> str | None:
         return "This API key cannot give models that it may not use itself"
     if own.expires_at is not None and (other.expires_at is None or other.expires_at > own.expires_at):
         return "This API key cannot give more time than it has itself: set expires_in"
+    if other.id != own.id and (own.limits or Limits()) != Limits() and _infers(other):
+        return (
+            "This API key has limits, which another one would have anew: log in, or use a key without limits"
+        )
+    if other.id == own.id and _loosens(own.limits, other.limits):
+        return "This API key cannot loosen its own limits"
     return None
+
+
+def _loosens(before: Limits | None, after: Limits | None) -> bool:
+    """Whether anything may be used after, that might not before."""
+    pairs = [
+        (getattr(before or Limits(), field.name), getattr(after or Limits(), field.name))
+        for field in attrs.fields(Limits)
+    ]
+    return any(old is not None and (new is None or new > old) for old, new in pairs)
+
+
+def _infers(key: ApiKey) -> bool:
+    return key.scopes is None or Scope.INFERENCE in key.scopes
 
 
 def _scopes(key: ApiKey) -> frozenset[str] | None:

@@ -97,3 +97,26 @@ async def test_nobody_takes_the_own_limits_away(world: World) -> None:
     await world.ask("PUT", "/v1/users/me", ada, json={"limits": None, "full_name": "Ada"})
     assert (await world.get("/v1/users/me", ada))["limits"] == LIMITS
     assert (await world.ask("PUT", f"/v1/users/{number}", ada, json={"limits": None})).status_code == 403
+
+
+@pytest.mark.attack("limits")
+async def test_a_limited_key_comes_to_no_more_by_another_key(world: World) -> None:
+    ada = await world.user("ada")
+    some = {"requests_per_minute": 5, "tokens_per_day": 100}
+    made = (await world.ask("POST", "/v1/api-keys", ada, json={"name": "cli", "limits": some})).json()
+    other = (await world.ask("POST", "/v1/api-keys", ada, json={"name": "other"})).json()
+    key, mine, its = made["value"], f"/v1/api-keys/{made['id']}", f"/v1/api-keys/{other['id']}"
+    for limits in (None, {}, some, {"tokens_per_day": 1}):
+        new = await world.ask("POST", "/v1/api-keys", key, json={"name": "more", "limits": limits})
+        assert (new.status_code, "another one would have anew" in new.text) == (403, True)
+        assert (await world.ask("PUT", its, key, json={"limits": limits})).status_code == 403
+    for looser in (None, {}, {**some, "requests_per_minute": 6}, {"requests_per_minute": 5}):
+        answer = await world.ask("PUT", mine, key, json={"limits": looser})
+        assert (answer.status_code, "cannot loosen" in answer.text) == (403, True)
+    tighter = {**some, "requests_per_minute": 4, "concurrent_requests": 1}
+    assert (await world.ask("PUT", mine, key, json={"limits": tighter})).json()["limits"] == tighter
+    reads = {"name": "reads", "scopes": ["read"]}
+    assert (await world.ask("POST", "/v1/api-keys", key, json=reads)).status_code == 200
+    assert (await world.ask("PUT", mine, ada, json={"limits": None})).json()["limits"] is None
+    free = await world.ask("POST", "/v1/api-keys", key, json={"name": "more", "limits": some})
+    assert free.status_code == 200
