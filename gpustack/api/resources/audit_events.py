@@ -17,6 +17,7 @@ from gpustack.store.store import Store
 
 from ..ask import Query, is_whole
 from ..listing import ALL, Page, page_document
+from ..mask import legible
 from ..parameter import Parameter
 from ..problems import Malformed
 from ..route import Call, Reply, Route, tagged
@@ -103,8 +104,9 @@ async def _export(call: Call) -> Reply:
     if form not in _FORMS:
         raise Malformed(f"format: must be one of {', '.join(_FORMS)}")
     wanted = _wanted(call.query)
-    filters = {name: value for name, value in call.query.pairs if name != "format"}
-    call.note.details.update({"format": form, "filters": plain(filters)})
+    known = {parameter.name for parameter in _FILTERS}
+    filters = {name: legible(value) for name, value in call.query.pairs if name in known}
+    call.note.details.update({"format": form, "filters": filters})
     stream = _Export(call.context.store, wanted, form == "csv")
     name = f'attachment; filename="audit-events.{form}"'
     return Reply(stream=stream, content_type=_FORMS[form], headers=(("Content-Disposition", name),))

@@ -1,0 +1,121 @@
+"""Show who did what, when and from where: changes, logins, and what was refused.
+
+Usage:
+  gpustack audit [options]
+
+Options:
+  --since=TIME       Not before: an instant such as 2026-01-31T08:00:00Z, or 30m, 12h or 7d ago.
+  --until=TIME       Before that.
+  --actor=NAME       Done by this user or worker.
+  --action=ACTION    Such as model.update; "model." is all that was done to models.
+  --outcome=WORD     done, refused or failed.
+  -n, --limit=N      At most so many, the newest (default: 50). csv and ndjson give all.
+  -o, --output=FORM  table, json, yaml, csv or ndjson (default: table).
+  -h, --help         Show this help.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from gpustack.cli import output, phrase
+from gpustack.cli.misuse import Misuse
+from gpustack.cli.session import open_session
+from gpustack.cli.table import Cell, Row, draw
+from gpustack.cli.terminal import Terminal, stderr, stdout
+from gpustack.cli.usage import Words, read
+
+if TYPE_CHECKING:
+    from gpustack.remote.admin_client import AdminClient
+
+_PATH = "/v1/audit-events"
+_PAGE = 100
+_HEADS = ("WHEN", "WHO", "MEANS", "FROM", "ACTION", "ON", "OUTCOME")
+_STYLES = {"refused": "yellow", "failed": "red"}
+_AGO = re.compile(r"([0-9]{1,6})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Print a row for each event, the newest first."""
+    words = read(__doc__, "audit", argv)
+    form = words.choice("--output", *output.FORMS, "csv", "ndjson")
+    most = words.whole("--limit", least=1) or 50
+    filters = _filters(words, datetime.now(UTC))
+    session = open_session(env)
+    if form in ("csv", "ndjson"):
+        session.run(lambda client: _export(client, {**filters, "format": form}))
+        return 0
+    events = session.run(lambda client: _newest(client, filters, most))
+    if not events:
+        stderr(env).say("Nothing of that kind was done.")
+    if form == "table":
+        text = _table(events, stdout(env)) if events else ""
+    else:
+        text = output.as_json(events) if form == "json" else output.as_yaml(events)
+    if text:
+        print(text)
+    return 0
+
+
+def _filters(words: Words, now: datetime) -> dict[str, str]:
+    given = {name: words.text(f"--{name}") for name in ("actor", "action", "outcome")}
+    for option, name in (("--since", "from"), ("--until", "to")):
+        text = words.text(option)
+        given[name] = None if text is None else _instant(option, text, now, words)
+    return {name: text for name, text in given.items() if text is not None}
+
+
+def _instant(option: str, text: str, now: datetime, words: Words) -> str:
+    if found := _AGO.fullmatch(text):
+        return (now - timedelta(seconds=int(found[1]) * _SECONDS[found[2]])).isoformat()
+    instant = phrase.read_instant(text)
+    if instant is None:
+        raise Misuse(f"{option} must be an instant or a span such as 12h, not {text!r}", words.usage)
+    return (instant if instant.tzinfo else instant.astimezone()).isoformat()
+
+
+async def _newest(client: AdminClient, filters: Mapping[str, str], most: int) -> list[dict[str, Any]]:
+    from urllib.parse import urlencode
+
+    found: list[dict[str, Any]] = []
+    while len(found) < most:
+        page = {"page": len(found) // _PAGE + 1, "perPage": _PAGE}
+        items = (await client.get(f"{_PATH}?{urlencode({**filters, **page})}"))["items"]
+        found += items
+        if len(items) < _PAGE:
+            break
+    return found[:most]
+
+
+async def _export(client: AdminClient, filters: Mapping[str, str]) -> None:
+    async with client.text(f"{_PATH}/export", follow=False, **filters) as pieces:
+        async for piece in pieces:
+            sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+
+
+def _table(events: list[dict[str, Any]], terminal: Terminal) -> str:
+    return draw(_HEADS, [_row(event) for event in events], terminal)
+
+
+def _row(event: dict[str, Any]) -> Row:
+    outcome = str(event["outcome"])
+    status = "" if outcome == "done" else f" {event['status']}"
+    count = (event.get("details") or {}).get("count")
+    when = phrase.read_instant(event["at"])
+    return Row(
+        [
+            "-" if when is None else when.astimezone().isoformat(sep=" ", timespec="seconds"),
+            str(event["actor_name"] or event["actor_role"] or "-"),
+            str(event["means"] or "-"),
+            str(event["address"] or "-"),
+            str(event["action"]),
+            str(event["target_name"] or event["target_id"] or "-"),
+            Cell(f"{outcome}{status}{f' x{count}' if count else ''}", _STYLES.get(outcome)),
+        ]
+    )
