@@ -44,5 +44,8 @@ async def ensure_admin(store: Store, *, given: str | None, made: Callable[[], st
         tx.insert(admin)
         return True
 
-    if await store.write(work) and not given:
+    created = await store.write(work)
+    if created and not given:
         log.info("Created user admin; its first password is in %s", kept_in)
+    elif not created and not given:
+        await _THREADS.run(kept_in.unlink, True)  # another server was first: this one is nobody's

@@ -46,6 +46,8 @@ FLUSH_SECONDS = 10.0
 """How long a stopping store may take to commit what was asked before."""
 POLL_SECONDS = 0.5
 """How long what another server committed may go unheard."""
+_ENDS_WITHIN = 2.0
+"""Seconds that a cancelled transaction beside the writer's may still take."""
 _REFRESH_EVERY = 0.05
 _REFRESH_WITHIN = 2.0
 """Seconds between two looks that somebody asked for, and that one of them waits for the database at most."""
@@ -164,27 +166,44 @@ class Store:
         def take(conn: sa.Connection, dialect: Dialect) -> Term | None:
             return lease.take(conn, dialect, name, holder, ttl)
 
-        return await self._lease_threads.run(self._beside, take, abandon=True)
+        return await self._beside(self._lease_threads, take)
 
     async def end_lease(self, term: Term, holder: str) -> None:
         """Give the lease up if ``holder`` has it in ``term``, so that the next need not wait; as ``try_lease``."""
-        await self._lease_threads.run(
-            self._beside, lambda conn, _: lease.give_up(conn, term, holder), abandon=True
-        )
+        await self._beside(self._lease_threads, lambda conn, _: lease.give_up(conn, term, holder))
 
     async def beside(self, fn: Callable[[sa.Connection, Dialect], T]) -> T:
         """Run ``fn`` in a transaction beside the writer's, for tables that are no records.
 
         Raises ``Unavailable``, and what ``fn`` raises. Cancelled, it may have been done all the same.
         """
-        return await self._beside_threads.run(self._beside, fn, abandon=True)
+        return await self._beside(self._beside_threads, fn)
 
-    def _beside(self, fn: Callable[[sa.Connection, Dialect], T]) -> T:
-        try:
-            with self._database.write.begin() as conn:
-                return fn(conn, self._database.dialect)
-        except sa.exc.SQLAlchemyError as error:
-            raise self._database.unavailable(error) from error
+    async def _beside(self, threads: Threads, fn: Callable[[sa.Connection, Dialect], T]) -> T:
+        """Cancelled, it waits for the end of what has begun, but not for a database that does not answer."""
+
+        def work() -> T:
+            try:
+                with self._database.write.begin() as conn:
+                    return fn(conn, self._database.dialect)
+            except sa.exc.SQLAlchemyError as error:
+                raise self._database.unavailable(error) from error
+
+        results: list[outcome.Outcome[T]] = []
+        patience, over = trio.CancelScope(shield=True), trio.Event()
+
+        async def hop() -> None:
+            with patience:
+                results.append(await outcome.acapture(threads.run, work, abandon=True))
+            over.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hop)
+            try:
+                await over.wait()
+            finally:
+                patience.deadline = trio.current_time() + _ENDS_WITHIN
+        return results[0].unwrap()
 
     async def query(self, fn: Callable[[sa.Connection], T]) -> T:
         """Run a read-only ``fn`` in a thread, for histories that are not in memory; raises ``Unavailable``.

@@ -51,6 +51,22 @@ async def test_two_at_once_make_one(cluster: Cluster) -> None:
     assert (await admin(cluster)).is_admin
 
 
+async def test_a_server_that_was_not_the_first_keeps_no_password_that_is_nobodys(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Another one makes the administrator while this one makes a password."""
+    kept = tmp_path / "initial_admin_password"
+
+    def made() -> str:
+        trio.from_thread.run(cluster.store.write, lambda tx: tx.insert(User(username="admin")))
+        kept.write_text("Made_2_late")
+        return "Made_2_late"
+
+    await ensure_admin(cluster.store, given=None, made=made, kept_in=kept)
+    assert not kept.exists()
+    assert not (await admin(cluster)).hashed_password
+
+
 async def test_a_password_that_cannot_be_one_is_refused_by_its_option(cluster: Cluster) -> None:
     with pytest.raises(Invalid, match="--bootstrap-password"):
         await ensure_admin(cluster.store, given="x" * 2000, made=never, kept_in=Path("p"))

@@ -11,7 +11,7 @@ import trio
 from gpustack.domain.usage import ModelUsage, Operation
 from gpustack.store import usage
 
-from .conftest import Opened
+from .conftest import Clock, Opened, opening
 
 DAY = date(2026, 1, 2)
 CHAT = ModelUsage(
@@ -37,6 +37,16 @@ async def test_a_thousand_counts_at_once_are_all_counted(opened: Opened) -> None
         assert (row.request_count, row.prompt_token_count, row.completion_token_count) == (1000, 10_000, 5000)
         assert row.operation is Operation.CHAT_COMPLETION
         assert store.snapshot.revision == 0
+
+
+async def test_what_several_servers_count_on_one_day_adds_up(server_url: str, clock: Clock) -> None:
+    async with opening(server_url, clock) as one, opening(server_url, clock) as two:
+        async with trio.open_nursery() as nursery:
+            for number in range(60):
+                nursery.start_soon((one, two)[number % 2].write, lambda tx: tx.add_usage([CHAT] * 2))
+        for store in (one, two):
+            (row,) = await store.query(functools.partial(usage.rows, start=DAY, end=DAY))
+            assert (row.request_count, row.prompt_token_count) == (120, 1200)
 
 
 async def test_names_are_the_latest_and_each_count_has_its_own_row(opened: Opened) -> None:
