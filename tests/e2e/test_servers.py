@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -16,6 +17,7 @@ import pytest
 
 from tests.daemon import WITHIN, Daemon, daemon
 from tests.databases import Server
+from tests.e2e.test_handover import ending, holder
 
 SENTENCE = "Hello! I am a tiny model served by this cluster."
 QUICK = ("--heartbeat-interval", "1")
@@ -216,3 +218,40 @@ def as_basic(_: Daemon) -> Callable[[Daemon], int]:
 
 def model_id(one: Daemon) -> int:
     return int(one.call("GET", "/v1/models")[1]["items"][0]["id"])
+
+
+def test_who_starts_stops_and_reloads_fits_in_with_the_others(
+    servers: Callable[[str], Server], tmp_path: Path
+) -> None:
+    """No other token is slipped in, a reload gives the lead away at once, a worker starts without its server."""
+    server = servers("postgresql")
+    url = server.create()
+    with ExitStack() as stack:
+        cluster = Cluster(tmp_path, url, stack)
+        first, second = cluster.server("one"), cluster.server("two")
+        stack.enter_context(ending(first.data_dir))
+        worker = cluster.worker("w", first)
+        worker.until(lambda: second.url in worker.log, "word of the other server")
+        worker.stop()
+        (stopped,) = second.call("GET", "/v1/workers")[1]["items"]
+        assert (stopped["state"], stopped["state_message"]) == ("not_ready", "its daemon was stopped")
+
+        third = cluster.server("three", "--token", "one-that-differs", wait=False)
+        assert third.process.wait(WITHIN) == 1
+        assert "gpustack: --token differs from that of the other servers" in third.log
+        assert "Traceback" not in third.log and "one-that-differs" not in third.log
+
+        assert leads(first)
+        first.process.send_signal(signal.SIGHUP)
+        second.until(lambda: leads(second), "a leader after the reload")
+        second.until(lambda: holder(first.data_dir) != first.process.pid, "the daemon after it")
+        second.until(lambda: servers_of(first)[second.url]["is_leading"], "that it follows")
+        first.process.wait(WITHIN)
+
+        os.kill(holder(first.data_dir), signal.SIGKILL)
+        joined = worker.log.count("Joined")
+        worker = cluster.worker("w", first)
+        worker.until(lambda: worker.log.count("Joined") > joined, "that another server takes it in")
+        (there,) = second.call("GET", "/v1/workers")[1]["items"]
+        assert (there["id"], there["state"]) == (stopped["id"], "ready")
+    server.drop(url)
