@@ -90,8 +90,7 @@ class Liveness:
             # The brake was put on or let go.
             return before is not None and before.state is state and before.replace is not verdict.replace
         # A lease that is full because we have just started is no sign of life: only a word makes things better.
-        spoken = self._leases.last_heard(worker.id) is not None
-        return spoken or _WORSE[verdict.state] > _WORSE[state]
+        return self._leases.has_spoken(worker.id) or _WORSE[verdict.state] > _WORSE[state]
 
 
 def _written_of(known: Mapping[int, Worker], workers: Mapping[int, Worker]) -> list[int]:

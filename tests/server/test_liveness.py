@@ -293,6 +293,22 @@ async def test_a_worker_that_stops_gets_nothing_more_until_it_joins_again(cluste
         assert watch.condition(stopping).state is WorkerState.READY
 
 
+async def test_what_was_said_before_we_judged_makes_nobody_ready(cluster: Cluster) -> None:
+    """Its last word, to another server, was long ago; that its lease is full here is no sign of life."""
+    silent, other = await cluster.worker("silent"), await cluster.worker("other")
+    quiet = Condition(state=WorkerState.NOT_READY, why="not heard for 50 s")
+    await cluster.change(silent, condition=quiet)
+    async with watching(cluster) as watch:
+        watch.leases.refill()
+        watch.leases.heard_elsewhere(silent.id, 50.0)
+        await watch.pass_(10, other)
+        assert watch.condition(silent) == quiet
+        assert watch.leases.last_heard(silent.id) == cluster.clock.monotonic() - 60.0
+        watch.leases.heard_elsewhere(silent.id, 3.0)
+        await watch.looks()
+        assert watch.condition(silent).state is WorkerState.READY
+
+
 def test_who_begins_to_judge_takes_nobody_for_silent() -> None:
     now = 5.0
     leases = Leases(lambda: now)
