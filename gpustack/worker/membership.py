@@ -142,6 +142,9 @@ class Membership:
             except Unauthorized:
                 log.error("The server refused this worker's token; set --token to the one of the server")
                 delay = _LAST_TRY_AGAIN
+            except Forbidden as error:
+                log.error("The server does not let this worker in (it shows --token): reason=%s", error)
+                delay = _LAST_TRY_AGAIN
             except RemoteError as error:
                 log.info("The server cannot be reached yet: reason=%s", error)
             except GpustackError as error:
