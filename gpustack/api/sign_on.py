@@ -30,6 +30,7 @@ from .session import open_session
 log = logging.getLogger(__name__)
 
 _REFUSED = frozenset({400, 403, 429})
+_TOLD = frozenset({403, 503})
 _MOST = 10_000
 """Logins under way; beyond, the oldest is forgotten: nobody fills the memory by beginning."""
 _GONE = (
@@ -43,7 +44,7 @@ def shown(
 ) -> Callable[[Call], Awaitable[Reply]]:
     """A handler of signing in, whose errors a person sees as a page with a way to try again, and a program as JSON.
 
-    The log and the audit trail are told of who was not let in. The route must have no action of its own.
+    The log and the audit trail are told who was not let in. The route must have no action of its own.
     """
     again = Link("Sign in again", f"/auth/{source.lower()}/login")
 
@@ -52,7 +53,9 @@ def shown(
             return await handler(call)
         except GpustackError as error:
             problem = problem_of(error)
-            log.warning("Sign-in failed: by=%s from=%s: %s", source, call.ask.peer, error)
+            # A stranger can have any number of the others.
+            level = logging.WARNING if problem.status in _TOLD else logging.DEBUG
+            log.log(level, "Sign-in failed: by=%s from=%s: %s", source, call.ask.peer, error)
             if problem.status in _REFUSED:
                 call.note.action = "auth.login"
                 call.note.actor = Actor(means=source.lower())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,6 +20,7 @@ from gpustack.identity.external import Naming
 from gpustack.identity.oidc.discovery import Discovery
 from gpustack.identity.oidc.keys import ProviderKeys
 from gpustack.identity.oidc.provider import Client, OidcProvider
+from tests.certificates import make_certificate
 from tests.fakes.issuer import (
     CLIENT,
     OTHER_KEY,
@@ -598,6 +601,23 @@ async def test_a_document_that_cannot_be_read_is_not_used(world: World, issuer: 
     discovery = Discovery(issuer.url, lambda: 0.0, within=1.0)
     assert not await discovery.look()
     assert discovery.present is None
+
+
+@attack
+async def test_a_provider_is_believed_by_its_certificate_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stands between could name keys of their own. Then the same with a certificate that is trusted."""
+    certfile, keyfile = make_certificate(tmp_path, "idp")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certfile, keyfile)
+    with running_issuer(lambda: 0.0, tls) as issuer:
+        assert not await Discovery(issuer.url, lambda: 0.0).look()
+        assert not issuer.asked
+        monkeypatch.setenv("SSL_CERT_FILE", str(certfile))
+        assert await Discovery(issuer.url, lambda: 0.0).look()
+        issuer.document = {"token_endpoint": "http://127.0.0.1:1/token"}
+        assert not await Discovery(issuer.url, lambda: 0.0).look()
 
 
 @attack

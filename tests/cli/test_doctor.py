@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from gpustack.cli.checks import configuration, database, disk, ports, server
+from gpustack.cli.checks import configuration, database, disk, ports, server, sign_on
 from gpustack.cli.commands.doctor import scene_of
 from gpustack.cli.finding import Finding, Scene, Verdict
 from gpustack.cli.main import main
+from tests.fakes.issuer import running_issuer
 
 
 def scene(data: Path, *argv: str, **env: str) -> Scene:
@@ -49,6 +50,23 @@ async def test_a_port_that_is_taken_is_named_with_its_option(tmp_path: Path) -> 
         (found,) = failures(await ports.look(scene(tmp_path, f"--port={port}")))
         assert str(port) in found.sentence and "--port" in found.fix
     assert not failures(await ports.look(scene(tmp_path, f"--port={port}")))
+
+
+async def test_a_provider_that_people_cannot_sign_in_at_is_named_with_what_is_wrong(tmp_path: Path) -> None:
+    back = "--oidc-redirect-uri=http://127.0.0.1/auth/oidc/callback"
+    with running_issuer(lambda: 0.0) as issuer:
+        here = scene(tmp_path, f"--oidc-issuer={issuer.url}", "--oidc-client-id=c", back)
+        (found,) = await sign_on.look(here)
+        assert (found.verdict, found.sentence) == (Verdict.GOOD, f"people can sign in at {issuer.url}")
+        issuer.published = []
+        (found,) = failures(await sign_on.look(here))
+        assert "publishes no key" in found.sentence
+        issuer.document = {"issuer": "https://another.example"}
+        (found,) = failures(await sign_on.look(here))
+        assert "https://another.example" in found.sentence and "--oidc-issuer" in found.fix
+    (found,) = failures(await sign_on.look(here))
+    assert "cannot be reached" in found.sentence
+    assert not await sign_on.look(scene(tmp_path))
 
 
 async def test_secrets_that_others_can_read_come_with_the_command_that_mends_it(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 import json
+import ssl
 import threading
 import time
 from collections import Counter
@@ -165,8 +166,8 @@ def _b64(raw: bytes) -> str:
 
 
 @contextmanager
-def running_issuer(now: Callable[[], float]) -> Iterator[Issuer]:
-    """Start one on a free port; ``now`` is the clock that it dates tokens with."""
+def running_issuer(now: Callable[[], float], tls: ssl.SSLContext | None = None) -> Iterator[Issuer]:
+    """Start one on a free port, with TLS if told so; ``now`` is the clock that it dates tokens with."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -196,7 +197,10 @@ def running_issuer(now: Callable[[], float]) -> Iterator[Issuer]:
             pass  # who asked had enough of a long answer
 
     with Server(("127.0.0.1", 0), Handler) as server:
-        issuer = Issuer(f"http://127.0.0.1:{server.server_address[1]}", now)
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        scheme = "http" if tls is None else "https"
+        issuer = Issuer(f"{scheme}://127.0.0.1:{server.server_address[1]}", now)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:

@@ -67,7 +67,7 @@ class Discovery:
                 found = read_provider_document(told, self.issuer)
             except (RemoteError, Invalid) as error:
                 if str(error) != self._fault:
-                    log.warning("The OIDC provider cannot be used: issuer=%s: %s", self.issuer, error)
+                    log.warning("The OIDC provider tells nothing of use: issuer=%s: %s", self.issuer, error)
                 self._fault, self._looked_at = str(error), self._clock()
                 return False
             if found != self.present:

@@ -41,14 +41,14 @@ def read_provider_document(told: Any, issuer: str) -> ProviderDocument:
     """The document of ``issuer``. Raises ``Invalid`` with every fault, a sentence each.
 
     Only this document names where secrets and codes are sent: each endpoint speaks TLS, unless the issuer is a program
-    on this machine.
+    on this machine that does not either.
     """
     if not isinstance(told, Mapping):
         raise Invalid("the discovery document is no JSON object")
     faults: list[str] = []
     if told.get("issuer") != issuer:
         faults.append(f"it says that its issuer is {_short(told.get('issuer'))}, not {issuer}")
-    here = is_loopback(issuer)
+    here = issuer.startswith("http://") and is_loopback(issuer)
 
     def endpoint(name: str, *, needed: bool) -> str | None:
         value = told.get(name)

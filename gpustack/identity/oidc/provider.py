@@ -154,8 +154,7 @@ class OidcProvider:
             raise BadRequest("The answer of the identity provider has no code in it")
 
     async def _redeem(self, code: str, verifier: str, document: ProviderDocument) -> dict[str, Any]:
-        ways = _ways(self.client, document)
-        for way in ways[ways.index(self._way) if self._way in ways else 0 :]:
+        for way in sorted(_ways(self.client, document), key=lambda way: way != self._way):
             answer = await self._ask_for_tokens(way, code, verifier, document)
             told = answer.document if isinstance(answer.document, dict) else {}
             # A provider offers several ways and takes from each client one: which, only it knows.
