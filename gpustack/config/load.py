@@ -27,6 +27,7 @@ from gpustack.config.option import table
 from gpustack.config.options import Options
 from gpustack.config.origin import DEFAULT, ConfigError, Fault, Given, Layer, Origin
 from gpustack.config.role import Role, idle_group, role
+from gpustack.config.saml import KEPT, is_path
 from gpustack.config.settle import Host, absolute, settle
 from gpustack.config.sign_on import open_callbacks
 from gpustack.config.structure import structure
@@ -125,6 +126,10 @@ def _what(path: Path) -> str:
 
 def _absent_files(options: Options) -> list[Problem]:
     paths: list[tuple[str, Path | None]] = [(name, getattr(options, name)) for name in _FILES]
+    for name in KEPT:
+        text = getattr(options, name)
+        if text is not None and is_path(text):
+            paths.append((name, Path(text)))
     catalog = options.model_catalog_file
     if catalog is not None and not is_http_url(catalog):
         is_url = catalog.startswith("file:")

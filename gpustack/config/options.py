@@ -357,8 +357,8 @@ class Options:
     saml_idp_x509_cert: str | None = option(
         default=None,
         group="server",
-        help="X.509 certificate of the SAML identity provider, in PEM or bare base64; several in PEM while it changes "
-        "its key.",
+        help="X.509 certificate of the SAML identity provider, in PEM or bare base64, or the path of a file with it; "
+        "several in PEM while it changes its key.",
         sample="-----BEGIN CERTIFICATE-----\\nMIIDazCCAlOg\\n-----END CERTIFICATE-----",
     )
     saml_sp_entity_id: str | None = option(
@@ -377,15 +377,15 @@ class Options:
     saml_sp_x509_cert: str | None = option(
         default=None,
         group="server",
-        help="X.509 certificate of this service provider, in PEM.",
+        help="X.509 certificate of this service provider, in PEM, or the path of a file with it.",
         sample="-----BEGIN CERTIFICATE-----\\nMIIDazCCAlOg\\n-----END CERTIFICATE-----",
     )
     saml_sp_private_key: str | None = option(
         default=None,
         group="server",
         secret=True,
-        help="Private key of this service provider (RSA, without a password), in PEM. With it requests are signed, and "
-        "encrypted assertions are read.",
+        help="Private key of this service provider (RSA, without a password), in PEM, or the path of a file with it. "
+        "With it requests are signed, and encrypted assertions are read.",
         sample="-----BEGIN PRIVATE KEY-----\\nMIIEvQIBADAN\\n-----END PRIVATE KEY-----",
     )
     saml_sp_attribute_prefix: str | None = option(

@@ -25,6 +25,8 @@ DEPRECATED_SIGNATURES = (f"{_DSIG}rsa-sha1",)
 DEPRECATED_DIGESTS = (f"{_DSIG}sha1",)
 
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
+KEPT = ("saml_idp_x509_cert", "saml_sp_x509_cert", "saml_sp_private_key")
+"""Options that hold a certificate or a key, or name the file that does."""
 _NEEDED = ("saml_idp_entity_id", "saml_idp_x509_cert", "saml_sp_entity_id", "saml_sp_acs_url")
 
 
@@ -102,11 +104,11 @@ def saml_faults(options: Options, *, chosen: bool) -> Iterator[Fault]:
     if (options.saml_sp_private_key is None) != (options.saml_sp_x509_cert is None):
         absent = next(name for name in both if getattr(options, name) is None)
         yield both, f"{both[0]} and {both[1]} go together, and {absent} is not set"
-    for name in ("saml_idp_x509_cert", *both):
+    for name in KEPT:
         text = getattr(options, name)
-        if text is not None and not blocks(text):
+        if text is not None and not is_path(text) and not blocks(text):
             # Not shown: it may be the private key.
-            yield (name,), f"{name} must be in PEM, or its base64 without the lines around it"
+            yield (name,), f"{name} must be in PEM, its base64 without the lines around it, or a path from /"
 
 
 def _security(options: Options) -> Iterator[Fault]:
@@ -126,6 +128,11 @@ def _security(options: Options) -> Iterator[Fault]:
         for name in ("authnRequestsSigned", "signMetadata", "wantAssertionsEncrypted"):
             if given.get(name) is True:
                 yield (*about, "saml_sp_private_key"), f"saml_security: {name} needs saml_sp_private_key"
+
+
+def is_path(text: str) -> bool:
+    """Whether a certificate or key is in a file: no PEM begins like that, and no base64 of one."""
+    return text.startswith("/")
 
 
 def blocks(text: str) -> list[tuple[str, bytes]]:

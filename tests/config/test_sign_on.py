@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from gpustack.config.saml import security_of
@@ -92,7 +94,8 @@ def test_what_saml_needs_is_asked_for() -> None:
 def test_what_is_no_certificate_is_refused_and_not_shown(text: str) -> None:
     told = faults(*SAML[:-1], f"--saml-idp-x509-cert={text}")
     assert told == [
-        "flag --saml-idp-x509-cert: saml_idp_x509_cert must be in PEM, or its base64 without the lines around it"
+        "flag --saml-idp-x509-cert: saml_idp_x509_cert must be in PEM, its base64 without the lines "
+        "around it, or a path from /"
     ]
 
 
@@ -172,3 +175,12 @@ def test_a_way_back_without_tls_is_told_of() -> None:
     )
     for back in (BACK, "--oidc-redirect-uri=http://127.0.0.1/auth/oidc/callback"):
         assert loaded(ISSUER, CLIENT, back).warnings == ()
+
+
+def test_a_certificate_may_be_in_a_file_that_must_be_there(tmp_path: Path) -> None:
+    path = tmp_path / "idp.crt"
+    assert faults(*SAML[:-1], f"--saml-idp-x509-cert={path}") == [
+        f"flag --saml-idp-x509-cert: saml_idp_x509_cert names {path}, which is not there"
+    ]
+    path.touch()
+    assert not faults(*SAML[:-1], f"--saml-idp-x509-cert={path}")

@@ -73,3 +73,21 @@ def test_what_is_no_good_is_named_and_a_key_is_never_shown(tmp_path: Path) -> No
         with pytest.raises(Invalid, match=told) as raised:
             SamlSettings.of(options(**changes))
         assert not any(text in str(raised.value) for text in (bare(key), bare(pair("sp").key)[:40]))
+
+
+def test_certificates_and_keys_are_read_from_the_files_that_are_named(tmp_path: Path) -> None:
+    paths = {}
+    for name, text in (
+        ("saml_idp_x509_cert", pair("idp").certificate),
+        ("saml_sp_x509_cert", pair("sp").certificate),
+        ("saml_sp_private_key", pair("sp").key),
+    ):
+        paths[name] = str(tmp_path / name)
+        Path(paths[name]).write_text(text)
+    assert SamlSettings.of(options(**paths)) == SamlSettings.of(options())
+    for name, content in (("saml_sp_private_key", b""), ("saml_idp_x509_cert", b"\xff" * 100_000)):
+        Path(paths[name]).write_bytes(content)
+        with pytest.raises(Invalid, match=name):
+            SamlSettings.of(options(**paths))
+    with pytest.raises(Invalid, match="saml_sp_x509_cert names /nowhere, which cannot be read"):
+        SamlSettings.of(options(saml_sp_x509_cert="/nowhere"))

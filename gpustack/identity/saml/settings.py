@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -18,11 +19,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from gpustack.config.options import Options
-from gpustack.config.saml import blocks, security_of
+from gpustack.config.saml import KEPT, blocks, is_path, security_of
 from gpustack.errors import Invalid
 
 _REDIRECT = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect"
 _POST = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST"
+
+
+_LARGEST_FILE = 64 << 10
 
 
 @attrs.frozen(kw_only=True)
@@ -43,16 +47,15 @@ class SamlSettings:
     @classmethod
     def of(cls, options: Options) -> SamlSettings:
         """Read certificates and key out of options that have no faults. Raises ``Invalid`` naming what is no good."""
-        key = None if options.saml_sp_private_key is None else _key(options.saml_sp_private_key)
-        own = () if key is None else _certificates("saml_sp_x509_cert", options.saml_sp_x509_cert)
+        idp, certificate, private = (_text(name, getattr(options, name)) for name in KEPT)
+        key = None if options.saml_sp_private_key is None else _key(private)
+        own = () if key is None else _certificates("saml_sp_x509_cert", certificate)
         if key is not None and _public(own[0].public_key()) != _public(key.public_key()):
             raise Invalid("saml_sp_private_key does not belong to the certificate in saml_sp_x509_cert")
         return cls(
             idp_url=options.saml_idp_server_url or "",
             idp_entity_id=options.saml_idp_entity_id or "",
-            idp_certificates=tuple(
-                map(_pem, _certificates("saml_idp_x509_cert", options.saml_idp_x509_cert))
-            ),
+            idp_certificates=tuple(map(_pem, _certificates("saml_idp_x509_cert", idp))),
             sp_entity_id=options.saml_sp_entity_id or "",
             acs_url=options.saml_sp_acs_url or "",
             sp_certificate=_pem(own[0]) if own else None,
@@ -82,11 +85,22 @@ class SamlSettings:
         }
 
 
-def _certificates(name: str, text: str | None) -> tuple[x509.Certificate, ...]:
+def _text(name: str, given: str | None) -> str:
+    """What an option holds, or the file that it names."""
+    if given is None or not is_path(given):
+        return given or ""
+    try:
+        with Path(given).open("rb") as file:
+            return file.read(_LARGEST_FILE).decode("ascii")
+    except (OSError, ValueError) as error:
+        raise Invalid(f"{name} names {given}, which cannot be read: {error}") from error
+
+
+def _certificates(name: str, text: str) -> tuple[x509.Certificate, ...]:
     try:
         found = tuple(
             x509.load_der_x509_certificate(content)
-            for label, content in blocks(text or "")
+            for label, content in blocks(text)
             if label in ("", "CERTIFICATE", "X509 CERTIFICATE")
         )
     except ValueError as error:
@@ -97,7 +111,10 @@ def _certificates(name: str, text: str | None) -> tuple[x509.Certificate, ...]:
 
 
 def _key(text: str) -> RSAPrivateKey:
-    label, content = blocks(text)[0]
+    found = blocks(text)
+    if not found:
+        raise Invalid("saml_sp_private_key is no private key in PEM")
+    label, content = found[0]
     if label == "ENCRYPTED PRIVATE KEY":
         raise Invalid("saml_sp_private_key is protected by a password: give it without one")
     try:
