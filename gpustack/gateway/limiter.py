@@ -69,8 +69,7 @@ class Party:
 
     @property
     def counts_tokens(self) -> bool:
-        limits = self.limits
-        return not limits.tokens_per_minute is limits.tokens_per_day is limits.tokens_per_month is None
+        return self.limits.tokens_per_minute is not None or bool(self.budgets())
 
     def budgets(self) -> list[tuple[Kind, int]]:
         pairs = ((kind, getattr(self.limits, kind.value)) for kind in _BUDGETS)

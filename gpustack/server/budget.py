@@ -96,6 +96,7 @@ class Budgets:
     _monotonic: Callable[[], float]
     _blocks: dict[tuple[str, str], Block] = attrs.field(factory=dict)
     _wishes: dict[Block, _Wish] = attrs.field(factory=dict)
+    _indebted: set[Block] = attrs.field(factory=set)
     _asked: Wake = attrs.field(factory=Wake)
     _over: bool = False
     draws: int = 0
@@ -134,6 +135,7 @@ class Budgets:
         block.promised -= promised
         block.left += promised - used
         if block.left < 0:
+            self._indebted.add(block)
             self._asked.wake()
 
     async def draw(self, short: Sequence[tuple[Block, int]]) -> None:
@@ -191,13 +193,9 @@ class Budgets:
             await self._attempt(lambda tx: _forget(tx, over))
 
     async def _draw_all(self) -> None:
-        wishes, self._wishes = self._wishes, {}
-        for block in self._blocks.values():
-            if block.left < 0 and block not in wishes:
-                wishes[block] = _Wish(block)
-        if not wishes:
+        asked = self._asked_for()
+        if not asked:
             return
-        asked = list(wishes.values())
         draws = tuple(wish.draw() for wish in asked)
         for wish, draw in zip(asked, draws, strict=True):
             wish.block.left += (
@@ -211,17 +209,36 @@ class Budgets:
                 fault = error
             else:
                 fault = None
-                self.draws += 1
-                for wish, drawn in zip(asked, found, strict=True):
-                    wish.block.row = drawn.row
-                    wish.block.left += drawn.tokens
-                    wish.block.touched = self._monotonic()
-        for wish, draw in zip(asked, draws, strict=True):
-            wish.block.left -= draw.debt if fault is not None else 0
-            wish.fault = fault
-            wish.answered.set()
+                self._take_in(asked, found)
         if fault is not None:
             log.warning("Nothing could be drawn of budgets: reason=%s", fault)
+            self._owe(asked, draws)
+        for wish in asked:
+            wish.fault = fault
+            wish.answered.set()
+
+    def _asked_for(self) -> list[_Wish]:
+        """What requests wait for, and debts that are not written down yet."""
+        wishes, self._wishes = self._wishes, {}
+        indebted, self._indebted = self._indebted, set()
+        for block in indebted:
+            if block.left < 0 and block not in wishes:
+                wishes[block] = _Wish(block)
+        return list(wishes.values())
+
+    def _take_in(self, asked: Sequence[_Wish], found: Sequence[_Drawn]) -> None:
+        self.draws += 1
+        for wish, drawn in zip(asked, found, strict=True):
+            wish.block.row = drawn.row
+            wish.block.left += drawn.tokens
+            wish.block.touched = self._monotonic()
+
+    def _owe(self, asked: Sequence[_Wish], draws: Sequence[_Draw]) -> None:
+        """Debts that could not be written down are written with the next draw."""
+        for wish, draw in zip(asked, draws, strict=True):
+            if draw.debt:
+                wish.block.left -= draw.debt
+                self._indebted.add(wish.block)
 
     async def _give_back(self, blocks: Sequence[Block]) -> None:
         back = []
