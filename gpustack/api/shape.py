@@ -30,17 +30,21 @@ class Shape(Protocol):
 
 @attrs.frozen(kw_only=True)
 class Text:
-    """Text of bounded length, without NUL (no database takes it)."""
+    """Text of bounded length, without NUL (no database takes it). ``shown`` beside others it must be one line without
+    what steers a terminal or turns the direction of what follows."""
 
     shortest: int = 0
     longest: int = 65536
     secret: bool = False
+    shown: bool = False
 
     def read(self, value: Any, at: str, faults: list[str]) -> Any:
         if not isinstance(value, str):
             faults.append(f"{at}: must be text")
         elif "\x00" in value:
             faults.append(f"{at}: must not contain NUL characters")
+        elif self.shown and not value.isprintable():
+            faults.append(f"{at}: must be one line of characters that can be shown")
         elif len(value) < self.shortest:
             faults.append(f"{at}: must not be empty")
         elif len(value) > self.longest:

@@ -268,7 +268,8 @@ def test_an_engine_does_not_speak_for_us(victim: Daemon, bob: str, hostile: str,
 @pytest.mark.parametrize(
     "trick",
     ["garbage", "bare-lf", "two-lengths", "both-framings", "long-head", "short-body", "bad-chunk", "many-100s",
-     "switch", "silent-close", "huge-usage", "deep-usage", "second-answer"],
+     "switch", "silent-close", "huge-usage", "deep-usage", "second-answer",
+     "endless-100s", "many-fields", "old-chunks", "nested-usage"],
 )  # fmt: skip
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_engine_that_breaks_the_rules_harms_no_other_request(
@@ -281,6 +282,14 @@ def test_an_engine_that_breaks_the_rules_harms_no_other_request(
         pass  # cut, so that nobody takes it for whole
     after = ask(victim, bob, hostile, "sane")
     assert after.status == 200 and b"sane" in after.body and b"poison" not in after.body
+
+
+@pytest.mark.attack("engine")
+def test_a_page_of_an_engine_is_nothing_to_our_origin(victim: Daemon, bob: str, hostile: str) -> None:
+    answer = ask(victim, bob, hostile, "page")
+    headers = {name.lower(): value for name, value in answer.headers}
+    assert headers["content-security-policy"].startswith("sandbox;")
+    assert headers["x-content-type-options"] == "nosniff"
 
 
 class Answer:

@@ -33,6 +33,11 @@ TRICKS = {
     "huge-usage": whole(HUGE),
     "deep-usage": whole(DEEP),
     "second-answer": whole(SANE) + POISON,
+    "endless-100s": b"HTTP/1.1 102 Processing\r\n\r\n" * 100,
+    "many-fields": b"HTTP/1.1 200 OK\r\n" + b"a:\r\n" * 2000 + b"content-length: 6\r\n\r\npoison",
+    "old-chunks": b"HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n6\r\npoison\r\n0\r\n\r\n",
+    "nested-usage": whole(b'"usage":{' * 100_000),
+    "page": whole(b"<script>alert(document.domain)</script>", "content-type: text/html"),
     "sane": whole(SANE),
 }
 _KEPT = frozenset({"sane", "second-answer", "huge-usage", "many-100s"})

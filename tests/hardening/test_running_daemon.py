@@ -117,6 +117,17 @@ def test_nothing_that_is_asked_for_forges_a_line(victim: Daemon, key: str, odd: 
     assert "\x1b" not in victim.log and "\u202e" not in victim.log
 
 
+@pytest.mark.attack("forged-line")
+@pytest.mark.parametrize(
+    "odd", ["a\nb", "\x1b[31mred", "a\rb", "\u202egnp.exe", "\u2028", "\x9b2J"], ids=ascii
+)
+def test_no_name_steers_the_terminal_of_who_lists_it(victim: Daemon, key: str, odd: str) -> None:
+    own = {"authorization": f"Bearer {key}"}
+    assert victim.call("POST", "/v1/api-keys", {"name": odd}, own)[0] == 422
+    assert victim.call("PUT", "/v1/users/me", {"full_name": odd}, own)[0] == 422
+    assert victim.call("POST", "/v1/users", {"username": odd, "password": PASSWORD})[0] == 422
+
+
 @pytest.mark.attack("traversal")
 @pytest.mark.parametrize(
     "path",

@@ -25,7 +25,7 @@ from ..wire import API_KEY, Look
 
 _LONGEST = 100 * 365 * 86400
 _FIELDS: dict[str, Shape] = {
-    "name": Text(shortest=1, longest=255),
+    "name": Text(shortest=1, longest=255, shown=True),
     "description": Maybe(Text(longest=4096)),
     "expires_in": Maybe(Whole(least=0, most=_LONGEST)),
     "is_enabled": Flag(),

@@ -22,7 +22,7 @@ from ..shape import Document, Flag, Maybe, Shape, Text
 from ..wire import USER
 
 _OWN_FIELDS: dict[str, Shape] = {
-    "full_name": Maybe(Text(longest=255)),
+    "full_name": Maybe(Text(longest=255, shown=True)),
     "avatar_url": Maybe(Text(longest=1 << 20)),
 }
 _OWN_BODY = Document(name="OwnUserUpdate", fields=_OWN_FIELDS)
