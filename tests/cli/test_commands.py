@@ -100,6 +100,9 @@ def test_ls_and_ps_show_what_runs(shell: Shell, tiny: str) -> None:
     assert [item["name"] for item in json.loads(shell.good("ls", "-o", "json"))] == ["tiny"]
     assert yaml.safe_load(shell.good("ps", "-o", "yaml"))[0]["model_name"] == "tiny"
     assert "ready" in shell.good("workers")
+    head, row = shell.good("servers").splitlines()
+    assert head.split() == ["ADDRESS", "STATE", "LEADS", "VERSION", "HEARD"]
+    assert row.split()[1:3] == ["ready", "yes"] and row.startswith(shell.good("servers", "-q").strip())
 
 
 def test_show_explain_and_logs_tell_of_an_instance(shell: Shell, tiny: str) -> None:

@@ -115,6 +115,13 @@ def placed(one: Daemon) -> list[tuple[int, int]]:
     return sorted((item["id"], item["pid"]) for item in one.instances() if not item.get("deleted_at"))
 
 
+def gauge(one: Daemon) -> str:
+    """Whether it leads, as Prometheus is told."""
+    page = httpx.get(f"{one.exporter('server')}/metrics", timeout=WITHIN).text
+    (line,) = [line for line in page.splitlines() if line.startswith("gpustack:server_leading{")]
+    return line.rpartition(" ")[2].removesuffix(".0")
+
+
 def usage_of(one: Daemon) -> int:
     rows = one.call("GET", "/v1/dashboard/usage")[1]["items"]
     return sum(int(row["request_count"]) for row in rows)
@@ -172,6 +179,7 @@ def test_one_is_killed_and_one_stands_still_and_nothing_is_lost_or_doubled(
     first = cluster.server("one")
     assert leads(second) and not leads(first)
     first.running("tiny", 2)
+    assert [gauge(one) for one in (first, second)] == ["0", "1"]
     assert chat(first) == SENTENCE
     two = placed(first)
     assert len(two) == 2
