@@ -239,6 +239,15 @@ async def test_a_signature_does_not_make_us_work_for_nothing() -> None:
         assert "too many" in await refuses(saml(), wide)
 
 
+@pytest.mark.parametrize("name", ["AgreementMethod", "DerivedKey"])
+async def test_no_key_is_derived_as_a_stranger_wants_it(name: str) -> None:
+    """With as many rounds as they like, for one."""
+    root = attrs.evolve(GOOD, encrypts=True).tree()
+    info = root.find(".//xenc:EncryptedData/ds:KeyInfo", NAMES)
+    etree.SubElement(info, f"{{http://www.w3.org/2009/xmlenc11#}}{name}")
+    assert "unusual way" in await refuses(saml(), root)
+
+
 def _by_reference(root: Any, uri: str) -> None:
     """The cipher text is said to be elsewhere."""
     data = root.find(".//xenc:EncryptedData/xenc:CipherData", NAMES)
@@ -281,31 +290,34 @@ async def test_a_signature_has_one_reference_and_an_element_one_signature() -> N
 
 WRONG: Mapping[str, tuple[Answer, str]] = {
     "expired": (attrs.evolve(GOOD, not_on_or_after=-61, not_before=-300), "no more"),
-    "expired to bring": (attrs.evolve(GOOD, confirmed_until=-61), "toolkit"),
-    "session over": (attrs.evolve(GOOD, session_until=-1), "toolkit"),
+    "expired to bring": (attrs.evolve(GOOD, confirmed_until=-61), "log of the server"),
+    "session over": (attrs.evolve(GOOD, session_until=-1), "log of the server"),
     "not yet valid": (attrs.evolve(GOOD, not_before=120), "not hold yet"),
-    "other audience": (attrs.evolve(GOOD, audiences=("urn:other",)), "toolkit"),
+    "other audience": (attrs.evolve(GOOD, audiences=("urn:other",)), "log of the server"),
     "no audience": (attrs.evolve(GOOD, audiences=()), "not for us"),
-    "audience that begins like us": (attrs.evolve(GOOD, audiences=(f"{SP}/other",)), "toolkit"),
-    "other recipient": (attrs.evolve(GOOD, recipient="http://other.test/auth/saml/callback"), "toolkit"),
+    "audience that begins like us": (attrs.evolve(GOOD, audiences=(f"{SP}/other",)), "log of the server"),
+    "other recipient": (
+        attrs.evolve(GOOD, recipient="http://other.test/auth/saml/callback"),
+        "log of the server",
+    ),
     "recipient that holds ours": (
         attrs.evolve(GOOD, recipient=f"http://other.test/?{ACS}"),
         "another address",
     ),
     "no recipient": (attrs.evolve(GOOD, recipient=None), "another address"),
-    "other destination": (attrs.evolve(GOOD, destination="http://other.test/"), "toolkit"),
+    "other destination": (attrs.evolve(GOOD, destination="http://other.test/"), "log of the server"),
     "destination that begins like ours": (
         attrs.evolve(GOOD, destination=f"{ACS}.other.test"),
         "another address",
     ),
-    "other request": (attrs.evolve(GOOD, request_id="_r", confirmed_request_id="_r"), "toolkit"),
-    "other request outside": (attrs.evolve(GOOD, request_id="_r"), "toolkit"),
-    "other request inside": (attrs.evolve(GOOD, confirmed_request_id="_r"), "toolkit"),
+    "other request": (attrs.evolve(GOOD, request_id="_r", confirmed_request_id="_r"), "log of the server"),
+    "other request outside": (attrs.evolve(GOOD, request_id="_r"), "log of the server"),
+    "other request inside": (attrs.evolve(GOOD, confirmed_request_id="_r"), "log of the server"),
     "no request": (attrs.evolve(GOOD, request_id=None, confirmed_request_id=None), "no request of ours"),
     "no request inside": (attrs.evolve(GOOD, confirmed_request_id=None), "no request of ours"),
     "no request outside": (attrs.evolve(GOOD, request_id=None), "no request of ours"),
-    "other issuer": (attrs.evolve(GOOD, issuer="urn:other:idp"), "toolkit"),
-    "not for bearers": (attrs.evolve(GOOD, method="holder-of-key"), "toolkit"),
+    "other issuer": (attrs.evolve(GOOD, issuer="urn:other:idp"), "log of the server"),
+    "not for bearers": (attrs.evolve(GOOD, method="holder-of-key"), "log of the server"),
     "no end": (attrs.evolve(GOOD, confirmed_until=None), "until when"),
     "not a success": (attrs.evolve(GOOD, status="Responder"), "Responder"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from datetime import UTC, datetime
+from functools import cache
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +14,7 @@ from lxml import etree
 from gpustack.errors import BadRequest, Forbidden, PayloadTooLarge
 from gpustack.identity.saml import Assertion
 from gpustack.identity.saml.response import verify
-from tests.saml.mint import REQUEST, Answer, saml
+from tests.saml.mint import REQUEST, Answer, assertion, encrypt, saml
 from tests.saml.wrapping import ADMIN
 
 pytestmark = pytest.mark.attack("saml")
@@ -63,10 +64,16 @@ def asked(raw: bytes | str) -> Assertion | None:
         return None
 
 
-def is_what_was_signed(found: Assertion | None) -> bool:
-    """Nothing, or to the letter what the provider signed."""
+@cache
+def believed() -> Assertion:
     good = asked(etree.tostring(GOOD.tree()))
     assert good is not None
+    return good
+
+
+def is_what_was_signed(found: Assertion | None) -> bool:
+    """Nothing, or to the letter what the provider signed."""
+    good = believed()
     return found is None or (found.name_id, found.attributes, found.id_hash) == (
         good.name_id,
         good.attributes,
@@ -120,3 +127,17 @@ def test_any_bytes_are_no_answer(raw: bytes) -> None:
 @given(st.text(max_size=300))
 def test_any_text_is_no_answer(text: str) -> None:
     assert asked(text) is None
+
+
+@settings(OFTEN, max_examples=50)
+@given(st.data())
+def test_anything_inside_the_encryption_says_what_was_signed_or_nothing(data: st.DataObject) -> None:
+    """Decrypted before it is proved: everybody can write there."""
+    root = GOOD.tree()
+    content = bytearray(etree.tostring(assertion(root), with_tail=False))
+    for _ in range(data.draw(st.integers(0, 4))):
+        at = data.draw(st.integers(0, len(content)))
+        length = data.draw(st.sampled_from((0, 0, 1, 8, 64, 10_000)))
+        content[at : at + length] = data.draw(st.sampled_from(WORDS) | st.binary(max_size=3))
+    encrypt(root, content=bytes(content))
+    assert is_what_was_signed(asked(etree.tostring(root)))

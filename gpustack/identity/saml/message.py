@@ -54,6 +54,11 @@ _MOST_ATTRIBUTES = 64
 _LONGEST_PREFIXES = 128
 _MOST_KEYS = 4
 """To which an answer is encrypted; each that does not fit costs a try."""
+_UNUSUAL = " | ".join(
+    f"//*[local-name() = '{name}']"
+    for name in ("CipherReference", "AgreementMethod", "DerivedKey", "KeyInfoReference")
+)
+"""Ways to have a key or a text made or fetched by who reads."""
 _HERE = re.compile(r"#[A-Za-z_][\w.-]*", re.ASCII)
 """A reference within the document."""
 _DECLARATION = re.compile(rb"""\s*<\?xml(?=\s)(\s[^>?]*?\bencoding\s*=\s*["']([^"']*)["'])?[^>?]*\?>""")
@@ -145,7 +150,7 @@ def _check_encryption(root: Any, deprecated: bool) -> None:
     if any(_HERE.fullmatch(uri) is None for uri in query(root, "//@URI")):
         raise refused("it refers to something outside")
     parts = query(root, "//xenc:EncryptedData"), query(root, "//xenc:EncryptedKey")
-    if len(parts[0]) > 1 or len(parts[1]) > _MOST_KEYS or query(root, "//xenc:CipherReference"):
+    if len(parts[0]) > 1 or len(parts[1]) > _MOST_KEYS or query(root, _UNUSUAL):
         raise refused("it is encrypted in an unusual way")
     ciphers = _CIPHERS | _DEPRECATED_CIPHERS if deprecated else _CIPHERS
     for each, allowed in zip(parts, (ciphers, _WRAPPINGS), strict=True):

@@ -83,8 +83,8 @@ def _believed(
     except Exception as error:
         log.info("An answer of the identity provider does not hold: reason=%s", _one_line(error))
         raise refused(
-            "the toolkit does not accept it: it is not signed by the configured certificate, not for this server, "
-            "too old or too early (compare the clocks); the log of the server says which"
+            "it is not signed by the configured certificate, not for this server, or too old or too early (compare the "
+            "clocks); the log of the server says which"
         ) from error
     return response.document, opened
 
@@ -147,15 +147,13 @@ def _digested(element: Any) -> bytes:
 
 
 def _canonical(element: Any, prefixes: list[str]) -> bytes:
+    etree = toolkit().etree
     names = [prefix for prefix in prefixes if prefix != "#default" and prefix in element.nsmap]
-    made: bytes = toolkit().etree.tostring(
-        element,
-        method="c14n",
-        exclusive=True,
-        with_comments=False,
-        inclusive_ns_prefixes=names,
-        with_tail=False,
-    )
+    how = {"exclusive": True, "with_comments": False, "with_tail": False, "inclusive_ns_prefixes": names}
+    try:
+        made: bytes = etree.tostring(element, method="c14n", **how)
+    except etree.C14NError as error:
+        raise refused("it has no canonical form") from error
     return made
 
 
