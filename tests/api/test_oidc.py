@@ -21,6 +21,7 @@ from gpustack.identity.oidc.discovery import Discovery
 from gpustack.identity.oidc.keys import ProviderKeys
 from gpustack.identity.oidc.provider import Client, OidcProvider
 from tests.certificates import make_certificate
+from tests.daemon import WITHIN
 from tests.fakes.issuer import (
     CLIENT,
     OTHER_KEY,
@@ -56,6 +57,10 @@ class Scene:
         world = self.world.rebuilt(sign_on=SignOn(party=provider, naming=naming, **more))
         return attrs.evolve(self, world=world, provider=provider)
 
+    def with_patience(self, within: float) -> Scene:
+        provider = provider_of(self.world, self.issuer, USUALLY, self.provider.discovery, within)
+        return attrs.evolve(self, world=self.world.rebuilt(sign_on=SignOn(party=provider)), provider=provider)
+
     def browser(self) -> Any:
         return self.world.client(headers=PAGE)
 
@@ -85,12 +90,16 @@ async def back(browser: httpx.AsyncClient, fields: Mapping[str, str]) -> httpx.R
 
 
 def provider_of(
-    world: World, issuer: Issuer, naming: Naming = USUALLY, discovery: Discovery | None = None
+    world: World,
+    issuer: Issuer,
+    naming: Naming = USUALLY,
+    discovery: Discovery | None = None,
+    within: float = WITHIN,
 ) -> OidcProvider:
     client = Client(id=CLIENT, secret=SECRET, redirect_uri=BACK)
-    found = discovery or Discovery(issuer.url, world.clock.monotonic, within=1.0)
-    keys = ProviderKeys(world.clock.monotonic, 1.0)
-    return OidcProvider(client, found, keys, naming, world.clock, 1.0)
+    found = discovery or Discovery(issuer.url, world.clock.monotonic)
+    keys = ProviderKeys(world.clock.monotonic, within)
+    return OidcProvider(client, found, keys, naming, world.clock, within)
 
 
 @pytest.fixture
@@ -560,8 +569,9 @@ BAD: Mapping[str, Answer | Callable[[], Answer]] = {
 async def test_a_provider_that_answers_badly_signs_nobody_in(scene: Scene, path: str, bad: str) -> None:
     scene.issuer.claims = {"email": None}
     scene.issuer.answers[path] = BAD[bad]
-    async with scene.browser() as browser:
-        answer = await scene.signed_in(browser)
+    asking = scene.with_patience(0.5) if BAD[bad] is slowly else scene
+    async with asking.browser() as browser:
+        answer = await asking.signed_in(browser)
     assert answer.status_code in (403, 503), answer.text
     assert "<b>" not in answer.text
     assert not scene.world.store.snapshot.all(Session)
@@ -598,7 +608,7 @@ async def test_a_document_that_leads_astray_is_not_used(world: World, issuer: Is
 @pytest.mark.parametrize("bad", BAD)
 async def test_a_document_that_cannot_be_read_is_not_used(world: World, issuer: Issuer, bad: str) -> None:
     issuer.answers["/.well-known/openid-configuration"] = BAD[bad]
-    discovery = Discovery(issuer.url, lambda: 0.0, within=1.0)
+    discovery = Discovery(issuer.url, lambda: 0.0, within=0.5 if BAD[bad] is slowly else WITHIN)
     assert not await discovery.look()
     assert discovery.present is None
 

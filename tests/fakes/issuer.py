@@ -152,8 +152,8 @@ def unsigned(header: Mapping[str, Any], claims: Any, signature: bytes = b"") -> 
 
 
 def slowly() -> Answer:
-    """An answer that takes longer than anybody waits."""
-    time.sleep(1.5)
+    """An answer that takes longer than who is told to wait for half a second."""
+    time.sleep(1.0)
     return _json({})
 
 
