@@ -24,6 +24,7 @@ from gpustack.config.value import (
     read_system_reserved,
     read_text,
     read_words,
+    trim,
 )
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def _without(raw: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
 def _beyond(option: Option, value: Any) -> str | None:
     if option.low is None or option.high is None or option.low <= value <= option.high:
         return None
-    return f"{option.name} must lie between {option.low:g} and {option.high:g}, not {value:g}"
+    given = value if isinstance(value, int) else f"{value:g}"
+    return f"{option.name} must lie between {trim(option.low)} and {trim(option.high)}, not {given}"
 
 
 @functools.cache

@@ -51,6 +51,14 @@ class Database:
         with self.dialect.snapshot(self.connections) as conn:
             yield conn
 
+    def look(self) -> None:
+        """Connect, and see that it is one we can work with. Blocking; raises ``Invalid`` or ``Unavailable``."""
+        try:
+            with self.read.connect() as conn:
+                self.dialect.check(conn, self.place)
+        except sa.exc.DBAPIError as error:
+            raise self.fault(error) from error
+
     def close(self) -> None:
         """Close all connections, the writing one last: the last to close checkpoints. May be called again."""
         ways = self.connections

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from gpustack.cli.checks import configuration, database, disk, ports, server, si
 from gpustack.cli.commands.doctor import scene_of
 from gpustack.cli.finding import Finding, Scene, Verdict
 from gpustack.cli.main import main
+from tests.databases import Server
 from tests.fakes.issuer import running_issuer
 
 
@@ -101,6 +103,25 @@ async def test_a_damaged_database_is_found(tmp_path: Path) -> None:
     (foreign,) = failures(await database.look(scene(tmp_path)))
     assert "file is not a database" in foreign.sentence
     assert not await database.look(scene(tmp_path, "--server-url=http://127.0.0.1:9", "--token=t"))
+
+
+async def test_a_database_of_a_server_answers_or_says_why_not(
+    tmp_path: Path, servers: Callable[[str], Server], free_port: int
+) -> None:
+    running = servers("postgresql")
+    url = running.create()
+    (found,) = await database.look(scene(tmp_path, GPUSTACK_DATABASE_URL=url))
+    assert (found.verdict, found.sentence.endswith("answers, and can be used")) == ("ok", True)
+    running.drop(url)
+    wrong = {
+        running.url("postgres", password="hush-hush"): "refuses user and password",
+        running.url("nowhere"): "does not exist",
+        running.url("postgres", port=free_port): "cannot be reached",
+    }
+    for url, words in wrong.items():
+        (found,) = failures(await database.look(scene(tmp_path, GPUSTACK_DATABASE_URL=url)))
+        assert words in found.sentence and found.fix
+        assert "hush-hush" not in found.sentence
 
 
 async def test_a_data_directory_that_is_a_file_is_found(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whether the database of a server on this machine can be read, and is sound."""
+"""Whether the database of a server on this machine can be read, and is sound or answers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _SQLITE = "sqlite:///"
 _LONGEST = 10.0
 """Seconds for the check of a large database."""
 _STEPS = 100_000
+_FIX_OF_SERVER = "Mend that, then start the daemon; docs/databases.md tells what a database needs."
 _FIX = "Stop the daemon, move the file away and put a backup in its place, or choose another --data-dir."
 
 
@@ -25,9 +26,25 @@ async def look(scene: Scene) -> list[Finding]:
         return []
     url = scene.options.database_url
     if not url.startswith(_SQLITE):
-        return []
+        return [await trio.to_thread.run_sync(_answer, url)]
     file = Path(url.removeprefix(_SQLITE))
     return [await trio.to_thread.run_sync(partial(_sound, file, time.monotonic() + _LONGEST))]
+
+
+def _answer(url: str) -> Finding:
+    """A server's database: whether it can be reached, opens to us, and is one we can work with."""
+    from gpustack.errors import GpustackError
+    from gpustack.store.database import open_database
+
+    try:
+        database = open_database(url)
+        try:
+            database.look()
+        finally:
+            database.close()
+    except GpustackError as error:
+        return failed(str(error), _FIX_OF_SERVER)
+    return good(f"{database.place} answers, and can be used")
 
 
 def _sound(file: Path, until: float) -> Finding:
