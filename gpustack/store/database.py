@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
 
 import attrs
 import sqlalchemy as sa
 
 from gpustack.errors import GpustackError, Invalid, Unavailable
 
-from .dialect import RETRY_AFTER, Connections, Dialect, PoolSettings
+from .dialect import RETRY_AFTER, Connections, Dialect, PoolSettings, told_by
 
 READERS = PoolSettings()
 
@@ -76,8 +75,8 @@ class Database:
         if known is not None:
             return known
         if isinstance(error, sa.exc.DataError):
-            return Invalid(f"The database cannot keep a value ({_line(cause)})")
-        return Unavailable(f"The database {self.place} failed ({_line(cause)}): try again", RETRY_AFTER)
+            return Invalid(f"The database cannot keep a value ({told_by(cause)})")
+        return Unavailable(f"The database {self.place} failed ({told_by(cause)}): try again", RETRY_AFTER)
 
     def unavailable(self, error: BaseException) -> Unavailable:
         """As ``fault``, for who can do nothing but try again."""
@@ -117,7 +116,3 @@ def _dialect(backend: str) -> Dialect | None:
 
         return MySql()
     return None
-
-
-def _line(cause: Any) -> str:
-    return " ".join(str(cause).split())

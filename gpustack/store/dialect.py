@@ -83,3 +83,12 @@ class Dialect(Protocol):
 
     def fault(self, place: str, cause: Any) -> GpustackError | None:
         """An error of the driver in a sentence that names the knob; ``None`` when it is nothing special."""
+
+
+def told_by(cause: object) -> str:
+    """What a driver says of a failure, in one line. Of a number and a sentence the sentence is for people."""
+    told: tuple[object, ...] = getattr(cause, "args", ())
+    match told:
+        case (int(), str(sentence)):
+            return " ".join(sentence.split())
+    return " ".join(str(cause).split())

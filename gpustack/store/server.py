@@ -12,7 +12,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from gpustack.errors import Invalid, Unavailable
 
-from .dialect import RETRY_AFTER, PoolSettings
+from .dialect import RETRY_AFTER, PoolSettings, told_by
 
 CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 30
@@ -46,7 +46,7 @@ def driven(url: sa.URL, driver: str, *, install: str) -> sa.URL:
         importlib.import_module(driver)
     except ImportError as error:
         raise Invalid(
-            f"--database-url names {backend}, but its driver {driver} cannot be loaded ({_line(error)}):"
+            f"--database-url names {backend}, but its driver {driver} cannot be loaded ({told_by(error)}):"
             f" pip install '{install}'"
         ) from error
     if url.host is not None and "@" in url.host:
@@ -91,7 +91,7 @@ def engine(
             **options,
         )
     except (sa.exc.ArgumentError, ValueError, TypeError) as error:
-        raise Invalid(f"--database-url cannot be used: {_line(error)}") from error
+        raise Invalid(f"--database-url cannot be used: {told_by(error)}") from error
 
     @sa.event.listens_for(made, "connect")
     def _settle(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
@@ -118,7 +118,7 @@ def statements(*lines: str) -> Settle:
 
 def unreachable(place: str, cause: object) -> Unavailable:
     return Unavailable(
-        f"The database {place} cannot be reached ({_line(cause)}): look whether it runs, and at host and port in"
+        f"The database {place} cannot be reached ({told_by(cause)}): look whether it runs, and at host and port in"
         " --database-url",
         RETRY_AFTER,
     )
@@ -126,21 +126,21 @@ def unreachable(place: str, cause: object) -> Unavailable:
 
 def denied(place: str, cause: object) -> Unavailable:
     return Unavailable(
-        f"The database {place} refuses user and password ({_line(cause)}): change them in --database-url",
+        f"The database {place} refuses user and password ({told_by(cause)}): change them in --database-url",
         RETRY_AFTER,
     )
 
 
 def absent(place: str, cause: object) -> Unavailable:
     return Unavailable(
-        f"The database {place} does not exist ({_line(cause)}): create it, or name another in --database-url",
+        f"The database {place} does not exist ({told_by(cause)}): create it, or name another in --database-url",
         RETRY_AFTER,
     )
 
 
 def forbidden(place: str, cause: object) -> Unavailable:
     return Unavailable(
-        f"The database {place} cannot be written ({_line(cause)}): grant the user of --database-url all rights"
+        f"The database {place} cannot be written ({told_by(cause)}): grant the user of --database-url all rights"
         " on it, and name a server that takes writes",
         RETRY_AFTER,
     )
@@ -148,19 +148,19 @@ def forbidden(place: str, cause: object) -> Unavailable:
 
 def insecure(place: str, cause: object) -> Unavailable:
     return Unavailable(
-        f"No TLS connection to the database {place} ({_line(cause)}): look at the TLS parameters in"
+        f"No TLS connection to the database {place} ({told_by(cause)}): look at the TLS parameters in"
         " --database-url",
         RETRY_AFTER,
     )
 
 
 def busy(place: str, cause: object) -> Unavailable:
-    return Unavailable(f"The database {place} is busy ({_line(cause)}): try again", RETRY_AFTER)
+    return Unavailable(f"The database {place} is busy ({told_by(cause)}): try again", RETRY_AFTER)
 
 
 def full(place: str, cause: object) -> Unavailable:
     return Unavailable(
-        f"The disk of the database {place} is full ({_line(cause)}): free some space there", RETRY_AFTER
+        f"The disk of the database {place} is full ({told_by(cause)}): free some space there", RETRY_AFTER
     )
 
 
@@ -172,7 +172,3 @@ def version(parts: Sequence[Any]) -> tuple[tuple[int, ...], str]:
     """The numbers of a version, and how to write them."""
     numbers = tuple(part for part in parts if isinstance(part, int))
     return numbers, ".".join(map(str, numbers))
-
-
-def _line(cause: object) -> str:
-    return " ".join(str(cause).split())
