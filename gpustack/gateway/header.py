@@ -50,7 +50,7 @@ _NOT_FOR_CLIENTS: Final = HOP_BY_HOP.union(
         WORKER_FAULT,
     }
 )
-_CORS: Final = b"access-control-"
+_OURS_TO_SAY: Final = (b"access-control-", b"x-ratelimit-")
 _PLAIN: Final = (b"application/json", b"text/event-stream")
 # What else a browser might show, or take for a page, is one without scripts and of no origin.
 _HARMLESS: Final = (
@@ -75,7 +75,7 @@ def for_engine(head: Head) -> Headers:
 
 def for_client(headers: Headers) -> Headers:
     """What a client gets of an engine's answer."""
-    kept = [field for field in end_to_end(headers, _NOT_FOR_CLIENTS) if not field[0].startswith(_CORS)]
+    kept = [field for field in end_to_end(headers, _NOT_FOR_CLIENTS) if not field[0].startswith(_OURS_TO_SAY)]
     for name, value in kept:
         if name == b"content-type" and value.lower().startswith(_PLAIN):
             return kept

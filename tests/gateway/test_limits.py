@@ -297,6 +297,47 @@ async def test_five_hundred_at_once_stay_within_a_budget(world: World, fake_engi
     assert drawn(world) == 103 * good
 
 
+async def test_clients_that_leave_at_any_moment_leave_nothing_reserved(
+    world: World, fake_engine: StartEngine
+) -> None:
+    await world.deploy("m", fake_engine("--reply", "w", "--repeat", "20", "--slow-token", "0.005").port)
+    await limit(world, tokens_per_day=10**6, tokens_per_minute=10**6, concurrent_requests=30)
+    await limit(world, User, concurrent_requests=25, tokens_per_month=10**6)
+    assert (await world.ask("m", max_tokens=20)).status == 200  # from here on nobody has to wait for a block
+    before = spent(world, whole=10**6)
+    pauses = [world.rng.random() * 0.3 for _ in range(150)]
+
+    async def call(pause: float, stream: bool) -> None:
+        client = await world.connect()
+        await client.send(world.request(chat("m", stream=stream, max_tokens=20)))
+        await trio.sleep(pause)
+        await client.close()
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for number, pause in enumerate(pauses):
+                nursery.start_soon(call, pause, number % 2 == 0)
+    await eventually(lambda: world.gate.inside == 0)
+    assert world.limiter.under_way == 0
+    blocks = [
+        world.budgets.block(subject, kind, 10**6)
+        for subject, kind in (("key:1", Kind.DAY), ("user:1", Kind.MONTH))
+    ]
+    assert [block.promised for block in blocks] == [0, 0]
+    assert spent(world, whole=10**6) == spent(world, "user:1", Kind.MONTH, 10**6) > before
+    await world.budgets.give_up()
+    await eventually(lambda: drawn(world) == spent(world, whole=10**6))
+
+
+async def test_an_engine_does_not_speak_of_our_limits(world: World, scripted: StartScript) -> None:
+    said = plain(ANSWER, b"x-ratelimit-remaining-requests: 99", b"X-RateLimit-Limit-Tokens: 5")
+    await world.deploy("m", (await scripted(said)).port)
+    await limit(world, requests_per_minute=7)
+    answer = await world.ask("m")
+    assert left(answer, "requests")[:2] == (7, 6)
+    assert b"x-ratelimit-limit-tokens" not in answer.headers
+
+
 async def test_a_budget_of_a_day_is_there_again_the_next_day(world: World, fake_engine: StartEngine) -> None:
     await world.deploy("m", fake_engine("--reply", "a b c").port)
     await limit(world, tokens_per_day=400, tokens_per_month=10_000)
