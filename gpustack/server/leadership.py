@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 TTL = 6.0
 """Seconds for which a lease is taken: a leader that dies is followed by another this much later, and a look."""
 LOOK_EVERY = 2.0
-_GIVE_UP_WITHIN = 2.0
+_GIVE_UP_WITHIN = 1.0
 
 Reign = Callable[[Term | None, Callable[[], None]], Sequence[Service]]
 """Makes the loops of one term; they call the function when they learn that it is over."""

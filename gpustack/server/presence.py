@@ -19,7 +19,7 @@ from gpustack.store.store import Store
 log = logging.getLogger(__name__)
 
 SPEAK_EVERY = 2.0
-_DEPART_WITHIN = 2.0
+_DEPART_WITHIN = 1.0
 _threads = threads("server address", 1)
 
 
@@ -70,7 +70,7 @@ class Presence:
 
     async def _look(self) -> None:
         """Raises ``SecretsReplaced``. A database that is away is survived."""
-        self._leases.of(self._store.snapshot.workers)
+        self._leases.of(self._store.snapshot.workers)  # who was deleted is forgotten, who is new has a lease
         heard = {} if self._alone else self._leases.take_untold()
         me = attrs.evolve(self._me, url=await _threads.run(self._url, abandon=True))
         try:

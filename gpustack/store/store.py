@@ -46,7 +46,7 @@ FLUSH_SECONDS = 10.0
 """How long a stopping store may take to commit what was asked before."""
 POLL_SECONDS = 0.5
 """How long what another server committed may go unheard."""
-_ENDS_WITHIN = 2.0
+_ENDS_WITHIN = 0.5
 """Seconds that a cancelled transaction beside the writer's may still take."""
 _REFRESH_EVERY = 0.05
 _REFRESH_WITHIN = 2.0

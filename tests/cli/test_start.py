@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from gpustack.cli.doors import doors_of
 from gpustack.cli.start import stop_budget
 from gpustack.config.options import Options
+from tests.config.loading import loaded
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,6 +24,27 @@ def test_all_deadlines_of_a_stop_add_up_to_less_than_systemd_waits(unit: str) ->
     found = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
     assert found is not None
     assert sum(stop_budget(Options()).values()) < int(found[1])
+
+
+SHARED = "postgresql://u:p@db.example/gpustack"
+
+
+@pytest.mark.parametrize(
+    ("argv", "listens"),
+    [
+        ([], "127.0.0.1"),
+        (["--database-url", SHARED], "0.0.0.0"),
+        (["--database-url", SHARED, "--host", "127.0.0.1"], "127.0.0.1"),
+        (["--database-url", SHARED, "--host", "10.0.0.5"], "0.0.0.0"),
+        (["--database-url", SHARED, "--worker-ip", "10.0.0.6"], "10.0.0.6"),
+        (["--server-url", "http://10.0.0.5", "--token", "t"], "0.0.0.0"),
+    ],
+)
+def test_a_worker_beside_its_server_is_reached_from_outside_only_where_other_servers_may_be(
+    argv: list[str], listens: str
+) -> None:
+    (door,) = [door for door in doors_of(loaded(*argv)) if door.name == "worker"]
+    assert door.host == listens
 
 
 def start(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
