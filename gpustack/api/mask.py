@@ -18,8 +18,10 @@ _MOST = 50
 """Items of a list or object."""
 
 _SECRET_NAME = re.compile(r"(?i)(token|passw|secret|api[_-]?key|credential|private[_-]?key)")
+# Possessive and from the beginning of a word: tried from each "-" of many, it would take the square of their number.
 _SECRET_FLAG = re.compile(
-    r"(?i)(-[\w-]*(?:token|passw|secret|key|credential|auth)[\w-]*)(=|\s+)(\"[^\"]*\"|'[^']*'|\S+)"
+    r"(?i)((?<![\w-])\w*+-(?>[\w-]*(?:token|passw|secret|key|credential|auth))[\w-]*+)"
+    r"(=|\s+)(\"[^\"]*\"|'[^']*'|\S+)"
 )
 
 

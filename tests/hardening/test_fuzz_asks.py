@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Callable
@@ -11,11 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpustack.api.mask import told
 from gpustack.errors import BadRequest
 from gpustack.gateway.ask import LARGE, read_ask
 from gpustack.gateway.member import members
 from gpustack.gateway.tally import EventTally
 from gpustack.gateway.usage import UsageScan
+from gpustack.identity.saml.message import decode
+from gpustack.logs import redacted
 
 from .fuzzing import fuzz
 
@@ -124,6 +128,11 @@ def scanned(unit: bytes) -> None:
         scan.feed((unit * 7000)[: 64 << 10])
 
 
+def undeclared(xml: bytes) -> None:
+    with pytest.raises(BadRequest):
+        decode(base64.b64encode(xml).decode())
+
+
 QUOTES = b'\\"' * 100_000
 COSTS: dict[str, Callable[[], object]] = {
     "a string of quotes without an end": lambda: list(members(b'{"model":"x","a":"' + QUOTES)),
@@ -134,6 +143,14 @@ COSTS: dict[str, Callable[[], object]] = {
     "usage that breaks off": lambda: scanned(b'"usage":{"usage":1,'),
     "an event that comes by the byte": lambda: grown(b""),
     "one with half a line's end": lambda: grown(b"\r"),
+    "a text of dashes": lambda: told("-" * 200_000),
+    "a flag of secrets": lambda: told("-" + "token" * 40_000),
+    "flags without values": lambda: told("-token-" * 30_000),
+    "words without a flag": lambda: told("a" * 200_000 + "-" * 10),
+    "a declaration of encodings": lambda: undeclared(b"<?xml " + b'encoding="x" ' * 12_000),
+    "lines of a log like secrets": lambda: redacted(
+        "bearer " * 30_000 + "://" * 30_000 + "gpustack_" * 30_000
+    ),
 }
 
 

@@ -62,6 +62,8 @@ _UNUSUAL = " | ".join(
 _HERE = re.compile(r"#[A-Za-z_][\w.-]*", re.ASCII)
 """A reference within the document."""
 _DECLARATION = re.compile(rb"""\s*<\?xml(?=\s)(\s[^>?]*?\bencoding\s*=\s*["']([^"']*)["'])?[^>?]*\?>""")
+_LONGEST_DECLARATION = 512
+"""Bytes. What looks like a longer one is none; to find its end would take the square of its length."""
 _UNREADABLE = "The identity provider's answer cannot be read"
 
 
@@ -77,7 +79,7 @@ def decode(answer: str) -> bytes:
         raw = base64.b64decode("".join(answer.split()), validate=True).removeprefix(codecs.BOM_UTF8)
     except (binascii.Error, ValueError) as error:
         raise BadRequest(f"{_UNREADABLE}: it is not base64") from error
-    head = _DECLARATION.match(raw)
+    head = _DECLARATION.match(raw[:_LONGEST_DECLARATION])
     if head is not None and (head[2] or b"utf-8").lower() not in (b"utf-8", b"us-ascii", b"ascii"):
         raise BadRequest(f"{_UNREADABLE}: it is not in UTF-8")
     return plain(raw if head is None else raw[head.end() :])
