@@ -12,12 +12,12 @@ import orjson
 from gpustack.domain.access import Principal, Role, Scope
 from gpustack.domain.record import Record
 from gpustack.domain.snapshot import Snapshot
-from gpustack.errors import BadRequest, GpustackError, NotFound
+from gpustack.errors import BadRequest, GpustackError, NotFound, Unauthorized
 from gpustack.identity.credentials import SAFE_METHODS
 from gpustack.policy.access import CHANGING, READING
 
 from . import audit
-from .access import admit, credentials_of
+from .access import admit, credentials_of, still_admitted
 from .ask import Ask, Query, is_whole
 from .context import ApiContext
 from .parameter import Parameter
@@ -199,6 +199,9 @@ async def _carry_out(context: ApiContext, route: Route, ask: Ask, note: audit.No
     document = None
     if route.body is not None:
         document = read_document(await ask.body(), route.body)
+        # A body may take its time, and who sends it may be shut out meanwhile.
+        if principal is not None and principal.user_id is not None and not still_admitted(context, principal):
+            raise Unauthorized
     call = Call(context=context, ask=ask, principal=principal, document=document, note=note)
     # Not around the above: to renew a login is no part of what is told of.
     with note.with_the_change(told=bool(note.action) and not route.of_workers):

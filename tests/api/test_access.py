@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -241,3 +242,24 @@ async def test_this_machine_is_not_held_up_by_a_password_to_change(world: World)
     await world.store.write(lambda tx: tx.change(User, world.admin.id, require_password_change=True))
     async with world.client(peer=HERE, host="localhost") as client:
         assert (await client.post("/v1/api-keys", json={"name": "x"})).status_code == 200
+
+
+# --- who is shut out while it speaks
+
+
+@pytest.mark.attack("session")
+@pytest.mark.parametrize("change", [{"is_active": False}, {"is_admin": False}], ids=str)
+async def test_who_is_shut_out_while_its_body_comes_writes_nothing(
+    world: World, change: dict[str, bool]
+) -> None:
+    boss = await world.user("boss", is_admin=True)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"username": "mole", "is_admin": true, '
+        await world.store.write(lambda tx: tx.change(User, boss.id, **change))
+        yield b'"password": "%b"}' % PASSWORD.encode()
+
+    async with world.client(boss) as client:
+        answer = await client.post("/v1/users", content=body())
+    assert answer.status_code == 401
+    assert world.store.snapshot.find(User, username="mole") is None

@@ -198,6 +198,9 @@ MORE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"expires_in": 60}, {}),
     ({"expires_in": 60}, {"expires_in": 61}),
     ({"expires_in": 60}, {"expires_in": 0}),
+    ({"limits": {"requests_per_minute": 5}}, {}),
+    ({"limits": {"requests_per_minute": 5}}, {"limits": {"tokens_per_day": 5}}),
+    ({"limits": {"requests_per_minute": 5}}, {"limits": {"requests_per_minute": 6}}),
 ]
 
 
@@ -219,9 +222,13 @@ async def test_a_key_makes_no_key_that_may_more(
 
 @pytest.mark.attack("access")
 async def test_a_key_makes_one_that_may_as_much_or_less(world: World) -> None:
-    own = {"scopes": ["management", "inference"], "allowed_model_names": ["a", "b"], "expires_in": 60}
+    own: dict[str, Any] = {
+        "scopes": ["management", "inference"],
+        "allowed_model_names": ["a", "b"],
+        "expires_in": 60,
+    }
     key = (await world.ask("POST", "/v1/api-keys", world.admin, json={"name": "own", **own})).json()["value"]
-    less = {"scopes": ["read"], "allowed_model_names": ["b"], "expires_in": 60}
+    less = {**own, "scopes": ["read"], "allowed_model_names": ["b"]}
     for name, body in (("same", own), ("less", less)):
         answer = await world.ask("POST", "/v1/api-keys", key, json={"name": name, **body})
         assert answer.status_code == 200, answer.text
