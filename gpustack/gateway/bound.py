@@ -26,7 +26,7 @@ _LONGEST: Final = frozenset(
 _TIMES: Final = frozenset({"n", "best_of", "n_cmpl"})
 _OURS: Final = _LONGEST | _TIMES | {"prompt", "query"}
 _NOT_TEXT: Final = re.compile(
-    rb'"(?:image|image_url|input_image|input_audio|audio_url|video|video_url|file)"'
+    rb'"(?:image|image_url|input_image|input_audio|audio_url|video|video_url|file|chat_template)"'
 )
 _ESCAPED_LETTER: Final = re.compile(rb"\\u00(?:[4-6]|7[0-9aA])")
 
@@ -43,7 +43,8 @@ def bound_of(body: bytes, operation: Operation, context: int | None) -> Bound:
     """Raises ``BadRequest`` for what says twice, or not as a whole number, how long the answer may become.
 
     A token stands for at least one byte of text, so a text has no more tokens than bytes. That does not hold for
-    pictures and sound: they may fill the ``context``, the tokens that a model takes in all for one answer.
+    pictures and sound, nor for a template of the client's: they may fill the ``context``, the tokens that a model
+    takes in all for one answer.
     """
     if operation not in _COUNTED:
         return Bound(0, 0)

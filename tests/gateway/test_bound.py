@@ -145,6 +145,13 @@ def test_a_query_counts_with_each_document() -> None:
     assert found.total >= 50 * 1001
 
 
+@pytest.mark.attack("limits")
+def test_a_template_of_the_clients_is_not_counted_by_its_bytes() -> None:
+    endless = "{% for n in range(99999) %}x{% endfor %}"
+    assert total({"messages": [], "max_tokens": 5, "chat_template": endless}, context=None) is None
+    assert total({"messages": [], "max_tokens": 5, "chat_template": endless}) == CONTEXT
+
+
 TEXTS = st.lists(st.text(max_size=200), max_size=5)
 
 
