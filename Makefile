@@ -4,6 +4,7 @@ VENV ?= .venv
 ARGS ?=
 EXAMPLES ?= 2000
 PYTEST_ARGS ?=
+JOBS ?= 2
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 WANTED = pyproject.toml constraints.txt hatch_build.py console/build.js console/package-lock.json
 
@@ -18,8 +19,8 @@ install: $(VENV)/.installed ## Make the virtual environment and install GPUStack
 start: $(VENV)/.installed ## Start GPUStack here, e.g. make start ARGS="--port 8080"
 	@exec $(VENV)/bin/gpustack start $(ARGS)
 
-test: $(VENV)/.installed-dev ## Run the tests that need no root, e.g. make test PYTEST_ARGS="tests/nursery -x"
-	$(VENV)/bin/python -m pytest -m "not root and not slow" -rs $(PYTEST_ARGS)
+test: $(VENV)/.installed-dev ## Run the tests that need no root, e.g. make test JOBS=0 PYTEST_ARGS="tests/nursery -x"
+	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile -m "not root and not slow" -rs $(PYTEST_ARGS)
 
 test-root: $(VENV)/.installed-dev ## Run the tests that need root (network namespaces, systemd)
 	@[ "$$(id -u)" = 0 ] || { echo "These tests need root: sudo make test-root" >&2; exit 1; }
