@@ -49,6 +49,19 @@ async def test_a_list_shows_only_models_that_the_caller_may_use(world: World, pa
 
 
 @pytest.mark.attack("access")
+async def test_a_model_is_read_by_those_who_may_use_it(world: World) -> None:
+    ada, bob = await world.user("ada"), await world.user("bob")
+    await of_each_kind(world, ada)
+    for path in ("/v1/models/named", "/v1-openai/models/named", "/v1/models/3"):
+        assert (await world.ask("GET", path, ada)).status_code == 200
+        assert (await world.ask("GET", path, bob)).status_code == 404
+        assert (await world.ask("GET", path, None)).status_code in (401, 404)
+        assert (
+            await world.ask("GET", path.replace("named", "public").replace("3", "1"), None)
+        ).status_code == 200
+
+
+@pytest.mark.attack("access")
 async def test_voices_are_shown_of_models_that_the_caller_may_use(world: World) -> None:
     ada, bob = await world.user("ada"), await world.user("bob")
     await of_each_kind(world, ada)
@@ -83,13 +96,13 @@ async def test_a_key_that_is_no_good_is_told_so_though_anybody_might(world: Worl
 
 
 @pytest.mark.attack("access")
-async def test_anybody_may_list_and_nothing_else(world: World) -> None:
+async def test_anybody_may_see_public_models_and_nothing_else(world: World) -> None:
     model = await world.model("public", ready_replicas=1, access=ModelAccess.PUBLIC, env={"HF_TOKEN": "hf_x"})
     answer = await world.ask("GET", "/v1/models")
     assert "hf_x" not in answer.text
+    assert (await world.ask("GET", f"/v1/models/{model.id}")).json() == answer.json()["items"][0]
     for method, path in (
         ("GET", "/v1/models?watch=true"),
-        ("GET", f"/v1/models/{model.id}"),
         ("GET", f"/v1/models/{model.id}/instances"),
         ("PUT", f"/v1/models/{model.id}"),
         ("POST", "/v1/models"),

@@ -233,7 +233,22 @@ async def test_people_see_models_without_what_runs_them(world: World) -> None:
     assert "hidden" not in listed.text
     assert listed.json()["items"][0]["name"] == "serving"
     assert listed.json()["data"][0]["id"] == "serving"
-    assert (await world.ask("GET", "/v1/models/1", ada)).status_code == 403
+    one = await world.ask("GET", "/v1/models/1", ada)
+    assert one.json() == listed.json()["items"][0]
+
+
+async def test_clients_of_openai_read_one_model_by_its_name(world: World) -> None:
+    ada = await world.user("ada")
+    await world.model("serving", ready_replicas=1, meta={"n_ctx": 4096})
+    await world.model("stopped")
+    for path in ("/v1/models", "/v1-openai/models"):
+        read = await world.ask("GET", f"{path}/serving", ada)
+        assert read.json() == (await world.ask("GET", "/v1/models", ada)).json()["data"][0]
+        assert (await world.ask("GET", f"{path}/serving?with_meta=true", ada)).json()["meta"] == {
+            "n_ctx": 4096
+        }
+        for other in ("stopped", "none"):
+            assert (await world.ask("GET", f"{path}/{other}", ada)).status_code == 404
 
 
 async def test_a_worker_does_not_read_what_others_run(world: World) -> None:

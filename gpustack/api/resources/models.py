@@ -12,9 +12,10 @@ from gpustack.domain.model import Model
 from gpustack.policy.access import LISTING_MODELS, READING, may_see
 from gpustack.server import deploy
 
+from ..ask import is_whole
 from ..deployment import MODEL_BODY, changes_from, model_from, refuse_wrong
 from ..listing import Filter, Page, Selection, ordered, page_document, rendered
-from ..resource import Resource
+from ..resource import NOBODY, Resource
 from ..route import WITH_ANYBODY, Call, Reply, Route
 from ..shape import Document, Text
 from ..wire import INSTANCE, MODEL, MODEL_FOR_USERS, View
@@ -29,6 +30,13 @@ def _view_for(principal: Principal) -> View:
 def _openai_keys(call: Call) -> dict[str, Any]:
     """What makes the list one of OpenAI's too: all models that serve, whatever the page."""
     return openai_models.document(call, wanted=frozenset(), with_meta=False)
+
+
+async def _read(call: Call) -> Reply:
+    """Our clients know a model by its number, those of OpenAI by its name."""
+    if not is_whole(call.ask.params["id"]):
+        return openai_models.one(call, call.ask.params["id"])
+    return RESOURCE.shown(call, RESOURCE.item(call))
 
 
 async def _create(call: Call) -> Model:
@@ -61,6 +69,7 @@ RESOURCE = Resource(
     view=MODEL,
     list_by=WITH_ANYBODY,  # workers learn of their own by their assignments: others' environments hold secrets
     list_scopes=LISTING_MODELS,
+    read_by=NOBODY,  # by a route of its own
     visible=may_see,
     view_for=_view_for,
     selection=Selection(
@@ -87,6 +96,15 @@ RESOURCE = Resource(
     update=_update,
     delete=_delete,
     routes=(
+        Route(
+            method="GET",
+            path="/v1/models/{id}",
+            summary="Read a model; by its name in place of its number, as OpenAI's clients do, one that serves",
+            handler=_read,
+            allow=WITH_ANYBODY,
+            scopes=LISTING_MODELS,
+            answer=MODEL,
+        ),
         Route(
             method="GET",
             path="/v1/models/{id}/instances",

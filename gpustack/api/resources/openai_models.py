@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpustack.domain.model import Model
-from gpustack.policy.access import LISTING_MODELS, may_see
+from gpustack.policy.access import LISTING_MODELS, may_see, unknown
 
 from ..parameter import Parameter
 from ..route import WITH_ANYBODY, Call, Reply, Route, tagged
@@ -28,6 +28,18 @@ def in_categories(model: Model, wanted: frozenset[str]) -> bool:
     return bool(wanted & set(model.categories)) or ("" in wanted and not model.categories)
 
 
+def one(call: Call, name: str) -> Reply:
+    """The model of that name, if it is in the list of the caller. Raises what inference says of one that is not."""
+    model = call.snapshot.find(Model, name=name)
+    if model is None or model.ready_replicas == 0 or not may_see(call.caller, model):
+        raise unknown(call.caller, name)
+    return Reply(document=openai_model(model, with_meta=call.query.flag("with_meta")))
+
+
+async def _one(call: Call) -> Reply:
+    return one(call, call.ask.params["name"])
+
+
 async def _list(call: Call) -> Reply:
     wanted = set(call.query.many("categories", "categories[]"))
     wanted |= {category.value for name, category in CATEGORY_FLAGS.items() if call.query.flag(name)}
@@ -45,6 +57,8 @@ MODEL = Document(
     },
 )
 
+WITH_META = Parameter(name="with_meta", shape=Flag(), note="With what the engine says of the model.")
+
 ROUTES = tagged(
     "models",
     (
@@ -57,10 +71,20 @@ ROUTES = tagged(
             scopes=LISTING_MODELS,
             query=(
                 Parameter(name="categories[]", shape=Text(), many=True, note="Any of them; empty for none."),
-                Parameter(name="with_meta", shape=Flag(), note="With what the engine says of the model."),
+                WITH_META,
                 *(Parameter(name=name, shape=Flag(), note="Deprecated.") for name in CATEGORY_FLAGS),
             ),
             answer=Document(name="OpenAIModels", fields={"object": Text(), "data": Many(MODEL)}),
+        ),
+        Route(
+            method="GET",
+            path="/v1-openai/models/{name}",
+            summary="Read one of the models that serve, as OpenAI does",
+            handler=_one,
+            allow=WITH_ANYBODY,
+            scopes=LISTING_MODELS,
+            query=(WITH_META,),
+            answer=MODEL,
         ),
     ),
 )
