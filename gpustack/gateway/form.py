@@ -15,7 +15,9 @@ _LONGEST_VALUE: Final = 4096
 _BOUNDARY: Final = re.compile(
     rb'multipart/form-data\s*;\s*boundary=(?:"([^"\\]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE
 )
-_PARAMETER: Final = re.compile(rb';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\\r\n]|\\[^\r\n])*"|[^\s;"]*)')
+_PARAMETER: Final = re.compile(rb';[ \t]*+([^\s=;"]++)=("(?:[^"\\]|\\.)*+"|[^\s;"]++)')
+_DISPOSITION: Final = re.compile(rb"form-data(?:%b)*+" % _PARAMETER.pattern, re.IGNORECASE)
+"""As every client writes it. Of a space where none is usual, some readers make another name, and some none."""
 _UNREADABLE: Final = "We could not parse the form of your request"
 
 
@@ -54,9 +56,13 @@ def _fields(body: bytes, delimiter: bytes) -> list[tuple[bytes, bytes]]:
         end = -1 if head_end < 0 else body.find(b"\r\n" + delimiter, head_end + 2)
         if body[at : at + 2] != b"\r\n" or end < 0 or len(fields) >= _MOST_PARTS:
             raise BadRequest(f"{_UNREADABLE}: part {len(fields) + 1} is not whole")
+        head = body[at + 2 : head_end]
+        lines = head.count(b"\r\n")
+        if delimiter in head or head.count(b"\n") != lines or head.count(b"\r") != lines:
+            raise BadRequest(f"{_UNREADABLE}: the head of part {len(fields) + 1} is not whole")
         # Where a part is empty, the end of its head is the beginning of the next delimiter.
         start = min(head_end + 4, end)
-        fields.append((_name(body[at + 2 : head_end]), body[start : min(end, start + _LONGEST_VALUE)]))
+        fields.append((_name(head), body[start : min(end, start + _LONGEST_VALUE)]))
         at = end + 2 + len(delimiter)
     if body[at + 2 :].strip():
         raise BadRequest(f"{_UNREADABLE}: something follows its end")
@@ -70,6 +76,8 @@ def _name(head: bytes) -> bytes:
     ]
     if len(dispositions) != 1 or any(line[:1] in (b" ", b"\t") for line in head.split(b"\r\n")):
         raise BadRequest(f"{_UNREADABLE}: a part does not say once what it is")
+    if _DISPOSITION.fullmatch(dispositions[0]) is None:
+        raise BadRequest(f"{_UNREADABLE}: a part does not say as usual what it is")
     names = []
     for found in _PARAMETER.finditer(dispositions[0]):
         key = found[1].lower()
