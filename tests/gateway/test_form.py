@@ -98,4 +98,5 @@ def test_a_body_of_two_kinds_or_of_none_is_refused() -> None:
 @given(st.lists(st.sampled_from([b"--b", b"\r\n", b"--", MODEL, FILE, b'name="model"', b"x"]), max_size=12))
 def test_whatever_comes_is_a_model_or_a_refusal(pieces: list[bytes]) -> None:
     with contextlib.suppress(BadRequest):
-        assert read_form_ask(b"".join(pieces), [(b"content-type", KIND)]).model == "tiny"
+        # what stands between the text and the next boundary belongs to it
+        assert read_form_ask(b"".join(pieces), [(b"content-type", KIND)]).model.startswith("tiny")
