@@ -135,7 +135,9 @@ def _security(route: Route) -> list[dict[str, list[str]]]:
         names.append("workerCredential")
     if Role.JOINER in allow:
         names.append("clusterToken")
-    return [{name: []} for name in names]
+    # An empty one stands for nothing shown: public models are for anybody.
+    nothing: list[dict[str, list[str]]] = [{}] if Role.ANYBODY in allow else []
+    return [*nothing, *({name: []} for name in names)]
 
 
 def _path_parameter(name: str) -> Schema:
@@ -170,5 +172,5 @@ def _inference(route: InferenceRoute, error: Schema) -> Schema:
             },
             "default": _error(error),
         },
-        "security": [{"apiKey": []}, {"password": []}, {"session": []}],
+        "security": [{}, {"apiKey": []}, {"password": []}, {"session": []}],
     }

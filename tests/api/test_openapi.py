@@ -67,6 +67,12 @@ def test_each_security_requirement_is_defined() -> None:
     assert used == schemes
 
 
+def test_what_anybody_may_ask_needs_nothing_shown() -> None:
+    open_to_all = {(method, path) for method, path, one in operations() if {} in one["security"]}
+    lists = {("get", path) for path in ("/v1/models", "/v1-openai/models", "/v1/voices")}
+    assert open_to_all == lists | {("post", route.path) for route in ROUTES}
+
+
 async def test_the_document_has_every_route_of_the_application_and_no_other(world: World) -> None:
     hidden = {(route.method, route.path) for route in all_routes() if route.hidden}
     served = {
