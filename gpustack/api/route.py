@@ -167,7 +167,9 @@ async def carry_out(context: ApiContext, route: Route, ask: Ask) -> Reply:
     except Exception:
         _tell_of_failure(context, route, ask, note, INTERNAL.status)
         raise
-    if not route.of_workers:
+    if reply.status >= 400 and note.action:  # a page that says what is wrong, for people
+        _tell_of_failure(context, route, ask, note, reply.status)
+    elif not route.of_workers:
         await note.done(context, reply.status)
     return reply
 

@@ -58,9 +58,16 @@ def _list(whose: _Whose) -> Callable[[Call], Awaitable[Reply]]:
     return handler
 
 
+def _note(call: Call, user_id: int | None) -> None:
+    user = call.snapshot.get(User, user_id)
+    if user is not None:
+        call.note.concerns(user)
+
+
 def _end_all(whose: _Whose) -> Callable[[Call], Awaitable[Reply]]:
     async def handler(call: Call) -> Reply:
         user_id = whose(call)
+        _note(call, user_id)
         await call.context.store.write(lambda tx: end_sessions(tx, user_id))
         return Reply()
 
@@ -70,6 +77,7 @@ def _end_all(whose: _Whose) -> Callable[[Call], Awaitable[Reply]]:
 def _end_one(whose: _Whose) -> Callable[[Call], Awaitable[Reply]]:
     async def handler(call: Call) -> Reply:
         user_id, text = whose(call), call.ask.params["session"]
+        _note(call, user_id)
         session_id = int(text) if is_whole(text) else None
 
         def work(tx: Tx) -> None:
@@ -106,6 +114,7 @@ def _routes(path: str, whose: _Whose, words: str) -> tuple[Route, ...]:
             path=path,
             summary=f"End all logins of {words}",
             handler=_end_all(whose),
+            action="user.end-sessions",
             **by,
         ),
         Route(
@@ -113,6 +122,7 @@ def _routes(path: str, whose: _Whose, words: str) -> tuple[Route, ...]:
             path=f"{path}/{{session}}",
             summary=f"End one login of {words}",
             handler=_end_one(whose),
+            action="user.end-session",
             **by,
         ),
     )
