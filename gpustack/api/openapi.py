@@ -136,8 +136,8 @@ def _security(route: Route) -> list[dict[str, list[str]]]:
     if Role.JOINER in allow:
         names.append("clusterToken")
     # An empty one stands for nothing shown: public models are for anybody.
-    nothing: list[dict[str, list[str]]] = [{}] if Role.ANYBODY in allow else []
-    return [*nothing, *({name: []} for name in names)]
+    needs: list[dict[str, list[str]]] = [{name: []} for name in names]
+    return [{}, *needs] if Role.ANYBODY in allow else needs
 
 
 def _path_parameter(name: str) -> Schema:
