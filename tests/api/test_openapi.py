@@ -69,8 +69,9 @@ def test_each_security_requirement_is_defined() -> None:
 
 def test_what_anybody_may_ask_needs_nothing_shown() -> None:
     open_to_all = {(method, path) for method, path, one in operations() if {} in one["security"]}
-    lists = {("get", path) for path in ("/v1/models", "/v1-openai/models", "/v1/voices")}
-    assert open_to_all == lists | {("post", route.path) for route in ROUTES}
+    names = ("/v1/models", "/v1-openai/models", "/v1/voices", "/v1/models/{id}", "/v1-openai/models/{name}")
+    models = {("get", path) for path in names}
+    assert open_to_all == models | {("post", route.path) for route in ROUTES}
 
 
 async def test_the_document_has_every_route_of_the_application_and_no_other(world: World) -> None:
