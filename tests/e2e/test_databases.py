@@ -308,3 +308,17 @@ def test_what_there_is_not_cannot_be_backed_up_or_moved(tmp_path: Path) -> None:
     assert "There is no directory" in bad(
         "backup", str(tmp_path / "no" / "x"), "--", f"--data-dir={tmp_path}"
     )
+
+
+def test_a_worker_whose_credential_is_newer_than_the_backup_is_let_in_again(tmp_path: Path) -> None:
+    """Its server has restored records in which it still has the credential of before."""
+    data, made = tmp_path / "data", tmp_path / "backup.tar"
+    where = ("--", f"--data-dir={data}")
+    with daemon(data) as one:
+        one.until(lambda: "Joined: " in one.log, "the worker")
+        good("backup", str(made), *where)
+    (data / "worker_credential").write_text("gpustack_worker_1_of0another0day\n")
+    good("restore", str(made), "--replace", *where)
+    with daemon(data) as one:
+        one.until(lambda: one.log.count("Joined: ") == 2, "the worker again")
+        assert len(one.call("GET", "/v1/workers")[1]["items"]) == 1

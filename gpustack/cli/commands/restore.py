@@ -26,6 +26,7 @@ from gpustack.cli.usage import read
 
 if TYPE_CHECKING:
     from gpustack.config.options import Options
+    from gpustack.store.database import Database
 
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
@@ -64,6 +65,7 @@ def restore(options: Options, source: Path, *, replace: bool) -> str:
         copy = open_database(f"sqlite:///{folder / form.DATABASE}")
         try:
             migrate(copy)
+            _let_workers_in(copy)
             with copy.snapshot() as conn:
                 for _ in records(conn, str(source)):
                     pass
@@ -80,6 +82,17 @@ def restore(options: Options, source: Path, *, replace: bool) -> str:
         f"Restored {moved.records} records to {place}, from a backup of {manifest.made_at:%Y-%m-%d %H:%M} UTC by"
         f" gpustack {manifest.version}."
     )
+
+
+def _let_workers_in(copy: Database) -> None:
+    """What workers hold by now is newer than the backup knows: each may join by the token once, as after ``admit``."""
+    import sqlalchemy as sa
+
+    from gpustack.domain.worker import Worker
+    from gpustack.store.table import tables
+
+    with copy.write.begin() as conn:
+        conn.execute(sa.update(tables[Worker]).values(credential_since=None))
 
 
 def _kept(data_dir: Path, folder: Path, names: Sequence[str]) -> list[str]:
