@@ -469,7 +469,7 @@ async def test_keys_that_nobody_knows_do_not_make_us_ask_for_ever(scene: Scene) 
         {},
         [],
     ],
-    ids=str,
+    ids=("symmetric", "for encryption", "incomplete", "no list", "nothing", "no object"),
 )
 async def test_a_key_set_without_a_fitting_key_proves_nothing(scene: Scene, keys: Any) -> None:
     scene.issuer.answers["/jwks"] = (200, {}, json.dumps(keys).encode())
