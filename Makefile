@@ -20,7 +20,7 @@ start: $(VENV)/.installed ## Start GPUStack here, e.g. make start ARGS="--port 8
 	@exec $(VENV)/bin/gpustack start $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run the tests that need no root, e.g. make test JOBS=0 PYTEST_ARGS="tests/nursery -x"
-	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile -m "not root and not slow" -rs $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not root and not slow" -rs $(PYTEST_ARGS)
 
 test-root: $(VENV)/.installed-dev ## Run the tests that need root (network namespaces, systemd)
 	@[ "$$(id -u)" = 0 ] || { echo "These tests need root: sudo make test-root" >&2; exit 1; }

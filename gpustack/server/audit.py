@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -13,10 +12,10 @@ import attrs
 import trio
 
 from gpustack.domain.audit import AuditEvent, Outcome
-from gpustack.domain.document import decode, encode
-from gpustack.errors import GpustackError, Invalid
+from gpustack.errors import GpustackError
 from gpustack.nursery.wake import Wake
 from gpustack.server.once import Once
+from gpustack.server.spool import leave, take
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
@@ -207,24 +206,9 @@ class AuditTrail:
     # -- what outlives a daemon
 
     async def collect(self) -> None:
-        """Take over what daemons before this one left behind.
-
-        A file is set aside before it is taken in: killed in between, its events are lost, but never told twice.
-        """
-        if self._spool is None:
-            return
-        for path in sorted(self._spool.glob("*.json")):
-            taken = path.with_suffix(".taken")
-            try:
-                path.rename(taken)
-                events = decode(taken.read_bytes(), tuple[AuditEvent, ...])
-                taken.unlink()
-            except (OSError, Invalid) as error:
-                log.warning(
-                    "Audit events left by another daemon cannot be read: file=%s reason=%s", path.name, error
-                )
-                continue
-            for event in events:
+        """Take over what daemons before this one left behind."""
+        if self._spool is not None:
+            for event in take(self._spool, AuditEvent):
                 self.add(event)
 
     def _leave_behind(self) -> None:
@@ -233,14 +217,7 @@ class AuditTrail:
         if self._spool is None:
             log.error("Audit events were lost: count=%d", len(self._waiting))
             return
-        self._spool.mkdir(mode=0o700, exist_ok=True)
-        draft = self._spool / f"{os.getpid()}.draft"
-        with draft.open("wb") as file:
-            file.write(encode(list(self._waiting)))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(draft.with_suffix(".json"))
-        log.info("Left audit events for the next daemon: count=%d", len(self._waiting))
+        leave(self._spool, self._waiting)
         self._waiting.clear()
 
     # -- the end of old ones

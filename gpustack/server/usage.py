@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
@@ -11,10 +10,10 @@ from pathlib import Path
 import attrs
 import trio
 
-from gpustack.domain.document import decode, encode
 from gpustack.domain.usage import ModelUsage, Operation
-from gpustack.errors import GpustackError, Invalid
+from gpustack.errors import GpustackError
 from gpustack.server.once import Once
+from gpustack.server.spool import leave, take
 from gpustack.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -104,35 +103,14 @@ class UsageLedger:
             self._leave_behind()
 
     async def collect(self) -> None:
-        """Take over what daemons before this one left behind.
-
-        A file is set aside before it is counted: killed in between, its counts are lost, but never counted twice.
-        """
-        if self._spool is None:
-            return
-        for path in sorted(self._spool.glob("*.json")):
-            taken = path.with_suffix(".taken")
-            try:
-                path.rename(taken)
-                rows = decode(taken.read_bytes(), tuple[ModelUsage, ...])
-                taken.unlink()
-            except (OSError, Invalid) as error:
-                log.warning(
-                    "Counts left by another daemon cannot be read: file=%s reason=%s", path.name, error
-                )
-                continue
-            for row in rows:
+        """Take over what daemons before this one left behind."""
+        if self._spool is not None:
+            for row in take(self._spool, ModelUsage):
                 self._add_row(row)
 
     def _leave_behind(self) -> None:
-        if not self._open or self._spool is None:
-            return
-        rows = [counted.row(day) for (day, _), counted in self._open.items()]
-        self._spool.mkdir(mode=0o700, exist_ok=True)
-        draft = self._spool / f"{os.getpid()}.draft"
-        draft.write_bytes(encode(rows))
-        draft.rename(draft.with_suffix(".json"))
-        log.info("Left usage counts for the next daemon: rows=%d", len(rows))
+        if self._open and self._spool is not None:
+            leave(self._spool, [counted.row(day) for (day, _), counted in self._open.items()])
 
     def _add_row(self, row: ModelUsage) -> None:
         key = UsageKey(

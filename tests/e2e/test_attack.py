@@ -233,7 +233,7 @@ def test_wrong_names_and_wrong_passwords_are_told_the_same_and_not_for_ever(vict
     ("method", "path"),
     [
         ("GET", "/v1/users"), ("POST", "/v1/users"), ("GET", "/v1/workers"), ("POST", "/v1/models"),
-        ("GET", "/v1/models/1"), ("GET", "/v1/model-instances"), ("GET", "/v1/model-files"),
+        ("GET", "/v1/models/1/instances"), ("GET", "/v1/model-instances"), ("GET", "/v1/model-files"),
         ("GET", "/v1/model-instances/1/logs"), ("GET", "/debug/tasks"), ("PUT", "/debug/log_level"),
         ("POST", "/v1/workers"), ("POST", "/v1/workers/1/heartbeat"), ("GET", "/v1/workers/1/assignments"),
         ("GET", "/v1/gpu-devices"), ("GET", "/v1/dashboard"),
