@@ -26,7 +26,8 @@ _LONGEST: Final = frozenset(
 _TIMES: Final = frozenset({"n", "best_of", "n_cmpl"})
 _OURS: Final = _LONGEST | _TIMES | {"prompt", "query"}
 _NOT_TEXT: Final = re.compile(
-    rb'"(?:image|image_url|input_image|input_audio|audio_url|video|video_url|file|chat_template)"'
+    rb'"(?:image|image_url|image_embeds|input_image|input_audio|audio_url|video|video_url|file|multimodal_data|'
+    rb'chat_template)"'
 )
 _ESCAPED_LETTER: Final = re.compile(rb"\\u00(?:[4-6]|7[0-9aA])")
 

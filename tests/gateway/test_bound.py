@@ -97,6 +97,7 @@ def test_a_length_given_twice_is_refused(twice: bytes) -> None:
         {"type": "input_audio", "input_audio": {"data": "", "format": "mp3"}},
         {"type": "video_url", "video_url": {"url": "http://host/v"}},
         {"type": "file", "file": {"file_id": "f"}},
+        {"type": "image_embeds", "image_embeds": "AAAA"},
     ],
 )
 def test_pictures_and_sound_are_not_counted_by_their_bytes(part: dict[str, Any]) -> None:
@@ -105,6 +106,14 @@ def test_pictures_and_sound_are_not_counted_by_their_bytes(part: dict[str, Any])
     assert total(fields, context=None) is None
     hidden = body(**fields).replace(b'"image_url"', b'"\\u0069mage_url"')
     assert bound_of(hidden, CHAT, None).total is None
+
+
+@pytest.mark.attack("limits")
+def test_pictures_beside_a_prompt_are_not_counted_by_their_bytes() -> None:
+    prompt = {"prompt_string": "<__media__>", "multimodal_data": ["AAAA"]}
+    found = bound_of(body(prompt=prompt, max_tokens=5), COMPLETION, CONTEXT)
+    assert found.total == CONTEXT
+    assert bound_of(body(prompt=prompt, max_tokens=5), COMPLETION, None).total is None
 
 
 @pytest.mark.attack("limits")
