@@ -75,10 +75,9 @@ class Reach:
 
 def names_no_machine(host: str) -> bool:
     """Whether an IP address, however it is written, or a name belongs to the cloud itself, to many or to nobody."""
-    address = _parsed_host(host)
+    address = address_of(host)
     if address is None:
         return host.lower().rstrip(".") in _METADATA
-    address = _carried(address) or address
     return address in _SERVICES or address.is_multicast or address.is_unspecified
 
 
@@ -86,6 +85,12 @@ def is_loopback(host: str) -> bool:
     """Whether an IP address, however it is written, or a name means the machine itself."""
     address = _parsed_host(host)
     return _depth_of_name(host.lower()) == _LOOPBACK if address is None else _depth(address) == _LOOPBACK
+
+
+def address_of(host: str) -> _Ip | None:
+    """The IP address that is meant, however it is written and whatever carries it; ``None`` for a name."""
+    address = _parsed_host(host)
+    return address if address is None else _carried(address) or address
 
 
 def _parsed_host(host: str) -> _Ip | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,6 +13,7 @@ import trio
 from gpustack.nursery.wake import Latest
 from gpustack.remote.http import RemoteError, Reply, TimedOut
 from gpustack.remote.pooled import Arriving, PooledClient
+from gpustack.remote.redirect import address_of, is_loopback, names_no_machine
 
 MOST = 16
 """Servers that are remembered beside the one that was named."""
@@ -42,31 +42,14 @@ def believable(url: str, home: str) -> str | None:
     bare = not parts.query and not parts.fragment and parts.username is None and parts.path in ("", "/")
     if not host or not bare or "?" in url or "#" in url or parts.port == 0:
         return None
-    if _is_local(host) and not _is_local(came.hostname or ""):
+    if is_loopback(host) and not is_loopback(came.hostname or ""):
         return None
     return None if _is_nobody(host) else f"{parts.scheme}://{parts.netloc}"
 
 
-def _is_local(host: str) -> bool:
-    address = _address(host)
-    if address is None:
-        return host == "localhost" or host.endswith(".localhost")
-    return address.is_loopback
-
-
 def _is_nobody(host: str) -> bool:
-    address = _address(host)
-    return address is not None and (
-        address.is_unspecified or address.is_multicast or address.is_link_local or address.is_reserved
-    )
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
+    address = address_of(host)
+    return names_no_machine(host) or (address is not None and (address.is_link_local or address.is_reserved))
 
 
 @attrs.define(eq=False, repr=False)
@@ -129,23 +112,21 @@ class SeveralServers:
         until = trio.current_time() + deadline
         failure: RemoteError | None = None
         refusal: Reply | None = None
-        urls = self._in_turn()
-        for place, url in enumerate(urls):
-            share = max(until - trio.current_time(), 0.0) / (len(urls) - place)
+        turn = self._in_turn()
+        for place, (url, client) in enumerate(turn):
+            share = max(until - trio.current_time(), 0.0) / (len(turn) - place)
             try:
-                reply = await self._clients[url].request(
-                    method, path, headers=headers, body=body, deadline=share
-                )
+                reply = await client.request(method, path, headers=headers, body=body, deadline=share)
             except RemoteError as error:
-                self._failed[url] = trio.current_time()
+                self._has_failed(url)
                 failure = failure or error
                 continue
-            if reply.status == _UNAVAILABLE and len(urls) > 1:
-                self._failed[url] = trio.current_time()
+            if reply.status == _UNAVAILABLE and len(turn) > 1:
+                self._has_failed(url)
                 refusal = refusal or reply
                 continue
             self._failed.pop(url, None)
-            if self._answering.value != url:
+            if self._answering.value != url and url in self._clients:
                 self._answering.set(url)
             return reply
         if refusal is not None:
@@ -167,10 +148,8 @@ class SeveralServers:
         failure: RemoteError | None = None
         self._streaming = None
         async with AsyncExitStack() as stack:
-            for url in self._in_turn():
-                entering = self._clients[url].stream(
-                    method, path, headers=headers, body=body, timeout=timeout
-                )
+            for url, client in self._in_turn():
+                entering = client.stream(method, path, headers=headers, body=body, timeout=timeout)
                 try:
                     with trio.move_on_after(_BEGINS_WITHIN) as patience:
                         arriving = await stack.enter_async_context(entering)
@@ -181,7 +160,7 @@ class SeveralServers:
                     )
                 except RemoteError as raised:
                     error = raised
-                self._failed[url] = trio.current_time()
+                self._has_failed(url)
                 failure = failure or error
             else:
                 assert failure is not None
@@ -195,12 +174,19 @@ class SeveralServers:
         while self._streaming is None or self._answering.value in ("", self._streaming):
             revision, _ = await self._answering.changed(revision)
 
-    def _in_turn(self) -> list[str]:
-        """Whom to ask, in that order: those that failed lately last, the longest ago first."""
+    def _in_turn(self) -> list[tuple[str, PooledClient]]:
+        """Whom to ask, in that order: those that failed lately last, the longest ago first.
+
+        With their clients: while one is asked, ``learn`` may forget the next.
+        """
         now = trio.current_time()
         shunned = {url: at for url, at in self._failed.items() if now - at < _SHUN_FOR}
         good = [url for url in self._clients if url not in shunned]
-        return [*good, *sorted(shunned, key=lambda url: shunned[url])]
+        return [(url, self._clients[url]) for url in (*good, *sorted(shunned, key=lambda url: shunned[url]))]
+
+    def _has_failed(self, url: str) -> None:
+        if url in self._clients:  # else forgotten while it was asked
+            self._failed[url] = trio.current_time()
 
     def __repr__(self) -> str:
         more, answering = len(self._clients) - 1, self._answering.value or "none"

@@ -62,6 +62,19 @@ def test_a_server_may_be_anywhere(url: str) -> None:
         ("http://[::ffff:127.0.0.1]:80", "http://10.0.0.4"),
         ("http://localhost:80", "http://gpustack.example"),
         ("http://x.localhost", "http://gpustack.example"),
+        ("http://LOCALHOST.:80", "http://gpustack.example"),
+        ("http://2130706433", "http://10.0.0.4"),
+        ("http://0x7f.1", "http://10.0.0.4"),
+        ("http://127.1:10150", "http://10.0.0.4"),
+        ("http://0177.0.0.1", "http://10.0.0.4"),
+        ("http://[::7f00:1]", "http://10.0.0.4"),
+        ("http://[2002:7f00:1::]", "http://10.0.0.4"),
+        ("http://[64:ff9b::7f00:1]", "http://10.0.0.4"),
+        ("http://0", "http://10.0.0.4"),
+        ("http://0xa9fea9fe", "http://10.0.0.4"),
+        ("http://169.254.1", "http://10.0.0.4"),
+        ("http://255.255.255.255", "http://10.0.0.4"),
+        ("http://metadata.google.internal", "http://10.0.0.4"),
         ("http://169.254.169.254", "http://10.0.0.4"),
         ("http://0.0.0.0:80", "http://10.0.0.4"),
         ("http://224.0.0.1", "http://10.0.0.4"),
@@ -192,6 +205,49 @@ async def test_one_that_hangs_or_cannot_serve_costs_its_share_of_the_time_once()
         world.servers[0].hung = world.servers[1].hung = True
         with pytest.raises(TimedOut):
             await world.ask(0.3)
+
+
+@pytest.mark.parametrize("what", ["request", "stream"])
+async def test_one_that_is_forgotten_while_another_is_asked_is_still_asked(what: str) -> None:
+    async with running(2) as world:
+        home = world.servers[0]
+        home.hung = True
+        heard: list[str] = []
+
+        async def ask() -> None:
+            if what == "request":
+                heard.append(await world.ask(1.0))
+                return
+            async with world.client.stream("GET", "/stream", timeout=0.5) as arriving:
+                heard.append((await anext(arriving.pieces())).decode().strip())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            while not home.asked:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            assert world.client.learn([])
+        assert heard == ["s1"]
+        home.hung = False
+        assert await world.ask() == "s0"
+
+
+async def test_what_is_forgotten_while_it_is_asked_leaves_nothing_behind() -> None:
+    async with running(2) as world:
+        home, other = world.servers
+        await home.kill()
+        other.hung = True
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with pytest.raises(RemoteError):
+                    await world.ask(0.5)
+
+            nursery.start_soon(ask)
+            while not other.asked:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            assert world.client.learn([])
+        await world.start(home)
+        assert await world.ask() == "s0"
 
 
 async def test_a_stream_comes_from_who_answers_and_is_left_when_another_does() -> None:
