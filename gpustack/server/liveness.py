@@ -94,10 +94,17 @@ class Liveness:
 
 
 def _written_of(known: Mapping[int, Worker], workers: Mapping[int, Worker]) -> list[int]:
-    """Whose record tells that it spoke since we looked last, to whatever server."""
+    """Whose record tells that it spoke since we looked last, to whatever server.
+
+    Without a credential none can have spoken: an administrator has voided it.
+    """
     if known is workers:
         return []
-    return [key for key, worker in workers.items() if key in known and _spoke(worker) != _spoke(known[key])]
+    return [
+        key
+        for key, worker in workers.items()
+        if worker.credential_hash and key in known and _spoke(worker) != _spoke(known[key])
+    ]
 
 
 def _spoke(worker: Worker | None) -> object:

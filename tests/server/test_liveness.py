@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.nursery.wake import Wake
 from gpustack.policy.liveness import LivenessSettings
 from gpustack.server import deploy
+from gpustack.server.credential import admit_again, bar
 from gpustack.server.leases import Leases
 from gpustack.server.liveness import Liveness
 from gpustack.server.report import worker_leaves
@@ -291,6 +292,23 @@ async def test_a_worker_that_stops_gets_nothing_more_until_it_joins_again(cluste
         await cluster.change(stopping, leaving=False, heartbeat_time=cluster.clock.now)
         await watch.looks()
         assert watch.condition(stopping).state is WorkerState.READY
+
+
+@pytest.mark.parametrize("void", [bar, admit_again])
+async def test_who_is_barred_or_let_in_again_has_not_spoken_by_that(
+    cluster: Cluster, void: Callable[[Store, int], Awaitable[Worker]]
+) -> None:
+    silent, other = await cluster.worker("silent"), await cluster.worker("other")
+    async with watching(cluster) as watch:
+        watch.leases.heard(silent.id)
+        heard_at = cluster.clock.monotonic()
+        await watch.pass_(30, other)
+        await void(cluster.store, silent.id)
+        await watch.looks()
+        assert watch.leases.last_heard(silent.id) == heard_at
+        await cluster.change(silent, credential_hash="new")
+        await watch.looks()
+        assert watch.leases.last_heard(silent.id) == cluster.clock.monotonic(), "it has joined again"
 
 
 async def test_what_was_said_before_we_judged_makes_nobody_ready(cluster: Cluster) -> None:
