@@ -27,6 +27,8 @@ class JoinRequest:
     labels: Mapping[str, str] = attrs.field(factory=dict)
     system_reserved: SystemReserved = SystemReserved()
     version: str = ""
+    keeps_credential: bool = False
+    """It shows its credential when it joins again. Workers of former versions forget theirs, and do not say this."""
 
 
 @attrs.frozen(kw_only=True)

@@ -147,7 +147,8 @@ class Worker(Record):
     cordoned: bool = False
     version_running: str = ""
     credential_since: datetime | None = None
-    """When the credential was given; it is replaced from time to time."""
+    """When the credential was given; it is replaced from time to time. ``None``: the machine keeps none, so that it
+    is neither replaced nor asked for when the machine joins again."""
     former_credential_hash: str | None = attrs.field(default=None, repr=False)
     """The one before it, good until the new one is used: an answer that was lost locks nobody out."""
     barred: bool = False

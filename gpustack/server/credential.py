@@ -35,13 +35,13 @@ class Step(Enum):
 
 def step(worker: Worker, shown: str, now: datetime, lifetime: timedelta = LIFETIME) -> Step:
     """What to do once the worker has shown the credential of that hash, which is good."""
-    since = worker.credential_since
-    age = timedelta.max if since is None else now - since
-    if shown == worker.credential_hash:
-        if worker.former_credential_hash is not None:
-            return Step.CONFIRM
-        return Step.REPLACE if age >= lifetime else Step.NOTHING
-    return Step.REPLACE if age >= AGAIN_AFTER else Step.NOTHING
+    is_new = shown == worker.credential_hash
+    if is_new and worker.former_credential_hash is not None:
+        return Step.CONFIRM
+    if worker.credential_since is None:
+        return Step.NOTHING  # the machine's program is of a former version: it would not keep another
+    due = now - worker.credential_since >= (lifetime if is_new else AGAIN_AFTER)
+    return Step.REPLACE if due else Step.NOTHING
 
 
 async def renewed(
@@ -80,7 +80,8 @@ def good(worker: Worker) -> tuple[str, ...]:
 def is_held(worker: Worker, keys: Keys) -> bool:
     """Whether the machine has a credential, has shown it, and can be asked for it when it joins again.
 
-    Not so where the server's secret key was replaced since, which voids all of them.
+    Not so where the machine's program keeps none, and where the server's secret key was replaced since, which voids
+    all of them.
     """
     shown = worker.credential_since is not None and worker.former_credential_hash != ""
     return shown and keys.made_worker_hash(worker.credential_hash)

@@ -88,7 +88,7 @@ async def join(
             system_reserved=request.system_reserved,
             version_running=request.version,
             credential_hash=keys.worker_hash(own),
-            credential_since=tx.now,
+            credential_since=tx.now if request.keeps_credential else None,
             former_credential_hash="" if shown is None else shown.hash,
             heartbeat_time=tx.now,
             leaving=False,

@@ -190,6 +190,7 @@ class Membership:
             labels=own.labels,
             system_reserved=own.system_reserved,
             version=own.version,
+            keeps_credential=True,
         )
 
     def __repr__(self) -> str:

@@ -13,7 +13,7 @@ from gpustack.identity.secret import Keys
 
 from .world import TOKEN, World
 
-JOIN = {"name": "node", "worker_uuid": "u-1", "ip": "10.0.0.7"}
+JOIN = {"name": "node", "worker_uuid": "u-1", "ip": "10.0.0.7", "keeps_credential": True}
 DAY = 86400.0
 
 
@@ -200,13 +200,36 @@ async def test_what_is_done_to_workers_is_in_the_trail(world: World) -> None:
 
 
 async def test_the_workers_that_were_there_before_credentials_were_replaced_go_on(world: World) -> None:
-    """Their records say nothing of when it was given: they get another at the next heartbeat."""
-    worker, credential = await world.worker("old", credential_since=None)
-    second = await beat(world, credential, worker.id)
-    assert second is not None
-    assert await beat(world, second, worker.id) is None
-    other, _ = await world.worker("older", worker_uuid="u-old", credential_since=None)
-    assert (await join(world, TOKEN, worker_uuid="u-old", name="older")).json()["id"] == other.id
+    """Their records say nothing of when it was given: they would not keep another before their program is new."""
+    worker, credential = await world.worker("old", worker_uuid="u-old", credential_since=None)
+    assert await beat(world, credential, worker.id) is None
+    made = (await join(world, TOKEN, worker_uuid="u-old", name="old")).json()
+    assert made["id"] == worker.id
+    assert await beat(world, made["credential"], worker.id) is None
+    assert (await join(world, TOKEN, worker_uuid="u-old", name="old")).status_code == 403, "it keeps one now"
+
+
+async def test_a_worker_of_a_former_version_joins_by_the_token_each_time(world: World) -> None:
+    """It forgets its credential when it restarts."""
+    old = {name: value for name, value in JOIN.items() if name != "keeps_credential"}
+    for _ in range(3):
+        answer = await world.ask("POST", "/v1/workers", TOKEN, json=old)
+        assert answer.status_code == 200, answer.text
+        credential = answer.json()["credential"]
+        for _ in range(3):
+            assert await beat(world, credential) is None
+            world.clock.forward(2 * DAY)
+
+
+@pytest.mark.attack("worker")
+async def test_to_say_that_one_keeps_no_credential_opens_nobodys_place(world: World) -> None:
+    key, credential = await joined(world)
+    assert (await join(world, TOKEN, keeps_credential=False)).status_code == 403
+    assert await is_good(world, credential, key)
+    former = (await join(world, credential, keeps_credential=False)).json()
+    assert former["id"] == key, "the machine itself may have gone back to a former version"
+    assert await beat(world, former["credential"], key) is None
+    assert (await join(world, TOKEN, keeps_credential=False)).status_code == 200
 
 
 async def test_a_database_that_is_away_is_no_reason_not_to_hear_a_worker(world: World) -> None:

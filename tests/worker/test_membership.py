@@ -18,6 +18,7 @@ async def test_it_joins_and_says_at_once_what_it_has(server: FakeServer, start: 
     worker = await start(address="192.0.2.7")
     await server.until(lambda: bool(server.statuses))
     assert (server.joins[0].ip, server.joins[0].port) == ("192.0.2.7", worker.port)
+    assert server.joins[0].keeps_credential
     assert server.statuses[0].status.engines == BUILDS
     assert server.statuses[0].ip == "192.0.2.7"
 

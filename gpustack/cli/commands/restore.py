@@ -85,14 +85,15 @@ def restore(options: Options, source: Path, *, replace: bool) -> str:
 
 
 def _let_workers_in(copy: Database) -> None:
-    """What workers hold by now is newer than the backup knows: each may join by the token once, as after ``admit``."""
+    """What workers hold by now is newer than the backup knows: each may join by the token once, as long as it has not
+    shown the credential that the backup knows."""
     import sqlalchemy as sa
 
     from gpustack.domain.worker import Worker
     from gpustack.store.table import tables
 
     with copy.write.begin() as conn:
-        conn.execute(sa.update(tables[Worker]).values(credential_since=None))
+        conn.execute(sa.update(tables[Worker]).values(former_credential_hash=""))
 
 
 def _kept(data_dir: Path, folder: Path, names: Sequence[str]) -> list[str]:
