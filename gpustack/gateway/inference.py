@@ -180,7 +180,7 @@ class Gateway:
         self, exchange: Exchange, route: InferenceRoute, principal: Principal, passage: Passage
     ) -> None:
         headers = for_engine(exchange.head)
-        with self._held.hold() as hold:
+        with self._held.hold(principal) as hold:
             limit = _BODY_OF_ANYBODY if principal.role is Role.ANYBODY else _BODY_LIMIT
             ask = await self._read(exchange, route, limit, hold)
             await self._serve_asked(exchange, route, principal, passage, headers, ask)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
+from gpustack.domain.access import NOBODY, Means, Principal, Role
+from gpustack.domain.model import ModelAccess
 from gpustack.errors import Unavailable
 from gpustack.gateway.held import Held, share_of_memory
 from tests.fakes.running import RunningEngine
@@ -19,23 +22,43 @@ StartEngine = Callable[..., RunningEngine]
 pytestmark = pytest.mark.attack("flood")
 
 
+ADA, BOB, CARL, DORA, EVE = (
+    Principal(role=Role.USER, means=Means.KEY, user_id=number, username=name)
+    for number, name in enumerate(("ada", "bob", "carl", "dora", "eve"), start=1)
+)
+
+
 def test_what_is_held_is_given_back_whatever_happens() -> None:
     held = Held(100)
-    with held.hold() as one:
-        one.take(60)
-        with pytest.raises(Unavailable, match="large requests"), held.hold() as other:
-            other.take(30)
-            other.take(30)
-        assert held.now == 60
-        one.take(40)
+    with ExitStack() as others, held.hold(ADA) as one:
+        for principal in (BOB, CARL, DORA):
+            others.enter_context(held.hold(principal)).take(25)
+        one.take(15)
+        with pytest.raises(Unavailable, match="large requests"), held.hold(EVE) as other:
+            other.take(6)
+            other.take(6)
+        assert held.now == 90
+        one.take(10)
     assert held.now == 0
+    assert not held.by_party
     assert share_of_memory() >= 512 << 20
+
+
+def test_nobody_takes_all_the_room_alone() -> None:
+    held = Held(80)
+    with ExitStack() as stack:
+        for principal, share in ((NOBODY, 10), (ADA, 20)):
+            stack.enter_context(held.hold(principal)).take(share)
+            with pytest.raises(Unavailable, match="large requests"):
+                stack.enter_context(held.hold(principal)).take(1)
+        stack.enter_context(held.hold(BOB)).take(20)
+    assert held.now == 0
 
 
 async def test_a_body_for_which_there_is_no_room_is_refused_until_another_has_gone(
     make_world: MakeWorld, fake_engine: StartEngine
 ) -> None:
-    held = Held(2 << 20)
+    held = Held(8 << 20)
     world = await make_world(held=held)
     await world.deploy("m", fake_engine().port)
     request = world.request(chat("m", padding="x" * (3 << 19)))
@@ -49,3 +72,20 @@ async def test_a_body_for_which_there_is_no_room_is_refused_until_another_has_go
     third = await world.connect()
     assert (await third.ask(request)).status == 200
     assert held.now == 0
+
+
+async def test_unfinished_bodies_of_strangers_shut_no_user_out(
+    make_world: MakeWorld, fake_engine: StartEngine
+) -> None:
+    held = Held(8 << 20)
+    world = await make_world(held=held)
+    await world.deploy("m", fake_engine().port, access=ModelAccess.PUBLIC)
+    await world.noticed()
+    body = chat("m", padding="x" * (700 << 10))
+    strangers = [await world.connect() for _ in range(12)]
+    for stranger in strangers:
+        await stranger.send(world.request(body, key="")[:-1])
+    await eventually(lambda: held.now > 700 << 10)
+    assert (await world.send(body, key="")).status == 503
+    assert held.now <= 1 << 20
+    assert (await world.send(body)).status == 200
