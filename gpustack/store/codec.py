@@ -29,8 +29,24 @@ def to_json(record: Record) -> str:
 
 
 def from_json(cls: type[R], text: str) -> R:
-    """The record in ``text``; raises ``ValueError``, ``TypeError`` or ``KeyError`` when it is not one."""
-    return converter.structure(orjson.loads(text), cls)
+    """The record in ``text``; raises ``ValueError``, ``TypeError`` or ``KeyError`` when it is not the whole of one.
+
+    A field that an older program does not know must not come back as its default: its table may hold another value.
+    """
+    document = orjson.loads(text)
+    record = converter.structure(document, cls)
+    _whole(document, orjson.loads(to_json(record)))
+    return record
+
+
+def _whole(document: Any, read: Any) -> None:
+    """Raises ``KeyError`` when ``document`` lacks a key of what was read from it."""
+    if isinstance(document, dict) and isinstance(read, dict):
+        for key, value in read.items():
+            _whole(document[key], value)
+    elif isinstance(document, list) and isinstance(read, list):
+        for part, value in zip(document, read, strict=True):
+            _whole(part, value)
 
 
 def _same(value: Any) -> Any:

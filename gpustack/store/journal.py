@@ -87,7 +87,8 @@ def forget(conn: sa.Connection, skip: int) -> None:
 def between(conn: sa.Connection, since: int, last: int) -> list[Change | None] | None:
     """Every change after ``since`` up to ``last``, in order; ``None`` for one of a table that we do not know.
 
-    The answer as a whole is ``None`` when they are not all there or one cannot be read. ``before`` is unknown.
+    The answer as a whole is ``None`` when they are not all there or one cannot be read, which is also so for one of
+    an older program that lacks a field of ours. ``before`` is unknown.
     """
     within = sa.and_(changes.c.revision > since, changes.c.revision <= last)
     rows = conn.execute(sa.select(changes).where(within).order_by(changes.c.revision)).all()

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpustack.domain.artifact import ModelSource, SourceKind
+from gpustack.domain.device import Device
 from gpustack.domain.instance import Claim, ModelInstance, Placement
 from gpustack.domain.record import Record
-from gpustack.domain.worker import Worker
+from gpustack.domain.worker import Worker, WorkerStatus
 from gpustack.store.codec import codec, from_json, to_json
 from gpustack.store.table import metadata, specs, tables
 
@@ -96,9 +97,17 @@ def test_keys_of_a_newer_program_are_passed_over() -> None:
     assert from_json(ModelInstance, orjson.dumps(document).decode()) == record
 
 
-def test_what_is_missing_takes_its_default() -> None:
-    worker = from_json(Worker, '{"name": "w", "worker_uuid": "u", "status": {"memory": {"total": 5}}}')
-    assert (worker.status.memory.total, worker.port) == (5, 10150)
+@pytest.mark.parametrize("path", [("port",), ("status", "memory"), ("status", "gpu_devices", 0, "uuid")])
+def test_what_an_older_program_does_not_know_does_not_take_its_default(path: tuple[str | int, ...]) -> None:
+    device = Device(index=0, name="g", vendor="v", type="cuda")
+    worker = Worker(name="w", worker_uuid="u", status=WorkerStatus(gpu_devices=(device,)))
+    document = orjson.loads(to_json(worker))
+    part = document
+    for key in path[:-1]:
+        part = part[key]
+    del part[path[-1]]
+    with pytest.raises(KeyError):
+        from_json(Worker, orjson.dumps(document).decode())
 
 
 def test_a_number_that_is_none_does_not_keep_a_record_from_loading() -> None:

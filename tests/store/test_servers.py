@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 
 import attrs
+import orjson
 import pytest
 import sqlalchemy as sa
 import trio
 
-from gpustack.domain.access import User
+from gpustack.domain.access import ApiKey, User
 from gpustack.domain.change import ChangeKind
+from gpustack.domain.record import Record
 from gpustack.domain.worker import Worker
 from gpustack.errors import AlreadyExists, Conflict, Gone
 from gpustack.store import Store, Tx
+from gpustack.store.codec import to_json
 from gpustack.store.lease import Deposed
 
 from .conftest import Clock, Opened, execute, opening
@@ -127,6 +130,37 @@ async def test_changes_of_a_newer_program_are_passed_over(server_url: str, clock
         await heard(store, 1)
         await store.write(lambda tx: tx.insert(User(username="ada")))
         assert [change.table for change in store.changes_since(0)] == ["users"]
+
+
+@pytest.mark.attack("access")
+async def test_what_an_older_program_does_not_know_stays_as_it_is(
+    server_url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """During a rolling upgrade: a key that is shut off and limited must not be open to the newer servers."""
+
+    def older(record: Record) -> str:
+        document = orjson.loads(to_json(record))
+        for name in ("is_enabled", "allowed_models", "limits"):
+            del document[name]
+        return orjson.dumps(document).decode()
+
+    async with opening(server_url, clock) as old, opening(server_url, clock) as new:
+        made = ApiKey(
+            name="k", user_id=1, access_key="a", secret_hash="h", is_enabled=False, allowed_models=("m",)
+        )
+        key = await old.write(lambda tx: tx.insert(made))
+        await heard(new, 1)
+        monkeypatch.setattr("gpustack.store.transaction.to_json", older)
+        await old.write(lambda tx: tx.change(ApiKey, key.id, description="older"))
+        await heard(new, 2)
+        held = new.snapshot.api_keys[key.id]
+        assert (held.description, held.is_enabled, held.allowed_models) == ("older", False, ("m",))
+        with pytest.raises(Gone):
+            new.changes_since(1)
+    async with opening(server_url, clock) as new:
+        assert new.snapshot.api_keys[key.id] == held
+        with pytest.raises(Gone):
+            new.changes_since(1)
 
 
 async def test_a_lease_has_one_holder_and_its_terms_grow(opened: Opened) -> None:
