@@ -154,6 +154,8 @@ class ApiContext:
     sign_in_pace: Pace = attrs.field(
         default=attrs.Factory(lambda self: Pace(self.monotonic), takes_self=True)
     )
+    answer_pace: Pace = attrs.field(default=attrs.Factory(lambda self: Pace(self.monotonic), takes_self=True))
+    """Of the answers that are looked at: a refused one leaves its login under way."""
 
     trail: AuditTrail = attrs.field(
         default=attrs.Factory(

@@ -15,6 +15,7 @@ import pytest
 from lxml import etree
 
 from gpustack.api.context import SignOn
+from gpustack.api.pace import Pace
 from gpustack.domain.access import ExternalIdentity, Session, SignIn, UsedAssertion, User, UserSource
 from gpustack.errors import Forbidden
 from gpustack.identity.external import ExternalPerson, Naming, pack, unpack
@@ -366,6 +367,20 @@ async def test_what_is_no_form_with_an_answer_is_refused(
         "POST", "/auth/saml/callback", content=content, headers={"Content-Type": kind}
     )
     assert answer.status_code == status
+
+
+@pytest.mark.attack("saml")
+async def test_a_login_does_not_have_answers_looked_at_for_ever(place: Place) -> None:
+    """A refused answer ends no login: whoever has one could go on."""
+    hasty = Place(place.world.rebuilt(answer_pace=Pace(place.world.clock.monotonic, 3)))
+    browser = hasty.browser()
+    answer, state = await good(browser)
+    for _ in range(3):
+        assert (await browser.brings("PHgvPg==", state)).status_code == 403
+    told = await browser.brings(answer, state)
+    assert (told.status_code, int(told.headers["retry-after"]) > 0) == (429, True)
+    place.world.clock.forward(61)
+    assert (await browser.goes_on(await browser.brings(answer, state))).status_code == 303
 
 
 @pytest.mark.attack("saml")

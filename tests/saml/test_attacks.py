@@ -17,7 +17,7 @@ import xmlsec
 from lxml import etree
 
 from gpustack.errors import BadRequest, Forbidden, GpustackError, PayloadTooLarge
-from gpustack.identity.saml import Assertion, Saml
+from gpustack.identity.saml import Assertion, Saml, response
 from tests.saml.keys import pair
 from tests.saml.mint import ACS, NAMES, REQUEST, SP, Answer, assertion, encrypt, packed, saml, sign
 from tests.saml.wrapping import ADMIN, ATTACKS, forged
@@ -237,6 +237,93 @@ async def test_a_signature_does_not_make_us_work_for_nothing() -> None:
             listed = wide.find(".//ds:Transforms", NAMES)[1][0]
             listed.set(name, " ".join(f"{value}{number}" for number in range(2000)))
         assert "too many" in await refuses(saml(), wide)
+
+
+def _with_names(xml: bytes, before: bytes, most: int) -> bytes:
+    names = b"".join(b' xmlns:a%d="urn:%d"' % (number, number) for number in range(most))
+    return xml.replace(before, before + names, 1)
+
+
+@pytest.mark.parametrize(
+    "before", [b"<samlp:Response", b"<saml:Assertion", b"<ds:SignedInfo", b"<ds:DigestMethod"]
+)
+async def test_names_by_the_thousand_are_counted_before_anything_is_parsed(
+    before: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """XPath does not count declarations, and canonical XML takes the square of them at each element."""
+    xml = etree.tostring(GOOD.tree())
+    assert before in xml
+    monkeypatch.setattr(response, "parse", None)
+    for most in (40, 2000):
+        told = await refuses(saml(), raw(_with_names(xml, before, most)))
+        assert "too many namespaces" in told
+
+
+async def test_names_by_the_thousand_are_counted_inside_the_encryption(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    root = GOOD.tree()
+    inside = etree.tostring(assertion(root))
+    encrypt(root, content=_with_names(inside, b"<saml:Assertion", 2000))
+    await refuses(saml(), root)
+    assert "too many namespaces" in caplog.text
+
+
+async def test_names_that_are_declared_at_each_level_do_not_add_up() -> None:
+    root = GOOD.tree()
+    deep = b"<b xmlns:a='urn:a'>" * 100 + b"</b>" * 100
+    told = await refuses(
+        saml(), raw(etree.tostring(root).replace(b"<saml:Subject>", deep + b"<saml:Subject>"))
+    )
+    assert "too deeply" in told
+
+
+async def test_the_same_names_may_be_declared_at_each_value() -> None:
+    """Some providers do, for a person in many groups."""
+    root = etree.fromstring(attrs.evolve(GOOD, attributes=(("email", ("alice@example.com",)),)).text())
+    statement = root.find(".//saml:AttributeStatement", NAMES)
+    value = '<saml:AttributeValue xmlns:q="urn:q" q:n="">x</saml:AttributeValue>'
+    groups = f'<saml:Attribute xmlns:saml="{NAMES["saml"]}" Name="groups">{value * 300}</saml:Attribute>'
+    statement.append(etree.fromstring(groups))
+    sign(assertion(root))
+    xml = etree.tostring(root)
+    assert xml.count(b"xmlns:q") == 300
+    assert (await shown(saml(), raw(xml))).issuer
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        (".//ds:DigestMethod", "methods"),
+        (".//ds:CanonicalizationMethod", "methods"),
+        (".//ds:SignatureMethod", "methods"),
+        (".//ds:SignedInfo", "more than"),
+        (".//ds:Reference", "more than"),
+        (".//ds:Transforms", "more than"),
+        (".//ds:Transform", "more than"),
+        (".//ds:DigestValue", "more than"),
+    ],
+)
+async def test_what_is_signed_of_a_signature_holds_nothing_else(path: str, why: str) -> None:
+    """It is put into canonical form before anything is proved."""
+    root = GOOD.tree()
+    for _ in range(3):
+        etree.SubElement(root.find(path, NAMES), "b")
+    assert why in await refuses(saml(), root)
+
+
+async def test_one_list_of_names_goes_with_an_exclusive_method() -> None:
+    for canonical, most in ((xmlsec.Transform.EXCL_C14N, 1), (xmlsec.Transform.C14N, 0)):
+        root = etree.fromstring(GOOD.text())
+        sign(assertion(root), canonical=canonical)
+        method = etree.fromstring(etree.tostring(root)).find(".//ds:CanonicalizationMethod", NAMES)
+        document = method.getroottree().getroot()
+        for number in range(2):
+            listed = etree.SubElement(method, "{http://www.w3.org/2001/10/xml-exc-c14n#}InclusiveNamespaces")
+            listed.set("PrefixList", "xs")
+            # The list changes what was signed: it is refused for that, and not for its shape.
+            assert ("methods" in await refuses(saml(), document)) is (number >= most)
 
 
 @pytest.mark.parametrize("name", ["AgreementMethod", "DerivedKey"])

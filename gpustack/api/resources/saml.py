@@ -41,6 +41,7 @@ async def _callback(call: Call) -> Reply:
     saml = _saml(call)
     form = await _form(call)
     sign_in = await under_way(call, UserSource.SAML, form.get("RelayState"))
+    call.context.answer_pace.step(call.ask.peer)
     assertion = await saml.verify(
         form.get("SAMLResponse", ""), request_id=sign_in.secret, now=call.context.clock()
     )

@@ -37,7 +37,8 @@ RESPONSE, ASSERTION = f"{{{NAMES['samlp']}}}Response", f"{{{NAMES['saml']}}}Asse
 _EXCLUSIVE = "http://www.w3.org/2001/10/xml-exc-c14n#"
 _PLAIN = "http://www.w3.org/TR/2001/REC-xml-c14n-20010315"
 _ENVELOPED = f"{NAMES['ds']}enveloped-signature"
-_CANONICAL = {_EXCLUSIVE, f"{_EXCLUSIVE}WithComments", _PLAIN, f"{_PLAIN}#WithComments"}
+_EXCLUSIVES = {_EXCLUSIVE, f"{_EXCLUSIVE}WithComments"}
+_CANONICAL = {*_EXCLUSIVES, _PLAIN, f"{_PLAIN}#WithComments"}
 _TRANSFORMS = ({_ENVELOPED, _EXCLUSIVE}, {_ENVELOPED, f"{_EXCLUSIVE}WithComments"})
 _ELLIPTIC = tuple(
     f"http://www.w3.org/2001/04/xmldsig-more#ecdsa-{one}" for one in ("sha256", "sha384", "sha512")
@@ -52,6 +53,12 @@ _WRAPPINGS = {f"{NAMES['xenc']}rsa-oaep-mgf1p", "http://www.w3.org/2009/xmlenc11
 
 _MOST_ATTRIBUTES = 64
 _LONGEST_PREFIXES = 128
+_MOST_NAMES = 32
+"""Different names that stand for a namespace. Real answers have a dozen, and may declare the same two at each value."""
+_DEEPEST = 32
+"""Elements around an element."""
+_MOST_PARTS = 10
+"""Elements within what is signed of a signature, each method and transform with all that it may hold."""
 _MOST_KEYS = 4
 """To which an answer is encrypted; each that does not fit costs a try."""
 _UNUSUAL = " | ".join(
@@ -62,6 +69,7 @@ _UNUSUAL = " | ".join(
 _HERE = re.compile(r"#[A-Za-z_][\w.-]*", re.ASCII)
 """A reference within the document."""
 _DECLARATION = re.compile(rb"""\s*<\?xml(?=\s)(\s[^>?]*?\bencoding\s*=\s*["']([^"']*)["'])?[^>?]*\?>""")
+_NAMESPACE = re.compile(rb"xmlns(?::[^\s=]*)?")
 _LONGEST_DECLARATION = 512
 """Bytes. What looks like a longer one is none; to find its end would take the square of its length."""
 _UNREADABLE = "The identity provider's answer cannot be read"
@@ -93,6 +101,9 @@ def plain(raw: bytes) -> bytes:
         raise BadRequest(f"{_UNREADABLE}: it is not in UTF-8") from error
     if "\0" in text or "<!" in text or "<?" in text:
         raise BadRequest(f"{_UNREADABLE}: it is not plain XML (no DTD, comments, CDATA or instructions)")
+    # Canonical XML takes the square of the names in use at an element, for each element. XPath counts none of them.
+    if len(set(_NAMESPACE.findall(raw))) > _MOST_NAMES:
+        raise BadRequest(f"{_UNREADABLE}: it has too many namespaces")
     return raw
 
 
@@ -116,6 +127,9 @@ def check_shape(root: Any, *, deprecated: bool) -> None:
         root, f"//@PrefixList[string-length() > {_LONGEST_PREFIXES}]"
     ):
         raise refused("one of its elements has too many attributes or names")
+    # A name that is declared anew at each level counts at each.
+    if query(root, f"//*[count(ancestor::*) > {_DEEPEST}]"):
+        raise refused("its elements are nested too deeply")
     assertions = query(root, "//saml:Assertion | //saml:EncryptedAssertion")
     if root.tag != RESPONSE or len(query(root, "//samlp:Response")) != 1:
         raise refused("it is no SAML response")
@@ -174,13 +188,19 @@ def _check_signature(owner: Any, deprecated: bool) -> None:
         raise refused("its signature is of something else")
     signatures = (*SIGNATURES, *_ELLIPTIC, *(DEPRECATED_SIGNATURES if deprecated else ()))
     digests = (*DIGESTS, *(DEPRECATED_DIGESTS if deprecated else ()))
-    if method.get("Algorithm") not in signatures or len(method) or digest.get("Algorithm") not in digests:
+    if method.get("Algorithm") not in signatures or digest.get("Algorithm") not in digests:
         raise refused("it is signed by an algorithm that is not accepted")
-    canonical = _one(info, "./ds:CanonicalizationMethod").get("Algorithm")
+    canonicalization = _one(info, "./ds:CanonicalizationMethod")
+    canonical = canonicalization.get("Algorithm")
     transforms = [one.get("Algorithm") for one in query(reference, "./ds:Transforms/ds:Transform")]
     # Any other leaves something out, or runs something; and each one more is work before anything is proved.
     if canonical not in _CANONICAL or len(transforms) != 2 or set(transforms) not in _TRANSFORMS:
         raise refused("its signature is not over itself in exclusive canonical XML")
+    listed = query(canonicalization, "./exc:InclusiveNamespaces") if canonical in _EXCLUSIVES else []
+    if len(method) or len(digest) or len(listed) > 1 or len(canonicalization) != len(listed):
+        raise refused("one of its methods of signing holds something unusual")
+    if len(query(info, ".//*")) > _MOST_PARTS:
+        raise refused("its signature holds more than a signature")
 
 
 def _one(element: Any, path: str) -> Any:
