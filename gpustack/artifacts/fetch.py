@@ -14,7 +14,7 @@ from gpustack.artifacts.fault import Damaged
 from gpustack.artifacts.listing import RemoteFile
 from gpustack.artifacts.partial import Digest, Partial, discard, part_of
 from gpustack.artifacts.range import Range, Ranges
-from gpustack.artifacts.request import Again, Changed, first_byte, open_range
+from gpustack.artifacts.request import Again, Changed, Place, first_byte, open_range
 from gpustack.domain.unit import human_bytes
 from gpustack.errors import GpustackError, TooManyRequests, Unavailable
 from gpustack.remote.http import BadReply, Client, Incoming, RemoteError, TimedOut, Unreachable, shown
@@ -104,7 +104,7 @@ class _Job:
     rules: FetchRules
     on_progress: Callable[[int], None]
     claimed: list[_Piece] = attrs.field(factory=list)
-    place: str | None = None
+    place: Place | None = None
     """Where the last redirect led: asked directly as long as it answers."""
     takes_ranges: bool | None = None
     changed: bool = False
@@ -211,7 +211,7 @@ class _Job:
         """One request for what is missing of ``piece``."""
         async with open_range(self.client, self.file, piece.at, piece.end, place=self.place) as incoming:
             start = self._accept(incoming, piece)
-            self.place = incoming.url
+            self.place = Place(incoming.url, incoming.address)
             accepted.set()
             await self._pour(incoming, piece, start)
 

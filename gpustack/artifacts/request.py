@@ -7,6 +7,8 @@ import email.utils
 import re
 from collections.abc import AsyncIterator, Mapping
 
+import attrs
+
 from gpustack.artifacts.listing import RemoteFile
 from gpustack.errors import Forbidden, GpustackError, NotFound, TooManyRequests, Unavailable
 from gpustack.remote.http import BadReply, Client, Incoming, shown
@@ -28,27 +30,36 @@ class Again(Exception):
         super().__init__(str(fault))
 
 
+@attrs.frozen
+class Place:
+    """Where an earlier redirect led, and the IP address that answered there: next time it leads no further inside."""
+
+    url: str
+    address: str | None
+
+
 @contextlib.asynccontextmanager
 async def open_range(
-    client: Client, file: RemoteFile, start: int, end: int, *, place: str | None = None
+    client: Client, file: RemoteFile, start: int, end: int, *, place: Place | None = None
 ) -> AsyncIterator[Incoming]:
     """Ask for the bytes of ``file`` from ``start`` up to ``end``; the answer's ``url`` is where they came from.
 
     ``place`` is where an earlier redirect led: asked first, and given up when it has run out. Credentials go to the
     file's own host only. Raises Changed, Again, RemoteError, and Forbidden, NotFound or Unavailable with a sentence.
     """
-    url = place or file.url
+    url, answered = (place.url, place.address) if place else (file.url, None)
     for _ in range(MOST + 1):
-        connected = await refuse_inner(url, file.url)
+        connected = await refuse_inner(url, file.url, answered)
         wanted = {**file.headers, "range": f"bytes={start}-{end - 1}"}
         async with client.stream(
             "GET", url, headers=headers_for(url, file.url, wanted), connected=connected
         ) as incoming:
             if incoming.status in (301, 302, 303, 307, 308):
+                answered = incoming.address
                 url = next_url(url, incoming.headers.get("location"))
                 await incoming.read()  # keeps the connection
                 continue
-            if url != file.url and url == place and incoming.status in _EXPIRED:
+            if place is not None and url == place.url != file.url and incoming.status in _EXPIRED:
                 url, place = file.url, None
                 continue
             if incoming.status not in (200, 206):

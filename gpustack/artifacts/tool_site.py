@@ -101,12 +101,14 @@ def _size(incoming: Incoming) -> int | None:
 async def _followed(client: Client, url: str, headers: Mapping[str, str]) -> AsyncIterator[Incoming]:
     """The answer at the end of its redirects."""
     place = url
+    answered: str | None = None
     for _ in range(MOST + 1):
-        connected = await refuse_inner(place, url)
+        connected = await refuse_inner(place, url, answered)
         async with client.stream("GET", place, headers=headers, connected=connected) as incoming:
             if incoming.status not in REDIRECTS:
                 yield incoming
                 return
+            answered = incoming.address
             place = next_url(place, incoming.headers.get("location"))
     raise BadReply(url, f"redirects more than {MOST} times")
 

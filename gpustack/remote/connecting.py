@@ -11,6 +11,26 @@ Connected = Callable[[str], None]
 """Is told the IP address of a connection that has just been made; what it raises ends the request."""
 
 
+def answered_from(client: Any, response: Any) -> str | None:
+    """The IP address that an answer to ``client``, of the library httpx, came from.
+
+    None where a proxy was asked, which has an address of its own, or where it cannot be told.
+    """
+    transport_for = getattr(client, "_transport_for_url", None)
+    stream = response.extensions.get("network_stream")
+    if (
+        transport_for is None
+        or stream is None
+        or transport_for(response.request.url) is not client._transport
+    ):
+        return None
+    try:
+        address = stream.get_extra_info("server_addr")
+    except OSError:  # the other side is gone
+        return None
+    return str(address[0]) if address else None
+
+
 @attrs.define(eq=False)
 class Watch:
     """Is told by httpcore's extension ``trace`` what it does for a request to ``host``.

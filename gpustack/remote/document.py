@@ -27,14 +27,16 @@ async def fetch_document(
     with trio.move_on_after(deadline):
         async with await open_client_aside() as client:
             current = url
+            answered: str | None = None
             for _ in range(MOST + 1):
-                connected = await refuse_inner(current, url)
+                connected = await refuse_inner(current, url, answered)
                 sent = headers_for(current, url, headers or {})
                 answer = await client.request(
                     "GET", current, headers=sent, limit=limit, deadline=deadline, connected=connected
                 )
                 if answer.status not in _REDIRECTS:
                     return answer
+                answered = answer.address
                 current = next_url(current, answer.headers.get("location"))
             raise BadReply(url, f"redirects more than {MOST} times")
     raise TimedOut(url, f"did not answer within {deadline:g} s")

@@ -18,7 +18,7 @@ import attrs
 import trio
 
 from gpustack.errors import Unavailable
-from gpustack.remote.connecting import Connected, Watch
+from gpustack.remote.connecting import Connected, Watch, answered_from
 
 if TYPE_CHECKING:
     import httpx
@@ -69,6 +69,8 @@ class Reply:
     status: int
     headers: Mapping[str, str] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
+    address: str | None = attrs.field(default=None, repr=False)
+    """The IP address it came from, if it is known and no proxy's."""
 
     def json(self) -> Any:
         """The body as JSON; raises BadReply."""
@@ -85,6 +87,8 @@ class Incoming:
     url: str = attrs.field(repr=False)
     status: int
     headers: Mapping[str, str] = attrs.field(repr=False)
+    address: str | None = attrs.field(default=None, repr=False)
+    """The IP address it comes from, if it is known and no proxy's."""
     _response: httpx.Response = attrs.field(repr=False)
     _body: AsyncIterator[bytes] | None = attrs.field(default=None, repr=False)
 
@@ -179,7 +183,13 @@ class Client:
         with trio.move_on_after(deadline):
             async with self.stream(method, url, headers=headers, body=body, connected=connected) as incoming:
                 read = await incoming.read(limit)
-                return Reply(url=incoming.url, status=incoming.status, headers=incoming.headers, body=read)
+                return Reply(
+                    url=incoming.url,
+                    status=incoming.status,
+                    headers=incoming.headers,
+                    body=read,
+                    address=incoming.address,
+                )
         raise TimedOut(self._whole(url), f"did not answer within {deadline:g} s")
 
     @contextlib.asynccontextmanager
@@ -218,6 +228,7 @@ class Client:
             url=str(response.url),
             status=response.status_code,
             headers={name.lower(): value for name, value in response.headers.items()},
+            address=answered_from(self._client, response),
             response=response,
         )
         try:

@@ -104,28 +104,33 @@ def _parsed_host(host: str) -> _Ip | None:
         return None
 
 
-async def refuse_inner(url: str, origin: str) -> Connected | None:
+async def refuse_inner(url: str, origin: str, answered: str | None) -> Connected | None:
     """Raise BadReply when a redirect from ``origin`` leads into this machine or its cloud's metadata service.
 
-    A hub on loopback or in a private network may redirect to its like. A name that cannot be looked up here is left
-    to the proxy, or to what is returned: how the connection itself is to be judged. None where it is no redirect.
+    ``answered`` is the IP address that sent us there. What the name of ``origin`` means is not looked up again: who
+    answers for the name may say something else each time. Where it is not known, the hub counts as public unless its
+    name is an address. A hub on loopback or in a private network may redirect to its like. A name that cannot be
+    looked up here is left to the proxy, or to what is returned: how the connection itself is to be judged. None where
+    it is no redirect.
     """
     if _origin(url) == _origin(origin):
         return None
-    there, here = _host(url), _host(origin)
-    return _judge(url, await _addresses(there), await _addresses(here))
+    return _judge(url, await _addresses(_host(url)), _here(origin, answered))
 
 
-def refuse_inner_blocking(url: str, origin: str) -> Connected | None:
+def refuse_inner_blocking(url: str, origin: str, answered: str | None) -> Connected | None:
     """The same in a thread, for a library that follows redirects by itself."""
     if _origin(url) == _origin(origin):
         return None
-    return _judge(url, _parsed(_found(_host(url))), _parsed(_found(_host(origin))))
+    return _judge(url, _parsed(_found(_host(url))), _here(origin, answered))
 
 
-def _judge(url: str, there: Sequence[_Ip], here: Sequence[_Ip]) -> Connected:
-    # The outermost address of a hub is what it is trusted by: it says itself what it has.
-    trusted = min(min((_depth(address) for address in here), default=_PUBLIC), _LOOPBACK)
+def _here(origin: str, answered: str | None) -> _Ip | None:
+    return _parsed_host(answered or _host(origin))
+
+
+def _judge(url: str, there: Sequence[_Ip], here: _Ip | None) -> Connected:
+    trusted = _PUBLIC if here is None else min(_depth(here), _LOOPBACK)
     deepest = max(_depth_of_name(_host(url)), *(_depth(address) for address in there), _PUBLIC)
     if deepest > trusted:
         raise _inside(url)

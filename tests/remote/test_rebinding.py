@@ -61,13 +61,16 @@ def victim() -> Iterator[Victim]:
 class Resolver:
     """Says first what pleases, then what is meant: nothing (a lookup that fails), or a public address."""
 
-    def __init__(self, first: str | None) -> None:
+    def __init__(self, first: str | None, hub: str = PUBLIC) -> None:
         self.first = first
+        self.hub = hub
         self.lookups = 0
 
     def addresses(self, host: str, port: Any) -> list[Any]:
         if host == "hub.test":
-            return [self._one(PUBLIC, port)]
+            return [self._one(self.hub, port)]
+        if host == INSIDE:
+            return [self._one(INSIDE, port)]
         assert host == ELSEWHERE
         self.lookups += 1
         if self.lookups > 1:
@@ -96,7 +99,7 @@ async def test_a_connection_that_ends_up_inside_is_not_used(victim: Victim, firs
     trio.socket.set_custom_hostname_resolver(TrioResolver(Resolver(first)))
     url = f"http://{ELSEWHERE}:{victim.server_port}/secret"
     async with open_client(trust_env=False) as client:
-        connected = await refuse_inner(url, HUB)
+        connected = await refuse_inner(url, HUB, PUBLIC)
         with pytest.raises(BadReply, match="inside this machine"):
             await client.request("GET", url, connected=connected)
     assert victim.asked == []
@@ -107,12 +110,22 @@ async def test_nor_by_the_library_that_reads_listings(
     victim: Victim, first: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first answer is the hub's, given here without a network: what counts is where it leads."""
-    of = Resolver(first)
+    await refused(victim, Resolver(first), ELSEWHERE, monkeypatch)
+
+
+async def test_nor_does_a_hub_become_one_of_ours_by_its_name(
+    victim: Victim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name means this machine once it has answered."""
+    await refused(victim, Resolver(PUBLIC, hub=INSIDE), INSIDE, monkeypatch)
+
+
+async def refused(victim: Victim, of: Resolver, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, *rest, **more: of.addresses(host, port))
     monkeypatch.setenv("NO_PROXY", "*")
     client = get_session()
     bound(client)
-    place = f"http://{ELSEWHERE}:{victim.server_port}/secret"
+    place = f"http://{host}:{victim.server_port}/secret"
     library = type(client).__module__.partition(".")[0]
     hub = Redirecting(pytest.importorskip(library), place)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gpustack.remote.http import BadReply
-from gpustack.remote.redirect import headers_for, next_url, refuse_inner
+from gpustack.remote.http import BadReply, open_client
+from gpustack.remote.redirect import headers_for, next_url, refuse_inner, refuse_inner_blocking
+from tests.server.feed import Feed, serving
 
 HUB = "https://hub.example/org/model"
 
@@ -99,7 +100,7 @@ def test_credentials_go_to_their_own_host_only(url: str, kept: bool) -> None:
 )
 async def test_a_public_hub_cannot_send_us_inside(url: str) -> None:
     with pytest.raises(BadReply):
-        await refuse_inner(url, "https://93.184.216.34/x")
+        await refuse_inner(url, "https://93.184.216.34/x", None)
 
 
 @pytest.mark.parametrize(
@@ -114,12 +115,42 @@ async def test_a_public_hub_cannot_send_us_inside(url: str) -> None:
     ],
 )
 async def test_an_inner_hub_may_send_us_to_its_like(origin: str, url: str) -> None:
-    await refuse_inner(url, origin)
+    await refuse_inner(url, origin, None)
 
 
 @pytest.mark.attack("ssrf")
 async def test_not_even_an_inner_hub_may_send_us_to_the_metadata_service() -> None:
     with pytest.raises(BadReply):
-        await refuse_inner("http://169.254.169.254/", "http://10.0.0.1/")
+        await refuse_inner("http://169.254.169.254/", "http://10.0.0.1/", None)
     with pytest.raises(BadReply):
-        await refuse_inner("http://127.0.0.1/", "http://10.0.0.1/")
+        await refuse_inner("http://127.0.0.1/", "http://10.0.0.1/", None)
+
+
+@pytest.mark.attack("ssrf")
+@pytest.mark.parametrize("answered", ["93.184.216.34", None])
+async def test_a_name_that_now_means_this_machine_is_trusted_by_who_answered(answered: str | None) -> None:
+    with pytest.raises(BadReply):
+        await refuse_inner("http://127.0.0.1:1/x", "http://localhost:2/x", answered)
+    with pytest.raises(BadReply):
+        refuse_inner_blocking("http://127.0.0.1:1/x", "http://localhost:2/x", answered)
+
+
+async def test_a_hub_that_answered_inside_may_send_us_to_its_like() -> None:
+    await refuse_inner("http://127.0.0.1:1/x", "http://hub.example/x", "127.0.0.1")
+    await refuse_inner("http://10.0.0.2/x", "http://hub.example/x", "::ffff:10.0.0.1")
+
+
+@pytest.mark.attack("ssrf")
+async def test_who_answered_is_told_by_the_connection_and_is_nobody_behind_a_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serving(Feed(body=b"here")) as feed:
+        async with open_client() as client:
+            assert (await client.request("GET", feed.url)).address == "127.0.0.1"
+            assert (await client.request("GET", feed.url)).address == "127.0.0.1"  # the same connection
+        monkeypatch.setenv("http_proxy", feed.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        async with open_client() as client:
+            answer = await client.request("GET", "http://hub.example/x")
+            assert (answer.status, answer.address) == (200, None)

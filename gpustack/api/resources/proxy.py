@@ -150,7 +150,7 @@ async def _proxy(call: Call) -> Reply:
                 raise BadReply(
                     wanted.url, f"redirects to {urlsplit(current).hostname}, which is not followed"
                 )
-            connected = await refuse_inner(current, wanted.url)
+            connected = await refuse_inner(current, wanted.url, answer.address)
 
 
 def _headers(call: Call) -> Mapping[str, str]:
