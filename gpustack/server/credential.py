@@ -19,8 +19,9 @@ from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
 LIFETIME = timedelta(days=1)
-AGAIN_AFTER = timedelta(minutes=1)
-"""How long a worker may go on with its former credential before it is given another new one: the answer was lost."""
+AGAIN_AFTER = timedelta(hours=1)
+"""How long a worker may go on with its former credential before it is given another new one: the answer was lost, or
+it cannot keep the new one. Each is a write and ends the worker's streams, so that it must not be often."""
 _BARRED = "barred by an administrator"
 
 
