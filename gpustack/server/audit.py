@@ -141,6 +141,11 @@ class AuditTrail:
         finally:
             self._tell_of_repeats(over=True)
             await self.flush()
+            if self._lost:
+                _tell_of_loss(self._lost)
+                # First, for it is one more than may wait: the next daemon is to know of it whatever else it loses.
+                self._waiting.appendleft(self._of_loss(self._lost))
+                self._lost = 0
             self._leave_behind()
 
     async def _bring(self) -> None:
@@ -186,6 +191,8 @@ class AuditTrail:
         try:
             await self._store.write(write)
             back = False
+            if lost:
+                _tell_of_loss(lost)
         except GpustackError as error:
             log.warning("Audit events wait for the database: waiting=%d reason=%s", len(taken), error)
         except trio.Cancelled:
@@ -198,7 +205,6 @@ class AuditTrail:
         return not back
 
     def _of_loss(self, count: int) -> AuditEvent:
-        log.error("Audit events were lost, for the database took none for too long: count=%d", count)
         return AuditEvent(
             at=self._now(), action="audit.lost", outcome=Outcome.FAILED, status=503, details={"count": count}
         )
@@ -242,6 +248,11 @@ class AuditTrail:
 
     def __repr__(self) -> str:
         return f"<AuditTrail: {len(self._waiting)} events to store, {len(self._repeats)} kinds counted>"
+
+
+def _tell_of_loss(count: int) -> None:
+    """Once for each loss, when it is known how many events it took."""
+    log.error("Audit events were lost, for the database took none for too long: count=%d", count)
 
 
 def insert(tx: Tx, events: list[AuditEvent]) -> None:

@@ -139,13 +139,34 @@ async def test_what_is_lost_is_counted_and_told_of(caplog: pytest.LogCaptureFixt
     trail = trail_of(away)
     for _ in range(MOST_WAITING + 7):
         trail.add(event())
-    await trail.flush()
+    for _ in range(10):
+        await trail.flush()
     away.away = False
     await trail.flush()
     assert len(away.kept) == MOST_WAITING + 1
     lost = [one for one in away.kept if one.action == "audit.lost"]
     assert [one.details for one in lost] == [{"count": 7}]
-    assert "Audit events were lost" in caplog.text
+    assert caplog.text.count("Audit events were lost") == 1, "not once for each try to store it"
+
+
+@pytest.mark.attack("audit")
+async def test_a_loss_that_could_not_be_stored_is_left_to_the_next_daemon(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with trio.open_nursery() as nursery:
+        trail = trail_of(AwayStore(), tmp_path)
+        await nursery.start(trail.run)
+        for _ in range(MOST_WAITING + 7):
+            trail.add(event())
+        nursery.cancel_scope.cancel()
+    assert caplog.text.count("Audit events were lost") == 1
+    back = AwayStore(away=False)
+    trail = trail_of(back, tmp_path)
+    await trail.collect()
+    await trail.flush()
+    counts = [one.details["count"] for one in back.kept if one.action == "audit.lost"]
+    assert sorted(counts) == [1, 7], "the one that this made too many is told of as well"
+    assert len(back.kept) == MOST_WAITING + 1
 
 
 async def test_a_write_that_is_given_up_is_not_told_of_twice(autojump_clock: object) -> None:
