@@ -86,6 +86,7 @@ class ServerPart:
     _usage: UsageLedger | None = None
     _trail: AuditTrail | None = None
     _budgets: Budgets | None = None
+    _key_use: KeyUse | None = None
     _limiter: Limiter | None = None
 
     @classmethod
@@ -119,7 +120,7 @@ class ServerPart:
         await state.start(usage)
         trail = self._trail = _trail(options, store)
         await state.start(trail)
-        key_use = KeyUse(store, utc_now)
+        key_use = self._key_use = KeyUse(store, utc_now)
         await state.start(key_use)
         pool = Pool(reactor=self._reactor)
         await edge.start(pool)
@@ -186,6 +187,8 @@ class ServerPart:
             await self._trail.flush()
         if self._budgets is not None:
             await self._budgets.give_up()
+        if self._key_use is not None:
+            await self._key_use.give_up()
         if self._store is not None:
             await self._store.give_up()
 

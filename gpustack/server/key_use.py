@@ -32,11 +32,13 @@ class KeyUse:
     _store: Store
     _now: Callable[[], datetime]
     _used: dict[int, datetime] = attrs.field(factory=dict)
+    _given_up: bool = False
     name: str = "key-use"
 
     def note(self, key_id: int) -> None:
         """The key has just let somebody in. Only from the Trio thread; never waits."""
-        self._used[key_id] = self._now()
+        if not self._given_up:
+            self._used[key_id] = self._now()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
@@ -45,8 +47,14 @@ class KeyUse:
                 await trio.sleep(_LOOK_EVERY)
                 await self.flush()
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + _WITHIN):
-                await self.flush()
+            await self.give_up()
+
+    async def give_up(self) -> None:
+        """Write what is left, as far as the store takes it at once: then nothing is written here any more."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _WITHIN):
+            await self.flush()
+        self._given_up = True
+        self._used.clear()
 
     async def flush(self) -> None:
         """Write what is new enough to be worth it; if the database is away it waits for the next time."""

@@ -9,8 +9,11 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from gpustack.domain.access import ApiKey
+from gpustack.domain.record import table_of
+from gpustack.domain.snapshot import Snapshot
 from gpustack.server.key_use import KeyUse
 from gpustack.store import Store, StoreSettings, open_store
 
@@ -29,6 +32,17 @@ class World:
 
     def stored(self, key_id: int) -> datetime | None:
         return self.store.snapshot.api_keys[key_id].last_used_at
+
+
+class Stuck:
+    """A database that is there and answers nothing."""
+
+    snapshot = Snapshot(
+        tables={table_of(ApiKey): {1: ApiKey(id=1, name="k", user_id=1, access_key="k", secret_hash="x")}}
+    )
+
+    async def write(self, work: object) -> None:
+        await trio.sleep_forever()
 
 
 @pytest.fixture
@@ -78,3 +92,27 @@ async def test_what_is_not_written_yet_is_written_when_it_stops(world: World) ->
         world.use.note(key)
         nursery.cancel_scope.cancel()
     assert world.stored(key) == BEGIN
+
+
+async def test_what_is_given_up_is_written_and_waits_for_nothing_any_more(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another daemon takes the records over; what is still under way here goes on being let in."""
+    key = await world.key("k")
+    world.use.note(key)
+    await world.use.give_up()
+    assert world.stored(key) == BEGIN
+    world.store.close()
+    world.now = BEGIN + timedelta(hours=1)
+    world.use.note(key)
+    await world.use.flush()
+    await world.use.give_up()
+    assert not caplog.records
+
+
+async def test_a_store_that_takes_nothing_holds_nobody_up(autojump_clock: trio.testing.MockClock) -> None:
+    use = KeyUse(Stuck(), lambda: BEGIN)  # type: ignore[arg-type]
+    use.note(1)
+    before = trio.current_time()
+    await use.give_up()
+    assert trio.current_time() - before == pytest.approx(2.0)
