@@ -143,7 +143,11 @@ class Membership:
                 log.error("The server refused this worker's token; set --token to the one of the server")
                 delay = _LAST_TRY_AGAIN
             except Forbidden as error:
-                log.error("The server does not let this worker in (it shows --token): reason=%s", error)
+                log.error(
+                    "The server does not let this worker in; set --token to the one of the server, unless the reason"
+                    " is another: %s",
+                    error,
+                )
                 delay = _LAST_TRY_AGAIN
             except RemoteError as error:
                 log.info("The server cannot be reached yet: reason=%s", error)
