@@ -14,6 +14,8 @@ from gpustack.gateway.member import members
 LARGE: Final = 1 << 20
 """Bytes from which a body is no longer parsed as a whole: what its values would take in memory is not bounded by
 its size. Reading the ask of a large body may take tens of milliseconds: do it in a thread."""
+LONG: Final = 64 << 10
+"""Bytes from which going through the members of a body takes so long that others would feel it: do it in a thread."""
 
 _OURS: Final = frozenset({"model", "stream", "stream_options"})
 _SPLICE: Final = b'{"stream_options":{"include_usage":true},'
@@ -64,6 +66,11 @@ def read_ask(body: bytes, *, streams: bool = True) -> Ask:
         raise BadRequest(f"'stream_options' cannot be sent on: {error}") from error
     start, end = next((start, end) for key, start, end in members(body) if key == "stream_options")
     return Ask(model=model, stream=True, hide_usage=True, body=body[:start] + wanted + body[end:])
+
+
+def is_slow(body: bytes) -> bool:
+    """Whether reading the ask of a long body may take so long that it belongs in a thread: rarely so."""
+    return len(body) > LARGE or b'"stream_options"' in body or _may_repeat(body)
 
 
 def model_named(model: object) -> str:

@@ -26,7 +26,7 @@ from gpustack.errors import (
     Unavailable,
 )
 from gpustack.gateway.admission import Admission, Authenticate
-from gpustack.gateway.ask import LARGE, Ask, read_ask
+from gpustack.gateway.ask import LONG, Ask, is_slow, read_ask
 from gpustack.gateway.bound import Bound, bound_of
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.form import read_form_ask
@@ -209,17 +209,16 @@ class Gateway:
 
     async def _reserve(self, request: _Request, limited: Sequence[Party]) -> None:
         """Let it in as far as its limits go; what it may use is theirs until it has ended."""
-        bound = Bound(0, 0)
-        if any(party.counts_tokens for party in limited):
-            bound = await self._bound(request)
-        exchange, tokens = request.exchange, bound.total
-        if tokens is None:
-            raise BadRequest(
-                f"{limited[0].words} has a limit of tokens, and nothing says how long an answer of "
-                f"'{request.model.model_name}' may become: send max_tokens"
-            )
+        exchange, bound = request.exchange, Bound(0, 0)
         try:
-            request.permit = await self.limiter.enter(limited, tokens)
+            if any(party.counts_tokens for party in limited):
+                bound = await self._bound(request, limited)
+            if bound.total is None:
+                raise BadRequest(
+                    f"{limited[0].words} has a limit of tokens, and nothing says how long an answer of "
+                    f"'{request.model.model_name}' may become: send max_tokens"
+                )
+            request.permit = await self.limiter.enter(limited, bound.total)
         except LimitReached as error:
             exchange.extra = [*exchange.extra, *self.limiter.fields(limited)]
             if not should_retry(error):
@@ -228,18 +227,19 @@ class Gateway:
         request.bound = bound
         exchange.extra = [*exchange.extra, *request.permit.fields]
 
-    async def _bound(self, request: _Request) -> Bound:
+    async def _bound(self, request: _Request, limited: Sequence[Party]) -> Bound:
         body, operation, context = request.ask.body, request.route.operation, request.model.context
-        if len(body) > LARGE:
-            return await self._large.run(lambda: bound_of(body, operation, context))
-        return bound_of(body, operation, context)
+        if len(body) <= LONG:
+            return bound_of(body, operation, context)
+        self.limiter.peek(limited)
+        return await self._large.run(lambda: bound_of(body, operation, context))
 
     async def _read(self, exchange: Exchange, route: InferenceRoute, limit: int, hold: Hold) -> Ask:
         try:
             body = await exchange.read_body(limit, hold.take)
         except BodyTimeout as error:
             raise RequestTimeout(str(error)) from error
-        if len(body) > LARGE:
+        if len(body) > LONG and is_slow(body):
             return await self._large.run(lambda: _ask_of(body, exchange.head, route))
         return _ask_of(body, exchange.head, route)
 

@@ -164,6 +164,16 @@ class Limiter:
         )
         return tuple([party for party in found if party is not None])
 
+    def peek(self, parties: Sequence[Party]) -> None:
+        """Raise ``LimitReached`` for a request that cannot be let in, however few tokens it may use. Nothing is
+        reserved: it spares finding out how many those are."""
+        now = self._monotonic()
+        for party in parties:
+            limits = attrs.evolve(self._share(party), tokens_per_minute=None)
+            answer = admit(limits, self._state(party, now), 0, now)
+            if isinstance(answer, Refusal):
+                raise self._refusal(party, answer, 0)
+
     async def enter(self, parties: Sequence[Party], tokens: int) -> Permit:
         """Reserve what a request may use of each party, all or nothing.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -13,6 +14,7 @@ import trio
 from gpustack.domain.access import ApiKey, Limits, User
 from gpustack.domain.budget import BudgetDraw
 from gpustack.domain.model import Model
+from gpustack.gateway import inference
 from gpustack.policy.budget import period
 from gpustack.policy.limits import Kind
 from tests.fakes.running import RunningEngine
@@ -402,3 +404,58 @@ async def test_a_large_body_is_bounded_too(world: World, fake_engine: StartEngin
     answer = await world.send(body)
     assert answer.status == 200
     assert left(answer, "tokens")[1] == (2 << 20) - 8192, "no prompt is longer than the context"
+
+
+@pytest.fixture
+def threads_of(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[bool]]:
+    """Whether each ask and each bound was found in another thread than that of the loop."""
+    found: dict[str, list[bool]] = {"_ask_of": [], "bound_of": []}
+    loop = threading.get_ident()
+
+    def noting(seen: list[bool], real: Callable[..., Any]) -> Callable[..., Any]:
+        def note(*args: Any) -> Any:
+            seen.append(threading.get_ident() != loop)
+            return real(*args)
+
+        return note
+
+    for name, seen in found.items():
+        monkeypatch.setattr(inference, name, noting(seen, getattr(inference, name)))
+    return found
+
+
+@pytest.mark.attack("flood")
+@pytest.mark.parametrize(
+    ("more", "aside"),
+    [
+        (b'"x":[%b[]]' % (b"[]," * 30_000), False),
+        (b'"messages":[{"model":1}],"x":[%b[]]' % (b"[]," * 30_000), True),
+        (b'"x":[%b"\\u0061"]' % (b"[]," * 30_000), True),
+        (b'"x":[%b[]],"stream":true,"stream_options":{}' % (b"[]," * 30_000), True),
+        (b'"messages":[{"model":1}]', False),
+    ],
+)
+async def test_a_body_that_takes_long_to_look_through_keeps_nobody_waiting(
+    world: World, fake_engine: StartEngine, threads_of: dict[str, list[bool]], more: bytes, aside: bool
+) -> None:
+    await world.deploy("m", fake_engine().port)
+    await world.send(b'{"model":"m",%b}' % more)
+    assert threads_of == {"_ask_of": [aside], "bound_of": []}
+    await limit(world, tokens_per_minute=10**6)
+    await world.send(b'{"model":"m",%b}' % more)
+    assert threads_of == {"_ask_of": [aside, aside], "bound_of": [len(more) > 64 << 10]}
+
+
+@pytest.mark.attack("flood")
+@pytest.mark.parametrize("name", ["requests_per_minute", "concurrent_requests"])
+async def test_who_is_not_let_in_has_no_long_body_looked_through(
+    world: World, fake_engine: StartEngine, threads_of: dict[str, list[bool]], name: str
+) -> None:
+    await world.deploy("m", fake_engine().port)
+    await limit(world, **{name: 0}, tokens_per_day=10**9)
+    long = json.dumps({"model": "m", "max_tokens": 5, "messages": [], "user": "x" * (100 << 10)}).encode()
+    answer = await world.send(long)
+    assert (answer.status, refusal(answer)[0]) == (429, "requests")
+    assert answer.headers[b"x-should-retry"] == b"false"
+    assert threads_of["bound_of"] == []
+    assert spent(world) == 0
