@@ -6,7 +6,7 @@ import re
 
 import attrs
 
-from gpustack.errors import GpustackError
+from gpustack.errors import GpustackError, Unavailable
 from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange
 from gpustack.http1.head import Head
 from gpustack.server.assignment import AssignmentBook
@@ -31,15 +31,23 @@ _POSTS = (
 )
 
 
-async def _only_admitted(call: Call) -> Reply:
-    return Reply(document=workers.own_id(call))
+async def _admitted(call: Call) -> Reply:
+    """What is told is the truth for the worker: never an old picture while another server has the present one."""
+    worker_id = workers.own_id(call)
+    shown = call.snapshot.workers[worker_id].credential_hash
+    await call.context.store.refresh()
+    workers.refuse_while_cut_off(call)
+    worker = call.snapshot.workers.get(worker_id)
+    if worker is not None and worker.credential_hash != shown:
+        raise Unavailable("The worker's credential has just been changed: ask again", 1.0)
+    return Reply(document=worker_id)
 
 
 _ASSIGNMENTS = Route(
     method="GET",
     path=ASSIGNMENTS_PATH,
     summary="The stream by which a worker learns what is wanted of it",
-    handler=_only_admitted,
+    handler=_admitted,
     allow=WORKERS,
 )
 

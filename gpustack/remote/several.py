@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from gpustack.nursery.wake import Latest
-from gpustack.remote.http import RemoteError, Reply, TimedOut
+from gpustack.remote.http import RemoteError, Reply, TimedOut, Unreachable
 from gpustack.remote.pooled import Arriving, PooledClient
 from gpustack.remote.redirect import address_of, is_loopback, names_no_machine
 
@@ -144,29 +144,41 @@ class SeveralServers:
         body: bytes | None = None,
         timeout: float = 60.0,  # noqa: ASYNC109  # patience between bytes, not a limit for the block
     ) -> AsyncIterator[Arriving]:
-        """As that of ``PooledClient``, of the first server that begins to answer."""
+        """As that of ``PooledClient``, of the first server that begins to answer, and not with 503 while there is
+        another."""
         failure: RemoteError | None = None
-        self._streaming = None
-        async with AsyncExitStack() as stack:
-            for url, client in self._in_turn():
+        turn = self._in_turn()
+        for url, client in turn:
+            began = trio.current_time()
+            async with AsyncExitStack() as stack:
                 entering = client.stream(method, path, headers=headers, body=body, timeout=timeout)
                 try:
                     with trio.move_on_after(_BEGINS_WITHIN) as patience:
                         arriving = await stack.enter_async_context(entering)
-                    if not patience.cancelled_caught:
-                        break
-                    error: RemoteError = TimedOut(
-                        url + path, f"did not begin to answer within {_BEGINS_WITHIN:g} s"
-                    )
-                except RemoteError as raised:
-                    error = raised
-                self._has_failed(url)
-                failure = failure or error
-            else:
-                assert failure is not None
-                raise failure
-            self._streaming = url
-            yield arriving
+                    if patience.cancelled_caught:
+                        raise TimedOut(url + path, f"did not begin to answer within {_BEGINS_WITHIN:g} s")
+                    if arriving.status == _UNAVAILABLE and len(turn) > 1:
+                        raise Unreachable(url + path, "cannot serve now (503)")
+                except RemoteError as error:
+                    self._has_failed(url)
+                    failure = failure or error
+                    continue
+                self._streams(url, began)
+                try:
+                    yield arriving
+                finally:
+                    self._streaming = None
+                return
+        assert failure is not None
+        raise failure
+
+    def _streams(self, url: str, began: float) -> None:
+        """It answers, unless it failed to while the stream began: ``turned`` is to see that."""
+        self._streaming = url
+        answers = url in self._clients and self._failed.get(url, began) <= began
+        if answers:
+            self._failed.pop(url, None)
+        self._answering.set(url if answers else self._answering.value)
 
     async def turned(self) -> None:
         """Return once requests are answered by another server than the one that streams: that one may be dead."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -16,10 +17,13 @@ from gpustack.api.posts import Posts, claims
 from gpustack.domain.assignment import AssignmentLine, Word
 from gpustack.domain.document import decode, encode
 from gpustack.domain.worker import Worker
+from gpustack.errors import Unavailable
 from gpustack.http1.head import parse_request_head
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.server import HttpServer
 from gpustack.server.assignment import AssignmentBook
+from gpustack.server.credential import bar
+from gpustack.store import Store
 
 from .world import STATUS, TOKEN, World
 
@@ -27,8 +31,14 @@ from .world import STATUS, TOKEN, World
 @pytest.fixture
 async def core(world: World) -> AsyncIterator[str]:
     """The address of a core that serves the posts alone."""
+    async with serving(world) as address:
+        yield address
+
+
+@asynccontextmanager
+async def serving(world: World, *servers: str) -> AsyncIterator[str]:
     (listener,) = open_listeners("127.0.0.1", 0)
-    strict = world.rebuilt(rules=AccessRules(force_auth_localhost=True))
+    strict = world.rebuilt(rules=AccessRules(force_auth_localhost=True), reached_at=lambda: servers)
     posts = Posts(strict.context, AssignmentBook(world.store))
     server = HttpServer("test", [listener], handler=posts.handle)
     async with trio.open_nursery() as nursery:
@@ -174,6 +184,53 @@ async def test_the_assignments_of_others_are_closed(world: World, core: str) -> 
         assert (await client.get(path, headers=bearer(credential))).status_code == 403
         assert (await client.get(path, headers=bearer(world.keys[world.admin.id]))).status_code == 403
         assert (await client.get(path)).status_code == 401
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_who_is_cut_off_tells_no_old_picture_while_another_server_knows_better(
+    world: World, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """That the database is gone is seen only when it is asked once more: the picture may be old already."""
+
+    async def refresh(store: Store) -> bool:
+        store._failure = Unavailable("The database is away", 5.0)
+        return True
+
+    monkeypatch.setattr(Store, "refresh", refresh)
+    worker, credential = await world.worker("node")
+    path = f"/v1/workers/{worker.id}/assignments"
+    async with serving(world, *["http://10.0.0.1", "http://10.0.0.2"][: 1 + others]) as core:
+        if not others:
+            with trio.fail_after(20):
+                (line,) = await first_lines(core, path, credential, 1)
+            assert decode(line, AssignmentLine).word is Word.SYNCED, "nobody knows better"
+            return
+        async with httpx.AsyncClient(base_url=core, headers=bearer(credential)) as client:
+            for answer in (
+                await client.get(path),
+                await client.post(f"/v1/workers/{worker.id}/heartbeat", json={}),
+            ):
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "5"), answer.text
+                assert answer.json()["message"] == "The database is away"
+
+
+@pytest.mark.attack("worker")
+async def test_a_stream_does_not_begin_by_a_credential_that_another_server_has_voided(
+    world: World, core: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is good by our picture, and seen to be void when that is made new."""
+    worker, credential = await world.worker("node")
+
+    async def refresh(store: Store) -> bool:
+        await bar(store, worker.id)
+        return True
+
+    monkeypatch.setattr(Store, "refresh", refresh)
+    async with httpx.AsyncClient(base_url=core, headers=bearer(credential)) as client:
+        answer = await client.get(f"/v1/workers/{worker.id}/assignments")
+        assert answer.status_code == 503
+        monkeypatch.undo()
+        assert (await client.get(f"/v1/workers/{worker.id}/assignments")).status_code == 401
 
 
 async def test_a_heartbeat_writes_nothing(world: World, core: str) -> None:

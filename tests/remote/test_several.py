@@ -99,6 +99,7 @@ class Server:
     asked: int = 0
     status: int = 200
     hung: bool = False
+    streams_after: float = 0.0
     gone: bool = False
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
@@ -110,7 +111,8 @@ class Server:
         self.asked += 1
         if self.hung:
             await trio.sleep_forever()
-        if exchange.head.path == "/stream":
+        if exchange.head.path == "/stream" and self.status == 200:
+            await trio.sleep(self.streams_after)
             await exchange.start_response(200, [])
             await exchange.send(f"{self.name}\n".encode())
             await trio.sleep_forever()
@@ -272,6 +274,71 @@ async def test_a_stream_comes_from_who_answers_and_is_left_when_another_does() -
         with pytest.raises(RemoteError):
             async with client.stream("GET", "/stream"):
                 pass
+
+
+async def test_a_stream_is_not_taken_from_who_cannot_serve() -> None:
+    async with running(2) as world:
+        home, other = world.servers
+        home.status = 503
+        for _ in range(2):
+            async with world.client.stream("GET", "/stream") as arriving:
+                assert await anext(arriving.pieces()) == b"s1\n"
+        assert home.asked == 1, "it is asked after the others from now on"
+        other.status = 503
+        with pytest.raises(RemoteError, match=f":{other.port}/stream cannot serve now"):
+            async with world.client.stream("GET", "/stream"):
+                pass
+        world.client.learn([])
+        async with world.client.stream("GET", "/stream") as arriving:
+            assert arriving.status == 503, "there is no other"
+
+
+async def test_a_stream_is_left_although_another_answered_before_it_began() -> None:
+    async with running(2) as world:
+        home, client = world.servers[0], world.client
+        await world.ask()
+        home.streams_after = 0.5
+        async with trio.open_nursery() as nursery:
+            left = trio.Event()
+
+            async def leave() -> None:
+                await client.turned()
+                left.set()
+
+            async def fail() -> None:
+                while home.asked < 2:  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+                home.status = 503
+                assert await world.ask() == "s1"
+
+            nursery.start_soon(leave)
+            nursery.start_soon(fail)
+            async with client.stream("GET", "/stream") as arriving:
+                assert await anext(arriving.pieces()) == b"s0\n"
+                with trio.fail_after(5):
+                    await left.wait()
+        home.status = 200
+        async with client.stream("GET", "/stream") as arriving:
+            assert await anext(arriving.pieces()) == b"s1\n"
+            with trio.move_on_after(0.2) as patience:
+                await client.turned()
+            assert patience.cancelled_caught
+
+
+async def test_a_stream_that_begins_is_an_answer_and_not_left_for_what_was_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(2) as world:
+        home, client = world.servers[0], world.client
+        home.status = 503
+        assert await world.ask() == "s1"
+        home.status = 200
+        monkeypatch.setattr(several, "_SHUN_FOR", 0.0)
+        async with client.stream("GET", "/stream") as arriving:
+            assert await anext(arriving.pieces()) == b"s0\n"
+            with trio.move_on_after(0.2) as patience:
+                await client.turned()
+            assert patience.cancelled_caught
 
 
 def test_what_is_known_follows_what_is_told() -> None:

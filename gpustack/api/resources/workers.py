@@ -141,18 +141,23 @@ async def _renewed(call: Call) -> str | None:
         return None
 
 
+def refuse_while_cut_off(call: Call) -> None:
+    """Raise ``Unavailable`` where the database fails us while there are other servers: they can do more for the
+    worker."""
+    failure = call.context.store.failure
+    if failure is not None and len(call.context.reached_at()) > 1:
+        raise Unavailable(str(failure), failure.retry_after)
+
+
 async def _heartbeat(call: Call) -> Reply:
     call.context.leases.heard(own_id(call))
-    servers, failure = list(call.context.reached_at()), call.context.store.failure
-    if failure is not None and len(servers) > 1:
-        # Cut off from the others: one of them can do more for the worker.
-        raise Unavailable(str(failure), failure.retry_after)
+    refuse_while_cut_off(call)
     credential = await _renewed(call)
     return Reply(
         document={
             "interval": call.context.heartbeat_interval,
             "revision": call.snapshot.revision,
-            "servers": servers,
+            "servers": list(call.context.reached_at()),
             "credential": credential,
         }
     )
