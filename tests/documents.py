@@ -54,11 +54,12 @@ by the cookie of a login, or by a worker's credentials.
   that is not for the caller is in no list and answers 404 as if there were none. Who shows no credentials may list
   public models and use them, with bodies of 4 MiB at most, and gets 401 for everything else.
 - An API key may be made narrower than its owner: `scopes` names one or more of `inference` (use models, and list them),
-  `read` (read of the management) and `management` (read and change), `allowed_model_names` the only models there are
-  for it; `null` is everything that the owner may. `PUT` changes a key, also its `is_enabled` and, by `expires_in`, its
-  end. With a key nobody gives another one more scopes, models or time than it has itself; a key with limits makes none
-  that uses models, and does not loosen its own. Everybody lists their own keys; administrators those of others too,
-  with `user_id=` or `all=true`, and may switch them off and delete them; an owner may switch one on again.
+  `read` (read of the management) and `management` (read and change), `allowed_model_names` (100 at most) the only
+  models there are for it; `null` is everything that the owner may. An account has 200 keys at most. `PUT` changes a
+  key, also its `is_enabled` and, by `expires_in`, its end. With a key nobody gives another one more scopes, models or
+  time than it has itself; a key with limits makes none that uses models, and does not loosen its own. Everybody lists
+  their own keys; administrators those of others too, with `user_id=` or `all=true`, and may switch them off and
+  delete them; an owner may switch one on again.
 - A login of a browser is a session: `/v1/users/me/sessions` lists one's own and ends one or all, administrators end
   those of others. Another password, role or state of an account ends them too. Whatever goes on for somebody (a watch,
   a log, an answer of a model) is cut off within a second when the account, key or login that let it in is no more, or

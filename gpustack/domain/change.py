@@ -24,3 +24,5 @@ class Change:
     table: str
     record: Record
     before: Record | None = None
+    size: int = attrs.field(default=0, eq=False, repr=False)
+    """About how many bytes of memory the record takes."""

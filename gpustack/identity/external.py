@@ -19,10 +19,12 @@ from .username import LONGEST, RULE, is_username
 Look = Callable[[str], Sequence[str]]
 """What the party says under a name: one text, several, or none."""
 
+LONGEST_URL = 2048
+"""Characters of the URL of a picture, whoever sets it."""
+
 _CONVERTER = make_converter(detailed_validation=False)
 _LONGEST_KEY = 255
 _LONGEST_FULL_NAME = 255
-_LONGEST_URL = 2048
 _LONGEST_GROUP = 512
 _MOST_GROUPS = 1000
 
@@ -115,7 +117,7 @@ def _full_name(look: Look, chosen: str | None, usual: Sequence[str]) -> str | No
 
 def _avatar(look: Look, names: Sequence[str]) -> str | None:
     found = _first(look, names)
-    if found is None or len(found) > _LONGEST_URL or not found.isprintable() or " " in found:
+    if found is None or len(found) > LONGEST_URL or not found.isprintable() or " " in found:
         return None
     try:
         parts = urlsplit(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -16,6 +17,8 @@ from .codec import from_json
 from .table import changes, class_of, heads, specs
 
 KEPT = 10_000
+KEPT_CHARACTERS = 64 << 20
+"""Of all records in it, so that large ones do not fill the disk."""
 KEPT_FOR = timedelta(days=7)
 """Changes hold what their records held, password hashes too: they are not kept for ever in a quiet cluster."""
 
@@ -33,7 +36,8 @@ class Alteration:
     """The record, written out where a fault in it is the fault of one work."""
 
     def numbered(self, revision: int) -> Change:
-        return Change(revision, self.kind, specs[type(self.record)].name, self.record, self.before)
+        name = specs[type(self.record)].name
+        return Change(revision, self.kind, name, self.record, self.before, sys.getsizeof(self.json))
 
 
 def revision(conn: sa.Connection) -> int:
@@ -75,7 +79,21 @@ def trim(conn: sa.Connection, now: datetime) -> None:
     """Drop changes beyond those kept. The newest always stays."""
     last = revision(conn)
     too_old = sa.and_(changes.c.at < now - KEPT_FOR, changes.c.revision < last)
-    conn.execute(sa.delete(changes).where(sa.or_(changes.c.revision <= last - KEPT, too_old)))
+    too_many = changes.c.revision <= max(last - KEPT, _too_large(conn, last))
+    conn.execute(sa.delete(changes).where(sa.or_(too_many, too_old)))
+
+
+def _too_large(conn: sa.Connection, last: int) -> int:
+    """The newest revision that has no room any more beside those after it."""
+    characters = sa.func.length(changes.c.record)
+    query = sa.select(changes.c.revision, characters).where(changes.c.revision > last - KEPT)
+    room = KEPT_CHARACTERS
+    for row in conn.execute(query.order_by(changes.c.revision.desc())).all():
+        number, taken = int(row[0]), int(row[1])
+        room -= taken
+        if room < 0 and number < last:
+            return number
+    return 0
 
 
 def forget(conn: sa.Connection, skip: int) -> None:
@@ -121,4 +139,4 @@ def newest(conn: sa.Connection, count: int) -> tuple[int, list[Change]]:
 
 def _change(row: sa.Row[*tuple[object, ...]]) -> Change:
     record = from_json(class_of[row.table_name], row.record)
-    return Change(row.revision, ChangeKind(row.kind), row.table_name, record)
+    return Change(row.revision, ChangeKind(row.kind), row.table_name, record, size=sys.getsizeof(row.record))

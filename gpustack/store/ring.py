@@ -11,6 +11,8 @@ from gpustack.domain.change import Change
 from gpustack.errors import Gone
 
 SIZE = 4096
+BYTES = 64 << 20
+"""Of all records in it: some are thousands of times as large as others."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -21,7 +23,9 @@ class Ring:
     """Everything after this revision is here."""
     newest: int
     _size: int = SIZE
+    _bytes: int = BYTES
     _changes: deque[Change] = attrs.field(factory=deque)
+    _held: int = 0
 
     def extend(self, changes: Iterable[Change], newest: int | None = None) -> None:
         """Take in the changes of a commit, newer than all that are here.
@@ -30,15 +34,19 @@ class Ring:
         """
         for change in changes:
             self._changes.append(change)
+            self._held += change.size
             self.newest = change.revision
         if newest is not None:
             self.newest = newest
-        while len(self._changes) > self._size:
-            self.floor = self._changes.popleft().revision
+        while len(self._changes) > self._size or self._held > self._bytes:
+            oldest = self._changes.popleft()
+            self._held -= oldest.size
+            self.floor = oldest.revision
 
     def restart(self, newest: int) -> None:
         """Changes up to ``newest`` were missed: nothing before it is known any more."""
         self._changes.clear()
+        self._held = 0
         self.floor = self.newest = newest
 
     def since(self, revision: int) -> list[Change]:

@@ -28,6 +28,8 @@ from .transaction import Tx
 
 TRIM_EVERY = 1000
 """Changes appended between two looks at what may go."""
+TRIM_EVERY_BYTES = 16 << 20
+"""Or as much of them, where they are large."""
 
 Result = outcome.Outcome[Any]
 
@@ -84,6 +86,7 @@ class Writer:
     _clock: Callable[[], datetime]
     revision: int
     _appended: int = 0
+    _appended_bytes: int = 0
 
     def commit(self, jobs: Sequence[Job]) -> Batch:
         """Do all works in one transaction, each undone alone if it raises. Blocks until it is on disk.
@@ -106,7 +109,7 @@ class Writer:
                         alterations += altered
                 now = self._clock()
                 changes = journal.append(conn, alterations, head, now)
-                self._trim(conn, len(changes), now)
+                self._trim(conn, changes, now)
         except (sa.exc.SQLAlchemyError, Unavailable) as error:
             self._memory.take_back()
             return Batch(self._failed(jobs, results, error), failure=self._unavailable(error))
@@ -214,10 +217,11 @@ class Writer:
             )  # one for each caller: it will carry a traceback
         return self._database.unavailable(error)
 
-    def _trim(self, conn: sa.Connection, appended: int, now: datetime) -> None:
-        self._appended += appended
-        if self._appended >= TRIM_EVERY:
-            self._appended = 0
+    def _trim(self, conn: sa.Connection, appended: Sequence[Change], now: datetime) -> None:
+        self._appended += len(appended)
+        self._appended_bytes += sum(change.size for change in appended)
+        if self._appended >= TRIM_EVERY or self._appended_bytes >= TRIM_EVERY_BYTES:
+            self._appended = self._appended_bytes = 0
             journal.trim(conn, now)
 
 

@@ -6,7 +6,9 @@ import re
 from typing import Any
 
 import pytest
+import trio
 
+from gpustack.api.resources import api_keys
 from gpustack.domain.access import ApiKey, User
 
 from .world import World
@@ -117,3 +119,35 @@ async def test_a_key_is_off_while_it_is_off(world: World) -> None:
             assert (await world.ask("GET", "/v1/users/me", made["value"])).status_code == status
     assert (await world.ask("DELETE", f"/v1/api-keys/{made['id']}", world.admin)).status_code == 200
     assert (await world.ask("GET", "/v1/users/me", made["value"])).status_code == 401
+
+
+@pytest.mark.attack("flood")
+async def test_an_account_has_so_many_keys_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_keys, "MOST_KEYS", 4)
+    ada, bob = await world.user("ada"), await world.user("bob")
+    answers: list[int] = []
+
+    async def make(number: int) -> None:
+        answer = await world.ask("POST", "/v1/api-keys", ada, json={"name": f"k{number}"})
+        answers.append(answer.status_code)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(9):
+            nursery.start_soon(make, number)
+    there = [key for key in world.store.snapshot.all(ApiKey).values() if key.user_id == ada.id]
+    assert len(there) == 4
+    assert set(answers) == {200, 409}
+    refused = await world.ask("POST", "/v1/api-keys", ada, json={"name": "more"})
+    assert refused.json()["message"] == "This account has 4 API keys, the most there may be: delete one first"
+    assert (await world.ask("POST", "/v1/api-keys", bob, json={"name": "own"})).status_code == 200
+    gone = next(key for key in there if key.name.startswith("k"))
+    assert (await world.ask("DELETE", f"/v1/api-keys/{gone.id}", ada)).status_code == 200
+    assert (await world.ask("POST", "/v1/api-keys", ada, json={"name": "more"})).status_code == 200
+
+
+@pytest.mark.attack("flood")
+async def test_a_key_names_so_many_models_and_no_more(world: World) -> None:
+    ada = await world.user("ada")
+    for count, status in ((100, 200), (101, 422)):
+        body = {"name": f"k{count}", "allowed_model_names": [f"m{number}" for number in range(count)]}
+        assert (await world.ask("POST", "/v1/api-keys", ada, json=body)).status_code == status

@@ -138,3 +138,15 @@ async def test_accounts_are_found_by_name_and_full_name(world: World) -> None:
     found = await world.get("/v1/users?search=ADA")
     assert [item["username"] for item in found["items"]] == ["bob", "ada"]
     assert found["pagination"]["total"] == 2
+
+
+@pytest.mark.attack("flood")
+async def test_nobody_fills_the_memory_with_pictures(world: World) -> None:
+    ada = await world.user("ada")
+    for url, status in (("x" * 2048, 200), ("x" * 2049, 422)):
+        for method, path, who in (
+            ("PUT", "/v1/users/me", ada),
+            ("PUT", f"/v1/users/{ada.id}", world.admin),
+        ):
+            answer = await world.ask(method, path, who, json={"avatar_url": url})
+            assert answer.status_code == status

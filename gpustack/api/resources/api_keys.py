@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from gpustack.domain.access import ApiKey, Principal, Scope
-from gpustack.errors import AlreadyExists, Forbidden, Unauthorized
+from gpustack.errors import AlreadyExists, Conflict, Forbidden, Unauthorized
 from gpustack.identity.keys import hash_secret, make_api_key
 from gpustack.policy.access import excess
 from gpustack.store.transaction import Tx
@@ -24,13 +24,16 @@ from ..shape import Document, Flag, Many, Maybe, Shape, Text, Whole, Word
 from ..wire import API_KEY, Look
 
 _LONGEST = 100 * 365 * 86400
+MOST_KEYS = 200
+"""Keys of one account: each is in memory and in every list."""
+
 _FIELDS: dict[str, Shape] = {
     "name": Text(shortest=1, longest=255, shown=True),
     "description": Maybe(Text(longest=4096)),
     "expires_in": Maybe(Whole(least=0, most=_LONGEST)),
     "is_enabled": Flag(),
     "scopes": Maybe(Many(Word(Scope), 10)),
-    "allowed_model_names": Maybe(Many(Text(shortest=1, longest=200), 1000)),
+    "allowed_model_names": Maybe(Many(Text(shortest=1, longest=200), 100)),
     "limits": LIMITS,
 }
 _NOTE = "expires_in: seconds from now; 0 or none is never. No scopes or allowed_model_names: all that the owner may."
@@ -85,6 +88,11 @@ def _refuse_taken(tx: Tx, user_id: int, name: str) -> None:
         raise AlreadyExists(f"API key '{name}' already exists")
 
 
+def _refuse_one_more(tx: Tx, user_id: int) -> None:
+    if sum(key.user_id == user_id for key in tx.all(ApiKey).values()) >= MOST_KEYS:
+        raise Conflict(f"This account has {MOST_KEYS} API keys, the most there may be: delete one first")
+
+
 def _own(tx: Tx, caller: Principal) -> ApiKey | None:
     """The key that the caller comes with, as it is now; raises ``Unauthorized`` when it is no good any more."""
     own = tx.get(ApiKey, caller.api_key_id)
@@ -113,6 +121,7 @@ async def _create(call: Call) -> _New:
 
     def work(tx: Tx) -> ApiKey:
         _refuse_taken(tx, user_id, key.name)
+        _refuse_one_more(tx, user_id)
         _refuse_more(_own(tx, call.caller), key)
         return tx.insert(key)
 

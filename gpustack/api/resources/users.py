@@ -7,6 +7,7 @@ from typing import Any
 
 from gpustack.domain.access import ApiKey, User
 from gpustack.errors import AlreadyExists, BadRequest, Conflict, NotFound
+from gpustack.identity.external import LONGEST_URL
 from gpustack.identity.username import LONGEST, RULE, is_username
 from gpustack.server import deploy
 from gpustack.server.account import end_sessions, forget_identities
@@ -23,7 +24,7 @@ from ..wire import USER
 
 _OWN_FIELDS: dict[str, Shape] = {
     "full_name": Maybe(Text(longest=255, shown=True)),
-    "avatar_url": Maybe(Text(longest=1 << 20)),
+    "avatar_url": Maybe(Text(longest=LONGEST_URL)),
 }
 _OWN_BODY = Document(name="OwnUserUpdate", fields=_OWN_FIELDS)
 _FIELDS: dict[str, Shape] = {
