@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 
 import attrs
+import sqlalchemy as sa
 
 from gpustack import __version__
 from gpustack.cli.daemon import CONTROL_RESTART, Daemon
@@ -26,8 +27,10 @@ from gpustack.nursery.limiter import threads
 from gpustack.server.leadership import Leadership, Reign, StoreLease
 from gpustack.server.leases import Leases
 from gpustack.server.presence import Presence, settle
-from gpustack.store.roster import Myself, Offer, Server
-from gpustack.store.store import Store
+from gpustack.store.database import open_shared
+from gpustack.store.roster import Myself, Offer, Server, contradict
+from gpustack.store.store import Store, StoreSettings
+from gpustack.store.table import cluster_secrets, servers
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +82,27 @@ async def agree(daemon: Daemon, store: Store) -> Agreed:
                 name, path, path.with_name(f"{name}.replaced"), _KNOBS[name],
             )  # fmt: skip
     return Agreed(secrets=settled, me=me)
+
+
+def foresee(options: Options, settings: StoreSettings) -> None:
+    """What would keep this server from starting on a shared database, while the daemon before it still serves.
+
+    Raises ``Invalid``, ``DataDirError`` and ``Unavailable``. It blocks, and writes nothing to the database.
+    """
+    database = open_shared(settings.database_url, settings.pool)
+    if database is None:
+        return
+    try:
+        database.look()
+        with database.read.connect() as conn:
+            there = sa.inspect(conn).get_table_names()
+            uuid = kept(options.data_dir / "server_uuid")
+            if uuid is not None and {servers.name, cluster_secrets.name} <= set(there):
+                contradict(conn, database.dialect, uuid, _offers(options))
+    except sa.exc.DBAPIError as error:
+        raise database.fault(error) from error
+    finally:
+        database.close()
 
 
 def _alone(options: Options) -> dict[str, str]:

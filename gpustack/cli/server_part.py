@@ -22,7 +22,7 @@ from gpustack.api.posts import claims as claims_post
 from gpustack.api.problems import problem_of
 from gpustack.api.route import WITH_ANYBODY
 from gpustack.cli.clock import utc_now
-from gpustack.cli.cluster_part import Agreed, ClusterPart, agree
+from gpustack.cli.cluster_part import Agreed, ClusterPart, agree, foresee
 from gpustack.cli.facts_reader import facts_reader
 from gpustack.cli.front import Front, Lane, cross_origin_of
 from gpustack.cli.handover import Yielding
@@ -91,19 +91,20 @@ class ServerPart:
 
     @classmethod
     def build(cls, daemon: Daemon, reactor: Reactor) -> ServerPart:
-        """Import what a server needs. Blocking: run it in a thread."""
+        """Import what a server needs. Blocking: run it in a thread.
+
+        One that takes over looks first whether it can start, as long as the daemon before it may go on: raises
+        ``Invalid``, ``DataDirError`` and ``Unavailable``.
+        """
         import_sign_on(daemon.loaded.options)
+        if daemon.successor is not None:
+            foresee(daemon.loaded.options, _settings(daemon))
         return cls(daemon, reactor)
 
     async def start(self, state: Tier, edge: Tier, control: Tier, front: Front) -> None:
         """Open the store and start everything of the role, each in its tier; returns when inference is taken in."""
         options = self._daemon.loaded.options
-        settings = StoreSettings(
-            data_dir=str(options.data_dir),
-            url=options.database_url,
-            pool=_pool(self._daemon.loaded.environment),
-        )
-        store = await open_store(settings, utc_now)
+        store = await open_store(_settings(self._daemon), utc_now)
         self._store = Yielding(store)
         await state.start(self._store)
         agreed = await agree(self._daemon, store)
@@ -332,6 +333,15 @@ class ServerPart:
     def _local_worker(self) -> str | None:
         loaded = self._daemon.loaded
         return worker_uuid(loaded.options.data_dir) if loaded.role == "server+worker" else None
+
+
+def _settings(daemon: Daemon) -> StoreSettings:
+    options = daemon.loaded.options
+    return StoreSettings(
+        data_dir=str(options.data_dir),
+        url=options.database_url,
+        pool=_pool(daemon.loaded.environment),
+    )
 
 
 def _pool(environment: Environment) -> PoolSettings:

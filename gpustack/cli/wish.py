@@ -49,6 +49,7 @@ class Wishes:
                 if await self._ready_or_stopped(after):
                     return after
             except HandOverFailed as error:
+                daemon.lock.sign()
                 log.error("%s; this one goes on", error)
             else:
                 after.give_up()

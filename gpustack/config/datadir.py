@@ -55,6 +55,11 @@ class DataLock:
         """The descriptor to pass to a process that takes over; give it to ``lock_data_dir`` there."""
         return self._fd
 
+    def sign(self) -> None:
+        """Say in the file that this process holds it: one that was to take over may have said so before it ended."""
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
     def close(self) -> None:
         """Let go, unless another process shares the lock: then that one holds it on."""
         if self._fd >= 0:
@@ -87,8 +92,8 @@ def lock_data_dir(path: Path, *, inherited: int | None = None) -> DataLock:
                 _same_file(fd, file)
                 os.set_inheritable(fd, False)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            lock = DataLock(path, fd)
+            lock.sign()
         except BlockingIOError:
             holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
             os.close(fd)
@@ -100,7 +105,7 @@ def lock_data_dir(path: Path, *, inherited: int | None = None) -> DataLock:
         except OSError:
             os.close(fd)
             raise
-    return DataLock(path, fd)
+    return lock
 
 
 def _same_file(fd: int, file: Path) -> None:

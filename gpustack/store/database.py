@@ -90,6 +90,17 @@ def open_database(url: str | sa.URL, pool: PoolSettings = READERS) -> Database:
     Raises ``Invalid`` for a URL that names no database we can use or one whose driver is missing,
     ``Unavailable`` when the place of a file cannot be written.
     """
+    parsed, dialect = _parsed(url)
+    return Database(dialect, dialect.open(parsed, pool))
+
+
+def open_shared(url: str | sa.URL, pool: PoolSettings = READERS) -> Database | None:
+    """As ``open_database``; ``None`` for one that a single server has for itself, which is not touched."""
+    parsed, dialect = _parsed(url)
+    return Database(dialect, dialect.open(parsed, pool)) if dialect.shared else None
+
+
+def _parsed(url: str | sa.URL) -> tuple[sa.URL, Dialect]:
     try:
         parsed = sa.make_url(url)
         backend = parsed.get_backend_name()
@@ -98,7 +109,7 @@ def open_database(url: str | sa.URL, pool: PoolSettings = READERS) -> Database:
     dialect = _dialect(backend)
     if dialect is None:
         raise Invalid(f"--database-url names {backend}; it may be sqlite, postgresql or mysql")
-    return Database(dialect, dialect.open(parsed, pool))
+    return parsed, dialect
 
 
 def _dialect(backend: str) -> Dialect | None:

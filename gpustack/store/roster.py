@@ -80,17 +80,12 @@ def settle(
     server lives with a different one, and replaces it when none does.
     """
     journal.hold(conn)  # of servers that start at once, one after the other
+    contradict(conn, dialect, me.uuid, offers)
     held = _held(conn)
-    others = [server for server in _listed(conn, dialect) if server.lives and server.uuid != me.uuid]
     for name, offer in offers.items():
         if name not in held:
             conn.execute(sa.insert(cluster_secrets).values(name=name, value=offer.value))
         elif offer.knob is not None and held[name] != offer.value:
-            if others:
-                raise Invalid(
-                    f"{offer.knob} differs from that of the other servers on this database, of which"
-                    f" {others[0].url} runs: leave it out here, or stop the others to replace it"
-                )
             mine = cluster_secrets.c.name == name
             conn.execute(sa.update(cluster_secrets).where(mine).values(value=offer.value))
         else:
@@ -98,6 +93,23 @@ def settle(
         held[name] = offer.value
     _speak(conn, dialect, me)
     return {name: held[name] for name in offers}
+
+
+def contradict(conn: sa.Connection, dialect: Dialect, uuid: str, offers: Mapping[str, Offer]) -> None:
+    """Raise ``Invalid`` when somebody set a secret here and another server than ``uuid`` lives with a different one.
+
+    It reads only, and no more than older programs have, so that it may be asked before a migration.
+    """
+    held = _held(conn)
+    since = _now(conn, dialect) - round(LIVES_FOR * 1000)
+    others = sa.select(servers.c.url).where(servers.c.seen > since, servers.c.server_uuid != uuid)
+    other = conn.execute(others.order_by(servers.c.server_uuid)).scalar()
+    for name, offer in offers.items():
+        if offer.knob is not None and held.get(name, offer.value) != offer.value and other is not None:
+            raise Invalid(
+                f"{offer.knob} differs from that of the other servers on this database, of which"
+                f" {other} runs: leave it out here, or stop the others to replace it"
+            )
 
 
 def attend(

@@ -266,3 +266,27 @@ def test_who_starts_stops_and_reloads_fits_in_with_the_others(
         (there,) = second.call("GET", "/v1/workers")[1]["items"]
         assert (there["id"], there["state"]) == (stopped["id"], "ready")
     server.drop(url)
+
+
+@pytest.mark.attack("mistake")
+def test_a_reload_with_a_token_that_differs_leaves_the_old_daemon_serving(
+    servers: Callable[[str], Server], tmp_path: Path
+) -> None:
+    server = servers("postgresql")
+    url = server.create()
+    config = tmp_path / "config.yaml"
+    config.write_text("debug: false\n")
+    with ExitStack() as stack:
+        cluster = Cluster(tmp_path, url, stack)
+        first = cluster.server("one", "--config-file", str(config))
+        stack.enter_context(ending(first.data_dir))
+        second = cluster.server("two")
+        first.until(lambda: second.url in first.log, "word of the other server")
+        config.write_text("token: one-that-differs\n")
+        first.process.send_signal(signal.SIGHUP)
+        first.until(lambda: "this one goes on" in first.log, "the sentence")
+        assert "--token differs from that of the other servers" in first.log
+        assert "Traceback" not in first.log and "one-that-differs" not in first.log
+        assert first.call("GET", "/readyz")[0] == 200
+        assert holder(first.data_dir) == first.process.pid
+    server.drop(url)
