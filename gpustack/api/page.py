@@ -56,9 +56,10 @@ def page(
 ) -> Reply:
     """A page of a few sentences. With ``onward_to`` the browser goes on there by itself."""
     ahead = "" if onward_to is None else _ahead(onward_to)
+    shown = title if title == "GPUStack" else f"{title} - GPUStack"
     told = "".join(f"<p>{escape(sentence[:_LONGEST])}</p>" for sentence in sentences)
     text = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)} - GPUStack</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(shown)}</title>'
         f'<meta name="viewport" content="width=device-width">{ahead}<style>{_STYLE}</style></head>'
         f"<body><main><h1>{escape(title)}</h1>{told}{''.join(link.html for link in links)}</main></body></html>"
     )
