@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpustack.logs import redacted
+from gpustack.text import printable
 
 from .shape import Document, Many, Maybe, Shape, Table, Text
 from .wire import plain
@@ -27,8 +28,7 @@ _SECRET_FLAG = re.compile(
 
 def legible(text: str, longest: int = LONGEST) -> str:
     """A text of somebody else's, cut, with what does not print written out."""
-    cut = text if len(text) <= longest else text[:longest] + "…"
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in cut)
+    return printable(text, longest)
 
 
 def told(value: Any, shape: Shape | None = None, name: str = "") -> Any:
