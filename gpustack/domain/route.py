@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
 
 from .model import ModelAccess
+
+TARGET_PORT: Final = b"x-target-port"
+"""On a request that the gateway sends to a worker: the port of the engine it is for."""
+RUNS_LEFT: Final = b"x-gpustack-runs-left"
+"""On such a request: to how many connections to the engine the worker may give it. Absent from former servers."""
+RUNS: Final = b"x-gpustack-runs"
+"""On a worker's answer: to how many connections to the engine it gave the request. Absent from former workers."""
+WORKER_FAULT: Final = b"x-gpustack-fault"
+"""On answers that a worker gives in place of its engine: ``refused`` when the engine was not asked, else ``broke``."""
 
 
 @attrs.frozen(kw_only=True)

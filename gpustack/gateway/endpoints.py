@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from math import inf
 
 import attrs
 import trio
@@ -17,12 +18,18 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid
+from gpustack.gateway.worker_calls import WorkerCalls
+from gpustack.http1.call import Call
 from gpustack.policy.balance import pick
 from gpustack.store.store import Store
 
 _SUSPECT_FOR = 5.0
 """Seconds an endpoint that refused a connection is passed over while others can be asked."""
 
+
+_LOOK_AGAIN = 2.0
+"""Seconds."""
+_NOTHING: AbstractContextManager[object] = nullcontext()
 
 _ASKED = SERVING | {InstanceState.UNREACHABLE}
 
@@ -48,6 +55,7 @@ class Endpoints:
     _made_of: _MadeOf | None = None
     _in_flight: dict[int, int] = attrs.field(factory=dict)
     _suspects: dict[int, float] = attrs.field(factory=dict)
+    _calls: WorkerCalls = attrs.field(factory=WorkerCalls)
     name: str = "endpoints"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -55,8 +63,18 @@ class Endpoints:
             self._look()
             task_status.started()
             while True:
-                await wake.wait()
+                left = self._calls.give_up(self._silent_workers(), trio.current_time())
+                # What still answers goes on; it is looked at again as long as its worker is silent.
+                await wake.wait(_LOOK_AGAIN if left else inf)
                 self._look()
+
+    def _silent_workers(self) -> list[int]:
+        """Those that stopped speaking without a word, as the server judges."""
+        return [
+            worker.id
+            for worker in self._store.snapshot.workers.values()
+            if worker.condition.state is not WorkerState.READY and not worker.leaving
+        ]
 
     def _look(self) -> None:
         """Workers tell of their load all the time, and nothing of that matters here."""
@@ -102,6 +120,13 @@ class Endpoints:
     def counting(self, endpoint: Endpoint) -> AbstractContextManager[None]:
         """One request under way on the endpoint."""
         return _Counting(self._in_flight, endpoint.instance_id)
+
+    def under_way(self, endpoint: Endpoint, call: Call) -> AbstractContextManager[object]:
+        """A request that is given up, within seconds, when nothing is heard of the endpoint's worker any more.
+
+        An engine on this machine has no worker between it and us: there is nothing to give up.
+        """
+        return _NOTHING if endpoint.direct else self._calls.holding(endpoint.worker_id, call)
 
     def suspect(self, endpoint: Endpoint) -> bool:
         """It did not answer: others first, for a while. Whether that is news."""

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from gpustack.domain.route import RUNS, RUNS_LEFT, TARGET_PORT, WORKER_FAULT
 from gpustack.errors import BadRequest
 from gpustack.http1.fields import Headers
 from gpustack.http1.head import Head
 from gpustack.http1.relay import HOP_BY_HOP, end_to_end
-
-TARGET_PORT: Final = b"x-target-port"
-WORKER_FAULT: Final = b"x-gpustack-fault"
-"""On answers that a worker gives in place of its engine: ``refused`` when the engine was not asked, else ``broke``."""
 
 _NOT_FOR_ENGINES: Final = HOP_BY_HOP.union(
     {
@@ -20,6 +17,7 @@ _NOT_FOR_ENGINES: Final = HOP_BY_HOP.union(
         b"cookie",
         b"host",
         TARGET_PORT,
+        RUNS_LEFT,
         # What is used is read off the answer as it passes: it must not be compressed.
         b"accept-encoding",
         b"content-encoding",
@@ -48,6 +46,7 @@ _NOT_FOR_CLIENTS: Final = HOP_BY_HOP.union(
         b"content-security-policy",
         b"x-content-type-options",
         WORKER_FAULT,
+        RUNS,
     }
 )
 _OURS_TO_SAY: Final = (b"access-control-", b"x-ratelimit-")

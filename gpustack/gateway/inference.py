@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum, auto
 from functools import lru_cache
 from math import inf
 from typing import Final
@@ -13,7 +14,7 @@ import attrs
 
 from gpustack.domain.access import Principal, Role
 from gpustack.domain.model import Model
-from gpustack.domain.route import Endpoint, Route
+from gpustack.domain.route import RUNS, RUNS_LEFT, TARGET_PORT, WORKER_FAULT, Endpoint, Route
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import (
     BadRequest,
@@ -31,14 +32,14 @@ from gpustack.gateway.bound import Bound, bound_of
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.form import read_form_ask
 from gpustack.gateway.gate import Gate
-from gpustack.gateway.header import TARGET_PORT, WORKER_FAULT, for_client, for_engine
+from gpustack.gateway.header import for_client, for_engine
 from gpustack.gateway.held import Held, Hold
 from gpustack.gateway.limiter import Limiter, Party, Permit, should_retry
 from gpustack.gateway.route import BY_PATH, InferenceRoute
 from gpustack.gateway.tally import EventTally, PlainTally, Tally
 from gpustack.gateway.usage import Usage
 from gpustack.http1.exchange import BodyTimeout, Disconnected, Exchange
-from gpustack.http1.fault import ConnectFailed, UpstreamError, UpstreamTimeout
+from gpustack.http1.fault import UpstreamError, UpstreamTimeout
 from gpustack.http1.fields import Headers
 from gpustack.http1.head import Head
 from gpustack.http1.pool import Pool
@@ -54,11 +55,13 @@ log = logging.getLogger(__name__)
 _BODY_LIMIT: Final = 64 << 20
 _BODY_OF_ANYBODY: Final = 4 << 20
 """Bytes of a request of who does not say who it is: all of them are kept until they are whole."""
-_MOST_BEGUN: Final = 2
-"""Replicas that may begin to work on one request: what kills engines must not go through all of them."""
+_MOST_RUNS: Final = 2
+"""Connections to engines on which one request may be sent: what kills engines must not go through all of them."""
 _TRY_ELSEWHERE: Final = frozenset({502, 503})
 _DO_NOT_RETRY: Final = (b"x-should-retry", b"false")
 """What clients of OpenAI heed: else they would ask again within seconds, however long ``Retry-After`` says."""
+_LONGEST_COUNT: Final = 2
+"""Digits."""
 _CLIENT_LEFT: Final = 499
 """Counted where nobody was left to be answered."""
 _MORE: Final[Mapping[type[GpustackError], tuple[bytes, bytes]]] = {
@@ -75,6 +78,17 @@ def claims(head: Head) -> bool:
     return head.path in BY_PATH
 
 
+class _Outcome(Enum):
+    """What came of asking one replica."""
+
+    ANSWERED = auto()
+    """As far as it can be: the client has the answer, or the part of it that there is."""
+    FAILED = auto()
+    """Nothing of an answer reached the client."""
+    STALE = auto()
+    """The same, over a kept connection that was closed: a new one tells whether the replica still serves."""
+
+
 @attrs.define(eq=False)
 class _Request:
     """A request that is let in, and what has come of it so far."""
@@ -87,7 +101,8 @@ class _Request:
     model: Route
     passage: Passage
     tried: set[int] = attrs.field(factory=set)
-    begun: int = 0
+    runs: int = 0
+    """How often an engine may have begun to work on it."""
     tally: Tally | None = None
     failed: bool = False
     permit: Permit | None = None
@@ -257,58 +272,71 @@ class Gateway:
                 "in a moment",
                 retry_after=1.0,
             )
+        again: Endpoint | None = None
         while True:
-            endpoint = self._endpoints.pick(request.model, request.tried)
+            endpoint = again or self._endpoints.pick(request.model, request.tried)
             if endpoint is None:
                 raise _nobody(request.model, request.tried)
             request.tried.add(endpoint.instance_id)
             with self._endpoints.counting(endpoint):
-                if await self._is_answered_by(endpoint, request):
-                    return
-            if request.begun >= _MOST_BEGUN:
+                outcome = await self._ask_replica(endpoint, request, fresh=again is not None)
+            if outcome is _Outcome.ANSWERED:
+                return
+            if request.runs >= _MOST_RUNS:
                 raise Unavailable(
-                    f"{request.begun} replicas of '{request.model.model_name}' failed this request"
+                    f"'{request.model.model_name}' failed this request {request.runs} times; it is not tried again"
                 )
+            again = endpoint if outcome is _Outcome.STALE else None
             request.model = self._route_of(request.ask, request.principal)  # it may have changed meanwhile
 
-    async def _is_answered_by(self, endpoint: Endpoint, request: _Request) -> bool:
-        """Ask one replica; false when another may be asked, because nothing of its answer reached the client."""
+    async def _ask_replica(self, endpoint: Endpoint, request: _Request, *, fresh: bool) -> _Outcome:
+        """Send the request to one replica, over a new connection if ``fresh``, and pass its answer on.
+
+        Whatever was sent counts as a run, whether or not it was read.
+        """
         address, target, headers = self._way_to(endpoint, request)
+        call = self._pool.request(
+            address,
+            "POST",
+            target,
+            headers,
+            request.ask.body,
+            first_byte_timeout=self._timeout,
+            # Some engines send their head at once, and the first token when they have read the prompt.
+            idle_timeout=self._timeout,
+            fresh=fresh,
+            redial=False,
+        )
         try:
-            async with self._pool.request(
-                address,
-                "POST",
-                target,
-                headers,
-                request.ask.body,
-                first_byte_timeout=self._timeout,
-                # Some engines send their head at once, and the first token when they have read the prompt.
-                idle_timeout=self._timeout,
-            ) as response:
-                if not self._is_refusal(response, endpoint, request):
-                    await _pass_on(response, request)
-                    return True
+            with self._endpoints.under_way(endpoint, call):
+                async with call as response:
+                    if not self._is_refusal(response, endpoint, request):
+                        await _pass_on(response, request)
+                        return _Outcome.ANSWERED
         except UpstreamError as error:
-            self._doubt(endpoint, str(error))
+            request.runs += call.runs
             request.failed = True
+            if call.stale and request.runs < _MOST_RUNS:
+                return _Outcome.STALE
+            self._doubt(endpoint, str(error))
             if request.exchange.response_started:
                 await self._end_torn(request)
-                return True
+                return _Outcome.ANSWERED
             if isinstance(error, UpstreamTimeout) and error.stage != "connect":
                 raise GatewayTimeout(f"'{request.model.model_name}' did not answer in time") from error
-            request.begun += not isinstance(error, ConnectFailed | UpstreamTimeout)
-        return False
+        return _Outcome.FAILED
 
     def _is_refusal(self, response: Response, endpoint: Endpoint, request: _Request) -> bool:
-        """Whether the answer says no more than that somebody else must be asked."""
+        """Whether the answer says no more than that somebody else must be asked; counts the runs that it cost."""
         if not endpoint.direct and (fault := response.get(WORKER_FAULT)) is not None:
             # Its worker speaks, not the engine: nothing that a client should see, a 401 least of all.
-            request.begun += fault != b"refused"
+            request.runs += 0 if fault == b"refused" else _runs_told(response)
             self._doubt(endpoint, f"its worker answered {response.status}")
             return True
         if response.status not in _TRY_ELSEWHERE:
             return False
-        if self._endpoints.pick(request.model, request.tried) is None:
+        request.runs += 1 if endpoint.direct else _runs_told(response)
+        if request.runs >= _MOST_RUNS or self._endpoints.pick(request.model, request.tried) is None:
             return False  # then it is the best answer there is
         self._doubt(endpoint, f"it answered {response.status}")
         return True
@@ -328,6 +356,7 @@ class Gateway:
             *request.headers,
             (b"authorization", b"Bearer " + key.encode()),
             (TARGET_PORT, b"%d" % endpoint.engine_port),
+            (RUNS_LEFT, b"%d" % (_MOST_RUNS - request.runs)),
         ]
         return _address(endpoint.host, endpoint.worker_port), b"/proxy" + target, headers
 
@@ -362,6 +391,12 @@ class Gateway:
             completion=0 if usage is None else usage.completion,
             failed=request.failed,
         )
+
+
+def _runs_told(response: Response) -> int:
+    """How often a worker says that it gave the request to its engine; former ones do not say it."""
+    told = response.get(RUNS) or b""
+    return int(told) if told.isdigit() and len(told) <= _LONGEST_COUNT else 1
 
 
 def _ask_of(body: bytes, head: Head, route: InferenceRoute) -> Ask:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +12,7 @@ import attrs
 import trio
 
 from gpustack.http1.chunked import LAST_CHUNK, encode_chunk
-from gpustack.http1.fault import UpstreamClosed, UpstreamProtocolError, UpstreamTimeout
+from gpustack.http1.fault import ConnectFailed, UpstreamClosed, UpstreamProtocolError, UpstreamTimeout
 from gpustack.http1.head import ResponseHead
 from gpustack.http1.reactor import Expired
 from gpustack.http1.stream import Bytes
@@ -30,7 +31,10 @@ _INTERIM: Final = 32
 
 @attrs.frozen(kw_only=True)
 class Ask:
-    """What is asked of whom, and how long each step may take; ``head`` is ready to be sent."""
+    """What is asked of whom, and how long each step may take; ``head`` is ready to be sent.
+
+    ``fresh``: only over a new connection. ``redial``: over a new one if a kept one closes without an answer.
+    """
 
     address: Address
     method: str
@@ -40,12 +44,30 @@ class Ask:
     connect_timeout: float
     first_byte_timeout: float
     idle_timeout: float
+    fresh: bool
+    redial: bool
 
 
 class Call(AbstractAsyncContextManager[Response]):
-    """The request while it is under way; entering it sends the request and reads the response's head."""
+    """The request while it is under way; entering it sends the request and reads the response's head.
 
-    __slots__ = ("_ask", "_interim", "_pool", "_response", "_sent", "_upstream")
+    ``runs`` counts the connections on which something of it was sent: the upstream may have begun to work on it as
+    often. ``stale`` says that the last of them was a kept one that closed without an answer: it may have been closed
+    before the request came, or because of it.
+    """
+
+    __slots__ = (
+        "_aborted",
+        "_ask",
+        "_interim",
+        "_pool",
+        "_response",
+        "_sent",
+        "_trying",
+        "_upstream",
+        "runs",
+        "stale",
+    )
 
     def __init__(self, pool: Pool, ask: Ask) -> None:
         self._pool = pool
@@ -54,6 +76,22 @@ class Call(AbstractAsyncContextManager[Response]):
         self._response: Response | None = None
         self._sent = False
         self._interim = 0
+        self._trying: Upstream | None = None
+        self._aborted = False
+        self.runs = 0
+        self.stale = False
+
+    @property
+    def heard(self) -> float:
+        """When something of the response came last, by the clock of the reactor; minus infinity before."""
+        return -inf if self._response is None else self._response.heard
+
+    def abort(self) -> None:
+        """Give the upstream up, from another task: whoever waits for it gets UpstreamClosed."""
+        self._aborted = True
+        upstream = self._upstream or self._trying
+        if upstream is not None:
+            upstream.close()
 
     async def __aenter__(self) -> Response:
         self._pool.in_flight += 1
@@ -78,16 +116,26 @@ class Call(AbstractAsyncContextManager[Response]):
     async def _answered(self) -> Response:
         ask, pool = self._ask, self._pool
         replayable = ask.body is None or isinstance(ask.body, bytes)
-        kept = pool.take(ask.address) if replayable else None
+        kept = pool.take(ask.address) if replayable and not ask.fresh else None
         if kept is not None:
             try:
                 return await self._try(kept)
             except UpstreamClosed as error:
                 if error.response_started:
                     raise
-        return await self._try(await dial(ask.address, pool.reactor, ask.connect_timeout))
+                self.stale = not self._aborted
+                if self._aborted or not ask.redial:
+                    raise
+        fresh = await dial(ask.address, pool.reactor, ask.connect_timeout)
+        if self._aborted:
+            fresh.close()
+            raise ConnectFailed(f"{ask.address} was given up before anything was sent.")
+        self.stale = False
+        return await self._try(fresh)
 
     async def _try(self, upstream: Upstream) -> Response:
+        self._trying = upstream
+        self.runs += 1
         try:
             head = await self._send(upstream)
             if head is None:

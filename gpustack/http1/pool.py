@@ -76,6 +76,8 @@ class Pool:
         connect_timeout: float = 5.0,
         first_byte_timeout: float = 600.0,
         idle_timeout: float = 300.0,
+        fresh: bool = False,
+        redial: bool = True,
     ) -> Call:
         """``async with pool.request(...) as response``. The connection is kept if the response was read whole.
 
@@ -83,7 +85,8 @@ class Pool:
         is added when absent. An iterator as body is sent chunked unless ``content_length`` says how much it
         gives. ``first_byte_timeout`` runs from the end of the request, ``idle_timeout`` between two pieces.
         A kept connection that turns out dead before the first byte of the response is replaced once, unless
-        the body is an iterator: then a fresh one is used from the start.
+        the body is an iterator: then a fresh one is used from the start, as with ``fresh``. Without ``redial`` it is
+        not replaced: the request may have been what closed it.
         Raises ConnectFailed, UpstreamClosed, UpstreamTimeout, UpstreamProtocolError, ValueError for headers
         that cannot be sent. May be cancelled at any point; the connection is closed then.
         """
@@ -98,6 +101,8 @@ class Pool:
             connect_timeout=connect_timeout,
             first_byte_timeout=first_byte_timeout,
             idle_timeout=idle_timeout,
+            fresh=fresh,
+            redial=redial,
         )
         return Call(self, ask)
 

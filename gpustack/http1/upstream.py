@@ -18,6 +18,7 @@ from gpustack.http1.chunked import ChunkError
 from gpustack.http1.fault import ConnectFailed, UpstreamClosed, UpstreamProtocolError, UpstreamTimeout
 from gpustack.http1.fields import Framing, HeadError, Headers
 from gpustack.http1.head import ResponseHead, parse_response_head
+from gpustack.http1.keepalive import keep_alive
 from gpustack.http1.reactor import Expired, Reactor
 from gpustack.http1.stream import Stream, new_stream
 
@@ -90,7 +91,7 @@ class Upstream:
 class Response:
     """An upstream's answer: the head now, the body as it comes."""
 
-    __slots__ = ("_body", "_idle_timeout", "_reactor", "_upstream", "head")
+    __slots__ = ("_body", "_idle_timeout", "_reactor", "_upstream", "head", "heard")
 
     def __init__(self, upstream: Upstream, head: ResponseHead, reactor: Reactor, idle_timeout: float) -> None:
         self._upstream = upstream
@@ -98,6 +99,8 @@ class Response:
         self._idle_timeout = idle_timeout
         self._body = Body(upstream.inbox, head.framing, head.content_length)
         self.head = head
+        self.heard = reactor.now
+        """When something of it came last, by the reactor's clock."""
 
     def __repr__(self) -> str:
         state = "read" if self.complete else "being read"
@@ -146,7 +149,9 @@ class Response:
         if whole is not None:
             return whole
         try:
-            return await self._body.next(self._reactor.deadline(self._idle_timeout))
+            piece = await self._body.next(self._reactor.deadline(self._idle_timeout))
+            self.heard = self._reactor.now
+            return piece
         except Expired as error:
             raise UpstreamTimeout(f"{self._upstream.address} stopped sending its answer.", "body") from error
         except ChunkError as error:
@@ -239,4 +244,7 @@ async def _connect(address: Address) -> socket.socket:
         # tries each address of a name, a little apart: one that is dead does not hold up the others
         stream = await trio.open_tcp_stream(address.host, address.port)
     family, kind, proto = stream.socket.family, stream.socket.type, stream.socket.proto
-    return socket.socket(family, kind, proto, fileno=stream.socket.detach())
+    sock = socket.socket(family, kind, proto, fileno=stream.socket.detach())
+    if address.unix is None:
+        keep_alive(sock)
+    return sock

@@ -18,6 +18,7 @@ from gpustack import __commit__, __version__
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.document import decode, encode
 from gpustack.domain.facts import ModelFacts
+from gpustack.domain.route import RUNS, RUNS_LEFT, TARGET_PORT, WORKER_FAULT
 from gpustack.errors import (
     BadRequest,
     GpustackError,
@@ -28,7 +29,7 @@ from gpustack.errors import (
 )
 from gpustack.http1.call import RequestBody
 from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange
-from gpustack.http1.fault import ConnectFailed, UpstreamError
+from gpustack.http1.fault import UpstreamError
 from gpustack.http1.fields import Framing
 from gpustack.http1.head import Head
 from gpustack.http1.pool import Pool
@@ -47,13 +48,14 @@ _HOP_BY_HOP = frozenset(
 )
 _NOT_FOR_ENGINES = _HOP_BY_HOP | {
     b"authorization",
-    b"x-target-port",
+    TARGET_PORT,
+    RUNS_LEFT,
     b"host",
     b"content-length",
     b"cookie",
     b"expect",
 }
-_NOT_FROM_ENGINES = NOT_RELAYED | {b"x-gpustack-fault"}
+_NOT_FROM_ENGINES = NOT_RELAYED | {WORKER_FAULT, RUNS}
 _DOCUMENT_LIMIT = 1 << 20
 _WHOLE_BODY = 256 << 10
 """Bytes up to which a body is read before it is sent on: only whole ones travel over kept connections."""
@@ -62,6 +64,14 @@ _LONGEST_NUMBER = 18
 """Digits of a port or id: more are refused before they are read as a number."""
 _PATIENCE = 24 * 3600.0
 """Seconds. How long an engine may take is the gateway's to say, which leaves when its own time is over."""
+
+
+class EngineFailed(Unavailable):
+    """An engine did not answer. ``begun``: something of the request was sent to it, so it may have begun to work."""
+
+    def __init__(self, message: str, *, begun: bool) -> None:
+        self.begun = begun
+        super().__init__(message)
 
 
 @attrs.frozen
@@ -87,7 +97,10 @@ class Forward:
         except BadRequest as error:
             await _refuse(exchange, 400, "BadRequest", str(error))
         except Unavailable as error:
-            await _refuse(exchange, 503, "ServiceUnavailable", str(error), fault=_fault_of(error))
+            begun = isinstance(error, EngineFailed) and error.begun
+            await _refuse(
+                exchange, 503, "ServiceUnavailable", str(error), fault=b"broke" if begun else b"refused"
+            )
         except GpustackError as error:
             await _refuse(exchange, 422, "Invalid", str(error))
 
@@ -117,7 +130,7 @@ class Forward:
 
     async def _proxy(self, exchange: Exchange) -> None:
         head = exchange.head
-        given = head.get(b"x-target-port")
+        given = head.get(TARGET_PORT)
         if given is None or not given.isdigit() or len(given) > _LONGEST_NUMBER:
             raise BadRequest("The header X-Target-Port must name the engine's port")
         port = int(given)
@@ -131,25 +144,31 @@ class Forward:
             body = await exchange.read_body(_WHOLE_BODY)
         elif head.framing is not Framing.NONE:
             body = exchange.body_chunks()
+        call = self._pool.request(
+            Address("127.0.0.1", port),
+            head.method,
+            target,
+            headers,
+            body,
+            content_length=None if isinstance(body, bytes) else head.content_length,
+            first_byte_timeout=_PATIENCE,
+            idle_timeout=_PATIENCE,
+            redial=head.get(RUNS_LEFT) != b"1",
+        )
         try:
-            async with self._pool.request(
-                Address("127.0.0.1", port),
-                head.method,
-                target,
-                headers,
-                body,
-                content_length=None if isinstance(body, bytes) else head.content_length,
-                first_byte_timeout=_PATIENCE,
-                idle_timeout=_PATIENCE,
-            ) as response:
-                # The mark of a worker's own answer is not an engine's to set.
-                await relay(response, exchange, headers=end_to_end(response.headers, _NOT_FROM_ENGINES))
+            async with call as response:
+                # What a worker says of its own is not an engine's to say.
+                passed = end_to_end(response.headers, _NOT_FROM_ENGINES)
+                await relay(response, exchange, headers=[*passed, (RUNS, b"%d" % call.runs)])
         except UpstreamError as error:
             if exchange.response_started:
                 # Left unfinished, so that the other side sees it was cut.
                 log.info("An engine broke off inside its answer: port=%d reason=%s", port, error)
                 return
-            raise Unavailable(f"The engine on port {port} did not answer: {error}") from error
+            exchange.extra = [*exchange.extra, (RUNS, b"%d" % call.runs)]
+            raise EngineFailed(
+                f"The engine on port {port} did not answer: {error}", begun=bool(call.runs)
+            ) from error
 
     async def _logs(self, exchange: Exchange) -> None:
         name = exchange.head.path.removeprefix("/serveLogs/")
@@ -189,15 +208,9 @@ def _number(asked: dict[str, list[str]], name: str) -> int | None:
         raise BadRequest(f"{name} must be a number of lines, not {text!r}") from None
 
 
-def _fault_of(error: Unavailable) -> bytes:
-    """Whether an engine may have begun to work on the request: then not everyone should be asked next."""
-    cause = error.__cause__
-    return b"broke" if cause is not None and not isinstance(cause, ConnectFailed) else b"refused"
-
-
 async def _refuse(
     exchange: Exchange, status: int, reason: str, message: str, *, fault: bytes = b"refused"
 ) -> None:
     """An answer of our own, marked so that the gateway does not take it for an engine's."""
     body = orjson.dumps({"code": status, "reason": reason, "message": message})
-    await exchange.respond(status, [*_JSON, (b"x-gpustack-fault", fault)], body)
+    await exchange.respond(status, [*_JSON, (WORKER_FAULT, fault)], body)

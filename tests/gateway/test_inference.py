@@ -404,11 +404,11 @@ async def test_a_replica_that_fails_before_its_first_byte_is_replaced(
 async def test_when_every_replica_is_busy_the_last_says_so_itself(
     world: World, scripted: StartScript
 ) -> None:
-    busy = [await scripted(plain(b'{"busy": true}', status=b"503 Busy")) for _ in range(3)]
+    busy = [await scripted(plain(b'{"busy": true}', status=b"503 Busy")) for _ in range(2)]
     await world.deploy("m", *(one.port for one in busy))
     answer = await world.ask("m")
     assert (answer.status, answer.body) == (503, b'{"busy": true}')
-    assert [one.requests for one in busy] == [1, 1, 1]
+    assert [one.requests for one in busy] == [1, 1]
     assert await world.sums() == (1, 1, 0, 0)
 
 
@@ -429,7 +429,7 @@ async def test_a_request_that_kills_engines_does_not_go_through_all_of_them(
     await world.deploy("m", *(one.port for one in dying))
     answer = await world.ask("m")
     assert answer.status == 503
-    assert "failed this request" in error_of(answer)["message"]
+    assert "not tried again" in error_of(answer)["message"]
     assert sum(one.requests for one in dying) == 2
 
 
