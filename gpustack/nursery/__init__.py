@@ -7,6 +7,7 @@ from .limiter import Threads, hop_by, in_line, limiters, threads
 from .notify import Notifier, Watchdog, notifier, watchdog, watchdog_period
 from .output import Output, keep_trimmed, rotate_previous, tail, trim
 from .process import spawn_group
+from .quarantine import Quarantine, RowFault, Trial
 from .restart import NEVER, Restart
 from .service import FunctionService, Service, ServiceReturned, function_service
 from .signals import Signals
@@ -38,12 +39,15 @@ __all__ = [
     "Listener",
     "Notifier",
     "Output",
+    "Quarantine",
     "Restart",
+    "RowFault",
     "Service",
     "ServiceReturned",
     "Signals",
     "Threads",
     "Tier",
+    "Trial",
     "Unreadable",
     "Wake",
     "Watchdog",

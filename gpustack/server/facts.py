@@ -15,7 +15,8 @@ from gpustack.domain.label import unmatched
 from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
-from gpustack.errors import BadRequest, GpustackError, NotFound
+from gpustack.errors import BadRequest, GpustackError, NotFound, Unavailable
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.wake import Wake
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class FactsSource:
     _reading: set[str] = attrs.field(factory=set)
     _wake: Wake = attrs.field(factory=Wake)
     _listeners: list[Wake] = attrs.field(factory=list)
+    _faults: Quarantine = attrs.Factory(lambda self: Quarantine("facts", clock=self._clock), takes_self=True)
     name: str = "facts"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -132,7 +134,10 @@ class FactsSource:
         source = model.source
         try:
             async with room:
-                finding = await self._reading_of(model)
+                with self._faults.row(source.index) as trial:
+                    finding = await self._reading_of(model)
+                if trial.fault is not None:  # of a library, say, whose exceptions nobody has listed
+                    finding = Finding(facts=None, fault=trial.fault.sentence, at=self._clock())
         finally:
             self._reading.discard(source.index)
         before = self._findings.pop(source.index, None)
@@ -181,18 +186,30 @@ class FactsSource:
             f"{path} is not on the server's machine, and no worker is ready to be asked for it"
         )
         for place, worker in enumerate(ready):
-            try:
-                with trio.fail_after(self._settings.worker_within):
-                    return await self._there(worker, model.source)
-            except trio.TooSlowError:
-                told: GpustackError = NotFound(
-                    f"Worker {worker.name} did not say in time whether it has {path}"
-                )
-            except GpustackError as error:
-                told = error
+            told = await self._told_by(worker, model.source)
+            if isinstance(told, ModelFacts):
+                return told
             # The first is the one that the deployment is most likely to run on.
             failure = told if place == 0 else failure
         raise failure
+
+    async def _told_by(self, worker: Worker, source: ModelSource) -> ModelFacts | GpustackError:
+        """What one worker says, or why it said nothing: then another is asked."""
+        told: ModelFacts | GpustackError | None = None
+        with self._faults.row((source.index, worker.id)) as trial:
+            try:
+                with trio.fail_after(self._settings.worker_within):
+                    told = await self._there(worker, source)
+            except trio.TooSlowError:
+                told = NotFound(f"Worker {worker.name} did not say in time whether it has {source.readable}")
+            except GpustackError as error:
+                told = error
+        if trial.fault is not None:
+            told = Unavailable(
+                f"Worker {worker.name} could not be asked for {source.readable}: {trial.fault.sentence}"
+            )
+        assert told is not None
+        return told
 
     def _ready(self) -> Iterator[Worker]:
         workers = self._snapshot().workers.values()

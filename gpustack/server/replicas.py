@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import attrs
@@ -16,6 +16,7 @@ from gpustack.domain.lifecycle import SERVING
 from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import Unavailable
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.reconcile import Plan, replica_plan
 from gpustack.server.deploy import end_instance
 from gpustack.store.led import Records
@@ -35,12 +36,17 @@ class _Done:
     ended: list[ModelInstance] = attrs.field(factory=list)
 
 
+_Row = Callable[[Tx, _Done], None]
+"""What is to be done for one model or instance, in a transaction that may do it for many."""
+
+
 @attrs.frozen
 class Replicas:
     """A loop woken by changes of models and instances; each pass looks at every model that changed since the last."""
 
     _store: Records
     _rng: random.Random
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("replicas", passing=(Unavailable,)))
     name: str = "replicas"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -48,33 +54,74 @@ class Replicas:
         with self._store.watch({"models", "model_instances"}) as wake:
             task_status.started()
             while True:
-                due = _due(self._store.snapshot, settled)
                 try:
-                    if due or _orphans(self._store.snapshot):
-                        _tell(await self._store.write(partial(self._reconcile, due=due)))
+                    if await self._look_at_all(settled):
                         continue
                 except Unavailable as error:
                     log.warning("Replicas wait for the database: reason=%s", error)
                     await wake.wait(_TRY_AGAIN)
                     continue
-                await wake.wait()
+                await wake.wait(self._faults.due_in())
 
-    def _reconcile(self, tx: Tx, due: list[int]) -> _Done:
-        done = _Done()
+    async def _look_at_all(self, settled: dict[int, _Seen]) -> bool:
+        """Bring every model to what is wanted of it; tells whether anything was done.
+
+        A model of which one cannot is in the log, for it has no message of its own; the others are served.
+        """
+        snapshot = self._store.snapshot
+        orphans = _orphans(snapshot)
+        plans, ends = [("plan", key) for key in snapshot.models], [("orphan", one.id) for one in orphans]
+        self._faults.keep_only({*snapshot.models, *plans, *ends})
+        rows: dict[object, _Row] = {
+            key: partial(self._reconcile, key) for key in self._due(snapshot, settled)
+        }
+        rows.update({("orphan", one.id): partial(_end_orphan, one.id) for one in orphans})
+        done = await self._faults.together(rows, self._write)
+        for _, one in done:
+            _tell(one)
+        return bool(done)
+
+    async def _write(self, rows: Mapping[object, _Row]) -> _Done:
+        def work(tx: Tx) -> _Done:
+            done = _Done()
+            for row in rows.values():
+                row(tx, done)
+            return done
+
+        return await self._store.write(work)
+
+    def _due(self, snapshot: Snapshot, settled: dict[int, _Seen]) -> list[int]:
+        """Models of which something is to be done. Those that were seen to be settled, and are as they were, are not
+        looked at again: what is to be done follows from the model and its instances alone."""
+        due = []
+        for gone in settled.keys() - snapshot.models.keys():
+            del settled[gone]
+        for model in snapshot.models.values():
+            if self._faults.holds(model.id) or self._faults.holds(("plan", model.id)):
+                continue
+            with self._faults.row(("plan", model.id)):
+                seen = _seen(model, snapshot)
+                if settled.get(model.id) == seen:
+                    continue
+                if _is_settled(model, snapshot):
+                    settled[model.id] = seen
+                else:
+                    due.append(model.id)
+        return due
+
+    def _reconcile(self, model_id: int, tx: Tx, done: _Done) -> None:
         snapshot = tx.snapshot
-        for model in (snapshot.models[key] for key in due if key in snapshot.models):
-            instances = snapshot.instances_of(model.id)
-            plan = replica_plan(model, instances, snapshot)
-            for instance in instances:
-                if instance.id in plan.end:
-                    end_instance(tx, instance)
-                    done.ended.append(instance)
-            done.created += [self._create(tx, model) for _ in range(plan.create)]
-            tx.change(Model, model.id, ready_replicas=_ready(instances, plan))
-        for orphan in _orphans(snapshot):
-            end_instance(tx, orphan)
-            done.ended.append(orphan)
-        return done
+        model = snapshot.models.get(model_id)
+        if model is None:
+            return
+        instances = snapshot.instances_of(model.id)
+        plan = replica_plan(model, instances, snapshot)
+        for instance in instances:
+            if instance.id in plan.end:
+                end_instance(tx, instance)
+                done.ended.append(instance)
+        done.created += [self._create(tx, model) for _ in range(plan.create)]
+        tx.change(Model, model.id, ready_replicas=_ready(instances, plan))
 
     def _create(self, tx: Tx, model: Model) -> ModelInstance:
         return tx.insert(
@@ -95,23 +142,22 @@ class Replicas:
                 return name
 
 
-def _due(snapshot: Snapshot, settled: dict[int, _Seen]) -> list[int]:
-    """Models of which something is to be done. Those that were seen to be settled, and are as they were, are not
-    looked at again: what is to be done follows from the model and its instances alone."""
-    due = []
-    for gone in settled.keys() - snapshot.models.keys():
-        del settled[gone]
-    for model in snapshot.models.values():
-        instances = snapshot.instances_of(model.id)
-        seen = (model.version, tuple((instance.id, instance.version) for instance in instances))
-        if settled.get(model.id) == seen:
-            continue
-        plan = replica_plan(model, instances, snapshot)
-        if plan == Plan() and _ready(instances, plan) == model.ready_replicas:
-            settled[model.id] = seen
-        else:
-            due.append(model.id)
-    return due
+def _seen(model: Model, snapshot: Snapshot) -> _Seen:
+    instances = snapshot.instances_of(model.id)
+    return model.version, tuple((instance.id, instance.version) for instance in instances)
+
+
+def _is_settled(model: Model, snapshot: Snapshot) -> bool:
+    instances = snapshot.instances_of(model.id)
+    plan = replica_plan(model, instances, snapshot)
+    return plan == Plan() and _ready(instances, plan) == model.ready_replicas
+
+
+def _end_orphan(instance_id: int, tx: Tx, done: _Done) -> None:
+    orphan = tx.get(ModelInstance, instance_id)
+    if orphan is not None and orphan.deleted_at is None and tx.get(Model, orphan.model_id) is None:
+        end_instance(tx, orphan)
+        done.ended.append(orphan)
 
 
 def _orphans(snapshot: Snapshot) -> list[ModelInstance]:

@@ -16,6 +16,7 @@ from gpustack.domain.worker import Worker, WorkerState
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid, Unavailable
 from gpustack.nursery.limiter import Threads, threads
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.decision import decide as decide_among
 from gpustack.policy.schedule import Ask, Unschedulable, place
 from gpustack.server.facts import FactsSource, Finding
@@ -33,13 +34,16 @@ _TRY_AGAIN = 1.0
 class Scheduler:
     """A loop woken by changes of workers, instances, models and facts; each pass looks at all that wait.
 
-    An instance is thought about again only when something has changed on which its place depends.
+    An instance is thought about again only when something has changed on which its place depends. One that meets an
+    unforeseen fault says so and is looked at again later; the others are placed.
     """
 
     _store: Records
     _facts: FactsSource
     _thinking: Threads = attrs.field(factory=lambda: threads("placement", 1))
     """A look at a large cluster takes long, and nobody's tokens are to wait for it."""
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("scheduler", passing=(Unavailable,)))
+    _untold: Quarantine = attrs.field(factory=lambda: Quarantine("scheduler's word", passing=(Unavailable,)))
     name: str = "scheduler"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -51,7 +55,7 @@ class Scheduler:
                 try:
                     faulty = await self._look_at_all(considered)
                     # Facts that could not be read are asked for again; everything else comes by a wake.
-                    await wake.wait(self._facts.fresh_for if faulty else math.inf)
+                    await wake.wait(min(self._facts.fresh_for if faulty else math.inf, self._faults.due_in()))
                 except Unavailable as error:
                     log.warning("Placement waits for the database: reason=%s", error)
                     await wake.wait(_TRY_AGAIN)
@@ -59,20 +63,34 @@ class Scheduler:
     async def _look_at_all(self, considered: dict[int, object]) -> bool:
         """Look once at everything that waits; tells whether facts were missed that may be had later."""
         waiting = _waiting(self._store.snapshot)
-        for gone in considered.keys() - {instance.id for instance in waiting}:
+        living = {instance.id for instance in waiting}
+        for gone in considered.keys() - living:
             del considered[gone]
+        self._faults.keep_only(living)
+        self._untold.keep_only(living)
         faulty = False
         for instance in waiting:
-            model = self._store.snapshot.get(Model, instance.model_id)
-            if model is None or model.generation != instance.generation:
-                continue  # about to be replaced
-            finding = self._facts.ask(model) if has_files(model) else None
-            faulty = faulty or (finding is not None and finding.fault is not None)
-            await trio.lowlevel.checkpoint()
-            await self._look_at(instance, model, finding, considered)
+            if self._faults.holds(instance.id):
+                continue
+            with self._faults.row(instance.id) as trial:
+                faulty = await self._look_at(instance, considered) or faulty
+            if trial.fault is not None:
+                considered.pop(instance.id, None)
+                with self._untold.row(instance.id):  # it may be the record itself that cannot be written
+                    await self._note(instance.id, InstanceState.PENDING, trial.fault.sentence)
         return faulty
 
-    async def _look_at(
+    async def _look_at(self, instance: ModelInstance, considered: dict[int, object]) -> bool:
+        """Look at one that waits; tells whether its facts were missed and may be had later."""
+        model = self._store.snapshot.get(Model, instance.model_id)
+        if model is None or model.generation != instance.generation:
+            return False  # about to be replaced
+        finding = self._facts.ask(model) if has_files(model) else None
+        await trio.lowlevel.checkpoint()
+        await self._decide_on(instance, model, finding, considered)
+        return finding is not None and finding.fault is not None
+
+    async def _decide_on(
         self,
         instance: ModelInstance,
         model: Model,
@@ -80,7 +98,9 @@ class Scheduler:
         considered: dict[int, object],
     ) -> None:
         if has_files(model) and self._is_awaited(instance, model, finding):
-            await self._note(instance.id, InstanceState.ANALYZING, _READING)
+            # One that was given up keeps its verdict until there is another.
+            if instance.state in _WAITING:
+                await self._note(instance.id, InstanceState.ANALYZING, _READING)
             return
         model = await self._fill_category(model, finding)
         seen = self._store.snapshot
