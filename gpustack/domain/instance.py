@@ -25,6 +25,8 @@ class Claim:
     total_layers: int | None = None
     tensor_split: tuple[int, ...] = ()
     is_unified_memory: bool = False
+    slots: int | None = None
+    """Requests at a time that it has room for; ``None`` where that was not computed."""
 
 
 @attrs.frozen(kw_only=True)

@@ -19,8 +19,15 @@ from .engine import Engine, Launch, LaunchContext, Probe
 from .visibility import visible
 
 CONTEXT = 8192
-"""Tokens of context in all, shared by the slots (one request may use all of it)."""
+"""Tokens of context that one request may use."""
 PARALLEL = 4
+"""Requests worked on at a time where memory allows; further ones wait in the engine."""
+CHECKPOINTS = 2
+"""Copies a slot keeps of the part of its cache that cannot be rolled back (sliding or recurrent layers).
+
+llama.cpp makes two a request, at the end of the prompt and shortly before; they spare the next turn of a chat the
+work on its whole prompt. Its own default keeps 32, which nobody claimed.
+"""
 BATCH = 2048
 MICRO_BATCH = 512
 DRAIN_SECONDS = 10.0
@@ -42,6 +49,7 @@ FLASH_FLAGS = ("-fa", "--flash-attn")
 NO_OFFLOAD_FLAGS = ("-nkvo", "--no-kv-offload")
 PROJECTOR_FLAGS = ("-mm", "--mmproj")
 CACHE_RAM_FLAGS = ("-cram", "--cache-ram")
+CHECKPOINT_FLAGS = ("-ctxcp", "--ctx-checkpoints", "--swa-checkpoints")
 FULL_WINDOW_FLAGS = ("--swa-full",)
 SHIFT_FLAGS = ("--context-shift", "--no-context-shift")
 SHIFT_VARIABLE = "LLAMA_ARG_CONTEXT_SHIFT"
@@ -64,6 +72,12 @@ _OURS = {
     **dict.fromkeys(("--rpc",), "the scheduler decides about other workers"),
 }
 """Flags a user may not set, and why."""
+
+_BOUNDS = {"LLAMA_ARG_CACHE_RAM": "0", "LLAMA_ARG_CTX_CHECKPOINTS": str(CHECKPOINTS)}
+"""The same bounds for a ``llama-server``: versions before these settings pass over a variable, not over a flag.
+
+By default it keeps up to 8 GiB of old prompts, and ``CHECKPOINTS``.
+"""
 
 _MOST_TOKENS = 2**31 - 1
 _POSITIVE = (CTX_FLAGS, PARALLEL_FLAGS, BATCH_FLAGS, MICRO_BATCH_FLAGS)
@@ -104,16 +118,20 @@ class LlamaCpp:
         given = model.backend_parameters
         if parameters.last_of(given, SHIFT_FLAGS) == SHIFT_FLAGS[0] or SHIFT_VARIABLE in model.env:
             return None
-        if not parameters.has(given, *CTX_FLAGS):
-            return defaults(model)["ctx"]
         said = parameters.number_of(given, *CTX_FLAGS)
-        return said if said is not None and said > 0 else None
+        if parameters.has(given, *CTX_FLAGS) and (said is None or said < 1):
+            return None
+        return slots(model).context
 
     def launch(self, context: LaunchContext) -> Launch:
         size = context.placement.claim.ram + sum(context.placement.claim.vram.values())
         return Launch(
             argv=(*_program(context.build), *_arguments(context)),
-            env={**visible(context.device_type, context.placement.gpu_indexes), **context.model.env},
+            env={
+                **visible(context.device_type, context.placement.gpu_indexes),
+                **({} if is_embedded(context.build) else _BOUNDS),
+                **context.model.env,
+            },
             readiness=Probe(path="/health", period=0.25, timeout=2.0),
             liveness=Probe(path="/health", period=5.0, timeout=5.0, failures=6),
             start_deadline=START_SECONDS + size / LOAD_BYTES_PER_SECOND,
@@ -131,8 +149,59 @@ def answers_vectors(model: Model) -> bool:
     return Category.EMBEDDING in model.categories or Category.RERANKER in model.categories
 
 
+@attrs.frozen(kw_only=True)
+class Slots:
+    """How an engine's context is divided among the requests it works on at a time."""
+
+    count: int
+    cells: int
+    """Tokens of context in all."""
+    unified: bool = False
+    """They draw on one cache, and whoever comes when it is full fails, with all the others."""
+
+    @property
+    def context(self) -> int:
+        """Tokens that one request may use."""
+        return self.cells if self.unified else self.cells // self.count
+
+
+def slots(model: Model, count: int | None = None) -> Slots:
+    """The division of ``model``'s context; ``count`` slots where the user leaves their number to us.
+
+    Each slot has room of its own, so that no request takes what another needs: those for which no slot is free wait
+    in the engine. A ``--ctx-size`` alone is what one request may use. With ``--parallel`` beside it both mean what
+    they mean to llama.cpp: that many tokens in all, divided among that many slots.
+    """
+    given, own = model.backend_parameters, defaults(model)
+    ctx, fixed = _positive(given, CTX_FLAGS), _positive(given, PARALLEL_FLAGS)
+    number = fixed or count or own["parallel"]
+    if is_unified(model):
+        return Slots(count=number, cells=ctx or own["ctx"], unified=True)
+    if ctx is not None and fixed is not None:
+        return Slots(count=fixed, cells=ctx)
+    return Slots(count=number, cells=(ctx or own["ctx"]) * number)
+
+
+def slot_counts(model: Model) -> tuple[int, ...]:
+    """Numbers of slots to try for a place, the best first; one where the number is not ours to choose."""
+    if is_unified(model) or _positive(model.backend_parameters, PARALLEL_FLAGS):
+        return (slots(model).count,)
+    most = defaults(model)["parallel"]
+    return tuple(sorted({most, max(most // 2, 1), 1}, reverse=True))
+
+
+def is_unified(model: Model) -> bool:
+    """Whether the user wants one cache for all slots."""
+    return parameters.last_of(model.backend_parameters, (*UNIFIED_FLAGS, *APART_FLAGS)) in UNIFIED_FLAGS
+
+
+def _positive(given: tuple[str, ...], flags: tuple[str, ...]) -> int | None:
+    number = parameters.number_of(given, *flags)
+    return number if number is not None and number > 0 else None
+
+
 def defaults(model: Model) -> dict[str, int]:
-    """What we set for a user who sets nothing: ``ctx``, ``parallel``, ``batch``, ``ubatch``."""
+    """What we set for a user who sets nothing: ``ctx`` and ``parallel`` (see ``slots``), ``batch``, ``ubatch``."""
     if answers_vectors(model):
         # Such a prompt must fit into one micro-batch as a whole.
         return {"ctx": CONTEXT, "parallel": 1, "batch": BATCH, "ubatch": BATCH}
@@ -155,6 +224,8 @@ def _program(build: EngineBuild) -> tuple[str, ...]:
 
 def _arguments(context: LaunchContext) -> tuple[str, ...]:
     model, own = context.model, defaults(context.model)
+    # A claim without a number of slots was not made for several: it was guessed, or made by an older version.
+    divided = slots(model, context.placement.claim.slots or 1)
     listening = ("--host", context.host, "--port", str(context.port))
     served = ("--model", context.model_path, "--alias", model.name)
     projector = ("--mmproj", context.mmproj_path) if context.mmproj_path else ()
@@ -162,10 +233,9 @@ def _arguments(context: LaunchContext) -> tuple[str, ...]:
         *listening,
         *served,
         *projector,
-        *("--ctx-size", str(own["ctx"]), "--parallel", str(own["parallel"])),
+        *("--ctx-size", str(divided.cells), "--parallel", str(divided.count)),
         *_batching(model, own),
-        # Its own default keeps up to 8 GiB of old prompts in host memory that nobody claimed.
-        *("--cache-ram", "0"),
+        *_bounds(context.build),
         "--metrics",
         *_duty(model),
         *_devices(context),
@@ -177,7 +247,14 @@ def _arguments(context: LaunchContext) -> tuple[str, ...]:
 def _batching(model: Model, own: Mapping[str, int]) -> tuple[str, ...]:
     if answers_vectors(model):
         return ("--batch-size", str(own["batch"]), "--ubatch-size", str(own["ubatch"]))
-    return ("--kv-unified",)  # slots share the context instead of getting a quarter of it each
+    return ()
+
+
+def _bounds(build: EngineBuild) -> tuple[str, ...]:
+    """Flags against host memory that nobody claimed; a ``llama-server`` is told by ``_BOUNDS``."""
+    if not is_embedded(build):
+        return ()
+    return ("--cache-ram", "0", "--ctx-checkpoints", str(CHECKPOINTS))
 
 
 def _duty(model: Model) -> tuple[str, ...]:
@@ -208,14 +285,13 @@ def _threads(context: LaunchContext) -> tuple[str, ...]:
 
 
 def _given(context: LaunchContext) -> tuple[str, ...]:
-    """The user's own, last, so that they win; the projector is already said, with its full path."""
+    """The user's own, last, so that they win; without what is already said: slots, and a projector's full path."""
+    said = (*CTX_FLAGS, *PARALLEL_FLAGS, *(PROJECTOR_FLAGS if context.mmproj_path else ()))
     items = parameters.expanded(context.model.backend_parameters, data_dir=context.data_dir)
-    if context.mmproj_path is None:
-        return parameters.tokens(items)
     found: list[str] = []
     for parameter in parameters.read(items):
-        if parameter.flag not in PROJECTOR_FLAGS:
-            found += [part for part in (parameter.flag, parameter.value) if part]
+        if parameter.flag not in said:
+            found += [parameter.flag, *([] if parameter.value is None else [parameter.value])]
     return tuple(found)
 
 

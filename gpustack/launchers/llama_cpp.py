@@ -107,17 +107,29 @@ def _drain(address: str, settings: Settings) -> None:
 
 
 def _is_busy(address: str, api_key: str) -> bool:
-    """Whether a slot works on a request. If that cannot be asked (``--no-slots``), nothing is waited for."""
+    """Whether a slot works on a request. If that cannot be asked (``--no-slots``), nothing is waited for.
+
+    An engine that sleeps has no work, and would load its model to tell of its slots.
+    """
+    properties = _answer(f"{address}/props", api_key)
+    if properties is not None and properties.get("is_sleeping"):
+        return False
+    slots = _answer(f"{address}/slots", api_key)
+    return slots is not None and any(slot["is_processing"] for slot in slots)
+
+
+def _answer(url: str, api_key: str) -> Any:
+    """The engine's JSON; ``None`` where it does not answer with any."""
     import json
     import urllib.request
 
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    request = urllib.request.Request(f"{address}/slots", headers={"Authorization": f"Bearer {api_key}"})
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {api_key}"})
     try:
         with direct.open(request, timeout=2) as response:
-            return any(slot["is_processing"] for slot in json.load(response))
+            return json.load(response)
     except (OSError, ValueError):
-        return False
+        return None
 
 
 def _say(sentence: str, code: int) -> int:

@@ -9,6 +9,7 @@ from gpustack.domain.instance import Claim, ModelInstance
 from gpustack.domain.model import Model
 from gpustack.domain.unit import human_bytes
 from gpustack.domain.worker import Worker
+from gpustack.engines.llama_cpp import slot_counts
 
 from .estimate.demand import Demand, demand_of
 
@@ -19,7 +20,7 @@ _LISTED = 3
 
 
 def _demand(ask: Ask) -> Demand:
-    return demand_of(ask.model, ask.facts, ask.engine_name)
+    return demand_of(ask.model, ask.facts, ask.engine_name, ask.slots)
 
 
 @attrs.frozen(kw_only=True)
@@ -30,6 +31,8 @@ class Ask:
     instance: ModelInstance | None = None
     facts: ModelFacts | None = None
     engine_name: str
+    slots: int | None = None
+    """Requests at a time to have room for; ``None`` leaves it to the engine's defaults."""
     demand: Demand = attrs.field(
         init=False, default=attrs.Factory(_demand, takes_self=True), repr=False, eq=False
     )
@@ -38,6 +41,13 @@ class Ask:
     def own_id(self) -> frozenset[int]:
         """Its claim is never in its own way."""
         return frozenset() if self.instance is None else frozenset({self.instance.id})
+
+    @property
+    def variants(self) -> tuple[Ask, ...]:
+        """The same with fewer and fewer requests at a time, where that may be chosen; the most come first."""
+        if self.slots is not None or self.demand.slots is None:
+            return (self,)
+        return tuple(attrs.evolve(self, slots=count) for count in slot_counts(self.model))
 
     @property
     def gpu_ids(self) -> tuple[str, ...]:
@@ -54,6 +64,8 @@ class Candidate:
     claim: Claim
     left: float = 0.0
     note: str = ""
+    slots: int | None = None
+    """Requests at a time, where their number was chosen."""
 
 
 @attrs.frozen(kw_only=True)

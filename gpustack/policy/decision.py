@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from functools import cache
 from types import ModuleType
 
+import attrs
+
 from gpustack.domain.device import DeviceId
 from gpustack.domain.instance import Placement
 from gpustack.domain.model import Category
@@ -69,12 +71,8 @@ def _fit(ask: Ask, workers: list[Worker], snapshot: Snapshot) -> tuple[Placement
     shortages: dict[int, Shortage] = {}
     for way in sorted(_modules("fits"), key=lambda module: int(module.RANK)):
         found: list[Candidate] = []
-        for worker in workers:
-            answer = way.candidates(ask, worker, snapshot)
-            if isinstance(answer, list):
-                found += answer
-            elif worker.id not in shortages or answer.short < shortages[worker.id].short:
-                shortages[worker.id] = answer
+        for variant in ask.variants:
+            found += _offers(way, variant, workers, snapshot, shortages)
         if found:
             return _choose(ask, found, snapshot), []
     reasons = [_reason(ask, worker, shortages.get(worker.id)) for worker in workers]
@@ -83,20 +81,39 @@ def _fit(ask: Ask, workers: list[Worker], snapshot: Snapshot) -> tuple[Placement
     )
 
 
+def _offers(
+    way: ModuleType, ask: Ask, workers: list[Worker], snapshot: Snapshot, shortages: dict[int, Shortage]
+) -> list[Candidate]:
+    """What the workers offer in this way; of those that are too small the smallest shortage is noted."""
+    found: list[Candidate] = []
+    for worker in workers:
+        answer = way.candidates(ask, worker, snapshot)
+        if isinstance(answer, list):
+            found += [attrs.evolve(candidate, slots=ask.demand.slots) for candidate in answer]
+        elif worker.id not in shortages or answer.short < shortages[worker.id].short:
+            shortages[worker.id] = answer
+    return found
+
+
 def _choose(ask: Ask, found: list[Candidate], snapshot: Snapshot) -> Placement:
-    """Most layers on devices, then fewest devices, then the strategy's score, then most room left."""
-    most = max(candidate.claim.offload_layers or 0 for candidate in found)
-    found = [c for c in found if (c.claim.offload_layers or 0) == most]
-    fewest = min(len(candidate.gpu_indexes) for candidate in found)
+    """Most layers on devices, then fewest devices, then most requests at a time, then the strategy's score, then
+    most room left.
+    """
+    first = max(_rank(candidate) for candidate in found)
     score = _modules_by_name("scores")[ask.model.placement_strategy.value].score
-    rated = [(score(c, ask, snapshot), c) for c in found if len(c.gpu_indexes) == fewest]
+    rated = [(score(c, ask, snapshot), c) for c in found if _rank(c) == first]
     best_score, best = min(
         rated, key=lambda pair: (-pair[0], -pair[1].left, pair[1].worker.id, pair[1].gpu_indexes)
     )
     note = ". ".join(part for part in (best.note, ask.demand.note) if part)
+    claim = attrs.evolve(best.claim, slots=best.slots)
     return Placement(
-        worker_id=best.worker.id, gpu_indexes=best.gpu_indexes, claim=best.claim, score=best_score, note=note
+        worker_id=best.worker.id, gpu_indexes=best.gpu_indexes, claim=claim, score=best_score, note=note
     )
+
+
+def _rank(candidate: Candidate) -> tuple[int, int, int]:
+    return candidate.claim.offload_layers or 0, -len(candidate.gpu_indexes), candidate.slots or 0
 
 
 def _reason(ask: Ask, worker: Worker, shortage: Shortage | None) -> Reason:

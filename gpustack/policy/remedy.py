@@ -12,10 +12,10 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import human_bytes
 from gpustack.domain.worker import Condition, SystemReserved, Worker, WorkerState
 from gpustack.engines import llama_cpp
+from gpustack.engines.llama_cpp import slots
 
 from .ask import MAKES_ROOM, Ask, Reason
 from .decision import decide, impossibilities
-from .estimate.demand import gguf_ask
 
 _LEAST_CTX = 1024
 _MOST_TRIALS = 32
@@ -76,7 +76,7 @@ def _shorter_context(ask: Ask, snapshot: Snapshot) -> str | None:
     """The largest power of two, below what is asked, with which it fits."""
     if ask.engine_name != llama_cpp.ENGINE.name or ask.facts is None or not ask.facts.is_complete:
         return None
-    asked = gguf_ask(ask.model).ctx
+    asked = slots(ask.model).context
     size = 1 << max((asked - 1).bit_length() - 1, 0)
     while size >= _LEAST_CTX:
         given = (*ask.model.backend_parameters, f"--ctx-size={size}")
@@ -98,7 +98,7 @@ def _stop_one(ask: Ask, snapshot: Snapshot) -> str | None:
 def _lower_reserve(ask: Ask, snapshot: Snapshot) -> str | None:
     for worker in _workers(snapshot):
         bare = attrs.evolve(worker, system_reserved=SystemReserved(ram=0, vram=0))
-        placement = _place(ask, _with(snapshot, bare), bare)
+        placement = _place(ask.variants[-1], _with(snapshot, bare), bare)
         if placement is None:
             continue
         free = _with(snapshot, bare).free(bare, without=ask.own_id)

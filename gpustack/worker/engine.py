@@ -191,7 +191,9 @@ def place_of(placement: Placement | None) -> str:
     if placement is None:
         return ""
     where = (placement.gpu_indexes, placement.claim, placement.subordinates)
-    return hashlib.sha256(b"\n".join(encode(part) for part in where)).hexdigest()
+    # An engine that was started before claims had slots is the same engine.
+    parts = (encode(part).replace(b',"slots":null', b"") for part in where)
+    return hashlib.sha256(b"\n".join(parts)).hexdigest()
 
 
 def _terms_of(state: GroupState) -> Terms | None:

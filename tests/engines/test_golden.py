@@ -15,9 +15,14 @@ from gpustack.engines.registry import engine_for
 from .worlds import SERVER, context, model
 
 GOLDEN = Path(__file__).parent / "golden"
-FULL = Claim(ram=GIB, vram={1: 6 * GIB}, offload_layers=33, total_layers=33)
+FULL = Claim(ram=GIB, vram={1: 6 * GIB}, offload_layers=33, total_layers=33, slots=4)
 SPLIT = Claim(
-    ram=GIB, vram={0: 4 * GIB, 2: 4 * GIB}, offload_layers=81, total_layers=81, tensor_split=(41, 40)
+    ram=GIB,
+    vram={0: 4 * GIB, 2: 4 * GIB},
+    offload_layers=81,
+    total_layers=81,
+    tensor_split=(41, 40),
+    slots=2,
 )
 
 CASES: dict[str, LaunchContext] = {

@@ -3,11 +3,12 @@ from __future__ import annotations
 import pytest
 
 from gpustack.domain.artifact import ModelSource, SourceKind
+from gpustack.domain.instance import Claim
 from gpustack.domain.model import GpuSelector
 from gpustack.engines import parameters
 from gpustack.engines.llama_cpp import ENGINE, threads
 
-from .worlds import SERVER, context, model
+from .worlds import EMBEDDED, SERVER, context, model
 
 SELECTED = GpuSelector(gpu_ids=("w:cuda:0",))
 
@@ -55,9 +56,42 @@ def test_all_faults_are_told_at_once() -> None:
 
 
 def test_the_users_parameters_come_last_so_that_they_win() -> None:
-    launch = ENGINE.launch(context(model(backend_parameters=("--ctx-size=1024",))))
-    assert launch.argv[-2:] == ("--ctx-size", "1024")
-    assert parameters.number_of(launch.argv, "--ctx-size") == 1024
+    launch = ENGINE.launch(context(model(backend_parameters=("--cache-ram=1024",))))
+    assert launch.argv[-2:] == ("--cache-ram", "1024")
+    assert parameters.number_of(launch.argv, "--cache-ram") == 1024
+
+
+@pytest.mark.parametrize(
+    ("items", "claimed", "slots", "each"),
+    [
+        ((), 4, 4, 8192),
+        ((), 2, 2, 8192),
+        ((), None, 1, 8192),
+        (("-c", "32768"), 4, 4, 32768),
+        (("--ctx-size=32768",), 1, 1, 32768),
+        (("-np 8",), 8, 8, 8192),
+        (("--parallel=8", "--ctx-size=32768"), 8, 8, 4096),
+        (("--parallel=8", "--ctx-size=32768", "-kvu"), 8, 8, 32768),
+        (("-kvu", "--no-kv-unified"), 4, 4, 8192),
+    ],
+)
+def test_each_slot_has_the_context_of_one_request(
+    items: tuple[str, ...], claimed: int | None, slots: int, each: int
+) -> None:
+    deployed = model(backend_parameters=items)
+    argv = ENGINE.launch(context(deployed, claim=Claim(slots=claimed))).argv
+    in_all = each if "-kvu" in items and "--no-kv-unified" not in items else slots * each
+    assert parameters.number_of(argv, "-c", "--ctx-size") == in_all
+    assert parameters.number_of(argv, "-np", "--parallel") == slots
+    assert sum(word in ("-c", "--ctx-size", "-np", "--parallel") for word in argv) == 2
+    assert ENGINE.context(deployed) == each
+
+
+def test_a_llama_server_is_bounded_by_variables_that_its_older_versions_pass_over() -> None:
+    embedded, server = (ENGINE.launch(context(model(), build=build)) for build in (EMBEDDED, SERVER))
+    for flag, variable in (("--cache-ram", "CACHE_RAM"), ("--ctx-checkpoints", "CTX_CHECKPOINTS")):
+        bound = parameters.value_of(embedded.argv, flag)
+        assert (flag in server.argv, server.env[f"LLAMA_ARG_{variable}"]) == (False, bound)
 
 
 def test_a_cpu_placement_hides_every_gpu() -> None:

@@ -10,15 +10,21 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 
+from gpustack.domain.instance import Claim
+from gpustack.engines import parameters
+from gpustack.engines.llama_cpp import ENGINE
 from tests.child import ROOT, environment
+from tests.engines.worlds import context, model
 from tests.models import make_embedder, make_tiny_llm
 from tests.needs import requires_module
 
@@ -117,6 +123,56 @@ def test_sigterm_ends_it_at_once_when_nothing_runs(tiny: Path) -> None:
     with serving(tiny, "--drain-seconds", "600") as (process, _):
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
+
+
+def test_an_engine_that_sleeps_ends_without_loading_its_model_again(tiny: Path, tmp_path: Path) -> None:
+    model = tmp_path / "tiny.gguf"
+    model.write_bytes(tiny.read_bytes())
+    with serving(model, "--sleep-idle-seconds", "1", "--drain-seconds", "600") as (process, address):
+        while not ask(address, "/props")["is_sleeping"]:
+            time.sleep(0.1)
+        model.unlink()  # so that an engine that woke could not even start
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert b"exiting sleeping state" not in said
+        assert b"loading model" not in said
+
+
+def together(address: str, requests: int, tokens: int) -> list[tuple[int, int]]:
+    """Status and tokens of answers to ``requests`` at a time, each of which asks for ``tokens``."""
+
+    def one(number: int) -> tuple[int, int]:
+        body = {"prompt": f"Number {number}", "max_tokens": tokens, "ignore_eos": True}
+        try:
+            return 200, ask(address, "/v1/completions", body)["usage"]["completion_tokens"]
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, 0
+
+    with ThreadPoolExecutor(requests) as pool:
+        return list(pool.map(one, range(requests)))
+
+
+@pytest.mark.parametrize("claimed", [4, 1, None])
+def test_requests_that_each_fit_the_context_succeed_beside_others(tiny: Path, claimed: int | None) -> None:
+    """As the product starts the engine; six that nearly fill a context each, so that some must wait."""
+    launch = ENGINE.launch(
+        context(
+            model(backend_parameters=("--ctx-size=512",)), model_path=str(tiny), claim=Claim(slots=claimed)
+        )
+    )
+    divided = [f"{flag}={parameters.value_of(launch.argv, flag)}" for flag in ("--ctx-size", "--parallel")]
+    with serving(tiny, *divided) as (_, address):
+        assert together(address, 6, 400) == [(200, 400)] * 6
+        assert {slot["n_ctx"] for slot in ask(address, "/slots")} == {512}
+
+
+def test_a_cache_that_the_user_unifies_fails_requests_together(tiny: Path) -> None:
+    """Why it is not the default."""
+    with serving(tiny, "--ctx-size", "512", "--parallel", "4", "--kv-unified") as (_, address):
+        assert (500, 0) in together(address, 4, 400)
 
 
 def test_a_key_from_the_environment_is_asked_for(tiny: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpustack.domain.facts import StateSpace
+from gpustack.domain.facts import ModelFacts, StateSpace
 from gpustack.domain.unit import MIB
 from gpustack.policy.estimate.gguf import GgufAsk, Need, estimate, layer_count
 
@@ -120,3 +120,28 @@ def test_one_layer_more_on_the_device_never_takes_less_of_it(shape: str, layers:
     )
     assert fewer.weights <= more.weights
     assert fewer.kv <= more.kv
+
+
+def test_checkpoints_are_claimed_for_layers_that_cannot_be_rolled_back() -> None:
+    """A window of each sliding layer (seen: 10 layers of 1024 tokens at 4 KiB make 40 MiB), or a recurrent state."""
+    sliding = attrs.evolve(
+        facts_of("qwen3-0.6b"), total_layers=10, sliding_window=1024, sliding_window_pattern=(True,),
+        kv_heads=(4,), key_length=256, value_length=256,
+    )  # fmt: skip
+
+    def claimed(facts: ModelFacts, **settings: int) -> int:
+        asks = (GgufAsk(ctx=8192, **settings), GgufAsk(ctx=8192, checkpoints=2, **settings))
+        none, two = (estimate(facts, one).host.total for one in asks)
+        return two - none
+
+    assert claimed(sliding) == 2 * 40 * MIB
+    assert claimed(sliding, parallel=4) == 4 * 2 * 40 * MIB
+    assert claimed(attrs.evolve(sliding, sliding_window=65536)) == 2 * 8 * 40 * MIB
+    assert claimed(sliding, full_window=True) == 0
+    assert claimed(facts_of("llama-3.1-8b")) == 0
+    space = StateSpace(
+        conv_kernel=4, inner_size=4096, state_size=128, group_count=16, full_attention_interval=4
+    )
+    hybrid = attrs.evolve(facts_of("qwen3-0.6b"), state_space=space)
+    recurrent = sum((layer + 1) % 4 != 0 for layer in range(hybrid.total_layers or 0))
+    assert claimed(hybrid, parallel=2) == 2 * 2 * recurrent * 4 * (3 * (4096 + 2 * 16 * 128) + 128 * 4096)

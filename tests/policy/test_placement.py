@@ -20,7 +20,7 @@ from .shapes import facts_of
 from .worlds import CPU_BUILD, ask, gpu, instance, model, worker, world
 
 SMALL = facts_of("llama-3.2-1b")  # about 1.4 GiB
-MIDDLE = facts_of("llama-3.1-8b")  # about 6 GiB
+MIDDLE = facts_of("llama-3.1-8b")  # about 6 GiB, and 1 GiB for each further request at a time
 LARGE = facts_of("llama-3.3-70b")  # about 42 GiB
 
 
@@ -40,7 +40,7 @@ def test_a_worker_without_gpus_runs_it_on_the_cpu_and_claims_memory() -> None:
     found = placed(ask(model(), MIDDLE), worker())
     assert found.gpu_indexes == ()
     assert found.claim.vram == {}
-    assert 5 * GIB < found.claim.ram < 8 * GIB
+    assert 8 * GIB < found.claim.ram < 10 * GIB
     assert (found.claim.offload_layers, found.claim.total_layers) == (0, 33)
     assert found.note == ""
 
@@ -50,7 +50,33 @@ def test_a_gpu_takes_all_layers_and_the_host_keeps_little() -> None:
     assert found.gpu_indexes in ((0,), (1,))
     assert found.claim.offload_layers == found.claim.total_layers == 33
     assert found.claim.ram < GIB
-    assert 5 * GIB < sum(found.claim.vram.values()) < 7 * GIB
+    assert 8 * GIB < sum(found.claim.vram.values()) < 10 * GIB
+
+
+@pytest.mark.parametrize(("gib", "slots"), [(24, 4), (12, 4), (9, 2), (7, 1)])
+def test_as_many_requests_at_a_time_as_have_room_of_their_own(gib: float, slots: int) -> None:
+    here = worker(gpus=[gpu(0, gib)])
+    found = placed(ask(model(), MIDDLE), here)
+    assert (found.gpu_indexes, found.claim.slots) == ((0,), slots)
+    one = placed(ask(model(backend_parameters=("-np", str(slots))), MIDDLE), here)
+    assert one.claim == found.claim
+
+
+def test_a_further_gpu_is_not_taken_for_further_requests_at_a_time() -> None:
+    found = placed(ask(model(), LARGE), worker(gpus=[gpu(i) for i in range(4)]))
+    assert (len(found.gpu_indexes), found.claim.slots) == (2, 1)
+
+
+def test_a_layer_on_a_gpu_goes_before_further_requests_at_a_time() -> None:
+    found = placed(ask(model(), LARGE), worker(gpus=[gpu(0)]))
+    assert found.claim.slots == 1
+
+
+def test_a_need_that_is_guessed_has_no_number_of_requests() -> None:
+    from gpustack.domain.facts import FileFormat, ModelFacts
+
+    sized = ModelFacts(format=FileFormat.GGUF, file_size=GIB)
+    assert placed(ask(model(), sized), worker()).claim.slots is None
 
 
 def test_a_build_that_drives_no_gpu_claims_none_and_says_why_and_what_to_do() -> None:

@@ -12,7 +12,7 @@ from gpustack.domain.facts import ModelFacts
 from gpustack.domain.model import Model
 from gpustack.domain.unit import GIB, MIB, human_bytes
 from gpustack.engines import llama_cpp, parameters
-from gpustack.engines.llama_cpp import answers_vectors, defaults
+from gpustack.engines.llama_cpp import answers_vectors, defaults, slots
 
 from .gguf import DEVICE_FOOTPRINT, HOST_FOOTPRINT, GgufAsk, estimate, layer_count
 
@@ -50,6 +50,8 @@ class Demand(ABC):
     """Whether it has any use for devices."""
     note: str = ""
     """What a person should know of the figures."""
+    slots: int | None = None
+    """Requests at a time that the figures are for, where they are computed."""
 
     @abstractmethod
     def cpu(self) -> int:
@@ -97,18 +99,23 @@ class FixedDemand(Demand):
         return DeviceNeed(ram=self.ram, vram=tuple(math.ceil(self.vram * share / whole) for share in shares))
 
 
-def demand_of(model: Model, facts: ModelFacts | None, engine_name: str) -> Demand:
-    """What the deployment needs: as its environment claims, else by its header, else by its size, else unknown."""
+def demand_of(
+    model: Model, facts: ModelFacts | None, engine_name: str, slot_count: int | None = None
+) -> Demand:
+    """What the deployment needs: as its environment claims, else by its header, else by its size, else unknown.
+
+    ``slot_count`` is for how many requests at a time, where that is ours to choose.
+    """
     is_llama = engine_name == llama_cpp.ENGINE.name
     vram, ram = _claimed(model.env, VRAM_CLAIM), _claimed(model.env, RAM_CLAIM)
     if vram is not None or ram is not None:
         return _as_claimed(model, vram, ram or 0, is_llama=is_llama)
     if is_llama and facts is not None and facts.is_complete:
-        return _by_header(model, facts)
+        return _by_header(model, facts, slot_count)
     return _by_size(model, facts, is_llama=is_llama)
 
 
-def gguf_ask(model: Model) -> GgufAsk:
+def gguf_ask(model: Model, slot_count: int | None = None) -> GgufAsk:
     """The settings llama.cpp will be started with, as far as memory goes: ours, then the user's."""
     given, own = model.backend_parameters, defaults(model)
 
@@ -119,13 +126,14 @@ def gguf_ask(model: Model) -> GgufAsk:
     key = parameters.value_of(given, *llama_cpp.KEY_TYPE_FLAGS) or "f16"
     value = parameters.value_of(given, *llama_cpp.VALUE_TYPE_FLAGS) or "f16"
     batch = number(llama_cpp.BATCH_FLAGS, own["batch"])
-    apart = parameters.last_of(given, (*llama_cpp.UNIFIED_FLAGS, *llama_cpp.APART_FLAGS))
+    divided = slots(model, slot_count)
+    kept = parameters.number_of(given, *llama_cpp.CHECKPOINT_FLAGS)
     cache = parameters.number_of(given, *llama_cpp.CACHE_RAM_FLAGS) or 0
     return GgufAsk(
-        ctx=number(llama_cpp.CTX_FLAGS, own["ctx"]),
-        parallel=number(llama_cpp.PARALLEL_FLAGS, own["parallel"]),
+        ctx=divided.cells,
+        parallel=divided.count,
         ubatch=min(number(llama_cpp.MICRO_BATCH_FLAGS, own["ubatch"]), batch),
-        unified=apart not in llama_cpp.APART_FLAGS,
+        unified=divided.unified,
         key_type=key,
         value_type=value,
         flash_attention=parameters.value_of(given, *llama_cpp.FLASH_FLAGS) not in ("off", "0"),
@@ -134,16 +142,19 @@ def gguf_ask(model: Model) -> GgufAsk:
         logits=not answers_vectors(model),
         # -1 is "no limit" to llama.cpp: then its own default is what we count.
         prompt_cache=(8192 if cache < 0 else cache) * MIB,
+        checkpoints=llama_cpp.CHECKPOINTS if kept is None else max(kept, 0),
     )
 
 
-def _by_header(model: Model, facts: ModelFacts) -> GgufDemand:
+def _by_header(model: Model, facts: ModelFacts, slot_count: int | None) -> GgufDemand:
     layers = layer_count(facts)
     fixed = parameters.number_of(model.backend_parameters, *llama_cpp.LAYER_FLAGS)
     may_use_cpu = model.cpu_offloading is not False
+    asked = gguf_ask(model, slot_count)
     return GgufDemand(
         facts=facts,
-        ask=gguf_ask(model),
+        ask=asked,
+        slots=asked.parallel,
         total_layers=layers,
         fixed_layers=None if fixed is None else min(fixed, layers),
         split=_split(model),

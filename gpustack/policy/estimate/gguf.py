@@ -77,6 +77,8 @@ class GgufAsk:
     """How the offloaded layers are divided among devices; empty is no device at all."""
     prompt_cache: int = 0
     """Bytes of host memory for prompts kept."""
+    checkpoints: int = 0
+    """Copies a slot may keep, in host memory, of what its sliding and recurrent layers hold."""
 
 
 @attrs.frozen(kw_only=True)
@@ -172,16 +174,19 @@ class _Layout:
         return found
 
     def _kv_of(self, layer: int) -> int:
-        facts, ask = self.facts, self.ask
         if self._is_recurrent(layer):
             return self._state()
+        streams = 1 if self.ask.unified else self.ask.parallel
+        return int(streams * self._cells(layer) * self._cell(layer))
+
+    def _cell(self, layer: int) -> float:
+        """Bytes of keys and values that a layer keeps of one token."""
+        facts, ask = self.facts, self.ask
         heads = _at(facts.kv_heads, layer) if facts.kv_heads else self._heads(layer)
         usual = (facts.embedding_length or 0) // max(self._heads(layer), 1)
         key = _known(facts.key_length, usual) * heads
         value = 0 if facts.key_length_mla else _known(facts.value_length, usual) * heads
-        streams = 1 if ask.unified else ask.parallel
-        per_cell = key * CELL_BYTES[ask.key_type] + value * CELL_BYTES[ask.value_type]
-        return int(streams * self._cells(layer) * per_cell)
+        return key * CELL_BYTES[ask.key_type] + value * CELL_BYTES[ask.value_type]
 
     def _cells(self, layer: int) -> int:
         cells = self._context()
@@ -238,9 +243,18 @@ class _Layout:
             found[0] = copies * self._mask() + self._row()
         if self.facts.projector_size:
             found[1 if count > 1 else 0] += PROJECTOR_COMPUTE
-        if self.ask.prompt_cache:
-            found[0] += self.ask.prompt_cache
+        found[0] += self.ask.prompt_cache + self.ask.parallel * self.ask.checkpoints * self._checkpoint()
         return found
+
+    def _checkpoint(self) -> int:
+        """Bytes of one copy: a window of each sliding layer, or the state of each recurrent one."""
+        size = 0
+        for layer in range(self.layers):
+            if self._is_recurrent(layer):
+                size += self._state() // self.ask.parallel
+            elif self._slides(layer) and not self.ask.full_window:
+                size += int(min(self._context(), self.facts.sliding_window or 0) * self._cell(layer))
+        return size
 
     def _step(self, place: int, copies: int) -> int:
         ubatch, row, mask = self._ubatch(), self._row(), self._mask()
