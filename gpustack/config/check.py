@@ -17,6 +17,7 @@ from gpustack.config.value import quote
 
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _WORKER_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+_IN_HEADER = re.compile(r"[!-~]*")
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s@]+/?")
 _DATABASES = ("sqlite", "postgresql", "postgres", "mysql", "mariadb")
 
@@ -114,6 +115,10 @@ def is_http_url(url: str) -> bool:
 
 
 def _names(options: Options) -> Iterator[Problem]:
+    for name in ("token", "huggingface_token"):
+        # They travel in a header, which holds these characters only; the value stays out of the sentence.
+        if not _IN_HEADER.fullmatch(getattr(options, name) or ""):
+            yield Problem((name,), f"{name} takes letters, digits and signs of ASCII, without spaces")
     if not _is_host(options.host):
         yield Problem(("host",), f"host must be an IP address or a host name, not {quote(options.host)}")
     if options.worker_ip is not None and not _is_address(options.worker_ip):

@@ -10,6 +10,7 @@ from gpustack.config.environment import OTHER_COMMANDS, PER_MODEL, Environment
 from gpustack.config.option import Option, table
 from gpustack.config.options import Options
 from gpustack.config.origin import DEFAULT, Given, Layer, Origin
+from gpustack.config.value import trimmed
 
 LEGACY = "GPU_STACK_"
 
@@ -17,12 +18,12 @@ LEGACY = "GPU_STACK_"
 def environment_layer(cls: type[attrs.AttrsInstance], env: Mapping[str, str]) -> Layer:
     """What ``env`` says of the options of ``cls``: the own variable first, then its other names.
 
-    An empty variable takes no part: unit files and compose files write it for "not set".
+    An empty variable, or one of white space, takes no part: unit files and compose files write it for "not set".
     """
     layer: dict[str, Given] = {}
     for option in table(cls):
         for name in (option.env, *option.aliases):
-            if env.get(name):
+            if trimmed(env.get(name, "")):
                 layer[option.name] = Given(env[name], Origin("environment", name))
                 break
     return layer
@@ -33,7 +34,7 @@ def legacy_layer(env: Mapping[str, str]) -> Layer:
     return {
         option.name: Given(env[name], Origin("legacy", name))
         for option in table(Options)
-        if env.get(name := f"{LEGACY}{option.name.upper()}") and option.name != "config_file"
+        if trimmed(env.get(name := f"{LEGACY}{option.name.upper()}", "")) and option.name != "config_file"
     }
 
 

@@ -13,6 +13,7 @@ import attrs
 
 from gpustack.config.argument import read_arguments
 from gpustack.config.check import Problem, is_http_url, problems
+from gpustack.config.clean import clean, cleaned, path_faults, variable_faults
 from gpustack.config.environment import Environment
 from gpustack.config.file import read_file
 from gpustack.config.layer import (
@@ -75,18 +76,22 @@ def load(
     environment = environment_layer(Options, env)
     file = _file_layer(merge(environment, arguments.layer).get("config_file"), host, faults)
     given = merge(default_layer(Options), legacy_layer(env), file, environment, arguments.layer)
-    read, wrong, bad = structure(Options, given)
-    faults += wrong
+    given, unclean, bad = clean(Options, given)
+    read, wrong, misread = structure(Options, given)
+    faults += [*unclean, *wrong]
+    bad |= misread
 
     set_here = written(table(Options), given)
     options, notes = settle(read, {option.name for option in set_here} - bad, host)
     part = role(options)
     found = [*problems(options, part, platform=platform), *_absent_files(options)]
     faults += [_fault(problem, given) for problem in found if not bad & set(problem.names)]
+    faults += path_faults(options, bad)
 
     others = merge(default_layer(Environment), environment_layer(Environment, env))
+    others, unclean, _ = clean(Environment, others)
     variables, wrong, _ = structure(Environment, others)
-    faults += wrong
+    faults += [*unclean, *wrong, *variable_faults(env)]
     if variables.hf_endpoint is not None and not is_http_url(variables.hf_endpoint):
         faults.append(Fault(others["hf_endpoint"].origin, "must be a URL such as https://hf-mirror.com"))
     if faults:
@@ -105,6 +110,10 @@ def load(
 def _file_layer(named: Given | None, host: Host, faults: list[Fault]) -> Layer:
     if named is None:
         return {}
+    (option,) = (one for one in table(Options) if one.name == "config_file")
+    named, sentence = cleaned(option, named)
+    if sentence is not None:
+        return {}  # told with the others
     path = absolute(Path(named.value), host)
     if not path.is_file():
         faults.append(Fault(named.origin, f"config_file names {path}, which is {_what(path)}"))

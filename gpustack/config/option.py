@@ -52,6 +52,7 @@ class Option:
     sample: str
     low: float | None
     high: float | None
+    lines: bool
 
     @property
     def boolean(self) -> bool:
@@ -60,6 +61,11 @@ class Option:
     @property
     def repeated(self) -> bool:
         return bool(self.type == tuple[str, ...])
+
+    @property
+    def holds_lines(self) -> bool:
+        """Whether its text may have several lines, as PEM and JSON have."""
+        return self.lines or self.metavar == "JSON" or self.repeated
 
     @property
     def metavar(self) -> str:
@@ -104,10 +110,12 @@ def option(
     sample: str = "sample",
     low: float | None = None,
     high: float | None = None,
+    lines: bool = False,
 ) -> Any:
     """Declare an option as an attrs field; its name and type are the field's own.
 
     ``flag=False`` leaves it to YAML and the environment. ``secret`` may be the function that masks its value.
+    ``lines`` says that its text may have several lines.
     """
     mask = secret if callable(secret) else _mask if secret else None
     told = {
@@ -124,6 +132,7 @@ def option(
         "sample": sample,
         "low": low,
         "high": high,
+        "lines": lines,
     }
     return attrs.field(default=default, repr=mask or True, metadata={_METADATA: told})
 

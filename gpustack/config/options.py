@@ -356,6 +356,7 @@ class Options:
     )
     saml_idp_x509_cert: str | None = option(
         default=None,
+        lines=True,
         group="server",
         help="X.509 certificate of the SAML identity provider, in PEM or bare base64, or the path of a file with it; "
         "several in PEM while it changes its key.",
@@ -376,12 +377,14 @@ class Options:
     )
     saml_sp_x509_cert: str | None = option(
         default=None,
+        lines=True,
         group="server",
         help="X.509 certificate of this service provider, in PEM, or the path of a file with it.",
         sample="-----BEGIN CERTIFICATE-----\\nMIIDazCCAlOg\\n-----END CERTIFICATE-----",
     )
     saml_sp_private_key: str | None = option(
         default=None,
+        lines=True,
         group="server",
         secret=True,
         help="Private key of this service provider (RSA, without a password), in PEM, or the path of a file with it. "
@@ -397,6 +400,7 @@ class Options:
     )
     saml_security: str | None = option(
         default=None,
+        lines=True,
         group="server",
         help="SAML security settings, a JSON object with keys of the python3-saml toolkit.",
         sample='{"wantAssertionsSigned": true, "wantMessagesSigned": true}',

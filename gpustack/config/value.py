@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,13 @@ GIB = 1024**3
 _TRUE = frozenset({"true", "1", "yes", "on", "y", "t"})
 _FALSE = frozenset({"false", "0", "no", "off", "n", "f"})
 _DEPRECATED = {"memory": "ram", "gpu_memory": "vram"}
+
+_CONTROLS = frozenset({"Cc", "Zl", "Zp"})
+_BREAKS = frozenset("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
+_LAYOUT = frozenset("\n\r\t")
+"""What the lines of PEM and JSON are made of."""
+_BLANKS = "\ufeff\u200b"
+"""No white space to Python, invisible all the same: copied along from web pages and files."""
 
 
 @attrs.frozen
@@ -65,6 +73,28 @@ def quote(value: object) -> str:
     return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
+def trimmed(text: str) -> str:
+    """``text`` without white space, and what looks like it, at both ends."""
+    while (shorter := text.strip().strip(_BLANKS)) != text:
+        text = shorter
+    return text
+
+
+def character_fault(text: str, *, lines: bool = False) -> str | None:
+    """Which character ``text`` must not hold, in words that show nothing else of it. ``lines`` may be several."""
+    if text.isprintable():
+        return None
+    for char in text:
+        kind = unicodedata.category(char)
+        if kind == "Cs":
+            return "must be UTF-8 text"
+        if kind in _CONTROLS and not (lines and char in _LAYOUT):
+            breaks = char in _BREAKS and not lines
+            what = "a line break" if breaks else f"the control character U+{ord(char):04X}"
+            return f"must not hold {what}"
+    return None
+
+
 def read_bool(value: Any) -> bool:
     """Read true/false, 1/0, yes/no or on/off in any case. Raise ValueError for anything else."""
     if isinstance(value, bool):
@@ -103,8 +133,8 @@ def read_text(value: Any) -> str:
         raise ValueError("must be text")
     if not value.strip():
         raise ValueError("must not be empty")
-    if "\0" in value:
-        raise ValueError("must not hold a NUL character")
+    if fault := character_fault(value, lines=True):
+        raise ValueError(fault)
     return value
 
 
@@ -121,7 +151,10 @@ def read_words(value: Any) -> tuple[str, ...]:
         raise ValueError("must be a list")
     if any(not isinstance(word, str | int | float) or isinstance(word, bool) for word in value):
         raise ValueError("must be a list of texts")
-    return tuple(str(word) for word in value)
+    words = tuple(str(word) for word in value)
+    for fault in filter(None, map(character_fault, words)):
+        raise ValueError(f"{fault} in one of its words")
+    return words
 
 
 def _split(text: str) -> list[str]:
