@@ -6,9 +6,17 @@ libraries become one of these in the one package that uses that library.
 
 from __future__ import annotations
 
+from gpustack.text import storable
+
 
 class GpustackError(Exception):
-    """Something we can name. ``str(error)`` is a sentence for a person."""
+    """Something we can name. ``str(error)`` is a sentence for a person.
+
+    Names of files, machines and other parties' words in it are written out so that it can be stored and sent.
+    """
+
+    def __init__(self, *said: object) -> None:
+        super().__init__(*(storable(part) if isinstance(part, str) else part for part in said))
 
 
 class BadRequest(GpustackError):
@@ -19,7 +27,7 @@ class Invalid(GpustackError):
     """Fields of a document are wrong. ``faults`` holds every one of them, a sentence each."""
 
     def __init__(self, *faults: str) -> None:
-        self.faults = faults
+        self.faults = tuple(map(storable, faults))
         super().__init__("; ".join(faults))
 
 

@@ -8,12 +8,10 @@ import sys
 from datetime import datetime
 from typing import TextIO
 
+from gpustack.text import redacted
+
 TRACE = 5
 
-_SECRETS = re.compile(
-    r"(?i)(bearer\s+|basic\s+|gpustack_[0-9a-z]+_|://[^\s/:@'\"]*:(?=[^\s/@'\"]+@)"
-    r"|(?:token|passw(?:or)?d|secret|api[_-]?key)['\"]?[=:]\s*['\"]?)([^\s,;'\"&@]+)"
-)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _FURTHER_LINE = "\n    "
 """Names, paths and other parties' sentences may hold line breaks: only a line of ours begins at the margin."""
@@ -34,11 +32,6 @@ class LineFormat(logging.Formatter):
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return _CONTROL.sub("?", redacted(line)).replace("\n", _FURTHER_LINE)
-
-
-def redacted(text: str) -> str:
-    """``text`` with everything that looks like a secret replaced."""
-    return _SECRETS.sub(r"\1***", text)
 
 
 def set_up(*, debug: bool, stream: TextIO | None = None) -> None:

@@ -9,7 +9,8 @@ from types import TracebackType
 
 import pytest
 
-from gpustack.logs import LineFormat, redacted
+from gpustack.logs import LineFormat
+from gpustack.text import redacted
 
 OURS = re.compile(r"^\d{4}-\d\d-\d\dT", re.MULTILINE)
 FORGED = "x\n2026-11-23T10:00:00.000+00:00 - gpustack - INFO - forged"

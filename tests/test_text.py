@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from gpustack.text import printable
+from gpustack.errors import Invalid, Unavailable
+from gpustack.text import printable, redacted, said_by, storable
 
 
 @pytest.mark.parametrize(
@@ -35,3 +38,64 @@ def test_text_from_outside_becomes_one_line_that_prints(given: str | bytes | Pat
 def test_long_text_is_cut_with_an_ellipsis() -> None:
     assert printable("abcdef", 3) == "abc…"
     assert printable("abc", 3) == "abc"
+
+
+def test_text_of_several_lines_keeps_its_lines() -> None:
+    assert storable("a\n\tb \udce9\x00\x1b\r") == "a\n\tb \\xe9\\x00\\x1b\\r"
+
+
+def test_every_error_of_ours_can_be_stored_whoever_s_names_are_in_it() -> None:
+    name = os.fsdecode(b"caf\xe9\x00")
+    assert str(Unavailable(f"There is no {name}")) == r"There is no caf\xe9\x00"
+    error = Invalid(f"a {name}", "b")
+    assert (str(error), error.faults) == (r"a caf\xe9\x00; b", (r"a caf\xe9\x00", "b"))
+
+
+SECRET = "hf_Hunter2Hunter2"
+
+
+@pytest.mark.attack("secret")
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"Illegal header value b'Bearer {SECRET}\\n'",
+        f"Illegal header value b'{SECRET} x, y'",
+        f"Invalid header value b'{SECRET}\\n'",
+        f'header value: "{SECRET}"',
+        f"Invalid leading whitespace, reserved character(s), or return character(s) in header value: '{SECRET} x'",
+        f"cannot reach https://me:{SECRET}@hub.example/x",
+        f"https://hub.example/x?token={SECRET}&a=b",
+        f"sent Authorization: Bearer {SECRET}",
+    ],
+)
+def test_what_a_library_says_of_a_fault_shows_no_secret(said: str) -> None:
+    for error in (ValueError(said), OSError(said), ssl.SSLError(1, said)):
+        assert "Hunter2" not in said_by(error)
+    assert "Hunter2" not in redacted(said)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            FileNotFoundError(2, "No such file or directory", os.fsdecode(b"/secret/caf\xe9")),
+            "No such file or directory",
+        ),
+        (
+            ConnectionRefusedError(111, "[Errno 111] Connect call failed ('10.0.0.1', 80)"),
+            "Connection refused",
+        ),
+        (OSError("no errno"), "no errno"),
+        (OSError(-2, "Name or service not known"), "Name or service not known"),
+        (ValueError("two\nlines"), "two lines"),
+        (ValueError(), "ValueError"),
+        (ValueError("x" * 1000), "x" * 200 + "…"),
+        (
+            UnicodeEncodeError("utf-8", "Hunter2\udce9", 7, 8, "surrogates not allowed"),
+            r"surrogates not allowed",
+        ),
+        (subprocess.TimeoutExpired("nvidia-smi", 5), "Command 'nvidia-smi' timed out after 5 seconds"),
+    ],
+)
+def test_a_fault_of_the_system_or_a_library_is_told_in_one_line(error: Exception, told: str) -> None:
+    assert said_by(error) == told or (told in said_by(error) and "Hunter2" not in said_by(error))

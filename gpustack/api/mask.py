@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpustack.logs import redacted
-from gpustack.text import printable
+from gpustack.text import printable, redacted
 
 from .shape import Document, Many, Maybe, Shape, Table, Text
 from .wire import plain

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from gpustack.errors import GpustackError, Unauthorized, Unavailable
+from gpustack.text import character_fault, redacted, trimmed
 
 URL_FILE = "server_url"
 """In the data directory: where the server that runs on it is reached from this machine."""
@@ -40,8 +41,8 @@ def find_server(env: Mapping[str, str], *, url: str | None = None, key: str | No
     Looked for here are the server of the data directory, then the ports that ``gpustack start`` takes by default.
     Blocks for some seconds at most. Raises Unavailable when nobody answers here, Unauthorized when a key is needed.
     """
-    key = key or env.get("GPUSTACK_API_KEY") or None
-    given = url or env.get("GPUSTACK_SERVER_URL")
+    key = _key(key or env.get("GPUSTACK_API_KEY", ""))
+    given = url or trimmed(env.get("GPUSTACK_SERVER_URL", ""))
     if given:
         return _checked(Address(url=_clean(given), key=key))
     candidates = [Address(url=found, key=key, own=True) for found in _written(env)]
@@ -65,18 +66,29 @@ def _checked(address: Address) -> Address:
     return address
 
 
+def _key(given: str) -> str | None:
+    """It travels in a header, which holds nothing but ASCII; what is wrong with it is told without it."""
+    key = trimmed(given)
+    if sentence := character_fault(key):
+        raise GpustackError(f"GPUSTACK_API_KEY (or --api-key) {sentence}")
+    if not key.isascii() or " " in key:
+        raise GpustackError("GPUSTACK_API_KEY (or --api-key) is no key: it holds characters that no key has")
+    return key or None
+
+
 def _clean(url: str) -> str:
-    text = url.strip()
+    text = trimmed(url)
     if "://" not in text:
         text = f"http://{text}"
-    parts = urlsplit(text)
     try:
+        parts = urlsplit(text)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        good = good and character_fault(text) is None
     except ValueError:
         good = False
     if not good:
         raise GpustackError(
-            f"GPUSTACK_SERVER_URL must be an address such as http://10.0.0.5:8080, not {url!r}"
+            f"GPUSTACK_SERVER_URL must be an address such as http://10.0.0.5:8080, not {redacted(text)!r}"
         )
     return text.rstrip("/")
 
@@ -96,8 +108,8 @@ def is_local(host: str) -> bool:
 
 def data_dir(env: Mapping[str, str]) -> Path:
     """The data directory that ``gpustack start`` would use in this environment, without a look at its options."""
-    if env.get("GPUSTACK_DATA_DIR"):
-        return Path(env["GPUSTACK_DATA_DIR"]).expanduser()
+    if given := trimmed(env.get("GPUSTACK_DATA_DIR", "")):
+        return Path(given).expanduser()
     from gpustack.config.settle import Host, default_data_dir
 
     return default_data_dir(Host(platform=sys.platform, env=env, cwd=Path.cwd(), euid=_euid()))

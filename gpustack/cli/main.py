@@ -6,6 +6,7 @@ Only the standard library is imported here: ``gpustack --help`` is asked often, 
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import cast
 
 from gpustack.cli.misuse import FAILED, INTERRUPTED, MISUSED, Misuse, complain
 from gpustack.errors import GpustackError
+from gpustack.text import is_text, printable
 
 Command = Callable[[Sequence[str], Mapping[str, str]], int]
 
@@ -23,6 +25,7 @@ _COMMANDS = Path(__file__).parent / "commands"
 def main(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None) -> int:
     """Run ``gpustack *argv`` and return its exit code. ``None`` takes this process's own."""
     given = list(sys.argv[1:] if argv is None else argv)
+    _print_anything()
     try:
         code = _dispatch(given, os.environ if env is None else env)
         sys.stdout.flush()
@@ -41,6 +44,13 @@ def main(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None
     return code
 
 
+def _print_anything() -> None:
+    """A character that this locale cannot print or read becomes a question mark, and ends no command."""
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def _line(error: GpustackError) -> str:
     return " ".join(str(error).split())
 
@@ -49,6 +59,9 @@ def _dispatch(argv: list[str], env: Mapping[str, str]) -> int:
     if not argv or argv[0] in ("-h", "--help") or argv == ["help"]:
         print(usage(), end="")
         return 0
+    for word in argv:
+        if not is_text(word):
+            raise Misuse(f"The argument {printable(word)} is no text in this locale: write it in UTF-8")
     name, *rest = argv
     if name == "help":
         name, rest = rest[0], ["--help"]
@@ -57,6 +70,10 @@ def _dispatch(argv: list[str], env: Mapping[str, str]) -> int:
     if name not in names():
         print(f"gpustack: {_unknown(name)}", file=sys.stderr)
         return MISUSED
+    if env is os.environ:
+        from gpustack.config.variable import trim
+
+        trim(os.environ)
     return command(name)(rest, env)
 
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from gpustack.config.option import mask_url
 from gpustack.config.options import Options
 from gpustack.config.role import Role, ports
 from gpustack.config.sign_on import sign_on_faults
@@ -92,7 +93,9 @@ def _urls(options: Options) -> Iterator[Problem]:
     ):
         url = getattr(options, name)
         if url is not None and not is_http_url(url):
-            yield Problem((name,), f"{name} must be a URL such as http://host:port, not {quote(url)}")
+            yield Problem(
+                (name,), f"{name} must be a URL such as http://host:port, not {quote(mask_url(url))}"
+            )
     for origin in options.allow_origins:
         if origin.strip() != "*" and not _ORIGIN.fullmatch(origin.strip()):
             yield Problem(

@@ -11,11 +11,8 @@ from gpustack.config.environment import PER_MODEL, Environment
 from gpustack.config.option import Option, table
 from gpustack.config.options import Options
 from gpustack.config.origin import DEFAULT, Fault, Given, Origin
-from gpustack.config.value import character_fault, trimmed
-
-_STARTS = ("GPUSTACK_", "GPU_STACK_", "HF_", "HUGGING_FACE_", "SSL_CERT_")
-_ENDS = ("_PROXY", "_proxy")
-"""Of variables that libraries and children of ours read by themselves."""
+from gpustack.config.variable import is_read
+from gpustack.text import character_fault, trimmed
 
 
 def clean(
@@ -61,9 +58,7 @@ def variable_faults(env: Mapping[str, str]) -> list[Fault]:
     return [
         Fault(Origin("environment", name), sentence)
         for name, value in sorted(env.items())
-        if name not in known
-        and (name.startswith(_STARTS) or name.endswith(_ENDS))
-        and (sentence := character_fault(trimmed(value)))
+        if name not in known and is_read(name) and (sentence := character_fault(trimmed(value)))
     ]
 
 

@@ -10,7 +10,7 @@ from gpustack.config.environment import OTHER_COMMANDS, PER_MODEL, Environment
 from gpustack.config.option import Option, table
 from gpustack.config.options import Options
 from gpustack.config.origin import DEFAULT, Given, Layer, Origin
-from gpustack.config.value import trimmed
+from gpustack.text import trimmed
 
 LEGACY = "GPU_STACK_"
 

@@ -5,25 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from gpustack.text import character_fault
+
 GIB = 1024**3
 
 _TRUE = frozenset({"true", "1", "yes", "on", "y", "t"})
 _FALSE = frozenset({"false", "0", "no", "off", "n", "f"})
 _DEPRECATED = {"memory": "ram", "gpu_memory": "vram"}
-
-_CONTROLS = frozenset({"Cc", "Zl", "Zp"})
-_BREAKS = frozenset("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
-_LAYOUT = frozenset("\n\r\t")
-"""What the lines of PEM and JSON are made of."""
-_BLANKS = "\ufeff\u200b"
-"""No white space to Python, invisible all the same: copied along from web pages and files."""
 
 
 @attrs.frozen
@@ -71,28 +65,6 @@ def quote(value: object) -> str:
     """``value`` as it appears in a sentence: quoted, one line, and cut when it is long."""
     shown = repr(value)
     return shown if len(shown) <= 80 else shown[:77] + "..."
-
-
-def trimmed(text: str) -> str:
-    """``text`` without white space, and what looks like it, at both ends."""
-    while (shorter := text.strip().strip(_BLANKS)) != text:
-        text = shorter
-    return text
-
-
-def character_fault(text: str, *, lines: bool = False) -> str | None:
-    """Which character ``text`` must not hold, in words that show nothing else of it. ``lines`` may be several."""
-    if text.isprintable():
-        return None
-    for char in text:
-        kind = unicodedata.category(char)
-        if kind == "Cs":
-            return "must be UTF-8 text"
-        if kind in _CONTROLS and not (lines and char in _LAYOUT):
-            breaks = char in _BREAKS and not lines
-            what = "a line break" if breaks else f"the control character U+{ord(char):04X}"
-            return f"must not hold {what}"
-    return None
 
 
 def read_bool(value: Any) -> bool:

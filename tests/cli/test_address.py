@@ -66,3 +66,29 @@ def test_loopback_is_known_by_name_and_number() -> None:
         map(is_loopback, ["http://localhost", "http://127.3.0.1:80", "https://[::1]", "http://a.localhost"])
     )
     assert not any(map(is_loopback, ["http://10.0.0.1", "http://localhost.example", "http://0.0.0.0"]))
+
+
+@pytest.mark.parametrize("around", ["{}\n", " {}\r\n", "\ufeff{}"])
+def test_white_space_around_what_the_environment_says_is_no_part_of_it(around: str) -> None:
+    env = {
+        "GPUSTACK_SERVER_URL": around.format("https://gpus.example"),
+        "GPUSTACK_API_KEY": around.format("gpustack_a_b"),
+    }
+    found = find_server(env)
+    assert (found.url, found.key) == ("https://gpus.example", "gpustack_a_b")
+
+
+@pytest.mark.attack("secret")
+@pytest.mark.parametrize("key", ["Hunter2\nx", "Hunter2\x00", "Hunter2\u00e9", "Hunter2 x", "Hunter2\udce9"])
+def test_a_key_that_no_header_can_hold_is_told_without_it(key: str) -> None:
+    with pytest.raises(GpustackError, match="GPUSTACK_API_KEY") as caught:
+        find_server({"GPUSTACK_SERVER_URL": "http://10.0.0.5", "GPUSTACK_API_KEY": key})
+    assert "Hunter2" not in str(caught.value)
+
+
+@pytest.mark.attack("secret")
+@pytest.mark.parametrize("url", ["http://me:Hunter2@x:port", "http://me:Hunter2@[::1", "http://x\ny"])
+def test_an_address_that_is_none_is_told_without_its_password(url: str) -> None:
+    with pytest.raises(GpustackError, match="GPUSTACK_SERVER_URL must be an address") as caught:
+        find_server({"GPUSTACK_SERVER_URL": url, "GPUSTACK_API_KEY": "k"})
+    assert "Hunter2" not in str(caught.value)

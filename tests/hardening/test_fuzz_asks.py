@@ -19,7 +19,7 @@ from gpustack.gateway.member import members
 from gpustack.gateway.tally import EventTally
 from gpustack.gateway.usage import UsageScan
 from gpustack.identity.saml.message import decode
-from gpustack.logs import redacted
+from gpustack.text import redacted
 
 from .fuzzing import fuzz
 

@@ -36,6 +36,7 @@ from gpustack.errors import (
     Unavailable,
 )
 from gpustack.nursery.limiter import threads
+from gpustack.text import is_text
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
@@ -206,15 +207,10 @@ def _is_sound(sibling: RepoSibling) -> bool:
     size = sibling.size
     return (
         isinstance(sibling.rfilename, str)
-        and _is_text(sibling.rfilename)
+        and is_text(sibling.rfilename)
         and (size is None or (type(size) is int and 0 <= size < 1 << 62))
         and all(isinstance(one, str | None) for one in hashes)
     )
-
-
-def _is_text(name: str) -> bool:
-    """JSON can hold halves of characters, which no file system takes."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _wanted(
