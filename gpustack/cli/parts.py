@@ -11,6 +11,7 @@ from gpustack.cli.daemon import Daemon
 from gpustack.http1.reactor import Reactor
 from gpustack.nursery.limiter import threads
 from gpustack.nursery.tier import Tier
+from gpustack.worker.engine_key import EngineKeys
 
 if TYPE_CHECKING:
     from gpustack.cli.front import Front
@@ -30,8 +31,11 @@ class Parts:
 
     async def start(self, state: Tier, edge: Tier, work: Tier, control: Tier) -> None:
         """Start everything; returns when requests are taken in."""
+        if self.worker is not None:
+            await self.worker.meet_engines()
         if self.server is not None and self.front is not None:
-            await self.server.start(state, edge, control, self.front)
+            keys = EngineKeys() if self.worker is None else self.worker.keys
+            await self.server.start(state, edge, control, self.front, keys)
         if self.worker is not None:
             await self.worker.start(edge, work)
 

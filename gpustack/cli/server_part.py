@@ -67,6 +67,7 @@ from gpustack.store.dialect import PoolSettings
 from gpustack.store.lease import Term
 from gpustack.store.led import Led
 from gpustack.store.store import Store, StoreSettings, open_store
+from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.name import worker_uuid
 
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ class ServerPart:
             foresee(daemon.loaded.options, _settings(daemon))
         return cls(daemon, reactor)
 
-    async def start(self, state: Tier, edge: Tier, control: Tier, front: Front) -> None:
+    async def start(
+        self, state: Tier, edge: Tier, control: Tier, front: Front, engine_keys: EngineKeys
+    ) -> None:
         """Open the store and start everything of the role, each in its tier; returns when inference is taken in."""
         options = self._daemon.loaded.options
         store = await open_store(_settings(self._daemon), utc_now)
@@ -147,7 +150,7 @@ class ServerPart:
         context = attrs.evolve(context, key_used=key_use.note)
         endpoints = Endpoints(store, self._daemon.rng, self._local_worker())
         await edge.start(endpoints)
-        gateway = self._gateway(context, endpoints, pool, usage, limiter, traffic)
+        gateway = self._gateway(context, endpoints, pool, usage, limiter, traffic, engine_keys)
         await edge.start(Revocation(store, gateway))
         await start_server_exporter(
             edge,
@@ -297,6 +300,7 @@ class ServerPart:
         usage: UsageLedger,
         limiter: Limiter,
         traffic: Traffic,
+        engine_keys: EngineKeys,
     ) -> Gateway:
         async def authenticate(exchange: Exchange) -> Principal:
             head = exchange.head
@@ -328,6 +332,7 @@ class ServerPart:
             limiter,
             traffic,
             self._daemon.loaded.environment.tcp_connector_limit or math.inf,
+            engine_fields=engine_keys.fields,
         )
 
     def _local_worker(self) -> str | None:

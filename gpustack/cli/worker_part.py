@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -39,6 +40,7 @@ from gpustack.remote.pooled import PooledClient
 from gpustack.remote.server_client import ServerClient
 from gpustack.remote.several import SeveralServers
 from gpustack.worker.assignment import Assignments
+from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.exporter import WorkerLook
 from gpustack.worker.file import Files
 from gpustack.worker.forward import Forward
@@ -71,6 +73,9 @@ class WorkerPart:
     _parts: WorkerParts
     _look: Callable[[LoopLag], WorkerLook]
     _doors: Doors
+    keys: EngineKeys
+    """By which this daemon's engines know it."""
+    _state_dir: Path
 
     @classmethod
     def build(cls, daemon: Daemon, reactor: Reactor) -> WorkerPart:
@@ -84,6 +89,7 @@ class WorkerPart:
         membership = Membership(client, identity, _token_of(options), daemon.rng)
         reports = Reports(membership, daemon.rng)
         assignments = Assignments(membership, daemon.rng)
+        keys = EngineKeys()
         ports = PortLeases(options.service_port_range.first, options.service_port_range.last)
         tools = Tools(options.bin_dir, daemon.rng)
         host = Host(time.monotonic)
@@ -95,7 +101,9 @@ class WorkerPart:
             files=files,
             ports=ports,
             reports=reports,
-            prober=Prober(pool),
+            prober=Prober(pool, keys),
+            keys=keys,
+            rng=daemon.rng,
             intent=daemon.intent,
             builds=measure.builds,
             device_type=measure.device_type,
@@ -105,7 +113,9 @@ class WorkerPart:
             now=utc_now,
             stop_grace=options.engine_stop_grace,
         )
-        forward = Forward(membership, ports, pool, options.log_dir, facts_reader(daemon.loaded, daemon.rng))
+        forward = Forward(
+            membership, ports, keys, pool, options.log_dir, facts_reader(daemon.loaded, daemon.rng)
+        )
         parts = WorkerParts(
             membership=membership,
             reports=reports,
@@ -124,6 +134,7 @@ class WorkerPart:
                 assignments,
                 parts.runners,
                 ports,
+                keys,
                 pool,
                 lag,
                 lambda: measure.latest,
@@ -133,7 +144,11 @@ class WorkerPart:
         front = daemon.doors.serve(
             HttpServer("worker", daemon.doors.at("worker"), handler=forward, reactor=reactor)
         )
-        return cls(pool, front, parts, look, daemon.doors)
+        return cls(pool, front, parts, look, daemon.doors, keys, world.state_dir)
+
+    async def meet_engines(self) -> None:
+        """Know the keys of engines that a former daemon left, so that they can be asked before they are adopted."""
+        await self.keys.expect(self._state_dir)
 
     async def start(self, edge: Tier, work: Tier) -> None:
         """Start the worker's port and its services."""

@@ -17,6 +17,10 @@ from .visibility import visible
 
 HEALTH_PATH = "/v1/models"
 PLACEHOLDERS = ("port", "host", "model_path", "served_name", "data_dir")
+KEY_PLACEHOLDER = "api_key"
+"""Known in the environment only: what stands on a command line, all users of the machine can read."""
+KEY_VARIABLES = ("GPUSTACK_ENGINE_API_KEY", "LLAMA_API_KEY", "VLLM_API_KEY")
+"""Ours, and those by which programs that people run this way ask for a key unasked."""
 _CONTEXT_FLAGS = ("--max-model-len", "--context-length", "--ctx-size")
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
@@ -49,11 +53,16 @@ class Custom:
         names = _PLACEHOLDER.findall(model.command)
         if "port" not in names:
             faults.append("The command must contain {port}: the worker chooses the port it listens on")
+        if KEY_PLACEHOLDER in names:
+            faults.append(
+                "The command has {api_key}, which all users of the machine could read there: put it into env, "
+                f"or have the program read {KEY_VARIABLES[0]}"
+            )
         known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
         faults += [
             f"The command has {{{name}}}, which is none of {known}"
             for name in names
-            if name not in PLACEHOLDERS
+            if name not in (*PLACEHOLDERS, KEY_PLACEHOLDER)
         ]
         if model.health_path is not None and not model.health_path.startswith("/"):
             faults.append(f"health_path {model.health_path!r} must begin with '/'")
@@ -77,6 +86,7 @@ class Custom:
             "served_name": model.name,
             "data_dir": context.data_dir,
         }
+        told = given if context.api_key is None else {**given, KEY_PLACEHOLDER: context.api_key}
         # Words first, values after: a name with a space or a quote stays one argument.
         words = [_filled(word, given) for word in shlex.split(model.command or "")]
         extra = parameters.expanded(model.backend_parameters, data_dir=context.data_dir)
@@ -84,8 +94,9 @@ class Custom:
         return Launch(
             argv=(*words, *parameters.tokens(extra)),
             env={
+                **({} if context.api_key is None else dict.fromkeys(KEY_VARIABLES, context.api_key)),
                 **visible(context.device_type, context.placement.gpu_indexes),
-                **{name: _filled(value, given) for name, value in model.env.items()},
+                **{name: _filled(value, told) for name, value in model.env.items()},
             },
             readiness=Probe(path=path, period=1.0, timeout=3.0),
             liveness=Probe(path=path, period=10.0, timeout=10.0, failures=6),

@@ -34,6 +34,8 @@ class LaunchContext:
     mmproj_path: str | None = None
     port: int
     host: str = "127.0.0.1"
+    api_key: str | None = attrs.field(default=None, repr=False)
+    """Who asks the engine will prove itself by it. It goes into the environment, never on the command line."""
     build: EngineBuild
     data_dir: str
     device_type: str | None = None

@@ -52,6 +52,10 @@ CACHE_RAM_FLAGS = ("-cram", "--cache-ram")
 CHECKPOINT_FLAGS = ("-ctxcp", "--ctx-checkpoints", "--swa-checkpoints")
 FULL_WINDOW_FLAGS = ("--swa-full",)
 SHIFT_FLAGS = ("--context-shift", "--no-context-shift")
+KEY_VARIABLE = "LLAMA_API_KEY"
+"""Not on the command line, which all users of the machine can read."""
+CLOSED = {"LLAMA_ARG_CORS_ORIGINS": "localhost"}
+"""Pages of other sites may not read what an engine answers without a key: which model it is, and its health."""
 SHIFT_VARIABLE = "LLAMA_ARG_CONTEXT_SHIFT"
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
@@ -130,7 +134,9 @@ class LlamaCpp:
             env={
                 **visible(context.device_type, context.placement.gpu_indexes),
                 **({} if is_embedded(context.build) else _BOUNDS),
+                **CLOSED,
                 **context.model.env,
+                **({} if context.api_key is None else {KEY_VARIABLE: context.api_key}),
             },
             readiness=Probe(path="/health", period=0.25, timeout=2.0),
             liveness=Probe(path="/health", period=5.0, timeout=5.0, failures=6),

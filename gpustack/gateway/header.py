@@ -13,6 +13,8 @@ from gpustack.http1.relay import HOP_BY_HOP, end_to_end
 _NOT_FOR_ENGINES: Final = HOP_BY_HOP.union(
     {
         b"authorization",
+        b"x-api-key",
+        b"api-key",
         b"proxy-authorization",
         b"cookie",
         b"host",

@@ -43,6 +43,7 @@ from gpustack.http1.fault import UpstreamError, UpstreamTimeout
 from gpustack.http1.fields import Headers
 from gpustack.http1.head import Head
 from gpustack.http1.pool import Pool
+from gpustack.http1.reply import Fields
 from gpustack.http1.upstream import Address, Response
 from gpustack.identity.authenticate import holds
 from gpustack.metrics.traffic import Passage, Traffic
@@ -129,6 +130,8 @@ class Gateway:
     """Told of every request, for the exporter."""
     _most: float = inf
     """Requests to engines that may be under way at once. Whoever is not let in takes none of them."""
+    _engine_fields: Callable[[int], Fields] = lambda port: ()
+    """By which the engine on a port of this machine knows us. Elsewhere its worker says who asks."""
     _large: Threads = attrs.field(factory=lambda: threads("gateway-large-body", 1))
     _admission: Admission = attrs.field(
         init=False,
@@ -350,7 +353,8 @@ class Gateway:
         path = request.route.engine_path
         target = b"%b?%b" % (path, query.encode("ascii")) if query else path
         if endpoint.direct:
-            return _address("127.0.0.1", endpoint.engine_port), target, request.headers
+            port = endpoint.engine_port
+            return _address("127.0.0.1", port), target, [*request.headers, *self._engine_fields(port)]
         key = self._forward_key(endpoint.worker_uuid)
         headers = [
             *request.headers,

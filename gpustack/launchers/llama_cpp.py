@@ -70,6 +70,7 @@ def parameters(xlc: Any, words: Sequence[str], settings: Settings) -> Any:
     params.n_parallel = -1  # as llama-server does: it chooses, and its slots share one cache
     params.port = 8080
     params.ui = False
+    params.cors_origins = os.environ.get("LLAMA_ARG_CORS_ORIGINS", params.cors_origins)
     if keys := os.environ.pop("LLAMA_API_KEY", ""):
         params.api_keys = keys.split(",")
         settings.api_key = params.api_keys[0]

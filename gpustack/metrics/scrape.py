@@ -10,6 +10,7 @@ import trio
 from gpustack.errors import PayloadTooLarge
 from gpustack.http1.fault import UpstreamError
 from gpustack.http1.pool import Pool
+from gpustack.http1.reply import Fields
 from gpustack.http1.upstream import Address
 
 _LARGEST = 2 << 20
@@ -31,6 +32,8 @@ class Target:
     runtime: str
     version: str | None = None
     port: int
+    fields: Fields = attrs.field(default=(), repr=False)
+    """Headers by which the engine knows who asks."""
 
     @property
     def labels(self) -> tuple[object, ...]:
@@ -61,7 +64,7 @@ async def scrape(pool: Pool, targets: Sequence[Target]) -> tuple[Scraped, ...]:
 
     async def one(place: int) -> None:
         async with turn:
-            pages[place] = await _page(pool, targets[place].port)
+            pages[place] = await _page(pool, targets[place])
 
     async with trio.open_nursery() as nursery:
         for place in range(len(targets)):
@@ -69,10 +72,11 @@ async def scrape(pool: Pool, targets: Sequence[Target]) -> tuple[Scraped, ...]:
     return tuple(Scraped(target, pages[place]) for place, target in enumerate(targets))
 
 
-async def _page(pool: Pool, port: int) -> bytes | None:
+async def _page(pool: Pool, target: Target) -> bytes | None:
     with trio.move_on_after(_WITHIN):
         try:
-            async with pool.request(Address("127.0.0.1", port), "GET", b"/metrics") as response:
+            address = Address("127.0.0.1", target.port)
+            async with pool.request(address, "GET", b"/metrics", target.fields) as response:
                 if response.status == 200:
                     return await response.read(_LARGEST)
                 return b"" if response.status in _HAS_NONE else None

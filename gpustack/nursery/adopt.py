@@ -87,6 +87,11 @@ def adopt(state: GroupState) -> Group | None:
     return Group(state, leader)
 
 
+def is_led(state: GroupState) -> bool:
+    """Whether the process that leads the group, as written down, is there now: by the next look it may have ended."""
+    return identity(state.pid) == Identity(state.boot_id or "", state.start_ticks or 0)
+
+
 async def end_remains(state: GroupState, grace: float) -> bool:
     """End what a leader that is gone left behind in its group; True if nothing of it is left.
 

@@ -88,6 +88,7 @@ async def spawn_group(
     port: int | None = None,
     generation: int = 0,
     meta: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str] | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Group:
     """Start ``argv`` as the leader of a session of its own, with ``env`` and nothing else in its environment.
@@ -95,7 +96,7 @@ async def spawn_group(
     Its output goes straight to ``log`` (a log file to open, or an open file descriptor, which stays open
     here), its input is empty: nothing of it hangs on this daemon, whose death it survives. ``state_file``
     is on the disk before the program begins; if the daemon dies in between, the program never begins.
-    Secrets belong in ``env``: ``argv`` is for all to see.
+    Secrets belong in ``env``: ``argv`` is for all to see. Those in ``secrets`` are written down with the rest.
 
     Raises FileNotFoundError for a program that is not there or not executable, OSError if the process, log
     or state file cannot be made. Cancelled midway, it leaves no process and no state file behind.
@@ -107,7 +108,7 @@ async def spawn_group(
             popen = await _spawns.run(_popen, [program, *argv[1:]], env, cwd, log, gate)
         finally:
             os.close(gate)
-        group = _group_of(popen, argv, port, generation, meta or {}, now())
+        group = _group_of(popen, argv, port, generation, meta or {}, secrets or {}, now())
         try:
             _give_up_protection(popen.pid)
             if state_file is not None:
@@ -156,6 +157,7 @@ def _group_of(
     port: int | None,
     generation: int,
     meta: Mapping[str, str],
+    secrets: Mapping[str, str],
     now: datetime,
 ) -> Group:
     who = identity(popen.pid)
@@ -168,6 +170,7 @@ def _group_of(
         port=port,
         generation=generation,
         meta=dict(meta),
+        secrets=dict(secrets),
     )
     return Group(state, _Child(popen, _pidfd(popen.pid)))
 

@@ -33,6 +33,8 @@ class GroupState:
     port: int | None = None
     generation: int = 0
     meta: Mapping[str, str] = attrs.field(factory=dict)
+    secrets: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    """What the group was given and nobody else is to see: in the file, which is its owner's alone, and nowhere else."""
     path: Path | None = attrs.field(default=None, eq=False)
 
 
@@ -112,6 +114,7 @@ def _to_document(state: GroupState) -> dict[str, Any]:
         "port": state.port,
         "generation": state.generation,
         "meta": dict(state.meta),
+        "secrets": dict(state.secrets),
     }
 
 
@@ -121,9 +124,7 @@ def _from_document(document: object, path: Path) -> GroupState:
     pid = _one(document, "pid", int)
     if pid is None or not 1 < pid < 2**31:  # 0 and 1 would signal ourselves or everyone
         raise ValueError("pid is not that of an ordinary process")
-    meta = _one(document, "meta", dict) or {}
-    if not all(isinstance(value, str) for value in meta.values()):
-        raise ValueError("meta holds something other than text")
+    meta, secrets = _texts(document, "meta"), _texts(document, "secrets")
     started_at = datetime.fromisoformat(_one(document, "started_at", str) or "")
     if started_at.tzinfo is None:
         raise ValueError("started_at has no time zone")
@@ -136,8 +137,16 @@ def _from_document(document: object, path: Path) -> GroupState:
         port=_one(document, "port", int),
         generation=_one(document, "generation", int) or 0,
         meta=meta,
+        secrets=secrets,
         path=path,
     )
+
+
+def _texts(document: dict[str, Any], key: str) -> dict[str, str]:
+    found: dict[str, str] = _one(document, key, dict) or {}
+    if not all(isinstance(value, str) for value in found.values()):
+        raise ValueError(f"{key} holds something other than text")
+    return found
 
 
 def _one(document: dict[str, Any], key: str, kind: type[Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -62,6 +63,7 @@ class RunningEngine:
     log_file: Path
     start_left: float
     """Seconds it still has to become ready."""
+    secrets: Mapping[str, str] = attrs.field(repr=False)
     _state_file: Path
     _grace: float
 
@@ -74,7 +76,9 @@ class RunningEngine:
             await _forget(self._state_file)
 
 
-async def start_engine(launch: Launch, instance: ModelInstance, port: int, world: World) -> RunningEngine:
+async def start_engine(
+    launch: Launch, instance: ModelInstance, port: int, world: World, secrets: Mapping[str, str]
+) -> RunningEngine:
     """Start the process; it is on record before it begins. Cancelled midway, it leaves nothing behind.
 
     Raises ``Unavailable`` with a sentence when it cannot be started.
@@ -96,6 +100,7 @@ async def start_engine(launch: Launch, instance: ModelInstance, port: int, world
                 "place": place_of(instance.placement),
                 "terms": encode(terms).decode(),
             },
+            secrets=secrets,
             now=world.now,
         )
     except OSError as error:
@@ -108,6 +113,7 @@ async def start_engine(launch: Launch, instance: ModelInstance, port: int, world
         adopted=False,
         log_file=log_file,
         start_left=terms.start_deadline,
+        secrets=secrets,
         state_file=state_file,
         grace=min(terms.stop_grace, world.stop_grace),
     )
@@ -142,6 +148,7 @@ async def adopt_engine(instance: ModelInstance, world: World, ports: ExitStack) 
         adopted=True,
         log_file=world.log_file(instance.id),
         start_left=_start_left(terms, (world.now() - state.started_at).total_seconds()),
+        secrets=state.secrets,
         state_file=state_file,
         grace=min(terms.stop_grace, world.stop_grace),
     )

@@ -18,12 +18,14 @@ from gpustack.domain.worker import WorkerStatus
 from gpustack.engines.registry import engine_for
 from gpustack.errors import GpustackError, Invalid
 from gpustack.http1.pool import Pool
+from gpustack.http1.reply import Fields
 from gpustack.metrics.mapping import MetricMap, default_map, read_map
 from gpustack.metrics.process import LoopLag, look_at_process
 from gpustack.metrics.scrape import Scraped, Target, scrape
 from gpustack.metrics.worker_sample import Node, WorkerState, allocated
 from gpustack.nursery.limiter import threads
 from gpustack.worker.assignment import Assignments
+from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.membership import Member, Membership
 from gpustack.worker.ports import PortLeases
 from gpustack.worker.runners import Runners
@@ -44,6 +46,7 @@ class WorkerLook:
     _assignments: Assignments
     _runners: Runners
     _ports: PortLeases
+    _keys: EngineKeys
     _pool: Pool
     _lag: LoopLag
     _status: Callable[[], WorkerStatus]
@@ -85,7 +88,7 @@ class WorkerLook:
             instance, port = picture.instances.get(instance_id), ports.get(name)
             if instance is not None and port is not None:
                 model = picture.models.get(instance.model_id)
-                found.append(_target(node, instance, model, status, port))
+                found.append(_target(node, instance, model, status, port, self._keys.fields(port)))
         return found
 
     async def _follow(self) -> None:
@@ -104,7 +107,12 @@ class WorkerLook:
 
 
 def _target(
-    node: Node, instance: ModelInstance, model: Model | None, status: WorkerStatus, port: int
+    node: Node,
+    instance: ModelInstance,
+    model: Model | None,
+    status: WorkerStatus,
+    port: int,
+    fields: Fields,
 ) -> Target:
     runtime, version = _runtime(instance, model, status)
     return Target(
@@ -117,6 +125,7 @@ def _target(
         runtime=runtime,
         version=version,
         port=port,
+        fields=fields,
     )
 
 

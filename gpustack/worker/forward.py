@@ -36,6 +36,7 @@ from gpustack.http1.pool import Pool
 from gpustack.http1.relay import NOT_RELAYED, end_to_end, relay
 from gpustack.http1.upstream import Address
 from gpustack.nursery.output import previous, tail
+from gpustack.worker.engine_key import EngineKeys, KeyFilter
 from gpustack.worker.membership import Membership
 from gpustack.worker.ports import PortLeases
 
@@ -48,6 +49,7 @@ _HOP_BY_HOP = frozenset(
 )
 _NOT_FOR_ENGINES = _HOP_BY_HOP | {
     b"authorization",
+    b"x-api-key",
     TARGET_PORT,
     RUNS_LEFT,
     b"host",
@@ -80,6 +82,7 @@ class Forward:
 
     _membership: Membership
     _ports: PortLeases
+    _keys: EngineKeys
     _pool: Pool
     _log_dir: Path
     _read_facts: Callable[[ModelSource], Awaitable[ModelFacts]]
@@ -138,7 +141,7 @@ class Forward:
             raise Unavailable(f"No engine here holds port {port}")
         target = head.target[len(b"/proxy") :]
         headers = [(name, value) for name, value in end_to_end(head.headers) if name not in _NOT_FOR_ENGINES]
-        headers.append((b"host", b"127.0.0.1:%d" % port))
+        headers += [(b"host", b"127.0.0.1:%d" % port), *self._keys.fields(port)]
         body: RequestBody = None
         if head.content_length is not None and head.content_length <= _WHOLE_BODY:
             body = await exchange.read_body(_WHOLE_BODY)
@@ -183,9 +186,11 @@ class Forward:
         lines = _number(asked, "tail")
         await exchange.start_response(200, _TEXT)
         wanted = None if lines is None or lines < 0 else min(lines, _MAX_TAIL)
+        without_keys = KeyFilter()
         async with aclosing(tail(path, lines=wanted, follow=_flag(asked, "follow"))) as pieces:
             async for piece in pieces:
-                await exchange.send(piece)
+                await exchange.send(without_keys.feed(piece))
+        await exchange.send(without_keys.rest())
         await exchange.finish()
 
     async def _facts(self, exchange: Exchange) -> None:

@@ -21,6 +21,7 @@ from gpustack.errors import GpustackError, Invalid, Unavailable
 from gpustack.nursery.limiter import threads
 from gpustack.nursery.output import keep_trimmed
 from gpustack.worker.engine import RunningEngine, adopt_engine, start_engine
+from gpustack.worker.engine_key import SECRET, make_engine_key, without_keys
 from gpustack.worker.environment import inherited
 from gpustack.worker.obituary import obituary
 from gpustack.worker.race import first_of
@@ -80,11 +81,12 @@ async def run_instance(
                 await world.cleared.wait()
                 materials = await _gather(instance, model, world, telling)
                 port = await _lease_port(instance, world, telling, ports)
-                launch = await _describe(instance, model, materials, port, world)
+                key = make_engine_key(world.rng)
+                launch = await _describe(instance, model, materials, port, key, world)
                 telling.say(
                     InstanceState.STARTING, port=port, ports=(port,), resolved_path=materials.model_path
                 )
-                engine = await start_engine(launch, instance, port, world)
+                engine = await start_engine(launch, instance, port, world, {SECRET: key})
                 log.log(
                     logging.DEBUG if telling.tries_again else logging.INFO,
                     "Started an engine: instance=%s pid=%d port=%d",
@@ -92,6 +94,7 @@ async def run_instance(
                     engine.group.pid,
                     port,
                 )
+            ports.enter_context(world.keys.of(engine.port, engine.secrets))
             failed = False
             try:
                 await _become_ready(engine, world, telling)
@@ -164,7 +167,7 @@ async def _lease_port(instance: ModelInstance, world: World, telling: Telling, p
 
 
 async def _describe(
-    instance: ModelInstance, model: Model | None, materials: _Materials, port: int, world: World
+    instance: ModelInstance, model: Model | None, materials: _Materials, port: int, key: str, world: World
 ) -> Launch:
     engine, placement = materials.engine, instance.placement
     assert model is not None
@@ -184,6 +187,7 @@ async def _describe(
             model_path=materials.model_path,
             mmproj_path=materials.mmproj_path,
             port=port,
+            api_key=key,
             build=build,
             data_dir=str(world.data_dir),
             device_type=world.device_type(placement),
@@ -228,7 +232,7 @@ def _bounded_log(engine: RunningEngine) -> Callable[[], Awaitable[object]]:
 
 async def _obituary(engine: RunningEngine, *, ready: bool) -> str:
     how = await engine.group.wait()
-    return await _threads.run(partial(obituary, how, engine.log_file, ready=ready))
+    return without_keys(await _threads.run(partial(obituary, how, engine.log_file, ready=ready)))
 
 
 def _note(placement: Placement | None) -> str:

@@ -12,6 +12,7 @@ from gpustack.errors import PayloadTooLarge
 from gpustack.http1.fault import UpstreamError
 from gpustack.http1.pool import Pool
 from gpustack.http1.upstream import Address
+from gpustack.worker.engine_key import EngineKeys
 
 _ANSWER_LIMIT = 1 << 20
 _FIRST_PAUSE = 0.1
@@ -23,13 +24,16 @@ class Prober:
     """Probes over the worker's own connection pool."""
 
     _pool: Pool
+    _keys: EngineKeys
 
     async def answers(self, port: int, probe: Probe) -> bool:
         """One GET: whether it came back with 200 in time."""
         target = quote(probe.path, safe=_SENT_AS_IT_IS).encode()
         with trio.move_on_after(probe.timeout):
             try:
-                async with self._pool.request(Address("127.0.0.1", port), "GET", target) as response:
+                async with self._pool.request(
+                    Address("127.0.0.1", port), "GET", target, self._keys.fields(port)
+                ) as response:
                     if response.status == 200:
                         await response.read(_ANSWER_LIMIT)
                     return response.status == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ import trio
 
 from gpustack.domain.instance import Placement
 from gpustack.domain.worker import EngineBuild
+from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.file import Files
 from gpustack.worker.intent import Intent
 from gpustack.worker.ports import PortLeases
@@ -26,6 +28,9 @@ class World:
     ports: PortLeases
     reports: Reports
     prober: Prober
+    keys: EngineKeys
+    rng: random.Random
+    """Makes the keys of engines."""
     intent: Intent
     builds: Callable[[], Awaitable[tuple[EngineBuild, ...]]]
     """Waits until the machine has been looked at."""

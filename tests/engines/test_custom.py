@@ -58,3 +58,12 @@ def test_how_long_an_answer_may_be_is_what_the_command_says(
     command: str, items: tuple[str, ...], tokens: int | None
 ) -> None:
     assert ENGINE.context(model(command=command, backend_parameters=items)) == tokens
+
+
+def test_a_program_finds_its_key_in_the_environment_and_a_command_cannot_hold_it() -> None:
+    deployed = model(command="serve {port}", env={"MY_KEY": "Bearer {api_key}", "VLLM_API_KEY": "own"})
+    env = ENGINE.launch(context(deployed, api_key="k1")).env
+    assert (env["GPUSTACK_ENGINE_API_KEY"], env["LLAMA_API_KEY"], env["MY_KEY"]) == ("k1", "k1", "Bearer k1")
+    assert env["VLLM_API_KEY"] == "own"
+    (fault,) = ENGINE.faults(model(command="serve {port} --api-key {api_key}"))
+    assert "all users of the machine could read" in fault

@@ -5,6 +5,7 @@ import pytest
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.instance import Claim
 from gpustack.domain.model import GpuSelector
+from gpustack.domain.worker import EngineBuild
 from gpustack.engines import parameters
 from gpustack.engines.llama_cpp import ENGINE, threads
 
@@ -152,3 +153,10 @@ def test_an_answer_ends_with_the_context_unless_that_shifts(
 ) -> None:
     assert ENGINE.context(model(backend_parameters=items)) == tokens
     assert ENGINE.context(model(backend_parameters=items, env={"LLAMA_ARG_CONTEXT_SHIFT": "1"})) is None
+
+
+@pytest.mark.parametrize("build", [SERVER, EMBEDDED])
+def test_the_key_stands_in_the_environment_where_no_deployment_can_set_another(build: EngineBuild) -> None:
+    launch = ENGINE.launch(context(model(env={"LLAMA_API_KEY": "other"}), build=build, api_key="k1"))
+    assert launch.env["LLAMA_API_KEY"] == "k1"
+    assert not any("k1" in word for word in launch.argv)

@@ -44,6 +44,7 @@ class Script:
     reset_next: int = 0  # close that many connections without a byte
     fail_after_tokens: int | None = None  # reset a stream after so many tokens
     repeat: int = 1  # say the reply that often
+    closed: bool = False  # answer nothing but health to who does not know GPUSTACK_ENGINE_API_KEY
 
 
 @dataclass
@@ -129,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
             self._tell(query)
         elif path == "/health":
             self._health()
-        elif self._plays_dead():
+        elif self._plays_dead() or self._shuts_out():
             return
         elif path == "/metrics":
             self._metrics()
@@ -144,7 +145,7 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/_control":
             self._obey()
             return
-        if self._plays_dead():
+        if self._plays_dead() or self._shuts_out():
             return
         answers = {
             "/v1/chat/completions": self._chat,
@@ -328,6 +329,14 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.take("refuse_next"):
             self.server.count(requests=1)
             self._error(503, "busy, as told")
+            return True
+        return False
+
+    def _shuts_out(self) -> bool:
+        given = self.headers.get_all("Authorization") or []
+        known = given == [f"Bearer {os.environ.get('GPUSTACK_ENGINE_API_KEY')}"]
+        if self.server.script.closed and not known:
+            self._error(401, "unauthorized: Invalid API Key")
             return True
         return False
 

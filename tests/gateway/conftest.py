@@ -35,6 +35,7 @@ from gpustack.server.budget import Budgets
 from gpustack.server.leases import Leases
 from gpustack.server.usage import UsageLedger
 from gpustack.store import StoreSettings, open_store
+from gpustack.worker.engine_key import EngineKeys
 from tests.api.world import Link
 from tests.http1.conftest import run_server
 from tests.http1.wire import Client, Script
@@ -76,6 +77,7 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
         await nursery.start(budgets.run)
         traffic = Traffic()
         limiter = Limiter(store, budgets, traffic, clock, time.monotonic)
+        keys = EngineKeys()
         gateway = Gateway(
             _authenticate(context),
             endpoints,
@@ -87,6 +89,7 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
             patience,
             limiter,
             traffic,
+            engine_fields=keys.fields,
             held=held or Held(),
         )
         await nursery.start(Revocation(store, gateway).run)
@@ -110,6 +113,7 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
                 clock,
                 traffic,
                 rng,
+                keys,
             )
         )
         return made[-1]

@@ -110,6 +110,22 @@ async def test_each_path_reaches_the_engine_and_is_counted(
     assert row.api_key_id > 0
 
 
+@pytest.mark.attack("engine")
+async def test_an_engine_of_this_machine_is_asked_with_its_own_key_and_not_with_the_clients(
+    world: World, fake_engine: StartEngine
+) -> None:
+    engine = fake_engine()
+    await world.deploy("m", engine.port)
+    fields = ("x-api-key: mine", "api_key: mine")
+    with world.keys.of(engine.port, {"api_key": "the-engine's"}):
+        assert (await world.send(chat("m"), CHAT, *fields)).status == 200
+    got = {name.lower(): value for name, value in engine.seen()["last"]["headers"].items()}
+    assert got["authorization"] == "Bearer the-engine's"
+    assert not {"x-api-key", "api_key", "cookie"} & got.keys()
+    assert (await world.send(chat("m"), CHAT, *fields)).status == 200
+    assert "authorization" not in {name.lower() for name in engine.seen()["last"]["headers"]}
+
+
 async def test_both_sides_keep_their_connections(world: World, scripted: StartScript) -> None:
     async def act(client: Client, number: int) -> None:
         while True:

@@ -20,6 +20,7 @@ from gpustack.http1.server import HttpServer
 from gpustack.nursery.wake import Latest
 from gpustack.remote.pooled import PooledClient
 from gpustack.remote.server_client import ServerClient
+from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.forward import Forward
 from gpustack.worker.membership import Identity, Member, Membership
 from gpustack.worker.name import WorkerName
@@ -43,6 +44,7 @@ class Machine:
     server: HttpServer
     leases: ExitStack
     ports: PortLeases
+    keys: EngineKeys
 
     def hold(self, port: int) -> int:
         self.leases.enter_context(self.ports.keep(port, f"engine {port}"))
@@ -70,13 +72,13 @@ async def start_machine(world: World, tmp_path: Path, forward_key: str, uuid: st
         data_dir=tmp_path,
     )
     membership = Membership(client, identity, lambda: "", random.Random(1), Latest(member))
-    ports = PortLeases(1, 65535)
-    forward = Forward(membership, ports, world.pool, tmp_path, _no_facts)
+    ports, keys = PortLeases(1, 65535), EngineKeys()
+    forward = Forward(membership, ports, keys, world.pool, tmp_path, _no_facts)
     (listener,) = open_listeners("127.0.0.1", 0)
     server = HttpServer("worker", [listener], handler=forward, reactor=world.pool.reactor)
     served = await run_server(server, listener, world.nursery)
     worker = await world.worker(uuid, ip="127.0.0.1", port=served.port)
-    return Machine(worker, server, ExitStack(), ports)
+    return Machine(worker, server, ExitStack(), ports, keys)
 
 
 async def _no_facts(source: ModelSource) -> ModelFacts:

@@ -30,6 +30,7 @@ from gpustack.server.budget import Budgets
 from gpustack.server.usage import UsageLedger
 from gpustack.store import Store
 from gpustack.store.usage import rows
+from gpustack.worker.engine_key import EngineKeys
 from tests.http1.wire import Answer, Client, Served
 
 LOCAL = "uuid-of-this-machine"
@@ -64,6 +65,7 @@ class World:
     clock: Clock
     traffic: Traffic
     rng: Random
+    keys: EngineKeys
 
     # --- what is deployed
 

@@ -32,6 +32,7 @@ from gpustack.nursery.tier import open_tier
 from gpustack.remote.pooled import PooledClient
 from gpustack.remote.server_client import ServerClient
 from gpustack.worker.assignment import Assignments
+from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.file import Files
 from gpustack.worker.forward import Forward
 from gpustack.worker.heartbeat import Heartbeat, StatusPush
@@ -82,6 +83,7 @@ class Daemon:
     intent: Intent = attrs.field(factory=Intent)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     gone: trio.Event = attrs.field(factory=trio.Event)
+    keys: EngineKeys = attrs.field(factory=EngineKeys)
     pool: Pool = attrs.field(init=False)
     reports: Reports = attrs.field(init=False)
     world: World = attrs.field(init=False)
@@ -109,7 +111,7 @@ class Daemon:
         listeners = open_listeners("127.0.0.1", 0)
         self.port = listeners[0].getsockname()[1]
         parts = self._parts(rng)
-        forward = Forward(self.membership, self.ports, self.pool, self.folder / "log", _no_facts)
+        forward = Forward(self.membership, self.ports, self.keys, self.pool, self.folder / "log", _no_facts)
         try:
             with self.scope:
                 async with open_tier("edge") as edge:
@@ -151,7 +153,9 @@ class Daemon:
             files=files,
             ports=self.ports,
             reports=self.reports,
-            prober=Prober(self.pool),
+            prober=Prober(self.pool, self.keys),
+            keys=self.keys,
+            rng=rng,
             intent=self.intent,
             builds=self.builds or self._builds,
             device_type=lambda placement: None,

@@ -272,7 +272,7 @@ async def left_behind(worker: Daemon, instance: ModelInstance, model: Model, **t
     """An engine with terms of its own that a daemon started and left; its pid."""
     await worker.world.cleared.wait()  # before, it would be taken for an orphan
     launch = launch_of(worker, instance, model, **terms)
-    engine = await start_engine(launch, instance, launch_port(launch), worker.world)
+    engine = await start_engine(launch, instance, launch_port(launch), worker.world, {})
     await engine.let_go(end=False)
     return engine.group.pid
 

@@ -64,13 +64,22 @@ async def test_an_engine_is_given_the_request_without_what_was_meant_for_us(
     running = await server.until_state(S.RUNNING)
     body = json.dumps({"model": "m", "messages": []}).encode()
     status, _ = await worker.through(
-        port_of(running), "/v1/chat/completions?x=1", method="POST", body=body, x_trace="abc", cookie="secret"
+        port_of(running),
+        "/v1/chat/completions?x=1",
+        method="POST",
+        body=body,
+        x_trace="abc",
+        cookie="secret",
+        x_api_key="mine",
     )
     _, told = await ask(port_of(running), "/_control")
     seen = json.loads(told)["last"]
     got = {name.lower(): value for name, value in seen["headers"].items()}
     assert (status, seen["path"], got["x-trace"]) == (200, "/v1/chat/completions?x=1", "abc")
-    assert not {"authorization", "x-target-port", "cookie"} & got.keys()
+    assert (
+        got["authorization"].startswith("Bearer gpustack-engine-") and FORWARD_KEY not in got["authorization"]
+    )
+    assert not {"x-target-port", "cookie", "x-api-key"} & got.keys()
     assert got["host"] == f"127.0.0.1:{running.port}"
 
 

@@ -10,6 +10,7 @@ from gpustack.http1.exchange import Exchange
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.pool import Pool
 from gpustack.http1.server import HttpServer
+from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.probe import Prober
 
 
@@ -40,7 +41,7 @@ async def engine(nursery: trio.Nursery) -> tuple[Answers, int, Prober]:
     listeners = open_listeners("127.0.0.1", 0)
     await nursery.start(HttpServer("engine", listeners, handler=answers).run)
     await nursery.start(pool.run)
-    return answers, listeners[0].getsockname()[1], Prober(pool)
+    return answers, listeners[0].getsockname()[1], Prober(pool, EngineKeys())
 
 
 def probe(path: str, *, timeout: float = 20.0, failures: int = 1) -> Probe:
