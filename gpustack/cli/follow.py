@@ -5,8 +5,9 @@ from __future__ import annotations
 import trio
 
 from gpustack.cli.lookup import INSTANCES, MODELS
-from gpustack.cli.progress import Doc, Progress
-from gpustack.errors import NotFound, Unavailable
+from gpustack.cli.phrase import one_line
+from gpustack.cli.progress import Doc, Failed, Progress
+from gpustack.errors import Forbidden, NotFound, Unavailable
 from gpustack.remote.admin_client import CREATED, DELETED, UPDATED, AdminClient
 from gpustack.remote.http import RemoteError
 
@@ -68,8 +69,25 @@ async def _look(client: AdminClient, model: Doc, progress: Progress) -> Doc | No
             ready = progress.feed(present.values())
             if ready is not None:
                 return ready
+            await _refuse_hopeless(client, progress)
     await _still_wanted(client, model)
     return None
+
+
+async def _refuse_hopeless(client: AdminClient, progress: Progress) -> None:
+    """Raises Failed when what waits for a place would wait for ever."""
+    waiting = progress.waiting
+    if waiting is None:
+        return
+    try:
+        told = await client.get(f"{INSTANCES}/{waiting['id']}/explain")
+    except (NotFound, Forbidden, Unavailable):
+        return  # gone meanwhile, or nobody can say now
+    if told.get("final"):
+        progress.terminal.clear()
+        raise Failed(
+            f"{progress.model} cannot run here: {one_line(told.get('sentence')).rstrip('.')}", waiting
+        )
 
 
 async def _still_wanted(client: AdminClient, model: Doc) -> None:

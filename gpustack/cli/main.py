@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from gpustack.cli.misuse import FAILED, INTERRUPTED, MISUSED, Misuse, complain
+from gpustack.cli.misuse import FAILED, INTERRUPTED, MISUSED, TIMED_OUT, Misuse, WaitTimeout, complain
 from gpustack.errors import GpustackError
 from gpustack.text import is_text, printable
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None
         return MISUSED
     except GpustackError as error:
         print(f"gpustack: {_line(error)}", file=sys.stderr)
-        return FAILED
+        return TIMED_OUT if isinstance(error, WaitTimeout) else FAILED
     return code
 
 

@@ -1,4 +1,4 @@
-"""How a command fails: its exit codes, and a wrong command line with what could be written."""
+"""How a command fails: its exit codes, a wrong command line with what could be written, and a wait without end."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import sys
 
 from gpustack.errors import GpustackError
 
-FAILED, MISUSED, INTERRUPTED = 1, 2, 130
-"""Exit codes beside 0: a failure told in one line, a wrong command line, Ctrl-C."""
+FAILED, MISUSED, TIMED_OUT, INTERRUPTED = 1, 2, 124, 130
+"""Exit codes beside 0: a failure told in one line, a wrong command line, not in time, Ctrl-C."""
 
 
 class Misuse(GpustackError):
@@ -16,6 +16,10 @@ class Misuse(GpustackError):
     def __init__(self, sentence: str, usage: str = "") -> None:
         self.usage = usage
         super().__init__(sentence)
+
+
+class WaitTimeout(GpustackError):
+    """What was waited for did not come in the time that the command line gives it."""
 
 
 def complain(error: Misuse) -> None:

@@ -36,7 +36,11 @@ _STEP = 10.0
 
 
 class Failed(GpustackError):
-    """An instance failed before it was ready; its message says why."""
+    """A model will not be ready; the sentence says why. ``instance`` is the one that failed, as it was."""
+
+    def __init__(self, sentence: str, instance: Doc | None = None) -> None:
+        self.instance = instance
+        super().__init__(sentence)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -69,13 +73,19 @@ class Progress:
         self._tell(lead)
         if lead["state"] == "error":
             self.terminal.clear()
-            reason = one_line(lead.get("state_message")).rstrip(".")
+            reason = one_line(lead.get("state_message")).rstrip(".") or "no reason is known"
+            placed = lead.get("worker_id") is not None
             raise Failed(
-                f"{lead['name']} failed: {reason or 'no reason is known'}; its log: "
-                f"gpustack logs {lead['name']}"
+                f"{lead['name']} failed: {reason}" if placed else f"{self.model} cannot run: {reason}", lead
             )
         self.draw()
         return None
+
+    @property
+    def waiting(self) -> Doc | None:
+        """The instance that waits for a place although it has been thought about; ``None`` when there is none."""
+        lead = self._lead
+        return lead if lead is not None and lead["state"] == "pending" and lead.get("state_message") else None
 
     def draw(self) -> None:
         """Draw the line that changes; nothing where lines cannot be drawn over."""

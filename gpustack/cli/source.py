@@ -1,71 +1,103 @@
-"""What ``gpustack run`` is asked to run: a path or a repository of Hugging Face, as fields of a deployment."""
+"""What ``gpustack run`` and ``pull`` are asked for (path, repository, library's model), as fields of a source."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import attrs
 
-from gpustack.errors import GpustackError
+from gpustack.errors import GpustackError, NotFound
 
-DEFAULT_TAG = "Q4_K_M"
-"""The quantisation taken from a GGUF repository when none is named: small, and near to the original."""
-
-_HUB = re.compile(r"(?:https?://)?(?:hf\.co|huggingface\.co)/|hf:")
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB = re.compile(r"(?:https?://)?(?:www\.)?(?:hf\.co|huggingface\.co)/|hf:|huggingface:", re.IGNORECASE)
+_OLLAMA = re.compile(r"(?:https?://)?(?:www\.)?(?:registry\.)?ollama\.(?:com|ai)/|ollama:", re.IGNORECASE)
+_MODEL_SCOPE = re.compile(
+    r"(?:https?://)?(?:www\.)?modelscope\.(?:cn|ai|com)/|modelscope:|ms:", re.IGNORECASE
+)
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+_LIBRARY = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*(?::[\w.-]+)?", re.ASCII)
+_PAGE = re.compile(r"(?P<repo>[^/]+/[^/]+)/(?:blob|resolve|tree)/(?P<revision>[^/]+)(?:/(?P<file>.+))?/?")
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
 _PLACES = ("./", "../", "~", "/")
+HERE = frozenset({".", ".."})
 
 
 @attrs.frozen(kw_only=True)
 class Asked:
-    """A source: the ``fields`` of a deployment, the ``name`` it suggests, and what to tell of it."""
+    """A source: the ``fields`` of a deployment, and the ``name`` it suggests.
+
+    ``repo`` is set for a repository whose files are to be looked at before it is known which of them ``file`` means.
+    """
 
     name: str
     fields: Mapping[str, str]
-    remark: str = ""
+    repo: str | None = None
+    file: str = ""
+    is_absent: bool = False
+    """A path that is not on this machine; a worker may have it."""
 
 
 def read_source(text: str, cwd: Path) -> Asked | None:
     """The source that ``text`` is; ``None`` when it can only be the name of a deployment.
 
     What is on disk, or begins like a path, is a path; it becomes absolute. Raises GpustackError for a path that
-    leads nowhere and would not mean the same elsewhere.
+    leads nowhere and would not mean the same elsewhere, and for a place that models cannot be had from.
     """
-    if text.startswith(_PLACES) or (not _HUB.match(text) and (cwd / text).exists()):
+    if not text.strip():
+        raise GpustackError("MODEL is empty: name a deployment, a path or a repository (. is this folder)")
+    if text in HERE or text.startswith(_PLACES) or (not _is_address(text) and (cwd / text).exists()):
         return _path(text, cwd)
+    if found := _MODEL_SCOPE.match(text):
+        raise GpustackError(
+            f"Models of ModelScope cannot be fetched ({text}): take {text[found.end() :]} of Hugging Face, or give "
+            "the path of a file that you have"
+        )
+    if found := _OLLAMA.match(text):
+        return _library(text, text[found.end() :].removeprefix("library/"))
     hub = _HUB.match(text)
-    repo, _, file = text[hub.end() if hub else 0 :].partition(":")
+    rest = text[hub.end() if hub else 0 :]
+    if hub and (page := _PAGE.fullmatch(unquote(urlsplit(rest).path))):
+        return _repository(page["repo"], page["file"] or "", page["revision"])
+    repo, _, file = rest.rstrip("/").partition(":")
     if _REPO.fullmatch(repo):
         return _repository(repo, file)
     if hub:
         raise GpustackError(f"{text} does not name a repository: write hf.co/ORGANISATION/REPOSITORY[:TAG]")
+    if "://" in text:
+        raise GpustackError(
+            f"Models are not fetched from {text}: name a repository of Hugging Face, or download the file and give "
+            "its path"
+        )
     return None
+
+
+def _is_address(text: str) -> bool:
+    return any(place.match(text) for place in (_HUB, _OLLAMA, _MODEL_SCOPE))
 
 
 def _path(text: str, cwd: Path) -> Asked:
     path = Path(text).expanduser()
-    absolute = Path(cwd, path).resolve() if not path.is_absolute() else path
-    remark = ""
-    if not absolute.exists():
-        if not path.is_absolute():
-            raise GpustackError(
-                f"There is no {absolute}; a path must lead to a GGUF file or a folder of a model"
-            )
-        remark = f"{absolute} is not on this machine; a worker must have it."
-    name = _SPLIT.sub("", absolute.stem if absolute.suffix == ".gguf" else absolute.name)
-    return Asked(name=name, fields={"source": "local_path", "local_path": str(absolute)}, remark=remark)
+    absolute = path if path.is_absolute() else Path(cwd, path).resolve()
+    is_absent = not absolute.exists()
+    if is_absent and not Path(text).is_absolute():
+        raise NotFound(f"There is no {absolute}; a path must lead to a GGUF file or a folder of a model")
+    name = _SPLIT.sub("", absolute.stem if absolute.suffix.lower() == ".gguf" else absolute.name)
+    return Asked(name=name, fields={"source": "local_path", "local_path": str(absolute)}, is_absent=is_absent)
 
 
-def _repository(repo: str, file: str) -> Asked:
+def _library(text: str, model: str) -> Asked:
+    if not _LIBRARY.fullmatch(model):
+        raise GpustackError(f"{text} does not name a model of the Ollama library: write ollama:NAME[:TAG]")
+    fields = {"source": "ollama_library", "ollama_library_model_name": model}
+    return Asked(name=model.rpartition("/")[2].replace(":", "-"), fields=fields)
+
+
+def _repository(repo: str, file: str, revision: str = "main") -> Asked:
     own = repo.split("/")[1]
     name = own[:-5] if own.lower().endswith("-gguf") else own
     fields = {"source": "huggingface", "huggingface_repo_id": repo}
-    if not file and "gguf" not in own.lower():
-        return Asked(name=name, fields=fields)
-    remark = "" if file else f"Taking {DEFAULT_TAG}; another one is had by {repo}:TAG."
-    tag = file or DEFAULT_TAG
-    pattern = tag if "*" in tag or tag.lower().endswith(".gguf") else f"*{tag}*.gguf"
-    return Asked(name=name, fields={**fields, "huggingface_filename": pattern}, remark=remark)
+    if revision != "main":
+        fields["revision"] = revision
+    return Asked(name=name, fields=fields, repo=repo, file=file)

@@ -7,9 +7,10 @@ import attrs
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.instance import Claim, ModelInstance, Placement
 from gpustack.domain.model import Model
+from gpustack.domain.record import table_of
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import human_bytes
-from gpustack.domain.worker import Worker
+from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.engines import custom
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid
@@ -36,7 +37,11 @@ class WorkerVerdict:
 
 @attrs.frozen(kw_only=True)
 class Explanation:
-    """``sentence`` sums up; ``fits`` tells whether there is a place (its own, if it is placed)."""
+    """``sentence`` sums up; ``fits`` tells whether there is a place (its own, if it is placed).
+
+    ``final`` tells that waiting does not help: with every worker back and empty there would still be no place, or
+    what the model needs cannot be known because its files are not there, not open to us, or no model.
+    """
 
     instance: str
     model: str
@@ -45,6 +50,7 @@ class Explanation:
     sentence: str
     smallest_change: str | None = None
     note: str = ""
+    final: bool = False
     workers: tuple[WorkerVerdict, ...] = ()
 
 
@@ -55,8 +61,10 @@ def explain(
     facts: ModelFacts | None,
     *,
     fault: str | None = None,
+    lasting: bool = False,
 ) -> Explanation:
-    """Explain an instance, or with ``None`` what would become of one. ``fault`` is why facts could not be read.
+    """Explain an instance, or with ``None`` what would become of one. ``fault`` is why facts could not be read, and
+    ``lasting`` that reading them again would not help.
 
     Never raises for what is wrong with the deployment: that is what it tells.
     """
@@ -70,7 +78,7 @@ def explain(
     try:
         engine = engine_for(model, facts).name
     except Invalid as error:
-        return attrs.evolve(blank, sentence=fault or str(error))
+        return attrs.evolve(blank, sentence=fault or str(error), final=lasting or fault is None)
     ask = Ask(model=model, instance=instance, facts=facts, engine_name=engine)
     workers = sorted(snapshot.workers.values(), key=lambda worker: worker.id)
     placed_already = instance is not None and instance.placement is not None
@@ -84,13 +92,32 @@ def explain(
             known, fits=True, sentence=f"placed on {where(placed, snapshot)}", note=placed.note
         )
     if fault is not None and facts is None:
-        return attrs.evolve(known, sentence=fault)
+        return attrs.evolve(known, sentence=fault, final=lasting)
     outcome = place(ask, snapshot)
     if isinstance(outcome, Placement):
         return attrs.evolve(
             known, fits=True, sentence=f"fits on {where(outcome, snapshot)}", note=outcome.note
         )
-    return attrs.evolve(known, sentence=outcome.sentence, smallest_change=outcome.smallest_change)
+    return attrs.evolve(
+        known,
+        sentence=outcome.sentence,
+        smallest_change=outcome.smallest_change,
+        final=_never_fits(ask, snapshot),
+    )
+
+
+def _never_fits(ask: Ask, snapshot: Snapshot) -> bool:
+    """Whether there is no place even with every worker back, open and empty. Unknown workers may yet have room."""
+    if impossibilities(ask):
+        return True
+    if not snapshot.workers or any(w.status.memory.total is None for w in snapshot.workers.values()):
+        return False
+    workers = {
+        key: attrs.evolve(worker, cordoned=False, condition=Condition(state=WorkerState.READY))
+        for key, worker in snapshot.workers.items()
+    }
+    tables = {**snapshot.tables, table_of(Worker): workers, table_of(ModelInstance): {}}
+    return not isinstance(decide(ask, attrs.evolve(snapshot, tables=tables)), Placement)
 
 
 def where(placement: Placement, snapshot: Snapshot) -> str:

@@ -15,7 +15,7 @@ import attrs
 
 from gpustack.errors import Unavailable
 from gpustack.remote.fault import checked, fault_of
-from gpustack.remote.http import ANSWER_LIMIT, BadReply, Client, Incoming
+from gpustack.remote.http import ANSWER_LIMIT, BadReply, Client, Incoming, Reply
 
 Doc = dict[str, Any]
 Value = str | int | bool
@@ -32,6 +32,7 @@ _SILENT_FOR = 45.0
 """Seconds: a watch says something at least every 15."""
 _TOKEN_WITHIN = 600.0
 _DRAWN_WITHIN = 1800.0
+_THROUGH_WITHIN = 25.0
 
 
 @attrs.frozen
@@ -188,6 +189,12 @@ class AdminClient:
             "GET", path, headers=self._headers, deadline=10.0, limit=_FAULT_LIMIT
         )
         return reply.status, reply.headers, reply.body
+
+    async def through(self, path: str) -> Reply:
+        """What another host answers that the server asks for us, whatever it says; raises RemoteError."""
+        return await self._client.request(
+            "GET", path, headers=self._headers, deadline=_THROUGH_WITHIN, limit=4 * ANSWER_LIMIT
+        )
 
     async def _call(self, method: str, path: str, body: Doc | None = None) -> Any:
         reply = await self._client.request(

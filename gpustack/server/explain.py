@@ -33,14 +33,14 @@ async def explain_instance(store: Store, facts: FactsSource, instance_id: int) -
     model = snapshot.get(Model, instance.model_id)
     if model is None:
         raise NotFound(f"The model of instance {instance.name} does not exist any more")
-    known, fault = None, None
+    known, fault, lasting = None, None, False
     if has_files(model):
         finding = await _finding_of(facts, model)
         if finding is None:
             fault = f"The header of {model.source.readable} is being read; ask again in a moment"
         else:
-            known, fault = finding.facts, finding.fault
-    look = partial(explain, model, instance, snapshot, known, fault=fault)
+            known, fault, lasting = finding.facts, finding.fault, finding.definite
+    look = partial(explain, model, instance, snapshot, known, fault=fault, lasting=lasting)
     return await _THREADS.run(look, abandon=True)
 
 

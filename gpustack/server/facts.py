@@ -15,7 +15,7 @@ from gpustack.domain.label import unmatched
 from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
-from gpustack.errors import BadRequest, GpustackError, NotFound, Unavailable
+from gpustack.errors import BadRequest, Forbidden, GpustackError, Invalid, NotFound, Unavailable
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.wake import Wake
 
@@ -54,6 +54,9 @@ class Finding:
 
     lasting: bool = False
     """The fault lies in the file or its name: neither time nor another worker mends it, only the file's owner."""
+    definite: bool = False
+    """Whoever was asked has answered that there is nothing to be read: it is not there, not open to us, or no model.
+    A hub that did not answer, or a worker that was not heard, leaves it open."""
     missed: str | None = None
     """Why the last reading failed, where an earlier one's facts hold on."""
 
@@ -155,7 +158,7 @@ class FactsSource:
 
     async def _reading_of(self, model: Model) -> Finding:
         asked: set[int] = set()
-        facts, fault, elsewhere, lasting = None, None, False, False
+        facts, fault, elsewhere, lasting, definite = None, None, False, False, False
         try:
             with trio.move_on_after(self._settings.read_within):
                 try:
@@ -167,6 +170,7 @@ class FactsSource:
                     facts = await self._read_there(model, asked)
         except GpustackError as error:
             fault, lasting = str(error), isinstance(error, BadRequest)
+            definite = isinstance(error, (BadRequest, NotFound, Forbidden, Invalid))
         if facts is None and fault is None:
             fault = f"Reading the header of {model.source.readable} took longer than {self._settings.read_within:.0f} s"
         return Finding(
@@ -175,6 +179,7 @@ class FactsSource:
             at=self._clock(),
             asked=frozenset(asked) if elsewhere else None,
             lasting=lasting,
+            definite=definite,
         )
 
     async def _read_there(self, model: Model, asked: set[int]) -> ModelFacts:
@@ -182,7 +187,7 @@ class FactsSource:
         ready = sorted(self._ready(), key=lambda w: (bool(unmatched(model.worker_selector, w.labels)), w.id))
         asked.update(worker.id for worker in ready)
         path = model.source.readable
-        failure: GpustackError = NotFound(
+        failure: GpustackError = Unavailable(
             f"{path} is not on the server's machine, and no worker is ready to be asked for it"
         )
         for place, worker in enumerate(ready):
@@ -201,7 +206,9 @@ class FactsSource:
                 with trio.fail_after(self._settings.worker_within):
                     told = await self._there(worker, source)
             except trio.TooSlowError:
-                told = NotFound(f"Worker {worker.name} did not say in time whether it has {source.readable}")
+                told = Unavailable(
+                    f"Worker {worker.name} did not say in time whether it has {source.readable}"
+                )
             except GpustackError as error:
                 told = error
         if trial.fault is not None:

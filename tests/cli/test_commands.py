@@ -167,17 +167,62 @@ def test_an_embedding_model_says_how_it_is_called(shell: Shell, embedder_model: 
     shell.good("rm", "vectors")
 
 
-def test_what_does_not_fit_says_so_at_once_and_stays_deployed(shell: Shell, tmp_path: Path) -> None:
+def test_what_can_never_fit_ends_at_once_and_leaves_nothing_in_the_way(shell: Shell, tmp_path: Path) -> None:
     from tests.models import SHAPES, make_hollow
 
     big = tmp_path / "big.gguf"
     make_hollow(big, next(shape for name, shape in SHAPES.items() if "70b" in name))
-    ran = shell("run", str(big), "--timeout=5")
-    assert ran.returncode == 1
-    assert "short by" in ran.stderr and "big stays deployed" in ran.stderr and "--timeout" in ran.stderr
-    assert "short by" in shell.good("ps", "big")
-    assert "short by" in shell.good("explain", "big")
-    shell.good("rm", "big")
+    parameters = ("-p", "ctx-size=100000000")
+    ran = shell("run", *parameters, str(big))
+    assert (ran.returncode, ran.stdout) == (1, ""), ran.stderr
+    *_, removed, last = ran.stderr.splitlines()
+    assert last.startswith("gpustack: big cannot run here: Needs ") and "short by" in last
+    assert removed == "big is removed again."
+    assert "big" not in shell.good("ls", "-q").split()
+    model = {"name": "stays", "source": "local_path", "local_path": str(big)}
+    model["backend_parameters"] = ["--ctx-size=100000000"]  # type: ignore[assignment]
+    assert shell.daemon.call("POST", "/v1/models", model)[0] == 200
+    ran = shell("run", "stays")
+    assert ran.returncode == 1 and "stays stays deployed" in ran.stderr, "what was there before is left"
+    assert "short by" in shell.good("ps", "stays")
+    assert json.loads(shell.good("explain", "stays", "-o", "json"))[0]["final"] is True
+    shell.good("rm", "stays")
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"GGUF" + b"\xff" * 64])
+def test_a_file_that_is_no_model_ends_run_and_leaves_nothing(
+    shell: Shell, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "odd.gguf").write_bytes(content)
+    ran = shell("run", str(tmp_path / "odd.gguf"))
+    assert ran.returncode == 1 and "gpustack: odd cannot run" in ran.stderr
+    assert "gpustack logs" not in ran.stderr, "no engine has written any"
+    assert "odd" not in shell.good("ls", "-q").split()
+
+
+def test_who_waits_only_so_long_gets_an_exit_code_of_its_own(shell: Shell, tiny_model: Path) -> None:
+    command = "sh -c 'exec sleep 100' {port} {model_path}"
+    ran = shell("run", "--name=slow", "--timeout=1", "--command", command, str(tiny_model))
+    assert ran.returncode == 124
+    assert "slow stays deployed" in ran.stderr and "within 1 s (--timeout)" in ran.stderr
+    shell.good("rm", "slow")
+
+
+def test_no_model_is_no_path(shell: Shell) -> None:
+    for nothing in ("", "  "):
+        assert "MODEL is empty" in shell.bad("run", nothing)
+
+
+def test_the_backend_that_is_seen_is_stored(shell: Shell, tiny_model: Path) -> None:
+    """Other programs show it, and choose by it."""
+    folder = shell.cwd / "only"
+    folder.mkdir()
+    (folder / "m.gguf").symlink_to(tiny_model)
+    for name, source in (("file", tiny_model), ("only", folder)):
+        shell.good("run", f"--name={name}", str(source), "hi")
+        assert json.loads(shell.good("show", "-o", "json", name))["backend"] == "llama-box"
+        assert shell("run", f"--name={name}", str(source), "hi").returncode == 0, "asked for again"
+        shell.good("rm", name)
 
 
 def test_a_path_that_is_nowhere_is_refused_before_anything_is_deployed(shell: Shell) -> None:
@@ -186,15 +231,13 @@ def test_a_path_that_is_nowhere_is_refused_before_anything_is_deployed(shell: Sh
     assert "nowhere" not in shell.good("ls", "-o", "json")
 
 
-def test_an_instance_that_fails_ends_run_with_its_message(shell: Shell, tiny_model: Path) -> None:
+def test_an_instance_that_fails_ends_run_with_its_message_and_log(shell: Shell, tiny_model: Path) -> None:
     ran = shell("run", "--name=broken", "-p", "no-such-flag", str(tiny_model), "hi")
     assert (ran.returncode, ran.stdout) == (1, ""), ran.stderr
-    last = ran.stderr.splitlines()[-1]
-    assert (
-        last.startswith("gpustack: broken-")
-        and " failed: " in last
-        and "its log: gpustack logs broken-" in last
-    )
+    *_, wrote, removed, last = ran.stderr.splitlines()
+    assert last.startswith("gpustack: broken-") and " failed: " in last
+    assert "no-such-flag" in wrote and removed == "broken is removed again."
+    assert shell.good("run", "--name=broken", str(tiny_model), "hi") == f"{SENTENCE}\n", "nothing in the way"
     shell.good("rm", "broken")
 
 
@@ -311,7 +354,11 @@ def test_ctrl_c_while_it_waits_says_what_stays_and_ends_with_130(shell: Shell, t
 
     big = tmp_path / "waits.gguf"
     make_hollow(big, next(shape for name, shape in SHAPES.items() if "70b" in name))
-    code, shown = at_terminal(shell, ["run", str(big)], [("waiting for a place", b"\x03")])
+    assert shell.daemon.call("PUT", "/v1/workers/1", {"cordoned": True})[0] == 200
+    try:
+        code, shown = at_terminal(shell, ["run", str(big), "-p", "ctx-size=512"], [("cordoned", b"\x03")])
+    finally:
+        shell.daemon.call("PUT", "/v1/workers/1", {"cordoned": False})
     assert code == 130, shown
     assert "waits stays deployed: gpustack ps waits shows it" in shown
     shell.good("rm", "waits")

@@ -100,11 +100,23 @@ def test_a_drawn_line_is_never_wider_than_the_terminal() -> None:
     assert len(shown.text.rpartition("\r\x1b[K")[2]) < 20
 
 
-def test_a_failure_ends_it_with_its_message_and_the_way_to_the_log(shown: Shown) -> None:
-    with pytest.raises(
-        Failed, match=r"m-abcde failed: exit code 1: no such file; its log: gpustack logs m-abcde"
-    ):
-        shown.feed(state="error", state_message="exit code 1:\n no such file")
+def test_a_failure_ends_it_with_its_message_and_the_instance(shown: Shown) -> None:
+    with pytest.raises(Failed, match=r"^m-abcde failed: exit code 1: no such file$") as ended:
+        shown.feed(state="error", state_message="exit code 1:\n no such file.")
+    assert ended.value.instance is not None and ended.value.instance["worker_id"] == 1
+
+
+def test_one_that_no_worker_has_taken_up_cannot_run_and_has_no_log(plain: Shown) -> None:
+    with pytest.raises(Failed, match=r"^m cannot run: no GGUF file$"):
+        plain.feed(state="error", state_message="no GGUF file", worker_id=None)
+
+
+def test_only_one_that_was_thought_about_waits_for_a_place(plain: Shown) -> None:
+    for state, message in (("pending", ""), ("analyzing", "Reading the header"), ("starting", "x")):
+        plain.feed(state=state, state_message=message)
+        assert plain.progress.waiting is None
+    plain.feed(state="pending", state_message="short by 2 GiB")
+    assert plain.progress.waiting is not None
 
 
 def test_the_instance_that_is_furthest_is_the_one_shown(plain: Shown) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
 from gpustack.cli.commands import run
 from gpustack.cli.commands.chat import sampling
+from gpustack.cli.deployment import refuse_other_fields
 from gpustack.cli.misuse import Misuse
 from gpustack.cli.talk import chats, how_to_call
 from gpustack.cli.usage import Words, read
+from gpustack.engines.registry import engines
+from gpustack.errors import Conflict
 
 
 def words(*argv: str) -> Words:
@@ -47,6 +51,7 @@ def test_nothing_is_said_that_was_not_asked_for() -> None:
         (("--selector==x",), "--selector must be NAME=VALUE"),
         (("--replicas=0",), "--replicas must be a whole number of at least 1, not '0'"),
         (("--replicas=-1",), "--replicas must be a whole number"),
+        (("--command=x", "--backend=llama-box"), "--command is for --backend=custom, not llama-box"),
         (("--access=everybody",), "--access must be one of public, authed, not 'everybody'"),
     ],
 )
@@ -54,6 +59,32 @@ def test_what_makes_no_sense_is_refused_with_the_usage(argv: tuple[str, ...], se
     with pytest.raises(Misuse, match=sentence) as refused:
         run.wanted(words(*argv))
     assert "gpustack run" in refused.value.usage
+
+
+def test_a_command_is_what_custom_runs() -> None:
+    assert run.wanted(words("--command=serve {port}")) == {"backend": "custom", "command": "serve {port}"}
+
+
+def test_every_engine_that_the_help_offers_is_there() -> None:
+    line = next(line for line in (run.__doc__ or "").splitlines() if "--backend=ENGINE" in line)
+    offered = {engine.wire_name for engine in engines() if engine.wire_name in line}
+    assert offered == {engine.wire_name for engine in engines()}
+    assert not {"vllm", "sglang", "vox-box"} & set(line.replace(",", " ").split()) - offered
+
+
+def test_a_script_does_not_wait_for_ever_and_a_person_may() -> None:
+    assert run.patience(words(), attended=True) == math.inf
+    assert run.patience(words(), attended=False) == 1800
+    for attended in (False, True):
+        assert run.patience(words("--timeout=5"), attended=attended) == 5
+        assert run.patience(words("--timeout=0"), attended=attended) == math.inf
+
+
+def test_a_model_that_is_deployed_already_is_taken_as_it_is_asked_for_again() -> None:
+    model = {"name": "m", "backend": "llama-box", "backend_parameters": ["--ctx-size=1"], "env": {}}
+    refuse_other_fields(model, {"backend": "llama-box", "backend_parameters": ["--ctx-size=1"]})
+    with pytest.raises(Conflict, match=r"--param \(or --cpu\) is for a new deployment"):
+        refuse_other_fields(model, {"backend_parameters": ["--ctx-size=2"]})
 
 
 def test_how_freely_and_how_long_it_answers_go_into_the_request() -> None:

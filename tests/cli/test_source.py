@@ -13,29 +13,72 @@ from gpustack.errors import GpustackError
 @pytest.mark.parametrize(
     ("text", "repo", "file", "name"),
     [
-        ("Qwen/Qwen3-4B-GGUF:Q8_0", "Qwen/Qwen3-4B-GGUF", "*Q8_0*.gguf", "Qwen3-4B"),
-        ("hf.co/Qwen/Qwen3-4B-GGUF:Q8_0", "Qwen/Qwen3-4B-GGUF", "*Q8_0*.gguf", "Qwen3-4B"),
-        ("https://huggingface.co/a/b-gguf", "a/b-gguf", "*Q4_K_M*.gguf", "b"),
+        ("Qwen/Qwen3-4B-GGUF:Q8_0", "Qwen/Qwen3-4B-GGUF", "Q8_0", "Qwen3-4B"),
+        ("hf.co/Qwen/Qwen3-4B-GGUF:Q8_0", "Qwen/Qwen3-4B-GGUF", "Q8_0", "Qwen3-4B"),
+        ("https://huggingface.co/a/b-gguf", "a/b-gguf", "", "b"),
+        ("https://huggingface.co/a/b-gguf/", "a/b-gguf", "", "b"),
+        ("https://huggingface.co/a/b/tree/main", "a/b", "", "b"),
+        ("https://huggingface.co/a/b/blob/main/deep/b-q5.gguf", "a/b", "deep/b-q5.gguf", "b"),
+        ("https://huggingface.co/a/b/resolve/main/b%20q5.gguf?download=true", "a/b", "b q5.gguf", "b"),
         ("hf:a/b-GGUF:b-q5.gguf", "a/b-GGUF", "b-q5.gguf", "b"),
+        ("huggingface:a/b-GGUF", "a/b-GGUF", "", "b"),
         ("a/b-GGUF:*IQ2*", "a/b-GGUF", "*IQ2*", "b"),
-        ("a/b:Q6_K", "a/b", "*Q6_K*.gguf", "b"),
-        ("Qwen/Qwen3-4B", "Qwen/Qwen3-4B", None, "Qwen3-4B"),
+        ("a/b:Q6_K", "a/b", "Q6_K", "b"),
+        ("Qwen/Qwen3-4B", "Qwen/Qwen3-4B", "", "Qwen3-4B"),
     ],
 )
 def test_a_repository_with_the_file_to_take(
-    text: str, repo: str, file: str | None, name: str, tmp_path: Path
+    text: str, repo: str, file: str, name: str, tmp_path: Path
 ) -> None:
     asked = read_source(text, tmp_path)
     assert asked is not None
-    assert asked.name == name
-    assert asked.fields["source"] == "huggingface"
-    assert asked.fields["huggingface_repo_id"] == repo
-    assert asked.fields.get("huggingface_filename") == file
+    assert (asked.name, asked.repo, asked.file) == (name, repo, file)
+    assert asked.fields == {"source": "huggingface", "huggingface_repo_id": repo}
 
 
-def test_the_quantisation_that_was_not_asked_for_is_told(tmp_path: Path) -> None:
-    asked = read_source("a/b-GGUF", tmp_path)
-    assert asked is not None and asked.remark == "Taking Q4_K_M; another one is had by a/b-GGUF:TAG."
+def test_a_page_of_the_hub_names_the_revision_too(tmp_path: Path) -> None:
+    asked = read_source("https://huggingface.co/a/b/blob/v2/b.gguf", tmp_path)
+    assert asked is not None and asked.fields["revision"] == "v2"
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "name"),
+    [
+        ("ollama:qwen3", "qwen3", "qwen3"),
+        ("ollama:qwen3:0.6b", "qwen3:0.6b", "qwen3-0.6b"),
+        ("ollama:me/mine:latest", "me/mine:latest", "mine-latest"),
+        ("https://ollama.com/library/qwen3:0.6b", "qwen3:0.6b", "qwen3-0.6b"),
+    ],
+)
+def test_a_model_of_the_ollama_library(text: str, model: str, name: str, tmp_path: Path) -> None:
+    asked = read_source(text, tmp_path)
+    assert asked is not None and asked.name == name
+    assert asked.fields == {"source": "ollama_library", "ollama_library_model_name": model}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "MODEL is empty"),
+        (" ", "MODEL is empty"),
+        ("ms:a/b", "Models of ModelScope cannot be fetched"),
+        ("https://modelscope.cn/models/a/b", "Models of ModelScope cannot be fetched"),
+        ("https://example.com/m.gguf", "Models are not fetched from https://example.com"),
+        ("ollama:", "does not name a model of the Ollama library"),
+        ("ollama:a/b/c", "does not name a model of the Ollama library"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_with_a_way_out(text: str, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(GpustackError, match=sentence):
+        read_source(text, tmp_path)
+
+
+@pytest.mark.parametrize("text", [".", "./", "..", "../here"])
+def test_a_dot_is_the_folder_it_stands_for(text: str, tmp_path: Path) -> None:
+    (here := tmp_path / "here").mkdir()
+    asked = read_source(text, here)
+    place = tmp_path if text == ".." else here
+    assert asked is not None and (asked.name, asked.fields["local_path"]) == (place.name, str(place))
 
 
 def test_a_path_becomes_absolute_and_names_the_model(tmp_path: Path) -> None:
@@ -45,7 +88,7 @@ def test_a_path_becomes_absolute_and_names_the_model(tmp_path: Path) -> None:
         asked = read_source(text, tmp_path)
         assert asked is not None
         assert asked.fields == {"source": "local_path", "local_path": str(file)}
-        assert (asked.name, asked.remark) == ("tiny-Q4_K_M", "")
+        assert (asked.name, asked.is_absent) == ("tiny-Q4_K_M", False)
 
 
 def test_what_is_on_disk_is_not_a_repository(tmp_path: Path) -> None:
@@ -56,8 +99,7 @@ def test_what_is_on_disk_is_not_a_repository(tmp_path: Path) -> None:
 
 def test_parts_of_a_model_are_named_without_their_number(tmp_path: Path) -> None:
     asked = read_source("/models/big-00001-of-00003.gguf", tmp_path)
-    assert asked is not None and asked.name == "big"
-    assert "not on this machine" in asked.remark
+    assert asked is not None and (asked.name, asked.is_absent) == ("big", True)
 
 
 def test_a_path_that_leads_nowhere_is_refused(tmp_path: Path) -> None:

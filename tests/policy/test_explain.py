@@ -4,7 +4,9 @@ import attrs
 
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.instance import Claim, Placement
+from gpustack.domain.model import GpuSelector
 from gpustack.domain.unit import GIB
+from gpustack.domain.worker import Condition, WorkerState, WorkerStatus
 from gpustack.policy.explain import explain
 
 from .shapes import facts_of
@@ -61,3 +63,40 @@ def test_a_model_no_engine_serves_says_what_to_change() -> None:
     told = explain(of, None, world(worker()), None)
     assert told.engine is None
     assert "name a .gguf file" in told.sentence
+
+
+def test_what_no_worker_could_take_even_empty_is_final() -> None:
+    of = model()
+    assert explain(of, instance(1, of), world(worker(ram=8)), LARGE).final
+    labelled = model(worker_selector={"zone": "b"})
+    assert explain(labelled, instance(1, labelled), world(worker()), SMALL).final
+    picked = model(gpu_selector=GpuSelector(gpu_ids=("node-a:cuda:0", "node-b:cuda:0")))
+    assert explain(picked, instance(1, picked), world(worker(), worker(2)), SMALL).final
+
+
+def test_what_others_ending_or_a_worker_coming_back_would_mend_is_not_final() -> None:
+    of, other = model(), model(id=2, name="other")
+    held = attrs.evolve(instance(2, other, on=1), placement=Placement(worker_id=1, claim=Claim(ram=60 * GIB)))
+    full = world(worker(ram=64), held)
+    silent = worker(condition=Condition(state=WorkerState.NOT_READY))
+    unmeasured = worker(status=WorkerStatus())
+    for snapshot, facts in (
+        (full, LARGE),
+        (world(worker(cordoned=True)), SMALL),
+        (world(silent), SMALL),
+        (world(unmeasured), SMALL),
+        (world(), SMALL),
+    ):
+        told = explain(of, instance(1, of), snapshot, facts)
+        assert (told.fits, told.final) == (False, False), told.sentence
+    assert not explain(of, instance(1, of), world(worker()), SMALL).final
+
+
+def test_a_header_that_reading_again_may_give_is_not_final() -> None:
+    of = model()
+    for lasting in (False, True):
+        told = explain(of, instance(1, of), world(worker()), None, fault="No", lasting=lasting)
+        assert told.final is lasting
+    nobody = model(source=ModelSource(kind=SourceKind.HUGGING_FACE, huggingface_repo_id="a/b"))
+    assert explain(nobody, None, world(worker()), None).final
+    assert not explain(nobody, None, world(worker()), None, fault="The hub is away").final

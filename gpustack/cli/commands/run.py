@@ -3,13 +3,16 @@
 Usage:
   gpustack run [options] [-p ARG]... [-e VAR]... [--gpu ID]... [--selector LABEL]... [--] MODEL [PROMPT...]
 
-MODEL is the name of a deployment, a path (./model.gguf), or a repository of Hugging Face (ORGANISATION/REPOSITORY,
-with :TAG or :FILE behind it to say which file of a GGUF repository; Q4_K_M if not said). Without PROMPT it is read
-from stdin where that is not a terminal; else you talk until you leave (\\h for help). The model stays deployed.
+MODEL is the name of a deployment, a path (./model.gguf, or . for this folder), a repository of Hugging Face
+(ORGANISATION/REPOSITORY, with :TAG or :FILE behind it to say which file of a GGUF repository; if not said, the one of
+about four bits) or a model of the Ollama library (ollama:NAME:TAG). What is on disk goes before a repository of the
+same name. Without PROMPT it is read from stdin where that is not a terminal; else you talk until you leave (\\h for
+help). The model stays deployed, unless it was deployed for this and cannot run.
 
 Options:
   -d, --detach          Do not talk: end when the model is ready.
-  --timeout=SECONDS     Give up waiting after so long; the model stays deployed.
+  --timeout=SECONDS     Give up waiting after so long, with exit code 124; the model stays deployed (default: 1800,
+                        or 0, which is without end, where stderr is a terminal).
   -s, --system=TEXT     What the model is told before anything else.
   --temperature=NUMBER  How freely it answers; the engine's own default if not given.
   --max-tokens=NUMBER   How long an answer may get.
@@ -18,7 +21,8 @@ Options:
 Options of a new deployment:
   --name=NAME           Its name (default: that of the repository or file).
   --replicas=NUMBER     How many instances (default: 1).
-  --backend=ENGINE      llama-box (llama.cpp), vllm, sglang, vox-box or custom (default: the one that fits).
+  --backend=ENGINE      llama-box (llama.cpp, for GGUF files) or custom (default: the one that fits).
+  --command=TEXT        What custom runs, such as "my-server --port {port} --model {model_path}".
   -p, --param=ARG       An argument for the engine, such as ctx-size=16384; may be repeated.
   -e, --env=VAR         A variable for the engine, NAME=VALUE; may be repeated.
   --cpu                 Use no GPU.
@@ -31,38 +35,49 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpustack.cli.address import is_local
 from gpustack.cli.commands.chat import sampling, talk
-from gpustack.cli.misuse import Misuse
-from gpustack.cli.session import open_session
-from gpustack.cli.source import Asked, read_source
+from gpustack.cli.misuse import Misuse, WaitTimeout
+from gpustack.cli.session import Session, open_session
 from gpustack.cli.terminal import Terminal, stderr
 from gpustack.cli.usage import Words, read
-from gpustack.errors import AlreadyExists, Conflict, GatewayTimeout, NotFound
+from gpustack.errors import GpustackError
 
 if TYPE_CHECKING:
+    from gpustack.cli.deployment import Deployment
+    from gpustack.cli.progress import Failed
     from gpustack.remote.admin_client import AdminClient
 
 Doc = dict[str, Any]
 
-_OF_NEW = ("--name", "--backend", "--param", "--env", "--cpu", "--gpu", "--selector", "--access")
+_UNATTENDED = 1800
+"""Seconds that a script waits at most unless it says otherwise: a large download, but not for ever."""
+_LOG_LINES = 15
 
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Deploy, wait, talk. Left early, the model stays deployed and says so."""
     words = read(__doc__, "run", argv)
-    options, fields, patience = sampling(words), wanted(words), words.whole("--timeout", least=1)
-    session, aside = open_session(env), stderr(env)
-    model = session.run(lambda client: _deployed(client, words, fields, aside))
+    options, fields = sampling(words), wanted(words)
+    aside = stderr(env)
+    limit = patience(words, attended=aside.stream.isatty())
+    session = open_session(env)
+    from gpustack.cli.deployment import deployed
+    from gpustack.cli.progress import Failed
+
+    text, name = words.text("MODEL") or "", words.text("--name")
+    made = session.run(lambda client: deployed(client, text, name, fields, aside))
+    model = made.model
     try:
-        session.run(lambda client: _wait(client, model, aside, patience))
-    except (KeyboardInterrupt, GatewayTimeout):
+        session.run(lambda client: _wait(client, model, aside, limit))
+    except (KeyboardInterrupt, WaitTimeout):
         aside.clear()
-        name = model["name"]
-        aside.say(f"{name} stays deployed: gpustack ps {name} shows it, gpustack rm {name} removes it.")
+        aside.say(_stays(model))
+        raise
+    except Failed as failure:
+        aside.clear()
+        _clear_away(session, made, failure, aside)
         raise
     if words.flag("--detach"):
         return 0
@@ -71,14 +86,21 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     return talk(session, now, words, options, env)
 
 
+def patience(words: Words, *, attended: bool) -> float:
+    """Seconds to wait for the model at most; raises Misuse."""
+    asked = words.whole("--timeout")
+    if asked is None:
+        return float("inf") if attended else _UNATTENDED
+    return asked or float("inf")
+
+
 def wanted(words: Words) -> Doc:
     """The fields of a new deployment that options set; raises Misuse."""
     fields: Doc = {}
     replicas = words.whole("--replicas", least=1)
     if replicas is not None:
         fields["replicas"] = replicas
-    if words.text("--backend"):
-        fields["backend"] = words.text("--backend")
+    fields.update(_engine(words))
     parameters = [text if text.startswith("-") else f"--{text}" for text in words.many("--param")]
     gpus = [gpu for text in words.many("--gpu") for gpu in text.split(",") if gpu]
     if words.flag("--cpu"):
@@ -98,6 +120,15 @@ def wanted(words: Words) -> Doc:
     return fields
 
 
+def _engine(words: Words) -> Doc:
+    command, backend = words.text("--command"), words.text("--backend")
+    if command is None:
+        return {} if backend is None else {"backend": backend}
+    if backend not in (None, "custom"):
+        raise Misuse(f"--command is for --backend=custom, not {backend}", words.usage)
+    return {"backend": "custom", "command": command}
+
+
 def _pairs(words: Words, option: str) -> dict[str, str]:
     pairs = {}
     for text in words.many(option):
@@ -108,81 +139,57 @@ def _pairs(words: Words, option: str) -> dict[str, str]:
     return pairs
 
 
-async def _deployed(client: AdminClient, words: Words, fields: Doc, aside: Terminal) -> Doc:
-    """The model as deployed now, made or started if need be."""
-    from gpustack.cli.lookup import MODELS, find, model_named
-
-    text = words.text("MODEL") or ""
-    model = await find(client, MODELS, text)
-    if model is None:
-        asked = read_source(text, Path.cwd())
-        if asked is None:
-            raise await _unknown(client, text)
-        name = words.text("--name") or asked.name
-        model = await find(client, MODELS, name)
-        if model is None:
-            return await _create(client, {"name": name, **asked.fields, **fields}, asked, aside)
-        _same_source(model, asked)
-    given = [option for option in _OF_NEW if words.found[option] not in (None, [], False)]
-    if given:
-        raise Conflict(
-            f"{model['name']} is deployed already, and {given[0]} is for a new deployment: remove it first with "
-            f"gpustack rm {model['name']}, or deploy another with --name"
-        )
-    replicas = fields.get("replicas") or max(1, int(model.get("replicas") or 0))
-    if replicas == model.get("replicas"):
-        return model
-    aside.say(f"{model['name']} goes from {model.get('replicas') or 0} to {replicas} replicas.")
-    await client.update(f"{MODELS}/{model['id']}", {"replicas": replicas})
-    return await model_named(client, str(model["name"]))
-
-
-async def _unknown(client: AdminClient, text: str) -> NotFound:
-    from gpustack.cli.lookup import MODELS
-
-    names = [str(model.get("name")) for model in await client.all(MODELS)]
-    known = f"; deployed are {', '.join(sorted(names))}" if names else ""
-    return NotFound(
-        f"There is no model {text!r} here{known}. To deploy one give a path (./model.gguf) or a repository of "
-        "Hugging Face (ORGANISATION/REPOSITORY:TAG)"
-    )
-
-
-def _same_source(model: Doc, asked: Asked) -> None:
-    if any(model.get(name) != value for name, value in asked.fields.items()):
-        raise AlreadyExists(
-            f"The name {model['name']} is taken by a model from elsewhere: choose another with --name"
-        )
-
-
-async def _create(client: AdminClient, document: Doc, asked: Asked, aside: Terminal) -> Doc:
-    from gpustack.cli.lookup import MODELS
-
-    if asked.remark:
-        await _refuse_if_all_is_here(client, asked)
-        aside.say(asked.remark)
-    model = await client.create(MODELS, document)
-    aside.say(f"deployed as {model['name']}")
-    return model
-
-
-async def _refuse_if_all_is_here(client: AdminClient, asked: Asked) -> None:
-    """A path that is not on this machine is on no worker either if all of them are this machine."""
-    from gpustack.cli.lookup import WORKERS
-
-    workers = await client.all(WORKERS)
-    if workers and all(is_local(str(worker.get("ip"))) for worker in workers):
-        path = asked.fields["local_path"]
-        raise NotFound(f"There is no {path}; a path must lead to a GGUF file or a folder of a model")
-
-
-async def _wait(client: AdminClient, model: Doc, aside: Terminal, patience: int | None) -> Doc:
+async def _wait(client: AdminClient, model: Doc, aside: Terminal, limit: float) -> Doc:
     import trio
 
     from gpustack.cli.follow import until_ready
     from gpustack.cli.progress import Progress
 
     progress = Progress(model=str(model["name"]), terminal=aside, now=time.monotonic)
-    with trio.move_on_after(float("inf") if patience is None else patience):
+    with trio.move_on_after(limit):
         return await until_ready(client, model, progress)
-    raise GatewayTimeout(f"{model['name']} was not ready within {patience} s (--timeout)")
+    raise WaitTimeout(f"{model['name']} was not ready within {limit:.0f} s (--timeout)")
+
+
+def _stays(model: Doc) -> str:
+    name = model["name"]
+    return f"{name} stays deployed: gpustack ps {name} shows it, gpustack rm {name} removes it."
+
+
+def _clear_away(session: Session, made: Deployment, failure: Failed, aside: Terminal) -> None:
+    """Show what the engine wrote, and take back a deployment that would stand in the way of a better one."""
+    from gpustack.cli.lookup import MODELS
+
+    if failure.instance is not None and failure.instance.get("worker_id") is not None:
+        session.run(lambda client: _show_log(client, failure.instance or {}, aside))
+    if not made.is_new:
+        aside.say(_stays(made.model))
+        return
+    try:
+        session.run(lambda client: client.delete(f"{MODELS}/{made.model['id']}"))
+    except GpustackError as error:
+        aside.say(f"{_stays(made.model)} It could not be removed ({error}).")
+    else:
+        is_local = made.model.get("source") == "local_path"
+        aside.say(
+            f"{made.model['name']} is removed again{'' if is_local else '; what was downloaded stays'}."
+        )
+
+
+async def _show_log(client: AdminClient, instance: Doc, aside: Terminal) -> None:
+    """The last lines that the engine wrote; nothing where there was no engine, or its worker cannot be asked."""
+    from gpustack.cli.lookup import INSTANCES
+
+    text = b""
+    try:
+        path = f"{INSTANCES}/{instance['id']}/logs"
+        async with client.text(path, follow=False, tail=_LOG_LINES) as pieces:
+            async for piece in pieces:
+                text += piece
+    except GpustackError:
+        return
+    lines = text.decode(errors="replace").splitlines()[-_LOG_LINES:]
+    if lines:
+        aside.say("The engine wrote last:")
+    for line in lines:
+        aside.say(aside.style(f"  {line}", "dim"))

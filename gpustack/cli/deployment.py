@@ -1,0 +1,139 @@
+"""Finds the deployment that ``gpustack run`` is asked for, or makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from gpustack.cli.address import is_local
+from gpustack.cli.hub import source_fields
+from gpustack.cli.lookup import MODELS, WORKERS, find, model_named
+from gpustack.cli.source import Asked, read_source
+from gpustack.cli.terminal import Terminal
+from gpustack.errors import AlreadyExists, Conflict, GpustackError, NotFound
+from gpustack.remote.admin_client import AdminClient
+
+Doc = dict[str, Any]
+
+_GGUF_BACKEND = "llama-box"
+_OPTIONS = {
+    "backend": "--backend",
+    "command": "--command",
+    "backend_parameters": "--param (or --cpu)",
+    "env": "--env",
+    "gpu_selector": "--gpu",
+    "worker_selector": "--selector",
+    "access_policy": "--access",
+}
+"""The option behind each field of a new deployment."""
+
+
+@attrs.frozen
+class Deployment:
+    """A model as deployed now; ``is_new`` when it was made for this call."""
+
+    model: Doc
+    is_new: bool = False
+
+
+async def deployed(
+    client: AdminClient, text: str, name: str | None, fields: Mapping[str, Any], aside: Terminal
+) -> Deployment:
+    """The deployment that ``text`` means, made or started if need be.
+
+    ``fields`` are those of a new deployment that the command line sets, ``name`` the one it chooses. Raises NotFound
+    for what cannot be had, and Conflict where what is deployed already is not what is asked for.
+    """
+    model = await find(client, MODELS, text) if text.strip() else None
+    if model is None:
+        asked = read_source(text, Path.cwd())
+        if asked is None:
+            raise await _unknown(client, text)
+        chosen = name or asked.name
+        if not chosen:
+            raise GpustackError(f"{text} suggests no name: choose one with --name")
+        model = await find(client, MODELS, chosen)
+        if model is None:
+            return await _create(client, {"name": chosen, **fields}, asked, aside)
+        await _same_source(client, model, asked)
+    elif name not in (None, model["name"]):
+        raise Conflict(f"{model['name']} is deployed already; --name is for a new deployment")
+    refuse_other_fields(model, fields)
+    replicas = fields.get("replicas") or max(1, int(model.get("replicas") or 0))
+    if replicas == model.get("replicas"):
+        return Deployment(model)
+    aside.say(f"{model['name']} goes from {model.get('replicas') or 0} to {replicas} replicas.")
+    await client.update(f"{MODELS}/{model['id']}", {"replicas": replicas})
+    return Deployment(await model_named(client, str(model["name"])))
+
+
+async def _unknown(client: AdminClient, text: str) -> NotFound:
+    names = [str(model.get("name")) for model in await client.all(MODELS)]
+    known = f"; deployed are {', '.join(sorted(names))}" if names else ""
+    return NotFound(
+        f"There is no model {text!r} here{known}. To deploy one give a path (./model.gguf), a repository of Hugging "
+        "Face (ORGANISATION/REPOSITORY:TAG) or a model of the Ollama library (ollama:NAME:TAG)"
+    )
+
+
+async def _same_source(client: AdminClient, model: Doc, asked: Asked) -> None:
+    """Raises AlreadyExists unless the model is what is asked for; a repository without a file is any of its files."""
+    fields = asked.fields
+    if asked.file and model.get("huggingface_repo_id") == asked.repo:
+        fields, _ = await source_fields(client, asked)
+    if any(model.get(field) != value for field, value in fields.items()):
+        from gpustack.cli.phrase import source
+
+        raise AlreadyExists(
+            f"The name {model['name']} is taken by a model from elsewhere ({source(model)}): choose another with --name"
+        )
+
+
+def refuse_other_fields(model: Doc, fields: Mapping[str, Any]) -> None:
+    """Raises Conflict when options of a new deployment ask for something else than what is deployed."""
+    for field, option in _OPTIONS.items():
+        if field in fields and model.get(field) != fields[field]:
+            raise Conflict(
+                f"{model['name']} is deployed already, and {option} is for a new deployment: remove it first with "
+                f"gpustack rm {model['name']}, or deploy another with --name"
+            )
+
+
+async def _create(
+    client: AdminClient, fields: Mapping[str, Any], asked: Asked, aside: Terminal
+) -> Deployment:
+    if asked.is_absent:
+        await _refuse_if_all_is_here(client, asked)
+        aside.say(f"{asked.fields['local_path']} is not on this machine; a worker must have it.")
+    aside.draw(f"looking at {asked.repo or asked.name}")
+    try:
+        source, remark = await source_fields(client, asked)
+    finally:
+        aside.clear()
+    if remark:
+        aside.say(remark)
+    backend = {"backend": _GGUF_BACKEND} if names_gguf(source) else {}
+    model = await client.create(MODELS, {**source, **backend, **fields})
+    aside.say(f"deployed as {model['name']}")
+    return Deployment(model, is_new=True)
+
+
+def names_gguf(source: Mapping[str, str]) -> bool:
+    """Whether a source is seen to be GGUF, and so which engine is chosen; a folder elsewhere is not looked at."""
+    if source["source"] == "ollama_library":
+        return True
+    name = source.get("huggingface_filename") or source.get("local_path") or ""
+    return name.lower().endswith(".gguf") or (
+        "local_path" in source and any(Path(name).glob("*.[gG][gG][uU][fF]"))
+    )
+
+
+async def _refuse_if_all_is_here(client: AdminClient, asked: Asked) -> None:
+    """A path that is not on this machine is on no worker either if all of them are this machine."""
+    workers = await client.all(WORKERS)
+    if workers and all(is_local(str(worker.get("ip"))) for worker in workers):
+        path = asked.fields["local_path"]
+        raise NotFound(f"There is no {path}; a path must lead to a GGUF file or a folder of a model")
