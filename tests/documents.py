@@ -20,6 +20,26 @@ LIFECYCLE = """\
 An instance is one replica of a model. These are the only moves between its states, who may make them, and when;
 every write is checked against this table, and a move that is not in it is refused with `Conflict`.
 
+## When a worker falls silent
+
+```
+ heard ── 45 s (--heartbeat-timeout) ──► not_ready                ── 300 s (--reschedule-grace) ──► unreachable
+   ▲                                     its running instances                                      they are pending,
+   │                                     are unreachable                                            placed elsewhere
+   └──────────── heard again: ready, and they run ◄──┘
+```
+
+- A running instance of a silent worker is `unreachable`: it is not counted in `ready_replicas` nor as running, and is
+  asked only when no other replica is left, for it may be the server that is cut off. Its message names the worker, and
+  so does the error of a request that nobody could answer.
+- A worker that is heard again, as the same daemon, has its instances running again at once. One whose daemon or
+  machine was started anew says itself what it finds running. A server that starts or takes the lead judges nobody by
+  what was before.
+- When more than half of the workers fall silent together it is more likely the server's network than theirs: nothing is
+  placed elsewhere for another half hour.
+
+## Moves
+
 | From | To | By | When |
 | --- | --- | --- | --- |
 """

@@ -32,7 +32,7 @@ class Endpoint:
     direct: bool = False
     """The engine is on this very machine: its port is reached without the worker in between."""
     quiet: bool = False
-    """Nothing has been heard of its worker for a while: others are asked first."""
+    """Nothing has been heard of its worker for a while: it is asked only when no other is left."""
 
 
 @attrs.frozen(kw_only=True)
@@ -49,3 +49,5 @@ class Route:
     """Tokens that one answer may take in all, its prompt included, if that is known."""
     pending_reason: str = ""
     """Why nothing serves it, in the words of its instances."""
+    silence: str = ""
+    """Which workers with replicas of it have not been heard, and since when; empty when all are."""

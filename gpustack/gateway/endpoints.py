@@ -98,17 +98,20 @@ class Endpoints:
         return self._routes.get(model_name)
 
     def pick(self, route: Route, tried: Collection[int]) -> Endpoint | None:
-        """The endpoint to ask next, none twice; one that is doubted only when there is no other.
-
-        Doubted is one that just failed, and one whose worker has gone quiet.
-        """
-        doubted = {endpoint.instance_id for endpoint in route.endpoints if endpoint.quiet}
+        """The endpoint to ask next, none twice; one that just failed only when there is no other, and one whose worker
+        is silent only when there is none of those either."""
+        quiet = {endpoint.instance_id for endpoint in route.endpoints if endpoint.quiet}
+        if quiet:
+            quiet.update(tried)
         if self._suspects:
             now = trio.current_time()
-            doubted.update(key for key, until in self._suspects.items() if until > now)
-        if doubted:
-            doubted.update(tried)
+            doubted = {key for key, until in self._suspects.items() if until > now}
+            doubted.update(quiet or tried)
             found = pick(route.endpoints, self._in_flight, doubted, self._rng)
+            if found is not None:
+                return found
+        if quiet:
+            found = pick(route.endpoints, self._in_flight, quiet, self._rng)
             if found is not None:
                 return found
         return pick(route.endpoints, self._in_flight, tried, self._rng)
@@ -185,6 +188,7 @@ def routes(snapshot: Snapshot, local_worker: str | None) -> dict[str, Route]:
             ),
             context=_context(model),
             pending_reason=_reason(by_model.get(model.id, ()), model.replicas),
+            silence=_silence(by_model.get(model.id, ())),
         )
         for model in snapshot.models.values()
     }
@@ -205,8 +209,12 @@ def _endpoint(instance: ModelInstance, snapshot: Snapshot, local_worker: str | N
         engine_port=instance.port,
         worker_uuid=worker.worker_uuid,
         direct=direct,
-        quiet=not direct and worker.condition.state is not WorkerState.READY,
+        quiet=not direct and _is_quiet(instance, worker),
     )
+
+
+def _is_quiet(instance: ModelInstance, worker: Worker) -> bool:
+    return instance.state is InstanceState.UNREACHABLE or worker.condition.state is not WorkerState.READY
 
 
 def _context(model: Model) -> int | None:
@@ -219,6 +227,12 @@ def _context(model: Model) -> int | None:
 def _reached(worker: Worker) -> tuple[object, ...]:
     """All that a route takes from a worker."""
     return worker.ip, worker.port, worker.worker_uuid, worker.condition.state
+
+
+def _silence(instances: list[ModelInstance] | tuple[()]) -> str:
+    """Of which workers nothing is heard, each once."""
+    said = (i.state_message for i in instances if i.state is InstanceState.UNREACHABLE)
+    return "; ".join(dict.fromkeys(message for message in said if message))
 
 
 def _reason(instances: list[ModelInstance] | tuple[()], replicas: int) -> str:

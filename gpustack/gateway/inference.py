@@ -460,8 +460,9 @@ def _address(host: str, port: int) -> Address:
 
 def _nobody(model: Route, tried: set[int]) -> Unavailable:
     if tried:
+        why = f": {model.silence}" if model.silence else ""
         return Unavailable(
-            f"No replica of '{model.model_name}' answered ({len(tried)} tried)", retry_after=1.0
+            f"No replica of '{model.model_name}' answered ({len(tried)} tried){why}", retry_after=1.0
         )
     return Unavailable(
         f"No running instances available for '{model.model_name}': {model.pending_reason}", retry_after=2.0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 
 import attrs
 import trio
 
 from gpustack.domain.instance import ModelInstance
+from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.errors import Unavailable
@@ -40,20 +42,24 @@ class Liveness:
         task_status.started()
         before: Mapping[int, Verdict] = {}
         while True:
-            known, workers = workers, self._store.snapshot.workers
+            snapshot = self._store.snapshot
+            known, workers = workers, snapshot.workers
             for worker_id in _written_of(known, workers):
                 self._leases.heard_elsewhere(worker_id, 0.0)
-            leases = self._leases.of(workers)
-            verdicts = _without_leaving(workers, expire(leases, self._clock(), self._settings))
+            leases, now = self._leases.of(workers), self._clock()
+            verdicts = _without_leaving(workers, expire(leases, now, self._settings))
+            silence = {worker_id: now - heard for worker_id, heard in leases.items()}
             try:
-                await self._apply(verdicts, before)
+                await self._apply(verdicts, before, snapshot)
+                await self._mark(verdicts, silence, snapshot)
                 before = verdicts
             except Unavailable as error:
                 log.warning("The conditions of workers wait for the database: reason=%s", error)
             await trio.sleep(self._settings.look_every)
 
-    async def _apply(self, verdicts: Mapping[int, Verdict], before: Mapping[int, Verdict]) -> None:
-        snapshot = self._store.snapshot
+    async def _apply(
+        self, verdicts: Mapping[int, Verdict], before: Mapping[int, Verdict], snapshot: Snapshot
+    ) -> None:
         news = {
             worker_id: verdict
             for worker_id, verdict in verdicts.items()
@@ -83,6 +89,46 @@ class Liveness:
             _log_news(snapshot.workers[worker_id], verdict)
         for instance in moved:
             log.warning("Gave up an instance's place on a lost worker: instance=%s", instance.name)
+
+    async def _mark(
+        self, verdicts: Mapping[int, Verdict], silence: Mapping[int, float], snapshot: Snapshot
+    ) -> None:
+        """What runs on silent workers is unreachable until those are heard again, or its engine is said to run."""
+        lost = {key for key, verdict in verdicts.items() if _is_silent(verdict)}
+        heard = {
+            key
+            for key, verdict in verdicts.items()
+            if verdict.state is WorkerState.READY and self._leases.has_spoken(key)
+        }
+        cut_off = {i.id for i in snapshot.instances.values() if _is_cut_off(i, lost)}
+        back = {i.id for i in snapshot.instances.values() if _is_back(i, heard, snapshot)}
+        if not cut_off and not back:
+            return
+
+        def work(tx: Tx) -> list[ModelInstance]:
+            still = {
+                key for key in lost | heard if _spoke(tx.get(Worker, key)) == _spoke(snapshot.workers[key])
+            }
+            moved = []
+            for instance in (tx.get(ModelInstance, key) for key in sorted(cut_off | back)):
+                if instance is None:
+                    continue
+                if _is_cut_off(instance, lost & still):
+                    moved.append(_cut_off(tx, instance, lost, silence))
+                elif _is_back(instance, heard & still, tx.snapshot):
+                    note = "" if instance.placement is None else instance.placement.note
+                    moved.append(tx.move(instance, InstanceState.RUNNING, by=Party.LIVENESS, message=note))
+            return moved
+
+        for instance in await self._store.write(work):
+            level = logging.INFO if instance.state is InstanceState.RUNNING else logging.WARNING
+            log.log(
+                level,
+                "An instance is %s: instance=%s reason=%s",
+                instance.state.value,
+                instance.name,
+                instance.state_message or "its worker is heard again",
+            )
 
     def _is_news(self, worker: Worker, verdict: Verdict, before: Verdict | None) -> bool:
         state = worker.condition.state
@@ -119,6 +165,38 @@ def _without_leaving(workers: Mapping[int, Worker], verdicts: Mapping[int, Verdi
         worker_id: stopped if workers[worker_id].leaving and verdict.state is WorkerState.READY else verdict
         for worker_id, verdict in verdicts.items()
     }
+
+
+def _is_silent(verdict: Verdict) -> bool:
+    """Whether it is not ready because it is not heard: one that stops in order says what becomes of its engines."""
+    return verdict.state is not WorkerState.READY and verdict.why != STOPPED
+
+
+def _is_cut_off(instance: ModelInstance, lost: set[int]) -> bool:
+    is_said_to_run = instance.state is InstanceState.RUNNING and instance.deleted_at is None
+    return is_said_to_run and not lost.isdisjoint(workers_of(instance))
+
+
+def _is_back(instance: ModelInstance, heard: set[int], snapshot: Snapshot) -> bool:
+    """Whether all its workers are heard again, as the same daemons: one that has joined anew says itself what runs."""
+    if instance.state is not InstanceState.UNREACHABLE or not workers_of(instance) <= heard:
+        return False
+    return not any(
+        _joined_since(snapshot.workers.get(key), instance.state_since) for key in workers_of(instance)
+    )
+
+
+def _joined_since(worker: Worker | None, instant: datetime | None) -> bool:
+    joined = None if worker is None else worker.credential_since
+    return joined is not None and instant is not None and joined > instant
+
+
+def _cut_off(tx: Tx, instance: ModelInstance, lost: set[int], silence: Mapping[int, float]) -> ModelInstance:
+    worker_id = min(workers_of(instance) & lost)
+    worker, since = tx.get(Worker, worker_id), tx.now - timedelta(seconds=silence[worker_id])
+    name = worker_id if worker is None else worker.name
+    message = f"Worker {name} has not been heard since {since:%Y-%m-%d %H:%M:%S} UTC"
+    return tx.move(instance, InstanceState.UNREACHABLE, by=Party.LIVENESS, message=message)
 
 
 def _leaving(snapshot: Snapshot, lost: frozenset[int]) -> list[int]:

@@ -154,6 +154,31 @@ async def test_a_replica_whose_worker_went_quiet_is_asked_last(table: Table) -> 
         assert {table.endpoints.pick(both, ()) for _ in range(20)} == {near}
 
 
+async def test_an_unreachable_replica_is_asked_when_no_other_is_left_and_the_route_names_its_worker(
+    table: Table,
+) -> None:
+    (far,) = await table.model("m", 1, uuid="elsewhere")
+    await table.route("m", 1)
+    silence = "Worker elsewhere has not been heard since 2026-01-02 03:04:05 UTC"
+    await table.store.write(
+        lambda tx: tx.move(
+            tx.get(ModelInstance, far.id), InstanceState.UNREACHABLE, by=Party.LIVENESS, message=silence
+        )
+    )
+    with trio.fail_after(10):
+        while not (route := await table.route("m", 1)).silence:
+            await trio.lowlevel.checkpoint()
+    (silent,) = route.endpoints
+    assert (silent.quiet, route.silence) == (True, silence), "whatever is said of its worker by now"
+    failed = attrs.evolve(silent, instance_id=999, quiet=False)
+    both = attrs.evolve(route, endpoints=(silent, failed))
+    table.endpoints.suspect(failed)
+    with table.endpoints.counting(failed):
+        assert table.endpoints.pick(both, ()) is failed, "who has just failed is likelier to answer"
+    assert table.endpoints.pick(both, {999}) is silent
+    assert table.endpoints.pick(both, {999, silent.instance_id}) is None
+
+
 async def test_what_workers_tell_of_their_load_makes_no_routes_anew(table: Table) -> None:
     (one,) = await table.model("m", 1)
     before = await table.route("m", 1)

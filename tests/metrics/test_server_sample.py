@@ -80,6 +80,14 @@ def test_what_is_deployed_is_told_with_its_labels() -> None:
     assert value(found, "gpustack:pending_instances", waits_for="no_worker") == 0
 
 
+def test_what_is_unreachable_is_not_counted_as_running() -> None:
+    cut_off = snapshot(worker(), model(replicas=2), instance(1, InstanceState.UNREACHABLE, on=1))
+    found = shown(server_families(ServerState(snapshot=cut_off)))
+    assert value(found, "gpustack:model_running_instances", model_name="m1") == 0
+    assert value(found, "gpustack:model_instance_status", worker_name="w1", state="unreachable") == 1
+    assert value(found, "gpustack:model_instance_status", worker_name="w1", state="running") is None
+
+
 def test_what_is_deleted_leaves_no_series_behind() -> None:
     traffic = Traffic()
     passage = Passage(0.0, model_id=1, first_byte=0.2, prompt=3, completion=4)

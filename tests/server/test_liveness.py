@@ -22,7 +22,7 @@ from gpustack.server import deploy
 from gpustack.server.credential import admit_again, bar
 from gpustack.server.leases import Leases
 from gpustack.server.liveness import Liveness
-from gpustack.server.report import worker_leaves
+from gpustack.server.report import InstanceReport, report_instance, worker_leaves
 from gpustack.store import Store
 from gpustack.store.transaction import Tx
 
@@ -81,7 +81,7 @@ async def watching(cluster: Cluster, settings: LivenessSettings = SETTINGS) -> A
         nursery.cancel_scope.cancel()
 
 
-async def test_a_silent_worker_gets_nothing_new_and_keeps_what_it_has(cluster: Cluster) -> None:
+async def test_a_silent_worker_gets_nothing_new_and_keeps_its_places(cluster: Cluster) -> None:
     quiet, loud = await cluster.worker("quiet"), await cluster.worker("loud")
     instance = await cluster.instance(await cluster.model("m"), on=quiet)
     async with watching(cluster) as watch:
@@ -94,12 +94,88 @@ async def test_a_silent_worker_gets_nothing_new_and_keeps_what_it_has(cluster: C
         assert condition.why == "not heard for 46 s"
         await watch.pass_(200, loud)
         assert watch.condition(quiet) == condition, "said once, not at every look"
-        assert cluster.now(instance) == instance
+        assert cluster.now(instance).placement == instance.placement
         watch.leases.heard(quiet.id)
         await watch.looks()
         assert watch.condition(quiet).state is WorkerState.READY
         assert watch.condition(quiet).why == ""
         assert watch.condition(loud) == loud.condition
+
+
+async def test_what_runs_on_a_silent_worker_is_unreachable_until_it_is_heard_again(cluster: Cluster) -> None:
+    quiet, loud = await cluster.worker("quiet"), await cluster.worker("loud")
+    model = await cluster.model("m", replicas=4)
+    runs, stays = await cluster.instance(model, on=quiet), await cluster.instance(model, on=loud)
+    starts = await cluster.instance(model, on=quiet, state=S.STARTING)
+    ending = await cluster.instance(model, on=quiet)
+    await deploy.delete_instance(cluster.store, ending.id)
+    async with watching(cluster) as watch:
+        watch.leases.heard(quiet.id)
+        last = cluster.clock.now
+        await watch.pass_(44, loud)
+        assert cluster.now(runs) == runs
+        await watch.pass_(2, loud)
+        after = cluster.now(runs)
+        assert (after.state, after.state_since) == (S.UNREACHABLE, cluster.clock.now)
+        assert after.state_message == f"Worker quiet has not been heard since {last:%Y-%m-%d %H:%M:%S} UTC"
+        assert (after.placement, after.port) == (runs.placement, runs.port), (
+            "it may serve again at any moment"
+        )
+        assert [cluster.now(i).state for i in (stays, starts, ending)] == [S.RUNNING, S.STARTING, S.RUNNING]
+        await watch.pass_(100, loud)
+        assert cluster.now(runs) == after, "said once, not at every look"
+        watch.leases.heard(quiet.id)
+        await watch.looks()
+        assert (cluster.now(runs).state, cluster.now(runs).state_message) == (S.RUNNING, "")
+
+
+async def test_a_worker_that_has_joined_anew_says_itself_what_runs(cluster: Cluster) -> None:
+    """The machine may have been started anew: that it is heard is no sign of its engine."""
+    quiet, loud = await cluster.worker("quiet"), await cluster.worker("loud")
+    instance = await cluster.instance(await cluster.model("m"), on=quiet)
+    async with watching(cluster) as watch:
+        watch.leases.heard(quiet.id)
+        await watch.pass_(50, loud)
+        assert cluster.now(instance).state is S.UNREACHABLE
+        cluster.clock.forward(1)
+        await cluster.change(quiet, heartbeat_time=cluster.clock.now, credential_since=cluster.clock.now)
+        await watch.looks(6)
+        assert watch.condition(quiet).state is WorkerState.READY
+        assert cluster.now(instance).state is S.UNREACHABLE
+        report = InstanceReport(state=S.INITIALIZING)
+        await report_instance(cluster.store, quiet.id, instance.id, report)
+        assert cluster.now(instance).state_message == ""
+        await watch.pass_(50, loud, quiet)
+        assert cluster.now(instance).state is S.INITIALIZING
+
+
+async def test_the_word_that_an_engine_answers_ends_unreachable_at_once(cluster: Cluster) -> None:
+    quiet, loud = await cluster.worker("quiet"), await cluster.worker("loud")
+    instance = await cluster.instance(await cluster.model("m"), on=quiet)
+    async with watching(cluster) as watch:
+        watch.leases.heard(quiet.id)
+        await watch.pass_(50, loud)
+        report = InstanceReport(state=S.RUNNING, pid=1, port=40000)
+        await report_instance(cluster.store, quiet.id, instance.id, report)
+        assert cluster.now(instance).state is S.RUNNING
+
+
+async def test_after_a_restart_of_ours_nothing_becomes_unreachable_nor_running(cluster: Cluster) -> None:
+    healthy, dead = await cluster.worker("healthy"), await cluster.worker("dead")
+    model = await cluster.model("m")
+    runs, cut_off = await cluster.instance(model, on=healthy), await cluster.instance(model, on=dead)
+    async with watching(cluster) as watch:
+        watch.leases.heard(dead.id)
+        await watch.pass_(50, healthy)
+        cut_off = cluster.now(cut_off)
+        assert cut_off.state is S.UNREACHABLE
+    async with watching(cluster) as watch:
+        await watch.looks()
+        await watch.pass_(44)
+        assert (cluster.now(runs), cluster.now(cut_off)) == (runs, cut_off)
+        watch.leases.heard(dead.id)
+        await watch.looks()
+        assert cluster.now(cut_off).state is S.RUNNING
 
 
 async def test_nothing_is_written_while_all_are_heard(cluster: Cluster) -> None:
@@ -129,10 +205,11 @@ async def test_past_the_grace_instances_move_one_by_one(cluster: Cluster) -> Non
             rank = 0
             while len(moves) < 4:
                 change = await listener.next()
-                if isinstance(change.record, ModelInstance):
-                    moves[change.record.id] = rank = rank + 1
-                    if change.kind is ChangeKind.UPDATED:
-                        assert change.record.state is S.PENDING
+                if not isinstance(change.record, ModelInstance) or change.record.state is S.UNREACHABLE:
+                    continue
+                moves[change.record.id] = rank = rank + 1
+                if change.kind is ChangeKind.UPDATED:
+                    assert change.record.state is S.PENDING
         assert min(moves, key=lambda key: moves[key]) in {ending.id, 1}
         assert cluster.now(ending) is None
         assert watch.condition(lost).state is WorkerState.UNREACHABLE
@@ -176,7 +253,8 @@ async def test_when_most_fall_silent_at_once_nothing_moves_for_a_long_time(clust
         await watch.pass_(400, workers[3])
         assert [watch.condition(w).state for w in workers[:3]] == [WorkerState.UNREACHABLE] * 3
         assert "3 fell silent together, so its instances stay for now" in watch.condition(workers[0]).why
-        assert [cluster.now(i) for i in instances] == instances
+        assert [cluster.now(i).placement for i in instances] == [i.placement for i in instances]
+        assert [cluster.now(i).state for i in instances] == [S.UNREACHABLE] * 3 + [S.RUNNING]
         since = watch.condition(workers[0]).since
         await watch.pass_(1800, workers[3])
         await cluster.until(lambda s: sum(i.state is S.PENDING for i in s.instances.values()) == 3)

@@ -1,0 +1,152 @@
+"""Machines that vanish, as they look from outside: real daemons, and the engines that they ran."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemon import Daemon, daemon, free_range
+
+ASK = {"messages": [{"role": "user", "content": "Who are you?"}]}
+SOON = ("--heartbeat-interval", "1", "--heartbeat-timeout", "8", "--reschedule-grace", "900")
+"""Silence is noticed soon, and nothing is given up for it while a test runs."""
+
+
+def fake_model(name: str, replicas: int = 1, *more: str) -> dict[str, Any]:
+    """A deployment whose engine is ours: it answers at once and holds nothing."""
+    return {
+        "name": name,
+        "source": "local_path",
+        "local_path": "/nonexistent",
+        "backend": "custom",
+        "command": " ".join([sys.executable, "-m", "tests.fakes.engine", "--port", "{port}", *more]),
+        "health_path": "/health",
+        "env": {"PYTHONPATH": str(Path(__file__).parents[2])},
+        "replicas": replicas,
+    }
+
+
+def deploy(server: Daemon, model: dict[str, Any]) -> int:
+    status, answer = server.call("POST", "/v1/models", model)
+    assert status == 200, answer
+    return int(answer["id"])
+
+
+def chat(server: Daemon, model: str) -> tuple[int, Any]:
+    return server.call("POST", "/v1/chat/completions", {"model": model, **ASK})
+
+
+@contextmanager
+def server_of(folder: Path, *options: str) -> Iterator[Daemon]:
+    with daemon(folder / "server", "--disable-worker", *SOON, *options) as server:
+        yield server
+
+
+@contextmanager
+def worker_of(server: Daemon, name: str, *options: str, folder: Path | None = None) -> Iterator[Daemon]:
+    """A machine that has joined and told what it has."""
+    token = (server.data_dir / "token").read_text().strip()
+    data = folder or server.data_dir.parent / name
+    join = ("--server-url", server.url, "--token", token, "--worker-ip", "127.0.0.1", "--worker-name", name)
+    with daemon(data, *join, "--service-port-range", _own_ports(server), *options) as worker:
+        server.until(lambda: _is_ready(server, name), f"worker {name}")
+        yield worker
+
+
+def _own_ports(server: Daemon) -> str:
+    """Ports that no other worker of the server gives to its engines: these machines are one."""
+    most = 4
+    first = int(free_range(16 * most).split("-")[0])
+    number = server.call("GET", "/v1/workers")[1]["pagination"]["total"] % most
+    return f"{first + 16 * number}-{first + 16 * number + 15}"
+
+
+def worker_record(server: Daemon, name: str) -> dict[str, Any] | None:
+    items = server.call("GET", "/v1/workers")[1]["items"]
+    return next((item for item in items if item["name"] == name), None)
+
+
+def _is_ready(server: Daemon, name: str) -> bool:
+    record = worker_record(server, name)
+    return record is not None and record["state"] == "ready" and bool(record["status"].get("engines"))
+
+
+def instance_on(server: Daemon, worker: str) -> dict[str, Any] | None:
+    return next((i for i in server.instances() if i["worker_name"] == worker), None)
+
+
+def state_on(server: Daemon, worker: str) -> str | None:
+    found = instance_on(server, worker)
+    return None if found is None else str(found["state"])
+
+
+@pytest.fixture
+def engines() -> Iterator[list[dict[str, Any]]]:
+    """Engines that a killed daemon left, ended whatever becomes of the test."""
+    left: list[dict[str, Any]] = []
+    yield left
+    import contextlib
+    import os
+
+    for one in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(one["pid"], signal.SIGKILL)
+
+
+def test_what_ran_on_a_killed_worker_is_unreachable_until_its_daemon_is_back(
+    tmp_path: Path, engines: list[dict[str, Any]]
+) -> None:
+    with server_of(tmp_path) as server:
+        metrics = server.exporter("server") + "/metrics"
+        with worker_of(server, "lost") as worker:
+            model = deploy(server, fake_model("m"))
+            (before,) = server.running("m")
+            engines.append(before)
+            assert chat(server, "m")[0] == 200
+            worker.stop(signal.SIGKILL)
+            server.until(lambda: state_on(server, "lost") == "unreachable", "what ran there")
+        found = instance_on(server, "lost")
+        assert found is not None and found["state_message"].startswith(
+            "Worker lost has not been heard since "
+        )
+        server.until(
+            lambda: server.call("GET", f"/v1/models/{model}")[1]["ready_replicas"] == 0, "none ready"
+        )
+        status, answer = chat(server, "m")
+        assert status == 503
+        assert "Worker lost has not been heard since" in answer["error"]["message"]
+
+        def counted() -> bool:
+            with urllib.request.urlopen(metrics, timeout=30) as page:
+                lines = page.read().decode().splitlines()
+            (running,) = [line for line in lines if line.startswith("gpustack:model_running_instances{")]
+            states = [line for line in lines if line.startswith("gpustack:model_instance_status{")]
+            return running.endswith(" 0.0") and all('state="unreachable"' in line for line in states)
+
+        server.until(counted, "the metrics")
+        with worker_of(server, "lost"):
+            (after,) = server.running("m")
+            assert (after["pid"], after["id"]) == (before["pid"], before["id"]), "the same engine, adopted"
+            assert chat(server, "m")[0] == 200
+
+
+def test_requests_go_to_the_replica_that_is_left_when_a_worker_is_killed(
+    tmp_path: Path, engines: list[dict[str, Any]]
+) -> None:
+    with server_of(tmp_path) as server, worker_of(server, "stays"), ExitStack() as later:
+        lost = later.enter_context(worker_of(server, "lost"))
+        deploy(server, fake_model("m", 2))
+        engines += server.running("m", 2)
+        assert {one["worker_name"] for one in engines} == {"stays", "lost"}
+        lost.stop(signal.SIGKILL)
+        assert not [answer for status, answer in (chat(server, "m") for _ in range(20)) if status != 200]
+        server.until(lambda: state_on(server, "lost") == "unreachable", "what ran on the killed one")
+        assert not [answer for status, answer in (chat(server, "m") for _ in range(20)) if status != 200]
+        assert state_on(server, "stays") == "running"
