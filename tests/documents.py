@@ -131,7 +131,9 @@ RUNTIME = """\
 An engine is asked on the loopback by its worker, for 3 seconds and 2 MiB at most. Its own labels are kept; one that
 is called as one of ours is shown as `exported_`*name*. An engine that has no family for a metric does not have it;
 vLLM, for example, counts hits of the prefix cache, where SGLang and MindIE say a rate. Which family becomes which is
-said by the engines' descriptions, and can be replaced:
+said by the engines' descriptions, and can be replaced. Tokens mean the same whichever engine counts them:
+`gpustack:prompt_tokens_total` has prompt tokens that came out of a cache in it. vLLM and SGLang count so themselves;
+llama.cpp counts those apart (`llamacpp:prompt_tokens_cached_total`), and they are added.
 
 - `GET /v1/metrics/default-config` shows the mapping that GPUStack comes with, `GET /v1/metrics/config` the one in
   force, and `POST /v1/metrics/config` replaces it, for administrators. `{}` brings the default back.

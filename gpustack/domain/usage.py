@@ -20,6 +20,7 @@ class Operation(StrEnum):
     IMAGE_GENERATION = "image_generation"
     AUDIO_SPEECH = "audio_speech"
     AUDIO_TRANSCRIPTION = "audio_transcription"
+    TOKEN_COUNT = "token_count"
 
 
 @stored(

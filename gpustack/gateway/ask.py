@@ -9,7 +9,9 @@ import attrs
 import orjson
 
 from gpustack.errors import BadRequest
+from gpustack.gateway.bound import prompts_in
 from gpustack.gateway.member import members
+from gpustack.gateway.several import Several
 
 LARGE: Final = 1 << 20
 """Bytes from which a body is no longer parsed as a whole: what its values would take in memory is not bounded by
@@ -17,8 +19,11 @@ its size. Reading the ask of a large body may take tens of milliseconds: do it i
 LONG: Final = 64 << 10
 """Bytes from which going through the members of a body takes so long that others would feel it: do it in a thread."""
 
-_OURS: Final = frozenset({"model", "stream", "stream_options"})
+_TIMES: Final = ("n", "n_cmpl")
+_SEVERAL: Final = (*_TIMES, "best_of", "prompt")
+_OURS: Final = frozenset({"model", "stream", "stream_options", *_SEVERAL})
 _SPLICE: Final = b'{"stream_options":{"include_usage":true},'
+_STEERING: Final = (b'"logit_bias"', b'"grammar"')
 _ESCAPED_LETTER: Final = re.compile(rb"\\u00[4-7]")
 _UNREADABLE: Final = "We could not parse the JSON body of your request"
 _LONGEST_NAME: Final = 1024
@@ -28,44 +33,53 @@ _LONGEST_NAME: Final = 1024
 class Ask:
     """The model by name, whether a stream is wanted, and the body to send.
 
-    ``hide_usage``: the usage event of the stream was asked for by us and not by the client.
+    ``hide_usage``: the usage event of the stream was asked for by us and not by the client. ``several``: how many
+    answers are asked for, where it is more than one.
     """
 
     model: str
     stream: bool
     hide_usage: bool
     body: bytes = attrs.field(repr=False)
+    several: Several | None = None
 
 
-def read_ask(body: bytes, *, streams: bool = True) -> Ask:
+def read_ask(body: bytes, *, splices: bool = True, single: bool = False) -> Ask:
     """Raises ``BadRequest`` with a sentence when the body is not a JSON object that names a model once.
 
     A stream that does not ask for its usage is made to; nothing else of the body is touched or encoded again.
     What a gateway and an engine might read differently (``model`` twice, ``"stream": "yes"``) is refused: the
     engine must not answer for another model, or another way, than was counted. Engines take the last of two
-    equal keys today, but nothing obliges them to. ``streams`` is false for routes that know no streams.
+    equal keys today, but nothing obliges them to. ``splices`` is false for routes that know no
+    ``stream_options``, ``single`` true for those that know no ``n``.
     """
     found = _fields(body)
     model = model_named(found.get("model"))
     stream = _flag(found, "stream", "stream")
-    if not stream or not streams:
+    if single and _several(found, body) is not None:
+        raise BadRequest("This API gives one answer to a request: 'n' must be 1")
+    if not splices:
         return Ask(model=model, stream=False, hide_usage=False, body=body)
+    several = _several(found, body)
+    if not stream:
+        return Ask(model=model, stream=False, hide_usage=False, body=body, several=several)
     if "stream_options" not in found:
         spliced = _SPLICE + body[body.index(b"{") + 1 :]
-        return Ask(model=model, stream=True, hide_usage=True, body=spliced)
+        return Ask(model=model, stream=True, hide_usage=True, body=spliced, several=several)
     options = found["stream_options"]
     if options is None:
         options = {}
     if not isinstance(options, dict):
         raise BadRequest("'stream_options' must be an object")
     if _flag(options, "include_usage", "stream_options.include_usage"):
-        return Ask(model=model, stream=True, hide_usage=False, body=body)
+        return Ask(model=model, stream=True, hide_usage=False, body=body, several=several)
     try:
         wanted = orjson.dumps({**options, "include_usage": True})
     except orjson.JSONEncodeError as error:  # it reads deeper than it writes
         raise BadRequest(f"'stream_options' cannot be sent on: {error}") from error
     start, end = next((start, end) for key, start, end in members(body) if key == "stream_options")
-    return Ask(model=model, stream=True, hide_usage=True, body=body[:start] + wanted + body[end:])
+    spliced = body[:start] + wanted + body[end:]
+    return Ask(model=model, stream=True, hide_usage=True, body=spliced, several=several)
 
 
 def is_slow(body: bytes) -> bool:
@@ -105,6 +119,9 @@ def _may_repeat(body: bytes) -> bool:
         body.count(b'"model"') > 1
         or body.count(b'"stream"') > 1
         or body.count(b'"stream_options"') > 1
+        or body.count(b'"n"') > 1
+        or body.count(b'"n_cmpl"') > 1
+        or body.count(b'"best_of"') > 1
         or (b"\\u00" in body and _ESCAPED_LETTER.search(body) is not None)
     )
 
@@ -118,10 +135,41 @@ def _members(body: bytes) -> dict[str, Any]:
         if key in found:
             raise BadRequest(f"'{key}' is given twice")
         try:
-            found[key] = orjson.loads(body[start:end])
+            # Lists in it may take a multiple of its size once they are parsed.
+            found[key] = body[start:end] if key == "prompt" else orjson.loads(body[start:end])
         except orjson.JSONDecodeError as error:
             raise BadRequest(f"{_UNREADABLE}: '{key}': {error}") from error
     return found
+
+
+def _several(found: dict[str, Any], body: bytes) -> Several | None:
+    if not any(name in found for name in _SEVERAL):
+        return None
+    times = max(1, *[_number(found, name) for name in _TIMES])
+    best_of, prompts = _number(found, "best_of"), _prompts(found.get("prompt"))
+    if times == 1 and prompts == 1 and best_of <= 1:
+        return None
+    steered = any(name in body for name in _STEERING) or _ESCAPED_LETTER.search(body) is not None
+    return Several(times, prompts, best_of, steered)
+
+
+def _number(found: dict[str, Any], name: str) -> int:
+    """As a whole number: some engines read a fraction, or a text, as one."""
+    value = found.get(name)
+    if value is None:
+        return 1
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BadRequest(f"'{name}' must be a whole number")
+    return value
+
+
+def _prompts(prompt: object) -> int:
+    """No fewer than there are: texts, and lists of tokens, in a list."""
+    if isinstance(prompt, bytes):
+        return prompts_in(prompt)
+    if not isinstance(prompt, list):
+        return 1
+    return max(1, sum(not isinstance(one, int) for one in prompt))
 
 
 def _flag(fields: dict[str, Any], key: str, name: str) -> bool:

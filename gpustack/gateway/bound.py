@@ -34,10 +34,11 @@ _ESCAPED_LETTER: Final = re.compile(rb"\\u00(?:[4-6]|7[0-9aA])")
 
 @attrs.frozen
 class Bound:
-    """Tokens of the prompt, and of all; ``None`` where nothing says how many they may be."""
+    """Tokens of the prompt, of all, and of each answer; ``None`` where nothing says how many they may be."""
 
     prompt: int
     total: int | None
+    answer: int | None = None
 
 
 def bound_of(body: bytes, operation: Operation, context: int | None) -> Bound:
@@ -56,7 +57,7 @@ def bound_of(body: bytes, operation: Operation, context: int | None) -> Bound:
         if prompt is not None:
             prompt += texts * len(given.get("query", b""))  # it is read anew with each document
         return Bound(len(body) if prompt is None else prompt, prompt)
-    prompts = _prompts(given.get("prompt", b"")) if operation is Operation.COMPLETION else 1
+    prompts = prompts_in(given.get("prompt", b"")) if operation is Operation.COMPLETION else 1
     prompt = _prompt(body, prompts, context)
     times = prompts * max([1, *(_number(given, name) or 1 for name in _TIMES if name in given)])
     whole = None if context is None else times * context
@@ -67,7 +68,10 @@ def bound_of(body: bytes, operation: Operation, context: int | None) -> Bound:
     else:
         total = prompt + times * max(known)
         total = total if whole is None else min(total, whole)
-    return Bound(len(body) if prompt is None else prompt, total)
+    answer = max(known) if lengths and len(known) == len(lengths) else None
+    if context is not None:
+        answer = context if answer is None else min(answer, context)
+    return Bound(len(body) if prompt is None else prompt, total, answer)
 
 
 def _prompt(body: bytes, prompts: int, context: int | None) -> int | None:
@@ -97,7 +101,7 @@ def _number(given: dict[str, bytes], name: str) -> int | None:
     return value
 
 
-def _prompts(value: bytes) -> int:
+def prompts_in(value: bytes) -> int:
     """No fewer than there are texts, or lists of tokens, in a list."""
     if not value.startswith(b"["):
         return 1

@@ -31,7 +31,7 @@ def read_form_ask(body: bytes, headers: Headers) -> Ask:
     if len(kinds) != 1:
         raise BadRequest(f"{_UNREADABLE}: it needs one Content-Type")
     if not kinds[0].lower().startswith(b"multipart/"):
-        return read_ask(body, streams=False)
+        return read_ask(body, splices=False)
     found = _BOUNDARY.fullmatch(kinds[0].strip())
     if found is None:
         raise BadRequest(f"{_UNREADABLE}: its Content-Type is not multipart/form-data with a boundary alone")

@@ -30,12 +30,15 @@ from gpustack.gateway.admission import Admission, Authenticate
 from gpustack.gateway.ask import LONG, Ask, is_slow, read_ask
 from gpustack.gateway.bound import Bound, bound_of
 from gpustack.gateway.endpoints import Endpoints
+from gpustack.gateway.event_usage import EventMaximum, EventSum
 from gpustack.gateway.form import read_form_ask
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.header import for_client, for_engine
 from gpustack.gateway.held import Held, Hold
 from gpustack.gateway.limiter import Limiter, Party, Permit, should_retry
 from gpustack.gateway.route import BY_PATH, InferenceRoute
+from gpustack.gateway.several import SeveralTally
+from gpustack.gateway.speed import Stopwatch, with_engine_speed
 from gpustack.gateway.tally import EventTally, PlainTally, Tally
 from gpustack.gateway.usage import Usage
 from gpustack.http1.exchange import BodyTimeout, Disconnected, Exchange
@@ -218,6 +221,8 @@ class Gateway:
         if limited:
             await self._reserve(request, limited)
         try:
+            if ask.several is not None and not request.bound.prompt:
+                request.bound = await self._bound(request, ())
             await self._ask_replicas(request)
         except GpustackError:
             request.failed = True
@@ -406,13 +411,14 @@ def _runs_told(response: Response) -> int:
 def _ask_of(body: bytes, head: Head, route: InferenceRoute) -> Ask:
     if route.form:
         return read_form_ask(body, head.headers)
-    return read_ask(body, streams=route.streams)
+    return read_ask(body, splices=route.splices, single=route.parted)
 
 
 def _used(request: _Request, usage: Usage | None) -> int:
     """What a request counts against its limits: what was measured, and the most it can have been where nothing was."""
     if usage is not None:
-        return usage.prompt + usage.completion + (0 if usage.measured else request.bound.prompt)
+        prompt = usage.prompt if usage.measured else max(usage.prompt, request.bound.prompt)
+        return prompt + usage.completion
     if request.failed:
         return 0
     if request.tally is None:  # its client left before the answer began, but somebody was at work on it
@@ -426,12 +432,15 @@ async def _pass_on(response: Response, request: _Request) -> None:
     events = (response.get(b"content-type") or b"").lower().startswith(b"text/event-stream")
     # Before the first piece has come nothing is promised: a replica that dies here can still be replaced.
     data = await response.next_chunk()
-    tally = request.tally = EventTally(request.ask.hide_usage) if events else PlainTally()
+    tally = request.tally = _tally(request, events=events)
     request.failed = response.status >= 400
     headers = for_client(response.headers)
     if response.complete and not events:
         request.passage.first_byte = time.monotonic()
-        await exchange.respond(response.status, headers, tally.take(data))
+        body = tally.take(data)
+        await exchange.respond(
+            response.status, headers, with_engine_speed(body) if request.route.splices else body
+        )
         return
     await exchange.start_response(
         response.status,
@@ -450,6 +459,20 @@ async def _pass_on(response: Response, request: _Request) -> None:
     if left:
         await exchange.send(left)
     await exchange.finish()
+
+
+def _tally(request: _Request, *, events: bool) -> Tally:
+    """What counts the answer, and mends it, as its path and the number of answers in it need."""
+    ask, route = request.ask, request.route
+    if not events:
+        return PlainTally() if ask.several is None else SeveralTally(ask.several, request.bound)
+    if not route.splices:
+        return EventTally(False, edits=False, reader=EventMaximum() if route.parted else None)
+    return EventTally(
+        ask.hide_usage,
+        reader=None if ask.several is None else EventSum(ask.several),
+        watch=None if ask.hide_usage else Stopwatch(request.passage.began, time.monotonic),
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -11,14 +11,16 @@ from gpustack.domain.usage import Operation
 
 @attrs.frozen(kw_only=True)
 class InferenceRoute:
-    """One path that is forwarded to engines. ``engine_path`` is what engines call it; ``streams`` says whether its
-    answers come as streams of events with their usage at the end, and ``form`` whether it takes forms with files."""
+    """One path that is forwarded to engines. ``engine_path`` is what engines call it; ``splices`` says whether its
+    answers are completions: their streams are asked for usage, and mended. ``parted`` says whether a stream is one of
+    a message or a response, which tells its usage in parts, and ``form`` whether it takes forms with files."""
 
     path: str
     engine_path: bytes
     operation: Operation
     summary: str
-    streams: bool = True
+    splices: bool = True
+    parted: bool = False
     form: bool = False
 
 
@@ -29,6 +31,7 @@ _WHAT = (
         "Answer a conversation, at once or as a stream of events",
     ),
     ("completions", Operation.COMPLETION, "Continue a text, at once or as a stream of events"),
+    ("responses", Operation.CHAT_COMPLETION, "Answer as OpenAI's Responses API does, where the engine can"),
     ("embeddings", Operation.EMBEDDING, "Turn texts into vectors"),
     ("rerank", Operation.RERANK, "Say how well documents fit a query"),
     ("images/generations", Operation.IMAGE_GENERATION, "Draw an image"),
@@ -36,7 +39,12 @@ _WHAT = (
     ("audio/speech", Operation.AUDIO_SPEECH, "Speak a text"),
     ("audio/transcriptions", Operation.AUDIO_TRANSCRIPTION, "Write down what is spoken; a form with a file"),
 )
-_STREAMS = (Operation.CHAT_COMPLETION, Operation.COMPLETION)
+_ANTHROPIC = (
+    ("messages", Operation.CHAT_COMPLETION, "Answer as Anthropic's Messages API does, where the engine can"),
+    ("messages/count_tokens", Operation.TOKEN_COUNT, "Count the tokens of a message, where the engine can"),
+)
+_SPLICED = ("chat/completions", "completions")
+_PARTED = ("responses", "messages")
 _FORMS = ("images/edits", "audio/transcriptions")
 
 ROUTES: tuple[InferenceRoute, ...] = tuple(
@@ -45,11 +53,12 @@ ROUTES: tuple[InferenceRoute, ...] = tuple(
         engine_path=f"/v1/{name}".encode(),
         operation=operation,
         summary=summary,
-        streams=operation in _STREAMS,
+        splices=name in _SPLICED,
+        parted=name in _PARTED,
         form=name in _FORMS,
     )
-    for prefix in ("/v1", "/v1-openai")
-    for name, operation, summary in _WHAT
+    for prefix, what in (("/v1", (*_WHAT, *_ANTHROPIC)), ("/v1-openai", _WHAT))
+    for name, operation, summary in what
 )
 
 BY_PATH: Mapping[str, InferenceRoute] = {route.path: route for route in ROUTES}

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import attrs
-import orjson
 
+from gpustack.gateway.event import (
+    awaits_usage,
+    last_end,
+    with_text_for_null,
+    without_nothing,
+    without_usage,
+)
+from gpustack.gateway.speed import Stopwatch
 from gpustack.gateway.usage import Usage, UsageScan
 
 _EVENT_LIMIT: Final = 1 << 20
-# A line ends in CRLF, LF or CR. A CR at the very end of what has come may be half a CRLF: it ends nothing yet.
-_LINE_END: Final = rb"(?:\r\n|\n|\r(?=[^\n]))"
-_EVENT_END: Final = re.compile(_LINE_END + _LINE_END)
-_LINE: Final = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r|\Z)")
 
 
 class Tally(Protocol):
@@ -29,6 +30,16 @@ class Tally(Protocol):
 
     def usage(self) -> Usage | None:
         """What was used, as far as is known by now."""
+
+
+class EventReader(Protocol):
+    """Reads whole events for what they say of usage."""
+
+    def read(self, events: bytes) -> None:
+        """Note what they say."""
+
+    def found(self, events: int) -> Usage | None:
+        """What was used as far as is known by now; ``events`` have gone by."""
 
 
 @attrs.define
@@ -54,99 +65,86 @@ class EventTally:
 
     An event goes on when it is whole: half of one is of no use to a client, and when the engine dies inside it
     an error can follow that a client can read. With ``hide`` the event that carries nothing but usage is left out;
-    every other byte goes on as it came. An event of more than 1 MiB goes on in pieces, unseen.
+    with ``edits`` what clients stumble over in a stream of completions is mended. Every other byte goes on as it
+    came. An event of more than 1 MiB goes on in pieces, unseen.
     """
 
     _hide: bool
+    _edits: bool = True
+    _reader: EventReader | None = None
+    """What reads usage, where it is not simply the last that counts."""
+    _watch: Stopwatch | None = None
+    """Set where the client wants usage, and how fast it was with it."""
     _open: bytes = b""
     _inside: bool = False
     _events: int = 0
+    _waiting: bytes = b""
+    """The event that ends an answer of llama.cpp: what comes next belongs into it."""
     _scan: UsageScan = attrs.field(factory=UsageScan)
 
     def take(self, data: bytes) -> bytes:
-        self._scan.feed(data)
+        if self._watch is not None:
+            self._watch.begin()
+        if self._reader is None:
+            self._scan.feed(data)
         whole = self._open + data if self._open else data
-        cut = _last_end(whole, len(self._open))
+        cut = last_end(whole, len(self._open))
         if not cut:
             if len(whole) <= _EVENT_LIMIT:
                 self._open = whole
                 return b""
             self._open, self._inside = b"", True
-            return whole
+            return self._released() + whole
         done, self._open = (whole, b"") if cut == len(whole) else (whole[:cut], whole[cut:])
         self._events += done.count(b"\ndata:") + done.count(b"\rdata:") + done.startswith(b"data:")
         self._inside = False
-        return _without_usage(done) if self._hide and b'"usage"' in done else done
+        return self._edited(done)
 
     def rest(self) -> bytes:
         left, self._open = self._open, b""
         # An end without its empty line: clients differ in what they make of it, but it is what the engine said.
-        return _without_usage(left) if self._hide and b'"usage"' in left else left
+        return (self._edited(left) if left else b"") + self._released()
 
     @property
     def gap(self) -> bytes:
-        """What must come before an event of ours: the end of one that has gone on in part."""
-        return b"\n\n" if self._inside else b""
+        """What must come before an event of ours: what has waited, and the end of an event that went on in part."""
+        return self._waiting or (b"\n\n" if self._inside else b"")
 
     def usage(self) -> Usage | None:
         """The usage the engine said, else the number of events that went by: one a token, near enough."""
-        if self._scan.found is not None:
-            return self._scan.found
+        found = self._scan.found if self._reader is None else self._reader.found(self._events)
+        if found is not None:
+            return found
         return Usage(0, self._events, False) if self._events else None
 
+    def _edited(self, done: bytes) -> bytes:
+        used = b'"usage"' in done
+        if used and self._reader is not None:
+            self._reader.read(done)
+        if self._hide:
+            done = self._released() + done
+            if used:
+                done = without_usage(done)
+            if b'"finish_reason":"' in done:
+                done = self._held_back(done)
+        elif used and self._watch is not None:
+            done = self._watch.told_in(done)
+        if not self._edits:
+            return done
+        if b'"content":null' in done or b'"content": null' in done:
+            done = with_text_for_null(done)
+        if b"data: null" in done or b"data:null" in done:
+            done = without_nothing(done)
+        return done
 
-def _last_end(data: bytes, searched: int) -> int:
-    """Where the last whole event ends, 0 when none does.
+    def _held_back(self, done: bytes) -> bytes:
+        """Without its last event, where that ends an answer and what belongs into it is still to come."""
+        at = done.rfind(b"\ndata: ", 0, max(len(done) - 2, 0)) + 1
+        if not awaits_usage(done[at:]):
+            return done
+        self._waiting = done[at:]
+        return done[:at]
 
-    The first ``searched`` bytes hold no end, but may hold the beginning of one: of the four bytes of the longest.
-    """
-    start = max(searched - 4, 0)
-    if data.find(b"\r", start) < 0:
-        at = data.rfind(b"\n\n", start)
-        return at + 2 if at >= 0 else 0
-    end = 0
-    for match in _EVENT_END.finditer(data, start):
-        end = match.end()
-    return end
-
-
-def _events_of(data: bytes) -> Iterator[bytes]:
-    """The events with their ends; the last may have none."""
-    start = 0
-    for match in _EVENT_END.finditer(data):
-        yield data[start : match.end()]
-        start = match.end()
-    if start < len(data):
-        yield data[start:]
-
-
-def _without_usage(events: bytes) -> bytes:
-    return b"".join([_kept(event) if b'"usage"' in event else event for event in _events_of(events)])
-
-
-def _kept(event: bytes) -> bytes:
-    """What of an event the client asked for: all of it, or nothing; or some lines, where an engine forgot that an
-    empty line goes between two events."""
-    lines = _LINE.findall(event)
-    payloads = [line[5:].strip() for line in lines if line.startswith(b"data:")]
-    if _is_usage_alone(b"\n".join(payloads)):
-        return b""
-    if len(payloads) < 2 or not any(map(_is_usage_alone, payloads)):
-        return event
-    return b"".join(
-        [line for line in lines if not (line.startswith(b"data:") and _is_usage_alone(line[5:].strip()))]
-    )
-
-
-def _is_usage_alone(payload: bytes) -> bool:
-    """Whether a document says what was used and nothing else that a client waits for."""
-    try:
-        document: Any = orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        return False
-    return (
-        isinstance(document, dict)
-        and isinstance(document.get("usage"), dict)
-        and not document.get("choices")
-        and "error" not in document
-    )
+    def _released(self) -> bytes:
+        waiting, self._waiting = self._waiting, b""
+        return waiting

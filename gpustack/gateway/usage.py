@@ -14,6 +14,7 @@ _WINDOW: Final = 8192
 _MOST: Final = 1 << 31
 _TRIES: Final = 8
 """Places of one piece that are looked at, from the last: a piece full of what looks like it must not cost the more."""
+_INPUTS: Final = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _DECODER: Final = json.JSONDecoder()
 
 
@@ -69,7 +70,7 @@ def _usage_at(data: bytes, at: int) -> tuple[Usage | None, bool]:
         document = _object(value)
     except (ValueError, RecursionError):
         return None, len(rest) == _WINDOW
-    return _read(document), True
+    return usage_of(document), True
 
 
 def _object(value: bytes) -> dict[str, Any]:
@@ -83,11 +84,18 @@ def _object(value: bytes) -> dict[str, Any]:
     return simple
 
 
-def _read(usage: dict[str, Any]) -> Usage | None:
-    """As the product before us: prompt, else total; completion as given, else the difference."""
+def usage_of(usage: dict[str, Any]) -> Usage | None:
+    """As the product before us: prompt, else total; completion as given, else the difference.
+
+    Prompt tokens that came out of a cache are in: Anthropic's form tells them apart from the others.
+    """
     prompt = _count(usage.get("prompt_tokens"))
     completion = _count(usage.get("completion_tokens"))
     total = _count(usage.get("total_tokens"))
+    if prompt is None and completion is None and ("input_tokens" in usage or "output_tokens" in usage):
+        completion = _count(usage.get("output_tokens"))
+        parts = [part for name in _INPUTS if (part := _count(usage.get(name))) is not None]
+        prompt = sum(parts) if parts else None
     first = prompt if prompt is not None else total
     if first is None and completion is None:
         return None

@@ -62,3 +62,6 @@ MINDIE: RangeMap = {
 }
 
 FOREIGN: Mapping[str, RangeMap] = {"vllm": VLLM, "sglang": SGLANG, "ascend-mindie": MINDIE}
+
+COUNTED_APART: Mapping[str, str] = {"llamacpp:prompt_tokens": "llamacpp:prompt_tokens_cached"}
+"""Counters that leave out what the other one counts, where those of all other engines have it in."""

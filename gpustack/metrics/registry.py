@@ -375,7 +375,7 @@ PROMPT_TOKENS = Metric(
     name="gpustack:prompt_tokens_total",
     kind=Kind.COUNTER,
     scope=Scope.RUNTIME,
-    help="Prompt tokens that the engine has read.",
+    help="Prompt tokens of all requests, those that came out of a cache included.",
     labels=_ENGINE,
 )
 GENERATION_TOKENS = Metric(

@@ -11,6 +11,7 @@ from prometheus_client.samples import Sample
 
 from . import registry
 from .family import Samples
+from .foreign import COUNTED_APART
 from .mapping import MetricMap
 from .registry import Kind, Metric
 from .scrape import Scraped, Target
@@ -48,12 +49,14 @@ def unify(pages: Iterable[Page], mapping: MetricMap, samples: Samples) -> None:
         own = _own(page.target)
         wanted = mapping.of(page.target.runtime, page.target.version)
         done: set[Metric] = set()
+        by_name = {family.name.removesuffix("_total"): family for family in page.families or ()}
         for family in page.families or ():
-            metric = wanted.get(family.name.removesuffix("_total"))
+            name = family.name.removesuffix("_total")
+            metric = wanted.get(name)
             if metric is None or metric in done:
                 continue
             done.add(metric)
-            _add(metric, family, own, samples)
+            _add(metric, _whole(family, by_name.get(COUNTED_APART.get(name, ""))), own, samples)
 
 
 def raw_families(pages: Iterable[Page]) -> list[Family]:
@@ -77,6 +80,19 @@ def _read(page: bytes | None) -> Sequence[Family] | None:
         return list(text_string_to_metric_families(page.decode("utf-8", "replace")))
     except _BROKEN:
         return None
+
+
+def _whole(family: Family, apart: Family | None) -> Family:
+    """The counter with what its engine counts apart."""
+    if apart is None or apart.type != family.type:
+        return family
+    more = {tuple(sorted(one.labels.items())): one.value for one in apart.samples}
+    found = Family(family.name, family.documentation, family.type)
+    found.samples = [
+        Sample(one.name, one.labels, one.value + more.get(tuple(sorted(one.labels.items())), 0))
+        for one in family.samples
+    ]
+    return found
 
 
 def _add(metric: Metric, family: Family, own: Mapping[str, str], samples: Samples) -> None:

@@ -150,6 +150,9 @@ class Handler(BaseHTTPRequestHandler):
         answers = {
             "/v1/chat/completions": self._chat,
             "/v1/completions": self._complete,
+            "/v1/responses": self._respond,
+            "/v1/messages": self._message,
+            "/v1/messages/count_tokens": self._count_tokens,
             "/v1/embeddings": self._embed,
             "/v1/rerank": self._rerank,
             "/v1/images/generations": self._draw,
@@ -237,6 +240,21 @@ class Handler(BaseHTTPRequestHandler):
 
     def _complete(self, asked: dict[str, Any]) -> None:
         self._generate(asked, str(asked.get("prompt", "")), "text_completion", chat=False)
+
+    def _respond(self, asked: dict[str, Any]) -> None:
+        said = [{"type": "output_text", "text": self.server.script.reply}]
+        used = {"input_tokens": 5, "output_tokens": 3, "total_tokens": 8}
+        self._json(
+            200, {"object": "response", "output": [{"type": "message", "content": said}], "usage": used}
+        )
+
+    def _message(self, asked: dict[str, Any]) -> None:
+        said = [{"type": "text", "text": self.server.script.reply}]
+        used = {"input_tokens": 1, "cache_read_input_tokens": 4, "output_tokens": 3}
+        self._json(200, {"type": "message", "role": "assistant", "content": said, "usage": used})
+
+    def _count_tokens(self, asked: dict[str, Any]) -> None:
+        self._json(200, {"input_tokens": 5})
 
     def _embed(self, asked: dict[str, Any]) -> None:
         texts = asked.get("input", [])

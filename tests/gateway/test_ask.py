@@ -144,7 +144,7 @@ def test_the_same_words_further_in_are_nothing_to_us() -> None:
 
 def test_an_embedding_has_no_stream() -> None:
     body = b'{"model": "m", "stream": true, "input": "x"}'
-    ask = read_ask(body, streams=False)
+    ask = read_ask(body, splices=False)
     assert not ask.stream
     assert ask.body is body
 

@@ -28,9 +28,9 @@ def total(fields: dict[str, Any], operation: Operation = CHAT, context: int | No
 def test_the_prompt_counts_by_its_bytes_and_the_answer_as_long_as_it_may_become() -> None:
     text = body(messages=[{"role": "user", "content": "x" * 1000}], max_tokens=50)
     prompt = len(text) + 256
-    assert bound_of(text, CHAT, CONTEXT) == Bound(prompt, prompt + 50)
-    assert bound_of(text, CHAT, None) == Bound(prompt, prompt + 50)
-    assert bound_of(text, CHAT, 512) == Bound(512, 512)
+    assert bound_of(text, CHAT, CONTEXT) == Bound(prompt, prompt + 50, 50)
+    assert bound_of(text, CHAT, None) == Bound(prompt, prompt + 50, 50)
+    assert bound_of(text, CHAT, 512) == Bound(512, 512, 50)
 
 
 def test_without_a_length_the_context_is_the_bound() -> None:

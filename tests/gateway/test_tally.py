@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpustack.gateway.speed import Stopwatch, with_engine_speed
 from gpustack.gateway.tally import EventTally, PlainTally
 from gpustack.gateway.usage import Usage
 
@@ -152,3 +153,119 @@ def test_a_plain_answer_passes_as_it_is() -> None:
     assert tally.usage() is None
     assert tally.take(b'tokens": 3, "completion_tokens": 5}}') + tally.rest() != b""
     assert tally.usage() == Usage(3, 5, True)
+
+
+# --- what is mended
+
+
+def _event(**fields: Any) -> bytes:
+    return b"data: " + json.dumps(fields, separators=(",", ":")).encode() + b"\n\n"
+
+
+FIRST = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":%b}}],"x":1.50}\n\n'
+END = _event(choices=[{"finish_reason": "stop", "index": 0, "delta": {}}], system_fingerprint="b7-abc")
+TOLD = _event(choices=[], usage=SAID, timings={"predicted_n": 5, "predicted_ms": 0.685})
+DONE = b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize("null", [b"null", b" null"])
+@pytest.mark.parametrize("hide", [True, False])
+def test_a_delta_without_content_has_an_empty_text(null: bytes, hide: bool) -> None:
+    """Clients that put one delta after the other would show the word."""
+    stream = FIRST % null + b"data: %b\n\n" % WORD + DONE
+    for cut in range(len(stream)):
+        first, _, rest = _passed(EventTally(hide), stream, cut).partition(b"\n\n")
+        assert json.loads(first[6:]) == json.loads((FIRST % b'""')[6:])
+        assert rest == b"data: %b\n\n" % WORD + DONE
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        _event(choices=[{"delta": {"content": "x"}, "logprobs": {"content": None}}]),
+        _event(choices=[{"delta": {"content": 'a "content":null b'}}]),
+        _event(choices=[{"message": {"content": None}}]),
+        _event(choices=[None, 3, {"delta": None}], x={"content": None}),
+        _event(content=None),
+        b'data: {"content":null\n\n',
+    ],
+)
+def test_null_is_left_where_it_is_no_text_of_a_delta(event: bytes) -> None:
+    assert _passed(EventTally(hide=True), event) == event
+
+
+@pytest.mark.parametrize("nothing", [b"data: null\n\n", b"data:null\r\n\r\n"])
+def test_an_event_that_says_null_is_left_out(nothing: bytes) -> None:
+    kept = _event(choices=[{"text": "data: null"}])
+    assert _passed(EventTally(hide=True), nothing + kept + nothing + DONE) == kept + DONE
+
+
+def test_timings_stand_in_the_event_that_ends_the_answer_wherever_the_stream_is_cut() -> None:
+    word = b"data: %b\n\n" % WORD
+    stream = word + END + TOLD + END + TOLD + DONE
+    wanted = {"predicted_n": 5, "predicted_ms": 0.685}
+    for cut in range(len(stream)):
+        passed = _passed(EventTally(hide=True), stream, cut)
+        first, one, two, done = passed.split(b"\n\n")[:4]
+        assert first + b"\n\n" == word
+        assert json.loads(one[6:]) == json.loads(two[6:]) == {**json.loads(END[6:]), "timings": wanted}
+        assert done + b"\n\n" == DONE
+        assert _passed(EventTally(hide=False), stream, cut) == stream
+
+
+def test_an_end_whose_timings_do_not_come_goes_on_with_what_comes_instead() -> None:
+    tally = EventTally(hide=True)
+    assert tally.take(END) == b""
+    assert tally.gap == END  # an error that we put into the stream comes after it
+    assert tally.take(DONE) == END + DONE
+    assert tally.take(END) + tally.rest() == END
+
+
+def test_the_end_of_an_answer_of_another_engine_goes_on_at_once() -> None:
+    end = END.replace(b"b7-abc", b"fp_1")
+    assert EventTally(hide=True).take(end) == end
+
+
+def test_what_is_mended_in_completions_is_left_alone_elsewhere() -> None:
+    stream = FIRST % b"null" + b"data: null\n\n" + END + TOLD
+    assert _passed(EventTally(hide=False, edits=False), stream) == stream
+
+
+def test_usage_that_is_asked_for_says_how_fast_the_answer_was() -> None:
+    now = iter([10.5, 12.5])
+    tally = EventTally(hide=False, watch=Stopwatch(10.0, lambda: next(now)))
+    assert tally.take(b"data: %b\n\n" % WORD) == b"data: %b\n\n" % WORD
+    told = json.loads(tally.take(TOLD)[6:])
+    speed = {"time_to_first_token_ms": 500, "time_per_output_token_ms": 400, "tokens_per_second": 2.5}
+    assert told == {**json.loads(TOLD[6:]), "usage": {**SAID, **speed}}
+    assert tally.usage() == Usage(3, 5, True)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        _event(choices=[], usage={**SAID, "tokens_per_second": 7}),
+        _event(choices=[{"finish_reason": None}], usage=SAID),
+        _event(choices=[], usage={}),
+        _event(choices=[], usage=None),
+        _event(usage=SAID),
+        b'data: {"usage": {"\n\n',
+    ],
+)
+def test_no_speed_is_told_twice_or_before_the_end(event: bytes) -> None:
+    tally = EventTally(hide=False, watch=Stopwatch(0.0, lambda: 1.0))
+    assert _passed(tally, event) == event
+
+
+def test_a_plain_answer_says_how_fast_it_was_as_its_engine_measured() -> None:
+    timings = {"prompt_ms": 2.5, "predicted_per_token_ms": 0.5}
+    said = {"choices": [{"message": {"tool": {"usage": {"a": 1}}}}], "usage": SAID, "timings": timings}
+    told = json.loads(with_engine_speed(json.dumps(said).encode()))
+    speed = {"time_to_first_token_ms": 2.5, "time_per_output_token_ms": 0.5, "tokens_per_second": 2000}
+    assert told == {**said, "usage": {**SAID, **speed}}
+    for other in (
+        b"{}",
+        b'{"usage":{"a":1},"timings":{"prompt_ms":"x"}}',
+        b'{"usage":{"a":1},"timings":{x}}',
+    ):
+        assert with_engine_speed(other) == other

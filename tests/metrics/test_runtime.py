@@ -75,6 +75,34 @@ def test_each_kind_of_metric_comes_out_under_our_name() -> None:
     assert not [name for name, _ in found if "something" in name or "created" in name]
 
 
+LLAMA_CPP = b"""\
+# HELP llamacpp:prompt_tokens_total Number of prompt tokens processed, excluding cached tokens
+# TYPE llamacpp:prompt_tokens_total counter
+llamacpp:prompt_tokens_total 83
+# TYPE llamacpp:prompt_tokens_cached_total counter
+llamacpp:prompt_tokens_cached_total 161
+# TYPE llamacpp:tokens_predicted_total counter
+llamacpp:tokens_predicted_total 84
+"""
+
+
+@pytest.mark.parametrize("runtime", ["llama-box", "custom"])
+def test_prompt_tokens_out_of_a_cache_are_counted_whichever_engine_counts(runtime: str) -> None:
+    """vLLM has them in; llama.cpp, also under a command of the user's, tells them apart."""
+    found = shown(unified(Scraped(target(1, runtime), LLAMA_CPP), Scraped(target(2), VLLM)))
+    check_declared(found)
+    assert value(found, "gpustack:prompt_tokens_total", model_instance_id="1") == 83 + 161
+    assert value(found, "gpustack:prefix_cache_hits_total", model_instance_id="1") == 161
+    assert value(found, "gpustack:generation_tokens_total", model_instance_id="1") == 84
+    assert value(found, "gpustack:prompt_tokens_total", model_instance_id="2") == 1234
+
+
+def test_an_older_llama_cpp_that_tells_no_cached_tokens_is_shown_as_it_counts() -> None:
+    page = LLAMA_CPP.replace(b"prompt_tokens_cached", b"other")
+    found = shown(unified(Scraped(target(1, "llama-box"), page)))
+    assert value(found, "gpustack:prompt_tokens_total", model_instance_id="1") == 83
+
+
 def test_labels_of_the_engine_are_kept_beside_ours() -> None:
     found = shown(unified(Scraped(target(), VLLM)))
     labels = {"engine": "0", "exported_model_name": "/models/x", "model_name": "m3"}

@@ -1,0 +1,89 @@
+"""Reads what a stream of events says of usage where it says so in several of them, for one answer or for many."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+
+from gpustack.gateway.event import document_of, events_of
+from gpustack.gateway.several import Several
+from gpustack.gateway.usage import Usage, usage_of
+
+_WITHIN: Final = ("message", "response")
+"""Where the usage of Anthropic's ``message_start`` and OpenAI's ``response.completed`` stands."""
+_LAST: Final = frozenset({"message_delta", "response.completed", "response.incomplete", "response.failed"})
+
+
+@attrs.define
+class EventSum:
+    """Reads whole events and sums what is said of each answer, unless the engine does so itself."""
+
+    _several: Several
+    _of_answers: dict[object, Usage] = attrs.field(factory=dict)
+    """By the index of the answer; in the order of their coming where no index is told."""
+    _of_all: Usage | None = None
+
+    def read(self, events: bytes) -> None:
+        for event in events_of(events):
+            if b'"usage"' in event and (document := document_of(event)) is not None:
+                self._note(document)
+
+    def _note(self, document: dict[str, Any]) -> None:
+        said = document.get("usage")
+        usage = usage_of(said) if isinstance(said, dict) else None
+        if usage is None:
+            return
+        choices = document.get("choices")
+        if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+            self._of_answers[choices[0].get("index")] = usage  # the last one said of it
+        elif "timings" in document:
+            self._of_answers["alone", len(self._of_answers)] = usage
+        else:
+            self._of_all = usage
+
+    def found(self, events: int) -> Usage | None:
+        """What was used; while it has not been told of all answers, no less than there were events."""
+        told = list(self._of_answers.values())
+        if self._of_all is None and not told:
+            return None
+        # A prompt is counted once, however many answers there are to it.
+        prompt = -(-sum(usage.prompt for usage in told) // self._several.times)
+        completion = sum(usage.completion for usage in told)
+        if self._of_all is not None:
+            return Usage(self._of_all.prompt, max(self._of_all.completion, completion), True)
+        if len(told) >= self._several.answers:
+            return Usage(prompt, completion, True)
+        return Usage(max(usage.prompt for usage in told), max(completion, events), False)
+
+
+@attrs.define
+class EventMaximum:
+    """Reads the whole events of a message or a response: the prompt's usage may come first and the answer's last."""
+
+    _prompt: int = 0
+    _completion: int = 0
+    _told: bool = False
+    _ended: bool = False
+
+    def read(self, events: bytes) -> None:
+        for event in events_of(events):
+            if b'"usage"' in event and (document := document_of(event)) is not None:
+                self._note(document)
+
+    def _note(self, document: dict[str, Any]) -> None:
+        places = [document, *(document[name] for name in _WITHIN if isinstance(document.get(name), dict))]
+        for said in [place.get("usage") for place in places]:
+            usage = usage_of(said) if isinstance(said, dict) else None
+            if usage is not None:
+                self._prompt = max(self._prompt, usage.prompt)
+                self._completion = max(self._completion, usage.completion)
+                self._told = True
+                self._ended |= document.get("type") in _LAST
+
+    def found(self, events: int) -> Usage | None:
+        """What was used; before the end has been told, no less than there were events."""
+        if not self._told:
+            return None
+        completion = self._completion if self._ended else max(self._completion, events)
+        return Usage(self._prompt, completion, self._ended)

@@ -1,0 +1,81 @@
+"""How fast an answer came, told in its usage as the web UI of the product before us shows it (behaviour.md s.2.7)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+import orjson
+
+from gpustack.gateway.event import document_of, events_of
+from gpustack.gateway.usage import usage_of
+
+_USAGE: Final = re.compile(rb'"usage"[ \t]*:[ \t]*\{(?=[ \t]*")')
+_TIMINGS: Final = re.compile(rb'"timings"[ \t]*:[ \t]*(\{[^{}]{0,2000}\})')
+_OURS: Final = b'"tokens_per_second"'
+_LEAST: Final = 1e-6
+
+
+@attrs.define
+class Stopwatch:
+    """Measures a stream: its first piece, and its last, which tells the usage."""
+
+    _began: float
+    _now: Callable[[], float]
+    _first: float | None = None
+
+    def begin(self) -> None:
+        """A piece has come."""
+        if self._first is None:
+            self._first = self._now()
+
+    def told_in(self, events: bytes) -> bytes:
+        """The events with it, where one of them tells the usage of an answer that has ended."""
+        return b"".join([self._with_speed(event) if _ends(event) else event for event in events_of(events)])
+
+    def _with_speed(self, event: bytes) -> bytes:
+        usage = usage_of((document_of(event) or {})["usage"])
+        if usage is None or self._first is None or _OURS in event:
+            return event
+        each = max(self._now() - self._first, _LEAST) / max(usage.completion, 1)
+        return _spliced(event, self._first - self._began, each)
+
+
+def with_engine_speed(body: bytes) -> bytes:
+    """A plain answer with it, as far as the engine has measured it: what passes at once cannot be measured here."""
+    found = _TIMINGS.search(body)
+    if found is None or _OURS in body:
+        return body
+    try:
+        timings: dict[str, Any] = orjson.loads(found[1])
+    except orjson.JSONDecodeError:
+        return body
+    first, each = timings.get("prompt_ms"), timings.get("predicted_per_token_ms")
+    if not isinstance(first, int | float) or not isinstance(each, int | float) or each <= 0:
+        return body
+    return _spliced(body, first / 1000, each / 1000)
+
+
+def _ends(event: bytes) -> bool:
+    """Whether it tells usage, and no answer goes on after it."""
+    if b'"usage"' not in event:
+        return False
+    document = document_of(event) or {}
+    choices = document.get("choices")
+    if not isinstance(document.get("usage"), dict) or not isinstance(choices, list):
+        return False
+    return all(isinstance(choice, dict) and choice.get("finish_reason") for choice in choices)
+
+
+def _spliced(text: bytes, first: float, each: float) -> bytes:
+    """With seconds to the first token, and for each token after it."""
+    told = b'"time_to_first_token_ms":%.2f,"time_per_output_token_ms":%.2f,"tokens_per_second":%.2f,' % (
+        first * 1000,
+        each * 1000,
+        1 / each,
+    )
+    # The last: one before it may be part of what a model or a tool says.
+    places = list(_USAGE.finditer(text))
+    return text[: places[-1].end()] + told + text[places[-1].end() :] if places else text

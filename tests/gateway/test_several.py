@@ -1,0 +1,212 @@
+"""A request with several answers is charged no less than an engine made for it, whichever way the engine counts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gpustack.errors import BadRequest
+from gpustack.gateway.ask import LARGE, read_ask
+from gpustack.gateway.bound import Bound
+from gpustack.gateway.event_usage import EventMaximum, EventSum
+from gpustack.gateway.several import Several, SeveralTally
+from gpustack.gateway.tally import EventTally
+from gpustack.gateway.usage import Usage
+
+BOUND = Bound(prompt=300, total=700, answer=100)
+SAID = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
+
+
+def chosen(text: str, reason: str = "stop", **more: Any) -> dict[str, Any]:
+    return {"message": {"role": "assistant", "content": text}, "finish_reason": reason, **more}
+
+
+def charged(several: Several, *choices: Any, bound: Bound = BOUND, cut: int = 0, **more: Any) -> Usage | None:
+    document = {"choices": choices, "usage": SAID, **more}
+    body = json.dumps(document).encode()
+    tally = SeveralTally(several, bound)
+    assert tally.take(body[:40]) + tally.take(body[40 : len(body) - cut]) == body[: len(body) - cut]
+    return tally.usage()
+
+
+def streamed(several: Several, *documents: Any) -> Usage | None:
+    tally = EventTally(hide=False, reader=EventSum(several))
+    for document in documents:
+        tally.take(b"data: " + json.dumps(document).encode() + b"\n\n")
+    return tally.usage()
+
+
+# --- what is asked for
+
+
+@pytest.mark.parametrize("padding", [0, LARGE])
+@pytest.mark.parametrize(
+    ("more", "several"),
+    [
+        ({}, None),
+        ({"n": 1, "best_of": 1}, None),
+        ({"n": None, "prompt": "a"}, None),
+        ({"prompt": [1, 2, 3]}, None),
+        ({"prompt": ["a"]}, None),
+        ({"n": 4}, (4, 1)),
+        ({"n_cmpl": 4}, (4, 1)),
+        ({"n": 2, "best_of": 4}, (2, 1)),
+        ({"best_of": 4}, (1, 1)),
+        ({"prompt": ["a", "b", "c"]}, (1, 3)),
+        ({"prompt": [[1, 2], [3]], "n": 2}, (2, 2)),
+    ],
+)
+def test_more_answers_than_one_are_noticed(more: dict[str, Any], several: Any, padding: int) -> None:
+    found = read_ask(json.dumps({"model": "m", **more, "x": "y" * padding}).encode()).several
+    assert several == (None if found is None else (found.times, found.prompts))
+
+
+@pytest.mark.attack("limits")
+@pytest.mark.parametrize("name", ["n", "n_cmpl", "best_of"])
+@pytest.mark.parametrize("value", ["4", 4.0, True, [4]])
+def test_a_number_of_answers_that_engines_might_read_differently_is_refused(name: str, value: object) -> None:
+    with pytest.raises(BadRequest, match=f"'{name}' must be a whole number"):
+        read_ask(json.dumps({"model": "m", name: value}).encode())
+
+
+@pytest.mark.attack("limits")
+def test_a_number_of_answers_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(BadRequest, match="'n' is given twice"):
+        read_ask(b'{"model": "m", "n": 4, "n": 1}')
+    with pytest.raises(BadRequest, match="'n' is given twice"):
+        read_ask(b'{"model": "m", "n": 4, "\\u006e": 1}')
+
+
+@pytest.mark.attack("limits")
+def test_an_api_with_one_answer_takes_no_number_of_them() -> None:
+    """llama.cpp turns such a request into one of a chat, and gives several answers in a form that nobody knows."""
+    with pytest.raises(BadRequest, match="'n' must be 1"):
+        read_ask(b'{"model": "m", "n": 4}', splices=False, single=True)
+
+
+# --- plain answers
+
+
+def test_an_engine_that_sums_is_believed() -> None:
+    assert charged(Several(4, 1), *[chosen("x")] * 4) == Usage(3, 5, True)
+
+
+def test_of_an_engine_that_counts_one_answer_each_other_is_counted_by_its_text() -> None:
+    """``timings`` is the mark of llama.cpp."""
+    found = charged(Several(2, 1), chosen("x"), chosen("y" * 20), timings={})
+    assert found == Usage(3, 5 + 20 + 8, True)
+    assert charged(Several(3, 1), chosen("x"), chosen("y" * 500), chosen("z" * 500), timings={}) == Usage(
+        3, 5 + 200, True
+    )
+
+
+def test_an_answer_that_came_to_its_limit_has_as_many_tokens() -> None:
+    found = charged(Several(2, 1), chosen("x"), chosen("", "length"), timings={})
+    assert found == Usage(3, 105, True)
+
+
+def test_tokens_that_are_told_one_by_one_are_counted() -> None:
+    logprobs = {"content": [{"token": "a"}] * 7}
+    found = charged(Several(2, 1), chosen("x"), chosen("y" * 90, logprobs=logprobs), timings={})
+    assert found == Usage(3, 5 + 7 + 1, True)
+
+
+def test_reasoning_and_calls_of_tools_count_as_text() -> None:
+    message = {"role": "assistant", "content": None, "reasoning_content": "r" * 30, "tool_calls": ["c" * 10]}
+    other = {"message": message, "finish_reason": "tool_calls"}
+    found = charged(Several(2, 1), chosen("x"), other, timings={})
+    assert found is not None
+    assert found.completion >= 5 + 40
+
+
+@pytest.mark.attack("limits")
+def test_who_steers_the_tokens_cannot_hide_them() -> None:
+    """A bias may make a model say nothing but tokens that leave no text."""
+    ask = read_ask(b'{"model": "m", "n": 2, "logit_bias": {"7": 100}}')
+    assert ask.several is not None
+    assert charged(ask.several, chosen("x"), chosen(""), timings={}) == Usage(3, 105, True)
+
+
+def test_fewer_tokens_than_answers_are_not_believed() -> None:
+    """Of an engine without a mark that counts one answer all the same."""
+    found = charged(Several(9, 1), *[chosen("abc")] * 9)
+    assert found == Usage(3, 5 + 8 * (3 + 8), True)
+
+
+def test_of_several_prompts_what_was_reserved_counts() -> None:
+    assert charged(Several(1, 3), *[{"text": "x"}] * 3, timings={}) == Usage(300, 5 + 2 * 9, True)
+    assert charged(Several(1, 3), *[{"text": "x"}] * 3) == Usage(3, 5, True)
+
+
+def test_answers_that_are_not_shown_count_as_long_as_they_may_be() -> None:
+    assert charged(Several(1, 1, best_of=4), chosen("x")) == Usage(3, 5 + 3 * 100, True)
+    assert charged(Several(1, 1, best_of=4), chosen("x"), timings={}) == Usage(
+        3, 5, True
+    )  # llama.cpp makes none
+
+
+def test_an_answer_that_is_not_whole_counts_as_reserved() -> None:
+    assert charged(Several(4, 1), chosen("x"), timings={}, cut=1) == Usage(300, 400, True)
+    tally = SeveralTally(Several(2, 1), BOUND)
+    tally.take(b'{"usage": {"prompt_tokens": 3, "completion_tokens": 5}, "choices": ["')
+    for _ in range(5):
+        tally.take(b"x" * (1 << 20))
+    assert tally.usage() == Usage(300, 200, True)
+
+
+# --- streams
+
+
+def test_the_usage_of_each_answer_in_a_stream_is_summed() -> None:
+    """As llama.cpp tells it for a chat: each beside ``timings``, the prompt anew with each answer."""
+    alone = {"choices": [], "usage": SAID, "timings": {}}
+    assert streamed(Several(4, 1), *[alone] * 4) == Usage(3, 20, True)
+
+
+def test_the_usage_of_each_prompt_in_a_stream_is_summed() -> None:
+    def last(index: int, prompt: int) -> dict[str, Any]:
+        return {
+            "choices": [{"index": index, "finish_reason": "stop"}],
+            "usage": {**SAID, "prompt_tokens": prompt},
+        }
+
+    assert streamed(Several(1, 2), last(0, 3), last(1, 11)) == Usage(14, 10, True)
+    assert streamed(Several(2, 2), last(0, 3), last(1, 3), last(2, 11), last(3, 11)) == Usage(14, 20, True)
+
+
+def test_a_sum_that_the_engine_tells_is_believed_and_what_goes_before_is_not_added() -> None:
+    def so_far(index: int, completion: int) -> dict[str, Any]:
+        return {"choices": [{"index": index}], "usage": {**SAID, "completion_tokens": completion}}
+
+    whole = {"choices": [], "usage": {**SAID, "completion_tokens": 7}}
+    found = streamed(Several(2, 1), so_far(0, 1), so_far(1, 1), so_far(0, 4), so_far(1, 3), whole)
+    assert found == Usage(3, 7, True)
+
+
+def test_of_a_stream_that_ends_early_the_events_count() -> None:
+    word = {"choices": [{"index": 1, "text": "x"}]}
+    alone = {"choices": [], "usage": SAID, "timings": {}}
+    assert streamed(Several(4, 1), *[word] * 9, alone) == Usage(3, 10, False)
+    assert streamed(Several(4, 1), *[word] * 9) == Usage(0, 9, False)
+
+
+def test_a_message_tells_the_usage_of_its_prompt_first_and_that_of_its_answer_last() -> None:
+    begun = {
+        "type": "message_start",
+        "message": {"usage": {"cache_read_input_tokens": 25, "input_tokens": 1, "output_tokens": 0}},
+    }
+    tally = EventTally(hide=False, edits=False, reader=EventMaximum())
+    for document in [begun, *[{"type": "content_block_delta"}] * 5]:
+        tally.take(b"event: x\ndata: " + json.dumps(document).encode() + b"\n\n")
+    assert tally.usage() == Usage(26, 6, False)
+    tally.take(b'data: {"type": "message_delta", "usage": {"output_tokens": 4}}\n\n')
+    assert tally.usage() == Usage(26, 4, True)
+
+
+def test_a_response_tells_its_usage_when_it_is_completed() -> None:
+    ended = {"type": "response.completed", "response": {"usage": {"input_tokens": 26, "output_tokens": 4}}}
+    tally = EventTally(hide=False, edits=False, reader=EventMaximum())
+    tally.take(b"event: x\ndata: " + json.dumps(ended).encode() + b"\n\n")
+    assert tally.usage() == Usage(26, 4, True)
