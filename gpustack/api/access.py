@@ -14,9 +14,11 @@ from gpustack.errors import Conflict, Forbidden, NotFound, TooManyRequests, Unau
 from gpustack.identity.authenticate import (
     Credentials,
     LocalRule,
+    NeedsOwner,
     NeedsPassword,
     authenticate,
     holds,
+    local,
     proven,
     shows_something,
 )
@@ -33,6 +35,11 @@ _MUST_CHANGE = (
     "The password must be changed before anything else can be: send current_password and new_password to "
     "/auth/update-password"
 )
+NOT_LOCAL_ADMIN = (
+    "Without a key only root and the user that this GPUStack runs as may do this from its machine: use sudo, or an "
+    "API key that may (GPUSTACK_API_KEY for commands)"
+)
+"""What another user of this machine is told, with both ways out."""
 _PEOPLE_TABLES = frozenset({"users", "api_keys", "sessions"})
 
 
@@ -59,24 +66,11 @@ async def admit(
     ``Forbidden``, ``TooManyRequests``. ``told`` hears who it is, also of one that may not.
     """
     credentials = credentials_of(ask)
-    try:
-        found = _authenticate(context, credentials)
-    except Unauthorized:
-        nameless = Role.ANYBODY in allow and not shows_something(credentials)
-        if nameless and _has_public_model(context.store.snapshot):
-            return Admitted(NOBODY)
-        # Another server may have given out a moment ago what is not known here yet.
-        said = shows_something(credentials) or credentials.cookie is not None
-        if not said or not await context.store.refresh():
-            raise
-        found = _authenticate(context, credentials)
-    if isinstance(found, NeedsPassword):
-        found = await _by_password(context, ask, credentials, found)
+    found = await _who(context, ask, credentials, allow)
+    if found is NOBODY:
+        return Admitted(NOBODY)
     told(found)
-    if found.role not in allow:
-        raise Forbidden
-    if not found.has_scope(*scopes):
-        raise Forbidden(f"This API key may not do this: it needs the scope {' or '.join(sorted(scopes))}")
+    _check_rights(found, allow, scopes)
     if found.api_key_id is not None:
         context.key_used(found.api_key_id)
     if found.must_change_password and not before_password_change and found.means is not Means.LOCAL:
@@ -84,6 +78,42 @@ async def admit(
     if found.means is Means.COOKIE:
         return Admitted(found, await _renewed(context, credentials))
     return Admitted(found)
+
+
+async def _who(context: ApiContext, ask: Ask, credentials: Credentials, allow: frozenset[Role]) -> Principal:
+    """Who asks; ``NOBODY`` where anybody may and nothing is shown."""
+    try:
+        found = _authenticate(context, credentials)
+    except Unauthorized:
+        nameless = Role.ANYBODY in allow and not shows_something(credentials)
+        if nameless and _has_public_model(context.store.snapshot):
+            return NOBODY
+        # Another server may have given out a moment ago what is not known here yet.
+        said = shows_something(credentials) or credentials.cookie is not None
+        if not said or not await context.store.refresh():
+            raise
+        found = _authenticate(context, credentials)
+    match found:
+        case NeedsPassword():
+            return await _by_password(context, ask, credentials, found)
+        case NeedsOwner():
+            return local(await ask.owner(), context.store.snapshot, _rule_of(context))
+    return found
+
+
+def _check_rights(found: Principal, allow: frozenset[Role], scopes: frozenset[Scope]) -> None:
+    if found.role in allow and found.has_scope(*scopes):
+        return
+    if is_local_guest(found):
+        raise Forbidden(NOT_LOCAL_ADMIN)
+    if found.role not in allow:
+        raise Forbidden
+    raise Forbidden(f"This API key may not do this: it needs the scope {' or '.join(sorted(scopes))}")
+
+
+def is_local_guest(principal: Principal) -> bool:
+    """Whether it is a program on this machine of a user who has no account here."""
+    return principal.means is Means.LOCAL and principal.user_id is None
 
 
 def still_admitted(context: ApiContext, principal: Principal) -> bool:
@@ -98,7 +128,7 @@ def guards_of(principal: Principal) -> frozenset[str]:
 
 def credentials_of(ask: Ask) -> Credentials:
     """What of a request says who sends it."""
-    return Credentials.read(ask.header, ask.peer, ask.method)
+    return Credentials.read(ask.header, ask.header_names(), ask.peer, ask.method)
 
 
 def lifetime(context: ApiContext) -> timedelta:
@@ -106,14 +136,19 @@ def lifetime(context: ApiContext) -> timedelta:
     return timedelta(minutes=context.rules.session_minutes)
 
 
-def _authenticate(context: ApiContext, credentials: Credentials) -> Principal | NeedsPassword:
+def _rule_of(context: ApiContext) -> LocalRule:
+    rules = context.rules
+    return LocalRule(trusted=not rules.force_auth_localhost, admins=rules.local_admins)
+
+
+def _authenticate(context: ApiContext, credentials: Credentials) -> Principal | NeedsPassword | NeedsOwner:
     return authenticate(
         credentials,
         context.store.snapshot,
         keys=context.keys,
         token=context.cluster_token,
         now=context.clock(),
-        local_rule=LocalRule(trusted=not context.rules.force_auth_localhost),
+        local_rule=_rule_of(context),
         trusted_origins=context.rules.trusted_origins,
     )
 

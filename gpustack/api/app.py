@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import trio
@@ -19,6 +19,7 @@ from werkzeug.exceptions import MethodNotAllowed as NotPossible
 
 from gpustack.config.sign_on import SAML_CALLBACK
 from gpustack.errors import GpustackError, PayloadTooLarge
+from gpustack.http1.handoff import OWNER
 
 from .ask import Ask, Query
 from .context import AccessRules, ApiContext, Version
@@ -124,6 +125,7 @@ def _ask(params: dict[str, str]) -> Ask:
     # The peer is what the socket says: a Remote-Addr header is whatever the client likes.
     client = request.scope.get("client")
     headers = {name.lower(): value for name, value in reversed(list(request.scope["headers"]))}
+    more = cast(Mapping[str, Any], request.scope.get("state", {}))
     return Ask(
         method=request.method,
         path=request.path,
@@ -132,6 +134,8 @@ def _ask(params: dict[str, str]) -> Ask:
         body=_body,
         params=params,
         query=Query.of(request.query_string.decode("latin-1")),
+        header_names=lambda: headers,
+        **({"owner": more[OWNER]} if OWNER in more else {}),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from urllib.parse import parse_qsl
 
 import attrs
@@ -65,6 +65,10 @@ def is_whole(text: str) -> bool:
     return digits.isascii() and digits.isdigit() and len(digits) < 19
 
 
+async def _nobody_known() -> int | None:
+    return None
+
+
 @attrs.frozen(kw_only=True)
 class Ask:
     """A request as the transport understood it. ``body`` reads all of it and raises ``PayloadTooLarge``."""
@@ -76,6 +80,10 @@ class Ask:
     body: Callable[[], Awaitable[bytes]]
     params: Mapping[str, str] = attrs.field(factory=dict)
     query: Query = Query()
+    header_names: Callable[[], Iterable[bytes]] = tuple
+    """In lower case."""
+    owner: Callable[[], Awaitable[int | None]] = _nobody_known
+    """The user id of the program on this machine that sends it; ``None`` where it cannot be told."""
 
     def text(self, name: bytes) -> str:
         """A header as text, empty when absent."""

@@ -65,6 +65,8 @@ class AccessRules:
     """How strictly callers are looked at."""
 
     force_auth_localhost: bool = False
+    local_admins: frozenset[int] = frozenset()
+    """Users of this machine, by number, whose programs are an administrator's without a key."""
     tls: bool = False
     """The front speaks TLS: cookies are marked Secure."""
     session_minutes: int = 120

@@ -110,6 +110,8 @@ def _ask(exchange: Exchange, params: dict[str, str]) -> Ask:
         body=lambda: exchange.read_body(LARGEST_BODY),
         params=params,
         query=Query.of(head.query),
+        header_names=head.names,
+        owner=exchange.owner,
     )
 
 

@@ -9,15 +9,15 @@ from typing import Any, Protocol
 import attrs
 import orjson
 
-from gpustack.domain.access import Principal, Role, Scope
+from gpustack.domain.access import Principal, Role, Scope, User
 from gpustack.domain.record import Record
 from gpustack.domain.snapshot import Snapshot
-from gpustack.errors import BadRequest, GpustackError, NotFound, Unauthorized
+from gpustack.errors import BadRequest, Forbidden, GpustackError, NotFound, Unauthorized
 from gpustack.identity.credentials import SAFE_METHODS
 from gpustack.policy.access import CHANGING, READING
 
 from . import audit
-from .access import admit, credentials_of, still_admitted
+from .access import NOT_LOCAL_ADMIN, admit, credentials_of, is_local_guest, still_admitted
 from .ask import Ask, Query, is_whole
 from .context import ApiContext
 from .parameter import Parameter
@@ -78,6 +78,16 @@ class Call:
         """The principal, on routes that have one."""
         assert self.principal is not None
         return self.principal
+
+    @property
+    def account(self) -> User:
+        """The caller's own account. Raises ``NotFound`` when it is gone, ``Forbidden`` for who has none."""
+        if is_local_guest(self.caller):
+            raise Forbidden(f"This is about one's own account. {NOT_LOCAL_ADMIN}")
+        user = self.snapshot.get(User, self.caller.user_id)
+        if user is None:
+            raise NotFound("This account does not exist any more")
+        return user
 
     @property
     def snapshot(self) -> Snapshot:

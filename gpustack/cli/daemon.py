@@ -18,6 +18,9 @@ CONTROL_RESTART = Restart(first=1.0, factor=2.0, ceiling=30.0, budget=5, window=
 """How often and when a loop that failed is run again, before the daemon gives up."""
 
 
+_ANYWHERE = ("0.0.0.0", "::")
+
+
 @attrs.frozen(kw_only=True)
 class Daemon:
     """What is settled before the tree opens."""
@@ -35,13 +38,19 @@ class Daemon:
     intent: Intent = attrs.field(factory=Intent)
 
     @property
+    def is_open_to_all(self) -> bool:
+        """Whether the server is reached at every address of this machine."""
+        sockets = self.doors.at("front")
+        return bool(sockets) and sockets[0].getsockname()[0] in _ANYWHERE
+
+    @property
     def url(self) -> str:
         """Where this daemon's own server is reached from this machine."""
         sockets = self.doors.at("front")
         if not sockets:
             return self.loaded.options.server_url or ""
         host, port = sockets[0].getsockname()[:2]
-        if host in ("0.0.0.0", "::"):
+        if host in _ANYWHERE:
             host = "127.0.0.1" if host == "0.0.0.0" else "::1"
         scheme = "http" if self.certificate is None else "https"
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -14,7 +14,8 @@ from gpustack.api.problems import INTERNAL, Problem, problem_of, problem_of_stat
 from gpustack.api.readiness import readiness
 from gpustack.cli.doors import Doors
 from gpustack.config.options import Options
-from gpustack.errors import PayloadTooLarge, Unavailable
+from gpustack.errors import BadRequest, PayloadTooLarge, Unavailable
+from gpustack.hardware.owner import find_owner
 from gpustack.http1.certificate import Certificate
 from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange
 from gpustack.http1.handoff import HypercornHandOff
@@ -83,6 +84,7 @@ class Front:
                 handler=self._handle,
                 on_error=_fail,
                 reactor=reactor,
+                find_owner=find_owner,
                 tls=None if certificate is None else lambda: certificate.context,
             )
         )
@@ -110,6 +112,8 @@ class Front:
         await self._handler_of(exchange.head)(exchange)
 
     def _handler_of(self, head: Head) -> Handler:
+        if head.upgrades_to_websocket:
+            return _no_websocket
         if head.method in _LOOKING:
             if head.path == "/healthz":
                 return _healthy
@@ -144,6 +148,13 @@ class Front:
 
 async def _healthy(exchange: Exchange) -> None:
     await exchange.respond(200, _JSON, b'"ok"')
+
+
+async def _no_websocket(exchange: Exchange) -> None:
+    log.debug("A websocket was asked for: path=%s from=%s", exchange.head.path, exchange.peer.host)
+    await _refuse(
+        exchange, problem_of(BadRequest("There are no websockets here: send the request without Upgrade"))
+    )
 
 
 async def _fail(exchange: Exchange, error: Exception) -> None:

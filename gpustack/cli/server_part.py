@@ -26,6 +26,7 @@ from gpustack.cli.cluster_part import Agreed, ClusterPart, agree, foresee
 from gpustack.cli.facts_reader import facts_reader
 from gpustack.cli.front import Front, Lane, cross_origin_of
 from gpustack.cli.handover import Yielding
+from gpustack.cli.local import local_admins
 from gpustack.cli.metrics_part import start_server_exporter
 from gpustack.cli.sign_on import SignOnPart, import_sign_on, sign_on_part
 from gpustack.config.environment import Environment
@@ -260,6 +261,7 @@ class ServerPart:
             trail=trail,
             rules=AccessRules(
                 force_auth_localhost=options.force_auth_localhost,
+                local_admins=local_admins(),
                 tls=options.ssl_certfile is not None,
                 session_minutes=int(environment.jwt_token_expire_minutes),
                 trusted_origins=frozenset() if rule is None else rule.trusted,
@@ -310,6 +312,8 @@ class ServerPart:
                 header=head.get,
                 peer=exchange.peer.host,
                 body=lambda: exchange.read_body(0),
+                header_names=head.names,
+                owner=exchange.owner,
             )
             # Who still has to change a password may use models meanwhile, but manage nothing.
             admitted = await admit(

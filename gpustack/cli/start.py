@@ -19,6 +19,7 @@ from gpustack.cli.address import URL_FILE
 from gpustack.cli.daemon import CONTROL_RESTART, Daemon
 from gpustack.cli.doors import Doors
 from gpustack.cli.handover import VARIABLE, Inherited, Successor
+from gpustack.cli.local import local_rule
 from gpustack.cli.parts import load as load_parts
 from gpustack.cli.wish import Wishes, signals
 from gpustack.config.datadir import lock_data_dir, make_dir, refuse_foreign_database
@@ -198,8 +199,14 @@ def stop_budget(options: Options) -> Mapping[str, float]:
 
 def _say_ready(daemon: Daemon, notify: Notifier) -> None:
     took = time.monotonic() - daemon.began
-    role = daemon.loaded.role
-    where = daemon.url if role == "worker" else f"{daemon.url} (API, and docs at {daemon.url}/docs)"
-    verb = "joining" if role == "worker" else "listening on"
-    log.info("GPUStack %s is ready as %s in %.2f s, %s %s", __version__, role, took, verb, where)
+    role, options = daemon.loaded.role, daemon.loaded.options
+    if role == "worker":
+        where = f"joining {daemon.url}"
+    else:
+        docs = "API" if options.disable_openapi_docs else f"API, and docs at {daemon.url}/docs"
+        anywhere = "all addresses, here at " if daemon.is_open_to_all else ""
+        where = f"listening on {anywhere}{daemon.url} ({docs})"
+    log.info("GPUStack %s is ready as %s in %.2f s, %s", __version__, role, took, where)
+    if role != "worker":
+        log.info("Who may do what: %s", local_rule(options.force_auth_localhost))
     notify.ready(f"{role}, {daemon.url}")

@@ -242,7 +242,8 @@ class Options:
     force_auth_localhost: bool = option(
         default=False,
         group="server",
-        help="Require authentication of requests that come from this host (127.0.0.1) too.",
+        help="Require authentication of requests that come from this host (127.0.0.1) too. Without it programs of "
+        "root and of the daemon's user manage without a key, and those of other users of the host use models.",
         sample="true",
     )
     disable_update_check: bool = option(

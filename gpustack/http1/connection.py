@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from enum import Enum
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
+import attrs
 import trio
 
 from gpustack.http1.body import Inbox
+from gpustack.http1.ends import Ends
 from gpustack.http1.exchange import Disconnected, Exchange, Peer
 from gpustack.http1.head import Framing, Head, HeadError, parse_request_head
 from gpustack.http1.reactor import Expired
@@ -41,6 +43,7 @@ class Connection:
     __slots__ = (
         "_body_until",
         "_burst",
+        "_owner",
         "_scope",
         "abandoned",
         "asked",
@@ -66,6 +69,7 @@ class Connection:
         """Whether a request has ever come: before, one is on its way."""
         self._body_until = inf
         self._burst = 0
+        self._owner: int | Literal["unasked"] | None = "unasked"
         self._scope = trio.CancelScope()
 
     def __repr__(self) -> str:
@@ -79,6 +83,17 @@ class Connection:
     @property
     def stopping(self) -> bool:
         return self.server.stopping
+
+    async def owner(self) -> int | None:
+        """Whose program is at the other end, if it is on this machine and the kernel tells; asked once."""
+        if self._owner == "unasked":
+            try:
+                ends = Ends.of(attrs.astuple(self.peer), attrs.astuple(self.local))
+            except (ValueError, OSError):  # a local socket; a client that has gone
+                self._owner = None
+            else:
+                self._owner = await self.server.find_owner(ends)
+        return self._owner
 
     def date_line(self) -> bytes:
         return self.server.date_line()

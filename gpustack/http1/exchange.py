@@ -94,6 +94,13 @@ class Exchange:
         """Our own end of the connection."""
         return self._connection.local
 
+    async def owner(self) -> int | None:
+        """The user id of the program at the other end; ``None`` where it is elsewhere, or cannot be told.
+
+        Only a peer on the loopback is worth asking for. The kernel is asked once for each connection.
+        """
+        return await self._connection.owner()
+
     @property
     def tls(self) -> bool:
         return self._connection.stream.tls

@@ -45,6 +45,8 @@ from gpustack.http1.reply import OWNED, fault_body
 
 log = logging.getLogger(__name__)
 
+OWNER: Final = "owner"
+"""In the ``state`` of each scope: how the app asks whose program on this machine sends the request."""
 _STREAM: Final = 1  # HTTP/1.1 has one request at a time
 _SWITCHED: Final = 101
 _NOTICE: Final = 0.1
@@ -220,7 +222,7 @@ class Conversation:
                 http_version=head.version,
                 method=head.method,
                 raw_path=head.target,
-                state=ConnectionState(self._state.copy()),
+                state=ConnectionState({**self._state, OWNER: exchange.owner}),
             )
         )
         if stream.closed:  # refused by hypercorn: the app has not been asked

@@ -76,6 +76,10 @@ class Head:
         """Every value of a header, in order; ``name`` in lower case."""
         return [value for key, value in self.headers if key == name]
 
+    def names(self) -> list[bytes]:
+        """The names of all headers, in lower case."""
+        return [name for name, _ in self.headers]
+
     @property
     def upgrades_to_websocket(self) -> bool:
         return (

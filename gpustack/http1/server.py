@@ -17,6 +17,7 @@ import trio
 
 from gpustack.errors import PayloadTooLarge
 from gpustack.http1.connection import Connection, Phase, peer_of
+from gpustack.http1.ends import Ends
 from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange, Peer
 from gpustack.http1.head import Head
 from gpustack.http1.limits import Limits
@@ -29,11 +30,17 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Exchange], Awaitable[None]]
 OnError = Callable[[Exchange, Exception], Awaitable[None]]
 Claims = Callable[[Head, Peer], bool]
+FindOwner = Callable[[Ends], Awaitable[int | None]]
 Tls = ssl.SSLContext | Callable[[], ssl.SSLContext] | None
 
 _ACCEPTS_AT_ONCE: Final = 64
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _ANSWERS: Final = ((PayloadTooLarge, 413), (BodyTimeout, 408), (BodyError, 400))
+
+
+async def find_nobody(ends: Ends) -> int | None:
+    """Where nobody asks whose program is at the other end."""
+    return None
 
 
 async def answer_error(exchange: Exchange, error: Exception) -> None:
@@ -50,7 +57,8 @@ class HttpServer:
 
     To stop gently call ``stop_accepting``, wait for ``drained`` as long as there is time, then cancel.
     Each request goes to ``handler`` if ``claims(head, peer)`` holds, else to ``hand_off`` (one connection
-    may mix both). ``tls`` may be a callable that gives the context for the next connection.
+    may mix both). ``tls`` may be a callable that gives the context for the next connection. ``find_owner``
+    tells the user id of the program at the other end of a connection, where a handler asks for it.
     """
 
     def __init__(
@@ -66,9 +74,11 @@ class HttpServer:
         reactor: Reactor | None = None,
         on_error: OnError = answer_error,
         fault_body: Callable[[int, str], bytes] = fault_body,
+        find_owner: FindOwner = find_nobody,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
+        self.find_owner = find_owner
         self.limits = limits or Limits()
         self.reactor = reactor or new_reactor()
         self.on_error = on_error

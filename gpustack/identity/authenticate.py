@@ -20,10 +20,22 @@ from .lookup import Lookup
 from .secret import Keys
 from .sessions import find_session
 
-__all__ = ["Credentials", "LocalRule", "NeedsPassword", "authenticate", "holds", "proven", "shows_something"]
+__all__ = [
+    "Credentials",
+    "LocalRule",
+    "NeedsOwner",
+    "NeedsPassword",
+    "authenticate",
+    "holds",
+    "local",
+    "proven",
+    "shows_something",
+]
 
 JOIN_USER = "system/worker/"
 """What the user name of a joining worker begins with, where it sends the token as a password."""
+LOCAL_USER = "system/local"
+"""What a user of this machine without an account is called, with the number that the kernel has; no account is."""
 
 _BY_ACCESS_KEY = Lookup[ApiKey]("access_key")
 _BY_NAME = Lookup[User]("username")
@@ -31,9 +43,13 @@ _BY_NAME = Lookup[User]("username")
 
 @attrs.frozen
 class LocalRule:
-    """Whether a program on this machine needs no credentials (``--force-auth-localhost`` forbids it)."""
+    """Whether a program on this machine needs no credentials (``--force-auth-localhost`` forbids it), and of which
+    users it is an administrator's then.
+    """
 
     trusted: bool = True
+    admins: frozenset[int] = frozenset()
+    """By the numbers that the kernel has for them."""
 
 
 @attrs.frozen
@@ -48,6 +64,11 @@ class NeedsPassword:
     password: str = attrs.field(repr=False)
 
 
+@attrs.frozen
+class NeedsOwner:
+    """A program on this machine asks without a key: ask the kernel for its user, then ask ``local``."""
+
+
 def authenticate(
     request: Credentials,
     snapshot: Snapshot,
@@ -57,12 +78,12 @@ def authenticate(
     now: datetime,
     local_rule: LocalRule = LocalRule(),
     trusted_origins: frozenset[str] = frozenset(),
-) -> Principal | NeedsPassword:
+) -> Principal | NeedsPassword | NeedsOwner:
     """Look at the credentials in turn: Basic, bearer, cookie, and being on this machine.
 
     What somebody says explicitly goes before what a browser adds, and a bad cookie hides nothing. Whoever
-    shows a key of ours that is no good (ended, deleted, of a worker that must join again) is told so, and not
-    taken for the local administrator; a stand-in such as OpenAI clients insist on does not matter there.
+    shows a key that is no good is told so, and not taken for somebody on this machine who shows none; a stand-in
+    such as OpenAI clients insist on does not matter there.
     Pages of ``trusted_origins`` (``--allow-credentials``) may act with the login of who visits them, not with
     somebody's place on this machine.
     Raises ``Unauthorized`` when nothing convinces, ``Forbidden`` when a page of another site may be making use
@@ -75,23 +96,25 @@ def authenticate(
                 return _joiner()
         else:
             return NeedsPassword(_password_user(snapshot, name), password)
-    found = (
-        _by_bearer(request.bearer, snapshot, keys, token, now)
-        or _by_cookie(request, snapshot, keys, now)
-        or _by_place(request, snapshot, local_rule)
-    )
+    found = _by_bearer(request.bearer, snapshot, keys, token, now) or _by_cookie(request, snapshot, keys, now)
     if found is None:
-        raise Unauthorized
-    # What is only read stays unread by the other site, but for a login by place: CORS may be open to all.
-    by_login = found.means is Means.COOKIE and not request.is_safe
-    if by_login and request.origin is not None and request.origin.lower() in trusted_origins:
-        return found
-    if (by_login or found.means is Means.LOCAL) and request.may_be_another_site:
+        if not local_rule.trusted or not request.is_from_this_machine or not request.shows_nothing:
+            raise Unauthorized
+        # Of this authority not even what is read may get to another site: CORS may be open to all.
+        _refuse_another_site(request)
+        return NeedsOwner()
+    trusted = request.origin is not None and request.origin.lower() in trusted_origins
+    if found.means is Means.COOKIE and not request.is_safe and not trusted:
+        _refuse_another_site(request)
+    return found
+
+
+def _refuse_another_site(request: Credentials) -> None:
+    if request.may_be_another_site:
         raise Forbidden(
             "This request could come from a page of another site: send it as Content-Type: application/json, "
             "or with an API key"
         )
-    return found
 
 
 def proven(needed: NeedsPassword) -> Principal:
@@ -99,6 +122,26 @@ def proven(needed: NeedsPassword) -> Principal:
     if needed.user is None:
         raise Unauthorized
     return _person(needed.user, Means.BASIC, basis=needed.user.hashed_password)
+
+
+def local(owner: int | None, snapshot: Snapshot, rule: LocalRule) -> Principal:
+    """Who a program on this machine is that shows nothing: the first administrator where its user is one of those who
+    rule the daemon anyway, and somebody without an account where it is another, or cannot be told.
+
+    Raises ``Unauthorized`` when there is no administrator to be.
+    """
+    if owner is None or owner not in rule.admins:
+        who = LOCAL_USER if owner is None else f"{LOCAL_USER}/{owner}"
+        return Principal(
+            role=Role.USER,
+            means=Means.LOCAL,
+            username=who,
+            scopes=frozenset({Scope.INFERENCE, Scope.READ}),
+        )
+    admins = [user for user in snapshot.users.values() if user.is_admin and user.is_active]
+    if not admins:
+        raise Unauthorized
+    return _person(min(admins, key=lambda user: user.id), Means.LOCAL)
 
 
 def shows_something(request: Credentials) -> bool:
@@ -200,14 +243,6 @@ def _by_worker_key(text: WorkerKeyText, snapshot: Snapshot, keys: Keys) -> Princ
         username=worker.name,
         basis=worker.credential_hash,
     )
-
-
-def _by_place(request: Credentials, snapshot: Snapshot, rule: LocalRule) -> Principal | None:
-    """The first administrator, for a program on this machine."""
-    if not rule.trusted or not request.is_from_this_machine or shows_something(request):
-        return None
-    admins = [user for user in snapshot.users.values() if user.is_admin and user.is_active]
-    return _person(min(admins, key=lambda user: user.id), Means.LOCAL) if admins else None
 
 
 def _password_user(snapshot: Snapshot, name: str) -> User | None:

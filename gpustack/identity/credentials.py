@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 import attrs
@@ -13,23 +13,55 @@ import attrs
 from .sessions import token_in
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-FORWARDING = (
-    b"forwarded",
-    b"x-forwarded-for",
-    b"x-forwarded-host",
-    b"x-forwarded-proto",
-    b"x-forwarded-port",
-    b"x-forwarded-server",
-    b"x-forwarded-ssl",
-    b"x-forwarded-prefix",
-    b"x-original-forwarded-for",
-    b"x-real-ip",
-    b"x-client-ip",
-    b"true-client-ip",
-    b"cf-connecting-ip",
-    b"via",
+STAND_INS = frozenset(
+    {
+        "local",
+        "none",
+        "null",
+        "empty",
+        "dummy",
+        "unused",
+        "not-needed",
+        "not-used",
+        "no-key",
+        "no-key-required",
+    }
+    | {"sk-no-key-required", "gpustack", "lm-studio", "ollama", "x", "-"}
 )
-"""Headers that a proxy adds: with one of them the peer is not who asks."""
+"""What is put in place of a key where a client insists on one and there is none; in lower case."""
+
+_WITHIN_NAMES = (b"forwarded", b"client-ip", b"real-ip", b"remote-", b"proxy")
+_BEGINNINGS = (
+    *(b"cf-", b"cdn-", b"fly-", b"fastly-", b"tailscale-", b"true-client", b"x-amz-cf-", b"x-amzn-"),
+    *(
+        b"x-appengine-",
+        b"x-arr-",
+        b"x-auth-request-",
+        b"x-azure-",
+        b"x-client-",
+        b"x-cloud-trace",
+        b"x-cluster-",
+    ),
+    *(
+        b"x-envoy-",
+        b"x-haproxy-",
+        b"x-nginx-",
+        b"x-original-",
+        b"x-real-",
+        b"x-scheme",
+        b"x-ssl-",
+        b"x-vercel-",
+    ),
+    *(b"x-varnish", b"ssl-client-"),
+)
+_NAMES = frozenset({b"via", b"max-forwards", b"x-host", b"x-via"})
+
+
+def is_forwarding(name: bytes) -> bool:
+    """Whether a header, by its name in lower case, is one that proxies add: with it the peer is not who asks."""
+    name = name.replace(b"_", b"-")
+    return name in _NAMES or name.startswith(_BEGINNINGS) or any(part in name for part in _WITHIN_NAMES)
+
 
 _FORMS = frozenset({"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"})
 _DEFAULT_PORTS = {"http": 80, "https": 443, "": None}
@@ -51,8 +83,13 @@ class Credentials:
     content_type: str | None = None
 
     @classmethod
-    def read(cls, get: Callable[[bytes], bytes | None], peer: str | None, method: str) -> Credentials:
-        """From the headers of a request: ``get`` takes a lower-case name. ``peer`` is the address it comes from."""
+    def read(
+        cls, get: Callable[[bytes], bytes | None], names: Iterable[bytes], peer: str | None, method: str
+    ) -> Credentials:
+        """From the headers of a request: ``get`` takes a lower-case name, ``names`` are all of them.
+
+        ``peer`` is the address it comes from.
+        """
 
         def text(name: bytes) -> str | None:
             value = get(name)
@@ -65,7 +102,7 @@ class Credentials:
             host=text(b"host"),
             origin=text(b"origin"),
             sec_fetch_site=text(b"sec-fetch-site"),
-            forwarded=any(get(name) is not None for name in FORWARDING),
+            forwarded=any(map(is_forwarding, names)),
             method=method.upper(),
             content_type=text(b"content-type"),
         )
@@ -86,6 +123,17 @@ class Credentials:
         except (binascii.Error, UnicodeDecodeError, ValueError):
             return None
         return (name, password) if colon else None
+
+    @property
+    def shows_nothing(self) -> bool:
+        """Nothing is shown but, at most, a stand-in for a key: whoever shows one that is wrong is told so instead.
+
+        Cookies do not count: browsers add them by themselves, from whatever was served under the name before.
+        """
+        if self.bearer is not None:
+            return self.bearer.lower() in STAND_INS
+        scheme, _, value = (self.authorization or "").partition(" ")
+        return not value.strip() and scheme.lower() in ("", "bearer")
 
     @property
     def is_safe(self) -> bool:

@@ -12,14 +12,14 @@ from hypercorn.config import Config
 from hypercorn.trio import serve
 
 from gpustack.api.app import create_app
-from gpustack.api.context import ApiContext, Version
+from gpustack.api.context import AccessRules, ApiContext, Version
 from gpustack.domain.access import User
 from gpustack.identity.passwords import hash_password
 from gpustack.identity.secret import Keys
 from gpustack.server.leases import Leases
 from gpustack.store import StoreSettings, open_store
 
-from .world import PASSWORD, TOKEN, Clock, Link, World
+from .world import DAEMON, PASSWORD, TOKEN, Clock, Link, World
 
 
 @pytest.fixture
@@ -37,6 +37,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
             clock=clock,
             monotonic=clock.monotonic,
             rng=random.Random(7),
+            rules=AccessRules(local_admins=frozenset({0, DAEMON})),
             version=Version(version="1.2.3", git_commit="abcdef0"),
         )
         hashed = await hash_password(PASSWORD)

@@ -11,6 +11,7 @@ from gpustack.api.context import AccessRules
 from gpustack.api.route import Route
 from gpustack.api.table import all_routes
 from gpustack.domain.access import Role, Session, User
+from gpustack.domain.model import ModelAccess
 from gpustack.identity.sessions import make_session
 
 from .world import PASSWORD, TOKEN, World
@@ -138,6 +139,12 @@ LOCAL_CASES: list[tuple[str, dict[str, Any], dict[str, str], str, int]] = [
         401,
     ),
     ("a stand-in for a key", {}, {"Authorization": "Bearer none"}, "GET", 200),
+    ("what is no stand-in", {}, {"Authorization": "Bearer sk-guess"}, "GET", 401),
+    ("root", {"owner": 0}, {}, "POST", 200),
+    ("another user", {"owner": 1001}, {}, "POST", 403),
+    ("another user reads what is for administrators", {"owner": 1001}, {}, "GET", 403),
+    ("nobody knows who", {"owner": None}, {}, "POST", 403),
+    ("a proxy's own header", {}, {"X-Forwarded-Whatever": "1"}, "GET", 401),
     ("another site does not even read", {}, {"Sec-Fetch-Site": "cross-site"}, "GET", 403),
 ]
 
@@ -157,6 +164,48 @@ async def test_this_machine_is_trusted_with_care(
             headers = {"Content-Type": "application/json", **headers}
             answer = await client.post("/v1/api-keys", content=body, headers=headers)
         assert answer.status_code == status, answer.text
+
+
+@pytest.mark.attack("access")
+@pytest.mark.parametrize("owner", [1001, None], ids=str)
+async def test_another_user_of_the_machine_changes_nothing_whatever_the_route(
+    world: World, owner: int | None
+) -> None:
+    """And is told both ways out."""
+    wrong = []
+    async with world.client(peer=HERE, host="localhost", owner=owner) as client:
+        for route in ROUTES:
+            if route.allow is None or (route.method == "GET" and Role.USER in route.allow):
+                continue
+            path = route.path.replace("{id}", "1").replace("{name}", "x").replace("{session}", "1")
+            answer = await client.request(route.method, path, json={})
+            told = answer.text
+            if answer.status_code != 403 or "sudo" not in told or "GPUSTACK_API_KEY" not in told:
+                wrong.append((route.method, path, answer.status_code, told))
+    assert not wrong
+
+
+async def test_another_user_of_the_machine_sees_the_models_that_are_for_all_users(world: World) -> None:
+    await world.model("for-all")
+    await world.model("for-one", access=ModelAccess.ALLOWED_USERS, allowed_user_ids=(world.admin.id,))
+    async with world.client(peer=HERE, host="localhost", owner=1001) as client:
+        names = [model["name"] for model in (await client.get("/v1/models")).json()["items"]]
+        own = await client.get("/v1/users/me")
+    assert names == ["for-all"]
+    assert own.status_code == 403
+    assert "GPUSTACK_API_KEY" in own.json()["message"]
+
+
+async def test_what_another_user_of_the_machine_tried_is_in_the_audit_trail(world: World) -> None:
+    async with world.client(peer=HERE, host="localhost", owner=1001) as client:
+        await client.post("/v1/users", json={"username": "mole", "password": PASSWORD, "is_admin": True})
+    await world.context.trail.flush()
+    (event,) = (await world.get("/v1/audit-events"))["items"]
+    assert (event["actor_name"], event["means"], event["outcome"]) == (
+        "system/local/1001",
+        "local",
+        "refused",
+    )
 
 
 async def test_the_rule_can_be_switched_off(world: World) -> None:

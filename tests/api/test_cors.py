@@ -11,7 +11,7 @@ from gpustack.api.cors import CrossOrigin, cross_origin
 from gpustack.http1.head import Head, parse_request_head
 
 from .test_login import login
-from .world import World
+from .world import DAEMON, World
 
 PAGE = "https://app.example.com"
 
@@ -145,7 +145,9 @@ async def test_pages_of_a_trusted_origin_may_use_a_login_and_others_may_not(worl
 
 @pytest.mark.attack("cross-site")
 async def test_no_origin_is_trusted_with_a_place_on_this_machine(world: World) -> None:
-    trusting = world.rebuilt(rules=AccessRules(trusted_origins=frozenset({PAGE})))
+    trusting = world.rebuilt(
+        rules=AccessRules(trusted_origins=frozenset({PAGE}), local_admins=frozenset({DAEMON}))
+    )
     async with trusting.client(peer="127.0.0.1", host="localhost") as client:
         assert (await client.get("/v1/users/me")).status_code == 200
         answer = await client.get("/v1/users/me", headers={"Origin": PAGE, "Sec-Fetch-Site": "cross-site"})

@@ -24,12 +24,15 @@ from gpustack.domain.model import Model
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Condition, Memory, Worker, WorkerState, WorkerStatus
 from gpustack.errors import Unavailable
+from gpustack.http1.handoff import OWNER
 from gpustack.identity.keys import make_api_key, worker_key
 from gpustack.identity.passwords import hash_password
 from gpustack.store import Store
 
 AWAY = "10.0.0.9"
 """Where callers come from unless a test says otherwise: not this machine."""
+DAEMON = 1000
+"""The user that the server runs as, whose programs on its machine need no key."""
 TOKEN = "the-token-of-this-cluster"
 PASSWORD = "Right_2_come"
 
@@ -105,13 +108,19 @@ class World:
         *,
         peer: str = AWAY,
         host: str = "gpustack.example",
+        owner: int | None = DAEMON,
         headers: Mapping[str, str] = {},
     ) -> AbstractAsyncContextManager[httpx.AsyncClient]:
-        """A client that sends the API key of a user, or the bearer given, or nothing."""
+        """A client that sends the API key of a user, or the bearer given, or nothing.
+
+        ``owner`` is whose program the kernel says it is, where it runs on the server's machine.
+        """
         bearer = self.keys[who.id] if isinstance(who, User) else who
         authorization = {} if bearer is None else {"Authorization": f"Bearer {bearer}"}
         return httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=self.app, client=(peer, 40000), raise_app_exceptions=False),  # type: ignore[arg-type]
+            transport=httpx.ASGITransport(
+                app=_sent_by(self.app, owner), client=(peer, 40000), raise_app_exceptions=False
+            ),
             base_url=f"http://{host}",
             headers={**authorization, **headers},
         )
@@ -182,6 +191,18 @@ class World:
             return moved
 
         return await self.store.write(work)
+
+
+def _sent_by(app: QuartTrio, owner: int | None) -> Any:
+    """The app behind a transport that knows whose program asks."""
+
+    async def known() -> int | None:
+        return owner
+
+    async def asked(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await app({**scope, "state": {OWNER: known}}, receive, send)  # type: ignore[arg-type]
+
+    return asked
 
 
 SOURCE = ModelSource(kind=SourceKind.LOCAL_PATH, local_path="/models/tiny.gguf")

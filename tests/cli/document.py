@@ -21,8 +21,9 @@ programs. Every other command is a client: it talks to the server that it finds 
    (`GPUSTACK_DATA_DIR`, or where `gpustack start` puts it by default), then port 80, and for a user who is not root
    port 8080; the first that answers.
 
-A server on this machine trusts who is on this machine, unless it runs with `--force-auth-localhost`. For any other
-server put an API key into `GPUSTACK_API_KEY`.
+A server on this machine wants no key of root and of the user that it runs as, and lets other users of the machine use
+models and look at them, unless it runs with `--force-auth-localhost`: for more these take `sudo` or a key. For any
+other server put an API key into `GPUSTACK_API_KEY`.
 
 Results go to stdout, everything said about them to stderr. `-o json` and `-o yaml` print the objects of the API as
 they are; `-q` prints names alone. Colours and lines that are drawn over show only on a terminal; `NO_COLOR` turns

@@ -96,3 +96,22 @@ async def test_a_handler_that_breaks_is_told_in_the_form_of_its_path(
     assert inference.json()["error"]["code"] == 500 and management.json()["code"] == 500
     assert b"secret detail" not in inference.content + management.content
     assert "A handler failed" in caplog.text
+
+
+@pytest.mark.attack("flood")
+@pytest.mark.parametrize("path", ["/", "/v1/models", "/v1/chat/completions", "/v1/realtime", "/nowhere"])
+async def test_a_websocket_is_refused_in_a_sentence_and_not_in_the_log(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with fronted() as (_, client):
+        headers = {
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Key": "x3JJHMbDL1EzLkh9GBhXDw==",
+            "Sec-WebSocket-Version": "13",
+        }
+        answer = await client.get(path, headers=headers)
+        assert (answer.status_code, "no websockets" in answer.text) == (400, True)
+        assert not [one for one in caplog.records if one.name.startswith("gpustack")]
+        assert (await client.get("/healthz")).status_code == 200

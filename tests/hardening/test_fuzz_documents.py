@@ -132,7 +132,7 @@ HEADERS = st.binary(max_size=80) | st.sampled_from(
 )
 def test_whoever_calls_can_be_looked_at(head: dict[bytes, bytes], peer: str | None, method: str) -> None:
     """And nobody is taken for this machine who says by a header that somebody else asks."""
-    seen = Credentials.read(head.get, peer, method)
+    seen = Credentials.read(head.get, head, peer, method)
     assert seen.basic is None or len(seen.basic) == 2
     if seen.bearer is not None:
         parse(seen.bearer)

@@ -15,11 +15,20 @@ from gpustack.domain.record import Record, table_of
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
 from gpustack.errors import Forbidden, Unauthorized
-from gpustack.identity.authenticate import LocalRule, NeedsPassword, authenticate, holds, proven
+from gpustack.identity.authenticate import (
+    LocalRule,
+    NeedsOwner,
+    NeedsPassword,
+    authenticate,
+    holds,
+    local,
+    proven,
+)
 from gpustack.identity.credentials import Credentials
 from gpustack.identity.keys import make_api_key, worker_key
 from gpustack.identity.secret import Keys
 from gpustack.identity.sessions import make_session
+from gpustack.identity.username import is_username
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 RNG = random.Random(7)
@@ -64,22 +73,32 @@ SNAPSHOT = snapshot_of(
 )
 
 FAR = "192.0.2.9"
+DAEMON = 1000
+LOCAL_ADMINS = frozenset({0, DAEMON})
 
 
 def ask(
-    *, peer: str = FAR, method: str = "GET", trusted: bool = True, **headers: str | None
+    *,
+    peer: str = FAR,
+    method: str = "GET",
+    trusted: bool = True,
+    owner: int | None = DAEMON,
+    **headers: str | None,
 ) -> tuple[str, str, int | None]:
     """Role, means and whose it is. Header names with ``_`` for ``-``."""
     given = {"host": "gpustack.example", **headers}
     raw = {name.replace("_", "-").encode(): text.encode() for name, text in given.items() if text is not None}
+    rule = LocalRule(trusted, LOCAL_ADMINS)
     found = authenticate(
-        Credentials.read(raw.get, peer, method),
+        Credentials.read(raw.get, raw, peer, method),
         SNAPSHOT,
         keys=KEYS,
         token=TOKEN,
         now=NOW,
-        local_rule=LocalRule(trusted),
+        local_rule=rule,
     )
+    if isinstance(found, NeedsOwner):
+        found = local(owner, SNAPSHOT, rule)
     if isinstance(found, NeedsPassword):
         return "password", found.password, None if found.user is None else found.user.id
     return found.role.value, found.means.value, found.user_id or found.worker_id
@@ -117,7 +136,19 @@ OWN = {"origin": "http://gpustack.example"}
         ({**LOCAL, "peer": "::1", "host": "[::1]:8080"}, ("admin", "local", 1)),
         ({**LOCAL, "peer": "::ffff:127.0.0.1", "host": "127.0.0.1"}, ("admin", "local", 1)),
         ({**LOCAL, "host": "LocalHost"}, ("admin", "local", 1)),
-        ({**LOCAL, "authorization": "Bearer sk-anything"}, ("admin", "local", 1)),
+        ({**LOCAL, "owner": 0}, ("admin", "local", 1)),
+        # Clients insist on a key where none is needed, and browsers add what was served under the name before.
+        ({**LOCAL, "authorization": "Bearer local"}, ("admin", "local", 1)),
+        ({**LOCAL, "authorization": "Bearer EMPTY"}, ("admin", "local", 1)),
+        ({**LOCAL, "authorization": "Bearer "}, ("admin", "local", 1)),
+        ({**LOCAL, "authorization": "Bearer sk-no-key-required"}, ("admin", "local", 1)),
+        ({**LOCAL, "cookie": cookie("stale")}, ("admin", "local", 1)),
+        # Another user of the machine, and one of whom nobody can tell who it is.
+        ({**LOCAL, "owner": 1001}, ("user", "local", None)),
+        ({**LOCAL, "owner": 65534}, ("user", "local", None)),
+        ({**LOCAL, "owner": None}, ("user", "local", None)),
+        ({**LOCAL, "owner": 1001, "authorization": "Bearer none"}, ("user", "local", None)),
+        ({**LOCAL, "owner": None, "cookie": cookie(COOKIE)}, ("admin", "cookie", 1)),
         ({**LOCAL, "authorization": f"Bearer {ADAS}"}, ("user", "key", 2)),
         # Programs send no Origin; a JSON body or none cannot come from a form.
         ({**LOCAL, "method": "PUT", "content_type": "application/json"}, ("admin", "local", 1)),
@@ -198,7 +229,27 @@ def test_honest_requests_are_known(request_: dict[str, str], answer: tuple[str, 
         {**LOCAL, "host": "localhost:port"},
         {**LOCAL, "host": "[::1"},
         {**LOCAL, "host": "0.0.0.0"},
+        {**LOCAL, "x_forwarded": "for=127.0.0.1"},
+        {**LOCAL, "x_forwarded_anything_new": "1"},
+        {**LOCAL, "x_original_forwarded_for": "127.0.0.1"},
+        {**LOCAL, "x_client_ip": "127.0.0.1"},
+        {**LOCAL, "true_client_ip": "127.0.0.1"},
+        {**LOCAL, "fastly_client_ip": "127.0.0.1"},
+        {**LOCAL, "cf_ray": "8a"},
+        {**LOCAL, "cf_connecting_ip": "127.0.0.1"},
+        {**LOCAL, "cdn_loop": "x"},
+        {**LOCAL, "x_envoy_external_address": "127.0.0.1"},
+        {**LOCAL, "x_amzn_trace_id": "Root=1"},
+        {**LOCAL, "tailscale_user_login": "ada"},
+        {**LOCAL, "proxy_connection": "keep-alive"},
+        {**LOCAL, "x_remote_user": "admin"},
         # Who shows a bad key is not somebody who shows none:
+        {**LOCAL, "authorization": "Bearer sk-anything"},
+        {**LOCAL, "authorization": "Bearer wrong", "owner": 0},
+        {**LOCAL, "authorization": "Bearer wrong", "owner": 1001},
+        {**LOCAL, "authorization": "Basic !!!"},
+        {**LOCAL, "authorization": "Digest x"},
+        {**LOCAL, "authorization": "none"},
         {**LOCAL, "authorization": f"Bearer {EXPIRED}"},
         {**LOCAL, "authorization": f"Bearer {worker_key(7, 'void')}"},
         {**LOCAL, "authorization": basic("system/worker/127.0.0.1", "wrong")},
@@ -245,9 +296,19 @@ def test_a_page_of_another_site_reads_nothing_by_its_place_on_this_machine() -> 
 
 
 def test_without_an_active_administrator_nobody_is_trusted_for_being_here() -> None:
-    request = Credentials(peer_host="::1", host="localhost")
     with pytest.raises(Unauthorized):
-        authenticate(request, snapshot_of(ADA, GONE), keys=KEYS, token=TOKEN, now=NOW)
+        admitted(LOCAL, snapshot_of(ADA, GONE))
+
+
+@pytest.mark.attack("access")
+@pytest.mark.parametrize("owner", [1001, 65534, None], ids=str)
+def test_another_user_of_this_machine_infers_and_reads(owner: int | None) -> None:
+    found = local(owner, SNAPSHOT, LocalRule(admins=LOCAL_ADMINS))
+    assert (found.is_admin, found.user_id, found.means) == (False, None, Means.LOCAL)
+    assert found.has_scope(Scope.INFERENCE) and found.has_scope(Scope.READ)
+    assert not found.has_scope(Scope.MANAGEMENT)
+    assert holds(found, SNAPSHOT, NOW)
+    assert not is_username(found.username)  # an account cannot be called so, nor seem to have done it
 
 
 def test_without_a_cluster_token_nobody_joins() -> None:
@@ -261,7 +322,7 @@ def test_a_token_that_looks_like_a_key_still_lets_workers_join() -> None:
     found = authenticate(
         Credentials(authorization=f"Bearer {chosen}"), SNAPSHOT, keys=KEYS, token=chosen, now=NOW
     )
-    assert not isinstance(found, NeedsPassword)
+    assert isinstance(found, Principal)
     assert found.role is Role.JOINER
 
 
@@ -270,7 +331,7 @@ def test_a_worker_and_a_joiner_are_no_administrators() -> None:
         found = authenticate(
             Credentials(authorization=f"Bearer {given}"), SNAPSHOT, keys=KEYS, token=TOKEN, now=NOW
         )
-        assert not isinstance(found, NeedsPassword)
+        assert isinstance(found, Principal)
         assert (found.is_admin, found.user_id) == (False, None)
 
 
@@ -283,7 +344,7 @@ def test_a_key_ends_when_its_user_or_the_key_goes() -> None:
             request, snapshot_of(attrs.evolve(ADA, is_active=False), adas), keys=KEYS, token=TOKEN, now=NOW
         )
     found = authenticate(request, snapshot_of(ADA, adas), keys=KEYS, token=TOKEN, now=NOW)
-    assert not isinstance(found, NeedsPassword)
+    assert isinstance(found, Principal)
     assert (found.api_key_id, found.must_change_password) == (1, True)
 
 
@@ -343,7 +404,11 @@ def admitted(headers: dict[str, str], snapshot: Snapshot) -> Principal:
     given = {"host": "gpustack.example", **headers}
     peer = given.pop("peer", FAR)
     raw = {name.replace("_", "-").encode(): text.encode() for name, text in given.items()}
-    found = authenticate(Credentials.read(raw.get, peer, "GET"), snapshot, keys=KEYS, token=TOKEN, now=NOW)
+    found = authenticate(
+        Credentials.read(raw.get, raw, peer, "GET"), snapshot, keys=KEYS, token=TOKEN, now=NOW
+    )
+    if isinstance(found, NeedsOwner):
+        return local(DAEMON, snapshot, LocalRule(admins=LOCAL_ADMINS))
     return proven(found) if isinstance(found, NeedsPassword) else found
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from gpustack.domain.access import Limits, User
 from gpustack.domain.budget import BudgetDraw
-from gpustack.errors import NotFound
 from gpustack.policy.budget import ends_in, period
 from gpustack.policy.limits import Kind
 
@@ -66,10 +65,7 @@ def _of(word: str, found: Callable[[Call], Any]) -> Callable[[Call], Any]:
 
 
 def _me(call: Call) -> User:
-    user = call.snapshot.get(User, call.caller.user_id)
-    if user is None:
-        raise NotFound("This account does not exist any more")
-    return user
+    return call.account
 
 
 ROUTES = tagged(

@@ -23,9 +23,7 @@ _Whose = Callable[[Call], int]
 
 
 def _own(call: Call) -> int:
-    if call.caller.user_id is None:
-        raise NotFound("This account does not exist any more")
-    return call.caller.user_id
+    return call.account.id
 
 
 def _named(call: Call) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpustack.domain.access import ApiKey, User
-from gpustack.errors import AlreadyExists, BadRequest, Conflict, NotFound
+from gpustack.errors import AlreadyExists, BadRequest, Conflict
 from gpustack.identity.external import LONGEST_URL
 from gpustack.identity.username import LONGEST, RULE, is_username
 from gpustack.server import deploy
@@ -105,10 +105,7 @@ def _keep_an_admin(tx: Tx, name: str) -> None:
 
 def _me(then: Callable[[Call, User], Any]) -> Callable[[Call], Any]:
     async def handler(call: Call) -> Reply:
-        user = call.snapshot.get(User, call.caller.user_id)
-        if user is None:
-            raise NotFound("This account does not exist any more")
-        return Reply(document=USER.of(await then(call, user), call.look()))
+        return Reply(document=USER.of(await then(call, call.account), call.look()))
 
     return handler
 

@@ -21,7 +21,18 @@ async def look(scene: Scene) -> list[Finding]:
         return found
     status, _, _ = await Session(ask).talk(lambda client: client.head("/v1/users/me"))
     if status == 200:
-        return [*found, good("the server knows who you are")]
+        return [
+            *found,
+            good(
+                "the server takes you for an administrator"
+                if ask.key is None
+                else "the server knows who you are"
+            ),
+        ]
+    if ask.key is None and status == 403:
+        fix = "For more use sudo, or put an API key (console, or POST /v1/api-keys) into GPUSTACK_API_KEY."
+        said = "you are another user of this machine: without a key you may use models, and not manage"
+        return [*found, note(said, fix)]
     if ask.key is None:
         fix = "Make a key (console, or POST /v1/api-keys) and put it in GPUSTACK_API_KEY."
         return [*found, failed("the server wants a key (it runs with --force-auth-localhost)", fix)]

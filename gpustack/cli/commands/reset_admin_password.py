@@ -3,7 +3,8 @@
 Usage:
   gpustack reset-admin-password [options]
 
-Run on the machine of the server it is the administrator's; elsewhere it is the owner's of the API key.
+Run on the machine of the server, by root or the user that it runs as, it is the administrator's; elsewhere it is the
+owner's of the API key.
 
 Options:
   -s, --server-url=URL  The server (default: GPUSTACK_SERVER_URL, else the one on this machine).
@@ -36,8 +37,9 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
         name = session.run(lambda client: _reset(client, password))
     except (Unauthorized, Forbidden) as error:
         raise type(error)(
-            f"{error}: run it on the machine of the server, or with the key of an administrator in "
-            "GPUSTACK_API_KEY (needed always when the server runs with --force-auth-localhost)"
+            "The server does not take you for an administrator: run this on its machine with sudo, or as the user that "
+            "it runs as, or with the key of an administrator in GPUSTACK_API_KEY (needed always when the server runs "
+            "with --force-auth-localhost)"
         ) from error
     print(f"The new password of {name} is: {password}")
     return 0
