@@ -75,11 +75,12 @@ async def run_instance(
     """
     try:
         with ExitStack() as ports:
-            engine = await adopt_engine(instance, world, ports)
+            engine, projector = await adopt_engine(instance, world, ports), None
             if engine is None:
                 telling.say(InstanceState.INITIALIZING)
                 await world.cleared.wait()
                 materials = await _gather(instance, model, world, telling)
+                projector = materials.mmproj_path
                 port = await _lease_port(instance, world, telling, ports)
                 key = make_engine_key(world.rng)
                 launch = await _describe(instance, model, materials, port, key, world)
@@ -97,7 +98,7 @@ async def run_instance(
             ports.enter_context(world.keys.of(engine.port, engine.secrets))
             failed = False
             try:
-                await _become_ready(engine, world, telling)
+                await _become_ready(engine, world, telling, projector)
                 served()
                 telling.say(
                     InstanceState.RUNNING,
@@ -196,7 +197,7 @@ async def _describe(
     )
 
 
-async def _become_ready(engine: RunningEngine, world: World, telling: Telling) -> None:
+async def _become_ready(engine: RunningEngine, world: World, telling: Telling, projector: str | None) -> None:
     port, terms = engine.port, engine.terms
     if engine.adopted:
         if await world.prober.answers(port, terms.readiness):
@@ -207,7 +208,7 @@ async def _become_ready(engine: RunningEngine, world: World, telling: Telling) -
             partial(world.prober.until_ready, port, terms.readiness), engine.group.wait, _bounded_log(engine)
         )
         if came == 1:
-            raise InstanceFailed(await _obituary(engine, ready=False))
+            raise InstanceFailed(await _obituary(engine, ready=False, projector=projector))
     if patience.cancelled_caught:
         raise InstanceFailed(
             f"The engine did not answer {terms.readiness.path} within {terms.start_deadline:g} s of its start; "
@@ -230,9 +231,10 @@ def _bounded_log(engine: RunningEngine) -> Callable[[], Awaitable[object]]:
     return partial(keep_trimmed, engine.log_file, limit=_LOG_LIMIT, period=_LOOK_AT_LOG_EVERY)
 
 
-async def _obituary(engine: RunningEngine, *, ready: bool) -> str:
+async def _obituary(engine: RunningEngine, *, ready: bool, projector: str | None = None) -> str:
     how = await engine.group.wait()
-    return without_keys(await _threads.run(partial(obituary, how, engine.log_file, ready=ready)))
+    said = await _threads.run(partial(obituary, how, engine.log_file, ready=ready, projector=projector))
+    return without_keys(said)
 
 
 def _note(placement: Placement | None) -> str:
