@@ -46,6 +46,7 @@ class Picture:
     """In the order of the stream: what an instance needs comes before it, and goes after it."""
 
 
+_NOTHING = Picture()
 _FIELD = {"instances": "instance", "models": "model", "files": "file"}
 
 
@@ -62,15 +63,15 @@ def lines_between(before: Picture, after: Picture) -> list[AssignmentLine]:
     return lines + gone
 
 
-def applied(picture: Picture, line: AssignmentLine) -> Picture:
-    """The picture after one line."""
+def applied(picture: Picture, line: AssignmentLine, kept: Picture = _NOTHING) -> Picture:
+    """The picture after one line. A record that could not be read stays as it is in ``kept``: it is not gone."""
     if line.word not in (Word.PUT, Word.GONE) or line.kind not in Picture.KINDS:
         return picture
     table = dict(getattr(picture, line.kind))
     if line.word is Word.GONE:
         table.pop(line.id, None)
     else:
-        record = getattr(line, _FIELD[line.kind])
+        record = getattr(line, _FIELD[line.kind]) or getattr(kept, line.kind).get(line.id)
         if record is not None:
             table[line.id] = record
     return attrs.evolve(picture, **{line.kind: table})

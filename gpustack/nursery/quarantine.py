@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
+from types import TracebackType
 from typing import TypeVar
 
 import attrs
@@ -40,11 +40,28 @@ class RowFault:
     seen: str
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Trial:
-    """One step for one row; ``fault`` is set after the block when it failed."""
+    """The block of one step for one row; ``fault`` is set after it when the step failed."""
 
+    _quarantine: Quarantine
+    _row: Hashable
     fault: RowFault | None = None
+
+    def __enter__(self) -> Trial:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        # Whatever was not foreseen, groups of it included. Cancellation, also mixed with failures in one group, is no
+        # Exception and not ours.
+        if isinstance(error, Exception) and not isinstance(error, self._quarantine.passing):
+            self.fault = self._quarantine._set_aside(self._row, error)
+            return True
+        if error is None:
+            self._quarantine.forget(self._row)
+        return False
 
 
 @attrs.define(eq=False, repr=False)
@@ -64,20 +81,9 @@ class Quarantine:
     most: int = MOST
     _aside: dict[Hashable, RowFault] = attrs.field(factory=dict)
 
-    @contextmanager
-    def row(self, row: Hashable) -> Iterator[Trial]:
-        """Survive what the block raises, as the fault of ``row``."""
-        trial = Trial()
-        try:
-            yield trial
-        except self.passing:
-            raise
-        # The one place where rows are held apart: whatever was not foreseen, groups of it included. Cancellation,
-        # also mixed with failures in one group, is a BaseException and not ours.
-        except Exception as error:  # noqa: BLE001
-            trial.fault = self._set_aside(row, error)
-        else:
-            self._aside.pop(row, None)
+    def row(self, row: Hashable) -> Trial:
+        """Survive what the block raises, as the fault of ``row``; a block that does well ends its pauses."""
+        return Trial(self, row)
 
     def holds(self, row: Hashable) -> bool:
         """Whether the row is to be left out now."""

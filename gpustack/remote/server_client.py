@@ -10,7 +10,7 @@ import orjson
 import trio
 
 from gpustack.domain.artifact import ModelSource
-from gpustack.domain.assignment import AssignmentLine
+from gpustack.domain.assignment import AssignmentLine, Word
 from gpustack.domain.document import decode, encode
 from gpustack.domain.report import FileReport, InstanceReport, JoinRequest, StatusReport
 from gpustack.domain.worker import WorkerStatus
@@ -54,6 +54,15 @@ class _FileAsk:
 
 @attrs.frozen(kw_only=True)
 class _FileId:
+    id: int
+
+
+@attrs.frozen(kw_only=True)
+class _LineHead:
+    """What a line is about."""
+
+    word: Word
+    kind: str
     id: int
 
 
@@ -138,6 +147,8 @@ class ServerClient:
     async def assignments(self, worker_id: int, *, quiet_for: float) -> AsyncGenerator[AssignmentLine]:
         """The lines of the assignment stream as they come; ends when the server ends it. Use ``aclosing``.
 
+        One with a record that this program cannot read comes without it.
+
         Raises ``TimedOut`` when nothing at all came for ``quiet_for`` seconds.
         """
         path = f"/v1/workers/{worker_id}/assignments"
@@ -152,7 +163,7 @@ class ServerClient:
                     raise Unavailable("The server sent a line that is too long")
                 for line in lines:
                     if line:
-                        yield decode(line, AssignmentLine)
+                        yield _line_of(line)
 
     async def _call(
         self,
@@ -174,3 +185,14 @@ class ServerClient:
 
     def __repr__(self) -> str:
         return f"<ServerClient of {self._client!r}>"
+
+
+def _line_of(raw: bytes) -> AssignmentLine:
+    """A line, or its head alone: one record of a newer server must not keep all others from us. Raises ``Invalid``."""
+    try:
+        return decode(raw, AssignmentLine)
+    except Invalid:
+        head = decode(raw, _LineHead)
+        if head.word is not Word.PUT:
+            raise
+        return AssignmentLine(word=head.word, kind=head.kind, id=head.id)

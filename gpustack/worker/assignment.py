@@ -10,8 +10,9 @@ from functools import partial
 import attrs
 import trio
 
-from gpustack.domain.assignment import Picture, Word, applied
+from gpustack.domain.assignment import AssignmentLine, Picture, Word, applied
 from gpustack.errors import Forbidden, GpustackError, NotFound, Unauthorized
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.wake import Latest
 from gpustack.worker.membership import Member, Membership
 from gpustack.worker.race import first_of
@@ -38,6 +39,9 @@ class Assignments:
     _membership: Membership
     _rng: random.Random
     latest: Latest[Assigned] = attrs.field(factory=lambda: Latest(Assigned()))
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("watch"))
+    _unread: set[tuple[str, int]] = attrs.field(factory=set)
+    """Records that could not be read when they were told last."""
     name: str = "watch"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -52,19 +56,44 @@ class Assignments:
             await trio.sleep(_RECONNECT * (0.5 + self._rng.random()))
 
     async def _watch(self, member: Member) -> None:
-        try:
-            await self._follow(member.worker_id)
-        except (Unauthorized, Forbidden, NotFound):
-            self._membership.void(member)
-        except GpustackError as error:
-            log.warning("The watch broke, watching again: reason=%s", error)
+        with self._faults.row("stream"):
+            try:
+                await self._follow(member.worker_id)
+            except (Unauthorized, Forbidden, NotFound):
+                self._membership.void(member)
+            except GpustackError as error:
+                log.warning("The watch broke, watching again: reason=%s", error)
 
     async def _follow(self, worker_id: int) -> None:
-        """Collect aside until the picture is complete, so that what vanished meanwhile is seen to have vanished."""
+        """Collect aside until the picture is complete, so that what vanished meanwhile is seen to have vanished.
+
+        After a line that could not be taken in, everything is asked for anew in a while.
+        """
         picture, synced = Picture(), False
-        async with aclosing(self._membership.client.assignments(worker_id, quiet_for=_QUIET_FOR)) as lines:
-            async for line in lines:
-                picture = applied(picture, line)
-                synced = synced or line.word is Word.SYNCED
-                if synced and line.word is not Word.STILL:
-                    self.latest.set(Assigned(picture, True))
+        again = trio.CancelScope()
+        stream = aclosing(self._membership.client.assignments(worker_id, quiet_for=_QUIET_FOR))
+        with again:
+            async with stream as lines:
+                async for line in lines:
+                    with self._faults.row((line.kind, line.id)) as trial:
+                        self._note(line)
+                        picture = applied(picture, line, self.latest.value.picture)
+                    if trial.fault is not None:
+                        again.deadline = min(again.deadline, trial.fault.again_at)
+                    synced = synced or line.word is Word.SYNCED
+                    if synced and line.word is not Word.STILL:
+                        self.latest.set(Assigned(picture, True))
+
+    def _note(self, line: AssignmentLine) -> None:
+        """Log once that a record cannot be read: what is known of it from before holds on."""
+        if line.word is not Word.PUT:
+            return
+        about = (line.kind, line.id)
+        if line.instance or line.file or line.model:
+            self._unread.discard(about)
+        elif about not in self._unread:
+            self._unread.add(about)
+            log.error(
+                "A record that the server told cannot be read here, is this worker older? kind=%s id=%d",
+                *about,
+            )

@@ -11,7 +11,8 @@ import trio
 
 from gpustack.domain.artifact import FileState, ModelFile, ModelSource, SourceKind
 from gpustack.domain.report import FileReport
-from gpustack.errors import GpustackError
+from gpustack.errors import GpustackError, Unavailable
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.worker.assignment import Assigned, Assignments
 from gpustack.worker.reports import Reports
 
@@ -48,6 +49,8 @@ class Files:
     _removing: dict[_Key, trio.Event] = attrs.field(factory=dict)
     _given_up: set[int] = attrs.field(factory=set)
     """Records whose files could not be removed: not tried again before the next start."""
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("files"))
+    _fetches: Quarantine = attrs.field(factory=lambda: Quarantine("fetching"))
     name: str = "files"
 
     async def ensure(
@@ -63,14 +66,24 @@ class Files:
         while (removing := self._removing.get(key)) is not None:
             await removing.wait()
         self._wanted[key] = self._wanted.get(key, 0) + 1
+        refusal: GpustackError | None = None
         try:
-            files = await self._cache.ensure(
-                source, token=self._token, local_dir=local_dir or None, progress=self._teller(key, progress)
-            )
-        except GpustackError as error:
-            said = FileReport(state=FileState.ERROR, state_message=str(error))
-            self._reports.file(source, local_dir, said)
-            raise
+            with self._fetches.row((source.index, local_dir)) as trial:
+                try:
+                    files = await self._cache.ensure(
+                        source,
+                        token=self._token,
+                        local_dir=local_dir or None,
+                        progress=self._teller(key, progress),
+                    )
+                except GpustackError as error:
+                    refusal = error
+            if trial.fault is not None:
+                refusal = Unavailable(f"{source.readable} cannot be fetched. {trial.fault.sentence}")
+            if refusal is not None:
+                said = FileReport(state=FileState.ERROR, state_message=str(refusal))
+                self._reports.file(source, local_dir, said)
+                raise refusal
         finally:
             self._wanted[key] -= 1
             if not self._wanted[key]:
@@ -94,8 +107,9 @@ class Files:
         revision = -1
         async with trio.open_nursery() as nursery:
             while True:
-                revision, assigned = await self._assignments.latest.changed(revision)
-                self._take_up(assigned, nursery)
+                with trio.move_on_after(self._faults.due_in()):
+                    revision, _ = await self._assignments.latest.changed(revision)
+                self._take_up(self._assignments.latest.value, nursery)
 
     def _teller(self, key: _Key, progress: Callable[[float], None] | None) -> Callable[[Progress], None]:
         """Hears the cache's bytes. However many ask for the same files, their record is told once a second."""
@@ -124,15 +138,22 @@ class Files:
     # --- what the records ask for
 
     def _take_up(self, assigned: Assigned, nursery: trio.Nursery) -> None:
-        for file in assigned.picture.files.values():
-            work = self._work.get(file.id)
-            if file.deleted_at is not None:
-                if work is not None and not work.removes:
-                    work.scope.cancel()  # looked at again when it has ended
-                elif work is None and file.id not in self._given_up and _key(file) not in self._wanted:
-                    self._begin(nursery, file, self._remove, removes=True)
-            elif work is None and file.state is FileState.DOWNLOADING and _key(file) not in self._wanted:
-                self._begin(nursery, file, self._fetch, removes=False)
+        files = assigned.picture.files
+        self._faults.keep_only({*files, *(("look", key) for key in files)})
+        for file in files.values():
+            if not self._faults.holds(file.id) and not self._faults.holds(("look", file.id)):
+                with self._faults.row(("look", file.id)):
+                    self._look_at(file, nursery)
+
+    def _look_at(self, file: ModelFile, nursery: trio.Nursery) -> None:
+        work = self._work.get(file.id)
+        if file.deleted_at is not None:
+            if work is not None and not work.removes:
+                work.scope.cancel()  # looked at again when it has ended
+            elif work is None and file.id not in self._given_up and _key(file) not in self._wanted:
+                self._begin(nursery, file, self._remove, removes=True)
+        elif work is None and file.state is FileState.DOWNLOADING and _key(file) not in self._wanted:
+            self._begin(nursery, file, self._fetch, removes=False)
 
     def _begin(
         self,
@@ -153,11 +174,16 @@ class Files:
         nursery: trio.Nursery,
     ) -> None:
         try:
-            with begun.scope:
+            with begun.scope, self._faults.row(file.id) as trial:
                 await work(file)
+            if trial.fault is not None:
+                said = FileReport(state=FileState.ERROR, state_message=trial.fault.sentence)
+                self._reports.file(file.source, file.local_dir, said)
         finally:
             del self._work[file.id]
-        if begun.scope.cancelled_caught:
+        if trial.fault is not None:
+            await trio.sleep(max(trial.fault.again_at - trio.current_time(), 0.0))
+        if trial.fault is not None or begun.scope.cancelled_caught:
             self._take_up(self._assignments.latest.value, nursery)
 
     async def _fetch(self, file: ModelFile) -> None:

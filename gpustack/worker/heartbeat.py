@@ -12,6 +12,8 @@ import trio
 from gpustack.domain.worker import WorkerStatus
 from gpustack.errors import Forbidden, GpustackError, NotFound, Unauthorized
 from gpustack.nursery.limiter import threads
+from gpustack.nursery.quarantine import Quarantine
+from gpustack.remote.server_client import Beat
 from gpustack.worker.membership import Member, Membership
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ class Heartbeat:
 
     _membership: Membership
     _rng: random.Random
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("heartbeat"))
     name: str = "heartbeat"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -43,20 +46,30 @@ class Heartbeat:
         interval = _bounded(member.heartbeat_interval)
         while self._membership.member is member:
             pause = interval * (0.9 + 0.2 * self._rng.random())
-            try:
-                within = min(max(interval, _ANSWER_WITHIN[0]), _ANSWER_WITHIN[1])
-                beat = await self._membership.client.heartbeat(member.worker_id, within=within)
-                interval = _bounded(beat.interval)
-                await self._membership.learn(beat.servers)
-                await self._membership.renew(beat.credential)
-            except (Unauthorized, Forbidden, NotFound):
-                self._membership.void(member)
-                return
-            except GpustackError as error:
-                log.warning("A heartbeat did not arrive: reason=%s", error)
-                pause = min(interval, _TRY_AGAIN) * (0.5 + self._rng.random())
+            sooner = min(interval, _TRY_AGAIN) * (0.5 + self._rng.random())
+            with self._faults.row("beat") as trial:
+                try:
+                    within = min(max(interval, _ANSWER_WITHIN[0]), _ANSWER_WITHIN[1])
+                    beat = await self._membership.client.heartbeat(member.worker_id, within=within)
+                    interval = _bounded(beat.interval)
+                    await self._take_in(beat)
+                except (Unauthorized, Forbidden, NotFound):
+                    self._membership.void(member)
+                    return
+                except GpustackError as error:
+                    log.warning("A heartbeat did not arrive: reason=%s", error)
+                    pause = sooner
+            if trial.fault is not None:
+                pause = sooner
             with trio.move_on_after(pause):
                 await self._membership.left(member)
+
+    async def _take_in(self, beat: Beat) -> None:
+        """What the server has told in its answer; the heartbeat itself has arrived, whatever becomes of this."""
+        with self._faults.row("the servers told"):
+            await self._membership.learn(beat.servers)
+        with self._faults.row("the credential told"):
+            await self._membership.renew(beat.credential)
 
 
 def _bounded(interval: float) -> float:
@@ -94,15 +107,16 @@ class StatusPush:
     """May block: it is called in a thread."""
     period: float = 10.0
     """Seconds between two looks."""
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("status"))
     name: str = "status"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
         said: _Said | None = None
-        look = await self._look()  # before we have joined, so that no second is lost once we have
+        look = await self._look(None)  # before we have joined, so that no second is lost once we have
         while True:
             if trio.current_time() - look.at >= self.period:
-                look = await self._look()
+                look = await self._look(look)
             now = _Said(await self._membership.joined(), look)
             pause = look.at + self.period - trio.current_time()
             if said is None or _differs(said, now):
@@ -113,21 +127,29 @@ class StatusPush:
             with trio.move_on_after(max(pause, 0.0)):
                 await self._membership.left(now.member)
 
-    async def _look(self) -> _Look:
-        status = await self._measure()
-        return _Look(status, await _threads.run(self._address), trio.current_time())
+    async def _look(self, before: _Look | None) -> _Look:
+        """The machine as it is now; while it cannot be looked at, as it was."""
+        while True:
+            look = before
+            with self._faults.row("a look at this machine"):
+                status = await self._measure()
+                look = _Look(status, await _threads.run(self._address), trio.current_time())
+            if look is not None:
+                return look if look is not before else attrs.evolve(look, at=trio.current_time())
+            await trio.sleep(_TRY_AGAIN)
 
     async def _put(self, now: _Said) -> bool:
         member, look = now.member, now.look
-        try:
-            await self._membership.client.put_status(member.worker_id, look.status, ip=look.address)
-        except (Unauthorized, Forbidden, NotFound):
-            self._membership.void(member)
-            return False
-        except GpustackError as error:
-            log.warning("The status did not arrive: reason=%s", error)
-            return False
-        return True
+        arrived = False
+        with self._faults.row("telling the server"):
+            try:
+                await self._membership.client.put_status(member.worker_id, look.status, ip=look.address)
+                arrived = True
+            except (Unauthorized, Forbidden, NotFound):
+                self._membership.void(member)
+            except GpustackError as error:
+                log.warning("The status did not arrive: reason=%s", error)
+        return arrived
 
 
 def _differs(said: _Said, now: _Said) -> bool:

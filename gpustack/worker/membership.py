@@ -14,6 +14,7 @@ from gpustack.domain.report import JoinRequest
 from gpustack.domain.worker import SystemReserved
 from gpustack.errors import Forbidden, GpustackError, Unauthorized
 from gpustack.nursery.limiter import threads
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.wake import Latest
 from gpustack.remote.http import RemoteError
 from gpustack.remote.server_client import JoinedDocument, ServerClient
@@ -65,6 +66,7 @@ class Membership:
     """May block: it is called in a thread."""
     _rng: random.Random
     _latest: Latest[Member | None] = attrs.field(factory=lambda: Latest(None))
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("membership"))
     name: str = "membership"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -136,33 +138,40 @@ class Membership:
     async def _join(self) -> Member:
         delay = _FIRST_TRY_AGAIN
         while True:
-            try:
-                joined = await self._ask_in(await _threads.run(self._document))
-                break
-            except Unauthorized:
-                log.error("The server refused this worker's token; set --token to the one of the server")
+            with self._faults.row("joining") as trial:
+                try:
+                    joined = await self._ask_in(await _threads.run(self._document))
+                    break
+                except Unauthorized:
+                    log.error("The server refused this worker's token; set --token to the one of the server")
+                    delay = _LAST_TRY_AGAIN
+                except Forbidden as error:
+                    log.error(
+                        "The server does not let this worker in; set --token to the one of the server, unless the "
+                        "reason is another: %s",
+                        error,
+                    )
+                    delay = _LAST_TRY_AGAIN
+                except RemoteError as error:
+                    log.info("The server cannot be reached yet: reason=%s", error)
+                except GpustackError as error:
+                    log.error("The server did not take this worker in: reason=%s", error)
+            if trial.fault is not None:
                 delay = _LAST_TRY_AGAIN
-            except Forbidden as error:
-                log.error(
-                    "The server does not let this worker in; set --token to the one of the server, unless the reason"
-                    " is another: %s",
-                    error,
-                )
-                delay = _LAST_TRY_AGAIN
-            except RemoteError as error:
-                log.info("The server cannot be reached yet: reason=%s", error)
-            except GpustackError as error:
-                log.error("The server did not take this worker in: reason=%s", error)
             await trio.sleep(delay * (0.5 + self._rng.random()))
             delay = min(delay * 2, _LAST_TRY_AGAIN)
-        try:
-            await _threads.run(remember_name, self._identity.data_dir, joined.name)
-        except OSError as error:
-            log.error("The name this worker was given cannot be kept: name=%s reason=%s", joined.name, error)
-        try:
-            await _threads.run(keep_credential, self._identity.data_dir, joined.credential)
-        except OSError as error:
-            log.error("This worker's credential cannot be kept for its next start: reason=%s", error)
+        with self._faults.row("the name"):
+            try:
+                await _threads.run(remember_name, self._identity.data_dir, joined.name)
+            except OSError as error:
+                log.error(
+                    "The name this worker was given cannot be kept: name=%s reason=%s", joined.name, error
+                )
+        with self._faults.row("the credential"):
+            try:
+                await _threads.run(keep_credential, self._identity.data_dir, joined.credential)
+            except OSError as error:
+                log.error("This worker's credential cannot be kept for its next start: reason=%s", error)
         log.info("Joined: worker=%s id=%d", joined.name, joined.id)
         return Member(
             worker_id=joined.id,

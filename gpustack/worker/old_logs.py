@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable, Collection
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ import attrs
 import trio
 
 from gpustack.nursery.limiter import threads
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.worker.assignment import Assignments
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ class OldLogs:
     assignments: Assignments
     now: Callable[[], datetime]
     keep: float = KEEP
+    faults: Quarantine = attrs.field(factory=lambda: Quarantine("old-logs", clock=time.monotonic))
     name: str = "old-logs"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -44,16 +47,18 @@ class OldLogs:
             if not assigned.synced:
                 continue
             before = self.now().timestamp() - self.keep
-            removed = await _threads.run(sweep, self.folder, assigned.picture.instances.keys(), before)
+            living = assigned.picture.instances.keys()
+            removed = await _threads.run(sweep, self.folder, living, before, self.faults)
             if removed:
                 log.info("Removed old logs of instances that are gone: files=%d", removed)
             await trio.sleep(_LOOK_EVERY)
 
 
-def sweep(folder: Path, living: Collection[int], before: float) -> int:
+def sweep(folder: Path, living: Collection[int], before: float, faults: Quarantine) -> int:
     """Remove the logs of each instance not ``living`` that has written nothing since ``before``; how many files.
 
-    Blocking. What is not named as our logs are is never touched, and what cannot be removed is left.
+    Blocking; nobody else uses ``faults`` meanwhile. What is not named as our logs are is never touched, and what cannot
+    be removed is left.
     """
     found: dict[int, list[Path]] = {}
     try:
@@ -64,12 +69,20 @@ def sweep(folder: Path, living: Collection[int], before: float) -> int:
         if (named := _NAME.fullmatch(path.name)) and int(named[1]) not in living:
             found.setdefault(int(named[1]), []).append(path)
     removed = 0
-    for logs in found.values():
-        try:
-            if max(path.lstat().st_mtime for path in logs) < before:
-                for path in logs:
-                    path.unlink()
-                    removed += 1
-        except OSError as error:
-            log.warning("Old logs cannot be removed: folder=%s reason=%s", folder, error.strerror)
+    faults.keep_only(found)
+    for instance_id, logs in found.items():
+        with faults.row(instance_id):
+            removed += _removed(logs, before)
     return removed
+
+
+def _removed(logs: list[Path], before: float) -> int:
+    try:
+        if max(path.lstat().st_mtime for path in logs) >= before:
+            return 0
+        for path in logs:
+            path.unlink()
+    except OSError as error:
+        log.warning("Old logs cannot be removed: folder=%s reason=%s", logs[0].parent, error.strerror)
+        return 0
+    return len(logs)

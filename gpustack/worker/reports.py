@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections import deque
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import trio
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.report import FileReport, InstanceReport
 from gpustack.errors import BadRequest, Conflict, Forbidden, GpustackError, Invalid, NotFound, Unauthorized
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.wake import Wake
 from gpustack.remote.http import RemoteError
 from gpustack.worker.membership import Membership
@@ -23,12 +25,18 @@ _ROOM = 10_000
 _TRIES = 30
 """How often a server that answers, but with a fault of its own, is told the same before it is told the next."""
 _LAST_WORDS_WITHIN = 2.0
+_FAULTS = 5
+"""How often a report that cannot even be sent is tried before it is dropped."""
 
 
 @attrs.frozen
 class _OfInstance:
     instance_id: int
     said: InstanceReport
+
+    @property
+    def row(self) -> object:
+        return "instance", self.instance_id
 
     def __str__(self) -> str:
         return (
@@ -42,6 +50,10 @@ class _OfFile:
     local_dir: str
     said: FileReport
 
+    @property
+    def row(self) -> object:
+        return "files", self.source.index, self.local_dir
+
     def __str__(self) -> str:
         return f"files of {self.source.readable}, {self.said.state or 'progress only'}"
 
@@ -49,6 +61,10 @@ class _OfFile:
 @attrs.frozen
 class _OfFileGone:
     file_id: int
+
+    @property
+    def row(self) -> object:
+        return "file", self.file_id
 
     def __str__(self) -> str:
         return f"file {self.file_id}, gone"
@@ -61,6 +77,9 @@ _One = _OfInstance | _OfFile | _OfFileGone
 class Reports:
     """A queue with one sender. Saying never waits; while the server is away the newest progress replaces older.
 
+    What is said of one instance or file goes out in order. A fault in sending it that nobody foresaw holds up its own
+    reports alone: it is tried again some times, later and later, then dropped.
+
     A report the server refuses (the instance is gone or moved, its life does not allow it) is dropped: the watch
     will show what is wanted now. When it is cancelled it tries once to deliver what is left.
     """
@@ -70,7 +89,9 @@ class Reports:
     try_again: float = 1.0
     """Seconds, give or take half."""
     _queue: deque[_One] = attrs.field(factory=deque)
+    _sending: _One | None = None
     _wake: Wake = attrs.field(factory=Wake)
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("reports"))
     name: str = "reports"
 
     def instance(self, instance_id: int, said: InstanceReport) -> None:
@@ -122,36 +143,59 @@ class Reports:
         try:
             while True:
                 await self._deliver_all()
-                await self._wake.wait()
+                await self._wake.wait(self._faults.due_in())
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_WORDS_WITHIN):
                 await self._deliver_once()
 
     async def _deliver_all(self) -> None:
+        """Deliver until nothing is left but of rows that are set aside."""
         tries = 0
-        while self._queue:
+        while (one := self._next()) is not None:
             tries += 1
-            if await self._deliver(self._queue[0], tries):
-                self._queue.popleft()
+            if await self._attempt(one, tries):
                 tries = 0
-            else:
+            elif not self._faults.holds(one.row):
                 await trio.sleep(self.try_again * (0.5 + self._rng.random()))
 
     async def _deliver_once(self) -> None:
-        while self._queue and await self._deliver(self._queue[0], 1):
-            self._queue.popleft()
+        while (one := self._next()) is not None:
+            if not await self._attempt(one, 1) and not self._faults.holds(one.row):
+                return
+
+    def _next(self) -> _One | None:
+        """The oldest report that may go now."""
+        if self._faults.due_in() < math.inf:
+            self._faults.keep_only({one.row for one in self._queue})
+        return next((one for one in self._queue if not self._faults.holds(one.row)), None)
+
+    async def _attempt(self, one: _One, tries: int) -> bool:
+        """Send one and take it from the queue; false when it stays there for another try."""
+        done, self._sending = False, one
+        try:
+            with self._faults.row(one.row) as trial:
+                done = await self._deliver(one, tries)
+        finally:
+            self._sending = None
+        if trial.fault is not None and trial.fault.streak >= _FAULTS:
+            log.error("A report cannot be sent and is dropped: report=%s", one)
+            self._faults.forget(one.row)
+            done = True
+        if done:
+            self._queue.remove(one)
+        return done
 
     def _last(self, is_its_own: Callable[[_One], bool]) -> int | None:
-        """The place of the last such report in the queue; the first place of all may be on its way already."""
+        """The place of the last such report in the queue; the first of all may be on its way already."""
         for at in range(len(self._queue) - 1, 0, -1):
-            if is_its_own(self._queue[at]):
+            if self._queue[at] is not self._sending and is_its_own(self._queue[at]):
                 return at
         return None
 
     def _add(self, one: _One) -> None:
         if len(self._queue) >= _ROOM:
             log.error("The server has been away too long, the oldest report is dropped: waiting=%d", _ROOM)
-            del self._queue[1]
+            del self._queue[1 if self._queue[0] is self._sending else 0]
         self._queue.append(one)
 
     async def _deliver(self, one: _One, tries: int) -> bool:

@@ -16,6 +16,7 @@ from gpustack.domain.model import Model
 from gpustack.domain.report import InstanceReport
 from gpustack.errors import Unavailable
 from gpustack.nursery.group import KILL_WITHIN
+from gpustack.nursery.quarantine import Quarantine, RowFault
 from gpustack.nursery.restart import Restart
 from gpustack.nursery.state import GroupState
 from gpustack.worker.assignment import Assigned, Assignments
@@ -62,6 +63,9 @@ class Runners:
     _living: dict[int, _Runner] = attrs.field(factory=dict)
     _ending: set[int] = attrs.field(factory=set)
     """Deleted instances that have no runner, and whose remains are being ended."""
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("instances"))
+    """What was met when comparing, and when ending what is not wanted any more."""
+    _lives: Quarantine = attrs.field(factory=lambda: Quarantine("lives"))
     name: str = "instances"
 
     @property
@@ -81,7 +85,9 @@ class Runners:
         revision, first = -1, True
         async with trio.open_nursery() as nursery:
             while True:
-                revision, assigned = await self._assignments.latest.changed(revision)
+                with trio.move_on_after(self._faults.due_in()):
+                    revision, _ = await self._assignments.latest.changed(revision)
+                assigned = self._assignments.latest.value
                 if not assigned.synced:
                     continue
                 if first:
@@ -93,24 +99,32 @@ class Runners:
 
     def _compare(self, assigned: Assigned, nursery: trio.Nursery) -> None:
         wanted = assigned.picture.instances
-        for key, runner in self._living.items():
-            record = wanted.get(key)
+        known = dict.fromkeys([*self._living, *wanted])
+        self._faults.keep_only({*known, *(("compare", key) for key in known)})
+        self._lives.keep_only(known)
+        for key in known:
+            if not self._faults.holds(key) and not self._faults.holds(("compare", key)):
+                with self._faults.row(("compare", key)):
+                    self._compare_one(key, wanted.get(key), nursery)
+
+    def _compare_one(self, key: int, record: ModelInstance | None, nursery: trio.Nursery) -> None:
+        runner = self._living.get(key)
+        if runner is not None:
             if record is None or record.deleted_at is not None or _moved(runner.instance, record):
                 _end(runner)
             elif runner.telling.differs(record) and not runner.settling:
                 runner.settling = True
                 nursery.start_soon(self._settle, runner, name=f"settle:{record.name}")
-        for key, record in wanted.items():
-            if key in self._living or key in self._ending:
-                continue
-            if record.deleted_at is None:
-                self._living[key] = runner = _Runner(
-                    record, Telling(self._world.reports, record.id, record.state)
-                )
-                nursery.start_soon(self._run, runner, nursery, name=f"instance:{record.name}")
-            elif not self._world.reports.is_leaving(key):
-                self._ending.add(key)
-                nursery.start_soon(self._end_deleted, record, name=f"end:{record.name}")
+        elif record is None or key in self._ending:
+            return
+        elif record.deleted_at is None:
+            self._living[key] = runner = _Runner(
+                record, Telling(self._world.reports, record.id, record.state)
+            )
+            nursery.start_soon(self._run, runner, nursery, name=f"instance:{record.name}")
+        elif not self._world.reports.is_leaving(key):
+            self._ending.add(key)
+            nursery.start_soon(self._end_deleted, record, nursery, name=f"end:{record.name}")
 
     def _look_again(self, nursery: trio.Nursery) -> None:
         self._compare(self._assignments.latest.value, nursery)
@@ -121,7 +135,8 @@ class Runners:
         runner.settling = False
         record = self._record(runner.instance.id)
         if record is not None and self._living.get(record.id) is runner:
-            runner.telling.repeat(record)
+            with self._lives.row(("settle", record.id)):
+                runner.telling.repeat(record)
 
     # --- one instance
 
@@ -129,7 +144,11 @@ class Runners:
         instance = runner.instance
         try:
             with runner.scope:
-                await self._live(runner)
+                while True:
+                    with self._lives.row(instance.id) as trial:
+                        await self._live(runner)
+                    if trial.fault is not None:
+                        await self._wait_after(trial.fault, runner)
         finally:
             self._living.pop(instance.id, None)
             self._world.ports.expect_no_more(instance.name)
@@ -161,14 +180,23 @@ class Runners:
                 runner.telling.tries_again, runner.logged = False, ""
 
         await self._know_model(runner)
-        try:
-            await run_instance(
-                runner.instance, runner.model, self._world, runner.telling, runner.ending, served
-            )
-        except InstanceFailed as failure:
-            return str(failure)
-        finally:
-            runner.ready = False
+        sentence = ""
+        with self._lives.row(runner.instance.id) as trial:
+            try:
+                await run_instance(
+                    runner.instance, runner.model, self._world, runner.telling, runner.ending, served
+                )
+            except InstanceFailed as failure:
+                sentence = str(failure)
+            finally:
+                runner.ready = False
+        return sentence if trial.fault is None else trial.fault.sentence
+
+    async def _wait_after(self, fault: RowFault, runner: _Runner) -> None:
+        """Say what was met outside of a life, and leave it alone for a while."""
+        with self._lives.row(("word", runner.instance.id)):
+            runner.telling.say(InstanceState.ERROR, fault.sentence)
+        await trio.sleep(max(fault.again_at - trio.current_time(), 0.0))
 
     async def _restart_wanted(self, runner: _Runner, sentence: str, restarts: int, delay: float) -> bool:
         """Say the failure. True at once if it is to be mended after ``delay``; false later, when a user allows it."""
@@ -228,10 +256,11 @@ class Runners:
         orphans = []
         for key, state in (await engines_on_record(self._world)).items():
             record = assigned.picture.instances.get(key)
-            if record is None:
-                orphans.append(state)
-            elif state.port is not None:
-                self._world.ports.expect(state.port, record.name)
+            with self._lives.row(("former", state.pid)):
+                if record is None:
+                    orphans.append(state)
+                elif state.port is not None:
+                    self._world.ports.expect(state.port, record.name)
         nursery.start_soon(self._end_orphans, orphans, name="orphans")
 
     async def _end_orphans(self, orphans: list[GroupState]) -> None:
@@ -254,22 +283,28 @@ class Runners:
                 for state in left.values():
                     nursery.start_soon(self._end_former, state)
 
-    async def _end_deleted(self, record: ModelInstance) -> None:
+    async def _end_deleted(self, record: ModelInstance, nursery: trio.Nursery) -> None:
         """An instance deleted while nobody ran it: what is left of it ends, then its record goes."""
         try:
-            state = await engine_on_record(record.id, self._world)
-            if state is None or await self._end_former(state):
-                self._world.reports.instance(record.id, InstanceReport(gone=True))
+            with self._faults.row(record.id) as trial:
+                state = await engine_on_record(record.id, self._world)
+                if state is None or await self._end_former(state):
+                    self._world.reports.instance(record.id, InstanceReport(gone=True))
         finally:
             self._ending.discard(record.id)
+        if trial.fault is not None:
+            await trio.sleep(max(trial.fault.again_at - trio.current_time(), 0.0))
+            self._look_again(nursery)
 
     async def _end_former(self, state: GroupState) -> bool:
-        try:
-            await end_former(state, self._world)
-        except Unavailable as error:
-            log.error("%s", error)
-            return False
-        return True
+        ended = False
+        with self._lives.row(("former", state.pid)):
+            try:
+                await end_former(state, self._world)
+                ended = True
+            except Unavailable as error:
+                log.error("%s", error)
+        return ended
 
     def __repr__(self) -> str:
         ready = sum(one.ready for one in self._living.values())

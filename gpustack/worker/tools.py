@@ -17,6 +17,7 @@ from gpustack.artifacts.tools import Build, Tools, Wish
 from gpustack.domain.device import Device
 from gpustack.errors import GpustackError
 from gpustack.nursery.limiter import threads
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.remote.document import open_client_aside
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class ToolFetch:
     devices: Callable[[], Awaitable[Sequence[Device]]]
     try_out: Callable[[Path], Awaitable[str | None]]
     rng: random.Random
+    faults: Quarantine = attrs.field(factory=lambda: Quarantine("tools"))
     name: str = "tools"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -57,13 +59,16 @@ class ToolFetch:
             return
         wait = _FIRST_WAIT
         while True:
-            try:
-                build = await self._bring()
-            except GpustackError as error:
-                log.warning("The tools could not be fetched; trying again in %.0f s: reason=%s", wait, error)
-            else:
-                log.info("The tools are here: version=%s archive=%s", build.tag, build.name)
-                return
+            with self.faults.row("fetching"):
+                try:
+                    build = await self._bring()
+                except GpustackError as error:
+                    log.warning(
+                        "The tools could not be fetched; trying again in %.0f s: reason=%s", wait, error
+                    )
+                else:
+                    log.info("The tools are here: version=%s archive=%s", build.tag, build.name)
+                    return
             await trio.sleep(wait * self.rng.uniform(0.8, 1.2))
             wait = min(wait * 2, _LONGEST_WAIT)
 

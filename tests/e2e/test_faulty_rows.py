@@ -111,8 +111,9 @@ def test_a_model_whose_name_is_no_text_is_told_of_and_others_run(tmp_path: Path,
         {"ALL_PROXY": "socks5://127.0.0.1:9"},
         {"HTTPS_PROXY": "127.0.0.1:9", "HTTP_PROXY": "127.0.0.1:9", "HF_ENDPOINT": "http://127.0.0.2:9"},
         {"HF_TOKEN": "hf_secret0123456789\n", "HF_ENDPOINT": "http://127.0.0.1:9"},
+        {"GPUSTACK_TOKEN": "a-token-of-many-letters\n", "HF_ENDPOINT": "http://127.0.0.1:9"},
     ],
-    ids=["socks", "proxy-without-scheme", "hub-token"],
+    ids=["socks", "proxy-without-scheme", "hub-token", "token"],
 )
 def test_a_word_of_the_environment_that_a_client_cannot_use_harms_only_what_needs_it(
     tmp_path: Path, tiny_model: Path, env: dict[str, str]

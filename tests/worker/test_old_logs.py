@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import timedelta
 from pathlib import Path
 
 from gpustack.domain.lifecycle import InstanceState as S
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.worker.old_logs import KEEP, sweep
 from tests.worker.conftest import Start
 from tests.worker.daemon import custom_model, instance_of, utc_now
@@ -24,7 +26,7 @@ def lay(folder: Path, name: str, at: float) -> Path:
 def test_all_runs_of_an_instance_go_together_when_the_last_is_old(tmp_path: Path) -> None:
     for name, at in (("3.log", 50), ("3.1.log", 40), ("3.cut.log", 45), ("4.log", 150), ("4.1.log", 40)):
         lay(tmp_path, name, at)
-    assert sweep(tmp_path, {5}, 100) == 3
+    assert sweep(tmp_path, {5}, 100, Quarantine("old-logs", clock=time.monotonic)) == 3
     assert {path.name for path in tmp_path.iterdir()} == {"4.log", "4.1.log"}
 
 
@@ -34,9 +36,9 @@ def test_logs_of_the_living_and_files_of_others_stay(tmp_path: Path) -> None:
         lay(tmp_path, name, 1)
     lay(tmp_path / "10.log", "inside", 1)
     os.utime(tmp_path / "10.log", (1, 1))
-    assert sweep(tmp_path, {7}, 100) == 0
+    assert sweep(tmp_path, {7}, 100, Quarantine("old-logs", clock=time.monotonic)) == 0
     assert {path.name for path in tmp_path.iterdir()} == {*names, "10.log"}
-    assert sweep(tmp_path / "absent", {7}, 100) == 0
+    assert sweep(tmp_path / "absent", {7}, 100, Quarantine("old-logs", clock=time.monotonic)) == 0
 
 
 async def test_a_worker_sweeps_when_it_knows_its_instances(
