@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urljoin
 
-import attrs
-
 from gpustack.remote.connecting import Connected, Watch, answered_from
 from gpustack.remote.http import ANSWER_LIMIT, BadReply, TimedOut, TooLarge
 from gpustack.remote.redirect import refuse_inner_blocking
@@ -26,12 +24,12 @@ def bound(client: Any) -> None:
     (a small one may unpack to any size), or a redirect into this machine or network.
     """
     hooks = client.event_hooks
-    if not any(isinstance(hook, _Look) for hook in hooks["response"]):
+    if _look not in hooks["response"]:
         client.headers["accept-encoding"] = "identity"
         client.event_hooks = {
             **hooks,
             "request": [*hooks["request"], _watch],
-            "response": [*hooks["response"], _Look(client)],
+            "response": [*hooks["response"], _look],
         }
 
 
@@ -51,24 +49,19 @@ def _watch(request: Any) -> None:
         request.extensions["trace"] = Watch(request.url.raw_host.decode("ascii"), connected).saw
 
 
-@attrs.frozen(eq=False, repr=False)
-class _Look:
-    """Before the body of an answer to ``client`` is read."""
-
-    client: Any
-
-    def __call__(self, response: Any) -> None:
-        url = str(response.request.url)
-        if response.has_redirect_location:
-            answered = answered_from(self.client, response)
-            try:
-                place = urljoin(url, response.headers["location"])
-                _led.connected = refuse_inner_blocking(place, url, answered)
-            except ValueError as error:
-                raise BadReply(url, "redirects to something that is not an address") from error
-        if response.headers.get("content-encoding", "identity") != "identity":
-            raise BadReply(url, "answers in an encoding that nobody asked for")
-        response.stream = _within_bounds(response.stream, url)
+def _look(response: Any) -> None:
+    """Before the body of an answer is read."""
+    url = str(response.request.url)
+    if response.has_redirect_location:
+        answered = answered_from(response)
+        try:
+            place = urljoin(url, response.headers["location"])
+            _led.connected = refuse_inner_blocking(place, url, answered)
+        except ValueError as error:
+            raise BadReply(url, "redirects to something that is not an address") from error
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise BadReply(url, "answers in an encoding that nobody asked for")
+    response.stream = _within_bounds(response.stream, url)
 
 
 def _within_bounds(stream: Any, url: str) -> Any:

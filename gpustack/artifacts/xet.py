@@ -17,6 +17,9 @@ import trio
 from gpustack.artifacts.disk import disk
 from gpustack.artifacts.listing import RemoteFile
 from gpustack.artifacts.xet_child import PLAIN
+from gpustack.config.proxy import environment_of_others
+from gpustack.remote.routing import proxies_of_environment
+from gpustack.text import printable, redacted
 
 _LOOK_EVERY = 0.5
 _STALL = 120.0
@@ -41,7 +44,13 @@ async def fetch_by_xet(
         "path": str(path),
     }
     await disk.run(lambda: path.parent.mkdir(parents=True, exist_ok=True))
-    env = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_XET"}
+    routes = proxies_of_environment()
+    parts = urlsplit(file.url)
+    proxy = routes.route(parts.scheme, parts.hostname or "", parts.port)
+    if proxy is not None and proxy.fault is not None:
+        return proxy.fault
+    given = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_XET"}
+    env = environment_of_others(routes, given)
     env |= {"HF_XET_CACHE": str(cache), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     process = await trio.lowlevel.open_process(
         [sys.executable, "-P", "-m", "gpustack.artifacts.xet_child"],
@@ -70,7 +79,7 @@ async def fetch_by_xet(
     if process.returncode == PLAIN:
         return "the hub does not keep it in Xet"
     last = said.decode("utf-8", "replace").strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
-    return last[0][:200]
+    return printable(redacted(last[0]), 200)
 
 
 def host_of(url: str) -> str:

@@ -21,8 +21,11 @@ def main() -> int:
     from huggingface_hub import get_hf_file_metadata
     from huggingface_hub.file_download import xet_get
 
+    from gpustack.artifacts.hub_client import hub_session
+
     if importlib.util.find_spec("hf_xet") is None:
         return PLAIN
+    hub_session()
     headers = dict(asked["headers"])
     found = get_hf_file_metadata(asked["url"], token=False, headers=headers, endpoint=asked["endpoint"])
     if found.xet_file_data is None or found.size != asked["size"]:

@@ -24,7 +24,9 @@ class Environment:
         env="HTTP_PROXY",
         aliases=("http_proxy",),
         secret=mask_url,
-        help="Proxy for outgoing plain HTTP.",
+        help="Proxy for outgoing plain HTTP: http, https, socks5 or socks5h, with http meant where no scheme stands; "
+        "special characters of user and password percent-encoded. In lower case it wins, also when it is empty. This "
+        "machine itself and the cluster are never reached through a proxy.",
         sample="http://proxy:3128",
     )
     https_proxy: str | None = option(
@@ -32,7 +34,7 @@ class Environment:
         env="HTTPS_PROXY",
         aliases=("https_proxy",),
         secret=mask_url,
-        help="Proxy for outgoing HTTPS.",
+        help="Proxy for outgoing HTTPS, in the same forms.",
         sample="http://proxy:3128",
     )
     all_proxy: str | None = option(
@@ -40,14 +42,16 @@ class Environment:
         env="ALL_PROXY",
         aliases=("all_proxy",),
         secret=mask_url,
-        help="Proxy for what the other two do not name.",
+        help="Proxy for what the other two do not name, in the same forms.",
         sample="http://proxy:3128",
     )
     no_proxy: str | None = option(
         default=None,
         env="NO_PROXY",
         aliases=("no_proxy",),
-        help="Hosts that are reached without a proxy.",
+        help="What is reached without a proxy, between commas or blanks: names with all below them, patterns with *, "
+        "IPv4 and IPv6 addresses, networks such as 10.0.0.0/8, each with :port where only that one is meant; * alone "
+        "for everything. Names are not looked up for networks.",
         sample="localhost,10.0.0.0/8",
     )
     disable_dynamic_link_llama_box: bool = option(

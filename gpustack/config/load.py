@@ -27,6 +27,7 @@ from gpustack.config.layer import (
 from gpustack.config.option import table
 from gpustack.config.options import Options
 from gpustack.config.origin import DEFAULT, ConfigError, Fault, Given, Layer, Origin
+from gpustack.config.proxy import exempted_to_others, read_proxies
 from gpustack.config.role import Role, idle_group, role
 from gpustack.config.saml import KEPT, is_path
 from gpustack.config.settle import Host, absolute, settle
@@ -192,19 +193,23 @@ def _warnings(
     cookies = []
     if options.enable_cors and options.allow_credentials and "*" in options.allow_origins:
         cookies = [f"allow_credentials ({given['allow_credentials'].origin})"]
+    proxies = read_proxies(env)
+    _, lost = exempted_to_others(proxies)
+    unheard = lost if options.enable_hf_xet and proxies.proxies else []
     open_ways = [f"{name} ({given[name].origin})" for name in open_callbacks(options)]
-    return tuple(
-        f"{sentence}: {', '.join(names)}."
-        for sentence, names in (
-            ("Set, but without effect in this version", unbuilt),
-            (f"Set, but without effect on a {part} without a {idle_group(part)}", idle),
-            (
-                "Without effect until allow_origins names origins (no cookies go to whom everybody may ask)",
-                cookies,
-            ),
-            ("Not https, so that who listens on the way can sign in as whom they hear", open_ways),
-            ("Deprecated spellings that will go (use GPUSTACK_ variables, and ram and vram)", old),
-            ("Variables that nothing reads", unknown_variables(env)),
-        )
-        if names
+    told = (
+        ("Set, but without effect in this version", unbuilt),
+        (f"Set, but without effect on a {part} without a {idle_group(part)}", idle),
+        (
+            "Without effect until allow_origins names origins (no cookies go to whom everybody may ask)",
+            cookies,
+        ),
+        ("Not https, so that who listens on the way can sign in as whom they hear", open_ways),
+        ("Deprecated spellings that will go (use GPUSTACK_ variables, and ram and vram)", old),
+        ("Entries of NO_PROXY that the Xet client does not know, so that it asks the proxy there", unheard),
+        ("Variables that nothing reads", unknown_variables(env)),
+    )
+    return (
+        *(f"{fault}." for fault in proxies.faults),
+        *(f"{sentence}: {', '.join(names)}." for sentence, names in told if names),
     )

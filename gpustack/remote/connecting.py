@@ -11,18 +11,17 @@ Connected = Callable[[str], None]
 """Is told the IP address of a connection that has just been made; what it raises ends the request."""
 
 
-def answered_from(client: Any, response: Any) -> str | None:
-    """The IP address that an answer to ``client``, of the library httpx, came from.
+DIRECT = "gpustack.direct"
+"""In the extensions of an answer: whether no proxy was between."""
+
+
+def answered_from(response: Any) -> str | None:
+    """The IP address that an answer came from.
 
     None where a proxy was asked, which has an address of its own, or where it cannot be told.
     """
-    transport_for = getattr(client, "_transport_for_url", None)
     stream = response.extensions.get("network_stream")
-    if (
-        transport_for is None
-        or stream is None
-        or transport_for(response.request.url) is not client._transport
-    ):
+    if stream is None or not response.extensions.get(DIRECT, False):
         return None
     try:
         address = stream.get_extra_info("server_addr")

@@ -17,8 +17,11 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
-from gpustack.errors import Unavailable
+from gpustack.config.proxy import NO_PROXIES
+from gpustack.errors import Invalid, Unavailable
 from gpustack.remote.connecting import Connected, Watch, answered_from
+from gpustack.remote.routing import Outlets, ProxyFault, Routed, deepest, proxies_of_environment
+from gpustack.text import said_by
 
 if TYPE_CHECKING:
     import httpx
@@ -228,7 +231,7 @@ class Client:
             url=str(response.url),
             status=response.status_code,
             headers={name.lower(): value for name, value in response.headers.items()},
-            address=answered_from(self._client, response),
+            address=answered_from(response),
             response=response,
         )
         try:
@@ -259,23 +262,32 @@ def open_client(
     """Make a client; the heavy library is imported here.
 
     ``verify`` is True for the system's certificates (or SSL_CERT_FILE), a file of certificates, or a context.
-    ``trust_env`` honours HTTP_PROXY and its kin, but hosts in ``direct`` (the cluster's own) and loopback are never
-    reached through a proxy. Redirects are not followed.
+    ``trust_env`` honours HTTP_PROXY and its kin (``config/proxy.py``), but hosts in ``direct`` (the cluster's own) and
+    loopback are never reached through a proxy. Redirects are not followed. Raises Invalid when SSL_CERT_FILE names no
+    certificates.
     """
     import httpx
 
     wait = timeouts or Timeouts()
-    hosts = {"localhost", "127.0.0.1", "::1", *direct}
+    trust: ssl.SSLContext | bool = verify if isinstance(verify, bool) and not verify else _trust(verify)
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+    outlets = Outlets(
+        library=httpx,
+        make=lambda proxy: httpx.AsyncHTTPTransport(
+            verify=trust, trust_env=False, limits=limits, proxy=proxy
+        ),
+        routes=proxies_of_environment if trust_env else lambda: NO_PROXIES,
+        direct=frozenset(host.lower() for host in direct),
+        proxy_trust=trust,
+    )
     return Client(
         httpx.AsyncClient(
             base_url=base_url,
             timeout=httpx.Timeout(wait.stall, connect=wait.connect, pool=wait.pool),
             headers={"user-agent": "gpustack", "accept-encoding": "identity", **(headers or {})},
-            verify=verify if isinstance(verify, bool) and not verify else _trust(verify),
-            trust_env=trust_env,
-            mounts={f"all://[{host}]" if ":" in host else f"all://{host}": None for host in hosts},
+            trust_env=False,
+            transport=Routed(outlets),  # type: ignore[arg-type]  # made for blocking libraries too
             follow_redirects=False,
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
         )
     )
 
@@ -300,7 +312,15 @@ def trusted() -> ssl.SSLContext:
 def _trust(verify: bool | str | ssl.SSLContext) -> ssl.SSLContext:
     if isinstance(verify, ssl.SSLContext):
         return verify
-    return _context(verify if isinstance(verify, str) else os.environ.get("SSL_CERT_FILE"))
+    if isinstance(verify, str):
+        return _context(verify)
+    named = os.environ.get("SSL_CERT_FILE") or None
+    try:
+        return _context(named)
+    except OSError as error:
+        raise Invalid(
+            f"SSL_CERT_FILE names {named}, which holds no certificates ({said_by(error)})"
+        ) from error
 
 
 @functools.lru_cache(maxsize=8)
@@ -329,6 +349,8 @@ def _named(url: str) -> Iterator[None]:
 
     try:
         yield
+    except ProxyFault as error:
+        raise Unreachable(url, f"cannot be reached: {error}") from error
     except httpx.ConnectTimeout as error:
         raise TimedOut(url, "did not accept a connection in time") from error
     except httpx.PoolTimeout as error:
@@ -340,7 +362,7 @@ def _named(url: str) -> Iterator[None]:
     except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
         raise Unreachable(url, f"broke off the connection ({_reason(error)})") from error
     except httpx.ProxyError as error:
-        raise Unreachable(url, f"cannot be reached through the proxy ({_reason(error)})") from error
+        raise Unreachable(url, f"cannot be reached through the proxy {said_by(error)}") from error
     except (httpx.DecodingError, httpx.LocalProtocolError) as error:
         raise BadReply(url, f"cannot be understood ({_reason(error)})") from error
     except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
@@ -348,24 +370,5 @@ def _named(url: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """The deepest cause says most: ``Connection refused`` rather than ``All connection attempts failed``."""
-    deepest: BaseException = error
-    for _ in range(10):
-        below = deepest.__cause__ or deepest.__context__
-        if isinstance(below, BaseExceptionGroup):
-            below = below.exceptions[0]
-        if below is None:
-            break
-        deepest = below
-    if isinstance(deepest, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {deepest.verify_message}"
-    if (
-        isinstance(deepest, OSError)
-        and deepest.errno
-        and deepest.errno > 0
-        and not isinstance(deepest, ssl.SSLError)
-    ):
-        return os.strerror(deepest.errno)
-    if isinstance(deepest, OSError) and deepest.strerror:
-        return deepest.strerror
-    return str(deepest)[:200] or str(error)[:200] or type(error).__name__
+    first = deepest(error)
+    return said_by(first) if str(first) else said_by(error)

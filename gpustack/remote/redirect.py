@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 import attrs
 import trio
 
+from gpustack.config.proxy import address_written
 from gpustack.remote.connecting import Connected
 from gpustack.remote.http import BadReply
 
@@ -83,25 +84,14 @@ def names_no_machine(host: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Whether an IP address, however it is written, or a name means the machine itself."""
-    address = _parsed_host(host)
+    address = address_written(host)
     return _depth_of_name(host.lower()) == _LOOPBACK if address is None else _depth(address) == _LOOPBACK
 
 
 def address_of(host: str) -> _Ip | None:
     """The IP address that is meant, however it is written and whatever carries it; ``None`` for a name."""
-    address = _parsed_host(host)
+    address = address_written(host)
     return address if address is None else _carried(address) or address
-
-
-def _parsed_host(host: str) -> _Ip | None:
-    try:
-        return ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        pass
-    try:
-        return ipaddress.IPv4Address(socket.inet_aton(host))  # 2130706433, 0x7f.1 and their like
-    except OSError:
-        return None
 
 
 async def refuse_inner(url: str, origin: str, answered: str | None) -> Connected | None:
@@ -126,7 +116,7 @@ def refuse_inner_blocking(url: str, origin: str, answered: str | None) -> Connec
 
 
 def _here(origin: str, answered: str | None) -> _Ip | None:
-    return _parsed_host(answered or _host(origin))
+    return address_written(answered or _host(origin))
 
 
 def _judge(url: str, there: Sequence[_Ip], here: _Ip | None) -> Connected:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from gpustack.cli.checks import configuration, database, disk, ports, server, sign_on
+from gpustack.cli.checks import configuration, database, disk, ports, proxy, server, sign_on
 from gpustack.cli.commands.doctor import scene_of
 from gpustack.cli.finding import Finding, Scene, Verdict
 from gpustack.cli.main import main
@@ -154,3 +154,35 @@ def test_it_ends_with_1_when_something_failed_and_tells_programs_too(
     }
     assert [one for one in found if one["verdict"] == "failed" and "GPUSTACK_PORT" in one["message"]]
     assert all(one["fix"] for one in found if one["verdict"] == "failed")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("socks4://127.0.0.1:1080", "ALL_PROXY names a proxy of SOCKS 4"),
+        ("http://me:Hunter2/x@proxy", "ALL_PROXY has a / ? or #"),
+        (
+            "http://me:Hunter2@127.0.0.1:{free}",
+            "the proxy http://127.0.0.1:{free} of ALL_PROXY cannot be reached",
+        ),
+    ],
+)
+async def test_a_proxy_that_cannot_be_used_is_found(
+    tmp_path: Path, text: str, told: str, free_port: int
+) -> None:
+    here = scene(tmp_path, ALL_PROXY=text.format(free=free_port), NO_PROXY="10.0.0.0/99")
+    misread, found = await proxy.look(here)
+    assert misread.verdict is Verdict.NOTE and misread.sentence.startswith("NO_PROXY has '10.0.0.0/99'")
+    assert found.verdict is Verdict.FAILED and found.sentence.startswith(told.format(free=free_port))
+    assert found.fix and "Hunter2" not in found.sentence
+
+
+async def test_a_proxy_that_answers_is_told_without_its_password(tmp_path: Path) -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        (found,) = await proxy.look(scene(tmp_path, https_proxy=f"socks://me:Hunter2@{address}"))
+    assert found == Finding(Verdict.GOOD, f"the proxy socks5://{address} of https_proxy answers")
+    (none,) = await proxy.look(scene(tmp_path))
+    assert none.verdict is Verdict.GOOD

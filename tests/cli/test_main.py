@@ -155,3 +155,15 @@ def test_options_after_two_dashes_are_the_prompt() -> None:
 
 def test_the_document_is_what_the_usage_texts_say() -> None:
     assert (DOCS / "cli.md").read_text() == document(), "run: python -m tests.cli.document > docs/cli.md"
+
+
+@pytest.mark.parametrize("name", ["ps", "ls", "workers", "servers"])
+def test_a_proxy_that_cannot_be_used_is_one_line_of_every_command(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks4://me:Hunter2@127.0.0.1:1080")
+    monkeypatch.setenv("all_proxy", "socks4://me:Hunter2@127.0.0.1:1080")
+    assert main([name], {"GPUSTACK_SERVER_URL": "http://hub.invalid", "GPUSTACK_API_KEY": "k"}) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and "Hunter2" not in said.err
+    assert "all_proxy names a proxy of SOCKS 4, which is not spoken here: write socks5://" in said.err

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from gpustack.artifacts.hub_answer import bound
+from gpustack.artifacts.hub_client import hub_http, hub_session
 from gpustack.artifacts.listing import (
     MOST_FILES,
     Listing,
@@ -36,7 +36,9 @@ from gpustack.errors import (
     Unavailable,
 )
 from gpustack.nursery.limiter import threads
-from gpustack.text import is_text
+from gpustack.remote.http import shown
+from gpustack.remote.routing import ProxyFault
+from gpustack.text import is_text, said_by
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
@@ -72,7 +74,7 @@ class HuggingFace:
         with trio.move_on_after(settings.deadline):
             info = await _hub_calls.run(_ask, repo, source.revision, endpoint, settings.token, abandon=True)
             return _listing(source, settings, endpoint, info)
-        raise GatewayTimeout(f"The hub {endpoint} did not list {repo} within {settings.deadline:g} s")
+        raise GatewayTimeout(f"The hub {shown(endpoint)} did not list {repo} within {settings.deadline:g} s")
 
 
 def endpoint_of(settings: SourceSettings) -> str:
@@ -80,13 +82,13 @@ def endpoint_of(settings: SourceSettings) -> str:
     endpoint = (settings.endpoint or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
     parts = urllib.parse.urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-        raise Invalid(f"HF_ENDPOINT must be an http or https address, not {endpoint!r}")
+        raise Invalid(f"HF_ENDPOINT must be an http or https address, not {shown(endpoint)!r}")
     return endpoint
 
 
 def _ask(repo: str, revision: str | None, endpoint: str, token: str | None) -> ModelInfo:
     """In a thread: ask the hub; its errors become ours."""
-    from huggingface_hub import HfApi, get_session
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -96,16 +98,17 @@ def _ask(repo: str, revision: str | None, endpoint: str, token: str | None) -> M
         RevisionNotFoundError,
     )
 
-    bound(get_session())
+    hub_session()
     api = HfApi(endpoint=endpoint, token=token or False)
+    place, library = shown(endpoint), hub_http()
     try:
         return api.model_info(repo, revision=revision, files_metadata=True, timeout=CALL_TIMEOUT)
     except GatedRepoError as error:
-        raise _gated(repo, endpoint, token) from error
+        raise _gated(repo, place, token) from error
     except RepositoryNotFoundError as error:
-        raise _not_found(repo, endpoint, token) from error
+        raise _not_found(repo, place, token) from error
     except RevisionNotFoundError as error:
-        raise NotFound(f"The repository {repo} on {endpoint} has no revision {revision!r}") from error
+        raise NotFound(f"The repository {repo} on {place} has no revision {revision!r}") from error
     except HFValidationError as error:
         raise Invalid(f"huggingface_repo_id {repo!r} is not a repository name") from error
     except OfflineModeIsEnabled as error:
@@ -113,26 +116,26 @@ def _ask(repo: str, revision: str | None, endpoint: str, token: str | None) -> M
             "HF_HUB_OFFLINE is set, so that nothing is fetched from the hub: unset it"
         ) from error
     except HfHubHTTPError as error:
-        raise _http(error, repo, endpoint, token) from error
-    except _transport_errors() as error:
-        raise Unavailable(
-            f"The hub {endpoint} cannot be reached ({str(error)[:120] or type(error).__name__}); set HF_ENDPOINT to a "
-            "mirror, or HTTPS_PROXY, or use local_path"
-        ) from error
+        raise _http(error, repo, place, token) from error
+    except (library.HTTPError, library.InvalidURL, ProxyFault, OSError) as error:
+        raise _unreachable(error, place) from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise _no_hub(endpoint) from error  # whatever answers there
+        raise _no_hub(place) from error  # whatever answers there
+
+
+def _unreachable(error: Exception, endpoint: str) -> GpustackError:
+    if isinstance(error, ProxyFault):
+        return Unavailable(f"The hub {endpoint} cannot be reached: {error}")
+    # What is said of a malformed address may hold a part of its password.
+    reason = "its address is malformed" if type(error).__name__ == "InvalidURL" else said_by(error)
+    return Unavailable(
+        f"The hub {endpoint} cannot be reached ({reason}); set HF_ENDPOINT to a mirror, or HTTPS_PROXY, or use "
+        "local_path"
+    )
 
 
 def _no_hub(endpoint: str) -> GpustackError:
     return Unavailable(f"{endpoint} does not answer like a model hub: check HF_ENDPOINT")
-
-
-def _transport_errors() -> tuple[type[Exception], ...]:
-    """Whatever HTTP library this version of the hub's client is made with."""
-    from huggingface_hub import get_session
-
-    module = __import__(type(get_session()).__module__.partition(".")[0])
-    return (module.HTTPError, module.InvalidURL, OSError)
 
 
 def _http(error: Exception, repo: str, endpoint: str, token: str | None) -> GpustackError:
@@ -174,7 +177,7 @@ def _listing(source: ModelSource, settings: SourceSettings, endpoint: str, info:
     if len(siblings) > MOST_FILES:
         raise BadRequest(f"The repository {repo} has more than {MOST_FILES} files")
     if not isinstance(info.sha, str | None) or not all(_is_sound(sibling) for sibling in siblings):
-        raise _no_hub(endpoint)
+        raise _no_hub(shown(endpoint))
     names = [sibling.rfilename for sibling in siblings]
     main, wanted, mmproj = _wanted(source, settings, names)
     commit = info.sha or source.revision or "main"
@@ -184,7 +187,7 @@ def _listing(source: ModelSource, settings: SourceSettings, endpoint: str, info:
     for name in wanted:
         told = known[name]
         if told.size is None:
-            raise Unavailable(f"The hub {endpoint} does not tell the size of {name} in {repo}")
+            raise Unavailable(f"The hub {shown(endpoint)} does not tell the size of {name} in {repo}")
         path = urllib.parse.quote(safe_name(name))
         files.append(
             RemoteFile(

@@ -1,0 +1,330 @@
+"""The proxies that the environment names, and which address is reached through which: pure, for all that is ours.
+
+``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, in lower case too, which wins as it does elsewhere.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import ipaddress
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from urllib.parse import quote, unquote
+
+import attrs
+
+from gpustack.text import character_fault, printable, redacted, trimmed
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+_SPELLED = {"socks": "socks5"}
+"""Desktops write it so."""
+_WEB = {"http": 80, "https": 443}
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
+_LONGEST_LOGIN = 255
+"""Bytes of a user name and of a password that SOCKS can carry."""
+
+
+@attrs.frozen(kw_only=True)
+class ProxyAddress:
+    """A proxy as a variable names it; with a ``fault`` it is none that can be used."""
+
+    variable: str
+    scheme: str = ""
+    host: str = ""
+    port: int = 0
+    user: str | None = attrs.field(default=None, repr=False)
+    password: str | None = attrs.field(default=None, repr=False)
+    fault: str | None = None
+    """A sentence that names the variable and shows nothing of a password."""
+
+    @property
+    def is_socks(self) -> bool:
+        return self.scheme.startswith("socks")
+
+    @property
+    def shown(self) -> str:
+        """The address without credentials."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The address with its credentials, for programs of others."""
+        if self.user is None:
+            return self.shown
+        login = quote(self.user, safe="")
+        login += "" if self.password is None else f":{quote(self.password, safe='')}"
+        return self.shown.replace("://", f"://{login}@", 1)
+
+
+@attrs.frozen(kw_only=True)
+class Exemption:
+    """One entry of ``NO_PROXY``: a network, a name with all below it, or a pattern; perhaps of one port or scheme."""
+
+    text: str
+    network: _Network | None = None
+    pattern: str | None = None
+    port: int | None = None
+    scheme: str | None = None
+
+    def covers(self, scheme: str, host: str, port: int | None, address: IpAddress | None) -> bool:
+        """Whether it exempts that address; ``host`` is lower case, ``address`` what it is if it is a number."""
+        if self.port not in (None, port or _WEB.get(scheme)) or self.scheme not in (None, scheme):
+            return False
+        if self.network is not None:
+            return address is not None and address.version == self.network.version and address in self.network
+        pattern = self.pattern or ""
+        if "*" in pattern:
+            return fnmatch.fnmatchcase(host, pattern)
+        return address is None and (host == pattern or host.endswith(f".{pattern}"))
+
+
+@attrs.frozen(kw_only=True)
+class ProxyRoutes:
+    """Which proxy leads where."""
+
+    http: ProxyAddress | None = None
+    https: ProxyAddress | None = None
+    exempt: tuple[Exemption, ...] = ()
+    misread: tuple[str, ...] = ()
+    """What is wrong with ``NO_PROXY``, a sentence each."""
+
+    def route(self, scheme: str, host: str, port: int | None) -> ProxyAddress | None:
+        """The proxy through which that address is reached, which may be a faulty one; ``None`` for directly.
+
+        This machine itself is never reached through a proxy. Names are not looked up.
+        """
+        proxy = self.https if scheme == "https" else self.http
+        if proxy is None:
+            return None
+        name = host.lower().strip("[]").rstrip(".")
+        address = address_written(name)
+        if name == "localhost" or name.endswith(".localhost"):
+            return None
+        if address is not None and (address.is_loopback or address.is_unspecified):
+            return None
+        if any(one.covers(scheme, name, port, address) for one in self.exempt):
+            return None
+        return proxy
+
+    @property
+    def proxies(self) -> tuple[ProxyAddress, ...]:
+        """Each proxy once."""
+        return tuple(dict.fromkeys(one for one in (self.http, self.https) if one is not None))
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Everything wrong, a sentence each."""
+        return (*(one.fault for one in self.proxies if one.fault is not None), *self.misread)
+
+
+NO_PROXIES = ProxyRoutes()
+
+
+def read_proxies(env: Mapping[str, str]) -> ProxyRoutes:
+    """The routes that ``env`` asks for. What is wrong with it is in their ``faults``; never raises."""
+    everything = _proxy(env, "ALL_PROXY")
+    exempt: list[Exemption] = []
+    misread: list[str] = []
+    variable, text = _value(env, "NO_PROXY")
+    for entry in filter(None, re.split(r"[,;\s]+", text)):
+        try:
+            exempt.append(_exemption(entry))
+        except ValueError:
+            shown = printable(redacted(entry), 60)
+            misread.append(
+                f"{variable} has {shown!r}, which is no host, address, network (10.0.0.0/8) or host:port: it is "
+                "passed over"
+            )
+    return ProxyRoutes(
+        http=_proxy(env, "HTTP_PROXY") or everything,
+        https=_proxy(env, "HTTPS_PROXY") or everything,
+        exempt=tuple(exempt),
+        misread=tuple(misread),
+    )
+
+
+def address_written(host: str) -> IpAddress | None:
+    """The IP address that ``host`` is, in any of its spellings; ``None`` for a name."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(host))  # 2130706433, 0x7f.1 and their like
+        except (OSError, UnicodeError):
+            return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def exempted_to_others(routes: ProxyRoutes) -> tuple[str, list[str]]:
+    """``NO_PROXY`` as programs read it that know hosts and networks only, and the entries that it cannot hold."""
+    kept, lost = ["localhost", "127.0.0.0/8", "::1"], []
+    for one in routes.exempt:
+        if one.port is not None or one.scheme is not None or "*" in (one.pattern or "").removeprefix("*"):
+            lost.append(one.text)
+        elif one.pattern == "*":
+            return "*", []
+        else:
+            kept.append(
+                str(one.network) if one.network is not None else (one.pattern or "").removeprefix("*")
+            )
+    return ",".join(kept), lost
+
+
+def environment_of_others(routes: ProxyRoutes, env: Mapping[str, str]) -> dict[str, str]:
+    """``env`` for a program that reads proxies by itself: in the form that all of them know."""
+    told = {name: value for name, value in env.items() if name.upper() not in _VARIABLES}
+    for name, proxy in (("HTTP_PROXY", routes.http), ("HTTPS_PROXY", routes.https)):
+        if proxy is not None and proxy.fault is None:
+            told |= {name: proxy.url, name.lower(): proxy.url}
+    exempt, _ = exempted_to_others(routes)
+    return {**told, "NO_PROXY": exempt, "no_proxy": exempt}
+
+
+_VARIABLES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
+
+
+def _value(env: Mapping[str, str], name: str) -> tuple[str, str]:
+    """The variable that counts, and what it says: an empty one in lower case takes back the other."""
+    found = name.lower() if name.lower() in env else name
+    return found, trimmed(env.get(found, ""))
+
+
+def _proxy(env: Mapping[str, str], name: str) -> ProxyAddress | None:
+    variable, text = _value(env, name)
+    if not text:
+        return None
+    try:
+        return _read(variable, text)
+    except ValueError as error:
+        return ProxyAddress(variable=variable, fault=f"{variable} {error}")
+
+
+def _read(variable: str, text: str) -> ProxyAddress:
+    """Raises ValueError with the rest of a sentence that begins with the variable."""
+    if fault := character_fault(text):
+        raise ValueError(fault)
+    written, found, rest = text.partition("://")
+    scheme, rest = (written.lower(), rest) if found else ("http", text)
+    scheme = _SPELLED.get(scheme, scheme)
+    if scheme in ("socks4", "socks4a"):
+        raise ValueError(
+            "names a proxy of SOCKS 4, which is not spoken here: write socks5:// if it knows that too, or name "
+            "another"
+        )
+    if scheme not in _PORTS:
+        raise ValueError(f"must be the address of a proxy such as {_EXAMPLES}: the scheme is none of these")
+    place = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in rest[len(place) :]:
+        raise ValueError(
+            "has a / ? or # in its user or password: write special characters there as %2F, %3F and %23"
+        )
+    login, at, address = place.rpartition("@")
+    host, port = _host_and_port(address, _PORTS[scheme])
+    if not at:
+        return ProxyAddress(variable=variable, scheme=scheme, host=host, port=port)
+    user, colon, password = login.partition(":")
+    words = [unquote(user), unquote(password) if colon else None]
+    if scheme.startswith("socks"):
+        words[1] = words[1] or ""
+        if any(len((word or "").encode()) > _LONGEST_LOGIN for word in words):
+            raise ValueError(
+                f"has a user or password longer than the {_LONGEST_LOGIN} bytes that SOCKS takes"
+            )
+    return ProxyAddress(
+        variable=variable, scheme=scheme, host=host, port=port, user=words[0], password=words[1]
+    )
+
+
+_EXAMPLES = "http://host:3128 or socks5://host:1080"
+
+
+def _host_and_port(text: str, default: int) -> tuple[str, int]:
+    host, port = _split(text)
+    if port == "":
+        port = None
+    if port is not None and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+        raise ValueError(f"must be the address of a proxy such as {_EXAMPLES}: the port is none")
+    name = _name(host)
+    if name is None:
+        raise ValueError(f"must be the address of a proxy such as {_EXAMPLES}: the host is none")
+    return name, default if port is None else int(port)
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    """Host and port of ``host:port``, ``[host]:port`` or ``host``; an IPv6 address may stand alone."""
+    if text.startswith("["):
+        host, closed, rest = text[1:].partition("]")
+        if not closed or rest[:1] not in ("", ":"):
+            return "", None
+        return host, rest[1:] if rest else None
+    if text.count(":") > 1:
+        return text, None
+    host, colon, port = text.partition(":")
+    return host, port if colon else None
+
+
+def _name(host: str) -> str | None:
+    """A host as it is written on the wire; ``None`` when it is none."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    try:
+        plain = host if host.isascii() else host.encode("idna").decode("ascii")
+    except UnicodeError:
+        return None
+    return plain.lower() if len(plain) < 254 and ".." not in plain and _HOST.fullmatch(plain) else None
+
+
+def _exemption(entry: str) -> Exemption:
+    """Raises ValueError when it is none."""
+    if fault := character_fault(entry):
+        raise ValueError(fault)
+    written, found, rest = entry.rpartition("://")
+    scheme = written.lower() if found else None
+    if scheme not in (None, "http", "https", "all"):
+        raise ValueError(entry)
+    scheme = None if scheme == "all" else scheme
+    text = rest.rstrip("/") if found else entry
+    network = next(_networks(text), None)
+    if network is not None:
+        return Exemption(text=entry, network=network, scheme=scheme)
+    if "/" in text:
+        raise ValueError(entry)
+    host, port = _split(text)
+    if port is not None and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+        raise ValueError(entry)
+    number = None if port is None else int(port)
+    network = next(_networks(host), None)
+    if network is not None:
+        return Exemption(text=entry, network=network, port=number, scheme=scheme)
+    pattern = host.lower()
+    if "*" in pattern:
+        bare = pattern.replace("*", "x")
+        if _name(bare.strip(".")) is None:
+            raise ValueError(entry)
+        return Exemption(text=entry, pattern=pattern, port=number, scheme=scheme)
+    name = _name(host.strip("."))
+    if name is None:
+        raise ValueError(entry)
+    return Exemption(text=entry, pattern=name, port=number, scheme=scheme)
+
+
+def _networks(text: str) -> Iterator[_Network]:
+    """The one network or address that ``text`` is, if it is one; host bits may be set."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        found = ipaddress.ip_network(bare.partition("%")[0], strict=False)
+    except ValueError:
+        return
+    if isinstance(found, ipaddress.IPv6Network):
+        mapped = found.network_address.ipv4_mapped
+        if mapped is not None and found.prefixlen >= 96:
+            found = ipaddress.ip_network(f"{mapped}/{found.prefixlen - 96}", strict=False)
+    yield found
