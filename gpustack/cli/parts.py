@@ -41,7 +41,7 @@ class Parts:
 
     async def drain(self, within: float) -> None:
         """Take nothing more in and let what is under way end, ``within`` seconds at most."""
-        if self.worker is not None and self.server is None:
+        if self.worker is not None and (self.server is None or self.server.is_one_of_several):
             await self.worker.drain()
         if self.server is not None:
             await self.server.drain(within)

@@ -68,7 +68,7 @@ def one_line(text: Any) -> str:
 def reason(instance: dict[str, Any], now: datetime) -> str:
     """Why an instance is in its state, and when it is started again; empty when there is nothing to say."""
     message = one_line(instance.get("state_message"))
-    again = read_instant(instance.get("next_retry_at"))
+    again = None if instance.get("deleted_at") else read_instant(instance.get("next_retry_at"))
     if instance.get("state") != "error" or again is None or again <= now:
         return message
     left = f"starts again in {span((again - now).total_seconds())}"

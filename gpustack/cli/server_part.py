@@ -85,6 +85,7 @@ class ServerPart:
     _reactor: Reactor
     gate: Gate = attrs.field(factory=Gate)
     _store: Yielding | None = None
+    _shared: bool = False
     _usage: UsageLedger | None = None
     _trail: AuditTrail | None = None
     _budgets: Budgets | None = None
@@ -109,7 +110,7 @@ class ServerPart:
         """Open the store and start everything of the role, each in its tier; returns when inference is taken in."""
         options = self._daemon.loaded.options
         store = await open_store(_settings(self._daemon), utc_now)
-        self._store = Yielding(store)
+        self._store, self._shared = Yielding(store), store.shared
         await state.start(self._store)
         agreed = await agree(self._daemon, store)
         await ensure_admin(
@@ -176,6 +177,11 @@ class ServerPart:
         front.readiness = self.readiness
         # Last: what has come until now has waited, and is not to find the gate closed.
         front.open(Lane(claims, gateway), Lane(claims_post, posts.handle))
+
+    @property
+    def is_one_of_several(self) -> bool:
+        """Whether there can be other servers on its database, which go on when this one ends."""
+        return self._shared
 
     async def drain(self, within: float) -> None:
         """Take no new inference and wait for what is under way, ``within`` seconds at most."""
@@ -372,6 +378,7 @@ def _liveness(options: Options) -> LivenessSettings:
     return LivenessSettings(
         not_ready_after=options.heartbeat_timeout,
         replace_after=options.reschedule_grace,
+        stopped_keeps=options.stopped_worker_grace,
         look_every=min(LivenessSettings().look_every, options.heartbeat_timeout / 3),
     )
 

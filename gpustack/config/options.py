@@ -454,6 +454,15 @@ class Options:
         help="Seconds without a heartbeat after which a worker's instances are replaced elsewhere.",
         sample="600",
     )
+    stopped_worker_grace: float = option(
+        default=30.0,
+        group="server",
+        low=0,
+        high=604800,
+        help="Seconds for which a worker that was stopped in order keeps its instances' places, so that a restart "
+        "comes back to its files; then they are placed on others, where there are any.",
+        sample="120",
+    )
     audit_retention_days: int = option(
         default=90,
         group="server",

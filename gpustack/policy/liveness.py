@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import attrs
 
@@ -11,7 +11,8 @@ from gpustack.domain.worker import WorkerState
 
 @attrs.frozen(kw_only=True)
 class LivenessSettings:
-    """Seconds. A worker is silent after ``not_ready_after`` and given up after ``replace_after``.
+    """Seconds. A worker is silent after ``not_ready_after`` and given up after ``replace_after``; one that was stopped
+    in order keeps its places for ``stopped_keeps`` after its last word.
 
     When more than ``brake_share`` of the workers heard till then fall silent within ``brake_window`` of each
     other, it is more likely us than them: giving up waits ``brake_hold`` longer.
@@ -20,6 +21,7 @@ class LivenessSettings:
     look_every: float = 5.0
     not_ready_after: float = 45.0
     replace_after: float = 300.0
+    stopped_keeps: float = 30.0
     brake_share: float = 0.5
     brake_window: float = 60.0
     brake_hold: float = 1800.0
@@ -27,11 +29,16 @@ class LivenessSettings:
 
 @attrs.frozen(kw_only=True)
 class Verdict:
-    """What the evidence allows to say now. ``replace``: its instances may be placed elsewhere, one by one."""
+    """What the evidence allows to say now. ``silent``: it is not heard though it did not say that it stops.
+    ``replace``: its instances may be placed elsewhere, one by one."""
 
     state: WorkerState
     why: str = ""
+    silent: bool = False
     replace: bool = False
+
+
+STOPPED = "its daemon was stopped"
 
 
 def judge(last_heard: float | None, now: float, settings: LivenessSettings) -> tuple[WorkerState, str]:
@@ -45,19 +52,33 @@ def judge(last_heard: float | None, now: float, settings: LivenessSettings) -> t
     return (WorkerState.UNREACHABLE if silent >= settings.replace_after else WorkerState.NOT_READY), why
 
 
-def expire(leases: Mapping[int, float], now: float, settings: LivenessSettings) -> dict[int, Verdict]:
-    """A verdict for every worker of ``leases`` (worker id → when last heard)."""
+def expire(
+    leases: Mapping[int, float], now: float, settings: LivenessSettings, stopped: Collection[int] = ()
+) -> dict[int, Verdict]:
+    """A verdict for every worker of ``leases`` (worker id → when last heard).
+
+    Those ``stopped`` have said so: they get nothing more, though they may be heard while their engines end, and they
+    tell nothing of whether others fell silent together.
+    """
     verdicts: dict[int, Verdict] = {}
+    others = {worker_id: heard for worker_id, heard in leases.items() if worker_id not in stopped}
     for worker_id, heard in leases.items():
         state, why = judge(heard, now, settings)
-        if state is not WorkerState.UNREACHABLE:
-            verdicts[worker_id] = Verdict(state=state, why=why)
+        if worker_id in stopped:
+            state = WorkerState.NOT_READY if state is WorkerState.READY else state
+            verdicts[worker_id] = Verdict(
+                state=state, why=STOPPED, replace=now - heard >= settings.stopped_keeps
+            )
             continue
-        together = _together(heard, leases, now, settings)
+        silent = state is not WorkerState.READY
+        if state is not WorkerState.UNREACHABLE:
+            verdicts[worker_id] = Verdict(state=state, why=why, silent=silent)
+            continue
+        together = _together(heard, others, now, settings)
         held = together > 0 and now - heard < settings.replace_after + settings.brake_hold
         if held:
             why += f"; {together} fell silent together, so its instances stay for now"
-        verdicts[worker_id] = Verdict(state=state, why=why, replace=not held)
+        verdicts[worker_id] = Verdict(state=state, why=why, silent=silent, replace=not held)
     return verdicts
 
 

@@ -9,7 +9,6 @@ import attrs
 from gpustack.domain.worker import Condition, WorkerState, WorkerStatus
 
 _LONGEST = 1000
-STOPPED = "its daemon was stopped"
 
 
 def ready(before: Condition | None, status: WorkerStatus, now: datetime) -> Condition:

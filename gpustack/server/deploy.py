@@ -106,8 +106,12 @@ async def delete_instance(store: Store, instance_id: int) -> ModelInstance:
 
 
 def end_instance(tx: Tx, instance: ModelInstance) -> None:
-    """Unplaced instances go at once; placed ones when their worker says that the engine has ended."""
-    if instance.placement is None or tx.get(Worker, instance.worker_id) is None:
+    """Unplaced instances go at once; placed ones when their worker says that the engine has ended.
+
+    The engines of a worker that was stopped in order end with it; what might be left it ends when it is back.
+    """
+    worker = tx.get(Worker, instance.worker_id)
+    if instance.placement is None or worker is None or worker.leaving:
         tx.delete(ModelInstance, instance.id)
     elif instance.deleted_at is None:
         tx.change(ModelInstance, instance.id, deleted_at=tx.now)

@@ -15,7 +15,7 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.errors import Unavailable
 from gpustack.policy.liveness import LivenessSettings, Verdict, expire
-from gpustack.server.condition import STOPPED, ready, with_reason
+from gpustack.server.condition import ready, with_reason
 from gpustack.server.leases import Leases
 from gpustack.server.place import give_up_place, workers_of
 from gpustack.store.led import Records
@@ -47,7 +47,8 @@ class Liveness:
             for worker_id in _written_of(known, workers):
                 self._leases.heard_elsewhere(worker_id, 0.0)
             leases, now = self._leases.of(workers), self._clock()
-            verdicts = _without_leaving(workers, expire(leases, now, self._settings))
+            stopped = {key for key, worker in workers.items() if worker.leaving}
+            verdicts = expire(leases, now, self._settings, stopped)
             silence = {worker_id: now - heard for worker_id, heard in leases.items()}
             try:
                 await self._apply(verdicts, before, snapshot)
@@ -68,8 +69,8 @@ class Liveness:
             and self._is_news(worker, verdict, before.get(worker_id))
         }
         lost = frozenset(worker_id for worker_id, verdict in verdicts.items() if verdict.replace)
-        leaving = _leaving(snapshot, lost)
-        if not news and not leaving:
+        going = _going(snapshot, lost)
+        if not news and not going:
             return
 
         def work(tx: Tx) -> list[ModelInstance]:
@@ -79,22 +80,26 @@ class Liveness:
                 if worker is not None and _spoke(worker) == _spoke(snapshot.workers[worker_id]):
                     tx.update(attrs.evolve(worker, condition=_condition(worker, verdict, tx)))
             gone = {key for key in lost if _spoke(tx.get(Worker, key)) == _spoke(snapshot.get(Worker, key))}
-            moved = [i for i in (tx.get(ModelInstance, key) for key in leaving) if i and workers_of(i) & gone]
+            moved = [i for i in (tx.get(ModelInstance, key) for key in going) if i and workers_of(i) & gone]
             for instance in moved:
-                give_up_place(tx, instance, "Its worker has been silent too long; looking for another place")
+                give_up_place(tx, instance, _farewell(instance, snapshot))
             return moved
 
         moved = await self._store.write(work)
         for worker_id, verdict in news.items():
             _log_news(snapshot.workers[worker_id], verdict)
         for instance in moved:
-            log.warning("Gave up an instance's place on a lost worker: instance=%s", instance.name)
+            log.warning(
+                "Gave up an instance's place: instance=%s reason=%s",
+                instance.name,
+                _farewell(instance, snapshot),
+            )
 
     async def _mark(
         self, verdicts: Mapping[int, Verdict], silence: Mapping[int, float], snapshot: Snapshot
     ) -> None:
         """What runs on silent workers is unreachable until those are heard again, or its engine is said to run."""
-        lost = {key for key, verdict in verdicts.items() if _is_silent(verdict)}
+        lost = {key for key, verdict in verdicts.items() if verdict.silent}
         heard = {
             key
             for key, verdict in verdicts.items()
@@ -158,20 +163,6 @@ def _spoke(worker: Worker | None) -> object:
     return None if worker is None else (worker.heartbeat_time, worker.credential_hash, worker.leaving)
 
 
-def _without_leaving(workers: Mapping[int, Worker], verdicts: Mapping[int, Verdict]) -> Mapping[int, Verdict]:
-    """Who said that it stops gets nothing more, though it may still be heard. The rest goes by its silence."""
-    stopped = Verdict(state=WorkerState.NOT_READY, why=STOPPED)
-    return {
-        worker_id: stopped if workers[worker_id].leaving and verdict.state is WorkerState.READY else verdict
-        for worker_id, verdict in verdicts.items()
-    }
-
-
-def _is_silent(verdict: Verdict) -> bool:
-    """Whether it is not ready because it is not heard: one that stops in order says what becomes of its engines."""
-    return verdict.state is not WorkerState.READY and verdict.why != STOPPED
-
-
 def _is_cut_off(instance: ModelInstance, lost: set[int]) -> bool:
     is_said_to_run = instance.state is InstanceState.RUNNING and instance.deleted_at is None
     return is_said_to_run and not lost.isdisjoint(workers_of(instance))
@@ -199,14 +190,33 @@ def _cut_off(tx: Tx, instance: ModelInstance, lost: set[int], silence: Mapping[i
     return tx.move(instance, InstanceState.UNREACHABLE, by=Party.LIVENESS, message=message)
 
 
-def _leaving(snapshot: Snapshot, lost: frozenset[int]) -> list[int]:
-    """What goes from lost workers now: all that was to end there, and of the others one.
+def _going(snapshot: Snapshot, lost: frozenset[int]) -> list[int]:
+    """What goes from lost workers now: all that was to end there, all of workers that were stopped in order, where
+    there is another to take it, and of the others one.
 
     One at a time: a worker that comes back in the meantime keeps what has not been moved yet.
     """
     there = [i for i in snapshot.instances.values() if lost and workers_of(i) & lost]
-    staying = [i.id for i in there if i.deleted_at is None]
-    return [i.id for i in there if i.deleted_at is not None] + staying[:1]
+    ending = [i.id for i in there if i.deleted_at is not None]
+    of_stopped = [i.id for i in there if i.deleted_at is None and _is_of_stopped(i, snapshot)]
+    staying = [i.id for i in there if i.deleted_at is None and not _is_of_stopped(i, snapshot)]
+    if not any(_takes_instances(worker) for worker in snapshot.workers.values()):
+        of_stopped = []  # it may as well come back to its files
+    return ending + of_stopped + staying[:1]
+
+
+def _is_of_stopped(instance: ModelInstance, snapshot: Snapshot) -> bool:
+    workers = [snapshot.workers[key] for key in workers_of(instance) if key in snapshot.workers]
+    return any(worker.leaving for worker in workers)
+
+
+def _takes_instances(worker: Worker) -> bool:
+    return worker.condition.state is WorkerState.READY and not worker.cordoned and not worker.leaving
+
+
+def _farewell(instance: ModelInstance, snapshot: Snapshot) -> str:
+    what = "was stopped" if _is_of_stopped(instance, snapshot) else "has been silent too long"
+    return f"Its worker {what}; looking for another place"
 
 
 def _condition(worker: Worker, verdict: Verdict, tx: Tx) -> Condition:

@@ -12,7 +12,8 @@ from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.report import FileReport, InstanceReport, StatusReport
 from gpustack.domain.worker import Worker, WorkerState
 from gpustack.errors import Forbidden, NotFound
-from gpustack.server.condition import STOPPED, told, with_reason
+from gpustack.policy.liveness import STOPPED
+from gpustack.server.condition import told, with_reason
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 

@@ -115,7 +115,8 @@ async def run_instance(
                 if world.intent.stopping and not (failed or ending.wanted):
                     # Before the engine ends, so that nobody is sent to it any more.
                     telling.say(
-                        InstanceState.INITIALIZING, "Its worker was stopped; the engine starts again with it"
+                        InstanceState.INITIALIZING,
+                        "Its worker was stopped; the engine starts again with it, or elsewhere",
                     )
                 await engine.let_go(end=failed or ending.wanted or world.intent.stopping)
     except GpustackError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.daemon import Daemon, daemon, free_range
+from tests.options.spelling import SPELLINGS, spelled
 
 ASK = {"messages": [{"role": "user", "content": "Who are you?"}]}
 SOON = ("--heartbeat-interval", "1", "--heartbeat-timeout", "8", "--reschedule-grace", "900")
@@ -44,8 +45,8 @@ def chat(server: Daemon, model: str) -> tuple[int, Any]:
 
 
 @contextmanager
-def server_of(folder: Path, *options: str) -> Iterator[Daemon]:
-    with daemon(folder / "server", "--disable-worker", *SOON, *options) as server:
+def server_of(folder: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[Daemon]:
+    with daemon(folder / "server", "--disable-worker", *SOON, *options, env=env) as server:
         yield server
 
 
@@ -150,3 +151,38 @@ def test_requests_go_to_the_replica_that_is_left_when_a_worker_is_killed(
         server.until(lambda: state_on(server, "lost") == "unreachable", "what ran on the killed one")
         assert not [answer for status, answer in (chat(server, "m") for _ in range(20)) if status != 200]
         assert state_on(server, "stays") == "running"
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_stopped_worker_grace_is_how_long_a_stopped_worker_keeps_its_places(
+    tmp_path: Path, spelling: str
+) -> None:
+    """By default that is half a minute; without it, the five minutes of one that was lost."""
+    arguments, env = spelled(spelling, tmp_path, {"stopped_worker_grace": 0})
+    with server_of(tmp_path, *arguments, env=env) as server, worker_of(server, "stops") as stops:
+        deploy(server, fake_model("m"))
+        server.running("m")
+        with worker_of(server, "stays"):
+            assert stops.stop() == 0
+            server.until(lambda: state_on(server, "stays") == "running", "the replica on the one that stays")
+            assert chat(server, "m")[0] == 200
+
+
+def test_a_worker_that_is_restarted_comes_back_to_its_places(tmp_path: Path) -> None:
+    with server_of(tmp_path, "--stopped-worker-grace", "600") as server, ExitStack() as later:
+        stops = later.enter_context(worker_of(server, "stops"))
+        deploy(server, fake_model("m", 2))
+        (kept, removed) = server.running("m", 2)
+        with worker_of(server, "stays"):
+            assert stops.stop() == 0
+            stopped = instance_on(server, "stops")
+            assert stopped is not None and "starts again with it" in stopped["state_message"]
+            assert server.call("DELETE", f"/v1/model-instances/{removed['id']}")[0] == 200
+            server.until(
+                lambda: state_on(server, "stays") == "running", "another in place of the removed one"
+            )
+            assert {one["id"] for one in server.instances()} & {kept["id"], removed["id"]} == {kept["id"]}
+            with worker_of(server, "stops"):
+                server.running("m", 2)
+                back = instance_on(server, "stops")
+                assert back is not None and back["id"] == kept["id"]

@@ -13,6 +13,7 @@ TO_DO = "to do"
 _ONE = "tests/options/test_one_daemon.py::"
 _ROLES = "tests/options/test_roles.py::"
 _API = "tests/e2e/test_api_options.py::"
+_MACHINES = "tests/e2e/test_machines.py::"
 _METRICS = "tests/metrics/test_options.py::"
 _ADDRESS = f"{_ONE}test_worker_ip_and_worker_port_are_where_it_is_reached"
 _ENDS = f"{_ONE}test_engines_live_where_options_say_and_end_when_they_say"
@@ -101,6 +102,7 @@ PROOFS: Mapping[str, str] = {
     "external_auth_admin_groups": _GROUPS,
     "heartbeat_timeout": _SILENT,
     "reschedule_grace": _SILENT,
+    "stopped_worker_grace": f"{_MACHINES}test_stopped_worker_grace_is_how_long_a_stopped_worker_keeps_its_places",
     "audit_retention_days": f"{_ONE}test_audit_retention_days_is_how_long_the_trail_is_kept",
     "update_check_url": f"{_API}test_a_new_version_is_heard_of",
     "jwt_secret_key": f"{_ONE}test_jwt_secret_key_is_used_and_none_is_made",

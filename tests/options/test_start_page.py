@@ -129,6 +129,7 @@ def ours(folder: Path, sign_on: str) -> dict[str, Any]:
         },
         "heartbeat_timeout": 40,
         "reschedule_grace": 50,
+        "stopped_worker_grace": 20,
         "audit_retention_days": 60,
         "update_check_url": "http://127.0.0.1:9",
         "jwt_secret_key": "0123456789abcdef" * 4,

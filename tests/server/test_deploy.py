@@ -12,6 +12,7 @@ from gpustack.domain.worker import Worker
 from gpustack.errors import AlreadyExists, Conflict, NotFound
 from gpustack.server import deploy
 from gpustack.server.place import give_up_place
+from gpustack.server.report import worker_leaves
 
 from .cluster import Cluster, hub
 
@@ -176,3 +177,15 @@ async def test_what_is_placed_on_a_worker_that_is_not_there_goes_at_once(cluster
     await cluster.store.write(lambda tx: tx.delete(Worker, worker.id))
     await deploy.delete_instance(cluster.store, instance.id)
     assert cluster.now(instance) is None
+
+
+async def test_what_is_removed_while_its_worker_is_stopped_goes_at_once(cluster: Cluster) -> None:
+    """Its engine has ended with the worker: nothing is left that could start again."""
+    stopped = await cluster.worker("stopped")
+    model = await cluster.model("m", replicas=2)
+    one, other = await cluster.instance(model, on=stopped), await cluster.instance(model, on=stopped)
+    await worker_leaves(cluster.store, stopped.id)
+    await deploy.delete_instance(cluster.store, one.id)
+    assert cluster.now(one) is None
+    await deploy.delete_model(cluster.store, model.id)
+    assert cluster.now(other) is None

@@ -372,6 +372,58 @@ async def test_a_worker_that_stops_gets_nothing_more_until_it_joins_again(cluste
         assert watch.condition(stopping).state is WorkerState.READY
 
 
+async def test_what_a_stopped_worker_ran_is_placed_elsewhere_after_a_short_grace(cluster: Cluster) -> None:
+    """It told that it stops, so there is no silence to be judged, and no network of ours to be doubted."""
+    stopped, other = await cluster.worker("stopped"), await cluster.worker("other")
+    model = await cluster.model("m", replicas=2)
+    instances = [await cluster.instance(model, on=stopped) for _ in range(2)]
+    async with watching(cluster) as watch:
+        watch.leases.heard(stopped.id)
+        await worker_leaves(cluster.store, stopped.id)
+        for instance in instances:
+            await cluster.move(instance, S.ERROR)
+        await watch.looks()
+        await watch.pass_(29, other)
+        assert all(cluster.now(i).placement is not None for i in instances), "it may be back in a moment"
+        await watch.pass_(2, other)
+        for instance in instances:
+            found = cluster.now(instance)
+            assert (found.state, found.placement) == (S.PENDING, None)
+            assert found.state_message == "Its worker was stopped; looking for another place"
+        condition = watch.condition(stopped)
+        assert (condition.state, condition.why) == (WorkerState.NOT_READY, "its daemon was stopped")
+
+
+async def test_a_stopped_worker_keeps_its_places_while_nobody_could_take_them(cluster: Cluster) -> None:
+    stopped, closed = await cluster.worker("stopped"), await cluster.worker("closed", cordoned=True)
+    instance = await cluster.instance(await cluster.model("m"), on=stopped)
+    async with watching(cluster) as watch:
+        watch.leases.heard(stopped.id)
+        await worker_leaves(cluster.store, stopped.id)
+        await watch.looks()
+        await watch.pass_(400, closed)
+        assert cluster.now(instance).placement is not None
+        await cluster.change(closed, cordoned=False)
+        await watch.looks()
+        assert cluster.now(instance).placement is None
+
+
+async def test_workers_that_are_stopped_together_pull_no_brake_and_are_no_sign_of_one(
+    cluster: Cluster,
+) -> None:
+    workers = [await cluster.worker(name) for name in "abcd"]
+    lost, other = workers[2], workers[3]
+    instance = await cluster.instance(await cluster.model("m"), on=lost)
+    async with watching(cluster) as watch:
+        for worker in workers[:2]:
+            watch.leases.heard(worker.id)
+            await worker_leaves(cluster.store, worker.id)
+        watch.leases.heard(lost.id)
+        await watch.pass_(50, other)
+        assert "together" not in watch.condition(lost).why
+        assert cluster.now(instance).state is S.UNREACHABLE
+
+
 @pytest.mark.parametrize("void", [bar, admit_again])
 async def test_who_is_barred_or_let_in_again_has_not_spoken_by_that(
     cluster: Cluster, void: Callable[[Store, int], Awaitable[Worker]]
