@@ -17,6 +17,7 @@ from gpustack.artifacts.claim import Claims
 from gpustack.artifacts.disk import disk
 from gpustack.artifacts.fault import NoSpace
 from gpustack.artifacts.fetch import FetchRules, fetch, matches_announced
+from gpustack.artifacts.headers.projector import misfit
 from gpustack.artifacts.listing import Listing, RemoteFile, safe_name
 from gpustack.artifacts.partial import kept_bytes
 from gpustack.artifacts.record import Records
@@ -135,7 +136,7 @@ class Cache:
         known = await disk.run(self._complete, key, folder)
         if known is not None:
             progress(Progress(done=known.size, total=known.size))
-            return _local(known, folder or self.root / known.folder)
+            return await self._with_projector(_local(known, folder or self.root / known.folder))
         listing = await place.resolve(source, settings)
         for file in listing.files:
             safe_name(file.name)
@@ -150,7 +151,7 @@ class Cache:
             raise Unavailable(
                 f"The files of {source.readable} cannot be kept in {target}: {error.strerror}"
             ) from error
-        return _local(listing, target)
+        return await self._with_projector(_local(listing, target))
 
     async def remove(self, paths: Iterable[str], *, local_dir: str | None = None) -> None:
         """Remove files (or folders) of the cache, finished or not, and of ``local_dir`` if given.
@@ -193,6 +194,18 @@ class Cache:
                     gone = [path] if whole else unfinished_of(path)
                     await self.remove([str(one) for one in gone], local_dir=local_dir)
         await disk.run(self._records.end, begun)
+
+    async def _with_projector(self, files: LocalFiles) -> LocalFiles:
+        """``files`` with their projector only if it is the model's: a repository may hold those of other models."""
+        if files.mmproj_path is None:
+            return files
+        reason = await disk.run(misfit, Path(files.main_path), Path(files.mmproj_path))
+        if reason is None:
+            return files
+        log.warning(
+            "Left out a projector: model=%s file=%s reason=%s", files.main_path, files.mmproj_path, reason
+        )
+        return attrs.evolve(files, mmproj_path=None)
 
     def _complete(self, key: str, folder: Path | None) -> Listing | None:
         """The listing remembered, if all of its files are still here."""

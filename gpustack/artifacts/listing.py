@@ -13,8 +13,6 @@ from gpustack.errors import BadRequest, NotFound
 
 MOST_FILES = 10_000
 _SHARD = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<suffix>\.[A-Za-z0-9]+)$")
-_PROJECTOR_ORDER = ("f16", "bf16", "q8_0", "f32")
-"""Which projector to take where a repository has several: half precision costs nothing visible, f32 only space."""
 
 
 @attrs.frozen(kw_only=True)
@@ -127,18 +125,6 @@ def choose(names: Sequence[str], pattern: str | None, *, place: str) -> tuple[st
             f"{what} {len(different)} different models in {place}: {_some(different)}; name the file of one of them"
         )
     return shards(matching[0], names)
-
-
-def choose_projector(names: Sequence[str], pattern: str) -> str | None:
-    """The projector that fits best among ``names``, or ``None``: half precision before others, then by name."""
-    found = sorted(name for name in names if name.lower().endswith(".gguf") and matches(name, pattern))
-
-    def rank(name: str) -> tuple[int, str]:
-        words = re.split(r"[^a-z0-9_]+", PurePosixPath(name).name.lower())
-        place = next((n for n, kind in enumerate(_PROJECTOR_ORDER) if kind in words), len(_PROJECTOR_ORDER))
-        return place, name
-
-    return min(found, key=rank, default=None)
 
 
 def matches(name: str, pattern: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 
 import attrs
 
@@ -48,6 +49,7 @@ VALUE_TYPE_FLAGS = ("-ctv", "--cache-type-v")
 FLASH_FLAGS = ("-fa", "--flash-attn")
 NO_OFFLOAD_FLAGS = ("-nkvo", "--no-kv-offload")
 PROJECTOR_FLAGS = ("-mm", "--mmproj")
+NO_PROJECTOR_FLAGS = ("--no-mmproj", "--no-mmproj-auto")
 CACHE_RAM_FLAGS = ("-cram", "--cache-ram")
 CHECKPOINT_FLAGS = ("-ctxcp", "--ctx-checkpoints", "--swa-checkpoints")
 FULL_WINDOW_FLAGS = ("--swa-full",)
@@ -234,11 +236,10 @@ def _arguments(context: LaunchContext) -> tuple[str, ...]:
     divided = slots(model, context.placement.claim.slots or 1)
     listening = ("--host", context.host, "--port", str(context.port))
     served = ("--model", context.model_path, "--alias", model.name)
-    projector = ("--mmproj", context.mmproj_path) if context.mmproj_path else ()
     return (
         *listening,
         *served,
-        *projector,
+        *_projector(context),
         *("--ctx-size", str(divided.cells), "--parallel", str(divided.count)),
         *_batching(model, own),
         *_bounds(context.build),
@@ -248,6 +249,32 @@ def _arguments(context: LaunchContext) -> tuple[str, ...]:
         *_threads(context),
         *_given(context),
     )
+
+
+def _projector(context: LaunchContext) -> tuple[str, ...]:
+    """The file that the user names (beside the model, unless the path is absolute), else the one that was found.
+
+    None where the user refuses it, or where each request is to be answered with a vector.
+    """
+    model = context.model
+    chosen = wanted_projector(model)
+    if chosen:
+        named = parameters.expanded((chosen,), data_dir=context.data_dir)[0]
+        if context.mmproj_path and PurePosixPath(context.mmproj_path).name == named:
+            return ("--mmproj", context.mmproj_path)
+        return ("--mmproj", str(PurePosixPath(context.model_path).parent / named))
+    if chosen == "" or context.mmproj_path is None:
+        return ()
+    return ("--mmproj", context.mmproj_path)
+
+
+def wanted_projector(model: Model) -> str | None:
+    """The projector's file as the user names it; empty where there is to be none, ``None`` where it is ours to find."""
+    given = model.backend_parameters
+    last = parameters.last_of(given, (*PROJECTOR_FLAGS, *NO_PROJECTOR_FLAGS))
+    if last in PROJECTOR_FLAGS:
+        return parameters.value_of(given, *PROJECTOR_FLAGS) or ""
+    return "" if last is not None or answers_vectors(model) else None
 
 
 def _batching(model: Model, own: Mapping[str, int]) -> tuple[str, ...]:
@@ -291,8 +318,8 @@ def _threads(context: LaunchContext) -> tuple[str, ...]:
 
 
 def _given(context: LaunchContext) -> tuple[str, ...]:
-    """The user's own, last, so that they win; without what is already said: slots, and a projector's full path."""
-    said = (*CTX_FLAGS, *PARALLEL_FLAGS, *(PROJECTOR_FLAGS if context.mmproj_path else ()))
+    """The user's own, last, so that they win; without what is already said in full: slots and the projector."""
+    said = (*CTX_FLAGS, *PARALLEL_FLAGS, *PROJECTOR_FLAGS, *NO_PROJECTOR_FLAGS)
     items = parameters.expanded(context.model.backend_parameters, data_dir=context.data_dir)
     found: list[str] = []
     for parameter in parameters.read(items):

@@ -54,14 +54,20 @@ class Files:
     name: str = "files"
 
     async def ensure(
-        self, source: ModelSource, local_dir: str = "", progress: Callable[[float], None] | None = None
+        self,
+        source: ModelSource,
+        local_dir: str = "",
+        progress: Callable[[float], None] | None = None,
+        *,
+        projector: str | None = None,
     ) -> LocalFiles:
         """The files of ``source``, fetched if they are missing; the server's record of them follows.
 
         ``progress`` hears percent, about once a second, and nothing when all is here. Raises a ``GpustackError``
         whose sentence says what is wrong. Cancellable at any time: what has arrived stays and is gone on with next
-        time.
+        time. ``projector`` is the name of the projector to take, where it is not ours to find.
         """
+        chosen = {} if projector is None or "/" in projector else {"projector": projector}
         key = (source, local_dir)
         while (removing := self._removing.get(key)) is not None:
             await removing.wait()
@@ -75,6 +81,7 @@ class Files:
                         token=self._token,
                         local_dir=local_dir or None,
                         progress=self._teller(key, progress),
+                        **chosen,
                     )
                 except GpustackError as error:
                     refusal = error

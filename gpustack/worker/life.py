@@ -15,7 +15,9 @@ from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.domain.instance import ModelInstance, Placement
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
+from gpustack.engines import parameters
 from gpustack.engines.engine import Engine, Launch, LaunchContext
+from gpustack.engines.llama_cpp import PROJECTOR_FLAGS, wanted_projector
 from gpustack.engines.registry import engine_for
 from gpustack.errors import GpustackError, Invalid, Unavailable
 from gpustack.nursery.limiter import threads
@@ -80,10 +82,10 @@ async def run_instance(
                 telling.say(InstanceState.INITIALIZING)
                 await world.cleared.wait()
                 materials = await _gather(instance, model, world, telling)
-                projector = materials.mmproj_path
                 port = await _lease_port(instance, world, telling, ports)
                 key = make_engine_key(world.rng)
                 launch = await _describe(instance, model, materials, port, key, world)
+                projector = parameters.value_of(launch.argv, *PROJECTOR_FLAGS)
                 telling.say(
                     InstanceState.STARTING, port=port, ports=(port,), resolved_path=materials.model_path
                 )
@@ -138,7 +140,8 @@ async def _gather(instance: ModelInstance, model: Model | None, world: World, te
     def progress(percent: float) -> None:
         telling.say(InstanceState.DOWNLOADING, download_progress=percent)
 
-    files = await world.files.ensure(instance.source, progress=progress)
+    named = wanted_projector(model)
+    files = await world.files.ensure(instance.source, progress=progress, projector=named or None)
     path = files.main_path
     return _Materials(engine or engine_for(model, _facts_of(path)), path, files.mmproj_path)
 

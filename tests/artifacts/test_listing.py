@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpustack.artifacts.listing import choose, choose_projector, safe_name, shards
+from gpustack.artifacts.listing import choose, safe_name, shards
 from gpustack.errors import BadRequest, NotFound
 
 REPO = (
@@ -75,19 +75,6 @@ def test_a_missing_shard_is_named() -> None:
     assert str(caught.value) == "Of a.gguf, which has 3 parts, a-00002-of-00003.gguf is missing"
     with pytest.raises(NotFound, match="and 96 more is missing"):
         shards("a-00001-of-00100.gguf", ["a-00001-of-00100.gguf"])
-
-
-@pytest.mark.parametrize(
-    ("names", "chosen"),
-    [
-        (("mmproj-F32.gguf", "mmproj-m-f16.gguf"), "mmproj-m-f16.gguf"),
-        (("mmproj-m-BF16.gguf", "mmproj-m-F32.gguf"), "mmproj-m-BF16.gguf"),
-        (("mmproj-b.gguf", "mmproj-a.gguf"), "mmproj-a.gguf"),
-        (("model.gguf",), None),
-    ],
-)
-def test_the_projector_of_half_precision_is_preferred(names: tuple[str, ...], chosen: str | None) -> None:
-    assert choose_projector(names, "*mmproj*.gguf") == chosen
 
 
 @pytest.mark.attack("traversal")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from gpustack.domain.artifact import ModelSource, SourceKind
@@ -93,6 +94,35 @@ def test_a_llama_server_is_bounded_by_variables_that_its_older_versions_pass_ove
     for flag, variable in (("--cache-ram", "CACHE_RAM"), ("--ctx-checkpoints", "CTX_CHECKPOINTS")):
         bound = parameters.value_of(embedded.argv, flag)
         assert (flag in server.argv, server.env[f"LLAMA_ARG_{variable}"]) == (False, bound)
+
+
+@pytest.mark.parametrize(
+    ("items", "found", "given"),
+    [
+        ((), None, None),
+        ((), "/models/mmproj-f16.gguf", "/models/mmproj-f16.gguf"),
+        (("--no-mmproj",), "/models/mmproj-f16.gguf", None),
+        (("--mmproj=mmproj-b.gguf",), "/models/mmproj-f16.gguf", "/models/mmproj-b.gguf"),
+        (("-mm", "mmproj-b.gguf"), "/models/deep/mmproj-b.gguf", "/models/deep/mmproj-b.gguf"),
+        (("--mmproj", "/else/where.gguf"), "/models/mmproj-f16.gguf", "/else/where.gguf"),
+        (("--mmproj", "{data_dir}/p.gguf"), None, "/data/p.gguf"),
+        (("--no-mmproj", "--mmproj", "b.gguf"), None, "/models/b.gguf"),
+        (("--mmproj", "b.gguf", "--no-mmproj-auto"), None, None),
+    ],
+)
+def test_the_projector_is_the_users_or_the_one_found_and_can_be_refused(
+    items: tuple[str, ...], found: str | None, given: str | None
+) -> None:
+    argv = ENGINE.launch(context(model(backend_parameters=items), mmproj_path=found)).argv
+    assert parameters.value_of(argv, "--mmproj") == given
+    assert "--no-mmproj" not in argv and argv.count("--mmproj") == (given is not None)
+
+
+def test_a_deployment_that_embeds_is_given_no_projector_unless_it_names_one() -> None:
+    embeds = model(categories=("embedding",))
+    assert "--mmproj" not in ENGINE.launch(context(embeds, mmproj_path="/models/mmproj.gguf")).argv
+    named = attrs.evolve(embeds, backend_parameters=("--mmproj=a.gguf",))
+    assert "--mmproj" in ENGINE.launch(context(named, mmproj_path="/models/mmproj.gguf")).argv
 
 
 def test_a_cpu_placement_hides_every_gpu() -> None:

@@ -18,11 +18,11 @@ from gpustack.artifacts.listing import (
     Listing,
     RemoteFile,
     choose,
-    choose_projector,
     is_projector,
     matches,
     safe_name,
 )
+from gpustack.artifacts.projector import by_place_and_name
 from gpustack.artifacts.source import SourceSettings
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.errors import (
@@ -232,7 +232,7 @@ def _wanted(
     parts = choose(names, pattern, place=repo)
     mmproj = None
     if settings.projector is not None and not is_projector(parts[0]):
-        mmproj = choose_projector(names, settings.projector)
+        mmproj = next(iter(by_place_and_name(names, parts[0], settings.projector)), None)
     return parts[0], parts if mmproj is None else (*parts, mmproj), mmproj
 
 

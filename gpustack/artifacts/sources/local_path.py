@@ -7,20 +7,24 @@ from pathlib import Path
 
 import attrs
 
+from gpustack.artifacts.headers.projector import best_by_headers
 from gpustack.artifacts.listing import (
     MOST_FILES,
     Listing,
     RemoteFile,
     choose,
-    choose_projector,
     is_projector,
     shard_of,
     shards,
 )
+from gpustack.artifacts.projector import by_place_and_name
 from gpustack.artifacts.source import SourceSettings
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.errors import BadRequest, Invalid, NotFound
 from gpustack.nursery.limiter import threads
+
+_MOST_PROJECTORS = 32
+"""Whose headers are read."""
 
 _disk = threads("model paths", 4)
 
@@ -68,7 +72,7 @@ def _file(place: Path, projector: str | None) -> Listing:
     parts = shards(place.name, names)
     companion = None
     if projector is not None and place.suffix.lower() == ".gguf" and not is_projector(place.name):
-        companion = choose_projector(names, projector)
+        companion = _companion(place.parent, names, parts[0], projector)
     return _listing(place.parent, parts, parts[0], companion)
 
 
@@ -82,8 +86,17 @@ def _folder(place: Path, projector: str | None) -> Listing:
         parts = choose(names, None, place=str(place))
     except BadRequest as error:
         raise Invalid(str(error)) from error
-    companion = choose_projector(names, projector) if projector is not None else None
+    companion = None if projector is None else _companion(place, names, parts[0], projector)
     return _listing(place, parts, parts[0], companion)
+
+
+def _companion(folder: Path, names: list[str], main: str, pattern: str) -> str | None:
+    """The projector that belongs to the model; what cannot be read is none."""
+    candidates = by_place_and_name(names, main, pattern)[:_MOST_PROJECTORS]
+    if not candidates or is_projector(main):
+        return None
+    best = best_by_headers(folder / main, [folder / name for name in candidates])
+    return None if best is None else best.relative_to(folder).as_posix()
 
 
 def _listing(folder: Path, names: tuple[str, ...], main: str | None, mmproj: str | None) -> Listing:

@@ -151,6 +151,8 @@ def _by_header(model: Model, facts: ModelFacts, slot_count: int | None) -> GgufD
     fixed = parameters.number_of(model.backend_parameters, *llama_cpp.LAYER_FLAGS)
     may_use_cpu = model.cpu_offloading is not False
     asked = gguf_ask(model, slot_count)
+    if llama_cpp.wanted_projector(model) == "":
+        facts = attrs.evolve(facts, projector_size=None)
     return GgufDemand(
         facts=facts,
         ask=asked,
