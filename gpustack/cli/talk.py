@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from gpustack.cli.history import History
+from gpustack.cli.question import Command, Question, QuestionReader
 from gpustack.cli.session import Session
 from gpustack.cli.terminal import Terminal, harmless
 from gpustack.errors import TooManyRequests, Unavailable
@@ -16,20 +18,17 @@ from gpustack.errors import TooManyRequests, Unavailable
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
 
-_PROMPT = ">>> "
 _ATTEMPTS = 5
 _LONGEST_WAIT = 10.0
 _STDIN_LIMIT = 8 << 20
 
 HELP = """\
-\\q, \\quit or /bye   leave (so do Ctrl-D, and Ctrl-C at the prompt)
-\\c, \\clear or /clear   forget what was said
-\\h, \\help, \\? or /?   this list
-Ctrl-C while the model answers stops the answer."""
-
-_QUIT = frozenset({"\\q", "\\quit", "/bye", "/quit", "/exit"})
-_CLEAR = frozenset({"\\c", "\\clear", "/clear"})
-_HELP = frozenset({"\\h", "\\help", "\\?", "/?", "/help"})
+\\q, \\quit or /bye       leave (so does Ctrl-D)
+\\c, \\clear or /clear    forget what was said
+\\s, \\stats or /stats    tell tokens per second after each answer, or no longer
+\\h, \\help, \\? or /?     this list
+\"""                     begins and ends a question of several lines; a pasted block is one question
+Ctrl-C                  throws away the line, or stops the answer; what was said before stays"""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -42,34 +41,47 @@ class Talk:
     aside: Terminal
     system: str | None = None
     options: Mapping[str, Any] = attrs.field(factory=dict)
+    history: History | None = None
+    stats: bool = False
+    """Tell after each answer how fast it came."""
     _messages: list[dict[str, str]] = attrs.field(factory=list)
 
     def once(self, prompt: str) -> None:
-        """Ask, and print the answer as it comes; raises what the server says no with."""
-        said = [*self._messages, {"role": "user", "content": prompt}]
-        answer = self.session.run(lambda client: self._ask(client, said))
-        self._messages = [*said, {"role": "assistant", "content": answer}]
+        """Ask, and print the answer as it comes; raises what the server says no with.
+
+        Stopped by Ctrl-C, as much of the answer as had come is part of the conversation.
+        """
+        question, answer = {"role": "user", "content": prompt}, _Answer(self.out)
+        said = [*self._messages, question]
+        try:
+            self.session.run(lambda client: self._ask(client, said, answer))
+        finally:
+            if text := answer.end():
+                self._messages = [*said, {"role": "assistant", "content": text}]
+        if self.stats and (told := answer.speed()):
+            self.aside.say(told)
 
     def interactive(self) -> None:
         """Ask what is typed until the end is. A failed answer is told and the conversation goes on."""
-        with contextlib.suppress(ImportError):
-            import readline  # noqa: F401  # makes input() remember lines
+        reader = QuestionReader(self.aside, self.history)
         self.aside.say(f"Talking to {self.model}; \\h for help.")
-        while True:
-            try:
-                line = input(_PROMPT).strip()
-            except (EOFError, KeyboardInterrupt):
-                print()
+        while (read := reader.read()) is not None:
+            if isinstance(read, Question):
+                self._turn(read.text)
+            elif read.name == "quit":
                 return
-            if line in _QUIT:
-                return
-            if line in _CLEAR:
-                self._messages.clear()
-                self.aside.say("Forgotten.")
-            elif line in _HELP:
-                self.aside.say(HELP)
-            elif line:
-                self._turn(line)
+            else:
+                self._obey(read)
+
+    def _obey(self, command: Command) -> None:
+        if command.name == "clear":
+            self._messages.clear()
+            self.aside.say("Forgotten.")
+        elif command.name == "stats":
+            self.stats = not self.stats
+            self.aside.say("Answers are timed." if self.stats else "Answers are timed no longer.")
+        else:
+            self.aside.say(command.advice or HELP)
 
     def _turn(self, line: str) -> None:
         from gpustack.errors import GpustackError
@@ -77,27 +89,28 @@ class Talk:
         try:
             self.once(line)
         except KeyboardInterrupt:
-            print()
+            self.aside.say("(stopped)")
         except GpustackError as error:
             self.aside.say(f"gpustack: {error}")
 
-    async def _ask(self, client: AdminClient, said: list[dict[str, str]]) -> str:
+    async def _ask(self, client: AdminClient, said: list[dict[str, str]], answer: _Answer) -> None:
         import trio
 
         first = [{"role": "system", "content": self.system}] if self.system else []
         document = {"model": self.model, "messages": [*first, *said], **self.options}
+        if self.stats:
+            document["stream_options"] = {"include_usage": True}
         attempt = 0
         while True:
-            answer = _Answer(self.out)
+            answer.asked_at = time.monotonic()
             try:
                 async with client.chat(document) as chunks:
                     async for chunk in chunks:
                         answer.take(chunk)
-                return answer.end()
+                return
             except (Unavailable, TooManyRequests) as error:
                 attempt += 1
                 if answer.begun or attempt >= _ATTEMPTS:
-                    answer.end()
                     raise
                 if attempt == 1:
                     self.aside.say(f"{str(error).rstrip('.')}; asking again")
@@ -111,12 +124,21 @@ class _Answer:
 
     _out: Terminal
     begun: bool = False
+    asked_at: float = 0.0
     _said: list[str] = attrs.field(factory=list)
     _thinking: bool = False
+    _first_at: float | None = None
+    _last_at: float | None = None
+    _usage: Mapping[str, Any] | None = None
 
     def take(self, chunk: Mapping[str, Any]) -> None:
+        if isinstance(usage := chunk.get("usage"), dict):
+            self._usage = usage
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
+            if delta.get("content") or delta.get("reasoning_content"):
+                self._last_at = time.monotonic()
+                self._first_at = self._first_at or self._last_at
             if thought := delta.get("reasoning_content"):
                 self._think(str(thought))
             if text := delta.get("content"):
@@ -141,6 +163,24 @@ class _Answer:
             self._out.stream.write("\n")
             self._out.stream.flush()
         return "".join(self._said)
+
+    def speed(self) -> str | None:
+        """How many tokens came how fast, as the server measured it or else as we saw it; ``None`` if nothing came."""
+        if self._usage is None or self._first_at is None or self._last_at is None:
+            return None
+        count = self._usage.get("completion_tokens")
+        if not isinstance(count, int):
+            return None
+        rate, waited = self._usage.get("tokens_per_second"), self._usage.get("time_to_first_token_ms")
+        # The first token is what was waited for; the time after it is that of the others.
+        took = self._last_at - self._first_at
+        if not isinstance(rate, int | float) and count > 1 and took > 0:
+            rate = (count - 1) / took
+        first = waited / 1000 if isinstance(waited, int | float) else self._first_at - self.asked_at
+        told = [f"{count} tokens", f"first after {first:.2f} s", f"{self._usage.get('prompt_tokens')} read"]
+        if isinstance(rate, int | float):
+            told.insert(1, f"{rate:.1f} tokens/s")
+        return f"({', '.join(told)})"
 
 
 def piped_prompt() -> str | None:

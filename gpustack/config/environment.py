@@ -152,8 +152,9 @@ PER_MODEL: Mapping[str, str] = {
 
 #: Variables of the other commands.
 OTHER_COMMANDS: Mapping[str, str] = {
-    "GPUSTACK_SERVER_URL": "Server that chat, draw and reset-admin-password talk to (http://127.0.0.1).",
-    "GPUSTACK_API_KEY": "API key of chat, draw and reset-admin-password.",
+    "GPUSTACK_SERVER_URL": "Server that the commands talk to (the one on this machine).",
+    "GPUSTACK_API_KEY": "API key of the commands.",
+    "GPUSTACK_CHAT_HISTORY": "File that keeps the questions of chats, or off.",
     "GPUSTACK_SAVE_ARCHIVE": "--save-archive of download-tools.",
     "GPUSTACK_LOAD_ARCHIVE": "--load-archive of download-tools.",
     "GPUSTACK_SYSTEM": "--system of download-tools.",

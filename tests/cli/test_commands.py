@@ -39,7 +39,8 @@ class Shell:
             if not name.startswith(("GPUSTACK_", "NO_COLOR"))
         }
         root = str(Path(__file__).parents[2])
-        return {**clean, "GPUSTACK_DATA_DIR": str(self.daemon.data_dir), "PYTHONPATH": root, **more}
+        own = {"GPUSTACK_DATA_DIR": str(self.daemon.data_dir), "XDG_STATE_HOME": str(self.cwd / "state")}
+        return {**clean, **own, "PYTHONPATH": root, **more}
 
     def __call__(self, *argv: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -298,20 +299,31 @@ def test_the_doctor_finds_a_running_daemon_well(shell: Shell) -> None:
     assert [one for one in found if one["check"] == "ports" and "held by the daemon" in one["message"]]
 
 
-def at_terminal(shell: Shell, argv: Sequence[str], steps: Sequence[tuple[str, bytes]]) -> tuple[int, str]:
-    """Run a command at a terminal; once a text has appeared (after the last one), the keys beside it are typed."""
+def at_terminal(
+    shell: Shell,
+    argv: Sequence[str],
+    steps: Sequence[tuple[str, bytes]],
+    answers: Path | None = None,
+    **env: str,
+) -> tuple[int, str]:
+    """Run a command at a terminal; once a text has appeared (after the last one), the keys beside it are typed.
+
+    What it writes to stdout goes to ``answers``, if given.
+    """
     master, slave = pty.openpty()
+    out = slave if answers is None else os.open(answers, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     process = subprocess.Popen(
         [sys.executable, "-m", "gpustack", *argv],
-        env=shell.env(TERM="xterm"),
+        env=shell.env(**{"TERM": "xterm", **env}),
         cwd=shell.cwd,
         stdin=slave,
-        stdout=slave,
+        stdout=out,
         stderr=slave,
         start_new_session=True,
         preexec_fn=_controlling(slave),
     )
-    os.close(slave)
+    for descriptor in {slave, out}:
+        os.close(descriptor)
     shown, seen, waiting, end = "", 0, list(steps), time.monotonic() + WITHIN
     try:
         while time.monotonic() < end:
@@ -324,6 +336,7 @@ def at_terminal(shell: Shell, argv: Sequence[str], steps: Sequence[tuple[str, by
             while waiting and (at := shown.find(waiting[0][0], seen)) >= 0:
                 seen = at + len(waiting[0][0])
                 os.write(master, waiting.pop(0)[1])
+        assert time.monotonic() < end, f"it does not end; still to come: {waiting}\n{shown}"
         return process.wait(WITHIN), shown
     finally:
         if process.poll() is None:

@@ -9,6 +9,9 @@ Options:
   -s, --system=TEXT     What the model is told before anything else.
   --temperature=NUMBER  How freely it answers; the engine's own default if not given.
   --max-tokens=NUMBER   How long an answer may get.
+  --stats               Tell after each answer how many tokens came how fast.
+  --no-history          Keep no questions for later chats. They are kept in ~/.local/state/gpustack/chat-history,
+                        for you alone to read; GPUSTACK_CHAT_HISTORY names another file, or is off.
   -h, --help            Show this help.
 """
 
@@ -56,6 +59,7 @@ def talk(
     env: Mapping[str, str],
 ) -> int:
     """Talk with the model as the words of ``chat`` or ``run`` say; the exit code."""
+    from gpustack.cli.history import history_of
     from gpustack.cli.talk import Talk, chats, converse, how_to_call
 
     if not chats(model):
@@ -68,6 +72,8 @@ def talk(
         aside=stderr(env),
         system=words.text("--system"),
         options=options,
+        history=None if words.flag("--no-history") else history_of(env),
+        stats=words.flag("--stats"),
     )
     converse(talk, " ".join(words.many("PROMPT")) or None)
     return 0

@@ -16,6 +16,8 @@ Options:
   -s, --system=TEXT     What the model is told before anything else.
   --temperature=NUMBER  How freely it answers; the engine's own default if not given.
   --max-tokens=NUMBER   How long an answer may get.
+  --stats               Tell after each answer how many tokens came how fast.
+  --no-history          Keep no questions for later chats; see gpustack chat --help.
   -h, --help            Show this help.
 
 Options of a new deployment:
