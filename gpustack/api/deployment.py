@@ -9,12 +9,14 @@ from typing import Any
 
 import attrs
 
+from gpustack.artifacts.source import source_for
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.device import DeviceId
 from gpustack.domain.model import Category, GpuSelector, Model, ModelAccess, Strategy
 from gpustack.domain.snapshot import Snapshot
+from gpustack.engines import llama_cpp
 from gpustack.engines.registry import engine_for, engines
-from gpustack.errors import AlreadyExists, BadRequest
+from gpustack.errors import AlreadyExists, BadRequest, Invalid
 from gpustack.policy.estimate.demand import faults_of_claims
 
 from .limits import LIMITS
@@ -152,10 +154,14 @@ def _name(text: str, faults: list[str]) -> str:
 def refuse_wrong(model: Model, snapshot: Snapshot) -> None:
     """Raise for the first thing that speaks against a deployment, in the published order.
 
-    ``Invalid`` for what its engine cannot take at all, ``AlreadyExists`` for its name, then ``BadRequest`` for a
-    wrong choice of GPUs, and for parameters that its engine refuses.
+    ``Invalid`` for what this version or its engine cannot take at all, ``AlreadyExists`` for its name, then
+    ``BadRequest`` for a wrong choice of GPUs, and for parameters that its engine refuses.
     """
     engine = engine_for(model) if model.backend else _obvious_engine(model)
+    if engine is None or engine.fetches(model):
+        source_for(model.source.kind)
+    if engine is None and (faults := llama_cpp.format_faults(model)):
+        raise Invalid(*faults)
     document_faults: list[str] = []
     if engine is not None:
         bare = attrs.evolve(model, backend_parameters=(), gpu_selector=None)

@@ -50,11 +50,11 @@ class Source(Protocol):
 
 
 def source_for(kind: SourceKind) -> Source:
-    """The source of a kind; raises Invalid where there is none yet."""
+    """The source of a kind; raises Invalid where this version has none."""
     known: dict[SourceKind, Source] = {
         module.SOURCE.kind: module.SOURCE for module in siblings("gpustack.artifacts.sources")
     }
     if kind not in known:
         names = ", ".join(sorted(one.value for one in known))
-        raise Invalid(f"Models from {kind.value} are not supported yet (there are {names})")
+        raise Invalid(f"Models from {kind.value} cannot be fetched by this version; there are {names}")
     return known[kind]

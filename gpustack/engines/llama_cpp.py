@@ -79,6 +79,9 @@ _OURS = {
 }
 """Flags a user may not set, and why."""
 
+_OTHER_FORMATS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".onnx", ".ggml", ".mlx", ".engine")
+"""Endings of names of files with weights that llama.cpp does not read."""
+
 _BOUNDS = {"LLAMA_ARG_CACHE_RAM": "0", "LLAMA_ARG_CTX_CHECKPOINTS": str(CHECKPOINTS)}
 """The same bounds for a ``llama-server``: versions before these settings pass over a variable, not over a flag.
 
@@ -328,8 +331,20 @@ def _given(context: LaunchContext) -> tuple[str, ...]:
     return tuple(found)
 
 
+def format_faults(model: Model) -> list[str]:
+    """What is wrong with the file that the source itself names, as far as its name tells."""
+    name = model.source.file_pattern or model.source.local_path or ""
+    if PurePosixPath(name.lower()).suffix not in _OTHER_FORMATS:
+        return []
+    return [
+        f"{name} is no GGUF file: name one, or set backend to 'custom' with a command, which runs any format"
+    ]
+
+
 def _source_faults(model: Model) -> list[str]:
     source = model.source
+    if faults := format_faults(model):
+        return faults
     if source.kind is SourceKind.HUGGING_FACE and not source.huggingface_filename:
         return [
             "huggingface_filename must be provided when using the llama-box backend; "

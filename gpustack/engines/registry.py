@@ -32,7 +32,9 @@ def engine_for(model: Model, facts: ModelFacts | None = None) -> Engine:
         named = by_name(model.backend)
         if named is None:
             known = ", ".join(sorted(e.wire_name for e in engines()))
-            raise Invalid(f"Backend {model.backend!r} is not known here; use one of {known}")
+            raise Invalid(
+                f"Backend {model.backend!r} is not known here; this version has {known} (custom runs your command)"
+            )
         return named
     for engine in engines():
         if engine.serves(model, facts):

@@ -48,6 +48,7 @@ async def test_the_same_file_is_asked_for_once(world: World, worker: str) -> Non
         ({"worker_id": None}, 422),
         ({"local_path": None}, 422),
         ({"source": "huggingface"}, 422),
+        ({"source": "model_scope", "model_scope_model_id": "me/m"}, 422),
     ],
 )
 async def test_a_wrong_ask_is_refused(world: World, worker: str, change: dict[str, Any], status: int) -> None:

@@ -83,10 +83,46 @@ async def test_a_document_that_makes_no_sense_is_refused(
     assert answer.json()["message"].startswith(f"1 validation errors:\n{message}"), answer.text
 
 
-async def test_an_unknown_backend_is_refused_with_those_there_are(world: World) -> None:
-    answer = await create(world, backend="abacus")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"source": "model_scope", "model_scope_model_id": "me/m", "model_scope_file_path": "m.gguf"},
+            "Models from model_scope cannot be fetched by this version; there are huggingface, local_path",
+        ),
+        ({"backend": "vllm"}, "Backend 'vllm' is not known here; this version has custom, llama-box"),
+        ({"huggingface_filename": "m-*.safetensors"}, "m-*.safetensors is no GGUF file"),
+        (
+            {"source": "local_path", "local_path": "/m/pytorch_model.bin", "backend": "llama-box"},
+            "/m/pytorch_model.bin is no GGUF file",
+        ),
+        (
+            {
+                "source": "model_scope",
+                "model_scope_model_id": "me/m",
+                "backend": "custom",
+                "command": "x {model_path}",
+            },
+            "Models from model_scope cannot be fetched by this version",
+        ),
+    ],
+)
+async def test_what_this_version_cannot_run_is_refused_with_what_there_is(
+    world: World, change: dict[str, Any], message: str
+) -> None:
+    """Rather than kept pending; also when an existing deployment is changed to it, or only considered."""
+    answer = await create(world, **change)
     assert answer.status_code == 422
-    assert "llama-box" in answer.json()["message"]
+    assert message in answer.json()["message"]
+    before = (await create(world)).json()
+    answer = await world.ask("PUT", f"/v1/models/{before['id']}", world.admin, json={**before, **change})
+    assert answer.status_code == 422
+    assert message in answer.json()["message"]
+
+
+async def test_a_command_that_needs_no_files_may_name_any_source(world: World) -> None:
+    source = {"source": "model_scope", "model_scope_model_id": "me/m"}
+    assert (await create(world, **source, backend="custom", command="serve --port {port}")).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -96,8 +96,8 @@ async def test_a_disk_that_does_not_answer_costs_the_deadline() -> None:
 
 
 @pytest.mark.parametrize("kind", [SourceKind.OLLAMA, SourceKind.MODEL_SCOPE])
-def test_a_source_that_is_not_built_yet_is_told(kind: SourceKind) -> None:
+def test_a_source_that_this_version_lacks_is_told(kind: SourceKind) -> None:
     try:
         source_for(kind)
     except Invalid as error:
-        assert "not supported yet (there are huggingface, local_path" in str(error)
+        assert "cannot be fetched by this version; there are huggingface, local_path" in str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpustack.artifacts.source import source_for
 from gpustack.domain.access import Principal, Role
 from gpustack.domain.artifact import FileState, ModelFile
 from gpustack.domain.report import FileReport
@@ -24,6 +25,7 @@ def _visible(principal: Principal, file: ModelFile) -> bool:
 
 async def _create(call: Call) -> ModelFile:
     source = source_from(call.document)
+    source_for(source.kind)
     rest = {name: value for name, value in call.document.items() if name in _FIELDS}
     file = ModelFile(source=source, source_index=source.index, **rest)
     where = {"worker_id": file.worker_id, "source_index": file.source_index, "local_dir": file.local_dir}
