@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BURST: Final = 1 << 20
+_HALF_CLOSED: Final = 0.5
+"""Seconds in which a client that has closed its half still gets its answers."""
 
 
 class Phase(Enum):
@@ -36,8 +38,9 @@ class Phase(Enum):
 class Connection:
     """Serves the requests of one client, one at a time, until either side has had enough.
 
-    A client that closes its sending half is taken to have left, as nginx takes it: an exchange under way is
-    cancelled, its upstream closed.
+    A client that closes its sending half has left, or only says that it asks for nothing more: the wire does not tell
+    which. So an answer that is ready within half a second is sent; then an exchange under way is cancelled, and its
+    upstream closed. Once the connection is known to be gone it is cancelled at once.
     """
 
     __slots__ = (
@@ -112,11 +115,18 @@ class Connection:
         finally:
             self._close()
 
-    def hang_up(self) -> None:
-        """The client has closed its half, or all."""
+    def cut(self) -> None:
+        """End the exchange under way here and now, if there is one."""
         if self.phase is Phase.SERVING:
             self.abandoned = True
             self._scope.cancel()
+
+    def hang_up(self) -> None:
+        """The client has closed its half, or all."""
+        if self.stream.gone:
+            self.cut()
+        elif self.phase is Phase.SERVING:
+            self._scope.deadline = min(self._scope.deadline, trio.current_time() + _HALF_CLOSED)
 
     def close_if_idle(self) -> bool:
         """Closes a connection on which nothing has been asked."""
@@ -145,11 +155,19 @@ class Connection:
             patience = limits.head_timeout
             while await self._serve_next(patience):
                 patience = limits.idle_timeout
-            self.phase = Phase.CLOSING
+            self._set(Phase.CLOSING)
             if self.lingers or self.inbox.buffer or (self.stream.readable and not self.stream.ended):
                 await self._linger()
         except (Disconnected, Expired, OSError):
             self.abandoned = True
+
+    def _set(self, phase: Phase) -> None:
+        """The server knows who is idle, and since when, without looking at everybody."""
+        self.phase = phase
+        if phase is Phase.IDLE:
+            self.server.idle[self] = None
+        else:
+            self.server.idle.pop(self, None)
 
     async def _serve_next(self, patience: float) -> bool:
         """Whether another request may follow."""
@@ -158,11 +176,13 @@ class Connection:
         except HeadError as error:
             await self._refuse(error.status, error.sentence)
             return False
-        if head is None or self.stream.ended:
+        if head is None or self.stream.gone:
             return False
         server = self.server
         self.asked = True
-        self.phase = Phase.SERVING
+        self._set(Phase.SERVING)
+        if self.stream.ended:
+            self.hang_up()
         if head.framing is not Framing.NONE:
             self._body_until = server.reactor.deadline(server.limits.whole_body_timeout)
         self.exchange = exchange = Exchange(self, head)
@@ -180,7 +200,7 @@ class Connection:
         """The next request's head, or None when the client has left or asks for nothing."""
         inbox, stream, reactor, limits = self.inbox, self.stream, self.server.reactor, self.server.limits
         buffer, inbox.buffer = inbox.buffer, b""
-        self.phase = Phase.HEAD if buffer else Phase.IDLE
+        self._set(Phase.HEAD if buffer else Phase.IDLE)
         until = reactor.deadline(limits.head_timeout if buffer else patience)
         data = buffer
         while True:
@@ -199,7 +219,7 @@ class Connection:
             if not data:
                 return None
             if self.phase is Phase.IDLE:
-                self.phase = Phase.HEAD
+                self._set(Phase.HEAD)
                 until = reactor.deadline(limits.head_timeout)
             buffer = buffer + data if buffer else data
 

@@ -112,7 +112,7 @@ class Exchange:
 
     def cut(self) -> None:
         """End the connection here and now, from another task: the handler is cancelled. Nothing once it has ended."""
-        self._connection.hang_up()
+        self._connection.cut()
 
     # --- the request's body ---
 

@@ -35,6 +35,10 @@ __all__ = [
 ]
 
 _TARGET: Final = re.compile(rb"/[!\"$-~]*")
+_ABSOLUTE: Final = re.compile(
+    rb"(?i:https?)://([a-z0-9._~%!$&'()*+,;=:\[\]-]+)((?:[/?][!\"$-~]*)?)", re.ASCII | re.I
+)
+"""Authority, and path with query; a user's name in the authority is no part of HTTP's (RFC 9110 4.2.4)."""
 _HOST: Final = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _STEERING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"host", b"expect"})
@@ -119,11 +123,13 @@ def parse_request_head(data: bytes, limit: int = HEAD_LIMIT) -> Head | NeedMore:
     if end < 0:
         return NEED_MORE
     first, headers = split_head(data[start:end])
-    method, target, path, query, version = (
+    method, target, path, query, version, authority = (
         _known_request_line(first) if len(first) <= _SHORT else _request_line(first)
     )
     steering = _steering(headers)
     _check_host(steering, version)
+    if authority is not None:  # then it is the host, whatever the header says (RFC 9112 3.2.2)
+        headers = [(b"host", authority), *[field for field in headers if field[0] != b"host"]]
     framing, length = _framing(steering, absent=Framing.NONE)
     if framing is Framing.CHUNKED and version == "1.0":
         raise HeadError(400, "An HTTP/1.0 request cannot be chunked.")
@@ -169,8 +175,8 @@ def parse_response_head(data: bytes, method: str, limit: int = HEAD_LIMIT) -> Re
     )
 
 
-def _request_line(line: bytes) -> tuple[str, bytes, str, str, str]:
-    """Method, target, path, query and version. Raises HeadError."""
+def _request_line(line: bytes) -> tuple[str, bytes, str, str, str, bytes | None]:
+    """Method, target, path, query, version, and the authority of a target in absolute form. Raises HeadError."""
     parts = line.split(b" ")
     if len(parts) != 3 or not _VERSION.fullmatch(parts[2]):
         raise HeadError(400, "The request line is malformed.")
@@ -179,10 +185,14 @@ def _request_line(line: bytes) -> tuple[str, bytes, str, str, str]:
         raise HeadError(505, "Only HTTP/1.1 and HTTP/1.0 are served here.")
     if not method or len(method) > 32 or method.translate(None, TOKEN):
         raise HeadError(400, "The request method is malformed.")
+    authority = None
+    if (absolute := _ABSOLUTE.fullmatch(target)) is not None:
+        authority, target = absolute.groups()
+        target = target if target.startswith(b"/") else b"/" + target
     if not _TARGET.fullmatch(target) and not (target == b"*" and method == b"OPTIONS"):
         raise HeadError(400, "The request target must be a path that begins with '/'.")
     path, _, query = target.decode("ascii").partition("?")
-    return method.decode("ascii"), target, path, query, _VERSIONS[version]
+    return method.decode("ascii"), target, path, query, _VERSIONS[version], authority
 
 
 def _status_line(line: bytes) -> tuple[str, int]:

@@ -10,8 +10,8 @@ _IDLE: Final = 15
 _EVERY: Final = 5
 _PROBES: Final = 3
 _UNACKNOWLEDGED: Final = 30_000
-"""Milliseconds after which a connection ends whose bytes the other machine does not acknowledge, or whose probes.
-The kernel's own patience is about a quarter of an hour (``tcp_retries2``)."""
+"""Milliseconds after which a connection ends whose bytes, or probes, the other machine does not acknowledge, or for
+whose bytes it has no room. The kernel's own patience is about a quarter of an hour (``tcp_retries2``)."""
 
 _OPTIONS: Final = tuple(
     (getattr(socket, name), value)

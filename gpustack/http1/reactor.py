@@ -128,7 +128,8 @@ class _Ticking:
 
 
 if sys.platform == "linux":
-    _GONE: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+    _RESET: Final = select.EPOLLHUP | select.EPOLLERR
+    _GONE: Final = select.EPOLLRDHUP | _RESET
     _EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 
     class EpollReactor(_Ticking):
@@ -168,6 +169,7 @@ if sys.platform == "linux":
                         stream.readable = True
                     if gone:
                         stream.readable = stream.ended = True
+                        stream.gone = bool(mask & _RESET)
                     for lane in (stream.reader, stream.writer):
                         if lane.task is not None and (mask & lane.wants or gone):
                             self._wake_lane(stream, lane)

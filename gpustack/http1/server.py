@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from email.utils import formatdate
+from itertools import islice
 from math import nan
 from typing import Final
 
@@ -20,6 +21,7 @@ from gpustack.http1.connection import Connection, Phase, peer_of
 from gpustack.http1.ends import Ends
 from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange, Peer
 from gpustack.http1.head import Head
+from gpustack.http1.keepalive import keep_alive
 from gpustack.http1.limits import Limits
 from gpustack.http1.reactor import Reactor, new_reactor
 from gpustack.http1.reply import fault_body, status_line
@@ -34,7 +36,9 @@ FindOwner = Callable[[Ends], Awaitable[int | None]]
 Tls = ssl.SSLContext | Callable[[], ssl.SSLContext] | None
 
 _ACCEPTS_AT_ONCE: Final = 64
+_LOOKED_AT: Final = 64
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_THIS_MACHINE: Final = frozenset({"127.0.0.1", "::1", "unix"})
 _ANSWERS: Final = ((PayloadTooLarge, 413), (BodyTimeout, 408), (BodyError, 400))
 
 
@@ -86,6 +90,8 @@ class HttpServer:
         self.in_flight = 0
         self.stopping = False
         self.connections: set[Connection] = set()
+        self.idle: dict[Connection, None] = {}
+        """Those on which nothing is asked, the one that has been so for longest first."""
         self._owns_reactor = reactor is None
         self._listeners = list(listeners)
         self._handler = handler
@@ -172,6 +178,7 @@ class HttpServer:
 
     def forget(self, connection: Connection) -> None:
         self.connections.discard(connection)
+        self.idle.pop(connection, None)
         host = connection.peer.host
         self._by_address[host] -= 1
         if not self._by_address[host]:
@@ -210,6 +217,8 @@ class HttpServer:
             self._turn_away(sock, 503, "The server has no connection left; try again.")
             return None
         try:
+            if peer.host not in _THIS_MACHINE:
+                keep_alive(sock)
             stream = new_stream(self.reactor, self._secured(sock))
         except OSError:  # the client has left already
             sock.close()
@@ -243,8 +252,12 @@ class HttpServer:
                     log.debug("A client that was turned away did not wait.")
 
     def _evict_idle(self) -> bool:
-        """Gives up one idle connection in favour of a new one."""
-        for connection in self.connections:
+        """Gives up one idle connection in favour of a new one: the one that has been idle for longest.
+
+        Few are looked at: something has just come on those that are not closed.
+        """
+        for connection in list(islice(self.idle, _LOOKED_AT)):
+            del self.idle[connection]
             if connection.close_if_idle():
                 self.connections.discard(connection)
                 return True

@@ -23,10 +23,11 @@ Bytes = bytes | memoryview
 class Stream:
     """One task may receive while another sends. Closing wakes both with an OSError.
 
-    ``ended`` says that the other side has closed its half; ``on_hangup`` is called when that is noticed.
+    ``ended`` says that the other side has closed its half, ``gone`` that the whole connection is no more;
+    ``on_hangup`` is called when either is noticed.
     """
 
-    __slots__ = ("ended", "fd", "on_hangup", "reactor", "readable", "reader", "sock", "writer")
+    __slots__ = ("ended", "fd", "gone", "on_hangup", "reactor", "readable", "reader", "sock", "writer")
 
     def __init__(self, reactor: Reactor, sock: socket.socket) -> None:
         self.reactor = reactor
@@ -34,6 +35,7 @@ class Stream:
         self.fd = sock.fileno()
         self.readable = False
         self.ended = False
+        self.gone = False
         self.reader = Lane()
         self.writer = Lane()
         self.on_hangup: Callable[[], None] | None = None

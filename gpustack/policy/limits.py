@@ -151,7 +151,8 @@ def full(limits: Limits, now: float) -> Window:
 def share(limits: Limits, servers: int, rank: int) -> Limits:
     """What of the limits per minute and at once one of several servers may let in: the shares add up to the whole.
 
-    Budgets are not divided: they are drawn.
+    But none is left with nothing where something is allowed: a limit smaller than the number of servers is one for
+    each. Budgets are not divided: they are drawn.
     """
     if servers <= 1:
         return limits
@@ -164,7 +165,7 @@ def share(limits: Limits, servers: int, rank: int) -> Limits:
 
 
 def _part(limit: int | None, servers: int, rank: int) -> int | None:
-    return None if limit is None else limit // servers + (rank < limit % servers)
+    return None if limit is None else max(limit // servers + (rank < limit % servers), min(limit, 1))
 
 
 def _wait(refusal: Refusal) -> float:

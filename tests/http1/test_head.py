@@ -118,7 +118,17 @@ def test_the_connection_is_kept_as_both_sides_understand_it(
         pytest.param(request(host=b"host: a/b"), id="a path as host"),
         pytest.param(request(host=b"host: a b"), id="a space in the host"),
         pytest.param(request(host=b"host: a@b"), id="a user in the host"),
-        pytest.param(request(first=b"GET http://other/ HTTP/1.1"), id="absolute form"),
+        pytest.param(request(first=b"GET http://user@other/ HTTP/1.1"), id="absolute form with a user"),
+        pytest.param(request(first=b"GET http:/// HTTP/1.1"), id="absolute form without a host"),
+        pytest.param(request(first=b"GET http:/path HTTP/1.1"), id="absolute form without an authority"),
+        pytest.param(request(first=b"GET ftp://other/ HTTP/1.1"), id="absolute form of another scheme"),
+        pytest.param(request(first=b"GET http://other/#b HTTP/1.1"), id="absolute form with a fragment"),
+        pytest.param(
+            request(b"host: y", first=b"GET http://other/ HTTP/1.1"), id="absolute form and two hosts"
+        ),
+        pytest.param(
+            request(host=None, first=b"GET http://other/ HTTP/1.1"), id="absolute form without Host"
+        ),
         pytest.param(request(first=b"CONNECT other:443 HTTP/1.1"), id="authority form"),
         pytest.param(request(first=b"GET * HTTP/1.1"), id="asterisk without OPTIONS"),
         pytest.param(request(first=b"GET /a#b HTTP/1.1"), id="a fragment"),
@@ -135,6 +145,25 @@ def test_the_connection_is_kept_as_both_sides_understand_it(
 )
 def test_what_could_smuggle_a_request_is_refused(data: bytes) -> None:
     assert refusal(data) == 400
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "path", "query"),
+    [
+        (b"http://other/", b"other", "/", ""),
+        (b"http://other", b"other", "/", ""),
+        (b"HTTPS://other:8443/v1/models?page=2", b"other:8443", "/v1/models", "page=2"),
+        (b"http://other?x=/", b"other", "/", "x=/"),
+        (b"http://[::1]:80//a", b"[::1]:80", "//a", ""),
+    ],
+)
+def test_a_target_in_absolute_form_says_the_host_whatever_the_header_says(
+    target: bytes, host: bytes, path: str, query: str
+) -> None:
+    head = parse_request_head(request(b"a: b", first=b"GET " + target + b" HTTP/1.1"))
+    assert isinstance(head, Head)
+    assert (head.path, head.query, head.get_all(b"host")) == (path, query, [host])
+    assert head.target == (path + ("?" + query if query else "")).encode()
 
 
 @pytest.mark.attack("smuggling")

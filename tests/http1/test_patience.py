@@ -151,6 +151,22 @@ async def test_a_write_under_a_shield_is_cut_as_well(serve: Serve, brisk: Limits
         await cut.wait()
 
 
+async def test_a_client_that_closed_its_half_gets_the_answers_that_are_ready(serve: Serve) -> None:
+    """As from a script that pipes requests in; it may have asked several things before."""
+
+    async def answer(exchange: Exchange) -> None:
+        await trio.sleep(0.01)
+        await exchange.respond(200, body=exchange.head.path.encode())
+
+    served = await serve(answer)
+    client = await served.connect()
+    await client.send(get("/one") + get("/two"))
+    await client.stream.send_eof()
+    assert [(await client.answer()).body for _ in range(2)] == [b"/one", b"/two"]
+    assert await client.rest() == b""
+    await eventually(lambda: not served.server.connections)
+
+
 @pytest.mark.parametrize("path", ["/waiting", "/streaming"])
 @pytest.mark.parametrize("how", ["close", "reset", "half-close"])
 async def test_a_client_that_leaves_cancels_its_handler(serve: Serve, path: str, how: str) -> None:
@@ -254,6 +270,22 @@ async def test_when_connections_run_out_idle_ones_give_way_and_busy_ones_do_not(
     assert (answer.status, answer.headers[b"retry-after"]) == (503, b"5")
     leave.set()
     assert (await busy.answer()).status == 200
+
+
+@pytest.mark.attack("flood")
+async def test_the_one_that_has_been_idle_for_longest_gives_way(serve: Serve) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.respond(200)
+
+    served = await serve(answer, limits=Limits(connections=3))
+    clients = [await served.connect() for _ in range(3)]
+    for client in (clients[1], clients[2], clients[0]):
+        assert (await client.ask(get())).status == 200
+    newcomer = await served.connect()
+    assert (await newcomer.ask(get())).status == 200
+    assert await clients[1].rest() in (b"", RESET)
+    for client in (clients[0], clients[2]):
+        assert (await client.ask(get())).status == 200
 
 
 # --- stopping ---

@@ -114,14 +114,16 @@ def test_what_was_not_used_is_given_back(limits: Limits, most: int, used: int, n
 
 @pytest.mark.attack("limits")
 @given(LIMITS, st.integers(1, 7))
-def test_servers_together_let_in_what_one_would(limits: Limits, servers: int) -> None:
+def test_servers_together_let_in_what_one_would_and_each_something(limits: Limits, servers: int) -> None:
     parts = [share(limits, servers, rank) for rank in range(servers)]
     for kind in (Kind.REQUESTS, Kind.TOKENS, Kind.CONCURRENT):
         whole = getattr(limits, kind.value)
         if whole is None:
             assert {getattr(part, kind.value) for part in parts} == {None}
         else:
-            assert sum(getattr(part, kind.value) for part in parts) == whole
+            shares = [getattr(part, kind.value) for part in parts]
+            assert sum(shares) == (max(whole, servers) if whole else 0)
+            assert whole == 0 or min(shares) >= 1
 
 
 def test_what_can_never_pass_is_not_asked_back() -> None:

@@ -1,0 +1,103 @@
+"""A machine that vanishes without a word, its cable pulled, holds no request for long."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from gpustack.http1.fault import UpstreamClosed
+from gpustack.http1.pool import Pool
+from gpustack.http1.reactor import new_reactor
+from gpustack.http1.upstream import Address, dial
+from tests.http1.wire import Client, Script
+from tests.needs import requires, requires_root
+
+HERE, THERE = "10.213.77.1", "10.213.77.2"
+TAKES_AND_SAYS_NOTHING = """
+import socket, sys, time
+listener = socket.create_server((sys.argv[1], 8080))
+print("listening", flush=True)
+taken, _ = listener.accept()
+taken.recv(65536)
+print("taken", flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the options are Linux's")
+async def test_connections_to_upstreams_are_probed(nursery: trio.Nursery) -> None:
+    reactor = new_reactor()
+    await nursery.start(reactor.run)
+
+    async def act(client: Client, number: int) -> None:
+        await trio.sleep_forever()
+
+    script = Script(act)
+    await nursery.start(script.run)
+    upstream = await dial(Address("127.0.0.1", script.port), reactor, 5.0)
+    sock = upstream.stream.sock
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    silent = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+    assert 0 < silent <= 15
+    assert 0 < sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 30_000
+    nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def other_machine() -> Iterator[subprocess.Popen[str]]:
+    """A network namespace with a cable to here, where somebody listens."""
+    requires_root()
+    ip = requires("ip", apt="iproute2")
+    name = f"gps{os.getpid()}"
+    near, far = f"n{os.getpid()}", f"f{os.getpid()}"
+
+    def run(*words: str) -> None:
+        subprocess.run([ip, *words], check=True)
+
+    run("netns", "add", name)
+    try:
+        run("link", "add", near, "type", "veth", "peer", "name", far, "netns", name)
+        run("addr", "add", f"{HERE}/30", "dev", near)
+        run("link", "set", near, "up")
+        run("-n", name, "addr", "add", f"{THERE}/30", "dev", far)
+        run("-n", name, "link", "set", far, "up")
+        command = [ip, "netns", "exec", name, sys.executable, "-c", TAKES_AND_SAYS_NOTHING, THERE]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+            try:
+                assert program.stdout is not None
+                assert program.stdout.readline() == "listening\n"
+                yield program
+            finally:
+                program.kill()
+    finally:
+        run("netns", "del", name)
+
+
+@pytest.mark.root
+async def test_a_request_to_a_machine_whose_cable_was_pulled_ends(
+    other_machine: subprocess.Popen[str], nursery: trio.Nursery
+) -> None:
+    pool = Pool()
+    await nursery.start(pool.run)
+    call = pool.request(Address(THERE, 8080), "POST", b"/", body=b"{}")
+
+    async def pull() -> None:
+        assert other_machine.stdout is not None
+        assert await trio.to_thread.run_sync(other_machine.stdout.readline) == "taken\n"
+        await trio.run_process(["ip", "-n", f"gps{os.getpid()}", "link", "set", f"f{os.getpid()}", "down"])
+
+    nursery.start_soon(pull)
+    with (
+        trio.fail_after(120),
+        pytest.raises(UpstreamClosed),
+    ):  # the kernel alone would take a quarter of an hour
+        async with call:
+            pass
+    assert call.runs == 1
+    nursery.cancel_scope.cancel()
