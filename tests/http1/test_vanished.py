@@ -18,7 +18,8 @@ from gpustack.http1.upstream import Address, dial
 from tests.http1.wire import Client, Script
 from tests.needs import requires, requires_root
 
-HERE, THERE = "10.213.77.1", "10.213.77.2"
+NETWORK = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
+HERE, THERE = f"{NETWORK}.1", f"{NETWORK}.2"
 TAKES_AND_SAYS_NOTHING = """
 import socket, sys, time
 listener = socket.create_server((sys.argv[1], 8080))
@@ -85,11 +86,12 @@ async def test_a_request_to_a_machine_whose_cable_was_pulled_ends(
 ) -> None:
     pool = Pool()
     await nursery.start(pool.run)
-    call = pool.request(Address(THERE, 8080), "POST", b"/", body=b"{}")
+    call = pool.request(Address(THERE, 8080), "POST", b"/", body=b"{}", connect_timeout=60.0)
 
     async def pull() -> None:
         assert other_machine.stdout is not None
-        assert await trio.to_thread.run_sync(other_machine.stdout.readline) == "taken\n"
+        read = other_machine.stdout.readline
+        assert await trio.to_thread.run_sync(read, abandon_on_cancel=True) == "taken\n"
         await trio.run_process(["ip", "-n", f"gps{os.getpid()}", "link", "set", f"f{os.getpid()}", "down"])
 
     nursery.start_soon(pull)
