@@ -7,8 +7,9 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
+import attrs
 import trio
-from hypercorn.typing import ASGISendCallable, ASGISendEvent
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent
 from quart import Response, request
 from quart.wrappers.response import ResponseBody
 from quart_trio import QuartTrio
@@ -18,8 +19,9 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.exceptions import MethodNotAllowed as NotPossible
 
 from gpustack.config.sign_on import SAML_CALLBACK
-from gpustack.errors import GpustackError, PayloadTooLarge
-from gpustack.http1.handoff import OWNER
+from gpustack.errors import GpustackError, PayloadTooLarge, Unavailable
+from gpustack.http1.handoff import OWNER, READ_BODY, ReadBody
+from gpustack.server.memory import MemoryBudget, MemoryHold
 
 from .ask import Ask, Query
 from .context import AccessRules, ApiContext, Version
@@ -37,13 +39,22 @@ LARGEST_FORM = 16 << 10
 """Bytes of a request to ``/auth/``: anybody may send one, and it is kept until it is whole."""
 LARGEST_ANSWER = 512 << 10
 """Bytes of a form with a SAML answer: one holds certificates and groups, and may be encrypted on top."""
+LARGE_ANSWER = 64 << 10
+"""Bytes from which an answer counts as kept for the caller until it has gone; a stream counts as much."""
 _BODY_WITHIN = 60
+_HOLD = "gpustack.hold"
 _ALWAYS = {"X-Content-Type-Options": "nosniff"}
 _PLACEHOLDER = re.compile(r"{(\w+)}")
 
 
 class _Connection(TrioASGIHTTPConnection):
-    """Gives up on clients that do not read, so that a paused one holds neither memory nor a shutdown."""
+    """Counts what is kept for a request until its answer has gone. Gives up on clients that do not read, so that a
+    paused one holds neither memory nor a shutdown."""
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        with cast(_App, self.app).memory.hold() as hold:
+            cast(dict[str, Any], self.scope)[_HOLD] = hold
+            await super().__call__(receive, send)
 
     async def _send_response(self, send: ASGISendCallable, response: Any) -> None:
         async def bounded(event: ASGISendEvent) -> None:
@@ -54,6 +65,11 @@ class _Connection(TrioASGIHTTPConnection):
             await super()._send_response(cast(ASGISendCallable, bounded), response)
         except trio.TooSlowError:
             log.info("Gave up on a client that does not read: path=%s", self.scope["path"])
+        except GpustackError as error:  # left unfinished, so that the other side sees it was cut
+            log.info("An answer broke off: path=%s reason=%s", self.scope["path"], error)
+        finally:
+            if isinstance(body := getattr(response, "response", None), _StreamBody):
+                await body.leave()
 
 
 class _Request(TrioRequest):
@@ -74,6 +90,7 @@ class _App(QuartTrio):
     asgi_http_class = _Connection
     request_class = _Request
     stalled_after: float
+    memory: MemoryBudget
 
 
 class _StreamBody(ResponseBody):
@@ -81,18 +98,26 @@ class _StreamBody(ResponseBody):
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
+        self._left = False
 
     async def __aenter__(self) -> Any:
         return await self._stream.__aenter__()
 
     async def __aexit__(self, *raised: Any) -> None:
+        self._left = True
         await self._stream.__aexit__(*raised)
+
+    async def leave(self) -> None:
+        """End the stream if that has not been done: its client may have gone before it began."""
+        if not self._left:
+            await self.__aexit__(None, None, None)
 
 
 def create_app(context: ApiContext) -> QuartTrio:
     """The application with every route of ``api/table.py``. Starts nothing and keeps no tasks."""
     app = _App(__name__, static_folder=None, template_folder=None)
     app.stalled_after = context.stalled_after
+    app.memory = context.memory
     app.config.update(
         MAX_CONTENT_LENGTH=LARGEST_BODY,
         BODY_TIMEOUT=_BODY_WITHIN,
@@ -116,7 +141,19 @@ def create_app(context: ApiContext) -> QuartTrio:
 
 def _view(context: ApiContext, route: Route) -> Callable[..., Awaitable[Response]]:
     async def view(**params: str) -> Response:
-        return _response(await carry_out(context, route, _ask(params)))
+        ask = _ask(params)
+        reply = await carry_out(context, route, ask)
+        if reply.stream is None:
+            content = reply.content
+            if len(content) >= LARGE_ANSWER:
+                _hold().take(len(content))
+            return _response(attrs.evolve(reply, body=content))
+        try:
+            _hold().take(LARGE_ANSWER)
+        except Unavailable:
+            await reply.stream.__aexit__(None, None, None)
+            raise
+        return _response(reply)
 
     return view
 
@@ -132,6 +169,7 @@ def _ask(params: dict[str, str]) -> Ask:
         header=lambda name: headers.get(name),
         peer=client[0] if client else "",
         body=_body,
+        hold=_hold(),
         params=params,
         query=Query.of(request.query_string.decode("latin-1")),
         header_names=lambda: headers,
@@ -139,7 +177,14 @@ def _ask(params: dict[str, str]) -> Ask:
     )
 
 
+def _hold() -> MemoryHold:
+    return cast(MemoryHold, cast(dict[str, Any], request.scope)[_HOLD])
+
+
 async def _body() -> bytes:
+    read: ReadBody | None = request.scope.get("state", {}).get(READ_BODY)
+    if read is not None:
+        return await read(largest_body(request.path), _hold().take)
     try:
         return await request.get_data(cache=False, as_text=False, parse_form_data=False)
     except RequestEntityTooLarge as error:

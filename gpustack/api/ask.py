@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 import attrs
 
 from gpustack.errors import BadRequest
+from gpustack.server.memory import MemoryHold
 
 from .problems import Malformed
 
@@ -71,13 +72,17 @@ async def _nobody_known() -> int | None:
 
 @attrs.frozen(kw_only=True)
 class Ask:
-    """A request as the transport understood it. ``body`` reads all of it and raises ``PayloadTooLarge``."""
+    """A request as the transport understood it. ``body`` reads all of it and raises ``PayloadTooLarge``.
+
+    ``hold`` counts what is kept for it in memory.
+    """
 
     method: str
     path: str
     header: Callable[[bytes], bytes | None]
     peer: str
     body: Callable[[], Awaitable[bytes]]
+    hold: MemoryHold | None = None
     params: Mapping[str, str] = attrs.field(factory=dict)
     query: Query = Query()
     header_names: Callable[[], Iterable[bytes]] = tuple

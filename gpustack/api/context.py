@@ -23,6 +23,7 @@ from gpustack.server.evaluation import Evaluator
 from gpustack.server.facts import FactsSource
 from gpustack.server.leases import Leases
 from gpustack.server.load import LoadHistory
+from gpustack.server.memory import MemoryBudget
 from gpustack.server.update import UpdateCheck
 from gpustack.store.roster import Server
 from gpustack.store.store import Store
@@ -164,6 +165,8 @@ class ApiContext:
             lambda self: AuditTrail(self.store, self.clock, self.monotonic), takes_self=True
         )
     )
+    memory: MemoryBudget = attrs.field(factory=MemoryBudget.for_management)
+    """What is kept in memory for requests that are no inference."""
     printed: Printed = attrs.field(factory=Printed)
 
     def look(self) -> Look:

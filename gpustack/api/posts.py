@@ -10,6 +10,7 @@ from gpustack.errors import GpustackError, Unavailable
 from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange
 from gpustack.http1.head import Head
 from gpustack.server.assignment import AssignmentBook
+from gpustack.server.memory import MemoryHold
 
 from .ask import Ask, Query
 from .assignments import stream_assignments
@@ -88,7 +89,8 @@ class Posts:
             raise ValueError(f"{head.method} {head.path} is not claimed")
         route, params = found
         try:
-            reply = await carry_out(self._context, route, _ask(exchange, params))
+            with self._context.memory.hold() as hold:
+                reply = await carry_out(self._context, route, _ask(exchange, params, hold))
         except (BodyError, BodyTimeout):
             raise  # the transport answers these, and knows what is left of the connection
         except GpustackError as error:
@@ -100,14 +102,15 @@ class Posts:
         await exchange.respond(reply.status, _fields(), reply.content)
 
 
-def _ask(exchange: Exchange, params: dict[str, str]) -> Ask:
+def _ask(exchange: Exchange, params: dict[str, str], hold: MemoryHold) -> Ask:
     head = exchange.head
     return Ask(
         method=head.method,
         path=head.path,
         header=head.get,
         peer=exchange.peer.host,
-        body=lambda: exchange.read_body(LARGEST_BODY),
+        body=lambda: exchange.read_body(LARGEST_BODY, hold.take),
+        hold=hold,
         params=params,
         query=Query.of(head.query),
         header_names=head.names,

@@ -208,6 +208,8 @@ async def _carry_out(context: ApiContext, route: Route, ask: Ask, note: audit.No
             told=note.acts,
         )
         principal, headers = admitted.principal, admitted.headers
+        if ask.hold is not None:
+            ask.hold.belongs_to(principal)
     document = None
     if route.body is not None:
         document = read_document(await ask.body(), route.body)

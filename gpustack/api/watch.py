@@ -25,8 +25,11 @@ log = logging.getLogger(__name__)
 
 SILENCE = 15.0
 """Seconds without an event after which a blank line shows that the stream lives."""
-_REPLAYED_AT_ONCE = 64
+_AT_ONCE = 64
+_PIECE = 256 << 10
+"""Bytes from which a piece is sent, whatever else there is to say: one that waits for a slow client is kept for it."""
 _REMEMBERED = 4096
+_REMEMBERED_BYTES = 32 << 20
 
 
 class Event(IntEnum):
@@ -44,14 +47,17 @@ class Printed:
     """The JSON of changes, made once for all watchers; the oldest are forgotten."""
 
     _documents: OrderedDict[tuple[int, str, Any], bytes] = attrs.field(factory=OrderedDict)
+    size: int = 0
+    """Bytes of all of them."""
 
     def of(self, key: tuple[int, str, Any], make: Callable[[], Doc]) -> bytes:
         """The bytes under ``key`` (revision, kind, item), made now if nobody needed them before."""
         known = self._documents.get(key)
         if known is None:
             known = self._documents[key] = dumps(make())
-            if len(self._documents) > _REMEMBERED:
-                self._documents.popitem(last=False)
+            self.size += len(known)
+            while len(self._documents) > _REMEMBERED or self.size > _REMEMBERED_BYTES:
+                self.size -= len(self._documents.popitem(last=False)[1])
         return known
 
     def __len__(self) -> int:
@@ -154,10 +160,12 @@ class Watch:
         """The next part of the replay. With the last, the mark if it was asked for; at least a blank line, so
         that the client of an empty list has its answer's head at once."""
         assert self._look_at_start is not None
-        lines = []
-        for _ in range(min(_REPLAYED_AT_ONCE, len(waiting))):
-            item = waiting.pop()
-            lines.append(self._line(Event.CREATED, dumps(self._subject.document(item, self._look_at_start))))
+        lines: list[bytes] = []
+        size = 0
+        while waiting and len(lines) < _AT_ONCE and size < _PIECE:
+            document = dumps(self._subject.document(waiting.pop(), self._look_at_start))
+            lines.append(self._line(Event.CREATED, document))
+            size += len(document)
         if not waiting:
             self._replay = self._look_at_start = None
             if self._numbered:
@@ -165,17 +173,22 @@ class Watch:
         return b"".join(lines) or b"\n"
 
     def _news(self) -> bytes | None:
-        """The lines of all changes since the last look; ``None`` when the stream has to end."""
+        """The lines of changes since the last look; ``None`` when the stream has to end."""
         try:
             changes = self._store.changes_since(self._revision)
         except Gone:
             log.info("Dropped a watcher that was too slow: kind=%s", self._subject.kind)
             return None
         lines: list[bytes] = []
+        size = 0
         for change in changes:
+            if size >= _PIECE and change.revision > self._revision:
+                break  # the others follow as soon as the client has taken these
             self._revision = change.revision
             if change.table == self._subject.table:
-                lines.extend(self._lines(change))
+                found = list(self._lines(change))
+                lines += found
+                size += sum(map(len, found))
         return b"".join(lines)
 
     def _lines(self, change: Change) -> Iterable[bytes]:

@@ -76,7 +76,7 @@ class Front:
         self._managing = set()
         self.cross_origin = None
         self.readiness = lambda: _STARTING
-        self.hand_off = HypercornHandOff(name="app")
+        self.hand_off = HypercornHandOff(name="app", bodies_on_demand=True)
         self.server = doors.serve(
             HttpServer(
                 "front",

@@ -31,6 +31,7 @@ from gpustack.http1.certificate import Certificate
 from gpustack.http1.reactor import new_reactor
 from gpustack.logs import set_up
 from gpustack.nursery.group import KILL_WITHIN
+from gpustack.nursery.heap import HeapTrim, keep_large_apart
 from gpustack.nursery.notify import Notifier, Watchdog, notifier, watchdog_period
 from gpustack.nursery.service import function_service
 from gpustack.nursery.tier import open_tier
@@ -94,6 +95,7 @@ def _prepared(
         for line in effective(loaded).splitlines():
             log.debug("%s", line)
     _allow_open_files()
+    keep_large_apart()
     make_dir(options.data_dir)
     with lock_data_dir(options.data_dir, inherited=inherited.lock if inherited else None) as lock:
         if loaded.role != "worker":
@@ -147,6 +149,7 @@ async def run_daemon(daemon: Daemon) -> int:
             async with open_tier("state", stop_within=bound["state"]) as state:
                 reactor = new_reactor()
                 await state.start(function_service("reactor", reactor.run))
+                await state.start(HeapTrim())
                 async with open_tier("edge", stop_within=bound["edge"]) as edge:
                     parts = await load_parts(daemon, reactor, edge)
                     # Not before, for a daemon that takes over is not heard until then, and no other is watched.

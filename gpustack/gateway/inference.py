@@ -34,7 +34,6 @@ from gpustack.gateway.event_usage import EventMaximum, EventSum
 from gpustack.gateway.form import read_form_ask
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.header import for_client, for_engine
-from gpustack.gateway.held import Held, Hold
 from gpustack.gateway.limiter import Limiter, Party, Permit, should_retry
 from gpustack.gateway.route import BY_PATH, InferenceRoute
 from gpustack.gateway.several import SeveralTally
@@ -52,6 +51,7 @@ from gpustack.identity.authenticate import holds
 from gpustack.metrics.traffic import Passage, Traffic
 from gpustack.nursery.limiter import Threads, threads
 from gpustack.policy.access import may_see, may_use, unknown
+from gpustack.server.memory import MemoryBudget, MemoryHold
 from gpustack.server.usage import UsageKey, UsageLedger
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class Gateway:
             lambda self: Admission(self._authenticate, self._endpoints.people), takes_self=True
         ),
     )
-    _held: Held = attrs.field(factory=Held)
+    _memory: MemoryBudget = attrs.field(factory=MemoryBudget)
     _under_way: dict[Exchange, tuple[Principal, Passage]] = attrs.field(factory=dict, init=False)
     """Whose every request is, from its head to its end."""
 
@@ -201,7 +201,7 @@ class Gateway:
         self, exchange: Exchange, route: InferenceRoute, principal: Principal, passage: Passage
     ) -> None:
         headers = for_engine(exchange.head)
-        with self._held.hold(principal) as hold:
+        with self._memory.hold(principal) as hold:
             limit = _BODY_OF_ANYBODY if principal.role is Role.ANYBODY else _BODY_LIMIT
             ask = await self._read(exchange, route, limit, hold)
             await self._serve_asked(exchange, route, principal, passage, headers, ask)
@@ -257,7 +257,7 @@ class Gateway:
         self.limiter.peek(limited)
         return await self._large.run(lambda: bound_of(body, operation, context))
 
-    async def _read(self, exchange: Exchange, route: InferenceRoute, limit: int, hold: Hold) -> Ask:
+    async def _read(self, exchange: Exchange, route: InferenceRoute, limit: int, hold: MemoryHold) -> Ask:
         try:
             body = await exchange.read_body(limit, hold.take)
         except BodyTimeout as error:

@@ -129,17 +129,17 @@ class Exchange:
         piece = await self.next_chunk()
         if self.body.done and len(piece) <= limit:
             return piece
-        pieces, size = [piece], len(piece)
+        # One growing piece of memory goes back to the system as a whole; many small ones would leave it in tatters.
+        gathered = bytearray(piece)
         if taken is not None:
-            taken(size)
-        while size <= limit and (piece := await self.next_chunk()):
-            pieces.append(piece)
-            size += len(piece)
+            taken(len(piece))
+        while len(gathered) <= limit and (piece := await self.next_chunk()):
+            gathered += piece
             if taken is not None:
                 taken(len(piece))
-        if size > limit:
+        if len(gathered) > limit:
             raise PayloadTooLarge(f"The request body is larger than {limit} bytes.")
-        return b"".join(pieces)
+        return bytes(gathered)
 
     def body_chunks(self) -> AsyncIterator[bytes]:
         """The body piece by piece as it comes, with flat memory. Raises as next_chunk does."""

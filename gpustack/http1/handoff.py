@@ -9,7 +9,7 @@ draining, limits and TLS are those of ``HttpServer``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from math import inf
 from typing import Any, Final
@@ -40,13 +40,18 @@ from hypercorn.typing import (
 )
 
 from gpustack.errors import GpustackError
-from gpustack.http1.exchange import Disconnected, Exchange
+from gpustack.http1.exchange import BodyError, BodyTimeout, Disconnected, Exchange
 from gpustack.http1.reply import OWNED, fault_body
 
 log = logging.getLogger(__name__)
 
 OWNER: Final = "owner"
 """In the ``state`` of each scope: how the app asks whose program on this machine sends the request."""
+READ_BODY: Final = "gpustack.read_body"
+"""Under which the state of a scope has the function that reads the request's body, for apps that read it so."""
+ReadBody = Callable[[int, Callable[[int], None] | None], Awaitable[bytes]]
+"""All of the body, of so many bytes at most, as ``Exchange.read_body`` does it."""
+
 _STREAM: Final = 1  # HTTP/1.1 has one request at a time
 _SWITCHED: Final = 101
 _NOTICE: Final = 0.1
@@ -58,6 +63,9 @@ class HypercornHandOff:
 
     ``run`` carries the app's lifespan. Requests that come before ``ready(app)`` wait, up to ``patience`` seconds
     and ``waiting`` of them; the others are answered 503. A client that leaves cancels the app's task.
+
+    Messages bring a body whether or not the app has made up its mind to take it, and frameworks keep what they bring.
+    With ``bodies_on_demand`` they bring none: nothing is read before the app calls ``READ_BODY``.
     """
 
     def __init__(
@@ -68,6 +76,7 @@ class HypercornHandOff:
         patience: float = 30.0,
         waiting: int = 256,
         shutdown_timeout: float = 10.0,
+        bodies_on_demand: bool = False,
     ) -> None:
         self.name = name
         self.in_flight = 0
@@ -78,6 +87,7 @@ class HypercornHandOff:
         self._serving = trio.Event()
         self._context = WorkerContext(None)
         self._state: dict[str, Any] = {}
+        self._bodies_on_demand = bodies_on_demand
         self._config = Config()
         self._config.accesslog = None
         self._config.errorlog = log
@@ -135,7 +145,10 @@ class HypercornHandOff:
         assert self._app is not None
         self.in_flight += 1
         try:
-            await Conversation(exchange, self._app, self._config, self._context, self._state).run()
+            conversation = Conversation(exchange, self._app, self._config, self._context, self._state)
+            if self._bodies_on_demand:
+                conversation.read_on_demand()
+            await conversation.run()
         finally:
             self.in_flight -= 1
 
@@ -183,6 +196,7 @@ class Conversation:
         self._config = config
         self._context = context
         self._state = state
+        self._on_demand = False
         self._closed = False
         self._fault: Exception | None = None
         self._scope = trio.CancelScope()
@@ -190,6 +204,11 @@ class Conversation:
         self._responded = trio.Event()
         self._answered = trio.Event()
         self._app_ended = trio.Event()
+
+    def read_on_demand(self) -> None:
+        """Let the app read the body when it wants it, rather than be sent it."""
+        self._on_demand = True
+        self._state = {**self._state, READ_BODY: self._read_body}
 
     async def run(self) -> None:
         """Returns when the app is done. Raises Disconnected, BodyError, BodyTimeout."""
@@ -241,9 +260,20 @@ class Conversation:
         await self._app_ended.wait()
 
     async def _feed_body(self, stream: HTTPStream | WSStream) -> None:
-        async for piece in self._exchange.body_chunks():
-            await stream.handle(Body(stream_id=_STREAM, data=piece))
+        if not self._on_demand:
+            async for piece in self._exchange.body_chunks():
+                await stream.handle(Body(stream_id=_STREAM, data=piece))
         await stream.handle(EndBody(stream_id=_STREAM))
+
+    async def _read_body(self, limit: int, taken: Callable[[int], None] | None) -> bytes:
+        try:
+            return await self._exchange.read_body(limit, taken)
+        except (BodyError, BodyTimeout, Disconnected) as error:
+            # Not the app's to answer: the transport knows what is left of the connection.
+            self._closed, self._fault = True, error
+            self._scope.cancel()
+            await trio.sleep_forever()
+            raise AssertionError("cancelled") from error
 
     async def _feed_frames(self, stream: HTTPStream | WSStream) -> None:
         await self._responded.wait()

@@ -19,7 +19,6 @@ from gpustack.domain.access import Principal
 from gpustack.errors import GpustackError
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.gate import Gate
-from gpustack.gateway.held import Held
 from gpustack.gateway.inference import Gateway
 from gpustack.gateway.limiter import Limiter
 from gpustack.gateway.revocation import Revocation
@@ -33,6 +32,7 @@ from gpustack.metrics.traffic import Traffic
 from gpustack.policy.access import INFERENCE
 from gpustack.server.budget import Budgets
 from gpustack.server.leases import Leases
+from gpustack.server.memory import MemoryBudget
 from gpustack.server.usage import UsageLedger
 from gpustack.store import StoreSettings, open_store
 from gpustack.worker.engine_key import EngineKeys
@@ -50,7 +50,7 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
     made: list[World] = []
 
     async def make(
-        *, patience: float = 60.0, limits: Limits | None = None, held: Held | None = None
+        *, patience: float = 60.0, limits: Limits | None = None, memory: MemoryBudget | None = None
     ) -> World:
         clock = Clock()
         store = await open_store(StoreSettings(data_dir=str(tmp_path)), clock)
@@ -90,7 +90,7 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
             limiter,
             traffic,
             engine_fields=keys.fields,
-            held=held or Held(),
+            memory=memory or MemoryBudget(),
         )
         await nursery.start(Revocation(store, gateway).run)
         (listener,) = open_listeners("127.0.0.1", 0)

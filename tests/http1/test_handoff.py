@@ -19,8 +19,9 @@ from quart_trio import QuartTrio
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Ping, Request, TextMessage
 
+from gpustack.errors import PayloadTooLarge
 from gpustack.http1.exchange import Exchange
-from gpustack.http1.handoff import HypercornHandOff
+from gpustack.http1.handoff import READ_BODY, HypercornHandOff
 from gpustack.http1.limits import Limits
 from tests.http1.conftest import Serve
 from tests.http1.wire import PATIENCE, Client, Served, eventually, get, post
@@ -454,3 +455,69 @@ def test_hypercorn_is_the_one_this_was_written_for() -> None:
         "scope",
         "send",
     ]
+
+
+# --- bodies that the app asks for
+
+
+@pytest.fixture
+async def on_demand(nursery: trio.Nursery, site: Site) -> HypercornHandOff:
+    @site.app.post("/read")
+    async def read() -> dict[str, int]:
+        taken: list[int] = []
+        site.inside.set()
+        try:
+            body = await request.scope["state"][READ_BODY](1 << 20, taken.append)
+        finally:
+            site.ended.set()
+        return {"size": len(body), "taken": sum(taken)}
+
+    @site.app.errorhandler(PayloadTooLarge)
+    async def too_large(error: PayloadTooLarge) -> tuple[str, int]:
+        return str(error), 413
+
+    hand_off = HypercornHandOff(site.app, bodies_on_demand=True)
+    await nursery.start(hand_off.run)
+    return hand_off
+
+
+async def test_a_body_is_read_when_the_app_asks_for_it(serve: Serve, on_demand: HypercornHandOff) -> None:
+    served = await front(serve, on_demand)
+    client = await served.connect()
+    assert (await client.ask(post(b"abc", "/read"))).body == b'{"size":3,"taken":0}\n'
+    large = await client.ask(post(b"x" * (1 << 19), "/read"))
+    assert large.body == b'{"size":524288,"taken":524288}\n'
+    assert (await client.ask(post(b"abc", "/ignores"))).body == b"not read"
+    assert (await client.ask(get("/v1/x"))).body == CORE
+    answer = await client.ask(post(b"x" * (1 << 21), "/read"))
+    assert (answer.status, b"at most 1048576 bytes" in answer.body) == (413, True)
+
+
+async def test_nothing_of_a_body_is_read_before(serve: Serve, on_demand: HypercornHandOff) -> None:
+    """An app that answers without it does so at once, whatever is still to come."""
+    served = await front(serve, on_demand)
+    client = await served.connect()
+    await client.send(post(b"x" * 1000, "/ignores")[:-1])
+    assert (await client.answer()).body == b"not read"
+
+
+async def test_a_client_that_leaves_inside_its_body_ends_the_app(
+    serve: Serve, on_demand: HypercornHandOff, site: Site
+) -> None:
+    served = await front(serve, on_demand)
+    client = await served.connect()
+    await client.send(post(b"x" * 1000, "/read")[:-1])
+    with trio.fail_after(PATIENCE):
+        await site.inside.wait()
+        await client.close()
+        await site.ended.wait()
+    await eventually(lambda: on_demand.in_flight == 0)
+
+
+async def test_a_malformed_body_is_answered_by_the_transport(
+    serve: Serve, on_demand: HypercornHandOff
+) -> None:
+    served = await front(serve, on_demand)
+    client = await served.connect()
+    await client.send(b"POST /read HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nnonsense\r\n")
+    assert (await client.answer()).status == 400

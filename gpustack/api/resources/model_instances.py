@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from types import TracebackType
 from typing import Any
-
-import attrs
 
 from gpustack.domain.access import Principal, Role
 from gpustack.domain.instance import ModelInstance
@@ -22,6 +18,7 @@ from gpustack.server.report import report_instance
 from ..access import guards_of, still_admitted
 from ..guarded import Guarded
 from ..listing import Selection, equal
+from ..opened import Opened
 from ..parameter import Parameter
 from ..resource import Resource
 from ..route import WORKERS, Call, Reply, Route
@@ -68,28 +65,6 @@ async def _explain(call: Call) -> Reply:
     if call.context.facts is None:
         raise Unavailable("Placement is not running on this server")
     return Reply(document=plain(await explain_instance(call.context.store, call.context.facts, instance.id)))
-
-
-@attrs.define(eq=False)
-class Opened:
-    """A stream whose beginning has been seen to be good; it is let go when the body is left."""
-
-    _stack: AsyncExitStack
-    _pieces: AsyncIterator[bytes]
-
-    async def __aenter__(self) -> Opened:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
-
-    def __aiter__(self) -> Opened:
-        return self
-
-    async def __anext__(self) -> bytes:
-        return await anext(self._pieces)
 
 
 async def _logs(call: Call) -> Reply:

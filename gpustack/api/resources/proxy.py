@@ -7,18 +7,21 @@ administrator: it must not write, nor show private repositories to everybody.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
+import trio
 
 from gpustack.errors import BadRequest, Forbidden
 from gpustack.remote.document import open_client_aside
-from gpustack.remote.http import BadReply
-from gpustack.remote.http import Reply as Answer
+from gpustack.remote.http import BadReply, Client, Incoming, TimedOut, TooLarge
 from gpustack.remote.redirect import MOST, next_url, refuse_inner
 
+from ..ask import is_whole
 from ..context import HubAccess
+from ..opened import Opened
 from ..parameter import Parameter
 from ..route import PEOPLE, Call, Reply, Route, tagged
 from ..shape import Text
@@ -29,6 +32,9 @@ DELIVERY = (".huggingface.co", ".hf.co", ".modelscope.cn")
 """Where these hosts send who wants a file."""
 LARGEST = 16 << 20
 WITHIN = 60.0
+"""Seconds to the head of the answer, and between two of its pieces."""
+_CONNECTION = 256 << 10
+"""Bytes that passing one answer on may take, whatever its size."""
 METHODS = ("GET", "POST", "PUT", "DELETE")
 
 _READING = frozenset({"GET", "HEAD"})
@@ -36,6 +42,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PASSED_ON = ("accept", "accept-language", "content-type", "if-none-match", "range", "user-agent")
 _GIVEN_BACK = (
     "accept-ranges",
+    "content-encoding",
+    "content-length",
     "content-range",
     "etag",
     "last-modified",
@@ -123,34 +131,55 @@ async def _proxy(call: Call) -> Reply:
         raise BadRequest("url: is missing")
     hub, method = call.context.hub, call.ask.method
     wanted = target(url, hub)
-    headers = _headers(call)
     secret: dict[str, str] = {}
     if wanted.is_hub and hub.token and method in _READING and call.caller.is_admin:
         secret["authorization"] = f"Bearer {hub.token}"
     body = None if method in _READING else await call.ask.body()
-    async with await open_client_aside() as client:
-        current, hops, connected = wanted.url, 0, None
-        while True:
-            # The token is for the address it is meant for, and for no other, wherever that sends us.
-            own = secret if _origin(_split(current)) == _origin(_split(wanted.url)) else {}
-            answer = await client.request(
-                method,
-                current,
-                headers={**headers, **own},
-                body=body,
-                limit=LARGEST,
-                deadline=WITHIN,
-                connected=connected,
+    if call.ask.hold is not None:
+        call.ask.hold.take(_CONNECTION)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(await open_client_aside())
+        with trio.move_on_after(WITHIN):
+            answer = await _answer(call, client, stack, wanted, secret, body)
+            if _told(answer) > LARGEST:
+                raise TooLarge(answer.url, f"answers with more than {LARGEST} bytes")
+            return _reply(answer, stack.pop_all())
+    raise TimedOut(wanted.url, f"did not answer within {WITHIN:g} s")
+
+
+async def _answer(
+    call: Call,
+    client: Client,
+    stack: AsyncExitStack,
+    wanted: Target,
+    secret: Mapping[str, str],
+    body: bytes | None,
+) -> Incoming:
+    """The head of the answer behind all redirects; what ``stack`` holds in the end is open."""
+    hub, method, headers = call.context.hub, call.ask.method, _headers(call)
+    current, hops, connected = wanted.url, 0, None
+    while True:
+        # The token is for the address it is meant for, and for no other, wherever that sends us.
+        own = secret if _origin(_split(current)) == _origin(_split(wanted.url)) else {}
+        async with AsyncExitStack() as this:
+            answer = await this.enter_async_context(
+                client.stream(
+                    method,
+                    current,
+                    headers={**headers, **own},
+                    body=body,
+                    timeout=WITHIN,
+                    connected=connected,
+                )
             )
             if answer.status not in _REDIRECTS or method not in _READING:
-                return _reply(answer)
-            hops += 1
-            current = next_url(current, answer.headers.get("location"))
-            if hops > MOST or not may_be_led_to(current, hub):
-                raise BadReply(
-                    wanted.url, f"redirects to {urlsplit(current).hostname}, which is not followed"
-                )
-            connected = await refuse_inner(current, wanted.url, answer.address)
+                stack.push_async_callback(this.pop_all().aclose)
+                return answer
+        hops += 1
+        current = next_url(current, answer.headers.get("location"))
+        if hops > MOST or not may_be_led_to(current, hub):
+            raise BadReply(wanted.url, f"redirects to {urlsplit(current).hostname}, which is not followed")
+        connected = await refuse_inner(current, wanted.url, answer.address)
 
 
 def _headers(call: Call) -> Mapping[str, str]:
@@ -163,14 +192,39 @@ def _headers(call: Call) -> Mapping[str, str]:
     return made
 
 
-def _reply(answer: Answer) -> Reply:
+def _told(answer: Incoming) -> int:
+    """How long the answer says it is; 0 when it does not say it."""
+    told = answer.headers.get("content-length", "")
+    return int(told) if is_whole(told) else 0
+
+
+def _reply(answer: Incoming, stack: AsyncExitStack) -> Reply:
     back = [(name, answer.headers[name]) for name in _GIVEN_BACK if name in answer.headers]
     return Reply(
         status=answer.status,
-        body=answer.body,
+        stream=Opened(stack, _Bounded(answer.url, answer.pieces())),
         content_type=answer.headers.get("content-type", "application/octet-stream"),
         headers=(*back, *_HARMLESS),
     )
+
+
+@attrs.define(eq=False)
+class _Bounded:
+    """The bytes as they come, and no more than may be: a longer answer is cut, which shows as an error."""
+
+    _url: str
+    _pieces: AsyncIterator[bytes]
+    _size: int = 0
+
+    def __aiter__(self) -> _Bounded:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await anext(self._pieces)
+        self._size += len(piece)
+        if self._size > LARGEST:
+            raise TooLarge(self._url, f"answers with more than {LARGEST} bytes")
+        return piece
 
 
 ROUTES = tagged(
