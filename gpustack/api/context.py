@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import attrs
 
 from gpustack.domain.access import Session, UserSource
+from gpustack.domain.dialect import Dialect
 from gpustack.domain.worker import Worker
 from gpustack.identity.external import Naming
 from gpustack.identity.secret import Keys
@@ -59,6 +60,8 @@ class InferenceRoute(Protocol):
     def summary(self) -> str: ...
     @property
     def form(self) -> bool: ...
+    @property
+    def dialect(self) -> Dialect: ...
 
 
 @attrs.frozen(kw_only=True)

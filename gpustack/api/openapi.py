@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gpustack.domain.access import Role
+from gpustack.domain.dialect import Dialect, dialect_of
 
 from .context import InferenceRoute, Version
 from .parameter import Parameter
@@ -28,6 +29,19 @@ _OPENAI_ERROR = Document(
     },
     note="What went wrong, in the form OpenAI's clients read.",
 )
+_ANTHROPIC_ERROR = Document(
+    name="AnthropicError",
+    fields={
+        "type": Text(),
+        "error": Document(name="AnthropicErrorBody", fields={"type": Text(), "message": Text()}),
+    },
+    note="What went wrong, in the form Anthropic's clients read.",
+)
+_ERRORS = {
+    Dialect.MANAGEMENT: _MANAGEMENT_ERROR,
+    Dialect.OPENAI: _OPENAI_ERROR,
+    Dialect.ANTHROPIC: _ANTHROPIC_ERROR,
+}
 _PAGINATION = Document(
     name="Pagination",
     fields={"page": Whole(), "perPage": Whole(), "total": Whole(), "totalPage": Whole()},
@@ -58,14 +72,14 @@ _SECURITY: dict[str, Schema] = {
 def openapi(routes: Iterable[Route], inference: Sequence[InferenceRoute], version: Version) -> dict[str, Any]:
     """The document for all routes that are not hidden, with the gateway's beside them."""
     parts: Parts = {}
-    errors = {False: _MANAGEMENT_ERROR.schema(parts), True: _OPENAI_ERROR.schema(parts)}
+    errors = {dialect: document.schema(parts) for dialect, document in _ERRORS.items()}
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         if not route.hidden:
-            error = errors[route.path.startswith("/v1-openai/")]
+            error = errors[dialect_of(route.path)]
             paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, parts, error)
     for one in inference:
-        paths.setdefault(one.path, {})["post"] = _inference(one, errors[True])
+        paths.setdefault(one.path, {})["post"] = _inference(one, errors[one.dialect])
     return {
         "openapi": "3.1.0",
         "info": {

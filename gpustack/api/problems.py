@@ -1,9 +1,8 @@
-"""What an error looks like over HTTP: its status and reason, and which of the two bodies its route answers with."""
+"""What an error looks like over HTTP: its status and reason, and which of the bodies its route answers with."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -12,6 +11,7 @@ import attrs
 import orjson
 
 from gpustack import errors
+from gpustack.domain.dialect import Dialect, anthropic_error, dialect_of
 
 REASONS: Mapping[type[errors.GpustackError], tuple[int, str]] = {
     errors.BadRequest: (400, "BadRequest"),
@@ -31,11 +31,6 @@ REASONS: Mapping[type[errors.GpustackError], tuple[int, str]] = {
     errors.GatewayTimeout: (504, "GatewayTimeout"),
 }
 """One row for each error that reaches HTTP; a subclass takes the row of its nearest ancestor."""
-
-_OPENAI = re.compile(
-    r"/v1-openai(/|$)"
-    r"|/v1/(chat/completions|completions|embeddings|images/|audio/|rerank|responses|voices)"
-)
 
 
 class Malformed(errors.Invalid):
@@ -61,10 +56,13 @@ class Problem:
         return orjson.dumps(self.document(path))
 
     def document(self, path: str) -> dict[str, Any]:
-        if speaks_openai(path) and self.openai is not None:
+        dialect = dialect_of(path)
+        if dialect is Dialect.ANTHROPIC:
+            return anthropic_error(self.status, self.message)
+        if dialect is Dialect.OPENAI and self.openai is not None:
             kind, code = self.openai
             return {"error": {"message": self.message, "type": kind, "param": None, "code": code}}
-        if speaks_openai(path):
+        if dialect is Dialect.OPENAI:
             return {"error": {"message": self.message, "code": self.status, "type": self.reason}}
         return {"code": self.status, "reason": self.reason, "message": self.message}
 
@@ -73,11 +71,6 @@ class Problem:
         if self.retry_after is None:
             return {}
         return {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
-
-
-def speaks_openai(path: str) -> bool:
-    """Whether errors on this path have OpenAI's form. The route alone decides, never the error's history."""
-    return _OPENAI.match(path) is not None
 
 
 def problem_of(error: errors.GpustackError) -> Problem:

@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from gpustack.domain.access import Principal, Role
+from gpustack.domain.dialect import Dialect
 from gpustack.domain.model import Model
 from gpustack.domain.route import RUNS, RUNS_LEFT, TARGET_PORT, WORKER_FAULT, Endpoint, Route
 from gpustack.domain.snapshot import Snapshot
@@ -30,11 +31,13 @@ from gpustack.gateway.admission import Admission, Authenticate
 from gpustack.gateway.ask import LONG, Ask, is_slow, read_ask
 from gpustack.gateway.bound import Bound, bound_of
 from gpustack.gateway.endpoints import Endpoints
+from gpustack.gateway.engine_error import LONGEST, in_form, reworded
 from gpustack.gateway.event_usage import EventMaximum, EventSum
 from gpustack.gateway.form import read_form_ask
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.header import for_client, for_engine
 from gpustack.gateway.limiter import Limiter, Party, Permit, should_retry
+from gpustack.gateway.purpose import mismatch
 from gpustack.gateway.route import BY_PATH, InferenceRoute
 from gpustack.gateway.several import SeveralTally
 from gpustack.gateway.speed import Stopwatch, with_engine_speed
@@ -217,6 +220,9 @@ class Gateway:
     ) -> None:
         request = _Request(exchange, route, principal, ask, headers, self._route_of(ask, principal), passage)
         passage.model_id = request.model.model_id
+        fault = mismatch(route, request.model.model_name, request.model.categories)
+        if fault is not None:
+            raise BadRequest(fault)
         limited = self.limiter.of(principal, request.model)
         if limited:
             await self._reserve(request, limited)
@@ -375,7 +381,8 @@ class Gateway:
             return  # unfinished, as the transport makes plain to the client
         error = Unavailable("The replica that was answering has failed")
         _, _, body = self._problem(error, request.exchange.head.path)
-        await request.exchange.send(b"%bdata: %b\n\n" % (request.tally.gap, body))
+        name = b"event: error\n" if request.route.dialect is Dialect.ANTHROPIC else b""
+        await request.exchange.send(b"%b%bdata: %b\n\n" % (request.tally.gap, name, body))
         await request.exchange.finish()
 
     def _count(self, request: _Request) -> None:
@@ -432,8 +439,10 @@ async def _pass_on(response: Response, request: _Request) -> None:
     events = (response.get(b"content-type") or b"").lower().startswith(b"text/event-stream")
     # Before the first piece has come nothing is promised: a replica that dies here can still be replaced.
     data = await response.next_chunk()
-    tally = request.tally = _tally(request, events=events)
     request.failed = response.status >= 400
+    if request.failed:
+        data = await _refusal(response, data, request)
+    tally = request.tally = _tally(request, events=events)
     headers = for_client(response.headers)
     if response.complete and not events:
         request.passage.first_byte = time.monotonic()
@@ -459,6 +468,18 @@ async def _pass_on(response: Response, request: _Request) -> None:
     if left:
         await exchange.send(left)
     await exchange.finish()
+
+
+async def _refusal(response: Response, data: bytes, request: _Request) -> bytes:
+    """What an engine says that refuses, as the client should read it. Raises what we say in its place."""
+    while not response.complete and len(data) <= LONGEST and (more := await response.next_chunk()):
+        data += more
+    if not response.complete:
+        return data
+    error = reworded(response.status, data, request.route, request.model.model_name)
+    if error is not None:
+        raise error
+    return in_form(response.status, data, request.route)
 
 
 def _tally(request: _Request, *, events: bool) -> Tally:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 
+from gpustack.domain.dialect import Dialect, dialect_of
 from gpustack.domain.usage import Operation
 
 
@@ -22,6 +23,11 @@ class InferenceRoute:
     splices: bool = True
     parted: bool = False
     form: bool = False
+
+    @property
+    def dialect(self) -> Dialect:
+        """Whose clients ask here, and read its errors."""
+        return dialect_of(self.path)
 
 
 _WHAT = (

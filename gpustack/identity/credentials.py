@@ -13,6 +13,7 @@ import attrs
 from .sessions import token_in
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+API_KEY = b"x-api-key"
 STAND_INS = frozenset(
     {
         "local",
@@ -88,15 +89,17 @@ class Credentials:
     ) -> Credentials:
         """From the headers of a request: ``get`` takes a lower-case name, ``names`` are all of them.
 
-        ``peer`` is the address it comes from.
+        ``peer`` is the address it comes from. ``X-API-Key``, which Anthropic's clients send, is a bearer like any
+        other where nothing else is said.
         """
 
         def text(name: bytes) -> str | None:
             value = get(name)
             return None if value is None else value[:_LONGEST].decode("latin-1").strip()
 
+        authorization, api_key = text(b"authorization"), text(API_KEY)
         return cls(
-            authorization=text(b"authorization"),
+            authorization=f"Bearer {api_key}" if authorization is None and api_key else authorization,
             cookie=token_in(text(b"cookie")),
             peer_host=peer,
             host=text(b"host"),

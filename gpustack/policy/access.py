@@ -48,6 +48,13 @@ def unknown(principal: Principal, name: str) -> GpustackError:
     return NotFound(f"Model not found: no model named '{name}' is deployed")
 
 
+def not_serving(name: str) -> GpustackError:
+    """What is said of a model that is there for who asks, and that nothing serves at the moment."""
+    return NotFound(
+        f"Model not available: '{name}' is deployed, but none of its replicas serves at the moment"
+    )
+
+
 def excess(own: ApiKey, other: ApiKey) -> str | None:
     """What ``other`` may and ``own`` may not, as a sentence; ``None`` when it is no more.
 

@@ -154,3 +154,16 @@ async def test_a_narrow_key_of_an_administrator_manages_only_what_it_sees(world:
     for method in ("GET", "PUT", "DELETE"):
         assert (await world.ask(method, f"/v1/models/{other.id}", narrow, json={})).status_code == 404
     assert world.store.snapshot.get(Model, other.id) is not None
+
+
+@pytest.mark.parametrize("path", ["/v1/models/m", "/v1-openai/models/m"])
+async def test_a_model_that_starts_again_is_not_said_to_be_none(world: World, path: str) -> None:
+    """Nothing serves it at the moment; to who may not use it there is none, as before."""
+    ada, bob = await world.user("ada"), await world.user("bob")
+    only: dict[str, Any] = {"access": ModelAccess.ALLOWED_USERS, "allowed_user_ids": (ada.id,)}
+    await world.model("m", ready_replicas=0, **only)
+    answer = await world.ask("GET", path, ada)
+    assert answer.status_code == 404
+    assert "'m' is deployed, but none of its replicas serves at the moment" in answer.text
+    hidden = await world.ask("GET", path, bob)
+    assert (hidden.status_code, "no model named 'm' is deployed" in hidden.text) == (404, True)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
 
 from gpustack import errors
-from gpustack.api.problems import REASONS, Malformed, problem_of, problem_of_status, speaks_openai
+from gpustack.api.problems import REASONS, Malformed, problem_of, problem_of_status
+
+OURS = {"code": 404, "reason": "NotFound", "message": "There is none"}
+OPENAI = {"error": {"message": "There is none", "code": 404, "type": "NotFound"}}
+ANTHROPIC = {"type": "error", "error": {"type": "not_found_error", "message": "There is none"}}
 
 
 def test_every_error_of_the_product_has_a_row() -> None:
@@ -39,27 +44,32 @@ def test_wrong_fields_are_counted_and_told_one_a_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "openai"),
+    ("path", "form"),
     [
-        ("/v1/models", False),
-        ("/v1/models/3", False),
-        ("/v1/users", False),
-        ("/auth/login", False),
-        ("/v1-openai/models", True),
-        ("/v1-openai/chat/completions", True),
-        ("/v1/chat/completions", True),
-        ("/v1/embeddings", True),
-        ("/v1/rerank", True),
-        ("/v1/audio/speech", True),
+        ("/v1/models", OURS),
+        ("/v1/models/3", OURS),
+        ("/v1/users", OURS),
+        ("/auth/login", OURS),
+        ("/v1/messages-of-others", OURS),
+        ("/v1-openai/models", OPENAI),
+        ("/v1-openai/chat/completions", OPENAI),
+        ("/v1/chat/completions", OPENAI),
+        ("/v1/embeddings", OPENAI),
+        ("/v1/rerank", OPENAI),
+        ("/v1/responses", OPENAI),
+        ("/v1/audio/speech", OPENAI),
+        ("/v1/messages", ANTHROPIC),
+        ("/v1/messages/count_tokens", ANTHROPIC),
     ],
 )
-def test_the_route_decides_the_form_of_an_error(path: str, openai: bool) -> None:
-    assert speaks_openai(path) is openai
-    document = problem_of(errors.NotFound("There is none")).document(path)
-    if openai:
-        assert document == {"error": {"message": "There is none", "code": 404, "type": "NotFound"}}
-    else:
-        assert document == {"code": 404, "reason": "NotFound", "message": "There is none"}
+def test_the_route_decides_the_form_of_an_error(path: str, form: dict[str, Any]) -> None:
+    assert problem_of(errors.NotFound("There is none")).document(path) == form
+
+
+def test_a_limit_is_told_in_the_words_of_each_form() -> None:
+    problem = problem_of(errors.LimitReached("Too many", 3.0, kind="requests", code="rate_limit_exceeded"))
+    assert problem.document("/v1/responses")["error"]["type"] == "requests"
+    assert problem.document("/v1/messages")["error"] == {"type": "rate_limit_error", "message": "Too many"}
 
 
 def test_an_error_raised_in_one_form_keeps_the_other_intact() -> None:

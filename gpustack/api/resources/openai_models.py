@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpustack.domain.model import Model
-from gpustack.policy.access import LISTING_MODELS, may_see, unknown
+from gpustack.policy.access import LISTING_MODELS, may_see, not_serving, unknown
 
 from ..parameter import Parameter
 from ..route import WITH_ANYBODY, Call, Reply, Route, tagged
@@ -31,8 +31,10 @@ def in_categories(model: Model, wanted: frozenset[str]) -> bool:
 def one(call: Call, name: str) -> Reply:
     """The model of that name, if it is in the list of the caller. Raises what inference says of one that is not."""
     model = call.snapshot.find(Model, name=name)
-    if model is None or model.ready_replicas == 0 or not may_see(call.caller, model):
+    if model is None or not may_see(call.caller, model):
         raise unknown(call.caller, name)
+    if model.ready_replicas == 0:
+        raise not_serving(name)
     return Reply(document=openai_model(model, with_meta=call.query.flag("with_meta")))
 
 

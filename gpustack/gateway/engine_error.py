@@ -1,0 +1,67 @@
+"""What an engine's refusal says to a client: in our words where its own would mislead, and in the form of the path."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import orjson
+
+from gpustack.domain.dialect import Dialect, anthropic_error
+from gpustack.errors import BadRequest, GpustackError, NotFound
+from gpustack.gateway.route import InferenceRoute
+
+LONGEST: Final = 64 << 10
+"""Bytes of a refusal that are looked at."""
+_NO_SUCH_PATH: Final = re.compile(r"(?:file |404:? )?not found\.?", re.IGNORECASE)
+_TOO_LONG: Final = re.compile(
+    r"input \(([0-9]+) tokens\) is (?:too large|larger)(?:.{0,200}?size[^0-9]{0,60}?([0-9]+))?", re.DOTALL
+)
+_NO_LOGITS: Final = "does not support logits computation"
+_MISSING: Final = re.compile(r"'[a-z_.]{1,40}' is required")
+_NOT_SUPPORTED: Final = 501
+
+
+def reworded(status: int, body: bytes, route: InferenceRoute, model_name: str) -> GpustackError | None:
+    """What to say instead, if the engine's own words or status would mislead.
+
+    Clients try again after a 5xx, which is of no use where the request itself cannot be answered.
+    """
+    message = _message(body)
+    if status in (404, 405) and (message is None or _NO_SUCH_PATH.fullmatch(message.strip())):
+        return NotFound(f"The engine of '{model_name}' does not answer {route.path}")
+    if status < 500 or message is None:
+        return None
+    if status == _NOT_SUPPORTED or _NO_LOGITS in message:
+        return BadRequest(f"'{model_name}' is not a model that answers {route.path}")
+    if (found := _TOO_LONG.search(message)) is not None:
+        most = f" at most {found[2]} of them" if found[2] else " fewer of them"
+        return BadRequest(f"The input has {found[1]} tokens, and '{model_name}' takes{most} in one text")
+    if _MISSING.fullmatch(message):
+        return BadRequest(message)
+    return None
+
+
+def in_form(status: int, body: bytes, route: InferenceRoute) -> bytes:
+    """The refusal as the clients of the path read it. OpenAI's form is what engines speak by themselves."""
+    if route.dialect is not Dialect.ANTHROPIC:
+        return body
+    message = _message(body)
+    return body if message is None or _has_form(body) else orjson.dumps(anthropic_error(status, message))
+
+
+def _has_form(body: bytes) -> bool:
+    document: Any = orjson.loads(body)
+    return isinstance(document, dict) and document.get("type") == "error"
+
+
+def _message(body: bytes) -> str | None:
+    """What it says, in any of the forms that engines use."""
+    try:
+        document: Any = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    for name in ("error", "message", "detail"):
+        if isinstance(document, dict) and name in document:
+            document = document[name]
+    return document if isinstance(document, str) else None
