@@ -6,7 +6,7 @@ libraries become one of these in the one package that uses that library.
 
 from __future__ import annotations
 
-from gpustack.text import storable
+from gpustack.text import presentable
 
 
 class GpustackError(Exception):
@@ -16,7 +16,7 @@ class GpustackError(Exception):
     """
 
     def __init__(self, *said: object) -> None:
-        super().__init__(*(storable(part) if isinstance(part, str) else part for part in said))
+        super().__init__(*(presentable(part) if isinstance(part, str) else part for part in said))
 
 
 class BadRequest(GpustackError):
@@ -27,7 +27,7 @@ class Invalid(GpustackError):
     """Fields of a document are wrong. ``faults`` holds every one of them, a sentence each."""
 
     def __init__(self, *faults: str) -> None:
-        self.faults = tuple(map(storable, faults))
+        self.faults = tuple(map(presentable, faults))
         super().__init__("; ".join(faults))
 
 

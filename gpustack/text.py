@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from typing import Any
 
 _SURROGATES = range(0xDC80, 0xDD00)
 """How Python holds bytes of names that are no UTF-8 (PEP 383, ``surrogateescape``)."""
@@ -37,11 +38,27 @@ def printable(text: str | bytes | os.PathLike[str], longest: int | None = None) 
     return cut if cut.isprintable() else "".join(one if one.isprintable() else _escaped(one) for one in cut)
 
 
-def storable(text: str) -> str:
+def presentable(text: str) -> str:
     """The same of text that may have several lines: line breaks and tabs stay as they are."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() or one in "\n\t" else _escaped(one) for one in text)
+
+
+def storable(text: str) -> str:
+    """The same of text that is somebody's own: nothing but NUL and halves of characters, which no database takes."""
+    if is_text(text) and "\0" not in text:
+        return text
+    return "".join(one if one != "\0" and is_text(one) else _escaped(one) for one in text)
+
+
+def washed(tree: Any) -> Any:
+    """A value as JSON knows it, every text in it made storable; keys too."""
+    if isinstance(tree, str):
+        return storable(tree)
+    if isinstance(tree, dict):
+        return {washed(key): washed(value) for key, value in tree.items()}
+    return [washed(item) for item in tree] if isinstance(tree, list | tuple) else tree
 
 
 def is_text(text: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpustack.errors import Invalid, Unavailable
-from gpustack.text import printable, redacted, said_by, storable
+from gpustack.text import presentable, printable, redacted, said_by, storable, washed
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_long_text_is_cut_with_an_ellipsis() -> None:
 
 
 def test_text_of_several_lines_keeps_its_lines() -> None:
-    assert storable("a\n\tb \udce9\x00\x1b\r") == "a\n\tb \\xe9\\x00\\x1b\\r"
+    assert presentable("a\n\tb \udce9\x00\x1b\r") == "a\n\tb \\xe9\\x00\\x1b\\r"
 
 
 def test_every_error_of_ours_can_be_stored_whoever_s_names_are_in_it() -> None:
@@ -99,3 +99,10 @@ def test_what_a_library_says_of_a_fault_shows_no_secret(said: str) -> None:
 )
 def test_a_fault_of_the_system_or_a_library_is_told_in_one_line(error: Exception, told: str) -> None:
     assert said_by(error) == told or (told in said_by(error) and "Hunter2" not in said_by(error))
+
+
+def test_text_of_somebody_s_own_keeps_all_that_can_be_stored() -> None:
+    own = "a\r\n\x1b[1m \u202e \U0001f468\u200d\U0001f469 \u2028"
+    assert storable(own) == own
+    assert storable("a\0b\ud83dc\udce9") == r"a\x00b\ud83dc\xe9"
+    assert washed({"a\0": ["b\udce9", 1, None, ("c",)]}) == {r"a\x00": [r"b\xe9", 1, None, ["c"]]}

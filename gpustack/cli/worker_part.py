@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import random
-import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -49,7 +48,7 @@ from gpustack.worker.known import known_servers
 from gpustack.worker.life import World
 from gpustack.worker.measure import Measure
 from gpustack.worker.membership import Identity, Membership
-from gpustack.worker.name import worker_name, worker_uuid
+from gpustack.worker.name import host_name, worker_name, worker_uuid
 from gpustack.worker.old_logs import OldLogs
 from gpustack.worker.ports import PortLeases
 from gpustack.worker.probe import Prober
@@ -185,7 +184,7 @@ def _identity(daemon: Daemon) -> Identity:
     return Identity(
         name=worker_name(options.data_dir, options.worker_name),
         worker_uuid=worker_uuid(options.data_dir),
-        hostname=socket.gethostname(),
+        hostname=host_name(),
         address=lambda: address or find_address(server) or _LOOPBACK,
         port=daemon.doors.port("worker") or 0,
         metrics_port=daemon.doors.port("worker-metrics"),

@@ -10,6 +10,7 @@ from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
 from cattrs.preconf.orjson import make_converter
 
 from gpustack.errors import Invalid
+from gpustack.text import washed
 
 T = TypeVar("T")
 
@@ -27,8 +28,8 @@ _UNSHAPELY = (
 
 
 def encode(value: Any) -> bytes:
-    """The value as JSON."""
-    return orjson.dumps(converter.unstructure(value))
+    """The value as JSON; names and words that machines and programs gave are in it as they can be stored."""
+    return orjson.dumps(washed(converter.unstructure(value)))
 
 
 def value_of(document: Any, cls: type[T]) -> T:
@@ -47,4 +48,4 @@ def decode(body: bytes, cls: type[T]) -> T:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Invalid(f"This is not JSON: {error}") from error
-    return value_of(document, cls)
+    return value_of(washed(document), cls)

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 import attrs
 import trio
 
+from gpustack.text import said_by
+
 BURIAL = 2.0
 """Seconds a killed child may take to be gone. One that hangs inside a driver cannot be killed at all."""
 
@@ -53,7 +55,7 @@ async def ask_child(
             start_new_session=True,
         )
     except OSError as error:
-        return Answer(fault=f"could not be started ({error.strerror or error})")
+        return Answer(fault=f"could not be started ({said_by(error)})")
     out, err = _Heard(limit), _Heard(limit)
     answered = False
     try:

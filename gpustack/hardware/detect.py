@@ -17,6 +17,7 @@ from gpustack.hardware.child import Answer, ask_child
 from gpustack.hardware.detector import BadReport, Detector, Found, from_json, to_json
 from gpustack.hardware.pci import is_plugged, vendors
 from gpustack.plugins import siblings
+from gpustack.text import printable, said_by
 
 DEADLINE = 10.0
 """Seconds a vendor's library may take. The first call after boot loads firmware and is the slow one."""
@@ -138,11 +139,11 @@ def _read(detector: Detector, answer: Answer) -> Found | str:
             if answer.code is not None and answer.code < 0
             else f"exit code {answer.code}"
         )
-        return f"{start}: the look ended with {how}" + "".join(f" ({line[:200]})" for line in last)
+        return f"{start}: the look ended with {how}" + "".join(f" ({printable(line, 200)})" for line in last)
     try:
         return from_json(json.loads(answer.out))
     except (ValueError, BadReport) as error:
-        return f"{start}: its report cannot be read ({str(error)[:200]})"
+        return f"{start}: its report cannot be read ({said_by(error)})"
 
 
 def main(arguments: Sequence[str]) -> int:

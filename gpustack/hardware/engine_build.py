@@ -16,6 +16,7 @@ import trio
 
 from gpustack.domain.worker import EngineBuild
 from gpustack.hardware.child import ask_child
+from gpustack.text import printable, said_by
 
 DEADLINE = 20.0
 """Seconds a build may take to list its devices; a cold CUDA library from a slow disk takes several."""
@@ -128,7 +129,7 @@ class BuildFinder:
         try:
             seen = await trio.Path(path).stat()
         except OSError as error:
-            raise _Unusable(f"{path} cannot be used: {error.strerror}") from error
+            raise _Unusable(f"{path} cannot be used: {said_by(error)}") from error
         fingerprint = (seen.st_mtime_ns, seen.st_size)
         known = self._asked.get(path)
         if known is None or known.fingerprint != fingerprint or known.build.origin != origin:
@@ -168,8 +169,8 @@ class BuildFinder:
         answer = await ask_child(argv, deadline=self.deadline, env=self.env, limit=1 << 20)
         said = (answer.err + b"\n" + answer.out).decode("utf-8", "replace")
         if answer.fault is not None or answer.code != 0:
-            last = next((line for line in reversed(said.splitlines()) if line.strip()), "")[:200]
-            why = answer.fault or f"exit code {answer.code}" + (f", {last}" if last else "")
+            last = next((line for line in reversed(said.splitlines()) if line.strip()), "")
+            why = answer.fault or f"exit code {answer.code}" + (f", {printable(last, 200)}" if last else "")
             raise _Unusable(f"{argv[0]} cannot be used: {' '.join(argv[1:2])} {why}")
         return said
 

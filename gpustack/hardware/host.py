@@ -12,6 +12,7 @@ import attrs
 
 from gpustack.domain.worker import Cpu, Filesystem, Kernel, Memory, OperatingSystem, Uptime, WorkerStatus
 from gpustack.hardware.cgroup import GroupUse, read_group
+from gpustack.text import printable
 
 MOST_FILESYSTEMS = 32
 
@@ -129,9 +130,9 @@ def filesystems(partitions: Iterable[object]) -> tuple[Filesystem, ...]:
             continue
         unit = seen.f_frsize
         found[device] = Filesystem(
-            name=mount,
-            mount_point=mount,
-            mount_from=device,
+            name=printable(mount),
+            mount_point=printable(mount),
+            mount_from=printable(device),
             total=seen.f_blocks * unit,
             used=(seen.f_blocks - seen.f_bfree) * unit,
             free=seen.f_bfree * unit,
@@ -159,7 +160,8 @@ def read_os(root: Path = Path("/")) -> OperatingSystem:
         except OSError:
             continue
         return OperatingSystem(
-            name=fields.get("NAME", ""), version=fields.get("VERSION") or fields.get("VERSION_ID", "")
+            name=printable(fields.get("NAME", "")),
+            version=printable(fields.get("VERSION") or fields.get("VERSION_ID", "")),
         )
     return OperatingSystem(name=platform.system(), version=platform.release())
 
@@ -173,7 +175,8 @@ def _assignments(text: str) -> Iterable[tuple[str, str]]:
 
 def _kernel() -> Kernel:
     seen = platform.uname()
-    return Kernel(name=seen.system, release=seen.release, version=seen.version, architecture=seen.machine)
+    words = map(printable, (seen.system, seen.release, seen.version, seen.machine))
+    return Kernel(**dict(zip(("name", "release", "version", "architecture"), words, strict=True)))
 
 
 def _memory(group: GroupUse) -> Memory:

@@ -11,6 +11,7 @@ import orjson
 from cattrs.preconf.orjson import make_converter
 
 from gpustack.domain.record import Record
+from gpustack.text import storable, washed
 
 from .table import Shape, shapes, specs
 
@@ -25,7 +26,15 @@ converter.register_structure_hook(float, lambda value, _: math.nan if value is N
 
 def to_json(record: Record) -> str:
     """The whole record as a JSON document."""
-    return orjson.dumps(converter.unstructure(record)).decode()
+    return _dumped(converter.unstructure(record))
+
+
+def _dumped(tree: Any) -> str:
+    """A record that somebody made of foreign text is written all the same: no row may keep the others waiting."""
+    try:
+        return orjson.dumps(tree).decode()
+    except TypeError:  # halves of characters
+        return orjson.dumps(washed(tree)).decode()
 
 
 def from_json(cls: type[R], text: str) -> R:
@@ -53,12 +62,16 @@ def _same(value: Any) -> Any:
     return value
 
 
+def _kept(value: Any) -> Any:
+    return storable(value) if isinstance(value, str) else value
+
+
 def _encoder(shape: Shape) -> Callable[[Any], Any]:
     if shape.is_enum:
         return lambda value: value.value
     if shape.is_document:
-        return lambda value: orjson.dumps(converter.unstructure(value, shape.type)).decode()
-    return _same
+        return lambda value: _dumped(converter.unstructure(value, shape.type))
+    return _kept
 
 
 def _decoder(shape: Shape) -> Callable[[Any], Any]:

@@ -10,6 +10,7 @@ import attrs
 import sqlalchemy as sa
 
 from gpustack.errors import GpustackError
+from gpustack.text import printable, redacted
 
 from .lock import FileLock
 
@@ -90,5 +91,7 @@ def told_by(cause: object) -> str:
     told: tuple[object, ...] = getattr(cause, "args", ())
     match told:
         case (int(), str(sentence)):
-            return " ".join(sentence.split())
-    return " ".join(str(cause).split())
+            said = sentence
+        case _:
+            said = str(cause)
+    return printable(redacted(" ".join(said.split())))

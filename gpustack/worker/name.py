@@ -9,6 +9,8 @@ from pathlib import Path
 
 import attrs
 
+from gpustack.text import printable
+
 
 @attrs.frozen
 class WorkerName:
@@ -23,7 +25,12 @@ def worker_name(data_dir: Path, option: str | None) -> WorkerName:
     if option:
         return WorkerName(option, True)
     remembered = _read(data_dir / "worker_name")
-    return WorkerName(remembered or socket.gethostname(), False)
+    return WorkerName(remembered or host_name(), False)
+
+
+def host_name() -> str:
+    """What the machine is called; the kernel takes any bytes for that."""
+    return printable(socket.gethostname()) or "worker"
 
 
 def remember_name(data_dir: Path, name: str) -> None:

@@ -17,7 +17,7 @@ from gpustack.errors import GpustackError, Invalid, NotFound
 def put(folder: Path, *names: str) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(name.encode())
+        (folder / name).write_bytes(os.fsencode(name))
     return folder
 
 
@@ -101,3 +101,18 @@ def test_a_source_that_this_version_lacks_is_told(kind: SourceKind) -> None:
         source_for(kind)
     except Invalid as error:
         assert "cannot be fetched by this version; there are huggingface, local_path" in str(error)
+
+
+async def test_names_that_are_no_text_are_told_where_they_matter_and_passed_over_where_not(
+    tmp_path: Path,
+) -> None:
+    odd = os.fsdecode(b"caf\xe9.gguf")
+    put(tmp_path / "two", "a.gguf", odd)
+    assert "has 2 different models" in (said := await fault(tmp_path / "two")) and r"caf\xe9.gguf" in said
+    assert said.isprintable()
+    put(tmp_path / "one", odd, "readme.txt")
+    said = await fault(tmp_path / "one")
+    assert r"The file caf\xe9.gguf in" in said and "no UTF-8 text: rename it" in said
+    put(tmp_path / "folder", "config.json", "model.safetensors", os.fsdecode(b"\xff.txt"))
+    found = await resolve(tmp_path / "folder")
+    assert [file.name for file in found.files] == ["config.json", "model.safetensors"]

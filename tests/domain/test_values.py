@@ -7,11 +7,13 @@ import pytest
 
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.device import DeviceId
+from gpustack.domain.document import decode, encode
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.label import matches, unmatched
 from gpustack.domain.lifecycle import PLACED, SERVING, TRANSITIONS, InstanceState, Party, allowed
 from gpustack.domain.model import RUNTIME_FIELDS, Model, edited
 from gpustack.domain.record import Record, record_classes, table_of
+from gpustack.domain.report import InstanceReport
 from gpustack.domain.unit import GIB, KIB, MIB, human_bytes
 from gpustack.domain.worker import Worker
 
@@ -135,3 +137,16 @@ def test_every_record_class_names_columns_it_has() -> None:
 def test_an_instance_knows_its_worker_once_placed() -> None:
     made = ModelInstance(name="m-1", model_id=1, model_name="m", source=MODEL.source)
     assert made.worker_id is None
+
+
+def test_a_report_with_foreign_text_in_it_is_sent_and_taken() -> None:
+    """A word of an engine or a file system keeps nobody from hearing the rest, whichever side washes it."""
+    report = InstanceReport(
+        state_message="caf\udce9\0 \U0001f468\u200d\U0001f469\r\n", resolved_path="/m/\ud800"
+    )
+    read = decode(encode(report), InstanceReport)
+    assert (read.state_message, read.resolved_path) == (
+        "caf\\xe9\\x00 \U0001f468\u200d\U0001f469\r\n",
+        r"/m/\ud800",
+    )
+    assert decode(b'{"state_message": "a\\u0000b"}', InstanceReport).state_message == r"a\x00b"

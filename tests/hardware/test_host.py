@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from gpustack.domain.worker import Memory
+from gpustack.domain.document import decode, encode
+from gpustack.domain.worker import Memory, WorkerStatus
 from gpustack.hardware.cgroup import GroupUse
 from gpustack.hardware.host import (
     MOST_FILESYSTEMS,
@@ -120,3 +121,17 @@ def test_an_odd_os_release_is_no_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/os-release").write_bytes(content)
     assert read_os(tmp_path).name == ""
+
+
+def test_names_that_the_kernel_tells_can_be_stored_and_sent(tmp_path: Path) -> None:
+    """A mount point, a label of a disk and a distribution's name are any bytes."""
+    odd = tmp_path / os.fsdecode(b"caf\xe9\n\x1b[31m")
+    odd.mkdir()
+    (seen,) = filesystems([SimpleNamespace(mountpoint=str(odd), device=f"/dev/{odd.name}", fstype="ext4")])
+    assert seen.mount_point == seen.name == f"{tmp_path}/" + r"caf\xe9\n\x1b[31m"
+    assert seen.mount_from == r"/dev/caf\xe9\n\x1b[31m"
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/os-release").write_bytes(b'NAME="caf\xe9\x00"\nVERSION="1\x1b"\n')
+    assert read_os(tmp_path).name.isprintable() and read_os(tmp_path).version == r"1\x1b"
+    status = Host(lambda: 0.0).look(NOW)
+    assert decode(encode(status), WorkerStatus) == status

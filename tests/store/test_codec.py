@@ -24,7 +24,7 @@ from gpustack.store.codec import codec, from_json, to_json
 from gpustack.store.table import metadata, specs, tables
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 INSTANTS = st.datetimes(timezones=st.just(UTC))
 JSON = st.recursive(
     st.none() | st.booleans() | INT64 | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
@@ -118,3 +118,12 @@ def test_a_number_that_is_none_does_not_keep_a_record_from_loading() -> None:
     assert back.placement is not None
     assert math.isnan(back.placement.score)
     assert back.placement.claim == placement.claim
+
+
+def test_text_that_no_database_takes_is_written_out_and_keeps_no_row_waiting() -> None:
+    odd = "caf\udce9\0\r\n\x1b"
+    told = "caf\\xe9\\x00\r\n\x1b"
+    worker = Worker(name=odd, worker_uuid="u", labels={"a": odd})
+    row = codec(Worker).row(worker)
+    assert (row["name"], orjson.loads(row["labels"])) == (told, {"a": told})
+    assert from_json(Worker, to_json(worker)).name == told

@@ -22,6 +22,7 @@ from gpustack.artifacts.source import SourceSettings
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.errors import BadRequest, Invalid, NotFound
 from gpustack.nursery.limiter import threads
+from gpustack.text import is_text
 
 _MOST_PROJECTORS = 32
 """Whose headers are read."""
@@ -101,6 +102,10 @@ def _companion(folder: Path, names: list[str], main: str, pattern: str) -> str |
 
 def _listing(folder: Path, names: tuple[str, ...], main: str | None, mmproj: str | None) -> Listing:
     every = names if mmproj is None or mmproj in names else (*names, mmproj)
+    odd = next((name for name in every if not is_text(name)), None)
+    if odd is not None and main is not None:
+        raise Invalid(f"The file {odd} in {folder} has a name that is no UTF-8 text: rename it")
+    every = tuple(name for name in every if is_text(name))
     files = tuple(RemoteFile(name=name, size=(folder / name).stat().st_size) for name in every)
     return Listing(folder=str(folder), files=files, main=main, mmproj=mmproj)
 

@@ -10,6 +10,7 @@ import attrs
 
 from gpustack.domain.device import DEVICE_TYPES, Device, DeviceCore, DeviceMemory
 from gpustack.hardware.detector import Detector, Found
+from gpustack.text import printable, said_by
 
 T = TypeVar("T")
 
@@ -36,7 +37,8 @@ class _Card:
             kind = type(error).__name__
             if kind in _LOST:
                 self.fault = (
-                    self.fault or f"The driver says of this GPU: {error}; it needs a reset or a reboot"
+                    self.fault
+                    or f"The driver says of this GPU: {said_by(error)}; it needs a reset or a reboot"
                 )
             elif kind == "NVMLError_NotSupported":
                 self.unsupported.add(name)
@@ -57,9 +59,9 @@ def look() -> Found:
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
         except nvml.NVMLError as error:
-            fault = f"The driver gives no access to this GPU: {error}"
+            fault = f"The driver gives no access to this GPU: {said_by(error)}"
             devices.append(_device(index=index, name=VENDOR, driver_version=driver, fault=fault))
-            faults.append(f"NVIDIA GPU {index} cannot be used: {error}")
+            faults.append(f"NVIDIA GPU {index} cannot be used: {said_by(error)}")
             continue
         devices.append(read_card(_Card(nvml, handle), index, driver))
     return Found(devices=tuple(devices), faults=tuple(faults))
@@ -116,7 +118,7 @@ def _try(nvml: Any, question: Callable[[], T]) -> T | None:
 
 def _text(value: str | bytes | None) -> str | None:
     """Older bindings answer with bytes."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return None if value is None else printable(value)
 
 
 def _reason(error: Exception) -> str:
@@ -127,7 +129,7 @@ def _reason(error: Exception) -> str:
         "update)",
         "NVMLError_LibRmVersionMismatch": "driver and library have different versions (reboot after the update)",
         "NVMLError_NoPermission": "this user may not access the NVIDIA devices in /dev",
-    }.get(type(error).__name__, str(error))
+    }.get(type(error).__name__, said_by(error))
 
 
 DETECTOR = Detector(

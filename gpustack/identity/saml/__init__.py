@@ -12,6 +12,7 @@ from gpustack.config.options import Options
 from gpustack.domain.access import Session, UserSource
 from gpustack.errors import Invalid
 from gpustack.nursery.limiter import threads
+from gpustack.text import said_by
 
 from .assertion import Assertion
 from .response import verify
@@ -46,7 +47,7 @@ class Saml:
                 read=tools.Settings(settings.as_dict()),
             )
         except tools.Error as error:
-            raise Invalid(f"The SAML options are not accepted by the toolkit: {error}") from error
+            raise Invalid(f"The SAML options are not accepted by the toolkit: {said_by(error)}") from error
 
     def logout_url(self, session: Session) -> str | None:
         """None: a login ends here alone, and not at the provider."""

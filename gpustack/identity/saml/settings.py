@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from gpustack.config.options import Options
 from gpustack.config.saml import KEPT, blocks, is_path, security_of
 from gpustack.errors import Invalid
+from gpustack.text import said_by
 
 _REDIRECT = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect"
 _POST = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST"
@@ -93,7 +94,7 @@ def _text(name: str, given: str | None) -> str:
         with Path(given).open("rb") as file:
             return file.read(_LARGEST_FILE).decode("ascii")
     except (OSError, ValueError) as error:
-        raise Invalid(f"{name} names {given}, which cannot be read: {error}") from error
+        raise Invalid(f"{name} names {given}, which cannot be read: {said_by(error)}") from error
 
 
 def _certificates(name: str, text: str) -> tuple[x509.Certificate, ...]:
@@ -104,7 +105,7 @@ def _certificates(name: str, text: str) -> tuple[x509.Certificate, ...]:
             if label in ("", "CERTIFICATE", "X509 CERTIFICATE")
         )
     except ValueError as error:
-        raise Invalid(f"{name} is no X.509 certificate: {error}") from error
+        raise Invalid(f"{name} is no X.509 certificate: {said_by(error)}") from error
     if not found:
         raise Invalid(f"{name} holds no X.509 certificate")
     return found

@@ -6,6 +6,7 @@ from functools import cache
 from types import SimpleNamespace
 
 from gpustack.errors import Invalid
+from gpustack.text import said_by
 
 REQUIREMENTS = ("python3-saml>=1.16,<2", "xmlsec>=1.3.17,<1.4", "lxml>=6.0,<6.2")
 """What the extra ``saml`` installs; the two last carry one and the same libxml2 in these versions."""
@@ -35,7 +36,7 @@ def toolkit() -> SimpleNamespace:
     # The one C library says that the other was built with another libxml2 by an error of its own base class.
     except Exception as error:
         raise Invalid(
-            f"The packages that sign-in by SAML needs do not work together ({error}): {_COMMAND}"
+            f"The packages that sign-in by SAML needs do not work together ({said_by(error)}): {_COMMAND}"
         ) from error
     return SimpleNamespace(
         xmlsec=xmlsec,
