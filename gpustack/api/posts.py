@@ -24,6 +24,7 @@ LARGEST_BODY = 2 << 20
 ASSIGNMENTS_PATH = "/v1/workers/{id}/assignments"
 _POSTS = (
     workers.HEARTBEAT,
+    workers.DRAIN,
     workers.LEAVE,
     workers.STATUS,
     workers.FILES,

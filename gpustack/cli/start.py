@@ -191,6 +191,7 @@ def stop_budget(options: Options) -> Mapping[str, float]:
     ones the daemon asks systemd for more time when it begins to stop.
     """
     return {
+        "leave": options.leave_timeout if options.leave else 0.0,
         "drain": options.drain_timeout,
         "control": 5.0,
         "work": options.engine_stop_grace + KILL_WITHIN + 5.0,

@@ -39,6 +39,7 @@ from gpustack.remote.pooled import PooledClient
 from gpustack.remote.server_client import ServerClient
 from gpustack.remote.several import SeveralServers
 from gpustack.worker.assignment import Assignments
+from gpustack.worker.departure import empty
 from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.exporter import WorkerLook
 from gpustack.worker.file import Files
@@ -75,6 +76,8 @@ class WorkerPart:
     keys: EngineKeys
     """By which this daemon's engines know it."""
     _state_dir: Path
+    _leave_within: float | None
+    """Seconds that emptying this worker may take before it stops; ``None`` where it just stops."""
 
     @classmethod
     def build(cls, daemon: Daemon, reactor: Reactor) -> WorkerPart:
@@ -143,7 +146,8 @@ class WorkerPart:
         front = daemon.doors.serve(
             HttpServer("worker", daemon.doors.at("worker"), handler=forward, reactor=reactor)
         )
-        return cls(pool, front, parts, look, daemon.doors, keys, world.state_dir)
+        leave_within = options.leave_timeout if options.leave else None
+        return cls(pool, front, parts, look, daemon.doors, keys, world.state_dir, leave_within)
 
     async def meet_engines(self) -> None:
         """Know the keys of engines that a former daemon left, so that they can be asked before they are adopted."""
@@ -158,7 +162,12 @@ class WorkerPart:
             await work.start(service)
 
     async def drain(self) -> None:
-        """Before the engines end the server is to know, so that it places nothing here meanwhile."""
+        """Before the engines end the server is to know, so that it places nothing here meanwhile.
+
+        One that is told to leave is emptied first.
+        """
+        if self._leave_within is not None:
+            await empty(self._parts.membership, self._parts.assignments, self._leave_within)
         await self._parts.membership.say_goodbye()
 
     async def finish(self, within: float) -> None:

@@ -615,6 +615,21 @@ class Options:
         "that is stopped begins anew.",
         sample="true",
     )
+    leave: bool = option(
+        default=False,
+        group="worker",
+        help="When this worker is stopped (SIGTERM), have what it runs started on other workers first, a replica at a "
+        "time. A server with a database of its own has nobody to leave it to, and just stops.",
+        sample="true",
+    )
+    leave_timeout: float = option(
+        default=300.0,
+        group="worker",
+        low=0,
+        high=86400,
+        help="Seconds that --leave may take; what has found no place elsewhere by then ends with the worker.",
+        sample="900",
+    )
     engine_stop_grace: float = option(
         default=10.0,
         group="worker",

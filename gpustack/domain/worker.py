@@ -156,6 +156,15 @@ class Worker(Record):
     leaving: bool = False
     """It said that it stops. It may be heard while its engines end; only joining again takes it back."""
 
+    draining: bool = False
+    """What it runs is started elsewhere, a replica at a time, and ends here then. An administrator's drain cordons it
+    as well; a worker that empties itself before it stops is not cordoned, and takes instances when it joins again."""
+
+    @property
+    def takes_instances(self) -> bool:
+        """Whether something new may be placed here, as far as that is a wish: whether it is ready is another matter."""
+        return not self.cordoned and not self.draining
+
     def device(self, index: int) -> Device | None:
         """The device with that index, if the worker has reported it."""
         return next((d for d in self.status.gpu_devices if d.index == index), None)

@@ -75,7 +75,7 @@ def waits_for(instance: ModelInstance, snapshot: Snapshot) -> str | None:
         return None
     if not snapshot.workers:
         return "no_worker"
-    ready = (w.condition.state is WorkerState.READY and not w.cordoned for w in snapshot.workers.values())
+    ready = (w.condition.state is WorkerState.READY and w.takes_instances for w in snapshot.workers.values())
     if not any(ready):
         return "no_ready_worker"
     return "does_not_fit" if instance.state_message else "not_looked_at"

@@ -113,7 +113,9 @@ def _never_fits(ask: Ask, snapshot: Snapshot) -> bool:
     if not snapshot.workers or any(w.status.memory.total is None for w in snapshot.workers.values()):
         return False
     workers = {
-        key: attrs.evolve(worker, cordoned=False, condition=Condition(state=WorkerState.READY))
+        key: attrs.evolve(
+            worker, cordoned=False, draining=False, condition=Condition(state=WorkerState.READY)
+        )
         for key, worker in snapshot.workers.items()
     }
     tables = {**snapshot.tables, table_of(Worker): workers, table_of(ModelInstance): {}}

@@ -28,11 +28,11 @@ def replica_plan(model: Model, instances: list[ModelInstance], snapshot: Snapsho
     """What to do now. Once it is done, asking again answers nothing until something else has changed.
 
     A new generation takes over replica by replica: one new, and when it serves one old ends. Where the new one
-    finds no room beside the old, an old one ends first.
+    finds no room beside the old, an old one ends first. What sits on a worker that is drained is replaced likewise.
     """
     alive = [instance for instance in instances if instance.deleted_at is None]
-    current = [instance for instance in alive if instance.generation >= model.generation]
-    older = [instance for instance in alive if instance.generation < model.generation]
+    older = [i for i in alive if i.generation < model.generation or on_drained(i, snapshot)]
+    current = [instance for instance in alive if instance not in older]
     wanted = max(model.replicas, 0)
     end = victims(model, current, snapshot)[: max(len(current) - wanted, 0)]
     kept = [instance for instance in current if instance not in end]
@@ -43,6 +43,14 @@ def replica_plan(model: Model, instances: list[ModelInstance], snapshot: Snapsho
     allowed = wanted + (SURGE if proven and left > len(kept) else 0)
     create = max(min(wanted - len(kept), allowed - left), 0)
     return Plan(create=create, end=tuple(instance.id for instance in end))
+
+
+def on_drained(instance: ModelInstance, snapshot: Snapshot) -> bool:
+    """Whether one of its workers is to be emptied."""
+    worker = snapshot.workers.get(instance.worker_id or 0)
+    shares = () if instance.placement is None else instance.placement.subordinates
+    further = (snapshot.workers.get(share.worker_id) for share in shares)
+    return any(one is not None and one.draining for one in (worker, *further))
 
 
 def waits_for_room(instance: ModelInstance) -> bool:

@@ -59,8 +59,8 @@ def _wait_for_worker(ask: Ask, snapshot: Snapshot) -> str | None:
 
 def _uncordon(ask: Ask, snapshot: Snapshot) -> str | None:
     for worker in _workers(snapshot):
-        open_again = attrs.evolve(worker, cordoned=False)
-        if worker.cordoned and _fits(ask, _with(snapshot, open_again), open_again):
+        open_again = attrs.evolve(worker, cordoned=False, draining=False)
+        if not worker.takes_instances and _fits(ask, _with(snapshot, open_again), open_again):
             return f"uncordon worker {worker.name}"
     return None
 

@@ -110,6 +110,10 @@ class ServerClient:
         else:
             await trio.sleep_forever()
 
+    async def drain(self, worker_id: int) -> None:
+        """Say that we stop once nothing runs here any more."""
+        await self._call("POST", f"/v1/workers/{worker_id}/drain", b"{}", None)
+
     async def leave(self, worker_id: int) -> None:
         """Say that we stop."""
         await self._call("POST", f"/v1/workers/{worker_id}/leave", b"{}", None)

@@ -92,6 +92,7 @@ async def join(
             former_credential_hash="" if shown is None else shown.hash,
             heartbeat_time=tx.now,
             leaving=False,
+            draining=known is not None and known.draining and known.cordoned,
         )
         condition = ready(None if known is None else known.condition, described.status, tx.now)
         described = attrs.evolve(described, condition=condition)
@@ -147,8 +148,8 @@ def _free_name(
         return request.name
     if request.explicit_name:
         raise AlreadyExists(
-            f"A worker named {request.name!r} already exists with a different UUID; choose another --worker-name, "
-            "or delete that worker first"
+            f"A worker named {request.name!r} already exists with a different UUID; choose another --worker-name, or "
+            f"remove that one on the server with gpustack workers rm {request.name}"
         )
     if known is not None:
         return known.name

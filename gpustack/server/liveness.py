@@ -211,7 +211,7 @@ def _is_of_stopped(instance: ModelInstance, snapshot: Snapshot) -> bool:
 
 
 def _takes_instances(worker: Worker) -> bool:
-    return worker.condition.state is WorkerState.READY and not worker.cordoned and not worker.leaving
+    return worker.condition.state is WorkerState.READY and worker.takes_instances and not worker.leaving
 
 
 def _farewell(instance: ModelInstance, snapshot: Snapshot) -> str:

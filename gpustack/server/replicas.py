@@ -17,7 +17,7 @@ from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import Unavailable
 from gpustack.nursery.quarantine import Quarantine
-from gpustack.policy.reconcile import Plan, replica_plan
+from gpustack.policy.reconcile import Plan, on_drained, replica_plan
 from gpustack.server.deploy import end_instance
 from gpustack.store.led import Records
 from gpustack.store.transaction import Tx
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _LETTERS = string.ascii_lowercase + string.digits
 _TRY_AGAIN = 1.0
 
-_Seen = tuple[int, tuple[tuple[int, int], ...]]
+_Seen = tuple[int, tuple[tuple[int, int, bool], ...]]
 
 
 @attrs.define
@@ -51,7 +51,7 @@ class Replicas:
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         settled: dict[int, _Seen] = {}
-        with self._store.watch({"models", "model_instances"}) as wake:
+        with self._store.watch({"models", "model_instances", "workers"}) as wake:
             task_status.started()
             while True:
                 try:
@@ -92,7 +92,7 @@ class Replicas:
 
     def _due(self, snapshot: Snapshot, settled: dict[int, _Seen]) -> list[int]:
         """Models of which something is to be done. Those that were seen to be settled, and are as they were, are not
-        looked at again: what is to be done follows from the model and its instances alone."""
+        looked at again: what is to be done follows from the model, its instances and which workers are drained."""
         due = []
         for gone in settled.keys() - snapshot.models.keys():
             del settled[gone]
@@ -144,7 +144,7 @@ class Replicas:
 
 def _seen(model: Model, snapshot: Snapshot) -> _Seen:
     instances = snapshot.instances_of(model.id)
-    return model.version, tuple((instance.id, instance.version) for instance in instances)
+    return model.version, tuple((one.id, one.version, on_drained(one, snapshot)) for one in instances)
 
 
 def _is_settled(model: Model, snapshot: Snapshot) -> bool:

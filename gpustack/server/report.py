@@ -24,6 +24,7 @@ __all__ = [
     "report_file",
     "report_instance",
     "report_status",
+    "worker_drains",
     "worker_leaves",
 ]
 
@@ -121,6 +122,15 @@ async def report_status(store: Store, worker_id: int, report: StatusReport) -> N
         )
         if after != worker:
             tx.update(attrs.evolve(after, heartbeat_time=tx.now))
+
+    await store.write(work)
+
+
+async def worker_drains(store: Store, worker_id: int) -> None:
+    """Note that the worker is to stop as soon as nothing runs there any more. Raises ``NotFound``."""
+
+    def work(tx: Tx) -> None:
+        tx.change(Worker, worker_id, draining=True)
 
     await store.write(work)
 

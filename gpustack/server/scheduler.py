@@ -244,7 +244,7 @@ def _offer(worker: Worker) -> object:
         (d.index, d.type, d.fault, d.memory.total, d.memory.is_unified_memory) for d in status.gpu_devices
     )
     memory = (status.memory.total, status.memory.is_unified_memory)
-    state = (condition.state, "" if is_ready else condition.why, worker.cordoned)
+    state = (condition.state, "" if is_ready else condition.why, worker.cordoned, worker.draining)
     return (
         worker.id,
         worker.name,

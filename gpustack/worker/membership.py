@@ -94,6 +94,21 @@ class Membership:
         """The membership now, if any."""
         return self._latest.value
 
+    async def ask_to_be_emptied(self) -> bool:
+        """Have the server start elsewhere what runs here; false when it does not take that up."""
+        member = self.member
+        if member is None:
+            return False
+        with trio.move_on_after(_GOODBYE_WITHIN):
+            try:
+                await self.client.drain(member.worker_id)
+                return True
+            except GpustackError as error:
+                log.warning("The server does not empty this worker: reason=%s", error)
+                return False
+        log.warning("The server does not empty this worker: it did not answer in time")
+        return False
+
     async def say_goodbye(self) -> None:
         """Tell the server that this worker stops, if it listens; nothing depends on it but how soon it knows."""
         member = self.member

@@ -97,12 +97,15 @@ async def test_the_last_word_of_a_worker_is_dated_by_the_server(world: World) ->
     assert (await world.get(f"/v1/workers/{worker.id}"))["heartbeat_time"] == "2026-01-02T03:04:05Z"
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", "heartbeat"), ("PUT", "status"), ("POST", "files")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "heartbeat"), ("POST", "drain"), ("PUT", "status"), ("POST", "files")]
+)
 async def test_a_worker_speaks_only_for_itself(world: World, method: str, path: str) -> None:
     other, _ = await world.worker("other")
     _, credential = await world.worker("mine")
     bodies = {
         "heartbeat": {},
+        "drain": {},
         "status": {"status": {}},
         "files": {"source": {"kind": "local_path", "local_path": "/x"}},
     }
@@ -123,6 +126,24 @@ async def test_an_administrator_edits_labels_and_cordons(world: World) -> None:
     after = (await world.ask("PUT", "/v1/workers/1", world.admin, json=body)).json()
     assert after["labels"] == {"os": "linux", "rack": "2"}
     assert (after["cordoned"], after["name"], after["state"]) == (True, "node", "ready")
+
+
+async def test_draining_cordons_and_opening_ends_both(world: World) -> None:
+    worker, credential = await world.worker("node")
+
+    async def change(**fields: bool) -> tuple[bool, bool]:
+        after = (await world.ask("PUT", f"/v1/workers/{worker.id}", world.admin, json=fields)).json()
+        return after["cordoned"], after["draining"]
+
+    assert await change(draining=True) == (True, True)
+    assert await change(draining=False) == (True, False)
+    assert await change(draining=True) == (True, True)
+    assert await change(cordoned=False) == (False, False)
+    own = f"/v1/workers/{worker.id}/drain"
+    assert (await world.ask("POST", own, credential, json={})).status_code == 200
+    after = await world.get(f"/v1/workers/{worker.id}")
+    assert (after["cordoned"], after["draining"]) == (False, True), "it empties itself before it stops"
+    assert await change(cordoned=False) == (False, False)
 
 
 async def test_what_was_read_can_be_written_back(world: World) -> None:

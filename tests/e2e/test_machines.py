@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import urllib.request
@@ -51,12 +52,18 @@ def server_of(folder: Path, *options: str, env: Mapping[str, str] | None = None)
 
 
 @contextmanager
-def worker_of(server: Daemon, name: str, *options: str, folder: Path | None = None) -> Iterator[Daemon]:
+def worker_of(
+    server: Daemon,
+    name: str,
+    *options: str,
+    folder: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Daemon]:
     """A machine that has joined and told what it has."""
     token = (server.data_dir / "token").read_text().strip()
     data = folder or server.data_dir.parent / name
     join = ("--server-url", server.url, "--token", token, "--worker-ip", "127.0.0.1", "--worker-name", name)
-    with daemon(data, *join, "--service-port-range", _own_ports(server), *options) as worker:
+    with daemon(data, *join, "--service-port-range", _own_ports(server), *options, env=env) as worker:
         server.until(lambda: _is_ready(server, name), f"worker {name}")
         yield worker
 
@@ -186,3 +193,39 @@ def test_a_worker_that_is_restarted_comes_back_to_its_places(tmp_path: Path) -> 
                 server.running("m", 2)
                 back = instance_on(server, "stops")
                 assert back is not None and back["id"] == kept["id"]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_leave_empties_a_worker_that_is_stopped_before_it_ends(tmp_path: Path, spelling: str) -> None:
+    """Somebody answers at every moment, and the replica of before ends only when the one after it runs."""
+    arguments, env = spelled(spelling, tmp_path, {"leave": True})
+    with server_of(tmp_path) as server, worker_of(server, "leaves", *arguments, env=env) as leaves:
+        deploy(server, fake_model("m"))
+        server.running("m")
+        with worker_of(server, "stays"):
+            leaves.process.send_signal(signal.SIGTERM)
+            answers = []
+            while leaves.process.poll() is None and len(answers) < 10_000:
+                answers.append(chat(server, "m"))
+            assert leaves.process.wait(60) == 0
+            assert not [answer for status, answer in answers if status != 200]
+            assert "Nothing runs here any more" in leaves.log
+            assert [(i["worker_name"], i["state"]) for i in server.instances()] == [("stays", "running")]
+            with worker_of(server, "leaves"):
+                record = worker_record(server, "leaves")
+                assert record is not None and (record["draining"], record["cordoned"]) == (False, False)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_leave_timeout_is_how_long_that_may_take(tmp_path: Path, spelling: str) -> None:
+    """By default it would wait for five minutes: there is nobody to leave anything to."""
+    arguments, env = spelled(spelling, tmp_path, {"leave": True, "leave_timeout": 1})
+    with server_of(tmp_path) as server, worker_of(server, "leaves", *arguments, env=env) as leaves:
+        deploy(server, fake_model("m"))
+        (instance,) = server.running("m")
+        assert leaves.stop() == 0
+        assert re.search(
+            rf"Not all found a place elsewhere .*: {instance['name']}$", leaves.log, re.MULTILINE
+        )
+        (waiting,) = [i for i in server.instances() if i["state"] == "pending"]
+        assert "worker leaves is" in waiting["state_message"].lower()

@@ -8,14 +8,18 @@ import pytest
 import trio
 import trio.testing
 
+from gpustack.domain.instance import Claim, ModelInstance, Placement
 from gpustack.domain.lifecycle import InstanceState as S
+from gpustack.domain.lifecycle import Party
 from gpustack.domain.model import Model
 from gpustack.domain.unit import GIB
+from gpustack.domain.worker import Worker
 from gpustack.errors import Unavailable
 from gpustack.server import deploy
 from gpustack.server.replicas import Replicas
 from gpustack.server.report import InstanceReport, report_instance
 from gpustack.server.scheduler import Scheduler
+from gpustack.store.transaction import Tx
 from tests.policy.shapes import facts_of
 from tests.policy.worlds import gpu
 
@@ -221,3 +225,62 @@ async def test_a_database_that_is_away_is_waited_for(
     model = await cluster.model("m")
     await cluster.until(lambda s: s.instances_of(model.id))
     assert not failures
+
+
+async def test_what_a_drained_worker_runs_is_replaced_a_replica_at_a_time(
+    cluster: Cluster, replicas: Replicas, settled: Settled
+) -> None:
+    drained, other = await cluster.worker("drained"), await cluster.worker("other")
+    model = await cluster.model("m", replicas=2)
+    old = [await cluster.instance(model, on=drained) for _ in range(2)]
+    await settled()
+    assert len(alive(cluster, model)) == 2
+    await cluster.change(drained, draining=True, cordoned=True)
+    for left in (1, 0):
+        await settled()
+        (new,) = [i for i in cluster.snapshot.instances_of(model.id) if i.state is S.PENDING]
+        assert len(alive(cluster, model)) == 3, "the new one is there before the old one ends"
+        await settled()
+        assert len(alive(cluster, model)) == 3
+        await place_on(cluster, new, other)
+        await settled()
+        assert sum(cluster.now(i).deleted_at is None for i in old) == left
+    assert len(alive(cluster, model)) == 2
+    assert cluster.now(model).ready_replicas == 2
+
+
+async def test_what_is_open_again_before_it_was_emptied_keeps_what_it_has(
+    cluster: Cluster, replicas: Replicas, settled: Settled
+) -> None:
+    worker = await cluster.worker("a")
+    model = await cluster.model("m")
+    instance = await cluster.instance(model, on=worker)
+    await cluster.change(worker, draining=True)
+    await settled()
+    assert len(alive(cluster, model)) == 2
+    await cluster.change(worker, draining=False)
+    await settled()
+    assert alive(cluster, model) == [instance.name]
+
+
+async def test_what_does_not_serve_yet_on_a_drained_worker_begins_anew_elsewhere(
+    cluster: Cluster, replicas: Replicas, settled: Settled
+) -> None:
+    worker = await cluster.worker("a", draining=True)
+    model = await cluster.model("m")
+    starting = await cluster.instance(model, on=worker, state=S.STARTING)
+    await settled()
+    assert cluster.now(starting).deleted_at is not None
+    (new,) = [i for i in cluster.snapshot.instances_of(model.id) if i.deleted_at is None]
+    assert (new.state, new.placement) == (S.PENDING, None)
+
+
+async def place_on(cluster: Cluster, instance: ModelInstance, worker: Worker) -> None:
+    """As the scheduler and the worker would."""
+
+    def work(tx: Tx) -> None:
+        place = Placement(worker_id=worker.id, claim=Claim(ram=GIB))
+        tx.change(ModelInstance, instance.id, by=Party.SCHEDULER, state=S.SCHEDULED, placement=place)
+
+    await cluster.store.write(work)
+    await cluster.move(instance, S.RUNNING)

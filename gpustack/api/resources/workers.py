@@ -18,7 +18,7 @@ from gpustack.remote.redirect import is_loopback, names_no_machine
 from gpustack.server import deploy
 from gpustack.server.credential import Step, admit_again, bar, renewed, step
 from gpustack.server.join import Joined, Shown, join
-from gpustack.server.report import report_status, worker_leaves
+from gpustack.server.report import report_status, worker_drains, worker_leaves
 from gpustack.store.transaction import Tx
 
 from ..access import credentials_of
@@ -96,6 +96,10 @@ async def _update(call: Call, worker: Worker) -> Worker:
         # A worker brings its built-in labels only where they are missing: taking them away is not possible.
         built_in = {name: worker.labels[name] for name in _BUILT_IN if name in worker.labels}
         fields["labels"] = {**built_in, **fields["labels"]}
+    if fields.get("draining"):
+        fields["cordoned"] = True
+    elif fields.get("cordoned") is False:
+        fields["draining"] = False
     return await call.context.store.write(lambda tx: tx.change(Worker, worker.id, **fields))
 
 
@@ -163,6 +167,11 @@ async def _heartbeat(call: Call) -> Reply:
     )
 
 
+async def _drain(call: Call) -> Reply:
+    await worker_drains(call.context.store, own_id(call))
+    return Reply(document=None)
+
+
 async def _leave(call: Call) -> Reply:
     await worker_leaves(call.context.store, own_id(call))
     return Reply(document=None)
@@ -215,6 +224,13 @@ HEARTBEAT = Route(
         },
         note="interval: seconds until the next one is expected. credential: to be used from now on, if any.",
     ),
+)
+DRAIN = Route(
+    method="POST",
+    path="/v1/workers/{id}/drain",
+    summary="Say that the worker is about to stop: what it runs is started elsewhere and ends there then",
+    handler=_drain,
+    allow=WORKERS,
 )
 LEAVE = Route(
     method="POST",
@@ -302,10 +318,12 @@ RESOURCE = Resource(
             "labels": Table(Text(longest=1024)),
             "system_reserved": Thing(SystemReserved),
             "cordoned": Flag(),
+            "draining": Flag(),
         },
-        note="A cordoned worker keeps what it runs and gets nothing new.",
+        note="A cordoned worker keeps what it runs and gets nothing new. One that is drained is cordoned, and what it"
+        " runs is started elsewhere, a replica at a time, before it ends there.",
     ),
     update=_update,
     delete=_delete,
-    routes=(HEARTBEAT, LEAVE, STATUS, FILES, BAR, ADMIT),
+    routes=(HEARTBEAT, DRAIN, LEAVE, STATUS, FILES, BAR, ADMIT),
 )

@@ -1,4 +1,4 @@
-"""A cordoned worker keeps what it has and gets nothing new."""
+"""A cordoned worker keeps what it has and gets nothing new; one that is drained loses what it has too."""
 
 from __future__ import annotations
 
@@ -9,4 +9,6 @@ from gpustack.policy.ask import Ask
 
 def keep(ask: Ask, worker: Worker, snapshot: Snapshot) -> str | None:
     """``None`` when the worker takes new instances."""
+    if worker.draining:
+        return f"worker {worker.name} is being drained"
     return f"worker {worker.name} is cordoned" if worker.cordoned else None

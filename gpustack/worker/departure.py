@@ -1,0 +1,35 @@
+"""Empties this worker before it stops: what runs here is started elsewhere first, and ends here then."""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from gpustack.worker.assignment import Assignments
+from gpustack.worker.membership import Membership
+
+log = logging.getLogger(__name__)
+
+
+async def empty(membership: Membership, assignments: Assignments, within: float) -> None:
+    """Return once the server has nothing assigned to this worker any more, after ``within`` seconds at the latest."""
+    if not await membership.ask_to_be_emptied():
+        return
+    log.info("Leaving: what runs here is started elsewhere first, for %g s at most", within)
+    left: list[str] = []
+    with trio.move_on_after(within):
+        revision = -1
+        while True:
+            revision, assigned = await assignments.latest.changed(revision)
+            there = sorted(instance.name for instance in assigned.picture.instances.values())
+            if assigned.synced and not there:
+                log.info("Nothing runs here any more")
+                return
+            if there != left:
+                log.info("Still here: %s", ", ".join(there))
+                left = there
+    log.warning(
+        "Not all found a place elsewhere in time, and end here now (gpustack ps says what the others wait for): %s",
+        ", ".join(left),
+    )
