@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -9,7 +10,13 @@ import attrs
 
 from gpustack.domain.access import Means, User
 from gpustack.errors import BadRequest, Conflict, Forbidden, Invalid, Unauthorized
-from gpustack.identity.passwords import check_complexity, hash_password, needs_rehash, verify_password
+from gpustack.identity.passwords import (
+    SHORTEST,
+    check_complexity,
+    hash_password,
+    needs_rehash,
+    verify_password,
+)
 from gpustack.identity.sessions import no_cookie
 from gpustack.server.account import end_sessions
 from gpustack.store.transaction import Tx
@@ -20,6 +27,8 @@ from .problems import Malformed
 from .route import PEOPLE, Call, Reply, Route, read_document, tagged
 from .session import close_session, open_session
 from .shape import Document, Text
+
+log = logging.getLogger(__name__)
 
 _CREDENTIALS = Document(
     name="Login",
@@ -44,6 +53,8 @@ async def _login(call: Call) -> Reply:
             attempt.failed()
             raise Unauthorized(_WRONG)
         attempt.succeeded()
+    if len(given["password"]) < SHORTEST:
+        log.warning("A password has fewer than %d characters: user=%s", SHORTEST, usable.username)
     again = await hash_password(given["password"]) if hashed and needs_rehash(hashed) else None
 
     def who(tx: Tx) -> User:

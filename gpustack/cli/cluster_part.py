@@ -15,6 +15,7 @@ from gpustack.cli.daemon import CONTROL_RESTART, Daemon
 from gpustack.config.options import Options
 from gpustack.config.secret import (
     BYTES,
+    SHORTEST,
     bring_in_line,
     keep_jwt_secret_key,
     keep_server_uuid,
@@ -62,6 +63,17 @@ async def agree(daemon: Daemon, store: Store) -> Agreed:
     There the files follow the database, so that they tell what holds and a backup has it. Raises ``Invalid`` when an
     option contradicts servers that run, ``DataDirError`` and ``Unavailable``.
     """
+    agreed = await _agree(daemon, store)
+    if len(agreed.token) < SHORTEST["token"] and daemon.loaded.options.token is None:  # else it has been told
+        log.warning(
+            "The cluster token in %s has fewer than %d characters, and is sooner guessed than a new one: remove the "
+            "file, restart, and give the new one to workers that join",
+            daemon.loaded.options.data_dir / "token", SHORTEST["token"],
+        )  # fmt: skip
+    return agreed
+
+
+async def _agree(daemon: Daemon, store: Store) -> Agreed:
     options = daemon.loaded.options
     me = Myself(
         uuid=await _threads.run(keep_server_uuid, options.data_dir, lambda: str(uuid.uuid4())),

@@ -31,9 +31,9 @@ from gpustack.cli.metrics_part import start_server_exporter
 from gpustack.cli.sign_on import SignOnPart, import_sign_on, sign_on_part
 from gpustack.config.environment import Environment
 from gpustack.config.options import Options
-from gpustack.config.secret import keep_initial_admin_password
+from gpustack.config.secret import SHORTEST, keep_initial_admin_password, short
 from gpustack.domain.access import Principal
-from gpustack.errors import GpustackError
+from gpustack.errors import GpustackError, Invalid
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.inference import Gateway, claims
@@ -112,6 +112,8 @@ class ServerPart:
         store = await open_store(_settings(self._daemon), utc_now)
         self._store, self._shared = Yielding(store), store.shared
         await state.start(self._store)
+        if not store.snapshot.users:
+            _refuse_short(options)
         agreed = await agree(self._daemon, store)
         await ensure_admin(
             store,
@@ -348,6 +350,17 @@ class ServerPart:
     def _local_worker(self) -> str | None:
         loaded = self._daemon.loaded
         return worker_uuid(loaded.options.data_dir) if loaded.role == "server+worker" else None
+
+
+def _refuse_short(options: Options) -> None:
+    """Raise ``Invalid`` for secrets that a new cluster may not have; one that has them goes on, with a warning."""
+    faults = [
+        f"--{name.replace('_', '-')} has fewer than {SHORTEST[name]} characters: give it more, or leave it out for one "
+        "that is made"
+        for name in short({name: getattr(options, name) for name in SHORTEST})
+    ]
+    if faults:
+        raise Invalid(*faults)
 
 
 def _settings(daemon: Daemon) -> StoreSettings:

@@ -22,7 +22,7 @@ from gpustack.cli.handover import VARIABLE, Inherited, Successor
 from gpustack.cli.local import local_rule
 from gpustack.cli.parts import load as load_parts
 from gpustack.cli.wish import Wishes, signals
-from gpustack.config.datadir import lock_data_dir, make_dir, refuse_foreign_database
+from gpustack.config.datadir import lock_data_dir, make_dir, refuse_foreign_database, refuse_open_dir
 from gpustack.config.load import Loaded, load
 from gpustack.config.options import Options
 from gpustack.config.origin import ConfigError
@@ -97,6 +97,7 @@ def _prepared(
     _allow_open_files()
     keep_large_apart()
     make_dir(options.data_dir)
+    refuse_open_dir(options.data_dir)
     with lock_data_dir(options.data_dir, inherited=inherited.lock if inherited else None) as lock:
         if loaded.role != "worker":
             refuse_foreign_database(options.data_dir)

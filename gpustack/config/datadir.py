@@ -9,10 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from gpustack.config.permission import alien, exchangeable, writable
 from gpustack.errors import GpustackError
 
 _LOCK = "lock"
 _DATABASE = "database.db"
+SECRETS = (
+    *("token", "jwt_secret_key", "initial_admin_password", "worker_credential", "server_uuid"),
+    *("engine_keys", _DATABASE, f"{_DATABASE}-wal"),
+)
+"""What in the directory is believed or kept from others, by name."""
 _FOREIGN = frozenset({"alembic_version", "model_instances"})
 _OURS = "changes"
 
@@ -28,6 +34,20 @@ def make_dir(path: Path) -> None:
         path.mkdir(mode=0o700, exist_ok=True)
         if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def refuse_open_dir(path: Path) -> None:
+    """Raise DataDirError when other users can write in the directory, change a secret in it, or put another there.
+
+    It decides what programs this daemon runs, and whom it lets in.
+    """
+    secrets = [path / name for name in SECRETS]
+    ways = (exchangeable(path), *(way(one) for one in (path, *secrets) for way in (writable, alien)))
+    found = [str(way) for way in ways if way is not None]
+    if found:
+        raise DataDirError(
+            f"{found[0]}. Look whether what is there is still yours first, or choose another directory with --data-dir."
+        )
 
 
 @contextmanager

@@ -24,12 +24,14 @@ from gpustack.config.layer import (
     unknown_variables,
     written,
 )
-from gpustack.config.option import table
+from gpustack.config.option import Option, table
 from gpustack.config.options import Options
 from gpustack.config.origin import DEFAULT, ConfigError, Fault, Given, Layer, Origin
+from gpustack.config.permission import readable, writable
 from gpustack.config.proxy import exempted_to_others, read_proxies
 from gpustack.config.role import Role, idle_group, role
 from gpustack.config.saml import KEPT, is_path
+from gpustack.config.secret import SHORTEST, short
 from gpustack.config.settle import Host, absolute, settle
 from gpustack.config.sign_on import open_callbacks
 from gpustack.config.structure import structure
@@ -119,6 +121,8 @@ def _file_layer(named: Given | None, host: Host, faults: list[Fault]) -> Layer:
     if not path.is_file():
         faults.append(Fault(named.origin, f"config_file names {path}, which is {_what(path)}"))
         return {}
+    if (way := writable(path)) is not None:
+        faults.append(Fault(named.origin, f"config_file names a file that is not safe: {way}"))
     layer, wrong = read_file(path, str(named.value))
     faults += wrong
     return layer
@@ -152,12 +156,35 @@ def _absent_files(options: Options) -> list[Problem]:
             found.append(Problem((name,), f"{name} names {path}, which is {_what(path)}"))
         elif not os.access(path, os.R_OK):
             found.append(Problem((name,), f"{name} names {path}, which may not be read"))
+        elif (way := writable(path)) is not None:
+            found.append(Problem((name,), f"{name} names a file that is not safe: {way}"))
     return found
 
 
 def _fault(problem: Problem, given: Mapping[str, Given]) -> Fault:
     origins = [given[name].origin for name in problem.names]
     return Fault(next((origin for origin in origins if origin != DEFAULT), None), problem.sentence)
+
+
+def _bare(options: Options, given: Mapping[str, Given], set_here: Sequence[Option]) -> list[str]:
+    """Files with secrets that others can read."""
+    in_file = any(given[one.name].origin.kind == "file" and _hides(one, options) for one in set_here)
+    files = (options.config_file if in_file else None, options.ssl_keyfile)
+    return [str(way) for path in files if path is not None and (way := readable(path)) is not None]
+
+
+def _weak(options: Options, part: Role, given: Mapping[str, Given]) -> list[str]:
+    """Secrets that are short. A worker's token is its server's to choose."""
+    if part == "worker":
+        return []
+    names = short({name: getattr(options, name) for name in SHORTEST})
+    return [f"{name} ({given[name].origin}, {SHORTEST[name]} for a new one)" for name in names]
+
+
+def _hides(option: Option, options: Options) -> bool:
+    """Whether the value is a secret, or has one in it."""
+    value = getattr(options, option.name)
+    return option.mask is not None and option.mask(value) != value
 
 
 def _warnings(
@@ -207,6 +234,8 @@ def _warnings(
         ("Not https, so that who listens on the way can sign in as whom they hear", open_ways),
         ("Deprecated spellings that will go (use GPUSTACK_ variables, and ram and vram)", old),
         ("Entries of NO_PROXY that the Xet client does not know, so that it asks the proxy there", unheard),
+        ("Secrets lie where others read", _bare(options, given, set_here)),
+        ("With fewer characters than a new one may have, and so sooner guessed", _weak(options, part, given)),
         ("Variables that nothing reads", unknown_variables(env)),
     )
     return (

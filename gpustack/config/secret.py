@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import random
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gpustack.config.datadir import DataDirError
 
+SHORTEST = {"token": 16, "bootstrap_password": 8}
+"""Characters that new secrets have at least which people choose, by the names of their options."""
 LIMIT = 64 * 1024
 """Bytes that a secret file may have."""
 
@@ -19,6 +21,11 @@ _CLASSES = (string.ascii_lowercase, string.ascii_uppercase, string.digits, SYMBO
 
 BYTES = {"token": 16, "jwt_secret_key": 32}
 """How long the secrets of a cluster are that are made, by the names of their files."""
+
+
+def short(options: Mapping[str, str | None]) -> tuple[str, ...]:
+    """Those of the options that are given and shorter than a new secret may be."""
+    return tuple(name for name, least in SHORTEST.items() if 0 < len(options.get(name) or "") < least)
 
 
 def keep_token(data_dir: Path, token_hex: Callable[[int], str]) -> str:
@@ -68,7 +75,7 @@ def bring_in_line(path: Path, secret: str) -> bool:
 
 def make_password(rng: random.Random, length: int = 12) -> str:
     """A password with a letter of either case, a digit and a symbol at least; pass a ``SystemRandom``."""
-    if length < 8:
+    if length < SHORTEST["bootstrap_password"]:
         raise ValueError("a password has 8 characters at least")
     everything = "".join(_CLASSES)
     letters = [rng.choice(kind) for kind in _CLASSES]

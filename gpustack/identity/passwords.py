@@ -6,11 +6,14 @@ import string
 from functools import cache
 from typing import TYPE_CHECKING
 
+from gpustack.config import secret
 from gpustack.nursery.limiter import threads
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
 
+SHORTEST = secret.SHORTEST["bootstrap_password"]
+"""Characters of one that is chosen now; shorter ones that were chosen before hold on."""
 SPECIAL = "!@#$%^&*_+"
 LONGEST = 1024
 """Characters; a longer one costs time and protects nothing better."""
@@ -59,6 +62,8 @@ def check_complexity(password: str) -> list[str]:
         for letters, what in _CLASSES
         if not any(letter in letters for letter in password)
     ]
+    if len(password) < SHORTEST:
+        faults.append(f"The password must have at least {SHORTEST} characters")
     if len(password) > LONGEST:
         faults.append(f"The password must have at most {LONGEST} characters")
     return faults

@@ -196,3 +196,13 @@ async def test_a_hash_of_former_costs_is_renewed_at_login(world: World) -> None:
     now = world.store.snapshot.users[world.admin.id].hashed_password
     assert now != old
     assert "m=19456" in now
+
+
+async def test_a_short_password_that_was_chosen_before_still_lets_in_and_is_told_in_the_log(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.user("ada", password="Old_1!")
+    async with world.client() as client:
+        assert (await login(client, data={"username": "ada", "password": "Old_1!"})).status_code == 200
+    assert "A password has fewer than 8 characters: user=ada" in caplog.text
+    assert "Old_1!" not in caplog.text

@@ -45,6 +45,7 @@ async def test_no_answer_holds_a_password_or_its_hash(world: World) -> None:
         ({**NEW, "username": "system/worker/x"}, "1 validation errors:\nusername: must be printable"),
         ({**NEW, "is_admin": "true"}, "1 validation errors:\nis_admin: must be true or false"),
         ({**NEW, "password": "weak"}, "The password must contain an uppercase letter; "),
+        ({**NEW, "password": "Aa1!aa1"}, "The password must have at least 8 characters"),
         ({**NEW, "password": "Aa1!" * 1000}, "The password must have at most 1024 characters"),
     ],
 )

@@ -76,7 +76,7 @@ async def test_secrets_that_others_can_read_come_with_the_command_that_mends_it(
     token.write_text("x")
     token.chmod(0o644)
     (found,) = failures(await disk.look(scene(tmp_path)))
-    assert found.fix == f"chmod 600 {token}"
+    assert found.fix == f"chmod go-r {token}"
     token.chmod(0o600)
     assert not failures(await disk.look(scene(tmp_path)))
 

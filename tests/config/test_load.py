@@ -301,3 +301,13 @@ def test_switching_rpc_servers_off_is_not_switching_metrics_off() -> None:
     assert (options.disable_rpc_servers, options.disable_worker_metrics) == (True, False)
     options = loaded(env={"GPUSTACK_DISABLE_WORKER_METRICS": "true"}).options
     assert (options.disable_rpc_servers, options.disable_worker_metrics) == (False, True)
+
+
+def test_secrets_that_are_shorter_than_new_ones_may_be_are_told_and_not_shown() -> None:
+    found = loaded("--token=hunter2", env={"GPUSTACK_BOOTSTRAP_PASSWORD": "Hush_1!"})
+    assert found.warnings == (
+        "With fewer characters than a new one may have, and so sooner guessed: token (flag --token, 16 for a new one), "
+        "bootstrap_password (GPUSTACK_BOOTSTRAP_PASSWORD, 8 for a new one).",
+    )
+    assert loaded("--token=0123456789abcdef", "--bootstrap-password=Hushed_1").warnings == ()
+    assert loaded("--server-url=http://s", "--token=short").warnings == (), "it is the server's to choose"

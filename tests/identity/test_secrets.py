@@ -142,6 +142,7 @@ def test_old_costs_are_noticed() -> None:
 
 
 def test_a_weak_password_is_told_everything_it_lacks() -> None:
-    assert check_complexity("Aa1!") == []
-    assert len(check_complexity("")) == 4
-    assert check_complexity("aaaa1!") == ["The password must contain an uppercase letter"]
+    assert check_complexity("Aa1!Aa1!") == []
+    assert check_complexity("Aa1!Aa1") == ["The password must have at least 8 characters"]
+    assert len(check_complexity("")) == 5
+    assert check_complexity("aaaaaa1!") == ["The password must contain an uppercase letter"]

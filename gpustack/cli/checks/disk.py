@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 from pathlib import Path
 
 from gpustack.cli.finding import Finding, Scene, failed, good, note
+from gpustack.config.datadir import SECRETS
+from gpustack.config.permission import alien, exchangeable, readable, writable
+from gpustack.config.secret import LIMIT, SHORTEST
 from gpustack.domain.unit import GIB, human_bytes
 
 _LITTLE, _TOO_LITTLE = 10 * GIB, 1 * GIB
@@ -40,13 +42,23 @@ def _writable(data: Path) -> Finding:
 
 
 def _private(data: Path) -> list[Finding]:
-    """Tokens and keys lie there."""
-    secrets = [file for name in ("token", "jwt_secret_key") if (file := data / name).exists()]
-    return [
-        failed(f"{file} can be read by other users", f"chmod 600 {file}")
-        for file in secrets
-        if stat.S_IMODE(file.stat().st_mode) & 0o077
-    ]
+    """Tokens and keys lie there, and what decides which programs run."""
+    files = [path for name in SECRETS if (path := data / name).exists()]
+    ways = [exchangeable(data), *(way(one) for one in (data, *files) for way in (writable, alien))]
+    ways += [readable(path) for path in files]
+    return [failed(way.sentence, way.fix) for way in ways if way is not None] + _short(data / "token")
+
+
+def _short(token: Path) -> list[Finding]:
+    try:
+        with token.open(encoding="utf-8") as file:
+            length = len(file.read(LIMIT).strip())
+    except (OSError, UnicodeDecodeError):  # none, or another user's: then it is not ours to judge
+        return []
+    if not 0 < length < SHORTEST["token"]:
+        return []
+    fix = "Remove the file, restart, and give the new one to workers that join."
+    return [note(f"the cluster token in {token} has fewer than {SHORTEST['token']} characters", fix)]
 
 
 def _room(cache: Path) -> Finding:

@@ -42,13 +42,14 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
 def restore(options: Options, source: Path, *, replace: bool) -> str:
     """Restore and say so in a sentence. Raises GpustackError, and then has changed nothing. Blocks."""
     from gpustack.cli import backup_file as form
-    from gpustack.config.datadir import lock_data_dir, make_dir
+    from gpustack.config.datadir import lock_data_dir, make_dir, refuse_open_dir
     from gpustack.store.database import open_database
     from gpustack.store.load import records
     from gpustack.store.migration import migrate
     from gpustack.store.transfer import transfer
 
     make_dir(options.data_dir)
+    refuse_open_dir(options.data_dir)
     with (
         lock_data_dir(options.data_dir),
         tempfile.TemporaryDirectory(prefix=".gpustack-restore-", dir=options.data_dir) as made,
