@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import attrs
+import trio
 
 from gpustack.domain.access import NOBODY, Means, Principal, Role, Scope, Session
 from gpustack.domain.model import ModelAccess
@@ -166,14 +167,21 @@ async def _by_password(
             attempt.succeeded()
         found = proven(needed)
     except (Unauthorized, TooManyRequests) as error:
-        # A guess, whatever it is made for: reading and inference are told of nowhere else.
-        note = audit.begun(context, ask, "auth.login")
-        audit.tries(note, context, credentials)
-        note.ended(problem_of(error).status)
+        _tell_of_guess(context, ask, credentials, problem_of(error).status)
+        raise
+    except trio.Cancelled:
+        _tell_of_guess(context, ask, credentials, audit.LEFT)
         raise
     if not still_admitted(context, found):  # disabled, or given another password, while this one was verified
         raise Unauthorized
     return found
+
+
+def _tell_of_guess(context: ApiContext, ask: Ask, credentials: Credentials, status: int) -> None:
+    """Whatever it is made for: reading and inference are told of nowhere else."""
+    note = audit.begun(context, ask, "auth.login")
+    audit.tries(note, context, credentials)
+    note.ended(status)
 
 
 def _has_public_model(snapshot: Snapshot) -> bool:

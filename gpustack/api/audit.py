@@ -31,6 +31,8 @@ LARGEST = 8 << 10
 """Bytes of details; of a call with more, only the names of the fields are kept."""
 SOMEBODY = "(no such account)"
 """In place of a name that nobody has: it may be a password in the wrong field, and strangers choose it."""
+LEFT = 499
+"""The status of what nobody was left to be answered, before it was known who it was."""
 REFUSALS = frozenset({401, 403, 429})
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import attrs
 import orjson
+import trio
 
 from gpustack.domain.access import Principal, Role, Scope, User
 from gpustack.domain.record import Record
@@ -171,6 +172,11 @@ async def carry_out(context: ApiContext, route: Route, ask: Ask) -> Reply:
         return await _carry_out(context, route, ask, note)
     try:
         reply = await _carry_out(context, route, ask, note)
+    except trio.Cancelled:
+        # Who tries a password and leaves must not have left no trace.
+        if not note.actor.proven:
+            _tell_of_failure(context, route, ask, note, audit.LEFT)
+        raise
     except GpustackError as error:
         _tell_of_failure(context, route, ask, note, problem_of(error).status)
         raise

@@ -12,19 +12,20 @@ import attrs
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
-# Colours alone may pass: other codes set the title, write to the clipboard, or hide and forge what stands there.
-_STEERING = re.compile("\x1b(?!\\[[0-9;]{0,32}m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
-_STEERING_BYTES = re.compile(rb"\x1b(?!\[[0-9;]{0,32}m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f]")
+# Colours alone may pass: other codes set the title, write to the clipboard, or hide and forge what stands there. So do
+# the controls of C1, marks of text direction, separators of lines, and bytes that are no text.
+STEERING = re.compile(
+    "\x1b(?!\\[[0-9;]{0,32}m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e"
+    "\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
+)
 
 
 def harmless(text: str) -> str:
-    """What others wrote (models, engines, workers), without what would steer the terminal of who reads it."""
-    return _STEERING.sub("\ufffd", text)
+    """What others wrote (models, engines, workers), without what would steer the terminal of who reads it.
 
-
-def harmless_bytes(piece: bytes) -> bytes:
-    """The same for bytes as they come. A carriage return before a line break is no harm."""
-    return _STEERING_BYTES.sub(b"?", piece.replace(b"\r\n", b"\n"))
+    As long as before, so that columns stay where they are.
+    """
+    return STEERING.sub("\ufffd", text)
 
 
 @attrs.define(eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 from typing import Any
@@ -10,8 +11,9 @@ import orjson
 import pytest
 import trio
 
+from gpustack.api.ask import Ask
 from gpustack.api.audit import SOMEBODY
-from gpustack.api.route import WORKERS
+from gpustack.api.route import WORKERS, carry_out
 from gpustack.api.table import all_routes
 from gpustack.domain.access import ApiKey, User
 from gpustack.domain.audit import AuditEvent, Outcome
@@ -128,6 +130,36 @@ async def test_a_worker_that_joins_is_told_of_and_who_speaks_for_it_is_found_out
     assert line(joined) == "- worker.join node done"
     assert (joined["actor_role"], joined["means"]) == ("joiner", "token")
     assert line(refused) == "other worker.heartbeat - refused 401"
+
+
+@pytest.mark.attack("audit")
+@pytest.mark.parametrize("how", ["form", "basic to read", "basic to change"])
+async def test_who_tries_a_password_and_leaves_at_once_leaves_a_trace(world: World, how: str) -> None:
+    """Before the password is looked at, and while it is."""
+    basic = "Basic " + base64.b64encode(b"admin:wrong").decode()
+    method, path = {"form": ("POST", "/auth/login"), "basic to read": ("GET", "/v1/users")}.get(
+        how, ("POST", "/v1/users")
+    )
+    (route,) = [one for one in all_routes() if (one.method, one.path) == (method, path)]
+    headers = {b"content-type": b"application/json"}
+    if how != "form":
+        headers[b"authorization"] = basic.encode()
+
+    async def body() -> bytes:
+        await trio.lowlevel.checkpoint()
+        return orjson.dumps({"username": "admin", "password": "wrong"})
+
+    ask = Ask(
+        method=method, path=path, header=headers.get, header_names=lambda: headers, peer=AWAY, body=body
+    )
+    with trio.CancelScope() as left:
+        left.cancel()
+        await carry_out(world.context, route, ask)
+    found = await events(world)
+    assert found and {(one["status"], one["outcome"], one["address"]) for one in found} == {
+        (499, "failed", AWAY)
+    }
+    assert how == "form" or {one["actor_name"] for one in found} == {"admin"}
 
 
 async def test_logins_leave_a_trace_and_so_does_their_end(world: World) -> None:

@@ -18,8 +18,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from gpustack.cli.log_text import LogText
 from gpustack.cli.session import open_session
-from gpustack.cli.terminal import harmless_bytes
 from gpustack.cli.usage import Words, read
 from gpustack.errors import Conflict
 
@@ -44,8 +44,10 @@ async def _copy(client: AdminClient, words: Words, tail: int) -> None:
         raise Conflict(f"{words.text('NAME')} has several instances; name one of {names}")
     path = f"{INSTANCES}/{found[0]['id']}/logs"
     previous = "true" if words.flag("--previous") else "false"
-    to_person = sys.stdout.isatty()
+    washed = LogText() if sys.stdout.isatty() else None
     async with client.text(path, follow=words.flag("--follow"), tail=tail, previous=previous) as pieces:
         async for piece in pieces:
-            sys.stdout.buffer.write(harmless_bytes(piece) if to_person else piece)
+            sys.stdout.buffer.write(piece if washed is None else washed.take(piece))
             sys.stdout.buffer.flush()
+        if washed is not None:
+            sys.stdout.buffer.write(washed.rest())
