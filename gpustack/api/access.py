@@ -12,6 +12,8 @@ from gpustack.domain.access import NOBODY, Means, Principal, Role, Scope, Sessio
 from gpustack.domain.model import ModelAccess
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import Conflict, Forbidden, NotFound, TooManyRequests, Unauthorized, Unavailable
+from gpustack.http1.exchange import Peer
+from gpustack.http1.head import Head
 from gpustack.identity.authenticate import (
     Credentials,
     LocalRule,
@@ -41,6 +43,7 @@ NOT_LOCAL_ADMIN = (
     "API key that may (GPUSTACK_API_KEY for commands)"
 )
 """What another user of this machine is told, with both ways out."""
+LOGIN_PATH = "/auth/login"
 _PEOPLE_TABLES = frozenset({"users", "api_keys", "sessions"})
 
 
@@ -182,6 +185,25 @@ def _tell_of_guess(context: ApiContext, ask: Ask, credentials: Credentials, stat
     note = audit.begun(context, ask, "auth.login")
     audit.tries(note, context, credentials)
     note.ended(status)
+
+
+def tell_of_unseen(context: ApiContext, head: Head, peer: Peer) -> None:
+    """Tell of a password that was sent by who was gone before anybody looked at it, in whatever request."""
+
+    async def no_body() -> bytes:
+        return b""
+
+    ask = Ask(
+        method=head.method,
+        path=head.path,
+        header=head.get,
+        header_names=head.names,
+        peer=peer.host,
+        body=no_body,
+    )
+    credentials = credentials_of(ask)
+    if credentials.basic is not None or head.path == LOGIN_PATH:
+        _tell_of_guess(context, ask, credentials, audit.LEFT)
 
 
 def _has_public_model(snapshot: Snapshot) -> bool:

@@ -21,7 +21,7 @@ from gpustack.identity.sessions import no_cookie
 from gpustack.server.account import end_sessions
 from gpustack.store.transaction import Tx
 
-from .access import credentials_of
+from .access import LOGIN_PATH, credentials_of
 from .page import onward, redirect, wants_page
 from .problems import Malformed
 from .route import PEOPLE, Call, Reply, Route, read_document, tagged
@@ -143,7 +143,7 @@ ROUTES = tagged(
     (
         Route(
             method="POST",
-            path="/auth/login",
+            path=LOGIN_PATH,
             summary="Sign in with a password; the answer sets the cookie gpustack_session",
             handler=_login,
             allow=None,

@@ -17,7 +17,7 @@ from gpustack.config.options import Options
 from gpustack.errors import BadRequest, PayloadTooLarge, Unavailable
 from gpustack.hardware.owner import find_owner
 from gpustack.http1.certificate import Certificate
-from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange
+from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange, Peer
 from gpustack.http1.handoff import HypercornHandOff
 from gpustack.http1.head import Head
 from gpustack.http1.reactor import Reactor
@@ -63,6 +63,8 @@ class Front:
     server: HttpServer
     hand_off: HypercornHandOff
     readiness: Callable[[], tuple[bool, Mapping[str, str]]]
+    left: Callable[[Head, Peer], None]
+    """Told of requests whose sender was gone before anybody looked at them."""
     cross_origin: CrossOrigin | None
     """What pages of other sites may do; ``None``: nothing."""
     _lanes: list[Lane]
@@ -76,6 +78,7 @@ class Front:
         self._managing = set()
         self.cross_origin = None
         self.readiness = lambda: _STARTING
+        self.left = lambda head, peer: None
         self.hand_off = HypercornHandOff(name="app", bodies_on_demand=True)
         self.server = doors.serve(
             HttpServer(
@@ -85,6 +88,7 @@ class Front:
                 on_error=_fail,
                 reactor=reactor,
                 find_owner=find_owner,
+                on_left=lambda head, peer: self.left(head, peer),
                 tls=None if certificate is None else lambda: certificate.context,
             )
         )

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
@@ -13,7 +14,7 @@ import trio
 from hypercorn.typing import ASGIFramework
 
 from gpustack import __commit__, __version__
-from gpustack.api.access import admit
+from gpustack.api.access import admit, tell_of_unseen
 from gpustack.api.app import AccessRules, ApiContext, Version, create_app
 from gpustack.api.ask import Ask
 from gpustack.api.context import HubAccess
@@ -177,6 +178,7 @@ class ServerPart:
             await control.start(service)
         self.gate.open()
         front.readiness = self.readiness
+        front.left = partial(tell_of_unseen, context)
         # Last: what has come until now has waited, and is not to find the gate closed.
         front.open(Lane(claims, gateway), Lane(claims_post, posts.handle))
 

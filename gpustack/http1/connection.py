@@ -176,9 +176,12 @@ class Connection:
         except HeadError as error:
             await self._refuse(error.status, error.sentence)
             return False
-        if head is None or self.stream.gone:
+        if head is None:
             return False
         server = self.server
+        if self.stream.gone:
+            server.on_left(head, self.peer)
+            return False
         self.asked = True
         self._set(Phase.SERVING)
         if self.stream.ended:

@@ -62,7 +62,8 @@ class HttpServer:
     To stop gently call ``stop_accepting``, wait for ``drained`` as long as there is time, then cancel.
     Each request goes to ``handler`` if ``claims(head, peer)`` holds, else to ``hand_off`` (one connection
     may mix both). ``tls`` may be a callable that gives the context for the next connection. ``find_owner``
-    tells the user id of the program at the other end of a connection, where a handler asks for it.
+    tells the user id of the program at the other end of a connection, where a handler asks for it. ``on_left`` is told
+    of requests that no handler has seen, because who sent them was gone before.
     """
 
     def __init__(
@@ -79,10 +80,12 @@ class HttpServer:
         on_error: OnError = answer_error,
         fault_body: Callable[[int, str], bytes] = fault_body,
         find_owner: FindOwner = find_nobody,
+        on_left: Callable[[Head, Peer], None] = lambda head, peer: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
         self.find_owner = find_owner
+        self.on_left = on_left
         self.limits = limits or Limits()
         self.reactor = reactor or new_reactor()
         self.on_error = on_error

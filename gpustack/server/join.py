@@ -9,12 +9,13 @@ import attrs
 
 from gpustack.domain.report import JoinRequest
 from gpustack.domain.worker import Worker
-from gpustack.errors import AlreadyExists, Forbidden, Invalid
+from gpustack.errors import AlreadyExists, Conflict, Forbidden, Invalid
 from gpustack.identity.keys import worker_key
 from gpustack.identity.secret import Keys
 from gpustack.server.condition import ready
 from gpustack.server.credential import good, is_held
 from gpustack.server.leases import Leases
+from gpustack.server.report_bounds import MOST_WORKERS, bounded, merged_labels
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
@@ -52,6 +53,7 @@ async def join(
     secret: Callable[[], str],
     rng: random.Random,
     shown: Shown | None = None,
+    most: int = MOST_WORKERS,
 ) -> Joined:
     """Record the worker and give it a credential; its id, and what was edited here, stay. The one that it showed is
     good until the new one is.
@@ -61,6 +63,7 @@ async def join(
     credential and does not show it: the cluster token lets new machines in.
     """
     _refuse_nameless(request)
+    request = bounded(request)
     own = secret()
     former = store.snapshot.find(Worker, worker_uuid=request.worker_uuid)
     _refuse_impostor(former, shown, keys)
@@ -96,7 +99,11 @@ async def join(
         )
         condition = ready(None if known is None else known.condition, described.status, tx.now)
         described = attrs.evolve(described, condition=condition)
-        return tx.insert(described) if known is None else tx.update(described)
+        if known is not None:
+            return tx.update(described)
+        if len(tx.all(Worker)) >= most:
+            raise Conflict(f"There are {most} workers, as many as there may be: delete some that have gone")
+        return tx.insert(described)
 
     worker = await store.write(work)
     leases.heard(worker.id)
@@ -138,7 +145,7 @@ def _labels(brought: Mapping[str, str], name: str, known: Worker | None) -> Mapp
     kept = {} if known is None else dict(known.labels)
     if known is not None and kept.get(_NAME) == known.name:
         kept[_NAME] = name
-    return {_NAME: name, **brought, **kept}
+    return merged_labels({_NAME: name, **kept}, brought)
 
 
 def _free_name(

@@ -14,6 +14,7 @@ from gpustack.domain.worker import Worker, WorkerState
 from gpustack.errors import Forbidden, NotFound
 from gpustack.policy.liveness import STOPPED
 from gpustack.server.condition import told, with_reason
+from gpustack.server.report_bounds import bounded, merged_labels
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
@@ -28,8 +29,6 @@ __all__ = [
     "worker_leaves",
 ]
 
-_LONGEST = 4096
-"""Characters of a message: it is in memory, in every list and in the journal."""
 _WITHOUT_ENGINE = frozenset(
     {
         InstanceState.SCHEDULED,
@@ -109,6 +108,8 @@ async def report_status(store: Store, worker_id: int, report: StatusReport) -> N
     Raises ``NotFound``. A status that says nothing new is not written.
     """
 
+    report = bounded(report)
+
     def work(tx: Tx) -> None:
         worker = tx.get(Worker, worker_id)
         if worker is None:
@@ -118,7 +119,7 @@ async def report_status(store: Store, worker_id: int, report: StatusReport) -> N
             status=report.status,
             condition=told(worker.condition, report.status, tx.now),
             ip=worker.ip if report.ip is None else report.ip,
-            labels={**(report.labels or {}), **worker.labels},
+            labels=merged_labels(worker.labels, report.labels or {}),
         )
         if after != worker:
             tx.update(attrs.evolve(after, heartbeat_time=tx.now))
@@ -151,11 +152,9 @@ async def worker_leaves(store: Store, worker_id: int) -> None:
 
 
 def _said(report: InstanceReport | FileReport) -> dict[str, Any]:
-    said = {
+    report = bounded(report)
+    return {
         field.name: getattr(report, field.name)
         for field in attrs.fields(type(report))
         if field.name != "gone" and getattr(report, field.name) is not None
     }
-    if "state_message" in said:
-        said["state_message"] = said["state_message"][:_LONGEST]
-    return said

@@ -5,11 +5,14 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from gpustack.domain.artifact import ModelFile
 from gpustack.domain.document import encode
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Worker, WorkerStatus
+from gpustack.server.report_bounds import LONGEST, MOST_FILES
+from gpustack.store.transaction import Tx
 
-from .world import STATUS, TOKEN, World
+from .world import SOURCE, STATUS, TOKEN, World
 
 JOIN = {
     "name": "node-a",
@@ -111,6 +114,26 @@ async def test_a_worker_speaks_only_for_itself(world: World, method: str, path: 
     }
     answer = await world.ask(method, f"/v1/workers/{other.id}/{path}", credential, json=bodies[path])
     assert (answer.status_code, answer.json()["message"]) == (403, "A worker speaks only for itself")
+
+
+@pytest.mark.attack("worker")
+async def test_a_worker_names_no_more_files_than_there_may_be(world: World) -> None:
+    worker, credential = await world.worker("node")
+    path = f"/v1/workers/{worker.id}/files"
+    source = {"kind": "local_path", "local_path": "/x"}
+    long = {**source, "local_path": "x" * (LONGEST + 1)}
+    answer = await world.ask("POST", path, credential, json={"source": long})
+    assert (answer.status_code, str(LONGEST) in answer.text) == (422, True)
+
+    def fill(tx: Tx) -> None:
+        for number in range(MOST_FILES - 1):
+            tx.insert(ModelFile(worker_id=worker.id, source=SOURCE, source_index=str(number)))
+
+    await world.store.write(fill)
+    assert (await world.ask("POST", path, credential, json={"source": source})).status_code == 200
+    refused = await world.ask("POST", path, credential, json={"source": {**source, "local_path": "/y"}})
+    assert (refused.status_code, str(MOST_FILES) in refused.text) == (409, True)
+    assert (await world.ask("POST", path, credential, json={"source": source})).status_code == 200
 
 
 async def test_a_worker_sees_itself_alone(world: World) -> None:

@@ -12,13 +12,14 @@ from gpustack.domain.access import Principal, Role
 from gpustack.domain.artifact import ModelFile, ModelSource
 from gpustack.domain.report import JoinRequest, StatusReport
 from gpustack.domain.worker import SystemReserved, Worker
-from gpustack.errors import Forbidden, NotFound, Unavailable
+from gpustack.errors import Conflict, Forbidden, NotFound, Unavailable
 from gpustack.identity.keys import WorkerKeyText, parse
 from gpustack.remote.redirect import is_loopback, names_no_machine
 from gpustack.server import deploy
 from gpustack.server.credential import Step, admit_again, bar, renewed, step
 from gpustack.server.join import Joined, Shown, join
 from gpustack.server.report import report_status, worker_drains, worker_leaves
+from gpustack.server.report_bounds import LONGEST, MOST_FILES, bounded
 from gpustack.store.transaction import Tx
 
 from ..access import credentials_of
@@ -195,6 +196,8 @@ class FileAsk:
 
 async def _ensure_file(call: Call) -> Reply:
     worker_id, asked = own_id(call), call.document
+    if bounded(asked) != asked:
+        raise Malformed(f"source and local_dir: no text may have more than {LONGEST} characters")
 
     def work(tx: Tx) -> ModelFile:
         wanted = {"worker_id": worker_id, "source_index": asked.source.index, "local_dir": asked.local_dir}
@@ -203,6 +206,10 @@ async def _ensure_file(call: Call) -> Reply:
             return known
         if known is not None:  # wanted again before its removal was carried out
             return tx.change(ModelFile, known.id, deleted_at=None)
+        if sum(file.worker_id == worker_id for file in tx.all(ModelFile).values()) >= MOST_FILES:
+            raise Conflict(
+                f"This worker has {MOST_FILES} records of files, as many as there may be: remove some"
+            )
         return tx.insert(ModelFile(source=asked.source, **wanted))
 
     return Reply(document={"id": (await call.context.store.write(work)).id})
