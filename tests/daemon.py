@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -113,8 +113,14 @@ def daemon(
     env: Mapping[str, str] | None = None,
     wait: bool = True,
     trust: Path | None = None,
+    cwd: Path | None = None,
+    first: Callable[[], None] | None = None,
+    before: Sequence[str] = (),
 ) -> Iterator[Daemon]:
-    """Start one on a free port; stopped (or killed, if it will not) at the end of the block."""
+    """Start one on a free port; stopped (or killed, if it will not) at the end of the block.
+
+    ``first`` is run in its process before its program; ``before`` is a command that starts it.
+    """
     data_dir.parent.mkdir(parents=True, exist_ok=True)
     log_path = data_dir.parent / f"{data_dir.name}.log"
     given = list(arguments)
@@ -133,11 +139,18 @@ def daemon(
         for name, value in os.environ.items()
         if not name.startswith(("GPUSTACK_", "GPU_STACK_", "HF_", "NOTIFY_SOCKET", "WATCHDOG"))
     }
-    command = [sys.executable, "-m", "gpustack", "start", *given]
+    command = [*before, sys.executable, "-P", "-m", "gpustack", "start", *given]
+
     (data_dir / "server_url").unlink(missing_ok=True)
     with log_path.open("ab") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**environment, **(env or {})}
+            command,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            env={**environment, **(env or {})},
+            cwd=cwd,
+            preexec_fn=first,
         )
     made = Daemon(process, data_dir, log_path, trust=trust)
     try:

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +17,7 @@ from gpustack.artifacts.disk import disk
 from gpustack.artifacts.listing import RemoteFile
 from gpustack.artifacts.xet_child import PLAIN
 from gpustack.config.proxy import environment_of_others
+from gpustack.nursery.module import module_command
 from gpustack.remote.routing import proxies_of_environment
 from gpustack.text import printable, redacted
 
@@ -53,7 +53,7 @@ async def fetch_by_xet(
     env = environment_of_others(routes, given)
     env |= {"HF_XET_CACHE": str(cache), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-P", "-m", "gpustack.artifacts.xet_child"],
+        module_command("gpustack.artifacts.xet_child"),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -10,7 +10,7 @@ import trio
 
 from gpustack.cli.address import is_local
 from gpustack.config.load import Loaded
-from gpustack.http1.listen import open_listeners
+from gpustack.http1.listen import ListenError, listens_at, open_listeners
 from gpustack.http1.server import HttpServer
 
 LOOPBACK = "127.0.0.1"
@@ -76,13 +76,12 @@ class Doors:
         try:
             for door in doors_of(loaded):
                 kept = left.pop(door.name, [])
-                if kept and all(door.port in (0, one.getsockname()[1]) for one in kept):
+                if kept and _is_same(door, kept):
                     opened[door.name] = kept
                     continue
-                _close(kept)  # the configuration means another port now
-                opened[door.name] = open_listeners(
-                    door.host, door.port, option=door.option, host_option=door.host_option
-                )
+                before = _names(kept)
+                _close(kept)  # the configuration means another place now
+                opened[door.name] = _open(door, before)
         except BaseException:
             for sockets in opened.values():
                 _close(sockets)
@@ -127,6 +126,30 @@ class Doors:
         """Leave the sockets to the next daemon alone, for whom they stay open."""
         for sockets in self._sockets.values():
             _close(sockets)
+
+
+def _is_same(door: Door, kept: Sequence[socket.socket]) -> bool:
+    """Whether inherited sockets are where the configuration wants the door."""
+    same_port = all(door.port in (0, one.getsockname()[1]) for one in kept)
+    return same_port and listens_at(kept, door.host, host_option=door.host_option)
+
+
+def _names(sockets: Sequence[socket.socket]) -> dict[int, str]:
+    """Addresses by port."""
+    return {one.getsockname()[1]: str(one.getsockname()[0]) for one in sockets}
+
+
+def _open(door: Door, before: Mapping[int, str]) -> list[socket.socket]:
+    """``before`` is where the daemon that hands over to us still listens."""
+    try:
+        return open_listeners(door.host, door.port, option=door.option, host_option=door.host_option)
+    except ListenError as error:
+        if door.port not in before:
+            raise
+        raise ListenError(
+            f"{door.host_option} was changed from {before[door.port]} to {door.host}: the port {door.port} is in use "
+            "until the running daemon has ended, so a reload cannot do it; restart it"
+        ) from error
 
 
 def _sockets(descriptors: Sequence[int]) -> list[socket.socket]:

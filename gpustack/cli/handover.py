@@ -18,13 +18,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 
 import attrs
 import trio
 
 from gpustack.errors import GpustackError
+from gpustack.nursery.module import module_command
 from gpustack.nursery.service import Service
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class Predecessor:
         environment = {name: value for name, value in os.environ.items() if name != "WATCHDOG_PID"}
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "gpustack", "start", *argv],
+                module_command("gpustack", "start", *argv),
                 env={**environment, VARIABLE: json.dumps(said)},
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
@@ -152,10 +152,13 @@ class Predecessor:
             self._process.wait()  # it has ended: that is what made the new daemon an orphan
         return said
 
-    def let_go(self) -> None:
-        """Tell the new daemon that everything is its own now."""
+    def let_go(self, *, to_stop: bool = False) -> None:
+        """Tell the new daemon that everything is its own now, and with ``to_stop`` that it is to end in order."""
         self._talk.send(_YOURS)
         self._talk.close()
+        if to_stop:
+            with contextlib.suppress(ProcessLookupError):  # it waited for this a moment ago
+                os.kill(self.pid, signal.SIGTERM)
 
     def give_up(self) -> None:
         """End the new daemon; we go on."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ from gpustack.logs import set_up
 from gpustack.nursery.group import KILL_WITHIN
 from gpustack.nursery.heap import HeapTrim, keep_large_apart
 from gpustack.nursery.notify import Notifier, Watchdog, notifier, watchdog_period
+from gpustack.nursery.reaper import OrphanReaper
 from gpustack.nursery.service import function_service
 from gpustack.nursery.tier import open_tier
 
@@ -46,6 +48,7 @@ FLUSH_SECONDS = 10.0
 def start_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Run the daemon until it is told to stop. Returns the exit code: 0, 1 for a failure, 2 for a bad configuration."""
     began = time.monotonic()
+    _forget_inherited_signals()
     inherited = Inherited.read(os.environ)
     os.environ.pop(VARIABLE, None)
     successor = Successor.of(inherited) if inherited else None
@@ -67,6 +70,13 @@ def start_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
         for one in _leaves(named):
             print(f"gpustack: {one}", file=sys.stderr)
         return 1
+
+
+def _forget_inherited_signals() -> None:
+    """Whoever started us may have ignored or blocked signals that we live by: children whose end is ignored are
+    reaped by the kernel, and nobody learns how they ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _leaves(group: BaseException | None) -> Iterator[BaseException]:
@@ -147,6 +157,8 @@ async def run_daemon(daemon: Daemon) -> int:
     with at_once:
         async with open_tier("signals", stop_within=bound["signals"]) as outermost:
             await outermost.start(signals(wishes, at_once))
+            if os.getpid() == 1:
+                await outermost.start(OrphanReaper())
             async with open_tier("state", stop_within=bound["state"]) as state:
                 reactor = new_reactor()
                 await state.start(function_service("reactor", reactor.run))
@@ -173,7 +185,7 @@ async def run_daemon(daemon: Daemon) -> int:
                     if after is not None:
                         await parts.give_up()
                         notify.main_pid(after.pid)
-                        after.let_go()
+                        wishes.let_go(after)
                         # What ends here last must hold up nobody: the next daemon may end before this one.
                         daemon.doors.close()
                         daemon.lock.close()

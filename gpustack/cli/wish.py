@@ -17,17 +17,32 @@ from gpustack.worker.intent import Intent
 
 log = logging.getLogger(__name__)
 
+_ONE = (
+    "This daemon is process 1, as in a container without an init: the container would end with it, so it cannot hand "
+    "over to another one. Restart the container, or run it with an init (docker run --init)"
+)
+
 
 @attrs.define
 class Wishes:
-    """What signals have asked for."""
+    """What signals have asked for.
+
+    Between a stop and a hand-over is decided once, in the step that finds the next daemon ready. A stop that is asked
+    for after that is the next daemon's: engines and records are on their way to it.
+    """
 
     intent: Intent
+    stops_next: bool = False
+    """A stop was asked for while everything was being handed over."""
+    is_handing_over: bool = False
     _stop: trio.Event = attrs.field(factory=trio.Event)
     _hand_over: trio.Event = attrs.field(factory=trio.Event)
 
     def stop(self) -> None:
         """End in order, engines too."""
+        if self.is_handing_over:
+            self.stops_next = True
+            return
         self.intent.stopping = True
         self._stop.set()
         self._hand_over.set()
@@ -43,10 +58,15 @@ class Wishes:
             if self._stop.is_set():
                 return None
             self._hand_over = trio.Event()
+            if os.getpid() == 1:
+                log.error(_ONE)
+                continue
             log.info("Handing over: the new daemon loads, this one serves meanwhile")
             try:
                 after = Predecessor.start(daemon.argv, daemon.doors.descriptors(), daemon.lock.fileno())
                 if await self._ready_or_stopped(after):
+                    self.is_handing_over = True
+                    log.info("The new daemon is ready and takes over: pid=%d", after.pid)
                     return after
             except HandOverFailed as error:
                 daemon.lock.sign()
@@ -54,6 +74,11 @@ class Wishes:
             else:
                 after.give_up()
                 return None
+
+    def let_go(self, after: Predecessor) -> None:
+        """Everything is the next daemon's now, and so is a stop that was asked for meanwhile."""
+        after.let_go(to_stop=self.stops_next)
+        self.is_handing_over = False
 
     async def _ready_or_stopped(self, after: Predecessor) -> bool:
         """Wait for the next daemon to be ready; false when a stop was asked for meanwhile."""
@@ -76,8 +101,16 @@ class Wishes:
 
 def signals(wishes: Wishes, at_once: trio.CancelScope) -> Signals:
     def drain() -> None:
-        log.info("Stopping: requests in flight finish, then engines end; a second signal stops at once")
         wishes.stop()
+        if wishes.is_handing_over:
+            log.info("Stopping: the new daemon does it, as soon as it has taken over")
+        else:
+            log.info("Stopping: requests in flight finish, then engines end; a second signal stops at once")
+
+    def end() -> None:
+        # In the middle of it, an end at once would leave engines that nobody watches.
+        if not wishes.is_handing_over:
+            at_once.cancel()
 
     def hang_up() -> None:
         if _terminal_is_gone():
@@ -86,7 +119,7 @@ def signals(wishes: Wishes, at_once: trio.CancelScope) -> Signals:
         else:
             wishes.hand_over()
 
-    return Signals(drain=drain, at_once=at_once.cancel, hand_over=hang_up)
+    return Signals(drain=drain, at_once=end, hand_over=hang_up)
 
 
 def _terminal_is_gone() -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
@@ -14,6 +13,7 @@ from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.domain.model import Category, Model
 from gpustack.domain.unit import MIB
 from gpustack.domain.worker import EngineBuild
+from gpustack.nursery.module import module_command
 
 from . import parameters
 from .engine import Engine, Launch, LaunchContext, Probe
@@ -228,7 +228,7 @@ def threads(cpu_count: float) -> int:
 def _program(build: EngineBuild) -> tuple[str, ...]:
     if is_embedded(build):
         drain = ("--drain-seconds", f"{DRAIN_SECONDS:g}")
-        return (sys.executable, "-m", "gpustack.launchers.llama_cpp", *drain)
+        return module_command("gpustack.launchers.llama_cpp", *drain)
     assert build.path is not None
     return (build.path,)
 

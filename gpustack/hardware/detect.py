@@ -16,6 +16,7 @@ from gpustack.domain.device import Device
 from gpustack.hardware.child import Answer, ask_child
 from gpustack.hardware.detector import BadReport, Detector, Found, from_json, to_json
 from gpustack.hardware.pci import is_plugged, vendors
+from gpustack.nursery.module import module_command
 from gpustack.plugins import siblings
 from gpustack.text import printable, said_by
 
@@ -59,7 +60,7 @@ class DeviceWatch:
 
     deadline: float = DEADLINE
     root: Path = Path("/")
-    command: Sequence[str] = (sys.executable, "-P", "-m", "gpustack.hardware.detect")
+    command: Sequence[str] = module_command("gpustack.hardware.detect")
     env: Mapping[str, str] | None = None
     detectors: Callable[[], tuple[Detector, ...]] = detectors
     _memories: dict[str, _Memory] = attrs.field(factory=dict)

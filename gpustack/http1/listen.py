@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -40,6 +41,13 @@ def open_listeners(
             sock.close()
         raise
     return sockets
+
+
+def listens_at(sockets: Sequence[socket.socket], host: str | None, *, host_option: str = "--host") -> bool:
+    """Whether the sockets are those that ``open_listeners`` would open for ``host``, whatever their port."""
+    wanted = {address for _, address in _addresses(host, host_option)}
+    there = {str(sock.getsockname()[0]) for sock in sockets}
+    return there == wanted or (not host and there < wanted)  # this machine may have no IPv6
 
 
 def _addresses(host: str | None, host_option: str) -> list[tuple[int, str]]:

@@ -24,6 +24,7 @@ class Stat:
 
     pid: int
     state: str
+    parent: int
     group: int
     session: int
     start_ticks: int
@@ -49,7 +50,7 @@ def read_stat(pid: int) -> Stat | None:
     except OSError:
         return None
     fields = text.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
-    return Stat(pid, fields[0], int(fields[2]), int(fields[3]), int(fields[19]))
+    return Stat(pid, fields[0], int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
 
 
 def identity(pid: int) -> Identity | None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = ["KILL_WITHIN", "Exit", "Group", "Leader", "spawn_group"]
 _GATE = 'read -r _ || exit 125; exec "$@" </dev/null'
 _LOOK_AGAIN = 0.1
 _spawns = threads("process spawns", 4)
+_leaders: weakref.WeakSet[_Child] = weakref.WeakSet()
 
 
 @attrs.define(eq=False)
@@ -36,6 +38,13 @@ class _Child:
     _popen: subprocess.Popen[bytes]
     _pidfd: int | None
     _exit: Exit | None = None
+
+    def __attrs_post_init__(self) -> None:
+        _leaders.add(self)
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
 
     @property
     def pinned(self) -> bool:
@@ -76,6 +85,11 @@ class _Child:
         if found is None:
             return None
         return _exit(found.si_status if found.si_code == os.CLD_EXITED else -found.si_status)
+
+
+def led() -> frozenset[int]:
+    """The leaders of groups that were started here and are held: nobody else may wait for them."""
+    return frozenset(one.pid for one in _leaders if one.pinned)
 
 
 async def spawn_group(

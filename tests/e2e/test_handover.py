@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -17,8 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import psutil
+import pytest
 
 from tests.daemon import WITHIN, Daemon, daemon
+from tests.needs import requires, requires_root
 
 ASK = {"messages": [{"role": "user", "content": "Who are you?"}]}
 
@@ -193,6 +197,124 @@ def test_a_stop_while_the_new_daemon_loads_is_a_stop(tmp_path: Path) -> None:
         while not refused() and time.monotonic() < end:
             time.sleep(0.05)
         assert refused(), "nobody holds the port"
+
+
+def test_a_stop_in_the_middle_of_handing_over_is_the_next_daemons(tmp_path: Path, tiny_model: Path) -> None:
+    """It was forgotten, and had ended the engines that the next daemon was to adopt."""
+    data = tmp_path / "data"
+    with daemon(data) as one, ending(data):
+        body = {"name": "tiny", "source": "local_path", "local_path": str(tiny_model)}
+        assert one.call("POST", "/v1/models", body)[0] == 200
+        (engine,) = one.running("tiny")
+        host, port = one.url.removeprefix("http://").split(":")
+        # Somebody has just come in and says nothing yet: the old daemon waits for them before it lets go.
+        with socket.create_connection((host, int(port))):
+            one.process.send_signal(signal.SIGHUP)
+            one.until(lambda: "is ready and takes over" in one.log, "the new daemon")
+            one.process.send_signal(signal.SIGTERM)
+            one.process.send_signal(signal.SIGTERM)  # nor does impatience leave an engine behind
+            assert one.process.wait(WITHIN) == 0
+        assert "Handed over" in one.log
+        next_pid = int(one.log.rpartition("Handed over: pid=")[2].split()[0])
+        end = time.monotonic() + WITHIN
+        while (is_alive(next_pid) or is_alive(engine["pid"])) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not is_alive(next_pid), one.log
+        assert not is_alive(engine["pid"]), "the stop ended it in order"
+        assert list((data / "cache").glob("**/*.state")) == []
+
+
+def test_a_reload_says_that_it_cannot_change_the_host(tmp_path: Path) -> None:
+    data, config = tmp_path / "data", tmp_path / "config.yaml"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config.write_text(f"host: 127.0.0.1\nport: {port}\n")
+    with (
+        daemon(data, "--config-file", str(config), "--disable-worker", "--port", str(port)) as one,
+        ending(data),
+    ):
+        config.write_text(f"host: 0.0.0.0\nport: {port}\n")
+        one.process.send_signal(signal.SIGHUP)
+        one.until(lambda: "this one goes on" in one.log, "the sentence")
+        assert "--host was changed from 127.0.0.1 to 0.0.0.0" in one.log
+        assert one.call("GET", "/readyz")[0] == 200
+        config.write_text(f"host: 127.0.0.2\nport: {port}\n")  # free beside the other: taken up
+        one.process.send_signal(signal.SIGHUP)
+        assert one.process.wait(WITHIN) == 0
+        with urllib.request.urlopen(f"http://127.0.0.2:{port}/readyz", timeout=WITHIN) as answer:
+            assert answer.status == 200
+
+
+def test_what_lies_in_the_working_directory_is_not_run(tmp_path: Path, tiny_model: Path) -> None:
+    """Neither by a hand-over, nor by an engine, nor by a look at the hardware."""
+    there = tmp_path / "there"
+    trap = "from pathlib import Path\nPath({!r}).touch()\nraise SystemExit(3)\n"
+    for name in (
+        "gpustack/__init__.py",
+        "gpustack/__main__.py",
+        "trio.py",
+        "attrs.py",
+        "json.py",
+        "docopt.py",
+    ):
+        path = there / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(trap.format(str(tmp_path / "sprung")))
+    data = tmp_path / "data"
+    with daemon(data, cwd=there) as one, ending(data):
+        body = {"name": "tiny", "source": "local_path", "local_path": str(tiny_model)}
+        assert one.call("POST", "/v1/models", body)[0] == 200
+        one.running("tiny")
+        one.process.send_signal(signal.SIGHUP)
+        assert one.process.wait(WITHIN) == 0, one.log
+        assert holder(data) != one.process.pid
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_signals_that_were_ignored_before_us_do_no_harm(tmp_path: Path, tiny_model: Path) -> None:
+    """As from a program that lets the kernel reap its children, and one that blocks signals."""
+
+    def inherit() -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGHUP))
+
+    data = tmp_path / "data"
+    with daemon(data, first=inherit) as one, ending(data):
+        body = {"name": "tiny", "source": "local_path", "local_path": str(tiny_model)}
+        assert one.call("POST", "/v1/models", body)[0] == 200
+        (engine,) = one.running("tiny")
+        os.kill(engine["pid"], signal.SIGKILL)
+
+        def said() -> bool:
+            return any("SIGKILL" in (i["state_message"] or "") for i in one.instances("tiny"))
+
+        one.until(said, "how the engine ended")
+        assert one.stop() == 0, one.log
+
+
+@pytest.mark.root
+def test_process_1_of_a_container_hands_over_to_nobody_and_reaps_orphans(tmp_path: Path) -> None:
+    """In a PID namespace, as in a container without an init."""
+    requires_root()
+    namespace = [requires("unshare", apt="util-linux"), "--pid", "--fork", "--kill-child", "--mount-proc"]
+    orphan = "import os; os.fork() or os.setsid() or os.fork() or os.execlp('sleep', 'sleep', '0.1')"
+    with daemon(tmp_path / "data", "--disable-worker", before=namespace) as one:
+        (inside,) = children_of(one.process.pid)
+        os.kill(inside, signal.SIGHUP)
+        one.until(lambda: "so it cannot hand over" in one.log, "the sentence")
+        assert one.call("GET", "/readyz")[0] == 200
+        enter = ["nsenter", "--target", str(inside), "--pid", "--mount"]
+        subprocess.run([*enter, sys.executable, "-c", orphan], check=True)
+        one.until(lambda: children_of(inside), "the orphan, as a child of process 1")
+        one.until(lambda: not children_of(inside), "its end")
+        os.kill(inside, signal.SIGTERM)
+        assert one.process.wait(WITHIN) == 0, one.log
+
+
+def children_of(pid: int) -> list[int]:
+    """The children of a process, ended ones too."""
+    return [child.pid for child in psutil.Process(pid).children()]
 
 
 def test_a_worker_of_its_own_hands_over_too(tmp_path: Path, tiny_model: Path) -> None:
