@@ -68,7 +68,7 @@ from gpustack.server.worker_link import WorkerLink
 from gpustack.store.dialect import PoolSettings
 from gpustack.store.lease import Term
 from gpustack.store.led import Led
-from gpustack.store.store import Store, StoreSettings, open_store
+from gpustack.store.store import StopClock, Store, StoreSettings, open_store
 from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.name import worker_uuid
 
@@ -151,6 +151,7 @@ class ServerPart:
             file=options.data_dir / "limits.json",
         )
         await state.start(limiter)
+        await state.start(StopClock(store))
         context = self._context(store, agreed, cluster, leases, link, facts, background, sign_on, trail)
         context = attrs.evolve(context, key_used=key_use.note)
         endpoints = Endpoints(store, self._daemon.rng, self._local_worker())

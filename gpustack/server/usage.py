@@ -19,7 +19,7 @@ from gpustack.store.store import Store
 log = logging.getLogger(__name__)
 
 _FLUSH_EVERY = 5.0
-_FLUSH_WITHIN = 5.0
+_FLUSH_WITHIN = 3.0
 """Seconds a write may take before we go on without knowing its end. A stop waits for two of them at most."""
 
 

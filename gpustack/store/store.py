@@ -46,6 +46,7 @@ FLUSH_SECONDS = 10.0
 """How long a stopping store may take to commit what was asked before."""
 POLL_SECONDS = 0.5
 """How long what another server committed may go unheard."""
+_FLUSHES_AT_LEAST = 1.0
 _ENDS_WITHIN = 0.5
 """Seconds that a cancelled transaction beside the writer's may still take."""
 _REFRESH_EVERY = 0.05
@@ -103,6 +104,8 @@ class Store:
     _read_patience: float = PoolSettings().timeout
     """Seconds a query waits for its turn: as many go on at once as there may be connections for them."""
     _failure: Unavailable | None = None
+    flush_by: float = math.inf
+    """By Trio's clock: a stop that is under way leaves the last commits no longer than this, but for a second."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -280,7 +283,9 @@ class Store:
                 finally:
                     self._closed = True
                     self._asked.wake()
-                    flush.deadline = trio.current_time() + FLUSH_SECONDS
+                    now = trio.current_time()
+                    left = max(self.flush_by - now, _FLUSHES_AT_LEAST)
+                    flush.deadline = now + min(left, FLUSH_SECONDS)
         finally:
             self.close()
 
@@ -340,6 +345,22 @@ class Store:
     def __repr__(self) -> str:
         state = "stopped" if self._closed else f"{len(self._waiting)} writes waiting"
         return f"<Store at {self._database.place}: revision {self._snapshot.revision}, {state}>"
+
+
+@attrs.frozen
+class StopClock:
+    """A service of the store's tier, to be started last: it is told first that the tier stops, and from then on the
+    store and all that write their last to it have ``FLUSH_SECONDS`` together."""
+
+    _store: Store
+    name: str = "stop clock"
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._store.flush_by = trio.current_time() + FLUSH_SECONDS
 
 
 async def open_store(settings: StoreSettings, clock: Callable[[], datetime]) -> Store:
