@@ -46,10 +46,11 @@ def file_of(url: str) -> Path | None:
     """The file of an SQLite URL; ``None`` for a database with a server of its own."""
     import sqlalchemy as sa
 
+    from gpustack.config.database_url import plain_database_url
     from gpustack.errors import Invalid
 
     try:
-        parsed = sa.make_url(url)
+        parsed = sa.make_url(plain_database_url(url, Path.home()))
     except (sa.exc.ArgumentError, ValueError):
         raise Invalid(
             "A database is named by a URL such as postgresql://user:password@host:port/db_name"

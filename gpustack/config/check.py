@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from gpustack.config.database_url import login_fault
 from gpustack.config.option import mask_url
 from gpustack.config.options import Options
 from gpustack.config.role import Role, ports
@@ -47,7 +48,8 @@ def _pairs(options: Options, part: Role, platform: str) -> Iterator[Problem]:
     if part == "worker" and options.token is None:
         yield Problem(
             ("server_url", "token"),
-            "a worker that joins a server needs its token: set token to what <data-dir>/token holds there",
+            "a worker that joins a server needs its token: set token to what <data-dir>/token holds there (without "
+            "server_url it starts as a server)",
         )
     if part == "worker" and options.disable_worker:
         yield Problem(
@@ -106,6 +108,8 @@ def _urls(options: Options) -> Iterator[Problem]:
     if "://" not in options.database_url or scheme not in _DATABASES:
         # The URL itself stays out of the sentence: it may hold a password.
         yield Problem(("database_url",), "database_url must begin with sqlite://, postgresql:// or mysql://")
+    elif sentence := login_fault(options.database_url):
+        yield Problem(("database_url",), f"database_url {sentence}")
 
 
 def is_http_url(url: str) -> bool:

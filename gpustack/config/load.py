@@ -24,7 +24,7 @@ from gpustack.config.layer import (
     unknown_variables,
     written,
 )
-from gpustack.config.option import Option, table
+from gpustack.config.option import Option, mask_url, table
 from gpustack.config.options import Options
 from gpustack.config.origin import DEFAULT, ConfigError, Fault, Given, Layer, Origin
 from gpustack.config.permission import readable, writable
@@ -105,7 +105,7 @@ def load(
         role=part,
         origins={name: value.origin for name, value in given.items()},
         warnings=_warnings(options, part, given, variables, others, env),
-        notes=notes,
+        notes=(*_exported(options, given), *notes),
         own=arguments.own,
     )
 
@@ -185,6 +185,15 @@ def _hides(option: Option, options: Options) -> bool:
     """Whether the value is a secret, or has one in it."""
     value = getattr(options, option.name)
     return option.mask is not None and option.mask(value) != value
+
+
+def _exported(options: Options, given: Mapping[str, Given]) -> tuple[str, ...]:
+    """The variable is also where commands talk to: who has exported it for them may not mean a worker."""
+    origin = given["server_url"].origin
+    if options.server_url is None or origin.kind not in ("environment", "legacy"):
+        return ()
+    url = mask_url(options.server_url)
+    return (f"{origin} is set, so this is a worker of {url} and no server: unset it to start a server.",)
 
 
 def _warnings(

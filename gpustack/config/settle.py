@@ -7,6 +7,7 @@ from pathlib import Path
 
 import attrs
 
+from gpustack.config.database_url import plain_database_url
 from gpustack.config.option import table
 from gpustack.config.options import Options
 
@@ -72,6 +73,8 @@ def settle(options: Options, written: Collection[str], host: Host) -> tuple[Opti
             filled[name] = data / folder
     if "database_url" not in written:
         filled["database_url"] = f"sqlite:///{data / 'database.db'}"
+    else:
+        filled["database_url"] = plain_database_url(options.database_url, host.home)
     if "port" not in written:
         filled["port"] = default_port(host, tls=options.ssl_certfile is not None)
     for name in ("server_url", "advertise_url", "ollama_library_base_url"):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import attrs
 import sqlalchemy as sa
 
+from gpustack.config.database_url import login_fault, plain_database_url
 from gpustack.errors import GpustackError, Invalid, Unavailable
 
 from .dialect import RETRY_AFTER, Connections, Dialect, PoolSettings, told_by
@@ -101,6 +103,10 @@ def open_shared(url: str | sa.URL, pool: PoolSettings = READERS) -> Database | N
 
 
 def _parsed(url: str | sa.URL) -> tuple[sa.URL, Dialect]:
+    if isinstance(url, str):
+        url = plain_database_url(url, Path.home())
+        if sentence := login_fault(url):
+            raise Invalid(f"--database-url {sentence}")
     try:
         parsed = sa.make_url(url)
         backend = parsed.get_backend_name()
@@ -118,7 +124,7 @@ def _dialect(backend: str) -> Dialect | None:
         from .dialects.sqlite import Sqlite
 
         return Sqlite()
-    if backend in ("postgresql", "postgres"):
+    if backend == "postgresql":
         from .dialects.postgresql import PostgreSql
 
         return PostgreSql()

@@ -49,10 +49,6 @@ def driven(url: sa.URL, driver: str, *, install: str) -> sa.URL:
             f"--database-url names {backend}, but its driver {driver} cannot be loaded ({told_by(error)}):"
             f" pip install '{install}'"
         ) from error
-    if url.host is not None and "@" in url.host:
-        raise Invalid(
-            "--database-url has more than one @: write special characters of the password as %40 for @, %2F for /"
-        )
     if not url.database:
         raise Invalid(f"--database-url names no database: {backend}://user:password@host:port/db_name")
     backend = "mysql" if backend == "mariadb" else backend
@@ -126,7 +122,8 @@ def unreachable(place: str, cause: object) -> Unavailable:
 
 def denied(place: str, cause: object) -> Unavailable:
     return Unavailable(
-        f"The database {place} refuses user and password ({told_by(cause)}): change them in --database-url",
+        f"The database {place} refuses user and password ({told_by(cause)}): change them in --database-url, special"
+        " characters percent-encoded (%40 for @, %25 for %)",
         RETRY_AFTER,
     )
 

@@ -121,13 +121,16 @@ async def test_versions_we_work_with_are_taken(server: Server, server_url: str, 
         store.close()
 
 
-async def test_a_database_that_is_not_utf8_is_refused(server: Server, clock: Clock) -> None:
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_that_is_not_utf8_is_refused(server: Server, clock: Clock, encoding: str) -> None:
     if server.kind != "postgresql":
         return  # its tables say for themselves how they keep text
-    server.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
+    server.execute(
+        f"CREATE DATABASE latin ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    )
     said = await refused(server.url("latin"), clock)
     server.execute("DROP DATABASE latin")
-    assert "keeps text as LATIN1" in said and "ENCODING 'UTF8'" in said
+    assert f"keeps text as {encoding}" in said and "ENCODING 'UTF8'" in said
 
 
 async def test_a_user_who_may_not_make_tables_is_told(server: Server, server_url: str, clock: Clock) -> None:

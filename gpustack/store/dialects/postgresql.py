@@ -19,6 +19,7 @@ _MIGRATION_KEY = 7_127_413_003
 
 _DEFAULTS: dict[str, Any] = {
     "application_name": "gpustack",
+    "client_encoding": "utf8",  # else a server of SQL_ASCII answers in bytes, to the driver's own questions too
     "connect_timeout": server.CONNECT_SECONDS,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
