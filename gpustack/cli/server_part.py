@@ -198,7 +198,7 @@ class ServerPart:
         if self._limiter is not None:
             self._limiter.give_up()
         if self._usage is not None:
-            await self._usage.flush()
+            await self._usage.give_up()
         if self._trail is not None:
             await self._trail.flush()
         if self._budgets is not None:

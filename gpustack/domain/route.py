@@ -48,6 +48,10 @@ class Route:
     context: int | None = None
     """Tokens that one answer may take in all, its prompt included, if that is known."""
     pending_reason: str = ""
-    """Why nothing serves it, in the words of its instances."""
+    """Why nothing serves it, in a few words for anybody."""
+    pending_details: str = ""
+    """The same in the words of its instances: of paths, machines and engines, for administrators."""
+    keeps_no_prompts: bool = False
+    """Its engines are not to work on one request with what they know of another: no request may ask them to."""
     silence: str = ""
     """Which workers with replicas of it have not been heard, and since when; empty when all are."""

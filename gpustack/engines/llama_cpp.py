@@ -53,6 +53,7 @@ NO_PROJECTOR_FLAGS = ("--no-mmproj", "--no-mmproj-auto")
 CACHE_RAM_FLAGS = ("-cram", "--cache-ram")
 CHECKPOINT_FLAGS = ("-ctxcp", "--ctx-checkpoints", "--swa-checkpoints")
 FULL_WINDOW_FLAGS = ("--swa-full",)
+PROMPT_CACHE_FLAG, NO_PROMPT_CACHE_FLAG = "--cache-prompt", "--no-cache-prompt"
 SHIFT_FLAGS = ("--context-shift", "--no-context-shift")
 KEY_VARIABLE = "LLAMA_API_KEY"
 """Not on the command line, which all users of the machine can read."""

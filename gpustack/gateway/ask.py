@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import attrs
@@ -10,7 +9,7 @@ import orjson
 
 from gpustack.errors import BadRequest
 from gpustack.gateway.bound import prompts_in
-from gpustack.gateway.member import members
+from gpustack.gateway.member import ESCAPED_LETTER, members
 from gpustack.gateway.several import Several
 
 LARGE: Final = 1 << 20
@@ -24,7 +23,6 @@ _SEVERAL: Final = (*_TIMES, "best_of", "prompt")
 _OURS: Final = frozenset({"model", "stream", "stream_options", *_SEVERAL})
 _SPLICE: Final = b'{"stream_options":{"include_usage":true},'
 _STEERING: Final = (b'"logit_bias"', b'"grammar"')
-_ESCAPED_LETTER: Final = re.compile(rb"\\u00[4-7]")
 _UNREADABLE: Final = "We could not parse the JSON body of your request"
 _LONGEST_NAME: Final = 1024
 
@@ -122,7 +120,7 @@ def _may_repeat(body: bytes) -> bool:
         or body.count(b'"n"') > 1
         or body.count(b'"n_cmpl"') > 1
         or body.count(b'"best_of"') > 1
-        or (b"\\u00" in body and _ESCAPED_LETTER.search(body) is not None)
+        or (b"\\u00" in body and ESCAPED_LETTER.search(body) is not None)
     )
 
 
@@ -149,7 +147,7 @@ def _several(found: dict[str, Any], body: bytes) -> Several | None:
     best_of, prompts = _number(found, "best_of"), _prompts(found.get("prompt"))
     if times == 1 and prompts == 1 and best_of <= 1:
         return None
-    steered = any(name in body for name in _STEERING) or _ESCAPED_LETTER.search(body) is not None
+    steered = any(name in body for name in _STEERING) or ESCAPED_LETTER.search(body) is not None
     return Several(times, prompts, best_of, steered)
 
 

@@ -16,6 +16,8 @@ from gpustack.domain.model import Model
 from gpustack.domain.route import Endpoint, Route
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
+from gpustack.engines import parameters
+from gpustack.engines.llama_cpp import NO_PROMPT_CACHE_FLAG, PROMPT_CACHE_FLAG
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid
 from gpustack.gateway.worker_calls import WorkerCalls
@@ -31,6 +33,19 @@ _LOOK_AGAIN = 2.0
 """Seconds."""
 _NOTHING: AbstractContextManager[object] = nullcontext()
 
+_STOPPED = "it is stopped (0 replicas)"
+_BEING_CREATED = "its instances are being created"
+_IN_SHORT = {
+    InstanceState.PENDING: "it waits for a place to run",
+    InstanceState.ANALYZING: "it waits for a place to run",
+    InstanceState.SCHEDULED: "it is starting",
+    InstanceState.INITIALIZING: "it is starting",
+    InstanceState.DOWNLOADING: "its files are being fetched",
+    InstanceState.STARTING: "it is starting",
+    InstanceState.ERROR: "it does not start; its administrators see why",
+    InstanceState.UNREACHABLE: "nothing is heard of the machine that runs it",
+}
+"""For anybody: no name of a machine, no path, no word of an engine."""
 _ASKED = SERVING | {InstanceState.UNREACHABLE}
 
 
@@ -188,6 +203,8 @@ def routes(snapshot: Snapshot, local_worker: str | None) -> dict[str, Route]:
             ),
             context=_context(model),
             pending_reason=_reason(by_model.get(model.id, ()), model.replicas),
+            pending_details=_details(by_model.get(model.id, ()), model.replicas),
+            keeps_no_prompts=_keeps_no_prompts(model),
             silence=_silence(by_model.get(model.id, ())),
         )
         for model in snapshot.models.values()
@@ -236,11 +253,25 @@ def _silence(instances: list[ModelInstance] | tuple[()]) -> str:
 
 
 def _reason(instances: list[ModelInstance] | tuple[()], replicas: int) -> str:
+    waiting = _first_waiting(instances)
     if replicas == 0:
-        return "it is stopped (0 replicas)"
-    for instance in sorted(instances, key=lambda i: i.id):
-        if instance.state not in SERVING:
-            return f"{instance.name} is {instance.state.value}" + (
-                f": {instance.state_message}" if instance.state_message else ""
-            )
-    return "its instances are being created"
+        return _STOPPED
+    return _BEING_CREATED if waiting is None else _IN_SHORT.get(waiting.state, "it is not ready yet")
+
+
+def _details(instances: list[ModelInstance] | tuple[()], replicas: int) -> str:
+    waiting = _first_waiting(instances)
+    if replicas == 0 or waiting is None:
+        return _STOPPED if replicas == 0 else _BEING_CREATED
+    message = f": {waiting.state_message}" if waiting.state_message else ""
+    return f"{waiting.name} is {waiting.state.value}{message}"
+
+
+def _first_waiting(instances: list[ModelInstance] | tuple[()]) -> ModelInstance | None:
+    waiting = [instance for instance in instances if instance.state not in SERVING]
+    return min(waiting, key=lambda instance: instance.id, default=None)
+
+
+def _keeps_no_prompts(model: Model) -> bool:
+    flags = (PROMPT_CACHE_FLAG, NO_PROMPT_CACHE_FLAG)
+    return parameters.last_of(model.backend_parameters, flags) == NO_PROMPT_CACHE_FLAG

@@ -7,6 +7,7 @@ from typing import Final
 
 from gpustack.errors import BadRequest
 from gpustack.gateway.ask import Ask, model_named, read_ask
+from gpustack.gateway.media import refuse_address, refuse_addresses
 from gpustack.http1.fields import Headers
 
 _MOST_PARTS: Final = 1000
@@ -31,11 +32,15 @@ def read_form_ask(body: bytes, headers: Headers) -> Ask:
     if len(kinds) != 1:
         raise BadRequest(f"{_UNREADABLE}: it needs one Content-Type")
     if not kinds[0].lower().startswith(b"multipart/"):
+        refuse_addresses(body)
         return read_ask(body, splices=False)
     found = _BOUNDARY.fullmatch(kinds[0].strip())
     if found is None:
         raise BadRequest(f"{_UNREADABLE}: its Content-Type is not multipart/form-data with a boundary alone")
-    named = [value for name, value in _fields(body, b"--" + (found[1] or found[2])) if name == b"model"]
+    fields = _fields(body, b"--" + (found[1] or found[2]))
+    for name, value in fields:
+        refuse_address(name.decode("latin-1"), value)
+    named = [value for name, value in fields if name == b"model"]
     if len(named) > 1:
         raise BadRequest("'model' is given twice")
     try:

@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from gpustack.domain.access import Principal, Role
+from gpustack.domain.access import Principal, Role, Scope
 from gpustack.domain.dialect import Dialect
 from gpustack.domain.model import Model
 from gpustack.domain.route import RUNS, RUNS_LEFT, TARGET_PORT, WORKER_FAULT, Endpoint, Route
@@ -37,6 +37,8 @@ from gpustack.gateway.form import read_form_ask
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.header import for_client, for_engine
 from gpustack.gateway.limiter import Limiter, Party, Permit, should_retry
+from gpustack.gateway.media import refuse_addresses
+from gpustack.gateway.member import may_have, members
 from gpustack.gateway.purpose import mismatch
 from gpustack.gateway.route import BY_PATH, InferenceRoute
 from gpustack.gateway.several import SeveralTally
@@ -69,6 +71,7 @@ _DO_NOT_RETRY: Final = (b"x-should-retry", b"false")
 """What clients of OpenAI heed: else they would ask again within seconds, however long ``Retry-After`` says."""
 _LONGEST_COUNT: Final = 2
 """Digits."""
+_PROMPT_CACHE: Final = b"cache_prompt"
 _CLIENT_LEFT: Final = 499
 """Counted where nobody was left to be answered."""
 _MORE: Final[Mapping[type[GpustackError], tuple[bytes, bytes]]] = {
@@ -223,6 +226,8 @@ class Gateway:
         fault = mismatch(route, request.model.model_name, request.model.categories)
         if fault is not None:
             raise BadRequest(fault)
+        if request.model.keeps_no_prompts and may_have(ask.body, _PROMPT_CACHE):
+            await self._large.run(lambda: _refuse_prompt_cache(ask.body, request.model.model_name))
         limited = self.limiter.of(principal, request.model)
         if limited:
             await self._reserve(request, limited)
@@ -290,7 +295,7 @@ class Gateway:
         while True:
             endpoint = again or self._endpoints.pick(request.model, request.tried)
             if endpoint is None:
-                raise _nobody(request.model, request.tried)
+                raise _nobody(request.model, request.tried, request.principal)
             request.tried.add(endpoint.instance_id)
             with self._endpoints.counting(endpoint):
                 outcome = await self._ask_replica(endpoint, request, fresh=again is not None)
@@ -418,7 +423,15 @@ def _runs_told(response: Response) -> int:
 def _ask_of(body: bytes, head: Head, route: InferenceRoute) -> Ask:
     if route.form:
         return read_form_ask(body, head.headers)
+    refuse_addresses(body)
     return read_ask(body, splices=route.splices, single=route.parted)
+
+
+def _refuse_prompt_cache(body: bytes, model: str) -> None:
+    """A request may say otherwise than its engine was told, and would learn what was asked before it."""
+    for name, start, end in members(body):
+        if name == _PROMPT_CACHE.decode() and body[start:end] not in (b"false", b"null"):
+            raise BadRequest(f"'{name}' cannot be set: '{model}' keeps no prompts between requests")
 
 
 def _used(request: _Request, usage: Usage | None) -> int:
@@ -502,12 +515,12 @@ def _address(host: str, port: int) -> Address:
     return Address(host, port)
 
 
-def _nobody(model: Route, tried: set[int]) -> Unavailable:
+def _nobody(model: Route, tried: set[int], principal: Principal) -> Unavailable:
     if tried:
         why = f": {model.silence}" if model.silence else ""
         return Unavailable(
             f"No replica of '{model.model_name}' answered ({len(tried)} tried){why}", retry_after=1.0
         )
-    return Unavailable(
-        f"No running instances available for '{model.model_name}': {model.pending_reason}", retry_after=2.0
-    )
+    told = principal.is_admin and principal.has_scope(Scope.READ, Scope.MANAGEMENT)
+    why = model.pending_details if told else model.pending_reason
+    return Unavailable(f"No running instances available for '{model.model_name}': {why}", retry_after=2.0)

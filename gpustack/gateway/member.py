@@ -10,12 +10,19 @@ import orjson
 
 # Possessive, and a string without an end reaches to the end: else each quote in it would be tried as a beginning,
 # and a mebibyte of them would take an hour.
-_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
-_OUTER: Final = re.compile(_STRING + rb"|[{}\[\],:]", re.DOTALL)
-_INNER: Final = re.compile(_STRING + rb"|[{}\[\]]", re.DOTALL)
+STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
+ESCAPED_LETTER: Final = re.compile(rb"\\u00[4-7]")
+"""Of which keys are made that are not what they look like."""
+_OUTER: Final = re.compile(STRING + rb"|[{}\[\],:]", re.DOTALL)
+_INNER: Final = re.compile(STRING + rb"|[{}\[\]]", re.DOTALL)
 _OPENING: Final = b"{["
 _CLOSING: Final = b"}]"
 _SPACE: Final = b" \t\r\n"
+
+
+def may_have(body: bytes, name: bytes) -> bool:
+    """Whether a member of that name may be in it, however it is written: rarely so, and then it is looked for."""
+    return name in body or ESCAPED_LETTER.search(body) is not None
 
 
 def members(body: bytes) -> Iterator[tuple[str, int, int]]:

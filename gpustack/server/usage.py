@@ -76,6 +76,7 @@ class UsageLedger:
     _spool: Path | None = None
     """Where counts are left that the store did not take any more, for the next daemon to bring to it."""
     _open: _Open = attrs.field(factory=dict)
+    _given_up: bool = False
     name: str = "usage-flush"
 
     def add(self, key: UsageKey, *, prompt: int, completion: int, failed: bool) -> None:
@@ -96,11 +97,17 @@ class UsageLedger:
         try:
             while True:
                 await trio.sleep(_FLUSH_EVERY)
-                await self.collect()
+                if not self._given_up:
+                    await self.collect()
                 await self.flush()
         finally:
             await self.flush()
             self._leave_behind()
+
+    async def give_up(self) -> None:
+        """Store what is counted; what is counted from now on is left for the daemon that has the store."""
+        await self.flush()
+        self._given_up = True
 
     async def collect(self) -> None:
         """Take over what daemons before this one left behind."""
@@ -132,6 +139,8 @@ class UsageLedger:
 
         Not cancellable, but bounded: a write given up in its midst could be stored and counted again.
         """
+        if self._given_up:
+            return
         taken, self._open = self._open, {}
         if not taken:
             return

@@ -11,6 +11,8 @@ import trio
 import trio.testing
 
 from gpustack.domain.access import ApiKey, Scope, User
+from gpustack.domain.instance import ModelInstance
+from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.model import Model, ModelAccess
 from gpustack.gateway.route import ROUTES
 from gpustack.store.transaction import Tx
@@ -179,3 +181,47 @@ async def test_access_that_is_taken_away_is_gone_with_the_next_request(
         await world.store.write(lambda tx: tx.change(record, key_id, **back))  # noqa: B023
         await world.noticed()
         assert (await world.ask("m")).status == 200
+
+
+@pytest.mark.attack("secret")
+async def test_why_a_model_does_not_serve_is_told_in_full_to_administrators_alone(world: World) -> None:
+    """Engines' last words and the paths of files are not for everybody who may use the model."""
+    model = await world.deploy("m", 9)
+    (instance,) = world.store.snapshot.instances_of(model.id)
+    words = "The engine exited with code 1: failed to open /home/boss/secret-project/m.gguf"
+    await world.store.write(
+        lambda tx: tx.move(
+            tx.get(ModelInstance, instance.id), InstanceState.ERROR, by=Party.WORKER, message=words
+        )
+    )
+    await world.routed("m", 0)
+    boss = await world.store.write(lambda tx: tx.insert(User(username="boss", is_admin=True)))
+    rng = random.Random(8)
+    told = {
+        who: error_of(await world.send(chat("m"), key=key))["message"]
+        for who, key in {
+            "ada": world.key,
+            "boss": await key_of(world.store, rng, boss),
+            "a key of boss that only infers": await key_of(world.store, rng, boss, scopes=(Scope.INFERENCE,)),
+        }.items()
+    }
+    assert words in told.pop("boss")
+    for message in told.values():
+        assert "it does not start; its administrators see why" in message
+        assert "secret-project" not in message and instance.name not in message
+
+
+@pytest.mark.attack("secret")
+async def test_a_request_cannot_bring_back_the_prompt_cache_that_a_model_was_deployed_without(
+    world: World, fake_engine: StartEngine
+) -> None:
+    port = fake_engine().port
+    await world.deploy("parted", port, backend_parameters=("--no-cache-prompt",))
+    await world.deploy("shared", port, backend_parameters=("--no-cache-prompt", "--cache-prompt"))
+    asks = (b'"cache_prompt":true', b'"cache\\u005fprompt": true', b'"cache_prompt":1')
+    for ask in asks:
+        body = b'{"model":"parted",%b,"messages":[]}' % ask
+        assert "keeps no prompts" in error_of(await world.send(body))["message"], ask
+        assert (await world.send(body.replace(b"parted", b"shared"))).status == 200
+    for harmless in (b'"cache_prompt":false', b'"x":{"cache_prompt":true}', b'"user":"cache_prompt"'):
+        assert (await world.send(b'{"model":"parted",%b,"messages":[]}' % harmless)).status == 200, harmless

@@ -85,7 +85,8 @@ async def test_only_what_runs_is_asked_and_the_rest_says_why(table: Table) -> No
     )
     route = await table.route("m", 1)
     assert [endpoint.instance_id for endpoint in route.endpoints] == [two.id]
-    assert route.pending_reason == "m-0 is error: exited with 1"
+    assert route.pending_details == "m-0 is error: exited with 1"
+    assert route.pending_reason == "it does not start; its administrators see why"
     await table.change(ModelInstance, two.id, deleted_at=NOW)
     assert (await table.route("m", 0)).endpoints == ()
     await table.store.write(lambda tx: tx.delete(Model, one.model_id))

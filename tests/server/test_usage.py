@@ -194,3 +194,24 @@ async def test_a_database_that_is_away_loses_nothing(tmp_path: Path) -> None:
         other = UsageLedger(again, Clock(), open=dict(ledger._open))
         await other.flush()
         assert [row.request_count for row in await stored(again)] == [4]
+
+
+async def test_what_is_counted_after_the_store_was_given_up_waits_for_the_next_daemon_without_a_warning(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hand-over under load: streams that go on are counted when they end."""
+    folder = tmp_path / "usage"
+    async with trio.open_nursery() as nursery:
+        ledger = UsageLedger(store, Clock(), folder)
+        await nursery.start(ledger.run)
+        count(ledger, 2)
+        await ledger.give_up()
+        count(ledger, 3)
+        await ledger.flush()
+        assert [row.request_count for row in await stored(store)] == [2]
+        nursery.cancel_scope.cancel()
+    assert not [record for record in caplog.records if record.levelname != "INFO"]
+    following = UsageLedger(store, Clock(), folder)
+    await following.collect()
+    await following.flush()
+    assert [row.request_count for row in await stored(store)] == [5]
