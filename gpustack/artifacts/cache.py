@@ -126,6 +126,7 @@ class Cache:
             token=token,
             deadline=self.settings.deadline,
             projector=projector,
+            direct=tuple(self.direct),
         )
         if place.is_local:
             listing = await place.resolve(source, settings)
@@ -305,10 +306,11 @@ class Cache:
         needed = sum(wanted.values())
         free = await disk.run(_free, target)
         if needed and needed + others + SPARE > free:
-            besides = f" ({human_bytes(others)} of it are promised to other downloads)" if others else ""
+            promised = f", {human_bytes(others)} are promised to other downloads" if others else ""
             raise NoSpace(
-                f"{what} needs {human_bytes(needed)} more in {target}, where {human_bytes(free)} are free{besides}: "
-                "free some space, or choose another --cache-dir"
+                f"{what} needs {human_bytes(needed)} more in {target}, where {human_bytes(free)} are free, of which "
+                f"{human_bytes(SPARE)} stay free for logs and the database{promised}: free some space, or choose "
+                "another --cache-dir"
             )
         self._expected.update({path: size for path, size in wanted.items() if path not in self._expected})
 

@@ -12,7 +12,11 @@ import attrs
 from gpustack.errors import BadRequest, NotFound
 
 MOST_FILES = 10_000
-_SHARD = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<suffix>\.[A-Za-z0-9]+)$")
+_SHARD = re.compile(
+    r"^(?P<stem>.*)-(?P<number>\d{5})-(?P<of>of)-(?P<total>\d{5})(?P<suffix>\.[A-Za-z0-9]+)$", re.IGNORECASE
+)
+_OTHER_MODEL = re.compile(r"\.safetensors$|^(?:pytorch_model|model|consolidated)\b.*\.(?:bin|pth?)$")
+_IMATRIX = re.compile(r"^imatrix\b|^imatrix_|[-_.]imatrix\.gguf$")
 
 
 @attrs.frozen(kw_only=True)
@@ -71,6 +75,16 @@ def is_projector(name: str) -> bool:
     return "mmproj" in PurePosixPath(name).name.lower()
 
 
+def is_companion(name: str) -> bool:
+    """A GGUF file that is no model: a projector, or the measurements that a quantisation was made with."""
+    return is_projector(name) or _IMATRIX.search(PurePosixPath(name).name.lower()) is not None
+
+
+def is_other_model(name: str) -> bool:
+    """Weights of a model in another format than GGUF; not what a tool leaves beside one (``imatrix.bin``)."""
+    return _OTHER_MODEL.search(PurePosixPath(name).name.lower()) is not None
+
+
 def shard_of(name: str) -> tuple[str, int, int] | None:
     """``a-00002-of-00003.gguf`` → (``a.gguf``, 2, 3); ``None`` for a file that is whole."""
     found = _SHARD.match(name)
@@ -94,7 +108,8 @@ def shards(first: str, names: Iterable[str]) -> tuple[str, ...]:
     found = _SHARD.match(first)
     assert found is not None
     wanted = [
-        f"{found['stem']}-{number:05d}-of-{total:05d}{found['suffix']}" for number in range(1, total + 1)
+        f"{found['stem']}-{number:05d}-{found['of']}-{total:05d}{found['suffix']}"
+        for number in range(1, total + 1)
     ]
     present = set(names)
     missing = [PurePosixPath(name).name for name in wanted if name not in present]
@@ -112,8 +127,10 @@ def choose(names: Sequence[str], pattern: str | None, *, place: str) -> tuple[st
     Raises NotFound when nothing matches, saying what there is, and BadRequest when several different models match.
     """
     usable = sorted(name for name in names if name.lower().endswith(".gguf"))
-    models = [name for name in usable if not is_projector(name)]
+    models = [name for name in usable if not is_companion(name)]
     matching = [name for name in models if pattern is None or matches(name, pattern)]
+    if not matching and pattern is not None:
+        matching = [name for name in models if matches(name.lower(), pattern.lower())]
     if not matching and pattern is not None:
         matching = [name for name in usable if matches(name, pattern)]  # a projector asked for by name
     if not matching:

@@ -14,7 +14,7 @@ from gpustack.errors import Forbidden, GpustackError, NotFound, TooManyRequests,
 from gpustack.remote.http import BadReply, Client, Incoming, shown
 from gpustack.remote.redirect import MOST, headers_for, next_url, refuse_inner
 
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 _EXPIRED = (401, 403, 404, 410)
 
 
@@ -71,21 +71,30 @@ async def open_range(
     raise BadReply(file.url, f"redirects more than {MOST} times")
 
 
-def first_byte(incoming: Incoming, file: RemoteFile, start: int) -> int:
+def first_byte(incoming: Incoming, file: RemoteFile, start: int, end: int) -> int:
     """Where in the file the answer begins: at ``start``, or at 0 where the server does not know ranges.
 
-    Raises Changed when the whole has another size than announced, BadReply when it is another range.
+    A range that does not say which one it is must be as long as the one asked for, up to ``end``. Raises Changed when
+    the whole has another size than announced, BadReply when it is another range.
     """
     if incoming.status == 200:
         if incoming.headers.get("content-length", str(file.size)) != str(file.size):
             raise Changed
         return 0
-    found = _CONTENT_RANGE.fullmatch(incoming.headers.get("content-range", ""))
-    if found is None or int(found[1]) != start:
+    if "content-range" not in incoming.headers and incoming.headers.get("content-length") == str(end - start):
+        return start
+    found = told_range(incoming)
+    if found is None or found[0] != start:
         raise BadReply(incoming.url, "sends another range than it was asked for")
-    if int(found[3]) != file.size:
+    if found[1] not in (None, file.size):
         raise Changed
     return start
+
+
+def told_range(incoming: Incoming) -> tuple[int, int | None] | None:
+    """Where the range of an answer begins, and how large the whole is where that is told; ``None`` if nothing is."""
+    found = _CONTENT_RANGE.fullmatch(incoming.headers.get("content-range", ""))
+    return None if found is None else (int(found[1]), None if found[3] == "*" else int(found[3]))
 
 
 def refusal(incoming: Incoming, file: RemoteFile) -> Exception:

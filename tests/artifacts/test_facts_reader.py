@@ -115,7 +115,7 @@ async def test_a_folder_of_safetensors_tells_its_size(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("content", "word"),
     [
-        (b"<html>not a model</html>", "does not start as"),
+        (b"<html>not a model</html>", "it is an HTML page that was saved under this name"),
         (b"", "ends within"),
         (b"GGUF\3\0\0\0\1", "ends within"),
     ],
@@ -168,3 +168,16 @@ async def test_a_server_without_ranges_is_read_as_far_as_needed(hub: Hub, tmp_pa
     with trio.fail_after(60):
         assert (await reader(hub).read(remote("m.gguf"))).total_layers == 16
     assert sum(request.sent for request in hub.bodies()) < 64 << 20
+
+
+async def test_a_clone_without_its_large_files_is_called_that(tmp_path: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 4000000000\n"
+    for name in ("m.gguf", "model.safetensors"):
+        folder = tmp_path / Path(name).suffix[1:]
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / name).write_bytes(pointer)
+        with pytest.raises(
+            BadRequest, match=r"is a Git LFS pointer in place of the file: run 'git lfs pull'"
+        ):
+            await reader().read(local(folder))

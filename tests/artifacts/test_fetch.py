@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 from collections.abc import Callable
@@ -305,3 +306,28 @@ async def test_a_target_that_cannot_be_written_is_an_error_of_the_disk(hub: Hub,
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"Not a directory|File exists"):
         await bring(announced(hub), tmp_path / "file" / NAME)
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+async def test_tags_that_differ_with_each_answer_do_not_matter_where_the_hash_is_told(
+    hub: Hub, target: Path, hashed: bool
+) -> None:
+    numbers = itertools.count()
+    hub.tags = lambda: f"edge-{next(numbers)}"
+    file = announced(hub) if hashed else attrs.evolve(announced(hub), sha256=None)
+    if hashed:
+        assert await bring(file, target) == BIG
+        assert sum(request.sent for request in hub.bodies()) == len(BIG)
+    else:  # nothing else would tell that the content changed
+        with pytest.raises(Unavailable, match="keeps changing"):
+            await bring(file, target)
+
+
+async def test_ranges_that_do_not_say_which_they_are_are_taken_by_their_length(
+    hub: Hub, target: Path
+) -> None:
+    file = announced(hub)
+    hub.tells_ranges = False
+    assert await bring(file, target) == BIG
+    assert sum(request.sent for request in hub.bodies()) == len(BIG)
+    assert {request.status for request in hub.bodies()} == {206}

@@ -136,9 +136,19 @@ def test_a_tensor_of_a_type_yet_to_come_reaches_to_the_next() -> None:
 @pytest.mark.parametrize(
     ("data", "word"),
     [
-        (b"PK\x03\x04", "does not start"),
+        (b"PK\x03\x04", "ZIP archive or a PyTorch file"),
         (b"GGML" + bytes(40), "does not start"),
-        (b"<!DOCTYPE html><html>", "does not start"),
+        (b"<!DOCTYPE html><html>", "HTML page that was saved under this name"),
+        (b"\n <html>", "HTML page"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "Git LFS pointer in place of the file",
+        ),
+        (b"<?xml version='1.0'?><Error>", "XML document"),
+        (b"\x1f\x8b\x08", "compressed"),
+        (bytes(300), "begins with zeros"),
+        (struct.pack("<Q", 2) + b"{}", "safetensors file"),
+        (b"tjgg" + bytes(40), "before GGUF"),
         (header(version=1), "version is 1"),
         (header(version=4), "version is 4"),
         (b"GGUF" + struct.pack(">I", 3) + bytes(16), "big-endian"),

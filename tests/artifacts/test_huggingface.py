@@ -214,3 +214,46 @@ async def test_an_endpoint_that_is_not_http_is_refused(hub: Hub, endpoint: str) 
     hub.url = endpoint
     with pytest.raises(Invalid, match="HF_ENDPOINT must be"):
         await resolve(hub)
+
+
+@pytest.mark.parametrize("heads", [True, False])
+@pytest.mark.parametrize("links", [True, False])
+async def test_sizes_that_a_mirror_does_not_list_are_asked_of_the_files(
+    hub: Hub, heads: bool, links: bool
+) -> None:
+    """By HEAD, and where that is not answered by a plain GET; with the hub's own headers or without."""
+    hub.add("me/m", {**GGUF, "m-Q4_K_M.gguf": b"four bits"})
+    hub.tells_sizes, hub.heads, hub.links = False, heads, links
+    found = await resolve(hub, "*Q4_K_M*")
+    assert {file.name: file.size for file in found.files} == {"m-Q4_K_M.gguf": 9, "mmproj-m-f16.gguf": 4}
+    assert all((file.sha256 is not None) == links for file in found.files)
+    assert any(request.method == "HEAD" for request in hub.log)
+    assert any(request.method == "GET" and request.route != "api" for request in hub.log) != heads
+
+
+async def test_small_files_of_such_a_mirror_are_measured_too(hub: Hub) -> None:
+    hub.add("me/m", SNAPSHOT)
+    hub.tells_sizes = False
+    found = await resolve(hub)
+    assert found.file("config.json").size == 2
+
+
+@pytest.mark.attack("secret")
+async def test_the_token_is_shown_to_the_hub_alone_when_sizes_are_asked(hub: Hub) -> None:
+    hub.tokens["hf_secret"] = {"*"}
+    hub.add("me/m", GGUF, gated=True)
+    hub.tells_sizes = hub.links = False
+    await resolve(hub, "*Q4_K_M*", token="hf_secret")
+    asked = [request for request in hub.log if request.route != "api"]
+    assert {(request.route, request.authorized) for request in asked} == {("resolve", True), ("cdn", False)}
+    with pytest.raises(Forbidden):
+        await resolve(hub, "*Q4_K_M*")
+
+
+async def test_what_lies_beside_a_model_does_not_confuse(hub: Hub) -> None:
+    hub.add("me/m", {
+        "m.gguf": b"model", "imatrix.gguf": b"i", "m-imatrix.gguf": b"i", "imatrix.bin": b"i", "imatrix.dat": b"i",
+        "LICENSE": b"l", "config.json": b"{}", "params.bin": b"p",
+    })  # fmt: skip
+    for pattern in (None, "*.gguf", "M.GGUF"):
+        assert [file.name for file in (await resolve(hub, pattern)).files] == ["m.gguf"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from gpustack.artifacts.listing import Listing
+from gpustack.artifacts.listing import MOST_FILES, Listing
 from gpustack.artifacts.source import SourceSettings, source_for
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.errors import GpustackError, Invalid, NotFound
@@ -116,3 +116,67 @@ async def test_names_that_are_no_text_are_told_where_they_matter_and_passed_over
     put(tmp_path / "folder", "config.json", "model.safetensors", os.fsdecode(b"\xff.txt"))
     found = await resolve(tmp_path / "folder")
     assert [file.name for file in found.files] == ["config.json", "model.safetensors"]
+
+
+async def test_what_lies_beside_a_model_does_not_confuse(tmp_path: Path) -> None:
+    beside = (
+        "imatrix.gguf",
+        "m.imatrix.gguf",
+        "imatrix_big.gguf",
+        "LICENSE",
+        "config.json",
+        "README.md",
+        "imatrix.bin",
+    )
+    found = await resolve(put(tmp_path, "m-Q4_0.gguf", *beside))
+    assert (found.main, len(found.files)) == ("m-Q4_0.gguf", 1)
+
+
+async def test_a_model_that_was_made_with_such_measurements_is_one(tmp_path: Path) -> None:
+    found = await resolve(put(tmp_path, "m-imatrix-Q4_0.gguf", "imatrix.gguf"))
+    assert found.main == "m-imatrix-Q4_0.gguf"
+
+
+async def test_parts_in_capital_letters_are_parts(tmp_path: Path) -> None:
+    parts = ["M-00001-OF-00002.GGUF", "M-00002-OF-00002.GGUF"]
+    found = await resolve(put(tmp_path, *parts))
+    assert (found.main, [file.name for file in found.files]) == (parts[0], parts)
+
+
+async def test_a_linked_folder_is_followed(tmp_path: Path) -> None:
+    elsewhere = put(tmp_path / "disk", "deep/m.gguf")
+    folder = put(tmp_path / "models", "README.md")
+    (folder / "linked").symlink_to(elsewhere)
+    found = await resolve(folder)
+    assert found.main == "linked/deep/m.gguf"
+    assert [file.size for file in found.files] == [len("deep/m.gguf")]
+
+
+@pytest.mark.attack("traversal")
+async def test_links_that_lead_back_up_or_on_and_on_are_not_followed(tmp_path: Path) -> None:
+    folder = put(tmp_path / "models", "a/m.gguf")
+    put(tmp_path, "outside.gguf")
+    (folder / "self").symlink_to(folder)
+    (folder / "a" / "up").symlink_to(tmp_path)
+    (folder / "a" / "root").symlink_to("/")
+    (folder / "twin").symlink_to(folder / "a")
+    (folder / "nowhere").symlink_to(tmp_path / "gone")
+    last = folder
+    for number in range(8):  # each leads to the next
+        far = put(tmp_path / f"far{number}", f"far{number}.txt")
+        (last / "on").symlink_to(far)
+        last = far
+    with trio.fail_after(30):
+        found = await resolve(folder)
+    names = [file.name for file in found.files]
+    assert names in (["a/m.gguf"], ["twin/m.gguf"])  # one folder by two names
+
+
+@pytest.mark.attack("flood")
+async def test_a_linked_folder_that_is_too_large_is_left_out(tmp_path: Path) -> None:
+    folder = put(tmp_path / "models", "m.gguf")
+    large = put(tmp_path / "large", *(f"{n}.gguf" for n in range(MOST_FILES)))
+    (folder / "large").symlink_to(large)
+    assert (await resolve(folder)).main == "m.gguf"
+    put(large, "one-more.gguf")
+    assert "more than 10000 files" in await fault(large)

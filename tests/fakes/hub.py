@@ -79,6 +79,11 @@ class Hub:
     faults: list[Fault] = field(default_factory=list)
     rate: float | None = None  # bytes a second and connection
     page: int = PAGE
+    tells_sizes: bool = True  # in listings
+    tells_ranges: bool = True  # by Content-Range
+    heads: bool = True  # answers HEAD of files
+    links: bool = True  # X-Linked-Size and X-Linked-Etag
+    tags: Callable[[], str] | None = None  # an ETag of its own for each answer of the CDN
     xet: Callable[[str], dict[str, str]] | None = None  # headers of a file that is in Xet too, by its SHA-256
     changed: threading.Condition = field(default_factory=threading.Condition)
     released: threading.Event = field(default_factory=threading.Event)
@@ -263,7 +268,7 @@ class Handler(BaseHTTPRequestHandler):
         partial = bool(asked) and (start, end) != (0, file.size)
         sent = {**headers, "Accept-Ranges": "bytes", "Content-Length": str(end - start)}
         sent["Content-Type"] = "application/octet-stream"
-        if partial:
+        if partial and self.hub.tells_ranges:
             sent["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
         self.head(206 if partial else 200, sent)
         if self.command != "HEAD":
@@ -411,7 +416,9 @@ class HubHandler(Handler):
             "downloads": 0,
             "likes": 0,
             "tags": ["gguf"] if any(path.endswith(".gguf") for path in files) else [],
-            "siblings": [sibling(path, file, blobs=blobs) for path, file in files.items()],
+            "siblings": [
+                sibling(path, file, blobs=blobs and self.hub.tells_sizes) for path, file in files.items()
+            ],
         }
 
     def tell_refs(self, repo: str) -> None:
@@ -446,6 +453,8 @@ class HubHandler(Handler):
 
     def _file(self, repo: str, revision: str, path: str) -> tuple[str, StoredFile]:
         self.route, self.file_path = "resolve", path
+        if self.command == "HEAD" and not self.hub.heads:
+            raise Refusal(405, None, "Method Not Allowed")
         self.refuse_as_told(path)
         repository = self._repository(repo)
         if repository.gated and not self._may_read(repository):
@@ -467,8 +476,9 @@ class HubHandler(Handler):
         headers = {
             "Location": f"{self.hub.cdn_url}/repos/{file.sha256}?{query}",
             "X-Repo-Commit": commit,
-            "X-Linked-Etag": f'"{announced}"',
-            "X-Linked-Size": str(file.size),
+            **(
+                {"X-Linked-Etag": f'"{announced}"', "X-Linked-Size": str(file.size)} if self.hub.links else {}
+            ),
             "Content-Length": "0",
             **(self.hub.xet(file.sha256) if self.hub.xet is not None else {}),
         }
@@ -485,6 +495,8 @@ class CdnHandler(Handler):
 
     def answer(self) -> None:
         self.route, self.file_path = "cdn", self.query.get("path", "")
+        if self.command == "HEAD" and not self.hub.heads:
+            raise Refusal(405, None, "Method Not Allowed")
         if "Authorization" in self.headers:
             raise Refusal(400, None, "Only one auth mechanism allowed")
         self.refuse_as_told(self.file_path)
@@ -493,7 +505,8 @@ class CdnHandler(Handler):
         if self.file_path not in files:
             raise Refusal(403, None, "AccessDenied")
         file = files[self.file_path]
-        self.send_file(self.file_path, file, {"ETag": f'"{file.sha256[:32]}"'})
+        tag = file.sha256[:32] if self.hub.tags is None else self.hub.tags()
+        self.send_file(self.file_path, file, {"ETag": f'"{tag}"'})
 
 
 @contextlib.contextmanager

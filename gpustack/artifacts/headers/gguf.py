@@ -52,6 +52,24 @@ BLOCKS: Mapping[int, tuple[str, int, int]] = {
 Value: TypeAlias = "int | float | bool | str | tuple[Value, ...] | Count"
 
 
+_OTHERS: tuple[tuple[bytes, str], ...] = (
+    (
+        b"version https://git-lfs",
+        "it is a Git LFS pointer in place of the file: run 'git lfs pull' where it was cloned",
+    ),
+    (b"<!doctype html", "it is an HTML page that was saved under this name: download the file itself"),
+    (b"<html", "it is an HTML page that was saved under this name: download the file itself"),
+    (b"<?xml", "it is an XML document, such as stores answer in place of a file: download it again"),
+    (b"{", "it is a JSON document or safetensors: choose a GGUF file"),
+    (b"PK\x03\x04", "it is a ZIP archive or a PyTorch file: choose a GGUF file"),
+    (b"\x1f\x8b", "it is compressed (gzip): unpack it"),
+    (b"\x28\xb5\x2f\xfd", "it is compressed (zstd): unpack it"),
+    (b"tjgg", "it is of the format before GGUF (ggml): convert it, or choose a newer file"),
+    (b"lmgg", "it is of the format before GGUF (ggml): convert it, or choose a newer file"),
+)
+"""How files begin that are taken for models, in small letters, and what each is."""
+
+
 class HeaderError(ValueError):
     """These bytes are not a header we can read; ``str(error)`` is a clause that says why."""
 
@@ -112,6 +130,16 @@ class Header:
         return data + max(one.offset + (one.size or 0) for one in self.tensors)
 
 
+def _what_it_is(data: bytes) -> str:
+    start = data[:256].lstrip().lower()
+    known = next((what for sign, what in _OTHERS if start.startswith(sign.lower())), None)
+    if known is None and data[8:9] == b"{":
+        known = "it is a safetensors file: choose a GGUF file"
+    if known is None and data and not data[:256].strip(b"\0"):
+        known = "it begins with zeros: it was not fetched whole, or the disk lost it"
+    return known or "it does not start as a GGUF file does"
+
+
 def parse(data: bytes) -> Header:
     """Read the header at the start of ``data``, which may be the whole file or only its beginning.
 
@@ -120,7 +148,7 @@ def parse(data: bytes) -> Header:
     """
     at = _Cursor(data)
     if data[:4] != _MAGIC[: len(data[:4])]:
-        raise HeaderError("it does not start as a GGUF file does")
+        raise HeaderError(_what_it_is(data))
     at.skip(4)
     version = at.number(_U32)
     if version & 0xFFFF == 0 and version:

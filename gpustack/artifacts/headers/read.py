@@ -23,6 +23,7 @@ from gpustack.remote.http import Client, RemoteError, TimedOut, Timeouts, Unreac
 FIRST_READ = 1 << 20
 FURTHER_READ = 4 << 20
 _TRIES = 4
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
 @attrs.frozen(kw_only=True)
@@ -72,6 +73,7 @@ class FactsReader:
             token=token,
             deadline=self.deadline,
             projector=projector,
+            direct=tuple(self.direct),
         )
         listing = await place.resolve(source, settings)
         state = await disk.run(_state, listing) if place.is_local else listing.revision
@@ -90,6 +92,8 @@ class FactsReader:
         weights = [file for file in listing.files if file.name != listing.mmproj]
         size = sum(file.size for file in weights)
         if listing.main is None or not listing.main.lower().endswith(".gguf"):
+            if local:
+                await disk.run(_refuse_pointer, listing)
             return _plain(listing, size)
         parts = [file for file in weights if model_of(file.name) == model_of(listing.main)]
         with trio.move_on_after(self.deadline):
@@ -129,7 +133,7 @@ class FactsReader:
         for attempt in range(_TRIES):
             try:
                 async with open_range(client, file, start, end) as incoming:
-                    skip = start - first_byte(incoming, file, start)
+                    skip = start - first_byte(incoming, file, start, end)
                     data = bytearray()
                     async for part in incoming.pieces():
                         kept = part[skip:] if skip else part
@@ -185,6 +189,21 @@ def _check_whole(file: RemoteFile, header: Header) -> None:
 
 def _last(error: RemoteError | Again) -> Exception:
     return error.fault if isinstance(error, Again) else error
+
+
+def _refuse_pointer(listing: Listing) -> None:
+    """A clone without Git LFS has small texts where the weights should be."""
+    for file in listing.files:
+        if file.name.endswith(_WEIGHTS) and file.size < 1024:
+            path = Path(listing.folder) / file.name
+            try:
+                is_pointer = path.read_bytes().startswith(b"version https://git-lfs")
+            except OSError:
+                continue
+            if is_pointer:
+                raise BadRequest(
+                    f"{path} is a Git LFS pointer in place of the file: run 'git lfs pull' where it was cloned"
+                )
 
 
 def _plain(listing: Listing, size: int) -> ModelFacts:

@@ -18,11 +18,13 @@ from gpustack.artifacts.listing import (
     Listing,
     RemoteFile,
     choose,
+    is_other_model,
     is_projector,
     matches,
     safe_name,
 )
 from gpustack.artifacts.projector import by_place_and_name
+from gpustack.artifacts.size import with_size
 from gpustack.artifacts.source import SourceSettings
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.errors import (
@@ -36,7 +38,7 @@ from gpustack.errors import (
     Unavailable,
 )
 from gpustack.nursery.limiter import threads
-from gpustack.remote.http import shown
+from gpustack.remote.http import Timeouts, open_client, shown
 from gpustack.remote.routing import ProxyFault
 from gpustack.text import is_text, said_by
 
@@ -48,6 +50,9 @@ CALL_TIMEOUT = 20.0
 """Seconds the hub may be silent within a call."""
 
 _REPO = re.compile(r"^[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*$|^[A-Za-z0-9][\w.\-]*$", re.ASCII)
+_UNTOLD = -1
+"""Stands for the size of a file until it is known, within this module."""
+
 _hub_calls = threads("hub listings", 4)
 
 _UNNEEDED = ("*.md", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.pdf", ".gitattributes", ".gitignore", "*.gguf")
@@ -73,7 +78,7 @@ class HuggingFace:
         endpoint = endpoint_of(settings)
         with trio.move_on_after(settings.deadline):
             info = await _hub_calls.run(_ask, repo, source.revision, endpoint, settings.token, abandon=True)
-            return _listing(source, settings, endpoint, info)
+            return await _with_sizes(_listing(source, settings, endpoint, info), settings)
         raise GatewayTimeout(f"The hub {shown(endpoint)} did not list {repo} within {settings.deadline:g} s")
 
 
@@ -186,13 +191,11 @@ def _listing(source: ModelSource, settings: SourceSettings, endpoint: str, info:
     files = []
     for name in wanted:
         told = known[name]
-        if told.size is None:
-            raise Unavailable(f"The hub {shown(endpoint)} does not tell the size of {name} in {repo}")
         path = urllib.parse.quote(safe_name(name))
         files.append(
             RemoteFile(
                 name=name,
-                size=told.size,
+                size=_UNTOLD if told.size is None else told.size,
                 sha256=told.lfs.sha256 if told.lfs is not None else None,
                 git_sha1=told.blob_id if told.lfs is None else None,
                 url=f"{endpoint}/{repo}/resolve/{urllib.parse.quote(commit, safe='')}/{path}",
@@ -202,6 +205,16 @@ def _listing(source: ModelSource, settings: SourceSettings, endpoint: str, info:
     return Listing(
         folder=_folder(repo, source.revision), files=tuple(files), main=main, mmproj=mmproj, revision=info.sha
     )
+
+
+async def _with_sizes(listing: Listing, settings: SourceSettings) -> Listing:
+    """The listing with the sizes that a mirror leaves out, asked file by file."""
+    if all(file.size != _UNTOLD for file in listing.files):
+        return listing
+    timeouts = Timeouts(stall=CALL_TIMEOUT)
+    async with open_client(timeouts=timeouts, direct=settings.direct) as client:
+        files = [await with_size(client, file) if file.size == _UNTOLD else file for file in listing.files]
+    return attrs.evolve(listing, files=tuple(files))
 
 
 def _is_sound(sibling: RepoSibling) -> bool:
@@ -222,7 +235,7 @@ def _wanted(
     """The main file, all files to fetch, and the projector among them."""
     repo, pattern = source.huggingface_repo_id or "", source.huggingface_filename
     has_gguf = any(name.lower().endswith(".gguf") for name in names)
-    has_others = any(name.endswith((".safetensors", ".bin", ".pth", ".pt")) for name in names)
+    has_others = any(is_other_model(name) for name in names)
     if pattern is None and not (has_gguf and not has_others):
         return None, _snapshot(names, repo), None
     if pattern is not None and not any(name.lower().endswith(".gguf") for name in _matching(names, pattern)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 from pathlib import Path
 
 import attrs
@@ -13,6 +14,7 @@ from gpustack.artifacts.listing import (
     Listing,
     RemoteFile,
     choose,
+    is_other_model,
     is_projector,
     shard_of,
     shards,
@@ -26,6 +28,9 @@ from gpustack.text import is_text
 
 _MOST_PROJECTORS = 32
 """Whose headers are read."""
+
+_MOST_LINKS = 4
+"""Linked folders within linked folders."""
 
 _disk = threads("model paths", 4)
 
@@ -81,7 +86,9 @@ def _folder(place: Path, projector: str | None) -> Listing:
     names = _names_below(place)
     if not names:
         raise NotFound(f"The folder {place} has no files")
-    if not any(name.lower().endswith(".gguf") for name in names) or "config.json" in names:
+    # A configuration alone is left beside many a GGUF file; with weights of its own it is the model.
+    other = "config.json" in names and any(is_other_model(name) for name in names)
+    if other or not any(name.lower().endswith(".gguf") for name in names):
         return _listing(place, tuple(names), None, None)
     try:
         parts = choose(names, None, place=str(place))
@@ -116,16 +123,51 @@ def _names_beside(place: Path) -> list[str]:
 
 
 def _names_below(place: Path) -> list[str]:
-    """Files of the folder and its folders, hidden ones left out, in order and bounded."""
+    """Files of the folder and its folders, hidden ones left out, in order and bounded.
+
+    Linked folders are followed, each folder once: neither into one that is being looked at already nor deeper than
+    ``_MOST_LINKS`` links, and only as long as there is room for their files.
+    """
     found: list[str] = []
-    for folder, folders, files in os.walk(place):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith("."):
-                found.append((Path(folder) / name).relative_to(place).as_posix())
-        if len(found) > MOST_FILES:
+    seen = {_identity(place)}
+    seen.update(_identity(above) for above in place.resolve().parents)
+    waiting, folders = [(place, 0)], 0
+    while waiting:
+        waiting.sort(key=lambda one: -one[1])  # our own folders first
+        folder, links = waiting.pop()
+        before, folders = len(found), folders + 1
+        for entry in _entries(folder):
+            if entry.is_dir():
+                followed = links + entry.is_symlink()
+                identity = _identity(Path(entry.path))
+                if followed <= _MOST_LINKS and identity not in seen:
+                    seen.add(identity)
+                    waiting.append((Path(entry.path), followed))
+            elif entry.is_file():
+                found.append(Path(entry.path).relative_to(place).as_posix())
+        if max(len(found), folders) <= MOST_FILES:
+            continue
+        if not links:
             raise Invalid(f"The folder {place} has more than {MOST_FILES} files: name the model's own folder")
+        del found[before:]
+        break
     return sorted(found)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, by name; nothing of one that cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            shown = (entry for entry in entries if not entry.name.startswith("."))
+            return sorted(islice(shown, MOST_FILES + 1), key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """Equal for one folder, by whatever name it is reached."""
+    about = folder.stat()
+    return about.st_dev, about.st_ino
 
 
 def _first_shard(place: Path) -> str | None:
