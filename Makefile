@@ -15,6 +15,8 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## Make the virtual environment and install GPUStack into it
+	@version=$$($(VENV)/bin/gpustack version) || { echo "GPUStack is installed in $(VENV), but does not run" >&2; exit 1; }; \
+	    echo "GPUStack $$version runs: look over this machine with $(VENV)/bin/gpustack doctor, then $(VENV)/bin/gpustack start"
 
 start: $(VENV)/.installed ## Start GPUStack here, e.g. make start ARGS="--port 8080"
 	@exec $(VENV)/bin/gpustack start $(ARGS)

@@ -15,6 +15,39 @@ TRACE = 5
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _FURTHER_LINE = "\n    "
 """Names, paths and other parties' sentences may hold line breaks: only a line of ours begins at the margin."""
+_COUNTS = re.compile(r"\b(rows|waiting|keys|left)=\d+")
+"""What grows while something waits, and makes no line another one."""
+_QUIET = 60.0
+_MOST = 1000
+
+
+class Repetitions(logging.Filter):
+    """Keeps back a warning or error that says what was said within the last minute: loops try again each second.
+
+    The next one after that minute tells how many there were. A line of INFO of the same logger ends the silence: what
+    was wrong is over, and would be news. Tracebacks are never kept back.
+    """
+
+    def __init__(self, quiet: float = _QUIET) -> None:
+        super().__init__()
+        self._quiet = quiet
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info or record.levelno < logging.WARNING:
+            if record.levelno == logging.INFO:
+                self._said = {key: value for key, value in self._said.items() if key[0] != record.name}
+            return True
+        key = (record.name, _COUNTS.sub(r"\1", record.getMessage()))
+        since, more = self._said.pop(key, (record.created - self._quiet, 0))
+        if record.created - since < self._quiet:
+            self._said[key] = since, more + 1
+            return False
+        record.more = more
+        self._said[key] = record.created, 0
+        while len(self._said) > _MOST:
+            del self._said[next(iter(self._said))]
+        return True
 
 
 class LineFormat(logging.Formatter):
@@ -29,6 +62,8 @@ class LineFormat(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         record.message = record.getMessage()
         line = f"{self.formatTime(record)} - {record.name} - {record.levelname} - {record.message}"
+        if more := getattr(record, "more", 0):
+            line += f" (said {more} times more since)"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return _CONTROL.sub("?", redacted(line)).replace("\n", _FURTHER_LINE)
@@ -39,6 +74,8 @@ def set_up(*, debug: bool, stream: TextIO | None = None) -> None:
     logging.addLevelName(TRACE, "TRACE")
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(LineFormat())
+    if not debug:
+        handler.addFilter(Repetitions())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if debug else logging.INFO)

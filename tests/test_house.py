@@ -136,3 +136,21 @@ def test_what_was_built_for_browsers_names_no_content_network() -> None:
         text = program.read_text()
         assert not re.findall(r"https?://[\w.]*(?:cdn|unpkg|googleapis|gstatic)[\w.]*/", text), program.name
         assert "sourceMappingURL=redoc" not in text
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "told"), [("echo 1.2.3", 0, "GPUStack 1.2.3 runs: "), ("exit 3", 2, "does not run")]
+)
+def test_make_install_shows_that_it_works(tmp_path: Path, program: str, code: int, told: str) -> None:
+    """What is installed is there already, and newer than what it is made of."""
+    make = requires("make")
+    gpustack = tmp_path / "bin" / "gpustack"
+    gpustack.parent.mkdir()
+    gpustack.write_text(f'#!/bin/sh\n[ "$*" = version ] && {program}\n')
+    gpustack.chmod(0o755)
+    (tmp_path / ".installed").touch()
+    ran = subprocess.run(
+        [make, "-s", "install", f"VENV={tmp_path}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, told in ran.stdout + ran.stderr) == (code, True), ran.stderr
+    assert code or f"{tmp_path}/bin/gpustack doctor" in ran.stdout

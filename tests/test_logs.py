@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import sys
@@ -9,7 +10,7 @@ from types import TracebackType
 
 import pytest
 
-from gpustack.logs import LineFormat
+from gpustack.logs import LineFormat, Repetitions, set_up
 from gpustack.text import redacted
 
 OURS = re.compile(r"^\d{4}-\d\d-\d\dT", re.MULTILINE)
@@ -74,3 +75,63 @@ def test_secrets_are_not_logged_in_any_of_their_forms(text: str) -> None:
 @pytest.mark.parametrize("text", ["http://host:8080/a@b", "port=8080 worker=a", "tokens: 12 a"])
 def test_what_is_no_secret_stays(text: str) -> None:
     assert redacted(text) == text
+
+
+def at(
+    second: float, message: str, level: int = logging.WARNING, name: str = "gpustack.x"
+) -> logging.LogRecord:
+    record = logging.LogRecord(name, level, "x.py", 1, message, (), None)
+    record.created = second
+    return record
+
+
+def test_a_loop_that_tries_again_each_second_says_so_once_a_minute_and_how_often() -> None:
+    kept = Repetitions()
+    said = [
+        LineFormat().format(record).partition(" - WARNING - ")[2]
+        for second in range(150)
+        if kept.filter(record := at(second, f"Usage waits for the database: rows={second} reason=away"))
+    ]
+    assert said == [
+        "Usage waits for the database: rows=0 reason=away",
+        "Usage waits for the database: rows=60 reason=away (said 59 times more since)",
+        "Usage waits for the database: rows=120 reason=away (said 59 times more since)",
+    ]
+
+
+def test_another_fault_another_logger_and_the_same_after_it_was_over_are_news() -> None:
+    kept = Repetitions()
+    assert kept.filter(at(0, "The database fails: reason=a"))
+    assert not kept.filter(at(1, "The database fails: reason=a"))
+    assert kept.filter(at(2, "The database fails: reason=b"))
+    assert kept.filter(at(2, "The database fails: reason=a", name="gpustack.y"))
+    assert kept.filter(at(3, "worker=1 is gone")) and kept.filter(at(3, "worker=2 is gone"))
+    assert kept.filter(at(4, "The database is back", logging.INFO))
+    assert kept.filter(at(5, "The database fails: reason=a"))
+    assert not kept.filter(at(5, "The database fails: reason=a", name="gpustack.y"))
+    for _ in range(2):
+        assert kept.filter(at(6, "Joined", logging.INFO)), "what is no fault is never kept back"
+        traced = at(6, "Failed", logging.ERROR)
+        traced.exc_info = raised("x")
+        assert kept.filter(traced)
+
+
+def test_what_is_remembered_of_lines_is_bounded() -> None:
+    kept = Repetitions()
+    for number in range(5000):
+        assert kept.filter(at(0, f"{number} is wrong"))
+    assert kept.filter(at(1, "0 is wrong")) and not kept.filter(at(1, "4999 is wrong"))
+
+
+@pytest.mark.parametrize(("debug", "lines"), [(False, 1), (True, 3)])
+def test_the_daemon_keeps_repetitions_back_unless_it_debugs(debug: bool, lines: int) -> None:
+    root = logging.getLogger()
+    handlers, level, out = root.handlers[:], root.level, io.StringIO()
+    try:
+        set_up(debug=debug, stream=out)
+        for _ in range(3):
+            logging.getLogger("gpustack.test").warning("It does not work")
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+    assert out.getvalue().count("It does not work") == lines

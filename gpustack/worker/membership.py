@@ -151,7 +151,7 @@ class Membership:
             self._latest.set(None)
 
     async def _join(self) -> Member:
-        delay = _FIRST_TRY_AGAIN
+        delay, told = _FIRST_TRY_AGAIN, ""
         while True:
             with self._faults.row("joining") as trial:
                 try:
@@ -168,7 +168,9 @@ class Membership:
                     )
                     delay = _LAST_TRY_AGAIN
                 except RemoteError as error:
-                    log.info("The server cannot be reached yet: reason=%s", error)
+                    level = logging.DEBUG if told == str(error) else logging.INFO
+                    log.log(level, "The server cannot be reached yet: reason=%s", error)
+                    told = str(error)
                 except GpustackError as error:
                     log.error("The server did not take this worker in: reason=%s", error)
             if trial.fault is not None:
