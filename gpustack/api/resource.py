@@ -87,7 +87,9 @@ class Resource:
     """Where creation answers more than the plain object."""
     update_body: Shape | None = None
     update: Callable[[Call, Any], Awaitable[Any]] | None = None
-    delete: Callable[[Call, Any], Awaitable[None]] | None = None
+    delete: Callable[[Call, Any], Awaitable[Any]] | None = None
+    deleted: Shape | None = None
+    """Where there is more to say of a removal than that it was done: what ``delete`` returns."""
     delete_query: tuple[Parameter, ...] = ()
     routes: tuple[Route, ...] = ()
     """Further routes of its own."""
@@ -188,6 +190,7 @@ def routes_of(resource: Resource) -> tuple[Route, ...]:
                 about=resource.record,
                 allow=resource.delete_by,
                 query=resource.delete_query,
+                answer=resource.deleted,
             )
         )
     return tagged(resource.tag, made)
@@ -265,8 +268,8 @@ async def _update(resource: Resource, call: Call) -> Reply:
 async def _delete(resource: Resource, call: Call) -> Reply:
     assert resource.delete is not None
     item = resource.item(call)
-    await resource.delete(call, item)
-    return Reply(document=None)
+    told = await resource.delete(call, item)
+    return Reply(document=None if resource.deleted is None else told)
 
 
 def document_view(name: str, base: View, extra: dict[str, Shape], of: Callable[[Any, Look], Doc]) -> View:

@@ -11,12 +11,13 @@ from gpustack.remote.admin_client import AdminClient
 Doc = dict[str, Any]
 
 MODELS, INSTANCES, WORKERS = "/v1/models", "/v1/model-instances", "/v1/workers"
-SERVERS = "/v1/servers"
+SERVERS, FILES = "/v1/servers", "/v1/model-files"
+KEYS, USERS = "/v1/api-keys", "/v1/users"
 
 
-async def find(client: AdminClient, path: str, name: str) -> Doc | None:
-    """The object of a list with this name, else the one with this number."""
-    named = [item for item in await client.all(path, search=name) if item.get("name") == name]
+async def find(client: AdminClient, path: str, name: str, *, field: str = "name") -> Doc | None:
+    """The object of a list with this name (the value of ``field``), else the one with this number."""
+    named = [item for item in await client.all(path, search=name) if item.get(field) == name]
     if named:
         return named[0]
     if name.isascii() and name.isdigit():
@@ -33,6 +34,29 @@ async def model_named(client: AdminClient, name: str) -> Doc:
     if found is None:
         raise NotFound(await _missing(client, "model", MODELS, name))
     return found
+
+
+async def key_named(client: AdminClient, name: str) -> Doc:
+    """One's own API key; raises NotFound."""
+    return await _named(client, KEYS, name, "API key", "keys", field="name")
+
+
+async def user_named(client: AdminClient, name: str) -> Doc:
+    """The account; raises NotFound."""
+    return await _named(client, USERS, name, "user", "users", field="username")
+
+
+async def _named(client: AdminClient, path: str, name: str, kind: str, command: str, *, field: str) -> Doc:
+    """By its name, else by its number: some are only in lists."""
+    every = await client.all(path)
+    found = [item for item in every if item.get(field) == name] or [
+        item for item in every if str(item.get("id")) == name
+    ]
+    if not found:
+        close = difflib.get_close_matches(name, [str(item.get(field)) for item in every], n=1)
+        guess = f"did you mean {close[0]}?" if close else f"gpustack {command} lists them"
+        raise NotFound(f"There is no {kind} {name!r}; {guess}")
+    return found[0]
 
 
 async def instances_of(client: AdminClient, model: Doc) -> list[Doc]:

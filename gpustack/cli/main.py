@@ -112,13 +112,13 @@ Usage:
 Commands:"""
 
 _FOOT = """\
-Commands other than start, config, doctor, download-tools, backup, restore and db talk to a server: the one of
-GPUSTACK_SERVER_URL with the key GPUSTACK_API_KEY, or the one running on this machine."""
+Commands other than start, config, doctor, download-tools, backup, restore, db, version and completion talk
+to a server: that of GPUSTACK_SERVER_URL with the key GPUSTACK_API_KEY, or the one on this machine."""
 
 
 def _unknown(name: str) -> str:
-    import difflib
+    from gpustack.cli.nearest import nearest
 
-    close = difflib.get_close_matches(name, names(), n=1)
-    guess = f"did you mean {close[0]}?" if close else "gpustack --help lists them."
+    close = nearest(name, [*names(), "help", "--help", "--version"])
+    guess = f"did you mean {close}?" if close else "gpustack --help lists them."
     return f"There is no command {name!r}; {guess}"

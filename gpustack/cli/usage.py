@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from gpustack.cli.misuse import Misuse
+from gpustack.cli.nearest import nearest
 
 
 @attrs.frozen
@@ -60,6 +61,12 @@ def read(docstring: str | None, name: str, argv: Sequence[str]) -> Words:
         raise Misuse(_sentence(name, text, error.code), body) from None
 
 
+def verbs_of(text: str, name: str) -> list[str]:
+    """The words that a usage text has written out behind the command, such as ``bar`` and ``admit``."""
+    found = _LITERAL.findall(_usage_of(text))
+    return [word for word in dict.fromkeys(found) if word not in ("gpustack", "options", name)]
+
+
 def _usage_of(docstring: str) -> str:
     after = docstring[docstring.index("Usage:") :]
     return after.split("\n\n", 1)[0]
@@ -68,6 +75,7 @@ def _usage_of(docstring: str) -> str:
 # docopt names what it could not place only in the text of its error.
 _LEFT = re.compile(r"(?:Argument\(None, |Option\([^,]*, )'([^']*)'")
 _OPTION = re.compile(r"--?[A-Za-z][\w-]*")
+_LITERAL = re.compile(r"(?<![\w<-])[a-z][a-z-]+(?![\w=>-])")
 
 
 def _sentence(name: str, text: str, code: object) -> str:
@@ -75,11 +83,16 @@ def _sentence(name: str, text: str, code: object) -> str:
     left = _LEFT.findall(said)
     unknown = [word for word in left if word.startswith("-") and word not in _OPTION.findall(text)]
     if unknown:
-        return f"gpustack {name} does not understand {unknown[0]}"
+        return _not_understood(name, unknown[0], _OPTION.findall(text))
     if left and left[0] == name:
         return f"gpustack {name}: an argument is missing"
     if left:
-        return f"gpustack {name} does not understand {left[0]}"
+        return _not_understood(name, left[0], verbs_of(text, name))
     if said and not said.startswith(("Usage:", "Warning:")):
         return f"gpustack {name}: {said}"
     return f"gpustack {name} does not understand what follows it"
+
+
+def _not_understood(name: str, word: str, known: Sequence[str]) -> str:
+    close = nearest(word.partition("=")[0], known)
+    return f"gpustack {name} does not understand {word}{f'; did you mean {close}?' if close else ''}"

@@ -151,8 +151,10 @@ class AdminClient:
         """Change the fields given; others stay."""
         return _object(await self._call("PUT", path, dict(changes)))
 
-    async def delete(self, path: str) -> None:
-        await self._call("DELETE", path)
+    async def delete(self, path: str) -> Doc | None:
+        """What the server has to say of the removal, if anything."""
+        told = await self._call("DELETE", path)
+        return told if isinstance(told, dict) else None
 
     @contextlib.asynccontextmanager
     async def watch(self, path: str, **filters: Value) -> AsyncIterator[Events]:

@@ -14,7 +14,8 @@ HEAD = """\
 
 `gpustack start` runs the daemon; its options are in [options.md](options.md), and `gpustack config` takes the same
 ones. `backup`, `restore` and `db` work on the database of this machine's installation, `download-tools` on its
-programs. Every other command is a client: it talks to the server that it finds like this.
+programs, `doctor` looks at the machine; `version` and `completion` need nothing. Every other command is a client: it
+talks to the server that it finds like this.
 
 1. `GPUSTACK_SERVER_URL`, if it is set.
 2. Otherwise the server that runs on this machine: the address in the file `server_url` of its data directory

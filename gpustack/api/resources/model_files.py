@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpustack.artifacts.source import source_for
 from gpustack.domain.access import Principal, Role
-from gpustack.domain.artifact import FileState, ModelFile
+from gpustack.domain.artifact import FileState, ModelFile, SourceKind
 from gpustack.domain.report import FileReport
 from gpustack.errors import AlreadyExists, Forbidden
 from gpustack.server import deploy
@@ -16,7 +16,7 @@ from ..parameter import Parameter
 from ..resource import Resource
 from ..route import WORKERS, Call, Reply, Route
 from ..shape import Document, Flag, Maybe, Shape, Text, Thing, Whole
-from ..wire import FILE
+from ..wire import FILE, Doc
 
 
 def _visible(principal: Principal, file: ModelFile) -> bool:
@@ -38,11 +38,19 @@ async def _update(call: Call, file: ModelFile) -> ModelFile:
     return await call.context.store.write(lambda tx: tx.change(ModelFile, file.id, **call.document))
 
 
-async def _delete(call: Call, file: ModelFile) -> None:
+async def _delete(call: Call, file: ModelFile) -> Doc:
     said = call.query.one("cleanup")
-    await deploy.delete_file(
+    gone = await deploy.delete_file(
         call.context.store, file.id, None if said is None else call.query.flag("cleanup")
     )
+    if gone.source.kind is SourceKind.LOCAL_PATH:
+        return {
+            "kept": True,
+            "message": f"{gone.source.readable} is kept: only what we have fetched is removed",
+        }
+    if not gone.cleanup_on_delete:
+        return {"kept": True, "message": f"The files of {gone.source.readable} are kept, as asked for"}
+    return {"kept": False, "message": f"The files of {gone.source.readable} are being removed"}
 
 
 async def _reset(call: Call) -> Reply:
@@ -94,6 +102,11 @@ RESOURCE = Resource(
     update_body=Document(name="ModelFileUpdate", fields={"cleanup_on_delete": Flag()}),
     update=_update,
     delete=_delete,
+    deleted=Document(
+        name="ModelFileRemoval",
+        fields={"kept": Flag(), "message": Text()},
+        note="kept: the record goes, the bytes stay. Files at a local path were there before us, and always do.",
+    ),
     delete_query=(
         Parameter(name="cleanup", shape=Flag(), note="Remove the bytes too; else as cleanup_on_delete says."),
     ),

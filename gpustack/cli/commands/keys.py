@@ -1,0 +1,119 @@
+"""List your API keys, make one, switch them off and on, and remove them.
+
+Usage:
+  gpustack keys [options]
+  gpustack keys create [options] [--scope WORD]... [--model MODEL]... NAME
+  gpustack keys (enable | disable | rm) [options] NAME...
+
+create prints the key, which is shown this once and is not kept. It may do all that you may, unless scopes or models
+are named. What a key may use is set with gpustack limits.
+
+Options:
+  --all                   With the keys of everybody, for administrators.
+  --scope=WORD            inference, read or management (which includes read); may be repeated.
+  --model=MODEL           A model that it may use; may be repeated.
+  --expires-in=DAYS       Days after which it ends (default: never).
+  --description=TEXT      What it is for.
+  -o, --output=FORM       table, json or yaml (default: table).
+  -q, --quiet             Names only.
+  -h, --help              Show this help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from gpustack.cli import output, phrase
+from gpustack.cli.misuse import Misuse
+from gpustack.cli.session import open_session
+from gpustack.cli.table import Cell, Row, draw
+from gpustack.cli.terminal import Terminal, stderr, stdout
+from gpustack.cli.usage import Words, read
+
+if TYPE_CHECKING:
+    from gpustack.remote.admin_client import AdminClient
+
+Doc = dict[str, Any]
+
+_HEADS = ("NAME", "STATE", "SCOPES", "MODELS", "LAST USED", "EXPIRES", "AGE")
+_SCOPES = ("inference", "read", "management")
+_DONE = {"enable": "works again", "disable": "is switched off", "rm": "is removed"}
+
+
+def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Print a row for each key, or what has been done."""
+    words = read(__doc__, "keys", argv)
+    from gpustack.cli.lookup import KEYS
+
+    if words.flag("create"):
+        document = wanted(words)
+        made = open_session(env).run(lambda client: client.create(KEYS, document))
+        stderr(env).say("This is shown once: put it where it is used, such as GPUSTACK_API_KEY.")
+        print(_form(words, made) or made["value"])
+        return 0
+    verb = next((verb for verb in _DONE if words.flag(verb)), None)
+    if verb is not None:
+        names = words.many("NAME")
+        open_session(env).run(lambda client: _change(client, verb, names))
+        for name in names:
+            print(f"{name} {_DONE[verb]}")
+        return 0
+    filters = {"all": True} if words.flag("--all") else {}
+    keys = open_session(env).run(lambda client: client.all(KEYS, **filters))
+    if not keys:
+        stderr(env).say("There are no API keys; gpustack keys create NAME makes one.")
+    output.show(words, keys, lambda: _table(keys, datetime.now(UTC), stdout(env)))
+    return 0
+
+
+def wanted(words: Words) -> Doc:
+    """The fields of a new key; raises Misuse."""
+    fields: Doc = {"name": words.many("NAME")[0], "description": words.text("--description")}
+    scopes = words.many("--scope")
+    if unknown := [scope for scope in scopes if scope not in _SCOPES]:
+        raise Misuse(f"--scope must be one of {', '.join(_SCOPES)}, not {unknown[0]!r}", words.usage)
+    days = words.whole("--expires-in", least=1)
+    fields["expires_in"] = None if days is None else days * 86400
+    fields["scopes"] = scopes or None
+    fields["allowed_model_names"] = words.many("--model") or None
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _form(words: Words, made: Doc) -> str | None:
+    form = words.choice("--output", *output.FORMS)
+    return None if form == "table" else output.as_json(made) if form == "json" else output.as_yaml(made)
+
+
+async def _change(client: AdminClient, verb: str, names: Sequence[str]) -> None:
+    """All names are looked up before anything is changed."""
+    from gpustack.cli.lookup import KEYS, key_named
+
+    for key in [await key_named(client, name) for name in names]:
+        if verb == "rm":
+            await client.delete(f"{KEYS}/{key['id']}")
+        else:
+            await client.update(f"{KEYS}/{key['id']}", {"is_enabled": verb == "enable"})
+
+
+def _table(keys: list[Doc], now: datetime, terminal: Terminal) -> str:
+    return draw(_HEADS, [_row(key, now) for key in keys], terminal) if keys else ""
+
+
+def _row(key: Doc, now: datetime) -> Row:
+    ends = phrase.read_instant(key.get("expires_at"))
+    over = ends is not None and ends <= now
+    state = "expired" if over else "works" if key.get("is_enabled") else "off"
+    return Row(
+        [
+            str(key["name"]),
+            Cell(state, "green" if state == "works" else "yellow"),
+            ",".join(key.get("scopes") or ()) or "all",
+            ",".join(key.get("allowed_model_names") or ()) or "all",
+            phrase.age(key.get("last_used_at"), now),
+            "never" if ends is None else ends.astimezone().isoformat(sep=" ", timespec="minutes"),
+            phrase.age(key.get("created_at"), now),
+        ],
+        remark=phrase.one_line(key.get("description")),
+    )

@@ -1,0 +1,143 @@
+"""List the accounts, make one, change what it may, and remove it.
+
+Usage:
+  gpustack users [options]
+  gpustack users create [options] NAME
+  gpustack users (enable | disable | promote | demote | reset-password | rm) [options] NAME...
+
+create and reset-password print a random password, to be changed at the next login, or take one from stdin. promote
+makes administrators, demote takes that back; disable ends logins and keys at once. What an account may use is set with
+gpustack limits.
+
+Options:
+  --admin             Make it an administrator's.
+  --full-name=TEXT    What the person is called.
+  --password-stdin    Read the password from the first line of stdin; it need not be changed then.
+  -o, --output=FORM   table, json or yaml (default: table).
+  -q, --quiet         Names only.
+  -h, --help          Show this help.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from gpustack.cli import output, phrase
+from gpustack.cli.misuse import Misuse
+from gpustack.cli.session import open_session
+from gpustack.cli.table import Cell, Row, draw
+from gpustack.cli.terminal import Terminal, stdout
+from gpustack.cli.usage import Words, read
+
+if TYPE_CHECKING:
+    from gpustack.remote.admin_client import AdminClient
+
+Doc = dict[str, Any]
+
+_HEADS = ("NAME", "ROLE", "STATE", "FULL NAME", "SOURCE", "AGE")
+_CHANGES: Mapping[str, tuple[Doc, str]] = {
+    "enable": ({"is_active": True}, "may log in again"),
+    "disable": ({"is_active": False}, "is switched off"),
+    "promote": ({"is_admin": True}, "is an administrator"),
+    "demote": ({"is_admin": False}, "is no administrator"),
+    "rm": ({}, "is removed"),
+}
+_LONGEST = 4096
+
+
+def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Print a row for each account, or what has been done."""
+    words = read(__doc__, "users", argv)
+    from gpustack.cli.lookup import USERS
+
+    names = words.many("NAME")
+    if words.flag("create"):
+        return _create(words, names[0], env)
+    if words.flag("reset-password"):
+        return _reset(words, names, env)
+    verb = next((verb for verb in _CHANGES if words.flag(verb)), None)
+    if verb is not None:
+        open_session(env).run(lambda client: _change(client, verb, names))
+        for name in names:
+            print(f"{name} {_CHANGES[verb][1]}")
+        return 0
+    users = open_session(env).run(lambda client: client.all(USERS))
+    output.show(words, users, lambda: _table(users, datetime.now(UTC), stdout(env)), name="username")
+    return 0
+
+
+def _create(words: Words, name: str, env: Mapping[str, str]) -> int:
+    from gpustack.cli.lookup import USERS
+
+    password, given = _password(words)
+    fields = {"username": name, "password": password, "is_admin": words.flag("--admin")}
+    fields |= {"full_name": words.text("--full-name"), "require_password_change": not given}
+    open_session(env).run(lambda client: client.create(USERS, fields))
+    print(f"{name} may log in" if given else f"The password of {name} is: {password}")
+    return 0
+
+
+def _reset(words: Words, names: Sequence[str], env: Mapping[str, str]) -> int:
+    if words.flag("--password-stdin") and len(names) > 1:
+        raise Misuse("--password-stdin is for one account", words.usage)
+    session = open_session(env)
+    for name in names:
+        password, given = _password(words)
+        changes = {"password": password, "require_password_change": not given}
+        session.run(partial(_update, names=[name], changes=changes))
+        print(f"The password of {name} is changed" if given else f"The new password of {name} is: {password}")
+    return 0
+
+
+def _password(words: Words) -> tuple[str, bool]:
+    """A password, and whether it was given: never on the command line, which everybody on this machine can see."""
+    from gpustack.config.secret import make_password
+
+    if not words.flag("--password-stdin"):
+        return make_password(random.SystemRandom()), False
+    given = sys.stdin.readline(_LONGEST).rstrip("\r\n")
+    if not given:
+        raise Misuse("--password-stdin: there is no password on the first line of stdin", words.usage)
+    return given, True
+
+
+async def _change(client: AdminClient, verb: str, names: Sequence[str]) -> None:
+    from gpustack.cli.lookup import USERS, user_named
+
+    if verb != "rm":
+        await _update(client, names, _CHANGES[verb][0])
+        return
+    for user in [await user_named(client, name) for name in names]:
+        await client.delete(f"{USERS}/{user['id']}")
+
+
+async def _update(client: AdminClient, names: Sequence[str], changes: Doc) -> None:
+    """All names are looked up before anything is changed."""
+    from gpustack.cli.lookup import USERS, user_named
+
+    for user in [await user_named(client, name) for name in names]:
+        await client.update(f"{USERS}/{user['id']}", changes)
+
+
+def _table(users: list[Doc], now: datetime, terminal: Terminal) -> str:
+    return draw(_HEADS, [_row(user, now) for user in users], terminal)
+
+
+def _row(user: Doc, now: datetime) -> Row:
+    state = "active" if user.get("is_active") else "off"
+    return Row(
+        [
+            str(user["username"]),
+            "admin" if user.get("is_admin") else "user",
+            Cell(state, "green" if state == "active" else "yellow"),
+            str(user.get("full_name") or "-"),
+            str(user.get("source") or "-"),
+            phrase.age(user.get("created_at"), now),
+        ],
+        remark="must change its password at the next login" if user.get("require_password_change") else "",
+    )

@@ -1,0 +1,199 @@
+"""Programs for shells that complete command lines of ``gpustack``, written from its vocabulary."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+
+from gpustack.cli.vocabulary import OptionEntry, Vocabulary
+
+_LIST = "gpustack {} -q 2>/dev/null"
+
+
+def bash(every: list[Vocabulary]) -> str:
+    """For bash 3.2 and later."""
+    cases = "\n".join(_bash_case(one) for one in every)
+    values = "\n".join(
+        _bash_value(one.command, option) for one in every for option in one.options if option.value
+    )
+    commands = shlex.quote(" ".join(one.command for one in every))
+    return f"""\
+# Completes gpustack in bash: put  eval "$(gpustack completion bash)"  into ~/.bashrc
+_gpustack() {{
+    local word=${{COMP_WORDS[COMP_CWORD]}} option= command=${{COMP_WORDS[1]}} options= words= lists= files= list
+    COMPREPLY=()
+    if ((COMP_CWORD == 1)); then
+        COMPREPLY=($(compgen -W {commands} -- "$word"))
+        return
+    fi
+    # Bash parts --name=value at the sign.
+    if [[ $word == = ]]; then
+        option=${{COMP_WORDS[COMP_CWORD-1]}} word=
+    elif ((COMP_CWORD > 2)) && [[ ${{COMP_WORDS[COMP_CWORD-1]}} == = ]]; then
+        option=${{COMP_WORDS[COMP_CWORD-2]}}
+    elif [[ ${{COMP_WORDS[COMP_CWORD-1]}} == -* ]]; then
+        option=${{COMP_WORDS[COMP_CWORD-1]}}
+    fi
+    case "$command $option" in
+{values}
+    esac
+    case $command in
+{cases}
+    *) return ;;
+    esac
+    if [[ $word == -* ]]; then
+        COMPREPLY=($(compgen -W "$options" -- "$word"))
+        [[ ${{COMPREPLY[0]}} == *= ]] && ((${{#COMPREPLY[@]}} == 1)) && compopt -o nospace 2>/dev/null
+        return
+    fi
+    for list in $lists; do
+        words+=" $(gpustack "$list" -q 2>/dev/null)"
+    done
+    COMPREPLY=($(compgen -W "$words" -- "$word"))
+    if [[ $files ]]; then
+        compopt -o filenames 2>/dev/null
+        COMPREPLY+=($(compgen -f -- "$word"))
+    fi
+}}
+complete -F _gpustack gpustack
+"""
+
+
+def _bash_case(one: Vocabulary) -> str:
+    options = [f"{option.name}{'=' if option.value else ''}" for option in one.options]
+    parts = [f"options={shlex.quote(' '.join(options))}"]
+    parts += [f"words={shlex.quote(' '.join(one.verbs))}"] if one.verbs else []
+    parts += [f"lists={shlex.quote(' '.join(one.lists))}"] if one.lists else []
+    parts += ["files=yes"] if one.takes_files else []
+    return f"    {one.command}) {' '.join(parts)} ;;"
+
+
+def _bash_value(command: str, option: OptionEntry) -> str:
+    names = [option.name, *([option.short] if option.short else [])]
+    pattern = "|".join(f'"{command} {name}"' for name in names)
+    if option.choices:
+        found = f'-W {shlex.quote(" ".join(option.choices))} -- "$word"'
+    elif option.list:
+        found = f'-W "$({_LIST.format(option.list)})" -- "$word"'
+    elif option.is_file:
+        return f'    {pattern}) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$word")); return ;;'
+    else:
+        return f"    {pattern}) return ;;"
+    return f"    {pattern}) COMPREPLY=($(compgen {found})); return ;;"
+
+
+def zsh(every: list[Vocabulary]) -> str:
+    """For zsh 5; it works from a file of $fpath too."""
+    commands = _lines((f"{one.command}:{one.summary}" for one in every), 8)
+    cases = "\n".join(_zsh_case(one) for one in every)
+    return f"""\
+#compdef gpustack
+# Completes gpustack in zsh: put  source <(gpustack completion zsh)  into ~/.zshrc, after compinit
+_gpustack() {{
+    local -a commands flags valued verbs lists found
+    local files= list word=$words[CURRENT] option=
+    if (( CURRENT == 2 )); then
+        commands=(
+{commands}
+        )
+        _describe command commands
+        return
+    fi
+    if [[ $word == --*=* ]]; then
+        option=${{word%%=*}}
+        compset -P 1 '*='
+    elif [[ $words[CURRENT-1] == -* ]]; then
+        option=$words[CURRENT-1]
+    fi
+    case $words[2] in
+{cases}
+    *) return 1 ;;
+    esac
+    if [[ $word == -* ]]; then
+        _describe -o option flags
+        _describe -o option valued -S =
+        return
+    fi
+    for list in $lists; do
+        found+=(${{(f)"$(gpustack $list -q 2>/dev/null)"}})
+    done
+    (( $#verbs )) && compadd -a verbs
+    (( $#found )) && compadd -a found
+    [[ -n $files ]] && _files
+    return 0
+}}
+if [[ $funcstack[1] == _gpustack ]]; then _gpustack "$@"; else compdef _gpustack gpustack; fi
+"""
+
+
+def _zsh_case(one: Vocabulary) -> str:
+    parts = [f"    {one.command})"]
+    if values := [_zsh_value(option) for option in one.options if option.value]:
+        parts += ["        case $option in", *values, "        esac"]
+    for name, chosen in (("flags", False), ("valued", True)):
+        texts = [f"{o.name}:{o.help}" for o in one.options if (o.value is not None) is chosen]
+        parts += [f"        {name}=(", _lines(texts, 12), "        )"] if texts else []
+    parts += [f"        verbs=({' '.join(one.verbs)})"] if one.verbs else []
+    parts += [f"        lists=({' '.join(one.lists)})"] if one.lists else []
+    parts += ["        files=yes"] if one.takes_files else []
+    return "\n".join([*parts, "        ;;"])
+
+
+def _zsh_value(option: OptionEntry) -> str:
+    pattern = "|".join([option.name, *([option.short] if option.short else [])])
+    if option.choices:
+        found = f"compadd {' '.join(option.choices)}; return"
+    elif option.list:
+        found = f'compadd ${{(f)"$({_LIST.format(option.list)})"}}; return'
+    else:
+        found = "_files; return" if option.is_file else "return 1"
+    return f"        {pattern}) {found} ;;"
+
+
+def fish(every: list[Vocabulary]) -> str:
+    """For fish 3 and later."""
+    lines = [
+        "# Completes gpustack in fish: put  gpustack completion fish | source  into ~/.config/fish/config.fish",
+        "function __gpustack_is",
+        "    set -l words (commandline -opc)",
+        "    test (count $words) -ge 2; and test $words[2] = $argv[1]",
+        "end",
+        "complete -c gpustack -f",
+    ]
+    for one in every:
+        lines.append(
+            f"complete -c gpustack -n 'test (count (commandline -opc)) -eq 1' -a {one.command} "
+            f"-d {_fish_quoted(one.summary)}"
+        )
+    for one in every:
+        lines += _fish_of(one)
+    return "\n".join(lines) + "\n"
+
+
+def _fish_of(one: Vocabulary) -> list[str]:
+    head = f"complete -c gpustack -n '__gpustack_is {one.command}'"
+    lines = [f"{head} -a '{' '.join(one.verbs)}'"] if one.verbs else []
+    lines += [f"{head} -a '({_LIST.format(list_)})'" for list_ in one.lists]
+    lines += [f"{head} -F"] if one.takes_files else []
+    for option in one.options:
+        short = f" -s {option.short[1:]}" if option.short else ""
+        value = ""
+        if option.choices:
+            value = f" -x -a '{' '.join(option.choices)}'"
+        elif option.list:
+            value = f" -x -a '({_LIST.format(option.list)})'"
+        elif option.value is not None:
+            value = " -r -F" if option.is_file else " -x"
+        lines.append(f"{head} -l {option.name[2:]}{short}{value} -d {_fish_quoted(option.help)}")
+    return lines
+
+
+def _lines(texts: Iterable[str], indent: int) -> str:
+    return "\n".join(" " * indent + shlex.quote(text) for text in texts)
+
+
+def _fish_quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+SHELLS: Mapping[str, Callable[[list[Vocabulary]], str]] = {"bash": bash, "zsh": zsh, "fish": fish}
