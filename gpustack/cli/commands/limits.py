@@ -1,4 +1,4 @@
-"""Show what you, a key, an account or a model may use and what is left of it, and set it.
+"""Show what you, a key, an account or a model may use and what is left, and set it.
 
 Usage:
   gpustack limits [options]
