@@ -76,7 +76,11 @@ async def instances_named(client: AdminClient, name: str) -> list[Doc]:
     found = await instances_of(client, model)
     if not found:
         wanted = model.get("replicas") or 0
-        why = "it is stopped; start it with gpustack run" if wanted == 0 else "none has been made yet"
+        why = (
+            f"it is stopped; gpustack run {model['name']} starts it"
+            if wanted == 0
+            else "none has been made yet"
+        )
         raise NotFound(f"Model {model['name']} has no instances: {why}")
     return found
 

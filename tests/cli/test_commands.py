@@ -113,6 +113,7 @@ def test_show_explain_and_logs_tell_of_an_instance(shell: Shell, tiny: str) -> N
     assert "placed on worker" in shell.good("explain", "tiny")
     assert json.loads(shell.good("explain", instance, "-o", "json"))[0]["fits"] is True
     assert 0 < len(shell.good("logs", "--tail=2", "tiny").splitlines()) <= 2
+    assert "has no log of an earlier run" in shell.bad("logs", "--previous", "tiny")
 
 
 def test_draw_keeps_the_image_and_says_where(shell: Shell, tiny: str) -> None:
@@ -368,13 +369,13 @@ def test_ctrl_c_while_it_waits_says_what_stays_and_ends_with_130(shell: Shell, t
     big = tmp_path / "waits.gguf"
     make_hollow(big, next(shape for name, shape in SHAPES.items() if "70b" in name))
     assert shell.daemon.call("PUT", "/v1/workers/1", {"cordoned": True})[0] == 200
-    try:
-        code, shown = at_terminal(shell, ["run", str(big), "-p", "ctx-size=512"], [("cordoned", b"\x03")])
-    finally:
-        shell.daemon.call("PUT", "/v1/workers/1", {"cordoned": False})
+    code, shown = at_terminal(shell, ["run", str(big), "-p", "ctx-size=512"], [("cordoned", b"\x03")])
     assert code == 130, shown
     assert "waits stays deployed: gpustack ps waits shows it" in shown
+    told = shell.bad("logs", "waits")
+    assert "has no log, as no engine was started for it: it is pending (" in told and "cordoned" in told
     shell.good("rm", "waits")
+    assert shell.daemon.call("PUT", "/v1/workers/1", {"cordoned": False})[0] == 200
 
 
 def test_colours_show_at_a_terminal(shell: Shell, tiny: str) -> None:

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
+from gpustack.cli import phrase
 from gpustack.cli.log_text import LogText
 from gpustack.cli.session import open_session
 from gpustack.cli.usage import Words, read
-from gpustack.errors import Conflict
+from gpustack.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -42,7 +44,13 @@ async def _copy(client: AdminClient, words: Words, tail: int) -> None:
     if len(found) > 1:
         names = ", ".join(str(instance["name"]) for instance in found)
         raise Conflict(f"{words.text('NAME')} has several instances; name one of {names}")
-    path = f"{INSTANCES}/{found[0]['id']}/logs"
+    try:
+        await _print(client, f"{INSTANCES}/{found[0]['id']}/logs", words, tail)
+    except NotFound as error:
+        raise NotFound(_no_log(found[0], previous=words.flag("--previous"))) from error
+
+
+async def _print(client: AdminClient, path: str, words: Words, tail: int) -> None:
     previous = "true" if words.flag("--previous") else "false"
     washed = LogText() if sys.stdout.isatty() else None
     async with client.text(path, follow=words.flag("--follow"), tail=tail, previous=previous) as pieces:
@@ -51,3 +59,14 @@ async def _copy(client: AdminClient, words: Words, tail: int) -> None:
             sys.stdout.buffer.flush()
         if washed is not None:
             sys.stdout.buffer.write(washed.rest())
+
+
+def _no_log(instance: dict[str, Any], *, previous: bool) -> str:
+    name = instance["name"]
+    if previous:
+        return f"{name} has no log of an earlier run: its engine was not started again"
+    why = phrase.reason(instance, datetime.now(UTC))
+    return (
+        f"{name} has no log, as no engine was started for it: it is {instance.get('state')}"
+        f"{f' ({why})' if why else ''}"
+    )
