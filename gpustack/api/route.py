@@ -13,7 +13,7 @@ import trio
 from gpustack.domain.access import Principal, Role, Scope, User
 from gpustack.domain.record import Record
 from gpustack.domain.snapshot import Snapshot
-from gpustack.errors import BadRequest, Forbidden, GpustackError, NotFound, Unauthorized
+from gpustack.errors import BadRequest, GpustackError, NotFound, Unauthorized
 from gpustack.identity.credentials import SAFE_METHODS
 from gpustack.policy.access import CHANGING, READING
 
@@ -82,9 +82,11 @@ class Call:
 
     @property
     def account(self) -> User:
-        """The caller's own account. Raises ``NotFound`` when it is gone, ``Forbidden`` for who has none."""
+        """The caller's own account. Raises ``NotFound`` when it is gone, ``Unauthorized`` for who has shown none:
+        a page then asks for a login.
+        """
         if is_local_guest(self.caller):
-            raise Forbidden(f"This is about one's own account. {NOT_LOCAL_ADMIN}")
+            raise Unauthorized(f"This is about one's own account. {NOT_LOCAL_ADMIN}")
         user = self.snapshot.get(User, self.caller.user_id)
         if user is None:
             raise NotFound("This account does not exist any more")

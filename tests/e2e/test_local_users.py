@@ -53,9 +53,10 @@ import encodings.idna
 from gpustack.cli.main import main
 main(["ls"])
 main(["doctor"])
+main(["run", "authed", "hi"])
 print("----", flush=True)
 os.setuid(int(sys.argv[1]))
-for command in (["ls"], ["doctor"], ["rm", "authed"], ["reset-admin-password"]):
+for command in (["run", "authed", "hi"], ["ls"], ["doctor"], ["rm", "authed"], ["reset-admin-password"]):
     print("exit", main(command), flush=True)
 """
 STEAL = {
@@ -185,6 +186,7 @@ def test_commands_of_another_user_work_as_far_as_that_user_may_and_say_the_ways_
         timeout=WITHIN,
     )
     told = done.stdout.partition("----")[2]
+    assert told.split("exit 0")[0].strip() == "Hello from the fake engine."
     assert "authed" in told and "named" not in told, done
     assert "you are another user of this machine" in told
     assert told.count("exit 1") >= 2 and "exit 0" in told, done

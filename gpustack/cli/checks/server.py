@@ -19,7 +19,7 @@ async def look(scene: Scene) -> list[Finding]:
     found += await _healthy(ask, "GPUSTACK_SERVER_URL, and whether the server runs (its log says why not)")
     if any(finding.verdict == "failed" for finding in found):
         return found
-    status, _, _ = await Session(ask).talk(lambda client: client.head("/v1/users/me"))
+    status, _, body = await Session(ask).talk(lambda client: client.head("/v1/users/me"))
     if status == 200:
         return [
             *found,
@@ -29,7 +29,7 @@ async def look(scene: Scene) -> list[Finding]:
                 else "the server knows who you are"
             ),
         ]
-    if ask.key is None and status == 403:
+    if ask.key is None and b"GPUSTACK_API_KEY" in body:  # with a sentence, it knows us for another user
         fix = "For more use sudo, or put an API key (console, or POST /v1/api-keys) into GPUSTACK_API_KEY."
         said = "you are another user of this machine: without a key you may use models, and not manage"
         return [*found, note(said, fix)]

@@ -71,8 +71,11 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     text, name = words.text("MODEL") or "", words.text("--name")
     made = session.run(lambda client: deployed(client, text, name, fields, aside))
     model = made.model
+    # What is ready is not waited for: who may use it need not be allowed to look at its instances.
+    is_ready = not made.is_new and bool(model.get("ready_replicas"))
     try:
-        session.run(lambda client: _wait(client, model, aside, limit))
+        if not is_ready:
+            session.run(lambda client: _wait(client, model, aside, limit))
     except (KeyboardInterrupt, WaitTimeout):
         aside.clear()
         aside.say(_stays(model))
