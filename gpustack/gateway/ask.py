@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 import attrs
@@ -20,6 +21,8 @@ LONG: Final = 64 << 10
 
 _TIMES: Final = ("n", "n_cmpl")
 _SEVERAL: Final = (*_TIMES, "best_of", "prompt")
+_KEYS: Final = (b'"model"', b'"stream"', b'"stream_options"')
+_ALL_KEYS: Final = (*_KEYS, b'"n"', b'"n_cmpl"', b'"best_of"')
 _OURS: Final = frozenset({"model", "stream", "stream_options", *_SEVERAL})
 _SPLICE: Final = b'{"stream_options":{"include_usage":true},'
 _STEERING: Final = (b'"logit_bias"', b'"grammar"')
@@ -82,7 +85,7 @@ def read_ask(body: bytes, *, splices: bool = True, single: bool = False) -> Ask:
 
 def is_slow(body: bytes) -> bool:
     """Whether reading the ask of a long body may take so long that it belongs in a thread: rarely so."""
-    return len(body) > LARGE or b'"stream_options"' in body or _may_repeat(body)
+    return len(body) > LARGE or b'"stream_options"' in body or _may_repeat(body, _ALL_KEYS)
 
 
 def model_named(model: object) -> str:
@@ -106,22 +109,17 @@ def _fields(body: bytes) -> dict[str, Any]:
         raise BadRequest(f"{_UNREADABLE}: {error}") from error
     if not isinstance(document, dict):
         raise BadRequest(f"{_UNREADABLE}: it is not an object")
-    if _may_repeat(body):
+    several = not document.keys().isdisjoint(_SEVERAL)
+    if _may_repeat(body, _ALL_KEYS if several else _KEYS):
         _members(body)
     return document
 
 
-def _may_repeat(body: bytes) -> bool:
+def _may_repeat(body: bytes, keys: Collection[bytes]) -> bool:
     """Whether one of our keys might stand there more than once: rarely so, and then it is looked at closely."""
-    return (
-        body.count(b'"model"') > 1
-        or body.count(b'"stream"') > 1
-        or body.count(b'"stream_options"') > 1
-        or body.count(b'"n"') > 1
-        or body.count(b'"n_cmpl"') > 1
-        or body.count(b'"best_of"') > 1
-        or (b"\\u00" in body and ESCAPED_LETTER.search(body) is not None)
-    )
+    if b"\\u00" in body and ESCAPED_LETTER.search(body) is not None:
+        return True
+    return any([body.count(key) > 1 for key in keys])
 
 
 def _members(body: bytes) -> dict[str, Any]:
@@ -141,7 +139,7 @@ def _members(body: bytes) -> dict[str, Any]:
 
 
 def _several(found: dict[str, Any], body: bytes) -> Several | None:
-    if not any(name in found for name in _SEVERAL):
+    if found.keys().isdisjoint(_SEVERAL):
         return None
     times = max(1, *[_number(found, name) for name in _TIMES])
     best_of, prompts = _number(found, "best_of"), _prompts(found.get("prompt"))

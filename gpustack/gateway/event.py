@@ -14,7 +14,7 @@ _EVENT_END: Final = re.compile(_LINE_END + _LINE_END)
 _LINE: Final = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r|\Z)")
 _FINISH: Final = b'"finish_reason":"'
 _LLAMA_CPP: Final = re.compile(rb'"system_fingerprint":"b[0-9]+-')
-_NOTHING: Final = frozenset({b"data: null", b"data:null"})
+_NOTHING: Final = b"data: null"
 
 
 def last_end(data: bytes, searched: int) -> int:
@@ -76,7 +76,7 @@ def without_usage(events: bytes) -> bytes:
 def without_nothing(events: bytes) -> bytes:
     """Without events that say ``null``: llama.cpp begins a stream for a list of prompts with one, and clients that
     look for the choices in it fail."""
-    return b"".join([event for event in events_of(events) if event.strip() not in _NOTHING])
+    return b"".join([event for event in events_of(events) if event.strip() != _NOTHING])
 
 
 def with_text_for_null(events: bytes) -> bytes:

@@ -12,6 +12,7 @@ from gpustack.gateway.usage import Usage, usage_of
 
 _WITHIN: Final = ("message", "response")
 """Where the usage of Anthropic's ``message_start`` and OpenAI's ``response.completed`` stands."""
+_MOST_ANSWERS: Final = 4096
 _LAST: Final = frozenset({"message_delta", "response.completed", "response.incomplete", "response.failed"})
 
 
@@ -20,7 +21,7 @@ class EventSum:
     """Reads whole events and sums what is said of each answer, unless the engine does so itself."""
 
     _several: Several
-    _of_answers: dict[object, Usage] = attrs.field(factory=dict)
+    _of_answers: dict[int | str, Usage] = attrs.field(factory=dict)
     """By the index of the answer; in the order of their coming where no index is told."""
     _of_all: Usage | None = None
 
@@ -35,12 +36,14 @@ class EventSum:
         if usage is None:
             return
         choices = document.get("choices")
-        if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-            self._of_answers[choices[0].get("index")] = usage  # the last one said of it
-        elif "timings" in document:
-            self._of_answers["alone", len(self._of_answers)] = usage
-        else:
+        if not choices and "timings" not in document:
             self._of_all = usage
+            return
+        first = choices[0] if isinstance(choices, list) and choices else None
+        index = first.get("index") if isinstance(first, dict) else None
+        key = index if isinstance(index, int) else f"alone {len(self._of_answers)}"
+        if key in self._of_answers or len(self._of_answers) < min(self._several.answers, _MOST_ANSWERS):
+            self._of_answers[key] = usage  # the last one said of it
 
     def found(self, events: int) -> Usage | None:
         """What was used; while it has not been told of all answers, no less than there were events."""

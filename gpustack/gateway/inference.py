@@ -110,6 +110,7 @@ class _Request:
     headers: Headers
     model: Route
     passage: Passage
+    hold: MemoryHold
     tried: set[int] = attrs.field(factory=set)
     runs: int = 0
     """How often an engine may have begun to work on it."""
@@ -210,7 +211,7 @@ class Gateway:
         with self._memory.hold(principal) as hold:
             limit = _BODY_OF_ANYBODY if principal.role is Role.ANYBODY else _BODY_LIMIT
             ask = await self._read(exchange, route, limit, hold)
-            await self._serve_asked(exchange, route, principal, passage, headers, ask)
+            await self._serve_asked(exchange, route, principal, passage, headers, ask, hold)
 
     async def _serve_asked(
         self,
@@ -220,8 +221,10 @@ class Gateway:
         passage: Passage,
         headers: Headers,
         ask: Ask,
+        hold: MemoryHold,
     ) -> None:
-        request = _Request(exchange, route, principal, ask, headers, self._route_of(ask, principal), passage)
+        model = self._route_of(ask, principal)
+        request = _Request(exchange, route, principal, ask, headers, model, passage, hold)
         passage.model_id = request.model.model_id
         fault = mismatch(route, request.model.model_name, request.model.categories)
         if fault is not None:
@@ -499,7 +502,11 @@ def _tally(request: _Request, *, events: bool) -> Tally:
     """What counts the answer, and mends it, as its path and the number of answers in it need."""
     ask, route = request.ask, request.route
     if not events:
-        return PlainTally() if ask.several is None else SeveralTally(ask.several, request.bound)
+        return (
+            PlainTally()
+            if ask.several is None
+            else SeveralTally(ask.several, request.bound, request.hold.take)
+        )
     if not route.splices:
         return EventTally(False, edits=False, reader=EventMaximum() if route.parted else None)
     return EventTally(

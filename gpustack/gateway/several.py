@@ -9,11 +9,13 @@ the prompt as often, and to count tokens by asking the engine again would miss w
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
 import orjson
 
+from gpustack.errors import Unavailable
 from gpustack.gateway.bound import Bound
 from gpustack.gateway.usage import Usage, UsageScan
 
@@ -46,18 +48,30 @@ class SeveralTally:
 
     _several: Several
     _bound: Bound
+    _reserve: Callable[[int], None]
+    """Asked for each piece that is kept. Raises ``Unavailable`` when there is no room for it."""
     _scan: UsageScan = attrs.field(factory=UsageScan)
     _kept: list[bytes] = attrs.field(factory=list)
     _size: int = 0
+    _whole: bool = True
 
     def take(self, data: bytes) -> bytes:
         self._scan.feed(data)
         self._size += len(data)
-        if self._size <= _MOST_KEPT:
-            self._kept.append(data)
-        else:
-            self._kept.clear()
+        if self._whole:
+            self._keep(data)
         return data
+
+    def _keep(self, data: bytes) -> None:
+        try:
+            if self._size > _MOST_KEPT:
+                raise Unavailable(f"The answer is longer than {_MOST_KEPT} bytes")
+            self._reserve(len(data))
+        except Unavailable:  # then it goes on all the same, and counts as reserved
+            self._whole = False
+            self._kept.clear()
+        else:
+            self._kept.append(data)
 
     def rest(self) -> bytes:
         return b""

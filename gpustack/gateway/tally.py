@@ -85,8 +85,6 @@ class EventTally:
     def take(self, data: bytes) -> bytes:
         if self._watch is not None:
             self._watch.begin()
-        if self._reader is None:
-            self._scan.feed(data)
         whole = self._open + data if self._open else data
         cut = last_end(whole, len(self._open))
         if not cut:
@@ -94,6 +92,7 @@ class EventTally:
                 self._open = whole
                 return b""
             self._open, self._inside = b"", True
+            self._scan.feed(whole)
             return self._released() + whole
         done, self._open = (whole, b"") if cut == len(whole) else (whole[:cut], whole[cut:])
         self._events += done.count(b"\ndata:") + done.count(b"\rdata:") + done.startswith(b"data:")
@@ -118,24 +117,30 @@ class EventTally:
         return Usage(0, self._events, False) if self._events else None
 
     def _edited(self, done: bytes) -> bytes:
-        used = b'"usage"' in done
-        if used and self._reader is not None:
-            self._reader.read(done)
-        if self._hide:
+        """Whole events as they go on: for nearly all of them no more than a few searches."""
+        if b'"usage"' in done:
+            done = self._told(done)
+        elif self._waiting:
             done = self._released() + done
-            if used:
-                done = without_usage(done)
-            if b'"finish_reason":"' in done:
-                done = self._held_back(done)
-        elif used and self._watch is not None:
-            done = self._watch.told_in(done)
+        if self._hide and b'"finish_reason":"' in done:
+            done = self._held_back(done)
         if not self._edits:
             return done
         if b'"content":null' in done or b'"content": null' in done:
             done = with_text_for_null(done)
-        if b"data: null" in done or b"data:null" in done:
+        if self._reader is not None and b"data: null" in done:
             done = without_nothing(done)
         return done
+
+    def _told(self, done: bytes) -> bytes:
+        """Read what they say of usage; it goes on only to a client that asked for it."""
+        if self._reader is None:
+            self._scan.feed(done)
+        else:
+            self._reader.read(done)
+        if self._hide:
+            return without_usage(self._released() + done)
+        return done if self._watch is None else self._watch.told_in(done)
 
     def _held_back(self, done: bytes) -> bytes:
         """Without its last event, where that ends an answer and what belongs into it is still to come."""

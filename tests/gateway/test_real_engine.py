@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
 from tests.launchers.test_llama_cpp import ask, serving
-from tests.models import make_tiny_llm
+from tests.models import make_embedder, make_tiny_llm
 from tests.needs import requires_module
 
 from .world import CHAT, World, chat, events
@@ -139,3 +140,30 @@ async def test_usage_that_is_asked_for_says_how_fast_it_was(world: World, engine
     plain = json.loads((await world.ask("m", max_tokens=3)).body)
     assert all(plain["usage"][name] > 0 for name in told)
     assert plain["usage"]["completion_tokens"] == 3
+
+
+@pytest.mark.parametrize(
+    ("flag", "path", "one", "many"),
+    [
+        ("--embeddings", "/v1/embeddings", {"input": "yo you there"}, {"input": ["yo you there"] * 20}),
+        (
+            "--rerank",
+            "/v1/rerank",
+            {"query": "hi", "documents": ["yo you there"]},
+            {"query": "hi", "documents": ["yo you there"] * 20},
+        ),
+    ],
+)
+async def test_texts_in_a_list_are_all_counted(
+    world: World, tmp_path: Path, flag: str, path: str, one: dict[str, Any], many: dict[str, Any]
+) -> None:
+    """Of vectors and ranks llama.cpp tells the sum by itself."""
+    requires_module("xllamacpp")
+    model = make_embedder(tmp_path / "embedder.gguf", rerank=flag == "--rerank")
+    with serving(model, flag) as (_, address):
+        await world.deploy("m", port(address))
+        assert (await world.ask("m", path, **one)).status == 200
+        _, _, single, _ = await world.sums()
+        assert single > 3
+        assert (await world.ask("m", path, **many)).status == 200
+        assert await world.sums() == (2, 0, 21 * single, 0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gpustack.errors import BadRequest
+from gpustack.errors import BadRequest, Unavailable
 from gpustack.gateway.ask import LARGE, read_ask
 from gpustack.gateway.bound import Bound
 from gpustack.gateway.event_usage import EventMaximum, EventSum
@@ -19,6 +19,10 @@ BOUND = Bound(prompt=300, total=700, answer=100)
 SAID = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
 
 
+def room(size: int) -> None:
+    """There is always some."""
+
+
 def chosen(text: str, reason: str = "stop", **more: Any) -> dict[str, Any]:
     return {"message": {"role": "assistant", "content": text}, "finish_reason": reason, **more}
 
@@ -26,7 +30,7 @@ def chosen(text: str, reason: str = "stop", **more: Any) -> dict[str, Any]:
 def charged(several: Several, *choices: Any, bound: Bound = BOUND, cut: int = 0, **more: Any) -> Usage | None:
     document = {"choices": choices, "usage": SAID, **more}
     body = json.dumps(document).encode()
-    tally = SeveralTally(several, bound)
+    tally = SeveralTally(several, bound, room)
     assert tally.take(body[:40]) + tally.take(body[40 : len(body) - cut]) == body[: len(body) - cut]
     return tally.usage()
 
@@ -149,10 +153,21 @@ def test_answers_that_are_not_shown_count_as_long_as_they_may_be() -> None:
 
 def test_an_answer_that_is_not_whole_counts_as_reserved() -> None:
     assert charged(Several(4, 1), chosen("x"), timings={}, cut=1) == Usage(300, 400, True)
-    tally = SeveralTally(Several(2, 1), BOUND)
+    tally = SeveralTally(Several(2, 1), BOUND, room)
     tally.take(b'{"usage": {"prompt_tokens": 3, "completion_tokens": 5}, "choices": ["')
     for _ in range(5):
         tally.take(b"x" * (1 << 20))
+    assert tally.usage() == Usage(300, 200, True)
+
+
+@pytest.mark.attack("flood")
+def test_an_answer_for_which_there_is_no_room_goes_on_and_counts_as_reserved() -> None:
+    def full(size: int) -> None:
+        raise Unavailable("Too many large requests are under way")
+
+    tally = SeveralTally(Several(2, 1), BOUND, full)
+    body = json.dumps({"choices": [chosen("x"), chosen("y")], "usage": SAID, "timings": {}}).encode()
+    assert tally.take(body[:90]) + tally.take(body[90:]) == body
     assert tally.usage() == Usage(300, 200, True)
 
 
@@ -183,6 +198,13 @@ def test_a_sum_that_the_engine_tells_is_believed_and_what_goes_before_is_not_add
     whole = {"choices": [], "usage": {**SAID, "completion_tokens": 7}}
     found = streamed(Several(2, 1), so_far(0, 1), so_far(1, 1), so_far(0, 4), so_far(1, 3), whole)
     assert found == Usage(3, 7, True)
+
+
+@pytest.mark.attack("engine")
+def test_no_more_answers_are_kept_than_were_asked_for() -> None:
+    """Whatever an engine calls them."""
+    events = [{"choices": [{"index": index}], "usage": SAID} for index in (0, [1], {}, "x", None, 7, 8)]
+    assert streamed(Several(2, 1), *events) == Usage(3, 10, True)
 
 
 def test_of_a_stream_that_ends_early_the_events_count() -> None:

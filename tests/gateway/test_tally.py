@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpustack.gateway.event_usage import EventSum
+from gpustack.gateway.several import Several
 from gpustack.gateway.speed import Stopwatch, with_engine_speed
 from gpustack.gateway.tally import EventTally, PlainTally
 from gpustack.gateway.usage import Usage
@@ -194,10 +196,14 @@ def test_null_is_left_where_it_is_no_text_of_a_delta(event: bytes) -> None:
     assert _passed(EventTally(hide=True), event) == event
 
 
-@pytest.mark.parametrize("nothing", [b"data: null\n\n", b"data:null\r\n\r\n"])
-def test_an_event_that_says_null_is_left_out(nothing: bytes) -> None:
-    kept = _event(choices=[{"text": "data: null"}])
-    assert _passed(EventTally(hide=True), nothing + kept + nothing + DONE) == kept + DONE
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+def test_an_event_that_says_null_is_left_out_where_several_answers_are_asked_for(end: bytes) -> None:
+    nothing, kept = b"data: null" + end, _event(choices=[{"text": "data: null"}])
+    stream = nothing + kept + nothing + DONE
+    for cut in range(len(stream)):
+        tally = EventTally(hide=True, reader=EventSum(Several(1, 2)))
+        assert _passed(tally, stream, cut) == kept + DONE
+    assert _passed(EventTally(hide=True), stream) == stream
 
 
 def test_timings_stand_in_the_event_that_ends_the_answer_wherever_the_stream_is_cut() -> None:
