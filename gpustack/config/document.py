@@ -162,6 +162,8 @@ Every option can be written in three places. Where it is in several, the first o
 A flag that takes no value is on when it is given; `--debug=false` turns it off, also over the environment and
 the file. Truth is `true`, `1`, `yes` or `on`, and `false`, `0`, `no` or `off`.
 A list is written by repeating its flag; in the environment it is a JSON array, or words between commas.
+White space at both ends of a value is no part of it. Other control characters, and line breaks where a value is no PEM
+or JSON, are a fault.
 
 `gpustack config` takes the same flags and prints every value with its origin, secrets masked.
 `gpustack config --format yaml` and `--format env` write the files in which options can be kept.

@@ -36,6 +36,7 @@ from gpustack.config.settle import Host, absolute, settle
 from gpustack.config.sign_on import open_callbacks
 from gpustack.config.structure import structure
 from gpustack.config.value import old_keys_of_system_reserved
+from gpustack.text import character_fault, trimmed
 
 _FILES = ("ssl_keyfile", "ssl_certfile", "llama_server_path", "pipx_path")
 
@@ -97,6 +98,7 @@ def load(
     faults += [*unclean, *wrong, *variable_faults(env)]
     if variables.hf_endpoint is not None and not is_http_url(variables.hf_endpoint):
         faults.append(Fault(others["hf_endpoint"].origin, "must be a URL such as https://hf-mirror.com"))
+    faults += _absent_certificates(env)
     if faults:
         raise ConfigError(tuple(faults))
     return Loaded(
@@ -126,6 +128,17 @@ def _file_layer(named: Given | None, host: Host, faults: list[Fault]) -> Layer:
     layer, wrong = read_file(path, str(named.value))
     faults += wrong
     return layer
+
+
+def _absent_certificates(env: Mapping[str, str]) -> list[Fault]:
+    """Libraries read the variable by themselves, and each call would fail for it."""
+    named = trimmed(env.get("SSL_CERT_FILE", ""))
+    if not named or character_fault(named) or Path(named).is_file():
+        return []
+    sentence = (
+        f"names {named}, which is {_what(Path(named))}; without it the system's certificates are trusted"
+    )
+    return [Fault(Origin("environment", "SSL_CERT_FILE"), sentence)]
 
 
 def _what(path: Path) -> str:

@@ -363,7 +363,7 @@ def _named(url: str) -> Iterator[None]:
         raise Unreachable(url, f"broke off the connection ({_reason(error)})") from error
     except httpx.ProxyError as error:
         raise Unreachable(url, f"cannot be reached through the proxy {said_by(error)}") from error
-    except (httpx.DecodingError, httpx.LocalProtocolError) as error:
+    except (httpx.DecodingError, httpx.LocalProtocolError, UnicodeEncodeError) as error:
         raise BadReply(url, f"cannot be understood ({_reason(error)})") from error
     except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
         raise BadReply(url, "is not an http or https address") from error

@@ -257,3 +257,26 @@ async def test_what_lies_beside_a_model_does_not_confuse(hub: Hub) -> None:
     })  # fmt: skip
     for pattern in (None, "*.gguf", "M.GGUF"):
         assert [file.name for file in (await resolve(hub, pattern)).files] == ["m.gguf"]
+
+
+@pytest.mark.attack("secret")
+@pytest.mark.parametrize(
+    "token", ["hf_Hunter2\n", "hf_Hunter2\r\nx: y", "hf_Hunter2\u00e9", "hf_Hunter2\x00"]
+)
+async def test_a_token_that_no_header_holds_stands_in_no_message(hub: Hub, token: str) -> None:
+    hub.add("me/m", GGUF)
+    with pytest.raises(GpustackError) as caught:
+        await resolve(hub, "*Q4_K_M*.gguf", token=token)
+    assert "Hunter2" not in str(caught.value)
+
+
+@pytest.mark.attack("secret")
+async def test_the_password_of_a_mirror_stands_in_no_message(free_port: int) -> None:
+    source = ModelSource(
+        kind=SourceKind.HUGGING_FACE, huggingface_repo_id="me/m", huggingface_filename="m.gguf"
+    )
+    for place in (f"127.0.0.1:{free_port}", "127.0.0.1:port", "[::1"):
+        settings = SourceSettings(endpoint=f"http://me:Hunter2@{place}", deadline=20.0)
+        with pytest.raises(GpustackError) as caught:
+            await source_for(source.kind).resolve(source, settings)
+        assert "Hunter2" not in str(caught.value)

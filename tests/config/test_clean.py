@@ -151,3 +151,10 @@ def test_names_of_devices_in_the_resources_are_text() -> None:
     card = {"name": "A\x00card", "vendor": "NVIDIA", "index": 0, "memory": {"total": 1}}
     (fault,) = faults(env={"GPUSTACK_RESOURCES": json.dumps({"gpu_devices": [card]})})
     assert "gpu_devices[0].name must not hold the control character U+0000" in fault
+
+
+def test_certificates_that_are_not_there_are_told_at_the_start(tmp_path: Path) -> None:
+    (fault,) = faults(env={"SSL_CERT_FILE": f"{tmp_path}/none.pem "})
+    assert fault.startswith(f"SSL_CERT_FILE: names {tmp_path}/none.pem, which is not there")
+    (tmp_path / "some.pem").touch()
+    assert faults(env={"SSL_CERT_FILE": f"{tmp_path}/some.pem\n"}) == []

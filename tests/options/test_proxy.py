@@ -17,6 +17,7 @@ import pytest
 
 from tests.daemon import daemon
 from tests.fakes.hub import Hub
+from tests.fakes.proxies import running_fake_proxy
 
 OUTSIDE = "http://hub.invalid"
 TOKEN = "a-token-that-the-tests-have-chosen"
@@ -129,3 +130,16 @@ def test_who_is_exempt_is_asked_without_the_proxy(tmp_path: Path, hub: Hub) -> N
     with running_proxy(hub.url) as proxy:
         env = {"HTTP_PROXY": proxy.url, "NO_PROXY": "hub.invalid", "HF_ENDPOINT": OUTSIDE}
         assert (ended(tmp_path, env), proxy.log) == ("error", [])
+
+
+def test_a_proxy_of_socks_leads_to_the_hub_and_one_that_is_none_ends_in_a_sentence(
+    tmp_path: Path, hub: Hub
+) -> None:
+    """Listing and files alike; neither ends the worker."""
+    hub.add("me/small", {"config.txt": b"small"})
+    with running_fake_proxy("socks5", hub.url) as proxy:
+        env = {"ALL_PROXY": f"socks5h://127.0.0.1:{proxy.port}", "HF_ENDPOINT": OUTSIDE}
+        assert ended(tmp_path / "one", env) == "ready"
+        assert set(proxy.asked) == {"hub.invalid:80"}
+        env["ALL_PROXY"] = f"socks4://127.0.0.1:{proxy.port}"
+        assert ended(tmp_path / "two", env) == "error"

@@ -226,3 +226,14 @@ async def test_a_context_of_ones_own_is_taken() -> None:
 )
 def test_no_secret_of_an_address_is_shown(url: str, text: str) -> None:
     assert shown(url) == text
+
+
+@pytest.mark.attack("secret")
+@pytest.mark.parametrize(
+    "value", ["Bearer Hunter2\n", "Bearer Hunter2\r\nx: y", "Hunter2\u00e9", "Hunter2\x00", "Hunter2\udce9"]
+)
+async def test_a_header_that_cannot_be_sent_is_told_without_it(served: str, value: str) -> None:
+    async with open_client(served) as client:
+        with pytest.raises(BadReply) as caught:
+            await client.request("GET", "/x", headers={"authorization": value})
+    assert "Hunter2" not in str(caught.value)

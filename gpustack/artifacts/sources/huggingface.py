@@ -85,7 +85,11 @@ class HuggingFace:
 def endpoint_of(settings: SourceSettings) -> str:
     """The hub's address: as given, by HF_ENDPOINT, or the public one; raises Invalid unless it is http(s)."""
     endpoint = (settings.endpoint or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
-    parts = urllib.parse.urlsplit(endpoint)
+    try:
+        parts = urllib.parse.urlsplit(endpoint)
+        _ = parts.port
+    except ValueError:
+        raise Invalid("HF_ENDPOINT must be an http or https address, and is malformed") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
         raise Invalid(f"HF_ENDPOINT must be an http or https address, not {shown(endpoint)!r}")
     return endpoint
