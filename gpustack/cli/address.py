@@ -60,8 +60,8 @@ def find_server(env: Mapping[str, str], *, url: str | None = None, key: str | No
 def _checked(address: Address) -> Address:
     if not address.is_loopback and address.key is None:
         raise Unauthorized(
-            f"GPUSTACK_API_KEY is not set: {address.url} is another machine, so make a key there (its console, or "
-            "POST /v1/api-keys) and put it in that variable"
+            f"GPUSTACK_API_KEY is not set: {address.url} is another machine, so make a key there (gpustack keys "
+            "create NAME, or its console) and put it in that variable"
         )
     return address
 

@@ -84,10 +84,12 @@ def _sentence(name: str, text: str, code: object) -> str:
     unknown = [word for word in left if word.startswith("-") and word not in _OPTION.findall(text)]
     if unknown:
         return _not_understood(name, unknown[0], _OPTION.findall(text))
-    if left and left[0] == name:
+    verbs = verbs_of(text, name)
+    words = left[1:] if left[:1] == [name] else left
+    if left and (not words or words[0] in verbs or (words is not left and not verbs)):
         return f"gpustack {name}: an argument is missing"
-    if left:
-        return _not_understood(name, left[0], verbs_of(text, name))
+    if words:
+        return _not_understood(name, words[0], verbs)
     if said and not said.startswith(("Usage:", "Warning:")):
         return f"gpustack {name}: {said}"
     return f"gpustack {name} does not understand what follows it"

@@ -42,6 +42,8 @@ def test_a_key_is_made_shown_once_switched_off_and_removed(shell: Shell) -> None
     assert "value" not in key
     head, row = shell.good("keys").splitlines()
     assert head.split()[:3] == ["NAME", "STATE", "SCOPES"] and row.split()[:2] == ["ci", "works"]
+    head, row = shell.good("keys", "--all").splitlines()
+    assert head.split()[:2] == ["OWNER", "NAME"] and row.split()[:2] == ["admin", "ci"]
     asked = {"authorization": f"Bearer {value}"}
     assert shell.daemon.call("GET", "/v1/models", headers=asked)[0] == 200
     assert shell.good("keys", "disable", "ci") == "ci is switched off\n"

@@ -48,6 +48,10 @@ def test_options_and_words_behind_a_command_are_told_too(capsys: pytest.CaptureF
         (["run", "--detatch", "x"], "gpustack run does not understand --detatch; did you mean --detach?"),
         (["ls", "--ouput=json"], "gpustack ls does not understand --ouput; did you mean --output?"),
         (["workers", "bra", "x"], "gpustack workers does not understand bra; did you mean bar?"),
+        (["completion", "fihs"], "gpustack completion does not understand fihs; did you mean fish?"),
+        (["completion", "tcsh"], "gpustack completion does not understand tcsh"),
+        (["keys", "create"], "gpustack keys: an argument is missing"),
+        (["db", "migrate"], "gpustack db does not understand migrate"),
         (["ls", "everything"], "gpustack ls does not understand everything"),
         (["start", "--prot=1"], "flag --prot: is not known; did you mean --port?"),
     ):

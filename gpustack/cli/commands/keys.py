@@ -60,11 +60,10 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
         for name in names:
             print(f"{name} {_DONE[verb]}")
         return 0
-    filters = {"all": True} if words.flag("--all") else {}
-    keys = open_session(env).run(lambda client: client.all(KEYS, **filters))
+    keys, owners = open_session(env).run(lambda client: _keys(client, every=words.flag("--all")))
     if not keys:
         stderr(env).say("There are no API keys; gpustack keys create NAME makes one.")
-    output.show(words, keys, lambda: _table(keys, datetime.now(UTC), stdout(env)))
+    output.show(words, keys, lambda: _table(keys, owners, datetime.now(UTC), stdout(env)))
     return 0
 
 
@@ -86,6 +85,16 @@ def _form(words: Words, made: Doc) -> str | None:
     return None if form == "table" else output.as_json(made) if form == "json" else output.as_yaml(made)
 
 
+async def _keys(client: AdminClient, *, every: bool) -> tuple[list[Doc], Mapping[int, str]]:
+    """The keys, and with those of everybody the names of their owners."""
+    from gpustack.cli.lookup import KEYS, USERS
+
+    if not every:
+        return await client.all(KEYS), {}
+    owners = {int(user["id"]): str(user["username"]) for user in await client.all(USERS)}
+    return await client.all(KEYS, all=True), owners
+
+
 async def _change(client: AdminClient, verb: str, names: Sequence[str]) -> None:
     """All names are looked up before anything is changed."""
     from gpustack.cli.lookup import KEYS, key_named
@@ -97,16 +106,18 @@ async def _change(client: AdminClient, verb: str, names: Sequence[str]) -> None:
             await client.update(f"{KEYS}/{key['id']}", {"is_enabled": verb == "enable"})
 
 
-def _table(keys: list[Doc], now: datetime, terminal: Terminal) -> str:
-    return draw(_HEADS, [_row(key, now) for key in keys], terminal) if keys else ""
+def _table(keys: list[Doc], owners: Mapping[int, str], now: datetime, terminal: Terminal) -> str:
+    heads = ("OWNER", *_HEADS) if owners else _HEADS
+    return draw(heads, [_row(key, owners, now) for key in keys], terminal) if keys else ""
 
 
-def _row(key: Doc, now: datetime) -> Row:
+def _row(key: Doc, owners: Mapping[int, str], now: datetime) -> Row:
     ends = phrase.read_instant(key.get("expires_at"))
     over = ends is not None and ends <= now
     state = "expired" if over else "works" if key.get("is_enabled") else "off"
     return Row(
         [
+            *([owners.get(key["user_id"], str(key["user_id"]))] if owners else []),
             str(key["name"]),
             Cell(state, "green" if state == "works" else "yellow"),
             ",".join(key.get("scopes") or ()) or "all",
