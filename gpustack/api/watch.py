@@ -15,6 +15,7 @@ import trio
 
 from gpustack.domain.change import Change, ChangeKind
 from gpustack.errors import Gone
+from gpustack.nursery.quarantine import Quarantine, Trial
 from gpustack.nursery.wake import Wake
 from gpustack.store.store import Store
 
@@ -46,6 +47,8 @@ class Event(IntEnum):
 class Printed:
     """The JSON of changes, made once for all watchers; the oldest are forgotten."""
 
+    faults: Quarantine = attrs.field(factory=lambda: Quarantine("watch streams"))
+    """Of all watchers: a record of which no document can be made is left out, and named once in the log."""
     _documents: OrderedDict[tuple[int, str, Any], bytes] = attrs.field(factory=OrderedDict)
     size: int = 0
     """Bytes of all of them."""
@@ -126,8 +129,10 @@ class Watch:
         else:
             look = self._look_at_start = self._look()
             self._revision = look.snapshot.revision
-            records = look.snapshot.tables.get(self._subject.table, {})
-            found = [item for record in records.values() for item in self._subject.shown(record).values()]
+            found: list[Any] = []
+            for record in look.snapshot.tables.get(self._subject.table, {}).values():
+                with self._row(record.id):
+                    found.extend(self._subject.shown(record).values())
             self._replay = found[::-1]  # taken from the end
         return self
 
@@ -163,9 +168,11 @@ class Watch:
         lines: list[bytes] = []
         size = 0
         while waiting and len(lines) < _AT_ONCE and size < _PIECE:
-            document = dumps(self._subject.document(waiting.pop(), self._look_at_start))
-            lines.append(self._line(Event.CREATED, document))
-            size += len(document)
+            item = waiting.pop()
+            with self._row(getattr(item, "id", None)):
+                document = dumps(self._subject.document(item, self._look_at_start))
+                lines.append(self._line(Event.CREATED, document))
+                size += len(document)
         if not waiting:
             self._replay = self._look_at_start = None
             if self._numbered:
@@ -186,10 +193,14 @@ class Watch:
                 break  # the others follow as soon as the client has taken these
             self._revision = change.revision
             if change.table == self._subject.table:
-                found = list(self._lines(change))
-                lines += found
-                size += sum(map(len, found))
+                with self._row(change.record.id):
+                    found = list(self._lines(change))
+                    lines += found
+                    size += sum(map(len, found))
         return b"".join(lines)
+
+    def _row(self, key: object) -> Trial:
+        return self._printed.faults.row((self._subject.kind, key))
 
     def _lines(self, change: Change) -> Iterable[bytes]:
         subject = self._subject

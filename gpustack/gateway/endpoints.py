@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import inf
 
@@ -22,6 +22,7 @@ from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid
 from gpustack.gateway.worker_calls import WorkerCalls
 from gpustack.http1.call import Call
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.balance import pick
 from gpustack.store.store import Store
 
@@ -46,6 +47,7 @@ _IN_SHORT = {
     InstanceState.UNREACHABLE: "nothing is heard of the machine that runs it",
 }
 """For anybody: no name of a machine, no path, no word of an engine."""
+_NO_ROUTE = "the server met a fault with it that nobody foresaw; its log tells more"
 _ASKED = SERVING | {InstanceState.UNREACHABLE}
 
 
@@ -71,6 +73,7 @@ class Endpoints:
     _in_flight: dict[int, int] = attrs.field(factory=dict)
     _suspects: dict[int, float] = attrs.field(factory=dict)
     _calls: WorkerCalls = attrs.field(factory=WorkerCalls)
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("endpoints"))
     name: str = "endpoints"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -78,9 +81,11 @@ class Endpoints:
             self._look()
             task_status.started()
             while True:
-                left = self._calls.give_up(self._silent_workers(), trio.current_time())
+                left = True
+                with self._faults.row("calls to silent workers"):
+                    left = self._calls.give_up(self._silent_workers(), trio.current_time())
                 # What still answers goes on; it is looked at again as long as its worker is silent.
-                await wake.wait(_LOOK_AGAIN if left else inf)
+                await wake.wait(min(_LOOK_AGAIN if left else inf, self._faults.due_in()))
                 self._look()
 
     def _silent_workers(self) -> list[int]:
@@ -94,17 +99,21 @@ class Endpoints:
     def _look(self) -> None:
         """Workers tell of their load all the time, and nothing of that matters here."""
         snapshot = self._store.snapshot
-        reached = {worker.id: _reached(worker) for worker in snapshot.workers.values()}
+        reached: dict[int, tuple[object, ...]] = {}
+        for worker in snapshot.workers.values():
+            with self._faults.row(("worker", worker.id)):
+                reached[worker.id] = _reached(worker)
         made_of = self._made_of
         if (
             made_of is not None
+            and not self._faults.is_due()
             and snapshot.models is made_of.models  # nobody wrote to it since
             and snapshot.instances is made_of.instances
             and reached == made_of.reached
         ):
             return
         self._made_of = _MadeOf(snapshot.models, snapshot.instances, reached)
-        self._routes = routes(snapshot, self._local_worker)
+        self._routes = routes(snapshot, self._local_worker, self._faults)
         living = {endpoint.instance_id for route in self._routes.values() for endpoint in route.endpoints}
         self._suspects = {key: until for key, until in self._suspects.items() if key in living}
 
@@ -183,32 +192,56 @@ class _Counting:
             del self._counts[self._key]
 
 
-def routes(snapshot: Snapshot, local_worker: str | None) -> dict[str, Route]:
-    """A route for every deployed model; one that nothing serves says why."""
+def routes(snapshot: Snapshot, local_worker: str | None, faults: Quarantine) -> dict[str, Route]:
+    """A route for every deployed model; one that nothing serves says why, and so does one that cannot be made."""
     by_model: dict[int, list[ModelInstance]] = {}
     for instance in snapshot.instances.values():
         if instance.deleted_at is None:
             by_model.setdefault(instance.model_id, []).append(instance)
-    return {
-        model.name: Route(
-            model_id=model.id,
-            model_name=model.name,
-            categories=model.categories,
-            access=model.access,
-            allowed_user_ids=frozenset(model.allowed_user_ids or ()),
-            endpoints=tuple(
-                endpoint
-                for instance in by_model.get(model.id, ())
-                if (endpoint := _endpoint(instance, snapshot, local_worker)) is not None
-            ),
-            context=_context(model),
-            pending_reason=_reason(by_model.get(model.id, ()), model.replicas),
-            pending_details=_details(by_model.get(model.id, ()), model.replicas),
-            keeps_no_prompts=_keeps_no_prompts(model),
-            silence=_silence(by_model.get(model.id, ())),
-        )
-        for model in snapshot.models.values()
-    }
+    found: dict[str, Route] = {}
+    for model in snapshot.models.values():
+        with faults.row(("model", model.id)) as trial:
+            found[model.name] = _route(model, by_model.get(model.id, ()), snapshot, local_worker, faults)
+        if trial.fault is not None:
+            found[model.name] = Route(
+                model_id=model.id,
+                model_name=model.name,
+                access=model.access,
+                allowed_user_ids=frozenset(model.allowed_user_ids or ()),
+                pending_reason=_NO_ROUTE,
+                pending_details=trial.fault.sentence,
+            )
+    known = [("model", key) for key in snapshot.models], [("instance", key) for key in snapshot.instances]
+    faults.keep_only({*known[0], *known[1], *(("worker", key) for key in snapshot.workers)})
+    return found
+
+
+def _route(
+    model: Model,
+    instances: Sequence[ModelInstance],
+    snapshot: Snapshot,
+    local_worker: str | None,
+    faults: Quarantine,
+) -> Route:
+    endpoints: list[Endpoint] = []
+    for instance in instances:
+        with faults.row(("instance", instance.id)):
+            endpoint = _endpoint(instance, snapshot, local_worker)
+            if endpoint is not None:
+                endpoints.append(endpoint)
+    return Route(
+        model_id=model.id,
+        model_name=model.name,
+        categories=model.categories,
+        access=model.access,
+        allowed_user_ids=frozenset(model.allowed_user_ids or ()),
+        endpoints=tuple(endpoints),
+        context=_context(model),
+        pending_reason=_reason(instances, model.replicas),
+        pending_details=_details(instances, model.replicas),
+        keeps_no_prompts=_keeps_no_prompts(model),
+        silence=_silence(instances),
+    )
 
 
 def _endpoint(instance: ModelInstance, snapshot: Snapshot, local_worker: str | None) -> Endpoint | None:
@@ -246,20 +279,20 @@ def _reached(worker: Worker) -> tuple[object, ...]:
     return worker.ip, worker.port, worker.worker_uuid, worker.condition.state
 
 
-def _silence(instances: list[ModelInstance] | tuple[()]) -> str:
+def _silence(instances: Sequence[ModelInstance]) -> str:
     """Of which workers nothing is heard, each once."""
     said = (i.state_message for i in instances if i.state is InstanceState.UNREACHABLE)
     return "; ".join(dict.fromkeys(message for message in said if message))
 
 
-def _reason(instances: list[ModelInstance] | tuple[()], replicas: int) -> str:
+def _reason(instances: Sequence[ModelInstance], replicas: int) -> str:
     waiting = _first_waiting(instances)
     if replicas == 0:
         return _STOPPED
     return _BEING_CREATED if waiting is None else _IN_SHORT.get(waiting.state, "it is not ready yet")
 
 
-def _details(instances: list[ModelInstance] | tuple[()], replicas: int) -> str:
+def _details(instances: Sequence[ModelInstance], replicas: int) -> str:
     waiting = _first_waiting(instances)
     if replicas == 0 or waiting is None:
         return _STOPPED if replicas == 0 else _BEING_CREATED
@@ -267,7 +300,7 @@ def _details(instances: list[ModelInstance] | tuple[()], replicas: int) -> str:
     return f"{waiting.name} is {waiting.state.value}{message}"
 
 
-def _first_waiting(instances: list[ModelInstance] | tuple[()]) -> ModelInstance | None:
+def _first_waiting(instances: Sequence[ModelInstance]) -> ModelInstance | None:
     waiting = [instance for instance in instances if instance.state not in SERVING]
     return min(waiting, key=lambda instance: instance.id, default=None)
 

@@ -55,6 +55,7 @@ from gpustack.http1.upstream import Address, Response
 from gpustack.identity.authenticate import holds
 from gpustack.metrics.traffic import Passage, Traffic
 from gpustack.nursery.limiter import Threads, threads
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.access import may_see, may_use, unknown
 from gpustack.server.memory import MemoryBudget, MemoryHold
 from gpustack.server.usage import UsageKey, UsageLedger
@@ -161,15 +162,18 @@ class Gateway:
         finally:
             self.traffic.passed(passage, exchange.head.path, exchange.status or _CLIENT_LEFT)
 
-    def shut_out(self, snapshot: Snapshot) -> int:
+    def shut_out(self, snapshot: Snapshot, faults: Quarantine) -> int:
         """Cut off every request of somebody who may not go on with it any more; how many.
 
-        A key or login that only comes to its end does not matter to what was begun before.
+        A key or login that only comes to its end does not matter to what was begun before. One of which that cannot be
+        found out is cut off as well.
         """
         cut = 0
         for exchange, (principal, passage) in list(self._under_way.items()):
-            model = snapshot.get(Model, passage.model_id)
-            if not holds(principal, snapshot, None) or (model is not None and not may_see(principal, model)):
+            may_go_on = False
+            with faults.row((principal.user_id, principal.api_key_id, passage.model_id)):
+                may_go_on = _may_go_on(principal, snapshot.get(Model, passage.model_id), snapshot)
+            if not may_go_on:
                 exchange.cut()
                 cut += 1
         return cut
@@ -531,3 +535,7 @@ def _nobody(model: Route, tried: set[int], principal: Principal) -> Unavailable:
     told = principal.is_admin and principal.has_scope(Scope.READ, Scope.MANAGEMENT)
     why = model.pending_details if told else model.pending_reason
     return Unavailable(f"No running instances available for '{model.model_name}': {why}", retry_after=2.0)
+
+
+def _may_go_on(principal: Principal, model: Model | None, snapshot: Snapshot) -> bool:
+    return holds(principal, snapshot, None) and (model is None or may_see(principal, model))

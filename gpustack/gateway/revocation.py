@@ -9,6 +9,7 @@ import trio
 
 from gpustack.domain.snapshot import Snapshot
 from gpustack.gateway.inference import Gateway
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ class Revocation:
 
     _store: Store
     _gateway: Gateway
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("revocation"))
     name: str = "revocation"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -34,7 +36,7 @@ class Revocation:
                 self._look(self._store.snapshot)
 
     def _look(self, snapshot: Snapshot) -> None:
-        if cut := self._gateway.shut_out(snapshot):
+        if cut := self._gateway.shut_out(snapshot, self._faults):
             log.info("Cut off requests of who may not go on with them: requests=%d", cut)
 
     def __repr__(self) -> str:

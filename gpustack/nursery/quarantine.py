@@ -103,6 +103,10 @@ class Quarantine:
             return math.inf
         return max(min(fault.again_at for fault in self._aside.values()) - self.clock(), _REST)
 
+    def is_due(self) -> bool:
+        """Whether the pause of a row that was set aside is over."""
+        return any(self.clock() >= fault.again_at for fault in self._aside.values())
+
     def keep_only(self, rows: Collection[Hashable]) -> None:
         """Forget the rows that are not among these: they are gone."""
         if self._aside:

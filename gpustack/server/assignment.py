@@ -13,6 +13,7 @@ from gpustack.domain.instance import ModelInstance
 from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import Gone
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.server.place import workers_of
 from gpustack.store.store import Store
 
@@ -30,6 +31,7 @@ class AssignmentBook:
     _store: Store
     _revision: int = -1
     _pictures: dict[int, Picture] = attrs.field(factory=dict)
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("assignments"))
     drawn: int = 0
     """Pictures made so far."""
 
@@ -40,12 +42,16 @@ class AssignmentBook:
 
     def _catch_up(self) -> None:
         snapshot = self._store.snapshot
-        if snapshot.revision == self._revision:
+        if snapshot.revision == self._revision and not self._faults.is_due():
             return
         try:
-            changes = self._store.changes_since(self._revision)
+            # What could not be taken in before is found by drawing all anew: a record, or what it was before.
+            changes = None if self._faults.is_due() else self._store.changes_since(self._revision)
         except Gone:
-            self._pictures = pictures(snapshot)
+            changes = None
+        if changes is None:
+            self._faults.keep_only(_rows(snapshot))
+            self._pictures = pictures(snapshot, self._faults)
             self.drawn += len(self._pictures)
         else:
             self._take_in(changes, snapshot)
@@ -55,16 +61,18 @@ class AssignmentBook:
         edits = _Edits(self._pictures)
         models: set[int] = set()
         for change in changes:
-            if isinstance(change.record, ModelInstance):
-                edits.take_instance(change, change.record)
-            elif isinstance(change.record, ModelFile):
-                edits.take_file(change, change.record)
-            elif isinstance(change.record, Model):
-                models.add(change.record.id)
+            with self._faults.row((type(change.record), change.record.id)):
+                if isinstance(change.record, ModelInstance):
+                    edits.take_instance(change, change.record)
+                elif isinstance(change.record, ModelFile):
+                    edits.take_file(change, change.record)
+                elif isinstance(change.record, Model):
+                    models.add(change.record.id)
         for model_id in models:
-            for instance in snapshot.instances_of(model_id):
-                for worker_id in workers_of(instance):
-                    edits.instances_of(worker_id)
+            with self._faults.row((Model, model_id)):
+                for instance in snapshot.instances_of(model_id):
+                    for worker_id in workers_of(instance):
+                        edits.instances_of(worker_id)
         for worker_id, picture in edits.drawn(snapshot):
             self.drawn += 1
             if picture == _NOTHING:
@@ -116,18 +124,25 @@ class _Edits:
             yield worker_id, Picture(instances, _models_of(instances, snapshot), files)
 
 
-def pictures(snapshot: Snapshot) -> dict[int, Picture]:
+def pictures(snapshot: Snapshot, faults: Quarantine) -> dict[int, Picture]:
     """Every worker's picture. An instance concerns all workers it runs on; models come with their instances."""
     found: dict[int, Picture] = {}
     for instance in snapshot.instances.values():
-        for worker_id in workers_of(instance):
-            picture = found.setdefault(worker_id, Picture())
-            picture.instances[instance.id] = instance
+        with faults.row((ModelInstance, instance.id)):
+            for worker_id in workers_of(instance):
+                picture = found.setdefault(worker_id, Picture())
+                picture.instances[instance.id] = instance
     for file in snapshot.files.values():
-        found.setdefault(file.worker_id, Picture()).files[file.id] = file
+        with faults.row((ModelFile, file.id)):
+            found.setdefault(file.worker_id, Picture()).files[file.id] = file
     return {key: attrs.evolve(one, models=_models_of(one.instances, snapshot)) for key, one in found.items()}
 
 
 def _models_of(instances: dict[int, ModelInstance], snapshot: Snapshot) -> dict[int, Model]:
     wanted = {instance.model_id for instance in instances.values()}
     return {key: snapshot.models[key] for key in sorted(wanted) if key in snapshot.models}
+
+
+def _rows(snapshot: Snapshot) -> set[tuple[type, int]]:
+    instances = {(ModelInstance, key) for key in snapshot.instances}
+    return instances | {(ModelFile, key) for key in snapshot.files}

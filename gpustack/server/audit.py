@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +12,8 @@ import attrs
 import trio
 
 from gpustack.domain.audit import AuditEvent, Outcome
-from gpustack.errors import GpustackError
+from gpustack.errors import GpustackError, Unavailable
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.wake import Wake
 from gpustack.server.once import Once
 from gpustack.server.spool import leave, take
@@ -186,23 +187,42 @@ class AuditTrail:
         taken = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
         lost, self._lost = self._lost, 0
         events = [*taken, self._of_loss(lost)] if lost else taken
-        write = Once(lambda tx: insert(tx, events))
-        back = True
-        try:
+        left = dict(enumerate(events))
+        faults = Quarantine(
+            "audit", passing=(Unavailable,)
+        )  # an event that cannot be stored is not tried again
+        under_way: tuple[Once, list[int]] | None = None
+
+        async def store(some: Mapping[int, AuditEvent]) -> None:
+            nonlocal under_way
+            write = Once(lambda tx: insert(tx, some.values()))
+            under_way = (write, list(some))
             await self._store.write(write)
-            back = False
-            if lost:
-                _tell_of_loss(lost)
-        except GpustackError as error:
+            under_way = None
+            for at in some:
+                del left[at]
+
+        try:
+            await faults.together(left.copy(), store)
+        except Unavailable as error:
             log.warning("Audit events wait for the database: waiting=%d reason=%s", len(taken), error)
         except trio.Cancelled:
-            back = write.withdraw()  # else it is being stored, unless the database fails just now
+            if under_way is not None and not under_way[0].withdraw():
+                for at in under_way[1]:  # it is being stored, unless the database fails just now
+                    del left[at]
             raise
+        else:
+            self._lost += len(left)  # they hold what no database takes
+            left.clear()
         finally:
-            if back:
-                self._waiting.extendleft(reversed(taken))
+            told = lost and len(taken) not in left
+            if told:
+                _tell_of_loss(lost)
+            elif lost:
                 self._lost += lost
-        return not back
+                left.pop(len(taken), None)
+            self._waiting.extendleft(reversed([event for at, event in sorted(left.items())]))
+        return not left
 
     def _of_loss(self, count: int) -> AuditEvent:
         return AuditEvent(
@@ -231,11 +251,13 @@ class AuditTrail:
     async def _sweep(self) -> None:
         if self._keep_for is None:
             return
+        faults = Quarantine("audit")
         while True:
-            try:
-                await self.forget(self._now() - self._keep_for)
-            except GpustackError as error:
-                log.warning("Old audit events stay for now: reason=%s", error)
+            with faults.row("old events"):
+                try:
+                    await self.forget(self._now() - self._keep_for)
+                except GpustackError as error:
+                    log.warning("Old audit events stay for now: reason=%s", error)
             await trio.sleep(_SWEEP_EVERY)
 
     async def forget(self, before: datetime) -> None:
@@ -255,7 +277,7 @@ def _tell_of_loss(count: int) -> None:
     log.error("Audit events were lost, for the database took none for too long: count=%d", count)
 
 
-def insert(tx: Tx, events: list[AuditEvent]) -> None:
+def insert(tx: Tx, events: Iterable[AuditEvent]) -> None:
     """Write events in a transaction."""
     for event in events:
         tx.insert(event)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import attrs
@@ -12,6 +13,7 @@ import trio
 
 from gpustack.domain.budget import BudgetDraw
 from gpustack.errors import GpustackError, Unavailable
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.wake import Wake
 from gpustack.policy import budget
 from gpustack.policy.limits import Kind
@@ -46,6 +48,10 @@ class Block:
     touched: float = 0.0
 
 
+_Row = tuple[str, str]
+"""A subject and the period of its budget."""
+
+
 @attrs.frozen
 class _Draw:
     """What is asked of one row. ``debt`` was spent already: it is written down whatever the limit."""
@@ -57,6 +63,10 @@ class _Draw:
     wanted: int
     least: int
     debt: int
+
+    @property
+    def about(self) -> _Row:
+        return self.subject, self.period
 
 
 @attrs.frozen
@@ -99,6 +109,7 @@ class Budgets:
     _indebted: set[Block] = attrs.field(factory=set)
     _asked: Wake = attrs.field(factory=Wake)
     _over: bool = False
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("budgets", passing=(Unavailable,)))
     draws: int = 0
     """Transactions that drew."""
     name: str = "budgets"
@@ -189,8 +200,7 @@ class Budgets:
         since = self._monotonic() - _IDLE
         await self._give_back([b for b in self._blocks.values() if b.left > 0 and b.touched < since])
         over = [row.id for row in self._rows() if budget.is_over(row.period, now)]
-        if over:
-            await self._attempt(lambda tx: _forget(tx, over))
+        await self._attempt({("over", key): partial(_forget, key=key) for key in over})
 
     async def _draw_all(self) -> None:
         asked = self._asked_for()
@@ -201,21 +211,28 @@ class Budgets:
             wish.block.left += (
                 draw.debt
             )  # it is the draw's now: whoever gives back meanwhile must not pay it again
-        fault: GpustackError | None = Unavailable("The database takes long to answer")
+        fault: GpustackError = Unavailable("The database takes long to answer")
+        found: dict[_Row, _Drawn] = {}
         with trio.move_on_after(_WITHIN):
             try:
-                found = await self._store.write(lambda tx: tuple(_draw(tx, draw) for draw in draws))
-            except GpustackError as error:
+                for _, some in await self._faults.together({draw.about: draw for draw in draws}, self._write):
+                    found.update(some)
+                fault = Unavailable("This budget cannot be written down now")
+            except Unavailable as error:
                 fault = error
+        self.draws += bool(found)
+        for wish, draw in zip(asked, draws, strict=True):
+            drawn = found.get(draw.about)
+            if drawn is not None:
+                self._take_in(wish, drawn)
             else:
-                fault = None
-                self._take_in(asked, found)
-        if fault is not None:
-            log.warning("Nothing could be drawn of budgets: reason=%s", fault)
-            self._owe(asked, draws)
-        for wish in asked:
-            wish.fault = fault
+                log.warning("Nothing could be drawn of a budget: subject=%s reason=%s", draw.subject, fault)
+                self._owe(wish, draw)
+                wish.fault = fault
             wish.answered.set()
+
+    async def _write(self, draws: Mapping[_Row, _Draw]) -> Mapping[_Row, _Drawn]:
+        return await self._store.write(lambda tx: {about: _draw(tx, draw) for about, draw in draws.items()})
 
     def _asked_for(self) -> list[_Wish]:
         """What requests wait for, and debts that are not written down yet."""
@@ -226,33 +243,36 @@ class Budgets:
                 wishes[block] = _Wish(block)
         return list(wishes.values())
 
-    def _take_in(self, asked: Sequence[_Wish], found: Sequence[_Drawn]) -> None:
-        self.draws += 1
-        for wish, drawn in zip(asked, found, strict=True):
-            wish.block.row = drawn.row
-            wish.block.left += drawn.tokens
-            wish.block.touched = self._monotonic()
+    def _take_in(self, wish: _Wish, drawn: _Drawn) -> None:
+        wish.block.row = drawn.row
+        wish.block.left += drawn.tokens
+        wish.block.touched = self._monotonic()
 
-    def _owe(self, asked: Sequence[_Wish], draws: Sequence[_Draw]) -> None:
+    def _owe(self, wish: _Wish, draw: _Draw) -> None:
         """Debts that could not be written down are written with the next draw."""
-        for wish, draw in zip(asked, draws, strict=True):
-            if draw.debt:
-                wish.block.left -= draw.debt
-                self._indebted.add(wish.block)
+        if draw.debt:
+            wish.block.left -= draw.debt
+            self._indebted.add(wish.block)
 
     async def _give_back(self, blocks: Sequence[Block]) -> None:
-        back = []
+        back: dict[tuple[str, int], Callable[[Tx], None]] = {}
         for block in blocks:
             if block.left and block.row is not None:
-                back.append((block.row, block.left))
+                back["back", block.row] = partial(_return, key=block.row, tokens=block.left)
                 block.left = 0  # first: should nobody know whether it was written, it is forfeit
-        if back:
-            await self._attempt(lambda tx: _return(tx, back))
+        await self._attempt(back)
 
-    async def _attempt(self, work: Callable[[Tx], None]) -> None:
-        try:
+    async def _attempt(self, rows: Mapping[tuple[str, int], Callable[[Tx], None]]) -> None:
+        async def write(some: Mapping[tuple[str, int], Callable[[Tx], None]]) -> None:
+            def work(tx: Tx) -> None:
+                for row in some.values():
+                    row(tx)
+
             await self._store.write(work)
-        except GpustackError as error:
+
+        try:
+            await self._faults.together(rows, write)
+        except Unavailable as error:
             log.warning("Budgets could not be written: reason=%s", error)
 
     def _drawn(self, block: Block) -> int:
@@ -284,17 +304,15 @@ def _draw(tx: Tx, draw: _Draw) -> _Drawn:
     return _Drawn(None if row is None else row.id, tokens)
 
 
-def _return(tx: Tx, back: Sequence[tuple[int, int]]) -> None:
-    for key, tokens in back:
-        row = tx.get(BudgetDraw, key)
-        if row is not None:
-            tx.change(BudgetDraw, key, drawn=max(row.drawn - tokens, 0))
+def _return(tx: Tx, key: int, tokens: int) -> None:
+    row = tx.get(BudgetDraw, key)
+    if row is not None:
+        tx.change(BudgetDraw, key, drawn=max(row.drawn - tokens, 0))
 
 
-def _forget(tx: Tx, keys: Sequence[int]) -> None:
-    for key in keys:
-        if tx.get(BudgetDraw, key) is not None:
-            tx.delete(BudgetDraw, key)
+def _forget(tx: Tx, key: int) -> None:
+    if tx.get(BudgetDraw, key) is not None:
+        tx.delete(BudgetDraw, key)
 
 
 def _away() -> Unavailable:

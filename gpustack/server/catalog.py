@@ -14,6 +14,7 @@ import trio
 from gpustack.domain.catalog import ModelSet
 from gpustack.errors import Invalid, Unavailable
 from gpustack.nursery.limiter import Threads, threads
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.ticker import ticks
 from gpustack.remote.document import LARGEST, fetch_document
 from gpustack.remote.http import shown
@@ -39,6 +40,7 @@ class Catalog:
     _wanted: trio.Event = attrs.field(factory=trio.Event)
     _there: trio.Event = attrs.field(factory=trio.Event)
     _threads: Threads = attrs.field(factory=lambda: threads("catalog", 1))
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("catalog"))
     origin: str = ""
     """Where the present one is from."""
     name: str = "catalog"
@@ -67,6 +69,11 @@ class Catalog:
         return self._defaults.get(repo.casefold())
 
     async def _load(self, source: str) -> bool:
+        with self._faults.row(source):
+            return await self._take_from(source)
+        return False
+
+    async def _take_from(self, source: str) -> bool:
         try:
             raw = await self._read(source)
             found = await self._threads.run(read_catalog, raw)

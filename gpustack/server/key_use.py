@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 import attrs
 import trio
 
 from gpustack.domain.access import ApiKey
-from gpustack.errors import GpustackError
+from gpustack.errors import Unavailable
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
@@ -33,6 +34,7 @@ class KeyUse:
     _now: Callable[[], datetime]
     _used: dict[int, datetime] = attrs.field(factory=dict)
     _given_up: bool = False
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("key-use", passing=(Unavailable,)))
     name: str = "key-use"
 
     def note(self, key_id: int) -> None:
@@ -69,15 +71,22 @@ class KeyUse:
         if not new:
             return
 
-        def work(tx: Tx) -> None:
-            for key_id, at in new.items():
-                if tx.get(ApiKey, key_id) is not None:
-                    tx.change(ApiKey, key_id, last_used_at=at)
-
         try:
-            await self._store.write(work)
-        except GpustackError as error:
+            await self._faults.together(new, self._write)
+        except Unavailable as error:
             log.warning("The last use of API keys waits for the database: keys=%d reason=%s", len(new), error)
+
+    async def _write(self, used: Mapping[int, datetime]) -> None:
+        def work(tx: Tx) -> None:
+            for key_id, at in used.items():
+                _note(tx, key_id, at)
+
+        await self._store.write(work)
 
     def __repr__(self) -> str:
         return f"<KeyUse: {len(self._used)} keys used>"
+
+
+def _note(tx: Tx, key_id: int, at: datetime) -> None:
+    if tx.get(ApiKey, key_id) is not None:
+        tx.change(ApiKey, key_id, last_used_at=at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 
 import attrs
 import trio
@@ -14,6 +15,7 @@ from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.errors import Unavailable
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.liveness import LivenessSettings, Verdict, expire
 from gpustack.server.condition import ready, with_reason
 from gpustack.server.leases import Leases
@@ -23,6 +25,8 @@ from gpustack.store.transaction import Tx
 
 log = logging.getLogger(__name__)
 
+_Row = Callable[[Tx], ModelInstance | None]
+"""What is to be written of one worker or instance; the instance if it was moved."""
 _WORSE = {WorkerState.READY: 0, WorkerState.NOT_READY: 1, WorkerState.UNREACHABLE: 2}
 
 
@@ -34,6 +38,8 @@ class Liveness:
     _leases: Leases
     _settings: LivenessSettings
     _clock: Callable[[], float]
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("liveness", passing=(Unavailable,)))
+    _looks: Quarantine = attrs.field(factory=lambda: Quarantine("liveness' look"))
     name: str = "liveness"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -61,39 +67,27 @@ class Liveness:
     async def _apply(
         self, verdicts: Mapping[int, Verdict], before: Mapping[int, Verdict], snapshot: Snapshot
     ) -> None:
-        news = {
-            worker_id: verdict
-            for worker_id, verdict in verdicts.items()
-            if (worker := snapshot.get(Worker, worker_id)) is not None
-            and not worker.barred  # an administrator has judged
-            and self._is_news(worker, verdict, before.get(worker_id))
-        }
+        news: dict[int, Verdict] = {}
+        for worker_id, verdict in verdicts.items():
+            with self._looks.row(worker_id):
+                if self._is_to_tell(snapshot.get(Worker, worker_id), verdict, before.get(worker_id)):
+                    news[worker_id] = verdict
         lost = frozenset(worker_id for worker_id, verdict in verdicts.items() if verdict.replace)
-        going = _going(snapshot, lost)
-        if not news and not going:
-            return
-
-        def work(tx: Tx) -> list[ModelInstance]:
+        rows: dict[object, _Row] = {
+            ("worker", key): partial(_tell, key, verdict, snapshot) for key, verdict in news.items()
+        }
+        going = _going(snapshot, lost, self._faults.holds)
+        rows.update({key: partial(_give_up, key, lost, snapshot) for key in going})
+        for done, moved in await self._faults.together(rows, self._write):
             for worker_id, verdict in news.items():
-                worker = tx.get(Worker, worker_id)
-                # It may have spoken to another server in the meantime: then this verdict is void.
-                if worker is not None and _spoke(worker) == _spoke(snapshot.workers[worker_id]):
-                    tx.update(attrs.evolve(worker, condition=_condition(worker, verdict, tx)))
-            gone = {key for key in lost if _spoke(tx.get(Worker, key)) == _spoke(snapshot.get(Worker, key))}
-            moved = [i for i in (tx.get(ModelInstance, key) for key in going) if i and workers_of(i) & gone]
+                if ("worker", worker_id) in done:
+                    _log_news(snapshot.workers[worker_id], verdict)
             for instance in moved:
-                give_up_place(tx, instance, _farewell(instance, snapshot))
-            return moved
-
-        moved = await self._store.write(work)
-        for worker_id, verdict in news.items():
-            _log_news(snapshot.workers[worker_id], verdict)
-        for instance in moved:
-            log.warning(
-                "Gave up an instance's place: instance=%s reason=%s",
-                instance.name,
-                _farewell(instance, snapshot),
-            )
+                log.warning(
+                    "Gave up an instance's place: instance=%s reason=%s",
+                    instance.name,
+                    _farewell(instance, snapshot),
+                )
 
     async def _mark(
         self, verdicts: Mapping[int, Verdict], silence: Mapping[int, float], snapshot: Snapshot
@@ -105,27 +99,16 @@ class Liveness:
             for key, verdict in verdicts.items()
             if verdict.state is WorkerState.READY and self._leases.has_spoken(key)
         }
-        cut_off = {i.id for i in snapshot.instances.values() if _is_cut_off(i, lost)}
-        back = {i.id for i in snapshot.instances.values() if _is_back(i, heard, snapshot)}
-        if not cut_off and not back:
-            return
-
-        def work(tx: Tx) -> list[ModelInstance]:
-            still = {
-                key for key in lost | heard if _spoke(tx.get(Worker, key)) == _spoke(snapshot.workers[key])
-            }
-            moved = []
-            for instance in (tx.get(ModelInstance, key) for key in sorted(cut_off | back)):
-                if instance is None:
-                    continue
-                if _is_cut_off(instance, lost & still):
-                    moved.append(_cut_off(tx, instance, lost, silence))
-                elif _is_back(instance, heard & still, tx.snapshot):
-                    note = "" if instance.placement is None else instance.placement.note
-                    moved.append(tx.move(instance, InstanceState.RUNNING, by=Party.LIVENESS, message=note))
-            return moved
-
-        for instance in await self._store.write(work):
+        marked: list[int] = []
+        for instance in snapshot.instances.values():
+            with self._looks.row(("instance", instance.id)):
+                if _is_cut_off(instance, lost) or _is_back(instance, heard, snapshot):
+                    marked.append(instance.id)
+        rows: dict[object, _Row] = {
+            key: partial(_mark_one, key, lost, heard, silence, snapshot) for key in marked
+        }
+        moved = [one for _, several in await self._faults.together(rows, self._write) for one in several]
+        for instance in moved:
             level = logging.INFO if instance.state is InstanceState.RUNNING else logging.WARNING
             log.log(
                 level,
@@ -135,6 +118,17 @@ class Liveness:
                 instance.state_message or "its worker is heard again",
             )
 
+    async def _write(self, rows: Mapping[object, _Row]) -> list[ModelInstance]:
+        def work(tx: Tx) -> list[ModelInstance]:
+            return [moved for row in rows.values() if (moved := row(tx)) is not None]
+
+        return await self._store.write(work)
+
+    def _is_to_tell(self, worker: Worker | None, verdict: Verdict, before: Verdict | None) -> bool:
+        if worker is None or worker.barred:  # an administrator has judged
+            return False
+        return self._is_news(worker, verdict, before)
+
     def _is_news(self, worker: Worker, verdict: Verdict, before: Verdict | None) -> bool:
         state = worker.condition.state
         if state is verdict.state:
@@ -142,6 +136,46 @@ class Liveness:
             return before is not None and before.state is state and before.replace is not verdict.replace
         # A lease that is full because we have just started is no sign of life: only a word makes things better.
         return self._leases.has_spoken(worker.id) or _WORSE[verdict.state] > _WORSE[state]
+
+
+def _tell(worker_id: int, verdict: Verdict, seen: Snapshot, tx: Tx) -> None:
+    worker = tx.get(Worker, worker_id)
+    # It may have spoken to another server in the meantime: then this verdict is void.
+    if worker is not None and _is_as_seen(tx, worker_id, seen):
+        tx.update(attrs.evolve(worker, condition=_condition(worker, verdict, tx)))
+
+
+def _give_up(instance_id: int, lost: frozenset[int], seen: Snapshot, tx: Tx) -> ModelInstance | None:
+    instance = tx.get(ModelInstance, instance_id)
+    if instance is None or not any(_is_as_seen(tx, key, seen) for key in workers_of(instance) & lost):
+        return None
+    give_up_place(tx, instance, _farewell(instance, seen))
+    return instance
+
+
+def _mark_one(
+    instance_id: int,
+    lost: set[int],
+    heard: set[int],
+    silence: Mapping[int, float],
+    seen: Snapshot,
+    tx: Tx,
+) -> ModelInstance | None:
+    instance = tx.get(ModelInstance, instance_id)
+    if instance is None:
+        return None
+    still = {key for key in workers_of(instance) if _is_as_seen(tx, key, seen)}
+    if _is_cut_off(instance, lost & still):
+        return _cut_off(tx, instance, lost & still, silence)
+    if _is_back(instance, heard & still, tx.snapshot):
+        note = "" if instance.placement is None else instance.placement.note
+        return tx.move(instance, InstanceState.RUNNING, by=Party.LIVENESS, message=note)
+    return None
+
+
+def _is_as_seen(tx: Tx, worker_id: int, seen: Snapshot) -> bool:
+    """Whether the worker has said nothing since."""
+    return _spoke(tx.get(Worker, worker_id)) == _spoke(seen.get(Worker, worker_id))
 
 
 def _written_of(known: Mapping[int, Worker], workers: Mapping[int, Worker]) -> list[int]:
@@ -190,11 +224,12 @@ def _cut_off(tx: Tx, instance: ModelInstance, lost: set[int], silence: Mapping[i
     return tx.move(instance, InstanceState.UNREACHABLE, by=Party.LIVENESS, message=message)
 
 
-def _going(snapshot: Snapshot, lost: frozenset[int]) -> list[int]:
+def _going(snapshot: Snapshot, lost: frozenset[int], held: Callable[[object], bool]) -> list[int]:
     """What goes from lost workers now: all that was to end there, all of workers that were stopped in order, where
     there is another to take it, and of the others one.
 
-    One at a time: a worker that comes back in the meantime keeps what has not been moved yet.
+    One at a time: a worker that comes back in the meantime keeps what has not been moved yet. One that cannot be moved
+    for now (``held``) holds up no other.
     """
     there = [i for i in snapshot.instances.values() if lost and workers_of(i) & lost]
     ending = [i.id for i in there if i.deleted_at is not None]
@@ -202,7 +237,7 @@ def _going(snapshot: Snapshot, lost: frozenset[int]) -> list[int]:
     staying = [i.id for i in there if i.deleted_at is None and not _is_of_stopped(i, snapshot)]
     if not any(_takes_instances(worker) for worker in snapshot.workers.values()):
         of_stopped = []  # it may as well come back to its files
-    return ending + of_stopped + staying[:1]
+    return ending + of_stopped + [key for key in staying if not held(key)][:1]
 
 
 def _is_of_stopped(instance: ModelInstance, snapshot: Snapshot) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 import attrs
 import trio
 
 from gpustack.domain.snapshot import Snapshot
-from gpustack.domain.worker import Memory, WorkerState
+from gpustack.domain.worker import Memory, Worker, WorkerState
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.ticker import ticks
 
 SAMPLE_EVERY = 60.0
@@ -40,21 +41,48 @@ class Sample:
     load: Load
 
 
+@attrs.frozen(kw_only=True)
+class _Rates:
+    """What one worker measured, a list entry for each device."""
+
+    cpu: float | None
+    ram: float | None
+    gpu: tuple[float | None, ...]
+    vram: tuple[float | None, ...]
+
+
 def load_of(snapshot: Snapshot) -> Load:
     """The load now: host figures averaged over workers, device figures over devices.
 
     Workers that are not ready are left out: what they said last is no news.
     """
-    ready = [w.status for w in snapshot.workers.values() if w.condition.state is WorkerState.READY]
-    devices = [device for status in ready for device in status.gpu_devices if device.fault is None]
-    return Load(
-        cpu=_mean(status.cpu.utilization_rate for status in ready),
-        ram=_mean(_used(status.memory) for status in ready),
-        gpu=_mean(device.core.utilization_rate for device in devices),
-        vram=_mean(
+    return _load([_rates(worker) for worker in _ready(snapshot)])
+
+
+def _ready(snapshot: Snapshot) -> list[Worker]:
+    return [w for w in snapshot.workers.values() if w.condition.state is WorkerState.READY]
+
+
+def _rates(worker: Worker) -> _Rates:
+    status = worker.status
+    devices = [device for device in status.gpu_devices if device.fault is None]
+    return _Rates(
+        cpu=status.cpu.utilization_rate,
+        ram=_used(status.memory),
+        gpu=tuple(device.core.utilization_rate for device in devices),
+        vram=tuple(
             _share(device.memory.utilization_rate, device.memory.used, device.memory.total)
             for device in devices
         ),
+    )
+
+
+def _load(measured: Sequence[_Rates]) -> Load:
+    return Load(
+        cpu=_mean(one.cpu for one in measured),
+        ram=_mean(one.ram for one in measured),
+        gpu=_mean(rate for one in measured for rate in one.gpu),
+        vram=_mean(rate for one in measured for rate in one.vram),
     )
 
 
@@ -80,6 +108,7 @@ class LoadHistory:
     _snapshot: Callable[[], Snapshot]
     _now: Callable[[], datetime]
     _samples: deque[Sample] = attrs.field(factory=lambda: deque(maxlen=KEPT))
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("load-history"))
     name: str = "load-history"
 
     @property
@@ -94,7 +123,11 @@ class LoadHistory:
 
     def sample(self) -> None:
         """Note the load as it is, unless nothing is known of it."""
-        load = load_of(self._snapshot())
+        measured: list[_Rates] = []
+        for worker in _ready(self._snapshot()):
+            with self._faults.row(worker.id):
+                measured.append(_rates(worker))
+        load = _load(measured)
         if load.is_known:
             self._samples.append(Sample(self._now(), load))
 

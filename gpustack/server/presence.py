@@ -11,6 +11,7 @@ import trio
 
 from gpustack.errors import GpustackError, Unavailable
 from gpustack.nursery.limiter import threads
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.server.leases import Leases
 from gpustack.store import roster
 from gpustack.store.roster import Myself, Offer, Roll, Server
@@ -45,6 +46,7 @@ class Presence:
     """Where workers reach us now. May block: it is called in a thread."""
     _roll: Roll = Roll()
     _alone: bool = True
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("presence", passing=(Unavailable,)))
     name: str = "presence"
 
     @property
@@ -73,8 +75,15 @@ class Presence:
         self._leases.of(self._store.snapshot.workers)  # who was deleted is forgotten, who is new has a lease
         heard = {} if self._alone else self._leases.take_untold()
         me = attrs.evolve(self._me, url=await _threads.run(self._url, abandon=True))
+
+        async def attend(some: Mapping[int, float]) -> Roll:
+            ours = partial(roster.attend, me=me, heard=some, settled=self._secrets)
+            return await self._store.beside(ours)
+
         try:
-            roll = await self._store.beside(partial(roster.attend, me=me, heard=heard, settled=self._secrets))
+            told = [roll for _, roll in await self._faults.together(heard, attend)]
+            # With nobody heard, or with none of whom that could be told, it says of itself alone that it is there.
+            roll = told[-1] if told else await attend({})
         except Unavailable as error:
             self._leases.put_back(heard)
             log.debug("The other servers cannot be heard: reason=%s", error)
@@ -84,8 +93,10 @@ class Presence:
                 "The token or the jwt_secret_key of the cluster was replaced in the database: start this server again"
             )
         for worker_id, ago in roll.heard.items():
-            self._leases.heard_elsewhere(worker_id, ago)
-        self._tell(roll)
+            with self._faults.row(("heard", worker_id)):
+                self._leases.heard_elsewhere(worker_id, ago)
+        with self._faults.row("the log"):
+            self._tell(roll)
         self._roll = roll
         self._alone = not any(server.lives and server.uuid != self._me.uuid for server in roll.servers)
 

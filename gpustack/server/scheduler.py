@@ -22,6 +22,7 @@ from gpustack.policy.schedule import Ask, Unschedulable, place
 from gpustack.server.facts import FactsSource, Finding
 from gpustack.store.led import Records
 from gpustack.store.transaction import Tx
+from gpustack.text import storable
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +169,8 @@ class Scheduler:
                 list(placed.placement.gpu_indexes),
             )
 
-    async def _note(self, instance_id: int, state: InstanceState, message: str) -> None:
+    async def _note(self, instance_id: int, state: InstanceState, said: str) -> None:
+        message = storable(said)  # it may name files and tell what libraries say
         known = self._store.snapshot.get(ModelInstance, instance_id)
         if known is None or (known.state, known.state_message) == (state, message):
             return

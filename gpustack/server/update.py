@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 import trio
 
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.remote.document import fetch_document
 from gpustack.remote.http import RemoteError, shown
 
@@ -47,6 +48,7 @@ class UpdateCheck:
     latest: str | None = None
     checked_at: datetime | None = None
     """When the feed last gave an answer."""
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("update-check"))
     name: str = "update-check"
 
     @property
@@ -62,7 +64,8 @@ class UpdateCheck:
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
         while self.asks:
-            await self.look()
+            with self._faults.row("feed"):
+                await self.look()
             # Servers that were started together must not ask together for ever.
             await trio.sleep(self._every + self._rng.uniform(0.0, min(_SPREAD, self._every)))
         await trio.sleep_forever()

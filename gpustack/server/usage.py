@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from pathlib import Path
 
@@ -11,7 +11,8 @@ import attrs
 import trio
 
 from gpustack.domain.usage import ModelUsage, Operation
-from gpustack.errors import GpustackError
+from gpustack.errors import Unavailable
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.server.once import Once
 from gpustack.server.spool import leave, take
 from gpustack.store.store import Store
@@ -21,6 +22,10 @@ log = logging.getLogger(__name__)
 _FLUSH_EVERY = 5.0
 _FLUSH_WITHIN = 3.0
 """Seconds a write may take before we go on without knowing its end. A stop waits for two of them at most."""
+
+
+_TRIES = 12
+"""How often counts are tried that the store cannot take for what they hold: about an hour."""
 
 
 @attrs.frozen(kw_only=True)
@@ -60,7 +65,8 @@ class _Sum:
         )
 
 
-_Open = dict[tuple[date, UsageKey], _Sum]
+_Day = tuple[date, UsageKey]
+_Open = dict[_Day, _Sum]
 
 
 @attrs.define(eq=False, repr=False)
@@ -77,6 +83,7 @@ class UsageLedger:
     """Where counts are left that the store did not take any more, for the next daemon to bring to it."""
     _open: _Open = attrs.field(factory=dict)
     _given_up: bool = False
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("usage-flush", passing=(Unavailable,)))
     name: str = "usage-flush"
 
     def add(self, key: UsageKey, *, prompt: int, completion: int, failed: bool) -> None:
@@ -142,21 +149,39 @@ class UsageLedger:
         if self._given_up:
             return
         taken, self._open = self._open, {}
-        if not taken:
-            return
-        rows = [counted.row(day) for (day, _), counted in taken.items()]
-        write = Once(lambda tx: tx.add_usage(rows))
+        left = dict(taken)
+        under_way: tuple[Once, list[_Day]] | None = None
+
+        async def store(some: Mapping[_Day, _Sum]) -> None:
+            nonlocal under_way
+            rows = [counted.row(day) for (day, _), counted in some.items()]
+            write = Once(lambda tx: tx.add_usage(rows))
+            under_way = (write, list(some))
+            await self._store.write(write)
+            under_way = None
+            for day in some:
+                del left[day]
+
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _FLUSH_WITHIN) as patience:
             try:
-                await self._store.write(write)
-            except GpustackError as error:
-                self._put_back(taken)
-                log.warning("Usage counts wait for the database: rows=%d reason=%s", len(taken), error)
-        if patience.cancelled_caught:
-            if write.withdraw():
-                self._put_back(taken)
-            else:  # it will be stored, unless the database fails just now
-                log.warning("Usage counts take long to store: rows=%d", len(taken))
+                await self._faults.together(taken, store)
+            except Unavailable as error:
+                log.warning("Usage counts wait for the database: rows=%d reason=%s", len(left), error)
+        if patience.cancelled_caught and under_way is not None and not under_way[0].withdraw():
+            # It will be stored, unless the database fails just now.
+            log.warning("Usage counts take long to store: rows=%d", len(under_way[1]))
+            for day in under_way[1]:
+                del left[day]
+        self._drop_hopeless(left)
+        self._put_back(left)
+
+    def _drop_hopeless(self, left: _Open) -> None:
+        for day in list(left):
+            fault = self._faults.fault_of(day)
+            if fault is not None and fault.streak >= _TRIES:
+                log.error("Counts of usage cannot be stored and are lost: about=%s", day)
+                self._faults.forget(day)
+                del left[day]
 
     def _put_back(self, taken: _Open) -> None:
         for day, counted in taken.items():

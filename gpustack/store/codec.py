@@ -8,12 +8,15 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 import orjson
+import sqlalchemy as sa
 from cattrs.preconf.orjson import make_converter
 
 from gpustack.domain.record import Record
+from gpustack.errors import Invalid
 from gpustack.text import storable, washed
 
-from .table import Shape, shapes, specs
+from .column import LONGEST_NAME, Name
+from .table import Shape, shapes, specs, tables
 
 R = TypeVar("R", bound=Record)
 
@@ -62,16 +65,36 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _kept(value: Any) -> Any:
-    return storable(value) if isinstance(value, str) else value
+def _text(column: str, most: int | None) -> Callable[[str], str]:
+    """Text as every database keeps it, and a name in the length that it has there."""
+
+    def encoded(value: str) -> str:
+        kept = storable(value)
+        if most is not None and len(kept) > most:
+            raise Invalid(f"{column} has {len(kept)} characters, more than the {most} that can be stored")
+        return kept
+
+    return encoded
 
 
-def _encoder(shape: Shape) -> Callable[[Any], Any]:
+def _document(column: str, shape: Shape) -> Callable[[Any], str]:
+    def encoded(value: Any) -> str:
+        try:
+            return _dumped(converter.unstructure(value, shape.type))
+        except orjson.JSONEncodeError as error:
+            raise Invalid(f"{column} holds what cannot be stored: {error}") from error
+
+    return encoded
+
+
+def _encoder(column: sa.Column[Any], shape: Shape) -> Callable[[Any], Any]:
     if shape.is_enum:
         return lambda value: value.value
     if shape.is_document:
-        return lambda value: _dumped(converter.unstructure(value, shape.type))
-    return _kept
+        return _document(column.name, shape)
+    if shape.type is str:
+        return _text(column.name, LONGEST_NAME if column.type is Name else None)
+    return _same
 
 
 def _decoder(shape: Shape) -> Callable[[Any], Any]:
@@ -95,16 +118,16 @@ class Codec(Generic[R]):
         fields = shapes(record_class)
         return cls(
             record_class,
-            {name: _encoder(shape) for name, shape in fields.items()},
+            {name: _encoder(tables[record_class].c[name], shape) for name, shape in fields.items()},
             {name: _decoder(shape) for name, shape in fields.items()},
         )
 
     def row(self, record: R) -> dict[str, Any]:
-        """Every column but the id, which the database gives."""
+        """Every column but the id, which the database gives. Raises ``Invalid`` for what no database keeps."""
         return {name: self._encoded(record, name) for name in self._encoders if name != "id"}
 
     def changed(self, before: R, after: R) -> dict[str, Any]:
-        """The columns in which the two differ."""
+        """The columns in which the two differ. Raises ``Invalid`` for what no database keeps."""
         return {
             name: self._encoded(after, name)
             for name in self._encoders

@@ -16,7 +16,10 @@ Flag = sa.Boolean(create_constraint=False)
 Word = sa.String(64)
 """Enums and other words of ours: a new value needs no migration."""
 
-Name = sa.String(255).with_variant(mysql.VARCHAR(255, collation="utf8mb4_bin"), "mysql", "mariadb")
+LONGEST_NAME = 255
+Name = sa.String(LONGEST_NAME).with_variant(
+    mysql.VARCHAR(LONGEST_NAME, collation="utf8mb4_bin"), "mysql", "mariadb"
+)
 """Text that is unique or indexed, compared exactly: MySQL would take ``A`` for ``a``."""
 
 Long = sa.Text().with_variant(mysql.LONGTEXT(collation="utf8mb4_bin"), "mysql", "mariadb")

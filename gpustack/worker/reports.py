@@ -17,6 +17,7 @@ from gpustack.errors import BadRequest, Conflict, Forbidden, GpustackError, Inva
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.wake import Wake
 from gpustack.remote.http import RemoteError
+from gpustack.text import storable
 from gpustack.worker.membership import Membership
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,8 @@ class Reports:
 
     def instance(self, instance_id: int, said: InstanceReport) -> None:
         """Queue a report of an instance; one of the same state takes the place of the one before it."""
+        if said.state_message is not None:  # it may name files and tell what programs say
+            said = attrs.evolve(said, state_message=storable(said.state_message))
 
         def is_its_own(one: _One) -> bool:
             return isinstance(one, _OfInstance) and one.instance_id == instance_id
@@ -110,6 +113,8 @@ class Reports:
 
     def file(self, source: ModelSource, local_dir: str, said: FileReport) -> None:
         """Queue a report of a source's files; the server's record of them is made if there is none."""
+        if said.state_message is not None:
+            said = attrs.evolve(said, state_message=storable(said.state_message))
 
         def is_its_own(one: _One) -> bool:
             return isinstance(one, _OfFile) and (one.source, one.local_dir) == (source, local_dir)

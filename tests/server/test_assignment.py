@@ -22,6 +22,7 @@ from gpustack.http1.listen import open_listeners
 from gpustack.http1.pool import Pool
 from gpustack.http1.reactor import Reactor
 from gpustack.http1.server import HttpServer
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.remote.pooled import PooledClient
 from gpustack.remote.server_client import ServerClient
 from gpustack.server import deploy
@@ -120,7 +121,7 @@ async def test_the_stream_is_a_whole_picture_and_then_every_change(
             ("put", "instances", first.id),
             ("synced", "", 0),
         ]
-        assert reader.picture == pictures(cluster.snapshot)[mine.id]
+        assert reader.picture == pictures(cluster.snapshot, Quarantine("test"))[mine.id]
         waiting = await cluster.instance(unseen)
         await cluster.change(file, state=FileState.READY)
         assert await reader.words(1) == [("put", "files", file.id)], "what is not placed concerns nobody"
@@ -134,7 +135,7 @@ async def test_the_stream_is_a_whole_picture_and_then_every_change(
         now = cluster.now(waiting)
         await cluster.store.write(lambda tx: give_up_place(tx, now, "away"))
         assert await reader.words(2) == [("gone", "instances", waiting.id), ("gone", "models", unseen.id)]
-        assert reader.picture == pictures(cluster.snapshot)[mine.id]
+        assert reader.picture == pictures(cluster.snapshot, Quarantine("test"))[mine.id]
 
 
 async def test_who_was_away_gets_the_whole_picture_again(cluster: Cluster, serve: Serve, pool: Pool) -> None:
@@ -236,7 +237,7 @@ async def test_the_book_agrees_with_a_fresh_look_whatever_happens(cluster: Clust
     told = {worker.id: book.of(worker.id) for worker in workers}
     for _ in range(150):
         await _something(cluster, chance, workers, models)
-        fresh = pictures(cluster.snapshot)
+        fresh = pictures(cluster.snapshot, Quarantine("test"))
         for worker in workers:
             now = book.of(worker.id)
             assert now == fresh.get(worker.id, Picture())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import pytest
@@ -14,7 +15,7 @@ from gpustack.domain.worker import Worker
 from gpustack.server import presence
 from gpustack.server.leases import Leases
 from gpustack.server.presence import Presence, SecretsReplaced, settle
-from gpustack.store import Store, StoreSettings, open_store
+from gpustack.store import Store, StoreSettings, open_store, roster
 from gpustack.store.roster import Myself, Offer
 from tests.databases import Server
 
@@ -132,3 +133,31 @@ async def test_one_whose_secrets_were_replaced_meanwhile_ends(url: str) -> None:
                             lambda conn, _: conn.exec_driver_sql("update servers set seen = 0")
                         )
             await trio.sleep_forever()
+
+
+async def test_a_worker_of_whom_nothing_can_be_told_is_left_out(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are told of all the same, and the server goes on saying that it is there."""
+    whole, refused = roster.attend, set[int]()
+
+    def attend(conn: Any, dialect: Any, me: Any, heard: Any, settled: Any) -> Any:
+        if refused & heard.keys():
+            raise ArithmeticError("stumbled")
+        return whole(conn, dialect, me, heard, settled)
+
+    monkeypatch.setattr(roster, "attend", attend)
+    async with node(url, "one") as one, node(url, "two") as two:
+        await until(lambda: len(one.seen) == len(two.seen) == 2)
+        ids = []
+        for name in ("a", "b"):
+            made = Worker(name=name, worker_uuid=name)
+            ids.append((await one.store.write(lambda tx, made=made: tx.insert(made))).id)
+        refused.add(ids[0])
+        await until(lambda: set(ids) <= set(two.store.snapshot.workers))
+        one.leases.of(ids)
+        for worker_id in ids:
+            one.leases.heard(worker_id)
+        await until(lambda: two.leases.last_heard(ids[1]) is not None)
+        assert two.leases.last_heard(ids[0]) is None
+        assert one.seen == two.seen == ["http://one", "http://two"]

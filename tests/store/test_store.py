@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -14,8 +15,9 @@ from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.change import ChangeKind
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState, Party
+from gpustack.domain.model import Model
 from gpustack.domain.worker import Worker
-from gpustack.errors import AlreadyExists, Conflict, Gone, NotFound, Unavailable
+from gpustack.errors import AlreadyExists, Conflict, Gone, Invalid, NotFound, Unavailable
 from gpustack.nursery.bus import Lagged
 from gpustack.nursery.limiter import hop_by, in_line
 from gpustack.store import StoreSettings, Tx, open_store
@@ -406,3 +408,28 @@ async def test_it_runs_without_threads_in_a_simulation(opened: Opened) -> None:
                 for number in range(20):
                     nursery.start_soon(store.write, lambda tx, n=number: tx.insert(user(f"user{n}")))
             assert len(store.snapshot.users) == 20
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"name": "x" * 256}, "name has 256 characters, more than the 255 that can be stored"),
+        ({"meta": {"n": 1 << 70}}, "meta holds what cannot be stored"),
+    ],
+)
+async def test_what_no_database_keeps_is_refused_alike_by_each(
+    opened: Opened, fields: dict[str, Any], why: str
+) -> None:
+    """By name, before the database sees it; what is written beside it is stored."""
+    source = ModelSource(kind=SourceKind.LOCAL_PATH, local_path="/m.gguf")
+    async with opened() as store:
+        kept = await store.write(lambda tx: tx.insert(Model(name="m", source=source)))
+        for work in (
+            lambda tx: tx.insert(Model(**{"name": "other", "source": source, **fields})),
+            lambda tx: tx.change(Model, kept.id, **fields),
+        ):
+            with pytest.raises(Invalid, match=why):
+                await store.write(work)
+        assert [model.name for model in store.snapshot.models.values()] == ["m"]
+        await store.write(lambda tx: tx.change(Model, kept.id, description="café\n"))
+        assert store.snapshot.models[kept.id].description == "café\n"

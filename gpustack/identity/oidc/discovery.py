@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from gpustack.errors import Invalid, Unavailable
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.remote.http import BadReply, RemoteError
 
 from .document import ProviderDocument, read_provider_document
@@ -43,13 +44,19 @@ class Discovery:
     _fault: str = ""
     _looked_at: float = -math.inf
     _looking: trio.Lock = attrs.field(factory=trio.Lock)
+    _faults: Quarantine = attrs.Factory(
+        lambda self: Quarantine("oidc-discovery", clock=self._clock), takes_self=True
+    )
     name: str = "oidc-discovery"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()  # a provider that is away must not keep the server from starting
         wait = _FIRST_WAIT
         while True:
-            if await self.look():
+            known = False
+            with self._faults.row("provider"):
+                known = await self.look()
+            if known:
                 wait = _FIRST_WAIT
                 await trio.sleep(_EVERY)
             else:
