@@ -98,6 +98,7 @@ ROWLESS: dict[str, str] = {
     "Store": "each work is a boundary of its own (store/writer.py)",
     "Exporter": "an answer is made when it is asked for, and its fault is that request's",
     "LoopLag": "it measures one thing",
+    "StopClock": "it waits until it is cancelled",
 }
 CASES = [made for cases in PLACING.values() for made in cases]
 
