@@ -51,8 +51,11 @@ API = """\
 <!-- Written by `make docs`. Change the routes, then run that again. -->
 
 These are all routes of the server. What each takes and answers is in `/openapi.json`, shown at `/docs` and `/redoc`;
-what an error looks like is in [errors.md](errors.md). Callers are told by an API key (`Authorization: Bearer ...`),
-by the cookie of a login, or by a worker's credentials.
+what an error looks like is in [errors.md](errors.md). Callers are told by an API key (`Authorization: Bearer ...`,
+or `X-API-Key: ...` where there is no such header), by the cookie of a login, or by a worker's credentials.
+
+`/v1/responses`, `/v1/messages` and `/v1/messages/count_tokens` are passed through to engines that have them; where one
+has not, the answer is a 404 that says so. They give one answer to a request: `n` is refused there.
 
 ## Conventions
 

@@ -51,7 +51,7 @@ _SECURITY: dict[str, Schema] = {
     "apiKey": {
         "type": "http",
         "scheme": "bearer",
-        "description": "An API key: gpustack_<16 hex digits>_<32 hex digits>.",
+        "description": "An API key: gpustack_<16 hex digits>_<32 hex digits>. X-API-Key takes it too.",
     },
     "password": {"type": "http", "scheme": "basic", "description": "User name and password."},
     "session": {
