@@ -22,7 +22,6 @@ CONTENTS: Final = frozenset(
 _SOURCE: Final = "source"
 """Of pictures and documents in Anthropic's API; it matters what its ``url`` is."""
 _NAMES: Final = ADDRESSES | CONTENTS | {_SOURCE}
-_MAY: Final = (b'_url"', b"image", b'audio"', b"video", b'file_data"', b'"source"')
 _MEMBER: Final = re.compile(
     rb'"(' + b"|".join(sorted(name.encode() for name in _NAMES)) + rb')"[ \t\r\n]*+:[ \t\r\n]*+(["\[{])'
 )
@@ -41,8 +40,6 @@ def refuse_addresses(body: bytes) -> None:
     """
     if ESCAPED_LETTER.search(body) is not None:
         _refuse_escaped_names(body)
-    if not any(part in body for part in _MAY):
-        return
     seen = 0
     for found in _MEMBER.finditer(body):
         name, opening, start = found[1].decode(), found[2], found.start(2)
@@ -76,7 +73,14 @@ def _check_within(name: str, body: bytes, start: int) -> int:
             _check(name, body, found.start() + 1)
         elif found.group() == b'"url"' and (value := _VALUE.match(body, position)):
             _check("image_url", body, value.end(), shown="url")
+            position = _end_of_data(body, value.end())
     return position
+
+
+def _end_of_data(body: bytes, start: int) -> int:
+    """Where to go on behind the text that starts there: megabytes as a rule, and without a backslash."""
+    end = body.find(b'"', start)
+    return end + 1 if end >= 0 and body[end - 1 : end] != b"\\" else start - 1
 
 
 def _check(name: str, body: bytes, start: int, shown: str = "") -> None:

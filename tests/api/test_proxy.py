@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
+import trio
 
 from gpustack.api.context import HubAccess
 from gpustack.api.resources.proxy import LARGEST, may_be_led_to, target
 from gpustack.errors import BadRequest, Forbidden
+from gpustack.http1.exchange import Disconnected, Exchange
+from gpustack.http1.handoff import HypercornHandOff
+from gpustack.http1.listen import open_listeners
+from gpustack.http1.server import HttpServer
 from tests.fakes.hub import Hub, running_hub
 from tests.server.feed import Feed, serving
 
@@ -222,3 +229,35 @@ async def test_only_who_may_sign_in_is_let_through(looking: World, hub: Hub) -> 
     answer = await through(looking, "https://evil.example/")
     assert answer.status_code == 403 and "huggingface.co" in answer.json()["message"]
     assert not hub.log
+
+
+@pytest.mark.attack("hub")
+async def test_a_page_without_a_length_is_cut_when_it_becomes_too_long(
+    world: World, nursery: trio.Nursery
+) -> None:
+    """Passed on as it comes, so that nothing can be said any more but by breaking off."""
+
+    async def flood(exchange: Exchange) -> None:
+        await exchange.start_response(200, [(b"content-type", b"application/json")])
+        with suppress(Disconnected):
+            while True:
+                await exchange.send(b"x" * (1 << 20))
+
+    (listener,) = open_listeners("127.0.0.1", 0)
+    await nursery.start(HttpServer("hub", [listener], handler=flood).run)
+    looking = world.rebuilt(hub=HubAccess(endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}"))
+    hand_off = HypercornHandOff(looking.app, bodies_on_demand=True)
+    await nursery.start(hand_off.run)
+    (front,) = open_listeners("127.0.0.1", 0)
+    await nursery.start(HttpServer("front", [front], handler=hand_off).run)
+    size = 0
+    url = f"http://127.0.0.1:{front.getsockname()[1]}/proxy?url=https://huggingface.co/x"
+    key = {"authorization": f"Bearer {looking.keys[looking.admin.id]}"}
+    async with httpx.AsyncClient(headers=key) as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            async with client.stream("GET", url) as answer:
+                assert answer.status_code == 200
+                async for piece in answer.aiter_raw():
+                    size += len(piece)
+    assert LARGEST - (2 << 20) < size <= LARGEST
+    assert looking.context.memory.now == 0
