@@ -266,7 +266,7 @@ async def test_a_file_replaced_on_disk_is_read_anew_for_a_new_instance(
     large = await cluster.until_state(await cluster.instance(model), S.SCHEDULED)
     assert small.placement is not None
     assert large.placement is not None
-    assert large.placement.claim.vram[0] > 2 * small.placement.claim.vram[0]
+    assert large.placement.claim.vram[0] > 1.5 * small.placement.claim.vram[0]
 
 
 def claimed(snapshot: Snapshot, worker: Worker) -> tuple[int, dict[int, int]]:

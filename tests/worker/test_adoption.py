@@ -16,7 +16,7 @@ from gpustack.domain.model import Model
 from gpustack.domain.worker import EngineBuild
 from gpustack.engines.custom import ENGINE
 from gpustack.engines.engine import Launch, LaunchContext, Probe
-from gpustack.worker.engine import start_engine
+from gpustack.worker.engine import place_of, start_engine
 from gpustack.worker.life import Ending, InstanceFailed, run_instance
 from gpustack.worker.telling import Telling
 from tests.nursery.programs import is_running, until_gone
@@ -395,3 +395,11 @@ async def end_again(worker: Daemon, instance: ModelInstance) -> None:
     telling = Telling(worker.reports, instance.id, instance.state)
     other = attrs.evolve(instance, generation=9)
     await run_instance(other, None, worker.world, telling, Ending(True), lambda: None)
+
+
+def test_an_engine_of_a_version_before_claims_had_slots_is_at_its_place() -> None:
+    """The digest is one that such a version wrote down; another number of slots is another engine."""
+    claim = Claim(ram=5, vram={0: 7}, offload_layers=3, total_layers=4)
+    place = Placement(worker_id=1, gpu_indexes=(0,), claim=claim)
+    assert place_of(place) == "a2239095f2ad782969a2d3e9e565acbe16444c950a39c5c927d6bebec11e0288"
+    assert place_of(attrs.evolve(place, claim=attrs.evolve(claim, slots=4))) != place_of(place)
