@@ -45,6 +45,8 @@ _BODY_WITHIN = 60
 _HOLD = "gpustack.hold"
 _ALWAYS = {"X-Content-Type-Options": "nosniff"}
 _PLACEHOLDER = re.compile(r"{(\w+)}")
+_REST = re.compile(r"{(\w+)\.\.\.}")
+"""What may hold slashes."""
 
 
 class _Connection(TrioASGIHTTPConnection):
@@ -128,7 +130,7 @@ def create_app(context: ApiContext) -> QuartTrio:
     app.url_map.merge_slashes = False
     for route in all_routes(docs=context.docs):
         app.add_url_rule(
-            _PLACEHOLDER.sub(r"<\1>", route.path),
+            _PLACEHOLDER.sub(r"<\1>", _REST.sub(r"<path:\1>", route.path)),
             endpoint=f"{route.method} {route.path}".replace(".", "_"),
             view_func=_view(context, route),
             methods=[route.method],
@@ -205,11 +207,13 @@ def _response(reply: Reply) -> Response:
     return response
 
 
-def _fault(problem: Problem) -> Response:
+def _fault(problem: Problem, *, for_anybody: bool = False) -> Response:
+    """``for_anybody``: no route of ours was meant, so whose client asks is not known."""
     headers = tuple(problem.headers.items())
     if problem.status == 401:
         headers = (*headers, ("WWW-Authenticate", 'Bearer realm="gpustack"'))
-    return _response(Reply(status=problem.status, body=problem.body(request.path), headers=headers))
+    body = problem.body(request.path, for_anybody=for_anybody)
+    return _response(Reply(status=problem.status, body=body, headers=headers))
 
 
 async def _named_fault(error: GpustackError) -> Response:
@@ -219,9 +223,10 @@ async def _named_fault(error: GpustackError) -> Response:
 async def _plain_fault(error: HTTPException) -> Response:
     status = error.code or 500
     if status == 404:
-        return _fault(problem_of_status(404, f"There is nothing at {request.path}"))
+        return _fault(problem_of_status(404, f"There is nothing at {request.path}"), for_anybody=True)
     if status == 405:
-        answer = _fault(problem_of_status(405, f"{request.method} is not possible at {request.path}"))
+        problem = problem_of_status(405, f"{request.method} is not possible at {request.path}")
+        answer = _fault(problem, for_anybody=True)
         if isinstance(error, NotPossible):
             answer.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
         return answer

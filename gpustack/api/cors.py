@@ -21,7 +21,7 @@ Fields = list[tuple[bytes, bytes]]
 ANY = "*"
 REMEMBERED = 600
 """Seconds for which a browser need not ask again."""
-EXPOSED = b"Retry-After, X-Revision, Link"
+EXPOSED = b"Retry-After, X-Revision, X-Request-Id, Link"
 """What scripts may read of an answer beside the headers that are open to all."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}

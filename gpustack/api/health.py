@@ -39,6 +39,13 @@ ROUTES = tagged(
         ),
         Route(
             method="GET",
+            path="/health",
+            summary="The same as /healthz, by the name that benchmark tools and engines' clients know",
+            handler=_healthz,
+            allow=None,
+        ),
+        Route(
+            method="GET",
             path="/readyz",
             summary="Whether the server takes requests; 503 with what is missing while it does not",
             handler=_readyz,

@@ -37,8 +37,14 @@ _ANTHROPIC_ERROR = Document(
     },
     note="What went wrong, in the form Anthropic's clients read.",
 )
+_SHARED_ERROR = Document(
+    name="ModelsError",
+    fields={**_MANAGEMENT_ERROR.fields, **_OPENAI_ERROR.fields},
+    note="What went wrong, for our clients and for OpenAI's.",
+)
 _ERRORS = {
     Dialect.MANAGEMENT: _MANAGEMENT_ERROR,
+    Dialect.SHARED: _SHARED_ERROR,
     Dialect.OPENAI: _OPENAI_ERROR,
     Dialect.ANTHROPIC: _ANTHROPIC_ERROR,
 }

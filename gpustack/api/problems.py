@@ -51,12 +51,14 @@ class Problem:
     openai: tuple[str, str] | None = None
     """Type and code where OpenAI's clients look for words of its own."""
 
-    def body(self, path: str) -> bytes:
+    def body(self, path: str, *, for_anybody: bool = False) -> bytes:
         """The JSON of the answer, in the form that ``path`` speaks."""
-        return orjson.dumps(self.document(path))
+        return orjson.dumps(self.document(path, for_anybody=for_anybody))
 
-    def document(self, path: str) -> dict[str, Any]:
+    def document(self, path: str, *, for_anybody: bool = False) -> dict[str, Any]:
         dialect = dialect_of(path)
+        if for_anybody and dialect is Dialect.MANAGEMENT:
+            dialect = Dialect.SHARED
         if dialect is Dialect.ANTHROPIC:
             return anthropic_error(self.status, self.message)
         if dialect is Dialect.OPENAI and self.openai is not None:
@@ -64,7 +66,10 @@ class Problem:
             return {"error": {"message": self.message, "type": kind, "param": None, "code": code}}
         if dialect is Dialect.OPENAI:
             return {"error": {"message": self.message, "code": self.status, "type": self.reason}}
-        return {"code": self.status, "reason": self.reason, "message": self.message}
+        ours = {"code": self.status, "reason": self.reason, "message": self.message}
+        if dialect is Dialect.SHARED:
+            return {**ours, "error": {"message": self.message, "code": self.status, "type": self.reason}}
+        return ours
 
     @property
     def headers(self) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -29,6 +30,7 @@ SILENCE = 15.0
 _AT_ONCE = 64
 _PIECE = 256 << 10
 """Bytes from which a piece is sent, whatever else there is to say: one that waits for a slow client is kept for it."""
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _REMEMBERED = 4096
 _REMEMBERED_BYTES = 32 << 20
 
@@ -41,6 +43,16 @@ class Event(IntEnum):
     DELETED = 3
     SYNCED = 6
     """The replay is complete. Sent only to who asks for it by ``sync=1``."""
+
+
+def ascii_json(document: bytes) -> bytes:
+    """The same JSON in ASCII: a client that decodes the pieces of a stream one by one must not meet half a letter."""
+    return document if document.isascii() else _NOT_ASCII.sub(_escape, document.decode()).encode("ascii")
+
+
+def _escape(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be")  # letters beyond 16 bits are two escapes
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
 @attrs.define(eq=False, repr=False)
@@ -57,7 +69,7 @@ class Printed:
         """The bytes under ``key`` (revision, kind, item), made now if nobody needed them before."""
         known = self._documents.get(key)
         if known is None:
-            known = self._documents[key] = dumps(make())
+            known = self._documents[key] = ascii_json(dumps(make()))
             self.size += len(known)
             while len(self._documents) > _REMEMBERED or self.size > _REMEMBERED_BYTES:
                 self.size -= len(self._documents.popitem(last=False)[1])
@@ -170,7 +182,7 @@ class Watch:
         while waiting and len(lines) < _AT_ONCE and size < _PIECE:
             item = waiting.pop()
             with self._row(getattr(item, "id", None)):
-                document = dumps(self._subject.document(item, self._look_at_start))
+                document = ascii_json(dumps(self._subject.document(item, self._look_at_start)))
                 lines.append(self._line(Event.CREATED, document))
                 size += len(document)
         if not waiting:

@@ -328,6 +328,8 @@ _WORKER = _shapes(
 def _device_document(device: Device, allocated: int) -> Doc:
     made: Doc = plain(device)
     made["memory"] = {**made["memory"], "allocated": allocated}
+    # Clients that look into it take an empty object for numbers; workers of former versions send one.
+    made["core"] = made.get("core") or None
     return made
 
 

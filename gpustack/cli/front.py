@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
+from functools import partial
+from random import Random
 
 import attrs
 import orjson
@@ -21,6 +24,7 @@ from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange, Peer
 from gpustack.http1.handoff import HypercornHandOff
 from gpustack.http1.head import Head
 from gpustack.http1.reactor import Reactor
+from gpustack.http1.reply import REQUEST_ID_FIELD
 from gpustack.http1.server import Handler, HttpServer
 
 log = logging.getLogger(__name__)
@@ -30,6 +34,7 @@ _JSON = [
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
 ]
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 _LOOKING = frozenset({"GET", "HEAD"})
 _PATIENCE = 30.0
 _TRANSPORT: Mapping[type[Exception], int] = {PayloadTooLarge: 413, BodyTimeout: 408, BodyError: 400}
@@ -46,6 +51,14 @@ def cross_origin_of(options: Options) -> CrossOrigin | None:
         headers=options.allow_headers,
         credentials=options.allow_credentials,
     )
+
+
+def request_id_of(rng: Random, head: Head | None) -> bytes:
+    """The name of a request: the one that its client gave it, if that is short and prints, else one of ours."""
+    given = None if head is None else head.get(REQUEST_ID_FIELD)
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given
+    return b"%016x" % rng.getrandbits(64)
 
 
 @attrs.frozen
@@ -72,7 +85,9 @@ class Front:
     _managing: set[trio.CancelScope]
     """What of the app is under way."""
 
-    def __init__(self, doors: Doors, reactor: Reactor, certificate: Certificate | None = None) -> None:
+    def __init__(
+        self, doors: Doors, reactor: Reactor, rng: Random, certificate: Certificate | None = None
+    ) -> None:
         self._lanes = []
         self._opened = trio.Event()
         self._managing = set()
@@ -89,6 +104,7 @@ class Front:
                 reactor=reactor,
                 find_owner=find_owner,
                 on_left=lambda head, peer: self.left(head, peer),
+                request_id=partial(request_id_of, rng),
                 tls=None if certificate is None else lambda: certificate.context,
             )
         )
@@ -112,14 +128,14 @@ class Front:
             if question is not None:
                 await exchange.respond(question.status, question.fields, question.body)
                 return
-            exchange.extra = self.cross_origin.fields(exchange.head)
+            exchange.extra = [*exchange.extra, *self.cross_origin.fields(exchange.head)]
         await self._handler_of(exchange.head)(exchange)
 
     def _handler_of(self, head: Head) -> Handler:
         if head.upgrades_to_websocket:
             return _no_websocket
         if head.method in _LOOKING:
-            if head.path == "/healthz":
+            if head.path in ("/healthz", "/health"):
                 return _healthy
             if head.path == "/readyz":
                 return self._ready

@@ -72,7 +72,7 @@ async def load(daemon: Daemon, reactor: Reactor, edge: Tier) -> Parts:
 
         if daemon.certificate is not None:
             await edge.start(daemon.certificate)
-        front = Front(daemon.doors, reactor, daemon.certificate)
+        front = Front(daemon.doors, reactor, daemon.rng, daemon.certificate)
         front.cross_origin = cross_origin_of(daemon.loaded.options)
         await edge.start(front.hand_off)
         if daemon.successor is None:

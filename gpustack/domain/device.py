@@ -62,7 +62,8 @@ class Device:
     uuid: str | None = None
     device_index: int | None = None
     device_chip_index: int = 0
-    core: DeviceCore = DeviceCore()
+    core: DeviceCore | None = None
+    """``None`` where nothing is known of them."""
     memory: DeviceMemory = DeviceMemory()
     network: DeviceNetwork | None = None
     temperature: float | None = None

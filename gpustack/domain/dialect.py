@@ -14,12 +14,15 @@ class Dialect(StrEnum):
     MANAGEMENT = "management"
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
+    SHARED = "shared"
+    """Our own and OpenAI's in one: both read what is there."""
 
 
 _OPENAI: Final = re.compile(
     r"/v1-openai(/|$)"
     r"|/v1/(chat/completions|completions|embeddings|images/|audio/|rerank|responses|voices)"
 )
+_SHARED: Final = re.compile(r"/v1/models(/|$)")
 _ANTHROPIC: Final = re.compile(r"/v1/messages(/|$)")
 _TYPES: Final[Mapping[int, str]] = {
     400: "invalid_request_error",
@@ -37,7 +40,9 @@ def dialect_of(path: str) -> Dialect:
     """The route alone decides, never the error's history."""
     if _ANTHROPIC.match(path) is not None:
         return Dialect.ANTHROPIC
-    return Dialect.OPENAI if _OPENAI.match(path) is not None else Dialect.MANAGEMENT
+    if _OPENAI.match(path) is not None:
+        return Dialect.OPENAI
+    return Dialect.SHARED if _SHARED.match(path) is not None else Dialect.MANAGEMENT
 
 
 def anthropic_error(status: int, message: str) -> dict[str, Any]:

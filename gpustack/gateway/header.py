@@ -9,6 +9,7 @@ from gpustack.errors import BadRequest
 from gpustack.http1.fields import Headers
 from gpustack.http1.head import Head
 from gpustack.http1.relay import HOP_BY_HOP, end_to_end
+from gpustack.http1.reply import REQUEST_ID_FIELD
 
 _NOT_FOR_ENGINES: Final = HOP_BY_HOP.union(
     {
@@ -45,6 +46,7 @@ _NOT_FOR_CLIENTS: Final = HOP_BY_HOP.union(
         b"link",
         b"sourcemap",
         b"service-worker-allowed",
+        REQUEST_ID_FIELD,
         b"content-security-policy",
         b"x-content-type-options",
         WORKER_FAULT,

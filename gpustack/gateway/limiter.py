@@ -43,6 +43,7 @@ R = TypeVar("R", ApiKey, User, Model)
 log = logging.getLogger(__name__)
 
 _BUDGETS: Final = (Kind.DAY, Kind.MONTH)
+_OF_A_MINUTE: Final = (Kind.REQUESTS, Kind.TOKENS)
 _LONG: Final = 60.0
 """Seconds beyond which clients of OpenAI do not wait, but would ask again and again."""
 _RATE, _QUOTA = "rate_limit_exceeded", "insufficient_quota"
@@ -273,6 +274,9 @@ class Limiter:
     def _refusal(self, party: Party, refusal: Refusal, tokens: int) -> LimitReached:
         self._traffic.refuse(party.what, refusal.kind.value)
         kind, code = _TYPES[refusal.kind]
+        if refusal.retry_after is not None and refusal.kind in _OF_A_MINUTE:
+            # The last second of the minute is not waited for: stock clients give up on more than a minute.
+            refusal = attrs.evolve(refusal, retry_after=min(refusal.retry_after, _LONG))
         return LimitReached(_sentence(party, refusal, tokens), refusal.retry_after, kind=kind, code=code)
 
     def _look(self, snapshot: Snapshot) -> None:
@@ -299,7 +303,7 @@ class Limiter:
 
 def should_retry(error: LimitReached) -> bool:
     """Whether a client had better wait and ask again, rather than tell its user."""
-    return error.retry_after is not None and error.retry_after <= _LONG + 1
+    return error.retry_after is not None and error.retry_after <= _LONG
 
 
 def _limited(records: Mapping[int, R], what: str, words: Callable[[R], str]) -> Mapping[int, Party]:

@@ -15,8 +15,9 @@ from gpustack.http1.ends import Ends
 from gpustack.http1.exchange import Disconnected, Exchange, Peer
 from gpustack.http1.head import Framing, Head, HeadError, parse_request_head
 from gpustack.http1.reactor import Expired
-from gpustack.http1.reply import status_line
+from gpustack.http1.reply import REQUEST_ID_FIELD, status_line
 from gpustack.http1.stream import Stream
+from gpustack.logs import REQUEST_ID
 
 if TYPE_CHECKING:
     from gpustack.http1.server import HttpServer
@@ -189,6 +190,10 @@ class Connection:
         if head.framing is not Framing.NONE:
             self._body_until = server.reactor.deadline(server.limits.whole_body_timeout)
         self.exchange = exchange = Exchange(self, head)
+        if server.request_id is not None:
+            name = server.request_id(head)
+            exchange.extra = [(REQUEST_ID_FIELD, name)]
+            REQUEST_ID.set(name.decode("ascii"))
         server.in_flight += 1
         try:
             await self._answer(exchange)
@@ -259,8 +264,8 @@ class Connection:
         body = self.server.fault_body(status, sentence)
         self.lingers = True
         await self.write(
-            b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (status_line(status), self.date_line(), len(body), body)
+            b"%b%b%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (status_line(status), self.date_line(), self.server.request_id_line(), len(body), body)
         )
 
     async def _linger(self) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 Fields = Sequence[tuple[bytes, bytes]]
 
+REQUEST_ID_FIELD: Final = b"x-request-id"
 OWNED: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"upgrade"})
 _KNOWN: Final[dict[tuple[tuple[bytes, bytes], ...], bytes]] = {}
 _MOST_KNOWN: Final = 256

@@ -24,7 +24,7 @@ from gpustack.http1.head import Head
 from gpustack.http1.keepalive import keep_alive
 from gpustack.http1.limits import Limits
 from gpustack.http1.reactor import Reactor, new_reactor
-from gpustack.http1.reply import fault_body, status_line
+from gpustack.http1.reply import REQUEST_ID_FIELD, fault_body, status_line
 from gpustack.http1.stream import new_stream
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,8 @@ class HttpServer:
     Each request goes to ``handler`` if ``claims(head, peer)`` holds, else to ``hand_off`` (one connection
     may mix both). ``tls`` may be a callable that gives the context for the next connection. ``find_owner``
     tells the user id of the program at the other end of a connection, where a handler asks for it. ``on_left`` is told
-    of requests that no handler has seen, because who sent them was gone before.
+    of requests that no handler has seen, because who sent them was gone before. ``request_id`` names a request
+    (``None``: one whose head could not be read) for the ``X-Request-Id`` of every answer and for the log.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class HttpServer:
         fault_body: Callable[[int, str], bytes] = fault_body,
         find_owner: FindOwner = find_nobody,
         on_left: Callable[[Head, Peer], None] = lambda head, peer: None,
+        request_id: Callable[[Head | None], bytes] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
@@ -89,6 +91,7 @@ class HttpServer:
         self.limits = limits or Limits()
         self.reactor = reactor or new_reactor()
         self.on_error = on_error
+        self.request_id = request_id
         self.fault_body = fault_body
         self.in_flight = 0
         self.stopping = False
@@ -179,6 +182,10 @@ class HttpServer:
             self._date = b"date: %b\r\nserver: gpustack\r\n" % formatdate(self._clock(), usegmt=True).encode()
         return self._date
 
+    def request_id_line(self) -> bytes:
+        """For an answer to what could not be read."""
+        return b"" if self.request_id is None else b"%b: %b\r\n" % (REQUEST_ID_FIELD, self.request_id(None))
+
     def forget(self, connection: Connection) -> None:
         self.connections.discard(connection)
         self.idle.pop(connection, None)
@@ -247,8 +254,9 @@ class HttpServer:
                 sock.setblocking(False)
                 try:
                     sock.send(
-                        b"%bcontent-type: application/json\r\ncontent-length: %d\r\nretry-after: 5\r\n"
-                        b"connection: close\r\n\r\n%b" % (status_line(status), len(body), body)
+                        b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\nretry-after: 5\r\n"
+                        b"connection: close\r\n\r\n%b"
+                        % (status_line(status), self.request_id_line(), len(body), body)
                     )
                     sock.shutdown(socket.SHUT_WR)
                 except OSError:

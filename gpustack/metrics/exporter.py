@@ -65,24 +65,24 @@ class Exporter(Generic[S]):
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request. Cancellable at any time."""
-        head = exchange.head
-        if head.path not in self._pages and head.path not in self._documents:
+        head, path = exchange.head, exchange.head.path.rstrip("/")
+        if path not in self._pages and path not in self._documents:
             known = ", ".join((*self._pages, *self._documents))
             await exchange.respond(404, _TEXT, f"There is nothing here; see {known}\n".encode())
         elif head.method not in ("GET", "HEAD"):
             await exchange.respond(405, [*_TEXT, (b"allow", b"GET, HEAD")], b"Metrics are only read\n")
-        elif head.path in self._documents:
-            await exchange.respond(200, _JSON, orjson.dumps(self._documents[head.path]()))
+        elif path in self._documents:
+            await exchange.respond(200, _JSON, orjson.dumps(self._documents[path]()))
         else:
-            await self._scraped(exchange)
+            await self._scraped(exchange, path)
 
-    async def _scraped(self, exchange: Exchange) -> None:
+    async def _scraped(self, exchange: Exchange, path: str) -> None:
         head = exchange.head
         form = format_of(head.get(b"accept"), head.get(b"accept-encoding"))
-        if head.path in self._text_only:
+        if path in self._text_only:
             form = attrs.evolve(form, openmetrics=False)
         with trio.move_on_after(_WITHIN) as patience:
-            page = await self.page(head.path, form)
+            page = await self.page(path, form)
         if patience.cancelled_caught:
             await exchange.respond(503, _TEXT, b"The metrics were not made in time\n")
         else:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import attrs
 from prometheus_client.metrics_core import Metric as Family
 
-from gpustack.domain.device import Device
+from gpustack.domain.device import Device, DeviceCore
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.worker import Filesystem, WorkerStatus
 
@@ -98,8 +98,9 @@ def _machine(node: tuple[object, ...], status: WorkerStatus, samples: Samples) -
 def _device(node: tuple[object, ...], device: Device, claimed: int, samples: Samples) -> None:
     named = (*node, device.index, device.name, device.device_chip_index)
     samples.add(registry.GPU, named, 1)
-    samples.add(registry.GPU_CORES, named, device.core.total)
-    samples.add(registry.GPU_LOAD, named, device.core.utilization_rate)
+    core = device.core or DeviceCore()
+    samples.add(registry.GPU_CORES, named, core.total)
+    samples.add(registry.GPU_LOAD, named, core.utilization_rate)
     samples.add(registry.GPU_TEMPERATURE, named, device.temperature)
     samples.add(registry.GRAM_TOTAL, named, device.memory.total)
     samples.add(registry.GRAM_ALLOCATED, named, claimed)

@@ -69,7 +69,7 @@ def _rates(worker: Worker) -> _Rates:
     return _Rates(
         cpu=status.cpu.utilization_rate,
         ram=_used(status.memory),
-        gpu=tuple(device.core.utilization_rate for device in devices),
+        gpu=tuple(device.core.utilization_rate for device in devices if device.core is not None),
         vram=tuple(
             _share(device.memory.utilization_rate, device.memory.used, device.memory.total)
             for device in devices

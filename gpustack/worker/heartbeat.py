@@ -185,7 +185,7 @@ def _still(status: WorkerStatus) -> WorkerStatus:
             attrs.evolve(
                 d,
                 temperature=None,
-                core=attrs.evolve(d.core, utilization_rate=None),
+                core=None if d.core is None else attrs.evolve(d.core, utilization_rate=None),
                 memory=attrs.evolve(d.memory, used=None, utilization_rate=None),
             )
             for d in status.gpu_devices
@@ -197,6 +197,6 @@ def _loads(status: WorkerStatus) -> list[float | None]:
     return [
         status.cpu.utilization_rate,
         status.memory.utilization_rate,
-        *(d.core.utilization_rate for d in status.gpu_devices),
+        *(None if d.core is None else d.core.utilization_rate for d in status.gpu_devices),
         *(d.memory.utilization_rate for d in status.gpu_devices),
     ]

@@ -58,11 +58,13 @@ async def test_who_is_not_let_in_sends_no_body_for_nothing(world: World) -> None
 
 
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/v1/nothing", "/v1/models/1/2/3", "//v1/models", "/v1/models/1.5"]
+    "path",
+    ["/nothing", "/v1/nothing", "/v1/models/1/2/3", "//v1/models", "/v1/models/1.5", "/v1/chat/completion"],
 )
 async def test_an_unknown_path_is_not_found(world: World, path: str) -> None:
     answer = await world.ask("GET", path, world.admin)
     assert (answer.status_code, answer.json()["reason"]) == (404, "NotFound")
+    assert answer.json()["error"]["message"] == answer.json()["message"], "OpenAI's clients read it too"
 
 
 async def test_an_unknown_inference_path_answers_in_openais_form(world: World) -> None:

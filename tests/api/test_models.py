@@ -287,6 +287,28 @@ async def test_clients_of_openai_read_one_model_by_its_name(world: World) -> Non
             assert (await world.ask("GET", f"{path}/{other}", ada)).status_code == 404
 
 
+async def test_a_name_may_hold_slashes_however_a_client_spells_them(world: World) -> None:
+    ada = await world.user("ada")
+    await world.model("Qwen/Qwen3-0.6B-GGUF", ready_replicas=1)
+    await world.model("a/b/instances", ready_replicas=1)
+    for path in ("/v1/models", "/v1-openai/models"):
+        for name in ("Qwen/Qwen3-0.6B-GGUF", "Qwen%2FQwen3-0.6B-GGUF", "Qwen%2fQwen3-0.6B-GGUF/"):
+            read = await world.ask("GET", f"{path}/{name.removesuffix('/')}", ada)
+            assert (read.status_code, read.json()["id"]) == (200, "Qwen/Qwen3-0.6B-GGUF"), read.text
+        assert (await world.ask("GET", f"{path}/a/b/instances", ada)).json()["id"] == "a/b/instances"
+        missing = await world.ask("GET", f"{path}/Qwen/none", ada)
+        assert missing.status_code == 404
+        assert "Qwen/none" in missing.json()["error"]["message"]
+
+
+async def test_a_name_that_is_a_number_is_a_name_first(world: World) -> None:
+    await world.model("first", ready_replicas=1)
+    await world.model("1", ready_replicas=1)
+    ada = await world.user("ada")
+    assert (await world.ask("GET", "/v1/models/1", ada)).json()["id"] == "1"
+    assert (await world.ask("GET", "/v1/models/2", ada)).json()["name"] == "1"
+
+
 async def test_a_worker_does_not_read_what_others_run(world: World) -> None:
     """What it runs itself comes with its assignments; environments hold tokens."""
     await world.model("m", env={"HF_TOKEN": "hidden"})

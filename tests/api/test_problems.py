@@ -36,7 +36,7 @@ def test_a_subclass_is_answered_as_its_nearest_ancestor() -> None:
 
 def test_wrong_fields_are_counted_and_told_one_a_line() -> None:
     problem = problem_of(Malformed("name: is missing", "replicas: must be a whole number"))
-    assert problem.document("/v1/models") == {
+    assert problem.document("/v1/users") == {
         "code": 422,
         "reason": "Invalid",
         "message": "2 validation errors:\nname: is missing\nreplicas: must be a whole number",
@@ -46,8 +46,10 @@ def test_wrong_fields_are_counted_and_told_one_a_line() -> None:
 @pytest.mark.parametrize(
     ("path", "form"),
     [
-        ("/v1/models", OURS),
-        ("/v1/models/3", OURS),
+        ("/v1/models", {**OURS, **OPENAI}),
+        ("/v1/models/3", {**OURS, **OPENAI}),
+        ("/v1/models/org/name", {**OURS, **OPENAI}),
+        ("/v1/models-of-others", OURS),
         ("/v1/users", OURS),
         ("/auth/login", OURS),
         ("/v1/messages-of-others", OURS),
@@ -75,7 +77,7 @@ def test_a_limit_is_told_in_the_words_of_each_form() -> None:
 def test_an_error_raised_in_one_form_keeps_the_other_intact() -> None:
     error = errors.NotFound("There is none")
     problem_of(error).document("/v1-openai/models")
-    assert "reason" in problem_of(error).document("/v1/models")
+    assert "reason" in problem_of(error).document("/v1/users")
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,19 @@ async def test_each_event_is_a_line_followed_by_a_blank_one(world: World) -> Non
         assert await stream.line() == b""
 
 
+async def test_lines_are_ascii_whatever_the_names_are(world: World) -> None:
+    """A client that decodes each piece that comes stops following at a letter that was cut in two."""
+    name = "Grüße-模型-😀"
+    await world.model(name)
+    async with streaming(world, "/v1/models?watch=true") as stream:
+        for _ in range(2):
+            line = await stream.line()
+            assert line.isascii()
+            assert orjson.loads(line)["data"]["name"] == name
+            await stream.line()
+            await world.ask("PUT", "/v1/models/1", world.admin, json={"replicas": 4})
+
+
 async def test_an_empty_list_answers_at_once_and_silence_is_broken_by_blank_lines(
     world: World, autojump_clock: trio.testing.MockClock
 ) -> None:

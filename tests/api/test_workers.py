@@ -82,6 +82,15 @@ async def test_a_worker_reports_what_it_measured(world: World) -> None:
     assert "utilization_rate" not in told["status"]["cpu"], "unknown is not shown as a number"
 
 
+async def test_a_gpu_whose_load_is_unknown_has_no_core(world: World) -> None:
+    """Clients that look into it would take an empty object for numbers."""
+    worker, _ = await world.worker("node", status=STATUS)
+    for path in (f"/v1/workers/{worker.id}", "/v1/gpu-devices"):
+        document = await world.get(path)
+        (device,) = document["status"]["gpu_devices"] if "status" in document else document["items"]
+        assert device["core"] is None
+
+
 async def test_claims_are_summed_as_allocated(world: World) -> None:
     worker, _ = await world.worker("node")
     model = await world.model("m")

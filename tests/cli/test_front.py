@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from random import Random
 
 import httpx
 import pytest
@@ -15,6 +18,7 @@ from gpustack.cli.front import Front, Lane
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.reactor import new_reactor
+from gpustack.logs import LineFormat
 
 PAGE = "https://app.example.com"
 
@@ -23,7 +27,7 @@ PAGE = "https://app.example.com"
 async def fronted() -> AsyncIterator[tuple[Front, httpx.AsyncClient]]:
     doors = Doors({"front": open_listeners("127.0.0.1", 0)})
     reactor = new_reactor(tick=0.05)
-    front = Front(doors, reactor)
+    front = Front(doors, reactor, Random(7))
     async with trio.open_nursery() as nursery:
         await nursery.start(lambda task_status: reactor.run(task_status=task_status))
         await nursery.start(lambda task_status: front.server.run(task_status=task_status))
@@ -43,6 +47,43 @@ async def test_a_daemon_that_loads_lives_and_is_not_ready() -> None:
             200,
             "ok",
         )
+
+
+async def test_benchmark_tools_ask_for_health_by_another_name() -> None:
+    async with fronted() as (_, client):
+        assert ((await client.get("/health")).status_code, (await client.head("/health")).status_code) == (
+            200,
+            200,
+        )
+
+
+async def test_every_answer_has_a_request_id_and_so_has_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def answer(exchange: Exchange) -> None:
+        if exchange.head.path == "/broken":
+            raise ZeroDivisionError
+        await exchange.respond(200)
+
+    logged = io.StringIO()
+    handler = logging.StreamHandler(logged)
+    handler.setFormatter(LineFormat())
+    logging.getLogger("gpustack.cli.front").addHandler(handler)
+    async with fronted() as (front, client):
+        front.open(Lane(lambda head: True, answer))
+        seen = [(await client.get(path)).headers["x-request-id"] for path in ("/healthz", "/readyz", "/v1/x")]
+        assert len(set(seen)) == 3 and all(len(one) == 16 for one in seen)
+        for given, kept in (("mine-1", True), ("x" * 129, False), ("two words", False)):
+            back = (await client.get("/v1/x", headers={"x-request-id": given})).headers.get_list(
+                "x-request-id"
+            )
+            assert (back == [given]) is kept and len(back) == 1
+        broken = await client.get("/broken", headers={"x-request-id": "find-me"})
+        assert (broken.status_code, broken.headers["x-request-id"]) == (500, "find-me")
+        assert "request=find-me" in logged.getvalue()
+        raw = await trio.open_tcp_stream("127.0.0.1", client.base_url.port or 0)
+        await raw.send_all(b"nonsense\r\n\r\n")
+        assert b"x-request-id: " in await raw.receive_some()
+        await raw.aclose()
+    logging.getLogger("gpustack.cli.front").removeHandler(handler)
 
 
 async def test_pages_of_other_sites_are_answered_before_anything_is_loaded() -> None:

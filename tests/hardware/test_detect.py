@@ -62,7 +62,7 @@ async def test_a_question_a_card_cannot_answer_costs_only_that_answer(
     nvml.tell([{key: value for key, value in card.items() if key in ("state", "name", "total", "used")}])
     (seen,) = (await watch.look(NOW)).devices
     assert (seen.name, seen.memory.total, seen.fault) == ("NVIDIA H200", H200["total"], None)
-    assert (seen.uuid, seen.temperature, seen.core.utilization_rate) == (None, None, None)
+    assert (seen.uuid, seen.temperature, seen.core) == (None, None, None)
 
 
 async def test_a_card_that_shares_the_hosts_memory_is_given_that_memory(

@@ -66,6 +66,8 @@ async def test_a_page_is_served_with_its_type_and_others_are_not() -> None:
         assert strict.text.endswith("# EOF\n")
         assert (await client.get("/metrics/targets")).json() == ["a:1"]
         assert (await client.head("/metrics")).content == b""
+        assert (await client.get("/metrics/")).content == page.content
+        assert (await client.get("/metrics/targets/")).json() == ["a:1"]
         assert (await client.post("/metrics", content=b"x")).status_code == 405
         assert "/metrics/targets" in (await client.get("/")).text
 

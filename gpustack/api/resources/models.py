@@ -33,9 +33,10 @@ def _openai_keys(call: Call) -> dict[str, Any]:
 
 
 async def _read(call: Call) -> Reply:
-    """Our clients know a model by its number, those of OpenAI by its name."""
-    if not is_whole(call.ask.params["id"]):
-        return openai_models.one(call, call.ask.params["id"])
+    """Our clients know a model by its number, those of OpenAI by its name. A name that is a number is a name first."""
+    given = call.ask.params["id"]
+    if not is_whole(given) or call.snapshot.find(Model, name=given) is not None:
+        return openai_models.one(call, given)
     return RESOURCE.shown(call, RESOURCE.item(call))
 
 
@@ -104,6 +105,15 @@ RESOURCE = Resource(
             allow=WITH_ANYBODY,
             scopes=LISTING_MODELS,
             answer=MODEL,
+        ),
+        Route(
+            method="GET",
+            path="/v1/models/{id...}",  # names of models may hold slashes
+            summary="Read a model by its name",
+            handler=_read,
+            allow=WITH_ANYBODY,
+            scopes=LISTING_MODELS,
+            hidden=True,
         ),
         Route(
             method="GET",

@@ -88,5 +88,14 @@ ROUTES = tagged(
             query=(WITH_META,),
             answer=MODEL,
         ),
+        Route(
+            method="GET",
+            path="/v1-openai/models/{name...}",  # names of models may hold slashes
+            summary="Read one of the models that serve, as OpenAI does",
+            handler=_one,
+            allow=WITH_ANYBODY,
+            scopes=LISTING_MODELS,
+            hidden=True,
+        ),
     ),
 )

@@ -76,15 +76,17 @@ def read_card(card: _Card, index: int, driver: str | None) -> Device:
         index=index,
         name=_text(card.ask("GetName")) or VENDOR,
         uuid=_text(card.ask("GetUUID")),
-        core=DeviceCore(
-            total=card.ask("GetNumGpuCores"), utilization_rate=None if rates is None else float(rates.gpu)
-        ),
+        core=_core(card.ask("GetNumGpuCores"), None if rates is None else float(rates.gpu)),
         memory=memory,
         temperature=_temperature(card),
         compute_capability=None if capability is None else f"{capability[0]}.{capability[1]}",
         driver_version=driver,
         fault=card.fault,
     )
+
+
+def _core(total: int | None, rate: float | None) -> DeviceCore | None:
+    return None if total is None and rate is None else DeviceCore(total=total, utilization_rate=rate)
 
 
 _device = functools.partial(Device, vendor=VENDOR, type=DEVICE_TYPES[VENDOR.lower()])
