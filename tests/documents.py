@@ -38,6 +38,29 @@ every write is checked against this table, and a move that is not in it is refus
 - When more than half of the workers fall silent together it is more likely the server's network than theirs: nothing is
   placed elsewhere for another half hour.
 
+## When a worker is stopped
+
+```
+ SIGTERM ──────────────────► not_ready, "its daemon was stopped" ── 30 s (--stopped-worker-grace) ──► placed elsewhere
+   │                         its instances keep their places            if others take instances
+   │ with --leave, or after
+   │ gpustack workers drain NAME
+   ▼
+ draining: for one replica at a time, another is started elsewhere; when that runs, the one here ends
+   │
+   ▼
+ nothing is left here (or --leave-timeout is over) ──► the daemon ends
+```
+
+- A restart within the grace comes back to its places and files. While no other worker takes instances the places are
+  kept longer, for nobody else could use them.
+- `gpustack workers drain NAME` waits until the worker is empty; then stop the machine. What finds no room elsewhere
+  goes on there, and the command says what it waits for. `gpustack workers uncordon NAME` ends the drain.
+- `gpustack start --leave` makes each stop a drain; a second signal stops at once. Under systemd the daemon asks for the
+  time that this may take.
+- What is removed or scaled down while its worker is stopped goes at once: its engine has ended with the worker.
+- A reload (SIGHUP) is no stop: engines go on.
+
 ## Moves
 
 | From | To | By | When |

@@ -25,6 +25,7 @@ from gpustack.server.facts import FactsSource
 from gpustack.server.leases import Leases
 from gpustack.server.load import LoadHistory
 from gpustack.server.memory import MemoryBudget
+from gpustack.server.twins import Twins
 from gpustack.server.update import UpdateCheck
 from gpustack.store.roster import Server
 from gpustack.store.store import Store
@@ -124,6 +125,8 @@ class ApiContext:
     cluster_token: str = attrs.field(repr=False)
     leases: Leases
     link: Link
+    twins: Twins | None = None
+    """Refuses machines with the identity of another one that is there."""
     facts: FactsSource | None = None
     rules: AccessRules = AccessRules()
     clock: Callable[[], datetime]

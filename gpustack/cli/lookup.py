@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 from gpustack.errors import NotFound
@@ -82,6 +83,17 @@ async def instances_named(client: AdminClient, name: str) -> list[Doc]:
             else "none has been made yet"
         )
         raise NotFound(f"Model {model['name']} has no instances: {why}")
+    return found
+
+
+async def workers_named(client: AdminClient, names: Sequence[str]) -> list[Doc]:
+    """The workers in the order of their names; raises NotFound for the first that is none."""
+    found = []
+    for name in names:
+        worker = await find(client, WORKERS, name)
+        if worker is None:
+            raise NotFound(f"There is no worker {name!r}; gpustack workers shows them")
+        found.append(worker)
     return found
 
 

@@ -14,6 +14,8 @@ _STYLES = {
     "unreachable": "red",
     "not_ready": "red",
     "pending": "yellow",
+    "cordoned": "yellow",
+    "draining": "yellow",
 }
 
 

@@ -103,8 +103,8 @@ class Progress:
     def _tell(self, lead: Doc) -> None:
         """Lines that stay, each once."""
         state, message = lead["state"], one_line(lead.get("state_message"))
-        if state == "pending" and message:
-            self._once(f"{self.terminal.style('pending', 'yellow')}: {message}")
+        if state in ("pending", "unreachable") and message:
+            self._once(f"{self.terminal.style(state, 'yellow')}: {message}")
         if _RANK.get(state, -1) >= _RANK["scheduled"] and lead.get("worker_id") is not None:
             note = one_line(lead.get("placement_note"))
             self._once(f"scheduled on {place(lead)}{f' ({note})' if note else ''}")

@@ -62,6 +62,7 @@ from gpustack.server.key_use import KeyUse
 from gpustack.server.leadership import Reign
 from gpustack.server.leases import Leases
 from gpustack.server.services import Background, leading_services
+from gpustack.server.twins import Twins
 from gpustack.server.update import RELEASE_FEED
 from gpustack.server.usage import UsageLedger
 from gpustack.server.worker_link import WorkerLink
@@ -268,6 +269,7 @@ class ServerPart:
             cluster_token=agreed.token,
             leases=leases,
             link=link,
+            twins=Twins(link, trio.current_time),
             facts=facts,
             trail=trail,
             rules=AccessRules(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import random
+import secrets
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -203,6 +204,7 @@ def _identity(daemon: Daemon) -> Identity:
         ),
         version=__version__,
         data_dir=options.data_dir,
+        run=secrets.token_hex(8),
     )
 
 

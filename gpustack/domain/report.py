@@ -27,6 +27,8 @@ class JoinRequest:
     labels: Mapping[str, str] = attrs.field(factory=dict)
     system_reserved: SystemReserved = SystemReserved()
     version: str = ""
+    run: str = ""
+    """What this one daemon, from its start to its end, is told apart by. Workers of former versions do not say it."""
     keeps_credential: bool = False
     """It shows its credential when it joins again. Workers of former versions forget theirs, and do not say this."""
 

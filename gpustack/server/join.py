@@ -124,8 +124,9 @@ def _refuse_impostor(known: Worker | None, shown: Shown | None, keys: Keys) -> N
             raise Forbidden("A worker joins only as itself")
     elif known is not None and is_held(known, keys):
         raise Forbidden(
-            f"Worker {known.name} has a credential of its own and must show it; if it has lost it, on the server "
-            "gpustack workers admit lets it in again"
+            f"Worker {known.name}, last at {known.ip}, has a credential of its own and must show it. If this machine "
+            "is a copy of that one, delete worker_uuid, worker_name and worker_credential in its data directory; if it "
+            f"is that one, and has lost it, on the server gpustack workers admit {known.name} lets it in again"
         )
 
 

@@ -22,6 +22,7 @@ _ANSWER_LIMIT = 1 << 20
 _BEGINS_WITHIN = 15.0
 _READS_WITHIN = 60.0
 """A header of some megabytes on a slow disk of the worker's."""
+_THERE_WITHIN = 2.0
 _SILENCE = 3600.0
 """A followed log may be quiet for long; the client's leaving ends it, not we."""
 
@@ -70,6 +71,24 @@ class WorkerLink:
         )
         async with _answered(call, worker) as response:
             return decode(await response.read(_ANSWER_LIMIT), ModelFacts)
+
+    async def run_of(self, worker: Worker) -> str | None:
+        """What the daemon that answers at the worker's address calls its run; ``None`` where none answers."""
+        call = self._pool.request(
+            _address(worker),
+            "GET",
+            b"/run",
+            self._headers(worker),
+            connect_timeout=_THERE_WITHIN,
+            first_byte_timeout=_THERE_WITHIN,
+            idle_timeout=_THERE_WITHIN,
+            fresh=True,  # a kept connection may lead to a daemon that has handed over
+        )
+        try:
+            async with _answered(call, worker) as response:
+                return str(orjson.loads(await response.read(_ANSWER_LIMIT))["run"])
+        except (GpustackError, orjson.JSONDecodeError, KeyError, TypeError):
+            return None
 
     def _headers(self, worker: Worker) -> list[tuple[bytes, bytes]]:
         return [(b"authorization", b"Bearer " + self._forward_key(worker.worker_uuid).encode())]

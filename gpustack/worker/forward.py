@@ -120,6 +120,8 @@ class Forward:
                 await self._proxy(exchange)
             elif path.startswith("/serveLogs/"):
                 await self._logs(exchange)
+            elif path == "/run":
+                await exchange.respond(200, _JSON, json.dumps({"run": self._membership.run_id}).encode())
             elif path == "/modelFacts":
                 await self._facts(exchange)
             else:

@@ -54,6 +54,8 @@ class Identity:
     system_reserved: SystemReserved
     version: str
     data_dir: Path
+    run: str = ""
+    """What this daemon is told apart by from another one with the same data directory, or a copy of it."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -93,6 +95,11 @@ class Membership:
     def member(self) -> Member | None:
         """The membership now, if any."""
         return self._latest.value
+
+    @property
+    def run_id(self) -> str:
+        """What this daemon is told apart by."""
+        return self._identity.run
 
     async def ask_to_be_emptied(self) -> bool:
         """Have the server start elsewhere what runs here; false when it does not take that up."""
@@ -172,7 +179,13 @@ class Membership:
                     log.log(level, "The server cannot be reached yet: reason=%s", error)
                     told = str(error)
                 except GpustackError as error:
-                    log.error("The server did not take this worker in: reason=%s", error)
+                    log.log(
+                        logging.DEBUG if told == str(error) else logging.ERROR,
+                        "The server did not take this worker in, its data directory is %s: reason=%s",
+                        self._identity.data_dir,
+                        error,
+                    )
+                    told = str(error)
             if trial.fault is not None:
                 delay = _LAST_TRY_AGAIN
             await trio.sleep(delay * (0.5 + self._rng.random()))
@@ -220,6 +233,7 @@ class Membership:
             labels=own.labels,
             system_reserved=own.system_reserved,
             version=own.version,
+            run=own.run,
             keeps_credential=True,
         )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
+import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -13,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from gpustack.server.twins import COPIED
+from tests.child import environment
 from tests.daemon import Daemon, daemon, free_range
 from tests.options.spelling import SPELLINGS, spelled
 
@@ -229,3 +233,87 @@ def test_leave_timeout_is_how_long_that_may_take(tmp_path: Path, spelling: str) 
         )
         (waiting,) = [i for i in server.instances() if i["state"] == "pending"]
         assert "worker leaves is" in waiting["state_message"].lower()
+
+
+def test_workers_are_labelled_closed_drained_and_removed_by_command(tmp_path: Path) -> None:
+    with server_of(tmp_path) as server, worker_of(server, "a") as first:
+
+        def gpustack(*argv: str) -> subprocess.CompletedProcess[str]:
+            env = {**environment(), "GPUSTACK_DATA_DIR": str(server.data_dir)}
+            return subprocess.run(
+                [sys.executable, "-m", "gpustack", "workers", *argv],
+                env=env, capture_output=True, text=True, timeout=120, check=False,
+            )  # fmt: skip
+
+        def good(*argv: str) -> str:
+            ran = gpustack(*argv)
+            assert ran.returncode == 0, ran.stderr
+            return ran.stdout
+
+        def bad(*argv: str) -> str:
+            ran = gpustack(*argv)
+            assert ran.returncode != 0 and "Traceback" not in ran.stderr
+            return ran.stderr
+
+        assert "rack=1" in good("label", "a", "rack=1", "zone=b")
+        assert "zone" not in good("label", "a", "zone-")
+        assert "KEY=VALUE" in bad("label", "a", "rack")
+        assert "There is no worker 'b'" in bad("cordon", "a", "b")
+        assert "cordoned" not in good(), "nothing is done where one of the names is wrong"
+        assert good("cordon", "a") == "a is cordoned\n"
+        assert "cordoned" in good()
+        assert good("uncordon", "a") == "a takes instances again\n"
+        deploy(server, fake_model("m"))
+        server.running("m")
+        waits = bad("drain", "a", "--timeout=3")
+        assert "a still runs m-" in waits and "Worker a is being drained" in waits
+        assert chat(server, "m")[0] == 200, "nobody could take it, so it goes on"
+        with worker_of(server, "b"):
+            assert good("drain", "a") == "a is being drained\na is empty: nothing runs there any more\n"
+            assert state_on(server, "b") == "running" and chat(server, "m")[0] == 200
+            assert "Stop it first" in bad("rm", "a")
+            first.stop()
+            server.until(lambda: not _is_ready(server, "a"), "word that it stopped")
+            assert good("rm", "a") == "a is removed\n"
+            assert worker_record(server, "a") is None
+
+
+def test_a_copy_of_a_worker_is_refused_and_both_sides_say_what_to_delete(tmp_path: Path) -> None:
+    with server_of(tmp_path) as server, worker_of(server, "first") as first:
+        token = (server.data_dir / "token").read_text().strip()
+        shutil.copytree(first.data_dir, copy := tmp_path / "copy")
+        join = ("--server-url", server.url, "--token", token, "--worker-ip", "127.0.0.1")
+        with daemon(copy, *join) as twin:
+            twin.until(lambda: "data directory of one of them is a copy" in twin.log, "the reason")
+            record = worker_record(server, "first")
+            assert record is not None
+            there = f"127.0.0.1:{record['port']}"
+            (line,) = [line for line in twin.log.splitlines() if "is a copy" in line]
+            assert f"Worker first is at {there}" in line and str(copy) in line
+            assert len(set(re.findall(r"127\.0\.0\.1:\d+", line))) == 2, "both addresses"
+            assert "delete worker_uuid, worker_name and worker_credential" in line
+            assert f"worker=first there={there}" in server.log
+            admit = subprocess.run(
+                [sys.executable, "-m", "gpustack", "workers", "admit", "first"],
+                env={**environment(), "GPUSTACK_DATA_DIR": str(server.data_dir)},
+                capture_output=True, text=True, timeout=120, check=False,
+            )  # fmt: skip
+            assert admit.returncode == 1 and "would void its credential" in admit.stderr
+        deploy(server, fake_model("m"))
+        server.running("m")
+        assert chat(server, "m")[0] == 200
+        assert first.log.count("Joined") == 1, "who was there first has noticed nothing"
+        for name in COPIED:
+            (copy / name).unlink()
+        with daemon(copy, *join) as own:
+            own.until(lambda: "Joined" in own.log, "that it joins as a worker of its own")
+            assert server.call("GET", "/v1/workers")[1]["pagination"]["total"] == 2
+
+
+def test_a_worker_that_is_killed_and_started_at_another_port_is_no_copy(tmp_path: Path) -> None:
+    with server_of(tmp_path) as server:
+        for times in (1, 2):
+            with worker_of(server, "a") as worker:
+                worker.until(lambda: worker.log.count("Joined") == times, "that it joins")  # noqa: B023  # now
+                worker.stop(signal.SIGKILL)
+        assert "is a copy" not in worker.log

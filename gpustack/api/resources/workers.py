@@ -79,6 +79,8 @@ def _shown(call: Call) -> Shown | None:
 
 async def _join(call: Call) -> _Welcome:
     _check_address(call.document.ip, call.ask.peer)
+    if call.context.twins is not None:
+        await call.context.twins.refuse(call.document, call.snapshot)
     joined = await join(
         call.context.store,
         call.document,

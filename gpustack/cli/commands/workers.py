@@ -1,15 +1,26 @@
-"""List the machines of the cluster and what they have, bar them, and let them in again.
+"""List the machines of the cluster and what they have; label, close, empty, bar and remove them.
 
 Usage:
   gpustack workers [options]
-  gpustack workers (bar | admit) NAME...
+  gpustack workers label NAME LABEL...
+  gpustack workers (cordon | uncordon | bar) NAME...
+  gpustack workers drain [--timeout=SECONDS | --no-wait] NAME...
+  gpustack workers (admit | rm) [--force] NAME...
 
+label sets KEY=VALUE, and takes KEY- away; deployments choose workers by labels.
+cordon lets a worker keep what it runs, and places nothing new there. uncordon ends that, and a drain.
+drain cordons a worker and starts elsewhere what it runs, a replica at a time, the new one before the old one ends; it
+waits until nothing is left there. Then the machine can be stopped. What finds no room elsewhere goes on there.
 bar voids the credential of a worker at once and keeps its machine from joining; what ran there is placed elsewhere.
 admit lets a machine join as this worker with the cluster token, once: it was barred, or has lost its credential.
+rm forgets a worker; what ran there is placed elsewhere. One that still runs would join again: stop it first.
 
 Options:
   -o, --output=FORM  table, json or yaml (default: table).
   -q, --quiet        Names only.
+  --timeout=SECONDS  How long to wait for a worker to be empty (default: as long as it takes).
+  --no-wait          Do not wait for it.
+  --force            Also a worker that is there.
   -h, --help         Show this help.
 """
 
@@ -23,8 +34,7 @@ from gpustack.cli import output, phrase
 from gpustack.cli.session import open_session
 from gpustack.cli.table import Cell, Row, draw
 from gpustack.cli.terminal import Terminal, stderr, stdout
-from gpustack.cli.usage import read
-from gpustack.errors import NotFound
+from gpustack.cli.usage import Words, read
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -37,12 +47,13 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     words = read(__doc__, "workers", argv)
     from gpustack.cli.lookup import WORKERS
 
-    verb = next((verb for verb in ("bar", "admit") if words.flag(verb)), None)
+    verb = next((verb for verb in _VERBS if words.flag(verb)), None)
     if verb is not None:
-        names = words.many("NAME")
-        open_session(env).run(lambda client: _judge(client, verb, names))
-        for name in names:
-            print(f"{name} is barred" if verb == "bar" else f"{name} may join")
+        from gpustack.cli.worker_change import labels_of
+
+        labels = labels_of(words.many("LABEL"), words.usage)
+        patience = words.whole("--timeout")
+        open_session(env).run(lambda client: _act(client, verb, words, labels, patience, stderr(env)))
         return 0
     workers = open_session(env).run(lambda client: client.all(WORKERS))
     if not workers:
@@ -51,15 +62,39 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     return 0
 
 
-async def _judge(client: AdminClient, verb: str, names: Sequence[str]) -> None:
-    from gpustack.cli.lookup import WORKERS, find
+_VERBS = ("label", "cordon", "uncordon", "drain", "bar", "admit", "rm")
 
-    found = [(name, await find(client, WORKERS, name)) for name in names]
-    if missing := [name for name, worker in found if worker is None]:
-        raise NotFound(f"There is no worker {missing[0]!r}; gpustack workers shows them")
-    for _, worker in found:
-        assert worker is not None
-        await client.create(f"{WORKERS}/{worker['id']}/{verb}", {})
+
+async def _act(
+    client: AdminClient,
+    verb: str,
+    words: Words,
+    labels: Mapping[str, str | None],
+    patience: int | None,
+    terminal: Terminal,
+) -> None:
+    """Do it to every worker that is named, or to none where one of them is unknown."""
+    from gpustack.cli import worker_change as change
+    from gpustack.cli.lookup import workers_named
+
+    workers = await workers_named(client, words.many("NAME"))
+    for worker in workers:
+        match verb:
+            case "label":
+                await change.label(client, worker, labels)
+            case "cordon" | "uncordon":
+                await change.close(client, worker, closed=verb == "cordon")
+            case "bar":
+                await change.bar(client, worker)
+            case "admit":
+                await change.admit(client, worker, force=words.flag("--force"))
+            case "rm":
+                await change.remove(client, worker, force=words.flag("--force"))
+            case "drain":
+                await change.drain(client, worker)
+    if verb == "drain" and not words.flag("--no-wait"):
+        for worker in workers:
+            await change.until_empty(client, worker, terminal, patience)
 
 
 def _table(workers: list[dict[str, Any]], now: datetime, terminal: Terminal) -> str:
@@ -68,7 +103,7 @@ def _table(workers: list[dict[str, Any]], now: datetime, terminal: Terminal) -> 
 
 def _row(worker: dict[str, Any], now: datetime) -> Row:
     status = worker.get("status") or {}
-    state = "barred" if worker.get("barred") else str(worker.get("state"))
+    state = _state(worker)
     return Row(
         [
             str(worker["name"]),
@@ -82,6 +117,16 @@ def _row(worker: dict[str, Any], now: datetime) -> Row:
         ],
         remark="" if state == "ready" else phrase.one_line(worker.get("state_message")),
     )
+
+
+def _state(worker: dict[str, Any]) -> str:
+    """What keeps instances away from it, if anything does."""
+    if worker.get("barred"):
+        return "barred"
+    state = str(worker.get("state"))
+    if state != "ready":
+        return state
+    return "draining" if worker.get("draining") else "cordoned" if worker.get("cordoned") else state
 
 
 def _claimed(memories: list[dict[str, Any]]) -> str:

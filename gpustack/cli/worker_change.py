@@ -1,0 +1,143 @@
+"""What ``gpustack workers`` changes of a worker, and what it says of that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import trio
+
+from gpustack.cli.lookup import INSTANCES, WORKERS
+from gpustack.cli.misuse import Misuse, WaitTimeout
+from gpustack.cli.phrase import one_line
+from gpustack.cli.terminal import Terminal
+from gpustack.errors import Conflict
+from gpustack.remote.admin_client import AdminClient
+
+Doc = dict[str, Any]
+
+_LOOK_EVERY = 1.0
+_WAITING = ("pending", "analyzing", "error")
+
+
+def labels_of(words: Sequence[str], usage: str) -> Mapping[str, str | None]:
+    """``KEY=VALUE`` and ``KEY-`` (to be taken away: ``None``) as given; raises Misuse."""
+    found: dict[str, str | None] = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not sign and word.endswith("-"):
+            key, sign = word[:-1], "-"
+        if not key or not sign:
+            raise Misuse(f"A label is KEY=VALUE, or KEY- to take it away, not {word!r}", usage)
+        found[key] = None if sign == "-" else value
+    return found
+
+
+async def label(client: AdminClient, worker: Doc, labels: Mapping[str, str | None]) -> None:
+    """Set and take away; what is not named stays."""
+    now = {**(worker.get("labels") or {}), **labels}
+    after = await _update(
+        client, worker, labels={key: value for key, value in now.items() if value is not None}
+    )
+    shown = ", ".join(f"{key}={value}" for key, value in sorted((after.get("labels") or {}).items()))
+    print(f"{worker['name']}: {shown}")
+
+
+async def close(client: AdminClient, worker: Doc, *, closed: bool) -> None:
+    """Keep new instances away, or let them come again."""
+    await _update(client, worker, cordoned=closed)
+    print(f"{worker['name']} is cordoned" if closed else f"{worker['name']} takes instances again")
+
+
+async def bar(client: AdminClient, worker: Doc) -> None:
+    """Void its credential and keep its machine out."""
+    await client.create(f"{WORKERS}/{worker['id']}/bar", {})
+    print(f"{worker['name']} is barred")
+
+
+async def admit(client: AdminClient, worker: Doc, *, force: bool) -> None:
+    """Let a machine join as this worker by the token. Raises Conflict where that would take the place of one that
+    is there, unless forced."""
+    name, there = worker["name"], _address(worker)
+    if worker.get("state") == "ready" and not worker.get("barred") and not force:
+        raise Conflict(
+            f"Worker {name} is at {there} and is heard: admit would void its credential, and the first machine that "
+            f"then joins as {name} with the cluster token would take its place. If another machine was refused because "
+            "its data directory is a copy, delete worker_uuid, worker_name and worker_credential in that directory "
+            "instead; --force admits all the same"
+        )
+    await client.create(f"{WORKERS}/{worker['id']}/admit", {})
+    print(
+        f"{name} may join: the first machine that does so as {name} with the cluster token takes its place; it was "
+        f"at {there}"
+    )
+
+
+async def remove(client: AdminClient, worker: Doc, *, force: bool) -> None:
+    """Forget it. Raises Conflict for one that is there, for it would join again, unless forced."""
+    name = worker["name"]
+    if worker.get("state") == "ready" and not force:
+        raise Conflict(
+            f"Worker {name} is at {_address(worker)} and is heard: removed, it would join again as a new worker. Stop "
+            f"it first (gpustack workers drain {name} empties it), or keep it out with gpustack workers bar {name}; "
+            "--force removes it all the same"
+        )
+    await client.delete(f"{WORKERS}/{worker['id']}")
+    print(f"{name} is removed")
+
+
+async def drain(client: AdminClient, worker: Doc) -> None:
+    """Have what it runs started elsewhere; nothing is waited for."""
+    await _update(client, worker, draining=True)
+    print(f"{worker['name']} is being drained")
+
+
+async def until_empty(client: AdminClient, worker: Doc, terminal: Terminal, patience: int | None) -> None:
+    """Wait until nothing runs there, telling what is left and what its replacements wait for.
+
+    Raises WaitTimeout when it has not come to that within ``patience`` seconds, Conflict when the drain was ended.
+    """
+    name, left, reasons, told = worker["name"], [""], [""], set[str]()
+    with trio.move_on_after(math.inf if patience is None else patience):
+        while True:
+            there, reasons = _left_of(worker, await client.all(INSTANCES))
+            if not there:
+                print(f"{name} is empty: nothing runs there any more")
+                return
+            if there != left:
+                terminal.say(f"{name} still runs {', '.join(there)}")
+                left = there
+            for reason in reasons:
+                if reason not in told:
+                    told.add(reason)
+                    terminal.say(reason)
+            if not (await client.get(f"{WORKERS}/{worker['id']}")).get("draining"):
+                raise Conflict(f"The drain of {name} was ended before it was empty")
+            await trio.sleep(_LOOK_EVERY)
+    why = f": {'; '.join(reasons)}" if reasons else ""
+    raise WaitTimeout(
+        f"{name} still runs {', '.join(left)} after {patience} s, and goes on being drained{why}"
+    )
+
+
+def _left_of(worker: Doc, instances: Sequence[Doc]) -> tuple[list[str], list[str]]:
+    """What is still on the worker, and what keeps the replicas in place of it from serving."""
+    there = [one for one in instances if one.get("worker_id") == worker["id"]]
+    models = {one.get("model_id") for one in there}
+    waiting = [one for one in instances if one.get("model_id") in models and one.get("state") in _WAITING]
+    reasons = [
+        f"{one['name']} is {one['state']}: {one_line(one['state_message'])}"
+        for one in waiting
+        if one.get("worker_id") != worker["id"] and one.get("state_message")
+    ]
+    return sorted(str(one["name"]) for one in there), reasons
+
+
+def _address(worker: Doc) -> str:
+    ip = str(worker.get("ip") or "?")
+    return f"[{ip}]:{worker.get('port')}" if ":" in ip else f"{ip}:{worker.get('port')}"
+
+
+async def _update(client: AdminClient, worker: Doc, **fields: Any) -> Doc:
+    return await client.update(f"{WORKERS}/{worker['id']}", fields)
