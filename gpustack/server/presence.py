@@ -47,6 +47,8 @@ class Presence:
     _roll: Roll = Roll()
     _alone: bool = True
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("presence", passing=(Unavailable,)))
+    _twins: set[str] = attrs.field(factory=set)
+    """Where daemons were seen that say to be this server, each told once."""
     name: str = "presence"
 
     @property
@@ -102,6 +104,14 @@ class Presence:
 
     def _tell(self, roll: Roll) -> None:
         """Log who comes, goes and leads, once."""
+        if roll.twin is not None and roll.twin not in self._twins:
+            self._twins.add(roll.twin)
+            log.error(
+                "The server at %s says to be this one: the data directory of one of them is a copy. On the machine "
+                "that is the copy stop gpustack, delete server_uuid in its data directory (and what makes it a worker: "
+                "worker_uuid, worker_name and worker_credential) and start it again",
+                roll.twin,
+            )
         before = {server.uuid: server for server in self._roll.servers if server.lives}
         now = {server.uuid: server for server in roll.servers if server.lives}
         for server in now.values():

@@ -30,6 +30,26 @@ _TRY_AGAIN = 1.0
 _Seen = tuple[int, tuple[tuple[int, int, bool], ...]]
 
 
+@attrs.frozen(eq=False)
+class _Ground:
+    """What a pass looks at."""
+
+    models: Mapping[int, Model]
+    instances: Mapping[int, ModelInstance]
+    drained: frozenset[int]
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> _Ground:
+        drained = frozenset(worker.id for worker in snapshot.workers.values() if worker.draining)
+        return cls(snapshot.models, snapshot.instances, drained)
+
+    def is_of(self, snapshot: Snapshot) -> bool:
+        """Whether nobody has written to the tables since, nor drained another worker."""
+        now = self.of(snapshot)
+        same = now.models is self.models and now.instances is self.instances
+        return same and now.drained == self.drained
+
+
 @attrs.define
 class _Done:
     created: list[ModelInstance] = attrs.field(factory=list)
@@ -54,6 +74,7 @@ class Replicas:
         with self._store.watch({"models", "model_instances", "workers"}) as wake:
             task_status.started()
             while True:
+                ground = _Ground.of(self._store.snapshot)
                 try:
                     if await self._look_at_all(settled):
                         continue
@@ -61,7 +82,8 @@ class Replicas:
                     log.warning("Replicas wait for the database: reason=%s", error)
                     await wake.wait(_TRY_AGAIN)
                     continue
-                await wake.wait(self._faults.due_in())
+                while await wake.wait(self._faults.due_in()) and ground.is_of(self._store.snapshot):
+                    pass  # workers tell of their load all the time, and nothing of that matters here
 
     async def _look_at_all(self, settled: dict[int, _Seen]) -> bool:
         """Bring every model to what is wanted of it; tells whether anything was done.

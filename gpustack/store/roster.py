@@ -61,6 +61,8 @@ class Roll:
     """The term of whoever leads now, if anybody does."""
     agreed: bool = True
     """The secrets are still those that this server settled on."""
+    twin: str | None = None
+    """Where another daemon is that says to be this server: it has a copy of the data directory, or we have."""
 
 
 @attrs.frozen(kw_only=True)
@@ -123,6 +125,7 @@ def attend(
 
     ``settled`` are the secrets that this server goes by.
     """
+    own = conn.execute(sa.select(servers).where(servers.c.server_uuid == me.uuid)).one_or_none()
     _speak(conn, dialect, me)
     now = _now(conn, dialect)
     if heard:
@@ -138,6 +141,8 @@ def attend(
         heard=ages,
         term=conn.execute(term).scalar() if leading else None,
         agreed=_held(conn).items() >= settled.items(),
+        # Since we settled the row is ours, unless somebody else has written it.
+        twin=None if own is None or own.run == me.run else own.url,
     )
 
 

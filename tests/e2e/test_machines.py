@@ -199,11 +199,9 @@ def test_a_worker_that_is_restarted_comes_back_to_its_places(tmp_path: Path) -> 
                 assert back is not None and back["id"] == kept["id"]
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
-def test_leave_empties_a_worker_that_is_stopped_before_it_ends(tmp_path: Path, spelling: str) -> None:
+def test_a_worker_that_leaves_is_emptied_before_it_ends(tmp_path: Path) -> None:
     """Somebody answers at every moment, and the replica of before ends only when the one after it runs."""
-    arguments, env = spelled(spelling, tmp_path, {"leave": True})
-    with server_of(tmp_path) as server, worker_of(server, "leaves", *arguments, env=env) as leaves:
+    with server_of(tmp_path) as server, worker_of(server, "leaves", "--leave") as leaves:
         deploy(server, fake_model("m"))
         server.running("m")
         with worker_of(server, "stays"):
@@ -221,7 +219,9 @@ def test_leave_empties_a_worker_that_is_stopped_before_it_ends(tmp_path: Path, s
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_leave_timeout_is_how_long_that_may_take(tmp_path: Path, spelling: str) -> None:
+def test_leave_empties_a_worker_first_and_leave_timeout_is_how_long_that_may_take(
+    tmp_path: Path, spelling: str
+) -> None:
     """By default it would wait for five minutes: there is nobody to leave anything to."""
     arguments, env = spelled(spelling, tmp_path, {"leave": True, "leave_timeout": 1})
     with server_of(tmp_path) as server, worker_of(server, "leaves", *arguments, env=env) as leaves:

@@ -271,6 +271,34 @@ def test_who_starts_stops_and_reloads_fits_in_with_the_others(
     server.drop(url)
 
 
+def test_a_server_with_a_worker_that_leaves_says_so_and_its_worker_gets_nothing_more(
+    servers: Callable[[str], Server], tmp_path: Path
+) -> None:
+    server = servers("postgresql")
+    url = server.create()
+    with ExitStack() as stack:
+        both = [
+            stack.enter_context(
+                daemon(
+                    tmp_path / name, "--worker-ip", "127.0.0.1", "--worker-name", name, *QUICK,
+                    env={"GPUSTACK_DATABASE_URL": url},
+                )
+            )
+            for name in ("one", "two")
+        ]  # fmt: skip
+        stays, leaves = both
+
+        def states() -> dict[str, tuple[str, str]]:
+            items = stays.call("GET", "/v1/workers")[1]["items"]
+            return {item["name"]: (item["state"], item["state_message"]) for item in items}
+
+        stays.until(lambda: {one[0] for one in states().values()} == {"ready"} and len(states()) == 2, "both")
+        assert leaves.stop() == 0
+        assert states()["two"] == ("not_ready", "its daemon was stopped")
+        assert states()["one"][0] == "ready"
+    server.drop(url)
+
+
 @pytest.mark.attack("mistake")
 def test_a_reload_with_a_token_that_differs_leaves_the_old_daemon_serving(
     servers: Callable[[str], Server], tmp_path: Path

@@ -14,8 +14,7 @@ _ONE = "tests/options/test_one_daemon.py::"
 _ROLES = "tests/options/test_roles.py::"
 _API = "tests/e2e/test_api_options.py::"
 _MACHINES = "tests/e2e/test_machines.py::"
-_LEAVES = f"{_MACHINES}test_leave_empties_a_worker_that_is_stopped_before_it_ends"
-_LEAVES_IN_TIME = f"{_MACHINES}test_leave_timeout_is_how_long_that_may_take"
+_LEAVES = f"{_MACHINES}test_leave_empties_a_worker_first_and_leave_timeout_is_how_long_that_may_take"
 _METRICS = "tests/metrics/test_options.py::"
 _ADDRESS = f"{_ONE}test_worker_ip_and_worker_port_are_where_it_is_reached"
 _ENDS = f"{_ONE}test_engines_live_where_options_say_and_end_when_they_say"
@@ -127,7 +126,7 @@ PROOFS: Mapping[str, str] = {
     "enable_hf_transfer": _FETCHED,
     "enable_hf_xet": f"{_ONE}test_enable_hf_xet_fetches_by_xet_what_the_hub_keeps_there",
     "leave": _LEAVES,
-    "leave_timeout": _LEAVES_IN_TIME,
+    "leave_timeout": _LEAVES,
     "engine_stop_grace": _ENDS,
     "llama_server_path": f"{_ONE}test_llama_server_path_is_the_first_build",
     "resources": f"{_ONE}test_resources_are_believed",

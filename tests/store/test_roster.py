@@ -117,6 +117,28 @@ async def test_a_copy_of_a_data_directory_does_not_lead_with_the_original(opened
         assert await store.try_lease(LEADER, copied.holder, 600) is None
 
 
+async def test_a_copy_of_a_data_directory_is_told_to_both(opened: Opened) -> None:
+    copy = attrs.evolve(ONE, run="r9", url="http://copy:80")
+    async with opened() as store:
+        await settle(store, ONE, "first")
+        assert (await attend(store, ONE)).twin is None
+        await settle(store, copy, "first")
+        assert (await attend(store, ONE)).twin == "http://copy:80"
+        assert (await attend(store, copy)).twin == "http://one:80"
+        assert (await attend(store, copy)).twin is None
+        assert (await attend(store, TWO)).twin is None
+
+
+async def test_one_that_is_started_anew_is_no_copy(opened: Opened) -> None:
+    after = attrs.evolve(ONE, run="r9")
+    async with opened() as store:
+        await settle(store, ONE, "first")
+        await settle(store, after, "first")
+        assert (await attend(store, after)).twin is None
+        await depart(store, after)
+        assert (await attend(store, after)).twin is None
+
+
 async def test_what_one_heard_of_workers_the_others_hear(opened: Opened) -> None:
     async with opened() as store:
         await attend(store, ONE, {1: 0.0, 2: 20.0, 3: 500.0})
