@@ -260,7 +260,7 @@ def test_an_engine_that_ends_at_once_is_told_wherever_one_looks(shell: Shell, ti
     source = {"source": "local_path", "local_path": str(tiny_model)}
     model = {"name": "crash", "backend": "custom", "command": crash, "health_path": "/health", **source}
     assert shell.daemon.call("POST", "/v1/models", model)[0] == 200
-    cause = "The engine exited with code 3 before it was ready: the driver is too old"
+    cause = "The engine exited with code 3 before it was ready; its log ends: the driver is too old"
     ran = shell("run", "crash", "hi")
     assert ran.returncode == 1 and cause in ran.stderr
     assert f"error: {cause}" in shell.good("explain", "crash")
@@ -358,7 +358,7 @@ def test_at_a_terminal_one_talks_until_one_leaves(shell: Shell, tiny: str) -> No
     code, shown = at_terminal(
         shell,
         ["run", "tiny"],
-        [(">>> ", b"Who are you?\r"), (f"{SENTENCE}\r\n>>> ", b"\\c\r"), ("Forgotten.", b"\\q\r")],
+        [(">>> ", b"Who are you?\r"), (f"{SENTENCE}\r\n", b"\\c\r"), ("Forgotten.", b"\\q\r")],
     )
     assert code == 0, shown
 
