@@ -102,6 +102,9 @@ def model_named(model: object) -> str:
 def _fields(body: bytes) -> dict[str, Any]:
     """Our fields of the body, which no other reader of it can find twice."""
     if len(body) > LARGE:
+        if b"\0" in body:
+            # No JSON in UTF-8 has one. Some engines read UTF-16 too, in which other members stand than those seen here.
+            raise BadRequest(f"{_UNREADABLE}: it is not UTF-8")
         return _members(body)
     try:
         document = orjson.loads(body)

@@ -333,6 +333,7 @@ class Gateway:
             fresh=fresh,
             redial=False,
         )
+        response: Response | None = None
         try:
             with self._endpoints.under_way(endpoint, call):
                 async with call as response:
@@ -340,7 +341,8 @@ class Gateway:
                         await _pass_on(response, request)
                         return _Outcome.ANSWERED
         except UpstreamError as error:
-            request.runs += call.runs
+            # A worker that began to answer has said how often it asked its engine.
+            request.runs += call.runs if response is None or endpoint.direct else _runs_told(response)
             request.failed = True
             if call.stale and request.runs < _MOST_RUNS:
                 return _Outcome.STALE

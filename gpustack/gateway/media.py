@@ -12,11 +12,13 @@ from gpustack.gateway.member import ESCAPED_LETTER, STRING
 
 ADDRESSES: Final = frozenset(
     {"image_url", "audio_url", "video_url", "file_url", "document_url", "media_url", "server_url"}
+    | {"mask_url", "reference_url", "mcp_servers"}
 )
 """Members whose text engines take for an address: only one that begins with ``data:`` passes."""
 CONTENTS: Final = frozenset(
     {"image", "audio", "video", "images", "input_image", "ref_audio", "reference_audio"}
     | {"image_data", "audio_data", "video_data", "file_data"}
+    | {"mask", "mask_image", "init_image", "input_reference"}
 )
 """Members whose text is content to some engines and an address to others: what begins as an address does not pass."""
 _SOURCE: Final = "source"
@@ -51,7 +53,7 @@ def refuse_addresses(body: bytes) -> None:
 
 def refuse_address(name: str, value: bytes) -> None:
     """The same for a field of a form. Raises ``BadRequest``."""
-    name = name.removesuffix("[]").lower()
+    name = name.partition("[")[0].lower()
     if name in CONTENTS or name in ADDRESSES or name == "url":
         _check("image", value + b'"', 0, shown=name)
 

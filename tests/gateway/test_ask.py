@@ -134,6 +134,17 @@ def test_what_is_not_json_is_refused(body: bytes) -> None:
         read_ask(body)
 
 
+@pytest.mark.attack("smuggling")
+def test_a_large_body_has_no_second_reading_in_utf_16() -> None:
+    """What is no UTF-8 is not parsed as a whole there, and engines find out by themselves how it is encoded."""
+    seen_as_utf_8 = b'","model":"mine","z":"'
+    text = '{"k' + seen_as_utf_8.decode("utf-16-le") + '":1,"model":"other","p":"' + "x" * LARGE + '"}'
+    body = text.encode("utf-16-le")
+    assert (json.loads(body)["model"], seen_as_utf_8 in body) == ("other", True)
+    with pytest.raises(BadRequest, match="not UTF-8"):
+        read_ask(body)
+
+
 def test_the_same_words_further_in_are_nothing_to_us() -> None:
     body = b"""{"model": "m", "tools": [{"properties": {"model": {"type": "string"}, "stream": {}}}],
         "metadata": {"stream_options": "x", "model": "n"}, "stream": false,

@@ -57,6 +57,10 @@ def forms(place: str) -> list[dict[str, Any]]:
         {"images": [[PICTURE], [{"a": 1}, place]], "prompt": "x"},
         {"image_data": [place], "text": "x"},
         {"images": [{"images": [{"images": place}]}]},
+        {"mcp_servers": [{"type": "url", "name": "x", "url": place}], "messages": []},
+        {"messages": [{"content": [{"type": "tool_result", "content": [{"source": {"url": place}}]}]}]},
+        {"prompt": "x", "mask": place},
+        {"prompt": "x", "input_reference": {"type": "image", "url": place}},
     ]
 
 
@@ -122,7 +126,7 @@ def test_what_is_no_address_for_an_engine_passes(body: dict[str, Any]) -> None:
 def test_fields_of_a_form_are_looked_at_too() -> None:
     refuse_address("image", b"\x89PNG\r\n")
     refuse_address("prompt", b"http://example.org")
-    for name in ("image", "image[]", "url", "image_url"):
+    for name in ("image", "image[]", "image[0]", "url", "image_url", "mask", "Mask[]"):
         with pytest.raises(BadRequest, match="send the content itself"):
             refuse_address(name, b"http://10.0.0.1/")
 

@@ -159,6 +159,36 @@ async def test_two_runs_are_all_also_on_one_engine(site: Site) -> None:
     assert script.requests == 3
 
 
+@pytest.mark.attack("engine")
+@pytest.mark.parametrize(
+    "begin",
+    [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n", b"HTTP/1.1 100 Go on\r\n\r\n", b"?\r\n\r\n"],
+)
+async def test_what_breaks_off_after_its_head_is_run_twice_and_no_more(site: Site, begin: bytes) -> None:
+    """A kept connection closes without a word, and its successor after the head: two runs of one replica."""
+    poisoned = 0
+
+    async def act(client: Client, number: int) -> None:
+        nonlocal poisoned
+        served = 0
+        while POISON not in await script.request(client):
+            await client.send(plain())
+            served += 1
+        poisoned += 1
+        if not served and begin:
+            await client.send(begin)
+
+    scripts = [Script(act) for _ in range(4)]
+    script = scripts[0]
+    for one in scripts:
+        await site.world.nursery.start(one.run)
+    await site.deploy(*(one.port for one in scripts))
+    for _ in range(12):
+        assert (await site.world.ask("m")).status == 200
+    assert (await site.world.ask("m", text=POISON.decode())).status == 503
+    assert poisoned == 2
+
+
 async def test_what_was_never_sent_is_no_run(site: Site) -> None:
     mortal = Mortal()
     await site.world.nursery.start(mortal.run)
