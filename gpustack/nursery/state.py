@@ -52,8 +52,11 @@ def command_hash(argv: Sequence[str]) -> str:
 
 
 def write_state(path: Path, state: GroupState) -> None:
-    """Put ``state`` at ``path``, whole or not at all, and on the disk before this returns. Mode 0600."""
-    text = json.dumps(_to_document(state), indent=1).encode()
+    """Put ``state`` at ``path``, whole or not at all, and on the disk before this returns. Mode 0600.
+
+    It names the folder it is in: in a copy of that folder it speaks of nobody's process.
+    """
+    text = json.dumps({**_to_document(state), "folder": _name_of(path.parent)}, indent=1).encode()
     if len(text) > _LIMIT:
         raise ValueError(f"the state for {path.name} is too large to be read back")
     passing = path.with_name(f".{path.name}.tmp")
@@ -83,7 +86,10 @@ def read_state(path: Path) -> GroupState | Unreadable:
     """The state at ``path``, or why there is none."""
     try:
         document = json.loads(_read_bounded(path))
-        return _from_document(document, path)
+        state = _from_document(document, path)
+        if _one(document, "folder", str) not in (None, _name_of(path.parent)):
+            raise ValueError("copied from another data directory, whose daemon looks after the process")
+        return state
     except OSError as error:
         return Unreadable(path, error.strerror or str(error))
     except RecursionError:
@@ -140,6 +146,12 @@ def _from_document(document: object, path: Path) -> GroupState:
         secrets=secrets,
         path=path,
     )
+
+
+def _name_of(folder: Path) -> str:
+    """Stays when the folder is renamed, and is another one in a copy."""
+    found = folder.stat()
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def _texts(document: dict[str, Any], key: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -120,3 +121,26 @@ def test_law_reading_never_raises(tmp_path: Path, value: object, key: str) -> No
 def test_the_hash_tells_commands_apart() -> None:
     assert command_hash(["a", "b c"]) == command_hash(("a", "b c"))
     assert command_hash(["a", "b c"]) != command_hash(["a", "b", "c"])
+
+
+def test_in_a_copy_of_its_folder_a_state_speaks_of_nobodys_process(tmp_path: Path) -> None:
+    """A cloned data directory on the same machine would have the clone's daemon end the original's engines."""
+    folder = tmp_path / "engines"
+    folder.mkdir()
+    write_state(folder / "instance-1.json", STATE)
+    shutil.copytree(folder, tmp_path / "copy")
+    (copied,) = read_states(tmp_path / "copy")
+    assert isinstance(copied, Unreadable)
+    assert "another data directory" in copied.reason
+    folder.rename(tmp_path / "moved")
+    (moved,) = read_states(tmp_path / "moved")
+    assert moved == STATE
+
+
+def test_a_state_of_a_version_that_named_no_folder_holds(tmp_path: Path) -> None:
+    path = tmp_path / "instance-1.json"
+    write_state(path, STATE)
+    document = json.loads(path.read_text())
+    del document["folder"]
+    path.write_text(json.dumps(document))
+    assert read_state(path) == STATE
