@@ -142,10 +142,10 @@ async def test_an_engine_that_was_placed_elsewhere_meanwhile_is_not_adopted(
     assert not is_running(pid_of(running))
 
 
-async def test_a_fault_of_our_own_leaves_engines_alone(
-    server: FakeServer, nursery: trio.Nursery, start: Start, tmp_path: object
+async def test_a_fault_of_our_own_is_its_instances_and_leaves_engines_alone(
+    server: FakeServer, start: Start
 ) -> None:
-    """An error nobody foresaw, in the life of one instance, takes the daemon down, and no engine with it."""
+    """An error nobody foresaw, in the life of one instance, ends neither the daemon nor any engine."""
     server.put(model := custom_model())
     server.put(instance_of(model))
     worker = await start()
@@ -156,10 +156,11 @@ async def test_a_fault_of_our_own_leaves_engines_alone(
         raise ZeroDivisionError
 
     server.put(instance_of(model, 2))
-    broken = Daemon(server, worker.folder, builds=faulty)
-    with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
-        async with trio.open_nursery() as own:
-            await broken.start(own)
+    await start(builds=faulty)
+    failed = await server.until_state(S.ERROR, 2)
+    assert "ZeroDivisionError" in failed.state_message
+    adopted = await server.until_state(S.RUNNING)
+    assert adopted.pid == running.pid
     assert (await ask(port_of(running), "/v1/models"))[0] == 200
 
 

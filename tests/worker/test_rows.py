@@ -201,7 +201,7 @@ async def test_a_report_that_cannot_be_sent_at_all_is_dropped_and_the_next_arriv
     await server.until_state(S.RUNNING, 1)
     await server.until_state(S.RUNNING, 2)
     monkeypatch.setattr(reports, "_FAULTS", 2)
-    worker.reports.instance(1, InstanceReport(resolved_path="caf\udce9"))
+    worker.reports.instance(1, InstanceReport(restart_count=1 << 70))  # no JSON holds it
     worker.reports.instance(2, InstanceReport(state_message="tea"))
     await server.until(lambda: server.instance(2).state_message == "tea")
     worker.reports.instance(1, InstanceReport(state=S.ERROR, state_message="over"))
