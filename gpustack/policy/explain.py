@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attrs
+import outcome
 
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.instance import Claim, ModelInstance, Placement
@@ -17,7 +18,7 @@ from gpustack.errors import Invalid
 
 from .ask import Ask
 from .decision import decide, impossibilities, objections
-from .schedule import place
+from .schedule import place_and_faults, unjudged
 
 _UNREAD = "nothing is against it, but what the model needs is known only once its file can be read"
 
@@ -84,7 +85,7 @@ def explain(
     placed_already = instance is not None and instance.placement is not None
     # A command of the user's runs as it was told; of everything else the file says what it needs.
     unread = fault is not None and facts is None and not placed_already and engine != custom.ENGINE.name
-    verdicts = tuple(_verdict(ask, worker, snapshot, unread=unread) for worker in workers)
+    verdicts = tuple(_verdict_or_fault(ask, worker, snapshot, unread=unread) for worker in workers)
     known = attrs.evolve(blank, engine=engine, workers=verdicts)
     if instance is not None and instance.placement is not None:
         placed = instance.placement
@@ -93,16 +94,14 @@ def explain(
         )
     if fault is not None and facts is None:
         return attrs.evolve(known, sentence=fault, final=lasting)
-    outcome = place(ask, snapshot)
-    if isinstance(outcome, Placement):
-        return attrs.evolve(
-            known, fits=True, sentence=f"fits on {where(outcome, snapshot)}", note=outcome.note
-        )
+    found, faults = place_and_faults(ask, snapshot)
+    if isinstance(found, Placement):
+        return attrs.evolve(known, fits=True, sentence=f"fits on {where(found, snapshot)}", note=found.note)
     return attrs.evolve(
         known,
-        sentence=outcome.sentence,
-        smallest_change=outcome.smallest_change,
-        final=_never_fits(ask, snapshot),
+        sentence=found.sentence,
+        smallest_change=found.smallest_change,
+        final=not faults and _never_fits(ask, snapshot),
     )
 
 
@@ -129,17 +128,26 @@ def where(placement: Placement, snapshot: Snapshot) -> str:
     return f"{name}, {_devices(placement)} ({_claimed(placement.claim)})"
 
 
+def _verdict_or_fault(ask: Ask, worker: Worker, snapshot: Snapshot, *, unread: bool) -> WorkerVerdict:
+    """A worker that cannot be looked at keeps no other from being told of."""
+    looked = outcome.capture(_verdict, ask, worker, snapshot, unread=unread)
+    if isinstance(looked, outcome.Error) and isinstance(looked.error, Exception):
+        told = (unjudged(worker, looked.error).sentence,)
+        return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=None, sentences=told)
+    return looked.unwrap()
+
+
 def _verdict(ask: Ask, worker: Worker, snapshot: Snapshot, *, unread: bool) -> WorkerVerdict:
     against = [*impossibilities(ask), *objections(ask, worker, snapshot)]
     if against:
         return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=False, sentences=tuple(against))
     if unread:
         return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=None, sentences=(_UNREAD,))
-    outcome = decide(ask, snapshot, among=(worker,))
-    if isinstance(outcome, Placement):
-        fits = (f"fits on {where(outcome, snapshot)}", *([outcome.note] if outcome.note else ()))
+    found = decide(ask, snapshot, among=(worker,))
+    if isinstance(found, Placement):
+        fits = (f"fits on {where(found, snapshot)}", *([found.note] if found.note else ()))
         return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=True, sentences=fits)
-    sentences = tuple(reason.sentence for reason in outcome)
+    sentences = tuple(reason.sentence for reason in found)
     return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=False, sentences=sentences)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 
 import attrs
 import trio
@@ -18,7 +19,7 @@ from gpustack.errors import Invalid, Unavailable
 from gpustack.nursery.limiter import Threads, threads
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.decision import decide as decide_among
-from gpustack.policy.schedule import Ask, Unschedulable, place
+from gpustack.policy.schedule import Ask, Unschedulable, place_and_faults
 from gpustack.server.facts import FactsSource, Finding
 from gpustack.store.led import Records
 from gpustack.store.transaction import Tx
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 _WAITING = (InstanceState.PENDING, InstanceState.ANALYZING)
 _READING = "Reading the header of the model file"
 _TRY_AGAIN = 1.0
+_MET_A_FAULT = object()
+"""In place of the ground of a decision that may be another one although nothing has changed."""
 
 
 @attrs.define(eq=False)
@@ -45,6 +48,10 @@ class Scheduler:
     """A look at a large cluster takes long, and nobody's tokens are to wait for it."""
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("scheduler", passing=(Unavailable,)))
     _untold: Quarantine = attrs.field(factory=lambda: Quarantine("scheduler's word", passing=(Unavailable,)))
+    _strange: Quarantine = attrs.field(
+        factory=lambda: Quarantine("scheduler, a worker", passing=(Unavailable,))
+    )
+    """Workers that could not be looked at: others are placed on, and these are looked at again."""
     name: str = "scheduler"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -55,8 +62,10 @@ class Scheduler:
             while True:
                 try:
                     faulty = await self._look_at_all(considered)
-                    # Facts that could not be read are asked for again; everything else comes by a wake.
-                    await wake.wait(min(self._facts.fresh_for if faulty else math.inf, self._faults.due_in()))
+                    # Facts that could not be read are asked for again, and what met a fault is looked at again;
+                    # everything else comes by a wake.
+                    again = self._facts.fresh_for if faulty else math.inf
+                    await wake.wait(min(again, self._faults.due_in(), self._strange_due_in(considered)))
                 except Unavailable as error:
                     log.warning("Placement waits for the database: reason=%s", error)
                     await wake.wait(_TRY_AGAIN)
@@ -69,6 +78,7 @@ class Scheduler:
             del considered[gone]
         self._faults.keep_only(living)
         self._untold.keep_only(living)
+        self._strange.keep_only(self._store.snapshot.workers.keys())
         faulty = False
         for instance in waiting:
             if self._faults.holds(instance.id):
@@ -109,17 +119,26 @@ class Scheduler:
         ground = (model.version, facts, _ground(seen))
         if considered.get(instance.id) == ground:
             return
-        decision = await self._thinking.run(decide, model, instance, finding, seen, abandon=True)
+        decision, strange = await self._thinking.run(decide, model, instance, finding, seen, abandon=True)
+        for worker_id, error in strange.items():
+            with self._strange.row(worker_id):
+                raise error
         if isinstance(decision, str):
             hopeless = finding is not None and finding.lasting and decision == finding.fault
             state = InstanceState.ERROR if hopeless else InstanceState.PENDING
             await self._note(instance.id, state, decision)
-            considered[instance.id] = ground
+            considered[instance.id] = _MET_A_FAULT if strange else ground
         elif instance.state is InstanceState.ERROR:
             await self._note(instance.id, InstanceState.PENDING, "The model file can be read now")
         else:
             considered.pop(instance.id, None)
             await self._claim(instance, finding, decision)
+
+    def _strange_due_in(self, considered: Mapping[int, object]) -> float:
+        """Seconds until a worker that could not be looked at is looked at again for what waits; infinite where nothing
+        waits for it."""
+        waited_for = any(ground is _MET_A_FAULT for ground in considered.values())
+        return self._strange.due_in() if waited_for else math.inf
 
     def _is_awaited(self, instance: ModelInstance, model: Model, finding: Finding | None) -> bool:
         """Whether facts are being read that the decision must wait for. One that is told already why it waits goes
@@ -187,13 +206,14 @@ class Scheduler:
 
 def decide(
     model: Model, instance: ModelInstance, finding: Finding | None, snapshot: Snapshot
-) -> Placement | str:
-    """A place for the instance, or the sentence why there is none now."""
+) -> tuple[Placement | str, Mapping[int, Exception]]:
+    """A place for the instance, or the sentence why there is none now; and what was met at workers that could not be
+    looked at, by their ids."""
     ask = _ask(model, instance, finding)
     if isinstance(ask, str):
-        return ask
-    decision = place(ask, snapshot)
-    return decision.sentence if isinstance(decision, Unschedulable) else decision
+        return ask, {}
+    decision, faults = place_and_faults(ask, snapshot)
+    return decision.sentence if isinstance(decision, Unschedulable) else decision, faults
 
 
 def has_files(model: Model) -> bool:

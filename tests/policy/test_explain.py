@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import attrs
+import pytest
 
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.instance import Claim, Placement
 from gpustack.domain.model import GpuSelector
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Condition, WorkerState, WorkerStatus
+from gpustack.policy import decision
+from gpustack.policy import explain as explain_module
 from gpustack.policy.explain import explain
+from tests.stumble import Stumble
 
 from .shapes import facts_of
 from .worlds import gpu, instance, model, worker, world
@@ -100,3 +104,18 @@ def test_a_header_that_reading_again_may_give_is_not_final() -> None:
     nobody = model(source=ModelSource(kind=SourceKind.HUGGING_FACE, huggingface_repo_id="a/b"))
     assert explain(nobody, None, world(worker()), None).final
     assert not explain(nobody, None, world(worker()), None, fault="The hub is away").final
+
+
+def test_a_worker_that_cannot_be_looked_at_is_told_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    Stumble(decision, "objections", lambda ask, worker, *_: worker.id == 1, times=1000).put(monkeypatch)
+    monkeypatch.setattr(explain_module, "objections", decision.objections)
+    of = model()
+    told = explain(of, instance(1, of), world(worker(1), worker(2)), SMALL)
+    assert [verdict.fits for verdict in told.workers] == [None, True]
+    assert told.workers[0].sentences == (
+        "worker node-a could not be looked at for a fault that nobody foresaw (Unforeseen)",
+    )
+    assert told.sentence.startswith("fits on worker node-b")
+    crowded = explain(of, instance(1, of), world(worker(1), worker(2, ram=1)), SMALL)
+    assert not crowded.fits and not crowded.final
+    assert "worker node-a could not be looked at" in crowded.sentence

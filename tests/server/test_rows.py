@@ -29,8 +29,11 @@ from gpustack.gateway.inference import Gateway
 from gpustack.gateway.revocation import Revocation
 from gpustack.identity.oidc.discovery import Discovery
 from gpustack.nursery.service import Service
+from gpustack.policy import decision
+from gpustack.policy.fits import one_gpu
 from gpustack.policy.limits import Kind
 from gpustack.policy.liveness import LivenessSettings
+from gpustack.policy.scores import spread
 from gpustack.server import assignment, audit, budget, key_use, liveness, load, replicas, scheduler, usage
 from gpustack.server.assignment import AssignmentBook
 from gpustack.server.audit import AuditTrail
@@ -150,6 +153,51 @@ async def test_a_step_that_fails_for_one_deployment_keeps_no_other_from_its_plac
     assert stumble.fallen > 0
     # One that cannot be written is not told of its fault either.
     assert len(aside(caplog)) == (2 if stumble.step == "_note" else 1), caplog.text
+
+
+AT_A_WORKER = [
+    (decision, "objections", lambda ask, worker, *_: worker.name == "a"),
+    (one_gpu, "candidates", lambda ask, worker, *_: worker.name == "a"),
+    (spread, "score", lambda candidate, *_: candidate.worker.name == "a"),
+]
+
+
+@pytest.mark.parametrize(("owner", "step", "row"), AT_A_WORKER, ids=[step for _, step, _ in AT_A_WORKER])
+async def test_a_worker_that_cannot_be_looked_at_keeps_nothing_from_its_place_on_another(
+    owner: Any,
+    step: str,
+    row: Callable[..., bool],
+    cluster: Cluster,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    Stumble(owner, step, row, times=1000).put(monkeypatch)
+    facts = cluster.facts()
+    with caplog.at_level(logging.ERROR):
+        await begin(nursery, facts, Scheduler(cluster.store, facts))
+        workers = [await cluster.worker(name, gpu(0, 24)) for name in ("a", "b")]
+        for name in ("one", "two", "three"):
+            instance = await cluster.instance(await cluster.model(name))
+            placed = await cluster.until_state(instance, S.SCHEDULED)
+            assert placed.worker_id == workers[1].id
+    assert len(aside(caplog)) == 1, caplog.text
+
+
+async def test_a_worker_that_cannot_be_looked_at_is_told_of_and_looked_at_again(
+    cluster: Cluster, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stumble = Stumble(decision, "objections", lambda ask, worker, *_: worker.name == "a", times=1000)
+    stumble.put(monkeypatch)
+    facts = cluster.facts()
+    await begin(nursery, facts, Scheduler(cluster.store, facts))
+    await cluster.worker("a", gpu(0, 24))
+    await cluster.worker("b", ram=0.1)
+    instance = await cluster.instance(await cluster.model("m"))
+    told = await cluster.until_told(instance, "worker a could not be looked at")
+    assert "Unforeseen" in told.state_message and "stumbled" not in told.state_message
+    stumble.times = 0  # nothing is written that would wake the loop
+    await cluster.until_state(instance, S.SCHEDULED)
 
 
 async def test_an_instance_says_what_was_met_when_it_was_looked_at(
