@@ -112,7 +112,7 @@ class Resource:
 
     def shown(self, call: Call, item: Any) -> Reply:
         """The item as the answer to who reads or wrote it."""
-        return Reply(document=self.view_of(call).of(item, call.look()))
+        return Reply(document=self.view_of(call).shown(item, call.look(), call.context.printed.faults))
 
 
 def _word(name: str) -> str:
@@ -208,10 +208,14 @@ async def list_or_watch(resource: Resource, call: Call) -> Reply:
             raise Unauthorized  # a stream is kept for who can be told from others
         return _watch(resource, call, predicate)
     page, look, view = Page.of(call.query), call.look(), resource.view_of(call)
-    records = look.snapshot.all(resource.record).values()
-    found = [item for record in records for item in resource.items(record) if predicate(item)]
-    found = await ordered(found, view.of, look, call.query)
-    document = page_document(await rendered(page.cut(found), view.of, look), page, len(found))
+    faults = call.context.printed.faults
+    found: list[Any] = []
+    for record in look.snapshot.all(resource.record).values():
+        with faults.row((view.schema.name, record.id)):
+            found += [item for item in resource.items(record) if predicate(item)]
+    shown = partial(view.shown, faults=faults)
+    found = await ordered(found, shown, look, call.query)
+    document = page_document(await rendered(page.cut(found), shown, look), page, len(found))
     extra = resource.page_extra(call) if resource.page_extra else {}
     # From here a watch goes on without a gap: ?watch=true&since=<this>.
     revision = (("X-Revision", str(look.snapshot.revision)),)
@@ -229,7 +233,7 @@ def _watch(resource: Resource, call: Call, predicate: Callable[[Any], bool]) -> 
             table=table_of(resource.record),
             items=resource.items,
             key=resource.key,
-            document=view.of,
+            document=partial(view.shown, faults=context.printed.faults),
             predicate=predicate,
             visible=partial(resource.visible, call.caller),
         ),

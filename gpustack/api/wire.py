@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 import orjson
+import outcome
 
 from gpustack.domain.access import ApiKey, Session, User
 from gpustack.domain.artifact import ModelFile, ModelSource
@@ -20,15 +21,21 @@ from gpustack.domain.model import Category, Model, ModelAccess
 from gpustack.domain.record import Record
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
+from gpustack.nursery.quarantine import Quarantine
+from gpustack.text import washed
 
 from .shape import Document, Flag, Instant, Many, Maybe, Shape, Text, Whole, Word, shape_of
 
 Doc = dict[str, Any]
+_JSON = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
 
 
 def dumps(document: object) -> bytes:
-    """JSON of a document: instants in UTC end in ``Z``, keys are text."""
-    return orjson.dumps(document, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
+    """JSON of a document: instants in UTC end in ``Z``, keys are text; halves of characters are written out."""
+    try:
+        return orjson.dumps(document, option=_JSON)
+    except TypeError:
+        return orjson.dumps(washed(document), option=_JSON)
 
 
 def plain(value: Any) -> Any:
@@ -85,6 +92,24 @@ class View:
 
     schema: Document
     of: Callable[[Any, Look], Doc]
+
+    def shown(self, item: Any, look: Look, faults: Quarantine) -> Doc:
+        """The object; where one of its parts cannot be shown, with those alone that can."""
+        with faults.row((self.schema.name, getattr(item, "id", None))):
+            return self.of(item, look)
+        return {name: _value_that_fits(item, name, shape) for name, shape in self.schema.fields.items()}
+
+
+def _value_that_fits(item: Any, name: str, shape: Shape) -> Any:
+    """The field of that name as JSON, if it is what the schema promises under that name; else ``None``."""
+
+    def read() -> Any:
+        value, faults = orjson.loads(dumps(plain(getattr(item, name)))), list[str]()
+        shape.read(value, name, faults)
+        return None if faults else value
+
+    found = outcome.capture(read)
+    return found.value if isinstance(found, outcome.Value) else None
 
 
 def _shapes(cls: type[Any], *hidden: str) -> dict[str, Shape]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
+
+from gpustack.api import wire
+from tests.stumble import Stumble
 
 from .world import World
 
@@ -72,3 +77,54 @@ async def test_a_list_names_the_revision_it_was_taken_at(five: World) -> None:
 async def test_a_query_of_endless_fields_is_refused(five: World) -> None:
     answer = await five.ask("GET", "/v1/models?" + "&".join("a=1" for _ in range(300)), five.admin)
     assert answer.status_code == 400
+
+
+LISTS = [
+    ("/v1/models", "/v1/models/2", "name", "m2"),
+    ("/v1/model-instances", "/v1/model-instances/2", "name", "i2"),
+    ("/v1/models/1/instances", "/v1/model-instances/2", "name", "i2"),
+    ("/v1/workers", "/v1/workers/2", "name", "w2"),
+    ("/v1/gpu-devices", "/v1/gpu-devices/w2:cuda:0", "id", "w2:cuda:0"),
+]
+
+
+@pytest.mark.parametrize(("path", "one", "field", "bad"), LISTS, ids=[path for path, *_ in LISTS])
+async def test_a_record_that_cannot_be_shown_whole_keeps_no_other_from_being_shown(
+    world: World,
+    path: str,
+    one: str,
+    field: str,
+    bad: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = await world.model("m1")
+    for number in (1, 2, 3):
+        worker, _ = await world.worker(f"w{number}")
+        await world.instance(model, f"i{number}", worker)
+        if number > 1:
+            await world.model(f"m{number}")
+    whole = await world.get(path)
+    Stumble(wire, "_dates", lambda record: record.id == 2, times=1000).put(monkeypatch)
+    with caplog.at_level(logging.ERROR):
+        found = await world.get(f"{path}?sort_by={field}")
+        shown = await world.get(one)
+    assert found["pagination"] == whole["pagination"]
+    before = {item["id"]: item for item in whole["items"]}
+    for item in found["items"]:
+        told = before[item["id"]]
+        if item[field] == bad:
+            assert item == shown
+            assert item.keys() == told.keys()
+            plain = {key: value for key, value in item.items() if not isinstance(value, dict | list)}
+            assert all(value in (None, told[key]) for key, value in plain.items())
+        else:
+            assert item == told
+    assert caplog.text.count("Set a row aside") == 1, caplog.text
+    assert len(found["items"]) == 3
+
+
+async def test_halves_of_characters_are_written_out(world: World) -> None:
+    """A record in memory may hold what its row does not."""
+    await world.model("caf\udce9")
+    assert [item["name"] for item in (await world.get("/v1/models"))["items"]] == ["caf\\xe9"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import attrs
@@ -58,9 +59,10 @@ async def _delete(call: Call, model: Model) -> None:
 
 async def _instances(call: Call) -> Reply:
     model, look = RESOURCE.item(call), call.look()
-    found = await ordered(look.snapshot.instances_of(model.id), INSTANCE.of, look, call.query)
+    shown = partial(INSTANCE.shown, faults=call.context.printed.faults)
+    found = await ordered(look.snapshot.instances_of(model.id), shown, look, call.query)
     page = Page(size=max(len(found), 100))  # all of them, as clients expect of this list
-    return Reply(document=page_document(await rendered(found, INSTANCE.of, look), page, len(found)))
+    return Reply(document=page_document(await rendered(found, shown, look), page, len(found)))
 
 
 RESOURCE = Resource(

@@ -20,7 +20,11 @@ def document(call: Call, *, wanted: frozenset[str], with_meta: bool) -> dict[str
     chosen = [model for model in serving if not wanted or in_categories(model, wanted)]
     chosen = [model for model in chosen if may_see(call.caller, model)]
     chosen.sort(key=lambda model: model.id)
-    return {"object": "list", "data": [openai_model(model, with_meta=with_meta) for model in chosen]}
+    data: list[dict[str, Any]] = []
+    for model in chosen:
+        with call.context.printed.faults.row((MODEL.name, model.id)):
+            data.append(openai_model(model, with_meta=with_meta))
+    return {"object": "list", "data": data}
 
 
 def in_categories(model: Model, wanted: frozenset[str]) -> bool:

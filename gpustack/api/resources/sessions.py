@@ -48,7 +48,10 @@ def _list(whose: _Whose) -> Callable[[Call], Awaitable[Reply]]:
     async def handler(call: Call) -> Reply:
         found, look, page = _of(call, whose(call)), call.look(), Page.of(call.query)
         items = [
-            {**SESSION.of(session, look), "current": session.id == call.caller.session_id}
+            {
+                **SESSION.shown(session, look, call.context.printed.faults),
+                "current": session.id == call.caller.session_id,
+            }
             for session in page.cut(found)
         ]
         return Reply(document=page_document(items, page, len(found)))
