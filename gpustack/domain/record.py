@@ -10,6 +10,8 @@ import attrs
 
 UNSAVED = 0
 """The id of a record that no store has taken yet."""
+RETOLD = "retold"
+"""Metadata of a field that the owner of a record tells anew by itself: where it cannot be read, its default will do."""
 
 
 @attrs.frozen(kw_only=True)

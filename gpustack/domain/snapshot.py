@@ -38,10 +38,16 @@ class Snapshot:
 
     revision: int = 0
     tables: Mapping[str, Mapping[int, Record]] = attrs.field(factory=dict)
+    unread: Mapping[str, frozenset[int]] = attrs.field(factory=dict)
+    """By table the ids of rows that are there and cannot be read: nothing follows from their absence here."""
 
     def all(self, cls: type[R]) -> Mapping[int, R]:
         """Every record of a class, by id."""
         return self.tables.get(table_of(cls), _EMPTY)  # type: ignore[return-value]  # tables are keyed by class
+
+    def unread_of(self, cls: type[Record]) -> frozenset[int]:
+        """The ids of records that are there and cannot be read."""
+        return self.unread.get(table_of(cls), frozenset())
 
     def get(self, cls: type[R], key: int | None) -> R | None:
         """One record, or ``None``."""

@@ -9,7 +9,7 @@ from enum import StrEnum
 import attrs
 
 from .device import Device
-from .record import Record, stored
+from .record import RETOLD, Record, stored
 from .unit import GIB
 
 
@@ -137,9 +137,11 @@ class Worker(Record):
     port: int = 10150
     metrics_port: int | None = None
     labels: Mapping[str, str] = attrs.field(factory=dict)
-    system_reserved: SystemReserved = SystemReserved()
-    status: WorkerStatus = WorkerStatus()
-    condition: Condition = Condition(state=WorkerState.NOT_READY, why="has not reported yet")
+    system_reserved: SystemReserved = attrs.field(default=SystemReserved(), metadata={RETOLD: True})
+    status: WorkerStatus = attrs.field(default=WorkerStatus(), metadata={RETOLD: True})
+    condition: Condition = attrs.field(
+        default=Condition(state=WorkerState.NOT_READY, why="has not reported yet"), metadata={RETOLD: True}
+    )
     heartbeat_time: datetime | None = None
     """When the server last heard of it, as of the last stored write (the live value is in memory)."""
     credential_hash: str = ""

@@ -27,6 +27,9 @@ async def ensure_admin(store: Store, *, given: str | None, made: Callable[[], st
     """
     if store.snapshot.find(User, username=ADMIN) is not None:
         return
+    if store.snapshot.unread_of(User):
+        log.warning("No user admin is made: it may be the one that cannot be read")
+        return
     password: str = given if given else await _THREADS.run(made)
     if len(password) > LONGEST:
         raise Invalid(f"--bootstrap-password has more than {LONGEST} characters")

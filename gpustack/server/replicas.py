@@ -183,8 +183,8 @@ def _end_orphan(instance_id: int, tx: Tx, done: _Done) -> None:
 
 
 def _orphans(snapshot: Snapshot) -> list[ModelInstance]:
-    models: Mapping[int, Model] = snapshot.models
-    return [i for i in snapshot.instances.values() if i.model_id not in models and i.deleted_at is None]
+    there = snapshot.models.keys() | snapshot.unread_of(Model)
+    return [i for i in snapshot.instances.values() if i.model_id not in there and i.deleted_at is None]
 
 
 def _ready(instances: list[ModelInstance], plan: Plan) -> int:

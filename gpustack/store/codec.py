@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
@@ -11,14 +12,18 @@ import orjson
 import sqlalchemy as sa
 from cattrs.preconf.orjson import make_converter
 
-from gpustack.domain.record import Record
+from gpustack.domain.record import RETOLD, Record
 from gpustack.errors import Invalid
-from gpustack.text import storable, washed
+from gpustack.text import said_by, storable, washed
 
 from .column import LONGEST_NAME, Name
 from .table import Shape, shapes, specs, tables
 
 R = TypeVar("R", bound=Record)
+log = logging.getLogger(__name__)
+
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError)
+"""What reading text raises that is no record of ours."""
 
 converter = make_converter(detailed_validation=False)
 """Reads back only what it wrote itself: keys it does not know (of a newer program) are passed over."""
@@ -41,7 +46,7 @@ def _dumped(tree: Any) -> str:
 
 
 def from_json(cls: type[R], text: str) -> R:
-    """The record in ``text``; raises ``ValueError``, ``TypeError`` or ``KeyError`` when it is not the whole of one.
+    """The record in ``text``; raises one of ``UNREADABLE`` when it is not the whole of one.
 
     A field that an older program does not know must not come back as its default: its table may hold another value.
     """
@@ -97,12 +102,19 @@ def _encoder(column: sa.Column[Any], shape: Shape) -> Callable[[Any], Any]:
     return _same
 
 
-def _decoder(shape: Shape) -> Callable[[Any], Any]:
+def _decoder(column: str, shape: Shape) -> Callable[[Any], Any]:
     if shape.is_enum:
         return lambda value: shape.type(value)
     if shape.is_document:
         return lambda text: converter.structure(orjson.loads(text), shape.type)
-    return _same
+
+    def plain(value: Any) -> Any:
+        # SQLite keeps in a column whatever is put there.
+        if not isinstance(value, (int, float) if shape.type is float else shape.type):
+            raise TypeError(f"{column} holds {type(value).__name__}, not {shape.type.__name__}")
+        return value
+
+    return plain
 
 
 @attrs.frozen
@@ -112,6 +124,7 @@ class Codec(Generic[R]):
     cls: type[R]
     _encoders: Mapping[str, Callable[[Any], Any]]
     _decoders: Mapping[str, Callable[[Any], Any]]
+    _retold: frozenset[str]
 
     @classmethod
     def of(cls, record_class: type[R]) -> Codec[R]:
@@ -119,7 +132,8 @@ class Codec(Generic[R]):
         return cls(
             record_class,
             {name: _encoder(tables[record_class].c[name], shape) for name, shape in fields.items()},
-            {name: _decoder(shape) for name, shape in fields.items()},
+            {name: _decoder(name, shape) for name, shape in fields.items()},
+            frozenset(field.name for field in attrs.fields(record_class) if field.metadata.get(RETOLD)),
         )
 
     def row(self, record: R) -> dict[str, Any]:
@@ -135,11 +149,26 @@ class Codec(Generic[R]):
         }
 
     def record(self, row: Mapping[str, Any]) -> R:
-        """The record of a row; raises ``ValueError``, ``TypeError`` or ``KeyError`` when it holds none."""
+        """The record of a row; raises one of ``UNREADABLE`` when it holds none.
+
+        What its owner tells anew is as it is in the beginning where it cannot be read.
+        """
         values = {name: row[name] for name in self._decoders}
         for name, decode in self._decoders.items():
-            if values[name] is not None:
+            if values[name] is None:
+                continue
+            try:
                 values[name] = decode(values[name])
+            except UNREADABLE as error:
+                if name not in self._retold:
+                    raise
+                log.warning(
+                    "A column cannot be read, and is told anew by its owner: column=%s row=%s reason=%s",
+                    f"{specs[self.cls].name}.{name}",
+                    row["id"],
+                    said_by(error),
+                )
+                del values[name]
         return self.cls(**values)
 
     def _encoded(self, record: R, name: str) -> Any:

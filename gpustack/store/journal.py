@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from gpustack.domain.change import Change, ChangeKind
 from gpustack.domain.record import Record
 
-from .codec import from_json
+from .codec import UNREADABLE, from_json
 from .table import changes, class_of, heads, specs
 
 KEPT = 10_000
@@ -114,7 +114,7 @@ def between(conn: sa.Connection, since: int, last: int) -> list[Change | None] |
         return None
     try:
         return [_change(row) if row.table_name in class_of else None for row in rows]
-    except (KeyError, ValueError, TypeError):
+    except UNREADABLE:
         return None
 
 
@@ -131,7 +131,7 @@ def newest(conn: sa.Connection, count: int) -> tuple[int, list[Change]]:
             break
         try:
             found.appendleft(_change(row))
-        except (KeyError, ValueError, TypeError):
+        except UNREADABLE:
             break
         floor = row.revision - 1
     return floor, list(found)

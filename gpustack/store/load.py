@@ -2,32 +2,90 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
+import attrs
 import sqlalchemy as sa
 
 from gpustack.domain.record import Record
 from gpustack.errors import Unavailable
+from gpustack.text import said_by
 
-from .codec import codec
+from .codec import UNREADABLE, codec
 from .table import specs, tables
+
+log = logging.getLogger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class UnreadRow:
+    """A row that is no record as it is. ``reason`` is one line."""
+
+    table: str
+    id: int
+    reason: str
 
 
 def records(conn: sa.Connection, place: str) -> Iterator[Record]:
     """Every record of the snapshot, table by table in the order of ids; raises ``Unavailable`` naming a row that
     cannot be read."""
+    for row in rows(conn):
+        if isinstance(row, UnreadRow):
+            raise Unavailable(
+                f"The database {place} is damaged: row {row.id} of {row.table} cannot be read ({row.reason}):"
+                " restore it from a backup"
+            )
+        yield row
+
+
+def rows(conn: sa.Connection) -> Iterator[Record | UnreadRow]:
+    """The same, with the rows that cannot be read in their places."""
     for cls, spec in specs.items():
         if spec.in_memory:
-            yield from _of(conn, cls, place)
+            yield from _of(conn, cls)
 
 
-def _of(conn: sa.Connection, cls: type[Record], place: str) -> Iterator[Record]:
+def log_unread(row: UnreadRow) -> None:
+    """Once for each row, when it is met first."""
+    log.error(
+        "A row of the database cannot be read and is left out; all others are served. Mend or delete it, or restore a "
+        "backup: table=%s id=%s reason=%s",
+        row.table,
+        row.id,
+        row.reason,
+    )
+
+
+def _of(conn: sa.Connection, cls: type[Record]) -> Iterator[Record | UnreadRow]:
     table = tables[cls]
-    for row in conn.execute(sa.select(table).order_by(table.c.id)):
+    every = sa.select(table).order_by(table.c.id)
+    try:
+        found = conn.execute(every).all()
+    except (*UNREADABLE, sa.exc.DBAPIError):  # the driver itself cannot read one of them
+        ids = conn.scalars(sa.select(table.c.id).order_by(table.c.id)).all()
+        for key in ids:
+            yield _one(conn, cls, key)
+        return
+    for row in found:
         try:
             yield codec(cls).record(dict(row._mapping))
-        except (ValueError, TypeError, KeyError) as error:
-            raise Unavailable(
-                f"The database {place} is damaged: row {row.id} of {table.name} cannot be read ({error!r}):"
-                " restore it from a backup"
-            ) from error
+        except UNREADABLE as error:
+            yield _unread(cls, row.id, error)
+
+
+def _one(conn: sa.Connection, cls: type[Record], key: int) -> Record | UnreadRow:
+    table = tables[cls]
+    try:
+        row = conn.execute(sa.select(table).where(table.c.id == key)).one()
+        return codec(cls).record(dict(row._mapping))
+    except (*UNREADABLE, sa.exc.DBAPIError) as error:
+        if isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated:
+            raise
+        return _unread(cls, key, error)
+
+
+def _unread(cls: type[Record], key: int, error: Exception) -> UnreadRow:
+    beneath = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
+    reason = f"{type(beneath).__name__}: {said_by(beneath)}"
+    return UnreadRow(table=specs[cls].name, id=key, reason=reason)

@@ -10,6 +10,7 @@ import attrs
 from gpustack.domain.record import Record
 from gpustack.domain.snapshot import Snapshot
 
+from .load import UnreadRow, log_unread
 from .table import class_of, specs
 
 R = TypeVar("R", bound=Record)
@@ -37,12 +38,27 @@ class Memory:
     _handed_out: set[str] = attrs.field(factory=set)
     _unique: dict[tuple[str, Columns], dict[tuple[Any, ...], int]] = attrs.field(factory=dict)
     _steps: list[_Step] = attrs.field(factory=list)
+    _unread: Mapping[str, frozenset[int]] = attrs.field(factory=dict)
 
-    def load(self, records: Iterable[Record]) -> None:
-        """Take in stored records, in the order of their ids."""
-        for record in records:
-            self._store(type(record), record.id, record)
+    def load(self, rows: Iterable[Record | UnreadRow]) -> None:
+        """Take in stored records, in the order of their ids; those that cannot be read are known by their ids."""
+        unread: list[UnreadRow] = []
+        for row in rows:
+            if isinstance(row, UnreadRow):
+                unread.append(row)
+            else:
+                self._store(type(row), row.id, row)
+        self.leave_out(unread)
         self.keep()
+
+    def leave_out(self, unread: Iterable[UnreadRow]) -> None:
+        """These are all the rows that cannot be read now; the log hears of those that are new."""
+        found: dict[str, frozenset[int]] = {}
+        for row in unread:
+            if row.id not in self._unread.get(row.table, ()):
+                log_unread(row)
+            found[row.table] = found.get(row.table, frozenset()) | {row.id}
+        self._unread = found
 
     def all(self, cls: type[R]) -> Mapping[int, R]:
         """Every record of a class, never to change."""
@@ -96,7 +112,7 @@ class Memory:
     def snapshot(self, revision: int) -> Snapshot:
         """Everything as it is now, never to change."""
         self._handed_out.update(self._tables)
-        return Snapshot(revision, dict(self._tables))
+        return Snapshot(revision, dict(self._tables), self._unread)
 
     def _live(self, cls: type[R]) -> Mapping[int, R]:
         return self._tables[specs[cls].name]  # type: ignore[return-value]  # tables are keyed by class

@@ -28,7 +28,7 @@ from .accompany import waiting
 from .database import Database, open_database
 from .dialect import RETRY_AFTER, Dialect, PoolSettings
 from .lease import Term
-from .load import records
+from .load import rows
 from .memory import Memory
 from .migration import migrate
 from .ring import Ring
@@ -390,7 +390,7 @@ def _load(database: Database, pool: PoolSettings, clock: Callable[[], datetime])
         journal.trim(conn, clock())
     with database.write.begin() as conn:
         revision = journal.hold(conn)
-        memory.load(records(conn, database.place))
+        memory.load(rows(conn))
         floor, changes = journal.newest(conn, REPLAYED)
     ring = Ring(floor, revision)
     ring.extend(changes)

@@ -21,7 +21,7 @@ from .database import Database
 from .dialect import RETRY_AFTER
 from .journal import Alteration
 from .lease import Deposed, Term
-from .load import records
+from .load import UnreadRow, rows
 from .memory import Memory
 from .table import specs
 from .transaction import Tx
@@ -148,7 +148,11 @@ class Writer:
         """Bring memory to what the tables hold; returns the differences, all at revision ``head``."""
         found = []
         there: set[tuple[type[Record], int]] = set()
-        for record in records(conn, self._database.place):
+        unread: list[UnreadRow] = []
+        for record in rows(conn):
+            if isinstance(record, UnreadRow):
+                unread.append(record)
+                continue
             cls = type(record)
             there.add((cls, record.id))
             before = self._memory.get(cls, record.id)
@@ -160,6 +164,7 @@ class Writer:
                 for record in self._memory.all(cls).values():
                     if (cls, record.id) not in there:
                         found.append(Change(head, ChangeKind.DELETED, spec.name, record, record))
+        self._memory.leave_out(unread)
         # What is unique may have changed hands: what goes makes room first.
         found.sort(key=lambda change: change.kind is not ChangeKind.DELETED)
         for change in found:

@@ -3,9 +3,11 @@ server that leads."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -64,6 +66,56 @@ def url(request: pytest.FixtureRequest, servers: Callable[[str], Server]) -> Ite
     made = server.create()
     yield made
     server.drop(made)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(
+    request: pytest.FixtureRequest, servers: Callable[[str], Server], tmp_path: Path
+) -> Iterator[tuple[dict[str, str], Callable[[str], None]]]:
+    """The environment of a daemon, and how to do to its database what it would never do."""
+    if request.param == "sqlite":
+
+        def lite(statement: str) -> None:
+            with contextlib.closing(sqlite3.connect(tmp_path / "data/database.db")) as raw, raw:
+                raw.execute(statement)
+
+        yield {}, lite
+        return
+    server = servers(request.param)
+    made = server.create()
+    name = made.rpartition("/")[2]
+    yield {"GPUSTACK_DATABASE_URL": made}, lambda statement: server.execute(statement, database=name)
+    server.drop(made)
+
+
+def test_rows_that_cannot_be_read_are_left_out_and_the_others_serve(
+    tmp_path: Path, tiny_model: Path, database: tuple[dict[str, str], Callable[[str], None]]
+) -> None:
+    env, execute = database
+    with daemon(tmp_path / "data", env=env) as first:
+        for name in ("tiny", "spoilt", "odd"):
+            deploy(first, name, tiny_model, backend_parameters=["-c", "512"])
+            first.running(name)
+        assert first.stop() == 0
+    execute("update models set backend_parameters = '[' where name = 'spoilt'")
+    execute("update models set placement_strategy = 'sideways' where name = 'odd'")
+    execute("update workers set status = '{\"memory\": 12}'")
+    execute("update model_files set source = 'null'")
+    with daemon(tmp_path / "data", env=env) as second:
+        second.running("tiny")
+        listed = second.call("GET", "/v1/models")[1]["items"]
+        assert [item["name"] for item in listed] == ["tiny"]
+        deploy(second, "late", tiny_model, backend_parameters=["-c", "512"])
+        second.running("late")
+        status, refused = second.call(
+            "POST", "/v1/models", {"name": "odd", "source": "local_path", "local_path": str(tiny_model)}
+        )
+        assert (status, "exists already" in str(refused)) == (409, True)
+        assert len(second.instances("spoilt")) == 1, (
+            "what it was to be is not known, and not taken for nothing"
+        )
+        assert second.log.count("cannot be read and is left out") == 3, second.log
+        assert is_sound(second), second.log
 
 
 def leads(one: Daemon) -> bool:

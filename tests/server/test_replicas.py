@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -16,10 +17,11 @@ from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Worker
 from gpustack.errors import Unavailable
 from gpustack.server import deploy
-from gpustack.server.replicas import Replicas
+from gpustack.server.replicas import Replicas, _orphans
 from gpustack.server.report import InstanceReport, report_instance
 from gpustack.server.scheduler import Scheduler
 from gpustack.store.transaction import Tx
+from tests.policy import worlds
 from tests.policy.shapes import facts_of
 from tests.policy.worlds import gpu
 
@@ -131,6 +133,13 @@ async def test_orphans_end(cluster: Cluster, replicas: Replicas, settled: Settle
     await cluster.store.write(lambda tx: tx.delete(Model, model.id))
     await settled()
     assert cluster.now(orphan).deleted_at is not None
+
+
+async def test_a_model_that_cannot_be_read_loses_no_instance() -> None:
+    of = worlds.model()
+    there = worlds.instance(1, of, on=1)
+    assert [one.id for one in _orphans(worlds.world(there))] == [1]
+    assert _orphans(attrs.evolve(worlds.world(there), unread={"models": frozenset({of.id})})) == []
 
 
 async def rolled(cluster: Cluster, nursery: trio.Nursery, gib: float) -> tuple[Model, list[int]]:

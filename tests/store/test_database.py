@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,15 +48,6 @@ async def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, clock: Cl
     said = await refusal(None, tmp_path, clock)
     assert said.startswith(f"The database {tmp_path}/database.db is damaged or is no database")
     assert "restore it from a backup" in said
-
-
-async def test_a_row_that_cannot_be_read_is_named(opened_file: Opened, tmp_path: Path, clock: Clock) -> None:
-    async with opened_file() as store:
-        await store.write(lambda tx: tx.insert(User(username="ada")))
-    with sqlite3.connect(tmp_path / "database.db") as raw:
-        raw.execute("update users set source = 'Martian'")
-    raw.close()
-    assert "row 1 of users cannot be read" in await refusal(None, tmp_path, clock)
 
 
 async def test_a_place_that_cannot_be_written_is_named_with_the_knob(tmp_path: Path, clock: Clock) -> None:
