@@ -186,6 +186,9 @@ class Table:
             if self.whole_keys and not (key.isascii() and key.isdigit() and len(key) < 10):
                 faults.append(f"{at}: key {key!r} must be a whole number")
                 continue
+            if "\x00" in key:
+                faults.append(f"{at}: key {key!r} must not contain NUL characters")
+                continue
             made[int(key) if self.whole_keys else key] = self.of.read(item, f"{at}.{key}", faults)
         return made
 

@@ -10,8 +10,11 @@ from pathlib import PurePosixPath
 import attrs
 
 from gpustack.errors import BadRequest, NotFound
+from gpustack.text import printable
 
 MOST_FILES = 10_000
+_SHOWN = 100
+"""Characters of the name of a file in a sentence that lists several."""
 _SHARD = re.compile(
     r"^(?P<stem>.*)-(?P<number>\d{5})-(?P<of>of)-(?P<total>\d{5})(?P<suffix>\.[A-Za-z0-9]+)$", re.IGNORECASE
 )
@@ -160,4 +163,6 @@ def _nothing(pattern: str | None, names: Sequence[str], place: str) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return ", ".join(printable(name, _SHOWN) for name in names[:10]) + (
+        f" and {len(names) - 10} more" if len(names) > 10 else ""
+    )

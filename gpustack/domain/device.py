@@ -89,7 +89,8 @@ class DeviceId:
     def parse(cls, text: str) -> DeviceId:
         """Read ``text``; raises ``ValueError`` with a sentence when it is not a device id."""
         parts = text.rsplit(":", 2)
-        if len(parts) != 3 or not parts[0] or parts[1] not in DEVICE_TYPES.values() or not parts[2].isdigit():
+        is_whole = len(parts) == 3 and parts[2].isascii() and parts[2].isdigit() and len(parts[2]) < 10
+        if not is_whole or not parts[0] or parts[1] not in DEVICE_TYPES.values():
             kinds = ", ".join(sorted(set(DEVICE_TYPES.values())))
             raise ValueError(f"GPU id {text!r} is not <worker name>:<type>:<index> with a type of {kinds}")
         return cls(parts[0], parts[1], int(parts[2]))

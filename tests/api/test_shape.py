@@ -71,6 +71,7 @@ def read(shape: Any, value: Any) -> tuple[Any, list[str]]:
         (shape_of(Mapping[str, str]), ["a"], "x: must be an object"),
         (shape_of(Mapping[str, str]), {"a": 1}, "x.a: must be text"),
         (shape_of(Mapping[int, int]), {"a": 1}, "x: key 'a' must be a whole number"),
+        (shape_of(Mapping[str, int]), {"a\0": 1}, "x: key 'a\\x00' must not contain NUL characters"),
         (shape_of(Part), {}, "x.size: is missing"),
         (shape_of(Part), None, "x: must be an object"),
     ],

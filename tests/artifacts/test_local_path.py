@@ -180,3 +180,19 @@ async def test_a_linked_folder_that_is_too_large_is_left_out(tmp_path: Path) -> 
     assert (await resolve(folder)).main == "m.gguf"
     put(large, "one-more.gguf")
     assert "more than 10000 files" in await fault(large)
+
+
+async def test_a_link_in_a_circle_keeps_no_model_beside_it_from_being_found(tmp_path: Path) -> None:
+    put(tmp_path, "m.gguf", "sub/b.txt")
+    for folder in (tmp_path, tmp_path / "sub"):
+        (folder / "circle.gguf").symlink_to("circle.gguf")
+    assert (await resolve(tmp_path / "m.gguf")).main == "m.gguf"
+    assert (await resolve(tmp_path)).main == "m.gguf"
+    assert "Too many levels of symbolic links" in await fault(tmp_path / "circle.gguf")
+
+
+async def test_names_in_a_list_of_several_stay_one_line_of_bounded_length(tmp_path: Path) -> None:
+    put(tmp_path, "new\nline.gguf", "turned\u202e.gguf", "x" * 240 + ".gguf")
+    said = await fault(tmp_path)
+    assert "new\\nline.gguf, turned\\u202e.gguf, xxx" in said
+    assert said.isprintable() and "x" * 120 not in said

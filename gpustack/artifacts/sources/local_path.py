@@ -65,6 +65,8 @@ def find(path: str, projector: str | None) -> Listing:
             return _file(place, projector)
         if place.exists():
             raise Invalid(f"local_path {path} is neither a file nor a folder")
+        if place.is_symlink():
+            raise NotFound(f"local_path {path} is a link that leads nowhere: to {place.readlink()}")
         first = _first_shard(place)
         if first is not None:
             raise NotFound(f"The file {path} does not exist; the model's first part is {first}")
@@ -119,7 +121,7 @@ def _listing(folder: Path, names: tuple[str, ...], main: str | None, mmproj: str
 
 def _names_beside(place: Path) -> list[str]:
     with os.scandir(place.parent) as entries:
-        return [entry.name for entry, _ in zip(entries, range(MOST_FILES), strict=False) if entry.is_file()]
+        return [entry.name for entry, _ in zip(entries, range(MOST_FILES), strict=False) if _is_file(entry)]
 
 
 def _names_below(place: Path) -> list[str]:
@@ -137,13 +139,12 @@ def _names_below(place: Path) -> list[str]:
         folder, links = waiting.pop()
         before, folders = len(found), folders + 1
         for entry in _entries(folder):
-            if entry.is_dir():
+            if (identity := _folder_behind(entry)) is not None:
                 followed = links + entry.is_symlink()
-                identity = _identity(Path(entry.path))
                 if followed <= _MOST_LINKS and identity not in seen:
                     seen.add(identity)
                     waiting.append((Path(entry.path), followed))
-            elif entry.is_file():
+            elif _is_file(entry):
                 found.append(Path(entry.path).relative_to(place).as_posix())
         if max(len(found), folders) <= MOST_FILES:
             continue
@@ -162,6 +163,22 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             return sorted(islice(shown, MOST_FILES + 1), key=lambda entry: entry.name)
     except OSError:
         return []
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file; a link that leads in a circle, or to where we may not look, is none."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _folder_behind(entry: os.DirEntry[str]) -> tuple[int, int] | None:
+    """The identity of the folder that it is or leads to; ``None`` where it is none, or not ours to look at."""
+    try:
+        return _identity(Path(entry.path)) if entry.is_dir() else None
+    except OSError:
+        return None
 
 
 def _identity(folder: Path) -> tuple[int, int]:
