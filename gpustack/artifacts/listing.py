@@ -140,10 +140,9 @@ def choose(names: Sequence[str], pattern: str | None, *, place: str) -> tuple[st
         raise NotFound(_nothing(pattern, models or sorted(names), place))
     different = sorted({model_of(name) for name in matching})
     if len(different) > 1:
-        what = f"{pattern!r} matches" if pattern is not None else f"{place} has"
-        raise BadRequest(
-            f"{what} {len(different)} different models in {place}: {_some(different)}; name the file of one of them"
-        )
+        number = f"{len(different)} different models"
+        what = f"{pattern!r} matches {number} in {place}" if pattern is not None else f"{place} has {number}"
+        raise BadRequest(f"{what}: {_some(different)}; name the file of one of them")
     return shards(matching[0], names)
 
 
@@ -153,11 +152,12 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def _nothing(pattern: str | None, names: Sequence[str], place: str) -> str:
-    what = (
-        f"No file matches {pattern!r} in {place}"
-        if pattern is not None
-        else f"There is no GGUF file in {place}"
-    )
+    if pattern is not None:
+        what = f"No file matches {pattern!r} in {place}"
+    elif any(name.lower().endswith(".gguf") for name in names):
+        what = f"There is no GGUF file of a model in {place}, only what belongs to one"
+    else:
+        what = f"There is no GGUF file in {place}"
     there = sorted({model_of(name) for name in names})
     return f"{what}; there are {_some(there)}" if there else f"{what}, which is empty"
 

@@ -84,6 +84,8 @@ def source(document: dict[str, Any]) -> str:
         document.get("source") or "-",
     )
     file = document.get("huggingface_filename") or document.get("model_scope_file_path")
+    if repo == document.get("ollama_library_model_name"):
+        return f"ollama:{repo}"
     return f"{repo}:{file}" if file else str(repo)
 
 

@@ -18,6 +18,7 @@ from gpustack.remote.admin_client import AdminClient
 Doc = dict[str, Any]
 
 _LOOK_EVERY = 1.0
+_LISTED = 3
 _WAITING = ("pending", "analyzing", "error")
 
 
@@ -126,12 +127,20 @@ def _left_of(worker: Doc, instances: Sequence[Doc]) -> tuple[list[str], list[str
     there = [one for one in instances if one.get("worker_id") == worker["id"]]
     models = {one.get("model_id") for one in there}
     waiting = [one for one in instances if one.get("model_id") in models and one.get("state") in _WAITING]
-    reasons = [
-        f"{one['name']} is {one['state']}: {one_line(one['state_message'])}"
-        for one in waiting
-        if one.get("worker_id") != worker["id"] and one.get("state_message")
-    ]
+    alike: dict[tuple[str, str], list[str]] = {}
+    for one in waiting:
+        if one.get("worker_id") != worker["id"] and one.get("state_message"):
+            alike.setdefault((one["state"], one_line(one["state_message"])), []).append(str(one["name"]))
+    reasons = [f"{_some(names)} {state}: {message}" for (state, message), names in alike.items()]
     return sorted(str(one["name"]) for one in there), reasons
+
+
+def _some(names: Sequence[str]) -> str:
+    """``m-1 is``, ``m-1, m-2 and 7 more are``: a machine with many instances must not fill the screen."""
+    if len(names) == 1:
+        return f"{names[0]} is"
+    more = len(names) - _LISTED
+    return f"{', '.join(names[:_LISTED])}{f' and {more} more' if more > 0 else ''} are"
 
 
 def _address(worker: Doc) -> str:

@@ -46,8 +46,8 @@ def _nobody(model: Model, facts: ModelFacts | None) -> str:
     what = model.source.readable
     if facts is not None and facts.format is FileFormat.SAFETENSORS:
         return (
-            f"No engine here runs safetensors models such as {what}; choose a GGUF file of it, "
-            "or set backend to 'custom' with a command"
+            f"No engine here runs safetensors models such as {what}; choose GGUF files of it (often in a repository of "
+            "their own, with GGUF in its name), or set backend to 'custom' with a command"
         )
     return f"Cannot tell which engine runs {what}; name a .gguf file, or set backend to one of " + ", ".join(
         sorted(e.wire_name for e in engines())

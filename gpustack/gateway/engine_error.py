@@ -19,6 +19,9 @@ _TOO_LONG: Final = re.compile(
 )
 _NO_LOGITS: Final = "does not support logits computation"
 _MISSING: Final = re.compile(r"'[a-z_.]{1,40}' is required")
+_BLIND: Final = re.compile(r"(image|audio|video) input is not supported")
+_UNREADABLE: Final = ("Failed to parse messages: ", "Failed to parse tools: ", "Unknown reasoning format: ")
+"""How llama.cpp begins what it says of a request that it cannot read, with the status of a fault of its own."""
 _NOT_SUPPORTED: Final = 501
 
 
@@ -37,7 +40,10 @@ def reworded(status: int, body: bytes, route: InferenceRoute, model_name: str) -
     if (found := _TOO_LONG.search(message)) is not None:
         most = f" at most {found[2]} of them" if found[2] else " fewer of them"
         return BadRequest(f"The input has {found[1]} tokens, and '{model_name}' takes{most} in one text")
-    if _MISSING.fullmatch(message):
+    if (found := _BLIND.match(message)) is not None:
+        why = "it is not such a model, or its projector is missing"
+        return BadRequest(f"'{model_name}' takes no {found[1]} input: {why}")
+    if _MISSING.fullmatch(message) or message.startswith(_UNREADABLE):
         return BadRequest(message)
     return None
 

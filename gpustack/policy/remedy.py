@@ -61,6 +61,8 @@ def _uncordon(ask: Ask, snapshot: Snapshot) -> str | None:
     for worker in _workers(snapshot):
         open_again = attrs.evolve(worker, cordoned=False, draining=False)
         if not worker.takes_instances and _fits(ask, _with(snapshot, open_again), open_again):
+            if worker.draining:
+                return f"add a worker, or uncordon worker {worker.name}, which ends its drain"
             return f"uncordon worker {worker.name}"
     return None
 
@@ -129,10 +131,18 @@ def _label(ask: Ask, snapshot: Snapshot) -> str | None:
     return None
 
 
+def _other_gpus(ask: Ask, snapshot: Snapshot) -> str | None:
+    if not ask.gpu_ids:
+        return None
+    free = attrs.evolve(ask, model=attrs.evolve(ask.model, gpu_selector=None))
+    return "select other GPUs, or none (gpu_selector)" if _fits(free, snapshot) else None
+
+
 _REMEDIES: tuple[Callable[[Ask, Snapshot], str | None], ...] = (
     _older_replica,
     _wait_for_worker,
     _uncordon,
+    _other_gpus,
     _allow_cpu,
     _shorter_context,
     _stop_one,

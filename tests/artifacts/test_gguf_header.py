@@ -103,6 +103,14 @@ def test_the_length_of_the_header_is_known_and_all_of_it_is_needed(tiny_model: P
         assert cut < caught.value.needed <= whole.size
 
 
+@pytest.mark.parametrize(
+    ("data", "said"), [(b"", "it is empty"), (b"GGUF\x03", "the file ends within its header")]
+)
+def test_a_file_that_ends_too_soon_is_said_to_be_downloaded_again(data: bytes, said: str) -> None:
+    with pytest.raises(HeaderCut, match=f"^{said}.*: download it again$"):
+        parse(data)
+
+
 def test_long_arrays_are_counted_and_short_ones_kept() -> None:
     many = struct.pack(f"<{KEPT_ITEMS + 1}f", *range(KEPT_ITEMS + 1))
     seen = parse(

@@ -61,10 +61,16 @@ def test_several_models_that_match_are_told_so_that_one_can_be_chosen() -> None:
 
 def test_without_a_pattern_there_must_be_one_model() -> None:
     assert choose(["a.gguf", "mmproj.gguf"], None, place="me/m") == ("a.gguf",)
-    with pytest.raises(BadRequest, match="me/m has 2 different models"):
+    with pytest.raises(
+        BadRequest, match=r"^me/m has 2 different models: a\.gguf, b\.gguf; name the file of one"
+    ):
         choose(["a.gguf", "b.gguf"], None, place="me/m")
     with pytest.raises(NotFound, match=r"no GGUF file in me/m; there are a\.txt"):
         choose(["a.txt"], None, place="me/m")
+    with pytest.raises(
+        NotFound, match=r"of a model in me/m, only what belongs to one; there are mmproj\.gguf"
+    ):
+        choose(["mmproj.gguf"], None, place="me/m")
     with pytest.raises(NotFound, match="which is empty"):
         choose([], None, place="me/m")
 

@@ -77,6 +77,7 @@ def test_sizes_and_sources_are_short() -> None:
     of_hub = {"source": "huggingface", "huggingface_repo_id": "a/b", "huggingface_filename": "*Q4*"}
     assert phrase.source(of_hub) == "a/b:*Q4*"
     assert phrase.source({"source": "local_path", "local_path": "/m.gguf"}) == "/m.gguf"
+    assert phrase.source({"ollama_library_model_name": "llama3:8b"}) == "ollama:llama3:8b", "as run takes it"
 
 
 def test_a_failed_instance_tells_when_it_starts_again() -> None:

@@ -105,6 +105,10 @@ def _key(client: openai.OpenAI) -> str:
 
 
 LONG = "hi you there " * 2000
+NO_TOOLS: Any = [{}]
+PICTURE: Any = [
+    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}
+]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +125,8 @@ LONG = "hi you there " * 2000
          "'tiny' is not a model that answers"),
         (lambda c: c.post("/rerank", body={"model": "ranker", "query": "a", "documents": [LONG]}, cast_to=object),
          "takes at most 2048 of them in one text"),
+        (lambda c: c.chat.completions.create(model="tiny", messages=PICTURE), "'tiny' takes no image input"),
+        (lambda c: c.chat.completions.create(model="tiny", messages=SAY, tools=NO_TOOLS), "Failed to parse tools"),
     ],
 )  # fmt: skip
 def test_what_a_model_cannot_answer_is_the_clients_fault(

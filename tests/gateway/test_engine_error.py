@@ -49,6 +49,17 @@ async def answered(
         ("input (9 tokens) is larger than the max context size (8 tokens). skipping", "at most 8 of them"),
         ("input (9 tokens) is larger than the max context size. skipping", "takes fewer of them"),
         ("'messages' is required", "'messages' is required"),
+        (
+            "image input is not supported - hint: you may need to provide the mmproj",
+            "'m' takes no image input",
+        ),
+        (
+            "audio input is not supported - hint: you may need to provide the mmproj",
+            "'m' takes no audio input",
+        ),
+        ("Failed to parse messages: key 'text' not found", "key 'text' not found"),
+        ("Failed to parse tools: Missing tool type: {}", "Missing tool type"),
+        ("Unknown reasoning format: nope", "Unknown reasoning format"),
     ],
 )
 async def test_what_can_never_be_answered_is_no_fault_of_the_server(

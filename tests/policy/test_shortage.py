@@ -6,6 +6,7 @@ import attrs
 import pytest
 
 from gpustack.domain.instance import Claim, Placement
+from gpustack.domain.model import GpuSelector
 from gpustack.domain.record import Record
 from gpustack.domain.unit import GIB, MIB
 from gpustack.domain.worker import Condition, SystemReserved, WorkerState
@@ -61,6 +62,16 @@ def test_a_gpu_that_is_too_small_is_measured_with_its_reserve() -> None:
     ("records", "fields", "change"),
     [
         ((worker(ram=4), worker(2, cordoned=True)), {}, "uncordon worker node-b"),
+        (
+            (worker(ram=4), worker(2, draining=True)),
+            {},
+            "add a worker, or uncordon worker node-b, which ends its drain",
+        ),
+        (
+            (worker(gpus=[gpu(0)]),),
+            {"gpu_selector": GpuSelector(gpu_ids=("node-a:cuda:7",))},
+            "select other GPUs, or none (gpu_selector)",
+        ),
         (
             (worker(ram=4), worker(2, condition=Condition(state=WorkerState.NOT_READY))),
             {},

@@ -79,7 +79,12 @@ class HeaderCut(HeaderError):
 
     def __init__(self, needed: int) -> None:
         self.needed = needed
-        super().__init__(f"the file ends within its header (at least {needed} bytes are needed)")
+        # Four bytes are the first thing that is read.
+        super().__init__(
+            "it is empty, or nearly so: download it again"
+            if needed <= 4
+            else f"the file ends within its header (at least {needed} bytes are needed): download it again"
+        )
 
 
 @attrs.frozen

@@ -138,8 +138,8 @@ def _unreachable(error: Exception, endpoint: str) -> GpustackError:
     # What is said of a malformed address may hold a part of its password.
     reason = "its address is malformed" if type(error).__name__ == "InvalidURL" else said_by(error)
     return Unavailable(
-        f"The hub {endpoint} cannot be reached ({reason}); set HF_ENDPOINT to a mirror, or HTTPS_PROXY, or use "
-        "local_path"
+        f"The hub {endpoint} cannot be reached ({reason}); set HF_ENDPOINT to a mirror, or HTTPS_PROXY, or "
+        "deploy a file by its path"
     )
 
 

@@ -85,8 +85,8 @@ async def _ask(url: str, base: str, deadline: float) -> Reply:
         )
     except RemoteError as error:
         raise Unavailable(
-            f"The Ollama library {base} cannot be reached ({error.fault}); set --ollama-library-base-url to a mirror, "
-            "or HTTPS_PROXY, or use local_path"
+            f"The Ollama library {base} {error.fault}; set --ollama-library-base-url to a mirror, or HTTPS_PROXY, or "
+            "deploy a file by its path"
         ) from error
 
 

@@ -1,0 +1,59 @@
+"""What a drain waits for is told in a few lines, however much runs on the machine."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from gpustack.cli import worker_change
+from gpustack.cli.misuse import WaitTimeout
+from gpustack.cli.terminal import Terminal
+
+WORKER = {"id": 1, "name": "node-a", "draining": True}
+CLOSED = "Worker node-a is being drained"
+
+
+class Cluster:
+    """A server whose instances all stay where they are."""
+
+    def __init__(self, *instances: dict[str, object]) -> None:
+        self.instances = list(instances)
+
+    async def all(self, path: str) -> list[dict[str, object]]:
+        return self.instances
+
+    async def get(self, path: str) -> dict[str, object]:
+        return WORKER
+
+
+def pair(number: int, message: str = CLOSED) -> tuple[dict[str, object], dict[str, object]]:
+    """One that runs there, and the one that is to take its place."""
+    return (
+        {"name": f"m{number}-old", "model_id": number, "state": "running", "worker_id": 1},
+        {"name": f"m{number}-new", "model_id": number, "state": "pending", "state_message": message},
+    )
+
+
+async def waited(*instances: dict[str, object]) -> tuple[list[str], str]:
+    shown = io.StringIO()
+    with pytest.raises(WaitTimeout) as caught:
+        await worker_change.until_empty(
+            Cluster(*instances),  # type: ignore[arg-type]
+            WORKER,
+            Terminal(shown),
+            0,
+        )
+    return shown.getvalue().splitlines(), str(caught.value)
+
+
+async def test_replacements_that_wait_for_the_same_are_told_in_one_line() -> None:
+    every = [one for number in range(1, 10) for one in pair(number)]
+    lines, ended = await waited(*every)
+    assert lines[1:] == [f"m1-new, m2-new, m3-new and 6 more are pending: {CLOSED}"]
+    assert ended.count(CLOSED) == 1
+
+
+async def test_each_reason_is_told_with_those_whose_it_is() -> None:
+    lines, _ = await waited(*pair(1), *pair(2, "no room"), *pair(3))
+    assert lines[1:] == [f"m1-new, m3-new are pending: {CLOSED}", "m2-new is pending: no room"]
