@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 
-from gpustack.cli.vocabulary import OptionEntry, Vocabulary
+from gpustack.cli.vocabulary import OptionEntry, Step, Vocabulary
 
 _LIST = "gpustack {} -q 2>/dev/null"
 
@@ -13,6 +13,7 @@ _LIST = "gpustack {} -q 2>/dev/null"
 def bash(every: list[Vocabulary]) -> str:
     """For bash 3.2 and later."""
     cases = "\n".join(_bash_case(one) for one in every)
+    steps = "\n".join(_bash_step(one.command, step) for one in every for step in one.steps)
     values = "\n".join(
         _bash_value(one.command, option) for one in every for option in one.options if option.value
     )
@@ -20,7 +21,8 @@ def bash(every: list[Vocabulary]) -> str:
     return f"""\
 # Completes gpustack in bash: put  eval "$(gpustack completion bash)"  into ~/.bashrc
 _gpustack() {{
-    local word=${{COMP_WORDS[COMP_CWORD]}} option= command=${{COMP_WORDS[1]}} options= words= lists= files= list
+    local word=${{COMP_WORDS[COMP_CWORD]}} option= command=${{COMP_WORDS[1]}} options=
+    local words= lists= files= list after= index
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
         COMPREPLY=($(compgen -W {commands} -- "$word"))
@@ -46,6 +48,14 @@ _gpustack() {{
         [[ ${{COMPREPLY[0]}} == *= ]] && ((${{#COMPREPLY[@]}} == 1)) && compopt -o nospace 2>/dev/null
         return
     fi
+    for ((index = 2; index < COMP_CWORD; index++)); do
+        case "$command $after ${{COMP_WORDS[index]}}" in
+        {_walk(every, "|")}) after=${{COMP_WORDS[index]}} ;;
+        esac
+    done
+    case "$command $after" in
+{steps}
+    esac
     for list in $lists; do
         words+=" $(gpustack "$list" -q 2>/dev/null)"
     done
@@ -62,10 +72,20 @@ complete -F _gpustack gpustack
 def _bash_case(one: Vocabulary) -> str:
     options = [f"{option.name}{'=' if option.value else ''}" for option in one.options]
     parts = [f"options={shlex.quote(' '.join(options))}"]
-    parts += [f"words={shlex.quote(' '.join(one.verbs))}"] if one.verbs else []
-    parts += [f"lists={shlex.quote(' '.join(one.lists))}"] if one.lists else []
     parts += ["files=yes"] if one.takes_files else []
     return f"    {one.command}) {' '.join(parts)} ;;"
+
+
+def _bash_step(command: str, step: Step) -> str:
+    sets = f"words={shlex.quote(' '.join(step.verbs))} lists={shlex.quote(' '.join(step.lists))}"
+    return f'    "{command} {step.after}") {sets} ;;'
+
+
+def _walk(every: list[Vocabulary], between: str) -> str:
+    """Patterns of a shell: a command, the last of its words so far, and one that may follow it."""
+    return between.join(
+        f'"{one.command} {step.after} {verb}"' for one in every for step in one.steps for verb in step.verbs
+    )
 
 
 def _bash_value(command: str, option: OptionEntry) -> str:
@@ -86,12 +106,13 @@ def zsh(every: list[Vocabulary]) -> str:
     """For zsh 5; it works from a file of $fpath too."""
     commands = _lines((f"{one.command}:{one.summary}" for one in every), 8)
     cases = "\n".join(_zsh_case(one) for one in every)
+    steps = "\n".join(_zsh_step(one.command, step) for one in every for step in one.steps)
     return f"""\
 #compdef gpustack
 # Completes gpustack in zsh: put  source <(gpustack completion zsh)  into ~/.zshrc, after compinit
 _gpustack() {{
     local -a commands flags valued verbs lists found
-    local files= list word=$words[CURRENT] option=
+    local files= list word=$words[CURRENT] option= after= one
     if (( CURRENT == 2 )); then
         commands=(
 {commands}
@@ -114,6 +135,14 @@ _gpustack() {{
         _describe -o option valued -S =
         return
     fi
+    for one in $words[3,CURRENT-1]; do
+        case "$words[2] $after $one" in
+        {_walk(every, "|")}) after=$one ;;
+        esac
+    done
+    case "$words[2] $after" in
+{steps}
+    esac
     for list in $lists; do
         found+=(${{(f)"$(gpustack $list -q 2>/dev/null)"}})
     done
@@ -133,10 +162,12 @@ def _zsh_case(one: Vocabulary) -> str:
     for name, chosen in (("flags", False), ("valued", True)):
         texts = [f"{o.name}:{o.help}" for o in one.options if (o.value is not None) is chosen]
         parts += [f"        {name}=(", _lines(texts, 12), "        )"] if texts else []
-    parts += [f"        verbs=({' '.join(one.verbs)})"] if one.verbs else []
-    parts += [f"        lists=({' '.join(one.lists)})"] if one.lists else []
     parts += ["        files=yes"] if one.takes_files else []
     return "\n".join([*parts, "        ;;"])
+
+
+def _zsh_step(command: str, step: Step) -> str:
+    return f'    "{command} {step.after}") verbs=({" ".join(step.verbs)}) lists=({" ".join(step.lists)}) ;;'
 
 
 def _zsh_value(option: OptionEntry) -> str:
@@ -158,6 +189,18 @@ def fish(every: list[Vocabulary]) -> str:
         "    set -l words (commandline -opc)",
         "    test (count $words) -ge 2; and test $words[2] = $argv[1]",
         "end",
+        "function __gpustack_after",
+        "    set -l words (commandline -opc)",
+        "    test (count $words) -ge 2; and test $words[2] = $argv[1]; or return 1",
+        "    set -l after ''",
+        "    for word in $words[3..-1]",
+        '        switch "$words[2] $after $word"',
+        f"            case {_walk(every, ' ')}",
+        "                set after $word",
+        "        end",
+        "    end",
+        '    test "$after" = "$argv[2]"',
+        "end",
         "complete -c gpustack -f",
     ]
     for one in every:
@@ -172,9 +215,11 @@ def fish(every: list[Vocabulary]) -> str:
 
 def _fish_of(one: Vocabulary) -> list[str]:
     head = f"complete -c gpustack -n '__gpustack_is {one.command}'"
-    lines = [f"{head} -a '{' '.join(one.verbs)}'"] if one.verbs else []
-    lines += [f"{head} -a '({_LIST.format(list_)})'" for list_ in one.lists]
-    lines += [f"{head} -F"] if one.takes_files else []
+    lines = [f"{head} -F"] if one.takes_files else []
+    for step in one.steps:
+        place = f"complete -c gpustack -n '__gpustack_after {one.command} \"{step.after}\"'"
+        lines += [f"{place} -a '{' '.join(step.verbs)}'"] if step.verbs else []
+        lines += [f"{place} -a '({_LIST.format(list_)})'" for list_ in step.lists]
     for option in one.options:
         short = f" -s {option.short[1:]}" if option.short else ""
         value = ""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 
 from gpustack.cli.main import names, summary
-from gpustack.cli.usage import verbs_of
 
 _ENTRY = re.compile(
     r"^ {2}(?:(?P<short>-[A-Za-z])(?:, ))?(?P<long>--[a-z][\w-]*)(?:=(?P<value>[A-Z_]+))?(?P<rest>.*)$"
 )
 _WORD = r"[a-z][\w-]*(?: \([^)]*\))?"
 _CHOICES = re.compile(rf"(?:[^:.]*: )?({_WORD}(?:, {_WORD})* or {_WORD})(?=$|[.;]| \()")
-_WITH_VALUE = re.compile(r"--?[\w-]+[ =][A-Z_]+")
+_WITH_VALUE = re.compile(r"(?<!\w)--?[\w-]+(?:[ =][A-Z_]+)?")
+_PLACE = re.compile(r"\(([^()]*)\)|([\w-]+)")
+"""One place of a usage line: words of which one is chosen, or a single word or argument."""
 _OWN = frozenset({"start", "config"})
 """Their usage is made from the options of the daemon."""
 
@@ -29,10 +30,14 @@ _NAMES_OF: Mapping[str, tuple[str, ...]] = {
     "workers": ("workers",),
     "keys": ("keys",),
     "users": ("users",),
-    "limits": ("keys", "users", "ls"),
+    "limits key": ("keys",),
+    "limits user": ("users",),
+    "limits model": ("ls",),
     "files": ("files",),
 }
-"""The same for the arguments NAME and ID of a command."""
+"""The same for the arguments NAME and ID of a command, or behind one of its words."""
+_MAKES = "create"
+"""What is named behind it is new."""
 _FILES = frozenset({"FILE", "DIR", "PATH"})
 
 
@@ -57,14 +62,25 @@ class OptionEntry:
 
 
 @attrs.frozen(kw_only=True)
+class Step:
+    """What may follow in one place: the words ``verbs``, and what the commands ``lists`` name with ``-q``.
+
+    The place is behind the word ``after`` of the command, or before all its words (``""``).
+    """
+
+    after: str = ""
+    verbs: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
 class Vocabulary:
-    """What may follow one command. ``lists`` are the commands whose ``-q`` names what its arguments may be."""
+    """What may follow one command."""
 
     command: str
     summary: str
     options: tuple[OptionEntry, ...]
-    verbs: tuple[str, ...] = ()
-    lists: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
     takes_files: bool = False
 
 
@@ -84,19 +100,47 @@ def text_of(name: str) -> str:
 
 def _of(name: str) -> Vocabulary:
     text = text_of(name)
-    body = _WITH_VALUE.sub("", text.split("Usage:")[1].split("\n\n")[0])
-    arguments = re.findall(r"(?<![\w=-])[A-Z_]{2,}(?!\w)", body)
-    lists = [_NAMES[one] for one in arguments if one in _NAMES]
-    if "NAME" in arguments or "ID" in arguments:
-        lists += _NAMES_OF.get(name, ())
+    usage = text.split("Usage:")[1].split("\n\n")[0]
+    lines = [] if name in _OWN else usage.replace("[options]", "").strip().splitlines()
     return Vocabulary(
         command=name,
         summary=summary(name),
         options=tuple(_options(text)),
-        verbs=() if name in _OWN else tuple(verbs_of(text, name)),
-        lists=tuple(dict.fromkeys(lists)),
-        takes_files="FILE" in arguments or name == "run",
+        steps=tuple(_steps(name, lines)),
+        takes_files="[FILE]" in usage or " FILE" in usage or name == "run",
     )
+
+
+def _steps(name: str, lines: Sequence[str]) -> list[Step]:
+    """The places of all usage lines that have something to offer, each once."""
+    found: dict[str, Step] = {}
+    for line in lines:
+        here = [""]
+        for chosen, word in _PLACE.findall(_WITH_VALUE.sub("", line).partition(name)[2]):
+            words = tuple(filter(None, re.split(r"[|\s]+", chosen or word)))
+            is_verb = all(one.islower() for one in words)
+            for after in here:
+                step = found.get(after, Step(after=after))
+                found[after] = attrs.evolve(
+                    step,
+                    verbs=_joined(step.verbs, words if is_verb else ()),
+                    lists=_joined(step.lists, () if is_verb else _listed(name, after, words)),
+                )
+            here = list(words) if is_verb and words else here
+    return [step for step in found.values() if step.verbs or step.lists]
+
+
+def _listed(name: str, after: str, arguments: Sequence[str]) -> tuple[str, ...]:
+    if after == _MAKES:
+        return ()
+    lists = [_NAMES[one] for one in arguments if one in _NAMES]
+    if "NAME" in arguments or "ID" in arguments:
+        lists += _NAMES_OF.get(f"{name} {after}", _NAMES_OF.get(name, ()))
+    return tuple(lists)
+
+
+def _joined(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*one, *other)))
 
 
 def _options(text: str) -> list[OptionEntry]:

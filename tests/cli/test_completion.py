@@ -15,7 +15,7 @@ import pytest
 
 from gpustack.cli.completion import SHELLS
 from gpustack.cli.main import names
-from gpustack.cli.vocabulary import text_of, vocabulary
+from gpustack.cli.vocabulary import Step, text_of, vocabulary
 from tests.daemon import WITHIN
 from tests.needs import requires
 
@@ -28,10 +28,12 @@ def test_the_vocabulary_is_what_the_usage_texts_say() -> None:
         text = text_of(name)
         for option in one.options:
             assert option.name in text and (option.short is None or f"{option.short}, {option.name}" in text)
-        assert all(verb in text.split("\n\n")[1] for verb in one.verbs), name
-        assert {*one.lists} <= {*names()}, name
-    assert {"bar", "admit"} <= {*EVERY["workers"].verbs}
-    assert EVERY["rm"].lists == ("ls",) and EVERY["run"].takes_files
+        for step in one.steps:
+            assert all(verb in text.split("\n\n")[1] for verb in step.verbs), name
+            assert {*step.lists} <= {*names()}, name
+    assert {"bar", "admit"} <= {*EVERY["workers"].steps[0].verbs}
+    assert EVERY["rm"].steps == (Step(lists=("ls",)),) and EVERY["run"].takes_files
+    assert EVERY["db"].steps == (Step(verbs=("migrate-from",)),)
     (form,) = (option for option in EVERY["ls"].options if option.name == "--output")
     assert (form.short, form.value, form.choices) == ("-o", "FORM", ("table", "json", "yaml"))
     (access,) = (option for option in EVERY["run"].options if option.name == "--access")
@@ -46,7 +48,8 @@ def at(tmp_path: Path) -> Path:
         (tmp_path / name).write_text(write(list(EVERY.values())))
     program = tmp_path / "gpustack"
     program.write_text(
-        '#!/bin/sh\ncase "$*" in "ls -q") echo tiny; echo tall ;; "workers -q") echo node-a ;; esac\n'
+        '#!/bin/sh\ncase "$*" in "ls -q") echo tiny; echo tall ;; "workers -q") echo node-a ;; "keys -q") echo ci ;; '
+        "esac\n"
     )
     program.chmod(0o755)
     (tmp_path / "model.gguf").touch()
@@ -92,6 +95,27 @@ def offered(argv: Sequence[str], at: Path) -> set[str]:
     ran = subprocess.run(argv, cwd=at, env=env, capture_output=True, text=True, timeout=WITHIN, check=False)
     assert not ran.stderr, ran.stderr
     return {line for line in ran.stdout.splitlines() if line}
+
+
+ONLY = [
+    ("workers bar ", {"node-a"}),
+    ("workers label node-a ", {"node-a"}),
+    ("workers drain --timeout 3 ", {"node-a"}),
+    ("keys ", {"create", "enable", "disable", "rm"}),
+    ("keys rm ", {"ci"}),
+    ("keys create ", set()),
+    ("limits ", {"set", "key", "user", "model"}),
+    ("limits set ", {"key", "user", "model"}),
+    ("limits set key ", {"ci"}),
+    ("limits model ", {"tiny", "tall"}),
+]
+"""Lines behind which nothing else may stand."""
+
+
+@pytest.mark.parametrize(("line", "wanted"), ONLY)
+def test_what_cannot_stand_in_a_place_is_not_offered_there(at: Path, line: str, wanted: set[str]) -> None:
+    assert completed_by_bash(at, line) == wanted
+    assert completed_by_fish(at, line) == wanted
 
 
 @pytest.mark.parametrize(("line", "wanted"), CASES)
@@ -143,6 +167,8 @@ ZSH = b"autoload -U compinit; compinit -u -d dump; source ./zsh; PS1='ok'$'> '\r
         (b"gpustack expl\t", "gpustack explain "),
         (b"gpustack workers ad\t", "gpustack workers admit "),
         (b"gpustack workers bar no\t", "gpustack workers bar node-a "),
+        (b"gpustack workers bar \t", "gpustack workers bar node-a "),
+        (b"gpustack limits set key \t", "gpustack limits set key ci "),
         (b"gpustack rm tin\t", "gpustack rm tiny "),
         (b"gpustack ls --outp\t", "gpustack ls --output"),
         (b"gpustack ls --output=js\t", "gpustack ls --output=json"),
