@@ -163,6 +163,5 @@ def _nothing(pattern: str | None, names: Sequence[str], place: str) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(printable(name, _SHOWN) for name in names[:10]) + (
-        f" and {len(names) - 10} more" if len(names) > 10 else ""
-    )
+    listed = ", ".join(printable(name, _SHOWN) for name in names[:10])
+    return f"{listed} and {len(names) - 10} more" if len(names) > 10 else listed

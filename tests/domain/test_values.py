@@ -28,17 +28,8 @@ def test_a_device_id_is_read_and_written_alike(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "w",
-        "w:cuda",
-        ":cuda:0",
-        "w:cuda:x",
-        "w:cuda:-1",
-        "w:gpu:0",
-        "w:0:cuda",
-        "w:cuda:²",
-        "w:cuda:٣",
-        "w:cuda:" + "9" * 5000,
+        *("", "w", "w:cuda", ":cuda:0", "w:cuda:x", "w:cuda:-1", "w:gpu:0", "w:0:cuda"),
+        *("w:cuda:\u00b2", "w:cuda:\u0663", "w:cuda:" + "9" * 5000),
     ],
 )
 def test_what_is_no_device_id_is_told_so(text: str) -> None:
