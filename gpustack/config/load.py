@@ -36,8 +36,9 @@ from gpustack.config.settle import Host, absolute, settle
 from gpustack.config.sign_on import open_callbacks
 from gpustack.config.structure import structure
 from gpustack.config.value import old_keys_of_system_reserved
-from gpustack.text import character_fault, trimmed
+from gpustack.text import character_fault, printable, trimmed
 
+_LONGEST_SHOWN = 300
 _FILES = ("ssl_keyfile", "ssl_certfile", "llama_server_path", "pipx_path")
 
 
@@ -120,8 +121,8 @@ def _file_layer(named: Given | None, host: Host, faults: list[Fault]) -> Layer:
     if sentence is not None:
         return {}  # told with the others
     path = absolute(Path(named.value), host)
-    if not path.is_file():
-        faults.append(Fault(named.origin, f"config_file names {path}, which is {_what(path)}"))
+    if not _is_file(path):
+        faults.append(Fault(named.origin, f"config_file names {_shown(path)}, which is {_what(path)}"))
         return {}
     if (way := writable(path)) is not None:
         faults.append(Fault(named.origin, f"config_file names a file that is not safe: {way}"))
@@ -133,12 +134,24 @@ def _file_layer(named: Given | None, host: Host, faults: list[Fault]) -> Layer:
 def _absent_certificates(env: Mapping[str, str]) -> list[Fault]:
     """Libraries read the variable by themselves, and each call would fail for it."""
     named = trimmed(env.get("SSL_CERT_FILE", ""))
-    if not named or character_fault(named) or Path(named).is_file():
+    if not named or character_fault(named) or _is_file(Path(named)):
         return []
-    sentence = (
-        f"names {named}, which is {_what(Path(named))}; without it the system's certificates are trusted"
-    )
+    which = f"{_shown(Path(named))}, which is {_what(Path(named))}"
+    sentence = f"names {which}; without it the system's certificates are trusted"
     return [Fault(Origin("environment", "SSL_CERT_FILE"), sentence)]
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file that we may look at; a name that the system does not take is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _shown(path: Path) -> str:
+    """What was meant for something else, such as a certificate itself, is not shown as a whole."""
+    return printable(path, _LONGEST_SHOWN)
 
 
 def _what(path: Path) -> str:
@@ -165,8 +178,8 @@ def _absent_files(options: Options) -> list[Problem]:
     for name, path in paths:
         if path is None:
             continue
-        if not path.is_file():
-            found.append(Problem((name,), f"{name} names {path}, which is {_what(path)}"))
+        if not _is_file(path):
+            found.append(Problem((name,), f"{name} names {_shown(path)}, which is {_what(path)}"))
         elif not os.access(path, os.R_OK):
             found.append(Problem((name,), f"{name} names {path}, which may not be read"))
         elif (way := writable(path)) is not None:

@@ -158,3 +158,20 @@ def test_certificates_that_are_not_there_are_told_at_the_start(tmp_path: Path) -
     assert fault.startswith(f"SSL_CERT_FILE: names {tmp_path}/none.pem, which is not there")
     (tmp_path / "some.pem").touch()
     assert faults(env={"SSL_CERT_FILE": f"{tmp_path}/some.pem\n"}) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["config_file", "ssl_keyfile", "ssl_certfile", "pipx_path", "model_catalog_file"]
+)
+def test_a_name_that_no_file_has_is_told_in_a_sentence_of_bounded_length(name: str, tmp_path: Path) -> None:
+    """As of a certificate given in place of the file that holds it."""
+    given = {"ssl_keyfile": "k", "ssl_certfile": "c"} if name.startswith("ssl") else {}
+    env = {f"GPUSTACK_{key.upper()}": value for key, value in {**given, name: "MIIB" * 2000}.items()}
+    told = [one for one in faults(env=env, cwd=tmp_path) if f"{name} names" in one]
+    assert len(told) == 1 and len(told[0]) < 500
+    assert told[0].endswith("which is not there")
+
+
+def test_certificates_with_a_name_that_no_file_has_are_told(tmp_path: Path) -> None:
+    (told,) = faults(env={"SSL_CERT_FILE": "MIIB" * 2000}, cwd=tmp_path)
+    assert "SSL_CERT_FILE" in told and len(told) < 500
