@@ -91,7 +91,7 @@ class ProxyRoutes:
     https: ProxyAddress | None = None
     exempt: tuple[Exemption, ...] = ()
     misread: tuple[str, ...] = ()
-    """What is wrong with ``NO_PROXY``, a sentence each."""
+    """What is wrong with ``NO_PROXY``, and which variables have names in both cases, a sentence each."""
 
     def route(self, scheme: str, host: str, port: int | None) -> ProxyAddress | None:
         """The proxy through which that address is reached, which may be a faulty one; ``None`` for directly.
@@ -129,7 +129,11 @@ def read_proxies(env: Mapping[str, str]) -> ProxyRoutes:
     """The routes that ``env`` asks for. What is wrong with it is in their ``faults``; never raises."""
     everything = _proxy(env, "ALL_PROXY")
     exempt: list[Exemption] = []
-    misread: list[str] = []
+    misread = [
+        f"{name} is not read: write {name.upper()} or {name.lower()}"
+        for name in sorted(env)
+        if name.upper() in _VARIABLES and name not in (name.upper(), name.lower())
+    ]
     variable, text = _value(env, "NO_PROXY")
     for entry in filter(None, re.split(r"[,;\s]+", text)):
         try:

@@ -207,3 +207,15 @@ def test_the_start_tells_what_is_wrong_and_starts() -> None:
         "--enable-hf-xet", env={"ALL_PROXY": "http://proxy", "NO_PROXY": "a.example,b.example:81"}
     ).warnings
     assert "Xet" in unheard and unheard.endswith(": b.example:81.")
+
+
+def test_a_variable_in_capital_and_small_letters_is_told_to_count_for_nothing() -> None:
+    found = read_proxies(
+        {"Http_Proxy": "http://me:Hunter2@proxy", "No_Proxy": "*", "https_proxy": "http://own"}
+    )
+    assert found.faults == (
+        "Http_Proxy is not read: write HTTP_PROXY or http_proxy",
+        "No_Proxy is not read: write NO_PROXY or no_proxy",
+    )
+    assert found.route("http", "hub.example", None) is None
+    assert found.route("https", "hub.example", None) is not None
