@@ -1,4 +1,4 @@
-"""List the machines of the cluster and what they have; label, close, empty, bar and remove them.
+"""List the machines of the cluster; label, close, empty, bar and remove them.
 
 Usage:
   gpustack workers [options]
