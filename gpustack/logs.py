@@ -13,7 +13,7 @@ from gpustack.text import redacted
 
 TRACE = 5
 
-REQUEST_ID: ContextVar[str] = ContextVar("request id", default="")
+REQUEST_ID: ContextVar[bytes] = ContextVar("request id", default=b"")
 """The request that is being answered, for the lines that are written meanwhile."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -66,7 +66,7 @@ class LineFormat(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         record.message = record.getMessage()
         if request_id := REQUEST_ID.get():
-            record.message += f" request={request_id}"
+            record.message += f" request={request_id.decode('ascii')}"
         line = f"{self.formatTime(record)} - {record.name} - {record.levelname} - {record.message}"
         if more := getattr(record, "more", 0):
             line += f" (said {more} times more since)"

@@ -104,7 +104,8 @@ class Front:
                 reactor=reactor,
                 find_owner=find_owner,
                 on_left=lambda head, peer: self.left(head, peer),
-                request_id=partial(request_id_of, rng),
+                # Names are no secrets, and the system's own chance costs a call of the kernel each.
+                request_id=partial(request_id_of, Random(rng.getrandbits(128))),
                 tls=None if certificate is None else lambda: certificate.context,
             )
         )

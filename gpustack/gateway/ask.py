@@ -120,9 +120,10 @@ def _fields(body: bytes) -> dict[str, Any]:
 
 def _may_repeat(body: bytes, keys: Collection[bytes]) -> bool:
     """Whether one of our keys might stand there more than once: rarely so, and then it is looked at closely."""
-    if b"\\u00" in body and ESCAPED_LETTER.search(body) is not None:
-        return True
-    return any([body.count(key) > 1 for key in keys])
+    for key in keys:  # as a loop: this is on the way of every request
+        if body.count(key) > 1:
+            return True
+    return b"\\u00" in body and ESCAPED_LETTER.search(body) is not None
 
 
 def _members(body: bytes) -> dict[str, Any]:

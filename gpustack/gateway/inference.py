@@ -17,6 +17,7 @@ from gpustack.domain.dialect import Dialect
 from gpustack.domain.model import Model
 from gpustack.domain.route import RUNS, RUNS_LEFT, TARGET_PORT, WORKER_FAULT, Endpoint, Route
 from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.usage import Operation
 from gpustack.errors import (
     BadRequest,
     GatewayTimeout,
@@ -407,13 +408,13 @@ class Gateway:
         if usage is not None:
             request.passage.prompt, request.passage.completion = usage.prompt, usage.completion
         principal, model = request.principal, request.model
-        key = UsageKey(
-            user_id=-1 if principal.user_id is None else principal.user_id,
-            api_key_id=-1 if principal.api_key_id is None else principal.api_key_id,
-            model_id=model.model_id,
-            operation=request.route.operation,
-            username=principal.username,
-            model_name=model.model_name,
+        key = _usage_key(
+            -1 if principal.user_id is None else principal.user_id,
+            -1 if principal.api_key_id is None else principal.api_key_id,
+            model.model_id,
+            request.route.operation,
+            principal.username,
+            model.model_name,
         )
         self._usage.add(
             key,
@@ -526,6 +527,21 @@ def _tally(request: _Request, *, events: bool) -> Tally:
 def _address(host: str, port: int) -> Address:
     """One object for each place: the pool looks it up by identity."""
     return Address(host, port)
+
+
+@lru_cache(maxsize=1024)
+def _usage_key(
+    user_id: int, api_key_id: int, model_id: int, operation: Operation, username: str, model_name: str
+) -> UsageKey:
+    """Most requests are counted where the one before was."""
+    return UsageKey(
+        user_id=user_id,
+        api_key_id=api_key_id,
+        model_id=model_id,
+        operation=operation,
+        username=username,
+        model_name=model_name,
+    )
 
 
 def _nobody(model: Route, tried: set[int], principal: Principal) -> Unavailable:

@@ -15,7 +15,7 @@ from gpustack.http1.ends import Ends
 from gpustack.http1.exchange import Disconnected, Exchange, Peer
 from gpustack.http1.head import Framing, Head, HeadError, parse_request_head
 from gpustack.http1.reactor import Expired
-from gpustack.http1.reply import REQUEST_ID_FIELD, status_line
+from gpustack.http1.reply import status_line
 from gpustack.http1.stream import Stream
 from gpustack.logs import REQUEST_ID
 
@@ -184,16 +184,15 @@ class Connection:
             server.on_left(head, self.peer)
             return False
         self.asked = True
-        self._set(Phase.SERVING)
+        self.phase = Phase.SERVING  # after HEAD: it is none of the idle ones any more
         if self.stream.ended:
             self.hang_up()
         if head.framing is not Framing.NONE:
             self._body_until = server.reactor.deadline(server.limits.whole_body_timeout)
         self.exchange = exchange = Exchange(self, head)
         if server.request_id is not None:
-            name = server.request_id(head)
-            exchange.extra = [(REQUEST_ID_FIELD, name)]
-            REQUEST_ID.set(name.decode("ascii"))
+            exchange.name = server.request_id(head)
+            REQUEST_ID.set(exchange.name)
         server.in_flight += 1
         try:
             await self._answer(exchange)

@@ -14,7 +14,7 @@ from gpustack.http1.chunked import LAST_CHUNK, ChunkError, encode_chunk
 from gpustack.http1.fields import Framing
 from gpustack.http1.head import Head
 from gpustack.http1.reactor import Expired
-from gpustack.http1.reply import Fields, field_lines, status_line
+from gpustack.http1.reply import REQUEST_ID_FIELD, Fields, field_lines, status_line
 
 if TYPE_CHECKING:
     from gpustack.http1.connection import Connection
@@ -45,7 +45,8 @@ class Exchange:
 
     The handler is cancelled when the client leaves. All methods may be cancelled midway; the connection
     is closed then. ``keep`` tells whether the connection will serve another request. ``extra`` are headers that
-    its response carries whoever answers and however, errors included; set them before it starts.
+    its response carries whoever answers and however, errors included; set them before it starts. ``name`` is its
+    ``X-Request-Id``, empty where requests have none.
     """
 
     __slots__ = (
@@ -59,6 +60,7 @@ class Exchange:
         "extra",
         "head",
         "keep",
+        "name",
         "response_complete",
         "response_started",
         "status",
@@ -71,6 +73,7 @@ class Exchange:
         self.keep = False
         self.bodyless = False
         self.extra: Fields = ()
+        self.name = b""
         self.response_started = False
         self.response_complete = False
         self.status: int | None = None
@@ -240,7 +243,8 @@ class Exchange:
         self.keep = keep
         self.status = status
         self.response_started = True
-        return b"%b%b%b%b\r\n" % (status_line(status), self._connection.date_line(), lines, framing)
+        name = b"%b: %b\r\n" % (REQUEST_ID_FIELD, self.name) if self.name else b""
+        return b"%b%b%b%b%b\r\n" % (status_line(status), self._connection.date_line(), name, lines, framing)
 
     @property
     def ends_with_connection(self) -> bool:

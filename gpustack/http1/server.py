@@ -64,7 +64,8 @@ class HttpServer:
     may mix both). ``tls`` may be a callable that gives the context for the next connection. ``find_owner``
     tells the user id of the program at the other end of a connection, where a handler asks for it. ``on_left`` is told
     of requests that no handler has seen, because who sent them was gone before. ``request_id`` names a request
-    (``None``: one whose head could not be read) for the ``X-Request-Id`` of every answer and for the log.
+    (``None``: one whose head could not be read), in letters that a header may have, for the ``X-Request-Id`` of every
+    answer and for the log.
     """
 
     def __init__(

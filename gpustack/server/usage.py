@@ -28,7 +28,7 @@ _TRIES = 12
 """How often counts are tried that the store cannot take for what they hold: about an hour."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, cache_hash=True)
 class UsageKey:
     """What one row of usage is about."""
 
