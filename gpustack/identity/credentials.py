@@ -31,7 +31,7 @@ STAND_INS = frozenset(
 )
 """What is put in place of a key where a client insists on one and there is none; in lower case."""
 
-_WITHIN_NAMES = (b"forwarded", b"client-ip", b"real-ip", b"remote-", b"proxy")
+_WITHIN_NAMES = (b"forward", b"client-ip", b"clientip", b"connecting-ip", b"real-ip", b"remote-", b"proxy")
 _BEGINNINGS = (
     *(b"cf-", b"cdn-", b"fly-", b"fastly-", b"tailscale-", b"true-client", b"x-amz-cf-", b"x-amzn-"),
     *(
@@ -53,7 +53,9 @@ _BEGINNINGS = (
         b"x-ssl-",
         b"x-vercel-",
     ),
-    *(b"x-varnish", b"ssl-client-"),
+    *(b"x-varnish", b"ssl-client-", b"akamai-", b"x-akamai-", b"surrogate-", b"x-bluecoat-", b"x-kong-"),
+    *(b"x-authelia-", b"x-authentik-", b"x-goog-iap-", b"x-ms-client-", b"x-pomerium-", b"x-vouch-"),
+    *(b"x-webauth-",),
 )
 _NAMES = frozenset({b"via", b"max-forwards", b"x-host", b"x-via"})
 
