@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,10 @@ async def deployed(
 async def _unknown(client: AdminClient, text: str) -> NotFound:
     names = [str(model.get("name")) for model in await client.all(MODELS)]
     known = f"; deployed are {', '.join(sorted(names))}" if names else ""
+    if meant := difflib.get_close_matches(text.lower(), [name.lower() for name in names], n=1):
+        return NotFound(
+            f"There is no model {text!r} here; did you mean {next(n for n in names if n.lower() == meant[0])}?"
+        )
     return NotFound(
         f"There is no model {text!r} here{known}. To deploy one give a path (./model.gguf), a repository of Hugging "
         "Face (ORGANISATION/REPOSITORY:TAG) or a model of the Ollama library (ollama:NAME:TAG)"
@@ -88,7 +93,7 @@ async def _same_source(client: AdminClient, model: Doc, asked: Asked) -> None:
         from gpustack.cli.phrase import source
 
         raise AlreadyExists(
-            f"The name {model['name']} is taken by a model from elsewhere ({source(model)}): choose another with --name"
+            f"The name {model['name']} is taken by another model ({source(model)}): choose another with --name"
         )
 
 

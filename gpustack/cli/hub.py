@@ -49,7 +49,7 @@ def _unseen(asked: Asked) -> tuple[Mapping[str, str], str]:
     if "gguf" not in (asked.repo or "").lower():
         return asked.fields, ""
     pattern = quantisation.pattern_for(DEFAULT_TAG)
-    remark = f"The hub does not list {asked.repo} now. Taking {DEFAULT_TAG}; another one is had by {asked.repo}:TAG."
+    remark = f"The hub does not list {asked.repo} now. Taking {DEFAULT_TAG}; others are {asked.repo}:TAG."
     return {**asked.fields, "huggingface_filename": pattern}, remark
 
 

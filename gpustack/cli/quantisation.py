@@ -100,7 +100,7 @@ def remark(taken: Variant, found: Sequence[Variant], repo: str) -> str:
     others = [one.tag or one.name for one in sorted(found, key=_rank) if one is not taken]
     if not others:
         return f"Taking {taken.shown}."
-    return f"Taking {taken.shown}; another one is had by {repo}:TAG ({_some(others)})."
+    return f"Taking {taken.shown}; others are {repo}:TAG ({_some(others)})."
 
 
 def pattern_of(taken: Variant, names: Iterable[str]) -> str:

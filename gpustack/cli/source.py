@@ -95,7 +95,9 @@ def _library(text: str, model: str) -> Asked:
 
 
 def _repository(repo: str, file: str, revision: str = "main") -> Asked:
+    """``latest`` is what other programs call the one that is taken where none is named."""
     own = repo.split("/")[1]
+    file = "" if file.lower() == "latest" else file
     name = own[:-5] if own.lower().endswith("-gguf") else own
     fields = {"source": "huggingface", "huggingface_repo_id": repo}
     if revision != "main":

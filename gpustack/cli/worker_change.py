@@ -41,6 +41,11 @@ async def label(client: AdminClient, worker: Doc, labels: Mapping[str, str | Non
     after = await _update(
         client, worker, labels={key: value for key, value in now.items() if value is not None}
     )
+    kept = sorted(
+        key for key, value in labels.items() if value is None and key in (after.get("labels") or {})
+    )
+    if kept:
+        raise Conflict(f"{worker['name']} sets {', '.join(kept)} itself")
     shown = ", ".join(f"{key}={value}" for key, value in sorted((after.get("labels") or {}).items()))
     print(f"{worker['name']}: {shown}")
 

@@ -34,10 +34,16 @@ def checked(reply: Reply) -> Reply:
 def fault_of(status: int, body: bytes) -> errors.GpustackError:
     """The error behind a status and a body in either of our two forms; ``Unavailable`` for one we do not know."""
     message, reason = _told(body)
-    message = message[:_SHOWN] or f"The server answered with status {status}"
+    message = _listed(message)[:_SHOWN] or f"The server answered with status {status}"
     if status == 409 and reason == "AlreadyExists":
         return errors.AlreadyExists(message)
     return _BY_STATUS.get(status, errors.Unavailable)(message)
+
+
+def _listed(message: str) -> str:
+    """The faults of a document as one sentence: how many they are is for programs that know that form."""
+    count, _, faults = message.partition("\n")
+    return "; ".join(faults.splitlines()) if faults and count.endswith(" validation errors:") else message
 
 
 def _told(body: bytes) -> tuple[str, str]:

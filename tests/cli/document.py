@@ -35,7 +35,7 @@ colours off.
 | `0` | done |
 | `1` | it failed; one line on stderr says why and what to change |
 | `2` | the command line or the configuration is wrong |
-| `124` | what was waited for did not come in the time that `--timeout` gives it (`gpustack run`) |
+| `124` | the `--timeout` of `run`, `pull` or `workers drain` was over before what was waited for came |
 | `130` | ended by Ctrl-C |
 """
 

@@ -151,6 +151,10 @@ def test_chat_takes_its_prompt_from_a_pipe(shell: Shell, tiny: str) -> None:
 def test_scale_and_stop_change_the_replicas(shell: Shell, tiny_model: Path) -> None:
     shell.good("run", "--name=moved", "-d", str(tiny_model))
     assert "from 1 to 2 replicas" in shell.good("scale", "moved", "2")
+    assert "is at 2 replicas already" in shell.good("scale", "moved", "2")
+    assert "did you mean moved?" in shell.bad("run", "Moved") and "did you mean moved?" in shell.bad(
+        "run", "mvoed"
+    )
     shell.daemon.running("moved", 2)
     assert "several instances; name one of moved-" in shell.bad("logs", "moved")
     assert "moved stops" in shell.good("stop", "moved")

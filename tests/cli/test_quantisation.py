@@ -89,7 +89,7 @@ def test_unasked_about_four_bits_are_taken_else_more_else_the_smallest(tags: lis
 def test_what_is_taken_unasked_is_told_with_the_others() -> None:
     found = variants(REPO)
     told = remark(preferred(found, "me/m"), found, "me/m")
-    assert told == ("Taking Q4_K_M (4.0 GiB); another one is had by me/m:TAG (UD-Q4_K_XL, q8_0, Q2_K, BF16).")
+    assert told == ("Taking Q4_K_M (4.0 GiB); others are me/m:TAG (UD-Q4_K_XL, q8_0, Q2_K, BF16).")
     (only,) = variants({"m.gguf": 2 * GIB})
     assert remark(only, [only], "me/m") == "Taking m.gguf (2.0 GiB)."
 

@@ -32,11 +32,11 @@ def test_a_gguf_repository_without_a_tag_runs_and_says_which_file(
     hub.add("a/b-GGUF", {**dict.fromkeys(names, tiny_model), "README.md": b"x"})
     ran = shell("run", "a/b-GGUF", "Who are you?")
     assert (ran.returncode, ran.stdout) == (0, f"{SENTENCE}\n"), ran.stderr
-    assert "Taking Q4_K_M (" in ran.stderr and "by a/b-GGUF:TAG (q8_0, Q2_K)" in ran.stderr
+    assert "Taking Q4_K_M (" in ran.stderr and "others are a/b-GGUF:TAG (q8_0, Q2_K)" in ran.stderr
     assert "a/b-GGUF:*Q4_K_M*.gguf" in shell.good("ls")
     again = shell("run", "a/b-GGUF", "Who are you?")
     assert again.returncode == 0 and "Taking" not in again.stderr, "the one that is deployed"
-    assert "name b is taken by a model from elsewhere" in shell.bad("run", "a/b-GGUF:Q8_0")
+    assert "name b is taken by another model" in shell.bad("run", "a/b-GGUF:Q8_0")
     shell.good("run", "a/b-GGUF:Q8_0", "--name=eight", "-d")
     assert "a/b-GGUF:*q8_0*.gguf" in shell.good("ls"), "case does not count"
     shell.good("rm", "b", "eight")

@@ -24,6 +24,7 @@ from gpustack.errors import GpustackError
         ("huggingface:a/b-GGUF", "a/b-GGUF", "", "b"),
         ("a/b-GGUF:*IQ2*", "a/b-GGUF", "*IQ2*", "b"),
         ("a/b:Q6_K", "a/b", "Q6_K", "b"),
+        ("hf.co/a/b-GGUF:latest", "a/b-GGUF", "", "b"),
         ("Qwen/Qwen3-4B", "Qwen/Qwen3-4B", "", "Qwen3-4B"),
     ],
 )

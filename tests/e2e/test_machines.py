@@ -258,6 +258,7 @@ def test_workers_are_labelled_closed_drained_and_removed_by_command(tmp_path: Pa
         assert "rack=1" in good("label", "a", "rack=1", "zone=b")
         assert "zone" not in good("label", "a", "zone-")
         assert "KEY=VALUE" in bad("label", "a", "rack")
+        assert "a sets os itself" in bad("label", "a", "os-")
         assert "There is no worker 'b'" in bad("cordon", "a", "b")
         assert "cordoned" not in good(), "nothing is done where one of the names is wrong"
         assert good("cordon", "a") == "a is cordoned\n"

@@ -158,6 +158,12 @@ def test_a_refusal_without_a_sentence_gets_one(body: bytes) -> None:
     assert str(fault_of(502, body)) == "The server answered with status 502"
 
 
+def test_the_faults_of_a_document_are_one_sentence() -> None:
+    told = "2 validation errors:\nname: is missing\nreplicas: must be a whole number"
+    said = fault_of(422, orjson.dumps({"message": told}))
+    assert str(said) == "name: is missing; replicas: must be a whole number"
+
+
 def test_a_refusal_is_not_a_book() -> None:
     assert len(str(fault_of(400, orjson.dumps({"message": "x" * 100_000})))) <= 1000
 

@@ -24,6 +24,9 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     words = read(__doc__, "scale", argv)
     name, replicas = words.text("MODEL") or "", words.whole("REPLICAS") or 0
     (before,) = open_session(env).run(lambda client: scale(client, [name], replicas))
+    if before == replicas:
+        print(f"{name} is at {replicas} replicas already; gpustack ps {name} shows them")
+        return 0
     print(f"{name} goes from {before} to {replicas} replicas; gpustack ps {name} shows them")
     return 0
 

@@ -6,8 +6,8 @@ Usage:
   gpustack users (enable | disable | promote | demote | reset-password | rm) [options] NAME...
 
 create and reset-password print a random password, to be changed at the next login, or take one from stdin. promote
-makes administrators, demote takes that back; disable ends logins and keys at once. What an account may use is set with
-gpustack limits.
+makes administrators, demote takes that back; disable ends logins and keys at once, rm removes the account with its
+keys. What an account may use is set with gpustack limits.
 
 Options:
   --admin             Make it an administrator's.
