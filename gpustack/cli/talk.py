@@ -110,12 +110,19 @@ class Talk:
                 return
             except (Unavailable, TooManyRequests) as error:
                 attempt += 1
-                if answer.begun or attempt >= _ATTEMPTS:
+                if answer.begun or attempt >= _ATTEMPTS or _is_used_up(error):
                     raise
                 if attempt == 1:
                     self.aside.say(f"{str(error).rstrip('.')}; asking again")
                 wait = error.retry_after if error.retry_after is not None else 2.0 ** (attempt - 1)
                 await trio.sleep(min(wait, _LONGEST_WAIT))
+
+
+def _is_used_up(error: Unavailable | TooManyRequests) -> bool:
+    """Whether it is a limit that nobody waits for: it says no time to wait, or a long one."""
+    if not isinstance(error, TooManyRequests):
+        return False
+    return error.retry_after is None or error.retry_after > _LONGEST_WAIT
 
 
 @attrs.define(eq=False)

@@ -217,7 +217,8 @@ class AdminClient:
         headers = {**self._headers, **({} if body is None else {"content-type": "application/json"})}
         async with self._client.stream(method, path, headers=headers, body=body, timeout=timeout) as incoming:
             if incoming.status >= 300:
-                raise fault_of(incoming.status, await incoming.read(_FAULT_LIMIT))
+                told = await incoming.read(_FAULT_LIMIT)
+                raise fault_of(incoming.status, told, incoming.headers.get("retry-after"))
             yield incoming
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from json import loads as from_json
 
@@ -20,6 +21,7 @@ _BY_STATUS: Mapping[int, type[errors.GpustackError]] = {
     429: errors.TooManyRequests,
     504: errors.GatewayTimeout,
 }
+_SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 _SHOWN = 1000
 """Characters of a foreign sentence that are passed on; a proxy's error page is no sentence."""
 
@@ -31,13 +33,21 @@ def checked(reply: Reply) -> Reply:
     raise fault_of(reply.status, reply.body)
 
 
-def fault_of(status: int, body: bytes) -> errors.GpustackError:
-    """The error behind a status and a body in either of our two forms; ``Unavailable`` for one we do not know."""
+def fault_of(status: int, body: bytes, retry_after: str | None = None) -> errors.GpustackError:
+    """The error behind a status and a body in either of our two forms; ``Unavailable`` for one we do not know.
+
+    ``retry_after`` is the header of that name.
+    """
     message, reason = _told(body)
     message = _listed(message)[:_SHOWN] or f"The server answered with status {status}"
     if status == 409 and reason == "AlreadyExists":
         return errors.AlreadyExists(message)
-    return _BY_STATUS.get(status, errors.Unavailable)(message)
+    error = _BY_STATUS.get(status, errors.Unavailable)(message)
+    if isinstance(error, errors.TooManyRequests | errors.Unavailable) and _SECONDS.fullmatch(
+        retry_after or ""
+    ):
+        error.retry_after = float(retry_after or 0)
+    return error
 
 
 def _listed(message: str) -> str:

@@ -279,6 +279,13 @@ def test_an_engine_that_ends_at_once_is_told_wherever_one_looks(shell: Shell, ti
     shell.good("rm", "crash")
 
 
+def test_a_limit_that_waiting_does_not_help_is_told_at_once(shell: Shell, tiny: str) -> None:
+    shell.good("limits", "set", "model", "tiny", "tokens_per_day=1")
+    told = shell.bad("chat", "tiny", "hi")
+    shell.good("limits", "set", "model", "tiny", "tokens_per_day=none")
+    assert "may use 1 tokens a day" in told and "asking again" not in told
+
+
 def test_the_admin_password_is_reset_and_holds(shell: Shell) -> None:
     import base64
 

@@ -158,6 +158,14 @@ def test_a_refusal_without_a_sentence_gets_one(body: bytes) -> None:
     assert str(fault_of(502, body)) == "The server answered with status 502"
 
 
+def test_a_refusal_knows_when_to_ask_again() -> None:
+    for header, seconds in (("40", 40.0), (None, None), ("soon", None), ("-1", None)):
+        for status in (429, 503):
+            error = fault_of(status, b"{}", header)
+            assert isinstance(error, errors.TooManyRequests | errors.Unavailable)
+            assert error.retry_after == seconds
+
+
 def test_the_faults_of_a_document_are_one_sentence() -> None:
     told = "2 validation errors:\nname: is missing\nreplicas: must be a whole number"
     said = fault_of(422, orjson.dumps({"message": told}))
