@@ -215,7 +215,8 @@ def test_what_the_console_shows_is_there(server: Daemon, client: httpx.Client) -
 def test_errors_have_the_form_of_their_route(server: Daemon, client: httpx.Client) -> None:
     missing = client.get("/v1/models/4711")
     assert missing.status_code == 404
-    assert missing.json().keys() == {"code", "reason", "message"} and missing.json()["reason"] == "NotFound"
+    assert missing.json().keys() == {"code", "reason", "message", "error"}
+    assert missing.json()["reason"] == "NotFound"
     unknown = client.post("/v1-openai/chat/completions", json={"model": "none", "messages": []})
     assert unknown.status_code == 404
     assert unknown.json()["error"].keys() >= {"message", "code", "type"}

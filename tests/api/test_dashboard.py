@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 import attrs
 import pytest
 
+from gpustack.domain.device import DeviceCore
 from gpustack.domain.usage import ModelUsage, Operation
 from gpustack.domain.worker import Condition, Cpu, WorkerState
 from gpustack.server.load import KEPT, LoadHistory, load_of
@@ -30,7 +31,7 @@ BUSY = attrs.evolve(
     STATUS,
     cpu=Cpu(total=8, utilization_rate=50.0),
     gpu_devices=(
-        attrs.evolve(CARD, core=attrs.evolve(CARD.core, utilization_rate=30.0)),
+        attrs.evolve(CARD, core=DeviceCore(utilization_rate=30.0)),
         attrs.evolve(CARD, index=1, memory=attrs.evolve(CARD.memory, used=CARD.memory.total)),
     ),
 )
