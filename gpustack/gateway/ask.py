@@ -10,6 +10,7 @@ import orjson
 
 from gpustack.errors import BadRequest
 from gpustack.gateway.bound import prompts_in
+from gpustack.gateway.media import takes_long
 from gpustack.gateway.member import ESCAPED_LETTER, members
 from gpustack.gateway.several import Several
 
@@ -85,7 +86,9 @@ def read_ask(body: bytes, *, splices: bool = True, single: bool = False) -> Ask:
 
 def is_slow(body: bytes) -> bool:
     """Whether reading the ask of a long body may take so long that it belongs in a thread: rarely so."""
-    return len(body) > LARGE or b'"stream_options"' in body or _may_repeat(body, _ALL_KEYS)
+    return (
+        len(body) > LARGE or b'"stream_options"' in body or takes_long(body) or _may_repeat(body, _ALL_KEYS)
+    )
 
 
 def model_named(model: object) -> str:

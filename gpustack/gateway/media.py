@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
+import attrs
 import orjson
 
 from gpustack.errors import BadRequest
@@ -24,14 +26,23 @@ CONTENTS: Final = frozenset(
 _SOURCE: Final = "source"
 """Of pictures and documents in Anthropic's API; it matters what its ``url`` is."""
 _NAMES: Final = ADDRESSES | CONTENTS | {_SOURCE}
+_BY_BYTES: Final = {name.encode(): name for name in _NAMES}
+_FREE: Final = frozenset({b"parameters", b"input_schema", b"schema", b"json_schema", b"arguments"})
+"""Objects that describe what a tool takes, or an answer: nothing in them is content."""
+_CALLS: Final = frozenset({b'"tool_use"', b'"server_tool_use"', b'"mcp_tool_use"'})
+"""Kinds of blocks whose ``input`` is what a model wrote, for a tool of the client's."""
 _MEMBER: Final = re.compile(
     rb'"(' + b"|".join(sorted(name.encode() for name in _NAMES)) + rb')"[ \t\r\n]*+:[ \t\r\n]*+(["\[{])'
 )
 _TOKEN: Final = re.compile(STRING + rb"|[{}\[\]]", re.DOTALL)
 _COLON: Final = re.compile(rb"[ \t\r\n]*+:")
-_VALUE: Final = re.compile(rb'[ \t\r\n]*+:[ \t\r\n]*+"')
-_SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]{0,31}:")
+_SPACE: Final = re.compile(rb"[ \t\r\n]*+")
+_FETCHED: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]{0,31}://|file:")
+_HALF_ESCAPE: Final = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?\Z")
 _BEGINNING: Final = 64
+_FAULT: Final = (
+    "'%s' holds an address, and nothing is fetched for a request: send the content itself, as a data: URL"
+)
 
 
 def refuse_addresses(body: bytes) -> None:
@@ -42,60 +53,116 @@ def refuse_addresses(body: bytes) -> None:
     """
     if ESCAPED_LETTER.search(body) is not None:
         _refuse_escaped_names(body)
-    seen = 0
     for found in _MEMBER.finditer(body):
-        name, opening, start = found[1].decode(), found[2], found.start(2)
-        if opening == b'"':
-            _check(name, body, start + 1)
-        elif start >= seen:  # what lies inside another has been looked at with it
-            seen = _check_within(name, body, start)
+        if found[2] != b'"' or _is_address(_BY_BYTES[found[1]], body, found.end()):
+            _look_closely(body)
+            return
+
+
+def takes_long(body: bytes) -> bool:
+    """Whether all of a body may have to be looked through: for a long one, in a thread."""
+    return any(found[2] != b'"' for found in _MEMBER.finditer(body))
 
 
 def refuse_address(name: str, value: bytes) -> None:
-    """The same for a field of a form. Raises ``BadRequest``."""
+    """The same for a field of a form, or the beginning of a file in one. Raises ``BadRequest``."""
     name = name.partition("[")[0].lower()
-    if name in CONTENTS or name in ADDRESSES or name == "url":
-        _check("image", value + b'"', 0, shown=name)
+    value = value.lstrip()
+    if value[:5].lower() == b"data:":
+        return
+    if name in ADDRESSES or name == "url" or (name in CONTENTS and _FETCHED.match(value) is not None):
+        raise BadRequest(_FAULT % name)
 
 
-def _check_within(name: str, body: bytes, start: int) -> int:
-    """Look at a list or an object: at the texts in lists, and at what is called ``url``. Returns where it ends."""
-    open_ones = bytearray()
-    position = start
+@attrs.define(eq=False)
+class _Container:
+    """A list or object that is open. ``name``: the member with content that it is in, if it is in one."""
+
+    is_list: bool
+    name: str | None
+    free: bool
+    caller: _Container | None
+    """The object of which it is the ``input``, or lies in that."""
+    key: bytes = b""
+    calls: bool = False
+    fault: str | None = None
+    """What is wrong in its ``input``, unless it turns out to be a call of a tool."""
+
+
+def _look_closely(body: bytes) -> None:
+    """Go through all values with what they are in."""
+    open_ones: list[_Container] = []
+    position = 0
     while found := _TOKEN.search(body, position):
-        position = found.end()
-        token = body[found.start()]
+        start, position = found.span()
+        token = body[start]
         if token in b"[{":
-            open_ones.append(token)
+            open_ones.append(_opened(open_ones, is_list=token == 0x5B))
+        elif not open_ones:
+            return  # no JSON object: nobody reads it
         elif token in b"]}":
-            open_ones.pop()
-            if not open_ones:
-                break
-        elif open_ones[-1:] == b"[":
-            _check(name, body, found.start() + 1)
-        elif found.group() == b'"url"' and (value := _VALUE.match(body, position)):
-            _check("image_url", body, value.end(), shown="url")
-            position = _end_of_data(body, value.end())
-    return position
+            _close(open_ones.pop())
+        elif not open_ones[-1].is_list and (colon := _COLON.match(body, position)) is not None:
+            open_ones[-1].key = body[start + 1 : position - 1]
+            position = colon.end()
+        else:
+            _judge(open_ones[-1], body, start, position)
 
 
-def _end_of_data(body: bytes, start: int) -> int:
-    """Where to go on behind the text that starts there: megabytes as a rule, and without a backslash."""
-    end = body.find(b'"', start)
-    return end + 1 if end >= 0 and body[end - 1 : end] != b"\\" else start - 1
+def _opened(around: Sequence[_Container], *, is_list: bool) -> _Container:
+    if not around:
+        return _Container(is_list, None, False, None)
+    parent = around[-1]
+    key = b"" if parent.is_list else parent.key
+    # That of the outermost object is what the Responses API answers.
+    caller = parent if key == b"input" and len(around) > 1 else parent.caller
+    return _Container(is_list, _BY_BYTES.get(key, parent.name), parent.free or key in _FREE, caller)
 
 
-def _check(name: str, body: bytes, start: int, shown: str = "") -> None:
+def _close(one: _Container) -> None:
+    if one.fault is None or one.calls:
+        return
+    _tell(one.caller, one.fault)
+
+
+def _judge(one: _Container, body: bytes, start: int, end: int) -> None:
+    """A text: that of a list, or of a member."""
+    if one.free:
+        return
+    if not one.is_list and one.key == b"type":
+        one.calls = body[start:end] in _CALLS
+    if one.is_list:
+        name = one.name
+    elif one.key == b"url" and one.name is not None:
+        name = "image_url"
+    else:
+        name = _BY_BYTES.get(one.key)
+    if name is not None and _is_address(name, body, start + 1):
+        _tell(one.caller, name if one.is_list else one.key.decode())
+
+
+def _tell(caller: _Container | None, name: str) -> None:
+    """Raises ``BadRequest``, unless it may be the input of a call, which its end tells."""
+    if caller is None:
+        raise BadRequest(_FAULT % name)
+    caller.fault = caller.fault or name
+
+
+def _is_address(name: str, body: bytes, start: int) -> bool:
+    """Whether the text that begins there is one that an engine would fetch."""
     if name == _SOURCE:
-        return
-    text = body[start : start + _BEGINNING].partition(b'"')[0].replace(b"\\/", b"/").lstrip()
+        return False
+    space = _SPACE.match(body, start)
+    start = start if space is None else space.end()
+    text, closed, _ = body[start : start + _BEGINNING].partition(b'"')
+    if b"\\" in text:
+        try:
+            text = orjson.loads(b'"%b"' % _HALF_ESCAPE.sub(b"", text)).lstrip().encode()
+        except orjson.JSONDecodeError:
+            return True
     if text[:5].lower() == b"data:":
-        return
-    if name in ADDRESSES or b"\\" in text or _SCHEME.match(text) is not None:
-        raise BadRequest(
-            f"'{shown or name}' holds an address, and nothing is fetched for a request: send the content itself, "
-            "as a data: URL"
-        )
+        return False
+    return name in ADDRESSES or _FETCHED.match(text) is not None or not (text or closed)
 
 
 def _refuse_escaped_names(body: bytes) -> None:

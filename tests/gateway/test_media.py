@@ -80,6 +80,63 @@ def test_content_passes(number: int) -> None:
         refuse_addresses(written.encode())
 
 
+SCHEMAS = (
+    {"image_url": {"type": ["string", "null"]}},
+    {"image_url": {"type": "object", "properties": {"url": {"type": "string"}}, "required": ["url"]}},
+    {"image": {"type": "string", "examples": ["nginx:latest", "https://example.org/a.png"]}},
+    {"server_url": {"enum": ["https://a.example", "https://b.example"]}},
+    {"source": {"type": "object", "default": {"url": "https://example.org"}}},
+)
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_what_a_tool_takes_and_an_answer_looks_like_is_no_content(schema: dict[str, Any]) -> None:
+    """Strict schemas of stock clients write types and required members as lists of texts."""
+    parameters = {"type": "object", "properties": schema, "required": [*schema]}
+    for body in (
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": parameters}}]},
+        {"tools": [{"type": "function", "name": "f", "parameters": parameters}], "input": "x"},
+        {"tools": [{"name": "f", "input_schema": parameters}], "messages": []},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": parameters}}},
+        {"text": {"format": {"type": "json_schema", "schema": parameters}}, "input": "x"},
+    ):
+        refuse_addresses(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    "given", [{"image": "nginx:latest"}, {"server_url": "https://h/"}, {"source": {"url": "https://h/x.git"}}]
+)
+def test_what_a_model_gave_to_a_tool_is_no_content(given: dict[str, Any]) -> None:
+    """It stays in the conversation: a refusal would end that."""
+    call = {"type": "tool_use", "id": "1", "name": "f", "input": given}
+    for block in (call, dict(reversed(call.items()))):
+        refuse_addresses(json.dumps({"messages": [{"role": "assistant", "content": [block]}]}).encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"type": "tool_use", "input": [{"content": [{"type": "input_image", "image_url": "http://h/"}]}]},
+        {"messages": [{"content": [{"type": "image", "input": {"image_url": "http://h/"}}]}]},
+        {"messages": [{"content": [{"type": "tool_use", "image_url": "http://h/", "input": {}}]}]},
+        {"input": [{"image": " " * 100 + "http://h/"}]},
+        {"input": [{"image": "\n" * 100 + "http://h/"}]},
+        {"messages": [{"content": [{"source": {"image_url": ["http://h/"]}}]}]},
+    ],
+)
+def test_nothing_that_looks_like_them_passes(body: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest):
+        refuse_addresses(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize("name", ["image", "image[]", "image[0]", "mask"])
+@pytest.mark.parametrize(
+    "file", [b"\x89PNG\r\n\x1a\n" + bytes(12) + b"\\", b"\\" * 9, b'\xff\xd8\xff\xe0\x00\x10JFIF\\"', b"RIFF"]
+)
+def test_a_file_in_a_form_is_content_whatever_its_bytes(name: str, file: bytes) -> None:
+    refuse_address(name, file)
+
+
 @pytest.mark.parametrize("path", ["/etc/passwd", "pictures/a.png", "../x"])
 def test_no_path_passes_where_an_address_is_expected(path: str) -> None:
     for body in (part("image_url", {"url": path}), part("image_url", path)):
