@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 from contextvars import ContextVar
 from datetime import datetime
 from typing import TextIO
@@ -35,14 +36,28 @@ class Repetitions(logging.Filter):
     def __init__(self, quiet: float = _QUIET) -> None:
         super().__init__()
         self._quiet = quiet
-        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+        self._lock = threading.Lock()
+        self._said: dict[tuple[str, int, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
+        with self._lock:  # lines come from threads too
+            return self._is_news(record)
+
+    def _is_news(self, record: logging.LogRecord) -> bool:
         if record.exc_info or record.levelno < logging.WARNING:
             if record.levelno == logging.INFO:
                 self._said = {key: value for key, value in self._said.items() if key[0] != record.name}
             return True
-        key = (record.name, _COUNTS.sub(r"\1", record.getMessage()))
+        try:
+            said = record.getMessage()
+        except (
+            TypeError,
+            ValueError,
+            KeyError,
+            AttributeError,
+        ):  # its handler tells of a line that cannot be made
+            return True
+        key = (record.name, record.levelno, _COUNTS.sub(r"\1", said))
         since, more = self._said.pop(key, (record.created - self._quiet, 0))
         if record.created - since < self._quiet:
             self._said[key] = since, more + 1

@@ -116,6 +116,17 @@ def test_another_fault_another_logger_and_the_same_after_it_was_over_are_news() 
         assert kept.filter(traced)
 
 
+def test_a_line_that_cannot_be_made_raises_in_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    kept = Repetitions()
+    wrong = logging.LogRecord("x", logging.WARNING, "f", 1, "%d pieces", ("many",), None)
+    assert kept.filter(wrong)
+
+
+def test_an_error_is_not_the_warning_of_the_same_words() -> None:
+    kept = Repetitions()
+    assert kept.filter(at(0, "It does not work")) and kept.filter(at(1, "It does not work", logging.ERROR))
+
+
 def test_what_is_remembered_of_lines_is_bounded() -> None:
     kept = Repetitions()
     for number in range(5000):

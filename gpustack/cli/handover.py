@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 VARIABLE = "GPUSTACK_HAND_OVER"
 READY_WITHIN = 60.0
 """Seconds the new daemon may take to load. The old one serves meanwhile."""
-_READY, _YOURS = b"ready\n", b"yours\n"
+_READY, _YOURS, _YOURS_TO_STOP = b"ready\n", b"yours\n", b"yours, to stop\n"
 
 
 class HandOverFailed(GpustackError):
@@ -59,11 +59,12 @@ class Inherited:
         return cls(doors=said["doors"], lock=said["lock"], talk=said["talk"])
 
 
-@attrs.frozen
+@attrs.define
 class Successor:
-    """The side of the new daemon."""
+    """The side of the new daemon. ``is_to_stop``: a stop was asked of the old one while it handed over."""
 
     _talk: socket.socket
+    is_to_stop: bool = False
 
     @classmethod
     def of(cls, inherited: Inherited) -> Successor:
@@ -85,8 +86,10 @@ class Successor:
         line = trio.socket.from_stdlib_socket(self._talk)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             await line.send(_READY)
-            if await line.recv(len(_YOURS)) == _YOURS:
+            said = await line.recv(len(_YOURS_TO_STOP))
+            if said in (_YOURS, _YOURS_TO_STOP):
                 line.close()
+                self.is_to_stop = said == _YOURS_TO_STOP
                 return
         raise HandOverFailed("The daemon before this one did not hand over")
 
@@ -102,7 +105,10 @@ class Predecessor:
     @classmethod
     def start(cls, argv: Sequence[str], doors: Mapping[str, Sequence[int]], lock: int) -> Predecessor:
         """Start ``gpustack start *argv`` as now installed, with what it inherits. Raises ``HandOverFailed``."""
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise HandOverFailed(f"The new daemon cannot be started: {error.strerror}") from error
         descriptors = [*(one for door in doors.values() for one in door), lock, theirs.fileno()]
         said = {"for": os.getpid(), "doors": doors, "lock": lock, "talk": theirs.fileno()}
         # Which process systemd watches is told later, by us; the new one's own number is not known here.
@@ -153,12 +159,19 @@ class Predecessor:
         return said
 
     def let_go(self, *, to_stop: bool = False) -> None:
-        """Tell the new daemon that everything is its own now, and with ``to_stop`` that it is to end in order."""
-        self._talk.send(_YOURS)
-        self._talk.close()
-        if to_stop:
-            with contextlib.suppress(ProcessLookupError):  # it waited for this a moment ago
-                os.kill(self.pid, signal.SIGTERM)
+        """Tell the new daemon that everything is its own now, and with ``to_stop`` that it is to end in order.
+
+        Not by a signal: one that was sent to the whole process group has reached it already, and a second one would
+        mean a stop at once. Raises ``HandOverFailed`` when it has ended meanwhile.
+        """
+        try:
+            self._talk.send(_YOURS_TO_STOP if to_stop else _YOURS)
+        except OSError as error:
+            raise HandOverFailed(
+                "The new daemon ended before it took over: start it again, the engines go on meanwhile"
+            ) from error
+        finally:
+            self._talk.close()
 
     def give_up(self) -> None:
         """End the new daemon; we go on."""

@@ -172,6 +172,8 @@ async def run_daemon(daemon: Daemon) -> int:
                         async with open_tier(
                             "control", stop_within=bound["control"], restart=restart
                         ) as control:
+                            if daemon.successor is not None and daemon.successor.is_to_stop:
+                                wishes.stop()
                             await parts.start(state, edge, work, control)
                             # The traffic: a gate rather than a tier, for nothing of it outlives its closing.
                             _say_ready(daemon, notify)

@@ -24,7 +24,7 @@ _TIMES: Final = ("n", "n_cmpl")
 _SEVERAL: Final = (*_TIMES, "best_of", "prompt")
 _KEYS: Final = (b'"model"', b'"stream"', b'"stream_options"')
 _ALL_KEYS: Final = (*_KEYS, b'"n"', b'"n_cmpl"', b'"best_of"')
-_OURS: Final = frozenset({"model", "stream", "stream_options", *_SEVERAL})
+_OURS: Final = frozenset({"model", "stream", "stream_options", "stop", *_SEVERAL})
 _SPLICE: Final = b'{"stream_options":{"include_usage":true},'
 _STEERING: Final = (b'"logit_bias"', b'"grammar"')
 _UNREADABLE: Final = "We could not parse the JSON body of your request"
@@ -153,7 +153,13 @@ def _several(found: dict[str, Any], body: bytes) -> Several | None:
     if times == 1 and prompts == 1 and best_of <= 1:
         return None
     steered = any(name in body for name in _STEERING) or ESCAPED_LETTER.search(body) is not None
-    return Several(times, prompts, best_of, steered)
+    return Several(times, prompts, best_of, steered, _longest_stop(found.get("stop")))
+
+
+def _longest_stop(stop: object) -> int:
+    """Bytes of the longest text that ends an answer: engines take it out of the text, and had made it."""
+    texts = stop if isinstance(stop, list) else [stop]
+    return max((len(text.encode("utf-8", "replace")) for text in texts if isinstance(text, str)), default=0)
 
 
 def _number(found: dict[str, Any], name: str) -> int:

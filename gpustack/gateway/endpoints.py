@@ -89,11 +89,14 @@ class Endpoints:
                 self._look()
 
     def _silent_workers(self) -> list[int]:
-        """Those that stopped speaking without a word, as the server judges."""
+        """Those that stopped speaking without a word, or long after their goodbye, as the server judges."""
+        snapshot = self._store.snapshot
+        cut_off = {i.worker_id for i in snapshot.instances.values() if i.state is InstanceState.UNREACHABLE}
         return [
             worker.id
-            for worker in self._store.snapshot.workers.values()
-            if worker.condition.state is not WorkerState.READY and not worker.leaving
+            for worker in snapshot.workers.values()
+            if worker.condition.state is not WorkerState.READY
+            and (not worker.leaving or worker.id in cut_off)
         ]
 
     def _look(self) -> None:

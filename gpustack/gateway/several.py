@@ -36,6 +36,8 @@ class Several:
     prompts: int
     best_of: int = 1
     steered: bool = False
+    stop: int = 0
+    """Bytes of the longest text that may end an answer, and is then not in it."""
 
     @property
     def answers(self) -> int:
@@ -95,7 +97,9 @@ class SeveralTally:
             unseen = max(self._several.best_of * self._several.prompts - len(choices), 0)
             return Usage(said.prompt, said.completion + unseen * self._longest(said), True)
         limit, steered = self._bound.answer, self._several.steered
-        others = sum(_most_tokens(choice, limit, steered=steered) for choice in choices[1:])
+        others = sum(
+            _most_tokens(choice, limit, self._several.stop, steered=steered) for choice in choices[1:]
+        )
         prompt = said.prompt if self._several.prompts == 1 else max(said.prompt, self._bound.prompt)
         return Usage(prompt, said.completion + others, True)
 
@@ -113,19 +117,18 @@ class SeveralTally:
         return max(said.completion, self._size) if self._bound.answer is None else self._bound.answer
 
 
-def _most_tokens(choice: dict[str, Any], limit: int | None, *, steered: bool) -> int:
+def _most_tokens(choice: dict[str, Any], limit: int | None, stop: int, *, steered: bool) -> int:
     """The tokens of an answer, if they are told one by one or it came to its limit; else no fewer than they can be.
 
     A token stands for at least one byte of text, unless it is one that ends or marks something.
     """
     at_limit = choice.get("finish_reason") == "length"
+    unseen = 0 if at_limit else stop
     counted = _counted(choice.get("logprobs"))
-    if counted is not None:
-        return counted + (not at_limit)
-    if limit is not None and (at_limit or steered):
+    if counted is None and limit is not None and (at_limit or steered):
         return limit
-    most = _text_bytes(choice) + _BEYOND_TEXT
-    return most if limit is None else min(most, limit)
+    most = _text_bytes(choice) + _BEYOND_TEXT if counted is None else counted + (not at_limit)
+    return most + unseen if limit is None else min(most + unseen, limit)
 
 
 def _counted(logprobs: object) -> int | None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 RequestBody = bytes | AsyncIterator[bytes] | None
 
 _JOINED: Final = 64 * 1024
+_SHORT: Final = 256 * 1024
+"""Bytes of a body that a worker of ours takes in at once, however busy its engine is."""
 _CLOSING: Final = 1.0
 _INTERIM: Final = 32
 """Answers of the kind 1xx before the one proper: more are a flood."""
@@ -137,6 +139,8 @@ class Call(AbstractAsyncContextManager[Response]):
         self._trying = upstream
         self.runs += 1
         try:
+            if not isinstance(self._ask.body, bytes | None) or len(self._ask.body or b"") > _SHORT:
+                upstream.be_patient()
             head = await self._send(upstream)
             if head is None:
                 self._sent = True

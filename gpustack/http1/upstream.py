@@ -18,7 +18,7 @@ from gpustack.http1.chunked import ChunkError
 from gpustack.http1.fault import ConnectFailed, UpstreamClosed, UpstreamProtocolError, UpstreamTimeout
 from gpustack.http1.fields import Framing, HeadError, Headers
 from gpustack.http1.head import ResponseHead, parse_response_head
-from gpustack.http1.keepalive import keep_alive
+from gpustack.http1.keepalive import end_unacknowledged, is_elsewhere, keep_alive
 from gpustack.http1.reactor import Expired, Reactor
 from gpustack.http1.stream import Stream, new_stream
 
@@ -43,13 +43,14 @@ class Address:
 class Upstream:
     """A connection that may be used again; ``reused`` says that it has been."""
 
-    __slots__ = ("address", "idle_since", "inbox", "reused", "stream")
+    __slots__ = ("address", "idle_since", "inbox", "patient", "reused", "stream")
 
     def __init__(self, address: Address, stream: Stream) -> None:
         self.address = address
         self.stream = stream
         self.inbox = Inbox(stream)
         self.reused = False
+        self.patient = False
         self.idle_since = inf
 
     def __repr__(self) -> str:
@@ -57,6 +58,12 @@ class Upstream:
 
     def close(self) -> None:
         self.stream.close()
+
+    def be_patient(self) -> None:
+        """A long body is on its way, which the peer may be slow to read. For good: it is not used again."""
+        self.patient = True
+        if self.address.unix is None:
+            end_unacknowledged(self.stream.sock, yes=False)
 
     async def read_head(self, method: str, until: float) -> ResponseHead:
         """The next response head, an interim one (1xx) too. Raises the errors of ``fault``."""
@@ -245,6 +252,7 @@ async def _connect(address: Address) -> socket.socket:
         stream = await trio.open_tcp_stream(address.host, address.port)
     family, kind, proto = stream.socket.family, stream.socket.type, stream.socket.proto
     sock = socket.socket(family, kind, proto, fileno=stream.socket.detach())
-    if address.unix is None:
+    if address.unix is None and is_elsewhere(str(sock.getpeername()[0])):
         keep_alive(sock)
+        end_unacknowledged(sock, yes=True)
     return sock

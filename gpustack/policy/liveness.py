@@ -64,13 +64,14 @@ def expire(
     others = {worker_id: heard for worker_id, heard in leases.items() if worker_id not in stopped}
     for worker_id, heard in leases.items():
         state, why = judge(heard, now, settings)
+        silent = state is not WorkerState.READY
         if worker_id in stopped:
-            state = WorkerState.NOT_READY if state is WorkerState.READY else state
+            state = state if silent else WorkerState.NOT_READY
+            # One that was killed before it could say how its engines ended is as silent as any other.
             verdicts[worker_id] = Verdict(
-                state=state, why=STOPPED, replace=now - heard >= settings.stopped_keeps
+                state=state, why=STOPPED, silent=silent, replace=now - heard >= settings.stopped_keeps
             )
             continue
-        silent = state is not WorkerState.READY
         if state is not WorkerState.UNREACHABLE:
             verdicts[worker_id] = Verdict(state=state, why=why, silent=silent)
             continue

@@ -66,6 +66,8 @@ class Runners:
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("instances"))
     """What was met when comparing, and when ending what is not wanted any more."""
     _lives: Quarantine = attrs.field(factory=lambda: Quarantine("lives"))
+    _met: bool = False
+    """Whether what former daemons left is in somebody's hands."""
     name: str = "instances"
 
     @property
@@ -78,7 +80,7 @@ class Runners:
         try:
             await self._follow()
         finally:
-            if self._world.intent.stopping:
+            if self._world.intent.stopping and not self._met:
                 await self._end_unmet()
 
     async def _follow(self) -> None:
@@ -91,7 +93,7 @@ class Runners:
                 if not assigned.synced:
                     continue
                 if first:
-                    first = False
+                    first, self._met = False, True
                     await self._meet_former_engines(assigned, nursery)
                 self._compare(assigned, nursery)
 

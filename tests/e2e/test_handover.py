@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -211,6 +212,8 @@ def test_a_stop_in_the_middle_of_handing_over_is_the_next_daemons(tmp_path: Path
         with socket.create_connection((host, int(port))):
             one.process.send_signal(signal.SIGHUP)
             one.until(lambda: "is ready and takes over" in one.log, "the new daemon")
+            said = re.findall(r"is ready and takes over: pid=(\d+)", one.log)
+            os.kill(int(said[-1]), signal.SIGTERM)  # as Ctrl-C in a terminal, it may go to both
             one.process.send_signal(signal.SIGTERM)
             one.process.send_signal(signal.SIGTERM)  # nor does impatience leave an engine behind
             assert one.process.wait(WITHIN) == 0

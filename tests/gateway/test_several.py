@@ -111,6 +111,18 @@ def test_an_answer_that_came_to_its_limit_has_as_many_tokens() -> None:
     assert found == Usage(3, 105, True)
 
 
+def test_the_text_that_ends_an_answer_was_made_too_though_it_is_not_in_it() -> None:
+    """llama.cpp takes it out of the text, and its tokens out of those told one by one."""
+    asked = Several(2, 1, stop=60)
+    assert charged(asked, chosen("x"), chosen(""), timings={}) == Usage(3, 5 + 8 + 60, True)
+    assert charged(asked, chosen("x"), chosen("y" * 99), timings={}) == Usage(3, 5 + 100, True)
+    told = {"content": [{"token": "a"}] * 3}
+    assert charged(asked, chosen("x"), chosen("aaa", logprobs=told), timings={}) == Usage(3, 5 + 4 + 60, True)
+    body = {"model": "m", "messages": [], "n": 2, "stop": ["end", "the end é"]}
+    several = read_ask(json.dumps(body).encode()).several
+    assert several is not None and several.stop == 10
+
+
 def test_tokens_that_are_told_one_by_one_are_counted() -> None:
     logprobs = {"content": [{"token": "a"}] * 7}
     found = charged(Several(2, 1), chosen("x"), chosen("y" * 90, logprobs=logprobs), timings={})

@@ -12,9 +12,9 @@ import pytest
 import trio
 
 from gpustack.http1.fault import UpstreamClosed
+from gpustack.http1.keepalive import end_unacknowledged, is_elsewhere, keep_alive
 from gpustack.http1.pool import Pool
-from gpustack.http1.reactor import new_reactor
-from gpustack.http1.upstream import Address, dial
+from gpustack.http1.upstream import Address
 from tests.http1.wire import Client, Script
 from tests.needs import requires, requires_root
 
@@ -32,21 +32,52 @@ time.sleep(300)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the options are Linux's")
-async def test_connections_to_upstreams_are_probed(nursery: trio.Nursery) -> None:
-    reactor = new_reactor()
-    await nursery.start(reactor.run)
+def test_connections_to_other_machines_are_probed_and_end_unacknowledged() -> None:
+    with socket.socket() as sock:
+        keep_alive(sock)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert 0 < sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 15
+        end_unacknowledged(sock, yes=True)
+        assert 0 < sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 30_000
+        end_unacknowledged(sock, yes=False)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+
+
+@pytest.mark.parametrize(
+    ("host", "elsewhere"),
+    [
+        ("127.0.0.1", False),
+        ("127.9.9.9", False),
+        ("::1", False),
+        ("10.0.0.1", True),
+        ("fe80::1", True),
+        ("worker-2", True),
+        ("localhost", False),
+    ],
+)
+def test_this_machine_cannot_vanish(host: str, elsewhere: bool) -> None:
+    assert is_elsewhere(host) is elsewhere
+
+
+async def test_a_connection_that_carried_a_long_body_is_patient_and_not_used_again(
+    nursery: trio.Nursery,
+) -> None:
+    """An engine that is busy leaves it unread for a while, which the kernel would take for a machine that is gone."""
 
     async def act(client: Client, number: int) -> None:
-        await trio.sleep_forever()
+        while True:
+            await script.request(client)
+            await client.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
 
     script = Script(act)
     await nursery.start(script.run)
-    upstream = await dial(Address("127.0.0.1", script.port), reactor, 5.0)
-    sock = upstream.stream.sock
-    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-    silent = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
-    assert 0 < silent <= 15
-    assert 0 < sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 30_000
+    pool = Pool()
+    await nursery.start(pool.run)
+    address = Address("127.0.0.1", script.port)
+    for size, connections in ((10, 1), (10, 1), (300_000, 1), (10, 2), (10, 2)):
+        async with pool.request(address, "POST", b"/", body=b"x" * size) as response:
+            assert await response.read(10) == b"ok"
+        assert script.connections == connections
     nursery.cancel_scope.cancel()
 
 

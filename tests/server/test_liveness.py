@@ -394,6 +394,22 @@ async def test_what_a_stopped_worker_ran_is_placed_elsewhere_after_a_short_grace
         assert (condition.state, condition.why) == (WorkerState.NOT_READY, "its daemon was stopped")
 
 
+async def test_what_runs_on_a_worker_that_was_killed_after_its_goodbye_is_cut_off_too(
+    cluster: Cluster,
+) -> None:
+    """It never said how its engines ended: as silent as any other, it is asked last and counted by nobody."""
+    stopped = await cluster.worker("stopped")
+    instance = await cluster.instance(await cluster.model("m"), on=stopped, state=S.RUNNING)
+    async with watching(cluster) as watch:
+        watch.leases.heard(stopped.id)
+        await worker_leaves(cluster.store, stopped.id)
+        await watch.looks()
+        await watch.pass_(30)
+        assert cluster.now(instance).state is S.RUNNING
+        await watch.pass_(20)
+        assert cluster.now(instance).state is S.UNREACHABLE
+
+
 async def test_a_stopped_worker_keeps_its_places_while_nobody_could_take_them(cluster: Cluster) -> None:
     stopped, closed = await cluster.worker("stopped"), await cluster.worker("closed", cordoned=True)
     instance = await cluster.instance(await cluster.model("m"), on=stopped)
