@@ -41,6 +41,8 @@ from gpustack.nursery.tier import open_tier
 log = logging.getLogger(__name__)
 
 _FILES_WANTED = 65535
+GOODBYE_SECONDS = 2.0
+"""What a worker takes at most to tell its server something before it stops; its module is too heavy as well."""
 FLUSH_SECONDS = 10.0
 """What the store takes at most to commit what was asked before; its module is too heavy to ask it here."""
 
@@ -207,6 +209,7 @@ def stop_budget(options: Options) -> Mapping[str, float]:
     """
     return {
         "leave": options.leave_timeout if options.leave else 0.0,
+        "goodbye": GOODBYE_SECONDS * (2 if options.leave else 1),
         "drain": options.drain_timeout,
         "control": 5.0,
         "work": options.engine_stop_grace + KILL_WITHIN + 5.0,

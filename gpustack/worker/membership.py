@@ -69,6 +69,7 @@ class Membership:
     _rng: random.Random
     _latest: Latest[Member | None] = attrs.field(factory=lambda: Latest(None))
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("membership"))
+    _stops: bool = False
     name: str = "membership"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -76,6 +77,8 @@ class Membership:
         while True:
             member = await self._join()
             self._latest.set(member)
+            if self._stops:  # it was on its way when we were told to
+                await self.say_goodbye()
             await self.left(member)
 
     async def joined(self) -> Member:
@@ -117,7 +120,11 @@ class Membership:
         return False
 
     async def say_goodbye(self) -> None:
-        """Tell the server that this worker stops, if it listens; nothing depends on it but how soon it knows."""
+        """Tell the server that this worker stops, if it listens; nothing depends on it but how soon it knows.
+
+        From then on it does not join any more.
+        """
+        self._stops = True
         member = self.member
         if member is None:
             return
@@ -160,6 +167,8 @@ class Membership:
     async def _join(self) -> Member:
         delay, told = _FIRST_TRY_AGAIN, ""
         while True:
+            if self._stops:
+                await trio.sleep_forever()
             with self._faults.row("joining") as trial:
                 try:
                     joined = await self._ask_in(await _threads.run(self._document))

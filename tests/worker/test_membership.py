@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 import pytest
+import trio
 
 from gpustack.domain.device import Device, DeviceCore
 from gpustack.domain.worker import Cpu, Memory, Uptime, WorkerStatus
@@ -103,6 +104,17 @@ async def test_it_keeps_trying_while_the_server_is_not_there_yet(server: FakeSer
     await until(lambda: worker.membership.member is None)
     server.answers.clear()
     await server.until(lambda: bool(server.statuses))
+
+
+async def test_one_that_was_told_to_stop_joins_no_more(server: FakeServer, start: Start) -> None:
+    """The server would take it for ready, and place on it what nobody runs."""
+    server.answers["/v1/workers"] = 503
+    worker = await start()
+    await until(lambda: worker.membership.member is None)
+    await worker.membership.say_goodbye()
+    server.answers.clear()
+    await trio.sleep(3)  # it would have tried again after a second
+    assert not server.joins
 
 
 async def test_a_server_that_hangs_is_waited_for_no_longer_than_until_the_next_beat(
