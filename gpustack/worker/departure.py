@@ -16,12 +16,16 @@ async def empty(membership: Membership, assignments: Assignments, within: float)
     """Return once the server has nothing assigned to this worker any more, after ``within`` seconds at the latest."""
     if not await membership.ask_to_be_emptied():
         return
+    asked_as = membership.member
     log.info("Leaving: what runs here is started elsewhere first, for %g s at most", within)
     left: list[str] = []
     with trio.move_on_after(within):
         revision = -1
         while True:
             revision, assigned = await assignments.latest.changed(revision)
+            if membership.member not in (asked_as, None):  # it has joined anew, which begins afresh
+                asked_as = membership.member
+                await membership.ask_to_be_emptied()
             there = sorted(instance.name for instance in assigned.picture.instances.values())
             if assigned.synced and not there:
                 log.info("Nothing runs here any more")
