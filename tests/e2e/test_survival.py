@@ -32,11 +32,14 @@ def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def ask_engine(port: int) -> str:
+def ask_engine(port: int, data_dir: Path) -> str:
+    """With the key of the engine, as its next daemon finds it."""
+    (state,) = (data_dir / "run").glob("**/*.json")
+    key = json.loads(state.read_text())["secrets"]["api_key"]
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/v1/chat/completions",
         data=json.dumps({"model": "tiny", **ASK}).encode(),
-        headers={"content-type": "application/json"},
+        headers={"content-type": "application/json", "authorization": f"Bearer {key}"},
     )
     with urllib.request.urlopen(request, timeout=30) as answer:
         return str(json.load(answer)["choices"][0]["message"]["content"])
@@ -50,7 +53,7 @@ def test_a_killed_daemon_leaves_its_engine_and_the_next_one_adopts_it(
         deploy(first, tiny_model)
         (before,) = first.running("tiny")
         assert first.stop(signal.SIGKILL) == -signal.SIGKILL
-        assert "tiny model" in ask_engine(before["port"]), "the engine serves while there is no daemon"
+        assert "tiny model" in ask_engine(before["port"], data), "the engine serves while there is no daemon"
     with daemon(data) as second:
         (after,) = second.running("tiny")
         assert (after["pid"], after["port"]) == (before["pid"], before["port"])

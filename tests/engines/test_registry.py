@@ -33,7 +33,7 @@ def test_a_gguf_goes_to_llama_cpp_and_a_command_to_the_custom_engine() -> None:
 
 def test_what_the_header_says_outweighs_the_name_of_the_file() -> None:
     assert engine_for(model(source=BARE), ModelFacts(format=FileFormat.GGUF)).name == "llama.cpp"
-    with pytest.raises(Invalid, match="choose a GGUF file of it"):
+    with pytest.raises(Invalid, match="choose GGUF files of it"):
         engine_for(model(), ModelFacts(format=FileFormat.SAFETENSORS))
 
 

@@ -199,6 +199,7 @@ def test_disable_metrics_of_a_worker_means_its_own(tmp_path: Path) -> None:
         (tmp_path / "c.yaml").write_text(
             yaml.safe_dump({"server_url": server.url, "token": TOKEN, "disable_metrics": True})
         )
+        (tmp_path / "c.yaml").chmod(0o600)
         with daemon(tmp_path / "worker", "--config-file", str(tmp_path / "c.yaml")) as one:
             server.until(lambda: server.call("GET", "/v1/workers")[1]["items"], "the worker")
             assert "Metrics of the worker" not in one.log
