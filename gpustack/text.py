@@ -19,7 +19,7 @@ _SAID = 200
 """Characters of what a library says of a fault."""
 
 _SECRETS = re.compile(
-    r"(?i)(bearer\s+|basic\s+|gpustack_[0-9a-z]+_|://[^\s/:@'\"]*:(?=[^\s/@'\"]+@)"
+    r"(?i)(bearer\s+|basic\s+|(?-i:gpustack_[0-9a-z]+_)|://[^\s/:@'\"]*:(?=[^\s/@'\"]+@)"
     r"|(?:token|passw(?:or)?d|secret|api[_-]?key)['\"]?[=:]\s*['\"]?)([^\s,;'\"&@]+)"
 )
 _HEADER = re.compile(r"(?is)(header (?:value|name|field)[^'\"]{0,40}b?(['\"])).*\2")

@@ -106,3 +106,11 @@ def test_text_of_somebody_s_own_keeps_all_that_can_be_stored() -> None:
     assert storable(own) == own
     assert storable("a\0b\ud83dc\udce9") == r"a\x00b\ud83dc\xe9"
     assert washed({"a\0": ["b\udce9", 1, None, ("c",)]}) == {r"a\x00": [r"b\xe9", 1, None, ["c"]]}
+
+
+def test_a_variable_is_named_and_a_key_is_not() -> None:
+    key = "gpustack_0123456789abcdef_0123456789abcdef0123456789abcdef"
+    assert (
+        redacted(f"GPUSTACK_SERVER_URL is set: {key}")
+        == "GPUSTACK_SERVER_URL is set: gpustack_0123456789abcdef_***"
+    )

@@ -393,7 +393,7 @@ def test_a_worker_of_its_own_joins_with_the_right_token_and_says_what_is_wrong_w
         env.write_text(f"{kept}GPUSTACK_SERVER_URL=http://127.0.0.1:8000\nGPUSTACK_TOKEN=of-another-server\n")
         booted.try_("systemctl", "start", WORKER)
         assert booted.show(SERVER, "ActiveState") == "inactive", "one host runs one of the two"
-        sentence = "The server does not let this worker in; set --token to the one of the server"
+        sentence = "The server refused this worker's token; set --token to the one of the server"
         booted.until(lambda: sentence in told(booted, WORKER), "a sentence about the token")
         assert booted.call("GET", "/v1/workers", port=8000)[1]["items"] == []
         env.write_text(
