@@ -140,7 +140,7 @@ class Call(AbstractAsyncContextManager[Response]):
         self.runs += 1
         try:
             if not isinstance(self._ask.body, bytes | None) or len(self._ask.body or b"") > _SHORT:
-                upstream.be_patient()
+                upstream.be_patient(True)
             head = await self._send(upstream)
             if head is None:
                 self._sent = True

@@ -128,9 +128,10 @@ class Pool:
         limits = self.limits
         idle = self._idle.setdefault(upstream.address, [])
         full = len(idle) >= limits.idle_per_address or self._idle_count >= limits.idle
-        if full or upstream.patient or upstream.stream.ended or not self.reactor.running:
+        if full or upstream.stream.ended or not self.reactor.running:
             upstream.close()
             return
+        upstream.be_patient(False)
         upstream.reused = True
         upstream.idle_since = self.reactor.now
         upstream.stream.on_hangup = lambda: self._drop(upstream)

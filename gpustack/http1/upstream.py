@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import Final
@@ -59,11 +60,15 @@ class Upstream:
     def close(self) -> None:
         self.stream.close()
 
-    def be_patient(self) -> None:
-        """A long body is on its way, which the peer may be slow to read. For good: it is not used again."""
-        self.patient = True
-        if self.address.unix is None:
-            end_unacknowledged(self.stream.sock, yes=False)
+    def be_patient(self, yes: bool) -> None:
+        """While a long body is on its way the peer may be slow to read. Of no matter on this machine."""
+        if self.patient is yes or self.address.unix is not None:
+            return
+        sock = self.stream.sock
+        with suppress(OSError):  # it has been closed meanwhile, as whoever uses it will find
+            if is_elsewhere(str(sock.getpeername()[0])):
+                end_unacknowledged(sock, yes=not yes)
+                self.patient = yes
 
     async def read_head(self, method: str, until: float) -> ResponseHead:
         """The next response head, an interim one (1xx) too. Raises the errors of ``fault``."""
