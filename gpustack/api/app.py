@@ -45,8 +45,6 @@ _BODY_WITHIN = 60
 _HOLD = "gpustack.hold"
 _ALWAYS = {"X-Content-Type-Options": "nosniff"}
 _PLACEHOLDER = re.compile(r"{(\w+)}")
-_REST = re.compile(r"{(\w+)\.\.\.}")
-"""What may hold slashes."""
 
 
 class _Connection(TrioASGIHTTPConnection):
@@ -130,7 +128,7 @@ def create_app(context: ApiContext) -> QuartTrio:
     app.url_map.merge_slashes = False
     for route in all_routes(docs=context.docs):
         app.add_url_rule(
-            _PLACEHOLDER.sub(r"<\1>", _REST.sub(r"<path:\1>", route.path)),
+            _PLACEHOLDER.sub(r"<path:\1>" if route.slashes else r"<\1>", route.path),
             endpoint=f"{route.method} {route.path}".replace(".", "_"),
             view_func=_view(context, route),
             methods=[route.method],

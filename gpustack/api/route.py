@@ -136,6 +136,8 @@ class Route:
         )
     )
     """Of which an API key needs one, if it has not all."""
+    slashes: bool = False
+    """What the path's parameter stands for may hold slashes."""
     hidden: bool = False
     """Left out of the OpenAPI document; the table of routes has it."""
     action: str | None = None

@@ -9,9 +9,6 @@ from pathlib import Path
 
 import attrs
 
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
-
 
 @attrs.frozen
 class Opening:
@@ -29,10 +26,7 @@ def writable(path: Path) -> Opening | None:
 
     A group in which nobody is but ourselves does not count: many systems give each user one.
     """
-    found = _stat(path)
-    if found is None or not found.st_mode & _OTHERS_WRITE:
-        return None
-    if not found.st_mode & stat.S_IWOTH and _is_own_group(found.st_gid):
+    if not _others_may(path, stat.S_IWGRP, stat.S_IWOTH):
         return None
     return Opening(f"{path} can be written by other users", f"chmod go-w {shlex.quote(str(path))}")
 
@@ -48,11 +42,8 @@ def alien(path: Path) -> Opening | None:
 
 
 def readable(path: Path) -> Opening | None:
-    """How others can read the file by its mode."""
-    found = _stat(path)
-    if found is None or not found.st_mode & _OTHERS_READ:
-        return None
-    if not found.st_mode & stat.S_IROTH and _is_own_group(found.st_gid):
+    """How others can read the file by its mode; as ``writable``."""
+    if not _others_may(path, stat.S_IRGRP, stat.S_IROTH):
         return None
     return Opening(f"{path} can be read by other users", f"chmod go-r {shlex.quote(str(path))}")
 
@@ -70,6 +61,14 @@ def exchangeable(path: Path) -> Opening | None:
                 f"chmod go-w {shlex.quote(str(folder))}",
             )
     return None
+
+
+def _others_may(path: Path, group: int, anybody: int) -> bool:
+    """Whether the mode lets others do it: the bit for the group, and that for everybody."""
+    found = _stat(path)
+    if found is None:
+        return False
+    return bool(found.st_mode & anybody or (found.st_mode & group and not _is_own_group(found.st_gid)))
 
 
 def _stat(path: Path) -> os.stat_result | None:

@@ -150,8 +150,6 @@ MODELS_SHOWN = {
     "/v1/models/{id}",
     "/v1-openai/models",
     "/v1-openai/models/{name}",
-    "/v1/models/{id...}",
-    "/v1-openai/models/{name...}",
     "/v1/voices",
 }
 SCOPED = [

@@ -99,8 +99,6 @@ async def test_the_document_has_every_route_of_the_application_and_no_other(worl
         "/docs",
         "/redoc",
         "/docs/assets/{name}",
-        "/v1/models/{id...}",
-        "/v1-openai/models/{name...}",
     }
 
 

@@ -84,6 +84,13 @@ class Client:
             body = await self.rest()
         return Answer(status, headers, body)
 
+    async def request_body(self, head: bytes) -> bytes:
+        """The body of a request whose head that is, where the other end is a client."""
+        low = head.lower()
+        if b"transfer-encoding: chunked" in low:
+            return await self.chunked()
+        return await self.exactly(int(low.partition(b"content-length:")[2].split(b"\r\n")[0] or 0))
+
     async def chunked(self) -> bytes:
         body = b""
         while size := int(await self.until(b"\r\n"), 16):
@@ -168,11 +175,7 @@ class Script:
             await trio.aclose_forcefully(stream)
 
     async def request(self, client: Client) -> bytes:
-        """Reads one request; returns its head and body."""
+        """Reads one request and counts it; returns its head and body."""
         head = await client.until(b"\r\n\r\n")
         self.requests += 1
-        low = head.lower()
-        if b"transfer-encoding: chunked" in low:
-            return head + await client.chunked()
-        length = int(low.partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
-        return head + await client.exactly(length)
+        return head + await client.request_body(head)

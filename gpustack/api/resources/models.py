@@ -107,15 +107,7 @@ RESOURCE = Resource(
             allow=WITH_ANYBODY,
             scopes=LISTING_MODELS,
             answer=MODEL,
-        ),
-        Route(
-            method="GET",
-            path="/v1/models/{id...}",  # names of models may hold slashes
-            summary="Read a model by its name",
-            handler=_read,
-            allow=WITH_ANYBODY,
-            scopes=LISTING_MODELS,
-            hidden=True,
+            slashes=True,
         ),
         Route(
             method="GET",

@@ -91,15 +91,7 @@ ROUTES = tagged(
             scopes=LISTING_MODELS,
             query=(WITH_META,),
             answer=MODEL,
-        ),
-        Route(
-            method="GET",
-            path="/v1-openai/models/{name...}",  # names of models may hold slashes
-            summary="Read one of the models that serve, as OpenAI does",
-            handler=_one,
-            allow=WITH_ANYBODY,
-            scopes=LISTING_MODELS,
-            hidden=True,
+            slashes=True,
         ),
     ),
 )
