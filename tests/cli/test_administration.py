@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import yaml
 
 from gpustack.cli.commands import limits
 from gpustack.domain.access import Limits, Scope
-from tests.cli.test_commands import Shell
-from tests.daemon import daemon
-from tests.fakes.hub import Hub, running_hub
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with running_hub() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def shell(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    folder = tmp_path_factory.mktemp("administration")
-    with daemon(folder / "data", env={"HF_ENDPOINT": hub.url}) as one:
-        yield Shell(one, folder)
+from tests.cli.shell import Shell
+from tests.fakes.hub import Hub
 
 
 def test_a_key_is_made_shown_once_switched_off_and_removed(shell: Shell) -> None:

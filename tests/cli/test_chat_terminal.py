@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_commands import Shell, at_terminal
+from tests.cli.shell import Shell, at_terminal
 from tests.daemon import daemon
 from tests.options.stream import endless_model
 

@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from tests.cli.test_commands import SENTENCE, Shell
-from tests.daemon import daemon
-from tests.fakes.hub import Hub, running_hub
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with running_hub() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def shell(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    folder = tmp_path_factory.mktemp("hub")
-    with daemon(folder / "data", env={"HF_ENDPOINT": hub.url}) as one:
-        yield Shell(one, folder)
+from tests.cli.shell import SENTENCE, Shell
+from tests.fakes.hub import Hub
 
 
 def test_a_gguf_repository_without_a_tag_runs_and_says_which_file(
