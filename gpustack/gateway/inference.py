@@ -29,22 +29,20 @@ from gpustack.errors import (
     Unavailable,
 )
 from gpustack.gateway.admission import Admission, Authenticate
+from gpustack.gateway.answer import pass_on
 from gpustack.gateway.ask import LONG, Ask, is_slow, read_ask
 from gpustack.gateway.bound import Bound, bound_of
 from gpustack.gateway.endpoints import Endpoints
-from gpustack.gateway.engine_error import LONGEST, in_form, reworded
-from gpustack.gateway.event_usage import EventMaximum, EventSum
 from gpustack.gateway.form import read_form_ask
 from gpustack.gateway.gate import Gate
-from gpustack.gateway.header import for_client, for_engine
-from gpustack.gateway.limiter import Limiter, Party, Permit, should_retry
+from gpustack.gateway.header import for_engine
+from gpustack.gateway.limiter import Limiter, Party, should_retry
 from gpustack.gateway.media import refuse_addresses
 from gpustack.gateway.member import may_have, members
 from gpustack.gateway.purpose import mismatch
+from gpustack.gateway.request import AdmittedRequest
 from gpustack.gateway.route import BY_PATH, InferenceRoute
-from gpustack.gateway.several import SeveralTally
-from gpustack.gateway.speed import Stopwatch, with_engine_speed
-from gpustack.gateway.tally import EventTally, PlainTally, Tally
+from gpustack.gateway.tally import EventTally
 from gpustack.gateway.usage import Usage
 from gpustack.http1.exchange import BodyTimeout, Disconnected, Exchange
 from gpustack.http1.fault import UpstreamError, UpstreamTimeout
@@ -99,28 +97,6 @@ class _Outcome(Enum):
     """Nothing of an answer reached the client."""
     STALE = auto()
     """The same, over a kept connection that was closed: a new one tells whether the replica still serves."""
-
-
-@attrs.define(eq=False)
-class _Request:
-    """A request that is let in, and what has come of it so far."""
-
-    exchange: Exchange
-    route: InferenceRoute
-    principal: Principal
-    ask: Ask
-    headers: Headers
-    model: Route
-    passage: Passage
-    hold: MemoryHold
-    tried: set[int] = attrs.field(factory=set)
-    runs: int = 0
-    """How often an engine may have begun to work on it."""
-    tally: Tally | None = None
-    failed: bool = False
-    permit: Permit | None = None
-    """Where it is limited."""
-    bound: Bound = Bound(0, 0)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -229,7 +205,7 @@ class Gateway:
         hold: MemoryHold,
     ) -> None:
         model = self._route_of(ask, principal)
-        request = _Request(exchange, route, principal, ask, headers, model, passage, hold)
+        request = AdmittedRequest(exchange, route, principal, ask, headers, model, passage, hold)
         passage.model_id = request.model.model_id
         fault = mismatch(route, request.model.model_name, request.model.categories)
         if fault is not None:
@@ -249,7 +225,7 @@ class Gateway:
         finally:
             self._count(request)
 
-    async def _reserve(self, request: _Request, limited: Sequence[Party]) -> None:
+    async def _reserve(self, request: AdmittedRequest, limited: Sequence[Party]) -> None:
         """Let it in as far as its limits go; what it may use is theirs until it has ended."""
         exchange, bound = request.exchange, Bound(0, 0)
         try:
@@ -269,7 +245,7 @@ class Gateway:
         request.bound = bound
         exchange.extra = [*exchange.extra, *request.permit.fields]
 
-    async def _bound(self, request: _Request, limited: Sequence[Party]) -> Bound:
+    async def _bound(self, request: AdmittedRequest, limited: Sequence[Party]) -> Bound:
         body, operation, context = request.ask.body, request.route.operation, request.model.context
         if len(body) <= LONG:
             return bound_of(body, operation, context)
@@ -291,7 +267,7 @@ class Gateway:
             raise unknown(principal, ask.model)
         return found
 
-    async def _ask_replicas(self, request: _Request) -> None:
+    async def _ask_replicas(self, request: AdmittedRequest) -> None:
         """One after the other, until one has answered or nobody is left to ask."""
         if self._pool.in_flight >= self._most:
             raise Unavailable(
@@ -316,7 +292,7 @@ class Gateway:
             again = endpoint if outcome is _Outcome.STALE else None
             request.model = self._route_of(request.ask, request.principal)  # it may have changed meanwhile
 
-    async def _ask_replica(self, endpoint: Endpoint, request: _Request, *, fresh: bool) -> _Outcome:
+    async def _ask_replica(self, endpoint: Endpoint, request: AdmittedRequest, *, fresh: bool) -> _Outcome:
         """Send the request to one replica, over a new connection if ``fresh``, and pass its answer on.
 
         Whatever was sent counts as a run, whether or not it was read.
@@ -339,7 +315,7 @@ class Gateway:
             with self._endpoints.under_way(endpoint, call):
                 async with call as response:
                     if not self._is_refusal(response, endpoint, request):
-                        await _pass_on(response, request)
+                        await pass_on(response, request)
                         return _Outcome.ANSWERED
         except UpstreamError as error:
             # A worker that began to answer has said how often it asked its engine.
@@ -355,7 +331,7 @@ class Gateway:
                 raise GatewayTimeout(f"'{request.model.model_name}' did not answer in time") from error
         return _Outcome.FAILED
 
-    def _is_refusal(self, response: Response, endpoint: Endpoint, request: _Request) -> bool:
+    def _is_refusal(self, response: Response, endpoint: Endpoint, request: AdmittedRequest) -> bool:
         """Whether the answer says no more than that somebody else must be asked; counts the runs that it cost."""
         if not endpoint.direct and (fault := response.get(WORKER_FAULT)) is not None:
             # Its worker speaks, not the engine: nothing that a client should see, a 401 least of all.
@@ -374,7 +350,7 @@ class Gateway:
         if self._endpoints.suspect(endpoint):
             log.warning("A replica failed a request: instance=%s reason=%s", endpoint.instance_name, reason)
 
-    def _way_to(self, endpoint: Endpoint, request: _Request) -> tuple[Address, bytes, Headers]:
+    def _way_to(self, endpoint: Endpoint, request: AdmittedRequest) -> tuple[Address, bytes, Headers]:
         query = request.exchange.head.query
         path = request.route.engine_path
         target = b"%b?%b" % (path, query.encode("ascii")) if query else path
@@ -390,7 +366,7 @@ class Gateway:
         ]
         return _address(endpoint.host, endpoint.worker_port), b"/proxy" + target, headers
 
-    async def _end_torn(self, request: _Request) -> None:
+    async def _end_torn(self, request: AdmittedRequest) -> None:
         """The replica failed in the midst of its answer: a stream says so in its own form, anything else is cut."""
         if not isinstance(request.tally, EventTally):
             return  # unfinished, as the transport makes plain to the client
@@ -400,7 +376,7 @@ class Gateway:
         await request.exchange.send(b"%b%bdata: %b\n\n" % (request.tally.gap, name, body))
         await request.exchange.finish()
 
-    def _count(self, request: _Request) -> None:
+    def _count(self, request: AdmittedRequest) -> None:
         """Each request once, however it ended and however many replicas it took; its tokens as far as known."""
         usage = None if request.tally is None else request.tally.usage()
         if request.permit is not None:
@@ -444,7 +420,7 @@ def _refuse_prompt_cache(body: bytes, model: str) -> None:
             raise BadRequest(f"'{name}' cannot be set: '{model}' keeps no prompts between requests")
 
 
-def _used(request: _Request, usage: Usage | None) -> int:
+def _used(request: AdmittedRequest, usage: Usage | None) -> int:
     """What a request counts against its limits: what was measured, and the most it can have been where nothing was."""
     if usage is not None:
         prompt = usage.prompt if usage.measured else max(usage.prompt, request.bound.prompt)
@@ -454,73 +430,6 @@ def _used(request: _Request, usage: Usage | None) -> int:
     if request.tally is None:  # its client left before the answer began, but somebody was at work on it
         return request.bound.prompt
     return request.bound.total or 0
-
-
-async def _pass_on(response: Response, request: _Request) -> None:
-    """The answer, byte for byte as fast as the client reads."""
-    exchange = request.exchange
-    events = (response.get(b"content-type") or b"").lower().startswith(b"text/event-stream")
-    # Before the first piece has come nothing is promised: a replica that dies here can still be replaced.
-    data = await response.next_chunk()
-    request.failed = response.status >= 400
-    if request.failed:
-        data = await _refusal(response, data, request)
-    tally = request.tally = _tally(request, events=events)
-    headers = for_client(response.headers)
-    if response.complete and not events:
-        request.passage.first_byte = time.monotonic()
-        body = tally.take(data)
-        await exchange.respond(
-            response.status, headers, with_engine_speed(body) if request.route.splices else body
-        )
-        return
-    await exchange.start_response(
-        response.status,
-        headers,
-        # What we leave out of a stream makes it shorter than any length said.
-        content_length=None if events else response.content_length,
-        flush=not data,
-    )
-    request.passage.first_byte = time.monotonic()
-    while data:
-        onward = tally.take(data)
-        if onward:
-            await exchange.send(onward)
-        data = await response.next_chunk()
-    left = tally.rest()
-    if left:
-        await exchange.send(left)
-    await exchange.finish()
-
-
-async def _refusal(response: Response, data: bytes, request: _Request) -> bytes:
-    """What an engine says that refuses, as the client should read it. Raises what we say in its place."""
-    while not response.complete and len(data) <= LONGEST and (more := await response.next_chunk()):
-        data += more
-    if not response.complete:
-        return data
-    error = reworded(response.status, data, request.route, request.model.model_name)
-    if error is not None:
-        raise error
-    return in_form(response.status, data, request.route)
-
-
-def _tally(request: _Request, *, events: bool) -> Tally:
-    """What counts the answer, and mends it, as its path and the number of answers in it need."""
-    ask, route = request.ask, request.route
-    if not events:
-        return (
-            PlainTally()
-            if ask.several is None
-            else SeveralTally(ask.several, request.bound, request.hold.take)
-        )
-    if not route.splices:
-        return EventTally(False, edits=False, reader=EventMaximum() if route.parted else None)
-    return EventTally(
-        ask.hide_usage,
-        reader=None if ask.several is None else EventSum(ask.several),
-        watch=None if ask.hide_usage else Stopwatch(request.passage.began, time.monotonic),
-    )
 
 
 @lru_cache(maxsize=1024)
