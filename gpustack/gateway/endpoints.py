@@ -30,6 +30,7 @@ _SUSPECT_FOR = 5.0
 """Seconds an endpoint that refused a connection is passed over while others can be asked."""
 
 
+_SILENT = "calls to silent workers"
 _LOOK_AGAIN = 2.0
 """Seconds."""
 _NOTHING: AbstractContextManager[object] = nullcontext()
@@ -82,7 +83,7 @@ class Endpoints:
             task_status.started()
             while True:
                 left = True
-                with self._faults.row("calls to silent workers"):
+                with self._faults.row(_SILENT):
                     left = self._calls.give_up(self._silent_workers(), trio.current_time())
                 # What still answers goes on; it is looked at again as long as its worker is silent.
                 await wake.wait(min(_LOOK_AGAIN if left else inf, self._faults.due_in()))
@@ -214,8 +215,8 @@ def routes(snapshot: Snapshot, local_worker: str | None, faults: Quarantine) -> 
                 pending_reason=_NO_ROUTE,
                 pending_details=trial.fault.sentence,
             )
-    known = [("model", key) for key in snapshot.models], [("instance", key) for key in snapshot.instances]
-    faults.keep_only({*known[0], *known[1], *(("worker", key) for key in snapshot.workers)})
+    rows = {"model": snapshot.models, "instance": snapshot.instances, "worker": snapshot.workers}
+    faults.keep_only({_SILENT, *((kind, key) for kind, table in rows.items() for key in table)})
     return found
 
 

@@ -81,11 +81,12 @@ def without_nothing(events: bytes) -> bytes:
 
 def with_text_for_null(events: bytes) -> bytes:
     """With an empty text where the delta of a chat has ``null`` as its content: some clients would show the word."""
-    return b"".join([_with_text(event) if _has_null(event) else event for event in events_of(events)])
+    return b"".join([_with_text(event) if has_null(event) else event for event in events_of(events)])
 
 
-def _has_null(event: bytes) -> bool:
-    return b'"content":null' in event or b'"content": null' in event
+def has_null(events: bytes) -> bool:
+    """Whether there may be such a content in them."""
+    return b'"content":null' in events or b'"content": null' in events
 
 
 def _with_text(event: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import attrs
@@ -26,9 +27,8 @@ class EventSum:
     _of_all: Usage | None = None
 
     def read(self, events: bytes) -> None:
-        for event in events_of(events):
-            if b'"usage"' in event and (document := document_of(event)) is not None:
-                self._note(document)
+        for document in _telling(events):
+            self._note(document)
 
     def _note(self, document: dict[str, Any]) -> None:
         said = document.get("usage")
@@ -70,9 +70,8 @@ class EventMaximum:
     _ended: bool = False
 
     def read(self, events: bytes) -> None:
-        for event in events_of(events):
-            if b'"usage"' in event and (document := document_of(event)) is not None:
-                self._note(document)
+        for document in _telling(events):
+            self._note(document)
 
     def _note(self, document: dict[str, Any]) -> None:
         places = [document, *(document[name] for name in _WITHIN if isinstance(document.get(name), dict))]
@@ -90,3 +89,10 @@ class EventMaximum:
             return None
         completion = self._completion if self._ended else max(self._completion, events)
         return Usage(self._prompt, completion, self._ended)
+
+
+def _telling(events: bytes) -> Iterator[dict[str, Any]]:
+    """The documents of those that may tell usage."""
+    for event in events_of(events):
+        if b'"usage"' in event and (document := document_of(event)) is not None:
+            yield document

@@ -40,7 +40,6 @@ from gpustack.gateway.request import AdmittedRequest
 from gpustack.gateway.route import BY_PATH, InferenceRoute
 from gpustack.gateway.usage import Usage
 from gpustack.http1.exchange import BodyTimeout, Disconnected, Exchange
-from gpustack.http1.fields import Headers
 from gpustack.http1.head import Head
 from gpustack.http1.pool import Pool
 from gpustack.http1.reply import Fields
@@ -182,27 +181,19 @@ class Gateway:
         with self._memory.hold(principal) as hold:
             limit = _BODY_OF_ANYBODY if principal.role is Role.ANYBODY else _BODY_LIMIT
             ask = await self._read(exchange, route, limit, hold)
-            await self._serve_asked(exchange, route, principal, passage, headers, ask, hold)
+            model = self._route_of(ask, principal)
+            passage.model_id = model.model_id
+            request = AdmittedRequest(exchange, route, principal, ask, headers, model, passage, hold)
+            await self._serve_asked(request)
 
-    async def _serve_asked(
-        self,
-        exchange: Exchange,
-        route: InferenceRoute,
-        principal: Principal,
-        passage: Passage,
-        headers: Headers,
-        ask: Ask,
-        hold: MemoryHold,
-    ) -> None:
-        model = self._route_of(ask, principal)
-        request = AdmittedRequest(exchange, route, principal, ask, headers, model, passage, hold)
-        passage.model_id = request.model.model_id
-        fault = mismatch(route, request.model.model_name, request.model.categories)
+    async def _serve_asked(self, request: AdmittedRequest) -> None:
+        ask, model = request.ask, request.model
+        fault = mismatch(request.route, model.model_name, model.categories)
         if fault is not None:
             raise BadRequest(fault)
-        if request.model.keeps_no_prompts and may_have(ask.body, _PROMPT_CACHE):
-            await self._large.run(lambda: _refuse_prompt_cache(ask.body, request.model.model_name))
-        limited = self.limiter.of(principal, request.model)
+        if model.keeps_no_prompts and may_have(ask.body, _PROMPT_CACHE):
+            await self._large.run(lambda: _refuse_prompt_cache(ask.body, model.model_name))
+        limited = self.limiter.of(request.principal, model)
         if limited:
             await self._reserve(request, limited)
         try:

@@ -32,7 +32,12 @@ _FREE: Final = frozenset({b"parameters", b"input_schema", b"schema", b"json_sche
 _CALLS: Final = frozenset({b'"tool_use"', b'"server_tool_use"', b'"mcp_tool_use"'})
 """Kinds of blocks whose ``input`` is what a model wrote, for a tool of the client's."""
 _MEMBER: Final = re.compile(
-    rb'"(' + b"|".join(sorted(name.encode() for name in _NAMES)) + rb')"[ \t\r\n]*+:[ \t\r\n]*+(["\[{])'
+    # The lookahead halves the time: most quotes begin no such name, and this is on the way of every request.
+    rb'"(?=['
+    + bytes(sorted({name[0] for name in _BY_BYTES}))
+    + rb"])("
+    + b"|".join(sorted(_BY_BYTES))
+    + rb')"[ \t\r\n]*+:[ \t\r\n]*+(["\[{])'
 )
 _TOKEN: Final = re.compile(STRING + rb"|[{}\[\]]", re.DOTALL)
 _COLON: Final = re.compile(rb"[ \t\r\n]*+:")

@@ -10,7 +10,7 @@ import attrs
 import orjson
 
 from gpustack.gateway.event import document_of, events_of
-from gpustack.gateway.usage import usage_of
+from gpustack.gateway.usage import Usage, usage_of
 
 _USAGE: Final = re.compile(rb'"usage"[ \t]*:[ \t]*\{(?=[ \t]*")')
 _TIMINGS: Final = re.compile(rb'"timings"[ \t]*:[ \t]*(\{[^{}]{0,2000}\})')
@@ -33,10 +33,10 @@ class Stopwatch:
 
     def told_in(self, events: bytes) -> bytes:
         """The events with it, where one of them tells the usage of an answer that has ended."""
-        return b"".join([self._with_speed(event) if _ends(event) else event for event in events_of(events)])
+        return b"".join([self._with_speed(event) for event in events_of(events)])
 
     def _with_speed(self, event: bytes) -> bytes:
-        usage = usage_of((document_of(event) or {})["usage"])
+        usage = _usage_at_end(event)
         if usage is None or self._first is None or _OURS in event:
             return event
         each = max(self._now() - self._first, _LEAST) / max(usage.completion, 1)
@@ -58,15 +58,14 @@ def with_engine_speed(body: bytes) -> bytes:
     return _spliced(body, first / 1000, each / 1000)
 
 
-def _ends(event: bytes) -> bool:
-    """Whether it tells usage, and no answer goes on after it."""
-    if b'"usage"' not in event:
-        return False
-    document = document_of(event) or {}
-    choices = document.get("choices")
-    if not isinstance(document.get("usage"), dict) or not isinstance(choices, list):
-        return False
-    return all(isinstance(choice, dict) and choice.get("finish_reason") for choice in choices)
+def _usage_at_end(event: bytes) -> Usage | None:
+    """The usage it tells, if no answer goes on after it."""
+    document = (document_of(event) if b'"usage"' in event else None) or {}
+    said, choices = document.get("usage"), document.get("choices")
+    if not isinstance(said, dict) or not isinstance(choices, list):
+        return None
+    ended = all(isinstance(choice, dict) and choice.get("finish_reason") for choice in choices)
+    return usage_of(said) if ended else None
 
 
 def _spliced(text: bytes, first: float, each: float) -> bytes:

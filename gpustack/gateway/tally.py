@@ -8,6 +8,7 @@ import attrs
 
 from gpustack.gateway.event import (
     awaits_usage,
+    has_null,
     last_end,
     with_text_for_null,
     without_nothing,
@@ -126,7 +127,7 @@ class EventTally:
             done = self._held_back(done)
         if not self._edits:
             return done
-        if b'"content":null' in done or b'"content": null' in done:
+        if has_null(done):
             done = with_text_for_null(done)
         if self._reader is not None and b"data: null" in done:
             done = without_nothing(done)

@@ -21,7 +21,7 @@ from gpustack.http1.connection import Connection, Phase, peer_of
 from gpustack.http1.ends import Ends
 from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange, Peer
 from gpustack.http1.head import Head
-from gpustack.http1.keepalive import keep_alive
+from gpustack.http1.keepalive import is_elsewhere, keep_alive
 from gpustack.http1.limits import Limits
 from gpustack.http1.reactor import Reactor, new_reactor
 from gpustack.http1.reply import REQUEST_ID_FIELD, fault_body, status_line
@@ -38,7 +38,6 @@ Tls = ssl.SSLContext | Callable[[], ssl.SSLContext] | None
 _ACCEPTS_AT_ONCE: Final = 64
 _LOOKED_AT: Final = 64
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_THIS_MACHINE: Final = frozenset({"127.0.0.1", "::1", "unix"})
 _ANSWERS: Final = ((PayloadTooLarge, 413), (BodyTimeout, 408), (BodyError, 400))
 
 
@@ -228,7 +227,7 @@ class HttpServer:
             self._turn_away(sock, 503, "The server has no connection left; try again.")
             return None
         try:
-            if peer.host not in _THIS_MACHINE:
+            if peer.host != "unix" and is_elsewhere(peer.host):
                 keep_alive(sock)
             stream = new_stream(self.reactor, self._secured(sock))
         except OSError:  # the client has left already

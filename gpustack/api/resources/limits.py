@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from gpustack.domain.access import Limits, User
+from gpustack.domain.access import Limits
 from gpustack.domain.budget import BudgetDraw
 from gpustack.policy.budget import ends_in, period
 from gpustack.policy.limits import Kind
@@ -64,10 +64,6 @@ def _of(word: str, found: Callable[[Call], Any]) -> Callable[[Call], Any]:
     return handler
 
 
-def _me(call: Call) -> User:
-    return call.account
-
-
 ROUTES = tagged(
     "limits",
     (
@@ -75,7 +71,7 @@ ROUTES = tagged(
             method="GET",
             path="/v1/users/me/limits",
             summary="Tell what is left of one's own limits",
-            handler=_of("user", _me),
+            handler=_of("user", lambda call: call.account),
             allow=PEOPLE,
             answer=_ALLOWANCE,
         ),
