@@ -214,7 +214,7 @@ def stop_budget(options: Options) -> Mapping[str, float]:
         "control": 5.0,
         "work": options.engine_stop_grace + KILL_WITHIN + 5.0,
         "edge": 5.0,
-        "state": FLUSH_SECONDS + 2.0,
+        "state": FLUSH_SECONDS + 4.0,
         "signals": 2.0,
     }
 

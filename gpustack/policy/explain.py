@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import attrs
-import outcome
 
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.instance import Claim, ModelInstance, Placement
@@ -130,11 +129,11 @@ def where(placement: Placement, snapshot: Snapshot) -> str:
 
 def _verdict_or_fault(ask: Ask, worker: Worker, snapshot: Snapshot, *, unread: bool) -> WorkerVerdict:
     """A worker that cannot be looked at keeps no other from being told of."""
-    looked = outcome.capture(_verdict, ask, worker, snapshot, unread=unread)
-    if isinstance(looked, outcome.Error) and isinstance(looked.error, Exception):
-        told = (unjudged(worker, looked.error).sentence,)
+    try:
+        return _verdict(ask, worker, snapshot, unread=unread)
+    except Exception as error:  # noqa: BLE001  whatever it is, it is this worker's
+        told = (unjudged(worker, error).sentence,)
         return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=None, sentences=told)
-    return looked.unwrap()
 
 
 def _verdict(ask: Ask, worker: Worker, snapshot: Snapshot, *, unread: bool) -> WorkerVerdict:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import attrs
-import outcome
 
 from gpustack.domain.instance import Placement
 from gpustack.domain.record import table_of
@@ -37,7 +36,7 @@ def place_and_faults(
     """
     try:
         return _place(ask, snapshot), {}
-    except Exception:
+    except Exception:  # a fault of some workers only is theirs; any other rises again
         faults = _faults_of_workers(ask, snapshot)
         if not 0 < len(faults) < len(snapshot.workers):
             raise
@@ -68,7 +67,8 @@ def _faults_of_workers(ask: Ask, snapshot: Snapshot) -> dict[int, Exception]:
     found: dict[int, Exception] = {}
     for worker in snapshot.workers.values():
         alone = attrs.evolve(snapshot, tables={**snapshot.tables, table_of(Worker): {worker.id: worker}})
-        looked = outcome.capture(_place, ask, alone)
-        if isinstance(looked, outcome.Error) and isinstance(looked.error, Exception):
-            found[worker.id] = looked.error
+        try:
+            _place(ask, alone)
+        except Exception as error:  # noqa: BLE001  whatever it is, it is this worker's
+            found[worker.id] = error
     return found

@@ -16,6 +16,7 @@ from gpustack.server.condition import ready
 from gpustack.server.credential import good, is_held
 from gpustack.server.leases import Leases
 from gpustack.server.report_bounds import MOST_WORKERS, bounded, merged_labels
+from gpustack.server.twins import COPIED_FILES
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
@@ -117,7 +118,7 @@ async def join(
 def _refuse_impostor(known: Worker | None, shown: Shown | None, keys: Keys) -> None:
     if known is not None and known.barred:
         raise Forbidden(
-            f"Worker {known.name} is barred; on the server, gpustack workers admit lets it in again"
+            f"Worker {known.name} is barred; on the server, gpustack workers admit {known.name} lets it in again"
         )
     if shown is not None:
         if known is None or known.id != shown.worker_id or shown.hash not in good(known):
@@ -125,7 +126,7 @@ def _refuse_impostor(known: Worker | None, shown: Shown | None, keys: Keys) -> N
     elif known is not None and is_held(known, keys):
         raise Forbidden(
             f"Worker {known.name}, last at {known.ip}, has a credential of its own and must show it. If this machine "
-            "is a copy of that one, delete worker_uuid, worker_name and worker_credential in its data directory; if it "
+            f"is a copy of that one, delete {COPIED_FILES} in its data directory; if it "
             f"is that one, and has lost it, on the server gpustack workers admit {known.name} lets it in again"
         )
 

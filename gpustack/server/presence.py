@@ -13,6 +13,7 @@ from gpustack.errors import GpustackError, Unavailable
 from gpustack.nursery.limiter import threads
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.server.leases import Leases
+from gpustack.server.twins import COPIED_FILES
 from gpustack.store import roster
 from gpustack.store.roster import Myself, Offer, Roll, Server
 from gpustack.store.store import Store
@@ -109,8 +110,9 @@ class Presence:
             log.error(
                 "The server at %s says to be this one: the data directory of one of them is a copy. On the machine "
                 "that is the copy stop gpustack, delete server_uuid in its data directory (and what makes it a worker: "
-                "worker_uuid, worker_name and worker_credential) and start it again",
+                "%s) and start it again",
                 roll.twin,
+                COPIED_FILES,
             )
         before = {server.uuid: server for server in self._roll.servers if server.lives}
         now = {server.uuid: server for server in roll.servers if server.lives}

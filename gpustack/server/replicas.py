@@ -123,10 +123,9 @@ class Replicas:
                 continue
             with self._faults.row(("plan", model.id)):
                 seen = _seen(model, snapshot)
-                if settled.get(model.id) == seen:
-                    continue
-                if _is_settled(model, snapshot):
+                if settled.get(model.id) == seen or _is_settled(model, snapshot):
                     settled[model.id] = seen
+                    self._faults.forget(model.id)  # else the loop would turn for it without end
                 else:
                     due.append(model.id)
         return due

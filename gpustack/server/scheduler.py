@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 _WAITING = (InstanceState.PENDING, InstanceState.ANALYZING)
 _READING = "Reading the header of the model file"
 _TRY_AGAIN = 1.0
-_MET_A_FAULT = object()
-"""In place of the ground of a decision that may be another one although nothing has changed."""
 
 
 @attrs.define(eq=False)
@@ -65,13 +63,13 @@ class Scheduler:
                     # Facts that could not be read are asked for again, and what met a fault is looked at again;
                     # everything else comes by a wake.
                     again = self._facts.fresh_for if faulty else math.inf
-                    await wake.wait(min(again, self._faults.due_in(), self._strange_due_in(considered)))
+                    await wake.wait(min(again, self._faults.due_in()))
                 except Unavailable as error:
                     log.warning("Placement waits for the database: reason=%s", error)
                     await wake.wait(_TRY_AGAIN)
 
     async def _look_at_all(self, considered: dict[int, object]) -> bool:
-        """Look once at everything that waits; tells whether facts were missed that may be had later."""
+        """Look once at everything that waits; tells whether facts or a worker were missed that may be had later."""
         waiting = _waiting(self._store.snapshot)
         living = {instance.id for instance in waiting}
         for gone in considered.keys() - living:
@@ -92,14 +90,14 @@ class Scheduler:
         return faulty
 
     async def _look_at(self, instance: ModelInstance, considered: dict[int, object]) -> bool:
-        """Look at one that waits; tells whether its facts were missed and may be had later."""
+        """Look at one that waits; tells whether its facts, or a worker, were missed and may be had later."""
         model = self._store.snapshot.get(Model, instance.model_id)
         if model is None or model.generation != instance.generation:
             return False  # about to be replaced
         finding = self._facts.ask(model) if has_files(model) else None
         await trio.lowlevel.checkpoint()
-        await self._decide_on(instance, model, finding, considered)
-        return finding is not None and finding.fault is not None
+        strange = await self._decide_on(instance, model, finding, considered)
+        return strange or (finding is not None and finding.fault is not None)
 
     async def _decide_on(
         self,
@@ -107,18 +105,19 @@ class Scheduler:
         model: Model,
         finding: Finding | None,
         considered: dict[int, object],
-    ) -> None:
+    ) -> bool:
+        """Decide, and act on it; tells whether a worker could not be looked at."""
         if has_files(model) and self._is_awaited(instance, model, finding):
             # One that was given up keeps its verdict until there is another.
             if instance.state in _WAITING:
                 await self._note(instance.id, InstanceState.ANALYZING, _READING)
-            return
+            return False
         model = await self._fill_category(model, finding)
         seen = self._store.snapshot
         facts = None if finding is None else (finding.facts, finding.fault)
         ground = (model.version, facts, _ground(seen))
         if considered.get(instance.id) == ground:
-            return
+            return False
         decision, strange = await self._thinking.run(decide, model, instance, finding, seen, abandon=True)
         for worker_id, error in strange.items():
             with self._strange.row(worker_id):
@@ -127,18 +126,13 @@ class Scheduler:
             hopeless = finding is not None and finding.lasting and decision == finding.fault
             state = InstanceState.ERROR if hopeless else InstanceState.PENDING
             await self._note(instance.id, state, decision)
-            considered[instance.id] = _MET_A_FAULT if strange else ground
+            considered[instance.id] = None if strange else ground
         elif instance.state is InstanceState.ERROR:
             await self._note(instance.id, InstanceState.PENDING, "The model file can be read now")
         else:
             considered.pop(instance.id, None)
             await self._claim(instance, finding, decision)
-
-    def _strange_due_in(self, considered: Mapping[int, object]) -> float:
-        """Seconds until a worker that could not be looked at is looked at again for what waits; infinite where nothing
-        waits for it."""
-        waited_for = any(ground is _MET_A_FAULT for ground in considered.values())
-        return self._strange.due_in() if waited_for else math.inf
+        return bool(strange)
 
     def _is_awaited(self, instance: ModelInstance, model: Model, finding: Finding | None) -> bool:
         """Whether facts are being read that the decision must wait for. One that is told already why it waits goes

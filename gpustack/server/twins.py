@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
@@ -12,11 +12,13 @@ from gpustack.domain.report import JoinRequest
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
 from gpustack.errors import Conflict
+from gpustack.http1.upstream import Address
 
 log = logging.getLogger(__name__)
 
-COPIED = ("worker_uuid", "worker_name", "worker_credential")
+COPIED: Final = ("worker_uuid", "worker_name", "worker_credential")
 """What of a data directory makes a machine the worker that it is."""
+COPIED_FILES: Final = f"{', '.join(COPIED[:-1])} and {COPIED[-1]}"
 _SAME_FOR = 3600.0
 _MOST = 1000
 
@@ -45,7 +47,7 @@ class Twins:
         worker = snapshot.find(Worker, worker_uuid=request.worker_uuid)
         if worker is None or worker.leaving or worker.barred or not request.run:
             return
-        here, there = _at(request.ip, request.port), _at(worker.ip, worker.port)
+        here, there = str(Address(request.ip, request.port)), str(Address(worker.ip, worker.port))
         if here == there or not worker.ip:
             return
         run = await self._link.run_of(worker)
@@ -55,7 +57,7 @@ class Twins:
         raise Conflict(
             f"Worker {worker.name} is at {there} and answers there, and the machine at {here} says to be the same "
             "worker: the data directory of one of them is a copy. On the machine that is the copy stop gpustack, "
-            f"delete {', '.join(COPIED[:-1])} and {COPIED[-1]} in its data directory and start it again: it joins as a "
+            f"delete {COPIED_FILES} in its data directory and start it again: it joins as a "
             "worker of its own then"
         )
 
@@ -70,12 +72,8 @@ class Twins:
         log.warning(
             "Two machines say to be one worker, for a data directory was copied; the one that was there first stays, "
             "delete %s in that of the copy: worker=%s there=%s refused=%s",
-            ", ".join(COPIED),
+            COPIED_FILES,
             worker.name,
             there,
             here,
         )
-
-
-def _at(ip: str, port: int) -> str:
-    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"

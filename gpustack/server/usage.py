@@ -20,11 +20,9 @@ from gpustack.store.store import Store
 log = logging.getLogger(__name__)
 
 _FLUSH_EVERY = 5.0
-_FLUSH_WITHIN = 3.0
+_FLUSH_WITHIN = 2.0
 """Seconds a write may take before we go on without knowing its end. A stop waits for two of them at most."""
-
-
-_TRIES = 12
+_TRIES = 20
 """How often counts are tried that the store cannot take for what they hold: about an hour."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import attrs
@@ -16,6 +17,7 @@ from gpustack.domain.model import Model
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Worker
 from gpustack.errors import Unavailable
+from gpustack.nursery.quarantine import Quarantine
 from gpustack.server import deploy
 from gpustack.server.replicas import Replicas, _orphans
 from gpustack.server.report import InstanceReport, report_instance
@@ -293,3 +295,16 @@ async def place_on(cluster: Cluster, instance: ModelInstance, worker: Worker) ->
 
     await cluster.store.write(work)
     await cluster.move(instance, S.RUNNING)
+
+
+async def test_a_model_that_was_settled_otherwise_is_nothing_to_turn_for(cluster: Cluster) -> None:
+    """Its write had failed, and then nothing was left to be written."""
+    model, now = await cluster.model("m", replicas=0), [0.0]
+    faults = Quarantine("replicas", clock=lambda: now[0])
+    service = Replicas(cluster.store, random.Random(3), faults)
+    with faults.row(model.id):
+        raise ZeroDivisionError
+    now[0] = 1000.0
+    assert faults.due_in() < 1
+    assert service._due(cluster.store.snapshot, {}) == []
+    assert faults.due_in() == math.inf

@@ -189,7 +189,7 @@ async def test_a_worker_that_cannot_be_looked_at_is_told_of_and_looked_at_again(
 ) -> None:
     stumble = Stumble(decision, "objections", lambda ask, worker, *_: worker.name == "a", times=1000)
     stumble.put(monkeypatch)
-    facts = cluster.facts()
+    facts = cluster.facts(fresh_for=0.5)
     await begin(nursery, facts, Scheduler(cluster.store, facts))
     await cluster.worker("a", gpu(0, 24))
     await cluster.worker("b", ram=0.1)
