@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import attrs
 from gpustack.cli.address import is_local
 from gpustack.cli.hub import source_fields
 from gpustack.cli.lookup import MODELS, WORKERS, find, model_named
+from gpustack.cli.nearest import nearest
 from gpustack.cli.source import Asked, read_source
 from gpustack.cli.terminal import Terminal
 from gpustack.errors import AlreadyExists, Conflict, GpustackError, NotFound
@@ -74,10 +74,9 @@ async def deployed(
 async def _unknown(client: AdminClient, text: str) -> NotFound:
     names = [str(model.get("name")) for model in await client.all(MODELS)]
     known = f"; deployed are {', '.join(sorted(names))}" if names else ""
-    if meant := difflib.get_close_matches(text.lower(), [name.lower() for name in names], n=1):
-        return NotFound(
-            f"There is no model {text!r} here; did you mean {next(n for n in names if n.lower() == meant[0])}?"
-        )
+    by_lower = {name.lower(): name for name in names}
+    if meant := nearest(text.lower(), by_lower):
+        return NotFound(f"There is no model {text!r} here; did you mean {by_lower[meant]}?")
     return NotFound(
         f"There is no model {text!r} here{known}. To deploy one give a path (./model.gguf), a repository of Hugging "
         "Face (ORGANISATION/REPOSITORY:TAG) or a model of the Ollama library (ollama:NAME:TAG)"

@@ -8,9 +8,9 @@ import os
 def local_admins() -> frozenset[int]:
     """The users whose programs are an administrator's without a key: root, and the one this process runs as.
 
-    Both can do what they like with the daemon anyway. None where the system has no numbers for users.
+    Both can do what they like with the daemon anyway.
     """
-    return frozenset({0, os.geteuid()}) if hasattr(os, "geteuid") else frozenset()
+    return frozenset({0, os.geteuid()})
 
 
 def local_rule(force_auth: bool) -> str:
@@ -21,9 +21,7 @@ def local_rule(force_auth: bool) -> str:
 
 
 def _admins() -> str:
-    uid = os.geteuid() if hasattr(os, "geteuid") else None
-    if uid is None:
-        return "nobody may"
+    uid = os.geteuid()
     return "programs of root" if uid == 0 else f"programs of {_name(uid)} and root"
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
+from gpustack.cli.nearest import nearest
 from gpustack.errors import NotFound
 from gpustack.remote.admin_client import AdminClient
 
@@ -16,9 +16,9 @@ SERVERS, FILES = "/v1/servers", "/v1/model-files"
 KEYS, USERS = "/v1/api-keys", "/v1/users"
 
 
-async def find(client: AdminClient, path: str, name: str, *, field: str = "name") -> Doc | None:
-    """The object of a list with this name (the value of ``field``), else the one with this number."""
-    named = [item for item in await client.all(path, search=name) if item.get(field) == name]
+async def find(client: AdminClient, path: str, name: str) -> Doc | None:
+    """The object of a list with this name, else the one with this number."""
+    named = [item for item in await client.all(path, search=name) if item.get("name") == name]
     if named:
         return named[0]
     if name.isascii() and name.isdigit():
@@ -54,8 +54,8 @@ async def _named(client: AdminClient, path: str, name: str, kind: str, command: 
         item for item in every if str(item.get("id")) == name
     ]
     if not found:
-        close = difflib.get_close_matches(name, [str(item.get(field)) for item in every], n=1)
-        guess = f"did you mean {close[0]}?" if close else f"gpustack {command} lists them"
+        close = nearest(name, [str(item.get(field)) for item in every])
+        guess = f"did you mean {close}?" if close else f"gpustack {command} lists them"
         raise NotFound(f"There is no {kind} {name!r}; {guess}")
     return found[0]
 
@@ -101,7 +101,6 @@ async def _missing(client: AdminClient, kind: str, path: str, name: str, *more: 
     names = [str(item.get("name")) for one in (path, *more) for item in await client.all(one)]
     if not names:
         return f"There is no {kind} {name!r}: nothing is deployed yet; gpustack run MODEL deploys one"
-    close = difflib.get_close_matches(name, names, n=1)
-    if close:
-        return f"There is no {kind} {name!r}; did you mean {close[0]}?"
+    if close := nearest(name, names):
+        return f"There is no {kind} {name!r}; did you mean {close}?"
     return f"There is no {kind} {name!r}; gpustack ls shows the models, gpustack ps the instances"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
 import select
 import sys
@@ -12,6 +11,7 @@ from types import ModuleType
 import attrs
 
 from gpustack.cli.history import History
+from gpustack.cli.nearest import nearest
 from gpustack.cli.terminal import Terminal
 
 PROMPT, MORE = ">>> ", "... "
@@ -59,8 +59,8 @@ def understood(text: str) -> Question | Command:
     word = found.group()
     if word in _BY_SPELLING:
         return Command("", f"{word} takes nothing behind it.")
-    close = difflib.get_close_matches(word, _BY_SPELLING, n=1, cutoff=0.7)
-    guess = f"did you mean {close[0]}?" if close else "/? lists what there is."
+    close = nearest(word, _BY_SPELLING)
+    guess = f"did you mean {close}?" if close else "/? lists what there is."
     return Command("", f"There is no {word}; {guess} To ask it as it is, put it between lines of {FENCE}.")
 
 

@@ -21,7 +21,7 @@ _LIBRARY = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*(?::[\w.-]+)?"
 _PAGE = re.compile(r"(?P<repo>[^/]+/[^/]+)/(?:blob|resolve|tree)/(?P<revision>[^/]+)(?:/(?P<file>.+))?/?")
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
 _PLACES = ("./", "../", "~", "/")
-HERE = frozenset({".", ".."})
+_HERE = frozenset({".", ".."})
 
 
 @attrs.frozen(kw_only=True)
@@ -47,7 +47,7 @@ def read_source(text: str, cwd: Path) -> Asked | None:
     """
     if not text.strip():
         raise GpustackError("MODEL is empty: name a deployment, a path or a repository (. is this folder)")
-    if text in HERE or text.startswith(_PLACES) or (not _is_address(text) and (cwd / text).exists()):
+    if text in _HERE or text.startswith(_PLACES) or (not _is_address(text) and (cwd / text).exists()):
         return _path(text, cwd)
     if found := _MODEL_SCOPE.match(text):
         raise GpustackError(

@@ -61,7 +61,7 @@ def read(docstring: str | None, name: str, argv: Sequence[str]) -> Words:
         raise Misuse(_sentence(name, text, error.code), body) from None
 
 
-def verbs_of(text: str, name: str) -> list[str]:
+def _verbs_of(text: str, name: str) -> list[str]:
     """The words that a usage text has written out behind the command, such as ``bar`` and ``admit``."""
     found = _LITERAL.findall(_usage_of(text))
     return [word for word in dict.fromkeys(found) if word not in ("gpustack", "options", name)]
@@ -84,7 +84,7 @@ def _sentence(name: str, text: str, code: object) -> str:
     unknown = [word for word in left if word.startswith("-") and word not in _OPTION.findall(text)]
     if unknown:
         return _not_understood(name, unknown[0], _OPTION.findall(text))
-    verbs = verbs_of(text, name)
+    verbs = _verbs_of(text, name)
     words = left[1:] if left[:1] == [name] else left
     if left and (not words or words[0] in verbs or (words is not left and not verbs)):
         return f"gpustack {name}: an argument is missing"

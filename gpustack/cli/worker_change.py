@@ -104,7 +104,8 @@ async def until_empty(client: AdminClient, worker: Doc, terminal: Terminal, pati
 
     Raises WaitTimeout when it has not come to that within ``patience`` seconds, Conflict when the drain was ended.
     """
-    name, left, reasons, told = worker["name"], [""], [""], set[str]()
+    name, told = worker["name"], set[str]()
+    left, reasons = list[str](), list[str]()
     with trio.move_on_after(math.inf if patience is None else patience):
         while True:
             there, reasons = _left_of(worker, await client.all(INSTANCES))
@@ -123,7 +124,7 @@ async def until_empty(client: AdminClient, worker: Doc, terminal: Terminal, pati
             await trio.sleep(_LOOK_EVERY)
     why = f": {'; '.join(reasons)}" if reasons else ""
     raise WaitTimeout(
-        f"{name} still runs {', '.join(left)} after {patience} s, and goes on being drained{why}"
+        f"{name} still runs {', '.join(left) or 'something'} after {patience} s, and goes on being drained{why}"
     )
 
 

@@ -97,6 +97,8 @@ def at_terminal(
                 break
             while waiting and (at := shown.find(waiting[0][0], seen)) >= 0:
                 seen = at + len(waiting[0][0])
+                # Nobody types in the very instant of a prompt, in which a Ctrl-C is heard with the next key only.
+                time.sleep(0.1)
                 os.write(master, waiting.pop(0)[1])
         assert time.monotonic() < end, f"it does not end; still to come: {waiting}\n{shown}"
         return process.wait(WITHIN), shown

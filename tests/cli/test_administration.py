@@ -14,6 +14,11 @@ from tests.cli.shell import Shell
 from tests.fakes.hub import Hub
 
 
+def test_a_key_is_not_made_where_its_value_could_not_be_shown(shell: Shell) -> None:
+    assert shell("keys", "create", "lost", "-o", "jsn").returncode == 2
+    assert "lost" not in shell("keys").stdout
+
+
 def test_a_key_is_made_shown_once_switched_off_and_removed(shell: Shell) -> None:
     assert "gpustack keys create NAME makes one" in shell("keys").stderr
     made = shell(

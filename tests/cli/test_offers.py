@@ -110,9 +110,11 @@ SOURCES = "\n".join(file.read_text() for file in sorted((ROOT / "gpustack/cli").
 
 @pytest.mark.parametrize("name", sorted({*names()} - GENERATED))
 def test_every_option_of_a_usage_text_is_read_by_the_program(name: str) -> None:
+    own = (ROOT / f"gpustack/cli/commands/{name.replace('-', '_')}.py").read_text()
     for option in EVERY[name].options:
         if option.name != "--help":
-            assert SOURCES.count(f'"{option.name}"') or "--{name}" in SOURCES, option.name
+            by_name = "--{name}" in own and f'"{option.name[2:]}"' in own  # several options read in one loop
+            assert f'"{option.name}"' in SOURCES or by_name, option.name
 
 
 @pytest.mark.parametrize("name", sorted({*names()} - GENERATED))

@@ -6,6 +6,7 @@ import trio
 
 from gpustack.cli.finding import Finding, Scene, failed, good, note
 from gpustack.config.proxy import ProxyAddress, read_proxies
+from gpustack.remote.routing import deepest
 from gpustack.text import said_by
 
 _WITHIN = 5.0
@@ -27,14 +28,7 @@ async def _answers(proxy: ProxyAddress) -> Finding:
         try:
             stream = await trio.open_tcp_stream(proxy.host, proxy.port)
         except OSError as error:
-            return failed(f"{named} cannot be reached ({_reason(error)})", _FIX)
+            return failed(f"{named} cannot be reached ({said_by(deepest(error))})", _FIX)
         await stream.aclose()
         return good(f"{named} answers")
     return failed(f"{named} does not answer within {_WITHIN:g} s", _FIX)
-
-
-def _reason(error: OSError) -> str:
-    inner: BaseException = error.__cause__ or error
-    while isinstance(inner, BaseExceptionGroup):
-        inner = inner.exceptions[0]
-    return said_by(inner)

@@ -30,11 +30,11 @@ async def look(scene: Scene) -> list[Finding]:
             ),
         ]
     if ask.key is None and b"GPUSTACK_API_KEY" in body:  # with a sentence, it knows us for another user
-        fix = "For more use sudo, or put an API key (console, or POST /v1/api-keys) into GPUSTACK_API_KEY."
+        fix = "For more use sudo, or put an API key (gpustack keys create NAME makes one) into GPUSTACK_API_KEY."
         said = "you are another user of this machine: without a key you may use models, and not manage"
         return [*found, note(said, fix)]
     if ask.key is None:
-        fix = "Make a key (console, or POST /v1/api-keys) and put it in GPUSTACK_API_KEY."
+        fix = "Make a key (console, or gpustack keys create NAME with one you have) and put it in GPUSTACK_API_KEY."
         return [*found, failed("the server wants a key (it runs with --force-auth-localhost)", fix)]
     fix = "It may have expired or been deleted: make another, and put it in GPUSTACK_API_KEY."
     return [*found, failed(f"the server refuses the key in GPUSTACK_API_KEY (status {status})", fix)]

@@ -49,9 +49,10 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
 
     if words.flag("create"):
         document = wanted(words)
+        words.choice("--output", *output.FORMS)  # before it is made: its value is shown only once
         made = open_session(env).run(lambda client: client.create(KEYS, document))
         stderr(env).say("This is shown once: put it where it is used, such as GPUSTACK_API_KEY.")
-        print(_form(words, made) or made["value"])
+        output.show(words, made, lambda: str(made["value"]), name="value")
         return 0
     verb = next((verb for verb in _DONE if words.flag(verb)), None)
     if verb is not None:
@@ -78,11 +79,6 @@ def wanted(words: Words) -> Doc:
     fields["scopes"] = scopes or None
     fields["allowed_model_names"] = words.many("--model") or None
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _form(words: Words, made: Doc) -> str | None:
-    form = words.choice("--output", *output.FORMS)
-    return None if form == "table" else output.as_json(made) if form == "json" else output.as_yaml(made)
 
 
 async def _keys(client: AdminClient, *, every: bool) -> tuple[list[Doc], Mapping[int, str]]:

@@ -82,17 +82,14 @@ async def _ask(
 
 
 async def _workers(client: AdminClient, names: Sequence[str]) -> list[Doc]:
-    from gpustack.cli.lookup import WORKERS
+    from gpustack.cli.lookup import WORKERS, workers_named
 
-    every = await client.all(WORKERS)
-    if missing := [name for name in names if name not in {worker["name"] for worker in every}]:
-        raise NotFound(f"There is no worker {missing[0]!r}; gpustack workers shows them")
-    chosen = [worker for worker in every if worker["name"] in names] or [
-        worker for worker in every if worker.get("state") == "ready"
-    ]
-    if not chosen:
+    if names:
+        return await workers_named(client, names)
+    ready = [worker for worker in await client.all(WORKERS) if worker.get("state") == "ready"]
+    if not ready:
         raise Unavailable("No worker is ready to fetch anything; gpustack workers shows why")
-    return chosen
+    return ready
 
 
 async def _there_already(client: AdminClient, source: Mapping[str, str], where: Doc) -> Doc:

@@ -18,7 +18,7 @@ rm forgets a worker; what ran there is placed elsewhere. One that still runs wou
 Options:
   -o, --output=FORM  table, json or yaml (default: table).
   -q, --quiet        Names only.
-  --timeout=SECONDS  How long to wait for a worker to be empty (default: as long as it takes).
+  --timeout=SECONDS  How long to wait for a worker to be empty (default: 0, as long as it takes).
   --no-wait          Do not wait for it.
   --force            Also a worker that is there.
   -h, --help         Show this help.
@@ -52,7 +52,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
         from gpustack.cli.worker_change import labels_of
 
         labels = labels_of(words.many("LABEL"), words.usage)
-        patience = words.whole("--timeout")
+        patience = words.whole("--timeout") or None
         open_session(env).run(lambda client: _act(client, verb, words, labels, patience, stderr(env)))
         return 0
     workers = open_session(env).run(lambda client: client.all(WORKERS))
