@@ -271,13 +271,10 @@ def test_at_a_terminal_one_talks_until_one_leaves(shell: Shell, tiny: str) -> No
     assert code == 0, shown
 
 
-def test_ctrl_c_while_it_waits_says_what_stays_and_ends_with_130(shell: Shell, tmp_path: Path) -> None:
-    from tests.models import SHAPES, make_hollow
-
-    big = tmp_path / "waits.gguf"
-    make_hollow(big, next(shape for name, shape in SHAPES.items() if "70b" in name))
+def test_ctrl_c_while_it_waits_says_what_stays_and_ends_with_130(shell: Shell, tiny_model: Path) -> None:
     assert shell.daemon.call("PUT", "/v1/workers/1", {"cordoned": True})[0] == 200
-    code, shown = at_terminal(shell, ["run", str(big), "-p", "ctx-size=512"], [("cordoned", b"\x03")])
+    run = ["run", "--name=waits", str(tiny_model), "-p", "ctx-size=512"]  # it would fit: so it is waited for
+    code, shown = at_terminal(shell, run, [("cordoned", b"\x03")])
     assert code == 130, shown
     assert "waits stays deployed: gpustack ps waits shows it" in shown
     told = shell.bad("logs", "waits")
