@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import attrs
 
 from gpustack.artifacts.listing import RemoteFile
-from gpustack.artifacts.request import Again, Changed, refusal, told_range
+from gpustack.artifacts.request import Again, refusal, told_range
 from gpustack.errors import Unavailable
 from gpustack.remote.http import BadReply, Client, Incoming, shown
 from gpustack.remote.redirect import MOST, headers_for, next_url, refuse_inner
@@ -44,13 +44,15 @@ async def _told(
                 answered = incoming.address
                 url = next_url(url, incoming.headers.get("location"))
                 continue
-            if method == "GET" and incoming.status not in (200, 206):
+            if method == "GET" and incoming.status not in (200, 206, 416):
                 raise _fault(refusal(incoming, file))
             return _size(incoming), None
     raise BadReply(file.url, f"redirects more than {MOST} times")
 
 
 def _size(incoming: Incoming) -> int | None:
+    if incoming.status == 416:  # there is no first byte
+        return 0
     if incoming.status == 206:
         found = told_range(incoming)
         return None if found is None else found[1]
@@ -71,6 +73,4 @@ def _hash(etag: str) -> str | None:
 
 
 def _fault(error: Exception) -> Exception:
-    if isinstance(error, Changed):
-        return Unavailable("the file has become empty")
     return error.fault if isinstance(error, Again) else error

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from gpustack.config.permission import alien, exchangeable, writable
+from gpustack.config.permission import Opening, alien, exchangeable, writable
 from gpustack.errors import GpustackError
 
 _LOCK = "lock"
 _DATABASE = "database.db"
 SECRETS = (
     *("token", "jwt_secret_key", "initial_admin_password", "worker_credential", "server_uuid"),
-    *("engine_keys", _DATABASE, f"{_DATABASE}-wal"),
+    *("run", _DATABASE, f"{_DATABASE}-wal"),
 )
 """What in the directory is believed or kept from others, by name."""
 _FOREIGN = frozenset({"alembic_version", "model_instances"})
@@ -41,13 +41,18 @@ def refuse_open_dir(path: Path) -> None:
 
     It decides what programs this daemon runs, and whom it lets in.
     """
+    if found := openings(path):
+        raise DataDirError(
+            f"{'; '.join(map(str, found))}. Look whether what is there is still yours first, or choose another "
+            "directory with --data-dir."
+        )
+
+
+def openings(path: Path) -> list[Opening]:
+    """Each way in which other users can write in the directory, change a secret in it, or put another there."""
     secrets = [path / name for name in SECRETS]
     ways = (exchangeable(path), *(way(one) for one in (path, *secrets) for way in (writable, alien)))
-    found = [str(way) for way in ways if way is not None]
-    if found:
-        raise DataDirError(
-            f"{found[0]}. Look whether what is there is still yours first, or choose another directory with --data-dir."
-        )
+    return [way for way in ways if way is not None]
 
 
 @contextmanager

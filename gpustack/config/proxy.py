@@ -9,7 +9,7 @@ import fnmatch
 import ipaddress
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from urllib.parse import quote, unquote
 
 import attrs
@@ -249,15 +249,20 @@ _EXAMPLES = "http://host:3128 or socks5://host:1080"
 
 
 def _host_and_port(text: str, default: int) -> tuple[str, int]:
-    host, port = _split(text)
-    if port == "":
-        port = None
-    if port is not None and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+    host, given = _split(text)
+    port = _port(given) if given else default
+    if port is None:
         raise ValueError(f"must be the address of a proxy such as {_EXAMPLES}: the port is none")
     name = _name(host)
     if name is None:
         raise ValueError(f"must be the address of a proxy such as {_EXAMPLES}: the host is none")
-    return name, default if port is None else int(port)
+    return name, port
+
+
+def _port(text: str) -> int | None:
+    """The number of a port; ``None`` when it is none."""
+    is_number = text.isascii() and text.isdigit() and len(text) < 6
+    return int(text) if is_number and 0 < int(text) < 65536 else None
 
 
 def _split(text: str) -> tuple[str, str | None]:
@@ -296,39 +301,39 @@ def _exemption(entry: str) -> Exemption:
         raise ValueError(entry)
     scheme = None if scheme == "all" else scheme
     text = rest.rstrip("/") if found else entry
-    network = next(_networks(text), None)
+    network = _network(text)
     if network is not None:
         return Exemption(text=entry, network=network, scheme=scheme)
     if "/" in text:
         raise ValueError(entry)
-    host, port = _split(text)
-    if port is not None and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+    host, given = _split(text)
+    port = None if given is None else _port(given)
+    if given is not None and port is None:
         raise ValueError(entry)
-    number = None if port is None else int(port)
-    network = next(_networks(host), None)
+    network = _network(host)
     if network is not None:
-        return Exemption(text=entry, network=network, port=number, scheme=scheme)
+        return Exemption(text=entry, network=network, port=port, scheme=scheme)
     pattern = host.lower()
     if "*" in pattern:
         bare = pattern.replace("*", "x")
         if _name(bare.strip(".")) is None:
             raise ValueError(entry)
-        return Exemption(text=entry, pattern=pattern, port=number, scheme=scheme)
+        return Exemption(text=entry, pattern=pattern, port=port, scheme=scheme)
     name = _name(host.strip("."))
     if name is None:
         raise ValueError(entry)
-    return Exemption(text=entry, pattern=name, port=number, scheme=scheme)
+    return Exemption(text=entry, pattern=name, port=port, scheme=scheme)
 
 
-def _networks(text: str) -> Iterator[_Network]:
+def _network(text: str) -> _Network | None:
     """The one network or address that ``text`` is, if it is one; host bits may be set."""
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
         found = ipaddress.ip_network(bare.partition("%")[0], strict=False)
     except ValueError:
-        return
+        return None
     if isinstance(found, ipaddress.IPv6Network):
         mapped = found.network_address.ipv4_mapped
         if mapped is not None and found.prefixlen >= 96:
             found = ipaddress.ip_network(f"{mapped}/{found.prefixlen - 96}", strict=False)
-    yield found
+    return found

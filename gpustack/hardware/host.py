@@ -175,8 +175,12 @@ def _assignments(text: str) -> Iterable[tuple[str, str]]:
 
 def _kernel() -> Kernel:
     seen = platform.uname()
-    words = map(printable, (seen.system, seen.release, seen.version, seen.machine))
-    return Kernel(**dict(zip(("name", "release", "version", "architecture"), words, strict=True)))
+    return Kernel(
+        name=printable(seen.system),
+        release=printable(seen.release),
+        version=printable(seen.version),
+        architecture=printable(seen.machine),
+    )
 
 
 def _memory(group: GroupUse) -> Memory:

@@ -231,11 +231,14 @@ async def test_sizes_that_a_mirror_does_not_list_are_asked_of_the_files(
     assert any(request.method == "GET" and request.route != "api" for request in hub.log) != heads
 
 
-async def test_small_files_of_such_a_mirror_are_measured_too(hub: Hub) -> None:
-    hub.add("me/m", SNAPSHOT)
-    hub.tells_sizes = False
+@pytest.mark.parametrize("heads", [True, False])
+async def test_small_files_of_such_a_mirror_are_measured_too_and_so_are_empty_ones(
+    hub: Hub, heads: bool
+) -> None:
+    hub.add("me/m", {**SNAPSHOT, "merges.txt": b""})
+    hub.tells_sizes, hub.heads = False, heads
     found = await resolve(hub)
-    assert found.file("config.json").size == 2
+    assert (found.file("config.json").size, found.file("merges.txt").size) == (2, 0)
 
 
 @pytest.mark.attack("secret")

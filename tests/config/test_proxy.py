@@ -63,6 +63,7 @@ def test_a_proxy_is_read_in_every_form(text: str, url: str) -> None:
         ("http://proxy:port", "the port is none"),
         ("http://proxy:0", "the port is none"),
         ("http://proxy:99999", "the port is none"),
+        ("http://proxy:0000999999", "the port is none"),
         ("http://proxy:" + "9" * 5000, "the port is none"),
         ("http://[::1", "the host is none"),
         ("http://a b:1", "the host is none"),

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from gpustack.cli.finding import Finding, Scene, failed, good, note
-from gpustack.config.datadir import SECRETS
-from gpustack.config.permission import alien, exchangeable, readable, writable
+from gpustack.config.datadir import SECRETS, openings
+from gpustack.config.permission import readable
 from gpustack.config.secret import LIMIT, SHORTEST
 from gpustack.domain.unit import GIB, human_bytes
 
@@ -43,10 +43,8 @@ def _writable(data: Path) -> Finding:
 
 def _private(data: Path) -> list[Finding]:
     """Tokens and keys lie there, and what decides which programs run."""
-    files = [path for name in SECRETS if (path := data / name).exists()]
-    ways = [exchangeable(data), *(way(one) for one in (data, *files) for way in (writable, alien))]
-    ways += [readable(path) for path in files]
-    return [failed(way.sentence, way.fix) for way in ways if way is not None] + _short(data / "token")
+    ways = [*openings(data), *(way for name in SECRETS if (way := readable(data / name)) is not None)]
+    return [failed(way.sentence, way.fix) for way in ways] + _short(data / "token")
 
 
 def _short(token: Path) -> list[Finding]:
