@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 
 import httpx
@@ -57,7 +57,7 @@ async def test_benchmark_tools_ask_for_health_by_another_name() -> None:
         )
 
 
-async def test_every_answer_has_a_request_id_and_so_has_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_every_answer_has_a_request_id_and_so_has_the_log() -> None:
     async def answer(exchange: Exchange) -> None:
         if exchange.head.path == "/broken":
             raise ZeroDivisionError
@@ -66,8 +66,11 @@ async def test_every_answer_has_a_request_id_and_so_has_the_log(caplog: pytest.L
     logged = io.StringIO()
     handler = logging.StreamHandler(logged)
     handler.setFormatter(LineFormat())
-    logging.getLogger("gpustack.cli.front").addHandler(handler)
-    async with fronted() as (front, client):
+    front_log = logging.getLogger("gpustack.cli.front")
+    front_log.addHandler(handler)
+    async with AsyncExitStack() as stack:
+        stack.callback(front_log.removeHandler, handler)
+        front, client = await stack.enter_async_context(fronted())
         front.open(Lane(lambda head: True, answer))
         seen = [(await client.get(path)).headers["x-request-id"] for path in ("/healthz", "/readyz", "/v1/x")]
         assert len(set(seen)) == 3 and all(len(one) == 16 for one in seen)
@@ -83,7 +86,6 @@ async def test_every_answer_has_a_request_id_and_so_has_the_log(caplog: pytest.L
         await raw.send_all(b"nonsense\r\n\r\n")
         assert b"x-request-id: " in await raw.receive_some()
         await raw.aclose()
-    logging.getLogger("gpustack.cli.front").removeHandler(handler)
 
 
 async def test_pages_of_other_sites_are_answered_before_anything_is_loaded() -> None:

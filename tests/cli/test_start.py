@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from gpustack.cli import start as start_module
 from gpustack.cli.doors import doors_of
 from gpustack.cli.start import stop_budget
 from gpustack.config.options import Options
+from gpustack.store import store
+from gpustack.worker import membership
 from tests.config.loading import loaded
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +27,11 @@ def test_all_deadlines_of_a_stop_add_up_to_less_than_systemd_waits(unit: str) ->
     found = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
     assert found is not None
     assert sum(stop_budget(Options()).values()) < int(found[1])
+
+
+def test_what_is_too_heavy_to_be_asked_takes_as_long_as_it_is_said_to() -> None:
+    assert start_module.GOODBYE_SECONDS == membership._GOODBYE_WITHIN
+    assert start_module.FLUSH_SECONDS == store.FLUSH_SECONDS
 
 
 SHARED = "postgresql://u:p@db.example/gpustack"

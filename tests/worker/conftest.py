@@ -37,3 +37,16 @@ async def start(server: FakeServer, nursery: trio.Nursery, tmp_path: Path) -> As
         with trio.CancelScope(shield=True), trio.move_on_after(20):
             await daemon.stop()
     kill_leftovers(tmp_path)
+
+
+@pytest.fixture
+def start_next(server: FakeServer, start: Start) -> Start:
+    """Starts the next daemon, and waits until it has said what became of what the one before it left."""
+
+    async def begin(**options: Any) -> Daemon:
+        told = len(server.reports)
+        daemon = await start(**options)
+        await server.until(lambda: len(server.reports) > told)
+        return daemon
+
+    return begin

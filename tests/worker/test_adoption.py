@@ -62,15 +62,15 @@ async def test_a_request_under_way_outlasts_the_daemon(server: FakeServer, start
     assert answers[0][0] == 200
 
 
-async def test_an_adopted_engine_that_dies_is_restarted(server: FakeServer, start: Start) -> None:
+async def test_an_adopted_engine_that_dies_is_restarted(
+    server: FakeServer, start: Start, start_next: Start
+) -> None:
     server.put(model := custom_model())
     server.put(instance_of(model))
     worker = await start()
     running = await server.until_state(S.RUNNING)
     await worker.crash()
-    told = len(server.reports)
-    await start()
-    await server.until(lambda: len(server.reports) > told)
+    await start_next()
     os.kill(pid_of(running), signal.SIGKILL)
     await server.until(lambda: server.instance().state is S.RUNNING and server.instance().pid != running.pid)
     assert server.instance().restart_count == 1
@@ -109,7 +109,9 @@ async def test_an_engine_is_adopted_whatever_its_record_says(
     assert not server.refused
 
 
-async def test_adopting_asks_nothing_of_model_and_machine(server: FakeServer, start: Start) -> None:
+async def test_adopting_asks_nothing_of_model_and_machine(
+    server: FakeServer, start: Start, start_next: Start
+) -> None:
     """The deployment is of a newer generation by now, and this machine's engines have not been looked at yet."""
     server.put(model := custom_model())
     server.put(instance_of(model))
@@ -122,9 +124,7 @@ async def test_adopting_asks_nothing_of_model_and_machine(server: FakeServer, st
         await trio.sleep_forever()
         raise AssertionError
 
-    told = len(server.reports)
-    await start(builds=never)
-    await server.until(lambda: len(server.reports) > told)
+    await start_next(builds=never)
     assert (server.instance().state, server.instance().pid) == (S.RUNNING, running.pid)
 
 

@@ -42,13 +42,11 @@ async def test_an_engine_is_probed_and_asked_with_its_key_and_shuts_everybody_el
 
 
 async def test_an_adopted_engine_is_asked_with_the_key_it_was_started_with(
-    server: FakeServer, start: Start
+    server: FakeServer, start: Start, start_next: Start
 ) -> None:
     worker, running = await served(server, start)
     await worker.crash()
-    told = len(server.reports)
-    worker = await start()
-    await server.until(lambda: len(server.reports) > told)
+    worker = await start_next()
     assert server.instance().pid == running.pid
     assert (await worker.through(port_of(running)))[0] == 200
 
@@ -65,7 +63,7 @@ async def test_keys_of_engines_left_running_are_known_before_these_are_adopted(
 
 
 async def test_an_engine_of_a_former_version_has_no_key_and_goes_on_working(
-    server: FakeServer, start: Start
+    server: FakeServer, start: Start, start_next: Start
 ) -> None:
     server.put(model := custom_model())
     server.put(instance_of(model))
@@ -76,9 +74,7 @@ async def test_an_engine_of_a_former_version_has_no_key_and_goes_on_working(
     state = json.loads(file.read_text())
     del state["secrets"]
     file.write_text(json.dumps(state))
-    told = len(server.reports)
-    worker = await start()
-    await server.until(lambda: len(server.reports) > told)
+    worker = await start_next()
     assert server.instance().pid == running.pid
     assert (await worker.through(port_of(running), "/v1/chat/completions", method="POST", body=CHAT))[
         0
