@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import ports
 from tests.browser import Visitor, running_browser
 from tests.databases import Server, running
 from tests.fakes.hub import Hub, running_hub
@@ -31,10 +31,8 @@ def embedder_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def free_port() -> int:
-    """A loopback port nobody has now. Somebody may take it before you do: prefer port 0 where you can."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A loopback port nobody listens on. Prefer port 0 where you can."""
+    return ports.free_port()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+
+from tests.ports import free_range
 
 EXPORTERS = ("--metrics-port", "--worker-metrics-port")
 WITHIN = 60.0
@@ -191,23 +192,3 @@ def _read(path: Path) -> str:
         return path.read_text().strip()
     except FileNotFoundError:
         return ""
-
-
-def free_range(size: int) -> str:
-    """A range of ports that were all free a moment ago; below those that the system gives to clients."""
-    for first in range(20000, 32000, size):
-        held = []
-        try:
-            for port in range(first, first + size):
-                probe = socket.socket()
-                held.append(probe)
-                # As servers do: what is only waiting for late packets of a connection is free.
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        finally:
-            for probe in held:
-                probe.close()
-        return f"{first}-{first + size - 1}"
-    raise AssertionError("no free range of ports")

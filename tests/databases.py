@@ -24,6 +24,7 @@ from urllib.parse import quote
 import attrs
 
 from tests.needs import missing, requires
+from tests.ports import free_port
 
 KINDS = ("sqlite", "postgresql", "mysql", "mariadb")
 SERVERS = KINDS[1:]
@@ -169,12 +170,6 @@ def _give_away(path: Path) -> None:
         os.chown(path, nobody.pw_uid, nobody.pw_gid)
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def _initialise(folder: Path, command: Sequence[str]) -> None:
     with (folder / "log").open("ab") as log:
         done = subprocess.run(
@@ -210,7 +205,7 @@ def _certificates(folder: Path) -> None:
 def _postgresql(folder: Path, tls: bool) -> Server:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
     binary = found[-1] if found else Path(requires("postgres", apt="postgresql")).resolve()
-    data, port = folder / "data", _free_port()
+    data, port = folder / "data", free_port()
     (folder / "password").write_text(PASSWORD)
     _give_away(folder / "password")
     _initialise(
@@ -279,7 +274,7 @@ def _mariadb(folder: Path, tls: bool) -> Server:
 
 
 def _like_mysql(kind: str, folder: Path, program: Sequence[str], tls: bool) -> Server:
-    port = _free_port()
+    port = free_port()
     command = [
         *program, f"--datadir={folder / 'data'}", f"--socket={folder / 's'}", f"--port={port}",
         f"--pid-file={folder / 'pid'}", *_COMMON,

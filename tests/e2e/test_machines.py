@@ -17,7 +17,7 @@ import pytest
 
 from gpustack.server.twins import COPIED
 from tests.child import environment
-from tests.daemon import Daemon, daemon, free_range
+from tests.daemon import Daemon, daemon
 from tests.options.spelling import SPELLINGS, spelled
 
 ASK = {"messages": [{"role": "user", "content": "Who are you?"}]}
@@ -67,17 +67,9 @@ def worker_of(
     token = (server.data_dir / "token").read_text().strip()
     data = folder or server.data_dir.parent / name
     join = ("--server-url", server.url, "--token", token, "--worker-ip", "127.0.0.1", "--worker-name", name)
-    with daemon(data, *join, "--service-port-range", _own_ports(server), *options, env=env) as worker:
+    with daemon(data, *join, *options, env=env) as worker:
         server.until(lambda: _is_ready(server, name), f"worker {name}")
         yield worker
-
-
-def _own_ports(server: Daemon) -> str:
-    """Ports that no other worker of the server gives to its engines: these machines are one."""
-    most = 4
-    first = int(free_range(16 * most).split("-")[0])
-    number = server.call("GET", "/v1/workers")[1]["pagination"]["total"] % most
-    return f"{first + 16 * number}-{first + 16 * number + 15}"
 
 
 def worker_record(server: Daemon, name: str) -> dict[str, Any] | None:

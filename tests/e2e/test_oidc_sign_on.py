@@ -15,7 +15,7 @@ import pytest
 from tests.browser import Visitor
 from tests.daemon import Daemon, daemon
 from tests.databases import Server
-from tests.options.world import free_port
+from tests.ports import free_port
 from tests.provider import ALONE, CLIENT_ID, CLIENT_SECRET, Provider, running_provider
 from tests.provider.person import Person, person
 

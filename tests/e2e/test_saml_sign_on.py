@@ -15,7 +15,7 @@ import pytest
 from tests.browser import Visitor
 from tests.daemon import WITHIN, Daemon, daemon
 from tests.databases import Server
-from tests.options.world import free_port
+from tests.ports import free_port
 from tests.provider import ALONE
 from tests.saml import pysaml2
 from tests.saml.keys import pair

@@ -294,7 +294,8 @@ def test_a_server_with_a_worker_that_leaves_says_so_and_its_worker_gets_nothing_
 
         stays.until(lambda: {one[0] for one in states().values()} == {"ready"} and len(states()) == 2, "both")
         assert leaves.stop() == 0
-        assert states()["two"] == ("not_ready", "its daemon was stopped")
+        # The server that stays hears of it from the database, soon.
+        stays.until(lambda: states()["two"] == ("not_ready", "its daemon was stopped"), "the goodbye")
         assert states()["one"][0] == "ready"
     server.drop(url)
 

@@ -15,6 +15,7 @@ from gpustack.cli.checks.ports import ports_of
 from tests.daemon import WITHIN, Daemon, daemon
 from tests.metrics.page import series
 from tests.options.spelling import SPELLINGS, spelled
+from tests.ports import free_ports
 
 
 @contextmanager
@@ -23,17 +24,6 @@ def started(folder: Path, spelling: str, **options: Any) -> Iterator[Daemon]:
     arguments, env = spelled(spelling, folder, options)
     with daemon(folder / "data", *arguments, env=env) as one:
         yield one
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
 
 
 def recorded_port(one: Daemon) -> int:

@@ -14,7 +14,7 @@ from lxml import etree
 
 from tests.daemon import Daemon, daemon
 from tests.options.spelling import SPELLINGS, spelled
-from tests.options.world import free_port
+from tests.ports import free_port
 from tests.provider import ALONE
 from tests.saml.keys import pair
 from tests.saml.simplesaml import ENTITY, SimpleSaml, person, running_simplesaml

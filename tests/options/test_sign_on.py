@@ -10,7 +10,7 @@ import pytest
 
 from tests.daemon import Daemon, daemon
 from tests.options.spelling import SPELLINGS, spelled
-from tests.options.world import free_port
+from tests.ports import free_port
 from tests.provider import ALONE, CLIENT_ID, CLIENT_SECRET, running_provider
 from tests.provider.person import Person, person
 

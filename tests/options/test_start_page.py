@@ -16,7 +16,7 @@ from gpustack.config.options import Options
 from tests.certificates import make_certificate
 from tests.daemon import Daemon, daemon
 from tests.databases import Server
-from tests.options.world import free_port
+from tests.ports import free_port
 from tests.saml.keys import pair
 
 LATER = ("enable_ray", "ray_", "rpc_server_", "disable_rpc_servers", "pipx_path")

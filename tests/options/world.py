@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,12 +13,13 @@ import attrs
 
 from gpustack.domain.audit import AuditEvent, Outcome
 from gpustack.domain.document import encode
-from tests.daemon import Daemon, daemon, free_range
+from tests.daemon import Daemon, daemon
 from tests.fakes.cas import Cas
 from tests.fakes.hub import Hub
 from tests.fakes.mirror import Mirror, llama_server
 from tests.fakes.registry import Registry
 from tests.options.spelling import spelled
+from tests.ports import free_port, free_range
 
 PASSWORD = "First-Password-1"
 TOKEN = "a-token-that-the-tests-have-chosen"
@@ -75,12 +75,6 @@ class World:
             return dict(record) if record["state"] == "ready" else None
 
         return dict(self.daemon.until(look, f"{source} on the worker"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def leave_trail(data: Path) -> None:
