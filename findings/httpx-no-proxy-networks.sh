@@ -7,7 +7,7 @@
 # Bites:     machines whose shells say NO_PROXY=10.0.0.0/8: requests to neighbours go to the proxy, with their headers, while
 #            other tools on the same machine go directly.
 # Versions:  httpx 0.28.1, requests 2.34.2.
-# We:        work the routes out ourselves: gpustack/config/proxy.py, gpustack/remote/routing.py.
+# We:        work the routes out ourselves: gpustack/config/proxy.py, gpustack/remote/proxy_transport.py.
 source "$(dirname "$0")/fresh.sh"
 fresh httpx==0.28.1 requests==2.34.2
 try <<'PYTHON'

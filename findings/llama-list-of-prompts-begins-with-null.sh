@@ -6,7 +6,7 @@
 #            Completion.
 # Bites:     every loop `for chunk in stream: chunk.choices…`: AttributeError at the first event.
 # Versions:  xllamacpp 2026.10.11549 (llama.cpp b11549), openai 3.54.0.
-# We:        leave the event out: gpustack/gateway/event.py.
+# We:        leave the event out: gpustack/gateway/sse.py.
 source "$(dirname "$0")/fresh.sh"
 fresh xllamacpp==2026.10.11549 gguf==0.19.0 numpy==2.4.6 openai==3.54.0
 try <<'PYTHON'

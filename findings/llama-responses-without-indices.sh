@@ -7,7 +7,7 @@
 #            of a list.
 # Bites:     programs that use the helper, or place text by its indices: TypeError, after the request was served.
 # Versions:  xllamacpp 2026.10.11549 (llama.cpp b11549), openai 3.54.0.
-# We:        pass the events on as they are (gpustack/gateway/tally.py reads `usage` in them only), and test stock clients by
+# We:        pass the events on as they are (gpustack/gateway/meter.py reads `usage` in them only), and test stock clients by
 #            `create(stream=True)`: tests/e2e/test_other_apis.py.
 source "$(dirname "$0")/fresh.sh"
 fresh xllamacpp==2026.10.11549 gguf==0.19.0 numpy==2.4.6 openai==3.54.0

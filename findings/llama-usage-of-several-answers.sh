@@ -7,7 +7,7 @@
 # Bites:     whoever bills, limits or measures by `usage`: a budget can be passed by as many times as there are choices.
 # Versions:  xllamacpp 2026.10.11549 (llama.cpp b11549).
 # We:        sum the events of a stream, and of a plain answer count the other choices by what can be seen of them, else
-#            by what was reserved for them: gpustack/gateway/tally.py, gpustack/gateway/several.py.
+#            by what was reserved for them: gpustack/gateway/meter.py, gpustack/gateway/choices.py.
 source "$(dirname "$0")/fresh.sh"
 fresh xllamacpp==2026.10.11549 gguf==0.19.0 numpy==2.4.6
 try <<'PYTHON'

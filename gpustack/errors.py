@@ -57,7 +57,7 @@ class Conflict(GpustackError):
     """The record changed since it was read, is in use, or may not go from its state to the one asked for."""
 
 
-class Gone(GpustackError):
+class RevisionExpired(GpustackError):
     """A revision asked for has left the ring of changes: list again."""
 
 

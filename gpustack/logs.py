@@ -26,7 +26,7 @@ _QUIET = 60.0
 _MOST = 1000
 
 
-class Repetitions(logging.Filter):
+class RepetitionFilter(logging.Filter):
     """Keeps back a warning or error that says what was said within the last minute: loops try again each second.
 
     The next one after that minute tells how many there were. A line of INFO of the same logger ends the silence: what
@@ -69,7 +69,7 @@ class Repetitions(logging.Filter):
         return True
 
 
-class LineFormat(logging.Formatter):
+class LineFormatter(logging.Formatter):
     """``<ISO time with offset> - <logger> - <LEVEL> - <message>``, secrets and control characters removed.
 
     Further lines of a message or traceback are indented, so that nobody can write a line that looks like ours.
@@ -94,9 +94,9 @@ def set_up(*, debug: bool, stream: TextIO | None = None) -> None:
     """Send the log to ``stream`` (stderr if not given). Called once, by the command line."""
     logging.addLevelName(TRACE, "TRACE")
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(LineFormat())
+    handler.setFormatter(LineFormatter())
     if not debug:
-        handler.addFilter(Repetitions())
+        handler.addFilter(RepetitionFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if debug else logging.INFO)

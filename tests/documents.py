@@ -203,11 +203,11 @@ def lifecycle() -> str:
 def api() -> str:
     """The text of docs/api.md."""
     from gpustack.api.table import all_routes
-    from gpustack.gateway.route import ROUTES
+    from gpustack.gateway.path import INFERENCE_PATHS
 
     users = ("admin", "anybody", "user")
     tables: dict[str, list[tuple[str, ...]]] = {"inference": []}
-    for one in ROUTES:
+    for one in INFERENCE_PATHS:
         tables["inference"].append((f"`POST {one.path}`", one.summary, ", ".join(users)))
     for route in all_routes():
         callers = "anyone" if route.allow is None else ", ".join(sorted(role.value for role in route.allow))
@@ -219,13 +219,13 @@ def api() -> str:
 def metrics() -> str:
     """The text of docs/metrics.md."""
     from gpustack.metrics.registry import METRICS as ALL
-    from gpustack.metrics.registry import Scope
+    from gpustack.metrics.registry import MetricScope
 
     told = {
-        Scope.SERVER: "The server",
-        Scope.WORKER: "Workers",
-        Scope.RUNTIME: "Engines",
-        Scope.PROCESS: "Both",
+        MetricScope.SERVER: "The server",
+        MetricScope.WORKER: "Workers",
+        MetricScope.RUNTIME: "Engines",
+        MetricScope.PROCESS: "Both",
     }
     text = METRICS
     for scope, title in told.items():
@@ -239,14 +239,14 @@ def metrics() -> str:
             for one in ALL
             if one.scope is scope
         ]
-        text += f"\n## {title}\n" + (RUNTIME if scope is Scope.RUNTIME else "")
+        text += f"\n## {title}\n" + (RUNTIME if scope is MetricScope.RUNTIME else "")
         text += "\n| Metric | Kind | Labels | What it tells |\n| --- | --- | --- | --- |\n" + _table(lines)
     return text
 
 
 def options() -> str:
     """The text of docs/options.md: what the program says itself, and the test that shows each row."""
-    from gpustack.config.document import markdown
+    from gpustack.config.rendering import markdown
     from tests.options.proof import MODEL_VARIABLES, PROOFS, TO_DO, VARIABLES
 
     every = {**PROOFS, **VARIABLES, **MODEL_VARIABLES}

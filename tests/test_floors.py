@@ -102,7 +102,7 @@ def test_imports_look_down() -> None:
         ("gpustack.server.loop", "from ..worker import probe", False),
         ("gpustack.server.loop", "from . import other\nfrom gpustack import __version__", True),
         ("gpustack.server.loop", "from gpustack import worker", False),
-        ("gpustack.config.load", "import gpustack.errors", True),
+        ("gpustack.config.loader", "import gpustack.errors", True),
         ("gpustack.errors", "from gpustack.domain import worker", False),
     ],
 )

@@ -10,7 +10,7 @@ from types import TracebackType
 
 import pytest
 
-from gpustack.logs import LineFormat, Repetitions, set_up
+from gpustack.logs import LineFormatter, RepetitionFilter, set_up
 from gpustack.text import redacted
 
 OURS = re.compile(r"^\d{4}-\d\d-\d\dT", re.MULTILINE)
@@ -19,7 +19,7 @@ Raised = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 def line(message: str, *values: object, exc_info: Raised | None = None) -> str:
-    return LineFormat().format(
+    return LineFormatter().format(
         logging.LogRecord("gpustack.x", logging.INFO, "x.py", 1, message, values, exc_info)
     )
 
@@ -86,9 +86,9 @@ def at(
 
 
 def test_a_loop_that_tries_again_each_second_says_so_once_a_minute_and_how_often() -> None:
-    kept = Repetitions()
+    kept = RepetitionFilter()
     said = [
-        LineFormat().format(record).partition(" - WARNING - ")[2]
+        LineFormatter().format(record).partition(" - WARNING - ")[2]
         for second in range(150)
         if kept.filter(record := at(second, f"Usage waits for the database: rows={second} reason=away"))
     ]
@@ -100,7 +100,7 @@ def test_a_loop_that_tries_again_each_second_says_so_once_a_minute_and_how_often
 
 
 def test_another_fault_another_logger_and_the_same_after_it_was_over_are_news() -> None:
-    kept = Repetitions()
+    kept = RepetitionFilter()
     assert kept.filter(at(0, "The database fails: reason=a"))
     assert not kept.filter(at(1, "The database fails: reason=a"))
     assert kept.filter(at(2, "The database fails: reason=b"))
@@ -117,18 +117,18 @@ def test_another_fault_another_logger_and_the_same_after_it_was_over_are_news() 
 
 
 def test_a_line_that_cannot_be_made_raises_in_nobody(capsys: pytest.CaptureFixture[str]) -> None:
-    kept = Repetitions()
+    kept = RepetitionFilter()
     wrong = logging.LogRecord("x", logging.WARNING, "f", 1, "%d pieces", ("many",), None)
     assert kept.filter(wrong)
 
 
 def test_an_error_is_not_the_warning_of_the_same_words() -> None:
-    kept = Repetitions()
+    kept = RepetitionFilter()
     assert kept.filter(at(0, "It does not work")) and kept.filter(at(1, "It does not work", logging.ERROR))
 
 
 def test_what_is_remembered_of_lines_is_bounded() -> None:
-    kept = Repetitions()
+    kept = RepetitionFilter()
     for number in range(5000):
         assert kept.filter(at(0, f"{number} is wrong"))
     assert kept.filter(at(1, "0 is wrong")) and not kept.filter(at(1, "4999 is wrong"))

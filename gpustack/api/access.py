@@ -8,17 +8,17 @@ from datetime import timedelta
 import attrs
 import trio
 
-from gpustack.domain.access import NOBODY, Means, Principal, Role, Scope, Session
+from gpustack.domain.access import NOBODY, AuthMethod, KeyScope, Principal, Role, Session
 from gpustack.domain.model import ModelAccess
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import Conflict, Forbidden, NotFound, TooManyRequests, Unauthorized, Unavailable
 from gpustack.http1.exchange import Peer
-from gpustack.http1.head import Head
-from gpustack.identity.authenticate import (
+from gpustack.http1.head import RequestHead
+from gpustack.identity.authentication import (
     Credentials,
-    LocalRule,
-    NeedsOwner,
-    NeedsPassword,
+    LocalAccessRule,
+    OwnerCheck,
+    PasswordCheck,
     authenticate,
     holds,
     local,
@@ -29,10 +29,10 @@ from gpustack.identity.passwords import verify_password
 from gpustack.identity.sessions import cookie, find_session, is_due
 from gpustack.store.transaction import Tx
 
-from . import audit
-from .ask import Ask
+from . import audit_recorder
 from .context import ApiContext
 from .problems import problem_of
+from .request import ApiRequest
 
 _MUST_CHANGE = (
     "The password must be changed before anything else can be: send current_password and new_password to "
@@ -48,7 +48,7 @@ _PEOPLE_TABLES = frozenset({"users", "api_keys", "sessions"})
 
 
 @attrs.frozen
-class Admitted:
+class AccessGrant:
     """Who is let in, and what the answer must carry for it (a renewed cookie)."""
 
     principal: Principal
@@ -57,13 +57,13 @@ class Admitted:
 
 async def admit(
     context: ApiContext,
-    ask: Ask,
+    ask: ApiRequest,
     *,
     allow: frozenset[Role],
-    scopes: frozenset[Scope],
+    scopes: frozenset[KeyScope],
     before_password_change: bool = False,
     told: Callable[[Principal], None] = lambda principal: None,
-) -> Admitted:
+) -> AccessGrant:
     """Find out who asks and whether the role may, and its key, which needs one of ``scopes``.
 
     Where anybody is allowed, who shows nothing gets in as long as there is a public model. Raises ``Unauthorized``,
@@ -72,19 +72,21 @@ async def admit(
     credentials = credentials_of(ask)
     found = await _who(context, ask, credentials, allow)
     if found is NOBODY:
-        return Admitted(NOBODY)
+        return AccessGrant(NOBODY)
     told(found)
     _check_rights(found, allow, scopes)
     if found.api_key_id is not None:
         context.key_used(found.api_key_id)
-    if found.must_change_password and not before_password_change and found.means is not Means.LOCAL:
+    if found.must_change_password and not before_password_change and found.means is not AuthMethod.LOCAL:
         _refuse_writes(credentials)
-    if found.means is Means.COOKIE:
-        return Admitted(found, await _renewed(context, credentials))
-    return Admitted(found)
+    if found.means is AuthMethod.COOKIE:
+        return AccessGrant(found, await _renewed(context, credentials))
+    return AccessGrant(found)
 
 
-async def _who(context: ApiContext, ask: Ask, credentials: Credentials, allow: frozenset[Role]) -> Principal:
+async def _who(
+    context: ApiContext, ask: ApiRequest, credentials: Credentials, allow: frozenset[Role]
+) -> Principal:
     """Who asks; ``NOBODY`` where anybody may and nothing is shown."""
     try:
         found = _authenticate(context, credentials)
@@ -98,14 +100,14 @@ async def _who(context: ApiContext, ask: Ask, credentials: Credentials, allow: f
             raise
         found = _authenticate(context, credentials)
     match found:
-        case NeedsPassword():
+        case PasswordCheck():
             return await _by_password(context, ask, credentials, found)
-        case NeedsOwner():
+        case OwnerCheck():
             return local(await ask.owner(), context.store.snapshot, _rule_of(context))
     return found
 
 
-def _check_rights(found: Principal, allow: frozenset[Role], scopes: frozenset[Scope]) -> None:
+def _check_rights(found: Principal, allow: frozenset[Role], scopes: frozenset[KeyScope]) -> None:
     if found.role in allow and found.has_scope(*scopes):
         return
     if is_local_guest(found):
@@ -117,7 +119,7 @@ def _check_rights(found: Principal, allow: frozenset[Role], scopes: frozenset[Sc
 
 def is_local_guest(principal: Principal) -> bool:
     """Whether it is a program on this machine of a user who has no account here."""
-    return principal.means is Means.LOCAL and principal.user_id is None
+    return principal.means is AuthMethod.LOCAL and principal.user_id is None
 
 
 def still_admitted(context: ApiContext, principal: Principal) -> bool:
@@ -130,7 +132,7 @@ def guards_of(principal: Principal) -> frozenset[str]:
     return frozenset({"workers"}) if principal.worker_id is not None else _PEOPLE_TABLES
 
 
-def credentials_of(ask: Ask) -> Credentials:
+def credentials_of(ask: ApiRequest) -> Credentials:
     """What of a request says who sends it."""
     return Credentials.read(ask.header, ask.header_names(), ask.peer, ask.method)
 
@@ -140,12 +142,12 @@ def lifetime(context: ApiContext) -> timedelta:
     return timedelta(minutes=context.rules.session_minutes)
 
 
-def _rule_of(context: ApiContext) -> LocalRule:
+def _rule_of(context: ApiContext) -> LocalAccessRule:
     rules = context.rules
-    return LocalRule(trusted=not rules.force_auth_localhost, admins=rules.local_admins)
+    return LocalAccessRule(trusted=not rules.force_auth_localhost, admins=rules.local_admins)
 
 
-def _authenticate(context: ApiContext, credentials: Credentials) -> Principal | NeedsPassword | NeedsOwner:
+def _authenticate(context: ApiContext, credentials: Credentials) -> Principal | PasswordCheck | OwnerCheck:
     return authenticate(
         credentials,
         context.store.snapshot,
@@ -158,7 +160,7 @@ def _authenticate(context: ApiContext, credentials: Credentials) -> Principal | 
 
 
 async def _by_password(
-    context: ApiContext, ask: Ask, credentials: Credentials, needed: NeedsPassword
+    context: ApiContext, ask: ApiRequest, credentials: Credentials, needed: PasswordCheck
 ) -> Principal:
     name = credentials.basic[0] if credentials.basic else ""
     try:
@@ -173,27 +175,27 @@ async def _by_password(
         _tell_of_guess(context, ask, credentials, problem_of(error).status)
         raise
     except trio.Cancelled:
-        _tell_of_guess(context, ask, credentials, audit.LEFT)
+        _tell_of_guess(context, ask, credentials, audit_recorder.LEFT)
         raise
     if not still_admitted(context, found):  # disabled, or given another password, while this one was verified
         raise Unauthorized
     return found
 
 
-def _tell_of_guess(context: ApiContext, ask: Ask, credentials: Credentials, status: int) -> None:
+def _tell_of_guess(context: ApiContext, ask: ApiRequest, credentials: Credentials, status: int) -> None:
     """Whatever it is made for: reading and inference are told of nowhere else."""
-    note = audit.begun(context, ask, "auth.login")
-    audit.tries(note, context, credentials)
+    note = audit_recorder.begun(context, ask, "auth.login")
+    audit_recorder.tries(note, context, credentials)
     note.ended(status)
 
 
-def tell_of_unseen(context: ApiContext, head: Head, peer: Peer) -> None:
+def tell_of_unseen(context: ApiContext, head: RequestHead, peer: Peer) -> None:
     """Tell of a password that was sent by who was gone before anybody looked at it, in whatever request."""
 
     async def no_body() -> bytes:
         return b""
 
-    ask = Ask(
+    ask = ApiRequest(
         method=head.method,
         path=head.path,
         header=head.get,
@@ -203,7 +205,7 @@ def tell_of_unseen(context: ApiContext, head: Head, peer: Peer) -> None:
     )
     credentials = credentials_of(ask)
     if credentials.basic is not None or head.path == LOGIN_PATH:
-        _tell_of_guess(context, ask, credentials, audit.LEFT)
+        _tell_of_guess(context, ask, credentials, audit_recorder.LEFT)
 
 
 def _has_public_model(snapshot: Snapshot) -> bool:

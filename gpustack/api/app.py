@@ -21,12 +21,12 @@ from werkzeug.exceptions import MethodNotAllowed as NotPossible
 from gpustack.config.sign_on import SAML_CALLBACK
 from gpustack.errors import GpustackError, PayloadTooLarge, Unavailable
 from gpustack.http1.handoff import OWNER, READ_BODY, ReadBody
-from gpustack.server.memory import MemoryBudget, MemoryHold
+from gpustack.server.memory_budget import MemoryBudget, MemoryReservation
 
-from .ask import Ask, Query
 from .context import AccessRules, ApiContext, Version
 from .problems import INTERNAL, Problem, problem_of, problem_of_status
-from .route import Reply, Route, Stream, carry_out
+from .request import ApiRequest, Query
+from .route import ApiResponse, ApiRoute, BodyStream, carry_out
 from .table import all_routes
 
 __all__ = ["AccessRules", "ApiContext", "Version", "create_app"]
@@ -96,7 +96,7 @@ class _App(QuartTrio):
 class _StreamBody(ResponseBody):
     """A stream of ours as Quart iterates it; leaving it ends the stream, whatever the reason."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: BodyStream) -> None:
         self._stream = stream
         self._left = False
 
@@ -139,7 +139,7 @@ def create_app(context: ApiContext) -> QuartTrio:
     return app
 
 
-def _view(context: ApiContext, route: Route) -> Callable[..., Awaitable[Response]]:
+def _view(context: ApiContext, route: ApiRoute) -> Callable[..., Awaitable[Response]]:
     async def view(**params: str) -> Response:
         ask = _ask(params)
         reply = await carry_out(context, route, ask)
@@ -158,12 +158,12 @@ def _view(context: ApiContext, route: Route) -> Callable[..., Awaitable[Response
     return view
 
 
-def _ask(params: dict[str, str]) -> Ask:
+def _ask(params: dict[str, str]) -> ApiRequest:
     # The peer is what the socket says: a Remote-Addr header is whatever the client likes.
     client = request.scope.get("client")
     headers = {name.lower(): value for name, value in reversed(list(request.scope["headers"]))}
     more = cast(Mapping[str, Any], request.scope.get("state", {}))
-    return Ask(
+    return ApiRequest(
         method=request.method,
         path=request.path,
         header=lambda name: headers.get(name),
@@ -177,8 +177,8 @@ def _ask(params: dict[str, str]) -> Ask:
     )
 
 
-def _hold() -> MemoryHold:
-    return cast(MemoryHold, cast(dict[str, Any], request.scope)[_HOLD])
+def _hold() -> MemoryReservation:
+    return cast(MemoryReservation, cast(dict[str, Any], request.scope)[_HOLD])
 
 
 async def _body() -> bytes:
@@ -193,7 +193,7 @@ async def _body() -> bytes:
         ) from error
 
 
-def _response(reply: Reply) -> Response:
+def _response(reply: ApiResponse) -> Response:
     content: Any = _StreamBody(reply.stream) if reply.stream is not None else reply.content
     response = Response(content, status=reply.status, content_type=reply.content_type)
     for name, value in _ALWAYS.items():
@@ -211,7 +211,7 @@ def _fault(problem: Problem, *, for_anybody: bool = False) -> Response:
     if problem.status == 401:
         headers = (*headers, ("WWW-Authenticate", 'Bearer realm="gpustack"'))
     body = problem.body(request.path, for_anybody=for_anybody)
-    return _response(Reply(status=problem.status, body=body, headers=headers))
+    return _response(ApiResponse(status=problem.status, body=body, headers=headers))
 
 
 async def _named_fault(error: GpustackError) -> Response:

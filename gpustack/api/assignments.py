@@ -5,15 +5,15 @@ from __future__ import annotations
 import attrs
 import trio
 
-from gpustack.domain.assignment import AssignmentLine, Picture, Word, lines_between
+from gpustack.domain.assignment import AssignmentEvent, AssignmentLine, AssignmentState, lines_between
 from gpustack.domain.document import encode
 from gpustack.http1.exchange import Exchange
-from gpustack.server.assignment import AssignmentBook
+from gpustack.server.assignment_index import AssignmentIndex
 from gpustack.store.store import Store
 
 
 @attrs.frozen(kw_only=True)
-class Pace:
+class StreamTiming:
     """Seconds: how often a quiet stream says that it lives, how long a reader may take nothing, and how long changes
     gather after some were told, so that a burst of commits becomes few words."""
 
@@ -23,7 +23,12 @@ class Pace:
 
 
 async def stream_assignments(
-    exchange: Exchange, store: Store, book: AssignmentBook, worker_id: int, *, pace: Pace = Pace()
+    exchange: Exchange,
+    store: Store,
+    book: AssignmentIndex,
+    worker_id: int,
+    *,
+    pace: StreamTiming = StreamTiming(),
 ) -> None:
     """Tell the worker its whole picture, then every change, until it leaves or does not read any more.
 
@@ -31,7 +36,7 @@ async def stream_assignments(
     worker is deleted, or joins again: then its credential is another one, and so must be the stream.
     """
     credential = _credential(store, worker_id)
-    told = Picture()
+    told = AssignmentState()
     synced = False
     quiet_until = trio.current_time() + pace.still_every
     with store.watch({"model_instances", "model_files", "models", "workers"}) as wake:
@@ -43,7 +48,7 @@ async def stream_assignments(
             lines = [] if now is told else lines_between(told, now)
             told = now
             if not synced:
-                lines.append(AssignmentLine(word=Word.SYNCED))
+                lines.append(AssignmentLine(word=AssignmentEvent.SYNCED))
                 synced = True
             if lines:
                 if not await _sent(exchange, lines, pace):
@@ -57,10 +62,10 @@ async def stream_assignments(
     await exchange.finish()
 
 
-_STILL = [AssignmentLine(word=Word.STILL)]
+_STILL = [AssignmentLine(word=AssignmentEvent.STILL)]
 
 
-async def _sent(exchange: Exchange, lines: list[AssignmentLine], pace: Pace) -> bool:
+async def _sent(exchange: Exchange, lines: list[AssignmentLine], pace: StreamTiming) -> bool:
     """Whether the reader has taken them in time."""
     with trio.move_on_after(pace.stalled_after) as patience:
         await exchange.send(b"".join(encode(line) + b"\n" for line in lines))

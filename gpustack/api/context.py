@@ -11,29 +11,29 @@ from typing import Any, Protocol
 import attrs
 
 from gpustack.domain.access import Session, UserSource
-from gpustack.domain.dialect import Dialect
+from gpustack.domain.error_format import ErrorFormat
 from gpustack.domain.worker import Worker
-from gpustack.identity.external import Naming
-from gpustack.identity.secret import Keys
-from gpustack.metrics.config import MetricsConfig
-from gpustack.server.audit import AuditTrail
-from gpustack.server.budget import Budgets
+from gpustack.identity.derived_keys import DerivedKeys
+from gpustack.identity.person import AttributeNames
+from gpustack.metrics.mapping_file import MetricMapFile
+from gpustack.server.audit_trail import AuditTrail
 from gpustack.server.catalog import Catalog
+from gpustack.server.cluster_load import LoadHistory
 from gpustack.server.credential import LIFETIME
 from gpustack.server.evaluation import Evaluator
-from gpustack.server.facts import FactsSource
-from gpustack.server.leases import Leases
-from gpustack.server.load import LoadHistory
-from gpustack.server.memory import MemoryBudget
-from gpustack.server.twins import Twins
-from gpustack.server.update import UpdateCheck
-from gpustack.store.roster import Server
+from gpustack.server.facts import FactsCache
+from gpustack.server.heartbeat import HeartbeatTimes
+from gpustack.server.memory_budget import MemoryBudget
+from gpustack.server.token_budget import TokenBudgets
+from gpustack.server.twins import CloneDetector
+from gpustack.server.update_check import UpdateCheck
+from gpustack.store.server_registry import RegisteredServer
 from gpustack.store.store import Store
 
-from .pace import Pace
-from .throttle import Throttle
-from .watch import Printed
-from .wire import Look
+from .pace import AddressRateLimiter
+from .throttle import LoginThrottle
+from .watch import ChangeDocumentCache
+from .wire import RenderContext
 
 
 class LogStream(Protocol):
@@ -42,7 +42,7 @@ class LogStream(Protocol):
     def __aiter__(self) -> Any: ...
 
 
-class Link(Protocol):
+class LogSource(Protocol):
     """How the server asks a worker for the logs of an instance; raises ``Unavailable`` when it cannot."""
 
     def logs(
@@ -50,7 +50,7 @@ class Link(Protocol):
     ) -> AbstractAsyncContextManager[LogStream]: ...
 
 
-class InferenceRoute(Protocol):
+class RouteDescription(Protocol):
     """A route of the gateway, as the document lists it."""
 
     @property
@@ -62,7 +62,7 @@ class InferenceRoute(Protocol):
     @property
     def form(self) -> bool: ...
     @property
-    def dialect(self) -> Dialect: ...
+    def dialect(self) -> ErrorFormat: ...
 
 
 @attrs.frozen(kw_only=True)
@@ -79,7 +79,7 @@ class AccessRules:
     """Origins whose pages may act with the login of who visits them."""
 
 
-class Party(Protocol):
+class IdentityProvider(Protocol):
     """Another party that proves who people are."""
 
     @property
@@ -94,8 +94,8 @@ class Party(Protocol):
 class SignOn:
     """Which other party proves who people are, if any, and what is made of what it tells."""
 
-    party: Party | None = None
-    naming: Naming = Naming()
+    party: IdentityProvider | None = None
+    naming: AttributeNames = AttributeNames()
     admin_groups: frozenset[str] | None = None
     """Who is in one of these is an administrator, and nobody else that signs in so; ``None``: roles are given here."""
 
@@ -121,13 +121,13 @@ class ApiContext:
     """Handed to every route. ``clock`` is the wall clock, ``monotonic`` the one of the leases."""
 
     store: Store
-    keys: Keys
+    keys: DerivedKeys
     cluster_token: str = attrs.field(repr=False)
-    leases: Leases
-    link: Link
-    twins: Twins | None = None
+    leases: HeartbeatTimes
+    link: LogSource
+    twins: CloneDetector | None = None
     """Refuses machines with the identity of another one that is there."""
-    facts: FactsSource | None = None
+    facts: FactsCache | None = None
     rules: AccessRules = AccessRules()
     clock: Callable[[], datetime]
     monotonic: Callable[[], float]
@@ -142,28 +142,30 @@ class ApiContext:
     """After which a worker is given another."""
     stalled_after: float = 30.0
     """Seconds after which a client that takes nothing of its answer is given up."""
-    servers: Callable[[], Sequence[Server]] = lambda: ()
+    servers: Callable[[], Sequence[RegisteredServer]] = lambda: ()
     """All servers of the cluster."""
     reached_at: Callable[[], Sequence[str]] = lambda: ()
     """Where workers may turn to when this server does not answer."""
-    metrics: MetricsConfig | None = None
+    metrics: MetricMapFile | None = None
     load: LoadHistory | None = None
-    budgets: Budgets | None = None
+    budgets: TokenBudgets | None = None
     """What this server has drawn of budgets; without it only what is written down is known."""
     catalog: Catalog | None = None
     updates: UpdateCheck | None = None
     hub: HubAccess = HubAccess()
     evaluator: Evaluator | None = None
-    inference_routes: Sequence[InferenceRoute] = ()
+    inference_routes: Sequence[RouteDescription] = ()
     key_used: Callable[[int], None] = lambda key_id: None
     """Told of every API key that lets somebody in."""
-    login_limiter: Throttle = attrs.field(
-        default=attrs.Factory(lambda self: Throttle(self.monotonic), takes_self=True)
+    login_limiter: LoginThrottle = attrs.field(
+        default=attrs.Factory(lambda self: LoginThrottle(self.monotonic), takes_self=True)
     )
-    sign_in_pace: Pace = attrs.field(
-        default=attrs.Factory(lambda self: Pace(self.monotonic), takes_self=True)
+    sign_in_pace: AddressRateLimiter = attrs.field(
+        default=attrs.Factory(lambda self: AddressRateLimiter(self.monotonic), takes_self=True)
     )
-    answer_pace: Pace = attrs.field(default=attrs.Factory(lambda self: Pace(self.monotonic), takes_self=True))
+    answer_pace: AddressRateLimiter = attrs.field(
+        default=attrs.Factory(lambda self: AddressRateLimiter(self.monotonic), takes_self=True)
+    )
     """Of the answers that are looked at: a refused one leaves its login under way."""
 
     trail: AuditTrail = attrs.field(
@@ -173,11 +175,11 @@ class ApiContext:
     )
     memory: MemoryBudget = attrs.field(factory=MemoryBudget.for_management)
     """What is kept in memory for requests that are no inference."""
-    printed: Printed = attrs.field(factory=Printed)
+    printed: ChangeDocumentCache = attrs.field(factory=ChangeDocumentCache)
 
-    def look(self) -> Look:
+    def look(self) -> RenderContext:
         """The present snapshot, as views read it."""
-        return Look(self.store.snapshot, self._heard)
+        return RenderContext(self.store.snapshot, self._heard)
 
     def _heard(self, worker_id: int) -> datetime | None:
         last = self.leases.last_heard(worker_id)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from gpustack.http1.fields import TOKEN
-from gpustack.http1.head import Head
+from gpustack.http1.head import RequestHead
 
 from .problems import problem_of_status
 
@@ -32,7 +32,7 @@ _DISALLOWED = (
 
 
 @attrs.frozen
-class Preflight:
+class PreflightAnswer:
     """The answer to a browser that asks beforehand."""
 
     status: int
@@ -41,7 +41,7 @@ class Preflight:
 
 
 @attrs.frozen
-class CrossOrigin:
+class CorsPolicy:
     """The rule, made by ``cross_origin``. With ``origins`` ``None`` any page may read; never with cookies then."""
 
     origins: frozenset[str] | None
@@ -56,7 +56,7 @@ class CrossOrigin:
         """The origins whose pages may act with a visitor's login."""
         return self.origins if self.credentials and self.origins is not None else frozenset()
 
-    def fields(self, head: Head) -> Fields:
+    def fields(self, head: RequestHead) -> Fields:
         """What the answer to a request carries, whatever it answers."""
         origin = head.get(b"origin")
         if origin is None:
@@ -64,7 +64,7 @@ class CrossOrigin:
             return [] if self.origins is None else [(b"vary", b"Origin")]
         return [*self._origin(origin), (b"access-control-expose-headers", EXPOSED)]
 
-    def preflight(self, head: Head) -> Preflight | None:
+    def preflight(self, head: RequestHead) -> PreflightAnswer | None:
         """The answer where a request is such a question; on every path, for it says nothing of what is there."""
         origin, method = head.get(b"origin"), head.get(b"access-control-request-method")
         if head.method != "OPTIONS" or origin is None or method is None:
@@ -73,7 +73,9 @@ class CrossOrigin:
         if not any(name == b"access-control-allow-origin" for name, _ in allowed):
             shown = origin[:200].decode("latin-1")
             problem = problem_of_status(403, _DISALLOWED.format(origin=shown))
-            return Preflight(403, [*allowed, (b"content-type", b"application/json")], problem.body(head.path))
+            return PreflightAnswer(
+                403, [*allowed, (b"content-type", b"application/json")], problem.body(head.path)
+            )
         fields = [*allowed, (b"access-control-max-age", b"%d" % REMEMBERED)]
         # Beside credentials a star means itself, and it never means Authorization: say what was asked for.
         fields.append((b"access-control-allow-methods", _asked(method) if self.any_method else self.methods))
@@ -81,7 +83,7 @@ class CrossOrigin:
         headers = _asked(wanted) if self.any_header else self.headers
         if headers:
             fields.append((b"access-control-allow-headers", headers))
-        return Preflight(204, fields)
+        return PreflightAnswer(204, fields)
 
     def _origin(self, origin: bytes) -> Fields:
         if self.origins is None:
@@ -97,13 +99,13 @@ class CrossOrigin:
 
 def cross_origin(
     *, origins: Sequence[str], methods: Sequence[str], headers: Sequence[str], credentials: bool
-) -> CrossOrigin:
+) -> CorsPolicy:
     """The rule of the options ``--allow-*``.
 
     A browser sends no cookies to whom everybody may ask: ``credentials`` count for named origins alone.
     """
     everybody = ANY in origins
-    return CrossOrigin(
+    return CorsPolicy(
         origins=None if everybody else frozenset(_serialised(one) for one in origins),
         methods=", ".join(one.strip().upper() for one in methods if one.strip()).encode("latin-1", "replace"),
         any_method=ANY in methods,

@@ -7,7 +7,7 @@ import logging
 from gpustack.errors import Invalid
 from gpustack.logs import TRACE
 
-from .route import Call, Reply, Route, tagged
+from .route import ApiCall, ApiResponse, ApiRoute, tagged
 
 LEVELS = {
     "trace": TRACE,
@@ -20,43 +20,43 @@ LEVELS = {
 _LOGGER = "gpustack"
 
 
-async def _tasks(call: Call) -> Reply:
-    return Reply(document=call.context.draw_tasks())
+async def _tasks(call: ApiCall) -> ApiResponse:
+    return ApiResponse(document=call.context.draw_tasks())
 
 
-async def _log_level(call: Call) -> Reply:
+async def _log_level(call: ApiCall) -> ApiResponse:
     level = logging.getLogger(_LOGGER).getEffectiveLevel()
     at_most = [name for name, number in LEVELS.items() if number <= max(level, TRACE)]
-    return Reply(document=at_most[-1])
+    return ApiResponse(document=at_most[-1])
 
 
-async def _set_log_level(call: Call) -> Reply:
+async def _set_log_level(call: ApiCall) -> ApiResponse:
     name = (await call.ask.body()).decode("latin-1").strip().strip('"').lower()
     if name not in LEVELS:
         raise Invalid("Invalid log level")
     call.note.details["level"] = name
     logging.getLogger(_LOGGER).setLevel(LEVELS[name])
-    return Reply(document="ok")
+    return ApiResponse(document="ok")
 
 
 ROUTES = tagged(
     "debug",
     (
-        Route(
+        ApiRoute(
             method="GET",
             path="/debug/tasks",
             summary="Every task of the server and what it waits for",
             handler=_tasks,
             hidden=True,
         ),
-        Route(
+        ApiRoute(
             method="GET",
             path="/debug/log_level",
             summary="How much is logged",
             handler=_log_level,
             hidden=True,
         ),
-        Route(
+        ApiRoute(
             method="PUT",
             path="/debug/log_level",
             summary="Log more or less: trace, debug, info, warning, error or critical, as plain text",

@@ -12,7 +12,7 @@ import attrs
 from gpustack.artifacts.source import source_for
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.device import DeviceId
-from gpustack.domain.model import Category, GpuSelector, Model, ModelAccess, Strategy
+from gpustack.domain.model import Category, GpuSelector, Model, ModelAccess, PlacementStrategy
 from gpustack.domain.snapshot import Snapshot
 from gpustack.engines import llama_cpp
 from gpustack.engines.registry import engine_for, engines
@@ -20,15 +20,15 @@ from gpustack.errors import AlreadyExists, BadRequest, Invalid
 from gpustack.policy.estimate.demand import faults_of_claims
 
 from .limits import LIMITS
-from .problems import Malformed
-from .shape import Document, Flag, Many, Maybe, Shape, Table, Text, Whole, Word
+from .problems import MalformedRequest
+from .shape import Array, Boolean, Choice, Dictionary, Document, Integer, JsonShape, Nullable, Text
 from .wire import CATEGORY_FLAGS, SOURCE_FIELDS, source_document
 
 MOST_REPLICAS = 1000
 
-SOURCE_BODY: Mapping[str, Shape] = {
-    "source": Word(SourceKind),
-    **{name: Maybe(Text(longest=4096)) for name in (*SOURCE_FIELDS, "revision")},
+SOURCE_BODY: Mapping[str, JsonShape] = {
+    "source": Choice(SourceKind),
+    **{name: Nullable(Text(longest=4096)) for name in (*SOURCE_FIELDS, "revision")},
 }
 
 _NEEDED = {
@@ -44,42 +44,42 @@ _OWN_FIELDS = {
     SourceKind.LOCAL_PATH: ("local_path",),
 }
 
-MODEL_FIELDS: Mapping[str, Shape] = {
+MODEL_FIELDS: Mapping[str, JsonShape] = {
     "name": Text(shortest=1, longest=200),
-    "description": Maybe(Text()),
-    "replicas": Whole(least=0, most=MOST_REPLICAS),
-    "categories": Maybe(Many(Word(Category)), ()),
-    "placement_strategy": Word(Strategy),
-    "cpu_offloading": Maybe(Flag()),
-    "distributed_inference_across_workers": Maybe(Flag()),
-    "worker_selector": Maybe(Table(Text()), {}),
-    "gpu_selector": Maybe(
-        Document(name="GpuSelector", fields={"gpu_ids": Maybe(Many(Text(longest=512)), ())})
+    "description": Nullable(Text()),
+    "replicas": Integer(least=0, most=MOST_REPLICAS),
+    "categories": Nullable(Array(Choice(Category)), ()),
+    "placement_strategy": Choice(PlacementStrategy),
+    "cpu_offloading": Nullable(Boolean()),
+    "distributed_inference_across_workers": Nullable(Boolean()),
+    "worker_selector": Nullable(Dictionary(Text()), {}),
+    "gpu_selector": Nullable(
+        Document(name="GpuSelector", fields={"gpu_ids": Nullable(Array(Text(longest=512)), ())})
     ),
-    "backend": Maybe(Text(longest=128)),
-    "backend_version": Maybe(Text(longest=128)),
-    "backend_parameters": Maybe(Many(Text(longest=8192), 500), ()),
-    "command": Maybe(Text(longest=32768)),
-    "health_path": Maybe(Text(longest=2048)),
-    "env": Maybe(Table(Text(longest=32768, secret=True)), {}),
-    "restart_on_error": Flag(),
+    "backend": Nullable(Text(longest=128)),
+    "backend_version": Nullable(Text(longest=128)),
+    "backend_parameters": Nullable(Array(Text(longest=8192), 500), ()),
+    "command": Nullable(Text(longest=32768)),
+    "health_path": Nullable(Text(longest=2048)),
+    "env": Nullable(Dictionary(Text(longest=32768, secret=True)), {}),
+    "restart_on_error": Boolean(),
     "limits": LIMITS,
-    "access_policy": Word(ModelAccess),
-    "allowed_users": Maybe(Many(Whole(least=1)), ()),
+    "access_policy": Choice(ModelAccess),
+    "allowed_users": Nullable(Array(Integer(least=1)), ()),
 }
 """What clients may write; everything else of a model is ours."""
 
-MODEL_BODY: Mapping[str, Shape] = {
+MODEL_BODY: Mapping[str, JsonShape] = {
     **MODEL_FIELDS,
     **SOURCE_BODY,
-    **dict.fromkeys(CATEGORY_FLAGS, Maybe(Flag())),
+    **dict.fromkeys(CATEGORY_FLAGS, Nullable(Boolean())),
 }
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
 def source_from(document: Mapping[str, Any], before: ModelSource | None = None) -> ModelSource:
-    """The source a document names; fields it does not set are those of ``before``. Raises ``Malformed``.
+    """The source a document names; fields it does not set are those of ``before``. Raises ``MalformedRequest``.
 
     Fields of other kinds of sources are left out: clients send whole forms.
     """
@@ -89,10 +89,10 @@ def source_from(document: Mapping[str, Any], before: ModelSource | None = None) 
     fields = {name: (given.get(name) or "").strip() or None for name in _OWN_FIELDS[kind]}
     needed = _NEEDED[kind]
     if fields[needed] is None:
-        raise Malformed(f"{needed}: must be provided when source is {kind.value}")
+        raise MalformedRequest(f"{needed}: must be provided when source is {kind.value}")
     local = fields.get("local_path")
     if local is not None and not _is_absolute(local):
-        raise Malformed(f"local_path: must be an absolute path, not {local!r}")
+        raise MalformedRequest(f"local_path: must be an absolute path, not {local!r}")
     return ModelSource(kind=kind, **fields)
 
 
@@ -101,12 +101,12 @@ def _is_absolute(path: str) -> bool:
 
 
 def model_from(document: Mapping[str, Any]) -> Model:
-    """A new deployment. Raises ``Malformed``."""
+    """A new deployment. Raises ``MalformedRequest``."""
     return Model(**changes_from(document))
 
 
 def changes_from(document: Mapping[str, Any], before: Model | None = None) -> dict[str, Any]:
-    """The fields of a model that a document sets, as the model has them. Raises ``Malformed``."""
+    """The fields of a model that a document sets, as the model has them. Raises ``MalformedRequest``."""
     faults: list[str] = []
     fields = {name: document[name] for name in MODEL_FIELDS if name in document}
     if "name" in fields:
@@ -124,10 +124,10 @@ def changes_from(document: Mapping[str, Any], before: Model | None = None) -> di
     if before is None or any(name in document for name in SOURCE_BODY):
         try:
             fields["source"] = source_from(document, None if before is None else before.source)
-        except Malformed as error:
+        except MalformedRequest as error:
             faults.extend(error.faults)
     if faults:
-        raise Malformed(*faults)
+        raise MalformedRequest(*faults)
     return fields
 
 
@@ -167,7 +167,7 @@ def refuse_wrong(model: Model, snapshot: Snapshot) -> None:
         bare = attrs.evolve(model, backend_parameters=(), gpu_selector=None)
         document_faults = engine.faults(bare)
     if document_faults:
-        raise Malformed(*document_faults)
+        raise MalformedRequest(*document_faults)
     holder = snapshot.find(Model, name=model.name)
     if holder is not None and holder.id != model.id:
         advice = "Please choose a different name or check the existing model."

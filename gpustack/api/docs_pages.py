@@ -9,7 +9,7 @@ from pathlib import Path
 from gpustack.errors import NotFound, Unavailable
 
 from .openapi import openapi
-from .route import Call, Reply, Route, tagged
+from .route import ApiCall, ApiResponse, ApiRoute, tagged
 from .wire import dumps
 
 PAGES = Path(__file__).parent / "pages"
@@ -51,45 +51,47 @@ def _file(path: Path) -> bytes:
         raise Unavailable(_NOT_BUILT) from error
 
 
-async def _swagger(call: Call) -> Reply:
+async def _swagger(call: ApiCall) -> ApiResponse:
     return _page("swagger.html", ("swagger-ui-bundle.js", "swagger-ui.css"))
 
 
-async def _redoc(call: Call) -> Reply:
+async def _redoc(call: ApiCall) -> ApiResponse:
     return _page("redoc.html", ("redoc.standalone.js",))
 
 
-def _page(name: str, needs: Sequence[str]) -> Reply:
+def _page(name: str, needs: Sequence[str]) -> ApiResponse:
     for asset in needs:
         _file(ASSETS[asset] / asset)
-    return Reply(body=_file(PAGES / name), content_type="text/html; charset=utf-8", headers=PAGE_HEADERS)
+    return ApiResponse(
+        body=_file(PAGES / name), content_type="text/html; charset=utf-8", headers=PAGE_HEADERS
+    )
 
 
-async def _asset(call: Call) -> Reply:
+async def _asset(call: ApiCall) -> ApiResponse:
     name = call.ask.params["name"]
     if name not in ASSETS:
         raise NotFound(f"There is no file {name!r} here")
-    return Reply(
+    return ApiResponse(
         body=_file(ASSETS[name] / name),
         content_type=_TYPES[Path(name).suffix],
         headers=(("Cache-Control", "public, max-age=3600"), *PAGE_HEADERS),
     )
 
 
-def docs_routes(routes: Sequence[Route]) -> tuple[Route, ...]:
+def docs_routes(routes: Sequence[ApiRoute]) -> tuple[ApiRoute, ...]:
     """The routes that show ``routes``, and stay out of the document themselves."""
     printed: list[bytes] = []
 
-    async def document(call: Call) -> Reply:
+    async def document(call: ApiCall) -> ApiResponse:
         if not printed:
             made = openapi(routes, call.context.inference_routes, call.context.version)
             printed.append(dumps(made))
-        return Reply(body=printed[0])
+        return ApiResponse(body=printed[0])
 
     return tagged(
         "docs",
         (
-            Route(
+            ApiRoute(
                 method="GET",
                 path="/openapi.json",
                 summary="This API as an OpenAPI 3.1 document",
@@ -97,11 +99,11 @@ def docs_routes(routes: Sequence[Route]) -> tuple[Route, ...]:
                 allow=None,
                 hidden=True,
             ),
-            Route(
+            ApiRoute(
                 method="GET", path="/docs", summary="Swagger UI", handler=_swagger, allow=None, hidden=True
             ),
-            Route(method="GET", path="/redoc", summary="ReDoc", handler=_redoc, allow=None, hidden=True),
-            Route(
+            ApiRoute(method="GET", path="/redoc", summary="ReDoc", handler=_redoc, allow=None, hidden=True),
+            ApiRoute(
                 method="GET",
                 path="/docs/assets/{name}",
                 summary="Files of these pages",

@@ -13,25 +13,25 @@ import trio
 from gpustack.nursery.wake import Wake
 from gpustack.store.store import Store
 
-from .route import Stream
+from .route import BodyStream
 
 _LOOK_EVERY = 15.0
 """Seconds after which a key or login that has come to its end is noticed; what somebody does is noticed at once."""
 
 
 @attrs.define(eq=False, kw_only=True, repr=False)
-class Guarded:
+class RevocableStream:
     """Hands on the pieces of ``stream`` as long as ``allowed`` says yes; asked anew when one of ``guards`` changes,
     also while the stream is silent."""
 
-    _stream: Stream
+    _stream: BodyStream
     _store: Store
     _guards: frozenset[str]
     _allowed: Callable[[], bool]
     _wake: Wake = attrs.field(factory=Wake)
     _open: ExitStack = attrs.field(factory=ExitStack)
 
-    async def __aenter__(self) -> Guarded:
+    async def __aenter__(self) -> RevocableStream:
         self._wake = self._open.enter_context(self._store.watch(self._guards))
         await self._stream.__aenter__()
         return self
@@ -42,7 +42,7 @@ class Guarded:
         self._open.close()
         return await self._stream.__aexit__(kind, error, trace)
 
-    def __aiter__(self) -> Guarded:
+    def __aiter__(self) -> RevocableStream:
         return self
 
     async def __anext__(self) -> bytes:

@@ -7,30 +7,30 @@ from gpustack.errors import NotFound
 from gpustack.identity.sessions import find_session
 
 from .access import credentials_of
-from .page import Link, page, wants_page
-from .route import Call, Reply, Route, tagged
+from .page import PageLink, page, wants_page
+from .route import ApiCall, ApiResponse, ApiRoute, tagged
 
 
-async def _home(call: Call) -> Reply:
+async def _home(call: ApiCall) -> ApiResponse:
     if not wants_page(call.ask):
         raise NotFound("There is nothing at /; the documentation of the API is at /docs")
     context = call.context
     user = _signed_in(call)
     if user is None and credentials_of(call.ask).cookie is not None and await context.store.refresh():
         user = _signed_in(call)  # a moment ago, at another server
-    docs = (Link("Documentation of the API", "/docs"),) if context.docs else ()
+    docs = (PageLink("Documentation of the API", "/docs"),) if context.docs else ()
     if user is not None:
         role = "an administrator" if user.is_admin else "a user"
-        links = (Link("Sign out", "/auth/logout", posts=True),)
+        links = (PageLink("Sign out", "/auth/logout", posts=True),)
         return page("GPUStack", f"You are signed in as {user.username}, {role}.", links=(*links, *docs))
     party = context.sign_on.party
     if party is None:
         return page("GPUStack", "This server is used by programs, and by the command gpustack.", links=docs)
-    sign_in = Link(f"Sign in by {party.source}", f"/auth/{party.source.lower()}/login")
+    sign_in = PageLink(f"Sign in by {party.source}", f"/auth/{party.source.lower()}/login")
     return page("GPUStack", "You are not signed in.", links=(sign_in, *docs))
 
 
-def _signed_in(call: Call) -> User | None:
+def _signed_in(call: ApiCall) -> User | None:
     context = call.context
     cookie = credentials_of(call.ask).cookie
     session = find_session(call.snapshot, cookie, keys=context.keys, now=context.clock())
@@ -41,7 +41,7 @@ def _signed_in(call: Call) -> User | None:
 ROUTES = tagged(
     "server",
     (
-        Route(
+        ApiRoute(
             method="GET",
             path="/",
             summary="A page for browsers: who is signed in, sign in, sign out",

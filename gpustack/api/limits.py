@@ -8,14 +8,14 @@ import attrs
 
 from gpustack.domain.access import Limits
 
-from .shape import Maybe, Parts, Schema, Shape, Whole
+from .shape import Integer, JsonShape, Nullable, Parts, Schema
 
 _NAMES = tuple(field.name for field in attrs.fields(Limits))
-_NUMBER = Maybe(Whole(least=0))
+_NUMBER = Nullable(Integer(least=0))
 
 
 @attrs.frozen
-class LimitsShape:
+class LimitsObject:
     """Read into a ``Limits``. A limit that is misspelt would not hold: unknown names are refused, unlike elsewhere."""
 
     def read(self, value: Any, at: str, faults: list[str]) -> Any:
@@ -39,5 +39,5 @@ class LimitsShape:
         return {"$ref": "#/components/schemas/LimitsGiven"}
 
 
-LIMITS: Shape = Maybe(LimitsShape())
+LIMITS: JsonShape = Nullable(LimitsObject())
 """What a field ``limits`` may hold. All limits are replaced; ``null`` takes them away."""

@@ -10,11 +10,11 @@ from typing import Any
 import attrs
 import trio
 
-from .ask import Query, is_whole
-from .parameter import Parameter
-from .problems import Malformed
-from .shape import Flag, Shape, Text, Whole
-from .wire import Doc, Look
+from .parameter import QueryParameter
+from .problems import MalformedRequest
+from .request import Query, is_whole
+from .shape import Boolean, Integer, JsonShape, Text
+from .wire import Doc, RenderContext
 
 LARGEST_PAGE = 100
 ALL = -1
@@ -24,52 +24,52 @@ Predicate = Callable[[Any], bool]
 
 
 @attrs.frozen(kw_only=True)
-class Filter:
+class ListFilter:
     """A query parameter that selects: ``matches`` compares an item with the values given, any of which may fit."""
 
     name: str
     matches: Callable[[Any, frozenset[Any]], bool]
-    shape: Shape = Text()
+    shape: JsonShape = Text()
     many: bool = False
     names: tuple[str, ...] = ()
     """Other spellings."""
 
     def predicate(self, query: Query) -> Predicate | None:
-        """The filter with its values; ``None`` where the query does not use it. Raises ``Malformed``."""
+        """The filter with its values; ``None`` where the query does not use it. Raises ``MalformedRequest``."""
         texts = query.many(self.name, *self.names)
         if not texts:
             return None
         faults: list[str] = []
         values = frozenset(self.shape.read(_value(self.shape, text), self.name, faults) for text in texts)
         if faults:
-            raise Malformed(*faults)
+            raise MalformedRequest(*faults)
         return lambda item: self.matches(item, values)
 
 
-def equal(name: str, shape: Shape, of: Callable[[Any], Any] | None = None, **more: Any) -> Filter:
+def equal(name: str, shape: JsonShape, of: Callable[[Any], Any] | None = None, **more: Any) -> ListFilter:
     """An exact filter on a field of the record (or on what ``of`` makes of it)."""
     get = of or (lambda item: getattr(item, name))
-    return Filter(name=name, shape=shape, matches=lambda item, values: get(item) in values, **more)
+    return ListFilter(name=name, shape=shape, matches=lambda item, values: get(item) in values, **more)
 
 
-def _value(shape: Shape, text: str) -> Any:
-    if isinstance(shape, Whole):
+def _value(shape: JsonShape, text: str) -> Any:
+    if isinstance(shape, Integer):
         return int(text) if is_whole(text) else text
-    if isinstance(shape, Flag):
+    if isinstance(shape, Boolean):
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
     return text
 
 
 @attrs.frozen(kw_only=True)
-class Page:
+class PageRange:
     """Which part of a list is wanted."""
 
     number: int = 1
     size: int = LARGEST_PAGE
 
     @classmethod
-    def of(cls, query: Query) -> Page:
-        """Both spellings of the parameters are understood; raises ``Malformed`` when out of bounds."""
+    def of(cls, query: Query) -> PageRange:
+        """Both spellings of the parameters are understood; raises ``MalformedRequest`` when out of bounds."""
         faults = []
         number, size = (
             _whole(query.one("page"), 1),
@@ -80,7 +80,7 @@ class Page:
         if size is None or not (1 <= size <= LARGEST_PAGE or size == ALL):
             faults.append(f"perPage: must be a whole number from 1 to {LARGEST_PAGE}, or {ALL} for all")
         if number is None or size is None or faults:
-            raise Malformed(*faults)
+            raise MalformedRequest(*faults)
         return cls(number=number, size=size)
 
     def cut(self, items: Sequence[Any]) -> Sequence[Any]:
@@ -101,14 +101,14 @@ def _whole(text: str | None, default: int) -> int | None:
 
 
 @attrs.frozen(kw_only=True)
-class Selection:
+class ListSelection:
     """What a list is made of: its filters, the texts ``search`` looks into, and how an item becomes a document."""
 
-    filters: tuple[Filter, ...] = ()
+    filters: tuple[ListFilter, ...] = ()
     search: Callable[[Any], Iterable[str | None]] | None = None
 
     def predicate(self, query: Query, visible: Predicate) -> Predicate:
-        """Everything the query demands, on top of what the caller may see. Raises ``Malformed``."""
+        """Everything the query demands, on top of what the caller may see. Raises ``MalformedRequest``."""
         tests = [visible]
         tests.extend(test for one in self.filters if (test := one.predicate(query)) is not None)
         needle = (query.one("search") or "").casefold()
@@ -118,23 +118,25 @@ class Selection:
         return lambda item: all(test(item) for test in tests)
 
     @property
-    def parameters(self) -> tuple[Parameter, ...]:
+    def parameters(self) -> tuple[QueryParameter, ...]:
         """What the document says of the query."""
-        own = [Parameter(name=f.name, shape=f.shape, many=f.many) for f in self.filters]
+        own = [QueryParameter(name=f.name, shape=f.shape, many=f.many) for f in self.filters]
         if self.search is not None:
-            own.append(Parameter(name="search", shape=Text(), note="Part of a name, in any case."))
+            own.append(QueryParameter(name="search", shape=Text(), note="Part of a name, in any case."))
         return (*own, *COMMON_PARAMETERS)
 
 
 PAGE_PARAMETERS = (
-    Parameter(name="page", shape=Whole(least=1), note="Counted from 1."),
-    Parameter(
-        name="perPage", shape=Whole(least=-1, most=LARGEST_PAGE), note="1 to 100 (default), or -1 for all."
+    QueryParameter(name="page", shape=Integer(least=1), note="Counted from 1."),
+    QueryParameter(
+        name="perPage", shape=Integer(least=-1, most=LARGEST_PAGE), note="1 to 100 (default), or -1 for all."
     ),
 )
 COMMON_PARAMETERS = (
     *PAGE_PARAMETERS,
-    Parameter(name="sort_by", shape=Text(), note="Fields separated by commas, each with - for descending."),
+    QueryParameter(
+        name="sort_by", shape=Text(), note="Fields separated by commas, each with - for descending."
+    ),
 )
 
 
@@ -143,7 +145,9 @@ _MOST_ORDERS = 8
 """Fields to sort by: each is a pass over all items, and nobody else runs meanwhile."""
 
 
-async def rendered(items: Sequence[Any], view: Callable[[Any, Look], Doc], look: Look) -> list[Doc]:
+async def rendered(
+    items: Sequence[Any], view: Callable[[Any, RenderContext], Doc], look: RenderContext
+) -> list[Doc]:
     """The documents of items. A long list lets others run in between: nobody's tokens wait for it."""
     made: list[Doc] = []
     for item in items:
@@ -153,11 +157,13 @@ async def rendered(items: Sequence[Any], view: Callable[[Any, Look], Doc], look:
     return made
 
 
-async def ordered(items: list[Any], view: Callable[[Any, Look], Doc], look: Look, query: Query) -> list[Any]:
-    """In the order asked for, else the newest first. Raises ``Malformed`` for a field that cannot be sorted by."""
+async def ordered(
+    items: list[Any], view: Callable[[Any, RenderContext], Doc], look: RenderContext, query: Query
+) -> list[Any]:
+    """In the order asked for, else the newest first. Raises ``MalformedRequest`` for a field that does not sort."""
     wanted = [name.strip() for name in (query.one("sort_by", "sortBy") or "").split(",") if name.strip()]
     if len(wanted) > _MOST_ORDERS:
-        raise Malformed(f"sort_by: must name at most {_MOST_ORDERS} fields")
+        raise MalformedRequest(f"sort_by: must name at most {_MOST_ORDERS} fields")
     items = sorted(items, key=_age, reverse=True)
     if not wanted or not items:
         return items
@@ -178,10 +184,10 @@ def _age(item: Any) -> tuple[float, Any]:
 
 def _sortable(document: Mapping[str, Any], field: str) -> bool:
     if field not in document:
-        raise Malformed(f"sort_by: there is no field {field!r}")
+        raise MalformedRequest(f"sort_by: there is no field {field!r}")
     value = document[field]
     if value is not None and not isinstance(value, str | int | float | datetime):
-        raise Malformed(f"sort_by: {field!r} has parts and no order")
+        raise MalformedRequest(f"sort_by: {field!r} has parts and no order")
     return value is not None
 
 
@@ -189,6 +195,6 @@ def _comparable(value: Any) -> Any:
     return value.casefold() if isinstance(value, str) else value
 
 
-def page_document(items: Iterable[Doc], page: Page, total: int) -> Doc:
+def page_document(items: Iterable[Doc], page: PageRange, total: int) -> Doc:
     """The envelope of every list."""
     return {"items": list(items), "pagination": page.pagination(total)}

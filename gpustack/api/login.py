@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 import attrs
 
-from gpustack.domain.access import Means, User
+from gpustack.domain.access import AuthMethod, User
 from gpustack.errors import BadRequest, Conflict, Forbidden, Invalid, Unauthorized
 from gpustack.identity.passwords import (
     SHORTEST,
@@ -23,8 +23,8 @@ from gpustack.store.transaction import Tx
 
 from .access import LOGIN_PATH, credentials_of
 from .page import onward, redirect, wants_page
-from .problems import Malformed
-from .route import PEOPLE, Call, Reply, Route, read_document, tagged
+from .problems import MalformedRequest
+from .route import PEOPLE, ApiCall, ApiResponse, ApiRoute, read_document, tagged
 from .session import close_session, open_session
 from .shape import Document, Text
 
@@ -38,7 +38,7 @@ _CREDENTIALS = Document(
 _WRONG = "Incorrect username or password"
 
 
-async def _login(call: Call) -> Reply:
+async def _login(call: ApiCall) -> ApiResponse:
     # A program sends no Origin, and its form is welcome; a page of another site must not log its visitor in.
     if attrs.evolve(credentials_of(call.ask), content_type=None).may_be_another_site:
         raise Forbidden("This login comes from a page of another site")
@@ -62,7 +62,7 @@ async def _login(call: Call) -> Reply:
             raise Unauthorized(_WRONG)
         return usable if again is None else tx.change(User, usable.id, hashed_password=again)
 
-    return Reply(document=None, headers=await open_session(call, who))
+    return ApiResponse(document=None, headers=await open_session(call, who))
 
 
 def _is_as_verified(tx: Tx, user: User) -> bool:
@@ -71,7 +71,7 @@ def _is_as_verified(tx: Tx, user: User) -> bool:
     return now is not None and now.is_active and now.hashed_password == user.hashed_password
 
 
-async def _given(call: Call) -> dict[str, Any]:
+async def _given(call: ApiCall) -> dict[str, Any]:
     raw = await call.ask.body()
     kind = call.ask.text(b"content-type").partition(";")[0].strip().lower()
     if kind == "application/json":
@@ -87,11 +87,11 @@ async def _given(call: Call) -> dict[str, Any]:
         raise BadRequest("The form cannot be read") from error
     faults = [f"{name}: is missing" for name in ("username", "password") if name not in fields]
     if faults:
-        raise Malformed(*faults)
+        raise MalformedRequest(*faults)
     return {name: values[-1] for name, values in fields.items()}
 
 
-async def _logout(call: Call) -> Reply:
+async def _logout(call: ApiCall) -> ApiResponse:
     credentials, context = credentials_of(call.ask), call.context
     if credentials.may_be_another_site and credentials.cookie is not None:
         raise Forbidden("This logout comes from a page of another site")
@@ -102,10 +102,10 @@ async def _logout(call: Call) -> Reply:
     if wants_page(call.ask):
         return redirect("/", headers) if away is None else onward(away, "Signing out", headers)
     # A program that follows ends the login at the party that proved it, too.
-    return Reply(document=None if away is None else {"logout_url": away}, headers=headers)
+    return ApiResponse(document=None if away is None else {"logout_url": away}, headers=headers)
 
 
-async def _update_password(call: Call) -> Reply:
+async def _update_password(call: ApiCall) -> ApiResponse:
     user = call.snapshot.get(User, call.caller.user_id)
     if user is None or not user.hashed_password:
         raise BadRequest("This account has no password here: it is proved by another party")
@@ -125,10 +125,10 @@ async def _update_password(call: Call) -> Reply:
         end_sessions(tx, user.id)
         return tx.change(User, user.id, hashed_password=hashed, require_password_change=False)
 
-    if call.caller.means is Means.COOKIE:
-        return Reply(document=None, headers=await open_session(call, work))
+    if call.caller.means is AuthMethod.COOKIE:
+        return ApiResponse(document=None, headers=await open_session(call, work))
     await call.context.store.write(work)
-    return Reply(document=None)
+    return ApiResponse(document=None)
 
 
 async def hash_chosen(password: str) -> str:
@@ -141,21 +141,21 @@ async def hash_chosen(password: str) -> str:
 ROUTES = tagged(
     "auth",
     (
-        Route(
+        ApiRoute(
             method="POST",
             path=LOGIN_PATH,
             summary="Sign in with a password; the answer sets the cookie gpustack_session",
             handler=_login,
             allow=None,
         ),
-        Route(
+        ApiRoute(
             method="POST",
             path="/auth/logout",
             summary="Sign out: the login ends on the server too",
             handler=_logout,
             allow=None,
         ),
-        Route(
+        ApiRoute(
             method="POST",
             path="/auth/update-password",
             summary="Choose another password; all other logins of the account end",

@@ -8,7 +8,7 @@ from typing import Any
 
 from gpustack.text import printable, redacted
 
-from .shape import Document, Many, Maybe, Shape, Table, Text
+from .shape import Array, Dictionary, Document, JsonShape, Nullable, Text
 from .wire import plain
 
 MASK = "***"
@@ -30,9 +30,9 @@ def legible(text: str, longest: int = LONGEST) -> str:
     return printable(text, longest)
 
 
-def told(value: Any, shape: Shape | None = None, name: str = "") -> Any:
+def told(value: Any, shape: JsonShape | None = None, name: str = "") -> Any:
     """The value as the trail may hold it. Its shape says what is secret; so does a name that speaks of one."""
-    if isinstance(shape, Maybe):
+    if isinstance(shape, Nullable):
         return None if value is None else told(value, shape.of, name)
     if value is None or isinstance(value, bool | int | float):
         return value
@@ -47,9 +47,9 @@ def told(value: Any, shape: Shape | None = None, name: str = "") -> Any:
     return told(plain(value), None, name)
 
 
-def _object(value: Mapping[Any, Any], shape: Shape | None) -> dict[str, Any]:
+def _object(value: Mapping[Any, Any], shape: JsonShape | None) -> dict[str, Any]:
     of = shape.fields if isinstance(shape, Document) else {}
-    inner = shape.of if isinstance(shape, Table) else None
+    inner = shape.of if isinstance(shape, Dictionary) else None
     made = {
         legible(str(key)): told(item, of.get(str(key), inner), str(key))
         for key, item in list(value.items())[:_MOST]
@@ -57,9 +57,9 @@ def _object(value: Mapping[Any, Any], shape: Shape | None) -> dict[str, Any]:
     return {**made, "…": f"{len(value) - _MOST} more"} if len(value) > _MOST else made
 
 
-def _list(value: Sequence[Any], shape: Shape | None) -> list[Any]:
+def _list(value: Sequence[Any], shape: JsonShape | None) -> list[Any]:
     """Of arguments the one after ``--api-key`` is as secret as that in ``--api-key=``."""
-    inner = shape.of if isinstance(shape, Many) else None
+    inner = shape.of if isinstance(shape, Array) else None
     made: list[Any] = []
     before = ""
     for item in value[:_MOST]:

@@ -7,25 +7,27 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gpustack.domain.access import Role
-from gpustack.domain.dialect import Dialect, dialect_of
+from gpustack.domain.error_format import ErrorFormat, error_format_of
 
-from .context import InferenceRoute, Version
-from .parameter import Parameter
-from .route import Route
-from .shape import Document, Many, Parts, Schema, Text, Whole
+from .context import RouteDescription, Version
+from .parameter import QueryParameter
+from .route import ApiRoute
+from .shape import Array, Document, Integer, Parts, Schema, Text
 from .wire import View
 
 _PLACEHOLDER = re.compile(r"{(\w+)}")
 
 _MANAGEMENT_ERROR = Document(
     name="Error",
-    fields={"code": Whole(), "reason": Text(), "message": Text()},
+    fields={"code": Integer(), "reason": Text(), "message": Text()},
     note="What went wrong, in one sentence.",
 )
 _OPENAI_ERROR = Document(
     name="OpenAIError",
     fields={
-        "error": Document(name="OpenAIErrorBody", fields={"message": Text(), "code": Whole(), "type": Text()})
+        "error": Document(
+            name="OpenAIErrorBody", fields={"message": Text(), "code": Integer(), "type": Text()}
+        )
     },
     note="What went wrong, in the form OpenAI's clients read.",
 )
@@ -43,14 +45,14 @@ _SHARED_ERROR = Document(
     note="What went wrong, for our clients and for OpenAI's.",
 )
 _ERRORS = {
-    Dialect.MANAGEMENT: _MANAGEMENT_ERROR,
-    Dialect.SHARED: _SHARED_ERROR,
-    Dialect.OPENAI: _OPENAI_ERROR,
-    Dialect.ANTHROPIC: _ANTHROPIC_ERROR,
+    ErrorFormat.MANAGEMENT: _MANAGEMENT_ERROR,
+    ErrorFormat.SHARED: _SHARED_ERROR,
+    ErrorFormat.OPENAI: _OPENAI_ERROR,
+    ErrorFormat.ANTHROPIC: _ANTHROPIC_ERROR,
 }
 _PAGINATION = Document(
     name="Pagination",
-    fields={"page": Whole(), "perPage": Whole(), "total": Whole(), "totalPage": Whole()},
+    fields={"page": Integer(), "perPage": Integer(), "total": Integer(), "totalPage": Integer()},
 )
 
 _SECURITY: dict[str, Schema] = {
@@ -75,14 +77,16 @@ _SECURITY: dict[str, Schema] = {
 }
 
 
-def openapi(routes: Iterable[Route], inference: Sequence[InferenceRoute], version: Version) -> dict[str, Any]:
+def openapi(
+    routes: Iterable[ApiRoute], inference: Sequence[RouteDescription], version: Version
+) -> dict[str, Any]:
     """The document for all routes that are not hidden, with the gateway's beside them."""
     parts: Parts = {}
     errors = {dialect: document.schema(parts) for dialect, document in _ERRORS.items()}
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         if not route.hidden:
-            error = errors[dialect_of(route.path)]
+            error = errors[error_format_of(route.path)]
             paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, parts, error)
     for one in inference:
         paths.setdefault(one.path, {})["post"] = _inference(one, errors[one.dialect])
@@ -99,7 +103,7 @@ def openapi(routes: Iterable[Route], inference: Sequence[InferenceRoute], versio
     }
 
 
-def _operation(route: Route, parts: Parts, error: Schema) -> Schema:
+def _operation(route: ApiRoute, parts: Parts, error: Schema) -> Schema:
     made: Schema = {
         "operationId": operation_id(route.method, route.path),
         "summary": route.summary,
@@ -125,7 +129,7 @@ def operation_id(method: str, path: str) -> str:
     return "_".join([method.lower(), *words])
 
 
-def _answer(route: Route, parts: Parts) -> Schema:
+def _answer(route: ApiRoute, parts: Parts) -> Schema:
     if route.answer_type != "application/json":
         return {"description": "OK", "content": {route.answer_type: {"schema": {"type": "string"}}}}
     if route.answer is None:
@@ -133,7 +137,7 @@ def _answer(route: Route, parts: Parts) -> Schema:
     shape = route.answer.schema if isinstance(route.answer, View) else route.answer
     if isinstance(shape, Document) and route.listed:
         page = Document(
-            name=f"{shape.name}List", fields={"items": Many(shape), "pagination": _PAGINATION}
+            name=f"{shape.name}List", fields={"items": Array(shape), "pagination": _PAGINATION}
         ).schema(parts)
         content: Schema = {"application/json": {"schema": page}}
         if any(one.name == "watch" for one in route.query):
@@ -146,7 +150,7 @@ def _error(schema: Schema) -> Schema:
     return {"description": "What went wrong", "content": {"application/json": {"schema": schema}}}
 
 
-def _security(route: Route) -> list[dict[str, list[str]]]:
+def _security(route: ApiRoute) -> list[dict[str, list[str]]]:
     allow = route.allow or frozenset()
     names = []
     if allow & {Role.ADMIN, Role.USER}:
@@ -164,7 +168,7 @@ def _path_parameter(name: str) -> Schema:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 
-def _query_parameter(parameter: Parameter, parts: Parts) -> Schema:
+def _query_parameter(parameter: QueryParameter, parts: Parts) -> Schema:
     schema = parameter.shape.schema(parts)
     made: Schema = {
         "name": parameter.name,
@@ -177,7 +181,7 @@ def _query_parameter(parameter: Parameter, parts: Parts) -> Schema:
     return made
 
 
-def _inference(route: InferenceRoute, error: Schema) -> Schema:
+def _inference(route: RouteDescription, error: Schema) -> Schema:
     kind = "multipart/form-data" if route.form else "application/json"
     content: Schema = {kind: {"schema": {"type": "object"}}}
     return {

@@ -10,13 +10,13 @@ import attrs
 
 
 @attrs.define(eq=False)
-class Opened:
+class OpenedStream:
     """Its beginning has been seen to be good; ``stack`` is let go when the body is left."""
 
     _stack: AsyncExitStack
     _pieces: AsyncIterator[bytes]
 
-    async def __aenter__(self) -> Opened:
+    async def __aenter__(self) -> OpenedStream:
         return self
 
     async def __aexit__(
@@ -24,7 +24,7 @@ class Opened:
     ) -> None:
         await self._stack.aclose()
 
-    def __aiter__(self) -> Opened:
+    def __aiter__(self) -> OpenedStream:
         return self
 
     async def __anext__(self) -> bytes:

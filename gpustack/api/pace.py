@@ -18,7 +18,7 @@ _REMEMBERED = 20_000
 
 
 @attrs.define(eq=False, repr=False)
-class Pace:
+class AddressRateLimiter:
     """Owns the counts of the present window by address."""
 
     _clock: Callable[[], float]

@@ -9,8 +9,8 @@ from html import escape
 
 import attrs
 
-from .ask import Ask
-from .route import Reply
+from .request import ApiRequest
+from .route import ApiResponse
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:36rem;margin:15vh auto;padding:0 1rem;"
@@ -31,7 +31,7 @@ _LONGEST = 2000
 
 
 @attrs.frozen
-class Link:
+class PageLink:
     """Something to click on. ``posts`` makes it a button that changes something."""
 
     text: str
@@ -49,11 +49,11 @@ class Link:
 def page(
     title: str,
     *sentences: str,
-    links: Sequence[Link] = (),
+    links: Sequence[PageLink] = (),
     status: int = 200,
     headers: tuple[tuple[str, str], ...] = (),
     onward_to: str | None = None,
-) -> Reply:
+) -> ApiResponse:
     """A page of a few sentences. With ``onward_to`` the browser goes on there by itself."""
     ahead = "" if onward_to is None else _ahead(onward_to)
     shown = title if title == "GPUStack" else f"{title} - GPUStack"
@@ -63,7 +63,7 @@ def page(
         f'<meta name="viewport" content="width=device-width">{ahead}<style>{_STYLE}</style></head>'
         f"<body><main><h1>{escape(title)}</h1>{told}{''.join(link.html for link in links)}</main></body></html>"
     )
-    return Reply(
+    return ApiResponse(
         status=status,
         body=text.encode("utf-8", "replace"),
         content_type="text/html; charset=utf-8",
@@ -71,19 +71,19 @@ def page(
     )
 
 
-def onward(url: str, title: str, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
+def onward(url: str, title: str, headers: tuple[tuple[str, str], ...] = ()) -> ApiResponse:
     """Send a browser on after a form. Not by a redirect: ``form-action`` would hold for where that leads."""
-    return page(title, links=(Link("Go on", url),), headers=headers, onward_to=url)
+    return page(title, links=(PageLink("Go on", url),), headers=headers, onward_to=url)
 
 
-def redirect(url: str, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
+def redirect(url: str, headers: tuple[tuple[str, str], ...] = ()) -> ApiResponse:
     """Send a browser on with a GET."""
-    return Reply(
+    return ApiResponse(
         status=303, body=b"", content_type="text/plain; charset=utf-8", headers=(("Location", url), *headers)
     )
 
 
-def wants_page(ask: Ask) -> bool:
+def wants_page(ask: ApiRequest) -> bool:
     """Whether a browser asks for something to show; programs get JSON."""
     return "text/html" in ask.text(b"accept").lower()
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import attrs
 
-from .shape import Shape
+from .shape import JsonShape
 
 
 @attrs.frozen(kw_only=True)
-class Parameter:
+class QueryParameter:
     """``many``: it may be repeated, and any of its values may fit."""
 
     name: str
-    shape: Shape
+    shape: JsonShape
     note: str = ""
     many: bool = False

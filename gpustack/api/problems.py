@@ -11,7 +11,7 @@ import attrs
 import orjson
 
 from gpustack import errors
-from gpustack.domain.dialect import Dialect, anthropic_error, dialect_of
+from gpustack.domain.error_format import ErrorFormat, anthropic_error, error_format_of
 
 REASONS: Mapping[type[errors.GpustackError], tuple[int, str]] = {
     errors.BadRequest: (400, "BadRequest"),
@@ -23,7 +23,7 @@ REASONS: Mapping[type[errors.GpustackError], tuple[int, str]] = {
     errors.RequestTimeout: (408, "RequestTimeout"),
     errors.AlreadyExists: (409, "AlreadyExists"),
     errors.Conflict: (409, "Conflict"),
-    errors.Gone: (410, "Gone"),
+    errors.RevisionExpired: (410, "Gone"),
     errors.TooManyRequests: (429, "TooManyRequests"),
     errors.LimitReached: (429, "TooManyRequests"),
     errors.PayloadTooLarge: (413, "PayloadTooLarge"),
@@ -33,7 +33,7 @@ REASONS: Mapping[type[errors.GpustackError], tuple[int, str]] = {
 """One row for each error that reaches HTTP; a subclass takes the row of its nearest ancestor."""
 
 
-class Malformed(errors.Invalid):
+class MalformedRequest(errors.Invalid):
     """A body or query that does not have its shape: shown as a count and one fault a line."""
 
     def __str__(self) -> str:
@@ -56,18 +56,18 @@ class Problem:
         return orjson.dumps(self.document(path, for_anybody=for_anybody))
 
     def document(self, path: str, *, for_anybody: bool = False) -> dict[str, Any]:
-        dialect = dialect_of(path)
-        if for_anybody and dialect is Dialect.MANAGEMENT:
-            dialect = Dialect.SHARED
-        if dialect is Dialect.ANTHROPIC:
+        dialect = error_format_of(path)
+        if for_anybody and dialect is ErrorFormat.MANAGEMENT:
+            dialect = ErrorFormat.SHARED
+        if dialect is ErrorFormat.ANTHROPIC:
             return anthropic_error(self.status, self.message)
-        if dialect is Dialect.OPENAI and self.openai is not None:
+        if dialect is ErrorFormat.OPENAI and self.openai is not None:
             kind, code = self.openai
             return {"error": {"message": self.message, "type": kind, "param": None, "code": code}}
-        if dialect is Dialect.OPENAI:
+        if dialect is ErrorFormat.OPENAI:
             return {"error": {"message": self.message, "code": self.status, "type": self.reason}}
         ours = {"code": self.status, "reason": self.reason, "message": self.message}
-        if dialect is Dialect.SHARED:
+        if dialect is ErrorFormat.SHARED:
             return {**ours, "error": {"message": self.message, "code": self.status, "type": self.reason}}
         return ours
 

@@ -8,31 +8,31 @@ from typing import Any
 
 import attrs
 
-from gpustack.domain.access import Principal, Role, Scope
+from gpustack.domain.access import KeyScope, Principal, Role
 from gpustack.domain.record import Record, table_of
 from gpustack.errors import NotFound, Unauthorized
 from gpustack.policy.access import READING
 
 from .access import guards_of, still_admitted
-from .listing import Page, Selection, ordered, page_document, rendered
-from .parameter import Parameter
-from .route import ADMIN, Call, Reply, Route, tagged
-from .shape import Document, Flag, Shape, Whole
-from .watch import Subject, Watch
-from .wire import Doc, Look, View
+from .listing import ListSelection, PageRange, ordered, page_document, rendered
+from .parameter import QueryParameter
+from .route import ADMIN, ApiCall, ApiResponse, ApiRoute, tagged
+from .shape import Boolean, Document, Integer, JsonShape
+from .watch import WatchStream, WatchSubject
+from .wire import Doc, RenderContext, View
 
 Allowed = frozenset[Role]
 NOBODY: Allowed = frozenset()
 
 WATCH_PARAMETERS = (
-    Parameter(
-        name="watch", shape=Flag(), note="Stream the list and then its changes, one JSON document a line."
+    QueryParameter(
+        name="watch", shape=Boolean(), note="Stream the list and then its changes, one JSON document a line."
     ),
-    Parameter(
-        name="sync", shape=Flag(), note="With watch: mark the end of the replay, and number the events."
+    QueryParameter(
+        name="sync", shape=Boolean(), note="With watch: mark the end of the replay, and number the events."
     ),
-    Parameter(
-        name="since", shape=Whole(least=0), note="With watch: resume after this revision; 410 when too old."
+    QueryParameter(
+        name="since", shape=Integer(least=0), note="With watch: resume after this revision; 410 when too old."
     ),
 )
 
@@ -59,49 +59,49 @@ class Resource:
     record: type[Record]
     view: View
     list_by: Allowed = ADMIN
-    list_scopes: frozenset[Scope] = READING
+    list_scopes: frozenset[KeyScope] = READING
     read_by: Allowed = ADMIN
     create_by: Allowed = ADMIN
     update_by: Allowed = ADMIN
     delete_by: Allowed = ADMIN
-    selection: Selection = Selection()
+    selection: ListSelection = ListSelection()
     visible: Callable[[Principal, Any], bool] = _everything
     """What of it a caller may see at all; the rest does not exist for that caller."""
-    listed: Callable[[Call], Callable[[Any], bool]] | None = None
+    listed: Callable[[ApiCall], Callable[[Any], bool]] | None = None
     """What of it a list shows as long as its query says no more."""
-    list_query: tuple[Parameter, ...] = ()
+    list_query: tuple[QueryParameter, ...] = ()
     items: Callable[[Any], Sequence[Any]] = _itself
     """What one record shows as in lists."""
     key: Callable[[Any], Any] = _by_id
-    find: Callable[[Call], Any] | None = None
+    find: Callable[[ApiCall], Any] | None = None
     """Finds the item a path names, where it is not by the record's number."""
     view_for: Callable[[Principal], View] | None = None
     """Another view for some callers."""
-    page_extra: Callable[[Call], Doc] | None = None
+    page_extra: Callable[[ApiCall], Doc] | None = None
     """Further keys of the list's envelope."""
-    create_body: Shape | None = None
-    create: Callable[[Call], Awaitable[Any]] | None = None
+    create_body: JsonShape | None = None
+    create: Callable[[ApiCall], Awaitable[Any]] | None = None
     create_action: str | None = None
     """What the audit trail calls it, where that is more than creating."""
     created: View | None = None
     """Where creation answers more than the plain object."""
-    update_body: Shape | None = None
-    update: Callable[[Call, Any], Awaitable[Any]] | None = None
-    delete: Callable[[Call, Any], Awaitable[Any]] | None = None
-    deleted: Shape | None = None
+    update_body: JsonShape | None = None
+    update: Callable[[ApiCall, Any], Awaitable[Any]] | None = None
+    delete: Callable[[ApiCall, Any], Awaitable[Any]] | None = None
+    deleted: JsonShape | None = None
     """Where there is more to say of a removal than that it was done: what ``delete`` returns."""
-    delete_query: tuple[Parameter, ...] = ()
-    routes: tuple[Route, ...] = ()
+    delete_query: tuple[QueryParameter, ...] = ()
+    routes: tuple[ApiRoute, ...] = ()
     """Further routes of its own."""
 
     @property
     def tag(self) -> str:
         return self.path.rsplit("/", 1)[1]
 
-    def view_of(self, call: Call) -> View:
+    def view_of(self, call: ApiCall) -> View:
         return self.view_for(call.caller) if self.view_for else self.view
 
-    def item(self, call: Call) -> Any:
+    def item(self, call: ApiCall) -> Any:
         """The item that the path names; raises ``NotFound`` where there is none that the caller may see."""
         found = self.find(call) if self.find else call.snapshot.get(self.record, call.number())
         if found is None or not self.visible(call.caller, found):
@@ -110,9 +110,9 @@ class Resource:
             call.note.concerns(found)
         return found
 
-    def shown(self, call: Call, item: Any) -> Reply:
+    def shown(self, call: ApiCall, item: Any) -> ApiResponse:
         """The item as the answer to who reads or wrote it."""
-        return Reply(document=self.view_of(call).shown(item, call.look(), call.context.printed.faults))
+        return ApiResponse(document=self.view_of(call).shown(item, call.look(), call.context.printed.faults))
 
 
 def _word(name: str) -> str:
@@ -125,13 +125,13 @@ def _a(name: str) -> str:
     return f"{'an' if word[0] in 'AEIOaeio' else 'a'} {word}"
 
 
-def routes_of(resource: Resource) -> tuple[Route, ...]:
+def routes_of(resource: Resource) -> tuple[ApiRoute, ...]:
     """Every route of a resource; its own come first, so that a word in a path wins over an id."""
     one = resource.path + "/{id}"
     made = [*resource.routes]
     if resource.list_by:
         made.append(
-            Route(
+            ApiRoute(
                 method="GET",
                 path=resource.path,
                 summary=f"List or watch {_word(resource.name)}s",
@@ -145,7 +145,7 @@ def routes_of(resource: Resource) -> tuple[Route, ...]:
         )
     if resource.create:
         made.append(
-            Route(
+            ApiRoute(
                 method="POST",
                 path=resource.path,
                 summary=f"Create {_a(resource.name)}",
@@ -158,7 +158,7 @@ def routes_of(resource: Resource) -> tuple[Route, ...]:
         )
     if resource.read_by:
         made.append(
-            Route(
+            ApiRoute(
                 method="GET",
                 path=one,
                 summary=f"Read {_a(resource.name)}",
@@ -169,7 +169,7 @@ def routes_of(resource: Resource) -> tuple[Route, ...]:
         )
     if resource.update:
         made.append(
-            Route(
+            ApiRoute(
                 method="PUT",
                 path=one,
                 summary=f"Change {_a(resource.name)}; fields that are not sent stay",
@@ -182,7 +182,7 @@ def routes_of(resource: Resource) -> tuple[Route, ...]:
         )
     if resource.delete:
         made.append(
-            Route(
+            ApiRoute(
                 method="DELETE",
                 path=one,
                 summary=f"Delete {_a(resource.name)}",
@@ -196,7 +196,7 @@ def routes_of(resource: Resource) -> tuple[Route, ...]:
     return tagged(resource.tag, made)
 
 
-async def list_or_watch(resource: Resource, call: Call) -> Reply:
+async def list_or_watch(resource: Resource, call: ApiCall) -> ApiResponse:
     """A page, or with ``watch=true`` a stream. Raises ``Malformed`` for a wrong query, ``Gone`` for an old one."""
     visible = partial(resource.visible, call.caller)
     predicate = resource.selection.predicate(call.query, visible)
@@ -207,7 +207,7 @@ async def list_or_watch(resource: Resource, call: Call) -> Reply:
         if call.caller.role is Role.ANYBODY:
             raise Unauthorized  # a stream is kept for who can be told from others
         return _watch(resource, call, predicate)
-    page, look, view = Page.of(call.query), call.look(), resource.view_of(call)
+    page, look, view = PageRange.of(call.query), call.look(), resource.view_of(call)
     faults = call.context.printed.faults
     found: list[Any] = []
     for record in look.snapshot.all(resource.record).values():
@@ -219,16 +219,16 @@ async def list_or_watch(resource: Resource, call: Call) -> Reply:
     extra = resource.page_extra(call) if resource.page_extra else {}
     # From here a watch goes on without a gap: ?watch=true&since=<this>.
     revision = (("X-Revision", str(look.snapshot.revision)),)
-    return Reply(document={**extra, **document}, headers=revision)
+    return ApiResponse(document={**extra, **document}, headers=revision)
 
 
-def _watch(resource: Resource, call: Call, predicate: Callable[[Any], bool]) -> Reply:
+def _watch(resource: Resource, call: ApiCall, predicate: Callable[[Any], bool]) -> ApiResponse:
     view, context = resource.view_of(call), call.context
     since = call.query.whole("since", -1, least=-1)
-    stream = Watch(
+    stream = WatchStream(
         store=context.store,
         printed=context.printed,
-        subject=Subject(
+        subject=WatchSubject(
             kind=view.schema.name,
             table=table_of(resource.record),
             items=resource.items,
@@ -244,24 +244,26 @@ def _watch(resource: Resource, call: Call, predicate: Callable[[Any], bool]) -> 
         since=since if since >= 0 else None,
     )
     stream.check()
-    return Reply(stream=stream, content_type="text/event-stream", headers=(("X-Accel-Buffering", "no"),))
+    return ApiResponse(
+        stream=stream, content_type="text/event-stream", headers=(("X-Accel-Buffering", "no"),)
+    )
 
 
-async def _create(resource: Resource, call: Call) -> Reply:
+async def _create(resource: Resource, call: ApiCall) -> ApiResponse:
     assert resource.create is not None
     if isinstance(call.document, Mapping) and resource.create_body is not None:
         call.note.sets(call.document, resource.create_body)
     made = await resource.create(call)
     if resource.created is not None:
-        return Reply(document=resource.created.of(made, call.look()))
+        return ApiResponse(document=resource.created.of(made, call.look()))
     return resource.shown(call, made)
 
 
-async def _read(resource: Resource, call: Call) -> Reply:
+async def _read(resource: Resource, call: ApiCall) -> ApiResponse:
     return resource.shown(call, resource.item(call))
 
 
-async def _update(resource: Resource, call: Call) -> Reply:
+async def _update(resource: Resource, call: ApiCall) -> ApiResponse:
     assert resource.update is not None
     item = resource.item(call)
     if isinstance(call.document, Mapping) and resource.update_body is not None:
@@ -269,13 +271,15 @@ async def _update(resource: Resource, call: Call) -> Reply:
     return resource.shown(call, await resource.update(call, item))
 
 
-async def _delete(resource: Resource, call: Call) -> Reply:
+async def _delete(resource: Resource, call: ApiCall) -> ApiResponse:
     assert resource.delete is not None
     item = resource.item(call)
     told = await resource.delete(call, item)
-    return Reply(document=None if resource.deleted is None else told)
+    return ApiResponse(document=None if resource.deleted is None else told)
 
 
-def document_view(name: str, base: View, extra: dict[str, Shape], of: Callable[[Any, Look], Doc]) -> View:
+def document_view(
+    name: str, base: View, extra: dict[str, JsonShape], of: Callable[[Any, RenderContext], Doc]
+) -> View:
     """A view that answers more than another one."""
     return View(schema=Document(name=name, fields={**base.schema.fields, **extra}), of=of)

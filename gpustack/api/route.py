@@ -10,21 +10,21 @@ import attrs
 import orjson
 import trio
 
-from gpustack.domain.access import Principal, Role, Scope, User
+from gpustack.domain.access import KeyScope, Principal, Role, User
 from gpustack.domain.record import Record
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import BadRequest, GpustackError, NotFound, Unauthorized
 from gpustack.identity.credentials import SAFE_METHODS
 from gpustack.policy.access import CHANGING, READING
 
-from . import audit
+from . import audit_recorder
 from .access import NOT_LOCAL_ADMIN, admit, credentials_of, is_local_guest, still_admitted
-from .ask import Ask, Query, is_whole
 from .context import ApiContext
-from .parameter import Parameter
-from .problems import INTERNAL, Malformed, problem_of
-from .shape import Shape
-from .wire import Look, View, dumps
+from .parameter import QueryParameter
+from .problems import INTERNAL, MalformedRequest, problem_of
+from .request import ApiRequest, Query, is_whole
+from .shape import JsonShape
+from .wire import RenderContext, View, dumps
 
 ADMIN = frozenset({Role.ADMIN})
 PEOPLE = frozenset({Role.ADMIN, Role.USER})
@@ -32,28 +32,28 @@ WORKERS = frozenset({Role.WORKER})
 WITH_ANYBODY = PEOPLE | {Role.ANYBODY}
 
 
-class Stream(Protocol):
+class BodyStream(Protocol):
     """A body that is made as it is sent: entered before the first byte, left after the last or when the peer goes."""
 
-    async def __aenter__(self) -> Stream: ...
+    async def __aenter__(self) -> BodyStream: ...
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> object: ...
 
-    def __aiter__(self) -> Stream: ...
+    def __aiter__(self) -> BodyStream: ...
 
     async def __anext__(self) -> bytes: ...
 
 
 @attrs.frozen(kw_only=True)
-class Reply:
+class ApiResponse:
     """An answer: a JSON document, bytes, or a stream."""
 
     document: Any = None
     status: int = 200
     body: bytes | None = None
-    stream: Stream | None = None
+    stream: BodyStream | None = None
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
 
@@ -63,15 +63,15 @@ class Reply:
 
 
 @attrs.frozen(kw_only=True)
-class Call:
+class ApiCall:
     """What a handler works with."""
 
     context: ApiContext
-    ask: Ask
+    ask: ApiRequest
     principal: Principal | None
     document: Any = None
     """The body as the route's shape read it."""
-    note: audit.Note
+    note: audit_recorder.AuditRecorder
     """What the audit trail is told of the call."""
 
     @property
@@ -100,7 +100,7 @@ class Call:
     def query(self) -> Query:
         return self.ask.query
 
-    def look(self) -> Look:
+    def look(self) -> RenderContext:
         return self.context.look()
 
     def number(self, name: str = "id") -> int:
@@ -112,25 +112,25 @@ class Call:
 
 
 @attrs.frozen(kw_only=True)
-class Route:
+class ApiRoute:
     """One method of one path. ``allow`` is ``None`` where anybody may call."""
 
     method: str
     path: str
     summary: str
-    handler: Callable[[Call], Awaitable[Reply]]
+    handler: Callable[[ApiCall], Awaitable[ApiResponse]]
     allow: frozenset[Role] | None = ADMIN
     tag: str = ""
-    body: Shape | None = None
+    body: JsonShape | None = None
     body_type: str = "application/json"
-    query: tuple[Parameter, ...] = ()
-    answer: View | Shape | None = None
+    query: tuple[QueryParameter, ...] = ()
+    answer: View | JsonShape | None = None
     answer_type: str = "application/json"
     listed: bool = False
     """The answer is a page of such objects."""
     before_password_change: bool = False
     """May be called while the caller still has to change the password."""
-    scopes: frozenset[Scope] = attrs.field(
+    scopes: frozenset[KeyScope] = attrs.field(
         default=attrs.Factory(
             lambda self: READING if self.method in SAFE_METHODS else CHANGING, takes_self=True
         )
@@ -165,13 +165,13 @@ class Route:
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "update", "DELETE": "delete"}
 
 
-async def carry_out(context: ApiContext, route: Route, ask: Ask) -> Reply:
+async def carry_out(context: ApiContext, route: ApiRoute, ask: ApiRequest) -> ApiResponse:
     """Admit the caller, read the body, run the handler. Raises ``GpustackError`` for what the caller did wrong.
 
     Who calls is settled before a byte of the body is read. The audit trail is told of what changes something, and of
     every attempt. Cancelling it may leave a write done or not done, and the trail told or not told of it alike.
     """
-    note = audit.begun(context, ask, route.told_as)
+    note = audit_recorder.begun(context, ask, route.told_as)
     if not note.action:
         return await _carry_out(context, route, ask, note)
     try:
@@ -179,7 +179,7 @@ async def carry_out(context: ApiContext, route: Route, ask: Ask) -> Reply:
     except trio.Cancelled:
         # Who tries a password and leaves must not have left no trace.
         if not note.actor.proven:
-            _tell_of_failure(context, route, ask, note, audit.LEFT)
+            _tell_of_failure(context, route, ask, note, audit_recorder.LEFT)
         raise
     except GpustackError as error:
         _tell_of_failure(context, route, ask, note, problem_of(error).status)
@@ -194,18 +194,22 @@ async def carry_out(context: ApiContext, route: Route, ask: Ask) -> Reply:
     return reply
 
 
-def _tell_of_failure(context: ApiContext, route: Route, ask: Ask, note: audit.Note, status: int) -> None:
+def _tell_of_failure(
+    context: ApiContext, route: ApiRoute, ask: ApiRequest, note: audit_recorder.AuditRecorder, status: int
+) -> None:
     if not note.actor.proven:
-        audit.tries(note, context, credentials_of(ask))
+        audit_recorder.tries(note, context, credentials_of(ask))
     if route.about is not None and is_whole(ask.params.get("id", "")):
         record = context.store.snapshot.get(route.about, int(ask.params["id"]))
         if record is not None:
             note.concerns(record)
-    if not route.of_workers or status in audit.REFUSALS:
+    if not route.of_workers or status in audit_recorder.REFUSALS:
         note.ended(status)
 
 
-async def _carry_out(context: ApiContext, route: Route, ask: Ask, note: audit.Note) -> Reply:
+async def _carry_out(
+    context: ApiContext, route: ApiRoute, ask: ApiRequest, note: audit_recorder.AuditRecorder
+) -> ApiResponse:
     principal: Principal | None = None
     headers: tuple[tuple[str, str], ...] = ()
     if route.allow is not None:
@@ -226,15 +230,15 @@ async def _carry_out(context: ApiContext, route: Route, ask: Ask, note: audit.No
         # A body may take its time, and who sends it may be shut out meanwhile.
         if principal is not None and principal.user_id is not None and not still_admitted(context, principal):
             raise Unauthorized
-    call = Call(context=context, ask=ask, principal=principal, document=document, note=note)
+    call = ApiCall(context=context, ask=ask, principal=principal, document=document, note=note)
     # Not around the above: to renew a login is no part of what is told of.
     with note.with_the_change(told=bool(note.action) and not route.of_workers):
         reply = await route.handler(call)
     return attrs.evolve(reply, headers=(*headers, *reply.headers)) if headers else reply
 
 
-def read_document(raw: bytes, shape: Shape) -> Any:
-    """JSON read by a shape. Raises ``BadRequest`` for what is not JSON in UTF-8, ``Malformed`` for wrong fields."""
+def read_document(raw: bytes, shape: JsonShape) -> Any:
+    """JSON read by a shape. Raises ``BadRequest`` unless it is JSON in UTF-8, ``MalformedRequest`` for wrong fields."""
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -242,10 +246,10 @@ def read_document(raw: bytes, shape: Shape) -> Any:
     faults: list[str] = []
     read = shape.read(value, "", faults)
     if faults:
-        raise Malformed(*(fault if fault[0] != ":" else f"body{fault}" for fault in faults))
+        raise MalformedRequest(*(fault if fault[0] != ":" else f"body{fault}" for fault in faults))
     return read
 
 
-def tagged(tag: str, routes: Iterable[Route]) -> tuple[Route, ...]:
+def tagged(tag: str, routes: Iterable[ApiRoute]) -> tuple[ApiRoute, ...]:
     """The routes with a tag, where they have none."""
     return tuple(attrs.evolve(route, tag=route.tag or tag) for route in routes)

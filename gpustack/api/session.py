@@ -11,14 +11,14 @@ from gpustack.identity.sessions import cookie, find_session, make_session
 from gpustack.store.transaction import Tx
 
 from .access import credentials_of, lifetime
-from .route import Call
+from .route import ApiCall
 
 _MOST = 100
 """Logins of one account: beyond, the one that would end first ends. Nobody fills the memory by logging in."""
 
 
 async def open_session(
-    call: Call,
+    call: ApiCall,
     who: Callable[[Tx], User],
     *,
     source: UserSource = UserSource.LOCAL,
@@ -56,7 +56,7 @@ async def open_session(
     return (("Set-Cookie", cookie(token, secure=context.rules.tls, lifetime=lifetime(context))),)
 
 
-async def close_session(call: Call) -> Session | None:
+async def close_session(call: ApiCall) -> Session | None:
     """End the browser's login on the server; what it was, or ``None``."""
     context = call.context
     session = find_session(

@@ -19,7 +19,7 @@ LARGEST = 2**63 - 1
 """The largest whole number every database of ours can hold."""
 
 
-class Shape(Protocol):
+class JsonShape(Protocol):
     """Reads a JSON value into one of ours. Faults are appended as ``<where>: <what is wrong>``, and then the value
     returned means nothing."""
 
@@ -61,7 +61,7 @@ class Text:
 
 
 @attrs.frozen(kw_only=True)
-class Whole:
+class Integer:
     """A whole number within bounds; ``true`` is none."""
 
     least: int = -LARGEST - 1
@@ -103,7 +103,7 @@ class Number:
 
 
 @attrs.frozen
-class Flag:
+class Boolean:
     """``true`` or ``false``, nothing that merely looks like them."""
 
     def read(self, value: Any, at: str, faults: list[str]) -> Any:
@@ -134,7 +134,7 @@ class Instant:
 
 
 @attrs.frozen
-class Word:
+class Choice:
     """One of the words of an enumeration."""
 
     of: type[StrEnum]
@@ -151,10 +151,10 @@ class Word:
 
 
 @attrs.frozen
-class Many:
+class Array:
     """A list, read into a tuple."""
 
-    of: Shape
+    of: JsonShape
     most: int = 10_000
 
     def read(self, value: Any, at: str, faults: list[str]) -> Any:
@@ -171,10 +171,10 @@ class Many:
 
 
 @attrs.frozen
-class Table:
+class Dictionary:
     """An object used as a mapping. JSON knows only text as keys: whole numbers are read back from it."""
 
-    of: Shape
+    of: JsonShape
     whole_keys: bool = False
 
     def read(self, value: Any, at: str, faults: list[str]) -> Any:
@@ -197,10 +197,10 @@ class Table:
 
 
 @attrs.frozen
-class Maybe:
+class Nullable:
     """The shape, or ``null``."""
 
-    of: Shape
+    of: JsonShape
     otherwise: Any = None
     """What ``null`` is read as."""
 
@@ -215,7 +215,7 @@ class Maybe:
 
 
 @attrs.frozen
-class Anything:
+class AnyJson:
     """Any JSON."""
 
     def read(self, value: Any, at: str, faults: list[str]) -> Any:
@@ -226,7 +226,7 @@ class Anything:
 
 
 @attrs.frozen
-class Thing:
+class AttrsObject:
     """An attrs class: unknown fields are ignored (a newer peer may send more), missing ones take their default."""
 
     cls: type[Any]
@@ -259,7 +259,7 @@ class Document:
     """An object read field by field into a dict that holds only what was sent; unknown fields are ignored."""
 
     name: str
-    fields: Mapping[str, Shape]
+    fields: Mapping[str, JsonShape]
     required: tuple[str, ...] = ()
     note: str = ""
 
@@ -281,7 +281,7 @@ class Document:
         return {"$ref": f"#/components/schemas/{self.name}"}
 
 
-def _object(fields: Mapping[str, Shape], required: tuple[str, ...], parts: Parts, note: str) -> Schema:
+def _object(fields: Mapping[str, JsonShape], required: tuple[str, ...], parts: Parts, note: str) -> Schema:
     made: Schema = {
         "type": "object",
         "properties": {name: shape.schema(parts) for name, shape in fields.items()},
@@ -297,10 +297,10 @@ def _sentence(cls: type[Any]) -> str:
     return (cls.__doc__ or "").strip().split("\n\n")[0].replace("\n    ", " ")
 
 
-_known: dict[type[Any], tuple[tuple[str, Shape, bool], ...]] = {}
+_known: dict[type[Any], tuple[tuple[str, JsonShape, bool], ...]] = {}
 
 
-def _fields(cls: type[Any]) -> tuple[tuple[str, Shape, bool], ...]:
+def _fields(cls: type[Any]) -> tuple[tuple[str, JsonShape, bool], ...]:
     """Name, shape, and whether it must be sent, of each field of an attrs class; worked out once a class."""
     if cls not in _known:
         hints = typing.get_type_hints(cls)
@@ -311,18 +311,18 @@ def _fields(cls: type[Any]) -> tuple[tuple[str, Shape, bool], ...]:
     return _known[cls]
 
 
-_PLAIN: Mapping[Any, Callable[[], Shape]] = {
+_PLAIN: Mapping[Any, Callable[[], JsonShape]] = {
     str: Text,
-    int: Whole,
+    int: Integer,
     float: Number,
-    bool: Flag,
+    bool: Boolean,
     datetime: Instant,
-    Any: Anything,
-    object: Anything,
+    Any: AnyJson,
+    object: AnyJson,
 }
 
 
-def shape_of(hint: Any) -> Shape:
+def shape_of(hint: Any) -> JsonShape:
     """The shape of a type as our values declare them. Raises ``TypeError`` for a type that JSON has no word for."""
     if hint in _PLAIN:
         return _PLAIN[hint]()
@@ -330,13 +330,13 @@ def shape_of(hint: Any) -> Shape:
     if origin in (types.UnionType, typing.Union):
         inner = [argument for argument in arguments if argument is not type(None)]
         if len(inner) == 1 and len(arguments) == 2:
-            return Maybe(shape_of(inner[0]))
+            return Nullable(shape_of(inner[0]))
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
-        return Many(shape_of(arguments[0]))
+        return Array(shape_of(arguments[0]))
     if origin in (dict, Mapping):
-        return Table(shape_of(arguments[1]), whole_keys=arguments[0] is int)
+        return Dictionary(shape_of(arguments[1]), whole_keys=arguments[0] is int)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
-        return Word(hint)
+        return Choice(hint)
     if isinstance(hint, type) and attrs.has(hint):
-        return Thing(hint)
+        return AttrsObject(hint)
     raise TypeError(f"JSON has no shape for {hint!r}")

@@ -15,16 +15,16 @@ import attrs
 
 from gpustack.domain.access import SignIn, UserSource
 from gpustack.errors import BadRequest, GpustackError, NotFound
-from gpustack.identity.external import ExternalPerson
+from gpustack.identity.person import ExternalPerson
 from gpustack.identity.sign_in import begin, find, is_of_browser, new_state, no_cookie
 from gpustack.server.account import account_of
-from gpustack.store.accompany import alone
+from gpustack.store.attached_write import alone
 from gpustack.store.transaction import Tx
 
-from .audit import Actor
-from .page import Link, page, redirect, wants_page
+from .audit_recorder import Actor
+from .page import PageLink, page, redirect, wants_page
 from .problems import problem_of
-from .route import Call, Reply
+from .route import ApiCall, ApiResponse
 from .session import open_session
 
 log = logging.getLogger(__name__)
@@ -40,15 +40,15 @@ _GONE = (
 
 
 def shown(
-    handler: Callable[[Call], Awaitable[Reply]], source: UserSource
-) -> Callable[[Call], Awaitable[Reply]]:
+    handler: Callable[[ApiCall], Awaitable[ApiResponse]], source: UserSource
+) -> Callable[[ApiCall], Awaitable[ApiResponse]]:
     """A handler of signing in, whose errors a person sees as a page with a way to try again, and a program as JSON.
 
     The log and the audit trail are told who was not let in. The route must have no action of its own.
     """
-    again = Link("Sign in again", f"/auth/{source.lower()}/login")
+    again = PageLink("Sign in again", f"/auth/{source.lower()}/login")
 
-    async def told(call: Call) -> Reply:
+    async def told(call: ApiCall) -> ApiResponse:
         try:
             return await handler(call)
         except GpustackError as error:
@@ -71,14 +71,14 @@ def shown(
     return told
 
 
-def refuse_unless(call: Call, source: UserSource) -> None:
+def refuse_unless(call: ApiCall, source: UserSource) -> None:
     """Raise ``NotFound`` where people do not sign in by that kind of party."""
     party = call.context.sign_on.party
     if party is None or party.source is not source:
         raise NotFound(f"Nobody signs in by {source} here: it is not configured")
 
 
-async def start(call: Call, source: UserSource, *, secret: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+async def start(call: ApiCall, source: UserSource, *, secret: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     """Begin a login: the state for the other party, and the headers for the browser.
 
     ``secret`` is what the answer must agree with. ``?next=`` is where the browser wants to be afterwards. Raises
@@ -110,7 +110,7 @@ async def start(call: Call, source: UserSource, *, secret: str) -> tuple[str, tu
     return begun.state, (("Set-Cookie", begun.cookie),)
 
 
-async def under_way(call: Call, source: UserSource, state: str | None) -> SignIn:
+async def under_way(call: ApiCall, source: UserSource, state: str | None) -> SignIn:
     """The login that a state belongs to, whoever shows it. Raises ``BadRequest`` when there is none."""
     context = call.context
     for may_have_begun_at_another_server in (True, False):
@@ -122,7 +122,7 @@ async def under_way(call: Call, source: UserSource, state: str | None) -> SignIn
     raise BadRequest(_GONE)
 
 
-async def take(call: Call, source: UserSource, state: str | None) -> SignIn:
+async def take(call: ApiCall, source: UserSource, state: str | None) -> SignIn:
     """The same, of this browser, and for once: it is under way no more. Raises ``BadRequest``."""
     found = await under_way(call, source, state)
     if not is_of_browser(found, call.ask.text(b"cookie"), keys=call.context.keys):
@@ -143,7 +143,7 @@ async def take(call: Call, source: UserSource, state: str | None) -> SignIn:
 
 
 async def hold(
-    call: Call, sign_in: SignIn, secret: str, *, also: Callable[[Tx], None] = lambda tx: None
+    call: ApiCall, sign_in: SignIn, secret: str, *, also: Callable[[Tx], None] = lambda tx: None
 ) -> str:
     """Keep ``secret`` for the same browser in place of what was kept: the new state; the former is good no more.
 
@@ -169,8 +169,8 @@ async def hold(
 
 
 async def finish(
-    call: Call, sign_in: SignIn, person: ExternalPerson, *, logout_hint: str | None = None
-) -> Reply:
+    call: ApiCall, sign_in: SignIn, person: ExternalPerson, *, logout_hint: str | None = None
+) -> ApiResponse:
     """Log the browser in as the person, and send it where it wanted to be. Raises ``Forbidden``."""
     context = call.context
     headers = await open_session(

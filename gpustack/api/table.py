@@ -7,12 +7,12 @@ from gpustack.plugins import siblings
 from . import debug, health, home, login
 from .docs_pages import docs_routes
 from .resource import routes_of
-from .route import Route
+from .route import ApiRoute
 
 
-def all_routes(*, docs: bool = True) -> tuple[Route, ...]:
+def all_routes(*, docs: bool = True) -> tuple[ApiRoute, ...]:
     """Every route of the API. A module of ``resources/`` brings a ``RESOURCE``, or ``ROUTES`` of its own."""
-    made: list[Route] = [*home.ROUTES, *health.ROUTES, *login.ROUTES]
+    made: list[ApiRoute] = [*home.ROUTES, *health.ROUTES, *login.ROUTES]
     for module in siblings("gpustack.api.resources"):
         if hasattr(module, "RESOURCE"):
             made.extend(routes_of(module.RESOURCE))

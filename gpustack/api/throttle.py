@@ -29,10 +29,10 @@ _Key = tuple[str, str]
 
 
 @attrs.define
-class Attempt:
+class LoginAttempt:
     """One password being verified. Left undecided (the caller went away) it counts as nothing."""
 
-    _throttle: Throttle
+    _throttle: LoginThrottle
     _key: _Key
 
     def failed(self) -> None:
@@ -44,7 +44,7 @@ class Attempt:
 
 
 @attrs.define(eq=False, repr=False)
-class Throttle:
+class LoginThrottle:
     """Owns the counts of failed logins. It forgets them with the process, and each after five minutes."""
 
     _clock: Callable[[], float]
@@ -53,7 +53,7 @@ class Throttle:
     _open_from: Counter[str] = attrs.field(factory=Counter)
 
     @contextmanager
-    def attempt(self, address: str, name: str) -> Iterator[Attempt]:
+    def attempt(self, address: str, name: str) -> Iterator[LoginAttempt]:
         """Around the verification of a password. Raises ``TooManyRequests`` before it if a limit is reached."""
         place = network_of(address)
         key = (place, name[:_LONGEST])
@@ -61,7 +61,7 @@ class Throttle:
         self._open[key] += 1
         self._open_from[place] += 1
         try:
-            yield Attempt(self, key)
+            yield LoginAttempt(self, key)
         finally:
             self._open[key] -= 1
             if not self._open[key]:

@@ -15,13 +15,13 @@ import attrs
 import trio
 
 from gpustack.domain.change import Change, ChangeKind
-from gpustack.errors import Gone
-from gpustack.nursery.quarantine import Quarantine, Trial
+from gpustack.errors import RevisionExpired
+from gpustack.nursery.quarantine import Quarantine, RowAttempt
 from gpustack.nursery.wake import Wake
 from gpustack.store.store import Store
 
 from .listing import Predicate
-from .wire import Doc, Look, dumps
+from .wire import Doc, RenderContext, dumps
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _REMEMBERED = 4096
 _REMEMBERED_BYTES = 32 << 20
 
 
-class Event(IntEnum):
+class WatchEvent(IntEnum):
     """The numbers of the wire. 4 was never sent, and 5 stands for the blank line."""
 
     CREATED = 1
@@ -56,7 +56,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 @attrs.define(eq=False, repr=False)
-class Printed:
+class ChangeDocumentCache:
     """The JSON of changes, made once for all watchers; the oldest are forgotten."""
 
     faults: Quarantine = attrs.field(factory=lambda: Quarantine("watch streams"))
@@ -83,14 +83,14 @@ class Printed:
 
 
 @attrs.frozen(kw_only=True)
-class Subject:
+class WatchSubject:
     """What is watched: the items that a record of ``table`` shows as, and their documents."""
 
     kind: str
     table: str
     items: Callable[[Any], Sequence[Any]]
     key: Callable[[Any], Any]
-    document: Callable[[Any, Look], Doc]
+    document: Callable[[Any, RenderContext], Doc]
     predicate: Predicate
     visible: Predicate = lambda item: True
     """What the watcher may see at all, whatever it asked for."""
@@ -103,7 +103,7 @@ class Subject:
 
 
 @attrs.define(eq=False, kw_only=True, repr=False)
-class Watch:
+class WatchStream:
     """A stream of events. Memory does not grow with changes: it reads them from the store's ring as fast as the
     client takes them, and a client too slow for the ring is dropped; it then lists again.
 
@@ -112,9 +112,9 @@ class Watch:
     """
 
     _store: Store
-    _printed: Printed
-    _subject: Subject
-    _look: Callable[[], Look]
+    _printed: ChangeDocumentCache
+    _subject: WatchSubject
+    _look: Callable[[], RenderContext]
     _allowed: Callable[[], bool]
     """Whether the caller still may watch: asked whenever something is about to be sent, and when a guard changes."""
     _guards: frozenset[str] = frozenset()
@@ -126,14 +126,14 @@ class Watch:
     _replay: list[Any] | None = None
     _wake: Wake = attrs.field(factory=Wake)
     _open: ExitStack = attrs.field(factory=ExitStack)
-    _look_at_start: Look | None = None
+    _look_at_start: RenderContext | None = None
 
     def check(self) -> None:
-        """Raise ``Gone`` if what was missed since the revision asked for is not known any more."""
+        """Raise ``RevisionExpired`` if what was missed since the revision asked for is not known any more."""
         if self._since is not None:
             self._store.changes_since(self._since)
 
-    async def __aenter__(self) -> Watch:
+    async def __aenter__(self) -> WatchStream:
         tables = {self._subject.table, *self._guards}
         self._wake = self._open.enter_context(self._store.watch(tables))
         if self._since is not None:
@@ -153,7 +153,7 @@ class Watch:
     ) -> None:
         self._open.close()
 
-    def __aiter__(self) -> Watch:
+    def __aiter__(self) -> WatchStream:
         return self
 
     async def __anext__(self) -> bytes:
@@ -183,19 +183,19 @@ class Watch:
             item = waiting.pop()
             with self._row(getattr(item, "id", None)):
                 document = ascii_json(dumps(self._subject.document(item, self._look_at_start)))
-                lines.append(self._line(Event.CREATED, document))
+                lines.append(self._line(WatchEvent.CREATED, document))
                 size += len(document)
         if not waiting:
             self._replay = self._look_at_start = None
             if self._numbered:
-                lines.append(self._line(Event.SYNCED, b"null"))
+                lines.append(self._line(WatchEvent.SYNCED, b"null"))
         return b"".join(lines) or b"\n"
 
     def _news(self) -> bytes | None:
         """The lines of changes since the last look; ``None`` when the stream has to end."""
         try:
             changes = self._store.changes_since(self._revision)
-        except Gone:
+        except RevisionExpired:
             log.info("Dropped a watcher that was too slow: kind=%s", self._subject.kind)
             return None
         lines: list[bytes] = []
@@ -211,7 +211,7 @@ class Watch:
                     size += sum(map(len, found))
         return b"".join(lines)
 
-    def _row(self, key: object) -> Trial:
+    def _row(self, key: object) -> RowAttempt:
         return self._printed.faults.row((self._subject.kind, key))
 
     def _lines(self, change: Change) -> Iterable[bytes]:
@@ -224,8 +224,8 @@ class Watch:
         else:  # from before this start: what stood there then is not known, so anybody may have seen it
             before = {subject.key(item): None for item in subject.items(change.record)}
         for key, item in {**before, **after}.items():
-            kind = Event.UPDATED if key in before else Event.CREATED
-            yield self._line(kind if key in after else Event.DELETED, self._text(change, key, item))
+            kind = WatchEvent.UPDATED if key in before else WatchEvent.CREATED
+            yield self._line(kind if key in after else WatchEvent.DELETED, self._text(change, key, item))
 
     def _text(self, change: Change, key: Any, item: Any) -> bytes:
         """The document of an item after the change: one that left the filter is shown as it is now, so that who
@@ -237,7 +237,7 @@ class Watch:
         print_as = (change.revision, self._subject.kind, key)
         return self._printed.of(print_as, lambda: self._subject.document(shown, self._look()))
 
-    def _line(self, kind: Event, document: bytes) -> bytes:
+    def _line(self, kind: WatchEvent, document: bytes) -> bytes:
         if self._numbered:
             return b'{"type":%d,"data":%b,"revision":%d}\n\n' % (kind, document, self._revision)
         return b'{"type":%d,"data":%b}\n\n' % (kind, document)

@@ -24,7 +24,7 @@ from gpustack.domain.worker import Worker, WorkerState
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.text import washed
 
-from .shape import Document, Flag, Instant, Many, Maybe, Shape, Text, Whole, Word, shape_of
+from .shape import Array, Boolean, Choice, Document, Instant, Integer, JsonShape, Nullable, Text, shape_of
 
 Doc = dict[str, Any]
 _JSON = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
@@ -55,7 +55,7 @@ def plain(value: Any) -> Any:
 
 
 @attrs.define(eq=False)
-class Look:
+class RenderContext:
     """A snapshot as views read it, with what they derive from it worked out once."""
 
     snapshot: Snapshot
@@ -91,16 +91,16 @@ class View:
     """One kind of object on the wire: its schema, and how it is made."""
 
     schema: Document
-    of: Callable[[Any, Look], Doc]
+    of: Callable[[Any, RenderContext], Doc]
 
-    def shown(self, item: Any, look: Look, faults: Quarantine) -> Doc:
+    def shown(self, item: Any, look: RenderContext, faults: Quarantine) -> Doc:
         """The object; where one of its parts cannot be shown, with those alone that can."""
         with faults.row((self.schema.name, getattr(item, "id", None))):
             return self.of(item, look)
         return {name: _value_that_fits(item, name, shape) for name, shape in self.schema.fields.items()}
 
 
-def _value_that_fits(item: Any, name: str, shape: Shape) -> Any:
+def _value_that_fits(item: Any, name: str, shape: JsonShape) -> Any:
     """The field of that name as JSON, if it is what the schema promises under that name; else ``None``."""
 
     def read() -> Any:
@@ -112,17 +112,17 @@ def _value_that_fits(item: Any, name: str, shape: Shape) -> Any:
     return found.value if isinstance(found, outcome.Value) else None
 
 
-def _shapes(cls: type[Any], *hidden: str) -> dict[str, Shape]:
+def _shapes(cls: type[Any], *hidden: str) -> dict[str, JsonShape]:
     hints = typing.get_type_hints(cls)
     names = [field.name for field in attrs.fields(cls) if field.name not in hidden]
     return {name: shape_of(hints[name]) for name in names}
 
 
-_DATES: Mapping[str, Shape] = {"created_at": Maybe(Instant()), "updated_at": Maybe(Instant())}
+_DATES: Mapping[str, JsonShape] = {"created_at": Nullable(Instant()), "updated_at": Nullable(Instant())}
 _COMMON = ("version", "created_at", "updated_at")
 
 
-def _as_they_are(record: Record, names: Mapping[str, Shape]) -> Doc:
+def _as_they_are(record: Record, names: Mapping[str, JsonShape]) -> Doc:
     return {name: plain(getattr(record, name)) for name in names}
 
 
@@ -141,10 +141,10 @@ SOURCE_FIELDS: tuple[str, ...] = (
     "local_path",
 )
 _SOURCE = _shapes(ModelSource, "kind", "revision")
-_SOURCE_SHAPES: dict[str, Shape] = {
+_SOURCE_SHAPES: dict[str, JsonShape] = {
     "source": shape_of(typing.get_type_hints(ModelSource)["kind"]),
     **{name: _SOURCE[name] for name in SOURCE_FIELDS},
-    "revision": Maybe(Text()),
+    "revision": Nullable(Text()),
 }
 
 
@@ -168,7 +168,7 @@ USER = View(
 API_KEY = View(
     schema=Document(
         name="ApiKey",
-        fields={**_KEY, "allowed_model_names": Maybe(Many(Text())), **_DATES},
+        fields={**_KEY, "allowed_model_names": Nullable(Array(Text())), **_DATES},
         note="A key; its secret is not kept. Without scopes or names of models it may do all that its owner may.",
     ),
     of=lambda key, look: {
@@ -202,10 +202,10 @@ CATEGORY_FLAGS: Mapping[str, Category] = {
 """Deprecated twins of ``categories``."""
 
 _MODEL = _shapes(Model, "source", "access", "allowed_user_ids", *_COMMON)
-_ACCESS: Mapping[str, Shape] = {"access_policy": Word(ModelAccess), "allowed_users": Many(Whole())}
+_ACCESS: Mapping[str, JsonShape] = {"access_policy": Choice(ModelAccess), "allowed_users": Array(Integer())}
 
 
-def _model(model: Model, look: Look) -> Doc:
+def _model(model: Model, look: RenderContext) -> Doc:
     flags = {name: category.value in model.categories for name, category in CATEGORY_FLAGS.items()}
     access = {"access_policy": model.access.value, "allowed_users": list(model.allowed_user_ids or ())}
     return {
@@ -220,7 +220,7 @@ def _model(model: Model, look: Look) -> Doc:
 MODEL = View(
     schema=Document(
         name="Model",
-        fields={**_MODEL, **_SOURCE_SHAPES, **_ACCESS, **dict.fromkeys(CATEGORY_FLAGS, Flag()), **_DATES},
+        fields={**_MODEL, **_SOURCE_SHAPES, **_ACCESS, **dict.fromkeys(CATEGORY_FLAGS, Boolean()), **_DATES},
         note="A deployment. Its name is what OpenAI clients call it.",
     ),
     of=_model,
@@ -254,7 +254,7 @@ def _claim(claim: Claim) -> Doc:
     return made if claim.tensor_split else {k: v for k, v in made.items() if k != "tensor_split"}
 
 
-def _distributed(placement: Placement, look: Look) -> Doc | None:
+def _distributed(placement: Placement, look: RenderContext) -> Doc | None:
     if not placement.subordinates:
         return None
     shares = []
@@ -274,7 +274,7 @@ def _distributed(placement: Placement, look: Look) -> Doc | None:
     return {"mode": "delegated", "download_model_files": True, "subordinate_workers": shares}
 
 
-def _instance(instance: ModelInstance, look: Look) -> Doc:
+def _instance(instance: ModelInstance, look: RenderContext) -> Doc:
     placement, worker = instance.placement, look.worker(instance.worker_id)
     return {
         **_as_they_are(instance, _INSTANCE),
@@ -294,12 +294,12 @@ def _instance(instance: ModelInstance, look: Look) -> Doc:
 _SHARE = Document(
     name="SubordinateWorker",
     fields={
-        "worker_id": Whole(),
-        "worker_name": Maybe(Text()),
-        "worker_ip": Maybe(Text()),
-        "total_gpus": Maybe(Whole()),
-        "gpu_indexes": Many(Whole()),
-        "gpu_addresses": Maybe(Many(Text())),
+        "worker_id": Integer(),
+        "worker_name": Nullable(Text()),
+        "worker_ip": Nullable(Text()),
+        "total_gpus": Nullable(Integer()),
+        "gpu_indexes": Array(Integer()),
+        "gpu_addresses": Nullable(Array(Text())),
         "computed_resource_claim": shape_of(Claim),
     },
 )
@@ -309,19 +309,19 @@ INSTANCE = View(
         fields={
             **_INSTANCE,
             **_SOURCE_SHAPES,
-            "worker_id": Maybe(Whole()),
-            "worker_name": Maybe(Text()),
-            "worker_ip": Maybe(Text()),
-            "computed_resource_claim": Maybe(shape_of(Claim)),
-            "gpu_indexes": Maybe(Many(Whole())),
-            "gpu_addresses": Maybe(Many(Text())),
-            "distributed_servers": Maybe(
+            "worker_id": Nullable(Integer()),
+            "worker_name": Nullable(Text()),
+            "worker_ip": Nullable(Text()),
+            "computed_resource_claim": Nullable(shape_of(Claim)),
+            "gpu_indexes": Nullable(Array(Integer())),
+            "gpu_addresses": Nullable(Array(Text())),
+            "distributed_servers": Nullable(
                 Document(
                     name="DistributedServers",
                     fields={
                         "mode": Text(),
-                        "download_model_files": Flag(),
-                        "subordinate_workers": Many(_SHARE),
+                        "download_model_files": Boolean(),
+                        "subordinate_workers": Array(_SHARE),
                     },
                 )
             ),
@@ -358,7 +358,7 @@ def _device_document(device: Device, allocated: int) -> Doc:
     return made
 
 
-def _worker(worker: Worker, look: Look) -> Doc:
+def _worker(worker: Worker, look: RenderContext) -> Doc:
     claims = look.allocated.get(worker.id, Claim())
     status = plain(worker.status)
     status["memory"] = {**status["memory"], "allocated": claims.ram}
@@ -384,13 +384,13 @@ WORKER = View(
         name="Worker",
         fields={
             **_WORKER,
-            "metrics_port": Whole(),
-            "state": Word(WorkerState),
+            "metrics_port": Integer(),
+            "state": Choice(WorkerState),
             "state_message": Text(),
-            "state_since": Maybe(Instant()),
-            "unreachable": Flag(),
+            "state_since": Nullable(Instant()),
+            "unreachable": Boolean(),
             "status": shape_of(typing.get_type_hints(Worker)["status"]),
-            "heartbeat_time": Maybe(Instant()),
+            "heartbeat_time": Nullable(Instant()),
             "version": Text(),
             **_DATES,
         },
@@ -416,7 +416,7 @@ def gpus_of(worker: Worker) -> tuple[Gpu, ...]:
     return tuple(Gpu(worker=worker, device=device) for device in worker.status.gpu_devices)
 
 
-def _gpu(gpu: Gpu, look: Look) -> Doc:
+def _gpu(gpu: Gpu, look: RenderContext) -> Doc:
     worker, claims = gpu.worker, look.allocated.get(gpu.worker.id, Claim())
     return {
         "id": gpu.id,
@@ -436,7 +436,7 @@ GPU = View(
         fields={
             "id": Text(),
             **_DEVICE,
-            "worker_id": Whole(),
+            "worker_id": Integer(),
             "worker_name": Text(),
             "worker_ip": Text(),
             **_DATES,

@@ -13,7 +13,7 @@ from typing import IO, cast
 
 import attrs
 
-from gpustack.artifacts.fault import Damaged
+from gpustack.artifacts.fault import CorruptFile
 from gpustack.domain.unit import GIB, human_bytes
 
 _BLOCK = 256 << 10
@@ -22,7 +22,7 @@ _LONGEST_READ = 1 << 20
 
 
 @attrs.frozen(kw_only=True)
-class Limits:
+class ArchiveLimits:
     """What an archive may unpack to: bytes in all, and members."""
 
     size: int = 8 * GIB
@@ -30,7 +30,11 @@ class Limits:
 
 
 def unpack(
-    archive: Path, folder: Path, *, limits: Limits = Limits(), go_on: Callable[[], None] = lambda: None
+    archive: Path,
+    folder: Path,
+    *,
+    limits: ArchiveLimits = ArchiveLimits(),
+    go_on: Callable[[], None] = lambda: None,
 ) -> None:
     """Unpack a ``.tar.gz`` into ``folder``, which is made if need be; what is there must not be in the archive.
 
@@ -40,14 +44,14 @@ def unpack(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with archive.open("rb") as raw, gzip.GzipFile(fileobj=raw) as stream:
-            bounded = _Bounded(cast("IO[bytes]", stream), limits.size)
+            bounded = _BoundedStream(cast("IO[bytes]", stream), limits.size)
             # "r:" and not "r|gz": all reading then goes through our bounds, headers included.
             with tarfile.open(fileobj=cast("IO[bytes]", bounded), mode="r:") as tar:
                 _unpack(tar, folder, limits, go_on)
             while bounded.read(_BLOCK):  # the sum over all stands at the very end
                 go_on()
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
-        raise Damaged(f"{archive.name} cannot be unpacked: {error or 'it ends early'}") from error
+        raise CorruptFile(f"{archive.name} cannot be unpacked: {error or 'it ends early'}") from error
 
 
 def pack(folder: Path, archive: Path, *, top: str) -> None:
@@ -75,7 +79,7 @@ def _of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
-def _unpack(tar: tarfile.TarFile, folder: Path, limits: Limits, go_on: Callable[[], None]) -> None:
+def _unpack(tar: tarfile.TarFile, folder: Path, limits: ArchiveLimits, go_on: Callable[[], None]) -> None:
     links: list[tuple[PurePosixPath, str]] = []
     for count, member in enumerate(tar):
         if count >= limits.members:
@@ -136,7 +140,7 @@ def _staying(name: PurePosixPath, target: str) -> str:
 
 
 @attrs.define(eq=False)
-class _Bounded:
+class _BoundedStream:
     """A stream that refuses to be read at length, or to be endless."""
 
     _stream: IO[bytes]

@@ -13,21 +13,21 @@ from pathlib import Path
 import attrs
 import trio
 
-from gpustack.artifacts.claim import Claims
+from gpustack.artifacts.cache_index import CacheIndex
 from gpustack.artifacts.disk import disk
 from gpustack.artifacts.fault import NoSpace
 from gpustack.artifacts.fetch import FetchRules, fetch, matches_announced
+from gpustack.artifacts.file_lock import FileLocks
 from gpustack.artifacts.headers.projector import misfit
 from gpustack.artifacts.listing import Listing, RemoteFile, safe_name
 from gpustack.artifacts.partial import kept_bytes
-from gpustack.artifacts.record import Records
 from gpustack.artifacts.removal import remove, unfinished_of
 from gpustack.artifacts.source import DEFAULT_LIBRARY, DEFAULT_PROJECTOR, SourceSettings, source_for
 from gpustack.artifacts.xet import fetch_by_xet, host_of
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.unit import MIB, human_bytes
 from gpustack.errors import GpustackError, Invalid, Unavailable
-from gpustack.remote.http import Client, Timeouts, open_client
+from gpustack.remote.http import HttpClient, Timeouts, open_client
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _OTHERS_WITHIN = 1.0
 
 
 @attrs.frozen(kw_only=True)
-class Progress:
+class DownloadProgress:
     """How much of a source is here, in bytes; a later one may have less, when bytes turned out wrong."""
 
     done: int
@@ -88,8 +88,8 @@ class Cache:
     rng: random.Random
     settings: CacheSettings = CacheSettings()
     direct: Iterable[str] = ()
-    _claims: Claims = attrs.field(init=False)
-    _records: Records = attrs.field(init=False)
+    _claims: FileLocks = attrs.field(init=False)
+    _records: CacheIndex = attrs.field(init=False)
     _arriving: dict[Path, int] = attrs.field(factory=dict)
     """Bytes here of files that are being fetched in this process."""
     _expected: dict[Path, int] = attrs.field(factory=dict)
@@ -98,8 +98,8 @@ class Cache:
     def __attrs_post_init__(self) -> None:
         if not self.root.is_absolute():
             raise Invalid(f"The cache folder must be an absolute path, not {self.root}")
-        self._claims = Claims(self.root / ".gpustack" / "claims")
-        self._records = Records(self.root / ".gpustack")
+        self._claims = FileLocks(self.root / ".gpustack" / "claims")
+        self._records = CacheIndex(self.root / ".gpustack")
 
     async def ensure(
         self,
@@ -108,7 +108,7 @@ class Cache:
         token: str | None = None,
         local_dir: str | None = None,
         projector: str | None = DEFAULT_PROJECTOR,
-        progress: Callable[[Progress], None] = lambda progress: None,
+        progress: Callable[[DownloadProgress], None] = lambda progress: None,
     ) -> LocalFiles:
         """Have the files of ``source`` on this machine, fetching what is missing, and say where they are.
 
@@ -130,13 +130,13 @@ class Cache:
         )
         if place.is_local:
             listing = await place.resolve(source, settings)
-            progress(Progress(done=listing.size, total=listing.size))
+            progress(DownloadProgress(done=listing.size, total=listing.size))
             return _local(listing, Path(listing.folder))
         folder = _given_folder(local_dir)
         key = _key(source, projector)
         known = await disk.run(self._complete, key, folder)
         if known is not None:
-            progress(Progress(done=known.size, total=known.size))
+            progress(DownloadProgress(done=known.size, total=known.size))
             return await self._with_projector(_local(known, folder or self.root / known.folder))
         listing = await place.resolve(source, settings)
         for file in listing.files:
@@ -218,14 +218,14 @@ class Cache:
         return listing if whole else None
 
     async def _bring(
-        self, listing: Listing, target: Path, what: str, progress: Callable[[Progress], None]
+        self, listing: Listing, target: Path, what: str, progress: Callable[[DownloadProgress], None]
     ) -> None:
         """Fetch every file of ``listing`` that is not here, telling now and then how far all of them are."""
         here: dict[str, int] = {}
 
         def tell() -> None:
             done = sum(self._arriving.get(target / one.name, here.get(one.name, 0)) for one in listing.files)
-            progress(Progress(done=done, total=listing.size))
+            progress(DownloadProgress(done=done, total=listing.size))
 
         async def tell_now_and_then() -> None:
             while True:
@@ -251,7 +251,7 @@ class Cache:
             raise fault
         tell()
 
-    async def _one(self, file: RemoteFile, path: Path, client: Client) -> None:
+    async def _one(self, file: RemoteFile, path: Path, client: HttpClient) -> None:
         """One file, by whoever comes first; the others find it done, or go on where the first was stopped."""
         async with self._claims.hold(path):
             if await disk.run(self._records.is_known_right, file, path):
@@ -322,7 +322,7 @@ class Cache:
             if not _has_size(target / file.name, file.size)
         }
 
-    def _open_client(self) -> Client:
+    def _open_client(self) -> HttpClient:
         return open_client(timeouts=self.settings.timeouts, direct=self.direct)
 
     def __repr__(self) -> str:

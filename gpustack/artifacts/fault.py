@@ -9,5 +9,5 @@ class NoSpace(Unavailable):
     """The disk is too small for the files, or became so."""
 
 
-class Damaged(Unavailable):
+class CorruptFile(Unavailable):
     """What was fetched, twice, is not what the source announced."""

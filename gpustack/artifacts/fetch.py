@@ -10,14 +10,28 @@ import attrs
 import trio
 
 from gpustack.artifacts.disk import disk
-from gpustack.artifacts.fault import Damaged
+from gpustack.artifacts.fault import CorruptFile
 from gpustack.artifacts.listing import RemoteFile
-from gpustack.artifacts.partial import Digest, Partial, discard, part_of
-from gpustack.artifacts.range import Range, Ranges
-from gpustack.artifacts.request import Again, Changed, Place, first_byte, open_range
+from gpustack.artifacts.partial import FileDigest, PartialFile, discard, part_of
+from gpustack.artifacts.range import ByteRanges, Range
+from gpustack.artifacts.range_request import (
+    RedirectTarget,
+    SourceChanged,
+    TransientError,
+    first_byte,
+    open_range,
+)
 from gpustack.domain.unit import human_bytes
 from gpustack.errors import GpustackError, TooManyRequests, Unavailable
-from gpustack.remote.http import BadReply, Client, Incoming, RemoteError, TimedOut, Unreachable, shown
+from gpustack.remote.http import (
+    BadResponse,
+    HttpClient,
+    RemoteConnectionError,
+    RemoteError,
+    RemoteTimeout,
+    StreamedResponse,
+    shown,
+)
 
 _LAST_WRITE = 10.0
 """Seconds that writing what is at hand may take once we are cancelled."""
@@ -42,7 +56,7 @@ async def fetch(
     file: RemoteFile,
     target: Path,
     *,
-    client: Client,
+    client: HttpClient,
     rng: random.Random,
     rules: FetchRules,
     on_progress: Callable[[int], None],
@@ -55,9 +69,9 @@ async def fetch(
     Unavailable with a sentence.
     """
     for _ in range(2):
-        partial = await disk.run(Partial.open, file, target)
+        partial = await disk.run(PartialFile.open, file, target)
         try:
-            await _Job(partial, client, rng, rules, on_progress).run()
+            await _Download(partial, client, rng, rules, on_progress).run()
             if await _is_right(file, target):
                 await disk.run(partial.finish)
                 return
@@ -65,7 +79,7 @@ async def fetch(
             partial.close()
         await disk.run(discard, target)
         on_progress(0)
-    raise Damaged(
+    raise CorruptFile(
         f"{file.name} was fetched from {shown(file.url)} twice and both times was not what is announced there "
         f"(size {human_bytes(file.size)}, hash {(file.sha256 or file.git_sha1 or 'unknown')[:16]}): the source or a "
         "proxy on the way alters it"
@@ -74,7 +88,7 @@ async def fetch(
 
 async def matches_announced(file: RemoteFile, path: Path) -> bool:
     """Whether the file at ``path`` has the announced size and hash; reads all of it, cancellable between steps."""
-    digest = Digest(path, file)
+    digest = FileDigest(path, file)
     if not digest.is_told:
         return (await trio.Path(path).stat()).st_size == file.size
     while await disk.run(digest.advance):
@@ -87,7 +101,7 @@ async def _is_right(file: RemoteFile, target: Path) -> bool:
 
 
 @attrs.define(eq=False)
-class _Piece:
+class _Segment:
     """A range on its way: ``at`` moves towards ``end``."""
 
     at: int
@@ -95,16 +109,16 @@ class _Piece:
 
 
 @attrs.define(eq=False)
-class _Job:
+class _Download:
     """All ranges of one file: workers claim missing pieces until none is left."""
 
-    partial: Partial
-    client: Client
+    partial: PartialFile
+    client: HttpClient
     rng: random.Random
     rules: FetchRules
     on_progress: Callable[[int], None]
-    claimed: list[_Piece] = attrs.field(factory=list)
-    place: Place | None = None
+    claimed: list[_Segment] = attrs.field(factory=list)
+    place: RedirectTarget | None = None
     """Where the last redirect led: asked directly as long as it answers."""
     takes_ranges: bool | None = None
     changed: bool = False
@@ -159,7 +173,7 @@ class _Job:
                     await self._fetch(piece, accepted)
                 finally:
                     self.claimed.remove(piece)
-        except Changed:
+        except SourceChanged:
             self.changed = True
             all_workers.cancel()
         except (GpustackError, OSError) as error:
@@ -170,32 +184,34 @@ class _Job:
 
     def _open_ranges(self) -> tuple[Range, ...]:
         """What is neither here nor on its way."""
-        taken = Ranges.of((*self.partial.done.parts, *((piece.at, piece.end) for piece in self.claimed)))
+        taken = ByteRanges.of((*self.partial.done.parts, *((piece.at, piece.end) for piece in self.claimed)))
         return taken.missing(self.file.size)
 
-    def _claim(self) -> _Piece | None:
+    def _claim(self) -> _Segment | None:
         ranges = self._open_ranges()
         if not ranges:
             return None
         start, end = ranges[0]
-        piece = _Piece(start, min(end, start + self.rules.piece))
+        piece = _Segment(start, min(end, start + self.rules.piece))
         self.claimed.append(piece)
         return piece
 
-    async def _fetch(self, piece: _Piece, accepted: trio.Event) -> None:
+    async def _fetch(self, piece: _Segment, accepted: trio.Event) -> None:
         failures = 0
         while piece.at < piece.end:
             before = piece.at
             try:
                 await self._ask(piece, accepted)
-            except (Unreachable, TimedOut, Again) as error:
+            except (RemoteConnectionError, RemoteTimeout, TransientError) as error:
                 failures = 1 if piece.at > before else failures + 1
                 if failures >= self.rules.attempts:
                     raise self._given_up(error) from error
-                await trio.sleep(self._wait(failures, error.wait if isinstance(error, Again) else None))
+                await trio.sleep(
+                    self._wait(failures, error.wait if isinstance(error, TransientError) else None)
+                )
 
-    def _given_up(self, error: RemoteError | Again) -> GpustackError:
-        fault = error.fault if isinstance(error, Again) else error
+    def _given_up(self, error: RemoteError | TransientError) -> GpustackError:
+        fault = error.fault if isinstance(error, TransientError) else error
         return _type_of(fault)(
             f"{self.file.name} could not be fetched in {self.rules.attempts} tries: {fault}; what has come is kept"
         )
@@ -207,21 +223,21 @@ class _Job:
         ceiling = min(self.rules.first_wait * 2.0 ** (failures - 1), self.rules.longest_wait)
         return ceiling * self.rng.uniform(0.5, 1.0)
 
-    async def _ask(self, piece: _Piece, accepted: trio.Event) -> None:
+    async def _ask(self, piece: _Segment, accepted: trio.Event) -> None:
         """One request for what is missing of ``piece``."""
         async with open_range(self.client, self.file, piece.at, piece.end, place=self.place) as incoming:
             start = self._accept(incoming, piece)
-            self.place = Place(incoming.url, incoming.address)
+            self.place = RedirectTarget(incoming.url, incoming.address)
             accepted.set()
             await self._pour(incoming, piece, start)
 
-    def _accept(self, incoming: Incoming, piece: _Piece) -> int:
+    def _accept(self, incoming: StreamedResponse, piece: _Segment) -> int:
         """Where the bytes to come begin; raises Changed or BadReply unless they are those we want."""
         etag = incoming.headers.get("etag")
         # What the hub says of the content holds for all its mirrors; tags are each machine's own.
         told = self.file.sha256 or self.file.git_sha1
         if told is None and self.partial.etag is not None and etag != self.partial.etag:
-            raise Changed
+            raise SourceChanged
         start = first_byte(incoming, self.file, piece.at, piece.end)
         if incoming.status == 206:
             self.takes_ranges = True
@@ -231,7 +247,7 @@ class _Job:
         self.partial.etag = etag
         return start
 
-    async def _pour(self, incoming: Incoming, piece: _Piece, start: int) -> None:
+    async def _pour(self, incoming: StreamedResponse, piece: _Segment, start: int) -> None:
         """Write the bytes from ``start`` on, leaving out those before ``piece``; keeps what came when it breaks."""
         gathered = bytearray()
         skip = piece.at - start
@@ -249,9 +265,9 @@ class _Job:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_WRITE):
                 await self._put(piece, gathered)
         if piece.at < piece.end:
-            raise Again(BadReply(incoming.url, "ended early"))
+            raise TransientError(BadResponse(incoming.url, "ended early"))
 
-    async def _put(self, piece: _Piece, gathered: bytearray) -> None:
+    async def _put(self, piece: _Segment, gathered: bytearray) -> None:
         if not gathered:
             return
         block = bytes(gathered)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urljoin
 
-from gpustack.remote.connecting import Connected, Watch, answered_from
-from gpustack.remote.http import ANSWER_LIMIT, BadReply, TimedOut, TooLarge
+from gpustack.remote.connection_guard import Connected, ConnectionGuard, answered_from
+from gpustack.remote.http import ANSWER_LIMIT, BadResponse, RemoteTimeout, ResponseTooLarge
 from gpustack.remote.redirect import refuse_inner_blocking
 
 _WITHIN = 60.0
@@ -20,8 +20,8 @@ _WITHIN = 60.0
 def bound(client: Any) -> None:
     """See to it that every answer ``client`` reads whole is within bounds; doing so again changes nothing.
 
-    Its requests then raise ``TooLarge``, ``TimedOut`` and ``BadReply``: an answer in an encoding that nobody asked for
-    (a small one may unpack to any size), or a redirect into this machine or network.
+    Its requests then raise ``ResponseTooLarge``, ``RemoteTimeout`` and ``BadResponse``: an answer in an encoding that
+    nobody asked for (a small one may unpack to any size), or a redirect into this machine or network.
     """
     hooks = client.event_hooks
     if _look not in hooks["response"]:
@@ -33,20 +33,20 @@ def bound(client: Any) -> None:
         }
 
 
-class _Led(threading.local):
+class _ThreadRedirect(threading.local):
     """How the connection is to be judged to which this thread's last answer led."""
 
     connected: Connected | None = None
 
 
-_led = _Led()
+_led = _ThreadRedirect()
 
 
 def _watch(request: Any) -> None:
     """Before a request is sent: it may be where a redirect leads."""
     connected, _led.connected = _led.connected, None
     if connected is not None:
-        request.extensions["trace"] = Watch(request.url.raw_host.decode("ascii"), connected).saw
+        request.extensions["trace"] = ConnectionGuard(request.url.raw_host.decode("ascii"), connected).saw
 
 
 def _look(response: Any) -> None:
@@ -58,9 +58,9 @@ def _look(response: Any) -> None:
             place = urljoin(url, response.headers["location"])
             _led.connected = refuse_inner_blocking(place, url, answered)
         except ValueError as error:
-            raise BadReply(url, "redirects to something that is not an address") from error
+            raise BadResponse(url, "redirects to something that is not an address") from error
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise BadReply(url, "answers in an encoding that nobody asked for")
+        raise BadResponse(url, "answers in an encoding that nobody asked for")
     response.stream = _within_bounds(response.stream, url)
 
 
@@ -74,9 +74,9 @@ def _within_bounds(stream: Any, url: str) -> Any:
             for piece in stream:
                 size += len(piece)
                 if size > ANSWER_LIMIT:
-                    raise TooLarge(url, f"answered with more than {ANSWER_LIMIT} bytes")
+                    raise ResponseTooLarge(url, f"answered with more than {ANSWER_LIMIT} bytes")
                 if time.monotonic() > until:
-                    raise TimedOut(url, f"did not finish its answer within {_WITHIN:g} s")
+                    raise RemoteTimeout(url, f"did not finish its answer within {_WITHIN:g} s")
                 yield piece
 
         def close(self) -> None:

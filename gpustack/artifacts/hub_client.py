@@ -8,7 +8,12 @@ from typing import Any
 
 from gpustack.artifacts.hub_answer import bound
 from gpustack.remote.http import trusted
-from gpustack.remote.routing import BlockingRouted, Outlets, PatientBackend, proxies_of_environment
+from gpustack.remote.proxy_transport import (
+    BlockingProxyTransport,
+    ProxyTransports,
+    TimeoutBackend,
+    proxies_of_environment,
+)
 
 
 def hub_session() -> Any:
@@ -46,12 +51,12 @@ def _client() -> Any:
         transport = library.HTTPTransport(verify=trust, trust_env=False, proxy=proxy)
         if proxy is not None and proxy.url.scheme.startswith("socks"):
             pool = transport._pool
-            pool._network_backend = PatientBackend(pool._network_backend)
+            pool._network_backend = TimeoutBackend(pool._network_backend)
         return transport
 
-    outlets = Outlets(library=library, make=make, routes=proxies_of_environment, proxy_trust=trust)
+    outlets = ProxyTransports(library=library, make=make, routes=proxies_of_environment, proxy_trust=trust)
     return library.Client(
-        transport=BlockingRouted(outlets),
+        transport=BlockingProxyTransport(outlets),
         event_hooks={"request": [hf_request_event_hook]},
         follow_redirects=True,
         timeout=None,

@@ -14,13 +14,13 @@ import attrs
 
 from gpustack.artifacts.fault import NoSpace
 from gpustack.artifacts.listing import RemoteFile
-from gpustack.artifacts.range import Ranges
+from gpustack.artifacts.range import ByteRanges
 
 _SIDECAR_LIMIT = 8 << 20
 
 
 @attrs.define(eq=False, repr=False)
-class Partial:
+class PartialFile:
     """Keeps the bytes that have come so far over a kill of any kind, and never claims bytes that did not.
 
     All methods but the properties block; one thread at a time may ``save``, any number may ``write`` different bytes.
@@ -28,17 +28,17 @@ class Partial:
 
     file: RemoteFile
     target: Path
-    done: Ranges
+    done: ByteRanges
     etag: str | None
     _fd: int
 
     @classmethod
-    def open(cls, file: RemoteFile, target: Path) -> Partial:
+    def open(cls, file: RemoteFile, target: Path) -> PartialFile:
         """Go on with what an earlier try left, if it was the same file; raises NoSpace, OSError."""
         target.parent.mkdir(parents=True, exist_ok=True)
         part = part_of(target)
         fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        partial = cls(file, target, Ranges(), None, fd)
+        partial = cls(file, target, ByteRanges(), None, fd)
         try:
             partial._recall()
         except BaseException:
@@ -68,7 +68,7 @@ class Partial:
 
     def restart(self) -> None:
         """Forget all bytes: the source has others now."""
-        self.done, self.etag = Ranges(), None
+        self.done, self.etag = ByteRanges(), None
         _sidecar_of(self.target).unlink(missing_ok=True)
 
     def finish(self) -> None:
@@ -91,7 +91,7 @@ class Partial:
         size = os.fstat(self._fd).st_size
         if note is not None and size == self.file.size and note.get("identity") == self.file.identity:
             with contextlib.suppress(TypeError, ValueError):
-                done = Ranges.of((int(start), int(end)) for start, end in note["done"])
+                done = ByteRanges.of((int(start), int(end)) for start, end in note["done"])
                 if not done.parts or done.parts[-1][1] <= self.file.size:
                     self.done = done
                     self.etag = note["etag"] if isinstance(note.get("etag"), str) else None
@@ -118,7 +118,7 @@ def kept_bytes(file: RemoteFile, target: Path) -> int:
     if note is None or note.get("identity") != file.identity:
         return 0
     with contextlib.suppress(TypeError, ValueError, KeyError):
-        return min(Ranges.of((int(start), int(end)) for start, end in note["done"]).size, file.size)
+        return min(ByteRanges.of((int(start), int(end)) for start, end in note["done"]).size, file.size)
     return 0
 
 
@@ -129,7 +129,7 @@ def discard(target: Path) -> None:
 
 
 @attrs.define(eq=False)
-class Digest:
+class FileDigest:
     """The hash of a file, taken in steps so that it can be stopped between them."""
 
     path: Path

@@ -11,13 +11,13 @@ Range = tuple[int, int]
 
 
 @attrs.frozen
-class Ranges:
+class ByteRanges:
     """A set of bytes, kept as sorted ranges that neither touch nor overlap."""
 
     parts: tuple[Range, ...] = ()
 
     @classmethod
-    def of(cls, parts: Iterable[Range]) -> Ranges:
+    def of(cls, parts: Iterable[Range]) -> ByteRanges:
         """From ranges in any order, overlapping or empty; raises ValueError on a negative or reversed one."""
         merged: list[Range] = []
         for start, end in sorted(parts):
@@ -31,9 +31,9 @@ class Ranges:
                 merged.append((start, end))
         return cls(tuple(merged))
 
-    def plus(self, start: int, end: int) -> Ranges:
+    def plus(self, start: int, end: int) -> ByteRanges:
         """With the bytes from ``start`` up to ``end`` added."""
-        return Ranges.of((*self.parts, (start, end)))
+        return ByteRanges.of((*self.parts, (start, end)))
 
     @property
     def size(self) -> int:

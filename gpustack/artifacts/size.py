@@ -7,15 +7,15 @@ from collections.abc import Mapping
 import attrs
 
 from gpustack.artifacts.listing import RemoteFile
-from gpustack.artifacts.request import Again, refusal, told_range
+from gpustack.artifacts.range_request import TransientError, refusal, told_range
 from gpustack.errors import Unavailable
-from gpustack.remote.http import BadReply, Client, Incoming, shown
+from gpustack.remote.http import BadResponse, HttpClient, StreamedResponse, shown
 from gpustack.remote.redirect import MOST, headers_for, next_url, refuse_inner
 
 _FIRST_BYTE = {"range": "bytes=0-0"}
 
 
-async def with_size(client: Client, file: RemoteFile) -> RemoteFile:
+async def with_size(client: HttpClient, file: RemoteFile) -> RemoteFile:
     """``file`` with the size, and the hash if it is told, that a HEAD or else a GET of it tells.
 
     Raises RemoteError, and Forbidden, NotFound, TooManyRequests or Unavailable with a sentence.
@@ -28,7 +28,7 @@ async def with_size(client: Client, file: RemoteFile) -> RemoteFile:
 
 
 async def _told(
-    client: Client, method: str, file: RemoteFile, asked: Mapping[str, str]
+    client: HttpClient, method: str, file: RemoteFile, asked: Mapping[str, str]
 ) -> tuple[int | None, str | None]:
     url, answered = file.url, None
     wanted = {**file.headers, "accept-encoding": "identity", **asked}
@@ -47,10 +47,10 @@ async def _told(
             if method == "GET" and incoming.status not in (200, 206, 416):
                 raise _fault(refusal(incoming, file))
             return _size(incoming), None
-    raise BadReply(file.url, f"redirects more than {MOST} times")
+    raise BadResponse(file.url, f"redirects more than {MOST} times")
 
 
-def _size(incoming: Incoming) -> int | None:
+def _size(incoming: StreamedResponse) -> int | None:
     if incoming.status == 416:  # there is no first byte
         return 0
     if incoming.status == 206:
@@ -73,4 +73,4 @@ def _hash(etag: str) -> str | None:
 
 
 def _fault(error: Exception) -> Exception:
-    return error.fault if isinstance(error, Again) else error
+    return error.fault if isinstance(error, TransientError) else error

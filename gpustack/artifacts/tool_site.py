@@ -11,7 +11,7 @@ import attrs
 from gpustack.artifacts.listing import RemoteFile
 from gpustack.artifacts.tool_release import LISTING, REPOSITORY, SITE, TAG
 from gpustack.errors import NotFound, Unavailable
-from gpustack.remote.http import BadReply, Client, Incoming, Reply, shown
+from gpustack.remote.http import BadResponse, HttpClient, HttpResponse, StreamedResponse, shown
 from gpustack.remote.redirect import MOST, next_url, refuse_inner
 
 LISTS = ("SHA256SUMS", "sha256sums.txt", "sha256sum.txt", "checksums.txt")
@@ -25,14 +25,14 @@ _RANGE = re.compile(r"bytes 0-0/(\d+)")
 
 
 @attrs.frozen(kw_only=True)
-class Site:
+class ReleaseSite:
     """A site with the folders of a release site; ``listing`` is where its files can be asked for, if anywhere."""
 
     base: str = SITE
     listing: str | None = LISTING
 
     @classmethod
-    def at(cls, base: str | None) -> Site:
+    def at(cls, base: str | None) -> ReleaseSite:
         """The public one, or the mirror at ``base``."""
         return cls() if base is None else cls(base=base.rstrip("/"), listing=None)
 
@@ -41,7 +41,7 @@ class Site:
         return f"{self.base}/{REPOSITORY}/releases/download/{tag}"
 
 
-async def newest_tag(client: Client, site: Site) -> str:
+async def newest_tag(client: HttpClient, site: ReleaseSite) -> str:
     """The version that the site calls its latest; raises NotFound where it does not say, RemoteError."""
     url = f"{site.base}/{REPOSITORY}/releases/latest"
     async with client.stream("GET", url) as incoming:
@@ -54,7 +54,7 @@ async def newest_tag(client: Client, site: Site) -> str:
     return tag
 
 
-async def known_hashes(client: Client, site: Site, tag: str) -> dict[str, str] | None:
+async def known_hashes(client: HttpClient, site: ReleaseSite, tag: str) -> dict[str, str] | None:
     """The names of the files of a version, with their SHA-256 (empty where not told); ``None`` without any list.
 
     Raises RemoteError when the site cannot be reached.
@@ -72,7 +72,9 @@ async def known_hashes(client: Client, site: Site, tag: str) -> dict[str, str] |
     return None
 
 
-async def file_of(client: Client, site: Site, tag: str, name: str, sha256: str | None) -> RemoteFile | None:
+async def file_of(
+    client: HttpClient, site: ReleaseSite, tag: str, name: str, sha256: str | None
+) -> RemoteFile | None:
     """A file of a version with its size, or ``None`` where the site does not have it.
 
     Raises Unavailable when the site answers with something else, RemoteError.
@@ -85,11 +87,11 @@ async def file_of(client: Client, site: Site, tag: str, name: str, sha256: str |
             raise Unavailable(f"{shown(url)} answered {incoming.status}: check --tools-download-base-url")
         size = _size(incoming)
     if size is None or not 0 < size <= _LARGEST:
-        raise BadReply(url, "does not tell the size of the file")
+        raise BadResponse(url, "does not tell the size of the file")
     return RemoteFile(name=name, size=size, sha256=sha256 or None, url=url)
 
 
-def _size(incoming: Incoming) -> int | None:
+def _size(incoming: StreamedResponse) -> int | None:
     if incoming.status == 206:
         found = _RANGE.fullmatch(incoming.headers.get("content-range", ""))
         return int(found[1]) if found and len(found[1]) < 16 else None
@@ -98,7 +100,9 @@ def _size(incoming: Incoming) -> int | None:
 
 
 @contextlib.asynccontextmanager
-async def _followed(client: Client, url: str, headers: Mapping[str, str]) -> AsyncIterator[Incoming]:
+async def _followed(
+    client: HttpClient, url: str, headers: Mapping[str, str]
+) -> AsyncIterator[StreamedResponse]:
     """The answer at the end of its redirects."""
     place = url
     answered: str | None = None
@@ -110,7 +114,7 @@ async def _followed(client: Client, url: str, headers: Mapping[str, str]) -> Asy
                 return
             answered = incoming.address
             place = next_url(place, incoming.headers.get("location"))
-    raise BadReply(url, f"redirects more than {MOST} times")
+    raise BadResponse(url, f"redirects more than {MOST} times")
 
 
 def _sums(text: str) -> dict[str, str]:
@@ -119,7 +123,7 @@ def _sums(text: str) -> dict[str, str]:
     return {one[2]: one[1].lower() for one in found if one is not None}
 
 
-def _assets(reply: Reply) -> dict[str, str] | None:
+def _assets(reply: HttpResponse) -> dict[str, str] | None:
     """The files of a release as the site's own listing has them."""
     document = reply.json()
     assets = document.get("assets") if isinstance(document, dict) else None

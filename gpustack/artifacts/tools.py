@@ -15,16 +15,16 @@ import attrs
 import trio
 
 from gpustack.artifacts.archive import pack, unpack
-from gpustack.artifacts.claim import Claims
 from gpustack.artifacts.disk import disk
-from gpustack.artifacts.fault import Damaged, NoSpace
+from gpustack.artifacts.fault import CorruptFile, NoSpace
 from gpustack.artifacts.fetch import FetchRules, fetch
+from gpustack.artifacts.file_lock import FileLocks
 from gpustack.artifacts.listing import RemoteFile
 from gpustack.artifacts.tool_release import PROGRAM, TAG, Platform, candidates, is_static, runtime_of
-from gpustack.artifacts.tool_site import Site, file_of, known_hashes, newest_tag
+from gpustack.artifacts.tool_site import ReleaseSite, file_of, known_hashes, newest_tag
 from gpustack.domain.unit import human_bytes
 from gpustack.errors import Invalid, NotFound, Unavailable
-from gpustack.remote.http import Client
+from gpustack.remote.http import HttpClient
 
 FOLDER = "llama.cpp"
 """The name, below ``--bin-dir``, under which the programs are found; a link that is changed at one stroke."""
@@ -37,7 +37,7 @@ _DEPTH = 4
 
 
 @attrs.frozen(kw_only=True)
-class Wish:
+class BuildRequest:
     """Which build is wanted: ``tag`` None is the newest; ``static`` one statically linked, where there is one.
 
     With ``any_device`` a machine whose devices have no build of their own gets one for Vulkan, or for the CPU.
@@ -47,7 +47,7 @@ class Wish:
     any_device: bool = False
     tag: str | None = None
     static: bool = False
-    site: Site = Site()
+    site: ReleaseSite = ReleaseSite()
 
 
 @attrs.frozen(kw_only=True)
@@ -80,10 +80,10 @@ class Tools:
     root: Path
     rng: random.Random
     rules: FetchRules = FetchRules()
-    _claims: Claims = attrs.field(init=False)
+    _claims: FileLocks = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._claims = Claims(self.root / ".claims")
+        self._claims = FileLocks(self.root / ".claims")
 
     @property
     def program(self) -> Path:
@@ -96,9 +96,9 @@ class Tools:
 
     async def bring(
         self,
-        wish: Wish,
+        wish: BuildRequest,
         *,
-        client: Client,
+        client: HttpClient,
         tell: Callable[[str], None],
         progress: Callable[[int, int], None] = lambda done, total: None,
         try_out: Try = _no_try,
@@ -202,7 +202,7 @@ class Tools:
 
 
 async def find_build(
-    wish: Wish, client: Client, tell: Callable[[str], None]
+    wish: BuildRequest, client: HttpClient, tell: Callable[[str], None]
 ) -> tuple[Build, tuple[RemoteFile, ...]]:
     """Ask the site for the build that is meant, and for the files it takes. Raises NotFound, RemoteError, Invalid."""
     if wish.tag is not None and not TAG.fullmatch(wish.tag):
@@ -228,7 +228,7 @@ async def find_build(
     raise NotFound(f"There is no build of llama.cpp {tag} for {wish.platform.readable} on {site.base}{more}")
 
 
-def _attempts(wish: Wish) -> list[tuple[Platform, bool]]:
+def _attempts(wish: BuildRequest) -> list[tuple[Platform, bool]]:
     """What is asked for, and in its place, in turn: a platform, and whether statically linked."""
     platforms = [wish.platform]
     if wish.any_device:
@@ -240,7 +240,7 @@ def _attempts(wish: Wish) -> list[tuple[Platform, bool]]:
 
 
 async def _runtime(
-    client: Client, site: Site, tag: str, name: str, hashes: dict[str, str] | None
+    client: HttpClient, site: ReleaseSite, tag: str, name: str, hashes: dict[str, str] | None
 ) -> list[RemoteFile]:
     """The libraries of CUDA, where they are published beside the build."""
     runtime = runtime_of(name)
@@ -260,7 +260,7 @@ def _unpack_all(archives: Sequence[Path], scratch: Path, build: Build, go_on: Ca
     first, *others = folders
     found = min(_programs(first), key=lambda path: len(path.parts), default=None)
     if found is None:
-        raise Damaged(f"{archives[0].name} holds no {PROGRAM}")
+        raise CorruptFile(f"{archives[0].name} holds no {PROGRAM}")
     if not os.access(found, os.X_OK):
         found.chmod(0o755)
     ready = scratch / "ready"

@@ -23,7 +23,7 @@ _URL_LIMIT = 1024
 
 
 @attrs.frozen(kw_only=True)
-class Address:
+class ServerAddress:
     """A server. ``own`` tells that it was found in a data directory of this machine, not told by the user."""
 
     url: str
@@ -35,7 +35,7 @@ class Address:
         return is_loopback(self.url)
 
 
-def find_server(env: Mapping[str, str], *, url: str | None = None, key: str | None = None) -> Address:
+def find_server(env: Mapping[str, str], *, url: str | None = None, key: str | None = None) -> ServerAddress:
     """The server to talk to: ``url``, else GPUSTACK_SERVER_URL, else the one that answers on this machine.
 
     Looked for here are the server of the data directory, then the ports that ``gpustack start`` takes by default.
@@ -44,9 +44,9 @@ def find_server(env: Mapping[str, str], *, url: str | None = None, key: str | No
     key = _key(key or env.get("GPUSTACK_API_KEY", ""))
     given = url or trimmed(env.get("GPUSTACK_SERVER_URL", ""))
     if given:
-        return _checked(Address(url=_clean(given), key=key))
-    candidates = [Address(url=found, key=key, own=True) for found in _written(env)]
-    candidates += [Address(url=usual, key=key) for usual in _usual()]
+        return _checked(ServerAddress(url=_clean(given), key=key))
+    candidates = [ServerAddress(url=found, key=key, own=True) for found in _written(env)]
+    candidates += [ServerAddress(url=usual, key=key) for usual in _usual()]
     for address in candidates:
         if _answers(address.url):
             return address
@@ -57,7 +57,7 @@ def find_server(env: Mapping[str, str], *, url: str | None = None, key: str | No
     )
 
 
-def _checked(address: Address) -> Address:
+def _checked(address: ServerAddress) -> ServerAddress:
     if not address.is_loopback and address.key is None:
         raise Unauthorized(
             f"GPUSTACK_API_KEY is not set: {address.url} is another machine, so make a key there (gpustack keys "
@@ -110,9 +110,9 @@ def data_dir(env: Mapping[str, str]) -> Path:
     """The data directory that ``gpustack start`` would use in this environment, without a look at its options."""
     if given := trimmed(env.get("GPUSTACK_DATA_DIR", "")):
         return Path(given).expanduser()
-    from gpustack.config.settle import Host, default_data_dir
+    from gpustack.config.machine_default import HostContext, default_data_dir
 
-    return default_data_dir(Host(platform=sys.platform, env=env, cwd=Path.cwd(), euid=_euid()))
+    return default_data_dir(HostContext(platform=sys.platform, env=env, cwd=Path.cwd(), euid=_euid()))
 
 
 def _written(env: Mapping[str, str]) -> list[str]:

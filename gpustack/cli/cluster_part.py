@@ -11,7 +11,7 @@ import attrs
 import sqlalchemy as sa
 
 from gpustack import __version__
-from gpustack.cli.daemon import CONTROL_RESTART, Daemon
+from gpustack.cli.daemon import CONTROL_RESTART, DaemonContext
 from gpustack.config.options import Options
 from gpustack.config.secret import (
     BYTES,
@@ -23,13 +23,13 @@ from gpustack.config.secret import (
     kept,
 )
 from gpustack.hardware.address import find_address
-from gpustack.identity.secret import Keys
+from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.nursery.limiter import threads
+from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.leadership import Leadership, Reign, StoreLease
-from gpustack.server.leases import Leases
-from gpustack.server.presence import Presence, settle
+from gpustack.server.presence import ServerPresence, settle
 from gpustack.store.database import open_shared
-from gpustack.store.roster import Myself, Offer, Server, contradict
+from gpustack.store.server_registry import RegisteredServer, SecretProposal, ServerIdentity, contradict
 from gpustack.store.store import Store, StoreSettings
 from gpustack.store.table import cluster_secrets, servers
 
@@ -41,23 +41,23 @@ _threads = threads("cluster secrets", 1)
 
 
 @attrs.frozen(kw_only=True)
-class Agreed:
+class ClusterIdentity:
     """The secrets this server goes by, and what it is called among the others, if there can be any."""
 
     secrets: Mapping[str, str] = attrs.field(repr=False)
-    me: Myself
+    me: ServerIdentity
 
     @property
     def token(self) -> str:
         return self.secrets["token"]
 
     @property
-    def keys(self) -> Keys:
+    def keys(self) -> DerivedKeys:
         """Raises ``Invalid`` for a secret of which none can be derived."""
-        return Keys.of(self.secrets["jwt_secret_key"])
+        return DerivedKeys.of(self.secrets["jwt_secret_key"])
 
 
-async def agree(daemon: Daemon, store: Store) -> Agreed:
+async def agree(daemon: DaemonContext, store: Store) -> ClusterIdentity:
     """The secrets in the data directory, or those that the servers on a shared database have in common.
 
     There the files follow the database, so that they tell what holds and a backup has it. Raises ``Invalid`` when an
@@ -73,16 +73,16 @@ async def agree(daemon: Daemon, store: Store) -> Agreed:
     return agreed
 
 
-async def _agree(daemon: Daemon, store: Store) -> Agreed:
+async def _agree(daemon: DaemonContext, store: Store) -> ClusterIdentity:
     options = daemon.loaded.options
-    me = Myself(
+    me = ServerIdentity(
         uuid=await _threads.run(keep_server_uuid, options.data_dir, lambda: str(uuid.uuid4())),
         run=secrets.token_hex(8),
         url=await _threads.run(address_of(daemon)),
         version=__version__,
     )
     if not store.shared:
-        return Agreed(secrets=await _threads.run(_alone, options), me=me)
+        return ClusterIdentity(secrets=await _threads.run(_alone, options), me=me)
     offers = await _threads.run(_offers, options)
     settled = await settle(store, me, offers)
     for name, offer in offers.items():
@@ -93,7 +93,7 @@ async def _agree(daemon: Daemon, store: Store) -> Agreed:
                 " To replace it for all, stop them and set %s on the first that starts again",
                 name, path, path.with_name(f"{name}.replaced"), _KNOBS[name],
             )  # fmt: skip
-    return Agreed(secrets=settled, me=me)
+    return ClusterIdentity(secrets=settled, me=me)
 
 
 def foresee(options: Options, settings: StoreSettings) -> None:
@@ -124,41 +124,48 @@ def _alone(options: Options) -> dict[str, str]:
     }
 
 
-def _offers(options: Options) -> dict[str, Offer]:
+def _offers(options: Options) -> dict[str, SecretProposal]:
     """What holds if this server is the first. Nothing is written yet."""
     offers = {}
     for name, knob in _KNOBS.items():
         given: str | None = getattr(options, name)
         own = given or kept(options.data_dir / name) or secrets.token_hex(BYTES[name])
-        offers[name] = Offer(value=own, knob=knob if given else None)
+        offers[name] = SecretProposal(value=own, knob=knob if given else None)
     return offers
 
 
 @attrs.frozen
-class ClusterPart:
+class ClusterMembership:
     """What this server is among the servers on its database. On a database of its own it is alone, and leads."""
 
     leadership: Leadership
-    presence: Presence | None
-    _me: Myself
+    presence: ServerPresence | None
+    _me: ServerIdentity
 
     @classmethod
-    def of(cls, daemon: Daemon, store: Store, agreed: Agreed, leases: Leases, reign: Reign) -> ClusterPart:
+    def of(
+        cls,
+        daemon: DaemonContext,
+        store: Store,
+        agreed: ClusterIdentity,
+        leases: HeartbeatTimes,
+        reign: Reign,
+    ) -> ClusterMembership:
         """The services of a server; ``reign`` makes the loops that run while it leads."""
         if not store.shared:
             return cls(Leadership(None, reign, CONTROL_RESTART), None, agreed.me)
         lease = StoreLease(store, agreed.me.holder)
         return cls(
             Leadership(lease, reign, CONTROL_RESTART),
-            Presence(store, leases, agreed.me, agreed.secrets, address_of(daemon)),
+            ServerPresence(store, leases, agreed.me, agreed.secrets, address_of(daemon)),
             agreed.me,
         )
 
-    def servers(self) -> Sequence[Server]:
+    def servers(self) -> Sequence[RegisteredServer]:
         """All servers of the cluster, those included that were killed lately."""
         me, leads = self._me, self.leadership.leads  # what we know of ourselves is not some seconds old
         if self.presence is None:
-            return (Server(uuid=me.uuid, url=me.url, version=me.version, silent=0.0, leads=leads),)
+            return (RegisteredServer(uuid=me.uuid, url=me.url, version=me.version, silent=0.0, leads=leads),)
         return [
             attrs.evolve(server, leads=leads) if server.uuid == me.uuid else server
             for server in self.presence.servers
@@ -175,7 +182,7 @@ class ClusterPart:
         return () if self.presence is None else self.presence.urls
 
 
-def address_of(daemon: Daemon) -> Callable[[], str]:
+def address_of(daemon: DaemonContext) -> Callable[[], str]:
     """Where workers reach this server, found out anew with each call. It may block."""
     options = daemon.loaded.options
     scheme = "http" if daemon.certificate is None else "https"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 
-from gpustack.cli.vocabulary import OptionEntry, Step, Vocabulary
+from gpustack.cli.vocabulary import OptionEntry, Vocabulary, WordPosition
 
 _LIST = "gpustack {} -q 2>/dev/null"
 
@@ -76,7 +76,7 @@ def _bash_case(one: Vocabulary) -> str:
     return f"    {one.command}) {' '.join(parts)} ;;"
 
 
-def _bash_step(command: str, step: Step) -> str:
+def _bash_step(command: str, step: WordPosition) -> str:
     sets = f"words={shlex.quote(' '.join(step.verbs))} lists={shlex.quote(' '.join(step.lists))}"
     return f'    "{command} {step.after}") {sets} ;;'
 
@@ -166,7 +166,7 @@ def _zsh_case(one: Vocabulary) -> str:
     return "\n".join([*parts, "        ;;"])
 
 
-def _zsh_step(command: str, step: Step) -> str:
+def _zsh_step(command: str, step: WordPosition) -> str:
     return f'    "{command} {step.after}") verbs=({" ".join(step.verbs)}) lists=({" ".join(step.lists)}) ;;'
 
 

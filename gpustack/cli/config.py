@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from gpustack.config.load import load
+from gpustack.config.loader import load
 from gpustack.config.origin import ConfigError
 
 
@@ -21,13 +21,13 @@ def config_command(argv: list[str], env: Mapping[str, str]) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
 
-    from gpustack.config import document
+    from gpustack.config import rendering
 
     writers = {
-        "table": lambda: document.effective(loaded),
-        "yaml": lambda: document.yaml_file(loaded),
-        "env": lambda: document.env_file(loaded),
-        "markdown": lambda: document.markdown(),
+        "table": lambda: rendering.effective(loaded),
+        "yaml": lambda: rendering.yaml_file(loaded),
+        "env": lambda: rendering.env_file(loaded),
+        "markdown": lambda: rendering.markdown(),
     }
     form = loaded.own.get("--format") or "table"
     if form not in writers:

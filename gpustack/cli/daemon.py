@@ -6,15 +6,15 @@ import random
 
 import attrs
 
-from gpustack.cli.doors import Doors
-from gpustack.cli.handover import Successor
+from gpustack.cli.doors import Listeners
+from gpustack.cli.handover import PredecessorLink
 from gpustack.config.datadir import DataLock
-from gpustack.config.load import Loaded
+from gpustack.config.loader import Configuration
 from gpustack.http1.certificate import Certificate
-from gpustack.nursery.restart import Restart
-from gpustack.worker.intent import Intent
+from gpustack.nursery.restart import RestartPolicy
+from gpustack.worker.shutdown import ShutdownMode
 
-CONTROL_RESTART = Restart(first=1.0, factor=2.0, ceiling=30.0, budget=5, window=300.0)
+CONTROL_RESTART = RestartPolicy(first=1.0, factor=2.0, ceiling=30.0, budget=5, window=300.0)
 """How often and when a loop that failed is run again, before the daemon gives up."""
 
 
@@ -22,20 +22,20 @@ _ANYWHERE = ("0.0.0.0", "::")
 
 
 @attrs.frozen(kw_only=True)
-class Daemon:
+class DaemonContext:
     """What is settled before the tree opens."""
 
-    loaded: Loaded
+    loaded: Configuration
     lock: DataLock
-    doors: Doors
+    doors: Listeners
     certificate: Certificate | None
     began: float
     argv: tuple[str, ...] = ()
     """What follows ``gpustack start``, for the daemon after this one."""
-    successor: Successor | None = None
+    successor: PredecessorLink | None = None
     """Set in a daemon that takes over from another."""
     rng: random.Random = attrs.field(factory=random.SystemRandom)
-    intent: Intent = attrs.field(factory=Intent)
+    intent: ShutdownMode = attrs.field(factory=ShutdownMode)
 
     @property
     def is_open_to_all(self) -> bool:

@@ -12,7 +12,7 @@ from gpustack.cli.address import is_local
 from gpustack.cli.hub import source_fields
 from gpustack.cli.lookup import MODELS, WORKERS, find, model_named
 from gpustack.cli.nearest import nearest
-from gpustack.cli.source import Asked, read_source
+from gpustack.cli.source import ModelReference, read_source
 from gpustack.cli.terminal import Terminal
 from gpustack.errors import AlreadyExists, Conflict, GpustackError, NotFound
 from gpustack.remote.admin_client import AdminClient
@@ -83,7 +83,7 @@ async def _unknown(client: AdminClient, text: str) -> NotFound:
     )
 
 
-async def _same_source(client: AdminClient, model: Doc, asked: Asked) -> None:
+async def _same_source(client: AdminClient, model: Doc, asked: ModelReference) -> None:
     """Raises AlreadyExists unless the model is what is asked for; a repository without a file is any of its files."""
     fields = asked.fields
     if asked.file and model.get("huggingface_repo_id") == asked.repo:
@@ -107,7 +107,7 @@ def refuse_other_fields(model: Doc, fields: Mapping[str, Any]) -> None:
 
 
 async def _create(
-    client: AdminClient, fields: Mapping[str, Any], asked: Asked, aside: Terminal
+    client: AdminClient, fields: Mapping[str, Any], asked: ModelReference, aside: Terminal
 ) -> Deployment:
     if asked.is_absent:
         await _refuse_if_all_is_here(client, asked)
@@ -135,7 +135,7 @@ def names_gguf(source: Mapping[str, str]) -> bool:
     )
 
 
-async def _refuse_if_all_is_here(client: AdminClient, asked: Asked) -> None:
+async def _refuse_if_all_is_here(client: AdminClient, asked: ModelReference) -> None:
     """A path that is not on this machine is on no worker either if all of them are this machine."""
     workers = await client.all(WORKERS)
     if workers and all(is_local(str(worker.get("ip"))) for worker in workers):

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from gpustack.cli.address import is_local
-from gpustack.config.load import Loaded
+from gpustack.config.loader import Configuration
 from gpustack.http1.listen import ListenError, listens_at, open_listeners
 from gpustack.http1.server import HttpServer
 
@@ -19,7 +19,7 @@ _HEARD_WITHIN = 0.5
 
 
 @attrs.frozen(kw_only=True)
-class Door:
+class ListenerSpec:
     """One port: where it is opened, and the options that say so."""
 
     name: str
@@ -29,28 +29,32 @@ class Door:
     host_option: str
 
 
-def doors_of(loaded: Loaded) -> tuple[Door, ...]:
+def doors_of(loaded: Configuration) -> tuple[ListenerSpec, ...]:
     """The ports that a daemon of this role opens."""
     options = loaded.options
     inside = LOOPBACK if worker_is_private(loaded) else "0.0.0.0"
     server = {"host": options.host, "host_option": "--host"}
     worker = {"host": options.worker_ip or inside, "host_option": "--worker-ip"}
-    found: list[Door] = []
+    found: list[ListenerSpec] = []
     if loaded.role != "worker":
-        found.append(Door(name="front", port=options.port, option="--port", **server))
+        found.append(ListenerSpec(name="front", port=options.port, option="--port", **server))
         if not options.disable_metrics:
             found.append(
-                Door(name="server-metrics", port=options.metrics_port, option="--metrics-port", **server)
+                ListenerSpec(
+                    name="server-metrics", port=options.metrics_port, option="--metrics-port", **server
+                )
             )
     if loaded.role != "server":
-        found.append(Door(name="worker", port=options.worker_port, option="--worker-port", **worker))
+        found.append(ListenerSpec(name="worker", port=options.worker_port, option="--worker-port", **worker))
         if not options.disable_worker_metrics:
             port = options.worker_metrics_port
-            found.append(Door(name="worker-metrics", port=port, option="--worker-metrics-port", **worker))
+            found.append(
+                ListenerSpec(name="worker-metrics", port=port, option="--worker-metrics-port", **worker)
+            )
     return tuple(found)
 
 
-def worker_is_private(loaded: Loaded) -> bool:
+def worker_is_private(loaded: Configuration) -> bool:
     """Whether a worker beside its own server is reached over the loopback alone, unless an address is given for it.
 
     Where other servers may be on the same database, they must reach it too.
@@ -62,14 +66,14 @@ def worker_is_private(loaded: Loaded) -> bool:
 
 
 @attrs.define(eq=False)
-class Doors:
+class Listeners:
     """Owns the listening sockets by name, and knows which servers stand in them."""
 
     _sockets: Mapping[str, list[socket.socket]]
     _servers: list[HttpServer] = attrs.field(factory=list)
 
     @classmethod
-    def open(cls, loaded: Loaded, inherited: Mapping[str, Sequence[int]]) -> Doors:
+    def open(cls, loaded: Configuration, inherited: Mapping[str, Sequence[int]]) -> Listeners:
         """Open what is not inherited. Raises ``ListenError``; then none is left open."""
         opened: dict[str, list[socket.socket]] = {}
         left = {name: _sockets(descriptors) for name, descriptors in inherited.items()}
@@ -128,7 +132,7 @@ class Doors:
             _close(sockets)
 
 
-def _is_same(door: Door, kept: Sequence[socket.socket]) -> bool:
+def _is_same(door: ListenerSpec, kept: Sequence[socket.socket]) -> bool:
     """Whether inherited sockets are where the configuration wants the door."""
     same_port = all(door.port in (0, one.getsockname()[1]) for one in kept)
     return same_port and listens_at(kept, door.host, host_option=door.host_option)
@@ -139,7 +143,7 @@ def _names(sockets: Sequence[socket.socket]) -> dict[int, str]:
     return {one.getsockname()[1]: str(one.getsockname()[0]) for one in sockets}
 
 
-def _open(door: Door, before: Mapping[int, str]) -> list[socket.socket]:
+def _open(door: ListenerSpec, before: Mapping[int, str]) -> list[socket.socket]:
     """``before`` is where the daemon that hands over to us still listens."""
     try:
         return open_listeners(door.host, door.port, option=door.option, host_option=door.host_option)

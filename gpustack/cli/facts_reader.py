@@ -9,8 +9,8 @@ from functools import partial
 
 from gpustack.artifacts.cache import Cache, CacheSettings
 from gpustack.artifacts.fetch import FetchRules
-from gpustack.artifacts.headers.read import FactsReader
-from gpustack.config.load import Loaded
+from gpustack.artifacts.headers.facts_reader import FactsReader
+from gpustack.config.loader import Configuration
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.unit import MIB
@@ -19,7 +19,7 @@ MANY_RANGES = FetchRules(segments=16, piece=16 * MIB)
 """What --enable-hf-transfer asks for: connections that are slow each, but not together."""
 
 
-def facts_reader(loaded: Loaded, rng: random.Random) -> Callable[[ModelSource], Awaitable[ModelFacts]]:
+def facts_reader(loaded: Configuration, rng: random.Random) -> Callable[[ModelSource], Awaitable[ModelFacts]]:
     """Reads headers with this daemon's hub and token."""
     reader = FactsReader(
         clock=time.monotonic,
@@ -30,7 +30,7 @@ def facts_reader(loaded: Loaded, rng: random.Random) -> Callable[[ModelSource], 
     return partial(reader.read, token=loaded.options.huggingface_token)
 
 
-def model_cache(loaded: Loaded, rng: random.Random) -> Cache:
+def model_cache(loaded: Configuration, rng: random.Random) -> Cache:
     """The cache below ``--cache-dir``."""
     settings = CacheSettings(
         endpoint=loaded.environment.hf_endpoint,

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from gpustack.cli.address import Address
+from gpustack.cli.address import ServerAddress
 
 if TYPE_CHECKING:
-    from gpustack.config.load import Loaded
+    from gpustack.config.loader import Configuration
     from gpustack.config.options import Options
     from gpustack.config.origin import ConfigError
 
 
-class Verdict(StrEnum):
+class CheckStatus(StrEnum):
     """``NOTE`` is nothing wrong, but worth knowing, or something that could not be found out."""
 
     GOOD = "ok"
@@ -28,34 +28,34 @@ class Verdict(StrEnum):
 class Finding:
     """One answer of a check. ``fix`` is what to do about one that failed."""
 
-    verdict: Verdict
+    verdict: CheckStatus
     sentence: str
     fix: str = ""
 
 
 def good(sentence: str) -> Finding:
-    return Finding(Verdict.GOOD, sentence)
+    return Finding(CheckStatus.GOOD, sentence)
 
 
 def note(sentence: str, fix: str = "") -> Finding:
-    return Finding(Verdict.NOTE, sentence, fix)
+    return Finding(CheckStatus.NOTE, sentence, fix)
 
 
 def failed(sentence: str, fix: str) -> Finding:
-    return Finding(Verdict.FAILED, sentence, fix)
+    return Finding(CheckStatus.FAILED, sentence, fix)
 
 
 @attrs.frozen(kw_only=True)
-class Scene:
+class CheckContext:
     """This machine as ``gpustack start`` would find it. ``loaded`` is None where the configuration is wrong.
 
     ``address`` is the server that commands would talk to, ``unreached`` why there is none.
     """
 
     env: Mapping[str, str] = attrs.field(repr=False)
-    loaded: Loaded | None
+    loaded: Configuration | None
     config_error: ConfigError | None = None
-    address: Address | None = None
+    address: ServerAddress | None = None
     unreached: str = ""
 
     @property

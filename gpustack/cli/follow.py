@@ -6,7 +6,7 @@ import trio
 
 from gpustack.cli.lookup import INSTANCES, MODELS
 from gpustack.cli.phrase import one_line
-from gpustack.cli.progress import Doc, Failed, Progress
+from gpustack.cli.progress import DeploymentFailure, DeploymentProgress, Doc
 from gpustack.errors import Forbidden, NotFound, Unavailable
 from gpustack.remote.admin_client import CREATED, DELETED, UPDATED, AdminClient
 from gpustack.remote.http import RemoteError
@@ -16,7 +16,7 @@ _AGAIN = 1.0
 _ATTEMPTS = 10
 
 
-async def until_ready(client: AdminClient, model: Doc, progress: Progress) -> Doc:
+async def until_ready(client: AdminClient, model: Doc, progress: DeploymentProgress) -> Doc:
     """The first instance of ``model`` that runs.
 
     Raises progress.Failed when it fails, NotFound when the model is removed meanwhile, Unavailable when the server
@@ -33,13 +33,13 @@ async def until_ready(client: AdminClient, model: Doc, progress: Progress) -> Do
     return found[0]
 
 
-async def _redraw(progress: Progress) -> None:
+async def _redraw(progress: DeploymentProgress) -> None:
     while True:
         await trio.sleep(_REDRAW)
         progress.draw()
 
 
-async def _watch(client: AdminClient, model: Doc, progress: Progress) -> Doc:
+async def _watch(client: AdminClient, model: Doc, progress: DeploymentProgress) -> Doc:
     failures = 0
     while True:
         try:
@@ -55,7 +55,7 @@ async def _watch(client: AdminClient, model: Doc, progress: Progress) -> Doc:
         await trio.sleep(_AGAIN)
 
 
-async def _look(client: AdminClient, model: Doc, progress: Progress) -> Doc | None:
+async def _look(client: AdminClient, model: Doc, progress: DeploymentProgress) -> Doc | None:
     """One watch: from what is there until an instance runs, or until the server ends the stream."""
     present: dict[int, Doc] = {}
     async with client.watch(INSTANCES, model_id=model["id"]) as events:
@@ -74,7 +74,7 @@ async def _look(client: AdminClient, model: Doc, progress: Progress) -> Doc | No
     return None
 
 
-async def _refuse_hopeless(client: AdminClient, progress: Progress) -> None:
+async def _refuse_hopeless(client: AdminClient, progress: DeploymentProgress) -> None:
     """Raises Failed when what waits for a place would wait for ever."""
     waiting = progress.waiting
     if waiting is None:
@@ -85,7 +85,7 @@ async def _refuse_hopeless(client: AdminClient, progress: Progress) -> None:
         return  # gone meanwhile, or nobody can say now
     if told.get("final"):
         progress.terminal.clear()
-        raise Failed(
+        raise DeploymentFailure(
             f"{progress.model} cannot run here: {one_line(told.get('sentence')).rstrip('.')}", waiting
         )
 

@@ -12,17 +12,17 @@ import attrs
 import orjson
 import trio
 
-from gpustack.api.cors import CrossOrigin, cross_origin
+from gpustack.api.cors import CorsPolicy, cross_origin
 from gpustack.api.problems import INTERNAL, Problem, problem_of, problem_of_status
 from gpustack.api.readiness import readiness
-from gpustack.cli.doors import Doors
+from gpustack.cli.doors import Listeners
 from gpustack.config.options import Options
 from gpustack.errors import BadRequest, PayloadTooLarge, Unavailable
-from gpustack.hardware.owner import find_owner
+from gpustack.hardware.socket_owner import find_owner
 from gpustack.http1.certificate import Certificate
 from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange, Peer
 from gpustack.http1.handoff import HypercornHandOff
-from gpustack.http1.head import Head
+from gpustack.http1.head import RequestHead
 from gpustack.http1.reactor import Reactor
 from gpustack.http1.reply import REQUEST_ID_FIELD
 from gpustack.http1.server import Handler, HttpServer
@@ -41,7 +41,7 @@ _TRANSPORT: Mapping[type[Exception], int] = {PayloadTooLarge: 413, BodyTimeout: 
 _STARTING = (False, {"server": "loading"})
 
 
-def cross_origin_of(options: Options) -> CrossOrigin | None:
+def cross_origin_of(options: Options) -> CorsPolicy | None:
     """The rule that the options make; ``None`` unless ``--enable-cors``."""
     if not options.enable_cors:
         return None
@@ -53,7 +53,7 @@ def cross_origin_of(options: Options) -> CrossOrigin | None:
     )
 
 
-def request_id_of(rng: Random, head: Head | None) -> bytes:
+def request_id_of(rng: Random, head: RequestHead | None) -> bytes:
     """The name of a request: the one that its client gave it, if that is short and prints, else one of ours."""
     given = None if head is None else head.get(REQUEST_ID_FIELD)
     if given is not None and _REQUEST_ID.fullmatch(given):
@@ -62,31 +62,31 @@ def request_id_of(rng: Random, head: Head | None) -> bytes:
 
 
 @attrs.frozen
-class Lane:
+class HandlerMount:
     """Requests that one handler takes."""
 
-    claims: Callable[[Head], bool]
+    claims: Callable[[RequestHead], bool]
     handler: Handler
 
 
 @attrs.define(eq=False, init=False)
-class Front:
+class FrontServer:
     """Answers health from the first moment; other lanes open as what is behind them is loaded."""
 
     server: HttpServer
     hand_off: HypercornHandOff
     readiness: Callable[[], tuple[bool, Mapping[str, str]]]
-    left: Callable[[Head, Peer], None]
+    left: Callable[[RequestHead, Peer], None]
     """Told of requests whose sender was gone before anybody looked at them."""
-    cross_origin: CrossOrigin | None
+    cross_origin: CorsPolicy | None
     """What pages of other sites may do; ``None``: nothing."""
-    _lanes: list[Lane]
+    _lanes: list[HandlerMount]
     _opened: trio.Event
     _managing: set[trio.CancelScope]
     """What of the app is under way."""
 
     def __init__(
-        self, doors: Doors, reactor: Reactor, rng: Random, certificate: Certificate | None = None
+        self, doors: Listeners, reactor: Reactor, rng: Random, certificate: Certificate | None = None
     ) -> None:
         self._lanes = []
         self._opened = trio.Event()
@@ -110,7 +110,7 @@ class Front:
             )
         )
 
-    def open(self, *lanes: Lane) -> None:
+    def open(self, *lanes: HandlerMount) -> None:
         """From now on requests go to the lane that claims them, else to the app. Until then they wait."""
         self._lanes.extend(lanes)
         self._opened.set()
@@ -132,7 +132,7 @@ class Front:
             exchange.extra = [*exchange.extra, *self.cross_origin.fields(exchange.head)]
         await self._handler_of(exchange.head)(exchange)
 
-    def _handler_of(self, head: Head) -> Handler:
+    def _handler_of(self, head: RequestHead) -> Handler:
         if head.upgrades_to_websocket:
             return _no_websocket
         if head.method in _LOOKING:

@@ -35,12 +35,12 @@ READY_WITHIN = 60.0
 _READY, _YOURS, _YOURS_TO_STOP = b"ready\n", b"yours\n", b"yours, to stop\n"
 
 
-class HandOverFailed(GpustackError):
+class HandOverError(GpustackError):
     """The new daemon did not come up; the old one goes on as before."""
 
 
 @attrs.frozen(kw_only=True)
-class Inherited:
+class Inheritance:
     """What a daemon was given by the one before it: descriptors, by what they are for."""
 
     doors: Mapping[str, Sequence[int]]
@@ -48,7 +48,7 @@ class Inherited:
     talk: int
 
     @classmethod
-    def read(cls, env: Mapping[str, str]) -> Inherited | None:
+    def read(cls, env: Mapping[str, str]) -> Inheritance | None:
         """From our environment; ``None`` in a daemon that was started afresh."""
         text = env.get(VARIABLE)
         if text is None:
@@ -60,14 +60,14 @@ class Inherited:
 
 
 @attrs.define
-class Successor:
+class PredecessorLink:
     """The side of the new daemon. ``is_to_stop``: a stop was asked of the old one while it handed over."""
 
     _talk: socket.socket
     is_to_stop: bool = False
 
     @classmethod
-    def of(cls, inherited: Inherited) -> Successor:
+    def of(cls, inherited: Inheritance) -> PredecessorLink:
         """Take the line to the old daemon and go on as an orphan. Nothing may be open or running yet."""
         talk = socket.socket(fileno=inherited.talk)
         talk.set_inheritable(False)
@@ -80,7 +80,7 @@ class Successor:
     async def take_over(self) -> None:
         """Say that all is loaded and wait until the old daemon has let go of everything.
 
-        Raises ``HandOverFailed`` when it ends or changes its mind instead.
+        Raises ``HandOverError`` when it ends or changes its mind instead.
         """
         self._talk.setblocking(False)
         line = trio.socket.from_stdlib_socket(self._talk)
@@ -91,11 +91,11 @@ class Successor:
                 line.close()
                 self.is_to_stop = said == _YOURS_TO_STOP
                 return
-        raise HandOverFailed("The daemon before this one did not hand over")
+        raise HandOverError("The daemon before this one did not hand over")
 
 
 @attrs.define
-class Predecessor:
+class SuccessorProcess:
     """The side of the old daemon, while the new one loads."""
 
     _process: subprocess.Popen[bytes]
@@ -103,12 +103,12 @@ class Predecessor:
     _orphan: int | None = None
 
     @classmethod
-    def start(cls, argv: Sequence[str], doors: Mapping[str, Sequence[int]], lock: int) -> Predecessor:
-        """Start ``gpustack start *argv`` as now installed, with what it inherits. Raises ``HandOverFailed``."""
+    def start(cls, argv: Sequence[str], doors: Mapping[str, Sequence[int]], lock: int) -> SuccessorProcess:
+        """Start ``gpustack start *argv`` as now installed, with what it inherits. Raises ``HandOverError``."""
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
-            raise HandOverFailed(f"The new daemon cannot be started: {error.strerror}") from error
+            raise HandOverError(f"The new daemon cannot be started: {error.strerror}") from error
         descriptors = [*(one for door in doors.values() for one in door), lock, theirs.fileno()]
         said = {"for": os.getpid(), "doors": doors, "lock": lock, "talk": theirs.fileno()}
         # Which process systemd watches is told later, by us; the new one's own number is not known here.
@@ -122,7 +122,7 @@ class Predecessor:
             )
         except OSError as error:
             ours.close()
-            raise HandOverFailed(f"The new daemon cannot be started: {error.strerror}") from error
+            raise HandOverError(f"The new daemon cannot be started: {error.strerror}") from error
         finally:
             theirs.close()
         ours.setblocking(False)
@@ -135,13 +135,13 @@ class Predecessor:
         return self._orphan
 
     async def ready(self) -> None:
-        """Wait until the new daemon has loaded. Raises ``HandOverFailed`` when it ends instead or takes too long."""
+        """Wait until the new daemon has loaded. Raises ``HandOverError`` when it ends instead or takes too long."""
         with trio.move_on_after(READY_WITHIN) as patience:
             while await self._line() != _READY:
                 pass
         if patience.cancelled_caught:
             self.give_up()
-            raise HandOverFailed(f"The new daemon was not ready within {READY_WITHIN:.0f} s")
+            raise HandOverError(f"The new daemon was not ready within {READY_WITHIN:.0f} s")
 
     async def _line(self) -> bytes:
         """The next thing it says: its number, then that it is ready."""
@@ -151,7 +151,7 @@ class Predecessor:
             if not one:
                 self._talk.close()
                 self._process.wait()
-                raise HandOverFailed("The new daemon ended before it was ready; its log says why")
+                raise HandOverError("The new daemon ended before it was ready; its log says why")
             said += one
         if said != _READY:
             self._orphan = int(said)
@@ -162,12 +162,12 @@ class Predecessor:
         """Tell the new daemon that everything is its own now, and with ``to_stop`` that it is to end in order.
 
         Not by a signal: one that was sent to the whole process group has reached it already, and a second one would
-        mean a stop at once. Raises ``HandOverFailed`` when it has ended meanwhile.
+        mean a stop at once. Raises ``HandOverError`` when it has ended meanwhile.
         """
         try:
             self._talk.send(_YOURS_TO_STOP if to_stop else _YOURS)
         except OSError as error:
-            raise HandOverFailed(
+            raise HandOverError(
                 "The new daemon ended before it took over: start it again, the engines go on meanwhile"
             ) from error
         finally:
@@ -184,7 +184,7 @@ class Predecessor:
 
 
 @attrs.define(eq=False)
-class Yielding:
+class StoppableService:
     """A service that can be ended before its tier is: it finishes as on a stop, then its place is held empty."""
 
     _service: Service

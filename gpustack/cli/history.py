@@ -33,14 +33,14 @@ def history_path(env: Mapping[str, str]) -> Path | None:
     return None
 
 
-def history_of(env: Mapping[str, str]) -> History | None:
+def history_of(env: Mapping[str, str]) -> ChatHistory | None:
     """The history that this environment means; ``None`` when it is switched off."""
     path = history_path(env)
-    return None if path is None else History(path)
+    return None if path is None else ChatHistory(path)
 
 
 @attrs.frozen
-class History:
+class ChatHistory:
     """Questions in a file that only its user can read, one JSON string a line, the oldest first.
 
     Several chats add to it at once. It holds at most ``MOST`` questions and ``MOST_BYTES`` after each ``load``.

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from gpustack.cli import quantisation
 from gpustack.cli.quantisation import DEFAULT_TAG
-from gpustack.cli.source import Asked
+from gpustack.cli.source import ModelReference
 from gpustack.errors import NotFound
 from gpustack.remote.admin_client import AdminClient
 from gpustack.remote.http import RemoteError
@@ -18,7 +18,7 @@ _HUB = "https://huggingface.co"
 _NOT_THERE = {"RepoNotFound", "RevisionNotFound"}
 
 
-async def source_fields(client: AdminClient, asked: Asked) -> tuple[Mapping[str, str], str]:
+async def source_fields(client: AdminClient, asked: ModelReference) -> tuple[Mapping[str, str], str]:
     """The fields of the source with the file that is meant, and what a person should know of the choice.
 
     A hub that does not answer is left to whoever fetches: the files may be there already. Raises NotFound for a
@@ -43,7 +43,7 @@ async def source_fields(client: AdminClient, asked: Asked) -> tuple[Mapping[str,
     return {**asked.fields, "huggingface_filename": pattern}, remark
 
 
-def _unseen(asked: Asked) -> tuple[Mapping[str, str], str]:
+def _unseen(asked: ModelReference) -> tuple[Mapping[str, str], str]:
     if asked.file:
         return {**asked.fields, "huggingface_filename": quantisation.pattern_for(asked.file)}, ""
     if "gguf" not in (asked.repo or "").lower():

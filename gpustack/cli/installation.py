@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpustack.cli.misuse import Misuse
+from gpustack.cli.misuse import UsageError
 
 if TYPE_CHECKING:
     from gpustack.config.options import Options
@@ -22,13 +22,13 @@ def split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
 
 def options_of(start_argv: Sequence[str], env: Mapping[str, str]) -> Options:
     """The options of ``gpustack start *start_argv``; raises Misuse with everything that is wrong with them."""
-    from gpustack.config.load import load
+    from gpustack.config.loader import load
     from gpustack.config.origin import ConfigError
 
     try:
         return load(start_argv, env, platform=sys.platform, cwd=Path.cwd()).options
     except ConfigError as error:
-        raise Misuse(str(error)) from error
+        raise UsageError(str(error)) from error
 
 
 def existing_database(url: str) -> Database:

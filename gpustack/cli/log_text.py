@@ -15,7 +15,7 @@ _UNFINISHED = re.compile("\r$|\x1b(?:\\[[0-9;]{0,32})?$")
 
 
 @attrs.define(eq=False)
-class LogText:
+class LogSanitizer:
     """Bytes in, bytes out. A character or a colour may come in two pieces; what steers is written out: ``\\x9b``."""
 
     _decoder: codecs.IncrementalDecoder = attrs.field(

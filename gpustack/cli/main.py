@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from gpustack.cli.misuse import FAILED, INTERRUPTED, MISUSED, TIMED_OUT, Misuse, WaitTimeout, complain
+from gpustack.cli.misuse import FAILED, INTERRUPTED, MISUSED, TIMED_OUT, UsageError, WaitTimeout, complain
 from gpustack.errors import GpustackError
 from gpustack.text import is_text, printable
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except Misuse as error:
+    except UsageError as error:
         complain(error)
         return MISUSED
     except GpustackError as error:
@@ -61,7 +61,7 @@ def _dispatch(argv: list[str], env: Mapping[str, str]) -> int:
         return 0
     for word in argv:
         if not is_text(word):
-            raise Misuse(f"The argument {printable(word)} is no text in this locale: write it in UTF-8")
+            raise UsageError(f"The argument {printable(word)} is no text in this locale: write it in UTF-8")
     name, *rest = argv
     if name == "help":
         name, rest = rest[0], ["--help"]

@@ -7,19 +7,19 @@ from collections.abc import Callable
 
 import trio
 
-from gpustack.cli.doors import Doors
+from gpustack.cli.doors import Listeners
 from gpustack.gateway.gate import Gate
 from gpustack.http1.reactor import Reactor
 from gpustack.http1.server import HttpServer
 from gpustack.metrics.exporter import LIMITS, Exporter
-from gpustack.metrics.process import LoopLag, look_at_process
-from gpustack.metrics.server_sample import ServerState, scrape_targets, server_families
+from gpustack.metrics.process_sample import LoopLag, observe_process
+from gpustack.metrics.server_sample import ServerObservation, scrape_targets, server_families
 from gpustack.metrics.traffic import Traffic
-from gpustack.metrics.worker_sample import WorkerState, engine_families, worker_families
+from gpustack.metrics.worker_sample import WorkerObservation, engine_families, worker_families
 from gpustack.nursery.tier import Tier
-from gpustack.server.leases import Leases
+from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.store.store import Store
-from gpustack.worker.exporter import WorkerLook
+from gpustack.worker.exporter import WorkerCollector
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +30,12 @@ _ENGINES_ASKED_EVERY = 3.0
 
 async def start_server_exporter(
     edge: Tier,
-    doors: Doors,
+    doors: Listeners,
     reactor: Reactor,
     *,
     store: Store,
     gate: Gate,
-    leases: Leases,
+    leases: HeartbeatTimes,
     leads: Callable[[], bool],
     traffic: Traffic,
     monotonic: Callable[[], float],
@@ -45,11 +45,11 @@ async def start_server_exporter(
         return
     lag = LoopLag()
 
-    async def look() -> ServerState:
+    async def look() -> ServerObservation:
         await trio.lowlevel.checkpoint()
         now, snapshot = monotonic(), store.snapshot
         traffic.forget_all_but(frozenset(snapshot.models))
-        return ServerState(
+        return ServerObservation(
             snapshot=snapshot,
             silence={
                 worker_id: now - heard
@@ -62,7 +62,7 @@ async def start_server_exporter(
             commits=store.commits,
             writes_waiting=store.writes_waiting,
             traffic=traffic.seen(),
-            process=look_at_process(lag),
+            process=observe_process(lag),
         )
 
     exporter = Exporter(
@@ -77,9 +77,9 @@ async def start_server_exporter(
 
 async def start_worker_exporter(
     edge: Tier,
-    doors: Doors,
+    doors: Listeners,
     reactor: Reactor,
-    look: Callable[[LoopLag], WorkerLook],
+    look: Callable[[LoopLag], WorkerCollector],
 ) -> None:
     """Export the worker's metrics and those of its engines, unless there is nothing to listen on."""
     if not doors.at("worker-metrics"):
@@ -99,8 +99,8 @@ async def start_worker_exporter(
 async def _serve(
     edge: Tier,
     role: str,
-    exporter: Exporter[ServerState] | Exporter[WorkerState],
-    doors: Doors,
+    exporter: Exporter[ServerObservation] | Exporter[WorkerObservation],
+    doors: Listeners,
     reactor: Reactor,
 ) -> None:
     await edge.start(exporter)

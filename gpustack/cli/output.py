@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gpustack.cli.usage import Words
+from gpustack.cli.usage import CommandLine
 
 FORMS = ("table", "json", "yaml")
 
 
 def show(
-    words: Words,
+    words: CommandLine,
     documents: list[dict[str, Any]] | dict[str, Any],
     table: Callable[[], str],
     *,

@@ -7,27 +7,27 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from gpustack.cli.daemon import Daemon
+from gpustack.cli.daemon import DaemonContext
 from gpustack.http1.reactor import Reactor
 from gpustack.nursery.limiter import threads
 from gpustack.nursery.tier import Tier
 from gpustack.worker.engine_key import EngineKeys
 
 if TYPE_CHECKING:
-    from gpustack.cli.front import Front
-    from gpustack.cli.server_part import ServerPart
-    from gpustack.cli.worker_part import WorkerPart
+    from gpustack.cli.front import FrontServer
+    from gpustack.cli.server_part import ServerRole
+    from gpustack.cli.worker_part import WorkerRole
 
 _MANAGEMENT_ENDS_WITHIN = 1.0
 
 
 @attrs.frozen
-class Parts:
+class DaemonRoles:
     """The roles of this daemon; those it does not play are ``None``."""
 
-    front: Front | None
-    server: ServerPart | None
-    worker: WorkerPart | None
+    front: FrontServer | None
+    server: ServerRole | None
+    worker: WorkerRole | None
 
     async def start(self, state: Tier, edge: Tier, work: Tier, control: Tier) -> None:
         """Start everything; returns when requests are taken in."""
@@ -61,18 +61,18 @@ class Parts:
                     nursery.start_soon(part.finish, within)
 
 
-async def load(daemon: Daemon, reactor: Reactor, edge: Tier) -> Parts:
+async def load(daemon: DaemonContext, reactor: Reactor, edge: Tier) -> DaemonRoles:
     """Open the front, so that the port answers, and load what is behind it beside the loop.
 
     A daemon that takes over loads first: until then the one before it answers.
     """
     front = None
     if daemon.doors.at("front"):
-        from gpustack.cli.front import Front, cross_origin_of
+        from gpustack.cli.front import FrontServer, cross_origin_of
 
         if daemon.certificate is not None:
             await edge.start(daemon.certificate)
-        front = Front(daemon.doors, reactor, daemon.rng, daemon.certificate)
+        front = FrontServer(daemon.doors, reactor, daemon.rng, daemon.certificate)
         front.cross_origin = cross_origin_of(daemon.loaded.options)
         await edge.start(front.hand_off)
         if daemon.successor is None:
@@ -84,20 +84,20 @@ async def load(daemon: Daemon, reactor: Reactor, edge: Tier) -> Parts:
         await daemon.successor.take_over()
         if front is not None:
             await edge.start(front.server)
-    return Parts(front, server, worker)
+    return DaemonRoles(front, server, worker)
 
 
-def _server_part(daemon: Daemon, reactor: Reactor) -> ServerPart | None:
+def _server_part(daemon: DaemonContext, reactor: Reactor) -> ServerRole | None:
     if daemon.loaded.role == "worker":
         return None
-    from gpustack.cli.server_part import ServerPart
+    from gpustack.cli.server_part import ServerRole
 
-    return ServerPart.build(daemon, reactor)
+    return ServerRole.build(daemon, reactor)
 
 
-def _worker_part(daemon: Daemon, reactor: Reactor) -> WorkerPart | None:
+def _worker_part(daemon: DaemonContext, reactor: Reactor) -> WorkerRole | None:
     if daemon.loaded.role == "server":
         return None
-    from gpustack.cli.worker_part import WorkerPart
+    from gpustack.cli.worker_part import WorkerRole
 
-    return WorkerPart.build(daemon, reactor)
+    return WorkerRole.build(daemon, reactor)

@@ -35,7 +35,7 @@ _BAR = 30
 _STEP = 10.0
 
 
-class Failed(GpustackError):
+class DeploymentFailure(GpustackError):
     """A model will not be ready; the sentence says why. ``instance`` is the one that failed, as it was."""
 
     def __init__(self, sentence: str, instance: Doc | None = None) -> None:
@@ -44,7 +44,7 @@ class Failed(GpustackError):
 
 
 @attrs.define(eq=False, kw_only=True)
-class Progress:
+class DeploymentProgress:
     """Follows the instances of one model and tells of the one that is furthest. ``now`` counts seconds."""
 
     model: str
@@ -75,7 +75,7 @@ class Progress:
             self.terminal.clear()
             reason = one_line(lead.get("state_message")).rstrip(".") or "no reason is known"
             placed = lead.get("worker_id") is not None
-            raise Failed(
+            raise DeploymentFailure(
                 f"{lead['name']} failed: {reason}" if placed else f"{self.model} cannot run: {reason}", lead
             )
         self.draw()

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import attrs
 
-from gpustack.cli.history import History
+from gpustack.cli.history import ChatHistory
 from gpustack.cli.nearest import nearest
 from gpustack.cli.terminal import Terminal
 
@@ -41,27 +41,29 @@ class Question:
 
 
 @attrs.frozen
-class Command:
+class ChatCommand:
     """One of ``COMMANDS``; ``name`` is empty for a word that is none, which ``advice`` tells about."""
 
     name: str
     advice: str = ""
 
 
-def understood(text: str) -> Question | Command:
+def understood(text: str) -> Question | ChatCommand:
     """What was typed, as a question or as a word that steers. Several lines are always a question."""
     line = text.strip()
     if line in _BY_SPELLING:
-        return Command(_BY_SPELLING[line])
+        return ChatCommand(_BY_SPELLING[line])
     found = None if "\n" in line else _WORD.match(line)
     if found is None:
         return Question(line)
     word = found.group()
     if word in _BY_SPELLING:
-        return Command("", f"{word} takes nothing behind it.")
+        return ChatCommand("", f"{word} takes nothing behind it.")
     close = nearest(word, _BY_SPELLING)
     guess = f"did you mean {close}?" if close else "/? lists what there is."
-    return Command("", f"There is no {word}; {guess} To ask it as it is, put it between lines of {FENCE}.")
+    return ChatCommand(
+        "", f"There is no {word}; {guess} To ask it as it is, put it between lines of {FENCE}."
+    )
 
 
 @attrs.define(eq=False)
@@ -69,7 +71,7 @@ class QuestionReader:
     """Asks a person for lines. ``aside`` is where remarks go; without ``history`` nothing is kept."""
 
     aside: Terminal
-    history: History | None = None
+    history: ChatHistory | None = None
     _readline: ModuleType | None = None
     _interrupted: bool = False
 
@@ -86,7 +88,7 @@ class QuestionReader:
                 readline.parse_and_bind("set enable-bracketed-paste on")
             self._remember()
 
-    def read(self) -> Question | Command | None:
+    def read(self) -> Question | ChatCommand | None:
         """The next question or command; ``None`` at the end of input. Ctrl-C throws away what is typed, no more."""
         while True:
             try:
@@ -104,7 +106,7 @@ class QuestionReader:
                 self._interrupted = False
                 return read
 
-    def _typed(self) -> Question | Command | None:
+    def _typed(self) -> Question | ChatCommand | None:
         """What is typed next; ``None`` when that is nothing."""
         first = self._line(PROMPT)
         begun = first.lstrip()

@@ -16,20 +16,20 @@ from hypercorn.typing import ASGIFramework
 from gpustack import __commit__, __version__
 from gpustack.api.access import admit, tell_of_unseen
 from gpustack.api.app import AccessRules, ApiContext, Version, create_app
-from gpustack.api.ask import Ask
 from gpustack.api.context import HubAccess
-from gpustack.api.posts import Posts
-from gpustack.api.posts import claims as claims_post
 from gpustack.api.problems import problem_of
+from gpustack.api.request import ApiRequest
 from gpustack.api.route import WITH_ANYBODY
+from gpustack.api.worker_endpoint import WorkerEndpoint
+from gpustack.api.worker_endpoint import claims as claims_post
 from gpustack.cli.clock import utc_now
-from gpustack.cli.cluster_part import Agreed, ClusterPart, agree, foresee
+from gpustack.cli.cluster_part import ClusterIdentity, ClusterMembership, agree, foresee
 from gpustack.cli.facts_reader import facts_reader
-from gpustack.cli.front import Front, Lane, cross_origin_of
-from gpustack.cli.handover import Yielding
+from gpustack.cli.front import FrontServer, HandlerMount, cross_origin_of
+from gpustack.cli.handover import StoppableService
 from gpustack.cli.local import local_admins
 from gpustack.cli.metrics_part import start_server_exporter
-from gpustack.cli.sign_on import SignOnPart, import_sign_on, sign_on_part
+from gpustack.cli.sign_on import SignOnSetup, import_sign_on, sign_on_part
 from gpustack.config.environment import Environment
 from gpustack.config.options import Options
 from gpustack.config.secret import SHORTEST, keep_initial_admin_password, short
@@ -37,14 +37,14 @@ from gpustack.domain.access import Principal
 from gpustack.errors import GpustackError, Invalid
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.gate import Gate
-from gpustack.gateway.inference import Gateway, claims
+from gpustack.gateway.inference import Gateway, is_inference
 from gpustack.gateway.limiter import Limiter
+from gpustack.gateway.path import INFERENCE_PATHS
 from gpustack.gateway.revocation import Revocation
-from gpustack.gateway.route import ROUTES
 from gpustack.http1.exchange import Exchange
-from gpustack.http1.pool import Pool
+from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.reactor import Reactor
-from gpustack.metrics.config import MetricsConfig
+from gpustack.metrics.mapping_file import MetricMapFile
 from gpustack.metrics.traffic import Traffic
 from gpustack.nursery.restart import NEVER
 from gpustack.nursery.service import Service
@@ -52,50 +52,50 @@ from gpustack.nursery.tier import Tier
 from gpustack.nursery.tree import tree
 from gpustack.policy.access import INFERENCE
 from gpustack.policy.liveness import LivenessSettings
-from gpustack.server.assignment import AssignmentBook
-from gpustack.server.audit import AuditTrail
+from gpustack.server.assignment_index import AssignmentIndex
+from gpustack.server.audit_trail import AuditTrail
 from gpustack.server.bootstrap import ensure_admin
-from gpustack.server.budget import Budgets
 from gpustack.server.evaluation import EvaluationSettings, Evaluator
-from gpustack.server.facts import FactsSource
-from gpustack.server.key_use import KeyUse
+from gpustack.server.facts import FactsCache
+from gpustack.server.heartbeat import HeartbeatTimes
+from gpustack.server.key_use import KeyUseLedger
 from gpustack.server.leadership import Reign
-from gpustack.server.leases import Leases
-from gpustack.server.services import Background, leading_services
-from gpustack.server.twins import Twins
-from gpustack.server.update import RELEASE_FEED
-from gpustack.server.usage import UsageLedger
-from gpustack.server.worker_link import WorkerLink
+from gpustack.server.services import BackgroundServices, leading_services
+from gpustack.server.token_budget import TokenBudgets
+from gpustack.server.twins import CloneDetector
+from gpustack.server.update_check import RELEASE_FEED
+from gpustack.server.usage_ledger import UsageLedger
+from gpustack.server.worker_client import WorkerClient
 from gpustack.store.dialect import PoolSettings
-from gpustack.store.lease import Term
-from gpustack.store.led import Led
-from gpustack.store.store import StopClock, Store, StoreSettings, open_store
+from gpustack.store.fenced_store import FencedStore
+from gpustack.store.lease import LeaseTerm
+from gpustack.store.store import FlushDeadline, Store, StoreSettings, open_store
 from gpustack.worker.engine_key import EngineKeys
-from gpustack.worker.name import worker_uuid
+from gpustack.worker.identity import worker_uuid
 
 if TYPE_CHECKING:
-    from gpustack.cli.daemon import Daemon
+    from gpustack.cli.daemon import DaemonContext
 
 log = logging.getLogger(__name__)
 
 
 @attrs.define(eq=False)
-class ServerPart:
+class ServerRole:
     """Built beside the loop, started in the tree."""
 
-    _daemon: Daemon
+    _daemon: DaemonContext
     _reactor: Reactor
     gate: Gate = attrs.field(factory=Gate)
-    _store: Yielding | None = None
+    _store: StoppableService | None = None
     _shared: bool = False
     _usage: UsageLedger | None = None
     _trail: AuditTrail | None = None
-    _budgets: Budgets | None = None
-    _key_use: KeyUse | None = None
+    _budgets: TokenBudgets | None = None
+    _key_use: KeyUseLedger | None = None
     _limiter: Limiter | None = None
 
     @classmethod
-    def build(cls, daemon: Daemon, reactor: Reactor) -> ServerPart:
+    def build(cls, daemon: DaemonContext, reactor: Reactor) -> ServerRole:
         """Import what a server needs. Blocking: run it in a thread.
 
         One that takes over looks first whether it can start, as long as the daemon before it may go on: raises
@@ -107,12 +107,12 @@ class ServerPart:
         return cls(daemon, reactor)
 
     async def start(
-        self, state: Tier, edge: Tier, control: Tier, front: Front, engine_keys: EngineKeys
+        self, state: Tier, edge: Tier, control: Tier, front: FrontServer, engine_keys: EngineKeys
     ) -> None:
         """Open the store and start everything of the role, each in its tier; returns when inference is taken in."""
         options = self._daemon.loaded.options
         store = await open_store(_settings(self._daemon), utc_now)
-        self._store, self._shared = Yielding(store), store.shared
+        self._store, self._shared = StoppableService(store), store.shared
         await state.start(self._store)
         if not store.snapshot.users:
             _refuse_short(options)
@@ -124,24 +124,24 @@ class ServerPart:
             kept_in=options.data_dir / "initial_admin_password",
         )
         traffic = Traffic()
-        budgets = self._budgets = Budgets(store, utc_now, trio.current_time)
+        budgets = self._budgets = TokenBudgets(store, utc_now, trio.current_time)
         await state.start(budgets)
         usage = self._usage = UsageLedger(store, utc_now, options.data_dir / "usage")
         await state.start(usage)
         trail = self._trail = _trail(options, store)
         await state.start(trail)
-        key_use = self._key_use = KeyUse(store, utc_now)
+        key_use = self._key_use = KeyUseLedger(store, utc_now)
         await state.start(key_use)
-        pool = Pool(reactor=self._reactor)
+        pool = ConnectionPool(reactor=self._reactor)
         await edge.start(pool)
-        link = WorkerLink(pool, agreed.keys.forward_key)
-        leases = Leases(trio.current_time)
-        facts = FactsSource(
+        link = WorkerClient(pool, agreed.keys.forward_key)
+        leases = HeartbeatTimes(trio.current_time)
+        facts = FactsCache(
             facts_reader(self._daemon.loaded, self._daemon.rng), link.facts, lambda: store.snapshot
         )
         background = self._background(store)
         sign_on = sign_on_part(options, clock=utc_now, monotonic=trio.current_time)
-        cluster = ClusterPart.of(self._daemon, store, agreed, leases, self._reign(store, facts, leases))
+        cluster = ClusterMembership.of(self._daemon, store, agreed, leases, self._reign(store, facts, leases))
         limiter = self._limiter = Limiter(
             store,
             budgets,
@@ -152,7 +152,7 @@ class ServerPart:
             file=options.data_dir / "limits.json",
         )
         await state.start(limiter)
-        await state.start(StopClock(store))
+        await state.start(FlushDeadline(store))
         context = self._context(store, agreed, cluster, leases, link, facts, background, sign_on, trail)
         context = attrs.evolve(context, key_used=key_use.note)
         endpoints = Endpoints(store, self._daemon.rng, self._local_worker())
@@ -170,7 +170,7 @@ class ServerPart:
             traffic=traffic,
             monotonic=trio.current_time,
         )
-        posts = Posts(context, AssignmentBook(store))
+        posts = WorkerEndpoint(context, AssignmentIndex(store))
         front.hand_off.ready(cast(ASGIFramework, create_app(context)))
         if cluster.presence is not None:
             await control.start(cluster.presence, restart=NEVER)
@@ -182,7 +182,7 @@ class ServerPart:
         front.readiness = self.readiness
         front.left = partial(tell_of_unseen, context)
         # Last: what has come until now has waited, and is not to find the gate closed.
-        front.open(Lane(claims, gateway), Lane(claims_post, posts.handle))
+        front.open(HandlerMount(is_inference, gateway), HandlerMount(claims_post, posts.handle))
 
     @property
     def is_one_of_several(self) -> bool:
@@ -223,12 +223,12 @@ class ServerPart:
         parts = {"store": "serving", "gate": "open" if self.gate.is_open else "closed"}
         return self.gate.is_open, parts
 
-    def _reign(self, store: Store, facts: FactsSource, leases: Leases) -> Reign:
+    def _reign(self, store: Store, facts: FactsCache, leases: HeartbeatTimes) -> Reign:
         """Makes the loops that run while this server leads."""
 
-        def reign(term: Term | None, deposed: Callable[[], None]) -> Sequence[Service]:
+        def reign(term: LeaseTerm | None, deposed: Callable[[], None]) -> Sequence[Service]:
             return leading_services(
-                Led(store, term, deposed),
+                FencedStore(store, term, deposed),
                 facts=facts,
                 leases=leases,
                 liveness=_liveness(self._daemon.loaded.options),
@@ -238,9 +238,9 @@ class ServerPart:
 
         return reign
 
-    def _background(self, store: Store) -> Background:
+    def _background(self, store: Store) -> BackgroundServices:
         options = self._daemon.loaded.options
-        return Background.of(
+        return BackgroundServices.of(
             store,
             catalog_source=options.model_catalog_file,
             version=__version__,
@@ -252,13 +252,13 @@ class ServerPart:
     def _context(
         self,
         store: Store,
-        agreed: Agreed,
-        cluster: ClusterPart,
-        leases: Leases,
-        link: WorkerLink,
-        facts: FactsSource,
-        background: Background,
-        sign_on: SignOnPart,
+        agreed: ClusterIdentity,
+        cluster: ClusterMembership,
+        leases: HeartbeatTimes,
+        link: WorkerClient,
+        facts: FactsCache,
+        background: BackgroundServices,
+        sign_on: SignOnSetup,
         trail: AuditTrail,
     ) -> ApiContext:
         options, environment = self._daemon.loaded.options, self._daemon.loaded.environment
@@ -269,7 +269,7 @@ class ServerPart:
             cluster_token=agreed.token,
             leases=leases,
             link=link,
-            twins=Twins(link, trio.current_time),
+            twins=CloneDetector(link, trio.current_time),
             facts=facts,
             trail=trail,
             rules=AccessRules(
@@ -290,7 +290,7 @@ class ServerPart:
             heartbeat_interval=options.heartbeat_interval,
             servers=cluster.servers,
             reached_at=cluster.urls,
-            metrics=MetricsConfig.within(options.data_dir),
+            metrics=MetricMapFile.within(options.data_dir),
             load=background.load,
             budgets=self._budgets,
             catalog=background.catalog,
@@ -304,14 +304,14 @@ class ServerPart:
                     keep_for=environment.model_evaluation_cache_ttl,
                 ),
             ),
-            inference_routes=ROUTES,
+            inference_routes=INFERENCE_PATHS,
         )
 
     def _gateway(
         self,
         context: ApiContext,
         endpoints: Endpoints,
-        pool: Pool,
+        pool: ConnectionPool,
         usage: UsageLedger,
         limiter: Limiter,
         traffic: Traffic,
@@ -319,7 +319,7 @@ class ServerPart:
     ) -> Gateway:
         async def authenticate(exchange: Exchange) -> Principal:
             head = exchange.head
-            ask = Ask(
+            ask = ApiRequest(
                 method=head.method,
                 path=head.path,
                 header=head.get,
@@ -368,7 +368,7 @@ def _refuse_short(options: Options) -> None:
         raise Invalid(*faults)
 
 
-def _settings(daemon: Daemon) -> StoreSettings:
+def _settings(daemon: DaemonContext) -> StoreSettings:
     options = daemon.loaded.options
     return StoreSettings(
         data_dir=str(options.data_dir),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
-from gpustack.cli.address import Address, find_server
+from gpustack.cli.address import ServerAddress, find_server
 from gpustack.errors import Unauthorized
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ _STALL = 60.0
 
 
 @attrs.frozen
-class Session:
+class ServerSession:
     """Who is talked to. Each ``run`` is a conversation of its own, in an event loop of its own."""
 
-    address: Address
+    address: ServerAddress
 
     def run(self, work: Callable[[AdminClient], Awaitable[T]]) -> T:
         """What ``work`` returns or raises, its one error taken out of the group that tasks wrap it in.
@@ -59,9 +59,9 @@ class Session:
             return await work(AdminClient(client, headers))
 
 
-def open_session(env: Mapping[str, str], *, url: str | None = None, key: str | None = None) -> Session:
+def open_session(env: Mapping[str, str], *, url: str | None = None, key: str | None = None) -> ServerSession:
     """The session that this environment means; raises what ``find_server`` does."""
-    return Session(find_server(env, url=url, key=key))
+    return ServerSession(find_server(env, url=url, key=key))
 
 
 def single(error: BaseException) -> BaseException:

@@ -11,12 +11,12 @@ import attrs
 from gpustack.api.context import SignOn
 from gpustack.config.options import Options
 from gpustack.config.sign_on import sign_on_kind
-from gpustack.identity.external import Naming
+from gpustack.identity.person import AttributeNames
 from gpustack.nursery.service import Service
 
 
 @attrs.frozen
-class SignOnPart:
+class SignOnSetup:
     """What the API is told of the party, and what runs for it."""
 
     sign_on: SignOn
@@ -37,7 +37,7 @@ def import_sign_on(options: Options) -> None:
 
 def sign_on_part(
     options: Options, *, clock: Callable[[], datetime], monotonic: Callable[[], float]
-) -> SignOnPart:
+) -> SignOnSetup:
     """Built from options that were found good; ``clock`` is the wall clock."""
     sign_on = SignOn(
         naming=naming_of(options), admin_groups=frozenset(options.external_auth_admin_groups) or None
@@ -46,15 +46,15 @@ def sign_on_part(
     if kind == "OIDC":
         return _oidc(options, sign_on, clock, monotonic)
     if kind == "SAML":
-        from gpustack.identity.saml import Saml
+        from gpustack.identity.saml import SamlProvider
 
-        return SignOnPart(attrs.evolve(sign_on, party=Saml.of(options)))
-    return SignOnPart(sign_on)
+        return SignOnSetup(attrs.evolve(sign_on, party=SamlProvider.of(options)))
+    return SignOnSetup(sign_on)
 
 
-def naming_of(options: Options) -> Naming:
+def naming_of(options: Options) -> AttributeNames:
     """Under which names the party tells what."""
-    return Naming(
+    return AttributeNames(
         username=options.external_auth_name,
         full_name=options.external_auth_full_name,
         avatar_url=options.external_auth_avatar_url,
@@ -64,16 +64,16 @@ def naming_of(options: Options) -> Naming:
 
 def _oidc(
     options: Options, sign_on: SignOn, clock: Callable[[], datetime], monotonic: Callable[[], float]
-) -> SignOnPart:
+) -> SignOnSetup:
     from gpustack.identity.oidc.discovery import Discovery
-    from gpustack.identity.oidc.keys import ProviderKeys
-    from gpustack.identity.oidc.provider import Client, OidcProvider
+    from gpustack.identity.oidc.provider import OidcClient, OidcProvider
+    from gpustack.identity.oidc.provider_keys import ProviderKeys
 
-    client = Client(
+    client = OidcClient(
         id=options.oidc_client_id or "",
         secret=options.oidc_client_secret,
         redirect_uri=options.oidc_redirect_uri or "",
     )
     discovery = Discovery(options.oidc_issuer or "", monotonic, options.openid_configuration)
     party = OidcProvider(client, discovery, ProviderKeys(monotonic), sign_on.naming, clock)
-    return SignOnPart(attrs.evolve(sign_on, party=party), (discovery,))
+    return SignOnSetup(attrs.evolve(sign_on, party=party), (discovery,))

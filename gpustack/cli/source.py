@@ -25,7 +25,7 @@ _HERE = frozenset({".", ".."})
 
 
 @attrs.frozen(kw_only=True)
-class Asked:
+class ModelReference:
     """A source: the ``fields`` of a deployment, and the ``name`` it suggests.
 
     ``repo`` is set for a repository whose files are to be looked at before it is known which of them ``file`` means.
@@ -39,7 +39,7 @@ class Asked:
     """A path that is not on this machine; a worker may have it."""
 
 
-def read_source(text: str, cwd: Path) -> Asked | None:
+def read_source(text: str, cwd: Path) -> ModelReference | None:
     """The source that ``text`` is; ``None`` when it can only be the name of a deployment.
 
     What is on disk, or begins like a path, is a path; it becomes absolute. Raises GpustackError for a path that
@@ -77,24 +77,26 @@ def _is_address(text: str) -> bool:
     return any(place.match(text) for place in (_HUB, _OLLAMA, _MODEL_SCOPE))
 
 
-def _path(text: str, cwd: Path) -> Asked:
+def _path(text: str, cwd: Path) -> ModelReference:
     path = Path(text).expanduser()
     absolute = path if path.is_absolute() else Path(cwd, path).resolve()
     is_absent = not absolute.exists()
     if is_absent and not Path(text).is_absolute():
         raise NotFound(f"There is no {absolute}; a path must lead to a GGUF file or a folder of a model")
     name = _SPLIT.sub("", absolute.stem if absolute.suffix.lower() == ".gguf" else absolute.name)
-    return Asked(name=name, fields={"source": "local_path", "local_path": str(absolute)}, is_absent=is_absent)
+    return ModelReference(
+        name=name, fields={"source": "local_path", "local_path": str(absolute)}, is_absent=is_absent
+    )
 
 
-def _library(text: str, model: str) -> Asked:
+def _library(text: str, model: str) -> ModelReference:
     if not _LIBRARY.fullmatch(model):
         raise GpustackError(f"{text} does not name a model of the Ollama library: write ollama:NAME[:TAG]")
     fields = {"source": "ollama_library", "ollama_library_model_name": model}
-    return Asked(name=model.rpartition("/")[2].replace(":", "-"), fields=fields)
+    return ModelReference(name=model.rpartition("/")[2].replace(":", "-"), fields=fields)
 
 
-def _repository(repo: str, file: str, revision: str = "main") -> Asked:
+def _repository(repo: str, file: str, revision: str = "main") -> ModelReference:
     """``latest`` is what other programs call the one that is taken where none is named."""
     own = repo.split("/")[1]
     file = "" if file.lower() == "latest" else file
@@ -102,4 +104,4 @@ def _repository(repo: str, file: str, revision: str = "main") -> Asked:
     fields = {"source": "huggingface", "huggingface_repo_id": repo}
     if revision != "main":
         fields["revision"] = revision
-    return Asked(name=name, fields=fields, repo=repo, file=file)
+    return ModelReference(name=name, fields=fields, repo=repo, file=file)

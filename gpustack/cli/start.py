@@ -17,14 +17,14 @@ import trio
 
 from gpustack import __version__
 from gpustack.cli.address import URL_FILE
-from gpustack.cli.daemon import CONTROL_RESTART, Daemon
-from gpustack.cli.doors import Doors
-from gpustack.cli.handover import VARIABLE, Inherited, Successor
+from gpustack.cli.daemon import CONTROL_RESTART, DaemonContext
+from gpustack.cli.doors import Listeners
+from gpustack.cli.handover import VARIABLE, Inheritance, PredecessorLink
 from gpustack.cli.local import local_rule
 from gpustack.cli.parts import load as load_parts
-from gpustack.cli.wish import Wishes, signals
+from gpustack.cli.wish import ShutdownRequests, signals
 from gpustack.config.datadir import lock_data_dir, make_dir, refuse_foreign_database, refuse_open_dir
-from gpustack.config.load import Loaded, load
+from gpustack.config.loader import Configuration, load
 from gpustack.config.options import Options
 from gpustack.config.origin import ConfigError
 from gpustack.errors import GpustackError
@@ -32,7 +32,7 @@ from gpustack.http1.certificate import Certificate
 from gpustack.http1.reactor import new_reactor
 from gpustack.logs import set_up
 from gpustack.nursery.group import KILL_WITHIN
-from gpustack.nursery.heap import HeapTrim, keep_large_apart
+from gpustack.nursery.heap import HeapTrimmer, keep_large_apart
 from gpustack.nursery.notify import Notifier, Watchdog, notifier, watchdog_period
 from gpustack.nursery.reaper import OrphanReaper
 from gpustack.nursery.service import function_service
@@ -51,9 +51,9 @@ def start_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Run the daemon until it is told to stop. Returns the exit code: 0, 1 for a failure, 2 for a bad configuration."""
     began = time.monotonic()
     _forget_inherited_signals()
-    inherited = Inherited.read(os.environ)
+    inherited = Inheritance.read(os.environ)
     os.environ.pop(VARIABLE, None)
-    successor = Successor.of(inherited) if inherited else None
+    successor = PredecessorLink.of(inherited) if inherited else None
     try:
         loaded = load(argv, env, platform=sys.platform, cwd=Path.cwd())
     except ConfigError as error:
@@ -90,11 +90,11 @@ def _leaves(group: BaseException | None) -> Iterator[BaseException]:
 
 
 def _prepared(
-    loaded: Loaded,
+    loaded: Configuration,
     argv: Sequence[str],
     began: float,
-    inherited: Inherited | None,
-    successor: Successor | None,
+    inherited: Inheritance | None,
+    successor: PredecessorLink | None,
 ) -> int:
     options = loaded.options
     for note in loaded.notes:
@@ -102,7 +102,7 @@ def _prepared(
     for warning in loaded.warnings:
         log.warning("%s", warning)
     if options.debug:
-        from gpustack.config.document import effective
+        from gpustack.config.rendering import effective
 
         for line in effective(loaded).splitlines():
             log.debug("%s", line)
@@ -113,10 +113,10 @@ def _prepared(
     with lock_data_dir(options.data_dir, inherited=inherited.lock if inherited else None) as lock:
         if loaded.role != "worker":
             refuse_foreign_database(options.data_dir)
-        daemon = Daemon(
+        daemon = DaemonContext(
             loaded=loaded,
             lock=lock,
-            doors=Doors.open(loaded, inherited.doors if inherited else {}),
+            doors=Listeners.open(loaded, inherited.doors if inherited else {}),
             certificate=_certificate(options),
             began=began,
             argv=tuple(argv),
@@ -151,9 +151,9 @@ def _allow_open_files() -> None:
         log.warning("The limit of open files stays at %d: %s", soft, error)
 
 
-async def run_daemon(daemon: Daemon) -> int:
+async def run_daemon(daemon: DaemonContext) -> int:
     """The tree. What must stop last is opened first."""
-    wishes, at_once = Wishes(daemon.intent), trio.CancelScope()
+    wishes, at_once = ShutdownRequests(daemon.intent), trio.CancelScope()
     notify = notifier(os.environ)
     bound, restart = stop_budget(daemon.loaded.options), CONTROL_RESTART
     with at_once:
@@ -164,7 +164,7 @@ async def run_daemon(daemon: Daemon) -> int:
             async with open_tier("state", stop_within=bound["state"]) as state:
                 reactor = new_reactor()
                 await state.start(function_service("reactor", reactor.run))
-                await state.start(HeapTrim())
+                await state.start(HeapTrimmer())
                 async with open_tier("edge", stop_within=bound["edge"]) as edge:
                     parts = await load_parts(daemon, reactor, edge)
                     # Not before, for a daemon that takes over is not heard until then, and no other is watched.
@@ -219,7 +219,7 @@ def stop_budget(options: Options) -> Mapping[str, float]:
     }
 
 
-def _say_ready(daemon: Daemon, notify: Notifier) -> None:
+def _say_ready(daemon: DaemonContext, notify: Notifier) -> None:
     took = time.monotonic() - daemon.began
     role, options = daemon.loaded.role, daemon.loaded.options
     if role == "worker":

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from gpustack.cli.history import History
-from gpustack.cli.question import Command, Question, QuestionReader
-from gpustack.cli.session import Session
+from gpustack.cli.history import ChatHistory
+from gpustack.cli.question import ChatCommand, Question, QuestionReader
+from gpustack.cli.session import ServerSession
 from gpustack.cli.terminal import Terminal, harmless
 from gpustack.errors import TooManyRequests, Unavailable
 
@@ -35,13 +35,13 @@ Ctrl-C                  throws away the line, or stops the answer; what was said
 class Talk:
     """What was said so far. Answers go to ``out`` as they come, everything else to ``aside``."""
 
-    session: Session
+    session: ServerSession
     model: str
     out: Terminal
     aside: Terminal
     system: str | None = None
     options: Mapping[str, Any] = attrs.field(factory=dict)
-    history: History | None = None
+    history: ChatHistory | None = None
     stats: bool = False
     """Tell after each answer how fast it came."""
     _messages: list[dict[str, str]] = attrs.field(factory=list)
@@ -73,7 +73,7 @@ class Talk:
             else:
                 self._obey(read)
 
-    def _obey(self, command: Command) -> None:
+    def _obey(self, command: ChatCommand) -> None:
         if command.name == "clear":
             self._messages.clear()
             self.aside.say("Forgotten.")

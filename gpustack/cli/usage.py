@@ -8,12 +8,12 @@ from typing import Any
 
 import attrs
 
-from gpustack.cli.misuse import Misuse
+from gpustack.cli.misuse import UsageError
 from gpustack.cli.nearest import nearest
 
 
 @attrs.frozen
-class Words:
+class CommandLine:
     """What was given, by the names of the usage text."""
 
     found: Mapping[str, Any]
@@ -36,7 +36,7 @@ class Words:
         if text is None:
             return None
         if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
-            raise Misuse(f"{name} must be a whole number of at least {least}, not {text!r}", self.usage)
+            raise UsageError(f"{name} must be a whole number of at least {least}, not {text!r}", self.usage)
         return int(text)
 
     def choice(self, name: str, *choices: str) -> str:
@@ -45,20 +45,20 @@ class Words:
         if text is None:
             return choices[0]
         if text not in choices:
-            raise Misuse(f"{name} must be one of {', '.join(choices)}, not {text!r}", self.usage)
+            raise UsageError(f"{name} must be one of {', '.join(choices)}, not {text!r}", self.usage)
         return text
 
 
-def read(docstring: str | None, name: str, argv: Sequence[str]) -> Words:
+def read(docstring: str | None, name: str, argv: Sequence[str]) -> CommandLine:
     """Read ``gpustack <name> *argv``. ``--help`` prints the docstring and raises SystemExit; raises Misuse."""
     from docopt import DocoptExit, docopt
 
     text = docstring or ""
     body = _usage_of(text)
     try:
-        return Words(docopt(text, [name, *argv]), body)
+        return CommandLine(docopt(text, [name, *argv]), body)
     except DocoptExit as error:
-        raise Misuse(_sentence(name, text, error.code), body) from None
+        raise UsageError(_sentence(name, text, error.code), body) from None
 
 
 def _verbs_of(text: str, name: str) -> list[str]:

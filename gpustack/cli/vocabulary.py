@@ -62,7 +62,7 @@ class OptionEntry:
 
 
 @attrs.frozen(kw_only=True)
-class Step:
+class WordPosition:
     """What may follow in one place: the words ``verbs``, and what the commands ``lists`` name with ``-q``.
 
     The place is behind the word ``after`` of the command, or before all its words (``""``).
@@ -80,7 +80,7 @@ class Vocabulary:
     command: str
     summary: str
     options: tuple[OptionEntry, ...]
-    steps: tuple[Step, ...] = ()
+    steps: tuple[WordPosition, ...] = ()
     takes_files: bool = False
 
 
@@ -92,7 +92,7 @@ def vocabulary() -> list[Vocabulary]:
 def text_of(name: str) -> str:
     """The usage text of a command."""
     if name in _OWN:
-        from gpustack.config.usage import usage
+        from gpustack.config.help_text import usage
 
         return usage(name)
     return importlib.import_module(f"gpustack.cli.commands.{name.replace('-', '_')}").__doc__ or ""
@@ -111,16 +111,16 @@ def _of(name: str) -> Vocabulary:
     )
 
 
-def _steps(name: str, lines: Sequence[str]) -> list[Step]:
+def _steps(name: str, lines: Sequence[str]) -> list[WordPosition]:
     """The places of all usage lines that have something to offer, each once."""
-    found: dict[str, Step] = {}
+    found: dict[str, WordPosition] = {}
     for line in lines:
         here = [""]
         for chosen, word in _PLACE.findall(_WITH_VALUE.sub("", line).partition(name)[2]):
             words = tuple(filter(None, re.split(r"[|\s]+", chosen or word)))
             is_verb = all(one.islower() for one in words)
             for after in here:
-                step = found.get(after, Step(after=after))
+                step = found.get(after, WordPosition(after=after))
                 found[after] = attrs.evolve(
                     step,
                     verbs=_joined(step.verbs, words if is_verb else ()),

@@ -10,10 +10,10 @@ import sys
 import attrs
 import trio
 
-from gpustack.cli.daemon import Daemon
-from gpustack.cli.handover import HandOverFailed, Predecessor
+from gpustack.cli.daemon import DaemonContext
+from gpustack.cli.handover import HandOverError, SuccessorProcess
 from gpustack.nursery.signals import Signals
-from gpustack.worker.intent import Intent
+from gpustack.worker.shutdown import ShutdownMode
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +24,14 @@ _ONE = (
 
 
 @attrs.define
-class Wishes:
+class ShutdownRequests:
     """What signals have asked for.
 
     Between a stop and a hand-over is decided once, in the step that finds the next daemon ready. A stop that is asked
     for after that is the next daemon's: engines and records are on their way to it.
     """
 
-    intent: Intent
+    intent: ShutdownMode
     stops_next: bool = False
     """A stop was asked for while everything was being handed over."""
     is_handing_over: bool = False
@@ -51,7 +51,7 @@ class Wishes:
         """Let the program as now installed go on, engines untouched."""
         self._hand_over.set()
 
-    async def until_over(self, daemon: Daemon) -> Predecessor | None:
+    async def until_over(self, daemon: DaemonContext) -> SuccessorProcess | None:
         """Wait for the end of this daemon: ``None`` for a stop, else the next one, which has loaded and waits."""
         while True:
             await self._hand_over.wait()
@@ -63,31 +63,31 @@ class Wishes:
                 continue
             log.info("Handing over: the new daemon loads, this one serves meanwhile")
             try:
-                after = Predecessor.start(daemon.argv, daemon.doors.descriptors(), daemon.lock.fileno())
+                after = SuccessorProcess.start(daemon.argv, daemon.doors.descriptors(), daemon.lock.fileno())
                 if await self._ready_or_stopped(after):
                     self.is_handing_over = True
                     log.info("The new daemon is ready and takes over: pid=%d", after.pid)
                     return after
-            except HandOverFailed as error:
+            except HandOverError as error:
                 daemon.lock.sign()
                 log.error("%s; this one goes on", error)
             else:
                 after.give_up()
                 return None
 
-    def let_go(self, after: Predecessor) -> None:
+    def let_go(self, after: SuccessorProcess) -> None:
         """Everything is the next daemon's now, and so is a stop that was asked for meanwhile."""
         after.let_go(to_stop=self.stops_next)
         self.is_handing_over = False
 
-    async def _ready_or_stopped(self, after: Predecessor) -> bool:
+    async def _ready_or_stopped(self, after: SuccessorProcess) -> bool:
         """Wait for the next daemon to be ready; false when a stop was asked for meanwhile."""
-        failure: HandOverFailed | None = None
+        failure: HandOverError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cancel_on_stop, nursery.cancel_scope)
             try:
                 await after.ready()
-            except HandOverFailed as error:  # a nursery would wrap it
+            except HandOverError as error:  # a nursery would wrap it
                 failure = error
             nursery.cancel_scope.cancel()
         if failure is not None:
@@ -99,7 +99,7 @@ class Wishes:
         scope.cancel()
 
 
-def signals(wishes: Wishes, at_once: trio.CancelScope) -> Signals:
+def signals(wishes: ShutdownRequests, at_once: trio.CancelScope) -> Signals:
     def drain() -> None:
         wishes.stop()
         if wishes.is_handing_over:

@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from gpustack.cli.lookup import INSTANCES, WORKERS
-from gpustack.cli.misuse import Misuse, WaitTimeout
+from gpustack.cli.misuse import UsageError, WaitTimeout
 from gpustack.cli.phrase import one_line
 from gpustack.cli.terminal import Terminal
 from gpustack.errors import Conflict
@@ -30,7 +30,7 @@ def labels_of(words: Sequence[str], usage: str) -> Mapping[str, str | None]:
         if not sign and word.endswith("-"):
             key, sign = word[:-1], "-"
         if not key or not sign:
-            raise Misuse(f"A label is KEY=VALUE, or KEY- to take it away, not {word!r}", usage)
+            raise UsageError(f"A label is KEY=VALUE, or KEY- to take it away, not {word!r}", usage)
         found[key] = None if sign == "-" else value
     return found
 

@@ -18,62 +18,62 @@ import trio
 from gpustack import __version__
 from gpustack.artifacts.tools import Tools
 from gpustack.cli.clock import utc_now
-from gpustack.cli.doors import Doors, worker_is_private
+from gpustack.cli.doors import Listeners, worker_is_private
 from gpustack.cli.facts_reader import facts_reader, model_cache
 from gpustack.cli.metrics_part import start_worker_exporter
-from gpustack.config.load import Loaded
+from gpustack.config.loader import Configuration
 from gpustack.config.options import Options
 from gpustack.config.secret import keep_token
 from gpustack.domain.device import Device
 from gpustack.domain.worker import SystemReserved
 from gpustack.hardware.address import find_address
-from gpustack.hardware.detect import DeviceWatch
-from gpustack.hardware.engine_build import BuildFinder, fault_of
-from gpustack.hardware.host import Host
+from gpustack.hardware.detection import DeviceMonitor
+from gpustack.hardware.engine_build import BuildFinder, llama_server_fault
+from gpustack.hardware.host import HostMonitor
+from gpustack.hardware.monitor import HardwareMonitor
 from gpustack.hardware.override import override_of
-from gpustack.http1.pool import Pool
+from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.reactor import Reactor
 from gpustack.http1.server import HttpServer
-from gpustack.metrics.process import LoopLag
+from gpustack.metrics.process_sample import LoopLag
 from gpustack.nursery.tier import Tier
-from gpustack.remote.pooled import PooledClient
+from gpustack.remote.failover_client import FailoverClient
+from gpustack.remote.pooled_client import PooledClient
 from gpustack.remote.server_client import ServerClient
-from gpustack.remote.several import SeveralServers
-from gpustack.worker.assignment import Assignments
-from gpustack.worker.departure import empty
+from gpustack.worker.assignment_watcher import AssignmentWatcher
+from gpustack.worker.departure import drain_worker
 from gpustack.worker.engine_key import EngineKeys
-from gpustack.worker.exporter import WorkerLook
-from gpustack.worker.file import Files
-from gpustack.worker.forward import Forward
-from gpustack.worker.heartbeat import Heartbeat, StatusPush
+from gpustack.worker.exporter import WorkerCollector
+from gpustack.worker.forward import ForwardHandler
+from gpustack.worker.heartbeat import Heartbeat, StatusReporter
+from gpustack.worker.identity import host_name, worker_name, worker_uuid
+from gpustack.worker.instance import WorkerContext
 from gpustack.worker.known import known_servers
-from gpustack.worker.life import World
-from gpustack.worker.measure import Measure
-from gpustack.worker.membership import Identity, Membership
-from gpustack.worker.name import host_name, worker_name, worker_uuid
-from gpustack.worker.old_logs import OldLogs
+from gpustack.worker.log_retention import LogRetention
+from gpustack.worker.membership import Membership, WorkerIdentity
+from gpustack.worker.model_file import ModelFiles
 from gpustack.worker.ports import PortLeases
 from gpustack.worker.probe import Prober
-from gpustack.worker.reports import Reports
-from gpustack.worker.runners import Runners
+from gpustack.worker.report import ReportQueue
 from gpustack.worker.services import WorkerParts, work_services
-from gpustack.worker.tools import ToolFetch, ToolSettings
+from gpustack.worker.supervisor import InstanceSupervisor
+from gpustack.worker.tool_fetcher import ToolFetcher, ToolSettings
 
 if TYPE_CHECKING:
-    from gpustack.cli.daemon import Daemon
+    from gpustack.cli.daemon import DaemonContext
 
 _LOOPBACK = "127.0.0.1"
 
 
 @attrs.define(eq=False)
-class WorkerPart:
+class WorkerRole:
     """Built beside the loop, started in the tree."""
 
-    _pool: Pool
+    _pool: ConnectionPool
     _front: HttpServer
     _parts: WorkerParts
-    _look: Callable[[LoopLag], WorkerLook]
-    _doors: Doors
+    _look: Callable[[LoopLag], WorkerCollector]
+    _doors: Listeners
     keys: EngineKeys
     """By which this daemon's engines know it."""
     _state_dir: Path
@@ -81,26 +81,26 @@ class WorkerPart:
     """Seconds that emptying this worker may take before it stops; ``None`` where it just stops."""
 
     @classmethod
-    def build(cls, daemon: Daemon, reactor: Reactor) -> WorkerPart:
+    def build(cls, daemon: DaemonContext, reactor: Reactor) -> WorkerRole:
         """Import what a worker needs and put its services together. Blocking: run it in a thread."""
         options = daemon.loaded.options
         identity = _identity(daemon)
-        pool = Pool(name="engine-pool", reactor=reactor)
+        pool = ConnectionPool(name="engine-pool", reactor=reactor)
         # Its own server is asked by an address that no certificate names: that very certificate is what is trusted.
         trust = None if daemon.certificate is None else daemon.certificate.for_ourselves
         client = ServerClient(_client_of(daemon, pool, trust))
         membership = Membership(client, identity, _token_of(options), daemon.rng)
-        reports = Reports(membership, daemon.rng)
-        assignments = Assignments(membership, daemon.rng)
+        reports = ReportQueue(membership, daemon.rng)
+        assignments = AssignmentWatcher(membership, daemon.rng)
         keys = EngineKeys()
         ports = PortLeases(options.service_port_range.first, options.service_port_range.last)
         tools = Tools(options.bin_dir, daemon.rng)
-        host = Host(time.monotonic)
+        host = HostMonitor(time.monotonic)
         measure = _measure(options, host, tools)
-        files = Files(
+        files = ModelFiles(
             model_cache(daemon.loaded, daemon.rng), assignments, reports, token=options.huggingface_token
         )
-        world = World(
+        world = WorkerContext(
             files=files,
             ports=ports,
             reports=reports,
@@ -116,23 +116,23 @@ class WorkerPart:
             now=utc_now,
             stop_grace=options.engine_stop_grace,
         )
-        forward = Forward(
+        forward = ForwardHandler(
             membership, ports, keys, pool, options.log_dir, facts_reader(daemon.loaded, daemon.rng)
         )
         parts = WorkerParts(
             membership=membership,
             reports=reports,
             heartbeat=Heartbeat(membership, daemon.rng),
-            status=StatusPush(membership, measure, identity.address),
+            status=StatusReporter(membership, measure, identity.address),
             assignments=assignments,
             files=files,
-            runners=Runners(world, assignments, daemon.rng),
-            old_logs=OldLogs(folder=world.engine_logs, assignments=assignments, now=utc_now),
+            runners=InstanceSupervisor(world, assignments, daemon.rng),
+            old_logs=LogRetention(folder=world.engine_logs, assignments=assignments, now=utc_now),
             tools=tool_fetch(daemon.loaded, tools, measure, daemon.rng),
         )
 
-        def look(lag: LoopLag) -> WorkerLook:
-            return WorkerLook(
+        def look(lag: LoopLag) -> WorkerCollector:
+            return WorkerCollector(
                 membership,
                 assignments,
                 parts.runners,
@@ -168,7 +168,7 @@ class WorkerPart:
         One that is told to leave is emptied first.
         """
         if self._leave_within is not None:
-            await empty(self._parts.membership, self._parts.assignments, self._leave_within)
+            await drain_worker(self._parts.membership, self._parts.assignments, self._leave_within)
         await self._parts.membership.say_goodbye()
 
     async def finish(self, within: float) -> None:
@@ -177,21 +177,23 @@ class WorkerPart:
             await self._front.drained()
 
 
-def _client_of(daemon: Daemon, pool: Pool, trust: ssl.SSLContext | None) -> PooledClient | SeveralServers:
+def _client_of(
+    daemon: DaemonContext, pool: ConnectionPool, trust: ssl.SSLContext | None
+) -> PooledClient | FailoverClient:
     """A worker beside its own server stays with that one: they live and end together."""
     if daemon.loaded.role == "server+worker":
         return PooledClient.to(daemon.url, pool, trust=trust)
-    several = SeveralServers(daemon.url, lambda url: PooledClient.to(url, pool), daemon.rng)
+    several = FailoverClient(daemon.url, lambda url: PooledClient.to(url, pool), daemon.rng)
     several.learn(known_servers(daemon.loaded.options.data_dir))
     return several
 
 
-def _identity(daemon: Daemon) -> Identity:
+def _identity(daemon: DaemonContext) -> WorkerIdentity:
     """Who this worker is, and where it is reached."""
     options = daemon.loaded.options
     address = options.worker_ip or (_LOOPBACK if worker_is_private(daemon.loaded) else None)
     server = urlsplit(daemon.url).hostname
-    return Identity(
+    return WorkerIdentity(
         name=worker_name(options.data_dir, options.worker_name),
         worker_uuid=worker_uuid(options.data_dir),
         hostname=host_name(),
@@ -208,19 +210,21 @@ def _identity(daemon: Daemon) -> Identity:
     )
 
 
-def _measure(options: Options, host: Host, tools: Tools) -> Measure:
+def _measure(options: Options, host: HostMonitor, tools: Tools) -> HardwareMonitor:
     """What this machine is looked at with; what the configuration tells of it is believed instead."""
-    return Measure(
+    return HardwareMonitor(
         utc_now,
         host,
-        DeviceWatch(),
+        DeviceMonitor(),
         BuildFinder(tools=tools.program),
         None if options.resources is None else override_of(options.resources),
         _text(options.llama_server_path),
     )
 
 
-def tool_fetch(loaded: Loaded, tools: Tools, measure: Measure, rng: random.Random) -> ToolFetch:
+def tool_fetch(
+    loaded: Configuration, tools: Tools, measure: HardwareMonitor, rng: random.Random
+) -> ToolFetcher:
     """Brings llama.cpp's programs where --tools-download-base-url says where from."""
 
     async def devices() -> Sequence[Device]:
@@ -232,7 +236,7 @@ def tool_fetch(loaded: Loaded, tools: Tools, measure: Measure, rng: random.Rando
         static=loaded.environment.disable_dynamic_link_llama_box,
         cuda=loaded.environment.cuda_version,
     )
-    return ToolFetch(tools=tools, settings=settings, devices=devices, try_out=fault_of, rng=rng)
+    return ToolFetcher(tools=tools, settings=settings, devices=devices, try_out=llama_server_fault, rng=rng)
 
 
 def _token_of(options: Options) -> Callable[[], str]:

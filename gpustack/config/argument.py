@@ -7,10 +7,10 @@ from typing import Any
 
 import attrs
 
+from gpustack.config.help_text import usage
 from gpustack.config.option import Option, table
 from gpustack.config.options import Options
-from gpustack.config.origin import Fault, Given, Layer, Origin
-from gpustack.config.usage import usage
+from gpustack.config.origin import ConfigFault, Layer, Origin, RawValue
 
 _WORDS = frozenset({"true", "false"})
 
@@ -21,7 +21,7 @@ class Arguments:
 
     layer: Layer
     own: dict[str, Any]
-    faults: tuple[Fault, ...]
+    faults: tuple[ConfigFault, ...]
 
 
 def read_arguments(argv: Sequence[str], command: str = "start") -> Arguments:
@@ -32,26 +32,26 @@ def read_arguments(argv: Sequence[str], command: str = "start") -> Arguments:
     """
     from docopt import docopt
 
-    plain = _Plain(command)
+    plain = _ArgumentNormalizer(command)
     plain.read(list(argv))
     found = docopt(usage(command), [command, *plain.argv()])
-    layer: dict[str, Given] = {}
+    layer: dict[str, RawValue] = {}
     for option in plain.options:
         value = plain.words.get(option.flag or "", found[option.flag])
         if value not in (None, [], False):
-            layer[option.name] = Given(value, Origin("flag", option.flag or ""))
+            layer[option.name] = RawValue(value, Origin("flag", option.flag or ""))
     own = {flag: found[flag] for flag in plain.own}
     return Arguments(layer, own, tuple(plain.faults))
 
 
-class _Plain:
+class _ArgumentNormalizer:
     """Rewrites an argument vector so that each flag is written in full, once, its value joined with =."""
 
     def __init__(self, command: str) -> None:
         self.options = [option for option in table(Options) if option.flag]
         self.own = ["--format"] if command == "config" else []
         self.words: dict[str, str] = {}
-        self.faults: list[Fault] = []
+        self.faults: list[ConfigFault] = []
         self._flags: dict[str, Option | None] = {option.flag or "": option for option in self.options}
         self._flags.update(dict.fromkeys([*self.own, "--help"]))
         self._shorts = {option.short: option.flag or "" for option in self.options if option.short}
@@ -74,7 +74,7 @@ class _Plain:
                 self._fault(None, f"the argument {token!r} belongs to no option")
 
     def _fault(self, flag: str | None, sentence: str) -> None:
-        self.faults.append(Fault(Origin("flag", flag) if flag else None, sentence))
+        self.faults.append(ConfigFault(Origin("flag", flag) if flag else None, sentence))
 
     def _long(self, token: str, rest: list[str]) -> None:
         name, joined, value = token.partition("=")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from gpustack.config.permission import Opening, alien, exchangeable, writable
+from gpustack.config.permission import Exposure, alien, exchangeable, writable
 from gpustack.errors import GpustackError
 
 _LOCK = "lock"
@@ -48,7 +48,7 @@ def refuse_open_dir(path: Path) -> None:
         )
 
 
-def openings(path: Path) -> list[Opening]:
+def openings(path: Path) -> list[Exposure]:
     """Each way in which other users can write in the directory, change a secret in it, or put another there."""
     secrets = [path / name for name in SECRETS]
     ways = (exchangeable(path), *(way(one) for one in (path, *secrets) for way in (writable, alien)))

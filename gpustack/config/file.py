@@ -8,7 +8,7 @@ from typing import Any
 
 from gpustack.config.option import table
 from gpustack.config.options import Options
-from gpustack.config.origin import Fault, Given, Layer, Origin
+from gpustack.config.origin import ConfigFault, Layer, Origin, RawValue
 
 LIMIT = 1024 * 1024
 """Bytes that a configuration file may have."""
@@ -16,7 +16,7 @@ LIMIT = 1024 * 1024
 _NULL = "tag:yaml.org,2002:null"
 
 
-def read_file(path: Path, shown: str) -> tuple[Layer, list[Fault]]:
+def read_file(path: Path, shown: str) -> tuple[Layer, list[ConfigFault]]:
     """Read the options in the YAML file at ``path``, called ``shown`` in origins, and what is wrong with it.
 
     A key whose value is null takes no part. A plain value counts as the text it is written as, so that
@@ -27,42 +27,45 @@ def read_file(path: Path, shown: str) -> tuple[Layer, list[Fault]]:
         with path.open("rb") as file:
             content = file.read(LIMIT + 1)
         if len(content) > LIMIT:
-            return {}, [Fault(whole, f"the configuration file is larger than {LIMIT} bytes")]
+            return {}, [ConfigFault(whole, f"the configuration file is larger than {LIMIT} bytes")]
         text = content.decode()
     except UnicodeDecodeError:
-        return {}, [Fault(whole, "the configuration file is not UTF-8 text")]
+        return {}, [ConfigFault(whole, "the configuration file is not UTF-8 text")]
     except OSError as error:
-        return {}, [Fault(whole, f"the configuration file cannot be read: {error.strerror}")]
+        return {}, [ConfigFault(whole, f"the configuration file cannot be read: {error.strerror}")]
     return _read_text(text, shown)
 
 
-def _read_text(text: str, shown: str) -> tuple[Layer, list[Fault]]:
+def _read_text(text: str, shown: str) -> tuple[Layer, list[ConfigFault]]:
     import yaml
 
-    layer: dict[str, Given] = {}
-    faults: list[Fault] = []
+    layer: dict[str, RawValue] = {}
+    faults: list[ConfigFault] = []
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is None or root.tag == _NULL:
             return {}, []
         if not isinstance(root, yaml.MappingNode):
-            return {}, [Fault(Origin("file", shown), "must hold a mapping of option names to values")]
+            return {}, [ConfigFault(Origin("file", shown), "must hold a mapping of option names to values")]
         known = {option.name: option for option in table(Options) if option.name != "config_file"}
         for key_node, node in root.value:
             key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
             origin = Origin("file", f"{shown} line {key_node.start_mark.line + 1}")
             option = known.get(key)
             if option is None:
-                faults.append(Fault(origin, _unknown(key, list(known))))
+                faults.append(ConfigFault(origin, _unknown(key, list(known))))
             elif key in layer:
-                faults.append(Fault(origin, f"{key} is written a second time"))
+                faults.append(ConfigFault(origin, f"{key} is written a second time"))
             elif node.tag != _NULL:
-                layer[key] = Given(_value(loader, node), origin)
+                layer[key] = RawValue(_value(loader, node), origin)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f" line {mark.line + 1}" if mark else ""
-        return layer, [*faults, Fault(Origin("file", shown + line), f"is not valid YAML: {error.problem}")]
+        return layer, [
+            *faults,
+            ConfigFault(Origin("file", shown + line), f"is not valid YAML: {error.problem}"),
+        ]
     except (
         yaml.YAMLError,
         RecursionError,
@@ -73,7 +76,7 @@ def _read_text(text: str, shown: str) -> tuple[Layer, list[Fault]]:
         OverflowError,
     ):
         # A control character, nesting without end, a value that is none of its type: the reader gives these no line.
-        return layer, [*faults, Fault(Origin("file", shown), "is not valid YAML")]
+        return layer, [*faults, ConfigFault(Origin("file", shown), "is not valid YAML")]
     return layer, faults
 
 

@@ -9,7 +9,7 @@ import attrs
 from gpustack.config.environment import OTHER_COMMANDS, PER_MODEL, Environment
 from gpustack.config.option import Option, table
 from gpustack.config.options import Options
-from gpustack.config.origin import DEFAULT, Given, Layer, Origin
+from gpustack.config.origin import DEFAULT, Layer, Origin, RawValue
 from gpustack.text import trimmed
 
 LEGACY = "GPU_STACK_"
@@ -20,11 +20,11 @@ def environment_layer(cls: type[attrs.AttrsInstance], env: Mapping[str, str]) ->
 
     An empty variable, or one of white space, takes no part: unit files and compose files write it for "not set".
     """
-    layer: dict[str, Given] = {}
+    layer: dict[str, RawValue] = {}
     for option in table(cls):
         for name in (option.env, *option.aliases):
             if trimmed(env.get(name, "")):
-                layer[option.name] = Given(env[name], Origin("environment", name))
+                layer[option.name] = RawValue(env[name], Origin("environment", name))
                 break
     return layer
 
@@ -32,7 +32,7 @@ def environment_layer(cls: type[attrs.AttrsInstance], env: Mapping[str, str]) ->
 def legacy_layer(env: Mapping[str, str]) -> Layer:
     """What ``env`` says under the older prefix, which yields to everything but the defaults."""
     return {
-        option.name: Given(env[name], Origin("legacy", name))
+        option.name: RawValue(env[name], Origin("legacy", name))
         for option in table(Options)
         if trimmed(env.get(name := f"{LEGACY}{option.name.upper()}", "")) and option.name != "config_file"
     }
@@ -40,12 +40,12 @@ def legacy_layer(env: Mapping[str, str]) -> Layer:
 
 def default_layer(cls: type[attrs.AttrsInstance]) -> Layer:
     """The defaults, as values that need no reading."""
-    return {option.name: Given(option.default, DEFAULT) for option in table(cls)}
+    return {option.name: RawValue(option.default, DEFAULT) for option in table(cls)}
 
 
-def merge(*layers: Layer) -> dict[str, Given]:
+def merge(*layers: Layer) -> dict[str, RawValue]:
     """Lay each layer over the ones before it."""
-    merged: dict[str, Given] = {}
+    merged: dict[str, RawValue] = {}
     for layer in layers:
         merged.update(layer)
     return merged
@@ -67,6 +67,6 @@ def unknown_variables(env: Mapping[str, str]) -> list[str]:
     return unknown
 
 
-def written(options: tuple[Option, ...], given: Mapping[str, Given]) -> list[Option]:
+def written(options: tuple[Option, ...], given: Mapping[str, RawValue]) -> list[Option]:
     """The options that someone set, in the order of their table."""
     return [option for option in options if given[option.name].origin != DEFAULT]

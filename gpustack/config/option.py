@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import attrs
 
-from gpustack.config.value import PortRange, SystemReserved, trim
+from gpustack.config.value import PortRange, SystemReservedGib, trim
 
 Group = Literal["common", "server", "worker"]
 MASK = "***"
@@ -23,7 +23,7 @@ _METAVARS: dict[Any, str] = {
     float: "N",
     tuple[str, ...]: "ARG",
     PortRange: "N1-N2",
-    SystemReserved: "JSON",
+    SystemReservedGib: "JSON",
     Path: "PATH",
 }
 

@@ -8,8 +8,8 @@ from typing import Any
 import attrs
 
 from gpustack.config.option import mask_url, option
-from gpustack.config.resources import Resources
-from gpustack.config.value import PortRange, SystemReserved
+from gpustack.config.resource_block import ResourceBlock
+from gpustack.config.value import PortRange, SystemReservedGib
 
 
 @attrs.frozen(kw_only=True)
@@ -587,8 +587,8 @@ class Options:
         '--rpc-server-args="rpc-server-cache-dir /var/lib/gpustack/cache/rpc_server/").',
         sample="--verbose",
     )
-    system_reserved: SystemReserved = option(
-        default=SystemReserved(),
+    system_reserved: SystemReservedGib = option(
+        default=SystemReservedGib(),
         group="worker",
         help="What the scheduler leaves to the system, in GiB: ram of the worker, vram of each GPU; 0 leaves "
         "nothing. The old names memory and gpu_memory still work and will go.",
@@ -645,7 +645,7 @@ class Options:
         help="Path of llama-server, which serves GGUF models in place of the embedded llama.cpp.",
         sample="{file}",
     )
-    resources: Resources | None = option(
+    resources: ResourceBlock | None = option(
         default=None,
         shown="detected",
         group="worker",

@@ -29,18 +29,18 @@ DEFAULT = Origin("default")
 
 
 @attrs.frozen
-class Given:
+class RawValue:
     """A raw value as it was written, and where. ``repr`` leaves the value out: it may be a secret."""
 
     value: Any = attrs.field(repr=False)
     origin: Origin
 
 
-Layer = Mapping[str, Given]
+Layer = Mapping[str, RawValue]
 
 
 @attrs.frozen
-class Fault:
+class ConfigFault:
     """One thing wrong with the configuration."""
 
     origin: Origin | None
@@ -58,7 +58,7 @@ class ConfigError(GpustackError):
 
     exit_code = 2
 
-    def __init__(self, faults: tuple[Fault, ...]) -> None:
+    def __init__(self, faults: tuple[ConfigFault, ...]) -> None:
         self.faults = faults
         count = "One thing is" if len(faults) == 1 else f"{len(faults)} things are"
         lines = [f"{count} wrong with the configuration:", *(f"  {fault}" for fault in faults)]

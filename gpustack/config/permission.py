@@ -11,7 +11,7 @@ import attrs
 
 
 @attrs.frozen
-class Opening:
+class Exposure:
     """How others get at something, as a sentence; ``fix`` is the command that ends it."""
 
     sentence: str
@@ -21,34 +21,34 @@ class Opening:
         return f"{self.sentence}: {self.fix}"
 
 
-def writable(path: Path) -> Opening | None:
+def writable(path: Path) -> Exposure | None:
     """How others can write the file or folder by its mode; ``None`` where they cannot, or it is not there.
 
     A group in which nobody is but ourselves does not count: many systems give each user one.
     """
     if not _others_may(path, stat.S_IWGRP, stat.S_IWOTH):
         return None
-    return Opening(f"{path} can be written by other users", f"chmod go-w {shlex.quote(str(path))}")
+    return Exposure(f"{path} can be written by other users", f"chmod go-w {shlex.quote(str(path))}")
 
 
-def alien(path: Path) -> Opening | None:
+def alien(path: Path) -> Exposure | None:
     """That the file or folder belongs to somebody who is neither root nor the user of this process."""
     found = _stat(path)
     if found is None or found.st_uid in (0, os.geteuid()):
         return None
-    return Opening(
+    return Exposure(
         f"{path} belongs to another user ({found.st_uid})", f"chown {os.geteuid()} {shlex.quote(str(path))}"
     )
 
 
-def readable(path: Path) -> Opening | None:
+def readable(path: Path) -> Exposure | None:
     """How others can read the file by its mode; as ``writable``."""
     if not _others_may(path, stat.S_IRGRP, stat.S_IROTH):
         return None
-    return Opening(f"{path} can be read by other users", f"chmod go-r {shlex.quote(str(path))}")
+    return Exposure(f"{path} can be read by other users", f"chmod go-r {shlex.quote(str(path))}")
 
 
-def exchangeable(path: Path) -> Opening | None:
+def exchangeable(path: Path) -> Exposure | None:
     """A folder above, in which anybody can put something else in the place of what leads here.
 
     Not one like ``/tmp``, where each may remove only what is theirs.
@@ -56,7 +56,7 @@ def exchangeable(path: Path) -> Opening | None:
     for folder in path.resolve().parents:
         found = _stat(folder)
         if found is not None and found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
-            return Opening(
+            return Exposure(
                 f"{folder}, which leads to {path}, can be written by other users",
                 f"chmod go-w {shlex.quote(str(folder))}",
             )

@@ -31,7 +31,7 @@ _NEEDED = ("saml_idp_entity_id", "saml_idp_x509_cert", "saml_sp_entity_id", "sam
 
 
 @attrs.frozen
-class Key:
+class SecuritySetting:
     """One key of the JSON object: its default, and a sentence about a value that will not do."""
 
     default: Any
@@ -53,33 +53,35 @@ class Key:
 
 _FLAG, _TEXT, _TIME, _CONTEXTS = "true or false", "a text", "a text or null", "true, false or a list of texts"
 
-SECURITY: Mapping[str, Key] = {
-    "strict": Key(True, _FLAG, only=True, why="nothing is checked otherwise"),
-    "wantAssertionsSigned": Key(True, _FLAG),
-    "wantMessagesSigned": Key(False, _FLAG),
-    "wantAssertionsEncrypted": Key(False, _FLAG),
-    "wantNameId": Key(False, _FLAG),
-    "wantNameIdEncrypted": Key(
+SECURITY: Mapping[str, SecuritySetting] = {
+    "strict": SecuritySetting(True, _FLAG, only=True, why="nothing is checked otherwise"),
+    "wantAssertionsSigned": SecuritySetting(True, _FLAG),
+    "wantMessagesSigned": SecuritySetting(False, _FLAG),
+    "wantAssertionsEncrypted": SecuritySetting(False, _FLAG),
+    "wantNameId": SecuritySetting(False, _FLAG),
+    "wantNameIdEncrypted": SecuritySetting(
         False, _FLAG, only=False, why="encrypt the assertion instead (wantAssertionsEncrypted)"
     ),
-    "wantAttributeStatement": Key(False, _FLAG),
-    "allowRepeatAttributeName": Key(False, _FLAG),
-    "rejectDeprecatedAlgorithm": Key(True, _FLAG),
-    "authnRequestsSigned": Key(None, _FLAG),
-    "signMetadata": Key(False, _FLAG),
-    "signatureAlgorithm": Key(SIGNATURES[0], _TEXT, choices=SIGNATURES),
-    "digestAlgorithm": Key(DIGESTS[0], _TEXT, choices=DIGESTS),
-    "requestedAuthnContext": Key(False, _CONTEXTS),
-    "requestedAuthnContextComparison": Key("exact", _TEXT, choices=("exact", "minimum", "maximum", "better")),
-    "failOnAuthnContextMismatch": Key(False, _FLAG),
-    "allowSingleLabelDomains": Key(True, _FLAG),
+    "wantAttributeStatement": SecuritySetting(False, _FLAG),
+    "allowRepeatAttributeName": SecuritySetting(False, _FLAG),
+    "rejectDeprecatedAlgorithm": SecuritySetting(True, _FLAG),
+    "authnRequestsSigned": SecuritySetting(None, _FLAG),
+    "signMetadata": SecuritySetting(False, _FLAG),
+    "signatureAlgorithm": SecuritySetting(SIGNATURES[0], _TEXT, choices=SIGNATURES),
+    "digestAlgorithm": SecuritySetting(DIGESTS[0], _TEXT, choices=DIGESTS),
+    "requestedAuthnContext": SecuritySetting(False, _CONTEXTS),
+    "requestedAuthnContextComparison": SecuritySetting(
+        "exact", _TEXT, choices=("exact", "minimum", "maximum", "better")
+    ),
+    "failOnAuthnContextMismatch": SecuritySetting(False, _FLAG),
+    "allowSingleLabelDomains": SecuritySetting(True, _FLAG),
     # A provider that was given the document once is not to forget us; it ends with the certificate in it.
-    "metadataValidUntil": Key("2099-12-31T00:00:00Z", _TIME),
-    "metadataCacheDuration": Key(None, _TIME),
+    "metadataValidUntil": SecuritySetting("2099-12-31T00:00:00Z", _TIME),
+    "metadataCacheDuration": SecuritySetting(None, _TIME),
     # About a logout by SAML, which there is not: configurations have them all the same.
-    "nameIdEncrypted": Key(False, _FLAG),
-    "logoutRequestSigned": Key(False, _FLAG),
-    "logoutResponseSigned": Key(False, _FLAG),
+    "nameIdEncrypted": SecuritySetting(False, _FLAG),
+    "logoutRequestSigned": SecuritySetting(False, _FLAG),
+    "logoutResponseSigned": SecuritySetting(False, _FLAG),
 }
 """The keys of the toolkit's ``security`` section, with our defaults. ``authnRequestsSigned`` is by whether we can."""
 

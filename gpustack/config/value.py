@@ -38,7 +38,7 @@ class PortRange:
 
 
 @attrs.frozen
-class SystemReserved:
+class SystemReservedGib:
     """What the scheduler leaves alone on a worker, in GiB: ``ram`` for the machine, ``vram`` for each GPU."""
 
     ram: float = 2.0
@@ -164,9 +164,9 @@ def read_port_range(value: Any) -> PortRange:
     return PortRange(first, last)
 
 
-def read_system_reserved(value: Any) -> SystemReserved:
+def read_system_reserved(value: Any) -> SystemReservedGib:
     """Read ``{"ram": GiB, "vram": GiB}``; what is left out keeps its default. Raise ValueError."""
-    if isinstance(value, SystemReserved):
+    if isinstance(value, SystemReservedGib):
         return value
     amounts: dict[str, float] = {}
     for key, amount in read_object(value).items():
@@ -178,11 +178,11 @@ def read_system_reserved(value: Any) -> SystemReserved:
         amounts[name] = read_number(amount)
         if amounts[name] < 0:
             raise ValueError(f"{key} must not be negative")
-    return attrs.evolve(SystemReserved(), **amounts)
+    return attrs.evolve(SystemReservedGib(), **amounts)
 
 
 def old_keys_of_system_reserved(value: Any) -> list[str]:
     """The deprecated key names that ``value``, which reads well, uses."""
-    if isinstance(value, SystemReserved):
+    if isinstance(value, SystemReservedGib):
         return []
     return [key for key in read_object(value) if key in _DEPRECATED]

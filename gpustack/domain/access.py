@@ -18,7 +18,7 @@ class UserSource(StrEnum):
     SAML = "SAML"
 
 
-class Scope(StrEnum):
+class KeyScope(StrEnum):
     """What a key may be used for. ``management`` includes ``read``."""
 
     INFERENCE = "inference"
@@ -81,7 +81,7 @@ class ApiKey(Record):
     description: str | None = None
     expires_at: datetime | None = None
     is_enabled: bool = True
-    scopes: tuple[Scope, ...] | None = None
+    scopes: tuple[KeyScope, ...] | None = None
     allowed_models: tuple[str, ...] | None = None
     limits: Limits | None = None
     last_used_at: datetime | None = None
@@ -138,7 +138,7 @@ class Role(StrEnum):
     """Shows nothing: may use public models, nothing else."""
 
 
-class Means(StrEnum):
+class AuthMethod(StrEnum):
     """How a request proved who sends it; unsafe methods by cookie or locality need a same-origin Origin."""
 
     COOKIE = "cookie"
@@ -155,14 +155,14 @@ class Principal:
     """Who a request acts as. ``user_id`` is set for people, ``worker_id`` for workers."""
 
     role: Role
-    means: Means
+    means: AuthMethod
     user_id: int | None = None
     username: str = ""
     api_key_id: int | None = None
     session_id: int | None = None
     worker_id: int | None = None
     must_change_password: bool = False
-    scopes: frozenset[Scope] | None = None
+    scopes: frozenset[KeyScope] | None = None
     """What its key may be used for; ``None``: whatever its owner may."""
     allowed_models: frozenset[str] | None = None
     """The models, by name, that its key may use; ``None``: whatever its owner may."""
@@ -173,10 +173,10 @@ class Principal:
     def is_admin(self) -> bool:
         return self.role is Role.ADMIN
 
-    def has_scope(self, *any_of: Scope) -> bool:
+    def has_scope(self, *any_of: KeyScope) -> bool:
         """Whether its key may be used for one of these; without a key, or with one for everything, it may."""
         return self.scopes is None or not self.scopes.isdisjoint(any_of)
 
 
-NOBODY = Principal(role=Role.ANYBODY, means=Means.NOTHING)
+NOBODY = Principal(role=Role.ANYBODY, means=AuthMethod.NOTHING)
 """Whoever asks without saying who it is."""

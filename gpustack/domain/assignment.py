@@ -11,7 +11,7 @@ from .instance import ModelInstance
 from .model import Model
 
 
-class Word(StrEnum):
+class AssignmentEvent(StrEnum):
     """Kinds of lines in the stream."""
 
     PUT = "put"
@@ -26,7 +26,7 @@ class Word(StrEnum):
 class AssignmentLine:
     """One line: a record that is new or changed, or the id of one that is not this worker's any more."""
 
-    word: Word
+    word: AssignmentEvent
     instance: ModelInstance | None = None
     file: ModelFile | None = None
     model: Model | None = None
@@ -35,7 +35,7 @@ class AssignmentLine:
 
 
 @attrs.frozen
-class Picture:
+class AssignmentState:
     """All that concerns one worker at one revision, by id: its instances, their models, its files."""
 
     instances: dict[int, ModelInstance] = attrs.field(factory=dict)
@@ -46,29 +46,35 @@ class Picture:
     """In the order of the stream: what an instance needs comes before it, and goes after it."""
 
 
-_NOTHING = Picture()
+_NOTHING = AssignmentState()
 _FIELD = {"instances": "instance", "models": "model", "files": "file"}
 
 
-def lines_between(before: Picture, after: Picture) -> list[AssignmentLine]:
+def lines_between(before: AssignmentState, after: AssignmentState) -> list[AssignmentLine]:
     """What to tell a worker that knows ``before`` so that it knows ``after``; what goes is told last."""
     lines: list[AssignmentLine] = []
     gone: list[AssignmentLine] = []
-    for kind in Picture.KINDS:
+    for kind in AssignmentState.KINDS:
         old, new = getattr(before, kind), getattr(after, kind)
         for key, record in new.items():
             if key not in old or old[key].version != record.version:
-                lines.append(AssignmentLine(word=Word.PUT, kind=kind, id=key, **{_FIELD[kind]: record}))
-        gone = [AssignmentLine(word=Word.GONE, kind=kind, id=key) for key in old if key not in new] + gone
+                lines.append(
+                    AssignmentLine(word=AssignmentEvent.PUT, kind=kind, id=key, **{_FIELD[kind]: record})
+                )
+        gone = [
+            AssignmentLine(word=AssignmentEvent.GONE, kind=kind, id=key) for key in old if key not in new
+        ] + gone
     return lines + gone
 
 
-def applied(picture: Picture, line: AssignmentLine, kept: Picture = _NOTHING) -> Picture:
+def applied(
+    picture: AssignmentState, line: AssignmentLine, kept: AssignmentState = _NOTHING
+) -> AssignmentState:
     """The picture after one line. A record that could not be read stays as it is in ``kept``: it is not gone."""
-    if line.word not in (Word.PUT, Word.GONE) or line.kind not in Picture.KINDS:
+    if line.word not in (AssignmentEvent.PUT, AssignmentEvent.GONE) or line.kind not in AssignmentState.KINDS:
         return picture
     table = dict(getattr(picture, line.kind))
-    if line.word is Word.GONE:
+    if line.word is AssignmentEvent.GONE:
         table.pop(line.id, None)
     else:
         record = getattr(line, _FIELD[line.kind]) or getattr(kept, line.kind).get(line.id)

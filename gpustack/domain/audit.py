@@ -12,7 +12,7 @@ import attrs
 from .record import Record, stored
 
 
-class Outcome(StrEnum):
+class AuditOutcome(StrEnum):
     """How it ended."""
 
     DONE = "done"
@@ -30,7 +30,7 @@ class AuditEvent(Record):
 
     at: datetime
     action: str
-    outcome: Outcome
+    outcome: AuditOutcome
     status: int
     """Of the answer."""
     actor_id: int | None = None

@@ -25,7 +25,7 @@ class Category(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Strategy(StrEnum):
+class PlacementStrategy(StrEnum):
     """Which of the places that fit is taken."""
 
     SPREAD = "spread"
@@ -59,7 +59,7 @@ class Model(Record):
     replicas: int = 1
     ready_replicas: int = 0
     categories: tuple[str, ...] = ()
-    placement_strategy: Strategy = Strategy.SPREAD
+    placement_strategy: PlacementStrategy = PlacementStrategy.SPREAD
     cpu_offloading: bool | None = None
     distributed_inference_across_workers: bool | None = None
     worker_selector: Mapping[str, str] = attrs.field(factory=dict)

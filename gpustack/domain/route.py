@@ -36,7 +36,7 @@ class Endpoint:
 
 
 @attrs.frozen(kw_only=True)
-class Route:
+class ModelRoute:
     """A model name and the endpoints that serve it; none ready is a route with no endpoints."""
 
     model_id: int

@@ -22,7 +22,7 @@ _EMPTY: Mapping[int, Record] = MappingProxyType({})
 
 
 @attrs.frozen
-class Free:
+class FreeMemory:
     """Bytes a worker can still give: host memory, and video memory by device index.
 
     ``ram`` is ``None`` while the worker has not measured its memory; devices of unknown size are absent.
@@ -120,7 +120,7 @@ class Snapshot:
                 found.setdefault(share.worker_id, []).append((instance, share.claim))
         return found
 
-    def free(self, worker: Worker, *, without: frozenset[int] = frozenset()) -> Free:
+    def free(self, worker: Worker, *, without: frozenset[int] = frozenset()) -> FreeMemory:
         """What ``worker`` can still give beyond claims and reserve, never below zero.
 
         ``without`` are ids of instances to leave out of account, to ask what would be free were they gone.
@@ -145,9 +145,9 @@ class Snapshot:
             vram[device.index] = max(left, 0)
         total = worker.status.memory.total
         if total is None:
-            return Free(None, vram)
+            return FreeMemory(None, vram)
         ram = total - reserved.ram - ram_claimed
         if unified:
             ram -= sum(vram_claimed.values())
             vram = {index: min(left, max(ram, 0)) for index, left in vram.items()}
-        return Free(max(ram, 0), vram)
+        return FreeMemory(max(ram, 0), vram)

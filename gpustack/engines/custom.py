@@ -12,8 +12,8 @@ from gpustack.domain.facts import ModelFacts
 from gpustack.domain.model import Model
 
 from . import parameters
-from .engine import Engine, Launch, LaunchContext, Probe
-from .visibility import visible
+from .engine import Engine, LaunchContext, LaunchSpec, Probe
+from .visibility import device_environment
 
 HEALTH_PATH = "/v1/models"
 PLACEHOLDERS = ("port", "host", "model_path", "served_name", "data_dir")
@@ -26,7 +26,7 @@ _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
 @attrs.frozen
-class Custom:
+class CustomEngine:
     """What the user says; of its memory we know only what the model's environment claims."""
 
     name: str = "custom"
@@ -77,7 +77,7 @@ class Custom:
         said = parameters.number_of(words, *_CONTEXT_FLAGS)
         return said if said is not None and said > 0 else None
 
-    def launch(self, context: LaunchContext) -> Launch:
+    def launch(self, context: LaunchContext) -> LaunchSpec:
         model = context.model
         given = {
             "port": str(context.port),
@@ -91,11 +91,11 @@ class Custom:
         words = [_filled(word, given) for word in shlex.split(model.command or "")]
         extra = parameters.expanded(model.backend_parameters, data_dir=context.data_dir)
         path = model.health_path or HEALTH_PATH
-        return Launch(
+        return LaunchSpec(
             argv=(*words, *parameters.tokens(extra)),
             env={
                 **({} if context.api_key is None else dict.fromkeys(KEY_VARIABLES, context.api_key)),
-                **visible(context.device_type, context.placement.gpu_indexes),
+                **device_environment(context.device_type, context.placement.gpu_indexes),
                 **{name: _filled(value, told) for name, value in model.env.items()},
             },
             readiness=Probe(path=path, period=1.0, timeout=3.0),
@@ -109,4 +109,4 @@ def _filled(text: str, given: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda found: given.get(found[1], found[0]), text)
 
 
-ENGINE: Engine = Custom()
+ENGINE: Engine = CustomEngine()

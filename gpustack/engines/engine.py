@@ -45,7 +45,7 @@ class LaunchContext:
 
 
 @attrs.frozen(kw_only=True)
-class Launch:
+class LaunchSpec:
     """A process to be: its command, what its environment has beyond the worker's own, and how to judge it.
 
     It is given up as not starting after ``start_deadline``, and killed ``stop_grace`` after it was asked to
@@ -92,5 +92,5 @@ class Engine(Protocol):
     def context(self, model: Model) -> int | None:
         """Tokens that one answer may take in all, its prompt included; ``None`` where nothing surely bounds them."""
 
-    def launch(self, context: LaunchContext) -> Launch:
+    def launch(self, context: LaunchContext) -> LaunchSpec:
         """Describe the process. The model is one without ``faults``."""

@@ -16,8 +16,8 @@ from gpustack.domain.worker import EngineBuild
 from gpustack.nursery.module import module_command
 
 from . import parameters
-from .engine import Engine, Launch, LaunchContext, Probe
-from .visibility import visible
+from .engine import Engine, LaunchContext, LaunchSpec, Probe
+from .visibility import device_environment
 
 CONTEXT = 8192
 """Tokens of context that one request may use."""
@@ -94,7 +94,7 @@ _POSITIVE = (CTX_FLAGS, PARALLEL_FLAGS, BATCH_FLAGS, MICRO_BATCH_FLAGS)
 
 
 @attrs.frozen
-class LlamaCpp:
+class LlamaCppEngine:
     """Text, embeddings and reranking from GGUF files."""
 
     name: str = "llama.cpp"
@@ -133,12 +133,12 @@ class LlamaCpp:
             return None
         return slots(model).context
 
-    def launch(self, context: LaunchContext) -> Launch:
+    def launch(self, context: LaunchContext) -> LaunchSpec:
         size = context.placement.claim.ram + sum(context.placement.claim.vram.values())
-        return Launch(
+        return LaunchSpec(
             argv=(*_program(context.build), *_arguments(context)),
             env={
-                **visible(context.device_type, context.placement.gpu_indexes),
+                **device_environment(context.device_type, context.placement.gpu_indexes),
                 **({} if is_embedded(context.build) else _BOUNDS),
                 **CLOSED,
                 **context.model.env,
@@ -403,4 +403,4 @@ def _layer_faults(model: Model) -> list[str]:
     return faults
 
 
-ENGINE: Engine = LlamaCpp()
+ENGINE: Engine = LlamaCppEngine()

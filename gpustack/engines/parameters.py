@@ -12,7 +12,7 @@ _FLAG = re.compile(r"--?[A-Za-z][^\s=]*")
 
 
 @attrs.frozen
-class Parameter:
+class BackendParameter:
     """A flag with its value; a switch has none. ``flag`` is empty for a value that follows no flag."""
 
     flag: str
@@ -27,19 +27,19 @@ def tokens(items: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def read(items: Iterable[str]) -> tuple[Parameter, ...]:
+def read(items: Iterable[str]) -> tuple[BackendParameter, ...]:
     """The parameters in order. A word after a flag is taken for its value."""
-    found: list[Parameter] = []
+    found: list[BackendParameter] = []
     open_flag = False
     for token in tokens(items):
         if is_flag(token):
-            found.append(Parameter(token))
+            found.append(BackendParameter(token))
             open_flag = True
         elif open_flag:
-            found[-1] = Parameter(found[-1].flag, token)
+            found[-1] = BackendParameter(found[-1].flag, token)
             open_flag = False
         else:
-            found.append(Parameter("", token))
+            found.append(BackendParameter("", token))
     return tuple(found)
 
 

@@ -18,7 +18,7 @@ def engines() -> tuple[Engine, ...]:
     return tuple(module.ENGINE for module in siblings(__package__) if hasattr(module, "ENGINE"))
 
 
-def by_name(name: str) -> Engine | None:
+def engine_by_name(name: str) -> Engine | None:
     """The engine of that inside or wire name."""
     return next((e for e in engines() if name in (e.name, e.wire_name)), None)
 
@@ -29,7 +29,7 @@ def engine_for(model: Model, facts: ModelFacts | None = None) -> Engine:
     Raises ``Invalid`` with a sentence when there is none.
     """
     if model.backend:
-        named = by_name(model.backend)
+        named = engine_by_name(model.backend)
         if named is None:
             known = ", ".join(sorted(e.wire_name for e in engines()))
             raise Invalid(

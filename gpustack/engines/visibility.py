@@ -23,7 +23,7 @@ _NONE: Mapping[str, str] = {
 }
 
 
-def visible(device_type: str | None, indexes: Sequence[int]) -> dict[str, str]:
+def device_environment(device_type: str | None, indexes: Sequence[int]) -> dict[str, str]:
     """The environment in which exactly ``indexes`` are seen; none of them hides every device.
 
     llama.cpp would otherwise still compute on a GPU that nothing was claimed on.

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 
+from gpustack.gateway.choices import ChoicesMeter
 from gpustack.gateway.engine_error import LONGEST, in_form, reworded
-from gpustack.gateway.event_usage import EventMaximum, EventSum
 from gpustack.gateway.header import for_client
+from gpustack.gateway.meter import BodyMeter, EventStreamMeter, UsageMeter
 from gpustack.gateway.request import AdmittedRequest
-from gpustack.gateway.several import SeveralTally
 from gpustack.gateway.speed import Stopwatch, with_engine_speed
-from gpustack.gateway.tally import EventTally, PlainTally, Tally
-from gpustack.http1.upstream import Response
+from gpustack.gateway.sse_usage import ChoiceUsageReader, MessageUsageReader
+from gpustack.http1.upstream import UpstreamResponse
 
 
-async def pass_on(response: Response, request: AdmittedRequest) -> None:
+async def pass_on(response: UpstreamResponse, request: AdmittedRequest) -> None:
     """The answer, byte for byte as fast as the client reads."""
     exchange = request.exchange
     events = (response.get(b"content-type") or b"").lower().startswith(b"text/event-stream")
@@ -51,7 +51,7 @@ async def pass_on(response: Response, request: AdmittedRequest) -> None:
     await exchange.finish()
 
 
-async def _refusal(response: Response, data: bytes, request: AdmittedRequest) -> bytes:
+async def _refusal(response: UpstreamResponse, data: bytes, request: AdmittedRequest) -> bytes:
     """What an engine says that refuses, as the client should read it. Raises what we say in its place."""
     while not response.complete and len(data) <= LONGEST and (more := await response.next_chunk()):
         data += more
@@ -63,19 +63,19 @@ async def _refusal(response: Response, data: bytes, request: AdmittedRequest) ->
     return in_form(response.status, data, request.route)
 
 
-def _tally(request: AdmittedRequest, *, events: bool) -> Tally:
+def _tally(request: AdmittedRequest, *, events: bool) -> UsageMeter:
     """What counts the answer, and mends it, as its path and the number of answers in it need."""
     ask, route = request.ask, request.route
     if not events:
         return (
-            PlainTally()
+            BodyMeter()
             if ask.several is None
-            else SeveralTally(ask.several, request.bound, request.hold.take)
+            else ChoicesMeter(ask.several, request.bound, request.hold.take)
         )
     if not route.splices:
-        return EventTally(False, edits=False, reader=EventMaximum() if route.parted else None)
-    return EventTally(
+        return EventStreamMeter(False, edits=False, reader=MessageUsageReader() if route.parted else None)
+    return EventStreamMeter(
         ask.hide_usage,
-        reader=None if ask.several is None else EventSum(ask.several),
+        reader=None if ask.several is None else ChoiceUsageReader(ask.several),
         watch=None if ask.hide_usage else Stopwatch(request.passage.began, time.monotonic),
     )

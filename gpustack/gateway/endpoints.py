@@ -13,15 +13,15 @@ import trio
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import SERVING, InstanceState
 from gpustack.domain.model import Model
-from gpustack.domain.route import Endpoint, Route
+from gpustack.domain.route import Endpoint, ModelRoute
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
 from gpustack.engines import parameters
 from gpustack.engines.llama_cpp import NO_PROMPT_CACHE_FLAG, PROMPT_CACHE_FLAG
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid
-from gpustack.gateway.worker_calls import WorkerCalls
-from gpustack.http1.call import Call
+from gpustack.gateway.worker_requests import WorkerRequests
+from gpustack.http1.upstream_exchange import UpstreamExchange
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.balance import pick
 from gpustack.store.store import Store
@@ -53,7 +53,7 @@ _ASKED = SERVING | {InstanceState.UNREACHABLE}
 
 
 @attrs.frozen(eq=False)
-class _MadeOf:
+class _RoutingInputs:
     """What the routes were made of."""
 
     models: Mapping[int, Model]
@@ -69,11 +69,11 @@ class Endpoints:
     _rng: random.Random
     _local_worker: str | None = None
     """The uuid of the worker inside this daemon: its engines are reached directly."""
-    _routes: Mapping[str, Route] = attrs.field(factory=dict)
-    _made_of: _MadeOf | None = None
+    _routes: Mapping[str, ModelRoute] = attrs.field(factory=dict)
+    _made_of: _RoutingInputs | None = None
     _in_flight: dict[int, int] = attrs.field(factory=dict)
     _suspects: dict[int, float] = attrs.field(factory=dict)
-    _calls: WorkerCalls = attrs.field(factory=WorkerCalls)
+    _calls: WorkerRequests = attrs.field(factory=WorkerRequests)
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("endpoints"))
     name: str = "endpoints"
 
@@ -116,16 +116,16 @@ class Endpoints:
             and reached == made_of.reached
         ):
             return
-        self._made_of = _MadeOf(snapshot.models, snapshot.instances, reached)
+        self._made_of = _RoutingInputs(snapshot.models, snapshot.instances, reached)
         self._routes = routes(snapshot, self._local_worker, self._faults)
         living = {endpoint.instance_id for route in self._routes.values() for endpoint in route.endpoints}
         self._suspects = {key: until for key, until in self._suspects.items() if key in living}
 
-    def route(self, model_name: str) -> Route | None:
+    def route(self, model_name: str) -> ModelRoute | None:
         """The route of that name, if such a model is deployed."""
         return self._routes.get(model_name)
 
-    def pick(self, route: Route, tried: Collection[int]) -> Endpoint | None:
+    def pick(self, route: ModelRoute, tried: Collection[int]) -> Endpoint | None:
         """The endpoint to ask next, none twice; one that just failed only when there is no other, and one whose worker
         is silent only when there is none of those either."""
         quiet = {endpoint.instance_id for endpoint in route.endpoints if endpoint.quiet}
@@ -150,9 +150,9 @@ class Endpoints:
 
     def counting(self, endpoint: Endpoint) -> AbstractContextManager[None]:
         """One request under way on the endpoint."""
-        return _Counting(self._in_flight, endpoint.instance_id)
+        return _InFlightCount(self._in_flight, endpoint.instance_id)
 
-    def under_way(self, endpoint: Endpoint, call: Call) -> AbstractContextManager[object]:
+    def under_way(self, endpoint: Endpoint, call: UpstreamExchange) -> AbstractContextManager[object]:
         """A request that is given up, within seconds, when nothing is heard of the endpoint's worker any more.
 
         An engine on this machine has no worker between it and us: there is nothing to give up.
@@ -176,7 +176,7 @@ class Endpoints:
         return f"<Endpoints: {len(self._routes)} models, {serving} replicas, {self.in_flight} requests>"
 
 
-class _Counting:
+class _InFlightCount:
     """One more of the key, for as long as it is entered; a generator would cost twice as much."""
 
     __slots__ = ("_counts", "_key")
@@ -196,18 +196,18 @@ class _Counting:
             del self._counts[self._key]
 
 
-def routes(snapshot: Snapshot, local_worker: str | None, faults: Quarantine) -> dict[str, Route]:
+def routes(snapshot: Snapshot, local_worker: str | None, faults: Quarantine) -> dict[str, ModelRoute]:
     """A route for every deployed model; one that nothing serves says why, and so does one that cannot be made."""
     by_model: dict[int, list[ModelInstance]] = {}
     for instance in snapshot.instances.values():
         if instance.deleted_at is None:
             by_model.setdefault(instance.model_id, []).append(instance)
-    found: dict[str, Route] = {}
+    found: dict[str, ModelRoute] = {}
     for model in snapshot.models.values():
         with faults.row(("model", model.id)) as trial:
             found[model.name] = _route(model, by_model.get(model.id, ()), snapshot, local_worker, faults)
         if trial.fault is not None:
-            found[model.name] = Route(
+            found[model.name] = ModelRoute(
                 model_id=model.id,
                 model_name=model.name,
                 access=model.access,
@@ -226,14 +226,14 @@ def _route(
     snapshot: Snapshot,
     local_worker: str | None,
     faults: Quarantine,
-) -> Route:
+) -> ModelRoute:
     endpoints: list[Endpoint] = []
     for instance in instances:
         with faults.row(("instance", instance.id)):
             endpoint = _endpoint(instance, snapshot, local_worker)
             if endpoint is not None:
                 endpoints.append(endpoint)
-    return Route(
+    return ModelRoute(
         model_id=model.id,
         model_name=model.name,
         categories=model.categories,

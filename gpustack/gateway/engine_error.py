@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import orjson
 
-from gpustack.domain.dialect import Dialect, anthropic_error
+from gpustack.domain.error_format import ErrorFormat, anthropic_error
 from gpustack.errors import BadRequest, GpustackError, NotFound
-from gpustack.gateway.route import InferenceRoute
+from gpustack.gateway.path import InferencePath
 
 LONGEST: Final = 64 << 10
 """Bytes of a refusal that are looked at."""
@@ -25,7 +25,7 @@ _UNREADABLE: Final = ("Failed to parse messages: ", "Failed to parse tools: ", "
 _NOT_SUPPORTED: Final = 501
 
 
-def reworded(status: int, body: bytes, route: InferenceRoute, model_name: str) -> GpustackError | None:
+def reworded(status: int, body: bytes, route: InferencePath, model_name: str) -> GpustackError | None:
     """What to say instead, if the engine's own words or status would mislead.
 
     Clients try again after a 5xx, which is of no use where the request itself cannot be answered.
@@ -48,9 +48,9 @@ def reworded(status: int, body: bytes, route: InferenceRoute, model_name: str) -
     return None
 
 
-def in_form(status: int, body: bytes, route: InferenceRoute) -> bytes:
+def in_form(status: int, body: bytes, route: InferencePath) -> bytes:
     """The refusal as the clients of the path read it. OpenAI's form is what engines speak by themselves."""
-    if route.dialect is not Dialect.ANTHROPIC:
+    if route.dialect is not ErrorFormat.ANTHROPIC:
         return body
     message = _message(body)
     return body if message is None or _has_form(body) else orjson.dumps(anthropic_error(status, message))

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from gpustack.errors import BadRequest
-from gpustack.gateway.ask import Ask, model_named, read_ask
+from gpustack.gateway.inference_request import InferenceRequest, model_named, read_inference_request
 from gpustack.gateway.media import refuse_address, refuse_addresses
 from gpustack.http1.fields import Headers
 
@@ -22,7 +22,7 @@ _DISPOSITION: Final = re.compile(rb"form-data(?:%b)*+" % _PARAMETER.pattern, re.
 _UNREADABLE: Final = "We could not parse the form of your request"
 
 
-def read_form_ask(body: bytes, headers: Headers) -> Ask:
+def read_form(body: bytes, headers: Headers) -> InferenceRequest:
     """Raises ``BadRequest`` with a sentence when the body is no form that names a model once.
 
     The body goes on as it came. A form that a gateway and an engine might read differently is refused: a model named
@@ -33,7 +33,7 @@ def read_form_ask(body: bytes, headers: Headers) -> Ask:
         raise BadRequest(f"{_UNREADABLE}: it needs one Content-Type")
     if not kinds[0].lower().startswith(b"multipart/"):
         refuse_addresses(body)
-        return read_ask(body, splices=False)
+        return read_inference_request(body, splices=False)
     found = _BOUNDARY.fullmatch(kinds[0].strip())
     if found is None:
         raise BadRequest(f"{_UNREADABLE}: its Content-Type is not multipart/form-data with a boundary alone")
@@ -47,7 +47,7 @@ def read_form_ask(body: bytes, headers: Headers) -> Ask:
         model = named[0].decode() if named else None
     except UnicodeDecodeError as error:
         raise BadRequest(f"{_UNREADABLE}: 'model' is not UTF-8") from error
-    return Ask(model=model_named(model), stream=False, hide_usage=False, body=body)
+    return InferenceRequest(model=model_named(model), stream=False, hide_usage=False, body=body)
 
 
 def _fields(body: bytes, delimiter: bytes) -> list[tuple[bytes, bytes]]:

@@ -7,7 +7,7 @@ from typing import Final
 from gpustack.domain.route import RUNS, RUNS_LEFT, TARGET_PORT, WORKER_FAULT
 from gpustack.errors import BadRequest
 from gpustack.http1.fields import Headers
-from gpustack.http1.head import Head
+from gpustack.http1.head import RequestHead
 from gpustack.http1.relay import HOP_BY_HOP, end_to_end
 from gpustack.http1.reply import REQUEST_ID_FIELD
 
@@ -62,7 +62,7 @@ _HARMLESS: Final = (
 )
 
 
-def for_engine(head: Head) -> Headers:
+def for_engine(head: RequestHead) -> Headers:
     """What an engine gets of a request. Raises ``BadRequest`` for a body that it might read differently from us."""
     headers = [
         field

@@ -13,7 +13,7 @@ import attrs
 
 from gpustack.domain.access import Principal, Role
 from gpustack.domain.model import Model
-from gpustack.domain.route import Route
+from gpustack.domain.route import ModelRoute
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.usage import Operation
 from gpustack.errors import (
@@ -24,32 +24,32 @@ from gpustack.errors import (
     RequestTimeout,
     Unauthorized,
 )
-from gpustack.gateway.admission import Admission, Authenticate
-from gpustack.gateway.ask import LONG, Ask, is_slow, read_ask
-from gpustack.gateway.bound import Bound, bound_of
+from gpustack.gateway.authentication_cache import Authenticate, AuthenticationCache
+from gpustack.gateway.dispatcher import Dispatcher, RenderError
 from gpustack.gateway.endpoints import Endpoints
-from gpustack.gateway.form import read_form_ask
+from gpustack.gateway.form import read_form
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.header import for_engine
-from gpustack.gateway.limiter import Limiter, Party, should_retry
+from gpustack.gateway.inference_request import LONG, InferenceRequest, is_slow, read_inference_request
+from gpustack.gateway.json_member import may_have, members
+from gpustack.gateway.limiter import LimitedSubject, Limiter, should_retry
 from gpustack.gateway.media import refuse_addresses
-from gpustack.gateway.member import may_have, members
+from gpustack.gateway.path import BY_PATH, InferencePath
 from gpustack.gateway.purpose import mismatch
-from gpustack.gateway.replicas import Problem, Replicas
 from gpustack.gateway.request import AdmittedRequest
-from gpustack.gateway.route import BY_PATH, InferenceRoute
-from gpustack.gateway.usage import Usage
-from gpustack.http1.exchange import BodyTimeout, Disconnected, Exchange
-from gpustack.http1.head import Head
-from gpustack.http1.pool import Pool
+from gpustack.gateway.token_bound import TokenBound, bound_of
+from gpustack.gateway.token_usage import TokenUsage
+from gpustack.http1.exchange import BodyTimeout, ClientDisconnect, Exchange
+from gpustack.http1.head import RequestHead
+from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.reply import Fields
-from gpustack.identity.authenticate import holds
-from gpustack.metrics.traffic import Passage, Traffic
-from gpustack.nursery.limiter import Threads, threads
+from gpustack.identity.authentication import holds
+from gpustack.metrics.traffic import RequestMeasurement, Traffic
+from gpustack.nursery.limiter import ThreadLimiter, threads
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.access import may_see, may_use, unknown
-from gpustack.server.memory import MemoryBudget, MemoryHold
-from gpustack.server.usage import UsageKey, UsageLedger
+from gpustack.server.memory_budget import MemoryBudget, MemoryReservation
+from gpustack.server.usage_ledger import UsageKey, UsageLedger
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ _MORE: Final[Mapping[type[GpustackError], tuple[bytes, bytes]]] = {
 }
 
 
-def claims(head: Head) -> bool:
+def is_inference(head: RequestHead) -> bool:
     """Whether a request is inference; everything else is somebody else's."""
     return head.path in BY_PATH
 
@@ -79,11 +79,11 @@ class Gateway:
     _authenticate: Authenticate
     _endpoints: Endpoints
     _gate: Gate
-    _pool: Pool
+    _pool: ConnectionPool
     _usage: UsageLedger
     _forward_key: Callable[[str], str]
     """The key by which a worker, named by its uuid, knows us."""
-    _problem: Problem
+    _problem: RenderError
     _timeout: float
     """Seconds an engine may take to its first byte, and between two of them."""
     limiter: Limiter
@@ -93,17 +93,17 @@ class Gateway:
     """Requests to engines that may be under way at once. Whoever is not let in takes none of them."""
     _engine_fields: Callable[[int], Fields] = lambda port: ()
     """By which the engine on a port of this machine knows us. Elsewhere its worker says who asks."""
-    _large: Threads = attrs.field(factory=lambda: threads("gateway-large-body", 1))
-    _admission: Admission = attrs.field(
+    _large: ThreadLimiter = attrs.field(factory=lambda: threads("gateway-large-body", 1))
+    _admission: AuthenticationCache = attrs.field(
         init=False,
         default=attrs.Factory(
-            lambda self: Admission(self._authenticate, self._endpoints.people), takes_self=True
+            lambda self: AuthenticationCache(self._authenticate, self._endpoints.people), takes_self=True
         ),
     )
-    _replicas: Replicas = attrs.field(
+    _replicas: Dispatcher = attrs.field(
         init=False,
         default=attrs.Factory(
-            lambda self: Replicas(
+            lambda self: Dispatcher(
                 self._endpoints,
                 self._pool,
                 self._route_of,
@@ -117,12 +117,12 @@ class Gateway:
         ),
     )
     _memory: MemoryBudget = attrs.field(factory=MemoryBudget)
-    _under_way: dict[Exchange, tuple[Principal, Passage]] = attrs.field(factory=dict, init=False)
+    _under_way: dict[Exchange, tuple[Principal, RequestMeasurement]] = attrs.field(factory=dict, init=False)
     """Whose every request is, from its head to its end."""
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request. Cancelled when the client leaves; the engine is let go of then."""
-        passage = Passage(time.monotonic())
+        passage = RequestMeasurement(time.monotonic())
         try:
             await self._answer(exchange, passage)
         finally:
@@ -144,14 +144,14 @@ class Gateway:
                 cut += 1
         return cut
 
-    async def _answer(self, exchange: Exchange, passage: Passage) -> None:
+    async def _answer(self, exchange: Exchange, passage: RequestMeasurement) -> None:
         try:
             self._gate.enter()
             try:
                 await self._serve(exchange, passage)
             finally:
                 self._gate.leave()
-        except Disconnected:
+        except ClientDisconnect:
             raise
         except GpustackError as error:
             if exchange.response_started:
@@ -163,7 +163,7 @@ class Gateway:
         more = _MORE.get(type(error))
         await exchange.respond(status, headers if more is None else [*headers, more], body)
 
-    async def _serve(self, exchange: Exchange, passage: Passage) -> None:
+    async def _serve(self, exchange: Exchange, passage: RequestMeasurement) -> None:
         route = BY_PATH[exchange.head.path]
         if exchange.head.method != "POST":
             raise MethodNotAllowed(f"{exchange.head.method} is not possible at {route.path}: it takes POST")
@@ -175,7 +175,7 @@ class Gateway:
             del self._under_way[exchange]
 
     async def _serve_admitted(
-        self, exchange: Exchange, route: InferenceRoute, principal: Principal, passage: Passage
+        self, exchange: Exchange, route: InferencePath, principal: Principal, passage: RequestMeasurement
     ) -> None:
         headers = for_engine(exchange.head)
         with self._memory.hold(principal) as hold:
@@ -206,9 +206,9 @@ class Gateway:
         finally:
             self._count(request)
 
-    async def _reserve(self, request: AdmittedRequest, limited: Sequence[Party]) -> None:
+    async def _reserve(self, request: AdmittedRequest, limited: Sequence[LimitedSubject]) -> None:
         """Let it in as far as its limits go; what it may use is theirs until it has ended."""
-        exchange, bound = request.exchange, Bound(0, 0)
+        exchange, bound = request.exchange, TokenBound(0, 0)
         try:
             if any(party.counts_tokens for party in limited):
                 bound = await self._bound(request, limited)
@@ -226,14 +226,16 @@ class Gateway:
         request.bound = bound
         exchange.extra = [*exchange.extra, *request.permit.fields]
 
-    async def _bound(self, request: AdmittedRequest, limited: Sequence[Party]) -> Bound:
+    async def _bound(self, request: AdmittedRequest, limited: Sequence[LimitedSubject]) -> TokenBound:
         body, operation, context = request.ask.body, request.route.operation, request.model.context
         if len(body) <= LONG:
             return bound_of(body, operation, context)
         self.limiter.peek(limited)
         return await self._large.run(lambda: bound_of(body, operation, context))
 
-    async def _read(self, exchange: Exchange, route: InferenceRoute, limit: int, hold: MemoryHold) -> Ask:
+    async def _read(
+        self, exchange: Exchange, route: InferencePath, limit: int, hold: MemoryReservation
+    ) -> InferenceRequest:
         try:
             body = await exchange.read_body(limit, hold.take)
         except BodyTimeout as error:
@@ -242,7 +244,7 @@ class Gateway:
             return await self._large.run(lambda: _ask_of(body, exchange.head, route))
         return _ask_of(body, exchange.head, route)
 
-    def _route_of(self, ask: Ask, principal: Principal) -> Route:
+    def _route_of(self, ask: InferenceRequest, principal: Principal) -> ModelRoute:
         found = self._endpoints.route(ask.model)
         if found is None or not may_use(principal, found.model_name, found.access, found.allowed_user_ids):
             raise unknown(principal, ask.model)
@@ -272,11 +274,11 @@ class Gateway:
         )
 
 
-def _ask_of(body: bytes, head: Head, route: InferenceRoute) -> Ask:
+def _ask_of(body: bytes, head: RequestHead, route: InferencePath) -> InferenceRequest:
     if route.form:
-        return read_form_ask(body, head.headers)
+        return read_form(body, head.headers)
     refuse_addresses(body)
-    return read_ask(body, splices=route.splices, single=route.parted)
+    return read_inference_request(body, splices=route.splices, single=route.parted)
 
 
 def _refuse_prompt_cache(body: bytes, model: str) -> None:
@@ -286,7 +288,7 @@ def _refuse_prompt_cache(body: bytes, model: str) -> None:
             raise BadRequest(f"'{name}' cannot be set: '{model}' keeps no prompts between requests")
 
 
-def _used(request: AdmittedRequest, usage: Usage | None) -> int:
+def _used(request: AdmittedRequest, usage: TokenUsage | None) -> int:
     """What a request counts against its limits: what was measured, and the most it can have been where nothing was."""
     if usage is not None:
         prompt = usage.prompt if usage.measured else max(usage.prompt, request.bound.prompt)

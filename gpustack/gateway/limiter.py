@@ -15,49 +15,49 @@ import trio
 
 from gpustack.domain.access import ApiKey, Limits, Principal, User
 from gpustack.domain.model import Model
-from gpustack.domain.route import Route
+from gpustack.domain.route import ModelRoute
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import LimitReached, Unavailable
-from gpustack.gateway import remembered
+from gpustack.gateway import window_file
 from gpustack.http1.reply import Fields
 from gpustack.metrics.traffic import Traffic
 from gpustack.policy.budget import ends_in
-from gpustack.policy.limits import (
+from gpustack.policy.usage_limit import (
     MINUTE,
     SOON,
-    Admitted,
-    Kind,
+    Admission,
+    LimitKind,
+    RecentUsage,
     Refusal,
-    State,
-    Window,
+    SlidingWindow,
     admit,
     ended,
     full,
     share,
 )
-from gpustack.server.budget import Block, Budgets
+from gpustack.server.token_budget import BudgetBlock, TokenBudgets
 from gpustack.store.store import Store
 
 R = TypeVar("R", ApiKey, User, Model)
 
 log = logging.getLogger(__name__)
 
-_BUDGETS: Final = (Kind.DAY, Kind.MONTH)
-_OF_A_MINUTE: Final = (Kind.REQUESTS, Kind.TOKENS)
+_BUDGETS: Final = (LimitKind.DAY, LimitKind.MONTH)
+_OF_A_MINUTE: Final = (LimitKind.REQUESTS, LimitKind.TOKENS)
 _LONG: Final = 60.0
 """Seconds beyond which clients of OpenAI do not wait, but would ask again and again."""
 _RATE, _QUOTA = "rate_limit_exceeded", "insufficient_quota"
-_TYPES: Final[Mapping[Kind, tuple[str, str]]] = {
-    Kind.REQUESTS: ("requests", _RATE),
-    Kind.TOKENS: ("tokens", _RATE),
-    Kind.CONCURRENT: ("requests", _RATE),
-    Kind.DAY: (_QUOTA, _QUOTA),
-    Kind.MONTH: (_QUOTA, _QUOTA),
+_TYPES: Final[Mapping[LimitKind, tuple[str, str]]] = {
+    LimitKind.REQUESTS: ("requests", _RATE),
+    LimitKind.TOKENS: ("tokens", _RATE),
+    LimitKind.CONCURRENT: ("requests", _RATE),
+    LimitKind.DAY: (_QUOTA, _QUOTA),
+    LimitKind.MONTH: (_QUOTA, _QUOTA),
 }
 
 
 @attrs.frozen
-class Party:
+class LimitedSubject:
     """A key, a user or a model that is limited."""
 
     subject: str
@@ -72,7 +72,7 @@ class Party:
     def counts_tokens(self) -> bool:
         return self.limits.tokens_per_minute is not None or bool(self.budgets())
 
-    def budgets(self) -> list[tuple[Kind, int]]:
+    def budgets(self) -> list[tuple[LimitKind, int]]:
         pairs = ((kind, getattr(self.limits, kind.value)) for kind in _BUDGETS)
         return [(kind, limit) for kind, limit in pairs if limit is not None]
 
@@ -84,12 +84,12 @@ class Permit:
     tokens: int
     seconds: tuple[tuple[str, int], ...]
     """Where it counts, by subject."""
-    blocks: tuple[Block, ...]
+    blocks: tuple[BudgetBlock, ...]
     fields: Fields
 
 
 @attrs.frozen
-class _Left:
+class _RemainingQuota:
     """What is left of one limit, and when all of it will be there again."""
 
     limit: int
@@ -106,7 +106,7 @@ class Limiter:
     """
 
     _store: Store
-    _budgets: Budgets
+    _budgets: TokenBudgets
     _traffic: Traffic
     _now: Callable[[], datetime]
     _monotonic: Callable[[], float]
@@ -114,9 +114,11 @@ class Limiter:
     _file: Path | None = None
     _seen: Snapshot | None = None
     _tables: tuple[object, object, object] = (None, None, None)
-    _parties: tuple[Mapping[int, Party], Mapping[int, Party], Mapping[int, Party]] = ({}, {}, {})
+    _parties: tuple[
+        Mapping[int, LimitedSubject], Mapping[int, LimitedSubject], Mapping[int, LimitedSubject]
+    ] = ({}, {}, {})
     _any: bool = False
-    _states: dict[str, State] = attrs.field(factory=dict)
+    _states: dict[str, RecentUsage] = attrs.field(factory=dict)
     _began: tuple[datetime, float] | None = None
     """Set while the minute before counts as used."""
     _over: bool = False
@@ -137,19 +139,19 @@ class Limiter:
             return
         self._over = True
         windows = {subject: state.window for subject, state in self._states.items()}
-        remembered.leave(self._file, windows, self._monotonic(), self._now())
+        window_file.save_windows(self._file, windows, self._monotonic(), self._now())
 
     def _recall(self, path: Path) -> None:
         now = self._monotonic()
-        windows = remembered.take_up(path, now, self._now())
+        windows = window_file.load_windows(path, now, self._now())
         if windows is None:
             self._began = (self._now(), now)
         else:
-            self._states.update((subject, State(window)) for subject, window in windows.items())
+            self._states.update((subject, RecentUsage(window)) for subject, window in windows.items())
 
     # --- for the gateway
 
-    def of(self, principal: Principal, model: Route) -> tuple[Party, ...]:
+    def of(self, principal: Principal, model: ModelRoute) -> tuple[LimitedSubject, ...]:
         """Who of those that a request concerns is limited: mostly nobody, and that costs next to nothing."""
         snapshot = self._store.snapshot
         if snapshot is not self._seen:
@@ -165,7 +167,7 @@ class Limiter:
         )
         return tuple([party for party in found if party is not None])
 
-    def peek(self, parties: Sequence[Party]) -> None:
+    def peek(self, parties: Sequence[LimitedSubject]) -> None:
         """Raise ``LimitReached`` for a request that cannot be let in, however few tokens it may use. Nothing is
         reserved: it spares finding out how many those are."""
         now = self._monotonic()
@@ -175,7 +177,7 @@ class Limiter:
             if isinstance(answer, Refusal):
                 raise self._refusal(party, answer, 0)
 
-    async def enter(self, parties: Sequence[Party], tokens: int) -> Permit:
+    async def enter(self, parties: Sequence[LimitedSubject], tokens: int) -> Permit:
         """Reserve what a request may use of each party, all or nothing.
 
         Raises ``LimitReached``, and ``Unavailable`` while the database is away and nothing drawn is left.
@@ -195,11 +197,11 @@ class Limiter:
         for block in permit.blocks:
             self._budgets.settle(block, permit.tokens, used)
 
-    def fields(self, parties: Sequence[Party]) -> Fields:
+    def fields(self, parties: Sequence[LimitedSubject]) -> Fields:
         """The headers that tell what is left: of several limits that which leaves least."""
         now = self._monotonic()
-        requests: list[_Left] = []
-        tokens: list[_Left] = []
+        requests: list[_RemainingQuota] = []
+        tokens: list[_RemainingQuota] = []
         for party in parties:
             limits, window = self._share(party), self._state(party, now).window.at(now)
             reset = window.seconds[-1].at + MINUTE + 1 - now if window.seconds else 0.0
@@ -208,10 +210,12 @@ class Limiter:
                 (tokens, limits.tokens_per_minute, window.tokens),
             ):
                 if limit is not None:
-                    found.append(_Left(limit, max(limit - used, 0), reset))
+                    found.append(_RemainingQuota(limit, max(limit - used, 0), reset))
             for kind, limit in party.budgets():
                 block = self._budgets.block(party.subject, kind, limit)
-                tokens.append(_Left(limit, self._budgets.remaining(block), ends_in(kind, self._now())))
+                tokens.append(
+                    _RemainingQuota(limit, self._budgets.remaining(block), ends_in(kind, self._now()))
+                )
         return [*_fields(b"requests", requests), *_fields(b"tokens", tokens)]
 
     @property
@@ -221,11 +225,11 @@ class Limiter:
 
     # --- within
 
-    def _try(self, parties: Sequence[Party], tokens: int) -> Permit | list[Block]:
+    def _try(self, parties: Sequence[LimitedSubject], tokens: int) -> Permit | list[BudgetBlock]:
         """Reserve in one step, or name the blocks from which more must be drawn first."""
         now = self._monotonic()
-        admitted: list[tuple[str, Admitted]] = []
-        blocks: list[Block] = []
+        admitted: list[tuple[str, Admission]] = []
+        blocks: list[BudgetBlock] = []
         for party in parties:
             answer = self._admit(party, tokens, now)
             if isinstance(answer, Refusal):
@@ -246,32 +250,32 @@ class Limiter:
         seconds = tuple([(subject, letting.second) for subject, letting in admitted])
         return Permit(tokens, seconds, tuple(blocks), self.fields(parties))
 
-    def _admit(self, party: Party, tokens: int, now: float) -> Admitted | Refusal:
+    def _admit(self, party: LimitedSubject, tokens: int, now: float) -> Admission | Refusal:
         return admit(self._share(party), self._state(party, now), tokens, now)
 
-    def _share(self, party: Party) -> Limits:
+    def _share(self, party: LimitedSubject) -> Limits:
         return share(party.limits, *self._servers())
 
-    def _state(self, party: Party, now: float) -> State:
+    def _state(self, party: LimitedSubject, now: float) -> RecentUsage:
         state = self._states.get(party.subject)
         if state is not None:
             return state
-        window = Window()
+        window = SlidingWindow()
         if self._began is not None:
             at, began = self._began
             if now - began > MINUTE + 1:
                 self._began = None
             elif party.since is None or party.since < at:
                 window = full(self._share(party), began)
-        return State(window)
+        return RecentUsage(window)
 
-    def _spent(self, block: Block, tokens: int) -> Refusal:
+    def _spent(self, block: BudgetBlock, tokens: int) -> Refusal:
         """Why a budget does not suffice: what is under way may give back in a moment, else the period must end."""
         waits = self._budgets.remaining(block) + block.promised >= tokens and block.promised
         after = SOON if waits else ends_in(block.kind, self._now())
         return Refusal(block.kind, block.limit, after if max(tokens, 1) <= block.limit else None)
 
-    def _refusal(self, party: Party, refusal: Refusal, tokens: int) -> LimitReached:
+    def _refusal(self, party: LimitedSubject, refusal: Refusal, tokens: int) -> LimitReached:
         self._traffic.refuse(party.what, refusal.kind.value)
         kind, code = _TYPES[refusal.kind]
         if refusal.retry_after is not None and refusal.kind in _OF_A_MINUTE:
@@ -306,22 +310,22 @@ def should_retry(error: LimitReached) -> bool:
     return error.retry_after is not None and error.retry_after <= _LONG
 
 
-def _limited(records: Mapping[int, R], what: str, words: Callable[[R], str]) -> Mapping[int, Party]:
+def _limited(records: Mapping[int, R], what: str, words: Callable[[R], str]) -> Mapping[int, LimitedSubject]:
     return {
-        key: Party(f"{what}:{key}", what, words(record), record.limits, record.created_at)
+        key: LimitedSubject(f"{what}:{key}", what, words(record), record.limits, record.created_at)
         for key, record in records.items()
         if record.limits is not None and record.limits != Limits()
     }
 
 
-def _sentence(party: Party, refusal: Refusal, tokens: int) -> str:
+def _sentence(party: LimitedSubject, refusal: Refusal, tokens: int) -> str:
     who, limit = party.words, refusal.limit
     wait = "" if refusal.retry_after is None else f"try again in {math.ceil(refusal.retry_after)} s"
-    if refusal.kind is Kind.REQUESTS:
+    if refusal.kind is LimitKind.REQUESTS:
         return _said(f"{who} may make {limit} requests a minute", wait)
-    if refusal.kind is Kind.CONCURRENT:
+    if refusal.kind is LimitKind.CONCURRENT:
         return _said(f"{who} may have {limit} requests under way at once", wait)
-    span = {Kind.TOKENS: "a minute", Kind.DAY: "a day", Kind.MONTH: "a month"}[refusal.kind]
+    span = {LimitKind.TOKENS: "a minute", LimitKind.DAY: "a day", LimitKind.MONTH: "a month"}[refusal.kind]
     less = "send a smaller max_tokens or a shorter prompt"
     advice = f"{wait}, or {less}" if wait else less
     return _said(
@@ -335,7 +339,7 @@ def _said(reason: str, advice: str) -> str:
     return f"{sentence}: {advice}" if advice else sentence
 
 
-def _fields(name: bytes, lefts: Sequence[_Left]) -> Fields:
+def _fields(name: bytes, lefts: Sequence[_RemainingQuota]) -> Fields:
     if not lefts:
         return []
     least = min(lefts, key=lambda one: (one.left, -one.reset))

@@ -10,7 +10,7 @@ import attrs
 import orjson
 
 from gpustack.errors import BadRequest
-from gpustack.gateway.member import ESCAPED_LETTER, STRING
+from gpustack.gateway.json_member import ESCAPED_LETTER, STRING
 
 ADDRESSES: Final = frozenset(
     {"image_url", "audio_url", "video_url", "file_url", "document_url", "media_url", "server_url"}

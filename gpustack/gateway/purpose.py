@@ -7,12 +7,12 @@ from typing import Final
 
 from gpustack.domain.model import Category
 from gpustack.domain.usage import Operation
-from gpustack.gateway.route import InferenceRoute
+from gpustack.gateway.path import InferencePath
 
 _GENERATES: Final = frozenset({Operation.CHAT_COMPLETION, Operation.COMPLETION, Operation.TOKEN_COUNT})
 
 
-def mismatch(route: InferenceRoute, name: str, categories: Collection[str]) -> str | None:
+def mismatch(route: InferencePath, name: str, categories: Collection[str]) -> str | None:
     """Why a model of these categories cannot answer on the route, as a sentence; ``None`` where it may.
 
     Its engine would say so with an error that makes clients try again, or answer with zeros.

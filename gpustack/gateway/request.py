@@ -5,16 +5,16 @@ from __future__ import annotations
 import attrs
 
 from gpustack.domain.access import Principal
-from gpustack.domain.route import Route
-from gpustack.gateway.ask import Ask
-from gpustack.gateway.bound import Bound
+from gpustack.domain.route import ModelRoute
+from gpustack.gateway.inference_request import InferenceRequest
 from gpustack.gateway.limiter import Permit
-from gpustack.gateway.route import InferenceRoute
-from gpustack.gateway.tally import Tally
+from gpustack.gateway.meter import UsageMeter
+from gpustack.gateway.path import InferencePath
+from gpustack.gateway.token_bound import TokenBound
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.fields import Headers
-from gpustack.metrics.traffic import Passage
-from gpustack.server.memory import MemoryHold
+from gpustack.metrics.traffic import RequestMeasurement
+from gpustack.server.memory_budget import MemoryReservation
 
 
 @attrs.define(eq=False)
@@ -22,18 +22,18 @@ class AdmittedRequest:
     """Filled in on its way: by whoever asks replicas, and by whoever passes the answer on."""
 
     exchange: Exchange
-    route: InferenceRoute
+    route: InferencePath
     principal: Principal
-    ask: Ask
+    ask: InferenceRequest
     headers: Headers
-    model: Route
-    passage: Passage
-    hold: MemoryHold
+    model: ModelRoute
+    passage: RequestMeasurement
+    hold: MemoryReservation
     tried: set[int] = attrs.field(factory=set)
     runs: int = 0
     """How often an engine may have begun to work on it."""
-    tally: Tally | None = None
+    tally: UsageMeter | None = None
     failed: bool = False
     permit: Permit | None = None
     """Where it is limited."""
-    bound: Bound = Bound(0, 0)
+    bound: TokenBound = TokenBound(0, 0)

@@ -9,8 +9,8 @@ from typing import Any, Final
 import attrs
 import orjson
 
-from gpustack.gateway.event import document_of, events_of
-from gpustack.gateway.usage import Usage, usage_of
+from gpustack.gateway.sse import document_of, events_of
+from gpustack.gateway.token_usage import TokenUsage, usage_of
 
 _USAGE: Final = re.compile(rb'"usage"[ \t]*:[ \t]*\{(?=[ \t]*")')
 _TIMINGS: Final = re.compile(rb'"timings"[ \t]*:[ \t]*(\{[^{}]{0,2000}\})')
@@ -58,7 +58,7 @@ def with_engine_speed(body: bytes) -> bytes:
     return _spliced(body, first / 1000, each / 1000)
 
 
-def _usage_at_end(event: bytes) -> Usage | None:
+def _usage_at_end(event: bytes) -> TokenUsage | None:
     """The usage it tells, if no answer goes on after it."""
     document = (document_of(event) if b'"usage"' in event else None) or {}
     said, choices = document.get("usage"), document.get("choices")

@@ -12,7 +12,7 @@ UNLIMITED = 1 << 60
 
 
 @attrs.frozen(kw_only=True)
-class GroupUse:
+class CgroupUsage:
     """Limits and use of the control group; ``None`` where it sets no limit or does not account.
 
     ``cpus`` may be a fraction. ``cpu_seconds`` is what the limited group has consumed since it began.
@@ -37,14 +37,14 @@ class _Mount:
     """Empty for the second hierarchy, which has them all."""
 
 
-def read_group(root: Path = Path("/")) -> GroupUse:
+def read_group(root: Path = Path("/")) -> CgroupUsage:
     """Look at the control groups of this process, of either hierarchy. Never raises: what cannot be read is ``None``.
 
     A limit may stand on any ancestor: the tightest one counts. ``root`` is where ``proc`` and ``sys`` are found.
     """
     mounts = _mounts(root)
     places = _memberships(root)
-    use = GroupUse()
+    use = CgroupUsage()
     for mount in mounts:
         if mount.controllers:
             if "memory" in mount.controllers and "memory" in places:
@@ -58,7 +58,7 @@ def read_group(root: Path = Path("/")) -> GroupUse:
     return use
 
 
-def _tighter_memory(use: GroupUse, chain: list[Path], limit: str, used: _Used) -> GroupUse:
+def _tighter_memory(use: CgroupUsage, chain: list[Path], limit: str, used: _Used) -> CgroupUsage:
     for folder in chain:
         size = _number(folder / limit)
         if size is not None and size < UNLIMITED and (use.memory is None or size < use.memory):
@@ -66,7 +66,7 @@ def _tighter_memory(use: GroupUse, chain: list[Path], limit: str, used: _Used) -
     return use
 
 
-def _tighter_cpu(use: GroupUse, chain: list[Path], quota: _Reading, consumed: _Reading) -> GroupUse:
+def _tighter_cpu(use: CgroupUsage, chain: list[Path], quota: _Reading, consumed: _Reading) -> CgroupUsage:
     for folder in chain:
         cpus = quota(folder)
         if cpus is not None and (use.cpus is None or cpus < use.cpus):

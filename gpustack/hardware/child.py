@@ -21,7 +21,7 @@ LAST_WORDS = 1.0
 
 
 @attrs.frozen(kw_only=True)
-class Answer:
+class ChildResult:
     """What the child said before it ended, or why there is no answer (``fault``, a clause for a sentence).
 
     ``stuck`` is the child that outlived its killing; whoever asks again should see that it is gone first.
@@ -34,13 +34,13 @@ class Answer:
     stuck: trio.Process | None = attrs.field(default=None, repr=False)
 
 
-async def ask_child(
+async def run_child(
     argv: Sequence[str],
     *,
     deadline: float,
     env: Mapping[str, str] | None = None,
     limit: int = 4 << 20,
-) -> Answer:
+) -> ChildResult:
     """Run ``argv`` for at most ``deadline`` seconds and return what it wrote, up to ``limit`` bytes a stream.
 
     Its whole process group is killed when it is late, says too much, or we are cancelled. Raises nothing of its own.
@@ -55,8 +55,8 @@ async def ask_child(
             start_new_session=True,
         )
     except OSError as error:
-        return Answer(fault=f"could not be started ({said_by(error)})")
-    out, err = _Heard(limit), _Heard(limit)
+        return ChildResult(fault=f"could not be started ({said_by(error)})")
+    out, err = _BoundedOutput(limit), _BoundedOutput(limit)
     answered = False
     try:
         with trio.move_on_after(deadline):
@@ -75,7 +75,7 @@ async def ask_child(
         fault = f"did not answer within {deadline:g} s"
     elif out.overrun or err.overrun:
         fault = f"said more than {limit} bytes"
-    return Answer(
+    return ChildResult(
         code=process.returncode if answered else None,
         out=bytes(out.text),
         err=bytes(err.text),
@@ -97,7 +97,7 @@ async def _end(process: trio.Process) -> bool:
 
 
 @attrs.define(eq=False)
-class _Heard:
+class _BoundedOutput:
     limit: int
     text: bytearray = attrs.field(factory=bytearray)
     overrun: bool = False

@@ -14,7 +14,7 @@ MOST_DEVICES = 1024
 
 
 @attrs.frozen(kw_only=True)
-class Found:
+class DetectorReport:
     """What one look found. ``faults`` are sentences; the devices found besides them hold all the same."""
 
     devices: tuple[Device, ...] = ()
@@ -30,26 +30,26 @@ class Detector:
     pci_vendors: frozenset[str]
     device_files: tuple[str, ...] = ()
     """Relative to ``/``: where a device is not on the bus (virtual machines, boards) but such a file exists."""
-    look: Callable[[], Found]
+    look: Callable[[], DetectorReport]
 
 
-class BadReport(ValueError):
+class InvalidDetectorReport(ValueError):
     """What came out of a detection child is not a report."""
 
 
-def to_json(found: Found) -> dict[str, Any]:
+def to_json(found: DetectorReport) -> dict[str, Any]:
     """``found`` as plain values for ``json``."""
     return attrs.asdict(found)
 
 
-def from_json(document: object) -> Found:
+def from_json(document: object) -> DetectorReport:
     """The inverse of ``to_json``; raises BadReport."""
     if not isinstance(document, dict):
-        raise BadReport("not a report of devices")
+        raise InvalidDetectorReport("not a report of devices")
     try:
-        found = cattrs.structure(document, Found)
+        found = cattrs.structure(document, DetectorReport)
     except (cattrs.BaseValidationError, TypeError, ValueError, AttributeError, KeyError) as error:
-        raise BadReport(f"not a report of devices: {error}") from error
+        raise InvalidDetectorReport(f"not a report of devices: {error}") from error
     if len(found.devices) > MOST_DEVICES:
-        raise BadReport(f"{len(found.devices)} devices in one machine")
+        raise InvalidDetectorReport(f"{len(found.devices)} devices in one machine")
     return found

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from gpustack.domain.worker import EngineBuild
-from gpustack.hardware.child import ask_child
+from gpustack.hardware.child import run_child
 from gpustack.text import printable, said_by
 
 DEADLINE = 20.0
@@ -64,7 +64,7 @@ _VERSION_LINE = re.compile(r"^version:\s*(\S+)", re.MULTILINE)
 
 
 @attrs.frozen
-class _Asked:
+class _CachedBuild:
     """What a build said, for as long as its file is the one that was asked."""
 
     fingerprint: tuple[int, int]
@@ -83,7 +83,7 @@ class BuildFinder:
     python: str = sys.executable
     env: Mapping[str, str] | None = None
     tools: Path | None = None
-    _asked: dict[str, _Asked] = attrs.field(factory=dict)
+    _asked: dict[str, _CachedBuild] = attrs.field(factory=dict)
 
     async def find(self, llama_server_path: str | None, path_env: str) -> tuple[EngineBuild, ...]:
         """The builds of this machine, of each engine the preferred one first; children run in turn, with deadlines.
@@ -97,7 +97,7 @@ class BuildFinder:
         for path, origin in _servers(llama_server_path, self.tools, path_env):
             try:
                 found.append(await self._remembered(path, origin, self._ask_server))
-            except _Unusable as fault:
+            except _BuildError as fault:
                 complaints.append(str(fault))
         embedded = await self._embedded()
         if embedded is not None:
@@ -119,21 +119,21 @@ class BuildFinder:
         origin = f"{EMBEDDED} {_version_of('xllamacpp') or ''}".strip()
         try:
             return await self._remembered(library, origin, self._ask_xllamacpp)
-        except _Unusable as fault:
+        except _BuildError as fault:
             # it is installed and may well run: only its devices are unknown
             return EngineBuild(
                 engine="llama.cpp", version=_version_of("xllamacpp"), origin=origin, advice=str(fault)
             )
 
-    async def _remembered(self, path: str, origin: str, ask: _Ask) -> EngineBuild:
+    async def _remembered(self, path: str, origin: str, ask: _BuildQuery) -> EngineBuild:
         try:
             seen = await trio.Path(path).stat()
         except OSError as error:
-            raise _Unusable(f"{path} cannot be used: {said_by(error)}") from error
+            raise _BuildError(f"{path} cannot be used: {said_by(error)}") from error
         fingerprint = (seen.st_mtime_ns, seen.st_size)
         known = self._asked.get(path)
         if known is None or known.fingerprint != fingerprint or known.build.origin != origin:
-            known = self._asked[path] = _Asked(fingerprint, await ask(path, origin))
+            known = self._asked[path] = _CachedBuild(fingerprint, await ask(path, origin))
         return known.build
 
     async def _ask_server(self, path: str, origin: str) -> EngineBuild:
@@ -154,7 +154,7 @@ class BuildFinder:
         try:
             names = [(str(name), str(description)) for name, description in json.loads(said.splitlines()[-1])]
         except (ValueError, TypeError, IndexError) as error:
-            raise _Unusable(f"The devices of {origin} are unknown: its list cannot be read") from error
+            raise _BuildError(f"The devices of {origin} are unknown: its list cannot be read") from error
         drives = device_types(names)
         return EngineBuild(
             engine="llama.cpp",
@@ -165,13 +165,13 @@ class BuildFinder:
         )
 
     async def _answer(self, *argv: str) -> str:
-        """What the program said on both streams; raises ``_Unusable`` when it failed."""
-        answer = await ask_child(argv, deadline=self.deadline, env=self.env, limit=1 << 20)
+        """What the program said on both streams; raises ``_BuildError`` when it failed."""
+        answer = await run_child(argv, deadline=self.deadline, env=self.env, limit=1 << 20)
         said = (answer.err + b"\n" + answer.out).decode("utf-8", "replace")
         if answer.fault is not None or answer.code != 0:
             last = next((line for line in reversed(said.splitlines()) if line.strip()), "")
             why = answer.fault or f"exit code {answer.code}" + (f", {printable(last, 200)}" if last else "")
-            raise _Unusable(f"{argv[0]} cannot be used: {' '.join(argv[1:2])} {why}")
+            raise _BuildError(f"{argv[0]} cannot be used: {' '.join(argv[1:2])} {why}")
         return said
 
 
@@ -182,11 +182,11 @@ async def find_builds(
     return await BuildFinder(env=env).find(llama_server_path, path_env)
 
 
-async def fault_of(program: Path, *, env: Mapping[str, str] | None = None) -> str | None:
+async def llama_server_fault(program: Path, *, env: Mapping[str, str] | None = None) -> str | None:
     """Why the ``llama-server`` at ``program`` cannot be used on this machine, or ``None``."""
     try:
         await BuildFinder(env=env)._ask_server(str(program), "llama-server")
-    except _Unusable as fault:
+    except _BuildError as fault:
         return str(fault)
     return None
 
@@ -204,11 +204,11 @@ def device_types(devices: Sequence[tuple[str, str]]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-class _Unusable(Exception):
+class _BuildError(Exception):
     """Why a build cannot be used: a sentence without its full stop."""
 
 
-_Ask = Callable[[str, str], Awaitable[EngineBuild]]
+_BuildQuery = Callable[[str, str], Awaitable[EngineBuild]]
 
 
 def _servers(configured: str | None, tools: Path | None, path_env: str) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 
 from gpustack.domain.worker import Cpu, Filesystem, Kernel, Memory, OperatingSystem, Uptime, WorkerStatus
-from gpustack.hardware.cgroup import GroupUse, read_group
+from gpustack.hardware.cgroup import CgroupUsage, read_group
 from gpustack.text import printable
 
 MOST_FILESYSTEMS = 32
@@ -31,7 +31,7 @@ class _CpuSample:
 
 
 @attrs.define(eq=False)
-class Host:
+class HostMonitor:
     """Measures the machine; remembers the last reading of the processor, since load is a difference.
 
     ``root`` is where ``proc``, ``sys`` and ``etc`` are found, ``clock`` a monotonic one.
@@ -59,7 +59,7 @@ class Host:
             uptime=_uptime(now, psutil.boot_time()),
         )
 
-    def _cpu(self, group: GroupUse) -> Cpu:
+    def _cpu(self, group: CgroupUsage) -> Cpu:
         import psutil
 
         cores = usable_cores(
@@ -79,7 +79,7 @@ class Host:
         return f"<Host, last looked at {self._last.at:.1f} s>" if self._last else "<Host, not looked at yet>"
 
 
-def usable_cores(group: GroupUse, allowed: int | None) -> float | None:
+def usable_cores(group: CgroupUsage, allowed: int | None) -> float | None:
     """The smaller of the cores we may be scheduled on and the group's quota."""
     known = [float(count) for count in (allowed, group.cpus) if count]
     return min(known) if known else None
@@ -93,7 +93,7 @@ def load(before: _CpuSample | None, after: _CpuSample, cores: float | None) -> f
     return round(min(max(share, 0.0), 1.0) * 100, 1)
 
 
-def bounded(machine: Memory, group: GroupUse) -> Memory:
+def bounded(machine: Memory, group: CgroupUsage) -> Memory:
     """The machine's memory within the group's limit, whichever is smaller."""
     if group.memory is None or (machine.total is not None and machine.total <= group.memory):
         return machine
@@ -183,7 +183,7 @@ def _kernel() -> Kernel:
     )
 
 
-def _memory(group: GroupUse) -> Memory:
+def _memory(group: CgroupUsage) -> Memory:
     import psutil
 
     seen = psutil.virtual_memory()

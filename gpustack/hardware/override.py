@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from gpustack.config import resources as told
+from gpustack.config import resource_block as told
 from gpustack.domain.device import Device, DeviceMemory, DeviceNetwork
 from gpustack.domain.worker import (
     Cpu,
@@ -22,7 +22,7 @@ from gpustack.domain.worker import (
 
 
 @attrs.frozen(kw_only=True)
-class Override:
+class ResourceOverride:
     """What was told: a status, and which of its parts. A part that was not told may still be measured."""
 
     status: WorkerStatus
@@ -38,7 +38,7 @@ class Override:
         return "gpu_devices" in self.parts
 
 
-def override_of(resources: told.Resources) -> Override:
+def override_of(resources: told.ResourceBlock) -> ResourceOverride:
     """The same in the words of a worker's status."""
     parts: dict[str, Any] = {}
     if resources.cpu is not None:
@@ -59,10 +59,10 @@ def override_of(resources: told.Resources) -> Override:
         parts["uptime"] = Uptime(uptime=resources.uptime.uptime, boot_time=boot)
     if resources.gpu_devices is not None:
         parts["gpu_devices"] = tuple(_device(device) for device in resources.gpu_devices)
-    return Override(status=attrs.evolve(WorkerStatus(), **parts), parts=frozenset(parts))
+    return ResourceOverride(status=attrs.evolve(WorkerStatus(), **parts), parts=frozenset(parts))
 
 
-def _device(device: told.GpuDevice) -> Device:
+def _device(device: told.DeviceOverride) -> Device:
     return Device(
         index=device.index,
         name=device.name,
@@ -75,7 +75,7 @@ def _device(device: told.GpuDevice) -> Device:
     )
 
 
-def _network(network: told.DeviceNetwork) -> DeviceNetwork:
+def _network(network: told.DeviceNetworkOverride) -> DeviceNetwork:
     """What was left empty is unknown."""
     known: dict[str, Any] = {name: value or None for name, value in _fields(network).items()}
     return DeviceNetwork(**known)

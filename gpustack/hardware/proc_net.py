@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 
 from gpustack.hardware.sock_diag import ALIVE, user_of
-from gpustack.http1.ends import Ends, Ip
+from gpustack.http1.address import AddressPair, Ip
 
 TABLES = Path("/proc/self/net")
 _MAPPED = b"\0" * 10 + b"\xff\xff"
@@ -18,14 +18,14 @@ _LOOK_AT_CLOCK = 1024
 
 
 @attrs.frozen
-class _Line:
+class _SocketEntry:
     """One socket: its user and inode."""
 
     user: int
     inode: int
 
 
-def owner_in_tables(ends: Ends, until: float, tables: Path = TABLES) -> int | None:
+def owner_in_tables(ends: AddressPair, until: float, tables: Path = TABLES) -> int | None:
     """The user of the socket at ``ends.there``; ``None`` where it is not there, or not found before ``until``.
 
     Raises ``OSError`` where there are no such tables.
@@ -38,7 +38,7 @@ def owner_in_tables(ends: Ends, until: float, tables: Path = TABLES) -> int | No
     return user_of(first.user) if again == first else None
 
 
-def _find(ends: Ends, until: float, tables: Path) -> _Line | None:
+def _find(ends: AddressPair, until: float, tables: Path) -> _SocketEntry | None:
     wanted = _spelt(ends, as_ipv6=False)
     names = {"tcp": wanted} if ends.there[0].version == 4 else {}
     # A program may speak IPv4 by a socket of IPv6.
@@ -55,7 +55,7 @@ def _find(ends: Ends, until: float, tables: Path) -> _Line | None:
     return None
 
 
-def _search(table: Path, wanted: str, until: float) -> _Line | None:
+def _search(table: Path, wanted: str, until: float) -> _SocketEntry | None:
     with table.open(encoding="ascii", errors="replace") as lines:
         for number, line in enumerate(lines):
             if number % _LOOK_AT_CLOCK == 0 and time.monotonic() > until:
@@ -64,11 +64,11 @@ def _search(table: Path, wanted: str, until: float) -> _Line | None:
                 continue
             fields = line.split()
             if int(fields[3], 16) in ALIVE:
-                return _Line(int(fields[7]), int(fields[9]))
+                return _SocketEntry(int(fields[7]), int(fields[9]))
     return None
 
 
-def _spelt(ends: Ends, *, as_ipv6: bool) -> str:
+def _spelt(ends: AddressPair, *, as_ipv6: bool) -> str:
     return " ".join(f"{_address(ip, as_ipv6=as_ipv6)}:{port:04X}" for ip, port in (ends.there, ends.here))
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from gpustack.http1.ends import Ends, Ip
+from gpustack.http1.address import AddressPair, Ip
 
 _NETLINK_SOCK_DIAG: Final = 4
 _SOCK_DIAG_BY_FAMILY: Final = 20
@@ -59,7 +59,7 @@ def user_of(number: int) -> int | None:
     return None if number == _overflow() and not _knows_all_users() else number
 
 
-def owner_by_netlink(ends: Ends) -> int | None:
+def owner_by_netlink(ends: AddressPair) -> int | None:
     """The user of the socket at ``ends.there``; ``None`` where no program of this network namespace holds it.
 
     Raises ``OSError`` where the kernel does not tell.
@@ -79,7 +79,7 @@ def owner_by_netlink(ends: Ends) -> int | None:
         return None
 
 
-def _ask(kernel: socket.socket, ends: Ends) -> DiagSocket | None:
+def _ask(kernel: socket.socket, ends: AddressPair) -> DiagSocket | None:
     """The socket with this end as its own, ``None`` where there is none. Raises ``OSError``."""
     request = _REQUEST.pack(ends.family, socket.IPPROTO_TCP, 0, 0, _ANY_STATE) + _id_of(ends)
     header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, _SEQUENCE, 0)
@@ -106,7 +106,7 @@ def _ask(kernel: socket.socket, ends: Ends) -> DiagSocket | None:
     return DiagSocket(state, user, inode)
 
 
-def _id_of(ends: Ends) -> bytes:
+def _id_of(ends: AddressPair) -> bytes:
     """``inet_diag_sockid``."""
     ports = _PORTS.pack(ends.there[1], ends.here[1])
     return ports + _packed(ends.there[0]) + _packed(ends.here[0]) + _COOKIE

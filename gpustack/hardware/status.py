@@ -8,7 +8,7 @@ import attrs
 
 from gpustack.domain.device import Device, DeviceMemory
 from gpustack.domain.worker import EngineBuild, Memory, WorkerStatus
-from gpustack.hardware.detect import Detection
+from gpustack.hardware.detection import Detection
 
 
 def compose(host: WorkerStatus, detection: Detection, engines: Sequence[EngineBuild]) -> WorkerStatus:

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from gpustack.http1.stream import Stream
 
 
-class Truncated(Exception):
+class TruncatedBody(Exception):
     """The other side closed inside a body."""
 
 
-class Inbox:
+class ReadBuffer:
     """A stream and the bytes read from it that nobody has consumed yet."""
 
     __slots__ = ("buffer", "stream")
@@ -38,7 +38,7 @@ class Body:
 
     __slots__ = ("_decoder", "_framing", "_inbox", "_left", "done")
 
-    def __init__(self, inbox: Inbox, framing: Framing, length: int | None) -> None:
+    def __init__(self, inbox: ReadBuffer, framing: Framing, length: int | None) -> None:
         self._inbox = inbox
         self._framing = framing
         self._left = length or 0
@@ -66,7 +66,7 @@ class Body:
             data = await self._inbox.take(until)
             if not data:
                 if self._framing is not Framing.UNTIL_CLOSE:
-                    raise Truncated
+                    raise TruncatedBody
                 self.done = True
                 return b""
             data = self._decode(data)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final, Literal
 import attrs
 import trio
 
-from gpustack.http1.body import Inbox
-from gpustack.http1.ends import Ends
-from gpustack.http1.exchange import Disconnected, Exchange, Peer
-from gpustack.http1.head import Framing, Head, HeadError, parse_request_head
-from gpustack.http1.reactor import Expired
+from gpustack.http1.address import AddressPair
+from gpustack.http1.body import ReadBuffer
+from gpustack.http1.exchange import ClientDisconnect, Exchange, Peer
+from gpustack.http1.head import Framing, HeadError, RequestHead, parse_request_head
+from gpustack.http1.reactor import StreamTimeout
 from gpustack.http1.reply import status_line
 from gpustack.http1.stream import Stream
 from gpustack.logs import REQUEST_ID
@@ -29,7 +29,7 @@ _HALF_CLOSED: Final = 0.5
 """Seconds in which a client that has closed its half still gets its answers."""
 
 
-class Phase(Enum):
+class ConnectionPhase(Enum):
     IDLE = "idle"
     HEAD = "reading a head"
     SERVING = "serving"
@@ -64,8 +64,8 @@ class Connection:
         self.server = server
         self.stream = stream
         self.peer = peer
-        self.inbox = Inbox(stream)
-        self.phase = Phase.IDLE
+        self.inbox = ReadBuffer(stream)
+        self.phase = ConnectionPhase.IDLE
         self.exchange: Exchange | None = None
         self.abandoned = False
         self.lingers = False
@@ -92,7 +92,7 @@ class Connection:
         """Whose program is at the other end, if it is on this machine and the kernel tells; asked once."""
         if self._owner == "unasked":
             try:
-                ends = Ends.of(attrs.astuple(self.peer), attrs.astuple(self.local))
+                ends = AddressPair.of(attrs.astuple(self.peer), attrs.astuple(self.local))
             except (ValueError, OSError):  # a local socket; a client that has gone
                 self._owner = None
             else:
@@ -118,7 +118,7 @@ class Connection:
 
     def cut(self) -> None:
         """End the exchange under way here and now, if there is one."""
-        if self.phase is Phase.SERVING:
+        if self.phase is ConnectionPhase.SERVING:
             self.abandoned = True
             self._scope.cancel()
 
@@ -126,12 +126,12 @@ class Connection:
         """The client has closed its half, or all."""
         if self.stream.gone:
             self.cut()
-        elif self.phase is Phase.SERVING:
+        elif self.phase is ConnectionPhase.SERVING:
             self._scope.deadline = min(self._scope.deadline, trio.current_time() + _HALF_CLOSED)
 
     def close_if_idle(self) -> bool:
         """Closes a connection on which nothing has been asked."""
-        if self.phase is not Phase.IDLE or self.stream.readable:
+        if self.phase is not ConnectionPhase.IDLE or self.stream.readable:
             return False
         self.stream.close()
         return True
@@ -140,9 +140,9 @@ class Connection:
         """Sends to the client. Raises Disconnected, also when the client takes nothing for too long."""
         try:
             await self.stream.send_all(data, self.server.limits.write_timeout)
-        except (Expired, OSError) as error:
+        except (StreamTimeout, OSError) as error:
             self.abandoned = True
-            raise Disconnected from error
+            raise ClientDisconnect from error
         self._burst += len(data)
         if self._burst >= _BURST:  # a client that reads as fast as we send must not have the loop to itself
             self._burst = 0
@@ -156,16 +156,16 @@ class Connection:
             patience = limits.head_timeout
             while await self._serve_next(patience):
                 patience = limits.idle_timeout
-            self._set(Phase.CLOSING)
+            self._set(ConnectionPhase.CLOSING)
             if self.lingers or self.inbox.buffer or (self.stream.readable and not self.stream.ended):
                 await self._linger()
-        except (Disconnected, Expired, OSError):
+        except (ClientDisconnect, StreamTimeout, OSError):
             self.abandoned = True
 
-    def _set(self, phase: Phase) -> None:
+    def _set(self, phase: ConnectionPhase) -> None:
         """The server knows who is idle, and since when, without looking at everybody."""
         self.phase = phase
-        if phase is Phase.IDLE:
+        if phase is ConnectionPhase.IDLE:
             self.server.idle[self] = None
         else:
             self.server.idle.pop(self, None)
@@ -184,7 +184,7 @@ class Connection:
             server.on_left(head, self.peer)
             return False
         self.asked = True
-        self.phase = Phase.SERVING  # after HEAD: it is none of the idle ones any more
+        self.phase = ConnectionPhase.SERVING  # after HEAD: it is none of the idle ones any more
         if self.stream.ended:
             self.hang_up()
         if head.framing is not Framing.NONE:
@@ -203,30 +203,30 @@ class Connection:
         self.exchange = None
         return not server.stopping
 
-    async def _next_head(self, patience: float) -> Head | None:
+    async def _next_head(self, patience: float) -> RequestHead | None:
         """The next request's head, or None when the client has left or asks for nothing."""
         inbox, stream, reactor, limits = self.inbox, self.stream, self.server.reactor, self.server.limits
         buffer, inbox.buffer = inbox.buffer, b""
-        self._set(Phase.HEAD if buffer else Phase.IDLE)
+        self._set(ConnectionPhase.HEAD if buffer else ConnectionPhase.IDLE)
         until = reactor.deadline(limits.head_timeout if buffer else patience)
         data = buffer
         while True:
             # A piece without a line's end cannot complete a head; the first byte may tell that it is none.
             if buffer and (b"\n" in data or len(buffer) == len(data) or len(buffer) > limits.head_bytes):
                 head = parse_request_head(buffer, limits.head_bytes)
-                if isinstance(head, Head):
+                if isinstance(head, RequestHead):
                     inbox.buffer = buffer[head.size :]
                     return head
             try:
                 data = await stream.recv(until)
-            except Expired:
-                if self.phase is Phase.IDLE:
+            except StreamTimeout:
+                if self.phase is ConnectionPhase.IDLE:
                     return None
                 raise HeadError(408, "The request's head did not come in time.") from None
             if not data:
                 return None
-            if self.phase is Phase.IDLE:
-                self._set(Phase.HEAD)
+            if self.phase is ConnectionPhase.IDLE:
+                self._set(ConnectionPhase.HEAD)
                 until = reactor.deadline(limits.head_timeout)
             buffer = buffer + data if buffer else data
 
@@ -234,7 +234,7 @@ class Connection:
         server = self.server
         try:
             await server.handler_of(exchange)(exchange)
-        except Disconnected:
+        except ClientDisconnect:
             raise
         except Exception as error:  # a handler's fault is answered, whatever it is
             if exchange.response_started:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import attrs
 
 from gpustack.errors import BadRequest, GatewayTimeout, PayloadTooLarge
-from gpustack.http1.body import Body, Truncated
+from gpustack.http1.body import Body, TruncatedBody
 from gpustack.http1.chunked import LAST_CHUNK, ChunkError, encode_chunk
 from gpustack.http1.fields import Framing
-from gpustack.http1.head import Head
-from gpustack.http1.reactor import Expired
+from gpustack.http1.head import RequestHead
+from gpustack.http1.reactor import StreamTimeout
 from gpustack.http1.reply import REQUEST_ID_FIELD, Fields, field_lines, status_line
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Peer:
     port: int
 
 
-class Disconnected(Exception):
+class ClientDisconnect(Exception):
     """The client has gone, or takes nothing: nobody is left to answer. Let it pass."""
 
 
@@ -66,7 +66,7 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, connection: Connection, head: Head) -> None:
+    def __init__(self, connection: Connection, head: RequestHead) -> None:
         self._connection = connection
         self.head = head
         self.body = Body(connection.inbox, head.framing, head.content_length)
@@ -146,7 +146,7 @@ class Exchange:
 
     def body_chunks(self) -> AsyncIterator[bytes]:
         """The body piece by piece as it comes, with flat memory. Raises as next_chunk does."""
-        return _Chunks(self)
+        return _BodyIterator(self)
 
     async def next_chunk(self) -> bytes:
         """The next piece of the body, ``b""`` at its end. Raises BodyError, BodyTimeout, Disconnected."""
@@ -159,10 +159,10 @@ class Exchange:
             return await self.body.next(connection.body_deadline())
         except ChunkError as error:
             raise BodyError(f"The request body is malformed: {error}") from error
-        except Expired as error:
+        except StreamTimeout as error:
             raise BodyTimeout("The client has stopped sending its request body.") from error
-        except (Truncated, OSError) as error:
-            raise Disconnected from error
+        except (TruncatedBody, OSError) as error:
+            raise ClientDisconnect from error
 
     # --- the response ---
 
@@ -268,14 +268,14 @@ class Exchange:
         try:
             return await self._connection.inbox.take(inf)
         except OSError as error:
-            raise Disconnected from error
+            raise ClientDisconnect from error
 
     async def send_raw(self, data: bytes) -> None:
         """Bytes of the other protocol. Raises Disconnected."""
         await self._connection.write(data)
 
 
-class _Chunks:
+class _BodyIterator:
     """A request body to iterate over; an async generator would need closing by whoever stops early."""
 
     __slots__ = ("_exchange",)
@@ -283,7 +283,7 @@ class _Chunks:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
-    def __aiter__(self) -> _Chunks:
+    def __aiter__(self) -> _BodyIterator:
         return self
 
     async def __anext__(self) -> bytes:

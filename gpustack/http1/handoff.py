@@ -40,7 +40,7 @@ from hypercorn.typing import (
 )
 
 from gpustack.errors import GpustackError
-from gpustack.http1.exchange import BodyError, BodyTimeout, Disconnected, Exchange
+from gpustack.http1.exchange import BodyError, BodyTimeout, ClientDisconnect, Exchange
 from gpustack.http1.reply import OWNED, fault_body
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class HypercornHandOff:
         assert self._app is not None
         self.in_flight += 1
         try:
-            conversation = Conversation(exchange, self._app, self._config, self._context, self._state)
+            conversation = AsgiExchange(exchange, self._app, self._config, self._context, self._state)
             if self._bodies_on_demand:
                 conversation.read_on_demand()
             await conversation.run()
@@ -180,7 +180,7 @@ async def _shut_down(lifespan: Lifespan) -> None:
         await lifespan.wait_for_shutdown()
 
 
-class Conversation:
+class AsgiExchange:
     """One request as the app sees it, between our exchange and hypercorn's stream."""
 
     def __init__(
@@ -250,7 +250,7 @@ class Conversation:
         try:
             with self._feeding:
                 await feed(stream)
-        except (Disconnected, GpustackError) as error:
+        except (ClientDisconnect, GpustackError) as error:
             self._fault = error
             return
         await self._answered.wait()
@@ -268,7 +268,7 @@ class Conversation:
     async def _read_body(self, limit: int, taken: Callable[[int], None] | None) -> bytes:
         try:
             return await self._exchange.read_body(limit, taken)
-        except (BodyError, BodyTimeout, Disconnected) as error:
+        except (BodyError, BodyTimeout, ClientDisconnect) as error:
             # Not the app's to answer: the transport knows what is left of the connection.
             self._closed, self._fault = True, error
             self._scope.cancel()
@@ -281,7 +281,7 @@ class Conversation:
             return  # refused: what comes next is another request
         while data := await self._exchange.receive_raw():
             await stream.handle(Data(stream_id=_STREAM, data=data))
-        raise Disconnected
+        raise ClientDisconnect
 
     async def _run_app(
         self,
@@ -307,7 +307,7 @@ class Conversation:
             return
         try:
             await self._pass_on(event)
-        except Disconnected as error:
+        except ClientDisconnect as error:
             self._closed, self._fault = True, error
             self._scope.cancel()
 

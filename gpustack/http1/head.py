@@ -26,9 +26,9 @@ from gpustack.http1.fields import (
 __all__ = [
     "NEED_MORE",
     "Framing",
-    "Head",
     "HeadError",
     "NeedMore",
+    "RequestHead",
     "ResponseHead",
     "parse_request_head",
     "parse_response_head",
@@ -51,7 +51,7 @@ Steering = dict[bytes, list[bytes]]
 
 
 @attrs.frozen(slots=True)
-class Head:
+class RequestHead:
     """A request head. ``path`` and ``query`` are the target's text as sent, not percent-decoded.
 
     ``size`` is the number of bytes it took, its blank line included.
@@ -107,7 +107,7 @@ class ResponseHead:
     size: int
 
 
-def parse_request_head(data: bytes, limit: int = HEAD_LIMIT) -> Head | NeedMore:
+def parse_request_head(data: bytes, limit: int = HEAD_LIMIT) -> RequestHead | NeedMore:
     """The head at the beginning of ``data``. Raises HeadError; its ``status`` is the answer's."""
     start = start_of_head(data)
     if len(data) == start or data[start:] == b"\r":
@@ -133,7 +133,7 @@ def parse_request_head(data: bytes, limit: int = HEAD_LIMIT) -> Head | NeedMore:
     framing, length = _framing(steering, absent=Framing.NONE)
     if framing is Framing.CHUNKED and version == "1.0":
         raise HeadError(400, "An HTTP/1.0 request cannot be chunked.")
-    return Head(
+    return RequestHead(
         method=method,
         target=target,
         path=path,

@@ -8,7 +8,7 @@ from gpustack.http1.fields import HEAD_LIMIT
 
 
 @attrs.frozen(kw_only=True)
-class Limits:
+class ServerLimits:
     """Times are never cut short and at most two ticks of the reactor (about two seconds) late."""
 
     head_bytes: int = HEAD_LIMIT

@@ -9,11 +9,11 @@ from typing import Final
 import attrs
 import trio
 
-from gpustack.http1.call import Ask, Call, RequestBody
 from gpustack.http1.fields import TOKEN
 from gpustack.http1.reactor import Reactor, new_reactor
 from gpustack.http1.reply import Fields, known_lines
-from gpustack.http1.upstream import Address, Upstream
+from gpustack.http1.upstream import UpstreamAddress, UpstreamConnection
+from gpustack.http1.upstream_exchange import RequestBody, UpstreamExchange, UpstreamRequest
 
 _CONTROLS: Final = bytes(range(0x21)) + b"\x7f"
 _SWEEP: Final = 1.0
@@ -29,7 +29,7 @@ class PoolLimits:
     idle_seconds: float = 60.0
 
 
-class Pool:
+class ConnectionPool:
     """A service: ``run`` must be running for requests to be made. No request waits for another."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Pool:
         self.reactor = reactor or new_reactor()
         self.in_flight = 0
         self._owns_reactor = reactor is None
-        self._idle: dict[Address, list[Upstream]] = {}
+        self._idle: dict[UpstreamAddress, list[UpstreamConnection]] = {}
         self._idle_count = 0
 
     def __repr__(self) -> str:
@@ -66,7 +66,7 @@ class Pool:
 
     def request(
         self,
-        address: Address,
+        address: UpstreamAddress,
         method: str,
         target: bytes,
         headers: Fields = (),
@@ -78,7 +78,7 @@ class Pool:
         idle_timeout: float = 300.0,
         fresh: bool = False,
         redial: bool = True,
-    ) -> Call:
+    ) -> UpstreamExchange:
         """``async with pool.request(...) as response``. The connection is kept if the response was read whole.
 
         ``headers`` without those that the pool sets: content-length, transfer-encoding, connection; ``host``
@@ -92,7 +92,7 @@ class Pool:
         """
         if not self.reactor.running:
             raise RuntimeError("the pool is not running")
-        ask = Ask(
+        ask = UpstreamRequest(
             address=address,
             method=method,
             head=request_head(address, method, target, headers, body, content_length),
@@ -104,11 +104,11 @@ class Pool:
             fresh=fresh,
             redial=redial,
         )
-        return Call(self, ask)
+        return UpstreamExchange(self, ask)
 
     # --- connections ---
 
-    def take(self, address: Address) -> Upstream | None:
+    def take(self, address: UpstreamAddress) -> UpstreamConnection | None:
         """The most recently used idle connection that is not known to be dead.
 
         One that spoke without being asked is not used again: what it said would be taken for the next answer.
@@ -123,7 +123,7 @@ class Pool:
             upstream.close()
         return None
 
-    def give_back(self, upstream: Upstream) -> None:
+    def give_back(self, upstream: UpstreamConnection) -> None:
         """Keeps a connection for the next request."""
         limits = self.limits
         idle = self._idle.setdefault(upstream.address, [])
@@ -138,7 +138,7 @@ class Pool:
         idle.append(upstream)
         self._idle_count += 1
 
-    def _drop(self, upstream: Upstream) -> None:
+    def _drop(self, upstream: UpstreamConnection) -> None:
         idle = self._idle.get(upstream.address, [])
         if upstream in idle:
             idle.remove(upstream)
@@ -154,7 +154,7 @@ class Pool:
 
 
 def request_head(
-    address: Address,
+    address: UpstreamAddress,
     method: str,
     target: bytes,
     headers: Fields,
@@ -182,6 +182,6 @@ def _framing_line(method: str, body: RequestBody, content_length: int | None) ->
 
 
 @lru_cache(maxsize=256)
-def _host_line(address: Address) -> bytes:
+def _host_line(address: UpstreamAddress) -> bytes:
     host = b"localhost" if address.unix is not None else str(address).encode("ascii", "replace")
     return b"host: %b\r\n" % host

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 IN: Final = 1  # the values of EPOLLIN and EPOLLOUT
 OUT: Final = 4
 
-Kind = Literal["epoll", "portable"]
+ReactorKind = Literal["epoll", "portable"]
 
 
-class Expired(Exception):
+class StreamTimeout(Exception):
     """The time given to a wait has passed."""
 
 
-class Lane:
+class Waiter:
     """One direction of a stream: the task parked on it, what it waits for and until when.
 
     At most one task waits on a lane.
@@ -67,7 +67,7 @@ class Reactor(Protocol):
 
     def detach(self, stream: Stream) -> None: ...
 
-    async def park(self, stream: Stream, lane: Lane, wants: int, until: float) -> None:
+    async def park(self, stream: Stream, lane: Waiter, wants: int, until: float) -> None:
         """Waits until the socket is ready for ``wants`` or seems to be. Raises Expired."""
 
     def wake(self, stream: Stream) -> None:
@@ -75,7 +75,10 @@ class Reactor(Protocol):
 
 
 def new_reactor(
-    kind: Kind | None = None, *, tick: float | None = None, clock: Callable[[], float] = trio.current_time
+    kind: ReactorKind | None = None,
+    *,
+    tick: float | None = None,
+    clock: Callable[[], float] = trio.current_time,
 ) -> Reactor:
     """The best reactor for this platform, or the kind asked for."""
     if kind is None:
@@ -85,7 +88,7 @@ def new_reactor(
     return PortableReactor(tick=0.5 if tick is None else tick, clock=clock)
 
 
-class _Ticking:
+class _TickingReactor:
     """What both reactors share: the streams, and the tick that ends waits whose time is up."""
 
     name = "reactor"
@@ -110,12 +113,12 @@ class _Ticking:
             for stream in list(self.streams.values()):
                 for lane in (stream.reader, stream.writer):
                     if lane.task is not None and lane.until < now:
-                        lane.error = Expired()
+                        lane.error = StreamTimeout()
                         self._wake_lane(stream, lane)
                 self._look(stream)
             await trio.sleep(self.tick)
 
-    def _wake_lane(self, stream: Stream, lane: Lane) -> None:
+    def _wake_lane(self, stream: Stream, lane: Waiter) -> None:
         raise NotImplementedError
 
     def _look(self, stream: Stream) -> None:
@@ -132,7 +135,7 @@ if sys.platform == "linux":
     _GONE: Final = select.EPOLLRDHUP | _RESET
     _EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 
-    class EpollReactor(_Ticking):
+    class EpollReactor(_TickingReactor):
         """Every socket is registered once, edge-triggered, in one epoll that is itself awaited through Trio.
 
         Trio's own ``wait_readable`` re-arms its epoll for each wait; here a wait is a parked task.
@@ -184,7 +187,7 @@ if sys.platform == "linux":
             if self.streams.pop(stream.fd, None) is not None and self.running:
                 self._epoll.unregister(stream.fd)
 
-        async def park(self, stream: Stream, lane: Lane, wants: int, until: float) -> None:
+        async def park(self, stream: Stream, lane: Waiter, wants: int, until: float) -> None:
             lane.wants, lane.until, lane.task = wants, until, current_task()
             await wait_task_rescheduled(lane.abort)
             if lane.error is not None:
@@ -195,14 +198,14 @@ if sys.platform == "linux":
             for lane in (stream.reader, stream.writer):
                 self._wake_lane(stream, lane)
 
-        def _wake_lane(self, stream: Stream, lane: Lane) -> None:
+        def _wake_lane(self, stream: Stream, lane: Waiter) -> None:
             task = lane.task
             if task is not None:
                 lane.task = None
                 reschedule(task)
 
 
-class PortableReactor(_Ticking):
+class PortableReactor(_TickingReactor):
     """Waits with Trio's ``wait_readable`` and ``wait_writable``; slower, but runs wherever Trio runs.
 
     A peer that leaves while nobody reads is noticed once a tick, unless bytes that nobody has read
@@ -229,7 +232,7 @@ class PortableReactor(_Ticking):
     def detach(self, stream: Stream) -> None:
         self.streams.pop(stream.fd, None)
 
-    async def park(self, stream: Stream, lane: Lane, wants: int, until: float) -> None:
+    async def park(self, stream: Stream, lane: Waiter, wants: int, until: float) -> None:
         lane.wants, lane.until, lane.task = wants, until, current_task()
         try:
             # woken on purpose by notify_closing: the caller looks again
@@ -247,7 +250,7 @@ class PortableReactor(_Ticking):
     def wake(self, stream: Stream) -> None:
         trio.lowlevel.notify_closing(stream.sock)
 
-    def _wake_lane(self, stream: Stream, lane: Lane) -> None:
+    def _wake_lane(self, stream: Stream, lane: Waiter) -> None:
         self.wake(stream)
 
     def _look(self, stream: Stream) -> None:

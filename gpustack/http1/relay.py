@@ -8,7 +8,7 @@ from typing import Final
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.fields import Headers, tokens
 from gpustack.http1.reply import OWNED, Fields
-from gpustack.http1.upstream import Response
+from gpustack.http1.upstream import UpstreamResponse
 
 HOP_BY_HOP: Final = OWNED | {b"proxy-connection", b"te", b"trailer", b"proxy-authenticate", b"expect"}
 NOT_RELAYED: Final = HOP_BY_HOP | {b"date", b"server"}
@@ -25,7 +25,7 @@ def end_to_end(headers: Headers, dropped: frozenset[bytes] = HOP_BY_HOP) -> Head
 
 
 async def relay(
-    response: Response,
+    response: UpstreamResponse,
     exchange: Exchange,
     *,
     headers: Fields | None = None,

@@ -17,12 +17,12 @@ from typing import Final
 import trio
 
 from gpustack.errors import PayloadTooLarge
-from gpustack.http1.connection import Connection, Phase, peer_of
-from gpustack.http1.ends import Ends
+from gpustack.http1.address import AddressPair
+from gpustack.http1.connection import Connection, ConnectionPhase, peer_of
 from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange, Peer
-from gpustack.http1.head import Head
+from gpustack.http1.head import RequestHead
 from gpustack.http1.keepalive import is_elsewhere, keep_alive
-from gpustack.http1.limits import Limits
+from gpustack.http1.limits import ServerLimits
 from gpustack.http1.reactor import Reactor, new_reactor
 from gpustack.http1.reply import REQUEST_ID_FIELD, fault_body, status_line
 from gpustack.http1.stream import new_stream
@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[Exchange], Awaitable[None]]
 OnError = Callable[[Exchange, Exception], Awaitable[None]]
-Claims = Callable[[Head, Peer], bool]
-FindOwner = Callable[[Ends], Awaitable[int | None]]
+Claims = Callable[[RequestHead, Peer], bool]
+FindOwner = Callable[[AddressPair], Awaitable[int | None]]
 Tls = ssl.SSLContext | Callable[[], ssl.SSLContext] | None
 
 _ACCEPTS_AT_ONCE: Final = 64
@@ -41,7 +41,7 @@ _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS,
 _ANSWERS: Final = ((PayloadTooLarge, 413), (BodyTimeout, 408), (BodyError, 400))
 
 
-async def find_nobody(ends: Ends) -> int | None:
+async def find_nobody(ends: AddressPair) -> int | None:
     """Where nobody asks whose program is at the other end."""
     return None
 
@@ -75,20 +75,20 @@ class HttpServer:
         handler: Handler,
         claims: Claims | None = None,
         hand_off: Handler | None = None,
-        limits: Limits | None = None,
+        limits: ServerLimits | None = None,
         tls: Tls = None,
         reactor: Reactor | None = None,
         on_error: OnError = answer_error,
         fault_body: Callable[[int, str], bytes] = fault_body,
         find_owner: FindOwner = find_nobody,
-        on_left: Callable[[Head, Peer], None] = lambda head, peer: None,
-        request_id: Callable[[Head | None], bytes] | None = None,
+        on_left: Callable[[RequestHead, Peer], None] = lambda head, peer: None,
+        request_id: Callable[[RequestHead | None], bytes] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
         self.find_owner = find_owner
         self.on_left = on_left
-        self.limits = limits or Limits()
+        self.limits = limits or ServerLimits()
         self.reactor = reactor or new_reactor()
         self.on_error = on_error
         self.request_id = request_id
@@ -114,7 +114,7 @@ class HttpServer:
 
     def __repr__(self) -> str:
         phases = Counter(connection.phase for connection in self.connections)
-        counts = ", ".join(f"{phases[phase]} {phase.value}" for phase in Phase if phases[phase])
+        counts = ", ".join(f"{phases[phase]} {phase.value}" for phase in ConnectionPhase if phases[phase])
         state = "draining" if self.stopping else "serving"
         return (
             f"<HttpServer {self.name} {state}, {len(self.connections)} connections{counts and ': '}{counts}>"

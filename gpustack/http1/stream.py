@@ -13,7 +13,7 @@ from typing import Final
 
 from trio.lowlevel import checkpoint
 
-from gpustack.http1.reactor import IN, OUT, Lane, Reactor, peek_end
+from gpustack.http1.reactor import IN, OUT, Reactor, Waiter, peek_end
 
 READ: Final = 64 * 1024
 
@@ -36,8 +36,8 @@ class Stream:
         self.readable = False
         self.ended = False
         self.gone = False
-        self.reader = Lane()
-        self.writer = Lane()
+        self.reader = Waiter()
+        self.writer = Waiter()
         self.on_hangup: Callable[[], None] | None = None
         reactor.attach(self)
 

@@ -14,20 +14,20 @@ import attrs
 import trio
 
 from gpustack.errors import PayloadTooLarge
-from gpustack.http1.body import Body, Inbox, Truncated
+from gpustack.http1.body import Body, ReadBuffer, TruncatedBody
 from gpustack.http1.chunked import ChunkError
 from gpustack.http1.fault import ConnectFailed, UpstreamClosed, UpstreamProtocolError, UpstreamTimeout
 from gpustack.http1.fields import Framing, HeadError, Headers
 from gpustack.http1.head import ResponseHead, parse_response_head
 from gpustack.http1.keepalive import end_unacknowledged, is_elsewhere, keep_alive
-from gpustack.http1.reactor import Expired, Reactor
+from gpustack.http1.reactor import Reactor, StreamTimeout
 from gpustack.http1.stream import Stream, new_stream
 
 _SWITCHING_PROTOCOLS: Final = 101
 
 
 @attrs.frozen(cache_hash=True)
-class Address:
+class UpstreamAddress:
     """Where an upstream is: a host and port, or the path of a local socket; with ``tls`` when it is secured."""
 
     host: str
@@ -41,15 +41,15 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-class Upstream:
+class UpstreamConnection:
     """A connection that may be used again; ``reused`` says that it has been."""
 
     __slots__ = ("address", "idle_since", "inbox", "patient", "reused", "stream")
 
-    def __init__(self, address: Address, stream: Stream) -> None:
+    def __init__(self, address: UpstreamAddress, stream: Stream) -> None:
         self.address = address
         self.stream = stream
-        self.inbox = Inbox(stream)
+        self.inbox = ReadBuffer(stream)
         self.reused = False
         self.patient = False
         self.idle_since = inf
@@ -87,7 +87,7 @@ class Upstream:
                 return head
             try:
                 data = await self.stream.recv(until)
-            except Expired as error:
+            except StreamTimeout as error:
                 raise UpstreamTimeout(f"{self.address} did not answer in time.", "first_byte") from error
             except OSError as error:
                 raise self.closed(started=bool(inbox.buffer)) from error
@@ -100,12 +100,14 @@ class Upstream:
         return UpstreamClosed(f"{self.address} closed the connection {where}.", response_started=started)
 
 
-class Response:
+class UpstreamResponse:
     """An upstream's answer: the head now, the body as it comes."""
 
     __slots__ = ("_body", "_idle_timeout", "_reactor", "_upstream", "head", "heard")
 
-    def __init__(self, upstream: Upstream, head: ResponseHead, reactor: Reactor, idle_timeout: float) -> None:
+    def __init__(
+        self, upstream: UpstreamConnection, head: ResponseHead, reactor: Reactor, idle_timeout: float
+    ) -> None:
         self._upstream = upstream
         self._reactor = reactor
         self._idle_timeout = idle_timeout
@@ -164,20 +166,20 @@ class Response:
             piece = await self._body.next(self._reactor.deadline(self._idle_timeout))
             self.heard = self._reactor.now
             return piece
-        except Expired as error:
+        except StreamTimeout as error:
             raise UpstreamTimeout(f"{self._upstream.address} stopped sending its answer.", "body") from error
         except ChunkError as error:
             fault = UpstreamProtocolError(f"The answer of {self._upstream.address} is malformed: {error}.")
             fault.response_started = True
             raise fault from error
-        except (Truncated, OSError) as error:
+        except (TruncatedBody, OSError) as error:
             raise self._upstream.closed(started=True) from error
 
-    def chunks(self) -> Response:
+    def chunks(self) -> UpstreamResponse:
         """To iterate over: pieces of the body as they come."""
         return self
 
-    def __aiter__(self) -> Response:
+    def __aiter__(self) -> UpstreamResponse:
         return self
 
     async def __anext__(self) -> bytes:
@@ -198,7 +200,7 @@ class Response:
         return b"".join(pieces)
 
 
-async def dial(address: Address, reactor: Reactor, seconds: float) -> Upstream:
+async def dial(address: UpstreamAddress, reactor: Reactor, seconds: float) -> UpstreamConnection:
     """A new connection, within ``seconds``. Raises ConnectFailed, UpstreamTimeout("connect")."""
     try:
         with trio.fail_after(seconds):
@@ -218,14 +220,14 @@ async def dial(address: Address, reactor: Reactor, seconds: float) -> Upstream:
         await stream.handshake(reactor.deadline(seconds))
     except BaseException as error:
         stream.close()
-        if isinstance(error, Expired):
+        if isinstance(error, StreamTimeout):
             raise UpstreamTimeout(
                 f"{address} did not finish the TLS handshake in time.", "connect"
             ) from error
         if isinstance(error, OSError):  # ssl.SSLError is one
             raise ConnectFailed(f"No secure connection to {address}: {_reason(error)}.") from error
         raise
-    return Upstream(address, stream)
+    return UpstreamConnection(address, stream)
 
 
 def _reason(error: OSError) -> str:
@@ -240,14 +242,14 @@ def _reason(error: OSError) -> str:
     return os.strerror(error.errno)
 
 
-def _secured(sock: socket.socket, address: Address) -> socket.socket:
+def _secured(sock: socket.socket, address: UpstreamAddress) -> socket.socket:
     if address.tls is None:
         return sock
     sock.setblocking(False)
     return address.tls.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=address.host)
 
 
-async def _connect(address: Address) -> socket.socket:
+async def _connect(address: UpstreamAddress) -> socket.socket:
     if address.unix is not None:
         stream = await trio.open_unix_socket(str(address.unix))
     elif any(letter <= " " or letter == "\x7f" for letter in address.host):

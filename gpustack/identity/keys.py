@@ -7,7 +7,7 @@ import re
 
 import attrs
 
-from .secret import Keys
+from .derived_keys import DerivedKeys
 
 # Longer than ours: keys made by other means (imported ones) may be of another length, within reason.
 _API_KEY = re.compile(r"gpustack_([0-9A-Za-z]{1,64})_([0-9A-Za-z]{1,256})", re.ASCII)
@@ -58,6 +58,6 @@ def parse(text: str) -> ApiKeyText | WorkerKeyText | None:
     return None
 
 
-def hash_secret(keys: Keys, secret: str) -> str:
+def hash_secret(keys: DerivedKeys, secret: str) -> str:
     """What is kept of an API key's secret. It is random already, so that a slow hash would add nothing."""
     return keys.api_hash(secret)

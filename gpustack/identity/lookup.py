@@ -13,7 +13,7 @@ R = TypeVar("R", bound=Record)
 
 
 @attrs.define(eq=False)
-class Lookup(Generic[R]):
+class FieldIndex(Generic[R]):
     """An index of the table it was last asked about.
 
     A table of a snapshot never changes, and is the same object in the next one unless it was written to: so

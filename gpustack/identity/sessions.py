@@ -8,26 +8,28 @@ from datetime import datetime, timedelta
 from gpustack.domain.access import Session
 from gpustack.domain.snapshot import Snapshot
 
-from .lookup import Lookup
-from .secret import Keys
+from .derived_keys import DerivedKeys
+from .lookup import FieldIndex
 
 COOKIE = "gpustack_session"
 LIFETIME = timedelta(minutes=120)
 RENEW_WITHIN = timedelta(minutes=15)
 
-_BY_HASH = Lookup[Session]("token_hash")
+_BY_HASH = FieldIndex[Session]("token_hash")
 _LONGEST = 256
 
 
 def make_session(
-    user_id: int, *, keys: Keys, now: datetime, rng: random.Random, lifetime: timedelta = LIFETIME
+    user_id: int, *, keys: DerivedKeys, now: datetime, rng: random.Random, lifetime: timedelta = LIFETIME
 ) -> tuple[str, Session]:
     """A new login: the token for the cookie, and the record to store."""
     token = f"{rng.getrandbits(256):064x}"
     return token, Session(user_id=user_id, token_hash=keys.session_hash(token), expires_at=now + lifetime)
 
 
-def find_session(snapshot: Snapshot, token: str | None, *, keys: Keys, now: datetime) -> Session | None:
+def find_session(
+    snapshot: Snapshot, token: str | None, *, keys: DerivedKeys, now: datetime
+) -> Session | None:
     """The login that a cookie stands for, unless it is unknown or over."""
     if not token or len(token) > _LONGEST:
         return None

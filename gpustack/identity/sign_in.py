@@ -11,20 +11,20 @@ import attrs
 from gpustack.domain.access import SignIn, UserSource
 from gpustack.domain.snapshot import Snapshot
 
-from .lookup import Lookup
-from .secret import Keys
+from .derived_keys import DerivedKeys
+from .lookup import FieldIndex
 
 WITHIN = timedelta(minutes=10)
 """How long somebody may take at the other party."""
 
 COOKIE = "gpustack_sign_in_"
-_BY_STATE = Lookup[SignIn]("state_hash")
+_BY_STATE = FieldIndex[SignIn]("state_hash")
 _LONGEST = 128
 _LONGEST_PATH = 2048
 
 
 @attrs.frozen(kw_only=True)
-class Begun:
+class SignInStart:
     """A login that begins: ``state`` goes to the other party, ``cookie`` (a ``Set-Cookie`` value) to the browser."""
 
     state: str = attrs.field(repr=False)
@@ -37,11 +37,11 @@ def begin(
     *,
     secret: str,
     next_path: str | None,
-    keys: Keys,
+    keys: DerivedKeys,
     now: datetime,
     rng: random.Random,
     secure: bool,
-) -> Begun:
+) -> SignInStart:
     """A new login under way. ``next_path`` is where the browser wants to be afterwards, if that is here.
 
     Each has a cookie of its own, so that two tabs do not disturb each other.
@@ -55,13 +55,13 @@ def begin(
         next_path=path_within(next_path),
         expires_at=now + WITHIN,
     )
-    return Begun(
+    return SignInStart(
         state=state, cookie=_cookie(record, browser, int(WITHIN.total_seconds()), secure), record=record
     )
 
 
 def find(
-    snapshot: Snapshot, source: UserSource, state: str | None, *, keys: Keys, now: datetime
+    snapshot: Snapshot, source: UserSource, state: str | None, *, keys: DerivedKeys, now: datetime
 ) -> SignIn | None:
     """The login under way that an answer belongs to, unless there is none, or it took too long."""
     if not state or len(state) > _LONGEST:
@@ -70,7 +70,7 @@ def find(
     return found if found is not None and found.source is source and now < found.expires_at else None
 
 
-def is_of_browser(record: SignIn, cookies: str | None, *, keys: Keys) -> bool:
+def is_of_browser(record: SignIn, cookies: str | None, *, keys: DerivedKeys) -> bool:
     """Whether the browser with this ``Cookie`` header is the one that began: nobody else may end it."""
     for part in (cookies or "").split(";"):
         name, _, value = part.strip().partition("=")

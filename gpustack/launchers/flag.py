@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-class Wrong(Exception):
+class FlagError(Exception):
     """The command line cannot be followed; says in one sentence why."""
 
 
@@ -61,27 +61,27 @@ def members(enumeration: Iterable[Any], prefix: str, **further: str) -> dict[str
 
 
 def apply(flags: Sequence[Flag], refused: Mapping[str, str], params: Any, argv: Sequence[str]) -> None:
-    """Set ``params`` as ``argv`` says, later words winning. Raises ``Wrong`` at the first that cannot be followed."""
+    """Set ``params`` as ``argv`` says, later words winning. Raises ``FlagError`` at the first that cannot be set."""
     table = {name: flag for flag in flags for name in flag.names}
     words = iter(argv)
     for word in words:
         name, equals, value = word.partition("=")
         if name in refused:
-            raise Wrong(f"{name} is not available in the embedded llama.cpp: {refused[name]}")
+            raise FlagError(f"{name} is not available in the embedded llama.cpp: {refused[name]}")
         flag = table.get(name)
         if flag is None:
-            raise Wrong(f"unknown argument {name!r}{_suggestion(name, table)}")
+            raise FlagError(f"unknown argument {name!r}{_suggestion(name, table)}")
         if flag.takes_value and not equals:
             following = next(words, None)
             if following is None:
-                raise Wrong(f"{name} needs a value")
+                raise FlagError(f"{name} needs a value")
             value = following
         elif equals and not flag.takes_value:
-            raise Wrong(f"{name} takes no value")
+            raise FlagError(f"{name} takes no value")
         try:
             flag.set(params, value)
         except (ValueError, OverflowError, TypeError, OSError) as error:
-            raise Wrong(f"{name}: {value!r} {_reason(error)}") from error
+            raise FlagError(f"{name}: {value!r} {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

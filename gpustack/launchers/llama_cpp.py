@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .flag import Flag, Wrong, apply
+from .flag import Flag, FlagError, apply
 from .llama_flags import REFUSED, flags
 
 NAME = "llama_cpp"
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Settings()
     try:
         params = parameters(xllamacpp, words, settings)
-    except Wrong as wrong:
+    except FlagError as wrong:
         return _say(f"{wrong}", 2)
     # While the model loads SIGTERM has its default action: nothing is running that could be drained.
     try:
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parameters(xlc: Any, words: Sequence[str], settings: Settings) -> Any:
-    """``CommonParams`` as the words say, with llama-server's defaults. Raises ``Wrong`` with a sentence."""
+    """``CommonParams`` as the words say, with llama-server's defaults. Raises ``FlagError`` with a sentence."""
     params = xlc.CommonParams()
     params.n_parallel = -1  # as llama-server does: it chooses, and its slots share one cache
     params.port = 8080
@@ -80,10 +80,10 @@ def parameters(xlc: Any, words: Sequence[str], settings: Settings) -> Any:
 
     apply((*flags(xlc), Flag(("--drain-seconds",), drain)), REFUSED, params, words)
     if not params.model.path:
-        raise Wrong("--model is required")
+        raise FlagError("--model is required")
     for flag, path in (("--model", params.model.path), ("--mmproj", params.mmproj.path)):
         if path and not Path(path).is_file():
-            raise Wrong(f"{flag}: there is no file {path}")
+            raise FlagError(f"{flag}: there is no file {path}")
     return params
 
 

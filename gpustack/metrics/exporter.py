@@ -11,15 +11,15 @@ import trio
 from prometheus_client.metrics_core import Metric as Family
 
 from gpustack.http1.exchange import Exchange
-from gpustack.http1.limits import Limits
-from gpustack.nursery.limiter import Threads, threads
-from gpustack.nursery.wake import Latest, Wake
+from gpustack.http1.limits import ServerLimits
+from gpustack.nursery.limiter import ThreadLimiter, threads
+from gpustack.nursery.wake import AsyncValue, Wake
 
-from .render import Format, format_of, render
+from .render import PageFormat, format_of, render
 
 S = TypeVar("S")
 
-LIMITS = Limits(connections=256, connections_per_address=None)
+LIMITS = ServerLimits(connections=256, connections_per_address=None)
 """Of an exporter's port: a few scrapers, and no bodies."""
 _WITHIN = 30.0
 _TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
@@ -27,12 +27,12 @@ _JSON = [(b"content-type", b"application/json")]
 
 
 @attrs.define(eq=False)
-class _Look(Generic[S]):
+class _Observation(Generic[S]):
     """The state at one moment, and the pages that were made of it."""
 
     state: S
     at: float
-    pages: dict[tuple[str, Format], bytes] = attrs.field(factory=dict)
+    pages: dict[tuple[str, PageFormat], bytes] = attrs.field(factory=dict)
 
 
 @attrs.define(eq=False, repr=False)
@@ -50,9 +50,9 @@ class Exporter(Generic[S]):
     """Pages that keep to what others wrote, which OpenMetrics is too strict for."""
     lifetime: float = 1.0
     """Seconds for which a look is good enough."""
-    _latest: Latest[_Look[S] | None] = attrs.field(factory=lambda: Latest(None))
+    _latest: AsyncValue[_Observation[S] | None] = attrs.field(factory=lambda: AsyncValue(None))
     _asked: Wake = attrs.field(factory=Wake)
-    _threads: Threads = attrs.field(factory=lambda: threads("metrics", 1))
+    _threads: ThreadLimiter = attrs.field(factory=lambda: threads("metrics", 1))
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Look whenever somebody asks, one look at a time."""
@@ -61,7 +61,7 @@ class Exporter(Generic[S]):
             await self._asked.wait()
             if self._fresh() is None:
                 at = trio.current_time()
-                self._latest.set(_Look(await self._look(), at))
+                self._latest.set(_Observation(await self._look(), at))
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request. Cancellable at any time."""
@@ -88,7 +88,7 @@ class Exporter(Generic[S]):
         else:
             await exchange.respond(200, form.headers, page)
 
-    async def page(self, path: str, form: Format) -> bytes:
+    async def page(self, path: str, form: PageFormat) -> bytes:
         """The page as of a look that is at most ``lifetime`` old. Cancellable."""
         look = self._fresh() or await self._another()
         made = look.pages.get((path, form))
@@ -98,11 +98,11 @@ class Exporter(Generic[S]):
             look.pages[path, form] = made
         return made
 
-    def _fresh(self) -> _Look[S] | None:
+    def _fresh(self) -> _Observation[S] | None:
         look = self._latest.value
         return look if look is not None and trio.current_time() - look.at < self.lifetime else None
 
-    async def _another(self) -> _Look[S]:
+    async def _another(self) -> _Observation[S]:
         revision = self._latest.revision
         self._asked.wake()
         _, look = await self._latest.changed(revision)

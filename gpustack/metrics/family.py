@@ -8,7 +8,7 @@ import attrs
 from prometheus_client.metrics_core import Metric as Family
 
 from .registry import METRICS, Metric
-from .traffic import Distribution
+from .traffic import Histogram
 
 
 @attrs.define(eq=False)
@@ -24,7 +24,7 @@ class Samples:
         named = self._named(metric, labels)
         self._family(metric).add_sample(metric.name, named, float(value))
 
-    def distribution(self, metric: Metric, labels: Sequence[object], found: Distribution) -> None:
+    def distribution(self, metric: Metric, labels: Sequence[object], found: Histogram) -> None:
         """All samples of a histogram."""
         named, family, below = self._named(metric, labels), self._family(metric), 0
         for bound, count in zip((*found.bounds, float("inf")), found.counts, strict=True):

@@ -12,7 +12,7 @@ from gpustack.engines.registry import engines
 from gpustack.errors import Invalid
 
 from .foreign import FOREIGN
-from .registry import METRICS, REQUESTS_RUNNING, Kind, Metric, Scope
+from .registry import METRICS, REQUESTS_RUNNING, Metric, MetricKind, MetricScope
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,199}")
 _PART = re.compile(r"\s*(<=|>=|==|!=|<|>)\s*([0-9]+(?:\.[0-9]+)*)\s*")
@@ -21,9 +21,9 @@ _MOST = 1000
 _LONGEST_HELP = 500
 _ANY = "*"
 _CUSTOM = "custom"
-_TAKEN = frozenset(metric.family for metric in METRICS if metric.scope is not Scope.RUNTIME)
+_TAKEN = frozenset(metric.family for metric in METRICS if metric.scope is not MetricScope.RUNTIME)
 _LABELS = REQUESTS_RUNNING.labels
-_KINDS = {kind.value: kind for kind in Kind}
+_KINDS = {kind.value: kind for kind in MetricKind}
 
 
 @attrs.frozen(kw_only=True)
@@ -62,7 +62,7 @@ class MetricMap:
 
 def default_map() -> MetricMap:
     """What engines say of themselves."""
-    metrics = {metric.family: metric for metric in METRICS if metric.scope is Scope.RUNTIME}
+    metrics = {metric.family: metric for metric in METRICS if metric.scope is MetricScope.RUNTIME}
     ranges: dict[str, Mapping[str, Mapping[str, str]]] = dict(FOREIGN)
     for engine in engines():
         if engine.metrics:
@@ -115,7 +115,7 @@ def _metric(name: str, described: object, faults: list[str]) -> Metric | None:
         faults.append(f"{where}: name it without _total, which counters get by themselves")
     elif name in _TAKEN or name.startswith("process_"):
         faults.append(f"{where}: the name is taken by a metric of GPUStack's own")
-    if not isinstance(kind, str) or kind.lower() not in _KINDS or kind.lower() == Kind.INFO:
+    if not isinstance(kind, str) or kind.lower() not in _KINDS or kind.lower() == MetricKind.INFO:
         faults.append(f"{where}.type: must be Gauge, Counter, Histogram or Summary")
     if not isinstance(help_, str) or len(help_) > _LONGEST_HELP:
         faults.append(f"{where}.description: must be text of at most {_LONGEST_HELP} characters")
@@ -123,9 +123,9 @@ def _metric(name: str, described: object, faults: list[str]) -> Metric | None:
         return None
     found = _KINDS[kind.lower()]
     return Metric(
-        name=f"{name}_total" if found is Kind.COUNTER else name,
+        name=f"{name}_total" if found is MetricKind.COUNTER else name,
         kind=found,
-        scope=Scope.RUNTIME,
+        scope=MetricScope.RUNTIME,
         help=str(help_) or name,
         labels=_LABELS,
     )

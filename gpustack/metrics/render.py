@@ -15,7 +15,7 @@ _OPENMETRICS_VERSIONS = frozenset({"", "0.0.1", "1.0.0"})
 
 
 @attrs.frozen
-class Format:
+class PageFormat:
     """How a page is written. There are four, whatever a client asks for, so pages can be kept by format."""
 
     openmetrics: bool = False
@@ -32,14 +32,14 @@ class Format:
         return [*fields, (b"content-encoding", b"gzip")] if self.gzip else fields
 
 
-def format_of(accept: bytes | None, accept_encoding: bytes | None) -> Format:
+def format_of(accept: bytes | None, accept_encoding: bytes | None) -> PageFormat:
     """What the headers of a request ask for; anything odd gets plain text."""
     wanted = any(_is_openmetrics(one) for one in (accept or b"").decode("latin-1").lower().split(","))
     zipped = any(
         one.split(b";")[0].strip() == b"gzip" and one.replace(b" ", b"").partition(b";q=")[2] not in _ZERO
         for one in (accept_encoding or b"").lower().split(b",")
     )
-    return Format(wanted, zipped)
+    return PageFormat(wanted, zipped)
 
 
 _ZERO = frozenset({b"0", b"0.0", b"0.00", b"0.000"})
@@ -55,7 +55,7 @@ _AS_TEXT = {"counter": ("_total", "counter"), "info": ("_info", "gauge"), "unkno
 """What OpenMetrics' kinds are in the older format: what their name ends in there, and what they are called."""
 
 
-def render(families: Iterable[Family], form: Format) -> bytes:
+def render(families: Iterable[Family], form: PageFormat) -> bytes:
     """The page. Takes about 3 µs a sample: call it in a thread.
 
     Written here because the library's OpenMetrics writer makes underscores of the colons in names.

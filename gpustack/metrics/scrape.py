@@ -9,9 +9,9 @@ import trio
 
 from gpustack.errors import PayloadTooLarge
 from gpustack.http1.fault import UpstreamError
-from gpustack.http1.pool import Pool
+from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.reply import Fields
-from gpustack.http1.upstream import Address
+from gpustack.http1.upstream import UpstreamAddress
 
 _LARGEST = 2 << 20
 _WITHIN = 3.0
@@ -20,7 +20,7 @@ _HAS_NONE = frozenset({404, 405, 501})
 
 
 @attrs.frozen(kw_only=True)
-class Target:
+class ScrapeTarget:
     """An engine that serves an instance here."""
 
     worker_id: int
@@ -50,14 +50,14 @@ class Target:
 
 
 @attrs.frozen
-class Scraped:
+class ScrapeResult:
     """``page`` is ``None`` when the engine did not answer as it should, and empty when it has no metrics."""
 
-    target: Target
+    target: ScrapeTarget
     page: bytes | None
 
 
-async def scrape(pool: Pool, targets: Sequence[Target]) -> tuple[Scraped, ...]:
+async def scrape(pool: ConnectionPool, targets: Sequence[ScrapeTarget]) -> tuple[ScrapeResult, ...]:
     """The pages of all targets, in their order; takes a few seconds at most for each eight of them. Cancellable."""
     pages: dict[int, bytes | None] = {}
     turn = trio.CapacityLimiter(_AT_ONCE)
@@ -69,13 +69,13 @@ async def scrape(pool: Pool, targets: Sequence[Target]) -> tuple[Scraped, ...]:
     async with trio.open_nursery() as nursery:
         for place in range(len(targets)):
             nursery.start_soon(one, place)
-    return tuple(Scraped(target, pages[place]) for place, target in enumerate(targets))
+    return tuple(ScrapeResult(target, pages[place]) for place, target in enumerate(targets))
 
 
-async def _page(pool: Pool, target: Target) -> bytes | None:
+async def _page(pool: ConnectionPool, target: ScrapeTarget) -> bytes | None:
     with trio.move_on_after(_WITHIN):
         try:
-            address = Address("127.0.0.1", target.port)
+            address = UpstreamAddress("127.0.0.1", target.port)
             async with pool.request(address, "GET", b"/metrics", target.fields) as response:
                 if response.status == 200:
                     return await response.read(_LARGEST)

@@ -18,8 +18,8 @@ from gpustack.errors import Invalid
 
 from . import registry
 from .family import Samples
-from .process import ProcessState, sample_process
-from .traffic import Seen
+from .process_sample import ProcessObservation, sample_process
+from .traffic import TrafficCounts
 
 CLUSTER_ID, CLUSTER_NAME = "1", "default"
 """The one cluster there is, as other programs know it."""
@@ -29,7 +29,7 @@ WAITS_FOR = ("reading_header", "no_worker", "no_ready_worker", "does_not_fit", "
 
 
 @attrs.frozen(kw_only=True)
-class ServerState:
+class ServerObservation:
     """Everything the server's metrics are made of, taken at one moment."""
 
     snapshot: Snapshot
@@ -40,11 +40,11 @@ class ServerState:
     in_flight: int = 0
     commits: int = 0
     writes_waiting: int = 0
-    traffic: Seen = Seen()
-    process: ProcessState | None = None
+    traffic: TrafficCounts = TrafficCounts()
+    process: ProcessObservation | None = None
 
 
-def server_families(state: ServerState) -> list[Family]:
+def server_families(state: ServerObservation) -> list[Family]:
     """All families of the server. Pure but for the process's own numbers; takes long in large clusters."""
     samples = Samples()
     _cluster(state, samples)
@@ -93,7 +93,7 @@ def _address(ip: str, port: int) -> str:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
-def _cluster(state: ServerState, samples: Samples) -> None:
+def _cluster(state: ServerObservation, samples: Samples) -> None:
     samples.add(registry.CLUSTER, (*_CLUSTER, "gpustack"), 1)
     samples.add(registry.CLUSTER_STATUS, (*_CLUSTER, "ready" if state.open else "draining"), 1)
     samples.add(registry.LEADING, _CLUSTER, int(state.leads))
@@ -102,7 +102,7 @@ def _cluster(state: ServerState, samples: Samples) -> None:
     samples.add(registry.IN_FLIGHT, _CLUSTER, state.in_flight)
 
 
-def _workers(state: ServerState, samples: Samples) -> None:
+def _workers(state: ServerObservation, samples: Samples) -> None:
     for worker in state.snapshot.workers.values():
         named = (*_CLUSTER, worker.id, worker.name)
         samples.add(registry.WORKER_STATUS, (*named, worker.condition.state.value), 1)
@@ -141,7 +141,7 @@ def _instances(snapshot: Snapshot, samples: Samples) -> None:
         samples.add(registry.PENDING, (*_CLUSTER, reason), count)
 
 
-def _traffic(state: ServerState, samples: Samples) -> None:
+def _traffic(state: ServerObservation, samples: Samples) -> None:
     models, seen = state.snapshot.models, state.traffic
     for key, count in seen.requests.items():
         model = models.get(key.model_id or 0)

@@ -12,7 +12,7 @@ BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 6
 
 
 @attrs.frozen
-class Distribution:
+class Histogram:
     """How often values were at most each bound; ``counts`` has one entry more, for what was larger."""
 
     bounds: Sequence[float]
@@ -22,7 +22,7 @@ class Distribution:
 
 
 @attrs.frozen
-class Answered:
+class RequestLabels:
     """One kind of answer. ``model_id`` is ``None`` where no model of the name asked for is deployed."""
 
     model_id: int | None
@@ -31,7 +31,7 @@ class Answered:
 
 
 @attrs.define(eq=False)
-class Passage:
+class RequestMeasurement:
     """One request on its way through, and what is known of it so far. Instants are of the monotonic clock."""
 
     began: float
@@ -45,11 +45,11 @@ class Passage:
 
 
 @attrs.frozen(kw_only=True)
-class Seen:
+class TrafficCounts:
     """All counts at one moment, since the start of the server."""
 
-    requests: Mapping[Answered, int] = attrs.field(factory=dict)
-    first_byte: Mapping[int, Distribution] = attrs.field(factory=dict)
+    requests: Mapping[RequestLabels, int] = attrs.field(factory=dict)
+    first_byte: Mapping[int, Histogram] = attrs.field(factory=dict)
     """By model id."""
     tokens: Mapping[tuple[int, str], int] = attrs.field(factory=dict)
     """By model id, and ``prompt`` or ``completion``."""
@@ -58,7 +58,7 @@ class Seen:
 
 
 @attrs.define
-class _Waited:
+class _HistogramCounts:
     counts: list[int] = attrs.field(factory=lambda: [0] * (len(BOUNDS) + 1))
     total: float = 0.0
 
@@ -68,12 +68,12 @@ class Traffic:
     """Owns the counts. Only from the Trio thread."""
 
     _requests: dict[tuple[int | None, str, int], int] = attrs.field(factory=dict)
-    """By what ``Answered`` says; a tuple costs a request less."""
-    _waited: dict[int, _Waited] = attrs.field(factory=dict)
+    """By what ``RequestLabels`` says; a tuple costs a request less."""
+    _waited: dict[int, _HistogramCounts] = attrs.field(factory=dict)
     _tokens: dict[tuple[int, str], int] = attrs.field(factory=dict)
     _refused: dict[tuple[str, str], int] = attrs.field(factory=dict)
 
-    def passed(self, passage: Passage, route: str, status: int) -> None:
+    def passed(self, passage: RequestMeasurement, route: str, status: int) -> None:
         """A request has come to its end, whichever."""
         key = (passage.model_id, route, status)
         self._requests[key] = self._requests.get(key, 0) + 1
@@ -93,7 +93,7 @@ class Traffic:
     def _note_wait(self, model_id: int, seconds: float) -> None:
         waited = self._waited.get(model_id)
         if waited is None:
-            waited = self._waited[model_id] = _Waited()
+            waited = self._waited[model_id] = _HistogramCounts()
         waited.counts[bisect_left(BOUNDS, seconds)] += 1
         waited.total += seconds
 
@@ -105,12 +105,12 @@ class Traffic:
         self._waited = {key: waited for key, waited in self._waited.items() if key in model_ids}
         self._tokens = {key: count for key, count in self._tokens.items() if key[0] in model_ids}
 
-    def seen(self) -> Seen:
+    def seen(self) -> TrafficCounts:
         """A copy, for whoever shows it."""
-        return Seen(
-            requests={Answered(*key): count for key, count in self._requests.items()},
+        return TrafficCounts(
+            requests={RequestLabels(*key): count for key, count in self._requests.items()},
             first_byte={
-                key: Distribution(BOUNDS, tuple(waited.counts), waited.total)
+                key: Histogram(BOUNDS, tuple(waited.counts), waited.total)
                 for key, waited in self._waited.items()
             },
             tokens=dict(self._tokens),

@@ -12,15 +12,15 @@ from gpustack.domain.instance import ModelInstance
 from gpustack.domain.worker import Filesystem, WorkerStatus
 
 from . import registry
+from .engine_sample import raw_families, read_pages, unify
 from .family import Samples
 from .mapping import MetricMap
-from .process import ProcessState, sample_process
-from .runtime import raw_families, read_pages, unify
-from .scrape import Scraped
+from .process_sample import ProcessObservation, sample_process
+from .scrape import ScrapeResult
 
 
 @attrs.frozen(kw_only=True)
-class Node:
+class WorkerLabels:
     """Whose machine this is, as labels say it."""
 
     worker_id: int
@@ -33,20 +33,20 @@ class Node:
 
 
 @attrs.frozen(kw_only=True)
-class WorkerState:
+class WorkerObservation:
     """Everything a worker's metrics are made of, taken at one moment."""
 
-    node: Node | None
+    node: WorkerLabels | None
     """``None`` until it has joined: its machine has no name yet."""
     status: WorkerStatus = WorkerStatus()
     allocated: Mapping[int, int] = attrs.field(factory=dict)
     """Bytes claimed of each accelerator, by its index."""
-    scraped: Sequence[Scraped] = ()
+    scraped: Sequence[ScrapeResult] = ()
     mapping: MetricMap
-    process: ProcessState | None = None
+    process: ProcessObservation | None = None
 
 
-def worker_families(state: WorkerState) -> list[Family]:
+def worker_families(state: WorkerObservation) -> list[Family]:
     """All families of the worker. Pure but for the process's own numbers; parses what engines said."""
     samples = Samples()
     if state.node is not None:
@@ -61,7 +61,7 @@ def worker_families(state: WorkerState) -> list[Family]:
     return [*samples.families, *of_process]
 
 
-def engine_families(state: WorkerState) -> list[Family]:
+def engine_families(state: WorkerObservation) -> list[Family]:
     """What the engines said, as they said it."""
     return raw_families(read_pages(state.scraped))
 

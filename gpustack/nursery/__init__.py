@@ -2,18 +2,18 @@
 
 from .adopt import adopt, end_remains
 from .bus import Bus, Lagged, Listener
-from .group import KILL_WITHIN, Exit, Group
-from .limiter import Threads, hop_by, in_line, limiters, threads
+from .group import KILL_WITHIN, ExitStatus, ProcessGroup
+from .limiter import ThreadLimiter, limiters, run_inline, threads, use_thread_runner
+from .log_file import LogFile, keep_trimmed, rotate_previous, tail, trim
 from .notify import Notifier, Watchdog, notifier, watchdog, watchdog_period
-from .output import Output, keep_trimmed, rotate_previous, tail, trim
 from .process import spawn_group
-from .quarantine import Quarantine, RowFault, Trial
-from .restart import NEVER, Restart
+from .quarantine import Quarantine, RowAttempt, RowFault
+from .restart import NEVER, RestartPolicy
 from .service import FunctionService, Service, ServiceReturned, function_service
 from .signals import Signals
 from .state import (
     GroupState,
-    Unreadable,
+    UnreadableState,
     command_hash,
     forget_state,
     read_state,
@@ -24,31 +24,31 @@ from .supervise import supervise
 from .ticker import ticks
 from .tier import Tier, open_tier
 from .tree import draw_tree, tree
-from .wake import Latest, Wake
+from .wake import AsyncValue, Wake
 
 __all__ = [
     "KILL_WITHIN",
     "NEVER",
+    "AsyncValue",
     "Bus",
-    "Exit",
+    "ExitStatus",
     "FunctionService",
-    "Group",
     "GroupState",
     "Lagged",
-    "Latest",
     "Listener",
+    "LogFile",
     "Notifier",
-    "Output",
+    "ProcessGroup",
     "Quarantine",
-    "Restart",
+    "RestartPolicy",
+    "RowAttempt",
     "RowFault",
     "Service",
     "ServiceReturned",
     "Signals",
-    "Threads",
+    "ThreadLimiter",
     "Tier",
-    "Trial",
-    "Unreadable",
+    "UnreadableState",
     "Wake",
     "Watchdog",
     "adopt",
@@ -57,8 +57,6 @@ __all__ = [
     "end_remains",
     "forget_state",
     "function_service",
-    "hop_by",
-    "in_line",
     "keep_trimmed",
     "limiters",
     "notifier",
@@ -66,6 +64,7 @@ __all__ = [
     "read_state",
     "read_states",
     "rotate_previous",
+    "run_inline",
     "spawn_group",
     "supervise",
     "tail",
@@ -73,6 +72,7 @@ __all__ = [
     "ticks",
     "tree",
     "trim",
+    "use_thread_runner",
     "watchdog",
     "watchdog_period",
     "write_state",

@@ -7,27 +7,27 @@ from contextlib import suppress
 
 import attrs
 
-from .group import Exit, Group, pidfd_ended, wait_pidfd
-from .identity import Identity, boot_id, identity, read_stat
+from .group import ExitStatus, ProcessGroup, pidfd_ended, wait_pidfd
+from .process_identity import ProcessIdentity, boot_id, identity, read_stat
 from .state import GroupState
 
-_UNKNOWN = Exit(code=None, signal=None)  # only the parent learns how a process ended
+_UNKNOWN = ExitStatus(code=None, signal=None)  # only the parent learns how a process ended
 
 
 @attrs.define(eq=False)
-class _Adopted:
+class _AdoptedLeader:
     """A leader that is not our child."""
 
     _pidfd: int
     pinned: bool = False
-    _exit: Exit | None = None
+    _exit: ExitStatus | None = None
 
-    def poll(self) -> Exit | None:
+    def poll(self) -> ExitStatus | None:
         if self._exit is None and pidfd_ended(self._pidfd):
             self._exit = _UNKNOWN
         return self._exit
 
-    async def wait(self) -> Exit:
+    async def wait(self) -> ExitStatus:
         if self._exit is None:
             await wait_pidfd(self._pidfd)
         return _UNKNOWN
@@ -46,15 +46,15 @@ class _Adopted:
 
 
 @attrs.frozen
-class _Departed:
+class _EndedLeader:
     """A leader that is known to be gone."""
 
     pinned: bool = False
 
-    def poll(self) -> Exit:
+    def poll(self) -> ExitStatus:
         return _UNKNOWN
 
-    async def wait(self) -> Exit:
+    async def wait(self) -> ExitStatus:
         return _UNKNOWN
 
     def release(self) -> None:
@@ -64,7 +64,7 @@ class _Departed:
         pass
 
 
-def adopt(state: GroupState) -> Group | None:
+def adopt(state: GroupState) -> ProcessGroup | None:
     """The group that ``state`` speaks of, to be waited for and ended as if it were ours; its exit code
     stays unknown.
 
@@ -78,18 +78,18 @@ def adopt(state: GroupState) -> Group | None:
         pidfd = os.pidfd_open(state.pid)
     except OSError:  # no such process, or a kernel without
         return None
-    leader = _Adopted(pidfd)
-    same = identity(state.pid) == Identity(state.boot_id, state.start_ticks)
+    leader = _AdoptedLeader(pidfd)
+    same = identity(state.pid) == ProcessIdentity(state.boot_id, state.start_ticks)
     found = read_stat(state.pid)
     if not same or found is None or found.group != state.pid or leader.poll() is not None:
         leader.release()
         return None
-    return Group(state, leader)
+    return ProcessGroup(state, leader)
 
 
 def is_led(state: GroupState) -> bool:
     """Whether the process that leads the group, as written down, is there now: by the next look it may have ended."""
-    return identity(state.pid) == Identity(state.boot_id or "", state.start_ticks or 0)
+    return identity(state.pid) == ProcessIdentity(state.boot_id or "", state.start_ticks or 0)
 
 
 async def end_remains(state: GroupState, grace: float) -> bool:
@@ -102,4 +102,4 @@ async def end_remains(state: GroupState, grace: float) -> bool:
     """
     if state.start_ticks is None or state.boot_id is None or state.boot_id != boot_id():
         return True
-    return await Group(state, _Departed()).end(grace) is not None
+    return await ProcessGroup(state, _EndedLeader()).end(grace) is not None

@@ -12,8 +12,8 @@ from typing import Protocol
 import attrs
 import trio
 
-from .identity import members, read_stat
 from .limiter import threads
+from .process_identity import members, read_stat
 from .state import GroupState
 
 log = logging.getLogger(__name__)
@@ -27,24 +27,24 @@ _scans = threads("process scans", 2)
 
 
 @attrs.frozen
-class Exit:
+class ExitStatus:
     """How a process ended: with a code or by a signal. Both are None if only its parent could know."""
 
     code: int | None
     signal: int | None
 
 
-class Leader(Protocol):
+class GroupLeader(Protocol):
     """The first process of a group, ours or adopted."""
 
     @property
     def pinned(self) -> bool:
         """Whether its number cannot be reused yet: it is our child, and not reaped."""
 
-    def poll(self) -> Exit | None:
+    def poll(self) -> ExitStatus | None:
         """How it ended, or None while it runs."""
 
-    async def wait(self) -> Exit:
+    async def wait(self) -> ExitStatus:
         """Return once it has ended. Cancellable."""
 
     def release(self) -> None:
@@ -55,7 +55,7 @@ class Leader(Protocol):
 
 
 @attrs.define(eq=False, repr=False)
-class Group:
+class ProcessGroup:
     """A process and all it started that stayed in its group and session.
 
     Whoever holds one calls ``end`` finally, also after ``wait`` returned: only that clears away what the
@@ -63,8 +63,8 @@ class Group:
     """
 
     state: GroupState
-    _leader: Leader
-    _over: Exit | None = attrs.field(default=None, init=False)
+    _leader: GroupLeader
+    _over: ExitStatus | None = attrs.field(default=None, init=False)
 
     @property
     def pid(self) -> int:
@@ -75,14 +75,14 @@ class Group:
         """Whether the leader runs."""
         return self._over is None and self._leader.poll() is None
 
-    async def wait(self) -> Exit:
+    async def wait(self) -> ExitStatus:
         """Return how the leader ended, once it has. Cancellable; any number may wait."""
         if self._over is not None:
             await trio.lowlevel.checkpoint()
             return self._over
         return await self._leader.wait()
 
-    async def end(self, grace: float) -> Exit | None:
+    async def end(self, grace: float) -> ExitStatus | None:
         """TERM to the group, KILL after ``grace`` seconds to what is left of it, then let go of it.
 
         Returns how the leader ended; None if something of the group withstood even KILL (it hangs in the
@@ -99,7 +99,7 @@ class Group:
     def leave(self) -> None:
         """Let go of it and leave it running, for the next daemon to adopt. Of no use here afterwards."""
         if self._over is None:
-            self._over = Exit(code=None, signal=None)
+            self._over = ExitStatus(code=None, signal=None)
             self._leader.abandon()
 
     async def _end(self, grace: float) -> None:
@@ -194,7 +194,7 @@ def _answers(group: int) -> bool:
     return True
 
 
-def _in_words(exit_: Exit) -> str:
+def _in_words(exit_: ExitStatus) -> str:
     if exit_.signal is not None:
         return f"ended by {signal.Signals(exit_.signal).name}"
     return "exit code unknown" if exit_.code is None else f"exit code {exit_.code}"

@@ -30,7 +30,7 @@ def keep_large_apart() -> None:
 
 
 @attrs.define(eq=False, repr=False)
-class HeapTrim:
+class HeapTrimmer:
     """A service: looks from time to time whether much has become free, and gives that back."""
 
     _free: Callable[[], int | None] = attrs.field(factory=lambda: free_bytes)

@@ -15,7 +15,7 @@ import trio
 R = TypeVar("R")
 
 
-class Hop(Protocol):
+class ThreadRunner(Protocol):
     """Runs a plain function elsewhere, as ``trio.to_thread.run_sync`` does."""
 
     def __call__(
@@ -23,12 +23,12 @@ class Hop(Protocol):
     ) -> Awaitable[Any]: ...
 
 
-_hop: ContextVar[Hop | None] = ContextVar("hop", default=None)
-_all: weakref.WeakSet[Threads] = weakref.WeakSet()
+_hop: ContextVar[ThreadRunner | None] = ContextVar("hop", default=None)
+_all: weakref.WeakSet[ThreadLimiter] = weakref.WeakSet()
 
 
 @attrs.frozen
-class Use:
+class LimiterStatistics:
     """How busy one limiter is."""
 
     name: str
@@ -38,7 +38,7 @@ class Use:
 
 
 @attrs.define(eq=False, repr=False)
-class Threads:
+class ThreadLimiter:
     """At most ``total`` threads for one kind of work, so that no kind starves another."""
 
     name: str
@@ -54,29 +54,29 @@ class Threads:
         return cast(R, await hop(partial(fn, *args), abandon_on_cancel=abandon, limiter=self._limiter))
 
     @property
-    def use(self) -> Use:
+    def use(self) -> LimiterStatistics:
         now = self._limiter.statistics()
-        return Use(self.name, int(now.total_tokens), now.borrowed_tokens, now.tasks_waiting)
+        return LimiterStatistics(self.name, int(now.total_tokens), now.borrowed_tokens, now.tasks_waiting)
 
     def __repr__(self) -> str:
         use = self.use
         return f"<Threads {self.name}: {use.busy} of {use.total} busy, {use.waiting} waiting>"
 
 
-def threads(name: str, total: int) -> Threads:
+def threads(name: str, total: int) -> ThreadLimiter:
     """A new limiter of ``total`` threads, shown under ``name`` for as long as somebody holds it."""
-    made = Threads(name, trio.CapacityLimiter(total))
+    made = ThreadLimiter(name, trio.CapacityLimiter(total))
     _all.add(made)
     return made
 
 
-def limiters() -> list[Use]:
+def limiters() -> list[LimiterStatistics]:
     """How busy each limiter is, by name."""
     return sorted((one.use for one in _all), key=lambda use: use.name)
 
 
 @contextmanager
-def hop_by(hop: Hop) -> Iterator[None]:
+def use_thread_runner(hop: ThreadRunner) -> Iterator[None]:
     """Within the block, and in tasks started there, work goes through ``hop`` instead of threads."""
     token = _hop.set(hop)
     try:
@@ -85,7 +85,7 @@ def hop_by(hop: Hop) -> Iterator[None]:
         _hop.reset(token)
 
 
-async def in_line(
+async def run_inline(
     fn: Callable[[], Any], /, *, abandon_on_cancel: bool, limiter: trio.CapacityLimiter | None
 ) -> Any:
     """A hop for simulations: no thread, same order every time."""

@@ -14,30 +14,30 @@ from pathlib import Path
 import attrs
 import trio
 
-from .group import KILL_WITHIN, Exit, Group, Leader, pidfd_ended, wait_pidfd
-from .identity import identity
+from .group import KILL_WITHIN, ExitStatus, GroupLeader, ProcessGroup, pidfd_ended, wait_pidfd
 from .limiter import threads
-from .output import Output
+from .log_file import LogFile
+from .process_identity import identity
 from .state import GroupState, command_hash, forget_state, write_state
 
-__all__ = ["KILL_WITHIN", "Exit", "Group", "Leader", "spawn_group"]
+__all__ = ["KILL_WITHIN", "ExitStatus", "GroupLeader", "ProcessGroup", "spawn_group"]
 
 # Waits for one line before it becomes the program. End of file means that the daemon died first: then
 # nobody wrote down that we exist, or nobody will look, and we must not begin.
 _GATE = 'read -r _ || exit 125; exec "$@" </dev/null'
 _LOOK_AGAIN = 0.1
 _spawns = threads("process spawns", 4)
-_leaders: weakref.WeakSet[_Child] = weakref.WeakSet()
+_leaders: weakref.WeakSet[_ChildLeader] = weakref.WeakSet()
 
 
 @attrs.define(eq=False)
-class _Child:
+class _ChildLeader:
     """A leader that is our child. It is not reaped before ``release``, which keeps its number from being
     reused while its group is signalled."""
 
     _popen: subprocess.Popen[bytes]
     _pidfd: int | None
-    _exit: Exit | None = None
+    _exit: ExitStatus | None = None
 
     def __attrs_post_init__(self) -> None:
         _leaders.add(self)
@@ -50,12 +50,12 @@ class _Child:
     def pinned(self) -> bool:
         return self._popen.returncode is None
 
-    def poll(self) -> Exit | None:
+    def poll(self) -> ExitStatus | None:
         if self._exit is None:
             self._exit = self._look()
         return self._exit
 
-    async def wait(self) -> Exit:
+    async def wait(self) -> ExitStatus:
         while (exit_ := self.poll()) is None:
             if self._pidfd is None:
                 await trio.sleep(_LOOK_AGAIN)
@@ -75,7 +75,7 @@ class _Child:
             self._popen.returncode = 0  # else Popen warns of it, and keeps trying to reap it
         self.release()
 
-    def _look(self) -> Exit | None:
+    def _look(self) -> ExitStatus | None:
         if self._pidfd is None:  # no way to look without reaping
             code = self._popen.poll()
             return None if code is None else _exit(code)
@@ -96,7 +96,7 @@ async def spawn_group(
     argv: Sequence[str],
     *,
     env: Mapping[str, str],
-    log: Output | int,
+    log: LogFile | int,
     cwd: Path | None = None,
     state_file: Path | None = None,
     port: int | None = None,
@@ -104,7 +104,7 @@ async def spawn_group(
     meta: Mapping[str, str] | None = None,
     secrets: Mapping[str, str] | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
-) -> Group:
+) -> ProcessGroup:
     """Start ``argv`` as the leader of a session of its own, with ``env`` and nothing else in its environment.
 
     Its output goes straight to ``log`` (a log file to open, or an open file descriptor, which stays open
@@ -150,7 +150,7 @@ def _program(name: str, env: Mapping[str, str], cwd: Path | None) -> str:
 
 
 def _popen(
-    argv: list[str], env: Mapping[str, str], cwd: Path | None, log: Output | int, gate: int
+    argv: list[str], env: Mapping[str, str], cwd: Path | None, log: LogFile | int, gate: int
 ) -> subprocess.Popen[bytes]:
     with contextlib.ExitStack() as stack:
         out = log if isinstance(log, int) else stack.enter_context(log.opened())
@@ -173,7 +173,7 @@ def _group_of(
     meta: Mapping[str, str],
     secrets: Mapping[str, str],
     now: datetime,
-) -> Group:
+) -> ProcessGroup:
     who = identity(popen.pid)
     state = GroupState(
         pid=popen.pid,
@@ -186,7 +186,7 @@ def _group_of(
         meta=dict(meta),
         secrets=dict(secrets),
     )
-    return Group(state, _Child(popen, _pidfd(popen.pid)))
+    return ProcessGroup(state, _ChildLeader(popen, _pidfd(popen.pid)))
 
 
 def _pidfd(pid: int) -> int | None:
@@ -203,11 +203,11 @@ def _give_up_protection(pid: int) -> None:
             Path(f"/proc/{pid}/oom_score_adj").write_text("0", "ascii")
 
 
-async def _undo(group: Group, state_file: Path | None) -> None:
+async def _undo(group: ProcessGroup, state_file: Path | None) -> None:
     await group.end(grace=1.0)
     if state_file is not None:
         forget_state(state_file)
 
 
-def _exit(code: int) -> Exit:
-    return Exit(code=code, signal=None) if code >= 0 else Exit(code=None, signal=-code)
+def _exit(code: int) -> ExitStatus:
+    return ExitStatus(code=code, signal=None) if code >= 0 else ExitStatus(code=None, signal=-code)

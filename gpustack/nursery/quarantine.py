@@ -11,7 +11,7 @@ from typing import TypeVar
 import attrs
 import trio
 
-from .restart import Restart
+from .restart import RestartPolicy
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 T = TypeVar("T")
 
-BACK_OFF = Restart(first=1.0, factor=2.0, ceiling=300.0, budget=None, window=math.inf)
+BACK_OFF = RestartPolicy(first=1.0, factor=2.0, ceiling=300.0, budget=None, window=math.inf)
 _REST = 0.1
 _SEEN = 1000
 """Characters by which an exception is known again."""
@@ -41,14 +41,14 @@ class RowFault:
 
 
 @attrs.define(eq=False)
-class Trial:
+class RowAttempt:
     """The block of one step for one row; ``fault`` is set after it when the step failed."""
 
     _quarantine: Quarantine
     _row: Hashable
     fault: RowFault | None = None
 
-    def __enter__(self) -> Trial:
+    def __enter__(self) -> RowAttempt:
         return self
 
     def __exit__(
@@ -77,13 +77,13 @@ class Quarantine:
     """What the log calls the loop."""
     passing: tuple[type[Exception], ...] = ()
     clock: Callable[[], float] = trio.current_time
-    back_off: Restart = BACK_OFF
+    back_off: RestartPolicy = BACK_OFF
     most: int = MOST
     _aside: dict[Hashable, RowFault] = attrs.field(factory=dict)
 
-    def row(self, row: Hashable) -> Trial:
+    def row(self, row: Hashable) -> RowAttempt:
         """Survive what the block raises, as the fault of ``row``; a block that does well ends its pauses."""
-        return Trial(self, row)
+        return RowAttempt(self, row)
 
     def holds(self, row: Hashable) -> bool:
         """Whether the row is to be left out now."""

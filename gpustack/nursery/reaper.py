@@ -8,9 +8,9 @@ from pathlib import Path
 import attrs
 import trio
 
-from .identity import read_stat
 from .limiter import threads
 from .process import led
+from .process_identity import read_stat
 
 _EVERY = 5.0
 _looks = threads("orphans", 1)

@@ -11,7 +11,7 @@ _REMEMBERED = 100
 
 
 @attrs.frozen(kw_only=True)
-class Restart:
+class RestartPolicy:
     """Delays that grow by ``factor`` from ``first`` to ``ceiling`` seconds with each failure in a row.
 
     Only failures within the last ``window`` seconds count; more than ``budget`` of them means giving up.
@@ -63,4 +63,4 @@ class Restart:
         return min(pause, self.ceiling)
 
 
-NEVER = Restart(budget=0)
+NEVER = RestartPolicy(budget=0)

@@ -22,7 +22,7 @@ class ServiceReturned(RuntimeError):
     """A service that must run until cancelled came back."""
 
 
-class Run(Protocol):
+class ServiceFunction(Protocol):
     """The bare function of a service."""
 
     def __call__(self, *, task_status: trio.TaskStatus[Any]) -> Awaitable[None]: ...
@@ -33,19 +33,19 @@ class FunctionService:
     """A service made of one function."""
 
     name: str
-    _fn: Run
+    _fn: ServiceFunction
 
     async def run(self, *, task_status: trio.TaskStatus[Any]) -> None:
         await self._fn(task_status=task_status)
 
 
-def function_service(name: str, fn: Run) -> FunctionService:
+def function_service(name: str, fn: ServiceFunction) -> FunctionService:
     """Make a service of an async function that takes ``task_status``."""
     return FunctionService(name, fn)
 
 
 @attrs.define(eq=False)
-class FirstStarted:
+class FirstTaskStatus:
     """A task status that passes on the first ``started`` and swallows those of later lives."""
 
     _onward: Callable[[Any], None]

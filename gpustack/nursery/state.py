@@ -39,7 +39,7 @@ class GroupState:
 
 
 @attrs.frozen
-class Unreadable:
+class UnreadableState:
     """A state file that makes no sense, and why."""
 
     path: Path
@@ -77,12 +77,12 @@ def forget_state(path: Path) -> None:
         _fsync_folder(path.parent)
 
 
-def read_states(folder: Path) -> list[GroupState | Unreadable]:
+def read_states(folder: Path) -> list[GroupState | UnreadableState]:
     """All that ``write_state`` left in ``folder`` (``*.json``), by name. An absent folder is an empty one."""
     return [read_state(path) for path in sorted(folder.glob("*.json"))]
 
 
-def read_state(path: Path) -> GroupState | Unreadable:
+def read_state(path: Path) -> GroupState | UnreadableState:
     """The state at ``path``, or why there is none."""
     try:
         document = json.loads(_read_bounded(path))
@@ -91,11 +91,11 @@ def read_state(path: Path) -> GroupState | Unreadable:
             raise ValueError("copied from another data directory, whose daemon looks after the process")
         return state
     except OSError as error:
-        return Unreadable(path, error.strerror or str(error))
+        return UnreadableState(path, error.strerror or str(error))
     except RecursionError:
-        return Unreadable(path, "too deeply nested")
+        return UnreadableState(path, "too deeply nested")
     except ValueError as error:  # not UTF-8, not JSON, or not of our form
-        return Unreadable(path, str(error))
+        return UnreadableState(path, str(error))
 
 
 def _read_bounded(path: Path) -> bytes:

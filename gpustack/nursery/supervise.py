@@ -9,8 +9,8 @@ from typing import Any
 
 import trio
 
-from .restart import Restart
-from .service import FirstStarted, Service, ServiceReturned
+from .restart import RestartPolicy
+from .service import FirstTaskStatus, Service, ServiceReturned
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 async def supervise(
     service: Service,
     *,
-    restart: Restart,
+    restart: RestartPolicy,
     clock: Callable[[], float] = trio.current_time,
     rng: random.Random | None = None,
     task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
@@ -30,7 +30,7 @@ async def supervise(
     logged once with its traceback; one that is raised is left to whoever catches it.
     """
     failures: tuple[float, ...] = ()
-    started = FirstStarted(task_status.started)
+    started = FirstTaskStatus(task_status.started)
     while True:
         try:
             await service.run(task_status=started)

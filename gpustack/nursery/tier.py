@@ -12,8 +12,8 @@ from typing import Any
 import attrs
 import trio
 
-from .restart import Restart
-from .service import FirstStarted, Service, ServiceReturned
+from .restart import RestartPolicy
+from .service import FirstTaskStatus, Service, ServiceReturned
 from .supervise import supervise
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ _enclosing: ContextVar[Tier | None] = ContextVar("enclosing tier", default=None)
 
 
 @attrs.define(eq=False)
-class _Member:
+class _TierMember:
     """One service of a tier, from the call of ``start`` until its task is gone."""
 
     name: str
@@ -38,9 +38,9 @@ class Tier:
     name: str
     stop_within: float
     _nursery: trio.Nursery
-    _restart: Restart | None
+    _restart: RestartPolicy | None
     _inner: set[Tier] = attrs.field(factory=set)
-    _members: list[_Member] = attrs.field(factory=list)
+    _members: list[_TierMember] = attrs.field(factory=list)
     _stopping: bool = False
 
     @property
@@ -49,7 +49,7 @@ class Tier:
         return self.stop_within + max((tier.unwinds_within for tier in self._inner), default=0.0)
 
     async def start(
-        self, service: Service, *, restart: Restart | None = None, stop_within: float | None = None
+        self, service: Service, *, restart: RestartPolicy | None = None, stop_within: float | None = None
     ) -> Any:
         """Start ``service`` and return what it passes to ``started``; raises what it raises before that.
 
@@ -63,14 +63,14 @@ class Tier:
         bound = self.stop_within if stop_within is None else stop_within
         task_name = f"{self.name}/{service.name}"
         return await self._nursery.start(
-            self._run, service, restart or self._restart, _Member(service.name, bound), name=task_name
+            self._run, service, restart or self._restart, _TierMember(service.name, bound), name=task_name
         )
 
     async def _run(
         self,
         service: Service,
-        restart: Restart | None,
-        member: _Member,
+        restart: RestartPolicy | None,
+        member: _TierMember,
         *,
         task_status: trio.TaskStatus[Any],
     ) -> None:
@@ -86,7 +86,7 @@ class Tier:
             if task.parent_nursery is self._nursery:
                 member.scope.shield = True
 
-        status = FirstStarted(on_started)
+        status = FirstTaskStatus(on_started)
         self._members.append(member)
         try:
             with member.scope:
@@ -131,7 +131,7 @@ class Tier:
 
 @asynccontextmanager
 async def open_tier(
-    name: str, *, restart: Restart | None = None, stop_within: float = 30.0
+    name: str, *, restart: RestartPolicy | None = None, stop_within: float = 30.0
 ) -> AsyncIterator[Tier]:
     """A tier for the block: its services stop when the block has unwound, one by one, newest first.
 

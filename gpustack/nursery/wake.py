@@ -37,7 +37,7 @@ class Wake:
 
 
 @attrs.define(eq=False)
-class Latest(Generic[T]):
+class AsyncValue(Generic[T]):
     """Holds the newest of a row of values; those in between may be missed."""
 
     value: T

@@ -6,13 +6,13 @@ from collections.abc import Collection
 
 import attrs
 
-from gpustack.domain.access import ApiKey, Limits, Principal, Role, Scope
+from gpustack.domain.access import ApiKey, KeyScope, Limits, Principal, Role
 from gpustack.domain.model import Model, ModelAccess
 from gpustack.errors import GpustackError, NotFound, Unauthorized
 
-INFERENCE = frozenset({Scope.INFERENCE})
-READING = frozenset({Scope.READ, Scope.MANAGEMENT})
-CHANGING = frozenset({Scope.MANAGEMENT})
+INFERENCE = frozenset({KeyScope.INFERENCE})
+READING = frozenset({KeyScope.READ, KeyScope.MANAGEMENT})
+CHANGING = frozenset({KeyScope.MANAGEMENT})
 LISTING_MODELS = INFERENCE | READING
 """Scopes of which a key needs one: to use models, to read of the management, to change there, and to see the names of
 the models that it may use."""
@@ -85,13 +85,13 @@ def _loosens(before: Limits | None, after: Limits | None) -> bool:
 
 
 def _infers(key: ApiKey) -> bool:
-    return key.scopes is None or Scope.INFERENCE in key.scopes
+    return key.scopes is None or KeyScope.INFERENCE in key.scopes
 
 
 def _scopes(key: ApiKey) -> frozenset[str] | None:
     if key.scopes is None:
         return None
-    return frozenset(key.scopes) | (READING if Scope.MANAGEMENT in key.scopes else frozenset())
+    return frozenset(key.scopes) | (READING if KeyScope.MANAGEMENT in key.scopes else frozenset())
 
 
 def _names(key: ApiKey) -> frozenset[str] | None:

@@ -5,23 +5,23 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from .limits import Kind
+from .usage_limit import LimitKind
 
 _PART: Final = 16
 """A block is this part of what is left: what a crash forfeits is no more, and blocks get smaller towards the end."""
 
 
-def period(kind: Kind, now: datetime) -> str:
+def period(kind: LimitKind, now: datetime) -> str:
     """The day (``2026-11-28``) or month (``2026-11``) it is."""
     today = now.astimezone(UTC).date().isoformat()
-    return today if kind is Kind.DAY else today[:7]
+    return today if kind is LimitKind.DAY else today[:7]
 
 
-def ends_in(kind: Kind, now: datetime) -> float:
+def ends_in(kind: LimitKind, now: datetime) -> float:
     """Seconds until the next day or month begins."""
     now = now.astimezone(UTC)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    if kind is Kind.DAY:
+    if kind is LimitKind.DAY:
         return (midnight + timedelta(days=1) - now).total_seconds()
     first = midnight.replace(day=1)
     return ((first + timedelta(days=32)).replace(day=1) - now).total_seconds()

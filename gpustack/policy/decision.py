@@ -13,40 +13,40 @@ from gpustack.domain.instance import Placement
 from gpustack.domain.model import Category
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
-from gpustack.engines.registry import by_name
+from gpustack.engines.registry import engine_by_name
 from gpustack.plugins import siblings
 
-from .ask import Ask, Candidate, Reason, Shortage
-from .room import undriven, usable
+from .capacity import undriven, usable
+from .placement import Candidate, PlacementRequest, Rejection, Shortage
 
 
 def decide(
-    ask: Ask, snapshot: Snapshot, *, among: Iterable[Worker] | None = None
-) -> Placement | tuple[Reason, ...]:
+    ask: PlacementRequest, snapshot: Snapshot, *, among: Iterable[Worker] | None = None
+) -> Placement | tuple[Rejection, ...]:
     """The place on ``among`` (all workers by default), or the reasons against every one, nearest first.
 
     The same ask and snapshot get the same answer.
     """
     if impossible := impossibilities(ask):
-        return tuple(Reason(sentence=sentence) for sentence in impossible)
+        return tuple(Rejection(sentence=sentence) for sentence in impossible)
     workers = sorted(snapshot.workers.values() if among is None else among, key=lambda w: w.id)
     if not workers:
-        return (Reason(sentence="there is no worker yet"),)
-    out: list[Reason] = []
+        return (Rejection(sentence="there is no worker yet"),)
+    out: list[Rejection] = []
     kept: list[Worker] = []
     for worker in workers:
         against = objections(ask, worker, snapshot)
         if against:
-            out.append(Reason(sentence=against[0], worker_id=worker.id, worker=worker.name))
+            out.append(Rejection(sentence=against[0], worker_id=worker.id, worker=worker.name))
         else:
             kept.append(worker)
     placement, short = _fit(ask, kept, snapshot)
     return placement or (*short, *out)
 
 
-def impossibilities(ask: Ask) -> list[str]:
+def impossibilities(ask: PlacementRequest) -> list[str]:
     """What no worker can mend: faults of the deployment itself."""
-    engine = by_name(ask.engine_name)
+    engine = engine_by_name(ask.engine_name)
     faults = [] if engine is None else engine.faults(ask.model)
     facts = ask.facts if engine is not None and not engine.any_device else None
     if facts is not None and facts.category is Category.UNKNOWN and facts.architecture:
@@ -61,13 +61,15 @@ def impossibilities(ask: Ask) -> list[str]:
     return faults
 
 
-def objections(ask: Ask, worker: Worker, snapshot: Snapshot) -> list[str]:
+def objections(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[str]:
     """Everything the filters have against a worker."""
     found = (module.keep(ask, worker, snapshot) for module in _modules("filters"))
     return [sentence for sentence in found if sentence is not None]
 
 
-def _fit(ask: Ask, workers: list[Worker], snapshot: Snapshot) -> tuple[Placement | None, list[Reason]]:
+def _fit(
+    ask: PlacementRequest, workers: list[Worker], snapshot: Snapshot
+) -> tuple[Placement | None, list[Rejection]]:
     shortages: dict[int, Shortage] = {}
     for way in sorted(_modules("fits"), key=lambda module: int(module.RANK)):
         found: list[Candidate] = []
@@ -82,7 +84,11 @@ def _fit(ask: Ask, workers: list[Worker], snapshot: Snapshot) -> tuple[Placement
 
 
 def _offers(
-    way: ModuleType, ask: Ask, workers: list[Worker], snapshot: Snapshot, shortages: dict[int, Shortage]
+    way: ModuleType,
+    ask: PlacementRequest,
+    workers: list[Worker],
+    snapshot: Snapshot,
+    shortages: dict[int, Shortage],
 ) -> list[Candidate]:
     """What the workers offer in this way; of those that are too small the smallest shortage is noted."""
     found: list[Candidate] = []
@@ -95,7 +101,7 @@ def _offers(
     return found
 
 
-def _choose(ask: Ask, found: list[Candidate], snapshot: Snapshot) -> Placement:
+def _choose(ask: PlacementRequest, found: list[Candidate], snapshot: Snapshot) -> Placement:
     """Most layers on devices, then fewest devices, then most requests at a time, then the strategy's score, then
     most room left.
     """
@@ -116,12 +122,12 @@ def _rank(candidate: Candidate) -> tuple[int, int, int]:
     return candidate.claim.offload_layers or 0, -len(candidate.gpu_indexes), candidate.slots or 0
 
 
-def _reason(ask: Ask, worker: Worker, shortage: Shortage | None) -> Reason:
+def _reason(ask: PlacementRequest, worker: Worker, shortage: Shortage | None) -> Rejection:
     sentence = shortage.sentence if shortage is not None else _no_way(ask, worker)
-    return Reason(sentence=sentence, worker_id=worker.id, worker=worker.name, shortage=shortage)
+    return Rejection(sentence=sentence, worker_id=worker.id, worker=worker.name, shortage=shortage)
 
 
-def _no_way(ask: Ask, worker: Worker) -> str:
+def _no_way(ask: PlacementRequest, worker: Worker) -> str:
     if reason := undriven(ask, worker):
         return reason
     if not usable(ask, worker):

@@ -15,8 +15,8 @@ from gpustack.engines import custom
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid
 
-from .ask import Ask
 from .decision import decide, impossibilities, objections
+from .placement import PlacementRequest
 from .schedule import place_and_faults, unjudged
 
 _UNREAD = "nothing is against it, but what the model needs is known only once its file can be read"
@@ -79,7 +79,7 @@ def explain(
         engine = engine_for(model, facts).name
     except Invalid as error:
         return attrs.evolve(blank, sentence=fault or str(error), final=lasting or fault is None)
-    ask = Ask(model=model, instance=instance, facts=facts, engine_name=engine)
+    ask = PlacementRequest(model=model, instance=instance, facts=facts, engine_name=engine)
     workers = sorted(snapshot.workers.values(), key=lambda worker: worker.id)
     placed_already = instance is not None and instance.placement is not None
     # A command of the user's runs as it was told; of everything else the file says what it needs.
@@ -104,7 +104,7 @@ def explain(
     )
 
 
-def _never_fits(ask: Ask, snapshot: Snapshot) -> bool:
+def _never_fits(ask: PlacementRequest, snapshot: Snapshot) -> bool:
     """Whether there is no place even with every worker back, open and empty. Unknown workers may yet have room."""
     if impossibilities(ask):
         return True
@@ -127,7 +127,9 @@ def where(placement: Placement, snapshot: Snapshot) -> str:
     return f"{name}, {_devices(placement)} ({_claimed(placement.claim)})"
 
 
-def _verdict_or_fault(ask: Ask, worker: Worker, snapshot: Snapshot, *, unread: bool) -> WorkerVerdict:
+def _verdict_or_fault(
+    ask: PlacementRequest, worker: Worker, snapshot: Snapshot, *, unread: bool
+) -> WorkerVerdict:
     """A worker that cannot be looked at keeps no other from being told of."""
     try:
         return _verdict(ask, worker, snapshot, unread=unread)
@@ -136,7 +138,7 @@ def _verdict_or_fault(ask: Ask, worker: Worker, snapshot: Snapshot, *, unread: b
         return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=None, sentences=told)
 
 
-def _verdict(ask: Ask, worker: Worker, snapshot: Snapshot, *, unread: bool) -> WorkerVerdict:
+def _verdict(ask: PlacementRequest, worker: Worker, snapshot: Snapshot, *, unread: bool) -> WorkerVerdict:
     against = [*impossibilities(ask), *objections(ask, worker, snapshot)]
     if against:
         return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=False, sentences=tuple(against))

@@ -28,7 +28,7 @@ class LivenessSettings:
 
 
 @attrs.frozen(kw_only=True)
-class Verdict:
+class LivenessVerdict:
     """What the evidence allows to say now. ``silent``: it is not heard though it did not say that it stops.
     ``replace``: its instances may be placed elsewhere, one by one."""
 
@@ -52,15 +52,15 @@ def judge(last_heard: float | None, now: float, settings: LivenessSettings) -> t
     return (WorkerState.UNREACHABLE if silent >= settings.replace_after else WorkerState.NOT_READY), why
 
 
-def expire(
+def judge_all(
     leases: Mapping[int, float], now: float, settings: LivenessSettings, stopped: Collection[int] = ()
-) -> dict[int, Verdict]:
+) -> dict[int, LivenessVerdict]:
     """A verdict for every worker of ``leases`` (worker id → when last heard).
 
     Those ``stopped`` have said so: they get nothing more, though they may be heard while their engines end, and they
     tell nothing of whether others fell silent together.
     """
-    verdicts: dict[int, Verdict] = {}
+    verdicts: dict[int, LivenessVerdict] = {}
     others = {worker_id: heard for worker_id, heard in leases.items() if worker_id not in stopped}
     for worker_id, heard in leases.items():
         state, why = judge(heard, now, settings)
@@ -68,18 +68,18 @@ def expire(
         if worker_id in stopped:
             state = state if silent else WorkerState.NOT_READY
             # One that was killed before it could say how its engines ended is as silent as any other.
-            verdicts[worker_id] = Verdict(
+            verdicts[worker_id] = LivenessVerdict(
                 state=state, why=STOPPED, silent=silent, replace=now - heard >= settings.stopped_keeps
             )
             continue
         if state is not WorkerState.UNREACHABLE:
-            verdicts[worker_id] = Verdict(state=state, why=why, silent=silent)
+            verdicts[worker_id] = LivenessVerdict(state=state, why=why, silent=silent)
             continue
         together = _together(heard, others, now, settings)
         held = together > 0 and now - heard < settings.replace_after + settings.brake_hold
         if held:
             why += f"; {together} fell silent together, so its instances stay for now"
-        verdicts[worker_id] = Verdict(state=state, why=why, silent=silent, replace=not held)
+        verdicts[worker_id] = LivenessVerdict(state=state, why=why, silent=silent, replace=not held)
     return verdicts
 
 

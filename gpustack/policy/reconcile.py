@@ -9,7 +9,7 @@ from gpustack.domain.lifecycle import SERVING, InstanceState
 from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 
-from .ask import MAKES_ROOM
+from .placement import MAKES_ROOM
 from .victim import victims
 
 SURGE = 1
@@ -17,14 +17,14 @@ SURGE = 1
 
 
 @attrs.frozen(kw_only=True)
-class Plan:
+class ReplicaPlan:
     """``end`` are ids, least missed first."""
 
     create: int = 0
     end: tuple[int, ...] = ()
 
 
-def replica_plan(model: Model, instances: list[ModelInstance], snapshot: Snapshot) -> Plan:
+def replica_plan(model: Model, instances: list[ModelInstance], snapshot: Snapshot) -> ReplicaPlan:
     """What to do now. Once it is done, asking again answers nothing until something else has changed.
 
     A new generation takes over replica by replica: one new, and when it serves one old ends. Where the new one
@@ -42,7 +42,7 @@ def replica_plan(model: Model, instances: list[ModelInstance], snapshot: Snapsho
     proven = all(instance.state in SERVING for instance in kept)
     allowed = wanted + (SURGE if proven and left > len(kept) else 0)
     create = max(min(wanted - len(kept), allowed - left), 0)
-    return Plan(create=create, end=tuple(instance.id for instance in end))
+    return ReplicaPlan(create=create, end=tuple(instance.id for instance in end))
 
 
 def on_drained(instance: ModelInstance, snapshot: Snapshot) -> bool:

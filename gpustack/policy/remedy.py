@@ -14,15 +14,15 @@ from gpustack.domain.worker import Condition, SystemReserved, Worker, WorkerStat
 from gpustack.engines import llama_cpp
 from gpustack.engines.llama_cpp import slots
 
-from .ask import MAKES_ROOM, Ask, Reason
 from .decision import decide, impossibilities
+from .placement import MAKES_ROOM, PlacementRequest, Rejection
 
 _LEAST_CTX = 1024
 _MOST_TRIALS = 32
 """How many instances are left out of account in turn; the smallest that might do come first."""
 
 
-def smallest_change(ask: Ask, snapshot: Snapshot, reasons: tuple[Reason, ...]) -> str | None:
+def smallest_change(ask: PlacementRequest, snapshot: Snapshot, reasons: tuple[Rejection, ...]) -> str | None:
     """In words, or ``None`` if there is nothing better to say than the reasons. Nothing is changed or logged."""
     if impossibilities(ask):
         return None
@@ -33,7 +33,7 @@ def smallest_change(ask: Ask, snapshot: Snapshot, reasons: tuple[Reason, ...]) -
     return _more_machines(ask, reasons)
 
 
-def _older_replica(ask: Ask, snapshot: Snapshot) -> str | None:
+def _older_replica(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
     """A rolling update without spare room: what is to be replaced sits in the way."""
     if ask.instance is None:
         return None
@@ -47,7 +47,7 @@ def _older_replica(ask: Ask, snapshot: Snapshot) -> str | None:
     return f"wait until {MAKES_ROOM}" if older and _fits(ask, _without(snapshot, older)) else None
 
 
-def _wait_for_worker(ask: Ask, snapshot: Snapshot) -> str | None:
+def _wait_for_worker(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
     for worker in _workers(snapshot):
         if worker.condition.state is WorkerState.READY:
             continue
@@ -57,7 +57,7 @@ def _wait_for_worker(ask: Ask, snapshot: Snapshot) -> str | None:
     return None
 
 
-def _uncordon(ask: Ask, snapshot: Snapshot) -> str | None:
+def _uncordon(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
     for worker in _workers(snapshot):
         open_again = attrs.evolve(worker, cordoned=False, draining=False)
         if not worker.takes_instances and _fits(ask, _with(snapshot, open_again), open_again):
@@ -67,14 +67,14 @@ def _uncordon(ask: Ask, snapshot: Snapshot) -> str | None:
     return None
 
 
-def _allow_cpu(ask: Ask, snapshot: Snapshot) -> str | None:
+def _allow_cpu(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
     if ask.model.cpu_offloading is not False:
         return None
     allowed = attrs.evolve(ask, model=attrs.evolve(ask.model, cpu_offloading=True))
     return "allow CPU offloading (cpu_offloading)" if _fits(allowed, snapshot) else None
 
 
-def _shorter_context(ask: Ask, snapshot: Snapshot) -> str | None:
+def _shorter_context(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
     """The largest power of two, below what is asked, with which it fits."""
     if ask.engine_name != llama_cpp.ENGINE.name or ask.facts is None or not ask.facts.is_complete:
         return None
@@ -88,7 +88,7 @@ def _shorter_context(ask: Ask, snapshot: Snapshot) -> str | None:
     return None
 
 
-def _stop_one(ask: Ask, snapshot: Snapshot) -> str | None:
+def _stop_one(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
     for instance, size in _by_size(ask, snapshot)[:_MOST_TRIALS]:
         assert instance.placement is not None
         worker = snapshot.workers.get(instance.placement.worker_id)
@@ -97,7 +97,7 @@ def _stop_one(ask: Ask, snapshot: Snapshot) -> str | None:
     return None
 
 
-def _lower_reserve(ask: Ask, snapshot: Snapshot) -> str | None:
+def _lower_reserve(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
     for worker in _workers(snapshot):
         bare = attrs.evolve(worker, system_reserved=SystemReserved(ram=0, vram=0))
         placement = _place(ask.variants[-1], _with(snapshot, bare), bare)
@@ -120,7 +120,7 @@ def _lower_reserve(ask: Ask, snapshot: Snapshot) -> str | None:
     return None
 
 
-def _label(ask: Ask, snapshot: Snapshot) -> str | None:
+def _label(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
     wanted = ask.model.worker_selector
     if not wanted:
         return None
@@ -131,14 +131,14 @@ def _label(ask: Ask, snapshot: Snapshot) -> str | None:
     return None
 
 
-def _other_gpus(ask: Ask, snapshot: Snapshot) -> str | None:
+def _other_gpus(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
     if not ask.gpu_ids:
         return None
     free = attrs.evolve(ask, model=attrs.evolve(ask.model, gpu_selector=None))
     return "select other GPUs, or none (gpu_selector)" if _fits(free, snapshot) else None
 
 
-_REMEDIES: tuple[Callable[[Ask, Snapshot], str | None], ...] = (
+_REMEDIES: tuple[Callable[[PlacementRequest, Snapshot], str | None], ...] = (
     _older_replica,
     _wait_for_worker,
     _uncordon,
@@ -152,7 +152,7 @@ _REMEDIES: tuple[Callable[[Ask, Snapshot], str | None], ...] = (
 """In the order in which they hurt."""
 
 
-def _more_machines(ask: Ask, reasons: tuple[Reason, ...]) -> str:
+def _more_machines(ask: PlacementRequest, reasons: tuple[Rejection, ...]) -> str:
     labelled = f" labelled {_pairs(ask.model.worker_selector)}" if ask.model.worker_selector else ""
     shortages = [reason.shortage for reason in reasons if reason.shortage is not None]
     if shortages:
@@ -165,7 +165,7 @@ def _pairs(labels: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
-def _by_size(ask: Ask, snapshot: Snapshot) -> list[tuple[ModelInstance, int]]:
+def _by_size(ask: PlacementRequest, snapshot: Snapshot) -> list[tuple[ModelInstance, int]]:
     held = [
         (instance, instance.placement.claim.ram + sum(instance.placement.claim.vram.values()))
         for instance in snapshot.instances.values()
@@ -178,12 +178,12 @@ def _workers(snapshot: Snapshot) -> Iterator[Worker]:
     yield from sorted(snapshot.workers.values(), key=lambda worker: worker.id)
 
 
-def _place(ask: Ask, snapshot: Snapshot, on: Worker | None = None) -> Placement | None:
+def _place(ask: PlacementRequest, snapshot: Snapshot, on: Worker | None = None) -> Placement | None:
     outcome = decide(ask, snapshot, among=None if on is None else (on,))
     return outcome if isinstance(outcome, Placement) else None
 
 
-def _fits(ask: Ask, snapshot: Snapshot, on: Worker | None = None) -> bool:
+def _fits(ask: PlacementRequest, snapshot: Snapshot, on: Worker | None = None) -> bool:
     return _place(ask, snapshot, on) is not None
 
 

@@ -11,14 +11,14 @@ from gpustack.domain.record import table_of
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
 
-from .ask import Ask, Reason, Unschedulable
 from .decision import decide
+from .placement import PlacementRequest, Rejection, Unschedulable
 from .remedy import smallest_change
 
-__all__ = ["Ask", "Reason", "Unschedulable", "place", "place_and_faults", "unjudged"]
+__all__ = ["PlacementRequest", "Rejection", "Unschedulable", "place", "place_and_faults", "unjudged"]
 
 
-def place(ask: Ask, snapshot: Snapshot) -> Placement | Unschedulable:
+def place(ask: PlacementRequest, snapshot: Snapshot) -> Placement | Unschedulable:
     """A place whose claim fits into what is free now, or why there is none and what would change that.
 
     Pure: it may be asked speculatively, and the same arguments get the same answer. A worker that cannot be looked at
@@ -28,7 +28,7 @@ def place(ask: Ask, snapshot: Snapshot) -> Placement | Unschedulable:
 
 
 def place_and_faults(
-    ask: Ask, snapshot: Snapshot
+    ask: PlacementRequest, snapshot: Snapshot
 ) -> tuple[Placement | Unschedulable, Mapping[int, Exception]]:
     """The same, with what was met at the workers that were passed over, by their ids.
 
@@ -48,21 +48,21 @@ def place_and_faults(
     return placed, faults
 
 
-def unjudged(worker: Worker, error: Exception) -> Reason:
+def unjudged(worker: Worker, error: Exception) -> Rejection:
     """Why a worker is passed over. It holds nothing of what the exception says: that may be anything."""
     kind = type(error).__name__
     sentence = f"worker {worker.name} could not be looked at for a fault that nobody foresaw ({kind})"
-    return Reason(sentence=sentence, worker_id=worker.id, worker=worker.name)
+    return Rejection(sentence=sentence, worker_id=worker.id, worker=worker.name)
 
 
-def _place(ask: Ask, snapshot: Snapshot) -> Placement | Unschedulable:
+def _place(ask: PlacementRequest, snapshot: Snapshot) -> Placement | Unschedulable:
     found = decide(ask, snapshot)
     if isinstance(found, Placement):
         return found
     return Unschedulable(reasons=found, smallest_change=smallest_change(ask, snapshot, found))
 
 
-def _faults_of_workers(ask: Ask, snapshot: Snapshot) -> dict[int, Exception]:
+def _faults_of_workers(ask: PlacementRequest, snapshot: Snapshot) -> dict[int, Exception]:
     """What looking at each worker alone raises."""
     found: dict[int, Exception] = {}
     for worker in snapshot.workers.values():

@@ -8,7 +8,7 @@ from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import WorkerState
 
-from .ask import Ask, Candidate
+from .placement import Candidate, PlacementRequest
 from .scores import spread
 
 
@@ -46,4 +46,4 @@ def _place(model: Model, instance: ModelInstance, snapshot: Snapshot) -> float:
     seat = Candidate(
         worker=worker, gpu_indexes=instance.placement.gpu_indexes, claim=instance.placement.claim
     )
-    return spread.score(seat, Ask(model=model, instance=instance, engine_name=""), snapshot)
+    return spread.score(seat, PlacementRequest(model=model, instance=instance, engine_name=""), snapshot)

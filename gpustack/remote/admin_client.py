@@ -14,8 +14,8 @@ from urllib.parse import urlencode
 import attrs
 
 from gpustack.errors import Unavailable
-from gpustack.remote.fault import checked, fault_of
-from gpustack.remote.http import ANSWER_LIMIT, BadReply, Client, Incoming, Reply
+from gpustack.remote.http import ANSWER_LIMIT, BadResponse, HttpClient, HttpResponse, StreamedResponse
+from gpustack.remote.server_error import checked, fault_of
 
 Doc = dict[str, Any]
 Value = str | int | bool
@@ -36,7 +36,7 @@ _THROUGH_WITHIN = 25.0
 
 
 @attrs.frozen
-class Event:
+class ResourceEvent:
     """One line of a watch. ``kind`` is one of the numbers above."""
 
     kind: int
@@ -47,7 +47,7 @@ class Event:
 
 
 @attrs.define(eq=False)
-class _Lines:
+class _LineStream:
     """The lines of a body that are not blank. Raises BadReply for one without end."""
 
     url: str
@@ -55,39 +55,39 @@ class _Lines:
     _ready: deque[bytes] = attrs.field(factory=deque)
     _rest: bytes = b""
 
-    def __aiter__(self) -> _Lines:
+    def __aiter__(self) -> _LineStream:
         return self
 
     async def __anext__(self) -> bytes:
         while not self._ready:
             *lines, self._rest = (self._rest + await anext(self._pieces)).split(b"\n")
             if len(self._rest) > _LINE_LIMIT:
-                raise BadReply(self.url, "sent a line that is too long")
+                raise BadResponse(self.url, "sent a line that is too long")
             self._ready.extend(line for line in lines if line.strip())
         return self._ready.popleft()
 
 
 @attrs.frozen(eq=False)
-class Events:
+class EventStream:
     """The events of a watch; blank lines, which only show that the stream lives, left out."""
 
-    _lines: _Lines
+    _lines: _LineStream
 
-    def __aiter__(self) -> Events:
+    def __aiter__(self) -> EventStream:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> ResourceEvent:
         event = _read(self._lines.url, await anext(self._lines))
-        return Event(int(event.get("type") or 0), event.get("data") or {})
+        return ResourceEvent(int(event.get("type") or 0), event.get("data") or {})
 
 
 @attrs.frozen(eq=False)
-class Chunks:
+class ChatChunkStream:
     """The chunks of a streamed completion. Raises the error that the server tells of midway."""
 
-    _lines: _Lines
+    _lines: _LineStream
 
-    def __aiter__(self) -> Chunks:
+    def __aiter__(self) -> ChatChunkStream:
         return self
 
     async def __anext__(self) -> Doc:
@@ -109,9 +109,9 @@ def _read(url: str, text: bytes) -> Doc:
     try:
         document = from_json(text)
     except ValueError as error:
-        raise BadReply(url, "sent a line that is not JSON") from error
+        raise BadResponse(url, "sent a line that is not JSON") from error
     if not isinstance(document, dict):
-        raise BadReply(url, "sent a line that is not an object")
+        raise BadResponse(url, "sent a line that is not an object")
     return document
 
 
@@ -123,7 +123,7 @@ class AdminClient:
     cancellable midway; whether the server has taken a change is then not known.
     """
 
-    _client: Client
+    _client: HttpClient
     _headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
     async def all(self, path: str, **filters: Value) -> list[Doc]:
@@ -157,11 +157,11 @@ class AdminClient:
         return told if isinstance(told, dict) else None
 
     @contextlib.asynccontextmanager
-    async def watch(self, path: str, **filters: Value) -> AsyncIterator[Events]:
+    async def watch(self, path: str, **filters: Value) -> AsyncIterator[EventStream]:
         """What a list holds, then its changes, until the server ends it."""
         query = _query(path, {**filters, "watch": "true", "sync": "true"})
         async with self._stream("GET", query, timeout=_SILENT_FOR) as incoming:
-            yield Events(_Lines(incoming.url, incoming.pieces()))
+            yield EventStream(_LineStream(incoming.url, incoming.pieces()))
 
     @contextlib.asynccontextmanager
     async def text(self, path: str, *, follow: bool, **filters: Value) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -172,11 +172,11 @@ class AdminClient:
             yield incoming.pieces()
 
     @contextlib.asynccontextmanager
-    async def chat(self, document: Mapping[str, Any]) -> AsyncIterator[Chunks]:
+    async def chat(self, document: Mapping[str, Any]) -> AsyncIterator[ChatChunkStream]:
         """The chunks of a streamed chat completion."""
         body = {**document, "stream": True}
         async with self._stream("POST", "/v1/chat/completions", json=body, timeout=_TOKEN_WITHIN) as incoming:
-            yield Chunks(_Lines(incoming.url, incoming.pieces()))
+            yield ChatChunkStream(_LineStream(incoming.url, incoming.pieces()))
 
     async def draw(self, document: Mapping[str, Any]) -> Doc:
         """What a model answers that is asked for an image; it may take as long as it draws."""
@@ -192,7 +192,7 @@ class AdminClient:
         )
         return reply.status, reply.headers, reply.body
 
-    async def through(self, path: str) -> Reply:
+    async def through(self, path: str) -> HttpResponse:
         """What another host answers that the server asks for us, whatever it says; raises RemoteError."""
         return await self._client.request(
             "GET", path, headers=self._headers, deadline=_THROUGH_WITHIN, limit=4 * ANSWER_LIMIT
@@ -212,7 +212,7 @@ class AdminClient:
         *,
         json: Doc | None = None,
         timeout: float,  # noqa: ASYNC109  # patience between bytes, not a limit for the block
-    ) -> AsyncIterator[Incoming]:
+    ) -> AsyncIterator[StreamedResponse]:
         body = None if json is None else as_json(json).encode()
         headers = {**self._headers, **({} if body is None else {"content-type": "application/json"})}
         async with self._client.stream(method, path, headers=headers, body=body, timeout=timeout) as incoming:

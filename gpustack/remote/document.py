@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import trio
 
 from gpustack.nursery.limiter import threads
-from gpustack.remote.http import BadReply, Client, Reply, TimedOut, open_client
+from gpustack.remote.http import BadResponse, HttpClient, HttpResponse, RemoteTimeout, open_client
 from gpustack.remote.redirect import MOST, headers_for, next_url, refuse_inner
 
 LARGEST = 4 << 20
@@ -15,14 +15,14 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _openings = threads("opening clients", 1)
 
 
-async def open_client_aside(**settings: object) -> Client:
+async def open_client_aside(**settings: object) -> HttpClient:
     """``open_client`` in a thread: the first one imports for long, and nobody's tokens are to wait for it."""
     return await _openings.run(lambda: open_client(**settings))  # type: ignore[arg-type]  # passed on as they are
 
 
 async def fetch_document(
     url: str, *, headers: Mapping[str, str] | None = None, limit: int = LARGEST, deadline: float = 30.0
-) -> Reply:
+) -> HttpResponse:
     """The last answer behind ``url``, whatever its status. Raises RemoteError. Cancellable at any time."""
     with trio.move_on_after(deadline):
         async with await open_client_aside() as client:
@@ -38,5 +38,5 @@ async def fetch_document(
                     return answer
                 answered = answer.address
                 current = next_url(current, answer.headers.get("location"))
-            raise BadReply(url, f"redirects more than {MOST} times")
-    raise TimedOut(url, f"did not answer within {deadline:g} s")
+            raise BadResponse(url, f"redirects more than {MOST} times")
+    raise RemoteTimeout(url, f"did not answer within {deadline:g} s")

@@ -19,8 +19,14 @@ import trio
 
 from gpustack.config.proxy import NO_PROXIES
 from gpustack.errors import Invalid, Unavailable
-from gpustack.remote.connecting import Connected, Watch, answered_from
-from gpustack.remote.routing import Outlets, ProxyFault, Routed, deepest, proxies_of_environment
+from gpustack.remote.connection_guard import Connected, ConnectionGuard, answered_from
+from gpustack.remote.proxy_transport import (
+    AsyncProxyTransport,
+    ProxyFault,
+    ProxyTransports,
+    deepest,
+    proxies_of_environment,
+)
 from gpustack.text import said_by
 
 if TYPE_CHECKING:
@@ -39,19 +45,19 @@ class RemoteError(Unavailable):
         super().__init__(f"{self.url} {fault}", retry_after)
 
 
-class Unreachable(RemoteError):
+class RemoteConnectionError(RemoteError):
     """No connection, or it was lost: nobody listens, no such name, reset, TLS refused."""
 
 
-class TimedOut(RemoteError):
+class RemoteTimeout(RemoteError):
     """Connected or not, nothing came for too long."""
 
 
-class BadReply(RemoteError):
+class BadResponse(RemoteError):
     """What came is not what the protocol or the caller expects."""
 
 
-class TooLarge(RemoteError):
+class ResponseTooLarge(RemoteError):
     """The answer exceeds the caller's limit."""
 
 
@@ -65,7 +71,7 @@ class Timeouts:
 
 
 @attrs.frozen(kw_only=True)
-class Reply:
+class HttpResponse:
     """An answer read whole. Header names are lower case."""
 
     url: str = attrs.field(repr=False)
@@ -80,11 +86,11 @@ class Reply:
         try:
             return from_json(self.body)
         except (ValueError, RecursionError) as error:
-            raise BadReply(self.url, f"answered {self.status} with something that is not JSON") from error
+            raise BadResponse(self.url, f"answered {self.status} with something that is not JSON") from error
 
 
 @attrs.define(eq=False, kw_only=True)
-class Incoming:
+class StreamedResponse:
     """An answer whose body is still to come; it is read once, in one of two ways."""
 
     url: str = attrs.field(repr=False)
@@ -108,7 +114,7 @@ class Incoming:
             async for block in self._body:
                 body += block
                 if len(body) > limit:
-                    raise TooLarge(self.url, f"answered with more than {limit} bytes")
+                    raise ResponseTooLarge(self.url, f"answered with more than {limit} bytes")
         return bytes(body)
 
     async def leave(self) -> None:
@@ -145,7 +151,7 @@ class _Body:
 
 
 @attrs.define(eq=False, repr=False)
-class Client:
+class HttpClient:
     """Connections to other machines. Use it as an async context manager; made by ``open_client``.
 
     Redirects are answers like others: who follows one decides what may be sent there (``redirect.py``).
@@ -154,7 +160,7 @@ class Client:
     _client: httpx.AsyncClient
     _made: int = 0
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> HttpClient:
         return self
 
     async def __aexit__(
@@ -174,7 +180,7 @@ class Client:
         limit: int = ANSWER_LIMIT,
         deadline: float = 60.0,
         connected: Connected | None = None,
-    ) -> Reply:
+    ) -> HttpResponse:
         """Ask and read the whole answer within ``deadline`` seconds. ``json`` is sent as JSON.
 
         ``connected`` is as for ``stream``. Raises RemoteError; an error status is an answer, not an exception.
@@ -186,14 +192,14 @@ class Client:
         with trio.move_on_after(deadline):
             async with self.stream(method, url, headers=headers, body=body, connected=connected) as incoming:
                 read = await incoming.read(limit)
-                return Reply(
+                return HttpResponse(
                     url=incoming.url,
                     status=incoming.status,
                     headers=incoming.headers,
                     body=read,
                     address=incoming.address,
                 )
-        raise TimedOut(self._whole(url), f"did not answer within {deadline:g} s")
+        raise RemoteTimeout(self._whole(url), f"did not answer within {deadline:g} s")
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -205,7 +211,7 @@ class Client:
         body: bytes | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # patience between bytes, not a limit for the block
         connected: Connected | None = None,
-    ) -> AsyncIterator[Incoming]:
+    ) -> AsyncIterator[StreamedResponse]:
         """Ask, and hand out the answer once its head is here; leaving early drops the connection.
 
         ``timeout`` is how many seconds the other side may be silent, if not as long as the client's ``stall``; there
@@ -225,9 +231,9 @@ class Client:
             )
             if connected is not None:
                 host = request.url.raw_host.decode("ascii")
-                request.extensions["trace"] = Watch(host, connected).saw_async
+                request.extensions["trace"] = ConnectionGuard(host, connected).saw_async
             response = await self._client.send(request, stream=True)
-        incoming = Incoming(
+        incoming = StreamedResponse(
             url=str(response.url),
             status=response.status_code,
             headers={name.lower(): value for name, value in response.headers.items()},
@@ -258,7 +264,7 @@ def open_client(
     trust_env: bool = True,
     direct: Iterable[str] = (),
     connections: int = 100,
-) -> Client:
+) -> HttpClient:
     """Make a client; the heavy library is imported here.
 
     ``verify`` is True for the system's certificates (or SSL_CERT_FILE), a file of certificates, or a context.
@@ -271,7 +277,7 @@ def open_client(
     wait = timeouts or Timeouts()
     trust: ssl.SSLContext | bool = verify if isinstance(verify, bool) and not verify else _trust(verify)
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    outlets = Outlets(
+    outlets = ProxyTransports(
         library=httpx,
         make=lambda proxy: httpx.AsyncHTTPTransport(
             verify=trust, trust_env=False, limits=limits, proxy=proxy
@@ -280,13 +286,13 @@ def open_client(
         direct=frozenset(host.lower() for host in direct),
         proxy_trust=trust,
     )
-    return Client(
+    return HttpClient(
         httpx.AsyncClient(
             base_url=base_url,
             timeout=httpx.Timeout(wait.stall, connect=wait.connect, pool=wait.pool),
             headers={"user-agent": "gpustack", "accept-encoding": "identity", **(headers or {})},
             trust_env=False,
-            transport=Routed(outlets),  # type: ignore[arg-type]  # made for blocking libraries too
+            transport=AsyncProxyTransport(outlets),  # type: ignore[arg-type]  # made for blocking libraries too
             follow_redirects=False,
         )
     )
@@ -350,23 +356,23 @@ def _named(url: str) -> Iterator[None]:
     try:
         yield
     except ProxyFault as error:
-        raise Unreachable(url, f"cannot be reached: {error}") from error
+        raise RemoteConnectionError(url, f"cannot be reached: {error}") from error
     except httpx.ConnectTimeout as error:
-        raise TimedOut(url, "did not accept a connection in time") from error
+        raise RemoteTimeout(url, "did not accept a connection in time") from error
     except httpx.PoolTimeout as error:
-        raise TimedOut(url, "could not be asked: all connections are busy") from error
+        raise RemoteTimeout(url, "could not be asked: all connections are busy") from error
     except httpx.TimeoutException as error:
-        raise TimedOut(url, "sent nothing for too long") from error
+        raise RemoteTimeout(url, "sent nothing for too long") from error
     except httpx.ConnectError as error:
-        raise Unreachable(url, f"cannot be reached ({_reason(error)})") from error
+        raise RemoteConnectionError(url, f"cannot be reached ({_reason(error)})") from error
     except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
-        raise Unreachable(url, f"broke off the connection ({_reason(error)})") from error
+        raise RemoteConnectionError(url, f"broke off the connection ({_reason(error)})") from error
     except httpx.ProxyError as error:
-        raise Unreachable(url, f"cannot be reached through the proxy {said_by(error)}") from error
+        raise RemoteConnectionError(url, f"cannot be reached through the proxy {said_by(error)}") from error
     except (httpx.DecodingError, httpx.LocalProtocolError, UnicodeEncodeError) as error:
-        raise BadReply(url, f"cannot be understood ({_reason(error)})") from error
+        raise BadResponse(url, f"cannot be understood ({_reason(error)})") from error
     except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-        raise BadReply(url, "is not an http or https address") from error
+        raise BadResponse(url, "is not an http or https address") from error
 
 
 def _reason(error: Exception) -> str:

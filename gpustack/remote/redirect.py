@@ -12,8 +12,8 @@ import attrs
 import trio
 
 from gpustack.config.proxy import address_written
-from gpustack.remote.connecting import Connected
-from gpustack.remote.http import BadReply
+from gpustack.remote.connection_guard import Connected
+from gpustack.remote.http import BadResponse
 
 MOST = 6
 """Hops; a hub needs two or three."""
@@ -39,18 +39,18 @@ def next_url(current: str, location: str | None) -> str:
     Raises BadReply when there is none, when it is not http(s), or when it would leave TLS.
     """
     if not location:
-        raise BadReply(current, "answered with a redirect to nowhere")
+        raise BadResponse(current, "answered with a redirect to nowhere")
     try:
         url = urljoin(current, location)
         parts = _split(url)
     except ValueError as error:
-        raise BadReply(current, "redirects to something that is not an address") from error
+        raise BadResponse(current, "redirects to something that is not an address") from error
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
-        raise BadReply(
+        raise BadResponse(
             current, f"redirects to a {parts.scheme or 'nameless'} address: only http and https are followed"
         )
     if parts.scheme == "http" and _split(current).scheme == "https":
-        raise BadReply(current, "redirects from https to http, which is not followed")
+        raise BadResponse(current, "redirects from https to http, which is not followed")
     return url
 
 
@@ -62,7 +62,7 @@ def headers_for(url: str, origin: str, headers: Mapping[str, str]) -> dict[str, 
 
 
 @attrs.frozen
-class Reach:
+class RedirectPolicy:
     """How far inside a redirect may lead. A name may mean one address now and another when it is connected to."""
 
     url: str
@@ -124,11 +124,13 @@ def _judge(url: str, there: Sequence[_Ip], here: _Ip | None) -> Connected:
     deepest = max(_depth_of_name(_host(url)), *(_depth(address) for address in there), _PUBLIC)
     if deepest > trusted:
         raise _inside(url)
-    return Reach(url, trusted).connected
+    return RedirectPolicy(url, trusted).connected
 
 
-def _inside(url: str) -> BadReply:
-    return BadReply(url, "is an address inside this machine or network, to which redirects are not followed")
+def _inside(url: str) -> BadResponse:
+    return BadResponse(
+        url, "is an address inside this machine or network, to which redirects are not followed"
+    )
 
 
 _PUBLIC, _PRIVATE, _LOOPBACK, _NEVER = 0, 1, 2, 3

@@ -10,15 +10,15 @@ import orjson
 import trio
 
 from gpustack.domain.artifact import ModelSource
-from gpustack.domain.assignment import AssignmentLine, Word
+from gpustack.domain.assignment import AssignmentEvent, AssignmentLine
 from gpustack.domain.document import decode, encode
 from gpustack.domain.report import FileReport, InstanceReport, JoinRequest, StatusReport
 from gpustack.domain.worker import WorkerStatus
 from gpustack.errors import Invalid, Unavailable
-from gpustack.remote.fault import checked, fault_of
-from gpustack.remote.http import Client
-from gpustack.remote.pooled import PooledClient
-from gpustack.remote.several import SeveralServers
+from gpustack.remote.failover_client import FailoverClient
+from gpustack.remote.http import HttpClient
+from gpustack.remote.pooled_client import PooledClient
+from gpustack.remote.server_error import checked, fault_of
 
 _LINE_LIMIT = 4 << 20
 _FAULT_LIMIT = 64 << 10
@@ -37,7 +37,7 @@ class JoinedDocument:
 
 
 @attrs.frozen(kw_only=True)
-class Beat:
+class HeartbeatAnswer:
     """The answer to a heartbeat: when the next one is wanted, and which servers there are."""
 
     interval: float = 15.0
@@ -47,7 +47,7 @@ class Beat:
 
 
 @attrs.frozen(kw_only=True)
-class _FileAsk:
+class _FileRequest:
     source: ModelSource
     local_dir: str
 
@@ -61,7 +61,7 @@ class _FileId:
 class _LineHead:
     """What a line is about."""
 
-    word: Word
+    word: AssignmentEvent
     kind: str
     id: int
 
@@ -75,7 +75,7 @@ class ServerClient:
     not known.
     """
 
-    _client: Client | PooledClient | SeveralServers
+    _client: HttpClient | PooledClient | FailoverClient
     _credential: str = ""
 
     def use(self, credential: str) -> None:
@@ -90,22 +90,22 @@ class ServerClient:
         self._credential = joined.credential
         return joined
 
-    async def heartbeat(self, worker_id: int, *, within: float = _ANSWER_WITHIN) -> Beat:
+    async def heartbeat(self, worker_id: int, *, within: float = _ANSWER_WITHIN) -> HeartbeatAnswer:
         """Say that we live; the answer must come ``within`` so many seconds."""
-        beat: Beat = await self._call(
-            "POST", f"/v1/workers/{worker_id}/heartbeat", b"{}", Beat, within=within
+        beat: HeartbeatAnswer = await self._call(
+            "POST", f"/v1/workers/{worker_id}/heartbeat", b"{}", HeartbeatAnswer, within=within
         )
         return beat
 
     def learn(self, servers: Sequence[str]) -> Sequence[str] | None:
         """Turn to these as well when the server does not answer; who is believed, if that is news."""
-        if isinstance(self._client, SeveralServers) and self._client.learn(servers):
+        if isinstance(self._client, FailoverClient) and self._client.learn(servers):
             return self._client.others
         return None
 
     async def turned(self) -> None:
         """Return once another server answers than the one that ``assignments`` come from."""
-        if isinstance(self._client, SeveralServers):
+        if isinstance(self._client, FailoverClient):
             await self._client.turned()
         else:
             await trio.sleep_forever()
@@ -133,7 +133,7 @@ class ServerClient:
 
     async def ensure_file(self, worker_id: int, source: ModelSource, local_dir: str) -> int:
         """The id of the record of this source's files on this worker, made if there is none."""
-        asked = _FileAsk(source=source, local_dir=local_dir)
+        asked = _FileRequest(source=source, local_dir=local_dir)
         record: _FileId = await self._call("POST", f"/v1/workers/{worker_id}/files", encode(asked), _FileId)
         return record.id
 
@@ -197,6 +197,6 @@ def _line_of(raw: bytes) -> AssignmentLine:
         return decode(raw, AssignmentLine)
     except Invalid:
         head = decode(raw, _LineHead)
-        if head.word is not Word.PUT:
+        if head.word is not AssignmentEvent.PUT:
             raise
         return AssignmentLine(word=head.word, kind=head.kind, id=head.id)

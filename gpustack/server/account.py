@@ -7,7 +7,7 @@ from typing import Any
 
 from gpustack.domain.access import ExternalIdentity, Session, User
 from gpustack.errors import Forbidden
-from gpustack.identity.external import ExternalPerson
+from gpustack.identity.person import ExternalPerson
 from gpustack.identity.username import looks_like
 from gpustack.store.transaction import Tx
 

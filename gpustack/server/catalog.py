@@ -13,7 +13,7 @@ import trio
 
 from gpustack.domain.catalog import ModelSet
 from gpustack.errors import Invalid, Unavailable
-from gpustack.nursery.limiter import Threads, threads
+from gpustack.nursery.limiter import ThreadLimiter, threads
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.ticker import ticks
 from gpustack.remote.document import LARGEST, fetch_document
@@ -39,7 +39,7 @@ class Catalog:
     _defaults: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
     _wanted: trio.Event = attrs.field(factory=trio.Event)
     _there: trio.Event = attrs.field(factory=trio.Event)
-    _threads: Threads = attrs.field(factory=lambda: threads("catalog", 1))
+    _threads: ThreadLimiter = attrs.field(factory=lambda: threads("catalog", 1))
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("catalog"))
     origin: str = ""
     """Where the present one is from."""

@@ -12,8 +12,8 @@ import attrs
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.errors import NotFound
+from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.identity.keys import worker_key
-from gpustack.identity.secret import Keys
 from gpustack.server.place import give_up_place, workers_of
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
@@ -25,7 +25,7 @@ it cannot keep the new one. Each is a write and ends the worker's streams, so th
 _BARRED = "barred by an administrator"
 
 
-class Step(Enum):
+class CredentialAction(Enum):
     """What becomes of a credential that was just shown."""
 
     NOTHING = auto()
@@ -34,19 +34,27 @@ class Step(Enum):
     REPLACE = auto()
 
 
-def step(worker: Worker, shown: str, now: datetime, lifetime: timedelta = LIFETIME) -> Step:
+def step(worker: Worker, shown: str, now: datetime, lifetime: timedelta = LIFETIME) -> CredentialAction:
     """What to do once the worker has shown the credential of that hash, which is good."""
     is_new = shown == worker.credential_hash
     if is_new and worker.former_credential_hash is not None:
-        return Step.CONFIRM
+        return CredentialAction.CONFIRM
     if worker.credential_since is None:
-        return Step.NOTHING  # the machine's program is of a former version: it would not keep another
+        return (
+            CredentialAction.NOTHING
+        )  # the machine's program is of a former version: it would not keep another
     due = now - worker.credential_since >= (lifetime if is_new else AGAIN_AFTER)
-    return Step.REPLACE if due else Step.NOTHING
+    return CredentialAction.REPLACE if due else CredentialAction.NOTHING
 
 
 async def renewed(
-    store: Store, worker_id: int, shown: str, *, keys: Keys, secret: Callable[[], str], lifetime: timedelta
+    store: Store,
+    worker_id: int,
+    shown: str,
+    *,
+    keys: DerivedKeys,
+    secret: Callable[[], str],
+    lifetime: timedelta,
 ) -> str | None:
     """A new credential for a worker whose present one is old; the former stays good until the new one is shown.
 
@@ -59,13 +67,13 @@ async def renewed(
         if worker is None or worker.barred or shown not in good(worker):
             return None  # replaced meanwhile, by another server or in another way
         match step(worker, shown, tx.now, lifetime):
-            case Step.CONFIRM:
+            case CredentialAction.CONFIRM:
                 tx.update(attrs.evolve(worker, former_credential_hash=None))
-            case Step.REPLACE:
+            case CredentialAction.REPLACE:
                 new: dict[str, Any] = {"credential_hash": keys.worker_hash(own), "credential_since": tx.now}
                 tx.update(attrs.evolve(worker, former_credential_hash=shown, **new))
                 return worker_key(worker_id, own)
-            case Step.NOTHING:
+            case CredentialAction.NOTHING:
                 pass
         return None
 
@@ -78,7 +86,7 @@ def good(worker: Worker) -> tuple[str, ...]:
     return () if worker.barred else tuple(one for one in hashes if one)
 
 
-def is_held(worker: Worker, keys: Keys) -> bool:
+def is_held(worker: Worker, keys: DerivedKeys) -> bool:
     """Whether the machine has a credential, has shown it, and can be asked for it when it joins again.
 
     Not so where the machine's program keeps none, and where the server's secret key was replaced since, which voids

@@ -13,10 +13,10 @@ from gpustack.domain.instance import Placement
 from gpustack.domain.model import Model
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid
-from gpustack.nursery.limiter import Threads, threads
+from gpustack.nursery.limiter import ThreadLimiter, threads
 from gpustack.nursery.wake import Wake
-from gpustack.policy.schedule import Ask, Unschedulable, place
-from gpustack.server.facts import FactsSource, Finding
+from gpustack.policy.schedule import PlacementRequest, Unschedulable, place
+from gpustack.server.facts import FactsCache, FactsResult
 from gpustack.store.store import Store
 
 READ_WITHIN = 15.0
@@ -52,7 +52,7 @@ class EvaluationSettings:
 
 
 @attrs.frozen
-class _Kept:
+class _CachedEvaluation:
     facts: ModelFacts | None
     at: float
     found: Evaluation
@@ -63,12 +63,12 @@ class Evaluator:
     """Answers on the present snapshot. A console asks of every model it lists, again and again: verdicts are kept."""
 
     _store: Store
-    _facts: FactsSource
+    _facts: FactsCache
     _settings: EvaluationSettings = EvaluationSettings()
     _clock: Callable[[], float] = trio.current_time
-    _kept: dict[tuple[str, int], _Kept] = attrs.field(factory=dict)
+    _kept: dict[tuple[str, int], _CachedEvaluation] = attrs.field(factory=dict)
     """By what is asked and the revision it was decided on; the one of longest ago first."""
-    _threads: Threads = attrs.field(factory=lambda: threads("evaluation", 1))
+    _threads: ThreadLimiter = attrs.field(factory=lambda: threads("evaluation", 1))
 
     async def evaluate(self, model: Model) -> Evaluation:
         """Read its header and look for a place of one replica. Cancellable at any time."""
@@ -82,19 +82,22 @@ class Evaluator:
             return incompatible(fault or str(error))
         if facts is None and not engine.any_device:
             return self._too_slow(model) if fault is None else incompatible(fault)
-        ask, snapshot = Ask(model=model, facts=facts, engine_name=engine.name), self._store.snapshot
+        ask, snapshot = (
+            PlacementRequest(model=model, facts=facts, engine_name=engine.name),
+            self._store.snapshot,
+        )
         key = (json.dumps(attrs.asdict(model), default=str, sort_keys=True), snapshot.revision)
         kept = self._kept.get(key)
         if kept is not None and kept.facts == facts and self._clock() - kept.at <= self._settings.keep_for:
             return kept.found
         found = _verdict(await self._threads.run(place, ask, snapshot, abandon=True))
         self._kept.pop(key, None)
-        self._kept[key] = _Kept(facts, self._clock(), found)
+        self._kept[key] = _CachedEvaluation(facts, self._clock(), found)
         while len(self._kept) > self._settings.most:
             del self._kept[next(iter(self._kept))]
         return found
 
-    async def _finding(self, model: Model) -> Finding | None:
+    async def _finding(self, model: Model) -> FactsResult | None:
         """What the header says, or why it cannot be read; ``None`` when that took too long or was not needed."""
         wake = Wake()
         with self._facts.telling(wake), trio.move_on_after(self._settings.read_within):

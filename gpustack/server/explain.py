@@ -12,7 +12,7 @@ from gpustack.errors import NotFound
 from gpustack.nursery.limiter import threads
 from gpustack.nursery.wake import Wake
 from gpustack.policy.explain import Explanation, explain
-from gpustack.server.facts import FactsSource, Finding
+from gpustack.server.facts import FactsCache, FactsResult
 from gpustack.server.scheduler import has_files
 from gpustack.store.store import Store
 
@@ -21,7 +21,7 @@ _READ_WITHIN = 5.0
 _THREADS = threads("explanations", 1)
 
 
-async def explain_instance(store: Store, facts: FactsSource, instance_id: int) -> Explanation:
+async def explain_instance(store: Store, facts: FactsCache, instance_id: int) -> Explanation:
     """Decide again on the present snapshot and tell how it came out; waits a little for a header that is being read.
 
     Raises ``NotFound``. Cancellable.
@@ -44,7 +44,7 @@ async def explain_instance(store: Store, facts: FactsSource, instance_id: int) -
     return await _THREADS.run(look, abandon=True)
 
 
-async def _finding_of(facts: FactsSource, model: Model) -> Finding | None:
+async def _finding_of(facts: FactsCache, model: Model) -> FactsResult | None:
     """What is known of the model's source; after a restart nothing is, until it has been read once more."""
     wake = Wake()
     with facts.telling(wake), trio.move_on_after(_READ_WITHIN):

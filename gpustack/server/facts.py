@@ -41,7 +41,7 @@ class FactsSettings:
 
 
 @attrs.frozen(kw_only=True)
-class Finding:
+class FactsResult:
     """The outcome of reading a source: facts, or the sentence why there are none, and since when.
 
     ``asked`` are the workers whose own disks were looked at; ``None`` when it was enough to look from here.
@@ -62,7 +62,7 @@ class Finding:
 
 
 @attrs.define(eq=False, repr=False)
-class FactsSource:
+class FactsCache:
     """Owns the findings. Reading happens in its own tasks; asking never waits.
 
     A local path is read here when it exists here, else by a worker that may run the model.
@@ -73,7 +73,7 @@ class FactsSource:
     _snapshot: Callable[[], Snapshot]
     _settings: FactsSettings = FactsSettings()
     _clock: Callable[[], float] = trio.current_time
-    _findings: dict[str, Finding] = attrs.field(factory=dict)
+    _findings: dict[str, FactsResult] = attrs.field(factory=dict)
     """By index of the source, the one asked for last at the end."""
     _wanted: dict[str, Model] = attrs.field(factory=dict)
     _reading: set[str] = attrs.field(factory=set)
@@ -110,11 +110,11 @@ class FactsSource:
         """Seconds after which asking again makes sense."""
         return self._settings.fresh_for
 
-    def known(self, source: ModelSource) -> Finding | None:
+    def known(self, source: ModelSource) -> FactsResult | None:
         """What is known now, however old, or ``None``: not read yet."""
         return self._findings.get(source.index)
 
-    def ask(self, model: Model) -> Finding | None:
+    def ask(self, model: Model) -> FactsResult | None:
         """``known``, and have it read when nothing is known or what is known has aged (see ``is_fresh``)."""
         key = model.source.index
         finding = self._findings.pop(key, None)
@@ -125,7 +125,7 @@ class FactsSource:
             self._wake.wake()
         return finding
 
-    def is_fresh(self, model: Model, finding: Finding | None) -> bool:
+    def is_fresh(self, model: Model, finding: FactsResult | None) -> bool:
         """Whether a finding need not be questioned: it is young, and no worker has come that might know better."""
         if finding is None or self._clock() - finding.at >= self._settings.fresh_for:
             return False
@@ -140,7 +140,7 @@ class FactsSource:
                 with self._faults.row(source.index) as trial:
                     finding = await self._reading_of(model)
                 if trial.fault is not None:  # of a library, say, whose exceptions nobody has listed
-                    finding = Finding(facts=None, fault=trial.fault.sentence, at=self._clock())
+                    finding = FactsResult(facts=None, fault=trial.fault.sentence, at=self._clock())
         finally:
             self._reading.discard(source.index)
         before = self._findings.pop(source.index, None)
@@ -156,7 +156,7 @@ class FactsSource:
         for wake in self._listeners:
             wake.wake()
 
-    async def _reading_of(self, model: Model) -> Finding:
+    async def _reading_of(self, model: Model) -> FactsResult:
         asked: set[int] = set()
         facts, fault, elsewhere, lasting, definite = None, None, False, False, False
         try:
@@ -173,7 +173,7 @@ class FactsSource:
             definite = isinstance(error, (BadRequest, NotFound, Forbidden, Invalid))
         if facts is None and fault is None:
             fault = f"Reading the header of {model.source.readable} took longer than {self._settings.read_within:.0f} s"
-        return Finding(
+        return FactsResult(
             facts=facts,
             fault=fault,
             at=self._clock(),

@@ -10,17 +10,17 @@ import attrs
 from gpustack.domain.report import JoinRequest
 from gpustack.domain.worker import Worker
 from gpustack.errors import AlreadyExists, Conflict, Forbidden, Invalid
+from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.identity.keys import worker_key
-from gpustack.identity.secret import Keys
 from gpustack.server.condition import ready
 from gpustack.server.credential import good, is_held
-from gpustack.server.leases import Leases
+from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.report_bounds import MOST_WORKERS, bounded, merged_labels
 from gpustack.server.twins import COPIED_FILES
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
-__all__ = ["JoinRequest", "Joined", "join"]
+__all__ = ["JoinRequest", "JoinResult", "join"]
 
 _LONGEST = 200
 _NAME = "worker-name"
@@ -28,7 +28,7 @@ _NAME = "worker-name"
 
 
 @attrs.frozen(kw_only=True)
-class Joined:
+class JoinResult:
     """The record, and two secrets that are shown this once: the worker's own credential, and the key with which
     it recognises the server on its own port."""
 
@@ -38,7 +38,7 @@ class Joined:
 
 
 @attrs.frozen(kw_only=True)
-class Shown:
+class PresentedCredential:
     """The credential with which a worker proved who it is, by its hash."""
 
     worker_id: int
@@ -49,13 +49,13 @@ async def join(
     store: Store,
     request: JoinRequest,
     *,
-    keys: Keys,
-    leases: Leases,
+    keys: DerivedKeys,
+    leases: HeartbeatTimes,
     secret: Callable[[], str],
     rng: random.Random,
-    shown: Shown | None = None,
+    shown: PresentedCredential | None = None,
     most: int = MOST_WORKERS,
-) -> Joined:
+) -> JoinResult:
     """Record the worker and give it a credential; its id, and what was edited here, stay. The one that it showed is
     good until the new one is.
 
@@ -108,14 +108,14 @@ async def join(
 
     worker = await store.write(work)
     leases.heard(worker.id)
-    return Joined(
+    return JoinResult(
         worker=worker,
         credential=worker_key(worker.id, own),
         forward_key=keys.forward_key(worker.worker_uuid),
     )
 
 
-def _refuse_impostor(known: Worker | None, shown: Shown | None, keys: Keys) -> None:
+def _refuse_impostor(known: Worker | None, shown: PresentedCredential | None, keys: DerivedKeys) -> None:
     if known is not None and known.barred:
         raise Forbidden(
             f"Worker {known.name} is barred; on the server, gpustack workers admit {known.name} lets it in again"

@@ -25,7 +25,7 @@ _WITHIN = 2.0
 
 
 @attrs.define(eq=False, repr=False)
-class KeyUse:
+class KeyUseLedger:
     """Owns the dates not yet stored. Noting one costs a dictionary entry; they are written together, each at most once
     a minute. A daemon that is killed forgets the last few seconds.
     """

@@ -10,10 +10,10 @@ import attrs
 import trio
 
 from gpustack.errors import Unavailable
-from gpustack.nursery.restart import Restart
-from gpustack.nursery.service import FirstStarted, Service
+from gpustack.nursery.restart import RestartPolicy
+from gpustack.nursery.service import FirstTaskStatus, Service
 from gpustack.nursery.supervise import supervise
-from gpustack.store.lease import LEADER, Term
+from gpustack.store.lease import LEADER, LeaseTerm
 from gpustack.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -23,17 +23,17 @@ TTL = 6.0
 LOOK_EVERY = 2.0
 _GIVE_UP_WITHIN = 1.0
 
-Reign = Callable[[Term | None, Callable[[], None]], Sequence[Service]]
+Reign = Callable[[LeaseTerm | None, Callable[[], None]], Sequence[Service]]
 """Makes the loops of one term; they call the function when they learn that it is over."""
 
 
 class Lease(Protocol):
     """The right to lead, which one server has at a time. Both raise ``Unavailable``."""
 
-    async def take(self) -> Term | None:
+    async def take(self) -> LeaseTerm | None:
         """Take it or prolong it for ``TTL`` seconds from now; ``None`` while somebody else has it."""
 
-    async def end(self, term: Term) -> None:
+    async def end(self, term: LeaseTerm) -> None:
         """Let it go before its time."""
 
 
@@ -44,10 +44,10 @@ class StoreLease:
     _store: Store
     _holder: str
 
-    async def take(self) -> Term | None:
+    async def take(self) -> LeaseTerm | None:
         return await self._store.try_lease(LEADER, self._holder, TTL)
 
-    async def end(self, term: Term) -> None:
+    async def end(self, term: LeaseTerm) -> None:
         await self._store.end_lease(term, self._holder)
 
 
@@ -62,13 +62,13 @@ class Leadership:
     _lease: Lease | None
     """``None`` where there is one server: it leads always."""
     _reign: Reign
-    _restart: Restart
-    term: Term | None = None
+    _restart: RestartPolicy
+    term: LeaseTerm | None = None
     leads: bool = False
     name: str = "leader"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        started = FirstStarted(task_status.started)
+        started = FirstTaskStatus(task_status.started)
         if self._lease is None:
             await self._rule(None, trio.CancelScope(), started)
             return
@@ -87,14 +87,14 @@ class Leadership:
             finally:
                 await _give_up(self._lease, term)
 
-    async def _take(self, lease: Lease) -> Term | None:
+    async def _take(self, lease: Lease) -> LeaseTerm | None:
         try:
             return await lease.take()
         except Unavailable as error:
             log.debug("The lease cannot be asked for: reason=%s", error)
             return None
 
-    async def _lead(self, lease: Lease, term: Term, until: float, started: FirstStarted) -> None:
+    async def _lead(self, lease: Lease, term: LeaseTerm, until: float, started: FirstTaskStatus) -> None:
         """Rule until the lease is lost, or not prolonged in time."""
         ours = trio.CancelScope(deadline=until)
         async with trio.open_nursery() as nursery:
@@ -107,7 +107,7 @@ class Leadership:
             await self._rule(term, ours, started)
             nursery.cancel_scope.cancel()
 
-    async def _keep(self, lease: Lease, term: Term, ours: trio.CancelScope) -> None:
+    async def _keep(self, lease: Lease, term: LeaseTerm, ours: trio.CancelScope) -> None:
         """Prolong the lease for as long as it is ours."""
         while True:
             await trio.sleep(LOOK_EVERY)
@@ -121,7 +121,7 @@ class Leadership:
                 return
             ours.deadline = until
 
-    async def _rule(self, term: Term | None, ours: trio.CancelScope, started: FirstStarted) -> None:
+    async def _rule(self, term: LeaseTerm | None, ours: trio.CancelScope, started: FirstTaskStatus) -> None:
         """Run the loops until ``ours`` is cancelled."""
         self.term, self.leads = term, True
         try:
@@ -142,7 +142,7 @@ class Leadership:
         return f"<Leadership: leads{'' if self.term is None else f' in term {self.term.number}'}>"
 
 
-async def _give_up(lease: Lease, term: Term) -> None:
+async def _give_up(lease: Lease, term: LeaseTerm) -> None:
     """So that the next one need not wait. Nothing depends on it."""
     with trio.CancelScope(shield=True, deadline=trio.current_time() + _GIVE_UP_WITHIN):
         try:

@@ -16,11 +16,11 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.errors import Unavailable
 from gpustack.nursery.quarantine import Quarantine
-from gpustack.policy.liveness import LivenessSettings, Verdict, expire
+from gpustack.policy.liveness import LivenessSettings, LivenessVerdict, judge_all
 from gpustack.server.condition import ready, with_reason
-from gpustack.server.leases import Leases
+from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.place import give_up_place, workers_of
-from gpustack.store.led import Records
+from gpustack.store.fenced_store import RecordStore
 from gpustack.store.transaction import Tx
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ _WORSE = {WorkerState.READY: 0, WorkerState.NOT_READY: 1, WorkerState.UNREACHABL
 class Liveness:
     """Looks every few seconds; a condition is written only when it changes, with its date and reason."""
 
-    _store: Records
-    _leases: Leases
+    _store: RecordStore
+    _leases: HeartbeatTimes
     _settings: LivenessSettings
     _clock: Callable[[], float]
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("liveness", passing=(Unavailable,)))
@@ -46,7 +46,7 @@ class Liveness:
         workers = self._store.snapshot.workers
         self._leases.of(workers)
         task_status.started()
-        before: Mapping[int, Verdict] = {}
+        before: Mapping[int, LivenessVerdict] = {}
         while True:
             snapshot = self._store.snapshot
             known, workers = workers, snapshot.workers
@@ -54,7 +54,7 @@ class Liveness:
                 self._leases.heard_elsewhere(worker_id, 0.0)
             leases, now = self._leases.of(workers), self._clock()
             stopped = {key for key, worker in workers.items() if worker.leaving}
-            verdicts = expire(leases, now, self._settings, stopped)
+            verdicts = judge_all(leases, now, self._settings, stopped)
             silence = {worker_id: now - heard for worker_id, heard in leases.items()}
             try:
                 await self._apply(verdicts, before, snapshot)
@@ -65,9 +65,12 @@ class Liveness:
             await trio.sleep(self._settings.look_every)
 
     async def _apply(
-        self, verdicts: Mapping[int, Verdict], before: Mapping[int, Verdict], snapshot: Snapshot
+        self,
+        verdicts: Mapping[int, LivenessVerdict],
+        before: Mapping[int, LivenessVerdict],
+        snapshot: Snapshot,
     ) -> None:
-        news: dict[int, Verdict] = {}
+        news: dict[int, LivenessVerdict] = {}
         for worker_id, verdict in verdicts.items():
             with self._looks.row(worker_id):
                 if self._is_to_tell(snapshot.get(Worker, worker_id), verdict, before.get(worker_id)):
@@ -90,7 +93,7 @@ class Liveness:
                 )
 
     async def _mark(
-        self, verdicts: Mapping[int, Verdict], silence: Mapping[int, float], snapshot: Snapshot
+        self, verdicts: Mapping[int, LivenessVerdict], silence: Mapping[int, float], snapshot: Snapshot
     ) -> None:
         """What runs on silent workers is unreachable until those are heard again, or its engine is said to run."""
         lost = {key for key, verdict in verdicts.items() if verdict.silent}
@@ -124,12 +127,14 @@ class Liveness:
 
         return await self._store.write(work)
 
-    def _is_to_tell(self, worker: Worker | None, verdict: Verdict, before: Verdict | None) -> bool:
+    def _is_to_tell(
+        self, worker: Worker | None, verdict: LivenessVerdict, before: LivenessVerdict | None
+    ) -> bool:
         if worker is None or worker.barred:  # an administrator has judged
             return False
         return self._is_news(worker, verdict, before)
 
-    def _is_news(self, worker: Worker, verdict: Verdict, before: Verdict | None) -> bool:
+    def _is_news(self, worker: Worker, verdict: LivenessVerdict, before: LivenessVerdict | None) -> bool:
         state = worker.condition.state
         if state is verdict.state:
             # The brake was put on or let go.
@@ -138,7 +143,7 @@ class Liveness:
         return self._leases.has_spoken(worker.id) or _WORSE[verdict.state] > _WORSE[state]
 
 
-def _tell(worker_id: int, verdict: Verdict, seen: Snapshot, tx: Tx) -> None:
+def _tell(worker_id: int, verdict: LivenessVerdict, seen: Snapshot, tx: Tx) -> None:
     worker = tx.get(Worker, worker_id)
     # It may have spoken to another server in the meantime: then this verdict is void.
     if worker is not None and _is_as_seen(tx, worker_id, seen):
@@ -254,13 +259,13 @@ def _farewell(instance: ModelInstance, snapshot: Snapshot) -> str:
     return f"Its worker {what}; looking for another place"
 
 
-def _condition(worker: Worker, verdict: Verdict, tx: Tx) -> Condition:
+def _condition(worker: Worker, verdict: LivenessVerdict, tx: Tx) -> Condition:
     if verdict.state is WorkerState.READY:
         return ready(worker.condition, worker.status, tx.now)
     return with_reason(worker.condition, verdict.state, verdict.why, tx.now)
 
 
-def _log_news(worker: Worker, verdict: Verdict) -> None:
+def _log_news(worker: Worker, verdict: LivenessVerdict) -> None:
     level = logging.INFO if verdict.state is WorkerState.READY else logging.WARNING
     reason = verdict.why or "heard again"
     log.log(level, "Worker is %s: worker=%s reason=%s", verdict.state.value, worker.name, reason)

@@ -11,7 +11,7 @@ from gpustack.store.transaction import Tx
 
 
 @attrs.define(eq=False)
-class Once:
+class WithdrawableWrite:
     """The work of one flush: given up in its midst without this, it could be stored and then stored again."""
 
     _work: Callable[[Tx], None]

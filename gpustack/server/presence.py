@@ -12,10 +12,10 @@ import trio
 from gpustack.errors import GpustackError, Unavailable
 from gpustack.nursery.limiter import threads
 from gpustack.nursery.quarantine import Quarantine
-from gpustack.server.leases import Leases
+from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.twins import COPIED_FILES
-from gpustack.store import roster
-from gpustack.store.roster import Myself, Offer, Roll, Server
+from gpustack.store import server_registry
+from gpustack.store.server_registry import RegisteredServer, RegistryView, SecretProposal, ServerIdentity
 from gpustack.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -29,23 +29,23 @@ class SecretsReplaced(GpustackError):
     """The other servers go by other secrets now: what this one would say and believe is void."""
 
 
-async def settle(store: Store, me: Myself, offers: Mapping[str, Offer]) -> Mapping[str, str]:
+async def settle(store: Store, me: ServerIdentity, offers: Mapping[str, SecretProposal]) -> Mapping[str, str]:
     """Agree with the other servers on the secrets of all; returns them. As ``roster.settle``."""
-    return await store.beside(partial(roster.settle, me=me, offers=offers))
+    return await store.beside(partial(server_registry.settle, me=me, offers=offers))
 
 
 @attrs.define(eq=False, repr=False)
-class Presence:
+class ServerPresence:
     """Speaks and listens every few seconds. What workers said to one server reaches the others by this."""
 
     _store: Store
-    _leases: Leases
-    _me: Myself
+    _leases: HeartbeatTimes
+    _me: ServerIdentity
     _secrets: Mapping[str, str] = attrs.field(repr=False)
     """Those that were settled on."""
     _url: Callable[[], str]
     """Where workers reach us now. May block: it is called in a thread."""
-    _roll: Roll = Roll()
+    _roll: RegistryView = RegistryView()
     _alone: bool = True
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("presence", passing=(Unavailable,)))
     _twins: set[str] = attrs.field(factory=set)
@@ -53,7 +53,7 @@ class Presence:
     name: str = "presence"
 
     @property
-    def servers(self) -> Sequence[Server]:
+    def servers(self) -> Sequence[RegisteredServer]:
         """All that have been here lately, as of the last look; this one is among them."""
         return self._roll.servers
 
@@ -79,8 +79,8 @@ class Presence:
         heard = {} if self._alone else self._leases.take_untold()
         me = attrs.evolve(self._me, url=await _threads.run(self._url, abandon=True))
 
-        async def attend(some: Mapping[int, float]) -> Roll:
-            ours = partial(roster.attend, me=me, heard=some, settled=self._secrets)
+        async def attend(some: Mapping[int, float]) -> RegistryView:
+            ours = partial(server_registry.attend, me=me, heard=some, settled=self._secrets)
             return await self._store.beside(ours)
 
         try:
@@ -103,7 +103,7 @@ class Presence:
         self._roll = roll
         self._alone = not any(server.lives and server.uuid != self._me.uuid for server in roll.servers)
 
-    def _tell(self, roll: Roll) -> None:
+    def _tell(self, roll: RegistryView) -> None:
         """Log who comes, goes and leads, once."""
         if roll.twin is not None and roll.twin not in self._twins:
             self._twins.add(roll.twin)
@@ -126,7 +126,7 @@ class Presence:
 
     async def _depart(self) -> None:
         try:
-            await self._store.beside(partial(roster.depart, me=self._me))
+            await self._store.beside(partial(server_registry.depart, me=self._me))
         except Unavailable as error:
             log.debug("The other servers were not told that this one stops: reason=%s", error)
 

@@ -16,12 +16,12 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid, Unavailable
-from gpustack.nursery.limiter import Threads, threads
+from gpustack.nursery.limiter import ThreadLimiter, threads
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.decision import decide as decide_among
-from gpustack.policy.schedule import Ask, Unschedulable, place_and_faults
-from gpustack.server.facts import FactsSource, Finding
-from gpustack.store.led import Records
+from gpustack.policy.schedule import PlacementRequest, Unschedulable, place_and_faults
+from gpustack.server.facts import FactsCache, FactsResult
+from gpustack.store.fenced_store import RecordStore
 from gpustack.store.transaction import Tx
 from gpustack.text import storable
 
@@ -40,9 +40,9 @@ class Scheduler:
     unforeseen fault says so and is looked at again later; the others are placed.
     """
 
-    _store: Records
-    _facts: FactsSource
-    _thinking: Threads = attrs.field(factory=lambda: threads("placement", 1))
+    _store: RecordStore
+    _facts: FactsCache
+    _thinking: ThreadLimiter = attrs.field(factory=lambda: threads("placement", 1))
     """A look at a large cluster takes long, and nobody's tokens are to wait for it."""
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("scheduler", passing=(Unavailable,)))
     _untold: Quarantine = attrs.field(factory=lambda: Quarantine("scheduler's word", passing=(Unavailable,)))
@@ -103,7 +103,7 @@ class Scheduler:
         self,
         instance: ModelInstance,
         model: Model,
-        finding: Finding | None,
+        finding: FactsResult | None,
         considered: dict[int, object],
     ) -> bool:
         """Decide, and act on it; tells whether a worker could not be looked at."""
@@ -134,13 +134,13 @@ class Scheduler:
             await self._claim(instance, finding, decision)
         return bool(strange)
 
-    def _is_awaited(self, instance: ModelInstance, model: Model, finding: Finding | None) -> bool:
+    def _is_awaited(self, instance: ModelInstance, model: Model, finding: FactsResult | None) -> bool:
         """Whether facts are being read that the decision must wait for. One that is told already why it waits goes
         on waiting for that reason while its facts are read once more."""
         undecided = instance.state is InstanceState.ANALYZING or not instance.state_message
         return finding is None or (undecided and not self._facts.is_fresh(model, finding))
 
-    async def _fill_category(self, model: Model, finding: Finding | None) -> Model:
+    async def _fill_category(self, model: Model, finding: FactsResult | None) -> Model:
         """What the header says a model answers holds until a user says otherwise; engines are started by it."""
         category = None if finding is None or finding.facts is None else finding.facts.category
         if category in (None, Category.UNKNOWN) or model.categories:
@@ -155,7 +155,7 @@ class Scheduler:
 
         return await self._store.write(work)
 
-    async def _claim(self, seen: ModelInstance, finding: Finding | None, decision: Placement) -> None:
+    async def _claim(self, seen: ModelInstance, finding: FactsResult | None, decision: Placement) -> None:
         """Take the place if the worker decided on still has it; else leave it to the next pass, which is on its way:
         what took the place away has woken us."""
 
@@ -199,7 +199,7 @@ class Scheduler:
 
 
 def decide(
-    model: Model, instance: ModelInstance, finding: Finding | None, snapshot: Snapshot
+    model: Model, instance: ModelInstance, finding: FactsResult | None, snapshot: Snapshot
 ) -> tuple[Placement | str, Mapping[int, Exception]]:
     """A place for the instance, or the sentence why there is none now; and what was met at workers that could not be
     looked at, by their ids."""
@@ -219,7 +219,11 @@ def has_files(model: Model) -> bool:
 
 
 def _still(
-    model: Model, instance: ModelInstance, finding: Finding | None, decision: Placement, snapshot: Snapshot
+    model: Model,
+    instance: ModelInstance,
+    finding: FactsResult | None,
+    decision: Placement,
+    snapshot: Snapshot,
 ) -> Placement | None:
     """The place on the worker decided on, as of now. Where it was decided on an older state, it may be another one."""
     worker = snapshot.workers.get(decision.worker_id)
@@ -230,7 +234,7 @@ def _still(
     return again if isinstance(again, Placement) else None
 
 
-def _ask(model: Model, instance: ModelInstance, finding: Finding | None) -> Ask | str:
+def _ask(model: Model, instance: ModelInstance, finding: FactsResult | None) -> PlacementRequest | str:
     """What is to be placed, or the sentence why that cannot even be said."""
     facts, fault = (None, None) if finding is None else (finding.facts, finding.fault)
     try:
@@ -239,7 +243,7 @@ def _ask(model: Model, instance: ModelInstance, finding: Finding | None) -> Ask 
         return str(error) if fault is None or model.backend else fault
     if fault is not None and not engine.any_device:
         return fault  # any command runs as it was told; what it needs is asked for where it can be known
-    return Ask(model=model, instance=instance, facts=facts, engine_name=engine.name)
+    return PlacementRequest(model=model, instance=instance, facts=facts, engine_name=engine.name)
 
 
 def _ground(snapshot: Snapshot) -> object:

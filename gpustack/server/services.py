@@ -11,19 +11,19 @@ import attrs
 from gpustack.nursery.service import Service
 from gpustack.policy.liveness import LivenessSettings
 from gpustack.server.catalog import Catalog
-from gpustack.server.facts import FactsSource
-from gpustack.server.leases import Leases
+from gpustack.server.cluster_load import LoadHistory
+from gpustack.server.facts import FactsCache
+from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.liveness import Liveness
-from gpustack.server.load import LoadHistory
-from gpustack.server.replicas import Replicas
+from gpustack.server.reconciler import ReplicaReconciler
 from gpustack.server.scheduler import Scheduler
-from gpustack.server.update import UpdateCheck
-from gpustack.store.led import Records
+from gpustack.server.update_check import UpdateCheck
+from gpustack.store.fenced_store import RecordStore
 from gpustack.store.store import Store
 
 
 @attrs.frozen(kw_only=True)
-class Background:
+class BackgroundServices:
     """Services for whose work nobody waits: what they know is shown."""
 
     load: LoadHistory
@@ -44,7 +44,7 @@ class Background:
         feed: str | None,
         now: Callable[[], datetime],
         rng: Random,
-    ) -> Background:
+    ) -> BackgroundServices:
         """With the catalog of ``--model-catalog-file``; ``feed`` is where to hear of new versions, if at all."""
         return cls(
             load=LoadHistory(lambda: store.snapshot, now),
@@ -54,10 +54,10 @@ class Background:
 
 
 def leading_services(
-    records: Records,
+    records: RecordStore,
     *,
-    facts: FactsSource,
-    leases: Leases,
+    facts: FactsCache,
+    leases: HeartbeatTimes,
     liveness: LivenessSettings,
     rng: Random,
     monotonic: Callable[[], float],
@@ -67,5 +67,5 @@ def leading_services(
     return (
         Liveness(records, leases, liveness, monotonic),
         Scheduler(records, facts),
-        Replicas(records, rng),
+        ReplicaReconciler(records, rng),
     )

@@ -12,7 +12,7 @@ from gpustack.domain.report import JoinRequest
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
 from gpustack.errors import Conflict
-from gpustack.http1.upstream import Address
+from gpustack.http1.upstream import UpstreamAddress
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _SAME_FOR = 3600.0
 _MOST = 1000
 
 
-class AsksWorkers(Protocol):
+class RunProbe(Protocol):
     """Finds out which daemon answers where a worker is recorded to be."""
 
     async def run_of(self, worker: Worker) -> str | None:
@@ -31,10 +31,10 @@ class AsksWorkers(Protocol):
 
 
 @attrs.define(eq=False)
-class Twins:
+class CloneDetector:
     """Refuses a machine that says to be a worker which answers elsewhere: the one that was there first stays."""
 
-    _link: AsksWorkers
+    _link: RunProbe
     _clock: Callable[[], float]
     _told: dict[tuple[int, str], float] = attrs.field(factory=dict)
     """When the log was told of a worker and the address of its twin."""
@@ -47,7 +47,10 @@ class Twins:
         worker = snapshot.find(Worker, worker_uuid=request.worker_uuid)
         if worker is None or worker.leaving or worker.barred or not request.run:
             return
-        here, there = str(Address(request.ip, request.port)), str(Address(worker.ip, worker.port))
+        here, there = (
+            str(UpstreamAddress(request.ip, request.port)),
+            str(UpstreamAddress(worker.ip, worker.port)),
+        )
         if here == there or not worker.ip:
             return
         run = await self._link.run_of(worker)

@@ -17,7 +17,7 @@ from gpustack.errors import Invalid
 from gpustack.text import said_by, storable, washed
 
 from .column import LONGEST_NAME, Name
-from .table import Shape, shapes, specs, tables
+from .table import ColumnShape, shapes, specs, tables
 
 R = TypeVar("R", bound=Record)
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def _text(column: str, most: int | None) -> Callable[[str], str]:
     return encoded
 
 
-def _document(column: str, shape: Shape) -> Callable[[Any], str]:
+def _document(column: str, shape: ColumnShape) -> Callable[[Any], str]:
     def encoded(value: Any) -> str:
         try:
             return _dumped(converter.unstructure(value, shape.type))
@@ -92,7 +92,7 @@ def _document(column: str, shape: Shape) -> Callable[[Any], str]:
     return encoded
 
 
-def _encoder(column: sa.Column[Any], shape: Shape) -> Callable[[Any], Any]:
+def _encoder(column: sa.Column[Any], shape: ColumnShape) -> Callable[[Any], Any]:
     if shape.is_enum:
         return lambda value: value.value
     if shape.is_document:
@@ -102,7 +102,7 @@ def _encoder(column: sa.Column[Any], shape: Shape) -> Callable[[Any], Any]:
     return _same
 
 
-def _decoder(column: str, shape: Shape) -> Callable[[Any], Any]:
+def _decoder(column: str, shape: ColumnShape) -> Callable[[Any], Any]:
     if shape.is_enum:
         return lambda value: shape.type(value)
     if shape.is_document:

@@ -26,7 +26,7 @@ _HEAD = sa.select(heads.c.revision).where(heads.c.id == 1)
 
 
 @attrs.frozen
-class Alteration:
+class PendingChange:
     """A change before it is numbered."""
 
     kind: ChangeKind
@@ -54,7 +54,9 @@ def hold(conn: sa.Connection) -> int:
     return conn.execute(_HEAD.with_for_update()).scalar() or 0
 
 
-def append(conn: sa.Connection, alterations: Sequence[Alteration], last: int, now: datetime) -> list[Change]:
+def append(
+    conn: sa.Connection, alterations: Sequence[PendingChange], last: int, now: datetime
+) -> list[Change]:
     """Write the alterations of a transaction that holds the head at ``last``; returns them numbered."""
     if not alterations:
         return []

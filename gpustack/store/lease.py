@@ -15,7 +15,7 @@ LEADER = "leader"
 
 
 @attrs.frozen
-class Term:
+class LeaseTerm:
     """The right to lead, once held: ``number`` is greater than that of every holder before.
 
     A write that carries a term is refused once somebody else has a later one, however late it comes.
@@ -25,11 +25,11 @@ class Term:
     number: int
 
 
-class Deposed(Conflict):
+class LeaseLost(Conflict):
     """A write carried a term that is over: whoever sent it leads no more."""
 
 
-def take(conn: sa.Connection, dialect: Dialect, name: str, holder: str, ttl: float) -> Term | None:
+def take(conn: sa.Connection, dialect: Dialect, name: str, holder: str, ttl: float) -> LeaseTerm | None:
     """Take the lease for ``ttl`` seconds or prolong it; ``None`` while somebody else has it.
 
     The same term goes on as long as it is prolonged in time.
@@ -50,7 +50,7 @@ def take(conn: sa.Connection, dialect: Dialect, name: str, holder: str, ttl: flo
         return None
     query = sa.select(leases.c.term).where(leases.c.name == name, leases.c.holder == holder)
     number = conn.execute(query).scalar()
-    return None if number is None else Term(name, number)
+    return None if number is None else LeaseTerm(name, number)
 
 
 def _first(conn: sa.Connection, now: str, given: dict[str, object]) -> bool:
@@ -68,13 +68,13 @@ def _first(conn: sa.Connection, now: str, given: dict[str, object]) -> bool:
     return True
 
 
-def give_up(conn: sa.Connection, term: Term, holder: str) -> None:
+def give_up(conn: sa.Connection, term: LeaseTerm, holder: str) -> None:
     """Let the lease end now, if this term still holds it, so that the next need not wait."""
     mine = sa.and_(leases.c.name == term.name, leases.c.term == term.number, leases.c.holder == holder)
     conn.execute(sa.update(leases).where(mine).values(expires=0))
 
 
-def stands(conn: sa.Connection, term: Term) -> bool:
+def stands(conn: sa.Connection, term: LeaseTerm) -> bool:
     """Whether nobody has a later term; until the end of this transaction nobody can begin one."""
     query = sa.select(leases.c.term).where(leases.c.name == term.name).with_for_update()
     return bool(conn.execute(query).scalar() == term.number)

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 @attrs.frozen(kw_only=True)
-class UnreadRow:
+class UnreadableRow:
     """A row that is no record as it is. ``reason`` is one line."""
 
     table: str
@@ -31,7 +31,7 @@ def records(conn: sa.Connection, place: str) -> Iterator[Record]:
     """Every record of the snapshot, table by table in the order of ids; raises ``Unavailable`` naming a row that
     cannot be read."""
     for row in rows(conn):
-        if isinstance(row, UnreadRow):
+        if isinstance(row, UnreadableRow):
             raise Unavailable(
                 f"The database {place} is damaged: row {row.id} of {row.table} cannot be read ({row.reason}):"
                 " restore it from a backup"
@@ -39,14 +39,14 @@ def records(conn: sa.Connection, place: str) -> Iterator[Record]:
         yield row
 
 
-def rows(conn: sa.Connection) -> Iterator[Record | UnreadRow]:
+def rows(conn: sa.Connection) -> Iterator[Record | UnreadableRow]:
     """The same, with the rows that cannot be read in their places."""
     for cls, spec in specs.items():
         if spec.in_memory:
             yield from _of(conn, cls)
 
 
-def log_unread(row: UnreadRow) -> None:
+def log_unread(row: UnreadableRow) -> None:
     """Once for each row, when it is met first."""
     log.error(
         "A row of the database cannot be read and is left out; all others are served. Mend or delete it, or restore a "
@@ -57,7 +57,7 @@ def log_unread(row: UnreadRow) -> None:
     )
 
 
-def _of(conn: sa.Connection, cls: type[Record]) -> Iterator[Record | UnreadRow]:
+def _of(conn: sa.Connection, cls: type[Record]) -> Iterator[Record | UnreadableRow]:
     table = tables[cls]
     every = sa.select(table).order_by(table.c.id)
     try:
@@ -74,7 +74,7 @@ def _of(conn: sa.Connection, cls: type[Record]) -> Iterator[Record | UnreadRow]:
             yield _unread(cls, row.id, error)
 
 
-def _one(conn: sa.Connection, cls: type[Record], key: int) -> Record | UnreadRow:
+def _one(conn: sa.Connection, cls: type[Record], key: int) -> Record | UnreadableRow:
     table = tables[cls]
     try:
         row = conn.execute(sa.select(table).where(table.c.id == key)).one()
@@ -85,7 +85,7 @@ def _one(conn: sa.Connection, cls: type[Record], key: int) -> Record | UnreadRow
         return _unread(cls, key, error)
 
 
-def _unread(cls: type[Record], key: int, error: Exception) -> UnreadRow:
+def _unread(cls: type[Record], key: int, error: Exception) -> UnreadableRow:
     beneath = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
     reason = f"{type(beneath).__name__}: {said_by(beneath)}"
-    return UnreadRow(table=specs[cls].name, id=key, reason=reason)
+    return UnreadableRow(table=specs[cls].name, id=key, reason=reason)

@@ -20,20 +20,20 @@ from gpustack.domain.change import Change
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import Unavailable
 from gpustack.nursery.bus import Bus, Listener
-from gpustack.nursery.limiter import Threads, threads
+from gpustack.nursery.limiter import ThreadLimiter, threads
 from gpustack.nursery.wake import Wake
 
 from . import journal, lease
-from .accompany import waiting
+from .attached_write import waiting
+from .change_buffer import ChangeBuffer
 from .database import Database, open_database
 from .dialect import RETRY_AFTER, Dialect, PoolSettings
-from .lease import Term
+from .lease import LeaseTerm
 from .load import rows
-from .memory import Memory
 from .migration import migrate
-from .ring import Ring
 from .transaction import Tx
-from .writer import Batch, Job, Writer
+from .working_copy import WorkingCopy
+from .writer import CommitResult, WriteJob, Writer
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class StoreSettings:
 
 
 @attrs.frozen
-class _Watch:
+class _TableWatch:
     tables: frozenset[str] | None
     wake: Wake
 
@@ -82,25 +82,25 @@ class Store:
 
     _database: Database
     _writer: Writer
-    _ring: Ring
+    _ring: ChangeBuffer
     _snapshot: Snapshot
     bus: Bus[Change] = attrs.field(factory=Bus)
     """Every change after its commit, in the order of revisions."""
     name: str = "store"
-    _queue: deque[Job] = attrs.field(factory=deque)
-    _waiting: set[Job] = attrs.field(factory=set)
+    _queue: deque[WriteJob] = attrs.field(factory=deque)
+    _waiting: set[WriteJob] = attrs.field(factory=set)
     _asked: Wake = attrs.field(factory=Wake)
-    _watches: list[_Watch] = attrs.field(factory=list)
+    _watches: list[_TableWatch] = attrs.field(factory=list)
     _closed: bool = False
     _curious: list[trio.Event] = attrs.field(factory=list)
     """Those who wait for what others have committed by now."""
     _refreshed_at: float = -math.inf
     commits: int = 0
     """Commits since the start that changed a record."""
-    _write_threads: Threads = attrs.field(factory=lambda: threads("store-write", 1))
-    _lease_threads: Threads = attrs.field(factory=lambda: threads("store-lease", 1))
-    _beside_threads: Threads = attrs.field(factory=lambda: threads("store-beside", 1))
-    _read_threads: Threads = attrs.field(factory=lambda: threads("store-read", PoolSettings().most))
+    _write_threads: ThreadLimiter = attrs.field(factory=lambda: threads("store-write", 1))
+    _lease_threads: ThreadLimiter = attrs.field(factory=lambda: threads("store-lease", 1))
+    _beside_threads: ThreadLimiter = attrs.field(factory=lambda: threads("store-beside", 1))
+    _read_threads: ThreadLimiter = attrs.field(factory=lambda: threads("store-read", PoolSettings().most))
     _read_patience: float = PoolSettings().timeout
     """Seconds a query waits for its turn: as many go on at once as there may be connections for them."""
     _failure: Unavailable | None = None
@@ -127,7 +127,7 @@ class Store:
         """Works that were asked for and are not done."""
         return len(self._waiting)
 
-    async def write(self, work: Callable[[Tx], T], *, term: Term | None = None) -> T:
+    async def write(self, work: Callable[[Tx], T], *, term: LeaseTerm | None = None) -> T:
         """Run ``work`` in a transaction of the writer and return what it returns, once that is on disk.
 
         By then ``snapshot`` shows it and the bus has told of it. What ``work`` raises is raised here, and
@@ -144,7 +144,7 @@ class Store:
         if len(self._waiting) >= WAITING:
             raise Unavailable(f"{WAITING} writes wait for the database: try again", 1.0)
         companion = waiting()
-        job = Job(work if companion is None else companion.beside(work), term)
+        job = WriteJob(work if companion is None else companion.beside(work), term)
         self._waiting.add(job)
         self._queue.append(job)
         self._asked.wake()
@@ -159,19 +159,19 @@ class Store:
             companion.written = True
         return result
 
-    async def try_lease(self, name: str, holder: str, ttl: float) -> Term | None:
+    async def try_lease(self, name: str, holder: str, ttl: float) -> LeaseTerm | None:
         """Take the lease ``name`` for ``ttl`` seconds, or prolong it; ``None`` while another holder has it.
 
         Terms grow with every change of hands and after every gap, by the clock of the database. Raises
         ``Unavailable``. Cancelled, it may have been taken all the same.
         """
 
-        def take(conn: sa.Connection, dialect: Dialect) -> Term | None:
+        def take(conn: sa.Connection, dialect: Dialect) -> LeaseTerm | None:
             return lease.take(conn, dialect, name, holder, ttl)
 
         return await self._beside(self._lease_threads, take)
 
-    async def end_lease(self, term: Term, holder: str) -> None:
+    async def end_lease(self, term: LeaseTerm, holder: str) -> None:
         """Give the lease up if ``holder`` has it in ``term``, so that the next need not wait; as ``try_lease``."""
         await self._beside(self._lease_threads, lambda conn, _: lease.give_up(conn, term, holder))
 
@@ -182,7 +182,7 @@ class Store:
         """
         return await self._beside(self._beside_threads, fn)
 
-    async def _beside(self, threads: Threads, fn: Callable[[sa.Connection, Dialect], T]) -> T:
+    async def _beside(self, threads: ThreadLimiter, fn: Callable[[sa.Connection, Dialect], T]) -> T:
         """Cancelled, it waits for the end of what has begun, but not for a database that does not answer."""
 
         def work() -> T:
@@ -258,7 +258,7 @@ class Store:
     @contextmanager
     def watch(self, tables: Iterable[str] | None = None) -> Iterator[Wake]:
         """A wake that is called after every commit that changed one of ``tables`` (none named: any)."""
-        watch = _Watch(None if tables is None else frozenset(tables), Wake())
+        watch = _TableWatch(None if tables is None else frozenset(tables), Wake())
         self._watches.append(watch)
         try:
             yield watch.wake
@@ -316,7 +316,7 @@ class Store:
                 for heard in curious:
                     heard.set()
 
-    def _deliver(self, batch: Batch) -> None:
+    def _deliver(self, batch: CommitResult) -> None:
         """Make a commit known, in one step of the Trio thread: snapshot first, then changes, then callers."""
         self._tell_of(batch.failure)
         if batch.snapshot is not None:
@@ -348,7 +348,7 @@ class Store:
 
 
 @attrs.frozen
-class StopClock:
+class FlushDeadline:
     """A service of the store's tier, to be started last: it is told first that the tier stops, and from then on the
     store and all that write their last to it have ``FLUSH_SECONDS`` together."""
 
@@ -385,14 +385,14 @@ def _open(settings: StoreSettings, clock: Callable[[], datetime]) -> Store:
 
 def _load(database: Database, pool: PoolSettings, clock: Callable[[], datetime]) -> Store:
     migrate(database)
-    memory = Memory()
+    memory = WorkingCopy()
     with database.write.begin() as conn:
         journal.trim(conn, clock())
     with database.write.begin() as conn:
         revision = journal.hold(conn)
         memory.load(rows(conn))
         floor, changes = journal.newest(conn, REPLAYED)
-    ring = Ring(floor, revision)
+    ring = ChangeBuffer(floor, revision)
     ring.extend(changes)
     return Store(
         database,

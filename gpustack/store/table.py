@@ -37,7 +37,7 @@ _SCALARS: Mapping[type, sa.types.TypeEngine[Any]] = {
 
 
 @attrs.frozen
-class Shape:
+class ColumnShape:
     """How one field is kept: the type inside ``X | None``, and whether it may be ``None``."""
 
     type: Any
@@ -53,21 +53,21 @@ class Shape:
         return self.type not in _SCALARS and not self.is_enum
 
 
-def shapes(cls: type[Record]) -> dict[str, Shape]:
+def shapes(cls: type[Record]) -> dict[str, ColumnShape]:
     """The fields of a record class in their order."""
     hints = get_type_hints(cls)
     return {field.name: _shape(hints[field.name]) for field in attrs.fields(cls)}
 
 
-def _shape(hint: Any) -> Shape:
+def _shape(hint: Any) -> ColumnShape:
     if get_origin(hint) in (Union, types.UnionType):
         inner = [arm for arm in get_args(hint) if arm is not type(None)]
         if len(inner) == 1 and len(get_args(hint)) == 2:
-            return Shape(inner[0], True)
-    return Shape(hint, False)
+            return ColumnShape(inner[0], True)
+    return ColumnShape(hint, False)
 
 
-def _column(name: str, shape: Shape, spec: TableSpec) -> sa.Column[Any]:
+def _column(name: str, shape: ColumnShape, spec: TableSpec) -> sa.Column[Any]:
     if name == "id":
         return sa.Column(name, BigId, primary_key=True, autoincrement=True)
     kind = Word if shape.is_enum else _SCALARS.get(shape.type, Long)

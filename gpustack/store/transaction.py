@@ -17,13 +17,13 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.usage import ModelUsage
 from gpustack.errors import AlreadyExists, Conflict, NotFound
 
-from .audit import forget
+from .audit_history import forget
 from .codec import codec, to_json
 from .dialect import Dialect
-from .journal import Alteration
-from .memory import Columns, Memory
+from .journal import PendingChange
 from .table import noun, specs, tables
-from .usage import add
+from .usage_history import add
+from .working_copy import Columns, WorkingCopy
 
 R = TypeVar("R", bound=Record)
 
@@ -47,12 +47,12 @@ class Tx:
 
     _conn: sa.Connection
     _dialect: Dialect
-    _memory: Memory
+    _memory: WorkingCopy
     revision: int
     """The revision this transaction builds on."""
     now: datetime
     """The instant its writes are dated with."""
-    _alterations: list[Alteration] = attrs.field(factory=list)
+    _alterations: list[PendingChange] = attrs.field(factory=list)
     _mark: int = 0
     _writing: bool = False
     _over: bool = False
@@ -166,7 +166,7 @@ class Tx:
 
     # -- for the writer
 
-    def end(self, *, keep: bool) -> list[Alteration]:
+    def end(self, *, keep: bool) -> list[PendingChange]:
         """Close this transaction: keep its alterations and return them, or undo every one of them."""
         self._over = True
         if keep:
@@ -209,7 +209,7 @@ class Tx:
             self._memory.remove(record)
         else:
             self._memory.put(record)
-        self._alterations.append(Alteration(kind, record, before, to_json(record)))
+        self._alterations.append(PendingChange(kind, record, before, to_json(record)))
 
     def _refuse_clash(self, record: Record) -> None:
         columns = self._memory.clash(record)

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from gpustack.errors import Invalid, Unavailable
 
-from . import journal, roster
+from . import journal, server_registry
 from .database import Database
 from .migration import current, known, migrate
 from .table import ASIDE, changes, cluster_secrets, heads, metadata
@@ -27,7 +27,7 @@ _MOVED = [table for table in metadata.sorted_tables if table not in ASIDE]
 
 
 @attrs.frozen
-class Moved:
+class TransferReport:
     """What was moved: rows by table, and the last revision."""
 
     rows: Mapping[str, int]
@@ -40,7 +40,7 @@ class Moved:
 
 
 @attrs.define
-class _Seal:
+class _RowDigest:
     """Tells two row sets apart without keeping them."""
 
     count: int = 0
@@ -57,7 +57,9 @@ class _Seal:
         return self.count, self._hash.hexdigest()
 
 
-def transfer(source: Database, target: Database, *, replace: bool = False, resume: bool = True) -> Moved:
+def transfer(
+    source: Database, target: Database, *, replace: bool = False, resume: bool = True
+) -> TransferReport:
     """Copy everything in ``source``, as of one moment, to ``target``: all of it or nothing. Blocks.
 
     The target's schema is brought up to date; that of the source has to be. Ids go on where they were. With
@@ -91,17 +93,17 @@ def refuse_served(database: Database) -> None:
 
 
 def _refuse_served(conn: sa.Connection, database: Database) -> None:
-    there = roster.living(conn, database.dialect)
+    there = server_registry.living(conn, database.dialect)
     if there:
         raise Invalid(
             f"Servers run on the database {database.place} ({', '.join(one.url for one in there)}): stop them first;"
-            f" one that was killed counts as gone {roster.LIVES_FOR:.0f} s later"
+            f" one that was killed counts as gone {server_registry.LIVES_FOR:.0f} s later"
         )
 
 
 def _copy(
     reading: sa.Connection, writing: sa.Connection, place: str, *, replace: bool, resume: bool
-) -> Moved:
+) -> TransferReport:
     last = journal.hold(writing)
     held = [table.name for table in _MOVED if writing.execute(sa.select(table).limit(1)).first() is not None]
     if held and not replace:
@@ -117,11 +119,11 @@ def _copy(
     if held or not resume:
         journal.forget(writing, SKIPPED)
         rows[changes.name] = 0
-    return Moved(rows, journal.revision(writing))
+    return TransferReport(rows, journal.revision(writing))
 
 
 def _copy_table(reading: sa.Connection, writing: sa.Connection, table: sa.Table, place: str) -> int:
-    read, written = _Seal(), _Seal()
+    read, written = _RowDigest(), _RowDigest()
     rows = read.over(_rows(reading, table))
     names = [column.name for column in table.c]
     while chunk := [dict(zip(names, row, strict=True)) for row in islice(rows, CHUNK)]:

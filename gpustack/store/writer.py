@@ -19,12 +19,12 @@ from gpustack.errors import AlreadyExists, Unavailable
 from . import journal, lease
 from .database import Database
 from .dialect import RETRY_AFTER
-from .journal import Alteration
-from .lease import Deposed, Term
-from .load import UnreadRow, rows
-from .memory import Memory
+from .journal import PendingChange
+from .lease import LeaseLost, LeaseTerm
+from .load import UnreadableRow, rows
 from .table import specs
 from .transaction import Tx
+from .working_copy import WorkingCopy
 
 TRIM_EVERY = 1000
 """Changes appended between two looks at what may go."""
@@ -35,11 +35,11 @@ Result = outcome.Outcome[Any]
 
 
 @attrs.define(eq=False)
-class Job:
+class WriteJob:
     """One work that somebody waits for."""
 
     work: Callable[[Tx], Any]
-    term: Term | None = None
+    term: LeaseTerm | None = None
     done: trio.Event = attrs.field(factory=trio.Event)
     result: Result | None = None
     withdrawn: bool = False
@@ -52,10 +52,10 @@ class Job:
 
 
 @attrs.frozen
-class Batch:
+class CommitResult:
     """What one commit brought, with what others had committed before it."""
 
-    results: Sequence[tuple[Job, Result]]
+    results: Sequence[tuple[WriteJob, Result]]
     changes: Sequence[Change] = ()
     snapshot: Snapshot | None = None
     """``None`` when nothing changed."""
@@ -66,7 +66,7 @@ class Batch:
 
 
 @attrs.frozen
-class _Heard:
+class _ForeignChanges:
     """What others committed since we looked last."""
 
     changes: Sequence[Change] = ()
@@ -82,26 +82,26 @@ class Writer:
     """
 
     _database: Database
-    _memory: Memory
+    _memory: WorkingCopy
     _clock: Callable[[], datetime]
     revision: int
     _appended: int = 0
     _appended_bytes: int = 0
 
-    def commit(self, jobs: Sequence[Job]) -> Batch:
+    def commit(self, jobs: Sequence[WriteJob]) -> CommitResult:
         """Do all works in one transaction, each undone alone if it raises. Blocks until it is on disk.
 
         What a work raises is its result. When the database fails, nothing of the batch is kept, and every
         work that had succeeded gets ``Unavailable``; only where the connection broke in the very moment of the
         commit may it have been done all the same, and is then heard as if another server had done it.
         """
-        results: list[tuple[Job, Result]] = []
+        results: list[tuple[WriteJob, Result]] = []
         try:
             with self._database.write.begin() as conn:
                 head = journal.hold(conn)
                 heard = self._catch_up(conn, head)
-                alterations: list[Alteration] = []
-                terms: dict[Term, bool] = {}
+                alterations: list[PendingChange] = []
+                terms: dict[LeaseTerm, bool] = {}
                 for job in jobs:
                     if not job.withdrawn:
                         result, altered = self._attempt(conn, job, head, terms)
@@ -112,45 +112,45 @@ class Writer:
                 self._trim(conn, changes, now)
         except (sa.exc.SQLAlchemyError, Unavailable) as error:
             self._memory.take_back()
-            return Batch(self._failed(jobs, results, error), failure=self._unavailable(error))
+            return CommitResult(self._failed(jobs, results, error), failure=self._unavailable(error))
         self._memory.keep()
         before, self.revision = self.revision, head + len(changes)
         if before == self.revision:
-            return Batch(results)
+            return CommitResult(results)
         snapshot = self._memory.snapshot(self.revision)
-        return Batch(results, [*heard.changes, *changes], snapshot, heard.afresh)
+        return CommitResult(results, [*heard.changes, *changes], snapshot, heard.afresh)
 
-    def poll(self) -> Batch:
+    def poll(self) -> CommitResult:
         """Hear what other servers committed. Blocks for as long as the database takes to answer."""
         try:
             with self._database.write.begin() as conn:
                 if journal.revision(conn) == self.revision:
-                    return Batch(())
+                    return CommitResult(())
         except sa.exc.SQLAlchemyError as error:
-            return Batch((), failure=self._unavailable(error))
+            return CommitResult((), failure=self._unavailable(error))
         return self.commit(())
 
-    def _catch_up(self, conn: sa.Connection, head: int) -> _Heard:
+    def _catch_up(self, conn: sa.Connection, head: int) -> _ForeignChanges:
         if head == self.revision:
-            return _Heard()
+            return _ForeignChanges()
         missed = journal.between(conn, self.revision, head)
         if missed is None:
-            return _Heard(self._afresh(conn, head), True)
+            return _ForeignChanges(self._afresh(conn, head), True)
         heard = []
         for change in missed:
             if change is not None:
                 before = self._memory.get(type(change.record), change.record.id)
                 self._apply(change.kind, change.record)
                 heard.append(attrs.evolve(change, before=before))
-        return _Heard(heard)
+        return _ForeignChanges(heard)
 
     def _afresh(self, conn: sa.Connection, head: int) -> list[Change]:
         """Bring memory to what the tables hold; returns the differences, all at revision ``head``."""
         found = []
         there: set[tuple[type[Record], int]] = set()
-        unread: list[UnreadRow] = []
+        unread: list[UnreadableRow] = []
         for record in rows(conn):
-            if isinstance(record, UnreadRow):
+            if isinstance(record, UnreadableRow):
                 unread.append(record)
                 continue
             cls = type(record)
@@ -178,8 +178,8 @@ class Writer:
             self._memory.put(record)
 
     def _attempt(
-        self, conn: sa.Connection, job: Job, head: int, terms: dict[Term, bool]
-    ) -> tuple[Result, list[Alteration]]:
+        self, conn: sa.Connection, job: WriteJob, head: int, terms: dict[LeaseTerm, bool]
+    ) -> tuple[Result, list[PendingChange]]:
         if job.term is not None:
             if job.term not in terms:
                 terms[job.term] = lease.stands(conn, job.term)
@@ -206,8 +206,8 @@ class Writer:
         return result
 
     def _failed(
-        self, jobs: Sequence[Job], results: Sequence[tuple[Job, Result]], error: Exception
-    ) -> list[tuple[Job, Result]]:
+        self, jobs: Sequence[WriteJob], results: Sequence[tuple[WriteJob, Result]], error: Exception
+    ) -> list[tuple[WriteJob, Result]]:
         raised = {job: result for job, result in results if isinstance(result, outcome.Error)}
         return [
             (job, raised.get(job) or _raising(self._unavailable(error), error))
@@ -234,8 +234,8 @@ def _lost(place: str) -> Unavailable:
     return Unavailable(f"The connection to the database {place} was lost: try again", RETRY_AFTER)
 
 
-def _deposed(term: Term) -> Deposed:
-    return Deposed(f"Another server leads {term.name} now: term {term.number} is over")
+def _deposed(term: LeaseTerm) -> LeaseLost:
+    return LeaseLost(f"Another server leads {term.name} now: term {term.number} is over")
 
 
 def _raising(error: Exception, cause: BaseException) -> outcome.Error:

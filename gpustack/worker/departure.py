@@ -6,13 +6,13 @@ import logging
 
 import trio
 
-from gpustack.worker.assignment import Assignments
+from gpustack.worker.assignment_watcher import AssignmentWatcher
 from gpustack.worker.membership import Membership
 
 log = logging.getLogger(__name__)
 
 
-async def empty(membership: Membership, assignments: Assignments, within: float) -> None:
+async def drain_worker(membership: Membership, assignments: AssignmentWatcher, within: float) -> None:
     """Return once the server has nothing assigned to this worker any more, after ``within`` seconds at the latest."""
     if not await membership.ask_to_be_emptied():
         return

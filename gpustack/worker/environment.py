@@ -52,7 +52,7 @@ _KEPT_PREFIXES = (
 _SECRET = ("TOKEN", "SECRET", "PASSW", "API_KEY", "CREDENTIAL")
 
 
-def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+def inherited_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The part of ``environment`` that is passed on. What else an engine needs, its deployment's ``env`` says."""
     return {
         name: value

@@ -10,25 +10,25 @@ from pathlib import PurePath
 import attrs
 import trio
 
-from gpustack.domain.assignment import Picture
+from gpustack.domain.assignment import AssignmentState
 from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.model import Model
 from gpustack.domain.worker import WorkerStatus
 from gpustack.engines.registry import engine_for
 from gpustack.errors import GpustackError, Invalid
-from gpustack.http1.pool import Pool
+from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.reply import Fields
 from gpustack.metrics.mapping import MetricMap, default_map, read_map
-from gpustack.metrics.process import LoopLag, look_at_process
-from gpustack.metrics.scrape import Scraped, Target, scrape
-from gpustack.metrics.worker_sample import Node, WorkerState, allocated
+from gpustack.metrics.process_sample import LoopLag, observe_process
+from gpustack.metrics.scrape import ScrapeResult, ScrapeTarget, scrape
+from gpustack.metrics.worker_sample import WorkerLabels, WorkerObservation, allocated
 from gpustack.nursery.limiter import threads
-from gpustack.worker.assignment import Assignments
+from gpustack.worker.assignment_watcher import AssignmentWatcher
 from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.membership import Member, Membership
 from gpustack.worker.ports import PortLeases
-from gpustack.worker.runners import Runners
+from gpustack.worker.supervisor import InstanceSupervisor
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +39,15 @@ _threads = threads("address lookups", 1)
 
 
 @attrs.define(eq=False, repr=False)
-class WorkerLook:
+class WorkerCollector:
     """Takes the state when called. The mapping is the server's of at most 15 s ago, or its last while it is away."""
 
     _membership: Membership
-    _assignments: Assignments
-    _runners: Runners
+    _assignments: AssignmentWatcher
+    _runners: InstanceSupervisor
     _ports: PortLeases
     _keys: EngineKeys
-    _pool: Pool
+    _pool: ConnectionPool
     _lag: LoopLag
     _status: Callable[[], WorkerStatus]
     _address: Callable[[], str]
@@ -56,31 +56,33 @@ class WorkerLook:
     _mapping: MetricMap = attrs.field(factory=default_map)
     _followed_at: float = -math.inf
 
-    async def __call__(self) -> WorkerState:
+    async def __call__(self) -> WorkerObservation:
         """The state now; takes a few seconds when engines hang. Cancellable."""
         self._member = self._membership.member or self._member
         picture, status = self._assignments.latest.value.picture, self._status()
         if self._member is None:
-            return WorkerState(node=None, mapping=self._mapping, process=look_at_process(self._lag))
-        node = Node(
+            return WorkerObservation(node=None, mapping=self._mapping, process=observe_process(self._lag))
+        node = WorkerLabels(
             worker_id=self._member.worker_id,
             worker_name=self._member.name,
             ip=await _threads.run(self._address),
         )
-        scraped: list[Scraped] = []
+        scraped: list[ScrapeResult] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow)
             scraped += await scrape(self._pool, self._targets(node, picture, status))
-        return WorkerState(
+        return WorkerObservation(
             node=node,
             status=status,
             allocated=allocated(picture.instances.values(), node.worker_id),
             scraped=scraped,
             mapping=self._mapping,
-            process=look_at_process(self._lag),
+            process=observe_process(self._lag),
         )
 
-    def _targets(self, node: Node, picture: Picture, status: WorkerStatus) -> list[Target]:
+    def _targets(
+        self, node: WorkerLabels, picture: AssignmentState, status: WorkerStatus
+    ) -> list[ScrapeTarget]:
         """Engines that serve. The port is the one that the instance holds here: a record may be older."""
         ports = self._ports.holders
         found = []
@@ -107,15 +109,15 @@ class WorkerLook:
 
 
 def _target(
-    node: Node,
+    node: WorkerLabels,
     instance: ModelInstance,
     model: Model | None,
     status: WorkerStatus,
     port: int,
     fields: Fields,
-) -> Target:
+) -> ScrapeTarget:
     runtime, version = _runtime(instance, model, status)
-    return Target(
+    return ScrapeTarget(
         worker_id=node.worker_id,
         worker_name=node.worker_name,
         model_id=instance.model_id,

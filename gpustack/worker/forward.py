@@ -27,15 +27,15 @@ from gpustack.errors import (
     Unauthorized,
     Unavailable,
 )
-from gpustack.http1.call import RequestBody
 from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange
 from gpustack.http1.fault import UpstreamError
 from gpustack.http1.fields import Framing
-from gpustack.http1.head import Head
-from gpustack.http1.pool import Pool
+from gpustack.http1.head import RequestHead
+from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.relay import NOT_RELAYED, end_to_end, relay
-from gpustack.http1.upstream import Address
-from gpustack.nursery.output import previous, tail
+from gpustack.http1.upstream import UpstreamAddress
+from gpustack.http1.upstream_exchange import RequestBody
+from gpustack.nursery.log_file import previous, tail
 from gpustack.worker.engine_key import EngineKeys, KeyFilter
 from gpustack.worker.membership import Membership
 from gpustack.worker.ports import PortLeases
@@ -68,7 +68,7 @@ _PATIENCE = 24 * 3600.0
 """Seconds. How long an engine may take is the gateway's to say, which leaves when its own time is over."""
 
 
-class EngineFailed(Unavailable):
+class EngineProxyError(Unavailable):
     """An engine did not answer. ``begun``: something of the request was sent to it, so it may have begun to work."""
 
     def __init__(self, message: str, *, begun: bool) -> None:
@@ -77,13 +77,13 @@ class EngineFailed(Unavailable):
 
 
 @attrs.frozen
-class Forward:
+class ForwardHandler:
     """The handler of the worker's port. Everything but health and version wants the forward key."""
 
     _membership: Membership
     _ports: PortLeases
     _keys: EngineKeys
-    _pool: Pool
+    _pool: ConnectionPool
     _log_dir: Path
     _read_facts: Callable[[ModelSource], Awaitable[ModelFacts]]
 
@@ -100,7 +100,7 @@ class Forward:
         except BadRequest as error:
             await _refuse(exchange, 400, "BadRequest", str(error))
         except Unavailable as error:
-            begun = isinstance(error, EngineFailed) and error.begun
+            begun = isinstance(error, EngineProxyError) and error.begun
             await _refuse(
                 exchange, 503, "ServiceUnavailable", str(error), fault=b"broke" if begun else b"refused"
             )
@@ -127,7 +127,7 @@ class Forward:
             else:
                 raise NotFound(f"There is nothing at {path}")
 
-    def _admit(self, head: Head) -> None:
+    def _admit(self, head: RequestHead) -> None:
         member = self._membership.member
         given = head.get(b"authorization") or b""
         if member is None or not hmac.compare_digest(given, b"Bearer " + member.forward_key.encode()):
@@ -150,7 +150,7 @@ class Forward:
         elif head.framing is not Framing.NONE:
             body = exchange.body_chunks()
         call = self._pool.request(
-            Address("127.0.0.1", port),
+            UpstreamAddress("127.0.0.1", port),
             head.method,
             target,
             headers,
@@ -171,7 +171,7 @@ class Forward:
                 log.info("An engine broke off inside its answer: port=%d reason=%s", port, error)
                 return
             exchange.extra = [*exchange.extra, (RUNS, b"%d" % call.runs)]
-            raise EngineFailed(
+            raise EngineProxyError(
                 f"The engine on port {port} did not answer: {error}", begun=bool(call.runs)
             ) from error
 

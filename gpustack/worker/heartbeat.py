@@ -13,7 +13,7 @@ from gpustack.domain.worker import WorkerStatus
 from gpustack.errors import Forbidden, GpustackError, NotFound, Unauthorized
 from gpustack.nursery.limiter import threads
 from gpustack.nursery.quarantine import Quarantine
-from gpustack.remote.server_client import Beat
+from gpustack.remote.server_client import HeartbeatAnswer
 from gpustack.worker.membership import Member, Membership
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Heartbeat:
             with trio.move_on_after(pause):
                 await self._membership.left(member)
 
-    async def _take_in(self, beat: Beat) -> None:
+    async def _take_in(self, beat: HeartbeatAnswer) -> None:
         """What the server has told in its answer; the heartbeat itself has arrived, whatever becomes of this."""
         with self._faults.row("the servers told"):
             await self._membership.learn(beat.servers)
@@ -82,20 +82,20 @@ _NOTABLE = 5.0
 
 
 @attrs.frozen
-class _Look:
+class _Measurement:
     status: WorkerStatus
     address: str
     at: float
 
 
 @attrs.frozen
-class _Said:
+class _StatusMessage:
     member: Member
-    look: _Look
+    look: _Measurement
 
 
 @attrs.frozen
-class StatusPush:
+class StatusReporter:
     """Measures, and puts the status when something changed that a person or the scheduler would notice.
 
     After joining it goes out at once: nothing is placed here before the server knows what there is.
@@ -112,12 +112,12 @@ class StatusPush:
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
-        said: _Said | None = None
+        said: _StatusMessage | None = None
         look = await self._look(None)  # before we have joined, so that no second is lost once we have
         while True:
             if trio.current_time() - look.at >= self.period:
                 look = await self._look(look)
-            now = _Said(await self._membership.joined(), look)
+            now = _StatusMessage(await self._membership.joined(), look)
             pause = look.at + self.period - trio.current_time()
             if said is None or _differs(said, now):
                 if await self._put(now):
@@ -127,18 +127,18 @@ class StatusPush:
             with trio.move_on_after(max(pause, 0.0)):
                 await self._membership.left(now.member)
 
-    async def _look(self, before: _Look | None) -> _Look:
+    async def _look(self, before: _Measurement | None) -> _Measurement:
         """The machine as it is now; while it cannot be looked at, as it was."""
         while True:
             look = before
             with self._faults.row("a look at this machine"):
                 status = await self._measure()
-                look = _Look(status, await _threads.run(self._address), trio.current_time())
+                look = _Measurement(status, await _threads.run(self._address), trio.current_time())
             if look is not None:
                 return look if look is not before else attrs.evolve(look, at=trio.current_time())
             await trio.sleep(_TRY_AGAIN)
 
-    async def _put(self, now: _Said) -> bool:
+    async def _put(self, now: _StatusMessage) -> bool:
         member, look = now.member, now.look
         arrived = False
         with self._faults.row("telling the server"):
@@ -152,7 +152,7 @@ class StatusPush:
         return arrived
 
 
-def _differs(said: _Said, now: _Said) -> bool:
+def _differs(said: _StatusMessage, now: _StatusMessage) -> bool:
     if said.member is not now.member or said.look.address != now.look.address:
         return True
     aged = now.look.at - said.look.at >= _SAY_AT_LEAST_EVERY

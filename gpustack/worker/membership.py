@@ -15,12 +15,12 @@ from gpustack.domain.worker import SystemReserved
 from gpustack.errors import Forbidden, GpustackError, Unauthorized
 from gpustack.nursery.limiter import threads
 from gpustack.nursery.quarantine import Quarantine
-from gpustack.nursery.wake import Latest
+from gpustack.nursery.wake import AsyncValue
 from gpustack.remote.http import RemoteError
 from gpustack.remote.server_client import JoinedDocument, ServerClient
 from gpustack.worker.credential import keep_credential, kept_credential
+from gpustack.worker.identity import WorkerName, remember_name
 from gpustack.worker.known import remember_servers
-from gpustack.worker.name import WorkerName, remember_name
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Member:
 
 
 @attrs.frozen(kw_only=True)
-class Identity:
+class WorkerIdentity:
     """What does not change while the daemon runs. ``address`` may block: it is called in a thread."""
 
     name: WorkerName
@@ -63,11 +63,11 @@ class Membership:
     """Owns the credential. Others ask for ``joined()`` and use ``client``; a void credential is renewed by joining."""
 
     client: ServerClient
-    _identity: Identity
+    _identity: WorkerIdentity
     _token: Callable[[], str]
     """May block: it is called in a thread."""
     _rng: random.Random
-    _latest: Latest[Member | None] = attrs.field(factory=lambda: Latest(None))
+    _latest: AsyncValue[Member | None] = attrs.field(factory=lambda: AsyncValue(None))
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("membership"))
     _stops: bool = False
     name: str = "membership"

@@ -10,8 +10,8 @@ import trio
 from gpustack.engines.engine import Probe
 from gpustack.errors import PayloadTooLarge
 from gpustack.http1.fault import UpstreamError
-from gpustack.http1.pool import Pool
-from gpustack.http1.upstream import Address
+from gpustack.http1.pool import ConnectionPool
+from gpustack.http1.upstream import UpstreamAddress
 from gpustack.worker.engine_key import EngineKeys
 
 _ANSWER_LIMIT = 1 << 20
@@ -23,7 +23,7 @@ _SENT_AS_IT_IS = "/?&=%:@!$'()*+,;~-._"
 class Prober:
     """Probes over the worker's own connection pool."""
 
-    _pool: Pool
+    _pool: ConnectionPool
     _keys: EngineKeys
 
     async def answers(self, port: int, probe: Probe) -> bool:
@@ -32,7 +32,7 @@ class Prober:
         with trio.move_on_after(probe.timeout):
             try:
                 async with self._pool.request(
-                    Address("127.0.0.1", port), "GET", target, self._keys.fields(port)
+                    UpstreamAddress("127.0.0.1", port), "GET", target, self._keys.fields(port)
                 ) as response:
                     if response.status == 200:
                         await response.read(_ANSWER_LIMIT)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import attrs
 
 from gpustack.nursery.service import Service
-from gpustack.worker.assignment import Assignments
-from gpustack.worker.file import Files
-from gpustack.worker.heartbeat import Heartbeat, StatusPush
+from gpustack.worker.assignment_watcher import AssignmentWatcher
+from gpustack.worker.heartbeat import Heartbeat, StatusReporter
+from gpustack.worker.log_retention import LogRetention
 from gpustack.worker.membership import Membership
-from gpustack.worker.old_logs import OldLogs
-from gpustack.worker.reports import Reports
-from gpustack.worker.runners import Runners
-from gpustack.worker.tools import ToolFetch
+from gpustack.worker.model_file import ModelFiles
+from gpustack.worker.report import ReportQueue
+from gpustack.worker.supervisor import InstanceSupervisor
+from gpustack.worker.tool_fetcher import ToolFetcher
 
 
 @attrs.frozen(kw_only=True)
@@ -22,14 +22,14 @@ class WorkerParts:
     """The services of a worker, made by whoever composes the daemon."""
 
     membership: Membership
-    reports: Reports
+    reports: ReportQueue
     heartbeat: Heartbeat
-    status: StatusPush
-    assignments: Assignments
-    files: Files
-    runners: Runners
-    old_logs: OldLogs
-    tools: ToolFetch | None = None
+    status: StatusReporter
+    assignments: AssignmentWatcher
+    files: ModelFiles
+    runners: InstanceSupervisor
+    old_logs: LogRetention
+    tools: ToolFetcher | None = None
 
 
 def work_services(parts: WorkerParts) -> Sequence[Service]:

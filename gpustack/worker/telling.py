@@ -9,14 +9,14 @@ import attrs
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState, Party, allowed
 from gpustack.domain.report import InstanceReport
-from gpustack.worker.reports import Reports
+from gpustack.worker.report import ReportQueue
 
 
 @attrs.define(eq=False)
-class Telling:
+class InstanceReporter:
     """Remembers the state last told, so that each move is one the server takes from there."""
 
-    _reports: Reports
+    _reports: ReportQueue
     _instance_id: int
     state: InstanceState
     """As told last; at first as recorded."""

@@ -14,9 +14,9 @@ from hypercorn.trio import serve
 from gpustack.api.app import create_app
 from gpustack.api.context import AccessRules, ApiContext, Version
 from gpustack.domain.access import User
+from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.identity.passwords import hash_password
-from gpustack.identity.secret import Keys
-from gpustack.server.leases import Leases
+from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.store import StoreSettings, open_store
 
 from .world import DAEMON, PASSWORD, TOKEN, Clock, Link, World
@@ -30,9 +30,9 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         await nursery.start(store.run)
         context = ApiContext(
             store=store,
-            keys=Keys.of("a secret for tests"),
+            keys=DerivedKeys.of("a secret for tests"),
             cluster_token=TOKEN,
-            leases=Leases(clock.monotonic),
+            leases=HeartbeatTimes(clock.monotonic),
             link=link,
             clock=clock,
             monotonic=clock.monotonic,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gpustack.api.context import AccessRules
-from gpustack.api.route import Route
+from gpustack.api.route import ApiRoute
 from gpustack.api.table import all_routes
 from gpustack.domain.access import Role, Session, User
 from gpustack.domain.model import ModelAccess
@@ -49,7 +49,7 @@ async def test_every_route_refuses_all_roles_it_does_not_name(world: World) -> N
 @pytest.mark.parametrize(
     "route", [r for r in ROUTES if r.allow is not None], ids=lambda r: f"{r.method}-{r.path}"
 )
-async def test_without_credentials_a_route_is_closed(world: World, route: Route) -> None:
+async def test_without_credentials_a_route_is_closed(world: World, route: ApiRoute) -> None:
     path = route.path.replace("{id}", "1")
     answer = await world.ask(route.method, path, json={})
     assert answer.status_code == 401

@@ -11,14 +11,14 @@ import orjson
 import pytest
 import trio
 
-from gpustack.api.ask import Ask
-from gpustack.api.audit import SOMEBODY
+from gpustack.api.audit_recorder import SOMEBODY
+from gpustack.api.request import ApiRequest
 from gpustack.api.route import WORKERS, carry_out
 from gpustack.api.table import all_routes
 from gpustack.domain.access import ApiKey, User
-from gpustack.domain.audit import AuditEvent, Outcome
+from gpustack.domain.audit import AuditEvent, AuditOutcome
 from gpustack.domain.model import Model
-from gpustack.server.audit import AuditTrail
+from gpustack.server.audit_trail import AuditTrail
 from gpustack.store.transaction import Tx
 
 from .world import AWAY, PASSWORD, TOKEN, World
@@ -149,7 +149,7 @@ async def test_who_tries_a_password_and_leaves_at_once_leaves_a_trace(world: Wor
         await trio.lowlevel.checkpoint()
         return orjson.dumps({"username": "admin", "password": "wrong"})
 
-    ask = Ask(
+    ask = ApiRequest(
         method=method, path=path, header=headers.get, header_names=lambda: headers, peer=AWAY, body=body
     )
     with trio.CancelScope() as left:
@@ -205,7 +205,7 @@ async def test_a_flood_of_refusals_fills_no_disk(world: World) -> None:
             AuditEvent(
                 at=now,
                 action="auth.login",
-                outcome=Outcome.REFUSED,
+                outcome=AuditOutcome.REFUSED,
                 status=401,
                 address=f"10.{number % 7}.{number // 250}.{number % 250}",
             )
@@ -348,7 +348,7 @@ async def test_the_export_is_whole_and_told_of_itself(world: World) -> None:
     def fill(tx: Tx) -> None:
         for number in range(1203):
             at = world.clock.now
-            tx.insert(AuditEvent(at=at, action=f"tests.{number}", outcome=Outcome.DONE, status=200))
+            tx.insert(AuditEvent(at=at, action=f"tests.{number}", outcome=AuditOutcome.DONE, status=200))
 
     await world.store.write(fill)
     answer = await world.ask("GET", "/v1/audit-events/export?action=tests.", world.admin)
@@ -378,7 +378,7 @@ async def test_a_client_that_leaves_an_export_stops_it(world: World, address: tu
                 AuditEvent(
                     at=world.clock.now,
                     action=f"tests.{number}",
-                    outcome=Outcome.DONE,
+                    outcome=AuditOutcome.DONE,
                     status=200,
                     details=details,
                 )
@@ -401,5 +401,5 @@ async def test_a_handler_that_breaks_is_told_of(world: World) -> None:
 
 def test_a_trail_says_what_it_does() -> None:
     trail = AuditTrail(None, None, lambda: 0.0)  # type: ignore[arg-type]
-    trail.add(AuditEvent(at=None, action="a.b", outcome=Outcome.DONE, status=200))  # type: ignore[arg-type]
+    trail.add(AuditEvent(at=None, action="a.b", outcome=AuditOutcome.DONE, status=200))  # type: ignore[arg-type]
     assert repr(trail) == "<AuditTrail: 1 events to store, 0 kinds counted>"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from gpustack.api.context import AccessRules
-from gpustack.api.cors import CrossOrigin, cross_origin
-from gpustack.http1.head import Head, parse_request_head
+from gpustack.api.cors import CorsPolicy, cross_origin
+from gpustack.http1.head import RequestHead, parse_request_head
 
 from .test_login import login
 from .world import DAEMON, World
@@ -16,19 +16,19 @@ from .world import DAEMON, World
 PAGE = "https://app.example.com"
 
 
-def head(method: str = "GET", path: str = "/v1/models", **headers: str) -> Head:
+def head(method: str = "GET", path: str = "/v1/models", **headers: str) -> RequestHead:
     lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
     parsed = parse_request_head(f"{method} {path} HTTP/1.1\r\nHost: gpustack.example\r\n{lines}\r\n".encode())
-    assert isinstance(parsed, Head)
+    assert isinstance(parsed, RequestHead)
     return parsed
 
 
-def question(origin: str = PAGE, method: str = "POST", headers: str | None = "authorization") -> Head:
+def question(origin: str = PAGE, method: str = "POST", headers: str | None = "authorization") -> RequestHead:
     more = {} if headers is None else {"Access_Control_Request_Headers": headers}
     return head("OPTIONS", Origin=origin, Access_Control_Request_Method=method, **more)
 
 
-def rule(**changes: Any) -> CrossOrigin:
+def rule(**changes: Any) -> CorsPolicy:
     settled: dict[str, Any] = {
         "origins": ["*"],
         "methods": ["GET", "POST"],
@@ -113,7 +113,7 @@ def test_an_origin_that_is_not_allowed_is_told_which_option_would_let_it_in() ->
 @pytest.mark.parametrize(
     "other", [head("OPTIONS"), head("OPTIONS", Origin=PAGE), head("GET", Origin=PAGE), head("POST")]
 )
-def test_what_is_no_preflight_goes_on(other: Head) -> None:
+def test_what_is_no_preflight_goes_on(other: RequestHead) -> None:
     assert rule().preflight(other) is None
 
 

@@ -10,7 +10,7 @@ import pytest
 from gpustack.domain.device import DeviceCore
 from gpustack.domain.usage import ModelUsage, Operation
 from gpustack.domain.worker import Condition, Cpu, WorkerState
-from gpustack.server.load import KEPT, LoadHistory, load_of
+from gpustack.server.cluster_load import KEPT, LoadHistory, load_of
 
 from .world import CARD, STATUS, World
 

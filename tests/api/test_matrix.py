@@ -10,15 +10,15 @@ import trio
 import trio.testing
 
 from gpustack.api.app import LARGEST_FORM
-from gpustack.api.posts import claims
-from gpustack.api.route import Route
+from gpustack.api.route import ApiRoute
 from gpustack.api.table import all_routes
-from gpustack.api.throttle import Throttle
-from gpustack.domain.access import Role, Scope, Session
+from gpustack.api.throttle import LoginThrottle
+from gpustack.api.worker_endpoint import claims
+from gpustack.domain.access import KeyScope, Role, Session
 from gpustack.domain.artifact import ModelFile
 from gpustack.domain.worker import Worker
 from gpustack.errors import TooManyRequests
-from gpustack.http1.head import Head, parse_request_head
+from gpustack.http1.head import RequestHead, parse_request_head
 
 from .world import PASSWORD, SOURCE, TOKEN, World
 
@@ -29,10 +29,10 @@ OF_WORKERS = [
 JOIN = {"name": "node", "worker_uuid": "u-1", "ip": "10.0.0.7"}
 
 
-def head_of(route: Route) -> Head:
+def head_of(route: ApiRoute) -> RequestHead:
     line = f"{route.method} {route.path.replace('{id}', '7')} HTTP/1.1\r\nhost: x\r\n\r\n"
     head = parse_request_head(line.encode())
-    assert isinstance(head, Head)
+    assert isinstance(head, RequestHead)
     return head
 
 
@@ -48,7 +48,7 @@ async def belongings(world: World, worker: Worker) -> dict[str, int]:
 
 @pytest.mark.attack("worker")
 @pytest.mark.parametrize("route", OF_WORKERS, ids=lambda r: f"{r.method}-{r.path}")
-async def test_a_worker_neither_speaks_for_another_nor_looks_at_it(world: World, route: Route) -> None:
+async def test_a_worker_neither_speaks_for_another_nor_looks_at_it(world: World, route: ApiRoute) -> None:
     first, _ = await world.worker("first")
     _, credential = await world.worker("second")
     theirs = await belongings(world, first)
@@ -153,25 +153,25 @@ MODELS_SHOWN = {
     "/v1/voices",
 }
 SCOPED = [
-    *([scope] for scope in Scope),
-    [Scope.INFERENCE, Scope.READ],
-    [Scope.MANAGEMENT, Scope.INFERENCE],
+    *([scope] for scope in KeyScope),
+    [KeyScope.INFERENCE, KeyScope.READ],
+    [KeyScope.MANAGEMENT, KeyScope.INFERENCE],
 ]
 
 
 @pytest.mark.attack("access")
 @pytest.mark.parametrize("scopes", SCOPED, ids="+".join)
-async def test_a_key_opens_no_route_that_is_not_of_its_scopes(world: World, scopes: list[Scope]) -> None:
+async def test_a_key_opens_no_route_that_is_not_of_its_scopes(world: World, scopes: list[KeyScope]) -> None:
     """Every route, with an administrator's key: it is let in exactly where the scopes say."""
     body = {"name": "scoped", "scopes": scopes}
     key = (await world.ask("POST", "/v1/api-keys", world.admin, json=body)).json()["value"]
-    reads = bool({Scope.READ, Scope.MANAGEMENT} & set(scopes))
+    reads = bool({KeyScope.READ, KeyScope.MANAGEMENT} & set(scopes))
     wrong = []
     for route in ROUTES:
         if route.allow is None or Role.ADMIN not in route.allow:
             continue
         lists = route.method == "GET" and route.path in MODELS_SHOWN
-        may = reads if route.method == "GET" else Scope.MANAGEMENT in scopes
+        may = reads if route.method == "GET" else KeyScope.MANAGEMENT in scopes
         path = route.path.replace("{id}", "999") + ("?perPage=x" if route.method == "GET" else "")
         # A body that nobody takes: what is let in is refused for that, or finds nothing there.
         answer = await world.ask(route.method, path, key, content=b"{")
@@ -305,7 +305,7 @@ async def test_logging_in_for_ever_keeps_a_bounded_number_of_logins(world: World
 
 @pytest.mark.attack("flood")
 async def test_many_names_from_one_address_wait_for_each_other_and_not_all_of_us_for_them() -> None:
-    throttle, begun = Throttle(lambda: 0.0), 0
+    throttle, begun = LoginThrottle(lambda: 0.0), 0
 
     async def attempt(name: str) -> None:
         nonlocal begun

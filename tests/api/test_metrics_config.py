@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gpustack.metrics.config import FILE, MetricsConfig
 from gpustack.metrics.mapping import default_map
+from gpustack.metrics.mapping_file import FILE, MetricMapFile
 
 from .world import World
 
@@ -20,7 +20,7 @@ OWN: dict[str, Any] = {
 
 @pytest.fixture
 def here(world: World, tmp_path: Path) -> World:
-    return world.rebuilt(metrics=MetricsConfig.within(tmp_path))
+    return world.rebuilt(metrics=MetricMapFile.within(tmp_path))
 
 
 async def test_both_show_what_gpustack_comes_with_at_first(here: World) -> None:

@@ -14,7 +14,7 @@ from gpustack.domain.worker import Worker
 from gpustack.errors import GpustackError, NotFound
 from gpustack.server.catalog import Catalog
 from gpustack.server.evaluation import NO_PLACE, EvaluationSettings, Evaluator
-from gpustack.server.facts import FactsSource
+from gpustack.server.facts import FactsCache
 from tests.policy import worlds
 from tests.policy.shapes import facts_of
 
@@ -49,7 +49,7 @@ async def read_there(worker: Worker, source: ModelSource) -> ModelFacts:
 
 @pytest.fixture
 async def weighing(world: World) -> AsyncIterator[World]:
-    facts = FactsSource(read_here, read_there, lambda: world.store.snapshot)
+    facts = FactsCache(read_here, read_there, lambda: world.store.snapshot)
     catalog = Catalog()
     async with trio.open_nursery() as nursery:
         await nursery.start(lambda task_status: facts.run(task_status=task_status))
@@ -166,7 +166,7 @@ async def test_a_verdict_holds_until_the_cluster_changes(weighing: World) -> Non
 @pytest.mark.parametrize("settings", [EvaluationSettings(most=0), EvaluationSettings(most=1)])
 async def test_no_more_verdicts_are_kept_than_wanted(weighing: World, settings: EvaluationSettings) -> None:
     await with_worker(weighing)
-    facts = FactsSource(read_here, read_there, lambda: weighing.store.snapshot)
+    facts = FactsCache(read_here, read_there, lambda: weighing.store.snapshot)
     async with trio.open_nursery() as nursery:
         await nursery.start(lambda task_status: facts.run(task_status=task_status))
         evaluator = Evaluator(weighing.store, facts, settings)
@@ -181,7 +181,7 @@ async def test_a_header_that_does_not_come_is_an_error_and_no_verdict(weighing: 
         await trio.sleep_forever()
         raise AssertionError
 
-    facts = FactsSource(never, read_there, lambda: weighing.store.snapshot)
+    facts = FactsCache(never, read_there, lambda: weighing.store.snapshot)
     async with trio.open_nursery() as nursery:
         await nursery.start(lambda task_status: facts.run(task_status=task_status))
         evaluator = Evaluator(weighing.store, facts, EvaluationSettings(read_within=0.05))

@@ -13,7 +13,7 @@ from gpustack.domain.access import ApiKey, User
 from gpustack.domain.instance import Claim, ModelInstance, Placement, Subordinate
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.unit import GIB
-from gpustack.server.facts import FactsSource
+from gpustack.server.facts import FactsCache
 from gpustack.store.transaction import Tx
 
 from .stream import streaming
@@ -149,7 +149,7 @@ async def test_a_waiting_instance_is_explained_worker_by_worker(world: World) ->
     async def unread(*_: Any) -> Any:
         raise AssertionError("nothing is read here: the source is not running")
 
-    explaining = world.rebuilt(facts=FactsSource(unread, unread, lambda: world.store.snapshot))
+    explaining = world.rebuilt(facts=FactsCache(unread, unread, lambda: world.store.snapshot))
     told = await explaining.get("/v1/model-instances/1/explain")
     assert (told["instance"], told["model"], told["engine"], told["fits"]) == ("m-1", "m", "llama.cpp", False)
     assert told["workers"][0]["worker"] == "node"

@@ -13,7 +13,7 @@ from gpustack.api.route import read_document
 from gpustack.api.shape import Document
 from gpustack.api.wire import dumps
 from gpustack.server.catalog import Catalog
-from gpustack.server.update import UpdateCheck
+from gpustack.server.update_check import UpdateCheck
 
 from .world import World
 

@@ -14,12 +14,12 @@ import httpx
 import pytest
 
 from gpustack.api.context import SignOn
-from gpustack.api.pace import Pace
+from gpustack.api.pace import AddressRateLimiter
 from gpustack.domain.access import ExternalIdentity, Session, SignIn, User, UserSource
-from gpustack.identity.external import Naming
 from gpustack.identity.oidc.discovery import Discovery
-from gpustack.identity.oidc.keys import ProviderKeys
-from gpustack.identity.oidc.provider import Client, OidcProvider
+from gpustack.identity.oidc.provider import OidcClient, OidcProvider
+from gpustack.identity.oidc.provider_keys import ProviderKeys
+from gpustack.identity.person import AttributeNames
 from tests.certificates import make_certificate
 from tests.daemon import WITHIN
 from tests.fakes.issuer import (
@@ -40,7 +40,7 @@ from .world import PASSWORD, World
 
 BACK = "http://gpustack.example/auth/oidc/callback"
 PAGE = {"accept": "text/html"}
-USUALLY = Naming()
+USUALLY = AttributeNames()
 attack = pytest.mark.attack("oidc")
 
 
@@ -52,7 +52,7 @@ class Scene:
     issuer: Issuer
     provider: OidcProvider
 
-    def with_naming(self, naming: Naming, **more: Any) -> Scene:
+    def with_naming(self, naming: AttributeNames, **more: Any) -> Scene:
         provider = provider_of(self.world, self.issuer, naming, self.provider.discovery)
         world = self.world.rebuilt(sign_on=SignOn(party=provider, naming=naming, **more))
         return attrs.evolve(self, world=world, provider=provider)
@@ -92,11 +92,11 @@ async def back(browser: httpx.AsyncClient, fields: Mapping[str, str]) -> httpx.R
 def provider_of(
     world: World,
     issuer: Issuer,
-    naming: Naming = USUALLY,
+    naming: AttributeNames = USUALLY,
     discovery: Discovery | None = None,
     within: float = WITHIN,
 ) -> OidcProvider:
-    client = Client(id=CLIENT, secret=SECRET, redirect_uri=BACK)
+    client = OidcClient(id=CLIENT, secret=SECRET, redirect_uri=BACK)
     found = discovery or Discovery(issuer.url, world.clock.monotonic)
     keys = ProviderKeys(world.clock.monotonic, within)
     return OidcProvider(client, found, keys, naming, world.clock, within)
@@ -160,7 +160,7 @@ async def test_what_the_token_does_not_say_is_asked_for(scene: Scene) -> None:
 
 async def test_groups_of_a_nested_claim_give_the_role_at_each_login(scene: Scene) -> None:
     """The account was given its role by hand before; with groups, they alone decide."""
-    mapped = scene.with_naming(Naming(groups="realm.roles"), admin_groups=frozenset({"gpu"}))
+    mapped = scene.with_naming(AttributeNames(groups="realm.roles"), admin_groups=frozenset({"gpu"}))
     for roles, is_admin in ((["staff", "gpu"], True), (["staff"], False), (None, False), (["gpu"], True)):
         scene.issuer.claims = {"realm": {"roles": roles}}
         async with mapped.browser() as browser:
@@ -486,7 +486,7 @@ async def test_a_key_set_without_a_fitting_key_proves_nothing(scene: Scene, keys
 @pytest.mark.parametrize("name", ["admin", "Admin", "ADMIN"])
 async def test_somebody_called_admin_there_is_not_the_administrator_here(scene: Scene, name: str) -> None:
     scene.issuer.claims = {"preferred_username": name}
-    text = await scene.with_naming(Naming(username="preferred_username")).refused()
+    text = await scene.with_naming(AttributeNames(username="preferred_username")).refused()
     assert "belongs to another account" in text
 
 
@@ -494,7 +494,7 @@ async def test_somebody_called_admin_there_is_not_the_administrator_here(scene: 
 @pytest.mark.parametrize("verified", [None, False, "false", 0, "yes", []])
 async def test_an_address_that_nobody_verified_is_no_name(scene: Scene, verified: Any) -> None:
     scene.issuer.claims = {"email": "admin@example.com", "email_verified": verified}
-    await scene.with_naming(Naming(username="email")).refused()
+    await scene.with_naming(AttributeNames(username="email")).refused()
     async with scene.browser() as browser:
         await scene.signed_in(browser)
         assert (await browser.get("/v1/users/me")).json()["username"] == "1"
@@ -632,7 +632,9 @@ async def test_a_provider_is_believed_by_its_certificate_alone(
 
 @attack
 async def test_beginning_for_ever_fills_no_memory_and_keeps_nobody_else_waiting(scene: Scene) -> None:
-    hasty = attrs.evolve(scene, world=scene.world.rebuilt(sign_in_pace=Pace(scene.world.clock.monotonic, 3)))
+    hasty = attrs.evolve(
+        scene, world=scene.world.rebuilt(sign_in_pace=AddressRateLimiter(scene.world.clock.monotonic, 3))
+    )
     async with hasty.browser() as browser:
         for _ in range(3):
             await hasty.begun(browser)

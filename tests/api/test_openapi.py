@@ -11,11 +11,11 @@ import pytest
 from gpustack.api.context import Version
 from gpustack.api.openapi import openapi
 from gpustack.api.table import all_routes
-from gpustack.gateway.route import ROUTES
+from gpustack.gateway.path import INFERENCE_PATHS
 
 from .world import PASSWORD, TOKEN, World
 
-DOCUMENT = openapi(all_routes(), ROUTES, Version(version="1.2.3"))
+DOCUMENT = openapi(all_routes(), INFERENCE_PATHS, Version(version="1.2.3"))
 METHODS = {"get", "put", "post", "delete"}
 
 
@@ -71,7 +71,7 @@ def test_what_anybody_may_ask_needs_nothing_shown() -> None:
     open_to_all = {(method, path) for method, path, one in operations() if {} in one["security"]}
     names = ("/v1/models", "/v1-openai/models", "/v1/voices", "/v1/models/{id}", "/v1-openai/models/{name}")
     models = {("get", path) for path in names}
-    assert open_to_all == models | {("post", route.path) for route in ROUTES}
+    assert open_to_all == models | {("post", route.path) for route in INFERENCE_PATHS}
 
 
 async def test_the_document_has_every_route_of_the_application_and_no_other(world: World) -> None:
@@ -82,7 +82,7 @@ async def test_the_document_has_every_route_of_the_application_and_no_other(worl
         for method in rule.methods or ()
         if method not in {"HEAD", "OPTIONS"}
     }
-    inference = {("POST", route.path) for route in ROUTES}
+    inference = {("POST", route.path) for route in INFERENCE_PATHS}
     documented = {(method.upper(), path) for method, path, _ in operations()}
     assert documented == (served - hidden) | inference
     assert {path for _, path in hidden} == {
@@ -103,7 +103,7 @@ async def test_the_document_has_every_route_of_the_application_and_no_other(worl
 
 
 async def test_the_application_serves_it_to_anybody(world: World) -> None:
-    served = world.rebuilt(inference_routes=ROUTES)
+    served = world.rebuilt(inference_routes=INFERENCE_PATHS)
     answer = await served.ask("GET", "/openapi.json")
     assert answer.status_code == 200
     assert answer.json() == DOCUMENT

@@ -13,15 +13,15 @@ import trio
 import trio.testing
 
 from gpustack.api.context import AccessRules
-from gpustack.api.posts import Posts, claims
-from gpustack.domain.assignment import AssignmentLine, Word
+from gpustack.api.worker_endpoint import WorkerEndpoint, claims
+from gpustack.domain.assignment import AssignmentEvent, AssignmentLine
 from gpustack.domain.document import decode, encode
 from gpustack.domain.worker import Worker
 from gpustack.errors import Unavailable
 from gpustack.http1.head import parse_request_head
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.server import HttpServer
-from gpustack.server.assignment import AssignmentBook
+from gpustack.server.assignment_index import AssignmentIndex
 from gpustack.server.credential import bar
 from gpustack.store import Store
 
@@ -39,7 +39,7 @@ async def core(world: World) -> AsyncIterator[str]:
 async def serving(world: World, *servers: str) -> AsyncIterator[str]:
     (listener,) = open_listeners("127.0.0.1", 0)
     strict = world.rebuilt(rules=AccessRules(force_auth_localhost=True), reached_at=lambda: servers)
-    posts = Posts(strict.context, AssignmentBook(world.store))
+    posts = WorkerEndpoint(strict.context, AssignmentIndex(world.store))
     server = HttpServer("test", [listener], handler=posts.handle)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
@@ -132,9 +132,9 @@ async def test_a_worker_is_told_its_assignments_and_no_others(world: World, core
         lines = await first_lines(core, f"/v1/workers/{mine.id}/assignments", credential, 3)
     told = [decode(line, AssignmentLine) for line in lines]
     assert [(line.word, line.kind, line.id) for line in told] == [
-        (Word.PUT, "models", model.id),
-        (Word.PUT, "instances", 1),
-        (Word.SYNCED, "", 0),
+        (AssignmentEvent.PUT, "models", model.id),
+        (AssignmentEvent.PUT, "instances", 1),
+        (AssignmentEvent.SYNCED, "", 0),
     ]
 
 
@@ -161,7 +161,10 @@ async def test_a_worker_hears_that_the_stream_lives_although_only_others_have_ne
 
         async def listen() -> None:
             lines = await first_lines(core, f"/v1/workers/{mine.id}/assignments", credential, 2)
-            assert [decode(line, AssignmentLine).word for line in lines] == [Word.SYNCED, Word.STILL]
+            assert [decode(line, AssignmentLine).word for line in lines] == [
+                AssignmentEvent.SYNCED,
+                AssignmentEvent.STILL,
+            ]
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(listen)
@@ -203,7 +206,7 @@ async def test_who_is_cut_off_tells_no_old_picture_while_another_server_knows_be
         if not others:
             with trio.fail_after(20):
                 (line,) = await first_lines(core, path, credential, 1)
-            assert decode(line, AssignmentLine).word is Word.SYNCED, "nobody knows better"
+            assert decode(line, AssignmentLine).word is AssignmentEvent.SYNCED, "nobody knows better"
             return
         async with httpx.AsyncClient(base_url=core, headers=bearer(credential)) as client:
             for answer in (

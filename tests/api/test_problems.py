@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gpustack import errors
-from gpustack.api.problems import REASONS, Malformed, problem_of, problem_of_status
+from gpustack.api.problems import REASONS, MalformedRequest, problem_of, problem_of_status
 
 OURS = {"code": 404, "reason": "NotFound", "message": "There is none"}
 OPENAI = {"error": {"message": "There is none", "code": 404, "type": "NotFound"}}
@@ -35,7 +35,7 @@ def test_a_subclass_is_answered_as_its_nearest_ancestor() -> None:
 
 
 def test_wrong_fields_are_counted_and_told_one_a_line() -> None:
-    problem = problem_of(Malformed("name: is missing", "replicas: must be a whole number"))
+    problem = problem_of(MalformedRequest("name: is missing", "replicas: must be a whole number"))
     assert problem.document("/v1/users") == {
         "code": 422,
         "reason": "Invalid",

@@ -14,7 +14,7 @@ import trio
 from gpustack.api.context import HubAccess
 from gpustack.api.resources.proxy import LARGEST, may_be_led_to, target
 from gpustack.errors import BadRequest, Forbidden
-from gpustack.http1.exchange import Disconnected, Exchange
+from gpustack.http1.exchange import ClientDisconnect, Exchange
 from gpustack.http1.handoff import HypercornHandOff
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.server import HttpServer
@@ -239,7 +239,7 @@ async def test_a_page_without_a_length_is_cut_when_it_becomes_too_long(
 
     async def flood(exchange: Exchange) -> None:
         await exchange.start_response(200, [(b"content-type", b"application/json")])
-        with suppress(Disconnected):
+        with suppress(ClientDisconnect):
             while True:
                 await exchange.send(b"x" * (1 << 20))
 

@@ -15,10 +15,10 @@ import pytest
 from lxml import etree
 
 from gpustack.api.context import SignOn
-from gpustack.api.pace import Pace
+from gpustack.api.pace import AddressRateLimiter
 from gpustack.domain.access import ExternalIdentity, Session, SignIn, UsedAssertion, User, UserSource
 from gpustack.errors import Forbidden
-from gpustack.identity.external import ExternalPerson, Naming, pack, unpack
+from gpustack.identity.person import AttributeNames, ExternalPerson, pack, unpack
 from tests.saml.mint import ACS, IDP, SP, TRANSIENT, Answer, saml
 from tests.saml.wrapping import ATTACKS
 
@@ -86,7 +86,7 @@ class Place:
 @pytest.fixture
 async def place(world: World) -> AsyncIterator[Place]:
     world.clock.now = datetime.now(UTC)  # the toolkit has no other clock than the real one
-    naming = Naming(groups="groups")
+    naming = AttributeNames(groups="groups")
     sign_on = SignOn(party=saml(), naming=naming, admin_groups=frozenset({"admins"}))
     yield Place(world.rebuilt(sign_on=sign_on))
 
@@ -146,7 +146,7 @@ async def test_a_name_id_that_does_not_last_needs_a_chosen_attribute(place: Plac
     made = attrs.evolve(answer, request_id=request_id, confirmed_request_id=request_id).encoded()
     told = await browser.brings(made, state)
     assert (told.status_code, "--external-auth-name" in told.text) == (403, True)
-    chosen = attrs.evolve(place.world.context.sign_on, naming=Naming(username="uid"))
+    chosen = attrs.evolve(place.world.context.sign_on, naming=AttributeNames(username="uid"))
     other = Place(place.world.rebuilt(sign_on=chosen))
     await other.browser().signs_in(answer)
     assert other.all(ExternalIdentity)[0].subject == "attribute!uid!!alice"
@@ -372,7 +372,7 @@ async def test_what_is_no_form_with_an_answer_is_refused(
 @pytest.mark.attack("saml")
 async def test_a_login_does_not_have_answers_looked_at_for_ever(place: Place) -> None:
     """A refused answer ends no login: whoever has one could go on."""
-    hasty = Place(place.world.rebuilt(answer_pace=Pace(place.world.clock.monotonic, 3)))
+    hasty = Place(place.world.rebuilt(answer_pace=AddressRateLimiter(place.world.clock.monotonic, 3)))
     browser = hasty.browser()
     answer, state = await good(browser)
     for _ in range(3):

@@ -12,7 +12,7 @@ import pytest
 
 from gpustack.domain.access import Session, User, UserSource
 from gpustack.identity.passwords import hash_password
-from gpustack.nursery.limiter import hop_by
+from gpustack.nursery.limiter import use_thread_runner
 
 from .world import PASSWORD, World
 
@@ -121,7 +121,7 @@ def meanwhile(world: World, change: dict[str, Any]) -> AbstractContextManager[No
             await world.store.write(lambda tx: tx.change(User, world.admin.id, **change))
         return found
 
-    return hop_by(hop)
+    return use_thread_runner(hop)
 
 
 @pytest.mark.attack("session")

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpustack.api.route import read_document
-from gpustack.api.shape import Document, Flag, Many, Maybe, Text, Thing, Whole, shape_of
+from gpustack.api.shape import Array, AttrsObject, Boolean, Document, Integer, Nullable, Text, shape_of
 from gpustack.domain.document import encode
 from gpustack.domain.report import InstanceReport, JoinRequest, StatusReport
 from gpustack.errors import GpustackError
@@ -48,13 +48,13 @@ def read(shape: Any, value: Any) -> tuple[Any, list[str]]:
 @pytest.mark.parametrize(
     ("shape", "value", "fault"),
     [
-        (Whole(), True, "x: must be a whole number"),
-        (Whole(), 1.0, "x: must be a whole number"),
-        (Whole(), 2**63, "x: must be at least"),
-        (Whole(least=0, most=9), 10, "x: must be from 0 to 9"),
-        (Whole(least=0), -1, "x: must be at least 0"),
-        (Flag(), "false", "x: must be true or false"),
-        (Flag(), 1, "x: must be true or false"),
+        (Integer(), True, "x: must be a whole number"),
+        (Integer(), 1.0, "x: must be a whole number"),
+        (Integer(), 2**63, "x: must be at least"),
+        (Integer(least=0, most=9), 10, "x: must be from 0 to 9"),
+        (Integer(least=0), -1, "x: must be at least 0"),
+        (Boolean(), "false", "x: must be true or false"),
+        (Boolean(), 1, "x: must be true or false"),
         (Text(), 5, "x: must be text"),
         (Text(), "a\0b", "x: must not contain NUL characters"),
         (Text(shortest=1), "", "x: must not be empty"),
@@ -66,7 +66,7 @@ def read(shape: Any, value: Any) -> tuple[Any, list[str]]:
         (shape_of(Colour), "green", "x: must be one of red, blue"),
         (shape_of(Colour), [], "x: must be one of red, blue"),
         (shape_of(tuple[int, ...]), {"0": 1}, "x: must be a list"),
-        (Many(Whole(), 2), [1, 2, 3], "x: must have at most 2 items"),
+        (Array(Integer(), 2), [1, 2, 3], "x: must have at most 2 items"),
         (shape_of(tuple[int, ...]), [1, "b"], "x[1]: must be a whole number"),
         (shape_of(Mapping[str, str]), ["a"], "x: must be an object"),
         (shape_of(Mapping[str, str]), {"a": 1}, "x.a: must be text"),
@@ -98,13 +98,13 @@ def test_a_nested_document_becomes_its_value() -> None:
 
 
 def test_all_faults_are_told_at_once() -> None:
-    shape = Document(name="D", fields={"a": Whole(), "b": Flag()}, required=("a", "c"))
+    shape = Document(name="D", fields={"a": Integer(), "b": Boolean()}, required=("a", "c"))
     _, faults = read(shape, {"a": "1", "b": "no"})
     assert faults == ["c: is missing", "a: must be a whole number", "b: must be true or false"]
 
 
 def test_a_document_holds_only_what_was_sent() -> None:
-    shape = Document(name="D", fields={"a": Maybe(Whole()), "b": Flag(), "c": Maybe(Text(), "")})
+    shape = Document(name="D", fields={"a": Nullable(Integer()), "b": Boolean(), "c": Nullable(Text(), "")})
     assert read(shape, {"a": None, "c": None, "unknown": 1}) == ({"a": None, "c": ""}, [])
 
 
@@ -117,7 +117,7 @@ def test_a_document_holds_only_what_was_sent() -> None:
     ],
 )
 def test_what_a_worker_writes_is_read_back_the_same(value: Any) -> None:
-    assert read_document(encode(value), Thing(type(value))) == value
+    assert read_document(encode(value), AttrsObject(type(value))) == value
 
 
 json_values = st.recursive(
@@ -134,7 +134,7 @@ def test_no_document_brings_the_reader_down(value: Any) -> None:
     except TypeError:  # lone surrogates: no JSON in UTF-8
         return
     try:
-        read_document(raw, Thing(StatusReport))
+        read_document(raw, AttrsObject(StatusReport))
     except GpustackError as error:
         assert str(error)
 
@@ -142,6 +142,6 @@ def test_no_document_brings_the_reader_down(value: Any) -> None:
 @given(st.binary())
 def test_no_bytes_bring_the_reader_down(raw: bytes) -> None:
     try:
-        read_document(raw, Thing(JoinRequest))
+        read_document(raw, AttrsObject(JoinRequest))
     except GpustackError as error:
         assert str(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpustack.api.throttle import Throttle, network_of
+from gpustack.api.throttle import LoginThrottle, network_of
 from gpustack.errors import TooManyRequests
 
 from .world import Clock
@@ -16,17 +16,17 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def throttle(clock: Clock) -> Throttle:
-    return Throttle(clock.monotonic)
+def throttle(clock: Clock) -> LoginThrottle:
+    return LoginThrottle(clock.monotonic)
 
 
-def fail(throttle: Throttle, address: str, name: str, times: int = 1) -> None:
+def fail(throttle: LoginThrottle, address: str, name: str, times: int = 1) -> None:
     for _ in range(times):
         with throttle.attempt(address, name) as attempt:
             attempt.failed()
 
 
-def refused(throttle: Throttle, address: str, name: str) -> float | None:
+def refused(throttle: LoginThrottle, address: str, name: str) -> float | None:
     try:
         with throttle.attempt(address, name):
             return None
@@ -35,7 +35,9 @@ def refused(throttle: Throttle, address: str, name: str) -> float | None:
 
 
 @pytest.mark.attack("guessing")
-def test_five_failures_of_a_name_close_its_door_for_five_minutes(throttle: Throttle, clock: Clock) -> None:
+def test_five_failures_of_a_name_close_its_door_for_five_minutes(
+    throttle: LoginThrottle, clock: Clock
+) -> None:
     fail(throttle, "10.0.0.1", "ada", 5)
     assert refused(throttle, "10.0.0.1", "ada") == 300
     clock.forward(299)
@@ -45,21 +47,21 @@ def test_five_failures_of_a_name_close_its_door_for_five_minutes(throttle: Throt
 
 
 @pytest.mark.attack("guessing")
-def test_others_are_not_locked_out_by_it(throttle: Throttle) -> None:
+def test_others_are_not_locked_out_by_it(throttle: LoginThrottle) -> None:
     fail(throttle, "10.0.0.1", "ada", 5)
     assert refused(throttle, "10.0.0.2", "ada") is None
     assert refused(throttle, "10.0.0.1", "bob") is None
 
 
 @pytest.mark.attack("guessing")
-def test_trying_many_names_closes_the_address(throttle: Throttle) -> None:
+def test_trying_many_names_closes_the_address(throttle: LoginThrottle) -> None:
     for number in range(50):
         fail(throttle, "10.0.0.1", f"name{number}")
     assert refused(throttle, "10.0.0.1", "another") is not None
     assert refused(throttle, "10.0.0.2", "another") is None
 
 
-def test_the_right_password_forgives(throttle: Throttle) -> None:
+def test_the_right_password_forgives(throttle: LoginThrottle) -> None:
     fail(throttle, "10.0.0.1", "ada", 4)
     with throttle.attempt("10.0.0.1", "ada") as attempt:
         attempt.succeeded()
@@ -68,7 +70,7 @@ def test_the_right_password_forgives(throttle: Throttle) -> None:
 
 
 @pytest.mark.attack("guessing")
-def test_many_attempts_at_once_do_not_slip_past_the_count(throttle: Throttle) -> None:
+def test_many_attempts_at_once_do_not_slip_past_the_count(throttle: LoginThrottle) -> None:
     from contextlib import ExitStack
 
     with ExitStack() as stack:
@@ -78,7 +80,7 @@ def test_many_attempts_at_once_do_not_slip_past_the_count(throttle: Throttle) ->
     assert refused(throttle, "10.0.0.1", "ada") is None
 
 
-def test_an_attempt_that_was_not_decided_counts_as_nothing(throttle: Throttle) -> None:
+def test_an_attempt_that_was_not_decided_counts_as_nothing(throttle: LoginThrottle) -> None:
     for _ in range(10):
         with throttle.attempt("10.0.0.1", "ada"):
             pass
@@ -86,7 +88,7 @@ def test_an_attempt_that_was_not_decided_counts_as_nothing(throttle: Throttle) -
 
 
 @pytest.mark.attack("flood")
-def test_an_attacker_cannot_fill_the_memory(throttle: Throttle) -> None:
+def test_an_attacker_cannot_fill_the_memory(throttle: LoginThrottle) -> None:
     for number in range(21_000):
         fail(throttle, f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", "x")
     assert repr(throttle) == "<Throttle: 20000 with failed logins, 0 being verified>"

@@ -11,7 +11,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpustack.api.watch import Printed, Subject, Watch
+from gpustack.api.watch import ChangeDocumentCache, WatchStream, WatchSubject
 from gpustack.api.wire import MODEL
 from gpustack.domain.access import ApiKey, User
 from gpustack.domain.lifecycle import InstanceState, Party
@@ -254,11 +254,11 @@ async def test_a_client_that_does_not_read_holds_up_nobody_and_is_given_up(world
         await idle.left_by_server()
 
 
-def a_watch(world: World) -> Watch:
-    return Watch(
+def a_watch(world: World) -> WatchStream:
+    return WatchStream(
         store=world.store,
-        printed=Printed(),
-        subject=Subject(
+        printed=ChangeDocumentCache(),
+        subject=WatchSubject(
             kind="Model",
             table="models",
             items=lambda record: (record,),
@@ -272,7 +272,7 @@ def a_watch(world: World) -> Watch:
 
 
 def test_printed_changes_are_forgotten_when_they_take_much_memory() -> None:
-    printed = Printed()
+    printed = ChangeDocumentCache()
     for number in range(100):
         printed.of((number, "Model", 1), lambda: {"text": "x" * (1 << 20)})
     assert 0 < printed.size <= 32 << 20
@@ -316,8 +316,8 @@ async def _follow(steps: list[tuple[str, int]]) -> None:
 
     from gpustack.api.app import create_app
     from gpustack.api.context import ApiContext
-    from gpustack.identity.secret import Keys
-    from gpustack.server.leases import Leases
+    from gpustack.identity.derived_keys import DerivedKeys
+    from gpustack.server.heartbeat import HeartbeatTimes
     from gpustack.store import StoreSettings, open_store
 
     from .world import TOKEN, Clock, Link
@@ -329,9 +329,9 @@ async def _follow(steps: list[tuple[str, int]]) -> None:
             await nursery.start(store.run)
             context = ApiContext(
                 store=store,
-                keys=Keys.of("x"),
+                keys=DerivedKeys.of("x"),
                 cluster_token=TOKEN,
-                leases=Leases(clock.monotonic),
+                leases=HeartbeatTimes(clock.monotonic),
                 link=Link(),
                 clock=clock,
                 monotonic=clock.monotonic,

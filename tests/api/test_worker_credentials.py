@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from gpustack.domain.worker import WorkerState
-from gpustack.identity.secret import Keys
+from gpustack.identity.derived_keys import DerivedKeys
 
 from .world import TOKEN, World
 
@@ -171,7 +171,7 @@ async def test_a_worker_that_lost_its_credential_is_let_in_by_an_administrator(w
 
 async def test_a_secret_key_that_was_replaced_lets_workers_join_by_the_token(world: World) -> None:
     key, credential = await joined(world)
-    other = world.rebuilt(keys=Keys.of("another secret"))
+    other = world.rebuilt(keys=DerivedKeys.of("another secret"))
     assert (await other.ask("GET", f"/v1/workers/{key}", credential)).status_code == 401
     assert (await join(other, TOKEN)).json()["id"] == key
 

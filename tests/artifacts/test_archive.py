@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gpustack.artifacts.archive import Limits, pack, unpack
-from gpustack.artifacts.fault import Damaged
+from gpustack.artifacts.archive import ArchiveLimits, pack, unpack
+from gpustack.artifacts.fault import CorruptFile
 from tests.fakes.mirror import tarball
 
 
@@ -66,7 +66,7 @@ def test_what_would_leave_the_folder_is_refused(
 ) -> None:
     (tmp_path / "a.tar.gz").write_bytes(made(*members))
     folder = tmp_path / "inner" / "out"
-    with pytest.raises(Damaged, match=r"a\.tar\.gz cannot be unpacked: "):
+    with pytest.raises(CorruptFile, match=r"a\.tar\.gz cannot be unpacked: "):
         unpack(tmp_path / "a.tar.gz", folder)
     found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
     assert all(name.startswith("inner") for name in found - {"a.tar.gz"})
@@ -101,8 +101,8 @@ def huge_claim() -> bytes:
 @pytest.mark.parametrize("bomb", [endless_file, many_members, huge_header, huge_claim])
 def test_what_would_grow_without_bound_is_refused(tmp_path: Path, bomb: Callable[[], bytes]) -> None:
     (tmp_path / "a.tar.gz").write_bytes(bomb())
-    with pytest.raises(Damaged):
-        unpack(tmp_path / "a.tar.gz", tmp_path / "out", limits=Limits(size=2 << 20, members=50))
+    with pytest.raises(CorruptFile):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "out", limits=ArchiveLimits(size=2 << 20, members=50))
     assert sum(path.stat().st_size for path in (tmp_path / "out").rglob("*")) <= 2 << 20
 
 
@@ -111,7 +111,7 @@ def test_what_would_grow_without_bound_is_refused(tmp_path: Path, bomb: Callable
 def test_what_is_cut_short_or_no_archive_at_all_is_told(tmp_path: Path, cut: int) -> None:
     whole = tarball({"llama-server": os.urandom(3000)})
     (tmp_path / "a.tar.gz").write_bytes(whole[:cut] if cut else b"<html>not found</html>")
-    with pytest.raises(Damaged, match="cannot be unpacked"):
+    with pytest.raises(CorruptFile, match="cannot be unpacked"):
         unpack(tmp_path / "a.tar.gz", tmp_path / "out")
 
 

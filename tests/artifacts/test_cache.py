@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from gpustack.artifacts.cache import Cache, CacheSettings, LocalFiles, Progress
+from gpustack.artifacts.cache import Cache, CacheSettings, DownloadProgress, LocalFiles
 from gpustack.artifacts.fault import NoSpace
 from gpustack.artifacts.fetch import FetchRules
 from gpustack.domain.artifact import ModelSource, SourceKind
@@ -74,7 +74,7 @@ def sent(hub: Hub) -> int:
 
 
 async def test_a_source_comes_with_all_its_files(cache: Cache, hub: Hub) -> None:
-    heard: list[Progress] = []
+    heard: list[DownloadProgress] = []
     found = await cache.ensure(SOURCE, progress=heard.append)
     folder = cache.root / "huggingface/me/m"
     assert found == LocalFiles(
@@ -84,7 +84,7 @@ async def test_a_source_comes_with_all_its_files(cache: Cache, hub: Hub) -> None
         size=SIZE,
     )
     assert content(found.main_path) == BIG
-    assert heard[-1] == Progress(done=SIZE, total=SIZE)
+    assert heard[-1] == DownloadProgress(done=SIZE, total=SIZE)
     assert heard[-1].percent == 100.0
     assert sent(hub) == SIZE
     assert cache._arriving == {} and cache._expected == {}
@@ -95,7 +95,7 @@ async def test_what_is_here_needs_no_network(cache: Cache, hub: Hub) -> None:
     first = await cache.ensure(SOURCE)
     hub.log.clear()
     again = make(hub, cache.root)
-    heard: list[Progress] = []
+    heard: list[DownloadProgress] = []
     assert await again.ensure(SOURCE, progress=heard.append) == first
     assert hub.log == []
     assert [progress.percent for progress in heard] == [100.0]
@@ -126,12 +126,12 @@ async def test_a_right_file_put_there_by_hand_is_taken(cache: Cache, hub: Hub) -
 
 async def test_however_many_ask_it_is_fetched_once_and_all_hear_how_far_it_is(cache: Cache, hub: Hub) -> None:
     hub.fail("hold", path="m-Q4-00001*", at=100 * KIB)
-    heard: list[list[Progress]] = [[] for _ in range(5)]
+    heard: list[list[DownloadProgress]] = [[] for _ in range(5)]
     midway = [trio.Event() for _ in heard]
     found: list[LocalFiles] = []
 
     async def ask(who: int) -> None:
-        def hear(progress: Progress) -> None:
+        def hear(progress: DownloadProgress) -> None:
             heard[who].append(progress)
             if 0 < progress.done < SIZE:
                 midway[who].set()
@@ -156,7 +156,7 @@ async def test_when_the_first_who_asked_is_cancelled_the_next_goes_on(cache: Cac
     begun = trio.Event()
     found: list[LocalFiles] = []
 
-    def hear(progress: Progress) -> None:
+    def hear(progress: DownloadProgress) -> None:
         if progress.done >= 64 * KIB:
             begun.set()
 
@@ -227,7 +227,7 @@ async def test_files_go_into_a_folder_of_the_users_choice(cache: Cache, tmp_path
 
 
 async def test_a_local_path_is_used_where_it_lies(cache: Cache, tiny_model: Path, hub: Hub) -> None:
-    heard: list[Progress] = []
+    heard: list[DownloadProgress] = []
     source = ModelSource(kind=SourceKind.LOCAL_PATH, local_path=str(tiny_model))
     found = await cache.ensure(source, progress=heard.append)
     assert found == LocalFiles(

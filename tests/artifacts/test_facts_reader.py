@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from gpustack.artifacts.headers.read import FactsReader
+from gpustack.artifacts.headers.facts_reader import FactsReader
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.facts import FileFormat
 from gpustack.errors import BadRequest, NotFound, Unavailable

@@ -13,12 +13,12 @@ import attrs
 import pytest
 import trio
 
-from gpustack.artifacts.fault import Damaged
+from gpustack.artifacts.fault import CorruptFile
 from gpustack.artifacts.fetch import FetchRules, fetch
 from gpustack.artifacts.listing import RemoteFile
 from gpustack.artifacts.partial import kept_bytes, part_of
 from gpustack.errors import Forbidden, GpustackError, NotFound, TooManyRequests, Unavailable
-from gpustack.remote.http import BadReply, Timeouts, open_client
+from gpustack.remote.http import BadResponse, Timeouts, open_client
 from tests.fakes.hub import Hub
 
 KIB = 1024
@@ -197,7 +197,7 @@ async def test_bytes_that_came_out_wrong_are_fetched_anew(hub: Hub, target: Path
 @pytest.mark.attack("hub")
 async def test_bytes_that_stay_wrong_are_told_and_removed(hub: Hub, target: Path) -> None:
     file = attrs.evolve(announced(hub), sha256="0" * 64)
-    with pytest.raises(Damaged, match=r"was fetched .* twice and both times was not what is announced"):
+    with pytest.raises(CorruptFile, match=r"was fetched .* twice and both times was not what is announced"):
         await bring(file, target)
     assert everything(target) == []
 
@@ -210,7 +210,7 @@ async def test_the_hash_of_a_small_file_is_checked_too(hub: Hub, target: Path) -
     url = f"{hub.url}/me/m/resolve/{commit}/config.json"
     file = RemoteFile(name="config.json", size=len(content), git_sha1=right, url=url)
     assert await bring(file, target) == content
-    with pytest.raises(Damaged):
+    with pytest.raises(CorruptFile):
         await bring(attrs.evolve(file, git_sha1="1" * 40), target.with_name("other"))
 
 
@@ -290,7 +290,7 @@ async def test_a_spoilt_note_costs_the_bytes_and_no_more(
 async def test_a_redirect_out_of_the_web_is_not_followed(hub: Hub, target: Path) -> None:
     file = announced(hub)
     hub.cdn_url = "ftp://127.0.0.1"
-    with pytest.raises(BadReply, match="only http and https"):
+    with pytest.raises(BadResponse, match="only http and https"):
         await bring(file, target)
 
 
@@ -298,7 +298,7 @@ async def test_a_redirect_out_of_the_web_is_not_followed(hub: Hub, target: Path)
 async def test_redirects_without_end_are_given_up(hub: Hub, target: Path) -> None:
     file = announced(hub)
     hub.cdn_url = f"{hub.url}/me/m/resolve/main/{NAME}?"
-    with pytest.raises(BadReply, match="redirects more than"):
+    with pytest.raises(BadResponse, match="redirects more than"):
         await bring(file, target)
 
 

@@ -16,10 +16,10 @@ from gpustack.artifacts.headers.gguf import (
     KEPT_ITEMS,
     MOST_TENSORS,
     MOST_TEXTS,
-    Count,
-    Header,
-    HeaderCut,
+    GgufHeader,
     HeaderError,
+    SkippedArray,
+    TruncatedHeader,
     parse,
 )
 from gpustack.artifacts.headers.gguf_facts import gguf_facts
@@ -54,7 +54,7 @@ def header(*keys: bytes, tensors: tuple[bytes, ...] = (), version: int = 3) -> b
     return start + b"".join(keys) + b"".join(tensors)
 
 
-def read(path: Path) -> Header:
+def read(path: Path) -> GgufHeader:
     with path.open("rb") as file:
         return parse(file.read(32 << 20))
 
@@ -98,7 +98,7 @@ def test_the_length_of_the_header_is_known_and_all_of_it_is_needed(tiny_model: P
     whole = parse(data)
     assert parse(data[: whole.size]) == whole
     for cut in {0, 3, 4, 23, 24, whole.size // 2, whole.size - 1}:
-        with pytest.raises(HeaderCut) as caught:
+        with pytest.raises(TruncatedHeader) as caught:
             parse(data[:cut])
         assert cut < caught.value.needed <= whole.size
 
@@ -107,7 +107,7 @@ def test_the_length_of_the_header_is_known_and_all_of_it_is_needed(tiny_model: P
     ("data", "said"), [(b"", "it is empty"), (b"GGUF\x03", "the file ends within its header")]
 )
 def test_a_file_that_ends_too_soon_is_said_to_be_downloaded_again(data: bytes, said: str) -> None:
-    with pytest.raises(HeaderCut, match=f"^{said}.*: download it again$"):
+    with pytest.raises(TruncatedHeader, match=f"^{said}.*: download it again$"):
         parse(data)
 
 
@@ -123,8 +123,8 @@ def test_long_arrays_are_counted_and_short_ones_kept() -> None:
         )
     ).metadata
     assert seen == {
-        "texts": Count(2),
-        "long": Count(KEPT_ITEMS + 1),
+        "texts": SkippedArray(2),
+        "long": SkippedArray(KEPT_ITEMS + 1),
         "short": (-1, 7),
         "deep": ((True, False),),
         "odd": "\ufffd",
@@ -178,7 +178,7 @@ def test_a_tensor_of_a_type_yet_to_come_reaches_to_the_next() -> None:
 def test_what_is_no_header_is_refused_with_its_reason(data: bytes, word: str) -> None:
     with pytest.raises(HeaderError, match=word) as caught:
         parse(data)
-    assert not isinstance(caught.value, HeaderCut)
+    assert not isinstance(caught.value, TruncatedHeader)
 
 
 @pytest.mark.attack("parser")
@@ -188,7 +188,7 @@ def test_a_header_does_not_claim_to_be_larger_than_may_be(monkeypatch: pytest.Mo
     monkeypatch.setattr(gguf, "MOST_HEADER", 1000)
     with pytest.raises(HeaderError, match="larger than 1000 bytes") as caught:
         parse(header(key("a", 9, array(4, 300))))
-    assert not isinstance(caught.value, HeaderCut)
+    assert not isinstance(caught.value, TruncatedHeader)
 
 
 @pytest.mark.attack("parser")
@@ -244,7 +244,7 @@ def test_any_bytes_are_read_or_refused_by_name(tensors: int, keys: int, pieces: 
     try:
         found = parse(data)
         gguf_facts([found], file_size=len(data))
-    except HeaderCut as cut:
+    except TruncatedHeader as cut:
         assert cut.needed > len(data)
     except HeaderError:
         pass

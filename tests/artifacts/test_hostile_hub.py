@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from gpustack.artifacts.cache import Cache, CacheSettings
-from gpustack.artifacts.headers.read import FactsReader
+from gpustack.artifacts.headers.facts_reader import FactsReader
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.errors import GpustackError
 from gpustack.remote.http import ANSWER_LIMIT

@@ -12,7 +12,7 @@ import trio
 
 from gpustack.artifacts.cache import Cache, CacheSettings
 from gpustack.artifacts.fetch import FetchRules
-from gpustack.artifacts.headers.read import FactsReader
+from gpustack.artifacts.headers.facts_reader import FactsReader
 from gpustack.artifacts.listing import Listing
 from gpustack.artifacts.source import SourceSettings, source_for
 from gpustack.domain.artifact import ModelSource, SourceKind

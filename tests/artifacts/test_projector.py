@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from gpustack.artifacts.cache import Cache, CacheSettings, LocalFiles
+from gpustack.artifacts.headers.facts_reader import FactsReader
 from gpustack.artifacts.headers.projector import misfit
-from gpustack.artifacts.headers.read import FactsReader
 from gpustack.artifacts.projector import by_place_and_name
 from gpustack.domain.artifact import ModelSource, SourceKind
 from tests.fakes.hub import Hub

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import trio
 
-from gpustack.artifacts.fault import Damaged
+from gpustack.artifacts.fault import CorruptFile
 from gpustack.artifacts.fetch import FetchRules
 from gpustack.artifacts.tool_release import Platform, candidates, newest_cuda
-from gpustack.artifacts.tool_site import Site
-from gpustack.artifacts.tools import Build, Tools, Wish, find_build
+from gpustack.artifacts.tool_site import ReleaseSite
+from gpustack.artifacts.tools import Build, BuildRequest, Tools, find_build
 from gpustack.errors import GpustackError, Invalid, NotFound, Unavailable
-from gpustack.remote.http import Client, open_client
+from gpustack.remote.http import HttpClient, open_client
 from tests.fakes.mirror import TAG, Mirror, llama_server, running_mirror, tarball
 
 LINUX = Platform.of("Linux", "x86_64")
@@ -31,7 +31,7 @@ def mirror() -> Iterator[Mirror]:
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[Client]:
+async def client() -> AsyncIterator[HttpClient]:
     async with open_client() as client:
         yield client
 
@@ -40,11 +40,11 @@ def tools(tmp_path: Path) -> Tools:
     return Tools(tmp_path / "bin", random.Random(1), FetchRules(attempts=2, first_wait=0.001))
 
 
-def wish(mirror: Mirror, platform: Platform = LINUX, **more: Any) -> Wish:
-    return Wish(platform=platform, site=Site.at(mirror.url), **more)
+def wish(mirror: Mirror, platform: Platform = LINUX, **more: Any) -> BuildRequest:
+    return BuildRequest(platform=platform, site=ReleaseSite.at(mirror.url), **more)
 
 
-async def bring(tools: Tools, wish: Wish, client: Client, **more: Any) -> tuple[Build, list[str]]:
+async def bring(tools: Tools, wish: BuildRequest, client: HttpClient, **more: Any) -> tuple[Build, list[str]]:
     told: list[str] = []
     with trio.fail_after(30):
         build = await tools.bring(wish, client=client, tell=told.append, **more)
@@ -63,7 +63,7 @@ def release(version: str = "11549") -> bytes:
 
 
 async def test_the_latest_build_comes_checked_with_all_its_programs(
-    tmp_path: Path, mirror: Mirror, client: Client
+    tmp_path: Path, mirror: Mirror, client: HttpClient
 ) -> None:
     mirror.add(CPU, release())
     mirror.add_hashes()
@@ -82,7 +82,7 @@ async def test_the_latest_build_comes_checked_with_all_its_programs(
 
 
 async def test_a_mirror_without_hashes_is_used_and_said_to_have_none(
-    tmp_path: Path, mirror: Mirror, client: Client
+    tmp_path: Path, mirror: Mirror, client: HttpClient
 ) -> None:
     mirror.add(CPU, release())
     build, told = await bring(tools(tmp_path), wish(mirror), client)
@@ -92,17 +92,17 @@ async def test_a_mirror_without_hashes_is_used_and_said_to_have_none(
 
 @pytest.mark.attack("hub")
 async def test_what_does_not_match_its_hash_is_not_put_in_place(
-    tmp_path: Path, mirror: Mirror, client: Client
+    tmp_path: Path, mirror: Mirror, client: HttpClient
 ) -> None:
     mirror.add(CPU, release())
     mirror.add_hashes(wrong=True)
-    with pytest.raises(Damaged, match="was fetched from"):
+    with pytest.raises(CorruptFile, match="was fetched from"):
         await bring(tools(tmp_path), wish(mirror), client)
     assert tools(tmp_path).installed() is None
 
 
 async def test_a_download_that_was_broken_off_is_gone_on_with(
-    tmp_path: Path, mirror: Mirror, client: Client
+    tmp_path: Path, mirror: Mirror, client: HttpClient
 ) -> None:
     body = tarball({"llama-server": llama_server() + os.urandom(200_000)})
     mirror.add(CPU, body)
@@ -121,7 +121,7 @@ async def test_a_download_that_was_broken_off_is_gone_on_with(
 
 
 async def test_the_programs_change_at_one_stroke_and_the_ones_before_stay_once(
-    tmp_path: Path, mirror: Mirror, client: Client
+    tmp_path: Path, mirror: Mirror, client: HttpClient
 ) -> None:
     box = tools(tmp_path)
     for number in range(3):
@@ -133,7 +133,7 @@ async def test_the_programs_change_at_one_stroke_and_the_ones_before_stay_once(
 
 
 async def test_what_does_not_run_here_does_not_replace_what_does(
-    tmp_path: Path, mirror: Mirror, client: Client
+    tmp_path: Path, mirror: Mirror, client: HttpClient
 ) -> None:
     box = tools(tmp_path)
     mirror.add(CPU, release("1"))
@@ -150,7 +150,7 @@ async def test_what_does_not_run_here_does_not_replace_what_does(
 
 
 async def test_what_is_saved_is_loaded_elsewhere_without_a_network(
-    tmp_path: Path, mirror: Mirror, client: Client
+    tmp_path: Path, mirror: Mirror, client: HttpClient
 ) -> None:
     mirror.add(CPU, release())
     mirror.add_hashes()
@@ -172,7 +172,7 @@ async def test_an_archive_of_a_release_can_be_loaded_too(tmp_path: Path) -> None
 
 async def test_an_archive_without_the_program_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.tar.gz").write_bytes(tarball({"README": b"hello"}))
-    with pytest.raises(Damaged, match=r"a\.tar\.gz holds no llama-server"):
+    with pytest.raises(CorruptFile, match=r"a\.tar\.gz holds no llama-server"):
         await tools(tmp_path).load(tmp_path / "a.tar.gz")
     with pytest.raises(Invalid, match="There is no archive"):
         await tools(tmp_path).load(tmp_path / "b.tar.gz")
@@ -190,7 +190,7 @@ async def test_a_folder_of_the_users_own_is_left_alone(tmp_path: Path) -> None:
 
 
 async def test_gpus_get_the_newest_build_that_their_driver_runs_with_its_libraries(
-    tmp_path: Path, mirror: Mirror, client: Client
+    tmp_path: Path, mirror: Mirror, client: HttpClient
 ) -> None:
     for version in ("12.8", "13.4"):
         name = f"llama-{TAG}-bin-ubuntu-cuda-{version}-x64.tar.gz"
@@ -207,7 +207,7 @@ async def test_gpus_get_the_newest_build_that_their_driver_runs_with_its_librari
 
 
 async def test_devices_without_a_build_of_their_own_get_another_where_none_was_asked_for(
-    mirror: Mirror, client: Client
+    mirror: Mirror, client: HttpClient
 ) -> None:
     mirror.add(CPU, release())
     told: list[str] = []
@@ -220,7 +220,7 @@ async def test_devices_without_a_build_of_their_own_get_another_where_none_was_a
 
 
 async def test_a_static_build_is_taken_where_there_is_one_and_missed_aloud_where_not(
-    mirror: Mirror, client: Client
+    mirror: Mirror, client: HttpClient
 ) -> None:
     mirror.add(CPU, release())
     told: list[str] = []
@@ -238,7 +238,7 @@ async def test_a_static_build_is_taken_where_there_is_one_and_missed_aloud_where
 
 
 async def test_redirects_of_the_release_site_are_followed(
-    tmp_path: Path, mirror: Mirror, client: Client
+    tmp_path: Path, mirror: Mirror, client: HttpClient
 ) -> None:
     mirror.add(CPU, release())
     path = next(iter(mirror.files))
@@ -248,7 +248,7 @@ async def test_redirects_of_the_release_site_are_followed(
     assert build.name == CPU
 
 
-async def test_the_sites_own_listing_tells_hashes(tmp_path: Path, mirror: Mirror, client: Client) -> None:
+async def test_the_sites_own_listing_tells_hashes(tmp_path: Path, mirror: Mirror, client: HttpClient) -> None:
     """As the public site has them, which publishes no list of them beside the files."""
     import hashlib
     import json
@@ -259,8 +259,8 @@ async def test_the_sites_own_listing_tells_hashes(tmp_path: Path, mirror: Mirror
     mirror.files[f"/api/repos/ggml-org/llama.cpp/releases/tags/{TAG}"] = json.dumps(
         {"assets": assets}
     ).encode()
-    site = Site(base=mirror.url, listing=f"{mirror.url}/api")
-    build, told = await bring(tools(tmp_path), Wish(platform=LINUX, site=site), client)
+    site = ReleaseSite(base=mirror.url, listing=f"{mirror.url}/api")
+    build, told = await bring(tools(tmp_path), BuildRequest(platform=LINUX, site=site), client)
     assert (build.checked, told) == (True, [])
 
 
@@ -273,7 +273,7 @@ async def test_the_sites_own_listing_tells_hashes(tmp_path: Path, mirror: Mirror
     ],
 )
 async def test_what_cannot_be_found_is_told(
-    mirror: Mirror, client: Client, more: dict[str, Any], fault: str
+    mirror: Mirror, client: HttpClient, more: dict[str, Any], fault: str
 ) -> None:
     mirror.latest = None
     with pytest.raises(GpustackError, match=fault):
@@ -281,7 +281,7 @@ async def test_what_cannot_be_found_is_told(
 
 
 async def test_a_stop_halfway_leaves_what_was_in_place(
-    tmp_path: Path, mirror: Mirror, client: Client
+    tmp_path: Path, mirror: Mirror, client: HttpClient
 ) -> None:
     box = tools(tmp_path)
     mirror.add(CPU, release("1"))

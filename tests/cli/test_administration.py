@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from gpustack.cli.commands import limits
-from gpustack.domain.access import Limits, Scope
+from gpustack.domain.access import KeyScope, Limits
 from tests.cli.shell import Shell
 from tests.fakes.hub import Hub
 
@@ -52,7 +52,7 @@ def test_a_scope_that_is_none_is_refused(shell: Shell) -> None:
     ran = shell("keys", "create", "--scope=all", "x")
     assert ran.returncode == 2
     assert f"--scope must be one of {', '.join(('inference', 'read', 'management'))}" in ran.stderr
-    assert {scope.value for scope in Scope} == {"inference", "read", "management"}
+    assert {scope.value for scope in KeyScope} == {"inference", "read", "management"}
 
 
 def login(shell: Shell, name: str, password: str) -> tuple[int, object]:

@@ -15,7 +15,7 @@ import pytest
 
 from gpustack.cli.completion import SHELLS
 from gpustack.cli.main import names
-from gpustack.cli.vocabulary import Step, text_of, vocabulary
+from gpustack.cli.vocabulary import WordPosition, text_of, vocabulary
 from tests.daemon import WITHIN
 from tests.needs import requires
 
@@ -32,8 +32,8 @@ def test_the_vocabulary_is_what_the_usage_texts_say() -> None:
             assert all(verb in text.split("\n\n")[1] for verb in step.verbs), name
             assert {*step.lists} <= {*names()}, name
     assert {"bar", "admit"} <= {*EVERY["workers"].steps[0].verbs}
-    assert EVERY["rm"].steps == (Step(lists=("ls",)),) and EVERY["run"].takes_files
-    assert EVERY["db"].steps == (Step(verbs=("migrate-from",)),)
+    assert EVERY["rm"].steps == (WordPosition(lists=("ls",)),) and EVERY["run"].takes_files
+    assert EVERY["db"].steps == (WordPosition(verbs=("migrate-from",)),)
     (form,) = (option for option in EVERY["ls"].options if option.name == "--output")
     assert (form.short, form.value, form.choices) == ("-o", "FORM", ("table", "json", "yaml"))
     (access,) = (option for option in EVERY["run"].options if option.name == "--access")

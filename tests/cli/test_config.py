@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gpustack.cli.config import config_command
-from gpustack.config.document import env_file, markdown, yaml_file
+from gpustack.config.rendering import env_file, markdown, yaml_file
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,19 +13,19 @@ import trio
 
 from gpustack.cli.checks import configuration, database, disk, ports, proxy, server, sign_on
 from gpustack.cli.commands.doctor import scene_of
-from gpustack.cli.finding import Finding, Scene, Verdict
+from gpustack.cli.finding import CheckContext, CheckStatus, Finding
 from gpustack.cli.main import main
 from tests.databases import Server
 from tests.fakes.issuer import running_issuer
 
 
-def scene(data: Path, *argv: str, **env: str) -> Scene:
+def scene(data: Path, *argv: str, **env: str) -> CheckContext:
     start = ["--data-dir", str(data), "--host=127.0.0.1", "--worker-port=0", *argv]
     return scene_of(start, {"GPUSTACK_SERVER_URL": "http://127.0.0.1:9", **env})
 
 
 def failures(found: list[Finding]) -> list[Finding]:
-    return [one for one in found if one.verdict is Verdict.FAILED]
+    return [one for one in found if one.verdict is CheckStatus.FAILED]
 
 
 async def test_every_fault_of_the_configuration_is_a_finding(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ async def test_a_provider_that_people_cannot_sign_in_at_is_named_with_what_is_wr
     with running_issuer(lambda: 0.0) as issuer:
         here = scene(tmp_path, f"--oidc-issuer={issuer.url}", "--oidc-client-id=c", back)
         (found,) = await sign_on.look(here)
-        assert (found.verdict, found.sentence) == (Verdict.GOOD, f"people can sign in at {issuer.url}")
+        assert (found.verdict, found.sentence) == (CheckStatus.GOOD, f"people can sign in at {issuer.url}")
         issuer.published = []
         (found,) = failures(await sign_on.look(here))
         assert "publishes no key" in found.sentence
@@ -172,8 +172,8 @@ async def test_a_proxy_that_cannot_be_used_is_found(
 ) -> None:
     here = scene(tmp_path, ALL_PROXY=text.format(free=free_port), NO_PROXY="10.0.0.0/99")
     misread, found = await proxy.look(here)
-    assert misread.verdict is Verdict.NOTE and misread.sentence.startswith("NO_PROXY has '10.0.0.0/99'")
-    assert found.verdict is Verdict.FAILED and found.sentence.startswith(told.format(free=free_port))
+    assert misread.verdict is CheckStatus.NOTE and misread.sentence.startswith("NO_PROXY has '10.0.0.0/99'")
+    assert found.verdict is CheckStatus.FAILED and found.sentence.startswith(told.format(free=free_port))
     assert found.fix and "Hunter2" not in found.sentence
 
 
@@ -183,6 +183,6 @@ async def test_a_proxy_that_answers_is_told_without_its_password(tmp_path: Path)
         listening.listen()
         address = f"127.0.0.1:{listening.getsockname()[1]}"
         (found,) = await proxy.look(scene(tmp_path, https_proxy=f"socks://me:Hunter2@{address}"))
-    assert found == Finding(Verdict.GOOD, f"the proxy socks5://{address} of https_proxy answers")
+    assert found == Finding(CheckStatus.GOOD, f"the proxy socks5://{address} of https_proxy answers")
     (none,) = await proxy.look(scene(tmp_path))
-    assert none.verdict is Verdict.GOOD
+    assert none.verdict is CheckStatus.GOOD

@@ -13,21 +13,21 @@ import pytest
 import trio
 
 from gpustack.api.cors import cross_origin
-from gpustack.cli.doors import Doors
-from gpustack.cli.front import Front, Lane
+from gpustack.cli.doors import Listeners
+from gpustack.cli.front import FrontServer, HandlerMount
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.reactor import new_reactor
-from gpustack.logs import LineFormat
+from gpustack.logs import LineFormatter
 
 PAGE = "https://app.example.com"
 
 
 @asynccontextmanager
-async def fronted() -> AsyncIterator[tuple[Front, httpx.AsyncClient]]:
-    doors = Doors({"front": open_listeners("127.0.0.1", 0)})
+async def fronted() -> AsyncIterator[tuple[FrontServer, httpx.AsyncClient]]:
+    doors = Listeners({"front": open_listeners("127.0.0.1", 0)})
     reactor = new_reactor(tick=0.05)
-    front = Front(doors, reactor, Random(7))
+    front = FrontServer(doors, reactor, Random(7))
     async with trio.open_nursery() as nursery:
         await nursery.start(lambda task_status: reactor.run(task_status=task_status))
         await nursery.start(lambda task_status: front.server.run(task_status=task_status))
@@ -65,13 +65,13 @@ async def test_every_answer_has_a_request_id_and_so_has_the_log() -> None:
 
     logged = io.StringIO()
     handler = logging.StreamHandler(logged)
-    handler.setFormatter(LineFormat())
+    handler.setFormatter(LineFormatter())
     front_log = logging.getLogger("gpustack.cli.front")
     front_log.addHandler(handler)
     async with AsyncExitStack() as stack:
         stack.callback(front_log.removeHandler, handler)
         front, client = await stack.enter_async_context(fronted())
-        front.open(Lane(lambda head: True, answer))
+        front.open(HandlerMount(lambda head: True, answer))
         seen = [(await client.get(path)).headers["x-request-id"] for path in ("/healthz", "/readyz", "/v1/x")]
         assert len(set(seen)) == 3 and all(len(one) == 16 for one in seen)
         for given, kept in (("mine-1", True), ("x" * 129, False), ("two words", False)):
@@ -119,7 +119,7 @@ async def test_what_comes_while_the_daemon_loads_waits_and_is_answered() -> None
             while not front.server.in_flight:  # noqa: ASYNC110  the request is on its way over a socket
                 await trio.sleep(0.01)
             assert not answers
-            front.open(Lane(lambda head: head.path.startswith("/v1/chat"), infer))
+            front.open(HandlerMount(lambda head: head.path.startswith("/v1/chat"), infer))
             while not answers:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         assert (answers[0].status_code, answers[0].content) == (200, b"inferred")
@@ -132,7 +132,7 @@ async def test_a_handler_that_breaks_is_told_in_the_form_of_its_path(
         raise ZeroDivisionError("secret detail")
 
     async with fronted() as (front, client):
-        front.open(Lane(lambda head: True, broken))
+        front.open(HandlerMount(lambda head: True, broken))
         inference = await client.get("/v1/chat/completions")
         management = await client.get("/v1/models")
     assert inference.status_code == management.status_code == 500

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import trio
 
-from gpustack.cli.handover import Yielding
-from gpustack.cli.server_part import ServerPart
+from gpustack.cli.handover import StoppableService
+from gpustack.cli.server_part import ServerRole
 from gpustack.domain.access import ApiKey
-from gpustack.server.key_use import KeyUse
+from gpustack.server.key_use import KeyUseLedger
 from gpustack.store import StoreSettings, open_store
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -23,8 +23,8 @@ async def test_the_last_use_of_keys_is_stored_before_the_store_is_given_up(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = await open_store(StoreSettings(data_dir=str(tmp_path)), lambda: NOW)
-    held, use = Yielding(store), KeyUse(store, lambda: NOW)
-    part = ServerPart(NOBODY, NOBODY, store=held, key_use=use)
+    held, use = StoppableService(store), KeyUseLedger(store, lambda: NOW)
+    part = ServerRole(NOBODY, NOBODY, store=held, key_use=use)
     async with trio.open_nursery() as nursery:
         await nursery.start(held.run)
         key = await store.write(

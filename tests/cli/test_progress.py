@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gpustack.cli.progress import Failed, Progress, bar
+from gpustack.cli.progress import DeploymentFailure, DeploymentProgress, bar
 from gpustack.cli.terminal import Terminal
 
 
@@ -20,7 +20,7 @@ class Shown:
 
     def __init__(self, *, live: bool) -> None:
         self.stream, self.time = Stream(), 0.0
-        self.progress = Progress(
+        self.progress = DeploymentProgress(
             model="m", terminal=Terminal(self.stream, live=live, width=100), now=lambda: self.time
         )
 
@@ -101,13 +101,13 @@ def test_a_drawn_line_is_never_wider_than_the_terminal() -> None:
 
 
 def test_a_failure_ends_it_with_its_message_and_the_instance(shown: Shown) -> None:
-    with pytest.raises(Failed, match=r"^m-abcde failed: exit code 1: no such file$") as ended:
+    with pytest.raises(DeploymentFailure, match=r"^m-abcde failed: exit code 1: no such file$") as ended:
         shown.feed(state="error", state_message="exit code 1:\n no such file.")
     assert ended.value.instance is not None and ended.value.instance["worker_id"] == 1
 
 
 def test_one_that_no_worker_has_taken_up_cannot_run_and_has_no_log(plain: Shown) -> None:
-    with pytest.raises(Failed, match=r"^m cannot run: no GGUF file$"):
+    with pytest.raises(DeploymentFailure, match=r"^m cannot run: no GGUF file$"):
         plain.feed(state="error", state_message="no GGUF file", worker_id=None)
 
 

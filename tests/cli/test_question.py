@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from gpustack.cli.question import COMMANDS, Command, Question, understood
+from gpustack.cli.question import COMMANDS, ChatCommand, Question, understood
 
 
 @pytest.mark.parametrize(("name", "spelling"), [(n, one) for n, all_ in COMMANDS.items() for one in all_])
 def test_every_spelling_of_a_command_is_understood(name: str, spelling: str) -> None:
-    assert understood(f" {spelling} ") == Command(name)
+    assert understood(f" {spelling} ") == ChatCommand(name)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_every_spelling_of_a_command_is_understood(name: str, spelling: str) -> 
 )
 def test_words_that_look_like_commands_and_are_none_are_not_sent(text: str, advice: str) -> None:
     told = understood(text)
-    assert isinstance(told, Command) and not told.name
+    assert isinstance(told, ChatCommand) and not told.name
     assert told.advice.startswith(advice)
 
 

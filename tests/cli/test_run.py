@@ -10,14 +10,14 @@ import pytest
 from gpustack.cli.commands import run
 from gpustack.cli.commands.chat import sampling
 from gpustack.cli.deployment import refuse_other_fields
-from gpustack.cli.misuse import Misuse
+from gpustack.cli.misuse import UsageError
 from gpustack.cli.talk import chats, how_to_call
-from gpustack.cli.usage import Words, read
+from gpustack.cli.usage import CommandLine, read
 from gpustack.engines.registry import engines
 from gpustack.errors import Conflict
 
 
-def words(*argv: str) -> Words:
+def words(*argv: str) -> CommandLine:
     return read(run.__doc__, "run", [*argv, "model"])
 
 
@@ -56,7 +56,7 @@ def test_nothing_is_said_that_was_not_asked_for() -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_usage(argv: tuple[str, ...], sentence: str) -> None:
-    with pytest.raises(Misuse, match=sentence) as refused:
+    with pytest.raises(UsageError, match=sentence) as refused:
         run.wanted(words(*argv))
     assert "gpustack run" in refused.value.usage
 
@@ -90,7 +90,7 @@ def test_a_model_that_is_deployed_already_is_taken_as_it_is_asked_for_again() ->
 def test_how_freely_and_how_long_it_answers_go_into_the_request() -> None:
     assert sampling(words("--temperature=0.5", "--max-tokens=7")) == {"temperature": 0.5, "max_tokens": 7}
     assert sampling(words()) == {}
-    with pytest.raises(Misuse, match="--temperature must be a number"):
+    with pytest.raises(UsageError, match="--temperature must be a number"):
         sampling(words("--temperature=hot"))
 
 

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from gpustack.cli.log_text import LogText
+from gpustack.cli.log_text import LogSanitizer
 from gpustack.cli.table import Row, draw
 from gpustack.cli.terminal import Terminal, harmless
 
@@ -53,7 +53,7 @@ def test_a_log_steers_no_terminal_however_it_comes_in_pieces(text: str, size: in
 
 
 def washed(*pieces: bytes) -> str:
-    text = LogText()
+    text = LogSanitizer()
     return b"".join([*map(text.take, pieces), text.rest()]).decode()
 
 
@@ -64,7 +64,7 @@ def test_a_log_keeps_its_text_colours_and_lines(size: int) -> None:
     shown = washed(*(raw[at : at + size] for at in range(0, len(raw), size)))
     assert shown == text.replace("\r\n", "\n")
     assert washed(b"caf\xe9\n", b"\x1b") == "caf\\xe9\n\\x1b"
-    assert LogText().take(b"a prompt> ") == b"a prompt> ", "what is whole is shown at once"
+    assert LogSanitizer().take(b"a prompt> ") == b"a prompt> ", "what is whole is shown at once"
 
 
 def test_text_colours_and_line_breaks_pass() -> None:

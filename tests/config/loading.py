@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gpustack.config.load import Loaded, load
+from gpustack.config.loader import Configuration, load
 from gpustack.config.origin import ConfigError
 
 
@@ -14,7 +14,7 @@ def loaded(
     cwd: Path = Path("/"),
     platform: str = "linux",
     euid: int = 0,
-) -> Loaded:
+) -> Configuration:
     return load(list(argv), env or {}, platform=platform, cwd=cwd, euid=euid)
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from gpustack.config.document import effective, env_file, markdown, yaml_file
 from gpustack.config.environment import Environment
-from gpustack.config.load import Loaded
+from gpustack.config.loader import Configuration
 from gpustack.config.option import mask_url, table
 from gpustack.config.options import Options
+from gpustack.config.rendering import effective, env_file, markdown, yaml_file
 from tests.config.loading import loaded
 
 
@@ -80,7 +80,7 @@ ARGV = [
 RESOURCES = {"GPUSTACK_RESOURCES": '{"cpu": {"total": 4}, "gpu_devices": []}'}
 
 
-def same_where_set(before: Loaded, after: Loaded, kind: str) -> None:
+def same_where_set(before: Configuration, after: Configuration, kind: str) -> None:
     for option in table(Options):
         if before.origins[option.name].kind != "default" and option.mask is None:
             assert getattr(after.options, option.name) == getattr(before.options, option.name)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from gpustack.config.environment import Environment
-from gpustack.config.load import Loaded
+from gpustack.config.loader import Configuration
 from gpustack.config.option import Option, table
 from gpustack.config.options import Options
-from gpustack.config.value import PortRange, SystemReserved, read_words
+from gpustack.config.value import PortRange, SystemReservedGib, read_words
 from tests.config.loading import faults, loaded
 
 OPTIONS = [option for option in table(Options) if option.name != "config_file"]
@@ -52,7 +52,7 @@ def test_every_option_says_the_same_in_each_of_its_spellings(option: Option, tmp
     sample = option.sample.replace("{file}", str(file))
     beside = [flag.replace("{file}", str(file)) for flag in COMPANIONS.get(option.name, [])]
 
-    def value(found: Loaded) -> Any:
+    def value(found: Configuration) -> Any:
         return getattr(found.options, option.name)
 
     by_environment = loaded(*beside, env={option.env: sample})
@@ -82,7 +82,12 @@ def test_every_option_says_the_same_in_each_of_its_spellings(option: Option, tmp
         (
             "system_reserved",
             ['{"ram":1}', '{"ram":2.5}', '{"ram":3,"vram":0}', '{"vram":4}'],
-            [SystemReserved(1, 1), SystemReserved(2.5, 1), SystemReserved(3, 0), SystemReserved(2, 4)],
+            [
+                SystemReservedGib(1, 1),
+                SystemReservedGib(2.5, 1),
+                SystemReservedGib(3, 0),
+                SystemReservedGib(2, 4),
+            ],
         ),
     ],
 )
@@ -233,7 +238,7 @@ def test_defaults_are_those_of_the_start_page() -> None:
     assert options.database_url == "sqlite:////var/lib/gpustack/database.db"
     ranges = (options.service_port_range, options.rpc_server_port_range, options.ray_worker_port_range)
     assert [str(each) for each in ranges] == ["40000-40063", "40064-40095", "40200-40999"]
-    assert options.system_reserved == SystemReserved(ram=2, vram=1)
+    assert options.system_reserved == SystemReservedGib(ram=2, vram=1)
     assert options.allow_headers == ("Authorization", "Content-Type")
 
 
@@ -279,7 +284,7 @@ def test_variables_that_nothing_reads_are_told_once_with_what_they_resemble() ->
 
 def test_old_spellings_work_and_are_told() -> None:
     found = loaded("--system-reserved", '{"memory": 0, "gpu_memory": 3}', env={"GPU_STACK_WORKER_NAME": "a"})
-    assert found.options.system_reserved == SystemReserved(ram=0, vram=3)
+    assert found.options.system_reserved == SystemReservedGib(ram=0, vram=3)
     assert found.options.worker_name == "a"
     assert found.warnings == (
         "Deprecated spellings that will go (use GPUSTACK_ variables, and ram and vram): "

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gpustack.config.resources import Resources, ResourcesError, read_resources
+from gpustack.config.resource_block import ResourceBlock, ResourcesError, read_resources
 from tests.config.loading import faults, loaded
 
 DEVICE = {"name": "H200", "vendor": "NVIDIA", "index": 1, "memory": {"total": 5}}
@@ -25,7 +25,7 @@ def test_a_device_derives_its_type_and_index_and_its_network_is_up() -> None:
 def test_a_part_left_out_is_unknown_and_no_devices_are_none() -> None:
     found = read_resources({"cpu": {"total": 4}, "gpu_devices": []})
     assert (found.memory, found.gpu_devices) == (None, ())
-    assert read_resources({}) == Resources()
+    assert read_resources({}) == ResourceBlock()
 
 
 def test_every_part_of_the_block_is_read_and_written_the_same() -> None:

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
+from gpustack.config.help_text import usage
 from gpustack.config.option import table
 from gpustack.config.options import Options
-from gpustack.config.usage import usage
 
 
 @pytest.mark.parametrize("command", ["start", "config"])
@@ -32,7 +32,7 @@ def test_docopt_reads_no_line_of_help_text_as_an_option() -> None:
 def test_showing_help_loads_neither_yaml_nor_cattrs_nor_anything_heavy() -> None:
     program = (
         "import sys\n"
-        "from gpustack.config.load import load\n"
+        "from gpustack.config.loader import load\n"
         "from pathlib import Path\n"
         "try: load(['--help'], {}, platform='linux', cwd=Path('/'))\n"
         "except SystemExit: pass\n"

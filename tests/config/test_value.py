@@ -7,7 +7,7 @@ import pytest
 from gpustack.config.value import (
     GIB,
     PortRange,
-    SystemReserved,
+    SystemReservedGib,
     read_bool,
     read_int,
     read_number,
@@ -81,14 +81,16 @@ def test_what_is_no_port_range_is_told(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reserved"),
     [
-        ('{"ram": 2, "vram": 1}', SystemReserved(2, 1)),
-        ('{"ram": 0, "vram": 0}', SystemReserved(0, 0)),
-        ({"memory": 4, "gpu_memory": 0.5}, SystemReserved(4, 0.5)),
-        ({"vram": "3"}, SystemReserved(2, 3)),
-        ({}, SystemReserved(2, 1)),
+        ('{"ram": 2, "vram": 1}', SystemReservedGib(2, 1)),
+        ('{"ram": 0, "vram": 0}', SystemReservedGib(0, 0)),
+        ({"memory": 4, "gpu_memory": 0.5}, SystemReservedGib(4, 0.5)),
+        ({"vram": "3"}, SystemReservedGib(2, 3)),
+        ({}, SystemReservedGib(2, 1)),
     ],
 )
-def test_reserved_memory_may_be_zero_and_may_have_its_old_names(text: Any, reserved: SystemReserved) -> None:
+def test_reserved_memory_may_be_zero_and_may_have_its_old_names(
+    text: Any, reserved: SystemReservedGib
+) -> None:
     found = read_system_reserved(text)
     assert found == reserved
     assert (found.ram_bytes, found.vram_bytes) == (round(reserved.ram * GIB), round(reserved.vram * GIB))

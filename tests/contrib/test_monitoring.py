@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gpustack.metrics.registry import METRICS, Kind, Metric
+from gpustack.metrics.registry import METRICS, Metric, MetricKind
 from tests.needs import requires
 
 HERE = Path(__file__).resolve().parent.parent.parent / "contrib" / "monitoring"
@@ -29,7 +29,7 @@ EXPORTED: dict[str, Metric] = {
     for metric in METRICS
     for name in (
         [f"{metric.name}_{end}" for end in ("bucket", "count", "sum")]
-        if metric.kind is Kind.HISTOGRAM
+        if metric.kind is MetricKind.HISTOGRAM
         else [metric.name]
     )
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpustack.config.document import env_file
+from gpustack.config.rendering import env_file
 
 FOLDER = Path(__file__).parents[2] / "contrib" / "systemd"
 UNITS = ["gpustack.service", "gpustack-worker.service"]

@@ -7,7 +7,7 @@ import attrs
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.device import Device, DeviceMemory
 from gpustack.domain.instance import Claim, ModelInstance, Placement, Subordinate
-from gpustack.domain.snapshot import Free, Snapshot
+from gpustack.domain.snapshot import FreeMemory, Snapshot
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Memory, SystemReserved, Worker, WorkerStatus
 
@@ -45,18 +45,18 @@ def on(worker_id: int, ram: int = 0, **vram: int) -> Placement:
 
 
 def test_an_idle_worker_gives_all_but_its_reserve() -> None:
-    assert snapshot(instance(1, None)).free(worker(device(0), device(1))) == Free(
+    assert snapshot(instance(1, None)).free(worker(device(0), device(1))) == FreeMemory(
         62 * GIB, {0: 23 * GIB, 1: 23 * GIB}
     )
 
 
 def test_claims_are_taken_off_per_device_and_never_below_zero() -> None:
     found = snapshot(instance(1, on(1, ram=4, gpu0=20)), instance(2, on(1, ram=1, gpu0=20, gpu1=3)))
-    assert found.free(worker(device(0), device(1))) == Free(57 * GIB, {0: 0, 1: 20 * GIB})
+    assert found.free(worker(device(0), device(1))) == FreeMemory(57 * GIB, {0: 0, 1: 20 * GIB})
 
 
 def test_claims_on_other_workers_do_not_count() -> None:
-    assert snapshot(instance(1, on(2, ram=4, gpu0=20))).free(worker(device(0))) == Free(
+    assert snapshot(instance(1, on(2, ram=4, gpu0=20))).free(worker(device(0))) == FreeMemory(
         62 * GIB, {0: 23 * GIB}
     )
 
@@ -65,13 +65,13 @@ def test_the_share_of_a_subordinate_counts_on_its_worker() -> None:
     share = Subordinate(worker_id=1, gpu_indexes=(0,), claim=Claim(ram=GIB, vram={0: 5 * GIB}))
     placed = attrs.evolve(on(2, ram=8, gpu0=20), subordinates=(share,))
     found = snapshot(instance(1, placed))
-    assert found.free(worker(device(0))) == Free(61 * GIB, {0: 18 * GIB})
+    assert found.free(worker(device(0))) == FreeMemory(61 * GIB, {0: 18 * GIB})
     assert [claim for _, claim in found.claims_on(1)] == [share.claim]
 
 
 def test_what_would_be_free_without_some_instances() -> None:
     found = snapshot(instance(1, on(1, ram=4, gpu0=10)), instance(2, on(1, gpu0=5)))
-    assert found.free(worker(device(0)), without=frozenset({1})) == Free(62 * GIB, {0: 18 * GIB})
+    assert found.free(worker(device(0)), without=frozenset({1})) == FreeMemory(62 * GIB, {0: 18 * GIB})
 
 
 def test_an_instance_that_is_being_ended_still_holds_its_claim() -> None:
@@ -84,14 +84,14 @@ def test_an_instance_that_is_being_ended_still_holds_its_claim() -> None:
 def test_unified_memory_is_one_pool() -> None:
     shared = device(0, 64 * GIB, memory=DeviceMemory(total=64 * GIB, is_unified_memory=True))
     idle = snapshot().free(worker(shared))
-    assert idle == Free(62 * GIB, {0: 62 * GIB})
+    assert idle == FreeMemory(62 * GIB, {0: 62 * GIB})
     found = snapshot(instance(1, on(1, ram=10, gpu0=20)))
-    assert found.free(worker(shared)) == Free(32 * GIB, {0: 32 * GIB})
-    assert found.free(worker(device(0, 64 * GIB), unified=True)) == Free(32 * GIB, {0: 32 * GIB})
+    assert found.free(worker(shared)) == FreeMemory(32 * GIB, {0: 32 * GIB})
+    assert found.free(worker(device(0, 64 * GIB), unified=True)) == FreeMemory(32 * GIB, {0: 32 * GIB})
 
 
 def test_the_unknown_is_not_free_and_not_zero() -> None:
-    assert snapshot().free(worker(device(0, None), device(1, fault="lost"), ram=None)) == Free(None, {})
+    assert snapshot().free(worker(device(0, None), device(1, fault="lost"), ram=None)) == FreeMemory(None, {})
 
 
 def test_records_are_found_by_their_fields() -> None:

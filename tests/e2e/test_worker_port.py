@@ -13,7 +13,7 @@ import attrs
 import psutil
 import pytest
 
-from gpustack.identity.secret import Keys
+from gpustack.identity.derived_keys import DerivedKeys
 from tests.daemon import Daemon, daemon
 from tests.options.stream import endless_model
 
@@ -65,7 +65,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         join = {"name": "other", "worker_uuid": "u-other", "ip": "127.0.0.9"}
         status, other = server.call("POST", "/v1/workers", join, {"authorization": f"Bearer {TOKEN}"})
         assert status == 200, other
-        keys = Keys.of((folder / "server" / "jwt_secret_key").read_text())
+        keys = DerivedKeys.of((folder / "server" / "jwt_secret_key").read_text())
         yield Cluster(
             server,
             worker,

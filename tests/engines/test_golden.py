@@ -9,7 +9,7 @@ import pytest
 
 from gpustack.domain.instance import Claim
 from gpustack.domain.unit import GIB
-from gpustack.engines.engine import Launch, LaunchContext
+from gpustack.engines.engine import LaunchContext, LaunchSpec
 from gpustack.engines.registry import engine_for
 
 from .worlds import SERVER, context, model
@@ -53,7 +53,7 @@ CASES: dict[str, LaunchContext] = {
 }
 
 
-def shown(launch: Launch) -> str:
+def shown(launch: LaunchSpec) -> str:
     lines = [*(f"env {name}={value}" for name, value in launch.env.items())]
     lines += [f"arg {word.replace(sys.executable, '<python>')}" for word in launch.argv]
     lines += [f"ready {launch.readiness.path}", f"alive {launch.liveness.path}"]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpustack.engines import parameters
-from gpustack.engines.parameters import Parameter
+from gpustack.engines.parameters import BackendParameter
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_the_last_of_several_wins_whatever_its_name() -> None:
 
 
 def test_a_negative_number_is_a_value_and_no_flag() -> None:
-    assert parameters.read(["--seed", "-1"]) == (Parameter("--seed", "-1"),)
+    assert parameters.read(["--seed", "-1"]) == (BackendParameter("--seed", "-1"),)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_of_switches_that_undo_each_other_the_last_holds() -> None:
 
 
 def test_a_word_after_no_flag_is_shown_as_such() -> None:
-    assert parameters.read(["4096"]) == (Parameter("", "4096"),)
+    assert parameters.read(["4096"]) == (BackendParameter("", "4096"),)
 
 
 def test_the_data_directory_is_filled_in() -> None:

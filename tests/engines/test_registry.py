@@ -4,7 +4,7 @@ import pytest
 
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.facts import FileFormat, ModelFacts
-from gpustack.engines.registry import by_name, engine_for, engines
+from gpustack.engines.registry import engine_by_name, engine_for, engines
 from gpustack.errors import Invalid
 
 from .worlds import model
@@ -20,7 +20,7 @@ def test_every_engine_has_names_of_its_own() -> None:
 
 @pytest.mark.parametrize("name", ["llama-box", "llama.cpp"])
 def test_an_engine_is_found_by_either_name(name: str) -> None:
-    found = by_name(name)
+    found = engine_by_name(name)
     assert found is not None
     assert found.name == "llama.cpp"
     assert engine_for(model(source=BARE, backend=name)) is found

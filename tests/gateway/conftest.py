@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from gpustack.api.access import admit
-from gpustack.api.ask import Ask
 from gpustack.api.context import ApiContext
 from gpustack.api.problems import problem_of
+from gpustack.api.request import ApiRequest
 from gpustack.api.route import WITH_ANYBODY
 from gpustack.domain.access import Principal
 from gpustack.errors import GpustackError
@@ -23,17 +23,17 @@ from gpustack.gateway.inference import Gateway
 from gpustack.gateway.limiter import Limiter
 from gpustack.gateway.revocation import Revocation
 from gpustack.http1.exchange import Exchange
-from gpustack.http1.limits import Limits
+from gpustack.http1.limits import ServerLimits
 from gpustack.http1.listen import open_listeners
-from gpustack.http1.pool import Pool
+from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.reactor import new_reactor
 from gpustack.http1.server import HttpServer
 from gpustack.metrics.traffic import Traffic
 from gpustack.policy.access import INFERENCE
-from gpustack.server.budget import Budgets
-from gpustack.server.leases import Leases
-from gpustack.server.memory import MemoryBudget
-from gpustack.server.usage import UsageLedger
+from gpustack.server.heartbeat import HeartbeatTimes
+from gpustack.server.memory_budget import MemoryBudget
+from gpustack.server.token_budget import TokenBudgets
+from gpustack.server.usage_ledger import UsageLedger
 from gpustack.store import StoreSettings, open_store
 from gpustack.worker.engine_key import EngineKeys
 from tests.api.world import Link
@@ -50,14 +50,14 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
     made: list[World] = []
 
     async def make(
-        *, patience: float = 60.0, limits: Limits | None = None, memory: MemoryBudget | None = None
+        *, patience: float = 60.0, limits: ServerLimits | None = None, memory: MemoryBudget | None = None
     ) -> World:
         clock = Clock()
         store = await open_store(StoreSettings(data_dir=str(tmp_path)), clock)
         reactor = new_reactor(tick=0.05)
         await nursery.start(reactor.run)
         await nursery.start(store.run)
-        pool = Pool(reactor=reactor)
+        pool = ConnectionPool(reactor=reactor)
         await nursery.start(pool.run)
         rng = random.Random(7)
         endpoints = Endpoints(store, rng, LOCAL)
@@ -67,13 +67,13 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
             store=store,
             keys=KEYS,
             cluster_token="the-token",
-            leases=Leases(time.monotonic),
+            leases=HeartbeatTimes(time.monotonic),
             link=Link(),
             clock=clock,
             monotonic=time.monotonic,
             rng=rng,
         )
-        budgets = Budgets(store, clock, time.monotonic)
+        budgets = TokenBudgets(store, clock, time.monotonic)
         await nursery.start(budgets.run)
         traffic = Traffic()
         limiter = Limiter(store, budgets, traffic, clock, time.monotonic)
@@ -152,7 +152,7 @@ def scripted(nursery: trio.Nursery) -> Callable[..., Awaitable[Script]]:
 def _authenticate(context: ApiContext) -> Callable[[Exchange], Awaitable[Principal]]:
     async def authenticate(exchange: Exchange) -> Principal:
         head = exchange.head
-        ask = Ask(
+        ask = ApiRequest(
             method=head.method,
             path=head.path,
             header=head.get,

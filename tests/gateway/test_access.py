@@ -10,11 +10,11 @@ import pytest
 import trio
 import trio.testing
 
-from gpustack.domain.access import ApiKey, Scope, User
+from gpustack.domain.access import ApiKey, KeyScope, User
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.model import Model, ModelAccess
-from gpustack.gateway.route import ROUTES
+from gpustack.gateway.path import INFERENCE_PATHS
 from gpustack.store.transaction import Tx
 from tests.fakes.running import RunningEngine
 from tests.http1.wire import Client, Script, eventually
@@ -23,7 +23,7 @@ from .world import NOW, World, chat, error_of, key_of
 
 StartEngine = Callable[..., RunningEngine]
 
-PATHS = [route.path for route in ROUTES]
+PATHS = [route.path for route in INFERENCE_PATHS]
 STREAM = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     b"d\r\ndata: hello\n\n\r\n"
@@ -54,9 +54,9 @@ async def callers(world: World) -> dict[str, tuple[str, dict[str, int]]]:
             await key(bob, allowed_models=("named",)),
             dict.fromkeys(ANSWERED, 404),
         ),
-        "infers": (await key(ada, scopes=(Scope.INFERENCE,)), ANSWERED),
-        "reads": (await key(boss, scopes=(Scope.READ,)), no),
-        "manages": (await key(boss, scopes=(Scope.MANAGEMENT, Scope.READ)), no),
+        "infers": (await key(ada, scopes=(KeyScope.INFERENCE,)), ANSWERED),
+        "reads": (await key(boss, scopes=(KeyScope.READ,)), no),
+        "manages": (await key(boss, scopes=(KeyScope.MANAGEMENT, KeyScope.READ)), no),
         "is off": (await key(boss, is_enabled=False), dict.fromkeys(ANSWERED, 401)),
         "anybody": ("", {"public": 200, "authed": 401, "named": 401, "none": 401}),
         "anybody with a stand-in": ("sk-x", {"public": 200, "authed": 401, "named": 401, "none": 401}),
@@ -109,7 +109,9 @@ ENDS: dict[str, Callable[[Tx, User, ApiKey, Model], object]] = {
     "the role changes": lambda tx, user, key, model: tx.change(User, user.id, is_admin=True),
     "the key is deleted": lambda tx, user, key, model: tx.delete(ApiKey, key.id),
     "the key is off": lambda tx, user, key, model: tx.change(ApiKey, key.id, is_enabled=False),
-    "the key has other scopes": lambda tx, user, key, model: tx.change(ApiKey, key.id, scopes=(Scope.READ,)),
+    "the key has other scopes": lambda tx, user, key, model: tx.change(
+        ApiKey, key.id, scopes=(KeyScope.READ,)
+    ),
     "the key is for other models": lambda tx, user, key, model: tx.change(
         ApiKey, key.id, allowed_models=("x",)
     ),
@@ -169,7 +171,7 @@ async def test_access_that_is_taken_away_is_gone_with_the_next_request(
     assert (await world.ask("m")).status == 200
     table: list[tuple[type[Any], int, dict[str, Any], dict[str, Any], int]] = [
         (ApiKey, key.id, {"is_enabled": False}, {"is_enabled": True}, 401),
-        (ApiKey, key.id, {"scopes": (Scope.READ,)}, {"scopes": None}, 403),
+        (ApiKey, key.id, {"scopes": (KeyScope.READ,)}, {"scopes": None}, 403),
         (ApiKey, key.id, {"allowed_models": ("x",)}, {"allowed_models": None}, 404),
         (User, ada.id, {"is_active": False}, {"is_active": True}, 401),
         (Model, model.id, {"access": ModelAccess.ALLOWED_USERS}, {"access": ModelAccess.AUTHED}, 404),
@@ -202,7 +204,9 @@ async def test_why_a_model_does_not_serve_is_told_in_full_to_administrators_alon
         for who, key in {
             "ada": world.key,
             "boss": await key_of(world.store, rng, boss),
-            "a key of boss that only infers": await key_of(world.store, rng, boss, scopes=(Scope.INFERENCE,)),
+            "a key of boss that only infers": await key_of(
+                world.store, rng, boss, scopes=(KeyScope.INFERENCE,)
+            ),
         }.items()
     }
     assert words in told.pop("boss")

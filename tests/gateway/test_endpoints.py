@@ -15,7 +15,7 @@ import trio.testing
 from gpustack.domain.instance import ModelInstance, Placement
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.model import Model
-from gpustack.domain.route import Route
+from gpustack.domain.route import ModelRoute
 from gpustack.domain.worker import Condition, Cpu, Worker, WorkerState, WorkerStatus
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.store import Store, StoreSettings, open_store
@@ -55,7 +55,7 @@ class Table:
     async def change(self, cls: type[Any], key: int, **fields: Any) -> None:
         await self.store.write(lambda tx: tx.change(cls, key, **fields))
 
-    async def route(self, name: str, count: int) -> Route:
+    async def route(self, name: str, count: int) -> ModelRoute:
         """The route once it has that many endpoints."""
         with trio.fail_after(10):
             while True:

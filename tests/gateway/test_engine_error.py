@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gpustack.domain.model import Category
+from gpustack.gateway.path import BY_PATH, INFERENCE_PATHS
 from gpustack.gateway.purpose import mismatch
-from gpustack.gateway.route import BY_PATH, ROUTES
 from tests.fakes.running import RunningEngine
 from tests.http1.wire import Script
 
@@ -208,7 +208,7 @@ def test_a_model_of_another_kind_is_not_asked(
 @pytest.mark.parametrize("category", [None, LLM, Category.IMAGE, Category.UNKNOWN, Category.SPEECH_TO_TEXT])
 def test_a_model_whose_engine_may_do_more_than_we_know_is_asked(category: Category | None) -> None:
     categories = () if category is None else (category,)
-    assert not [route.path for route in ROUTES if mismatch(route, "m", categories)]
+    assert not [route.path for route in INFERENCE_PATHS if mismatch(route, "m", categories)]
 
 
 async def test_a_reranker_that_would_answer_zeros_is_not_asked(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpustack.errors import BadRequest
-from gpustack.gateway.form import read_form_ask
+from gpustack.gateway.form import read_form
 
 KIND = b"multipart/form-data; boundary=b"
 
@@ -45,13 +45,13 @@ FILE = part('name="file"; filename="a.wav"', bytes(range(256)), more="content-ty
 )
 @pytest.mark.parametrize("kind", [KIND, b'Multipart/Form-Data; boundary="b"'])
 def test_the_model_is_found_and_the_body_untouched(body: bytes, kind: bytes) -> None:
-    ask = read_form_ask(body, [(b"content-type", kind)])
+    ask = read_form(body, [(b"content-type", kind)])
     assert (ask.model, ask.stream, ask.hide_usage) == ("tiny", False, False)
     assert ask.body is body
 
 
 def test_json_is_taken_too() -> None:
-    assert read_form_ask(b'{"model": "tiny"}', [(b"content-type", b"application/json")]).model == "tiny"
+    assert read_form(b'{"model": "tiny"}', [(b"content-type", b"application/json")]).model == "tiny"
 
 
 @pytest.mark.attack("smuggling")
@@ -86,17 +86,17 @@ def test_json_is_taken_too() -> None:
 )
 def test_what_could_be_read_in_two_ways_is_refused(body: bytes, kind: bytes, words: str) -> None:
     with pytest.raises(BadRequest, match=words):
-        read_form_ask(body, [(b"content-type", kind)])
+        read_form(body, [(b"content-type", kind)])
 
 
 def test_a_body_of_two_kinds_or_of_none_is_refused() -> None:
     for kinds in ([], [(b"content-type", KIND)] * 2):
         with pytest.raises(BadRequest, match="one Content-Type"):
-            read_form_ask(form(MODEL), kinds)
+            read_form(form(MODEL), kinds)
 
 
 @given(st.lists(st.sampled_from([b"--b", b"\r\n", b"--", MODEL, FILE, b'name="model"', b"x"]), max_size=12))
 def test_whatever_comes_is_a_model_or_a_refusal(pieces: list[bytes]) -> None:
     with contextlib.suppress(BadRequest):
         # what stands between the text and the next boundary belongs to it
-        assert read_form_ask(b"".join(pieces), [(b"content-type", KIND)]).model.startswith("tiny")
+        assert read_form(b"".join(pieces), [(b"content-type", KIND)]).model.startswith("tiny")

@@ -10,7 +10,7 @@ import trio
 
 from gpustack.domain.access import ApiKey, User
 from gpustack.domain.usage import Operation
-from gpustack.http1.limits import Limits
+from gpustack.http1.limits import ServerLimits
 from tests.fakes.running import RunningEngine
 from tests.http1.wire import Client, Script, eventually
 
@@ -339,7 +339,7 @@ async def test_refusals_say_what_helps(world: World) -> None:
 
 @pytest.mark.attack("flood")
 async def test_a_body_that_stops_coming_is_a_408(make_world: MakeWorld) -> None:
-    world = await make_world(limits=Limits(body_timeout=0.05))
+    world = await make_world(limits=ServerLimits(body_timeout=0.05))
     await world.deploy("m")
     client = await world.connect()
     answer = await client.ask(world.request(chat("m"))[:-3])

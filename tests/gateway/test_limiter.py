@@ -12,22 +12,22 @@ import attrs
 import pytest
 import trio
 
-from gpustack.domain.access import ApiKey, Limits, Means, Principal, Role
-from gpustack.domain.route import Route
+from gpustack.domain.access import ApiKey, AuthMethod, Limits, Principal, Role
+from gpustack.domain.route import ModelRoute
 from gpustack.errors import LimitReached, Unavailable
-from gpustack.gateway import remembered
+from gpustack.gateway import window_file
 from gpustack.gateway.limiter import Limiter, should_retry
 from gpustack.metrics.traffic import Traffic
-from gpustack.policy.limits import Second, Window
-from gpustack.server.budget import Budgets
+from gpustack.policy.usage_limit import SlidingWindow, WindowSlot
+from gpustack.server.token_budget import TokenBudgets
 from gpustack.store import Store, StoreSettings, open_store
 
 from .world import NOW
 
 pytestmark = pytest.mark.attack("limits")
 
-WHO = Principal(role=Role.USER, means=Means.KEY, user_id=1, api_key_id=1)
-MODEL = Route(model_id=1, model_name="m")
+WHO = Principal(role=Role.USER, means=AuthMethod.KEY, user_id=1, api_key_id=1)
+MODEL = ModelRoute(model_id=1, model_name="m")
 
 
 @attrs.define
@@ -64,7 +64,7 @@ async def running(
     file: Path | None = None,
     servers: Callable[[], tuple[int, int]] = lambda: (1, 0),
 ) -> AsyncIterator[Limiter]:
-    budgets = Budgets(store, lambda: times.wall, lambda: times.monotonic)
+    budgets = TokenBudgets(store, lambda: times.wall, lambda: times.monotonic)
     limiter = Limiter(
         store,
         budgets,
@@ -148,21 +148,23 @@ async def test_what_was_created_after_the_start_has_used_nothing(
 def test_a_file_that_cannot_be_read_is_no_file(tmp_path: Path, junk: bytes) -> None:
     file = tmp_path / "limits.json"
     file.write_bytes(junk)
-    assert remembered.take_up(file, 5.0, NOW) is None
-    assert remembered.take_up(file, 5.0, NOW) is None
+    assert window_file.load_windows(file, 5.0, NOW) is None
+    assert window_file.load_windows(file, 5.0, NOW) is None
 
 
 def test_a_clock_that_goes_back_forgets_nothing(tmp_path: Path) -> None:
     file = tmp_path / "limits.json"
-    remembered.leave(file, {"key:1": Window((Second(90, 1, 5),)), "key:2": Window()}, 100.0, NOW)
-    windows = remembered.take_up(file, 500.0, NOW - timedelta(hours=1))
-    assert windows == {"key:1": Window((Second(490, 1, 5),))}
+    window_file.save_windows(
+        file, {"key:1": SlidingWindow((WindowSlot(90, 1, 5),)), "key:2": SlidingWindow()}, 100.0, NOW
+    )
+    windows = window_file.load_windows(file, 500.0, NOW - timedelta(hours=1))
+    assert windows == {"key:1": SlidingWindow((WindowSlot(490, 1, 5),))}
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root writes everywhere")
 def test_a_file_that_cannot_be_written_holds_up_no_stop(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    remembered.leave(tmp_path / "limits.json", {}, 1.0, NOW)
+    window_file.save_windows(tmp_path / "limits.json", {}, 1.0, NOW)
 
 
 async def test_servers_divide_what_is_let_in_a_minute(store: Store, times: Times) -> None:

@@ -16,7 +16,7 @@ from gpustack.domain.budget import BudgetDraw
 from gpustack.domain.model import Model
 from gpustack.gateway import inference
 from gpustack.policy.budget import period
-from gpustack.policy.limits import Kind
+from gpustack.policy.usage_limit import LimitKind
 from tests.fakes.running import RunningEngine
 from tests.http1.wire import Answer, Script, eventually
 
@@ -52,13 +52,13 @@ def left(answer: Answer, what: str) -> tuple[int, int, str]:
     )
 
 
-def spent(world: World, subject: str = "key:1", kind: Kind = Kind.DAY, whole: int = 10**9) -> int:
+def spent(world: World, subject: str = "key:1", kind: LimitKind = LimitKind.DAY, whole: int = 10**9) -> int:
     """What of a budget is used or promised, as this server knows it."""
     return whole - world.budgets.remaining(world.budgets.block(subject, kind, whole))
 
 
 def drawn(world: World, subject: str = "key:1") -> int:
-    found = world.store.snapshot.find(BudgetDraw, subject=subject, period=period(Kind.DAY, NOW))
+    found = world.store.snapshot.find(BudgetDraw, subject=subject, period=period(LimitKind.DAY, NOW))
     return 0 if found is None else found.drawn
 
 
@@ -323,10 +323,10 @@ async def test_clients_that_leave_at_any_moment_leave_nothing_reserved(
     assert world.limiter.under_way == 0
     blocks = [
         world.budgets.block(subject, kind, 10**6)
-        for subject, kind in (("key:1", Kind.DAY), ("user:1", Kind.MONTH))
+        for subject, kind in (("key:1", LimitKind.DAY), ("user:1", LimitKind.MONTH))
     ]
     assert [block.promised for block in blocks] == [0, 0]
-    assert spent(world, whole=10**6) == spent(world, "user:1", Kind.MONTH, 10**6) > before
+    assert spent(world, whole=10**6) == spent(world, "user:1", LimitKind.MONTH, 10**6) > before
     await world.budgets.give_up()
     await eventually(lambda: drawn(world) == spent(world, whole=10**6))
 
@@ -354,7 +354,7 @@ async def test_a_budget_of_a_day_is_there_again_the_next_day(world: World, fake_
     assert left(answer, "tokens")[2] == "18h53m53s"
     world.clock.now = NOW + timedelta(days=1)
     assert (await world.ask("m", max_tokens=10)).status == 200
-    assert spent(world, kind=Kind.MONTH) == 6 * len(statuses), "the month goes on"
+    assert spent(world, kind=LimitKind.MONTH) == 6 * len(statuses), "the month goes on"
     world.clock.now = NOW
 
 

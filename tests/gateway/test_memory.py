@@ -7,10 +7,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from gpustack.domain.access import NOBODY, Means, Principal, Role
+from gpustack.domain.access import NOBODY, AuthMethod, Principal, Role
 from gpustack.domain.model import ModelAccess
 from gpustack.errors import Unavailable
-from gpustack.server.memory import MemoryBudget, share_of_memory
+from gpustack.server.memory_budget import MemoryBudget, share_of_memory
 from tests.fakes.running import RunningEngine
 from tests.http1.wire import eventually
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.attack("flood")
 
 
 ADA, BOB, CARL, DORA, EVE = (
-    Principal(role=Role.USER, means=Means.KEY, user_id=number, username=name)
+    Principal(role=Role.USER, means=AuthMethod.KEY, user_id=number, username=name)
     for number, name in enumerate(("ada", "bob", "carl", "dora", "eve"), start=1)
 )
 

@@ -14,8 +14,8 @@ from gpustack.domain.instance import ModelInstance, Placement
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.model import Model
 from gpustack.domain.worker import Condition, Worker, WorkerState
-from gpustack.gateway.worker_calls import WorkerCalls
-from gpustack.http1.call import Call
+from gpustack.gateway.worker_requests import WorkerRequests
+from gpustack.http1.upstream_exchange import UpstreamExchange
 from gpustack.store.transaction import Tx
 from tests.fakes.running import RunningEngine
 from tests.http1.wire import Client, Script, eventually
@@ -289,7 +289,7 @@ async def test_a_stream_that_flows_outlives_the_silence_of_its_worker(
     await client.until(b"data: [DONE]")
 
 
-class Slow(Call):
+class Slow(UpstreamExchange):
     """A request of which something came last at a given instant."""
 
     __slots__ = ("aborted", "at")
@@ -307,7 +307,7 @@ class Slow(Call):
 
 
 def test_only_what_was_under_way_and_is_not_answered_is_given_up() -> None:
-    calls = WorkerCalls()
+    calls = WorkerRequests()
     flowing, waiting, elsewhere, later = Slow(99.0), Slow(float("-inf")), Slow(0.0), Slow(float("-inf"))
     with calls.holding(1, flowing), calls.holding(1, waiting), calls.holding(2, elsewhere):
         assert calls.give_up([1], 100.0) is True

@@ -17,13 +17,13 @@ from gpustack.domain.worker import SystemReserved, Worker, WorkerState
 from gpustack.errors import NotFound
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.server import HttpServer
-from gpustack.nursery.wake import Latest
-from gpustack.remote.pooled import PooledClient
+from gpustack.nursery.wake import AsyncValue
+from gpustack.remote.pooled_client import PooledClient
 from gpustack.remote.server_client import ServerClient
 from gpustack.worker.engine_key import EngineKeys
-from gpustack.worker.forward import Forward
-from gpustack.worker.membership import Identity, Member, Membership
-from gpustack.worker.name import WorkerName
+from gpustack.worker.forward import ForwardHandler
+from gpustack.worker.identity import WorkerName
+from gpustack.worker.membership import Member, Membership, WorkerIdentity
 from gpustack.worker.ports import PortLeases
 from tests.fakes.running import RunningEngine
 from tests.http1.conftest import run_server
@@ -59,7 +59,7 @@ async def machine(world: World, tmp_path: Path) -> Machine:
 async def start_machine(world: World, tmp_path: Path, forward_key: str, uuid: str = UUID) -> Machine:
     member = Member(worker_id=1, name="other", forward_key=forward_key, heartbeat_interval=15.0)
     client = ServerClient(PooledClient.to("http://127.0.0.1:1", world.pool))
-    identity = Identity(
+    identity = WorkerIdentity(
         name=WorkerName("other", True),
         worker_uuid=uuid,
         hostname="other",
@@ -71,9 +71,9 @@ async def start_machine(world: World, tmp_path: Path, forward_key: str, uuid: st
         version="0",
         data_dir=tmp_path,
     )
-    membership = Membership(client, identity, lambda: "", random.Random(1), Latest(member))
+    membership = Membership(client, identity, lambda: "", random.Random(1), AsyncValue(member))
     ports, keys = PortLeases(1, 65535), EngineKeys()
-    forward = Forward(membership, ports, keys, world.pool, tmp_path, _no_facts)
+    forward = ForwardHandler(membership, ports, keys, world.pool, tmp_path, _no_facts)
     (listener,) = open_listeners("127.0.0.1", 0)
     server = HttpServer("worker", [listener], handler=forward, reactor=world.pool.reactor)
     served = await run_server(server, listener, world.nursery)

@@ -22,20 +22,20 @@ from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.limiter import Limiter
-from gpustack.http1.pool import Pool
+from gpustack.http1.pool import ConnectionPool
+from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.identity.keys import make_api_key
-from gpustack.identity.secret import Keys
 from gpustack.metrics.traffic import Traffic
-from gpustack.server.budget import Budgets
-from gpustack.server.usage import UsageLedger
+from gpustack.server.token_budget import TokenBudgets
+from gpustack.server.usage_ledger import UsageLedger
 from gpustack.store import Store
-from gpustack.store.usage import rows
+from gpustack.store.usage_history import rows
 from gpustack.worker.engine_key import EngineKeys
 from tests.http1.wire import Answer, Client, Served
 
 LOCAL = "uuid-of-this-machine"
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
-KEYS = Keys.of("a secret for tests")
+KEYS = DerivedKeys.of("a secret for tests")
 CHAT = "/v1/chat/completions"
 SOURCE = ModelSource(kind=SourceKind.LOCAL_PATH, local_path="/models/tiny.gguf")
 SAY = [{"role": "user", "content": "one two three"}]
@@ -55,12 +55,12 @@ class World:
     store: Store
     endpoints: Endpoints
     gate: Gate
-    pool: Pool
+    pool: ConnectionPool
     ledger: UsageLedger
     served: Served
     key: str
     nursery: trio.Nursery
-    budgets: Budgets
+    budgets: TokenBudgets
     limiter: Limiter
     clock: Clock
     traffic: Traffic

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from gpustack.api.mask import told
 from gpustack.errors import BadRequest
-from gpustack.gateway.ask import LARGE, read_ask
-from gpustack.gateway.member import members
-from gpustack.gateway.tally import EventTally
-from gpustack.gateway.usage import UsageScan
+from gpustack.gateway.inference_request import LARGE, read_inference_request
+from gpustack.gateway.json_member import members
+from gpustack.gateway.meter import EventStreamMeter
+from gpustack.gateway.token_usage import UsageScanner
 from gpustack.identity.saml.message import decode
 from gpustack.text import redacted
 
@@ -69,7 +69,7 @@ def test_a_body_names_the_one_model_that_an_engine_would_read(body: bytes) -> No
     """Also beyond the size from which bodies are not parsed as a whole, and whatever comes of the splice."""
     for given_ in (body, body + b" " * (LARGE + 1 - len(body))):
         try:
-            ask = read_ask(given_)
+            ask = read_inference_request(given_)
         except BadRequest as error:
             assert str(error)
             continue
@@ -99,7 +99,7 @@ STREAM = st.lists(
 @given(STREAM.map(b"".join), st.lists(st.integers(0, 3000), max_size=40), st.booleans())
 def test_a_stream_comes_to_the_same_however_it_is_cut(data: bytes, cuts: list[int], hide: bool) -> None:
     def passed(edges: list[int]) -> tuple[bytes, Any]:
-        tally, out = EventTally(hide), b""
+        tally, out = EventStreamMeter(hide), b""
         for start, end in zip([0, *edges], [*edges, len(data)], strict=True):
             out += tally.take(data[start:end])
         return out + tally.rest(), tally.usage()
@@ -116,14 +116,14 @@ def test_a_stream_comes_to_the_same_however_it_is_cut(data: bytes, cuts: list[in
 
 def grown(half: bytes) -> None:
     """An event that has come half, and then comes by the byte."""
-    tally = EventTally(True)
+    tally = EventStreamMeter(True)
     tally.take(half + b"x" * 500_000)
     for _ in range(20_000):
         tally.take(b"x")
 
 
 def scanned(unit: bytes) -> None:
-    scan = UsageScan()
+    scan = UsageScanner()
     for _ in range(300):
         scan.feed((unit * 7000)[: 64 << 10])
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpustack.api.ask import Query
-from gpustack.api.route import Route, read_document
+from gpustack.api.request import Query
+from gpustack.api.route import ApiRoute, read_document
 from gpustack.api.table import all_routes
 from gpustack.artifacts.listing import RemoteFile, choose, safe_name
-from gpustack.artifacts.request import Again, Changed, first_byte, refusal
+from gpustack.artifacts.range_request import SourceChanged, TransientError, first_byte, refusal
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.document import decode
 from gpustack.domain.facts import ModelFacts
@@ -24,9 +24,9 @@ from gpustack.errors import GpustackError
 from gpustack.identity.cluster_token import is_token
 from gpustack.identity.credentials import Credentials
 from gpustack.identity.keys import parse
-from gpustack.metrics.runtime import raw_families, read_pages
-from gpustack.metrics.scrape import Scraped, Target
-from gpustack.remote.http import Incoming
+from gpustack.metrics.engine_sample import raw_families, read_pages
+from gpustack.metrics.scrape import ScrapeResult, ScrapeTarget
+from gpustack.remote.http import StreamedResponse
 
 from .fuzzing import fuzz
 
@@ -45,7 +45,7 @@ LEAVES = (
 )  # fmt: skip
 
 
-def properties(route: Route) -> list[str]:
+def properties(route: ApiRoute) -> list[str]:
     """The names of fields that anything in its body may have."""
     parts: dict[str, Any] = {}
     assert route.body is not None
@@ -58,7 +58,7 @@ def properties(route: Route) -> list[str]:
 @pytest.mark.parametrize("route", BODIES, ids=lambda route: f"{route.method}-{route.path}")
 @fuzz(40)
 @given(data=st.data())
-def test_any_json_is_the_body_of_a_route_or_its_faults_are_told(route: Route, data: st.DataObject) -> None:
+def test_any_json_is_the_body_of_a_route_or_its_faults_are_told(route: ApiRoute, data: st.DataObject) -> None:
     names = st.sampled_from(properties(route)) | st.text(max_size=3)
     inner = st.recursive(
         LEAVES,
@@ -188,8 +188,8 @@ def test_no_name_of_a_file_leads_out_of_its_folder(names: list[str], pattern: st
         assert str(error)
 
 
-def answer(status: int, headers: dict[str, str]) -> Incoming:
-    return Incoming(
+def answer(status: int, headers: dict[str, str]) -> StreamedResponse:
+    return StreamedResponse(
         url="http://hub.test/a", status=status, headers=headers, response=httpx.Response(status), body=None
     )
 
@@ -217,11 +217,11 @@ def test_an_answer_of_a_hub_is_a_range_or_a_fault_with_a_name(
             "date": content_range,
         },
     )
-    with contextlib.suppress(GpustackError, Changed):
+    with contextlib.suppress(GpustackError, SourceChanged):
         assert first_byte(said, file, 5, 9) in (0, 5)
     fault = refusal(said, file)
-    assert isinstance(fault, GpustackError | Changed | Again)
-    if isinstance(fault, Again) and fault.wait is not None:
+    assert isinstance(fault, GpustackError | SourceChanged | TransientError)
+    if isinstance(fault, TransientError) and fault.wait is not None:
         assert 0 <= fault.wait < 1e12
 
 
@@ -240,8 +240,8 @@ TEXT = st.lists(
 @fuzz(300)
 @given(TEXT | st.text(max_size=60))
 def test_what_engines_say_of_themselves_is_read_or_left_out(text: str) -> None:
-    target = Target(
+    target = ScrapeTarget(
         worker_id=1, worker_name="w", model_id=1, model_name="m", instance_id=1, instance_name="m-0",
         runtime="vllm", port=1,
     )  # fmt: skip
-    raw_families(read_pages([Scraped(target, text.encode("utf-8", "surrogatepass"))]))
+    raw_families(read_pages([ScrapeResult(target, text.encode("utf-8", "surrogatepass"))]))

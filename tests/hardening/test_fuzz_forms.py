@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from werkzeug.formparser import MultiPartParser
 
 from gpustack.errors import BadRequest
-from gpustack.gateway.form import read_form_ask
+from gpustack.gateway.form import read_form
 
 from .fuzzing import fuzz
 
@@ -50,7 +50,7 @@ PARTS = st.tuples(HEADS, st.sampled_from([b"\r\n\r\n"] * 6 + [b"\n\n", b"\r\n"])
 def test_a_form_is_the_one_that_another_reader_sees(before: bytes, parts: list[bytes], end: bytes) -> None:
     body = before + b"--b\r\n" + b"\r\n--b\r\n".join(parts) + end
     try:
-        ask = read_form_ask(body, [(b"content-type", b"multipart/form-data; boundary=b")])
+        ask = read_form(body, [(b"content-type", b"multipart/form-data; boundary=b")])
     except BadRequest as error:
         assert str(error)
         return

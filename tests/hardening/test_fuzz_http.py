@@ -14,9 +14,9 @@ from gpustack.gateway.header import for_engine
 from gpustack.http1.chunked import ChunkDecoder, ChunkError
 from gpustack.http1.head import (
     Framing,
-    Head,
     HeadError,
     NeedMore,
+    RequestHead,
     ResponseHead,
     parse_request_head,
     parse_response_head,
@@ -24,7 +24,7 @@ from gpustack.http1.head import (
 from gpustack.http1.pool import request_head
 from gpustack.http1.relay import end_to_end
 from gpustack.http1.reply import field_lines
-from gpustack.http1.upstream import Address
+from gpustack.http1.upstream import UpstreamAddress
 
 from .fuzzing import fuzz
 
@@ -118,14 +118,14 @@ def test_an_engine_reads_of_a_request_what_the_gateway_has_read_and_nothing_that
         head = parse_request_head(data + NEXT)
     except HeadError:
         return
-    assume(isinstance(head, Head))
-    assert isinstance(head, Head)
+    assume(isinstance(head, RequestHead))
+    assert isinstance(head, RequestHead)
     try:
         headers = for_engine(head)
     except BadRequest:
         return
     body = b'{"model": "x"}'
-    wire = request_head(Address("127.0.0.1", 8080), "POST", b"/v1/completions", headers, body) + body
+    wire = request_head(UpstreamAddress("127.0.0.1", 8080), "POST", b"/v1/completions", headers, body) + body
     engine = h11.Connection(h11.SERVER)
     engine.receive_data(wire)
     seen = engine.next_event()

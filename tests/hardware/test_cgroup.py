@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpustack.hardware.cgroup import GroupUse, read_group
+from gpustack.hardware.cgroup import CgroupUsage, read_group
 
 V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"
 V1_MOUNTS = (
@@ -45,7 +45,7 @@ def test_the_tightest_limit_of_our_group_and_its_ancestors_counts(tmp_path: Path
             f"{slice_}/cpu.max": "max 100000\n",
         },
     )
-    assert read_group(root) == GroupUse(cpus=3.5, cpu_seconds=2.5, memory=8 * GIB, memory_used=2 * GIB)
+    assert read_group(root) == CgroupUsage(cpus=3.5, cpu_seconds=2.5, memory=8 * GIB, memory_used=2 * GIB)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_the_first_hierarchy_is_read_as_well(tmp_path: Path, top: str, place: st
             f"{cpu}cpuacct.usage": "7000000000\n",
         },
     )
-    assert read_group(root) == GroupUse(cpus=1.5, cpu_seconds=7.0, memory=4 * GIB, memory_used=GIB - 24)
+    assert read_group(root) == CgroupUsage(cpus=1.5, cpu_seconds=7.0, memory=4 * GIB, memory_used=GIB - 24)
 
 
 def test_no_limit_is_none(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_no_limit_is_none(tmp_path: Path) -> None:
             "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
         },
     )
-    assert read_group(root) == GroupUse()
+    assert read_group(root) == CgroupUsage()
 
 
 @pytest.mark.parametrize("limit", ["", "many\n", "100000", "max\n", "100000 0\n", "\xff\n"])
@@ -116,4 +116,4 @@ def test_a_path_outside_the_mount_stays_inside_it(tmp_path: Path) -> None:
 
 
 def test_a_machine_without_control_groups_has_no_limits(tmp_path: Path) -> None:
-    assert read_group(tmp_path) == GroupUse()
+    assert read_group(tmp_path) == CgroupUsage()

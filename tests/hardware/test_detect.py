@@ -15,8 +15,8 @@ import trio
 
 from gpustack.domain.device import Device, DeviceMemory
 from gpustack.domain.worker import Memory, WorkerStatus
-from gpustack.hardware.detect import Detection, DeviceWatch, detect_devices
-from gpustack.hardware.detector import Found, from_json, to_json
+from gpustack.hardware.detection import Detection, DeviceMonitor, detect_devices
+from gpustack.hardware.detector import DetectorReport, from_json, to_json
 from gpustack.hardware.status import compose
 from tests.child import environment
 from tests.fakes.nvml import GB10, H200, FakeNvml, cards
@@ -34,16 +34,16 @@ def plug(root: Path, vendor: str = "0x10de", kind: str = "0x030200") -> Path:
 
 
 @pytest.fixture
-def watch(nvml: FakeNvml, tmp_path: Path) -> DeviceWatch:
-    return DeviceWatch(root=plug(tmp_path), env=environment(**nvml.env), deadline=20.0)
+def watch(nvml: FakeNvml, tmp_path: Path) -> DeviceMonitor:
+    return DeviceMonitor(root=plug(tmp_path), env=environment(**nvml.env), deadline=20.0)
 
 
-def saying(root: Path, program: str, deadline: float = 20.0) -> DeviceWatch:
+def saying(root: Path, program: str, deadline: float = 20.0) -> DeviceMonitor:
     """A watch whose child is ``program``."""
-    return DeviceWatch(root=plug(root), command=(sys.executable, "-c", program), deadline=deadline)
+    return DeviceMonitor(root=plug(root), command=(sys.executable, "-c", program), deadline=deadline)
 
 
-async def test_every_card_is_seen_with_all_it_tells(watch: DeviceWatch, nvml: FakeNvml) -> None:
+async def test_every_card_is_seen_with_all_it_tells(watch: DeviceMonitor, nvml: FakeNvml) -> None:
     nvml.tell(cards(2, util=40, temp=61))
     seen = await watch.look(NOW)
     assert (seen.faults, seen.stale_since) == ((), None)
@@ -56,7 +56,7 @@ async def test_every_card_is_seen_with_all_it_tells(watch: DeviceWatch, nvml: Fa
 
 
 async def test_a_question_a_card_cannot_answer_costs_only_that_answer(
-    watch: DeviceWatch, nvml: FakeNvml
+    watch: DeviceMonitor, nvml: FakeNvml
 ) -> None:
     (card,) = cards(1)
     nvml.tell([{key: value for key, value in card.items() if key in ("state", "name", "total", "used")}])
@@ -66,7 +66,7 @@ async def test_a_question_a_card_cannot_answer_costs_only_that_answer(
 
 
 async def test_a_card_that_shares_the_hosts_memory_is_given_that_memory(
-    watch: DeviceWatch, nvml: FakeNvml
+    watch: DeviceMonitor, nvml: FakeNvml
 ) -> None:
     nvml.tell([GB10])
     detection = await watch.look(NOW)
@@ -78,7 +78,7 @@ async def test_a_card_that_shares_the_hosts_memory_is_given_that_memory(
 
 
 async def test_a_lost_card_is_shown_with_its_fault_and_hides_no_other(
-    watch: DeviceWatch, nvml: FakeNvml
+    watch: DeviceMonitor, nvml: FakeNvml
 ) -> None:
     lost, well = cards(2)
     nvml.tell([{**lost, "state": "lost"}, well])
@@ -92,7 +92,7 @@ async def test_a_lost_card_is_shown_with_its_fault_and_hides_no_other(
     ("library", "word"), [("not_loaded", "kernel driver is not loaded"), ("mismatch", "different versions")]
 )
 async def test_a_broken_driver_is_told_with_what_to_do(
-    watch: DeviceWatch, nvml: FakeNvml, library: str, word: str
+    watch: DeviceMonitor, nvml: FakeNvml, library: str, word: str
 ) -> None:
     nvml.tell([], library=library)
     seen = await watch.look(NOW)
@@ -101,7 +101,7 @@ async def test_a_broken_driver_is_told_with_what_to_do(
 
 
 async def test_a_hanging_driver_costs_the_deadline_and_the_last_answer_stays_marked_stale(
-    watch: DeviceWatch, nvml: FakeNvml
+    watch: DeviceMonitor, nvml: FakeNvml
 ) -> None:
     nvml.tell(cards(1))
     good = await watch.look(NOW)
@@ -132,7 +132,7 @@ async def test_without_a_vendors_card_on_the_bus_nothing_is_started(
     tmp_path: Path, vendor: str, kind: str
 ) -> None:
     root = plug(tmp_path, vendor, kind)
-    watch = DeviceWatch(root=root, command=("/nonexistent",))
+    watch = DeviceMonitor(root=root, command=("/nonexistent",))
     assert await watch.look(NOW) == Detection()
 
 
@@ -141,7 +141,7 @@ async def test_a_device_file_is_as_good_as_a_card_on_the_bus(tmp_path: Path, fil
     root = plug(tmp_path, "0x8086")
     (root / file).parent.mkdir(exist_ok=True)
     (root / file).touch()
-    seen = await DeviceWatch(root=root, command=("/nonexistent",)).look(NOW)
+    seen = await DeviceMonitor(root=root, command=("/nonexistent",)).look(NOW)
     assert "could not be started" in seen.faults[0]
 
 
@@ -197,7 +197,7 @@ def _runs(pid: int) -> bool:
 async def test_a_child_that_cannot_be_killed_is_not_joined_by_another(tmp_path: Path) -> None:
     """A process stuck in a driver cannot be made here, so one that merely runs plays it."""
     marks = tmp_path / "marks"
-    program = f"open({str(marks)!r}, 'a').write('x'); print('{json.dumps(to_json(Found()))}')"
+    program = f"open({str(marks)!r}, 'a').write('x'); print('{json.dumps(to_json(DetectorReport()))}')"
     watch = saying(tmp_path, program)
     await watch.look(NOW)
     stuck = await trio.lowlevel.open_process(["sleep", "600"])
@@ -222,5 +222,5 @@ def devices() -> Iterator[Device]:
 
 
 def test_a_report_survives_its_way_through_json() -> None:
-    found = Found(devices=tuple(devices()), faults=("one",))
+    found = DetectorReport(devices=tuple(devices()), faults=("one",))
     assert from_json(json.loads(json.dumps(to_json(found)))) == found

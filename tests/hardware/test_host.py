@@ -13,10 +13,10 @@ import pytest
 
 from gpustack.domain.document import decode, encode
 from gpustack.domain.worker import Memory, WorkerStatus
-from gpustack.hardware.cgroup import GroupUse
+from gpustack.hardware.cgroup import CgroupUsage
 from gpustack.hardware.host import (
     MOST_FILESYSTEMS,
-    Host,
+    HostMonitor,
     bounded,
     filesystems,
     read_os,
@@ -48,7 +48,7 @@ def group(root: Path, usage: int, limit: int = GIB) -> Path:
 
 
 def test_this_machine_is_measured() -> None:
-    status = Host(clock=seconds().__next__).look(datetime.now(UTC))
+    status = HostMonitor(clock=seconds().__next__).look(datetime.now(UTC))
     assert status.memory.total and 0 < status.memory.total <= psutil.virtual_memory().total
     assert status.cpu.total and 0 < status.cpu.total <= (os.cpu_count() or 0)
     assert status.kernel.release == os.uname().release
@@ -59,14 +59,14 @@ def test_this_machine_is_measured() -> None:
 
 
 def test_the_first_look_knows_no_load_and_the_second_does() -> None:
-    host = Host(clock=seconds().__next__)
+    host = HostMonitor(clock=seconds().__next__)
     assert host.look(NOW).cpu.utilization_rate is None
     load = host.look(NOW).cpu.utilization_rate
     assert load is not None and 0 <= load <= 100
 
 
 def test_inside_a_group_the_load_is_that_of_the_group(tmp_path: Path) -> None:
-    host = Host(clock=seconds().__next__, root=group(tmp_path, usage=1_000_000))
+    host = HostMonitor(clock=seconds().__next__, root=group(tmp_path, usage=1_000_000))
     host.look(NOW)
     group(tmp_path, usage=2_000_000)  # one second of work in ten, of half a core
     status = host.look(NOW)
@@ -76,16 +76,16 @@ def test_inside_a_group_the_load_is_that_of_the_group(tmp_path: Path) -> None:
 
 
 def test_memory_is_the_smaller_of_machine_and_group() -> None:
-    assert bounded(MACHINE, GroupUse(memory=64 * GIB, memory_used=1)) == MACHINE
-    assert bounded(MACHINE, GroupUse()) == MACHINE
-    unknown_use = bounded(MACHINE, GroupUse(memory=GIB))
+    assert bounded(MACHINE, CgroupUsage(memory=64 * GIB, memory_used=1)) == MACHINE
+    assert bounded(MACHINE, CgroupUsage()) == MACHINE
+    unknown_use = bounded(MACHINE, CgroupUsage(memory=GIB))
     assert (unknown_use.total, unknown_use.used, unknown_use.utilization_rate) == (GIB, None, None)
 
 
 def test_cores_are_the_smaller_of_affinity_and_quota() -> None:
-    assert usable_cores(GroupUse(cpus=1.5), 8) == 1.5
-    assert usable_cores(GroupUse(cpus=12.0), 8) == 8
-    assert usable_cores(GroupUse(), None) is None
+    assert usable_cores(CgroupUsage(cpus=1.5), 8) == 1.5
+    assert usable_cores(CgroupUsage(cpus=12.0), 8) == 8
+    assert usable_cores(CgroupUsage(), None) is None
 
 
 def partition(mountpoint: str, device: str, fstype: str) -> SimpleNamespace:
@@ -133,5 +133,5 @@ def test_names_that_the_kernel_tells_can_be_stored_and_sent(tmp_path: Path) -> N
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/os-release").write_bytes(b'NAME="caf\xe9\x00"\nVERSION="1\x1b"\n')
     assert read_os(tmp_path).name.isprintable() and read_os(tmp_path).version == r"1\x1b"
-    status = Host(lambda: 0.0).look(NOW)
+    status = HostMonitor(lambda: 0.0).look(NOW)
     assert decode(encode(status), WorkerStatus) == status

@@ -7,9 +7,9 @@ from typing import Any
 import attrs
 import yaml
 
-from gpustack.config.resources import read_resources
+from gpustack.config.resource_block import read_resources
 from gpustack.domain.worker import Cpu, Filesystem, Memory, WorkerStatus
-from gpustack.hardware.override import Override, override_of
+from gpustack.hardware.override import ResourceOverride, override_of
 
 WHOLE = yaml.safe_load("""
 cpu: {total: 8}
@@ -31,7 +31,7 @@ gpu_devices:
 """)
 
 
-def override(block: Any) -> Override:
+def override(block: Any) -> ResourceOverride:
     return override_of(read_resources(block))
 
 

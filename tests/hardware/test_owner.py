@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from gpustack.hardware.owner import find_owner, owner_of_process, search
 from gpustack.hardware.proc_net import TABLES, owner_in_tables
 from gpustack.hardware.sock_diag import owner_by_netlink
-from gpustack.http1.ends import Ends
+from gpustack.hardware.socket_owner import find_owner, owner_of_process, search
+from gpustack.http1.address import AddressPair
 from tests.child import environment
 from tests.needs import requires, requires_root
 
@@ -34,7 +34,7 @@ if sys.argv[4] == "closed": one.close()
 print("connected", flush=True)
 sys.stdin.read()
 """
-Look = Callable[[Ends, float], int | None]
+Look = Callable[[AddressPair, float], int | None]
 LOOKS: dict[str, Look] = {
     "netlink": lambda ends, until: owner_by_netlink(ends),
     "tables": owner_in_tables,
@@ -50,8 +50,8 @@ WAYS = {
 
 
 @pytest.fixture(params=LOOKS)
-def look(request: pytest.FixtureRequest) -> Callable[[Ends], int | None]:
-    def look(ends: Ends) -> int | None:
+def look(request: pytest.FixtureRequest) -> Callable[[AddressPair], int | None]:
+    def look(ends: AddressPair) -> int | None:
         try:
             return LOOKS[request.param](ends, time.monotonic() + 60)
         except OSError:  # it does not tell: then the next way is asked
@@ -68,7 +68,7 @@ def listening(host: str) -> socket.socket:
 @contextmanager
 def asked(
     how: str = "open", way: str = "IPv4", user: int | None = None
-) -> Iterator[tuple[Ends, socket.socket]]:
+) -> Iterator[tuple[AddressPair, socket.socket]]:
     """A connection that another process has made to us, of another user if one is named."""
     host, family, address = WAYS[way]
     with ExitStack() as stack:
@@ -82,11 +82,11 @@ def asked(
         ours, peer = listener.accept()
         stack.enter_context(ours)
         assert process.stdout is not None and process.stdout.readline() == b"connected\n"
-        yield Ends.of(peer, ours.getsockname()), ours
+        yield AddressPair.of(peer, ours.getsockname()), ours
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_ones_own_program_is_ones_own(look: Callable[[Ends], int | None], way: str) -> None:
+def test_ones_own_program_is_ones_own(look: Callable[[AddressPair], int | None], way: str) -> None:
     with asked(way=way) as (ends, _):
         assert look(ends) == os.geteuid()
 
@@ -94,7 +94,7 @@ def test_ones_own_program_is_ones_own(look: Callable[[Ends], int | None], way: s
 @pytest.mark.root
 @pytest.mark.attack("access")
 @pytest.mark.parametrize("way", WAYS)
-def test_another_users_program_is_that_users(look: Callable[[Ends], int | None], way: str) -> None:
+def test_another_users_program_is_that_users(look: Callable[[AddressPair], int | None], way: str) -> None:
     requires_root()
     with asked(way=way, user=STRANGER) as (ends, _):
         assert look(ends) == STRANGER
@@ -110,7 +110,9 @@ def test_who_has_closed_one_half_still_is_who_asks(look_: Look) -> None:
 
 @pytest.mark.root
 @pytest.mark.attack("access")
-def test_who_has_sent_a_request_and_left_is_not_taken_for_root(look: Callable[[Ends], int | None]) -> None:
+def test_who_has_sent_a_request_and_left_is_not_taken_for_root(
+    look: Callable[[AddressPair], int | None],
+) -> None:
     """The kernel tells a socket that nobody holds any more as root's."""
     requires_root()
     with asked("closed", user=STRANGER) as (ends, ours):
@@ -118,24 +120,26 @@ def test_who_has_sent_a_request_and_left_is_not_taken_for_root(look: Callable[[E
         assert look(ends) is None
 
 
-def test_a_connection_that_is_not_there_is_nobodys(look: Callable[[Ends], int | None]) -> None:
+def test_a_connection_that_is_not_there_is_nobodys(look: Callable[[AddressPair], int | None]) -> None:
     with asked() as (ends, _):
-        absent = Ends((ends.there[0], 1), ends.here)
+        absent = AddressPair((ends.there[0], 1), ends.here)
     assert look(absent) is None
 
 
 @pytest.mark.attack("access")
 def test_a_port_that_is_listened_on_at_the_other_end_answers_for_nobody(
-    look: Callable[[Ends], int | None],
+    look: Callable[[AddressPair], int | None],
 ) -> None:
     """Asked for a connection that has gone, the kernel shows who listens where it came from."""
     with listening("127.0.0.1") as listener, asked() as (ends, _):
-        assert look(Ends((ends.there[0], listener.getsockname()[1]), ends.here)) is None
+        assert look(AddressPair((ends.there[0], listener.getsockname()[1]), ends.here)) is None
 
 
 @pytest.mark.root
 @pytest.mark.attack("access")
-def test_a_connection_within_another_network_namespace_is_nobodys(look: Callable[[Ends], int | None]) -> None:
+def test_a_connection_within_another_network_namespace_is_nobodys(
+    look: Callable[[AddressPair], int | None],
+) -> None:
     requires_root()
     requires("unshare", apt="util-linux")
     program = """
@@ -157,7 +161,7 @@ sys.stdin.read()
         here.settimeout(60)
         _, (descriptor,), _, _ = socket.recv_fds(here, 1, 1)
         with socket.socket(fileno=descriptor) as ours:
-            assert look(Ends.of(ours.getpeername(), ours.getsockname())) is None
+            assert look(AddressPair.of(ours.getpeername(), ours.getsockname())) is None
         process.communicate(timeout=60)
 
 
@@ -169,8 +173,8 @@ def test_a_user_without_a_number_in_our_user_namespace_is_nobody() -> None:
     requires("unshare", apt="util-linux")
     program = """
 import socket, sys, time
-from gpustack.http1.ends import Ends
-from gpustack.hardware.owner import search
+from gpustack.http1.address import Ends
+from gpustack.hardware.socket_owner import search
 from gpustack.hardware.sock_diag import owner_by_netlink
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)

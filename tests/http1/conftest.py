@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import trio
 
-from gpustack.http1.limits import Limits
+from gpustack.http1.limits import ServerLimits
 from gpustack.http1.listen import open_listeners
-from gpustack.http1.pool import Pool
-from gpustack.http1.reactor import Kind, Reactor, new_reactor
+from gpustack.http1.pool import ConnectionPool
+from gpustack.http1.reactor import Reactor, ReactorKind, new_reactor
 from gpustack.http1.server import Handler, HttpServer
 from tests.http1.wire import Client, Script, Served
 
@@ -21,12 +21,12 @@ Serve = Callable[..., Awaitable[Served]]
 
 
 @pytest.fixture(params=["epoll", "portable"])
-def kind(request: pytest.FixtureRequest) -> Kind:
+def kind(request: pytest.FixtureRequest) -> ReactorKind:
     return request.param
 
 
 @pytest.fixture
-async def reactor(kind: Kind, nursery: trio.Nursery) -> Reactor:
+async def reactor(kind: ReactorKind, nursery: trio.Nursery) -> Reactor:
     reactor = new_reactor(kind, tick=TICK)
     await nursery.start(reactor.run)
     return reactor
@@ -59,8 +59,8 @@ async def run_server(server: HttpServer, listener: socket.socket, nursery: trio.
 
 
 @pytest.fixture
-async def pool(reactor: Reactor, nursery: trio.Nursery) -> Pool:
-    pool = Pool(reactor=reactor)
+async def pool(reactor: Reactor, nursery: trio.Nursery) -> ConnectionPool:
+    pool = ConnectionPool(reactor=reactor)
     await nursery.start(pool.run)
     return pool
 
@@ -78,6 +78,8 @@ def upstream(nursery: trio.Nursery) -> Callable[..., Awaitable[Script]]:
 
 
 @pytest.fixture
-def brisk() -> Limits:
+def brisk() -> ServerLimits:
     """Limits that run out while a test waits."""
-    return Limits(head_timeout=0.2, idle_timeout=0.2, body_timeout=0.2, write_timeout=0.2, linger_timeout=1.0)
+    return ServerLimits(
+        head_timeout=0.2, idle_timeout=0.2, body_timeout=0.2, write_timeout=0.2, linger_timeout=1.0
+    )

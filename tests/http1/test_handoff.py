@@ -22,7 +22,7 @@ from wsproto.events import AcceptConnection, CloseConnection, Ping, Request, Tex
 from gpustack.errors import PayloadTooLarge
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.handoff import READ_BODY, HypercornHandOff
-from gpustack.http1.limits import Limits
+from gpustack.http1.limits import ServerLimits
 from tests.http1.conftest import Serve
 from tests.http1.wire import PATIENCE, Client, Served, eventually, get, post
 
@@ -187,7 +187,7 @@ async def test_an_app_that_refuses_or_ignores_a_body_answers_all_the_same(
 
 @pytest.mark.attack("flood")
 async def test_a_body_that_never_comes_has_an_end_and_a_stream_has_none(
-    serve: Serve, hand_off: HypercornHandOff, site: Site, brisk: Limits
+    serve: Serve, hand_off: HypercornHandOff, site: Site, brisk: ServerLimits
 ) -> None:
     hand_off.ready(site.app)
     served = await front(serve, hand_off, limits=brisk)
@@ -412,7 +412,11 @@ async def test_all_stops_in_time_though_a_client_does_not_read(
 
 @pytest.mark.attack("flood")
 async def test_a_client_that_stops_reading_is_cut_without_a_trace_of_failure(
-    serve: Serve, hand_off: HypercornHandOff, site: Site, brisk: Limits, caplog: pytest.LogCaptureFixture
+    serve: Serve,
+    hand_off: HypercornHandOff,
+    site: Site,
+    brisk: ServerLimits,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
     hand_off.ready(site.app)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from gpustack.http1.head import (
     Framing,
-    Head,
     HeadError,
     NeedMore,
+    RequestHead,
     ResponseHead,
     parse_request_head,
     parse_response_head,
@@ -27,9 +27,9 @@ def request(*lines: bytes, first: bytes = b"POST / HTTP/1.1", host: bytes | None
     return b"\r\n".join([first, *fields, b"", b""])
 
 
-def head(data: bytes) -> Head:
+def head(data: bytes) -> RequestHead:
     parsed = parse_request_head(data)
-    assert isinstance(parsed, Head)
+    assert isinstance(parsed, RequestHead)
     return parsed
 
 
@@ -161,7 +161,7 @@ def test_a_target_in_absolute_form_says_the_host_whatever_the_header_says(
     target: bytes, host: bytes, path: str, query: str
 ) -> None:
     head = parse_request_head(request(b"a: b", first=b"GET " + target + b" HTTP/1.1"))
-    assert isinstance(head, Head)
+    assert isinstance(head, RequestHead)
     assert (head.path, head.query, head.get_all(b"host")) == (path, query, [host])
     assert head.target == (path + ("?" + query if query else "")).encode()
 
@@ -197,7 +197,7 @@ def test_an_upgrade_to_websocket_is_recognised() -> None:
     assert not head(request(*upgrade)).upgrades_to_websocket
 
 
-def outcome(data: bytes) -> Head | NeedMore | int:
+def outcome(data: bytes) -> RequestHead | NeedMore | int:
     try:
         return parse_request_head(data)
     except HeadError as error:
@@ -225,7 +225,7 @@ MESSAGES = st.one_of(
 @pytest.mark.attack("parser")
 @given(MESSAGES)
 def test_any_bytes_are_a_head_or_more_is_needed_or_they_are_refused(data: bytes) -> None:
-    assert isinstance(outcome(data), Head | NeedMore | int)
+    assert isinstance(outcome(data), RequestHead | NeedMore | int)
 
 
 @pytest.mark.attack("parser")
@@ -307,7 +307,7 @@ def test_a_line_that_was_refused_is_refused_again(line: bytes) -> None:
     """Lines are remembered; what stands beside a good one, or came before, makes no bad one good."""
     good = b"GET / HTTP/1.1\r\nhost: a\r\nx-one: 1\r\n"
     for _ in range(2):
-        assert isinstance(parse_request_head(good + b"\r\n"), Head)
+        assert isinstance(parse_request_head(good + b"\r\n"), RequestHead)
         with pytest.raises(HeadError) as caught:
             parse_request_head(good + line + b"\r\n\r\n")
         assert caught.value.status == 400

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from gpustack.http1.ends import Ends
+from gpustack.http1.address import AddressPair
 from gpustack.http1.exchange import Exchange
 from tests.http1.conftest import Serve
 
@@ -12,10 +12,10 @@ OWNER = 1001
 
 
 async def test_the_owner_of_a_connection_is_looked_up_once_and_only_when_asked_for(serve: Serve) -> None:
-    looked_up: list[Ends] = []
+    looked_up: list[AddressPair] = []
     told: list[int | None] = []
 
-    async def find_owner(ends: Ends) -> int | None:
+    async def find_owner(ends: AddressPair) -> int | None:
         looked_up.append(ends)
         return OWNER
 
@@ -31,7 +31,7 @@ async def test_the_owner_of_a_connection_is_looked_up_once_and_only_when_asked_f
             await stream.send_all(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path)
             await stream.receive_some()
             assert len(looked_up) == lookups
-        assert looked_up == [Ends.of(ours, stream.socket.getpeername())]
+        assert looked_up == [AddressPair.of(ours, stream.socket.getpeername())]
     assert told == [OWNER, OWNER]
 
 

@@ -9,14 +9,14 @@ import attrs
 import pytest
 import trio
 
-from gpustack.http1.exchange import BodyTimeout, Disconnected, Exchange
-from gpustack.http1.limits import Limits
+from gpustack.http1.exchange import BodyTimeout, ClientDisconnect, Exchange
+from gpustack.http1.limits import ServerLimits
 from tests.http1.conftest import Serve
 from tests.http1.wire import PATIENCE, RESET, Client, echo, eventually, get, post
 
 
 @pytest.mark.attack("flood")
-async def test_half_a_head_is_answered_408(serve: Serve, brisk: Limits) -> None:
+async def test_half_a_head_is_answered_408(serve: Serve, brisk: ServerLimits) -> None:
     served = await serve(echo, limits=brisk)
     client = await served.connect()
     await client.send(b"POST / HTTP/1.1\r\nhost:")
@@ -27,7 +27,7 @@ async def test_half_a_head_is_answered_408(serve: Serve, brisk: Limits) -> None:
 
 @pytest.mark.attack("flood")
 async def test_a_head_that_drips_in_gets_no_more_time_than_one_that_stops(
-    serve: Serve, brisk: Limits
+    serve: Serve, brisk: ServerLimits
 ) -> None:
     served = await serve(echo, limits=brisk)
     client = await served.connect()
@@ -51,7 +51,7 @@ async def test_a_body_that_drips_in_has_an_end_too(serve: Serve) -> None:
     async def read(exchange: Exchange) -> None:
         await exchange.read_body(1 << 20)
 
-    served = await serve(read, limits=Limits(body_timeout=5.0, whole_body_timeout=0.2))
+    served = await serve(read, limits=ServerLimits(body_timeout=5.0, whole_body_timeout=0.2))
     client = await served.connect()
     await client.send(post(b"x" * 100_000)[:-99_999])
 
@@ -68,7 +68,7 @@ async def test_a_body_that_drips_in_has_an_end_too(serve: Serve) -> None:
 
 
 @pytest.mark.attack("flood")
-async def test_half_a_body_is_answered_408(serve: Serve, brisk: Limits) -> None:
+async def test_half_a_body_is_answered_408(serve: Serve, brisk: ServerLimits) -> None:
     faults: list[type[Exception]] = []
 
     async def read(exchange: Exchange) -> None:
@@ -86,7 +86,9 @@ async def test_half_a_body_is_answered_408(serve: Serve, brisk: Limits) -> None:
 
 
 @pytest.mark.attack("flood")
-async def test_a_silent_or_idle_connection_is_closed_without_a_word(serve: Serve, brisk: Limits) -> None:
+async def test_a_silent_or_idle_connection_is_closed_without_a_word(
+    serve: Serve, brisk: ServerLimits
+) -> None:
     served = await serve(echo, limits=brisk)
     silent, idle = await served.connect(), await served.connect()
     assert (await idle.ask(get())).status == 200
@@ -94,7 +96,7 @@ async def test_a_silent_or_idle_connection_is_closed_without_a_word(serve: Serve
     assert await idle.rest() == b""
 
 
-async def test_a_long_exchange_is_not_cut_by_any_of_these(serve: Serve, brisk: Limits) -> None:
+async def test_a_long_exchange_is_not_cut_by_any_of_these(serve: Serve, brisk: ServerLimits) -> None:
     async def slow(exchange: Exchange) -> None:
         await exchange.start_response(200)
         for _ in range(2):
@@ -108,7 +110,9 @@ async def test_a_long_exchange_is_not_cut_by_any_of_these(serve: Serve, brisk: L
 
 
 @pytest.mark.attack("flood")
-async def test_a_client_that_stops_reading_is_waited_for_and_then_cut(serve: Serve, brisk: Limits) -> None:
+async def test_a_client_that_stops_reading_is_waited_for_and_then_cut(
+    serve: Serve, brisk: ServerLimits
+) -> None:
     sent, cut = 0, trio.Event()
 
     async def flood(exchange: Exchange) -> None:
@@ -118,7 +122,7 @@ async def test_a_client_that_stops_reading_is_waited_for_and_then_cut(serve: Ser
             while True:
                 await exchange.send(b"x" * 65536)
                 sent += 65536
-        except Disconnected:
+        except ClientDisconnect:
             cut.set()
             raise
 
@@ -131,7 +135,7 @@ async def test_a_client_that_stops_reading_is_waited_for_and_then_cut(serve: Ser
 
 
 @pytest.mark.attack("flood")
-async def test_a_write_under_a_shield_is_cut_as_well(serve: Serve, brisk: Limits) -> None:
+async def test_a_write_under_a_shield_is_cut_as_well(serve: Serve, brisk: ServerLimits) -> None:
     """Frameworks shield their sends: the wait itself must end."""
     cut = trio.Event()
 
@@ -220,7 +224,7 @@ async def test_a_client_that_leaves_inside_its_body_ends_the_reading(serve: Serv
 
 
 @pytest.mark.attack("flood")
-async def test_lingering_has_an_end(serve: Serve, brisk: Limits) -> None:
+async def test_lingering_has_an_end(serve: Serve, brisk: ServerLimits) -> None:
     async def refuse(exchange: Exchange) -> None:
         await exchange.respond(403)
 
@@ -236,7 +240,7 @@ async def test_lingering_has_an_end(serve: Serve, brisk: Limits) -> None:
 
 @pytest.mark.attack("flood")
 async def test_one_address_cannot_take_every_connection(serve: Serve) -> None:
-    served = await serve(echo, limits=Limits(connections_per_address=2))
+    served = await serve(echo, limits=ServerLimits(connections_per_address=2))
     first, second = await served.connect(), await served.connect()
     assert (await first.ask(get())).status == 200
     assert (await second.ask(get())).status == 200
@@ -258,7 +262,7 @@ async def test_when_connections_run_out_idle_ones_give_way_and_busy_ones_do_not(
             await leave.wait()
         await exchange.respond(200)
 
-    served = await serve(wait, limits=Limits(connections=1))
+    served = await serve(wait, limits=ServerLimits(connections=1))
     idle = await served.connect()
     assert (await idle.ask(get())).status == 200
     busy = await served.connect()
@@ -277,7 +281,7 @@ async def test_the_one_that_has_been_idle_for_longest_gives_way(serve: Serve) ->
     async def answer(exchange: Exchange) -> None:
         await exchange.respond(200)
 
-    served = await serve(answer, limits=Limits(connections=3))
+    served = await serve(answer, limits=ServerLimits(connections=3))
     clients = [await served.connect() for _ in range(3)]
     for client in (clients[1], clients[2], clients[0]):
         assert (await client.ask(get())).status == 200

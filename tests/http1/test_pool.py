@@ -20,9 +20,9 @@ from gpustack.http1.fault import (
 )
 from gpustack.http1.fields import Framing
 from gpustack.http1.listen import open_listeners
-from gpustack.http1.pool import Pool, PoolLimits
+from gpustack.http1.pool import ConnectionPool, PoolLimits
 from gpustack.http1.reactor import Reactor
-from gpustack.http1.upstream import Address
+from gpustack.http1.upstream import UpstreamAddress
 from tests.http1.conftest import Serve
 from tests.http1.wire import PATIENCE, Client, Script, Served, echo, eventually
 
@@ -31,18 +31,20 @@ CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
-def at(place: Served | Script) -> Address:
-    return Address("127.0.0.1", place.port)
+def at(place: Served | Script) -> UpstreamAddress:
+    return UpstreamAddress("127.0.0.1", place.port)
 
 
-async def fetch(pool: Pool, address: Address, body: bytes | None = None, **options: float) -> bytes:
+async def fetch(
+    pool: ConnectionPool, address: UpstreamAddress, body: bytes | None = None, **options: float
+) -> bytes:
     method = "POST" if body is not None else "GET"
     with trio.fail_after(PATIENCE):
         async with pool.request(address, method, b"/", [], body, **options) as response:
             return await response.read(64 << 20)
 
 
-async def test_a_connection_is_used_again(pool: Pool, serve: Serve) -> None:
+async def test_a_connection_is_used_again(pool: ConnectionPool, serve: Serve) -> None:
     ports: set[int] = set()
 
     async def note(exchange: Exchange) -> None:
@@ -56,7 +58,7 @@ async def test_a_connection_is_used_again(pool: Pool, serve: Serve) -> None:
     assert repr(pool) == "<Pool upstream-pool, 0 requests in flight, 1 idle connections>"
 
 
-async def test_what_is_sent_is_what_was_asked(pool: Pool, serve: Serve) -> None:
+async def test_what_is_sent_is_what_was_asked(pool: ConnectionPool, serve: Serve) -> None:
     heads = []
 
     async def note(exchange: Exchange) -> None:
@@ -81,7 +83,7 @@ async def test_what_is_sent_is_what_was_asked(pool: Pool, serve: Serve) -> None:
 
 @pytest.mark.parametrize("content_length", [None, 3_000_000])
 async def test_a_body_may_be_sent_piece_by_piece(
-    pool: Pool, serve: Serve, content_length: int | None
+    pool: ConnectionPool, serve: Serve, content_length: int | None
 ) -> None:
     async def measure(exchange: Exchange) -> None:
         size = 0
@@ -106,7 +108,7 @@ async def test_a_body_may_be_sent_piece_by_piece(
 @pytest.mark.attack("smuggling")
 @pytest.mark.parametrize("content_length", [2, 4])
 async def test_a_body_that_is_not_as_long_as_it_says_is_not_passed_off(
-    pool: Pool, serve: Serve, content_length: int
+    pool: ConnectionPool, serve: Serve, content_length: int
 ) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield b"abc"
@@ -122,17 +124,17 @@ async def test_a_body_that_is_not_as_long_as_it_says_is_not_passed_off(
     "headers", [[(b"Content-Length", b"3")], [(b"transfer-encoding", b"chunked")], [(b"a", b"b\r\nc: d")]]
 )
 async def test_headers_that_would_break_the_request_are_refused(
-    pool: Pool, headers: list[tuple[bytes, bytes]]
+    pool: ConnectionPool, headers: list[tuple[bytes, bytes]]
 ) -> None:
     with pytest.raises(ValueError):
-        pool.request(Address("127.0.0.1", 1), "GET", b"/", headers)
+        pool.request(UpstreamAddress("127.0.0.1", 1), "GET", b"/", headers)
 
 
 @pytest.mark.attack("smuggling")
 @pytest.mark.parametrize("target", [b"", b"/a b", b"/a\r\nb"])
-async def test_targets_that_would_break_the_request_are_refused(pool: Pool, target: bytes) -> None:
+async def test_targets_that_would_break_the_request_are_refused(pool: ConnectionPool, target: bytes) -> None:
     with pytest.raises(ValueError):
-        pool.request(Address("127.0.0.1", 1), "GET", target)
+        pool.request(UpstreamAddress("127.0.0.1", 1), "GET", target)
 
 
 @pytest.mark.attack("ssrf")
@@ -150,19 +152,19 @@ async def test_targets_that_would_break_the_request_are_refused(pool: Pool, targ
     ],
     ids=ascii,
 )
-async def test_what_is_no_host_is_no_connection(pool: Pool, host: str) -> None:
+async def test_what_is_no_host_is_no_connection(pool: ConnectionPool, host: str) -> None:
     with pytest.raises(ConnectFailed):
-        await fetch(pool, Address(host, 9))
+        await fetch(pool, UpstreamAddress(host, 9))
 
 
 @pytest.mark.attack("ssrf")
 @pytest.mark.parametrize("port", [-1, 65536, 10**12, 2**63])
-async def test_what_is_no_port_is_no_connection(pool: Pool, port: int) -> None:
+async def test_what_is_no_port_is_no_connection(pool: ConnectionPool, port: int) -> None:
     with pytest.raises(ConnectFailed):
-        await fetch(pool, Address("127.0.0.1", port))
+        await fetch(pool, UpstreamAddress("127.0.0.1", port))
 
 
-async def test_a_kept_connection_that_died_is_replaced(pool: Pool, upstream: Upstream) -> None:
+async def test_a_kept_connection_that_died_is_replaced(pool: ConnectionPool, upstream: Upstream) -> None:
     async def answer_once(client: Client, nth: int) -> None:
         await script.request(client)
         await client.send(OK)
@@ -178,7 +180,9 @@ async def test_a_kept_connection_that_died_is_replaced(pool: Pool, upstream: Ups
 
 
 @pytest.mark.attack("engine")
-async def test_a_connection_that_speaks_unasked_is_not_used_again(pool: Pool, upstream: Upstream) -> None:
+async def test_a_connection_that_speaks_unasked_is_not_used_again(
+    pool: ConnectionPool, upstream: Upstream
+) -> None:
     """What it said would be taken for the answer to the next request."""
     speak = trio.Event()
 
@@ -201,7 +205,7 @@ async def test_a_connection_that_speaks_unasked_is_not_used_again(pool: Pool, up
     assert script.connections == 2
 
 
-async def test_a_fresh_connection_that_dies_is_an_error(pool: Pool, upstream: Upstream) -> None:
+async def test_a_fresh_connection_that_dies_is_an_error(pool: ConnectionPool, upstream: Upstream) -> None:
     async def die(client: Client, nth: int) -> None:
         await script.request(client)
 
@@ -215,7 +219,7 @@ async def test_a_fresh_connection_that_dies_is_an_error(pool: Pool, upstream: Up
 
 @pytest.mark.attack("engine")
 async def test_a_kept_connection_that_answers_in_part_is_not_tried_again(
-    pool: Pool, upstream: Upstream
+    pool: ConnectionPool, upstream: Upstream
 ) -> None:
     async def act(client: Client, nth: int) -> None:
         await script.request(client)
@@ -231,7 +235,9 @@ async def test_a_kept_connection_that_answers_in_part_is_not_tried_again(
     assert script.connections == 1
 
 
-async def test_an_idle_connection_that_the_upstream_closes_is_dropped(pool: Pool, upstream: Upstream) -> None:
+async def test_an_idle_connection_that_the_upstream_closes_is_dropped(
+    pool: ConnectionPool, upstream: Upstream
+) -> None:
     async def once(client: Client, nth: int) -> None:
         await script.request(client)
         await client.send(OK)
@@ -261,7 +267,7 @@ async def test_an_idle_connection_that_the_upstream_closes_is_dropped(pool: Pool
     ],
 )
 async def test_what_is_wrong_with_an_answer_is_named(
-    pool: Pool, upstream: Upstream, wire: bytes, error: type[UpstreamError]
+    pool: ConnectionPool, upstream: Upstream, wire: bytes, error: type[UpstreamError]
 ) -> None:
     async def act(client: Client, nth: int) -> None:
         await script.request(client)
@@ -288,7 +294,7 @@ async def test_what_is_wrong_with_an_answer_is_named(
     ],
 )  # fmt: skip
 async def test_answers_are_read_in_one_piece_or_byte_by_byte(
-    pool: Pool, upstream: Upstream, wire: bytes, body: bytes, kept: bool
+    pool: ConnectionPool, upstream: Upstream, wire: bytes, body: bytes, kept: bool
 ) -> None:
     async def act(client: Client, nth: int) -> None:
         await script.request(client)
@@ -305,11 +311,11 @@ async def test_answers_are_read_in_one_piece_or_byte_by_byte(
     assert await fetch(pool, at(script)) == body
     assert f"{int(kept)} idle" in repr(pool)
     if not kept or script.connections == 1:
-        fresh = Pool(reactor=pool.reactor)
+        fresh = ConnectionPool(reactor=pool.reactor)
         assert await fetch(fresh, at(script)) == body
 
 
-async def test_an_early_answer_ends_the_upload(pool: Pool, upstream: Upstream, kind: str) -> None:
+async def test_an_early_answer_ends_the_upload(pool: ConnectionPool, upstream: Upstream, kind: str) -> None:
     async def refuse(client: Client, nth: int) -> None:
         await client.until(b"\r\n\r\n")
         await client.send(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno")
@@ -333,7 +339,7 @@ async def test_an_early_answer_ends_the_upload(pool: Pool, upstream: Upstream, k
 
 @pytest.mark.attack("engine")
 async def test_interim_answers_without_end_do_end_the_upload(
-    pool: Pool, upstream: Upstream, kind: str
+    pool: ConnectionPool, upstream: Upstream, kind: str
 ) -> None:
     """Even where they come while the request is still being sent, and each in time."""
     if (
@@ -351,7 +357,7 @@ async def test_interim_answers_without_end_do_end_the_upload(
         await fetch(pool, at(script), b"x" * (40 << 20))
 
 
-async def test_an_interim_answer_does_not_end_the_upload(pool: Pool, upstream: Upstream) -> None:
+async def test_an_interim_answer_does_not_end_the_upload(pool: ConnectionPool, upstream: Upstream) -> None:
     async def act(client: Client, nth: int) -> None:
         await client.until(b"\r\n\r\n")
         await client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -365,7 +371,7 @@ async def test_an_interim_answer_does_not_end_the_upload(pool: Pool, upstream: U
 # --- time ---
 
 
-async def test_time_runs_out_by_stage(pool: Pool, upstream: Upstream) -> None:
+async def test_time_runs_out_by_stage(pool: ConnectionPool, upstream: Upstream) -> None:
     async def act(client: Client, nth: int) -> None:
         await client.until(b"\r\n\r\n")
         if nth == 2:
@@ -383,18 +389,18 @@ async def test_time_runs_out_by_stage(pool: Pool, upstream: Upstream) -> None:
     assert [first.value.response_started, second.value.response_started] == [False, True]
 
 
-async def test_a_refused_connection_says_so(pool: Pool) -> None:
+async def test_a_refused_connection_says_so(pool: ConnectionPool) -> None:
     (listener,) = open_listeners("127.0.0.1", 0)
     port = listener.getsockname()[1]
     listener.close()
     with pytest.raises(ConnectFailed) as caught:
-        await fetch(pool, Address("127.0.0.1", port))
+        await fetch(pool, UpstreamAddress("127.0.0.1", port))
     assert str(caught.value) == f"No connection to 127.0.0.1:{port}: Connection refused."
 
 
-async def test_a_connection_that_nobody_accepts_times_out(pool: Pool) -> None:
+async def test_a_connection_that_nobody_accepts_times_out(pool: ConnectionPool) -> None:
     (listener,) = open_listeners("127.0.0.1", 0, backlog=0)
-    address = Address(*listener.getsockname())
+    address = UpstreamAddress(*listener.getsockname())
     waiting = []
     try:
         with pytest.raises(UpstreamTimeout) as caught:
@@ -410,7 +416,7 @@ async def test_a_connection_that_nobody_accepts_times_out(pool: Pool) -> None:
             await trio.aclose_forcefully(stream)
 
 
-async def test_cancelling_closes_the_connection_at_once(pool: Pool, upstream: Upstream) -> None:
+async def test_cancelling_closes_the_connection_at_once(pool: ConnectionPool, upstream: Upstream) -> None:
     for when in ("before", "inside"):
         asked, gone = trio.Event(), trio.Event()
 
@@ -435,7 +441,7 @@ async def test_cancelling_closes_the_connection_at_once(pool: Pool, upstream: Up
 
 
 @pytest.mark.attack("engine")
-async def test_an_answer_that_is_too_large_is_not_read_on(pool: Pool, serve: Serve) -> None:
+async def test_an_answer_that_is_too_large_is_not_read_on(pool: ConnectionPool, serve: Serve) -> None:
     async def big(exchange: Exchange) -> None:
         await exchange.respond(200, body=b"x" * 1001)
 
@@ -457,7 +463,7 @@ async def test_idle_connections_are_bounded_in_number_and_age(
         await exchange.respond(200)
 
     served = await serve(wait)
-    pool = Pool(PoolLimits(idle_per_address=2, idle_seconds=0.0), reactor=reactor)
+    pool = ConnectionPool(PoolLimits(idle_per_address=2, idle_seconds=0.0), reactor=reactor)
     await nursery.start(pool.run)
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as inner:
@@ -471,12 +477,12 @@ async def test_idle_connections_are_bounded_in_number_and_age(
 
 async def test_a_pool_that_does_not_run_says_so(kind: str) -> None:
     with pytest.raises(RuntimeError):
-        Pool().request(Address("127.0.0.1", 1), "GET", b"/")
+        ConnectionPool().request(UpstreamAddress("127.0.0.1", 1), "GET", b"/")
 
 
 async def test_a_pool_runs_its_own_reactor_and_stops_whole(serve: Serve, nursery: trio.Nursery) -> None:
     served = await serve(echo)
-    pool = Pool()
+    pool = ConnectionPool()
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as inner:
             await inner.start(pool.run)
@@ -486,6 +492,6 @@ async def test_a_pool_runs_its_own_reactor_and_stops_whole(serve: Serve, nursery
 
 
 def test_addresses_are_written_as_urls_write_them() -> None:
-    assert str(Address("::1", 80)) == "[::1]:80"
-    assert str(Address("localhost", 80)) == "localhost:80"
-    assert attrs.evolve(Address("a", 1), port=2) == Address("a", 2)
+    assert str(UpstreamAddress("::1", 80)) == "[::1]:80"
+    assert str(UpstreamAddress("localhost", 80)) == "localhost:80"
+    assert attrs.evolve(UpstreamAddress("a", 1), port=2) == UpstreamAddress("a", 2)

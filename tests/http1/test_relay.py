@@ -11,10 +11,10 @@ import trio
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.fault import ConnectFailed, UpstreamError, UpstreamTimeout
 from gpustack.http1.fields import Headers
-from gpustack.http1.pool import Pool
+from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.relay import end_to_end, relay
 from gpustack.http1.server import Handler
-from gpustack.http1.upstream import Address
+from gpustack.http1.upstream import UpstreamAddress
 from tests.http1.conftest import Serve
 from tests.http1.wire import PATIENCE, Client, Script, echo, eventually, get, post
 
@@ -22,14 +22,14 @@ Upstream = Callable[[Callable[[Client, int], Awaitable[None]]], Awaitable[Script
 SIZE = 20 << 20
 
 
-def gateway(pool: Pool, port: int, tap: Callable[[bytes], None] | None = None) -> Handler:
+def gateway(pool: ConnectionPool, port: int, tap: Callable[[bytes], None] | None = None) -> Handler:
     """A small reverse proxy."""
 
     async def forward(exchange: Exchange) -> None:
         head = exchange.head
         body = exchange.body_chunks() if head.content_length is None else await exchange.read_body(SIZE)
         async with pool.request(
-            Address("127.0.0.1", port), head.method, head.target, end_to_end(head.headers), body
+            UpstreamAddress("127.0.0.1", port), head.method, head.target, end_to_end(head.headers), body
         ) as response:
             await relay(response, exchange, tap=tap)
 
@@ -50,7 +50,7 @@ async def say(exchange: Exchange, error: Exception) -> None:
 
 
 async def test_an_answer_passes_with_its_end_to_end_headers(
-    pool: Pool, serve: Serve, upstream: Upstream
+    pool: ConnectionPool, serve: Serve, upstream: Upstream
 ) -> None:
     async def act(client: Client, nth: int) -> None:
         while True:
@@ -87,7 +87,7 @@ def test_hop_by_hop_headers_stay_on_their_hop() -> None:
     assert end_to_end(headers) == [(b"accept", b"*/*")]
 
 
-async def test_chunks_pass_as_they_come(pool: Pool, serve: Serve, upstream: Upstream) -> None:
+async def test_chunks_pass_as_they_come(pool: ConnectionPool, serve: Serve, upstream: Upstream) -> None:
     seen = trio.Event()
 
     async def act(client: Client, nth: int) -> None:
@@ -107,7 +107,7 @@ async def test_chunks_pass_as_they_come(pool: Pool, serve: Serve, upstream: Upst
 
 
 async def test_an_answer_until_close_is_passed_on_chunked(
-    pool: Pool, serve: Serve, upstream: Upstream
+    pool: ConnectionPool, serve: Serve, upstream: Upstream
 ) -> None:
     async def act(client: Client, nth: int) -> None:
         await script.request(client)
@@ -125,7 +125,7 @@ async def test_an_answer_until_close_is_passed_on_chunked(
     ("wire", "status"), [(b"", 502), (b"garbage\r\n\r\n", 502), (b"HTTP/1.1 200 OK\r\na b: c\r\n\r\n", 502)]
 )
 async def test_an_upstream_that_fails_before_the_first_byte_can_be_answered(
-    pool: Pool, serve: Serve, upstream: Upstream, wire: bytes, status: int
+    pool: ConnectionPool, serve: Serve, upstream: Upstream, wire: bytes, status: int
 ) -> None:
     async def act(client: Client, nth: int) -> None:
         await script.request(client)
@@ -140,7 +140,7 @@ async def test_an_upstream_that_fails_before_the_first_byte_can_be_answered(
 
 @pytest.mark.attack("engine")
 async def test_an_upstream_that_dies_inside_its_answer_cuts_the_client_off(
-    pool: Pool, serve: Serve, upstream: Upstream
+    pool: ConnectionPool, serve: Serve, upstream: Upstream
 ) -> None:
     async def act(client: Client, nth: int) -> None:
         await script.request(client)
@@ -153,7 +153,9 @@ async def test_an_upstream_that_dies_inside_its_answer_cuts_the_client_off(
     assert (await client.rest()).endswith(b"half")
 
 
-async def test_a_client_that_leaves_closes_the_upstream(pool: Pool, serve: Serve, upstream: Upstream) -> None:
+async def test_a_client_that_leaves_closes_the_upstream(
+    pool: ConnectionPool, serve: Serve, upstream: Upstream
+) -> None:
     asked, gone = trio.Event(), trio.Event()
 
     async def act(client: Client, nth: int) -> None:
@@ -174,7 +176,7 @@ async def test_a_client_that_leaves_closes_the_upstream(pool: Pool, serve: Serve
 
 @pytest.mark.attack("flood")
 async def test_a_client_that_does_not_read_stops_the_upstream(
-    pool: Pool, serve: Serve, upstream: Upstream
+    pool: ConnectionPool, serve: Serve, upstream: Upstream
 ) -> None:
     sent = 0
 
@@ -201,7 +203,7 @@ async def test_a_client_that_does_not_read_stops_the_upstream(
     assert 0 < sent < 32 << 20  # four socket buffers
 
 
-async def test_large_bodies_pass_both_ways_with_flat_memory(pool: Pool, serve: Serve) -> None:
+async def test_large_bodies_pass_both_ways_with_flat_memory(pool: ConnectionPool, serve: Serve) -> None:
     piece = b"x" * 32768
 
     async def backend(exchange: Exchange) -> None:
@@ -233,7 +235,7 @@ async def test_large_bodies_pass_both_ways_with_flat_memory(pool: Pool, serve: S
     assert peak < 4 << 20
 
 
-async def test_a_body_of_known_length_passes_too(pool: Pool, serve: Serve) -> None:
+async def test_a_body_of_known_length_passes_too(pool: ConnectionPool, serve: Serve) -> None:
     backend = await serve(echo)
     front = await serve(gateway(pool, backend.port))
     client = await front.connect()

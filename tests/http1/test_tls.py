@@ -16,9 +16,9 @@ from cryptography.x509.oid import NameOID
 
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.fault import ConnectFailed
-from gpustack.http1.limits import Limits
-from gpustack.http1.pool import Pool
-from gpustack.http1.upstream import Address
+from gpustack.http1.limits import ServerLimits
+from gpustack.http1.pool import ConnectionPool
+from gpustack.http1.upstream import UpstreamAddress
 from tests.http1.conftest import Serve
 from tests.http1.wire import PATIENCE, Client, Served, echo, eventually, get, post
 
@@ -99,7 +99,7 @@ async def test_the_certificate_of_the_next_connection_may_be_another(
 
 @pytest.mark.attack("flood")
 async def test_a_handshake_that_stops_or_fails_ends_the_connection(
-    serve: Serve, cert: Path, brisk: Limits
+    serve: Serve, cert: Path, brisk: ServerLimits
 ) -> None:
     served = await serve(echo, tls=server_context(cert), limits=brisk)
     silent, plain = await served.connect(), await served.connect()
@@ -128,20 +128,22 @@ async def test_a_client_that_leaves_cancels_its_handler_over_tls(serve: Serve, c
         await cancelled.wait()
 
 
-async def test_the_pool_speaks_tls_and_checks_the_certificate(serve: Serve, pool: Pool, cert: Path) -> None:
+async def test_the_pool_speaks_tls_and_checks_the_certificate(
+    serve: Serve, pool: ConnectionPool, cert: Path
+) -> None:
     served = await serve(echo, tls=server_context(cert))
     trusting = ssl.create_default_context(cafile=str(cert))
     body = b"x" * (3 << 20)
     with trio.fail_after(PATIENCE):
         for _ in range(2):
             async with pool.request(
-                Address("127.0.0.1", served.port, tls=trusting), "POST", b"/", [], body
+                UpstreamAddress("127.0.0.1", served.port, tls=trusting), "POST", b"/", [], body
             ) as response:
                 assert await response.read(4 << 20) == body
         assert "1 idle" in repr(pool)
         with pytest.raises(ConnectFailed) as caught:
             async with pool.request(
-                Address("127.0.0.1", served.port, tls=ssl.create_default_context()), "GET", b"/"
+                UpstreamAddress("127.0.0.1", served.port, tls=ssl.create_default_context()), "GET", b"/"
             ):
                 pass
     assert "self-signed certificate" in str(caught.value)

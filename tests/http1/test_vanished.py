@@ -15,9 +15,9 @@ import trio
 
 from gpustack.http1.fault import UpstreamClosed
 from gpustack.http1.keepalive import end_unacknowledged, is_elsewhere, keep_alive
-from gpustack.http1.pool import Pool
+from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.stream import Stream
-from gpustack.http1.upstream import Address, Upstream
+from gpustack.http1.upstream import UpstreamAddress, UpstreamConnection
 from tests.needs import requires, requires_root
 
 NETWORK = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
@@ -82,7 +82,7 @@ def test_a_connection_is_patient_while_it_carries_a_long_body(peer: str, values:
     """An engine that is busy leaves it unread for a while, which the kernel would take for a machine that is gone."""
     sock = RecordedSocket(peer)
     stream = SimpleNamespace(sock=sock)
-    upstream = Upstream(Address(peer, 80), cast(Stream, stream))
+    upstream = UpstreamConnection(UpstreamAddress(peer, 80), cast(Stream, stream))
     for yes in (True, True, False, False):
         upstream.be_patient(yes)
     assert sock.values == values
@@ -122,9 +122,9 @@ def other_machine() -> Iterator[subprocess.Popen[str]]:
 async def test_a_request_to_a_machine_whose_cable_was_pulled_ends(
     other_machine: subprocess.Popen[str], nursery: trio.Nursery
 ) -> None:
-    pool = Pool()
+    pool = ConnectionPool()
     await nursery.start(pool.run)
-    where = Address(THERE, 8080)
+    where = UpstreamAddress(THERE, 8080)
     call = pool.request(where, "POST", b"/", body=b"{}", connect_timeout=60.0)
 
     async def pull() -> None:

@@ -10,29 +10,29 @@ from typing import Any
 import attrs
 import pytest
 
-from gpustack.domain.access import ApiKey, Means, Principal, Role, Scope, User
+from gpustack.domain.access import ApiKey, AuthMethod, KeyScope, Principal, Role, User
 from gpustack.domain.record import Record, table_of
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
 from gpustack.errors import Forbidden, Unauthorized
-from gpustack.identity.authenticate import (
-    LocalRule,
-    NeedsOwner,
-    NeedsPassword,
+from gpustack.identity.authentication import (
+    LocalAccessRule,
+    OwnerCheck,
+    PasswordCheck,
     authenticate,
     holds,
     local,
     proven,
 )
 from gpustack.identity.credentials import Credentials
+from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.identity.keys import make_api_key, worker_key
-from gpustack.identity.secret import Keys
 from gpustack.identity.sessions import make_session
 from gpustack.identity.username import is_username
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 RNG = random.Random(7)
-KEYS = Keys.of("0123456789abcdef" * 4)
+KEYS = DerivedKeys.of("0123456789abcdef" * 4)
 TOKEN = "c0ffee" * 5 + "aa"
 
 ADMIN = User(id=1, username="admin", is_admin=True, hashed_password="$argon2id$1")
@@ -88,7 +88,7 @@ def ask(
     """Role, means and whose it is. Header names with ``_`` for ``-``."""
     given = {"host": "gpustack.example", **headers}
     raw = {name.replace("_", "-").encode(): text.encode() for name, text in given.items() if text is not None}
-    rule = LocalRule(trusted, LOCAL_ADMINS)
+    rule = LocalAccessRule(trusted, LOCAL_ADMINS)
     found = authenticate(
         Credentials.read(raw.get, raw, peer, method),
         SNAPSHOT,
@@ -97,9 +97,9 @@ def ask(
         now=NOW,
         local_rule=rule,
     )
-    if isinstance(found, NeedsOwner):
+    if isinstance(found, OwnerCheck):
         found = local(owner, SNAPSHOT, rule)
-    if isinstance(found, NeedsPassword):
+    if isinstance(found, PasswordCheck):
         return "password", found.password, None if found.user is None else found.user.id
     return found.role.value, found.means.value, found.user_id or found.worker_id
 
@@ -316,10 +316,10 @@ def test_without_an_active_administrator_nobody_is_trusted_for_being_here() -> N
 @pytest.mark.attack("access")
 @pytest.mark.parametrize("owner", [1001, 65534, None], ids=str)
 def test_another_user_of_this_machine_infers_and_reads(owner: int | None) -> None:
-    found = local(owner, SNAPSHOT, LocalRule(admins=LOCAL_ADMINS))
-    assert (found.is_admin, found.user_id, found.means) == (False, None, Means.LOCAL)
-    assert found.has_scope(Scope.INFERENCE) and found.has_scope(Scope.READ)
-    assert not found.has_scope(Scope.MANAGEMENT)
+    found = local(owner, SNAPSHOT, LocalAccessRule(admins=LOCAL_ADMINS))
+    assert (found.is_admin, found.user_id, found.means) == (False, None, AuthMethod.LOCAL)
+    assert found.has_scope(KeyScope.INFERENCE) and found.has_scope(KeyScope.READ)
+    assert not found.has_scope(KeyScope.MANAGEMENT)
     assert holds(found, SNAPSHOT, NOW)
     assert not is_username(found.username)  # an account cannot be called so, nor seem to have done it
 
@@ -366,7 +366,7 @@ def test_a_key_ends_when_its_user_or_the_key_goes() -> None:
     "change",
     [
         {"is_enabled": False},
-        {"scopes": (Scope.READ,)},
+        {"scopes": (KeyScope.READ,)},
         {"allowed_models": ("m",)},
         {"expires_at": NOW - timedelta(seconds=1)},
         {"id": 99},
@@ -393,7 +393,7 @@ def test_what_lets_somebody_in_holds_as_long_as_the_account_does(means: str, cha
     }
     before = snapshot_of(ADMIN, key, session)
     found = admitted(requests[means], before)
-    assert found.means is Means(means)
+    assert found.means is AuthMethod(means)
     assert holds(found, before, NOW)
     other = attrs.evolve(ADMIN, id=50)  # that somebody else is an administrator changes nothing
     assert not holds(found, snapshot_of(attrs.evolve(ADMIN, **change), other, key, session), NOW)
@@ -420,9 +420,9 @@ def admitted(headers: dict[str, str], snapshot: Snapshot) -> Principal:
     found = authenticate(
         Credentials.read(raw.get, raw, peer, "GET"), snapshot, keys=KEYS, token=TOKEN, now=NOW
     )
-    if isinstance(found, NeedsOwner):
-        return local(DAEMON, snapshot, LocalRule(admins=LOCAL_ADMINS))
-    return proven(found) if isinstance(found, NeedsPassword) else found
+    if isinstance(found, OwnerCheck):
+        return local(DAEMON, snapshot, LocalAccessRule(admins=LOCAL_ADMINS))
+    return proven(found) if isinstance(found, PasswordCheck) else found
 
 
 def test_a_key_that_is_off_is_none() -> None:
@@ -431,14 +431,14 @@ def test_a_key_that_is_off_is_none() -> None:
 
 
 def test_a_verified_password_gives_the_user() -> None:
-    assert proven(NeedsPassword(ADMIN, "x")).means is Means.BASIC
+    assert proven(PasswordCheck(ADMIN, "x")).means is AuthMethod.BASIC
     with pytest.raises(Unauthorized):
-        proven(NeedsPassword(None, "x"))
+        proven(PasswordCheck(None, "x"))
 
 
 def test_nothing_secret_is_shown_by_repr() -> None:
     request = Credentials(authorization=f"Bearer {ADAS}", cookie=COOKIE)
-    for shown in (repr(request), repr(NeedsPassword(ADA, "hush")), repr(adas), repr(login), repr(KEYS)):
+    for shown in (repr(request), repr(PasswordCheck(ADA, "hush")), repr(adas), repr(login), repr(KEYS)):
         assert "hush" not in shown
         assert ADAS not in shown
         assert COOKIE not in shown

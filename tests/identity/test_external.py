@@ -8,10 +8,10 @@ import pytest
 
 from gpustack.domain.access import UserSource
 from gpustack.errors import Forbidden
-from gpustack.identity.external import ExternalPerson, Naming, Usual, read_person
+from gpustack.identity.person import AttributeNames, DefaultAttributeNames, ExternalPerson, read_person
 
-USUAL = Usual(username=("email", "sub"), full_name=("name",), avatar_url=("picture",))
-USUALLY = Naming()
+USUAL = DefaultAttributeNames(username=("email", "sub"), full_name=("name",), avatar_url=("picture",))
+USUALLY = AttributeNames()
 SAID: Mapping[str, Sequence[str]] = {
     "email": ("ada@example.com",),
     "sub": ("248289761001",),
@@ -24,7 +24,7 @@ SAID: Mapping[str, Sequence[str]] = {
 }
 
 
-def read(naming: Naming = USUALLY, /, **said: Sequence[str]) -> ExternalPerson:
+def read(naming: AttributeNames = USUALLY, /, **said: Sequence[str]) -> ExternalPerson:
     everything = {**SAID, **said}
     return read_person(
         lambda name: everything.get(name, ()),
@@ -48,19 +48,21 @@ def test_without_options_the_usual_names_are_tried_in_turn() -> None:
 
 
 def test_options_name_where_each_is_found() -> None:
-    person = read(Naming(username="nick", full_name="first+ last", avatar_url="photo", groups="groups"))
+    person = read(
+        AttributeNames(username="nick", full_name="first+ last", avatar_url="photo", groups="groups")
+    )
     assert (person.username, person.full_name, person.avatar_url) == ("ada", "Ada Lovelace", None)
     assert person.groups == {"gpu", "staff"}
 
 
 def test_a_part_that_is_missing_is_left_out_of_a_joined_name() -> None:
-    assert read(Naming(full_name="first+middle+last")).full_name == "Ada Lovelace"
-    assert read(Naming(full_name="middle")).full_name is None
+    assert read(AttributeNames(full_name="first+middle+last")).full_name == "Ada Lovelace"
+    assert read(AttributeNames(full_name="middle")).full_name is None
 
 
 def test_a_chosen_name_that_is_missing_is_not_replaced_by_another() -> None:
     with pytest.raises(Forbidden, match=r"'upn'.*--external-auth-name"):
-        read(Naming(username="upn"))
+        read(AttributeNames(username="upn"))
 
 
 @pytest.mark.attack("forged-line")
@@ -79,7 +81,7 @@ def test_an_identity_that_is_none_is_refused(value: str) -> None:
         with pytest.raises(Forbidden, match="identifies you"):
             read_person(
                 lambda name: ("ada",),
-                Naming(),
+                AttributeNames(),
                 USUAL,
                 source=UserSource.SAML,
                 issuer=issuer,

@@ -10,20 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpustack.errors import Forbidden, Invalid
-from gpustack.identity.external import Naming
 from gpustack.identity.oidc.claims import person_of, values
-from gpustack.identity.oidc.document import ProviderDocument, is_endpoint, read_provider_document
 from gpustack.identity.oidc.exchange import said
-from gpustack.identity.oidc.keys import read_keys
-from gpustack.identity.oidc.token import BadToken, Expected, judge, key_id
-from gpustack.remote.http import BadReply
+from gpustack.identity.oidc.provider_document import ProviderDocument, is_endpoint, read_provider_document
+from gpustack.identity.oidc.provider_keys import read_keys
+from gpustack.identity.oidc.token import BadToken, TokenRequirements, judge, key_id
+from gpustack.identity.person import AttributeNames
+from gpustack.remote.http import BadResponse
 from tests.fakes.issuer import KEY, OTHER_KEY, unsigned
 
 attack = pytest.mark.attack("parser")
 
 ISSUER = "https://idp.example"
 PUBLIC = read_keys({"keys": [KEY.as_dict(private=False), OTHER_KEY.as_dict(private=False)]}, ISSUER)
-EXPECTED = Expected(issuer=ISSUER, client_id="c", nonce="n", algorithms=("RS256", "ES256", "EdDSA"))
+EXPECTED = TokenRequirements(issuer=ISSUER, client_id="c", nonce="n", algorithms=("RS256", "ES256", "EdDSA"))
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30),
@@ -76,7 +76,7 @@ def test_a_key_set_of_any_make_gives_public_keys_or_none(told: Any) -> None:
     for one in (told, {"keys": told}, {"keys": [told, {"kty": "RSA", "n": told, "e": told}]}):
         try:
             found = read_keys(one, ISSUER)
-        except BadReply:
+        except BadResponse:
             continue
         assert all(not key.is_private for key in found)
 
@@ -120,7 +120,7 @@ def test_a_document_that_is_none_is_refused(told: Any) -> None:
     )
 )
 def test_claims_of_any_make_give_a_person_that_can_be_shown_or_nobody(claims: dict[str, Any]) -> None:
-    naming = Naming(username="name", full_name="a+name", groups="groups")
+    naming = AttributeNames(username="name", full_name="a+name", groups="groups")
     assert all(isinstance(value, str) for name in claims for value in values(claims, name))
     try:
         person = person_of({**claims, "iss": ISSUER, "sub": "1"}, naming)

@@ -13,6 +13,7 @@ import trio.testing
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import Invalid
 from gpustack.identity.cluster_token import is_token
+from gpustack.identity.derived_keys import DerivedKeys, derive
 from gpustack.identity.keys import ApiKeyText, WorkerKeyText, make_api_key, parse, worker_key
 from gpustack.identity.passwords import (
     LONGEST,
@@ -21,14 +22,13 @@ from gpustack.identity.passwords import (
     needs_rehash,
     verify_password,
 )
-from gpustack.identity.secret import Keys, derive
 from gpustack.identity.sessions import cookie, find_session, is_due, make_session, no_cookie, token_in
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def test_keys_of_one_secret_differ_and_stay_the_same() -> None:
-    keys, again, other = Keys.of("secret\n"), Keys.of("secret"), Keys.of("other")
+    keys, again, other = DerivedKeys.of("secret\n"), DerivedKeys.of("secret"), DerivedKeys.of("other")
     hashes = [keys.api_hash("x"), keys.worker_hash("x"), keys.session_hash("x"), keys.forward_key("x")]
     assert len(set(hashes)) == 4
     assert keys == again
@@ -47,7 +47,7 @@ def test_derivation_is_hkdf() -> None:
 
 def test_an_empty_secret_is_refused() -> None:
     with pytest.raises(Invalid, match="--jwt-secret-key"):
-        Keys.of(" \n")
+        DerivedKeys.of(" \n")
 
 
 def test_a_key_is_taken_apart_as_it_was_made() -> None:
@@ -83,14 +83,14 @@ def test_the_token_is_itself_only() -> None:
 
 
 def test_a_session_is_found_until_it_ends() -> None:
-    keys = Keys.of("s")
+    keys = DerivedKeys.of("s")
     token, session = make_session(5, keys=keys, now=NOW, rng=random.Random(1))
     session = attrs.evolve(session, id=1)
     snapshot = Snapshot(1, {"sessions": {1: session}})
     assert token not in repr(session) and token != session.token_hash
     assert find_session(snapshot, token, keys=keys, now=NOW) == session
     assert find_session(snapshot, token, keys=keys, now=session.expires_at) is None
-    assert find_session(snapshot, token, keys=Keys.of("t"), now=NOW) is None
+    assert find_session(snapshot, token, keys=DerivedKeys.of("t"), now=NOW) is None
     assert find_session(Snapshot(2, {"sessions": {}}), token, keys=keys, now=NOW) is None
     assert find_session(snapshot, None, keys=keys, now=NOW) is None
     assert not is_due(session, NOW + timedelta(minutes=105))

@@ -10,19 +10,19 @@ import pytest
 
 from gpustack.domain.access import SignIn, UserSource
 from gpustack.domain.snapshot import Snapshot
-from gpustack.identity.secret import Keys
-from gpustack.identity.sign_in import WITHIN, Begun, begin, find, is_of_browser, no_cookie, path_within
+from gpustack.identity.derived_keys import DerivedKeys
+from gpustack.identity.sign_in import WITHIN, SignInStart, begin, find, is_of_browser, no_cookie, path_within
 
-KEYS = Keys.of("a secret of the tests")
+KEYS = DerivedKeys.of("a secret of the tests")
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
-def begun(seed: int = 1, **more: Any) -> Begun:
+def begun(seed: int = 1, **more: Any) -> SignInStart:
     wanted: dict[str, Any] = {"secret": "s", "next_path": "/docs", "secure": False, **more}
     return begin(UserSource.OIDC, keys=KEYS, now=NOW, rng=random.Random(seed), **wanted)
 
 
-def cookie_of(one: Begun) -> str:
+def cookie_of(one: SignInStart) -> str:
     return one.cookie.partition(";")[0]
 
 

@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from gpustack.metrics.registry import METRICS
-from gpustack.metrics.render import Format, render
+from gpustack.metrics.render import PageFormat, render
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -29,11 +29,11 @@ def shown(families: Iterable[Family], *, openmetrics: bool = True) -> Series:
     """The series a scraper would see; the page must be good OpenMetrics too."""
     given = list(families)
     if openmetrics:
-        strict = openmetrics_families(render(given, Format(openmetrics=True)).decode())  # type: ignore[no-untyped-call]
+        strict = openmetrics_families(render(given, PageFormat(openmetrics=True)).decode())  # type: ignore[no-untyped-call]
         assert {s.name for family in strict for s in family.samples} == {
             s.name for family in given for s in family.samples
         }
-    return series(render(given, Format()))
+    return series(render(given, PageFormat()))
 
 
 def value(found: Series, name: str, /, **labels: str) -> float | None:

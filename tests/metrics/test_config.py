@@ -12,8 +12,8 @@ import trio
 import yaml
 
 from gpustack.errors import Invalid, Unavailable
-from gpustack.metrics.config import FILE, MetricsConfig
 from gpustack.metrics.mapping import default_map
+from gpustack.metrics.mapping_file import FILE, MetricMapFile
 
 OWN: dict[str, Any] = {
     "gpustack_metrics": {"gpustack:depth": {"type": "Gauge", "description": "How deep."}},
@@ -22,19 +22,19 @@ OWN: dict[str, Any] = {
 
 
 async def test_without_a_file_the_default_holds(tmp_path: Path) -> None:
-    assert await MetricsConfig.within(tmp_path).current() == default_map()
+    assert await MetricMapFile.within(tmp_path).current() == default_map()
 
 
 async def test_what_is_put_is_there_after_a_restart_and_readable_by_its_owner_alone(tmp_path: Path) -> None:
-    await MetricsConfig.within(tmp_path).replace(OWN)
-    assert (await MetricsConfig.within(tmp_path).current()).document() == OWN
+    await MetricMapFile.within(tmp_path).replace(OWN)
+    assert (await MetricMapFile.within(tmp_path).current()).document() == OWN
     assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
     assert yaml.safe_load((tmp_path / FILE).read_text()) == OWN
     assert [path.name for path in await trio.Path(tmp_path).iterdir()] == [FILE]
 
 
 async def test_an_empty_object_brings_the_default_back(tmp_path: Path) -> None:
-    config = MetricsConfig.within(tmp_path)
+    config = MetricMapFile.within(tmp_path)
     await config.replace(OWN)
     await config.replace({})
     await config.replace({})
@@ -43,7 +43,7 @@ async def test_an_empty_object_brings_the_default_back(tmp_path: Path) -> None:
 
 
 async def test_a_wrong_mapping_changes_nothing(tmp_path: Path) -> None:
-    config = MetricsConfig.within(tmp_path)
+    config = MetricMapFile.within(tmp_path)
     await config.replace(OWN)
     with pytest.raises(Invalid):
         await config.replace({"runtime_mapping": {"vllm": {"*": {"a": "b"}}}})
@@ -58,12 +58,12 @@ async def test_a_file_that_cannot_be_used_is_named_and_the_default_holds(
 ) -> None:
     (tmp_path / FILE).write_text(text)
     with caplog.at_level(logging.ERROR):
-        assert await MetricsConfig.within(tmp_path).current() == default_map()
+        assert await MetricMapFile.within(tmp_path).current() == default_map()
     assert FILE in caplog.text
 
 
 async def test_an_edit_by_hand_holds_from_the_next_look_on(tmp_path: Path) -> None:
-    config = MetricsConfig.within(tmp_path)
+    config = MetricMapFile.within(tmp_path)
     await config.current()
     (tmp_path / FILE).write_text(yaml.safe_dump(OWN))
     assert (await config.current()).document() == OWN
@@ -72,4 +72,4 @@ async def test_an_edit_by_hand_holds_from_the_next_look_on(tmp_path: Path) -> No
 async def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / FILE).mkdir()
     with pytest.raises(Unavailable, match=FILE):
-        await MetricsConfig.within(tmp_path).replace(OWN)
+        await MetricMapFile.within(tmp_path).replace(OWN)

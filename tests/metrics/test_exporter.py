@@ -16,7 +16,7 @@ from gpustack.http1.server import HttpServer
 from gpustack.metrics.exporter import LIMITS, Exporter
 from gpustack.metrics.family import Samples
 from gpustack.metrics.registry import TASKS
-from gpustack.metrics.render import Format, render
+from gpustack.metrics.render import PageFormat, render
 
 
 @attrs.define
@@ -78,7 +78,7 @@ async def test_nothing_is_looked_at_while_nobody_asks_and_once_for_all_who_do() 
         pages: list[bytes] = []
 
         async def ask() -> None:
-            pages.append(await exporter.page("/metrics", Format()))
+            pages.append(await exporter.page("/metrics", PageFormat()))
 
         await trio.testing.wait_all_tasks_blocked()
         assert state.looks == 0
@@ -89,7 +89,7 @@ async def test_nothing_is_looked_at_while_nobody_asks_and_once_for_all_who_do() 
             state.gate.set()
         assert state.looks == 1
         assert set(pages) == {families_page(1)}
-        await exporter.page("/metrics", Format(openmetrics=True))
+        await exporter.page("/metrics", PageFormat(openmetrics=True))
         assert state.looks == 1
 
 
@@ -97,8 +97,8 @@ async def test_after_its_lifetime_a_look_is_taken_anew() -> None:
     state = State()
     state.gate.set()
     async with exporting(state, lifetime=0.0) as (exporter, _):
-        assert await exporter.page("/metrics", Format()) == families_page(1)
-        assert await exporter.page("/metrics", Format()) == families_page(2)
+        assert await exporter.page("/metrics", PageFormat()) == families_page(1)
+        assert await exporter.page("/metrics", PageFormat()) == families_page(2)
 
 
 async def test_one_who_leaves_takes_nothing_from_those_who_wait() -> None:
@@ -108,7 +108,7 @@ async def test_one_who_leaves_takes_nothing_from_those_who_wait() -> None:
 
         async def ask(scope: trio.CancelScope) -> None:
             with scope:
-                pages.append(await exporter.page("/metrics", Format()))
+                pages.append(await exporter.page("/metrics", PageFormat()))
 
         leaving, staying = trio.CancelScope(), trio.CancelScope()
         async with trio.open_nursery() as nursery:
@@ -122,4 +122,4 @@ async def test_one_who_leaves_takes_nothing_from_those_who_wait() -> None:
 
 
 def families_page(number: int) -> bytes:
-    return render(families(number), Format())
+    return render(families(number), PageFormat())

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from gpustack.metrics.family import Samples
-from gpustack.metrics.registry import METRICS, Kind, Metric, Scope
+from gpustack.metrics.registry import METRICS, Metric, MetricKind, MetricScope
 
 
 def test_names_are_unique_also_without_what_their_kind_appends() -> None:
@@ -19,8 +19,8 @@ def test_names_are_unique_also_without_what_their_kind_appends() -> None:
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_each_metric_is_named_as_its_kind_wants(metric: Metric) -> None:
     assert re.fullmatch(r"gpustack:[a-z0-9_]+|process_[a-z_]+", metric.name)
-    assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
-    assert metric.name.endswith("_info") == (metric.kind is Kind.INFO)
+    assert metric.name.endswith("_total") == (metric.kind is MetricKind.COUNTER)
+    assert metric.name.endswith("_info") == (metric.kind is MetricKind.INFO)
     assert metric.help
     assert "|" not in metric.help  # it stands in a table
     assert len(set(metric.labels)) == len(metric.labels)
@@ -46,7 +46,7 @@ def test_every_metric_that_dashboards_for_gpustack_know_is_there() -> None:
 
 
 def test_a_value_that_is_unknown_is_left_out_and_zero_is_not() -> None:
-    metric = Metric(name="gpustack:test", scope=Scope.SERVER, help="A test.", labels=("a",))
+    metric = Metric(name="gpustack:test", scope=MetricScope.SERVER, help="A test.", labels=("a",))
     samples = Samples()
     samples.add(metric, ("x",), None)
     samples.add(metric, ("y",), 0)
@@ -55,6 +55,6 @@ def test_a_value_that_is_unknown_is_left_out_and_zero_is_not() -> None:
 
 
 def test_labels_are_all_given_or_it_is_a_mistake() -> None:
-    metric = Metric(name="gpustack:test", scope=Scope.SERVER, help="A test.", labels=("a", "b"))
+    metric = Metric(name="gpustack:test", scope=MetricScope.SERVER, help="A test.", labels=("a", "b"))
     with pytest.raises(ValueError, match="zip"):
         Samples().add(metric, ("x",), 1)

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.metrics_core import Metric as Family
 
+from gpustack.metrics.engine_sample import raw_families, read_pages, unify
 from gpustack.metrics.family import Samples
 from gpustack.metrics.mapping import default_map
-from gpustack.metrics.runtime import raw_families, read_pages, unify
-from gpustack.metrics.scrape import Scraped, Target
+from gpustack.metrics.scrape import ScrapeResult, ScrapeTarget
 
 from .page import check_declared, shown, value
 
@@ -39,8 +39,8 @@ vllm:something_else 1.0
 """
 
 
-def target(number: int = 1, runtime: str = "vllm", **more: Any) -> Target:
-    return Target(
+def target(number: int = 1, runtime: str = "vllm", **more: Any) -> ScrapeTarget:
+    return ScrapeTarget(
         worker_id=7,
         worker_name="w7",
         model_id=3,
@@ -53,14 +53,14 @@ def target(number: int = 1, runtime: str = "vllm", **more: Any) -> Target:
     )
 
 
-def unified(*scraped: Scraped) -> list[Family]:
+def unified(*scraped: ScrapeResult) -> list[Family]:
     samples = Samples()
     unify(read_pages(scraped), default_map(), samples)
     return samples.families
 
 
 def test_each_kind_of_metric_comes_out_under_our_name() -> None:
-    found = shown(unified(Scraped(target(), VLLM)))
+    found = shown(unified(ScrapeResult(target(), VLLM)))
     check_declared(found)
     whose = {"worker_id": "7", "worker_name": "w7", "model_id": "3", "model_name": "m3", "runtime": "vllm"}
     own = {**whose, "model_instance_id": "1", "model_instance_name": "m3-1"}
@@ -89,7 +89,7 @@ llamacpp:tokens_predicted_total 84
 @pytest.mark.parametrize("runtime", ["llama-box", "custom"])
 def test_prompt_tokens_out_of_a_cache_are_counted_whichever_engine_counts(runtime: str) -> None:
     """vLLM has them in; llama.cpp, also under a command of the user's, tells them apart."""
-    found = shown(unified(Scraped(target(1, runtime), LLAMA_CPP), Scraped(target(2), VLLM)))
+    found = shown(unified(ScrapeResult(target(1, runtime), LLAMA_CPP), ScrapeResult(target(2), VLLM)))
     check_declared(found)
     assert value(found, "gpustack:prompt_tokens_total", model_instance_id="1") == 83 + 161
     assert value(found, "gpustack:prefix_cache_hits_total", model_instance_id="1") == 161
@@ -99,18 +99,20 @@ def test_prompt_tokens_out_of_a_cache_are_counted_whichever_engine_counts(runtim
 
 def test_an_older_llama_cpp_that_tells_no_cached_tokens_is_shown_as_it_counts() -> None:
     page = LLAMA_CPP.replace(b"prompt_tokens_cached", b"other")
-    found = shown(unified(Scraped(target(1, "llama-box"), page)))
+    found = shown(unified(ScrapeResult(target(1, "llama-box"), page)))
     assert value(found, "gpustack:prompt_tokens_total", model_instance_id="1") == 83
 
 
 def test_labels_of_the_engine_are_kept_beside_ours() -> None:
-    found = shown(unified(Scraped(target(), VLLM)))
+    found = shown(unified(ScrapeResult(target(), VLLM)))
     labels = {"engine": "0", "exported_model_name": "/models/x", "model_name": "m3"}
     assert value(found, "gpustack:num_requests_running", **labels) == 2
 
 
 def test_an_engine_that_fails_has_no_series_but_the_one_that_says_so() -> None:
-    found = shown(unified(Scraped(target(1), VLLM), Scraped(target(2), None), Scraped(target(3), b"")))
+    found = shown(
+        unified(ScrapeResult(target(1), VLLM), ScrapeResult(target(2), None), ScrapeResult(target(3), b""))
+    )
     failed = [name for name, labels in found if ("model_instance_name", "m3-2") in labels]
     assert failed == ["gpustack:worker_engine_metrics_up"]
     assert value(found, "gpustack:worker_engine_metrics_up", model_instance_name="m3-2") == 0
@@ -123,14 +125,14 @@ def test_an_engine_that_fails_has_no_series_but_the_one_that_says_so() -> None:
     "page", [b"a{b=", b'a{b="c} 1', b"{} {}", b"# TYPE\n# TYPE a\n", b"a one", b"\xff\xfe\x00", b'{"a": 1}']
 )
 def test_a_page_that_is_none_is_a_failure_and_spoils_nothing(page: bytes) -> None:
-    found = shown(unified(Scraped(target(1), page), Scraped(target(2), VLLM)))
+    found = shown(unified(ScrapeResult(target(1), page), ScrapeResult(target(2), VLLM)))
     assert value(found, "gpustack:num_requests_running", model_instance_name="m3-2") == 2
 
 
 @pytest.mark.attack("parser")
 @given(st.text())
 def test_no_page_whatever_is_in_it_breaks_the_exporter(text: str) -> None:
-    pages = (Scraped(target(), text.encode("utf-8", "replace")),)
+    pages = (ScrapeResult(target(), text.encode("utf-8", "replace")),)
     unified(*pages)
     raw_families(read_pages(pages))
 
@@ -138,25 +140,27 @@ def test_no_page_whatever_is_in_it_breaks_the_exporter(text: str) -> None:
 @pytest.mark.attack("engine")
 def test_a_series_told_twice_is_shown_once() -> None:
     twice = b"# TYPE vllm:num_requests_running gauge\n" + b"vllm:num_requests_running 1\n" * 2
-    found = shown(unified(Scraped(target(), twice)))
+    found = shown(unified(ScrapeResult(target(), twice)))
     assert value(found, "gpustack:num_requests_running") == 1
 
 
 @pytest.mark.attack("engine")
 def test_a_family_of_another_kind_is_not_forced_into_ours() -> None:
     page = b"# TYPE vllm:time_to_first_token_seconds gauge\nvllm:time_to_first_token_seconds 3\n"
-    assert [name for name, _ in shown(unified(Scraped(target(), page)))] == [
+    assert [name for name, _ in shown(unified(ScrapeResult(target(), page)))] == [
         "gpustack:worker_engine_metrics_up"
     ]
 
 
 def test_under_a_command_of_the_users_an_engine_is_known_by_its_names() -> None:
-    found = shown(unified(Scraped(target(runtime="custom"), VLLM)))
+    found = shown(unified(ScrapeResult(target(runtime="custom"), VLLM)))
     assert value(found, "gpustack:num_requests_running", runtime="custom") == 2
 
 
 def test_the_raw_page_has_everything_with_whose_it_is() -> None:
-    pages = read_pages([Scraped(target(1), VLLM), Scraped(target(2), VLLM), Scraped(target(3), None)])
+    pages = read_pages(
+        [ScrapeResult(target(1), VLLM), ScrapeResult(target(2), VLLM), ScrapeResult(target(3), None)]
+    )
     found = shown(raw_families(pages), openmetrics=False)
     for number in ("1", "2"):
         assert value(found, "vllm:something_else", model_instance_id=number, worker_name="w7") == 1
@@ -165,7 +169,7 @@ def test_the_raw_page_has_everything_with_whose_it_is() -> None:
 
 def test_engines_that_use_a_name_for_different_things_do_not_mix() -> None:
     other = b"# TYPE vllm:something_else summary\nvllm:something_else_count 4\n"
-    pages = read_pages([Scraped(target(1), VLLM), Scraped(target(2), other)])
+    pages = read_pages([ScrapeResult(target(1), VLLM), ScrapeResult(target(2), other)])
     found = shown(raw_families(pages), openmetrics=False)
     assert value(found, "vllm:something_else", model_instance_id="1") == 1
     assert value(found, "vllm:something_else_count", model_instance_id="2") is None

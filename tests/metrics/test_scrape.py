@@ -11,15 +11,15 @@ import trio.testing
 
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.listen import open_listeners
-from gpustack.http1.pool import Pool
+from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.server import Handler, HttpServer
-from gpustack.metrics.process import LoopLag
-from gpustack.metrics.scrape import Target, scrape
+from gpustack.metrics.process_sample import LoopLag
+from gpustack.metrics.scrape import ScrapeTarget, scrape
 from tests.fakes.running import RunningEngine
 
 
-def target(port: int) -> Target:
-    return Target(
+def target(port: int) -> ScrapeTarget:
+    return ScrapeTarget(
         worker_id=1,
         worker_name="w1",
         model_id=1,
@@ -42,8 +42,8 @@ async def engine(handler: Handler) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def pooled() -> AsyncIterator[Pool]:
-    pool = Pool()
+async def pooled() -> AsyncIterator[ConnectionPool]:
+    pool = ConnectionPool()
     async with trio.open_nursery() as nursery:
         await nursery.start(lambda task_status: pool.run(task_status=task_status))
         with trio.fail_after(30):

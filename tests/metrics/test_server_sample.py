@@ -14,8 +14,8 @@ from gpustack.domain.model import Model
 from gpustack.domain.record import Record, table_of
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Condition, Worker, WorkerState
-from gpustack.metrics.server_sample import ServerState, scrape_targets, server_families, waits_for
-from gpustack.metrics.traffic import Passage, Traffic
+from gpustack.metrics.server_sample import ServerObservation, scrape_targets, server_families, waits_for
+from gpustack.metrics.traffic import RequestMeasurement, Traffic
 
 from .page import check_declared, shown, value
 
@@ -62,7 +62,7 @@ WORLD = snapshot(
 
 
 def test_what_is_deployed_is_told_with_its_labels() -> None:
-    found = shown(server_families(ServerState(snapshot=WORLD, silence={1: 2.5})))
+    found = shown(server_families(ServerObservation(snapshot=WORLD, silence={1: 2.5})))
     check_declared(found)
     cluster = {"cluster_id": "1", "cluster_name": "default"}
     assert value(found, "gpustack:cluster_info", **cluster, provider="gpustack") == 1
@@ -82,7 +82,7 @@ def test_what_is_deployed_is_told_with_its_labels() -> None:
 
 def test_what_is_unreachable_is_not_counted_as_running() -> None:
     cut_off = snapshot(worker(), model(replicas=2), instance(1, InstanceState.UNREACHABLE, on=1))
-    found = shown(server_families(ServerState(snapshot=cut_off)))
+    found = shown(server_families(ServerObservation(snapshot=cut_off)))
     assert value(found, "gpustack:model_running_instances", model_name="m1") == 0
     assert value(found, "gpustack:model_instance_status", worker_name="w1", state="unreachable") == 1
     assert value(found, "gpustack:model_instance_status", worker_name="w1", state="running") is None
@@ -90,10 +90,14 @@ def test_what_is_unreachable_is_not_counted_as_running() -> None:
 
 def test_what_is_deleted_leaves_no_series_behind() -> None:
     traffic = Traffic()
-    passage = Passage(0.0, model_id=1, first_byte=0.2, prompt=3, completion=4)
+    passage = RequestMeasurement(0.0, model_id=1, first_byte=0.2, prompt=3, completion=4)
     traffic.passed(passage, "/v1/chat/completions", 200)
-    before = shown(server_families(ServerState(snapshot=WORLD, traffic=traffic.seen(), silence={1: 1.0})))
-    after = shown(server_families(ServerState(snapshot=snapshot(), traffic=traffic.seen(), silence={1: 1.0})))
+    before = shown(
+        server_families(ServerObservation(snapshot=WORLD, traffic=traffic.seen(), silence={1: 1.0}))
+    )
+    after = shown(
+        server_families(ServerObservation(snapshot=snapshot(), traffic=traffic.seen(), silence={1: 1.0}))
+    )
     assert any("m1" in dict(labels).values() for _, labels in before)
     gone = {"m1", "w1", "m1-1", "m1-2"}
     assert not [labels for _, labels in after if gone & set(dict(labels).values())]
@@ -103,7 +107,7 @@ def test_what_is_deleted_leaves_no_series_behind() -> None:
 
 def test_a_state_that_changed_is_one_series_and_not_two() -> None:
     lost = attrs.evolve(worker(), condition=Condition(state=WorkerState.UNREACHABLE))
-    found = shown(server_families(ServerState(snapshot=snapshot(lost))))
+    found = shown(server_families(ServerObservation(snapshot=snapshot(lost))))
     assert value(found, "gpustack:worker_status", worker_name="w1", state="unreachable") == 1
     assert value(found, "gpustack:worker_status", worker_name="w1", state="ready") is None
 
@@ -111,10 +115,10 @@ def test_a_state_that_changed_is_one_series_and_not_two() -> None:
 def test_requests_are_counted_by_model_route_and_status() -> None:
     traffic = Traffic()
     for began, first, status in ((0.0, 0.004, 200), (0.0, 0.2, 200), (0.0, 120.0, 200), (0.0, None, 499)):
-        passage = Passage(began, model_id=1, first_byte=first, prompt=10, completion=1)
+        passage = RequestMeasurement(began, model_id=1, first_byte=first, prompt=10, completion=1)
         traffic.passed(passage, "/v1/chat/completions", status)
-    traffic.passed(Passage(0.0), "/v1/embeddings", 404)
-    found = shown(server_families(ServerState(snapshot=WORLD, traffic=traffic.seen())))
+    traffic.passed(RequestMeasurement(0.0), "/v1/embeddings", 404)
+    found = shown(server_families(ServerObservation(snapshot=WORLD, traffic=traffic.seen())))
     check_declared(found)
     route = {"route": "/v1/chat/completions", "model_name": "m1"}
     assert value(found, "gpustack:gateway_requests_total", **route, status="200") == 3
@@ -135,7 +139,7 @@ def test_refusals_are_counted_by_limit_and_name_nobody() -> None:
     for _ in range(3):
         traffic.refuse("key", "tokens_per_day")
     traffic.refuse("model", "requests_per_minute")
-    found = shown(server_families(ServerState(snapshot=WORLD, traffic=traffic.seen())))
+    found = shown(server_families(ServerObservation(snapshot=WORLD, traffic=traffic.seen())))
     check_declared(found)
     name = "gpustack:gateway_limit_refusals_total"
     assert value(found, name, of="key", limit="tokens_per_day") == 3
@@ -174,5 +178,5 @@ def test_the_targets_are_the_exporters_of_workers_that_are_ready() -> None:
 @pytest.mark.attack("forged-line")
 def test_a_name_that_needs_escaping_is_escaped() -> None:
     odd = attrs.evolve(model(), name='a"b\\c\nd')
-    found = shown(server_families(ServerState(snapshot=snapshot(odd))))
+    found = shown(server_families(ServerObservation(snapshot=snapshot(odd))))
     assert value(found, "gpustack:model_desired_instances", model_name='a"b\\c\nd') == 1

@@ -11,11 +11,11 @@ from gpustack.domain.device import Device, DeviceCore, DeviceMemory
 from gpustack.domain.instance import Claim, ModelInstance, Placement, Subordinate
 from gpustack.domain.worker import Cpu, Filesystem, Kernel, Memory, OperatingSystem, Uptime, WorkerStatus
 from gpustack.metrics.mapping import default_map
-from gpustack.metrics.worker_sample import Node, WorkerState, allocated, worker_families
+from gpustack.metrics.worker_sample import WorkerLabels, WorkerObservation, allocated, worker_families
 
 from .page import check_declared, shown, value
 
-NODE = Node(worker_id=7, worker_name="w7", ip="10.0.0.7")
+NODE = WorkerLabels(worker_id=7, worker_name="w7", ip="10.0.0.7")
 CARD = Device(
     index=4,
     name="NVIDIA H200",
@@ -43,8 +43,8 @@ STATUS = WorkerStatus(
 )
 
 
-def state(**more: Any) -> WorkerState:
-    return WorkerState(**{"node": NODE, "status": STATUS, "mapping": default_map(), **more})
+def state(**more: Any) -> WorkerObservation:
+    return WorkerObservation(**{"node": NODE, "status": STATUS, "mapping": default_map(), **more})
 
 
 def test_the_machine_and_its_cards_are_told_by_their_own_index() -> None:

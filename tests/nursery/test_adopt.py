@@ -15,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from gpustack.nursery import Exit, GroupState, Output, adopt, end_remains, read_states, spawn_group
+from gpustack.nursery import ExitStatus, GroupState, LogFile, adopt, end_remains, read_states, spawn_group
 from tests.nursery.programs import ENV, HTTP_ENGINE, PYTHON, STUBBORN_GRANDCHILD, is_running, line_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="adoption needs pidfd and /proc")
@@ -89,7 +89,7 @@ async def test_an_engine_outlives_its_killed_daemon_and_is_adopted_without_resta
         assert group is not None
         assert group.alive
         assert (group.pid, await _get(port)) == (state.pid, str(state.pid))
-        seen: list[Exit] = []
+        seen: list[ExitStatus] = []
 
         async def watch() -> None:
             seen.append(await group.wait())
@@ -97,8 +97,8 @@ async def test_an_engine_outlives_its_killed_daemon_and_is_adopted_without_resta
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
             await trio.testing.wait_all_tasks_blocked()
-            assert await group.end(10) == Exit(None, None)
-        assert seen == [Exit(None, None)]
+            assert await group.end(10) == ExitStatus(None, None)
+        assert seen == [ExitStatus(None, None)]
         assert not is_running(state.pid)
         with pytest.raises(OSError):
             await _get(port)
@@ -140,7 +140,7 @@ async def test_a_group_left_alone_goes_on_for_the_next_daemon_to_adopt(tmp_path:
         first = await spawn_group(
             [*PYTHON, "print('up'); import time; time.sleep(600)"],
             env=ENV,
-            log=Output(tmp_path / "a.log"),
+            log=LogFile(tmp_path / "a.log"),
             state_file=tmp_path / "a.json",
         )
         await line_of(tmp_path / "a.log", "up")
@@ -149,7 +149,7 @@ async def test_a_group_left_alone_goes_on_for_the_next_daemon_to_adopt(tmp_path:
         assert is_running(first.pid)
         second = adopt(first.state)
         assert second is not None
-        assert await second.end(5) == Exit(None, None)
+        assert await second.end(5) == ExitStatus(None, None)
         assert not is_running(first.pid)
         assert os.waitpid(first.pid, 0)[1] == signal.SIGTERM  # noqa: ASYNC222  it is dead
 
@@ -169,7 +169,7 @@ async def test_a_number_that_another_process_bears_is_neither_adopted_nor_touche
 ) -> None:
     with trio.fail_after(30):
         group = await spawn_group(
-            [*PYTHON, "print('up'); import time; time.sleep(600)"], env=ENV, log=Output(tmp_path / "a.log")
+            [*PYTHON, "print('up'); import time; time.sleep(600)"], env=ENV, log=LogFile(tmp_path / "a.log")
         )
         try:
             await line_of(tmp_path / "a.log", "up")
@@ -183,7 +183,7 @@ async def test_a_number_that_another_process_bears_is_neither_adopted_nor_touche
 
 async def test_a_process_that_only_waits_to_be_reaped_is_not_adopted(tmp_path: Path) -> None:
     with trio.fail_after(30):
-        group = await spawn_group([*PYTHON, "pass"], env=ENV, log=Output(tmp_path / "a.log"))
+        group = await spawn_group([*PYTHON, "pass"], env=ENV, log=LogFile(tmp_path / "a.log"))
         await group.wait()
         assert adopt(group.state) is None
         await group.end(1)

@@ -9,7 +9,7 @@ import sys
 import attrs
 import pytest
 
-from gpustack.nursery.heap import HeapTrim
+from gpustack.nursery.heap import HeapTrimmer
 
 MIB = 1 << 20
 
@@ -27,7 +27,7 @@ class Heap:
 
 async def looked(heap: Heap, *frees: int | None) -> list[int]:
     """How often the heap was trimmed after each look."""
-    service, trims = HeapTrim(lambda: heap.free, heap.trim), []
+    service, trims = HeapTrimmer(lambda: heap.free, heap.trim), []
     for free in frees:
         heap.free = free
         await service.look()

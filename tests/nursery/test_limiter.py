@@ -7,7 +7,7 @@ import threading
 import trio
 import trio.testing
 
-from gpustack.nursery import hop_by, in_line, limiters, threads
+from gpustack.nursery import limiters, run_inline, threads, use_thread_runner
 
 
 async def test_work_runs_in_a_thread_and_its_use_is_shown_by_name() -> None:
@@ -45,7 +45,7 @@ async def test_an_abandoned_hop_does_not_wait_for_its_function() -> None:
 
 async def test_a_simulation_can_do_without_threads() -> None:
     pool = threads("simulated", 1)
-    with hop_by(in_line):
+    with use_thread_runner(run_inline):
         assert await pool.run(threading.get_ident) == threading.get_ident()
     assert await pool.run(threading.get_ident) != threading.get_ident()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from gpustack.nursery import Output, keep_trimmed, rotate_previous, tail, trim
+from gpustack.nursery import LogFile, keep_trimmed, rotate_previous, tail, trim
 
 
 async def _all(path: Path, lines: int | None = None) -> bytes:
@@ -27,7 +27,7 @@ def _append(path: Path, text: bytes) -> None:
 
 def test_each_run_moves_the_last_ones_log_aside_and_keeps_a_few(tmp_path: Path) -> None:
     for run in range(6):
-        with Output(tmp_path / "7.log", keep=3).opened() as fd:
+        with LogFile(tmp_path / "7.log", keep=3).opened() as fd:
             os.write(fd, f"run {run}".encode())
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
         "7.log": "run 5",
@@ -48,7 +48,7 @@ def test_keeping_none_drops_the_last_run(tmp_path: Path) -> None:
 def test_trimming_bounds_the_disk_while_the_writer_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     assert not trim(path, 100)
-    with Output(path).opened() as fd:
+    with LogFile(path).opened() as fd:
         for number in range(1000):
             os.write(fd, f"line {number}\n".encode())
             trim(path, 100)

@@ -16,19 +16,30 @@ import pytest
 import trio
 import trio.testing
 
-from gpustack.nursery import Exit, Group, GroupState, Output, hop_by, read_state, spawn_group
+from gpustack.nursery import (
+    ExitStatus,
+    GroupState,
+    LogFile,
+    ProcessGroup,
+    read_state,
+    spawn_group,
+    use_thread_runner,
+)
 from tests.nursery.programs import ENV, PYTHON, STUBBORN_GRANDCHILD, is_running, line_of, until_gone
 
 
-async def _spawn(source: str, log: Path, **options: object) -> Group:
-    return await spawn_group([*PYTHON, source], env=ENV, log=Output(log), **options)  # type: ignore[arg-type]  # any of its options
+async def _spawn(source: str, log: Path, **options: object) -> ProcessGroup:
+    return await spawn_group([*PYTHON, source], env=ENV, log=LogFile(log), **options)  # type: ignore[arg-type]  # any of its options
 
 
 @pytest.mark.parametrize(
     ("source", "exit_"),
-    [("raise SystemExit(3)", Exit(3, None)), ("import os; os.kill(os.getpid(), 9)", Exit(None, 9))],
+    [
+        ("raise SystemExit(3)", ExitStatus(3, None)),
+        ("import os; os.kill(os.getpid(), 9)", ExitStatus(None, 9)),
+    ],
 )
-async def test_wait_tells_how_the_program_ended(tmp_path: Path, source: str, exit_: Exit) -> None:
+async def test_wait_tells_how_the_program_ended(tmp_path: Path, source: str, exit_: ExitStatus) -> None:
     with trio.fail_after(20):
         group = await _spawn(source, tmp_path / "a.log")
         assert await group.wait() == exit_
@@ -59,7 +70,7 @@ async def test_the_environment_is_the_one_given_and_is_not_in_the_arguments(
     )
     with trio.fail_after(20):
         group = await spawn_group(
-            [*PYTHON, source], env={**ENV, "KEY": "s3cret"}, log=Output(tmp_path / "a.log"), cwd=tmp_path
+            [*PYTHON, source], env={**ENV, "KEY": "s3cret"}, log=LogFile(tmp_path / "a.log"), cwd=tmp_path
         )
         await group.wait()
         await group.end(1)
@@ -86,7 +97,7 @@ async def test_the_program_leads_its_own_session_under_the_number_written_down(t
         assert state == group.state
         assert (state.port, state.generation, state.meta) == (4711, 3, {"instance": "a"})
         assert repr(group) == f"<Group {group.pid}: running>"
-        assert await group.end(5) == Exit(None, signal.SIGTERM)
+        assert await group.end(5) == ExitStatus(None, signal.SIGTERM)
         assert repr(group) == f"<Group {group.pid}: ended, ended by SIGTERM>"
 
 
@@ -110,7 +121,7 @@ async def test_end_lets_a_program_that_heeds_term_finish(tmp_path: Path) -> None
     with trio.fail_after(20):
         group = await _spawn(source, tmp_path / "a.log")
         await line_of(tmp_path / "a.log", "up")
-        assert await group.end(15) == Exit(0, None)
+        assert await group.end(15) == ExitStatus(0, None)
     assert (tmp_path / "a.log").read_text() == "up\nsaved\n"
 
 
@@ -121,7 +132,7 @@ async def test_a_grandchild_that_ignores_term_is_gone_after_the_grace(tmp_path: 
         child = int((await line_of(log, "child")).split()[1])
         await line_of(log, "deaf")
         assert is_running(child)
-        assert await group.end(0.3) == Exit(None, signal.SIGTERM)
+        assert await group.end(0.3) == ExitStatus(None, signal.SIGTERM)
         assert not is_running(child)
 
 
@@ -131,10 +142,10 @@ async def test_what_a_leader_left_behind_is_ended_too(tmp_path: Path) -> None:
         group = await _spawn(STUBBORN_GRANDCHILD.format(then=""), log)
         child = int((await line_of(log, "child")).split()[1])
         await line_of(log, "deaf")
-        assert await group.wait() == Exit(0, None)
+        assert await group.wait() == ExitStatus(0, None)
         assert is_running(child)
         assert repr(group) == f"<Group {group.pid}: leader exit code 0>"
-        assert await group.end(0.3) == Exit(0, None)
+        assert await group.end(0.3) == ExitStatus(0, None)
         assert not is_running(child)
 
 
@@ -154,7 +165,7 @@ async def test_ending_is_finished_though_cancelled(tmp_path: Path) -> None:
 async def test_several_may_wait_for_one_group(tmp_path: Path) -> None:
     with trio.fail_after(20):
         group = await _spawn("import time; time.sleep(600)", tmp_path / "a.log")
-        got: list[Exit] = []
+        got: list[ExitStatus] = []
 
         async def wait() -> None:
             got.append(await group.wait())
@@ -165,13 +176,13 @@ async def test_several_may_wait_for_one_group(tmp_path: Path) -> None:
             await trio.testing.wait_all_tasks_blocked()
             os.kill(group.pid, signal.SIGKILL)
         await group.end(1)
-    assert got == [Exit(None, 9)] * 3
+    assert got == [ExitStatus(None, 9)] * 3
 
 
 async def test_a_missing_program_is_an_error_of_the_caller(tmp_path: Path) -> None:
     for name in ("no-such-engine", "./no-such-engine"):
         with pytest.raises(FileNotFoundError, match="there is no program"):
-            await spawn_group([name], env=ENV, log=Output(tmp_path / "a.log"), cwd=tmp_path)
+            await spawn_group([name], env=ENV, log=LogFile(tmp_path / "a.log"), cwd=tmp_path)
 
 
 async def test_a_state_that_cannot_be_written_means_that_the_program_never_begins(tmp_path: Path) -> None:
@@ -198,7 +209,7 @@ async def test_a_start_cancelled_at_any_hop_leaves_neither_process_nor_state(tmp
                     scope.cancel()
                 return result
 
-            with hop_by(hop):
+            with use_thread_runner(hop):
                 await _spawn("print('begun')", tmp_path / "a.log", state_file=state_file)
         assert scope.cancelled_caught
         assert pids

@@ -11,7 +11,7 @@ import attrs
 import pytest
 import trio
 
-from gpustack.nursery import Quarantine, Restart
+from gpustack.nursery import Quarantine, RestartPolicy
 
 
 class Away(Exception):
@@ -33,7 +33,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def faults(clock: Clock) -> Quarantine:
-    back_off = Restart(first=1, factor=2, ceiling=4, budget=None, window=math.inf)
+    back_off = RestartPolicy(first=1, factor=2, ceiling=4, budget=None, window=math.inf)
     return Quarantine("loop", passing=(Away,), clock=clock, back_off=back_off, most=3)
 
 

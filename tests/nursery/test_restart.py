@@ -8,11 +8,11 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpustack.nursery import NEVER, Restart
+from gpustack.nursery import NEVER, RestartPolicy
 
 times = st.lists(st.floats(0, 1e6), min_size=1, max_size=200).map(lambda found: tuple(sorted(found)))
 policies = st.builds(
-    Restart,
+    RestartPolicy,
     first=st.floats(0.01, 100),
     factor=st.floats(1, 10),
     ceiling=st.floats(1, 1000),
@@ -23,20 +23,20 @@ policies = st.builds(
 
 
 def test_delays_grow_to_the_ceiling() -> None:
-    policy = Restart(first=1, factor=2, ceiling=10, budget=None)
+    policy = RestartPolicy(first=1, factor=2, ceiling=10, budget=None)
     failures = (0.0, 1.0, 3.0, 7.0, 15.0, 25.0)
     got = [policy.delay(failures[: n + 1], failures[n]) for n in range(len(failures))]
     assert got == [1, 2, 4, 8, 10, 10]
 
 
 def test_more_failures_than_the_budget_within_the_window_mean_giving_up() -> None:
-    policy = Restart(budget=2, window=100)
+    policy = RestartPolicy(budget=2, window=100)
     assert policy.delay((0.0, 1.0), 1.0) is not None
     assert policy.delay((0.0, 1.0, 2.0), 2.0) is None
 
 
 def test_failures_before_the_window_are_forgiven() -> None:
-    policy = Restart(first=1, budget=2, window=100)
+    policy = RestartPolicy(first=1, budget=2, window=100)
     assert policy.delay((0.0, 1.0, 500.0), 500.0) == 1
 
 
@@ -44,7 +44,9 @@ def test_never_gives_up_at_the_first_failure() -> None:
     assert NEVER.delay((0.0,), 0.0) is None
 
 
-PATIENT = Restart(first=10.0, factor=2.0, ceiling=300.0, budget=None, window=math.inf, stable_after=600.0)
+PATIENT = RestartPolicy(
+    first=10.0, factor=2.0, ceiling=300.0, budget=None, window=math.inf, stable_after=600.0
+)
 
 
 def test_without_a_budget_pauses_double_up_to_the_ceiling_for_ever() -> None:
@@ -70,7 +72,7 @@ def test_a_long_good_life_begins_the_row_anew() -> None:
 
 @given(policies, times)
 def test_law_a_delay_is_positive_and_at_most_the_ceiling(
-    policy: Restart, failures: tuple[float, ...]
+    policy: RestartPolicy, failures: tuple[float, ...]
 ) -> None:
     delay = policy.delay(failures, failures[-1], rng=random.Random(1))
     assert delay is None or 0 < delay <= policy.ceiling
@@ -78,7 +80,7 @@ def test_law_a_delay_is_positive_and_at_most_the_ceiling(
 
 @given(policies, times)
 def test_law_forgetting_what_no_longer_counts_changes_no_decision(
-    policy: Restart, failures: tuple[float, ...]
+    policy: RestartPolicy, failures: tuple[float, ...]
 ) -> None:
     now = failures[-1]
     assert policy.delay(policy.recent(failures, now), now) == policy.delay(failures, now)
@@ -86,7 +88,7 @@ def test_law_forgetting_what_no_longer_counts_changes_no_decision(
 
 @given(policies, times)
 def test_law_it_gives_up_exactly_when_the_budget_is_spent(
-    policy: Restart, failures: tuple[float, ...]
+    policy: RestartPolicy, failures: tuple[float, ...]
 ) -> None:
     now = failures[-1]
     spent = policy.budget is not None and sum(now - t <= policy.window for t in failures) > policy.budget
@@ -94,7 +96,7 @@ def test_law_it_gives_up_exactly_when_the_budget_is_spent(
 
 
 def test_jitter_spreads_restarts_without_exceeding_the_pause() -> None:
-    policy = Restart(first=10, jitter=0.5)
+    policy = RestartPolicy(first=10, jitter=0.5)
     rng = random.Random(3)
     got = {policy.delay((0.0,), 0.0, rng=rng) for _ in range(50)}
     assert len(got) > 40

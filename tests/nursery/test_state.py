@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gpustack.nursery import (
     GroupState,
-    Unreadable,
+    UnreadableState,
     command_hash,
     forget_state,
     read_state,
@@ -95,7 +95,7 @@ def test_a_file_that_makes_no_sense_is_reported_beside_the_good_ones(
     write_state(tmp_path / "good.json", STATE)
     bad, good = read_states(tmp_path)
     assert good == STATE
-    assert isinstance(bad, Unreadable)
+    assert isinstance(bad, UnreadableState)
     assert bad.path.name == "bad.json"
     assert reason in bad.reason
 
@@ -105,7 +105,7 @@ def test_links_and_pipes_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "link.json").symlink_to(tmp_path / "elsewhere")
     os.mkfifo(tmp_path / "pipe.json")
     (tmp_path / "folder.json").mkdir()
-    assert all(isinstance(one, Unreadable) for one in read_states(tmp_path))
+    assert all(isinstance(one, UnreadableState) for one in read_states(tmp_path))
     assert len(read_states(tmp_path)) == 3
 
 
@@ -115,7 +115,7 @@ def test_law_reading_never_raises(tmp_path: Path, value: object, key: str) -> No
     path = tmp_path / "a.json"
     for field in ("pid", "started_at", "meta", key):
         path.write_text(_document(**{field: value}))
-        assert isinstance(read_state(path), GroupState | Unreadable)
+        assert isinstance(read_state(path), GroupState | UnreadableState)
 
 
 def test_the_hash_tells_commands_apart() -> None:
@@ -130,7 +130,7 @@ def test_in_a_copy_of_its_folder_a_state_speaks_of_nobodys_process(tmp_path: Pat
     write_state(folder / "instance-1.json", STATE)
     shutil.copytree(folder, tmp_path / "copy")
     (copied,) = read_states(tmp_path / "copy")
-    assert isinstance(copied, Unreadable)
+    assert isinstance(copied, UnreadableState)
     assert "another data directory" in copied.reason
     folder.rename(tmp_path / "moved")
     (moved,) = read_states(tmp_path / "moved")

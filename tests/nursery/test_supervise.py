@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from gpustack.nursery import NEVER, Restart, ServiceReturned, function_service, supervise
+from gpustack.nursery import NEVER, RestartPolicy, ServiceReturned, function_service, supervise
 
 
 async def test_a_failed_service_comes_back_after_growing_delays(
@@ -25,7 +25,7 @@ async def test_a_failed_service_comes_back_after_growing_delays(
         await trio.sleep_forever()
 
     async def keep(*, task_status: trio.TaskStatus[Any]) -> None:
-        await supervise(function_service("s", run), restart=Restart(first=1), task_status=task_status)
+        await supervise(function_service("s", run), restart=RestartPolicy(first=1), task_status=task_status)
 
     with caplog.at_level(logging.ERROR):
         async with trio.open_nursery() as nursery:
@@ -45,7 +45,7 @@ async def test_out_of_budget_the_last_failure_is_raised_and_not_logged(
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        await supervise(function_service("s", run), restart=Restart(budget=2))
+        await supervise(function_service("s", run), restart=RestartPolicy(budget=2))
     assert len(caplog.records) == 2
 
 
@@ -62,7 +62,7 @@ async def test_failing_before_started_is_raised_at_once() -> None:
         raise OSError("port taken")
 
     with pytest.raises(OSError, match="port taken"):
-        await supervise(function_service("s", run), restart=Restart())
+        await supervise(function_service("s", run), restart=RestartPolicy())
 
 
 async def test_a_group_of_failures_from_within_is_survived_too(autojump_clock: object) -> None:
@@ -83,7 +83,7 @@ async def test_a_group_of_failures_from_within_is_survived_too(autojump_clock: o
             await trio.sleep_forever()
 
     with trio.move_on_after(20):
-        await supervise(function_service("s", run), restart=Restart())
+        await supervise(function_service("s", run), restart=RestartPolicy())
     assert lives == 2
 
 
@@ -102,5 +102,5 @@ async def test_a_failure_on_the_way_out_of_a_cancellation_is_not_restarted(autoj
                 raise OSError("while stopping")
 
     with pytest.RaisesGroup(OSError, flatten_subgroups=True), trio.move_on_after(1):
-        await supervise(function_service("s", run), restart=Restart())
+        await supervise(function_service("s", run), restart=RestartPolicy())
     assert lives == 1

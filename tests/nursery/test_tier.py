@@ -13,7 +13,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpustack.nursery import NEVER, Restart, ServiceReturned, Tier, function_service, open_tier
+from gpustack.nursery import NEVER, RestartPolicy, ServiceReturned, Tier, function_service, open_tier
 
 
 @attrs.define
@@ -201,7 +201,7 @@ async def test_failing_to_start_is_raised_to_the_starter() -> None:
         with pytest.raises(OSError, match="port taken"):
             await a.start(function_service("edge", run))
         with pytest.raises(OSError, match="port taken"):
-            await a.start(function_service("edge", run), restart=Restart())
+            await a.start(function_service("edge", run), restart=RestartPolicy())
 
 
 async def test_a_service_that_returns_ends_its_tier() -> None:
@@ -255,12 +255,12 @@ async def test_a_supervised_service_is_restarted_and_an_unsupervised_one_is_not(
         raise OSError("gone")
 
     with trio.move_on_after(6):
-        async with open_tier("a", restart=Restart(first=1)) as a:
+        async with open_tier("a", restart=RestartPolicy(first=1)) as a:
             await a.start(function_service("frail", frail))
             await trio.sleep_forever()
     assert lives == 3
     with pytest.RaisesGroup(OSError):
-        async with open_tier("a", restart=Restart(first=1)) as a:
+        async with open_tier("a", restart=RestartPolicy(first=1)) as a:
             await a.start(function_service("frail", frail), restart=NEVER)
             await trio.sleep_forever()
     assert lives == 4

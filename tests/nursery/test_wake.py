@@ -7,7 +7,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpustack.nursery import Latest, Wake
+from gpustack.nursery import AsyncValue, Wake
 
 
 async def test_wakes_before_the_wait_are_one() -> None:
@@ -81,7 +81,7 @@ def test_law_a_loop_that_looks_after_each_wake_ends_up_having_seen_the_last_chan
 
 
 async def test_latest_gives_the_newest_value_to_each_who_has_not_seen_it() -> None:
-    latest = Latest("a")
+    latest = AsyncValue("a")
     latest.set("b")
     latest.set("c")
     assert await latest.changed(0) == (2, "c")

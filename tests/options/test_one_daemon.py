@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gpustack.cli.checks.ports import ports_of
-from gpustack.identity.secret import Keys
+from gpustack.identity.derived_keys import DerivedKeys
 from tests.daemon import WITHIN
 from tests.e2e.test_handover import ending, holder, is_alive
 from tests.fakes.cas import running_cas
@@ -107,7 +107,7 @@ def test_jwt_secret_key_is_used_and_none_is_made(one: World) -> None:
     with sqlite3.connect(f"file:{one.folder}/own.db?mode=ro", uri=True) as connection:
         (kept,) = connection.execute("SELECT secret_hash FROM api_keys").fetchone()
     connection.close()
-    assert kept == Keys.of(one.values["jwt_secret_key"]).api_hash(made["value"].rpartition("_")[2])
+    assert kept == DerivedKeys.of(one.values["jwt_secret_key"]).api_hash(made["value"].rpartition("_")[2])
 
 
 def test_heartbeat_interval_is_told_to_who_joins(one: World) -> None:

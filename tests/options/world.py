@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from gpustack.domain.audit import AuditEvent, Outcome
+from gpustack.domain.audit import AuditEvent, AuditOutcome
 from gpustack.domain.document import encode
 from tests.daemon import Daemon, daemon
 from tests.fakes.cas import Cas
@@ -81,7 +81,9 @@ def leave_trail(data: Path) -> None:
     """What a daemon before this one could not bring to the database: an old event and one of yesterday."""
     now = datetime.now(UTC)
     events = [
-        AuditEvent(at=now - timedelta(days=days), action=f"tests.{name}", outcome=Outcome.DONE, status=200)
+        AuditEvent(
+            at=now - timedelta(days=days), action=f"tests.{name}", outcome=AuditOutcome.DONE, status=200
+        )
         for name, days in (("old", 3), ("young", 1))
     ]
     (data / "audit").mkdir(parents=True)

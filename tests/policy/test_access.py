@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpustack.domain.access import NOBODY, Means, Principal, Role
+from gpustack.domain.access import NOBODY, AuthMethod, Principal, Role
 from gpustack.domain.model import ModelAccess
 from gpustack.errors import NotFound, Unauthorized
 from gpustack.policy.access import may_use, unknown
@@ -14,13 +14,13 @@ PUBLIC, AUTHED, NAMED = ModelAccess
 
 def person(user_id: int, role: Role = Role.USER, *names: str) -> Principal:
     allowed = frozenset(names) if names else None
-    return Principal(role=role, means=Means.KEY, user_id=user_id, allowed_models=allowed)
+    return Principal(role=role, means=AuthMethod.KEY, user_id=user_id, allowed_models=allowed)
 
 
 ADMIN, ADA, BOB = person(1, Role.ADMIN), person(2), person(3)
 KEY_OF_ADMIN, KEY_OF_ADA = person(1, Role.ADMIN, "other"), person(2, Role.USER, "m", "other")
-WORKER = Principal(role=Role.WORKER, means=Means.WORKER, worker_id=2)
-JOINER = Principal(role=Role.JOINER, means=Means.TOKEN)
+WORKER = Principal(role=Role.WORKER, means=AuthMethod.WORKER, worker_id=2)
+JOINER = Principal(role=Role.JOINER, means=AuthMethod.TOKEN)
 
 
 @pytest.mark.parametrize(

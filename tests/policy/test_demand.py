@@ -8,7 +8,7 @@ from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.domain.instance import Placement
 from gpustack.domain.model import GpuSelector
 from gpustack.domain.unit import GIB, MIB
-from gpustack.policy.estimate.demand import demand_of, gguf_ask
+from gpustack.policy.estimate.demand import demand_of, gguf_settings
 from gpustack.policy.schedule import place
 
 from .shapes import facts_of
@@ -80,7 +80,7 @@ def test_without_a_header_the_size_of_the_files_is_the_guess() -> None:
 def test_the_users_parameters_count_as_the_engine_will_read_them(
     items: tuple[str, ...], field: str, value: object
 ) -> None:
-    assert getattr(gguf_ask(model(backend_parameters=items)), field) == value
+    assert getattr(gguf_settings(model(backend_parameters=items)), field) == value
 
 
 @pytest.mark.parametrize("claim", ["lots", "-1", "1e9", "²", "9" * 5000, ""], ids=lambda text: text[:5])

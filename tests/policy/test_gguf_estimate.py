@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gpustack.domain.facts import ModelFacts, StateSpace
 from gpustack.domain.unit import MIB
-from gpustack.policy.estimate.gguf import GgufAsk, Need, estimate, layer_count
+from gpustack.policy.estimate.gguf import GgufSettings, MemoryNeed, estimate, layer_count
 
 from .shapes import facts_of
 
@@ -40,7 +40,7 @@ RECORDED = [
 def test_estimates_match_what_llama_cpp_says(
     shape: str, settings: dict[str, object], recorded: list[tuple[int, int, int]]
 ) -> None:
-    found = estimate(facts_of(shape), GgufAsk(**{"shares": (1.0,), **settings}))  # type: ignore[arg-type]  # a table
+    found = estimate(facts_of(shape), GgufSettings(**{"shares": (1.0,), **settings}))  # type: ignore[arg-type]  # a table
     assert len(found.devices) == len(recorded)
     for need, (weights, kv, compute) in zip(found.devices, recorded, strict=True):
         assert need.weights / MIB == pytest.approx(weights, rel=0.01, abs=2)
@@ -52,14 +52,14 @@ def test_estimates_match_what_llama_cpp_says(
 def test_what_is_claimed_covers_what_llama_cpp_says(
     shape: str, settings: dict[str, object], recorded: list[tuple[int, int, int]]
 ) -> None:
-    found = estimate(facts_of(shape), GgufAsk(**{"shares": (1.0,), **settings}))  # type: ignore[arg-type]  # a table
+    found = estimate(facts_of(shape), GgufSettings(**{"shares": (1.0,), **settings}))  # type: ignore[arg-type]  # a table
     for need, parts in zip(found.devices, recorded, strict=True):
         assert need.claim(0) / MIB >= sum(parts) - 2
 
 
 def test_on_the_cpu_everything_is_in_host_memory() -> None:
     facts = facts_of("llama-3.1-8b")
-    found = estimate(facts, GgufAsk(ctx=8192))
+    found = estimate(facts, GgufSettings(ctx=8192))
     assert found.devices == ()
     assert facts.tensors is not None
     assert found.host.weights == facts.tensors.total
@@ -67,18 +67,21 @@ def test_on_the_cpu_everything_is_in_host_memory() -> None:
 
 
 def test_a_claim_has_a_margin_on_what_is_only_estimated() -> None:
-    assert Need(weights=1000, kv=100, compute=100).claim(7) == 1217
+    assert MemoryNeed(weights=1000, kv=100, compute=100).claim(7) == 1217
 
 
 def test_prompts_kept_on_request_are_host_memory() -> None:
     facts = facts_of("llama-3.2-1b")
-    plain, keeping = estimate(facts, GgufAsk(ctx=8192)), estimate(facts, GgufAsk(ctx=8192, prompt_cache=MIB))
+    plain, keeping = (
+        estimate(facts, GgufSettings(ctx=8192)),
+        estimate(facts, GgufSettings(ctx=8192, prompt_cache=MIB)),
+    )
     assert keeping.host.total - plain.host.total == MIB
 
 
 def test_embeddings_need_no_room_for_the_vocabulary() -> None:
     facts = facts_of("qwen3-0.6b")
-    text, vectors = GgufAsk(ctx=8192), GgufAsk(ctx=8192, logits=False)
+    text, vectors = GgufSettings(ctx=8192), GgufSettings(ctx=8192, logits=False)
     assert estimate(facts, vectors).host.compute < estimate(facts, text).host.compute / 5
 
 
@@ -87,8 +90,8 @@ def test_recurrent_layers_cost_the_same_however_long_the_context() -> None:
         conv_kernel=4, inner_size=4096, state_size=128, group_count=16, full_attention_interval=4
     )
     hybrid = attrs.evolve(facts_of("qwen3-0.6b"), state_space=space)
-    short, long = (estimate(hybrid, GgufAsk(ctx=ctx)).host.kv for ctx in (4096, 8192))
-    plain = estimate(facts_of("qwen3-0.6b"), GgufAsk(ctx=4096)).host.kv
+    short, long = (estimate(hybrid, GgufSettings(ctx=ctx)).host.kv for ctx in (4096, 8192))
+    plain = estimate(facts_of("qwen3-0.6b"), GgufSettings(ctx=4096)).host.kv
     assert long - short == plain // 4
 
 
@@ -102,10 +105,10 @@ def test_no_byte_is_lost_however_the_layers_are_divided(
 ) -> None:
     facts = facts_of(shape)
     assert facts.tensors is not None
-    found = estimate(facts, GgufAsk(ctx=ctx, offload_layers=layers, shares=shares))
+    found = estimate(facts, GgufSettings(ctx=ctx, offload_layers=layers, shares=shares))
     whole = found.host.weights + sum(need.weights for need in found.devices)
     assert whole in (facts.tensors.total, facts.tensors.total + facts.tensors.token_embedding)
-    on_cpu = estimate(facts, GgufAsk(ctx=ctx))
+    on_cpu = estimate(facts, GgufSettings(ctx=ctx))
     assert found.host.kv + sum(need.kv for need in found.devices) == on_cpu.host.kv
 
 
@@ -113,9 +116,9 @@ def test_no_byte_is_lost_however_the_layers_are_divided(
 def test_one_layer_more_on_the_device_never_takes_less_of_it(shape: str, layers: int) -> None:
     facts = facts_of(shape)
     fewer, more = (
-        estimate(facts, GgufAsk(ctx=8192, offload_layers=min(n, layer_count(facts)), shares=(1.0,))).devices[
-            0
-        ]
+        estimate(
+            facts, GgufSettings(ctx=8192, offload_layers=min(n, layer_count(facts)), shares=(1.0,))
+        ).devices[0]
         for n in (layers - 1, layers)
     )
     assert fewer.weights <= more.weights
@@ -130,7 +133,7 @@ def test_checkpoints_are_claimed_for_layers_that_cannot_be_rolled_back() -> None
     )  # fmt: skip
 
     def claimed(facts: ModelFacts, **settings: int) -> int:
-        asks = (GgufAsk(ctx=8192, **settings), GgufAsk(ctx=8192, checkpoints=2, **settings))
+        asks = (GgufSettings(ctx=8192, **settings), GgufSettings(ctx=8192, checkpoints=2, **settings))
         none, two = (estimate(facts, one).host.total for one in asks)
         return two - none
 

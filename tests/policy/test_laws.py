@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gpustack.domain.device import DeviceMemory
 from gpustack.domain.instance import ModelInstance, Placement
-from gpustack.domain.model import Model, Strategy
+from gpustack.domain.model import Model, PlacementStrategy
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Condition, Memory, SystemReserved, Worker, WorkerState
@@ -53,7 +53,7 @@ def clusters(draw: st.DrawFn) -> list[Worker]:
 wishes: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "shape": st.sampled_from(SHAPES),
-        "placement_strategy": st.sampled_from(list(Strategy)),
+        "placement_strategy": st.sampled_from(list(PlacementStrategy)),
         "cpu_offloading": st.sampled_from([None, True, False]),
         "worker_selector": st.sampled_from([{}, {}, {"zone": "a"}]),
         "backend_parameters": st.sampled_from(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpustack.domain.worker import WorkerState
-from gpustack.policy.liveness import LivenessSettings, expire, judge
+from gpustack.policy.liveness import LivenessSettings, judge, judge_all
 
 SETTINGS = LivenessSettings()
 NOW = 10_000.0
@@ -23,41 +23,41 @@ def test_a_worker_is_ready_until_three_beats_are_missed_and_given_up_after_five_
 
 
 def test_a_late_heartbeat_reverses_everything() -> None:
-    assert expire(heard(400, 1, 1), NOW, SETTINGS)[1].replace
-    back = expire(heard(0, 1, 1), NOW, SETTINGS)[1]
+    assert judge_all(heard(400, 1, 1), NOW, SETTINGS)[1].replace
+    back = judge_all(heard(0, 1, 1), NOW, SETTINGS)[1]
     assert (back.state, back.why, back.replace) == (WorkerState.READY, "", False)
 
 
 def test_what_ran_on_one_silent_worker_of_several_is_placed_anew() -> None:
-    found = expire(heard(400, 1, 1), NOW, SETTINGS)
+    found = judge_all(heard(400, 1, 1), NOW, SETTINGS)
     assert {key: verdict.replace for key, verdict in found.items()} == {1: True, 2: False, 3: False}
 
 
 def test_when_most_fall_silent_together_it_is_us_and_nothing_moves() -> None:
-    found = expire(heard(400, 410, 1), NOW, SETTINGS)
+    found = judge_all(heard(400, 410, 1), NOW, SETTINGS)
     assert not any(verdict.replace for verdict in found.values())
     assert found[1].why == "not heard for 400 s; 2 fell silent together, so its instances stay for now"
 
 
 def test_the_only_worker_keeps_its_instances() -> None:
-    assert not expire(heard(400), NOW, SETTINGS)[1].replace
+    assert not judge_all(heard(400), NOW, SETTINGS)[1].replace
 
 
 def test_workers_lost_one_after_another_do_not_pull_the_brake() -> None:
-    found = expire(heard(90_000, 50_000, 400, 1, 1), NOW, SETTINGS)
+    found = judge_all(heard(90_000, 50_000, 400, 1, 1), NOW, SETTINGS)
     assert [key for key, verdict in found.items() if verdict.replace] == [1, 2, 3]
 
 
 def test_the_brake_lets_go_in_the_end() -> None:
     late = SETTINGS.replace_after + SETTINGS.brake_hold + 1
-    assert expire(heard(late, late, 1), NOW, SETTINGS)[1].replace
+    assert judge_all(heard(late, late, 1), NOW, SETTINGS)[1].replace
 
 
 @given(st.dictionaries(st.integers(1, 50), st.floats(0, 5000), max_size=20))
 def test_nobody_is_given_up_before_the_grace(ago: dict[int, float]) -> None:
     settings = attrs.evolve(SETTINGS, brake_hold=0.0)
     leases = {key: NOW - seconds for key, seconds in ago.items()}
-    for key, verdict in expire(leases, NOW, settings).items():
+    for key, verdict in judge_all(leases, NOW, settings).items():
         assert verdict.replace == (NOW - leases[key] >= settings.replace_after)
         assert (verdict.state is WorkerState.READY) == (NOW - leases[key] < settings.not_ready_after)
         assert bool(verdict.why) == (verdict.state is not WorkerState.READY)

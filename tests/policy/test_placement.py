@@ -9,11 +9,11 @@ import pytest
 
 from gpustack.domain.device import DeviceMemory
 from gpustack.domain.instance import Claim, Placement
-from gpustack.domain.model import GpuSelector, Strategy
+from gpustack.domain.model import GpuSelector, PlacementStrategy
 from gpustack.domain.record import Record
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Condition, WorkerState
-from gpustack.policy.ask import Ask
+from gpustack.policy.placement import PlacementRequest
 from gpustack.policy.schedule import Unschedulable, place
 
 from .shapes import facts_of
@@ -24,13 +24,13 @@ MIDDLE = facts_of("llama-3.1-8b")  # about 6 GiB, and 1 GiB for each further req
 LARGE = facts_of("llama-3.3-70b")  # about 42 GiB
 
 
-def placed(question: Ask, *records: Record) -> Placement:
+def placed(question: PlacementRequest, *records: Record) -> Placement:
     outcome = place(question, world(*records))
     assert isinstance(outcome, Placement), outcome
     return outcome
 
 
-def refused(question: Ask, *records: Record) -> str:
+def refused(question: PlacementRequest, *records: Record) -> str:
     outcome = place(question, world(*records))
     assert isinstance(outcome, Unschedulable), outcome
     return outcome.sentence
@@ -235,8 +235,8 @@ def test_unified_memory_is_claimed_once() -> None:
 def test_spread_prefers_the_empty_worker_and_binpack_the_full_one() -> None:
     busy = instance(7, model(2), on=1, claim=Claim(ram=20 * GIB))
     there = (worker(1), worker(2), busy)
-    assert placed(ask(model(placement_strategy=Strategy.SPREAD), SMALL), *there).worker_id == 2
-    assert placed(ask(model(placement_strategy=Strategy.BINPACK), SMALL), *there).worker_id == 1
+    assert placed(ask(model(placement_strategy=PlacementStrategy.SPREAD), SMALL), *there).worker_id == 2
+    assert placed(ask(model(placement_strategy=PlacementStrategy.BINPACK), SMALL), *there).worker_id == 1
 
 
 def test_spread_keeps_replicas_of_one_model_apart_before_it_minds_other_models() -> None:

@@ -14,8 +14,8 @@ from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Condition, WorkerState
-from gpustack.policy.ask import MAKES_ROOM
-from gpustack.policy.reconcile import Plan, replica_plan
+from gpustack.policy.placement import MAKES_ROOM
+from gpustack.policy.reconcile import ReplicaPlan, replica_plan
 
 from .worlds import instance, model, worker, world
 
@@ -32,20 +32,20 @@ def waiting(key: int, of: Model, *, generation: int = 1, message: str = "") -> M
     return instance(key, of, generation=generation, state_message=message)
 
 
-def plan(of: Model, *instances: ModelInstance, snapshot: Snapshot = HERE) -> Plan:
+def plan(of: Model, *instances: ModelInstance, snapshot: Snapshot = HERE) -> ReplicaPlan:
     return replica_plan(of, list(instances), snapshot)
 
 
 def test_missing_replicas_are_created_and_surplus_ones_end() -> None:
-    assert plan(model(replicas=3)) == Plan(create=3)
-    assert plan(model(replicas=3), running(1, model())) == Plan(create=2)
+    assert plan(model(replicas=3)) == ReplicaPlan(create=3)
+    assert plan(model(replicas=3), running(1, model())) == ReplicaPlan(create=2)
     assert len(plan(model(replicas=1), running(1, model()), running(2, model())).end) == 1
-    assert plan(model(replicas=0), running(1, model())) == Plan(end=(1,))
+    assert plan(model(replicas=0), running(1, model())) == ReplicaPlan(end=(1,))
 
 
 def test_one_that_is_being_ended_does_not_count() -> None:
     ending = attrs.evolve(running(1, model()), deleted_at=NOW)
-    assert plan(model(), ending) == Plan(create=1)
+    assert plan(model(), ending) == ReplicaPlan(create=1)
 
 
 def test_what_does_not_work_goes_before_what_does() -> None:
@@ -70,27 +70,27 @@ def test_of_equals_the_one_with_less_on_devices_and_then_the_youngest_goes() -> 
 
 
 def test_a_new_generation_starts_beside_the_old_one() -> None:
-    assert plan(model(generation=2), running(1, model())) == Plan(create=1)
+    assert plan(model(generation=2), running(1, model())) == ReplicaPlan(create=1)
 
 
 def test_the_old_one_serves_until_the_new_one_does() -> None:
     of = model(generation=2)
-    assert plan(of, running(1, of), waiting(2, of, generation=2)) == Plan()
-    assert plan(of, running(1, of), running(2, of, generation=2)) == Plan(end=(1,))
+    assert plan(of, running(1, of), waiting(2, of, generation=2)) == ReplicaPlan()
+    assert plan(of, running(1, of), running(2, of, generation=2)) == ReplicaPlan(end=(1,))
 
 
 def test_several_replicas_are_replaced_one_at_a_time() -> None:
     of = model(generation=2, replicas=3)
     old = [running(key, of) for key in (1, 2, 3)]
-    assert plan(of, *old) == Plan(create=1)
-    assert plan(of, *old, waiting(4, of, generation=2)) == Plan()
+    assert plan(of, *old) == ReplicaPlan(create=1)
+    assert plan(of, *old, waiting(4, of, generation=2)) == ReplicaPlan()
     found = plan(of, *old, running(4, of, generation=2))
     assert (found.create, len(found.end)) == (1, 1)
 
 
 def test_without_room_for_both_the_old_one_ends_first() -> None:
     of = model(generation=2)
-    assert plan(of, running(1, of), waiting(2, of, generation=2, message=CROWDED)) == Plan(end=(1,))
+    assert plan(of, running(1, of), waiting(2, of, generation=2, message=CROWDED)) == ReplicaPlan(end=(1,))
 
 
 def test_a_stale_word_about_room_costs_no_second_replica() -> None:
@@ -98,23 +98,23 @@ def test_a_stale_word_about_room_costs_no_second_replica() -> None:
     new = waiting(3, of, generation=2, message=CROWDED)
     assert len(plan(of, running(1, of), running(2, of), new).end) == 1
     ending = attrs.evolve(running(1, of), deleted_at=NOW)
-    assert plan(of, ending, running(2, of), new) == Plan()
-    assert plan(of, running(2, of), new) == Plan()
+    assert plan(of, ending, running(2, of), new) == ReplicaPlan()
+    assert plan(of, running(2, of), new) == ReplicaPlan()
 
 
 def test_a_new_generation_that_cannot_start_leaves_the_old_one_serving() -> None:
     of = model(generation=2)
     broken = attrs.evolve(running(2, of, generation=2), state=InstanceState.ERROR)
-    assert plan(of, running(1, of), broken) == Plan()
+    assert plan(of, running(1, of), broken) == ReplicaPlan()
     assert (
         plan(of, running(1, of), waiting(2, of, generation=2, message="Backend parameter x is wrong"))
-        == Plan()
+        == ReplicaPlan()
     )
 
 
 def test_old_replicas_that_serve_nobody_are_replaced_at_once() -> None:
     of = model(generation=2)
-    assert plan(of, waiting(1, of)) == Plan(create=1, end=(1,))
+    assert plan(of, waiting(1, of)) == ReplicaPlan(create=1, end=(1,))
 
 
 @pytest.mark.parametrize("replicas", [0, 1, 2])
@@ -148,7 +148,7 @@ def populations(draw: st.DrawFn) -> tuple[Model, list[ModelInstance]]:
     return of, found
 
 
-def carried_out(of: Model, instances: list[ModelInstance], decided: Plan) -> list[ModelInstance]:
+def carried_out(of: Model, instances: list[ModelInstance], decided: ReplicaPlan) -> list[ModelInstance]:
     left = [attrs.evolve(i, deleted_at=NOW) if i.id in decided.end else i for i in instances]
     return left + [waiting(100 + n, of, generation=of.generation) for n in range(decided.create)]
 
@@ -157,7 +157,7 @@ def carried_out(of: Model, instances: list[ModelInstance], decided: Plan) -> lis
 def test_reconciling_twice_is_reconciling_once(population: tuple[Model, list[ModelInstance]]) -> None:
     of, instances = population
     decided = plan(of, *instances)
-    assert plan(of, *carried_out(of, instances, decided)) == Plan()
+    assert plan(of, *carried_out(of, instances, decided)) == ReplicaPlan()
 
 
 @given(populations())
@@ -181,7 +181,7 @@ def test_a_rollout_ends_with_the_new_generation_alone(replicas: int) -> None:
     least = replicas
     for turn in range(20):
         decided = plan(of, *there)
-        if decided == Plan() and all(i.state is InstanceState.RUNNING for i in there):
+        if decided == ReplicaPlan() and all(i.state is InstanceState.RUNNING for i in there):
             break
         there = [i for i in carried_out(of, there, decided) if i.deleted_at is None]
         least = min(least, sum(i.state is InstanceState.RUNNING for i in there))

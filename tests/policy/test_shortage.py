@@ -10,7 +10,7 @@ from gpustack.domain.model import GpuSelector
 from gpustack.domain.record import Record
 from gpustack.domain.unit import GIB, MIB
 from gpustack.domain.worker import Condition, SystemReserved, WorkerState
-from gpustack.policy.ask import MAKES_ROOM, Ask
+from gpustack.policy.placement import MAKES_ROOM, PlacementRequest
 from gpustack.policy.schedule import Unschedulable, place
 
 from .shapes import facts_of
@@ -22,7 +22,7 @@ LARGE = facts_of("llama-3.3-70b")
 HELD = [instance(key, model(2), on=1, claim=Claim(ram=gib * GIB)) for key, gib in ((7, 3), (8, 16))]
 
 
-def refused(question: Ask, *records: Record) -> Unschedulable:
+def refused(question: PlacementRequest, *records: Record) -> Unschedulable:
     outcome = place(question, world(*records))
     assert isinstance(outcome, Unschedulable), outcome
     return outcome

@@ -23,7 +23,7 @@ from gpustack.domain.worker import (
     WorkerState,
     WorkerStatus,
 )
-from gpustack.policy.ask import Ask
+from gpustack.policy.placement import PlacementRequest
 
 GGUF = ModelSource(kind=SourceKind.LOCAL_PATH, local_path="/models/m.gguf")
 CPU_BUILD = EngineBuild(
@@ -98,5 +98,5 @@ def world(*records: Record) -> Snapshot:
     return Snapshot(revision=1, tables=tables)
 
 
-def ask(of: Model, facts: ModelFacts | None = None, **fields: Any) -> Ask:
-    return Ask(**{"model": of, "facts": facts, "engine_name": "llama.cpp", **fields})
+def ask(of: Model, facts: ModelFacts | None = None, **fields: Any) -> PlacementRequest:
+    return PlacementRequest(**{"model": of, "facts": facts, "engine_name": "llama.cpp", **fields})

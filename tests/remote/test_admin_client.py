@@ -22,7 +22,7 @@ from gpustack.errors import (
     Unavailable,
 )
 from gpustack.remote.admin_client import CREATED, DELETED, SYNCED, AdminClient
-from gpustack.remote.http import BadReply, open_client
+from gpustack.remote.http import BadResponse, open_client
 
 Answer = tuple[int, bytes]
 Told = Callable[[str, dict[str, list[str]]], Answer]
@@ -106,7 +106,7 @@ async def test_a_no_is_the_error_it_was_there(
 async def test_what_is_no_server_of_ours_is_told(serve: Callable[[Told], str]) -> None:
     with trio.fail_after(30):
         async with open_client(serve(lambda path, query: (200, b"<html>"))) as client:
-            with pytest.raises(BadReply, match="not JSON"):
+            with pytest.raises(BadResponse, match="not JSON"):
                 await AdminClient(client).all("/v1/models")
         async with open_client(serve(lambda path, query: (200, b"[]"))) as client:
             with pytest.raises(Unavailable, match="is it a GPUStack server"):
@@ -146,6 +146,6 @@ async def test_a_chat_ends_at_its_mark_and_raises_what_went_wrong_midway(
 async def test_a_line_without_end_is_given_up(serve: Callable[[Told], str]) -> None:
     with trio.fail_after(30):
         async with open_client(serve(lambda path, query: (200, b"x" * (5 << 20)))) as client:
-            with pytest.raises(BadReply, match="too long"):
+            with pytest.raises(BadResponse, match="too long"):
                 async with AdminClient(client).watch("/v1/models") as events:
                     await anext(aiter(events))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from gpustack.remote.document import fetch_document
-from gpustack.remote.http import BadReply, TooLarge
+from gpustack.remote.http import BadResponse, ResponseTooLarge
 from tests.server.feed import Feed, serving
 
 
@@ -31,7 +31,7 @@ async def test_a_redirect_is_followed(feed: Feed) -> None:
 @pytest.mark.attack("hub")
 async def test_redirects_without_end_are_not(feed: Feed) -> None:
     feed.status, feed.headers = 302, {"Location": "/again"}
-    with pytest.raises(BadReply, match="more than"):
+    with pytest.raises(BadResponse, match="more than"):
         await fetch_document(feed.url)
     assert len(feed.paths) < 10
 
@@ -39,5 +39,5 @@ async def test_redirects_without_end_are_not(feed: Feed) -> None:
 @pytest.mark.attack("hub")
 async def test_more_than_the_limit_is_not_read(feed: Feed) -> None:
     feed.body = b"x" * 1000
-    with pytest.raises(TooLarge):
+    with pytest.raises(ResponseTooLarge):
         await fetch_document(feed.url, limit=999)

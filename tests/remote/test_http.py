@@ -14,12 +14,12 @@ import trio
 
 from gpustack.errors import Unavailable
 from gpustack.remote.http import (
-    BadReply,
+    BadResponse,
+    RemoteConnectionError,
     RemoteError,
-    TimedOut,
+    RemoteTimeout,
+    ResponseTooLarge,
     Timeouts,
-    TooLarge,
-    Unreachable,
     open_client,
     shown,
 )
@@ -119,11 +119,11 @@ async def test_a_redirect_is_an_answer_like_others(served: str) -> None:
 @pytest.mark.parametrize(
     ("path", "kind", "word"),
     [
-        ("/garbage", Unreachable, "broke off the connection"),
-        ("/short", Unreachable, "broke off the connection"),
-        ("/silent", TimedOut, "sent nothing for too long"),
-        ("/silent-body", TimedOut, "sent nothing for too long"),
-        ("/big", TooLarge, "more than 1000 bytes"),
+        ("/garbage", RemoteConnectionError, "broke off the connection"),
+        ("/short", RemoteConnectionError, "broke off the connection"),
+        ("/silent", RemoteTimeout, "sent nothing for too long"),
+        ("/silent-body", RemoteTimeout, "sent nothing for too long"),
+        ("/big", ResponseTooLarge, "more than 1000 bytes"),
     ],
 )
 async def test_what_goes_wrong_is_named(served: str, path: str, kind: type[RemoteError], word: str) -> None:
@@ -139,14 +139,14 @@ async def test_what_goes_wrong_is_named(served: str, path: str, kind: type[Remot
 async def test_an_answer_that_drips_meets_the_deadline(served: str) -> None:
     with trio.fail_after(30):
         async with open_client(served) as client:
-            with pytest.raises(TimedOut, match=r"did not answer within 0\.2 s"):
+            with pytest.raises(RemoteTimeout, match=r"did not answer within 0\.2 s"):
                 await client.request("GET", "/silent-body", deadline=0.2)
 
 
 async def test_one_call_may_be_less_patient_than_the_client(served: str) -> None:
     with trio.fail_after(30):
         async with open_client(served) as client:
-            with pytest.raises(TimedOut):
+            with pytest.raises(RemoteTimeout):
                 async with client.stream("GET", "/silent", timeout=0.1):
                     pass
 
@@ -155,7 +155,9 @@ async def test_one_call_may_be_less_patient_than_the_client(served: str) -> None
 async def test_nobody_listening_is_told_with_place_and_reason(free_port: int, base: bool) -> None:
     server = f"http://127.0.0.1:{free_port}"
     async with open_client(server if base else "") as client:
-        with pytest.raises(Unreachable, match=rf"^{server}/a cannot be reached \(Connection refused\)"):
+        with pytest.raises(
+            RemoteConnectionError, match=rf"^{server}/a cannot be reached \(Connection refused\)"
+        ):
             await client.request("GET", "/a" if base else f"{server}/a")
 
 
@@ -163,14 +165,14 @@ async def test_nobody_listening_is_told_with_place_and_reason(free_port: int, ba
 @pytest.mark.parametrize("url", ["ftp://x/", "file:///etc/passwd", "http://[::1", "//x"])
 async def test_only_http_is_spoken(url: str) -> None:
     async with open_client() as client:
-        with pytest.raises(BadReply):
+        with pytest.raises(BadResponse):
             await client.request("GET", url)
 
 
 async def test_something_that_is_not_json_is_a_bad_reply(served: str) -> None:
     async with open_client(served) as client:
         reply = await client.request("GET", "/big")
-        with pytest.raises(BadReply, match="not JSON"):
+        with pytest.raises(BadResponse, match="not JSON"):
             reply.json()
 
 
@@ -183,14 +185,14 @@ async def test_the_proxy_is_for_the_world_outside(
     async with open_client(direct=("worker.invalid", "fd00::1")) as client:
         through = await client.request("GET", "http://hub.invalid/x")
         assert through.json()["seen"] == "http://hub.invalid/x"
-        with pytest.raises(Unreachable):
+        with pytest.raises(RemoteConnectionError):
             await client.request("GET", "http://worker.invalid/x")
         with pytest.raises(RemoteError):
             await client.request("GET", "http://[fd00::1]:1/x", deadline=0.2)
-        with pytest.raises(Unreachable, match="Connection refused"):
+        with pytest.raises(RemoteConnectionError, match="Connection refused"):
             await client.request("GET", f"http://127.0.0.1:{free_port}/x")
     async with open_client(trust_env=False) as client:
-        with pytest.raises(Unreachable):
+        with pytest.raises(RemoteConnectionError):
             await client.request("GET", "http://hub.invalid/x")
 
 
@@ -234,6 +236,6 @@ def test_no_secret_of_an_address_is_shown(url: str, text: str) -> None:
 )
 async def test_a_header_that_cannot_be_sent_is_told_without_it(served: str, value: str) -> None:
     async with open_client(served) as client:
-        with pytest.raises(BadReply) as caught:
+        with pytest.raises(BadResponse) as caught:
             await client.request("GET", "/x", headers={"authorization": value})
     assert "Hunter2" not in str(caught.value)

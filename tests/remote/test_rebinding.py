@@ -14,7 +14,7 @@ import trio
 from huggingface_hub.utils import get_session
 
 from gpustack.artifacts.hub_answer import bound
-from gpustack.remote.http import BadReply, open_client
+from gpustack.remote.http import BadResponse, open_client
 from gpustack.remote.redirect import refuse_inner
 
 pytestmark = pytest.mark.attack("ssrf")
@@ -100,7 +100,7 @@ async def test_a_connection_that_ends_up_inside_is_not_used(victim: Victim, firs
     url = f"http://{ELSEWHERE}:{victim.server_port}/secret"
     async with open_client(trust_env=False) as client:
         connected = await refuse_inner(url, HUB, PUBLIC)
-        with pytest.raises(BadReply, match="inside this machine"):
+        with pytest.raises(BadResponse, match="inside this machine"):
             await client.request("GET", url, connected=connected)
     assert victim.asked == []
 
@@ -135,7 +135,7 @@ async def refused(victim: Victim, of: Resolver, host: str, monkeypatch: pytest.M
         ) as one:
             one.get(f"{HUB}/api/models/a/b")
 
-    with pytest.raises(BadReply, match="inside this machine"):
+    with pytest.raises(BadResponse, match="inside this machine"):
         await trio.to_thread.run_sync(read)
     assert victim.asked == []
 

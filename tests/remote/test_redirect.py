@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpustack.remote.http import BadReply, open_client
+from gpustack.remote.http import BadResponse, open_client
 from gpustack.remote.redirect import headers_for, next_url, refuse_inner, refuse_inner_blocking
 from tests.server.feed import Feed, serving
 
@@ -38,7 +38,7 @@ def test_a_redirect_may_be_relative(location: str, url: str) -> None:
     ],
 )
 def test_a_redirect_elsewhere_is_refused(location: str | None) -> None:
-    with pytest.raises(BadReply):
+    with pytest.raises(BadResponse):
         next_url(HUB, location)
 
 
@@ -99,7 +99,7 @@ def test_credentials_go_to_their_own_host_only(url: str, kept: bool) -> None:
     ],
 )
 async def test_a_public_hub_cannot_send_us_inside(url: str) -> None:
-    with pytest.raises(BadReply):
+    with pytest.raises(BadResponse):
         await refuse_inner(url, "https://93.184.216.34/x", None)
 
 
@@ -120,18 +120,18 @@ async def test_an_inner_hub_may_send_us_to_its_like(origin: str, url: str) -> No
 
 @pytest.mark.attack("ssrf")
 async def test_not_even_an_inner_hub_may_send_us_to_the_metadata_service() -> None:
-    with pytest.raises(BadReply):
+    with pytest.raises(BadResponse):
         await refuse_inner("http://169.254.169.254/", "http://10.0.0.1/", None)
-    with pytest.raises(BadReply):
+    with pytest.raises(BadResponse):
         await refuse_inner("http://127.0.0.1/", "http://10.0.0.1/", None)
 
 
 @pytest.mark.attack("ssrf")
 @pytest.mark.parametrize("answered", ["93.184.216.34", None])
 async def test_a_name_that_now_means_this_machine_is_trusted_by_who_answered(answered: str | None) -> None:
-    with pytest.raises(BadReply):
+    with pytest.raises(BadResponse):
         await refuse_inner("http://127.0.0.1:1/x", "http://localhost:2/x", answered)
-    with pytest.raises(BadReply):
+    with pytest.raises(BadResponse):
         refuse_inner_blocking("http://127.0.0.1:1/x", "http://localhost:2/x", answered)
 
 

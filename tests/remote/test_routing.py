@@ -15,8 +15,8 @@ import trio
 from gpustack.artifacts.source import SourceSettings, source_for
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.errors import GpustackError, Invalid, Unavailable
-from gpustack.remote import routing
-from gpustack.remote.http import Timeouts, Unreachable, open_client
+from gpustack.remote import proxy_transport
+from gpustack.remote.http import RemoteConnectionError, Timeouts, open_client
 from tests.certificates import make_certificate
 from tests.fakes.hub import Hub
 from tests.fakes.proxies import Kind, Manner, running_fake_proxy
@@ -117,7 +117,7 @@ async def test_what_is_encrypted_stays_so_through_a_proxy(
     address, certfile = secured
     with running_fake_proxy(kind, address, login=LOGIN) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"{kind}://me:p%40ss%2Fword@127.0.0.1:{proxy.port}")
-        with pytest.raises(Unreachable, match="certificate is not trusted"):
+        with pytest.raises(RemoteConnectionError, match="certificate is not trusted"):
             await get("https://hub.invalid/x", verify=str(certfile))
         assert (proxy.asked, proxy.logins) == (["hub.invalid:443"], [LOGIN])
         assert await get(f"https://{address}/x", verify=str(certfile)) == b"ok"
@@ -132,7 +132,7 @@ async def test_networks_and_ports_that_are_exempt_are_asked_directly(
         monkeypatch.setenv("NO_PROXY", "192.0.2.0/24,hub.invalid:81")
         assert await get("http://198.51.100.1/x") == b"ok"
         assert await get("http://hub.invalid:82/x") == b"ok"
-        with pytest.raises(Unreachable):
+        with pytest.raises(RemoteConnectionError):
             await get("http://hub.invalid:81/x")
         assert await get(f"http://{served}/x") == b"ok"
     assert proxy.asked == ["198.51.100.1:80", "hub.invalid:82"]
@@ -151,13 +151,13 @@ async def test_networks_and_ports_that_are_exempt_are_asked_directly(
 async def test_a_proxy_that_fails_is_named_with_its_variable_to_both_libraries(
     kind: Kind, manner: Manner, told: str, served: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing, "_HANDSHAKE", 0.3)
+    monkeypatch.setattr(proxy_transport, "_HANDSHAKE", 0.3)
     with running_fake_proxy(kind, served, manner=manner) as proxy:
         monkeypatch.setenv("ALL_PROXY", f"{kind}://me:Hunter2@127.0.0.1:{proxy.port}")
         if kind == "socks5" and manner == "refuses":
             monkeypatch.setenv("ALL_PROXY", f"{kind}://127.0.0.1:{proxy.port}")
         scheme = "https" if kind == "http" else "http"
-        with pytest.raises(Unreachable, match=told) as caught:
+        with pytest.raises(RemoteConnectionError, match=told) as caught:
             with trio.fail_after(60):
                 async with open_client(timeouts=Timeouts(stall=0.3)) as client:
                     await client.request("GET", f"{scheme}://hub.invalid/x")
@@ -173,7 +173,7 @@ async def test_a_proxy_where_nobody_listens_is_named(free_port: int, monkeypatch
     for kind in ("http", "socks5"):
         monkeypatch.setenv("ALL_PROXY", f"{kind}://me:Hunter2@127.0.0.1:{free_port}")
         for url in (f"{OUTSIDE}/x", "https://hub.invalid/x"):
-            with pytest.raises(Unreachable, match="Connection refused") as caught:
+            with pytest.raises(RemoteConnectionError, match="Connection refused") as caught:
                 await get(url)
             assert f"{kind}://127.0.0.1:{free_port}, of ALL_PROXY" in str(caught.value)
             assert "Hunter2" not in str(caught.value)

@@ -13,19 +13,19 @@ import trio
 
 from gpustack import errors
 from gpustack.domain.artifact import ModelSource, SourceKind
-from gpustack.domain.assignment import AssignmentLine, Word
+from gpustack.domain.assignment import AssignmentEvent, AssignmentLine
 from gpustack.domain.document import decode, encode
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.report import FileReport, InstanceReport, JoinRequest, StatusReport
 from gpustack.domain.worker import Cpu, WorkerStatus
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.listen import open_listeners
-from gpustack.http1.pool import Pool
+from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.server import HttpServer
-from gpustack.remote.fault import fault_of
-from gpustack.remote.http import RemoteError, TimedOut, Unreachable, open_client
-from gpustack.remote.pooled import PooledClient
+from gpustack.remote.http import RemoteConnectionError, RemoteError, RemoteTimeout, open_client
+from gpustack.remote.pooled_client import PooledClient
 from gpustack.remote.server_client import ServerClient
+from gpustack.remote.server_error import fault_of
 
 PATIENCE = 30.0
 
@@ -71,7 +71,7 @@ async def client(
 ) -> AsyncIterator[ServerClient]:
     url = f"http://127.0.0.1:{server.port}"
     if request.param == "pooled":
-        pool = Pool()
+        pool = ConnectionPool()
         await nursery.start(pool.run)
         yield ServerClient(PooledClient.to(url, pool), "mine")
     else:
@@ -131,7 +131,7 @@ REFUSALS: list[tuple[int, dict[str, Any], type[errors.GpustackError]]] = [
     (404, {"reason": "NotFound", "message": "why"}, errors.NotFound),
     (409, {"reason": "Conflict", "message": "why"}, errors.Conflict),
     (409, {"reason": "AlreadyExists", "message": "why"}, errors.AlreadyExists),
-    (410, {"error": {"type": "Gone", "message": "why"}}, errors.Gone),
+    (410, {"error": {"type": "Gone", "message": "why"}}, errors.RevisionExpired),
     (422, {"reason": "Invalid", "message": "why"}, errors.Invalid),
     (429, {"error": {"message": "why"}}, errors.TooManyRequests),
     (500, {"message": "why"}, errors.Unavailable),
@@ -183,10 +183,10 @@ async def test_an_answer_that_is_none_of_ours_is_invalid(server: Server, client:
 
 
 async def test_a_server_that_is_not_there_is_unreachable(nursery: trio.Nursery, free_port: int) -> None:
-    pool = Pool()
+    pool = ConnectionPool()
     await nursery.start(pool.run)
     client = ServerClient(PooledClient.to(f"http://127.0.0.1:{free_port}", pool))
-    with pytest.raises(Unreachable):
+    with pytest.raises(RemoteConnectionError):
         await client.heartbeat(1)
     with pytest.raises(RemoteError):
         async with aclosing(client.assignments(1, quiet_for=1.0)) as lines:
@@ -196,17 +196,22 @@ async def test_a_server_that_is_not_there_is_unreachable(nursery: trio.Nursery, 
 # --- the stream of assignments
 
 
-def line(word: Word, **fields: Any) -> bytes:
+def line(word: AssignmentEvent, **fields: Any) -> bytes:
     return encode(AssignmentLine(word=word, **fields)) + b"\n"
 
 
-async def words_of(client: ServerClient, quiet_for: float = 20.0) -> list[Word]:
+async def words_of(client: ServerClient, quiet_for: float = 20.0) -> list[AssignmentEvent]:
     with trio.fail_after(PATIENCE):
         async with aclosing(client.assignments(7, quiet_for=quiet_for)) as lines:
             return [one.word async for one in lines]
 
 
-WHOLE = line(Word.PUT, kind="models", id=1) + line(Word.SYNCED) + b"\n" + line(Word.STILL)
+WHOLE = (
+    line(AssignmentEvent.PUT, kind="models", id=1)
+    + line(AssignmentEvent.SYNCED)
+    + b"\n"
+    + line(AssignmentEvent.STILL)
+)
 
 
 @pytest.mark.parametrize(
@@ -221,14 +226,14 @@ async def test_lines_come_whole_however_they_were_cut(
     server: Server, client: ServerClient, cut: Callable[[bytes], list[bytes]]
 ) -> None:
     server.pieces = cut(WHOLE)
-    assert await words_of(client) == [Word.PUT, Word.SYNCED, Word.STILL]
+    assert await words_of(client) == [AssignmentEvent.PUT, AssignmentEvent.SYNCED, AssignmentEvent.STILL]
     assert server.asked[0][:3] == ("GET", "/v1/workers/7/assignments", b"Bearer mine")
 
 
 @pytest.mark.attack("flood")
 async def test_a_stream_that_falls_silent_is_given_up(server: Server, client: ServerClient) -> None:
-    server.pieces, server.hang = [line(Word.SYNCED)], True
-    with pytest.raises(TimedOut):
+    server.pieces, server.hang = [line(AssignmentEvent.SYNCED)], True
+    with pytest.raises(RemoteTimeout):
         await words_of(client, quiet_for=0.2)
 
 
@@ -249,4 +254,4 @@ async def test_leaving_a_stream_early_leaves_nothing_behind(server: Server, clie
     server.pieces, server.hang = [WHOLE], True
     with trio.fail_after(PATIENCE):
         async with aclosing(client.assignments(7, quiet_for=20.0)) as lines:
-            assert (await anext(lines)).word is Word.PUT
+            assert (await anext(lines)).word is AssignmentEvent.PUT

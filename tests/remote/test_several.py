@@ -12,13 +12,13 @@ import trio
 
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.listen import open_listeners
-from gpustack.http1.pool import Pool
+from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.reactor import Reactor, new_reactor
 from gpustack.http1.server import HttpServer
-from gpustack.remote import several
-from gpustack.remote.http import RemoteError, TimedOut
-from gpustack.remote.pooled import PooledClient
-from gpustack.remote.several import SeveralServers, believable
+from gpustack.remote import failover_client
+from gpustack.remote.failover_client import FailoverClient, believable
+from gpustack.remote.http import RemoteError, RemoteTimeout
+from gpustack.remote.pooled_client import PooledClient
 
 HOME = "http://127.0.0.1:1"
 
@@ -137,7 +137,7 @@ class Server:
 @attrs.define
 class World:
     servers: list[Server]
-    client: SeveralServers
+    client: FailoverClient
     start: Callable[[Server], object]
 
     async def ask(self, deadline: float = 20.0) -> str:
@@ -150,7 +150,7 @@ async def running(count: int = 3, seed: int = 1) -> AsyncIterator[World]:
     async with trio.open_nursery() as nursery:
         reactor = new_reactor(tick=0.05)
         await nursery.start(reactor.run)
-        pool = Pool(reactor=reactor)
+        pool = ConnectionPool(reactor=reactor)
         await nursery.start(pool.run)
         servers = [Server(f"s{number}") for number in range(count)]
 
@@ -159,7 +159,7 @@ async def running(count: int = 3, seed: int = 1) -> AsyncIterator[World]:
 
         for server in servers:
             await start(server)
-        client = SeveralServers(servers[0].url, lambda url: PooledClient.to(url, pool), random.Random(seed))
+        client = FailoverClient(servers[0].url, lambda url: PooledClient.to(url, pool), random.Random(seed))
         client.learn(server.url for server in servers)
         with trio.fail_after(60):
             yield World(servers, client, start)
@@ -185,9 +185,9 @@ async def test_when_it_is_gone_another_answers_and_when_it_is_back_it_does(
         assert [await world.ask() for _ in range(3)] == [other] * 3
         await world.start(home)
         assert await world.ask() == other, "not at once"
-        monkeypatch.setattr(several, "_SHUN_FOR", 0.0)
+        monkeypatch.setattr(failover_client, "_SHUN_FOR", 0.0)
         assert await world.ask() == "s0"
-        monkeypatch.setattr(several, "_SHUN_FOR", 60.0)
+        monkeypatch.setattr(failover_client, "_SHUN_FOR", 60.0)
         for server in world.servers:
             await server.kill()
         with pytest.raises(RemoteError, match=f":{home.port}/ cannot be reached"):
@@ -205,7 +205,7 @@ async def test_one_that_hangs_or_cannot_serve_costs_its_share_of_the_time_once()
         reply = await world.client.request("GET", "/")
         assert (reply.status, reply.body) == (503, b"s1"), "all refuse: the first refusal is told"
         world.servers[0].hung = world.servers[1].hung = True
-        with pytest.raises(TimedOut):
+        with pytest.raises(RemoteTimeout):
             await world.ask(0.3)
 
 
@@ -333,7 +333,7 @@ async def test_a_stream_that_begins_is_an_answer_and_not_left_for_what_was_befor
         home.status = 503
         assert await world.ask() == "s1"
         home.status = 200
-        monkeypatch.setattr(several, "_SHUN_FOR", 0.0)
+        monkeypatch.setattr(failover_client, "_SHUN_FOR", 0.0)
         async with client.stream("GET", "/stream") as arriving:
             assert await anext(arriving.pieces()) == b"s0\n"
             with trio.move_on_after(0.2) as patience:
@@ -346,9 +346,9 @@ def test_what_is_known_follows_what_is_told() -> None:
 
     def open_(url: str) -> PooledClient:
         opened.append(url)
-        return PooledClient.to(url, Pool(reactor=None))  # type: ignore[arg-type]  # it is not asked
+        return PooledClient.to(url, ConnectionPool(reactor=None))  # type: ignore[arg-type]  # it is not asked
 
-    client = SeveralServers(HOME, open_, random.Random(7))
+    client = FailoverClient(HOME, open_, random.Random(7))
     a, b, c = (f"http://127.0.0.1:{port}" for port in (2, 3, 4))
     assert client.learn([HOME, a, b]) and set(client.others) == {a, b}
     order = client.others
@@ -357,13 +357,13 @@ def test_what_is_known_follows_what_is_told() -> None:
     assert opened.count(a) == 1, "kept connections are not given up"
     assert client.learn([]) and client.others == ()
     assert client.learn(f"http://127.0.0.1:{port}" for port in range(100, 200))
-    assert len(client.others) == several.MOST
+    assert len(client.others) == failover_client.MOST
 
 
 def test_clients_of_a_dead_server_spread_over_the_rest() -> None:
     firsts = set()
     for seed in range(20):
-        client = SeveralServers(HOME, lambda url: PooledClient.to(url, None), random.Random(seed))  # type: ignore[arg-type]  # it is not asked
+        client = FailoverClient(HOME, lambda url: PooledClient.to(url, None), random.Random(seed))  # type: ignore[arg-type]  # it is not asked
         client.learn(f"http://127.0.0.1:{port}" for port in (2, 3, 4))
         firsts.add(client.others[0])
     assert len(firsts) == 3

@@ -16,7 +16,7 @@ import xmlsec
 from lxml import etree
 
 from gpustack.config.options import Options
-from gpustack.identity.saml import Saml
+from gpustack.identity.saml import SamlProvider
 from tests.saml.keys import pair
 
 IDP = "urn:tests:idp"
@@ -234,6 +234,6 @@ def options(**changes: Any) -> Options:
 
 
 @cache
-def saml(**changes: Any) -> Saml:
+def saml(**changes: Any) -> SamlProvider:
     """The product's side of it."""
-    return Saml.of(options(**changes))
+    return SamlProvider.of(options(**changes))

@@ -15,7 +15,7 @@ import xmlsec
 from lxml import etree
 
 from gpustack.errors import BadRequest, Forbidden, GpustackError, PayloadTooLarge
-from gpustack.identity.saml import Assertion, Saml, message, response
+from gpustack.identity.saml import Assertion, SamlProvider, message, response
 from gpustack.identity.saml.assertion import read_assertion
 from tests.saml.keys import pair
 from tests.saml.mint import ACS, NAMES, REQUEST, SP, Answer, assertion, encrypt, packed, saml, sign
@@ -35,17 +35,19 @@ SECURITIES: Mapping[str, dict[str, object]] = {
 EACH = pytest.mark.parametrize("security", SECURITIES)
 
 
-def strictness(name: str) -> Saml:
+def strictness(name: str) -> SamlProvider:
     return saml(saml_security=json.dumps(SECURITIES[name]))
 
 
-async def shown(one: Saml, answer: str | Any, *, later: float = 0, request: str = REQUEST) -> Assertion:
+async def shown(
+    one: SamlProvider, answer: str | Any, *, later: float = 0, request: str = REQUEST
+) -> Assertion:
     text = answer if isinstance(answer, str) else packed(answer)
     now = datetime.now(UTC) + timedelta(seconds=later)
     return await one.verify(text, request_id=request, now=now)
 
 
-async def refuses(one: Saml, answer: str | Any, **how: Any) -> str:
+async def refuses(one: SamlProvider, answer: str | Any, **how: Any) -> str:
     """The sentence with which it is refused."""
     with pytest.raises((Forbidden, BadRequest, PayloadTooLarge)) as raised:
         await shown(one, answer, **how)

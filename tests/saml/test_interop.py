@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from gpustack.errors import Forbidden
-from gpustack.identity.saml import Assertion, Saml
+from gpustack.identity.saml import Assertion, SamlProvider
 from tests.saml import pysaml2
 from tests.saml.keys import pair
 from tests.saml.mint import saml
 from tests.saml.pysaml2 import Pysaml2
 
 
-def ours(security: str = "{}") -> Saml:
+def ours(security: str = "{}") -> SamlProvider:
     return saml(
         saml_idp_server_url=pysaml2.SSO,
         saml_idp_entity_id=pysaml2.ENTITY,
@@ -25,7 +25,7 @@ def ours(security: str = "{}") -> Saml:
     )
 
 
-async def signed_in(folder: Path, one: Saml, **how: Any) -> Assertion:
+async def signed_in(folder: Path, one: SamlProvider, **how: Any) -> Assertion:
     provider = Pysaml2.meeting(folder, await one.metadata())
     request_id, request = await one.request()
     fields = provider.answer(

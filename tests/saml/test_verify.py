@@ -11,7 +11,7 @@ import xmlsec
 from lxml import etree
 
 from gpustack.errors import Forbidden
-from gpustack.identity.saml import Assertion, Saml
+from gpustack.identity.saml import Assertion, SamlProvider
 from tests.saml.keys import pair
 from tests.saml.mint import (
     ACS,
@@ -31,7 +31,7 @@ from tests.saml.mint import (
 GOOD = Answer()
 
 
-async def read(answer: Answer | str, one: Saml | None = None) -> Assertion:
+async def read(answer: Answer | str, one: SamlProvider | None = None) -> Assertion:
     text = answer if isinstance(answer, str) else answer.encoded()
     return await (one or saml()).verify(text, request_id=REQUEST, now=datetime.now(UTC))
 

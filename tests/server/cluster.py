@@ -21,7 +21,7 @@ from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Worker
 from gpustack.errors import GpustackError
 from gpustack.nursery.limiter import limiters
-from gpustack.server.facts import FactsSettings, FactsSource
+from gpustack.server.facts import FactsCache, FactsSettings
 from gpustack.store import Store
 from gpustack.store.transaction import Tx
 from tests.policy import worlds
@@ -108,8 +108,8 @@ class Cluster:
     def snapshot(self) -> Snapshot:
         return self.store.snapshot
 
-    def facts(self, **settings: Any) -> FactsSource:
-        return FactsSource(
+    def facts(self, **settings: Any) -> FactsCache:
+        return FactsCache(
             self.readers.read_here,
             self.readers.read_there,
             lambda: self.store.snapshot,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from gpustack.http1.pool import Pool
+from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.reactor import Reactor, new_reactor
 from gpustack.store import StoreSettings, open_store
 
@@ -33,7 +33,7 @@ async def reactor(nursery: trio.Nursery) -> Reactor:
 
 
 @pytest.fixture
-async def pool(reactor: Reactor, nursery: trio.Nursery) -> Pool:
-    pool = Pool(reactor=reactor)
+async def pool(reactor: Reactor, nursery: trio.Nursery) -> ConnectionPool:
+    pool = ConnectionPool(reactor=reactor)
     await nursery.start(pool.run)
     return pool

@@ -9,7 +9,7 @@ import pytest
 
 from gpustack.domain.access import ExternalIdentity, Session, User, UserSource
 from gpustack.errors import Forbidden
-from gpustack.identity.external import ExternalPerson
+from gpustack.identity.person import ExternalPerson
 from gpustack.server.account import account_of, forget_identities
 from gpustack.store.store import Store
 

@@ -7,19 +7,19 @@ import trio
 
 from gpustack.errors import NotFound
 from gpustack.server.explain import explain_instance
-from gpustack.server.facts import FactsSource
+from gpustack.server.facts import FactsCache
 
 from .cluster import Cluster
 
 
 @pytest.fixture
-async def facts(cluster: Cluster, nursery: trio.Nursery) -> FactsSource:
+async def facts(cluster: Cluster, nursery: trio.Nursery) -> FactsCache:
     source = cluster.facts()
     await nursery.start(lambda task_status: source.run(task_status=task_status))
     return source
 
 
-async def test_a_header_is_waited_for_and_then_used(cluster: Cluster, facts: FactsSource) -> None:
+async def test_a_header_is_waited_for_and_then_used(cluster: Cluster, facts: FactsCache) -> None:
     await cluster.worker("a")
     instance = await cluster.instance(await cluster.model("m"))
     told = await explain_instance(cluster.store, facts, instance.id)
@@ -28,7 +28,7 @@ async def test_a_header_is_waited_for_and_then_used(cluster: Cluster, facts: Fac
 
 
 async def test_a_header_that_does_not_come_is_said_to_be_under_way(
-    cluster: Cluster, facts: FactsSource, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, facts: FactsCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gpustack.server.explain._READ_WITHIN", 0.05)
     cluster.readers.gate = trio.Event()
@@ -40,7 +40,7 @@ async def test_a_header_that_does_not_come_is_said_to_be_under_way(
 
 
 async def test_a_fault_of_the_header_is_told_and_no_worker_is_said_to_fit(
-    cluster: Cluster, facts: FactsSource
+    cluster: Cluster, facts: FactsCache
 ) -> None:
     cluster.readers.known["me/m/m.gguf"] = NotFound("no such file")
     await cluster.worker("a")
@@ -52,7 +52,7 @@ async def test_a_fault_of_the_header_is_told_and_no_worker_is_said_to_fit(
     assert "once its file can be read" in told.workers[0].sentences[0]
 
 
-async def test_what_has_no_files_is_explained_without_reading(cluster: Cluster, facts: FactsSource) -> None:
+async def test_what_has_no_files_is_explained_without_reading(cluster: Cluster, facts: FactsCache) -> None:
     await cluster.worker("a")
     model = await cluster.model("m", backend="custom", command="x --port {port}")
     instance = await cluster.instance(model)
@@ -60,6 +60,6 @@ async def test_what_has_no_files_is_explained_without_reading(cluster: Cluster, 
     assert cluster.readers.asked == []
 
 
-async def test_what_does_not_exist_is_not_explained(cluster: Cluster, facts: FactsSource) -> None:
+async def test_what_does_not_exist_is_not_explained(cluster: Cluster, facts: FactsCache) -> None:
     with pytest.raises(NotFound, match="Model instance 7"):
         await explain_instance(cluster.store, facts, 7)

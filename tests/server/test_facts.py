@@ -13,7 +13,7 @@ from gpustack.domain.model import Model
 from gpustack.domain.worker import Condition, WorkerState
 from gpustack.errors import BadRequest, NotFound, Unavailable
 from gpustack.nursery.wake import Wake
-from gpustack.server.facts import FactsSource, Finding
+from gpustack.server.facts import FactsCache, FactsResult
 from tests.policy.shapes import facts_of
 
 from .cluster import Cluster, hub
@@ -30,20 +30,20 @@ def model(source: ModelSource = M, **more: object) -> Model:
 
 
 @pytest.fixture
-async def facts(cluster: Cluster, nursery: trio.Nursery) -> FactsSource:
+async def facts(cluster: Cluster, nursery: trio.Nursery) -> FactsCache:
     source = cluster.facts(most=3)
     await nursery.start(lambda task_status: source.run(task_status=task_status))
     return source
 
 
 @pytest.fixture
-async def news(facts: FactsSource) -> AsyncIterator[Wake]:
+async def news(facts: FactsCache) -> AsyncIterator[Wake]:
     wake = Wake()
     with facts.telling(wake):
         yield wake
 
 
-async def read(facts: FactsSource, of: Model, news: Wake) -> Finding:
+async def read(facts: FactsCache, of: Model, news: Wake) -> FactsResult:
     """Ask, wait for a reading to end, and tell what is known then."""
     facts.ask(of)
     assert await news.wait(20)
@@ -53,7 +53,7 @@ async def read(facts: FactsSource, of: Model, news: Wake) -> Finding:
 
 
 async def test_asking_does_not_wait_and_many_who_ask_are_one_reading(
-    cluster: Cluster, facts: FactsSource, news: Wake
+    cluster: Cluster, facts: FactsCache, news: Wake
 ) -> None:
     cluster.readers.gate = trio.Event()
     for _ in range(3):
@@ -67,7 +67,7 @@ async def test_asking_does_not_wait_and_many_who_ask_are_one_reading(
 
 
 async def test_a_fault_is_told_and_asked_again_when_it_has_aged(
-    cluster: Cluster, facts: FactsSource, news: Wake
+    cluster: Cluster, facts: FactsCache, news: Wake
 ) -> None:
     cluster.readers.known["me/m/m.gguf"] = NotFound("no such file")
     found = await read(facts, model(), news)
@@ -82,7 +82,7 @@ async def test_a_fault_is_told_and_asked_again_when_it_has_aged(
 
 
 async def test_a_changed_file_is_noticed_and_a_vanished_one_is_not_forgotten(
-    cluster: Cluster, facts: FactsSource, news: Wake, caplog: pytest.LogCaptureFixture
+    cluster: Cluster, facts: FactsCache, news: Wake, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert (await read(facts, model(), news)).facts == SMALL
     cluster.readers.known["me/m/m.gguf"] = LARGE
@@ -129,7 +129,7 @@ async def test_only_so_many_are_read_at_once_and_all_are_read(
 
 
 async def test_what_nobody_asks_for_is_forgotten_first(
-    cluster: Cluster, facts: FactsSource, news: Wake
+    cluster: Cluster, facts: FactsCache, news: Wake
 ) -> None:
     for name in ("a", "b", "c"):
         await read(facts, model(hub(name)), news)
@@ -139,7 +139,7 @@ async def test_what_nobody_asks_for_is_forgotten_first(
 
 
 async def test_a_path_unknown_here_is_asked_of_the_workers_that_the_deployment_selects_first(
-    cluster: Cluster, facts: FactsSource, news: Wake
+    cluster: Cluster, facts: FactsCache, news: Wake
 ) -> None:
     cluster.readers.known["/m.gguf"] = NotFound("not here")
     for name in ("other", "silent", "chosen"):
@@ -156,7 +156,7 @@ async def test_a_path_unknown_here_is_asked_of_the_workers_that_the_deployment_s
 
 
 async def test_the_fault_of_a_path_is_the_one_of_the_likeliest_worker(
-    cluster: Cluster, facts: FactsSource, news: Wake
+    cluster: Cluster, facts: FactsCache, news: Wake
 ) -> None:
     cluster.readers.known["/m.gguf"] = NotFound("not here")
     found = await read(facts, model(PATH), news)
@@ -174,7 +174,7 @@ async def test_the_fault_of_a_path_is_the_one_of_the_likeliest_worker(
 
 
 async def test_a_broken_file_here_is_not_read_over_and_over(
-    cluster: Cluster, facts: FactsSource, news: Wake
+    cluster: Cluster, facts: FactsCache, news: Wake
 ) -> None:
     await cluster.worker("ready")
     cluster.readers.known["/m.gguf"] = BadRequest("it does not start as a GGUF file does")

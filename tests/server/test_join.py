@@ -11,21 +11,21 @@ import trio
 from gpustack.domain.report import JoinRequest
 from gpustack.domain.worker import Condition, Worker, WorkerState, WorkerStatus
 from gpustack.errors import AlreadyExists, Invalid
-from gpustack.identity.secret import Keys
-from gpustack.server.join import Joined, join
-from gpustack.server.leases import Leases
+from gpustack.identity.derived_keys import DerivedKeys
+from gpustack.server.heartbeat import HeartbeatTimes
+from gpustack.server.join import JoinResult, join
 
 from .cluster import Cluster
 
-KEYS = Keys.of("secret")
+KEYS = DerivedKeys.of("secret")
 
 
 @pytest.fixture
-def leases(cluster: Cluster) -> Leases:
-    return Leases(cluster.clock.monotonic)
+def leases(cluster: Cluster) -> HeartbeatTimes:
+    return HeartbeatTimes(cluster.clock.monotonic)
 
 
-async def joined(cluster: Cluster, leases: Leases, name: str, uuid: str, **more: Any) -> Joined:
+async def joined(cluster: Cluster, leases: HeartbeatTimes, name: str, uuid: str, **more: Any) -> JoinResult:
     secrets = random.Random(f"{name}{uuid}{cluster.snapshot.revision}")
     return await join(
         cluster.store,
@@ -38,7 +38,7 @@ async def joined(cluster: Cluster, leases: Leases, name: str, uuid: str, **more:
 
 
 async def test_a_new_machine_is_taken_in_as_ready_but_nothing_is_known_of_it(
-    cluster: Cluster, leases: Leases
+    cluster: Cluster, leases: HeartbeatTimes
 ) -> None:
     made = await joined(cluster, leases, "a", "u1", port=10199, labels={"os": "linux"}, version="1.2")
     worker = cluster.snapshot.workers[made.worker.id]
@@ -52,7 +52,7 @@ async def test_a_new_machine_is_taken_in_as_ready_but_nothing_is_known_of_it(
 
 
 async def test_the_same_machine_keeps_its_id_and_what_was_edited_here(
-    cluster: Cluster, leases: Leases
+    cluster: Cluster, leases: HeartbeatTimes
 ) -> None:
     first = (await joined(cluster, leases, "a", "u1", labels={"os": "linux", "rack": "1"})).worker
     await cluster.change(first, labels={**first.labels, "rack": "2", "zone": "z"}, cordoned=True)
@@ -63,7 +63,7 @@ async def test_the_same_machine_keeps_its_id_and_what_was_edited_here(
     assert again.condition == first.condition, "it was ready all the time"
 
 
-async def test_each_joining_voids_the_credential_before(cluster: Cluster, leases: Leases) -> None:
+async def test_each_joining_voids_the_credential_before(cluster: Cluster, leases: HeartbeatTimes) -> None:
     first = await joined(cluster, leases, "a", "u1")
     second = await joined(cluster, leases, "a", "u1")
     assert first.credential != second.credential
@@ -75,7 +75,7 @@ async def test_each_joining_voids_the_credential_before(cluster: Cluster, leases
 
 
 async def test_a_known_machine_may_take_a_new_name_and_its_label_follows(
-    cluster: Cluster, leases: Leases
+    cluster: Cluster, leases: HeartbeatTimes
 ) -> None:
     first = (await joined(cluster, leases, "a", "u1")).worker
     renamed = (await joined(cluster, leases, "b", "u1")).worker
@@ -84,14 +84,14 @@ async def test_a_known_machine_may_take_a_new_name_and_its_label_follows(
     assert (await joined(cluster, leases, "c", "u1")).worker.labels["worker-name"] == "mine"
 
 
-async def test_a_taken_name_that_was_chosen_is_refused(cluster: Cluster, leases: Leases) -> None:
+async def test_a_taken_name_that_was_chosen_is_refused(cluster: Cluster, leases: HeartbeatTimes) -> None:
     await joined(cluster, leases, "a", "u1")
     with pytest.raises(AlreadyExists, match=r"different UUID.*--worker-name"):
         await joined(cluster, leases, "a", "u2", explicit_name=True)
     assert len(cluster.snapshot.workers) == 1
 
 
-async def test_a_taken_name_that_nobody_chose_gets_a_number(cluster: Cluster, leases: Leases) -> None:
+async def test_a_taken_name_that_nobody_chose_gets_a_number(cluster: Cluster, leases: HeartbeatTimes) -> None:
     await joined(cluster, leases, "a", "u1")
     second = (await joined(cluster, leases, "a", "u2")).worker
     third = (await joined(cluster, leases, "a", "u3")).worker
@@ -101,13 +101,17 @@ async def test_a_taken_name_that_nobody_chose_gets_a_number(cluster: Cluster, le
     assert (await joined(cluster, leases, "a", "u2")).worker.name == second.name, "and keeps it"
 
 
-async def test_a_record_from_before_there_were_uuids_is_adopted(cluster: Cluster, leases: Leases) -> None:
+async def test_a_record_from_before_there_were_uuids_is_adopted(
+    cluster: Cluster, leases: HeartbeatTimes
+) -> None:
     old = await cluster.store.write(lambda tx: tx.insert(Worker(name="a", worker_uuid="")))
     now = (await joined(cluster, leases, "a", "u1", explicit_name=True)).worker
     assert (now.id, now.worker_uuid) == (old.id, "u1")
 
 
-async def test_a_machine_given_up_is_ready_again_when_it_joins(cluster: Cluster, leases: Leases) -> None:
+async def test_a_machine_given_up_is_ready_again_when_it_joins(
+    cluster: Cluster, leases: HeartbeatTimes
+) -> None:
     first = (await joined(cluster, leases, "a", "u1")).worker
     await cluster.change(first, condition=Condition(state=WorkerState.UNREACHABLE, why="not heard for 400 s"))
     cluster.clock.forward(60)
@@ -117,14 +121,14 @@ async def test_a_machine_given_up_is_ready_again_when_it_joins(cluster: Cluster,
 
 @pytest.mark.parametrize(("name", "uuid"), [("", "u"), ("a", ""), (" ", "u"), ("a\n", "u"), ("a" * 201, "u")])
 async def test_a_request_that_names_no_machine_is_refused(
-    cluster: Cluster, leases: Leases, name: str, uuid: str
+    cluster: Cluster, leases: HeartbeatTimes, name: str, uuid: str
 ) -> None:
     with pytest.raises(Invalid, match="printable characters"):
         await joined(cluster, leases, name, uuid)
 
 
 async def test_two_machines_of_one_name_at_the_same_time_get_two_names(
-    cluster: Cluster, leases: Leases
+    cluster: Cluster, leases: HeartbeatTimes
 ) -> None:
     found: list[Worker] = []
 
@@ -137,8 +141,10 @@ async def test_two_machines_of_one_name_at_the_same_time_get_two_names(
     assert len({worker.id for worker in found}) == len({worker.name for worker in found}) == 5
 
 
-async def test_one_machine_joining_twice_at_once_is_one_worker(cluster: Cluster, leases: Leases) -> None:
-    found: list[Joined] = []
+async def test_one_machine_joining_twice_at_once_is_one_worker(
+    cluster: Cluster, leases: HeartbeatTimes
+) -> None:
+    found: list[JoinResult] = []
 
     async def one() -> None:
         found.append(await joined(cluster, leases, "a", "u1"))

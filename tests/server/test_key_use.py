@@ -14,7 +14,7 @@ import trio.testing
 from gpustack.domain.access import ApiKey
 from gpustack.domain.record import table_of
 from gpustack.domain.snapshot import Snapshot
-from gpustack.server.key_use import KeyUse
+from gpustack.server.key_use import KeyUseLedger
 from gpustack.store import Store, StoreSettings, open_store
 
 BEGIN = datetime(2026, 1, 2, tzinfo=UTC)
@@ -23,7 +23,7 @@ BEGIN = datetime(2026, 1, 2, tzinfo=UTC)
 @attrs.define
 class World:
     store: Store
-    use: KeyUse
+    use: KeyUseLedger
     now: datetime = BEGIN
 
     async def key(self, name: str) -> int:
@@ -49,7 +49,7 @@ class Stuck:
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     made: World
     store = await open_store(StoreSettings(data_dir=str(tmp_path)), lambda: BEGIN)
-    made = World(store, KeyUse(store, lambda: made.now))
+    made = World(store, KeyUseLedger(store, lambda: made.now))
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)
         yield made
@@ -111,7 +111,7 @@ async def test_what_is_given_up_is_written_and_waits_for_nothing_any_more(
 
 
 async def test_a_store_that_takes_nothing_holds_nobody_up(autojump_clock: trio.testing.MockClock) -> None:
-    use = KeyUse(Stuck(), lambda: BEGIN)  # type: ignore[arg-type]
+    use = KeyUseLedger(Stuck(), lambda: BEGIN)  # type: ignore[arg-type]
     use.note(1)
     before = trio.current_time()
     await use.give_up()

@@ -13,10 +13,10 @@ import trio
 import trio.testing
 
 from gpustack.errors import Unavailable
-from gpustack.nursery.restart import NEVER, Restart
+from gpustack.nursery.restart import NEVER, RestartPolicy
 from gpustack.nursery.service import Service, function_service
 from gpustack.server.leadership import LOOK_EVERY, TTL, Leadership
-from gpustack.store.lease import Deposed, Term
+from gpustack.store.lease import LeaseLost, LeaseTerm
 
 T = TypeVar("T")
 
@@ -30,22 +30,22 @@ class Database:
     expires: float = 0.0
     writes: list[tuple[int, str]] = attrs.field(factory=list)
 
-    def take(self, holder: str) -> Term | None:
+    def take(self, holder: str) -> LeaseTerm | None:
         now = trio.current_time()
         if self.expires > now and self.holder != holder:
             return None
         if self.expires <= now:
             self.term += 1
         self.holder, self.expires = holder, now + TTL
-        return Term("leader", self.term)
+        return LeaseTerm("leader", self.term)
 
-    def end(self, term: Term, holder: str) -> None:
+    def end(self, term: LeaseTerm, holder: str) -> None:
         if (self.term, self.holder) == (term.number, holder):
             self.expires = 0.0
 
-    def write(self, term: Term, who: str) -> None:
+    def write(self, term: LeaseTerm, who: str) -> None:
         if term.number != self.term:
-            raise Deposed("another leads")
+            raise LeaseLost("another leads")
         self.writes.append((term.number, who))
 
 
@@ -60,7 +60,7 @@ class Node:
     cut: bool = False
     delay: Callable[[], float] = lambda: 0.0
     reigns: list[int] = attrs.field(factory=list)
-    restart: Restart = NEVER
+    restart: RestartPolicy = NEVER
     crash: bool = False
     leadership: Leadership = attrs.field(init=False)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -68,10 +68,10 @@ class Node:
     def __attrs_post_init__(self) -> None:
         self.leadership = Leadership(self, self._reign, self.restart)
 
-    async def take(self) -> Term | None:
+    async def take(self) -> LeaseTerm | None:
         return await self._asking(lambda: self.database.take(self.name))
 
-    async def end(self, term: Term) -> None:
+    async def end(self, term: LeaseTerm) -> None:
         await self._asking(lambda: self.database.end(term, self.name))
 
     async def _asking(self, ask: Callable[[], T]) -> T:
@@ -84,7 +84,7 @@ class Node:
             raise Unavailable("no way back from the database")
         return answer
 
-    def _reign(self, term: Term | None, deposed: Callable[[], None]) -> Sequence[Service]:
+    def _reign(self, term: LeaseTerm | None, deposed: Callable[[], None]) -> Sequence[Service]:
         assert term is not None
         self.reigns.append(term.number)
 
@@ -99,7 +99,7 @@ class Node:
                         raise RuntimeError("a fault of a loop")
                     try:
                         await self._asking(lambda: self.database.write(term, self.name))
-                    except Deposed:
+                    except LeaseLost:
                         deposed()
                         await trio.sleep_forever()
                     except Unavailable:
@@ -154,7 +154,7 @@ async def test_one_of_several_leads_and_goes_on_leading(autojump_clock: trio.tes
             await trio.sleep(1)
             assert world.leaders == world.ruling == ["a"]
         a, b = world.nodes["a"].leadership, world.nodes["b"].leadership
-        assert a.term == Term("leader", 1)
+        assert a.term == LeaseTerm("leader", 1)
         assert repr(a) == "<Leadership: leads in term 1>"
         assert repr(b) == "<Leadership: another server leads, or none>"
         assert {who for _, who in world.database.writes} == {"a"}
@@ -236,9 +236,9 @@ async def test_a_loop_that_cannot_be_kept_alive_is_the_fault_of_its_server_and_a
 async def test_on_a_database_of_its_own_a_server_leads_from_the_start(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    given: list[Term | None] = []
+    given: list[LeaseTerm | None] = []
 
-    def reign(term: Term | None, deposed: Callable[[], None]) -> Sequence[Service]:
+    def reign(term: LeaseTerm | None, deposed: Callable[[], None]) -> Sequence[Service]:
         given.append(term)
 
         async def loop(*, task_status: trio.TaskStatus[None]) -> None:

@@ -18,9 +18,9 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.nursery.wake import Wake
 from gpustack.policy.liveness import LivenessSettings
-from gpustack.server import deploy
+from gpustack.server import deployment
 from gpustack.server.credential import admit_again, bar
-from gpustack.server.leases import Leases
+from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.liveness import Liveness
 from gpustack.server.report import InstanceReport, report_instance, worker_leaves
 from gpustack.store import Store
@@ -32,7 +32,7 @@ SETTINGS = LivenessSettings(look_every=0.01, not_ready_after=45, replace_after=3
 """The loop itself turns fast; all that is judged is the clock that the test turns."""
 
 
-class CountedLeases(Leases):
+class CountedLeases(HeartbeatTimes):
     """Counts how often it was looked at."""
 
     looks = 0
@@ -108,7 +108,7 @@ async def test_what_runs_on_a_silent_worker_is_unreachable_until_it_is_heard_aga
     runs, stays = await cluster.instance(model, on=quiet), await cluster.instance(model, on=loud)
     starts = await cluster.instance(model, on=quiet, state=S.STARTING)
     ending = await cluster.instance(model, on=quiet)
-    await deploy.delete_instance(cluster.store, ending.id)
+    await deployment.delete_instance(cluster.store, ending.id)
     async with watching(cluster) as watch:
         watch.leases.heard(quiet.id)
         last = cluster.clock.now
@@ -194,7 +194,7 @@ async def test_past_the_grace_instances_move_one_by_one(cluster: Cluster) -> Non
         await cluster.instance(model, on=lost, claim=Claim(ram=1))
     ending = await cluster.instance(model, on=lost)
     stays = await cluster.instance(model, on=others[0])
-    await deploy.delete_instance(cluster.store, ending.id)
+    await deployment.delete_instance(cluster.store, ending.id)
     async with watching(cluster) as watch:
         with cluster.store.listen() as listener:
             await watch.pass_(299, *others)
@@ -475,7 +475,7 @@ async def test_what_was_said_before_we_judged_makes_nobody_ready(cluster: Cluste
 
 def test_who_begins_to_judge_takes_nobody_for_silent() -> None:
     now = 5.0
-    leases = Leases(lambda: now)
+    leases = HeartbeatTimes(lambda: now)
     leases.heard(1)
     now = 500.0
     leases.refill()
@@ -486,7 +486,7 @@ def test_who_begins_to_judge_takes_nobody_for_silent() -> None:
 
 def test_other_servers_are_told_once_of_each_word() -> None:
     now = 5.0
-    leases = Leases(lambda: now)
+    leases = HeartbeatTimes(lambda: now)
     for worker_id in (1, 2):
         leases.heard(worker_id)
     leases.heard_elsewhere(3, 1.0)
@@ -504,7 +504,7 @@ def test_other_servers_are_told_once_of_each_word() -> None:
 
 def test_leases_of_those_that_are_gone_are_forgotten() -> None:
     now = 5.0
-    leases = Leases(lambda: now)
+    leases = HeartbeatTimes(lambda: now)
     leases.heard(1)
     now = 9.0
     assert leases.of([1, 2]) == {1: 5.0, 2: 9.0}
@@ -516,7 +516,7 @@ def test_leases_of_those_that_are_gone_are_forgotten() -> None:
 
 @pytest.mark.parametrize("word", ["heard", "drop"])
 def test_a_deleted_worker_may_come_again(word: str) -> None:
-    leases = Leases(lambda: 1.0)
+    leases = HeartbeatTimes(lambda: 1.0)
     leases.heard(1)
     getattr(leases, word)(1)
     assert (leases.last_heard(1) is None) == (word == "drop")

@@ -13,10 +13,10 @@ import trio
 
 from gpustack.domain.worker import Worker
 from gpustack.server import presence
-from gpustack.server.leases import Leases
-from gpustack.server.presence import Presence, SecretsReplaced, settle
-from gpustack.store import Store, StoreSettings, open_store, roster
-from gpustack.store.roster import Myself, Offer
+from gpustack.server.heartbeat import HeartbeatTimes
+from gpustack.server.presence import SecretsReplaced, ServerPresence, settle
+from gpustack.store import Store, StoreSettings, open_store, server_registry
+from gpustack.store.server_registry import SecretProposal, ServerIdentity
 from tests.databases import Server
 
 from .cluster import PATIENCE, Clock
@@ -40,8 +40,8 @@ class Node:
     """A server as far as it is there."""
 
     store: Store
-    leases: Leases
-    presence: Presence
+    leases: HeartbeatTimes
+    presence: ServerPresence
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -58,10 +58,10 @@ async def node(url: str, name: str, token: str = "t") -> AsyncIterator[Node]:
     store = await open_store(StoreSettings(data_dir="unused", url=url), Clock())
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)
-        me = Myself(uuid=name, run="1", url="http://before", version="1")
-        secrets = await settle(store, me, {"token": Offer(value=token)})
-        leases = Leases(trio.current_time)
-        made = Node(store, leases, Presence(store, leases, me, secrets, lambda: f"http://{name}"))
+        me = ServerIdentity(uuid=name, run="1", url="http://before", version="1")
+        secrets = await settle(store, me, {"token": SecretProposal(value=token)})
+        leases = HeartbeatTimes(trio.current_time)
+        made = Node(store, leases, ServerPresence(store, leases, me, secrets, lambda: f"http://{name}"))
         async with trio.open_nursery() as inner:
             await inner.start(lambda task_status: made.run(task_status=task_status))
             with trio.fail_after(PATIENCE):
@@ -121,12 +121,12 @@ async def test_one_whose_secrets_were_replaced_meanwhile_ends(url: str) -> None:
         pytest.RaisesExc(SecretsReplaced, match="start this server again"), flatten_subgroups=True
     ):
         async with node(url, "one") as one:
-            other = Myself(uuid="two", run="1", url="http://two", version="1")
+            other = ServerIdentity(uuid="two", run="1", url="http://two", version="1")
             await one.store.beside(lambda conn, _: conn.exec_driver_sql("update servers set seen = 0"))
             with trio.move_on_after(5):
                 while True:
                     try:
-                        await settle(one.store, other, {"token": Offer(value="new", knob="--token")})
+                        await settle(one.store, other, {"token": SecretProposal(value="new", knob="--token")})
                         break
                     except presence.GpustackError:  # it has just spoken
                         await one.store.beside(
@@ -139,14 +139,14 @@ async def test_a_worker_of_whom_nothing_can_be_told_is_left_out(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others are told of all the same, and the server goes on saying that it is there."""
-    whole, refused = roster.attend, set[int]()
+    whole, refused = server_registry.attend, set[int]()
 
     def attend(conn: Any, dialect: Any, me: Any, heard: Any, settled: Any) -> Any:
         if refused & heard.keys():
             raise ArithmeticError("stumbled")
         return whole(conn, dialect, me, heard, settled)
 
-    monkeypatch.setattr(roster, "attend", attend)
+    monkeypatch.setattr(server_registry, "attend", attend)
     async with node(url, "one") as one, node(url, "two") as two:
         await until(lambda: len(one.seen) == len(two.seen) == 2)
         ids = []

@@ -12,9 +12,9 @@ from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.report import FileReport, InstanceReport, JoinRequest, StatusReport
 from gpustack.domain.worker import EngineBuild, Filesystem, OperatingSystem, Worker, WorkerStatus
 from gpustack.errors import Conflict
-from gpustack.identity.secret import Keys
+from gpustack.identity.derived_keys import DerivedKeys
+from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.join import join
-from gpustack.server.leases import Leases
 from gpustack.server.report import report_file, report_instance, report_status
 from gpustack.server.report_bounds import LONGEST, LONGEST_NAME, MOST, MOST_LABELS, MOST_WORKERS, bounded
 
@@ -31,8 +31,8 @@ async def joined(cluster: Cluster, name: str = "w", most: int = MOST_WORKERS, **
     done = await join(
         cluster.store,
         request,
-        keys=Keys.of("a secret for tests"),
-        leases=Leases(lambda: 0.0),
+        keys=DerivedKeys.of("a secret for tests"),
+        leases=HeartbeatTimes(lambda: 0.0),
         secret=lambda: "ab",
         rng=random.Random(1),
         most=most,

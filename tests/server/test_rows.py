@@ -16,7 +16,7 @@ import trio.testing
 
 from gpustack.domain.access import ApiKey
 from gpustack.domain.artifact import ModelSource, SourceKind
-from gpustack.domain.audit import AuditEvent, Outcome
+from gpustack.domain.audit import AuditEvent, AuditOutcome
 from gpustack.domain.lifecycle import TRANSITIONS, InstanceState, Party, allowed
 from gpustack.domain.lifecycle import InstanceState as S
 from gpustack.domain.model import Model
@@ -31,25 +31,35 @@ from gpustack.identity.oidc.discovery import Discovery
 from gpustack.nursery.service import Service
 from gpustack.policy import decision
 from gpustack.policy.fits import one_gpu
-from gpustack.policy.limits import Kind
 from gpustack.policy.liveness import LivenessSettings
 from gpustack.policy.scores import spread
-from gpustack.server import assignment, audit, budget, key_use, liveness, load, replicas, scheduler, usage
-from gpustack.server.assignment import AssignmentBook
-from gpustack.server.audit import AuditTrail
-from gpustack.server.budget import Budgets
+from gpustack.policy.usage_limit import LimitKind
+from gpustack.server import (
+    assignment_index,
+    audit_trail,
+    cluster_load,
+    key_use,
+    liveness,
+    reconciler,
+    scheduler,
+    token_budget,
+    usage_ledger,
+)
+from gpustack.server.assignment_index import AssignmentIndex
+from gpustack.server.audit_trail import AuditTrail
 from gpustack.server.catalog import Catalog
-from gpustack.server.facts import FactsSource
-from gpustack.server.key_use import KeyUse
-from gpustack.server.leases import Leases
+from gpustack.server.cluster_load import LoadHistory
+from gpustack.server.facts import FactsCache
+from gpustack.server.heartbeat import HeartbeatTimes
+from gpustack.server.key_use import KeyUseLedger
 from gpustack.server.liveness import Liveness
-from gpustack.server.load import LoadHistory
-from gpustack.server.replicas import Replicas
+from gpustack.server.reconciler import ReplicaReconciler
 from gpustack.server.scheduler import Scheduler
-from gpustack.server.update import UpdateCheck
-from gpustack.server.usage import UsageKey, UsageLedger
+from gpustack.server.token_budget import TokenBudgets
+from gpustack.server.update_check import UpdateCheck
+from gpustack.server.usage_ledger import UsageKey, UsageLedger
 from gpustack.store.transaction import Tx
-from gpustack.worker.telling import Telling
+from gpustack.worker.telling import InstanceReporter
 from tests.policy.shapes import facts_of
 from tests.policy.worlds import gpu
 from tests.stumble import Stumble, Unforeseen, services
@@ -64,12 +74,12 @@ PLACING: dict[str, list[Any]] = {
         partial(Stumble, Scheduler, "_fill_category", lambda self, model, _: model.name == "one"),
         partial(Stumble, Scheduler, "_claim", lambda self, seen, *_: seen.model_name == "one"),
         partial(Stumble, Scheduler, "_note", lambda self, key, *_: key == 1),
-        partial(Stumble, FactsSource, "ask", lambda self, model: model.name == "one"),
+        partial(Stumble, FactsCache, "ask", lambda self, model: model.name == "one"),
     ],
-    "FactsSource": [partial(Stumble, FactsSource, "_reading_of", lambda self, model: model.name == "one", 1)],
+    "FactsSource": [partial(Stumble, FactsCache, "_reading_of", lambda self, model: model.name == "one", 1)],
     "Replicas": [
-        partial(Stumble, replicas, "replica_plan", lambda model, *_: model.name == "one"),
-        partial(Stumble, Replicas, "_create", lambda self, tx, model: model.name == "one"),
+        partial(Stumble, reconciler, "replica_plan", lambda model, *_: model.name == "one"),
+        partial(Stumble, ReplicaReconciler, "_create", lambda self, tx, model: model.name == "one"),
     ],
 }
 SILENCE: dict[str, list[Any]] = {
@@ -136,7 +146,7 @@ async def test_a_step_that_fails_for_one_deployment_keeps_no_other_from_its_plac
     stumble.put(monkeypatch)
     facts = cluster.facts(fresh_for=0.5)
     with caplog.at_level(logging.ERROR):
-        loops = (facts, Scheduler(cluster.store, facts), Replicas(cluster.store, random.Random(1)))
+        loops = (facts, Scheduler(cluster.store, facts), ReplicaReconciler(cluster.store, random.Random(1)))
         await begin(nursery, *loops)
         await cluster.worker("a", gpu(0, 24))
         one, two = await cluster.model("one"), await cluster.model("two")
@@ -218,7 +228,7 @@ async def test_a_header_that_a_library_cannot_read_is_told(cluster: Cluster, nur
         await trio.lowlevel.checkpoint()
         raise UnicodeEncodeError("ascii", "Bearer hf_secret\n", 0, 1, "no")
 
-    facts = FactsSource(breaks, breaks, lambda: cluster.snapshot)
+    facts = FactsCache(breaks, breaks, lambda: cluster.snapshot)
     await begin(nursery, facts, Scheduler(cluster.store, facts))
     instance = await cluster.instance(await cluster.model("m"))
     told = await cluster.until_told(instance, "UnicodeEncodeError, facts")
@@ -237,7 +247,7 @@ async def test_a_worker_that_cannot_be_asked_keeps_no_other_from_being_asked(
     source = ModelSource(kind=SourceKind.LOCAL_PATH, local_path="/models/m.gguf")
     readers.known["/models/m.gguf"] = NotFound("it is not here")
     readers.there["b", "/models/m.gguf"] = facts_of("qwen3-0.6b")
-    facts = FactsSource(readers.read_here, there, lambda: cluster.snapshot)
+    facts = FactsCache(readers.read_here, there, lambda: cluster.snapshot)
     await begin(nursery, facts, Scheduler(cluster.store, facts))
     await cluster.worker("a", gpu(0, 24))
     await cluster.worker("b", gpu(0, 24))
@@ -252,7 +262,7 @@ async def test_a_step_that_fails_for_one_worker_keeps_no_other_from_being_judged
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    leases = Leases(cluster.clock.monotonic)
+    leases = HeartbeatTimes(cluster.clock.monotonic)
     settings = LivenessSettings(look_every=0.05, brake_share=1.0)
     workers = [await cluster.worker(name, gpu(0, 24)) for name in ("a", "b")]
     there = [await cluster.instance(await cluster.model(f"m{w.id}"), on=w) for w in workers]
@@ -301,7 +311,7 @@ def test_a_worker_says_nothing_that_the_life_does_not_have(source: S, target: S)
         def instance(self, _: int, said: Any) -> None:
             told.append(said.state)
 
-    Telling(Book(), 1, source).say(target)  # type: ignore[arg-type]  # all that it does with reports
+    InstanceReporter(Book(), 1, source).say(target)  # type: ignore[arg-type]  # all that it does with reports
     assert told[-1] is target
     for before, after in pairwise(told):
         assert allowed(before, after, Party.WORKER), told
@@ -353,7 +363,7 @@ async def test_the_load_is_that_of_the_workers_that_can_be_counted(
     for name, rate in (("a", 10.0), ("b", 30.0)):
         await cluster.worker(name, status=WorkerStatus(cpu=Cpu(utilization_rate=rate)))
     history = LoadHistory(lambda: cluster.snapshot, cluster.clock)
-    Stumble(load, "_rates", lambda worker: worker.name == "a", 1).put(monkeypatch)
+    Stumble(cluster_load, "_rates", lambda worker: worker.name == "a", 1).put(monkeypatch)
     await begin(nursery, history)
     await trio.testing.wait_all_tasks_blocked()
     history.sample()
@@ -369,7 +379,7 @@ async def test_the_use_of_one_key_that_cannot_be_dated_leaves_the_others_dated(
         )
         for name in ("a", "b")
     ]
-    use = KeyUse(cluster.store, cluster.clock)
+    use = KeyUseLedger(cluster.store, cluster.clock)
     Stumble(key_use, "_note", lambda tx, key, at: key == keys[0].id).put(monkeypatch)
     for key in keys:
         use.note(key.id)
@@ -406,7 +416,7 @@ async def test_counts_that_cannot_be_stored_wait_and_the_others_are_stored(
     await ledger.flush()
     assert sorted(stored) == [2, 3]
     assert repr(ledger) == "<UsageLedger: 1 rows to store>"
-    monkeypatch.setattr(usage, "_TRIES", 1)
+    monkeypatch.setattr(usage_ledger, "_TRIES", 1)
     await ledger.flush()
     assert repr(ledger) == "<UsageLedger: 0 rows to store>", "what can never be stored is not kept for ever"
 
@@ -418,10 +428,10 @@ async def test_an_event_that_cannot_be_stored_is_told_lost_and_the_others_are_th
 
     def event(action: str, name: str = "") -> AuditEvent:
         return AuditEvent(
-            at=cluster.clock.now, action=action, outcome=Outcome.REFUSED, status=403, actor_name=name
+            at=cluster.clock.now, action=action, outcome=AuditOutcome.REFUSED, status=403, actor_name=name
         )
 
-    whole = audit.insert
+    whole = audit_trail.insert
 
     def note(tx: Tx, events: Any) -> None:
         listed = list(events)
@@ -430,7 +440,7 @@ async def test_an_event_that_cannot_be_stored_is_told_lost_and_the_others_are_th
         whole(tx, listed)
         stored.extend(one.action for one in listed)
 
-    monkeypatch.setattr(audit, "insert", note)
+    monkeypatch.setattr(audit_trail, "insert", note)
     trail = AuditTrail(cluster.store, cluster.clock, cluster.clock.monotonic)
     for action in ("a", "bad", "b"):
         trail.add(event(action, "caf\udce9\0"))
@@ -442,9 +452,9 @@ async def test_an_event_that_cannot_be_stored_is_told_lost_and_the_others_are_th
 async def test_a_budget_that_cannot_be_drawn_of_keeps_no_other_waiting(
     cluster: Cluster, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Stumble(budget, "_draw", lambda tx, draw: draw.subject == "key:1").put(monkeypatch)
-    budgets = Budgets(cluster.store, cluster.clock, cluster.clock.monotonic)
-    one, two = (budgets.block(f"key:{n}", Kind.DAY, 1000) for n in (1, 2))
+    Stumble(token_budget, "_draw", lambda tx, draw: draw.subject == "key:1").put(monkeypatch)
+    budgets = TokenBudgets(cluster.store, cluster.clock, cluster.clock.monotonic)
+    one, two = (budgets.block(f"key:{n}", LimitKind.DAY, 1000) for n in (1, 2))
     fates: list[str] = []
 
     async def draw(block: Any) -> None:
@@ -548,9 +558,9 @@ async def test_a_record_that_cannot_be_put_into_a_picture_keeps_no_other_from_it
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = await cluster.worker("a", gpu(0, 24))
-    book = AssignmentBook(cluster.store)
+    book = AssignmentIndex(cluster.store)
     assert book.of(worker.id).instances == {}
-    stumble = Stumble(assignment, "workers_of", lambda instance: instance.model_name == "one", 1000)
+    stumble = Stumble(assignment_index, "workers_of", lambda instance: instance.model_name == "one", 1000)
     stumble.put(monkeypatch)
     one = await cluster.instance(await cluster.model("one"), on=worker)
     two = await cluster.instance(await cluster.model("two"), on=worker)

@@ -18,8 +18,8 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Condition, Memory, Worker, WorkerState, WorkerStatus
 from gpustack.errors import BadRequest, NotFound
-from gpustack.server import deploy
-from gpustack.server.facts import FactsSource
+from gpustack.server import deployment
+from gpustack.server.facts import FactsCache
 from gpustack.server.report import InstanceReport, StatusReport, report_instance, report_status
 from gpustack.server.scheduler import Scheduler
 from tests.policy.shapes import facts_of
@@ -36,14 +36,14 @@ def settled(cluster: Cluster) -> Settled:
 
 
 @pytest.fixture
-async def facts(cluster: Cluster, nursery: trio.Nursery) -> FactsSource:
+async def facts(cluster: Cluster, nursery: trio.Nursery) -> FactsCache:
     source = cluster.facts()
     await nursery.start(lambda task_status: source.run(task_status=task_status))
     return source
 
 
 @pytest.fixture
-async def scheduler(cluster: Cluster, nursery: trio.Nursery, facts: FactsSource) -> Scheduler:
+async def scheduler(cluster: Cluster, nursery: trio.Nursery, facts: FactsCache) -> Scheduler:
     service = Scheduler(cluster.store, facts)
     await nursery.start(lambda task_status: service.run(task_status=task_status))
     return service
@@ -96,7 +96,7 @@ async def change_status_arrives(cluster: Cluster) -> None:
 
 async def change_instance_ends(cluster: Cluster) -> None:
     (held,) = (i for i in cluster.snapshot.instances.values() if i.worker_id)
-    await deploy.delete_instance(cluster.store, held.id)
+    await deployment.delete_instance(cluster.store, held.id)
     await report_instance(cluster.store, held.worker_id or 0, held.id, InstanceReport(gone=True))
 
 
@@ -181,7 +181,7 @@ async def test_a_header_that_cannot_be_read_is_told_and_read_again(
 
 
 async def test_news_of_facts_are_enough_to_look_again(
-    cluster: Cluster, scheduler: Scheduler, settled: Settled, facts: FactsSource
+    cluster: Cluster, scheduler: Scheduler, settled: Settled, facts: FactsCache
 ) -> None:
     cluster.readers.known["me/m/m.gguf"] = NotFound("not there")
     await cluster.worker("a")
@@ -247,7 +247,7 @@ async def test_an_instance_about_to_be_replaced_gets_no_place(
     model = await cluster.model("m")
     old = await cluster.instance(model)
     await cluster.until_told(old, "There is no worker yet")
-    new = await cluster.instance(await deploy.update_model(cluster.store, model.id, {"env": {"A": "b"}}))
+    new = await cluster.instance(await deployment.update_model(cluster.store, model.id, {"env": {"A": "b"}}))
     await cluster.worker("a")
     await cluster.until_state(new, S.SCHEDULED)
     await settled()
@@ -311,7 +311,7 @@ async def test_of_two_that_race_for_the_last_place_one_gets_it(
 
 
 async def test_a_place_taken_since_the_decision_is_not_given_twice(
-    cluster: Cluster, facts: FactsSource, nursery: trio.Nursery
+    cluster: Cluster, facts: FactsCache, nursery: trio.Nursery
 ) -> None:
     """The worker is filled, cordoned or removed in the very batch in which the claim arrives, before it."""
 
@@ -402,7 +402,7 @@ class Meddler:
             await cluster.change(worker, cordoned=not worker.cordoned)
         elif placed:
             gone = self.chance.choice(placed)
-            await deploy.delete_instance(cluster.store, gone.id)
+            await deployment.delete_instance(cluster.store, gone.id)
             await report_instance(cluster.store, gone.worker_id or 0, gone.id, InstanceReport(gone=True))
 
 

@@ -10,7 +10,7 @@ import pytest
 from gpustack.domain.report import JoinRequest
 from gpustack.domain.worker import Worker
 from gpustack.errors import Conflict
-from gpustack.server.twins import Twins
+from gpustack.server.twins import CloneDetector
 
 from .cluster import Cluster
 
@@ -35,7 +35,7 @@ async def test_a_twin_of_a_worker_that_answers_is_refused_with_both_addresses(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     await cluster.worker("a", ip="10.0.0.5")
-    twins = Twins(Link("first"), cluster.clock.monotonic)
+    twins = CloneDetector(Link("first"), cluster.clock.monotonic)
     for _ in range(3):
         with pytest.raises(Conflict) as refused:
             await twins.refuse(request(), cluster.snapshot)
@@ -64,7 +64,7 @@ async def test_who_is_no_twin_is_let_on(
 ) -> None:
     await cluster.worker("a", ip="10.0.0.5")
     link = Link(answers)
-    await Twins(link, cluster.clock.monotonic).refuse(request(**more), cluster.snapshot)
+    await CloneDetector(link, cluster.clock.monotonic).refuse(request(**more), cluster.snapshot)
     assert len(link.asked) == asked
 
 
@@ -73,5 +73,5 @@ async def test_nobody_is_asked_for_a_worker_that_has_left_or_is_barred(cluster: 
     worker = await cluster.worker("a", ip="10.0.0.5")
     await cluster.change(worker, **{state: True})
     link = Link("first")
-    await Twins(link, cluster.clock.monotonic).refuse(request(), cluster.snapshot)
+    await CloneDetector(link, cluster.clock.monotonic).refuse(request(), cluster.snapshot)
     assert link.asked == []

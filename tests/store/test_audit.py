@@ -9,25 +9,25 @@ import pytest
 import trio
 
 from gpustack.domain.access import User
-from gpustack.domain.audit import AuditEvent, Outcome
-from gpustack.store import Store, audit
-from gpustack.store.accompany import Companion, accompanied, alone
-from gpustack.store.audit import Wanted
+from gpustack.domain.audit import AuditEvent, AuditOutcome
+from gpustack.store import Store, audit_history
+from gpustack.store.attached_write import AttachedWrite, accompanied, alone
+from gpustack.store.audit_history import AuditFilter
 from gpustack.store.transaction import Tx
 
 from .conftest import Clock, Opened
 
-EVERY = Wanted()
+EVERY = AuditFilter()
 
 
 def event(tx: Tx, action: str, **more: object) -> AuditEvent:
-    fields = {"at": tx.now, "outcome": Outcome.DONE, "status": 200, **more}
+    fields = {"at": tx.now, "outcome": AuditOutcome.DONE, "status": 200, **more}
     return tx.insert(AuditEvent(action=action, **fields))  # type: ignore[arg-type]
 
 
-async def actions(store: Store, wanted: Wanted = EVERY) -> list[str]:
-    found = await store.query(functools.partial(audit.page, wanted=wanted, skip=0, most=100))
-    assert await store.query(functools.partial(audit.count, wanted=wanted)) == len(found)
+async def actions(store: Store, wanted: AuditFilter = EVERY) -> list[str]:
+    found = await store.query(functools.partial(audit_history.page, wanted=wanted, skip=0, most=100))
+    assert await store.query(functools.partial(audit_history.count, wanted=wanted)) == len(found)
     return [one.action for one in found]
 
 
@@ -48,7 +48,7 @@ async def test_a_change_and_what_goes_along_are_there_together_or_not_at_all(ope
             raise ZeroDivisionError
 
     async with opened() as store:
-        companion = Companion(tell)
+        companion = AttachedWrite(tell)
         with accompanied(companion):
             with pytest.raises(ZeroDivisionError):
                 await store.write(add_user("ada"))
@@ -70,7 +70,7 @@ async def test_a_change_and_what_goes_along_are_there_together_or_not_at_all(ope
 async def test_what_another_task_writes_takes_nothing_along(opened: Opened) -> None:
     async with opened() as store, trio.open_nursery() as nursery:
         nursery.start_soon(store.write, add_user("other"))
-        with accompanied(Companion(lambda tx, result: event(tx, f"add.{result.username}") and None)):  # type: ignore[attr-defined]
+        with accompanied(AttachedWrite(lambda tx, result: event(tx, f"add.{result.username}") and None)):  # type: ignore[attr-defined]
             await store.write(add_user("ada"))
     async with opened() as store:
         assert await actions(store) == ["add.ada"]
@@ -80,30 +80,34 @@ async def test_events_are_found_by_what_they_hold(opened: Opened, clock: Clock) 
     def work(tx: Tx) -> None:
         event(tx, "model.create", actor_id=7, actor_name="Ada", target_type="model", target_id=3)
         event(tx, "model.delete", actor_name="100%", address="10.0.0.1", target_name="Llama_3\\x")
-        event(tx, "models.odd", outcome=Outcome.REFUSED, status=401, means="key", details={"a": [1, "ü"]})
+        event(
+            tx, "models.odd", outcome=AuditOutcome.REFUSED, status=401, means="key", details={"a": [1, "ü"]}
+        )
 
     async with opened() as store:
         await store.write(work)
         wanted = {
-            Wanted(actor="Ada"): 1,
-            Wanted(actor="ada"): 0,
-            Wanted(actor="7"): 1,
-            Wanted(action="model."): 2,
-            Wanted(action="model.create"): 1,
-            Wanted(outcome=Outcome.REFUSED): 1,
-            Wanted(means="key"): 1,
-            Wanted(address="10.0.0.1"): 1,
-            Wanted(target_type="model", target_id=3): 1,
-            Wanted(search="aDA"): 1,
-            Wanted(search="0%"): 1,
-            Wanted(search="l%m"): 0,
-            Wanted(search="llama_3\\X"): 1,
-            Wanted(search="' or 1=1 --"): 0,
-            Wanted(since=clock.now): 3,
-            Wanted(until=clock.now): 0,
+            AuditFilter(actor="Ada"): 1,
+            AuditFilter(actor="ada"): 0,
+            AuditFilter(actor="7"): 1,
+            AuditFilter(action="model."): 2,
+            AuditFilter(action="model.create"): 1,
+            AuditFilter(outcome=AuditOutcome.REFUSED): 1,
+            AuditFilter(means="key"): 1,
+            AuditFilter(address="10.0.0.1"): 1,
+            AuditFilter(target_type="model", target_id=3): 1,
+            AuditFilter(search="aDA"): 1,
+            AuditFilter(search="0%"): 1,
+            AuditFilter(search="l%m"): 0,
+            AuditFilter(search="llama_3\\X"): 1,
+            AuditFilter(search="' or 1=1 --"): 0,
+            AuditFilter(since=clock.now): 3,
+            AuditFilter(until=clock.now): 0,
         }
         assert {one: len(await actions(store, one)) for one in wanted} == wanted
-        first = (await store.query(functools.partial(audit.page, wanted=Wanted(), skip=0, most=1)))[0]
+        first = (
+            await store.query(functools.partial(audit_history.page, wanted=AuditFilter(), skip=0, most=1))
+        )[0]
         assert (first.details, first.at) == ({"a": [1, "ü"]}, clock.now)
         assert store.snapshot.revision == 0
 
@@ -115,7 +119,9 @@ async def test_a_run_of_events_is_read_on_whatever_comes_meanwhile(opened: Opene
             clock.forward(seconds=number % 2)
         read, than = [], None
         while True:
-            part = await store.query(functools.partial(audit.older, wanted=Wanted(), than=than, most=2))
+            part = await store.query(
+                functools.partial(audit_history.older, wanted=AuditFilter(), than=than, most=2)
+            )
             if not part:
                 break
             read += [one.action for one in part]

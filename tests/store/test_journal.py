@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from gpustack.domain.access import User
 from gpustack.domain.change import Change, ChangeKind
-from gpustack.errors import Gone
+from gpustack.errors import RevisionExpired
 from gpustack.store import journal, writer
-from gpustack.store.ring import Ring
+from gpustack.store.change_buffer import ChangeBuffer
 
 from .conftest import Clock, Opened
 
@@ -22,7 +22,7 @@ def change(revision: int) -> Change:
 
 
 def test_a_ring_gives_what_came_after_and_says_when_it_cannot() -> None:
-    ring = Ring(floor=0, newest=0, size=3)
+    ring = ChangeBuffer(floor=0, newest=0, size=3)
     assert ring.since(0) == []
     ring.extend([change(1), change(2)])
     assert ring.since(0) == [change(1), change(2)]
@@ -31,15 +31,15 @@ def test_a_ring_gives_what_came_after_and_says_when_it_cannot() -> None:
     assert ring.since(1) == [change(2), change(3), change(5)]
     assert ring.since(4) == [change(5)]
     assert ring.since(5) == []
-    with pytest.raises(Gone, match="too old, changes are known since 1: list again"):
+    with pytest.raises(RevisionExpired, match="too old, changes are known since 1: list again"):
         ring.since(0)
-    with pytest.raises(Gone, match="newer"):
+    with pytest.raises(RevisionExpired, match="newer"):
         ring.since(6)
 
 
 @pytest.mark.attack("flood")
 def test_large_changes_make_room_in_a_ring_before_there_are_many() -> None:
-    ring = Ring(floor=0, newest=0, bytes=100)
+    ring = ChangeBuffer(floor=0, newest=0, bytes=100)
     ring.extend([attrs.evolve(change(revision), size=40) for revision in range(1, 5)])
     assert repr(ring) == "<Ring: 2 changes, 2 to 4>"
     ring.extend([attrs.evolve(change(5), size=1000)])
@@ -62,7 +62,7 @@ async def test_old_changes_go_and_revisions_go_on(opened: Opened, clock: Clock) 
             lambda conn: conn.execute(sa.text("select revision from changes")).scalars().all()
         )
         assert kept == [2]  # the newest stays, so that revisions go on from it
-        with pytest.raises(Gone):
+        with pytest.raises(RevisionExpired):
             store.changes_since(0)
         assert len(store.changes_since(1)) == 1
         await store.write(lambda tx: tx.insert(User(username="cleo")))
@@ -117,5 +117,5 @@ async def test_a_change_that_cannot_be_read_ends_what_is_replayed(opened: Opened
         )
     async with opened() as store:
         assert [change.revision for change in store.changes_since(2)] == [3]
-        with pytest.raises(Gone):
+        with pytest.raises(RevisionExpired):
             store.changes_since(1)

@@ -12,33 +12,37 @@ import trio
 
 from gpustack.domain.access import User
 from gpustack.errors import Invalid
-from gpustack.store import Store, roster
+from gpustack.store import Store, server_registry
 from gpustack.store.database import open_database
 from gpustack.store.lease import LEADER
-from gpustack.store.roster import Myself, Offer, Roll
+from gpustack.store.server_registry import RegistryView, SecretProposal, ServerIdentity
 from gpustack.store.transfer import refuse_served, transfer
 
 from .conftest import Clock, Opened, execute, opening
 
-ONE = Myself(uuid="1", run="r1", url="http://one:80", version="0.1")
-TWO = Myself(uuid="2", run="r2", url="http://two:80", version="0.2")
+ONE = ServerIdentity(uuid="1", run="r1", url="http://one:80", version="0.1")
+TWO = ServerIdentity(uuid="2", run="r2", url="http://two:80", version="0.2")
 
 
-async def settle(store: Store, me: Myself, value: str, knob: str | None = None) -> Mapping[str, str]:
-    return await store.beside(partial(roster.settle, me=me, offers={"token": Offer(value=value, knob=knob)}))
+async def settle(store: Store, me: ServerIdentity, value: str, knob: str | None = None) -> Mapping[str, str]:
+    return await store.beside(
+        partial(server_registry.settle, me=me, offers={"token": SecretProposal(value=value, knob=knob)})
+    )
 
 
 async def attend(
     store: Store,
-    me: Myself,
+    me: ServerIdentity,
     heard: Mapping[int, float] | None = None,
     settled: Mapping[str, str] | None = None,
-) -> Roll:
-    return await store.beside(partial(roster.attend, me=me, heard=heard or {}, settled=settled or {}))
+) -> RegistryView:
+    return await store.beside(
+        partial(server_registry.attend, me=me, heard=heard or {}, settled=settled or {})
+    )
 
 
-async def depart(store: Store, me: Myself) -> None:
-    await store.beside(partial(roster.depart, me=me))
+async def depart(store: Store, me: ServerIdentity) -> None:
+    await store.beside(partial(server_registry.depart, me=me))
 
 
 async def test_the_secret_of_the_first_is_that_of_all(opened: Opened) -> None:
@@ -68,7 +72,7 @@ async def test_one_that_is_set_replaces_it_only_while_no_other_lives(opened: Ope
 async def test_one_that_was_killed_counts_as_gone_after_a_while(opened: Opened) -> None:
     async with opened() as store:
         await settle(store, ONE, "first")
-        execute(store, f"update servers set seen = seen - {round(roster.LIVES_FOR * 1000)}")
+        execute(store, f"update servers set seen = seen - {round(server_registry.LIVES_FOR * 1000)}")
         assert await settle(store, TWO, "other", "--token") == {"token": "other"}
         found = {server.uuid: server.lives for server in (await attend(store, TWO)).servers}
         assert found == {"1": False, "2": True}

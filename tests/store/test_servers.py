@@ -14,10 +14,10 @@ from gpustack.domain.access import ApiKey, User
 from gpustack.domain.change import ChangeKind
 from gpustack.domain.record import Record
 from gpustack.domain.worker import Worker
-from gpustack.errors import AlreadyExists, Conflict, Gone
+from gpustack.errors import AlreadyExists, Conflict, RevisionExpired
 from gpustack.store import Store, Tx
 from gpustack.store.codec import to_json
-from gpustack.store.lease import Deposed
+from gpustack.store.lease import LeaseLost
 
 from .conftest import Clock, Opened, execute, opening
 
@@ -112,7 +112,7 @@ async def test_a_server_that_missed_too_much_begins_afresh(server_url: str, cloc
             (ChangeKind.UPDATED, 900),
         ]
         assert [user.full_name for user in two.snapshot.users.values()] == ["Bob"]
-        with pytest.raises(Gone):
+        with pytest.raises(RevisionExpired):
             two.changes_since(2)
         await two.write(lambda tx: tx.insert(User(username="ada")))
         await heard(one, 901)
@@ -155,11 +155,11 @@ async def test_what_an_older_program_does_not_know_stays_as_it_is(
         await heard(new, 2)
         held = new.snapshot.api_keys[key.id]
         assert (held.description, held.is_enabled, held.allowed_models) == ("older", False, ("m",))
-        with pytest.raises(Gone):
+        with pytest.raises(RevisionExpired):
             new.changes_since(1)
     async with opening(server_url, clock) as new:
         assert new.snapshot.api_keys[key.id] == held
-        with pytest.raises(Gone):
+        with pytest.raises(RevisionExpired):
             new.changes_since(1)
 
 
@@ -216,7 +216,7 @@ async def test_a_write_of_a_term_that_is_over_is_refused(opened: Opened) -> None
         execute(store, "update leases set expires = 1")
         await store.write(lambda tx: tx.insert(User(username="bob")), term=first)  # nobody else leads yet
         second = await store.try_lease("leader", "b", 600)
-        with pytest.raises(Deposed, match="term 1 is over"):
+        with pytest.raises(LeaseLost, match="term 1 is over"):
             await store.write(lambda tx: tx.insert(User(username="cleo")), term=first)
         await store.write(lambda tx: tx.insert(User(username="dan")), term=second)
         assert [user.username for user in store.snapshot.users.values()] == ["ada", "bob", "dan"]

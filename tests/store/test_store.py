@@ -17,9 +17,9 @@ from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.model import Model
 from gpustack.domain.worker import Worker
-from gpustack.errors import AlreadyExists, Conflict, Gone, Invalid, NotFound, Unavailable
+from gpustack.errors import AlreadyExists, Conflict, Invalid, NotFound, RevisionExpired, Unavailable
 from gpustack.nursery.bus import Lagged
-from gpustack.nursery.limiter import hop_by, in_line
+from gpustack.nursery.limiter import run_inline, use_thread_runner
 from gpustack.store import StoreSettings, Tx, open_store
 
 from .conftest import Clock, Opened
@@ -360,7 +360,7 @@ async def test_watchers_resume_over_a_restart(opened: Opened) -> None:
         assert store.changes_since(1) == before
         await store.write(lambda tx: tx.insert(user("dan")))
         assert [change.revision for change in store.changes_since(2)] == [3, 4]
-        with pytest.raises(Gone, match="newer than the present one"):
+        with pytest.raises(RevisionExpired, match="newer than the present one"):
             store.changes_since(5)
 
 
@@ -402,7 +402,7 @@ async def test_its_repr_says_what_it_does(opened_file: Opened, tmp_path: Path) -
 
 
 async def test_it_runs_without_threads_in_a_simulation(opened: Opened) -> None:
-    with hop_by(in_line):
+    with use_thread_runner(run_inline):
         async with opened() as store:
             async with trio.open_nursery() as nursery:
                 for number in range(20):

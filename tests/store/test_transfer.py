@@ -14,8 +14,8 @@ from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.usage import ModelUsage, Operation
 from gpustack.domain.worker import Worker
-from gpustack.errors import Gone, Invalid
-from gpustack.store import usage
+from gpustack.errors import Invalid, RevisionExpired
+from gpustack.store import usage_history
 from gpustack.store.database import Database, open_database
 from gpustack.store.transfer import SKIPPED, transfer
 
@@ -72,7 +72,9 @@ async def test_everything_arrives_and_goes_on_as_it_was(
         assert [attrs.evolve(c, before=None) for c in after.changes_since(1000)] == [
             attrs.evolve(c, before=None) for c in before.changes_since(1000)
         ]
-        counts = [await store.query(lambda conn: usage.rows(conn, DAY, DAY)) for store in (before, after)]
+        counts = [
+            await store.query(lambda conn: usage_history.rows(conn, DAY, DAY)) for store in (before, after)
+        ]
         assert counts[0] == counts[1] != []
         made = [await store.write(lambda tx: tx.insert(User(username="new"))) for store in (before, after)]
         assert made[0].id == made[1].id == 1201, "an id is never given again"
@@ -94,7 +96,7 @@ async def test_a_database_that_holds_records_is_not_overwritten_unasked(
     async with opening(url, clock) as store, opening(other, clock) as source:
         assert store.snapshot.tables == source.snapshot.tables
         assert store.snapshot.revision == source.snapshot.revision + SKIPPED
-        with pytest.raises(Gone):
+        with pytest.raises(RevisionExpired):
             store.changes_since(source.snapshot.revision)
 
 

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from gpustack.domain.usage import ModelUsage, Operation
-from gpustack.store import usage
+from gpustack.store import usage_history
 
 from .conftest import Clock, Opened, opening
 
@@ -33,7 +33,7 @@ async def test_a_thousand_counts_at_once_are_all_counted(opened: Opened) -> None
         async with trio.open_nursery() as nursery:
             for _ in range(100):
                 nursery.start_soon(store.write, lambda tx: tx.add_usage([CHAT] * 10))
-        (row,) = await store.query(functools.partial(usage.rows, start=DAY, end=DAY))
+        (row,) = await store.query(functools.partial(usage_history.rows, start=DAY, end=DAY))
         assert (row.request_count, row.prompt_token_count, row.completion_token_count) == (1000, 10_000, 5000)
         assert row.operation is Operation.CHAT_COMPLETION
         assert store.snapshot.revision == 0
@@ -45,7 +45,7 @@ async def test_what_several_servers_count_on_one_day_adds_up(server_url: str, cl
             for number in range(60):
                 nursery.start_soon((one, two)[number % 2].write, lambda tx: tx.add_usage([CHAT] * 2))
         for store in (one, two):
-            (row,) = await store.query(functools.partial(usage.rows, start=DAY, end=DAY))
+            (row,) = await store.query(functools.partial(usage_history.rows, start=DAY, end=DAY))
             assert (row.request_count, row.prompt_token_count) == (120, 1200)
 
 
@@ -54,7 +54,7 @@ async def test_names_are_the_latest_and_each_count_has_its_own_row(opened: Opene
         await store.write(lambda tx: tx.add_usage([CHAT, attrs.evolve(CHAT, api_key_id=3)]))
         await store.write(lambda tx: tx.add_usage([attrs.evolve(CHAT, username="Ada L.", failed_count=1)]))
         await store.write(lambda tx: tx.add_usage([]))
-        rows = await store.query(functools.partial(usage.rows, start=DAY, end=DAY))
+        rows = await store.query(functools.partial(usage_history.rows, start=DAY, end=DAY))
         assert [(r.api_key_id, r.username, r.request_count, r.failed_count) for r in rows] == [
             (-1, "Ada L.", 2, 1),
             (3, "ada", 1, 0),
@@ -71,17 +71,17 @@ async def test_sums_are_asked_for_by_day_user_and_model(opened: Opened) -> None:
         async def ask(what: object, end: date = later.date, **wanted: object) -> list[object]:
             return await store.query(lambda conn: what(conn, DAY, end, **wanted))  # type: ignore[operator]  # any question
 
-        days = await ask(usage.daily)
+        days = await ask(usage_history.daily)
         assert [(d.date, d.prompt_token_count, d.request_count) for d in days] == [  # type: ignore[attr-defined]  # any answer
             (DAY, 110, 3),
             (later.date, 10, 1),
         ]
-        assert len(await ask(usage.daily, end=DAY)) == 1
-        assert len(await ask(usage.daily, user_id=2)) == 1
-        assert len(await ask(usage.daily, model_id=3)) == 0
-        assert len(await ask(usage.daily, operation=Operation.EMBEDDING)) == 1
-        users = await ask(usage.by_user)
+        assert len(await ask(usage_history.daily, end=DAY)) == 1
+        assert len(await ask(usage_history.daily, user_id=2)) == 1
+        assert len(await ask(usage_history.daily, model_id=3)) == 0
+        assert len(await ask(usage_history.daily, operation=Operation.EMBEDDING)) == 1
+        users = await ask(usage_history.by_user)
         assert [(u.id, u.name, u.request_count) for u in users] == [(2, "bob", 1), (1, "ada", 2)]  # type: ignore[attr-defined]  # any answer
-        models = await ask(usage.by_model, limit=1)
+        models = await ask(usage_history.by_model, limit=1)
         assert [(m.id, m.name) for m in models] == [(2, "gemma")]  # type: ignore[attr-defined]  # any answer
-        assert await ask(usage.by_user, end=date(2025, 1, 1)) == []
+        assert await ask(usage_history.by_user, end=date(2025, 1, 1)) == []

@@ -23,33 +23,33 @@ from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
 from gpustack.domain.worker import EngineBuild, SystemReserved, WorkerStatus
 from gpustack.http1.listen import open_listeners
-from gpustack.http1.pool import Pool
+from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.reactor import new_reactor
 from gpustack.http1.server import HttpServer
-from gpustack.nursery.restart import Restart
+from gpustack.nursery.restart import RestartPolicy
 from gpustack.nursery.service import function_service
 from gpustack.nursery.tier import open_tier
-from gpustack.remote.pooled import PooledClient
+from gpustack.remote.pooled_client import PooledClient
 from gpustack.remote.server_client import ServerClient
-from gpustack.worker.assignment import Assignments
+from gpustack.worker.assignment_watcher import AssignmentWatcher
 from gpustack.worker.engine_key import EngineKeys
-from gpustack.worker.file import Files
-from gpustack.worker.forward import Forward
-from gpustack.worker.heartbeat import Heartbeat, StatusPush
-from gpustack.worker.intent import Intent
-from gpustack.worker.life import World
-from gpustack.worker.membership import Identity, Membership
-from gpustack.worker.name import worker_name, worker_uuid
-from gpustack.worker.old_logs import OldLogs
+from gpustack.worker.forward import ForwardHandler
+from gpustack.worker.heartbeat import Heartbeat, StatusReporter
+from gpustack.worker.identity import worker_name, worker_uuid
+from gpustack.worker.instance import WorkerContext
+from gpustack.worker.log_retention import LogRetention
+from gpustack.worker.membership import Membership, WorkerIdentity
+from gpustack.worker.model_file import ModelFiles
 from gpustack.worker.ports import PortLeases
 from gpustack.worker.probe import Prober
-from gpustack.worker.reports import Reports
-from gpustack.worker.runners import Runners
+from gpustack.worker.report import ReportQueue
 from gpustack.worker.services import WorkerParts, work_services
+from gpustack.worker.shutdown import ShutdownMode
+from gpustack.worker.supervisor import InstanceSupervisor
 from tests.child import ROOT
 from tests.worker.server import FORWARD_KEY, TOKEN, FakeServer
 
-QUICK = Restart(first=0.05, factor=2.0, ceiling=0.2, budget=None, window=float("inf"))
+QUICK = RestartPolicy(first=0.05, factor=2.0, ceiling=0.2, budget=None, window=float("inf"))
 BUILDS = (
     EngineBuild(engine="custom", origin="any program"),
     EngineBuild(engine="llama.cpp", version="1", origin="embedded xllamacpp 1"),
@@ -70,7 +70,7 @@ class Daemon:
     server: FakeServer
     folder: Path
     ports: PortLeases = attrs.field(factory=lambda: PortLeases(_FIRST_PORT, _FIRST_PORT + 19))
-    back_off: Restart = QUICK
+    back_off: RestartPolicy = QUICK
     status: WorkerStatus = WorkerStatus(engines=BUILDS)
     address: str = "127.0.0.1"
     token: str = TOKEN
@@ -80,14 +80,14 @@ class Daemon:
     builds: Callable[[], Awaitable[tuple[EngineBuild, ...]]] | None = None
     measure_every: float = 10.0
     port: int = 0
-    intent: Intent = attrs.field(factory=Intent)
+    intent: ShutdownMode = attrs.field(factory=ShutdownMode)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     gone: trio.Event = attrs.field(factory=trio.Event)
     keys: EngineKeys = attrs.field(factory=EngineKeys)
-    pool: Pool = attrs.field(init=False)
-    reports: Reports = attrs.field(init=False)
-    world: World = attrs.field(init=False)
-    runners: Runners = attrs.field(init=False)
+    pool: ConnectionPool = attrs.field(init=False)
+    reports: ReportQueue = attrs.field(init=False)
+    world: WorkerContext = attrs.field(init=False)
+    runners: InstanceSupervisor = attrs.field(init=False)
     membership: Membership = attrs.field(init=False)
 
     async def start(self, nursery: trio.Nursery) -> Daemon:
@@ -107,11 +107,13 @@ class Daemon:
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
         rng = random.Random(7)
         reactor = new_reactor(tick=0.05)
-        self.pool = Pool(reactor=reactor)
+        self.pool = ConnectionPool(reactor=reactor)
         listeners = open_listeners("127.0.0.1", 0)
         self.port = listeners[0].getsockname()[1]
         parts = self._parts(rng)
-        forward = Forward(self.membership, self.ports, self.keys, self.pool, self.folder / "log", _no_facts)
+        forward = ForwardHandler(
+            self.membership, self.ports, self.keys, self.pool, self.folder / "log", _no_facts
+        )
         try:
             with self.scope:
                 async with open_tier("edge") as edge:
@@ -129,7 +131,7 @@ class Daemon:
     def _parts(self, rng: random.Random) -> WorkerParts:
         self.folder.mkdir(parents=True, exist_ok=True)
         client = ServerClient(PooledClient.to(self.server.url, self.pool))
-        identity = Identity(
+        identity = WorkerIdentity(
             name=worker_name(self.folder, None),
             worker_uuid=worker_uuid(self.folder),
             hostname="host",
@@ -142,14 +144,14 @@ class Daemon:
             data_dir=self.folder,
         )
         self.membership = Membership(client, identity, lambda: self.token, rng)
-        self.reports = Reports(self.membership, rng, try_again=0.1)
-        assignments = Assignments(self.membership, rng)
-        files = Files(
+        self.reports = ReportQueue(self.membership, rng, try_again=0.1)
+        assignments = AssignmentWatcher(self.membership, rng)
+        files = ModelFiles(
             Cache(self.folder / "cache", rng, CacheSettings(endpoint=self.endpoint, period=0.05)),
             assignments,
             self.reports,
         )
-        self.world = World(
+        self.world = WorkerContext(
             files=files,
             ports=self.ports,
             reports=self.reports,
@@ -165,16 +167,16 @@ class Daemon:
             now=utc_now,
             stop_grace=self.stop_grace,
         )
-        self.runners = Runners(self.world, assignments, rng, self.back_off)
+        self.runners = InstanceSupervisor(self.world, assignments, rng, self.back_off)
         return WorkerParts(
             membership=self.membership,
             reports=self.reports,
             heartbeat=Heartbeat(self.membership, rng),
-            status=StatusPush(self.membership, self._measure, identity.address, self.measure_every),
+            status=StatusReporter(self.membership, self._measure, identity.address, self.measure_every),
             assignments=assignments,
             files=files,
             runners=self.runners,
-            old_logs=OldLogs(folder=self.world.engine_logs, assignments=assignments, now=utc_now),
+            old_logs=LogRetention(folder=self.world.engine_logs, assignments=assignments, now=utc_now),
         )
 
     async def _builds(self) -> tuple[EngineBuild, ...]:

@@ -11,7 +11,7 @@ import orjson
 import trio
 
 from gpustack.domain.artifact import ModelFile, ModelSource
-from gpustack.domain.assignment import AssignmentLine, Picture, Word, lines_between
+from gpustack.domain.assignment import AssignmentEvent, AssignmentLine, AssignmentState, lines_between
 from gpustack.domain.document import decode, encode
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState, Party, allowed
@@ -20,7 +20,7 @@ from gpustack.domain.report import FileReport, InstanceReport, JoinRequest, Stat
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.server import HttpServer
-from gpustack.nursery.wake import Latest
+from gpustack.nursery.wake import AsyncValue
 
 TOKEN = "cluster-token"
 FORWARD_KEY = "0123456789abcdef"
@@ -53,7 +53,7 @@ class FakeServer:
     file_reports: list[tuple[int, FileReport]] = attrs.field(factory=list)
     answers: dict[str, int] = attrs.field(factory=dict)
     """Path ending → status it answers instead; 0 is never."""
-    news: Latest[Picture] = attrs.field(factory=lambda: Latest(Picture()))
+    news: AsyncValue[AssignmentState] = attrs.field(factory=lambda: AsyncValue(AssignmentState()))
     _scope: trio.CancelScope | None = None
     _gone: trio.Event | None = None
 
@@ -89,7 +89,7 @@ class FakeServer:
     # --- records
 
     @property
-    def picture(self) -> Picture:
+    def picture(self) -> AssignmentState:
         return self.news.value
 
     def instance(self, key: int = 1) -> ModelInstance:
@@ -201,12 +201,12 @@ class FakeServer:
 
     async def _assignments(self, exchange: Exchange, worker_id: int) -> None:
         await exchange.start_response(200)
-        told, synced = Picture(), False
+        told, synced = AssignmentState(), False
         while True:
             seen, now = self.news.revision, self.picture
             lines = lines_between(told, now)
             if not synced:
-                lines.append(AssignmentLine(word=Word.SYNCED))
+                lines.append(AssignmentLine(word=AssignmentEvent.SYNCED))
                 synced = True
             if lines:
                 await exchange.send(b"".join(encode(line) + b"\n" for line in lines))

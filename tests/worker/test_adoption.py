@@ -15,10 +15,10 @@ from gpustack.domain.lifecycle import InstanceState as S
 from gpustack.domain.model import Model
 from gpustack.domain.worker import EngineBuild
 from gpustack.engines.custom import ENGINE
-from gpustack.engines.engine import Launch, LaunchContext, Probe
-from gpustack.worker.engine import place_of, start_engine
-from gpustack.worker.life import Ending, InstanceFailed, run_instance
-from gpustack.worker.telling import Telling
+from gpustack.engines.engine import LaunchContext, LaunchSpec, Probe
+from gpustack.worker.engine_process import placement_digest, start_engine
+from gpustack.worker.instance import EngineStop, InstanceFailure, run_instance
+from gpustack.worker.telling import InstanceReporter
 from tests.nursery.programs import is_running, until_gone
 from tests.worker.conftest import Start
 from tests.worker.daemon import Daemon, ask, custom_model, instance_of, utc_now
@@ -278,7 +278,7 @@ async def left_behind(worker: Daemon, instance: ModelInstance, model: Model, **t
     return engine.group.pid
 
 
-def launch_of(worker: Daemon, instance: ModelInstance, model: Model, **terms: object) -> Launch:
+def launch_of(worker: Daemon, instance: ModelInstance, model: Model, **terms: object) -> LaunchSpec:
     with worker.ports.lease("x") as port:
         context = LaunchContext(
             model=model,
@@ -292,7 +292,7 @@ def launch_of(worker: Daemon, instance: ModelInstance, model: Model, **terms: ob
         return attrs.evolve(ENGINE.launch(context), **terms)
 
 
-def launch_port(launch: Launch) -> int:
+def launch_port(launch: LaunchSpec) -> int:
     return int(launch.argv[launch.argv.index("--port") + 1])
 
 
@@ -371,12 +371,12 @@ async def test_cancelled_at_any_step_it_leaves_all_or_nothing(
             ready = True
             scope.cancel()
 
-        telling = Telling(worker.reports, instance.id, instance.state)
+        telling = InstanceReporter(worker.reports, instance.id, instance.state)
         with trio.fail_after(PATIENCE), scope:
             cancel = CancelAtStep(trio.lowlevel.current_task(), scope, step)
             trio.lowlevel.add_instrument(cancel)
             try:
-                await run_instance(instance, model, worker.world, telling, Ending(wanted), served)
+                await run_instance(instance, model, worker.world, telling, EngineStop(wanted), served)
             finally:
                 trio.lowlevel.remove_instrument(cancel)
         on_record = worker.world.state_file(instance.id).exists()
@@ -385,7 +385,7 @@ async def test_cancelled_at_any_step_it_leaves_all_or_nothing(
         assert not (wanted and on_record), f"step {step}"
         assert not worker.ports.held, f"step {step}"
         if on_record:
-            with pytest.raises(InstanceFailed):
+            with pytest.raises(InstanceFailure):
                 await end_again(worker, instance)
         assert not processes_with(str(tmp_path)), f"step {step}"
     assert step > 10
@@ -393,14 +393,16 @@ async def test_cancelled_at_any_step_it_leaves_all_or_nothing(
 
 async def end_again(worker: Daemon, instance: ModelInstance) -> None:
     """Another life finds the engine on record unfit, ends it, and has no deployment to start another."""
-    telling = Telling(worker.reports, instance.id, instance.state)
+    telling = InstanceReporter(worker.reports, instance.id, instance.state)
     other = attrs.evolve(instance, generation=9)
-    await run_instance(other, None, worker.world, telling, Ending(True), lambda: None)
+    await run_instance(other, None, worker.world, telling, EngineStop(True), lambda: None)
 
 
 def test_an_engine_of_a_version_before_claims_had_slots_is_at_its_place() -> None:
     """The digest is one that such a version wrote down; another number of slots is another engine."""
     claim = Claim(ram=5, vram={0: 7}, offload_layers=3, total_layers=4)
     place = Placement(worker_id=1, gpu_indexes=(0,), claim=claim)
-    assert place_of(place) == "a2239095f2ad782969a2d3e9e565acbe16444c950a39c5c927d6bebec11e0288"
-    assert place_of(attrs.evolve(place, claim=attrs.evolve(claim, slots=4))) != place_of(place)
+    assert placement_digest(place) == "a2239095f2ad782969a2d3e9e565acbe16444c950a39c5c927d6bebec11e0288"
+    assert placement_digest(attrs.evolve(place, claim=attrs.evolve(claim, slots=4))) != placement_digest(
+        place
+    )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from gpustack.worker.environment import inherited
+from gpustack.worker.environment import inherited_environment
 
 
 @pytest.mark.parametrize(
     "name", ["PATH", "HOME", "LD_LIBRARY_PATH", "CUDA_HOME", "HF_HOME", "NCCL_DEBUG", "LC_ALL", "TMPDIR"]
 )
 def test_paths_and_drivers_are_passed_on(name: str) -> None:
-    assert inherited({name: "x"}) == {name: "x"}
+    assert inherited_environment({name: "x"}) == {name: "x"}
 
 
 @pytest.mark.parametrize(
@@ -30,4 +30,4 @@ def test_paths_and_drivers_are_passed_on(name: str) -> None:
     ],
 )
 def test_secrets_and_what_is_the_daemons_own_are_not(name: str) -> None:
-    assert inherited({name: "x"}) == {}
+    assert inherited_environment({name: "x"}) == {}

@@ -10,22 +10,27 @@ import trio.testing
 from gpustack.domain.device import Device
 from gpustack.domain.instance import Placement
 from gpustack.domain.worker import WorkerStatus
-from gpustack.hardware.detect import DeviceWatch
+from gpustack.hardware.detection import DeviceMonitor
 from gpustack.hardware.engine_build import BuildFinder
-from gpustack.hardware.host import Host
-from gpustack.hardware.override import Override
-from gpustack.worker.measure import Measure
+from gpustack.hardware.host import HostMonitor
+from gpustack.hardware.monitor import HardwareMonitor
+from gpustack.hardware.override import ResourceOverride
 from tests.worker.daemon import utc_now
 
-TOLD = Override(
+TOLD = ResourceOverride(
     status=WorkerStatus(gpu_devices=(Device(index=3, vendor="NVIDIA", type="cuda", name="told"),)),
     parts=frozenset({"gpu_devices"}),
 )
 
 
-def measure(override: Override | None) -> Measure:
-    return Measure(
-        utc_now, Host(time.monotonic), DeviceWatch(detectors=lambda: ()), BuildFinder(), override, None
+def measure(override: ResourceOverride | None) -> HardwareMonitor:
+    return HardwareMonitor(
+        utc_now,
+        HostMonitor(time.monotonic),
+        DeviceMonitor(detectors=lambda: ()),
+        BuildFinder(),
+        override,
+        None,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpustack.worker.name import WorkerName, host_name, remember_name, worker_name, worker_uuid
+from gpustack.worker.identity import WorkerName, host_name, remember_name, worker_name, worker_uuid
 
 
 def test_a_name_comes_from_the_option_else_as_remembered_else_from_the_host(tmp_path: Path) -> None:

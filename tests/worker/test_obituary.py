@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from gpustack.nursery.group import Exit
-from gpustack.worker.obituary import obituary
+from gpustack.nursery.group import ExitStatus
+from gpustack.worker.engine_exit import describe_exit
 from tests.child import ROOT, environment
 from tests.models import make_tiny_llm
 from tests.needs import requires_module
 
-FAILED = Exit(code=1, signal=None)
-UNKNOWN = Exit(code=None, signal=None)
+FAILED = ExitStatus(code=1, signal=None)
+UNKNOWN = ExitStatus(code=None, signal=None)
 
 
 @pytest.fixture
@@ -31,31 +31,31 @@ def log(tmp_path: Path) -> Path:
     [
         (FAILED, True, "The engine exited with code 1; its log ends: bye"),
         (FAILED, False, "The engine exited with code 1 before it was ready: CUDA error: out of memory"),
-        (Exit(code=None, signal=11), True, "The engine was ended by SIGSEGV; its log ends: bye"),
+        (ExitStatus(code=None, signal=11), True, "The engine was ended by SIGSEGV; its log ends: bye"),
         (
-            Exit(code=None, signal=9),
+            ExitStatus(code=None, signal=9),
             True,
             "The engine was ended by SIGKILL, which the kernel sends when memory runs out; its log ends: bye",
         ),
-        (Exit(code=None, signal=200), True, "The engine was ended by signal 200; its log ends: bye"),
+        (ExitStatus(code=None, signal=200), True, "The engine was ended by signal 200; its log ends: bye"),
     ],
 )
-def test_each_way_to_end(how: Exit, ready: bool, sentence: str, log: Path) -> None:
+def test_each_way_to_end(how: ExitStatus, ready: bool, sentence: str, log: Path) -> None:
     log.write_text(f"loading\n{'' if ready else 'CUDA error: out of memory'}\nbye\n\n")
-    assert obituary(how, log, ready=ready) == sentence
+    assert describe_exit(how, log, ready=ready) == sentence
 
 
 @pytest.mark.parametrize("content", [None, "", "\n \n"])
 def test_a_silent_engine_has_no_last_words(content: str | None, log: Path) -> None:
     if content is not None:
         log.write_text(content)
-    how = Exit(code=3, signal=None)
-    assert obituary(how, log, ready=True) == "The engine exited with code 3; its log is empty"
+    how = ExitStatus(code=3, signal=None)
+    assert describe_exit(how, log, ready=True) == "The engine exited with code 3; its log is empty"
 
 
 def test_last_words_are_short_and_plain(log: Path) -> None:
     log.write_bytes(b"x" * 300_000 + b"\n\x1b[31mred\x1b[0m \xff\x9b " + b"y" * 1000 + b"\n \n")
-    words = obituary(FAILED, log, ready=True).partition("its log ends: ")[2]
+    words = describe_exit(FAILED, log, ready=True).partition("its log ends: ")[2]
     assert words.startswith("red ")
     assert len(words) == 300 and words.isprintable()
 
@@ -115,16 +115,16 @@ def test_the_cause_is_told_rather_than_what_follows_from_it(
 ) -> None:
     log.write_text(written)
     when = "" if ready else " before it was ready"
-    assert obituary(FAILED, log, ready=ready) == f"The engine exited with code 1{when}: {reason}"
+    assert describe_exit(FAILED, log, ready=ready) == f"The engine exited with code 1{when}: {reason}"
 
 
 def test_what_a_request_got_wrong_is_not_why_an_adopted_engine_ended(log: Path) -> None:
     log.write_text("1.00.000.000 E srv  send_error: too long\n1.00.000.001 I slot release: id 2\n")
-    assert obituary(UNKNOWN, log, ready=True) == (
+    assert describe_exit(UNKNOWN, log, ready=True) == (
         "The engine ended; an earlier daemon had started it, so its exit code is not known"
     )
     log.write_text("CUDA error: an illegal memory access was encountered\nslot release\n")
-    assert "CUDA error: an illegal memory access" in obituary(UNKNOWN, log, ready=True)
+    assert "CUDA error: an illegal memory access" in describe_exit(UNKNOWN, log, ready=True)
 
 
 def _cut(model: Path) -> None:
@@ -197,7 +197,9 @@ def test_the_real_engine_gives_the_reason(
                 cwd=ROOT, env=environment(), stdout=output, stderr=output, timeout=120, check=False,
                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30)),
             )  # fmt: skip
-    said = obituary(Exit(code=done.returncode, signal=None), log, ready=False, projector=str(model))
+    said = describe_exit(
+        ExitStatus(code=done.returncode, signal=None), log, ready=False, projector=str(model)
+    )
     before, _, after = reason.replace("{model}", str(model)).replace("{port}", port).partition("{any}")
     assert before in said and after in said
     assert ("projector" in said) == ("--mmproj" in flags)

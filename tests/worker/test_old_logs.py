@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpustack.domain.lifecycle import InstanceState as S
 from gpustack.nursery.quarantine import Quarantine
-from gpustack.worker.old_logs import KEEP, sweep
+from gpustack.worker.log_retention import KEEP, sweep
 from tests.worker.conftest import Start
 from tests.worker.daemon import custom_model, instance_of, utc_now
 from tests.worker.server import FakeServer

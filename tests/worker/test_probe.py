@@ -8,7 +8,7 @@ import trio
 from gpustack.engines.engine import Probe
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.listen import open_listeners
-from gpustack.http1.pool import Pool
+from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.server import HttpServer
 from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.probe import Prober
@@ -37,7 +37,7 @@ class Answers:
 
 @pytest.fixture
 async def engine(nursery: trio.Nursery) -> tuple[Answers, int, Prober]:
-    answers, pool = Answers(), Pool()
+    answers, pool = Answers(), ConnectionPool()
     listeners = open_listeners("127.0.0.1", 0)
     await nursery.start(HttpServer("engine", listeners, handler=answers).run)
     await nursery.start(pool.run)

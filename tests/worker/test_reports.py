@@ -40,7 +40,7 @@ async def test_newer_progress_takes_the_place_of_older_while_the_server_is_away(
 async def test_a_refused_report_holds_up_nobody(
     server: FakeServer, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "gpustack.worker.reports")
+    caplog.set_level(logging.INFO, "gpustack.worker.report")
     worker = await start()
     worker.reports.instance(404, said(S.ERROR))
     worker.reports.instance(1, said(S.RUNNING))

@@ -16,17 +16,25 @@ import trio
 from gpustack.artifacts.cache import Cache
 from gpustack.artifacts.tools import Build
 from gpustack.domain.artifact import FileState, ModelFile, ModelSource, SourceKind
-from gpustack.domain.assignment import AssignmentLine, Picture, Word, applied
+from gpustack.domain.assignment import AssignmentEvent, AssignmentLine, AssignmentState, applied
 from gpustack.domain.document import encode
 from gpustack.domain.lifecycle import InstanceState as S
 from gpustack.domain.report import InstanceReport
 from gpustack.remote.server_client import ServerClient
-from gpustack.worker import assignment, life, membership, old_logs, reports, runners, tools
-from gpustack.worker.file import Files
+from gpustack.worker import (
+    assignment_watcher,
+    instance,
+    log_retention,
+    membership,
+    report,
+    supervisor,
+    tool_fetcher,
+)
 from gpustack.worker.membership import Membership
-from gpustack.worker.runners import Runners
-from gpustack.worker.telling import Telling
-from gpustack.worker.tools import ToolFetch
+from gpustack.worker.model_file import ModelFiles
+from gpustack.worker.supervisor import InstanceSupervisor
+from gpustack.worker.telling import InstanceReporter
+from gpustack.worker.tool_fetcher import ToolFetcher
 from tests.fakes.hub import Hub
 from tests.nursery.programs import is_running
 from tests.stumble import Stumble, services
@@ -51,7 +59,7 @@ LOOPS: dict[str, list[Any]] = {
     "Assignments": [
         partial(
             Stumble,
-            assignment,
+            assignment_watcher,
             "applied",
             lambda picture, line, kept: (line.kind, line.id) == ("instances", 1),
         ),
@@ -66,17 +74,19 @@ LOOPS: dict[str, list[Any]] = {
     ],
     "Files": [
         partial(Stumble, Cache, "ensure", lambda cache, source, **more: source == _source("one"), 1),
-        partial(Stumble, Files, "_look_at", lambda files, file, nursery: file.id == 1),
+        partial(Stumble, ModelFiles, "_look_at", lambda files, file, nursery: file.id == 1),
         partial(Stumble, Cache, "drop_unfinished", lambda cache, source, **more: source == _source("three")),
     ],
     "Runners": [
-        partial(Stumble, Runners, "_compare_one", lambda self, key, record, nursery: key == 1),
-        partial(Stumble, runners, "run_instance", lambda instance, *rest: instance.id == 1),
-        partial(Stumble, Runners, "_know_model", lambda self, runner: runner.instance.id == 1),
-        partial(Stumble, Runners, "_waited_out", lambda self, instance: instance.id == 1),
-        partial(Stumble, runners, "engine_on_record", lambda key, world: key == 3),
+        partial(Stumble, InstanceSupervisor, "_compare_one", lambda self, key, record, nursery: key == 1),
+        partial(Stumble, supervisor, "run_instance", lambda instance, *rest: instance.id == 1),
+        partial(Stumble, InstanceSupervisor, "_know_model", lambda self, runner: runner.instance.id == 1),
+        partial(Stumble, InstanceSupervisor, "_waited_out", lambda self, instance: instance.id == 1),
+        partial(Stumble, supervisor, "engine_on_record", lambda key, world: key == 3),
     ],
-    "OldLogs": [partial(Stumble, old_logs, "_removed", lambda logs, before: logs[0].name == "91.log", 1)],
+    "OldLogs": [
+        partial(Stumble, log_retention, "_removed", lambda logs, before: logs[0].name == "91.log", 1)
+    ],
     "ToolFetch": [],
 }
 """Each loop with its steps for one row. One without, and steps after another failure, have tests of their own below."""
@@ -154,7 +164,7 @@ async def test_an_instance_is_told_what_its_worker_met(
 ) -> None:
     server.put(model := custom_model())
     server.put(instance_of(model))
-    Stumble(runners, "run_instance").put(monkeypatch)
+    Stumble(supervisor, "run_instance").put(monkeypatch)
     await start()
     failed = await server.until_state(S.ERROR)
     assert "fault that nobody foresaw (Unforeseen" in failed.state_message
@@ -168,7 +178,7 @@ async def test_saying_that_an_instance_restarts_may_fail_too(
 ) -> None:
     server.put(model := custom_model())
     server.put(instance_of(model))
-    first, second = Stumble(runners, "run_instance"), Stumble(Runners, "_say_restart", times=1)
+    first, second = Stumble(supervisor, "run_instance"), Stumble(InstanceSupervisor, "_say_restart", times=1)
     first.put(monkeypatch)
     second.put(monkeypatch)
     await start()
@@ -182,7 +192,7 @@ async def test_an_engine_that_runs_outlives_a_fault_of_who_watches_it(
     """It is taken up again as if a former daemon had left it."""
     server.put(model := custom_model())
     server.put(instance_of(model))
-    stumble = Stumble(life, "_serve", times=1)
+    stumble = Stumble(instance, "_serve", times=1)
     stumble.put(monkeypatch)
     await start()
     await server.until(lambda: bool(stumble.fallen) and server.instance().state is S.ERROR)
@@ -200,7 +210,7 @@ async def test_a_report_that_cannot_be_sent_at_all_is_dropped_and_the_next_arriv
     worker = await start()
     await server.until_state(S.RUNNING, 1)
     await server.until_state(S.RUNNING, 2)
-    monkeypatch.setattr(reports, "_FAULTS", 2)
+    monkeypatch.setattr(report, "_FAULTS", 2)
     worker.reports.instance(1, InstanceReport(restart_count=1 << 70))  # no JSON holds it
     worker.reports.instance(2, InstanceReport(state_message="tea"))
     await server.until(lambda: server.instance(2).state_message == "tea")
@@ -233,17 +243,17 @@ async def test_a_record_that_this_worker_cannot_read_keeps_its_engine_and_the_ot
 
 
 def test_a_line_without_its_record_changes_nothing_of_what_was_known() -> None:
-    known = Picture(instances={1: instance_of(custom_model())})
-    line = AssignmentLine(word=Word.PUT, kind="instances", id=1)
-    assert applied(Picture(), line, known) == known
-    assert applied(Picture(), line) == Picture()
-    assert applied(known, attrs.evolve(line, word=Word.GONE), known) == Picture()
+    known = AssignmentState(instances={1: instance_of(custom_model())})
+    line = AssignmentLine(word=AssignmentEvent.PUT, kind="instances", id=1)
+    assert applied(AssignmentState(), line, known) == known
+    assert applied(AssignmentState(), line) == AssignmentState()
+    assert applied(known, attrs.evolve(line, word=AssignmentEvent.GONE), known) == AssignmentState()
 
 
 async def test_the_word_that_a_server_has_lost_may_fail_to_be_repeated(
     server: FakeServer, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stumble = Stumble(Telling, "repeat", times=1)
+    stumble = Stumble(InstanceReporter, "repeat", times=1)
     stumble.put(monkeypatch)
     server.put(model := custom_model())
     server.put(instance_of(model))
@@ -260,14 +270,14 @@ async def test_tools_are_fetched_after_a_fault_in_fetching(
 ) -> None:
     came = trio.Event()
 
-    async def bring(_: ToolFetch) -> Build:
+    async def bring(_: ToolFetcher) -> Build:
         await trio.lowlevel.checkpoint()
         came.set()
         return Build(tag="b1", name="x.tar.gz", origin="a mirror")
 
-    monkeypatch.setattr(tools, "_FIRST_WAIT", 0.01)
-    monkeypatch.setattr(ToolFetch, "_bring", bring)
-    stumble = Stumble(ToolFetch, "_bring")
+    monkeypatch.setattr(tool_fetcher, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(ToolFetcher, "_bring", bring)
+    stumble = Stumble(ToolFetcher, "_bring")
     stumble.put(monkeypatch)
     await nursery.start(lambda task_status: fetch_of(tmp_path, "http://x").run(task_status=task_status))
     with trio.fail_after(PATIENCE):

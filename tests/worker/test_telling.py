@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from gpustack.domain.lifecycle import InstanceState as S
 from gpustack.domain.lifecycle import Party, allowed
 from gpustack.domain.report import InstanceReport
-from gpustack.worker.reports import Reports
-from gpustack.worker.telling import Telling
+from gpustack.worker.report import ReportQueue
+from gpustack.worker.telling import InstanceReporter
 from tests.worker.daemon import custom_model, instance_of
 
 OURS = [S.INITIALIZING, S.DOWNLOADING, S.STARTING, S.RUNNING, S.ERROR]
@@ -33,8 +33,8 @@ class Kept:
         return self.pending
 
 
-def telling(kept: Kept, state: S) -> Telling:
-    return Telling(cast(Reports, kept), 1, state)
+def telling(kept: Kept, state: S) -> InstanceReporter:
+    return InstanceReporter(cast(ReportQueue, kept), 1, state)
 
 
 @given(st.sampled_from(FOUND), st.lists(st.sampled_from(OURS)))

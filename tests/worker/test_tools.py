@@ -12,7 +12,7 @@ import trio
 
 from gpustack.artifacts.tools import Tools
 from gpustack.domain.device import Device
-from gpustack.worker.tools import ToolFetch, ToolSettings, platform_of
+from gpustack.worker.tool_fetcher import ToolFetcher, ToolSettings, platform_of
 from tests.fakes.mirror import TAG, llama_server, running_mirror, tarball
 
 
@@ -24,8 +24,8 @@ async def fine(program: Path) -> str | None:
     return None
 
 
-def fetch_of(tmp_path: Path, base: str | None, *, static: bool = False) -> ToolFetch:
-    return ToolFetch(
+def fetch_of(tmp_path: Path, base: str | None, *, static: bool = False) -> ToolFetcher:
+    return ToolFetcher(
         tools=Tools(tmp_path / "bin", random.Random(1)),
         settings=ToolSettings(base=base, static=static),
         devices=no_devices,

@@ -8,39 +8,39 @@ from typing import Any
 
 import attrs
 
-from gpustack.domain.access import ApiKey, Principal, Scope
+from gpustack.domain.access import ApiKey, KeyScope, Principal
 from gpustack.errors import AlreadyExists, Conflict, Forbidden, Unauthorized
 from gpustack.identity.keys import hash_secret, make_api_key
 from gpustack.policy.access import excess
 from gpustack.store.transaction import Tx
 
 from ..limits import LIMITS
-from ..listing import Selection, equal
-from ..parameter import Parameter
-from ..problems import Malformed
+from ..listing import ListSelection, equal
+from ..parameter import QueryParameter
+from ..problems import MalformedRequest
 from ..resource import NOBODY, Resource, document_view
-from ..route import PEOPLE, Call
-from ..shape import Document, Flag, Many, Maybe, Shape, Text, Whole, Word
-from ..wire import API_KEY, Look
+from ..route import PEOPLE, ApiCall
+from ..shape import Array, Boolean, Choice, Document, Integer, JsonShape, Nullable, Text
+from ..wire import API_KEY, RenderContext
 
 _LONGEST = 100 * 365 * 86400
 MOST_KEYS = 200
 """Keys of one account: each is in memory and in every list."""
 
-_FIELDS: dict[str, Shape] = {
+_FIELDS: dict[str, JsonShape] = {
     "name": Text(shortest=1, longest=255, shown=True),
-    "description": Maybe(Text(longest=4096)),
-    "expires_in": Maybe(Whole(least=0, most=_LONGEST)),
-    "is_enabled": Flag(),
-    "scopes": Maybe(Many(Word(Scope), 10)),
-    "allowed_model_names": Maybe(Many(Text(shortest=1, longest=200), 100)),
+    "description": Nullable(Text(longest=4096)),
+    "expires_in": Nullable(Integer(least=0, most=_LONGEST)),
+    "is_enabled": Boolean(),
+    "scopes": Nullable(Array(Choice(KeyScope), 10)),
+    "allowed_model_names": Nullable(Array(Text(shortest=1, longest=200), 100)),
     "limits": LIMITS,
 }
 _NOTE = "expires_in: seconds from now; 0 or none is never. No scopes or allowed_model_names: all that the owner may."
 
 
 @attrs.frozen
-class _New:
+class _NewKey:
     key: ApiKey
     value: str = attrs.field(repr=False)
 
@@ -49,18 +49,18 @@ def _visible(principal: Principal, key: ApiKey) -> bool:
     return principal.is_admin or key.user_id == principal.user_id
 
 
-def _listed(call: Call) -> Callable[[ApiKey], bool]:
+def _listed(call: ApiCall) -> Callable[[ApiKey], bool]:
     if call.query.flag("all") or call.query.one("user_id") is not None:
         return lambda key: True
     return lambda key: key.user_id == call.caller.user_id
 
 
-def _shown(new: _New, look: Look) -> dict[str, Any]:
+def _shown(new: _NewKey, look: RenderContext) -> dict[str, Any]:
     return {**API_KEY.of(new.key, look), "value": new.value}
 
 
 def _fields(document: dict[str, Any], now: datetime) -> dict[str, Any]:
-    """The fields of a key that a document sets. Raises ``Malformed``."""
+    """The fields of a key that a document sets. Raises ``MalformedRequest``."""
     fields: dict[str, Any] = {
         name: document[name] for name in ("description", "is_enabled", "limits") if name in document
     }
@@ -79,7 +79,7 @@ def _fields(document: dict[str, Any], now: datetime) -> dict[str, Any]:
             faults.append(f"{name}: must name at least one, or be null for all")
         fields[field] = None if document[name] is None else tuple(sorted(set(document[name])))
     if faults:
-        raise Malformed(*faults)
+        raise MalformedRequest(*faults)
     return fields
 
 
@@ -107,7 +107,7 @@ def _refuse_more(own: ApiKey | None, key: ApiKey) -> None:
         raise Forbidden(more)
 
 
-async def _create(call: Call) -> _New:
+async def _create(call: ApiCall) -> _NewKey:
     user_id = call.caller.user_id
     if user_id is None:
         raise Forbidden
@@ -125,10 +125,10 @@ async def _create(call: Call) -> _New:
         _refuse_more(_own(tx, call.caller), key)
         return tx.insert(key)
 
-    return _New(await call.context.store.write(work), value)
+    return _NewKey(await call.context.store.write(work), value)
 
 
-async def _update(call: Call, key: ApiKey) -> ApiKey:
+async def _update(call: ApiCall, key: ApiKey) -> ApiKey:
     fields = _fields(call.document, call.context.clock())
 
     def work(tx: Tx) -> ApiKey:
@@ -142,7 +142,7 @@ async def _update(call: Call, key: ApiKey) -> ApiKey:
     return await call.context.store.write(work)
 
 
-async def _delete(call: Call, key: ApiKey) -> None:
+async def _delete(call: ApiCall, key: ApiKey) -> None:
     await call.context.store.write(lambda tx: tx.delete(ApiKey, key.id))
 
 
@@ -159,10 +159,10 @@ RESOURCE = Resource(
     visible=_visible,
     listed=_listed,
     list_query=(
-        Parameter(name="all", shape=Flag(), note="Of all users, for administrators; else one's own."),
+        QueryParameter(name="all", shape=Boolean(), note="Of all users, for administrators; else one's own."),
     ),
-    selection=Selection(
-        filters=(equal("user_id", Whole(), many=True),),
+    selection=ListSelection(
+        filters=(equal("user_id", Integer(), many=True),),
         search=lambda key: (key.name,),
     ),
     create_body=Document(name="ApiKeyCreate", fields=_FIELDS, required=("name",), note=_NOTE),

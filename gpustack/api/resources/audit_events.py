@@ -10,40 +10,40 @@ from typing import Any
 
 import attrs
 
-from gpustack.domain.audit import AuditEvent, Outcome
-from gpustack.store import audit
-from gpustack.store.audit import Wanted
+from gpustack.domain.audit import AuditEvent, AuditOutcome
+from gpustack.store import audit_history
+from gpustack.store.audit_history import AuditFilter
 from gpustack.store.store import Store
 
-from ..ask import Query, is_whole
-from ..listing import ALL, Page, page_document
+from ..listing import ALL, PageRange, page_document
 from ..mask import legible
-from ..parameter import Parameter
-from ..problems import Malformed
-from ..route import Call, Reply, Route, tagged
-from ..shape import Anything, Document, Instant, Maybe, Shape, Table, Text, Whole, Word
+from ..parameter import QueryParameter
+from ..problems import MalformedRequest
+from ..request import Query, is_whole
+from ..route import ApiCall, ApiResponse, ApiRoute, tagged
+from ..shape import AnyJson, Choice, Dictionary, Document, Instant, Integer, JsonShape, Nullable, Text
 from ..wire import Doc, View, dumps, plain
 
 _AT_ONCE = 500
 """Events of an export in memory at a time."""
 _SKIPPED_AT_MOST = 1_000_000
 
-_FIELDS: dict[str, Shape] = {
-    "id": Whole(),
+_FIELDS: dict[str, JsonShape] = {
+    "id": Integer(),
     "at": Instant(),
     "action": Text(),
-    "outcome": Word(Outcome),
-    "status": Whole(),
-    "actor_id": Maybe(Whole()),
+    "outcome": Choice(AuditOutcome),
+    "status": Integer(),
+    "actor_id": Nullable(Integer()),
     "actor_name": Text(),
     "actor_role": Text(),
     "means": Text(),
-    "api_key_id": Maybe(Whole()),
+    "api_key_id": Nullable(Integer()),
     "address": Text(),
     "target_type": Text(),
-    "target_id": Maybe(Whole()),
+    "target_id": Nullable(Integer()),
     "target_name": Text(),
-    "details": Table(Anything()),
+    "details": Dictionary(AnyJson()),
 }
 
 
@@ -64,8 +64,8 @@ _VIEW = View(
 )
 
 
-def _wanted(query: Query) -> Wanted:
-    """Raises ``Malformed`` with every fault."""
+def _wanted(query: Query) -> AuditFilter:
+    """Raises ``MalformedRequest`` with every fault."""
     faults: list[str] = []
     given: dict[str, Any] = {}
     for name in ("actor", "action", "means", "address", "target_type", "search"):
@@ -74,42 +74,44 @@ def _wanted(query: Query) -> Wanted:
         text = query.one(parameter)
         given[field] = Instant().read(text, parameter, faults) if text else None
     outcome, target = query.one("outcome"), query.one("target_id")
-    given["outcome"] = Word(Outcome).read(outcome, "outcome", faults) if outcome else None
+    given["outcome"] = Choice(AuditOutcome).read(outcome, "outcome", faults) if outcome else None
     if target and not is_whole(target):
         faults.append("target_id: must be a whole number")
     elif target:
         given["target_id"] = int(target)
     if faults:
-        raise Malformed(*faults)
-    return Wanted(**given)
+        raise MalformedRequest(*faults)
+    return AuditFilter(**given)
 
 
-async def _list(call: Call) -> Reply:
-    wanted, page, store = _wanted(call.query), Page.of(call.query), call.context.store
+async def _list(call: ApiCall) -> ApiResponse:
+    wanted, page, store = _wanted(call.query), PageRange.of(call.query), call.context.store
     if page.size == ALL:
-        raise Malformed("perPage: must be from 1 to 100 here; /v1/audit-events/export gives all of them")
+        raise MalformedRequest(
+            "perPage: must be from 1 to 100 here; /v1/audit-events/export gives all of them"
+        )
     skip = (page.number - 1) * page.size
     if skip > _SKIPPED_AT_MOST:
-        raise Malformed("page: is too far back; use to, or /v1/audit-events/export")
-    total = await store.query(functools.partial(audit.count, wanted=wanted))
-    found = await store.query(functools.partial(audit.page, wanted=wanted, skip=skip, most=page.size))
-    return Reply(document=page_document([_shown(event) for event in found], page, total))
+        raise MalformedRequest("page: is too far back; use to, or /v1/audit-events/export")
+    total = await store.query(functools.partial(audit_history.count, wanted=wanted))
+    found = await store.query(functools.partial(audit_history.page, wanted=wanted, skip=skip, most=page.size))
+    return ApiResponse(document=page_document([_shown(event) for event in found], page, total))
 
 
 _FORMS = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
 
-async def _export(call: Call) -> Reply:
+async def _export(call: ApiCall) -> ApiResponse:
     form = call.query.one("format") or "ndjson"
     if form not in _FORMS:
-        raise Malformed(f"format: must be one of {', '.join(_FORMS)}")
+        raise MalformedRequest(f"format: must be one of {', '.join(_FORMS)}")
     wanted = _wanted(call.query)
     known = {parameter.name for parameter in _FILTERS}
     filters = {name: legible(value) for name, value in call.query.pairs if name in known}
     call.note.details.update({"format": form, "filters": filters})
     stream = _Export(call.context.store, wanted, form == "csv")
     name = f'attachment; filename="audit-events.{form}"'
-    return Reply(stream=stream, content_type=_FORMS[form], headers=(("Content-Disposition", name),))
+    return ApiResponse(stream=stream, content_type=_FORMS[form], headers=(("Content-Disposition", name),))
 
 
 @attrs.define(eq=False)
@@ -117,7 +119,7 @@ class _Export:
     """The events as text, the newest first, read a part at a time. What comes meanwhile is not in it."""
 
     _store: Store
-    _wanted: Wanted
+    _wanted: AuditFilter
     _as_csv: bool
     _than: tuple[Any, int] | None = None
     _begun: bool = False
@@ -137,7 +139,7 @@ class _Export:
     async def __anext__(self) -> bytes:
         if self._over:
             raise StopAsyncIteration
-        read = functools.partial(audit.older, wanted=self._wanted, than=self._than, most=_AT_ONCE)
+        read = functools.partial(audit_history.older, wanted=self._wanted, than=self._than, most=_AT_ONCE)
         events = await self._store.query(read)
         self._over = len(events) < _AT_ONCE
         if events:
@@ -172,41 +174,44 @@ def _cell(value: Any) -> Any:
 
 
 _FILTERS = (
-    Parameter(name="actor", shape=Text(), note="Name or id of who did it."),
-    Parameter(name="action", shape=Text(), note="Such as `model.update`; `model.` is all of models."),
-    Parameter(name="outcome", shape=Word(Outcome)),
-    Parameter(name="means", shape=Text(), note="How who did it was known."),
-    Parameter(name="address", shape=Text(), note="Where it came from."),
-    Parameter(name="target_type", shape=Text(), note="Such as `model` or `api-key`."),
-    Parameter(name="target_id", shape=Whole()),
-    Parameter(name="from", shape=Instant(), note="Not before this instant."),
-    Parameter(name="to", shape=Instant(), note="Before this instant."),
-    Parameter(name="search", shape=Text(), note="Part of a name, an action or an address, in any case."),
+    QueryParameter(name="actor", shape=Text(), note="Name or id of who did it."),
+    QueryParameter(name="action", shape=Text(), note="Such as `model.update`; `model.` is all of models."),
+    QueryParameter(name="outcome", shape=Choice(AuditOutcome)),
+    QueryParameter(name="means", shape=Text(), note="How who did it was known."),
+    QueryParameter(name="address", shape=Text(), note="Where it came from."),
+    QueryParameter(name="target_type", shape=Text(), note="Such as `model` or `api-key`."),
+    QueryParameter(name="target_id", shape=Integer()),
+    QueryParameter(name="from", shape=Instant(), note="Not before this instant."),
+    QueryParameter(name="to", shape=Instant(), note="Before this instant."),
+    QueryParameter(name="search", shape=Text(), note="Part of a name, an action or an address, in any case."),
 )
 
 ROUTES = tagged(
     "audit-events",
     (
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/audit-events",
             summary="List what was done and what was refused, the newest first",
             handler=_list,
             query=(
                 *_FILTERS,
-                Parameter(name="page", shape=Whole(least=1), note="Counted from 1."),
-                Parameter(name="perPage", shape=Whole(least=1, most=100), note="1 to 100 (default)."),
+                QueryParameter(name="page", shape=Integer(least=1), note="Counted from 1."),
+                QueryParameter(name="perPage", shape=Integer(least=1, most=100), note="1 to 100 (default)."),
             ),
             answer=_VIEW,
             listed=True,
         ),
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/audit-events/export",
             summary="Take the audit trail away, as a stream of JSON lines or CSV",
             handler=_export,
             action="audit.export",
-            query=(*_FILTERS, Parameter(name="format", shape=Text(), note="`ndjson` (default) or `csv`.")),
+            query=(
+                *_FILTERS,
+                QueryParameter(name="format", shape=Text(), note="`ndjson` (default) or `csv`."),
+            ),
             answer_type="application/x-ndjson",
         ),
     ),

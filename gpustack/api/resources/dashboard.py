@@ -10,14 +10,14 @@ from typing import Any
 from gpustack.domain.instance import Claim
 from gpustack.domain.model import Model
 from gpustack.domain.usage import ModelUsage
-from gpustack.server.load import Load, Sample, load_of
-from gpustack.store import usage
+from gpustack.server.cluster_load import ClusterLoad, LoadSample, load_of
+from gpustack.store import usage_history
 
-from ..ask import is_whole
-from ..parameter import Parameter
-from ..problems import Malformed
-from ..route import Call, Reply, Route, tagged
-from ..shape import Document, Instant, Many, Maybe, Number, Shape, Text, Whole
+from ..parameter import QueryParameter
+from ..problems import MalformedRequest
+from ..request import is_whole
+from ..route import ApiCall, ApiResponse, ApiRoute, tagged
+from ..shape import Array, Document, Instant, Integer, JsonShape, Nullable, Number, Text
 from ..wire import Doc, plain
 
 DEFAULT_DAYS = 31
@@ -33,11 +33,11 @@ def _timestamp(day: date) -> int:
     return int(datetime.combine(day, time(), UTC).timestamp())
 
 
-def _load(load: Load) -> Doc:
+def _load(load: ClusterLoad) -> Doc:
     return {"cpu": load.cpu, "ram": load.ram, "gpu": load.gpu, "vram": load.vram}
 
 
-def _load_history(samples: Iterable[Sample]) -> Doc:
+def _load_history(samples: Iterable[LoadSample]) -> Doc:
     made: Doc = {name: [] for name in ("cpu", "ram", "gpu", "vram")}
     for sample in samples:
         for name, value in _load(sample.load).items():
@@ -46,7 +46,7 @@ def _load_history(samples: Iterable[Sample]) -> Doc:
     return made
 
 
-def _histories(days: Sequence[usage.Day]) -> Doc:
+def _histories(days: Sequence[usage_history.DailyUsage]) -> Doc:
     def line(field: str) -> list[Doc]:
         return [{"timestamp": _timestamp(day.date), "value": getattr(day, field)} for day in days]
 
@@ -57,19 +57,19 @@ def _histories(days: Sequence[usage.Day]) -> Doc:
     }
 
 
-async def _dashboard(call: Call) -> Reply:
+async def _dashboard(call: ApiCall) -> ApiResponse:
     context, snapshot = call.context, call.snapshot
     today = context.clock().date()
     window = (today - timedelta(days=DEFAULT_DAYS - 1), today)
-    days = await context.store.query(functools.partial(usage.daily, start=window[0], end=window[1]))
+    days = await context.store.query(functools.partial(usage_history.daily, start=window[0], end=window[1]))
     users = await context.store.query(
-        functools.partial(usage.by_user, start=window[0], end=window[1], limit=_TOP)
+        functools.partial(usage_history.by_user, start=window[0], end=window[1], limit=_TOP)
     )
     models = await context.store.query(
-        functools.partial(usage.by_model, start=window[0], end=window[1], limit=_ALL_MODELS)
+        functools.partial(usage_history.by_model, start=window[0], end=window[1], limit=_ALL_MODELS)
     )
     samples = () if context.load is None else context.load.samples
-    return Reply(
+    return ApiResponse(
         document={
             "resource_counts": {
                 "worker_count": len(snapshot.workers),
@@ -97,7 +97,7 @@ async def _dashboard(call: Call) -> Reply:
     )
 
 
-def _active(call: Call, tokens: dict[int, int]) -> list[Doc]:
+def _active(call: ApiCall, tokens: dict[int, int]) -> list[Doc]:
     """The models of which something is deployed, those that gave most tokens first."""
     snapshot = call.snapshot
     deployed = [model for model in snapshot.models.values() if snapshot.instances_of(model.id)]
@@ -105,7 +105,7 @@ def _active(call: Call, tokens: dict[int, int]) -> list[Doc]:
     return [_active_model(call, model, tokens.get(model.id, 0)) for model in deployed[:_TOP]]
 
 
-def _active_model(call: Call, model: Model, tokens: int) -> Doc:
+def _active_model(call: ApiCall, model: Model, tokens: int) -> Doc:
     instances = call.snapshot.instances_of(model.id)
     claims: list[Claim] = []
     for instance in instances:
@@ -128,7 +128,7 @@ def _active_model(call: Call, model: Model, tokens: int) -> Doc:
 # --- usage over a span of days
 
 
-def _day(call: Call, name: str, default: date, faults: list[str]) -> date:
+def _day(call: ApiCall, name: str, default: date, faults: list[str]) -> date:
     text = call.query.one(name)
     if not text:
         return default
@@ -139,7 +139,7 @@ def _day(call: Call, name: str, default: date, faults: list[str]) -> date:
         return default
 
 
-def _ids(call: Call, name: str, faults: list[str]) -> list[int]:
+def _ids(call: ApiCall, name: str, faults: list[str]) -> list[int]:
     texts = [text for text in call.query.many(name, f"{name}[]") if text]
     if not all(map(is_whole, texts)) or len(texts) > _MOST_IDS:
         faults.append(f"{name}: must be at most {_MOST_IDS} whole numbers")
@@ -147,8 +147,8 @@ def _ids(call: Call, name: str, faults: list[str]) -> list[int]:
     return [int(text) for text in texts]
 
 
-def _span(call: Call) -> dict[str, Any]:
-    """The days and ids a query names. Raises ``Malformed`` with every fault."""
+def _span(call: ApiCall) -> dict[str, Any]:
+    """The days and ids a query names. Raises ``MalformedRequest`` with every fault."""
     faults: list[str] = []
     end = _day(call, "end_date", call.context.clock().date(), faults)
     earliest = end - timedelta(days=min(DEFAULT_DAYS - 1, (end - date.min).days))
@@ -159,7 +159,7 @@ def _span(call: Call) -> dict[str, Any]:
     elif not faults and (end - start).days >= MOST_DAYS:
         faults.append(f"start_date: at most {MOST_DAYS} days can be asked for at once")
     if faults:
-        raise Malformed(*faults)
+        raise MalformedRequest(*faults)
     return {"start": start, "end": end, "model_ids": models, "user_ids": users}
 
 
@@ -167,44 +167,47 @@ def _row(row: ModelUsage) -> Doc:
     return {name: plain(getattr(row, name)) for name in _ROW}
 
 
-async def _usage(call: Call) -> Reply:
+async def _usage(call: ApiCall) -> ApiResponse:
     found = await call.context.store.query(
-        functools.partial(usage.rows, **_span(call), newest_first=True, limit=MOST_ROWS + 1)
+        functools.partial(usage_history.rows, **_span(call), newest_first=True, limit=MOST_ROWS + 1)
     )
     if len(found) > MOST_ROWS:
-        raise Malformed(f"start_date: there are more than {MOST_ROWS} rows; ask for fewer days at once")
-    return Reply(document={"items": [_row(row) for row in found]})
+        raise MalformedRequest(
+            f"start_date: there are more than {MOST_ROWS} rows; ask for fewer days at once"
+        )
+    return ApiResponse(document={"items": [_row(row) for row in found]})
 
 
-async def _stats(call: Call) -> Reply:
-    days = await call.context.store.query(functools.partial(usage.daily, **_span(call)))
-    return Reply(document=_histories(days))
+async def _stats(call: ApiCall) -> ApiResponse:
+    days = await call.context.store.query(functools.partial(usage_history.daily, **_span(call)))
+    return ApiResponse(document=_histories(days))
 
 
 # --- as the document shows it
 
 _POINT = Document(
-    name="TimedValue", fields={"timestamp": Whole(), "value": Number()}, note="Seconds since 1970."
+    name="TimedValue", fields={"timestamp": Integer(), "value": Number()}, note="Seconds since 1970."
 )
-_COUNT_HISTORIES: Mapping[str, Shape] = {
-    name: Many(_POINT) for name in ("api_request_history", "prompt_token_history", "completion_token_history")
+_COUNT_HISTORIES: Mapping[str, JsonShape] = {
+    name: Array(_POINT)
+    for name in ("api_request_history", "prompt_token_history", "completion_token_history")
 }
-_PERCENTS: Mapping[str, Shape] = {name: Maybe(Number()) for name in ("cpu", "ram", "gpu", "vram")}
-_ROW: Mapping[str, Shape] = {
-    "id": Whole(),
+_PERCENTS: Mapping[str, JsonShape] = {name: Nullable(Number()) for name in ("cpu", "ram", "gpu", "vram")}
+_ROW: Mapping[str, JsonShape] = {
+    "id": Integer(),
     "date": Text(),
-    "user_id": Whole(),
+    "user_id": Integer(),
     "username": Text(),
-    "api_key_id": Whole(),
-    "model_id": Whole(),
+    "api_key_id": Integer(),
+    "model_id": Integer(),
     "model_name": Text(),
     "operation": Text(),
-    "prompt_token_count": Whole(),
-    "completion_token_count": Whole(),
-    "request_count": Whole(),
-    "failed_count": Whole(),
-    "created_at": Maybe(Instant()),
-    "updated_at": Maybe(Instant()),
+    "prompt_token_count": Integer(),
+    "completion_token_count": Integer(),
+    "request_count": Integer(),
+    "failed_count": Integer(),
+    "created_at": Nullable(Instant()),
+    "updated_at": Nullable(Instant()),
 }
 _DASHBOARD = Document(
     name="Dashboard",
@@ -212,14 +215,15 @@ _DASHBOARD = Document(
         "resource_counts": Document(
             name="ResourceCounts",
             fields={
-                name: Whole() for name in ("worker_count", "gpu_count", "model_count", "model_instance_count")
+                name: Integer()
+                for name in ("worker_count", "gpu_count", "model_count", "model_instance_count")
             },
         ),
         "system_load": Document(
             name="SystemLoad",
             fields={
                 "current": Document(name="LoadPercent", fields=_PERCENTS),
-                "history": Document(name="LoadHistory", fields={name: Many(_POINT) for name in _PERCENTS}),
+                "history": Document(name="LoadHistory", fields={name: Array(_POINT) for name in _PERCENTS}),
             },
             note="Percent, averaged over ready workers and their GPUs; null where nobody measured it.",
         ),
@@ -227,29 +231,29 @@ _DASHBOARD = Document(
             name="ModelUsageSummary",
             fields={
                 **_COUNT_HISTORIES,
-                "top_users": Many(
+                "top_users": Array(
                     Document(
                         name="TopUser",
                         fields={
-                            "user_id": Whole(),
+                            "user_id": Integer(),
                             "username": Text(),
-                            "prompt_token_count": Whole(),
-                            "completion_token_count": Whole(),
+                            "prompt_token_count": Integer(),
+                            "completion_token_count": Integer(),
                         },
                     )
                 ),
             },
         ),
-        "active_models": Many(
+        "active_models": Array(
             Document(
                 name="ActiveModel",
                 fields={
-                    "id": Whole(),
+                    "id": Integer(),
                     "name": Text(),
-                    "categories": Many(Text()),
-                    "resource_claim": Document(name="ClaimSum", fields={"ram": Whole(), "vram": Whole()}),
-                    "instance_count": Whole(),
-                    "token_count": Whole(),
+                    "categories": Array(Text()),
+                    "resource_claim": Document(name="ClaimSum", fields={"ram": Integer(), "vram": Integer()}),
+                    "instance_count": Integer(),
+                    "token_count": Integer(),
                 },
             )
         ),
@@ -257,35 +261,35 @@ _DASHBOARD = Document(
     note="Usage is of the last 31 days (UTC), load of the last hour.",
 )
 _SPAN = (
-    Parameter(
+    QueryParameter(
         name="start_date", shape=Text(), note="First day, YYYY-MM-DD; 31 days before the end if not given."
     ),
-    Parameter(name="end_date", shape=Text(), note="Last day, included; today (UTC) if not given."),
-    Parameter(name="model_ids", shape=Whole(), many=True, note="Only these models."),
-    Parameter(name="user_ids", shape=Whole(), many=True, note="Only these users."),
+    QueryParameter(name="end_date", shape=Text(), note="Last day, included; today (UTC) if not given."),
+    QueryParameter(name="model_ids", shape=Integer(), many=True, note="Only these models."),
+    QueryParameter(name="user_ids", shape=Integer(), many=True, note="Only these users."),
 )
 
 ROUTES = tagged(
     "dashboard",
     (
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/dashboard",
             summary="Counts, load and usage at a glance",
             handler=_dashboard,
             answer=_DASHBOARD,
         ),
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/dashboard/usage",
             summary="Usage by day, user, key, model and operation, the newest first",
             handler=_usage,
             query=_SPAN,
             answer=Document(
-                name="UsageRows", fields={"items": Many(Document(name="ModelUsage", fields=_ROW))}
+                name="UsageRows", fields={"items": Array(Document(name="ModelUsage", fields=_ROW))}
             ),
         ),
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/dashboard/usage/stats",
             summary="Requests and tokens by day",

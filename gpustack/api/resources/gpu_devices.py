@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from gpustack.domain.worker import Worker
 
-from ..listing import Selection
+from ..listing import ListSelection
 from ..resource import NOBODY, Resource
-from ..route import Call
+from ..route import ApiCall
 from ..wire import GPU, Gpu, gpus_of
 
 
-def _named(call: Call) -> Gpu | None:
+def _named(call: ApiCall) -> Gpu | None:
     wanted = call.ask.params["id"]
     found = (gpu for worker in call.snapshot.workers.values() for gpu in gpus_of(worker))
     return next((gpu for gpu in found if gpu.id == wanted), None)
@@ -24,7 +24,7 @@ RESOURCE = Resource(
     create_by=NOBODY,
     update_by=NOBODY,
     delete_by=NOBODY,
-    selection=Selection(search=lambda gpu: (gpu.device.name,)),
+    selection=ListSelection(search=lambda gpu: (gpu.device.name,)),
     items=gpus_of,
     find=_named,
 )

@@ -9,35 +9,35 @@ from typing import Any
 from gpustack.domain.access import Limits
 from gpustack.domain.budget import BudgetDraw
 from gpustack.policy.budget import ends_in, period
-from gpustack.policy.limits import Kind
+from gpustack.policy.usage_limit import LimitKind
 
-from ..route import ADMIN, PEOPLE, Call, Reply, Route, tagged
-from ..shape import Document, Instant, Maybe, Thing, Whole
+from ..route import ADMIN, PEOPLE, ApiCall, ApiResponse, ApiRoute, tagged
+from ..shape import AttrsObject, Document, Instant, Integer, Nullable
 from ..wire import Doc, plain
 from . import api_keys, models, users
 
 _BUDGET = Document(
     name="Budget",
-    fields={"limit": Whole(), "remaining": Whole(), "ends_at": Instant()},
+    fields={"limit": Integer(), "remaining": Integer(), "ends_at": Instant()},
     note="remaining: tokens, without what requests under way may use and other servers hold.",
 )
 _ALLOWANCE = Document(
     name="Allowance",
-    fields={"limits": Maybe(Thing(Limits)), "day": Maybe(_BUDGET), "month": Maybe(_BUDGET)},
+    fields={"limits": Nullable(AttrsObject(Limits)), "day": Nullable(_BUDGET), "month": Nullable(_BUDGET)},
     note="What may be used, and what is left of the budgets of today and this month.",
 )
 
 
-def _allowance(call: Call, subject: str, limits: Limits | None) -> Doc:
+def _allowance(call: ApiCall, subject: str, limits: Limits | None) -> Doc:
     given = limits or Limits()
     return {
         "limits": plain(limits),
-        "day": _budget(call, subject, Kind.DAY, given.tokens_per_day),
-        "month": _budget(call, subject, Kind.MONTH, given.tokens_per_month),
+        "day": _budget(call, subject, LimitKind.DAY, given.tokens_per_day),
+        "month": _budget(call, subject, LimitKind.MONTH, given.tokens_per_month),
     }
 
 
-def _budget(call: Call, subject: str, kind: Kind, limit: int | None) -> Doc | None:
+def _budget(call: ApiCall, subject: str, kind: LimitKind, limit: int | None) -> Doc | None:
     if limit is None:
         return None
     now = call.context.clock()
@@ -48,7 +48,7 @@ def _budget(call: Call, subject: str, kind: Kind, limit: int | None) -> Doc | No
     }
 
 
-def _remaining(call: Call, subject: str, kind: Kind, limit: int) -> int:
+def _remaining(call: ApiCall, subject: str, kind: LimitKind, limit: int) -> int:
     budgets = call.context.budgets
     if budgets is not None:
         return budgets.remaining(budgets.block(subject, kind, limit))
@@ -56,10 +56,10 @@ def _remaining(call: Call, subject: str, kind: Kind, limit: int) -> int:
     return max(limit - (0 if row is None else row.drawn), 0)
 
 
-def _of(word: str, found: Callable[[Call], Any]) -> Callable[[Call], Any]:
-    async def handler(call: Call) -> Reply:
+def _of(word: str, found: Callable[[ApiCall], Any]) -> Callable[[ApiCall], Any]:
+    async def handler(call: ApiCall) -> ApiResponse:
         record = found(call)
-        return Reply(document=_allowance(call, f"{word}:{record.id}", record.limits))
+        return ApiResponse(document=_allowance(call, f"{word}:{record.id}", record.limits))
 
     return handler
 
@@ -67,7 +67,7 @@ def _of(word: str, found: Callable[[Call], Any]) -> Callable[[Call], Any]:
 ROUTES = tagged(
     "limits",
     (
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/users/me/limits",
             summary="Tell what is left of one's own limits",
@@ -75,7 +75,7 @@ ROUTES = tagged(
             allow=PEOPLE,
             answer=_ALLOWANCE,
         ),
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/api-keys/{id}/limits",
             summary="Tell what is left of the limits of an API key",
@@ -83,7 +83,7 @@ ROUTES = tagged(
             allow=PEOPLE,
             answer=_ALLOWANCE,
         ),
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/users/{id}/limits",
             summary="Tell what is left of the limits of an account",
@@ -91,7 +91,7 @@ ROUTES = tagged(
             allow=ADMIN,
             answer=_ALLOWANCE,
         ),
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/models/{id}/limits",
             summary="Tell what is left of the limits of a model",

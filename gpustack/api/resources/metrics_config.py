@@ -6,26 +6,26 @@ from typing import Any
 
 from gpustack.domain.access import Role
 from gpustack.errors import Unavailable
-from gpustack.metrics.config import MetricsConfig
 from gpustack.metrics.mapping import default_map
+from gpustack.metrics.mapping_file import MetricMapFile
 
-from ..route import ADMIN, Call, Reply, Route, tagged
-from ..shape import Document, Parts, Schema, Table, Text
+from ..route import ADMIN, ApiCall, ApiResponse, ApiRoute, tagged
+from ..shape import Dictionary, Document, Parts, Schema, Text
 
 MAPPING = Document(
     name="MetricsConfig",
     fields={
-        "gpustack_metrics": Table(
+        "gpustack_metrics": Dictionary(
             Document(name="MappedMetric", fields={"type": Text(), "description": Text()})
         ),
-        "runtime_mapping": Table(Table(Table(Text()))),
+        "runtime_mapping": Dictionary(Dictionary(Dictionary(Text()))),
     },
     note="`gpustack_metrics` names what is shown, with its type (Gauge, Counter, Histogram or Summary). "
     "`runtime_mapping` says for each backend, and version range or `*`, which family of the engine becomes which.",
 )
 
 
-class _AsItIs:
+class _MappingBody:
     """Reads anything, so that our own reader names every fault; described as what that one takes."""
 
     def read(self, value: Any, at: str, faults: list[str]) -> Any:
@@ -35,23 +35,23 @@ class _AsItIs:
         return MAPPING.schema(parts)
 
 
-def _config(call: Call) -> MetricsConfig:
+def _config(call: ApiCall) -> MetricMapFile:
     if call.context.metrics is None:
         raise Unavailable("This server keeps no mapping of metrics")
     return call.context.metrics
 
 
-async def _default(call: Call) -> Reply:
-    return Reply(document=default_map().document())
+async def _default(call: ApiCall) -> ApiResponse:
+    return ApiResponse(document=default_map().document())
 
 
-async def _get(call: Call) -> Reply:
-    return Reply(document=(await _config(call).current()).document())
+async def _get(call: ApiCall) -> ApiResponse:
+    return ApiResponse(document=(await _config(call).current()).document())
 
 
-async def _replace(call: Call) -> Reply:
+async def _replace(call: ApiCall) -> ApiResponse:
     await _config(call).replace(call.document)
-    return Reply(document={"status": "ok"})
+    return ApiResponse(document={"status": "ok"})
 
 
 _ANYBODY = frozenset({Role.ADMIN, Role.USER, Role.WORKER})
@@ -59,7 +59,7 @@ _ANYBODY = frozenset({Role.ADMIN, Role.USER, Role.WORKER})
 ROUTES = tagged(
     "metrics",
     (
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/metrics/default-config",
             summary="Which metrics of engines are shown under which name, as GPUStack comes",
@@ -67,7 +67,7 @@ ROUTES = tagged(
             allow=_ANYBODY,
             answer=MAPPING,
         ),
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/metrics/config",
             summary="Which metrics of engines are shown under which name now",
@@ -75,13 +75,13 @@ ROUTES = tagged(
             allow=_ANYBODY,
             answer=MAPPING,
         ),
-        Route(
+        ApiRoute(
             method="POST",
             path="/v1/metrics/config",
             summary="Replace the mapping of engines' metrics; an empty object brings the default back",
             handler=_replace,
             allow=ADMIN,
-            body=_AsItIs(),
+            body=_MappingBody(),
             action="metrics.configure",
             answer=Document(name="Done", fields={"status": Text()}),
         ),

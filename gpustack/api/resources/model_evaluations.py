@@ -12,8 +12,8 @@ from gpustack.errors import AlreadyExists, BadRequest, Invalid, Unavailable
 from gpustack.server.evaluation import Evaluation, Evaluator, incompatible
 
 from ..deployment import MODEL_BODY, model_from, refuse_wrong
-from ..route import Call, Reply, Route, tagged
-from ..shape import Document, Flag, Many, Maybe, Text, Whole
+from ..route import ApiCall, ApiResponse, ApiRoute, tagged
+from ..shape import Array, Boolean, Document, Integer, Nullable, Text
 from ..wire import Doc, plain
 
 MOST_SPECS = 64
@@ -21,7 +21,7 @@ _FROM_CATALOG = ("backend_parameters", "env", "categories")
 _UNNAMED = "a deployment that is only being considered"
 
 
-async def _evaluate(call: Call) -> Reply:
+async def _evaluate(call: ApiCall) -> ApiResponse:
     evaluator = call.context.evaluator
     if evaluator is None:
         raise Unavailable("Placement is not running on this server")
@@ -34,10 +34,10 @@ async def _evaluate(call: Call) -> Reply:
     async with trio.open_nursery() as nursery:
         for place, spec in enumerate(specs):
             nursery.start_soon(one, place, spec)
-    return Reply(document={"results": results})
+    return ApiResponse(document={"results": results})
 
 
-async def _result(call: Call, evaluator: Evaluator, spec: dict[str, Any]) -> Doc:
+async def _result(call: ApiCall, evaluator: Evaluator, spec: dict[str, Any]) -> Doc:
     completed = await _completed(call, spec)
     try:
         model = _model(call, spec if completed is None else completed)
@@ -47,14 +47,14 @@ async def _result(call: Call, evaluator: Evaluator, spec: dict[str, Any]) -> Doc
     return _document(await evaluator.evaluate(model), completed)
 
 
-def _model(call: Call, spec: dict[str, Any]) -> Model:
+def _model(call: ApiCall, spec: dict[str, Any]) -> Model:
     """The deployment; what it is called does not matter here, nor how many replicas there are to be."""
     model = attrs.evolve(model_from({**spec, "name": _UNNAMED}), replicas=1)
     refuse_wrong(model, call.snapshot)
     return model
 
 
-async def _completed(call: Call, spec: dict[str, Any]) -> dict[str, Any] | None:
+async def _completed(call: ApiCall, spec: dict[str, Any]) -> dict[str, Any] | None:
     """The spec with what the catalog says of its source, where it leaves that open; ``None`` if nothing is added."""
     repo = spec.get("huggingface_repo_id") or spec.get("model_scope_model_id")
     catalog = call.context.catalog
@@ -85,24 +85,24 @@ def _document(found: Evaluation, completed: dict[str, Any] | None) -> Doc:
 
 _SPEC = Document(
     name="ModelEvaluationSpec",
-    fields={**MODEL_BODY, "name": Maybe(Text(longest=200))},
+    fields={**MODEL_BODY, "name": Nullable(Text(longest=200))},
     required=("source",),
     note="A deployment that may leave its name open.",
 )
 _RESULT = Document(
     name="ModelEvaluationResult",
     fields={
-        "compatible": Flag(),
-        "compatibility_messages": Many(Text()),
-        "scheduling_messages": Many(Text()),
-        "default_spec": Maybe(_SPEC),
-        "resource_claim": Maybe(
+        "compatible": Boolean(),
+        "compatibility_messages": Array(Text()),
+        "scheduling_messages": Array(Text()),
+        "default_spec": Nullable(_SPEC),
+        "resource_claim": Nullable(
             Document(
-                name="EvaluatedClaim", fields={"ram": Whole(), "vram": Whole()}, note="Bytes, estimated."
+                name="EvaluatedClaim", fields={"ram": Integer(), "vram": Integer()}, note="Bytes, estimated."
             )
         ),
-        "error": Maybe(Flag()),
-        "error_message": Maybe(Text()),
+        "error": Nullable(Boolean()),
+        "error_message": Nullable(Text()),
     },
     note="default_spec is the deployment with what the catalog adds to it.",
 )
@@ -110,7 +110,7 @@ _RESULT = Document(
 ROUTES = tagged(
     "model-evaluations",
     (
-        Route(
+        ApiRoute(
             method="POST",
             path="/v1/model-evaluations",
             summary="Say of deployments whether they would run here, and what they would claim",
@@ -118,10 +118,10 @@ ROUTES = tagged(
             action="",  # it changes nothing
             body=Document(
                 name="ModelEvaluationRequest",
-                fields={"model_specs": Many(_SPEC, MOST_SPECS)},
+                fields={"model_specs": Array(_SPEC, MOST_SPECS)},
                 required=("model_specs",),
             ),
-            answer=Document(name="ModelEvaluationResults", fields={"results": Many(_RESULT)}),
+            answer=Document(name="ModelEvaluationResults", fields={"results": Array(_RESULT)}),
         ),
     ),
 )

@@ -11,18 +11,18 @@ from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.report import InstanceReport
 from gpustack.errors import BadRequest, Forbidden, NotFound, Unavailable
 from gpustack.policy.explain import Explanation
-from gpustack.server import deploy
+from gpustack.server import deployment
 from gpustack.server.explain import explain_instance
 from gpustack.server.report import report_instance
 
 from ..access import guards_of, still_admitted
-from ..guarded import Guarded
-from ..listing import Selection, equal
-from ..opened import Opened
-from ..parameter import Parameter
+from ..guarded import RevocableStream
+from ..listing import ListSelection, equal
+from ..opened import OpenedStream
+from ..parameter import QueryParameter
 from ..resource import Resource
-from ..route import WORKERS, Call, Reply, Route
-from ..shape import Document, Flag, Thing, Whole, Word
+from ..route import WORKERS, ApiCall, ApiResponse, ApiRoute
+from ..shape import AttrsObject, Boolean, Choice, Document, Integer
 from ..wire import INSTANCE, plain
 
 
@@ -39,35 +39,37 @@ def _visible(principal: Principal, instance: ModelInstance) -> bool:
     return principal.is_admin or principal.worker_id in workers_of(instance)
 
 
-async def _refuse(call: Call) -> ModelInstance:
+async def _refuse(call: ApiCall) -> ModelInstance:
     raise BadRequest("Instances follow from their model: change its replicas instead")
 
 
-async def _refuse_update(call: Call, instance: ModelInstance) -> ModelInstance:
+async def _refuse_update(call: ApiCall, instance: ModelInstance) -> ModelInstance:
     raise BadRequest(
         f"Instance {instance.name} follows from model {instance.model_name}: change that instead"
     )
 
 
-async def _delete(call: Call, instance: ModelInstance) -> None:
-    await deploy.delete_instance(call.context.store, instance.id)
+async def _delete(call: ApiCall, instance: ModelInstance) -> None:
+    await deployment.delete_instance(call.context.store, instance.id)
 
 
-async def _report(call: Call) -> Reply:
+async def _report(call: ApiCall) -> ApiResponse:
     if call.caller.worker_id is None:
         raise Forbidden("Only a worker reports")
     await report_instance(call.context.store, call.caller.worker_id, call.number(), call.document)
-    return Reply(document=None)
+    return ApiResponse(document=None)
 
 
-async def _explain(call: Call) -> Reply:
+async def _explain(call: ApiCall) -> ApiResponse:
     instance = RESOURCE.item(call)
     if call.context.facts is None:
         raise Unavailable("Placement is not running on this server")
-    return Reply(document=plain(await explain_instance(call.context.store, call.context.facts, instance.id)))
+    return ApiResponse(
+        document=plain(await explain_instance(call.context.store, call.context.facts, instance.id))
+    )
 
 
-async def _logs(call: Call) -> Reply:
+async def _logs(call: ApiCall) -> ApiResponse:
     instance: Any = RESOURCE.item(call)
     worker = call.look().worker(instance.worker_id)
     if worker is None:
@@ -84,22 +86,22 @@ async def _logs(call: Call) -> Reply:
         )
     )
     context, caller = call.context, call.caller
-    stream = Guarded(
-        stream=Opened(stack, aiter(source)),
+    stream = RevocableStream(
+        stream=OpenedStream(stack, aiter(source)),
         store=context.store,
         guards=guards_of(caller),
         allowed=lambda: still_admitted(context, caller),
     )
-    return Reply(stream=stream, content_type="text/plain; charset=utf-8")
+    return ApiResponse(stream=stream, content_type="text/plain; charset=utf-8")
 
 
-REPORT = Route(
+REPORT = ApiRoute(
     method="PUT",
     path="/v1/model-instances/{id}/report",
     summary="Say how an instance fares",
     handler=_report,
     allow=WORKERS,
-    body=Thing(InstanceReport),
+    body=AttrsObject(InstanceReport),
 )
 
 RESOURCE = Resource(
@@ -110,12 +112,12 @@ RESOURCE = Resource(
     list_by=frozenset({Role.ADMIN, Role.WORKER}),
     read_by=frozenset({Role.ADMIN, Role.WORKER}),
     visible=_visible,
-    selection=Selection(
+    selection=ListSelection(
         filters=(
-            equal("id", Whole()),
-            equal("model_id", Whole()),
-            equal("worker_id", Whole()),
-            equal("state", Word(InstanceState)),
+            equal("id", Integer()),
+            equal("model_id", Integer()),
+            equal("worker_id", Integer()),
+            equal("state", Choice(InstanceState)),
         ),
         search=lambda instance: (instance.name,),
     ),
@@ -129,24 +131,26 @@ RESOURCE = Resource(
     update=_refuse_update,
     delete=_delete,
     routes=(
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/model-instances/{id}/logs",
             summary="Read the log of an instance from its worker",
             handler=_logs,
             query=(
-                Parameter(name="tail", shape=Whole(least=-1), note="Lines from the end; -1 for all."),
-                Parameter(name="follow", shape=Flag(), note="Go on with what is written from now on."),
-                Parameter(name="previous", shape=Flag(), note="The log of the run before this one."),
+                QueryParameter(name="tail", shape=Integer(least=-1), note="Lines from the end; -1 for all."),
+                QueryParameter(
+                    name="follow", shape=Boolean(), note="Go on with what is written from now on."
+                ),
+                QueryParameter(name="previous", shape=Boolean(), note="The log of the run before this one."),
             ),
             answer_type="text/plain",
         ),
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/model-instances/{id}/explain",
             summary="Tell why an instance is where it is, or why it waits",
             handler=_explain,
-            answer=Thing(Explanation),
+            answer=AttrsObject(Explanation),
         ),
         REPORT,
     ),

@@ -8,10 +8,10 @@ from gpustack.domain.catalog import ModelSet, ModelSpec
 from gpustack.errors import NotFound
 
 from ..deployment import MODEL_BODY
-from ..listing import Filter, Page, Selection, ordered, page_document, rendered
-from ..route import Call, Reply, Route, tagged
-from ..shape import Document, Many, Maybe, Number, Text, Whole
-from ..wire import Doc, Look, View, plain
+from ..listing import ListFilter, ListSelection, PageRange, ordered, page_document, rendered
+from ..route import ApiCall, ApiResponse, ApiRoute, tagged
+from ..shape import Array, Document, Integer, Nullable, Number, Text
+from ..wire import Doc, RenderContext, View, plain
 from .openai_models import in_categories
 
 _SHOWN = (
@@ -29,11 +29,11 @@ _SHOWN = (
 )
 
 
-def _set_document(one: ModelSet, look: Look) -> Doc:
+def _set_document(one: ModelSet, look: RenderContext) -> Doc:
     return {name: plain(getattr(one, name)) for name in _SHOWN}
 
 
-def _spec_document(spec: ModelSpec, look: Look) -> Doc:
+def _spec_document(spec: ModelSpec, look: RenderContext) -> Doc:
     return {**plain(spec.fields), "size": spec.size, "quantization": spec.quantization}
 
 
@@ -41,12 +41,12 @@ MODEL_SET = View(
     schema=Document(
         name="ModelSet",
         fields={
-            "id": Whole(),
-            **{name: Maybe(Text()) for name in ("description", "home", "icon", "release_date")},
-            **{name: Many(Text()) for name in ("categories", "capabilities", "licenses")},
+            "id": Integer(),
+            **{name: Nullable(Text()) for name in ("description", "home", "icon", "release_date")},
+            **{name: Array(Text()) for name in ("categories", "capabilities", "licenses")},
             "name": Text(),
-            "sizes": Many(Number()),
-            "order": Maybe(Number()),
+            "sizes": Array(Number()),
+            "order": Nullable(Number()),
         },
         note="A family of models in the catalog. Sizes are billions of parameters.",
     ),
@@ -55,48 +55,50 @@ MODEL_SET = View(
 MODEL_SPEC = View(
     schema=Document(
         name="ModelSpec",
-        fields={**MODEL_BODY, "size": Maybe(Number()), "quantization": Maybe(Text())},
+        fields={**MODEL_BODY, "size": Nullable(Number()), "quantization": Nullable(Text())},
         note="The fields of a deployment as the catalog offers it: give it a name, and create it.",
     ),
     of=_spec_document,
 )
 
-SELECTION = Selection(
+SELECTION = ListSelection(
     filters=(
-        Filter(name="categories", names=("categories[]",), shape=Text(), many=True, matches=in_categories),
+        ListFilter(
+            name="categories", names=("categories[]",), shape=Text(), many=True, matches=in_categories
+        ),
     ),
     search=lambda one: (one.name,),
 )
 
 
-async def _all(call: Call) -> Sequence[ModelSet]:
+async def _all(call: ApiCall) -> Sequence[ModelSet]:
     return () if call.context.catalog is None else await call.context.catalog.sets()
 
 
-async def _list(call: Call) -> Reply:
+async def _list(call: ApiCall) -> ApiResponse:
     predicate = SELECTION.predicate(call.query, lambda one: True)
-    page, look = Page.of(call.query), call.look()
+    page, look = PageRange.of(call.query), call.look()
     found = [one for one in await _all(call) if predicate(one)]
     if call.query.one("sort_by", "sortBy"):  # else in the order of the catalog
         found = await ordered(found, MODEL_SET.of, look, call.query)
     items = await rendered(page.cut(found), MODEL_SET.of, look)
-    return Reply(document=page_document(items, page, len(found)))
+    return ApiResponse(document=page_document(items, page, len(found)))
 
 
-async def _specs(call: Call) -> Reply:
+async def _specs(call: ApiCall) -> ApiResponse:
     wanted = call.number()
     one = next((one for one in await _all(call) if one.id == wanted), None)
     if one is None:
         raise NotFound(f"Model set {wanted} does not exist")
-    page, specs = Page.of(call.query), one.specs
+    page, specs = PageRange.of(call.query), one.specs
     items = await rendered(page.cut(specs), MODEL_SPEC.of, call.look())
-    return Reply(document=page_document(items, page, len(specs)))
+    return ApiResponse(document=page_document(items, page, len(specs)))
 
 
 ROUTES = tagged(
     "model-sets",
     (
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/model-sets",
             summary="List the catalog in its order",
@@ -105,7 +107,7 @@ ROUTES = tagged(
             answer=MODEL_SET,
             listed=True,
         ),
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/model-sets/{id}/specs",
             summary="List the deployments that a model set offers",

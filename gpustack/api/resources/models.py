@@ -11,13 +11,13 @@ import attrs
 from gpustack.domain.access import Principal, Role
 from gpustack.domain.model import Model
 from gpustack.policy.access import LISTING_MODELS, READING, may_see
-from gpustack.server import deploy
+from gpustack.server import deployment
 
-from ..ask import is_whole
 from ..deployment import MODEL_BODY, changes_from, model_from, refuse_wrong
-from ..listing import Filter, Page, Selection, ordered, page_document, rendered
+from ..listing import ListFilter, ListSelection, PageRange, ordered, page_document, rendered
+from ..request import is_whole
 from ..resource import NOBODY, Resource
-from ..route import WITH_ANYBODY, Call, Reply, Route
+from ..route import WITH_ANYBODY, ApiCall, ApiResponse, ApiRoute
 from ..shape import Document, Text
 from ..wire import INSTANCE, MODEL, MODEL_FOR_USERS, View
 from . import openai_models
@@ -28,12 +28,12 @@ def _view_for(principal: Principal) -> View:
     return MODEL if principal.role is Role.ADMIN and principal.has_scope(*READING) else MODEL_FOR_USERS
 
 
-def _openai_keys(call: Call) -> dict[str, Any]:
+def _openai_keys(call: ApiCall) -> dict[str, Any]:
     """What makes the list one of OpenAI's too: all models that serve, whatever the page."""
     return openai_models.document(call, wanted=frozenset(), with_meta=False)
 
 
-async def _read(call: Call) -> Reply:
+async def _read(call: ApiCall) -> ApiResponse:
     """Our clients know a model by its number, those of OpenAI by its name. A name that is a number is a name first."""
     given = call.ask.params["id"]
     if not is_whole(given) or call.snapshot.find(Model, name=given) is not None:
@@ -41,28 +41,28 @@ async def _read(call: Call) -> Reply:
     return RESOURCE.shown(call, RESOURCE.item(call))
 
 
-async def _create(call: Call) -> Model:
+async def _create(call: ApiCall) -> Model:
     model = model_from(call.document)
     refuse_wrong(model, call.snapshot)
-    return await deploy.create_model(call.context.store, model)
+    return await deployment.create_model(call.context.store, model)
 
 
-async def _update(call: Call, before: Model) -> Model:
+async def _update(call: ApiCall, before: Model) -> Model:
     changes: Mapping[str, Any] = changes_from(call.document, before)
     refuse_wrong(attrs.evolve(before, **changes), call.snapshot)
-    return await deploy.update_model(call.context.store, before.id, changes, version=None)
+    return await deployment.update_model(call.context.store, before.id, changes, version=None)
 
 
-async def _delete(call: Call, model: Model) -> None:
-    await deploy.delete_model(call.context.store, model.id)
+async def _delete(call: ApiCall, model: Model) -> None:
+    await deployment.delete_model(call.context.store, model.id)
 
 
-async def _instances(call: Call) -> Reply:
+async def _instances(call: ApiCall) -> ApiResponse:
     model, look = RESOURCE.item(call), call.look()
     shown = partial(INSTANCE.shown, faults=call.context.printed.faults)
     found = await ordered(look.snapshot.instances_of(model.id), shown, look, call.query)
-    page = Page(size=max(len(found), 100))  # all of them, as clients expect of this list
-    return Reply(document=page_document(await rendered(found, shown, look), page, len(found)))
+    page = PageRange(size=max(len(found), 100))  # all of them, as clients expect of this list
+    return ApiResponse(document=page_document(await rendered(found, shown, look), page, len(found)))
 
 
 RESOURCE = Resource(
@@ -75,9 +75,9 @@ RESOURCE = Resource(
     read_by=NOBODY,  # by a route of its own
     visible=may_see,
     view_for=_view_for,
-    selection=Selection(
+    selection=ListSelection(
         filters=(
-            Filter(
+            ListFilter(
                 name="categories",
                 names=("categories[]",),
                 shape=Text(),
@@ -99,7 +99,7 @@ RESOURCE = Resource(
     update=_update,
     delete=_delete,
     routes=(
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/models/{id}",
             summary="Read a model; by its name in place of its number, as OpenAI's clients do, one that serves",
@@ -109,7 +109,7 @@ RESOURCE = Resource(
             answer=MODEL,
             slashes=True,
         ),
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/models/{id}/instances",
             summary="List all instances of a model",

@@ -8,7 +8,7 @@ from gpustack.domain.access import UserSource
 from gpustack.errors import BadRequest
 
 from ..page import redirect
-from ..route import Call, Reply, Route, tagged
+from ..route import ApiCall, ApiResponse, ApiRoute, tagged
 from ..sign_on import finish, refuse_unless, shown, start, take
 
 if TYPE_CHECKING:  # it costs where nobody signs in so
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # it costs where nobody signs in so
 _FIELDS = ("state", "code", "iss", "error", "error_description")
 
 
-async def _login(call: Call) -> Reply:
+async def _login(call: ApiCall) -> ApiResponse:
     provider = _provider(call)
     await provider.ready()  # before anything is kept for it
     secret = provider.secret(call.context.rng)
@@ -25,7 +25,7 @@ async def _login(call: Call) -> Reply:
     return redirect(await provider.authorization_url(state, secret), headers)
 
 
-async def _callback(call: Call) -> Reply:
+async def _callback(call: ApiCall) -> ApiResponse:
     provider = _provider(call)
     answer = _answer(call)
     sign_in = await take(call, UserSource.OIDC, answer.get("state"))
@@ -33,12 +33,12 @@ async def _callback(call: Call) -> Reply:
     return await finish(call, sign_in, proved.person, logout_hint=proved.logout_hint)
 
 
-def _provider(call: Call) -> OidcProvider:
+def _provider(call: ApiCall) -> OidcProvider:
     refuse_unless(call, UserSource.OIDC)
     return cast("OidcProvider", call.context.sign_on.party)
 
 
-def _answer(call: Call) -> dict[str, str]:
+def _answer(call: ApiCall) -> dict[str, str]:
     found = {name: call.query.many(name) for name in _FIELDS}
     if any(len(values) > 1 for values in found.values()):
         raise BadRequest("The answer of the identity provider says something twice")
@@ -48,7 +48,7 @@ def _answer(call: Call) -> dict[str, str]:
 ROUTES = tagged(
     "auth",
     (
-        Route(
+        ApiRoute(
             method="GET",
             path="/auth/oidc/login",
             summary="Send a browser to sign in by OpenID Connect; ?next= is the page here to come back to",
@@ -56,7 +56,7 @@ ROUTES = tagged(
             allow=None,
             hidden=True,
         ),
-        Route(
+        ApiRoute(
             method="GET",
             path="/auth/oidc/callback",
             summary="Where the OpenID Connect provider sends a browser back to",

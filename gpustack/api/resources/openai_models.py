@@ -7,13 +7,13 @@ from typing import Any
 from gpustack.domain.model import Model
 from gpustack.policy.access import LISTING_MODELS, may_see, not_serving, unknown
 
-from ..parameter import Parameter
-from ..route import WITH_ANYBODY, Call, Reply, Route, tagged
-from ..shape import Anything, Document, Flag, Many, Maybe, Text, Whole
+from ..parameter import QueryParameter
+from ..route import WITH_ANYBODY, ApiCall, ApiResponse, ApiRoute, tagged
+from ..shape import AnyJson, Array, Boolean, Document, Integer, Nullable, Text
 from ..wire import CATEGORY_FLAGS, openai_model
 
 
-def document(call: Call, *, wanted: frozenset[str], with_meta: bool) -> dict[str, Any]:
+def document(call: ApiCall, *, wanted: frozenset[str], with_meta: bool) -> dict[str, Any]:
     """OpenAI's envelope with every model that the caller may use, that has a running replica, and one of the
     categories, if any is asked."""
     serving = [model for model in call.snapshot.models.values() if model.ready_replicas > 0]
@@ -32,24 +32,26 @@ def in_categories(model: Model, wanted: frozenset[str]) -> bool:
     return bool(wanted & set(model.categories)) or ("" in wanted and not model.categories)
 
 
-def one(call: Call, name: str) -> Reply:
+def one(call: ApiCall, name: str) -> ApiResponse:
     """The model of that name, if it is in the list of the caller. Raises what inference says of one that is not."""
     model = call.snapshot.find(Model, name=name)
     if model is None or not may_see(call.caller, model):
         raise unknown(call.caller, name)
     if model.ready_replicas == 0:
         raise not_serving(name)
-    return Reply(document=openai_model(model, with_meta=call.query.flag("with_meta")))
+    return ApiResponse(document=openai_model(model, with_meta=call.query.flag("with_meta")))
 
 
-async def _one(call: Call) -> Reply:
+async def _one(call: ApiCall) -> ApiResponse:
     return one(call, call.ask.params["name"])
 
 
-async def _list(call: Call) -> Reply:
+async def _list(call: ApiCall) -> ApiResponse:
     wanted = set(call.query.many("categories", "categories[]"))
     wanted |= {category.value for name, category in CATEGORY_FLAGS.items() if call.query.flag(name)}
-    return Reply(document=document(call, wanted=frozenset(wanted), with_meta=call.query.flag("with_meta")))
+    return ApiResponse(
+        document=document(call, wanted=frozenset(wanted), with_meta=call.query.flag("with_meta"))
+    )
 
 
 MODEL = Document(
@@ -57,18 +59,18 @@ MODEL = Document(
     fields={
         "id": Text(),
         "object": Text(),
-        "created": Whole(),
+        "created": Integer(),
         "owned_by": Text(),
-        "meta": Maybe(Anything()),
+        "meta": Nullable(AnyJson()),
     },
 )
 
-WITH_META = Parameter(name="with_meta", shape=Flag(), note="With what the engine says of the model.")
+WITH_META = QueryParameter(name="with_meta", shape=Boolean(), note="With what the engine says of the model.")
 
 ROUTES = tagged(
     "models",
     (
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1-openai/models",
             summary="List the models that serve, as OpenAI does",
@@ -76,13 +78,15 @@ ROUTES = tagged(
             allow=WITH_ANYBODY,
             scopes=LISTING_MODELS,
             query=(
-                Parameter(name="categories[]", shape=Text(), many=True, note="Any of them; empty for none."),
+                QueryParameter(
+                    name="categories[]", shape=Text(), many=True, note="Any of them; empty for none."
+                ),
                 WITH_META,
-                *(Parameter(name=name, shape=Flag(), note="Deprecated.") for name in CATEGORY_FLAGS),
+                *(QueryParameter(name=name, shape=Boolean(), note="Deprecated.") for name in CATEGORY_FLAGS),
             ),
-            answer=Document(name="OpenAIModels", fields={"object": Text(), "data": Many(MODEL)}),
+            answer=Document(name="OpenAIModels", fields={"object": Text(), "data": Array(MODEL)}),
         ),
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1-openai/models/{name}",
             summary="Read one of the models that serve, as OpenAI does",

@@ -16,14 +16,14 @@ import trio
 
 from gpustack.errors import BadRequest, Forbidden
 from gpustack.remote.document import open_client_aside
-from gpustack.remote.http import BadReply, Client, Incoming, TimedOut, TooLarge
+from gpustack.remote.http import BadResponse, HttpClient, RemoteTimeout, ResponseTooLarge, StreamedResponse
 from gpustack.remote.redirect import MOST, next_url, refuse_inner
 
-from ..ask import is_whole
 from ..context import HubAccess
-from ..opened import Opened
-from ..parameter import Parameter
-from ..route import PEOPLE, Call, Reply, Route, tagged
+from ..opened import OpenedStream
+from ..parameter import QueryParameter
+from ..request import is_whole
+from ..route import PEOPLE, ApiCall, ApiResponse, ApiRoute, tagged
 from ..shape import Text
 
 PUBLIC_HUB = "https://huggingface.co"
@@ -64,14 +64,14 @@ _HARMLESS = (
 
 
 @attrs.frozen
-class Target:
+class HubTarget:
     """Where a request goes, and whether that is the hub whose token we have."""
 
     url: str
     is_hub: bool
 
 
-def target(url: str, hub: HubAccess) -> Target:
+def target(url: str, hub: HubAccess) -> HubTarget:
     """Where to ask. Addresses of the public hub are those of ``HF_ENDPOINT``, where that is set.
 
     Raises ``BadRequest`` for what is no address, ``Forbidden`` for one that is not allowed.
@@ -79,13 +79,13 @@ def target(url: str, hub: HubAccess) -> Target:
     parts = _split(url)
     endpoint = hub.endpoint or PUBLIC_HUB
     if _origin(parts) == _origin(_split(endpoint)):
-        return Target(_put_together(endpoint, parts), is_hub=True)
+        return HubTarget(_put_together(endpoint, parts), is_hub=True)
     if parts.scheme != "https" or parts.port not in (None, 443) or parts.hostname not in HOSTS:
         allowed = ", ".join(sorted(HOSTS | {_split(endpoint).hostname or ""}))
         raise Forbidden(f"Only https addresses of these hosts are fetched: {allowed}")
     if parts.hostname == _split(PUBLIC_HUB).hostname:
-        return Target(_put_together(endpoint, parts), is_hub=True)
-    return Target(_put_together(f"https://{parts.hostname}", parts), is_hub=False)
+        return HubTarget(_put_together(endpoint, parts), is_hub=True)
+    return HubTarget(_put_together(f"https://{parts.hostname}", parts), is_hub=False)
 
 
 def may_be_led_to(url: str, hub: HubAccess) -> bool:
@@ -125,7 +125,7 @@ def _put_together(base: str, parts: SplitResult) -> str:
     return f"{base.rstrip('/')}{parts.path or '/'}{query}"
 
 
-async def _proxy(call: Call) -> Reply:
+async def _proxy(call: ApiCall) -> ApiResponse:
     url = call.query.one("url")
     if not url:
         raise BadRequest("url: is missing")
@@ -142,19 +142,19 @@ async def _proxy(call: Call) -> Reply:
         with trio.move_on_after(WITHIN):
             answer = await _answer(call, client, stack, wanted, secret, body)
             if _told(answer) > LARGEST:
-                raise TooLarge(answer.url, f"answers with more than {LARGEST} bytes")
+                raise ResponseTooLarge(answer.url, f"answers with more than {LARGEST} bytes")
             return _reply(answer, stack.pop_all())
-    raise TimedOut(wanted.url, f"did not answer within {WITHIN:g} s")
+    raise RemoteTimeout(wanted.url, f"did not answer within {WITHIN:g} s")
 
 
 async def _answer(
-    call: Call,
-    client: Client,
+    call: ApiCall,
+    client: HttpClient,
     stack: AsyncExitStack,
-    wanted: Target,
+    wanted: HubTarget,
     secret: Mapping[str, str],
     body: bytes | None,
-) -> Incoming:
+) -> StreamedResponse:
     """The head of the answer behind all redirects; what ``stack`` holds in the end is open."""
     hub, method, headers = call.context.hub, call.ask.method, _headers(call)
     current, hops, connected = wanted.url, 0, None
@@ -178,11 +178,11 @@ async def _answer(
         hops += 1
         current = next_url(current, answer.headers.get("location"))
         if hops > MOST or not may_be_led_to(current, hub):
-            raise BadReply(wanted.url, f"redirects to {urlsplit(current).hostname}, which is not followed")
+            raise BadResponse(wanted.url, f"redirects to {urlsplit(current).hostname}, which is not followed")
         connected = await refuse_inner(current, wanted.url, answer.address)
 
 
-def _headers(call: Call) -> Mapping[str, str]:
+def _headers(call: ApiCall) -> Mapping[str, str]:
     """What the hub hears of the request: ``X-Forwarded-<name>`` goes before the header itself."""
     made = {}
     for name in _PASSED_ON:
@@ -192,52 +192,52 @@ def _headers(call: Call) -> Mapping[str, str]:
     return made
 
 
-def _told(answer: Incoming) -> int:
+def _told(answer: StreamedResponse) -> int:
     """How long the answer says it is; 0 when it does not say it."""
     told = answer.headers.get("content-length", "")
     return int(told) if is_whole(told) else 0
 
 
-def _reply(answer: Incoming, stack: AsyncExitStack) -> Reply:
+def _reply(answer: StreamedResponse, stack: AsyncExitStack) -> ApiResponse:
     back = [(name, answer.headers[name]) for name in _GIVEN_BACK if name in answer.headers]
-    return Reply(
+    return ApiResponse(
         status=answer.status,
-        stream=Opened(stack, _Bounded(answer.url, answer.pieces())),
+        stream=OpenedStream(stack, _BoundedBody(answer.url, answer.pieces())),
         content_type=answer.headers.get("content-type", "application/octet-stream"),
         headers=(*back, *_HARMLESS),
     )
 
 
 @attrs.define(eq=False)
-class _Bounded:
+class _BoundedBody:
     """The bytes as they come, and no more than may be: a longer answer is cut, which shows as an error."""
 
     _url: str
     _pieces: AsyncIterator[bytes]
     _size: int = 0
 
-    def __aiter__(self) -> _Bounded:
+    def __aiter__(self) -> _BoundedBody:
         return self
 
     async def __anext__(self) -> bytes:
         piece = await anext(self._pieces)
         self._size += len(piece)
         if self._size > LARGEST:
-            raise TooLarge(self._url, f"answers with more than {LARGEST} bytes")
+            raise ResponseTooLarge(self._url, f"answers with more than {LARGEST} bytes")
         return piece
 
 
 ROUTES = tagged(
     "proxy",
     tuple(
-        Route(
+        ApiRoute(
             method=method,
             path="/proxy",
             summary="Ask a model hub (Hugging Face, ModelScope) through the server",
             handler=_proxy,
             allow=PEOPLE,
             action="",  # it changes nothing here
-            query=(Parameter(name="url", shape=Text(), note="An https address of one of these hubs."),),
+            query=(QueryParameter(name="url", shape=Text(), note="An https address of one of these hubs."),),
         )
         for method in METHODS
     ),

@@ -12,17 +12,17 @@ from urllib.parse import parse_qs
 
 from gpustack.domain.access import UsedAssertion, UserSource
 from gpustack.errors import BadRequest, Forbidden
-from gpustack.identity.external import ExternalPerson, Usual, pack, read_person, unpack
+from gpustack.identity.person import DefaultAttributeNames, ExternalPerson, pack, read_person, unpack
 from gpustack.store.transaction import Tx
 
 from ..page import redirect
-from ..route import Call, Reply, Route, tagged
+from ..route import ApiCall, ApiResponse, ApiRoute, tagged
 from ..sign_on import finish, hold, refuse_unless, shown, start, take, under_way
 
 if TYPE_CHECKING:  # it costs where nobody signs in so
-    from gpustack.identity.saml import Assertion, Saml
+    from gpustack.identity.saml import Assertion, SamlProvider
 
-USUAL = Usual(
+USUAL = DefaultAttributeNames(
     username=("email", "emailaddress", "name_id", "nameidentifier"), full_name=("displayName", "name")
 )
 """The attributes that are looked at where nothing is set."""
@@ -30,14 +30,14 @@ USUAL = Usual(
 _FORM = "application/x-www-form-urlencoded"
 
 
-async def _login(call: Call) -> Reply:
+async def _login(call: ApiCall) -> ApiResponse:
     saml = _saml(call)
     request_id, request = await saml.request()
     state, headers = await start(call, UserSource.SAML, secret=request_id)
     return redirect(await saml.redirect(request, state), headers)
 
 
-async def _callback(call: Call) -> Reply:
+async def _callback(call: ApiCall) -> ApiResponse:
     saml = _saml(call)
     form = await _form(call)
     sign_in = await under_way(call, UserSource.SAML, form.get("RelayState"))
@@ -50,7 +50,7 @@ async def _callback(call: Call) -> Reply:
     return redirect(f"/auth/saml/finish?state={state}")
 
 
-async def _finish(call: Call) -> Reply:
+async def _finish(call: ApiCall) -> ApiResponse:
     _saml(call)
     sign_in = await take(call, UserSource.SAML, call.query.one("state"))
     person = unpack(sign_in.secret)
@@ -59,9 +59,9 @@ async def _finish(call: Call) -> Reply:
     return await finish(call, sign_in, person)
 
 
-async def _metadata(call: Call) -> Reply:
+async def _metadata(call: ApiCall) -> ApiResponse:
     text = await _saml(call).metadata()
-    return Reply(body=text.encode(), content_type="application/samlmetadata+xml")
+    return ApiResponse(body=text.encode(), content_type="application/samlmetadata+xml")
 
 
 def use(tx: Tx, assertion: Assertion) -> None:
@@ -77,7 +77,7 @@ def use(tx: Tx, assertion: Assertion) -> None:
     tx.insert(UsedAssertion(assertion_hash=assertion.id_hash, expires_at=assertion.used_until))
 
 
-def _person(call: Call, assertion: Assertion) -> ExternalPerson:
+def _person(call: ApiCall, assertion: Assertion) -> ExternalPerson:
     naming = call.context.sign_on.naming
     return read_person(
         assertion.look,
@@ -89,12 +89,12 @@ def _person(call: Call, assertion: Assertion) -> ExternalPerson:
     )
 
 
-def _saml(call: Call) -> Saml:
+def _saml(call: ApiCall) -> SamlProvider:
     refuse_unless(call, UserSource.SAML)
-    return cast("Saml", call.context.sign_on.party)
+    return cast("SamlProvider", call.context.sign_on.party)
 
 
-async def _form(call: Call) -> dict[str, str]:
+async def _form(call: ApiCall) -> dict[str, str]:
     kind = call.ask.text(b"content-type").partition(";")[0].strip().lower()
     if kind != _FORM:
         raise BadRequest(f"The identity provider's answer comes as a form ({_FORM})")
@@ -110,7 +110,7 @@ async def _form(call: Call) -> dict[str, str]:
 ROUTES = tagged(
     "auth",
     (
-        Route(
+        ApiRoute(
             method="GET",
             path="/auth/saml/login",
             summary="Send a browser to sign in by SAML; ?next= is the page here to come back to",
@@ -118,7 +118,7 @@ ROUTES = tagged(
             allow=None,
             hidden=True,
         ),
-        Route(
+        ApiRoute(
             method="POST",
             path="/auth/saml/callback",
             summary="Where the SAML identity provider has a browser bring its answer (HTTP-POST binding)",
@@ -127,7 +127,7 @@ ROUTES = tagged(
             action="",  # the login on the next step is told of
             hidden=True,
         ),
-        Route(
+        ApiRoute(
             method="GET",
             path="/auth/saml/finish",
             summary="Where that browser goes next, to be logged in",
@@ -135,7 +135,7 @@ ROUTES = tagged(
             allow=None,
             hidden=True,
         ),
-        Route(
+        ApiRoute(
             method="GET",
             path="/auth/saml/metadata",
             summary="What a SAML identity provider needs to know of this server",

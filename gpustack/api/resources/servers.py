@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..route import Call, Reply, Route, tagged
-from ..shape import Document, Flag, Many, Number, Text
+from ..route import ApiCall, ApiResponse, ApiRoute, tagged
+from ..shape import Array, Boolean, Document, Number, Text
 
 
-async def _servers(call: Call) -> Reply:
+async def _servers(call: ApiCall) -> ApiResponse:
     found = [
         {
             "id": server.uuid,
@@ -18,13 +18,13 @@ async def _servers(call: Call) -> Reply:
         }
         for server in call.context.servers()
     ]
-    return Reply(document={"items": found})
+    return ApiResponse(document={"items": found})
 
 
 ROUTES = tagged(
     "server",
     (
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/servers",
             summary="The servers on this database, which of them live, and which of them leads",
@@ -32,15 +32,15 @@ ROUTES = tagged(
             answer=Document(
                 name="Servers",
                 fields={
-                    "items": Many(
+                    "items": Array(
                         Document(
                             name="Server",
                             fields={
                                 "id": Text(),
                                 "url": Text(),
                                 "version": Text(),
-                                "is_live": Flag(),
-                                "is_leading": Flag(),
+                                "is_live": Boolean(),
+                                "is_leading": Boolean(),
                                 "seconds_silent": Number(),
                             },
                             note="url is where workers reach it; seconds_silent is of the last look, some seconds ago.",

@@ -10,30 +10,30 @@ from gpustack.errors import NotFound
 from gpustack.server.account import end_sessions
 from gpustack.store.transaction import Tx
 
-from ..ask import is_whole
-from ..listing import PAGE_PARAMETERS, Page, page_document
+from ..listing import PAGE_PARAMETERS, PageRange, page_document
+from ..request import is_whole
 from ..resource import document_view
-from ..route import ADMIN, PEOPLE, Call, Reply, Route, tagged
-from ..shape import Flag
+from ..route import ADMIN, PEOPLE, ApiCall, ApiResponse, ApiRoute, tagged
+from ..shape import Boolean
 from ..wire import SESSION
 
-_SHOWN = document_view("SessionSeen", SESSION, {"current": Flag()}, SESSION.of)
+_SHOWN = document_view("SessionSeen", SESSION, {"current": Boolean()}, SESSION.of)
 
-_Whose = Callable[[Call], int]
+_Whose = Callable[[ApiCall], int]
 
 
-def _own(call: Call) -> int:
+def _own(call: ApiCall) -> int:
     return call.account.id
 
 
-def _named(call: Call) -> int:
+def _named(call: ApiCall) -> int:
     user = call.snapshot.get(User, call.number())
     if user is None:
         raise NotFound(f"User {call.ask.params['id']} does not exist")
     return user.id
 
 
-def _of(call: Call, user_id: int) -> Sequence[Session]:
+def _of(call: ApiCall, user_id: int) -> Sequence[Session]:
     """Those that still hold, the newest first."""
     now = call.context.clock()
     found = [
@@ -44,9 +44,9 @@ def _of(call: Call, user_id: int) -> Sequence[Session]:
     return sorted(found, key=lambda session: session.id, reverse=True)
 
 
-def _list(whose: _Whose) -> Callable[[Call], Awaitable[Reply]]:
-    async def handler(call: Call) -> Reply:
-        found, look, page = _of(call, whose(call)), call.look(), Page.of(call.query)
+def _list(whose: _Whose) -> Callable[[ApiCall], Awaitable[ApiResponse]]:
+    async def handler(call: ApiCall) -> ApiResponse:
+        found, look, page = _of(call, whose(call)), call.look(), PageRange.of(call.query)
         items = [
             {
                 **SESSION.shown(session, look, call.context.printed.faults),
@@ -54,29 +54,29 @@ def _list(whose: _Whose) -> Callable[[Call], Awaitable[Reply]]:
             }
             for session in page.cut(found)
         ]
-        return Reply(document=page_document(items, page, len(found)))
+        return ApiResponse(document=page_document(items, page, len(found)))
 
     return handler
 
 
-def _note(call: Call, user_id: int | None) -> None:
+def _note(call: ApiCall, user_id: int | None) -> None:
     user = call.snapshot.get(User, user_id)
     if user is not None:
         call.note.concerns(user)
 
 
-def _end_all(whose: _Whose) -> Callable[[Call], Awaitable[Reply]]:
-    async def handler(call: Call) -> Reply:
+def _end_all(whose: _Whose) -> Callable[[ApiCall], Awaitable[ApiResponse]]:
+    async def handler(call: ApiCall) -> ApiResponse:
         user_id = whose(call)
         _note(call, user_id)
         await call.context.store.write(lambda tx: end_sessions(tx, user_id))
-        return Reply()
+        return ApiResponse()
 
     return handler
 
 
-def _end_one(whose: _Whose) -> Callable[[Call], Awaitable[Reply]]:
-    async def handler(call: Call) -> Reply:
+def _end_one(whose: _Whose) -> Callable[[ApiCall], Awaitable[ApiResponse]]:
+    async def handler(call: ApiCall) -> ApiResponse:
         user_id, text = whose(call), call.ask.params["session"]
         _note(call, user_id)
         session_id = int(text) if is_whole(text) else None
@@ -88,19 +88,19 @@ def _end_one(whose: _Whose) -> Callable[[Call], Awaitable[Reply]]:
             tx.delete(Session, session.id)
 
         await call.context.store.write(work)
-        return Reply()
+        return ApiResponse()
 
     return handler
 
 
-def _routes(path: str, whose: _Whose, words: str) -> tuple[Route, ...]:
+def _routes(path: str, whose: _Whose, words: str) -> tuple[ApiRoute, ...]:
     # To end logins is no change that has to wait for a better password.
     by: dict[str, Any] = {
         "allow": PEOPLE if whose is _own else ADMIN,
         "before_password_change": whose is _own,
     }
     return (
-        Route(
+        ApiRoute(
             method="GET",
             path=path,
             summary=f"List the logins of {words}",
@@ -110,7 +110,7 @@ def _routes(path: str, whose: _Whose, words: str) -> tuple[Route, ...]:
             listed=True,
             **by,
         ),
-        Route(
+        ApiRoute(
             method="DELETE",
             path=path,
             summary=f"End all logins of {words}",
@@ -118,7 +118,7 @@ def _routes(path: str, whose: _Whose, words: str) -> tuple[Route, ...]:
             action="user.end-sessions",
             **by,
         ),
-        Route(
+        ApiRoute(
             method="DELETE",
             path=f"{path}/{{session}}",
             summary=f"End one login of {words}",

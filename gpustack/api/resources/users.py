@@ -7,32 +7,32 @@ from typing import Any
 
 from gpustack.domain.access import ApiKey, User
 from gpustack.errors import AlreadyExists, BadRequest, Conflict
-from gpustack.identity.external import LONGEST_URL
+from gpustack.identity.person import LONGEST_URL
 from gpustack.identity.username import LONGEST, RULE, is_username
-from gpustack.server import deploy
+from gpustack.server import deployment
 from gpustack.server.account import end_sessions, forget_identities
 from gpustack.store.transaction import Tx
 
 from ..limits import LIMITS
-from ..listing import Selection
+from ..listing import ListSelection
 from ..login import hash_chosen
-from ..problems import Malformed
+from ..problems import MalformedRequest
 from ..resource import Resource
-from ..route import PEOPLE, Call, Reply, Route
-from ..shape import Document, Flag, Maybe, Shape, Text
+from ..route import PEOPLE, ApiCall, ApiResponse, ApiRoute
+from ..shape import Boolean, Document, JsonShape, Nullable, Text
 from ..wire import USER
 
-_OWN_FIELDS: dict[str, Shape] = {
-    "full_name": Maybe(Text(longest=255, shown=True)),
-    "avatar_url": Maybe(Text(longest=LONGEST_URL)),
+_OWN_FIELDS: dict[str, JsonShape] = {
+    "full_name": Nullable(Text(longest=255, shown=True)),
+    "avatar_url": Nullable(Text(longest=LONGEST_URL)),
 }
 _OWN_BODY = Document(name="OwnUserUpdate", fields=_OWN_FIELDS)
-_FIELDS: dict[str, Shape] = {
+_FIELDS: dict[str, JsonShape] = {
     "username": Text(shortest=1, longest=LONGEST),
-    "password": Maybe(Text(secret=True)),
-    "is_admin": Flag(),
-    "is_active": Flag(),
-    "require_password_change": Flag(),
+    "password": Nullable(Text(secret=True)),
+    "is_admin": Boolean(),
+    "is_active": Boolean(),
+    "require_password_change": Boolean(),
     "limits": LIMITS,
     **_OWN_FIELDS,
 }
@@ -43,14 +43,14 @@ def _plain_fields(document: dict[str, Any]) -> dict[str, Any]:
     if "username" in fields:
         name = fields["username"] = fields["username"].strip()
         if not is_username(name):
-            raise Malformed(f"username: {RULE}")
+            raise MalformedRequest(f"username: {RULE}")
     return fields
 
 
-async def _create(call: Call) -> User:
+async def _create(call: ApiCall) -> User:
     fields = _plain_fields(call.document)
     if call.document.get("password") is None:
-        raise Malformed("password: is missing")
+        raise MalformedRequest("password: is missing")
     _refuse_taken(call.snapshot.find(User, username=fields["username"]), None)
     user = User(**fields, hashed_password=await hash_chosen(call.document["password"]))
     return await call.context.store.write(lambda tx: tx.insert(user))
@@ -61,7 +61,7 @@ def _refuse_taken(holder: User | None, own_id: int | None) -> None:
         raise AlreadyExists(f"User '{holder.username}' already exists")
 
 
-async def _update(call: Call, user: User) -> User:
+async def _update(call: ApiCall, user: User) -> User:
     fields = _plain_fields(call.document)
     if call.document.get("password"):  # forms send an empty one for "as it is"
         if not user.hashed_password:
@@ -85,13 +85,13 @@ def _rights(user: User) -> tuple[object, ...]:
     return user.is_admin, user.is_active, user.hashed_password
 
 
-async def _delete(call: Call, user: User) -> None:
+async def _delete(call: ApiCall, user: User) -> None:
     def work(tx: Tx) -> None:
         for key in [key for key in tx.all(ApiKey).values() if key.user_id == user.id]:
             tx.delete(ApiKey, key.id)
         end_sessions(tx, user.id)
         forget_identities(tx, user.id)
-        deploy.forget_user(tx, user.id)
+        deployment.forget_user(tx, user.id)
         tx.delete(User, user.id)
         _keep_an_admin(tx, user.username)
 
@@ -103,18 +103,18 @@ def _keep_an_admin(tx: Tx, name: str) -> None:
         raise Conflict(f"{name} is the last administrator: make somebody else one first")
 
 
-def _me(then: Callable[[Call, User], Any]) -> Callable[[Call], Any]:
-    async def handler(call: Call) -> Reply:
-        return Reply(document=USER.of(await then(call, call.account), call.look()))
+def _me(then: Callable[[ApiCall, User], Any]) -> Callable[[ApiCall], Any]:
+    async def handler(call: ApiCall) -> ApiResponse:
+        return ApiResponse(document=USER.of(await then(call, call.account), call.look()))
 
     return handler
 
 
-async def _read_me(call: Call, user: User) -> User:
+async def _read_me(call: ApiCall, user: User) -> User:
     return user
 
 
-async def _update_me(call: Call, user: User) -> User:
+async def _update_me(call: ApiCall, user: User) -> User:
     call.note.concerns(user)
     call.note.sets(call.document, _OWN_BODY, USER.of(user, call.look()))
     return await call.context.store.write(lambda tx: tx.change(User, user.id, **call.document))
@@ -125,14 +125,14 @@ RESOURCE = Resource(
     name="User",
     record=User,
     view=USER,
-    selection=Selection(search=lambda user: (user.username, user.full_name)),
+    selection=ListSelection(search=lambda user: (user.username, user.full_name)),
     create_body=Document(name="UserCreate", fields=_FIELDS, required=("username", "password")),
     create=_create,
     update_body=Document(name="UserUpdate", fields=_FIELDS, note="Fields that are not sent stay."),
     update=_update,
     delete=_delete,
     routes=(
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/users/me",
             summary="Read one's own account",
@@ -141,7 +141,7 @@ RESOURCE = Resource(
             answer=USER,
             before_password_change=True,
         ),
-        Route(
+        ApiRoute(
             method="PUT",
             path="/v1/users/me",
             summary="Change one's own name and picture; everything else is ignored",

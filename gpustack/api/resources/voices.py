@@ -6,13 +6,13 @@ from gpustack.domain.model import Model
 from gpustack.errors import BadRequest
 from gpustack.policy.access import LISTING_MODELS, may_see, unknown
 
-from ..parameter import Parameter
-from ..route import WITH_ANYBODY, Call, Reply, Route, tagged
-from ..shape import Document, Many, Text
+from ..parameter import QueryParameter
+from ..route import WITH_ANYBODY, ApiCall, ApiResponse, ApiRoute, tagged
+from ..shape import Array, Document, Text
 from ..wire import plain
 
 
-async def _voices(call: Call) -> Reply:
+async def _voices(call: ApiCall) -> ApiResponse:
     name = call.query.one("model")
     if not name:
         raise BadRequest("Missing 'model' field")
@@ -21,21 +21,21 @@ async def _voices(call: Call) -> Reply:
         raise unknown(call.caller, name)
     voices = plain(model.meta.get("voices"))
     listed = voices if isinstance(voices, list) else []
-    return Reply(document={"voices": listed}, headers=(("Deprecation", "true"),))
+    return ApiResponse(document={"voices": listed}, headers=(("Deprecation", "true"),))
 
 
 ROUTES = tagged(
     "models",
     (
-        Route(
+        ApiRoute(
             method="GET",
             path="/v1/voices",
             summary="List the voices of a model; deprecated: GET /v1-openai/models?with_meta=true has them",
             handler=_voices,
             allow=WITH_ANYBODY,
             scopes=LISTING_MODELS,
-            query=(Parameter(name="model", shape=Text(), note="The name of a deployment."),),
-            answer=Document(name="Voices", fields={"voices": Many(Text())}),
+            query=(QueryParameter(name="model", shape=Text(), note="The name of a deployment."),),
+            answer=Document(name="Voices", fields={"voices": Array(Text())}),
         ),
     ),
 )

@@ -15,20 +15,20 @@ from gpustack.domain.worker import SystemReserved, Worker
 from gpustack.errors import Conflict, Forbidden, NotFound, Unavailable
 from gpustack.identity.keys import WorkerKeyText, parse
 from gpustack.remote.redirect import is_loopback, names_no_machine
-from gpustack.server import deploy
-from gpustack.server.credential import Step, admit_again, bar, renewed, step
-from gpustack.server.join import Joined, Shown, join
+from gpustack.server import deployment
+from gpustack.server.credential import CredentialAction, admit_again, bar, renewed, step
+from gpustack.server.join import JoinResult, PresentedCredential, join
 from gpustack.server.report import report_status, worker_drains, worker_leaves
 from gpustack.server.report_bounds import LONGEST, MOST_FILES, bounded
 from gpustack.store.transaction import Tx
 
 from ..access import credentials_of
-from ..listing import Selection, equal
-from ..problems import Malformed
+from ..listing import ListSelection, equal
+from ..problems import MalformedRequest
 from ..resource import Resource, document_view
-from ..route import WORKERS, Call, Reply, Route
-from ..shape import Document, Flag, Many, Maybe, Number, Table, Text, Thing, Whole
-from ..wire import WORKER, Look
+from ..route import WORKERS, ApiCall, ApiResponse, ApiRoute
+from ..shape import Array, AttrsObject, Boolean, Dictionary, Document, Integer, Nullable, Number, Text
+from ..wire import WORKER, RenderContext
 
 
 def _visible(principal: Principal, worker: Worker) -> bool:
@@ -36,12 +36,12 @@ def _visible(principal: Principal, worker: Worker) -> bool:
 
 
 @attrs.frozen
-class _Welcome:
-    joined: Joined
+class _JoinAnswer:
+    joined: JoinResult
     heartbeat_interval: float
 
 
-def _joined(welcome: _Welcome, look: Look) -> dict[str, Any]:
+def _joined(welcome: _JoinAnswer, look: RenderContext) -> dict[str, Any]:
     return {
         **WORKER.of(welcome.joined.worker, look),
         "credential": welcome.joined.credential,
@@ -54,30 +54,30 @@ _HOST = re.compile(r"[A-Za-z0-9.:_%-]{1,253}|")
 
 
 def _check_address(ip: str | None, peer: str) -> None:
-    """Raise ``Malformed`` unless the text can be where a worker is that asks from ``peer``.
+    """Raise ``MalformedRequest`` unless the text can be where a worker is that asks from ``peer``.
 
     It goes into the head of requests, and those must not be led to what only this machine reaches.
     """
     if ip is None:
         return
     if not _HOST.fullmatch(ip):
-        raise Malformed("ip: must be an address or a host name")
+        raise MalformedRequest("ip: must be an address or a host name")
     if names_no_machine(ip):
-        raise Malformed("ip: is no address of a machine")
+        raise MalformedRequest("ip: is no address of a machine")
     if is_loopback(ip) and not is_loopback(peer):
-        raise Malformed("ip: the server would reach itself there: set --worker-ip on the worker")
+        raise MalformedRequest("ip: the server would reach itself there: set --worker-ip on the worker")
 
 
-def _shown(call: Call) -> Shown | None:
+def _shown(call: ApiCall) -> PresentedCredential | None:
     """The credential of its own that the caller shows, if it is a worker."""
     if call.caller.worker_id is None:
         return None
     text = parse(credentials_of(call.ask).bearer or "")
     assert isinstance(text, WorkerKeyText)
-    return Shown(worker_id=text.worker_id, hash=call.context.keys.worker_hash(text.secret))
+    return PresentedCredential(worker_id=text.worker_id, hash=call.context.keys.worker_hash(text.secret))
 
 
-async def _join(call: Call) -> _Welcome:
+async def _join(call: ApiCall) -> _JoinAnswer:
     _check_address(call.document.ip, call.ask.peer)
     if call.context.twins is not None:
         await call.context.twins.refuse(call.document, call.snapshot)
@@ -90,10 +90,10 @@ async def _join(call: Call) -> _Welcome:
         rng=call.context.rng,
         shown=_shown(call),
     )
-    return _Welcome(joined, call.context.heartbeat_interval)
+    return _JoinAnswer(joined, call.context.heartbeat_interval)
 
 
-async def _update(call: Call, worker: Worker) -> Worker:
+async def _update(call: ApiCall, worker: Worker) -> Worker:
     fields = dict(call.document)
     if "labels" in fields:
         # A worker brings its built-in labels only where they are missing: taking them away is not possible.
@@ -106,18 +106,18 @@ async def _update(call: Call, worker: Worker) -> Worker:
     return await call.context.store.write(lambda tx: tx.change(Worker, worker.id, **fields))
 
 
-async def _delete(call: Call, worker: Worker) -> None:
-    await deploy.delete_worker(call.context.store, worker.id)
+async def _delete(call: ApiCall, worker: Worker) -> None:
+    await deployment.delete_worker(call.context.store, worker.id)
     call.context.leases.drop(worker.id)
 
 
 _BUILT_IN = ("os", "arch", "worker-name")
 
 
-# --- what a worker itself says; in production these arrive on the front's own HTTP core (api/posts.py)
+# --- what a worker itself says; in production these arrive on the front's own HTTP core (api/worker_endpoint.py)
 
 
-def own_id(call: Call) -> int:
+def own_id(call: ApiCall) -> int:
     """The worker of the path, if the caller is it. Raises ``Forbidden``, and ``NotFound`` after its deletion."""
     worker_id = call.number()
     if call.caller.worker_id != worker_id:
@@ -127,13 +127,13 @@ def own_id(call: Call) -> int:
     return worker_id
 
 
-async def _renewed(call: Call) -> str | None:
+async def _renewed(call: ApiCall) -> str | None:
     """A new credential for the caller, if its own is old. A database that is away is no reason not to hear it."""
     context, shown = call.context, _shown(call)
     worker = call.snapshot.workers.get(call.number())
     if shown is None or worker is None:
         return None
-    if step(worker, shown.hash, context.clock(), context.credential_lifetime) is Step.NOTHING:
+    if step(worker, shown.hash, context.clock(), context.credential_lifetime) is CredentialAction.NOTHING:
         return None
     try:
         return await renewed(
@@ -148,7 +148,7 @@ async def _renewed(call: Call) -> str | None:
         return None
 
 
-def refuse_while_cut_off(call: Call) -> None:
+def refuse_while_cut_off(call: ApiCall) -> None:
     """Raise ``Unavailable`` where the database fails us while there are other servers: they can do more for the
     worker."""
     failure = call.context.store.failure
@@ -156,11 +156,11 @@ def refuse_while_cut_off(call: Call) -> None:
         raise Unavailable(str(failure), failure.retry_after)
 
 
-async def _heartbeat(call: Call) -> Reply:
+async def _heartbeat(call: ApiCall) -> ApiResponse:
     call.context.leases.heard(own_id(call))
     refuse_while_cut_off(call)
     credential = await _renewed(call)
-    return Reply(
+    return ApiResponse(
         document={
             "interval": call.context.heartbeat_interval,
             "revision": call.snapshot.revision,
@@ -170,22 +170,22 @@ async def _heartbeat(call: Call) -> Reply:
     )
 
 
-async def _drain(call: Call) -> Reply:
+async def _drain(call: ApiCall) -> ApiResponse:
     await worker_drains(call.context.store, own_id(call))
-    return Reply(document=None)
+    return ApiResponse(document=None)
 
 
-async def _leave(call: Call) -> Reply:
+async def _leave(call: ApiCall) -> ApiResponse:
     await worker_leaves(call.context.store, own_id(call))
-    return Reply(document=None)
+    return ApiResponse(document=None)
 
 
-async def _status(call: Call) -> Reply:
+async def _status(call: ApiCall) -> ApiResponse:
     worker_id = own_id(call)
     _check_address(call.document.ip, call.ask.peer)
     call.context.leases.heard(worker_id)
     await report_status(call.context.store, worker_id, call.document)
-    return Reply(document=None)
+    return ApiResponse(document=None)
 
 
 @attrs.frozen(kw_only=True)
@@ -196,10 +196,10 @@ class FileAsk:
     local_dir: str = ""
 
 
-async def _ensure_file(call: Call) -> Reply:
+async def _ensure_file(call: ApiCall) -> ApiResponse:
     worker_id, asked = own_id(call), call.document
     if bounded(asked) != asked:
-        raise Malformed(f"source and local_dir: no text may have more than {LONGEST} characters")
+        raise MalformedRequest(f"source and local_dir: no text may have more than {LONGEST} characters")
 
     def work(tx: Tx) -> ModelFile:
         wanted = {"worker_id": worker_id, "source_index": asked.source.index, "local_dir": asked.local_dir}
@@ -214,10 +214,10 @@ async def _ensure_file(call: Call) -> Reply:
             )
         return tx.insert(ModelFile(source=asked.source, **wanted))
 
-    return Reply(document={"id": (await call.context.store.write(work)).id})
+    return ApiResponse(document={"id": (await call.context.store.write(work)).id})
 
 
-HEARTBEAT = Route(
+HEARTBEAT = ApiRoute(
     method="POST",
     path="/v1/workers/{id}/heartbeat",
     summary="Say that the worker lives",
@@ -227,58 +227,58 @@ HEARTBEAT = Route(
         name="Heartbeat",
         fields={
             "interval": Number(),
-            "revision": Whole(),
-            "servers": Many(Text()),
-            "credential": Maybe(Text(secret=True)),
+            "revision": Integer(),
+            "servers": Array(Text()),
+            "credential": Nullable(Text(secret=True)),
         },
         note="interval: seconds until the next one is expected. credential: to be used from now on, if any.",
     ),
 )
-DRAIN = Route(
+DRAIN = ApiRoute(
     method="POST",
     path="/v1/workers/{id}/drain",
     summary="Say that the worker is about to stop: what it runs is started elsewhere and ends there then",
     handler=_drain,
     allow=WORKERS,
 )
-LEAVE = Route(
+LEAVE = ApiRoute(
     method="POST",
     path="/v1/workers/{id}/leave",
     summary="Say that the worker stops: it gets nothing new until it joins again",
     handler=_leave,
     allow=WORKERS,
 )
-STATUS = Route(
+STATUS = ApiRoute(
     method="PUT",
     path="/v1/workers/{id}/status",
     summary="Replace the status that the worker measured",
     handler=_status,
     allow=WORKERS,
-    body=Thing(StatusReport),
+    body=AttrsObject(StatusReport),
 )
-FILES = Route(
+FILES = ApiRoute(
     method="POST",
     path="/v1/workers/{id}/files",
     summary="Name the record of the files that the worker needs",
     handler=_ensure_file,
     allow=WORKERS,
-    body=Thing(FileAsk),
-    answer=Document(name="FileId", fields={"id": Whole()}),
+    body=AttrsObject(FileAsk),
+    answer=Document(name="FileId", fields={"id": Integer()}),
 )
 
 
-async def _bar(call: Call) -> Reply:
+async def _bar(call: ApiCall) -> ApiResponse:
     worker = RESOURCE.item(call)
     barred = await bar(call.context.store, worker.id)
     return RESOURCE.shown(call, barred)
 
 
-async def _admit(call: Call) -> Reply:
+async def _admit(call: ApiCall) -> ApiResponse:
     worker = RESOURCE.item(call)
     return RESOURCE.shown(call, await admit_again(call.context.store, worker.id))
 
 
-BAR = Route(
+BAR = ApiRoute(
     method="POST",
     path="/v1/workers/{id}/bar",
     summary="Void the worker's credential and keep it from joining; what ran there is placed elsewhere",
@@ -286,7 +286,7 @@ BAR = Route(
     about=Worker,
     answer=WORKER,
 )
-ADMIT = Route(
+ADMIT = ApiRoute(
     method="POST",
     path="/v1/workers/{id}/admit",
     summary="Let a machine join as this worker with the cluster token: it was barred, or has lost its credential",
@@ -304,7 +304,7 @@ RESOURCE = Resource(
     read_by=frozenset({Role.ADMIN, Role.WORKER}),
     create_by=frozenset({Role.JOINER, Role.WORKER}),
     visible=_visible,
-    selection=Selection(
+    selection=ListSelection(
         filters=(
             equal("name", Text()),
             equal("uuid", Text(), lambda worker: worker.worker_uuid),
@@ -312,7 +312,7 @@ RESOURCE = Resource(
         ),
         search=lambda worker: (worker.name,),
     ),
-    create_body=Thing(JoinRequest),
+    create_body=AttrsObject(JoinRequest),
     create=_join,
     create_action="worker.join",
     created=document_view(
@@ -324,10 +324,10 @@ RESOURCE = Resource(
     update_body=Document(
         name="WorkerUpdate",
         fields={
-            "labels": Table(Text(longest=1024)),
-            "system_reserved": Thing(SystemReserved),
-            "cordoned": Flag(),
-            "draining": Flag(),
+            "labels": Dictionary(Text(longest=1024)),
+            "system_reserved": AttrsObject(SystemReserved),
+            "cordoned": Boolean(),
+            "draining": Boolean(),
         },
         note="A cordoned worker keeps what it runs and gets nothing new. One that is drained is cordoned, and what it"
         " runs is started elsewhere, a replica at a time, before it ends there.",

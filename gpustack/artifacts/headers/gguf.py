@@ -49,7 +49,7 @@ BLOCKS: Mapping[int, tuple[str, int, int]] = {
 }  # fmt: skip
 """Type number of a tensor → its name, and how many elements take how many bytes."""
 
-Value: TypeAlias = "int | float | bool | str | tuple[Value, ...] | Count"
+Value: TypeAlias = "int | float | bool | str | tuple[Value, ...] | SkippedArray"
 
 
 _OTHERS: tuple[tuple[bytes, str], ...] = (
@@ -74,7 +74,7 @@ class HeaderError(ValueError):
     """These bytes are not a header we can read; ``str(error)`` is a clause that says why."""
 
 
-class HeaderCut(HeaderError):
+class TruncatedHeader(HeaderError):
     """The header goes on beyond the bytes given: with more of the file it may be read. ``needed`` bytes at least."""
 
     def __init__(self, needed: int) -> None:
@@ -88,14 +88,14 @@ class HeaderCut(HeaderError):
 
 
 @attrs.frozen
-class Count:
+class SkippedArray:
     """Stands for an array that was not kept."""
 
     items: int
 
 
 @attrs.frozen
-class Tensor:
+class GgufTensor:
     """``shape`` is innermost first, ``offset`` counts from the end of the header, ``size`` is in bytes.
 
     ``size`` is ``None`` for a type newer than this table, unless the neighbours' offsets tell.
@@ -116,12 +116,12 @@ class Tensor:
 
 
 @attrs.frozen(kw_only=True)
-class Header:
+class GgufHeader:
     """What a header says. ``size`` is the header's own length in bytes, padding left out."""
 
     version: int
     metadata: Mapping[str, Value] = attrs.field(repr=False)
-    tensors: tuple[Tensor, ...] = attrs.field(repr=False)
+    tensors: tuple[GgufTensor, ...] = attrs.field(repr=False)
     size: int
 
     @property
@@ -145,7 +145,7 @@ def _what_it_is(data: bytes) -> str:
     return known or "it does not start as a GGUF file does"
 
 
-def parse(data: bytes) -> Header:
+def parse(data: bytes) -> GgufHeader:
     """Read the header at the start of ``data``, which may be the whole file or only its beginning.
 
     Takes about 0.1 s for a vocabulary of 256k tokens, and never more than some seconds or a few times the size of
@@ -170,7 +170,7 @@ def parse(data: bytes) -> Header:
             raise HeaderError(f"its key {key[:80]!r} stands there twice")
         metadata[key] = _value(at, at.number(_U32), 0)
     found = [_tensor(at) for _ in range(tensors)]
-    return Header(version=version, metadata=metadata, tensors=_sized(found), size=at.place)
+    return GgufHeader(version=version, metadata=metadata, tensors=_sized(found), size=at.place)
 
 
 @attrs.define
@@ -185,7 +185,7 @@ class _Cursor:
         if end > len(self.data):
             if end > MOST_HEADER:
                 raise HeaderError(f"its header claims to be larger than {MOST_HEADER} bytes")
-            raise HeaderCut(end)
+            raise TruncatedHeader(end)
         self.place = end
         return start
 
@@ -231,7 +231,7 @@ def _array(at: _Cursor, depth: int) -> Value:
         if count > MOST_TEXTS:
             raise HeaderError(f"it has an array of {count} texts")
         at.skip_texts(count)
-        return Count(count)
+        return SkippedArray(count)
     if kind == _ARRAY:
         at.arrays += count
         if count > KEPT_ITEMS or at.arrays > MOST_ARRAYS:
@@ -242,11 +242,11 @@ def _array(at: _Cursor, depth: int) -> Value:
         raise HeaderError(f"it has an array of type {kind}, which does not exist")
     start = at.skip(form.size * count)
     if count > KEPT_ITEMS:
-        return Count(count)
+        return SkippedArray(count)
     return struct.unpack_from(f"<{count}{form.format[1:]}", at.data, start)
 
 
-def _tensor(at: _Cursor) -> Tensor:
+def _tensor(at: _Cursor) -> GgufTensor:
     name = at.text(LONGEST_NAME)
     sides = at.number(_U32)
     if sides > MOST_SIDES:
@@ -263,10 +263,10 @@ def _tensor(at: _Cursor) -> Tensor:
     if block is not None:
         _, per, taken = block
         size = -(-elements // per) * taken
-    return Tensor(name, shape, kind, offset, size)
+    return GgufTensor(name, shape, kind, offset, size)
 
 
-def _sized(tensors: list[Tensor]) -> tuple[Tensor, ...]:
+def _sized(tensors: list[GgufTensor]) -> tuple[GgufTensor, ...]:
     """Where a type is unknown, a tensor reaches as far as the next one begins."""
     if all(tensor.size is not None for tensor in tensors):
         return tuple(tensors)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from gpustack.artifacts.headers.gguf import Count, Header, HeaderError, Tensor
+from gpustack.artifacts.headers.gguf import GgufHeader, GgufTensor, HeaderError, SkippedArray
 from gpustack.domain.facts import (
     FileFormat,
     ModelFacts,
@@ -28,7 +28,9 @@ FILE_TYPES: Mapping[int, str] = {
 """``general.file_type`` → the name of the quantisation."""
 
 
-def gguf_facts(headers: Sequence[Header], *, file_size: int, projector_size: int | None = None) -> ModelFacts:
+def gguf_facts(
+    headers: Sequence[GgufHeader], *, file_size: int, projector_size: int | None = None
+) -> ModelFacts:
     """The facts of a model from the headers of its shards, the first one first. Sizes are in bytes.
 
     What a header says wrongly typed or absurdly is taken as not said. Raises HeaderError when it names more layers
@@ -42,8 +44,8 @@ def gguf_facts(headers: Sequence[Header], *, file_size: int, projector_size: int
         raise HeaderError(f"it contradicts itself: {error}") from error
 
 
-def _facts(headers: Sequence[Header], file_size: int, projector_size: int | None) -> ModelFacts:
-    said = _Said.of(headers[0])
+def _facts(headers: Sequence[GgufHeader], file_size: int, projector_size: int | None) -> ModelFacts:
+    said = _Metadata.of(headers[0])
     layers = said.count("block_count")
     if layers is not None and layers > MOST_LAYERS:
         raise HeaderError(f"it claims to have {layers} layers")
@@ -84,14 +86,14 @@ def _facts(headers: Sequence[Header], file_size: int, projector_size: int | None
 
 
 @attrs.frozen
-class _Said:
+class _Metadata:
     """The metadata by the names they have within their architecture, checked for their types."""
 
     values: Mapping[str, object]
     architecture: str
 
     @classmethod
-    def of(cls, header: Header) -> _Said:
+    def of(cls, header: GgufHeader) -> _Metadata:
         architecture = header.metadata.get("general.architecture")
         return cls(header.metadata, architecture if isinstance(architecture, str) else "")
 
@@ -102,7 +104,7 @@ class _Said:
     @property
     def tokens(self) -> int | None:
         tokens = self.values.get("tokenizer.ggml.tokens")
-        return tokens.items if isinstance(tokens, Count) else None
+        return tokens.items if isinstance(tokens, SkippedArray) else None
 
     def general_text(self, name: str) -> str | None:
         value = self.values.get(f"general.{name}")
@@ -137,7 +139,7 @@ def _count(value: object) -> int | None:
     return value
 
 
-def _state_space(said: _Said) -> StateSpace | None:
+def _state_space(said: _Metadata) -> StateSpace | None:
     state = said.count("ssm.state_size")
     if not state:
         return None
@@ -150,7 +152,7 @@ def _state_space(said: _Said) -> StateSpace | None:
     )
 
 
-def _by_place(tensors: Sequence[Tensor], layers: int) -> TensorBytes | None:
+def _by_place(tensors: Sequence[GgufTensor], layers: int) -> TensorBytes | None:
     """Bytes by where an engine puts them; ``None`` when those of some tensor are unknown."""
     per_layer = [0] * layers
     token = output = other = 0

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from gpustack.artifacts.headers.gguf import Header, HeaderError
-from gpustack.artifacts.headers.read import read_header
+from gpustack.artifacts.headers.facts_reader import read_header
+from gpustack.artifacts.headers.gguf import GgufHeader, HeaderError
 from gpustack.domain.facts import gguf_category, gguf_pooling
 from gpustack.domain.model import Category
 
@@ -39,7 +39,7 @@ def misfit(model: Path, projector: Path) -> str | None:
     return "its header cannot be read" if theirs is None else unfit(ours, theirs)
 
 
-def unfit(model: Header, projector: Header) -> str | None:
+def unfit(model: GgufHeader, projector: GgufHeader) -> str | None:
     """The same of headers: the model takes no pictures, the file is no projector, or the lengths of vectors differ."""
     architecture = _text(model, "general.architecture")
     pooling = model.metadata.get(f"{architecture}.pooling_type")
@@ -56,13 +56,13 @@ def unfit(model: Header, projector: Header) -> str | None:
     return None
 
 
-def shares_a_name(model: Header, projector: Header) -> bool:
+def shares_a_name(model: GgufHeader, projector: GgufHeader) -> bool:
     """Whether both headers name the same model, whatever the files are called."""
     ours, theirs = ({_plain(_text(header, key)) for key in _NAMES} - {""} for header in (model, projector))
     return any(one.startswith(other) or other.startswith(one) for one in ours for other in theirs)
 
 
-def _widths(projector: Header) -> set[int]:
+def _widths(projector: GgufHeader) -> set[int]:
     """Lengths of vectors that it may give to a model: of its last layers' tensors, or as it says itself.
 
     The first converters wrote the length of its inner vectors where later ones write that of the model.
@@ -72,7 +72,7 @@ def _widths(projector: Header) -> set[int]:
     return {side for shape in last for side in shape} | {number for number in said if isinstance(number, int)}
 
 
-def _header(path: Path) -> Header | None:
+def _header(path: Path) -> GgufHeader | None:
     try:
         about = path.stat()
         return _read(path, about.st_size, about.st_mtime_ns)
@@ -81,11 +81,11 @@ def _header(path: Path) -> Header | None:
 
 
 @lru_cache(maxsize=32)  # a local source is looked at again and again
-def _read(path: Path, size: int, changed: int) -> Header:
+def _read(path: Path, size: int, changed: int) -> GgufHeader:
     return read_header(path)
 
 
-def _text(header: Header, key: str) -> str:
+def _text(header: GgufHeader, key: str) -> str:
     value = header.metadata.get(key)
     return value if isinstance(value, str) else ""
 

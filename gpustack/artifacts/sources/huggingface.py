@@ -39,7 +39,7 @@ from gpustack.errors import (
 )
 from gpustack.nursery.limiter import threads
 from gpustack.remote.http import Timeouts, open_client, shown
-from gpustack.remote.routing import ProxyFault
+from gpustack.remote.proxy_transport import ProxyFault
 from gpustack.text import is_text, said_by
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from gpustack.errors import (
     Unavailable,
 )
 from gpustack.remote.document import fetch_document
-from gpustack.remote.http import RemoteError, Reply
+from gpustack.remote.http import HttpResponse, RemoteError
 
 _MODEL = "application/vnd.ollama.image.model"
 _PROJECTOR = "application/vnd.ollama.image.projector"
@@ -78,7 +78,7 @@ class OllamaLibrary:
         )
 
 
-async def _ask(url: str, base: str, deadline: float) -> Reply:
+async def _ask(url: str, base: str, deadline: float) -> HttpResponse:
     try:
         return await fetch_document(
             url, headers={"accept": _ACCEPT}, limit=_LARGEST_MANIFEST, deadline=deadline

@@ -7,8 +7,8 @@ from email.utils import parsedate_to_datetime
 
 import trio
 
-from gpustack.cli.finding import Finding, Scene, failed, good, note
-from gpustack.cli.session import Session
+from gpustack.cli.finding import CheckContext, Finding, failed, good, note
+from gpustack.cli.session import ServerSession
 from gpustack.errors import GpustackError
 
 _SKEW = 5.0
@@ -17,7 +17,7 @@ _FIX = "Turn time synchronisation on (timedatectl set-ntp true), on this machine
 _SYNCED = "/run/systemd/timesync/synchronized"
 
 
-async def look(scene: Scene) -> list[Finding]:
+async def look(scene: CheckContext) -> list[Finding]:
     now = datetime.now(UTC)
     if now < _BUILT:
         return [failed(f"the clock says {now:%Y-%m-%d}, which is before this program was written", _FIX)]
@@ -32,12 +32,12 @@ async def look(scene: Scene) -> list[Finding]:
     return [note(f"the clock says {now:%Y-%m-%d %H:%M} UTC; whether it is synchronised is not known")]
 
 
-async def _skew(scene: Scene) -> float | None:
+async def _skew(scene: CheckContext) -> float | None:
     """Seconds that the server's clock is ahead of ours; a second or so is the header's own grain."""
     if scene.address is None:
         return None
     try:
-        _, headers, _ = await Session(scene.address).talk(lambda client: client.head("/healthz"))
+        _, headers, _ = await ServerSession(scene.address).talk(lambda client: client.head("/healthz"))
         then = parsedate_to_datetime(headers["date"])
     except (GpustackError, KeyError, ValueError):
         return None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gpustack.cli.finding import Finding, Scene, failed, good, note
+from gpustack.cli.finding import CheckContext, Finding, failed, good, note
 
 
-async def look(scene: Scene) -> list[Finding]:
+async def look(scene: CheckContext) -> list[Finding]:
     if scene.config_error is not None:
         fix = "Change it where it says it was written; gpustack config shows every option and its origin."
         return [failed(str(fault), fix) for fault in scene.config_error.faults]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trio
 
-from gpustack.cli.finding import Finding, Scene, failed, good, note
+from gpustack.cli.finding import CheckContext, Finding, failed, good, note
 from gpustack.domain.unit import human_bytes
 
 _SQLITE = "sqlite:///"
@@ -21,7 +21,7 @@ _FIX_OF_SERVER = "Mend that, then start the daemon; docs/databases.md tells what
 _FIX = "Stop the daemon, move the file away and put a backup in its place, or choose another --data-dir."
 
 
-async def look(scene: Scene) -> list[Finding]:
+async def look(scene: CheckContext) -> list[Finding]:
     if scene.options is None or scene.loaded is None or scene.loaded.role == "worker":
         return []
     url = scene.options.database_url

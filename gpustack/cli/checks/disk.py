@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from gpustack.cli.finding import Finding, Scene, failed, good, note
+from gpustack.cli.finding import CheckContext, Finding, failed, good, note
 from gpustack.config.datadir import SECRETS, openings
 from gpustack.config.permission import readable
 from gpustack.config.secret import LIMIT, SHORTEST
@@ -15,7 +15,7 @@ from gpustack.domain.unit import GIB, human_bytes
 _LITTLE, _TOO_LITTLE = 10 * GIB, 1 * GIB
 
 
-async def look(scene: Scene) -> list[Finding]:
+async def look(scene: CheckContext) -> list[Finding]:
     if scene.options is None:
         return []
     data, cache = scene.options.data_dir, scene.options.cache_dir

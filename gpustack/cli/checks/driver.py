@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from gpustack.cli.finding import Finding, Scene, failed, good, note
+from gpustack.cli.finding import CheckContext, Finding, failed, good, note
 from gpustack.domain.unit import human_bytes
-from gpustack.hardware.detect import detect_devices
+from gpustack.hardware.detection import detect_devices
 
 _FIX = (
     "Install or repair the driver (nvidia-smi must list the devices), then try again; in a container give it the "
@@ -14,7 +14,7 @@ _FIX = (
 )
 
 
-async def look(scene: Scene) -> list[Finding]:
+async def look(scene: CheckContext) -> list[Finding]:
     detection = await detect_devices(now=datetime.now(UTC))
     found = [failed(fault, _FIX) for fault in detection.faults]
     for device in detection.devices:

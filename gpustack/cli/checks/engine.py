@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from gpustack.cli.finding import Finding, Scene, failed, good, note
-from gpustack.hardware.detect import detect_devices
+from gpustack.cli.finding import CheckContext, Finding, failed, good, note
+from gpustack.hardware.detection import detect_devices
 from gpustack.hardware.engine_build import find_builds
 
 
-async def look(scene: Scene) -> list[Finding]:
+async def look(scene: CheckContext) -> list[Finding]:
     if scene.loaded is not None and scene.loaded.role == "server":
         return [note("this is a server without a worker: engines run elsewhere")]
     configured = None if scene.options is None else scene.options.llama_server_path

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from gpustack.cli.finding import Finding, Scene, failed, good, note
+from gpustack.cli.finding import CheckContext, Finding, failed, good, note
 
 _WANTED, _TOO_FEW = 65535, 4096
 
 
-async def look(scene: Scene) -> list[Finding]:
+async def look(scene: CheckContext) -> list[Finding]:
     try:
         import resource
     except ImportError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gpustack.cli.finding import Finding, Scene, failed, good
+from gpustack.cli.finding import CheckContext, Finding, failed, good
 from gpustack.config.option import table
 from gpustack.config.options import Options
 from gpustack.http1.listen import ListenError, open_listeners
@@ -12,7 +12,7 @@ from gpustack.http1.listen import ListenError, open_listeners
 _LOCK = "lock"
 
 
-async def look(scene: Scene) -> list[Finding]:
+async def look(scene: CheckContext) -> list[Finding]:
     if scene.options is None or scene.loaded is None:
         return []
     holder = daemon_of(scene.options.data_dir)

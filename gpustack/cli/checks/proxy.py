@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import trio
 
-from gpustack.cli.finding import Finding, Scene, failed, good, note
+from gpustack.cli.finding import CheckContext, Finding, failed, good, note
 from gpustack.config.proxy import ProxyAddress, read_proxies
-from gpustack.remote.routing import deepest
+from gpustack.remote.proxy_transport import deepest
 from gpustack.text import said_by
 
 _WITHIN = 5.0
 _FIX = "Change or unset the variable where it is set: a shell profile, a unit's environment, a container's."
 
 
-async def look(scene: Scene) -> list[Finding]:
+async def look(scene: CheckContext) -> list[Finding]:
     routes = read_proxies(scene.env)
     found = [note(fault, _FIX) for fault in routes.misread]
     for proxy in routes.proxies:

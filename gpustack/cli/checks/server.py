@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from gpustack.cli.address import Address
-from gpustack.cli.finding import Finding, Scene, failed, good, note
-from gpustack.cli.session import Session
+from gpustack.cli.address import ServerAddress
+from gpustack.cli.finding import CheckContext, Finding, failed, good, note
+from gpustack.cli.session import ServerSession
 from gpustack.remote.http import RemoteError
 
 
-async def look(scene: Scene) -> list[Finding]:
+async def look(scene: CheckContext) -> list[Finding]:
     joins = None if scene.options is None else scene.options.server_url
     found = (
-        [] if joins is None else await _healthy(Address(url=joins), "--server-url, --token and the firewall")
+        []
+        if joins is None
+        else await _healthy(ServerAddress(url=joins), "--server-url, --token and the firewall")
     )
     if scene.address is None:
         return [*found, note(scene.unreached)]
@@ -19,7 +21,7 @@ async def look(scene: Scene) -> list[Finding]:
     found += await _healthy(ask, "GPUSTACK_SERVER_URL, and whether the server runs (its log says why not)")
     if any(finding.verdict == "failed" for finding in found):
         return found
-    status, _, body = await Session(ask).talk(lambda client: client.head("/v1/users/me"))
+    status, _, body = await ServerSession(ask).talk(lambda client: client.head("/v1/users/me"))
     if status == 200:
         return [
             *found,
@@ -40,9 +42,9 @@ async def look(scene: Scene) -> list[Finding]:
     return [*found, failed(f"the server refuses the key in GPUSTACK_API_KEY (status {status})", fix)]
 
 
-async def _healthy(address: Address, knob: str) -> list[Finding]:
+async def _healthy(address: ServerAddress, knob: str) -> list[Finding]:
     try:
-        status, _, body = await Session(address).talk(lambda client: client.head("/readyz"))
+        status, _, body = await ServerSession(address).talk(lambda client: client.head("/readyz"))
     except RemoteError as error:
         return [failed(str(error), f"Check {knob}.")]
     if status != 200:

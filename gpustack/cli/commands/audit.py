@@ -23,11 +23,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from gpustack.cli import output, phrase
-from gpustack.cli.misuse import Misuse
+from gpustack.cli.misuse import UsageError
 from gpustack.cli.session import open_session
 from gpustack.cli.table import Cell, Row, draw
 from gpustack.cli.terminal import Terminal, stderr, stdout
-from gpustack.cli.usage import Words, read
+from gpustack.cli.usage import CommandLine, read
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -62,7 +62,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     return 0
 
 
-def _filters(words: Words, now: datetime) -> dict[str, str]:
+def _filters(words: CommandLine, now: datetime) -> dict[str, str]:
     given = {name: words.text(f"--{name}") for name in ("actor", "action", "outcome")}
     for option, name in (("--since", "from"), ("--until", "to")):
         text = words.text(option)
@@ -70,12 +70,12 @@ def _filters(words: Words, now: datetime) -> dict[str, str]:
     return {name: text for name, text in given.items() if text is not None}
 
 
-def _instant(option: str, text: str, now: datetime, words: Words) -> str:
+def _instant(option: str, text: str, now: datetime, words: CommandLine) -> str:
     if found := _AGO.fullmatch(text):
         return (now - timedelta(seconds=int(found[1]) * _SECONDS[found[2]])).isoformat()
     instant = phrase.read_instant(text)
     if instant is None:
-        raise Misuse(f"{option} must be an instant or a span such as 12h, not {text!r}", words.usage)
+        raise UsageError(f"{option} must be an instant or a span such as 12h, not {text!r}", words.usage)
     return (instant if instant.tzinfo else instant.astimezone()).isoformat()
 
 

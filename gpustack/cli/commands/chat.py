@@ -21,10 +21,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpustack.cli.misuse import FAILED, Misuse
-from gpustack.cli.session import Session, open_session
+from gpustack.cli.misuse import FAILED, UsageError
+from gpustack.cli.session import ServerSession, open_session
 from gpustack.cli.terminal import stderr, stdout
-from gpustack.cli.usage import Words, read
+from gpustack.cli.usage import CommandLine, read
 
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
@@ -38,7 +38,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     return talk(session, model, words, options, env)
 
 
-def sampling(words: Words) -> dict[str, Any]:
+def sampling(words: CommandLine) -> dict[str, Any]:
     """The fields of a request that the options set; raises Misuse."""
     found: dict[str, Any] = {}
     temperature = words.text("--temperature")
@@ -46,15 +46,15 @@ def sampling(words: Words) -> dict[str, Any]:
         try:
             found["temperature"] = float(temperature)
         except ValueError:
-            raise Misuse(f"--temperature must be a number, not {temperature!r}", words.usage) from None
+            raise UsageError(f"--temperature must be a number, not {temperature!r}", words.usage) from None
     most = words.whole("--max-tokens", least=1)
     return found if most is None else {**found, "max_tokens": most}
 
 
 def talk(
-    session: Session,
+    session: ServerSession,
     model: Mapping[str, Any],
-    words: Words,
+    words: CommandLine,
     options: Mapping[str, Any],
     env: Mapping[str, str],
 ) -> int:

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from gpustack.cli import output
-from gpustack.cli.finding import Finding, Scene, Verdict
+from gpustack.cli.finding import CheckContext, CheckStatus, Finding
 from gpustack.cli.misuse import FAILED
 from gpustack.cli.terminal import Terminal, stdout
 from gpustack.cli.usage import read
 
-_STYLES = {Verdict.GOOD: "green", Verdict.NOTE: "yellow", Verdict.FAILED: "red"}
+_STYLES = {CheckStatus.GOOD: "green", CheckStatus.NOTE: "yellow", CheckStatus.FAILED: "red"}
 
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
@@ -37,13 +37,13 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
         for check, one in found
     ]
     output.show(words, documents, lambda: _told(documents, stdout(env)), name="message")
-    return FAILED if any(one.verdict is Verdict.FAILED for _, one in found) else 0
+    return FAILED if any(one.verdict is CheckStatus.FAILED for _, one in found) else 0
 
 
-def scene_of(start_argv: Sequence[str], env: Mapping[str, str]) -> Scene:
+def scene_of(start_argv: Sequence[str], env: Mapping[str, str]) -> CheckContext:
     """The machine as ``gpustack start *start_argv`` would find it."""
     from gpustack.cli.address import find_server
-    from gpustack.config.load import load
+    from gpustack.config.loader import load
     from gpustack.config.origin import ConfigError
     from gpustack.errors import GpustackError
 
@@ -63,10 +63,12 @@ def scene_of(start_argv: Sequence[str], env: Mapping[str, str]) -> Scene:
         address = find_server(env)
     except GpustackError as error:
         unreached = str(error)
-    return Scene(env=env, loaded=loaded, config_error=config_error, address=address, unreached=unreached)
+    return CheckContext(
+        env=env, loaded=loaded, config_error=config_error, address=address, unreached=unreached
+    )
 
 
-def examine(scene: Scene) -> list[tuple[str, Finding]]:
+def examine(scene: CheckContext) -> list[tuple[str, Finding]]:
     """Every check's findings, under its name; they are carried out side by side."""
     import trio
 
@@ -95,7 +97,7 @@ def _told(documents: Sequence[Mapping[str, str]], terminal: Terminal) -> str:
     width = max(len(one["check"]) for one in documents)
     lines = []
     for one in documents:
-        verdict = terminal.style(f"{one['verdict']:<6}", _STYLES[Verdict(one["verdict"])])
+        verdict = terminal.style(f"{one['verdict']:<6}", _STYLES[CheckStatus(one["verdict"])])
         lines.append(f"{verdict}  {one['check']:<{width}}  {one['message']}")
         if one["fix"]:
             lines.append(f"{'':<{width + 10}}→ {one['fix']}")

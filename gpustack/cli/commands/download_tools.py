@@ -40,12 +40,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from gpustack.cli.misuse import Misuse
+from gpustack.cli.misuse import UsageError
 from gpustack.cli.terminal import Terminal, stderr
-from gpustack.cli.usage import Words, read
+from gpustack.cli.usage import CommandLine, read
 
 if TYPE_CHECKING:
-    from gpustack.artifacts.tools import Wish
+    from gpustack.artifacts.tools import BuildRequest
 
 _OPTIONS = ("save-archive", "load-archive", "system", "arch", "device")
 
@@ -71,7 +71,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     words = read(__doc__, "download-tools", argv)
     asked = _asked(words, env)
     if asked.load is not None and (asked.save is not None or words.text("--tools-download-base-url")):
-        raise Misuse(
+        raise UsageError(
             "--load-archive fetches nothing: leave out --save-archive and --tools-download-base-url",
             words.usage,
         )
@@ -91,8 +91,8 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     return 0
 
 
-def _asked(words: Words, env: Mapping[str, str]) -> _Asked:
-    from gpustack.config.load import load
+def _asked(words: CommandLine, env: Mapping[str, str]) -> _Asked:
+    from gpustack.config.loader import load
     from gpustack.config.origin import ConfigError
 
     given = {
@@ -106,7 +106,7 @@ def _asked(words: Words, env: Mapping[str, str]) -> _Asked:
     try:
         loaded = load(start, of_start, platform=sys.platform, cwd=Path.cwd())
     except ConfigError as error:
-        raise Misuse(str(error)) from error
+        raise UsageError(str(error)) from error
     return _Asked(
         bin_dir=loaded.options.bin_dir,
         base=loaded.options.tools_download_base_url,
@@ -124,24 +124,24 @@ def _asked(words: Words, env: Mapping[str, str]) -> _Asked:
 async def _carry_out(asked: _Asked, told: Terminal) -> str:
     from gpustack.artifacts.tools import Tools
     from gpustack.domain.unit import human_bytes
-    from gpustack.hardware.engine_build import fault_of
+    from gpustack.hardware.engine_build import llama_server_fault
     from gpustack.remote.http import open_client
 
     tools = Tools(asked.bin_dir, random.SystemRandom())
     if asked.load is not None:
-        build = await tools.load(asked.load, try_out=fault_of)
+        build = await tools.load(asked.load, try_out=llama_server_fault)
         told.say(f"llama.cpp {build.tag} is in place.")
         return str(tools.program)
     wish, here = await _wish(asked)
     if not here and asked.save is None:
-        raise Misuse("Tools for another machine are only packed: say where with --save-archive")
+        raise UsageError("Tools for another machine are only packed: say where with --save-archive")
     async with open_client() as client:
         build = await tools.bring(
             wish,
             client=client,
             tell=lambda sentence: told.say(f"{sentence}."),
             progress=lambda done, total: told.draw(f"fetching {human_bytes(done)} of {human_bytes(total)}"),
-            try_out=fault_of,
+            try_out=llama_server_fault,
             save=asked.save,
             install=here,
         )
@@ -150,16 +150,16 @@ async def _carry_out(asked: _Asked, told: Terminal) -> str:
     return str(tools.program if here else asked.save)
 
 
-async def _wish(asked: _Asked) -> tuple[Wish, bool]:
+async def _wish(asked: _Asked) -> tuple[BuildRequest, bool]:
     """What to fetch, and whether it is for this machine."""
     import platform
     from datetime import UTC, datetime
 
     from gpustack.artifacts.tool_release import Platform, newest_cuda
-    from gpustack.artifacts.tool_site import Site
-    from gpustack.artifacts.tools import Wish
-    from gpustack.hardware.detect import detect_devices
-    from gpustack.worker.tools import platform_of
+    from gpustack.artifacts.tool_site import ReleaseSite
+    from gpustack.artifacts.tools import BuildRequest
+    from gpustack.hardware.detection import detect_devices
+    from gpustack.worker.tool_fetcher import platform_of
 
     mine = Platform.of(platform.system(), platform.machine())
     theirs = Platform.of(
@@ -171,12 +171,12 @@ async def _wish(asked: _Asked) -> tuple[Wish, bool]:
     else:
         chosen = platform_of((await detect_devices(now=datetime.now(UTC))).devices, asked.cuda)
     return (
-        Wish(
+        BuildRequest(
             platform=chosen,
             any_device=asked.device is None,
             tag=asked.tag,
             static=asked.static,
-            site=Site.at(asked.base),
+            site=ReleaseSite.at(asked.base),
         ),
         here,
     )

@@ -29,10 +29,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpustack.cli.misuse import Misuse
+from gpustack.cli.misuse import UsageError
 from gpustack.cli.session import open_session
 from gpustack.cli.terminal import stderr
-from gpustack.cli.usage import Words, read
+from gpustack.cli.usage import CommandLine, read
 from gpustack.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -66,11 +66,11 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     return 0
 
 
-def fields(words: Words) -> dict[str, Any]:
+def fields(words: CommandLine) -> dict[str, Any]:
     """What the options set of a request; raises Misuse."""
     size = words.text("--size") or "512x512"
     if not _SIZE.fullmatch(size):
-        raise Misuse(f"--size must be WIDTHxHEIGHT in pixels, such as 512x512, not {size!r}", words.usage)
+        raise UsageError(f"--size must be WIDTHxHEIGHT in pixels, such as 512x512, not {size!r}", words.usage)
     found: dict[str, Any] = {"n": 1, "size": size, "response_format": "b64_json"}
     found["negative_prompt"] = words.text("--negative-prompt")
     found["sampler"] = words.text("--sampler")
@@ -81,7 +81,7 @@ def fields(words: Words) -> dict[str, Any]:
         try:
             found["cfg_scale"] = float(scale)
         except ValueError:
-            raise Misuse(f"--cfg-scale must be a number, not {scale!r}", words.usage) from None
+            raise UsageError(f"--cfg-scale must be a number, not {scale!r}", words.usage) from None
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gpustack.cli import output, phrase
-from gpustack.cli.misuse import Misuse
+from gpustack.cli.misuse import UsageError
 from gpustack.cli.session import open_session
 from gpustack.cli.table import Cell, Row, draw
 from gpustack.cli.terminal import Terminal, stderr, stdout
@@ -40,7 +40,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     if words.flag("rm"):
         ids = words.many("ID")
         if wrong := [text for text in ids if not (text.isascii() and text.isdigit())]:
-            raise Misuse(f"ID must be a number of gpustack files, not {wrong[0]!r}", words.usage)
+            raise UsageError(f"ID must be a number of gpustack files, not {wrong[0]!r}", words.usage)
         cleanup = not words.flag("--keep")
         for sentence in open_session(env).run(lambda client: _remove(client, ids, cleanup)):
             print(sentence)

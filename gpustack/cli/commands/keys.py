@@ -26,11 +26,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gpustack.cli import output, phrase
-from gpustack.cli.misuse import Misuse
+from gpustack.cli.misuse import UsageError
 from gpustack.cli.session import open_session
 from gpustack.cli.table import Cell, Row, draw
 from gpustack.cli.terminal import Terminal, stderr, stdout
-from gpustack.cli.usage import Words, read
+from gpustack.cli.usage import CommandLine, read
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -68,12 +68,12 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     return 0
 
 
-def wanted(words: Words) -> Doc:
+def wanted(words: CommandLine) -> Doc:
     """The fields of a new key; raises Misuse."""
     fields: Doc = {"name": words.many("NAME")[0], "description": words.text("--description")}
     scopes = words.many("--scope")
     if unknown := [scope for scope in scopes if scope not in _SCOPES]:
-        raise Misuse(f"--scope must be one of {', '.join(_SCOPES)}, not {unknown[0]!r}", words.usage)
+        raise UsageError(f"--scope must be one of {', '.join(_SCOPES)}, not {unknown[0]!r}", words.usage)
     days = words.whole("--expires-in", least=1)
     fields["expires_in"] = None if days is None else days * 86400
     fields["scopes"] = scopes or None

@@ -19,12 +19,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpustack.cli import output, phrase
-from gpustack.cli.misuse import Misuse
+from gpustack.cli.misuse import UsageError
 from gpustack.cli.nearest import nearest
 from gpustack.cli.session import open_session
 from gpustack.cli.table import Row, draw
 from gpustack.cli.terminal import Terminal, stdout
-from gpustack.cli.usage import Words, read
+from gpustack.cli.usage import CommandLine, read
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -54,7 +54,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     return 0
 
 
-def given(words: Words) -> Mapping[str, int | None]:
+def given(words: CommandLine) -> Mapping[str, int | None]:
     """The limits that the command line sets; raises Misuse."""
     found: dict[str, int | None] = {}
     for text in words.many("LIMIT"):
@@ -63,10 +63,10 @@ def given(words: Words) -> Mapping[str, int | None]:
         if name not in LIMITS:
             close = nearest(name, LIMITS)
             guess = f"did you mean {close}?" if close else f"limits are {', '.join(LIMITS)}"
-            raise Misuse(f"There is no limit {name!r}; {guess}", words.usage)
+            raise UsageError(f"There is no limit {name!r}; {guess}", words.usage)
         is_number = value.isascii() and value.isdigit() and len(value) < 16
         if not equals or not (is_number or value == _NONE):
-            raise Misuse(f"{name} must be a whole number or {_NONE}, not {value!r}", words.usage)
+            raise UsageError(f"{name} must be a whole number or {_NONE}, not {value!r}", words.usage)
         found[name] = None if value == _NONE else int(value)
     return found
 

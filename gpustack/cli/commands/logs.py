@@ -20,9 +20,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gpustack.cli import phrase
-from gpustack.cli.log_text import LogText
+from gpustack.cli.log_text import LogSanitizer
 from gpustack.cli.session import open_session
-from gpustack.cli.usage import Words, read
+from gpustack.cli.usage import CommandLine, read
 from gpustack.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     return 0
 
 
-async def _copy(client: AdminClient, words: Words, tail: int) -> None:
+async def _copy(client: AdminClient, words: CommandLine, tail: int) -> None:
     from gpustack.cli.lookup import INSTANCES, instances_named
 
     found = await instances_named(client, words.text("NAME") or "")
@@ -50,9 +50,9 @@ async def _copy(client: AdminClient, words: Words, tail: int) -> None:
         raise NotFound(_no_log(found[0], previous=words.flag("--previous"))) from error
 
 
-async def _print(client: AdminClient, path: str, words: Words, tail: int) -> None:
+async def _print(client: AdminClient, path: str, words: CommandLine, tail: int) -> None:
     previous = "true" if words.flag("--previous") else "false"
-    washed = LogText() if sys.stdout.isatty() else None
+    washed = LogSanitizer() if sys.stdout.isatty() else None
     async with client.text(path, follow=words.flag("--follow"), tail=tail, previous=previous) as pieces:
         async for piece in pieces:
             sys.stdout.buffer.write(piece if washed is None else washed.take(piece))

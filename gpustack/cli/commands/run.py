@@ -40,15 +40,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpustack.cli.commands.chat import sampling, talk
-from gpustack.cli.misuse import Misuse, WaitTimeout
-from gpustack.cli.session import Session, open_session
+from gpustack.cli.misuse import UsageError, WaitTimeout
+from gpustack.cli.session import ServerSession, open_session
 from gpustack.cli.terminal import Terminal, stderr
-from gpustack.cli.usage import Words, read
+from gpustack.cli.usage import CommandLine, read
 from gpustack.errors import GpustackError
 
 if TYPE_CHECKING:
     from gpustack.cli.deployment import Deployment
-    from gpustack.cli.progress import Failed
+    from gpustack.cli.progress import DeploymentFailure
     from gpustack.remote.admin_client import AdminClient
 
 Doc = dict[str, Any]
@@ -66,7 +66,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     limit = patience(words, attended=aside.stream.isatty())
     session = open_session(env)
     from gpustack.cli.deployment import deployed
-    from gpustack.cli.progress import Failed
+    from gpustack.cli.progress import DeploymentFailure
 
     text, name = words.text("MODEL") or "", words.text("--name")
     made = session.run(lambda client: deployed(client, text, name, fields, aside))
@@ -80,7 +80,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
         aside.clear()
         aside.say(_stays(model))
         raise
-    except Failed as failure:
+    except DeploymentFailure as failure:
         aside.clear()
         _clear_away(session, made, failure, aside)
         raise
@@ -91,7 +91,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     return talk(session, now, words, options, env)
 
 
-def patience(words: Words, *, attended: bool) -> float:
+def patience(words: CommandLine, *, attended: bool) -> float:
     """Seconds to wait for the model at most; raises Misuse."""
     asked = words.whole("--timeout")
     if asked is None:
@@ -99,7 +99,7 @@ def patience(words: Words, *, attended: bool) -> float:
     return asked or float("inf")
 
 
-def wanted(words: Words) -> Doc:
+def wanted(words: CommandLine) -> Doc:
     """The fields of a new deployment that options set; raises Misuse."""
     fields: Doc = {}
     replicas = words.whole("--replicas", least=1)
@@ -110,7 +110,7 @@ def wanted(words: Words) -> Doc:
     gpus = [gpu for text in words.many("--gpu") for gpu in text.split(",") if gpu]
     if words.flag("--cpu"):
         if gpus:
-            raise Misuse("--cpu and --gpu exclude each other", words.usage)
+            raise UsageError("--cpu and --gpu exclude each other", words.usage)
         parameters.append("--gpu-layers=0")
     if parameters:
         fields["backend_parameters"] = parameters
@@ -125,21 +125,21 @@ def wanted(words: Words) -> Doc:
     return fields
 
 
-def _engine(words: Words) -> Doc:
+def _engine(words: CommandLine) -> Doc:
     command, backend = words.text("--command"), words.text("--backend")
     if command is None:
         return {} if backend is None else {"backend": backend}
     if backend not in (None, "custom"):
-        raise Misuse(f"--command is for --backend=custom, not {backend}", words.usage)
+        raise UsageError(f"--command is for --backend=custom, not {backend}", words.usage)
     return {"backend": "custom", "command": command}
 
 
-def _pairs(words: Words, option: str) -> dict[str, str]:
+def _pairs(words: CommandLine, option: str) -> dict[str, str]:
     pairs = {}
     for text in words.many(option):
         name, equals, value = text.partition("=")
         if not name or not equals:
-            raise Misuse(f"{option} must be NAME=VALUE, not {text!r}", words.usage)
+            raise UsageError(f"{option} must be NAME=VALUE, not {text!r}", words.usage)
         pairs[name] = value
     return pairs
 
@@ -148,9 +148,9 @@ async def _wait(client: AdminClient, model: Doc, aside: Terminal, limit: float) 
     import trio
 
     from gpustack.cli.follow import until_ready
-    from gpustack.cli.progress import Progress
+    from gpustack.cli.progress import DeploymentProgress
 
-    progress = Progress(model=str(model["name"]), terminal=aside, now=time.monotonic)
+    progress = DeploymentProgress(model=str(model["name"]), terminal=aside, now=time.monotonic)
     with trio.move_on_after(limit):
         return await until_ready(client, model, progress)
     raise WaitTimeout(f"{model['name']} was not ready within {limit:.0f} s (--timeout)")
@@ -161,7 +161,9 @@ def _stays(model: Doc) -> str:
     return f"{name} stays deployed: gpustack ps {name} shows it, gpustack rm {name} removes it."
 
 
-def _clear_away(session: Session, made: Deployment, failure: Failed, aside: Terminal) -> None:
+def _clear_away(
+    session: ServerSession, made: Deployment, failure: DeploymentFailure, aside: Terminal
+) -> None:
     """Show what the engine wrote, and take back a deployment that would stand in the way of a better one."""
     from gpustack.cli.lookup import MODELS
 

@@ -28,11 +28,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gpustack.cli import output, phrase
-from gpustack.cli.misuse import Misuse
+from gpustack.cli.misuse import UsageError
 from gpustack.cli.session import open_session
 from gpustack.cli.table import Cell, Row, draw
 from gpustack.cli.terminal import Terminal, stdout
-from gpustack.cli.usage import Words, read
+from gpustack.cli.usage import CommandLine, read
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -71,7 +71,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     return 0
 
 
-def _create(words: Words, name: str, env: Mapping[str, str]) -> int:
+def _create(words: CommandLine, name: str, env: Mapping[str, str]) -> int:
     from gpustack.cli.lookup import USERS
 
     password, given = _password(words)
@@ -82,9 +82,9 @@ def _create(words: Words, name: str, env: Mapping[str, str]) -> int:
     return 0
 
 
-def _reset(words: Words, names: Sequence[str], env: Mapping[str, str]) -> int:
+def _reset(words: CommandLine, names: Sequence[str], env: Mapping[str, str]) -> int:
     if words.flag("--password-stdin") and len(names) > 1:
-        raise Misuse("--password-stdin is for one account", words.usage)
+        raise UsageError("--password-stdin is for one account", words.usage)
     session = open_session(env)
     for name in names:
         password, given = _password(words)
@@ -94,7 +94,7 @@ def _reset(words: Words, names: Sequence[str], env: Mapping[str, str]) -> int:
     return 0
 
 
-def _password(words: Words) -> tuple[str, bool]:
+def _password(words: CommandLine) -> tuple[str, bool]:
     """A password, and whether it was given: never on the command line, which everybody on this machine can see."""
     from gpustack.config.secret import make_password
 
@@ -102,7 +102,7 @@ def _password(words: Words) -> tuple[str, bool]:
         return make_password(random.SystemRandom()), False
     given = sys.stdin.readline(_LONGEST).rstrip("\r\n")
     if not given:
-        raise Misuse("--password-stdin: there is no password on the first line of stdin", words.usage)
+        raise UsageError("--password-stdin: there is no password on the first line of stdin", words.usage)
     return given, True
 
 

@@ -34,7 +34,7 @@ from gpustack.cli import output, phrase
 from gpustack.cli.session import open_session
 from gpustack.cli.table import Cell, Row, draw
 from gpustack.cli.terminal import Terminal, stderr, stdout
-from gpustack.cli.usage import Words, read
+from gpustack.cli.usage import CommandLine, read
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -68,7 +68,7 @@ _VERBS = ("label", "cordon", "uncordon", "drain", "bar", "admit", "rm")
 async def _act(
     client: AdminClient,
     verb: str,
-    words: Words,
+    words: CommandLine,
     labels: Mapping[str, str | None],
     patience: int | None,
     terminal: Terminal,

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import attrs
 
 from gpustack.domain.device import DEVICE_TYPES, Device, DeviceCore, DeviceMemory
-from gpustack.hardware.detector import Detector, Found
+from gpustack.hardware.detector import Detector, DetectorReport
 from gpustack.text import printable, said_by
 
 T = TypeVar("T")
@@ -45,14 +45,14 @@ class _Card:
             return None
 
 
-def look() -> Found:
+def look() -> DetectorReport:
     """Ask NVML for every card. Blocking, may hang inside the driver; faults are sentences in the result."""
     import pynvml as nvml  # type: ignore[import-untyped]  # it comes without types
 
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
-        return Found(faults=(f"NVIDIA GPUs cannot be looked at: {_reason(error)}",))
+        return DetectorReport(faults=(f"NVIDIA GPUs cannot be looked at: {_reason(error)}",))
     driver = _driver(nvml)
     devices, faults = [], []
     for index in range(nvml.nvmlDeviceGetCount()):
@@ -64,7 +64,7 @@ def look() -> Found:
             faults.append(f"NVIDIA GPU {index} cannot be used: {said_by(error)}")
             continue
         devices.append(read_card(_Card(nvml, handle), index, driver))
-    return Found(devices=tuple(devices), faults=tuple(faults))
+    return DetectorReport(devices=tuple(devices), faults=tuple(faults))
 
 
 def read_card(card: _Card, index: int, driver: str | None) -> Device:

@@ -7,12 +7,12 @@ from typing import Any
 
 from gpustack.domain.access import UserSource
 from gpustack.errors import Forbidden
-from gpustack.identity.external import ExternalPerson, Naming, Usual, read_person
+from gpustack.identity.person import AttributeNames, DefaultAttributeNames, ExternalPerson, read_person
 
-USUAL = Usual(username=("email", "sub"), full_name=("name",), avatar_url=("picture",))
+USUAL = DefaultAttributeNames(username=("email", "sub"), full_name=("name",), avatar_url=("picture",))
 
 
-def person_of(claims: Mapping[str, Any], naming: Naming) -> ExternalPerson:
+def person_of(claims: Mapping[str, Any], naming: AttributeNames) -> ExternalPerson:
     """Who the claims (all proved) speak of. Raises ``Forbidden``.
 
     An address of which the provider does not say that it was verified is no name: everybody could type it in.
@@ -32,7 +32,7 @@ def person_of(claims: Mapping[str, Any], naming: Naming) -> ExternalPerson:
     )
 
 
-def lacks(claims: Mapping[str, Any], naming: Naming) -> bool:
+def lacks(claims: Mapping[str, Any], naming: AttributeNames) -> bool:
     """Whether something that is wanted is not among the claims: then the provider is asked for more."""
     wanted = [
         naming.username or USUAL.username[0],

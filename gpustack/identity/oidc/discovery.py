@@ -12,10 +12,10 @@ import trio
 
 from gpustack.errors import Invalid, Unavailable
 from gpustack.nursery.quarantine import Quarantine
-from gpustack.remote.http import BadReply, RemoteError
+from gpustack.remote.http import BadResponse, RemoteError
 
-from .document import ProviderDocument, read_provider_document
 from .exchange import fetch_json
+from .provider_document import ProviderDocument, read_provider_document
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Discovery:
         url = self.issuer.rstrip("/") + _WELL_KNOWN
         answer = await fetch_json("GET", url, limit=_LARGEST, deadline=self._within)
         if answer.status != 200:
-            raise BadReply(url, f"answered {answer.status}")
+            raise BadResponse(url, f"answered {answer.status}")
         return answer.document
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from gpustack.remote.document import open_client_aside
-from gpustack.remote.http import BadReply
+from gpustack.remote.http import BadResponse
 
 _SHOWN = 300
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -42,7 +42,7 @@ async def fetch_json(
             deadline=deadline,
         )
     if answer.status in _REDIRECTS:
-        raise BadReply(url, f"answered {answer.status}: a redirect, which is not followed here")
+        raise BadResponse(url, f"answered {answer.status}: a redirect, which is not followed here")
     return JsonAnswer(answer.status, answer.json())
 
 

@@ -19,14 +19,14 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[im
 
 from gpustack.domain.access import Session, UserSource
 from gpustack.errors import BadRequest, Forbidden, Unavailable
-from gpustack.identity.external import ExternalPerson, Naming
+from gpustack.identity.person import AttributeNames, ExternalPerson
 
 from .claims import lacks, person_of
 from .discovery import Discovery
-from .document import ProviderDocument
 from .exchange import JsonAnswer, fetch_json, said
-from .keys import ProviderKeys
-from .token import Expected, judge, key_id
+from .provider_document import ProviderDocument
+from .provider_keys import ProviderKeys
+from .token import TokenRequirements, judge, key_id
 
 _LARGEST = 256 << 10
 _WITHIN = 15.0
@@ -36,7 +36,7 @@ _LONGEST_HINT = 4096
 
 
 @attrs.frozen(kw_only=True)
-class Client:
+class OidcClient:
     """What we are to the provider. Without a secret we are a public client, and PKCE is the proof."""
 
     id: str
@@ -50,7 +50,7 @@ class Client:
 
 
 @attrs.frozen
-class Proved:
+class VerifiedIdentity:
     """Who came back, and what to show the provider at logout."""
 
     person: ExternalPerson
@@ -61,10 +61,10 @@ class Proved:
 class OidcProvider:
     """The provider as the API sees it. ``clock`` is the wall clock."""
 
-    client: Client
+    client: OidcClient
     discovery: Discovery
     _keys: ProviderKeys
-    _naming: Naming
+    _naming: AttributeNames
     _clock: Callable[[], datetime]
     _within: float = _WITHIN
     """Seconds that one answer of the provider may take."""
@@ -102,7 +102,7 @@ class OidcProvider:
             )
         )
 
-    async def prove(self, answer: Mapping[str, str], secret: str) -> Proved:
+    async def prove(self, answer: Mapping[str, str], secret: str) -> VerifiedIdentity:
         """Who the browser's ``answer`` (the fields of its coming back) is from.
 
         Raises ``Forbidden`` and ``BadRequest`` with a sentence for the person, ``Unavailable`` when the provider does
@@ -114,7 +114,7 @@ class OidcProvider:
         tokens = await self._redeem(answer["code"], kept["verifier"], document)
         id_token = tokens["id_token"]
         access_token = tokens.get("access_token")
-        expected = Expected(
+        expected = TokenRequirements(
             issuer=document.issuer,
             client_id=self.client.id,
             nonce=kept["nonce"],
@@ -126,7 +126,7 @@ class OidcProvider:
         if document.userinfo_endpoint and expected.access_token and lacks(claims, self._naming):
             claims = await self._more(claims, document.userinfo_endpoint, expected.access_token)
         person = person_of(claims, self._naming)
-        return Proved(person, id_token if len(id_token) <= _LONGEST_HINT else None)
+        return VerifiedIdentity(person, id_token if len(id_token) <= _LONGEST_HINT else None)
 
     def logout_url(self, session: Session) -> str | None:
         """Where that login ends at the provider too, if it can and is known."""
@@ -220,7 +220,7 @@ def _object(answer: JsonAnswer, failing: str) -> dict[str, Any]:
     raise Forbidden(f"The identity provider {failing} (status {answer.status}). It says: {why}")
 
 
-def _ways(client: Client, document: ProviderDocument) -> Sequence[str]:
+def _ways(client: OidcClient, document: ProviderDocument) -> Sequence[str]:
     """How the client may say who it is, the best first. Raises ``Unavailable`` when there is no way that we know."""
     if client.secret is None:
         return ["none"]
@@ -235,7 +235,7 @@ def _ways(client: Client, document: ProviderDocument) -> Sequence[str]:
     return found
 
 
-def _scopes(document: ProviderDocument, naming: Naming) -> str:
+def _scopes(document: ProviderDocument, naming: AttributeNames) -> str:
     wanted = ["openid", "profile", "email"]
     if naming.groups in document.scopes:
         wanted.append(str(naming.groups))

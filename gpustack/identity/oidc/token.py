@@ -17,8 +17,8 @@ from joserfc.errors import JoseError
 
 from gpustack.errors import Forbidden
 
-from .document import ALGORITHMS
-from .keys import PublicKey
+from .provider_document import ALGORITHMS
+from .provider_keys import PublicKey
 
 LONGEST = 64 << 10
 SKEW = 60
@@ -35,7 +35,7 @@ class BadToken(Forbidden):
 
 
 @attrs.frozen(kw_only=True)
-class Expected:
+class TokenRequirements:
     """What a token must agree with."""
 
     issuer: str
@@ -55,7 +55,9 @@ def key_id(id_token: str) -> str | None:
     return kid if isinstance(kid, str) else None
 
 
-def judge(id_token: str, keys: Sequence[PublicKey], expected: Expected, *, now: float) -> Mapping[str, Any]:
+def judge(
+    id_token: str, keys: Sequence[PublicKey], expected: TokenRequirements, *, now: float
+) -> Mapping[str, Any]:
     """The claims of a token, all of them checked. Raises ``BadToken``."""
     claims, algorithm = _verified(id_token, keys, expected.algorithms)
     if claims.get("iss") != expected.issuer:

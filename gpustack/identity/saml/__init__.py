@@ -19,14 +19,14 @@ from .response import verify
 from .settings import SamlSettings
 from .toolkit import toolkit
 
-__all__ = ["Assertion", "Saml", "SamlSettings"]
+__all__ = ["Assertion", "SamlProvider", "SamlSettings"]
 
 # 20 ms of work each, and anybody may send one: a flood of them takes two threads and no more.
 _THREADS = threads("saml", 2)
 
 
 @attrs.frozen(kw_only=True)
-class Saml:
+class SamlProvider:
     """One identity provider, and us as it knows us."""
 
     settings: SamlSettings
@@ -37,7 +37,7 @@ class Saml:
     source: UserSource = UserSource.SAML
 
     @classmethod
-    def of(cls, options: Options) -> Saml:
+    def of(cls, options: Options) -> SamlProvider:
         """Made at start, in a thread. Raises ``Invalid`` for certificates that are none, and without the packages."""
         tools, settings = toolkit(), SamlSettings.of(options)
         try:

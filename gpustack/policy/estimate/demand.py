@@ -14,7 +14,7 @@ from gpustack.domain.unit import GIB, MIB, human_bytes
 from gpustack.engines import llama_cpp, parameters
 from gpustack.engines.llama_cpp import answers_vectors, defaults, slots
 
-from .gguf import DEVICE_FOOTPRINT, HOST_FOOTPRINT, GgufAsk, estimate, layer_count
+from .gguf import DEVICE_FOOTPRINT, HOST_FOOTPRINT, GgufSettings, estimate, layer_count
 
 VRAM_CLAIM = "GPUSTACK_MODEL_VRAM_CLAIM"
 RAM_CLAIM = "GPUSTACK_MODEL_RAM_CLAIM"
@@ -35,7 +35,7 @@ class DeviceNeed:
 
 
 @attrs.frozen(kw_only=True)
-class Demand(ABC):
+class MemoryDemand(ABC):
     """The arithmetic of one deployment; fits ask it as often as they like."""
 
     total_layers: int | None = None
@@ -63,11 +63,11 @@ class Demand(ABC):
 
 
 @attrs.frozen(kw_only=True)
-class GgufDemand(Demand):
+class GgufDemand(MemoryDemand):
     """llama.cpp with a header that was read."""
 
     facts: ModelFacts
-    ask: GgufAsk
+    ask: GgufSettings
 
     def cpu(self) -> int:
         return estimate(self.facts, attrs.evolve(self.ask, shares=())).host.claim(HOST_FOOTPRINT)
@@ -82,7 +82,7 @@ class GgufDemand(Demand):
 
 
 @attrs.frozen(kw_only=True)
-class FixedDemand(Demand):
+class FixedDemand(MemoryDemand):
     """Figures that do not come from a header: set by the user, guessed from file sizes, or none at all."""
 
     ram: int = 0
@@ -101,7 +101,7 @@ class FixedDemand(Demand):
 
 def demand_of(
     model: Model, facts: ModelFacts | None, engine_name: str, slot_count: int | None = None
-) -> Demand:
+) -> MemoryDemand:
     """What the deployment needs: as its environment claims, else by its header, else by its size, else unknown.
 
     ``slot_count`` is for how many requests at a time, where that is ours to choose.
@@ -115,7 +115,7 @@ def demand_of(
     return _by_size(model, facts, is_llama=is_llama)
 
 
-def gguf_ask(model: Model, slot_count: int | None = None) -> GgufAsk:
+def gguf_settings(model: Model, slot_count: int | None = None) -> GgufSettings:
     """The settings llama.cpp will be started with, as far as memory goes: ours, then the user's."""
     given, own = model.backend_parameters, defaults(model)
 
@@ -129,7 +129,7 @@ def gguf_ask(model: Model, slot_count: int | None = None) -> GgufAsk:
     divided = slots(model, slot_count)
     kept = parameters.number_of(given, *llama_cpp.CHECKPOINT_FLAGS)
     cache = parameters.number_of(given, *llama_cpp.CACHE_RAM_FLAGS) or 0
-    return GgufAsk(
+    return GgufSettings(
         ctx=divided.cells,
         parallel=divided.count,
         ubatch=min(number(llama_cpp.MICRO_BATCH_FLAGS, own["ubatch"]), batch),
@@ -150,7 +150,7 @@ def _by_header(model: Model, facts: ModelFacts, slot_count: int | None) -> GgufD
     layers = layer_count(facts)
     fixed = parameters.number_of(model.backend_parameters, *llama_cpp.LAYER_FLAGS)
     may_use_cpu = model.cpu_offloading is not False
-    asked = gguf_ask(model, slot_count)
+    asked = gguf_settings(model, slot_count)
     if llama_cpp.wanted_projector(model) == "":
         facts = attrs.evolve(facts, projector_size=None)
     return GgufDemand(

@@ -57,7 +57,7 @@ _PIPELINE_COPIES = 4
 
 
 @attrs.frozen(kw_only=True)
-class GgufAsk:
+class GgufSettings:
     """The settings of llama-server that decide about memory. ``offload_layers`` ``None`` means all."""
 
     ctx: int
@@ -82,7 +82,7 @@ class GgufAsk:
 
 
 @attrs.frozen(kw_only=True)
-class Need:
+class MemoryNeed:
     """Bytes in one place."""
 
     weights: int = 0
@@ -99,11 +99,11 @@ class Need:
 
 
 @attrs.frozen(kw_only=True)
-class Estimate:
+class MemoryEstimate:
     """Bytes on the host and on each device, in the order of the shares."""
 
-    host: Need
-    devices: tuple[Need, ...] = ()
+    host: MemoryNeed
+    devices: tuple[MemoryNeed, ...] = ()
 
 
 def layer_count(facts: ModelFacts) -> int:
@@ -112,7 +112,7 @@ def layer_count(facts: ModelFacts) -> int:
 
 
 @lru_cache(maxsize=2048)  # the same question comes for every worker, and again with every look at what waits
-def estimate(facts: ModelFacts, ask: GgufAsk) -> Estimate:
+def estimate(facts: ModelFacts, ask: GgufSettings) -> MemoryEstimate:
     """What llama.cpp will allocate. ``facts`` are complete (``facts.is_complete``)."""
     return _Layout(facts, ask).estimate()
 
@@ -122,7 +122,7 @@ class _Layout:
     """Which layer goes where. Place 0 is the host, the devices follow."""
 
     facts: ModelFacts
-    ask: GgufAsk
+    ask: GgufSettings
     layers: int = attrs.field(init=False)
     offloaded: int = attrs.field(init=False)
     places: list[int] = attrs.field(init=False)
@@ -145,11 +145,11 @@ class _Layout:
                 return device
         return len(self.ask.shares)
 
-    def estimate(self) -> Estimate:
+    def estimate(self) -> MemoryEstimate:
         count = 1 + len(self.ask.shares)
         weights, kv, compute = self._weights(count), self._kv(count), self._compute(count)
-        needs = [Need(weights=w, kv=k, compute=c) for w, k, c in zip(weights, kv, compute, strict=True)]
-        return Estimate(host=needs[0], devices=tuple(needs[1:]))
+        needs = [MemoryNeed(weights=w, kv=k, compute=c) for w, k, c in zip(weights, kv, compute, strict=True)]
+        return MemoryEstimate(host=needs[0], devices=tuple(needs[1:]))
 
     def _weights(self, count: int) -> list[int]:
         tensors = self.facts.tensors

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
-from gpustack.policy.ask import Ask
+from gpustack.policy.placement import PlacementRequest
 
 
-def keep(ask: Ask, worker: Worker, snapshot: Snapshot) -> str | None:
+def keep(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str | None:
     """``None`` when the worker takes new instances."""
     if worker.draining:
         return f"worker {worker.name} is being drained"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from gpustack.domain.device import DeviceId
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
-from gpustack.policy.ask import Ask
-from gpustack.policy.room import picked_on, undriven, usable
+from gpustack.policy.capacity import picked_on, undriven, usable
+from gpustack.policy.placement import PlacementRequest
 
 
-def keep(ask: Ask, worker: Worker, snapshot: Snapshot) -> str | None:
+def keep(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str | None:
     """``None`` when nothing was picked, or everything picked can be used on this worker."""
     if not ask.gpu_ids:
         return None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from gpustack.domain.label import unmatched
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
-from gpustack.policy.ask import Ask
+from gpustack.policy.placement import PlacementRequest
 
 
-def keep(ask: Ask, worker: Worker, snapshot: Snapshot) -> str | None:
+def keep(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str | None:
     """``None`` when all labels match."""
     missing = unmatched(ask.model.worker_selector, worker.labels)
     if not missing:

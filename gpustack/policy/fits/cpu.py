@@ -5,13 +5,13 @@ from __future__ import annotations
 from gpustack.domain.instance import Claim
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
-from gpustack.policy.ask import Ask, Candidate, Shortage
-from gpustack.policy.room import room, undriven, usable
+from gpustack.policy.capacity import room, undriven, usable
+from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
 
 RANK = 4
 
 
-def candidates(ask: Ask, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
+def candidates(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
     """The worker itself, or what its memory is short of."""
     demand, here = ask.demand, room(ask, worker, snapshot)
     if not demand.on_cpu:
@@ -31,7 +31,7 @@ def candidates(ask: Ask, worker: Worker, snapshot: Snapshot) -> list[Candidate] 
     return [Candidate(worker=worker, claim=claim, left=left, note=_why_no_gpu(ask, worker))]
 
 
-def _why_no_gpu(ask: Ask, worker: Worker) -> str:
+def _why_no_gpu(ask: PlacementRequest, worker: Worker) -> str:
     if not ask.demand.on_devices:
         return ""
     if reason := undriven(ask, worker):

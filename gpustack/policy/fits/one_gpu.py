@@ -5,13 +5,13 @@ from __future__ import annotations
 from gpustack.domain.instance import Claim
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
-from gpustack.policy.ask import Ask, Candidate, Shortage
-from gpustack.policy.room import room
+from gpustack.policy.capacity import room
+from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
 
 RANK = 1
 
 
-def candidates(ask: Ask, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
+def candidates(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
     """Every device it fits on, or what the largest is short of."""
     demand, here = ask.demand, room(ask, worker, snapshot)
     partly = demand.fixed_layers not in (None, demand.total_layers)

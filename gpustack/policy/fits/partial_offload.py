@@ -8,14 +8,14 @@ from gpustack.domain.device import Device
 from gpustack.domain.instance import Claim
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
-from gpustack.policy.ask import Ask, Candidate, Shortage
+from gpustack.policy.capacity import WorkerCapacity, room
 from gpustack.policy.fits.several_gpus import divisions, groups
-from gpustack.policy.room import Room, room
+from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
 
 RANK = 3
 
 
-def candidates(ask: Ask, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
+def candidates(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
     """The group of devices that takes most layers (of equals the smallest), or what even one layer is short of."""
     demand, here = ask.demand, room(ask, worker, snapshot)
     total = demand.total_layers
@@ -45,7 +45,7 @@ def _layers(candidate: Candidate) -> int:
 
 
 def _most(
-    ask: Ask, here: Room, group: Sequence[Device], shares: Sequence[int], total: int
+    ask: PlacementRequest, here: WorkerCapacity, group: Sequence[Device], shares: Sequence[int], total: int
 ) -> tuple[Candidate | None, Shortage | None]:
     fixed = ask.demand.fixed_layers
     low = fixed if fixed is not None else len(group)
@@ -63,14 +63,14 @@ def _most(
 
 
 def _lacks(
-    ask: Ask, here: Room, group: Sequence[Device], shares: Sequence[int], layers: int
+    ask: PlacementRequest, here: WorkerCapacity, group: Sequence[Device], shares: Sequence[int], layers: int
 ) -> Shortage | None:
     need = ask.demand.devices(shares, layers)
     return here.lacks(need.ram, dict(zip((d.index for d in group), need.vram, strict=True)))
 
 
 def _candidate(
-    ask: Ask, here: Room, group: Sequence[Device], shares: Sequence[int], layers: int
+    ask: PlacementRequest, here: WorkerCapacity, group: Sequence[Device], shares: Sequence[int], layers: int
 ) -> Candidate:
     need = ask.demand.devices(shares, layers)
     vram = {device.index: size for device, size in zip(group, need.vram, strict=True)}

@@ -11,13 +11,13 @@ from gpustack.domain.instance import Claim
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import MIB
 from gpustack.domain.worker import Worker
-from gpustack.policy.ask import Ask, Candidate, Shortage
-from gpustack.policy.room import Room, room
+from gpustack.policy.capacity import WorkerCapacity, room
+from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
 
 RANK = 2
 
 
-def candidates(ask: Ask, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
+def candidates(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
     """The smallest group it fits on, or what the largest is short of."""
     demand, here = ask.demand, room(ask, worker, snapshot)
     partly = demand.fixed_layers not in (None, demand.total_layers)
@@ -36,7 +36,7 @@ def candidates(ask: Ask, worker: Worker, snapshot: Snapshot) -> list[Candidate] 
     return shortage or []
 
 
-def groups(ask: Ask, here: Room) -> Iterator[tuple[Device, ...]]:
+def groups(ask: PlacementRequest, here: WorkerCapacity) -> Iterator[tuple[Device, ...]]:
     """Devices that may work together, fewest first; within a size those with most room, by ascending index.
 
     All that were picked by hand, or as many as the user's split has shares.
@@ -55,7 +55,9 @@ def groups(ask: Ask, here: Room) -> Iterator[tuple[Device, ...]]:
                 yield tuple(sorted(members[:size], key=lambda device: device.index))
 
 
-def divisions(ask: Ask, here: Room, group: Sequence[Device]) -> Iterator[tuple[int, ...]]:
+def divisions(
+    ask: PlacementRequest, here: WorkerCapacity, group: Sequence[Device]
+) -> Iterator[tuple[int, ...]]:
     """Ways to divide layers among a group: as the user says, else by free memory (MiB), else evenly."""
     if ask.demand.split:
         yield tuple(max(1, round(share * 1000)) for share in ask.demand.split)
@@ -72,7 +74,7 @@ def shared(lacking: Shortage, group: Sequence[Device]) -> Shortage:
 
 
 def _try(
-    ask: Ask, here: Room, group: Sequence[Device], shares: Sequence[int]
+    ask: PlacementRequest, here: WorkerCapacity, group: Sequence[Device], shares: Sequence[int]
 ) -> tuple[Candidate | None, Shortage | None]:
     demand = ask.demand
     need = demand.devices(shares)

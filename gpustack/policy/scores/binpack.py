@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from gpustack.domain.snapshot import Snapshot
-from gpustack.policy.ask import Ask, Candidate
+from gpustack.policy.placement import Candidate, PlacementRequest
 
 
-def score(candidate: Candidate, ask: Ask, snapshot: Snapshot) -> float:
+def score(candidate: Candidate, ask: PlacementRequest, snapshot: Snapshot) -> float:
     """0 to 100: how much of what is still free the claim would take, devices counting twice as much as memory."""
     free = snapshot.free(candidate.worker, without=ask.own_id)
     ram = _share(candidate.claim.ram, free.ram)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from gpustack.domain.snapshot import Snapshot
-from gpustack.policy.ask import Ask, Candidate
+from gpustack.policy.placement import Candidate, PlacementRequest
 
 
-def score(candidate: Candidate, ask: Ask, snapshot: Snapshot) -> float:
+def score(candidate: Candidate, ask: PlacementRequest, snapshot: Snapshot) -> float:
     """100 for an empty worker, less for other models, still less for replicas of this one; plus up to 10
     for devices that few instances sit on (behaviour.md s.4.8)."""
     held = [

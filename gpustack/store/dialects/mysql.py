@@ -13,14 +13,17 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from gpustack.errors import GpustackError, Invalid, Unavailable
-from gpustack.store import server
+from gpustack.store import database_server
 from gpustack.store.dialect import Connections, PoolSettings
 
 LEAST_MYSQL = (8,)
 LEAST_MARIADB = (10, 6)
 
 _SANE = "SET SESSION sql_mode = 'TRADITIONAL', time_zone = '+00:00'"
-_QUICK = (f"{_SANE}, innodb_lock_wait_timeout = {server.LOCK_SECONDS}, wait_timeout = {server.IDLE_SECONDS}",)
+_QUICK = (
+    f"{_SANE}, innodb_lock_wait_timeout = {database_server.LOCK_SECONDS}, "
+    f"wait_timeout = {database_server.IDLE_SECONDS}",
+)
 _READING = (_SANE, "SET SESSION TRANSACTION READ ONLY")
 _MODES = ("DISABLED", "PREFERRED", "REQUIRED", "VERIFY_CA", "VERIFY_IDENTITY")
 _TRUE = ("1", "true", "yes", "on")
@@ -35,31 +38,42 @@ class MySql:
     clock = "cast(unix_timestamp(sysdate(6)) * 1000 as signed)"
 
     def open(self, url: sa.URL, pool: PoolSettings) -> Connections:
-        target = server.driven(url, "pymysql", install="PyMySQL")
+        target = database_server.driven(url, "pymysql", install="PyMySQL")
         target, tls = _tls(target)
-        server.known(target, _parameters())
-        arguments: dict[str, Any] = {"connect_timeout": server.CONNECT_SECONDS, "charset": "utf8mb4", **tls}
+        database_server.known(target, _parameters())
+        arguments: dict[str, Any] = {
+            "connect_timeout": database_server.CONNECT_SECONDS,
+            "charset": "utf8mb4",
+            **tls,
+        }
         arguments = {name: value for name, value in arguments.items() if name not in target.query}
-        bounded = {"read_timeout": server.STATEMENT_SECONDS, "write_timeout": server.STATEMENT_SECONDS}
+        bounded = {
+            "read_timeout": database_server.STATEMENT_SECONDS,
+            "write_timeout": database_server.STATEMENT_SECONDS,
+        }
 
         def engine(settings: Sequence[str], pooled: PoolSettings | None) -> sa.Engine:
             given = arguments if pooled is None else {**bounded, **arguments}
-            return server.engine(target, given, server.statements(*settings), pool=pooled, echo=pool.echo)
+            return database_server.engine(
+                target, given, database_server.statements(*settings), pool=pooled, echo=pool.echo
+            )
 
         return Connections(
-            place=server.place(url),
-            write=engine(_QUICK, PoolSettings(size=server.WRITERS, overflow=0, timeout=pool.timeout)),
+            place=database_server.place(url),
+            write=engine(
+                _QUICK, PoolSettings(size=database_server.WRITERS, overflow=0, timeout=pool.timeout)
+            ),
             read=engine(_READING, pool),
             slow=engine((_SANE,), None),
         )
 
     def check(self, conn: sa.Connection, place: str) -> None:
         maria = bool(getattr(conn.dialect, "is_mariadb", False))
-        found, text = server.version(conn.dialect.server_version_info or ())
+        found, text = database_server.version(conn.dialect.server_version_info or ())
         if maria and found < LEAST_MARIADB:
-            raise server.too_old(place, "MariaDB", text, "MariaDB 10.6")
+            raise database_server.too_old(place, "MariaDB", text, "MariaDB 10.6")
         if not maria and found < LEAST_MYSQL:
-            raise server.too_old(place, "MySQL", text, "MySQL 8.0")
+            raise database_server.too_old(place, "MySQL", text, "MySQL 8.0")
 
     @contextmanager
     def migrating(self, connections: Connections) -> Iterator[sa.Connection]:
@@ -68,7 +82,7 @@ class MySql:
         with connections.slow.connect() as conn:
             got = conn.execute(
                 sa.text("SELECT GET_LOCK(:name, :seconds)"),
-                {"name": name, "seconds": server.MIGRATION_SECONDS},
+                {"name": name, "seconds": database_server.MIGRATION_SECONDS},
             ).scalar()
             if got != 1:
                 raise Unavailable(
@@ -115,7 +129,7 @@ class MySql:
         if not isinstance(code, int):
             return None
         if code in (2003, 2005, 2006, 2013) and "SSL" in str(cause).upper():
-            return server.insecure(place, cause)
+            return database_server.insecure(place, cause)
         for codes, sentence in _CODES.items():
             if code in codes:
                 return sentence(place, cause)
@@ -123,13 +137,13 @@ class MySql:
 
 
 _CODES = {
-    (1045, 1698, 1251, 2059, 2061): server.denied,
-    (1049,): server.absent,
-    (1044, 1142, 1143, 1227, 1290, 1792, 1836): server.forbidden,
-    (1021, 1114): server.full,
-    (1040, 1203, 1205, 1213, 1226): server.busy,
-    (2026, 3159): server.insecure,
-    (1053, 1077, 1079, 1080, 2002, 2003, 2005, 2006, 2013, 2014, 2055, 4031, 0): server.unreachable,
+    (1045, 1698, 1251, 2059, 2061): database_server.denied,
+    (1049,): database_server.absent,
+    (1044, 1142, 1143, 1227, 1290, 1792, 1836): database_server.forbidden,
+    (1021, 1114): database_server.full,
+    (1040, 1203, 1205, 1213, 1226): database_server.busy,
+    (2026, 3159): database_server.insecure,
+    (1053, 1077, 1079, 1080, 2002, 2003, 2005, 2006, 2013, 2014, 2055, 4031, 0): database_server.unreachable,
 }
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from gpustack.errors import GpustackError, Invalid, Unavailable
-from gpustack.store import server
+from gpustack.store import database_server
 from gpustack.store.dialect import Connections, PoolSettings
 
 LEAST = (13,)
@@ -20,17 +20,17 @@ _MIGRATION_KEY = 7_127_413_003
 _DEFAULTS: dict[str, Any] = {
     "application_name": "gpustack",
     "client_encoding": "utf8",  # else a server of SQL_ASCII answers in bytes, to the driver's own questions too
-    "connect_timeout": server.CONNECT_SECONDS,
+    "connect_timeout": database_server.CONNECT_SECONDS,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-_PATIENT = (f"SET lock_timeout = '{server.MIGRATION_SECONDS}s'",)
+_PATIENT = (f"SET lock_timeout = '{database_server.MIGRATION_SECONDS}s'",)
 _QUICK = (
-    f"SET statement_timeout = '{server.STATEMENT_SECONDS}s'",
-    f"SET lock_timeout = '{server.LOCK_SECONDS}s'",
-    f"SET idle_in_transaction_session_timeout = '{server.IDLE_SECONDS}s'",
+    f"SET statement_timeout = '{database_server.STATEMENT_SECONDS}s'",
+    f"SET lock_timeout = '{database_server.LOCK_SECONDS}s'",
+    f"SET idle_in_transaction_session_timeout = '{database_server.IDLE_SECONDS}s'",
 )
 _READING = (*_QUICK, "SET default_transaction_read_only = on")
 
@@ -42,25 +42,27 @@ class PostgreSql:
     clock = "(extract(epoch from clock_timestamp()) * 1000)::bigint"
 
     def open(self, url: sa.URL, pool: PoolSettings) -> Connections:
-        target = server.driven(url, "psycopg", install="psycopg[binary]")
-        server.known(target, _parameters())
+        target = database_server.driven(url, "psycopg", install="psycopg[binary]")
+        database_server.known(target, _parameters())
         arguments = {name: value for name, value in _DEFAULTS.items() if name not in url.query}
-        writing = PoolSettings(size=server.WRITERS, overflow=0, timeout=pool.timeout)
+        writing = PoolSettings(size=database_server.WRITERS, overflow=0, timeout=pool.timeout)
 
         def engine(settings: Sequence[str], pooled: PoolSettings | None) -> sa.Engine:
-            return server.engine(target, arguments, server.statements(*settings), pool=pooled, echo=pool.echo)
+            return database_server.engine(
+                target, arguments, database_server.statements(*settings), pool=pooled, echo=pool.echo
+            )
 
         return Connections(
-            place=server.place(url),
+            place=database_server.place(url),
             write=engine(_QUICK, writing),
             read=engine(_READING, pool),
             slow=engine(_PATIENT, None),
         )
 
     def check(self, conn: sa.Connection, place: str) -> None:
-        found, text = server.version(conn.dialect.server_version_info or ())
+        found, text = database_server.version(conn.dialect.server_version_info or ())
         if found < LEAST:
-            raise server.too_old(place, "PostgreSQL", text, "PostgreSQL 13")
+            raise database_server.too_old(place, "PostgreSQL", text, "PostgreSQL 13")
         encoding = conn.exec_driver_sql("SHOW server_encoding").scalar()
         if encoding != "UTF8":
             raise Invalid(
@@ -113,22 +115,22 @@ class PostgreSql:
 
 _SEQUENCE = sa.text("SELECT pg_get_serial_sequence(:name, 'id')")
 _STATES = {
-    ("28",): server.denied,
-    ("3D",): server.absent,
-    ("25006", "42501"): server.forbidden,
-    ("53100",): server.full,
-    ("55P03", "40001", "40P01", "57014", "53300", "25P03"): server.busy,
-    ("08", "57"): server.unreachable,
+    ("28",): database_server.denied,
+    ("3D",): database_server.absent,
+    ("25006", "42501"): database_server.forbidden,
+    ("53100",): database_server.full,
+    ("55P03", "40001", "40P01", "57014", "53300", "25P03"): database_server.busy,
+    ("08", "57"): database_server.unreachable,
 }
 _SAID = (
-    ("password", server.denied),
-    ("authentication failed", server.denied),
-    ("pg_hba", server.denied),
-    ("does not exist", server.absent),
-    ("certificate", server.insecure),
-    ("SSL", server.insecure),
-    ("sslmode", server.insecure),
-    ("too many", server.busy),
+    ("password", database_server.denied),
+    ("authentication failed", database_server.denied),
+    ("pg_hba", database_server.denied),
+    ("does not exist", database_server.absent),
+    ("certificate", database_server.insecure),
+    ("SSL", database_server.insecure),
+    ("sslmode", database_server.insecure),
+    ("too many", database_server.busy),
 )
 
 
@@ -141,11 +143,11 @@ def _parameters() -> set[str]:
 def _connecting(place: str, said: str) -> Unavailable:
     """libpq gives no code when there is no connection yet, only words."""
     if 'role "' in said and "does not exist" in said:
-        return server.denied(place, said)
+        return database_server.denied(place, said)
     # A certificate "file does not exist" is a matter of TLS; so are words about pg_hba that mention SSL.
     if "certificate file" in said:
-        return server.insecure(place, said)
+        return database_server.insecure(place, said)
     for words, sentence in _SAID:
         if words in said:
             return sentence(place, said)
-    return server.unreachable(place, said)
+    return database_server.unreachable(place, said)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from gpustack.store import step
 from gpustack.store.column import BigId, Count, Flag, Long, Name, Real, Utc, Word
+from gpustack.store.migrations import step
 
 revision = "0001"
 down_revision = None

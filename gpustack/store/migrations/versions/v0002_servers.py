@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from gpustack.store import step
 from gpustack.store.column import BigId, Count, Name
+from gpustack.store.migrations import step
 
 revision = "0002"
 down_revision = "0001"

@@ -6,8 +6,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gpustack.store import step
 from gpustack.store.column import BigId, Count, Flag, Long, Name, Utc, Word
+from gpustack.store.migrations import step
 
 revision = "0003"
 down_revision = "0002"

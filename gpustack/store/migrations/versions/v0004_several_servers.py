@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from gpustack.store import step
 from gpustack.store.column import BigId, Count, Flag, Long, Name
+from gpustack.store.migrations import step
 
 revision = "0004"
 down_revision = "0003"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from gpustack.store import step
 from gpustack.store.column import Flag
+from gpustack.store.migrations import step
 
 revision = "0005"
 down_revision = "0004"

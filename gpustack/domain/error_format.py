@@ -1,0 +1,51 @@
+"""The forms in which errors are told over HTTP: one for each family of clients."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Final
+
+
+class ErrorFormat(StrEnum):
+    """Whose clients read what a path answers."""
+
+    MANAGEMENT = "management"
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    SHARED = "shared"
+    """Our own and OpenAI's in one: both read what is there."""
+
+
+_OPENAI: Final = re.compile(
+    r"/v1-openai(/|$)"
+    r"|/v1/(chat/completions|completions|embeddings|images/|audio/|rerank|responses|voices)"
+)
+_SHARED: Final = re.compile(r"/v1/models(/|$)")
+_ANTHROPIC: Final = re.compile(r"/v1/messages(/|$)")
+_TYPES: Final[Mapping[int, str]] = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+def error_format_of(path: str) -> ErrorFormat:
+    """The route alone decides, never the error's history."""
+    if _ANTHROPIC.match(path) is not None:
+        return ErrorFormat.ANTHROPIC
+    if _OPENAI.match(path) is not None:
+        return ErrorFormat.OPENAI
+    return ErrorFormat.SHARED if _SHARED.match(path) is not None else ErrorFormat.MANAGEMENT
+
+
+def anthropic_error(status: int, message: str) -> dict[str, Any]:
+    """An error as Anthropic's clients read it."""
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": message}}

@@ -1,0 +1,63 @@
+"""What was used within the last minute, left in a file by a server that stops for the next one to take up."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+import attrs
+
+from gpustack.domain.document import decode, encode
+from gpustack.errors import Invalid
+from gpustack.policy.usage_limit import SlidingWindow, WindowSlot
+
+log = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class _SavedWindows:
+    at: datetime
+    """By the clock on the wall: the other one may begin anew with the machine."""
+    windows: Mapping[str, tuple[WindowSlot, ...]]
+    """By subject; the seconds count back from ``at``."""
+
+
+def save_windows(path: Path, windows: Mapping[str, SlidingWindow], now: float, at: datetime) -> None:
+    """Write down the windows as they are at ``now``, which is ``at`` on the wall."""
+    aged = {subject: _shifted(window.at(now), -math.floor(now)) for subject, window in windows.items()}
+    draft = path.with_suffix(".draft")
+    try:
+        with os.fdopen(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(encode(_SavedWindows(at, {key: seconds for key, seconds in aged.items() if seconds})))
+        draft.rename(path)
+    except OSError as error:
+        log.warning("What was used in the last minute is not written down: reason=%s", error)
+
+
+def load_windows(path: Path, now: float, at: datetime) -> Mapping[str, SlidingWindow] | None:
+    """What a server left that stopped in order; ``None`` where none did. The file is gone afterwards: it tells of
+    one stop."""
+    try:
+        document = path.read_bytes()
+        path.unlink()
+    except OSError:
+        return None
+    try:
+        left = decode(document, _SavedWindows)
+        elapsed = max((at - left.at).total_seconds(), 0.0)
+    except (Invalid, TypeError) as error:
+        log.warning("What the last server used in its last minute cannot be read: reason=%s", error)
+        return None
+    shift = math.floor(now) - math.floor(elapsed)
+    return {
+        subject: SlidingWindow(_shifted(SlidingWindow(seconds), shift))
+        for subject, seconds in left.windows.items()
+    }
+
+
+def _shifted(window: SlidingWindow, by: int) -> tuple[WindowSlot, ...]:
+    return tuple([attrs.evolve(second, at=second.at + by) for second in window.seconds])

@@ -1,0 +1,42 @@
+"""The two ends of a TCP connection as values that can be looked up."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+
+import attrs
+
+Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@attrs.frozen
+class AddressPair:
+    """Who asks (``there``) and who is asked (``here``). IPv4 in IPv6 is IPv4."""
+
+    there: tuple[Ip, int]
+    here: tuple[Ip, int]
+
+    @classmethod
+    def of(cls, there: Sequence[object], here: Sequence[object]) -> AddressPair:
+        """From addresses as the socket module tells them. Raises ``ValueError`` for what is no address of IP."""
+        return cls(_end(there), _end(here))
+
+    @property
+    def turned(self) -> AddressPair:
+        """The same connection as the other side sees it."""
+        return AddressPair(self.here, self.there)
+
+    @property
+    def family(self) -> int:
+        return socket.AF_INET if self.there[0].version == 4 else socket.AF_INET6
+
+
+def _end(address: Sequence[object]) -> tuple[Ip, int]:
+    match address:
+        case (str(host), int(port), *_):
+            ip = ipaddress.ip_address(host.partition("%")[0])
+            return getattr(ip, "ipv4_mapped", None) or ip, port
+        case _:
+            raise ValueError("this is no connection by IP")

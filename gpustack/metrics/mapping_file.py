@@ -1,0 +1,79 @@
+"""The mapping that holds now: the default, or what lies in ``custom_metrics_config.yaml`` in its place."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from gpustack.domain.yaml_document import read_yaml
+from gpustack.errors import Invalid, Unavailable
+from gpustack.nursery.limiter import ThreadLimiter, threads
+
+from .mapping import MetricMap, default_map, read_map
+
+log = logging.getLogger(__name__)
+
+FILE = "custom_metrics_config.yaml"
+_LARGEST = 2 << 20
+
+
+@attrs.define(eq=False, repr=False)
+class MetricMapFile:
+    """Owns the file. One that cannot be read is named in the log, and the default holds."""
+
+    _path: Path
+    _threads: ThreadLimiter = attrs.field(factory=lambda: threads("metrics configuration", 1))
+
+    @classmethod
+    def within(cls, data_dir: Path) -> MetricMapFile:
+        """The one of a data directory."""
+        return cls(data_dir / FILE)
+
+    async def current(self) -> MetricMap:
+        """As the file is now: an edit by hand holds from the next look on."""
+        return await self._threads.run(self._read)
+
+    async def replace(self, document: Any) -> None:
+        """Put a mapping in place of the present one; an empty object brings the default back.
+
+        Raises ``Invalid`` with every fault, ``Unavailable`` when it cannot be written. Done whole or not at all.
+        """
+        wanted = read_map(document)
+        await self._threads.run(self._write, wanted if document else None)
+
+    def _read(self) -> MetricMap:
+        try:
+            with self._path.open("rb") as file:
+                text = file.read(_LARGEST + 1)
+            if len(text) > _LARGEST:
+                raise Invalid(f"it is larger than {_LARGEST} bytes")
+            return read_map(read_yaml(text))
+        except FileNotFoundError:
+            return default_map()
+        except (OSError, Invalid) as error:
+            log.error("The mapping of metrics cannot be used: file=%s reason=%s", self._path, error)
+            return default_map()
+
+    def _write(self, wanted: MetricMap | None) -> None:
+        import yaml
+
+        try:
+            if wanted is None:
+                self._path.unlink(missing_ok=True)
+                return
+            fresh = self._path.with_suffix(".new")
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                yaml.safe_dump(wanted.document(), file, sort_keys=False, allow_unicode=True)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self._path)
+        except OSError as error:
+            raise Unavailable(f"{self._path} cannot be written: {error.strerror or error}") from error
+
+    def __repr__(self) -> str:
+        return f"<MetricsConfig in {self._path.name}>"

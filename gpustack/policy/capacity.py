@@ -1,0 +1,118 @@
+"""What one worker can give one replica: its free memory and the devices the engine's build can drive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import attrs
+
+from gpustack.domain.device import Device, DeviceId
+from gpustack.domain.snapshot import FreeMemory, Snapshot
+from gpustack.domain.worker import EngineBuild, Worker
+from gpustack.engines.registry import engine_by_name
+
+from .placement import PlacementRequest, Shortage
+
+
+@attrs.frozen(kw_only=True)
+class WorkerCapacity:
+    """``devices`` are those that may be used, most free memory first. ``ram`` is known (see filters)."""
+
+    worker: Worker
+    free: FreeMemory
+    devices: tuple[Device, ...]
+    unified: bool
+
+    @property
+    def ram(self) -> int:
+        return self.free.ram or 0
+
+    def vram(self, device: Device) -> int:
+        return self.free.vram.get(device.index, 0)
+
+    def lacks(self, ram: int, vram: Mapping[int, int]) -> Shortage | None:
+        """The first thing there is too little of, or ``None`` when all of it fits."""
+        for index, need in vram.items():
+            if need > self.free.vram.get(index, 0):
+                return self._video_shortage(index, need)
+        whole = ram + (sum(vram.values()) if self.unified else 0)
+        return self._memory_shortage(whole) if whole > self.ram else None
+
+    def _video_shortage(self, index: int, need: int) -> Shortage:
+        device = self.worker.device(index)
+        total = (device.memory.total if device else None) or 0
+        reserved, free = min(self.worker.system_reserved.vram, total), self.free.vram.get(index, 0)
+        return Shortage(
+            of="video memory",
+            where=f"GPU {index} of worker {self.worker.name}",
+            need=need,
+            free=free,
+            total=total,
+            reserved=reserved,
+            claimed=max(total - reserved - free, 0),
+        )
+
+    def _memory_shortage(self, need: int) -> Shortage:
+        total = self.worker.status.memory.total or 0
+        reserved = min(self.worker.system_reserved.ram, total)
+        return Shortage(
+            of="memory",
+            where=f"worker {self.worker.name}",
+            need=need,
+            free=self.ram,
+            total=total,
+            reserved=reserved,
+            claimed=max(total - reserved - self.ram, 0),
+        )
+
+
+def room(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> WorkerCapacity:
+    """The room on ``worker``, with the ask's own claim left out of account."""
+    free = snapshot.free(worker, without=ask.own_id)
+    devices = [device for device in usable(ask, worker) if device.index in free.vram]
+    picked = picked_on(ask, worker)
+    if picked:
+        devices = [device for device in devices if device.index in picked]
+    devices.sort(key=lambda device: (-free.vram[device.index], device.index))
+    unified = worker.status.memory.is_unified_memory or any(
+        device.memory.is_unified_memory for device in worker.status.gpu_devices
+    )
+    return WorkerCapacity(worker=worker, free=free, devices=tuple(devices), unified=unified)
+
+
+def usable(ask: PlacementRequest, worker: Worker) -> tuple[Device, ...]:
+    """Sound devices that the engine's build on this worker can drive."""
+    engine, build = engine_by_name(ask.engine_name), worker.build_of(ask.engine_name)
+    if build is None:
+        return ()
+    every = engine is not None and engine.any_device
+    return tuple(d for d in sound(worker) if every or d.type in build.drives)
+
+
+def sound(worker: Worker) -> Iterable[Device]:
+    """Devices without a fault."""
+    return (device for device in worker.status.gpu_devices if device.fault is None)
+
+
+def picked_on(ask: PlacementRequest, worker: Worker) -> frozenset[int]:
+    """Indexes of this worker's devices that were picked by hand."""
+    ids = [DeviceId.parse(text) for text in ask.gpu_ids]
+    return frozenset(device.index for device in ids if device.worker == worker.name)
+
+
+def undriven(ask: PlacementRequest, worker: Worker) -> str:
+    """Why GPUs that are there are not used, and how to have them used; empty if there is nothing to say."""
+    build, there = worker.build_of(ask.engine_name), list(sound(worker))
+    if build is None or not there or usable(ask, worker):
+        return ""
+    kinds = ", ".join(sorted({device.type for device in there}))
+    count = "its GPU" if len(there) == 1 else f"its {len(there)} GPUs"
+    return f"{_named(build)} on worker {worker.name} cannot drive {count} ({kinds}){_advice(build)}"
+
+
+def _named(build: EngineBuild) -> str:
+    return f"{build.engine} ({build.origin})" if build.origin else build.engine
+
+
+def _advice(build: EngineBuild) -> str:
+    return f". {build.advice}" if build.advice else "; install a build of it for these devices"

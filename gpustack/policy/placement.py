@@ -1,0 +1,121 @@
+"""The words of placement: what is asked, what would do, what is short, and why there is no place."""
+
+from __future__ import annotations
+
+import attrs
+
+from gpustack.domain.facts import ModelFacts
+from gpustack.domain.instance import Claim, ModelInstance
+from gpustack.domain.model import Model
+from gpustack.domain.unit import human_bytes
+from gpustack.domain.worker import Worker
+from gpustack.engines.llama_cpp import slot_counts
+
+from .estimate.demand import MemoryDemand, demand_of
+
+MAKES_ROOM = "an older replica of it makes room"
+"""Part of the sentence of a new replica that fits only where an older one of its model still sits."""
+
+_LISTED = 3
+
+
+def _demand(ask: PlacementRequest) -> MemoryDemand:
+    return demand_of(ask.model, ask.facts, ask.engine_name, ask.slots)
+
+
+@attrs.frozen(kw_only=True)
+class PlacementRequest:
+    """One replica to place. ``instance`` is ``None`` for a model that is only being considered."""
+
+    model: Model
+    instance: ModelInstance | None = None
+    facts: ModelFacts | None = None
+    engine_name: str
+    slots: int | None = None
+    """Requests at a time to have room for; ``None`` leaves it to the engine's defaults."""
+    demand: MemoryDemand = attrs.field(
+        init=False, default=attrs.Factory(_demand, takes_self=True), repr=False, eq=False
+    )
+
+    @property
+    def own_id(self) -> frozenset[int]:
+        """Its claim is never in its own way."""
+        return frozenset() if self.instance is None else frozenset({self.instance.id})
+
+    @property
+    def variants(self) -> tuple[PlacementRequest, ...]:
+        """The same with fewer and fewer requests at a time, where that may be chosen; the most come first."""
+        if self.slots is not None or self.demand.slots is None:
+            return (self,)
+        return tuple(attrs.evolve(self, slots=count) for count in slot_counts(self.model))
+
+    @property
+    def gpu_ids(self) -> tuple[str, ...]:
+        """Devices picked by hand; empty if the choice is ours."""
+        return () if self.model.gpu_selector is None else self.model.gpu_selector.gpu_ids
+
+
+@attrs.frozen(kw_only=True)
+class Candidate:
+    """A place that fits. ``left`` is the share of the memory in question still free afterwards."""
+
+    worker: Worker
+    gpu_indexes: tuple[int, ...] = ()
+    claim: Claim
+    left: float = 0.0
+    note: str = ""
+    slots: int | None = None
+    """Requests at a time, where their number was chosen."""
+
+
+@attrs.frozen(kw_only=True)
+class Shortage:
+    """What a worker has too little of. Bytes; ``of`` says of what and where, in words."""
+
+    of: str
+    where: str
+    need: int
+    free: int
+    total: int
+    reserved: int
+    claimed: int
+
+    @property
+    def short(self) -> int:
+        return self.need - self.free
+
+    @property
+    def sentence(self) -> str:
+        held = f"{human_bytes(self.reserved)} reserved, {human_bytes(self.claimed)} claimed"
+        return (
+            f"needs {human_bytes(self.need)} of {self.of}, {self.where} has {human_bytes(self.free)} free of "
+            f"{human_bytes(self.total)} ({held}): short by {human_bytes(self.short)}"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Rejection:
+    """Why one worker is out, or with ``worker_id`` ``None`` why all are. ``shortage`` if it is only too small."""
+
+    sentence: str
+    worker_id: int | None = None
+    worker: str = ""
+    shortage: Shortage | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Unschedulable:
+    """No place now. ``reasons`` come nearest first; ``smallest_change`` would make it fit, as far as we know."""
+
+    reasons: tuple[Rejection, ...]
+    smallest_change: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """One sentence for the state message."""
+        listed = "; ".join(reason.sentence for reason in self.reasons[:_LISTED])
+        more = len(self.reasons) - _LISTED
+        if more > 0:
+            listed += f"; and {more} more {'worker is' if more == 1 else 'workers are'} no better"
+        listed = listed[:1].upper() + listed[1:]
+        return f"{listed}. To make it fit: {self.smallest_change}" if self.smallest_change else listed

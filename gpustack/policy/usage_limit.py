@@ -1,0 +1,205 @@
+"""Whether one more request may come in: what a minute holds, what is under way, and what of a limit is whose."""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from typing import Final
+
+import attrs
+
+from gpustack.domain.access import Limits
+
+MINUTE: Final = 60
+_KEPT: Final = MINUTE + 1
+"""Seconds by the clock for which one counts: whatever came within the last minute is in them, wherever in its second
+it came."""
+SOON: Final = 1.0
+"""Seconds after which to ask again where nobody knows when another request ends."""
+
+
+class LimitKind(StrEnum):
+    """What is limited."""
+
+    REQUESTS = "requests_per_minute"
+    TOKENS = "tokens_per_minute"
+    CONCURRENT = "concurrent_requests"
+    DAY = "tokens_per_day"
+    MONTH = "tokens_per_month"
+
+
+@attrs.frozen
+class WindowSlot:
+    """What was let in within one second of the clock."""
+
+    at: int
+    requests: int
+    tokens: int
+
+
+@attrs.frozen
+class SlidingWindow:
+    """What was let in during the last minute, second by second, the oldest first.
+
+    A request counts when it begins; how many tokens it took is set right when it has ended.
+    """
+
+    seconds: tuple[WindowSlot, ...] = ()
+
+    @property
+    def requests(self) -> int:
+        return sum([second.requests for second in self.seconds])
+
+    @property
+    def tokens(self) -> int:
+        return sum([second.tokens for second in self.seconds])
+
+    def at(self, now: float) -> SlidingWindow:
+        """Without what is older than a minute."""
+        first = math.floor(now) - _KEPT + 1
+        if not self.seconds or self.seconds[0].at >= first:
+            return self
+        return SlidingWindow(tuple([second for second in self.seconds if second.at >= first]))
+
+    def plus(self, now: float, requests: int, tokens: int) -> SlidingWindow:
+        """With so much more at ``now``; nothing is put before what is there already."""
+        at = math.floor(now)
+        last = self.seconds[-1] if self.seconds else None
+        if last is None or last.at < at:
+            return SlidingWindow((*self.seconds, WindowSlot(at, requests, tokens)))
+        return SlidingWindow(
+            (*self.seconds[:-1], WindowSlot(last.at, last.requests + requests, last.tokens + tokens))
+        )
+
+    def corrected(self, at: int, tokens: int) -> SlidingWindow:
+        """With so many more (or fewer) tokens in the second ``at``, if that still counts."""
+        return SlidingWindow(
+            tuple(
+                [
+                    attrs.evolve(second, tokens=second.tokens + tokens) if second.at == at else second
+                    for second in self.seconds
+                ]
+            )
+        )
+
+    def free_at(self, *, requests: int = 0, tokens: int = 0) -> float:
+        """When so much of what is in it will have left it."""
+        for second in self.seconds:
+            requests -= second.requests
+            tokens -= second.tokens
+            if requests <= 0 and tokens <= 0:
+                return float(second.at + _KEPT)
+        return math.inf
+
+
+@attrs.frozen
+class RecentUsage:
+    """What a party has used of late, and has under way."""
+
+    window: SlidingWindow = SlidingWindow()
+    under_way: int = 0
+
+
+@attrs.frozen
+class Refusal:
+    """Which limit is in the way, and in how many seconds to ask again; ``None``: the request can never pass."""
+
+    kind: LimitKind
+    limit: int
+    retry_after: float | None
+
+
+@attrs.frozen
+class Admission:
+    """``second`` is where the request counts, for when it is set right."""
+
+    state: RecentUsage
+    second: int
+
+
+def admit(limits: Limits, state: RecentUsage, tokens: int, now: float) -> Admission | Refusal:
+    """Let a request in that may use up to ``tokens``, or say what is in the way.
+
+    What it may use counts at once, so whoever comes while it is under way finds no more than what is surely left.
+    Never more than a limit is let in within any sixty seconds.
+    """
+    window = state.window.at(now)
+    in_the_way = [
+        refusal
+        for refusal in (
+            _too_many(limits, state),
+            _too_often(limits, window, now),
+            _too_much(limits, window, tokens, now),
+        )
+        if refusal is not None
+    ]
+    if in_the_way:
+        return max(in_the_way, key=_wait)
+    window = window.plus(now, 1, tokens)
+    return Admission(RecentUsage(window, state.under_way + 1), window.seconds[-1].at)
+
+
+def ended(state: RecentUsage, second: int, surplus: int) -> RecentUsage:
+    """After a request that was let in at ``second`` and used ``surplus`` tokens less than it might have."""
+    window = state.window.corrected(second, -surplus) if surplus else state.window
+    return RecentUsage(window, state.under_way - 1)
+
+
+def full(limits: Limits, now: float) -> SlidingWindow:
+    """A minute in which everything was used: of what came before nothing is known."""
+    return SlidingWindow(
+        (WindowSlot(math.floor(now), limits.requests_per_minute or 0, limits.tokens_per_minute or 0),)
+    )
+
+
+def share(limits: Limits, servers: int, rank: int) -> Limits:
+    """What of the limits per minute and at once one of several servers may let in: the shares add up to the whole.
+
+    But none is left with nothing where something is allowed: a limit smaller than the number of servers is one for
+    each. Budgets are not divided: they are drawn.
+    """
+    if servers <= 1:
+        return limits
+    return attrs.evolve(
+        limits,
+        requests_per_minute=_part(limits.requests_per_minute, servers, rank),
+        tokens_per_minute=_part(limits.tokens_per_minute, servers, rank),
+        concurrent_requests=_part(limits.concurrent_requests, servers, rank),
+    )
+
+
+def _part(limit: int | None, servers: int, rank: int) -> int | None:
+    return None if limit is None else max(limit // servers + (rank < limit % servers), min(limit, 1))
+
+
+def _wait(refusal: Refusal) -> float:
+    return math.inf if refusal.retry_after is None else refusal.retry_after
+
+
+def _too_many(limits: Limits, state: RecentUsage) -> Refusal | None:
+    limit = limits.concurrent_requests
+    if limit is None or state.under_way < limit:
+        return None
+    return Refusal(LimitKind.CONCURRENT, limit, SOON if limit else None)
+
+
+def _too_often(limits: Limits, window: SlidingWindow, now: float) -> Refusal | None:
+    limit = limits.requests_per_minute
+    if limit is None:
+        return None
+    excess = window.requests + 1 - limit
+    if excess <= 0:
+        return None
+    return Refusal(LimitKind.REQUESTS, limit, window.free_at(requests=excess) - now if limit else None)
+
+
+def _too_much(limits: Limits, window: SlidingWindow, tokens: int, now: float) -> Refusal | None:
+    limit = limits.tokens_per_minute
+    if limit is None:
+        return None
+    excess = window.tokens + max(tokens, 1) - limit
+    if excess <= 0:
+        return None
+    if max(tokens, 1) > limit:
+        return Refusal(LimitKind.TOKENS, limit, None)
+    return Refusal(LimitKind.TOKENS, limit, window.free_at(tokens=excess) - now)

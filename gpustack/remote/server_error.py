@@ -1,0 +1,73 @@
+"""Answers of our own server that say no, as the errors they were there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from json import loads as from_json
+
+from gpustack import errors
+from gpustack.remote.http import HttpResponse
+
+_BY_STATUS: Mapping[int, type[errors.GpustackError]] = {
+    400: errors.BadRequest,
+    401: errors.Unauthorized,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    410: errors.RevisionExpired,
+    413: errors.PayloadTooLarge,
+    422: errors.Invalid,
+    429: errors.TooManyRequests,
+    504: errors.GatewayTimeout,
+}
+_SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
+_SHOWN = 1000
+"""Characters of a foreign sentence that are passed on; a proxy's error page is no sentence."""
+
+
+def checked(reply: HttpResponse) -> HttpResponse:
+    """The reply itself when it is a yes; raises the error it stands for otherwise."""
+    if 200 <= reply.status < 300:
+        return reply
+    raise fault_of(reply.status, reply.body)
+
+
+def fault_of(status: int, body: bytes, retry_after: str | None = None) -> errors.GpustackError:
+    """The error behind a status and a body in either of our two forms; ``Unavailable`` for one we do not know.
+
+    ``retry_after`` is the header of that name.
+    """
+    message, reason = _told(body)
+    message = _listed(message)[:_SHOWN] or f"The server answered with status {status}"
+    if status == 409 and reason == "AlreadyExists":
+        return errors.AlreadyExists(message)
+    error = _BY_STATUS.get(status, errors.Unavailable)(message)
+    if isinstance(error, errors.TooManyRequests | errors.Unavailable) and _SECONDS.fullmatch(
+        retry_after or ""
+    ):
+        error.retry_after = float(retry_after or 0)
+    return error
+
+
+def _listed(message: str) -> str:
+    """The faults of a document as one sentence: how many they are is for programs that know that form."""
+    count, _, faults = message.partition("\n")
+    return "; ".join(faults.splitlines()) if faults and count.endswith(" validation errors:") else message
+
+
+def _told(body: bytes) -> tuple[str, str]:
+    try:
+        document = from_json(body)
+    except (ValueError, RecursionError):
+        return "", ""
+    if not isinstance(document, dict):
+        return "", ""
+    inner = document.get("error")
+    if isinstance(inner, dict):
+        return _text(inner.get("message")), _text(inner.get("type"))
+    return _text(document.get("message")), _text(document.get("reason"))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,148 @@
+"""Which records concern which worker, kept up with each commit however many workers ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import attrs
+
+from gpustack.domain.artifact import ModelFile
+from gpustack.domain.assignment import AssignmentState
+from gpustack.domain.change import Change, ChangeKind
+from gpustack.domain.instance import ModelInstance
+from gpustack.domain.model import Model
+from gpustack.domain.snapshot import Snapshot
+from gpustack.errors import RevisionExpired
+from gpustack.nursery.quarantine import Quarantine
+from gpustack.server.place import workers_of
+from gpustack.store.store import Store
+
+_NOTHING = AssignmentState()
+
+
+@attrs.define(eq=False, repr=False)
+class AssignmentIndex:
+    """Pictures of all workers as of the store's present revision.
+
+    A worker's picture stays the same object for as long as nothing of it changes. A commit costs what it changed, and
+    the records of the workers that it concerns.
+    """
+
+    _store: Store
+    _revision: int = -1
+    _pictures: dict[int, AssignmentState] = attrs.field(factory=dict)
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("assignments"))
+    drawn: int = 0
+    """Pictures made so far."""
+
+    def of(self, worker_id: int) -> AssignmentState:
+        """What the worker should know now."""
+        self._catch_up()
+        return self._pictures.get(worker_id, _NOTHING)
+
+    def _catch_up(self) -> None:
+        snapshot = self._store.snapshot
+        if snapshot.revision == self._revision and not self._faults.is_due():
+            return
+        try:
+            # What could not be taken in before is found by drawing all anew: a record, or what it was before.
+            changes = None if self._faults.is_due() else self._store.changes_since(self._revision)
+        except RevisionExpired:
+            changes = None
+        if changes is None:
+            self._faults.keep_only(_rows(snapshot))
+            self._pictures = pictures(snapshot, self._faults)
+            self.drawn += len(self._pictures)
+        else:
+            self._take_in(changes, snapshot)
+        self._revision = snapshot.revision
+
+    def _take_in(self, changes: Iterable[Change], snapshot: Snapshot) -> None:
+        edits = _AssignmentEdits(self._pictures)
+        models: set[int] = set()
+        for change in changes:
+            with self._faults.row((type(change.record), change.record.id)):
+                if isinstance(change.record, ModelInstance):
+                    edits.take_instance(change, change.record)
+                elif isinstance(change.record, ModelFile):
+                    edits.take_file(change, change.record)
+                elif isinstance(change.record, Model):
+                    models.add(change.record.id)
+        for model_id in models:
+            with self._faults.row((Model, model_id)):
+                for instance in snapshot.instances_of(model_id):
+                    for worker_id in workers_of(instance):
+                        edits.instances_of(worker_id)
+        for worker_id, picture in edits.drawn(snapshot):
+            self.drawn += 1
+            if picture == _NOTHING:
+                self._pictures.pop(worker_id, None)
+            else:
+                self._pictures[worker_id] = picture
+
+    def __repr__(self) -> str:
+        return f"<AssignmentBook of {len(self._pictures)} workers at revision {self._revision}>"
+
+
+@attrs.frozen
+class _AssignmentEdits:
+    """The records of those workers that changes concern, while the changes are taken in."""
+
+    _before: Mapping[int, AssignmentState]
+    _instances: dict[int, dict[int, ModelInstance]] = attrs.field(factory=dict)
+    _files: dict[int, dict[int, ModelFile]] = attrs.field(factory=dict)
+
+    def instances_of(self, worker_id: int) -> dict[int, ModelInstance]:
+        if worker_id not in self._instances:
+            self._instances[worker_id] = dict(self._before.get(worker_id, _NOTHING).instances)
+        return self._instances[worker_id]
+
+    def files_of(self, worker_id: int) -> dict[int, ModelFile]:
+        if worker_id not in self._files:
+            self._files[worker_id] = dict(self._before.get(worker_id, _NOTHING).files)
+        return self._files[worker_id]
+
+    def take_instance(self, change: Change, record: ModelInstance) -> None:
+        before = change.before
+        there = workers_of(before) if isinstance(before, ModelInstance) else frozenset()
+        here = frozenset() if change.kind is ChangeKind.DELETED else workers_of(record)
+        for worker_id in there - here:
+            self.instances_of(worker_id).pop(record.id, None)
+        for worker_id in here:
+            self.instances_of(worker_id)[record.id] = record
+
+    def take_file(self, change: Change, record: ModelFile) -> None:
+        if change.kind is ChangeKind.DELETED:
+            self.files_of(record.worker_id).pop(record.id, None)
+        else:
+            self.files_of(record.worker_id)[record.id] = record
+
+    def drawn(self, snapshot: Snapshot) -> Iterator[tuple[int, AssignmentState]]:
+        """The new pictures."""
+        for worker_id in self._instances.keys() | self._files.keys():
+            instances, files = self.instances_of(worker_id), self.files_of(worker_id)
+            yield worker_id, AssignmentState(instances, _models_of(instances, snapshot), files)
+
+
+def pictures(snapshot: Snapshot, faults: Quarantine) -> dict[int, AssignmentState]:
+    """Every worker's picture. An instance concerns all workers it runs on; models come with their instances."""
+    found: dict[int, AssignmentState] = {}
+    for instance in snapshot.instances.values():
+        with faults.row((ModelInstance, instance.id)):
+            for worker_id in workers_of(instance):
+                picture = found.setdefault(worker_id, AssignmentState())
+                picture.instances[instance.id] = instance
+    for file in snapshot.files.values():
+        with faults.row((ModelFile, file.id)):
+            found.setdefault(file.worker_id, AssignmentState()).files[file.id] = file
+    return {key: attrs.evolve(one, models=_models_of(one.instances, snapshot)) for key, one in found.items()}
+
+
+def _models_of(instances: dict[int, ModelInstance], snapshot: Snapshot) -> dict[int, Model]:
+    wanted = {instance.model_id for instance in instances.values()}
+    return {key: snapshot.models[key] for key in sorted(wanted) if key in snapshot.models}
+
+
+def _rows(snapshot: Snapshot) -> set[tuple[type, int]]:
+    instances = {(ModelInstance, key) for key in snapshot.instances}
+    return instances | {(ModelFile, key) for key in snapshot.files}

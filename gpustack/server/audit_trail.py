@@ -1,0 +1,287 @@
+"""The audit trail on its way to the store: what was refused is gathered, and nothing that is lost is lost silently."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import attrs
+import trio
+
+from gpustack.domain.audit import AuditEvent, AuditOutcome
+from gpustack.errors import GpustackError, Unavailable
+from gpustack.nursery.quarantine import Quarantine
+from gpustack.nursery.wake import Wake
+from gpustack.server.once import WithdrawableWrite
+from gpustack.server.spool import leave, take
+from gpustack.store.store import Store
+from gpustack.store.transaction import Tx
+
+log = logging.getLogger(__name__)
+
+WINDOW = 60.0
+"""Seconds within which the same thing happening again is counted instead of told again."""
+MOST_KINDS = 100
+"""Different things told of within a window; beyond, they are told of together. This is what a flood can fill a disk
+with: some 150 000 events a day."""
+MOST_WAITING = 10_000
+_AT_ONCE = 200
+"""Events in one work: the store has others waiting."""
+_FLUSH_EVERY = 1.0
+_FLUSH_WITHIN = 3.0
+_LOOK_EVERY = 10.0
+_OWN_PER_WINDOW = 120
+"""Changes of one's own that somebody who is no administrator makes within a window, before they are counted too."""
+_SWEEP_EVERY = 3600.0
+_SWEPT_AT_ONCE = 500
+_BETWEEN_SWEEPS = 0.1
+
+_Key = tuple[object, ...]
+
+
+@attrs.define
+class _RepeatCount:
+    """One kind of thing within its window: told of once, then counted."""
+
+    until: float
+    latest: AuditEvent
+    since: datetime
+    again: int = 0
+
+
+@attrs.define(eq=False, repr=False)
+class AuditTrail:
+    """Owns events that no transaction has taken yet. What changes records is written with the change itself, by who
+    makes it; here comes what changed none: refusals, failures, and what was done elsewhere than in the records.
+
+    Adding never waits. An event is in the store within seconds; while the database is away events wait here, and go
+    to a file when the daemon stops. A daemon that is killed loses those of the last seconds.
+    """
+
+    _store: Store
+    _now: Callable[[], datetime]
+    _monotonic: Callable[[], float]
+    _spool: Path | None = None
+    """Where events are left that the store did not take any more, for the next daemon to bring to it."""
+    _keep_for: timedelta | None = None
+    """``None``: for ever."""
+    _waiting: deque[AuditEvent] = attrs.field(factory=deque)
+    _repeats: dict[_Key, _RepeatCount] = attrs.field(factory=dict)
+    _own: dict[int, tuple[float, int]] = attrs.field(factory=dict)
+    _asked: Wake = attrs.field(factory=Wake)
+    _lost: int = 0
+    name: str = "audit"
+
+    # -- adding: only from the Trio thread
+
+    def add(self, event: AuditEvent) -> None:
+        """Take an event in. Never waits."""
+        if len(self._waiting) >= MOST_WAITING:
+            self._lost += 1
+            return
+        self._waiting.append(event)
+        self._asked.wake()
+
+    def add_counted(self, event: AuditEvent) -> None:
+        """Take in what anybody may cause at will: the first is told of now, more of the same when a minute is over,
+        with their ``count``."""
+        key: _Key = (
+            event.action,
+            event.outcome,
+            event.status,
+            event.actor_id,
+            event.actor_name,
+            event.address,
+            event.target_type,
+            event.target_id,
+        )
+        if key not in self._repeats and len(self._repeats) >= MOST_KINDS:
+            key = (event.action, event.outcome, event.status)
+            event = attrs.evolve(
+                event,
+                actor_id=None,
+                actor_name="",
+                address="",
+                target_id=None,
+                target_name="",
+                details={"from": "many addresses or names at once"},
+            )
+        known = self._repeats.get(key)
+        if known is None:
+            self._repeats[key] = _RepeatCount(self._monotonic() + WINDOW, event, event.at)
+            self.add(event)
+            return
+        known.again += 1
+        known.latest = event
+        if known.again == 1:
+            known.since = event.at
+
+    def has_room_for(self, user_id: int) -> bool:
+        """Whether this person's next change gets an event of its own; asking counts."""
+        now = self._monotonic()
+        until, made = self._own.get(user_id, (0.0, 0))
+        if until <= now:
+            self._own = {key: one for key, one in self._own.items() if one[0] > now}
+            until, made = now + WINDOW, 0
+        self._own[user_id] = (until, made + 1)
+        return made < _OWN_PER_WINDOW
+
+    # -- the service
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        try:
+            await self.collect()
+            await self.flush()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._sweep)
+                await self._bring()
+        finally:
+            self._tell_of_repeats(over=True)
+            await self.flush()
+            if self._lost:
+                _tell_of_loss(self._lost)
+                # First, for it is one more than may wait: the next daemon is to know of it whatever else it loses.
+                self._waiting.appendleft(self._of_loss(self._lost))
+                self._lost = 0
+            self._leave_behind()
+
+    async def _bring(self) -> None:
+        while True:
+            await self.collect()
+            self._tell_of_repeats(over=False)
+            await self.flush()
+            await trio.sleep(_FLUSH_EVERY)
+            if not self._waiting:
+                await self._asked.wait(_LOOK_EVERY)
+
+    def _tell_of_repeats(self, *, over: bool) -> None:
+        now = self._monotonic()
+        for key, repeat in list(self._repeats.items()):
+            if repeat.until > now and not over:
+                continue
+            del self._repeats[key]
+            if repeat.again:
+                more = {"count": repeat.again, "since": repeat.since.isoformat()}
+                event = attrs.evolve(repeat.latest, details={**repeat.latest.details, **more})
+                if not over:  # it goes on: the next of it is counted as well
+                    self._repeats[key] = _RepeatCount(now + WINDOW, event, event.at)
+                self.add(event)
+
+    async def flush(self) -> None:
+        """Bring all events to the store; if it is away they wait here for the next time.
+
+        Not cancellable, but bounded: a write given up in its midst could be stored and told of again.
+        """
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _FLUSH_WITHIN) as patience:
+            while self._waiting or self._lost:
+                if not await self._flush_some():
+                    return
+        if patience.cancelled_caught:
+            log.warning("Audit events take long to store: waiting=%d", len(self._waiting))
+
+    async def _flush_some(self) -> bool:
+        taken = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
+        lost, self._lost = self._lost, 0
+        events = [*taken, self._of_loss(lost)] if lost else taken
+        left = dict(enumerate(events))
+        faults = Quarantine(
+            "audit", passing=(Unavailable,)
+        )  # an event that cannot be stored is not tried again
+        under_way: tuple[WithdrawableWrite, list[int]] | None = None
+
+        async def store(some: Mapping[int, AuditEvent]) -> None:
+            nonlocal under_way
+            write = WithdrawableWrite(lambda tx: insert(tx, some.values()))
+            under_way = (write, list(some))
+            await self._store.write(write)
+            under_way = None
+            for at in some:
+                del left[at]
+
+        try:
+            await faults.together(left.copy(), store)
+        except Unavailable as error:
+            log.warning("Audit events wait for the database: waiting=%d reason=%s", len(taken), error)
+        except trio.Cancelled:
+            if under_way is not None and not under_way[0].withdraw():
+                for at in under_way[1]:  # it is being stored, unless the database fails just now
+                    del left[at]
+            raise
+        else:
+            self._lost += len(left)  # they hold what no database takes
+            left.clear()
+        finally:
+            told = lost and len(taken) not in left
+            if told:
+                _tell_of_loss(lost)
+            elif lost:
+                self._lost += lost
+                left.pop(len(taken), None)
+            self._waiting.extendleft(reversed([event for at, event in sorted(left.items())]))
+        return not left
+
+    def _of_loss(self, count: int) -> AuditEvent:
+        return AuditEvent(
+            at=self._now(),
+            action="audit.lost",
+            outcome=AuditOutcome.FAILED,
+            status=503,
+            details={"count": count},
+        )
+
+    # -- what outlives a daemon
+
+    async def collect(self) -> None:
+        """Take over what daemons before this one left behind."""
+        if self._spool is not None:
+            for event in take(self._spool, AuditEvent):
+                self.add(event)
+
+    def _leave_behind(self) -> None:
+        if not self._waiting:
+            return
+        if self._spool is None:
+            log.error("Audit events were lost: count=%d", len(self._waiting))
+            return
+        leave(self._spool, self._waiting)
+        self._waiting.clear()
+
+    # -- the end of old ones
+
+    async def _sweep(self) -> None:
+        if self._keep_for is None:
+            return
+        faults = Quarantine("audit")
+        while True:
+            with faults.row("old events"):
+                try:
+                    await self.forget(self._now() - self._keep_for)
+                except GpustackError as error:
+                    log.warning("Old audit events stay for now: reason=%s", error)
+            await trio.sleep(_SWEEP_EVERY)
+
+    async def forget(self, before: datetime) -> None:
+        """Delete what is older, a little at a time: others write in between. Raises ``Unavailable``."""
+        while True:
+            gone = await self._store.write(lambda tx: tx.forget_events(before, _SWEPT_AT_ONCE))
+            if gone < _SWEPT_AT_ONCE:
+                return
+            await trio.sleep(_BETWEEN_SWEEPS)
+
+    def __repr__(self) -> str:
+        return f"<AuditTrail: {len(self._waiting)} events to store, {len(self._repeats)} kinds counted>"
+
+
+def _tell_of_loss(count: int) -> None:
+    """Once for each loss, when it is known how many events it took."""
+    log.error("Audit events were lost, for the database took none for too long: count=%d", count)
+
+
+def insert(tx: Tx, events: Iterable[AuditEvent]) -> None:
+    """Write events in a transaction."""
+    for event in events:
+        tx.insert(event)

@@ -1,0 +1,98 @@
+"""Counts what is kept in memory for callers, so that many large requests at once cannot take all of it."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Final
+
+import attrs
+
+from gpustack.domain.access import NOBODY, Principal, Role
+from gpustack.errors import Unavailable
+
+_LEAST: Final = 512 << 20
+_SHARE: Final = 4
+"""One user holds no more than this part of all: several are needed to shut the others out."""
+_SHARE_OF_ANYBODY: Final = 8
+"""The same of all who show no key, together."""
+_FOR_MANAGEMENT: Final = 256 << 20
+
+_Party = tuple[Role, int | None]
+
+
+def share_of_memory() -> int:
+    """A quarter of this machine's memory: bytes."""
+    return max(_LEAST, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4)
+
+
+@attrs.define(eq=False, repr=False)
+class MemoryBudget:
+    """How many bytes are held for callers now, and how many may be. A body that comes in one piece is not counted."""
+
+    most: int = attrs.field(factory=share_of_memory)
+    now: int = 0
+    by_party: dict[_Party, int] = attrs.field(factory=dict)
+    """Who holds how much of it; who holds nothing is not in it."""
+
+    @classmethod
+    def for_management(cls) -> MemoryBudget:
+        """Of what is not inference: its bodies are small, so it needs little on machines of any size."""
+        return cls(_FOR_MANAGEMENT)
+
+    def hold(self, principal: Principal = NOBODY) -> MemoryReservation:
+        """What one request of ``principal`` holds: a context, at whose end it holds nothing any more."""
+        return MemoryReservation(self, principal)
+
+    def change(self, party: _Party, size: int) -> None:
+        """A party holds so many bytes more, or fewer."""
+        self.now += size
+        left = self.by_party.pop(party, 0) + size
+        if left:
+            self.by_party[party] = left
+
+    def __repr__(self) -> str:
+        return f"<MemoryBudget: {self.now} of {self.most} bytes held by {len(self.by_party)} parties>"
+
+
+class MemoryReservation:
+    """The part of one request."""
+
+    __slots__ = ("_budget", "_principal", "_size")
+
+    def __init__(self, budget: MemoryBudget, principal: Principal) -> None:
+        self._budget = budget
+        self._principal = principal
+        self._size = 0
+
+    def take(self, size: int) -> None:
+        """So many bytes more. Raises ``Unavailable`` when there is no room for them."""
+        budget, party = self._budget, self._party
+        share = budget.most // (_SHARE_OF_ANYBODY if party[0] is Role.ANYBODY else _SHARE)
+        if budget.now + size > budget.most or budget.by_party.get(party, 0) + size > share:
+            raise Unavailable("Too many large requests are under way; try again in a moment", retry_after=5.0)
+        budget.change(party, size)
+        self._size += size
+
+    def belongs_to(self, principal: Principal) -> None:
+        """It is known now who asks: what the request holds is theirs."""
+        if self._size:
+            self._budget.change(self._party, -self._size)
+        self._principal = principal
+        if self._size:
+            self._budget.change(self._party, self._size)
+
+    @property
+    def _party(self) -> _Party:
+        principal = self._principal
+        return principal.role, principal.worker_id if principal.user_id is None else principal.user_id
+
+    def __enter__(self) -> MemoryReservation:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._size:
+            self._budget.change(self._party, -self._size)
+            self._size = 0

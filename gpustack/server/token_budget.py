@@ -1,0 +1,324 @@
+"""Budgets of tokens: drawn from the store in blocks, spent in memory, and what is left given back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Final
+
+import attrs
+import trio
+
+from gpustack.domain.budget import BudgetDraw
+from gpustack.errors import GpustackError, Unavailable
+from gpustack.nursery.quarantine import Quarantine
+from gpustack.nursery.wake import Wake
+from gpustack.policy import budget
+from gpustack.policy.usage_limit import LimitKind
+from gpustack.store.store import Store
+from gpustack.store.transaction import Tx
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY: Final = 30.0
+_IDLE: Final = 60.0
+"""Seconds after which the rest of a block that nobody spends goes back: another server may want it."""
+_WITHIN: Final = 5.0
+"""Seconds a draw may take before those who wait for it are sent away. What comes of it later is forfeit."""
+_BACK_WITHIN: Final = 2.0
+"""Seconds a stopping server takes to give back what is left."""
+_RETRY_AFTER: Final = 2.0
+
+
+@attrs.define(eq=False)
+class BudgetBlock:
+    """What this server has drawn of one budget and not spent. ``TokenBudgets`` alone alters it."""
+
+    subject: str
+    kind: LimitKind
+    period: str
+    limit: int
+    left: int = 0
+    """Neither spent nor promised; below zero where requests took more than they might."""
+    promised: int = 0
+    """To requests under way."""
+    row: int | None = None
+    touched: float = 0.0
+
+
+_Row = tuple[str, str]
+"""A subject and the period of its budget."""
+
+
+@attrs.frozen
+class _DrawRequest:
+    """What is asked of one row. ``debt`` was spent already: it is written down whatever the limit."""
+
+    subject: str
+    period: str
+    row: int | None
+    limit: int
+    wanted: int
+    least: int
+    debt: int
+
+    @property
+    def about(self) -> _Row:
+        return self.subject, self.period
+
+
+@attrs.frozen
+class _DrawResult:
+    """What came of it: tokens to spend, beyond the debt."""
+
+    row: int | None
+    tokens: int
+
+
+@attrs.define(eq=False)
+class _PendingDraw:
+    """What requests wait for, and what they are told."""
+
+    block: BudgetBlock
+    needs: list[int] = attrs.field(factory=list)
+    answered: trio.Event = attrs.field(factory=trio.Event)
+    fault: GpustackError | None = None
+
+    def draw(self) -> _DrawRequest:
+        block, needs = self.block, self.needs
+        here, debt = max(block.left, 0), max(-block.left, 0)
+        wanted, least = (sum(needs) - here, min(needs) - here) if needs else (0, 0)
+        return _DrawRequest(
+            block.subject, block.period, block.row, block.limit, max(wanted, 0), max(least, 0), debt
+        )
+
+
+@attrs.define(eq=False, repr=False)
+class TokenBudgets:
+    """Owns the blocks of this server. Draws go one after the other; all that wait meanwhile share the next one.
+
+    A token is spent only after the block it is in has been written down as drawn, so neither a crash nor another
+    server spends it twice; what of a block is left at a crash is forfeit.
+    """
+
+    _store: Store
+    _now: Callable[[], datetime]
+    _monotonic: Callable[[], float]
+    _blocks: dict[tuple[str, str], BudgetBlock] = attrs.field(factory=dict)
+    _wishes: dict[BudgetBlock, _PendingDraw] = attrs.field(factory=dict)
+    _indebted: set[BudgetBlock] = attrs.field(factory=set)
+    _asked: Wake = attrs.field(factory=Wake)
+    _over: bool = False
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("budgets", passing=(Unavailable,)))
+    draws: int = 0
+    """Transactions that drew."""
+    name: str = "budgets"
+
+    def block(self, subject: str, kind: LimitKind, limit: int) -> BudgetBlock:
+        """The block of the day or month it is now."""
+        period = budget.period(kind, self._now())
+        found = self._blocks.get((subject, period))
+        if found is None:
+            found = self._blocks[subject, period] = BudgetBlock(subject, kind, period, limit)
+        found.limit = limit
+        return found
+
+    def spendable(self, block: BudgetBlock) -> int:
+        """What may be promised at once. Where a limit was lowered below what is drawn, that much less."""
+        return block.left - max(self._drawn(block) - block.limit, 0)
+
+    def room(self, block: BudgetBlock) -> int:
+        """What nobody has drawn yet, as far as is known here."""
+        return max(block.limit - self._drawn(block), 0)
+
+    def remaining(self, block: BudgetBlock) -> int:
+        """What this server could still spend of the whole budget; what others hold is left out."""
+        return max(self.spendable(block) + self.room(block), 0)
+
+    def take(self, block: BudgetBlock, tokens: int) -> None:
+        """Promise so many to a request that begins."""
+        block.left -= tokens
+        block.promised += tokens
+        block.touched = self._monotonic()
+
+    def settle(self, block: BudgetBlock, promised: int, used: int) -> None:
+        """A request that was promised so many has used so many."""
+        block.promised -= promised
+        block.left += promised - used
+        if block.left < 0:
+            self._indebted.add(block)
+            self._asked.wake()
+
+    async def draw(self, short: Sequence[tuple[BudgetBlock, int]]) -> None:
+        """Ask the store for enough for a request, then see what is there. Raises ``Unavailable``."""
+        if self._over:
+            raise _away()
+        wishes = []
+        for block, need in short:
+            wish = self._wishes.get(block)
+            if wish is None:
+                wish = self._wishes[block] = _PendingDraw(block)
+            wish.needs.append(need)
+            wishes.append(wish)
+        self._asked.wake()
+        with trio.move_on_after(2 * _WITHIN) as patience:
+            for wish in wishes:
+                await wish.answered.wait()
+                if wish.fault is not None:
+                    raise _away() from wish.fault
+        if patience.cancelled_caught:
+            raise _away()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        looked = self._monotonic()
+        try:
+            while True:
+                await self._asked.wait(_LOOK_EVERY)
+                await self._draw_all()
+                if self._monotonic() - looked >= _LOOK_EVERY:
+                    looked = self._monotonic()
+                    await self.tidy()
+        finally:
+            await self.give_up()
+
+    async def give_up(self) -> None:
+        """Give back what is left and draw nothing any more. What is promised is forfeit, unless it is used."""
+        if self._over:
+            return
+        self._over = True
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _BACK_WITHIN):
+            await self._give_back(list(self._blocks.values()))
+
+    async def tidy(self) -> None:
+        """Give back what nobody spends, and forget what is over."""
+        now = self._now()
+        for key in [key for key, block in self._blocks.items() if budget.period(block.kind, now) != key[1]]:
+            del self._blocks[key]
+        if self._store.failure is not None:
+            return
+        since = self._monotonic() - _IDLE
+        await self._give_back([b for b in self._blocks.values() if b.left > 0 and b.touched < since])
+        over = [row.id for row in self._rows() if budget.is_over(row.period, now)]
+        await self._attempt({("over", key): partial(_forget, key=key) for key in over})
+
+    async def _draw_all(self) -> None:
+        asked = self._asked_for()
+        if not asked:
+            return
+        draws = tuple(wish.draw() for wish in asked)
+        for wish, draw in zip(asked, draws, strict=True):
+            wish.block.left += (
+                draw.debt
+            )  # it is the draw's now: whoever gives back meanwhile must not pay it again
+        fault: GpustackError = Unavailable("The database takes long to answer")
+        found: dict[_Row, _DrawResult] = {}
+        with trio.move_on_after(_WITHIN):
+            try:
+                for _, some in await self._faults.together({draw.about: draw for draw in draws}, self._write):
+                    found.update(some)
+                fault = Unavailable("This budget cannot be written down now")
+            except Unavailable as error:
+                fault = error
+        self.draws += bool(found)
+        for wish, draw in zip(asked, draws, strict=True):
+            drawn = found.get(draw.about)
+            if drawn is not None:
+                self._take_in(wish, drawn)
+            else:
+                log.warning("Nothing could be drawn of a budget: subject=%s reason=%s", draw.subject, fault)
+                self._owe(wish, draw)
+                wish.fault = fault
+            wish.answered.set()
+
+    async def _write(self, draws: Mapping[_Row, _DrawRequest]) -> Mapping[_Row, _DrawResult]:
+        return await self._store.write(lambda tx: {about: _draw(tx, draw) for about, draw in draws.items()})
+
+    def _asked_for(self) -> list[_PendingDraw]:
+        """What requests wait for, and debts that are not written down yet."""
+        wishes, self._wishes = self._wishes, {}
+        indebted, self._indebted = self._indebted, set()
+        for block in indebted:
+            if block.left < 0 and block not in wishes:
+                wishes[block] = _PendingDraw(block)
+        return list(wishes.values())
+
+    def _take_in(self, wish: _PendingDraw, drawn: _DrawResult) -> None:
+        wish.block.row = drawn.row
+        wish.block.left += drawn.tokens
+        wish.block.touched = self._monotonic()
+
+    def _owe(self, wish: _PendingDraw, draw: _DrawRequest) -> None:
+        """Debts that could not be written down are written with the next draw."""
+        if draw.debt:
+            wish.block.left -= draw.debt
+            self._indebted.add(wish.block)
+
+    async def _give_back(self, blocks: Sequence[BudgetBlock]) -> None:
+        back: dict[tuple[str, int], Callable[[Tx], None]] = {}
+        for block in blocks:
+            if block.left and block.row is not None:
+                back["back", block.row] = partial(_return, key=block.row, tokens=block.left)
+                block.left = 0  # first: should nobody know whether it was written, it is forfeit
+        await self._attempt(back)
+
+    async def _attempt(self, rows: Mapping[tuple[str, int], Callable[[Tx], None]]) -> None:
+        async def write(some: Mapping[tuple[str, int], Callable[[Tx], None]]) -> None:
+            def work(tx: Tx) -> None:
+                for row in some.values():
+                    row(tx)
+
+            await self._store.write(work)
+
+        try:
+            await self._faults.together(rows, write)
+        except Unavailable as error:
+            log.warning("Budgets could not be written: reason=%s", error)
+
+    def _drawn(self, block: BudgetBlock) -> int:
+        row = self._store.snapshot.get(BudgetDraw, block.row)
+        if row is None:
+            row = self._store.snapshot.find(BudgetDraw, subject=block.subject, period=block.period)
+            block.row = None if row is None else row.id
+        return 0 if row is None else row.drawn
+
+    def _rows(self) -> list[BudgetDraw]:
+        return list(self._store.snapshot.all(BudgetDraw).values())
+
+    def __repr__(self) -> str:
+        left = sum(block.left for block in self._blocks.values())
+        return f"<Budgets: {len(self._blocks)} blocks, {left} tokens left in them, {self.draws} draws>"
+
+
+def _draw(tx: Tx, draw: _DrawRequest) -> _DrawResult:
+    row = tx.get(BudgetDraw, draw.row)
+    if row is None:
+        row = tx.find(BudgetDraw, subject=draw.subject, period=draw.period)
+    before = 0 if row is None else row.drawn
+    tokens = budget.block(max(draw.limit - before - draw.debt, 0), draw.wanted, draw.least)
+    after = before + draw.debt + tokens
+    if row is None and after:
+        row = tx.insert(BudgetDraw(subject=draw.subject, period=draw.period, drawn=after))
+    elif row is not None:
+        tx.change(BudgetDraw, row.id, drawn=after)  # nothing is written where nothing differs
+    return _DrawResult(None if row is None else row.id, tokens)
+
+
+def _return(tx: Tx, key: int, tokens: int) -> None:
+    row = tx.get(BudgetDraw, key)
+    if row is not None:
+        tx.change(BudgetDraw, key, drawn=max(row.drawn - tokens, 0))
+
+
+def _forget(tx: Tx, key: int) -> None:
+    if tx.get(BudgetDraw, key) is not None:
+        tx.delete(BudgetDraw, key)
+
+
+def _away() -> Unavailable:
+    return Unavailable(
+        "The database is away, and nothing is left here of the budget of tokens: try again in a moment",
+        _RETRY_AFTER,
+    )

@@ -1,0 +1,127 @@
+"""How the server asks a worker on its own port: for logs, and for the headers of files that only it can see."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import attrs
+import orjson
+
+from gpustack.domain.artifact import ModelSource
+from gpustack.domain.document import decode, encode
+from gpustack.domain.facts import ModelFacts
+from gpustack.domain.worker import Worker
+from gpustack.errors import BadRequest, GpustackError, NotFound, Unavailable
+from gpustack.http1.fault import UpstreamError
+from gpustack.http1.pool import ConnectionPool
+from gpustack.http1.upstream import UpstreamAddress, UpstreamResponse
+from gpustack.http1.upstream_exchange import UpstreamExchange
+
+_ANSWER_LIMIT = 1 << 20
+_BEGINS_WITHIN = 15.0
+_READS_WITHIN = 60.0
+"""A header of some megabytes on a slow disk of the worker's."""
+_THERE_WITHIN = 2.0
+_SILENCE = 3600.0
+"""A followed log may be quiet for long; the client's leaving ends it, not we."""
+
+
+@attrs.frozen
+class WorkerClient:
+    """Requests to workers, each with the key by which that worker knows us."""
+
+    _pool: ConnectionPool
+    _forward_key: Callable[[str], str]
+
+    @asynccontextmanager
+    async def logs(
+        self, worker: Worker, instance_id: int, *, tail: int, follow: bool, previous: bool
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The log of an instance's engine as it comes. ``tail`` below zero is all of it.
+
+        Raises ``NotFound`` when there is no such log, ``Unavailable`` when the worker does not answer.
+        """
+        asked = f"tail={tail}&follow={str(follow).lower()}&previous={str(previous).lower()}"
+        target = f"/serveLogs/{instance_id}?{asked}".encode()
+        call = self._pool.request(
+            _address(worker),
+            "GET",
+            target,
+            self._headers(worker),
+            first_byte_timeout=_BEGINS_WITHIN,
+            idle_timeout=_SILENCE if follow else _READS_WITHIN,
+        )
+        async with _answered(call, worker) as response:
+            yield response.chunks()
+
+    async def facts(self, worker: Worker, source: ModelSource) -> ModelFacts:
+        """What the header of a model file says, read by the worker.
+
+        Raises the worker's own sentence, and ``Unavailable`` when it does not answer.
+        """
+        call = self._pool.request(
+            _address(worker),
+            "POST",
+            b"/modelFacts",
+            self._headers(worker),
+            encode(source),
+            first_byte_timeout=_READS_WITHIN,
+            idle_timeout=_BEGINS_WITHIN,
+        )
+        async with _answered(call, worker) as response:
+            return decode(await response.read(_ANSWER_LIMIT), ModelFacts)
+
+    async def run_of(self, worker: Worker) -> str | None:
+        """What the daemon that answers at the worker's address calls its run; ``None`` where none answers."""
+        call = self._pool.request(
+            _address(worker),
+            "GET",
+            b"/run",
+            self._headers(worker),
+            connect_timeout=_THERE_WITHIN,
+            first_byte_timeout=_THERE_WITHIN,
+            idle_timeout=_THERE_WITHIN,
+            fresh=True,  # a kept connection may lead to a daemon that has handed over
+        )
+        try:
+            async with _answered(call, worker) as response:
+                return str(orjson.loads(await response.read(_ANSWER_LIMIT))["run"])
+        except (GpustackError, orjson.JSONDecodeError, KeyError, TypeError):
+            return None
+
+    def _headers(self, worker: Worker) -> list[tuple[bytes, bytes]]:
+        return [(b"authorization", b"Bearer " + self._forward_key(worker.worker_uuid).encode())]
+
+
+def _address(worker: Worker) -> UpstreamAddress:
+    if not worker.ip:
+        raise Unavailable(f"Worker {worker.name} has not told its address yet")
+    return UpstreamAddress(worker.ip, worker.port)
+
+
+@asynccontextmanager
+async def _answered(call: UpstreamExchange, worker: Worker) -> AsyncIterator[UpstreamResponse]:
+    """A good answer; faults of the way there and of the answer become sentences that name the worker."""
+    try:
+        async with call as response:
+            if response.status != 200:
+                raise await _fault(response, worker)
+            yield response
+    except UpstreamError as error:
+        raise Unavailable(f"Worker {worker.name} does not answer: {error}") from error
+
+
+async def _fault(response: UpstreamResponse, worker: Worker) -> GpustackError:
+    body = await response.read(_ANSWER_LIMIT)
+    try:
+        message = str(orjson.loads(body)["message"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        message = f"status {response.status}"
+    match response.status:
+        case 404:
+            return NotFound(message)
+        case 400 | 422:
+            return BadRequest(message)
+        case _:
+            return Unavailable(f"Worker {worker.name} answered: {message}")

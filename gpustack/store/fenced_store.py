@@ -1,0 +1,58 @@
+"""The store as those see it who may only write while their server leads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeVar
+
+import attrs
+import trio
+
+from gpustack.domain.snapshot import Snapshot
+from gpustack.nursery.wake import Wake
+
+from .lease import LeaseLost, LeaseTerm
+from .store import Store
+from .transaction import Tx
+
+T = TypeVar("T")
+
+
+class RecordStore(Protocol):
+    """What a control loop asks of a store."""
+
+    @property
+    def snapshot(self) -> Snapshot: ...
+
+    async def write(self, work: Callable[[Tx], T]) -> T: ...
+
+    def watch(self, tables: Iterable[str] | None = None) -> AbstractContextManager[Wake]: ...
+
+
+@attrs.frozen
+class FencedStore:
+    """Every write carries ``term``. One that comes too late tells ``_deposed`` and never returns: its caller is to be
+    cancelled by that."""
+
+    _store: Store
+    _term: LeaseTerm | None
+    """``None`` where nobody else can lead."""
+    _deposed: Callable[[], None]
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """As that of the store."""
+        return self._store.snapshot
+
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        """As that of the store."""
+        try:
+            return await self._store.write(work, term=self._term)
+        except LeaseLost:
+            self._deposed()
+            await trio.sleep_forever()
+
+    def watch(self, tables: Iterable[str] | None = None) -> AbstractContextManager[Wake]:
+        """As that of the store."""
+        return self._store.watch(tables)

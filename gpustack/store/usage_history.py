@@ -1,0 +1,138 @@
+"""What was used, counted per day: adding to the counts, and the sums that people ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import date, datetime
+
+import attrs
+import sqlalchemy as sa
+
+from gpustack.domain.usage import ModelUsage, Operation
+
+from .codec import codec
+from .dialect import Dialect
+from .table import specs, tables
+
+_TABLE = tables[ModelUsage]
+_COUNTS = ("prompt_token_count", "completion_token_count", "request_count", "failed_count")
+_NAMES = ("username", "model_name", "updated_at")
+_SUMS = [sa.func.coalesce(sa.func.sum(_TABLE.c[name]), 0).label(name) for name in _COUNTS]
+
+
+def add(conn: sa.Connection, dialect: Dialect, rows: Iterable[ModelUsage], now: datetime) -> None:
+    """Add the counts of ``rows`` to those that stand; names are the latest ones."""
+    values = [
+        codec(ModelUsage).row(attrs.evolve(row, version=1, created_at=now, updated_at=now)) for row in rows
+    ]
+    if values:
+        (key,) = specs[ModelUsage].unique
+        statement = dialect.upsert(_TABLE, key=key, adding=(*_COUNTS, "version"), replacing=_NAMES)
+        conn.execute(statement, values)
+
+
+@attrs.frozen(kw_only=True)
+class UsageSum:
+    """Counts over some days."""
+
+    prompt_token_count: int
+    completion_token_count: int
+    request_count: int
+    failed_count: int
+
+
+@attrs.frozen(kw_only=True)
+class DailyUsage(UsageSum):
+    """The counts of one day, UTC."""
+
+    date: date
+
+
+@attrs.frozen(kw_only=True)
+class UsageShare(UsageSum):
+    """The counts of one user or model: its id, and the name it had last."""
+
+    id: int
+    name: str
+
+
+def daily(
+    conn: sa.Connection,
+    start: date,
+    end: date,
+    *,
+    user_id: int | None = None,
+    model_id: int | None = None,
+    operation: Operation | None = None,
+    user_ids: Collection[int] = (),
+    model_ids: Collection[int] = (),
+) -> list[DailyUsage]:
+    """Sums of each day from ``start`` to ``end`` inclusive on which anything was used, oldest first.
+
+    Ids select; none given select all.
+    """
+    query = sa.select(_TABLE.c.date, *_SUMS).where(_within(start, end)).group_by(_TABLE.c.date)
+    query = query.where(*_of(user_ids, model_ids))
+    for column, wanted in ((_TABLE.c.user_id, user_id), (_TABLE.c.model_id, model_id)):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    if operation is not None:
+        query = query.where(_TABLE.c.operation == operation.value)
+    return [DailyUsage(date=row.date, **_counts(row)) for row in conn.execute(query.order_by(_TABLE.c.date))]
+
+
+def by_user(conn: sa.Connection, start: date, end: date, *, limit: int = 10) -> list[UsageShare]:
+    """Who used most tokens, most first; requests without a user (id -1) are left out."""
+    return _shares(conn, "user_id", "username", start, end, limit)
+
+
+def by_model(conn: sa.Connection, start: date, end: date, *, limit: int = 10) -> list[UsageShare]:
+    """Which models gave most tokens, most first."""
+    return _shares(conn, "model_id", "model_name", start, end, limit)
+
+
+def rows(
+    conn: sa.Connection,
+    start: date,
+    end: date,
+    *,
+    user_ids: Collection[int] = (),
+    model_ids: Collection[int] = (),
+    newest_first: bool = False,
+    limit: int | None = None,
+) -> list[ModelUsage]:
+    """Every count from ``start`` to ``end`` inclusive, by day and id, ``limit`` of them at most."""
+    order = (_TABLE.c.date, _TABLE.c.id)
+    query = sa.select(_TABLE).where(_within(start, end), *_of(user_ids, model_ids)).limit(limit)
+    query = query.order_by(*(column.desc() for column in order)) if newest_first else query.order_by(*order)
+    return [codec(ModelUsage).record(dict(row._mapping)) for row in conn.execute(query)]
+
+
+def _within(start: date, end: date) -> sa.ColumnElement[bool]:
+    return _TABLE.c.date.between(start, end)
+
+
+def _of(user_ids: Collection[int], model_ids: Collection[int]) -> list[sa.ColumnElement[bool]]:
+    wanted = ((_TABLE.c.user_id, user_ids), (_TABLE.c.model_id, model_ids))
+    return [column.in_(ids) for column, ids in wanted if ids]
+
+
+def _counts(row: sa.Row[*tuple[object, ...]]) -> dict[str, int]:
+    return {name: int(row._mapping[name]) for name in _COUNTS}  # a sum is a decimal in some databases
+
+
+def _shares(conn: sa.Connection, key: str, name: str, start: date, end: date, limit: int) -> list[UsageShare]:
+    """Sums by ``key``; the name is taken from its newest row."""
+    tokens = sa.func.sum(_TABLE.c.prompt_token_count + _TABLE.c.completion_token_count)
+    column = _TABLE.c[key]
+    query = (
+        sa.select(column.label("key"), sa.func.max(_TABLE.c.id).label("newest"), *_SUMS)
+        .where(_within(start, end), column >= 0)
+        .group_by(column)
+        .order_by(tokens.desc(), column)
+        .limit(limit)
+    )
+    found = conn.execute(query).all()
+    newest = [row.newest for row in found]
+    names = dict(conn.execute(sa.select(_TABLE.c.id, _TABLE.c[name]).where(_TABLE.c.id.in_(newest))).all())
+    return [UsageShare(id=row.key, name=names[row.newest], **_counts(row)) for row in found]

@@ -1,0 +1,232 @@
+"""Model files on this machine: fetched when an instance or a user wants them, removed when nobody does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from gpustack.domain.artifact import FileState, ModelFile, ModelSource, SourceKind
+from gpustack.domain.report import FileReport
+from gpustack.errors import GpustackError, Unavailable
+from gpustack.nursery.quarantine import Quarantine
+from gpustack.worker.assignment_watcher import AssignmentSnapshot, AssignmentWatcher
+from gpustack.worker.report import ReportQueue
+
+if TYPE_CHECKING:
+    from gpustack.artifacts.cache import Cache, DownloadProgress, LocalFiles
+
+log = logging.getLogger(__name__)
+
+_SAY_EVERY = 1.0
+_Key = tuple[ModelSource, str]
+
+
+@attrs.define(eq=False)
+class _FileTask:
+    """What is being done for one record."""
+
+    removes: bool
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+
+
+@attrs.define(eq=False, repr=False)
+class ModelFiles:
+    """Takes up what the server's records ask for, and gives instances their files."""
+
+    _cache: Cache
+    _assignments: AssignmentWatcher
+    _reports: ReportQueue
+    _token: str | None = attrs.field(default=None, repr=False)
+    """For the hub."""
+    _work: dict[int, _FileTask] = attrs.field(factory=dict)
+    _said_at: dict[_Key, float] = attrs.field(factory=dict)
+    _wanted: dict[_Key, int] = attrs.field(factory=dict)
+    """How many wait for these files now."""
+    _removing: dict[_Key, trio.Event] = attrs.field(factory=dict)
+    _given_up: set[int] = attrs.field(factory=set)
+    """Records whose files could not be removed: not tried again before the next start."""
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("files"))
+    _fetches: Quarantine = attrs.field(factory=lambda: Quarantine("fetching"))
+    name: str = "files"
+
+    async def ensure(
+        self,
+        source: ModelSource,
+        local_dir: str = "",
+        progress: Callable[[float], None] | None = None,
+        *,
+        projector: str | None = None,
+    ) -> LocalFiles:
+        """The files of ``source``, fetched if they are missing; the server's record of them follows.
+
+        ``progress`` hears percent, about once a second, and nothing when all is here. Raises a ``GpustackError``
+        whose sentence says what is wrong. Cancellable at any time: what has arrived stays and is gone on with next
+        time. ``projector`` is the name of the projector to take, where it is not ours to find.
+        """
+        chosen = {} if projector is None or "/" in projector else {"projector": projector}
+        key = (source, local_dir)
+        while (removing := self._removing.get(key)) is not None:
+            await removing.wait()
+        self._wanted[key] = self._wanted.get(key, 0) + 1
+        refusal: GpustackError | None = None
+        try:
+            with self._fetches.row((source.index, local_dir)) as trial:
+                try:
+                    files = await self._cache.ensure(
+                        source,
+                        token=self._token,
+                        local_dir=local_dir or None,
+                        progress=self._teller(key, progress),
+                        **chosen,
+                    )
+                except GpustackError as error:
+                    refusal = error
+            if trial.fault is not None:
+                refusal = Unavailable(f"{source.readable} cannot be fetched. {trial.fault.sentence}")
+            if refusal is not None:
+                said = FileReport(state=FileState.ERROR, state_message=str(refusal))
+                self._reports.file(source, local_dir, said)
+                raise refusal
+        finally:
+            self._wanted[key] -= 1
+            if not self._wanted[key]:
+                del self._wanted[key]
+                self._said_at.pop(key, None)
+        self._reports.file(
+            source,
+            local_dir,
+            FileReport(
+                state=FileState.READY,
+                state_message="",
+                size=files.size,
+                download_progress=100.0,
+                resolved_paths=files.paths,
+            ),
+        )
+        return files
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        revision = -1
+        async with trio.open_nursery() as nursery:
+            while True:
+                with trio.move_on_after(self._faults.due_in()):
+                    revision, _ = await self._assignments.latest.changed(revision)
+                self._take_up(self._assignments.latest.value, nursery)
+
+    def _teller(
+        self, key: _Key, progress: Callable[[float], None] | None
+    ) -> Callable[[DownloadProgress], None]:
+        """Hears the cache's bytes. However many ask for the same files, their record is told once a second."""
+        source, local_dir = key
+        told_at: float | None = None
+
+        def tell(now: DownloadProgress) -> None:
+            nonlocal told_at
+            instant = trio.current_time()
+            if now.done >= now.total and told_at is None:
+                return
+            if progress is not None and (told_at is None or instant - told_at >= _SAY_EVERY):
+                progress(now.percent)
+            last = self._said_at.get(key)
+            if last is None or instant - last >= _SAY_EVERY:
+                self._said_at[key] = instant
+                said = FileReport(
+                    state=FileState.DOWNLOADING, download_progress=now.percent, size=now.total or None
+                )
+                self._reports.file(source, local_dir, said)
+            if told_at is None or instant - told_at >= _SAY_EVERY:
+                told_at = instant
+
+        return tell
+
+    # --- what the records ask for
+
+    def _take_up(self, assigned: AssignmentSnapshot, nursery: trio.Nursery) -> None:
+        files = assigned.picture.files
+        self._faults.keep_only({*files, *(("look", key) for key in files)})
+        for file in files.values():
+            if not self._faults.holds(file.id) and not self._faults.holds(("look", file.id)):
+                with self._faults.row(("look", file.id)):
+                    self._look_at(file, nursery)
+
+    def _look_at(self, file: ModelFile, nursery: trio.Nursery) -> None:
+        work = self._work.get(file.id)
+        if file.deleted_at is not None:
+            if work is not None and not work.removes:
+                work.scope.cancel()  # looked at again when it has ended
+            elif work is None and file.id not in self._given_up and _key(file) not in self._wanted:
+                self._begin(nursery, file, self._remove, removes=True)
+        elif work is None and file.state is FileState.DOWNLOADING and _key(file) not in self._wanted:
+            self._begin(nursery, file, self._fetch, removes=False)
+
+    def _begin(
+        self,
+        nursery: trio.Nursery,
+        file: ModelFile,
+        work: Callable[[ModelFile], Awaitable[None]],
+        *,
+        removes: bool,
+    ) -> None:
+        self._work[file.id] = begun = _FileTask(removes)
+        nursery.start_soon(self._carry_out, file, work, begun, nursery, name=f"file:{file.source.readable}")
+
+    async def _carry_out(
+        self,
+        file: ModelFile,
+        work: Callable[[ModelFile], Awaitable[None]],
+        begun: _FileTask,
+        nursery: trio.Nursery,
+    ) -> None:
+        try:
+            with begun.scope, self._faults.row(file.id) as trial:
+                await work(file)
+            if trial.fault is not None:
+                said = FileReport(state=FileState.ERROR, state_message=trial.fault.sentence)
+                self._reports.file(file.source, file.local_dir, said)
+        finally:
+            del self._work[file.id]
+        if trial.fault is not None:
+            await trio.sleep(max(trial.fault.again_at - trio.current_time(), 0.0))
+        if trial.fault is not None or begun.scope.cancelled_caught:
+            self._take_up(self._assignments.latest.value, nursery)
+
+    async def _fetch(self, file: ModelFile) -> None:
+        try:
+            await self.ensure(file.source, file.local_dir)
+        except GpustackError as error:
+            log.warning("Could not fetch a model: source=%s reason=%s", file.source.readable, error)
+
+    async def _remove(self, file: ModelFile) -> None:
+        self._removing[_key(file)] = done = trio.Event()
+        # What lies at a local path was there before us and belongs to somebody else.
+        is_ours = file.source.kind is not SourceKind.LOCAL_PATH
+        bytes_too = bool(is_ours and file.cleanup_on_delete)
+        local_dir = file.local_dir or None
+        try:
+            if is_ours:
+                await self._cache.drop_unfinished(file.source, local_dir=local_dir, whole=bytes_too)
+            if bytes_too:
+                await self._cache.remove(file.resolved_paths, local_dir=local_dir)
+        except GpustackError as error:
+            self._given_up.add(file.id)
+            log.error("Could not remove a model file: source=%s reason=%s", file.source.readable, error)
+            said = FileReport(state=FileState.ERROR, state_message=str(error))
+            self._reports.file(file.source, file.local_dir, said)
+            return
+        finally:
+            del self._removing[_key(file)]
+            done.set()
+        self._reports.file_gone(file.id)
+        log.info("Removed a model file: source=%s bytes_too=%s", file.source.readable, bytes_too)
+
+    def __repr__(self) -> str:
+        return f"<Files: {len(self._work)} being fetched or removed, {len(self._wanted)} waited for>"
+
+
+def _key(file: ModelFile) -> _Key:
+    return file.source, file.local_dir

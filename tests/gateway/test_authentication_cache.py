@@ -1,0 +1,99 @@
+"""A key is looked at once a second; everything else each time."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from gpustack.domain.access import AuthMethod, Principal, Role
+from gpustack.errors import Unauthorized
+from gpustack.gateway.authentication_cache import AuthenticationCache
+from gpustack.http1.exchange import Exchange
+from gpustack.http1.head import RequestHead, parse_request_head
+
+
+@attrs.frozen
+class Asked:
+    """The part of an exchange that says who asks."""
+
+    head: RequestHead
+
+
+def asked(key: bytes | None) -> Exchange:
+    line = b"" if key is None else b"authorization: %b\r\n" % key
+    return cast(
+        Exchange, Asked(cast(RequestHead, parse_request_head(b"GET / HTTP/1.1\r\nhost: x\r\n%b\r\n" % line)))
+    )
+
+
+@attrs.define
+class Door:
+    means: AuthMethod = AuthMethod.KEY
+    calls: int = 0
+    refuses: bool = False
+    tables: tuple[object, ...] = attrs.field(factory=lambda: (object(), object()))
+    admission: Any = attrs.field(
+        default=attrs.Factory(
+            lambda self: AuthenticationCache(self.look, lambda: (*self.tables[:1], self.tables[1])),
+            takes_self=True,
+        )
+    )
+
+    async def look(self, exchange: Exchange) -> Principal:
+        await trio.lowlevel.checkpoint()
+        self.calls += 1
+        if self.refuses:
+            raise Unauthorized
+        return Principal(role=Role.USER, means=self.means, user_id=self.calls)
+
+
+async def test_a_key_is_looked_at_once_a_second(mock_clock: trio.testing.MockClock) -> None:
+    door = Door()
+    first = await door.admission(asked(b"Bearer one"))
+    assert await door.admission(asked(b"Bearer one")) is first
+    assert await door.admission(asked(b"Bearer two")) is not first
+    assert door.calls == 2
+    assert repr(door.admission) == "<Admission: 2 keys known>"
+    mock_clock.jump(1.1)
+    await door.admission(asked(b"Bearer one"))
+    assert door.calls == 3
+
+
+@pytest.mark.attack("access")
+async def test_a_change_of_people_or_keys_is_heeded_at_once() -> None:
+    door = Door()
+    await door.admission(asked(b"Bearer one"))
+    door.tables = (door.tables[0], object())
+    door.refuses = True
+    with pytest.raises(Unauthorized):
+        await door.admission(asked(b"Bearer one"))
+    assert repr(door.admission) == "<Admission: 0 keys known>"
+
+
+@pytest.mark.parametrize("means", [means for means in AuthMethod if means is not AuthMethod.KEY])
+async def test_nothing_else_is_remembered(means: AuthMethod) -> None:
+    door = Door(means)
+    for _ in range(3):
+        await door.admission(asked(b"Basic eDp5"))
+        await door.admission(asked(None))
+    assert door.calls == 6
+
+
+async def test_a_refusal_is_not_remembered() -> None:
+    door = Door(refuses=True)
+    for _ in range(2):
+        with pytest.raises(Unauthorized):
+            await door.admission(asked(b"Bearer one"))
+    assert door.calls == 2
+
+
+@pytest.mark.attack("flood")
+async def test_memory_is_bounded() -> None:
+    door = Door()
+    for number in range(3000):
+        await door.admission(asked(b"Bearer %d" % number))
+    assert int(repr(door.admission).split()[1]) <= 1024
