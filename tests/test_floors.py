@@ -22,7 +22,7 @@ FLOORS = (
 )
 NEIGHBOURS = {("policy", "engines"), ("artifacts", "remote"), ("identity", "remote"), ("identity", "store")}
 # single modules that know nothing of the product: everyone may use them, they use each other at most
-GROUND = {"errors", "plugins", "logs", "text", "__init__"}
+GROUND = {"durable_file", "errors", "plugins", "logs", "text", "__init__"}
 # programs of their own that the daemon starts and never imports; nor do they import the daemon's packages
 PROGRAMS = {"launchers"}
 

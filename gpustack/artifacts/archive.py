@@ -13,6 +13,7 @@ from typing import IO, cast
 
 import attrs
 
+from gpustack import durable_file
 from gpustack.artifacts.fault import CorruptFile
 from gpustack.domain.unit import GIB, human_bytes
 
@@ -59,18 +60,13 @@ def pack(folder: Path, archive: Path, *, top: str) -> None:
 
     The same content makes the same bytes. Blocking. Raises OSError.
     """
-    draft = archive.with_name(f".{archive.name}.new")
-    try:
-        with (
-            draft.open("wb") as raw,
-            gzip.GzipFile("", "wb", 6, raw, mtime=0) as stream,
-            tarfile.open(fileobj=stream, mode="w") as tar,
-        ):
-            for path in sorted(folder.rglob("*")):
-                tar.add(path, f"{top}/{path.relative_to(folder)}", recursive=False, filter=_of_nobody)
-        draft.replace(archive)
-    finally:
-        draft.unlink(missing_ok=True)
+    with (
+        durable_file.replacing(archive, mode=0o666) as raw,
+        gzip.GzipFile("", "wb", 6, raw, mtime=0) as stream,
+        tarfile.open(fileobj=stream, mode="w") as tar,
+    ):
+        for path in sorted(folder.rglob("*")):
+            tar.add(path, f"{top}/{path.relative_to(folder)}", recursive=False, filter=_of_nobody)
 
 
 def _of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import random
 import shutil
 from collections.abc import Callable, Iterable
@@ -26,6 +25,7 @@ from gpustack.artifacts.source import DEFAULT_LIBRARY, DEFAULT_PROJECTOR, Source
 from gpustack.artifacts.xet import fetch_by_xet, host_of
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.unit import MIB, human_bytes
+from gpustack.durable_file import put_in_place
 from gpustack.errors import GpustackError, Invalid, Unavailable
 from gpustack.remote.http import HttpClient, Timeouts, open_client
 
@@ -288,7 +288,7 @@ class Cache:
                 on_progress=hear,
             )
             if fault is None and await matches_announced(file, arriving):
-                await disk.run(_settle, arriving, path)
+                await disk.run(put_in_place, arriving, path)
                 return True
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 5.0):
@@ -353,18 +353,6 @@ def _given_folder(local_dir: str | None) -> Path | None:
     if not folder.is_absolute():
         raise Invalid(f"local_dir must be an absolute path on the worker, not {local_dir!r}")
     return folder
-
-
-def _settle(arrived: Path, path: Path) -> None:
-    """Give a file its name once it is on disk for good."""
-    for place in (arrived, path.parent):
-        descriptor = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-            if place == arrived:
-                arrived.replace(path)
-        finally:
-            os.close(descriptor)
 
 
 def _has_size(path: Path, size: int) -> bool:

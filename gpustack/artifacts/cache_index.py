@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from gpustack import durable_file
 from gpustack.artifacts.listing import Listing, RemoteFile
 
 _LIMIT = 16 << 20
@@ -98,10 +99,9 @@ class CacheIndex:
     def _write(self, kind: str, key: str, note: dict[str, Any]) -> None:
         path = self.folder / kind / f"{key}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, fresh = tempfile.mkstemp(dir=path.parent)  # others may write the same note right now
-        with os.fdopen(descriptor, "w") as out:
-            json.dump(note, out)
-        Path(fresh).replace(path)
+        # Others may write the same note right now.
+        draft = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.draft")
+        durable_file.write(path, json.dumps(note), draft=draft)
 
 
 def _key(path: Path) -> str:

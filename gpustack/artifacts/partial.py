@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 
+from gpustack import durable_file
 from gpustack.artifacts.fault import NoSpace
 from gpustack.artifacts.listing import RemoteFile
 from gpustack.artifacts.range import ByteRanges
@@ -59,10 +60,14 @@ class PartialFile:
     def save(self) -> None:
         """Write down what is done. The process may be killed at any moment: the note is replaced, not altered."""
         note = {"identity": self.file.identity, "etag": self.etag, "done": self.done.parts}
-        fresh = _sidecar_of(self.target).with_suffix(".new")
-        try:
-            fresh.write_text(json.dumps(note))
-            fresh.replace(_sidecar_of(self.target))
+        try:  # not synced: the bytes that it tells of are not either
+            durable_file.write(
+                _sidecar_of(self.target),
+                json.dumps(note),
+                mode=0o644,
+                draft=_draft_of(self.target),
+                sync=False,
+            )
         except OSError as error:
             raise _disk(error, self.target) from error
 
@@ -73,14 +78,8 @@ class PartialFile:
 
     def finish(self) -> None:
         """Make the file whole under its name, on disk for good."""
-        os.fsync(self._fd)
-        part_of(self.target).replace(self.target)
+        durable_file.put_in_place(part_of(self.target), self.target)
         _sidecar_of(self.target).unlink(missing_ok=True)
-        folder = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     def close(self) -> None:
         """Keep everything for the next try."""
@@ -124,7 +123,7 @@ def kept_bytes(file: RemoteFile, target: Path) -> int:
 
 def discard(target: Path) -> None:
     """Remove what is unfinished of ``target``."""
-    for path in (part_of(target), _sidecar_of(target), _sidecar_of(target).with_suffix(".new")):
+    for path in (part_of(target), _sidecar_of(target), _draft_of(target)):
         path.unlink(missing_ok=True)
 
 
@@ -171,6 +170,11 @@ class FileDigest:
 
 def _sidecar_of(target: Path) -> Path:
     return target.with_name(target.name + ".part.json")
+
+
+def _draft_of(target: Path) -> Path:
+    """Where the next note is written."""
+    return _sidecar_of(target).with_suffix(".new")
 
 
 def _note(target: Path) -> dict[str, Any] | None:

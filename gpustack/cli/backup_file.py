@@ -22,6 +22,7 @@ from typing import IO, Any
 
 import attrs
 
+from gpustack import durable_file
 from gpustack.errors import GpustackError, Invalid
 
 FORMAT = 1
@@ -101,24 +102,16 @@ def pack(folder: Path, manifest: Manifest, target: Path) -> None:
 
     Raises BackupError, also when the target is there already.
     """
-    draft = target.with_name(f".{target.name}.draft")
     try:
-        draft.unlink(missing_ok=True)
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
+        with durable_file.replacing(target, overwrite=False) as file:
             (folder / MANIFEST).write_text(manifest.to_json())
             with tarfile.open(fileobj=file, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
                 for name in (MANIFEST, *sorted(manifest.files)):
                     tar.add(folder / name, name, filter=_anonymous)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(draft, target)  # unlike a rename it refuses to overwrite
     except FileExistsError as error:
         raise BackupError(f"{target} is there already: name another file") from error
     except OSError as error:
         raise BackupError(f"The backup cannot be written to {target}: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:

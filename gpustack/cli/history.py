@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 import attrs
 
+from gpustack import durable_file
+
 VARIABLE = "GPUSTACK_CHAT_HISTORY"
 """Another file, or ``off``."""
 
@@ -72,15 +74,8 @@ class ChatHistory:
             file.write(line)
 
     def _replace(self, kept: list[str]) -> None:
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        text = "".join(f"{json.dumps(question)}\n" for question in kept)
-        try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(text.encode())
-            beside.replace(self.path)
-        finally:
-            beside.unlink(missing_ok=True)
+        draft = self.path.with_name(f"{self.path.name}.{os.getpid()}")  # several chats may do this
+        durable_file.write(self.path, "".join(f"{json.dumps(question)}\n" for question in kept), draft=draft)
 
     def _open(self, flags: int) -> BinaryIO:
         """The file, for nobody else to read: what others could read before is theirs no more."""

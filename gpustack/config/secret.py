@@ -8,6 +8,7 @@ import string
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from gpustack import durable_file
 from gpustack.config.datadir import DataDirError
 
 SHORTEST = {"token": 16, "bootstrap_password": 8}
@@ -125,16 +126,4 @@ def write(path: Path, secret: str) -> None:
 
     Raises OSError.
     """
-    draft = path.with_name(f".{path.name}.draft")
-    draft.unlink(missing_ok=True)  # left by a crash
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w") as file:
-        file.write(f"{secret}\n")
-        file.flush()
-        os.fsync(fd)
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    durable_file.write(path, f"{secret}\n")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
 import attrs
 
+from gpustack import durable_file
 from gpustack.domain.document import decode, encode
 from gpustack.errors import Invalid
 from gpustack.policy.usage_limit import SlidingWindow, WindowSlot
@@ -29,11 +29,9 @@ class _SavedWindows:
 def save_windows(path: Path, windows: Mapping[str, SlidingWindow], now: float, at: datetime) -> None:
     """Write down the windows as they are at ``now``, which is ``at`` on the wall."""
     aged = {subject: _shifted(window.at(now), -math.floor(now)) for subject, window in windows.items()}
-    draft = path.with_suffix(".draft")
+    left = _SavedWindows(at, {key: seconds for key, seconds in aged.items() if seconds})
     try:
-        with os.fdopen(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(encode(_SavedWindows(at, {key: seconds for key, seconds in aged.items() if seconds})))
-        draft.rename(path)
+        durable_file.write(path, encode(left))
     except OSError as error:
         log.warning("What was used in the last minute is not written down: reason=%s", error)
 

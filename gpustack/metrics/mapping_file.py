@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from gpustack import durable_file
 from gpustack.domain.yaml_document import read_yaml
 from gpustack.errors import Invalid, Unavailable
 from gpustack.nursery.limiter import ThreadLimiter, threads
@@ -65,13 +65,8 @@ class MetricMapFile:
             if wanted is None:
                 self._path.unlink(missing_ok=True)
                 return
-            fresh = self._path.with_suffix(".new")
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                yaml.safe_dump(wanted.document(), file, sort_keys=False, allow_unicode=True)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self._path)
+            text = yaml.safe_dump(wanted.document(), sort_keys=False, allow_unicode=True)
+            durable_file.write(self._path, text)
         except OSError as error:
             raise Unavailable(f"{self._path} cannot be written: {error.strerror or error}") from error
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import attrs
 
+from gpustack import durable_file
+
 _LIMIT = 256 * 1024
 
 
@@ -59,22 +61,14 @@ def write_state(path: Path, state: GroupState) -> None:
     text = json.dumps({**_to_document(state), "folder": _name_of(path.parent)}, indent=1).encode()
     if len(text) > _LIMIT:
         raise ValueError(f"the state for {path.name} is too large to be read back")
-    passing = path.with_name(f".{path.name}.tmp")
-    passing.unlink(missing_ok=True)
-    fd = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(fd)
-    passing.replace(path)
-    _fsync_folder(path.parent)
+    durable_file.write(path, text)
 
 
 def forget_state(path: Path) -> None:
     """Remove the file; well if it is gone already."""
     path.unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
-        _fsync_folder(path.parent)
+        durable_file.sync_folder(path.parent)
 
 
 def read_states(folder: Path) -> list[GroupState | UnreadableState]:
@@ -166,11 +160,3 @@ def _one(document: dict[str, Any], key: str, kind: type[Any]) -> Any:
     if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
         raise ValueError(f"{key} is of the wrong kind")
     return value
-
-
-def _fsync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

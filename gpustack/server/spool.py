@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from gpustack import durable_file
 from gpustack.domain.document import decode, encode
 from gpustack.errors import Invalid
 
@@ -19,12 +20,7 @@ T = TypeVar("T")
 def leave(folder: Path, values: Sequence[object]) -> None:
     """Put the values into a file of the folder, on disk before this returns. Raises OSError."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    draft = folder / f"{os.getpid()}.draft"
-    with draft.open("wb") as file:
-        file.write(encode(list(values)))
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(draft.with_suffix(".json"))
+    durable_file.write(folder / f"{os.getpid()}.json", encode(list(values)))
     log.info(
         "Left for the next daemon what the database did not take: folder=%s count=%d", folder, len(values)
     )

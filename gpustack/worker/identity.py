@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import uuid
 from pathlib import Path
 
 import attrs
 
+from gpustack import durable_file
 from gpustack.text import printable
 
 
@@ -36,7 +36,7 @@ def host_name() -> str:
 def remember_name(data_dir: Path, name: str) -> None:
     """Keep the name the server gave, for the next start. Raises OSError."""
     if _read(data_dir / "worker_name") != name:
-        _write(data_dir / "worker_name", name)
+        durable_file.write(data_dir / "worker_name", f"{name}\n")
 
 
 def worker_uuid(data_dir: Path) -> str:
@@ -46,7 +46,7 @@ def worker_uuid(data_dir: Path) -> str:
     if known:
         return known
     made = str(uuid.uuid4())
-    _write(path, made)
+    durable_file.write(path, f"{made}\n")
     return made
 
 
@@ -55,13 +55,3 @@ def _read(path: Path) -> str:
         return path.read_text("utf-8").strip()
     except (FileNotFoundError, UnicodeDecodeError):
         return ""
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all: a worker that loses its uuid is another worker to the server."""
-    draft = path.with_name(f".{path.name}.tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(f"{text}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)

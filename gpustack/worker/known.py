@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpustack import durable_file
+
 _FILE = "servers"
 _LIMIT = 64 << 10
 
@@ -22,6 +24,4 @@ def known_servers(data_dir: Path) -> tuple[str, ...]:
 
 def remember_servers(data_dir: Path, urls: Sequence[str]) -> None:
     """Keep them for the next start. Raises OSError."""
-    draft = data_dir / f".{_FILE}.tmp"
-    draft.write_text(json.dumps(list(urls)))
-    draft.replace(data_dir / _FILE)
+    durable_file.write(data_dir / _FILE, json.dumps(list(urls)))

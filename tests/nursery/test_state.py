@@ -48,7 +48,7 @@ def test_a_state_survives_the_way_to_disk_and_back(tmp_path: Path) -> None:
 
 
 def test_a_leftover_of_a_crash_while_writing_neither_shows_nor_hinders(tmp_path: Path) -> None:
-    (tmp_path / ".a.json.tmp").write_text("half")
+    (tmp_path / ".a.json.draft").write_text("half")
     assert read_states(tmp_path) == []
     write_state(tmp_path / "a.json", STATE)
     assert read_states(tmp_path) == [STATE]
