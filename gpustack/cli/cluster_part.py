@@ -16,11 +16,11 @@ from gpustack.config.options import Options
 from gpustack.config.secret import (
     BYTES,
     SHORTEST,
-    bring_in_line,
     keep_jwt_secret_key,
     keep_server_uuid,
     keep_token,
-    kept,
+    read_secret,
+    replace_secret,
 )
 from gpustack.hardware.address import find_address
 from gpustack.identity.derived_keys import DerivedKeys
@@ -87,7 +87,7 @@ async def _agree(daemon: DaemonContext, store: Store) -> ClusterIdentity:
     settled = await settle(store, me, offers)
     for name, offer in offers.items():
         path = options.data_dir / name
-        if offer.knob is None and await _threads.run(bring_in_line, path, settled[name]):
+        if offer.knob is None and await _threads.run(replace_secret, path, settled[name]):
             log.warning(
                 "The servers on this database have another %s than %s had: theirs is taken, the former is in %s."
                 " To replace it for all, stop them and set %s on the first that starts again",
@@ -108,7 +108,7 @@ def foresee(options: Options, settings: StoreSettings) -> None:
         database.look()
         with database.read.connect() as conn:
             there = sa.inspect(conn).get_table_names()
-            uuid = kept(options.data_dir / "server_uuid")
+            uuid = read_secret(options.data_dir / "server_uuid")
             if uuid is not None and {servers.name, cluster_secrets.name} <= set(there):
                 contradict(conn, database.dialect, uuid, _offers(options))
     except sa.exc.DBAPIError as error:
@@ -129,7 +129,7 @@ def _offers(options: Options) -> dict[str, SecretProposal]:
     offers = {}
     for name, knob in _KNOBS.items():
         given: str | None = getattr(options, name)
-        own = given or kept(options.data_dir / name) or secrets.token_hex(BYTES[name])
+        own = given or read_secret(options.data_dir / name) or secrets.token_hex(BYTES[name])
         offers[name] = SecretProposal(value=own, knob=knob if given else None)
     return offers
 

@@ -46,7 +46,7 @@ def file_of(url: str) -> Path | None:
     """The file of an SQLite URL; ``None`` for a database with a server of its own."""
     import sqlalchemy as sa
 
-    from gpustack.config.database_url import plain_database_url
+    from gpustack.config.url import plain_database_url
     from gpustack.errors import Invalid
 
     try:

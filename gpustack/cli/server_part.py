@@ -32,7 +32,7 @@ from gpustack.cli.metrics_part import start_server_exporter
 from gpustack.cli.sign_on import SignOnSetup, import_sign_on, sign_on_part
 from gpustack.config.environment import Environment
 from gpustack.config.options import Options
-from gpustack.config.secret import SHORTEST, keep_initial_admin_password, short
+from gpustack.config.secret import SHORTEST, keep_initial_admin_password, too_short
 from gpustack.domain.access import Principal
 from gpustack.errors import GpustackError, Invalid
 from gpustack.gateway.endpoints import Endpoints
@@ -362,7 +362,7 @@ def _refuse_short(options: Options) -> None:
     faults = [
         f"--{name.replace('_', '-')} has fewer than {SHORTEST[name]} characters: give it more, or leave it out for one "
         "that is made"
-        for name in short({name: getattr(options, name) for name in SHORTEST})
+        for name in too_short({name: getattr(options, name) for name in SHORTEST})
     ]
     if faults:
         raise Invalid(*faults)

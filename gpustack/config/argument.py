@@ -1,4 +1,4 @@
-"""The layer of the command line: what docopt cannot read is made plain first, then docopt reads it."""
+"""The layer of the command line: arguments are brought into a form that docopt reads, then docopt reads them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORDS = frozenset({"true", "false"})
 
 @attrs.frozen
 class Arguments:
-    """The flags given, the values of flags that only one command has, and what is wrong with them."""
+    """``layer`` holds the options that were given, ``own`` the flags that only one command has."""
 
     layer: Layer
     own: dict[str, Any]
@@ -25,10 +25,10 @@ class Arguments:
 
 
 def read_arguments(argv: Sequence[str], command: str = "start") -> Arguments:
-    """Read ``argv``, what follows ``gpustack <command>``. ``--help`` prints the usage and raises SystemExit.
+    """Read ``argv``, the arguments after ``gpustack <command>``. ``--help`` prints the help and raises SystemExit.
 
-    A flag given twice counts as given last, a list gathers. A boolean stands alone or takes ``true`` or
-    ``false``; a flag may be cut short where that is unambiguous.
+    Of a flag given twice the last one counts; the values of a list are collected. A boolean flag may be followed by
+    ``true`` or ``false``. A flag may be abbreviated where that is unambiguous.
     """
     from docopt import docopt
 
@@ -45,7 +45,7 @@ def read_arguments(argv: Sequence[str], command: str = "start") -> Arguments:
 
 
 class _ArgumentNormalizer:
-    """Rewrites an argument vector so that each flag is written in full, once, its value joined with =."""
+    """Rewrites an argument vector so that each flag is written in full, once, with its value after =."""
 
     def __init__(self, command: str) -> None:
         self.options = [option for option in table(Options) if option.flag]
@@ -60,7 +60,7 @@ class _ArgumentNormalizer:
         self._lists: list[str] = []
 
     def argv(self) -> list[str]:
-        """The rewritten vector, which docopt can read whatever was wrong with the given one."""
+        """The rewritten vector. docopt can read it even when the given one has faults."""
         return [*self._single.values(), *self._lists]
 
     def read(self, rest: list[str]) -> None:
@@ -83,7 +83,7 @@ class _ArgumentNormalizer:
             self._take(flag, value if joined else None, rest)
             return
         if not joined and rest and not rest[0].startswith("-"):
-            rest.pop(0)  # most likely its value, no second mistake
+            rest.pop(0)  # most likely the value of the unknown flag: no second fault
 
     def _short(self, token: str, rest: list[str]) -> None:
         name, tail = token[:2], token[2:]
@@ -101,7 +101,7 @@ class _ArgumentNormalizer:
         return flag == "--help" or (option is not None and option.boolean)
 
     def _full(self, name: str) -> str | None:
-        """The flag that ``name`` is or uniquely begins; None after noting the fault."""
+        """The flag that ``name`` is or abbreviates; ``None`` if there is none, which is added to the faults."""
         if name in self._flags:
             return name
         begun = [flag for flag in self._flags if flag.startswith(name)]
@@ -119,7 +119,7 @@ class _ArgumentNormalizer:
     def _take(self, flag: str, value: str | None, rest: list[str]) -> None:
         option = self._flags[flag]
         if self._standing(flag):
-            # The options page writes "--debug value", so a word that can only be its value is taken as such.
+            # The options page writes "--debug value": a following true or false is the value of the flag.
             if value is None and rest and rest[0].lower() in _WORDS:
                 value = rest.pop(0)
             self._single[flag] = flag

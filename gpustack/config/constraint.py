@@ -1,43 +1,43 @@
-"""What must hold of and between options once each has been read: pure, all problems at once."""
+"""What must hold of options, of several together, and of the files they name: all faults at once."""
 
 from __future__ import annotations
 
 import ipaddress
 import itertools
+import os
 import re
+import stat
 from collections.abc import Iterator
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-import attrs
-
-from gpustack.config.database_url import login_fault
-from gpustack.config.option import mask_url
+from gpustack.config.option import table
 from gpustack.config.options import Options
+from gpustack.config.origin import OptionFault
+from gpustack.config.permission import writable_by_others
 from gpustack.config.role import Role, ports
+from gpustack.config.saml import KEPT, is_path
 from gpustack.config.sign_on import sign_on_faults
+from gpustack.config.url import is_http_url, login_fault, mask_url
 from gpustack.config.value import quote
+from gpustack.text import character_fault, printable
 
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _WORKER_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _IN_HEADER = re.compile(r"[!-~]*")
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s@]+/?")
 _DATABASES = ("sqlite", "postgresql", "postgres", "mysql", "mariadb")
+_LONGEST_SHOWN = 300
+"""Characters of a path in a sentence: a certificate may have been given in place of its path."""
 
 
-@attrs.frozen
-class OptionFault:
-    """A sentence, and the options it is about: the first of them that someone set is to blame."""
+def option_faults(options: Options, part: Role, *, platform: str) -> list[OptionFault]:
+    """Everything wrong with ``options`` for a daemon of that role on ``platform`` (``sys.platform``).
 
-    names: tuple[str, ...]
-    sentence: str
-
-
-def problems(options: Options, part: Role, *, platform: str) -> list[OptionFault]:
-    """Everything wrong with ``options`` for a daemon of that role on ``platform`` (``sys.platform``)."""
+    Looks at the files that options name (blocking), and at nothing else outside ``options``.
+    """
     found = [*_pairs(options, part, platform), *_times(options), *_ports(options, part), *_urls(options)]
-    found += _names(options)
-    found += [OptionFault(names, sentence) for names, sentence in sign_on_faults(options)]
-    return found
+    return [*found, *_names(options), *sign_on_faults(options), *_named_files(options)]
 
 
 def _pairs(options: Options, part: Role, platform: str) -> Iterator[OptionFault]:
@@ -82,17 +82,7 @@ def _ports(options: Options, part: Role) -> Iterator[OptionFault]:
 
 
 def _urls(options: Options) -> Iterator[OptionFault]:
-    for name in (
-        "server_url",
-        "advertise_url",
-        "ollama_library_base_url",
-        "update_check_url",
-        "tools_download_base_url",
-        "oidc_issuer",
-        "oidc_redirect_uri",
-        "saml_idp_server_url",
-        "saml_sp_acs_url",
-    ):
+    for name in (option.name for option in table(Options) if option.form == "http_url"):
         url = getattr(options, name)
         if url is not None and not is_http_url(url):
             yield OptionFault(
@@ -114,18 +104,9 @@ def _urls(options: Options) -> Iterator[OptionFault]:
         yield OptionFault(("database_url",), f"database_url {sentence}")
 
 
-def is_http_url(url: str) -> bool:
-    """Whether ``url`` has a scheme of the web, a host and, if any, a port that can be."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
 def _names(options: Options) -> Iterator[OptionFault]:
-    for name in ("token", "huggingface_token"):
-        # They travel in a header, which holds these characters only; the value stays out of the sentence.
+    for name in (option.name for option in table(Options) if option.form == "header_value"):
+        # The value stays out of the sentence: it is a secret.
         if not _IN_HEADER.fullmatch(getattr(options, name) or ""):
             yield OptionFault((name,), f"{name} takes letters, digits and signs of ASCII, without spaces")
     if not _is_host(options.host):
@@ -152,5 +133,58 @@ def _is_host(text: str) -> bool:
     if _is_address(text):
         return True
     labels = text.rstrip(".").split(".")
-    looks_numeric = re.fullmatch(r"[0-9.]+", text) is not None  # 10.0.0.300 is a typing mistake, no name
+    looks_numeric = re.fullmatch(r"[0-9.]+", text) is not None  # 10.0.0.300 is a mistyped address, not a name
     return not looks_numeric and len(text) <= 253 and all(map(_HOST_LABEL.fullmatch, labels))
+
+
+def _named_files(options: Options) -> Iterator[OptionFault]:
+    named: list[tuple[str, Path | None]] = [
+        (option.name, getattr(options, option.name)) for option in table(Options) if option.form == "file"
+    ]
+    for name in KEPT:
+        text = getattr(options, name)
+        if text is not None and is_path(text):
+            named.append((name, Path(text)))
+    catalog = options.model_catalog_file
+    if catalog is not None and not is_http_url(catalog):
+        is_url = catalog.startswith("file:")
+        named.append(("model_catalog_file", Path(unquote(urlsplit(catalog).path) if is_url else catalog)))
+    for name, path in named:
+        if path is not None and (sentence := file_fault(path)) is not None:
+            yield OptionFault((name,), f"{name} names {sentence}")
+
+
+def file_fault(path: Path) -> str | None:
+    """Why the file at ``path`` cannot be read, or must not be trusted; completes "<option> names". Blocking."""
+    if (sentence := absent_file(path)) is not None:
+        return sentence
+    if not os.access(path, os.R_OK):
+        return f"{path}, which may not be read"
+    exposure = writable_by_others(path)
+    return None if exposure is None else f"a file that is not safe: {exposure}"
+
+
+def absent_file(path: Path) -> str | None:
+    """That there is no file at ``path`` that we may look at; completes "<option> names". Blocking."""
+    try:
+        if path.is_file():
+            return None
+        mode = path.stat().st_mode
+    except PermissionError:
+        what = "not ours to look at"
+    except OSError:  # also for a name that the system does not take
+        what = "not there"
+    else:
+        what = "a directory" if stat.S_ISDIR(mode) else "not a plain file"
+    return f"{printable(path, _LONGEST_SHOWN)}, which is {what}"
+
+
+def path_faults(options: Options, bad: set[str]) -> Iterator[str]:
+    """Paths that JSON and databases cannot hold, a sentence each; options named in ``bad`` are left out.
+
+    ``HOME`` and the working directory may be a part of a path, so that no single origin is to blame.
+    """
+    for option in table(Options):
+        path = getattr(options, option.name)
+        if option.name not in bad and isinstance(path, Path) and (fault := character_fault(str(path))):
+            yield f"{option.name} {fault}; HOME and the working directory may be part of it"

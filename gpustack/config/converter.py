@@ -1,11 +1,11 @@
-"""From raw values to typed ones: one pass of cattrs, every fault of it told."""
+"""From raw values to typed ones: text trimmed, one pass of cattrs, and all faults gathered."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
 
@@ -26,6 +26,7 @@ from gpustack.config.value import (
     read_words,
     trim,
 )
+from gpustack.text import character_fault, trimmed
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -46,11 +47,60 @@ _READERS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
 )
 
 
-def structure(cls: type[T], given: Mapping[str, RawValue]) -> tuple[T, list[ConfigFault], set[str]]:
-    """Read the raw values of ``given`` into a ``cls``.
+@attrs.frozen
+class Conversion(Generic[T]):
+    """``value`` with the defaults of the options in ``bad``, which have a fault; and the trimmed raw values."""
 
-    Returns it, every fault, and the names at fault, which have their defaults in it.
+    value: T
+    given: Mapping[str, RawValue]
+    faults: list[ConfigFault]
+    bad: set[str]
+
+
+def convert(cls: type[T], given: Mapping[str, RawValue]) -> Conversion[T]:
+    """Trim and check the raw values of all options of ``cls``, and read them into a ``cls``."""
+    clean, faults, bad = _clean(cls, given)
+    value, wrong, misread = _structure(cls, clean)
+    return Conversion(value, clean, [*faults, *wrong], bad | misread)
+
+
+def _clean(
+    cls: type[attrs.AttrsInstance], given: Mapping[str, RawValue]
+) -> tuple[dict[str, RawValue], list[ConfigFault], set[str]]:
+    """The values with their text trimmed, and what is wrong with its characters.
+
+    The faults show nothing of a value: it may be a secret.
     """
+    found: dict[str, RawValue] = {}
+    faults: list[ConfigFault] = []
+    bad: set[str] = set()
+    for option in table(cls):
+        value, sentence = cleaned(option, given[option.name])
+        if sentence is not None:
+            faults.append(ConfigFault(value.origin, f"{option.name} {sentence}"))
+            bad.add(option.name)
+            value = RawValue(option.default, DEFAULT)
+        found[option.name] = value
+    return found, faults, bad
+
+
+def cleaned(option: Option, given: RawValue) -> tuple[RawValue, str | None]:
+    """One value trimmed, and what is wrong with its characters. A value that is not text comes back as it is."""
+    value = given.value
+    if given.origin == DEFAULT:
+        return given, None
+    if isinstance(value, str):
+        text = trimmed(value)
+        return RawValue(text, given.origin), character_fault(text, lines=option.holds_lines)
+    if isinstance(value, list):
+        texts = [trimmed(item) if isinstance(item, str) else item for item in value]
+        faults = [character_fault(item) for item in texts if isinstance(item, str)]
+        return RawValue(texts, given.origin), next(filter(None, faults), None)
+    return given, None
+
+
+def _structure(cls: type[T], given: Mapping[str, RawValue]) -> tuple[T, list[ConfigFault], set[str]]:
+    """A ``cls``, every fault, and the names of the options at fault."""
     from cattrs import ClassValidationError
 
     raw = {name: value.value for name, value in given.items() if value.origin != DEFAULT}
@@ -77,6 +127,7 @@ def _without(raw: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
 
 
 def _beyond(option: Option, value: Any) -> str | None:
+    """What is wrong with a number outside the bounds of its option."""
     if option.low is None or option.high is None or option.low <= value <= option.high:
         return None
     given = value if isinstance(value, int) else f"{value:g}"

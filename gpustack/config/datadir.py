@@ -1,4 +1,4 @@
-"""The data directory: made private, held by one daemon at a time, and never another product's."""
+"""The data directory: private to its owner, locked by one daemon at a time, and never one of another product."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from gpustack.config.permission import Exposure, alien, exchangeable, writable
+from gpustack.config.permission import (
+    Exposure,
+    owned_by_another,
+    replaceable_by_others,
+    writable_by_others,
+)
 from gpustack.errors import GpustackError
 
 _LOCK = "lock"
@@ -18,18 +23,18 @@ SECRETS = (
     *("token", "jwt_secret_key", "initial_admin_password", "worker_credential", "server_uuid"),
     *("run", _DATABASE, f"{_DATABASE}-wal"),
 )
-"""What in the directory is believed or kept from others, by name."""
+"""Names of files and folders in the directory that are secret, or that the daemon trusts."""
 _FOREIGN = frozenset({"alembic_version", "model_instances"})
 _OURS = "changes"
 
 
 class DataDirError(GpustackError):
-    """The data directory cannot be used. The sentence says why and names ``--data-dir``."""
+    """The data directory, or a file in it, cannot be used; the sentence says why and what to do."""
 
 
 def make_dir(path: Path) -> None:
-    """Make the directory and what leads to it; a new one is the owner's alone. Raises DataDirError."""
-    with _told(path):
+    """Make the directory and its parents; a new directory gets mode 0700. Raises DataDirError."""
+    with _os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
         if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
@@ -37,26 +42,28 @@ def make_dir(path: Path) -> None:
 
 
 def refuse_open_dir(path: Path) -> None:
-    """Raise DataDirError when other users can write in the directory, change a secret in it, or put another there.
+    """Raise DataDirError when other users can change or replace the directory, or a secret in it.
 
-    It decides what programs this daemon runs, and whom it lets in.
+    What the directory holds decides which programs the daemon runs and whom it admits.
     """
-    if found := openings(path):
+    if found := exposures(path):
         raise DataDirError(
             f"{'; '.join(map(str, found))}. Look whether what is there is still yours first, or choose another "
             "directory with --data-dir."
         )
 
 
-def openings(path: Path) -> list[Exposure]:
-    """Each way in which other users can write in the directory, change a secret in it, or put another there."""
+def exposures(path: Path) -> list[Exposure]:
+    """Every way in which other users can change or replace the directory, or a secret in it."""
     secrets = [path / name for name in SECRETS]
-    ways = (exchangeable(path), *(way(one) for one in (path, *secrets) for way in (writable, alien)))
-    return [way for way in ways if way is not None]
+    checks = (writable_by_others, owned_by_another)
+    found = (replaceable_by_others(path), *(check(one) for one in (path, *secrets) for check in checks))
+    return [one for one in found if one is not None]
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _os_errors(path: Path) -> Iterator[None]:
+    """Turn OSError into DataDirError."""
     try:
         yield
     except OSError as error:
@@ -67,7 +74,7 @@ def _told(path: Path) -> Iterator[None]:
 
 
 class DataLock:
-    """Holds a data directory until ``close`` or the end of the process, its children included if they inherit."""
+    """The lock on a data directory, held until ``close`` or until the process, and all that inherited it, are gone."""
 
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
@@ -77,16 +84,16 @@ class DataLock:
         return f"<DataLock {self.path} {'released' if self._fd < 0 else 'held'}>"
 
     def fileno(self) -> int:
-        """The descriptor to pass to a process that takes over; give it to ``lock_data_dir`` there."""
+        """The file descriptor, for a process that takes over: it passes it to ``lock_data_dir``."""
         return self._fd
 
     def sign(self) -> None:
-        """Say in the file that this process holds it: one that was to take over may have said so before it ended."""
+        """Write our pid into the lock file. A process that failed to take over may have written its own there."""
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
-        """Let go, unless another process shares the lock: then that one holds it on."""
+        """Release the lock; a process that inherited the descriptor keeps holding it."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -101,15 +108,15 @@ class DataLock:
 
 
 def lock_data_dir(path: Path, *, inherited: int | None = None) -> DataLock:
-    """Take the data directory at ``path`` for this process, or raise DataDirError with the holder's pid.
+    """Lock the data directory at ``path``; raises DataDirError with the pid of the holder when it is locked.
 
-    ``inherited`` is the descriptor of a lock that the process before this one held: its lock goes on without
-    a gap. Needs a system with flock.
+    ``inherited`` is the descriptor of the lock that a previous process held: then the lock is taken over without a
+    gap. Does not wait. Needs a system with flock.
     """
     import fcntl
 
     file = path / _LOCK
-    with _told(path):
+    with _os_errors(path):
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         fd = os.open(file, flags, 0o600) if inherited is None else inherited
         try:
@@ -140,9 +147,9 @@ def _same_file(fd: int, file: Path) -> None:
 
 
 def refuse_foreign_database(path: Path) -> None:
-    """Raise DataDirError when the directory holds a database that an existing GPUStack wrote, not this one.
+    """Raise DataDirError when the directory holds the database of the other product of this name, or cannot be read.
 
-    Looks at the names of its tables and changes nothing.
+    Reads the names of the tables (blocking) and changes nothing.
     """
     import sqlite3
 

@@ -1,21 +1,36 @@
-"""The environment variables that are no option: what each means, its default, and their typed values."""
+"""Every environment variable that is not an option of ``gpustack start``, declared once, like options.
+
+``Environment`` is read by the daemon. ``ModelVariables`` are written in the environment of a model, and
+``CommandVariables`` are read by the other commands: both are declared for the documents and for the checks of names.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
-from gpustack.config.option import mask_url, option
+from gpustack.config.option import LEGACY, option, table
+from gpustack.config.options import Options
+from gpustack.config.origin import ConfigFault, Origin
+from gpustack.config.url import mask_url
+from gpustack.config.variable import is_read
+from gpustack.text import character_fault, trimmed
+
+
+def _variable(help: str, **spelling: Any) -> Any:
+    return option(default=None, help=help, **spelling)
 
 
 @attrs.frozen(kw_only=True)
 class Environment:
-    """The variables of the daemon that no option sets. Times are in the unit that the variable's name says."""
+    """Variables of the daemon. Times are in the unit that the variable's name says, else in seconds."""
 
     hf_endpoint: str | None = option(
         default=None,
         env="HF_ENDPOINT",
+        form="http_url",
         help="Address of the Hugging Face Hub or of a mirror of it, for example https://hf-mirror.com.",
         sample="https://hf-mirror.com",
     )
@@ -141,23 +156,67 @@ class Environment:
     )
 
 
-#: Variables written in a model's own environment, never in the daemon's.
-PER_MODEL: Mapping[str, str] = {
-    "GPUSTACK_MODEL_VRAM_CLAIM": "Bytes of VRAM to claim, in place of the estimate.",
-    "GPUSTACK_MODEL_RAM_CLAIM": "Bytes of RAM to claim, in place of the estimate.",
-    "GPUSTACK_APPLY_QWEN3_RERANKER_TEMPLATES": "Wrap what is reranked in the prompt format of Qwen3-Reranker.",
-    "GPUSTACK_BACKEND_DEPS": "Requirements to install beside a pinned Python engine, between commas.",
-    "RESERVED_MEMORY_GB": "GiB of VRAM that MindIE keeps besides the model (3).",
-}
+@attrs.frozen(kw_only=True)
+class ModelVariables:
+    """Variables written in the environment of a model, never in that of the daemon."""
 
-#: Variables of the other commands.
-OTHER_COMMANDS: Mapping[str, str] = {
-    "GPUSTACK_SERVER_URL": "Server that the commands talk to (the one on this machine).",
-    "GPUSTACK_API_KEY": "API key of the commands.",
-    "GPUSTACK_CHAT_HISTORY": "File that keeps the questions of chats, or off.",
-    "GPUSTACK_SAVE_ARCHIVE": "--save-archive of download-tools.",
-    "GPUSTACK_LOAD_ARCHIVE": "--load-archive of download-tools.",
-    "GPUSTACK_SYSTEM": "--system of download-tools.",
-    "GPUSTACK_ARCH": "--arch of download-tools.",
-    "GPUSTACK_DEVICE": "--device of download-tools.",
-}
+    model_vram_claim: str | None = _variable("Bytes of VRAM to claim, in place of the estimate.")
+    model_ram_claim: str | None = _variable("Bytes of RAM to claim, in place of the estimate.")
+    apply_qwen3_reranker_templates: str | None = _variable(
+        "Wrap what is reranked in the prompt format of Qwen3-Reranker."
+    )
+    backend_deps: str | None = _variable(
+        "Requirements to install beside a pinned Python engine, between commas."
+    )
+    reserved_memory_gb: str | None = _variable(
+        "GiB of VRAM that MindIE keeps besides the model (3).", env="RESERVED_MEMORY_GB"
+    )
+
+
+@attrs.frozen(kw_only=True)
+class CommandVariables:
+    """Variables of the other commands."""
+
+    server_url: str | None = _variable("Server that the commands talk to (the one on this machine).")
+    api_key: str | None = _variable("API key of the commands.")
+    chat_history: str | None = _variable("File that keeps the questions of chats, or off.")
+    save_archive: str | None = _variable("--save-archive of download-tools.")
+    load_archive: str | None = _variable("--load-archive of download-tools.")
+    system: str | None = _variable("--system of download-tools.")
+    arch: str | None = _variable("--arch of download-tools.")
+    device: str | None = _variable("--device of download-tools.")
+
+
+def declared_names(*classes: type[attrs.AttrsInstance]) -> set[str]:
+    """The variables that ``classes`` declare, in every spelling; those of ``Options`` also under the older prefix."""
+    names = {name for cls in classes for one in table(cls) for name in (one.env, *one.aliases)}
+    if Options in classes:
+        names |= {option.legacy_env for option in table(Options)}
+    return names
+
+
+def unknown_variables(env: Mapping[str, str]) -> list[str]:
+    """Variables of ``env`` with our prefixes that nothing reads, each with the known one that it resembles, if any."""
+    import difflib
+
+    known = declared_names(Options, Environment, ModelVariables, CommandVariables)
+    current = [name for name in known if not name.startswith(LEGACY)]
+    unknown = []
+    for name in sorted(env):
+        if name.startswith(("GPUSTACK_", LEGACY)) and name not in known:
+            close = difflib.get_close_matches(name, current, n=1, cutoff=0.8)
+            unknown.append(f"{name} (did you mean {close[0]}?)" if close else name)
+    return unknown
+
+
+def foreign_variable_faults(env: Mapping[str, str]) -> list[ConfigFault]:
+    """Characters that must not be in variables which only libraries, child processes or other commands read.
+
+    The values of those that the daemon reads are checked by ``converter.clean``.
+    """
+    checked = declared_names(Options, Environment, ModelVariables)
+    return [
+        ConfigFault(Origin("environment", name), sentence)
+        for name, value in sorted(env.items())
+        if name not in checked and is_read(name) and (sentence := character_fault(trimmed(value)))
+    ]

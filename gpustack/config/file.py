@@ -1,4 +1,4 @@
-"""The layer of the YAML file: each value with the line it stands on."""
+"""The layer of the YAML file: each value with its line."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from gpustack.config.options import Options
 from gpustack.config.origin import ConfigFault, Layer, Origin, RawValue
 
 LIMIT = 1024 * 1024
-"""Bytes that a configuration file may have."""
+"""The largest configuration file, in bytes."""
 
 _NULL = "tag:yaml.org,2002:null"
 
 
 def read_file(path: Path, shown: str) -> tuple[Layer, list[ConfigFault]]:
-    """Read the options in the YAML file at ``path``, called ``shown`` in origins, and what is wrong with it.
+    """The options in the YAML file at ``path`` and every fault of it; origins name the file as ``shown``. Blocking.
 
-    A key whose value is null takes no part. A plain value counts as the text it is written as, so that
-    ``token: 0123`` keeps its zero.
+    A key whose value is null counts as not set. A scalar is the text as it is written, so that ``token: 0123`` keeps
+    its zero.
     """
     whole = Origin("file", shown)
     try:
@@ -75,7 +75,7 @@ def _read_text(text: str, shown: str) -> tuple[Layer, list[ConfigFault]]:
         TypeError,
         OverflowError,
     ):
-        # A control character, nesting without end, a value that is none of its type: the reader gives these no line.
+        # Control characters, deep nesting, values that do not fit their tag: the YAML library names no line for these.
         return layer, [*faults, ConfigFault(Origin("file", shown), "is not valid YAML")]
     return layer, faults
 

@@ -1,4 +1,4 @@
-"""The usage text of the commands that take the options, which docopt reads as their grammar."""
+"""The help of the commands that take the options, which docopt reads as their grammar."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _FOOT = (
 
 
 def _pattern(command: str, flags: list[Option]) -> list[str]:
-    # What [options] stands for may be given once only, so lists are written out.
+    # docopt allows an option of [options] once only, so options that may be repeated are written out.
     repeated = [f"[{option.flag}={option.metavar}]..." for option in flags if option.repeated]
     prefix = f"  gpustack {command} "
     lines = textwrap.wrap(" ".join(["[options]", *repeated]), _WIDTH - len(prefix), break_on_hyphens=False)
@@ -59,12 +59,12 @@ def _pattern(command: str, flags: list[Option]) -> list[str]:
 def _entry(option: Option) -> list[str]:
     names = option.flag if option.boolean else f"{option.flag}={option.metavar}"
     head = f"  {option.short}, {names}" if option.short else f"  {names}"
-    text = f"{option.help} (default: {option.shown or option.show(option.default) or 'none'})"
+    text = f"{option.help} (default: {option.default_text})"
     return [head, *(_INDENT + line for line in _wrap(text))]
 
 
 def _wrap(text: str) -> list[str]:
-    """Wrap so that no line begins with a dash, which docopt would take for another option."""
+    """The lines of ``text``; none begins with a dash, which docopt would read as another option."""
     chunks: list[str] = []
     for word in text.split():
         if chunks and word.startswith("-"):

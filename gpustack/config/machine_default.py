@@ -1,4 +1,4 @@
-"""The defaults that depend on the machine, the user and other options."""
+"""Defaults that depend on the machine, the user and other options."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 
 import attrs
 
-from gpustack.config.database_url import plain_database_url
 from gpustack.config.option import table
 from gpustack.config.options import Options
+from gpustack.config.url import plain_database_url
 
 _BELOW_DATA = {"cache_dir": "cache", "bin_dir": "bin", "log_dir": "log"}
 
 
 @attrs.frozen(kw_only=True)
 class HostContext:
-    """What defaults depend on: ``sys.platform``, the environment, the working directory, the effective user.
+    """What defaults depend on: ``sys.platform``, the environment, the working directory, the effective user id.
 
-    ``euid`` is None where there are no such ids (Windows).
+    ``euid`` is None where the system has no user ids (Windows).
     """
 
     platform: str
@@ -32,15 +32,15 @@ class HostContext:
 
     @property
     def personal(self) -> bool:
-        """Whether a plain user runs the daemon by hand, and may write neither system directories nor port 80.
+        """Whether a user who is not root runs the daemon by hand, without access to system directories and port 80.
 
-        A service manager that has prepared a state directory has seen to both.
+        A service manager that sets STATE_DIRECTORY has provided both.
         """
         return self.euid not in (0, None) and not self.env.get("STATE_DIRECTORY")
 
 
 def default_data_dir(host: HostContext) -> Path:
-    """Where data goes when nothing is set."""
+    """The data directory when none is set."""
     if host.platform.startswith("win"):
         return Path(host.env.get("APPDATA") or "C:\\ProgramData") / "gpustack"
     if prepared := host.env.get("STATE_DIRECTORY"):
@@ -60,9 +60,9 @@ def default_port(host: HostContext, *, tls: bool) -> int:
 
 
 def settle(options: Options, written: Collection[str], host: HostContext) -> tuple[Options, tuple[str, ...]]:
-    """Fill in the defaults of what is not in ``written``, make paths absolute, and trim URLs.
+    """Fill in the defaults of options that are not in ``written``, make paths absolute, and trim URLs.
 
-    Returns the options and a sentence for each choice that a user may not expect.
+    Also returns a sentence for each choice that a user may not expect.
     """
     notes: list[str] = []
     filled: dict[str, object] = {}
@@ -96,7 +96,7 @@ def _absolute_paths(options: Options, host: HostContext) -> dict[str, Path]:
 
 
 def absolute(path: Path, host: HostContext) -> Path:
-    """``path`` from the root: ``~`` is the home, and what is relative starts at the working directory."""
+    """``path`` made absolute: ``~`` is the home directory, a relative path starts at the working directory."""
     if path.parts[:1] == ("~",):
         return host.home.joinpath(*path.parts[1:])
     return path if path.is_absolute() else host.cwd / path

@@ -1,10 +1,9 @@
-"""What is written about one option: its spellings, default, help, and whether its effect is built yet."""
+"""The declaration of one option or environment variable: its spellings, default, help, and checks."""
 
 from __future__ import annotations
 
 import functools
 import json
-import re
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +11,15 @@ from typing import Any, Literal
 
 import attrs
 
+from gpustack.config.url import MASK
 from gpustack.config.value import PortRange, SystemReservedGib, trim
 
 Group = Literal["common", "server", "worker"]
-MASK = "***"
+Form = Literal["http_url", "header_value", "file"]
+"""What a text or path must be: an http(s) URL; printable ASCII, as HTTP headers carry; a file that can be read."""
+
+LEGACY = "GPU_STACK_"
+"""The older prefix of environment variables, still read."""
 
 _METADATA = "gpustack"
 _METAVARS: dict[Any, str] = {
@@ -30,10 +34,11 @@ _METAVARS: dict[Any, str] = {
 
 @attrs.frozen(kw_only=True)
 class Option:
-    """One option as its field in ``Options`` (or ``Environment``) declares it.
+    """One option, as a field of ``Options``, ``Environment`` or another declaring class describes it.
 
-    ``shown`` is the default in words where it depends on the machine; ``sample`` is a valid text for it that
-    is not its default. ``built`` says whether setting it has its effect, for some options by value.
+    ``shown`` is the default in words where it depends on the machine. ``sample`` is a valid text that differs from the
+    default. ``built`` says whether setting the option has an effect in this version; for some options that depends on
+    the value. ``low`` and ``high`` are inclusive. ``lines`` says that the text may have several lines.
     """
 
     name: str
@@ -53,22 +58,31 @@ class Option:
     low: float | None
     high: float | None
     lines: bool
+    form: Form | None
 
     @property
     def boolean(self) -> bool:
+        """Its flag takes no value."""
         return self.type is bool
 
     @property
     def repeated(self) -> bool:
+        """Its flag may be given several times, and its value is a list."""
         return bool(self.type == tuple[str, ...])
 
     @property
     def holds_lines(self) -> bool:
-        """Whether its text may have several lines, as PEM and JSON have."""
+        """Its text may have several lines, as PEM and JSON do."""
         return self.lines or self.metavar == "JSON" or self.repeated
 
     @property
+    def legacy_env(self) -> str:
+        """Its variable under the older prefix."""
+        return f"{LEGACY}{self.name.upper()}"
+
+    @property
     def metavar(self) -> str:
+        """What stands for its value in the help text."""
         kinds = [kind for kind in typing.get_args(self.type) if kind is not type(None)]
         kind = kinds[0] if type(None) in typing.get_args(self.type) else self.type
         if kind is str:
@@ -76,7 +90,7 @@ class Option:
         return _METAVARS.get(kind, "JSON")
 
     def show(self, value: Any) -> str:
-        """``value`` as it may be shown to anyone: secrets masked, nothing as an empty text."""
+        """``value`` as text that anyone may see: secrets are masked, ``None`` and an empty list are an empty text."""
         if value is None or value == ():
             return ""
         if self.mask is not None:
@@ -87,8 +101,13 @@ class Option:
             return str(trim(value))
         return json.dumps(value) if isinstance(value, tuple | dict) else str(value)
 
+    @property
+    def default_text(self) -> str:
+        """The default as help and documents state it."""
+        return self.shown or self.show(self.default) or "none"
+
     def takes_effect(self, value: Any) -> bool:
-        """Whether this version does what ``value`` asks. Asking for nothing (off, none) always is done."""
+        """Whether ``value`` has an effect in this version. Off and none always have."""
         if value is None or value is False or value == ():
             return True
         return self.built(value) if callable(self.built) else self.built
@@ -111,11 +130,12 @@ def option(
     low: float | None = None,
     high: float | None = None,
     lines: bool = False,
+    form: Form | None = None,
 ) -> Any:
-    """Declare an option as an attrs field; its name and type are the field's own.
+    """Declare an option as an attrs field; its name and type are those of the field.
 
-    ``flag=False`` leaves it to YAML and the environment. ``secret`` may be the function that masks its value.
-    ``lines`` says that its text may have several lines.
+    The variable is ``GPUSTACK_`` and the name in upper case unless ``env`` names another. ``flag=False`` leaves the
+    option to YAML and the environment. ``secret`` may be a function that masks the value. The rest is as in ``Option``.
     """
     mask = secret if callable(secret) else _mask if secret else None
     told = {
@@ -133,6 +153,7 @@ def option(
         "low": low,
         "high": high,
         "lines": lines,
+        "form": form,
     }
     return attrs.field(default=default, repr=mask or True, metadata={_METADATA: told})
 
@@ -153,10 +174,3 @@ def _describe(field: attrs.Attribute[Any], type_: Any) -> Option:
     told["flag"] = f"--{field.name.replace('_', '-')}" if told["flag"] else None
     told["env"] = told["env"] or f"GPUSTACK_{field.name.upper()}"
     return Option(name=field.name, type=type_, default=field.default, **told)
-
-
-def mask_url(url: Any) -> str:
-    """``url`` with the passwords in it, if any, replaced by ``***``."""
-    # Greedy up to the last @: a password that was not quoted may hold @ and slashes itself.
-    shown = re.sub(r"(://[^:/@]*):.*@", rf"\1:{MASK}@", str(url))
-    return re.sub(r"(?i)(passw(?:or)?d)=[^&]*", rf"\1={MASK}", shown)

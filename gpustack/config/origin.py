@@ -1,4 +1,4 @@
-"""Where a configured value came from, and what is wrong with it."""
+"""Where a configured value was written, and faults of the configuration that point there."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import attrs
 
 from gpustack.errors import GpustackError
 
-Kind = Literal["default", "legacy", "file", "environment", "flag"]
+OriginKind = Literal["default", "legacy", "file", "environment", "flag"]
 
 
 @attrs.frozen
 class Origin:
-    """The place a value was written: ``str(origin)`` is what a person looks for."""
+    """The place where a value was written. ``str(origin)`` names it as a user would search for it."""
 
-    kind: Kind
+    kind: OriginKind
     where: str = ""
 
     def __str__(self) -> str:
@@ -30,18 +30,27 @@ DEFAULT = Origin("default")
 
 @attrs.frozen
 class RawValue:
-    """A raw value as it was written, and where. ``repr`` leaves the value out: it may be a secret."""
+    """A value as it was written, and where. ``repr`` leaves the value out: it may be a secret."""
 
     value: Any = attrs.field(repr=False)
     origin: Origin
 
 
 Layer = Mapping[str, RawValue]
+"""Raw values from one kind of place, by the names of their options."""
+
+
+@attrs.frozen
+class OptionFault:
+    """A fault of one option, or of several together. It is reported at the first of them that was set."""
+
+    names: tuple[str, ...]
+    sentence: str
 
 
 @attrs.frozen
 class ConfigFault:
-    """One thing wrong with the configuration."""
+    """One thing wrong with the configuration, and where it was written if that is known."""
 
     origin: Origin | None
     sentence: str
@@ -51,9 +60,9 @@ class ConfigFault:
 
 
 class ConfigError(GpustackError):
-    """The configuration cannot be used. ``faults`` holds everything wrong with it, each with its origin.
+    """The configuration cannot be used. ``faults`` holds everything wrong with it.
 
-    ``str(error)`` is the whole report, a line each: print it to stderr and exit with ``exit_code``.
+    ``str(error)`` is the whole report, one line per fault: print it to stderr and exit with ``exit_code``.
     """
 
     exit_code = 2

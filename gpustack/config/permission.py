@@ -1,4 +1,7 @@
-"""Which files and folders other users of the machine can alter or read, with the command that ends it."""
+"""Which files and folders other users of the machine can change or read, and the command that prevents it.
+
+Every check is by the mode and owner of the file, blocks, and finds nothing where there is no file.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import attrs
 
 @attrs.frozen
 class Exposure:
-    """How others get at something, as a sentence; ``fix`` is the command that ends it."""
+    """A way for other users to reach a file, as a sentence; ``fix`` is the shell command that closes it."""
 
     sentence: str
     fix: str
@@ -21,18 +24,18 @@ class Exposure:
         return f"{self.sentence}: {self.fix}"
 
 
-def writable(path: Path) -> Exposure | None:
-    """How others can write the file or folder by its mode; ``None`` where they cannot, or it is not there.
+def writable_by_others(path: Path) -> Exposure | None:
+    """That others can write the file or folder.
 
-    A group in which nobody is but ourselves does not count: many systems give each user one.
+    A group whose only member is our user does not count: many systems give each user such a group.
     """
     if not _others_may(path, stat.S_IWGRP, stat.S_IWOTH):
         return None
     return Exposure(f"{path} can be written by other users", f"chmod go-w {shlex.quote(str(path))}")
 
 
-def alien(path: Path) -> Exposure | None:
-    """That the file or folder belongs to somebody who is neither root nor the user of this process."""
+def owned_by_another(path: Path) -> Exposure | None:
+    """That the file or folder belongs to a user other than root and the user of this process."""
     found = _stat(path)
     if found is None or found.st_uid in (0, os.geteuid()):
         return None
@@ -41,17 +44,17 @@ def alien(path: Path) -> Exposure | None:
     )
 
 
-def readable(path: Path) -> Exposure | None:
-    """How others can read the file by its mode; as ``writable``."""
+def readable_by_others(path: Path) -> Exposure | None:
+    """That others can read the file; groups count as in ``writable_by_others``."""
     if not _others_may(path, stat.S_IRGRP, stat.S_IROTH):
         return None
     return Exposure(f"{path} can be read by other users", f"chmod go-r {shlex.quote(str(path))}")
 
 
-def exchangeable(path: Path) -> Exposure | None:
-    """A folder above, in which anybody can put something else in the place of what leads here.
+def replaceable_by_others(path: Path) -> Exposure | None:
+    """That anybody can write in a folder above ``path``, and so put something else in its place.
 
-    Not one like ``/tmp``, where each may remove only what is theirs.
+    Folders with the sticky bit, such as ``/tmp``, do not count: there each user can remove only their own files.
     """
     for folder in path.resolve().parents:
         found = _stat(folder)
@@ -64,7 +67,7 @@ def exchangeable(path: Path) -> Exposure | None:
 
 
 def _others_may(path: Path, group: int, anybody: int) -> bool:
-    """Whether the mode lets others do it: the bit for the group, and that for everybody."""
+    """Whether the mode has the bit ``anybody``, or the bit ``group`` and a group with other members."""
     found = _stat(path)
     if found is None:
         return False
@@ -79,7 +82,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _is_own_group(gid: int) -> bool:
-    """Whether it is a group that bears our name and has no other member."""
+    """Whether the group has the name of our user and no other member."""
     if gid != os.getegid():
         return False
     import grp

@@ -1,4 +1,8 @@
-"""The options written out: as a table with origins, a YAML file, an environment file, or the docs page."""
+"""The configuration as text: a table of values and origins, a YAML file, an environment file, or the docs page.
+
+The only renderer of options: ``gpustack config``, the debug log of a start, ``docs/options.md`` and the environment
+file of the systemd units all come from here.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,9 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gpustack.config.environment import OTHER_COMMANDS, PER_MODEL, Environment
+import attrs
+
+from gpustack.config.environment import CommandVariables, Environment, ModelVariables
 from gpustack.config.loader import Configuration
 from gpustack.config.option import Option, table
 from gpustack.config.options import Options
@@ -22,7 +28,7 @@ _FILE = "/path/to/file"
 
 
 def effective(loaded: Configuration) -> str:
-    """Every option with its value and origin, secrets masked, in columns; then what there is to tell."""
+    """Every option with its value, secrets masked, and its origin, in columns."""
     rows = [("OPTION", "VALUE", "ORIGIN")]
     for option in table(Options):
         value = getattr(loaded.options, option.name)
@@ -34,9 +40,9 @@ def effective(loaded: Configuration) -> str:
 
 
 def yaml_file(loaded: Configuration | None = None) -> str:
-    """A YAML file with every option: commented out, but for those that ``loaded`` does not have by default.
+    """A YAML file with every option; those that ``loaded`` sets are active, the others commented out.
 
-    Secrets that are set stay commented out, behind a placeholder.
+    Secrets always stay commented out, with a placeholder for the value.
     """
     lines = ["# GPUStack configuration: gpustack start --config-file THIS_FILE", ""]
     for title, options in _groups():
@@ -50,7 +56,10 @@ def yaml_file(loaded: Configuration | None = None) -> str:
 
 
 def env_file(loaded: Configuration | None = None) -> str:
-    """The same as an environment file, as systemd and container runtimes read it, with the other variables."""
+    """An environment file in the form that systemd and container runtimes read, with the variables that are no options.
+
+    Which lines are active is as in ``yaml_file``.
+    """
     lines = [
         "# Environment of GPUStack, read by its systemd units.",
         "# A flag wins over a variable, a variable over the YAML file. An empty variable counts as not set.",
@@ -82,7 +91,7 @@ def _line(option: Option, loaded: Configuration | None, write: Any) -> str:
 
 
 def _stand_in(option: Option) -> Any:
-    """The default, or an example where the default is no value that could be written."""
+    """The default, or the sample where the default cannot be written as a value."""
     if option.default is not None and option.default != () and option.mask is None:
         return option.default
     sample = option.sample.replace("{file}", _FILE)
@@ -94,25 +103,21 @@ def _stand_in(option: Option) -> Any:
 
 
 def _commented(option: Option) -> list[str]:
-    told = [option.help, f"Default: {_default(option)}."]
+    told = [option.help, f"Default: {option.default_text}."]
     if lack := _lack(option):
         told.append(lack)
     return [f"# {line}" for line in textwrap.wrap(" ".join(told), _WIDTH - 2, break_on_hyphens=False)]
 
 
 def _lack(option: Option) -> str:
-    """What to say of an option whose effect is not built, or not for all of its values; empty if it is."""
+    """The sentence for an option that has no effect in this version, or not for all values; else empty."""
     if callable(option.built):
         return "" if option.built(option.sample) else "Without effect in this version for some values."
     return "" if option.built else "Without effect in this version."
 
 
-def _default(option: Option) -> str:
-    return option.shown or option.show(option.default) or "none"
-
-
 def _json(value: Any) -> str | None:
-    """``value`` as JSON where it is more than one plain text; Python's own types and ours alike."""
+    """``value`` as JSON where it is more than one plain text, else ``None``."""
     if isinstance(value, tuple | dict):
         return json.dumps(value)
     return str(value) if isinstance(value, SystemReservedGib | ResourceBlock) else None
@@ -125,7 +130,7 @@ def _plain(value: Any) -> str:
 
 
 def _yaml(value: Any) -> str:
-    """One line of YAML. JSON is YAML, so what is not a plain word is written as JSON."""
+    """``value`` on one line of YAML. What is not a plain word is written as JSON, which is YAML too."""
     written = _json(value)
     if written is None:
         written = _plain(value)
@@ -136,7 +141,7 @@ def _yaml(value: Any) -> str:
 
 
 def _env(value: Any) -> str:
-    """What follows the = in an environment file: single-quoted unless it is a plain word."""
+    """``value`` as it stands after the = in an environment file: quoted unless it is a plain word."""
     written = _json(value) or _plain(value)
     if re.fullmatch(r"[A-Za-z0-9/_.:,@%+-]*", written):
         return written
@@ -202,7 +207,11 @@ resources:
 
 
 def markdown(proofs: Mapping[str, str] | None = None) -> str:
-    """The docs page of the options and variables; with ``proofs``, by name, each row tells what shows its effect."""
+    """The docs page of the options and variables.
+
+    ``proofs`` gives the id of the test that shows the effect of an option or variable, by name (for variables of a
+    model by the variable itself); with it every row names that test.
+    """
     parts = [_HEAD]
     for title, options in _groups(hidden=False):
         parts.append(_options_table(title, options, proofs))
@@ -210,9 +219,11 @@ def markdown(proofs: Mapping[str, str] | None = None) -> str:
     parts.append(_options_table("Rarely needed options", rare, proofs))
     parts.append(_variables("Other environment variables", table(Environment), proofs))
     parts.append(
-        _names("Variables of a model", "Set these in the environment of a model.", PER_MODEL, proofs)
+        _names("Variables of a model", "Set these in the environment of a model.", ModelVariables, proofs)
     )
-    parts.append(_names("Variables of other commands", "`gpustack start` passes these over.", OTHER_COMMANDS))
+    parts.append(
+        _names("Variables of other commands", "`gpustack start` passes these over.", CommandVariables)
+    )
     parts += [_RESOURCES, f"## A configuration file\n\n```yaml\n{yaml_file()}```\n"]
     return "\n".join(parts)
 
@@ -236,9 +247,11 @@ def _variables(title: str, options: Iterable[Option], proofs: Mapping[str, str] 
     return "\n".join([*lines, ""])
 
 
-def _names(title: str, told: str, names: Mapping[str, str], proofs: Mapping[str, str] | None = None) -> str:
+def _names(
+    title: str, told: str, cls: type[attrs.AttrsInstance], proofs: Mapping[str, str] | None = None
+) -> str:
     first, *lines = _table_head(title, "Variable", "Meaning", proofs=proofs)
-    rows = (_row(f"`{name}`", meaning, *_shown_by(name, proofs)) for name, meaning in names.items())
+    rows = (_row(f"`{one.env}`", one.help, *_shown_by(one.env, proofs)) for one in table(cls))
     return "\n".join([first, "", told, *lines, *rows, ""])
 
 
@@ -252,7 +265,7 @@ def _spellings(option: Option) -> str:
 
 
 def _shown_by(name: str, proofs: Mapping[str, str] | None) -> tuple[str, ...]:
-    """The last cell of a row, where there is such a column."""
+    """The last cell of a row, where the table has the column "Shown by"."""
     if proofs is None:
         return ()
     return (f"`{proofs[name]}`" if name in proofs else "nothing yet",)

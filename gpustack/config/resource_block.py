@@ -1,4 +1,4 @@
-"""The ``resources`` block: what a worker has, written by hand, in place of detection."""
+"""The ``resources`` block: what a worker has, as an administrator writes it in place of detection. Sizes in bytes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class UptimeOverride:
 
 @attrs.frozen(kw_only=True)
 class DeviceNetworkOverride:
-    """The network port of a device that has its own (NPUs)."""
+    """The network interface of a device that has one of its own (NPUs)."""
 
     inet: str
     status: str = "up"
@@ -91,7 +91,7 @@ class DeviceNetworkOverride:
 
 @attrs.frozen(kw_only=True)
 class DeviceOverride:
-    """A device; ``type`` follows from the vendor when it is not written."""
+    """An accelerator. ``type`` follows from the vendor when it is not written."""
 
     name: str
     vendor: str
@@ -105,7 +105,7 @@ class DeviceOverride:
 
 @attrs.frozen(kw_only=True)
 class ResourceBlock:
-    """What replaces detection; a part that is ``None`` is still detected, an empty ``gpu_devices`` is none."""
+    """The whole block. A part that is ``None`` is detected; an empty ``gpu_devices`` says that there are none."""
 
     cpu: CpuOverride | None = None
     memory: MemoryOverride | None = None
@@ -117,7 +117,7 @@ class ResourceBlock:
     gpu_devices: tuple[DeviceOverride, ...] | None = None
 
     def __str__(self) -> str:
-        """The block as JSON, which reads back to the same."""
+        """The block as JSON, which ``read_resources`` reads to an equal one."""
         return json.dumps(attrs.asdict(self, filter=lambda _, value: value is not None))
 
 
@@ -147,7 +147,7 @@ def read_resources(value: Any) -> ResourceBlock:
 
 
 def _doubles(devices: tuple[DeviceOverride, ...]) -> list[str]:
-    """Of whatever type: what is claimed of a worker's devices is kept by their index alone."""
+    """Devices with the index of another, whatever their types: claims on devices are kept by index alone."""
     seen: set[int] = set()
     faults = []
     for number, device in enumerate(devices):
@@ -161,13 +161,13 @@ Read = Callable[["_Reader", Any, str], Any]
 
 
 class _Reader:
-    """Reads nested mappings and gathers faults, each with the path of what is wrong."""
+    """Reads nested mappings and gathers faults, each with the path of the value at fault."""
 
     def __init__(self) -> None:
         self.faults: list[str] = []
 
     def fields(self, cls: type[Any], value: Any, at: str, reads: Mapping[str, Read]) -> dict[str, Any]:
-        """What ``value`` holds of the fields of ``cls``; every fault of it is noted."""
+        """The fields of ``cls`` that ``value`` holds, read by ``reads``; faults are added to ``faults``."""
         if not isinstance(value, Mapping):
             self.faults.append(f"{at or 'resources'} must be a mapping")
             return {}
@@ -183,7 +183,7 @@ class _Reader:
         return found
 
     def build(self, cls: type[Any], value: Any, at: str, reads: Mapping[str, Read]) -> Any:
-        """An instance of ``cls``, or None after noting what is wrong with it."""
+        """An instance of ``cls``; ``None`` if ``value`` has a fault, which is added to ``faults``."""
         before = len(self.faults)
         found = self.fields(cls, value, at, reads)
         return cls(**found) if len(self.faults) == before else None
@@ -259,7 +259,7 @@ def _moment(value: Any) -> str:
 
 
 def _loose(value: Any) -> str:
-    """Text that may be empty."""
+    """Read text that may be empty."""
     return read_text(value) if value != "" else ""
 
 

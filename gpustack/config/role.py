@@ -1,4 +1,4 @@
-"""Which part this daemon plays, and which of the options then have something to say."""
+"""The role of a daemon (server, worker, or both in one), which options it uses, and which ports it binds."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ Role = Literal["server", "server+worker", "worker"]
 
 
 def role(options: Options) -> Role:
-    """A daemon with a server to join is a worker; any other is a server, with a worker inside unless told."""
+    """A worker if ``server_url`` is set; else a server, with a worker inside unless ``disable_worker`` is set."""
     if options.server_url is not None:
         return "worker"
     return "server" if options.disable_worker else "server+worker"
 
 
 def idle_group(part: Role) -> Literal["server", "worker"] | None:
-    """The group of options that means nothing to a daemon of that role."""
+    """The group of options that a daemon of this role does not use."""
     return {"worker": "server", "server": "worker", "server+worker": None}[part]
 
 
 def ports(options: Options, part: Role) -> list[tuple[str, PortRange]]:
-    """The ports that a daemon of that role binds on its host, under the names of the options that set them.
+    """The ports that a daemon of this role binds on its host, with the names of the options that set them.
 
-    Ports that the system chooses (0) and ports of what is turned off are left out.
+    Left out are ports that the system chooses (0), and ports of features that are turned off.
     """
     names: list[str] = []
     if part != "worker":

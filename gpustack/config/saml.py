@@ -1,4 +1,4 @@
-"""What ``saml_security`` may hold, and what must hold of the SAML options together. Pure."""
+"""The keys that ``saml_security`` may hold, and what must hold of the SAML options together. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from typing import Any
 import attrs
 
 from gpustack.config.options import Options
+from gpustack.config.origin import OptionFault
 from gpustack.config.value import quote
-
-Fault = tuple[tuple[str, ...], str]
-"""The options it is about, and a sentence."""
 
 _DSIG, _MORE = "http://www.w3.org/2000/09/xmldsig#", "http://www.w3.org/2001/04/xmldsig-more#"
 _XMLENC = "http://www.w3.org/2001/04/xmlenc#"
@@ -32,16 +30,17 @@ _NEEDED = ("saml_idp_entity_id", "saml_idp_x509_cert", "saml_sp_entity_id", "sam
 
 @attrs.frozen
 class SecuritySetting:
-    """One key of the JSON object: its default, and a sentence about a value that will not do."""
+    """One key of the JSON object: its default, and the values that it takes."""
 
     default: Any
     kind: str
     choices: tuple[str, ...] = ()
     only: bool | None = None
-    """The one value it may have, where the other would take protection away or ask for what is not built."""
+    """The one value it may have, where the other would remove a protection or needs what is not built; ``why``."""
     why: str = ""
 
     def fault(self, value: Any) -> str | None:
+        """What is wrong with ``value``; the end of a sentence that begins with the key."""
         if not _is_of(self.kind, value):
             return f"must be {self.kind}, not {quote(json.dumps(value))}"
         if self.only is not None and value is not self.only:
@@ -75,72 +74,78 @@ SECURITY: Mapping[str, SecuritySetting] = {
     ),
     "failOnAuthnContextMismatch": SecuritySetting(False, _FLAG),
     "allowSingleLabelDomains": SecuritySetting(True, _FLAG),
-    # A provider that was given the document once is not to forget us; it ends with the certificate in it.
+    # A provider reads our metadata once and should not expire it; the certificate in it has an end of its own.
     "metadataValidUntil": SecuritySetting("2099-12-31T00:00:00Z", _TIME),
     "metadataCacheDuration": SecuritySetting(None, _TIME),
-    # About a logout by SAML, which there is not: configurations have them all the same.
+    # SAML logout is not built; these keys are accepted because existing configurations hold them.
     "nameIdEncrypted": SecuritySetting(False, _FLAG),
     "logoutRequestSigned": SecuritySetting(False, _FLAG),
     "logoutResponseSigned": SecuritySetting(False, _FLAG),
 }
-"""The keys of the toolkit's ``security`` section, with our defaults. ``authnRequestsSigned`` is by whether we can."""
+"""The keys of the python3-saml section ``security``, with our defaults.
+
+``authnRequestsSigned`` is true by default where there is a private key to sign with.
+"""
 
 
 def security_of(options: Options) -> dict[str, Any]:
-    """What is set, over our defaults. For options without faults."""
-    settled = {name: key.default for name, key in SECURITY.items()}
+    """The section ``security``: what is set, over our defaults. Call it with options that have no faults."""
+    settled = {name: setting.default for name, setting in SECURITY.items()}
     settled["authnRequestsSigned"] = options.saml_sp_private_key is not None
     settled.update(_object(options.saml_security) or {})
     return settled
 
 
-def saml_faults(options: Options, *, chosen: bool) -> Iterator[Fault]:
-    """Everything that is wrong with the SAML options; ``chosen``: people are to sign in by them."""
+def saml_faults(options: Options, *, chosen: bool) -> Iterator[OptionFault]:
+    """Everything that is wrong with the SAML options; ``chosen`` says that users are to sign in by SAML."""
     yield from _security(options)
     if not chosen or options.saml_idp_server_url is None:
         return
     for name in _NEEDED:
         if getattr(options, name) is None:
-            yield (name, "saml_idp_server_url"), f"saml_idp_server_url is set, and {name} is not"
+            yield OptionFault((name, "saml_idp_server_url"), f"saml_idp_server_url is set, and {name} is not")
     both = ("saml_sp_private_key", "saml_sp_x509_cert")
     if (options.saml_sp_private_key is None) != (options.saml_sp_x509_cert is None):
         absent = next(name for name in both if getattr(options, name) is None)
-        yield both, f"{both[0]} and {both[1]} go together, and {absent} is not set"
+        yield OptionFault(both, f"{both[0]} and {both[1]} go together, and {absent} is not set")
     for name in KEPT:
         text = getattr(options, name)
         if text is not None and not is_path(text) and not blocks(text):
-            # Not shown: it may be the private key.
-            yield (name,), f"{name} must be in PEM, its base64 without the lines around it, or a path from /"
+            # The value is not shown: it may be the private key.
+            sentence = f"{name} must be in PEM, its base64 without the lines around it, or a path from /"
+            yield OptionFault((name,), sentence)
 
 
-def _security(options: Options) -> Iterator[Fault]:
+def _security(options: Options) -> Iterator[OptionFault]:
     about = ("saml_security",)
     if options.saml_security is None:
         return
     given = _object(options.saml_security)
     if given is None:
-        yield about, "saml_security must be a JSON object"
+        yield OptionFault(about, "saml_security must be a JSON object")
         return
     for name, value in given.items():
         if name not in SECURITY:
-            yield about, f"saml_security has no key {quote(name)}: it takes {', '.join(sorted(SECURITY))}"
+            taken = ", ".join(sorted(SECURITY))
+            yield OptionFault(about, f"saml_security has no key {quote(name)}: it takes {taken}")
         elif (fault := SECURITY[name].fault(value)) is not None:
-            yield about, f"saml_security: {name} {fault}"
+            yield OptionFault(about, f"saml_security: {name} {fault}")
     if options.saml_sp_private_key is None:
         for name in ("authnRequestsSigned", "signMetadata", "wantAssertionsEncrypted"):
             if given.get(name) is True:
-                yield (*about, "saml_sp_private_key"), f"saml_security: {name} needs saml_sp_private_key"
+                sentence = f"saml_security: {name} needs saml_sp_private_key"
+                yield OptionFault((*about, "saml_sp_private_key"), sentence)
 
 
 def is_path(text: str) -> bool:
-    """Whether a certificate or key is in a file: no PEM begins like that, and no base64 of one."""
+    """Whether an option names a file that holds its certificate or key. Neither PEM nor its base64 begins with /."""
     return text.startswith("/")
 
 
 def blocks(text: str) -> list[tuple[str, bytes]]:
-    """The blocks of a PEM text, each with its label and content; of bare base64 one without a label. Empty: none.
+    """The blocks of a PEM text as (label, DER bytes); bare base64 is one block with an empty label.
 
-    A line break may be written as ``\\n``, as it is where a text must have one line.
+    Empty where there is none. A line break may be written as ``\\n``, since some places allow only one line.
     """
     plain = text.replace("\\r", "").replace("\\n", "\n")
     found = [(label, _decoded(body)) for label, body in _BLOCK.findall(plain)]

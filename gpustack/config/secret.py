@@ -1,4 +1,4 @@
-"""The secrets that a daemon makes for itself, each in a file that its owner alone can read."""
+"""The secrets that a daemon generates, each in a file with mode 0600."""
 
 from __future__ import annotations
 
@@ -12,35 +12,34 @@ from gpustack import durable_file
 from gpustack.config.datadir import DataDirError
 
 SHORTEST = {"token": 16, "bootstrap_password": 8}
-"""Characters that new secrets have at least which people choose, by the names of their options."""
+"""The least number of characters of a new secret that a person chooses, by the name of its option."""
 LIMIT = 64 * 1024
-"""Bytes that a secret file may have."""
+"""The largest secret file, in bytes."""
 
 SYMBOLS = "!@#$%^&*_+"
 _CLASSES = (string.ascii_lowercase, string.ascii_uppercase, string.digits, SYMBOLS)
 
-
 BYTES = {"token": 16, "jwt_secret_key": 32}
-"""How long the secrets of a cluster are that are made, by the names of their files."""
+"""The length of the generated secrets of a cluster, in bytes (two hexadecimal digits each), by file name."""
 
 
-def short(options: Mapping[str, str | None]) -> tuple[str, ...]:
-    """Those of the options that are given and shorter than a new secret may be."""
+def too_short(options: Mapping[str, str | None]) -> tuple[str, ...]:
+    """The names of those options that are set, and shorter than a new secret may be."""
     return tuple(name for name, least in SHORTEST.items() if 0 < len(options.get(name) or "") < least)
 
 
 def keep_token(data_dir: Path, token_hex: Callable[[int], str]) -> str:
-    """The cluster token in ``<data-dir>/token``, made with ``token_hex`` (``secrets.token_hex``) if absent."""
-    return keep(data_dir / "token", lambda: token_hex(BYTES["token"]))
+    """The cluster token in ``<data-dir>/token``; generated with ``token_hex`` (``secrets.token_hex``) if absent."""
+    return ensure_secret(data_dir / "token", lambda: token_hex(BYTES["token"]))
 
 
 def keep_jwt_secret_key(data_dir: Path, token_hex: Callable[[int], str]) -> str:
-    """The key that cookies are signed with, in ``<data-dir>/jwt_secret_key``; made if absent."""
-    return keep(data_dir / "jwt_secret_key", lambda: token_hex(BYTES["jwt_secret_key"]))
+    """The key that cookies are signed with, in ``<data-dir>/jwt_secret_key``; generated if absent."""
+    return ensure_secret(data_dir / "jwt_secret_key", lambda: token_hex(BYTES["jwt_secret_key"]))
 
 
-def kept(path: Path) -> str | None:
-    """The secret in the file at ``path``, if there is one. Raises DataDirError."""
+def read_secret(path: Path) -> str | None:
+    """The secret in the file at ``path``; ``None`` where there is none. Blocking; raises DataDirError."""
     try:
         return _read(path) or None
     except OSError as error:
@@ -48,19 +47,22 @@ def kept(path: Path) -> str | None:
 
 
 def keep_initial_admin_password(data_dir: Path, rng: random.Random) -> str:
-    """The first password of admin, in ``<data-dir>/initial_admin_password``; made if absent."""
-    return keep(data_dir / "initial_admin_password", lambda: make_password(rng))
+    """The first password of admin, in ``<data-dir>/initial_admin_password``; generated if absent."""
+    return ensure_secret(data_dir / "initial_admin_password", lambda: make_password(rng))
 
 
 def keep_server_uuid(data_dir: Path, made: Callable[[], str]) -> str:
-    """What the server of this directory is called among those on its database: no secret, but kept as one."""
-    return keep(data_dir / "server_uuid", made)
+    """The id of this server among those on one database, in ``<data-dir>/server_uuid``; made if absent.
+
+    It is not secret, but nobody else may change it.
+    """
+    return ensure_secret(data_dir / "server_uuid", made)
 
 
-def bring_in_line(path: Path, secret: str) -> bool:
-    """Let the file at ``path`` hold ``secret``; what it held before is kept beside it. Returns whether it held another.
+def replace_secret(path: Path, secret: str) -> bool:
+    """Make the file at ``path`` hold ``secret``; a different content is kept in ``<name>.replaced``.
 
-    Raises DataDirError.
+    Returns whether there was a different content. Blocking; raises DataDirError.
     """
     try:
         found = _read(path)
@@ -68,14 +70,17 @@ def bring_in_line(path: Path, secret: str) -> bool:
             return False
         if found:
             path.replace(path.with_name(f"{path.name}.replaced"))
-        write(path, secret)
+        write_secret(path, secret)
         return bool(found)
     except OSError as error:
         raise DataDirError(f"The file {path} cannot be kept: {error.strerror}.") from error
 
 
 def make_password(rng: random.Random, length: int = 12) -> str:
-    """A password with a letter of either case, a digit and a symbol at least; pass a ``SystemRandom``."""
+    """A password with at least a lower-case letter, an upper-case letter, a digit and a symbol.
+
+    ``rng`` must be a ``SystemRandom``.
+    """
     if length < SHORTEST["bootstrap_password"]:
         raise ValueError("a password has 8 characters at least")
     everything = "".join(_CLASSES)
@@ -85,18 +90,18 @@ def make_password(rng: random.Random, length: int = 12) -> str:
     return "".join(letters)
 
 
-def keep(path: Path, make: Callable[[], str]) -> str:
-    """The secret in the file at ``path``, without the spaces around it; made and written when there is none.
+def ensure_secret(path: Path, make: Callable[[], str]) -> str:
+    """The secret in the file at ``path``, without white space around it; made and written when there is none.
 
-    The file is there whole or not at all, and readable by its owner alone, also if it was not before. Raises
-    DataDirError. Call it with the data directory locked.
+    Written atomically; a file of ours that others can read gets mode 0600. Call it with the data directory locked.
+    Blocking; raises DataDirError.
     """
     try:
         found = _read(path)
         if found:
             return found
         made = make()
-        write(path, made)
+        write_secret(path, made)
         return made
     except OSError as error:
         raise DataDirError(f"The file {path} cannot be kept: {error.strerror}.") from error
@@ -109,7 +114,7 @@ def _read(path: Path) -> str:
         return ""
     with os.fdopen(fd, "rb") as file:
         status = os.fstat(fd)
-        # A file laid there by an administrator may be another user's: then its mode is theirs to choose.
+        # An administrator may have put a file of another user there; its mode is that user's choice.
         if status.st_mode & 0o077 and status.st_uid == os.geteuid():
             os.fchmod(fd, 0o600)
         content = file.read(LIMIT + 1)
@@ -121,9 +126,9 @@ def _read(path: Path) -> str:
         raise DataDirError(f"The file {path} is not text.") from None
 
 
-def write(path: Path, secret: str) -> None:
-    """Put ``secret`` and a newline into the file at ``path``, mode 0600, on disk before this returns.
+def write_secret(path: Path, secret: str) -> None:
+    """Write ``secret`` and a newline to the file at ``path`` with mode 0600, atomically and synced to the disk.
 
-    Raises OSError.
+    Blocking; raises OSError.
     """
     durable_file.write(path, f"{secret}\n")

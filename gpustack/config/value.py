@@ -39,7 +39,7 @@ class PortRange:
 
 @attrs.frozen
 class SystemReservedGib:
-    """What the scheduler leaves alone on a worker, in GiB: ``ram`` for the machine, ``vram`` for each GPU."""
+    """Memory that the scheduler does not use, in GiB: ``ram`` of the worker, ``vram`` of each GPU."""
 
     ram: float = 2.0
     vram: float = 1.0
@@ -57,12 +57,12 @@ class SystemReservedGib:
 
 
 def trim(number: float) -> float | int:
-    """The same number, a whole one without its point."""
+    """The same number, as an int where it is whole."""
     return int(number) if number == int(number) else number
 
 
 def quote(value: object) -> str:
-    """``value`` as it appears in a sentence: quoted, one line, and cut when it is long."""
+    """``value`` quoted for a sentence: on one line, and at most 80 characters."""
     shown = repr(value)
     return shown if len(shown) <= 80 else shown[:77] + "..."
 
@@ -98,7 +98,7 @@ def read_number(value: Any) -> float:
 
 
 def read_text(value: Any) -> str:
-    """Read a line of text that is not empty. Raise ValueError for a list, a mapping or nothing."""
+    """Read text that is not empty; numbers and truth values become text. Raise ValueError for anything else."""
     if isinstance(value, bool | int | float):
         return str(value)
     if not isinstance(value, str):
@@ -111,12 +111,12 @@ def read_text(value: Any) -> str:
 
 
 def read_path(value: Any) -> Path:
-    """Read a path; it is not looked at. Raise ValueError when it is empty or not text."""
+    """Read a path, without looking at the file system. Raise ValueError when it is empty or not text."""
     return value if isinstance(value, Path) else Path(read_text(value))
 
 
 def read_words(value: Any) -> tuple[str, ...]:
-    """Read a list: as it is, or from text as a JSON array or words between commas. Raise ValueError."""
+    """Read a list of texts, or text that is a JSON array or words between commas. Raise ValueError."""
     if isinstance(value, str):
         value = _json(value) if value.lstrip().startswith("[") else _split(value)
     if not isinstance(value, list | tuple):
@@ -141,7 +141,7 @@ def _json(text: str) -> Any:
 
 
 def read_object(value: Any) -> dict[str, Any]:
-    """Read a mapping, or JSON text of one. Raise ValueError for anything else."""
+    """Read a mapping, or text that is a JSON object. Raise ValueError for anything else."""
     if isinstance(value, str):
         value = _json(value)
     if not isinstance(value, Mapping):
@@ -165,7 +165,7 @@ def read_port_range(value: Any) -> PortRange:
 
 
 def read_system_reserved(value: Any) -> SystemReservedGib:
-    """Read ``{"ram": GiB, "vram": GiB}``; what is left out keeps its default. Raise ValueError."""
+    """Read ``{"ram": GiB, "vram": GiB}``; a missing key keeps its default. Raise ValueError."""
     if isinstance(value, SystemReservedGib):
         return value
     amounts: dict[str, float] = {}
@@ -182,7 +182,7 @@ def read_system_reserved(value: Any) -> SystemReservedGib:
 
 
 def old_keys_of_system_reserved(value: Any) -> list[str]:
-    """The deprecated key names that ``value``, which reads well, uses."""
+    """The deprecated keys in ``value``, which ``read_system_reserved`` has accepted."""
     if isinstance(value, SystemReservedGib):
         return []
     return [key for key in read_object(value) if key in _DEPRECATED]

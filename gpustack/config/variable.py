@@ -1,6 +1,6 @@
-"""Which variables of the environment we, our libraries and our children read, and how they are read as they are meant.
+"""Environment variables that the daemon, its libraries or its children read: which they are, and trimming them.
 
-Only the standard library is imported here: every command comes through.
+Imports the standard library only: every command runs through here, also those that must start fast.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ _ENDS = ("_PROXY", "_proxy")
 
 
 def is_read(name: str) -> bool:
-    """Whether the variable of that name means something to us, or to what is started by us."""
+    """Whether a variable of that name has a meaning to the daemon, to its libraries or to its children."""
     return name.startswith(_STARTS) or name.endswith(_ENDS)
 
 
 def trim(environ: MutableMapping[str, str]) -> None:
-    """Take white space from both ends of those variables: libraries that read them by themselves do not."""
+    """Remove white space at both ends of those variables in ``environ``; libraries that read them do not do it."""
     for name, value in list(environ.items()):
         if is_read(name) and (meant := trimmed(value)) != value:
             environ[name] = meant

@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 import sqlalchemy as sa
 
-from gpustack.config.database_url import login_fault, plain_database_url
+from gpustack.config.url import login_fault, plain_database_url
 from gpustack.errors import GpustackError, Invalid, Unavailable
 
 from .dialect import RETRY_AFTER, Connections, Dialect, PoolSettings, told_by

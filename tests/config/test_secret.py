@@ -11,13 +11,13 @@ from gpustack.config.datadir import DataDirError
 from gpustack.config.secret import (
     LIMIT,
     SYMBOLS,
-    bring_in_line,
-    keep,
+    ensure_secret,
     keep_initial_admin_password,
     keep_jwt_secret_key,
     keep_token,
-    kept,
     make_password,
+    read_secret,
+    replace_secret,
 )
 from gpustack.identity.passwords import check_complexity
 
@@ -63,9 +63,9 @@ def test_a_file_that_cannot_be_a_secret_is_told(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for name, told in (("big", "larger than"), ("binary", "not text"), ("folder", "cannot be kept")):
         with pytest.raises(DataDirError, match=told):
-            keep(tmp_path / name, lambda: "x")
+            ensure_secret(tmp_path / name, lambda: "x")
     with pytest.raises(DataDirError, match="cannot be kept"):
-        keep(tmp_path / "absent" / "token", lambda: "x")
+        ensure_secret(tmp_path / "absent" / "token", lambda: "x")
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -85,16 +85,16 @@ def test_a_short_password_is_not_made() -> None:
 
 def test_a_file_follows_what_the_servers_agreed_on_and_what_it_held_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "token"
-    assert kept(path) is None
-    assert not bring_in_line(path, "theirs"), "it held nothing"
-    assert kept(path) == "theirs" and not bring_in_line(path, "theirs")
+    assert read_secret(path) is None
+    assert not replace_secret(path, "theirs"), "it held nothing"
+    assert read_secret(path) == "theirs" and not replace_secret(path, "theirs")
     path.write_text("mine\n")
-    assert bring_in_line(path, "theirs")
+    assert replace_secret(path, "theirs")
     assert path.read_text() == "theirs\n"
     former = tmp_path / "token.replaced"
     assert former.read_text() == "mine\n"
     assert path.stat().st_mode & 0o777 == former.stat().st_mode & 0o777 == 0o600
     (tmp_path / "folder").mkdir()
-    for function in (kept, lambda path: bring_in_line(path, "x")):
+    for function in (read_secret, lambda path: replace_secret(path, "x")):
         with pytest.raises(DataDirError, match="folder cannot be"):
             function(tmp_path / "folder")

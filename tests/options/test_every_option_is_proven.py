@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from gpustack.config.environment import PER_MODEL, Environment
+from gpustack.config.environment import Environment, ModelVariables
 from gpustack.config.option import Option, table
 from tests.child import ROOT, environment
 from tests.options.proof import MODEL_VARIABLES, PROOFS, TO_DO, VARIABLES
@@ -22,6 +22,7 @@ LATER = (
 )
 """How the options of several nodes for one model, of sign-on, and of Python engines (which come with those engines)
 begin; beside these, none is without effect."""
+PER_MODEL = [variable.env for variable in table(ModelVariables)]
 VARIABLES_BY_NAME: Mapping[str, Option] = {option.name: option for option in table(Environment)}
 
 
@@ -39,7 +40,7 @@ def tests() -> set[str]:
 def test_every_option_and_variable_has_an_entry_and_every_entry_is_one() -> None:
     assert list(PROOFS) == list(BY_NAME)
     assert list(VARIABLES) == list(VARIABLES_BY_NAME)
-    assert list(MODEL_VARIABLES) == list(PER_MODEL)
+    assert list(MODEL_VARIABLES) == PER_MODEL
 
 
 @pytest.mark.parametrize("name", BY_NAME)

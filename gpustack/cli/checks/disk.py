@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from gpustack.cli.finding import CheckContext, Finding, failed, good, note
-from gpustack.config.datadir import SECRETS, openings
-from gpustack.config.permission import readable
+from gpustack.config.datadir import SECRETS, exposures
+from gpustack.config.permission import readable_by_others
 from gpustack.config.secret import LIMIT, SHORTEST
 from gpustack.domain.unit import GIB, human_bytes
 
@@ -43,7 +43,10 @@ def _writable(data: Path) -> Finding:
 
 def _private(data: Path) -> list[Finding]:
     """Tokens and keys lie there, and what decides which programs run."""
-    ways = [*openings(data), *(way for name in SECRETS if (way := readable(data / name)) is not None)]
+    ways = [
+        *exposures(data),
+        *(way for name in SECRETS if (way := readable_by_others(data / name)) is not None),
+    ]
     return [failed(way.sentence, way.fix) for way in ways] + _short(data / "token")
 
 

@@ -110,8 +110,8 @@ def _kept(data_dir: Path, folder: Path, names: Sequence[str]) -> list[str]:
 
 def _put(data_dir: Path, folder: Path, names: Sequence[str]) -> None:
     from gpustack.cli.backup_file import DATABASE
-    from gpustack.config.secret import write
+    from gpustack.config.secret import write_secret
 
     for name in names:
         if name != DATABASE:
-            write(data_dir / name, (folder / name).read_bytes().decode("ascii", "replace").strip())
+            write_secret(data_dir / name, (folder / name).read_bytes().decode("ascii", "replace").strip())

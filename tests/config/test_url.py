@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from gpustack.config.database_url import login_fault, plain_database_url
+from gpustack.config.url import login_fault, plain_database_url
 from gpustack.errors import Invalid
 from gpustack.store.database import open_database
 from tests.config.loading import faults, loaded

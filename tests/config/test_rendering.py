@@ -8,9 +8,10 @@ import pytest
 
 from gpustack.config.environment import Environment
 from gpustack.config.loader import Configuration
-from gpustack.config.option import mask_url, table
+from gpustack.config.option import table
 from gpustack.config.options import Options
 from gpustack.config.rendering import effective, env_file, markdown, yaml_file
+from gpustack.config.url import mask_url
 from tests.config.loading import loaded
 
 
