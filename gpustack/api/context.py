@@ -23,9 +23,9 @@ from gpustack.server.credential import LIFETIME
 from gpustack.server.evaluation import Evaluator
 from gpustack.server.facts import FactsCache
 from gpustack.server.heartbeat import HeartbeatTimes
+from gpustack.server.join import CloneDetector
 from gpustack.server.memory_budget import MemoryBudget
 from gpustack.server.token_budget import TokenBudgets
-from gpustack.server.twins import CloneDetector
 from gpustack.server.update_check import UpdateCheck
 from gpustack.store.server_registry import RegisteredServer
 from gpustack.store.store import Store

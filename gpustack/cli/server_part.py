@@ -52,17 +52,17 @@ from gpustack.nursery.tier import Tier
 from gpustack.nursery.tree import tree
 from gpustack.policy.access import INFERENCE
 from gpustack.policy.liveness import LivenessSettings
+from gpustack.server.account import ensure_admin
 from gpustack.server.assignment_index import AssignmentIndex
 from gpustack.server.audit_trail import AuditTrail
-from gpustack.server.bootstrap import ensure_admin
 from gpustack.server.evaluation import EvaluationSettings, Evaluator
 from gpustack.server.facts import FactsCache
 from gpustack.server.heartbeat import HeartbeatTimes
+from gpustack.server.join import CloneDetector
 from gpustack.server.key_use import KeyUseLedger
 from gpustack.server.leadership import Reign
 from gpustack.server.services import BackgroundServices, leading_services
 from gpustack.server.token_budget import TokenBudgets
-from gpustack.server.twins import CloneDetector
 from gpustack.server.update_check import RELEASE_FEED
 from gpustack.server.usage_ledger import UsageLedger
 from gpustack.server.worker_client import WorkerClient

@@ -80,3 +80,11 @@ class ModelInstance(Record):
     def worker_id(self) -> int | None:
         """The main worker, once placed."""
         return None if self.placement is None else self.placement.worker_id
+
+
+def workers_of(instance: ModelInstance) -> frozenset[int]:
+    """Ids of every worker that an instance runs on; none while it has no place."""
+    placement = instance.placement
+    if placement is None:
+        return frozenset()
+    return frozenset((placement.worker_id, *(share.worker_id for share in placement.subordinates)))

@@ -21,7 +21,6 @@ from gpustack.errors import LimitReached, Unavailable
 from gpustack.gateway import window_file
 from gpustack.http1.reply import Fields
 from gpustack.metrics.traffic import Traffic
-from gpustack.policy.budget import ends_in
 from gpustack.policy.usage_limit import (
     MINUTE,
     SOON,
@@ -33,6 +32,7 @@ from gpustack.policy.usage_limit import (
     admit,
     ended,
     full,
+    period_ends_in,
     share,
 )
 from gpustack.server.token_budget import BudgetBlock, TokenBudgets
@@ -214,7 +214,7 @@ class Limiter:
             for kind, limit in party.budgets():
                 block = self._budgets.block(party.subject, kind, limit)
                 tokens.append(
-                    _RemainingQuota(limit, self._budgets.remaining(block), ends_in(kind, self._now()))
+                    _RemainingQuota(limit, self._budgets.remaining(block), period_ends_in(kind, self._now()))
                 )
         return [*_fields(b"requests", requests), *_fields(b"tokens", tokens)]
 
@@ -272,7 +272,7 @@ class Limiter:
     def _spent(self, block: BudgetBlock, tokens: int) -> Refusal:
         """Why a budget does not suffice: what is under way may give back in a moment, else the period must end."""
         waits = self._budgets.remaining(block) + block.promised >= tokens and block.promised
-        after = SOON if waits else ends_in(block.kind, self._now())
+        after = SOON if waits else period_ends_in(block.kind, self._now())
         return Refusal(block.kind, block.limit, after if max(tokens, 1) <= block.limit else None)
 
     def _refusal(self, party: LimitedSubject, refusal: Refusal, tokens: int) -> LimitReached:

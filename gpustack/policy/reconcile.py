@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import attrs
 
-from gpustack.domain.instance import ModelInstance
+from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.lifecycle import SERVING, InstanceState
 from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.worker import WorkerState
 
-from .placement import MAKES_ROOM
-from .victim import victims
+from .placement import MAKES_ROOM, Candidate, PlacementRequest
+from .scores import spread
 
 SURGE = 1
 """Replicas above the wish while a new generation takes over."""
@@ -47,10 +48,8 @@ def replica_plan(model: Model, instances: list[ModelInstance], snapshot: Snapsho
 
 def on_drained(instance: ModelInstance, snapshot: Snapshot) -> bool:
     """Whether one of its workers is to be emptied."""
-    worker = snapshot.workers.get(instance.worker_id or 0)
-    shares = () if instance.placement is None else instance.placement.subordinates
-    further = (snapshot.workers.get(share.worker_id) for share in shares)
-    return any(one is not None and one.draining for one in (worker, *further))
+    workers = (snapshot.workers.get(key) for key in workers_of(instance))
+    return any(worker is not None and worker.draining for worker in workers)
 
 
 def waits_for_room(instance: ModelInstance) -> bool:
@@ -71,3 +70,40 @@ def _replaced(
     if not surplus and serving and crowded and any(waits_for_room(instance) for instance in current):
         surplus = 1
     return [*idle, *victims(model, serving, snapshot)[:surplus]]
+
+
+def victims(model: Model, instances: list[ModelInstance], snapshot: Snapshot) -> list[ModelInstance]:
+    """Least missed first (behaviour.md s.3.9): not working, then little on devices, then crowded; then youngest."""
+    return sorted(instances, key=lambda instance: (worth(model, instance, snapshot), -instance.id))
+
+
+def worth(model: Model, instance: ModelInstance, snapshot: Snapshot) -> float:
+    """0 to 100: how well it works counts most, then how much of it is on devices, then where it sits."""
+    return (
+        _state(instance, snapshot) * 100 + _offload(instance) * 10 + _place(model, instance, snapshot)
+    ) / 111
+
+
+def _state(instance: ModelInstance, snapshot: Snapshot) -> float:
+    worker = None if instance.worker_id is None else snapshot.workers.get(instance.worker_id)
+    lost = worker is None or worker.condition.state is not WorkerState.READY
+    if lost or instance.state is InstanceState.ERROR:
+        return 0.0
+    return 100.0 if instance.state is InstanceState.RUNNING else 50.0
+
+
+def _offload(instance: ModelInstance) -> float:
+    claim = None if instance.placement is None else instance.placement.claim
+    if claim is None or not claim.total_layers or claim.offload_layers is None:
+        return 0.0
+    return claim.offload_layers / claim.total_layers * 100
+
+
+def _place(model: Model, instance: ModelInstance, snapshot: Snapshot) -> float:
+    worker = None if instance.worker_id is None else snapshot.workers.get(instance.worker_id)
+    if worker is None or instance.placement is None:
+        return 0.0
+    seat = Candidate(
+        worker=worker, gpu_indexes=instance.placement.gpu_indexes, claim=instance.placement.claim
+    )
+    return spread.score(seat, PlacementRequest(model=model, instance=instance, engine_name=""), snapshot)

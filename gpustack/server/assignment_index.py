@@ -9,12 +9,11 @@ import attrs
 from gpustack.domain.artifact import ModelFile
 from gpustack.domain.assignment import AssignmentState
 from gpustack.domain.change import Change, ChangeKind
-from gpustack.domain.instance import ModelInstance
+from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import RevisionExpired
 from gpustack.nursery.quarantine import Quarantine
-from gpustack.server.place import workers_of
 from gpustack.store.store import Store
 
 _NOTHING = AssignmentState()

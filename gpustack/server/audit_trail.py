@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -15,8 +15,7 @@ from gpustack.domain.audit import AuditEvent, AuditOutcome
 from gpustack.errors import GpustackError, Unavailable
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.wake import Wake
-from gpustack.server.once import WithdrawableWrite
-from gpustack.server.spool import leave, take
+from gpustack.server.row_write import flush_rows, read_spool, write_spool
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
@@ -172,57 +171,41 @@ class AuditTrail:
                 self.add(event)
 
     async def flush(self) -> None:
-        """Bring all events to the store; if it is away they wait here for the next time.
+        """Write all events to the store; while it is away they wait here for the next time.
 
-        Not cancellable, but bounded: a write given up in its midst could be stored and told of again.
+        Not cancellable, but ends within ``_FLUSH_WITHIN`` seconds.
         """
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + _FLUSH_WITHIN) as patience:
-            while self._waiting or self._lost:
-                if not await self._flush_some():
-                    return
-        if patience.cancelled_caught:
-            log.warning("Audit events take long to store: waiting=%d", len(self._waiting))
+        deadline = trio.current_time() + _FLUSH_WITHIN
+        while self._waiting or self._lost:
+            if not await self._flush_some(deadline):
+                return
 
-    async def _flush_some(self) -> bool:
+    async def _flush_some(self, deadline: float) -> bool:
+        """Write the oldest events in one transaction; tells whether to go on with the next."""
         taken = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
         lost, self._lost = self._lost, 0
-        events = [*taken, self._of_loss(lost)] if lost else taken
-        left = dict(enumerate(events))
+        events = dict(enumerate([*taken, self._of_loss(lost)] if lost else taken))
         faults = Quarantine(
             "audit", passing=(Unavailable,)
-        )  # an event that cannot be stored is not tried again
-        under_way: tuple[WithdrawableWrite, list[int]] | None = None
-
-        async def store(some: Mapping[int, AuditEvent]) -> None:
-            nonlocal under_way
-            write = WithdrawableWrite(lambda tx: insert(tx, some.values()))
-            under_way = (write, list(some))
-            await self._store.write(write)
-            under_way = None
-            for at in some:
-                del left[at]
-
-        try:
-            await faults.together(left.copy(), store)
-        except Unavailable as error:
-            log.warning("Audit events wait for the database: waiting=%d reason=%s", len(taken), error)
-        except trio.Cancelled:
-            if under_way is not None and not under_way[0].withdraw():
-                for at in under_way[1]:  # it is being stored, unless the database fails just now
-                    del left[at]
-            raise
-        else:
+        )  # no event is tried again, so it lives for one flush
+        result = await flush_rows(
+            self._store, events, lambda tx, some: insert(tx, some.values()), faults, deadline=deadline
+        )
+        left = dict(result.left)
+        if result.error is not None:
+            log.warning("Audit events wait for the database: waiting=%d reason=%s", len(taken), result.error)
+        elif not result.timed_out:
             self._lost += len(left)  # they hold what no database takes
             left.clear()
-        finally:
-            told = lost and len(taken) not in left
-            if told:
-                _tell_of_loss(lost)
-            elif lost:
-                self._lost += lost
-                left.pop(len(taken), None)
-            self._waiting.extendleft(reversed([event for at, event in sorted(left.items())]))
-        return not left
+        if lost and len(taken) in left:
+            self._lost += lost
+            del left[len(taken)]
+        elif lost:
+            _tell_of_loss(lost)
+        self._waiting.extendleft(reversed([event for _, event in sorted(left.items())]))
+        if result.timed_out:
+            log.warning("Audit events take long to store: waiting=%d", len(self._waiting))
+        return not left and not result.timed_out
 
     def _of_loss(self, count: int) -> AuditEvent:
         return AuditEvent(
@@ -238,7 +221,7 @@ class AuditTrail:
     async def collect(self) -> None:
         """Take over what daemons before this one left behind."""
         if self._spool is not None:
-            for event in take(self._spool, AuditEvent):
+            for event in read_spool(self._spool, AuditEvent):
                 self.add(event)
 
     def _leave_behind(self) -> None:
@@ -247,7 +230,7 @@ class AuditTrail:
         if self._spool is None:
             log.error("Audit events were lost: count=%d", len(self._waiting))
             return
-        leave(self._spool, self._waiting)
+        write_spool(self._spool, self._waiting)
         self._waiting.clear()
 
     # -- the end of old ones

@@ -9,12 +9,12 @@ from typing import Any
 
 import attrs
 
-from gpustack.domain.instance import ModelInstance
+from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.errors import NotFound
 from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.identity.keys import worker_key
-from gpustack.server.place import give_up_place, workers_of
+from gpustack.server.lifecycle import give_up_place
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 

@@ -9,12 +9,12 @@ import attrs
 
 from gpustack.domain.access import User
 from gpustack.domain.artifact import ModelFile
-from gpustack.domain.instance import ModelInstance
+from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.model import Model, edited
 from gpustack.domain.record import Record
 from gpustack.domain.worker import Worker
 from gpustack.errors import AlreadyExists, BadRequest, Conflict, NotFound
-from gpustack.server.place import give_up_place, workers_of
+from gpustack.server.lifecycle import give_up_place
 from gpustack.server.report import TO_FETCH
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx

@@ -1,27 +1,31 @@
-"""Whether a deployment could run here, before anybody creates it: its header read, its place looked for."""
+"""Whether a model could run here, and why an instance is where it is or waits: asked of policy, nothing is written."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 
 import attrs
 import trio
 
 from gpustack.domain.facts import ModelFacts
-from gpustack.domain.instance import Placement
+from gpustack.domain.instance import ModelInstance, Placement
 from gpustack.domain.model import Model
 from gpustack.engines.registry import engine_for
-from gpustack.errors import Invalid
+from gpustack.errors import Invalid, NotFound
 from gpustack.nursery.limiter import ThreadLimiter, threads
-from gpustack.nursery.wake import Wake
+from gpustack.policy.explain import Explanation, explain
 from gpustack.policy.schedule import PlacementRequest, Unschedulable, place
 from gpustack.server.facts import FactsCache, FactsResult
+from gpustack.server.scheduler import has_files
 from gpustack.store.store import Store
 
 READ_WITHIN = 15.0
-"""Seconds that a header may take to be read; it goes on being read for whoever asks next."""
-_LOOK_EVERY = 0.25
+"""Seconds that an evaluation waits for a header; reading goes on for whoever asks next."""
+_EXPLAIN_WITHIN = 5.0
+"""Seconds that an explanation waits for a header."""
+_EXPLAINING = threads("explanations", 1)
 NO_PLACE = "Unable to find a schedulable worker for the model."
 
 
@@ -99,15 +103,12 @@ class Evaluator:
 
     async def _finding(self, model: Model) -> FactsResult | None:
         """What the header says, or why it cannot be read; ``None`` when that took too long or was not needed."""
-        wake = Wake()
-        with self._facts.telling(wake), trio.move_on_after(self._settings.read_within):
-            while True:
-                finding = self._facts.ask(model)
-                good = finding is not None and finding.facts is not None
-                if good or _needs_no_facts(model) or self._facts.is_fresh(model, finding):
-                    return finding
-                await wake.wait(_LOOK_EVERY)  # nobody is told when a second look finds the same
-        return self._facts.known(model.source)
+
+        def is_enough(finding: FactsResult | None) -> bool:
+            good = finding is not None and finding.facts is not None
+            return good or _needs_no_facts(model) or self._facts.is_fresh(model, finding)
+
+        return await self._facts.wait_for(model, is_enough, within=self._settings.read_within)
 
     def _too_slow(self, model: Model) -> Evaluation:
         within = self._settings.read_within
@@ -136,3 +137,26 @@ def _needs_no_facts(model: Model) -> bool:
         return model.backend is not None and engine_for(model).any_device
     except Invalid:
         return False
+
+
+async def explain_instance(store: Store, facts: FactsCache, instance_id: int) -> Explanation:
+    """Decide again on the present snapshot and tell how it came out; waits a little for a header that is being read.
+
+    Raises ``NotFound``. Cancellable.
+    """
+    snapshot = store.snapshot
+    instance = snapshot.get(ModelInstance, instance_id)
+    if instance is None:
+        raise NotFound(f"Model instance {instance_id} does not exist")
+    model = snapshot.get(Model, instance.model_id)
+    if model is None:
+        raise NotFound(f"The model of instance {instance.name} does not exist any more")
+    known, fault, lasting = None, None, False
+    if has_files(model):
+        finding = await facts.wait_for(model, lambda found: found is not None, within=_EXPLAIN_WITHIN)
+        if finding is None:
+            fault = f"The header of {model.source.readable} is being read; ask again in a moment"
+        else:
+            known, fault, lasting = finding.facts, finding.fault, finding.definite
+    look = partial(explain, model, instance, snapshot, known, fault=fault, lasting=lasting)
+    return await _EXPLAINING.run(look, abandon=True)

@@ -21,6 +21,8 @@ from gpustack.nursery.wake import Wake
 
 log = logging.getLogger(__name__)
 
+_LOOK_EVERY = 0.25
+
 ReadHere = Callable[[ModelSource], Awaitable[ModelFacts]]
 ReadThere = Callable[[Worker, ModelSource], Awaitable[ModelFacts]]
 
@@ -124,6 +126,16 @@ class FactsCache:
             self._wanted[key] = model
             self._wake.wake()
         return finding
+
+    async def wait_for(
+        self, model: Model, is_enough: Callable[[FactsResult | None], bool], *, within: float
+    ) -> FactsResult | None:
+        """``ask`` until the result is enough; what is known then, or after ``within`` seconds. Cancellable."""
+        wake = Wake()
+        with self.telling(wake), trio.move_on_after(within):
+            while not is_enough(self.ask(model)):
+                await wake.wait(_LOOK_EVERY)  # a second reading with the same result wakes nobody
+        return self.known(model.source)
 
     def is_fresh(self, model: Model, finding: FactsResult | None) -> bool:
         """Whether a finding need not be questioned: it is young, and no worker has come that might know better."""

@@ -10,16 +10,15 @@ from functools import partial
 import attrs
 import trio
 
-from gpustack.domain.instance import ModelInstance
+from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.snapshot import Snapshot
-from gpustack.domain.worker import Condition, Worker, WorkerState
+from gpustack.domain.worker import Condition, Worker, WorkerState, WorkerStatus
 from gpustack.errors import Unavailable
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.liveness import LivenessSettings, LivenessVerdict, judge_all
-from gpustack.server.condition import ready, with_reason
 from gpustack.server.heartbeat import HeartbeatTimes
-from gpustack.server.place import give_up_place, workers_of
+from gpustack.server.lifecycle import give_up_place
 from gpustack.store.fenced_store import RecordStore
 from gpustack.store.transaction import Tx
 
@@ -27,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _Row = Callable[[Tx], ModelInstance | None]
 """What is to be written of one worker or instance; the instance if it was moved."""
+_LONGEST_REASON = 1000
+"""Characters of the reason of a condition."""
 _WORSE = {WorkerState.READY: 0, WorkerState.NOT_READY: 1, WorkerState.UNREACHABLE: 2}
 
 
@@ -261,7 +262,7 @@ def _farewell(instance: ModelInstance, snapshot: Snapshot) -> str:
 
 def _condition(worker: Worker, verdict: LivenessVerdict, tx: Tx) -> Condition:
     if verdict.state is WorkerState.READY:
-        return ready(worker.condition, worker.status, tx.now)
+        return ready_condition(worker.condition, worker.status, tx.now)
     return with_reason(worker.condition, verdict.state, verdict.why, tx.now)
 
 
@@ -269,3 +270,25 @@ def _log_news(worker: Worker, verdict: LivenessVerdict) -> None:
     level = logging.INFO if verdict.state is WorkerState.READY else logging.WARNING
     reason = verdict.why or "heard again"
     log.log(level, "Worker is %s: worker=%s reason=%s", verdict.state.value, worker.name, reason)
+
+
+def ready_condition(before: Condition | None, status: WorkerStatus, now: datetime) -> Condition:
+    """Ready, since it last became so. Faults of hardware detection are its reason and do not make it unready: what was
+    measured holds, and a detector that fails once must not move instances.
+    """
+    since = before.since if before is not None and before.state is WorkerState.READY else now
+    return Condition(
+        state=WorkerState.READY, since=since, why="; ".join(status.detection_faults)[:_LONGEST_REASON]
+    )
+
+
+def condition_after_status(before: Condition, status: WorkerStatus, now: datetime) -> Condition:
+    """The condition after a new status, which renews the reason of a ready worker and makes no other one ready."""
+    return ready_condition(before, status, now) if before.state is WorkerState.READY else before
+
+
+def with_reason(before: Condition, state: WorkerState, why: str, now: datetime) -> Condition:
+    """The state with a reason; ``since`` stays while the state is the same."""
+    if before.state is state:
+        return attrs.evolve(before, why=why)
+    return Condition(state=state, since=now, why=why)

@@ -13,7 +13,7 @@ from gpustack.errors import GpustackError, Unavailable
 from gpustack.nursery.limiter import threads
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.server.heartbeat import HeartbeatTimes
-from gpustack.server.twins import COPIED_FILES
+from gpustack.server.join import COPIED_FILES
 from gpustack.store import server_registry
 from gpustack.store.server_registry import RegisteredServer, RegistryView, SecretProposal, ServerIdentity
 from gpustack.store.store import Store

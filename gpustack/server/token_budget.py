@@ -15,8 +15,7 @@ from gpustack.domain.budget import BudgetDraw
 from gpustack.errors import GpustackError, Unavailable
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.wake import Wake
-from gpustack.policy import budget
-from gpustack.policy.usage_limit import LimitKind
+from gpustack.policy.usage_limit import LimitKind, block_size, is_period_over, period_name
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
@@ -118,7 +117,7 @@ class TokenBudgets:
 
     def block(self, subject: str, kind: LimitKind, limit: int) -> BudgetBlock:
         """The block of the day or month it is now."""
-        period = budget.period(kind, self._now())
+        period = period_name(kind, self._now())
         found = self._blocks.get((subject, period))
         if found is None:
             found = self._blocks[subject, period] = BudgetBlock(subject, kind, period, limit)
@@ -195,13 +194,13 @@ class TokenBudgets:
     async def tidy(self) -> None:
         """Give back what nobody spends, and forget what is over."""
         now = self._now()
-        for key in [key for key, block in self._blocks.items() if budget.period(block.kind, now) != key[1]]:
+        for key in [key for key, block in self._blocks.items() if period_name(block.kind, now) != key[1]]:
             del self._blocks[key]
         if self._store.failure is not None:
             return
         since = self._monotonic() - _IDLE
         await self._give_back([b for b in self._blocks.values() if b.left > 0 and b.touched < since])
-        over = [row.id for row in self._rows() if budget.is_over(row.period, now)]
+        over = [row.id for row in self._rows() if is_period_over(row.period, now)]
         await self._attempt({("over", key): partial(_forget, key=key) for key in over})
 
     async def _draw_all(self) -> None:
@@ -297,7 +296,7 @@ def _draw(tx: Tx, draw: _DrawRequest) -> _DrawResult:
     if row is None:
         row = tx.find(BudgetDraw, subject=draw.subject, period=draw.period)
     before = 0 if row is None else row.drawn
-    tokens = budget.block(max(draw.limit - before - draw.debt, 0), draw.wanted, draw.least)
+    tokens = block_size(max(draw.limit - before - draw.debt, 0), draw.wanted, draw.least)
     after = before + draw.debt + tokens
     if row is None and after:
         row = tx.insert(BudgetDraw(subject=draw.subject, period=draw.period, drawn=after))

@@ -1,4 +1,4 @@
-"""Counts of inference, kept in memory by the request and brought to the store every few seconds."""
+"""Counts of inference by user, key, model and day, kept in memory and written to the store every few seconds."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import trio
 from gpustack.domain.usage import ModelUsage, Operation
 from gpustack.errors import Unavailable
 from gpustack.nursery.quarantine import Quarantine
-from gpustack.server.once import WithdrawableWrite
-from gpustack.server.spool import leave, take
+from gpustack.server.row_write import flush_rows, read_spool, write_spool
 from gpustack.store.store import Store
+from gpustack.store.transaction import Tx
 
 log = logging.getLogger(__name__)
 
 _FLUSH_EVERY = 5.0
 _FLUSH_WITHIN = 2.0
-"""Seconds a write may take before we go on without knowing its end. A stop waits for two of them at most."""
+"""Seconds a flush may take. A stop waits for two flushes at most: one under way, and the last."""
 _TRIES = 20
-"""How often counts are tried that the store cannot take for what they hold: about an hour."""
+"""Attempts at a row that the store cannot take for what it holds, with growing pauses: about an hour."""
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
@@ -69,24 +69,24 @@ _Open = dict[_Day, _UsageCount]
 
 @attrs.define(eq=False, repr=False)
 class UsageLedger:
-    """Owns counts not yet stored. Adding costs a dictionary look-up; storing adds to the rows of the day.
+    """Owns the counts that are not stored yet. Storing adds them to the rows of their day.
 
-    What is being written when the database fails is put back, so that nothing is lost or counted twice. A daemon
-    that is killed loses what it counted in the last seconds.
+    A row is stored once: what a failed write held is put back. What cannot be stored at a stop goes to the spool
+    folder. A process that is killed loses what it counted since the last flush.
     """
 
     _store: Store
     _now: Callable[[], datetime]
     _spool: Path | None = None
-    """Where counts are left that the store did not take any more, for the next daemon to bring to it."""
+    """The folder for counts that a stopping daemon could not store; the next one stores them."""
     _open: _Open = attrs.field(factory=dict)
     _given_up: bool = False
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("usage-flush", passing=(Unavailable,)))
     name: str = "usage-flush"
 
     def add(self, key: UsageKey, *, prompt: int, completion: int, failed: bool) -> None:
-        """Count one finished request, however it ended, on the day it is now (UTC). Only from the Trio thread; never
-        waits."""
+        """Count one request that has ended, well or not, on the present day of UTC. Only from the Trio thread; one
+        dictionary look-up."""
         day = (self._now().date(), key)
         counted = self._open.get(day)
         if counted is None:
@@ -110,85 +110,77 @@ class UsageLedger:
             self._leave_behind()
 
     async def give_up(self) -> None:
-        """Store what is counted; what is counted from now on is left for the daemon that has the store."""
+        """Flush, then write nothing any more: what is counted later goes to the spool, for the next daemon."""
         await self.flush()
         self._given_up = True
 
     async def collect(self) -> None:
         """Take over what daemons before this one left behind."""
         if self._spool is not None:
-            for row in take(self._spool, ModelUsage):
-                self._add_row(row)
+            for row in read_spool(self._spool, ModelUsage):
+                self._merge((row.date, _key_of(row)), _count_of(row))
 
     def _leave_behind(self) -> None:
         if self._open and self._spool is not None:
-            leave(self._spool, [counted.row(day) for (day, _), counted in self._open.items()])
-
-    def _add_row(self, row: ModelUsage) -> None:
-        key = UsageKey(
-            user_id=row.user_id,
-            api_key_id=row.api_key_id,
-            model_id=row.model_id,
-            operation=row.operation,
-            username=row.username,
-            model_name=row.model_name,
-        )
-        mine = self._open.setdefault((row.date, key), _UsageCount(key))
-        mine.requests += row.request_count
-        mine.failed += row.failed_count
-        mine.prompt += row.prompt_token_count
-        mine.completion += row.completion_token_count
+            write_spool(self._spool, [counted.row(day) for (day, _), counted in self._open.items()])
 
     async def flush(self) -> None:
-        """Bring all counts to the store; if it is away they wait here for the next time.
+        """Write all counts to the store; while it is away they wait here for the next time.
 
-        Not cancellable, but bounded: a write given up in its midst could be stored and counted again.
+        Not cancellable, but ends within ``_FLUSH_WITHIN`` seconds.
         """
         if self._given_up:
             return
         taken, self._open = self._open, {}
-        left = dict(taken)
-        under_way: tuple[WithdrawableWrite, list[_Day]] | None = None
+        deadline = trio.current_time() + _FLUSH_WITHIN
+        result = await flush_rows(self._store, taken, _add_usage, self._faults, deadline=deadline)
+        if result.error is not None:
+            log.warning(
+                "Usage counts wait for the database: rows=%d reason=%s", len(result.left), result.error
+            )
+        if result.under_way:
+            log.warning("Usage counts take long to store: rows=%d", len(result.under_way))
+        for day, counted in result.left.items():
+            if not self._is_hopeless(day):
+                self._merge(day, counted)
 
-        async def store(some: Mapping[_Day, _UsageCount]) -> None:
-            nonlocal under_way
-            rows = [counted.row(day) for (day, _), counted in some.items()]
-            write = WithdrawableWrite(lambda tx: tx.add_usage(rows))
-            under_way = (write, list(some))
-            await self._store.write(write)
-            under_way = None
-            for day in some:
-                del left[day]
+    def _is_hopeless(self, day: _Day) -> bool:
+        """Whether the store could not take a row for what it holds, too often to try again: it is dropped then."""
+        fault = self._faults.fault_of(day)
+        if fault is None or fault.streak < _TRIES:
+            return False
+        log.error("Counts of usage cannot be stored and are lost: about=%s", day)
+        self._faults.forget(day)
+        return True
 
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + _FLUSH_WITHIN) as patience:
-            try:
-                await self._faults.together(taken, store)
-            except Unavailable as error:
-                log.warning("Usage counts wait for the database: rows=%d reason=%s", len(left), error)
-        if patience.cancelled_caught and under_way is not None and not under_way[0].withdraw():
-            # It will be stored, unless the database fails just now.
-            log.warning("Usage counts take long to store: rows=%d", len(under_way[1]))
-            for day in under_way[1]:
-                del left[day]
-        self._drop_hopeless(left)
-        self._put_back(left)
-
-    def _drop_hopeless(self, left: _Open) -> None:
-        for day in list(left):
-            fault = self._faults.fault_of(day)
-            if fault is not None and fault.streak >= _TRIES:
-                log.error("Counts of usage cannot be stored and are lost: about=%s", day)
-                self._faults.forget(day)
-                del left[day]
-
-    def _put_back(self, taken: _Open) -> None:
-        for day, counted in taken.items():
-            mine = self._open.setdefault(day, counted)
-            if mine is not counted:
-                mine.requests += counted.requests
-                mine.failed += counted.failed
-                mine.prompt += counted.prompt
-                mine.completion += counted.completion
+    def _merge(self, day: _Day, counted: _UsageCount) -> None:
+        mine = self._open.setdefault(day, counted)
+        if mine is not counted:
+            mine.requests += counted.requests
+            mine.failed += counted.failed
+            mine.prompt += counted.prompt
+            mine.completion += counted.completion
 
     def __repr__(self) -> str:
         return f"<UsageLedger: {len(self._open)} rows to store>"
+
+
+def _add_usage(tx: Tx, counts: Mapping[_Day, _UsageCount]) -> None:
+    tx.add_usage([counted.row(day) for (day, _), counted in counts.items()])
+
+
+def _key_of(row: ModelUsage) -> UsageKey:
+    return UsageKey(
+        user_id=row.user_id,
+        api_key_id=row.api_key_id,
+        model_id=row.model_id,
+        operation=row.operation,
+        username=row.username,
+        model_name=row.model_name,
+    )
+
+
+def _count_of(row: ModelUsage) -> _UsageCount:
+    return _UsageCount(
+        _key_of(row), row.request_count, row.failed_count, row.prompt_token_count, row.completion_token_count
+    )

@@ -9,7 +9,7 @@ from gpustack.domain.artifact import ModelFile
 from gpustack.domain.document import encode
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Worker, WorkerStatus
-from gpustack.server.report_bounds import LONGEST, MOST_FILES
+from gpustack.server.report import LONGEST, MOST_FILES
 from gpustack.store.transaction import Tx
 
 from .world import SOURCE, STATUS, TOKEN, World

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gpustack.server.twins import COPIED
+from gpustack.server.join import COPIED
 from tests.child import environment
 from tests.daemon import Daemon, daemon
 from tests.options.spelling import SPELLINGS, spelled

@@ -15,8 +15,7 @@ from gpustack.domain.access import ApiKey, Limits, User
 from gpustack.domain.budget import BudgetDraw
 from gpustack.domain.model import Model
 from gpustack.gateway import inference
-from gpustack.policy.budget import period
-from gpustack.policy.usage_limit import LimitKind
+from gpustack.policy.usage_limit import LimitKind, period_name
 from tests.fakes.running import RunningEngine
 from tests.http1.wire import Answer, Script, eventually
 
@@ -58,7 +57,7 @@ def spent(world: World, subject: str = "key:1", kind: LimitKind = LimitKind.DAY,
 
 
 def drawn(world: World, subject: str = "key:1") -> int:
-    found = world.store.snapshot.find(BudgetDraw, subject=subject, period=period(LimitKind.DAY, NOW))
+    found = world.store.snapshot.find(BudgetDraw, subject=subject, period=period_name(LimitKind.DAY, NOW))
     return 0 if found is None else found.drawn
 
 

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpustack.domain.access import Limits
-from gpustack.policy.budget import block, ends_in, is_over, period
 from gpustack.policy.usage_limit import (
     Admission,
     LimitKind,
@@ -19,8 +18,12 @@ from gpustack.policy.usage_limit import (
     SlidingWindow,
     WindowSlot,
     admit,
+    block_size,
     ended,
     full,
+    is_period_over,
+    period_ends_in,
+    period_name,
     share,
 )
 
@@ -171,28 +174,31 @@ NOW = datetime(2026, 11, 28, 23, 59, 0, tzinfo=UTC)
 
 
 def test_days_and_months_are_those_of_utc() -> None:
-    assert (period(LimitKind.DAY, NOW), period(LimitKind.MONTH, NOW)) == ("2026-11-28", "2026-11")
-    assert (ends_in(LimitKind.DAY, NOW), ends_in(LimitKind.MONTH, NOW)) == (60.0, 60 + 2 * 86400.0)
+    assert (period_name(LimitKind.DAY, NOW), period_name(LimitKind.MONTH, NOW)) == ("2026-11-28", "2026-11")
+    assert (period_ends_in(LimitKind.DAY, NOW), period_ends_in(LimitKind.MONTH, NOW)) == (
+        60.0,
+        60 + 2 * 86400.0,
+    )
     there = NOW.astimezone(None)
-    assert period(LimitKind.DAY, there) == "2026-11-28"
-    assert ends_in(LimitKind.MONTH, datetime(2026, 12, 31, 23, 0, tzinfo=UTC)) == 3600.0
+    assert period_name(LimitKind.DAY, there) == "2026-11-28"
+    assert period_ends_in(LimitKind.MONTH, datetime(2026, 12, 31, 23, 0, tzinfo=UTC)) == 3600.0
 
 
 @given(st.datetimes(datetime(2024, 1, 1), datetime(2032, 1, 1), timezones=st.just(UTC)))
 def test_a_period_ends_when_it_said_and_is_over_a_day_later(now: datetime) -> None:
     for kind in (LimitKind.DAY, LimitKind.MONTH):
-        name, left = period(kind, now), ends_in(kind, now)
-        assert period(kind, now + timedelta(seconds=left) - timedelta(microseconds=1)) == name
+        name, left = period_name(kind, now), period_ends_in(kind, now)
+        assert period_name(kind, now + timedelta(seconds=left) - timedelta(microseconds=1)) == name
         after = now + timedelta(seconds=left)
-        assert period(kind, after) != name
-        assert not is_over(name, now)
-        assert not is_over(name, after)
-        assert is_over(name, after + timedelta(days=1))
+        assert period_name(kind, after) != name
+        assert not is_period_over(name, now)
+        assert not is_period_over(name, after)
+        assert is_period_over(name, after + timedelta(days=1))
 
 
 @given(st.integers(0, 10**9), st.lists(st.integers(1, 10**4), min_size=1, max_size=20))
 def test_a_block_is_enough_and_never_more_than_there_is(room: int, asked: list[int]) -> None:
-    drawn = block(room, sum(asked), min(asked))
+    drawn = block_size(room, sum(asked), min(asked))
     assert 0 <= drawn <= room
     assert drawn >= min(room, sum(asked)) or room < min(asked)
     assert drawn <= max(room // 16, sum(asked))

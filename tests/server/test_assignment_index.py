@@ -33,7 +33,7 @@ from gpustack.remote.pooled_client import PooledClient
 from gpustack.remote.server_client import ServerClient
 from gpustack.server import deployment
 from gpustack.server.assignment_index import AssignmentIndex, pictures
-from gpustack.server.place import give_up_place
+from gpustack.server.lifecycle import give_up_place
 from tests.http1.wire import Client, get
 
 from .cluster import PATIENCE, Cluster, hub

@@ -11,7 +11,7 @@ from gpustack.domain.model import Model
 from gpustack.domain.worker import Worker
 from gpustack.errors import AlreadyExists, Conflict, NotFound
 from gpustack.server import deployment
-from gpustack.server.place import give_up_place
+from gpustack.server.lifecycle import give_up_place
 from gpustack.server.report import worker_leaves
 
 from .cluster import Cluster, hub

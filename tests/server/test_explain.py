@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from gpustack.errors import NotFound
-from gpustack.server.explain import explain_instance
+from gpustack.server.evaluation import explain_instance
 from gpustack.server.facts import FactsCache
 
 from .cluster import Cluster
@@ -30,7 +30,7 @@ async def test_a_header_is_waited_for_and_then_used(cluster: Cluster, facts: Fac
 async def test_a_header_that_does_not_come_is_said_to_be_under_way(
     cluster: Cluster, facts: FactsCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpustack.server.explain._READ_WITHIN", 0.05)
+    monkeypatch.setattr("gpustack.server.evaluation._EXPLAIN_WITHIN", 0.05)
     cluster.readers.gate = trio.Event()
     await cluster.worker("a")
     instance = await cluster.instance(await cluster.model("m"))

@@ -13,7 +13,7 @@ from gpustack.domain.report import FileReport, InstanceReport, StatusReport
 from gpustack.domain.worker import Condition, Memory, WorkerState, WorkerStatus
 from gpustack.errors import Conflict, Forbidden, NotFound
 from gpustack.server.deployment import delete_file, delete_instance
-from gpustack.server.place import give_up_place
+from gpustack.server.lifecycle import give_up_place
 from gpustack.server.report import report_file, report_instance, report_status
 
 from .cluster import Cluster, hub

@@ -15,8 +15,17 @@ from gpustack.errors import Conflict
 from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.join import join
-from gpustack.server.report import report_file, report_instance, report_status
-from gpustack.server.report_bounds import LONGEST, LONGEST_NAME, MOST, MOST_LABELS, MOST_WORKERS, bounded
+from gpustack.server.report import (
+    LONGEST,
+    LONGEST_NAME,
+    MOST,
+    MOST_LABELS,
+    MOST_WORKERS,
+    bounded,
+    report_file,
+    report_instance,
+    report_status,
+)
 
 from .cluster import Cluster, hub
 

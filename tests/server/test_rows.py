@@ -76,8 +76,8 @@ PLACING: dict[str, list[Any]] = {
         partial(Stumble, Scheduler, "_note", lambda self, key, *_: key == 1),
         partial(Stumble, FactsCache, "ask", lambda self, model: model.name == "one"),
     ],
-    "FactsSource": [partial(Stumble, FactsCache, "_reading_of", lambda self, model: model.name == "one", 1)],
-    "Replicas": [
+    "FactsCache": [partial(Stumble, FactsCache, "_reading_of", lambda self, model: model.name == "one", 1)],
+    "ReplicaReconciler": [
         partial(Stumble, reconciler, "replica_plan", lambda model, *_: model.name == "one"),
         partial(Stumble, ReplicaReconciler, "_create", lambda self, tx, model: model.name == "one"),
     ],
@@ -93,13 +93,13 @@ SILENCE: dict[str, list[Any]] = {
 }
 OTHERS: dict[str, str] = {
     "AuditTrail": "test_an_event_that_cannot_be_stored_is_told_lost_and_the_others_are_there",
-    "Budgets": "test_a_budget_that_cannot_be_drawn_of_keeps_no_other_waiting",
+    "TokenBudgets": "test_a_budget_that_cannot_be_drawn_of_keeps_no_other_waiting",
     "Catalog": "test_what_is_asked_of_others_now_and_then_goes_on_after_a_fault",
     "Discovery": "test_what_is_asked_of_others_now_and_then_goes_on_after_a_fault",
     "Endpoints": "test_a_route_that_cannot_be_made_says_so_and_the_others_serve",
-    "KeyUse": "test_the_use_of_one_key_that_cannot_be_dated_leaves_the_others_dated",
+    "KeyUseLedger": "test_the_use_of_one_key_that_cannot_be_dated_leaves_the_others_dated",
     "LoadHistory": "test_the_load_is_that_of_the_workers_that_can_be_counted",
-    "Presence": "tests/server/test_presence.py::test_a_worker_of_whom_nothing_can_be_told_is_left_out",
+    "ServerPresence": "tests/server/test_presence.py::test_a_worker_of_whom_nothing_can_be_told_is_left_out",
     "Revocation": "test_who_cannot_be_judged_is_cut_off_and_the_others_are_judged",
     "UpdateCheck": "test_what_is_asked_of_others_now_and_then_goes_on_after_a_fault",
     "UsageLedger": "test_counts_that_cannot_be_stored_wait_and_the_others_are_stored",
@@ -111,7 +111,7 @@ ROWLESS: dict[str, str] = {
     "Store": "each work is a boundary of its own (store/writer.py)",
     "Exporter": "an answer is made when it is asked for, and its fault is that request's",
     "LoopLag": "it measures one thing",
-    "StopClock": "it waits until it is cancelled",
+    "FlushDeadline": "it waits until it is cancelled",
 }
 CASES = [made for cases in PLACING.values() for made in cases]
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from gpustack.domain.access import Limits
 from gpustack.domain.budget import BudgetDraw
-from gpustack.policy.budget import ends_in, period
-from gpustack.policy.usage_limit import LimitKind
+from gpustack.policy.usage_limit import LimitKind, period_ends_in, period_name
 
 from ..route import ADMIN, PEOPLE, ApiCall, ApiResponse, ApiRoute, tagged
 from ..shape import AttrsObject, Document, Instant, Integer, Nullable
@@ -44,7 +43,7 @@ def _budget(call: ApiCall, subject: str, kind: LimitKind, limit: int | None) -> 
     return {
         "limit": limit,
         "remaining": _remaining(call, subject, kind, limit),
-        "ends_at": now + timedelta(seconds=ends_in(kind, now)),
+        "ends_at": now + timedelta(seconds=period_ends_in(kind, now)),
     }
 
 
@@ -52,7 +51,7 @@ def _remaining(call: ApiCall, subject: str, kind: LimitKind, limit: int) -> int:
     budgets = call.context.budgets
     if budgets is not None:
         return budgets.remaining(budgets.block(subject, kind, limit))
-    row = call.snapshot.find(BudgetDraw, subject=subject, period=period(kind, call.context.clock()))
+    row = call.snapshot.find(BudgetDraw, subject=subject, period=period_name(kind, call.context.clock()))
     return max(limit - (0 if row is None else row.drawn), 0)
 
 

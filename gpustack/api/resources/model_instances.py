@@ -6,13 +6,13 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from gpustack.domain.access import Principal, Role
-from gpustack.domain.instance import ModelInstance
+from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.report import InstanceReport
 from gpustack.errors import BadRequest, Forbidden, NotFound, Unavailable
 from gpustack.policy.explain import Explanation
 from gpustack.server import deployment
-from gpustack.server.explain import explain_instance
+from gpustack.server.evaluation import explain_instance
 from gpustack.server.report import report_instance
 
 from ..access import guards_of, still_admitted
@@ -24,15 +24,6 @@ from ..resource import Resource
 from ..route import WORKERS, ApiCall, ApiResponse, ApiRoute
 from ..shape import AttrsObject, Boolean, Choice, Document, Integer
 from ..wire import INSTANCE, plain
-
-
-def workers_of(instance: ModelInstance) -> frozenset[int]:
-    """Every worker an instance is placed on."""
-    if instance.placement is None:
-        return frozenset()
-    return frozenset(
-        {instance.placement.worker_id, *(share.worker_id for share in instance.placement.subordinates)}
-    )
 
 
 def _visible(principal: Principal, instance: ModelInstance) -> bool:

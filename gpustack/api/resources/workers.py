@@ -18,8 +18,7 @@ from gpustack.remote.redirect import is_loopback, names_no_machine
 from gpustack.server import deployment
 from gpustack.server.credential import CredentialAction, admit_again, bar, renewed, step
 from gpustack.server.join import JoinResult, PresentedCredential, join
-from gpustack.server.report import report_status, worker_drains, worker_leaves
-from gpustack.server.report_bounds import LONGEST, MOST_FILES, bounded
+from gpustack.server.report import LONGEST, MOST_FILES, bounded, report_status, worker_drains, worker_leaves
 from gpustack.store.transaction import Tx
 
 from ..access import credentials_of

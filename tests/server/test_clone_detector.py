@@ -10,7 +10,7 @@ import pytest
 from gpustack.domain.report import JoinRequest
 from gpustack.domain.worker import Worker
 from gpustack.errors import Conflict
-from gpustack.server.twins import CloneDetector
+from gpustack.server.join import CloneDetector
 
 from .cluster import Cluster
 
@@ -41,12 +41,12 @@ async def test_a_twin_of_a_worker_that_answers_is_refused_with_both_addresses(
             await twins.refuse(request(), cluster.snapshot)
     for said in ("10.0.0.5:10150", "10.0.0.9:10150", "worker_uuid, worker_name and worker_credential"):
         assert said in str(refused.value)
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "gpustack.server.twins"]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "gpustack.server.join"]
     assert "there=10.0.0.5:10150 refused=10.0.0.9:10150" in line
     cluster.clock.forward(3601)
     with pytest.raises(Conflict):
         await twins.refuse(request(), cluster.snapshot)
-    assert len([record for record in caplog.records if record.name == "gpustack.server.twins"]) == 2
+    assert len([record for record in caplog.records if record.name == "gpustack.server.join"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import trio
 from gpustack.domain.access import User
 from gpustack.errors import Invalid
 from gpustack.identity.passwords import verify_password
-from gpustack.server.bootstrap import ensure_admin
+from gpustack.server.account import ensure_admin
 
 from .cluster import Cluster
 
