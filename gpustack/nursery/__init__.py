@@ -14,7 +14,6 @@ from .signals import Signals
 from .state import (
     GroupState,
     UnreadableState,
-    command_hash,
     forget_state,
     read_state,
     read_states,
@@ -52,7 +51,6 @@ __all__ = [
     "Wake",
     "Watchdog",
     "adopt",
-    "command_hash",
     "draw_tree",
     "end_remains",
     "forget_state",

@@ -18,7 +18,7 @@ from .group import KILL_WITHIN, ExitStatus, GroupLeader, ProcessGroup, pidfd_end
 from .limiter import threads
 from .log_file import LogFile
 from .process_identity import identity
-from .state import GroupState, command_hash, forget_state, write_state
+from .state import GroupState, forget_state, write_state
 
 __all__ = ["KILL_WITHIN", "ExitStatus", "GroupLeader", "ProcessGroup", "spawn_group"]
 
@@ -122,7 +122,7 @@ async def spawn_group(
             popen = await _spawns.run(_popen, [program, *argv[1:]], env, cwd, log, gate)
         finally:
             os.close(gate)
-        group = _group_of(popen, argv, port, generation, meta or {}, secrets or {}, now())
+        group = _group_of(popen, port, generation, meta or {}, secrets or {}, now())
         try:
             _give_up_protection(popen.pid)
             if state_file is not None:
@@ -167,7 +167,6 @@ def _popen(
 
 def _group_of(
     popen: subprocess.Popen[bytes],
-    argv: Sequence[str],
     port: int | None,
     generation: int,
     meta: Mapping[str, str],
@@ -179,7 +178,6 @@ def _group_of(
         pid=popen.pid,
         boot_id=who.boot_id if who else None,
         start_ticks=who.start_ticks if who else None,
-        command_hash=command_hash(argv),
         started_at=now,
         port=port,
         generation=generation,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ class GroupState:
     pid: int
     boot_id: str | None
     start_ticks: int | None
-    command_hash: str
     started_at: datetime
     port: int | None = None
     generation: int = 0
@@ -46,11 +44,6 @@ class UnreadableState:
 
     path: Path
     reason: str
-
-
-def command_hash(argv: Sequence[str]) -> str:
-    """Tells whether a running command is the one that would be run now."""
-    return hashlib.sha256(json.dumps(list(argv)).encode()).hexdigest()
 
 
 def write_state(path: Path, state: GroupState) -> None:
@@ -109,7 +102,6 @@ def _to_document(state: GroupState) -> dict[str, Any]:
         "pid": state.pid,
         "boot_id": state.boot_id,
         "start_ticks": state.start_ticks,
-        "command_hash": state.command_hash,
         "started_at": state.started_at.astimezone(UTC).isoformat(),
         "port": state.port,
         "generation": state.generation,
@@ -132,7 +124,6 @@ def _from_document(document: object, path: Path) -> GroupState:
         pid=pid,
         boot_id=_one(document, "boot_id", str),
         start_ticks=_one(document, "start_ticks", int),
-        command_hash=_one(document, "command_hash", str) or "",
         started_at=started_at.astimezone(UTC),
         port=_one(document, "port", int),
         generation=_one(document, "generation", int) or 0,
