@@ -1,4 +1,4 @@
-"""Which of this machine's addresses others reach it by."""
+"""The address by which other machines reach this one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _ANYWHERE = ("192.0.2.1", "2001:db8::1")
 def find_address(towards: str | None = None) -> str | None:
     """The local address from which packets to ``towards`` (host name or address) leave; ``None`` if there is none.
 
-    Without ``towards``, or when it lies on this machine, the address of the default route, else the first of an
-    interface that is up. Nothing is sent; a host name is looked up, so call it in a thread.
+    Without ``towards``, or when it is this machine, the address of the default route, else the first one of an
+    interface that is up. Sends nothing, but looks a host name up: call it in a thread.
     """
     if towards is not None:
         seen = _leaving(towards)
@@ -27,7 +27,7 @@ def find_address(towards: str | None = None) -> str | None:
 
 
 def _leaving(target: str) -> str | None:
-    """Connecting a datagram socket sends nothing, but makes the kernel choose the source address."""
+    """The source address that the kernel chooses: connecting a datagram socket makes it choose, and sends nothing."""
     try:
         found = socket.getaddrinfo(target, 9, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError):

@@ -1,4 +1,4 @@
-"""The limits of the control group this process lives in: what a container or service unit may use."""
+"""The limits of this process's control group: what a container or service unit may use."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path, PurePosixPath
 import attrs
 
 UNLIMITED = 1 << 60
-"""The first hierarchy writes a huge number where there is no limit; nothing real is as large."""
+"""Version 1 of cgroups writes a huge number where there is no limit; no machine has as much."""
 
 
 @attrs.frozen(kw_only=True)
 class CgroupUsage:
-    """Limits and use of the control group; ``None`` where it sets no limit or does not account.
+    """Limits and usage of the control group; ``None`` where it sets no limit or does not account.
 
-    ``cpus`` may be a fraction. ``cpu_seconds`` is what the limited group has consumed since it began.
-    ``memory_used`` leaves out file pages that the kernel would give back at once.
+    ``cpus`` may be a fraction. ``cpu_seconds`` is what the limited group has consumed since it was made.
+    ``memory_used`` is in bytes, without file pages that the kernel would give back at once.
     """
 
     cpus: float | None = None
@@ -34,13 +34,13 @@ class _Mount:
     point: Path
     root: str
     controllers: frozenset[str]
-    """Empty for the second hierarchy, which has them all."""
+    """Empty for version 2, which has all of them."""
 
 
 def read_group(root: Path = Path("/")) -> CgroupUsage:
-    """Look at the control groups of this process, of either hierarchy. Never raises: what cannot be read is ``None``.
+    """Read the control groups of this process, version 1 or 2. Never raises: what cannot be read is ``None``.
 
-    A limit may stand on any ancestor: the tightest one counts. ``root`` is where ``proc`` and ``sys`` are found.
+    A limit may be set on any ancestor: the lowest one counts. ``root`` is where ``proc`` and ``sys`` are found.
     """
     mounts = _mounts(root)
     places = _memberships(root)
@@ -48,17 +48,19 @@ def read_group(root: Path = Path("/")) -> CgroupUsage:
     for mount in mounts:
         if mount.controllers:
             if "memory" in mount.controllers and "memory" in places:
-                use = _tighter_memory(use, _chain(mount, places["memory"]), "memory.limit_in_bytes", _used_v1)
+                use = _lower_memory_limit(
+                    use, _chain(mount, places["memory"]), "memory.limit_in_bytes", _used_v1
+                )
             if "cpu" in mount.controllers and "cpu" in places:
-                use = _tighter_cpu(use, _chain(mount, places["cpu"]), _quota_v1, _consumed_v1)
+                use = _lower_cpu_limit(use, _chain(mount, places["cpu"]), _quota_v1, _consumed_v1)
         elif "" in places:
             chain = _chain(mount, places[""])
-            use = _tighter_memory(use, chain, "memory.max", _used_v2)
-            use = _tighter_cpu(use, chain, _quota_v2, _consumed_v2)
+            use = _lower_memory_limit(use, chain, "memory.max", _used_v2)
+            use = _lower_cpu_limit(use, chain, _quota_v2, _consumed_v2)
     return use
 
 
-def _tighter_memory(use: CgroupUsage, chain: list[Path], limit: str, used: _Used) -> CgroupUsage:
+def _lower_memory_limit(use: CgroupUsage, chain: list[Path], limit: str, used: _Used) -> CgroupUsage:
     for folder in chain:
         size = _number(folder / limit)
         if size is not None and size < UNLIMITED and (use.memory is None or size < use.memory):
@@ -66,7 +68,7 @@ def _tighter_memory(use: CgroupUsage, chain: list[Path], limit: str, used: _Used
     return use
 
 
-def _tighter_cpu(use: CgroupUsage, chain: list[Path], quota: _Reading, consumed: _Reading) -> CgroupUsage:
+def _lower_cpu_limit(use: CgroupUsage, chain: list[Path], quota: _Reading, consumed: _Reading) -> CgroupUsage:
     for folder in chain:
         cpus = quota(folder)
         if cpus is not None and (use.cpus is None or cpus < use.cpus):
@@ -125,7 +127,7 @@ def _mounts(root: Path) -> list[_Mount]:
 
 
 def _memberships(root: Path) -> dict[str, str]:
-    """Controller → path of our group; the second hierarchy under the empty name."""
+    """Controller → path of our group; version 2 has the empty name."""
     places = {}
     for line in _text(root / "proc/self/cgroup").splitlines():
         parts = line.split(":", 2)
@@ -138,7 +140,7 @@ def _memberships(root: Path) -> dict[str, str]:
 def _chain(mount: _Mount, path: str) -> list[Path]:
     """The folders of our group and its ancestors, as far as this mount shows them.
 
-    Inside a container the mount may begin at our own group while the path is still told from the host's root.
+    Inside a container the mount may begin at our own group, while the path is still relative to the host's root.
     """
     ours, top = PurePosixPath(path), PurePosixPath(mount.root)
     inside = ours.relative_to(top) if ours.is_relative_to(top) else PurePosixPath()

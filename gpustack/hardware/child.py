@@ -1,4 +1,4 @@
-"""Asks another program a question: in a session of its own, with a deadline and bounded answers."""
+"""Runs another program for its output: in a session of its own, with a deadline and a bound on what it writes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import trio
 
 from gpustack.text import said_by
 
-BURIAL = 2.0
-"""Seconds a killed child may take to be gone. One that hangs inside a driver cannot be killed at all."""
+KILL_WITHIN = 2.0
+"""Seconds in which a killed child must be gone. One that hangs inside a driver cannot be killed at all."""
 
-LAST_WORDS = 1.0
-"""Seconds after the end of the child in which what it wrote last is still read."""
+DRAIN_WITHIN = 1.0
+"""Seconds after the end of the child in which its last output is still read."""
 
 
 @attrs.frozen(kw_only=True)
 class ChildResult:
-    """What the child said before it ended, or why there is no answer (``fault``, a clause for a sentence).
+    """What the child wrote, and its exit code; or why there is none (``fault``, a clause for a sentence).
 
-    ``stuck`` is the child that outlived its killing; whoever asks again should see that it is gone first.
+    ``stuck`` is a child that is still there after it was killed. Whoever runs it again should wait until it is gone.
     """
 
     code: int | None = None
@@ -43,7 +43,8 @@ async def run_child(
 ) -> ChildResult:
     """Run ``argv`` for at most ``deadline`` seconds and return what it wrote, up to ``limit`` bytes a stream.
 
-    Its whole process group is killed when it is late, says too much, or we are cancelled. Raises nothing of its own.
+    Its whole process group is killed when the deadline is over, when it writes more, and when this is cancelled.
+    Raises nothing: the result tells of every failure.
     """
     try:
         process = await trio.lowlevel.open_process(
@@ -62,12 +63,12 @@ async def run_child(
         with trio.move_on_after(deadline):
             async with trio.open_nursery() as nursery:
                 assert process.stdout is not None and process.stderr is not None
-                nursery.start_soon(out.listen, process.stdout)
-                nursery.start_soon(err.listen, process.stderr)
+                nursery.start_soon(out.read_from, process.stdout)
+                nursery.start_soon(err.read_from, process.stderr)
                 await process.wait()
                 answered = True
-                # a process it left behind may hold its pipes open for ever
-                nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS
+                # a process that it left behind may keep its pipes open for ever
+                nursery.cancel_scope.deadline = trio.current_time() + DRAIN_WITHIN
     finally:
         gone = await _end(process)
     fault = None
@@ -85,10 +86,10 @@ async def run_child(
 
 
 async def _end(process: trio.Process) -> bool:
-    """Kill the group and bury the child; false when it is still there after a while."""
+    """Kill the group and wait for the child; false when it is still there after ``KILL_WITHIN`` seconds."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + BURIAL):
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_WITHIN):
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 await stream.aclose()
@@ -102,7 +103,7 @@ class _BoundedOutput:
     text: bytearray = attrs.field(factory=bytearray)
     overrun: bool = False
 
-    async def listen(self, stream: trio.abc.ReceiveStream) -> None:
+    async def read_from(self, stream: trio.abc.ReceiveStream) -> None:
         """Keep up to ``limit`` bytes and read on past them, so that the child does not block on a full pipe."""
         async for chunk in stream:
             room = self.limit - len(self.text)

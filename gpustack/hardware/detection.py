@@ -1,4 +1,4 @@
-"""Finds accelerators: ``python -m gpustack.hardware.detection NAME`` is the child that asks a vendor's library."""
+"""Finds accelerators. ``python -m gpustack.hardware.detection NAME`` is the child that asks a vendor's library."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ import trio
 from gpustack.domain.device import Device
 from gpustack.hardware.child import ChildResult, run_child
 from gpustack.hardware.detector import Detector, DetectorReport, InvalidDetectorReport, from_json, to_json
-from gpustack.hardware.pci import is_plugged, vendors
 from gpustack.nursery.module import module_command
 from gpustack.plugins import siblings
 from gpustack.text import printable, said_by
 
 DEADLINE = 10.0
 """Seconds a vendor's library may take. The first call after boot loads firmware and is the slow one."""
+_ACCELERATOR_CLASSES = ("0x03", "0x12", "0x0b40")
+"""Display controllers, processing accelerators and co-processors; the rest are bridges, disks and network cards."""
 
 
 @attrs.frozen(kw_only=True)
 class Detection:
-    """The accelerators of this machine, and why some could not be looked at (sentences).
+    """The accelerators of this machine; ``faults`` are sentences on those that could not be looked at.
 
-    ``stale_since`` is set when devices of an earlier look are shown because a later one failed: its time.
+    ``stale_since`` is set while devices of an earlier look are shown because later ones failed: the time of that look.
     """
 
     devices: tuple[Device, ...] = ()
@@ -37,13 +38,13 @@ class Detection:
 
 
 def detectors() -> tuple[Detector, ...]:
-    """Every detector there is: the modules of ``gpustack/hardware/detectors``."""
+    """All detectors: the modules of ``gpustack/hardware/detectors``."""
     return tuple(module.DETECTOR for module in siblings("gpustack.hardware.detectors"))
 
 
 @attrs.define(eq=False)
 class _DetectorState:
-    """What is kept of one detector between looks."""
+    """What is kept of one detector between two looks."""
 
     devices: tuple[Device, ...] = ()
     seen: datetime | None = None
@@ -52,10 +53,10 @@ class _DetectorState:
 
 @attrs.define(eq=False, kw_only=True)
 class DeviceMonitor:
-    """Looks at the accelerators again and again, and remembers the last good answer of each detector.
+    """Looks at the accelerators, and remembers the last good answer of each detector.
 
-    ``root`` is where ``sys`` and ``dev`` are found; ``command`` starts the child and is given the detector's name;
-    ``env`` is the child's environment, by default ours.
+    ``root`` is where ``sys`` and ``dev`` are found. ``command`` starts the child, with the detector's name as its
+    argument. ``env`` is the child's environment, by default ours.
     """
 
     deadline: float = DEADLINE
@@ -63,19 +64,19 @@ class DeviceMonitor:
     command: Sequence[str] = module_command("gpustack.hardware.detection")
     env: Mapping[str, str] | None = None
     detectors: Callable[[], tuple[Detector, ...]] = detectors
-    _memories: dict[str, _DetectorState] = attrs.field(factory=dict)
+    _states: dict[str, _DetectorState] = attrs.field(factory=dict)
 
     async def look(self, now: datetime) -> Detection:
-        """Ask every detector whose vendor is on the bus, each in a child of its own, at the same time.
+        """Ask every detector whose vendor is on the bus, at the same time, each in a child of its own.
 
-        Takes ``deadline`` and a little more at most; can be cancelled at any time. A child that cannot be killed
-        is waited for: until it is gone its detector is not asked again, so hung drivers do not gather processes.
+        Takes ``deadline`` and a little more at most. Cancellable. While a child that cannot be killed is not gone, its
+        detector is not asked again, so that a hung driver does not gather processes.
         """
-        bus = vendors(self.root)
-        asked = [one for one in self.detectors() if is_plugged(one, bus, self.root)]
-        for gone in set(self._memories) - {one.name for one in asked}:
-            if self._memories[gone].stuck is None:
-                del self._memories[gone]
+        bus = _vendors_on_bus(self.root)
+        asked = [one for one in self.detectors() if _is_worth_asking(one, bus, self.root)]
+        for gone in set(self._states) - {one.name for one in asked}:
+            if self._states[gone].stuck is None:
+                del self._states[gone]
         results: dict[str, Detection] = {}
 
         async def ask(detector: Detector) -> None:
@@ -93,28 +94,28 @@ class DeviceMonitor:
         )
 
     async def _ask(self, detector: Detector, now: datetime) -> Detection:
-        memory = self._memories.setdefault(detector.name, _DetectorState())
-        if memory.stuck is not None:
-            if memory.stuck.poll() is None:
+        state = self._states.setdefault(detector.name, _DetectorState())
+        if state.stuck is not None:
+            if state.stuck.poll() is None:
                 fault = f"{detector.label} devices cannot be looked at: the last look still hangs inside the driver"
-                return Detection(devices=memory.devices, faults=(fault,), stale_since=memory.seen)
-            memory.stuck = None
+                return Detection(devices=state.devices, faults=(fault,), stale_since=state.seen)
+            state.stuck = None
         answer = await run_child([*self.command, detector.name], deadline=self.deadline, env=self.env)
-        memory.stuck = answer.stuck
+        state.stuck = answer.stuck
         found = _read(detector, answer)
         if isinstance(found, str):
-            return Detection(devices=memory.devices, faults=(found,), stale_since=memory.seen)
-        if found.faults and not found.devices and memory.devices:
-            return Detection(devices=memory.devices, faults=found.faults, stale_since=memory.seen)
-        memory.devices, memory.seen = found.devices, now
+            return Detection(devices=state.devices, faults=(found,), stale_since=state.seen)
+        if found.faults and not found.devices and state.devices:
+            return Detection(devices=state.devices, faults=found.faults, stale_since=state.seen)
+        state.devices, state.seen = found.devices, now
         return Detection(devices=found.devices, faults=found.faults)
 
     def __repr__(self) -> str:
         seen = ", ".join(
-            f"{name}: {len(memory.devices)} devices{', hangs' if memory.stuck else ''}"
-            for name, memory in sorted(self._memories.items())
+            f"{name}: {len(state.devices)} devices{', hangs' if state.stuck else ''}"
+            for name, state in sorted(self._states.items())
         )
-        return f"<DeviceWatch {seen or 'nothing found'}>"
+        return f"<DeviceMonitor {seen or 'nothing found'}>"
 
 
 async def detect_devices(
@@ -124,7 +125,7 @@ async def detect_devices(
     root: Path = Path("/"),
     env: Mapping[str, str] | None = None,
 ) -> Detection:
-    """One look without memory. For repeated looks keep a ``DeviceMonitor``."""
+    """One look. For repeated ones keep a ``DeviceMonitor``, which remembers the last good answers."""
     return await DeviceMonitor(deadline=deadline, root=root, env=env).look(now)
 
 
@@ -145,6 +146,35 @@ def _read(detector: Detector, answer: ChildResult) -> DetectorReport | str:
         return from_json(json.loads(answer.out))
     except (ValueError, InvalidDetectorReport) as error:
         return f"{start}: its report cannot be read ({said_by(error)})"
+
+
+def _vendors_on_bus(root: Path) -> frozenset[str] | None:
+    """The vendor ids (``10de``) of accelerators on the bus; ``None`` where the bus cannot be looked at."""
+    try:
+        entries = sorted((root / "sys/bus/pci/devices").iterdir())
+    except OSError:
+        return None
+    found = set()
+    for entry in entries:
+        vendor, kind = _read_word(entry / "vendor"), _read_word(entry / "class")
+        if vendor and (not kind or kind.startswith(_ACCELERATOR_CLASSES)):
+            found.add(vendor.removeprefix("0x"))
+    return frozenset(found)
+
+
+def _is_worth_asking(detector: Detector, bus: frozenset[str] | None, root: Path) -> bool:
+    """Whether its vendor is on the bus, a device file of it exists, or the bus cannot be looked at."""
+    if bus is None or bus & detector.pci_vendors:
+        return True
+    return any((root / path).exists() for path in detector.device_files)
+
+
+def _read_word(path: Path) -> str:
+    try:
+        with path.open(encoding="ascii", errors="replace") as file:
+            return file.read(32).strip().lower()
+    except OSError:
+        return ""
 
 
 def main(arguments: Sequence[str]) -> int:

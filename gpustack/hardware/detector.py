@@ -1,4 +1,4 @@
-"""What a detector of accelerators is, and how what it found travels from the child that ran it."""
+"""What a detector of accelerators is, and how its report travels from the child that ran it: as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_DEVICES = 1024
 
 @attrs.frozen(kw_only=True)
 class DetectorReport:
-    """What one look found. ``faults`` are sentences; the devices found besides them hold all the same."""
+    """What one look found. ``faults`` are sentences; they do not make the devices found beside them invalid."""
 
     devices: tuple[Device, ...] = ()
     faults: tuple[str, ...] = ()
@@ -23,27 +23,30 @@ class DetectorReport:
 
 @attrs.frozen(kw_only=True)
 class Detector:
-    """One family of devices: ``look`` is only called in a child process, where the PCI bus shows one of its vendors."""
+    """One family of devices. ``look`` may block or hang: it is called in a child process only.
+
+    It is asked where a vendor of ``pci_vendors`` is on the PCI bus, or one of ``device_files`` exists.
+    """
 
     name: str
     label: str
     pci_vendors: frozenset[str]
     device_files: tuple[str, ...] = ()
-    """Relative to ``/``: where a device is not on the bus (virtual machines, boards) but such a file exists."""
+    """Relative to ``/``, for devices that are not on the bus (in virtual machines, on boards)."""
     look: Callable[[], DetectorReport]
 
 
 class InvalidDetectorReport(ValueError):
-    """What came out of a detection child is not a report."""
+    """What a detection child wrote is not a report."""
 
 
 def to_json(found: DetectorReport) -> dict[str, Any]:
-    """``found`` as plain values for ``json``."""
+    """``found`` as values that ``json`` can write."""
     return attrs.asdict(found)
 
 
 def from_json(document: object) -> DetectorReport:
-    """The inverse of ``to_json``; raises BadReport."""
+    """The inverse of ``to_json``; raises ``InvalidDetectorReport``."""
     if not isinstance(document, dict):
         raise InvalidDetectorReport("not a report of devices")
     try:

@@ -1,4 +1,4 @@
-"""Which engines this worker has, and which device types each build can drive: asked of the programs themselves."""
+"""The engine builds of this machine, and the device types that each can drive: the programs themselves are asked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gpustack.hardware.child import run_child
 from gpustack.text import printable, said_by
 
 DEADLINE = 20.0
-"""Seconds a build may take to list its devices; a cold CUDA library from a slow disk takes several."""
+"""Seconds that a build may take to list its devices; a CUDA library read from a slow disk takes several."""
 
 EMBEDDED = "embedded xllamacpp"
 
@@ -50,7 +50,7 @@ _VULKAN_VENDORS: Mapping[str, str] = {
     "moore threads": "musa",
     "apple": "mps",
 }
-"""Word in a Vulkan device's description → the type under which the detectors know that device."""
+"""Word in a Vulkan device's description → device type, as the detectors call it."""
 
 _XLLAMACPP_QUESTION = """
 import json, sys
@@ -65,7 +65,7 @@ _VERSION_LINE = re.compile(r"^version:\s*(\S+)", re.MULTILINE)
 
 @attrs.frozen
 class _CachedBuild:
-    """What a build said, for as long as its file is the one that was asked."""
+    """What a build answered; valid while its file has the same ``fingerprint`` (modification time, size)."""
 
     fingerprint: tuple[int, int]
     build: EngineBuild
@@ -73,10 +73,10 @@ class _CachedBuild:
 
 @attrs.define(eq=False)
 class BuildFinder:
-    """Finds builds and remembers what each said of itself, until its file changes or ``forget`` is called.
+    """Finds builds, and remembers what each answered until its file changes.
 
     ``tools`` is where ``gpustack download-tools`` puts ``llama-server``. ``python`` runs the child that asks the
-    embedded llama.cpp; ``env`` is the children's environment.
+    embedded llama.cpp; ``env`` is the children's environment, by default ours.
     """
 
     deadline: float = DEADLINE
@@ -86,11 +86,12 @@ class BuildFinder:
     _asked: dict[str, _CachedBuild] = attrs.field(factory=dict)
 
     async def find(self, llama_server_path: str | None, path_env: str) -> tuple[EngineBuild, ...]:
-        """The builds of this machine, of each engine the preferred one first; children run in turn, with deadlines.
+        """The builds of this machine, the preferred one of each engine first.
 
-        A build that drives devices goes before one that does not, then the configured ``llama_server_path``, then
+        Builds that drive devices come before those that do not; among equals the configured ``llama_server_path``, then
         the one of ``tools``, then ``llama-server`` on ``path_env``, then the embedded one. A ``llama-server`` that does
-        not work is left out, and the ``advice`` of the build used in its stead says so. Can be cancelled at any time.
+        not work is left out, and the ``advice`` of the build used instead says so. Children run one after the other,
+        each with a deadline. Cancellable.
         """
         found: list[EngineBuild] = []
         complaints: list[str] = []
@@ -108,10 +109,6 @@ class BuildFinder:
             found[0] = attrs.evolve(found[0], advice=". ".join(said))
         return (*found, EngineBuild(engine="custom", origin="any command"))
 
-    def forget(self) -> None:
-        """Ask every build again next time: devices have come or gone."""
-        self._asked.clear()
-
     async def _embedded(self) -> EngineBuild | None:
         library = _embedded_library()
         if library is None:
@@ -120,7 +117,7 @@ class BuildFinder:
         try:
             return await self._remembered(library, origin, self._ask_xllamacpp)
         except _BuildError as fault:
-            # it is installed and may well run: only its devices are unknown
+            # It is installed and may run: only its devices are unknown.
             return EngineBuild(
                 engine="llama.cpp", version=_version_of("xllamacpp"), origin=origin, advice=str(fault)
             )
@@ -165,7 +162,7 @@ class BuildFinder:
         )
 
     async def _answer(self, *argv: str) -> str:
-        """What the program said on both streams; raises ``_BuildError`` when it failed."""
+        """What the program wrote on both streams; raises ``_BuildError`` when it failed."""
         answer = await run_child(argv, deadline=self.deadline, env=self.env, limit=1 << 20)
         said = (answer.err + b"\n" + answer.out).decode("utf-8", "replace")
         if answer.fault is not None or answer.code != 0:
@@ -178,7 +175,7 @@ class BuildFinder:
 async def find_builds(
     llama_server_path: str | None, path_env: str, *, env: Mapping[str, str] | None = None
 ) -> tuple[EngineBuild, ...]:
-    """One search without memory; see ``BuildFinder.find``."""
+    """One search; see ``BuildFinder.find``."""
     return await BuildFinder(env=env).find(llama_server_path, path_env)
 
 
@@ -192,7 +189,7 @@ async def llama_server_fault(program: Path, *, env: Mapping[str, str] | None = N
 
 
 def device_types(devices: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """The device types behind ggml devices, given as name (``CUDA0``) and description. The CPU is none."""
+    """The device types of ggml devices, given as name (``CUDA0``) and description. The CPU has none."""
     found = set()
     for name, description in devices:
         backend = name.lower().rstrip("0123456789")
@@ -205,7 +202,7 @@ def device_types(devices: Sequence[tuple[str, str]]) -> tuple[str, ...]:
 
 
 class _BuildError(Exception):
-    """Why a build cannot be used: a sentence without its full stop."""
+    """A build cannot be used; ``str()`` is a sentence without a full stop."""
 
 
 _BuildQuery = Callable[[str, str], Awaitable[EngineBuild]]

@@ -1,4 +1,4 @@
-"""What this machine is and how loaded it is, as far as its control group lets us use it."""
+"""The host: processor, memory, file systems and system, within the limits of our control group."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from gpustack.text import printable
 MOST_FILESYSTEMS = 32
 
 _REMOTE = ("nfs", "cifs", "smb", "9p", "ceph", "glusterfs", "lustre", "beegfs", "afs", "fuse.sshfs", "ncpfs")
-"""A look at one of these never returns while its server is away, so we do not look."""
+"""File systems that are not measured: while their server is away, ``statvfs`` on them never returns."""
 
 _PSEUDO = ("squashfs", "overlay", "tmpfs", "devtmpfs", "ramfs", "iso9660", "nullfs", "autofs")
-"""Nothing one would keep a model on; the overlay is let in where it is the root of a container."""
+"""File systems that hold no models. An overlay is measured all the same where it is the root of a container."""
 
 
 @attrs.frozen
 class _CpuSample:
     at: float
     busy: float
-    """Seconds of processor time consumed, by the group where it has a limit, else by the machine."""
+    """Seconds of processor time consumed: by the group where it has a limit, else by the machine."""
 
 
 @attrs.define(eq=False)
 class HostMonitor:
-    """Measures the machine; remembers the last reading of the processor, since load is a difference.
+    """Measures the host. It remembers the last reading of the processor, since load is a difference of two.
 
-    ``root`` is where ``proc``, ``sys`` and ``etc`` are found, ``clock`` a monotonic one.
+    ``root`` is where ``proc``, ``sys`` and ``etc`` are found. ``clock`` is monotonic, in seconds.
     """
 
     clock: Callable[[], float]
@@ -42,9 +42,9 @@ class HostMonitor:
     _last: _CpuSample | None = None
 
     def look(self, now: datetime) -> WorkerStatus:
-        """Measure, in about a millisecond or two; blocking, so call it in a thread. What cannot be had is ``None``.
+        """Measure, in a millisecond or two. Blocking: call it in a thread. What cannot be measured is ``None``.
 
-        The first look knows no processor load. Devices and engines are left empty: see ``status.compose``.
+        The first time there is no processor load. Devices and engines are left empty: see ``monitor.compose``.
         """
         import psutil
 
@@ -76,11 +76,15 @@ class HostMonitor:
         return Cpu(total=cores, utilization_rate=load(before, self._last, capacity))
 
     def __repr__(self) -> str:
-        return f"<Host, last looked at {self._last.at:.1f} s>" if self._last else "<Host, not looked at yet>"
+        return (
+            f"<HostMonitor, last measured at {self._last.at:.1f} s>"
+            if self._last
+            else "<HostMonitor, not measured yet>"
+        )
 
 
 def usable_cores(group: CgroupUsage, allowed: int | None) -> float | None:
-    """The smaller of the cores we may be scheduled on and the group's quota."""
+    """The smaller of the number of cores we may be scheduled on and the group's quota."""
     known = [float(count) for count in (allowed, group.cpus) if count]
     return min(known) if known else None
 
@@ -111,7 +115,7 @@ def percent(part: int | None, whole: int | None) -> float | None:
 
 
 def filesystems(partitions: Iterable[object]) -> tuple[Filesystem, ...]:
-    """The local file systems among mounted ``partitions`` (as psutil lists them), each device once, bounded."""
+    """The local file systems among ``partitions`` (as psutil lists mounts), each device once, at most 32."""
     found: dict[str, Filesystem] = {}
     for partition in partitions:
         mount, device, kind = (

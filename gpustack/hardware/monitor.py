@@ -1,27 +1,27 @@
-"""Puts the parts of this machine's status together: host, devices, engine builds."""
+"""Measures the whole machine (host, devices, engine builds), and keeps the latest status."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import attrs
 import trio
 
+from gpustack.domain.device import Device, DeviceMemory
 from gpustack.domain.instance import Placement
-from gpustack.domain.worker import EngineBuild, WorkerStatus
+from gpustack.domain.worker import EngineBuild, Memory, WorkerStatus
 from gpustack.hardware.detection import Detection, DeviceMonitor
 from gpustack.hardware.engine_build import BuildFinder
 from gpustack.hardware.host import HostMonitor
 from gpustack.hardware.override import ResourceOverride
-from gpustack.hardware.status import compose
 from gpustack.nursery.limiter import ThreadLimiter, threads
 
 
 @attrs.define(eq=False, repr=False)
 class HardwareMonitor:
-    """Owns the latest status. Hardware described in the configuration is believed instead of being looked at."""
+    """Owns the latest status. Hardware that the configuration describes is not measured."""
 
     _now: Callable[[], datetime]
     _host: HostMonitor
@@ -31,10 +31,10 @@ class HardwareMonitor:
     _llama_server_path: str | None
     _threads: ThreadLimiter = attrs.field(factory=lambda: threads("hardware", 2))
     latest: WorkerStatus = WorkerStatus()
-    _looked: trio.Event = attrs.field(factory=trio.Event)
+    _measured: trio.Event = attrs.field(factory=trio.Event)
 
     async def __call__(self) -> WorkerStatus:
-        """Look at everything now. Cancellable; takes as long as the slowest detector's deadline."""
+        """Measure everything now. Cancellable; takes as long as the slowest detector's deadline at most."""
         now = self._now()
         host = await self._threads.run(self._host.look, now)
         engines = await self._builds.find(self._llama_server_path, os.environ.get("PATH", os.defpath))
@@ -44,12 +44,12 @@ class HardwareMonitor:
             detection = await self._devices.look(now)
         measured = compose(host, detection, engines)
         self.latest = measured if self._override is None else self._override.over(measured)
-        self._looked.set()
+        self._measured.set()
         return self.latest
 
     async def builds(self) -> tuple[EngineBuild, ...]:
-        """The engine builds as last looked at; waits for the first look."""
-        await self._looked.wait()
+        """The engine builds as last measured; waits for the first measurement."""
+        await self._measured.wait()
         return self.latest.engines
 
     def device_type(self, placement: Placement) -> str | None:
@@ -58,3 +58,26 @@ class HardwareMonitor:
             if device.index in placement.gpu_indexes:
                 return device.type
         return None
+
+
+def compose(host: WorkerStatus, detection: Detection, engines: Sequence[EngineBuild]) -> WorkerStatus:
+    """The whole status. Devices without memory of their own show that of the host, which they share."""
+    devices = tuple(_with_memory(device, host.memory) for device in detection.devices)
+    unified = host.memory.is_unified_memory or any(device.memory.is_unified_memory for device in devices)
+    return attrs.evolve(
+        host,
+        memory=attrs.evolve(host.memory, is_unified_memory=unified),
+        gpu_devices=devices,
+        engines=tuple(engines),
+        detection_faults=(*host.detection_faults, *detection.faults),
+        stale_since=detection.stale_since,
+    )
+
+
+def _with_memory(device: Device, host: Memory) -> Device:
+    if not device.memory.is_unified_memory or device.memory.total is not None:
+        return device
+    shared = DeviceMemory(
+        total=host.total, used=host.used, utilization_rate=host.utilization_rate, is_unified_memory=True
+    )
+    return attrs.evolve(device, memory=shared)

@@ -1,4 +1,4 @@
-"""What a worker has as told by its owner (the ``resources`` block of the configuration) in place of measuring."""
+"""What the ``resources`` block of the configuration says this machine has, used instead of measuring it."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from gpustack.domain.worker import (
 
 @attrs.frozen(kw_only=True)
 class ResourceOverride:
-    """What was told: a status, and which of its parts. A part that was not told may still be measured."""
+    """A status, and the names of those of its parts that the configuration sets. The other parts are measured."""
 
     status: WorkerStatus
     parts: frozenset[str]
 
     def over(self, measured: WorkerStatus) -> WorkerStatus:
-        """``measured`` with the parts that were told put in its place."""
+        """``measured`` with the parts replaced that the configuration sets."""
         return attrs.evolve(measured, **{name: getattr(self.status, name) for name in self.parts})
 
     @property
     def tells_devices(self) -> bool:
-        """Devices were told, so none are looked for (and nothing is known of their load)."""
+        """Whether devices are set: then none are looked for, and their load is unknown."""
         return "gpu_devices" in self.parts
 
 
 def override_of(resources: told.ResourceBlock) -> ResourceOverride:
-    """The same in the words of a worker's status."""
+    """The configuration's block as parts of a worker's status."""
     parts: dict[str, Any] = {}
     if resources.cpu is not None:
         parts["cpu"] = Cpu(total=float(resources.cpu.total))
@@ -76,13 +76,13 @@ def _device(device: told.DeviceOverride) -> Device:
 
 
 def _network(network: told.DeviceNetworkOverride) -> DeviceNetwork:
-    """What was left empty is unknown."""
+    """The network of a device; fields left empty are unknown."""
     known: dict[str, Any] = {name: value or None for name, value in _fields(network).items()}
     return DeviceNetwork(**known)
 
 
 def _instant(text: str) -> datetime | None:
-    """UTC unless it says otherwise. The configuration has seen to it that it is one."""
+    """UTC unless it has an offset. The configuration has checked that it is an instant."""
     if not text:
         return None
     instant = datetime.fromisoformat(text)

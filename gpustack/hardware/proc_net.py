@@ -1,4 +1,4 @@
-"""Looks for a TCP socket of this machine in ``/proc/net/tcp`` and ``tcp6``, where sock_diag is not to be had."""
+"""Finds a TCP socket of this machine in ``/proc/net/tcp`` and ``tcp6``, for systems without sock_diag."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpustack.http1.address import AddressPair, Ip
 TABLES = Path("/proc/self/net")
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 _LOOK_AT_CLOCK = 1024
-"""Lines."""
+"""Lines between two looks at the clock."""
 
 
 @attrs.frozen
@@ -33,7 +33,7 @@ def owner_in_tables(ends: AddressPair, until: float, tables: Path = TABLES) -> i
     first = _find(ends, until, tables)
     if first is None or not first.inode:
         return None
-    # A socket that is closed while its line is written has the user of root on it, and no inode a moment later.
+    # The line of a socket that is being closed shows root as its user; a moment later it has no inode.
     again = _find(ends, until, tables)
     return user_of(first.user) if again == first else None
 
@@ -41,7 +41,7 @@ def owner_in_tables(ends: AddressPair, until: float, tables: Path = TABLES) -> i
 def _find(ends: AddressPair, until: float, tables: Path) -> _SocketEntry | None:
     wanted = _spelt(ends, as_ipv6=False)
     names = {"tcp": wanted} if ends.there[0].version == 4 else {}
-    # A program may speak IPv4 by a socket of IPv6.
+    # A program may use an IPv6 socket for IPv4.
     names["tcp6"] = _spelt(ends, as_ipv6=True)
     for name, wanted in names.items():
         try:
@@ -73,7 +73,7 @@ def _spelt(ends: AddressPair, *, as_ipv6: bool) -> str:
 
 
 def _address(ip: Ip, *, as_ipv6: bool) -> str:
-    """Words of 32 bits as this machine reads them, each in hexadecimal."""
+    """The address as the tables write it: words of 32 bits in this machine's byte order, in hexadecimal."""
     raw = _MAPPED + ip.packed if as_ipv6 and ip.version == 4 else ip.packed
     words = (raw[at : at + 4] for at in range(0, len(raw), 4))
     return "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)

@@ -34,15 +34,15 @@ _WITHIN: Final = 0.1
 """Seconds. The kernel answers within the call that asks."""
 
 ALIVE: Final = frozenset({1, 4, 5})
-"""ESTABLISHED, FIN_WAIT1 and FIN_WAIT2: states in which the socket of a program that asked us something can be.
+"""ESTABLISHED, FIN_WAIT1 and FIN_WAIT2: the states that the socket of a program that sent us a request can have.
 
-A port that is only listened on, or from which somebody else is just connecting, is none of them.
+A listening socket, or one that is just connecting, has none of them.
 """
 
 
 @attrs.frozen
 class DiagSocket:
-    """What the kernel tells of a socket."""
+    """What the kernel tells about a socket."""
 
     state: int
     user: int
@@ -50,12 +50,12 @@ class DiagSocket:
 
     @property
     def owner(self) -> int | None:
-        """Its user. A socket that its program has closed is told as root's, and has no inode: then nobody's."""
+        """Its user; ``None`` for a socket that its program has closed: the kernel then says root, and no inode."""
         return user_of(self.user) if self.state in ALIVE and self.inode else None
 
 
 def user_of(number: int) -> int | None:
-    """The user that a number of the kernel means; ``None`` for the one that stands for all who have none here."""
+    """The user with the kernel's ``number``; ``None`` for the number that means a user unknown in our namespace."""
     return None if number == _overflow() and not _knows_all_users() else number
 
 
@@ -73,7 +73,7 @@ def owner_by_netlink(ends: AddressPair) -> int | None:
         found = _ask(kernel, ends)
         if found is not None:
             return found.owner
-        # The kernel says the same of a socket that is not there and of a part of itself that is not: our own is there.
+        # The kernel answers the same for a missing socket and for a missing module. Our own socket does exist.
         if _ask(kernel, ends.turned) is None:
             raise OSError(errno.ENOSYS, "sock_diag knows no TCP here, or not this network namespace")
         return None
@@ -102,7 +102,7 @@ def _ask(kernel: socket.socket, ends: AddressPair) -> DiagSocket | None:
         body
     )
     if told[: _PORTS.size] != _PORTS.pack(ends.there[1], ends.here[1]):
-        return None  # another socket that would take what comes for this one, such as a listening one
+        return None  # another socket, such as a listening one, to which the packets would go
     return DiagSocket(state, user, inode)
 
 
@@ -123,7 +123,7 @@ def _overflow() -> int:
 
 @cache
 def _knows_all_users() -> bool:
-    """Whether every user of the machine has a number here: we are in no user namespace of our own."""
+    """Whether every user of the machine has a number here, as outside of user namespaces."""
     try:
         return Path("/proc/self/uid_map").read_text().split() == _ALL_USERS
     except OSError:

@@ -1,4 +1,4 @@
-"""Whose program is at the other end of a connection of this machine, as its kernel tells it."""
+"""Which user's program is at the other end of a connection within this machine, as its kernel tells."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from gpustack.http1.address import AddressPair
 from gpustack.nursery.limiter import threads
 
 _PATIENCE = 2.0
-"""Seconds for the ways that look through long lists."""
+"""Seconds for lookups that search long lists."""
 _THREADS = threads("owners of connections", 2)
 
 OwnerLookup = Callable[[AddressPair, float], int | None]
-"""Blocks until an instant of ``time.monotonic`` at most. Raises ``OSError`` where this system has no such way."""
+"""Blocks until an instant of ``time.monotonic`` at most. Raises ``OSError`` where this system does not support it."""
 
 
 async def find_owner(ends: AddressPair) -> int | None:
     """The user id under which the program at ``ends.there`` made its socket; ``None`` where that cannot be told.
 
-    It cannot where the socket is in another network namespace or has just been closed, where its user has no number
-    in our user namespace, and where the system tells nobody. A look at the kernel's own table takes microseconds and is
-    made here; where there is none, lists are searched in a thread, for two seconds at most.
+    That is so where the socket is in another network namespace or has just been closed, where its user has no number
+    in our user namespace, and where the system tells nobody. Asking the kernel by netlink takes microseconds and is
+    done at once; where that is not possible, lists are searched in a thread, for two seconds at most.
     """
     try:
         return owner_by_netlink(ends)
@@ -36,8 +36,8 @@ async def find_owner(ends: AddressPair) -> int | None:
 
 
 def search(ends: AddressPair, until: float) -> int | None:
-    """The same by the ways that any system has. Never raises ``OSError``."""
-    for look in _WAYS:
+    """The same by searching lists. Blocking until ``until`` at most. Never raises ``OSError``."""
+    for look in _LOOKUPS:
         try:
             return look(ends, until)
         except OSError:
@@ -48,7 +48,7 @@ def search(ends: AddressPair, until: float) -> int | None:
 def owner_of_process(ends: AddressPair, until: float) -> int | None:
     """The user of the process that holds the socket, among the processes that we may look into.
 
-    A daemon that is not root sees its own user's alone, so that root is not told from others there.
+    A daemon that is not root sees only processes of its own user: it cannot tell root's from those of others.
     """
     import psutil
 
@@ -70,4 +70,4 @@ def _is_established(one: object, ends: AddressPair) -> bool:
     return AddressPair.of(tuple(there), tuple(here)) == ends
 
 
-_WAYS: tuple[OwnerLookup, ...] = (owner_in_tables,) if sys.platform == "linux" else (owner_of_process,)
+_LOOKUPS: tuple[OwnerLookup, ...] = (owner_in_tables,) if sys.platform == "linux" else (owner_of_process,)

@@ -1,4 +1,4 @@
-"""NVIDIA devices, as NVML tells of them. Runs in the detection child only: a call into the driver may hang."""
+"""NVIDIA devices, by NVML. Runs in the detection child only: a call into the driver may hang."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOST = frozenset(
 
 @attrs.define
 class _Card:
-    """One device being asked: each question is on its own, and a card that is lost says so once."""
+    """One device that is being asked. A question that fails has no answer; a lost card gets one ``fault``."""
 
     nvml: Any
     handle: Any
@@ -46,7 +46,7 @@ class _Card:
 
 
 def look() -> DetectorReport:
-    """Ask NVML for every card. Blocking, may hang inside the driver; faults are sentences in the result."""
+    """Ask NVML about every card. Blocking, and may hang inside the driver. Failures are sentences in the report."""
     import pynvml as nvml  # type: ignore[import-untyped]  # it comes without types
 
     try:
@@ -68,7 +68,7 @@ def look() -> DetectorReport:
 
 
 def read_card(card: _Card, index: int, driver: str | None) -> Device:
-    """Everything about one card that it will tell."""
+    """Everything that one card tells about itself."""
     memory = _memory(card)
     rates = card.ask("GetUtilizationRates")
     capability = card.ask("GetCudaComputeCapability")
@@ -93,7 +93,7 @@ _device = functools.partial(Device, vendor=VENDOR, type=DEVICE_TYPES[VENDOR.lowe
 
 
 def _memory(card: _Card) -> DeviceMemory:
-    """What the driver keeps for itself counts as used: nobody else can have it."""
+    """Memory that the driver keeps for itself counts as used: nobody else can get it."""
     seen = card.ask("GetMemoryInfo", getattr(card.nvml, "nvmlMemory_v2", None)) or card.ask("GetMemoryInfo")
     if seen is None or not seen.total:
         # cards that share the memory of the host (GB10) do not support the question; others fail otherwise

@@ -17,7 +17,7 @@ from gpustack.domain.device import Device, DeviceMemory
 from gpustack.domain.worker import Memory, WorkerStatus
 from gpustack.hardware.detection import Detection, DeviceMonitor, detect_devices
 from gpustack.hardware.detector import DetectorReport, from_json, to_json
-from gpustack.hardware.status import compose
+from gpustack.hardware.monitor import compose
 from tests.child import environment
 from tests.fakes.nvml import GB10, H200, FakeNvml, cards
 
@@ -202,7 +202,7 @@ async def test_a_child_that_cannot_be_killed_is_not_joined_by_another(tmp_path: 
     await watch.look(NOW)
     stuck = await trio.lowlevel.open_process(["sleep", "600"])
     try:
-        watch._memories["nvidia"].stuck = stuck
+        watch._states["nvidia"].stuck = stuck
         seen = await watch.look(LATER)
         assert seen.stale_since == NOW
         assert "still hangs inside the driver" in seen.faults[0]

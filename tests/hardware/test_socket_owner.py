@@ -173,14 +173,14 @@ def test_a_user_without_a_number_in_our_user_namespace_is_nobody() -> None:
     requires("unshare", apt="util-linux")
     program = """
 import socket, sys, time
-from gpustack.http1.address import Ends
+from gpustack.http1.address import AddressPair
 from gpustack.hardware.socket_owner import search
 from gpustack.hardware.sock_diag import owner_by_netlink
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
 for _ in range(2):
     ours, peer = listener.accept()
-    ends = Ends.of(peer, ours.getsockname())
+    ends = AddressPair.of(peer, ours.getsockname())
     print(owner_by_netlink(ends), search(ends, time.monotonic() + 60), flush=True)
 """
     command = ["unshare", "--user", "--map-root-user", sys.executable, "-c", program]
