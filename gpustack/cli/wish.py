@@ -43,7 +43,7 @@ class ShutdownRequests:
         if self.is_handing_over:
             self.stops_next = True
             return
-        self.intent.stopping = True
+        self.intent.ends_engines = True
         self._stop.set()
         self._hand_over.set()
 

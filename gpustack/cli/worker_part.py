@@ -41,21 +41,20 @@ from gpustack.remote.failover_client import FailoverClient
 from gpustack.remote.pooled_client import PooledClient
 from gpustack.remote.server_client import ServerClient
 from gpustack.worker.assignment_watcher import AssignmentWatcher
-from gpustack.worker.departure import drain_worker
+from gpustack.worker.context import WorkerContext
 from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.exporter import WorkerCollector
 from gpustack.worker.forward import ForwardHandler
 from gpustack.worker.heartbeat import Heartbeat, StatusReporter
-from gpustack.worker.identity import host_name, worker_name, worker_uuid
-from gpustack.worker.instance import WorkerContext
-from gpustack.worker.known import known_servers
+from gpustack.worker.identity import WorkerIdentity, host_name, load_servers, worker_name, worker_uuid
 from gpustack.worker.log_retention import LogRetention
-from gpustack.worker.membership import Membership, WorkerIdentity
+from gpustack.worker.membership import Membership
 from gpustack.worker.model_file import ModelFiles
 from gpustack.worker.ports import PortLeases
 from gpustack.worker.probe import Prober
 from gpustack.worker.report import ReportQueue
 from gpustack.worker.services import WorkerParts, work_services
+from gpustack.worker.shutdown import drain_worker
 from gpustack.worker.supervisor import InstanceSupervisor
 from gpustack.worker.tool_fetcher import ToolFetcher, ToolSettings
 
@@ -100,14 +99,14 @@ class WorkerRole:
         files = ModelFiles(
             model_cache(daemon.loaded, daemon.rng), assignments, reports, token=options.huggingface_token
         )
-        world = WorkerContext(
+        context = WorkerContext(
             files=files,
             ports=ports,
             reports=reports,
             prober=Prober(pool, keys),
             keys=keys,
             rng=daemon.rng,
-            intent=daemon.intent,
+            shutdown=daemon.intent,
             builds=measure.builds,
             device_type=measure.device_type,
             cpu_count=host.look(utc_now()).cpu.total,
@@ -126,8 +125,8 @@ class WorkerRole:
             status=StatusReporter(membership, measure, identity.address),
             assignments=assignments,
             files=files,
-            runners=InstanceSupervisor(world, assignments, daemon.rng),
-            old_logs=LogRetention(folder=world.engine_logs, assignments=assignments, now=utc_now),
+            supervisor=InstanceSupervisor(context, assignments, daemon.rng),
+            log_retention=LogRetention(folder=context.engine_logs, assignments=assignments, now=utc_now),
             tools=tool_fetch(daemon.loaded, tools, measure, daemon.rng),
         )
 
@@ -135,7 +134,7 @@ class WorkerRole:
             return WorkerCollector(
                 membership,
                 assignments,
-                parts.runners,
+                parts.supervisor,
                 ports,
                 keys,
                 pool,
@@ -148,7 +147,7 @@ class WorkerRole:
             HttpServer("worker", daemon.doors.at("worker"), handler=forward, reactor=reactor)
         )
         leave_within = options.leave_timeout if options.leave else None
-        return cls(pool, front, parts, look, daemon.doors, keys, world.state_dir, leave_within)
+        return cls(pool, front, parts, look, daemon.doors, keys, context.state_dir, leave_within)
 
     async def meet_engines(self) -> None:
         """Know the keys of engines that a former daemon left, so that they can be asked before they are adopted."""
@@ -184,7 +183,7 @@ def _client_of(
     if daemon.loaded.role == "server+worker":
         return PooledClient.to(daemon.url, pool, trust=trust)
     several = FailoverClient(daemon.url, lambda url: PooledClient.to(url, pool), daemon.rng)
-    several.learn(known_servers(daemon.loaded.options.data_dir))
+    several.learn(load_servers(daemon.loaded.options.data_dir))
     return several
 
 

@@ -12,22 +12,22 @@ from gpustack.domain.facts import ModelFacts
 from gpustack.domain.model import Model
 
 from . import parameters
-from .engine import Engine, LaunchContext, LaunchSpec, Probe
+from .engine import Engine, HealthPolicy, LaunchContext, LaunchSpec, Probe
 from .visibility import device_environment
 
 HEALTH_PATH = "/v1/models"
 PLACEHOLDERS = ("port", "host", "model_path", "served_name", "data_dir")
 KEY_PLACEHOLDER = "api_key"
-"""Known in the environment only: what stands on a command line, all users of the machine can read."""
+"""Filled in in the environment only: all users of the machine can read command lines."""
 KEY_VARIABLES = ("GPUSTACK_ENGINE_API_KEY", "LLAMA_API_KEY", "VLLM_API_KEY")
-"""Ours, and those by which programs that people run this way ask for a key unasked."""
+"""Ours, and those from which programs that people run this way take their key by themselves."""
 _CONTEXT_FLAGS = ("--max-model-len", "--context-length", "--ctx-size")
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
 @attrs.frozen
 class CustomEngine:
-    """What the user says; of its memory we know only what the model's environment claims."""
+    """Runs the command of the deployment. Its need of memory is unknown but for what the deployment claims."""
 
     name: str = "custom"
     wire_name: str = "custom"
@@ -35,7 +35,7 @@ class CustomEngine:
     metrics: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
     def serves(self, model: Model, facts: ModelFacts | None) -> bool:
-        """Whatever brings its command."""
+        """Every deployment that has a command."""
         return bool(model.command)
 
     def fetches(self, model: Model) -> bool:
@@ -69,7 +69,7 @@ class CustomEngine:
         return faults
 
     def context(self, model: Model) -> int | None:
-        """As its command says in the words of the engines that people run this way."""
+        """As its command says, by the flags of the engines that people run this way."""
         try:
             words = (*shlex.split(model.command or ""), *model.backend_parameters)
         except ValueError:
@@ -98,10 +98,12 @@ class CustomEngine:
                 **device_environment(context.device_type, context.placement.gpu_indexes),
                 **{name: _filled(value, told) for name, value in model.env.items()},
             },
-            readiness=Probe(path=path, period=1.0, timeout=3.0),
-            liveness=Probe(path=path, period=10.0, timeout=10.0, failures=6),
-            start_deadline=1800.0,
-            stop_grace=15.0,
+            health=HealthPolicy(
+                readiness=Probe(path=path, period=1.0, timeout=3.0),
+                liveness=Probe(path=path, period=10.0, timeout=10.0, failures=6),
+                start_deadline=1800.0,
+                stop_grace=15.0,
+            ),
         )
 
 

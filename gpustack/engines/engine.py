@@ -1,4 +1,4 @@
-"""The words every engine is described in: what it is given, what it asks to be run, and how it is probed."""
+"""What describes an engine: the interface, what it is given, the process it asks for, and how that is judged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from gpustack.domain.worker import EngineBuild
 
 @attrs.frozen(kw_only=True)
 class Probe:
-    """An HTTP GET on the engine's port; status 200 is a yes. ``failures`` in a row are a no. Seconds."""
+    """An HTTP GET on the engine's port, each ``period``; it succeeds with status 200 within ``timeout``. Seconds.
+
+    The engine is taken for dead after ``failures`` in a row.
+    """
 
     path: str
     period: float
@@ -24,8 +27,23 @@ class Probe:
 
 
 @attrs.frozen(kw_only=True)
+class HealthPolicy:
+    """How a running engine is judged. Seconds.
+
+    It failed to start if it is not ready ``start_deadline`` after its start, and is killed if it still runs
+    ``stop_grace`` after it was asked to end. Stored in the engine's state file: an engine of an older daemon is judged
+    by what that one wrote, so fields may be added, with defaults, but not removed.
+    """
+
+    readiness: Probe
+    liveness: Probe
+    start_deadline: float
+    stop_grace: float
+
+
+@attrs.frozen(kw_only=True)
 class LaunchContext:
-    """All an engine may need to describe its process; no I/O is needed to use it."""
+    """Everything that an engine may need to describe its process."""
 
     model: Model
     instance: ModelInstance
@@ -35,30 +53,23 @@ class LaunchContext:
     port: int
     host: str = "127.0.0.1"
     api_key: str | None = attrs.field(default=None, repr=False)
-    """Who asks the engine will prove itself by it. It goes into the environment, never on the command line."""
+    """The engine is to refuse requests without it. It goes into the environment, never on the command line."""
     build: EngineBuild
     data_dir: str
     device_type: str | None = None
     """Type of the devices placed on, e.g. ``cuda``; ``None`` on the CPU."""
     cpu_count: float | None = None
-    """Logical cores the worker may use, if it knows."""
+    """Logical cores that the worker may use; ``None`` if unknown."""
 
 
 @attrs.frozen(kw_only=True)
 class LaunchSpec:
-    """A process to be: its command, what its environment has beyond the worker's own, and how to judge it.
-
-    It is given up as not starting after ``start_deadline``, and killed ``stop_grace`` after it was asked to
-    end. Seconds.
-    """
+    """The process to start: its command, what its environment has beyond the worker's own, and how it is judged."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     cwd: str | None = None
-    readiness: Probe
-    liveness: Probe
-    start_deadline: float
-    stop_grace: float
+    health: HealthPolicy
 
 
 class Engine(Protocol):
@@ -66,22 +77,22 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """As named inside and in ``EngineBuild.engine``."""
+        """Its name inside, and in ``EngineBuild.engine``."""
 
     @property
     def wire_name(self) -> str:
-        """As named in the API (``backend``)."""
+        """Its name in the API (``backend``)."""
 
     @property
     def any_device(self) -> bool:
-        """Whether every device will do, rather than those its build says it drives."""
+        """Whether it runs on every device, rather than on those only that its build says it drives."""
 
     @property
     def metrics(self) -> Mapping[str, str]:
         """Sample name on the engine's ``/metrics`` → unified name."""
 
     def serves(self, model: Model, facts: ModelFacts | None) -> bool:
-        """Whether it takes this model when no backend is named."""
+        """Whether it runs this model when the deployment names no backend."""
 
     def faults(self, model: Model) -> list[str]:
         """What is wrong with the deployment for this engine, a sentence each; nothing wrong is empty."""
@@ -90,7 +101,7 @@ class Engine(Protocol):
         """Whether this model's files must be on the worker before the start."""
 
     def context(self, model: Model) -> int | None:
-        """Tokens that one answer may take in all, its prompt included; ``None`` where nothing surely bounds them."""
+        """The most tokens that prompt and answer of one request may have together; ``None`` if nothing bounds them."""
 
     def launch(self, context: LaunchContext) -> LaunchSpec:
-        """Describe the process. The model is one without ``faults``."""
+        """The process to start. Call it only for a model without ``faults``."""

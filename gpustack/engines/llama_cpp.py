@@ -16,25 +16,25 @@ from gpustack.domain.worker import EngineBuild
 from gpustack.nursery.module import module_command
 
 from . import parameters
-from .engine import Engine, LaunchContext, LaunchSpec, Probe
+from .engine import Engine, HealthPolicy, LaunchContext, LaunchSpec, Probe
 from .visibility import device_environment
 
 CONTEXT = 8192
-"""Tokens of context that one request may use."""
+"""Tokens of context that one request may use, where the user sets nothing."""
 PARALLEL = 4
-"""Requests worked on at a time where memory allows; further ones wait in the engine."""
+"""Requests worked on at a time where memory allows it; further ones wait in the engine."""
 CHECKPOINTS = 2
-"""Copies a slot keeps of the part of its cache that cannot be rolled back (sliding or recurrent layers).
+"""Copies that a slot keeps of the part of its cache that cannot be rolled back (sliding or recurrent layers).
 
-llama.cpp makes two a request, at the end of the prompt and shortly before; they spare the next turn of a chat the
-work on its whole prompt. Its own default keeps 32, which nobody claimed.
+llama.cpp makes two for each request, at the end of the prompt and shortly before; with them the next turn of a chat
+need not process its whole prompt again. By default it keeps 32, whose memory the scheduler has not claimed.
 """
 BATCH = 2048
 MICRO_BATCH = 512
 DRAIN_SECONDS = 10.0
 START_SECONDS = 600.0
 LOAD_BYTES_PER_SECOND = 50 * MIB
-"""A slow disk; what a start may take grows with the model at this rate."""
+"""The speed of a slow disk: by it the time that a start may take grows with the size of the model."""
 
 CTX_FLAGS = ("-c", "--ctx-size")
 PARALLEL_FLAGS = ("-np", "--parallel")
@@ -56,9 +56,9 @@ FULL_WINDOW_FLAGS = ("--swa-full",)
 PROMPT_CACHE_FLAG, NO_PROMPT_CACHE_FLAG = "--cache-prompt", "--no-cache-prompt"
 SHIFT_FLAGS = ("--context-shift", "--no-context-shift")
 KEY_VARIABLE = "LLAMA_API_KEY"
-"""Not on the command line, which all users of the machine can read."""
+"""The key is not on the command line, which all users of the machine can read."""
 CLOSED = {"LLAMA_ARG_CORS_ORIGINS": "localhost"}
-"""Pages of other sites may not read what an engine answers without a key: which model it is, and its health."""
+"""Web pages of other sites may not read what the engine answers without a key: the model's name, and its health."""
 SHIFT_VARIABLE = "LLAMA_ARG_CONTEXT_SHIFT"
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
@@ -81,12 +81,13 @@ _OURS = {
 """Flags a user may not set, and why."""
 
 _OTHER_FORMATS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".onnx", ".ggml", ".mlx", ".engine")
-"""Endings of names of files with weights that llama.cpp does not read."""
+"""Suffixes of files with weights that llama.cpp does not read."""
 
 _BOUNDS = {"LLAMA_ARG_CACHE_RAM": "0", "LLAMA_ARG_CTX_CHECKPOINTS": str(CHECKPOINTS)}
-"""The same bounds for a ``llama-server``: versions before these settings pass over a variable, not over a flag.
+"""Bounds on host memory, as ``_bounds`` sets them by flags for the embedded build.
 
-By default it keeps up to 8 GiB of old prompts, and ``CHECKPOINTS``.
+For a ``llama-server`` they are variables: versions without these settings ignore a variable, but refuse a flag. By
+default it keeps up to 8 GiB of old prompts, and 32 checkpoints a slot.
 """
 
 _MOST_TOKENS = 2**31 - 1
@@ -112,7 +113,7 @@ class LlamaCppEngine:
     )
 
     def serves(self, model: Model, facts: ModelFacts | None) -> bool:
-        """GGUF files: the header knows, else the file's name."""
+        """GGUF files: by the file's header where it was read, else by its name."""
         if facts is not None and facts.format is not FileFormat.UNKNOWN:
             return facts.format is FileFormat.GGUF
         return model.source.names_gguf
@@ -124,7 +125,7 @@ class LlamaCppEngine:
         return [*_source_faults(model), *_parameter_faults(model), *_layer_faults(model)]
 
     def context(self, model: Model) -> int | None:
-        """Ours, or the user's; one that shifts has no end, and 0 stands for the model's own."""
+        """Ours, or the user's. Context shift leaves answers unbounded; 0 means the model's own, which is unknown."""
         given = model.backend_parameters
         if parameters.last_of(given, SHIFT_FLAGS) == SHIFT_FLAGS[0] or SHIFT_VARIABLE in model.env:
             return None
@@ -144,32 +145,34 @@ class LlamaCppEngine:
                 **context.model.env,
                 **({} if context.api_key is None else {KEY_VARIABLE: context.api_key}),
             },
-            readiness=Probe(path="/health", period=0.25, timeout=2.0),
-            liveness=Probe(path="/health", period=5.0, timeout=5.0, failures=6),
-            start_deadline=START_SECONDS + size / LOAD_BYTES_PER_SECOND,
-            stop_grace=DRAIN_SECONDS + 5.0,
+            health=HealthPolicy(
+                readiness=Probe(path="/health", period=0.25, timeout=2.0),
+                liveness=Probe(path="/health", period=5.0, timeout=5.0, failures=6),
+                start_deadline=START_SECONDS + size / LOAD_BYTES_PER_SECOND,
+                stop_grace=DRAIN_SECONDS + 5.0,
+            ),
         )
 
 
 def is_embedded(build: EngineBuild) -> bool:
-    """The build inside our own installation, rather than a ``llama-server`` program."""
+    """Whether it is the build inside our own installation, not a ``llama-server`` program."""
     return build.path is None or build.origin.startswith("embedded")
 
 
 def answers_vectors(model: Model) -> bool:
-    """It embeds or ranks: each request is one pass over the prompt, and nothing is generated."""
+    """Whether it embeds or ranks: each request is one pass over the prompt, and nothing is generated."""
     return Category.EMBEDDING in model.categories or Category.RERANKER in model.categories
 
 
 @attrs.frozen(kw_only=True)
 class Slots:
-    """How an engine's context is divided among the requests it works on at a time."""
+    """How an engine's context is divided among the requests that it works on at the same time."""
 
     count: int
     cells: int
-    """Tokens of context in all."""
+    """Tokens of context of all slots together."""
     unified: bool = False
-    """They draw on one cache, and whoever comes when it is full fails, with all the others."""
+    """All slots share one cache. When it is full, all requests under way fail."""
 
     @property
     def context(self) -> int:
@@ -178,11 +181,11 @@ class Slots:
 
 
 def slots(model: Model, count: int | None = None) -> Slots:
-    """The division of ``model``'s context; ``count`` slots where the user leaves their number to us.
+    """How ``model``'s context is divided; ``count`` is the number of slots where the user does not set it.
 
-    Each slot has room of its own, so that no request takes what another needs: those for which no slot is free wait
-    in the engine. A ``--ctx-size`` alone is what one request may use. With ``--parallel`` beside it both mean what
-    they mean to llama.cpp: that many tokens in all, divided among that many slots.
+    Each slot has its own part, so that no request takes what another needs; requests for which no slot is free wait
+    in the engine. ``--ctx-size`` alone is what one request may use. Together with ``--parallel`` both mean what they
+    mean to llama.cpp: so many tokens in all, divided among so many slots.
     """
     given, own = model.backend_parameters, defaults(model)
     ctx, fixed = _positive(given, CTX_FLAGS), _positive(given, PARALLEL_FLAGS)
@@ -195,7 +198,7 @@ def slots(model: Model, count: int | None = None) -> Slots:
 
 
 def slot_counts(model: Model) -> tuple[int, ...]:
-    """Numbers of slots to try for a place, the best first; one where the number is not ours to choose."""
+    """The numbers of slots to try when placing, the best first; only one where the user has chosen it."""
     if is_unified(model) or _positive(model.backend_parameters, PARALLEL_FLAGS):
         return (slots(model).count,)
     most = defaults(model)["parallel"]
@@ -213,15 +216,15 @@ def _positive(given: tuple[str, ...], flags: tuple[str, ...]) -> int | None:
 
 
 def defaults(model: Model) -> dict[str, int]:
-    """What we set for a user who sets nothing: ``ctx`` and ``parallel`` (see ``slots``), ``batch``, ``ubatch``."""
+    """What we set where the user sets nothing: ``ctx`` and ``parallel`` (see ``slots``), ``batch``, ``ubatch``."""
     if answers_vectors(model):
-        # Such a prompt must fit into one micro-batch as a whole.
+        # The whole prompt must fit into one micro-batch.
         return {"ctx": CONTEXT, "parallel": 1, "batch": BATCH, "ubatch": BATCH}
     return {"ctx": CONTEXT, "parallel": PARALLEL, "batch": BATCH, "ubatch": MICRO_BATCH}
 
 
 def threads(cpu_count: float) -> int:
-    """How many threads generate: memory is the limit, so about one per physical core."""
+    """How many threads generate: memory bandwidth is the limit, so about one for each physical core."""
     logical = max(1, math.floor(cpu_count))
     return logical if logical <= 4 else max(4, logical // 2)
 
@@ -236,7 +239,7 @@ def _program(build: EngineBuild) -> tuple[str, ...]:
 
 def _arguments(context: LaunchContext) -> tuple[str, ...]:
     model, own = context.model, defaults(context.model)
-    # A claim without a number of slots was not made for several: it was guessed, or made by an older version.
+    # A claim without a number of slots is a guess, or was made by an older version: neither counted several slots.
     divided = slots(model, context.placement.claim.slots or 1)
     listening = ("--host", context.host, "--port", str(context.port))
     served = ("--model", context.model_path, "--alias", model.name)
@@ -256,9 +259,9 @@ def _arguments(context: LaunchContext) -> tuple[str, ...]:
 
 
 def _projector(context: LaunchContext) -> tuple[str, ...]:
-    """The file that the user names (beside the model, unless the path is absolute), else the one that was found.
+    """The file that the user names (in the model's folder, unless the path is absolute), else the one that was found.
 
-    None where the user refuses it, or where each request is to be answered with a vector.
+    None where the user refuses it, or where each request is answered with a vector.
     """
     model = context.model
     chosen = wanted_projector(model)
@@ -273,7 +276,7 @@ def _projector(context: LaunchContext) -> tuple[str, ...]:
 
 
 def wanted_projector(model: Model) -> str | None:
-    """The projector's file as the user names it; empty where there is to be none, ``None`` where it is ours to find."""
+    """The projector's file as the user names it; empty where none is wanted, ``None`` where we look for it."""
     given = model.backend_parameters
     last = parameters.last_of(given, (*PROJECTOR_FLAGS, *NO_PROJECTOR_FLAGS))
     if last in PROJECTOR_FLAGS:
@@ -288,7 +291,7 @@ def _batching(model: Model, own: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def _bounds(build: EngineBuild) -> tuple[str, ...]:
-    """Flags against host memory that nobody claimed; a ``llama-server`` is told by ``_BOUNDS``."""
+    """Flags that bound host memory, which the scheduler has not claimed; a ``llama-server`` gets ``_BOUNDS``."""
     if not is_embedded(build):
         return ()
     return ("--cache-ram", "0", "--ctx-checkpoints", str(CHECKPOINTS))
@@ -303,7 +306,7 @@ def _duty(model: Model) -> tuple[str, ...]:
 
 
 def _devices(context: LaunchContext) -> tuple[str, ...]:
-    """Exactly what was claimed. With an unknown need llama.cpp fits itself into what the devices have."""
+    """The layers and shares that were claimed. Where the need is unknown, llama.cpp fits itself into the devices."""
     placement = context.placement
     layers = placement.claim.offload_layers if placement.gpu_indexes else 0
     if layers is None:
@@ -322,7 +325,7 @@ def _threads(context: LaunchContext) -> tuple[str, ...]:
 
 
 def _given(context: LaunchContext) -> tuple[str, ...]:
-    """The user's own, last, so that they win; without what is already said in full: slots and the projector."""
+    """The user's own parameters, last, so that they win; without slots and projector, which are set before."""
     said = (*CTX_FLAGS, *PARALLEL_FLAGS, *PROJECTOR_FLAGS, *NO_PROJECTOR_FLAGS)
     items = parameters.expanded(context.model.backend_parameters, data_dir=context.data_dir)
     found: list[str] = []
@@ -333,7 +336,7 @@ def _given(context: LaunchContext) -> tuple[str, ...]:
 
 
 def format_faults(model: Model) -> list[str]:
-    """What is wrong with the file that the source itself names, as far as its name tells."""
+    """What is wrong with the file that the source names, as far as its name tells."""
     name = model.source.file_pattern or model.source.local_path or ""
     if PurePosixPath(name.lower()).suffix not in _OTHER_FORMATS:
         return []
@@ -379,12 +382,12 @@ def _parameter_faults(model: Model) -> list[str]:
 
 
 def _as_read(flag: str) -> str:
-    """llama.cpp takes ``--api_key`` for ``--api-key``."""
+    """llama.cpp reads ``--api_key`` as ``--api-key``."""
     return flag.replace("_", "-") if flag.startswith("--") else flag
 
 
 def _is_number(text: str | None, *, least: int, most: int) -> bool:
-    """Whether it is a number as a program reads it: of ASCII digits, and no longer than it may be."""
+    """Whether it is a number of ASCII digits in that range, as llama.cpp reads numbers."""
     digits = text is not None and text.isascii() and text.isdigit() and len(text) <= len(str(most))
     return digits and least <= int(text or "") <= most
 

@@ -20,7 +20,7 @@ class BackendParameter:
 
 
 def tokens(items: Iterable[str]) -> tuple[str, ...]:
-    """One argument per flag and value, whatever the spelling. A value may begin with a minus and a digit."""
+    """One argument for each flag and each value, however spelt. A value may begin with a minus and a digit."""
     found: list[str] = []
     for item in items:
         found.extend(_split(item.strip()))
@@ -28,7 +28,7 @@ def tokens(items: Iterable[str]) -> tuple[str, ...]:
 
 
 def read(items: Iterable[str]) -> tuple[BackendParameter, ...]:
-    """The parameters in order. A word after a flag is taken for its value."""
+    """The parameters in order. A word after a flag is taken as its value."""
     found: list[BackendParameter] = []
     open_flag = False
     for token in tokens(items):

@@ -1,4 +1,4 @@
-"""The engines there are: every module of this folder that has an ``ENGINE``."""
+"""All engines (every module of this folder that has an ``ENGINE``), and which of them runs a model."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .engine import Engine
 
 @cache
 def engines() -> tuple[Engine, ...]:
-    """All engines, in the order in which they are asked whether they serve a model."""
+    """All engines, in the order in which they are asked whether they run a model: by module name."""
     return tuple(module.ENGINE for module in siblings(__package__) if hasattr(module, "ENGINE"))
 
 
 def engine_by_name(name: str) -> Engine | None:
-    """The engine of that inside or wire name."""
+    """The engine with that name, inside or in the API."""
     return next((e for e in engines() if name in (e.name, e.wire_name)), None)
 
 

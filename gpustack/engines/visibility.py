@@ -1,4 +1,4 @@
-"""Which environment variables show an engine the devices it was given, and hide the others."""
+"""The environment variables that show an engine the devices it was given, and hide the others."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _NONE: Mapping[str, str] = {
 
 
 def device_environment(device_type: str | None, indexes: Sequence[int]) -> dict[str, str]:
-    """The environment in which exactly ``indexes`` are seen; none of them hides every device.
+    """Variables with which an engine sees exactly the devices of ``indexes``; with none of them it sees no device.
 
-    llama.cpp would otherwise still compute on a GPU that nothing was claimed on.
+    Without that, llama.cpp would compute on a GPU on which nothing was claimed.
     """
     if not indexes:
         return dict(_NONE)
@@ -37,6 +37,6 @@ def device_environment(device_type: str | None, indexes: Sequence[int]) -> dict[
         return {"ONEAPI_DEVICE_SELECTOR": f"level_zero:{listed}"}
     variable = VARIABLES.get(device_type or "", "CUDA_VISIBLE_DEVICES")
     if device_type == "cuda":
-        # CUDA orders by speed unless told; our indexes are those of the driver, which orders by bus.
+        # By default CUDA orders devices by speed; our indexes are those of the driver, which orders them by bus.
         return {variable: listed, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return {variable: listed}

@@ -1,4 +1,4 @@
-"""What the server wants of this worker now: its instances, their models and its files, kept by watching."""
+"""Keeps what the server wants of this worker (its instances, their models, its files) by watching a stream."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from gpustack.worker.race import first_of
 
 log = logging.getLogger(__name__)
 
-_QUIET_FOR = 45.0
-"""Seconds without a word (the server says something every 15) after which the watch is taken for dead."""
+_SILENT_FOR = 45.0
+"""Seconds without a line (the server sends one every 15) after which the stream is taken for dead."""
 _RECONNECT = 1.0
 
 
 @attrs.frozen
 class AssignmentSnapshot:
-    """The picture as of the server's last word; ``synced`` is false until the first one was complete."""
+    """The assignments as of the server's last line. ``synced`` is false until the server has told all of them once."""
 
-    picture: AssignmentState = AssignmentState()
+    state: AssignmentState = AssignmentState()
     synced: bool = False
 
 
 @attrs.frozen
 class AssignmentWatcher:
-    """Keeps ``latest``. A lost connection leaves the last picture standing; engines go on."""
+    """A service that keeps ``latest``. When the connection is lost, the last snapshot stays and engines go on."""
 
     _membership: Membership
     _rng: random.Random
     latest: AsyncValue[AssignmentSnapshot] = attrs.field(factory=lambda: AsyncValue(AssignmentSnapshot()))
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("watch"))
-    _unread: set[tuple[str, int]] = attrs.field(factory=set)
-    """Records that could not be read when they were told last."""
+    _unreadable: set[tuple[str, int]] = attrs.field(factory=set)
+    """Kind and id of records that could not be read when they were told last."""
     name: str = "watch"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -65,34 +65,35 @@ class AssignmentWatcher:
                 log.warning("The watch broke, watching again: reason=%s", error)
 
     async def _follow(self, worker_id: int) -> None:
-        """Collect aside until the picture is complete, so that what vanished meanwhile is seen to have vanished.
+        """Read one stream to its end.
 
-        After a line that could not be taken in, everything is asked for anew in a while.
+        Its lines are collected aside until they are complete: what is not among them then does not exist any more.
+        After a line that could not be applied, the stream is ended when that row may be tried again.
         """
-        picture, synced = AssignmentState(), False
-        again = trio.CancelScope()
-        stream = aclosing(self._membership.client.assignments(worker_id, quiet_for=_QUIET_FOR))
-        with again:
+        state, synced = AssignmentState(), False
+        retry = trio.CancelScope()
+        stream = aclosing(self._membership.client.assignments(worker_id, quiet_for=_SILENT_FOR))
+        with retry:
             async with stream as lines:
                 async for line in lines:
-                    with self._faults.row((line.kind, line.id)) as trial:
-                        self._note(line)
-                        picture = applied(picture, line, self.latest.value.picture)
-                    if trial.fault is not None:
-                        again.deadline = min(again.deadline, trial.fault.again_at)
+                    with self._faults.row((line.kind, line.id)) as attempt:
+                        self._note_unreadable(line)
+                        state = applied(state, line, self.latest.value.state)
+                    if attempt.fault is not None:
+                        retry.deadline = min(retry.deadline, attempt.fault.again_at)
                     synced = synced or line.word is AssignmentEvent.SYNCED
                     if synced and line.word is not AssignmentEvent.STILL:
-                        self.latest.set(AssignmentSnapshot(picture, True))
+                        self.latest.set(AssignmentSnapshot(state, True))
 
-    def _note(self, line: AssignmentLine) -> None:
-        """Log once that a record cannot be read: what is known of it from before holds on."""
+    def _note_unreadable(self, line: AssignmentLine) -> None:
+        """Log once that a record cannot be read. What is known of it from before stays: see ``applied``."""
         if line.word is not AssignmentEvent.PUT:
             return
         about = (line.kind, line.id)
         if line.instance or line.file or line.model:
-            self._unread.discard(about)
-        elif about not in self._unread:
-            self._unread.add(about)
+            self._unreadable.discard(about)
+        elif about not in self._unreadable:
+            self._unreadable.add(about)
             log.error(
                 "A record that the server told cannot be read here, is this worker older? kind=%s id=%d",
                 *about,

@@ -1,4 +1,4 @@
-"""What the lives of instances share: the owners of files, ports and reports, and where things lie."""
+"""What the runs of all instances share: the owners of files, ports and reports, folders, the clock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gpustack.worker.shutdown import ShutdownMode
 
 @attrs.frozen(kw_only=True)
 class WorkerContext:
-    """Handed to every life."""
+    """Made once in ``cli/worker_part.py`` and handed to every run of an instance."""
 
     files: ModelFiles
     ports: PortLeases
@@ -31,9 +31,9 @@ class WorkerContext:
     keys: EngineKeys
     rng: random.Random
     """Makes the keys of engines."""
-    intent: ShutdownMode
+    shutdown: ShutdownMode
     builds: Callable[[], Awaitable[tuple[EngineBuild, ...]]]
-    """Waits until the machine has been looked at."""
+    """Waits until the machine has been measured."""
     device_type: Callable[[Placement], str | None]
     cpu_count: float | None
     data_dir: Path
@@ -41,16 +41,16 @@ class WorkerContext:
     now: Callable[[], datetime]
     stop_grace: float = 10.0
     """Seconds an engine gets to end by itself at most; less where the engine says that less will do."""
-    cleared: trio.Event = attrs.field(factory=trio.Event)
-    """Set once the engines nobody wants any more have ended: before, none is started in the memory they hold."""
+    orphans_ended: trio.Event = attrs.field(factory=trio.Event)
+    """Set once the engines that nobody wants any more have ended. No engine is started before: they hold memory."""
 
     @property
     def state_dir(self) -> Path:
-        """Where engines are written down for the next daemon."""
+        """Where the state files of engines are."""
         return self.data_dir / "run"
 
     def state_file(self, instance_id: int) -> Path:
-        """Where the engine of an instance is written down."""
+        """The state file of an instance's engine, for the next daemon."""
         return self.state_dir / f"instance-{instance_id}.json"
 
     def log_file(self, instance_id: int) -> Path:

@@ -1,4 +1,4 @@
-"""One sentence on how an engine ended, with the reason that it gave itself."""
+"""One sentence on how an engine ended, with the reason that its log gives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpustack.nursery.group import ExitStatus
 from gpustack.text import printable
 
 _SEARCHED = 256 << 10
-"""Bytes of a log's end in which the reason is looked for."""
+"""Bytes at the end of a log in which the reason is searched."""
 _SHOWN = 300
 
 _LEVEL = re.compile(r"^\d+\.\d\d\.\d{3}\.\d{3} (?P<level>[A-Z]) +")
@@ -21,7 +21,7 @@ _CRASH = re.compile(
     r"GGML_ASSERT\(|(?:CUDA|ROCm|HIP|Vulkan|MUSA|CANN) error\b|what\(\): |Segmentation fault"
     r"|(?:^|[\s\]])(?P<exception>[A-Za-z_][\w.]*(?:Error|Exception)): (?=\S)"
 )
-"""What is written by a program that cannot go on, and hardly ever else."""
+"""What a program writes when it cannot go on, and hardly ever otherwise."""
 _FAULT = re.compile(
     r"\b(?:errors?|failed|fatal|cannot|can't|couldn't|could not|unable|invalid|unknown|unrecognized|not found|no such"
     r"|denied|insufficient|out of memory)\b",
@@ -35,10 +35,10 @@ _CONSEQUENCE = re.compile(
     r"|failed to allocate compute|^graph_reserve: |ggml_gallocr_reserve|failed to allocate buffer of size",
     re.IGNORECASE,
 )
-"""What llama.cpp and vLLM write because of what they wrote before."""
+"""Errors of llama.cpp and vLLM that follow from another one, written before."""
 _BESIDES = re.compile(r"^$|cleaning up before exit")
 _CAUSE = re.compile(r"^.*?(?:error loading model: |what\(\): +)(?=\S)")
-"""What stands before the reason in a line that has it."""
+"""What comes before the reason in a line that contains it."""
 _FILE = re.compile(r"failed to load model from (?P<file>\S.*)$")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _PROJECTOR = re.compile(r"\b(?:mtmd|clip|mmproj|multimodal)", re.IGNORECASE)
@@ -47,9 +47,9 @@ _OUT_OF_MEMORY = ", which the kernel sends when memory runs out"
 
 
 def describe_exit(how: ExitStatus, log: Path, *, ready: bool, projector: str | None = None) -> str:
-    """How it ended, and the reason that its log tells. Reads the log: call it in a thread.
+    """How it ended, and the reason that its log gives. Reads the log: call it in a thread.
 
-    ``projector`` is the file that it was given beside its model: named where the log speaks of one.
+    ``projector`` is the file that it was given beside its model; it is named if the log complains of a projector.
     """
     when = "" if ready else " before it was ready"
     lines = _read(log)
@@ -76,12 +76,12 @@ def _read(log: Path) -> list[str]:
 
 
 def _crash(lines: Sequence[str]) -> str:
-    """The last line that only a program writes that cannot go on: of one that served, other errors are requests'."""
+    """The last line of a crash. An engine that served has logged other errors too, but those are of requests."""
     return next((_plain(line) for line in reversed(lines) if _CRASH.search(line)), "")
 
 
 def _cause(lines: Sequence[str]) -> str:
-    """The first line of the last complaint, or of all of them, that is not said because of another."""
+    """The first error in the last group of errors that does not follow from another one; else in the whole log."""
     complaints = (
         _last_complaint(lines),
         [line for line in lines if _CRASH.search(line)],
@@ -96,7 +96,7 @@ def _cause(lines: Sequence[str]) -> str:
 
 
 def _last_complaint(lines: Sequence[str]) -> list[str]:
-    """The faults that stand together at the end, in the order in which they were written."""
+    """The group of error lines at the end, in the order in which they were written."""
     found: list[str] = []
     for line in reversed(lines):
         if _is_fault(line):
@@ -118,7 +118,7 @@ def _last(lines: Sequence[str]) -> str:
 
 
 def _plain(line: str) -> str:
-    """A line without what a log puts before the words."""
+    """A line without time, level and other prefixes, at most 300 characters long."""
     crash = _CRASH.search(line)
     if crash is not None and crash["exception"]:
         words = line[crash.start("exception") :]

@@ -1,4 +1,4 @@
-"""The keys of this machine's engines: who asks one of them proves by its key that it is this daemon."""
+"""The API keys of this machine's engines: an engine answers only requests that carry its key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpustack.nursery.limiter import threads
 from gpustack.nursery.state import GroupState, read_states
 
 SECRET: Final = "api_key"
-"""Under which an engine's key stands among what is written down of its process."""
+"""The name of an engine's key among the secrets in its state file."""
 _BEGINS: Final = "gpustack-engine-"
 _DIGITS: Final = 32
 _KEY: Final = re.compile(rf"{_BEGINS}[0-9a-f]{{{_DIGITS}}}")
@@ -28,36 +28,36 @@ _threads = threads("engine keys", 1)
 
 
 def make_engine_key(rng: random.Random) -> str:
-    """128 random bits behind a beginning by which they can be found in a text."""
+    """128 random bits behind a fixed prefix, by which a key can be found in a text."""
     return f"{_BEGINS}{rng.getrandbits(4 * _DIGITS):0{_DIGITS}x}"
 
 
 def without_keys(text: str) -> str:
-    """A text of an engine without the keys that it may have written into it."""
+    """``text``, which an engine wrote, with every key in it masked."""
     return _KEY.sub(_SHOWN_AS, text)
 
 
 class KeyFilter:
-    """Takes the keys out of a text that comes in pieces."""
+    """Masks the keys in a text that comes in pieces."""
 
     def __init__(self) -> None:
         self._kept = b""
 
     def feed(self, piece: bytes) -> bytes:
-        """The piece without keys. What may be the beginning of one is kept until the next piece."""
+        """The piece with its keys masked. A tail that may be the beginning of a key is kept until the next piece."""
         text = _KEY_BYTES.sub(_SHOWN_AS.encode(), self._kept + piece)
         at = _may_begin_at(text)
         self._kept = text[at:]
         return text[:at]
 
     def rest(self) -> bytes:
-        """What has been kept: the text ends here."""
+        """The tail that was kept. Call it at the end of the text."""
         kept, self._kept = self._kept, b""
         return kept
 
 
 def _may_begin_at(text: bytes) -> int:
-    """Where a key begins that the text does not hold to its end; the text's length when none does."""
+    """The index where an incomplete key begins at the end of ``text``; its length when there is none."""
     begins, start = _BEGINS.encode(), max(0, len(text) - _LENGTH + 1)
     found = text.find(begins[:1], start)
     while found >= 0:
@@ -72,17 +72,17 @@ def _may_begin_at(text: bytes) -> int:
 
 @attrs.define(eq=False, repr=False)
 class EngineKeys:
-    """The key of each engine by its port: a header for whoever of this daemon asks the engine."""
+    """The key of each engine by its port, as the header that a request to it carries."""
 
     _by_port: dict[int, Fields] = attrs.field(factory=dict)
 
     def fields(self, port: int) -> Fields:
-        """The header to ask the engine on ``port`` with; none for one that has no key."""
+        """The header for requests to the engine on ``port``; empty for an engine without a key."""
         return self._by_port.get(port, ())
 
     @contextmanager
     def of(self, port: int, secrets: Mapping[str, str]) -> Iterator[None]:
-        """The key of the engine on ``port`` is known while this is entered; engines of former versions have none."""
+        """Within this block the key of the engine on ``port`` is known. Engines of former versions have none."""
         key = secrets.get(SECRET)
         own = self._by_port[port] = _fields(key)
         try:
@@ -92,7 +92,7 @@ class EngineKeys:
                 del self._by_port[port]
 
     async def expect(self, folder: Path) -> None:
-        """Know the keys of engines that a former daemon left: requests come before they are adopted."""
+        """Read the keys of engines that a former daemon left: requests to them come before they are adopted."""
         for state in await _threads.run(_left_running, folder):
             if state.port is not None and state.port not in self._by_port:
                 self._by_port[state.port] = _fields(state.secrets.get(SECRET))

@@ -14,7 +14,7 @@ import trio
 
 from gpustack.domain.document import decode, encode
 from gpustack.domain.instance import ModelInstance, Placement
-from gpustack.engines.engine import LaunchSpec, Probe
+from gpustack.engines.engine import HealthPolicy, LaunchSpec
 from gpustack.errors import Invalid, Unavailable
 from gpustack.nursery.adopt import adopt, end_remains
 from gpustack.nursery.group import ProcessGroup
@@ -23,42 +23,25 @@ from gpustack.nursery.log_file import LogFile
 from gpustack.nursery.process import spawn_group
 from gpustack.nursery.state import GroupState, forget_state, read_state, read_states
 from gpustack.worker.context import WorkerContext
-from gpustack.worker.environment import inherited_environment
 
 log = logging.getLogger(__name__)
 
 _FORGET_WITHIN = 10.0
-_START_LEFT = 30.0
-"""Seconds an adopted engine is given to become ready even if, by the clock, its time is over: clocks jump."""
+_LEAST_START_LEFT = 30.0
+"""Seconds that an adopted engine gets to become ready even if, by the clock, its time is over: clocks jump."""
 _threads = threads("engine states", 2)
 
 
 @attrs.frozen(kw_only=True)
-class HealthPolicy:
-    """How an engine is judged. Written down with it, so that adopting asks nothing of model or machine."""
-
-    readiness: Probe
-    liveness: Probe
-    start_deadline: float
-    stop_grace: float
-
-    @classmethod
-    def of(cls, launch: LaunchSpec) -> HealthPolicy:
-        return cls(
-            readiness=launch.readiness,
-            liveness=launch.liveness,
-            start_deadline=launch.start_deadline,
-            stop_grace=launch.stop_grace,
-        )
-
-
-@attrs.frozen(kw_only=True)
 class EngineProcess:
-    """The process of one instance. Whoever holds it calls ``let_go`` in the end."""
+    """The process of one instance. Whoever holds it calls ``release`` in the end."""
 
     group: ProcessGroup
     port: int
-    terms: HealthPolicy
+    argv: tuple[str, ...] = ()
+    """Empty for one that was adopted."""
+    health: HealthPolicy
+    """Stands in the state file, so that adopting asks nothing of model or machine."""
     adopted: bool
     log_file: Path
     start_left: float
@@ -67,8 +50,8 @@ class EngineProcess:
     _state_file: Path
     _grace: float
 
-    async def let_go(self, *, end: bool) -> None:
-        """End it with all it started, or leave it running for the next daemon. Not cancellable, but bounded."""
+    async def release(self, *, end: bool) -> None:
+        """End it with all that it started, or leave it running for the next daemon. Not cancellable, but bounded."""
         if not end:
             log.info("Leaving an engine running: pid=%d port=%d", self.group.pid, self.port)
             self.group.leave()
@@ -77,16 +60,15 @@ class EngineProcess:
 
 
 async def start_engine(
-    launch: LaunchSpec, instance: ModelInstance, port: int, world: WorkerContext, secrets: Mapping[str, str]
+    launch: LaunchSpec, instance: ModelInstance, port: int, context: WorkerContext, secrets: Mapping[str, str]
 ) -> EngineProcess:
-    """Start the process; it is on record before it begins. Cancelled midway, it leaves nothing behind.
+    """Start the process; its state file is written before it runs. Cancelled midway, nothing is left.
 
     Raises ``Unavailable`` with a sentence when it cannot be started.
     """
-    state_file, log_file = world.state_file(instance.id), world.log_file(instance.id)
-    terms = HealthPolicy.of(launch)
+    state_file, log_file = context.state_file(instance.id), context.log_file(instance.id)
     try:
-        await _threads.run(_make_private, world.state_dir)
+        await _threads.run(_make_private, context.state_dir)
         group = await spawn_group(
             launch.argv,
             env={**inherited_environment(os.environ), **launch.env},
@@ -98,10 +80,10 @@ async def start_engine(
             meta={
                 "instance": instance.name,
                 "place": placement_digest(instance.placement),
-                "terms": encode(terms).decode(),
+                "terms": encode(launch.health).decode(),
             },
             secrets=secrets,
-            now=world.now,
+            now=context.now,
         )
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
@@ -109,62 +91,61 @@ async def start_engine(
     return EngineProcess(
         group=group,
         port=port,
-        terms=terms,
+        argv=launch.argv,
+        health=launch.health,
         adopted=False,
         log_file=log_file,
-        start_left=terms.start_deadline,
+        start_left=launch.health.start_deadline,
         secrets=secrets,
         state_file=state_file,
-        grace=min(terms.stop_grace, world.stop_grace),
+        grace=_grace(launch.health, context),
     )
 
 
 async def adopt_engine(
-    instance: ModelInstance, world: WorkerContext, ports: ExitStack
+    instance: ModelInstance, context: WorkerContext, leases: ExitStack
 ) -> EngineProcess | None:
-    """The instance's engine that a former daemon left, its port kept in ``ports``; ``None`` if there is none.
+    """The instance's engine that a former daemon left, its port kept in ``leases``; ``None`` if there is none.
 
-    One that was started for another generation or place is ended, and so is what a dead one left behind. Raises
+    One that was started for another generation or placement is ended, and so is what a dead one left behind. Raises
     ``Unavailable`` when that cannot be ended.
     """
-    state_file = world.state_file(instance.id)
-    state = await _threads.run(read_state, state_file)
-    if not isinstance(state, GroupState):
+    state = await engine_on_record(instance.id, context)
+    if state is None:
         return None
-    terms = _terms_of(state)
-    fits = state.generation == instance.generation and state.meta.get("place") == placement_digest(
-        instance.placement
-    )
-    if terms is None or state.port is None or not fits:
-        await end_former_engine(state, world)
+    health = _health_of(state)
+    is_same = state.generation == instance.generation
+    is_same = is_same and state.meta.get("place") == placement_digest(instance.placement)
+    if health is None or state.port is None or not is_same:
+        await end_former_engine(state, context)
         return None
-    ports.enter_context(world.ports.keep(state.port, instance.name))
+    leases.enter_context(context.ports.keep(state.port, instance.name))
     group = adopt(state)
     if group is None:
-        ports.close()
-        await end_former_engine(state, world)
+        leases.close()
+        await end_former_engine(state, context)
         return None
     log.info("Adopted a running engine: instance=%s pid=%d port=%d", instance.name, group.pid, state.port)
+    age = (context.now() - state.started_at).total_seconds()
     return EngineProcess(
         group=group,
         port=state.port,
-        terms=terms,
+        health=health,
         adopted=True,
-        log_file=world.log_file(instance.id),
-        start_left=_start_left(terms, (world.now() - state.started_at).total_seconds()),
+        log_file=context.log_file(instance.id),
+        start_left=max(min(_LEAST_START_LEFT, health.start_deadline), health.start_deadline - age),
         secrets=state.secrets,
-        state_file=state_file,
-        grace=min(terms.stop_grace, world.stop_grace),
+        state_file=context.state_file(instance.id),
+        grace=_grace(health, context),
     )
 
 
-async def end_former_engine(state: GroupState, world: WorkerContext) -> None:
-    """End what a former daemon started, and forget it. Not cancellable, but bounded.
+async def end_former_engine(state: GroupState, context: WorkerContext) -> None:
+    """End what a former daemon started, and remove its state file. Not cancellable, but bounded.
 
-    Raises ``Unavailable`` when it withstands even being killed.
+    Raises ``Unavailable`` when it is still there after having been killed.
     """
-    terms = _terms_of(state)
-    grace = world.stop_grace if terms is None else min(terms.stop_grace, world.stop_grace)
+    grace = _grace(_health_of(state), context)
     group = adopt(state)
     if group is None:
         ended = await end_remains(state, grace)
@@ -178,10 +159,10 @@ async def end_former_engine(state: GroupState, world: WorkerContext) -> None:
         await _forget(state.path)
 
 
-async def engines_on_record(world: WorkerContext) -> dict[int, GroupState]:
-    """What former daemons wrote down, by instance id; a file that cannot be read is named in the log."""
+async def engines_on_record(context: WorkerContext) -> dict[int, GroupState]:
+    """What the state files say, by instance id; a file that cannot be read is named in the log."""
     found: dict[int, GroupState] = {}
-    for state in await _threads.run(read_states, world.state_dir):
+    for state in await _threads.run(read_states, context.state_dir):
         if not isinstance(state, GroupState):
             log.warning(
                 "Cannot read the record of an engine: file=%s reason=%s", state.path.name, state.reason
@@ -191,14 +172,14 @@ async def engines_on_record(world: WorkerContext) -> dict[int, GroupState]:
     return found
 
 
-async def engine_on_record(instance_id: int, world: WorkerContext) -> GroupState | None:
-    """What is written down about one instance."""
-    state = await _threads.run(read_state, world.state_file(instance_id))
+async def engine_on_record(instance_id: int, context: WorkerContext) -> GroupState | None:
+    """What the state file of one instance says; ``None`` where there is none that can be read."""
+    state = await _threads.run(read_state, context.state_file(instance_id))
     return state if isinstance(state, GroupState) else None
 
 
 def placement_digest(placement: Placement | None) -> str:
-    """Differs when the instance was placed differently: its engine then runs on the wrong devices."""
+    """Differs when the instance was placed differently: then its engine runs on the wrong devices."""
     if placement is None:
         return ""
     where = (placement.gpu_indexes, placement.claim, placement.subordinates)
@@ -207,15 +188,16 @@ def placement_digest(placement: Placement | None) -> str:
     return hashlib.sha256(b"\n".join(parts)).hexdigest()
 
 
-def _terms_of(state: GroupState) -> HealthPolicy | None:
+def _health_of(state: GroupState) -> HealthPolicy | None:
     try:
         return decode(state.meta.get("terms", "").encode(), HealthPolicy)
     except Invalid:
         return None
 
 
-def _start_left(terms: HealthPolicy, age: float) -> float:
-    return max(min(_START_LEFT, terms.start_deadline), terms.start_deadline - age)
+def _grace(health: HealthPolicy | None, context: WorkerContext) -> float:
+    """Seconds the engine gets to end by itself: the operator's, or less where the engine says that less will do."""
+    return context.stop_grace if health is None else min(health.stop_grace, context.stop_grace)
 
 
 def _make_private(folder: Path) -> None:
@@ -225,3 +207,64 @@ def _make_private(folder: Path) -> None:
 async def _forget(state_file: Path) -> None:
     with trio.CancelScope(shield=True, deadline=trio.current_time() + _FORGET_WITHIN):
         await _threads.run(forget_state, state_file)
+
+
+_INHERITED = frozenset(
+    {
+        "HOME",
+        "LANG",
+        "LD_LIBRARY_PATH",
+        "LOGNAME",
+        "PATH",
+        "PYTHONPATH",
+        "TMPDIR",
+        "TZ",
+        "USER",
+        "VIRTUAL_ENV",
+    }
+)
+_INHERITED_PREFIXES = (
+    "AMD_",
+    "ASCEND",
+    "CUDA",
+    "GGML_",
+    "GLOO_",
+    "GOMP_",
+    "HF_",
+    "HIP",
+    "HSA",
+    "KMP_",
+    "LC_",
+    "LLAMA_",
+    "MKL_",
+    "MLU_",
+    "MUSA_",
+    "NCCL_",
+    "NVIDIA",
+    "OMP_",
+    "ONEAPI_",
+    "OPENBLAS_",
+    "PYTORCH_",
+    "ROCM",
+    "ROCR_",
+    "SSL_",
+    "SYCL_",
+    "TORCH_",
+    "VLLM",
+    "XDG_CACHE",
+    "ZE_",
+)
+_SECRET = ("TOKEN", "SECRET", "PASSW", "API_KEY", "CREDENTIAL")
+
+
+def inherited_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The part of the daemon's environment that an engine gets: paths and drivers, never the daemon's secrets.
+
+    What else it needs is in its deployment's ``env``.
+    """
+    return {
+        name: value
+        for name, value in environment.items()
+        if (name in _INHERITED or name.startswith(_INHERITED_PREFIXES))
+        and not any(word in name for word in _SECRET)
+    }

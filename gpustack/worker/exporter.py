@@ -1,4 +1,4 @@
-"""What a worker's exporter looks at: this machine as last measured, and what its engines say now."""
+"""What the worker's metrics page shows: this machine as last measured, and the engines' metrics of now."""
 
 from __future__ import annotations
 
@@ -32,19 +32,22 @@ from gpustack.worker.supervisor import InstanceSupervisor
 
 log = logging.getLogger(__name__)
 
-_FOLLOW_EVERY = 15.0
-"""Seconds for which the server's mapping is believed; nobody asks for it while nobody scrapes."""
-_FOLLOW_WITHIN = 3.0
+_MAPPING_VALID_FOR = 15.0
+"""Seconds for which the server's mapping is used before it is asked for again, while somebody scrapes."""
+_MAPPING_WITHIN = 3.0
 _threads = threads("address lookups", 1)
 
 
 @attrs.define(eq=False, repr=False)
 class WorkerCollector:
-    """Takes the state when called. The mapping is the server's of at most 15 s ago, or its last while it is away."""
+    """Collects the metrics when called, as a Prometheus collector.
+
+    The mapping of names is the server's, at most 15 s old; while the server is away, the last one is used.
+    """
 
     _membership: Membership
     _assignments: AssignmentWatcher
-    _runners: InstanceSupervisor
+    _supervisor: InstanceSupervisor
     _ports: PortLeases
     _keys: EngineKeys
     _pool: ConnectionPool
@@ -54,12 +57,12 @@ class WorkerCollector:
     """May block: it is called in a thread."""
     _member: Member | None = None
     _mapping: MetricMap = attrs.field(factory=default_map)
-    _followed_at: float = -math.inf
+    _mapping_asked_at: float = -math.inf
 
     async def __call__(self) -> WorkerObservation:
-        """The state now; takes a few seconds when engines hang. Cancellable."""
+        """The metrics now; takes a few seconds where engines hang. Cancellable."""
         self._member = self._membership.member or self._member
-        picture, status = self._assignments.latest.value.picture, self._status()
+        assigned, status = self._assignments.latest.value.state, self._status()
         if self._member is None:
             return WorkerObservation(node=None, mapping=self._mapping, process=observe_process(self._lag))
         node = WorkerLabels(
@@ -69,43 +72,43 @@ class WorkerCollector:
         )
         scraped: list[ScrapeResult] = []
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._follow)
-            scraped += await scrape(self._pool, self._targets(node, picture, status))
+            nursery.start_soon(self._update_mapping)
+            scraped += await scrape(self._pool, self._targets(node, assigned, status))
         return WorkerObservation(
             node=node,
             status=status,
-            allocated=allocated(picture.instances.values(), node.worker_id),
+            allocated=allocated(assigned.instances.values(), node.worker_id),
             scraped=scraped,
             mapping=self._mapping,
             process=observe_process(self._lag),
         )
 
     def _targets(
-        self, node: WorkerLabels, picture: AssignmentState, status: WorkerStatus
+        self, node: WorkerLabels, assigned: AssignmentState, status: WorkerStatus
     ) -> list[ScrapeTarget]:
-        """Engines that serve. The port is the one that the instance holds here: a record may be older."""
+        """The engines that answer. Ports are those that are leased here: a record may be older."""
         ports = self._ports.holders
         found = []
-        for instance_id, name in self._runners.ready_ports.items():
-            instance, port = picture.instances.get(instance_id), ports.get(name)
+        for instance_id, name in self._supervisor.ready_instances.items():
+            instance, port = assigned.instances.get(instance_id), ports.get(name)
             if instance is not None and port is not None:
-                model = picture.models.get(instance.model_id)
+                model = assigned.models.get(instance.model_id)
                 found.append(_target(node, instance, model, status, port, self._keys.fields(port)))
         return found
 
-    async def _follow(self) -> None:
+    async def _update_mapping(self) -> None:
         now = trio.current_time()
-        if self._membership.member is None or now - self._followed_at < _FOLLOW_EVERY:
+        if self._membership.member is None or now - self._mapping_asked_at < _MAPPING_VALID_FOR:
             return
-        self._followed_at = now
+        self._mapping_asked_at = now
         try:
-            with trio.fail_after(_FOLLOW_WITHIN):
+            with trio.fail_after(_MAPPING_WITHIN):
                 self._mapping = read_map(await self._membership.client.metrics_config())
         except (GpustackError, trio.TooSlowError) as error:
             log.info("The mapping of metrics stays as it was: reason=%s", error or "no answer in time")
 
     def __repr__(self) -> str:
-        return f"<WorkerLook: {len(self._runners.ready_ports)} engines>"
+        return f"<WorkerCollector: {len(self._supervisor.ready_instances)} engines>"
 
 
 def _target(
@@ -132,7 +135,7 @@ def _target(
 
 
 def _runtime(instance: ModelInstance, model: Model | None, status: WorkerStatus) -> tuple[str, str | None]:
-    """The engine's name on the wire, and its version: the one the deployment pins, else the one installed."""
+    """The engine's name in the API, and its version: the one that the deployment pins, else the one installed."""
     if model is None:
         return "unknown", None
     suffix = PurePath(instance.resolved_path or "").suffix.lower()

@@ -1,4 +1,4 @@
-"""What this worker answers on its own port: the server's requests to engines, logs and headers, nothing to others."""
+"""The worker's own port: passes the server's requests on to engines, and answers with logs and model facts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from gpustack.http1.fault import UpstreamError
 from gpustack.http1.fields import Framing
 from gpustack.http1.head import RequestHead
 from gpustack.http1.pool import ConnectionPool
-from gpustack.http1.relay import NOT_RELAYED, end_to_end, relay
+from gpustack.http1.relay import HOP_BY_HOP, NOT_RELAYED, end_to_end, relay
 from gpustack.http1.upstream import UpstreamAddress
 from gpustack.http1.upstream_exchange import RequestBody
 from gpustack.nursery.log_file import previous, tail
@@ -44,32 +44,20 @@ log = logging.getLogger(__name__)
 
 _JSON = [(b"content-type", b"application/json")]
 _TEXT = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
-_HOP_BY_HOP = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
-)
-_NOT_FOR_ENGINES = _HOP_BY_HOP | {
-    b"authorization",
-    b"x-api-key",
-    TARGET_PORT,
-    RUNS_LEFT,
-    b"host",
-    b"content-length",
-    b"cookie",
-    b"expect",
-}
+_NOT_FOR_ENGINES = HOP_BY_HOP | {b"authorization", b"x-api-key", b"cookie", b"host", TARGET_PORT, RUNS_LEFT}
 _NOT_FROM_ENGINES = NOT_RELAYED | {WORKER_FAULT, RUNS}
 _DOCUMENT_LIMIT = 1 << 20
 _WHOLE_BODY = 256 << 10
-"""Bytes up to which a body is read before it is sent on: only whole ones travel over kept connections."""
+"""Bytes up to which a body is read before it is sent on: kept connections are used only for such whole bodies."""
 _MAX_TAIL = 100_000
 _LONGEST_NUMBER = 18
-"""Digits of a port or id: more are refused before they are read as a number."""
+"""Digits that a port or id may have."""
 _PATIENCE = 24 * 3600.0
-"""Seconds. How long an engine may take is the gateway's to say, which leaves when its own time is over."""
+"""Seconds. The gateway decides how long an engine may take: it closes its request when that time is over."""
 
 
 class EngineProxyError(Unavailable):
-    """An engine did not answer. ``begun``: something of the request was sent to it, so it may have begun to work."""
+    """An engine did not answer. ``begun``: a part of the request was sent to it, so it may have begun to work."""
 
     def __init__(self, message: str, *, begun: bool) -> None:
         self.begun = begun
@@ -78,7 +66,7 @@ class EngineProxyError(Unavailable):
 
 @attrs.frozen
 class ForwardHandler:
-    """The handler of the worker's port. Everything but health and version wants the forward key."""
+    """The handler of the worker's port. Everything except health and version needs the forward key."""
 
     _membership: Membership
     _ports: PortLeases
@@ -115,7 +103,7 @@ class ForwardHandler:
             about = {"version": __version__, "git_commit": __commit__}
             await exchange.respond(200, _JSON, json.dumps(about).encode())
         else:
-            self._admit(exchange.head)
+            self._check_key(exchange.head)
             if path.startswith("/proxy/"):
                 await self._proxy(exchange)
             elif path.startswith("/serveLogs/"):
@@ -127,7 +115,7 @@ class ForwardHandler:
             else:
                 raise NotFound(f"There is nothing at {path}")
 
-    def _admit(self, head: RequestHead) -> None:
+    def _check_key(self, head: RequestHead) -> None:
         member = self._membership.member
         given = head.get(b"authorization") or b""
         if member is None or not hmac.compare_digest(given, b"Bearer " + member.forward_key.encode()):
@@ -142,7 +130,7 @@ class ForwardHandler:
         if port not in self._ports.held:
             raise Unavailable(f"No engine here holds port {port}")
         target = head.target[len(b"/proxy") :]
-        headers = [(name, value) for name, value in end_to_end(head.headers) if name not in _NOT_FOR_ENGINES]
+        headers = end_to_end(head.headers, _NOT_FOR_ENGINES)
         headers += [(b"host", b"127.0.0.1:%d" % port), *self._keys.fields(port)]
         body: RequestBody = None
         if head.content_length is not None and head.content_length <= _WHOLE_BODY:
@@ -162,7 +150,7 @@ class ForwardHandler:
         )
         try:
             async with call as response:
-                # What a worker says of its own is not an engine's to say.
+                # An engine must not set the headers by which a worker tells the gateway something.
                 passed = end_to_end(response.headers, _NOT_FROM_ENGINES)
                 await relay(response, exchange, headers=[*passed, (RUNS, b"%d" % call.runs)])
         except UpstreamError as error:
@@ -218,6 +206,6 @@ def _number(asked: dict[str, list[str]], name: str) -> int | None:
 async def _refuse(
     exchange: Exchange, status: int, reason: str, message: str, *, fault: bytes = b"refused"
 ) -> None:
-    """An answer of our own, marked so that the gateway does not take it for an engine's."""
+    """An error answer of the worker itself, marked so that the gateway does not take it for an engine's."""
     body = orjson.dumps({"code": status, "reason": reason, "message": message})
     await exchange.respond(status, [*_JSON, (WORKER_FAULT, fault)], body)

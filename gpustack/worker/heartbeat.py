@@ -1,4 +1,4 @@
-"""Tells the server that this worker lives, and what its hardware looks like when that changes."""
+"""Tells the server that this worker is alive (heartbeats), and its status when that changes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ log = logging.getLogger(__name__)
 
 _TRY_AGAIN = 2.0
 _SHORTEST, _LONGEST = 0.1, 60.0
-"""Seconds within which we take the server's word for how often it wants to hear us."""
+"""Bounds of the interval that the server asks for, in seconds."""
 _ANSWER_WITHIN = (4.0, 15.0)
-"""Seconds an answer may take: an interval, within these. Several servers share them."""
+"""Bounds of the seconds that an answer may take, which is the interval. Several servers share this time."""
 _threads = threads("address lookups", 1)
 
 
 @attrs.frozen
 class Heartbeat:
-    """A tiny post each interval, with jitter so that a thousand workers do not beat as one."""
+    """A service: a small POST each interval, with jitter so that a thousand workers do not send at the same time."""
 
     _membership: Membership
     _rng: random.Random
@@ -42,7 +42,7 @@ class Heartbeat:
             await self._beat_as(member)
 
     async def _beat_as(self, member: Member) -> None:
-        """Beat until the server does not know us any more."""
+        """Send heartbeats until the server does not know us any more."""
         interval = _bounded(member.heartbeat_interval)
         while self._membership.member is member:
             pause = interval * (0.9 + 0.2 * self._rng.random())
@@ -65,7 +65,7 @@ class Heartbeat:
                 await self._membership.left(member)
 
     async def _take_in(self, beat: HeartbeatAnswer) -> None:
-        """What the server has told in its answer; the heartbeat itself has arrived, whatever becomes of this."""
+        """Use what the server told in its answer. A fault in this is not one of the heartbeat, which has arrived."""
         with self._faults.row("the servers told"):
             await self._membership.learn(beat.servers)
         with self._faults.row("the credential told"):
@@ -76,9 +76,9 @@ def _bounded(interval: float) -> float:
     return min(max(interval, _SHORTEST), _LONGEST)
 
 
-_SAY_AT_LEAST_EVERY = 60.0
+_REPORT_AT_LEAST_EVERY = 60.0
 _NOTABLE = 5.0
-"""Percent points: a load that moved by less is not worth a write on the server."""
+"""Percentage points: a load that changed by less is not worth a write on the server."""
 
 
 @attrs.frozen
@@ -91,14 +91,14 @@ class _Measurement:
 @attrs.frozen
 class _StatusMessage:
     member: Member
-    look: _Measurement
+    measured: _Measurement
 
 
 @attrs.frozen
 class StatusReporter:
-    """Measures, and puts the status when something changed that a person or the scheduler would notice.
+    """A service: measures each ``period``, and sends the status when a person or the scheduler would notice a change.
 
-    After joining it goes out at once: nothing is placed here before the server knows what there is.
+    After joining it is sent at once: nothing is placed here before the server knows what there is.
     """
 
     _membership: Membership
@@ -106,44 +106,46 @@ class StatusReporter:
     _address: Callable[[], str]
     """May block: it is called in a thread."""
     period: float = 10.0
-    """Seconds between two looks."""
+    """Seconds between two measurements."""
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("status"))
     name: str = "status"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
-        said: _StatusMessage | None = None
-        look = await self._look(None)  # before we have joined, so that no second is lost once we have
+        sent: _StatusMessage | None = None
+        measured = await self._measure_again(None)  # before joining, so that no second is lost afterwards
         while True:
-            if trio.current_time() - look.at >= self.period:
-                look = await self._look(look)
-            now = _StatusMessage(await self._membership.joined(), look)
-            pause = look.at + self.period - trio.current_time()
-            if said is None or _differs(said, now):
-                if await self._put(now):
-                    said = now
+            if trio.current_time() - measured.at >= self.period:
+                measured = await self._measure_again(measured)
+            now = _StatusMessage(await self._membership.joined(), measured)
+            pause = measured.at + self.period - trio.current_time()
+            if sent is None or _differs(sent, now):
+                if await self._send(now):
+                    sent = now
                 else:
                     pause = _TRY_AGAIN
             with trio.move_on_after(max(pause, 0.0)):
                 await self._membership.left(now.member)
 
-    async def _look(self, before: _Measurement | None) -> _Measurement:
-        """The machine as it is now; while it cannot be looked at, as it was."""
+    async def _measure_again(self, before: _Measurement | None) -> _Measurement:
+        """The machine as it is now; where measuring fails, as it was ``before``."""
         while True:
-            look = before
+            found = before
             with self._faults.row("a look at this machine"):
                 status = await self._measure()
-                look = _Measurement(status, await _threads.run(self._address), trio.current_time())
-            if look is not None:
-                return look if look is not before else attrs.evolve(look, at=trio.current_time())
+                found = _Measurement(status, await _threads.run(self._address), trio.current_time())
+            if found is not None:
+                return found if found is not before else attrs.evolve(found, at=trio.current_time())
             await trio.sleep(_TRY_AGAIN)
 
-    async def _put(self, now: _StatusMessage) -> bool:
-        member, look = now.member, now.look
+    async def _send(self, now: _StatusMessage) -> bool:
+        member, measured = now.member, now.measured
         arrived = False
         with self._faults.row("telling the server"):
             try:
-                await self._membership.client.put_status(member.worker_id, look.status, ip=look.address)
+                await self._membership.client.put_status(
+                    member.worker_id, measured.status, ip=measured.address
+                )
                 arrived = True
             except (Unauthorized, Forbidden, NotFound):
                 self._membership.void(member)
@@ -152,28 +154,28 @@ class StatusReporter:
         return arrived
 
 
-def _differs(said: _StatusMessage, now: _StatusMessage) -> bool:
-    if said.member is not now.member or said.look.address != now.look.address:
+def _differs(sent: _StatusMessage, now: _StatusMessage) -> bool:
+    before, after = sent.measured, now.measured
+    if sent.member is not now.member or before.address != after.address:
         return True
-    aged = now.look.at - said.look.at >= _SAY_AT_LEAST_EVERY
-    return aged or notable(said.look.status, now.look.status)
+    return after.at - before.at >= _REPORT_AT_LEAST_EVERY or notable(before.status, after.status)
 
 
 def notable(before: WorkerStatus, after: WorkerStatus) -> bool:
-    """Whether anything differs but loads that hardly moved and the uptime."""
-    if _still(before) != _still(after):
+    """Whether anything differs, apart from the uptime and loads that changed by less than 5 percentage points."""
+    if _steady_part(before) != _steady_part(after):
         return True
-    return any(_moved(was, now) for was, now in zip(_loads(before), _loads(after), strict=True))
+    return any(_load_changed(was, now) for was, now in zip(_loads(before), _loads(after), strict=True))
 
 
-def _moved(was: float | None, now: float | None) -> bool:
+def _load_changed(was: float | None, now: float | None) -> bool:
     if was is None or now is None:
         return was is not now
     return abs(was - now) > _NOTABLE
 
 
-def _still(status: WorkerStatus) -> WorkerStatus:
-    """The status without what moves all the time."""
+def _steady_part(status: WorkerStatus) -> WorkerStatus:
+    """The status without the values that change all the time."""
     return attrs.evolve(
         status,
         cpu=attrs.evolve(status.cpu, utilization_rate=None),

@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from gpustack.domain.facts import FileFormat, ModelFacts
-from gpustack.domain.instance import ModelInstance, Placement
+from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
 from gpustack.engines import parameters
@@ -26,29 +26,20 @@ from gpustack.worker.context import WorkerContext
 from gpustack.worker.engine_exit import describe_exit
 from gpustack.worker.engine_key import SECRET, make_engine_key, without_keys
 from gpustack.worker.engine_process import EngineProcess, adopt_engine, start_engine
-from gpustack.worker.environment import inherited_environment
 from gpustack.worker.race import first_of
-from gpustack.worker.telling import InstanceReporter
-
-__all__ = ["EngineStop", "InstanceFailure", "WorkerContext", "inherited_environment", "run_instance"]
+from gpustack.worker.report import InstanceReporter
 
 log = logging.getLogger(__name__)
 
 _LOG_LIMIT = 64 << 20
+"""Bytes that an engine's log may have; what is older is cut off."""
 _LOOK_AT_LOG_EVERY = 30.0
 _LOOK_FOR_PORT_EVERY = 5.0
 _threads = threads("engine logs", 2)
 
 
 class InstanceFailure(Exception):
-    """A life that ended without being asked to. ``str()`` is the sentence for its record."""
-
-
-@attrs.define
-class EngineStop:
-    """Set before a life is cancelled because the instance is not wanted any more: then its engine ends too."""
-
-    wanted: bool = False
+    """An instance ended without being asked to. ``str()`` is the sentence for its record."""
 
 
 @attrs.frozen
@@ -63,134 +54,138 @@ class _LaunchInputs:
 async def run_instance(
     instance: ModelInstance,
     model: Model | None,
-    world: WorkerContext,
-    telling: InstanceReporter,
-    ending: EngineStop,
-    served: Callable[[], None],
+    context: WorkerContext,
+    reporter: InstanceReporter,
+    unwanted: trio.Event,
+    on_ready: Callable[[], None],
 ) -> NoReturn:
-    """Live one life. Never returns: raises ``InstanceFailure`` when it ends by itself, else is cancelled.
+    """Adopt or start the engine of ``instance``, report each state, and watch it until it fails.
 
-    ``model`` is the deployment as of the instance's generation; without it, a running engine is adopted but none is
-    started. ``served`` is called when the engine became ready. A life that failed ends its engine; one that is
-    cancelled ends it when the instance is not wanted any more or the daemon is being stopped. In any other case (the
-    daemon crashes, or hands over) the engine goes on, for the next daemon to adopt.
+    Never returns: raises ``InstanceFailure``, or is cancelled, which is safe at any line. The engine is ended when it
+    failed, when ``unwanted`` was set before the cancellation, and when the daemon is being stopped. In any other case
+    (the daemon crashes, or hands over) it keeps running, for the next daemon to adopt.
+
+    ``model`` is the deployment as of the instance's generation; without it a running engine is adopted, but none is
+    started. ``on_ready`` is called when the engine answers for the first time.
     """
     try:
-        with ExitStack() as ports:
-            engine, projector = await adopt_engine(instance, world, ports), None
+        with ExitStack() as leases:
+            engine = await adopt_engine(instance, context, leases)
             if engine is None:
-                telling.say(InstanceState.INITIALIZING)
-                await world.cleared.wait()
-                materials = await _gather(instance, model, world, telling)
-                port = await _lease_port(instance, world, telling, ports)
-                key = make_engine_key(world.rng)
-                launch = await _describe(instance, model, materials, port, key, world)
-                projector = parameters.value_of(launch.argv, *PROJECTOR_FLAGS)
-                telling.say(
-                    InstanceState.STARTING, port=port, ports=(port,), resolved_path=materials.model_path
-                )
-                engine = await start_engine(launch, instance, port, world, {SECRET: key})
-                log.log(
-                    logging.DEBUG if telling.tries_again else logging.INFO,
-                    "Started an engine: instance=%s pid=%d port=%d",
-                    instance.name,
-                    engine.group.pid,
-                    port,
-                )
-            ports.enter_context(world.keys.of(engine.port, engine.secrets))
+                engine = await _start(instance, model, context, reporter, leases)
+            leases.enter_context(context.keys.of(engine.port, engine.secrets))
             failed = False
             try:
-                await _become_ready(engine, world, telling, projector)
-                served()
-                telling.say(
+                await _until_ready(engine, context, reporter)
+                on_ready()
+                reporter.report(
                     InstanceState.RUNNING,
-                    _note(instance.placement),
+                    "" if instance.placement is None else instance.placement.note,
                     pid=engine.group.pid,
                     port=engine.port,
                     ports=(engine.port,),
                 )
-                await _serve(engine, world)
+                await _watch_engine(engine, context)
             except (InstanceFailure, GpustackError):
                 failed = True
                 raise
             finally:
-                if world.intent.stopping and not (failed or ending.wanted):
+                if context.shutdown.ends_engines and not (failed or unwanted.is_set()):
                     # Before the engine ends, so that nobody is sent to it any more.
-                    telling.say(
+                    reporter.report(
                         InstanceState.INITIALIZING,
                         "Its worker was stopped; the engine starts again with it, or elsewhere",
                     )
-                await engine.let_go(end=failed or ending.wanted or world.intent.stopping)
+                await engine.release(end=failed or unwanted.is_set() or context.shutdown.ends_engines)
     except GpustackError as error:
         raise InstanceFailure(str(error)) from error
-    raise AssertionError("a life ends by failing, or by being cancelled")
+    raise AssertionError("it ends by failing, or by being cancelled")
 
 
-async def _gather(
-    instance: ModelInstance, model: Model | None, world: WorkerContext, telling: InstanceReporter
-) -> _LaunchInputs:
-    """The engine to run, and its files, fetched if they are missing."""
+async def _start(
+    instance: ModelInstance,
+    model: Model | None,
+    context: WorkerContext,
+    reporter: InstanceReporter,
+    leases: ExitStack,
+) -> EngineProcess:
+    """Files → port → command → process. The port stays leased until ``leases`` is closed."""
+    reporter.report(InstanceState.INITIALIZING)
+    await context.orphans_ended.wait()
     if model is None:
         raise InstanceFailure(
             f"The deployment was changed since this replica (generation {instance.generation}) was made; "
             "it is about to be replaced"
         )
-    engine = _named_engine(model)
+    inputs = await _fetch_files(instance, model, context, reporter)
+    port = await _lease_port(instance, context, reporter, leases)
+    key = make_engine_key(context.rng)
+    launch = await _describe_launch(instance, model, inputs, port, key, context)
+    reporter.report(InstanceState.STARTING, port=port, ports=(port,), resolved_path=inputs.model_path)
+    engine = await start_engine(launch, instance, port, context, {SECRET: key})
+    log.log(
+        logging.DEBUG if reporter.retrying else logging.INFO,
+        "Started an engine: instance=%s pid=%d port=%d",
+        instance.name,
+        engine.group.pid,
+        port,
+    )
+    return engine
+
+
+async def _fetch_files(
+    instance: ModelInstance, model: Model, context: WorkerContext, reporter: InstanceReporter
+) -> _LaunchInputs:
+    """The engine to run and its files, fetched if they are missing."""
+    try:
+        engine = engine_for(model)
+    except Invalid:
+        if model.backend:
+            raise
+        engine = None  # only its files tell
     if engine is not None and not engine.fetches(model):
         return _LaunchInputs(engine, "", None)
 
     def progress(percent: float) -> None:
-        telling.say(InstanceState.DOWNLOADING, download_progress=percent)
+        reporter.report(InstanceState.DOWNLOADING, download_progress=percent)
 
-    named = wanted_projector(model)
-    files = await world.files.ensure(instance.source, progress=progress, projector=named or None)
+    projector = wanted_projector(model) or None
+    files = await context.files.ensure(instance.source, progress=progress, projector=projector)
     path = files.main_path
-    return _LaunchInputs(engine or engine_for(model, _facts_of(path)), path, files.mmproj_path)
-
-
-def _named_engine(model: Model) -> Engine | None:
-    """The engine that the deployment itself tells; ``None`` where only its files do."""
-    try:
-        return engine_for(model)
-    except Invalid:
-        if model.backend:
-            raise
-        return None
-
-
-def _facts_of(path: str) -> ModelFacts:
-    gguf = path.lower().endswith(".gguf")
-    return ModelFacts(format=FileFormat.GGUF if gguf else FileFormat.SAFETENSORS)
+    if engine is None:
+        is_gguf = path.lower().endswith(".gguf")
+        facts = ModelFacts(format=FileFormat.GGUF if is_gguf else FileFormat.SAFETENSORS)
+        engine = engine_for(model, facts)
+    return _LaunchInputs(engine, path, files.mmproj_path)
 
 
 async def _lease_port(
-    instance: ModelInstance, world: WorkerContext, telling: InstanceReporter, ports: ExitStack
+    instance: ModelInstance, context: WorkerContext, reporter: InstanceReporter, leases: ExitStack
 ) -> int:
-    """A port; while there is none, the instance says so and waits for one to be given back."""
+    """A port; while none is free, the instance reports so and waits for one to be given back."""
     while True:
         try:
-            return ports.enter_context(world.ports.lease(instance.name))
+            return leases.enter_context(context.ports.lease(instance.name))
         except Unavailable as error:
-            telling.say(InstanceState.INITIALIZING, f"Waiting for a port: {error}")
-            await world.ports.freed(_LOOK_FOR_PORT_EVERY)
+            reporter.report(InstanceState.INITIALIZING, f"Waiting for a port: {error}")
+            await context.ports.freed(_LOOK_FOR_PORT_EVERY)
 
 
-async def _describe(
+async def _describe_launch(
     instance: ModelInstance,
-    model: Model | None,
-    materials: _LaunchInputs,
+    model: Model,
+    inputs: _LaunchInputs,
     port: int,
     key: str,
-    world: WorkerContext,
+    context: WorkerContext,
 ) -> LaunchSpec:
-    engine, placement = materials.engine, instance.placement
-    assert model is not None
+    engine, placement = inputs.engine, instance.placement
     if placement is None:
         raise InstanceFailure("The instance was assigned without a place; this is a fault of the server")
     faults = engine.faults(model)
     if faults:
         raise InstanceFailure("; ".join(faults))
-    build = next((b for b in await world.builds() if b.engine == engine.name), None)
+    build = next((b for b in await context.builds() if b.engine == engine.name), None)
     if build is None:
         raise InstanceFailure(f"This worker has no {engine.name} engine; run 'gpustack doctor' there")
     return engine.launch(
@@ -198,44 +193,42 @@ async def _describe(
             model=model,
             instance=instance,
             placement=placement,
-            model_path=materials.model_path,
-            mmproj_path=materials.mmproj_path,
+            model_path=inputs.model_path,
+            mmproj_path=inputs.mmproj_path,
             port=port,
             api_key=key,
             build=build,
-            data_dir=str(world.data_dir),
-            device_type=world.device_type(placement),
-            cpu_count=world.cpu_count,
+            data_dir=str(context.data_dir),
+            device_type=context.device_type(placement),
+            cpu_count=context.cpu_count,
         )
     )
 
 
-async def _become_ready(
-    engine: EngineProcess, world: WorkerContext, telling: InstanceReporter, projector: str | None
-) -> None:
-    port, terms = engine.port, engine.terms
+async def _until_ready(engine: EngineProcess, context: WorkerContext, reporter: InstanceReporter) -> None:
+    """Return when the engine answers its readiness probe; raises ``InstanceFailure`` if it ends or takes too long."""
+    port, health = engine.port, engine.health
     if engine.adopted:
-        if await world.prober.answers(port, terms.readiness):
+        if await context.prober.answers(port, health.readiness):
             return
-        telling.say(InstanceState.STARTING, pid=engine.group.pid, port=port, ports=(port,))
+        reporter.report(InstanceState.STARTING, pid=engine.group.pid, port=port, ports=(port,))
+    ready = partial(context.prober.until_ready, port, health.readiness)
     with trio.move_on_after(engine.start_left) as patience:
-        came = await first_of(
-            partial(world.prober.until_ready, port, terms.readiness), engine.group.wait, _bounded_log(engine)
-        )
-        if came == 1:
-            raise InstanceFailure(await _obituary(engine, ready=False, projector=projector))
+        if await first_of(ready, engine.group.wait, _bounded_log(engine)) == 1:
+            raise InstanceFailure(await _exit_sentence(engine, ready=False))
     if patience.cancelled_caught:
         raise InstanceFailure(
-            f"The engine did not answer {terms.readiness.path} within {terms.start_deadline:g} s of its start; "
+            f"The engine did not answer {health.readiness.path} within {health.start_deadline:g} s of its start; "
             "see its log"
         )
 
 
-async def _serve(engine: EngineProcess, world: WorkerContext) -> NoReturn:
-    liveness = engine.terms.liveness
-    hung = partial(world.prober.until_dead, engine.port, liveness)
+async def _watch_engine(engine: EngineProcess, context: WorkerContext) -> NoReturn:
+    """Raises ``InstanceFailure`` when the engine ends, or fails its liveness probe several times in a row."""
+    liveness = engine.health.liveness
+    hung = partial(context.prober.until_dead, engine.port, liveness)
     if await first_of(engine.group.wait, hung, _bounded_log(engine)) == 0:
-        raise InstanceFailure(await _obituary(engine, ready=True))
+        raise InstanceFailure(await _exit_sentence(engine, ready=True))
     silent = liveness.period * liveness.failures
     raise InstanceFailure(
         f"The engine ran, but did not answer {liveness.path} for {silent:g} s and more, so it was ended"
@@ -246,11 +239,10 @@ def _bounded_log(engine: EngineProcess) -> Callable[[], Awaitable[object]]:
     return partial(keep_trimmed, engine.log_file, limit=_LOG_LIMIT, period=_LOOK_AT_LOG_EVERY)
 
 
-async def _obituary(engine: EngineProcess, *, ready: bool, projector: str | None = None) -> str:
+async def _exit_sentence(engine: EngineProcess, *, ready: bool) -> str:
+    projector = None if ready else parameters.value_of(engine.argv, *PROJECTOR_FLAGS)
     how = await engine.group.wait()
-    said = await _threads.run(partial(describe_exit, how, engine.log_file, ready=ready, projector=projector))
-    return without_keys(said)
-
-
-def _note(placement: Placement | None) -> str:
-    return "" if placement is None else placement.note
+    sentence = await _threads.run(
+        partial(describe_exit, how, engine.log_file, ready=ready, projector=projector)
+    )
+    return without_keys(sentence)

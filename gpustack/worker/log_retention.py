@@ -1,4 +1,4 @@
-"""Removes the logs of instances that are gone, some time after their last word."""
+"""Removes the logs of engines whose instances are gone, seven days after the last line was written."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _threads = threads("old logs", 1)
 
 @attrs.frozen(eq=False, kw_only=True)
 class LogRetention:
-    """A service: looks now and then, once the server has said which instances there are.
+    """A service: looks each hour, once the server has told which instances there are.
 
-    ``folder`` belongs to this worker alone: what no instance of it writes is taken for left behind.
+    ``folder`` belongs to this worker alone: logs in it that belong to no assigned instance are left from former ones.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class LogRetention:
             if not assigned.synced:
                 continue
             before = self.now().timestamp() - self.keep
-            living = assigned.picture.instances.keys()
+            living = assigned.state.instances.keys()
             removed = await _threads.run(sweep, self.folder, living, before, self.faults)
             if removed:
                 log.info("Removed old logs of instances that are gone: files=%d", removed)
@@ -55,10 +55,10 @@ class LogRetention:
 
 
 def sweep(folder: Path, living: Collection[int], before: float, faults: Quarantine) -> int:
-    """Remove the logs of each instance not ``living`` that has written nothing since ``before``; how many files.
+    """Remove the logs of instances that are not ``living`` and have written nothing since ``before`` (Unix time).
 
-    Blocking; nobody else uses ``faults`` meanwhile. What is not named as our logs are is never touched, and what cannot
-    be removed is left.
+    Returns how many files. Blocking; nobody else may use ``faults`` meanwhile. Files that are not named as our logs are
+    never touched; what cannot be removed is left.
     """
     found: dict[int, list[Path]] = {}
     try:

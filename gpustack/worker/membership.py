@@ -5,22 +5,24 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import attrs
 import trio
 
 from gpustack.domain.report import JoinRequest
-from gpustack.domain.worker import SystemReserved
 from gpustack.errors import Forbidden, GpustackError, Unauthorized
 from gpustack.nursery.limiter import threads
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.wake import AsyncValue
 from gpustack.remote.http import RemoteError
 from gpustack.remote.server_client import JoinedDocument, ServerClient
-from gpustack.worker.credential import keep_credential, kept_credential
-from gpustack.worker.identity import WorkerName, remember_name
-from gpustack.worker.known import remember_servers
+from gpustack.worker.identity import (
+    WorkerIdentity,
+    load_credential,
+    save_credential,
+    save_name,
+    save_servers,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ _threads = threads("worker identity", 1)
 
 @attrs.frozen(kw_only=True, eq=False)
 class Member:
-    """What joining gave: the id, the key the server shows on our port, and how often it wants to hear us."""
+    """What joining gave. The server shows ``forward_key`` on our port; it wants a heartbeat each interval (seconds)."""
 
     worker_id: int
     name: str
@@ -40,27 +42,10 @@ class Member:
     heartbeat_interval: float
 
 
-@attrs.frozen(kw_only=True)
-class WorkerIdentity:
-    """What does not change while the daemon runs. ``address`` may block: it is called in a thread."""
-
-    name: WorkerName
-    worker_uuid: str
-    hostname: str
-    address: Callable[[], str]
-    port: int
-    metrics_port: int | None
-    labels: dict[str, str]
-    system_reserved: SystemReserved
-    version: str
-    data_dir: Path
-    run: str = ""
-    """What this daemon is told apart by from another one with the same data directory, or a copy of it."""
-
-
 @attrs.define(eq=False, repr=False)
 class Membership:
-    """Owns the credential. Others ask for ``joined()`` and use ``client``; a void credential is renewed by joining."""
+    """A service that owns the credential. Others wait for ``joined()`` and use ``client``; whoever of them hears that
+    the server does not know this worker calls ``void``, and it joins again."""
 
     client: ServerClient
     _identity: WorkerIdentity
@@ -69,7 +54,7 @@ class Membership:
     _rng: random.Random
     _latest: AsyncValue[Member | None] = attrs.field(factory=lambda: AsyncValue(None))
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("membership"))
-    _stops: bool = False
+    _stopping: bool = False
     name: str = "membership"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -77,12 +62,12 @@ class Membership:
         while True:
             member = await self._join()
             self._latest.set(member)
-            if self._stops:  # it was on its way when we were told to
+            if self._stopping:  # the goodbye came while this request to join was under way
                 await self.say_goodbye()
             await self.left(member)
 
     async def joined(self) -> Member:
-        """The membership, as soon as there is one."""
+        """Wait for the membership; return at once while there is one."""
         revision = self._latest.revision
         while (member := self._latest.value) is None:
             revision, _ = await self._latest.changed(revision)
@@ -101,11 +86,11 @@ class Membership:
 
     @property
     def run_id(self) -> str:
-        """What this daemon is told apart by."""
+        """Tells this daemon apart from another one with the same data directory, or a copy of it."""
         return self._identity.run
 
-    async def ask_to_be_emptied(self) -> bool:
-        """Have the server start elsewhere what runs here; false when it does not take that up."""
+    async def request_drain(self) -> bool:
+        """Ask the server to start elsewhere what runs here; false when it refuses, or does not answer within 2 s."""
         member = self.member
         if member is None:
             return False
@@ -120,11 +105,11 @@ class Membership:
         return False
 
     async def say_goodbye(self) -> None:
-        """Tell the server that this worker stops, if it listens; nothing depends on it but how soon it knows.
+        """Tell the server that this worker stops, for 2 s at most; it would notice later by itself.
 
-        From then on it does not join any more.
+        From then on this worker does not join any more.
         """
-        self._stops = True
+        self._stopping = True
         member = self.member
         if member is None:
             return
@@ -135,29 +120,29 @@ class Membership:
                 log.info("The server was not told that this worker stops: reason=%s", error)
 
     async def learn(self, servers: Sequence[str]) -> None:
-        """These are the servers of the cluster now: any of them will do when ours does not answer."""
+        """Keep the addresses of the cluster's servers: any of them is asked when ours does not answer."""
         known = self.client.learn(servers)
         if known is None:
             return
         log.info("The other servers of the cluster: %s", ", ".join(known) or "none")
         try:
-            await _threads.run(remember_servers, self._identity.data_dir, known)
+            await _threads.run(save_servers, self._identity.data_dir, known)
         except OSError as error:
             log.warning("The servers of the cluster cannot be kept: reason=%s", error)
 
     async def renew(self, credential: str | None) -> None:
-        """The server wants us to use this credential, if any. Until it is kept we go on with the one we have."""
+        """Use the new credential that the server told, if it told one; only once it is kept in the data directory."""
         if credential is None:
             return
         try:
-            await _threads.run(keep_credential, self._identity.data_dir, credential)
+            await _threads.run(save_credential, self._identity.data_dir, credential)
         except OSError as error:
             log.warning("A new credential cannot be kept, so the former is used on: reason=%s", error)
             return
         self.client.use(credential)
 
     def void(self, member: Member) -> None:
-        """The server does not know ``member``: join again, unless that has been done since."""
+        """The server does not know ``member`` any more: join again, unless that has been done since."""
         if self._latest.value is member:
             log.warning(
                 "The server does not know this worker any more, joining again: id=%d", member.worker_id
@@ -167,11 +152,11 @@ class Membership:
     async def _join(self) -> Member:
         delay, told = _FIRST_TRY_AGAIN, ""
         while True:
-            if self._stops:
+            if self._stopping:
                 await trio.sleep_forever()
             with self._faults.row("joining") as trial:
                 try:
-                    joined = await self._ask_in(await _threads.run(self._document))
+                    joined = await self._request_join(await _threads.run(self._document))
                     break
                 except Unauthorized:
                     log.error("The server refused this worker's token; set --token to the one of the server")
@@ -201,14 +186,14 @@ class Membership:
             delay = min(delay * 2, _LAST_TRY_AGAIN)
         with self._faults.row("the name"):
             try:
-                await _threads.run(remember_name, self._identity.data_dir, joined.name)
+                await _threads.run(save_name, self._identity.data_dir, joined.name)
             except OSError as error:
                 log.error(
                     "The name this worker was given cannot be kept: name=%s reason=%s", joined.name, error
                 )
         with self._faults.row("the credential"):
             try:
-                await _threads.run(keep_credential, self._identity.data_dir, joined.credential)
+                await _threads.run(save_credential, self._identity.data_dir, joined.credential)
             except OSError as error:
                 log.error("This worker's credential cannot be kept for its next start: reason=%s", error)
         log.info("Joined: worker=%s id=%d", joined.name, joined.id)
@@ -219,9 +204,9 @@ class Membership:
             heartbeat_interval=joined.heartbeat_interval,
         )
 
-    async def _ask_in(self, document: JoinRequest) -> JoinedDocument:
-        """By the credential that we had, for whoever holds the token cannot take our place; else by the token."""
-        own = await _threads.run(kept_credential, self._identity.data_dir)
+    async def _request_join(self, document: JoinRequest) -> JoinedDocument:
+        """Join with the kept credential, else with the token: the token alone does not let anybody take our place."""
+        own = await _threads.run(load_credential, self._identity.data_dir)
         if own:
             try:
                 return await self.client.join(document, token=own)

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SAY_EVERY = 1.0
+_REPORT_EVERY = 1.0
+"""Seconds between two reports of progress."""
 _Key = tuple[ModelSource, str]
 
 
 @attrs.define(eq=False)
 class _FileTask:
-    """What is being done for one record."""
+    """The fetching or removing of one record's files."""
 
     removes: bool
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -35,19 +36,19 @@ class _FileTask:
 
 @attrs.define(eq=False, repr=False)
 class ModelFiles:
-    """Takes up what the server's records ask for, and gives instances their files."""
+    """A service: fetches and removes the files that the server's records ask for, and gives instances their files."""
 
     _cache: Cache
     _assignments: AssignmentWatcher
     _reports: ReportQueue
     _token: str | None = attrs.field(default=None, repr=False)
-    """For the hub."""
-    _work: dict[int, _FileTask] = attrs.field(factory=dict)
-    _said_at: dict[_Key, float] = attrs.field(factory=dict)
+    """The model hub's token."""
+    _tasks: dict[int, _FileTask] = attrs.field(factory=dict)
+    _reported_at: dict[_Key, float] = attrs.field(factory=dict)
     _wanted: dict[_Key, int] = attrs.field(factory=dict)
     """How many wait for these files now."""
     _removing: dict[_Key, trio.Event] = attrs.field(factory=dict)
-    _given_up: set[int] = attrs.field(factory=set)
+    _unremovable: set[int] = attrs.field(factory=set)
     """Records whose files could not be removed: not tried again before the next start."""
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("files"))
     _fetches: Quarantine = attrs.field(factory=lambda: Quarantine("fetching"))
@@ -61,11 +62,11 @@ class ModelFiles:
         *,
         projector: str | None = None,
     ) -> LocalFiles:
-        """The files of ``source``, fetched if they are missing; the server's record of them follows.
+        """The files of ``source``, fetched if they are missing; the server's record of them is kept up to date.
 
-        ``progress`` hears percent, about once a second, and nothing when all is here. Raises a ``GpustackError``
-        whose sentence says what is wrong. Cancellable at any time: what has arrived stays and is gone on with next
-        time. ``projector`` is the name of the projector to take, where it is not ours to find.
+        ``progress`` is called with percent about once a second, and not at all when everything is here. Raises a
+        ``GpustackError`` whose sentence says what is wrong. Cancellable at any time: what has arrived stays, and the
+        next fetch continues from there. ``projector`` is the name of the projector's file, where the user chose one.
         """
         chosen = {} if projector is None or "/" in projector else {"projector": projector}
         key = (source, local_dir)
@@ -80,7 +81,7 @@ class ModelFiles:
                         source,
                         token=self._token,
                         local_dir=local_dir or None,
-                        progress=self._teller(key, progress),
+                        progress=self._progress_reporter(key, progress),
                         **chosen,
                     )
                 except GpustackError as error:
@@ -88,15 +89,14 @@ class ModelFiles:
             if trial.fault is not None:
                 refusal = Unavailable(f"{source.readable} cannot be fetched. {trial.fault.sentence}")
             if refusal is not None:
-                said = FileReport(state=FileState.ERROR, state_message=str(refusal))
-                self._reports.file(source, local_dir, said)
+                self._report_error(key, str(refusal))
                 raise refusal
         finally:
             self._wanted[key] -= 1
             if not self._wanted[key]:
                 del self._wanted[key]
-                self._said_at.pop(key, None)
-        self._reports.file(
+                self._reported_at.pop(key, None)
+        self._reports.add_file(
             source,
             local_dir,
             FileReport(
@@ -116,12 +116,12 @@ class ModelFiles:
             while True:
                 with trio.move_on_after(self._faults.due_in()):
                     revision, _ = await self._assignments.latest.changed(revision)
-                self._take_up(self._assignments.latest.value, nursery)
+                self._start_tasks(self._assignments.latest.value, nursery)
 
-    def _teller(
+    def _progress_reporter(
         self, key: _Key, progress: Callable[[float], None] | None
     ) -> Callable[[DownloadProgress], None]:
-        """Hears the cache's bytes. However many ask for the same files, their record is told once a second."""
+        """A callback for the cache. However many wait for the same files, their record is reported once a second."""
         source, local_dir = key
         told_at: float | None = None
 
@@ -130,36 +130,36 @@ class ModelFiles:
             instant = trio.current_time()
             if now.done >= now.total and told_at is None:
                 return
-            if progress is not None and (told_at is None or instant - told_at >= _SAY_EVERY):
+            if progress is not None and (told_at is None or instant - told_at >= _REPORT_EVERY):
                 progress(now.percent)
-            last = self._said_at.get(key)
-            if last is None or instant - last >= _SAY_EVERY:
-                self._said_at[key] = instant
-                said = FileReport(
+            last = self._reported_at.get(key)
+            if last is None or instant - last >= _REPORT_EVERY:
+                self._reported_at[key] = instant
+                report = FileReport(
                     state=FileState.DOWNLOADING, download_progress=now.percent, size=now.total or None
                 )
-                self._reports.file(source, local_dir, said)
-            if told_at is None or instant - told_at >= _SAY_EVERY:
+                self._reports.add_file(source, local_dir, report)
+            if told_at is None or instant - told_at >= _REPORT_EVERY:
                 told_at = instant
 
         return tell
 
     # --- what the records ask for
 
-    def _take_up(self, assigned: AssignmentSnapshot, nursery: trio.Nursery) -> None:
-        files = assigned.picture.files
+    def _start_tasks(self, assigned: AssignmentSnapshot, nursery: trio.Nursery) -> None:
+        files = assigned.state.files
         self._faults.keep_only({*files, *(("look", key) for key in files)})
         for file in files.values():
             if not self._faults.holds(file.id) and not self._faults.holds(("look", file.id)):
                 with self._faults.row(("look", file.id)):
-                    self._look_at(file, nursery)
+                    self._start_task(file, nursery)
 
-    def _look_at(self, file: ModelFile, nursery: trio.Nursery) -> None:
-        work = self._work.get(file.id)
+    def _start_task(self, file: ModelFile, nursery: trio.Nursery) -> None:
+        work = self._tasks.get(file.id)
         if file.deleted_at is not None:
             if work is not None and not work.removes:
-                work.scope.cancel()  # looked at again when it has ended
-            elif work is None and file.id not in self._given_up and _key(file) not in self._wanted:
+                work.scope.cancel()  # compared again when it has ended
+            elif work is None and file.id not in self._unremovable and _key(file) not in self._wanted:
                 self._begin(nursery, file, self._remove, removes=True)
         elif work is None and file.state is FileState.DOWNLOADING and _key(file) not in self._wanted:
             self._begin(nursery, file, self._fetch, removes=False)
@@ -172,10 +172,10 @@ class ModelFiles:
         *,
         removes: bool,
     ) -> None:
-        self._work[file.id] = begun = _FileTask(removes)
-        nursery.start_soon(self._carry_out, file, work, begun, nursery, name=f"file:{file.source.readable}")
+        self._tasks[file.id] = begun = _FileTask(removes)
+        nursery.start_soon(self._run_task, file, work, begun, nursery, name=f"file:{file.source.readable}")
 
-    async def _carry_out(
+    async def _run_task(
         self,
         file: ModelFile,
         work: Callable[[ModelFile], Awaitable[None]],
@@ -186,14 +186,13 @@ class ModelFiles:
             with begun.scope, self._faults.row(file.id) as trial:
                 await work(file)
             if trial.fault is not None:
-                said = FileReport(state=FileState.ERROR, state_message=trial.fault.sentence)
-                self._reports.file(file.source, file.local_dir, said)
+                self._report_error(_key(file), trial.fault.sentence)
         finally:
-            del self._work[file.id]
+            del self._tasks[file.id]
         if trial.fault is not None:
             await trio.sleep(max(trial.fault.again_at - trio.current_time(), 0.0))
         if trial.fault is not None or begun.scope.cancelled_caught:
-            self._take_up(self._assignments.latest.value, nursery)
+            self._start_tasks(self._assignments.latest.value, nursery)
 
     async def _fetch(self, file: ModelFile) -> None:
         try:
@@ -203,7 +202,7 @@ class ModelFiles:
 
     async def _remove(self, file: ModelFile) -> None:
         self._removing[_key(file)] = done = trio.Event()
-        # What lies at a local path was there before us and belongs to somebody else.
+        # The files at a local path were there before us and belong to somebody else.
         is_ours = file.source.kind is not SourceKind.LOCAL_PATH
         bytes_too = bool(is_ours and file.cleanup_on_delete)
         local_dir = file.local_dir or None
@@ -213,19 +212,22 @@ class ModelFiles:
             if bytes_too:
                 await self._cache.remove(file.resolved_paths, local_dir=local_dir)
         except GpustackError as error:
-            self._given_up.add(file.id)
+            self._unremovable.add(file.id)
             log.error("Could not remove a model file: source=%s reason=%s", file.source.readable, error)
-            said = FileReport(state=FileState.ERROR, state_message=str(error))
-            self._reports.file(file.source, file.local_dir, said)
+            self._report_error(_key(file), str(error))
             return
         finally:
             del self._removing[_key(file)]
             done.set()
-        self._reports.file_gone(file.id)
+        self._reports.add_file_removal(file.id)
         log.info("Removed a model file: source=%s bytes_too=%s", file.source.readable, bytes_too)
 
+    def _report_error(self, key: _Key, sentence: str) -> None:
+        source, local_dir = key
+        self._reports.add_file(source, local_dir, FileReport(state=FileState.ERROR, state_message=sentence))
+
     def __repr__(self) -> str:
-        return f"<Files: {len(self._work)} being fetched or removed, {len(self._wanted)} waited for>"
+        return f"<ModelFiles: {len(self._tasks)} being fetched or removed, {len(self._wanted)} waited for>"
 
 
 def _key(file: ModelFile) -> _Key:

@@ -1,4 +1,4 @@
-"""Ports of this machine, leased to engines for as long as they live."""
+"""Leases of this machine's ports: an engine holds one for as long as it runs."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class PortLeases:
 
     @contextmanager
     def lease(self, holder: str) -> Iterator[int]:
-        """A port that nobody holds and that can be bound on the loopback now.
+        """A port that nobody holds and that can be bound on the loopback now; given back when the block is left.
 
         Raises ``Unavailable`` with the range in its sentence when none is left. Ports are taken in turn, so that one
-        just given back rests before it is used again.
+        that was just given back is used again as late as possible.
         """
         port = self._take(holder)
         try:
@@ -50,17 +50,17 @@ class PortLeases:
             self._give_back(port)
 
     def expect(self, port: int, holder: str) -> None:
-        """An engine that a former daemon left may still be loading and not listen yet: leave its port to it."""
+        """Reserve the port of an engine that a former daemon left: it may still be loading, and not listen yet."""
         self._expected[port] = holder
 
     def expect_no_more(self, holder: str) -> None:
-        """The holder has come, or never will."""
+        """End the reservation: the holder has taken its port, or never will."""
         for port in [port for port, expected in self._expected.items() if expected == holder]:
             del self._expected[port]
             self._freed.wake()
 
     async def freed(self, at_most: float) -> None:
-        """Wait until a port was given back, ``at_most`` seconds: programs that are not ours tell nobody."""
+        """Wait until a port was given back, ``at_most`` seconds: nobody tells when a program that is not ours ends."""
         await self._freed.wait(at_most)
 
     @property
@@ -70,7 +70,7 @@ class PortLeases:
 
     @property
     def holders(self) -> dict[str, int]:
-        """The port of each that holds one."""
+        """The port of each holder, by the holder's name."""
         return {holder: port for port, holder in self._held.items()}
 
     def _give_back(self, port: int) -> None:

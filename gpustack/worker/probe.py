@@ -1,4 +1,4 @@
-"""Asks an engine on the loopback whether it is ready, and later whether it still lives."""
+"""Readiness and liveness probes: asks an engine on the loopback whether it answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Prober:
     _keys: EngineKeys
 
     async def answers(self, port: int, probe: Probe) -> bool:
-        """One GET: whether it came back with 200 in time."""
+        """One GET: whether status 200 came in time. Raises nothing."""
         target = quote(probe.path, safe=_SENT_AS_IT_IS).encode()
         with trio.move_on_after(probe.timeout):
             try:
@@ -39,14 +39,14 @@ class Prober:
                     return response.status == 200
             except UpstreamError:
                 return False
-            except PayloadTooLarge:  # not what a probe is for, but an answer
+            except PayloadTooLarge:  # an unusual answer to a probe, but an answer
                 return True
         return False
 
     async def until_ready(self, port: int, probe: Probe) -> None:
-        """Return at the first yes. Waits for ever: the caller sets the deadline.
+        """Return when a probe succeeds. Waits for ever: the caller sets the deadline.
 
-        At first it asks more often than each ``period``: small models are ready in no time.
+        At first it probes more often than each ``period``: small models are ready within a second.
         """
         pause = min(_FIRST_PAUSE, probe.period)
         while not await self.answers(port, probe):
@@ -54,8 +54,8 @@ class Prober:
             pause = min(pause * 1.5, probe.period)
 
     async def until_dead(self, port: int, probe: Probe) -> None:
-        """Return after ``probe.failures`` refusals in a row."""
-        refused = 0
-        while refused < probe.failures:
+        """Return after ``probe.failures`` failed probes in a row."""
+        failed = 0
+        while failed < probe.failures:
             await trio.sleep(probe.period)
-            refused = 0 if await self.answers(port, probe) else refused + 1
+            failed = 0 if await self.answers(port, probe) else failed + 1

@@ -8,9 +8,9 @@ import trio
 
 
 async def first_of(*waits: Callable[[], Awaitable[object]]) -> int:
-    """Run all, return the index of the first to return; the others are cancelled.
+    """Run all of them at the same time; return the index of the first that returns. The others are cancelled.
 
-    They must not raise: what one raised would come in a group, which nobody catches by name.
+    They must not raise: an exception of one would come in an exception group.
     """
     winner: list[int] = []
 

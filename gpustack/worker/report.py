@@ -1,4 +1,4 @@
-"""Carries what this worker says of instances and files to the server: in order, and until it arrives."""
+"""What this worker reports of its instances and files: carried to the server in order, until it arrives."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 import trio
 
 from gpustack.domain.artifact import ModelSource
+from gpustack.domain.instance import ModelInstance
+from gpustack.domain.lifecycle import InstanceState, Party, allowed
 from gpustack.domain.report import FileReport, InstanceReport
 from gpustack.errors import BadRequest, Conflict, Forbidden, GpustackError, Invalid, NotFound, Unauthorized
 from gpustack.nursery.quarantine import Quarantine
@@ -22,41 +25,41 @@ from gpustack.worker.membership import Membership
 
 log = logging.getLogger(__name__)
 
-_ROOM = 10_000
+_MOST_QUEUED = 10_000
 _TRIES = 30
-"""How often a server that answers, but with a fault of its own, is told the same before it is told the next."""
-_LAST_WORDS_WITHIN = 2.0
+"""How often a report is sent to a server that answers each time with a fault of its own, before it is dropped."""
+_LAST_DELIVERY_WITHIN = 2.0
+"""Seconds for a last try when the daemon stops."""
 _FAULTS = 5
-"""How often a report that cannot even be sent is tried before it is dropped."""
+"""How often a report is tried that cannot even be sent, before it is dropped."""
 
 
 @attrs.frozen
 class _QueuedInstanceReport:
     instance_id: int
-    said: InstanceReport
+    report: InstanceReport
 
     @property
     def row(self) -> object:
         return "instance", self.instance_id
 
     def __str__(self) -> str:
-        return (
-            f"instance {self.instance_id}, {'gone' if self.said.gone else self.said.state or 'numbers only'}"
-        )
+        what = "gone" if self.report.gone else self.report.state or "numbers only"
+        return f"instance {self.instance_id}, {what}"
 
 
 @attrs.frozen
 class _QueuedFileReport:
     source: ModelSource
     local_dir: str
-    said: FileReport
+    report: FileReport
 
     @property
     def row(self) -> object:
         return "files", self.source.index, self.local_dir
 
     def __str__(self) -> str:
-        return f"files of {self.source.readable}, {self.said.state or 'progress only'}"
+        return f"files of {self.source.readable}, {self.report.state or 'progress only'}"
 
 
 @attrs.frozen
@@ -76,18 +79,18 @@ _QueuedReport = _QueuedInstanceReport | _QueuedFileReport | _QueuedFileRemoval
 
 @attrs.define(eq=False, repr=False)
 class ReportQueue:
-    """A queue with one sender. Saying never waits; while the server is away the newest progress replaces older.
+    """A service: a queue with one sender. Adding never waits.
 
-    What is said of one instance or file goes out in order. A fault in sending it that nobody foresaw holds up its own
-    reports alone: it is tried again some times, later and later, then dropped.
-
-    A report the server refuses (the instance is gone or moved, its life does not allow it) is dropped: the watch
-    will show what is wanted now. When it is cancelled it tries once to deliver what is left.
+    Reports of one instance or file arrive in the order in which they were added; while the server is away a newer one
+    of the same state replaces the one before it. A report that the server refuses (the instance is gone or moved, or
+    the state is not allowed there) is dropped: the assignments show what is wanted now. A fault in sending that nobody
+    foresaw holds up the reports of the same instance or file only; after a few tries that report is dropped. When the
+    service is cancelled it tries once to deliver what is left, for 2 s at most.
     """
 
     _membership: Membership
     _rng: random.Random
-    try_again: float = 1.0
+    retry_after: float = 1.0
     """Seconds, give or take half."""
     _queue: deque[_QueuedReport] = attrs.field(factory=deque)
     _sending: _QueuedReport | None = None
@@ -95,53 +98,46 @@ class ReportQueue:
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("reports"))
     name: str = "reports"
 
-    def instance(self, instance_id: int, said: InstanceReport) -> None:
-        """Queue a report of an instance; one of the same state takes the place of the one before it."""
-        if said.state_message is not None:  # it may name files and tell what programs say
-            said = attrs.evolve(said, state_message=storable(said.state_message))
-
-        def is_its_own(one: _QueuedReport) -> bool:
-            return isinstance(one, _QueuedInstanceReport) and one.instance_id == instance_id
-
-        at = self._last(is_its_own)
+    def add_instance(self, instance_id: int, report: InstanceReport) -> None:
+        """Queue a report of an instance."""
+        if report.state_message is not None:  # it may name files and quote programs
+            report = attrs.evolve(report, state_message=storable(report.state_message))
+        at = self._last(lambda one: isinstance(one, _QueuedInstanceReport) and one.instance_id == instance_id)
         last = None if at is None else self._queue[at]
-        if at is not None and isinstance(last, _QueuedInstanceReport) and _continues(last.said, said):
-            self._queue[at] = _QueuedInstanceReport(instance_id, said.over(last.said))
+        if at is not None and isinstance(last, _QueuedInstanceReport) and _continues(last.report, report):
+            self._queue[at] = _QueuedInstanceReport(instance_id, report.over(last.report))
         else:
-            self._add(_QueuedInstanceReport(instance_id, said))
+            self._add(_QueuedInstanceReport(instance_id, report))
         self._wake.wake()
 
-    def file(self, source: ModelSource, local_dir: str, said: FileReport) -> None:
-        """Queue a report of a source's files; the server's record of them is made if there is none."""
-        if said.state_message is not None:
-            said = attrs.evolve(said, state_message=storable(said.state_message))
-
-        def is_its_own(one: _QueuedReport) -> bool:
-            return isinstance(one, _QueuedFileReport) and (one.source, one.local_dir) == (source, local_dir)
-
-        at = self._last(is_its_own)
+    def add_file(self, source: ModelSource, local_dir: str, report: FileReport) -> None:
+        """Queue a report of the files of a source; the server makes a record of them if it has none."""
+        if report.state_message is not None:
+            report = attrs.evolve(report, state_message=storable(report.state_message))
+        key = (source, local_dir)
+        at = self._last(lambda one: isinstance(one, _QueuedFileReport) and (one.source, one.local_dir) == key)
         last = None if at is None else self._queue[at]
-        if at is not None and isinstance(last, _QueuedFileReport) and last.said.state is said.state:
-            self._queue[at] = _QueuedFileReport(source, local_dir, said)
+        if at is not None and isinstance(last, _QueuedFileReport) and last.report.state is report.state:
+            self._queue[at] = _QueuedFileReport(source, local_dir, report)
         else:
-            self._add(_QueuedFileReport(source, local_dir, said))
+            self._add(_QueuedFileReport(source, local_dir, report))
         self._wake.wake()
 
-    def file_gone(self, file_id: int) -> None:
-        """Queue the word that a file has been removed."""
+    def add_file_removal(self, file_id: int) -> None:
+        """Queue that a file has been removed."""
         self._add(_QueuedFileRemoval(file_id))
         self._wake.wake()
 
-    def pending_for(self, instance_id: int) -> bool:
-        """Whether something about the instance has not arrived yet."""
+    def has_pending(self, instance_id: int) -> bool:
+        """Whether a report of the instance has not arrived yet."""
         return any(
             isinstance(one, _QueuedInstanceReport) and one.instance_id == instance_id for one in self._queue
         )
 
-    def is_leaving(self, instance_id: int) -> bool:
-        """Whether the word that an instance is gone is on its way."""
+    def has_removal(self, instance_id: int) -> bool:
+        """Whether the report that the instance is gone has not arrived yet."""
         return any(
-            isinstance(one, _QueuedInstanceReport) and one.instance_id == instance_id and one.said.gone
+            isinstance(one, _QueuedInstanceReport) and one.instance_id == instance_id and one.report.gone
             for one in self._queue
         )
 
@@ -152,18 +148,18 @@ class ReportQueue:
                 await self._deliver_all()
                 await self._wake.wait(self._faults.due_in())
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_WORDS_WITHIN):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_DELIVERY_WITHIN):
                 await self._deliver_once()
 
     async def _deliver_all(self) -> None:
-        """Deliver until nothing is left but of rows that are set aside."""
+        """Deliver until nothing is left but reports that are set aside after a fault."""
         tries = 0
         while (one := self._next()) is not None:
             tries += 1
             if await self._attempt(one, tries):
                 tries = 0
             elif not self._faults.holds(one.row):
-                await trio.sleep(self.try_again * (0.5 + self._rng.random()))
+                await trio.sleep(self.retry_after * (0.5 + self._rng.random()))
 
     async def _deliver_once(self) -> None:
         while (one := self._next()) is not None:
@@ -171,7 +167,7 @@ class ReportQueue:
                 return
 
     def _next(self) -> _QueuedReport | None:
-        """The oldest report that may go now."""
+        """The oldest report that is not set aside."""
         if self._faults.due_in() < math.inf:
             self._faults.keep_only({one.row for one in self._queue})
         return next((one for one in self._queue if not self._faults.holds(one.row)), None)
@@ -180,11 +176,11 @@ class ReportQueue:
         """Send one and take it from the queue; false when it stays there for another try."""
         done, self._sending = False, one
         try:
-            with self._faults.row(one.row) as trial:
+            with self._faults.row(one.row) as attempt:
                 done = await self._deliver(one, tries)
         finally:
             self._sending = None
-        if trial.fault is not None and trial.fault.streak >= _FAULTS:
+        if attempt.fault is not None and attempt.fault.streak >= _FAULTS:
             log.error("A report cannot be sent and is dropped: report=%s", one)
             self._faults.forget(one.row)
             done = True
@@ -192,31 +188,18 @@ class ReportQueue:
             self._queue.remove(one)
         return done
 
-    def _last(self, is_its_own: Callable[[_QueuedReport], bool]) -> int | None:
-        """The place of the last such report in the queue; the first of all may be on its way already."""
-        for at in range(len(self._queue) - 1, 0, -1):
-            if self._queue[at] is not self._sending and is_its_own(self._queue[at]):
-                return at
-        return None
-
-    def _add(self, one: _QueuedReport) -> None:
-        if len(self._queue) >= _ROOM:
-            log.error("The server has been away too long, the oldest report is dropped: waiting=%d", _ROOM)
-            del self._queue[1 if self._queue[0] is self._sending else 0]
-        self._queue.append(one)
-
     async def _deliver(self, one: _QueuedReport, tries: int) -> bool:
         """Send one; false when it is worth another try."""
         member = await self._membership.joined()
         client = self._membership.client
         try:
             if isinstance(one, _QueuedInstanceReport):
-                await client.report_instance(one.instance_id, one.said)
+                await client.report_instance(one.instance_id, one.report)
             elif isinstance(one, _QueuedFileRemoval):
                 await client.report_file(one.file_id, FileReport(gone=True))
             else:
                 file_id = await client.ensure_file(member.worker_id, one.source, one.local_dir)
-                await client.report_file(file_id, one.said)
+                await client.report_file(file_id, one.report)
         except Unauthorized:
             self._membership.void(member)
             return False
@@ -231,10 +214,67 @@ class ReportQueue:
             return tries >= _TRIES
         return True
 
+    def _last(self, matches: Callable[[_QueuedReport], bool]) -> int | None:
+        """The index of the last such report that may still be replaced: the one being sent may not."""
+        for at in range(len(self._queue) - 1, 0, -1):
+            if self._queue[at] is not self._sending and matches(self._queue[at]):
+                return at
+        return None
+
+    def _add(self, one: _QueuedReport) -> None:
+        if len(self._queue) >= _MOST_QUEUED:
+            log.error(
+                "The server has been away too long, the oldest report is dropped: waiting=%d", _MOST_QUEUED
+            )
+            del self._queue[1 if self._queue[0] is self._sending else 0]
+        self._queue.append(one)
+
     def __repr__(self) -> str:
-        return f"<Reports: {len(self._queue)} waiting>"
+        return f"<ReportQueue: {len(self._queue)} waiting>"
 
 
-def _continues(last: InstanceReport, said: InstanceReport) -> bool:
-    """Whether ``said`` only adds to ``last``. A word without a state of its own speaks of the state it finds."""
-    return not last.gone and not said.gone and said.state in (None, last.state)
+def _continues(last: InstanceReport, report: InstanceReport) -> bool:
+    """Whether ``report`` only adds to ``last``. One without a state is about the state that the record has."""
+    return not last.gone and not report.gone and report.state in (None, last.state)
+
+
+@attrs.define(eq=False)
+class InstanceReporter:
+    """Reports the states of one instance, by moves that ``domain/lifecycle.py`` allows."""
+
+    _queue: ReportQueue
+    _instance_id: int
+    state: InstanceState
+    """As reported last; at first as recorded."""
+    _last: InstanceReport | None = None
+    retrying: bool = False
+    """Its engine failed last time: that it is started again is no news for the log before it works."""
+
+    def report(self, state: InstanceState, message: str = "", **fields: Any) -> None:
+        """Report a state, with fields of ``InstanceReport``. Never waits.
+
+        Where the move from the state before is not allowed, ``INITIALIZING`` is reported in between, which may follow
+        any state.
+        """
+        self._step_between(state)
+        self._last = InstanceReport(state=state, state_message=message, **fields)
+        self._queue.add_instance(self._instance_id, self._last)
+        self.state = state
+
+    def repeat(self, record: ModelInstance) -> None:
+        """Report the last state again if the server's ``record`` shows another."""
+        if self._last is not None and self.differs(record):
+            self.state = record.state
+            self._step_between(self._last.state or record.state)
+            self._queue.add_instance(self._instance_id, self._last)
+            self.state = self._last.state or record.state
+
+    def differs(self, record: ModelInstance) -> bool:
+        """Whether the record shows another state than was reported, with no report on its way."""
+        reported = self._last is not None and record.state is not self.state
+        return reported and not self._queue.has_pending(self._instance_id)
+
+    def _step_between(self, state: InstanceState) -> None:
+        if not allowed(self.state, state, Party.WORKER):
+            between = InstanceReport(state=InstanceState.INITIALIZING, state_message="")
+            self._queue.add_instance(self._instance_id, between)

@@ -1,4 +1,4 @@
-"""What runs in the worker role: one line each."""
+"""The services of the worker role, in the order of starting: one line each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gpustack.worker.tool_fetcher import ToolFetcher
 
 @attrs.frozen(kw_only=True)
 class WorkerParts:
-    """The services of a worker, made by whoever composes the daemon."""
+    """The services of a worker, made in ``cli/worker_part.py``."""
 
     membership: Membership
     reports: ReportQueue
@@ -27,8 +27,8 @@ class WorkerParts:
     status: StatusReporter
     assignments: AssignmentWatcher
     files: ModelFiles
-    runners: InstanceSupervisor
-    old_logs: LogRetention
+    supervisor: InstanceSupervisor
+    log_retention: LogRetention
     tools: ToolFetcher | None = None
 
 
@@ -41,7 +41,7 @@ def work_services(parts: WorkerParts) -> Sequence[Service]:
         parts.status,
         parts.assignments,
         parts.files,
-        parts.runners,
-        parts.old_logs,
+        parts.supervisor,
+        parts.log_retention,
     )
     return found if parts.tools is None else (*found, parts.tools)

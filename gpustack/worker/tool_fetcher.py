@@ -1,4 +1,4 @@
-"""Fetches llama.cpp's programs for this worker when told where from; the embedded build serves until then."""
+"""Fetches llama.cpp's programs for this worker from a mirror; until they are here, the embedded build is used."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _looks = threads("tools", 1)
 
 @attrs.frozen(kw_only=True)
 class ToolSettings:
-    """``base`` is the mirror to fetch from: without one nothing is fetched. ``static`` wants a static build."""
+    """``base`` is the mirror's address: without one nothing is fetched. ``static`` asks for a static build."""
 
     base: str | None
     static: bool = False
@@ -37,7 +37,7 @@ class ToolSettings:
 
 @attrs.frozen(eq=False, kw_only=True)
 class ToolFetcher:
-    """A service: brings the programs once, if none are there; goes on trying while the mirror cannot be reached."""
+    """A service: fetches the programs once, if there are none; tries again while the mirror cannot be reached."""
 
     tools: Tools
     settings: ToolSettings
@@ -49,19 +49,19 @@ class ToolFetcher:
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
-        await self._have()
+        await self._ensure_tools()
         await trio.sleep_forever()
 
-    async def _have(self) -> None:
+    async def _ensure_tools(self) -> None:
         found = await _looks.run(self.tools.installed)
         if found is not None or self.settings.base is None:
-            _say(found, self.settings)
+            _warn_if_not_static(found, self.settings)
             return
         wait = _FIRST_WAIT
         while True:
             with self.faults.row("fetching"):
                 try:
-                    build = await self._bring()
+                    build = await self._fetch()
                 except GpustackError as error:
                     log.warning(
                         "The tools could not be fetched; trying again in %.0f s: reason=%s", wait, error
@@ -72,7 +72,7 @@ class ToolFetcher:
             await trio.sleep(wait * self.rng.uniform(0.8, 1.2))
             wait = min(wait * 2, _LONGEST_WAIT)
 
-    async def _bring(self) -> Build:
+    async def _fetch(self) -> Build:
         wish = BuildRequest(
             platform=platform_of(await self.devices(), self.settings.cuda),
             any_device=True,
@@ -86,7 +86,7 @@ class ToolFetcher:
 
 
 def platform_of(devices: Sequence[Device], cuda: str | None = None) -> Platform:
-    """This machine, with the kind of its devices; raises Invalid where there are no tools for it."""
+    """This machine and the type of its devices; raises ``Invalid`` where there are no tools for it."""
     usable = [device for device in devices if device.fault is None]
     first = next((device for device in usable if device.type in ("cuda", "rocm", "xpu")), None)
     kind = "cpu" if first is None else first.type
@@ -94,8 +94,8 @@ def platform_of(devices: Sequence[Device], cuda: str | None = None) -> Platform:
     return Platform.of(platform.system(), platform.machine(), kind or "cpu", newest)
 
 
-def _say(found: Build | None, settings: ToolSettings) -> None:
-    """What is wanted and is not so."""
+def _warn_if_not_static(found: Build | None, settings: ToolSettings) -> None:
+    """Log that a static build is asked for, but another one is used."""
     if settings.static and not (found is not None and found.is_static):
         what = "the embedded one" if found is None else f"{found.name}, which is here,"
         log.warning(

@@ -54,10 +54,11 @@ CASES: dict[str, LaunchContext] = {
 
 
 def shown(launch: LaunchSpec) -> str:
+    health = launch.health
     lines = [*(f"env {name}={value}" for name, value in launch.env.items())]
     lines += [f"arg {word.replace(sys.executable, '<python>')}" for word in launch.argv]
-    lines += [f"ready {launch.readiness.path}", f"alive {launch.liveness.path}"]
-    lines += [f"start within {launch.start_deadline:.0f} s, stop within {launch.stop_grace:.0f} s"]
+    lines += [f"ready {health.readiness.path}", f"alive {health.liveness.path}"]
+    lines += [f"start within {health.start_deadline:.0f} s, stop within {health.stop_grace:.0f} s"]
     return "\n".join(lines) + "\n"
 
 

@@ -154,7 +154,7 @@ def test_only_the_embedded_build_is_told_how_long_to_drain() -> None:
 
 def test_a_drain_fits_into_the_grace_before_the_kill() -> None:
     launch = ENGINE.launch(context(model()))
-    assert float(parameters.value_of(launch.argv, "--drain-seconds") or 0) < launch.stop_grace
+    assert float(parameters.value_of(launch.argv, "--drain-seconds") or 0) < launch.health.stop_grace
 
 
 def test_few_cores_all_generate_and_of_many_half() -> None:

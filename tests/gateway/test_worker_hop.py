@@ -22,8 +22,8 @@ from gpustack.remote.pooled_client import PooledClient
 from gpustack.remote.server_client import ServerClient
 from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.forward import ForwardHandler
-from gpustack.worker.identity import WorkerName
-from gpustack.worker.membership import Member, Membership, WorkerIdentity
+from gpustack.worker.identity import WorkerIdentity, WorkerName
+from gpustack.worker.membership import Member, Membership
 from gpustack.worker.ports import PortLeases
 from tests.fakes.running import RunningEngine
 from tests.http1.conftest import run_server

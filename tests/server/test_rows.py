@@ -59,7 +59,7 @@ from gpustack.server.token_budget import TokenBudgets
 from gpustack.server.update_check import UpdateCheck
 from gpustack.server.usage_ledger import UsageKey, UsageLedger
 from gpustack.store.transaction import Tx
-from gpustack.worker.telling import InstanceReporter
+from gpustack.worker.report import InstanceReporter
 from tests.policy.shapes import facts_of
 from tests.policy.worlds import gpu
 from tests.stumble import Stumble, Unforeseen, services
@@ -308,10 +308,10 @@ def test_a_worker_says_nothing_that_the_life_does_not_have(source: S, target: S)
     told: list[S] = [source]
 
     class Book:
-        def instance(self, _: int, said: Any) -> None:
+        def add_instance(self, _: int, said: Any) -> None:
             told.append(said.state)
 
-    InstanceReporter(Book(), 1, source).say(target)  # type: ignore[arg-type]  # all that it does with reports
+    InstanceReporter(Book(), 1, source).report(target)  # type: ignore[arg-type]  # all that it does with reports
     assert told[-1] is target
     for before, after in pairwise(told):
         assert allowed(before, after, Party.WORKER), told

@@ -32,13 +32,13 @@ from gpustack.nursery.tier import open_tier
 from gpustack.remote.pooled_client import PooledClient
 from gpustack.remote.server_client import ServerClient
 from gpustack.worker.assignment_watcher import AssignmentWatcher
+from gpustack.worker.context import WorkerContext
 from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.forward import ForwardHandler
 from gpustack.worker.heartbeat import Heartbeat, StatusReporter
-from gpustack.worker.identity import worker_name, worker_uuid
-from gpustack.worker.instance import WorkerContext
+from gpustack.worker.identity import WorkerIdentity, worker_name, worker_uuid
 from gpustack.worker.log_retention import LogRetention
-from gpustack.worker.membership import Membership, WorkerIdentity
+from gpustack.worker.membership import Membership
 from gpustack.worker.model_file import ModelFiles
 from gpustack.worker.ports import PortLeases
 from gpustack.worker.probe import Prober
@@ -80,14 +80,14 @@ class Daemon:
     builds: Callable[[], Awaitable[tuple[EngineBuild, ...]]] | None = None
     measure_every: float = 10.0
     port: int = 0
-    intent: ShutdownMode = attrs.field(factory=ShutdownMode)
+    shutdown: ShutdownMode = attrs.field(factory=ShutdownMode)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     gone: trio.Event = attrs.field(factory=trio.Event)
     keys: EngineKeys = attrs.field(factory=EngineKeys)
     pool: ConnectionPool = attrs.field(init=False)
     reports: ReportQueue = attrs.field(init=False)
-    world: WorkerContext = attrs.field(init=False)
-    runners: InstanceSupervisor = attrs.field(init=False)
+    context: WorkerContext = attrs.field(init=False)
+    supervisor: InstanceSupervisor = attrs.field(init=False)
     membership: Membership = attrs.field(init=False)
 
     async def start(self, nursery: trio.Nursery) -> Daemon:
@@ -101,7 +101,7 @@ class Daemon:
 
     async def stop(self) -> None:
         """A plain stop."""
-        self.intent.stopping = True
+        self.shutdown.ends_engines = True
         await self.crash()
 
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -144,21 +144,21 @@ class Daemon:
             data_dir=self.folder,
         )
         self.membership = Membership(client, identity, lambda: self.token, rng)
-        self.reports = ReportQueue(self.membership, rng, try_again=0.1)
+        self.reports = ReportQueue(self.membership, rng, retry_after=0.1)
         assignments = AssignmentWatcher(self.membership, rng)
         files = ModelFiles(
             Cache(self.folder / "cache", rng, CacheSettings(endpoint=self.endpoint, period=0.05)),
             assignments,
             self.reports,
         )
-        self.world = WorkerContext(
+        self.context = WorkerContext(
             files=files,
             ports=self.ports,
             reports=self.reports,
             prober=Prober(self.pool, self.keys),
             keys=self.keys,
             rng=rng,
-            intent=self.intent,
+            shutdown=self.shutdown,
             builds=self.builds or self._builds,
             device_type=lambda placement: None,
             cpu_count=2,
@@ -167,7 +167,7 @@ class Daemon:
             now=utc_now,
             stop_grace=self.stop_grace,
         )
-        self.runners = InstanceSupervisor(self.world, assignments, rng, self.back_off)
+        self.supervisor = InstanceSupervisor(self.context, assignments, rng, self.back_off)
         return WorkerParts(
             membership=self.membership,
             reports=self.reports,
@@ -175,8 +175,8 @@ class Daemon:
             status=StatusReporter(self.membership, self._measure, identity.address, self.measure_every),
             assignments=assignments,
             files=files,
-            runners=self.runners,
-            old_logs=LogRetention(folder=self.world.engine_logs, assignments=assignments, now=utc_now),
+            supervisor=self.supervisor,
+            log_retention=LogRetention(folder=self.context.engine_logs, assignments=assignments, now=utc_now),
         )
 
     async def _builds(self) -> tuple[EngineBuild, ...]:

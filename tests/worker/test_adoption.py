@@ -17,13 +17,13 @@ from gpustack.domain.worker import EngineBuild
 from gpustack.engines.custom import ENGINE
 from gpustack.engines.engine import LaunchContext, LaunchSpec, Probe
 from gpustack.worker.engine_process import placement_digest, start_engine
-from gpustack.worker.instance import EngineStop, InstanceFailure, run_instance
-from gpustack.worker.telling import InstanceReporter
+from gpustack.worker.instance import InstanceFailure, run_instance
+from gpustack.worker.report import InstanceReporter
 from tests.nursery.programs import is_running, until_gone
 from tests.worker.conftest import Start
 from tests.worker.daemon import Daemon, ask, custom_model, instance_of, utc_now
 from tests.worker.server import PATIENCE, FakeServer
-from tests.worker.test_life import pid_of, port_of, processes_with
+from tests.worker.test_instance import pid_of, port_of, processes_with
 
 
 async def test_an_engine_serves_on_while_its_daemon_crashes_and_the_next_one_adopts_it(
@@ -179,8 +179,8 @@ async def test_an_engine_nobody_wants_is_ended_once_the_picture_is_complete(
     worker = await start()
     with trio.fail_after(PATIENCE):
         await until_gone(pid_of(orphan))
-        await worker.world.cleared.wait()
-    assert not list(worker.world.state_dir.glob("*.json"))
+        await worker.context.orphans_ended.wait()
+    assert not list(worker.context.state_dir.glob("*.json"))
 
 
 async def test_nothing_is_ended_before_the_server_has_said_what_it_wants(
@@ -195,7 +195,7 @@ async def test_nothing_is_ended_before_the_server_has_said_what_it_wants(
     worker = await start()
     await server.until(lambda: bool(server.statuses))
     assert is_running(pid_of(running))
-    assert not worker.world.cleared.is_set()
+    assert not worker.context.orphans_ended.is_set()
     told = len(server.reports)
     server.answers.clear()
     await server.until(lambda: len(server.reports) > told)
@@ -215,7 +215,7 @@ async def test_a_stop_before_the_server_has_said_what_it_wants_ends_engines_too(
     with trio.fail_after(PATIENCE):
         await worker.stop()
     assert not is_running(pid_of(running))
-    assert not list(worker.world.state_dir.glob("*.json"))
+    assert not list(worker.context.state_dir.glob("*.json"))
 
 
 async def test_a_new_engine_waits_until_orphans_have_given_back_their_memory(
@@ -259,26 +259,26 @@ async def test_a_record_nobody_can_read_is_no_reason_not_to_start(server: FakeSe
     worker = await start()
     await server.until(lambda: bool(server.statuses))
     await worker.stop()
-    worker.world.state_dir.mkdir(exist_ok=True)
-    worker.world.state_file(1).write_text("{")
+    worker.context.state_dir.mkdir(exist_ok=True)
+    worker.context.state_file(1).write_text("{")
     server.put(instance_of(model))
     await start()
     await server.until_state(S.RUNNING)
 
 
-# --- judged on its own terms
+# --- judged by its own deadlines
 
 
-async def left_behind(worker: Daemon, instance: ModelInstance, model: Model, **terms: object) -> int:
-    """An engine with terms of its own that a daemon started and left; its pid."""
-    await worker.world.cleared.wait()  # before, it would be taken for an orphan
-    launch = launch_of(worker, instance, model, **terms)
-    engine = await start_engine(launch, instance, launch_port(launch), worker.world, {})
-    await engine.let_go(end=False)
+async def left_behind(worker: Daemon, instance: ModelInstance, model: Model, **health: object) -> int:
+    """An engine with deadlines of its own that a daemon started and left; its pid."""
+    await worker.context.orphans_ended.wait()  # before, it would be taken for an orphan
+    launch = launch_of(worker, instance, model, **health)
+    engine = await start_engine(launch, instance, launch_port(launch), worker.context, {})
+    await engine.release(end=False)
     return engine.group.pid
 
 
-def launch_of(worker: Daemon, instance: ModelInstance, model: Model, **terms: object) -> LaunchSpec:
+def launch_of(worker: Daemon, instance: ModelInstance, model: Model, **health: object) -> LaunchSpec:
     with worker.ports.lease("x") as port:
         context = LaunchContext(
             model=model,
@@ -289,7 +289,8 @@ def launch_of(worker: Daemon, instance: ModelInstance, model: Model, **terms: ob
             build=EngineBuild(engine="custom"),
             data_dir=str(worker.folder),
         )
-        return attrs.evolve(ENGINE.launch(context), **terms)
+        launch = ENGINE.launch(context)
+        return attrs.evolve(launch, health=attrs.evolve(launch.health, **health))
 
 
 def launch_port(launch: LaunchSpec) -> int:
@@ -357,7 +358,10 @@ async def test_cancelled_at_any_step_it_leaves_all_or_nothing(
     """Either nothing is left, or an engine that is on record: never one that nobody knows of."""
     model = custom_model("--reply", f"'{tmp_path}'")
     worker = await start()
-    worker.world.cleared.set()
+    worker.context.orphans_ended.set()
+    unwanted = trio.Event()
+    if wanted:
+        unwanted.set()
     ready = False
     step = 0
     while not ready:
@@ -371,15 +375,15 @@ async def test_cancelled_at_any_step_it_leaves_all_or_nothing(
             ready = True
             scope.cancel()
 
-        telling = InstanceReporter(worker.reports, instance.id, instance.state)
+        reporter = InstanceReporter(worker.reports, instance.id, instance.state)
         with trio.fail_after(PATIENCE), scope:
             cancel = CancelAtStep(trio.lowlevel.current_task(), scope, step)
             trio.lowlevel.add_instrument(cancel)
             try:
-                await run_instance(instance, model, worker.world, telling, EngineStop(wanted), served)
+                await run_instance(instance, model, worker.context, reporter, unwanted, served)
             finally:
                 trio.lowlevel.remove_instrument(cancel)
-        on_record = worker.world.state_file(instance.id).exists()
+        on_record = worker.context.state_file(instance.id).exists()
         left = processes_with(str(tmp_path))
         assert bool(left) == on_record, f"step {step}"
         assert not (wanted and on_record), f"step {step}"
@@ -393,9 +397,9 @@ async def test_cancelled_at_any_step_it_leaves_all_or_nothing(
 
 async def end_again(worker: Daemon, instance: ModelInstance) -> None:
     """Another life finds the engine on record unfit, ends it, and has no deployment to start another."""
-    telling = InstanceReporter(worker.reports, instance.id, instance.state)
+    reporter = InstanceReporter(worker.reports, instance.id, instance.state)
     other = attrs.evolve(instance, generation=9)
-    await run_instance(other, None, worker.world, telling, EngineStop(True), lambda: None)
+    await run_instance(other, None, worker.context, reporter, trio.Event(), lambda: None)
 
 
 def test_an_engine_of_a_version_before_claims_had_slots_is_at_its_place() -> None:

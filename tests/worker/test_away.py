@@ -12,7 +12,7 @@ from gpustack.domain.lifecycle import InstanceState as S
 from tests.worker.conftest import Start
 from tests.worker.daemon import custom_model, instance_of, utc_now
 from tests.worker.server import PATIENCE, FakeServer
-from tests.worker.test_life import pid_of, port_of
+from tests.worker.test_instance import pid_of, port_of
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -31,8 +31,8 @@ async def test_what_happened_while_the_server_was_away_is_told_in_order(
     first = await server.until_state(S.RUNNING)
     await server.stop()
     os.kill(pid_of(first), signal.SIGKILL)
-    await until(lambda: not worker.runners.ready_ports)
-    await until(lambda: worker.runners.ready_ports == {1: "m-1"})
+    await until(lambda: not worker.supervisor.ready_instances)
+    await until(lambda: worker.supervisor.ready_instances == {1: "m-1"})
     assert server.states()[-1] is S.RUNNING
     await server.start(nursery)
     await server.until(lambda: server.instance().restart_count == 1 and server.instance().state is S.RUNNING)

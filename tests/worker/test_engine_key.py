@@ -17,7 +17,7 @@ from gpustack.worker.engine_key import KeyFilter, make_engine_key, without_keys
 from tests.worker.conftest import Start
 from tests.worker.daemon import Daemon, ask, custom_model, instance_of
 from tests.worker.server import FakeServer
-from tests.worker.test_life import port_of
+from tests.worker.test_instance import port_of
 
 KEY = make_engine_key(random.Random(5))
 CHAT = json.dumps({"model": "m", "messages": []}).encode()
@@ -58,7 +58,7 @@ async def test_keys_of_engines_left_running_are_known_before_these_are_adopted(
     known = worker.keys.fields(port_of(running))
     await worker.crash()
     next_one = Daemon(server, worker.folder)
-    await next_one.keys.expect(worker.world.state_dir)
+    await next_one.keys.expect(worker.context.state_dir)
     assert next_one.keys.fields(port_of(running)) == known != ()
 
 
@@ -70,7 +70,7 @@ async def test_an_engine_of_a_former_version_has_no_key_and_goes_on_working(
     worker = await start()
     running = await server.until_state(S.RUNNING)
     await worker.crash()
-    file = worker.world.state_file(1)
+    file = worker.context.state_file(1)
     state = json.loads(file.read_text())
     del state["secrets"]
     file.write_text(json.dumps(state))
@@ -88,13 +88,13 @@ async def test_the_key_of_an_engine_is_in_its_environment_and_its_private_file_a
     server: FakeServer, start: Start
 ) -> None:
     worker, running = await served(server, start)
-    file = worker.world.state_file(1)
+    file = worker.context.state_file(1)
     key = json.loads(file.read_text())["secrets"]["api_key"]
     process = Path(f"/proc/{running.pid}")
     assert f"GPUSTACK_ENGINE_API_KEY={key}" in (process / "environ").read_text().split("\0")
     assert key not in (process / "cmdline").read_text()
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-    assert key not in repr((server.reports, worker.world, worker.runners, worker.keys))
+    assert key not in repr((server.reports, worker.context, worker.supervisor, worker.keys))
 
 
 @pytest.mark.attack("secret")

@@ -13,7 +13,7 @@ from gpustack.domain.lifecycle import InstanceState as S
 from tests.worker.conftest import Start
 from tests.worker.daemon import ask, custom_model, instance_of
 from tests.worker.server import FORWARD_KEY, PATIENCE, FakeServer
-from tests.worker.test_life import pid_of, port_of
+from tests.worker.test_instance import pid_of, port_of
 
 KEY = f"Bearer {FORWARD_KEY}"
 
@@ -130,7 +130,7 @@ async def test_the_log_of_an_engine_is_read_through_the_workers_port(
     running = await server.until_state(S.RUNNING)
     status, body = await worker.ask("/serveLogs/1")
     assert (status, f"listening on http://127.0.0.1:{running.port}".encode() in body) == (200, True)
-    log = worker.world.log_file(1)
+    log = worker.context.log_file(1)
     with log.open("a") as file:
         file.write("one\ntwo\nthree\n")
     _, body = await worker.ask("/serveLogs/1?tail=2")
@@ -153,7 +153,7 @@ async def test_the_log_of_the_run_before_is_kept(server: FakeServer, start: Star
     server.put(instance_of(model))
     worker = await start()
     first = await server.until_state(S.RUNNING)
-    with worker.world.log_file(1).open("a") as file:
+    with worker.context.log_file(1).open("a") as file:
         file.write("last words\n")
     os.kill(pid_of(first), signal.SIGKILL)
     await server.until(lambda: server.instance().restart_count == 1 and server.instance().state is S.RUNNING)
@@ -175,7 +175,7 @@ async def test_a_log_is_followed_until_the_client_leaves(server: FakeServer, sta
             seen = b""
             while b"listening on" not in seen:
                 seen += await stream.receive_some(65536)
-            with worker.world.log_file(1).open("a") as file:
+            with worker.context.log_file(1).open("a") as file:
                 file.write("and then\n")
             while b"and then" not in seen:
                 seen += await stream.receive_some(65536)

@@ -27,13 +27,15 @@ from gpustack.worker import (
     log_retention,
     membership,
     report,
+    runner,
     supervisor,
     tool_fetcher,
 )
 from gpustack.worker.membership import Membership
 from gpustack.worker.model_file import ModelFiles
+from gpustack.worker.report import InstanceReporter
+from gpustack.worker.runner import InstanceRunner
 from gpustack.worker.supervisor import InstanceSupervisor
-from gpustack.worker.telling import InstanceReporter
 from gpustack.worker.tool_fetcher import ToolFetcher
 from tests.fakes.hub import Hub
 from tests.nursery.programs import is_running
@@ -42,21 +44,21 @@ from tests.worker import server as fake_server
 from tests.worker.conftest import Start
 from tests.worker.daemon import Daemon, custom_model, instance_of
 from tests.worker.server import PATIENCE, FakeServer
-from tests.worker.test_tools import fetch_of
+from tests.worker.test_tool_fetcher import fetch_of
 
 LOOPS: dict[str, list[Any]] = {
     "Membership": [
         partial(Stumble, ServerClient, "join"),
-        partial(Stumble, membership, "remember_name"),
-        partial(Stumble, membership, "keep_credential"),
+        partial(Stumble, membership, "save_name"),
+        partial(Stumble, membership, "save_credential"),
     ],
     "Heartbeat": [
         partial(Stumble, ServerClient, "heartbeat"),
         partial(Stumble, Membership, "learn"),
         partial(Stumble, Membership, "renew"),
     ],
-    "StatusPush": [partial(Stumble, Daemon, "_measure"), partial(Stumble, ServerClient, "put_status")],
-    "Assignments": [
+    "StatusReporter": [partial(Stumble, Daemon, "_measure"), partial(Stumble, ServerClient, "put_status")],
+    "AssignmentWatcher": [
         partial(
             Stumble,
             assignment_watcher,
@@ -65,29 +67,29 @@ LOOPS: dict[str, list[Any]] = {
         ),
         partial(Stumble, ServerClient, "assignments"),
     ],
-    "Reports": [
+    "ReportQueue": [
         partial(Stumble, ServerClient, "report_instance", lambda client, key, report: key == 1),
         partial(Stumble, ServerClient, "report_instance", lambda client, key, report: key == 3),
         partial(
             Stumble, ServerClient, "ensure_file", lambda client, worker, source, _: source == _source("one")
         ),
     ],
-    "Files": [
+    "ModelFiles": [
         partial(Stumble, Cache, "ensure", lambda cache, source, **more: source == _source("one"), 1),
-        partial(Stumble, ModelFiles, "_look_at", lambda files, file, nursery: file.id == 1),
+        partial(Stumble, ModelFiles, "_start_task", lambda files, file, nursery: file.id == 1),
         partial(Stumble, Cache, "drop_unfinished", lambda cache, source, **more: source == _source("three")),
     ],
-    "Runners": [
+    "InstanceSupervisor": [
         partial(Stumble, InstanceSupervisor, "_compare_one", lambda self, key, record, nursery: key == 1),
-        partial(Stumble, supervisor, "run_instance", lambda instance, *rest: instance.id == 1),
-        partial(Stumble, InstanceSupervisor, "_know_model", lambda self, runner: runner.instance.id == 1),
-        partial(Stumble, InstanceSupervisor, "_waited_out", lambda self, instance: instance.id == 1),
-        partial(Stumble, supervisor, "engine_on_record", lambda key, world: key == 3),
+        partial(Stumble, runner, "run_instance", lambda instance, *rest: instance.id == 1),
+        partial(Stumble, InstanceRunner, "_update_model", lambda self: self.instance.id == 1),
+        partial(Stumble, InstanceRunner, "_finish_former_back_off", lambda self: self.instance.id == 1),
+        partial(Stumble, supervisor, "engine_on_record", lambda key, context: key == 3),
     ],
-    "OldLogs": [
+    "LogRetention": [
         partial(Stumble, log_retention, "_removed", lambda logs, before: logs[0].name == "91.log", 1)
     ],
-    "ToolFetch": [],
+    "ToolFetcher": [],
 }
 """Each loop with its steps for one row. One without, and steps after another failure, have tests of their own below."""
 CASES = [made for cases in LOOPS.values() for made in cases]
@@ -141,7 +143,7 @@ async def test_a_step_that_fails_for_one_row_harms_no_other_and_is_taken_again(
     stumble.put(monkeypatch)
     server.heartbeat_interval = 0.2
     _fill(server, hub, tmp_path)
-    if stumble.step == "_waited_out":
+    if stumble.step == "_finish_former_back_off":
         server.change(1, state=S.ERROR)
     with caplog.at_level(logging.ERROR):
         await start(endpoint=hub.url)
@@ -164,7 +166,7 @@ async def test_an_instance_is_told_what_its_worker_met(
 ) -> None:
     server.put(model := custom_model())
     server.put(instance_of(model))
-    Stumble(supervisor, "run_instance").put(monkeypatch)
+    Stumble(runner, "run_instance").put(monkeypatch)
     await start()
     failed = await server.until_state(S.ERROR)
     assert "fault that nobody foresaw (Unforeseen" in failed.state_message
@@ -178,7 +180,7 @@ async def test_saying_that_an_instance_restarts_may_fail_too(
 ) -> None:
     server.put(model := custom_model())
     server.put(instance_of(model))
-    first, second = Stumble(supervisor, "run_instance"), Stumble(InstanceSupervisor, "_say_restart", times=1)
+    first, second = Stumble(runner, "run_instance"), Stumble(InstanceRunner, "_report_restart", times=1)
     first.put(monkeypatch)
     second.put(monkeypatch)
     await start()
@@ -192,7 +194,7 @@ async def test_an_engine_that_runs_outlives_a_fault_of_who_watches_it(
     """It is taken up again as if a former daemon had left it."""
     server.put(model := custom_model())
     server.put(instance_of(model))
-    stumble = Stumble(instance, "_serve", times=1)
+    stumble = Stumble(instance, "_watch_engine", times=1)
     stumble.put(monkeypatch)
     await start()
     await server.until(lambda: bool(stumble.fallen) and server.instance().state is S.ERROR)
@@ -211,10 +213,10 @@ async def test_a_report_that_cannot_be_sent_at_all_is_dropped_and_the_next_arriv
     await server.until_state(S.RUNNING, 1)
     await server.until_state(S.RUNNING, 2)
     monkeypatch.setattr(report, "_FAULTS", 2)
-    worker.reports.instance(1, InstanceReport(restart_count=1 << 70))  # no JSON holds it
-    worker.reports.instance(2, InstanceReport(state_message="tea"))
+    worker.reports.add_instance(1, InstanceReport(restart_count=1 << 70))  # no JSON holds it
+    worker.reports.add_instance(2, InstanceReport(state_message="tea"))
     await server.until(lambda: server.instance(2).state_message == "tea")
-    worker.reports.instance(1, InstanceReport(state=S.ERROR, state_message="over"))
+    worker.reports.add_instance(1, InstanceReport(state=S.ERROR, state_message="over"))
     await server.until(lambda: server.instance(1).state_message == "over")
     assert caplog.text.count("A report cannot be sent and is dropped") == 1
 
@@ -276,8 +278,8 @@ async def test_tools_are_fetched_after_a_fault_in_fetching(
         return Build(tag="b1", name="x.tar.gz", origin="a mirror")
 
     monkeypatch.setattr(tool_fetcher, "_FIRST_WAIT", 0.01)
-    monkeypatch.setattr(ToolFetcher, "_bring", bring)
-    stumble = Stumble(ToolFetcher, "_bring")
+    monkeypatch.setattr(ToolFetcher, "_fetch", bring)
+    stumble = Stumble(ToolFetcher, "_fetch")
     stumble.put(monkeypatch)
     await nursery.start(lambda task_status: fetch_of(tmp_path, "http://x").run(task_status=task_status))
     with trio.fail_after(PATIENCE):

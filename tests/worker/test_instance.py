@@ -265,7 +265,7 @@ async def test_a_deleted_instance_ends_and_then_its_record_goes(server: FakeServ
     await server.until(lambda: not server.picture.instances)
     assert not is_running(pid_of(running))
     assert not worker.ports.held
-    assert not list(worker.world.state_dir.glob("*.json"))
+    assert not list(worker.context.state_dir.glob("*.json"))
     status, _ = await worker.through(port_of(running))
     assert status == 503
 
@@ -290,7 +290,7 @@ async def test_an_instance_is_said_to_be_gone_whatever_else_waits_to_be_said_of_
     worker = await start()
     await server.until_state(S.RUNNING)
     server.answers["/model-instances/1/report"] = 503
-    worker.reports.instance(1, InstanceReport(state=S.DOWNLOADING))
+    worker.reports.add_instance(1, InstanceReport(state=S.DOWNLOADING))
     server.change(deleted_at=utc_now())
     await server.until(lambda: not worker.ports.held)
     server.answers.clear()
@@ -475,7 +475,7 @@ async def test_whenever_it_is_ended_nothing_is_left(
             await worker.stop()
     assert not processes_with(str(tmp_path))
     assert not worker.ports.held
-    assert not list(worker.world.state_dir.glob("*.json"))
+    assert not list(worker.context.state_dir.glob("*.json"))
 
 
 def processes_with(words: str) -> list[int]:

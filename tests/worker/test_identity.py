@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gpustack.worker.identity import WorkerName, host_name, remember_name, worker_name, worker_uuid
+from gpustack.worker.identity import WorkerName, host_name, save_name, worker_name, worker_uuid
 
 
 def test_a_name_comes_from_the_option_else_as_remembered_else_from_the_host(tmp_path: Path) -> None:
     assert worker_name(tmp_path, None) == WorkerName(socket.gethostname(), False)
-    remember_name(tmp_path, "host-12345")
+    save_name(tmp_path, "host-12345")
     assert worker_name(tmp_path, None) == WorkerName("host-12345", False)
     assert worker_name(tmp_path, "mine") == WorkerName("mine", True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpustack.worker.environment import inherited_environment
+from gpustack.worker.engine_process import inherited_environment
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,13 @@ async def test_newer_progress_takes_the_place_of_older_while_the_server_is_away(
     server.answers["/v1/workers"] = 503
     worker = await start()
     for key in (1, 2, 1, 2, 1, 2):
-        worker.reports.instance(key, said(S.DOWNLOADING, download_progress=float(key)))
-    worker.reports.instance(1, said(download_progress=77.0))
-    worker.reports.instance(1, said(S.STARTING))
-    worker.reports.instance(2, said(S.STARTING))
-    assert repr(worker.reports) == "<Reports: 5 waiting>"  # the first may be on its way and is let be
+        worker.reports.add_instance(key, said(S.DOWNLOADING, download_progress=float(key)))
+    worker.reports.add_instance(1, said(download_progress=77.0))
+    worker.reports.add_instance(1, said(S.STARTING))
+    worker.reports.add_instance(2, said(S.STARTING))
+    assert (
+        repr(worker.reports) == "<ReportQueue: 5 waiting>"
+    )  # the first may be on its way: it is not replaced
     for key in (1, 2):
         server.put(instance_of(custom_model(), key, state=S.DOWNLOADING))
     server.answers.clear()
@@ -42,11 +44,11 @@ async def test_a_refused_report_holds_up_nobody(
 ) -> None:
     caplog.set_level(logging.INFO, "gpustack.worker.report")
     worker = await start()
-    worker.reports.instance(404, said(S.ERROR))
-    worker.reports.instance(1, said(S.RUNNING))
+    worker.reports.add_instance(404, said(S.ERROR))
+    worker.reports.add_instance(1, said(S.RUNNING))
     server.put(instance_of(custom_model(), 2, deleted_at=None, state=S.PENDING))
-    worker.reports.instance(2, said(S.RUNNING))
-    worker.reports.file(NOWHERE, "", FileReport(state=FileState.READY))
+    worker.reports.add_instance(2, said(S.RUNNING))
+    worker.reports.add_file(NOWHERE, "", FileReport(state=FileState.READY))
     await server.until(lambda: bool(server.file_reports))
     assert server.refused == [(2, said(S.RUNNING))]
     assert "The server did not take a report: report=instance 404, error reason=" in caplog.text
@@ -57,17 +59,17 @@ async def test_a_report_the_server_stumbles_over_does_not_hold_up_the_others_for
 ) -> None:
     server.answers["/model-instances/7/report"] = 500
     worker = await start()
-    worker.reports.instance(7, said(S.ERROR))
-    worker.reports.file(NOWHERE, "", FileReport(state=FileState.READY))
+    worker.reports.add_instance(7, said(S.ERROR))
+    worker.reports.add_file(NOWHERE, "", FileReport(state=FileState.READY))
     await server.until(lambda: bool(server.file_reports))
-    assert not worker.reports.pending_for(7)
+    assert not worker.reports.has_pending(7)
 
 
 async def test_a_void_credential_costs_no_report(server: FakeServer, start: Start) -> None:
     worker = await start()
     await server.until(lambda: bool(server.statuses))
     server.generation += 1
-    worker.reports.file(NOWHERE, "", FileReport(state=FileState.READY))
+    worker.reports.add_file(NOWHERE, "", FileReport(state=FileState.READY))
     await server.until(lambda: bool(server.file_reports))
     assert len(server.joins) == 2
 
@@ -75,6 +77,6 @@ async def test_a_void_credential_costs_no_report(server: FakeServer, start: Star
 async def test_the_last_words_of_a_daemon_are_delivered(server: FakeServer, start: Start) -> None:
     worker = await start()
     await server.until(lambda: bool(server.statuses))
-    worker.reports.file(NOWHERE, "", FileReport(state=FileState.READY))
+    worker.reports.add_file(NOWHERE, "", FileReport(state=FileState.READY))
     await worker.crash()
     assert [report.state for _, report in server.file_reports] == [FileState.READY]

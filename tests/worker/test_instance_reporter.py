@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from gpustack.domain.lifecycle import InstanceState as S
 from gpustack.domain.lifecycle import Party, allowed
 from gpustack.domain.report import InstanceReport
-from gpustack.worker.report import ReportQueue
-from gpustack.worker.telling import InstanceReporter
+from gpustack.worker.report import InstanceReporter, ReportQueue
 from tests.worker.daemon import custom_model, instance_of
 
 OURS = [S.INITIALIZING, S.DOWNLOADING, S.STARTING, S.RUNNING, S.ERROR]
@@ -26,23 +25,23 @@ class Kept:
     said: list[InstanceReport] = attrs.field(factory=list)
     pending: bool = False
 
-    def instance(self, instance_id: int, report: InstanceReport) -> None:
+    def add_instance(self, instance_id: int, report: InstanceReport) -> None:
         self.said.append(report)
 
-    def pending_for(self, instance_id: int) -> bool:
+    def has_pending(self, instance_id: int) -> bool:
         return self.pending
 
 
-def telling(kept: Kept, state: S) -> InstanceReporter:
+def reporter(kept: Kept, state: S) -> InstanceReporter:
     return InstanceReporter(cast(ReportQueue, kept), 1, state)
 
 
 @given(st.sampled_from(FOUND), st.lists(st.sampled_from(OURS)))
 def test_every_move_told_is_allowed(found: S, told: list[S]) -> None:
     kept = Kept()
-    one = telling(kept, found)
+    one = reporter(kept, found)
     for state in told:
-        one.say(state)
+        one.report(state)
     at = found
     for report in kept.said:
         assert report.state is not None
@@ -54,8 +53,8 @@ def test_every_move_told_is_allowed(found: S, told: list[S]) -> None:
 @given(st.sampled_from(FOUND), st.sampled_from(OURS), st.sampled_from(FOUND))
 def test_telling_again_brings_any_record_to_what_was_told(found: S, told: S, shown: S) -> None:
     kept = Kept()
-    one = telling(kept, found)
-    one.say(told, "why", pid=7)
+    one = reporter(kept, found)
+    one.report(told, "why", pid=7)
     kept.said.clear()
     one.repeat(instance_of(custom_model(), state=shown))
     at = shown
@@ -68,10 +67,10 @@ def test_telling_again_brings_any_record_to_what_was_told(found: S, told: S, sho
 
 def test_nothing_is_told_again_while_word_is_on_its_way_or_before_anything_was_told() -> None:
     kept = Kept()
-    one = telling(kept, S.SCHEDULED)
+    one = reporter(kept, S.SCHEDULED)
     record = instance_of(custom_model(), state=S.ERROR)
     assert not one.differs(record)
-    one.say(S.RUNNING)
+    one.report(S.RUNNING)
     assert one.differs(record)
     kept.pending = True
     assert not one.differs(record)
@@ -79,6 +78,6 @@ def test_nothing_is_told_again_while_word_is_on_its_way_or_before_anything_was_t
 
 def test_a_move_that_is_allowed_goes_no_roundabout_way() -> None:
     kept = Kept()
-    one = telling(kept, S.RUNNING)
-    one.say(S.RUNNING, port=1)
+    one = reporter(kept, S.RUNNING)
+    one.report(S.RUNNING, port=1)
     assert [report.state for report in kept.said] == [S.RUNNING]
