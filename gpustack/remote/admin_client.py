@@ -1,4 +1,4 @@
-"""Our own API as a person's program speaks it: lists, single objects, watches, logs and chat."""
+"""The client of our own API for the commands of a user: lists, single objects, watches, logs and chat."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import attrs
 
 from gpustack.errors import Unavailable
 from gpustack.remote.http import ANSWER_LIMIT, BadResponse, HttpClient, HttpResponse, StreamedResponse
-from gpustack.remote.server_error import checked, fault_of
+from gpustack.remote.server_error import fault_of, raise_for_status
 
 Doc = dict[str, Any]
 Value = str | int | bool
 
 CREATED, UPDATED, DELETED, SYNCED = 1, 2, 3, 6
-"""The numbers of watch events."""
+"""The numbers that watch events have on the wire."""
 
 _PAGE = 100
 _MOST_PAGES = 10_000
@@ -37,18 +37,18 @@ _THROUGH_WITHIN = 25.0
 
 @attrs.frozen
 class ResourceEvent:
-    """One line of a watch. ``kind`` is one of the numbers above."""
+    """One line of a watch. ``kind`` is CREATED, UPDATED, DELETED or SYNCED."""
 
     kind: int
     item: Doc
 
 
-# These are not generators: one left suspended inside another is closed by the garbage collector alone.
+# The iterators below are no generators: one left suspended inside another is closed by the garbage collector only.
 
 
 @attrs.define(eq=False)
 class _LineStream:
-    """The lines of a body that are not blank. Raises BadReply for one without end."""
+    """The lines of a body, blank ones left out. Raises BadResponse for a line that is too long."""
 
     url: str
     _pieces: AsyncIterator[bytes]
@@ -69,7 +69,7 @@ class _LineStream:
 
 @attrs.frozen(eq=False)
 class EventStream:
-    """The events of a watch; blank lines, which only show that the stream lives, left out."""
+    """The events of a watch. The blank lines that keep the connection alive are left out."""
 
     _lines: _LineStream
 
@@ -83,7 +83,7 @@ class EventStream:
 
 @attrs.frozen(eq=False)
 class ChatChunkStream:
-    """The chunks of a streamed completion. Raises the error that the server tells of midway."""
+    """The chunks of a streamed completion. Raises the error that the server reports in the stream."""
 
     _lines: _LineStream
 
@@ -117,17 +117,17 @@ def _read(url: str, text: bytes) -> Doc:
 
 @attrs.define(eq=False)
 class AdminClient:
-    """Calls on behalf of a person. Use it within the life of ``client``.
+    """Calls on behalf of a user. ``client`` must stay open meanwhile.
 
-    All raise the ``GpustackError`` that the server's answer stands for, ``Unavailable`` when there is none. All are
-    cancellable midway; whether the server has taken a change is then not known.
+    All raise the GpustackError that the server's answer stands for, RemoteError when there is none. All are
+    cancellable; whether the server has made a change is then not known.
     """
 
     _client: HttpClient
     _headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
     async def all(self, path: str, **filters: Value) -> list[Doc]:
-        """Every item of a list, page by page; in the server's order, an item that moved between pages once."""
+        """Every item of a list, in the server's order; an item that moved between pages meanwhile comes once."""
         found: dict[Any, Doc] = {}
         for page in range(1, _MOST_PAGES):
             document = _object(
@@ -148,24 +148,24 @@ class AdminClient:
         return _object(await self._call("POST", path, dict(document)))
 
     async def update(self, path: str, changes: Mapping[str, Any]) -> Doc:
-        """Change the fields given; others stay."""
+        """Change the given fields; others keep their values."""
         return _object(await self._call("PUT", path, dict(changes)))
 
     async def delete(self, path: str) -> Doc | None:
-        """What the server has to say of the removal, if anything."""
+        """Remove the object; returns the server's remark on it, if it has one."""
         told = await self._call("DELETE", path)
         return told if isinstance(told, dict) else None
 
     @contextlib.asynccontextmanager
     async def watch(self, path: str, **filters: Value) -> AsyncIterator[EventStream]:
-        """What a list holds, then its changes, until the server ends it."""
+        """What a list holds now, then its changes, until the server ends the stream."""
         query = _query(path, {**filters, "watch": "true", "sync": "true"})
         async with self._stream("GET", query, timeout=_SILENT_FOR) as incoming:
             yield EventStream(_LineStream(incoming.url, incoming.pieces()))
 
     @contextlib.asynccontextmanager
     async def text(self, path: str, *, follow: bool, **filters: Value) -> AsyncIterator[AsyncIterator[bytes]]:
-        """A body of text as it comes. One that follows may be silent as long as it likes."""
+        """A body of text as it arrives. With ``follow`` it may be silent for any time."""
         patience = math.inf if follow else _ANSWER_WITHIN
         query = _query(path, {**filters, "follow": "true" if follow else "false"})
         async with self._stream("GET", query, timeout=patience) as incoming:
@@ -179,7 +179,7 @@ class AdminClient:
             yield ChatChunkStream(_LineStream(incoming.url, incoming.pieces()))
 
     async def draw(self, document: Mapping[str, Any]) -> Doc:
-        """What a model answers that is asked for an image; it may take as long as it draws."""
+        """The answer of an image model; it may take up to half an hour."""
         body = dict(document)
         path = "/v1/images/generations"
         async with self._stream("POST", path, json=body, timeout=_DRAWN_WITHIN) as incoming:
@@ -193,7 +193,7 @@ class AdminClient:
         return reply.status, reply.headers, reply.body
 
     async def through(self, path: str) -> HttpResponse:
-        """What another host answers that the server asks for us, whatever it says; raises RemoteError."""
+        """What another host answers that the server asks for us, whatever its status; raises RemoteError."""
         return await self._client.request(
             "GET", path, headers=self._headers, deadline=_THROUGH_WITHIN, limit=4 * ANSWER_LIMIT
         )
@@ -202,7 +202,7 @@ class AdminClient:
         reply = await self._client.request(
             method, path, json=body, headers=self._headers, deadline=_ANSWER_WITHIN, limit=4 * ANSWER_LIMIT
         )
-        return checked(reply).json()
+        return raise_for_status(reply).json()
 
     @contextlib.asynccontextmanager
     async def _stream(

@@ -1,4 +1,4 @@
-"""Judges a connection by the address it was in fact made to, before anything is asked there."""
+"""Checks a connection by the IP address it was made to, before anything is sent on it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from typing import Any
 import attrs
 
 Connected = Callable[[str], None]
-"""Is told the IP address of a connection that has just been made; what it raises ends the request."""
-
+"""Gets the IP address of a connection that has just been made; what it raises ends the request."""
 
 DIRECT = "gpustack.direct"
-"""In the extensions of an answer: whether no proxy was between."""
+"""Key in the extensions of an httpx answer: whether it came without a proxy."""
 
 
 def answered_from(response: Any) -> str | None:
-    """The IP address that an answer came from.
-
-    None where a proxy was asked, which has an address of its own, or where it cannot be told.
-    """
+    """The IP address that an httpx answer came from; ``None`` where a proxy was asked, or it is not known."""
     stream = response.extensions.get("network_stream")
     if stream is None or not response.extensions.get(DIRECT, False):
         return None
@@ -32,9 +28,10 @@ def answered_from(response: Any) -> str | None:
 
 @attrs.define(eq=False)
 class ConnectionGuard:
-    """Is told by httpcore's extension ``trace`` what it does for a request to ``host``.
+    """Calls ``connected`` with the address of a connection that httpcore makes for a request to ``host``.
 
-    A connection to anybody else is one to a proxy, which connects where it may.
+    ``saw`` and ``saw_async`` are given to httpcore as the request's extension ``trace``. A connection to another host
+    is one to a proxy and is not checked.
     """
 
     host: str
@@ -42,7 +39,7 @@ class ConnectionGuard:
     _direct: bool = False
 
     def made(self, event: str, about: Mapping[str, Any]) -> Any:
-        """The stream of a direct connection that was made just now, else None."""
+        """The stream of a direct connection, if ``event`` says that one was just made."""
         if event == "connection.connect_tcp.started":
             self._direct = about["host"] == self.host
         if event == "connection.connect_tcp.complete" and self._direct:
@@ -50,13 +47,13 @@ class ConnectionGuard:
         return None
 
     def judge(self, stream: Any) -> None:
-        """Raises what ``connected`` raises; close the stream then."""
+        """Check the address of ``stream``; raises what ``connected`` raises: then close the stream."""
         address = stream.get_extra_info("server_addr")
         if address:
             self.connected(str(address[0]))
 
     def saw(self, event: str, about: Mapping[str, Any]) -> None:
-        """For a client that blocks."""
+        """The trace of a blocking client."""
         stream = self.made(event, about)
         if stream is not None:
             try:
@@ -66,7 +63,7 @@ class ConnectionGuard:
                 raise
 
     async def saw_async(self, event: str, about: Mapping[str, Any]) -> None:
-        """For one that does not."""
+        """The trace of an async client."""
         stream = self.made(event, about)
         if stream is not None:
             try:

@@ -1,4 +1,4 @@
-"""Calls to whichever server of a cluster answers: the one that was named, or those that it told of."""
+"""The client of a worker whose cluster has several servers: a call that one does not answer goes to the next."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from gpustack.remote.pooled_client import PooledClient, PooledResponse
 from gpustack.remote.redirect import address_of, is_loopback, names_no_machine
 
 MOST = 16
-"""Servers that are remembered beside the one that was named."""
+"""The most servers that are remembered besides the one at home."""
 _LONGEST = 300
 _SHUN_FOR = 60.0
-"""Seconds for which one that did not answer is asked after the others. Then it may have its clients back."""
+"""Seconds for which a server that failed is asked after the others; then it takes its old place again."""
 _BEGINS_WITHIN = 15.0
 _UNAVAILABLE = 503
 
 
 def believable(url: str, home: str) -> str | None:
-    """``url``, trimmed, if a server reached at ``home`` may send us there; else ``None``.
+    """``url``, trimmed, if the server at ``home`` may name it as another server; else ``None``.
 
-    Whatever is said there carries our credential: never without TLS where we came with it, never to a program of this
-    machine unless the server is one, and to no address that is no machine's.
+    Calls there carry our credential: so not without TLS where ``home`` has it, not to this machine unless ``home`` is
+    on it, and not to metadata services, multicast or reserved addresses.
     """
     try:
         parts, came = urlsplit(url), urlsplit(home)
@@ -54,20 +54,20 @@ def _is_nobody(host: str) -> bool:
 
 @attrs.define(eq=False, repr=False)
 class FailoverClient:
-    """As ``PooledClient``, but what one server does not answer is asked of the next; ``learn`` says who there is.
+    """As ``PooledClient``, but a call that one server does not answer goes to the next; ``learn`` names the servers.
 
-    The one at ``home`` comes first while it answers, the others in an order that chance gave to each of us: the
-    clients of a server that is gone spread over those that are left. What is asked may be done twice, by a server
-    that did it and could not say so.
+    The one at ``home`` comes first while it answers, then the others in an order that is random for each worker, so
+    that the workers of a dead server spread over the rest. A call may take effect twice: on a server that could not
+    answer any more, and on the next one.
     """
 
     _home: str
     _open: Callable[[str], PooledClient]
     _rng: random.Random
     _clients: dict[str, PooledClient] = attrs.field(factory=dict)
-    """By address; the one at home first, the others in the order of asking."""
+    """By URL; the one at home first, the others in the order of asking."""
     _failed: dict[str, float] = attrs.field(factory=dict)
-    """When one did not answer, by address; as soon as it does, that is forgotten."""
+    """When a server failed last, by URL; removed as soon as it answers."""
     _answering: AsyncValue[str] = attrs.field(factory=lambda: AsyncValue(""))
     _streaming: str | None = None
 
@@ -76,11 +76,11 @@ class FailoverClient:
 
     @property
     def others(self) -> tuple[str, ...]:
-        """The servers known beside the one at home, in the order of asking."""
+        """The URLs of the servers besides the one at home, in the order of asking."""
         return tuple(url for url in self._clients if url != self._home)
 
     def learn(self, urls: Iterable[str]) -> bool:
-        """These are the servers now. What is not ``believable`` is passed over; returns whether anything is new."""
+        """Replace the known servers; URLs that are not ``believable`` are ignored. Returns whether anything changed."""
         told = dict.fromkeys(found for url in urls if (found := believable(url, self._home)) is not None)
         wanted = [url for url in told if url != self._home][:MOST]
         fresh = [url for url in wanted if url not in self._clients]
@@ -105,9 +105,9 @@ class FailoverClient:
         body: bytes | None = None,
         deadline: float = 60.0,
     ) -> HttpResponse:
-        """As that of ``PooledClient``; all servers together get ``deadline`` seconds.
+        """As that of ``PooledClient``; all servers together have ``deadline`` seconds.
 
-        One that answers 503 is as good as none while there is another. Raises what the first one's failure was.
+        A server that answers 503 counts as failed while there is another. Raises the failure of the first one asked.
         """
         until = trio.current_time() + deadline
         failure: RemoteError | None = None
@@ -144,8 +144,10 @@ class FailoverClient:
         body: bytes | None = None,
         timeout: float = 60.0,  # noqa: ASYNC109  # patience between bytes, not a limit for the block
     ) -> AsyncIterator[PooledResponse]:
-        """As that of ``PooledClient``, of the first server that begins to answer, and not with 503 while there is
-        another."""
+        """As that of ``PooledClient``, from the first server that begins to answer within 15 s.
+
+        A server that answers 503 counts as failed while there is another.
+        """
         failure: RemoteError | None = None
         turn = self._in_turn()
         for url, client in turn:
@@ -175,7 +177,7 @@ class FailoverClient:
         raise failure
 
     def _streams(self, url: str, began: float) -> None:
-        """It answers, unless it failed to while the stream began: ``turned`` is to see that."""
+        """Note the server that streams. It counts as answering unless another call to it failed meanwhile."""
         self._streaming = url
         answers = url in self._clients and self._failed.get(url, began) <= began
         if answers:
@@ -183,15 +185,15 @@ class FailoverClient:
         self._answering.set(url if answers else self._answering.value)
 
     async def turned(self) -> None:
-        """Return once requests are answered by another server than the one that streams: that one may be dead."""
+        """Return once another server answers requests than the one that streams: that one may be dead. Cancellable."""
         revision = self._answering.revision
         while self._streaming is None or self._answering.value in ("", self._streaming):
             revision, _ = await self._answering.changed(revision)
 
     def _in_turn(self) -> list[tuple[str, PooledClient]]:
-        """Whom to ask, in that order: those that failed lately last, the longest ago first.
+        """The servers in the order to ask: those that failed lately come last, the longest ago first.
 
-        With their clients: while one is asked, ``learn`` may forget the next.
+        With their clients, since ``learn`` may remove a server while another is asked.
         """
         now = trio.current_time()
         shunned = {url: at for url, at in self._failed.items() if now - at < _SHUN_FOR}
@@ -199,7 +201,7 @@ class FailoverClient:
         return [(url, self._clients[url]) for url in (*good, *sorted(shunned, key=lambda url: shunned[url]))]
 
     def _has_failed(self, url: str) -> None:
-        if url in self._clients:  # else forgotten while it was asked
+        if url in self._clients:  # else ``learn`` removed it meanwhile
             self._failed[url] = trio.current_time()
 
     def __repr__(self) -> str:

@@ -1,4 +1,7 @@
-"""The one factory of outgoing HTTP clients, for rare calls: errors named, answers bounded, secrets not shown."""
+"""The client for rare outgoing calls (httpx): errors have names, answers are bounded, secrets are not shown.
+
+Parties that call one server all the time use ``pooled_client.py`` instead.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ import trio
 
 from gpustack.config.proxy import NO_PROXIES
 from gpustack.errors import Invalid, Unavailable
+from gpustack.nursery.limiter import threads
 from gpustack.remote.connection_guard import Connected, ConnectionGuard, answered_from
 from gpustack.remote.proxy_transport import (
     AsyncProxyTransport,
@@ -33,11 +37,14 @@ if TYPE_CHECKING:
     import httpx
 
 ANSWER_LIMIT = 16 << 20
-"""Bytes of an answer that is read whole, unless the caller says otherwise."""
+"""The largest answer that is read whole unless the caller says otherwise, in bytes."""
+
+
+_openings = threads("opening clients", 1)
 
 
 class RemoteError(Unavailable):
-    """A call to another machine failed. ``url`` is where, without query and credentials."""
+    """A call to another machine failed. ``url`` is without query and credentials, ``fault`` is a clause."""
 
     def __init__(self, url: str, fault: str, retry_after: float | None = None) -> None:
         self.url = shown(url)
@@ -46,15 +53,15 @@ class RemoteError(Unavailable):
 
 
 class RemoteConnectionError(RemoteError):
-    """No connection, or it was lost: nobody listens, no such name, reset, TLS refused."""
+    """There was no connection, or it was lost: nobody listens, no such name, reset, TLS refused."""
 
 
 class RemoteTimeout(RemoteError):
-    """Connected or not, nothing came for too long."""
+    """No connection in time, no byte for too long, or no whole answer within the deadline."""
 
 
 class BadResponse(RemoteError):
-    """What came is not what the protocol or the caller expects."""
+    """The answer violates the protocol, or is not what the caller expects."""
 
 
 class ResponseTooLarge(RemoteError):
@@ -63,7 +70,7 @@ class ResponseTooLarge(RemoteError):
 
 @attrs.frozen(kw_only=True)
 class Timeouts:
-    """Seconds. ``stall`` is how long a connection may be silent; ``pool`` how long to wait for a free one."""
+    """In seconds. ``stall`` is how long a connection may be silent, ``pool`` how long to wait for a free one."""
 
     connect: float = 10.0
     stall: float = 30.0
@@ -79,10 +86,10 @@ class HttpResponse:
     headers: Mapping[str, str] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
     address: str | None = attrs.field(default=None, repr=False)
-    """The IP address it came from, if it is known and no proxy's."""
+    """The IP address it came from; ``None`` where a proxy was asked, or it is not known."""
 
     def json(self) -> Any:
-        """The body as JSON; raises BadReply."""
+        """The body as JSON; raises BadResponse."""
         try:
             return from_json(self.body)
         except (ValueError, RecursionError) as error:
@@ -97,17 +104,17 @@ class StreamedResponse:
     status: int
     headers: Mapping[str, str] = attrs.field(repr=False)
     address: str | None = attrs.field(default=None, repr=False)
-    """The IP address it comes from, if it is known and no proxy's."""
+    """The IP address it comes from; ``None`` where a proxy was asked, or it is not known."""
     _response: httpx.Response = attrs.field(repr=False)
     _body: AsyncIterator[bytes] | None = attrs.field(default=None, repr=False)
 
     def pieces(self) -> AsyncIterator[bytes]:
-        """The bytes as they come, each piece when it is here; raises RemoteError."""
+        """The undecoded bytes as they arrive; iterating raises RemoteError."""
         self._body = self._response.aiter_raw()
         return _Body(self.url, self._body)
 
     async def read(self, limit: int = ANSWER_LIMIT) -> bytes:
-        """All of the body, decoded; raises TooLarge beyond ``limit`` bytes, RemoteError otherwise."""
+        """All of the body, decoded; raises ResponseTooLarge beyond ``limit`` bytes, RemoteError otherwise."""
         body = bytearray()
         self._body = self._response.aiter_bytes(64 << 10)
         with _named(self.url):
@@ -117,11 +124,18 @@ class StreamedResponse:
                     raise ResponseTooLarge(self.url, f"answered with more than {limit} bytes")
         return bytes(body)
 
+    async def whole(self, limit: int = ANSWER_LIMIT) -> HttpResponse:
+        """The answer read whole; raises as ``read``."""
+        body = await self.read(limit)
+        return HttpResponse(
+            url=self.url, status=self.status, headers=self.headers, body=body, address=self.address
+        )
+
     async def leave(self) -> None:
         """Drop what is still to come.
 
-        The library's generators are nested and suspended in one another; closing the outermost leaves the others to
-        the garbage collector. Cancelled while they read, they unwind as they should.
+        httpx' generators are nested in one another, and closing the outermost leaves the others to the garbage
+        collector. They unwind properly when they are cancelled while reading, so that is done here.
         """
         if self._body is None:
             return
@@ -137,7 +151,7 @@ class StreamedResponse:
 
 @attrs.frozen(eq=False)
 class _Body:
-    """A body with its errors named. Not a generator: one that is left suspended is a loose end."""
+    """The bytes of a body, with errors as ours. Not a generator: one left suspended is closed by the collector only."""
 
     url: str
     _source: AsyncIterator[bytes]
@@ -152,9 +166,9 @@ class _Body:
 
 @attrs.define(eq=False, repr=False)
 class HttpClient:
-    """Connections to other machines. Use it as an async context manager; made by ``open_client``.
+    """Connections to other machines, made by ``open_client``. Use it as an async context manager.
 
-    Redirects are answers like others: who follows one decides what may be sent there (``redirect.py``).
+    Redirects are answers like others; ``redirect.py`` follows them.
     """
 
     _client: httpx.AsyncClient
@@ -181,24 +195,16 @@ class HttpClient:
         deadline: float = 60.0,
         connected: Connected | None = None,
     ) -> HttpResponse:
-        """Ask and read the whole answer within ``deadline`` seconds. ``json`` is sent as JSON.
+        """Ask, and read the whole answer within ``deadline`` seconds and ``limit`` bytes. ``json`` is sent as JSON.
 
-        ``connected`` is as for ``stream``. Raises RemoteError; an error status is an answer, not an exception.
-        Cancellable at any time.
+        ``connected`` is as for ``stream``. An error status is an answer. Raises RemoteError. Cancellable at any time.
         """
         if json is not None:
             body = as_json(json).encode()
             headers = {"content-type": "application/json", **(headers or {})}
         with trio.move_on_after(deadline):
             async with self.stream(method, url, headers=headers, body=body, connected=connected) as incoming:
-                read = await incoming.read(limit)
-                return HttpResponse(
-                    url=incoming.url,
-                    status=incoming.status,
-                    headers=incoming.headers,
-                    body=read,
-                    address=incoming.address,
-                )
+                return await incoming.whole(limit)
         raise RemoteTimeout(self._whole(url), f"did not answer within {deadline:g} s")
 
     @contextlib.asynccontextmanager
@@ -212,11 +218,11 @@ class HttpClient:
         timeout: float | None = None,  # noqa: ASYNC109  # patience between bytes, not a limit for the block
         connected: Connected | None = None,
     ) -> AsyncIterator[StreamedResponse]:
-        """Ask, and hand out the answer once its head is here; leaving early drops the connection.
+        """Ask, and hand out the answer once its head is here. Leaving the block early drops the connection.
 
-        ``timeout`` is how many seconds the other side may be silent, if not as long as the client's ``stall``; there
-        is no other limit. ``connected`` is told the IP address of a connection that is made for this, before anything
-        is asked there, unless it is a proxy's; what it raises ends the request. Raises RemoteError.
+        ``timeout`` is how many seconds the other side may be silent, by default the client's ``stall``; the whole may
+        take any time. ``connected`` gets the IP address of a connection that is made for this request, before anything
+        is sent on it, unless it is one to a proxy; what it raises ends the request. Raises RemoteError.
         """
         import httpx
 
@@ -248,7 +254,7 @@ class HttpClient:
                 await response.aclose()
 
     def _whole(self, url: str) -> str:
-        """With the host in front, so that a fault names who was asked."""
+        """``url`` with the client's base URL in front where it is a path."""
         return str(self._client.base_url).rstrip("/") + url if url.startswith("/") else url
 
     def __repr__(self) -> str:
@@ -265,12 +271,11 @@ def open_client(
     direct: Iterable[str] = (),
     connections: int = 100,
 ) -> HttpClient:
-    """Make a client; the heavy library is imported here.
+    """Make a client. The first call imports httpx, which takes some 100 ms.
 
     ``verify`` is True for the system's certificates (or SSL_CERT_FILE), a file of certificates, or a context.
-    ``trust_env`` honours HTTP_PROXY and its kin (``config/proxy.py``), but hosts in ``direct`` (the cluster's own) and
-    loopback are never reached through a proxy. Redirects are not followed. Raises Invalid when SSL_CERT_FILE names no
-    certificates.
+    ``trust_env`` honours HTTP_PROXY and the like (``config/proxy.py``); hosts in ``direct`` (those of the cluster) and
+    loopback are never reached through a proxy. Raises Invalid when SSL_CERT_FILE names no certificates.
     """
     import httpx
 
@@ -298,8 +303,13 @@ def open_client(
     )
 
 
+async def open_client_aside(**settings: object) -> HttpClient:
+    """``open_client`` in a thread: the import of httpx must not block the event loop of a serving daemon."""
+    return await _openings.run(lambda: open_client(**settings))  # type: ignore[arg-type]  # passed on as they are
+
+
 def shown(url: str) -> str:
-    """``url`` fit for logs and people: signed queries and credentials left out."""
+    """``url`` for logs and messages: without query and credentials."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -311,7 +321,7 @@ def shown(url: str) -> str:
 
 
 def trusted() -> ssl.SSLContext:
-    """What we take for proof of who a server is: the system's certificates, or those in ``SSL_CERT_FILE``."""
+    """The certificates that we trust: the system's, or those in SSL_CERT_FILE. Raises Invalid."""
     return _trust(True)
 
 
@@ -331,7 +341,7 @@ def _trust(verify: bool | str | ssl.SSLContext) -> ssl.SSLContext:
 
 @functools.lru_cache(maxsize=8)
 def _context(cafile: str | None) -> ssl.SSLContext:
-    """Reading the certificates takes tens of milliseconds, so it is done once per file."""
+    """The context for a file of certificates, cached: reading them takes tens of milliseconds."""
     context = ssl.create_default_context(cafile=cafile)
     if cafile is None and not _has_system_certificates():
         import certifi
@@ -341,7 +351,7 @@ def _context(cafile: str | None) -> ssl.SSLContext:
 
 
 def _has_system_certificates() -> bool:
-    """Bare containers have none."""
+    """Whether the system has any; minimal container images have none."""
     paths = ssl.get_default_verify_paths()  # names only what exists
     file: str | None = paths.cafile
     folder: str | None = paths.capath
@@ -350,7 +360,7 @@ def _has_system_certificates() -> bool:
 
 @contextlib.contextmanager
 def _named(url: str) -> Iterator[None]:
-    """Errors of the library become ours."""
+    """Turn the errors of httpx into ours."""
     import httpx
 
     try:

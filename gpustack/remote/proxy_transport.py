@@ -1,7 +1,7 @@
-"""The ways out of this machine: for each request directly, or through the proxy that the environment names for it.
+"""Transports for httpx that send each request directly, or through the proxy that the environment names for it.
 
-The HTTP libraries know a part of what people write into ``NO_PROXY``; what is asked through which proxy is decided
-here, for their blocking clients and for those that are not.
+httpx reads only some of the forms that people write into ``NO_PROXY``, so the choice is made here (by
+``config/proxy.py``), for blocking and for async clients.
 """
 
 from __future__ import annotations
@@ -21,32 +21,36 @@ from gpustack.remote.connection_guard import DIRECT
 from gpustack.text import said_by
 
 _HANDSHAKE = 20.0
-"""Seconds that a SOCKS proxy may be silent while it is asked for a way; the library waits for ever."""
+"""Seconds that a SOCKS proxy may be silent during its handshake; the library would wait for ever."""
 
 
 class ProxyFault(Unavailable):
-    """A proxy that cannot be used; the sentence names the variable and the knob."""
+    """A proxy that cannot be used; the sentence names the environment variable."""
 
 
 def proxies_of_environment() -> ProxyRoutes:
-    """As it is now."""
+    """The proxies of the process environment as it is now."""
     return read_proxies(os.environ)
 
 
 @attrs.define(eq=False)
 class ProxyTransports:
-    """Transports of one HTTP library, made when they are needed. ``direct`` hosts are never behind a proxy."""
+    """The transports of one HTTP library, one per proxy, made when first needed.
+
+    ``library`` is the module (httpx, or the one that the hub's library uses), since each accepts only its own classes.
+    Hosts in ``direct`` are never reached through a proxy. ``proxy_trust`` judges the certificates of https proxies.
+    """
 
     library: Any
     make: Callable[[Any], Any]
-    """A transport, given the library's own proxy or None."""
+    """Makes a transport; its argument is a ``library.Proxy`` or None."""
     routes: Callable[[], ProxyRoutes]
     direct: frozenset[str] = frozenset()
     proxy_trust: Any = None
     _made: dict[ProxyAddress | None, Any] = attrs.field(factory=dict)
 
     def of(self, url: Any) -> tuple[Any, ProxyAddress | None]:
-        """The transport for a URL of the library, and the proxy that it goes through. Raises ProxyFault."""
+        """The transport for ``url`` (a ``library.URL``), and the proxy that it goes through. Raises ProxyFault."""
         host = url.raw_host.decode("ascii", "replace")
         proxy = None if host in self.direct else self.routes().route(url.scheme, host, url.port)
         if proxy is not None and proxy.fault is not None:
@@ -58,7 +62,7 @@ class ProxyTransports:
 
     def _given(self, proxy: ProxyAddress) -> Any:
         login = None if proxy.user is None else (proxy.user, proxy.password or "")
-        # A proxy of https:// has a certificate of its own, to be judged like any other.
+        # An https:// proxy presents a certificate of its own.
         trust = self.proxy_trust if proxy.scheme == "https" else None
         return self.library.Proxy(proxy.shown, auth=login, ssl_context=trust)
 
@@ -69,7 +73,7 @@ class ProxyTransports:
 
 @attrs.frozen(eq=False)
 class AsyncProxyTransport:
-    """A transport for a client that does not block."""
+    """The transport of an async client."""
 
     outlets: ProxyTransports
 
@@ -113,7 +117,7 @@ class AsyncProxyTransport:
 
 @attrs.frozen(eq=False)
 class BlockingProxyTransport:
-    """The same for a client that blocks its thread."""
+    """The transport of a blocking client."""
 
     outlets: ProxyTransports
 
@@ -147,7 +151,7 @@ class BlockingProxyTransport:
 
 @attrs.define(eq=False)
 class _ProxyConnection:
-    """Remembers the connection that is made to a proxy: the library leaves it open when no way is found there."""
+    """Remembers the connection to a proxy, to close it on failure: the library leaves it open then."""
 
     trace: Any
     stream: Any = None
@@ -169,7 +173,7 @@ class _ProxyConnection:
 
 @contextlib.contextmanager
 def _told(library: Any, proxy: ProxyAddress) -> Iterator[None]:
-    """Whose fault it is, when it is the proxy's; the library has one that it does not name at all."""
+    """Turn errors of the library into its ProxyError where the proxy is at fault. Some of them are no HTTP errors."""
     import socksio
 
     try:
@@ -181,14 +185,14 @@ def _told(library: Any, proxy: ProxyAddress) -> Iterator[None]:
     except library.ConnectError as error:
         beneath = deepest(error)
         if isinstance(beneath, ssl.SSLError) and proxy.scheme != "https":
-            raise  # of what is behind it
+            raise  # TLS with the server behind the proxy
         raise library.ProxyError(f"{_name(proxy)}: {said_by(beneath)}") from error
     except library.ConnectTimeout as error:
         raise library.ProxyError(f"{_name(proxy)} does not answer in time") from error
 
 
 def deepest(error: BaseException) -> BaseException:
-    """The first cause, which says most: ``Connection refused`` rather than ``All connection attempts failed``."""
+    """The first cause of ``error``: ``Connection refused`` rather than ``All connection attempts failed``."""
     found = error
     for _ in range(10):
         below = found.__cause__ or found.__context__
@@ -206,7 +210,7 @@ def _name(proxy: ProxyAddress) -> str:
 
 @attrs.frozen(eq=False)
 class TimeoutBackend:
-    """The network of a blocking library, with an end to its patience where it has none: shaking hands by SOCKS."""
+    """The network backend of a blocking library, with a timeout where it has none: in the SOCKS handshake."""
 
     _backend: Any
 

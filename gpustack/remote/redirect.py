@@ -1,10 +1,15 @@
-"""Where a redirect may lead, and what may be sent there."""
+"""Redirects: where one may lead, what may be sent there, and calls that follow them.
+
+An answer from the public network must not make us ask an address of this machine, of its private network or of its
+cloud's metadata service. A name is judged by the addresses it has now, and again by the address that was connected to.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -13,10 +18,20 @@ import trio
 
 from gpustack.config.proxy import address_written
 from gpustack.remote.connection_guard import Connected
-from gpustack.remote.http import BadResponse
+from gpustack.remote.http import (
+    BadResponse,
+    HttpClient,
+    HttpResponse,
+    RemoteTimeout,
+    StreamedResponse,
+    open_client_aside,
+)
 
 MOST = 6
-"""Hops; a hub needs two or three."""
+"""The most redirects that are followed; a hub needs two or three."""
+LARGEST_DOCUMENT = 4 << 20
+"""Bytes."""
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 _Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -28,15 +43,66 @@ _SERVICES = frozenset(
         ("169.254.169.254", "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254"),
     )
 )
-"""Where clouds tell a machine its secrets; the first is the one of most of them."""
+"""The metadata services of clouds, which tell a machine its secrets; most use the first address."""
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 
-def next_url(current: str, location: str | None) -> str:
-    """The address that ``location`` names, seen from ``current``.
+@contextlib.asynccontextmanager
+async def follow_redirects(
+    client: HttpClient,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    origin: str | None = None,
+    answered: str | None = None,
+    enough: Callable[[StreamedResponse], bool] = lambda response: False,
+) -> AsyncIterator[StreamedResponse]:
+    """Ask, follow redirects, and hand out the last answer once its head is here, or the first that is ``enough``.
 
-    Raises BadReply when there is none, when it is not http(s), or when it would leave TLS.
+    ``origin`` is the URL that the headers are meant for, where ``url`` is already the target of a redirect from there;
+    then ``answered`` is the IP address that sent us to ``url``. Credentials in ``headers`` are sent to ``origin`` only.
+    Raises RemoteError.
+    """
+    origin, place = origin or url, url
+    for _ in range(MOST + 1):
+        connected = await refuse_inner(place, origin, answered)
+        sent = headers_for(place, origin, headers)
+        async with client.stream(method, place, headers=sent, connected=connected) as response:
+            if response.status not in REDIRECTS or enough(response):
+                yield response
+                return
+            answered = response.address
+            place = next_url(place, response.headers.get("location"))
+            await response.read()  # so that the connection can be used again
+    raise BadResponse(origin, f"redirects more than {MOST} times")
+
+
+async def fetch_document(
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    limit: int = LARGEST_DOCUMENT,
+    deadline: float = 30.0,
+) -> HttpResponse:
+    """The answer behind ``url`` and its redirects, read whole, whatever its status.
+
+    ``limit`` is in bytes, ``deadline`` in seconds. Raises RemoteError. Cancellable at any time.
+    """
+    with trio.move_on_after(deadline):
+        async with (
+            await open_client_aside() as client,
+            follow_redirects(client, "GET", url, headers=headers or {}) as response,
+        ):
+            return await response.whole(limit)
+    raise RemoteTimeout(url, f"did not answer within {deadline:g} s")
+
+
+def next_url(current: str, location: str | None) -> str:
+    """The URL that the header ``location`` of an answer from ``current`` names.
+
+    Raises BadResponse when there is none, when it is not http(s), or when it leads from https to http.
     """
     if not location:
         raise BadResponse(current, "answered with a redirect to nowhere")
@@ -55,7 +121,7 @@ def next_url(current: str, location: str | None) -> str:
 
 
 def headers_for(url: str, origin: str, headers: Mapping[str, str]) -> dict[str, str]:
-    """``headers`` meant for ``origin``, without credentials where ``url`` has another scheme, host or port."""
+    """``headers`` without credentials where ``url`` has another scheme, host or port than ``origin``."""
     if _origin(url) == _origin(origin):
         return dict(headers)
     return {name: value for name, value in headers.items() if name.lower() not in _SECRETS}
@@ -63,19 +129,19 @@ def headers_for(url: str, origin: str, headers: Mapping[str, str]) -> dict[str, 
 
 @attrs.frozen
 class RedirectPolicy:
-    """How far inside a redirect may lead. A name may mean one address now and another when it is connected to."""
+    """How far inside a redirect may lead: checked again when connected, since a name may have got another address."""
 
     url: str
     _deepest: int
 
     def connected(self, address: str) -> None:
-        """A connection was made to that IP address. Raises BadReply when it has gone too far."""
+        """Check the IP address of a connection that was just made; raises BadResponse when it lies too far inside."""
         if _depth(ipaddress.ip_address(address.partition("%")[0])) > self._deepest:
             raise _inside(self.url)
 
 
 def names_no_machine(host: str) -> bool:
-    """Whether an IP address, however it is written, or a name belongs to the cloud itself, to many or to nobody."""
+    """Whether ``host``, a name or an IP address in any spelling, is a metadata service, multicast or unspecified."""
     address = address_of(host)
     if address is None:
         return host.lower().rstrip(".") in _METADATA
@@ -83,25 +149,27 @@ def names_no_machine(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an IP address, however it is written, or a name means the machine itself."""
+    """Whether ``host``, a name or an IP address in any spelling, is this machine."""
     address = address_written(host)
     return _depth_of_name(host.lower()) == _LOOPBACK if address is None else _depth(address) == _LOOPBACK
 
 
 def address_of(host: str) -> _Ip | None:
-    """The IP address that is meant, however it is written and whatever carries it; ``None`` for a name."""
+    """The IP address in any spelling; an IPv4 address inside one of IPv6 is taken out. ``None`` for a name."""
     address = address_written(host)
     return address if address is None else _carried(address) or address
 
 
 async def refuse_inner(url: str, origin: str, answered: str | None) -> Connected | None:
-    """Raise BadReply when a redirect from ``origin`` leads into this machine or its cloud's metadata service.
+    """Raise BadResponse when a redirect from ``origin`` to ``url`` leads further inside than ``origin`` itself lies.
 
-    ``answered`` is the IP address that sent us there. What the name of ``origin`` means is not looked up again: who
-    answers for the name may say something else each time. Where it is not known, the hub counts as public unless its
-    name is an address. A hub on loopback or in a private network may redirect to its like. A name that cannot be
-    looked up here is left to the proxy, or to what is returned: how the connection itself is to be judged. None where
-    it is no redirect.
+    ``answered`` is the IP address that sent the redirect; the name of ``origin`` is not looked up again, since its DNS
+    may answer something else each time. Where ``answered`` is not known, ``origin`` counts as public unless its host is
+    an IP address. An origin on loopback or in a private network may redirect to its like, but never to a metadata
+    service.
+
+    Returns the check to run on the address of the connection, which also covers names that cannot be looked up here;
+    ``None`` where ``url`` and ``origin`` are the same server.
     """
     if _origin(url) == _origin(origin):
         return None
@@ -109,7 +177,7 @@ async def refuse_inner(url: str, origin: str, answered: str | None) -> Connected
 
 
 def refuse_inner_blocking(url: str, origin: str, answered: str | None) -> Connected | None:
-    """The same in a thread, for a library that follows redirects by itself."""
+    """``refuse_inner`` for use in a thread, by a library that follows redirects itself."""
     if _origin(url) == _origin(origin):
         return None
     return _judge(url, _parsed(_found(_host(url))), _here(origin, answered))
@@ -137,7 +205,7 @@ _PUBLIC, _PRIVATE, _LOOPBACK, _NEVER = 0, 1, 2, 3
 
 
 def _depth_of_name(host: str) -> int:
-    """What a name tells that can perhaps not be looked up here, but by a proxy."""
+    """How far inside a name lies, by itself: it may be one that only a proxy can look up."""
     name = host.rstrip(".")
     if name in _METADATA:
         return _NEVER
@@ -145,7 +213,7 @@ def _depth_of_name(host: str) -> int:
 
 
 def _depth(address: _Ip) -> int:
-    """How far inside an address lies: 0 for the public network."""
+    """How far inside an address lies, from ``_PUBLIC`` to ``_NEVER``."""
     within = _carried(address)
     if within is not None:
         return _depth(within)
@@ -153,7 +221,7 @@ def _depth(address: _Ip) -> int:
         return _NEVER
     if address.is_loopback:
         return _LOOPBACK
-    # What is neither private nor global is shared by a provider's customers, or by the machines of one company.
+    # Addresses that are neither private nor global are shared by customers of a provider, or within one company.
     return _PUBLIC if address.is_global and not address.is_reserved and not _is_site(address) else _PRIVATE
 
 
@@ -162,7 +230,7 @@ def _is_site(address: _Ip) -> bool:
 
 
 def _carried(address: _Ip) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that one of IPv6 stands for: mapped, compatible, 6to4, Teredo, or by a NAT64."""
+    """The IPv4 address that an IPv6 address stands for: mapped, compatible, 6to4, Teredo, or NAT64."""
     if isinstance(address, ipaddress.IPv4Address):
         return None
     if address.ipv4_mapped is not None:

@@ -1,4 +1,4 @@
-"""Our own API as a worker speaks it: typed calls, each with a deadline, their faults as ours."""
+"""The client of our own API for a worker: typed calls, each with a deadline."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from gpustack.domain.report import FileReport, InstanceReport, JoinRequest, Stat
 from gpustack.domain.worker import WorkerStatus
 from gpustack.errors import Invalid, Unavailable
 from gpustack.remote.failover_client import FailoverClient
-from gpustack.remote.http import HttpClient
 from gpustack.remote.pooled_client import PooledClient
-from gpustack.remote.server_error import checked, fault_of
+from gpustack.remote.server_error import fault_of, raise_for_status
 
 _LINE_LIMIT = 4 << 20
 _FAULT_LIMIT = 64 << 10
@@ -27,7 +26,7 @@ _ANSWER_WITHIN = 15.0
 
 @attrs.frozen(kw_only=True)
 class JoinedDocument:
-    """The answer to joining."""
+    """The answer to joining the cluster."""
 
     id: int
     name: str
@@ -38,12 +37,12 @@ class JoinedDocument:
 
 @attrs.frozen(kw_only=True)
 class HeartbeatAnswer:
-    """The answer to a heartbeat: when the next one is wanted, and which servers there are."""
+    """The answer to a heartbeat: seconds to the next one, and the URLs of the servers of the cluster."""
 
     interval: float = 15.0
     servers: tuple[str, ...] = ()
     credential: str | None = attrs.field(default=None, repr=False)
-    """To be used from now on: ours has been in use for long."""
+    """A new credential to use from now on; ``None`` most of the time."""
 
 
 @attrs.frozen(kw_only=True)
@@ -59,7 +58,7 @@ class _FileId:
 
 @attrs.frozen(kw_only=True)
 class _LineHead:
-    """What a line is about."""
+    """The part of an assignment line that every version has."""
 
     word: AssignmentEvent
     kind: str
@@ -70,20 +69,19 @@ class _LineHead:
 class ServerClient:
     """Calls of one worker to the server. ``join`` sets the credential that later calls carry.
 
-    All raise the ``GpustackError`` that the server's answer stands for, ``RemoteError`` when there is none, and
-    ``Invalid`` when it is none of ours. All are cancellable midway; whether the server has taken the call is then
-    not known.
+    All raise the GpustackError that the server's answer stands for, RemoteError when there is none, and Invalid when
+    the answer cannot be read. All are cancellable; whether the call took effect is then not known.
     """
 
-    _client: HttpClient | PooledClient | FailoverClient
+    _client: PooledClient | FailoverClient
     _credential: str = ""
 
     def use(self, credential: str) -> None:
-        """Carry this credential from now on."""
+        """Use this credential from now on."""
         self._credential = credential
 
     async def join(self, request: JoinRequest, *, token: str) -> JoinedDocument:
-        """Join the cluster (again) by its token, or by the credential that this worker had."""
+        """Join the cluster, or join again. ``token`` is that of the cluster, or this worker's former credential."""
         joined: JoinedDocument = await self._call(
             "POST", "/v1/workers", encode(request), JoinedDocument, bearer=token
         )
@@ -91,31 +89,31 @@ class ServerClient:
         return joined
 
     async def heartbeat(self, worker_id: int, *, within: float = _ANSWER_WITHIN) -> HeartbeatAnswer:
-        """Say that we live; the answer must come ``within`` so many seconds."""
+        """Send a heartbeat; the answer must come ``within`` that many seconds."""
         beat: HeartbeatAnswer = await self._call(
             "POST", f"/v1/workers/{worker_id}/heartbeat", b"{}", HeartbeatAnswer, within=within
         )
         return beat
 
     def learn(self, servers: Sequence[str]) -> Sequence[str] | None:
-        """Turn to these as well when the server does not answer; who is believed, if that is news."""
+        """Use these servers too when the server does not answer. Returns those accepted, if that changed anything."""
         if isinstance(self._client, FailoverClient) and self._client.learn(servers):
             return self._client.others
         return None
 
     async def turned(self) -> None:
-        """Return once another server answers than the one that ``assignments`` come from."""
+        """Return once another server answers than the one that ``assignments`` come from. Cancellable."""
         if isinstance(self._client, FailoverClient):
             await self._client.turned()
         else:
             await trio.sleep_forever()
 
     async def drain(self, worker_id: int) -> None:
-        """Say that we stop once nothing runs here any more."""
+        """Tell the server that this worker stops as soon as its instances run elsewhere."""
         await self._call("POST", f"/v1/workers/{worker_id}/drain", b"{}", None)
 
     async def leave(self, worker_id: int) -> None:
-        """Say that we stop."""
+        """Tell the server that this worker stops now."""
         await self._call("POST", f"/v1/workers/{worker_id}/leave", b"{}", None)
 
     async def put_status(self, worker_id: int, status: WorkerStatus, *, ip: str | None) -> None:
@@ -124,36 +122,35 @@ class ServerClient:
         await self._call("PUT", f"/v1/workers/{worker_id}/status", encode(report), None)
 
     async def report_instance(self, instance_id: int, report: InstanceReport) -> None:
-        """Say how an instance fares."""
+        """Report the state of an instance."""
         await self._call("PUT", f"/v1/model-instances/{instance_id}/report", encode(report), None)
 
     async def report_file(self, file_id: int, report: FileReport) -> None:
-        """Say how the fetching of a file fares."""
+        """Report the state of a file."""
         await self._call("PUT", f"/v1/model-files/{file_id}/report", encode(report), None)
 
     async def ensure_file(self, worker_id: int, source: ModelSource, local_dir: str) -> int:
-        """The id of the record of this source's files on this worker, made if there is none."""
+        """The id of the record of this source's files on this worker; created if there is none."""
         asked = _FileRequest(source=source, local_dir=local_dir)
         record: _FileId = await self._call("POST", f"/v1/workers/{worker_id}/files", encode(asked), _FileId)
         return record.id
 
     async def metrics_config(self) -> object:
-        """Which families of engines are shown under which name, as JSON (behaviour.md s.6.5)."""
+        """The mapping of engines' metric families to our names, as JSON (behaviour.md s.6.5)."""
         reply = await self._client.request(
             "GET", "/v1/metrics/config", headers=self._headers(None), deadline=_ANSWER_WITHIN
         )
-        checked(reply)
+        raise_for_status(reply)
         try:
             return orjson.loads(reply.body)
         except orjson.JSONDecodeError as error:
             raise Invalid(f"The server's mapping of metrics is not JSON: {error}") from error
 
     async def assignments(self, worker_id: int, *, quiet_for: float) -> AsyncGenerator[AssignmentLine]:
-        """The lines of the assignment stream as they come; ends when the server ends it. Use ``aclosing``.
+        """The lines of the assignment stream as they arrive, until the server ends it. Use ``aclosing``.
 
-        One with a record that this program cannot read comes without it.
-
-        Raises ``TimedOut`` when nothing at all came for ``quiet_for`` seconds.
+        A line with a record that this version cannot read comes without the record. Raises RemoteTimeout when nothing
+        arrived for ``quiet_for`` seconds.
         """
         path = f"/v1/workers/{worker_id}/assignments"
         headers = self._headers(None)
@@ -181,7 +178,7 @@ class ServerClient:
     ) -> Any:
         headers = {"content-type": "application/json", **self._headers(bearer)}
         reply = await self._client.request(method, path, body=body, headers=headers, deadline=within)
-        checked(reply)
+        raise_for_status(reply)
         return None if cls is None else decode(reply.body, cls)
 
     def _headers(self, bearer: str | None) -> dict[str, str]:

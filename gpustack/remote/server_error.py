@@ -1,4 +1,4 @@
-"""Answers of our own server that say no, as the errors they were there."""
+"""Error answers of our own server, turned back into the errors that were raised there."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _BY_STATUS: Mapping[int, type[errors.GpustackError]] = {
 }
 _SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 _SHOWN = 1000
-"""Characters of a foreign sentence that are passed on; a proxy's error page is no sentence."""
+"""The most characters of a message that are kept: the error page of a proxy can be long."""
 
 
-def checked(reply: HttpResponse) -> HttpResponse:
-    """The reply itself when it is a yes; raises the error it stands for otherwise."""
+def raise_for_status(reply: HttpResponse) -> HttpResponse:
+    """``reply`` itself when its status is 2xx; else raises the error that it stands for."""
     if 200 <= reply.status < 300:
         return reply
     raise fault_of(reply.status, reply.body)
 
 
 def fault_of(status: int, body: bytes, retry_after: str | None = None) -> errors.GpustackError:
-    """The error behind a status and a body in either of our two forms; ``Unavailable`` for one we do not know.
+    """The error that a status and a body stand for; ``Unavailable`` for a status that we do not know.
 
-    ``retry_after`` is the header of that name.
+    The body may have either of our two forms, OpenAI's or our own. ``retry_after`` is the header of that name.
     """
     message, reason = _told(body)
     message = _listed(message)[:_SHOWN] or f"The server answered with status {status}"
@@ -51,12 +51,13 @@ def fault_of(status: int, body: bytes, retry_after: str | None = None) -> errors
 
 
 def _listed(message: str) -> str:
-    """The faults of a document as one sentence: how many they are is for programs that know that form."""
+    """The faults of a document on one line, without the line that counts them (a form for other programs)."""
     count, _, faults = message.partition("\n")
     return "; ".join(faults.splitlines()) if faults and count.endswith(" validation errors:") else message
 
 
 def _told(body: bytes) -> tuple[str, str]:
+    """The message and the reason in a body; empty where they are missing."""
     try:
         document = from_json(body)
     except (ValueError, RecursionError):

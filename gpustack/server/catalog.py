@@ -16,8 +16,8 @@ from gpustack.errors import Invalid, Unavailable
 from gpustack.nursery.limiter import ThreadLimiter, threads
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.ticker import ticks
-from gpustack.remote.document import LARGEST, fetch_document
 from gpustack.remote.http import shown
+from gpustack.remote.redirect import LARGEST_DOCUMENT, fetch_document
 
 from .catalog_file import by_source, read_catalog
 
@@ -118,9 +118,9 @@ def _read_file(path: Path) -> bytes:
         if not path.is_file():  # a pipe would keep us for ever
             raise Unavailable(f"{path} is not a file")
         with path.open("rb") as file:
-            raw = file.read(LARGEST + 1)
+            raw = file.read(LARGEST_DOCUMENT + 1)
     except OSError as error:
         raise Unavailable(f"{path} cannot be read: {error.strerror}") from error
-    if len(raw) > LARGEST:
-        raise Invalid(f"{path} is larger than {LARGEST} bytes")
+    if len(raw) > LARGEST_DOCUMENT:
+        raise Invalid(f"{path} is larger than {LARGEST_DOCUMENT} bytes")
     return raw

@@ -14,8 +14,8 @@ import attrs
 import trio
 
 from gpustack.nursery.quarantine import Quarantine
-from gpustack.remote.document import fetch_document
 from gpustack.remote.http import RemoteError, shown
+from gpustack.remote.redirect import fetch_document
 
 log = logging.getLogger(__name__)
 

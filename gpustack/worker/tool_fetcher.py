@@ -18,7 +18,7 @@ from gpustack.domain.device import Device
 from gpustack.errors import GpustackError
 from gpustack.nursery.limiter import threads
 from gpustack.nursery.quarantine import Quarantine
-from gpustack.remote.document import open_client_aside
+from gpustack.remote.http import open_client_aside
 
 log = logging.getLogger(__name__)
 

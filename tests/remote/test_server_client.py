@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import random
+from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +23,8 @@ from gpustack.http1.exchange import Exchange
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.server import HttpServer
-from gpustack.remote.http import RemoteConnectionError, RemoteError, RemoteTimeout, open_client
+from gpustack.remote.failover_client import FailoverClient
+from gpustack.remote.http import RemoteConnectionError, RemoteError, RemoteTimeout
 from gpustack.remote.pooled_client import PooledClient
 from gpustack.remote.server_client import ServerClient
 from gpustack.remote.server_error import fault_of
@@ -65,18 +67,14 @@ async def server(nursery: trio.Nursery) -> Server:
     return server
 
 
-@pytest.fixture(params=["pooled", "library"])
-async def client(
-    request: pytest.FixtureRequest, server: Server, nursery: trio.Nursery
-) -> AsyncIterator[ServerClient]:
+@pytest.fixture(params=["one server", "several"])
+async def client(request: pytest.FixtureRequest, server: Server, nursery: trio.Nursery) -> ServerClient:
     url = f"http://127.0.0.1:{server.port}"
-    if request.param == "pooled":
-        pool = ConnectionPool()
-        await nursery.start(pool.run)
-        yield ServerClient(PooledClient.to(url, pool), "mine")
-    else:
-        async with open_client(url) as library:
-            yield ServerClient(library, "mine")
+    pool = ConnectionPool()
+    await nursery.start(pool.run)
+    if request.param == "one server":
+        return ServerClient(PooledClient.to(url, pool), "mine")
+    return ServerClient(FailoverClient(url, lambda to: PooledClient.to(to, pool), random.Random(1)), "mine")
 
 
 async def test_joining_shows_the_token_and_later_calls_the_credential(

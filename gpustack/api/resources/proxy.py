@@ -15,8 +15,14 @@ import attrs
 import trio
 
 from gpustack.errors import BadRequest, Forbidden
-from gpustack.remote.document import open_client_aside
-from gpustack.remote.http import BadResponse, HttpClient, RemoteTimeout, ResponseTooLarge, StreamedResponse
+from gpustack.remote.http import (
+    BadResponse,
+    HttpClient,
+    RemoteTimeout,
+    ResponseTooLarge,
+    StreamedResponse,
+    open_client_aside,
+)
 from gpustack.remote.redirect import MOST, next_url, refuse_inner
 
 from ..context import HubAccess

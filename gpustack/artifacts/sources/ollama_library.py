@@ -21,8 +21,8 @@ from gpustack.errors import (
     TooManyRequests,
     Unavailable,
 )
-from gpustack.remote.document import fetch_document
 from gpustack.remote.http import HttpResponse, RemoteError
+from gpustack.remote.redirect import fetch_document
 
 _MODEL = "application/vnd.ollama.image.model"
 _PROJECTOR = "application/vnd.ollama.image.projector"

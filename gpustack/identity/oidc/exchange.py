@@ -7,8 +7,7 @@ from typing import Any
 
 import attrs
 
-from gpustack.remote.document import open_client_aside
-from gpustack.remote.http import BadResponse
+from gpustack.remote.http import BadResponse, open_client_aside
 
 _SHOWN = 300
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

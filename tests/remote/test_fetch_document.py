@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from gpustack.remote.document import fetch_document
 from gpustack.remote.http import BadResponse, ResponseTooLarge
+from gpustack.remote.redirect import fetch_document
 from tests.server.feed import Feed, serving
 
 
