@@ -1,7 +1,6 @@
 """Structured life for services and processes on Trio: tiers, supervision, process groups."""
 
 from .adopt import adopt, end_remains
-from .bus import Bus, Lagged, Listener
 from .group import KILL_WITHIN, ExitStatus, ProcessGroup
 from .limiter import ThreadLimiter, limiters, run_inline, threads, use_thread_runner
 from .log_file import LogFile, keep_trimmed, rotate_previous, tail, trim
@@ -29,12 +28,9 @@ __all__ = [
     "KILL_WITHIN",
     "NEVER",
     "AsyncValue",
-    "Bus",
     "ExitStatus",
     "FunctionService",
     "GroupState",
-    "Lagged",
-    "Listener",
     "LogFile",
     "Notifier",
     "ProcessGroup",

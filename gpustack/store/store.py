@@ -19,7 +19,6 @@ import trio
 from gpustack.domain.change import Change
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import Unavailable
-from gpustack.nursery.bus import Bus, Listener
 from gpustack.nursery.limiter import ThreadLimiter, threads
 from gpustack.nursery.wake import Wake
 
@@ -84,8 +83,6 @@ class Store:
     _writer: Writer
     _ring: ChangeBuffer
     _snapshot: Snapshot
-    bus: Bus[Change] = attrs.field(factory=Bus)
-    """Every change after its commit, in the order of revisions."""
     name: str = "store"
     _queue: deque[WriteJob] = attrs.field(factory=deque)
     _waiting: set[WriteJob] = attrs.field(factory=set)
@@ -130,7 +127,7 @@ class Store:
     async def write(self, work: Callable[[Tx], T], *, term: LeaseTerm | None = None) -> T:
         """Run ``work`` in a transaction of the writer and return what it returns, once that is on disk.
 
-        By then ``snapshot`` shows it and the bus has told of it. What ``work`` raises is raised here, and
+        By then ``snapshot`` shows it and the watches have been woken. What ``work`` raises is raised here, and
         leaves nothing behind; ``Unavailable`` when the database fails or the store has stopped. Works run in
         a thread: they touch their ``Tx`` and immutable values only, and are quick. Waits until the store
         runs. Cancelled, the work is done as a whole or not at all, and which of the two is not said.
@@ -248,9 +245,9 @@ class Store:
         return True
 
     def changes_since(self, revision: int) -> list[Change]:
-        """Every change after ``revision``, oldest first; raises ``Gone`` when that is too long ago.
+        """Every change after ``revision``, oldest first; raises ``RevisionExpired`` when that is too long ago.
 
-        Together with ``listen`` before it, without an await between, nothing is missed or heard twice.
+        Called after each wake of a ``watch`` with the last revision seen, it returns every change once.
         ``before`` is ``None`` in changes from before this start.
         """
         return self._ring.since(revision)
@@ -264,12 +261,6 @@ class Store:
             yield watch.wake
         finally:
             self._watches.remove(watch)
-
-    @contextmanager
-    def listen(self, *, room: int = 256) -> Iterator[Listener[Change]]:
-        """Hear every change from now on; a listener with more than ``room`` unread ones gets ``Lagged``."""
-        with self.bus.listen(room=room) as listener:
-            yield listener
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Commit what is asked until cancelled; then commit what was asked before, for a bounded time, and close."""
@@ -326,8 +317,6 @@ class Store:
                 self._ring.restart(batch.snapshot.revision)
             else:
                 self._ring.extend(batch.changes, batch.snapshot.revision)
-            for change in batch.changes:
-                self.bus.publish(change)
             touched = {change.table for change in batch.changes}
             for watch in self._watches:
                 if watch.tables is None or watch.tables & touched:
