@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import trio
 
-from gpustack.domain.change import Change, ChangeKind
+from gpustack.domain.record import Change, ChangeKind
 from gpustack.errors import RevisionExpired
 from gpustack.nursery.quarantine import Quarantine, RowAttempt
 from gpustack.nursery.wake import Wake

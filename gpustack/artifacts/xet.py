@@ -17,7 +17,7 @@ from gpustack.artifacts.disk import disk
 from gpustack.artifacts.listing import RemoteFile
 from gpustack.artifacts.xet_child import PLAIN
 from gpustack.config.proxy import environment_of_others
-from gpustack.nursery.module import module_command
+from gpustack.nursery.process import module_command
 from gpustack.remote.proxy_transport import proxies_of_environment
 from gpustack.text import printable, redacted
 

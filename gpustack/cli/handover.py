@@ -24,7 +24,7 @@ import attrs
 import trio
 
 from gpustack.errors import GpustackError
-from gpustack.nursery.module import module_command
+from gpustack.nursery.process import module_command
 from gpustack.nursery.service import Service
 
 log = logging.getLogger(__name__)

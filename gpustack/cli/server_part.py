@@ -48,8 +48,7 @@ from gpustack.metrics.mapping_file import MetricMapFile
 from gpustack.metrics.traffic import Traffic
 from gpustack.nursery.restart import NEVER
 from gpustack.nursery.service import Service
-from gpustack.nursery.tier import Tier
-from gpustack.nursery.tree import tree
+from gpustack.nursery.tier import Tier, tree
 from gpustack.policy.access import INFERENCE
 from gpustack.policy.liveness import LivenessSettings
 from gpustack.server.account import ensure_admin

@@ -34,7 +34,7 @@ from gpustack.logs import set_up
 from gpustack.nursery.group import KILL_WITHIN
 from gpustack.nursery.heap import HeapTrimmer, keep_large_apart
 from gpustack.nursery.notify import Notifier, Watchdog, notifier, watchdog_period
-from gpustack.nursery.reaper import OrphanReaper
+from gpustack.nursery.process import OrphanReaper
 from gpustack.nursery.service import function_service
 from gpustack.nursery.tier import open_tier
 

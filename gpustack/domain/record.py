@@ -1,9 +1,10 @@
-"""What every stored record shares: identity, version and dates, and the name of its table."""
+"""What all records share: id, version, dates and a table; and how a change of one is described."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from enum import StrEnum
 from typing import TypeVar
 
 import attrs
@@ -68,3 +69,22 @@ def record_classes() -> dict[type[Record], TableSpec]:
 def table_of(cls: type[Record]) -> str:
     """The table of a record class."""
     return _SPECS[cls].name
+
+
+class ChangeKind(StrEnum):
+    CREATED = "created"
+    UPDATED = "updated"
+    DELETED = "deleted"
+
+
+@attrs.frozen
+class Change:
+    """``record`` is the state after the change, or the last one before a deletion."""
+
+    revision: int
+    kind: ChangeKind
+    table: str
+    record: Record
+    before: Record | None = None
+    size: int = attrs.field(default=0, eq=False, repr=False)
+    """About how many bytes of memory the record takes."""

@@ -1,4 +1,4 @@
-"""What was used: counts per day, user, key, model and operation."""
+"""Usage: counts per day, user, key, model and operation; and what has been drawn from budgets of tokens."""
 
 from __future__ import annotations
 
@@ -46,3 +46,18 @@ class ModelUsage(Record):
     completion_token_count: int = 0
     request_count: int = 0
     failed_count: int = 0
+
+
+@stored("budget_draws", unique=(("subject", "period"),))
+@attrs.frozen(kw_only=True)
+class BudgetDraw(Record):
+    """How much all servers together have drawn. What was drawn and not used is forfeit after a crash: too little is
+    used then, never too much.
+
+    ``subject`` is ``key:<id>``, ``user:<id>`` or ``model:<id>``; ``period`` a day (``2026-11-28``) or month
+    (``2026-11``) of UTC.
+    """
+
+    subject: str
+    period: str
+    drawn: int = 0

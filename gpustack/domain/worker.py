@@ -174,3 +174,8 @@ class Worker(Record):
     def build_of(self, engine: str) -> EngineBuild | None:
         """The build of ``engine`` on this worker, if it has one."""
         return next((b for b in self.status.engines if b.engine == engine), None)
+
+
+def unmatched(selector: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, str]:
+    """The pairs of a worker selector that ``labels`` lacks or has with another value; empty if it matches."""
+    return {key: value for key, value in selector.items() if labels.get(key) != value}

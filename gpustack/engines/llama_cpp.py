@@ -13,7 +13,7 @@ from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.domain.model import Category, Model
 from gpustack.domain.unit import MIB
 from gpustack.domain.worker import EngineBuild
-from gpustack.nursery.module import module_command
+from gpustack.nursery.process import module_command
 
 from . import parameters
 from .engine import Engine, HealthPolicy, LaunchContext, LaunchSpec, Probe

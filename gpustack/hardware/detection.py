@@ -15,7 +15,7 @@ import trio
 from gpustack.domain.device import Device
 from gpustack.hardware.child import ChildResult, run_child
 from gpustack.hardware.detector import Detector, DetectorReport, InvalidDetectorReport, from_json, to_json
-from gpustack.nursery.module import module_command
+from gpustack.nursery.process import module_command
 from gpustack.plugins import siblings
 from gpustack.text import printable, said_by
 

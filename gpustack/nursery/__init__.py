@@ -8,7 +8,7 @@ from .notify import Notifier, Watchdog, notifier, watchdog, watchdog_period
 from .process import spawn_group
 from .quarantine import Quarantine, RowAttempt, RowFault
 from .restart import NEVER, RestartPolicy
-from .service import FunctionService, Service, ServiceReturned, function_service
+from .service import FunctionService, Service, ServiceReturned, function_service, supervise
 from .signals import Signals
 from .state import (
     GroupState,
@@ -18,10 +18,8 @@ from .state import (
     read_states,
     write_state,
 )
-from .supervise import supervise
 from .ticker import ticks
-from .tier import Tier, open_tier
-from .tree import draw_tree, tree
+from .tier import Tier, draw_tree, open_tier, tree
 from .wake import AsyncValue, Wake
 
 __all__ = [

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ import trio
 from .group import KILL_WITHIN, ExitStatus, GroupLeader, ProcessGroup, pidfd_ended, wait_pidfd
 from .limiter import threads
 from .log_file import LogFile
-from .process_identity import identity
+from .process_identity import identity, read_stat
 from .state import GroupState, forget_state, write_state
 
 __all__ = ["KILL_WITHIN", "ExitStatus", "GroupLeader", "ProcessGroup", "spawn_group"]
@@ -27,6 +28,7 @@ __all__ = ["KILL_WITHIN", "ExitStatus", "GroupLeader", "ProcessGroup", "spawn_gr
 _GATE = 'read -r _ || exit 125; exec "$@" </dev/null'
 _LOOK_AGAIN = 0.1
 _spawns = threads("process spawns", 4)
+_orphan_scans = threads("orphans", 1)
 _leaders: weakref.WeakSet[_ChildLeader] = weakref.WeakSet()
 
 
@@ -209,3 +211,48 @@ async def _undo(group: ProcessGroup, state_file: Path | None) -> None:
 
 def _exit(code: int) -> ExitStatus:
     return ExitStatus(code=code, signal=None) if code >= 0 else ExitStatus(code=None, signal=-code)
+
+
+def module_command(module: str, *arguments: str, python: str = sys.executable) -> tuple[str, ...]:
+    """The command that runs ``module`` with this Python, or the one given.
+
+    ``-P``: without it Python would look first in the working directory, and run what lies there under a name that
+    the module imports, as the daemon's user.
+    """
+    return (python, "-P", "-m", module, *arguments)
+
+
+@attrs.define
+class OrphanReaper:
+    """A service. Nothing tells an orphan from a child of ours but that nobody waits for it: an ended child that was
+    there already at the look before, and leads no group of ours, is reaped.
+    """
+
+    every: float = 5.0
+    """Seconds between two looks."""
+    reaped: int = 0
+    name: str = "orphans"
+    _ended: frozenset[int] = frozenset()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        while True:
+            await trio.sleep(self.every)
+            found = await _orphan_scans.run(ended_children, os.getpid(), abandon=True) - led()
+            for pid in found & self._ended:
+                self.reaped += _reap(pid)
+            self._ended = found
+
+
+def ended_children(parent: int) -> frozenset[int]:
+    """The children of a process that have ended and that nobody has waited for; none where there is no /proc."""
+    numbers = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
+    stats = [read_stat(number) for number in numbers]
+    return frozenset(stat.pid for stat in stats if stat is not None and stat.dead and stat.parent == parent)
+
+
+def _reap(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:  # somebody did wait for it
+        return False

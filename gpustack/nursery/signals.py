@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import trio
 
-from .tree import draw_tree
+from .tier import draw_tree
 
 
 def _to_stderr(text: str) -> None:

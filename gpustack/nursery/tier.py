@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -13,10 +13,12 @@ import attrs
 import trio
 
 from .restart import RestartPolicy
-from .service import FirstTaskStatus, Service, ServiceReturned
-from .supervise import supervise
+from .service import FirstTaskStatus, Service, ServiceReturned, supervise
 
 log = logging.getLogger(__name__)
+
+_DEPTH = 32
+"""Levels of tasks that ``tree`` shows."""
 
 _enclosing: ContextVar[Tier | None] = ContextVar("enclosing tier", default=None)
 
@@ -157,3 +159,45 @@ async def open_tier(
             shields.cancel()
             if outer is not None:
                 outer._inner.discard(tier)
+
+
+def tree(task: trio.lowlevel.Task) -> dict[str, Any]:
+    """The task and those below it: ``{"name": ..., "children": [...]}``.
+
+    Tasks of one tier are gathered under the tier's name. Shows names only, no locals: it is served to people.
+    """
+    return _node(task, task.name, _DEPTH)
+
+
+def draw_tree(task: trio.lowlevel.Task) -> str:
+    """The same, drawn with lines."""
+    root = tree(task)
+    return "\n".join([root["name"], *_lines(root["children"], "")])
+
+
+def _node(task: trio.lowlevel.Task, name: str, depth: int) -> dict[str, Any]:
+    if depth == 0:
+        return {"name": name, "children": [{"name": "…", "children": []}]}
+    children = [child for nursery in task.child_nurseries for child in _grouped(nursery, depth - 1)]
+    return {"name": name, "children": children}
+
+
+def _grouped(nursery: trio.Nursery, depth: int) -> Iterator[dict[str, Any]]:
+    tiers: dict[str, list[dict[str, Any]]] = {}
+    for task in sorted(nursery.child_tasks, key=lambda task: task.name):
+        tier, slash, name = task.name.partition("/")
+        if not slash:
+            yield _node(task, task.name, depth)
+        elif not name.startswith("_"):  # a tier's own chores
+            tiers.setdefault(tier, []).append(_node(task, name, depth))
+        else:
+            tiers.setdefault(tier, [])
+    for tier, children in tiers.items():
+        yield {"name": tier, "children": children}
+
+
+def _lines(children: list[dict[str, Any]], indent: str) -> Iterator[str]:
+    for place, child in enumerate(children, start=1):
+        last = place == len(children)
+        yield f"{indent}{'└─' if last else '├─'} {child['name']}"
+        yield from _lines(child["children"], indent + ("   " if last else "│  "))

@@ -8,9 +8,9 @@ import attrs
 
 from gpustack.domain.artifact import ModelFile
 from gpustack.domain.assignment import AssignmentState
-from gpustack.domain.change import Change, ChangeKind
 from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.model import Model
+from gpustack.domain.record import Change, ChangeKind
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import RevisionExpired
 from gpustack.nursery.quarantine import Quarantine

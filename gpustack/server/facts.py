@@ -11,10 +11,9 @@ import trio
 
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.facts import ModelFacts
-from gpustack.domain.label import unmatched
 from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
-from gpustack.domain.worker import Worker, WorkerState
+from gpustack.domain.worker import Worker, WorkerState, unmatched
 from gpustack.errors import BadRequest, Forbidden, GpustackError, Invalid, NotFound, Unavailable
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.wake import Wake

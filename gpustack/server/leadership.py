@@ -11,8 +11,7 @@ import trio
 
 from gpustack.errors import Unavailable
 from gpustack.nursery.restart import RestartPolicy
-from gpustack.nursery.service import FirstTaskStatus, Service
-from gpustack.nursery.supervise import supervise
+from gpustack.nursery.service import FirstTaskStatus, Service, supervise
 from gpustack.store.lease import LEADER, LeaseTerm
 from gpustack.store.store import Store
 

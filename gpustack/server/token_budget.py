@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 import trio
 
-from gpustack.domain.budget import BudgetDraw
+from gpustack.domain.usage import BudgetDraw
 from gpustack.errors import GpustackError, Unavailable
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.wake import Wake

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from gpustack.domain.change import Change
+from gpustack.domain.record import Change
 from gpustack.errors import RevisionExpired
 
 SIZE = 4096

@@ -10,8 +10,7 @@ from datetime import datetime, timedelta
 import attrs
 import sqlalchemy as sa
 
-from gpustack.domain.change import Change, ChangeKind
-from gpustack.domain.record import Record
+from gpustack.domain.record import Change, ChangeKind, Record
 
 from .codec import UNREADABLE, from_json
 from .table import changes, class_of, heads, specs

@@ -16,7 +16,7 @@ import outcome
 import sqlalchemy as sa
 import trio
 
-from gpustack.domain.change import Change
+from gpustack.domain.record import Change
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import Unavailable
 from gpustack.nursery.limiter import ThreadLimiter, threads

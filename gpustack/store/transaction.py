@@ -9,10 +9,9 @@ from typing import Any, TypeVar, overload
 import attrs
 import sqlalchemy as sa
 
-from gpustack.domain.change import ChangeKind
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState, Party, allowed
-from gpustack.domain.record import UNSAVED, Record
+from gpustack.domain.record import UNSAVED, ChangeKind, Record
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.usage import ModelUsage
 from gpustack.errors import AlreadyExists, Conflict, NotFound

@@ -11,8 +11,7 @@ import outcome
 import sqlalchemy as sa
 import trio
 
-from gpustack.domain.change import Change, ChangeKind
-from gpustack.domain.record import Record
+from gpustack.domain.record import Change, ChangeKind, Record
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import AlreadyExists, Unavailable
 

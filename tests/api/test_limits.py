@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpustack.domain.budget import BudgetDraw
+from gpustack.domain.usage import BudgetDraw
 
 from .test_models import create
 from .world import PASSWORD, World

@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from gpustack.domain.access import ApiKey, Limits, User
-from gpustack.domain.budget import BudgetDraw
 from gpustack.domain.model import Model
+from gpustack.domain.usage import BudgetDraw
 from gpustack.gateway import inference
 from gpustack.policy.usage_limit import LimitKind, period_name
 from tests.fakes.running import RunningEngine

@@ -11,9 +11,9 @@ import pytest
 import trio
 import trio.testing
 
-from gpustack.domain.change import ChangeKind
 from gpustack.domain.instance import Claim, ModelInstance
 from gpustack.domain.lifecycle import InstanceState as S
+from gpustack.domain.record import ChangeKind
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.nursery.wake import Wake

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from gpustack.domain.budget import BudgetDraw
+from gpustack.domain.usage import BudgetDraw
 from gpustack.errors import Unavailable
 from gpustack.policy.usage_limit import LimitKind
 from gpustack.server.token_budget import TokenBudgets

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from gpustack.domain.access import User
-from gpustack.domain.change import Change, ChangeKind
+from gpustack.domain.record import Change, ChangeKind
 from gpustack.errors import RevisionExpired
 from gpustack.store import journal, writer
 from gpustack.store.change_buffer import ChangeBuffer

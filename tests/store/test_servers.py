@@ -11,8 +11,7 @@ import sqlalchemy as sa
 import trio
 
 from gpustack.domain.access import ApiKey, User
-from gpustack.domain.change import ChangeKind
-from gpustack.domain.record import Record
+from gpustack.domain.record import ChangeKind, Record
 from gpustack.domain.worker import Worker
 from gpustack.errors import AlreadyExists, Conflict, RevisionExpired
 from gpustack.store import Store, Tx

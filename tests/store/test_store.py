@@ -12,10 +12,10 @@ import trio.testing
 
 from gpustack.domain.access import ApiKey, User
 from gpustack.domain.artifact import ModelSource, SourceKind
-from gpustack.domain.change import ChangeKind
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.model import Model
+from gpustack.domain.record import ChangeKind
 from gpustack.domain.worker import Worker
 from gpustack.errors import AlreadyExists, Conflict, Invalid, NotFound, RevisionExpired, Unavailable
 from gpustack.nursery.limiter import run_inline, use_thread_runner

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from gpustack.domain.access import Limits
-from gpustack.domain.budget import BudgetDraw
+from gpustack.domain.usage import BudgetDraw
 from gpustack.policy.usage_limit import LimitKind, period_ends_in, period_name
 
 from ..route import ADMIN, PEOPLE, ApiCall, ApiResponse, ApiRoute, tagged

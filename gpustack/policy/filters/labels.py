@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from gpustack.domain.label import unmatched
 from gpustack.domain.snapshot import Snapshot
-from gpustack.domain.worker import Worker
+from gpustack.domain.worker import Worker, unmatched
 from gpustack.policy.placement import PlacementRequest
 
 

@@ -12,7 +12,7 @@ import ctypes, os, sys, tempfile
 from pathlib import Path
 import trio
 from gpustack.nursery.process import spawn_group
-from gpustack.nursery.reaper import OrphanReaper, ended_children
+from gpustack.nursery.process import OrphanReaper, ended_children
 
 PR_SET_CHILD_SUBREAPER = 36
 assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1) == 0  # as process 1 gets orphans, so do we
