@@ -49,10 +49,10 @@ async def _start_and_kill_a_daemon(folder: Path, engine: str, ready: str) -> Gro
     source = textwrap.dedent(f"""
         import sys, trio
         from pathlib import Path
-        from gpustack.nursery import Output, spawn_group
+        from gpustack.nursery import LogFile, spawn_group
         async def main():
             folder = Path(sys.argv[1])
-            await spawn_group([*{PYTHON!r}, {engine!r}], env={ENV!r}, log=Output(folder / "a.log"),
+            await spawn_group([*{PYTHON!r}, {engine!r}], env={ENV!r}, log=LogFile(folder / "a.log"),
                               state_file=folder / "a.json")
             print("up", flush=True)
             await trio.sleep_forever()

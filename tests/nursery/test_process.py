@@ -223,7 +223,7 @@ async def test_a_daemon_killed_before_the_release_leaves_no_begun_program(tmp_pa
     daemon_source = textwrap.dedent(f"""
         import os, signal, sys, trio
         from pathlib import Path
-        from gpustack.nursery import Output, hop_by, spawn_group
+        from gpustack.nursery import LogFile, use_thread_runner, spawn_group
 
         async def hop(fn, *, abandon_on_cancel, limiter):
             result = fn()
@@ -232,9 +232,9 @@ async def test_a_daemon_killed_before_the_release_leaves_no_begun_program(tmp_pa
             return result
 
         async def main():
-            with hop_by(hop):
+            with use_thread_runner(hop):
                 await spawn_group([sys.executable, "-c", "print('begun')"], env={ENV!r},
-                                  log=Output(Path({str(tmp_path / "a.log")!r})),
+                                  log=LogFile(Path({str(tmp_path / "a.log")!r})),
                                   state_file=Path({str(tmp_path / "a.json")!r}))
         trio.run(main)
     """)
@@ -255,11 +255,11 @@ async def test_an_engine_is_not_shielded_from_the_oom_killer_as_its_daemon_is(tm
     source = textwrap.dedent(f"""
         import sys, trio
         from pathlib import Path
-        from gpustack.nursery import Output, spawn_group
+        from gpustack.nursery import LogFile, spawn_group
         Path("/proc/self/oom_score_adj").write_text("-300")
         async def main():
             group = await spawn_group([sys.executable, "-c", "print(open('/proc/self/oom_score_adj').read())"],
-                                      env={ENV!r}, log=Output(Path({str(tmp_path / "a.log")!r})))
+                                      env={ENV!r}, log=LogFile(Path({str(tmp_path / "a.log")!r})))
             await group.wait()
             await group.end(1)
         trio.run(main)
