@@ -12,7 +12,7 @@ from gpustack.domain.access import NOBODY, AuthMethod, KeyScope, Principal, Role
 from gpustack.domain.model import ModelAccess
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import Conflict, Forbidden, NotFound, TooManyRequests, Unauthorized, Unavailable
-from gpustack.http1.exchange import Peer
+from gpustack.http1.address import Peer
 from gpustack.http1.head import RequestHead
 from gpustack.identity.authentication import (
     Credentials,

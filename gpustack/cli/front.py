@@ -19,12 +19,13 @@ from gpustack.cli.doors import Listeners
 from gpustack.config.options import Options
 from gpustack.errors import BadRequest, PayloadTooLarge, Unavailable
 from gpustack.hardware.socket_owner import find_owner
+from gpustack.http1.address import Peer
 from gpustack.http1.certificate import Certificate
-from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange, Peer
+from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange
+from gpustack.http1.fields import REQUEST_ID_FIELD
 from gpustack.http1.handoff import HypercornHandOff
 from gpustack.http1.head import RequestHead
 from gpustack.http1.reactor import Reactor
-from gpustack.http1.reply import REQUEST_ID_FIELD
 from gpustack.http1.server import Handler, HttpServer
 
 log = logging.getLogger(__name__)

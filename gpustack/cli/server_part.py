@@ -37,10 +37,9 @@ from gpustack.domain.access import Principal
 from gpustack.errors import GpustackError, Invalid
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.gate import Gate
-from gpustack.gateway.inference import Gateway, is_inference
+from gpustack.gateway.inference import Gateway, Revocation, is_inference
 from gpustack.gateway.limiter import Limiter
 from gpustack.gateway.path import INFERENCE_PATHS
-from gpustack.gateway.revocation import Revocation
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.reactor import Reactor

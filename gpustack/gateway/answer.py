@@ -1,4 +1,4 @@
-"""Passes a replica's answer on to the client, counts it on the way, and words refusals as the client reads them."""
+"""Passes a replica's answer on to the client, and counts its tokens on the way."""
 
 from __future__ import annotations
 
@@ -15,67 +15,70 @@ from gpustack.http1.upstream import UpstreamResponse
 
 
 async def pass_on(response: UpstreamResponse, request: AdmittedRequest) -> None:
-    """The answer, byte for byte as fast as the client reads."""
+    """Send the answer to the client as it comes, no faster than the client reads.
+
+    Raises ``UpstreamError``: nothing has been sent to the client if its ``exchange.response_started`` is false.
+    Raises ``GpustackError`` in place of an engine's error that would mislead, ``ClientDisconnect``.
+    """
     exchange = request.exchange
     events = (response.get(b"content-type") or b"").lower().startswith(b"text/event-stream")
-    # Before the first piece has come nothing is promised: a replica that dies here can still be replaced.
+    # Nothing is sent before the first piece has come: a replica that fails until then can still be replaced.
     data = await response.next_chunk()
     request.failed = response.status >= 400
     if request.failed:
         data = await _refusal(response, data, request)
-    tally = request.tally = _tally(request, events=events)
+    meter = request.meter = _meter(request, events=events)
     headers = for_client(response.headers)
     if response.complete and not events:
-        request.passage.first_byte = time.monotonic()
-        body = tally.take(data)
+        request.measurement.first_byte = time.monotonic()
+        body = meter.take(data)
         await exchange.respond(
-            response.status, headers, with_engine_speed(body) if request.route.splices else body
+            response.status, headers, with_engine_speed(body) if request.path.completions else body
         )
         return
     await exchange.start_response(
         response.status,
         headers,
-        # What we leave out of a stream makes it shorter than any length said.
+        # What is left out of a stream makes it shorter than its Content-Length says.
         content_length=None if events else response.content_length,
         flush=not data,
     )
-    request.passage.first_byte = time.monotonic()
+    request.measurement.first_byte = time.monotonic()
     while data:
-        onward = tally.take(data)
+        onward = meter.take(data)
         if onward:
             await exchange.send(onward)
         data = await response.next_chunk()
-    left = tally.rest()
+    left = meter.rest()
     if left:
         await exchange.send(left)
     await exchange.finish()
 
 
 async def _refusal(response: UpstreamResponse, data: bytes, request: AdmittedRequest) -> bytes:
-    """What an engine says that refuses, as the client should read it. Raises what we say in its place."""
+    """The body of an engine's error in the form of the path. Raises the error that is told in its place, if any."""
     while not response.complete and len(data) <= LONGEST and (more := await response.next_chunk()):
         data += more
     if not response.complete:
         return data
-    error = reworded(response.status, data, request.route, request.model.model_name)
+    error = reworded(response.status, data, request.path, request.route.model_name)
     if error is not None:
         raise error
-    return in_form(response.status, data, request.route)
+    return in_form(response.status, data, request.path)
 
 
-def _tally(request: AdmittedRequest, *, events: bool) -> UsageMeter:
-    """What counts the answer, and mends it, as its path and the number of answers in it need."""
-    ask, route = request.ask, request.route
+def _meter(request: AdmittedRequest, *, events: bool) -> UsageMeter:
+    """The meter that fits the path and the number of choices asked for."""
+    parsed, path = request.parsed, request.path
     if not events:
-        return (
-            BodyMeter()
-            if ask.several is None
-            else ChoicesMeter(ask.several, request.bound, request.hold.take)
-        )
-    if not route.splices:
-        return EventStreamMeter(False, edits=False, reader=MessageUsageReader() if route.parted else None)
+        if parsed.choices is None:
+            return BodyMeter()
+        return ChoicesMeter(parsed.choices, request.bound, request.memory.take)
+    if not path.completions:
+        reader = MessageUsageReader() if path.usage_in_parts else None
+        return EventStreamMeter(False, edits=False, reader=reader)
     return EventStreamMeter(
-        ask.hide_usage,
-        reader=None if ask.several is None else ChoiceUsageReader(ask.several),
-        watch=None if ask.hide_usage else Stopwatch(request.passage.began, time.monotonic),
+        parsed.hide_usage,
+        reader=None if parsed.choices is None else ChoiceUsageReader(parsed.choices),
+        watch=None if parsed.hide_usage else Stopwatch(request.measurement.began, time.monotonic),
     )

@@ -1,4 +1,4 @@
-"""Remembers for a moment whom an API key has let in: of two requests of a client the second is not looked at anew."""
+"""Remembers for one second which principal an API key authenticated, to spare most requests the work."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from gpustack.domain.access import AuthMethod, Principal
 from gpustack.http1.exchange import Exchange
 from gpustack.identity.credentials import API_KEY
 
-_FOR: Final = 1.0
-_MOST: Final = 1024
+_SECONDS: Final = 1.0
+_MAX_KEYS: Final = 1024
 
 Authenticate = Callable[[Exchange], Awaitable[Principal]]
 
 
 @attrs.define(eq=False, repr=False)
 class AuthenticationCache:
-    """Asks ``authenticate`` and remembers what it said of an API key, and of nothing else.
+    """Calls ``authenticate`` and remembers what it returned for an API key, and for no other credentials.
 
-    What is remembered holds as long as nobody has written to the tables of people and keys, so a key that is deleted
-    ends at once, and for one second, so a key that expires ends within that.
+    An entry is dropped with the next write to the tables of users and keys, so that a deleted key ends at once, and
+    after one second, so that an expired key ends within that.
     """
 
     _authenticate: Authenticate
@@ -34,7 +34,7 @@ class AuthenticationCache:
     _known: dict[bytes, tuple[Principal, float]] = attrs.field(factory=dict)
 
     async def __call__(self, exchange: Exchange) -> Principal:
-        """Who asks. Raises what ``authenticate`` raises."""
+        """The principal of a request. Raises what ``authenticate`` raises."""
         tables = self._tables()
         if not _same(tables, self._as_of):
             self._as_of = tables
@@ -44,20 +44,20 @@ class AuthenticationCache:
             api_key = exchange.head.get(API_KEY)
             if api_key is None:
                 return await self._authenticate(exchange)
-            given = b"Bearer " + api_key  # what it is taken for
+            given = b"Bearer " + api_key  # the same credentials in the other form
         now = trio.current_time()
         known = self._known.get(given)
         if known is not None and known[1] > now:
             return known[0]
         principal = await self._authenticate(exchange)
         if principal.means is AuthMethod.KEY and _same(tables, self._as_of):
-            if len(self._known) >= _MOST:
+            if len(self._known) >= _MAX_KEYS:
                 self._known.clear()
-            self._known[given] = (principal, now + _FOR)
+            self._known[given] = (principal, now + _SECONDS)
         return principal
 
     def __repr__(self) -> str:
-        return f"<Admission: {len(self._known)} keys known>"
+        return f"<AuthenticationCache: {len(self._known)} keys known>"
 
 
 def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:

@@ -1,9 +1,9 @@
-"""What a request used that has several answers, or several prompts, where an engine counts one of them only.
+"""The usage of a request for several choices, or with several prompts, where an engine counts one of them only.
 
-llama.cpp's ``usage`` is that of the first answer; vLLM's is the sum. A stream of llama.cpp tells the usage of each
-answer, and they are summed (``event_usage.py``). A plain answer does not tell: what the other answers used is taken
-here from what can be seen of them, and is never less than it was. To ask for one after the other instead would read
-the prompt as often, and to count tokens by asking the engine again would miss what it does not show.
+The ``usage`` of llama.cpp is that of the first choice; vLLM's is the sum. In a stream llama.cpp tells the usage of each
+choice, and they are summed (``sse_usage.py``). In a plain answer it does not: the tokens of the other choices are
+estimated here from their texts, never too few. To request the choices one by one would read the prompt each time, and
+to have the engine count the tokens of the texts would miss those that it does not show.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from gpustack.gateway.token_usage import TokenUsage, UsageScanner
 
 _MOST_KEPT: Final = 4 << 20
 _BEYOND_TEXT: Final = 8
-"""Tokens of an answer that leave no byte in its text: the one that ends it, and those around a tool call."""
+"""Tokens of a choice that leave no byte in its text: the one that ends it, and those around a tool call."""
 
 
 @attrs.frozen
 class RequestedChoices:
-    """How many answers are asked for: ``times`` to each of ``prompts``.
+    """How many choices a request asks for: ``times`` for each of ``prompts``.
 
-    ``best_of``: so many may be made for each prompt, of which the best are shown. ``steered``: the client has a say
-    in which tokens come, and might choose those that leave no text.
+    ``best_of``: so many may be generated for each prompt, of which the best are shown. ``steered``: the client
+    influences which tokens are generated, and might choose some that leave no text.
     """
 
     times: int
@@ -37,7 +37,7 @@ class RequestedChoices:
     best_of: int = 1
     steered: bool = False
     stop: int = 0
-    """Bytes of the longest text that may end an answer, and is then not in it."""
+    """Bytes of the longest stop text, which ends a choice and is then left out of it."""
 
     @property
     def answers(self) -> int:
@@ -46,12 +46,12 @@ class RequestedChoices:
 
 @attrs.define
 class ChoicesMeter:
-    """For a plain answer with several choices, which is looked at as a whole when it has come."""
+    """For a plain answer with several choices: keeps it, and reads it as a whole when it has come."""
 
-    _several: RequestedChoices
+    _requested: RequestedChoices
     _bound: TokenBound
     _reserve: Callable[[int], None]
-    """Asked for each piece that is kept. Raises ``Unavailable`` when there is no room for it."""
+    """Is called with the bytes of each piece that is kept. Raises ``Unavailable`` when there is no room for it."""
     _scan: UsageScanner = attrs.field(factory=UsageScanner)
     _kept: list[bytes] = attrs.field(factory=list)
     _size: int = 0
@@ -69,7 +69,7 @@ class ChoicesMeter:
             if self._size > _MOST_KEPT:
                 raise Unavailable(f"The answer is longer than {_MOST_KEPT} bytes")
             self._reserve(len(data))
-        except Unavailable:  # then it goes on all the same, and counts as reserved
+        except Unavailable:  # the answer goes on all the same, and counts as much as was reserved
             self._whole = False
             self._kept.clear()
         else:
@@ -93,20 +93,20 @@ class ChoicesMeter:
 
     def _settled(self, said: TokenUsage, choices: list[dict[str, Any]], *, counts_one: bool) -> TokenUsage:
         if not counts_one and said.completion >= sum(_text_bytes(choice) > 0 for choice in choices):
-            # What was made and thrown away for the best of them is in no engine's sum.
-            unseen = max(self._several.best_of * self._several.prompts - len(choices), 0)
+            # No engine's sum has the choices that were generated and thrown away for the best of them.
+            unseen = max(self._requested.best_of * self._requested.prompts - len(choices), 0)
             return TokenUsage(said.prompt, said.completion + unseen * self._longest(said), True)
-        limit, steered = self._bound.answer, self._several.steered
+        limit, steered = self._bound.answer, self._requested.steered
         others = sum(
-            _most_tokens(choice, limit, self._several.stop, steered=steered) for choice in choices[1:]
+            _most_tokens(choice, limit, self._requested.stop, steered=steered) for choice in choices[1:]
         )
-        prompt = said.prompt if self._several.prompts == 1 else max(said.prompt, self._bound.prompt)
+        prompt = said.prompt if self._requested.prompts == 1 else max(said.prompt, self._bound.prompt)
         return TokenUsage(prompt, said.completion + others, True)
 
     def _reserved(self, said: TokenUsage) -> TokenUsage:
-        """An answer that was not kept or is not whole: what it may have used at most."""
-        several = self._several
-        answers = max(several.times, several.best_of) * several.prompts
+        """For an answer that was not kept or is not whole: the most that it may have used."""
+        requested = self._requested
+        answers = max(requested.times, requested.best_of) * requested.prompts
         return TokenUsage(
             max(said.prompt, self._bound.prompt),
             max(said.completion, answers * self._longest(said)),
@@ -118,9 +118,9 @@ class ChoicesMeter:
 
 
 def _most_tokens(choice: dict[str, Any], limit: int | None, stop: int, *, steered: bool) -> int:
-    """The tokens of an answer, if they are told one by one or it came to its limit; else no fewer than they can be.
+    """The tokens of a choice: exact if it lists them or reached its limit, else the most that they can be.
 
-    A token stands for at least one byte of text, unless it is one that ends or marks something.
+    A token stands for at least one byte of text, unless it ends or marks something.
     """
     at_limit = choice.get("finish_reason") == "length"
     unseen = 0 if at_limit else stop
@@ -142,7 +142,7 @@ def _counted(logprobs: object) -> int | None:
 
 
 def _text_bytes(choice: dict[str, Any]) -> int:
-    """Bytes of all that an answer says: its text or message, with its reasoning and the tools it calls."""
+    """Bytes of all that a choice says: its text or message, with its reasoning and the tools it calls."""
     message = choice.get("message")
     said = [value for key, value in message.items() if key != "role"] if isinstance(message, dict) else []
     return sum(_bytes(value) for value in [choice.get("text"), *said] if value)

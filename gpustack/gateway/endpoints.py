@@ -3,53 +3,76 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from math import inf
+from types import TracebackType
+from typing import Final
 
 import attrs
 import trio
 
 from gpustack.domain.instance import ModelInstance
-from gpustack.domain.lifecycle import SERVING, InstanceState
+from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
 from gpustack.domain.route import Endpoint, ModelRoute
-from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
-from gpustack.engines import parameters
-from gpustack.engines.llama_cpp import NO_PROMPT_CACHE_FLAG, PROMPT_CACHE_FLAG
-from gpustack.engines.registry import engine_for
-from gpustack.errors import Invalid
-from gpustack.gateway.worker_requests import WorkerRequests
+from gpustack.gateway.model_route import routes_of
 from gpustack.http1.upstream_exchange import UpstreamExchange
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.balance import pick
 from gpustack.store.store import Store
 
-_SUSPECT_FOR = 5.0
-"""Seconds an endpoint that refused a connection is passed over while others can be asked."""
-
-
-_SILENT = "calls to silent workers"
-_LOOK_AGAIN = 2.0
+_SUSPECT_FOR: Final = 5.0
+"""Seconds in which an endpoint that failed is asked only when no other is left (Envoy: outlier detection)."""
+_SILENT: Final = "calls to silent workers"
+_LOOK_AGAIN: Final = 2.0
 """Seconds."""
-_NOTHING: AbstractContextManager[object] = nullcontext()
+_ANSWERING: Final = 5.0
+"""Seconds: an engine that sent something within them is reachable, whatever its worker's heartbeats say."""
 
-_STOPPED = "it is stopped (0 replicas)"
-_BEING_CREATED = "its instances are being created"
-_IN_SHORT = {
-    InstanceState.PENDING: "it waits for a place to run",
-    InstanceState.ANALYZING: "it waits for a place to run",
-    InstanceState.SCHEDULED: "it is starting",
-    InstanceState.INITIALIZING: "it is starting",
-    InstanceState.DOWNLOADING: "its files are being fetched",
-    InstanceState.STARTING: "it is starting",
-    InstanceState.ERROR: "it does not start; its administrators see why",
-    InstanceState.UNREACHABLE: "nothing is heard of the machine that runs it",
-}
-"""For anybody: no name of a machine, no path, no word of an engine."""
-_NO_ROUTE = "the server met a fault with it that nobody foresaw; its log tells more"
-_ASKED = SERVING | {InstanceState.UNREACHABLE}
+
+@attrs.define(eq=False, repr=False)
+class WorkerRequests:
+    """The requests in flight to each worker, so that they can be given up when its machine has vanished."""
+
+    _requests: dict[int, set[UpstreamExchange]] = attrs.field(factory=dict)
+    """By worker id; a worker without any is not in it."""
+    _doubted: dict[int, set[UpstreamExchange]] = attrs.field(factory=dict)
+    """Of each silent worker the requests that were in flight when it fell silent. What is sent to it later is sent
+    because no other replica is left, and has the usual time."""
+
+    def add(self, worker_id: int, request: UpstreamExchange) -> None:
+        """A request to the worker begins. ``discard`` it in the end."""
+        self._requests.setdefault(worker_id, set()).add(request)
+
+    def discard(self, worker_id: int, request: UpstreamExchange) -> None:
+        """A request to the worker has ended."""
+        requests = self._requests[worker_id]
+        requests.discard(request)
+        if not requests:
+            del self._requests[worker_id]
+
+    def give_up(self, silent: Collection[int], now: float) -> bool:
+        """Abort the requests to workers that fell silent, but for those that are being answered all the same.
+
+        Returns whether some are left that must be looked at again. ``now`` is by the clock of the connections'
+        reactor, which is Trio's.
+        """
+        for worker_id in self._doubted.keys() - set(silent):
+            del self._doubted[worker_id]
+        for worker_id in silent:
+            if worker_id not in self._doubted:
+                self._doubted[worker_id] = set(self._requests.get(worker_id, ()))
+        for worker_id, doubted in self._doubted.items():
+            doubted &= self._requests.get(worker_id, set())
+            for request in [request for request in doubted if request.heard < now - _ANSWERING]:
+                doubted.remove(request)
+                request.abort()
+        return any(self._doubted.values())
+
+    def __repr__(self) -> str:
+        return f"<WorkerRequests: {sum(map(len, self._requests.values()))} to {len(self._requests)} workers>"
 
 
 @attrs.frozen(eq=False)
@@ -58,12 +81,14 @@ class _RoutingInputs:
 
     models: Mapping[int, Model]
     instances: Mapping[int, ModelInstance]
-    reached: Mapping[int, tuple[object, ...]]
+    workers: Mapping[int, tuple[object, ...]]
+    """Of each worker all that routes depend on."""
 
 
 @attrs.define(eq=False, repr=False)
 class Endpoints:
-    """Owns routes, in-flight counts and suspicions. Routes are made anew after each commit that alters them."""
+    """Owns the routes, the requests in flight and the suspicions. A service: it makes the routes anew after each
+    commit that alters them, and gives up requests to workers that have vanished."""
 
     _store: Store
     _rng: random.Random
@@ -72,25 +97,27 @@ class Endpoints:
     _routes: Mapping[str, ModelRoute] = attrs.field(factory=dict)
     _made_of: _RoutingInputs | None = None
     _in_flight: dict[int, int] = attrs.field(factory=dict)
+    """By instance id; an instance without any is not in it."""
     _suspects: dict[int, float] = attrs.field(factory=dict)
-    _calls: WorkerRequests = attrs.field(factory=WorkerRequests)
+    """Until when each instance is suspected, by Trio's clock."""
+    _requests: WorkerRequests = attrs.field(factory=WorkerRequests)
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("endpoints"))
     name: str = "endpoints"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         with self._store.watch({"models", "model_instances", "workers"}) as wake:
-            self._look()
+            self._refresh()
             task_status.started()
             while True:
                 left = True
                 with self._faults.row(_SILENT):
-                    left = self._calls.give_up(self._silent_workers(), trio.current_time())
-                # What still answers goes on; it is looked at again as long as its worker is silent.
+                    left = self._requests.give_up(self._silent_workers(), trio.current_time())
+                # Requests that are still answered go on; they are looked at again as long as their worker is silent.
                 await wake.wait(min(_LOOK_AGAIN if left else inf, self._faults.due_in()))
-                self._look()
+                self._refresh()
 
     def _silent_workers(self) -> list[int]:
-        """Those that stopped speaking without a word, or long after their goodbye, as the server judges."""
+        """Those that stopped sending heartbeats: without having said that they stop, or long after that."""
         snapshot = self._store.snapshot
         cut_off = {i.worker_id for i in snapshot.instances.values() if i.state is InstanceState.UNREACHABLE}
         return [
@@ -100,24 +127,26 @@ class Endpoints:
             and (not worker.leaving or worker.id in cut_off)
         ]
 
-    def _look(self) -> None:
-        """Workers tell of their load all the time, and nothing of that matters here."""
+    def _refresh(self) -> None:
+        """Make the routes anew, unless nothing that they depend on has changed: workers report their load often."""
         snapshot = self._store.snapshot
-        reached: dict[int, tuple[object, ...]] = {}
+        workers: dict[int, tuple[object, ...]] = {}
         for worker in snapshot.workers.values():
             with self._faults.row(("worker", worker.id)):
-                reached[worker.id] = _reached(worker)
+                workers[worker.id] = _reached(worker)
         made_of = self._made_of
         if (
             made_of is not None
             and not self._faults.is_due()
-            and snapshot.models is made_of.models  # nobody wrote to it since
+            and snapshot.models is made_of.models  # the same object until somebody writes to the table
             and snapshot.instances is made_of.instances
-            and reached == made_of.reached
+            and workers == made_of.workers
         ):
             return
-        self._made_of = _RoutingInputs(snapshot.models, snapshot.instances, reached)
-        self._routes = routes(snapshot, self._local_worker, self._faults)
+        self._made_of = _RoutingInputs(snapshot.models, snapshot.instances, workers)
+        self._routes = routes_of(snapshot, self._local_worker, self._faults)
+        rows = {"model": snapshot.models, "instance": snapshot.instances, "worker": snapshot.workers}
+        self._faults.keep_only({_SILENT, *((kind, key) for kind, table in rows.items() for key in table)})
         living = {endpoint.instance_id for route in self._routes.values() for endpoint in route.endpoints}
         self._suspects = {key: until for key, until in self._suspects.items() if key in living}
 
@@ -126,16 +155,19 @@ class Endpoints:
         return self._routes.get(model_name)
 
     def pick(self, route: ModelRoute, tried: Collection[int]) -> Endpoint | None:
-        """The endpoint to ask next, none twice; one that just failed only when there is no other, and one whose worker
-        is silent only when there is none of those either."""
+        """The least busy endpoint of which the instance is not in ``tried``; ``None`` when none is left.
+
+        One that just failed is picked only when there is no other, and one whose worker is silent only when there is
+        none of those either.
+        """
         quiet = {endpoint.instance_id for endpoint in route.endpoints if endpoint.quiet}
         if quiet:
             quiet.update(tried)
         if self._suspects:
             now = trio.current_time()
-            doubted = {key for key, until in self._suspects.items() if until > now}
-            doubted.update(quiet or tried)
-            found = pick(route.endpoints, self._in_flight, doubted, self._rng)
+            avoided = {key for key, until in self._suspects.items() if until > now}
+            avoided.update(quiet or tried)
+            found = pick(route.endpoints, self._in_flight, avoided, self._rng)
             if found is not None:
                 return found
         if quiet:
@@ -148,19 +180,16 @@ class Endpoints:
         """The tables that decide who may ask: the same objects as long as nothing in them has changed."""
         return self._store.snapshot.users, self._store.snapshot.api_keys
 
-    def counting(self, endpoint: Endpoint) -> AbstractContextManager[None]:
-        """One request under way on the endpoint."""
-        return _InFlightCount(self._in_flight, endpoint.instance_id)
+    def under_way(self, endpoint: Endpoint, upstream: UpstreamExchange) -> AbstractContextManager[None]:
+        """A context in which the request counts as in flight on the endpoint.
 
-    def under_way(self, endpoint: Endpoint, call: UpstreamExchange) -> AbstractContextManager[object]:
-        """A request that is given up, within seconds, when nothing is heard of the endpoint's worker any more.
-
-        An engine on this machine has no worker between it and us: there is nothing to give up.
+        It is given up, within seconds, when nothing is heard of the endpoint's worker any more. There is no worker
+        between us and an engine on this machine.
         """
-        return _NOTHING if endpoint.direct else self._calls.holding(endpoint.worker_id, call)
+        return _UnderWay(self._in_flight, endpoint, upstream, self._requests)
 
     def suspect(self, endpoint: Endpoint) -> bool:
-        """It did not answer: others first, for a while. Whether that is news."""
+        """Prefer others for a while, because it failed to answer. Returns whether it was not suspected before."""
         now = trio.current_time()
         known = self._suspects.get(endpoint.instance_id, now) > now
         self._suspects[endpoint.instance_id] = now + _SUSPECT_FOR
@@ -168,7 +197,7 @@ class Endpoints:
 
     @property
     def in_flight(self) -> int:
-        """Requests under way in all."""
+        """Requests in flight in all."""
         return sum(self._in_flight.values())
 
     def __repr__(self) -> str:
@@ -176,139 +205,42 @@ class Endpoints:
         return f"<Endpoints: {len(self._routes)} models, {serving} replicas, {self.in_flight} requests>"
 
 
-class _InFlightCount:
-    """One more of the key, for as long as it is entered; a generator would cost twice as much."""
+class _UnderWay:
+    """The context of one request; written out, because one made from a generator costs twice as much."""
 
-    __slots__ = ("_counts", "_key")
+    __slots__ = ("_endpoint", "_in_flight", "_requests", "_upstream")
 
-    def __init__(self, counts: dict[int, int], key: int) -> None:
-        self._counts = counts
-        self._key = key
+    def __init__(
+        self,
+        in_flight: dict[int, int],
+        endpoint: Endpoint,
+        upstream: UpstreamExchange,
+        requests: WorkerRequests,
+    ) -> None:
+        self._in_flight = in_flight
+        self._endpoint = endpoint
+        self._upstream = upstream
+        self._requests = requests
 
     def __enter__(self) -> None:
-        self._counts[self._key] = self._counts.get(self._key, 0) + 1
+        key = self._endpoint.instance_id
+        self._in_flight[key] = self._in_flight.get(key, 0) + 1
+        if not self._endpoint.direct:
+            self._requests.add(self._endpoint.worker_id, self._upstream)
 
-    def __exit__(self, *_: object) -> None:
-        left = self._counts[self._key] - 1
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        key = self._endpoint.instance_id
+        left = self._in_flight[key] - 1
         if left:
-            self._counts[self._key] = left
+            self._in_flight[key] = left
         else:
-            del self._counts[self._key]
-
-
-def routes(snapshot: Snapshot, local_worker: str | None, faults: Quarantine) -> dict[str, ModelRoute]:
-    """A route for every deployed model; one that nothing serves says why, and so does one that cannot be made."""
-    by_model: dict[int, list[ModelInstance]] = {}
-    for instance in snapshot.instances.values():
-        if instance.deleted_at is None:
-            by_model.setdefault(instance.model_id, []).append(instance)
-    found: dict[str, ModelRoute] = {}
-    for model in snapshot.models.values():
-        with faults.row(("model", model.id)) as trial:
-            found[model.name] = _route(model, by_model.get(model.id, ()), snapshot, local_worker, faults)
-        if trial.fault is not None:
-            found[model.name] = ModelRoute(
-                model_id=model.id,
-                model_name=model.name,
-                access=model.access,
-                allowed_user_ids=frozenset(model.allowed_user_ids or ()),
-                pending_reason=_NO_ROUTE,
-                pending_details=trial.fault.sentence,
-            )
-    rows = {"model": snapshot.models, "instance": snapshot.instances, "worker": snapshot.workers}
-    faults.keep_only({_SILENT, *((kind, key) for kind, table in rows.items() for key in table)})
-    return found
-
-
-def _route(
-    model: Model,
-    instances: Sequence[ModelInstance],
-    snapshot: Snapshot,
-    local_worker: str | None,
-    faults: Quarantine,
-) -> ModelRoute:
-    endpoints: list[Endpoint] = []
-    for instance in instances:
-        with faults.row(("instance", instance.id)):
-            endpoint = _endpoint(instance, snapshot, local_worker)
-            if endpoint is not None:
-                endpoints.append(endpoint)
-    return ModelRoute(
-        model_id=model.id,
-        model_name=model.name,
-        categories=model.categories,
-        access=model.access,
-        allowed_user_ids=frozenset(model.allowed_user_ids or ()),
-        endpoints=tuple(endpoints),
-        context=_context(model),
-        pending_reason=_reason(instances, model.replicas),
-        pending_details=_details(instances, model.replicas),
-        keeps_no_prompts=_keeps_no_prompts(model),
-        silence=_silence(instances),
-    )
-
-
-def _endpoint(instance: ModelInstance, snapshot: Snapshot, local_worker: str | None) -> Endpoint | None:
-    """A silent worker keeps its endpoints: whether its engine answers is found out by asking it."""
-    worker = snapshot.workers.get(instance.worker_id or 0)
-    if instance.state not in _ASKED or worker is None or instance.port is None:
-        return None
-    direct = worker.worker_uuid == local_worker
-    return Endpoint(
-        instance_id=instance.id,
-        instance_name=instance.name,
-        worker_id=worker.id,
-        host="127.0.0.1" if direct else worker.ip,
-        worker_port=worker.port,
-        engine_port=instance.port,
-        worker_uuid=worker.worker_uuid,
-        direct=direct,
-        quiet=not direct and _is_quiet(instance, worker),
-    )
-
-
-def _is_quiet(instance: ModelInstance, worker: Worker) -> bool:
-    return instance.state is InstanceState.UNREACHABLE or worker.condition.state is not WorkerState.READY
-
-
-def _context(model: Model) -> int | None:
-    try:
-        return engine_for(model).context(model)
-    except Invalid:  # only its files tell which engine runs it
-        return None
+            del self._in_flight[key]
+        if not self._endpoint.direct:
+            self._requests.discard(self._endpoint.worker_id, self._upstream)
 
 
 def _reached(worker: Worker) -> tuple[object, ...]:
     """All that a route takes from a worker."""
     return worker.ip, worker.port, worker.worker_uuid, worker.condition.state
-
-
-def _silence(instances: Sequence[ModelInstance]) -> str:
-    """Of which workers nothing is heard, each once."""
-    said = (i.state_message for i in instances if i.state is InstanceState.UNREACHABLE)
-    return "; ".join(dict.fromkeys(message for message in said if message))
-
-
-def _reason(instances: Sequence[ModelInstance], replicas: int) -> str:
-    waiting = _first_waiting(instances)
-    if replicas == 0:
-        return _STOPPED
-    return _BEING_CREATED if waiting is None else _IN_SHORT.get(waiting.state, "it is not ready yet")
-
-
-def _details(instances: Sequence[ModelInstance], replicas: int) -> str:
-    waiting = _first_waiting(instances)
-    if replicas == 0 or waiting is None:
-        return _STOPPED if replicas == 0 else _BEING_CREATED
-    message = f": {waiting.state_message}" if waiting.state_message else ""
-    return f"{waiting.name} is {waiting.state.value}{message}"
-
-
-def _first_waiting(instances: Sequence[ModelInstance]) -> ModelInstance | None:
-    waiting = [instance for instance in instances if instance.state not in SERVING]
-    return min(waiting, key=lambda instance: instance.id, default=None)
-
-
-def _keeps_no_prompts(model: Model) -> bool:
-    flags = (PROMPT_CACHE_FLAG, NO_PROMPT_CACHE_FLAG)
-    return parameters.last_of(model.backend_parameters, flags) == NO_PROMPT_CACHE_FLAG

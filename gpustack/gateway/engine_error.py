@@ -1,4 +1,4 @@
-"""What an engine's refusal says to a client: in our words where its own would mislead, and in the form of the path."""
+"""How an engine's error is told to a client: reworded where it would mislead, and in the error format of the path."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpustack.errors import BadRequest, GpustackError, NotFound
 from gpustack.gateway.path import InferencePath
 
 LONGEST: Final = 64 << 10
-"""Bytes of a refusal that are looked at."""
+"""Bytes of an error's body that are looked at."""
 _NO_SUCH_PATH: Final = re.compile(r"(?:file |404:? )?not found\.?", re.IGNORECASE)
 _TOO_LONG: Final = re.compile(
     r"input \(([0-9]+) tokens\) is (?:too large|larger)(?:.{0,200}?size[^0-9]{0,60}?([0-9]+))?", re.DOTALL
@@ -21,14 +21,14 @@ _NO_LOGITS: Final = "does not support logits computation"
 _MISSING: Final = re.compile(r"'[a-z_.]{1,40}' is required")
 _BLIND: Final = re.compile(r"(image|audio|video) input is not supported")
 _UNREADABLE: Final = ("Failed to parse messages: ", "Failed to parse tools: ", "Unknown reasoning format: ")
-"""How llama.cpp begins what it says of a request that it cannot read, with the status of a fault of its own."""
+"""How llama.cpp begins its message about a request that it cannot read; it answers with 500."""
 _NOT_SUPPORTED: Final = 501
 
 
 def reworded(status: int, body: bytes, route: InferencePath, model_name: str) -> GpustackError | None:
-    """What to say instead, if the engine's own words or status would mislead.
+    """The error to answer in its place; ``None`` where the engine's own is right.
 
-    Clients try again after a 5xx, which is of no use where the request itself cannot be answered.
+    Clients try again after a 5xx, which is useless where the request itself cannot be answered.
     """
     message = _message(body)
     if status in (404, 405) and (message is None or _NO_SUCH_PATH.fullmatch(message.strip())):
@@ -49,7 +49,7 @@ def reworded(status: int, body: bytes, route: InferencePath, model_name: str) ->
 
 
 def in_form(status: int, body: bytes, route: InferencePath) -> bytes:
-    """The refusal as the clients of the path read it. OpenAI's form is what engines speak by themselves."""
+    """The body in the error format of the path. Engines themselves use OpenAI's."""
     if route.dialect is not ErrorFormat.ANTHROPIC:
         return body
     message = _message(body)
@@ -62,7 +62,7 @@ def _has_form(body: bytes) -> bool:
 
 
 def _message(body: bytes) -> str | None:
-    """What it says, in any of the forms that engines use."""
+    """The message in it, in any of the formats that engines use."""
     try:
         document: Any = orjson.loads(body)
     except orjson.JSONDecodeError:

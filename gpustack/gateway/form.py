@@ -1,4 +1,4 @@
-"""What a form asks for: files and fields of ``multipart/form-data``, of which one names the model."""
+"""Reads a form: files and fields of ``multipart/form-data``, of which one names the model."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from typing import Final
 
 from gpustack.errors import BadRequest
-from gpustack.gateway.inference_request import InferenceRequest, model_named, read_inference_request
 from gpustack.gateway.media import refuse_address, refuse_addresses
+from gpustack.gateway.request import InferenceRequest, model_named, read_inference_request
 from gpustack.http1.fields import Headers
 
 _MOST_PARTS: Final = 1000
@@ -18,22 +18,22 @@ _BOUNDARY: Final = re.compile(
 )
 _PARAMETER: Final = re.compile(rb';[ \t]*+([^\s=;"]++)=("(?:[^"\\]|\\.)*+"|[^\s;"]++)')
 _DISPOSITION: Final = re.compile(rb"form-data(?:%b)*+" % _PARAMETER.pattern, re.IGNORECASE)
-"""As every client writes it. Of a space where none is usual, some readers make another name, and some none."""
+"""As every client writes it. Readers differ in what they make of a space where none is usual."""
 _UNREADABLE: Final = "We could not parse the form of your request"
 
 
 def read_form(body: bytes, headers: Headers) -> InferenceRequest:
     """Raises ``BadRequest`` with a sentence when the body is no form that names a model once.
 
-    The body goes on as it came. A form that a gateway and an engine might read differently is refused: a model named
-    twice, a name in an encoding of its own, text before the first part. JSON is taken too.
+    The body goes on as it came. A form that we and an engine might read differently is refused: a model named twice, a
+    name in an encoding of its own, text before the first part. A JSON body is accepted too.
     """
     kinds = [value for name, value in headers if name == b"content-type"]
     if len(kinds) != 1:
         raise BadRequest(f"{_UNREADABLE}: it needs one Content-Type")
     if not kinds[0].lower().startswith(b"multipart/"):
         refuse_addresses(body)
-        return read_inference_request(body, splices=False)
+        return read_inference_request(body, completions=False)
     found = _BOUNDARY.fullmatch(kinds[0].strip())
     if found is None:
         raise BadRequest(f"{_UNREADABLE}: its Content-Type is not multipart/form-data with a boundary alone")
@@ -51,7 +51,7 @@ def read_form(body: bytes, headers: Headers) -> InferenceRequest:
 
 
 def _fields(body: bytes, delimiter: bytes) -> list[tuple[bytes, bytes]]:
-    """The names of all parts with how they begin: enough of a field, and of a file nothing that matters."""
+    """The name of each part, and the first bytes of its content: all that matters of a field."""
     if not body.startswith(delimiter):
         raise BadRequest(f"{_UNREADABLE}: it does not begin with its boundary")
     fields: list[tuple[bytes, bytes]] = []
@@ -65,7 +65,7 @@ def _fields(body: bytes, delimiter: bytes) -> list[tuple[bytes, bytes]]:
         lines = head.count(b"\r\n")
         if delimiter in head or head.count(b"\n") != lines or head.count(b"\r") != lines:
             raise BadRequest(f"{_UNREADABLE}: the head of part {len(fields) + 1} is not whole")
-        # Where a part is empty, the end of its head is the beginning of the next delimiter.
+        # In an empty part the end of the head is the beginning of the next delimiter.
         start = min(head_end + 4, end)
         fields.append((_name(head), body[start : min(end, start + _LONGEST_VALUE)]))
         at = end + 2 + len(delimiter)

@@ -1,4 +1,4 @@
-"""Whether inference is taken in; closed first when the daemon stops, so that what is under way can finish."""
+"""Whether inference requests are accepted. Closed first when the daemon stops, so that those in flight can finish."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from gpustack.errors import Unavailable
 
 @attrs.define(eq=False, repr=False)
 class Gate:
-    """Opened once the routes are known. ``inside`` counts what has passed and not ended."""
+    """Closed until the routes are known. ``inside`` counts the requests that were let in and have not ended."""
 
     _open: bool = False
     inside: int = 0
     _left: trio.Event | None = None
-    """Made by whoever waits: a request costs two additions."""
+    """Made by ``emptied`` alone, so that a request costs two additions."""
 
     @property
     def is_open(self) -> bool:
-        """Whether new requests are taken."""
+        """Whether new requests are accepted."""
         return self._open
 
     def open(self) -> None:
-        """Take requests from now on."""
+        """Accept requests from now on."""
         self._open = True
 
     def close(self) -> None:
-        """Take no new request."""
+        """Refuse new requests from now on."""
         self._open = False
 
     def enter(self) -> None:
-        """Pass, or raise ``Unavailable``. Who has passed calls ``leave`` in the end."""
+        """Count a request in, or raise ``Unavailable``. After it ``leave`` must be called, however the request ends."""
         if not self._open:
             raise Unavailable("The server is starting or stopping; try again in a moment", retry_after=1.0)
         self.inside += 1
 
     def leave(self) -> None:
-        """A request that had passed has ended."""
+        """A request that was counted in has ended."""
         self.inside -= 1
         if self._left is not None and not self.inside:
             self._left.set()
             self._left = None
 
     async def emptied(self) -> None:
-        """Wait until nothing is inside."""
+        """Wait until no request is inside. Cancellable."""
         while self.inside:
             if self._left is None:
                 self._left = trio.Event()

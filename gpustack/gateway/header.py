@@ -1,4 +1,4 @@
-"""Which headers go through the gateway: what is between a client and us is nothing to an engine, nor the reverse."""
+"""Which headers go through the gateway, from clients to engines and back."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from typing import Final
 
 from gpustack.domain.route import RUNS, RUNS_LEFT, TARGET_PORT, WORKER_FAULT
 from gpustack.errors import BadRequest
-from gpustack.http1.fields import Headers
+from gpustack.http1.fields import HOP_BY_HOP, REQUEST_ID_FIELD, Headers, end_to_end
 from gpustack.http1.head import RequestHead
-from gpustack.http1.relay import HOP_BY_HOP, end_to_end
-from gpustack.http1.reply import REQUEST_ID_FIELD
 
 _NOT_FOR_ENGINES: Final = HOP_BY_HOP.union(
     {
@@ -21,7 +19,7 @@ _NOT_FOR_ENGINES: Final = HOP_BY_HOP.union(
         b"host",
         TARGET_PORT,
         RUNS_LEFT,
-        # What is used is read off the answer as it passes: it must not be compressed.
+        # Usage is read from the answer as it passes: it must not be compressed.
         b"accept-encoding",
         b"content-encoding",
     }
@@ -37,7 +35,7 @@ _NOT_FOR_CLIENTS: Final = HOP_BY_HOP.union(
         b"strict-transport-security",
         b"alt-svc",
         b"www-authenticate",
-        # Nor send anybody, or a report of what they do, elsewhere.
+        # Nor may it send clients, or reports about them, elsewhere.
         b"location",
         b"refresh",
         b"report-to",
@@ -53,9 +51,9 @@ _NOT_FOR_CLIENTS: Final = HOP_BY_HOP.union(
         RUNS,
     }
 )
-_OURS_TO_SAY: Final = (b"access-control-", b"x-ratelimit-")
+_OWN_PREFIXES: Final = (b"access-control-", b"x-ratelimit-")
 _PLAIN: Final = (b"application/json", b"text/event-stream")
-# What else a browser might show, or take for a page, is one without scripts and of no origin.
+# Anything else a browser might show as a page: then it is one without scripts and without our origin.
 _HARMLESS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"sandbox; default-src 'none'; frame-ancestors 'none'"),
@@ -63,11 +61,11 @@ _HARMLESS: Final = (
 
 
 def for_engine(head: RequestHead) -> Headers:
-    """What an engine gets of a request. Raises ``BadRequest`` for a body that it might read differently from us."""
+    """The headers of a request that its engine gets. Raises ``BadRequest`` where the body is compressed."""
     headers = [
         field
         for field in end_to_end(head.headers, _NOT_FOR_ENGINES)
-        # Some engines take "_" for "-" in names: content_length would be theirs, and nobody's here.
+        # Some engines read "_" in names as "-": they would take content_length for a length that we have not checked.
         if b"_" not in field[0] or field[0].replace(b"_", b"-") not in _NOT_FOR_ENGINES
     ]
     for value in [value for name, value in head.headers if name == b"content-encoding"]:
@@ -77,8 +75,10 @@ def for_engine(head: RequestHead) -> Headers:
 
 
 def for_client(headers: Headers) -> Headers:
-    """What a client gets of an engine's answer."""
-    kept = [field for field in end_to_end(headers, _NOT_FOR_CLIENTS) if not field[0].startswith(_OURS_TO_SAY)]
+    """The headers of an engine's answer that the client gets."""
+    kept = [
+        field for field in end_to_end(headers, _NOT_FOR_CLIENTS) if not field[0].startswith(_OWN_PREFIXES)
+    ]
     for name, value in kept:
         if name == b"content-type" and value.lower().startswith(_PLAIN):
             return kept

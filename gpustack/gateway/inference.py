@@ -1,4 +1,7 @@
-"""The way of a request: key → model → replica → bytes through → usage. No database, no thread, no re-encoding."""
+"""The handler of inference: reads a request and lets it in, has a replica answer it, counts what it used.
+
+No database, no thread and no second encoding of a body on the way, but for the few bodies that take long to read.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from math import inf
 from typing import Final
 
 import attrs
+import trio
 
 from gpustack.domain.access import Principal, Role
 from gpustack.domain.model import Model
@@ -30,19 +34,17 @@ from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.form import read_form
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.header import for_engine
-from gpustack.gateway.inference_request import LONG, InferenceRequest, is_slow, read_inference_request
 from gpustack.gateway.json_member import may_have, members
 from gpustack.gateway.limiter import LimitedSubject, Limiter, should_retry
 from gpustack.gateway.media import refuse_addresses
 from gpustack.gateway.path import BY_PATH, InferencePath
-from gpustack.gateway.purpose import mismatch
-from gpustack.gateway.request import AdmittedRequest
+from gpustack.gateway.request import LONG, AdmittedRequest, InferenceRequest, is_slow, read_inference_request
 from gpustack.gateway.token_bound import TokenBound, bound_of
 from gpustack.gateway.token_usage import TokenUsage
-from gpustack.http1.exchange import BodyTimeout, ClientDisconnect, Exchange
+from gpustack.http1.exchange import BodyTimeout, Exchange
+from gpustack.http1.fields import Fields
 from gpustack.http1.head import RequestHead
 from gpustack.http1.pool import ConnectionPool
-from gpustack.http1.reply import Fields
 from gpustack.identity.authentication import holds
 from gpustack.metrics.traffic import RequestMeasurement, Traffic
 from gpustack.nursery.limiter import ThreadLimiter, threads
@@ -50,31 +52,35 @@ from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.access import may_see, may_use, unknown
 from gpustack.server.memory_budget import MemoryBudget, MemoryReservation
 from gpustack.server.usage_ledger import UsageKey, UsageLedger
+from gpustack.store.store import Store
 
 log = logging.getLogger(__name__)
 
 _BODY_LIMIT: Final = 64 << 20
-_BODY_OF_ANYBODY: Final = 4 << 20
-"""Bytes of a request of who does not say who it is: all of them are kept until they are whole."""
+"""Bytes of a request body."""
+_ANONYMOUS_BODY_LIMIT: Final = 4 << 20
+"""The same for a caller without credentials."""
 _DO_NOT_RETRY: Final = (b"x-should-retry", b"false")
-"""What clients of OpenAI heed: else they would ask again within seconds, however long ``Retry-After`` says."""
+"""Clients of OpenAI obey this header. Without it they ask again within seconds, however long ``Retry-After`` says."""
 _PROMPT_CACHE: Final = b"cache_prompt"
+_RIGHTS: Final = frozenset({"users", "api_keys", "sessions", "models"})
+"""The tables that decide who may use which model."""
 _CLIENT_LEFT: Final = 499
-"""Counted where nobody was left to be answered."""
-_MORE: Final[Mapping[type[GpustackError], tuple[bytes, bytes]]] = {
+"""The status that is counted when the client closed the connection before it was answered."""
+_ERROR_FIELDS: Final[Mapping[type[GpustackError], tuple[bytes, bytes]]] = {
     MethodNotAllowed: (b"allow", b"POST"),
     Unauthorized: (b"www-authenticate", b'Bearer realm="gpustack"'),
 }
 
 
 def is_inference(head: RequestHead) -> bool:
-    """Whether a request is inference; everything else is somebody else's."""
+    """Whether the gateway answers this request; all others go to the API."""
     return head.path in BY_PATH
 
 
 @attrs.frozen(eq=False, repr=False)
 class Gateway:
-    """The handler of inference paths."""
+    """The handler of all inference paths."""
 
     _authenticate: Authenticate
     _endpoints: Endpoints
@@ -82,25 +88,26 @@ class Gateway:
     _pool: ConnectionPool
     _usage: UsageLedger
     _forward_key: Callable[[str], str]
-    """The key by which a worker, named by its uuid, knows us."""
-    _problem: RenderError
+    """The key with which we authenticate at a worker, by the worker's uuid."""
+    _render_error: RenderError
     _timeout: float
-    """Seconds an engine may take to its first byte, and between two of them."""
+    """Seconds an engine may take until its first byte, and between two pieces of its answer."""
     limiter: Limiter
     traffic: Traffic
-    """Told of every request, for the exporter."""
-    _most: float = inf
-    """Requests to engines that may be under way at once. Whoever is not let in takes none of them."""
+    """Is told of every request, for the metrics exporter."""
+    _max_in_flight: float = inf
+    """Requests to engines that may be in flight at once."""
     _engine_fields: Callable[[int], Fields] = lambda port: ()
-    """By which the engine on a port of this machine knows us. Elsewhere its worker says who asks."""
+    """The headers that authenticate us at the engine on a port of this machine. On other machines the worker adds
+    them."""
     _large: ThreadLimiter = attrs.field(factory=lambda: threads("gateway-large-body", 1))
-    _admission: AuthenticationCache = attrs.field(
+    _authentication: AuthenticationCache = attrs.field(
         init=False,
         default=attrs.Factory(
             lambda self: AuthenticationCache(self._authenticate, self._endpoints.people), takes_self=True
         ),
     )
-    _replicas: Dispatcher = attrs.field(
+    _dispatcher: Dispatcher = attrs.field(
         init=False,
         default=attrs.Factory(
             lambda self: Dispatcher(
@@ -109,113 +116,109 @@ class Gateway:
                 self._route_of,
                 self._forward_key,
                 self._engine_fields,
-                self._problem,
+                self._render_error,
                 self._timeout,
-                self._most,
+                self._max_in_flight,
             ),
             takes_self=True,
         ),
     )
     _memory: MemoryBudget = attrs.field(factory=MemoryBudget)
     _under_way: dict[Exchange, tuple[Principal, RequestMeasurement]] = attrs.field(factory=dict, init=False)
-    """Whose every request is, from its head to its end."""
+    """Authenticated requests that have not ended, and who sent each."""
 
     async def __call__(self, exchange: Exchange) -> None:
-        """Answer one request. Cancelled when the client leaves; the engine is let go of then."""
-        passage = RequestMeasurement(time.monotonic())
-        try:
-            await self._answer(exchange, passage)
-        finally:
-            self.traffic.passed(passage, exchange.head.path, exchange.status or _CLIENT_LEFT)
-
-    def shut_out(self, snapshot: Snapshot, faults: Quarantine) -> int:
-        """Cut off every request of somebody who may not go on with it any more; how many.
-
-        A key or login that only comes to its end does not matter to what was begun before. One of which that cannot be
-        found out is cut off as well.
-        """
-        cut = 0
-        for exchange, (principal, passage) in list(self._under_way.items()):
-            may_go_on = False
-            with faults.row((principal.user_id, principal.api_key_id, passage.model_id)):
-                may_go_on = _may_go_on(principal, snapshot.get(Model, passage.model_id), snapshot)
-            if not may_go_on:
-                exchange.cut()
-                cut += 1
-        return cut
-
-    async def _answer(self, exchange: Exchange, passage: RequestMeasurement) -> None:
+        """Answer one request. Cancelled when the client leaves; the connection to the engine is closed then."""
+        measurement = RequestMeasurement(time.monotonic())
         try:
             self._gate.enter()
             try:
-                await self._serve(exchange, passage)
+                await self._serve(exchange, measurement)
             finally:
                 self._gate.leave()
-        except ClientDisconnect:
-            raise
         except GpustackError as error:
             if exchange.response_started:
                 raise
-            await self._refuse(exchange, error)
+            status, headers, body = self._render_error(error, exchange.head.path)
+            more = _ERROR_FIELDS.get(type(error))
+            await exchange.respond(status, headers if more is None else [*headers, more], body)
+        finally:
+            self.traffic.passed(measurement, exchange.head.path, exchange.status or _CLIENT_LEFT)
 
-    async def _refuse(self, exchange: Exchange, error: GpustackError) -> None:
-        status, headers, body = self._problem(error, exchange.head.path)
-        more = _MORE.get(type(error))
-        await exchange.respond(status, headers if more is None else [*headers, more], body)
-
-    async def _serve(self, exchange: Exchange, passage: RequestMeasurement) -> None:
-        route = BY_PATH[exchange.head.path]
+    async def _serve(self, exchange: Exchange, measurement: RequestMeasurement) -> None:
+        """Read one request, let it in, have a replica answer it and count it. Raises what is wrong with it."""
+        path = BY_PATH[exchange.head.path]
         if exchange.head.method != "POST":
-            raise MethodNotAllowed(f"{exchange.head.method} is not possible at {route.path}: it takes POST")
-        principal = await self._admission(exchange)
-        self._under_way[exchange] = principal, passage
+            raise MethodNotAllowed(f"{exchange.head.method} is not possible at {path.path}: it takes POST")
+        principal = await self._authentication(exchange)
+        self._under_way[exchange] = principal, measurement
         try:
-            await self._serve_admitted(exchange, route, principal, passage)
+            with self._memory.hold(principal) as memory:
+                request = await self._read(exchange, path, principal, measurement, memory)
+                limited = self.limiter.of(principal, request.route)
+                if limited:
+                    await self._reserve(request, limited)
+                try:
+                    if request.parsed.choices is not None and not request.bound.prompt:
+                        request.bound = await self._bound(request, ())
+                    await self._dispatcher.dispatch(request)
+                except GpustackError:
+                    request.failed = True
+                    raise
+                finally:
+                    self._count(request)
         finally:
             del self._under_way[exchange]
 
-    async def _serve_admitted(
-        self, exchange: Exchange, route: InferencePath, principal: Principal, passage: RequestMeasurement
-    ) -> None:
-        headers = for_engine(exchange.head)
-        with self._memory.hold(principal) as hold:
-            limit = _BODY_OF_ANYBODY if principal.role is Role.ANYBODY else _BODY_LIMIT
-            ask = await self._read(exchange, route, limit, hold)
-            model = self._route_of(ask, principal)
-            passage.model_id = model.model_id
-            request = AdmittedRequest(exchange, route, principal, ask, headers, model, passage, hold)
-            await self._serve_asked(request)
-
-    async def _serve_asked(self, request: AdmittedRequest) -> None:
-        ask, model = request.ask, request.model
-        fault = mismatch(request.route, model.model_name, model.categories)
+    async def _read(
+        self,
+        exchange: Exchange,
+        path: InferencePath,
+        principal: Principal,
+        measurement: RequestMeasurement,
+        memory: MemoryReservation,
+    ) -> AdmittedRequest:
+        """Read the body and find the model in it. Raises what is wrong with either."""
+        head = exchange.head
+        headers = for_engine(head)
+        limit = _ANONYMOUS_BODY_LIMIT if principal.role is Role.ANYBODY else _BODY_LIMIT
+        try:
+            body = await exchange.read_body(limit, memory.take)
+        except BodyTimeout as error:
+            raise RequestTimeout(str(error)) from error
+        if len(body) > LONG and is_slow(body):
+            parsed = await self._large.run(lambda: _parse(body, head, path))
+        else:
+            parsed = _parse(body, head, path)
+        route = self._route_of(parsed, principal)
+        measurement.model_id = route.model_id
+        fault = path.mismatch(route.model_name, route.categories)
         if fault is not None:
             raise BadRequest(fault)
-        if model.keeps_no_prompts and may_have(ask.body, _PROMPT_CACHE):
-            await self._large.run(lambda: _refuse_prompt_cache(ask.body, model.model_name))
-        limited = self.limiter.of(request.principal, model)
-        if limited:
-            await self._reserve(request, limited)
-        try:
-            if ask.several is not None and not request.bound.prompt:
-                request.bound = await self._bound(request, ())
-            await self._replicas.ask(request)
-        except GpustackError:
-            request.failed = True
-            raise
-        finally:
-            self._count(request)
+        if route.keeps_no_prompts and may_have(parsed.body, _PROMPT_CACHE):
+            await self._large.run(lambda: _refuse_prompt_cache(parsed.body, route.model_name))
+        return AdmittedRequest(exchange, path, principal, parsed, headers, route, measurement, memory)
+
+    def _route_of(self, parsed: InferenceRequest, principal: Principal) -> ModelRoute:
+        """Raises ``NotFound``, or what else the principal is told, where they may not use such a model."""
+        route = self._endpoints.route(parsed.model)
+        if route is None or not may_use(principal, route.model_name, route.access, route.allowed_user_ids):
+            raise unknown(principal, parsed.model)
+        return route
 
     async def _reserve(self, request: AdmittedRequest, limited: Sequence[LimitedSubject]) -> None:
-        """Let it in as far as its limits go; what it may use is theirs until it has ended."""
+        """Reserve what the request may use at most, of everybody whose limits it counts against.
+
+        Raises ``LimitReached``, or ``BadRequest`` where the most that it may use is not known.
+        """
         exchange, bound = request.exchange, TokenBound(0, 0)
         try:
-            if any(party.counts_tokens for party in limited):
+            if any(subject.counts_tokens for subject in limited):
                 bound = await self._bound(request, limited)
             if bound.total is None:
                 raise BadRequest(
                     f"{limited[0].words} has a limit of tokens, and nothing says how long an answer of "
-                    f"'{request.model.model_name}' may become: send max_tokens"
+                    f"'{request.route.model_name}' may become: send max_tokens"
                 )
             request.permit = await self.limiter.enter(limited, bound.total)
         except LimitReached as error:
@@ -227,44 +230,28 @@ class Gateway:
         exchange.extra = [*exchange.extra, *request.permit.fields]
 
     async def _bound(self, request: AdmittedRequest, limited: Sequence[LimitedSubject]) -> TokenBound:
-        body, operation, context = request.ask.body, request.route.operation, request.model.context
+        """How many tokens it may use. A long body is read in a thread, and only if nothing else refuses it."""
+        body, operation, context = request.parsed.body, request.path.operation, request.route.context
         if len(body) <= LONG:
             return bound_of(body, operation, context)
         self.limiter.peek(limited)
         return await self._large.run(lambda: bound_of(body, operation, context))
 
-    async def _read(
-        self, exchange: Exchange, route: InferencePath, limit: int, hold: MemoryReservation
-    ) -> InferenceRequest:
-        try:
-            body = await exchange.read_body(limit, hold.take)
-        except BodyTimeout as error:
-            raise RequestTimeout(str(error)) from error
-        if len(body) > LONG and is_slow(body):
-            return await self._large.run(lambda: _ask_of(body, exchange.head, route))
-        return _ask_of(body, exchange.head, route)
-
-    def _route_of(self, ask: InferenceRequest, principal: Principal) -> ModelRoute:
-        found = self._endpoints.route(ask.model)
-        if found is None or not may_use(principal, found.model_name, found.access, found.allowed_user_ids):
-            raise unknown(principal, ask.model)
-        return found
-
     def _count(self, request: AdmittedRequest) -> None:
-        """Each request once, however it ended and however many replicas it took; its tokens as far as known."""
-        usage = None if request.tally is None else request.tally.usage()
+        """Count a request that has ended, once, however many replicas were asked; its tokens as far as known."""
+        usage = None if request.meter is None else request.meter.usage()
         if request.permit is not None:
             self.limiter.leave(request.permit, _used(request, usage))
         if usage is not None:
-            request.passage.prompt, request.passage.completion = usage.prompt, usage.completion
-        principal, model = request.principal, request.model
+            request.measurement.prompt, request.measurement.completion = usage.prompt, usage.completion
+        principal, route = request.principal, request.route
         key = _usage_key(
             -1 if principal.user_id is None else principal.user_id,
             -1 if principal.api_key_id is None else principal.api_key_id,
-            model.model_id,
-            request.route.operation,
+            route.model_id,
+            request.path.operation,
             principal.username,
-            model.model_name,
+            route.model_name,
         )
         self._usage.add(
             key,
@@ -273,29 +260,76 @@ class Gateway:
             failed=request.failed,
         )
 
+    def shut_out(self, snapshot: Snapshot, faults: Quarantine) -> int:
+        """End every request whose sender has lost the right to it; returns how many.
 
-def _ask_of(body: bytes, head: RequestHead, route: InferencePath) -> InferenceRequest:
-    if route.form:
+        A key or a login that expires does not end what was begun before. Where a fault prevents the decision, the
+        request is ended.
+        """
+        cut = 0
+        for exchange, (principal, measurement) in list(self._under_way.items()):
+            may_go_on = False
+            with faults.row((principal.user_id, principal.api_key_id, measurement.model_id)):
+                may_go_on = _may_go_on(principal, snapshot.get(Model, measurement.model_id), snapshot)
+            if not may_go_on:
+                exchange.cut()
+                cut += 1
+        return cut
+
+
+@attrs.frozen(eq=False, repr=False)
+class Revocation:
+    """A service: has the gateway end requests whenever the right to them may have been taken away.
+
+    That is when an account or a key was disabled, deleted or changed, a login ended, or a model became others'.
+    """
+
+    _store: Store
+    _gateway: Gateway
+    _faults: Quarantine = attrs.field(factory=lambda: Quarantine("revocation"))
+    name: str = "revocation"
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        with self._store.watch(_RIGHTS) as wake:
+            task_status.started()
+            while True:
+                await wake.wait()
+                if cut := self._gateway.shut_out(self._store.snapshot, self._faults):
+                    log.info("Cut off requests of who may not go on with them: requests=%d", cut)
+
+    def __repr__(self) -> str:
+        return "<Revocation>"
+
+
+def _may_go_on(principal: Principal, model: Model | None, snapshot: Snapshot) -> bool:
+    return holds(principal, snapshot, None) and (model is None or may_see(principal, model))
+
+
+def _parse(body: bytes, head: RequestHead, path: InferencePath) -> InferenceRequest:
+    if path.form:
         return read_form(body, head.headers)
     refuse_addresses(body)
-    return read_inference_request(body, splices=route.splices, single=route.parted)
+    return read_inference_request(body, completions=path.completions, single=path.usage_in_parts)
 
 
 def _refuse_prompt_cache(body: bytes, model: str) -> None:
-    """A request may say otherwise than its engine was told, and would learn what was asked before it."""
+    """Raises ``BadRequest`` where a request turns the prompt cache on that its model's engine was told to keep off:
+    its answer's timing would tell what others have asked."""
     for name, start, end in members(body):
         if name == _PROMPT_CACHE.decode() and body[start:end] not in (b"false", b"null"):
             raise BadRequest(f"'{name}' cannot be set: '{model}' keeps no prompts between requests")
 
 
 def _used(request: AdmittedRequest, usage: TokenUsage | None) -> int:
-    """What a request counts against its limits: what was measured, and the most it can have been where nothing was."""
+    """Tokens that count against limits: those measured; where nothing was measured, the most that it can have been."""
     if usage is not None:
         prompt = usage.prompt if usage.measured else max(usage.prompt, request.bound.prompt)
         return prompt + usage.completion
     if request.failed:
         return 0
-    if request.tally is None:  # its client left before the answer began, but somebody was at work on it
+    if (
+        request.meter is None
+    ):  # the client left before the answer began, but an engine had begun to read the prompt
         return request.bound.prompt
     return request.bound.total or 0
 
@@ -304,7 +338,7 @@ def _used(request: AdmittedRequest, usage: TokenUsage | None) -> int:
 def _usage_key(
     user_id: int, api_key_id: int, model_id: int, operation: Operation, username: str, model_name: str
 ) -> UsageKey:
-    """Most requests are counted where the one before was."""
+    """Remembered, because most requests are counted under the same key as one before."""
     return UsageKey(
         user_id=user_id,
         api_key_id=api_key_id,
@@ -313,7 +347,3 @@ def _usage_key(
         username=username,
         model_name=model_name,
     )
-
-
-def _may_go_on(principal: Principal, model: Model | None, snapshot: Snapshot) -> bool:
-    return holds(principal, snapshot, None) and (model is None or may_see(principal, model))

@@ -8,11 +8,11 @@ from typing import Final
 
 import orjson
 
-# Possessive, and a string without an end reaches to the end: else each quote in it would be tried as a beginning,
-# and a mebibyte of them would take an hour.
+# Possessive, and an unterminated string reaches to the end of the text. Otherwise each quote in it would be tried as
+# the beginning of a string, which takes an hour for a mebibyte of quotes.
 STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
 ESCAPED_LETTER: Final = re.compile(rb"\\u00[4-7]")
-"""Of which keys are made that are not what they look like."""
+"""An escaped letter: with it a key can be written that does not look like itself."""
 _OUTER: Final = re.compile(STRING + rb"|[{}\[\],:]", re.DOTALL)
 _INNER: Final = re.compile(STRING + rb"|[{}\[\]]", re.DOTALL)
 _OPENING: Final = b"{["
@@ -21,15 +21,15 @@ _SPACE: Final = b" \t\r\n"
 
 
 def may_have(body: bytes, name: bytes) -> bool:
-    """Whether a member of that name may be in it, however it is written: rarely so, and then it is looked for."""
+    """A quick test whether the body has a member of that name, even written with escapes. It errs only towards yes."""
     return name in body or ESCAPED_LETTER.search(body) is not None
 
 
 def members(body: bytes) -> Iterator[tuple[str, int, int]]:
     """Key, start and end of the value of every member of the outermost object, in their order, repeated ones too.
 
-    Right for any object that is JSON. For what is not it stops somewhere: no parser takes such a text, so nothing
-    depends on what was found in it. Memory stays flat however deep or long the values are.
+    Right for every JSON object. In a text that is not JSON it stops somewhere, which does no harm: engines refuse it.
+    Memory stays flat however deep or long the values are.
     """
     position = len(body) - len(body.lstrip(_SPACE))
     if body[position : position + 1] != b"{":

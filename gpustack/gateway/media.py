@@ -1,4 +1,4 @@
-"""Addresses in a request that an engine would fetch by itself: from inside our network, and from its own disk."""
+"""Refuses addresses in a request that an engine would fetch: from inside our network, or from its own disk (SSRF)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ ADDRESSES: Final = frozenset(
     {"image_url", "audio_url", "video_url", "file_url", "document_url", "media_url", "server_url"}
     | {"mask_url", "reference_url", "mcp_servers"}
 )
-"""Members whose text engines take for an address: only one that begins with ``data:`` passes."""
+"""Members whose text engines read as an address: only ``data:`` addresses pass."""
 CONTENTS: Final = frozenset(
     {"image", "audio", "video", "images", "input_image", "ref_audio", "reference_audio"}
     | {"image_data", "audio_data", "video_data", "file_data"}
     | {"mask", "mask_image", "init_image", "input_reference"}
 )
-"""Members whose text is content to some engines and an address to others: what begins as an address does not pass."""
+"""Members whose text is content to some engines and an address to others: what begins like an address is refused."""
 _SOURCE: Final = "source"
-"""Of pictures and documents in Anthropic's API; it matters what its ``url`` is."""
+"""Of images and documents in Anthropic's API: its ``url`` is an address."""
 _NAMES: Final = ADDRESSES | CONTENTS | {_SOURCE}
 _BY_BYTES: Final = {name.encode(): name for name in _NAMES}
 _FREE: Final = frozenset({b"parameters", b"input_schema", b"schema", b"json_schema", b"arguments"})
@@ -32,7 +32,7 @@ _FREE: Final = frozenset({b"parameters", b"input_schema", b"schema", b"json_sche
 _CALLS: Final = frozenset({b'"tool_use"', b'"server_tool_use"', b'"mcp_tool_use"'})
 """Kinds of blocks whose ``input`` is what a model wrote, for a tool of the client's."""
 _MEMBER: Final = re.compile(
-    # The lookahead halves the time: most quotes begin no such name, and this is on the way of every request.
+    # The lookahead halves the time: most quotes begin no such name, and every request is searched.
     rb'"(?=['
     + bytes(sorted({name[0] for name in _BY_BYTES}))
     + rb"])("
@@ -53,8 +53,8 @@ _FAULT: Final = (
 def refuse_addresses(body: bytes) -> None:
     """Raises ``BadRequest`` when a JSON body names something to be fetched. ``data:`` addresses pass.
 
-    Within a string of JSON no quote stands without a backslash, so what looks like a member is one. It takes time in
-    proportion to the body, and almost none where there is nothing of the kind.
+    Inside a JSON string every quote has a backslash, so what looks like a member is one. The time is proportional to
+    the body, and very short where it has no such member.
     """
     if ESCAPED_LETTER.search(body) is not None:
         _refuse_escaped_names(body)
@@ -65,7 +65,7 @@ def refuse_addresses(body: bytes) -> None:
 
 
 def takes_long(body: bytes) -> bool:
-    """Whether all of a body may have to be looked through: for a long one, in a thread."""
+    """Whether ``refuse_addresses`` may have to go through all of the body: do so in a thread for a long one."""
     return any(found[2] != b'"' for found in _MEMBER.finditer(body))
 
 
@@ -95,7 +95,7 @@ class _Container:
 
 
 def _look_closely(body: bytes) -> None:
-    """Go through all values with what they are in."""
+    """Go through all values and the containers they are in."""
     open_ones: list[_Container] = []
     position = 0
     while found := _TOKEN.search(body, position):
@@ -131,7 +131,7 @@ def _close(one: _Container) -> None:
 
 
 def _judge(one: _Container, body: bytes, start: int, end: int) -> None:
-    """A text: that of a list, or of a member."""
+    """Check a text, in a list or of a member."""
     if one.free:
         return
     if not one.is_list and one.key == b"type":
@@ -147,14 +147,14 @@ def _judge(one: _Container, body: bytes, start: int, end: int) -> None:
 
 
 def _tell(caller: _Container | None, name: str) -> None:
-    """Raises ``BadRequest``, unless it may be the input of a call, which its end tells."""
+    """Raises ``BadRequest``, unless it may be the input of a tool call: that is known when its object ends."""
     if caller is None:
         raise BadRequest(_FAULT % name)
     caller.fault = caller.fault or name
 
 
 def _is_address(name: str, body: bytes, start: int) -> bool:
-    """Whether the text that begins there is one that an engine would fetch."""
+    """Whether the text that begins there is an address that an engine would fetch."""
     if name == _SOURCE:
         return False
     space = _SPACE.match(body, start)
@@ -171,7 +171,7 @@ def _is_address(name: str, body: bytes, start: int) -> bool:
 
 
 def _refuse_escaped_names(body: bytes) -> None:
-    """Nobody writes them so, but engines would read them."""
+    """No client writes names so, but engines would read them."""
     for found in _TOKEN.finditer(body):
         token = found.group()
         if ESCAPED_LETTER.search(token) is None or _COLON.match(body, found.end()) is None:

@@ -1,4 +1,4 @@
-"""Counts an answer as it passes by, and hides the event of a stream that only we asked for."""
+"""Meters an answer as it passes by: reads its usage, and edits a stream of completions for its client."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ class UsageMeter(Protocol):
     """Sees every piece of an answer on its way to the client."""
 
     def take(self, data: bytes) -> bytes:
-        """Note a piece, return what goes on now."""
+        """Read a piece; returns the bytes to send to the client now."""
 
     def rest(self) -> bytes:
-        """What is still held back at the end of a whole answer."""
+        """The bytes still held back, when the answer has ended as it should."""
 
     def usage(self) -> TokenUsage | None:
-        """What was used, as far as is known by now."""
+        """The usage as far as it is known; ``None`` where nothing is."""
 
 
 class EventUsageReader(Protocol):
-    """Reads whole events for what they say of usage."""
+    """Reads usage from whole events."""
 
     def read(self, events: bytes) -> None:
-        """Note what they say."""
+        """Read them."""
 
     def found(self, events: int) -> TokenUsage | None:
-        """What was used as far as is known by now; ``events`` have gone by."""
+        """The usage as far as it is known, after so many events."""
 
 
 @attrs.define
 class BodyMeter:
-    """For an answer that is no stream of events."""
+    """For an answer that is not a stream of events."""
 
     _scan: UsageScanner = attrs.field(factory=UsageScanner)
 
@@ -64,23 +64,23 @@ class BodyMeter:
 class EventStreamMeter:
     """For a stream of server-sent events.
 
-    An event goes on when it is whole: half of one is of no use to a client, and when the engine dies inside it
-    an error can follow that a client can read. With ``hide`` the event that carries nothing but usage is left out;
-    with ``edits`` what clients stumble over in a stream of completions is mended. Every other byte goes on as it
-    came. An event of more than 1 MiB goes on in pieces, unseen.
+    An event is sent on when it is whole: half of one is useless to a client, and when the engine fails inside it, an
+    error event can follow that a client can read. With ``hide`` the event that has nothing but usage is left out; with
+    ``edits`` things that clients of completions stumble over are replaced. All other bytes go on as they came. An event
+    of more than 1 MiB goes on in pieces and is not read.
     """
 
     _hide: bool
     _edits: bool = True
     _reader: EventUsageReader | None = None
-    """What reads usage, where it is not simply the last that counts."""
+    """What reads usage, where the last usage object is not the right one."""
     _watch: Stopwatch | None = None
-    """Set where the client wants usage, and how fast it was with it."""
+    """Set where the client asked for usage: the speed is added to it."""
     _open: bytes = b""
     _inside: bool = False
     _events: int = 0
     _waiting: bytes = b""
-    """The event that ends an answer of llama.cpp: what comes next belongs into it."""
+    """The event with which llama.cpp ends an answer, held back because the timings in the next one belong into it."""
     _scan: UsageScanner = attrs.field(factory=UsageScanner)
 
     def take(self, data: bytes) -> bytes:
@@ -102,23 +102,23 @@ class EventStreamMeter:
 
     def rest(self) -> bytes:
         left, self._open = self._open, b""
-        # An end without its empty line: clients differ in what they make of it, but it is what the engine said.
+        # A last event without its empty line: it goes on as the engine sent it, although clients read it differently.
         return (self._edited(left) if left else b"") + self._released()
 
     @property
     def gap(self) -> bytes:
-        """What must come before an event of ours: what has waited, and the end of an event that went on in part."""
+        """What must be sent before an event of ours: an event held back, or the end of one that was sent in part."""
         return self._waiting or (b"\n\n" if self._inside else b"")
 
     def usage(self) -> TokenUsage | None:
-        """The usage the engine said, else the number of events that went by: one a token, near enough."""
+        """The usage that the engine told, else the number of events: about one for each token."""
         found = self._scan.found if self._reader is None else self._reader.found(self._events)
         if found is not None:
             return found
         return TokenUsage(0, self._events, False) if self._events else None
 
     def _edited(self, done: bytes) -> bytes:
-        """Whole events as they go on: for nearly all of them no more than a few searches."""
+        """The events as the client gets them. Nearly all cost a few searches and stay as they are."""
         if b'"usage"' in done:
             done = self._told(done)
         elif self._waiting:
@@ -134,7 +134,7 @@ class EventStreamMeter:
         return done
 
     def _told(self, done: bytes) -> bytes:
-        """Read what they say of usage; it goes on only to a client that asked for it."""
+        """Read the usage in them, which goes on only to a client that asked for it."""
         if self._reader is None:
             self._scan.feed(done)
         else:
@@ -144,7 +144,7 @@ class EventStreamMeter:
         return done if self._watch is None else self._watch.told_in(done)
 
     def _held_back(self, done: bytes) -> bytes:
-        """Without its last event, where that ends an answer and what belongs into it is still to come."""
+        """Without the last event, where that ends an answer and its timings are still to come."""
         at = done.rfind(b"\ndata: ", 0, max(len(done) - 2, 0)) + 1
         if not awaits_usage(done[at:]):
             return done

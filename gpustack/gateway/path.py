@@ -1,33 +1,57 @@
-"""The paths of inference, each under both of its prefixes."""
+"""The paths of inference, each under both of its prefixes, and which kinds of models answer on them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Final
 
 import attrs
 
 from gpustack.domain.error_format import ErrorFormat, error_format_of
+from gpustack.domain.model import Category
 from gpustack.domain.usage import Operation
+
+_GENERATES: Final = frozenset({Operation.CHAT_COMPLETION, Operation.COMPLETION, Operation.TOKEN_COUNT})
 
 
 @attrs.frozen(kw_only=True)
 class InferencePath:
-    """One path that is forwarded to engines. ``engine_path`` is what engines call it; ``splices`` says whether its
-    answers are completions: their streams are asked for usage, and mended. ``parted`` says whether a stream is one of
-    a message or a response, which tells its usage in parts, and ``form`` whether it takes forms with files."""
+    """One path whose requests are forwarded to engines."""
 
     path: str
     engine_path: bytes
+    """The path at the engine."""
     operation: Operation
     summary: str
-    splices: bool = True
-    parted: bool = False
+    """For the API's document."""
+    completions: bool = True
+    """Whether it answers completions: a stream of them is asked for its usage, and edited on its way."""
+    usage_in_parts: bool = False
+    """Whether a stream tells its usage in several events, the prompt's first: a message, or a response."""
     form: bool = False
+    """Whether it takes forms with files."""
 
     @property
     def dialect(self) -> ErrorFormat:
-        """Whose clients ask here, and read its errors."""
+        """How the clients of this path read errors."""
         return error_format_of(self.path)
+
+    def mismatch(self, model_name: str, categories: Collection[str]) -> str | None:
+        """Why a model of these categories cannot answer here, as a sentence; ``None`` where it may.
+
+        Its engine would answer with an error after which clients try again, or with zeros.
+        """
+        if not categories or Category.LLM in categories:
+            return None
+        generates = self.operation in _GENERATES
+        embeds, ranks = Category.EMBEDDING in categories, Category.RERANKER in categories
+        if generates and embeds:
+            return (
+                f"'{model_name}' is an embedding model, which does not answer {self.path}: ask /v1/embeddings"
+            )
+        if ranks and (generates or (self.operation is Operation.EMBEDDING and not embeds)):
+            return f"'{model_name}' is a reranker, which does not answer {self.path}: ask /v1/rerank"
+        return None
 
 
 _WHAT = (
@@ -49,8 +73,8 @@ _ANTHROPIC = (
     ("messages", Operation.CHAT_COMPLETION, "Answer as Anthropic's Messages API does, where the engine can"),
     ("messages/count_tokens", Operation.TOKEN_COUNT, "Count the tokens of a message, where the engine can"),
 )
-_SPLICED = ("chat/completions", "completions")
-_PARTED = ("responses", "messages")
+_COMPLETIONS = ("chat/completions", "completions")
+_USAGE_IN_PARTS = ("responses", "messages")
 _FORMS = ("images/edits", "audio/transcriptions")
 
 INFERENCE_PATHS: tuple[InferencePath, ...] = tuple(
@@ -59,12 +83,12 @@ INFERENCE_PATHS: tuple[InferencePath, ...] = tuple(
         engine_path=f"/v1/{name}".encode(),
         operation=operation,
         summary=summary,
-        splices=name in _SPLICED,
-        parted=name in _PARTED,
+        completions=name in _COMPLETIONS,
+        usage_in_parts=name in _USAGE_IN_PARTS,
         form=name in _FORMS,
     )
     for prefix, what in (("/v1", (*_WHAT, *_ANTHROPIC)), ("/v1-openai", _WHAT))
     for name, operation, summary in what
 )
 
-BY_PATH: Mapping[str, InferencePath] = {route.path: route for route in INFERENCE_PATHS}
+BY_PATH: Mapping[str, InferencePath] = {path.path: path for path in INFERENCE_PATHS}

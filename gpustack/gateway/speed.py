@@ -1,4 +1,4 @@
-"""How fast an answer came, told in its usage as the web UI of the product before us shows it (behaviour.md s.2.7)."""
+"""Adds to the usage of an answer how fast it came, in the fields that GPUStack's web UI reads (behaviour.md s.2.7)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LEAST: Final = 1e-6
 
 @attrs.define
 class Stopwatch:
-    """Measures a stream: its first piece, and its last, which tells the usage."""
+    """Measures a stream, from its request to its first piece and to the event that has its usage."""
 
     _began: float
     _now: Callable[[], float]
@@ -32,7 +32,7 @@ class Stopwatch:
             self._first = self._now()
 
     def told_in(self, events: bytes) -> bytes:
-        """The events with it, where one of them tells the usage of an answer that has ended."""
+        """The events, with the speed added to the one that has the usage of a finished answer."""
         return b"".join([self._with_speed(event) for event in events_of(events)])
 
     def _with_speed(self, event: bytes) -> bytes:
@@ -44,7 +44,7 @@ class Stopwatch:
 
 
 def with_engine_speed(body: bytes) -> bytes:
-    """A plain answer with it, as far as the engine has measured it: what passes at once cannot be measured here."""
+    """A plain answer with the speed that its engine measured. An answer in one piece cannot be measured here."""
     found = _TIMINGS.search(body)
     if found is None or _OURS in body:
         return body
@@ -59,7 +59,7 @@ def with_engine_speed(body: bytes) -> bytes:
 
 
 def _usage_at_end(event: bytes) -> TokenUsage | None:
-    """The usage it tells, if no answer goes on after it."""
+    """Its usage, if no choice goes on after it."""
     document = (document_of(event) if b'"usage"' in event else None) or {}
     said, choices = document.get("usage"), document.get("choices")
     if not isinstance(said, dict) or not isinstance(choices, list):
@@ -75,6 +75,6 @@ def _spliced(text: bytes, first: float, each: float) -> bytes:
         each * 1000,
         1 / each,
     )
-    # The last: one before it may be part of what a model or a tool says.
+    # The last one: an earlier one may be part of a text that a model or a tool wrote.
     places = list(_USAGE.finditer(text))
     return text[: places[-1].end()] + told + text[places[-1].end() :] if places else text

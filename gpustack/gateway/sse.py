@@ -1,4 +1,4 @@
-"""Server-sent events as bytes: where they end, and the few changes that are made to them on their way to a client."""
+"""Server-sent events as bytes: where they end, and the few edits that are made to them on their way to a client."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-# A line ends in CRLF, LF or CR. A CR at the very end of what has come may be half a CRLF: it ends nothing yet.
+# A line ends in CRLF, LF or CR. A CR that is the last byte so far may be half a CRLF: it ends no line yet.
 _LINE_END: Final = rb"(?:\r\n|\n|\r(?=[^\n]))"
 _EVENT_END: Final = re.compile(_LINE_END + _LINE_END)
 _LINE: Final = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r|\Z)")
@@ -18,9 +18,9 @@ _NOTHING: Final = b"data: null"
 
 
 def last_end(data: bytes, searched: int) -> int:
-    """Where the last whole event ends, 0 when none does.
+    """The offset of the end of the last whole event, 0 when none is whole.
 
-    The first ``searched`` bytes hold no end, but may hold the beginning of one: of the four bytes of the longest.
+    No event ends within the first ``searched`` bytes, but the up to four bytes of an end may begin there.
     """
     start = max(searched - 4, 0)
     if data.find(b"\r", start) < 0:
@@ -50,15 +50,15 @@ def document_of(event: bytes) -> dict[str, Any] | None:
 
 
 def awaits_usage(event: bytes) -> bool:
-    """Whether llama.cpp ends an answer with this event, and says what it used, and how long it took, in the next."""
+    """Whether llama.cpp ends an answer with this event, and tells its usage and timings in the next."""
     return _FINISH in event and b'"timings"' not in event and _LLAMA_CPP.search(event) is not None
 
 
 def without_usage(events: bytes) -> bytes:
-    """Without what only we asked for.
+    """The events without the usage that only we asked for.
 
-    The event of usage carries llama.cpp's ``timings`` too. Had we not asked, they would stand in the event before it,
-    which ends the answer: they are put there.
+    llama.cpp puts its ``timings`` into the event of usage too. Without a request for usage they would stand in the
+    event before, which ends the answer: they are moved there.
     """
     kept: list[bytes] = []
     for event in events_of(events):
@@ -74,18 +74,18 @@ def without_usage(events: bytes) -> bytes:
 
 
 def without_nothing(events: bytes) -> bytes:
-    """Without events that say ``null``: llama.cpp begins a stream for a list of prompts with one, and clients that
+    """Without events whose data is ``null``: llama.cpp begins a stream for a list of prompts with one, and clients that
     look for the choices in it fail."""
     return b"".join([event for event in events_of(events) if event.strip() != _NOTHING])
 
 
 def with_text_for_null(events: bytes) -> bytes:
-    """With an empty text where the delta of a chat has ``null`` as its content: some clients would show the word."""
+    """With an empty text where the ``content`` of a delta is ``null``: some clients would show the word."""
     return b"".join([_with_text(event) if has_null(event) else event for event in events_of(events)])
 
 
 def has_null(events: bytes) -> bool:
-    """Whether there may be such a content in them."""
+    """Whether they may have ``null`` as a ``content``."""
     return b'"content":null' in events or b'"content": null' in events
 
 
@@ -102,7 +102,7 @@ def _with_text(event: bytes) -> bytes:
 
 
 def _with_document(event: bytes, document: dict[str, Any]) -> bytes:
-    """The event with another document, which takes the place of its first line of data."""
+    """The event with another document, written to its first line of data; its other lines of data are dropped."""
     written = _written(document)
     if written is None:
         return event
@@ -132,8 +132,8 @@ def _written(document: dict[str, Any]) -> bytes | None:
 
 
 def _kept(event: bytes) -> bytes:
-    """What of an event the client asked for: all of it, or nothing; or some lines, where an engine forgot that an
-    empty line goes between two events."""
+    """The part of an event that the client asked for: all of it, nothing, or some lines where an engine left out the
+    empty line between two events."""
     lines = _LINE.findall(event)
     payloads = [line[5:].strip() for line in lines if line.startswith(b"data:")]
     if _is_usage_alone(b"\n".join(payloads)):
@@ -146,7 +146,7 @@ def _kept(event: bytes) -> bytes:
 
 
 def _is_usage_alone(payload: bytes) -> bool:
-    """Whether a document says what was used and nothing else that a client waits for."""
+    """Whether a document has usage and nothing else that a client waits for."""
     document = _object(payload)
     return (
         document is not None

@@ -1,4 +1,4 @@
-"""Reads what a stream of events says of usage where it says so in several of them, for one answer or for many."""
+"""Reads the usage of a stream where several events tell it: one for each choice, or one for each part of the answer."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from gpustack.gateway.sse import document_of, events_of
 from gpustack.gateway.token_usage import TokenUsage, usage_of
 
 _WITHIN: Final = ("message", "response")
-"""Where the usage of Anthropic's ``message_start`` and OpenAI's ``response.completed`` stands."""
+"""The members that hold the usage of Anthropic's ``message_start`` and OpenAI's ``response.completed``."""
 _MOST_ANSWERS: Final = 4096
 _LAST: Final = frozenset({"message_delta", "response.completed", "response.incomplete", "response.failed"})
 
 
 @attrs.define
 class ChoiceUsageReader:
-    """Reads whole events and sums what is said of each answer, unless the engine does so itself."""
+    """For several choices: sums the usage of each, unless the engine sends the sum itself."""
 
-    _several: RequestedChoices
+    _requested: RequestedChoices
     _of_answers: dict[int | str, TokenUsage] = attrs.field(factory=dict)
-    """By the index of the answer; in the order of their coming where no index is told."""
+    """By the index of the choice; numbered as they come where they have no index."""
     _of_all: TokenUsage | None = None
 
     def read(self, events: bytes) -> None:
@@ -42,27 +42,28 @@ class ChoiceUsageReader:
         first = choices[0] if isinstance(choices, list) and choices else None
         index = first.get("index") if isinstance(first, dict) else None
         key = index if isinstance(index, int) else f"alone {len(self._of_answers)}"
-        if key in self._of_answers or len(self._of_answers) < min(self._several.answers, _MOST_ANSWERS):
+        if key in self._of_answers or len(self._of_answers) < min(self._requested.answers, _MOST_ANSWERS):
             self._of_answers[key] = usage  # the last one said of it
 
     def found(self, events: int) -> TokenUsage | None:
-        """What was used; while it has not been told of all answers, no less than there were events."""
+        """The usage so far. Until it is known for all choices it is no less than one token for each event."""
         told = list(self._of_answers.values())
         if self._of_all is None and not told:
             return None
         # A prompt is counted once, however many answers there are to it.
-        prompt = -(-sum(usage.prompt for usage in told) // self._several.times)
+        prompt = -(-sum(usage.prompt for usage in told) // self._requested.times)
         completion = sum(usage.completion for usage in told)
         if self._of_all is not None:
             return TokenUsage(self._of_all.prompt, max(self._of_all.completion, completion), True)
-        if len(told) >= self._several.answers:
+        if len(told) >= self._requested.answers:
             return TokenUsage(prompt, completion, True)
         return TokenUsage(max(usage.prompt for usage in told), max(completion, events), False)
 
 
 @attrs.define
 class MessageUsageReader:
-    """Reads the whole events of a message or a response: the prompt's usage may come first and the answer's last."""
+    """For a message or a response: keeps the largest numbers, because the first event may tell the prompt's usage and
+    the last one the answer's."""
 
     _prompt: int = 0
     _completion: int = 0
@@ -84,7 +85,7 @@ class MessageUsageReader:
                 self._ended |= document.get("type") in _LAST
 
     def found(self, events: int) -> TokenUsage | None:
-        """What was used; before the end has been told, no less than there were events."""
+        """The usage so far. Before the last event it is no less than one token for each event."""
         if not self._told:
             return None
         completion = self._completion if self._ended else max(self._completion, events)
@@ -92,7 +93,7 @@ class MessageUsageReader:
 
 
 def _telling(events: bytes) -> Iterator[dict[str, Any]]:
-    """The documents of those that may tell usage."""
+    """The documents of the events that may have usage."""
     for event in events_of(events):
         if b'"usage"' in event and (document := document_of(event)) is not None:
             yield document

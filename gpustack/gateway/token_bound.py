@@ -1,4 +1,4 @@
-"""How many tokens a request may use at most, as its body and the model's context say."""
+"""How many tokens a request may use at most, as its body and the model's context tell."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from gpustack.gateway.json_member import members
 _COUNTED: Final = frozenset(
     {Operation.CHAT_COMPLETION, Operation.COMPLETION, Operation.EMBEDDING, Operation.RERANK}
 )
-"""What is measured in tokens of text. Of pictures and speech nothing can be reserved: what engines say of them counts
-when they say it."""
+"""What is measured in tokens of text. For images and speech nothing can be reserved; what their engines tell counts."""
 _TEMPLATE: Final = 256
-"""Tokens that a chat template may add beyond what the JSON around the texts is long."""
+"""Tokens that a chat template may add beyond the bytes of JSON around the texts."""
 _LONGEST: Final = frozenset(
     {"max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict"}
 )
-"""How engines are told how long an answer may become; they differ in which they heed, so the largest counts."""
+"""The members that limit the length of an answer. Engines differ in which they obey, so the largest counts."""
 _TIMES: Final = frozenset({"n", "best_of", "n_cmpl"})
 _OURS: Final = _LONGEST | _TIMES | {"prompt", "query"}
 _NOT_TEXT: Final = re.compile(
@@ -34,7 +33,7 @@ _ESCAPED_LETTER: Final = re.compile(rb"\\u00(?:[4-6]|7[0-9aA])")
 
 @attrs.frozen
 class TokenBound:
-    """Tokens of the prompt, of all, and of each answer; ``None`` where nothing says how many they may be."""
+    """Tokens of the prompt, of all, and of each answer; ``None`` where nothing limits them."""
 
     prompt: int
     total: int | None
@@ -42,11 +41,11 @@ class TokenBound:
 
 
 def bound_of(body: bytes, operation: Operation, context: int | None) -> TokenBound:
-    """Raises ``BadRequest`` for what says twice, or not as a whole number, how long the answer may become.
+    """Raises ``BadRequest`` where the length of the answer is limited twice by one name, or not by a whole number.
 
     A token stands for at least one byte of text, so a text has no more tokens than bytes. That does not hold for
-    pictures and sound, nor for a template of the client's: they may fill the ``context``, the tokens that a model
-    takes in all for one answer.
+    images and sound, nor for a template of the client's: they may fill the ``context``, which is the number of tokens
+    that a model takes for one answer, its prompt included.
     """
     if operation not in _COUNTED:
         return TokenBound(0, 0)
@@ -55,7 +54,7 @@ def bound_of(body: bytes, operation: Operation, context: int | None) -> TokenBou
         texts = max(body.count(b'"') // 2, 1)
         prompt = _prompt(body, texts, context)
         if prompt is not None:
-            prompt += texts * len(given.get("query", b""))  # it is read anew with each document
+            prompt += texts * len(given.get("query", b""))  # the engine reads it again with each document
         return TokenBound(len(body) if prompt is None else prompt, prompt)
     prompts = prompts_in(given.get("prompt", b"")) if operation is Operation.COMPLETION else 1
     prompt = _prompt(body, prompts, context)
@@ -91,7 +90,7 @@ def _given(body: bytes) -> dict[str, bytes]:
 
 
 def _number(given: dict[str, bytes], name: str) -> int | None:
-    """As it stands there; ``None`` for ``null``. Some engines would read a text or a fraction as a number too."""
+    """A whole number, ``None`` for ``null``. Some engines would read a text or a fraction as a number too."""
     try:
         value: Any = orjson.loads(given[name])
     except orjson.JSONDecodeError as error:
@@ -102,7 +101,7 @@ def _number(given: dict[str, bytes], name: str) -> int | None:
 
 
 def prompts_in(value: bytes) -> int:
-    """No fewer than there are texts, or lists of tokens, in a list."""
+    """An upper bound of the prompts in a JSON value: the texts, or the lists of tokens, in a list."""
     if not value.startswith(b"["):
         return 1
     return max(value.count(b'"') // 2 + value.count(b"[") - 1, 1)

@@ -1,4 +1,4 @@
-"""Finds what an engine says it used, wherever in its answer that stands and however the answer is cut."""
+"""Finds the usage in an engine's answer, wherever it stands and however the answer is cut into pieces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SPACE: Final = b" \t\r\n"
 _WINDOW: Final = 8192
 _MOST: Final = 1 << 31
 _TRIES: Final = 8
-"""Places of one piece that are looked at, from the last: a piece full of what looks like it must not cost the more."""
+"""Places in one piece that are tried, from the last backwards: this bounds the cost of a piece full of false ones."""
 _INPUTS: Final = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _DECODER: Final = json.JSONDecoder()
 
@@ -32,7 +32,7 @@ class UsageScanner:
     """Is fed an answer piece by piece and keeps the last usage object in it, in flat memory.
 
     Looks for the key ``usage`` anywhere: llama.cpp writes it before the vectors of an embedding, vLLM after them,
-    some write it in every event. Text cannot be taken for it: inside a string its quotes are escaped.
+    some engines in every event. A text cannot be mistaken for it, because quotes inside a string are escaped.
     """
 
     found: TokenUsage | None = None
@@ -46,7 +46,7 @@ class UsageScanner:
             self._carry = whole[-len(_KEY) + 1 :]
             return
         usage, complete = _usage_at(whole, at + len(_KEY))
-        # What is not whole yet is read when it is; until then one before it counts.
+        # An object that is not complete yet is read again with the next piece; until then an earlier one counts.
         self._carry = whole[-len(_KEY) + 1 :] if complete else whole[last:]
         tries = 1
         while usage is None and tries < _TRIES and (at := whole.rfind(_KEY, 0, at)) >= 0:
@@ -85,9 +85,9 @@ def _object(value: bytes) -> dict[str, Any]:
 
 
 def usage_of(usage: dict[str, Any]) -> TokenUsage | None:
-    """As the product before us: prompt, else total; completion as given, else the difference.
+    """From a usage object: prompt, else total; completion as given, else total less prompt.
 
-    Prompt tokens that came out of a cache are in: Anthropic's form tells them apart from the others.
+    ``None`` where it has no such number. Prompt tokens read from a cache count: Anthropic lists them separately.
     """
     prompt = _count(usage.get("prompt_tokens"))
     completion = _count(usage.get("completion_tokens"))
@@ -105,5 +105,5 @@ def usage_of(usage: dict[str, Any]) -> TokenUsage | None:
 
 
 def _count(value: object) -> int | None:
-    """A number of tokens that can be true; anything else would spoil the sums of a day."""
+    """A plausible number of tokens, else ``None``: a wrong one would spoil the sums of a day."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST else None

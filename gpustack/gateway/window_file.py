@@ -1,4 +1,4 @@
-"""What was used within the last minute, left in a file by a server that stops for the next one to take up."""
+"""The file in which a stopping server leaves what was used within its last minute, for the next server to load."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 @attrs.frozen
 class _SavedWindows:
     at: datetime
-    """By the clock on the wall: the other one may begin anew with the machine."""
+    """Wall clock time: the monotonic clock may start again with the machine."""
     windows: Mapping[str, tuple[WindowSlot, ...]]
     """By subject; the seconds count back from ``at``."""
 
 
 def save_windows(path: Path, windows: Mapping[str, SlidingWindow], now: float, at: datetime) -> None:
-    """Write down the windows as they are at ``now``, which is ``at`` on the wall."""
+    """Write the windows as of ``now`` (monotonic clock), which is ``at`` by the wall clock. A failure is logged."""
     aged = {subject: _shifted(window.at(now), -math.floor(now)) for subject, window in windows.items()}
     left = _SavedWindows(at, {key: seconds for key, seconds in aged.items() if seconds})
     try:
@@ -37,8 +37,7 @@ def save_windows(path: Path, windows: Mapping[str, SlidingWindow], now: float, a
 
 
 def load_windows(path: Path, now: float, at: datetime) -> Mapping[str, SlidingWindow] | None:
-    """What a server left that stopped in order; ``None`` where none did. The file is gone afterwards: it tells of
-    one stop."""
+    """What the last server left; ``None`` where it did not stop in order. Deletes the file."""
     try:
         document = path.read_bytes()
         path.unlink()

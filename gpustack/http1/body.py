@@ -1,4 +1,4 @@
-"""Reading one message's body off a stream, whichever way its end is found."""
+"""Reads the body of one message from a stream, whichever way its end is marked."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ if TYPE_CHECKING:
 
 
 class TruncatedBody(Exception):
-    """The other side closed inside a body."""
+    """The other side closed before the end of a body."""
 
 
 class ReadBuffer:
     """A stream and the bytes read from it that nobody has consumed yet."""
 
-    __slots__ = ("buffer", "stream")
+    __slots__ = ("data", "stream")
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
-        self.buffer = b""
+        self.data = b""
 
     async def take(self, until: float = inf) -> bytes:
-        """The next bytes, ``b""`` at the end of the stream. Raises Expired, OSError."""
-        if self.buffer:
-            data, self.buffer = self.buffer, b""
+        """The next bytes, ``b""`` at the end of the stream. Raises StreamTimeout, OSError."""
+        if self.data:
+            data, self.data = self.data, b""
             return data
         return await self.stream.recv(until)
 
 
 class Body:
-    """The body of one message; what follows it is left in the inbox."""
+    """The body of one message; bytes that follow it stay in the read buffer."""
 
-    __slots__ = ("_decoder", "_framing", "_inbox", "_left", "done")
+    __slots__ = ("_decoder", "_framing", "_left", "_read_buffer", "done")
 
-    def __init__(self, inbox: ReadBuffer, framing: Framing, length: int | None) -> None:
-        self._inbox = inbox
+    def __init__(self, read_buffer: ReadBuffer, framing: Framing, length: int | None) -> None:
+        self._read_buffer = read_buffer
         self._framing = framing
         self._left = length or 0
         self._decoder = ChunkDecoder() if framing is Framing.CHUNKED else None
@@ -47,23 +47,24 @@ class Body:
 
     @property
     def buffered(self) -> bool:
-        """Whether all that is left of it has been read already (never known for a chunked body)."""
-        return self.done or (self._framing is Framing.LENGTH and len(self._inbox.buffer) >= self._left)
+        """Whether the rest of it is in the read buffer already. For a chunked body this is not known, and false."""
+        return self.done or (self._framing is Framing.LENGTH and len(self._read_buffer.data) >= self._left)
 
     def take_whole(self) -> bytes | None:
-        """All of it, if its length is known and it has come already."""
-        buffer, left = self._inbox.buffer, self._left
+        """All of it, if its length is known and all of it has come already."""
+        buffer, left = self._read_buffer.data, self._left
         if self.done or self._framing is not Framing.LENGTH or len(buffer) < left:
             return None
-        self._inbox.buffer = buffer[left:]
+        self._read_buffer.data = buffer[left:]
         self._left = 0
         self.done = True
         return buffer[:left]
 
     async def next(self, until: float = inf) -> bytes:
-        """The next piece, never empty but at the end. Raises Truncated, ChunkError, Expired, OSError."""
+        """The next piece, never empty but at the end. Raises TruncatedBody, ChunkError, StreamTimeout,
+        OSError."""
         while not self.done:
-            data = await self._inbox.take(until)
+            data = await self._read_buffer.take(until)
             if not data:
                 if self._framing is not Framing.UNTIL_CLOSE:
                     raise TruncatedBody
@@ -79,11 +80,11 @@ class Body:
             data = self._decoder.feed(data)
             if self._decoder.done:
                 self.done = True
-                self._inbox.buffer = self._decoder.rest
+                self._read_buffer.data = self._decoder.rest
             return data
         if self._framing is Framing.LENGTH:
             if len(data) > self._left:
-                self._inbox.buffer = data[self._left :]
+                self._read_buffer.data = data[self._left :]
                 data = data[: self._left]
             self._left -= len(data)
             self.done = not self._left

@@ -1,4 +1,4 @@
-"""The certificate a server shows: loaded again when its files change, and kept when the new pair is no good."""
+"""The certificate of a server: loaded again when its files change, unless the new pair cannot be used."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Stamp = tuple[tuple[int, int, int], ...]
 
 @attrs.define(eq=False, repr=False)
 class Certificate:
-    """A service that owns the context. New connections get the newest good pair; those there are keep theirs."""
+    """A service that owns the TLS context. New connections use the newest good pair; open ones keep theirs."""
 
     certfile: Path
     keyfile: Path
     context: ssl.SSLContext
     for_ourselves: ssl.SSLContext
-    """For calls to this server from this machine: trusts the certificate, whatever name it is for, and no other."""
+    """For requests to this server from this machine: trusts this certificate, whatever its name, and no other."""
     _seen: Stamp
     _look_every: float = _LOOK_EVERY
     name: str = "certificate"
@@ -47,7 +47,7 @@ class Certificate:
             self.look()  # two small files: not worth a thread
 
     def look(self) -> None:
-        """Take the pair up if its files have changed since the last look. Blocking; never raises for a bad pair."""
+        """Load the pair if its files have changed since the last call. Blocking. A bad pair is logged, not raised."""
         now = _stamp(self.certfile, self.keyfile)
         if now == self._seen:
             return
@@ -65,7 +65,7 @@ class Certificate:
 
 
 def server_context(certfile: Path, keyfile: Path) -> ssl.SSLContext:
-    """What to speak TLS with, HTTP/1.1 only. Raises ``Invalid`` naming the options."""
+    """A TLS context for a server of HTTP/1.1. Raises ``Invalid`` naming the options."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])

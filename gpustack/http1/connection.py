@@ -1,4 +1,4 @@
-"""The life of one client connection: request heads in, one exchange after the other, a tidy end."""
+"""The life of one client connection: one exchange after the other, then an orderly close."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final, Literal
 import attrs
 import trio
 
-from gpustack.http1.address import AddressPair
+from gpustack.http1.address import AddressPair, Peer, peer_of
 from gpustack.http1.body import ReadBuffer
-from gpustack.http1.exchange import ClientDisconnect, Exchange, Peer
-from gpustack.http1.head import Framing, HeadError, RequestHead, parse_request_head
+from gpustack.http1.exchange import ClientDisconnect, Exchange
+from gpustack.http1.fields import Framing, fault_body, status_line
+from gpustack.http1.head import HeadError, RequestHead, parse_request_head
 from gpustack.http1.reactor import StreamTimeout
-from gpustack.http1.reply import status_line
 from gpustack.http1.stream import Stream
 from gpustack.logs import REQUEST_ID
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _BURST: Final = 1 << 20
 _HALF_CLOSED: Final = 0.5
-"""Seconds in which a client that has closed its half still gets its answers."""
+"""Seconds in which a client that has closed its sending half still gets its answer."""
 
 
 class ConnectionPhase(Enum):
@@ -37,11 +37,11 @@ class ConnectionPhase(Enum):
 
 
 class Connection:
-    """Serves the requests of one client, one at a time, until either side has had enough.
+    """Serves the requests of one client, one at a time, until either side closes.
 
-    A client that closes its sending half has left, or only says that it asks for nothing more: the wire does not tell
-    which. So an answer that is ready within half a second is sent; then an exchange under way is cancelled, and its
-    upstream closed. Once the connection is known to be gone it is cancelled at once.
+    A client that closes its sending half has left, or only has no further request: the wire does not show which. So it
+    still gets an answer that is ready within half a second; then the exchange is cancelled, and its upstream closed.
+    When the whole connection is known to be closed, the exchange is cancelled at once.
     """
 
     __slots__ = (
@@ -52,10 +52,10 @@ class Connection:
         "abandoned",
         "asked",
         "exchange",
-        "inbox",
         "lingers",
         "peer",
         "phase",
+        "read_buffer",
         "server",
         "stream",
     )
@@ -64,13 +64,13 @@ class Connection:
         self.server = server
         self.stream = stream
         self.peer = peer
-        self.inbox = ReadBuffer(stream)
+        self.read_buffer = ReadBuffer(stream)
         self.phase = ConnectionPhase.IDLE
         self.exchange: Exchange | None = None
         self.abandoned = False
         self.lingers = False
         self.asked = False
-        """Whether a request has ever come: before, one is on its way."""
+        """Whether a request has ever come. Until then one is expected."""
         self._body_until = inf
         self._burst = 0
         self._owner: int | Literal["unasked"] | None = "unasked"
@@ -89,7 +89,7 @@ class Connection:
         return self.server.stopping
 
     async def owner(self) -> int | None:
-        """Whose program is at the other end, if it is on this machine and the kernel tells; asked once."""
+        """The user id of the program at the other end, if it is on this machine and the kernel knows it; asked once."""
         if self._owner == "unasked":
             try:
                 ends = AddressPair.of(attrs.astuple(self.peer), attrs.astuple(self.local))
@@ -107,7 +107,7 @@ class Connection:
         return min(self.server.reactor.deadline(self.server.limits.body_timeout), self._body_until)
 
     async def run(self) -> None:
-        """The whole life. Never raises but Cancelled: a fault ends this connection and no other."""
+        """Serve until the connection ends. Raises nothing but Cancelled: a fault ends this connection and no other."""
         try:
             with self._scope:
                 await self._run()
@@ -117,13 +117,13 @@ class Connection:
             self._close()
 
     def cut(self) -> None:
-        """End the exchange under way here and now, if there is one."""
+        """Cancel the exchange under way, if there is one."""
         if self.phase is ConnectionPhase.SERVING:
             self.abandoned = True
             self._scope.cancel()
 
     def hang_up(self) -> None:
-        """The client has closed its half, or all."""
+        """The client has closed its sending half, or all."""
         if self.stream.gone:
             self.cut()
         elif self.phase is ConnectionPhase.SERVING:
@@ -137,14 +137,14 @@ class Connection:
         return True
 
     async def write(self, data: bytes) -> None:
-        """Sends to the client. Raises Disconnected, also when the client takes nothing for too long."""
+        """Sends to the client. Raises ClientDisconnect, also when the client takes nothing for too long."""
         try:
             await self.stream.send_all(data, self.server.limits.write_timeout)
         except (StreamTimeout, OSError) as error:
             self.abandoned = True
             raise ClientDisconnect from error
         self._burst += len(data)
-        if self._burst >= _BURST:  # a client that reads as fast as we send must not have the loop to itself
+        if self._burst >= _BURST:  # a client that reads as fast as we send must not keep other tasks waiting
             self._burst = 0
             await trio.lowlevel.checkpoint()
 
@@ -157,13 +157,13 @@ class Connection:
             while await self._serve_next(patience):
                 patience = limits.idle_timeout
             self._set(ConnectionPhase.CLOSING)
-            if self.lingers or self.inbox.buffer or (self.stream.readable and not self.stream.ended):
+            if self.lingers or self.read_buffer.data or (self.stream.readable and not self.stream.ended):
                 await self._linger()
         except (ClientDisconnect, StreamTimeout, OSError):
             self.abandoned = True
 
     def _set(self, phase: ConnectionPhase) -> None:
-        """The server knows who is idle, and since when, without looking at everybody."""
+        """Change the phase; the server keeps a list of idle connections, the longest idle first."""
         self.phase = phase
         if phase is ConnectionPhase.IDLE:
             self.server.idle[self] = None
@@ -171,7 +171,7 @@ class Connection:
             self.server.idle.pop(self, None)
 
     async def _serve_next(self, patience: float) -> bool:
-        """Whether another request may follow."""
+        """Read a request and have it answered. Returns whether another request may follow."""
         try:
             head = await self._next_head(patience)
         except HeadError as error:
@@ -184,7 +184,7 @@ class Connection:
             server.on_left(head, self.peer)
             return False
         self.asked = True
-        self.phase = ConnectionPhase.SERVING  # after HEAD: it is none of the idle ones any more
+        self.phase = ConnectionPhase.SERVING  # it was HEAD, so the connection is not in the list of idle ones
         if self.stream.ended:
             self.hang_up()
         if head.framing is not Framing.NONE:
@@ -204,18 +204,23 @@ class Connection:
         return not server.stopping
 
     async def _next_head(self, patience: float) -> RequestHead | None:
-        """The next request's head, or None when the client has left or asks for nothing."""
-        inbox, stream, reactor, limits = self.inbox, self.stream, self.server.reactor, self.server.limits
-        buffer, inbox.buffer = inbox.buffer, b""
+        """The next request's head, or None when the client has left or sends no further request."""
+        read_buffer, stream, reactor, limits = (
+            self.read_buffer,
+            self.stream,
+            self.server.reactor,
+            self.server.limits,
+        )
+        buffer, read_buffer.data = read_buffer.data, b""
         self._set(ConnectionPhase.HEAD if buffer else ConnectionPhase.IDLE)
         until = reactor.deadline(limits.head_timeout if buffer else patience)
         data = buffer
         while True:
-            # A piece without a line's end cannot complete a head; the first byte may tell that it is none.
+            # A piece without a line end cannot complete a head; but the first byte may show that it is none.
             if buffer and (b"\n" in data or len(buffer) == len(data) or len(buffer) > limits.head_bytes):
                 head = parse_request_head(buffer, limits.head_bytes)
                 if isinstance(head, RequestHead):
-                    inbox.buffer = buffer[head.size :]
+                    read_buffer.data = buffer[head.size :]
                     return head
             try:
                 data = await stream.recv(until)
@@ -236,14 +241,14 @@ class Connection:
             await server.handler_of(exchange)(exchange)
         except ClientDisconnect:
             raise
-        except Exception as error:  # a handler's fault is answered, whatever it is
+        except Exception as error:  # whatever a handler raises is answered
             if exchange.response_started:
                 log.exception("A handler failed inside its response.", extra={"path": exchange.head.path})
             elif not self.abandoned:
                 await server.on_error(exchange, error)
 
     async def _settle(self, exchange: Exchange) -> bool:
-        """After the handler: whether the connection is fit for another request."""
+        """After the handler: whether the connection can serve another request."""
         if not exchange.response_complete:
             if exchange.status == 101:
                 return False
@@ -260,7 +265,7 @@ class Connection:
 
     async def _refuse(self, status: int, sentence: str) -> None:
         """Answers outside any exchange, and closes."""
-        body = self.server.fault_body(status, sentence)
+        body = fault_body(status, sentence)
         self.lingers = True
         await self.write(
             b"%b%b%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
@@ -268,9 +273,9 @@ class Connection:
         )
 
     async def _linger(self) -> None:
-        """Reads and drops what the client still sends: unread bytes would turn our close into a reset."""
+        """Reads and drops what the client still sends: with unread bytes the kernel would close with a reset."""
         limits = self.server.limits
-        self.inbox.buffer = b""
+        self.read_buffer.data = b""
         self.stream.shutdown_write()
         until = self.server.reactor.deadline(limits.linger_timeout)
         left = limits.linger_bytes
@@ -284,12 +289,3 @@ class Connection:
             self.stream.abort()
         self.stream.close()
         self.server.forget(self)
-
-
-def peer_of(address: object) -> Peer:
-    """The end of a connection that the socket module describes this way."""
-    match address:
-        case (str(host), int(port), *_):
-            return Peer(host.removeprefix("::ffff:") if "." in host else host, port)
-        case _:
-            return Peer("unix", 0)

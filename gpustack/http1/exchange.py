@@ -6,30 +6,21 @@ from collections.abc import AsyncIterator, Callable
 from math import inf
 from typing import TYPE_CHECKING
 
-import attrs
-
 from gpustack.errors import BadRequest, GatewayTimeout, PayloadTooLarge
+from gpustack.http1.address import Peer
 from gpustack.http1.body import Body, TruncatedBody
 from gpustack.http1.chunked import LAST_CHUNK, ChunkError, encode_chunk
-from gpustack.http1.fields import Framing
+from gpustack.http1.fields import REQUEST_ID_FIELD, Fields, Framing, field_lines, status_line
 from gpustack.http1.head import RequestHead
 from gpustack.http1.reactor import StreamTimeout
-from gpustack.http1.reply import REQUEST_ID_FIELD, Fields, field_lines, status_line
 
 if TYPE_CHECKING:
     from gpustack.http1.connection import Connection
-
-
-@attrs.frozen
-class Peer:
-    """Who is at the other end; ``host`` is "unix" for a local socket. IPv4 in IPv6 is written as IPv4."""
-
-    host: str
-    port: int
+    from gpustack.http1.upstream import UpstreamResponse
 
 
 class ClientDisconnect(Exception):
-    """The client has gone, or takes nothing: nobody is left to answer. Let it pass."""
+    """The client has left, or does not read: nobody is left to answer. Handlers let it rise."""
 
 
 class BodyError(BadRequest):
@@ -41,11 +32,11 @@ class BodyTimeout(GatewayTimeout):
 
 
 class Exchange:
-    """What a handler reads a request from and answers it with.
+    """What a handler reads a request from and sends its response with.
 
     The handler is cancelled when the client leaves. All methods may be cancelled midway; the connection
     is closed then. ``keep`` tells whether the connection will serve another request. ``extra`` are headers that
-    its response carries whoever answers and however, errors included; set them before it starts. ``name`` is its
+    its response carries in any case, errors included; set them before it starts. ``name`` is its
     ``X-Request-Id``, empty where requests have none.
     """
 
@@ -69,7 +60,7 @@ class Exchange:
     def __init__(self, connection: Connection, head: RequestHead) -> None:
         self._connection = connection
         self.head = head
-        self.body = Body(connection.inbox, head.framing, head.content_length)
+        self.body = Body(connection.read_buffer, head.framing, head.content_length)
         self.keep = False
         self.bodyless = False
         self.extra: Fields = ()
@@ -94,13 +85,13 @@ class Exchange:
 
     @property
     def local(self) -> Peer:
-        """Our own end of the connection."""
+        """This end of the connection."""
         return self._connection.local
 
     async def owner(self) -> int | None:
-        """The user id of the program at the other end; ``None`` where it is elsewhere, or cannot be told.
+        """The user id of the program at the other end; ``None`` where it is on another machine, or not known.
 
-        Only a peer on the loopback is worth asking for. The kernel is asked once for each connection.
+        Only for peers on the loopback. The kernel is asked once for each connection.
         """
         return await self._connection.owner()
 
@@ -110,19 +101,19 @@ class Exchange:
 
     @property
     def abandoned(self) -> bool:
-        """Whether the client has gone or the connection is being cut: nothing more can be sent."""
+        """Whether the client has left or the connection is being cut: nothing more can be sent."""
         return self._connection.abandoned
 
     def cut(self) -> None:
-        """End the connection here and now, from another task: the handler is cancelled. Nothing once it has ended."""
+        """Cancel the handler and close the connection, from another task. Does nothing once the exchange has ended."""
         self._connection.cut()
 
     # --- the request's body ---
 
     async def read_body(self, limit: int, taken: Callable[[int], None] | None = None) -> bytes:
-        """The whole body. Raises PayloadTooLarge, BodyError, BodyTimeout, Disconnected.
+        """The whole body. Raises PayloadTooLarge, BodyError, BodyTimeout, ClientDisconnect.
 
-        ``taken`` is told of the bytes of each piece of a body that comes in several, and may raise to end the reading.
+        ``taken`` is called with the size of each piece of a body that comes in several; it may raise to end it.
         """
         length = self.head.content_length
         if length is not None and length > limit:
@@ -132,7 +123,7 @@ class Exchange:
         piece = await self.next_chunk()
         if self.body.done and len(piece) <= limit:
             return piece
-        # One growing piece of memory goes back to the system as a whole; many small ones would leave it in tatters.
+        # One growing block goes back to the system as a whole; many small ones would leave the memory fragmented.
         gathered = bytearray(piece)
         if taken is not None:
             taken(len(piece))
@@ -149,11 +140,11 @@ class Exchange:
         return _BodyIterator(self)
 
     async def next_chunk(self) -> bytes:
-        """The next piece of the body, ``b""`` at its end. Raises BodyError, BodyTimeout, Disconnected."""
+        """The next piece of the body, ``b""`` at its end. Raises BodyError, BodyTimeout, ClientDisconnect."""
         connection = self._connection
         if self._continue:
             self._continue = False
-            if not connection.inbox.buffer and not self.response_started:
+            if not connection.read_buffer.data and not self.response_started:
                 await connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
             return await self.body.next(connection.body_deadline())
@@ -167,7 +158,7 @@ class Exchange:
     # --- the response ---
 
     async def respond(self, status: int, headers: Fields = (), body: bytes = b"") -> None:
-        """A whole response. Raises ValueError for headers that the transport owns, Disconnected."""
+        """A whole response. Raises ValueError for headers that the transport owns, ClientDisconnect."""
         head = self._start(status, headers, content_length=len(body))
         self.response_complete = True
         await self._connection.write(head if self.bodyless or not body else head + body)
@@ -185,7 +176,7 @@ class Exchange:
             await self._write(b"")
 
     async def send(self, data: bytes) -> None:
-        """A piece of the body; waits while the client does not read. Raises Disconnected."""
+        """A piece of the body; waits while the client does not read. Raises ClientDisconnect."""
         if not self.response_started or self.response_complete:
             raise RuntimeError("there is no response to send this in")
         if not data or self.bodyless:
@@ -201,7 +192,7 @@ class Exchange:
         await self._connection.write(data)
 
     async def finish(self) -> None:
-        """The end of the body. Raises ValueError when it is shorter than was said, Disconnected."""
+        """The end of the body. Raises ValueError when it is shorter than was said, ClientDisconnect."""
         if not self.response_started:
             raise RuntimeError("there is no response to finish")
         if self.response_complete:
@@ -210,6 +201,22 @@ class Exchange:
             raise ValueError("the body is shorter than its content length")
         self.response_complete = True
         await self._write(LAST_CHUNK if self._chunked else b"")
+
+    async def relay(self, response: UpstreamResponse, headers: Fields) -> None:
+        """A response with the status and the body of an upstream's, piece by piece as fast as the client reads.
+
+        Raises UpstreamClosed, UpstreamTimeout and UpstreamProtocolError from the upstream, ClientDisconnect; the
+        response is left unfinished then.
+        """
+        await self.start_response(
+            response.status,
+            headers,
+            content_length=response.content_length,
+            flush=not response.has_buffered,
+        )
+        while data := await response.next_chunk():
+            await self.send(data)
+        await self.finish()
 
     async def _write(self, data: bytes) -> None:
         if self._pending:
@@ -248,7 +255,7 @@ class Exchange:
 
     @property
     def ends_with_connection(self) -> bool:
-        """Whether only a reset can tell the client that the body was cut."""
+        """Whether the body ends with the connection, so that only a reset shows the client that it was cut."""
         return self.response_started and not (self._chunked or self.bodyless or self._left is not None)
 
     # --- another protocol on the same connection ---
@@ -264,14 +271,14 @@ class Exchange:
         await self._connection.write(status_line(101) + lines + b"\r\n")
 
     async def receive_raw(self) -> bytes:
-        """The next bytes, ``b""`` at the end; waits as long as it takes. Raises Disconnected."""
+        """The next bytes, ``b""`` at the end; waits as long as it takes. Raises ClientDisconnect."""
         try:
-            return await self._connection.inbox.take(inf)
+            return await self._connection.read_buffer.take(inf)
         except OSError as error:
             raise ClientDisconnect from error
 
     async def send_raw(self, data: bytes) -> None:
-        """Bytes of the other protocol. Raises Disconnected."""
+        """Bytes of the other protocol. Raises ClientDisconnect."""
         await self._connection.write(data)
 
 

@@ -1,22 +1,44 @@
-"""The lines of a message head, read strictly: what two programs could read differently is refused."""
+"""The lines of a message head, read and written strictly: what two programs could read differently is refused."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from enum import Enum
 from functools import lru_cache
+from http import HTTPStatus
+from itertools import chain
 from typing import Final
 
 Headers = list[tuple[bytes, bytes]]
+"""Header fields as they were read: names in lower case, in their order."""
+Fields = Sequence[tuple[bytes, bytes]]
+"""Header fields to be written."""
 
 HEAD_LIMIT: Final = 64 * 1024
+"""Bytes of a head."""
 FIELDS_LIMIT: Final = 256
 """Header lines of a head: each costs more than its bytes, here and in all who get it."""
-_EMPTY_LINES: Final = 4
-"""That may come before a request: some clients send one too many after a body."""
+REQUEST_ID_FIELD: Final = b"x-request-id"
+OWNED: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"upgrade"})
+"""Headers that only the transport writes."""
+HOP_BY_HOP: Final = OWNED | {b"proxy-connection", b"te", b"trailer", b"proxy-authenticate", b"expect"}
+"""Headers that are for one connection alone and are never passed on (RFC 9110 7.6.1). This is the only such set; a
+``Connection`` header may name more, which ``end_to_end`` leaves out too."""
 TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+"""The characters of a header's name and of a method."""
+_EMPTY_LINES: Final = 4
+"""Empty lines that may come before a request: some clients send one too many after a body."""
 _TEXT: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _SHORT: Final = 4096
-"""Bytes of a head whose lines are remembered: that bounds what all that is remembered takes."""
+"""Bytes of a head whose lines are remembered, which bounds the memory they take."""
+_SHORT_BLOCK: Final = 2048
+"""The same for a block of lines that is written."""
+_BLOCKS: Final[dict[tuple[tuple[bytes, bytes], ...], bytes]] = {}
+_MOST_BLOCKS: Final = 256
+_STATUS_LINES: Final = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
+}
 
 
 class Framing(Enum):
@@ -48,11 +70,13 @@ class NeedMore:
 
 NEED_MORE: Final = NeedMore()
 
+# --- reading
+
 
 def start_of_head(data: bytes) -> int:
-    """Where the start line begins: a few empty lines before it are passed over (RFC 9112, 2.2).
+    """The offset of the start line: a few empty lines before it are skipped (RFC 9112, 2.2).
 
-    Raises HeadError 400 for many: they would all be looked at again with each piece that comes.
+    Raises HeadError 400 for many, which would all be looked at again with each piece that comes.
     """
     start = 0
     while data.startswith(b"\r\n", start):
@@ -123,3 +147,58 @@ def parse_length(value: bytes) -> int:
 def tokens(value: bytes) -> set[bytes]:
     """The lower-case members of a comma-separated list."""
     return {token.strip(b" \t").lower() for token in value.split(b",")}
+
+
+# --- passing on
+
+
+def end_to_end(headers: Headers, dropped: frozenset[bytes] = HOP_BY_HOP) -> Headers:
+    """The headers that go through a proxy: without ``dropped``, and without those that ``Connection`` names.
+
+    ``dropped`` are HOP_BY_HOP and what else must not pass.
+    """
+    for value in [value for name, value in headers if name == b"connection"]:
+        dropped = dropped | tokens(value)
+    return [field for field in headers if field[0] not in dropped]
+
+
+# --- writing
+
+
+def status_line(status: int) -> bytes:
+    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
+
+
+def reason(status: int) -> str:
+    return _STATUS_LINES[status][13:-2].decode() if status in _STATUS_LINES else "Unknown"
+
+
+def field_lines(headers: Fields, owned: frozenset[bytes] = OWNED) -> bytes:
+    """Header lines. Raises ValueError for one that would break the head or that the transport owns."""
+    names = [field[0].lower() for field in headers]
+    if not owned.isdisjoint(names):
+        name = next(name for name in names if name in owned)
+        raise ValueError(f"the header {name.decode('latin-1')!r} is set by the transport")
+    block = b"%b: %b\r\n" * len(headers) % tuple(chain.from_iterable(headers))
+    count = len(headers)
+    if block.count(b"\n") != count or block.count(b"\r") != count or b"\0" in block:
+        raise ValueError("a header holds CR, LF or NUL")
+    return block
+
+
+def known_lines(headers: Fields) -> bytes:
+    """As field_lines, remembered: what goes to upstreams is mostly what has gone there before."""
+    key = tuple(headers)
+    lines = _BLOCKS.get(key)
+    if lines is None:
+        lines = field_lines(headers)
+        if len(lines) <= _SHORT_BLOCK:
+            if len(_BLOCKS) >= _MOST_BLOCKS:
+                _BLOCKS.clear()
+            _BLOCKS[key] = lines
+    return lines
+
+
+def fault_body(status: int, sentence: str) -> bytes:
+    """The JSON body of an error that the transport itself answers."""
+    return json.dumps({"code": status, "reason": reason(status), "message": sentence}).encode()

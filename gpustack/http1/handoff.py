@@ -1,8 +1,8 @@
-"""Gives requests to an ASGI app through hypercorn, on the connection where they came.
+"""Passes requests to an ASGI app through hypercorn, on the connection on which they came.
 
 Hypercorn's inner classes speak ASGI to the app (``HTTPStream``, ``WSStream``, ``Lifespan``); the socket, the
-parsing and the framing stay ours. So a connection may mix requests for the app and for the core, a client that stops
-reading is bounded by our write timeout (hypercorn's own server sends under a shield without end), and
+parsing and the framing stay here. So a connection may mix requests for the app and for our own handlers, a client that
+stops reading is cut after the write timeout (hypercorn's own server would wait without end, under a shield), and
 draining, limits and TLS are those of ``HttpServer``.
 """
 
@@ -41,16 +41,16 @@ from hypercorn.typing import (
 
 from gpustack.errors import GpustackError
 from gpustack.http1.exchange import BodyError, BodyTimeout, ClientDisconnect, Exchange
-from gpustack.http1.reply import OWNED, fault_body
+from gpustack.http1.fields import OWNED, fault_body
 
 log = logging.getLogger(__name__)
 
 OWNER: Final = "owner"
-"""In the ``state`` of each scope: how the app asks whose program on this machine sends the request."""
+"""The key in a scope's ``state`` of ``Exchange.owner``: which local user's program sent the request."""
 READ_BODY: Final = "gpustack.read_body"
-"""Under which the state of a scope has the function that reads the request's body, for apps that read it so."""
+"""The key in a scope's ``state`` of the function that reads the request's body, with ``bodies_on_demand``."""
 ReadBody = Callable[[int, Callable[[int], None] | None], Awaitable[bytes]]
-"""All of the body, of so many bytes at most, as ``Exchange.read_body`` does it."""
+"""Reads the body as ``Exchange.read_body`` does, with its limit in bytes."""
 
 _STREAM: Final = 1  # HTTP/1.1 has one request at a time
 _SWITCHED: Final = 101
@@ -64,8 +64,8 @@ class HypercornHandOff:
     ``run`` carries the app's lifespan. Requests that come before ``ready(app)`` wait, up to ``patience`` seconds
     and ``waiting`` of them; the others are answered 503. A client that leaves cancels the app's task.
 
-    Messages bring a body whether or not the app has made up its mind to take it, and frameworks keep what they bring.
-    With ``bodies_on_demand`` they bring none: nothing is read before the app calls ``READ_BODY``.
+    ASGI messages bring a body before the app has decided whether to accept it, and frameworks keep what they bring.
+    With ``bodies_on_demand`` they bring none: nothing is read until the app calls ``READ_BODY``.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class HypercornHandOff:
         self._config.accesslog = None
         self._config.errorlog = log
         self._config.websocket_ping_interval = _WEBSOCKET_PING
-        self._config.shutdown_timeout = inf  # ours is the bound
+        self._config.shutdown_timeout = inf  # our own deadline applies
         self._shutdown_timeout = shutdown_timeout
         self._ended = False
         self._app: ASGIWrapper | None = None
@@ -106,7 +106,7 @@ class HypercornHandOff:
         return f"<HypercornHandOff {self.name} {state}, {self.in_flight} in flight, {self._waiting} waiting>"
 
     def ready(self, app: ASGIFramework) -> None:
-        """Gives the app; it serves once ``run`` has started it up."""
+        """Sets the app, which serves when ``run`` has started it up."""
         if self._app is not None:
             raise RuntimeError("the hand-off has its app already")
         self._app = ASGIWrapper(app)
@@ -118,7 +118,7 @@ class HypercornHandOff:
         await self._given.wait()
         assert self._app is not None
         lifespan = Lifespan(self._app, self._config, self._state)
-        # its own scope, shielded: the app must outlive our cancellation to be told of the shutdown
+        # its own scope, shielded: the app must outlive our cancellation to be sent its shutdown event
         alive = trio.CancelScope(shield=True)
         async with trio.open_nursery() as nursery:
             await nursery.start(_live, lifespan, alive)
@@ -181,7 +181,7 @@ async def _shut_down(lifespan: Lifespan) -> None:
 
 
 class AsgiExchange:
-    """One request as the app sees it, between our exchange and hypercorn's stream."""
+    """One request of an ASGI app: connects our exchange and hypercorn's stream."""
 
     def __init__(
         self,
@@ -206,17 +206,17 @@ class AsgiExchange:
         self._app_ended = trio.Event()
 
     def read_on_demand(self) -> None:
-        """Let the app read the body when it wants it, rather than be sent it."""
+        """Let the app read the body with ``READ_BODY``; no message brings it."""
         self._on_demand = True
         self._state = {**self._state, READ_BODY: self._read_body}
 
     async def run(self) -> None:
-        """Returns when the app is done. Raises Disconnected, BodyError, BodyTimeout."""
+        """Returns when the app is done. Raises ClientDisconnect, BodyError, BodyTimeout."""
         with self._scope:
             async with TaskGroup() as group:
                 await self._converse(group)
                 self._closed = True
-                self._scope.cancel()  # hypercorn's own tasks, such as pings
+                self._scope.cancel()  # ends hypercorn's own tasks, such as pings
         if self._fault is not None:
             raise self._fault
 
@@ -244,7 +244,7 @@ class AsgiExchange:
                 state=ConnectionState({**self._state, OWNER: exchange.owner}),
             )
         )
-        if stream.closed:  # refused by hypercorn: the app has not been asked
+        if stream.closed:  # refused by hypercorn: the app has not been called
             return
         feed = self._feed_frames if isinstance(stream, WSStream) else self._feed_body
         try:
@@ -255,7 +255,7 @@ class AsgiExchange:
             return
         await self._answered.wait()
         self._closed = True
-        with trio.move_on_after(_NOTICE):  # an app that has left its inbox full does not look for this
+        with trio.move_on_after(_NOTICE):  # an app that has left its read_buffer full does not look for this
             await stream.handle(StreamClosed(stream_id=_STREAM))
         await self._app_ended.wait()
 
@@ -269,7 +269,7 @@ class AsgiExchange:
         try:
             return await self._exchange.read_body(limit, taken)
         except (BodyError, BodyTimeout, ClientDisconnect) as error:
-            # Not the app's to answer: the transport knows what is left of the connection.
+            # The app must not answer this: the transport knows the state of the connection.
             self._closed, self._fault = True, error
             self._scope.cancel()
             await trio.sleep_forever()
@@ -278,7 +278,7 @@ class AsgiExchange:
     async def _feed_frames(self, stream: HTTPStream | WSStream) -> None:
         await self._responded.wait()
         if self._exchange.status != _SWITCHED:
-            return  # refused: what comes next is another request
+            return  # refused: the next bytes are another request
         while data := await self._exchange.receive_raw():
             await stream.handle(Data(stream_id=_STREAM, data=data))
         raise ClientDisconnect
@@ -297,13 +297,13 @@ class AsgiExchange:
             self._app_ended.set()
 
     async def _send(self, event: Event) -> None:
-        """What hypercorn's stream says to the client."""
+        """An event that hypercorn's stream sends to the client."""
         if isinstance(event, StreamClosed):
             self._answered.set()
             self._feeding.cancel()
             return
         if self._closed or self._exchange.abandoned or trio.current_effective_deadline() == -inf:
-            await trio.lowlevel.checkpoint()  # an app that sends for ever must be cancelled here
+            await trio.lowlevel.checkpoint()  # the checkpoint cancels an app that never stops sending
             return
         try:
             await self._pass_on(event)

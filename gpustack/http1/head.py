@@ -41,13 +41,13 @@ _ABSOLUTE: Final = re.compile(
 """Authority, and path with query; a user's name in the authority is no part of HTTP's (RFC 9110 4.2.4)."""
 _HOST: Final = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
-_STEERING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"host", b"expect"})
+_CONTROL: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"host", b"expect"})
 _VERSIONS: Final = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 _TLS_HANDSHAKE: Final = 0x16
 _SHORT: Final = 256
 """Bytes of a start line that is remembered."""
 
-Steering = dict[bytes, list[bytes]]
+ControlFields = dict[bytes, list[bytes]]
 
 
 @attrs.frozen(slots=True)
@@ -126,11 +126,11 @@ def parse_request_head(data: bytes, limit: int = HEAD_LIMIT) -> RequestHead | Ne
     method, target, path, query, version, authority = (
         _known_request_line(first) if len(first) <= _SHORT else _request_line(first)
     )
-    steering = _steering(headers)
-    _check_host(steering, version)
+    control = _control_fields(headers)
+    _check_host(control, version)
     if authority is not None:  # then it is the host, whatever the header says (RFC 9112 3.2.2)
         headers = [(b"host", authority), *[field for field in headers if field[0] != b"host"]]
-    framing, length = _framing(steering, absent=Framing.NONE)
+    framing, length = _framing(control, absent=Framing.NONE)
     if framing is Framing.CHUNKED and version == "1.0":
         raise HeadError(400, "An HTTP/1.0 request cannot be chunked.")
     return RequestHead(
@@ -142,8 +142,8 @@ def parse_request_head(data: bytes, limit: int = HEAD_LIMIT) -> RequestHead | Ne
         headers=headers,
         framing=framing,
         content_length=length,
-        keep_alive=_keep_alive(steering, version),
-        expects_continue=_expects_continue(steering, version) and framing is not Framing.NONE,
+        keep_alive=_keep_alive(control, version),
+        expects_continue=_expects_continue(control, version) and framing is not Framing.NONE,
         size=end + 4,
     )
 
@@ -156,8 +156,8 @@ def parse_response_head(data: bytes, method: str, limit: int = HEAD_LIMIT) -> Re
             return NEED_MORE
         first, headers = split_head(data[:end])
         version, status = _known_status_line(first) if len(first) <= _SHORT else _status_line(first)
-        steering = _steering(headers)
-        framing, length = _framing(steering, absent=Framing.UNTIL_CLOSE)
+        control = _control_fields(headers)
+        framing, length = _framing(control, absent=Framing.UNTIL_CLOSE)
         if framing is Framing.CHUNKED and version == "1.0":
             raise HeadError(502, "An HTTP/1.0 answer cannot be chunked.")
         if status < 200 or status in (204, 304) or method == "HEAD":
@@ -170,7 +170,7 @@ def parse_response_head(data: bytes, method: str, limit: int = HEAD_LIMIT) -> Re
         headers=headers,
         framing=framing,
         content_length=length,
-        keep_alive=_keep_alive(steering, version) and framing is not Framing.UNTIL_CLOSE,
+        keep_alive=_keep_alive(control, version) and framing is not Framing.UNTIL_CLOSE,
         size=end + 4,
     )
 
@@ -210,19 +210,19 @@ _known_request_line: Final = lru_cache(maxsize=128)(_request_line)
 _known_status_line: Final = lru_cache(maxsize=32)(_status_line)
 
 
-def _steering(headers: Headers) -> Steering:
-    """The values of the headers that steer the connection."""
-    steering: Steering = {}
-    for name, value in [field for field in headers if field[0] in _STEERING]:
-        if name in steering:
-            steering[name].append(value)
+def _control_fields(headers: Headers) -> ControlFields:
+    """The values of the headers that control the connection, by name."""
+    control: ControlFields = {}
+    for name, value in [field for field in headers if field[0] in _CONTROL]:
+        if name in control:
+            control[name].append(value)
         else:
-            steering[name] = [value]
-    return steering
+            control[name] = [value]
+    return control
 
 
-def _check_host(steering: Steering, version: str) -> None:
-    hosts = steering.get(b"host")
+def _check_host(control: ControlFields, version: str) -> None:
+    hosts = control.get(b"host")
     if hosts is None:
         if version == "1.1":
             raise HeadError(400, "The request has no Host header.")
@@ -230,10 +230,10 @@ def _check_host(steering: Steering, version: str) -> None:
         raise HeadError(400, "The Host header is malformed or given twice.")
 
 
-def _framing(steering: Steering, *, absent: Framing) -> tuple[Framing, int | None]:
+def _framing(control: ControlFields, *, absent: Framing) -> tuple[Framing, int | None]:
     """How the body ends, and the Content-Length; ``absent`` when neither header is given."""
-    codings = steering.get(b"transfer-encoding")
-    lengths = steering.get(b"content-length")
+    codings = control.get(b"transfer-encoding")
+    lengths = control.get(b"content-length")
     if codings and lengths:
         raise HeadError(400, "The message has both Content-Length and Transfer-Encoding.")
     if codings:
@@ -248,16 +248,16 @@ def _framing(steering: Steering, *, absent: Framing) -> tuple[Framing, int | Non
     return (Framing.LENGTH if length else Framing.NONE), length
 
 
-def _keep_alive(steering: Steering, version: str) -> bool:
-    values = steering.get(b"connection")
+def _keep_alive(control: ControlFields, version: str) -> bool:
+    values = control.get(b"connection")
     if values is None:
         return version == "1.1"
     connection = tokens(b",".join(values))
     return b"close" not in connection and (version == "1.1" or b"keep-alive" in connection)
 
 
-def _expects_continue(steering: Steering, version: str) -> bool:
-    expectations = steering.get(b"expect")
+def _expects_continue(control: ControlFields, version: str) -> bool:
+    expectations = control.get(b"expect")
     if expectations is None or version == "1.0":
         return False
     if len(expectations) > 1 or expectations[0].lower() != b"100-continue":

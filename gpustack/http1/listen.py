@@ -1,4 +1,4 @@
-"""Opening listening sockets, and saying in one sentence why one cannot be opened."""
+"""Opens listening sockets, or tells in one sentence why one cannot be opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The upstream pool: requests over kept-alive connections, each error told by its name."""
+"""The connection pool: requests to upstreams over kept-alive connections."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Final
 import attrs
 import trio
 
-from gpustack.http1.fields import TOKEN
+from gpustack.http1.fields import TOKEN, Fields, known_lines
 from gpustack.http1.reactor import Reactor, new_reactor
-from gpustack.http1.reply import Fields, known_lines
 from gpustack.http1.upstream import UpstreamAddress, UpstreamConnection
 from gpustack.http1.upstream_exchange import RequestBody, UpstreamExchange, UpstreamRequest
 
@@ -30,7 +29,7 @@ class PoolLimits:
 
 
 class ConnectionPool:
-    """A service: ``run`` must be running for requests to be made. No request waits for another."""
+    """A service: requests can be made while ``run`` is running. No request waits for another."""
 
     def __init__(
         self,
@@ -111,7 +110,7 @@ class ConnectionPool:
     def take(self, address: UpstreamAddress) -> UpstreamConnection | None:
         """The most recently used idle connection that is not known to be dead.
 
-        One that spoke without being asked is not used again: what it said would be taken for the next answer.
+        One that sent something before the next request is not used again: it would be taken for the next answer.
         """
         idle = self._idle.get(address)
         while idle:

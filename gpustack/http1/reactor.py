@@ -1,4 +1,4 @@
-"""Tells streams when their sockets are ready, when their time is up and when their peer has left."""
+"""Wakes the tasks that wait on streams: when a socket is ready, a time has passed or the peer has left."""
 
 from __future__ import annotations
 
@@ -23,14 +23,11 @@ ReactorKind = Literal["epoll", "portable"]
 
 
 class StreamTimeout(Exception):
-    """The time given to a wait has passed."""
+    """A wait on a stream took longer than it was given."""
 
 
 class Waiter:
-    """One direction of a stream: the task parked on it, what it waits for and until when.
-
-    At most one task waits on a lane.
-    """
+    """Who waits on one direction of a stream (one task at most), for what and until when."""
 
     __slots__ = ("error", "task", "until", "wants")
 
@@ -46,9 +43,9 @@ class Waiter:
 
 
 class Reactor(Protocol):
-    """What streams need. Streams are attached for as long as they are open.
+    """What streams need of a reactor. A stream is attached for as long as it is open.
 
-    ``now`` is the clock as of the last tick: expiries need no better, and reading it costs nothing.
+    ``now`` is the time of the last tick: deadlines need no better, and reading it costs nothing.
     """
 
     name: str
@@ -61,17 +58,17 @@ class Reactor(Protocol):
         """Serves until cancelled; then every stream still open is closed and its waiters are woken."""
 
     def deadline(self, seconds: float) -> float:
-        """An instant to wait until: never early, at most two ticks late."""
+        """The instant in so many seconds, for ``park``: it ends a wait never early and at most two ticks late."""
 
     def attach(self, stream: Stream) -> None: ...
 
     def detach(self, stream: Stream) -> None: ...
 
-    async def park(self, stream: Stream, lane: Waiter, wants: int, until: float) -> None:
-        """Waits until the socket is ready for ``wants`` or seems to be. Raises Expired."""
+    async def park(self, stream: Stream, waiter: Waiter, wants: int, until: float) -> None:
+        """Waits until the socket is ready for ``wants``, or seems to be. Raises StreamTimeout."""
 
     def wake(self, stream: Stream) -> None:
-        """Wakes whoever is parked on the stream, to look again."""
+        """Wakes whoever is parked on the stream, to try again."""
 
 
 def new_reactor(
@@ -89,7 +86,7 @@ def new_reactor(
 
 
 class _TickingReactor:
-    """What both reactors share: the streams, and the tick that ends waits whose time is up."""
+    """What both reactors share: the streams, and the tick that ends waits that took too long."""
 
     name = "reactor"
 
@@ -111,14 +108,14 @@ class _TickingReactor:
         while True:
             self.now = now = self._clock()
             for stream in list(self.streams.values()):
-                for lane in (stream.reader, stream.writer):
-                    if lane.task is not None and lane.until < now:
-                        lane.error = StreamTimeout()
-                        self._wake_lane(stream, lane)
+                for waiter in (stream.reader, stream.writer):
+                    if waiter.task is not None and waiter.until < now:
+                        waiter.error = StreamTimeout()
+                        self._resume(stream, waiter)
                 self._look(stream)
             await trio.sleep(self.tick)
 
-    def _wake_lane(self, stream: Stream, lane: Waiter) -> None:
+    def _resume(self, stream: Stream, waiter: Waiter) -> None:
         raise NotImplementedError
 
     def _look(self, stream: Stream) -> None:
@@ -173,9 +170,9 @@ if sys.platform == "linux":
                     if gone:
                         stream.readable = stream.ended = True
                         stream.gone = bool(mask & _RESET)
-                    for lane in (stream.reader, stream.writer):
-                        if lane.task is not None and (mask & lane.wants or gone):
-                            self._wake_lane(stream, lane)
+                    for waiter in (stream.reader, stream.writer):
+                        if waiter.task is not None and (mask & waiter.wants or gone):
+                            self._resume(stream, waiter)
                     if gone and stream.on_hangup is not None:
                         stream.on_hangup()
 
@@ -187,21 +184,21 @@ if sys.platform == "linux":
             if self.streams.pop(stream.fd, None) is not None and self.running:
                 self._epoll.unregister(stream.fd)
 
-        async def park(self, stream: Stream, lane: Waiter, wants: int, until: float) -> None:
-            lane.wants, lane.until, lane.task = wants, until, current_task()
-            await wait_task_rescheduled(lane.abort)
-            if lane.error is not None:
-                error, lane.error = lane.error, None
+        async def park(self, stream: Stream, waiter: Waiter, wants: int, until: float) -> None:
+            waiter.wants, waiter.until, waiter.task = wants, until, current_task()
+            await wait_task_rescheduled(waiter.abort)
+            if waiter.error is not None:
+                error, waiter.error = waiter.error, None
                 raise error
 
         def wake(self, stream: Stream) -> None:
-            for lane in (stream.reader, stream.writer):
-                self._wake_lane(stream, lane)
+            for waiter in (stream.reader, stream.writer):
+                self._resume(stream, waiter)
 
-        def _wake_lane(self, stream: Stream, lane: Waiter) -> None:
-            task = lane.task
+        def _resume(self, stream: Stream, waiter: Waiter) -> None:
+            task = waiter.task
             if task is not None:
-                lane.task = None
+                waiter.task = None
                 reschedule(task)
 
 
@@ -232,25 +229,25 @@ class PortableReactor(_TickingReactor):
     def detach(self, stream: Stream) -> None:
         self.streams.pop(stream.fd, None)
 
-    async def park(self, stream: Stream, lane: Waiter, wants: int, until: float) -> None:
-        lane.wants, lane.until, lane.task = wants, until, current_task()
+    async def park(self, stream: Stream, waiter: Waiter, wants: int, until: float) -> None:
+        waiter.wants, waiter.until, waiter.task = wants, until, current_task()
         try:
-            # woken on purpose by notify_closing: the caller looks again
+            # raised on purpose by notify_closing: the caller tries again
             with suppress(trio.ClosedResourceError):
                 if wants == IN:
                     await trio.lowlevel.wait_readable(stream.sock)
                 else:
                     await trio.lowlevel.wait_writable(stream.sock)
         finally:
-            lane.task = None
-        if lane.error is not None:
-            error, lane.error = lane.error, None
+            waiter.task = None
+        if waiter.error is not None:
+            error, waiter.error = waiter.error, None
             raise error
 
     def wake(self, stream: Stream) -> None:
         trio.lowlevel.notify_closing(stream.sock)
 
-    def _wake_lane(self, stream: Stream, lane: Waiter) -> None:
+    def _resume(self, stream: Stream, waiter: Waiter) -> None:
         self.wake(stream)
 
     def _look(self, stream: Stream) -> None:
@@ -262,7 +259,7 @@ class PortableReactor(_TickingReactor):
 
 
 def peek_end(sock: socket.socket) -> bool:
-    """Whether the other side has closed and nothing unread lies before its end."""
+    """Whether the other side has closed and all bytes before that have been read."""
     try:
         return socket.socket.recv(sock, 1, socket.MSG_PEEK) == b""
     except (BlockingIOError, InterruptedError):

@@ -1,4 +1,4 @@
-"""The HTTP/1.1 server: takes connections from its listeners and gives each request to a handler."""
+"""The HTTP/1.1 server: accepts connections from its listeners and gives each request to a handler."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from itertools import islice
 from math import nan
 from typing import Final
 
+import attrs
 import trio
 
 from gpustack.errors import PayloadTooLarge
-from gpustack.http1.address import AddressPair
-from gpustack.http1.connection import Connection, ConnectionPhase, peer_of
-from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange, Peer
+from gpustack.http1.address import AddressPair, Peer, peer_of
+from gpustack.http1.connection import Connection, ConnectionPhase
+from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange
+from gpustack.http1.fields import HEAD_LIMIT, REQUEST_ID_FIELD, fault_body, status_line
 from gpustack.http1.head import RequestHead
-from gpustack.http1.keepalive import is_elsewhere, keep_alive
-from gpustack.http1.limits import ServerLimits
 from gpustack.http1.reactor import Reactor, new_reactor
-from gpustack.http1.reply import REQUEST_ID_FIELD, fault_body, status_line
-from gpustack.http1.stream import new_stream
+from gpustack.http1.stream import is_elsewhere, keep_alive, new_stream
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +40,31 @@ _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS,
 _ANSWERS: Final = ((PayloadTooLarge, 413), (BodyTimeout, 408), (BodyError, 400))
 
 
+@attrs.frozen(kw_only=True)
+class ServerLimits:
+    """Times are never cut short and at most two ticks of the reactor (about two seconds) late."""
+
+    head_bytes: int = HEAD_LIMIT
+    head_timeout: float = 15.0
+    """From the first byte of a request (on a new connection: from its opening) to the end of its head."""
+    idle_timeout: float = 75.0
+    """Between two requests of a connection."""
+    body_timeout: float = 60.0
+    """Between two pieces of a request body."""
+    whole_body_timeout: float = 900.0
+    """For a request body from its head to its end, however steadily it comes: 64 MiB at half a megabit a second."""
+    write_timeout: float = 60.0
+    """Without the client taking a single byte of what is being sent to it."""
+    connections: int = 16384
+    connections_per_address: int | None = 4096
+    linger_timeout: float = 5.0
+    """After an early answer: how long what the client still sends is read and dropped, so that it gets
+    the answer and not a reset."""
+    linger_bytes: int = 64 * 1024 * 1024
+
+
 async def find_nobody(ends: AddressPair) -> int | None:
-    """Where nobody asks whose program is at the other end."""
+    """For servers that do not ask which user's program is at the other end."""
     return None
 
 
@@ -79,7 +101,6 @@ class HttpServer:
         tls: Tls = None,
         reactor: Reactor | None = None,
         on_error: OnError = answer_error,
-        fault_body: Callable[[int, str], bytes] = fault_body,
         find_owner: FindOwner = find_nobody,
         on_left: Callable[[RequestHead, Peer], None] = lambda head, peer: None,
         request_id: Callable[[RequestHead | None], bytes] | None = None,
@@ -92,12 +113,11 @@ class HttpServer:
         self.reactor = reactor or new_reactor()
         self.on_error = on_error
         self.request_id = request_id
-        self.fault_body = fault_body
         self.in_flight = 0
         self.stopping = False
         self.connections: set[Connection] = set()
         self.idle: dict[Connection, None] = {}
-        """Those on which nothing is asked, the one that has been so for longest first."""
+        """Those without a request, the longest idle first."""
         self._owns_reactor = reactor is None
         self._listeners = list(listeners)
         self._handler = handler
@@ -152,12 +172,12 @@ class HttpServer:
         self.close_idle(newcomers=not keep_listening)
 
     async def newcomers_heard(self) -> None:
-        """Returns when something was asked on every connection, or it has gone."""
+        """Returns when every connection has had a request, or has closed."""
         while not all(connection.asked for connection in self.connections):  # noqa: ASYNC110  over in an instant
             await trio.sleep(0.005)
 
     def close_idle(self, *, newcomers: bool = True) -> None:
-        """Closes connections on which nothing is asked now; without ``newcomers`` only if something once was."""
+        """Closes connections without a request now; without ``newcomers`` only those that once had one."""
         for connection in list(self.connections):
             if newcomers or connection.asked:
                 connection.close_if_idle()
@@ -167,7 +187,7 @@ class HttpServer:
         while self.connections:
             await self._changed.wait()
 
-    # --- what connections ask ---
+    # --- for connections ---
 
     def handler_of(self, exchange: Exchange) -> Handler:
         if self._hand_off is None or self._claims is None or self._claims(exchange.head, exchange.peer):
@@ -183,7 +203,7 @@ class HttpServer:
         return self._date
 
     def request_id_line(self) -> bytes:
-        """For an answer to what could not be read."""
+        """For an answer to a request that could not be read."""
         return b"" if self.request_id is None else b"%b: %b\r\n" % (REQUEST_ID_FIELD, self.request_id(None))
 
     def forget(self, connection: Connection) -> None:
@@ -247,8 +267,8 @@ class HttpServer:
         return context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
 
     def _turn_away(self, sock: socket.socket, status: int, sentence: str) -> None:
-        """One attempt to say why, then closed: this must cost nothing."""
-        body = self.fault_body(status, sentence)
+        """One attempt to send an answer that says why, then the connection is closed: this must be cheap."""
+        body = fault_body(status, sentence)
         with sock:
             if self._tls is None:
                 sock.setblocking(False)
@@ -263,9 +283,9 @@ class HttpServer:
                     log.debug("A client that was turned away did not wait.")
 
     def _evict_idle(self) -> bool:
-        """Gives up one idle connection in favour of a new one: the one that has been idle for longest.
+        """Closes the connection that has been idle for longest, in favour of a new one. Returns whether there was one.
 
-        Few are looked at: something has just come on those that are not closed.
+        Few are tried: those that cannot be closed have just received something.
         """
         for connection in list(islice(self.idle, _LOOKED_AT)):
             del self.idle[connection]

@@ -1,4 +1,4 @@
-"""One connection to an upstream: dialled, asked one request at a time, its responses read."""
+"""The client side of one connection: how it is dialled, the responses read from it, and the errors by name."""
 
 from __future__ import annotations
 
@@ -8,27 +8,58 @@ import ssl
 from contextlib import suppress
 from math import inf
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 import trio
 
-from gpustack.errors import PayloadTooLarge
+from gpustack.errors import GatewayTimeout, PayloadTooLarge, Unavailable
 from gpustack.http1.body import Body, ReadBuffer, TruncatedBody
 from gpustack.http1.chunked import ChunkError
-from gpustack.http1.fault import ConnectFailed, UpstreamClosed, UpstreamProtocolError, UpstreamTimeout
-from gpustack.http1.fields import Framing, HeadError, Headers
+from gpustack.http1.fields import HeadError, NeedMore
 from gpustack.http1.head import ResponseHead, parse_response_head
-from gpustack.http1.keepalive import end_unacknowledged, is_elsewhere, keep_alive
 from gpustack.http1.reactor import Reactor, StreamTimeout
-from gpustack.http1.stream import Stream, new_stream
+from gpustack.http1.stream import Stream, end_unacknowledged, is_elsewhere, keep_alive, new_stream
 
 _SWITCHING_PROTOCOLS: Final = 101
+
+Stage = Literal["connect", "send", "first_byte", "body"]
+
+
+class UpstreamError(Unavailable):
+    """An upstream failed. ``response_started``: bytes of its response have been read."""
+
+    response_started = False
+
+
+class ConnectFailed(UpstreamError):
+    """No connection could be made: nothing was sent, so it is safe to try elsewhere."""
+
+
+class UpstreamClosed(UpstreamError):
+    """The upstream closed, before its response or inside it (``response_started``)."""
+
+    def __init__(self, message: str, *, response_started: bool) -> None:
+        self.response_started = response_started
+        super().__init__(message)
+
+
+class UpstreamProtocolError(UpstreamError):
+    """What the upstream sent is not HTTP/1.1, or could be read in two ways."""
+
+
+class UpstreamTimeout(UpstreamError, GatewayTimeout):
+    """The upstream took too long; ``stage`` tells with what."""
+
+    def __init__(self, message: str, stage: Stage) -> None:
+        self.stage = stage
+        self.response_started = stage == "body"
+        super().__init__(message)
 
 
 @attrs.frozen(cache_hash=True)
 class UpstreamAddress:
-    """Where an upstream is: a host and port, or the path of a local socket; with ``tls`` when it is secured."""
+    """A host and port, or the path of a local socket; with ``tls`` it is secured."""
 
     host: str
     port: int
@@ -42,14 +73,14 @@ class UpstreamAddress:
 
 
 class UpstreamConnection:
-    """A connection that may be used again; ``reused`` says that it has been."""
+    """A connection to an upstream, for one request at a time; ``reused`` tells that this is not its first."""
 
-    __slots__ = ("address", "idle_since", "inbox", "patient", "reused", "stream")
+    __slots__ = ("address", "idle_since", "patient", "read_buffer", "reused", "stream")
 
     def __init__(self, address: UpstreamAddress, stream: Stream) -> None:
         self.address = address
         self.stream = stream
-        self.inbox = ReadBuffer(stream)
+        self.read_buffer = ReadBuffer(stream)
         self.reused = False
         self.patient = False
         self.idle_since = inf
@@ -61,39 +92,43 @@ class UpstreamConnection:
         self.stream.close()
 
     def be_patient(self, yes: bool) -> None:
-        """While a long body is on its way the peer may be slow to read. Of no matter on this machine."""
+        """Whether the peer may be slow to read, as while a long body is sent. It does not matter on this machine."""
         if self.patient is yes or self.address.unix is not None:
             return
         sock = self.stream.sock
-        with suppress(OSError):  # it has been closed meanwhile, as whoever uses it will find
+        with suppress(OSError):  # it has been closed meanwhile, which its next use will show
             if is_elsewhere(str(sock.getpeername()[0])):
                 end_unacknowledged(sock, yes=not yes)
                 self.patient = yes
 
     async def read_head(self, method: str, until: float) -> ResponseHead:
-        """The next response head, an interim one (1xx) too. Raises the errors of ``fault``."""
-        inbox = self.inbox
+        """The next response head, an interim one (1xx) too. Raises UpstreamClosed, UpstreamTimeout and
+        UpstreamProtocolError."""
+        read_buffer = self.read_buffer
         while True:
-            try:
-                head = parse_response_head(inbox.buffer, method)
-            except HeadError as error:
-                raise UpstreamProtocolError(
-                    f"The answer of {self.address} is malformed: {error.sentence}"
-                ) from error
-            if isinstance(head, ResponseHead):
-                if head.status == _SWITCHING_PROTOCOLS:
-                    raise UpstreamProtocolError(f"{self.address} switched protocols without being asked to.")
-                inbox.buffer = inbox.buffer[head.size :]
+            if read_buffer.data and isinstance(head := self._parse_head(method), ResponseHead):
+                read_buffer.data = read_buffer.data[head.size :]
                 return head
             try:
                 data = await self.stream.recv(until)
             except StreamTimeout as error:
                 raise UpstreamTimeout(f"{self.address} did not answer in time.", "first_byte") from error
             except OSError as error:
-                raise self.closed(started=bool(inbox.buffer)) from error
+                raise self.closed(started=bool(read_buffer.data)) from error
             if not data:
-                raise self.closed(started=bool(inbox.buffer))
-            inbox.buffer = inbox.buffer + data if inbox.buffer else data
+                raise self.closed(started=bool(read_buffer.data))
+            read_buffer.data = read_buffer.data + data if read_buffer.data else data
+
+    def _parse_head(self, method: str) -> ResponseHead | NeedMore:
+        try:
+            head = parse_response_head(self.read_buffer.data, method)
+        except HeadError as error:
+            raise UpstreamProtocolError(
+                f"The answer of {self.address} is malformed: {error.sentence}"
+            ) from error
+        if isinstance(head, ResponseHead) and head.status == _SWITCHING_PROTOCOLS:
+            raise UpstreamProtocolError(f"{self.address} switched protocols without being asked to.")
+        return head
 
     def closed(self, *, started: bool) -> UpstreamClosed:
         where = "inside its answer" if started else "without an answer"
@@ -101,9 +136,19 @@ class UpstreamConnection:
 
 
 class UpstreamResponse:
-    """An upstream's answer: the head now, the body as it comes."""
+    """The response of an upstream: its head, and its body as it comes."""
 
-    __slots__ = ("_body", "_idle_timeout", "_reactor", "_upstream", "head", "heard")
+    __slots__ = (
+        "_body",
+        "_idle_timeout",
+        "_reactor",
+        "_upstream",
+        "content_length",
+        "head",
+        "headers",
+        "heard",
+        "status",
+    )
 
     def __init__(
         self, upstream: UpstreamConnection, head: ResponseHead, reactor: Reactor, idle_timeout: float
@@ -111,31 +156,18 @@ class UpstreamResponse:
         self._upstream = upstream
         self._reactor = reactor
         self._idle_timeout = idle_timeout
-        self._body = Body(upstream.inbox, head.framing, head.content_length)
+        self._body = Body(upstream.read_buffer, head.framing, head.content_length)
         self.head = head
+        self.status = head.status
+        self.headers = head.headers
+        self.content_length = head.content_length
+        """The Content-Length header: of an answer to HEAD the length of what is not sent."""
         self.heard = reactor.now
         """When something of it came last, by the reactor's clock."""
 
     def __repr__(self) -> str:
         state = "read" if self.complete else "being read"
         return f"<Response {self.status} of {self._upstream.address}, {state}>"
-
-    @property
-    def status(self) -> int:
-        return self.head.status
-
-    @property
-    def headers(self) -> Headers:
-        return self.head.headers
-
-    @property
-    def framing(self) -> Framing:
-        return self.head.framing
-
-    @property
-    def content_length(self) -> int | None:
-        """The Content-Length header: for an answer to HEAD the length of what is not sent."""
-        return self.head.content_length
 
     @property
     def complete(self) -> bool:
@@ -145,7 +177,7 @@ class UpstreamResponse:
     @property
     def has_buffered(self) -> bool:
         """Whether bytes of the body came together with the head."""
-        return bool(self._upstream.inbox.buffer)
+        return bool(self._upstream.read_buffer.data)
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of a header; ``name`` in lower case."""
@@ -255,7 +287,7 @@ async def _connect(address: UpstreamAddress) -> socket.socket:
     elif any(letter <= " " or letter == "\x7f" for letter in address.host):
         raise ValueError("a host has no blanks or control characters")  # it also stands in the Host header
     else:
-        # tries each address of a name, a little apart: one that is dead does not hold up the others
+        # tries each address of a name, a little apart, so that a dead one does not delay the others
         stream = await trio.open_tcp_stream(address.host, address.port)
     family, kind, proto = stream.socket.family, stream.socket.type, stream.socket.proto
     sock = socket.socket(family, kind, proto, fileno=stream.socket.detach())

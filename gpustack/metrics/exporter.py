@@ -11,7 +11,7 @@ import trio
 from prometheus_client.metrics_core import Metric as Family
 
 from gpustack.http1.exchange import Exchange
-from gpustack.http1.limits import ServerLimits
+from gpustack.http1.server import ServerLimits
 from gpustack.nursery.limiter import ThreadLimiter, threads
 from gpustack.nursery.wake import AsyncValue, Wake
 

@@ -8,10 +8,9 @@ import attrs
 import trio
 
 from gpustack.errors import PayloadTooLarge
-from gpustack.http1.fault import UpstreamError
+from gpustack.http1.fields import Fields
 from gpustack.http1.pool import ConnectionPool
-from gpustack.http1.reply import Fields
-from gpustack.http1.upstream import UpstreamAddress
+from gpustack.http1.upstream import UpstreamAddress, UpstreamError
 
 _LARGEST = 2 << 20
 _WITHIN = 3.0

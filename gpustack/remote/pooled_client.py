@@ -15,9 +15,8 @@ import attrs
 import trio
 
 from gpustack.errors import Invalid
-from gpustack.http1.fault import UpstreamError, UpstreamTimeout
 from gpustack.http1.pool import ConnectionPool
-from gpustack.http1.upstream import UpstreamAddress, UpstreamResponse
+from gpustack.http1.upstream import UpstreamAddress, UpstreamError, UpstreamResponse, UpstreamTimeout
 from gpustack.remote.http import ANSWER_LIMIT, HttpResponse, RemoteConnectionError, RemoteTimeout, trusted
 
 _CONNECT_WITHIN = 10.0

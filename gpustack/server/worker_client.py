@@ -13,9 +13,8 @@ from gpustack.domain.document import decode, encode
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.worker import Worker
 from gpustack.errors import BadRequest, GpustackError, NotFound, Unavailable
-from gpustack.http1.fault import UpstreamError
 from gpustack.http1.pool import ConnectionPool
-from gpustack.http1.upstream import UpstreamAddress, UpstreamResponse
+from gpustack.http1.upstream import UpstreamAddress, UpstreamError, UpstreamResponse
 from gpustack.http1.upstream_exchange import UpstreamExchange
 
 _ANSWER_LIMIT = 1 << 20

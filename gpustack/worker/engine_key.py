@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from gpustack.http1.reply import Fields
+from gpustack.http1.fields import Fields
 from gpustack.nursery.adopt import is_led
 from gpustack.nursery.limiter import threads
 from gpustack.nursery.state import GroupState, read_states

@@ -17,8 +17,8 @@ from gpustack.domain.model import Model
 from gpustack.domain.worker import WorkerStatus
 from gpustack.engines.registry import engine_for
 from gpustack.errors import GpustackError, Invalid
+from gpustack.http1.fields import Fields
 from gpustack.http1.pool import ConnectionPool
-from gpustack.http1.reply import Fields
 from gpustack.metrics.mapping import MetricMap, default_map, read_map
 from gpustack.metrics.process_sample import LoopLag, observe_process
 from gpustack.metrics.scrape import ScrapeResult, ScrapeTarget, scrape

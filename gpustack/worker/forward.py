@@ -28,12 +28,10 @@ from gpustack.errors import (
     Unavailable,
 )
 from gpustack.http1.exchange import BodyError, BodyTimeout, Exchange
-from gpustack.http1.fault import UpstreamError
-from gpustack.http1.fields import Framing
+from gpustack.http1.fields import HOP_BY_HOP, Framing, end_to_end
 from gpustack.http1.head import RequestHead
 from gpustack.http1.pool import ConnectionPool
-from gpustack.http1.relay import HOP_BY_HOP, NOT_RELAYED, end_to_end, relay
-from gpustack.http1.upstream import UpstreamAddress
+from gpustack.http1.upstream import UpstreamAddress, UpstreamError
 from gpustack.http1.upstream_exchange import RequestBody
 from gpustack.nursery.log_file import previous, tail
 from gpustack.worker.engine_key import EngineKeys, KeyFilter
@@ -44,8 +42,8 @@ log = logging.getLogger(__name__)
 
 _JSON = [(b"content-type", b"application/json")]
 _TEXT = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
-_NOT_FOR_ENGINES = HOP_BY_HOP | {b"authorization", b"x-api-key", b"cookie", b"host", TARGET_PORT, RUNS_LEFT}
-_NOT_FROM_ENGINES = NOT_RELAYED | {WORKER_FAULT, RUNS}
+_NOT_FOR_ENGINES = HOP_BY_HOP | {b"authorization", b"x-api-key", TARGET_PORT, RUNS_LEFT, b"host", b"cookie"}
+_NOT_FROM_ENGINES = HOP_BY_HOP | {b"date", b"server", WORKER_FAULT, RUNS}
 _DOCUMENT_LIMIT = 1 << 20
 _WHOLE_BODY = 256 << 10
 """Bytes up to which a body is read before it is sent on: kept connections are used only for such whole bodies."""
@@ -152,7 +150,7 @@ class ForwardHandler:
             async with call as response:
                 # An engine must not set the headers by which a worker tells the gateway something.
                 passed = end_to_end(response.headers, _NOT_FROM_ENGINES)
-                await relay(response, exchange, headers=[*passed, (RUNS, b"%d" % call.runs)])
+                await exchange.relay(response, [*passed, (RUNS, b"%d" % call.runs)])
         except UpstreamError as error:
             if exchange.response_started:
                 # Left unfinished, so that the other side sees it was cut.

@@ -9,9 +9,8 @@ import trio
 
 from gpustack.engines.engine import Probe
 from gpustack.errors import PayloadTooLarge
-from gpustack.http1.fault import UpstreamError
 from gpustack.http1.pool import ConnectionPool
-from gpustack.http1.upstream import UpstreamAddress
+from gpustack.http1.upstream import UpstreamAddress, UpstreamError
 from gpustack.worker.engine_key import EngineKeys
 
 _ANSWER_LIMIT = 1 << 20

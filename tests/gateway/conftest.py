@@ -19,15 +19,13 @@ from gpustack.domain.access import Principal
 from gpustack.errors import GpustackError
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.gate import Gate
-from gpustack.gateway.inference import Gateway
+from gpustack.gateway.inference import Gateway, Revocation
 from gpustack.gateway.limiter import Limiter
-from gpustack.gateway.revocation import Revocation
 from gpustack.http1.exchange import Exchange
-from gpustack.http1.limits import ServerLimits
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.reactor import new_reactor
-from gpustack.http1.server import HttpServer
+from gpustack.http1.server import HttpServer, ServerLimits
 from gpustack.metrics.traffic import Traffic
 from gpustack.policy.access import INFERENCE
 from gpustack.server.heartbeat import HeartbeatTimes

@@ -57,7 +57,7 @@ async def test_a_key_is_looked_at_once_a_second(mock_clock: trio.testing.MockClo
     assert await door.admission(asked(b"Bearer one")) is first
     assert await door.admission(asked(b"Bearer two")) is not first
     assert door.calls == 2
-    assert repr(door.admission) == "<Admission: 2 keys known>"
+    assert repr(door.admission) == "<AuthenticationCache: 2 keys known>"
     mock_clock.jump(1.1)
     await door.admission(asked(b"Bearer one"))
     assert door.calls == 3
@@ -71,7 +71,7 @@ async def test_a_change_of_people_or_keys_is_heeded_at_once() -> None:
     door.refuses = True
     with pytest.raises(Unauthorized):
         await door.admission(asked(b"Bearer one"))
-    assert repr(door.admission) == "<Admission: 0 keys known>"
+    assert repr(door.admission) == "<AuthenticationCache: 0 keys known>"
 
 
 @pytest.mark.parametrize("means", [means for means in AuthMethod if means is not AuthMethod.KEY])

@@ -9,8 +9,8 @@ import pytest
 
 from gpustack.errors import BadRequest, Unavailable
 from gpustack.gateway.choices import ChoicesMeter, RequestedChoices
-from gpustack.gateway.inference_request import LARGE, read_inference_request
 from gpustack.gateway.meter import EventStreamMeter
+from gpustack.gateway.request import LARGE, read_inference_request
 from gpustack.gateway.sse_usage import ChoiceUsageReader, MessageUsageReader
 from gpustack.gateway.token_bound import TokenBound
 from gpustack.gateway.token_usage import TokenUsage
@@ -65,7 +65,7 @@ def streamed(several: RequestedChoices, *documents: Any) -> TokenUsage | None:
     ],
 )
 def test_more_answers_than_one_are_noticed(more: dict[str, Any], several: Any, padding: int) -> None:
-    found = read_inference_request(json.dumps({"model": "m", **more, "x": "y" * padding}).encode()).several
+    found = read_inference_request(json.dumps({"model": "m", **more, "x": "y" * padding}).encode()).choices
     assert several == (None if found is None else (found.times, found.prompts))
 
 
@@ -89,7 +89,7 @@ def test_a_number_of_answers_that_is_given_twice_is_refused() -> None:
 def test_an_api_with_one_answer_takes_no_number_of_them() -> None:
     """llama.cpp turns such a request into one of a chat, and gives several answers in a form that nobody knows."""
     with pytest.raises(BadRequest, match="'n' must be 1"):
-        read_inference_request(b'{"model": "m", "n": 4}', splices=False, single=True)
+        read_inference_request(b'{"model": "m", "n": 4}', completions=False, single=True)
 
 
 # --- plain answers
@@ -123,7 +123,7 @@ def test_the_text_that_ends_an_answer_was_made_too_though_it_is_not_in_it() -> N
         3, 5 + 4 + 60, True
     )
     body = {"model": "m", "messages": [], "n": 2, "stop": ["end", "the end é"]}
-    several = read_inference_request(json.dumps(body).encode()).several
+    several = read_inference_request(json.dumps(body).encode()).choices
     assert several is not None and several.stop == 10
 
 
@@ -145,8 +145,8 @@ def test_reasoning_and_calls_of_tools_count_as_text() -> None:
 def test_who_steers_the_tokens_cannot_hide_them() -> None:
     """A bias may make a model say nothing but tokens that leave no text."""
     ask = read_inference_request(b'{"model": "m", "n": 2, "logit_bias": {"7": 100}}')
-    assert ask.several is not None
-    assert charged(ask.several, chosen("x"), chosen(""), timings={}) == TokenUsage(3, 105, True)
+    assert ask.choices is not None
+    assert charged(ask.choices, chosen("x"), chosen(""), timings={}) == TokenUsage(3, 105, True)
 
 
 def test_fewer_tokens_than_answers_are_not_believed() -> None:

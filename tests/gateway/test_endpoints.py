@@ -20,7 +20,7 @@ from gpustack.domain.worker import Condition, Cpu, Worker, WorkerState, WorkerSt
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.store import Store, StoreSettings, open_store
 
-from .world import LOCAL, NOW, SOURCE
+from .world import LOCAL, NOW, SOURCE, busy
 
 
 @attrs.define(eq=False)
@@ -108,14 +108,14 @@ async def test_the_least_busy_is_asked_and_counts_end_with_their_block(table: Ta
     await table.model("m", 3)
     route = await table.route("m", 3)
     first, second, third = route.endpoints
-    with table.endpoints.counting(first), table.endpoints.counting(first), table.endpoints.counting(second):
+    with busy(table.endpoints, first), busy(table.endpoints, first), busy(table.endpoints, second):
         assert table.endpoints.pick(route, ()) is third
         assert table.endpoints.pick(route, {third.instance_id}) is second
         assert table.endpoints.pick(route, {second.instance_id, third.instance_id}) is first
         assert table.endpoints.pick(route, {e.instance_id for e in route.endpoints}) is None
         assert table.endpoints.in_flight == 3
         assert repr(table.endpoints) == "<Endpoints: 1 models, 3 replicas, 3 requests>"
-    with pytest.raises(trio.TooSlowError), trio.fail_after(0), table.endpoints.counting(first):
+    with pytest.raises(trio.TooSlowError), trio.fail_after(0), busy(table.endpoints, first):
         await trio.sleep_forever()
     assert table.endpoints.in_flight == 0
     assert {table.endpoints.pick(route, ()) for _ in range(50)} == set(route.endpoints)
@@ -131,7 +131,7 @@ async def test_a_replica_that_failed_is_asked_last_for_a_while(
     assert table.endpoints.suspect(bad) is False, "known already"
     assert {table.endpoints.pick(route, ()) for _ in range(50)} == {good}
     assert table.endpoints.pick(route, {good.instance_id}) is bad
-    with table.endpoints.counting(good):
+    with busy(table.endpoints, good):
         assert table.endpoints.pick(route, ()) is good, "busy is better than broken"
     mock_clock.jump(6)
     assert {table.endpoints.pick(route, ()) for _ in range(50)} == {bad, good}
@@ -151,7 +151,7 @@ async def test_a_replica_whose_worker_went_quiet_is_asked_last(table: Table) -> 
         assert table.endpoints.pick(route, ()) is route.endpoints[0], "there is no other"
     near = attrs.evolve(endpoint, instance_id=999, quiet=False)
     both = attrs.evolve(route, endpoints=(*route.endpoints, near))
-    with table.endpoints.counting(near):
+    with busy(table.endpoints, near):
         assert {table.endpoints.pick(both, ()) for _ in range(20)} == {near}
 
 
@@ -174,7 +174,7 @@ async def test_an_unreachable_replica_is_asked_when_no_other_is_left_and_the_rou
     failed = attrs.evolve(silent, instance_id=999, quiet=False)
     both = attrs.evolve(route, endpoints=(silent, failed))
     table.endpoints.suspect(failed)
-    with table.endpoints.counting(failed):
+    with busy(table.endpoints, failed):
         assert table.endpoints.pick(both, ()) is failed, "who has just failed is likelier to answer"
     assert table.endpoints.pick(both, {999}) is silent
     assert table.endpoints.pick(both, {999, silent.instance_id}) is None

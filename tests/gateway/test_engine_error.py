@@ -10,7 +10,6 @@ import pytest
 
 from gpustack.domain.model import Category
 from gpustack.gateway.path import BY_PATH, INFERENCE_PATHS
-from gpustack.gateway.purpose import mismatch
 from tests.fakes.running import RunningEngine
 from tests.http1.wire import Script
 
@@ -201,14 +200,14 @@ async def test_counting_tokens_uses_none(world: World, fake_engine: StartEngine)
 def test_a_model_of_another_kind_is_not_asked(
     categories: tuple[Category, ...], path: str, other: str | None
 ) -> None:
-    said = mismatch(BY_PATH[path], "m", categories)
+    said = BY_PATH[path].mismatch("m", categories)
     assert (said is not None and said.endswith(f"ask {other}")) if other else said is None
 
 
 @pytest.mark.parametrize("category", [None, LLM, Category.IMAGE, Category.UNKNOWN, Category.SPEECH_TO_TEXT])
 def test_a_model_whose_engine_may_do_more_than_we_know_is_asked(category: Category | None) -> None:
     categories = () if category is None else (category,)
-    assert not [route.path for route in INFERENCE_PATHS if mismatch(route, "m", categories)]
+    assert not [path.path for path in INFERENCE_PATHS if path.mismatch("m", categories)]
 
 
 async def test_a_reranker_that_would_answer_zeros_is_not_asked(

@@ -10,12 +10,12 @@ import trio
 
 from gpustack.domain.access import ApiKey, User
 from gpustack.domain.usage import Operation
-from gpustack.http1.limits import ServerLimits
+from gpustack.http1.server import ServerLimits
 from tests.fakes.running import RunningEngine
 from tests.http1.wire import Client, Script, eventually
 
 from .conftest import MakeWorld
-from .world import CHAT, World, chat, error_of
+from .world import CHAT, World, busy, chat, error_of
 
 StartEngine = Callable[..., RunningEngine]
 StartScript = Callable[..., Awaitable[Script]]
@@ -409,7 +409,7 @@ async def test_a_replica_that_fails_before_its_first_byte_is_replaced(
     model = await world.deploy("m", failing.port, engine.port)
     first = world.endpoints.route("m")
     assert first is not None
-    with world.endpoints.counting(first.endpoints[1]):  # so that the failing one is asked first
+    with busy(world.endpoints, first.endpoints[1]):  # so that the failing one is asked first
         answer = await world.ask("m", stream=True)
     assert answer.status == 200
     assert answer.body.endswith(b"data: [DONE]\n\n")

@@ -408,7 +408,7 @@ async def test_a_large_body_is_bounded_too(world: World, fake_engine: StartEngin
 @pytest.fixture
 def threads_of(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[bool]]:
     """Whether each ask and each bound was found in another thread than that of the loop."""
-    found: dict[str, list[bool]] = {"_ask_of": [], "bound_of": []}
+    found: dict[str, list[bool]] = {"_parse": [], "bound_of": []}
     loop = threading.get_ident()
 
     def noting(seen: list[bool], real: Callable[..., Any]) -> Callable[..., Any]:
@@ -439,10 +439,10 @@ async def test_a_body_that_takes_long_to_look_through_keeps_nobody_waiting(
 ) -> None:
     await world.deploy("m", fake_engine().port)
     await world.send(b'{"model":"m",%b}' % more)
-    assert threads_of == {"_ask_of": [aside], "bound_of": []}
+    assert threads_of == {"_parse": [aside], "bound_of": []}
     await limit(world, tokens_per_minute=10**6)
     await world.send(b'{"model":"m",%b}' % more)
-    assert threads_of == {"_ask_of": [aside, aside], "bound_of": [len(more) > 64 << 10]}
+    assert threads_of == {"_parse": [aside, aside], "bound_of": [len(more) > 64 << 10]}
 
 
 @pytest.mark.attack("flood")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -14,15 +15,14 @@ from gpustack.domain.instance import ModelInstance, Placement
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.model import Model
 from gpustack.domain.worker import Condition, Worker, WorkerState
-from gpustack.gateway.worker_requests import WorkerRequests
-from gpustack.http1.upstream_exchange import UpstreamExchange
+from gpustack.gateway.endpoints import WorkerRequests
 from gpustack.store.transaction import Tx
 from tests.fakes.running import RunningEngine
 from tests.http1.wire import Client, Script, eventually
 
 from .test_inference import closed_port, plain
 from .test_worker_hop import UUID, Machine, start_machine
-from .world import KEYS, World, chat, error_of
+from .world import KEYS, FakeUpstreamExchange, World, busy, chat, error_of
 
 StartEngine = Callable[..., RunningEngine]
 POISON = b"poison"
@@ -202,7 +202,7 @@ async def test_after_a_kept_connection_and_a_refused_one_another_replica_answers
     await site.world.deploy("n", *_held(site, mortals[0].port, other.port), worker=_worker(site))
     route = site.world.endpoints.route("n")
     assert route is not None
-    with site.world.endpoints.counting(route.endpoints[1]):  # so that the first is asked first
+    with busy(site.world.endpoints, route.endpoints[1]):  # so that the first is asked first
         assert (await site.world.ask("n")).status == 200
         mortals[0]._life.cancel()
         assert (await site.world.ask("n")).status == 200
@@ -289,32 +289,18 @@ async def test_a_stream_that_flows_outlives_the_silence_of_its_worker(
     await client.until(b"data: [DONE]")
 
 
-class Slow(UpstreamExchange):
-    """A request of which something came last at a given instant."""
-
-    __slots__ = ("aborted", "at")
-
-    def __init__(self, at: float) -> None:
-        self.at = at
-        self.aborted = False
-
-    @property
-    def heard(self) -> float:
-        return self.at
-
-    def abort(self) -> None:
-        self.aborted = True
-
-
 def test_only_what_was_under_way_and_is_not_answered_is_given_up() -> None:
-    calls = WorkerRequests()
-    flowing, waiting, elsewhere, later = Slow(99.0), Slow(float("-inf")), Slow(0.0), Slow(float("-inf"))
-    with calls.holding(1, flowing), calls.holding(1, waiting), calls.holding(2, elsewhere):
-        assert calls.give_up([1], 100.0) is True
-        assert [one.aborted for one in (flowing, waiting, elsewhere)] == [False, True, False]
-        with calls.holding(1, later):  # sent because nobody else was left
-            assert calls.give_up([1], 102.0) is True
-            assert calls.give_up([1], 105.0) is False
-            assert (flowing.aborted, later.aborted) == (True, False)
-    assert calls.give_up([], 106.0) is False
-    assert repr(calls) == "<WorkerCalls: 0 to 0 workers>"
+    requests = WorkerRequests()
+    flowing, waiting, elsewhere, later = map(FakeUpstreamExchange, (99.0, -math.inf, 0.0, -math.inf))
+    for worker_id, request in ((1, flowing), (1, waiting), (2, elsewhere)):
+        requests.add(worker_id, request)
+    assert requests.give_up([1], 100.0) is True
+    assert [one.aborted for one in (flowing, waiting, elsewhere)] == [False, True, False]
+    requests.add(1, later)  # sent because nobody else was left
+    assert requests.give_up([1], 102.0) is True
+    assert requests.give_up([1], 105.0) is False
+    assert (flowing.aborted, later.aborted) == (True, False)
+    for worker_id, request in ((1, flowing), (1, waiting), (1, later), (2, elsewhere)):
+        requests.discard(worker_id, request)
+    assert requests.give_up([], 106.0) is False
+    assert repr(requests) == "<WorkerRequests: 0 to 0 workers>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime
 from random import Random
 from typing import Any
@@ -17,12 +18,14 @@ from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.instance import ModelInstance, Placement
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.model import Model
+from gpustack.domain.route import Endpoint
 from gpustack.domain.usage import ModelUsage
 from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.limiter import Limiter
 from gpustack.http1.pool import ConnectionPool
+from gpustack.http1.upstream_exchange import UpstreamExchange
 from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.identity.keys import make_api_key
 from gpustack.metrics.traffic import Traffic
@@ -39,6 +42,28 @@ KEYS = DerivedKeys.of("a secret for tests")
 CHAT = "/v1/chat/completions"
 SOURCE = ModelSource(kind=SourceKind.LOCAL_PATH, local_path="/models/tiny.gguf")
 SAY = [{"role": "user", "content": "one two three"}]
+
+
+class FakeUpstreamExchange(UpstreamExchange):
+    """A request to an engine of which something came last at a given instant."""
+
+    __slots__ = ("aborted", "at")
+
+    def __init__(self, at: float = 0.0) -> None:
+        self.at = at
+        self.aborted = False
+
+    @property
+    def heard(self) -> float:
+        return self.at
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def busy(endpoints: Endpoints, endpoint: Endpoint) -> AbstractContextManager[None]:
+    """One more request is in flight on the endpoint."""
+    return endpoints.under_way(endpoint, FakeUpstreamExchange())
 
 
 class Clock:

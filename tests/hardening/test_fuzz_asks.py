@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from gpustack.api.mask import told
 from gpustack.errors import BadRequest
-from gpustack.gateway.inference_request import LARGE, read_inference_request
 from gpustack.gateway.json_member import members
 from gpustack.gateway.meter import EventStreamMeter
+from gpustack.gateway.request import LARGE, read_inference_request
 from gpustack.gateway.token_usage import UsageScanner
 from gpustack.identity.saml.message import decode
 from gpustack.text import redacted

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gpustack.errors import BadRequest
 from gpustack.gateway.header import for_engine
 from gpustack.http1.chunked import ChunkDecoder, ChunkError
+from gpustack.http1.fields import end_to_end, field_lines
 from gpustack.http1.head import (
     Framing,
     HeadError,
@@ -22,8 +23,6 @@ from gpustack.http1.head import (
     parse_response_head,
 )
 from gpustack.http1.pool import request_head
-from gpustack.http1.relay import end_to_end
-from gpustack.http1.reply import field_lines
 from gpustack.http1.upstream import UpstreamAddress
 
 from .fuzzing import fuzz

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import trio
 
-from gpustack.http1.limits import ServerLimits
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.reactor import Reactor, ReactorKind, new_reactor
-from gpustack.http1.server import Handler, HttpServer
+from gpustack.http1.server import Handler, HttpServer, ServerLimits
 from tests.http1.wire import Client, Script, Served
 
 TICK = 0.05

@@ -22,7 +22,7 @@ from wsproto.events import AcceptConnection, CloseConnection, Ping, Request, Tex
 from gpustack.errors import PayloadTooLarge
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.handoff import READ_BODY, HypercornHandOff
-from gpustack.http1.limits import ServerLimits
+from gpustack.http1.server import ServerLimits
 from tests.http1.conftest import Serve
 from tests.http1.wire import PATIENCE, Client, Served, eventually, get, post
 

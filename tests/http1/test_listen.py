@@ -7,8 +7,7 @@ import socket
 
 import pytest
 
-from gpustack.http1.connection import peer_of
-from gpustack.http1.exchange import Peer
+from gpustack.http1.address import Peer, peer_of
 from gpustack.http1.listen import ListenError, _sentence, open_listeners
 
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from gpustack.http1.exchange import BodyTimeout, ClientDisconnect, Exchange
-from gpustack.http1.limits import ServerLimits
+from gpustack.http1.server import ServerLimits
 from tests.http1.conftest import Serve
 from tests.http1.wire import PATIENCE, RESET, Client, echo, eventually, get, post
 

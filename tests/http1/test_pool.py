@@ -11,18 +11,18 @@ import trio.testing
 
 from gpustack.errors import PayloadTooLarge
 from gpustack.http1.exchange import Exchange
-from gpustack.http1.fault import (
+from gpustack.http1.fields import Framing
+from gpustack.http1.listen import open_listeners
+from gpustack.http1.pool import ConnectionPool, PoolLimits
+from gpustack.http1.reactor import Reactor
+from gpustack.http1.upstream import (
     ConnectFailed,
+    UpstreamAddress,
     UpstreamClosed,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamTimeout,
 )
-from gpustack.http1.fields import Framing
-from gpustack.http1.listen import open_listeners
-from gpustack.http1.pool import ConnectionPool, PoolLimits
-from gpustack.http1.reactor import Reactor
-from gpustack.http1.upstream import UpstreamAddress
 from tests.http1.conftest import Serve
 from tests.http1.wire import PATIENCE, Client, Script, Served, echo, eventually
 
@@ -68,7 +68,11 @@ async def test_what_is_sent_is_what_was_asked(pool: ConnectionPool, serve: Serve
     served = await serve(note)
     with trio.fail_after(PATIENCE):
         async with pool.request(at(served), "PUT", b"/a?b=c", [(b"x-a", b"1")], b"body") as response:
-            assert (response.status, response.get(b"x-y"), response.framing) == (201, b"z", Framing.LENGTH)
+            assert (response.status, response.get(b"x-y"), response.head.framing) == (
+                201,
+                b"z",
+                Framing.LENGTH,
+            )
             assert [chunk async for chunk in response.chunks()] == [b"body"]
         async with pool.request(at(served), "GET", b"/", [(b"host", b"example.org")]) as response:
             assert await response.read(0) == b""

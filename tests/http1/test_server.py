@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import trio
 
@@ -268,11 +270,11 @@ async def test_errors_are_answered_in_the_caller_s_own_words(serve: Serve) -> No
     async def say(exchange: Exchange, error: Exception) -> None:
         await exchange.respond(403, body=str(error).encode())
 
-    served = await serve(fail, on_error=say, fault_body=lambda status, sentence: b"fault %d" % status)
+    served = await serve(fail, on_error=say)
     client = await served.connect()
     answer = await client.ask(get())
     assert (answer.status, answer.body) == (403, b"not you")
-    assert (await client.ask(b"nonsense\r\n\r\n")).body == b"fault 400"
+    assert json.loads((await client.ask(b"nonsense\r\n\r\n")).body)["code"] == 400
 
 
 @pytest.mark.attack("forged-line")

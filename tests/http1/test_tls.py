@@ -15,10 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gpustack.http1.exchange import Exchange
-from gpustack.http1.fault import ConnectFailed
-from gpustack.http1.limits import ServerLimits
 from gpustack.http1.pool import ConnectionPool
-from gpustack.http1.upstream import UpstreamAddress
+from gpustack.http1.server import ServerLimits
+from gpustack.http1.upstream import ConnectFailed, UpstreamAddress
 from tests.http1.conftest import Serve
 from tests.http1.wire import PATIENCE, Client, Served, echo, eventually, get, post
 

@@ -13,11 +13,9 @@ from typing import cast
 import pytest
 import trio
 
-from gpustack.http1.fault import UpstreamClosed
-from gpustack.http1.keepalive import end_unacknowledged, is_elsewhere, keep_alive
 from gpustack.http1.pool import ConnectionPool
-from gpustack.http1.stream import Stream
-from gpustack.http1.upstream import UpstreamAddress, UpstreamConnection
+from gpustack.http1.stream import Stream, end_unacknowledged, is_elsewhere, keep_alive
+from gpustack.http1.upstream import UpstreamAddress, UpstreamClosed, UpstreamConnection
 from tests.needs import requires, requires_root
 
 NETWORK = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"

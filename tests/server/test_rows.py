@@ -23,10 +23,9 @@ from gpustack.domain.model import Model
 from gpustack.domain.usage import Operation
 from gpustack.domain.worker import Cpu, WorkerState, WorkerStatus
 from gpustack.errors import BadRequest, NotFound, Unavailable
-from gpustack.gateway import endpoints, inference
+from gpustack.gateway import endpoints, inference, model_route
 from gpustack.gateway.endpoints import Endpoints
-from gpustack.gateway.inference import Gateway
-from gpustack.gateway.revocation import Revocation
+from gpustack.gateway.inference import Gateway, Revocation
 from gpustack.identity.oidc.discovery import Discovery
 from gpustack.nursery.service import Service
 from gpustack.policy import decision
@@ -499,8 +498,8 @@ async def test_what_is_asked_of_others_now_and_then_goes_on_after_a_fault(
 
 
 ROUTING = [
-    partial(Stumble, endpoints, "_route", lambda model, *_: model.name == "one"),
-    partial(Stumble, endpoints, "_endpoint", lambda instance, *_: instance.model_name == "one"),
+    partial(Stumble, model_route, "_route", lambda model, *_: model.name == "one"),
+    partial(Stumble, model_route, "_endpoint", lambda instance, *_: instance.model_name == "one"),
     partial(Stumble, endpoints, "_reached", lambda worker: worker.name == "a"),
 ]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpustack.errors import BadRequest
-from gpustack.gateway.inference_request import LARGE, read_inference_request
+from gpustack.gateway.request import LARGE, read_inference_request
 
 
 def _large(text: bytes) -> bytes:
@@ -155,7 +155,7 @@ def test_the_same_words_further_in_are_nothing_to_us() -> None:
 
 def test_an_embedding_has_no_stream() -> None:
     body = b'{"model": "m", "stream": true, "input": "x"}'
-    ask = read_inference_request(body, splices=False)
+    ask = read_inference_request(body, completions=False)
     assert not ask.stream
     assert ask.body is body
 

@@ -1,0 +1,134 @@
+"""The route of each model, as a function of a snapshot: which endpoints serve it, or why none does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from gpustack.domain.instance import ModelInstance
+from gpustack.domain.lifecycle import SERVING, InstanceState
+from gpustack.domain.model import Model
+from gpustack.domain.route import Endpoint, ModelRoute
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.worker import WorkerState
+from gpustack.engines import parameters
+from gpustack.engines.llama_cpp import NO_PROMPT_CACHE_FLAG, PROMPT_CACHE_FLAG
+from gpustack.engines.registry import engine_for
+from gpustack.errors import Invalid
+from gpustack.nursery.quarantine import Quarantine
+
+_STOPPED: Final = "it is stopped (0 replicas)"
+_BEING_CREATED: Final = "its instances are being created"
+_PENDING_REASONS: Final = {
+    InstanceState.PENDING: "it waits for a place to run",
+    InstanceState.ANALYZING: "it waits for a place to run",
+    InstanceState.SCHEDULED: "it is starting",
+    InstanceState.INITIALIZING: "it is starting",
+    InstanceState.DOWNLOADING: "its files are being fetched",
+    InstanceState.STARTING: "it is starting",
+    InstanceState.ERROR: "it does not start; its administrators see why",
+    InstanceState.UNREACHABLE: "nothing is heard of the machine that runs it",
+}
+"""For every caller: they name no machine and no path, and quote no engine."""
+_NO_ROUTE: Final = "the server met a fault with it that nobody foresaw; its log tells more"
+_ROUTED: Final = SERVING | {InstanceState.UNREACHABLE}
+"""States of the instances that are asked."""
+
+
+def routes_of(snapshot: Snapshot, local_worker: str | None, faults: Quarantine) -> dict[str, ModelRoute]:
+    """A route for every deployed model, by its name. A route without endpoints says why.
+
+    ``local_worker`` is the uuid of the worker on this machine. A model or an instance whose route cannot be made is set
+    aside in ``faults``, and the others have theirs.
+    """
+    by_model: dict[int, list[ModelInstance]] = {}
+    for instance in snapshot.instances.values():
+        if instance.deleted_at is None:
+            by_model.setdefault(instance.model_id, []).append(instance)
+    found: dict[str, ModelRoute] = {}
+    for model in snapshot.models.values():
+        with faults.row(("model", model.id)) as trial:
+            found[model.name] = _route(model, by_model.get(model.id, ()), snapshot, local_worker, faults)
+        if trial.fault is not None:
+            found[model.name] = ModelRoute(
+                model_id=model.id,
+                model_name=model.name,
+                access=model.access,
+                allowed_user_ids=frozenset(model.allowed_user_ids or ()),
+                pending_reason=_NO_ROUTE,
+                pending_details=trial.fault.sentence,
+            )
+    return found
+
+
+def _route(
+    model: Model,
+    instances: Sequence[ModelInstance],
+    snapshot: Snapshot,
+    local_worker: str | None,
+    faults: Quarantine,
+) -> ModelRoute:
+    endpoints: list[Endpoint] = []
+    for instance in instances:
+        with faults.row(("instance", instance.id)):
+            endpoint = _endpoint(instance, snapshot, local_worker)
+            if endpoint is not None:
+                endpoints.append(endpoint)
+    flags = (PROMPT_CACHE_FLAG, NO_PROMPT_CACHE_FLAG)
+    reason, details = _pending(instances, model.replicas)
+    silent = (i.state_message for i in instances if i.state is InstanceState.UNREACHABLE)
+    return ModelRoute(
+        model_id=model.id,
+        model_name=model.name,
+        categories=model.categories,
+        access=model.access,
+        allowed_user_ids=frozenset(model.allowed_user_ids or ()),
+        endpoints=tuple(endpoints),
+        context=_context(model),
+        pending_reason=reason,
+        pending_details=details,
+        keeps_no_prompts=parameters.last_of(model.backend_parameters, flags) == NO_PROMPT_CACHE_FLAG,
+        silence="; ".join(dict.fromkeys(message for message in silent if message)),
+    )
+
+
+def _endpoint(instance: ModelInstance, snapshot: Snapshot, local_worker: str | None) -> Endpoint | None:
+    """An instance of a silent worker keeps its endpoint: whether its engine answers is found out by asking it."""
+    worker = snapshot.workers.get(instance.worker_id or 0)
+    if instance.state not in _ROUTED or worker is None or instance.port is None:
+        return None
+    direct = worker.worker_uuid == local_worker
+    silent = instance.state is InstanceState.UNREACHABLE or worker.condition.state is not WorkerState.READY
+    return Endpoint(
+        instance_id=instance.id,
+        instance_name=instance.name,
+        worker_id=worker.id,
+        host="127.0.0.1" if direct else worker.ip,
+        worker_port=worker.port,
+        engine_port=instance.port,
+        worker_uuid=worker.worker_uuid,
+        direct=direct,
+        quiet=silent and not direct,
+    )
+
+
+def _context(model: Model) -> int | None:
+    """Tokens; ``None`` where only the model's files tell which engine runs it."""
+    try:
+        return engine_for(model).context(model)
+    except Invalid:
+        return None
+
+
+def _pending(instances: Sequence[ModelInstance], replicas: int) -> tuple[str, str]:
+    """Why nothing serves the model: for every caller, and in detail for administrators."""
+    if replicas == 0:
+        return _STOPPED, _STOPPED
+    waiting = min((i for i in instances if i.state not in SERVING), key=lambda i: i.id, default=None)
+    if waiting is None:
+        return _BEING_CREATED, _BEING_CREATED
+    message = f": {waiting.state_message}" if waiting.state_message else ""
+    return (
+        _PENDING_REASONS.get(waiting.state, "it is not ready yet"),
+        f"{waiting.name} is {waiting.state.value}{message}",
+    )
