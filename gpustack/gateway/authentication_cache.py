@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from operator import is_
 from typing import Final
 
 import attrs
 import trio
 
 from gpustack.domain.access import AuthMethod, Principal
+from gpustack.domain.snapshot import Snapshot
 from gpustack.http1.exchange import Exchange
 from gpustack.identity.credentials import API_KEY
 
@@ -28,17 +28,18 @@ class AuthenticationCache:
     """
 
     _authenticate: Authenticate
-    _tables: Callable[[], tuple[object, ...]]
-    """The tables as they are now: the same objects as long as nothing in them has changed."""
-    _as_of: tuple[object, ...] = ()
+    _snapshot: Callable[[], Snapshot]
+    _seen: Snapshot = Snapshot()
+    """With its users and keys all entries were made."""
     _known: dict[bytes, tuple[Principal, float]] = attrs.field(factory=dict)
 
     async def __call__(self, exchange: Exchange) -> Principal:
         """The principal of a request. Raises what ``authenticate`` raises."""
-        tables = self._tables()
-        if not _same(tables, self._as_of):
-            self._as_of = tables
-            self._known.clear()
+        snapshot = self._snapshot()
+        if snapshot is not self._seen:
+            if not _same_people(snapshot, self._seen):
+                self._known.clear()
+            self._seen = snapshot
         given = exchange.head.get(b"authorization")
         if given is None:
             api_key = exchange.head.get(API_KEY)
@@ -50,7 +51,7 @@ class AuthenticationCache:
         if known is not None and known[1] > now:
             return known[0]
         principal = await self._authenticate(exchange)
-        if principal.means is AuthMethod.KEY and _same(tables, self._as_of):
+        if principal.means is AuthMethod.KEY and _same_people(snapshot, self._seen):
             if len(self._known) >= _MAX_KEYS:
                 self._known.clear()
             self._known[given] = (principal, now + _SECONDS)
@@ -60,5 +61,6 @@ class AuthenticationCache:
         return f"<AuthenticationCache: {len(self._known)} keys known>"
 
 
-def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
-    return len(one) == len(other) and all(map(is_, one, other))
+def _same_people(one: Snapshot, other: Snapshot) -> bool:
+    """A table stays the same object until somebody writes to it."""
+    return one.users is other.users and one.api_keys is other.api_keys

@@ -16,6 +16,7 @@ from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
 from gpustack.domain.route import Endpoint, ModelRoute
+from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
 from gpustack.gateway.model_route import routes_of
 from gpustack.http1.upstream_exchange import UpstreamExchange
@@ -176,9 +177,9 @@ class Endpoints:
                 return found
         return pick(route.endpoints, self._in_flight, tried, self._rng)
 
-    def people(self) -> tuple[object, ...]:
-        """The tables that decide who may ask: the same objects as long as nothing in them has changed."""
-        return self._store.snapshot.users, self._store.snapshot.api_keys
+    def snapshot(self) -> Snapshot:
+        """The records as they are now."""
+        return self._store.snapshot
 
     def under_way(self, endpoint: Endpoint, upstream: UpstreamExchange) -> AbstractContextManager[None]:
         """A context in which the request counts as in flight on the endpoint.

@@ -104,7 +104,7 @@ class Gateway:
     _authentication: AuthenticationCache = attrs.field(
         init=False,
         default=attrs.Factory(
-            lambda self: AuthenticationCache(self._authenticate, self._endpoints.people), takes_self=True
+            lambda self: AuthenticationCache(self._authenticate, self._endpoints.snapshot), takes_self=True
         ),
     )
     _dispatcher: Dispatcher = attrs.field(

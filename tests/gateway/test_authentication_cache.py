@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from gpustack.domain.access import AuthMethod, Principal, Role
+from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import Unauthorized
 from gpustack.gateway.authentication_cache import AuthenticationCache
 from gpustack.http1.exchange import Exchange
@@ -35,11 +36,10 @@ class Door:
     means: AuthMethod = AuthMethod.KEY
     calls: int = 0
     refuses: bool = False
-    tables: tuple[object, ...] = attrs.field(factory=lambda: (object(), object()))
+    snapshot: Snapshot = attrs.field(factory=lambda: Snapshot(tables={"users": {}, "api_keys": {}}))
     admission: Any = attrs.field(
         default=attrs.Factory(
-            lambda self: AuthenticationCache(self.look, lambda: (*self.tables[:1], self.tables[1])),
-            takes_self=True,
+            lambda self: AuthenticationCache(self.look, lambda: self.snapshot), takes_self=True
         )
     )
 
@@ -64,11 +64,14 @@ async def test_a_key_is_looked_at_once_a_second(mock_clock: trio.testing.MockClo
 
 
 @pytest.mark.attack("access")
-async def test_a_change_of_people_or_keys_is_heeded_at_once() -> None:
+@pytest.mark.parametrize("table", ["users", "api_keys"])
+async def test_a_change_of_people_or_keys_is_heeded_at_once(table: str) -> None:
     door = Door()
     await door.admission(asked(b"Bearer one"))
-    door.tables = (door.tables[0], object())
     door.refuses = True
+    door.snapshot = attrs.evolve(door.snapshot, tables={**door.snapshot.tables, "workers": {}})
+    await door.admission(asked(b"Bearer one"))
+    door.snapshot = attrs.evolve(door.snapshot, tables={**door.snapshot.tables, table: {}})
     with pytest.raises(Unauthorized):
         await door.admission(asked(b"Bearer one"))
     assert repr(door.admission) == "<AuthenticationCache: 0 keys known>"
