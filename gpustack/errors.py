@@ -1,4 +1,4 @@
-"""The errors of the product: each says in one sentence what is wrong and what to change.
+"""The errors of GPUStack. Each says in one sentence what is wrong and what to change.
 
 A class here may reach HTTP; ``api/problems.py`` gives each its status and reason. Errors of foreign
 libraries become one of these in the one package that uses that library.
@@ -10,9 +10,9 @@ from gpustack.text import presentable
 
 
 class GpustackError(Exception):
-    """Something we can name. ``str(error)`` is a sentence for a person.
+    """A failure with a known cause. ``str(error)`` is a sentence for users.
 
-    Names of files, machines and other parties' words in it are written out so that it can be stored and sent.
+    Characters in it that cannot be shown (in names of files or texts of other programs) are escaped.
     """
 
     def __init__(self, *said: object) -> None:
@@ -24,7 +24,7 @@ class BadRequest(GpustackError):
 
 
 class Invalid(GpustackError):
-    """Fields of a document are wrong. ``faults`` holds every one of them, a sentence each."""
+    """Fields of a document are wrong. ``faults`` has one sentence for each of them."""
 
     def __init__(self, *faults: str) -> None:
         self.faults = tuple(map(presentable, faults))
@@ -39,7 +39,7 @@ class Unauthorized(GpustackError):
 
 
 class Forbidden(GpustackError):
-    """Known caller, but not allowed."""
+    """The caller is known but not allowed to do this."""
 
     def __init__(self, message: str = "No permission to access") -> None:
         super().__init__(message)
@@ -50,15 +50,15 @@ class NotFound(GpustackError):
 
 
 class AlreadyExists(GpustackError):
-    """The name is taken."""
+    """A value that must be unique is taken."""
 
 
 class Conflict(GpustackError):
-    """The record changed since it was read, is in use, or may not go from its state to the one asked for."""
+    """The record changed since it was read, is in use, or cannot go from its state to the one asked for."""
 
 
 class RevisionExpired(GpustackError):
-    """A revision asked for has left the ring of changes: list again."""
+    """Changes since the revision asked for are no longer kept: the client has to list again."""
 
 
 class TooManyRequests(GpustackError):
@@ -70,7 +70,8 @@ class TooManyRequests(GpustackError):
 
 
 class LimitReached(TooManyRequests):
-    """A limit of a key, a user or a model is reached. ``kind`` and ``code`` are OpenAI's words for which."""
+    """A limit of a key, a user or a model is reached. ``kind`` and ``code`` are OpenAI's ``type`` and ``code`` for
+    it."""
 
     def __init__(self, message: str, retry_after: float | None, *, kind: str, code: str) -> None:
         self.kind = kind
@@ -79,7 +80,7 @@ class LimitReached(TooManyRequests):
 
 
 class MethodNotAllowed(GpustackError):
-    """The path exists, but not for this method."""
+    """The path exists, but does not support this method."""
 
 
 class RequestTimeout(GpustackError):
@@ -91,7 +92,7 @@ class PayloadTooLarge(GpustackError):
 
 
 class Unavailable(GpustackError):
-    """Right now nobody can answer; trying again may help. ``retry_after`` is in seconds."""
+    """The request cannot be answered now; a later try may succeed. ``retry_after`` is in seconds."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         self.retry_after = retry_after

@@ -1,4 +1,4 @@
-"""Log lines for an operator at three in the morning: time, logger, level, one sentence with fields."""
+"""The format of log lines (time, logger, level, one sentence with fields), and a filter for repeated ones."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from gpustack.text import redacted
 TRACE = 5
 
 REQUEST_ID: ContextVar[bytes] = ContextVar("request id", default=b"")
-"""The request that is being answered, for the lines that are written meanwhile."""
+"""Id of the request that the present task answers; it is appended to the lines that the task logs."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _FURTHER_LINE = "\n    "
-"""Names, paths and other parties' sentences may hold line breaks: only a line of ours begins at the margin."""
+"""Indents the further lines of a message: names and foreign texts may hold line breaks, and must not look like a new
+log line."""
 _COUNTS = re.compile(r"\b(rows|waiting|keys|left)=\d+")
-"""What grows while something waits, and makes no line another one."""
+"""Counts that grow while something waits: lines that differ only in them are taken for equal."""
 _QUIET = 60.0
 _MOST = 1000
 
 
 class RepetitionFilter(logging.Filter):
-    """Keeps back a warning or error that says what was said within the last minute: loops try again each second.
+    """Drops a warning or error that equals one of the last minute: loops try again every second.
 
-    The next one after that minute tells how many there were. A line of INFO of the same logger ends the silence: what
-    was wrong is over, and would be news. Tracebacks are never kept back.
+    The next one after that minute tells how many were dropped. A line of INFO by the same logger means that the problem
+    is over: then all are shown again. Lines with a traceback are never dropped.
     """
 
     def __init__(self, quiet: float = _QUIET) -> None:
@@ -72,7 +73,7 @@ class RepetitionFilter(logging.Filter):
 class LineFormatter(logging.Formatter):
     """``<ISO time with offset> - <logger> - <LEVEL> - <message>``, secrets and control characters removed.
 
-    Further lines of a message or traceback are indented, so that nobody can write a line that looks like ours.
+    Further lines of a message or traceback are indented, so that no foreign text can look like a log line.
     """
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Folders are registries: every sibling module of a package is an entry of it."""
+"""Packages as registries: every module of the package is an entry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns text of the operating system, of engines and of libraries into text that can be stored, sent and shown."""
+"""Makes foreign text (of the operating system, engines, libraries) safe to store, send and show."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import unicodedata
 from typing import Any
 
 _SURROGATES = range(0xDC80, 0xDD00)
-"""How Python holds bytes of names that are no UTF-8 (PEP 383, ``surrogateescape``)."""
+"""How Python decodes bytes that are not UTF-8 in names (PEP 383, ``surrogateescape``)."""
 _CONTROLS = frozenset({"Cc", "Zl", "Zp"})
 _BREAKS = frozenset("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
 _LAYOUT = frozenset("\n\r\t")
-"""What the lines of PEM and JSON are made of."""
+"""White space that PEM and JSON files contain."""
 _BLANKS = "\ufeff\u200b"
-"""No white space to Python, invisible all the same: copied along from web pages and files."""
+"""Invisible, but not white space to Python: they come along when text is copied from web pages."""
 _SAID = 200
-"""Characters of what a library says of a fault."""
+"""Most characters of an error message that are kept."""
 
 _SECRETS = re.compile(
     r"(?i)(bearer\s+|basic\s+|(?-i:gpustack_[0-9a-z]+_)|://[^\s/:@'\"]*:(?=[^\s/@'\"]+@)"
     r"|(?:token|passw(?:or)?d|secret|api[_-]?key)['\"]?[=:]\s*['\"]?)([^\s,;'\"&@]+)"
 )
 _HEADER = re.compile(r"(?is)(header (?:value|name|field)[^'\"]{0,40}b?(['\"])).*\2")
-"""HTTP libraries quote a header that they will not send, whatever stands in it."""
+"""HTTP libraries quote a header that they refuse to send, secrets included."""
 
 
 def printable(text: str | bytes | os.PathLike[str], longest: int | None = None) -> str:
     """One line of characters that JSON, every database, a log and a terminal can hold.
 
-    What does not print (control characters, line breaks, text direction marks, lone surrogates) is written out as
-    an escape; a byte of a file name that is no UTF-8 as ``\\xe9``. More than ``longest`` characters of the text are
-    cut, with an ellipsis in their place. Text that prints comes back as it is. Never raises.
+    Control characters, line breaks, text direction marks and lone surrogates are escaped; a byte of a file name that
+    is not UTF-8 becomes ``\\xe9``. Text longer than ``longest`` characters is cut and ends with an ellipsis. Printable
+    text is returned unchanged. Never raises.
     """
     text = os.fsdecode(text)
     cut = text if longest is None or len(text) <= longest else text[:longest] + "…"
@@ -39,21 +39,21 @@ def printable(text: str | bytes | os.PathLike[str], longest: int | None = None) 
 
 
 def presentable(text: str) -> str:
-    """The same of text that may have several lines: line breaks and tabs stay as they are."""
+    """As ``printable``, but line breaks and tabs stay."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() or one in "\n\t" else _escaped(one) for one in text)
 
 
 def storable(text: str) -> str:
-    """The same of text that is somebody's own: nothing but NUL and halves of characters, which no database takes."""
+    """User text for a database: only NUL and lone surrogates, which no database stores, are escaped."""
     if is_text(text) and "\0" not in text:
         return text
     return "".join(one if one != "\0" and is_text(one) else _escaped(one) for one in text)
 
 
 def washed(tree: Any) -> Any:
-    """A value as JSON knows it, every text in it made storable; keys too."""
+    """A JSON value with every text in it, keys included, made ``storable``."""
     if isinstance(tree, str):
         return storable(tree)
     if isinstance(tree, dict):
@@ -62,7 +62,7 @@ def washed(tree: Any) -> Any:
 
 
 def is_text(text: str) -> bool:
-    """Whether ``text`` is made of whole characters: names of files, and JSON, can hold others."""
+    """Whether ``text`` has no lone surrogates; file names and JSON can contain them."""
     return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
@@ -73,14 +73,14 @@ def _escaped(char: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """``text`` with everything that looks like a secret replaced."""
+    """``text`` with everything that looks like a secret replaced by ``***``."""
     return _SECRETS.sub(r"\1***", _HEADER.sub(r"\1***\2", text))
 
 
 def said_by(error: BaseException) -> str:
-    """What the system or a library says of a fault, for a sentence of ours: one short line, no secret in it.
+    """The reason of an exception for use in a message: one short line without secrets.
 
-    A fault of the system is told by its name alone; which file or address it was, the caller knows better.
+    Of an OSError only the text for its number is used: the caller names the file or address.
     """
     import ssl  # heavy, and seldom needed
 
@@ -95,14 +95,15 @@ def said_by(error: BaseException) -> str:
 
 
 def trimmed(text: str) -> str:
-    """``text`` without white space, and what looks like it, at both ends."""
+    """``text`` without white space and invisible characters at both ends."""
     while (shorter := text.strip().strip(_BLANKS)) != text:
         text = shorter
     return text
 
 
 def character_fault(text: str, *, lines: bool = False) -> str | None:
-    """Which character ``text`` must not hold, in words that show nothing else of it. ``lines`` may be several."""
+    """Why ``text`` has a character that it must not have, or ``None``; the text itself is not shown. ``lines`` allows
+    line breaks and tabs."""
     if text.isprintable():
         return None
     for char in text:

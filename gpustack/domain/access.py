@@ -1,4 +1,4 @@
-"""Who may come in: users, their keys and sessions, and the principal a request turns out to be."""
+"""Accounts, API keys, sessions and sign-ins, and the principal that a request acts as."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .record import Record, stored
 
 
 class UserSource(StrEnum):
-    """Where the account's identity is proved."""
+    """Which party verifies the identity of an account."""
 
     LOCAL = "Local"
     OIDC = "OIDC"
@@ -43,7 +43,7 @@ class Limits:
 @stored("users", unique=(("username",),))
 @attrs.frozen(kw_only=True)
 class User(Record):
-    """An account. ``hashed_password`` is argon2id, empty where another party proves the identity."""
+    """An account. ``hashed_password`` is argon2id, empty where an identity provider verifies the identity."""
 
     username: str
     is_admin: bool = False
@@ -59,7 +59,7 @@ class User(Record):
 @stored("external_identities", unique=(("issuer", "subject"),), indexed=("user_id",))
 @attrs.frozen(kw_only=True)
 class ExternalIdentity(Record):
-    """Who another party says somebody is. The account goes by this pair alone, never by a name."""
+    """The subject of an account at an identity provider. The account is found by this pair alone, never by a name."""
 
     user_id: int
     issuer: str
@@ -85,34 +85,35 @@ class ApiKey(Record):
     allowed_models: tuple[str, ...] | None = None
     limits: Limits | None = None
     last_used_at: datetime | None = None
-    """To the minute or so."""
+    """Accurate to about a minute."""
 
 
 @stored("sessions", unique=(("token_hash",),))
 @attrs.frozen(kw_only=True)
 class Session(Record):
-    """A login. The cookie holds the random id; here stands its hash."""
+    """A login. The cookie holds a random id, this record the hash of it."""
 
     user_id: int
     token_hash: str = attrs.field(repr=False)
     expires_at: datetime
     source: UserSource = UserSource.LOCAL
-    """Who proved the identity at this login."""
+    """Which party verified the identity at this login."""
     logout_hint: str | None = attrs.field(default=None, repr=False)
-    """What that party wants to be shown when the login ends there too."""
+    """What that party must be sent so that its own session ends at logout too."""
 
 
 @stored("sign_ins", unique=(("state_hash",),))
 @attrs.frozen(kw_only=True)
 class SignIn(Record):
-    """A login under way at another party, found by what that party sends back; good once, and not for long."""
+    """A login in progress at an identity provider, found by the state that the provider sends back. Valid once and for
+    a short time."""
 
     source: UserSource
     state_hash: str = attrs.field(repr=False)
     browser_hash: str = attrs.field(repr=False)
-    """Of a cookie of the browser that began: nobody is logged in by a link that somebody else began."""
+    """Hash of a cookie of the browser that began the login: a link that somebody else began logs nobody in."""
     secret: str = attrs.field(repr=False)
-    """What the answer must agree with: the id of the request, the nonce."""
+    """What the answer must match: the id of the request (SAML) or the nonce (OIDC)."""
     next_path: str = "/"
     expires_at: datetime
 
@@ -120,7 +121,7 @@ class SignIn(Record):
 @stored("used_assertions", unique=(("assertion_hash",),))
 @attrs.frozen(kw_only=True)
 class UsedAssertion(Record):
-    """An assertion that logged somebody in, kept until it ends by itself: nobody logs in with it again."""
+    """A SAML assertion that was used for a login, kept until it expires so that it is not accepted again."""
 
     assertion_hash: str
     expires_at: datetime
@@ -135,11 +136,12 @@ class Role(StrEnum):
     JOINER = "joiner"
     """Holds the cluster token: may join a worker, nothing else."""
     ANYBODY = "anybody"
-    """Shows nothing: may use public models, nothing else."""
+    """Sent no credentials: may use public models, nothing else."""
 
 
 class AuthMethod(StrEnum):
-    """How a request proved who sends it; unsafe methods by cookie or locality need a same-origin Origin."""
+    """How a request was authenticated. With ``COOKIE`` or ``LOCAL``, unsafe methods need an ``Origin`` of this
+    server."""
 
     COOKIE = "cookie"
     BASIC = "basic"
@@ -167,7 +169,8 @@ class Principal:
     allowed_models: frozenset[str] | None = None
     """The models, by name, that its key may use; ``None``: whatever its owner may."""
     basis: str = attrs.field(default="", repr=False)
-    """The hash that a password or a worker's credential agreed with: with another one the proof is void."""
+    """The stored hash that the password or worker credential was verified with. Once the record holds another one, this
+    principal is no longer valid."""
 
     @property
     def is_admin(self) -> bool:
@@ -179,4 +182,4 @@ class Principal:
 
 
 NOBODY = Principal(role=Role.ANYBODY, means=AuthMethod.NOTHING)
-"""Whoever asks without saying who it is."""
+"""The principal of a request without credentials."""

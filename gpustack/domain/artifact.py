@@ -1,4 +1,4 @@
-"""Model files: where they come from, where they lie, and how far the fetching is."""
+"""Model files: their sources, their place on a worker, and the progress of a download."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ModelSource:
 
     @property
     def repo(self) -> str:
-        """The place without the file: repository, name, or path."""
+        """The repository, model name or path, without the file."""
         return (
             self.huggingface_repo_id
             or self.model_scope_model_id
@@ -64,7 +64,7 @@ class ModelSource:
 
     @property
     def names_gguf(self) -> bool:
-        """The source itself says that it is GGUF; a bare repository or folder does not."""
+        """Whether the source by itself names a GGUF file; a repository or folder alone does not."""
         if self.kind is SourceKind.OLLAMA:
             return True
         name = self.file_pattern or (self.local_path or "")
@@ -95,4 +95,4 @@ class ModelFile(Record):
     state: FileState = FileState.DOWNLOADING
     state_message: str = ""
     deleted_at: datetime | None = None
-    """Set when it is to be removed; the worker removes the files and then the record goes."""
+    """Set when it is to be removed: the worker removes the files, then the server deletes the record."""

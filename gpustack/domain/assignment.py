@@ -1,4 +1,4 @@
-"""What the server wants of one worker: the stream of values by which it is told."""
+"""What one worker has to run and keep: the values of the assignment stream from the server to a worker."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class AssignmentEvent(StrEnum):
     PUT = "put"
     GONE = "gone"
     SYNCED = "synced"
-    """The picture is complete: what was not told does not exist."""
+    """The state is complete: records that were not sent do not exist."""
     STILL = "still"
-    """Nothing new; the line is alive."""
+    """Nothing new: a sign that the stream lives."""
 
 
 @attrs.frozen(kw_only=True)
 class AssignmentLine:
-    """One line: a record that is new or changed, or the id of one that is not this worker's any more."""
+    """One line of the stream: a record that is new or changed, or the id of one that is no longer this worker's."""
 
     word: AssignmentEvent
     instance: ModelInstance | None = None
@@ -36,14 +36,14 @@ class AssignmentLine:
 
 @attrs.frozen
 class AssignmentState:
-    """All that concerns one worker at one revision, by id: its instances, their models, its files."""
+    """All records that concern one worker at one revision, by id: its instances, their models, its files."""
 
     instances: dict[int, ModelInstance] = attrs.field(factory=dict)
     models: dict[int, Model] = attrs.field(factory=dict)
     files: dict[int, ModelFile] = attrs.field(factory=dict)
 
     KINDS = ("models", "files", "instances")
-    """In the order of the stream: what an instance needs comes before it, and goes after it."""
+    """In the order of the stream: what an instance needs is sent before it and removed after it."""
 
 
 _NOTHING = AssignmentState()
@@ -51,7 +51,7 @@ _FIELD = {"instances": "instance", "models": "model", "files": "file"}
 
 
 def lines_between(before: AssignmentState, after: AssignmentState) -> list[AssignmentLine]:
-    """What to tell a worker that knows ``before`` so that it knows ``after``; what goes is told last."""
+    """The lines that bring a worker from ``before`` to ``after``; removals come last."""
     lines: list[AssignmentLine] = []
     gone: list[AssignmentLine] = []
     for kind in AssignmentState.KINDS:
@@ -70,7 +70,7 @@ def lines_between(before: AssignmentState, after: AssignmentState) -> list[Assig
 def applied(
     picture: AssignmentState, line: AssignmentLine, kept: AssignmentState = _NOTHING
 ) -> AssignmentState:
-    """The picture after one line. A record that could not be read stays as it is in ``kept``: it is not gone."""
+    """The state after one line. A record that could not be read stays as it is in ``kept``, for it still exists."""
     if line.word not in (AssignmentEvent.PUT, AssignmentEvent.GONE) or line.kind not in AssignmentState.KINDS:
         return picture
     table = dict(getattr(picture, line.kind))

@@ -1,4 +1,4 @@
-"""Who did what, when and from where."""
+"""Audit events: who did what, when and from where."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .record import Record, stored
 
 
 class AuditOutcome(StrEnum):
-    """How it ended."""
+    """How an action ended."""
 
     DONE = "done"
     REFUSED = "refused"
@@ -23,16 +23,17 @@ class AuditOutcome(StrEnum):
 @stored("audit_events", indexed=("at",), in_memory=False)
 @attrs.frozen(kw_only=True)
 class AuditEvent(Record):
-    """One act. Names are kept beside the ids so that history survives what it tells of; no secret is in it.
+    """One action. Names are stored beside the ids, so that they are known after the record is deleted. Holds no
+    secrets.
 
-    ``action`` is ``<what>.<verb>`` (``model.create``, ``auth.login``). Ids are ``None`` where there is none.
+    ``action`` is ``<what>.<verb>`` (``model.create``, ``auth.login``). Ids are ``None`` where there are none.
     """
 
     at: datetime
     action: str
     outcome: AuditOutcome
     status: int
-    """Of the answer."""
+    """HTTP status of the answer."""
     actor_id: int | None = None
     actor_name: str = ""
     actor_role: str = ""

@@ -1,4 +1,4 @@
-"""The catalog: models that people may pick from, each with the deployments it offers."""
+"""The catalog: models that users can choose from, each with the deployments that it offers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Template:
 
     fields: Mapping[str, Any]
     sizes: tuple[float, ...] = ()
-    """Empty: all of its model set."""
+    """Empty: all sizes of its model set."""
     quantizations: tuple[str, ...] = ()
 
 
@@ -29,7 +29,7 @@ class ModelSpec:
 
 @attrs.frozen(kw_only=True)
 class ModelSet:
-    """A family of models. ``id`` is its place in the catalog, counted from 1."""
+    """A family of models. ``id`` is its position in the catalog, counted from 1."""
 
     id: int = 0
     name: str

@@ -1,4 +1,4 @@
-"""Accelerators: what one is, how much memory it has, and how it is named across the cluster."""
+"""Accelerators: their memory, cores and load, and their names in the cluster."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Device:
     driver_version: str | None = None
     labels: Mapping[str, str] = attrs.field(factory=dict)
     fault: str | None = None
-    """Why the device cannot be used (lost, driver error): a sentence. It is shown, and not placed on."""
+    """Why the device cannot be used (lost, driver error), as a sentence. It is shown, but nothing is placed on it."""
 
 
 @attrs.frozen

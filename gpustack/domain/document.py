@@ -1,4 +1,4 @@
-"""Domain values as JSON documents and back: what parties of ours exchange and what is kept."""
+"""Domain values as JSON and back: what servers and workers exchange and what is stored in files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpustack.text import washed
 T = TypeVar("T")
 
 converter = make_converter(detailed_validation=False)
-"""Passes over keys it does not know, so that parties of different versions understand each other."""
+"""Ignores unknown keys, so that servers and workers of different versions understand each other."""
 
 _UNSHAPELY = (
     ValueError,
@@ -28,12 +28,12 @@ _UNSHAPELY = (
 
 
 def encode(value: Any) -> bytes:
-    """The value as JSON; names and words that machines and programs gave are in it as they can be stored."""
+    """The value as JSON. Characters that cannot be stored (NUL, lone surrogates) are escaped in its texts."""
     return orjson.dumps(washed(converter.unstructure(value)))
 
 
 def value_of(document: Any, cls: type[T]) -> T:
-    """The value a parsed document stands for. Raises ``Invalid`` when it does not have that shape."""
+    """The value of a parsed JSON document. Raises ``Invalid`` when the document does not fit the class."""
     if attrs.has(cls) and not isinstance(document, dict):  # a list would be read as one without any key
         raise Invalid(f"This is not a {cls.__name__}: it is no object")
     try:

@@ -1,4 +1,4 @@
-"""What the header of a model file says about the model: enough to place it without fetching the weights."""
+"""What the header of a model file says about the model: enough to place it without a download of the weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LARGEST = 1 << 62
 
 
 def _countable(instance: object, field: Any, value: Any) -> None:
-    """Facts may have been read by another machine: they are sums and divisors of ours, so none is absurd."""
+    """Facts may come from another machine and are used in sums and divisions: absurd numbers are refused."""
     numbers = value if isinstance(value, tuple) else (value,)
     if len(numbers) > MOST_LAYERS or not all(n is None or 0 <= n <= _LARGEST for n in numbers):
         raise ValueError(f"{field.name} cannot be {str(value)[:40]}")
@@ -36,7 +36,7 @@ def _bounded_layers(instance: object, field: Any, value: int | None) -> None:
 
 @attrs.frozen(kw_only=True)
 class TensorBytes:
-    """Bytes of weights by where an engine puts them. Split files are summed."""
+    """Bytes of weights by the place where an engine puts them, summed over split files."""
 
     layers: tuple[int, ...] = attrs.field(default=(), validator=_countable)
     """All tensors of each layer (GGUF: ``blk.<n>.``), one entry per layer."""
@@ -45,7 +45,7 @@ class TensorBytes:
     output: int = attrs.field(default=0, validator=_countable)
     """GGUF: everything that starts with ``output`` (head and final norm)."""
     other: int = attrs.field(default=0, validator=_countable)
-    """What is none of these, e.g. ``token_embd_norm`` or ``rope_freqs``."""
+    """Everything else, e.g. ``token_embd_norm`` or ``rope_freqs``."""
     tied: bool = False
     """There is no ``output.weight``: the head is the token embedding, copied where the output is computed."""
 
@@ -57,14 +57,14 @@ class TensorBytes:
 
 @attrs.frozen(kw_only=True)
 class StateSpace:
-    """Recurrent layers (GGUF ``<arch>.ssm.*``): their state is as large as this, however long the context."""
+    """Recurrent layers (GGUF ``<arch>.ssm.*``), whose state does not grow with the context."""
 
     conv_kernel: int = attrs.field(default=0, validator=_countable)
     inner_size: int = attrs.field(default=0, validator=_countable)
     state_size: int = attrs.field(default=0, validator=_countable)
     group_count: int = attrs.field(default=0, validator=_countable)
     full_attention_interval: int | None = attrs.field(default=None, validator=_countable)
-    """Every that many layers one has attention instead (qwen3next and its kin)."""
+    """One layer in this many has attention instead (qwen3next and related models)."""
 
 
 @attrs.frozen(kw_only=True)
@@ -81,9 +81,9 @@ class ModelFacts:
     parameters: int | None = attrs.field(default=None, validator=_countable)
     """How many weights the model has, all experts counted."""
     weights: int | None = attrs.field(default=None, validator=_countable)
-    """Bytes of the weights; ``None`` if nothing told."""
+    """Bytes of the weights; ``None`` if unknown."""
     file_size: int | None = attrs.field(default=None, validator=_countable)
-    """Bytes of all files to fetch, projector left out."""
+    """Bytes of all files to fetch, without the projector."""
     projector_size: int | None = attrs.field(default=None, validator=_countable)
     """Bytes of the vision or audio projector that is fetched beside the model."""
     split_count: int = attrs.field(default=1, validator=_countable)
@@ -115,7 +115,8 @@ class ModelFacts:
 
     @property
     def is_complete(self) -> bool:
-        """Whether there is enough to compute what an engine will need, rather than to guess from size."""
+        """Whether the facts suffice to compute what an engine will need, so that it is not guessed from the file
+        size."""
         mixes = bool(self.heads) or self.state_space is not None
         return bool(self.tensors and self.total_layers and self.embedding_length and mixes)
 
@@ -130,7 +131,7 @@ def gguf_pooling(value: int | None) -> str | None:
 
 
 def gguf_category(architecture: str, pooling: str | None) -> Category:
-    """What a GGUF of this architecture and pooling answers. A projector or diffusion model is unknown to us."""
+    """The category of a GGUF with this architecture and pooling; ``UNKNOWN`` for projectors and diffusion models."""
     if pooling == "rank":
         return Category.RERANKER
     if any(word in architecture for word in _EMBEDDERS) or pooling in ("mean", "cls", "last"):

@@ -1,4 +1,4 @@
-"""A model instance: one replica, where it was placed, and how it fares there."""
+"""A model instance: one replica, its placement and its state."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Claim:
 
 @attrs.frozen(kw_only=True)
 class Subordinate:
-    """The share of a further worker in a distributed instance."""
+    """The part of a distributed instance on a further worker."""
 
     worker_id: int
     gpu_indexes: tuple[int, ...] = ()
@@ -48,7 +48,7 @@ class Placement:
     subordinates: tuple[Subordinate, ...] = ()
     score: float = 0.0
     note: str = ""
-    """What a person should know of this choice, e.g. why no GPU was claimed."""
+    """A remark on this choice for users, e.g. why no GPU was claimed."""
 
 
 @stored("model_instances", unique=(("name",),), indexed=("model_id",))
@@ -74,7 +74,7 @@ class ModelInstance(Record):
     last_restart_time: datetime | None = None
     next_retry_at: datetime | None = None
     deleted_at: datetime | None = None
-    """Set when it is to end; its worker stops the engine, then the record goes and the claim with it."""
+    """Set when it is to end: its worker stops the engine, then the record is deleted and its claim is free."""
 
     @property
     def worker_id(self) -> int | None:

@@ -1,4 +1,4 @@
-"""A model as deployed: the wish of a user. Instances make it true."""
+"""A deployed model: what a user asked for. Its instances carry it out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PlacementStrategy(StrEnum):
 
 
 class ModelAccess(StrEnum):
-    """Who may use a model: anybody without a key, whoever has an account, or named accounts. Administrators may."""
+    """Who may use a model: everyone without a key, all accounts, or named accounts. Administrators always may."""
 
     PUBLIC = "public"
     AUTHED = "authed"
@@ -76,9 +76,9 @@ class Model(Record):
     generation: int = 1
     access: ModelAccess = ModelAccess.AUTHED
     allowed_user_ids: tuple[int, ...] | None = None
-    """Who may use it where ``access`` says so."""
+    """The accounts that may use it when ``access`` is ``ALLOWED_USERS``."""
     limits: Limits | None = None
-    """What everybody together may use of it."""
+    """The limits of all its users together."""
 
 
 RUNTIME_FIELDS = frozenset(
@@ -98,7 +98,7 @@ RUNTIME_FIELDS = frozenset(
         "name",
     }
 )
-"""Changing one of these changes what must run: a new generation."""
+"""A change of one of these changes what runs, and begins a new generation."""
 
 
 def edited(before: Model, after: Model) -> Model:

@@ -10,17 +10,18 @@ from typing import TypeVar
 import attrs
 
 UNSAVED = 0
-"""The id of a record that no store has taken yet."""
+"""The id of a record that is not stored yet."""
 RETOLD = "retold"
-"""Metadata of a field that the owner of a record tells anew by itself: where it cannot be read, its default will do."""
+"""Metadata of a field that the owner of the record reports again by itself. If the stored value cannot be read, the
+default is used until then."""
 
 
 @attrs.frozen(kw_only=True)
 class Record:
     """A value that lives in a table.
 
-    ``id`` is given by the store at insertion and never used again for another record. ``version`` grows with
-    every write and is what compare-and-set compares. Dates are aware UTC and set by the store.
+    ``id`` is assigned by the store and never reused. ``version`` grows with every write; updates compare it
+    (compare-and- set). Dates are aware UTC and set by the store.
     """
 
     id: int = UNSAVED
@@ -31,7 +32,7 @@ class Record:
 
 @attrs.frozen(kw_only=True)
 class TableSpec:
-    """How a record class is kept: its table, and the sets of columns that are unique together."""
+    """How a record class is stored: its table, its unique sets of columns and its indexes."""
 
     name: str
     unique: tuple[tuple[str, ...], ...] = ()
@@ -52,7 +53,8 @@ def stored(
     indexed: tuple[str, ...] = (),
     in_memory: bool = True,
 ) -> Callable[[type[R]], type[R]]:
-    """Declare on the class itself that it is kept in ``table``; ``store`` reads these declarations."""
+    """Declare that a class is stored in ``table``; ``gpustack.store`` makes tables and codecs from these
+    declarations."""
 
     def declare(cls: type[R]) -> type[R]:
         _SPECS[cls] = TableSpec(name=table, unique=unique, indexed=indexed, in_memory=in_memory)

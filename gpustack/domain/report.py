@@ -1,4 +1,4 @@
-"""What a worker tells the server: the documents both sides of their protocol share."""
+"""What a worker reports to the server: documents of the protocol that both sides share."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .worker import SystemReserved, WorkerStatus
 
 @attrs.frozen(kw_only=True)
 class JoinRequest:
-    """What a worker says of itself when it joins."""
+    """What a worker says about itself when it joins."""
 
     name: str
     explicit_name: bool = False
-    """The name was given by an option; then it is never changed to make room."""
+    """The name was set by an option, so the server does not change it to make it unique."""
     worker_uuid: str
     hostname: str = ""
     ip: str = ""
@@ -28,16 +28,16 @@ class JoinRequest:
     system_reserved: SystemReserved = SystemReserved()
     version: str = ""
     run: str = ""
-    """What this one daemon, from its start to its end, is told apart by. Workers of former versions do not say it."""
+    """Identifies one run of the daemon. Empty from workers of former versions."""
     keeps_credential: bool = False
-    """It shows its credential when it joins again. Workers of former versions forget theirs, and do not say this."""
+    """The worker keeps its credential and presents it when it joins again. Workers of former versions do not."""
 
 
 @attrs.frozen(kw_only=True)
 class InstanceReport:
-    """What a worker says of an instance; ``None`` leaves a field as it is.
+    """What a worker reports of an instance; ``None`` leaves a field unchanged.
 
-    ``gone``: its engine has ended and nothing of it is left.
+    ``gone``: its engine has ended and no process of it is left.
     """
 
     state: InstanceState | None = None
@@ -53,7 +53,7 @@ class InstanceReport:
     gone: bool = False
 
     def over(self, earlier: InstanceReport) -> InstanceReport:
-        """Both in one: what this one leaves open is taken from ``earlier``."""
+        """Both reports as one: fields that are ``None`` here are taken from ``earlier``."""
         return attrs.evolve(
             earlier,
             **{
@@ -66,7 +66,7 @@ class InstanceReport:
 
 @attrs.frozen(kw_only=True)
 class FileReport:
-    """What a worker says of a model file; ``None`` leaves a field as it is. ``gone``: it has been removed."""
+    """What a worker reports of a model file; ``None`` leaves a field unchanged. ``gone``: it has been removed."""
 
     state: FileState | None = None
     state_message: str | None = None
@@ -78,7 +78,7 @@ class FileReport:
 
 @attrs.frozen(kw_only=True)
 class StatusReport:
-    """The worker's measured status, with what may change while it runs."""
+    """The measured status of a worker, and its address and labels where they changed."""
 
     status: WorkerStatus
     ip: str | None = None

@@ -1,4 +1,4 @@
-"""Where requests for a model go: the replicas that serve it now."""
+"""Where requests for a model go: the endpoints that serve it now."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ import attrs
 from .model import ModelAccess
 
 TARGET_PORT: Final = b"x-target-port"
-"""On a request that the gateway sends to a worker: the port of the engine it is for."""
+"""Request header from gateway to worker: the port of the engine that the request is for."""
 RUNS_LEFT: Final = b"x-gpustack-runs-left"
-"""On such a request: to how many connections to the engine the worker may give it. Absent from former servers."""
+"""Request header from gateway to worker: how many connections to the engine it may be tried on. Former servers do not
+send it."""
 RUNS: Final = b"x-gpustack-runs"
-"""On a worker's answer: to how many connections to the engine it gave the request. Absent from former workers."""
+"""Response header of a worker: on how many connections to the engine it tried the request. Former workers do not send
+it."""
 WORKER_FAULT: Final = b"x-gpustack-fault"
-"""On answers that a worker gives in place of its engine: ``refused`` when the engine was not asked, else ``broke``."""
+"""Response header of an error that the worker made itself: ``refused`` when the engine was not asked, else
+``broke``."""
 
 
 @attrs.frozen(kw_only=True)
 class Endpoint:
-    """A running instance as the gateway reaches it: its worker's forward port, and the engine's port behind it."""
+    """A running instance as the gateway reaches it: the forward port of its worker, and the port of the engine behind
+    it."""
 
     instance_id: int
     instance_name: str
@@ -30,14 +34,14 @@ class Endpoint:
     engine_port: int
     worker_uuid: str = ""
     direct: bool = False
-    """The engine is on this very machine: its port is reached without the worker in between."""
+    """The engine runs on this machine: its port is used directly, without the worker."""
     quiet: bool = False
-    """Nothing has been heard of its worker for a while: it is asked only when no other is left."""
+    """Its worker has missed heartbeats: it gets requests only when no other endpoint is left."""
 
 
 @attrs.frozen(kw_only=True)
 class ModelRoute:
-    """A model name and the endpoints that serve it; none ready is a route with no endpoints."""
+    """A model name and the endpoints that serve it. A model of which nothing is ready has a route without endpoints."""
 
     model_id: int
     model_name: str
@@ -46,12 +50,12 @@ class ModelRoute:
     allowed_user_ids: frozenset[int] = frozenset()
     endpoints: tuple[Endpoint, ...] = ()
     context: int | None = None
-    """Tokens that one answer may take in all, its prompt included, if that is known."""
+    """Tokens of prompt and answer together that fit into one request; ``None`` if unknown."""
     pending_reason: str = ""
-    """Why nothing serves it, in a few words for anybody."""
+    """Why nothing serves it, in a few words that every client may see."""
     pending_details: str = ""
-    """The same in the words of its instances: of paths, machines and engines, for administrators."""
+    """The same with the messages of its instances, which name paths, machines and engines: for administrators."""
     keeps_no_prompts: bool = False
-    """Its engines are not to work on one request with what they know of another: no request may ask them to."""
+    """Its engines must not reuse the prompt of one request for another: requests that ask for that are refused."""
     silence: str = ""
-    """Which workers with replicas of it have not been heard, and since when; empty when all are."""
+    """Which workers with replicas of it are not heard, and since when; empty when all are."""

@@ -1,4 +1,4 @@
-"""The whole state at one revision, immutable: what every decision looks at."""
+"""All records at one revision, immutable: the input of every decision."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EMPTY: Mapping[int, Record] = MappingProxyType({})
 
 @attrs.frozen
 class FreeMemory:
-    """Bytes a worker can still give: host memory, and video memory by device index.
+    """Bytes that a worker has free: host memory, and video memory by device index.
 
     ``ram`` is ``None`` while the worker has not measured its memory; devices of unknown size are absent.
     """
@@ -39,14 +39,15 @@ class Snapshot:
     revision: int = 0
     tables: Mapping[str, Mapping[int, Record]] = attrs.field(factory=dict)
     unread: Mapping[str, frozenset[int]] = attrs.field(factory=dict)
-    """By table the ids of rows that are there and cannot be read: nothing follows from their absence here."""
+    """By table, the ids of rows that exist but cannot be read. They are not in ``tables``, and must not be taken for
+    deleted."""
 
     def all(self, cls: type[R]) -> Mapping[int, R]:
         """Every record of a class, by id."""
         return self.tables.get(table_of(cls), _EMPTY)  # type: ignore[return-value]  # tables are keyed by class
 
     def unread_of(self, cls: type[Record]) -> frozenset[int]:
-        """The ids of records that are there and cannot be read."""
+        """The ids of records that exist but cannot be read."""
         return self.unread.get(table_of(cls), frozenset())
 
     def get(self, cls: type[R], key: int | None) -> R | None:
@@ -89,17 +90,17 @@ class Snapshot:
         return self.all(Session)
 
     def instances_of(self, model_id: int) -> list[ModelInstance]:
-        """The instances of a model, oldest first, those being ended included."""
+        """The instances of a model, oldest first, including those that are being ended."""
         return list(self._by_model.get(model_id, ()))
 
     def claims_on(self, worker_id: int) -> Iterator[tuple[ModelInstance, Claim]]:
         """Every claim held on a worker, as main worker or as subordinate.
 
-        An instance that is being ended still holds its claim until its worker says that it is gone.
+        An instance that is being ended holds its claim until its worker reports that it is gone.
         """
         yield from self._claims.get(worker_id, ())
 
-    # Worked out once for each snapshot that is asked: a look for a place asks them of every worker.
+    # Computed once for each snapshot: a placement asks for them for every worker.
 
     @cached_property
     def _by_model(self) -> Mapping[int, list[ModelInstance]]:
@@ -121,10 +122,10 @@ class Snapshot:
         return found
 
     def free(self, worker: Worker, *, without: frozenset[int] = frozenset()) -> FreeMemory:
-        """What ``worker`` can still give beyond claims and reserve, never below zero.
+        """What ``worker`` has free beyond claims and system reserve, never below zero.
 
-        ``without`` are ids of instances to leave out of account, to ask what would be free were they gone.
-        Unified memory is one pool: what devices claim is gone from the host and the other way round.
+        ``without`` are ids of instances whose claims are ignored, to ask what would be free without them.
+        Unified memory is one pool: what devices claim is missing on the host, and vice versa.
         """
         ram_claimed = 0
         vram_claimed: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Units as people read them: bytes with binary prefixes."""
+"""Sizes in bytes, and how they are shown: with binary prefixes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _STEPS = ((1 << 40, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
 
 
 def human_bytes(count: int | None) -> str:
-    """``3221225472`` → ``3.0 GiB``; unknown is said, not shown as zero."""
+    """``3221225472`` → ``3.0 GiB``; ``None`` → ``unknown``."""
     if count is None:
         return "unknown"
     sign, size = ("-" if count < 0 else ""), abs(count)

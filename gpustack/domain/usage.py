@@ -11,7 +11,7 @@ from .record import Record, stored
 
 
 class Operation(StrEnum):
-    """The kinds of inference (behaviour.md s.3.1; the misspelt word for transcription is read, not written)."""
+    """The kinds of inference (behaviour.md s.3.1; the misspelt word for transcription is accepted, not sent)."""
 
     COMPLETION = "completion"
     CHAT_COMPLETION = "chat_completion"
@@ -30,9 +30,10 @@ class Operation(StrEnum):
 )
 @attrs.frozen(kw_only=True)
 class ModelUsage(Record):
-    """Sums of one day. Names are kept beside the ids so that history survives what it counts.
+    """Sums of one day. Names are stored beside the ids, so that they are known after the record is deleted.
 
-    ``user_id`` and ``api_key_id`` are -1 where a request had none: unique columns cannot be null in all dialects.
+    ``user_id`` and ``api_key_id`` are -1 where a request had none, because rows with NULL do not count as equal in a
+    unique constraint.
     """
 
     date: date
@@ -51,8 +52,8 @@ class ModelUsage(Record):
 @stored("budget_draws", unique=(("subject", "period"),))
 @attrs.frozen(kw_only=True)
 class BudgetDraw(Record):
-    """How much all servers together have drawn. What was drawn and not used is forfeit after a crash: too little is
-    used then, never too much.
+    """Tokens that all servers together have drawn from one budget. Tokens that a server drew and did not use are lost
+    when it crashes: then less is used than allowed, never more.
 
     ``subject`` is ``key:<id>``, ``user:<id>`` or ``model:<id>``; ``period`` a day (``2026-11-28``) or month
     (``2026-11``) of UTC.

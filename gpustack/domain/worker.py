@@ -1,4 +1,4 @@
-"""A worker: a machine that runs engines, as it last described itself and as its heartbeats judge it."""
+"""A worker: a machine that runs engines, as it last described itself and as the server judges it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .unit import GIB
 
 
 class WorkerState(StrEnum):
-    """What the server may rely on, from the evidence it has."""
+    """What the server concludes from the heartbeats of a worker."""
 
     READY = "ready"
     NOT_READY = "not_ready"
@@ -23,7 +23,7 @@ class WorkerState(StrEnum):
 
 @attrs.frozen(kw_only=True)
 class Condition:
-    """A dated judgement with its reason; a later one replaces it, nothing is concluded for ever."""
+    """A state with its beginning and reason. It is computed anew from evidence and never final."""
 
     state: WorkerState
     since: datetime | None = None
@@ -32,7 +32,7 @@ class Condition:
 
 @attrs.frozen(kw_only=True)
 class Cpu:
-    """Logical cores this machine (or control group) may use, load in percent."""
+    """Logical cores that this machine or control group may use, and their load in percent."""
 
     total: float | None = None
     utilization_rate: float | None = None
@@ -85,7 +85,7 @@ class Uptime:
 
 @attrs.frozen(kw_only=True)
 class EngineBuild:
-    """An engine as installed on a worker, and which device types this very build can drive.
+    """An engine as installed on a worker, and the device types that this build supports.
 
     ``drives`` is empty for a CPU-only build; ``advice`` then says how to get one for the devices there are.
     """
@@ -100,7 +100,7 @@ class EngineBuild:
 
 @attrs.frozen(kw_only=True)
 class WorkerStatus:
-    """What a worker measured, at the time it says; ``None`` where it could not."""
+    """What a worker measured; ``None`` where it could not measure."""
 
     cpu: Cpu = Cpu()
     memory: Memory = Memory()
@@ -112,9 +112,9 @@ class WorkerStatus:
     gpu_devices: tuple[Device, ...] = ()
     engines: tuple[EngineBuild, ...] = ()
     detection_faults: tuple[str, ...] = ()
-    """Why some hardware could not be looked at; the rest of the status still holds."""
+    """Why some hardware could not be detected; the rest of the status is valid."""
     stale_since: datetime | None = None
-    """Set while the last good answer of a detector is shown because a newer one could not be had."""
+    """Set while the last good answer of a detector is shown because a newer one is not available."""
 
 
 @attrs.frozen(kw_only=True)
@@ -143,28 +143,28 @@ class Worker(Record):
         default=Condition(state=WorkerState.NOT_READY, why="has not reported yet"), metadata={RETOLD: True}
     )
     heartbeat_time: datetime | None = None
-    """When the server last heard of it, as of the last stored write (the live value is in memory)."""
+    """When it was last heard, as stored now and then; the live value is in the memory of the server."""
     credential_hash: str = ""
-    """HMAC of the worker's own secret, given at joining; it carries a worker's rights and no more."""
+    """HMAC of the worker's credential, which it gets when it joins."""
     cordoned: bool = False
     version_running: str = ""
     credential_since: datetime | None = None
-    """When the credential was given; it is replaced from time to time. ``None``: the machine keeps none, so that it
-    is neither replaced nor asked for when the machine joins again."""
+    """When the credential was issued; it is replaced from time to time. ``None``: the machine does not keep its
+    credential, so it is not replaced, and not demanded when the machine joins again."""
     former_credential_hash: str | None = attrs.field(default=None, repr=False)
-    """The one before it, good until the new one is used: an answer that was lost locks nobody out."""
+    """The credential before, valid until the new one is used: a worker that lost the answer is not locked out."""
     barred: bool = False
-    """May neither speak nor join again, whatever token it has."""
+    """Its requests and joins are refused, whatever token it has."""
     leaving: bool = False
-    """It said that it stops. It may be heard while its engines end; only joining again takes it back."""
-
+    """It announced that it stops. It may still report while its engines end; only a join brings it back."""
     draining: bool = False
-    """What it runs is started elsewhere, a replica at a time, and ends here then. An administrator's drain cordons it
-    as well; a worker that empties itself before it stops is not cordoned, and takes instances when it joins again."""
+    """Its instances are started elsewhere, one replica at a time, and then end here. A drain by an administrator also
+    cordons it; a worker that drains itself before it stops is not cordoned, and takes instances when it joins
+    again."""
 
     @property
     def takes_instances(self) -> bool:
-        """Whether something new may be placed here, as far as that is a wish: whether it is ready is another matter."""
+        """Whether administrators allow new placements here. Whether it is ready is not asked."""
         return not self.cordoned and not self.draining
 
     def device(self, index: int) -> Device | None:

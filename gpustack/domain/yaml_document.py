@@ -1,4 +1,4 @@
-"""A YAML document that others have written, as values that JSON can hold (and days), whatever is in it."""
+"""Reads YAML that others have written: bounded in time and memory, into values that JSON can hold (and dates)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError
 
 
 def read_yaml(raw: bytes) -> Any:
-    """What a document says, in time and memory that its size bounds. Raises ``Invalid`` with a sentence; blocking."""
+    """The value of a document. Time and memory are bounded by its size. Raises ``Invalid`` with a sentence; blocks."""
     import yaml
 
     try:
@@ -31,12 +31,12 @@ def read_yaml(raw: bytes) -> Any:
 
 
 def _loader() -> type[yaml.SafeLoader]:
-    """The class is made here because reading the library takes longer than all that needs it rarely may wait."""
+    """The class is made here because the import of PyYAML is slow, and most starts do not need it."""
     import yaml
 
     class Bounded(yaml.SafeLoader):
         def flatten_mapping(self, node: yaml.MappingNode) -> None:
-            """Merges of merges multiply: they are counted before they are carried out."""
+            """Nested merges grow exponentially: their keys are counted before they are merged."""
             merged = 0
             for key, value in node.value:
                 if key.tag == "tag:yaml.org,2002:merge":
@@ -49,7 +49,7 @@ def _loader() -> type[yaml.SafeLoader]:
             super().flatten_mapping(node)
 
         def construct_number(self, node: yaml.ScalarNode) -> Any:
-            """A number in sixties takes time that grows with the square of its length."""
+            """A sexagesimal number takes time that grows with the square of its length."""
             if len(str(node.value)) > _LONGEST_NUMBER:
                 raise yaml.YAMLError(f"a number has more than {_LONGEST_NUMBER} digits")
             whole = node.tag == "tag:yaml.org,2002:int"
@@ -61,7 +61,7 @@ def _loader() -> type[yaml.SafeLoader]:
 
 
 def _check(document: Any) -> None:
-    """Raises ``Invalid`` for what could not be said in JSON; a value that is meant in many places is looked at once."""
+    """Raises ``Invalid`` for what JSON cannot hold. A value that aliases repeat is checked once."""
     waiting, seen = [document], set()
     while waiting:
         value = waiting.pop()

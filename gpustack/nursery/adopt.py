@@ -1,4 +1,4 @@
-"""Takes over process groups that a former daemon started and left behind."""
+"""Adopts process groups that a former daemon started and left running."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNKNOWN = ExitStatus(code=None, signal=None)  # only the parent learns how a pr
 
 @attrs.define(eq=False)
 class _AdoptedLeader:
-    """A leader that is not our child."""
+    """A leader that is not a child of this process."""
 
     _pidfd: int
     pinned: bool = False
@@ -47,7 +47,7 @@ class _AdoptedLeader:
 
 @attrs.frozen
 class _EndedLeader:
-    """A leader that is known to be gone."""
+    """A leader that has ended."""
 
     pinned: bool = False
 
@@ -65,12 +65,11 @@ class _EndedLeader:
 
 
 def adopt(state: GroupState) -> ProcessGroup | None:
-    """The group that ``state`` speaks of, to be waited for and ended as if it were ours; its exit code
-    stays unknown.
+    """The group that ``state`` describes, to wait for and to end like one started here; its exit code is unknown.
 
-    None if its leader has ended, if its number now belongs to another process, or where the system has
-    no pidfd (then nothing is ever adopted). Looks at the process only once a pidfd holds it, so that what
-    was looked at is what will be signalled.
+    None if its leader has ended, if its pid now belongs to another process, or where the system has no pidfd (then
+    nothing is adopted). The process is checked after a pidfd to it is open, so that the process checked is the one
+    signalled later.
     """
     if state.boot_id is None or state.start_ticks is None or not hasattr(os, "pidfd_open"):
         return None
@@ -88,17 +87,16 @@ def adopt(state: GroupState) -> ProcessGroup | None:
 
 
 def is_led(state: GroupState) -> bool:
-    """Whether the process that leads the group, as written down, is there now: by the next look it may have ended."""
+    """Whether the leader that ``state`` describes runs at this moment."""
     return identity(state.pid) == ProcessIdentity(state.boot_id or "", state.start_ticks or 0)
 
 
 async def end_remains(state: GroupState, grace: float) -> bool:
-    """End what a leader that is gone left behind in its group; True if nothing of it is left.
+    """End the processes that a leader which has ended left in its group; True if none is left.
 
-    For states that ``adopt`` turned down, before they are forgotten: a worker process that outlived its
-    leader still holds memory on a device. Touches only processes of the group and session of that
-    number, of the same boot, and none at all if the number has a new bearer. Not cancellable; takes at
-    most ``grace + KILL_WITHIN`` seconds.
+    For states that ``adopt`` refused, before they are forgotten: a child process of an engine that outlived its leader
+    still holds memory on a device. Signals only processes in the group and session of that number, of the same boot,
+    and none if the number belongs to a new process. Not cancellable; takes at most ``grace + KILL_WITHIN`` seconds.
     """
     if state.start_ticks is None or state.boot_id is None or state.boot_id != boot_id():
         return True

@@ -1,4 +1,4 @@
-"""A process group as a whole: waiting for its leader, and ending all of it."""
+"""A process group: waits for its leader, and ends all of its processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .state import GroupState
 log = logging.getLogger(__name__)
 
 KILL_WITHIN = 5.0
-"""Seconds a killed group has to be gone; a process stuck in a driver may take longer."""
+"""Seconds to wait for a group after SIGKILL; a process stuck in a driver may take longer."""
 
 _LOOK_AGAIN = 0.05
 _KILL_AGAIN = 1.0
@@ -28,38 +28,38 @@ _scans = threads("process scans", 2)
 
 @attrs.frozen
 class ExitStatus:
-    """How a process ended: with a code or by a signal. Both are None if only its parent could know."""
+    """How a process ended: its exit code or the signal. Both are None if only its parent could know."""
 
     code: int | None
     signal: int | None
 
 
 class GroupLeader(Protocol):
-    """The first process of a group, ours or adopted."""
+    """The first process of a group: a child, adopted, or ended."""
 
     @property
     def pinned(self) -> bool:
-        """Whether its number cannot be reused yet: it is our child, and not reaped."""
+        """Whether its pid cannot be reused yet, because it is our child and not reaped."""
 
     def poll(self) -> ExitStatus | None:
         """How it ended, or None while it runs."""
 
     async def wait(self) -> ExitStatus:
-        """Return once it has ended. Cancellable."""
+        """Return how it ended, once it has. Cancellable."""
 
     def release(self) -> None:
-        """Give back what is held on it; after its end."""
+        """Free the pidfd and reap the process, after its end."""
 
     def abandon(self) -> None:
-        """The same, while it may be running."""
+        """Free the pidfd and leave the process running."""
 
 
 @attrs.define(eq=False, repr=False)
 class ProcessGroup:
-    """A process and all it started that stayed in its group and session.
+    """A process and all that it started which stayed in its group and session.
 
-    Whoever holds one calls ``end`` finally, also after ``wait`` returned: only that clears away what the
-    leader left behind.
+    The owner must call ``end`` at last, also after ``wait`` returned: only ``end`` removes processes that the leader
+    left behind.
     """
 
     state: GroupState
@@ -72,22 +72,22 @@ class ProcessGroup:
 
     @property
     def alive(self) -> bool:
-        """Whether the leader runs."""
+        """Whether the leader is running."""
         return self._over is None and self._leader.poll() is None
 
     async def wait(self) -> ExitStatus:
-        """Return how the leader ended, once it has. Cancellable; any number may wait."""
+        """Return how the leader ended, once it has. Cancellable; several tasks may wait."""
         if self._over is not None:
             await trio.lowlevel.checkpoint()
             return self._over
         return await self._leader.wait()
 
     async def end(self, grace: float) -> ExitStatus | None:
-        """TERM to the group, KILL after ``grace`` seconds to what is left of it, then let go of it.
+        """Send SIGTERM to the group, SIGKILL after ``grace`` seconds to what is left, then release it.
 
-        Returns how the leader ended; None if something of the group withstood even KILL (it hangs in the
-        kernel), so that memory and port may still be held: try again later. Not cancellable; takes at
-        most ``grace + KILL_WITHIN`` seconds. Ending an ended group does nothing.
+        Returns how the leader ended; None if a process of the group survived SIGKILL (it hangs in the kernel), so that
+        memory and port may still be in use: try again later. Not cancellable; takes at most ``grace + KILL_WITHIN``
+        seconds. A second call does nothing.
         """
         with trio.CancelScope(shield=True, deadline=trio.current_time() + grace + KILL_WITHIN):
             if self._over is None:
@@ -97,7 +97,7 @@ class ProcessGroup:
         return self._over
 
     def leave(self) -> None:
-        """Let go of it and leave it running, for the next daemon to adopt. Of no use here afterwards."""
+        """Release it and leave it running, for the next daemon to adopt. The object must not be used afterwards."""
         if self._over is None:
             self._over = ExitStatus(code=None, signal=None)
             self._leader.abandon()
@@ -127,7 +127,7 @@ class ProcessGroup:
                 return
 
     async def _left(self) -> bool:
-        """Whether members outlive the leader."""
+        """Whether processes of the group are left after its leader."""
         found = await _scans.run(members, self.pid, self.state.start_ticks)
         return _answers(self.pid) if found is None else bool(found)
 
@@ -135,10 +135,10 @@ class ProcessGroup:
         if self._leader.pinned or self._leader.poll() is None:
             _signal_group(self.pid, number)
             return
-        # The leader is gone and was not our child: its number protects nobody now. Each member is taken
-        # by the hand, looked at again, and only then signalled.
+        # The leader has ended and was not our child, so its pid may be reused. Each member is opened as a pidfd and
+        # checked again before it is signalled.
         found = await _scans.run(members, self.pid, self.state.start_ticks)
-        if found is None:  # no /proc, so a child of ours that was reaped just now: the best there is
+        if found is None:  # no /proc, so it was a child of ours that was just reaped
             _signal_group(self.pid, number)
             return
         for pid in found:
@@ -152,7 +152,7 @@ class ProcessGroup:
 
 
 async def wait_pidfd(pidfd: int) -> None:
-    """Return once the process has ended. Cancellable, and open to several waiters, as each has its own."""
+    """Return once the process has ended. Cancellable; several tasks may wait, as each waits on its own duplicate."""
     own = os.dup(pidfd)
     try:
         await trio.lowlevel.wait_readable(own)

@@ -1,4 +1,4 @@
-"""Gives memory back to the system when much of it has been let go: the C library alone keeps it for itself."""
+"""Returns freed memory to the system; the C library alone would keep it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .limiter import threads
 
 _LOOK_EVERY: Final = 10.0
 _WORTH_IT: Final = 16 << 20
-"""Bytes that must have become free since the last time: trimming walks through all that is."""
+"""Bytes that must have become free since the last trim, because a trim walks the whole heap."""
 _MMAP_THRESHOLD: Final = -3
 _LARGE: Final = 128 << 10
-"""Bytes of what is large: it gets memory of its own, which goes back with it. glibc begins so, but raises this with
-what is let go, up to 32 MiB, and then keeps all of up to that size."""
+"""Allocations from this size on get a mapping of their own, which goes back to the system when it is freed. glibc
+starts with this value, but raises it up to 32 MiB when such a block is freed, and keeps blocks below it."""
 _threads = threads("heap", 1)
 
 
 def keep_large_apart() -> None:
-    """Let what is large always have memory of its own. Nothing where the C library is not glibc."""
+    """Fix the size from which allocations get their own mapping. Does nothing where the C library is not glibc."""
     libc = _glibc()
     if libc is not None:
         libc.mallopt(_MMAP_THRESHOLD, _LARGE)
@@ -31,14 +31,14 @@ def keep_large_apart() -> None:
 
 @attrs.define(eq=False, repr=False)
 class HeapTrimmer:
-    """A service: looks from time to time whether much has become free, and gives that back."""
+    """A service: checks every ten seconds whether much memory has become free, and returns it to the system."""
 
     _free: Callable[[], int | None] = attrs.field(factory=lambda: free_bytes)
-    """How many bytes of the heap nobody uses, whether or not they have been given back. May block, as the other."""
+    """Bytes of the heap that are free, returned or not. Called in a thread, as ``_trim``."""
     _trim: Callable[[], object] = attrs.field(factory=lambda: trim)
     name: str = "heap"
     _known: int = 0
-    """The least that has been free since the last time."""
+    """The least that was free since the last trim."""
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
@@ -47,7 +47,7 @@ class HeapTrimmer:
             await trio.sleep(_LOOK_EVERY)
 
     async def look(self) -> None:
-        """Trim if much more is free than was."""
+        """Trim if much more is free than at the last trim."""
         free = await _threads.run(self._free)
         if free is None:
             return
@@ -80,13 +80,13 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def free_bytes() -> int | None:
-    """Bytes of the heap that are free; ``None`` where the C library does not tell."""
+    """Bytes of the heap that are free; ``None`` where the C library cannot tell."""
     libc = _glibc()
     return None if libc is None else int(libc.mallinfo2().fordblks)
 
 
 def trim() -> None:
-    """Give back what is free. ctypes lets go of the interpreter meanwhile."""
+    """Return free memory to the system. Blocks, without holding the GIL."""
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)

@@ -1,4 +1,4 @@
-"""The one way from Trio into threads, through limiters with names."""
+"""Runs functions in threads, each kind of work with a named limiter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 class ThreadRunner(Protocol):
-    """Runs a plain function elsewhere, as ``trio.to_thread.run_sync`` does."""
+    """Runs a plain function, as ``trio.to_thread.run_sync`` does."""
 
     def __call__(
         self, fn: Callable[[], Any], /, *, abandon_on_cancel: bool, limiter: trio.CapacityLimiter | None
@@ -29,7 +29,7 @@ _all: weakref.WeakSet[ThreadLimiter] = weakref.WeakSet()
 
 @attrs.frozen
 class LimiterStatistics:
-    """How busy one limiter is."""
+    """How busy a limiter is."""
 
     name: str
     total: int
@@ -39,7 +39,7 @@ class LimiterStatistics:
 
 @attrs.define(eq=False, repr=False)
 class ThreadLimiter:
-    """At most ``total`` threads for one kind of work, so that no kind starves another."""
+    """At most ``total`` threads for one kind of work, so that no kind of work starves another."""
 
     name: str
     _limiter: trio.CapacityLimiter
@@ -47,8 +47,8 @@ class ThreadLimiter:
     async def run(self, fn: Callable[..., R], *args: Any, abandon: bool = False) -> R:
         """Run ``fn(*args)`` in a thread and return its result.
 
-        Waits for a free thread (cancellable), then for the function: not cancellable, unless ``abandon``,
-        which leaves it running on its own and throws its result away.
+        Waits for a free thread (cancellable), then for the function: not cancellable, unless ``abandon`` is set. Then
+        the function runs on, and its result is discarded.
         """
         hop = _hop.get() or trio.to_thread.run_sync
         return cast(R, await hop(partial(fn, *args), abandon_on_cancel=abandon, limiter=self._limiter))
@@ -64,20 +64,20 @@ class ThreadLimiter:
 
 
 def threads(name: str, total: int) -> ThreadLimiter:
-    """A new limiter of ``total`` threads, shown under ``name`` for as long as somebody holds it."""
+    """A new limiter of ``total`` threads, listed by ``limiters`` under ``name`` while it is referenced."""
     made = ThreadLimiter(name, trio.CapacityLimiter(total))
     _all.add(made)
     return made
 
 
 def limiters() -> list[LimiterStatistics]:
-    """How busy each limiter is, by name."""
+    """The statistics of all limiters, sorted by name."""
     return sorted((one.use for one in _all), key=lambda use: use.name)
 
 
 @contextmanager
 def use_thread_runner(hop: ThreadRunner) -> Iterator[None]:
-    """Within the block, and in tasks started there, work goes through ``hop`` instead of threads."""
+    """Within the block, and in tasks started there, ``hop`` is used instead of threads."""
     token = _hop.set(hop)
     try:
         yield
@@ -88,6 +88,6 @@ def use_thread_runner(hop: ThreadRunner) -> Iterator[None]:
 async def run_inline(
     fn: Callable[[], Any], /, *, abandon_on_cancel: bool, limiter: trio.CapacityLimiter | None
 ) -> Any:
-    """A hop for simulations: no thread, same order every time."""
+    """Runs the function in the Trio thread, for simulations: always in the same order."""
     await trio.lowlevel.checkpoint()
     return fn()

@@ -1,4 +1,4 @@
-"""Log files that programs write to by themselves: kept from former runs, bounded, and followed."""
+"""Log files that programs write themselves: rotated at each run, bounded in size, and read by ``tail``."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _trims = threads("log trims", 1)
 
 @attrs.frozen
 class LogFile:
-    """A log file to be: a new run moves the last one's aside, of which ``keep`` are kept."""
+    """A log file of a program. Each run begins a new file; ``keep`` files of former runs are kept."""
 
     path: Path
     keep: int = 3
 
     @contextmanager
     def opened(self) -> Iterator[int]:
-        """Rotate, then open for appending (so that trimming works), readable to us alone."""
+        """Rotate, then yield a descriptor of the file, mode 0600, open for appending (so that it can be trimmed)."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rotate_previous(self.path, self.keep)
         fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -38,17 +38,17 @@ class LogFile:
 
 
 def previous(path: Path, number: int) -> Path:
-    """Where the ``number``-th last run's log is: ``a.log``, ``a.1.log``, ``a.2.log``."""
+    """The log of an earlier run, 1 for the last one: ``a.1.log``, ``a.2.log``."""
     return path.with_name(f"{path.stem}.{number}{path.suffix}")
 
 
 def trimmed(path: Path) -> Path:
-    """Where the part cut off the present log is."""
+    """Where the end of the present log before its last trim is: ``a.cut.log``."""
     return path.with_name(f"{path.stem}.cut{path.suffix}")
 
 
 def rotate_previous(path: Path, keep: int = 3) -> None:
-    """Move ``path`` and its predecessors one place back; the oldest beyond ``keep`` is dropped."""
+    """Rename ``path`` and the logs of earlier runs by one; those beyond ``keep`` are removed."""
     if not path.exists():
         return
     trimmed(path).unlink(missing_ok=True)
@@ -61,10 +61,10 @@ def rotate_previous(path: Path, keep: int = 3) -> None:
 
 
 def trim(path: Path, limit: int) -> bool:
-    """If the log is longer than ``limit`` bytes, put its last ``limit`` aside and empty it; True if so.
+    """If the log is longer than ``limit`` bytes, copy its last ``limit`` bytes to ``trimmed`` and empty it; True if so.
 
-    The writer goes on in the same file. What it writes between copy and cut is lost. On the disk are then
-    at most twice ``limit``, and what is written between two looks. Blocks: call it in a thread.
+    The writer goes on in the same file. What it writes between the copy and the cut is lost. Both files take at most
+    twice ``limit``, and what is written between two calls. Blocks.
     """
     try:
         fd = os.open(path, os.O_RDWR)
@@ -88,18 +88,18 @@ def trim(path: Path, limit: int) -> bool:
 
 
 async def keep_trimmed(path: Path, *, limit: int, period: float = 10.0) -> None:
-    """Hold the log to about ``limit`` bytes for as long as this runs."""
+    """Trim the log to ``limit`` bytes every ``period`` seconds until cancelled."""
     while True:
         await _trims.run(trim, path, limit)
         await trio.sleep(period)
 
 
 async def tail(path: Path, *, lines: int | None = None, follow: bool = False) -> AsyncGenerator[bytes, None]:
-    """Yield the last ``lines`` lines (None: all, both of what is left of it after trimming), in pieces of
-    any bytes of at most 64 KiB; then, to ``follow``, what is appended, until closed (use ``aclosing``).
+    """Yield the last ``lines`` lines (None: all that are kept) in pieces of at most 64 KiB, cut anywhere; with
+    ``follow``, then what is appended, until closed (use ``aclosing``).
 
-    Goes on in the new file when the log is rotated or trimmed. A log that is not there yet is empty.
-    At most the last 8 MiB are searched for lines.
+    Continues in the new file when the log is rotated or trimmed. A missing log counts as empty. At most the last 8 MiB
+    are searched for lines.
     """
     older, wanted = trimmed(path), lines
     source = _LogReader(path)
@@ -128,7 +128,7 @@ async def tail(path: Path, *, lines: int | None = None, follow: bool = False) ->
 
 @attrs.define(eq=False)
 class _LogReader:
-    """A place in a log file that may be absent, cut or replaced at any time."""
+    """A position in a log file that may be missing, trimmed or replaced at any time."""
 
     _path: Path
     _fd: int | None = None
@@ -149,7 +149,7 @@ class _LogReader:
         return b"" if self._fd is None else os.read(self._fd, _CHUNK)
 
     def renewed(self) -> bool:
-        """Whether there is a fresh start to read from: the file was cut, replaced, or has come to be."""
+        """Whether reading starts again at the beginning of a file: it was trimmed, replaced, or has appeared."""
         if self._fd is None:
             self._open()
             return self._fd is not None
@@ -161,7 +161,7 @@ class _LogReader:
             there = self._path.stat()
         except FileNotFoundError:
             return False  # between two runs; what is still written to the old one is shown
-        # A last look at the old file before leaving it: it may have grown since it was read to its end.
+        # The old file may have grown since it was read to its end: then it is read first.
         if os.path.samestat(here, there) or here.st_size > os.lseek(self._fd, 0, os.SEEK_CUR):
             return False
         self.close()
@@ -169,7 +169,7 @@ class _LogReader:
         return True
 
     def skip_to_last(self, lines: int) -> int:
-        """Go to where the last ``lines`` lines begin; return how many there are, at most that."""
+        """Seek to the beginning of the last ``lines`` lines; return how many lines follow, at most ``lines``."""
         if self._fd is None:
             return 0
         end = start = os.fstat(self._fd).st_size

@@ -1,4 +1,4 @@
-"""Tells systemd how the daemon is: ready, stopping, alive, and under which process."""
+"""Notifies systemd (sd_notify) that the daemon is ready, stopping or alive, and of its main process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @attrs.define(eq=False)
 class Notifier:
-    """Sends states to systemd's socket, or nowhere if there is none. Sending never waits and never raises."""
+    """Sends states to the socket of systemd, or nowhere if there is none. Never waits, never raises."""
 
     _address: str | None = None
     _complained: bool = attrs.field(default=False, init=False, repr=False)
@@ -36,12 +36,13 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def main_pid(self, pid: int) -> None:
-        """From now on ``pid`` is the daemon. Nothing else we say is heard afterwards, so nothing is sent."""
+        """Name ``pid`` as the main process from now on. systemd ignores what others send, so nothing is sent
+        afterwards."""
         self._send(f"MAINPID={pid}")
         self._address = None
 
     def extend_timeout(self, seconds: float) -> None:
-        """Starting or stopping takes ``seconds`` more, counted from now."""
+        """Allow ``seconds`` from now for the start or stop under way."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def _send(self, *lines: str) -> None:
@@ -71,7 +72,7 @@ def notifier(environ: Mapping[str, str]) -> Notifier:
 
 
 def watchdog_period(environ: Mapping[str, str], pid: int | None = None) -> float | None:
-    """Seconds within which systemd wants a sign of life from process ``pid`` (ours), or None."""
+    """Seconds within which systemd expects a sign of life from process ``pid`` (default: this one), or None."""
     if environ.get("WATCHDOG_PID", str(pid or os.getpid())) != str(pid or os.getpid()):
         return None
     micros = environ.get("WATCHDOG_USEC", "")
@@ -80,7 +81,7 @@ def watchdog_period(environ: Mapping[str, str], pid: int | None = None) -> float
 
 @attrs.frozen
 class Watchdog:
-    """Gives a sign of life three times per ``period``, for as long as the loop turns."""
+    """A service: sends a sign of life three times per ``period`` while the Trio loop runs."""
 
     notifier: Notifier
     period: float | None
@@ -96,5 +97,5 @@ class Watchdog:
 
 
 def watchdog(environ: Mapping[str, str]) -> Watchdog:
-    """The watchdog service that systemd asked for; idle when it asked for none."""
+    """The watchdog service that systemd asked for; it does nothing if systemd did not."""
     return Watchdog(notifier(environ), watchdog_period(environ))

@@ -1,4 +1,4 @@
-"""Starts process groups that outlive the daemon, each written down before its program begins."""
+"""Starts processes that outlive the daemon, each with a state file on disk before it begins; and reaps orphans."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from .state import GroupState, forget_state, write_state
 
 __all__ = ["KILL_WITHIN", "ExitStatus", "GroupLeader", "ProcessGroup", "spawn_group"]
 
-# Waits for one line before it becomes the program. End of file means that the daemon died first: then
-# nobody wrote down that we exist, or nobody will look, and we must not begin.
+# Waits for one line, then becomes the program. End of file means that the daemon died first: there may be no state
+# file then, and the program must not begin.
 _GATE = 'read -r _ || exit 125; exec "$@" </dev/null'
 _LOOK_AGAIN = 0.1
 _spawns = threads("process spawns", 4)
@@ -34,8 +34,8 @@ _leaders: weakref.WeakSet[_ChildLeader] = weakref.WeakSet()
 
 @attrs.define(eq=False)
 class _ChildLeader:
-    """A leader that is our child. It is not reaped before ``release``, which keeps its number from being
-    reused while its group is signalled."""
+    """A leader that is a child of this process. It is not reaped before ``release``, so that its pid is not reused
+    while its group is signalled."""
 
     _popen: subprocess.Popen[bytes]
     _pidfd: int | None
@@ -74,11 +74,11 @@ class _ChildLeader:
 
     def abandon(self) -> None:
         if self._popen.returncode is None:
-            self._popen.returncode = 0  # else Popen warns of it, and keeps trying to reap it
+            self._popen.returncode = 0  # else Popen warns, and tries to reap it later
         self.release()
 
     def _look(self) -> ExitStatus | None:
-        if self._pidfd is None:  # no way to look without reaping
+        if self._pidfd is None:  # without a pidfd a look also reaps
             code = self._popen.poll()
             return None if code is None else _exit(code)
         if not pidfd_ended(self._pidfd):
@@ -90,7 +90,7 @@ class _ChildLeader:
 
 
 def led() -> frozenset[int]:
-    """The leaders of groups that were started here and are held: nobody else may wait for them."""
+    """The pids of leaders that were started here and are not reaped: only their group may wait for them."""
     return frozenset(one.pid for one in _leaders if one.pinned)
 
 
@@ -107,15 +107,15 @@ async def spawn_group(
     secrets: Mapping[str, str] | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> ProcessGroup:
-    """Start ``argv`` as the leader of a session of its own, with ``env`` and nothing else in its environment.
+    """Start ``argv`` as the leader of a new session, with exactly ``env`` as its environment.
 
-    Its output goes straight to ``log`` (a log file to open, or an open file descriptor, which stays open
-    here), its input is empty: nothing of it hangs on this daemon, whose death it survives. ``state_file``
-    is on the disk before the program begins; if the daemon dies in between, the program never begins.
-    Secrets belong in ``env``: ``argv`` is for all to see. Those in ``secrets`` are written down with the rest.
+    Its output goes directly to ``log`` (a log file to open, or an open file descriptor, which stays open here) and its
+    input is empty, so that it does not depend on this daemon and survives it. ``state_file`` is on disk before the
+    program begins; if the daemon dies in between, the program never begins. Secrets belong in ``env``: every user can
+    see ``argv``. ``meta`` and ``secrets`` are stored in the state file.
 
-    Raises FileNotFoundError for a program that is not there or not executable, OSError if the process, log
-    or state file cannot be made. Cancelled midway, it leaves no process and no state file behind.
+    Raises FileNotFoundError for a program that is missing or not executable, OSError if the process, log or state file
+    cannot be made. Cancelled, it leaves no process and no state file behind.
     """
     program = _program(argv[0], env, cwd)
     gate, opener = os.pipe()
@@ -140,7 +140,7 @@ async def spawn_group(
 
 
 def _program(name: str, env: Mapping[str, str], cwd: Path | None) -> str:
-    """The path of the program, so that a missing one is an error here and not a line in its log."""
+    """The absolute path of the program, so that a missing one is an error here and not a line in its log."""
     if os.sep in name:
         path = name if cwd is None else str(cwd / name)
         found = shutil.which(path)
@@ -197,7 +197,7 @@ def _pidfd(pid: int) -> int | None:
 
 
 def _give_up_protection(pid: int) -> None:
-    """Undo what the child inherited if the daemon is shielded from the OOM killer: engines are not."""
+    """Reset the OOM score of the child, which it inherits from a daemon that is protected from the OOM killer."""
     with contextlib.suppress(OSError, ValueError):
         if int(Path("/proc/self/oom_score_adj").read_text("ascii")) < 0:
             Path(f"/proc/{pid}/oom_score_adj").write_text("0", "ascii")
@@ -224,12 +224,12 @@ def module_command(module: str, *arguments: str, python: str = sys.executable) -
 
 @attrs.define
 class OrphanReaper:
-    """A service. Nothing tells an orphan from a child of ours but that nobody waits for it: an ended child that was
-    there already at the look before, and leads no group of ours, is reaped.
+    """A service. An orphan differs from a child of ours only in that nobody waits for it: an ended child that was there
+    at the check before, and leads no group of ours, is reaped.
     """
 
     every: float = 5.0
-    """Seconds between two looks."""
+    """Seconds between two checks."""
     reaped: int = 0
     name: str = "orphans"
     _ended: frozenset[int] = frozenset()
@@ -245,7 +245,7 @@ class OrphanReaper:
 
 
 def ended_children(parent: int) -> frozenset[int]:
-    """The children of a process that have ended and that nobody has waited for; none where there is no /proc."""
+    """The pids of children of a process that have ended and are not reaped; empty where there is no /proc."""
     numbers = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
     stats = [read_stat(number) for number in numbers]
     return frozenset(stat.pid for stat in stats if stat is not None and stat.dead and stat.parent == parent)
@@ -254,5 +254,5 @@ def ended_children(parent: int) -> frozenset[int]:
 def _reap(pid: int) -> bool:
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:  # somebody did wait for it
+    except ChildProcessError:  # it was reaped meanwhile
         return False

@@ -1,4 +1,4 @@
-"""Which process is which, beyond its number: reads of Linux's /proc."""
+"""Identifies processes beyond their pid, from Linux's /proc."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PROC = Path("/proc")
 
 @attrs.frozen
 class ProcessIdentity:
-    """Names one process for ever: numbers are reused, but not within one boot at one start time."""
+    """Identifies one process for all time: a pid is reused, but never at the same start time of the same boot."""
 
     boot_id: str
     start_ticks: int
@@ -20,7 +20,7 @@ class ProcessIdentity:
 
 @attrs.frozen
 class ProcessStat:
-    """The parts of ``/proc/PID/stat`` that tell to whom a process belongs."""
+    """Fields of ``/proc/PID/stat``."""
 
     pid: int
     state: str
@@ -31,12 +31,12 @@ class ProcessStat:
 
     @property
     def dead(self) -> bool:
-        """Whether it has ended, and waits at most for its parent to notice."""
+        """Whether it has ended, and at most waits to be reaped."""
         return self.state in "ZXx"
 
 
 def boot_id() -> str | None:
-    """Identifies this boot of this machine, or None where there is no such thing."""
+    """The id of the present boot of this machine, or None where the system has none."""
     try:
         return (_PROC / "sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:
@@ -44,7 +44,7 @@ def boot_id() -> str | None:
 
 
 def read_stat(pid: int) -> ProcessStat | None:
-    """What the system says about ``pid``, or None if there is no such process or no /proc."""
+    """The fields of ``pid``, or None if there is no such process or no /proc."""
     try:
         text = (_PROC / str(pid) / "stat").read_text("utf-8", "replace")
     except OSError:
@@ -54,16 +54,16 @@ def read_stat(pid: int) -> ProcessStat | None:
 
 
 def identity(pid: int) -> ProcessIdentity | None:
-    """The identity of the process that has the number ``pid`` now."""
+    """The identity of the process that has ``pid`` now; None if there is none or no /proc."""
     boot, found = boot_id(), read_stat(pid)
     return None if boot is None or found is None else ProcessIdentity(boot, found.start_ticks)
 
 
 def members(group: int, since: int | None) -> list[int] | None:
-    """The living processes of a group that leads its own session; None where that cannot be known.
+    """The pids of the living processes of a group that has its own session; None where that cannot be known.
 
-    ``since`` is the start time of its leader. Should the number have passed to another process in the
-    meantime, the answer is none: the kernel gives no number away while a group still bears it.
+    ``since`` is the start time of its leader in ticks. Empty if the number now belongs to another process: the kernel
+    does not reuse a number while a group has it.
     """
     if since is None or not _PROC.joinpath("self/stat").exists():
         return None

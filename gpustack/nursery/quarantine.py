@@ -1,4 +1,4 @@
-"""Sets aside the rows with which a loop cannot cope, so that no other row waits for them."""
+"""Sets aside rows whose handling raised an unexpected exception, so that the loop serves the other rows."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ T = TypeVar("T")
 BACK_OFF = RestartPolicy(first=1.0, factor=2.0, ceiling=300.0, budget=None, window=math.inf)
 _REST = 0.1
 _SEEN = 1000
-"""Characters by which an exception is known again."""
+"""Characters of an exception that are compared to find out whether it is the same again."""
 MOST = 1000
-"""Rows remembered by each loop. Of more that are faulty at once, those longest known are tried again too early."""
+"""Rows remembered by each loop. Beyond that the oldest are forgotten, and tried again too early."""
 
 
 @attrs.frozen(kw_only=True)
 class RowFault:
-    """What a row met last. ``sentence`` may be shown: it holds nothing of what the exception says, for that may hold
-    a secret; the log has it, redacted."""
+    """The last fault of a row. ``sentence`` may be shown to users: it does not contain the text of the exception,
+    which may hold a secret. The log has that, redacted."""
 
     sentence: str
     again_at: float
-    """By the clock of the loop."""
+    """When it is tried again, by the clock of the loop."""
     streak: int
-    """How many times in a row."""
+    """How many times in a row it failed."""
     seen: str
 
 
 @attrs.define(eq=False)
 class RowAttempt:
-    """The block of one step for one row; ``fault`` is set after it when the step failed."""
+    """A context manager around the handling of one row; ``fault`` is set when the block failed."""
 
     _quarantine: Quarantine
     _row: Hashable
@@ -54,8 +54,8 @@ class RowAttempt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        # Whatever was not foreseen, groups of it included. Cancellation, also mixed with failures in one group, is no
-        # Exception and not ours.
+        # Unexpected exceptions, exception groups included. Cancellation, also in a group with failures, is not an
+        # Exception and passes.
         if isinstance(error, Exception) and not isinstance(error, self._quarantine.passing):
             self.fault = self._quarantine._set_aside(self._row, error)
             return True
@@ -66,11 +66,11 @@ class RowAttempt:
 
 @attrs.define(eq=False, repr=False)
 class Quarantine:
-    """The boundary around each row of one loop.
+    """Handles the unexpected exceptions of the rows of one loop.
 
-    An exception that nobody foresaw is the row's: it is logged with its traceback (again only when it is another
-    one), the row is left out for a time that grows with each failure in a row, and the loop goes on. Exceptions of
-    the classes in ``passing`` concern all rows and rise, and so does everything outside the blocks.
+    Such an exception is logged with its traceback (again only when it differs), its row is left out for a time that
+    grows with each failure in a row, and the loop goes on. Exceptions of the classes in ``passing`` concern all rows
+    and are raised, and so is everything outside the blocks.
     """
 
     loop: str
@@ -82,46 +82,47 @@ class Quarantine:
     _aside: dict[Hashable, RowFault] = attrs.field(factory=dict)
 
     def row(self, row: Hashable) -> RowAttempt:
-        """Survive what the block raises, as the fault of ``row``; a block that does well ends its pauses."""
+        """A block whose exception is the fault of ``row``. A block that succeeds resets the row's pause."""
         return RowAttempt(self, row)
 
     def holds(self, row: Hashable) -> bool:
-        """Whether the row is to be left out now."""
+        """Whether the row has to be left out now."""
         fault = self._aside.get(row)
         return fault is not None and self.clock() < fault.again_at
 
     def fault_of(self, row: Hashable) -> RowFault | None:
-        """What the row met last, if it has not done well since."""
+        """The last fault of the row, if it has not succeeded since."""
         return self._aside.get(row)
 
     def due_in(self) -> float:
-        """Seconds until a row that is set aside is to be tried again; infinite when there is none.
+        """Seconds until a row that is set aside has to be tried again; infinite when there is none.
 
-        Never nothing: a loop that does not get to the row must not turn without rest.
+        At least 0.1, so that a loop that does not reach the row does not spin.
         """
         if not self._aside:
             return math.inf
         return max(min(fault.again_at for fault in self._aside.values()) - self.clock(), _REST)
 
     def is_due(self) -> bool:
-        """Whether the pause of a row that was set aside is over."""
+        """Whether the pause of some row that was set aside is over."""
         return any(self.clock() >= fault.again_at for fault in self._aside.values())
 
     def keep_only(self, rows: Collection[Hashable]) -> None:
-        """Forget the rows that are not among these: they are gone."""
+        """Forget all rows but these; the others do not exist any more."""
         if self._aside:
             self._aside = {row: fault for row, fault in self._aside.items() if row in rows}
 
     def forget(self, row: Hashable) -> None:
-        """The row is gone, or was changed so that it deserves another try at once."""
+        """Forget the row, because it was deleted, or changed so that it should be tried at once."""
         self._aside.pop(row, None)
 
     async def together(
         self, rows: Mapping[K, V], act: Callable[[Mapping[K, V]], Awaitable[T]]
     ) -> list[tuple[Mapping[K, V], T]]:
-        """What ``act`` makes of all rows at once, or, where that fails, of each alone.
+        """Call ``act`` with all rows, or, if that fails, with each row alone. Returns rows and result of each call
+        that succeeded.
 
-        Rows that are set aside are left out. ``act`` must leave nothing behind when it raises.
+        Rows that are set aside are left out. ``act`` must have no effect when it raises.
         """
         due = {row: value for row, value in rows.items() if not self.holds(row)}
         if len(due) > 1:
@@ -129,7 +130,7 @@ class Quarantine:
                 answer = await act(due)
             except self.passing:
                 raise
-            except Exception as error:  # one of them holds what it cannot cope with: found out below
+            except Exception as error:  # which row it is, is found out below
                 log.debug("One of many rows cannot be handled: loop=%s", self.loop, exc_info=error)
             else:
                 for row in due:

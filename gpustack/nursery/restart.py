@@ -1,4 +1,4 @@
-"""When something that failed is tried again, as a pure function of when it failed before."""
+"""Computes when something that failed is tried again, from the times of its failures."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _REMEMBERED = 100
 class RestartPolicy:
     """Delays that grow by ``factor`` from ``first`` to ``ceiling`` seconds with each failure in a row.
 
-    Only failures within the last ``window`` seconds count; more than ``budget`` of them means giving up.
-    A life of at least ``stable_after`` seconds makes the next failure a first one again.
-    ``jitter`` is the share of a delay that chance may take off, for callers that bring an ``rng``.
+    Only failures within the last ``window`` seconds count; with more than ``budget`` of them it gives up. After a run
+    of at least ``stable_after`` seconds the next failure counts as the first. ``jitter`` is the largest part of a delay
+    that is taken off at random, for callers that pass an ``rng``.
     """
 
     first: float = 1.0
@@ -38,15 +38,15 @@ class RestartPolicy:
         return pause if rng is None else pause * (1.0 - self.jitter * rng.random())
 
     def recent(self, failures: tuple[float, ...], now: float) -> tuple[float, ...]:
-        """The failures that still count; callers that run for months keep only these."""
+        """The failures that still count; the caller need not keep others."""
         keep = _REMEMBERED if self.budget is None else max(_REMEMBERED, self.budget + 1)
         return tuple(t for t in failures[-keep:] if now - t <= self.window)
 
     def streak(self, failures: tuple[float, ...]) -> int:
-        """How many of the newest failures came in a row, with no stable life in between."""
+        """How many of the newest failures came in a row, without a stable run in between."""
         count, before = 0, -math.inf
         for at in failures:
-            # The gap between two failures is the pause after the first one plus the life that followed.
+            # The time between two failures is the pause after the first one plus the run that followed.
             lived = at - before - (self.pause(count) if count else 0.0)
             if self.stable_after is not None and lived >= self.stable_after:
                 count = 0

@@ -25,7 +25,7 @@ class Service(Protocol):
 
 
 class ServiceReturned(RuntimeError):
-    """A service that must run until cancelled came back."""
+    """The ``run`` of a service returned without being cancelled."""
 
 
 class ServiceFunction(Protocol):
@@ -52,7 +52,7 @@ def function_service(name: str, fn: ServiceFunction) -> FunctionService:
 
 @attrs.define(eq=False)
 class FirstTaskStatus:
-    """A task status that passes on the first ``started`` and swallows those of later lives."""
+    """A task status that passes on the first ``started`` and ignores those of later runs."""
 
     _onward: Callable[[Any], None]
     done: bool = False
@@ -71,11 +71,10 @@ async def supervise(
     rng: random.Random | None = None,
     task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run ``service`` until cancelled, over and over if it fails or returns.
+    """Run ``service`` until cancelled, again after each failure or return.
 
-    Raises what it raised when it failed before it first reported ``started`` (nobody relies on it yet,
-    and its starter wants to know), and when ``restart`` has no try left. Each failure survived is
-    logged once with its traceback; one that is raised is left to whoever catches it.
+    Raises its exception when it failed before its first ``started`` (its starter handles that), and when ``restart``
+    allows no further try. Each failure that leads to a restart is logged once with its traceback.
     """
     failures: tuple[float, ...] = ()
     started = FirstTaskStatus(task_status.started)
@@ -83,8 +82,8 @@ async def supervise(
         try:
             await service.run(task_status=started)
             raise ServiceReturned(f"service {service.name} returned")
-        # A supervisor survives whatever its service did not foresee, groups of it included. Cancellation,
-        # also mixed with failures in one group, is a BaseException and not ours.
+        # Every unexpected exception leads to a restart, exception groups included. Cancellation, also in a group with
+        # failures, is a BaseException and passes.
         except Exception as failure:
             now = clock()
             failures = restart.recent((*failures, now), now)

@@ -1,4 +1,4 @@
-"""Turns the signals of a daemon into calls."""
+"""Calls functions for the signals of a daemon."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def _to_stderr(text: str) -> None:
 
 @attrs.define(eq=False, kw_only=True)
 class Signals:
-    """TERM or INT: ``drain``; another: ``at_once``. HUP: ``hand_over``. USR1: write the task tree.
+    """A service. TERM or INT calls ``drain``, a second one ``at_once``; HUP ``hand_over``; USR1 writes the task tree.
 
-    The calls are plain functions that only set something off. Two signals of one number that arrive
-    before the first was seen count as one, as is the way of signals.
+    The functions must return at once. Two signals of the same number that arrive before the first is seen count as
+    one, as always with signals.
     """
 
     drain: Callable[[], object]

@@ -1,4 +1,4 @@
-"""What a daemon writes down about a process group, so that the next daemon can find it."""
+"""State files: what a daemon stores about a process group, so that the next daemon can adopt it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LIMIT = 256 * 1024
 
 @attrs.frozen(kw_only=True)
 class GroupState:
-    """One process group: which process leads it, beyond doubt, and what it was started for.
+    """A process group: the identity of its leader, and what it was started for.
 
-    ``pid`` alone names nobody once it is reused; with ``boot_id`` and ``start_ticks`` it does. They are
-    None where the system cannot tell, and such a group is never adopted. ``path`` is where it was read.
+    ``pid`` alone may be reused; with ``boot_id`` and ``start_ticks`` it is unique. They are None where the system
+    cannot tell, and such a group is never adopted. ``path`` is the file it was read from.
     """
 
     pid: int
@@ -34,22 +34,23 @@ class GroupState:
     generation: int = 0
     meta: Mapping[str, str] = attrs.field(factory=dict)
     secrets: Mapping[str, str] = attrs.field(factory=dict, repr=False)
-    """What the group was given and nobody else is to see: in the file, which is its owner's alone, and nowhere else."""
+    """Secrets that the group was given. They are in the file, which only its owner can read, and nowhere else."""
     path: Path | None = attrs.field(default=None, eq=False)
 
 
 @attrs.frozen
 class UnreadableState:
-    """A state file that makes no sense, and why."""
+    """A state file that cannot be used, and why."""
 
     path: Path
     reason: str
 
 
 def write_state(path: Path, state: GroupState) -> None:
-    """Put ``state`` at ``path``, whole or not at all, and on the disk before this returns. Mode 0600.
+    """Write ``state`` to ``path`` as a whole, mode 0600, on disk before this returns. Blocks; raises OSError,
+    ValueError.
 
-    It names the folder it is in: in a copy of that folder it speaks of nobody's process.
+    The file names the inode of its folder, so that a copy of the folder is not taken for the state of processes.
     """
     text = json.dumps({**_to_document(state), "folder": _name_of(path.parent)}, indent=1).encode()
     if len(text) > _LIMIT:
@@ -58,19 +59,19 @@ def write_state(path: Path, state: GroupState) -> None:
 
 
 def forget_state(path: Path) -> None:
-    """Remove the file; well if it is gone already."""
+    """Remove the file, if it is there."""
     path.unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
         durable_file.sync_folder(path.parent)
 
 
 def read_states(folder: Path) -> list[GroupState | UnreadableState]:
-    """All that ``write_state`` left in ``folder`` (``*.json``), by name. An absent folder is an empty one."""
+    """All states in ``folder`` (``*.json``), sorted by name. A missing folder counts as empty."""
     return [read_state(path) for path in sorted(folder.glob("*.json"))]
 
 
 def read_state(path: Path) -> GroupState | UnreadableState:
-    """The state at ``path``, or why there is none."""
+    """The state at ``path``, or why it cannot be used."""
     try:
         document = json.loads(_read_bounded(path))
         state = _from_document(document, path)
@@ -86,7 +87,7 @@ def read_state(path: Path) -> GroupState | UnreadableState:
 
 
 def _read_bounded(path: Path) -> bytes:
-    # Whoever may write here can make us signal processes: take no link, no pipe, nothing endless.
+    # The content decides which processes are signalled: no link, no pipe, nothing endless is read.
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -134,7 +135,7 @@ def _from_document(document: object, path: Path) -> GroupState:
 
 
 def _name_of(folder: Path) -> str:
-    """Stays when the folder is renamed, and is another one in a copy."""
+    """Identifies a folder: stays when it is renamed, differs in a copy."""
     found = folder.stat()
     return f"{found.st_dev}:{found.st_ino}"
 

@@ -1,4 +1,4 @@
-"""Regular ticks that neither drift nor come in bursts after a stall."""
+"""Regular ticks that do not drift, and do not come in bursts after a delay."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def ticks(
     rng: random.Random | None = None,
     clock: Callable[[], float] = trio.current_time,
 ) -> Ticks:
-    """For ``async for``: the number of each tick, 0 at once, then n at ``n * period`` seconds after it.
+    """For ``async for``: yields the number of each tick, 0 at once, then n at ``n * period`` seconds after it.
 
-    Ticks whose time passed while the loop was busy are left out, so numbers may jump. ``jitter`` delays
-    each tick but the first by up to that many seconds of ``rng``'s choosing, without moving those after it.
+    Ticks whose time passed while the loop was busy are left out, so numbers may jump. ``jitter`` delays each tick but
+    the first by a random time of up to that many seconds, without a delay of those after it.
     """
     if not 0 <= jitter < period:
         raise ValueError("jitter must be shorter than the period")
@@ -31,7 +31,7 @@ def ticks(
 
 @attrs.define(eq=False)
 class Ticks:
-    """Not a generator, so that a loop may leave it at any time with nothing to close."""
+    """An iterator and not a generator, so that a loop can leave it without closing it."""
 
     _period: float
     _jitter: float

@@ -1,4 +1,4 @@
-"""Nested tiers of services: what is opened first stops last, whatever ends the block."""
+"""Nested tiers of services: what is opened first stops last, however the block ends."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _TierMember:
 
 @attrs.define(eq=False, repr=False)
 class Tier:
-    """Services that stop together, newest first, once everything opened inside them has unwound."""
+    """Services that stop together, newest first, after everything opened inside the tier has stopped."""
 
     name: str
     stop_within: float
@@ -53,12 +53,12 @@ class Tier:
     async def start(
         self, service: Service, *, restart: RestartPolicy | None = None, stop_within: float | None = None
     ) -> Any:
-        """Start ``service`` and return what it passes to ``started``; raises what it raises before that.
+        """Start ``service`` and return the value that it passes to ``started``; raises what it raises before that.
 
-        From then on only this tier ends it: a cancellation from outside, or the failure of another
-        service, reaches it after the inner block has unwound. With ``restart`` (else the tier's own) it
-        is supervised; ``NEVER`` makes a failure end the tier at once. ``stop_within`` bounds how long the
-        services opened before it wait for its end, inside the bound of the tier.
+        From then on only this tier ends it: a cancellation from outside, or the failure of another service, reaches it
+        after the inner block has ended. With ``restart`` (else the tier's own) it is supervised; with ``NEVER`` a
+        failure ends the tier at once. ``stop_within`` are the seconds that services opened before it wait for its end,
+        within the bound of the tier.
         """
         if self._stopping:
             raise RuntimeError(f"tier {self.name} is stopping and takes no new service")
@@ -76,15 +76,15 @@ class Tier:
         *,
         task_status: trio.TaskStatus[Any],
     ) -> None:
-        if self._stopping:  # began between the call of start and our first step
+        if self._stopping:  # the stop began between the call of start and this step
             raise RuntimeError(f"tier {self.name} is stopping and takes no new service")
         task = trio.lowlevel.current_task()
-        _enclosing.set(None)  # tiers a service opens for itself are part of its own end, not of ours
+        _enclosing.set(None)  # tiers that a service opens stop with the service
 
         def on_started(value: Any) -> None:
             task_status.started(value)
-            # A start that was cancelled in the meantime keeps its task under the caller, who waits for it:
-            # shielded there, it would never end.
+            # When the start was cancelled meanwhile, the task stays with its caller, which waits for it: with a shield
+            # it would never end there.
             if task.parent_nursery is self._nursery:
                 member.scope.shield = True
 
@@ -103,8 +103,8 @@ class Tier:
             raise ServiceReturned(f"service {service.name} of tier {self.name} returned")
 
     async def _bound_shields(self, scope: trio.CancelScope) -> None:
-        """Once the tier is cancelled, give every shield a deadline: an inner block that hangs then cannot
-        keep the outer services from their own orderly end."""
+        """Once the tier is cancelled, set a deadline on every shield, so that an inner block that hangs does not keep
+        outer services from an orderly stop."""
         with scope:
             try:
                 await trio.sleep_forever()
@@ -122,7 +122,7 @@ class Tier:
                     await member.gone.wait()
         for member in self._members:
             member.scope.cancel()
-            # No task can be abandoned: it holds up its nursery, and the log says whose fault that is.
+            # A nursery waits for all its tasks, so the log says which one does not stop.
             log.error("Service %s/%s has not stopped in time", self.name, member.name)
 
     def __repr__(self) -> str:
@@ -135,11 +135,11 @@ class Tier:
 async def open_tier(
     name: str, *, restart: RestartPolicy | None = None, stop_within: float = 30.0
 ) -> AsyncIterator[Tier]:
-    """A tier for the block: its services stop when the block has unwound, one by one, newest first.
+    """A tier for the block: its services stop after the block has ended, one by one, newest first.
 
-    A service that fails for good cancels the block; services of this tier and outer ones go on until the
-    block has unwound, then the failure is raised (in a group, as nurseries do). The tier as a whole stops
-    its services within ``stop_within`` seconds: when those are over, all that is left is cancelled at once.
+    A service that fails and is not restarted cancels the block; the other services of this tier and of outer ones go on
+    until the block has ended, then the failure is raised (in an exception group). The tier stops its services within
+    ``stop_within`` seconds: after that, all that are left are cancelled at once.
     """
     if not 0 < stop_within < math.inf:
         raise ValueError("stop_within must be a finite number of seconds, or a shield could last for ever")
@@ -164,7 +164,7 @@ async def open_tier(
 def tree(task: trio.lowlevel.Task) -> dict[str, Any]:
     """The task and those below it: ``{"name": ..., "children": [...]}``.
 
-    Tasks of one tier are gathered under the tier's name. Shows names only, no locals: it is served to people.
+    Tasks of one tier are grouped under its name. Contains names only, because it is shown to users.
     """
     return _node(task, task.name, _DEPTH)
 

@@ -1,4 +1,4 @@
-"""Level-triggered signals between tasks: what is missed coalesces, and is never lost."""
+"""Level-triggered signals between tasks: several missed signals become one, and none is lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @attrs.define(eq=False)
 class Wake:
-    """Asks a loop to look again. Any number of calls before it looks are one."""
+    """Asks a loop to run once more. Several calls before it runs count as one."""
 
     _event: trio.Event = attrs.field(factory=trio.Event, repr=lambda event: str(event.is_set()))
 
@@ -38,7 +38,7 @@ class Wake:
 
 @attrs.define(eq=False)
 class AsyncValue(Generic[T]):
-    """Holds the newest of a row of values; those in between may be missed."""
+    """Holds the newest value of a series; a waiting task may miss values in between."""
 
     value: T
     revision: int = 0

@@ -1,4 +1,4 @@
-"""What has to be written with whatever a task writes: in the same transaction, or neither is."""
+"""A second write in the transaction of the first one that a task makes: both are committed, or neither is."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ T = TypeVar("T")
 
 @attrs.define(eq=False)
 class AttachedWrite:
-    """A second work, done once: with the first work of the task that is committed."""
+    """A work that is done once, in the transaction of the first work of the task that is committed."""
 
     _add: Callable[[Tx, object], None]
-    """Given the transaction and what the first work returned, in the writer's thread. What it raises undoes both."""
+    """Called in the writer's thread with the transaction and the result of the first work. If it raises, both are
+    undone."""
     written: bool = False
 
     def beside(self, work: Callable[[Tx], T]) -> Callable[[Tx], T]:
-        """Both as one work."""
+        """``work`` and then this one, as one work with the result of ``work``."""
 
         def both(tx: Tx) -> T:
             result = work(tx)
@@ -37,14 +38,14 @@ _companion: ContextVar[AttachedWrite | None] = ContextVar("companion", default=N
 
 
 def waiting() -> AttachedWrite | None:
-    """What the present task's next work has to take along."""
+    """What is attached to the next work of the present task."""
     found = _companion.get()
     return None if found is None or found.written else found
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Within the block, works take nothing along: they are steps on the way, and not what is told of."""
+    """Within the block nothing is attached: its works are intermediate steps."""
     token = _companion.set(None)
     try:
         yield
@@ -54,7 +55,7 @@ def alone() -> Iterator[None]:
 
 @contextmanager
 def accompanied(companion: AttachedWrite) -> Iterator[None]:
-    """Within the block, the first work that this task has committed takes ``companion`` along."""
+    """Within the block, ``write`` is attached to the first work of this task that is committed."""
     token = _companion.set(companion)
     try:
         yield

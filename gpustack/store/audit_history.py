@@ -1,4 +1,4 @@
-"""The audit trail as it is asked for: a page, a run of events after another, and the end of old ones."""
+"""Queries on the audit trail: pages, iteration over all events, and removal of old ones."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _TABLE = tables[AuditEvent]
 
 @attrs.frozen(kw_only=True)
 class AuditFilter:
-    """Which events; what is ``None`` does not matter. ``since`` is included, ``until`` is not."""
+    """Which events are selected; a field that is ``None`` selects all. ``since`` is included, ``until`` is not."""
 
     actor: str | None = None
     """A name, or an id in digits."""
     action: str | None = None
-    """A whole action, or its beginning up to the dot (``model.``)."""
+    """An action, or its beginning up to the dot (``model.``)."""
     outcome: AuditOutcome | None = None
     means: str | None = None
     address: str | None = None
@@ -31,7 +31,7 @@ class AuditFilter:
     since: datetime | None = None
     until: datetime | None = None
     search: str | None = None
-    """Part of the names, the action or the address, in any case."""
+    """A part of the names, the action or the address, case ignored."""
 
     def conditions(self) -> list[sa.ColumnElement[bool]]:
         columns = _TABLE.c
@@ -66,13 +66,13 @@ def _contains(column: sa.ColumnElement[str], text: str) -> sa.ColumnElement[bool
 
 
 def count(conn: sa.Connection, wanted: AuditFilter) -> int:
-    """How many there are."""
+    """How many events are selected."""
     query = sa.select(sa.func.count()).select_from(_TABLE).where(*wanted.conditions())
     return conn.execute(query).scalar_one()
 
 
 def page(conn: sa.Connection, wanted: AuditFilter, *, skip: int, most: int) -> list[AuditEvent]:
-    """Some of them, the newest first."""
+    """``most`` events after the first ``skip``, the newest first."""
     query = sa.select(_TABLE).where(*wanted.conditions()).order_by(_TABLE.c.at.desc(), _TABLE.c.id.desc())
     return _events(conn, query.offset(skip).limit(most))
 
@@ -80,7 +80,8 @@ def page(conn: sa.Connection, wanted: AuditFilter, *, skip: int, most: int) -> l
 def older(
     conn: sa.Connection, wanted: AuditFilter, *, than: tuple[datetime, int] | None, most: int
 ) -> list[AuditEvent]:
-    """The newest of those before the instant and id ``than``: so a long list is read on whatever is added meanwhile."""
+    """The newest events before the instant and id ``than``, or the newest of all. Passing the last event of each answer
+    reads the whole list, even while events are added."""
     conditions = wanted.conditions()
     if than is not None:
         at, key = than
@@ -91,7 +92,7 @@ def older(
 
 
 def forget(conn: sa.Connection, before: datetime, most: int) -> int:
-    """Delete the oldest of those from before that instant, ``most`` of them; how many it were."""
+    """Delete events before that instant, the oldest first and ``most`` at a time; returns how many were deleted."""
     # Not one statement: MySQL takes no LIMIT in a sub-query.
     query = sa.select(_TABLE.c.id).where(_TABLE.c.at < before).order_by(_TABLE.c.at).limit(most)
     keys = list(conn.execute(query).scalars())

@@ -1,4 +1,4 @@
-"""The last changes in memory, from which a watcher that was away resumes."""
+"""The last changes in memory, from which a watcher resumes after a lost connection."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from gpustack.errors import RevisionExpired
 
 SIZE = 4096
 BYTES = 64 << 20
-"""Of all records in it: some are thousands of times as large as others."""
+"""Bound on the memory of all records in it, because their sizes differ by a factor of thousands."""
 
 
 @attrs.define(eq=False, repr=False)
 class ChangeBuffer:
-    """Changes with growing revisions, without gaps since ``floor``; the oldest make room."""
+    """The newest changes with growing revisions, complete since ``floor``. The oldest are dropped."""
 
     floor: int
-    """Everything after this revision is here."""
+    """All changes after this revision are in the buffer."""
     newest: int
     _size: int = SIZE
     _bytes: int = BYTES
@@ -28,9 +28,9 @@ class ChangeBuffer:
     _held: int = 0
 
     def extend(self, changes: Iterable[Change], newest: int | None = None) -> None:
-        """Take in the changes of a commit, newer than all that are here.
+        """Add the changes of a commit, which are newer than all in the buffer.
 
-        ``newest`` is the revision reached, where the last changes of all are of no table that we know.
+        ``newest`` is the revision reached; it is later than the last change where later ones are of unknown tables.
         """
         for change in changes:
             self._changes.append(change)
@@ -44,7 +44,7 @@ class ChangeBuffer:
             self.floor = oldest.revision
 
     def restart(self, newest: int) -> None:
-        """Changes up to ``newest`` were missed: nothing before it is known any more."""
+        """Drop all changes: those up to ``newest`` were missed."""
         self._changes.clear()
         self._held = 0
         self.floor = self.newest = newest
@@ -52,7 +52,7 @@ class ChangeBuffer:
     def since(self, revision: int) -> list[Change]:
         """All changes after ``revision``, oldest first. Raises ``RevisionExpired`` when some are no longer known.
 
-        A revision that was never given (the database was restored from a backup) is ``RevisionExpired`` as well.
+        Raises it also for a revision that was not assigned yet, as after a restore from a backup.
         """
         if revision > self.newest:
             raise RevisionExpired(

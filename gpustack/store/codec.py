@@ -1,4 +1,4 @@
-"""Records to rows and JSON and back, through one converter."""
+"""Converts records to rows and to JSON, and back."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ R = TypeVar("R", bound=Record)
 log = logging.getLogger(__name__)
 
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError)
-"""What reading text raises that is no record of ours."""
+"""What is raised when a row or text is not a record."""
 
 converter = make_converter(detailed_validation=False)
-"""Reads back only what it wrote itself: keys it does not know (of a newer program) are passed over."""
+"""Reads what it wrote itself. Unknown keys, which a newer program may have written, are ignored."""
 
-# JSON has no NaN: orjson writes it as null, and a null must not keep the server from starting.
+# JSON has no NaN: orjson writes null for it, and that null must be readable at the next start.
 converter.register_structure_hook(float, lambda value, _: math.nan if value is None else float(value))
 
 
@@ -38,17 +38,17 @@ def to_json(record: Record) -> str:
 
 
 def _dumped(tree: Any) -> str:
-    """A record that somebody made of foreign text is written all the same: no row may keep the others waiting."""
+    """The JSON of ``tree``. Lone surrogates, which may come in foreign text, are escaped and not an error."""
     try:
         return orjson.dumps(tree).decode()
-    except TypeError:  # halves of characters
+    except TypeError:  # lone surrogates
         return orjson.dumps(washed(tree)).decode()
 
 
 def from_json(cls: type[R], text: str) -> R:
-    """The record in ``text``; raises one of ``UNREADABLE`` when it is not the whole of one.
+    """The record in ``text``; raises one of ``UNREADABLE`` when it is not one, or lacks a field.
 
-    A field that an older program does not know must not come back as its default: its table may hold another value.
+    A missing field (of an older program) is not replaced by its default, because the table may hold another value.
     """
     document = orjson.loads(text)
     record = converter.structure(document, cls)
@@ -71,7 +71,7 @@ def _same(value: Any) -> Any:
 
 
 def _text(column: str, most: int | None) -> Callable[[str], str]:
-    """Text as every database keeps it, and a name in the length that it has there."""
+    """Encodes text that every database can store; raises ``Invalid`` when it is longer than ``most``."""
 
     def encoded(value: str) -> str:
         kept = storable(value)
@@ -109,7 +109,7 @@ def _decoder(column: str, shape: ColumnShape) -> Callable[[Any], Any]:
         return lambda text: converter.structure(orjson.loads(text), shape.type)
 
     def plain(value: Any) -> Any:
-        # SQLite keeps in a column whatever is put there.
+        # SQLite stores values of any type in any column.
         if not isinstance(value, (int, float) if shape.type is float else shape.type):
             raise TypeError(f"{column} holds {type(value).__name__}, not {shape.type.__name__}")
         return value
@@ -119,7 +119,7 @@ def _decoder(column: str, shape: ColumnShape) -> Callable[[Any], Any]:
 
 @attrs.frozen
 class Codec(Generic[R]):
-    """One record class as rows of its table."""
+    """Converts one record class to rows of its table and back."""
 
     cls: type[R]
     _encoders: Mapping[str, Callable[[Any], Any]]
@@ -137,11 +137,12 @@ class Codec(Generic[R]):
         )
 
     def row(self, record: R) -> dict[str, Any]:
-        """Every column but the id, which the database gives. Raises ``Invalid`` for what no database keeps."""
+        """All columns but the id, which the database assigns. Raises ``Invalid`` for a value that no database can
+        store."""
         return {name: self._encoded(record, name) for name in self._encoders if name != "id"}
 
     def changed(self, before: R, after: R) -> dict[str, Any]:
-        """The columns in which the two differ. Raises ``Invalid`` for what no database keeps."""
+        """The columns in which the two differ. Raises ``Invalid`` for a value that no database can store."""
         return {
             name: self._encoded(after, name)
             for name in self._encoders
@@ -149,9 +150,9 @@ class Codec(Generic[R]):
         }
 
     def record(self, row: Mapping[str, Any]) -> R:
-        """The record of a row; raises one of ``UNREADABLE`` when it holds none.
+        """The record in a row; raises one of ``UNREADABLE`` when the row cannot be read.
 
-        What its owner tells anew is as it is in the beginning where it cannot be read.
+        A field that its owner reports again has its default where it cannot be read.
         """
         values = {name: row[name] for name in self._decoders}
         for name, decode in self._decoders.items():
@@ -180,5 +181,5 @@ _CODECS: Mapping[type[Record], Codec[Any]] = {cls: Codec.of(cls) for cls in spec
 
 
 def codec(cls: type[R]) -> Codec[R]:
-    """The codec of a stored record class."""
+    """The codec of a record class."""
     return _CODECS[cls]

@@ -1,4 +1,4 @@
-"""Column types that mean the same on every database we speak to."""
+"""Column types that behave alike on every kind of database."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-"""Only an ``INTEGER PRIMARY KEY`` counts up by itself in SQLite."""
+"""SQLite assigns ids only to an ``INTEGER PRIMARY KEY``."""
 
 Count = sa.BigInteger()
 Real = sa.Double[float]()
 Flag = sa.Boolean(create_constraint=False)
 Word = sa.String(64)
-"""Enums and other words of ours: a new value needs no migration."""
+"""Enumerations and similar short words: a new value needs no migration."""
 
 LONGEST_NAME = 255
 Name = sa.String(LONGEST_NAME).with_variant(
     mysql.VARCHAR(LONGEST_NAME, collation="utf8mb4_bin"), "mysql", "mariadb"
 )
-"""Text that is unique or indexed, compared exactly: MySQL would take ``A`` for ``a``."""
+"""Text that is unique or indexed, compared exactly: by default ``A`` equals ``a`` in MySQL."""
 
 Long = sa.Text().with_variant(mysql.LONGTEXT(collation="utf8mb4_bin"), "mysql", "mariadb")
 """Text of any length, and JSON: MySQL's ``TEXT`` ends at 64 KiB."""

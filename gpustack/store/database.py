@@ -1,4 +1,4 @@
-"""One database by its URL: the ways in, and its failures in our words."""
+"""A database by its URL: its connections, its dialect, and its failures as errors of GPUStack."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ READERS = PoolSettings()
 
 @attrs.frozen
 class Database:
-    """Connections and the dialect that knows how to use them."""
+    """The connections to a database and the dialect that uses them."""
 
     dialect: Dialect
     connections: Connections
 
     @property
     def place(self) -> str:
-        """What to call the database in a sentence; never holds a password."""
+        """The name of the database in messages; it never contains a password."""
         return self.connections.place
 
     @property
@@ -39,21 +39,21 @@ class Database:
 
     @property
     def shared(self) -> bool:
-        """Other servers may write to it too."""
+        """Whether other servers may write to it too."""
         return self.dialect.shared
 
     def migrating(self) -> AbstractContextManager[sa.Connection]:
-        """A transaction in which nobody else changes the schema."""
+        """A transaction during which nobody else changes the schema."""
         return self.dialect.migrating(self.connections)
 
     @contextmanager
     def snapshot(self) -> Iterator[sa.Connection]:
-        """A transaction that reads everything as of one moment, however long it takes."""
+        """A transaction that reads the state of one moment, however long it takes."""
         with self.dialect.snapshot(self.connections) as conn:
             yield conn
 
     def look(self) -> None:
-        """Connect, and see that it is one we can work with. Blocking; raises ``Invalid`` or ``Unavailable``."""
+        """Connect, and check that the database can be used. Blocks; raises ``Invalid`` or ``Unavailable``."""
         try:
             with self.read.connect() as conn:
                 self.dialect.check(conn, self.place)
@@ -61,7 +61,8 @@ class Database:
             raise self.fault(error) from error
 
     def close(self) -> None:
-        """Close all connections, the writing one last: the last to close checkpoints. May be called again."""
+        """Close all connections, the writing one last, because the last one that closes checkpoints. May be called
+        again."""
         ways = self.connections
         for engine in (ways.slow, ways.read):
             if engine is not ways.write:
@@ -71,7 +72,7 @@ class Database:
             ways.lock.release()
 
     def fault(self, error: BaseException) -> GpustackError:
-        """A failure of the database in one sentence that names the knob."""
+        """A failure of the database as an error whose sentence names what to change."""
         cause = getattr(error, "orig", None) or error
         known = self.dialect.fault(self.place, cause)
         if known is not None:
@@ -81,7 +82,7 @@ class Database:
         return Unavailable(f"The database {self.place} failed ({told_by(cause)}): try again", RETRY_AFTER)
 
     def unavailable(self, error: BaseException) -> Unavailable:
-        """As ``fault``, for who can do nothing but try again."""
+        """As ``fault``, but always ``Unavailable``, for callers that can only try again."""
         found = self.fault(error)
         return found if isinstance(found, Unavailable) else Unavailable(str(found), RETRY_AFTER)
 
@@ -89,15 +90,15 @@ class Database:
 def open_database(url: str | sa.URL, pool: PoolSettings = READERS) -> Database:
     """The database at ``url``, as users write it. Connections open on first use.
 
-    Raises ``Invalid`` for a URL that names no database we can use or one whose driver is missing,
-    ``Unavailable`` when the place of a file cannot be written.
+    Raises ``Invalid`` for a URL of an unknown database or one whose driver is missing, ``Unavailable`` when the file
+    cannot be written.
     """
     parsed, dialect = _parsed(url)
     return Database(dialect, dialect.open(parsed, pool))
 
 
 def open_shared(url: str | sa.URL, pool: PoolSettings = READERS) -> Database | None:
-    """As ``open_database``; ``None`` for one that a single server has for itself, which is not touched."""
+    """As ``open_database``, but ``None`` for a database of a single server, which is not opened."""
     parsed, dialect = _parsed(url)
     return Database(dialect, dialect.open(parsed, pool)) if dialect.shared else None
 
@@ -119,7 +120,7 @@ def _parsed(url: str | sa.URL) -> tuple[sa.URL, Dialect]:
 
 
 def _dialect(backend: str) -> Dialect | None:
-    # Loaded late: each brings a part of SQLAlchemy that only its users need.
+    # Imported late: each brings a part of SQLAlchemy that only its users need.
     if backend == "sqlite":
         from .dialects.sqlite import Sqlite
 

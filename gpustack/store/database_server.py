@@ -1,4 +1,4 @@
-"""What databases with a server of their own share: URLs as users write them, drivers, engines and sentences."""
+"""What PostgreSQL and MySQL share, being servers: URLs, drivers, engines and error messages."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 30
 LOCK_SECONDS = 10
 IDLE_SECONDS = 15
-"""A server that stands still in the middle of a commit holds up the others no longer than this."""
+"""Seconds for which a GPUStack server that is paused within a transaction can block the others."""
 MIGRATION_SECONDS = 600
 WRITERS = 3
-"""Connections that write: for records, for leases, and for what stands beside both. None waits for another."""
+"""Connections that write: one each for records, for leases and for the registry, so that none waits for another."""
 
 _RECYCLE = 1800
 
 Settle = Callable[[Any], None]
-"""Prepares a new connection of the driver."""
+"""Prepares a new connection of the driver (DBAPI)."""
 
 
 def place(url: sa.URL) -> str:
-    """The database without password and parameters."""
+    """The URL without password and parameters."""
     return sa.URL.create(
         url.get_backend_name(), url.username, None, url.host, url.port, url.database
     ).render_as_string()
@@ -56,7 +56,7 @@ def driven(url: sa.URL, driver: str, *, install: str) -> sa.URL:
 
 
 def known(url: sa.URL, names: Collection[str]) -> None:
-    """Raise ``Invalid`` naming the parameters of ``url`` that its driver does not know."""
+    """Raise ``Invalid`` that names the parameters of ``url`` that its driver does not know."""
     unknown = sorted(set(url.query) - set(names))
     if unknown:
         raise Invalid(
@@ -67,7 +67,7 @@ def known(url: sa.URL, names: Collection[str]) -> None:
 def engine(
     url: sa.URL, arguments: dict[str, Any], settle: Settle, *, pool: PoolSettings | None, echo: bool
 ) -> sa.Engine:
-    """An engine that looks whether a connection still lives before it uses it; without ``pool`` it keeps none."""
+    """An engine that checks a pooled connection before it uses it; without ``pool`` connections are not kept."""
     options: dict[str, Any] = {"poolclass": NullPool}
     if pool is not None:
         options = {
@@ -97,7 +97,7 @@ def engine(
 
 
 def statements(*lines: str) -> Settle:
-    """A preparation that executes ``lines``."""
+    """A function that executes ``lines`` on a new connection."""
 
     def settle(connection: Any) -> None:
         cursor = connection.cursor()
@@ -109,7 +109,7 @@ def statements(*lines: str) -> Settle:
     return settle
 
 
-# -- sentences; the password is never in what a driver says
+# -- error messages; drivers do not include the password in theirs
 
 
 def unreachable(place: str, cause: object) -> Unavailable:
@@ -166,6 +166,6 @@ def too_old(place: str, product: str, found: str, least: str) -> Invalid:
 
 
 def version(parts: Sequence[Any]) -> tuple[tuple[int, ...], str]:
-    """The numbers of a version, and how to write them."""
+    """The numbers of a version, and the version as text."""
     numbers = tuple(part for part in parts if isinstance(part, int))
     return numbers, ".".join(map(str, numbers))

@@ -1,4 +1,4 @@
-"""What one kind of database must be able to do for us: the contract of `dialects/`."""
+"""The interface of a kind of database, implemented by each module in `dialects/`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from gpustack.text import printable, redacted
 from .lock import FileLock
 
 RETRY_AFTER = 1.0
-"""Seconds after which a client may try again when the database was away."""
+"""Seconds after which a client may try again when the database is not available."""
 
 
 @attrs.frozen(kw_only=True)
 class PoolSettings:
-    """Connections that read: ``size`` kept open, ``overflow`` more when needed, seconds to wait for one."""
+    """The pool of reading connections: ``size`` are kept open, ``overflow`` more are opened when needed; ``timeout``
+    are the seconds to wait for one."""
 
     size: int = 5
     overflow: int = 10
@@ -35,15 +36,15 @@ class PoolSettings:
 
 @attrs.frozen(kw_only=True, repr=False)
 class Connections:
-    """The ways into one database. They open on first use."""
+    """The connection pools of one database. Connections open on first use."""
 
     place: str
-    """What to call the database in a sentence; never holds a password."""
+    """The name of the database in messages; it never contains a password."""
     write: sa.Engine
     read: sa.Engine
-    """Refuses to write."""
+    """Read only."""
     slow: sa.Engine
-    """For reading or moving everything: no statement is cut short, nothing is kept open."""
+    """For dumps, loads and migrations: statements have no time limit, connections are not kept open."""
     lock: FileLock | None = None
 
     def __repr__(self) -> str:
@@ -54,7 +55,7 @@ class Dialect(Protocol):
     """One file in ``dialects/``: a class named in ``database.py``."""
 
     shared: bool
-    """Several servers may write at once: what others committed has to be looked for."""
+    """Whether several servers may write at once, so that commits of others have to be polled."""
     clock: str
     """SQL for milliseconds since 1970 by the clock of the database."""
 
@@ -65,11 +66,11 @@ class Dialect(Protocol):
         """Raise ``Invalid`` when the server is too old or set up so that records would be damaged."""
 
     def migrating(self, connections: Connections) -> AbstractContextManager[sa.Connection]:
-        """A transaction in which nobody else changes the schema; raises ``Unavailable`` when it has to wait
-        for too long."""
+        """A transaction during which nobody else changes the schema; raises ``Unavailable`` when the wait for it is too
+        long."""
 
     def snapshot(self, connections: Connections) -> AbstractContextManager[sa.Connection]:
-        """A transaction that reads everything as of one moment, however long it takes."""
+        """A transaction that reads the state of one moment, however long it takes."""
 
     def upsert(
         self, table: sa.Table, *, key: Sequence[str], adding: Sequence[str], replacing: Sequence[str]
@@ -77,17 +78,18 @@ class Dialect(Protocol):
         """An insert that, where ``key`` exists, adds to the columns ``adding`` and replaces ``replacing``."""
 
     def next_id(self, conn: sa.Connection, table: sa.Table) -> int:
-        """The id that the next row gets, if nothing is inserted meanwhile."""
+        """The id of the next row, if nothing is inserted meanwhile."""
 
     def set_next_id(self, conn: sa.Connection, table: sa.Table, number: int) -> None:
-        """Let the next row of ``table``, empty or not, get ``number`` at least. May end the transaction."""
+        """Let the id of the next row of ``table`` be at least ``number``. May end the transaction."""
 
     def fault(self, place: str, cause: Any) -> GpustackError | None:
-        """An error of the driver in a sentence that names the knob; ``None`` when it is nothing special."""
+        """An error of the driver as an error whose sentence names what to change; ``None`` when it is not a known
+        one."""
 
 
 def told_by(cause: object) -> str:
-    """What a driver says of a failure, in one line. Of a number and a sentence the sentence is for people."""
+    """The message of a driver's exception in one line, without the error number that comes first in some drivers."""
     told: tuple[object, ...] = getattr(cause, "args", ())
     match told:
         case (int(), str(sentence)):

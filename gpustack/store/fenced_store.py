@@ -1,4 +1,4 @@
-"""The store as those see it who may only write while their server leads."""
+"""The store for the loops of the leader: its writes are refused once another server leads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class RecordStore(Protocol):
-    """What a control loop asks of a store."""
+    """What a control loop needs of a store."""
 
     @property
     def snapshot(self) -> Snapshot: ...
@@ -32,12 +32,12 @@ class RecordStore(Protocol):
 
 @attrs.frozen
 class FencedStore:
-    """Every write carries ``term``. One that comes too late tells ``_deposed`` and never returns: its caller is to be
-    cancelled by that."""
+    """A store all of whose writes carry a term (a fencing token). The first one that is refused calls ``_deposed``,
+    which has to cancel the caller: the write itself does not return."""
 
     _store: Store
     _term: LeaseTerm | None
-    """``None`` where nobody else can lead."""
+    """``None`` where there is only one server."""
     _deposed: Callable[[], None]
 
     @property

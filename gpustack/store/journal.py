@@ -1,4 +1,5 @@
-"""The table of changes: every commit appends to it, numbered from a head that only one writer holds at a time."""
+"""The table of changes. Every commit appends its changes, with revisions counted from the head, a row that is locked
+meanwhile."""
 
 from __future__ import annotations
 
@@ -17,22 +18,22 @@ from .table import changes, class_of, heads, specs
 
 KEPT = 10_000
 KEPT_CHARACTERS = 64 << 20
-"""Of all records in it, so that large ones do not fill the disk."""
+"""Bound on the JSON of all changes kept, so that large records do not fill the disk."""
 KEPT_FOR = timedelta(days=7)
-"""Changes hold what their records held, password hashes too: they are not kept for ever in a quiet cluster."""
+"""Changes contain whole records, with password hashes, so they are not kept for ever in a quiet cluster either."""
 
 _HEAD = sa.select(heads.c.revision).where(heads.c.id == 1)
 
 
 @attrs.frozen
 class PendingChange:
-    """A change before it is numbered."""
+    """A change that has no revision yet."""
 
     kind: ChangeKind
     record: Record
     before: Record | None
     json: str
-    """The record, written out where a fault in it is the fault of one work."""
+    """The record as JSON. It is made within the work, so that a record that cannot be encoded fails that work alone."""
 
     def numbered(self, revision: int) -> Change:
         name = specs[type(self.record)].name
@@ -40,15 +41,16 @@ class PendingChange:
 
 
 def revision(conn: sa.Connection) -> int:
-    """The last revision given, 0 in a new database."""
+    """The last revision assigned, 0 in a new database."""
     return conn.execute(_HEAD).scalar() or 0
 
 
 def hold(conn: sa.Connection) -> int:
-    """The last revision given; until the end of this transaction nobody else gives or hears a later one.
+    """Lock the head and return the last revision. Until this transaction ends, nobody else assigns or reads a later
+    one.
 
-    Without this, of two transactions the one with the later revisions could become visible first, and whoever
-    looked in between would never hear of the other.
+    Without the lock, the later of two transactions could become visible first, and a server that polled in between
+    would miss the changes of the other.
     """
     return conn.execute(_HEAD.with_for_update()).scalar() or 0
 
@@ -56,7 +58,8 @@ def hold(conn: sa.Connection) -> int:
 def append(
     conn: sa.Connection, alterations: Sequence[PendingChange], last: int, now: datetime
 ) -> list[Change]:
-    """Write the alterations of a transaction that holds the head at ``last``; returns them numbered."""
+    """Append the changes of a transaction that has locked the head at revision ``last``; returns them with
+    revisions."""
     if not alterations:
         return []
     numbered = [alteration.numbered(last + count) for count, alteration in enumerate(alterations, 1)]
@@ -77,7 +80,7 @@ def append(
 
 
 def trim(conn: sa.Connection, now: datetime) -> None:
-    """Drop changes beyond those kept. The newest always stays."""
+    """Delete changes that are too many, too large together or too old. The newest always stays."""
     last = revision(conn)
     too_old = sa.and_(changes.c.at < now - KEPT_FOR, changes.c.revision < last)
     too_many = changes.c.revision <= max(last - KEPT, _too_large(conn, last))
@@ -85,7 +88,7 @@ def trim(conn: sa.Connection, now: datetime) -> None:
 
 
 def _too_large(conn: sa.Connection, last: int) -> int:
-    """The newest revision that has no room any more beside those after it."""
+    """The newest revision that does not fit into ``KEPT_CHARACTERS`` with those after it; 0 if all fit."""
     characters = sa.func.length(changes.c.record)
     query = sa.select(changes.c.revision, characters).where(changes.c.revision > last - KEPT)
     room = KEPT_CHARACTERS
@@ -98,16 +101,16 @@ def _too_large(conn: sa.Connection, last: int) -> int:
 
 
 def forget(conn: sa.Connection, skip: int) -> None:
-    """Drop every change and leave out ``skip`` revisions: whoever knew one has to list again."""
+    """Delete all changes and skip ``skip`` revisions, so that every watcher has to list again."""
     conn.execute(sa.delete(changes))
     conn.execute(sa.update(heads).where(heads.c.id == 1).values(revision=heads.c.revision + skip))
 
 
 def between(conn: sa.Connection, since: int, last: int) -> list[Change | None] | None:
-    """Every change after ``since`` up to ``last``, in order; ``None`` for one of a table that we do not know.
+    """The changes after ``since`` up to ``last``, in order; an item is ``None`` where its table is unknown here.
 
-    The answer as a whole is ``None`` when they are not all there or one cannot be read, which is also so for one of
-    an older program that lacks a field of ours. ``before`` is unknown.
+    Returns ``None`` when some are missing or one cannot be read, e.g. one of an older program that lacks a field.
+    ``before`` is not set.
     """
     within = sa.and_(changes.c.revision > since, changes.c.revision <= last)
     rows = conn.execute(sa.select(changes).where(within).order_by(changes.c.revision)).all()
@@ -120,9 +123,9 @@ def between(conn: sa.Connection, since: int, last: int) -> list[Change | None] |
 
 
 def newest(conn: sa.Connection, count: int) -> tuple[int, list[Change]]:
-    """At most ``count`` last changes in their order, and the revision since which they are complete.
+    """The revision since which changes are complete, and these changes, at most the last ``count``, in order.
 
-    They end where one cannot be read, written by a program that kept other records. ``before`` is unknown.
+    They begin after the last one that cannot be read, which another version has written. ``before`` is not set.
     """
     query = sa.select(changes).order_by(changes.c.revision.desc()).limit(count)
     found: deque[Change] = deque()

@@ -1,4 +1,4 @@
-"""Leases by the clock of the database: at most one holder, and a term that grows with each change of hands."""
+"""Leases: at most one holder at a time by the clock of the database, and a term that grows with each new holder."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LEADER = "leader"
 
 @attrs.frozen
 class LeaseTerm:
-    """The right to lead, once held: ``number`` is greater than that of every holder before.
+    """One tenure of a lease. ``number`` is greater than that of every earlier holder: it is a fencing token.
 
-    A write that carries a term is refused once somebody else has a later one, however late it comes.
+    A write with a term is refused once another holder has a later one.
     """
 
     name: str
@@ -26,17 +26,17 @@ class LeaseTerm:
 
 
 class LeaseLost(Conflict):
-    """A write carried a term that is over: whoever sent it leads no more."""
+    """A write carried a term that is over: its sender no longer holds the lease."""
 
 
 def take(conn: sa.Connection, dialect: Dialect, name: str, holder: str, ttl: float) -> LeaseTerm | None:
-    """Take the lease for ``ttl`` seconds or prolong it; ``None`` while somebody else has it.
+    """Take the lease for ``ttl`` seconds or renew it; ``None`` while another holder has it.
 
-    The same term goes on as long as it is prolonged in time.
+    The term stays the same while it is renewed in time.
     """
     given = {"name": name, "holder": holder, "ttl": round(ttl * 1000)}
     now = dialect.clock
-    # MySQL assigns from left to right: the term is reckoned from the old holder first.
+    # MySQL assigns from left to right, so the term, which depends on the old holder, comes first.
     taken = conn.execute(
         sa.text(
             "UPDATE leases SET"
@@ -69,12 +69,12 @@ def _first(conn: sa.Connection, now: str, given: dict[str, object]) -> bool:
 
 
 def give_up(conn: sa.Connection, term: LeaseTerm, holder: str) -> None:
-    """Let the lease end now, if this term still holds it, so that the next need not wait."""
+    """End the lease now, if it is still held in this term, so that the next holder need not wait."""
     mine = sa.and_(leases.c.name == term.name, leases.c.term == term.number, leases.c.holder == holder)
     conn.execute(sa.update(leases).where(mine).values(expires=0))
 
 
 def stands(conn: sa.Connection, term: LeaseTerm) -> bool:
-    """Whether nobody has a later term; until the end of this transaction nobody can begin one."""
+    """Whether the term is the latest. Until this transaction ends, nobody can begin a later one."""
     query = sa.select(leases.c.term).where(leases.c.name == term.name).with_for_update()
     return bool(conn.execute(query).scalar() == term.number)

@@ -1,4 +1,4 @@
-"""All records of a database, read at once."""
+"""Reads all records of a database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @attrs.frozen(kw_only=True)
 class UnreadableRow:
-    """A row that is no record as it is. ``reason`` is one line."""
+    """A row that cannot be read as a record. ``reason`` is one line."""
 
     table: str
     id: int
@@ -28,8 +28,8 @@ class UnreadableRow:
 
 
 def records(conn: sa.Connection, place: str) -> Iterator[Record]:
-    """Every record of the snapshot, table by table in the order of ids; raises ``Unavailable`` naming a row that
-    cannot be read."""
+    """All records that belong to the snapshot, table by table, sorted by id; raises ``Unavailable`` that names the
+    first row that cannot be read."""
     for row in rows(conn):
         if isinstance(row, UnreadableRow):
             raise Unavailable(
@@ -40,14 +40,14 @@ def records(conn: sa.Connection, place: str) -> Iterator[Record]:
 
 
 def rows(conn: sa.Connection) -> Iterator[Record | UnreadableRow]:
-    """The same, with the rows that cannot be read in their places."""
+    """As ``records``, with an ``UnreadableRow`` for each row that cannot be read."""
     for cls, spec in specs.items():
         if spec.in_memory:
             yield from _of(conn, cls)
 
 
 def log_unread(row: UnreadableRow) -> None:
-    """Once for each row, when it is met first."""
+    """Log a row that cannot be read; called once for each."""
     log.error(
         "A row of the database cannot be read and is left out; all others are served. Mend or delete it, or restore a "
         "backup: table=%s id=%s reason=%s",
@@ -62,7 +62,7 @@ def _of(conn: sa.Connection, cls: type[Record]) -> Iterator[Record | UnreadableR
     every = sa.select(table).order_by(table.c.id)
     try:
         found = conn.execute(every).all()
-    except (*UNREADABLE, sa.exc.DBAPIError):  # the driver itself cannot read one of them
+    except (*UNREADABLE, sa.exc.DBAPIError):  # the driver cannot read one of the rows
         ids = conn.scalars(sa.select(table.c.id).order_by(table.c.id)).all()
         for key in ids:
             yield _one(conn, cls, key)

@@ -1,4 +1,4 @@
-"""A lock file that dies with its process."""
+"""A lock on a file that ends with its process."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import attrs
 from gpustack.errors import Unavailable
 
 WAIT_SECONDS = 10.0
-"""How long a predecessor may take to let go: at a hand-over two daemons meet for a moment."""
+"""Seconds to wait for another holder: at a hand-over two daemons run for a moment."""
 
 
 @attrs.define(eq=False)
 class FileLock:
-    """Held by one open file, in this process or another; the kernel frees it when its process dies."""
+    """An exclusive ``flock``, held by one open file in one process; the kernel releases it when the process ends."""
 
     path: Path
     wait: float = WAIT_SECONDS
     _fd: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock, waiting a while for its holder; raises ``Unavailable`` naming it. Blocks its thread."""
+        """Take the lock, waiting up to ``wait`` seconds; raises ``Unavailable`` that names the holder. Blocks."""
         if self._fd is not None:
             return
         try:
@@ -46,7 +46,7 @@ class FileLock:
         self._fd = fd
 
     def release(self) -> None:
-        """Let go; harmless when not held. The file stays: removing it would race with who waits for it."""
+        """Release the lock, if it is held. The file stays: its removal would race with processes that wait for it."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

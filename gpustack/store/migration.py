@@ -1,4 +1,4 @@
-"""Brings a database to the schema of this program. Alembic is loaded only when there is something to do."""
+"""Brings a database to the schema of this program. Alembic is imported only when there is something to do."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ log = logging.getLogger(__name__)
 
 
 def known() -> list[str]:
-    """The revisions this program has, oldest first: the numbers that the files begin with."""
+    """The schema revisions of this program, oldest first: the numbers that the file names begin with."""
     modules = pkgutil.iter_modules([str(_FOLDER / "versions")])
     return sorted(module.name.removeprefix("v").split("_")[0] for module in modules)
 
 
 def migrate(database: Database) -> None:
-    """Bring the schema up to date; of several servers that start at once one does it, and the others wait.
+    """Bring the schema up to date. Of several servers that start at once, one does it and the others wait. Blocks.
 
-    Raises ``Unavailable`` when the database is of a newer program, or not ours, and ``Invalid`` when its server
-    is too old.
+    Raises ``Unavailable`` when the database is of a newer program or of another product, and ``Invalid`` when its
+    server is too old.
     """
     with database.write.begin() as conn:
         database.dialect.check(conn, database.place)
@@ -44,7 +44,7 @@ def migrate(database: Database) -> None:
 
 
 def upgrade(conn: sa.Connection, place: str) -> None:
-    """As ``migrate``, within a transaction that keeps others from doing the same."""
+    """As ``migrate``, within a transaction of ``Dialect.migrating``."""
     present, revisions = current(conn), known()
     if present == revisions[-1]:
         return
@@ -70,7 +70,7 @@ def current(conn: sa.Connection) -> str | None:
 
 
 def to(conn: sa.Connection, revision: str) -> None:
-    """Go up or down to a revision (``head``, ``base``) within the transaction of ``conn``."""
+    """Upgrade or downgrade to a revision (``head``, ``base``) within the transaction of ``conn``."""
     from alembic import command
 
     config = _config(conn)
@@ -82,7 +82,7 @@ def to(conn: sa.Connection, revision: str) -> None:
 
 
 def _foreign(conn: sa.Connection) -> str:
-    """Tables that we did not make. Ours may be there without a revision: a first upgrade that died half-way."""
+    """Names of tables that are not ours. Our own may exist without a revision after a first upgrade that was killed."""
     found = set(sa.inspect(conn).get_table_names())
     begun = _VERSION.name in found
     return ", ".join(sorted(found - {_VERSION.name} - (set(metadata.tables) if begun else set()))[:5])

@@ -1,4 +1,4 @@
-"""The servers that share a database: who is there, what all of them must know alike, and whom they heard."""
+"""The servers that share a database: which are live, their common secrets, and when they last heard each worker."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ from .dialect import Dialect
 from .table import cluster_secrets, heartbeats, leases, servers
 
 LIVES_FOR = 10.0
-"""Seconds after its last word for which a server is taken to be there; it speaks every two."""
+"""Seconds since its last heartbeat for which a server counts as live; it sends one every two seconds."""
 _HEARD_FOR = 60.0
-"""Seconds for which it matters that a worker was heard: a server that begins to judge gives everybody more."""
+"""Heartbeats of workers older than these seconds are not returned. A server that becomes leader waits longer before it
+calls a worker silent."""
 _KEPT_FOR = 24 * 3600.0
 
 
 @attrs.frozen(kw_only=True)
 class ServerIdentity:
-    """One run of one server. ``uuid`` stays with its data directory, ``run`` is this process alone."""
+    """One run of one server. ``uuid`` belongs to its data directory, ``run`` to this process."""
 
     uuid: str
     run: str
     url: str
-    """Where workers reach it."""
+    """The URL that workers use."""
     version: str
 
     @property
     def holder(self) -> str:
-        """What it is called in a lease: a copy of the data directory elsewhere is another holder."""
+        """Its name as the holder of a lease. It differs for a copy of the data directory elsewhere."""
         return f"{self.uuid}/{self.run}"
 
 
 @attrs.frozen(kw_only=True)
 class RegisteredServer:
-    """A server as the others see it. ``silent`` are seconds since its last word."""
+    """A server as the others see it. ``silent`` are the seconds since its last heartbeat."""
 
     uuid: str
     url: str
@@ -53,21 +54,21 @@ class RegisteredServer:
 
 @attrs.frozen(kw_only=True)
 class RegistryView:
-    """What is to be known of the others now: servers by their uuid, and seconds since each worker was heard."""
+    """The registry at one moment: servers sorted by uuid, and the seconds since each worker was last heard."""
 
     servers: tuple[RegisteredServer, ...] = ()
     heard: Mapping[int, float] = attrs.field(factory=dict)
     term: int | None = None
-    """The term of whoever leads now, if anybody does."""
+    """The term of the present leader, if there is one."""
     agreed: bool = True
-    """The secrets are still those that this server settled on."""
+    """Whether the secrets in the database are still those of this server."""
     twin: str | None = None
-    """Where another daemon is that says to be this server: it has a copy of the data directory, or we have."""
+    """URL of another daemon with the uuid of this server: one of the two runs on a copy of the data directory."""
 
 
 @attrs.frozen(kw_only=True)
 class SecretProposal:
-    """A secret as one server has it. ``knob`` is what set it, if somebody did and means it."""
+    """The value that one server has for a secret. ``knob`` is the option that set it, or ``None`` if no option did."""
 
     value: str = attrs.field(repr=False)
     knob: str | None = None
@@ -76,12 +77,12 @@ class SecretProposal:
 def settle(
     conn: sa.Connection, dialect: Dialect, me: ServerIdentity, offers: Mapping[str, SecretProposal]
 ) -> Mapping[str, str]:
-    """Take this server on the roster, and agree with the others on each secret; returns what holds now.
+    """Register this server and agree with the others on each secret; returns the secrets that hold now.
 
-    The first server's become those of all. One that somebody set here is refused with ``Invalid`` when another
-    server lives with a different one, and replaces it when none does.
+    Those of the first server become the secrets of all. One that an option sets here is refused with ``Invalid`` when
+    another live server has a different one, and replaces the stored one when no other server is live.
     """
-    journal.hold(conn)  # of servers that start at once, one after the other
+    journal.hold(conn)  # servers that start at once take turns
     contradict(conn, dialect, me.uuid, offers)
     held = _held(conn)
     for name, offer in offers.items():
@@ -100,9 +101,9 @@ def settle(
 def contradict(
     conn: sa.Connection, dialect: Dialect, uuid: str, offers: Mapping[str, SecretProposal]
 ) -> None:
-    """Raise ``Invalid`` when somebody set a secret here and another server than ``uuid`` lives with a different one.
+    """Raise ``Invalid`` when an option sets a secret here and another live server than ``uuid`` has a different one.
 
-    It reads only, and no more than older programs have, so that it may be asked before a migration.
+    Reads only, and only columns of the first release with these tables, so that it can be called before a migration.
     """
     held = _held(conn)
     since = _now(conn, dialect) - round(LIVES_FOR * 1000)
@@ -123,9 +124,9 @@ def attend(
     heard: Mapping[int, float],
     settled: Mapping[str, str],
 ) -> RegistryView:
-    """Say that this server is there and whom it heard (seconds ago, by worker); learn the same of the others.
+    """Store the heartbeat of this server and when it last heard workers (seconds ago, by id); returns the registry.
 
-    ``settled`` are the secrets that this server goes by.
+    ``settled`` are the secrets of this server.
     """
     own = conn.execute(sa.select(servers).where(servers.c.server_uuid == me.uuid)).one_or_none()
     _speak(conn, dialect, me)
@@ -143,13 +144,13 @@ def attend(
         heard=ages,
         term=conn.execute(term).scalar() if leading else None,
         agreed=_held(conn).items() >= settled.items(),
-        # Since we settled the row is ours, unless somebody else has written it.
+        # The row has been ours since the registration, unless another daemon has written it.
         twin=None if own is None or own.run == me.run else own.url,
     )
 
 
 def depart(conn: sa.Connection, dialect: Dialect, me: ServerIdentity) -> None:
-    """Leave the roster, if this run is on it still, and drop what is too old to be of use."""
+    """Remove this server, if the row is of this run, and delete rows that are older than a day."""
     conn.execute(sa.delete(servers).where(servers.c.server_uuid == me.uuid, servers.c.run == me.run))
     long_ago = _now(conn, dialect) - round(_KEPT_FOR * 1000)
     conn.execute(sa.delete(servers).where(servers.c.seen < long_ago))
@@ -157,7 +158,7 @@ def depart(conn: sa.Connection, dialect: Dialect, me: ServerIdentity) -> None:
 
 
 def living(conn: sa.Connection, dialect: Dialect) -> list[RegisteredServer]:
-    """The servers that are there now."""
+    """The servers that are live now."""
     return [server for server in _listed(conn, dialect) if server.lives]
 
 

@@ -1,4 +1,4 @@
-"""The one door to the records: a snapshot to read, works to write, and word of every change."""
+"""The store of all records: a snapshot to read, works that write, and notice of every change."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 BATCH = 256
-"""Works in one commit: enough to share a sync, few enough that the first need not wait long."""
+"""Works in one commit: enough to share the sync, few enough that the first one does not wait long."""
 WAITING = 10_000
 FLUSH_SECONDS = 10.0
-"""How long a stopping store may take to commit what was asked before."""
+"""Seconds that a store which stops may take to commit the works it has accepted."""
 POLL_SECONDS = 0.5
-"""How long what another server committed may go unheard."""
+"""Seconds between two polls for commits of other servers."""
 _FLUSHES_AT_LEAST = 1.0
 _ENDS_WITHIN = 0.5
-"""Seconds that a cancelled transaction beside the writer's may still take."""
+"""Seconds that a cancelled transaction beside the writer may still take."""
 _REFRESH_EVERY = 0.05
 _REFRESH_WITHIN = 2.0
-"""Seconds between two looks that somebody asked for, and that one of them waits for the database at most."""
+"""Seconds between two polls that ``refresh`` asks for, and the most that a ``refresh`` takes."""
 REPLAYED = 1000
-"""Changes read back at start, so that watchers resume over a restart."""
+"""Changes loaded at start, so that watchers can resume after a restart."""
 
 
 @attrs.frozen(kw_only=True)
 class StoreSettings:
-    """Where the records are kept: ``url``, or a file in ``data_dir``."""
+    """Where the records are stored: at ``url``, or in a file in ``data_dir``."""
 
     data_dir: str
     url: str | None = None
@@ -77,7 +77,7 @@ class _TableWatch:
 
 @attrs.define(eq=False, repr=False)
 class Store:
-    """Records in memory and on disk. Everything but a work and a query happens in the Trio thread."""
+    """All records, in memory and in the database. Everything but works and queries runs in the Trio thread."""
 
     _database: Database
     _writer: Writer
@@ -90,7 +90,7 @@ class Store:
     _watches: list[_TableWatch] = attrs.field(factory=list)
     _closed: bool = False
     _curious: list[trio.Event] = attrs.field(factory=list)
-    """Those who wait for what others have committed by now."""
+    """Callers of ``refresh``."""
     _refreshed_at: float = -math.inf
     commits: int = 0
     """Commits since the start that changed a record."""
@@ -99,10 +99,10 @@ class Store:
     _beside_threads: ThreadLimiter = attrs.field(factory=lambda: threads("store-beside", 1))
     _read_threads: ThreadLimiter = attrs.field(factory=lambda: threads("store-read", PoolSettings().most))
     _read_patience: float = PoolSettings().timeout
-    """Seconds a query waits for its turn: as many go on at once as there may be connections for them."""
+    """Seconds a query waits for a thread, of which there are as many as reading connections."""
     _failure: Unavailable | None = None
     flush_by: float = math.inf
-    """By Trio's clock: a stop that is under way leaves the last commits no longer than this, but for a second."""
+    """By Trio's clock, when a stop under way has to be over; the last commits get at least one second."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -116,21 +116,21 @@ class Store:
 
     @property
     def failure(self) -> Unavailable | None:
-        """Why the database could not be reached when it was asked last; ``None`` when it answered."""
+        """Why the last access to the database failed; ``None`` when it succeeded."""
         return self._failure
 
     @property
     def writes_waiting(self) -> int:
-        """Works that were asked for and are not done."""
+        """Works that were submitted and are not committed."""
         return len(self._waiting)
 
     async def write(self, work: Callable[[Tx], T], *, term: LeaseTerm | None = None) -> T:
-        """Run ``work`` in a transaction of the writer and return what it returns, once that is on disk.
+        """Run ``work`` in a transaction of the writer and return its result, once it is on disk.
 
-        By then ``snapshot`` shows it and the watches have been woken. What ``work`` raises is raised here, and
-        leaves nothing behind; ``Unavailable`` when the database fails or the store has stopped. Works run in
-        a thread: they touch their ``Tx`` and immutable values only, and are quick. Waits until the store
-        runs. Cancelled, the work is done as a whole or not at all, and which of the two is not said.
+        By then ``snapshot`` shows it and the watches have been woken. What ``work`` raises is raised here and undoes
+        its writes; ``Unavailable`` when the database fails or the store has stopped. Works run in a thread: they use
+        only their ``Tx`` and immutable values, and must be quick. Waits until the store runs. Cancelled, the work may
+        or may not be done, but never in part.
 
         In a block of ``accompanied`` the companion is done in the same transaction.
         With a ``term`` the work is done only if that still is the latest of its lease; ``Deposed`` otherwise.
@@ -157,10 +157,10 @@ class Store:
         return result
 
     async def try_lease(self, name: str, holder: str, ttl: float) -> LeaseTerm | None:
-        """Take the lease ``name`` for ``ttl`` seconds, or prolong it; ``None`` while another holder has it.
+        """Take the lease ``name`` for ``ttl`` seconds or renew it; ``None`` while another holder has it.
 
-        Terms grow with every change of hands and after every gap, by the clock of the database. Raises
-        ``Unavailable``. Cancelled, it may have been taken all the same.
+        The term grows with every new holder and after every gap, by the clock of the database. Raises ``Unavailable``.
+        Cancelled, it may have been taken.
         """
 
         def take(conn: sa.Connection, dialect: Dialect) -> LeaseTerm | None:
@@ -169,18 +169,18 @@ class Store:
         return await self._beside(self._lease_threads, take)
 
     async def end_lease(self, term: LeaseTerm, holder: str) -> None:
-        """Give the lease up if ``holder`` has it in ``term``, so that the next need not wait; as ``try_lease``."""
+        """End the lease if ``holder`` has it in ``term``, so that the next holder need not wait; as ``try_lease``."""
         await self._beside(self._lease_threads, lambda conn, _: lease.give_up(conn, term, holder))
 
     async def beside(self, fn: Callable[[sa.Connection, Dialect], T]) -> T:
-        """Run ``fn`` in a transaction beside the writer's, for tables that are no records.
+        """Run ``fn`` in a transaction of its own beside the writer, for tables that are not records.
 
-        Raises ``Unavailable``, and what ``fn`` raises. Cancelled, it may have been done all the same.
+        Raises ``Unavailable``, and what ``fn`` raises. Cancelled, it may have been done.
         """
         return await self._beside(self._beside_threads, fn)
 
     async def _beside(self, threads: ThreadLimiter, fn: Callable[[sa.Connection, Dialect], T]) -> T:
-        """Cancelled, it waits for the end of what has begun, but not for a database that does not answer."""
+        """Cancelled, it waits half a second for a transaction that has begun, and leaves it running then."""
 
         def work() -> T:
             try:
@@ -206,9 +206,9 @@ class Store:
         return results[0].unwrap()
 
     async def query(self, fn: Callable[[sa.Connection], T]) -> T:
-        """Run a read-only ``fn`` in a thread, for histories that are not in memory; raises ``Unavailable``.
+        """Run a read-only ``fn`` in a thread, for tables that are not in memory (histories); raises ``Unavailable``.
 
-        Not cancellable once it has begun.
+        Not cancellable once ``fn`` has begun.
         """
 
         def read() -> T:
@@ -218,7 +218,7 @@ class Store:
             except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
                 raise self._database.unavailable(error) from error
 
-        # Ends the wait for a thread only: the work of a thread cannot be cancelled.
+        # Ends only the wait for a thread: a function that runs in one is not cancelled.
         with trio.move_on_after(self._read_patience):
             return await self._read_threads.run(read)
         raise Unavailable(
@@ -228,10 +228,10 @@ class Store:
         )
 
     async def refresh(self) -> bool:
-        """Hear what other servers have committed by now; returns whether there may have been any.
+        """Apply what other servers have committed by now; returns whether there can be other servers.
 
-        For who was just told something that the snapshot does not know yet. Waits for a moment, and not longer
-        when the database fails.
+        For requests that refer to something which the snapshot does not have yet. Takes two seconds at most, also when
+        the database fails.
         """
         await trio.lowlevel.checkpoint()
         if not self.shared or self._closed:
@@ -254,7 +254,7 @@ class Store:
 
     @contextmanager
     def watch(self, tables: Iterable[str] | None = None) -> Iterator[Wake]:
-        """A wake that is called after every commit that changed one of ``tables`` (none named: any)."""
+        """A wake that is called after every commit that changed one of ``tables`` (by default any)."""
         watch = _TableWatch(None if tables is None else frozenset(tables), Wake())
         self._watches.append(watch)
         try:
@@ -263,7 +263,7 @@ class Store:
             self._watches.remove(watch)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Commit what is asked until cancelled; then commit what was asked before, for a bounded time, and close."""
+        """Commit works until cancelled; then commit those accepted before, for a bounded time, and close."""
         flush = trio.CancelScope(shield=True)
         try:
             async with trio.open_nursery() as nursery:
@@ -281,7 +281,7 @@ class Store:
             self.close()
 
     def close(self) -> None:
-        """Close the database and refuse further writes, for a store that does not run. May be called again."""
+        """Close the database and refuse further writes, for a store that is not running. May be called again."""
         self._closed = True
         self._queue.clear()
         for job in self._waiting:
@@ -299,7 +299,7 @@ class Store:
                 curious, self._curious = self._curious, []
                 self._refreshed_at = trio.current_time()
                 jobs = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
-                # Left to itself only when the time to flush is up: then nobody is told that it was done.
+                # The thread is abandoned only when the time to flush is over: then its callers get ``Unavailable``.
                 if jobs:
                     self._deliver(await self._write_threads.run(self._writer.commit, jobs, abandon=True))
                 elif self.shared:
@@ -308,7 +308,7 @@ class Store:
                     heard.set()
 
     def _deliver(self, batch: CommitResult) -> None:
-        """Make a commit known, in one step of the Trio thread: snapshot first, then changes, then callers."""
+        """Publish a commit in one step of the Trio thread: the snapshot, then the changes, then the results."""
         self._tell_of(batch.failure)
         if batch.snapshot is not None:
             self.commits += 1
@@ -338,8 +338,8 @@ class Store:
 
 @attrs.frozen
 class FlushDeadline:
-    """A service of the store's tier, to be started last: it is told first that the tier stops, and from then on the
-    store and all that write their last to it have ``FLUSH_SECONDS`` together."""
+    """A service of the store's tier that is started last, so it is stopped first: from then on the store, and all that
+    write to it at their end, have ``FLUSH_SECONDS`` together."""
 
     _store: Store
     name: str = "stop clock"
@@ -353,9 +353,10 @@ class FlushDeadline:
 
 
 async def open_store(settings: StoreSettings, clock: Callable[[], datetime]) -> Store:
-    """Open the database, bring its schema up to date and load the records; then ``run`` it, or ``close`` it.
+    """Open the database, bring its schema up to date and load the records. The caller must ``run`` or ``close`` the
+    store.
 
-    Raises ``Invalid`` or ``Unavailable`` with a sentence for whoever starts the program. Not cancellable.
+    Raises ``Invalid`` or ``Unavailable`` with a sentence for the operator. Not cancellable.
     """
     return await threads("store-open", 1).run(_open, settings, clock)
 

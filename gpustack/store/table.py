@@ -1,4 +1,5 @@
-"""The tables, derived from the record classes of ``domain``: a new resource needs no line here."""
+"""The tables. Those of records are derived from the record classes in ``domain``, so that a new one needs no line
+here."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from gpustack.plugins import siblings
 
 from .column import BigId, Count, Flag, Long, Name, Real, Utc, Word
 
-siblings("gpustack.domain")  # the record classes declare themselves when their modules are imported
+siblings("gpustack.domain")  # an import of the modules registers their record classes
 
 metadata = sa.MetaData(
     naming_convention={
@@ -38,7 +39,7 @@ _SCALARS: Mapping[type, sa.types.TypeEngine[Any]] = {
 
 @attrs.frozen
 class ColumnShape:
-    """How one field is kept: the type inside ``X | None``, and whether it may be ``None``."""
+    """How a field is stored: the type inside ``X | None``, and whether it may be ``None``."""
 
     type: Any
     nullable: bool
@@ -49,12 +50,12 @@ class ColumnShape:
 
     @property
     def is_document(self) -> bool:
-        """Kept as JSON text: anything that is neither a scalar nor a word."""
+        """Whether it is stored as JSON text: everything that is neither a scalar nor an enumeration."""
         return self.type not in _SCALARS and not self.is_enum
 
 
 def shapes(cls: type[Record]) -> dict[str, ColumnShape]:
-    """The fields of a record class in their order."""
+    """The fields of a record class, in order."""
     hints = get_type_hints(cls)
     return {field.name: _shape(hints[field.name]) for field in attrs.fields(cls)}
 
@@ -83,14 +84,14 @@ def _table(cls: type[Record], spec: TableSpec) -> sa.Table:
         *(_column(name, shape, spec) for name, shape in shapes(cls).items()),
         *(sa.UniqueConstraint(*columns) for columns in spec.unique),
         *(sa.Index(None, name) for name in spec.indexed),
-        sqlite_autoincrement=True,  # else SQLite gives the id of the last deleted record to the next one
+        sqlite_autoincrement=True,  # else SQLite reuses the id of the last record when it is deleted
     )
 
 
 specs: Mapping[type[Record], TableSpec] = record_classes()
 tables: Mapping[type[Record], sa.Table] = {cls: _table(cls, spec) for cls, spec in specs.items()}
 class_of: Mapping[str, type[Record]] = {spec.name: cls for cls, spec in specs.items() if spec.in_memory}
-"""Record classes of the snapshot by their table."""
+"""The record classes that belong to the snapshot, by table."""
 
 changes = sa.Table(
     "changes",
@@ -110,7 +111,7 @@ heads = sa.Table(
     sa.Column("id", BigId, primary_key=True, autoincrement=False),
     sa.Column("revision", Count, nullable=False),
 )
-"""One row: the last revision given. Who appends holds it locked, so that revisions become visible in order."""
+"""One row: the last revision assigned. It is locked during each commit, so that revisions become visible in order."""
 
 leases = sa.Table(
     "leases",
@@ -120,7 +121,7 @@ leases = sa.Table(
     sa.Column("term", Count, nullable=False),
     sa.Column("expires", Count, nullable=False),
 )
-"""Who leads what, in which term, until when: milliseconds since 1970 by the clock of the database."""
+"""Leases: holder, term and end in milliseconds since 1970 by the clock of the database."""
 
 servers = sa.Table(
     "servers",
@@ -131,7 +132,7 @@ servers = sa.Table(
     sa.Column("version_running", Long, nullable=False),
     sa.Column("seen", Count, nullable=False),
 )
-"""The servers on this database: where workers reach each, and when it was here last, as in ``leases``."""
+"""The registry of servers: where workers reach each, and its last heartbeat, in time as in ``leases``."""
 
 cluster_secrets = sa.Table(
     "cluster_secrets",
@@ -139,7 +140,7 @@ cluster_secrets = sa.Table(
     sa.Column("name", Name, primary_key=True),
     sa.Column("value", Long, nullable=False),
 )
-"""What all servers on this database must know alike. In no snapshot, no change and no answer."""
+"""Secrets common to all servers on this database. They are in no snapshot, change or answer."""
 
 heartbeats = sa.Table(
     "heartbeats",
@@ -147,12 +148,13 @@ heartbeats = sa.Table(
     sa.Column("worker_id", BigId, primary_key=True, autoincrement=False),
     sa.Column("heard", Count, nullable=False),
 )
-"""When each worker was heard last by any server, as in ``leases``. Lags by some seconds."""
+"""When each worker was last heard by any server, in time as in ``leases``; some seconds late."""
 
 ASIDE = frozenset({heads, leases, servers, cluster_secrets, heartbeats})
-"""Tables that are neither records nor their history: they belong to the place, and are not moved with the records."""
+"""Tables that are neither records nor their history. They belong to the database and are not copied with the
+records."""
 
 
 def noun(cls: type[Record]) -> str:
-    """What to call a record of this class in a sentence."""
+    """The name of a record of this class in messages."""
     return specs[cls].name.removesuffix("s").replace("_", " ")

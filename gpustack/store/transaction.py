@@ -1,4 +1,4 @@
-"""A transaction as the work of a caller sees it: plain reads and checked writes, in the writer's thread."""
+"""The transaction that a work gets: reads, and checked writes, in the writer's thread."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ _INSERT: Mapping[type[Record], sa.Insert] = {cls: sa.insert(table) for cls, tabl
 
 @attrs.define(eq=False, repr=False)
 class Tx:
-    """Reads see all that was committed and this work's own writes; no other transaction runs meanwhile.
+    """Reads see everything committed and the work's own writes; no other transaction runs meanwhile.
 
-    Good for one run of one work; a work must not keep it. Work that raises leaves nothing behind.
+    Valid during one call of one work, which must not keep it. If the work raises, its writes are undone.
     """
 
     _conn: sa.Connection
     _dialect: Dialect
     _memory: WorkingCopy
     revision: int
-    """The revision this transaction builds on."""
+    """The revision before this transaction."""
     now: datetime
-    """The instant its writes are dated with."""
+    """The date of its writes."""
     _alterations: list[PendingChange] = attrs.field(factory=list)
     _mark: int = 0
     _writing: bool = False
@@ -63,7 +63,7 @@ class Tx:
 
     @property
     def snapshot(self) -> Snapshot:
-        """Everything as of now, this work's writes included; it stays as it is while this work writes on."""
+        """All records as of now, with this work's writes; later writes do not change it."""
         return self._memory.snapshot(self.revision)
 
     def get(self, cls: type[R], key: int | None) -> R | None:
@@ -72,21 +72,21 @@ class Tx:
         return None if key is None else self._memory.get(cls, key)
 
     def all(self, cls: type[R]) -> Mapping[int, R]:
-        """Every record of a class by id, as of now: it stays as it is while this work writes on."""
+        """All records of a class by id, as of now; later writes do not change the mapping."""
         _in_memory(cls)
         return self._memory.all(cls)
 
     def find(self, cls: type[R], **fields: object) -> R | None:
-        """The first record whose fields are all equal to those given."""
+        """The first record whose fields equal those given."""
         _in_memory(cls)
         return self._memory.find(cls, fields)
 
     # -- writing
 
     def insert(self, record: R) -> R:
-        """Take in a new record; returns it with id, version and dates.
+        """Store a new record; returns it with id, version and dates.
 
-        Raises ``AlreadyExists`` when what must be unique is taken. An instance starts ``PENDING``.
+        Raises ``AlreadyExists`` when a unique value is taken. An instance must be ``PENDING``.
         """
         if record.id != UNSAVED:
             raise ValueError(f"this {noun(type(record))} has an id already: {record.id}")
@@ -102,11 +102,11 @@ class Tx:
         return new
 
     def update(self, record: R, *, by: Party | None = None) -> R:
-        """Replace a record that nobody changed since it was read; returns what stands now.
+        """Replace a record that was not changed since it was read; returns the record as stored.
 
-        Equal to what stands: nothing is written, no revision is spent. Raises ``NotFound``, ``Conflict`` when
-        the record was changed meanwhile, or when ``by`` (nobody, if not given) may not move an instance to
-        its new state, and ``AlreadyExists``.
+        A record without differences is not written and gets no revision. Raises ``NotFound``, ``Conflict`` when the
+        record was changed meanwhile or when ``by`` (by default nobody) may not bring an instance into its new state,
+        and ``AlreadyExists``.
         """
         before = self._current(record)
         after = attrs.evolve(record, created_at=before.created_at, updated_at=before.updated_at)
@@ -123,7 +123,7 @@ class Tx:
         return after
 
     def change(self, cls: type[R], key: int, *, by: Party | None = None, **fields: Any) -> R:
-        """Set fields of the record as it is now; as ``update`` otherwise."""
+        """Set fields of the record as it is now; otherwise as ``update``."""
         current = self.get(cls, key)
         if current is None:
             raise NotFound(f"There is no {noun(cls)} {key}")
@@ -132,7 +132,7 @@ class Tx:
     def move(
         self, instance: ModelInstance, state: InstanceState, *, by: Party, message: str = "", **fields: Any
     ) -> ModelInstance:
-        """Bring an instance, as it was read, into ``state`` with a message and further fields; as ``update``."""
+        """Bring an instance, as it was read, into ``state`` and set its message and further fields; as ``update``."""
         return self.update(attrs.evolve(instance, state=state, state_message=message, **fields), by=by)
 
     @overload
@@ -140,7 +140,7 @@ class Tx:
     @overload
     def delete(self, record: type[Record], key: int) -> None: ...
     def delete(self, record: Record | type[Record], key: int | None = None) -> None:
-        """Remove a record: one that nobody changed since it was read, or the one with that id whatever it is.
+        """Delete a record that was not changed since it was read, or the one with an id in any version.
 
         Raises ``NotFound``, ``Conflict``.
         """
@@ -156,17 +156,17 @@ class Tx:
         self._altered(ChangeKind.DELETED, before, before)
 
     def add_usage(self, rows: Iterable[ModelUsage]) -> None:
-        """Add counts to those of the same day, user, key, model and operation. Spends no revision."""
+        """Add counts to those of the same day, user, key, model and operation. Makes no revision."""
         add(self._begin_writing(), self._dialect, rows, self.now)
 
     def forget_events(self, before: datetime, most: int) -> int:
-        """Delete audit events from before that instant, the oldest first; how many. Spends no revision."""
+        """Delete audit events before that instant, the oldest first; returns how many. Makes no revision."""
         return forget(self._begin_writing(), before, most)
 
     # -- for the writer
 
     def end(self, *, keep: bool) -> list[PendingChange]:
-        """Close this transaction: keep its alterations and return them, or undo every one of them."""
+        """End this transaction: keep its changes and return them, or undo all of them."""
         self._over = True
         if keep:
             if self._writing:

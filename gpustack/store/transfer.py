@@ -1,4 +1,4 @@
-"""All records from one database into another, whatever kinds they are: compared before they are kept."""
+"""Copies all records from one database to another, of any kinds, and verifies the copy before the commit."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from .migration import current, known, migrate
 from .table import ASIDE, changes, cluster_secrets, heads, metadata
 
 CHUNK = 500
-"""Rows in one statement, and at once in memory."""
+"""Rows per statement, and in memory at a time."""
 SKIPPED = 1_000_000
-"""Revisions left out where others may have heard of later ones than those that are brought back."""
+"""Revisions that are skipped after a restore, because watchers may know later ones than those restored."""
 
 _MOVED = [table for table in metadata.sorted_tables if table not in ASIDE]
 
 
 @attrs.frozen
 class TransferReport:
-    """What was moved: rows by table, and the last revision."""
+    """What was copied: rows by table, and the last revision."""
 
     rows: Mapping[str, int]
     revision: int
 
     @property
     def records(self) -> int:
-        """All but the memory of changes."""
+        """Rows of all tables but the table of changes."""
         return sum(count for table, count in self.rows.items() if table != changes.name)
 
 
 @attrs.define
 class _RowDigest:
-    """Tells two row sets apart without keeping them."""
+    """Count and hash of rows, to compare two sets of rows without keeping them."""
 
     count: int = 0
     _hash: Any = attrs.field(factory=hashlib.sha256)
@@ -60,19 +60,19 @@ class _RowDigest:
 def transfer(
     source: Database, target: Database, *, replace: bool = False, resume: bool = True
 ) -> TransferReport:
-    """Copy everything in ``source``, as of one moment, to ``target``: all of it or nothing. Blocks.
+    """Copy everything in ``source``, as of one moment, to ``target`` in one transaction. Blocks.
 
-    The target's schema is brought up to date; that of the source has to be. Ids go on where they were. With
-    ``replace`` records that the target has are lost, else they are a reason to refuse. Watchers resume at the
-    target unless something was replaced or ``resume`` is false. What servers share beside the records goes from one
-    database of theirs to another; in all other cases the first server brings it from its data directory. Raises
-    ``Invalid``, also while a server is there at the target, and ``Unavailable``.
+    The schema of the target is brought up to date; that of the source must be current. New ids continue after those of
+    the source. Records that the target has are deleted with ``replace``, and refused without it. Watchers can resume at
+    the target unless something was replaced or ``resume`` is false. Secrets of the cluster are copied only between two
+    shared databases; otherwise the first server writes them from its data directory. Raises ``Invalid``, also while a
+    server runs on the target, and ``Unavailable``.
     """
     with _named(source), source.snapshot() as reading:
         _require_current(reading, source.place)
         with _named(target):
             migrate(target)
-            with target.migrating() as conn:  # may end a transaction: before the one that counts
+            with target.migrating() as conn:  # may end the transaction, so it has one of its own
                 for table in metadata.sorted_tables:
                     if "id" in table.c and table is not heads:
                         target.dialect.set_next_id(conn, table, source.dialect.next_id(reading, table))
@@ -86,7 +86,7 @@ def transfer(
 
 
 def refuse_served(database: Database) -> None:
-    """Raise ``Invalid`` while a server is there: what it still writes would be missed. Blocks."""
+    """Raise ``Invalid`` while a server runs on the database: its further writes would be missed. Blocks."""
     with _named(database), database.read.connect() as conn:
         _require_current(conn, database.place)
         _refuse_served(conn, database)
@@ -157,7 +157,7 @@ def _require_current(conn: sa.Connection, place: str) -> None:
 
 @contextmanager
 def _named(database: Database) -> Iterator[None]:
-    """Errors of a database as ours."""
+    """Converts errors of SQLAlchemy into errors of GPUStack."""
     try:
         yield
     except sa.exc.IntegrityError as error:

@@ -1,4 +1,4 @@
-"""What was used, counted per day: adding to the counts, and the sums that people ask for."""
+"""Usage per day: adds to the counts, and queries sums of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SUMS = [sa.func.coalesce(sa.func.sum(_TABLE.c[name]), 0).label(name) for name i
 
 
 def add(conn: sa.Connection, dialect: Dialect, rows: Iterable[ModelUsage], now: datetime) -> None:
-    """Add the counts of ``rows`` to those that stand; names are the latest ones."""
+    """Add the counts of ``rows`` to the stored ones, whose names are replaced."""
     values = [
         codec(ModelUsage).row(attrs.evolve(row, version=1, created_at=now, updated_at=now)) for row in rows
     ]
@@ -33,7 +33,7 @@ def add(conn: sa.Connection, dialect: Dialect, rows: Iterable[ModelUsage], now: 
 
 @attrs.frozen(kw_only=True)
 class UsageSum:
-    """Counts over some days."""
+    """Sums of the counts of some days."""
 
     prompt_token_count: int
     completion_token_count: int
@@ -43,14 +43,14 @@ class UsageSum:
 
 @attrs.frozen(kw_only=True)
 class DailyUsage(UsageSum):
-    """The counts of one day, UTC."""
+    """The counts of one day in UTC."""
 
     date: date
 
 
 @attrs.frozen(kw_only=True)
 class UsageShare(UsageSum):
-    """The counts of one user or model: its id, and the name it had last."""
+    """The counts of one user or model, with its id and latest name."""
 
     id: int
     name: str
@@ -67,9 +67,9 @@ def daily(
     user_ids: Collection[int] = (),
     model_ids: Collection[int] = (),
 ) -> list[DailyUsage]:
-    """Sums of each day from ``start`` to ``end`` inclusive on which anything was used, oldest first.
+    """Sums of each day from ``start`` to ``end`` inclusive that has any usage, oldest first.
 
-    Ids select; none given select all.
+    Ids select users and models; without ids all are selected.
     """
     query = sa.select(_TABLE.c.date, *_SUMS).where(_within(start, end)).group_by(_TABLE.c.date)
     query = query.where(*_of(user_ids, model_ids))
@@ -82,12 +82,12 @@ def daily(
 
 
 def by_user(conn: sa.Connection, start: date, end: date, *, limit: int = 10) -> list[UsageShare]:
-    """Who used most tokens, most first; requests without a user (id -1) are left out."""
+    """The users with the most tokens, most first; requests without a user (id -1) are left out."""
     return _shares(conn, "user_id", "username", start, end, limit)
 
 
 def by_model(conn: sa.Connection, start: date, end: date, *, limit: int = 10) -> list[UsageShare]:
-    """Which models gave most tokens, most first."""
+    """The models with the most tokens, most first."""
     return _shares(conn, "model_id", "model_name", start, end, limit)
 
 
@@ -101,7 +101,7 @@ def rows(
     newest_first: bool = False,
     limit: int | None = None,
 ) -> list[ModelUsage]:
-    """Every count from ``start`` to ``end`` inclusive, by day and id, ``limit`` of them at most."""
+    """The rows from ``start`` to ``end`` inclusive, sorted by day and id, at most ``limit``."""
     order = (_TABLE.c.date, _TABLE.c.id)
     query = sa.select(_TABLE).where(_within(start, end), *_of(user_ids, model_ids)).limit(limit)
     query = query.order_by(*(column.desc() for column in order)) if newest_first else query.order_by(*order)

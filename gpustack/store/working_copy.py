@@ -1,4 +1,4 @@
-"""The writer's own copy of the records: what transactions read, and can be taken back."""
+"""The writer's copy of all records: what transactions read and change, with undo."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Columns = tuple[str, ...]
 
 @attrs.frozen
 class _UndoEntry:
-    """One alteration: what stood there before."""
+    """What a change replaced."""
 
     cls: type[Record]
     id: int
@@ -29,9 +29,9 @@ class _UndoEntry:
 
 @attrs.define(eq=False, repr=False)
 class WorkingCopy:
-    """Tables as dicts, with what is unique indexed. For one thread at a time.
+    """Tables as dicts, with an index for each unique constraint. For one thread at a time.
 
-    A table handed out in a snapshot is never altered again: the first alteration after that copies it.
+    A table that is part of a snapshot is not changed again: the next change copies it first (copy on write).
     """
 
     _tables: dict[str, dict[int, Record]] = attrs.field(factory=lambda: {name: {} for name in class_of})
@@ -41,7 +41,7 @@ class WorkingCopy:
     _unread: Mapping[str, frozenset[int]] = attrs.field(factory=dict)
 
     def load(self, rows: Iterable[Record | UnreadableRow]) -> None:
-        """Take in stored records, in the order of their ids; those that cannot be read are known by their ids."""
+        """Add stored records, sorted by id; of rows that cannot be read only the ids are kept."""
         unread: list[UnreadableRow] = []
         for row in rows:
             if isinstance(row, UnreadableRow):
@@ -52,7 +52,7 @@ class WorkingCopy:
         self.keep()
 
     def leave_out(self, unread: Iterable[UnreadableRow]) -> None:
-        """These are all the rows that cannot be read now; the log hears of those that are new."""
+        """Set the rows that cannot be read now; those that are new are logged."""
         found: dict[str, frozenset[int]] = {}
         for row in unread:
             if row.id not in self._unread.get(row.table, ()):
@@ -61,7 +61,7 @@ class WorkingCopy:
         self._unread = found
 
     def all(self, cls: type[R]) -> Mapping[int, R]:
-        """Every record of a class, never to change."""
+        """All records of a class by id, as they are now: a view that later changes do not alter."""
         self._handed_out.add(specs[cls].name)
         return self._live(cls)
 
@@ -69,7 +69,7 @@ class WorkingCopy:
         return self._live(cls).get(key)
 
     def find(self, cls: type[R], fields: Mapping[str, object]) -> R | None:
-        """The first record whose fields are all equal to those given."""
+        """The first record whose fields equal those given."""
         wanted = fields.items()
         for record in self._live(cls).values():
             if all(getattr(record, name) == value for name, value in wanted):
@@ -77,7 +77,7 @@ class WorkingCopy:
         return None
 
     def clash(self, record: Record) -> Columns | None:
-        """The columns in which another record has what must be unique, if there is one."""
+        """The columns of a unique constraint that the record would violate, if there is one."""
         spec = specs[type(record)]
         for columns in spec.unique:
             value = _value(record, columns)
@@ -96,21 +96,21 @@ class WorkingCopy:
         self._store(type(record), record.id, None)
 
     def mark(self) -> int:
-        """Where we are, for ``take_back``."""
+        """The present position, for ``take_back``."""
         return len(self._steps)
 
     def take_back(self, mark: int = 0) -> None:
-        """Undo everything since ``mark``, or since the last ``keep``."""
+        """Undo all changes since ``mark``, or since the last ``keep``."""
         while len(self._steps) > mark:
             step = self._steps.pop()
             self._store(step.cls, step.id, step.before)
 
     def keep(self) -> None:
-        """What was done stays done."""
+        """Forget how to undo the changes so far."""
         self._steps.clear()
 
     def snapshot(self, revision: int) -> Snapshot:
-        """Everything as it is now, never to change."""
+        """All records as they are now."""
         self._handed_out.update(self._tables)
         return Snapshot(revision, dict(self._tables), self._unread)
 
@@ -135,12 +135,12 @@ class WorkingCopy:
         if after is None:
             table.pop(key, None)
         elif before is None and table and key < next(reversed(table)):
-            self._tables[spec.name] = dict(sorted({**table, key: after}.items()))  # a deletion taken back
+            self._tables[spec.name] = dict(sorted({**table, key: after}.items()))  # undo of a deletion
         else:
             table[key] = after
 
 
 def _value(record: Record, columns: Columns) -> tuple[Any, ...] | None:
-    """What must be unique, or ``None`` where a part is unknown: the database lets those repeat."""
+    """The values of the columns, or ``None`` where one is NULL, because unique constraints ignore NULL."""
     value = tuple(getattr(record, name) for name in columns)
     return None if None in value else value

@@ -1,4 +1,4 @@
-"""Commits what callers ask for, many works in one transaction, and says what came of each."""
+"""Commits works, many in one transaction, and returns the result of each."""
 
 from __future__ import annotations
 
@@ -26,47 +26,47 @@ from .transaction import Tx
 from .working_copy import WorkingCopy
 
 TRIM_EVERY = 1000
-"""Changes appended between two looks at what may go."""
+"""Changes appended between two trims of the table of changes."""
 TRIM_EVERY_BYTES = 16 << 20
-"""Or as much of them, where they are large."""
+"""Or bytes of them, if that is reached earlier."""
 
 Result = outcome.Outcome[Any]
 
 
 @attrs.define(eq=False)
 class WriteJob:
-    """One work that somebody waits for."""
+    """A submitted work."""
 
     work: Callable[[Tx], Any]
     term: LeaseTerm | None = None
     done: trio.Event = attrs.field(factory=trio.Event)
     result: Result | None = None
     withdrawn: bool = False
-    """Its caller is gone: not begun, it is not begun any more."""
+    """The caller was cancelled: if the work has not begun, it is skipped."""
 
     def finish(self, result: Result) -> None:
-        """Tell the caller. Only from the Trio thread."""
+        """Set the result and wake the caller. Only from the Trio thread."""
         self.result = result
         self.done.set()
 
 
 @attrs.frozen
 class CommitResult:
-    """What one commit brought, with what others had committed before it."""
+    """The result of one commit, with the changes that other servers had committed before it."""
 
     results: Sequence[tuple[WriteJob, Result]]
     changes: Sequence[Change] = ()
     snapshot: Snapshot | None = None
     """``None`` when nothing changed."""
     afresh: bool = False
-    """The changes are a comparison of then and now: in between some were missed."""
+    """Some changes were missed: ``changes`` are the differences found by a comparison of all tables."""
     failure: Unavailable | None = None
-    """Why the database could not be written or asked."""
+    """Why the database could not be written or read."""
 
 
 @attrs.frozen
 class _ForeignChanges:
-    """What others committed since we looked last."""
+    """What other servers committed since the last look."""
 
     changes: Sequence[Change] = ()
     afresh: bool = False
@@ -74,10 +74,10 @@ class _ForeignChanges:
 
 @attrs.define(eq=False, repr=False)
 class Writer:
-    """Owns the writing connection and the memory that goes with it. For one thread at a time.
+    """Owns the writing connection and the working copy. For one thread at a time.
 
-    Before any work of ours is done, memory is brought to what the database holds, with the head of the changes
-    locked: so that looking and then changing is safe however many servers do it.
+    Before it runs works, it locks the head of the changes and applies the commits of other servers to the working copy.
+    So a work may read and then write without a race, however many servers share the database.
     """
 
     _database: Database
@@ -88,11 +88,11 @@ class Writer:
     _appended_bytes: int = 0
 
     def commit(self, jobs: Sequence[WriteJob]) -> CommitResult:
-        """Do all works in one transaction, each undone alone if it raises. Blocks until it is on disk.
+        """Run all works in one transaction; one that raises is undone alone. Blocks until the commit is on disk.
 
-        What a work raises is its result. When the database fails, nothing of the batch is kept, and every
-        work that had succeeded gets ``Unavailable``; only where the connection broke in the very moment of the
-        commit may it have been done all the same, and is then heard as if another server had done it.
+        What a work raises is its result. When the database fails, all is undone, and every work that had succeeded
+        gets ``Unavailable``. If the connection broke during the commit, it may have been done; then the next commit
+        or poll applies it like one of another server.
         """
         results: list[tuple[WriteJob, Result]] = []
         try:
@@ -120,7 +120,7 @@ class Writer:
         return CommitResult(results, [*heard.changes, *changes], snapshot, heard.afresh)
 
     def poll(self) -> CommitResult:
-        """Hear what other servers committed. Blocks for as long as the database takes to answer."""
+        """Apply what other servers committed. Blocks until the database answers."""
         try:
             with self._database.write.begin() as conn:
                 if journal.revision(conn) == self.revision:
@@ -144,7 +144,8 @@ class Writer:
         return _ForeignChanges(heard)
 
     def _afresh(self, conn: sa.Connection, head: int) -> list[Change]:
-        """Bring memory to what the tables hold; returns the differences, all at revision ``head``."""
+        """Compare the working copy with all tables and apply the differences; returns them, all at revision
+        ``head``."""
         found = []
         there: set[tuple[type[Record], int]] = set()
         unread: list[UnreadableRow] = []
@@ -164,7 +165,7 @@ class Writer:
                     if (cls, record.id) not in there:
                         found.append(Change(head, ChangeKind.DELETED, spec.name, record, record))
         self._memory.leave_out(unread)
-        # What is unique may have changed hands: what goes makes room first.
+        # A unique value may have moved to another record: deletions come first.
         found.sort(key=lambda change: change.kind is not ChangeKind.DELETED)
         for change in found:
             self._apply(change.kind, change.record)
@@ -186,7 +187,7 @@ class Writer:
                 return outcome.Error(_deposed(job.term)), []
         tx = Tx(conn, self._database.dialect, self._memory, head, self._clock())
         result = outcome.capture(job.work, tx)
-        if conn.invalidated:  # the connection is gone, and with it what was done before
+        if conn.invalidated:  # the connection broke, so all works of this transaction are undone
             error = result.error if isinstance(result, outcome.Error) else None
             raise error if isinstance(error, sa.exc.DBAPIError) else _lost(self._database.place)
         altered = tx.end(keep=isinstance(result, outcome.Value))
@@ -195,10 +196,10 @@ class Writer:
         return result, altered
 
     def _named(self, result: outcome.Error) -> Result:
-        """Errors of the database under the names of ours; everything else as it was raised."""
+        """Errors of the database as errors of GPUStack; everything else unchanged."""
         error = result.error
         if isinstance(error, sa.exc.IntegrityError):
-            # Memory knows what is taken; the database may compare names in another way.
+            # The working copy checks unique values; the database may compare names in another way.
             return _raising(AlreadyExists("Such a record exists already: read again"), error)
         if isinstance(error, sa.exc.DBAPIError):
             return _raising(self._database.fault(error), error)
@@ -218,7 +219,7 @@ class Writer:
         if isinstance(error, Unavailable):
             return Unavailable(
                 str(error), error.retry_after
-            )  # one for each caller: it will carry a traceback
+            )  # one for each caller, because each gets a traceback
         return self._database.unavailable(error)
 
     def _trim(self, conn: sa.Connection, appended: Sequence[Change], now: datetime) -> None:

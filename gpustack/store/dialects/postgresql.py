@@ -15,7 +15,7 @@ from gpustack.store.dialect import Connections, PoolSettings
 
 LEAST = (13,)
 _MIGRATION_KEY = 7_127_413_003
-"""The advisory lock that serialises migrations: any number that nobody else uses."""
+"""Key of the advisory lock that serialises migrations: an arbitrary number."""
 
 _DEFAULTS: dict[str, Any] = {
     "application_name": "gpustack",
@@ -141,10 +141,10 @@ def _parameters() -> set[str]:
 
 
 def _connecting(place: str, said: str) -> Unavailable:
-    """libpq gives no code when there is no connection yet, only words."""
+    """The error for a failed connection, for which libpq has no code but only a text."""
     if 'role "' in said and "does not exist" in said:
         return database_server.denied(place, said)
-    # A certificate "file does not exist" is a matter of TLS; so are words about pg_hba that mention SSL.
+    # "certificate file … does not exist" is a matter of TLS, not a missing database.
     if "certificate file" in said:
         return database_server.insecure(place, said)
     for words, sentence in _SAID:

@@ -1,4 +1,4 @@
-"""SQLite: a file for one server, written through exactly one connection."""
+"""SQLite: a file of one server, written through exactly one connection."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BUSY_SECONDS = 5.0
 
 _PRAGMAS = (
     "journal_mode=WAL",
-    "synchronous=FULL",  # an acknowledged write outlives a power cut; group commit pays for the sync
+    "synchronous=FULL",  # an acknowledged write survives a power cut; group commit makes up for the cost
     "wal_autocheckpoint=1000",
     "journal_size_limit=67108864",
     "temp_store=MEMORY",
@@ -39,7 +39,7 @@ class Sqlite:
     clock = "cast((julianday('now') - 2440587.5) * 86400000 as integer)"
 
     def open(self, url: sa.URL, pool: PoolSettings) -> Connections:
-        """The file and its folder are made when missing, for us alone."""
+        """The file and its folder are created when missing, for their owner only."""
         if url.database in (None, "", ":memory:"):
             engine = _engine(
                 lambda: _connect(":memory:", uri=False), "BEGIN IMMEDIATE", PoolSettings(size=1, overflow=0)
@@ -48,7 +48,7 @@ class Sqlite:
         return _open_file(Path(str(url.database)).absolute(), pool)
 
     def check(self, conn: sa.Connection, place: str) -> None:
-        """Any SQLite that Python brings will do."""
+        """Every SQLite of a supported Python is new enough."""
 
     @contextmanager
     def migrating(self, connections: Connections) -> Iterator[sa.Connection]:
@@ -106,7 +106,7 @@ class Sqlite:
 
 
 def unwritable(place: str, why: str) -> Unavailable:
-    """The place cannot be written, said with what to change."""
+    """The error for a file that cannot be written, with what to change."""
     return Unavailable(
         f"The database {place} cannot be written ({why}): give the user that runs gpustack write access to the"
         " file and its folder, or choose another place with --data-dir or --database-url"
@@ -144,8 +144,8 @@ def _connect(name: str, *, uri: bool) -> sqlite3.Connection:
         name,
         uri=uri,
         timeout=BUSY_SECONDS,
-        isolation_level=None,  # the driver begins nothing behind our back
-        check_same_thread=False,  # threads come and go; the pool keeps to one at a time
+        isolation_level=None,  # the driver begins no transaction by itself
+        check_same_thread=False,  # the pool lets one thread at a time use it
     )
 
 

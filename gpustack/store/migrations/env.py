@@ -1,4 +1,4 @@
-"""Runs migrations inside the transaction of the connection it is given."""
+"""Runs migrations inside the transaction of the connection in the configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gpustack.store.table import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    render_as_batch=True,  # SQLite alters a table by making it anew
+    render_as_batch=True,  # SQLite alters a table by creating it anew
     compare_type=True,
     transaction_per_migration=False,
 )

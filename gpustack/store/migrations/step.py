@@ -1,7 +1,6 @@
-"""Steps of migrations that do nothing where they were done before.
+"""Steps of migrations, each of which does nothing if it was done before.
 
-MySQL cannot take DDL back: a migration that died half-way is run again from its start, and has to pass over
-what stands already.
+MySQL cannot roll back DDL: a migration that was killed is run again from its start, and has to skip what it has done.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def drop_column(table: str, name: str) -> None:
 
 
 def _batch(table: str) -> AbstractContextManager[BatchOperations]:
-    """SQLite makes some tables anew for it; ids are never given twice in that one either."""
+    """SQLite may create the table anew, and must not reuse ids in that one either."""
     return op.batch_alter_table(table, table_kwargs={"sqlite_autoincrement": True})
 
 
