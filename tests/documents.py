@@ -17,8 +17,58 @@ LIFECYCLE = """\
 
 <!-- Written by `make docs`. Change gpustack/domain/lifecycle.py, then run that again. -->
 
-An instance is one replica of a model. These are the only moves between its states, who may make them, and when;
-every write is checked against this table, and a move that is not in it is refused with `Conflict`.
+An instance is one replica of a model. Its states are shown by `gpustack ps`, the console and `GET /v1/model-instances`
+in the words used here; the table at the end has every move between them.
+
+## From a deployment to an answer
+
+```
+ gpustack run MODEL ──► the model is stored; as many instances as it wants are created
+                          │
+                          ▼          the scheduler: reads the model's header, then looks for a place
+                       pending ───────────────► analyzing
+                        ▲   │                    │  │  │
+                        │   │ header known       │  │  └─ it can never run as specified ──► error (without a worker)
+                        │   │                    │  │                                           │ looked at again
+                        └───┼── nothing fits now, and why; looked at again when that changes ◄──┘ when mended
+                            ▼                       │
+                        scheduled ◄─────────────────┘ a place fits and is claimed
+                            │
+                            ▼        its worker: files, a port, the engine
+ ┌────────────────────► initializing ─────────────► downloading 42%
+ │                          │ files are there         │
+ │                          ▼                         │
+ │  after a pause       starting ◄────────────────────┘
+ │  that grows              │ the engine answers its readiness probe
+ │                          ▼
+ │                      running ── requests are sent to it
+ │                          │  ▲
+ │  a step failed, or       │  │ heard again
+ │  the engine ended        ▼  │
+ └──── error            unreachable ── its worker is silent
+                            │ for too long: it is pending again, and placed elsewhere
+                            ▼
+                         pending
+
+ ending: from any of these, once the instance is to go. It is shown until its engine has ended; then it is not listed.
+```
+
+- `pending`: it has no place. The message says what is short, and the smallest change that would make it fit;
+  `gpustack explain` says it worker by worker.
+- `analyzing`: the header of its model file is being read.
+- `scheduled`: it has a place, and its worker has not taken it yet.
+- `initializing`: its worker looks for files and a port; also after a restart of the worker's daemon.
+- `downloading 42%`: its files are being fetched. The number is `download_progress`.
+- `starting`: the engine loads the model; `gpustack logs` shows what it says.
+- `running`: it answers.
+- `error`: with a worker, a step failed, and the worker tries again by itself unless the deployment says not to
+  (`restart_on_error`). Without a worker, it can never run as specified. The message says why.
+- `unreachable`: it ran when its worker was last heard, and may run on.
+- `ending`: it is to go, because it was deleted, scaled down, replaced by a newer one, or is on a worker that is
+  drained. This is no state of its own: `deleted_at` is set, and `state` stays as it was.
+
+An instance without a place goes at once, without `ending`. `unreachable` is also the condition of a worker that was
+silent past `--reschedule-grace`: see below. `gpustack servers` uses the word for a server that is not heard.
 
 ## When a worker falls silent
 
@@ -62,6 +112,10 @@ every write is checked against this table, and a move that is not in it is refus
 - A reload (SIGHUP) is no stop: engines go on.
 
 ## Moves
+
+These are the only moves between states, who may make them, and when. Every write is checked against this table, and a
+move that is not in it is refused with `Conflict`; a test reads the code for moves that the table lacks and for rows
+that nobody makes.
 
 | From | To | By | When |
 | --- | --- | --- | --- |

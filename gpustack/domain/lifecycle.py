@@ -1,4 +1,9 @@
-"""The life of a model instance: its states, and which party may move it from where to where."""
+"""The life of a model instance: its states, and the moves between them, each made by one party.
+
+This table is the only place that says so. A move that is not in it cannot be written: the store refuses it with
+``Conflict``. ``server/lifecycle.py`` makes the moves that have a name here; a worker reports states, and those moves of
+its own are taken that the table has.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +27,27 @@ class InstanceState(StrEnum):
 
 
 class Party(StrEnum):
-    """Who writes a transition."""
+    """Who makes a move. ``USER`` is an administrator who removes or bars a worker."""
 
     SCHEDULER = "scheduler"
     WORKER = "worker"
     LIVENESS = "liveness"
+    USER = "user"
+
+
+@attrs.frozen
+class Move:
+    """What one party does: an instance in any of ``sources`` comes to ``target``. ``when`` is shown in the docs."""
+
+    by: Party
+    sources: tuple[InstanceState, ...]
+    target: InstanceState
+    when: str
 
 
 @attrs.frozen
 class Transition:
-    """One allowed move, with who makes it and when."""
+    """One allowed step: a row of the table of moves."""
 
     source: InstanceState
     target: InstanceState
@@ -42,36 +58,56 @@ class Transition:
 _S = InstanceState
 _LIVE = (_S.SCHEDULED, _S.INITIALIZING, _S.DOWNLOADING, _S.STARTING, _S.RUNNING, _S.ERROR, _S.UNREACHABLE)
 
-TRANSITIONS: tuple[Transition, ...] = (
-    Transition(_S.PENDING, _S.ANALYZING, Party.SCHEDULER, "the model's header is being read"),
-    Transition(_S.ANALYZING, _S.PENDING, Party.SCHEDULER, "nothing fits; the message says what is short"),
-    Transition(_S.ANALYZING, _S.ERROR, Party.SCHEDULER, "the model can never run as specified"),
-    Transition(_S.ANALYZING, _S.SCHEDULED, Party.SCHEDULER, "a place fits and is claimed"),
-    Transition(_S.PENDING, _S.SCHEDULED, Party.SCHEDULER, "a place fits; the header was known"),
-    Transition(_S.PENDING, _S.ERROR, Party.SCHEDULER, "the model can never run as specified"),
-    Transition(_S.ERROR, _S.PENDING, Party.SCHEDULER, "the reason is gone: looked at again"),
-    Transition(_S.SCHEDULED, _S.INITIALIZING, Party.WORKER, "the worker has taken the instance"),
-    Transition(_S.INITIALIZING, _S.DOWNLOADING, Party.WORKER, "files are missing"),
-    Transition(_S.INITIALIZING, _S.STARTING, Party.WORKER, "files are there, the engine is started"),
-    Transition(_S.DOWNLOADING, _S.STARTING, Party.WORKER, "files arrived, the engine is started"),
-    Transition(_S.STARTING, _S.RUNNING, Party.WORKER, "the engine answers its readiness probe"),
-    Transition(_S.SCHEDULED, _S.RUNNING, Party.WORKER, "a running engine was adopted"),
-    Transition(_S.INITIALIZING, _S.RUNNING, Party.WORKER, "a running engine was adopted"),
-    *(
-        Transition(s, _S.ERROR, Party.WORKER, "a step failed or the engine ended")
-        for s in _LIVE
-        if s is not _S.ERROR
+ANALYZE = Move(Party.SCHEDULER, (_S.PENDING,), _S.ANALYZING, "the model's header is being read")
+DEFER = Move(
+    Party.SCHEDULER,
+    (_S.ANALYZING, _S.ERROR),
+    _S.PENDING,
+    "nothing fits now, or what was wrong with the model's files may be mended; the message says which",
+)
+REJECT = Move(Party.SCHEDULER, (_S.PENDING, _S.ANALYZING), _S.ERROR, "the model can never run as specified")
+PLACE = Move(Party.SCHEDULER, (_S.PENDING, _S.ANALYZING), _S.SCHEDULED, "a place fits and is claimed")
+
+CUT_OFF = Move(Party.LIVENESS, (_S.RUNNING,), _S.UNREACHABLE, "the worker is silent past its time")
+RECONNECT = Move(Party.LIVENESS, (_S.UNREACHABLE,), _S.RUNNING, "the worker is heard again")
+REPLACE = Move(
+    Party.LIVENESS, _LIVE, _S.PENDING, "the worker stayed away, or was stopped, past its grace: placed anew"
+)
+EVICT = Move(Party.USER, _LIVE, _S.PENDING, "the worker was removed or barred: placed anew")
+
+_WORKER = (
+    Move(Party.WORKER, (_S.SCHEDULED,), _S.INITIALIZING, "the worker has taken the instance"),
+    Move(Party.WORKER, (_S.INITIALIZING,), _S.DOWNLOADING, "files are missing"),
+    Move(
+        Party.WORKER, (_S.INITIALIZING, _S.DOWNLOADING), _S.STARTING, "files are there, the engine is started"
     ),
-    Transition(_S.ERROR, _S.SCHEDULED, Party.WORKER, "restarted after its back-off"),
-    Transition(_S.ERROR, _S.INITIALIZING, Party.WORKER, "restarted after its back-off"),
-    Transition(_S.RUNNING, _S.INITIALIZING, Party.WORKER, "the daemon came back and looks for its engine"),
-    Transition(_S.STARTING, _S.INITIALIZING, Party.WORKER, "the daemon came back and looks for its engine"),
-    Transition(_S.DOWNLOADING, _S.INITIALIZING, Party.WORKER, "the daemon came back and looks for its files"),
-    Transition(_S.UNREACHABLE, _S.INITIALIZING, Party.WORKER, "the worker is back"),
-    Transition(_S.UNREACHABLE, _S.RUNNING, Party.WORKER, "the worker is back and its engine answers"),
-    Transition(_S.RUNNING, _S.UNREACHABLE, Party.LIVENESS, "the worker is silent past its time"),
-    Transition(_S.UNREACHABLE, _S.RUNNING, Party.LIVENESS, "the worker is heard again"),
-    *(Transition(s, _S.PENDING, Party.LIVENESS, "the worker stayed away past its grace") for s in _LIVE),
+    Move(Party.WORKER, (_S.STARTING,), _S.RUNNING, "the engine answers its readiness probe"),
+    Move(
+        Party.WORKER,
+        (_S.SCHEDULED, _S.INITIALIZING, _S.UNREACHABLE),
+        _S.RUNNING,
+        "an engine that went on running was adopted, and answers",
+    ),
+    Move(
+        Party.WORKER,
+        tuple(state for state in _LIVE if state is not _S.ERROR),
+        _S.ERROR,
+        "a step failed or the engine ended",
+    ),
+    Move(Party.WORKER, (_S.ERROR,), _S.INITIALIZING, "restarted after its back-off"),
+    Move(
+        Party.WORKER,
+        (_S.DOWNLOADING, _S.STARTING, _S.RUNNING, _S.UNREACHABLE),
+        _S.INITIALIZING,
+        "the daemon stops, or came back: the engine is started again",
+    ),
+)
+
+MOVES = (ANALYZE, DEFER, REJECT, PLACE, *_WORKER, CUT_OFF, RECONNECT, REPLACE, EVICT)
+"""In the order in which an instance meets them."""
+
+TRANSITIONS: tuple[Transition, ...] = tuple(
+    Transition(source, move.target, move.by, move.when) for move in MOVES for source in move.sources
 )
 
 _ALLOWED = frozenset((t.source, t.target, t.by) for t in TRANSITIONS)

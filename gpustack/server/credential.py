@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from gpustack.domain.instance import ModelInstance, workers_of
+from gpustack.domain.lifecycle import EVICT
 from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.errors import NotFound
 from gpustack.identity.derived_keys import DerivedKeys
@@ -106,7 +107,7 @@ async def bar(store: Store, worker_id: int) -> Worker:
         worker = _existing(tx, worker_id)
         for instance in tx.all(ModelInstance).values():
             if worker_id in workers_of(instance):
-                give_up_place(tx, instance, "Its worker was barred; looking for another place")
+                give_up_place(tx, instance, EVICT, "Its worker was barred; looking for another place")
         condition = Condition(state=WorkerState.UNREACHABLE, since=tx.now, why=_BARRED)
         return tx.update(attrs.evolve(worker, barred=True, condition=condition, **_VOID))
 

@@ -10,11 +10,12 @@ import attrs
 from gpustack.domain.access import User
 from gpustack.domain.artifact import ModelFile
 from gpustack.domain.instance import ModelInstance, workers_of
+from gpustack.domain.lifecycle import EVICT
 from gpustack.domain.model import Model, edited
 from gpustack.domain.record import Record
 from gpustack.domain.worker import Worker
 from gpustack.errors import AlreadyExists, BadRequest, Conflict, NotFound
-from gpustack.server.lifecycle import give_up_place
+from gpustack.server.lifecycle import end_instance, give_up_place
 from gpustack.server.report import TO_FETCH
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
@@ -105,18 +106,6 @@ async def delete_instance(store: Store, instance_id: int) -> ModelInstance:
     return await store.write(work)
 
 
-def end_instance(tx: Tx, instance: ModelInstance) -> None:
-    """Unplaced instances go at once; placed ones when their worker says that the engine has ended.
-
-    The engines of a worker that was stopped in order end with it; what might be left it ends when it is back.
-    """
-    worker = tx.get(Worker, instance.worker_id)
-    if instance.placement is None or worker is None or worker.leaving:
-        tx.delete(ModelInstance, instance.id)
-    elif instance.deleted_at is None:
-        tx.change(ModelInstance, instance.id, deleted_at=tx.now)
-
-
 async def delete_worker(store: Store, worker_id: int) -> Worker:
     """Forget a worker with its files' records; if it lives, it ends its engines by itself. Returns the last record.
 
@@ -127,7 +116,7 @@ async def delete_worker(store: Store, worker_id: int) -> Worker:
         worker = _existing(tx, Worker, worker_id, "Worker")
         for instance in tx.all(ModelInstance).values():
             if worker_id in workers_of(instance):
-                give_up_place(tx, instance, "Its worker was removed; looking for another place")
+                give_up_place(tx, instance, EVICT, "Its worker was removed; looking for another place")
         for file in tx.all(ModelFile).values():
             if file.worker_id == worker_id:
                 tx.delete(file)

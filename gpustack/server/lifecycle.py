@@ -1,30 +1,48 @@
-"""The place of an instance, and what is forgotten with it."""
+"""The writes of an instance's state: whoever moves an instance or ends it does so by these functions.
+
+Which moves there are, and whose they are: ``domain/lifecycle.py``. A test reads the code for writes beside these.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 from gpustack.domain.instance import ModelInstance
-from gpustack.domain.lifecycle import InstanceState, Party
+from gpustack.domain.lifecycle import Move, Party
+from gpustack.domain.worker import Worker
 from gpustack.store.transaction import Tx
 
 
-def workers_of(instance: ModelInstance) -> frozenset[int]:
-    """Every worker that an instance runs on; none while it has no place."""
-    placement = instance.placement
-    if placement is None:
-        return frozenset()
-    return frozenset((placement.worker_id, *(share.worker_id for share in placement.subordinates)))
+def make_move(tx: Tx, instance: ModelInstance, move: Move, message: str = "", **fields: Any) -> ModelInstance:
+    """A move of the scheduler, of liveness or of a user: ``instance``, as it was read, comes to the target of ``move``
+    with a message and further fields. One that is there already gets the message and the fields.
+
+    Raises ``Conflict`` when its state is none of the sources of the move, or it was changed since it was read.
+    """
+    return tx.move(instance, move.target, by=move.by, message=message, **fields)
 
 
-def give_up_place(tx: Tx, instance: ModelInstance, why: str) -> None:
-    """Free what it claims on workers that are gone: it looks for another place, or goes if it was being ended."""
+def take_report(tx: Tx, instance: ModelInstance, fields: dict[str, Any]) -> None:
+    """A move of the worker, or news within a state: write the fields that it reports.
+
+    Raises ``Conflict`` when the table has no such move of a worker.
+    """
+    tx.change(ModelInstance, instance.id, by=Party.WORKER, **fields)
+
+
+def give_up_place(tx: Tx, instance: ModelInstance, move: Move, why: str) -> None:
+    """Free what it claims on workers that are gone: by ``move`` (``REPLACE`` or ``EVICT``) it waits for another place.
+
+    One that was being ended is deleted.
+    """
     if instance.deleted_at is not None:
         tx.delete(instance)
         return
-    tx.move(
+    make_move(
+        tx,
         instance,
-        InstanceState.PENDING,
-        by=Party.LIVENESS,
-        message=why,
+        move,
+        why,
         placement=None,
         pid=None,
         port=None,
@@ -33,3 +51,16 @@ def give_up_place(tx: Tx, instance: ModelInstance, why: str) -> None:
         resolved_path=None,
         next_retry_at=None,
     )
+
+
+def end_instance(tx: Tx, instance: ModelInstance) -> None:
+    """Ask for its end (shown as ``ending``): the record is deleted when its worker says that the engine has ended.
+
+    One without a place is deleted at once, and so is one whose worker is gone or was stopped in order: its engine ended
+    with the worker, and what might be left of it the worker ends when it is back.
+    """
+    worker = tx.get(Worker, instance.worker_id)
+    if instance.placement is None or worker is None or worker.leaving:
+        tx.delete(ModelInstance, instance.id)
+    elif instance.deleted_at is None:
+        tx.change(ModelInstance, instance.id, deleted_at=tx.now)

@@ -11,14 +11,14 @@ import attrs
 import trio
 
 from gpustack.domain.instance import ModelInstance, workers_of
-from gpustack.domain.lifecycle import InstanceState, Party
+from gpustack.domain.lifecycle import CUT_OFF, RECONNECT, REPLACE, InstanceState
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Condition, Worker, WorkerState, WorkerStatus
 from gpustack.errors import Unavailable
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.liveness import LivenessSettings, LivenessVerdict, judge_all
 from gpustack.server.heartbeat import HeartbeatTimes
-from gpustack.server.lifecycle import give_up_place
+from gpustack.server.lifecycle import give_up_place, make_move
 from gpustack.store.fenced_store import RecordStore
 from gpustack.store.transaction import Tx
 
@@ -155,7 +155,7 @@ def _give_up(instance_id: int, lost: frozenset[int], seen: Snapshot, tx: Tx) -> 
     instance = tx.get(ModelInstance, instance_id)
     if instance is None or not any(_is_as_seen(tx, key, seen) for key in workers_of(instance) & lost):
         return None
-    give_up_place(tx, instance, _farewell(instance, seen))
+    give_up_place(tx, instance, REPLACE, _farewell(instance, seen))
     return instance
 
 
@@ -175,7 +175,7 @@ def _mark_one(
         return _cut_off(tx, instance, lost & still, silence)
     if _is_back(instance, heard & still, tx.snapshot):
         note = "" if instance.placement is None else instance.placement.note
-        return tx.move(instance, InstanceState.RUNNING, by=Party.LIVENESS, message=note)
+        return make_move(tx, instance, RECONNECT, note)
     return None
 
 
@@ -227,7 +227,7 @@ def _cut_off(tx: Tx, instance: ModelInstance, lost: set[int], silence: Mapping[i
     worker, since = tx.get(Worker, worker_id), tx.now - timedelta(seconds=silence[worker_id])
     name = worker_id if worker is None else worker.name
     message = f"Worker {name} has not been heard since {since:%Y-%m-%d %H:%M:%S} UTC"
-    return tx.move(instance, InstanceState.UNREACHABLE, by=Party.LIVENESS, message=message)
+    return make_move(tx, instance, CUT_OFF, message)
 
 
 def _going(snapshot: Snapshot, lost: frozenset[int], held: Callable[[object], bool]) -> list[int]:

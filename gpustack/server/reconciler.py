@@ -18,7 +18,7 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import Unavailable
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.reconcile import ReplicaPlan, on_drained, replica_plan
-from gpustack.server.deployment import end_instance
+from gpustack.server.lifecycle import end_instance
 from gpustack.store.fenced_store import RecordStore
 from gpustack.store.transaction import Tx
 

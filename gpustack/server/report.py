@@ -10,11 +10,12 @@ import attrs
 
 from gpustack.domain.artifact import FileState, ModelFile
 from gpustack.domain.instance import ModelInstance
-from gpustack.domain.lifecycle import InstanceState, Party
+from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.report import FileReport, InstanceReport, StatusReport
 from gpustack.domain.worker import Worker, WorkerState
 from gpustack.errors import Forbidden, NotFound
 from gpustack.policy.liveness import STOPPED
+from gpustack.server.lifecycle import take_report
 from gpustack.server.liveness import condition_after_status, with_reason
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
@@ -55,7 +56,7 @@ async def report_instance(store: Store, worker_id: int, instance_id: int, report
             if instance.deleted_at is not None:
                 tx.delete(ModelInstance, instance_id)
             return
-        tx.change(ModelInstance, instance_id, by=Party.WORKER, **_of_life(instance, report), **_said(report))
+        take_report(tx, instance, {**_of_life(instance, report), **_said(report)})
 
     await store.write(work)
 

@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from gpustack.domain.instance import ModelInstance, Placement
-from gpustack.domain.lifecycle import InstanceState, Party
+from gpustack.domain.lifecycle import ANALYZE, DEFER, PLACE, REJECT, InstanceState, Move
 from gpustack.domain.model import Category, Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
@@ -21,6 +21,7 @@ from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.decision import decide as decide_among
 from gpustack.policy.schedule import PlacementRequest, Unschedulable, place_and_faults
 from gpustack.server.facts import FactsCache, FactsResult
+from gpustack.server.lifecycle import make_move
 from gpustack.store.fenced_store import RecordStore
 from gpustack.store.transaction import Tx
 from gpustack.text import storable
@@ -86,7 +87,7 @@ class Scheduler:
             if trial.fault is not None:
                 considered.pop(instance.id, None)
                 with self._untold.row(instance.id):  # it may be the record itself that cannot be written
-                    await self._note(instance.id, InstanceState.PENDING, trial.fault.sentence)
+                    await self._note(instance.id, DEFER, trial.fault.sentence)
         return faulty
 
     async def _look_at(self, instance: ModelInstance, considered: dict[int, object]) -> bool:
@@ -110,7 +111,7 @@ class Scheduler:
         if has_files(model) and self._is_awaited(instance, model, finding):
             # One that was given up keeps its verdict until there is another.
             if instance.state in _WAITING:
-                await self._note(instance.id, InstanceState.ANALYZING, _READING)
+                await self._note(instance.id, ANALYZE, _READING)
             return False
         model = await self._fill_category(model, finding)
         seen = self._store.snapshot
@@ -124,11 +125,10 @@ class Scheduler:
                 raise error
         if isinstance(decision, str):
             hopeless = finding is not None and finding.lasting and decision == finding.fault
-            state = InstanceState.ERROR if hopeless else InstanceState.PENDING
-            await self._note(instance.id, state, decision)
+            await self._note(instance.id, REJECT if hopeless else DEFER, decision)
             considered[instance.id] = None if strange else ground
         elif instance.state is InstanceState.ERROR:
-            await self._note(instance.id, InstanceState.PENDING, "The model file can be read now")
+            await self._note(instance.id, DEFER, "The model file can be read now")
         else:
             considered.pop(instance.id, None)
             await self._claim(instance, finding, decision)
@@ -168,9 +168,7 @@ class Scheduler:
             now = _still(model, instance, finding, decision, tx.snapshot)
             if now is None:
                 return None
-            return tx.move(
-                instance, InstanceState.SCHEDULED, by=Party.SCHEDULER, message=now.note, placement=now
-            )
+            return make_move(tx, instance, PLACE, now.note, placement=now)
 
         placed = await self._store.write(work)
         if placed is not None and placed.placement is not None:
@@ -182,19 +180,19 @@ class Scheduler:
                 list(placed.placement.gpu_indexes),
             )
 
-    async def _note(self, instance_id: int, state: InstanceState, said: str) -> None:
+    async def _note(self, instance_id: int, move: Move, said: str) -> None:
         message = storable(said)  # it may name files and tell what libraries say
         known = self._store.snapshot.get(ModelInstance, instance_id)
-        if known is None or (known.state, known.state_message) == (state, message):
+        if known is None or (known.state, known.state_message) == (move.target, message):
             return
 
         def work(tx: Tx) -> None:
             instance = tx.get(ModelInstance, instance_id)
             if instance is not None and _waits(instance):
-                tx.move(instance, state, by=Party.SCHEDULER, message=message)
+                make_move(tx, instance, move, message)
 
         await self._store.write(work)
-        if state is not InstanceState.ANALYZING:
+        if move is not ANALYZE:
             log.info("An instance waits: instance=%s reason=%s", known.name, message)
 
 

@@ -20,8 +20,8 @@ from gpustack.domain.assignment import (
     lines_between,
 )
 from gpustack.domain.instance import Claim, Placement, Subordinate
+from gpustack.domain.lifecycle import REPLACE, Party
 from gpustack.domain.lifecycle import InstanceState as S
-from gpustack.domain.lifecycle import Party
 from gpustack.domain.worker import Worker
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.listen import open_listeners
@@ -139,7 +139,7 @@ async def test_the_stream_is_a_whole_picture_and_then_every_change(
         await deployment.update_model(cluster.store, unseen.id, {"replicas": 4})
         assert await reader.words(1) == [("put", "models", unseen.id)]
         now = cluster.now(waiting)
-        await cluster.store.write(lambda tx: give_up_place(tx, now, "away"))
+        await cluster.store.write(lambda tx: give_up_place(tx, now, REPLACE, "away"))
         assert await reader.words(2) == [("gone", "instances", waiting.id), ("gone", "models", unseen.id)]
         assert reader.picture == pictures(cluster.snapshot, Quarantine("test"))[mine.id]
 
@@ -153,7 +153,7 @@ async def test_who_was_away_gets_the_whole_picture_again(
     async with aclosing(client(front, pool).assignments(worker.id, quiet_for=PATIENCE)) as lines:
         await Reader(lines).until(AssignmentEvent.SYNCED)
     assert await front.until_ended() == "left"
-    await cluster.store.write(lambda tx: give_up_place(tx, gone, "away"))
+    await cluster.store.write(lambda tx: give_up_place(tx, gone, REPLACE, "away"))
     async with aclosing(client(front, pool).assignments(worker.id, quiet_for=PATIENCE)) as lines:
         reader = Reader(lines)
         await reader.until(AssignmentEvent.SYNCED)
@@ -276,7 +276,7 @@ async def _something(cluster: Cluster, chance: random.Random, workers: list[Work
         share = Subordinate(worker_id=chance.choice(workers).id)
         await cluster.change(one, placement=attrs.evolve(one.placement, subordinates=(share,)))
     elif one.placement is not None:
-        await cluster.store.write(lambda tx: give_up_place(tx, one, "away"))
+        await cluster.store.write(lambda tx: give_up_place(tx, one, REPLACE, "away"))
 
 
 async def test_a_commit_costs_what_it_concerns_however_many_ask(cluster: Cluster) -> None:

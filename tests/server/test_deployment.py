@@ -6,7 +6,7 @@ import pytest
 
 from gpustack.domain.artifact import FileState, ModelFile
 from gpustack.domain.instance import Claim, ModelInstance
-from gpustack.domain.lifecycle import InstanceState
+from gpustack.domain.lifecycle import REPLACE, InstanceState
 from gpustack.domain.model import Model
 from gpustack.domain.worker import Worker
 from gpustack.errors import AlreadyExists, Conflict, NotFound
@@ -123,7 +123,7 @@ async def test_a_file_in_use_is_not_removed_and_its_users_are_named(cluster: Clu
         await deployment.delete_file(cluster.store, file.id)
         assert cluster.now(file).deleted_at == cluster.clock.now
     await cluster.store.write(
-        lambda tx: [give_up_place(tx, i, "") for i in tx.all(ModelInstance).values()] and None
+        lambda tx: [give_up_place(tx, i, REPLACE, "") for i in tx.all(ModelInstance).values()] and None
     )
     await deployment.delete_file(cluster.store, used.id)
     assert cluster.now(used).deleted_at is not None

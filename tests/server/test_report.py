@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from gpustack.domain.artifact import FileState
+from gpustack.domain.lifecycle import REPLACE, Party
 from gpustack.domain.lifecycle import InstanceState as S
-from gpustack.domain.lifecycle import Party
 from gpustack.domain.report import FileReport, InstanceReport, StatusReport
 from gpustack.domain.worker import Condition, Memory, WorkerState, WorkerStatus
 from gpustack.errors import Conflict, Forbidden, NotFound
@@ -100,7 +100,7 @@ async def test_only_its_worker_speaks_of_an_instance(cluster: Cluster) -> None:
 async def test_who_lost_an_instance_has_no_say_in_it_any_more(cluster: Cluster) -> None:
     worker = await cluster.worker("a")
     instance = await cluster.instance(await cluster.model("m"), on=worker)
-    await cluster.store.write(lambda tx: give_up_place(tx, instance, "silent"))
+    await cluster.store.write(lambda tx: give_up_place(tx, instance, REPLACE, "silent"))
     for report in (InstanceReport(state=S.RUNNING), InstanceReport(gone=True)):
         with pytest.raises(Forbidden):
             await report_instance(cluster.store, worker.id, instance.id, report)
