@@ -118,7 +118,11 @@ def _packed(ip: Ip) -> bytes:
 
 @cache
 def _overflow() -> int:
-    return _number("/proc/sys/kernel/overflowuid", 65534)
+    """The number that stands for users unknown in our namespace."""
+    try:
+        return int(Path("/proc/sys/kernel/overflowuid").read_text())
+    except (OSError, ValueError):
+        return 65534
 
 
 @cache
@@ -128,10 +132,3 @@ def _knows_all_users() -> bool:
         return Path("/proc/self/uid_map").read_text().split() == _ALL_USERS
     except OSError:
         return False
-
-
-def _number(path: str, default: int) -> int:
-    try:
-        return int(Path(path).read_text())
-    except (OSError, ValueError):
-        return default

@@ -60,7 +60,8 @@ def describe_exit(how: ExitStatus, log: Path, *, ready: bool, projector: str | N
         return f"The engine {_ended(how)}{when}: {reason}{_blamed(projector, lines)}"
     if how.code is None and how.signal is None:
         return f"The engine ended{when}; an earlier daemon had started it, so its exit code is not known"
-    return f"The engine {_ended(how)}{when}; its log ends: {_plain(_last(lines))}"
+    last = next(line for line in reversed(lines) if line)
+    return f"The engine {_ended(how)}{when}; its log ends: {_plain(last)}"
 
 
 def _read(log: Path) -> list[str]:
@@ -111,10 +112,6 @@ def _is_fault(line: str) -> bool:
     if level is not None:
         return level["level"] in "EF"
     return bool(_CRASH.search(line) or _FAULT.search(line) or _OURS.search(line))
-
-
-def _last(lines: Sequence[str]) -> str:
-    return next(line for line in reversed(lines) if line)
 
 
 def _plain(line: str) -> str:

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -68,7 +69,7 @@ async def start_engine(
     """
     state_file, log_file = context.state_file(instance.id), context.log_file(instance.id)
     try:
-        await _threads.run(_make_private, context.state_dir)
+        await _threads.run(partial(context.state_dir.mkdir, parents=True, exist_ok=True, mode=0o700))
         group = await spawn_group(
             launch.argv,
             env={**inherited_environment(os.environ), **launch.env},
@@ -198,10 +199,6 @@ def _health_of(state: GroupState) -> HealthPolicy | None:
 def _grace(health: HealthPolicy | None, context: WorkerContext) -> float:
     """Seconds the engine gets to end by itself: the operator's, or less where the engine says that less will do."""
     return context.stop_grace if health is None else min(health.stop_grace, context.stop_grace)
-
-
-def _make_private(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 async def _forget(state_file: Path) -> None:

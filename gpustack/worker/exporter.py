@@ -92,8 +92,21 @@ class WorkerCollector:
         for instance_id, name in self._supervisor.ready_instances.items():
             instance, port = assigned.instances.get(instance_id), ports.get(name)
             if instance is not None and port is not None:
-                model = assigned.models.get(instance.model_id)
-                found.append(_target(node, instance, model, status, port, self._keys.fields(port)))
+                runtime, version = _runtime(instance, assigned.models.get(instance.model_id), status)
+                found.append(
+                    ScrapeTarget(
+                        worker_id=node.worker_id,
+                        worker_name=node.worker_name,
+                        model_id=instance.model_id,
+                        model_name=instance.model_name,
+                        instance_id=instance.id,
+                        instance_name=instance.name,
+                        runtime=runtime,
+                        version=version,
+                        port=port,
+                        fields=self._keys.fields(port),
+                    )
+                )
         return found
 
     async def _update_mapping(self) -> None:
@@ -109,29 +122,6 @@ class WorkerCollector:
 
     def __repr__(self) -> str:
         return f"<WorkerCollector: {len(self._supervisor.ready_instances)} engines>"
-
-
-def _target(
-    node: WorkerLabels,
-    instance: ModelInstance,
-    model: Model | None,
-    status: WorkerStatus,
-    port: int,
-    fields: Fields,
-) -> ScrapeTarget:
-    runtime, version = _runtime(instance, model, status)
-    return ScrapeTarget(
-        worker_id=node.worker_id,
-        worker_name=node.worker_name,
-        model_id=instance.model_id,
-        model_name=instance.model_name,
-        instance_id=instance.id,
-        instance_name=instance.name,
-        runtime=runtime,
-        version=version,
-        port=port,
-        fields=fields,
-    )
 
 
 def _runtime(instance: ModelInstance, model: Model | None, status: WorkerStatus) -> tuple[str, str | None]:

@@ -109,7 +109,8 @@ class ForwardHandler:
             elif path == "/run":
                 await exchange.respond(200, _JSON, json.dumps({"run": self._membership.run_id}).encode())
             elif path == "/modelFacts":
-                await self._facts(exchange)
+                source = decode(await exchange.read_body(_DOCUMENT_LIMIT), ModelSource)
+                await exchange.respond(200, _JSON, encode(await self._read_facts(source)))
             else:
                 raise NotFound(f"There is nothing at {path}")
 
@@ -180,11 +181,6 @@ class ForwardHandler:
                 await exchange.send(without_keys.feed(piece))
         await exchange.send(without_keys.rest())
         await exchange.finish()
-
-    async def _facts(self, exchange: Exchange) -> None:
-        source = decode(await exchange.read_body(_DOCUMENT_LIMIT), ModelSource)
-        facts = await self._read_facts(source)
-        await exchange.respond(200, _JSON, encode(facts))
 
 
 def _flag(asked: dict[str, list[str]], name: str) -> bool:

@@ -150,6 +150,7 @@ class Membership:
             self._latest.set(None)
 
     async def _join(self) -> Member:
+        """Ask until the server lets this worker in, with growing pauses of 10 s at most."""
         delay, told = _FIRST_TRY_AGAIN, ""
         while True:
             if self._stopping:
@@ -184,6 +185,10 @@ class Membership:
                 delay = _LAST_TRY_AGAIN
             await trio.sleep(delay * (0.5 + self._rng.random()))
             delay = min(delay * 2, _LAST_TRY_AGAIN)
+        return await self._member_of(joined)
+
+    async def _member_of(self, joined: JoinedDocument) -> Member:
+        """Keep name and credential for the next start; a failure in that is only logged."""
         with self._faults.row("the name"):
             try:
                 await _threads.run(save_name, self._identity.data_dir, joined.name)

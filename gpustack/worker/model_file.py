@@ -30,6 +30,8 @@ _Key = tuple[ModelSource, str]
 class _FileTask:
     """The fetching or removing of one record's files."""
 
+    file: ModelFile
+    action: Callable[[ModelFile], Awaitable[None]]
     removes: bool
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
@@ -129,9 +131,11 @@ class ModelFiles:
             nonlocal told_at
             instant = trio.current_time()
             if now.done >= now.total and told_at is None:
-                return
-            if progress is not None and (told_at is None or instant - told_at >= _REPORT_EVERY):
-                progress(now.percent)
+                return  # everything was here already
+            if told_at is None or instant - told_at >= _REPORT_EVERY:
+                told_at = instant
+                if progress is not None:
+                    progress(now.percent)
             last = self._reported_at.get(key)
             if last is None or instant - last >= _REPORT_EVERY:
                 self._reported_at[key] = instant
@@ -139,8 +143,6 @@ class ModelFiles:
                     state=FileState.DOWNLOADING, download_progress=now.percent, size=now.total or None
                 )
                 self._reports.add_file(source, local_dir, report)
-            if told_at is None or instant - told_at >= _REPORT_EVERY:
-                told_at = instant
 
         return tell
 
@@ -155,43 +157,32 @@ class ModelFiles:
                     self._start_task(file, nursery)
 
     def _start_task(self, file: ModelFile, nursery: trio.Nursery) -> None:
-        work = self._tasks.get(file.id)
-        if file.deleted_at is not None:
-            if work is not None and not work.removes:
-                work.scope.cancel()  # compared again when it has ended
-            elif work is None and file.id not in self._unremovable and _key(file) not in self._wanted:
-                self._begin(nursery, file, self._remove, removes=True)
-        elif work is None and file.state is FileState.DOWNLOADING and _key(file) not in self._wanted:
-            self._begin(nursery, file, self._fetch, removes=False)
+        running, is_needed = self._tasks.get(file.id), _key(file) in self._wanted
+        if running is not None:
+            if file.deleted_at is not None and not running.removes:
+                running.scope.cancel()  # compared again when it has ended
+            return
+        if file.deleted_at is not None and not is_needed and file.id not in self._unremovable:
+            task = _FileTask(file, self._remove, removes=True)
+        elif file.deleted_at is None and not is_needed and file.state is FileState.DOWNLOADING:
+            task = _FileTask(file, self._fetch, removes=False)
+        else:
+            return
+        self._tasks[file.id] = task
+        nursery.start_soon(self._run_task, task, nursery, name=f"file:{file.source.readable}")
 
-    def _begin(
-        self,
-        nursery: trio.Nursery,
-        file: ModelFile,
-        work: Callable[[ModelFile], Awaitable[None]],
-        *,
-        removes: bool,
-    ) -> None:
-        self._tasks[file.id] = begun = _FileTask(removes)
-        nursery.start_soon(self._run_task, file, work, begun, nursery, name=f"file:{file.source.readable}")
-
-    async def _run_task(
-        self,
-        file: ModelFile,
-        work: Callable[[ModelFile], Awaitable[None]],
-        begun: _FileTask,
-        nursery: trio.Nursery,
-    ) -> None:
+    async def _run_task(self, task: _FileTask, nursery: trio.Nursery) -> None:
+        file = task.file
         try:
-            with begun.scope, self._faults.row(file.id) as trial:
-                await work(file)
+            with task.scope, self._faults.row(file.id) as trial:
+                await task.action(file)
             if trial.fault is not None:
                 self._report_error(_key(file), trial.fault.sentence)
         finally:
             del self._tasks[file.id]
         if trial.fault is not None:
             await trio.sleep(max(trial.fault.again_at - trio.current_time(), 0.0))
-        if trial.fault is not None or begun.scope.cancelled_caught:
+        if trial.fault is not None or task.scope.cancelled_caught:
             self._start_tasks(self._assignments.latest.value, nursery)
 
     async def _fetch(self, file: ModelFile) -> None:

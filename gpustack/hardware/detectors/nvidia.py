@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 
 from gpustack.domain.device import DEVICE_TYPES, Device, DeviceCore, DeviceMemory
 from gpustack.hardware.detector import Detector, DetectorReport
 from gpustack.text import printable, said_by
-
-T = TypeVar("T")
 
 VENDOR = "NVIDIA"
 _LOST = frozenset(
@@ -53,7 +50,10 @@ def look() -> DetectorReport:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
         return DetectorReport(faults=(f"NVIDIA GPUs cannot be looked at: {_reason(error)}",))
-    driver = _driver(nvml)
+    try:
+        driver = _text(nvml.nvmlSystemGetDriverVersion())
+    except nvml.NVMLError:
+        driver = None
     devices, faults = [], []
     for index in range(nvml.nvmlDeviceGetCount()):
         try:
@@ -70,23 +70,20 @@ def look() -> DetectorReport:
 def read_card(card: _Card, index: int, driver: str | None) -> Device:
     """Everything that one card tells about itself."""
     memory = _memory(card)
-    rates = card.ask("GetUtilizationRates")
+    cores, rates = card.ask("GetNumGpuCores"), card.ask("GetUtilizationRates")
+    rate = None if rates is None else float(rates.gpu)
     capability = card.ask("GetCudaComputeCapability")
     return _device(
         index=index,
         name=_text(card.ask("GetName")) or VENDOR,
         uuid=_text(card.ask("GetUUID")),
-        core=_core(card.ask("GetNumGpuCores"), None if rates is None else float(rates.gpu)),
+        core=None if cores is None and rate is None else DeviceCore(total=cores, utilization_rate=rate),
         memory=memory,
         temperature=_temperature(card),
         compute_capability=None if capability is None else f"{capability[0]}.{capability[1]}",
         driver_version=driver,
         fault=card.fault,
     )
-
-
-def _core(total: int | None, rate: float | None) -> DeviceCore | None:
-    return None if total is None and rate is None else DeviceCore(total=total, utilization_rate=rate)
 
 
 _device = functools.partial(Device, vendor=VENDOR, type=DEVICE_TYPES[VENDOR.lower()])
@@ -105,17 +102,6 @@ def _memory(card: _Card) -> DeviceMemory:
 def _temperature(card: _Card) -> float | None:
     seen = card.ask("GetTemperature", card.nvml.NVML_TEMPERATURE_GPU)
     return None if seen is None else float(seen)
-
-
-def _driver(nvml: Any) -> str | None:
-    return _text(_try(nvml, nvml.nvmlSystemGetDriverVersion))
-
-
-def _try(nvml: Any, question: Callable[[], T]) -> T | None:
-    try:
-        return question()
-    except nvml.NVMLError:
-        return None
 
 
 def _text(value: str | bytes | None) -> str | None:
