@@ -17,7 +17,6 @@ from gpustack.domain.model import Model
 from gpustack.domain.worker import WorkerStatus
 from gpustack.engines.registry import engine_for
 from gpustack.errors import GpustackError, Invalid
-from gpustack.http1.fields import Fields
 from gpustack.http1.pool import ConnectionPool
 from gpustack.metrics.mapping import MetricMap, default_map, read_map
 from gpustack.metrics.process_sample import LoopLag, observe_process
