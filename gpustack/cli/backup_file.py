@@ -1,8 +1,8 @@
-"""The file that a backup is: a tar of one SQLite database, the secrets of the server, and what is in it, sealed.
+"""The format of a backup: a compressed tar whose first member lists the others with their checksums.
 
 backup.json    what wrote it, when, and the SHA-256 of each file that follows
-database.db    every record, whatever kind of database it came from
-token, jwt_secret_key, …    the secrets of the data directory: without them keys and sessions mean nothing
+database.db    every record as an SQLite database, whatever kind of database they came from
+token, jwt_secret_key, …    the secrets of the data directory: without them API keys and sessions are void
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _CHUNK = 1 << 20
 _MANIFEST_LIMIT = 1 << 20
 _SECRET_LIMIT = 1 << 16
 _SLACK = 64 << 20
-"""Bytes of the disk that unpacking leaves free."""
+"""Bytes of free disk space that unpacking does not use."""
 
 
 class BackupError(GpustackError):
-    """A backup cannot be written, or is not whole."""
+    """A backup cannot be written, or is damaged or incomplete."""
 
 
 @attrs.frozen(kw_only=True)
 class Manifest:
-    """What is in a backup."""
+    """The contents of a backup: what is written as ``backup.json``."""
 
     version: str
     schema: str
@@ -51,7 +51,7 @@ class Manifest:
     revision: int
     rows: Mapping[str, int]
     files: Mapping[str, str]
-    """SHA-256 of each file by its name."""
+    """The SHA-256 of each file, by its name."""
 
     def to_json(self) -> str:
         fields = {**attrs.asdict(self), "made_at": self.made_at.isoformat(), "format": FORMAT}
@@ -59,7 +59,7 @@ class Manifest:
 
     @classmethod
     def of(cls, text: str) -> Manifest:
-        """Raises ``Invalid`` when it is not the manifest of a backup that we can read."""
+        """Read ``backup.json``. Raises ``Invalid`` when it is damaged or of another format."""
         try:
             fields: dict[str, Any] = json.loads(text)
             found = fields.pop("format")
@@ -74,7 +74,7 @@ class Manifest:
 
 
 def settle_database(path: Path) -> None:
-    """Make one whole file of a database that nobody has open; raises BackupError when it is damaged. Blocks."""
+    """Bring the write-ahead log of a closed database into its file; raises BackupError when it is damaged. Blocks."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
     check_database(path)
@@ -98,7 +98,7 @@ def digest(path: Path) -> str:
 
 
 def pack(folder: Path, manifest: Manifest, target: Path) -> None:
-    """Write the files of ``manifest`` in ``folder`` to ``target``: whole, on disk, for its owner alone.
+    """Write the files of ``manifest`` in ``folder`` to ``target`` in one step, synced, readable by its owner alone.
 
     Raises BackupError, also when the target is there already.
     """
@@ -122,9 +122,9 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def unpack(source: Path, folder: Path) -> Manifest:
-    """Unpack a backup into ``folder`` and return its manifest; raises BackupError or Invalid if it is not whole.
+    """Unpack a backup into ``folder`` and return its manifest; raises BackupError or Invalid if it is damaged.
 
-    Only the files that a backup has are written, each as large as the disk allows at most.
+    Only files that belong to a backup are written, and none that is larger than the disk has room for.
     """
     try:
         with tarfile.open(source, "r:gz") as tar:

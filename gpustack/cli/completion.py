@@ -1,17 +1,17 @@
-"""Programs for shells that complete command lines of ``gpustack``, written from its vocabulary."""
+"""Completion scripts for bash, zsh and fish, generated from the vocabulary of the commands."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 
-from gpustack.cli.vocabulary import OptionEntry, Vocabulary, WordPosition
+from gpustack.cli.vocabulary import CommandVocabulary, OptionEntry, WordPosition
 
 _LIST = "gpustack {} -q 2>/dev/null"
 
 
-def bash(every: list[Vocabulary]) -> str:
-    """For bash 3.2 and later."""
+def bash(every: list[CommandVocabulary]) -> str:
+    """The script for bash 3.2 and later."""
     cases = "\n".join(_bash_case(one) for one in every)
     steps = "\n".join(_bash_step(one.command, step) for one in every for step in one.steps)
     values = "\n".join(
@@ -69,7 +69,7 @@ complete -F _gpustack gpustack
 """
 
 
-def _bash_case(one: Vocabulary) -> str:
+def _bash_case(one: CommandVocabulary) -> str:
     options = [f"{option.name}{'=' if option.value else ''}" for option in one.options]
     parts = [f"options={shlex.quote(' '.join(options))}"]
     parts += ["files=yes"] if one.takes_files else []
@@ -81,8 +81,8 @@ def _bash_step(command: str, step: WordPosition) -> str:
     return f'    "{command} {step.after}") {sets} ;;'
 
 
-def _walk(every: list[Vocabulary], between: str) -> str:
-    """Patterns of a shell: a command, the last of its words so far, and one that may follow it."""
+def _walk(every: list[CommandVocabulary], between: str) -> str:
+    """Patterns of a shell ``case``: a command, its verb so far, and a verb that may follow."""
     return between.join(
         f'"{one.command} {step.after} {verb}"' for one in every for step in one.steps for verb in step.verbs
     )
@@ -102,8 +102,8 @@ def _bash_value(command: str, option: OptionEntry) -> str:
     return f"    {pattern}) COMPREPLY=($(compgen {found})); return ;;"
 
 
-def zsh(every: list[Vocabulary]) -> str:
-    """For zsh 5; it works from a file of $fpath too."""
+def zsh(every: list[CommandVocabulary]) -> str:
+    """The script for zsh 5; it can also be a file in ``$fpath``."""
     commands = _lines((f"{one.command}:{one.summary}" for one in every), 8)
     cases = "\n".join(_zsh_case(one) for one in every)
     steps = "\n".join(_zsh_step(one.command, step) for one in every for step in one.steps)
@@ -155,7 +155,7 @@ if [[ $funcstack[1] == _gpustack ]]; then _gpustack "$@"; else compdef _gpustack
 """
 
 
-def _zsh_case(one: Vocabulary) -> str:
+def _zsh_case(one: CommandVocabulary) -> str:
     parts = [f"    {one.command})"]
     if values := [_zsh_value(option) for option in one.options if option.value]:
         parts += ["        case $option in", *values, "        esac"]
@@ -181,8 +181,8 @@ def _zsh_value(option: OptionEntry) -> str:
     return f"        {pattern}) {found} ;;"
 
 
-def fish(every: list[Vocabulary]) -> str:
-    """For fish 3 and later."""
+def fish(every: list[CommandVocabulary]) -> str:
+    """The script for fish 3 and later."""
     lines = [
         "# Completes gpustack in fish: put  gpustack completion fish | source  into ~/.config/fish/config.fish",
         "function __gpustack_is",
@@ -213,7 +213,7 @@ def fish(every: list[Vocabulary]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _fish_of(one: Vocabulary) -> list[str]:
+def _fish_of(one: CommandVocabulary) -> list[str]:
     head = f"complete -c gpustack -n '__gpustack_is {one.command}'"
     lines = [f"{head} -F"] if one.takes_files else []
     for step in one.steps:
@@ -241,4 +241,4 @@ def _fish_quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-SHELLS: Mapping[str, Callable[[list[Vocabulary]], str]] = {"bash": bash, "zsh": zsh, "fish": fish}
+SHELLS: Mapping[str, Callable[[list[CommandVocabulary]], str]] = {"bash": bash, "zsh": zsh, "fish": fish}

@@ -1,4 +1,4 @@
-"""Finds the deployment that ``gpustack run`` is asked for, or makes it."""
+"""Finds or makes the deployment that ``gpustack run`` is asked for."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from typing import Any
 
 import attrs
 
-from gpustack.cli.address import is_local
-from gpustack.cli.hub import source_fields
+from gpustack.cli.command_line import nearest
+from gpustack.cli.local import is_local
 from gpustack.cli.lookup import MODELS, WORKERS, find, model_named
-from gpustack.cli.nearest import nearest
+from gpustack.cli.repository import source_fields
+from gpustack.cli.session import Doc
 from gpustack.cli.source import ModelReference, read_source
 from gpustack.cli.terminal import Terminal
 from gpustack.errors import AlreadyExists, Conflict, GpustackError, NotFound
 from gpustack.remote.admin_client import AdminClient
-
-Doc = dict[str, Any]
 
 _GGUF_BACKEND = "llama-box"
 _OPTIONS = {
@@ -29,7 +28,7 @@ _OPTIONS = {
     "worker_selector": "--selector",
     "access_policy": "--access",
 }
-"""The option behind each field of a new deployment."""
+"""The option that sets each field of a new deployment."""
 
 
 @attrs.frozen
@@ -84,7 +83,7 @@ async def _unknown(client: AdminClient, text: str) -> NotFound:
 
 
 async def _same_source(client: AdminClient, model: Doc, asked: ModelReference) -> None:
-    """Raises AlreadyExists unless the model is what is asked for; a repository without a file is any of its files."""
+    """Raise AlreadyExists unless the model has the source that is asked for; without a file named, any file will do."""
     fields = asked.fields
     if asked.file and model.get("huggingface_repo_id") == asked.repo:
         fields, _ = await source_fields(client, asked)
@@ -97,7 +96,7 @@ async def _same_source(client: AdminClient, model: Doc, asked: ModelReference) -
 
 
 def refuse_other_fields(model: Doc, fields: Mapping[str, Any]) -> None:
-    """Raises Conflict when options of a new deployment ask for something else than what is deployed."""
+    """Raise Conflict when the command line sets fields of a new deployment that differ from what is deployed."""
     for field, option in _OPTIONS.items():
         if field in fields and model.get(field) != fields[field]:
             raise Conflict(
@@ -126,7 +125,7 @@ async def _create(
 
 
 def names_gguf(source: Mapping[str, str]) -> bool:
-    """Whether a source is seen to be GGUF, and so which engine is chosen; a folder elsewhere is not looked at."""
+    """Whether a source is known to be GGUF, for which the engine is fixed; a folder of another machine is unknown."""
     if source["source"] == "ollama_library":
         return True
     name = source.get("huggingface_filename") or source.get("local_path") or ""
@@ -136,7 +135,7 @@ def names_gguf(source: Mapping[str, str]) -> bool:
 
 
 async def _refuse_if_all_is_here(client: AdminClient, asked: ModelReference) -> None:
-    """A path that is not on this machine is on no worker either if all of them are this machine."""
+    """Raise NotFound for a path that is not on this machine if all workers are on this machine."""
     workers = await client.all(WORKERS)
     if workers and all(is_local(str(worker.get("ip"))) for worker in workers):
         path = asked.fields["local_path"]

@@ -1,4 +1,4 @@
-"""What was asked in earlier chats: a file of the user's own, bounded, that can be switched off."""
+"""The questions of earlier chats: a file of the user, bounded in size, that can be switched off."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import attrs
 from gpustack import durable_file
 
 VARIABLE = "GPUSTACK_CHAT_HISTORY"
-"""Another file, or ``off``."""
+"""The variable that names another file, or ``off``."""
 
 MOST = 500
 MOST_BYTES = 1 << 20
@@ -51,7 +51,7 @@ class ChatHistory:
     path: Path
 
     def load(self) -> list[str]:
-        """The questions kept, no more than there may be; nothing of a line that is none. Raises OSError."""
+        """The questions in the file, ``MOST`` at most; broken lines are left out. Raises OSError."""
         try:
             with self._open(os.O_RDONLY) as file:
                 size = os.fstat(file.fileno()).st_size
@@ -65,7 +65,7 @@ class ChatHistory:
         return kept
 
     def add(self, question: str) -> None:
-        """Keep one more; one that is larger than the file may be is left out. Raises OSError."""
+        """Add a question; a very large one (an eighth of ``MOST_BYTES``) is left out. Raises OSError."""
         line = json.dumps(question).encode() + b"\n"
         if len(line) > MOST_BYTES // 8:
             return
@@ -78,7 +78,7 @@ class ChatHistory:
         durable_file.write(self.path, "".join(f"{json.dumps(question)}\n" for question in kept), draft=draft)
 
     def _open(self, flags: int) -> BinaryIO:
-        """The file, for nobody else to read: what others could read before is theirs no more."""
+        """Open the file, and take the right to read it away from other users. Raises OSError."""
         descriptor = os.open(self.path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         file = os.fdopen(descriptor, "rb" if flags == os.O_RDONLY else "ab")
         found = os.fstat(descriptor)

@@ -1,4 +1,4 @@
-"""The installation on this machine as ``gpustack start`` would see it: for commands that work on its files."""
+"""The installation on this machine, for commands that work on its files: its options and its database."""
 
 from __future__ import annotations
 
@@ -7,28 +7,34 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpustack.cli.misuse import UsageError
+from gpustack.cli.failure import UsageError
 
 if TYPE_CHECKING:
+    from gpustack.config.loader import Configuration
     from gpustack.config.options import Options
     from gpustack.store.database import Database
+
+
+def load_options(argv: Sequence[str], env: Mapping[str, str], *, command: str = "start") -> Configuration:
+    """The configuration of ``gpustack <command> *argv``; raises UsageError with everything that is wrong with it."""
+    from gpustack.config.loader import load
+    from gpustack.config.origin import ConfigError
+
+    try:
+        return load(argv, env, platform=sys.platform, cwd=Path.cwd(), command=command)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+
+
+def options_of(start_argv: Sequence[str], env: Mapping[str, str]) -> Options:
+    """The options of ``gpustack start *start_argv``; raises UsageError with everything that is wrong with them."""
+    return load_options(start_argv, env).options
 
 
 def split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     """The words of the command itself, and the options of ``gpustack start`` that follow ``--``."""
     cut = argv.index("--") if "--" in argv else len(argv)
     return argv[:cut], argv[cut + 1 :]
-
-
-def options_of(start_argv: Sequence[str], env: Mapping[str, str]) -> Options:
-    """The options of ``gpustack start *start_argv``; raises Misuse with everything that is wrong with them."""
-    from gpustack.config.loader import load
-    from gpustack.config.origin import ConfigError
-
-    try:
-        return load(start_argv, env, platform=sys.platform, cwd=Path.cwd()).options
-    except ConfigError as error:
-        raise UsageError(str(error)) from error
 
 
 def existing_database(url: str) -> Database:
@@ -43,7 +49,7 @@ def existing_database(url: str) -> Database:
 
 
 def file_of(url: str) -> Path | None:
-    """The file of an SQLite URL; ``None`` for a database with a server of its own."""
+    """The file of an SQLite URL; ``None`` for a database with a server of its own. Raises Invalid."""
     import sqlalchemy as sa
 
     from gpustack.config.url import plain_database_url

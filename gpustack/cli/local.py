@@ -1,28 +1,40 @@
-"""Who of this machine manages a server without a key: in numbers for the API, in words for people."""
+"""What counts as this machine: addresses that lead back to it, and its users who need no key."""
 
 from __future__ import annotations
 
+import ipaddress
 import os
+from urllib.parse import urlsplit
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL leads to this machine."""
+    return is_local(urlsplit(url).hostname or "")
+
+
+def is_local(host: str) -> bool:
+    """Whether a host name or address means this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def local_admins() -> frozenset[int]:
-    """The users whose programs are an administrator's without a key: root, and the one this process runs as.
+    """The numbers of the users whose programs manage the server without a key: root, and the user of this process.
 
-    Both can do what they like with the daemon anyway.
+    Both can do anything with the daemon anyway.
     """
     return frozenset({0, os.geteuid()})
 
 
 def local_rule(force_auth: bool) -> str:
-    """The same as a sentence of whoever runs as this process does."""
+    """The rule of ``local_admins`` as a sentence for people; ``force_auth`` is ``--force-auth-localhost``."""
     if force_auth:
         return "every request needs a key or login, from this machine too"
-    return f"without a key {_admins()} manage it from this machine, and its other users use models"
-
-
-def _admins() -> str:
     uid = os.geteuid()
-    return "programs of root" if uid == 0 else f"programs of {_name(uid)} and root"
+    admins = "programs of root" if uid == 0 else f"programs of {_name(uid)} and root"
+    return f"without a key {admins} manage it from this machine, and its other users use models"
 
 
 def _name(uid: int) -> str:

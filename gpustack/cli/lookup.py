@@ -1,15 +1,13 @@
-"""Finds what a person names: a model, an instance or a worker, by its name or number."""
+"""Finds the documents that people name: models, instances, workers, keys and accounts, by name or number."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from gpustack.cli.nearest import nearest
+from gpustack.cli.command_line import suggestion
+from gpustack.cli.session import Doc
 from gpustack.errors import NotFound
 from gpustack.remote.admin_client import AdminClient
-
-Doc = dict[str, Any]
 
 MODELS, INSTANCES, WORKERS = "/v1/models", "/v1/model-instances", "/v1/workers"
 SERVERS, FILES = "/v1/servers", "/v1/model-files"
@@ -17,7 +15,7 @@ KEYS, USERS = "/v1/api-keys", "/v1/users"
 
 
 async def find(client: AdminClient, path: str, name: str) -> Doc | None:
-    """The object of a list with this name, else the one with this number."""
+    """The document of the list at ``path`` with this name, else the one with this number, else ``None``."""
     named = [item for item in await client.all(path, search=name) if item.get("name") == name]
     if named:
         return named[0]
@@ -30,7 +28,7 @@ async def find(client: AdminClient, path: str, name: str) -> Doc | None:
 
 
 async def model_named(client: AdminClient, name: str) -> Doc:
-    """The model; raises NotFound with what there is."""
+    """The model of this name or number; raises NotFound with what there is."""
     found = await find(client, MODELS, name)
     if found is None:
         raise NotFound(await _missing(client, "model", MODELS, name))
@@ -38,36 +36,35 @@ async def model_named(client: AdminClient, name: str) -> Doc:
 
 
 async def key_named(client: AdminClient, name: str) -> Doc:
-    """One's own API key; raises NotFound."""
+    """The API key of this name or number, among one's own; raises NotFound."""
     return await _named(client, KEYS, name, "API key", "keys", field="name")
 
 
 async def user_named(client: AdminClient, name: str) -> Doc:
-    """The account; raises NotFound."""
+    """The account of this name or number; raises NotFound."""
     return await _named(client, USERS, name, "user", "users", field="username")
 
 
 async def _named(client: AdminClient, path: str, name: str, kind: str, command: str, *, field: str) -> Doc:
-    """By its name, else by its number: some are only in lists."""
+    """Found in the whole list: these documents cannot be asked for one by one, or searched by name."""
     every = await client.all(path)
     found = [item for item in every if item.get(field) == name] or [
         item for item in every if str(item.get("id")) == name
     ]
     if not found:
-        close = nearest(name, [str(item.get(field)) for item in every])
-        guess = f"did you mean {close}?" if close else f"gpustack {command} lists them"
+        guess = suggestion(name, [str(item.get(field)) for item in every], f"gpustack {command} lists them")
         raise NotFound(f"There is no {kind} {name!r}; {guess}")
     return found[0]
 
 
 async def instances_of(client: AdminClient, model: Doc) -> list[Doc]:
-    """The instances of a model that are not on their way out, the oldest first."""
+    """The instances of a model that are not being removed, the oldest first."""
     found = await client.all(INSTANCES, model_id=model["id"])
     return sorted((item for item in found if not item.get("deleted_at")), key=lambda item: int(item["id"]))
 
 
 async def instances_named(client: AdminClient, name: str) -> list[Doc]:
-    """The instance of this name, else all of the model of this name; raises NotFound when there is neither."""
+    """The instance of this name, else all instances of the model of this name; raises NotFound."""
     instance = await find(client, INSTANCES, name)
     if instance is not None:
         return [instance]
@@ -87,7 +84,7 @@ async def instances_named(client: AdminClient, name: str) -> list[Doc]:
 
 
 async def workers_named(client: AdminClient, names: Sequence[str]) -> list[Doc]:
-    """The workers in the order of their names; raises NotFound for the first that is none."""
+    """The workers of these names, in this order; raises NotFound for the first name that is unknown."""
     found = []
     for name in names:
         worker = await find(client, WORKERS, name)
@@ -101,6 +98,5 @@ async def _missing(client: AdminClient, kind: str, path: str, name: str, *more: 
     names = [str(item.get("name")) for one in (path, *more) for item in await client.all(one)]
     if not names:
         return f"There is no {kind} {name!r}: nothing is deployed yet; gpustack run MODEL deploys one"
-    if close := nearest(name, names):
-        return f"There is no {kind} {name!r}; did you mean {close}?"
-    return f"There is no {kind} {name!r}; gpustack ls shows the models, gpustack ps the instances"
+    guess = suggestion(name, names, "gpustack ls shows the models, gpustack ps the instances")
+    return f"There is no {kind} {name!r}; {guess}"

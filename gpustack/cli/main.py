@@ -1,4 +1,4 @@
-"""The ``gpustack`` command: finds the sub-command by its file in ``commands/``, and turns errors into one line.
+"""The ``gpustack`` command: finds the sub-command by its file in ``commands/``, runs it and returns its exit code.
 
 Only the standard library is imported here: ``gpustack --help`` is asked often, and answers in the time Python starts.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from gpustack.cli.misuse import FAILED, INTERRUPTED, MISUSED, TIMED_OUT, UsageError, WaitTimeout, complain
+from gpustack.cli.failure import FAILED, UsageError, report
 from gpustack.errors import GpustackError
 from gpustack.text import is_text, printable
 
@@ -25,7 +25,7 @@ _COMMANDS = Path(__file__).parent / "commands"
 def main(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None) -> int:
     """Run ``gpustack *argv`` and return its exit code. ``None`` takes this process's own."""
     given = list(sys.argv[1:] if argv is None else argv)
-    _print_anything()
+    _replace_unprintable()
     try:
         code = _dispatch(given, os.environ if env is None else env)
         sys.stdout.flush()
@@ -33,26 +33,16 @@ def main(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None
         # Whoever read our output has seen enough; at exit Python would flush again and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except UsageError as error:
-        complain(error)
-        return MISUSED
-    except GpustackError as error:
-        print(f"gpustack: {_line(error)}", file=sys.stderr)
-        return TIMED_OUT if isinstance(error, WaitTimeout) else FAILED
+    except (GpustackError, KeyboardInterrupt, BaseExceptionGroup) as error:
+        return report(error)
     return code
 
 
-def _print_anything() -> None:
-    """A character that this locale cannot print or read becomes a question mark, and ends no command."""
+def _replace_unprintable() -> None:
+    """Have stdin and stdout show a question mark for a character that this locale does not have, not raise."""
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-
-
-def _line(error: GpustackError) -> str:
-    return " ".join(str(error).split())
 
 
 def _dispatch(argv: list[str], env: Mapping[str, str]) -> int:
@@ -68,8 +58,7 @@ def _dispatch(argv: list[str], env: Mapping[str, str]) -> int:
     elif name in ("-V", "--version"):
         name = "version"
     if name not in names():
-        print(f"gpustack: {_unknown(name)}", file=sys.stderr)
-        return MISUSED
+        raise UsageError(f"gpustack: {_unknown(name)}")
     if env is os.environ:
         from gpustack.config.variable import trim
 
@@ -117,8 +106,7 @@ to a server: that of GPUSTACK_SERVER_URL with the key GPUSTACK_API_KEY, or the o
 
 
 def _unknown(name: str) -> str:
-    from gpustack.cli.nearest import nearest
+    from gpustack.cli.command_line import suggestion
 
-    close = nearest(name, [*names(), "help", "--help", "--version"])
-    guess = f"did you mean {close}?" if close else "gpustack --help lists them."
-    return f"There is no command {name!r}; {guess}"
+    known = [*names(), "help", "--help", "--version"]
+    return f"There is no command {name!r}; {suggestion(name, known, 'gpustack --help lists them.')}"

@@ -1,25 +1,69 @@
-"""What ``-o`` and ``-q`` mean: the API's own documents as JSON or YAML, names alone, or a table."""
+"""How commands write results: a table, JSON, YAML or names alone (``-o`` and ``-q``), always to stdout."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gpustack.cli.usage import CommandLine
+import attrs
+
+from gpustack.cli.command_line import CommandLine
+from gpustack.cli.session import Doc
+from gpustack.cli.terminal import Terminal, stderr, stdout
 
 FORMS = ("table", "json", "yaml")
+_GAP = "  "
+
+
+@attrs.frozen
+class Cell:
+    """A text and its colour (a name of ``Terminal.style``)."""
+
+    text: str
+    style: str | None = None
+
+
+@attrs.frozen
+class Row:
+    """The cells of a row, and a remark printed under it."""
+
+    cells: Sequence[Cell | str]
+    remark: str = ""
+
+
+def show_list(
+    command_line: CommandLine,
+    documents: list[Doc],
+    heads: Sequence[str],
+    row: Callable[[Doc], Row],
+    env: Mapping[str, str],
+    *,
+    name: str = "name",
+    empty: str = "",
+) -> None:
+    """Print a row for each document, or the documents in another form; ``empty`` goes to stderr if there are none.
+
+    ``name`` is the field that ``-q`` prints. Raises UsageError for a form that there is not.
+    """
+    if not documents and empty:
+        stderr(env).say(empty)
+
+    def table() -> str:
+        return draw(heads, list(map(row, documents)), stdout(env)) if documents else ""
+
+    show(command_line, documents, table, name=name)
 
 
 def show(
-    words: CommandLine,
-    documents: list[dict[str, Any]] | dict[str, Any],
+    command_line: CommandLine,
+    documents: list[Doc] | Doc,
     table: Callable[[], str],
     *,
     name: str = "name",
 ) -> None:
-    """Print the documents in the form that the command line asks for; ``table`` draws it when that is wanted."""
-    form = words.choice("--output", *FORMS)
-    if words.found.get("--quiet"):
+    """Print the documents in the form that the command line asks for; ``table`` is called if that is wanted."""
+    form = command_line.choice("--output", *FORMS)
+    if command_line.found.get("--quiet"):
         items = documents if isinstance(documents, list) else [documents]
         text = "\n".join(str(item.get(name)) for item in items)
     elif form == "json":
@@ -42,3 +86,27 @@ def as_yaml(document: Any) -> str:
     import yaml
 
     return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)).rstrip("\n")
+
+
+def draw(heads: Sequence[str], rows: Sequence[Row], terminal: Terminal) -> str:
+    """A table as text. Columns are as wide as what they hold; remarks are never cut."""
+    grid = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row.cells] for row in rows]
+    widths = [
+        max(len(head), *(len(row[i].text) for row in grid)) if grid else len(head)
+        for i, head in enumerate(heads)
+    ]
+    lines = [_line([Cell(head, "bold") for head in heads], widths, terminal)]
+    for row, cells in zip(rows, grid, strict=True):
+        lines.append(_line(cells, widths, terminal))
+        if row.remark:
+            lines.append(terminal.style(f"  {row.remark}", "dim"))
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[Cell], widths: Sequence[int], terminal: Terminal) -> str:
+    last = len(cells) - 1
+    parts = []
+    for i, cell in enumerate(cells):
+        pad = " " * (widths[i] - len(cell.text)) if i < last else ""
+        parts.append(terminal.style(cell.text, cell.style) + pad)
+    return _GAP.join(parts)

@@ -1,4 +1,4 @@
-"""Values as people read them: sizes, ages, states."""
+"""Values of the API as people read them: sizes, ages, states, reasons."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def age(instant: Any, now: datetime) -> str:
 
 
 def read_instant(text: Any) -> datetime | None:
-    """An instant of the API; ``None`` when it is none."""
+    """An instant of the API as an aware datetime; ``None`` for anything else."""
     if not isinstance(text, str):
         return None
     try:
@@ -58,17 +58,17 @@ def clock(seconds: float) -> str:
 
 
 def state_style(state: str) -> str | None:
-    """The colour of a state; those in between have none."""
+    """The colour of a state; transitional states have none."""
     return _STYLES.get(state)
 
 
 def one_line(text: Any) -> str:
-    """Text of several lines as one."""
+    """Text with its line breaks and runs of spaces made single spaces."""
     return " ".join(str(text or "").split())
 
 
 def reason(instance: dict[str, Any], now: datetime) -> str:
-    """Why an instance is in its state, and when it is started again; empty when there is nothing to say."""
+    """Why an instance is in its state, and when it is started again; may be empty."""
     message = one_line(instance.get("state_message"))
     again = None if instance.get("deleted_at") else read_instant(instance.get("next_retry_at"))
     if instance.get("state") != "error" or again is None or again <= now:

@@ -1,18 +1,20 @@
-"""Shows how a deployment comes up: schedule, download, load, ready."""
+"""Waits until a deployment serves and shows how it comes up: schedule, download, load, ready."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import attrs
+import trio
 
+from gpustack.cli.lookup import INSTANCES, MODELS
 from gpustack.cli.phrase import clock as shown_clock
 from gpustack.cli.phrase import one_line
+from gpustack.cli.session import Doc
 from gpustack.cli.terminal import Terminal
-from gpustack.errors import GpustackError
-
-Doc = dict[str, Any]
+from gpustack.errors import Forbidden, GpustackError, NotFound, Unavailable
+from gpustack.remote.admin_client import CREATED, DELETED, UPDATED, AdminClient
+from gpustack.remote.http import RemoteError
 
 _RANK = {
     "pending": 0,
@@ -33,10 +35,14 @@ _DOING = {
 }
 _BAR = 30
 _STEP = 10.0
+"""Percent between two lines of a download, where lines cannot be drawn over."""
+_REDRAW = 0.25
+_AGAIN = 1.0
+_ATTEMPTS = 10
 
 
 class DeploymentFailure(GpustackError):
-    """A model will not be ready; the sentence says why. ``instance`` is the one that failed, as it was."""
+    """A model will not become ready; the sentence says why. ``instance`` is the document of the one that failed."""
 
     def __init__(self, sentence: str, instance: Doc | None = None) -> None:
         self.instance = instance
@@ -45,7 +51,7 @@ class DeploymentFailure(GpustackError):
 
 @attrs.define(eq=False, kw_only=True)
 class DeploymentProgress:
-    """Follows the instances of one model and tells of the one that is furthest. ``now`` counts seconds."""
+    """Follows the instances of one model and shows the one that is furthest. ``now`` is a clock in seconds."""
 
     model: str
     terminal: Terminal
@@ -57,16 +63,16 @@ class DeploymentProgress:
     _next_step: float = _STEP
 
     def feed(self, instances: Iterable[Doc]) -> Doc | None:
-        """Look at all instances as they are; the one that runs, or None while none does.
+        """Take in the present documents of all instances; returns the one that runs, or ``None`` while none does.
 
-        Raises Failed when what is furthest has failed.
+        Raises DeploymentFailure when the one that is furthest has failed.
         """
         present = [item for item in instances if not item.get("deleted_at")]
         self._lead = lead = max(present, key=lambda item: _RANK.get(item["state"], -1), default=None)
         if lead is None:
             return None
         if lead["state"] == "running":
-            # How long it took is only worth a word if it had to come up.
+            # The time is told only if the model was not ready from the beginning.
             took = f" after {self.now() - self._began:.1f} s" if self._told else ""
             self.terminal.say(f"ready on {place(lead)}{took}")
             return lead
@@ -83,12 +89,12 @@ class DeploymentProgress:
 
     @property
     def waiting(self) -> Doc | None:
-        """The instance that waits for a place although it has been thought about; ``None`` when there is none."""
+        """The instance that the scheduler found no place for; ``None`` when there is none."""
         lead = self._lead
         return lead if lead is not None and lead["state"] == "pending" and lead.get("state_message") else None
 
     def draw(self) -> None:
-        """Draw the line that changes; nothing where lines cannot be drawn over."""
+        """Draw the line of progress; nothing where lines cannot be drawn over."""
         if self._lead is None:
             self.terminal.draw(f"{self.model}: waiting for an instance")
             return
@@ -101,7 +107,7 @@ class DeploymentProgress:
         self.terminal.draw(f"{doing}  {passed}"[: self.terminal.width - 1])
 
     def _tell(self, lead: Doc) -> None:
-        """Lines that stay, each once."""
+        """Print the lines that stay, each once."""
         state, message = lead["state"], one_line(lead.get("state_message"))
         if state in ("pending", "unreachable") and message:
             self._once(f"{self.terminal.style(state, 'yellow')}: {message}")
@@ -123,7 +129,7 @@ class DeploymentProgress:
             self.terminal.say(line)
 
     def _left(self, done: float) -> str:
-        """How long the rest takes at the speed seen so far."""
+        """The time that the rest takes at the speed so far, as text; empty while unknown."""
         if self._first is None:
             self._first = (self.now(), done)
         since, at = self.now() - self._first[0], done - self._first[1]
@@ -149,3 +155,86 @@ def place(instance: Doc) -> str:
 
 def _utf8(terminal: Terminal) -> bool:
     return (getattr(terminal.stream, "encoding", None) or "").lower().replace("-", "") == "utf8"
+
+
+async def until_ready(client: AdminClient, model: Doc, progress: DeploymentProgress) -> Doc:
+    """The first instance of ``model`` that runs.
+
+    Raises DeploymentFailure when it fails, NotFound when the model is removed meanwhile, Unavailable when the
+    server stays away. Waits without end and changes nothing: it can be cancelled at any time.
+    """
+    found: list[Doc] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_redraw, progress)
+        try:
+            found.append(await _watch(client, model, progress))
+        finally:
+            progress.terminal.clear()
+        nursery.cancel_scope.cancel()
+    return found[0]
+
+
+async def _redraw(progress: DeploymentProgress) -> None:
+    while True:
+        await trio.sleep(_REDRAW)
+        progress.draw()
+
+
+async def _watch(client: AdminClient, model: Doc, progress: DeploymentProgress) -> Doc:
+    failures = 0
+    while True:
+        try:
+            ready = await _look(client, model, progress)
+            failures = 0
+        except RemoteError as error:
+            failures += 1
+            if failures >= _ATTEMPTS:
+                raise Unavailable(f"{error}; {model['name']} may come up nevertheless") from error
+            ready = None
+        if ready is not None:
+            return ready
+        await trio.sleep(_AGAIN)
+
+
+async def _look(client: AdminClient, model: Doc, progress: DeploymentProgress) -> Doc | None:
+    """Follow one watch until an instance runs (returned), or until the server ends the stream (``None``)."""
+    present: dict[int, Doc] = {}
+    async with client.watch(INSTANCES, model_id=model["id"]) as events:
+        async for event in events:
+            if event.kind in (CREATED, UPDATED):
+                present[event.item["id"]] = event.item
+            elif event.kind == DELETED:
+                present.pop(event.item["id"], None)
+                if not present:
+                    await _still_wanted(client, model)
+            ready = progress.feed(present.values())
+            if ready is not None:
+                return ready
+            await _refuse_hopeless(client, progress)
+    await _still_wanted(client, model)
+    return None
+
+
+async def _refuse_hopeless(client: AdminClient, progress: DeploymentProgress) -> None:
+    """Raise DeploymentFailure when the scheduler says that the waiting instance can never be placed."""
+    waiting = progress.waiting
+    if waiting is None:
+        return
+    try:
+        told = await client.get(f"{INSTANCES}/{waiting['id']}/explain")
+    except (NotFound, Forbidden, Unavailable):
+        return  # gone meanwhile, or nobody can say now
+    if told.get("final"):
+        progress.terminal.clear()
+        raise DeploymentFailure(
+            f"{progress.model} cannot run here: {one_line(told.get('sentence')).rstrip('.')}", waiting
+        )
+
+
+async def _still_wanted(client: AdminClient, model: Doc) -> None:
+    try:
+        now = await client.get(f"{MODELS}/{model['id']}")
+    except NotFound:
+        raise NotFound(f"Model {model['name']} was removed meanwhile") from None
+    if not now.get("replicas"):
+        raise NotFound(f"Model {model['name']} was stopped meanwhile")

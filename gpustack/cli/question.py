@@ -1,4 +1,4 @@
-"""Reads questions from the terminal: lines, blocks, and the words that steer a chat."""
+"""Reads questions from the terminal: lines, blocks of lines, and commands such as ``/bye``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from types import ModuleType
 
 import attrs
 
+from gpustack.cli.command_line import suggestion
 from gpustack.cli.history import ChatHistory
-from gpustack.cli.nearest import nearest
 from gpustack.cli.terminal import Terminal
 
 PROMPT, MORE = ">>> ", "... "
@@ -26,30 +26,30 @@ COMMANDS = {
     "stats": ("\\s", "\\stats", "/stats"),
     "help": ("\\h", "\\help", "\\?", "/?", "/help"),
 }
-"""What a line of the chat may ask of us, and its spellings."""
+"""The commands of a chat, with their spellings."""
 
 _BY_SPELLING = {spelling: name for name, spellings in COMMANDS.items() for spelling in spellings}
-# A path, a comment or a formula begins like this too: what goes on with more than a word is a question.
+# A path, a comment or a formula begins like this too: a word with more behind it is a question.
 _WORD = re.compile(r"/[A-Za-z?][\w-]*(?=\s|$)|\\[A-Za-z?]+(?=\s*$)")
 
 
 @attrs.frozen
 class Question:
-    """What is to be sent to the model."""
+    """A text for the model."""
 
     text: str
 
 
 @attrs.frozen
 class ChatCommand:
-    """One of ``COMMANDS``; ``name`` is empty for a word that is none, which ``advice`` tells about."""
+    """One of ``COMMANDS``; for an unknown one ``name`` is empty, and ``advice`` is what to tell the person."""
 
     name: str
     advice: str = ""
 
 
 def understood(text: str) -> Question | ChatCommand:
-    """What was typed, as a question or as a word that steers. Several lines are always a question."""
+    """What was typed, as a question or a command. Several lines are always a question."""
     line = text.strip()
     if line in _BY_SPELLING:
         return ChatCommand(_BY_SPELLING[line])
@@ -59,8 +59,7 @@ def understood(text: str) -> Question | ChatCommand:
     word = found.group()
     if word in _BY_SPELLING:
         return ChatCommand("", f"{word} takes nothing behind it.")
-    close = nearest(word, _BY_SPELLING)
-    guess = f"did you mean {close}?" if close else "/? lists what there is."
+    guess = suggestion(word, _BY_SPELLING, "/? lists what there is.")
     return ChatCommand(
         "", f"There is no {word}; {guess} To ask it as it is, put it between lines of {FENCE}."
     )
@@ -89,7 +88,7 @@ class QuestionReader:
             self._remember()
 
     def read(self) -> Question | ChatCommand | None:
-        """The next question or command; ``None`` at the end of input. Ctrl-C throws away what is typed, no more."""
+        """The next question or command; ``None`` at the end of input. Ctrl-C only discards what is typed."""
         while True:
             try:
                 read = self._typed()
@@ -107,7 +106,7 @@ class QuestionReader:
                 return read
 
     def _typed(self) -> Question | ChatCommand | None:
-        """What is typed next; ``None`` when that is nothing."""
+        """What is typed next; ``None`` for an empty line or block."""
         first = self._line(PROMPT)
         begun = first.lstrip()
         if begun.startswith(FENCE):
@@ -116,7 +115,7 @@ class QuestionReader:
         return understood(first) if begun else None
 
     def _block(self, text: str) -> str:
-        """All lines to the next fence; nothing of a block that was given up."""
+        """All lines to the next fence; empty for a block that has no end or is too large."""
         while not text.rstrip().endswith(FENCE):
             try:
                 text += "\n" + self._line(MORE)
@@ -150,7 +149,7 @@ class QuestionReader:
 
     @property
     def _is_gnu(self) -> bool:
-        """GNU readline tells a pasted block from typed lines; what macOS has in its place does not."""
+        """Whether this is GNU readline, which returns a pasted block as one line; libedit (macOS) does not."""
         return self._readline is not None and "libedit" not in (self._readline.__doc__ or "")
 
     def _remember(self) -> None:
@@ -183,7 +182,7 @@ class QuestionReader:
 
 
 def _rest_of_paste() -> str:
-    """The lines that come at once behind a first one: nobody types that fast."""
+    """The lines that follow a first one faster than anybody types: the rest of a pasted block."""
     text = ""
     try:
         while len(text) < _LONGEST and select.select([sys.stdin], [], [], _PASTE_GAP)[0]:

@@ -1,4 +1,4 @@
-"""What ``gpustack run`` and ``pull`` are asked for (path, repository, library's model), as fields of a source."""
+"""Reads what ``gpustack run`` and ``pull`` are asked for: a path, a repository, or a model of the Ollama library."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _HERE = frozenset({".", ".."})
 
 @attrs.frozen(kw_only=True)
 class ModelReference:
-    """A source: the ``fields`` of a deployment, and the ``name`` it suggests.
+    """A source of a model: the ``fields`` of a deployment, and the ``name`` that it suggests.
 
-    ``repo`` is set for a repository whose files are to be looked at before it is known which of them ``file`` means.
+    ``repo`` is set for a repository of the hub, whose list of files tells what ``file`` means.
     """
 
     name: str
@@ -40,7 +40,7 @@ class ModelReference:
 
 
 def read_source(text: str, cwd: Path) -> ModelReference | None:
-    """The source that ``text`` is; ``None`` when it can only be the name of a deployment.
+    """The source that ``text`` names; ``None`` when it can only be the name of a deployment.
 
     What is on disk, or begins like a path, is a path; it becomes absolute. Raises GpustackError for a path that
     leads nowhere and would not mean the same elsewhere, and for a place that models cannot be had from.
@@ -97,7 +97,7 @@ def _library(text: str, model: str) -> ModelReference:
 
 
 def _repository(repo: str, file: str, revision: str = "main") -> ModelReference:
-    """``latest`` is what other programs call the one that is taken where none is named."""
+    """A repository of the hub. ``latest`` as a file names none, as other programs write it."""
     own = repo.split("/")[1]
     file = "" if file.lower() == "latest" else file
     name = own[:-5] if own.lower().endswith("-gguf") else own

@@ -1,6 +1,6 @@
-"""``gpustack start``: builds everything, opens the tree of nurseries outside-in, and waits for its end.
+"""``gpustack start``: builds the daemon, opens the tree of nurseries outside-in, and waits for its end.
 
-The shutdown order is the indentation of ``run_daemon``; there is no other list of it.
+The order of a shutdown is the indentation of ``run_daemon``; there is no other list of it.
 """
 
 from __future__ import annotations
@@ -8,26 +8,23 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import trio
 
 from gpustack import __version__
-from gpustack.cli.address import URL_FILE
-from gpustack.cli.daemon import CONTROL_RESTART, DaemonContext
-from gpustack.cli.doors import Listeners
-from gpustack.cli.handover import VARIABLE, Inheritance, PredecessorLink
+from gpustack.cli.daemon.context import CONTROL_RESTART, DaemonContext
+from gpustack.cli.daemon.handover import VARIABLE, Inheritance, PredecessorLink
+from gpustack.cli.daemon.listener import Listeners
+from gpustack.cli.daemon.role import load_roles
+from gpustack.cli.daemon.shutdown import ShutdownRequests, signals
+from gpustack.cli.installation import load_options
 from gpustack.cli.local import local_rule
-from gpustack.cli.parts import load as load_parts
-from gpustack.cli.wish import ShutdownRequests, signals
+from gpustack.cli.session import URL_FILE
 from gpustack.config.datadir import lock_data_dir, make_dir, refuse_foreign_database, refuse_open_dir
-from gpustack.config.loader import Configuration, load
+from gpustack.config.loader import Configuration
 from gpustack.config.options import Options
-from gpustack.config.origin import ConfigError
-from gpustack.errors import GpustackError
 from gpustack.http1.certificate import Certificate
 from gpustack.http1.reactor import new_reactor
 from gpustack.logs import set_up
@@ -42,85 +39,38 @@ log = logging.getLogger(__name__)
 
 _FILES_WANTED = 65535
 GOODBYE_SECONDS = 2.0
-"""What a worker takes at most to tell its server something before it stops; its module is too heavy as well."""
+"""What a worker takes at most to tell its server that it stops. Its module is too heavy to be imported here."""
 FLUSH_SECONDS = 10.0
-"""What the store takes at most to commit what was asked before; its module is too heavy to ask it here."""
+"""What the store takes at most to commit the writes that were asked for. Its module is too heavy as well."""
 
 
 def start_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
-    """Run the daemon until it is told to stop. Returns the exit code: 0, 1 for a failure, 2 for a bad configuration."""
+    """Run the daemon until it is told to stop; returns 0. Raises UsageError for a bad configuration, GpustackError or
+    a group of such errors when it cannot start or go on."""
     began = time.monotonic()
-    _forget_inherited_signals()
-    inherited = Inheritance.read(os.environ)
+    _reset_signals()
+    inheritance = Inheritance.read(os.environ)
     os.environ.pop(VARIABLE, None)
-    successor = PredecessorLink.of(inherited) if inherited else None
-    try:
-        loaded = load(argv, env, platform=sys.platform, cwd=Path.cwd())
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    predecessor = PredecessorLink.of(inheritance) if inheritance else None
+    loaded = load_options(argv, env)
     set_up(debug=loaded.options.debug)
-    try:
-        return _prepared(loaded, argv, began, inherited, successor)
-    except GpustackError as error:
-        print(f"gpustack: {error}", file=sys.stderr)
-        return 1
-    except ExceptionGroup as group:
-        named, unnamed = group.split(GpustackError)
-        if unnamed is not None:
-            raise
-        for one in _leaves(named):
-            print(f"gpustack: {one}", file=sys.stderr)
-        return 1
-
-
-def _forget_inherited_signals() -> None:
-    """Whoever started us may have ignored or blocked signals that we live by: children whose end is ignored are
-    reaped by the kernel, and nobody learns how they ended."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _leaves(group: BaseException | None) -> Iterator[BaseException]:
-    if isinstance(group, BaseExceptionGroup):
-        for one in group.exceptions:
-            yield from _leaves(one)
-    elif group is not None:
-        yield group
-
-
-def _prepared(
-    loaded: Configuration,
-    argv: Sequence[str],
-    began: float,
-    inherited: Inheritance | None,
-    successor: PredecessorLink | None,
-) -> int:
+    _log_configuration(loaded)
     options = loaded.options
-    for note in loaded.notes:
-        log.info("%s", note)
-    for warning in loaded.warnings:
-        log.warning("%s", warning)
-    if options.debug:
-        from gpustack.config.rendering import effective
-
-        for line in effective(loaded).splitlines():
-            log.debug("%s", line)
     _allow_open_files()
     keep_large_apart()
     make_dir(options.data_dir)
     refuse_open_dir(options.data_dir)
-    with lock_data_dir(options.data_dir, inherited=inherited.lock if inherited else None) as lock:
+    with lock_data_dir(options.data_dir, inherited=inheritance.lock if inheritance else None) as lock:
         if loaded.role != "worker":
             refuse_foreign_database(options.data_dir)
         daemon = DaemonContext(
             loaded=loaded,
             lock=lock,
-            doors=Listeners.open(loaded, inherited.doors if inherited else {}),
+            listeners=Listeners.open(loaded, inheritance.listeners if inheritance else {}),
             certificate=_certificate(options),
             began=began,
             argv=tuple(argv),
-            successor=successor,
+            predecessor=predecessor,
         )
         if loaded.role != "worker":
             # Where the commands of this machine find their server (``--port 0`` is known to nobody else).
@@ -128,15 +78,34 @@ def _prepared(
         return trio.run(run_daemon, daemon)
 
 
+def _reset_signals() -> None:
+    """Undo what our parent may have done to signals that we need: with an ignored SIGCHLD the kernel reaps our
+    children, and how they ended is never known."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _log_configuration(loaded: Configuration) -> None:
+    for note in loaded.notes:
+        log.info("%s", note)
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
+    if loaded.options.debug:
+        from gpustack.config.rendering import effective
+
+        for line in effective(loaded).splitlines():
+            log.debug("%s", line)
+
+
 def _certificate(options: Options) -> Certificate | None:
-    """The configuration has seen to it that there are both files or none."""
+    """The certificate of the front; the configuration was checked to have both files or none."""
     if options.ssl_certfile is None or options.ssl_keyfile is None:
         return None
     return Certificate.load(options.ssl_certfile, options.ssl_keyfile)
 
 
 def _allow_open_files() -> None:
-    """Each stream takes two descriptors; the soft limit of most systems is 1024."""
+    """Raise the soft limit of open files: each stream takes two descriptors, and most systems allow 1024."""
     try:
         import resource
     except ImportError:
@@ -153,12 +122,12 @@ def _allow_open_files() -> None:
 
 async def run_daemon(daemon: DaemonContext) -> int:
     """The tree. What must stop last is opened first."""
-    wishes, at_once = ShutdownRequests(daemon.intent), trio.CancelScope()
+    requests, at_once = ShutdownRequests(daemon.intent), trio.CancelScope()
     notify = notifier(os.environ)
     bound, restart = stop_budget(daemon.loaded.options), CONTROL_RESTART
     with at_once:
         async with open_tier("signals", stop_within=bound["signals"]) as outermost:
-            await outermost.start(signals(wishes, at_once))
+            await outermost.start(signals(requests, at_once))
             if os.getpid() == 1:
                 await outermost.start(OrphanReaper())
             async with open_tier("state", stop_within=bound["state"]) as state:
@@ -166,35 +135,35 @@ async def run_daemon(daemon: DaemonContext) -> int:
                 await state.start(function_service("reactor", reactor.run))
                 await state.start(HeapTrimmer())
                 async with open_tier("edge", stop_within=bound["edge"]) as edge:
-                    parts = await load_parts(daemon, reactor, edge)
-                    # Not before, for a daemon that takes over is not heard until then, and no other is watched.
+                    roles = await load_roles(daemon, reactor, edge)
+                    # Not before: systemd does not hear a daemon that takes over until then.
                     await outermost.start(Watchdog(notify, watchdog_period(os.environ)))
                     # Not joined into one line: the indentation is what says who outlives whom.
                     async with open_tier("work", stop_within=bound["work"], restart=restart) as work:  # noqa: SIM117
                         async with open_tier(
                             "control", stop_within=bound["control"], restart=restart
                         ) as control:
-                            if daemon.successor is not None and daemon.successor.is_to_stop:
-                                wishes.stop()
-                            await parts.start(state, edge, work, control)
-                            # The traffic: a gate rather than a tier, for nothing of it outlives its closing.
+                            if daemon.predecessor is not None and daemon.predecessor.is_to_stop:
+                                requests.stop()
+                            await roles.start(state, edge, work, control)
+                            # Traffic has a gate rather than a tier: nothing of it outlives the gate's closing.
                             _say_ready(daemon, notify)
-                            after = await wishes.until_over(daemon)
-                            if after is None:
+                            successor = await requests.decided(daemon)
+                            if successor is None:
                                 notify.stopping("draining")
                                 notify.extend_timeout(sum(bound.values()))
-                                await parts.drain(bound["drain"])
+                                await roles.drain(bound["drain"])
                             else:
-                                await daemon.doors.leave()
-                    if after is not None:
-                        await parts.give_up()
-                        notify.main_pid(after.pid)
-                        wishes.let_go(after)
-                        # What ends here last must hold up nobody: the next daemon may end before this one.
-                        daemon.doors.close()
+                                await daemon.listeners.leave()
+                    if successor is not None:
+                        await roles.give_up()
+                        notify.main_pid(successor.pid)
+                        requests.let_go(successor)
+                        # The next daemon may end before this one: its lock and its ports must be free then.
+                        daemon.listeners.close()
                         daemon.lock.close()
-                        log.info("Handed over: pid=%d", after.pid)
-                        await parts.finish(daemon.loaded.options.reload_drain_timeout)
+                        log.info("Handed over: pid=%d", successor.pid)
+                        await roles.finish(daemon.loaded.options.reload_drain_timeout)
     if at_once.cancelled_caught:
         log.warning("Stopped at once")
     log.info("Stopped")

@@ -1,7 +1,8 @@
-"""Where a command's words go: colours, and lines that are drawn over, only where a person looks at them."""
+"""The terminal of a command: colours, lines that are drawn over, and the washing of text that would steer it."""
 
 from __future__ import annotations
 
+import codecs
 import re
 import shutil
 import sys
@@ -10,27 +11,31 @@ from typing import TextIO
 
 import attrs
 
+from gpustack.text import printable
+
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
-# Colours alone may pass: other codes set the title, write to the clipboard, or hide and forge what stands there. So do
-# the controls of C1, marks of text direction, separators of lines, and bytes that are no text.
+# Only colours may pass. Other codes set the title, write to the clipboard, or hide and forge what is shown; so do C1
+# controls, marks of text direction, line separators, and bytes that are no text.
 STEERING = re.compile(
     "\x1b(?!\\[[0-9;]{0,32}m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e"
     "\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
 )
+_UNFINISHED = re.compile("\r$|\x1b(?:\\[[0-9;]{0,32})?$")
+"""The end of a piece whose meaning depends on the next piece: half a line end, or half a colour code."""
 
 
 def harmless(text: str) -> str:
-    """What others wrote (models, engines, workers), without what would steer the terminal of who reads it.
+    """Text of others (models, engines, workers) without the codes that would steer a terminal.
 
-    As long as before, so that columns stay where they are.
+    Its length stays the same, so that columns stay where they are.
     """
     return STEERING.sub("\ufffd", text)
 
 
 @attrs.define(eq=False)
 class Terminal:
-    """A stream. ``live`` tells that a line may be drawn over, ``colour`` that styles show, ``width`` in columns."""
+    """A stream. ``live``: a line may be drawn over; ``colour``: styles show; ``width`` is in columns."""
 
     stream: TextIO
     live: bool = False
@@ -51,14 +56,14 @@ class Terminal:
             self._drawn = True
 
     def clear(self) -> None:
-        """Take back what is drawn."""
+        """Erase the line that is drawn."""
         if self._drawn:
             self.stream.write("\r\x1b[K")
             self.stream.flush()
             self._drawn = False
 
     def style(self, text: str, style: str | None) -> str:
-        """``text`` in a colour of the table above, where colours show."""
+        """``text`` in a colour of ``_CODES``, where colours show."""
         text = harmless(text)
         if not self.colour or style is None:
             return text
@@ -71,12 +76,12 @@ def stdout(env: Mapping[str, str]) -> Terminal:
 
 
 def stderr(env: Mapping[str, str]) -> Terminal:
-    """Where what is said about results goes."""
+    """Where everything else goes: remarks, questions, progress."""
     return terminal(sys.stderr, env)
 
 
 def terminal(stream: TextIO, env: Mapping[str, str]) -> Terminal:
-    """``stream`` as this environment wants it: NO_COLOR and TERM=dumb are honoured."""
+    """``stream`` as a terminal; NO_COLOR and TERM=dumb are honoured."""
     live = stream.isatty() and env.get("TERM") != "dumb"
     return Terminal(
         stream=stream,
@@ -84,3 +89,34 @@ def terminal(stream: TextIO, env: Mapping[str, str]) -> Terminal:
         colour=live and not env.get("NO_COLOR"),
         width=shutil.get_terminal_size().columns if live else 80,
     )
+
+
+@attrs.define(eq=False)
+class LogSanitizer:
+    """Makes the log of an engine harmless for a terminal, piece by piece; what would steer is written out: ``\\x9b``.
+
+    A character or a colour code may come in two pieces.
+    """
+
+    _decoder: codecs.IncrementalDecoder = attrs.field(
+        factory=lambda: codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    )
+    _held: str = ""
+
+    def take(self, piece: bytes) -> bytes:
+        """The bytes that can be shown now."""
+        text = self._held + self._decoder.decode(piece)
+        unfinished = _UNFINISHED.search(text)
+        cut = len(text) if unfinished is None else unfinished.start()
+        self._held = text[cut:]
+        return _washed(text[:cut])
+
+    def rest(self) -> bytes:
+        """The bytes that are left at the end of the log."""
+        text = self._held + self._decoder.decode(b"", final=True)
+        self._held = ""
+        return _washed(text)
+
+
+def _washed(text: str) -> bytes:
+    return STEERING.sub(lambda found: printable(found[0]), text.replace("\r\n", "\n")).encode()

@@ -1,4 +1,4 @@
-"""What can be written after ``gpustack``: read out of the usage texts, for shells that complete it."""
+"""What may follow ``gpustack`` on a command line, read out of the usage texts: for completion and for tests."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _WORD = r"[a-z][\w-]*(?: \([^)]*\))?"
 _CHOICES = re.compile(rf"(?:[^:.]*: )?({_WORD}(?:, {_WORD})* or {_WORD})(?=$|[.;]| \()")
 _WITH_VALUE = re.compile(r"(?<!\w)--?[\w-]+(?:[ =][A-Z_]+)?")
 _PLACE = re.compile(r"\(([^()]*)\)|([\w-]+)")
-"""One place of a usage line: words of which one is chosen, or a single word or argument."""
+"""One position of a usage line: a choice of words in parentheses, or a single word or argument."""
 _OWN = frozenset({"start", "config"})
-"""Their usage is made from the options of the daemon."""
+"""Commands whose usage text is made from the options of the daemon."""
 
 _NAMES = {"MODEL": "ls", "WORKER": "workers"}
-"""The command that lists what an argument or the value of an option may be, with ``-q``."""
+"""For an argument or the value of an option: the command whose ``-q`` lists what it may be."""
 _NAMES_OF: Mapping[str, tuple[str, ...]] = {
     "logs": ("ps", "ls"),
     "explain": ("ps", "ls"),
@@ -35,15 +35,15 @@ _NAMES_OF: Mapping[str, tuple[str, ...]] = {
     "limits model": ("ls",),
     "files": ("files",),
 }
-"""The same for the arguments NAME and ID of a command, or behind one of its words."""
+"""The same for the arguments NAME and ID of a command, or of one of its verbs."""
 _MAKES = "create"
-"""What is named behind it is new."""
+"""The verb whose NAME is new, so that nothing can be offered."""
 _FILES = frozenset({"FILE", "DIR", "PATH"})
 
 
 @attrs.frozen(kw_only=True)
 class OptionEntry:
-    """An option with its first line of help. ``value`` is what the usage calls its value; ``None`` for a flag."""
+    """An option and its first line of help. ``value`` is the placeholder of its value; ``None`` for a flag."""
 
     name: str
     short: str | None = None
@@ -57,15 +57,15 @@ class OptionEntry:
 
     @property
     def list(self) -> str | None:
-        """The command whose ``-q`` names what its value may be."""
+        """The command whose ``-q`` lists what the value may be."""
         return _NAMES.get(self.value or "")
 
 
 @attrs.frozen(kw_only=True)
 class WordPosition:
-    """What may follow in one place: the words ``verbs``, and what the commands ``lists`` name with ``-q``.
+    """What may follow at one position: the ``verbs``, and what the commands in ``lists`` print with ``-q``.
 
-    The place is behind the word ``after`` of the command, or before all its words (``""``).
+    The position is behind the verb ``after`` of the command, or before all verbs (``""``).
     """
 
     after: str = ""
@@ -74,8 +74,8 @@ class WordPosition:
 
 
 @attrs.frozen(kw_only=True)
-class Vocabulary:
-    """What may follow one command."""
+class CommandVocabulary:
+    """What may follow one command, and its summary."""
 
     command: str
     summary: str
@@ -84,8 +84,8 @@ class Vocabulary:
     takes_files: bool = False
 
 
-def vocabulary() -> list[Vocabulary]:
-    """Every command's, in the order of the alphabet."""
+def vocabulary() -> list[CommandVocabulary]:
+    """The vocabulary of every command, in alphabetical order."""
     return [_of(name) for name in names()]
 
 
@@ -98,11 +98,11 @@ def text_of(name: str) -> str:
     return importlib.import_module(f"gpustack.cli.commands.{name.replace('-', '_')}").__doc__ or ""
 
 
-def _of(name: str) -> Vocabulary:
+def _of(name: str) -> CommandVocabulary:
     text = text_of(name)
     usage = text.split("Usage:")[1].split("\n\n")[0]
     lines = [] if name in _OWN else usage.replace("[options]", "").strip().splitlines()
-    return Vocabulary(
+    return CommandVocabulary(
         command=name,
         summary=summary(name),
         options=tuple(_options(text)),
@@ -112,7 +112,7 @@ def _of(name: str) -> Vocabulary:
 
 
 def _steps(name: str, lines: Sequence[str]) -> list[WordPosition]:
-    """The places of all usage lines that have something to offer, each once."""
+    """The positions of all usage lines at which something can be offered, each once."""
     found: dict[str, WordPosition] = {}
     for line in lines:
         here = [""]
@@ -163,7 +163,7 @@ def _options(text: str) -> list[OptionEntry]:
 
 
 def _choices(told: str) -> tuple[str, ...]:
-    """``table, json or yaml (default: table)`` → the three; nothing where the help does not begin so."""
+    """``table, json or yaml (default: table)`` → the three words; empty where the help does not begin like this."""
     begun = _CHOICES.match(told)
     if begun is None:
         return ()

@@ -1,4 +1,4 @@
-"""What ``gpustack workers`` changes of a worker, and what it says of that."""
+"""The changes of a worker that ``gpustack workers`` makes; each prints what it did."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 
 import trio
 
+from gpustack.cli.failure import UsageError, WaitTimeout
 from gpustack.cli.lookup import INSTANCES, WORKERS
-from gpustack.cli.misuse import UsageError, WaitTimeout
 from gpustack.cli.phrase import one_line
+from gpustack.cli.session import Doc
 from gpustack.cli.terminal import Terminal
 from gpustack.errors import Conflict
 from gpustack.remote.admin_client import AdminClient
-
-Doc = dict[str, Any]
 
 _LOOK_EVERY = 1.0
 _LISTED = 3
@@ -23,7 +22,7 @@ _WAITING = ("pending", "analyzing", "error")
 
 
 def labels_of(words: Sequence[str], usage: str) -> Mapping[str, str | None]:
-    """``KEY=VALUE`` and ``KEY-`` (to be taken away: ``None``) as given; raises Misuse."""
+    """``KEY=VALUE`` and ``KEY-`` (to be taken away: ``None``) as given; raises UsageError."""
     found: dict[str, str | None] = {}
     for word in words:
         key, sign, value = word.partition("=")
@@ -36,7 +35,7 @@ def labels_of(words: Sequence[str], usage: str) -> Mapping[str, str | None]:
 
 
 async def label(client: AdminClient, worker: Doc, labels: Mapping[str, str | None]) -> None:
-    """Set and take away; what is not named stays."""
+    """Set and remove labels; others stay. Raises Conflict for a label that the worker sets itself."""
     now = {**(worker.get("labels") or {}), **labels}
     after = await _update(
         client, worker, labels={key: value for key, value in now.items() if value is not None}
@@ -51,20 +50,20 @@ async def label(client: AdminClient, worker: Doc, labels: Mapping[str, str | Non
 
 
 async def close(client: AdminClient, worker: Doc, *, closed: bool) -> None:
-    """Keep new instances away, or let them come again."""
+    """Cordon a worker, or end that."""
     await _update(client, worker, cordoned=closed)
     print(f"{worker['name']} is cordoned" if closed else f"{worker['name']} takes instances again")
 
 
 async def bar(client: AdminClient, worker: Doc) -> None:
-    """Void its credential and keep its machine out."""
+    """Void the credential of a worker, and refuse its machine from now on."""
     await client.create(f"{WORKERS}/{worker['id']}/bar", {})
     print(f"{worker['name']} is barred")
 
 
 async def admit(client: AdminClient, worker: Doc, *, force: bool) -> None:
-    """Let a machine join as this worker by the token. Raises Conflict where that would take the place of one that
-    is there, unless forced."""
+    """Let a machine join as this worker with the cluster token. Raises Conflict for a worker that is heard, whose
+    place would be taken, unless forced."""
     name, there = worker["name"], _address(worker)
     if worker.get("state") == "ready" and not worker.get("barred") and not force:
         raise Conflict(
@@ -81,7 +80,7 @@ async def admit(client: AdminClient, worker: Doc, *, force: bool) -> None:
 
 
 async def remove(client: AdminClient, worker: Doc, *, force: bool) -> None:
-    """Forget it. Raises Conflict for one that is there, for it would join again, unless forced."""
+    """Remove a worker. Raises Conflict for one that is heard, which would join again, unless forced."""
     name = worker["name"]
     if worker.get("state") == "ready" and not force:
         raise Conflict(
@@ -94,7 +93,7 @@ async def remove(client: AdminClient, worker: Doc, *, force: bool) -> None:
 
 
 async def drain(client: AdminClient, worker: Doc) -> None:
-    """Have what it runs started elsewhere; nothing is waited for."""
+    """Begin to move what the worker runs to others; does not wait for it."""
     await _update(client, worker, draining=True)
     print(f"{worker['name']} is being drained")
 
@@ -129,7 +128,7 @@ async def until_empty(client: AdminClient, worker: Doc, terminal: Terminal, pati
 
 
 def _left_of(worker: Doc, instances: Sequence[Doc]) -> tuple[list[str], list[str]]:
-    """What is still on the worker, and what keeps the replicas in place of it from serving."""
+    """The instances that are left on the worker, and why their replacements do not serve yet."""
     there = [one for one in instances if one.get("worker_id") == worker["id"]]
     models = {one.get("model_id") for one in there}
     waiting = [one for one in instances if one.get("model_id") in models and one.get("state") in _WAITING]
@@ -142,7 +141,7 @@ def _left_of(worker: Doc, instances: Sequence[Doc]) -> tuple[list[str], list[str
 
 
 def _some(names: Sequence[str]) -> str:
-    """``m-1 is``, ``m-1, m-2 and 7 more are``: a machine with many instances must not fill the screen."""
+    """``m-1 is``, or ``m-1, m-2, m-3 and 7 more are``."""
     if len(names) == 1:
         return f"{names[0]} is"
     more = len(names) - _LISTED

@@ -1,1 +1,1 @@
-"""Programs of ours that run an engine; each stands alone and imports nothing else of ours."""
+"""Programs that run an engine; each runs in a process of its own and imports nothing else of gpustack."""

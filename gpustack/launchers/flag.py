@@ -1,4 +1,4 @@
-"""How a flag of llama-server becomes a setting of the embedded build, and the command line read with such flags."""
+"""Flags of a command line, each with the parameter of the embedded engine that it sets, and their reading."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class FlagError(Exception):
-    """The command line cannot be followed; says in one sentence why."""
+    """The command line is wrong, or asks for what the embedded engine cannot do; one sentence says which."""
 
 
 Setter = Callable[[Any, str], None]
@@ -61,7 +61,7 @@ def members(enumeration: Iterable[Any], prefix: str, **further: str) -> dict[str
 
 
 def apply(flags: Sequence[Flag], refused: Mapping[str, str], params: Any, argv: Sequence[str]) -> None:
-    """Set ``params`` as ``argv`` says, later words winning. Raises ``FlagError`` at the first that cannot be set."""
+    """Set ``params`` as ``argv`` says; the last of equal flags wins. Raises ``FlagError`` at the first wrong one."""
     table = {name: flag for flag in flags for name in flag.names}
     words = iter(argv)
     for word in words:

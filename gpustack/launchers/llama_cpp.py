@@ -1,4 +1,4 @@
-"""llama-server as a program of ours: its flags, its HTTP and its manners, on the llama.cpp inside ``xllamacpp``.
+"""A llama-server on the llama.cpp inside ``xllamacpp``: the same flags, HTTP and behaviour on signals.
 
     python -m gpustack.launchers.llama_cpp --model m.gguf --host 127.0.0.1 --port 8080 -c 4096 --metrics
 
@@ -23,20 +23,20 @@ from .llama_flags import REFUSED, flags
 NAME = "llama_cpp"
 DRAIN_SECONDS = 10.0
 TEARDOWN_SECONDS = 5
-"""The engine's own threads get this long to end once no request runs; then the kernel ends us."""
+"""Seconds that the threads of the engine have to end once no request runs; then SIGALRM ends the process."""
 
 _ENDINGS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Settings:
-    """What is ours and not llama.cpp's."""
+    """Settings of this program, which llama.cpp does not have."""
 
     drain_seconds: float = DRAIN_SECONDS
     api_key: str = ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit code."""
+    """Serve until SIGTERM or SIGINT; returns the exit code."""
     import xllamacpp  # type: ignore[import-untyped]  # the wheel brings no stubs
 
     words = sys.argv[1:] if argv is None else argv
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parameters(xlc: Any, words: Sequence[str], settings: Settings) -> Any:
-    """``CommonParams`` as the words say, with llama-server's defaults. Raises ``FlagError`` with a sentence."""
+    """``CommonParams`` as the command line says, with llama-server's defaults. Raises ``FlagError``."""
     params = xlc.CommonParams()
     params.n_parallel = -1  # as llama-server does: it chooses, and its slots share one cache
     params.port = 8080
@@ -120,7 +120,7 @@ def _is_busy(address: str, api_key: str) -> bool:
 
 
 def _answer(url: str, api_key: str) -> Any:
-    """The engine's JSON; ``None`` where it does not answer with any."""
+    """The JSON that the engine answers; ``None`` if it does not."""
     import json
     import urllib.request
 

@@ -1,4 +1,4 @@
-"""The flags of llama-server that the embedded build can follow, as a table, and those it cannot, with the reason."""
+"""The flags of llama-server that the embedded build supports, as a table, and those it refuses, with the reason."""
 
 from __future__ import annotations
 

@@ -11,25 +11,24 @@ from pathlib import Path
 import pytest
 import trio
 
+from gpustack.cli.check import CheckContext, CheckStatus, Finding
 from gpustack.cli.checks import configuration, database, disk, ports, proxy, server, sign_on
-from gpustack.cli.commands.doctor import scene_of
-from gpustack.cli.finding import CheckContext, CheckStatus, Finding
 from gpustack.cli.main import main
 from tests.databases import Server
 from tests.fakes.issuer import running_issuer
 
 
-def scene(data: Path, *argv: str, **env: str) -> CheckContext:
+def context(data: Path, *argv: str, **env: str) -> CheckContext:
     start = ["--data-dir", str(data), "--host=127.0.0.1", "--worker-port=0", *argv]
-    return scene_of(start, {"GPUSTACK_SERVER_URL": "http://127.0.0.1:9", **env})
+    return CheckContext.of(start, {"GPUSTACK_SERVER_URL": "http://127.0.0.1:9", **env})
 
 
 def failures(found: list[Finding]) -> list[Finding]:
-    return [one for one in found if one.verdict is CheckStatus.FAILED]
+    return [one for one in found if one.status is CheckStatus.FAILED]
 
 
 async def test_every_fault_of_the_configuration_is_a_finding(tmp_path: Path) -> None:
-    found = failures(await configuration.look(scene(tmp_path, "--port=x", "--prot=1")))
+    found = failures(await configuration.look(context(tmp_path, "--port=x", "--prot=1")))
     assert [one.sentence for one in found] == [
         "flag --prot: is not known; did you mean --port?",
         "flag --port: port must be a whole number, not 'x'",
@@ -39,7 +38,7 @@ async def test_every_fault_of_the_configuration_is_a_finding(tmp_path: Path) -> 
 
 async def test_the_variable_of_the_commands_makes_no_worker_of_a_server(tmp_path: Path) -> None:
     env = {"GPUSTACK_SERVER_URL": "http://127.0.0.1:9"}
-    alone, joining = scene(tmp_path, **env), scene(tmp_path, **env, GPUSTACK_TOKEN="t")
+    alone, joining = context(tmp_path, **env), context(tmp_path, **env, GPUSTACK_TOKEN="t")
     assert alone.loaded is not None and alone.loaded.role == "server+worker"
     assert joining.loaded is not None and joining.loaded.role == "worker"
 
@@ -49,17 +48,17 @@ async def test_a_port_that_is_taken_is_named_with_its_option(tmp_path: Path) -> 
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        (found,) = failures(await ports.look(scene(tmp_path, f"--port={port}")))
+        (found,) = failures(await ports.look(context(tmp_path, f"--port={port}")))
         assert str(port) in found.sentence and "--port" in found.fix
-    assert not failures(await ports.look(scene(tmp_path, f"--port={port}")))
+    assert not failures(await ports.look(context(tmp_path, f"--port={port}")))
 
 
 async def test_a_provider_that_people_cannot_sign_in_at_is_named_with_what_is_wrong(tmp_path: Path) -> None:
     back = "--oidc-redirect-uri=http://127.0.0.1/auth/oidc/callback"
     with running_issuer(lambda: 0.0) as issuer:
-        here = scene(tmp_path, f"--oidc-issuer={issuer.url}", "--oidc-client-id=c", back)
+        here = context(tmp_path, f"--oidc-issuer={issuer.url}", "--oidc-client-id=c", back)
         (found,) = await sign_on.look(here)
-        assert (found.verdict, found.sentence) == (CheckStatus.GOOD, f"people can sign in at {issuer.url}")
+        assert (found.status, found.sentence) == (CheckStatus.GOOD, f"people can sign in at {issuer.url}")
         issuer.published = []
         (found,) = failures(await sign_on.look(here))
         assert "publishes no key" in found.sentence
@@ -68,22 +67,22 @@ async def test_a_provider_that_people_cannot_sign_in_at_is_named_with_what_is_wr
         assert "https://another.example" in found.sentence and "--oidc-issuer" in found.fix
     (found,) = failures(await sign_on.look(here))
     assert "cannot be reached" in found.sentence
-    assert not await sign_on.look(scene(tmp_path))
+    assert not await sign_on.look(context(tmp_path))
 
 
 async def test_secrets_that_others_can_read_come_with_the_command_that_mends_it(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("x")
     token.chmod(0o644)
-    (found,) = failures(await disk.look(scene(tmp_path)))
+    (found,) = failures(await disk.look(context(tmp_path)))
     assert found.fix == f"chmod go-r {token}"
     token.chmod(0o600)
-    assert not failures(await disk.look(scene(tmp_path)))
+    assert not failures(await disk.look(context(tmp_path)))
 
 
 async def test_a_damaged_database_is_found(tmp_path: Path) -> None:
-    (absent,) = await database.look(scene(tmp_path))
-    assert (absent.verdict, absent.sentence.endswith("is not there yet; the first start makes it")) == (
+    (absent,) = await database.look(context(tmp_path))
+    assert (absent.status, absent.sentence.endswith("is not there yet; the first start makes it")) == (
         "note",
         True,
     )
@@ -92,17 +91,17 @@ async def test_a_damaged_database_is_found(tmp_path: Path) -> None:
         connection.execute("CREATE TABLE a(b)")
         connection.executemany("INSERT INTO a VALUES (?)", [("x" * 500,)] * 1000)
     connection.close()
-    (sound,) = await database.look(scene(tmp_path))
-    assert (sound.verdict, sound.sentence.endswith(" is sound")) == ("ok", True)
+    (sound,) = await database.look(context(tmp_path))
+    assert (sound.status, sound.sentence.endswith(" is sound")) == ("ok", True)
     content = bytearray(file.read_bytes())
     content[8192:16384] = b"\xff" * 8192
     file.write_bytes(content)
-    (damaged,) = failures(await database.look(scene(tmp_path)))
+    (damaged,) = failures(await database.look(context(tmp_path)))
     assert str(file) in damaged.sentence and "backup" in damaged.fix
     file.write_bytes(b"no database at all, but long enough to be taken for one" * 100)
-    (foreign,) = failures(await database.look(scene(tmp_path)))
+    (foreign,) = failures(await database.look(context(tmp_path)))
     assert "file is not a database" in foreign.sentence
-    assert not await database.look(scene(tmp_path, "--server-url=http://127.0.0.1:9", "--token=t"))
+    assert not await database.look(context(tmp_path, "--server-url=http://127.0.0.1:9", "--token=t"))
 
 
 async def test_a_database_of_a_server_answers_or_says_why_not(
@@ -110,8 +109,8 @@ async def test_a_database_of_a_server_answers_or_says_why_not(
 ) -> None:
     running = servers("postgresql")
     url = running.create()
-    (found,) = await database.look(scene(tmp_path, GPUSTACK_DATABASE_URL=url))
-    assert (found.verdict, found.sentence.endswith("answers, and can be used")) == ("ok", True)
+    (found,) = await database.look(context(tmp_path, GPUSTACK_DATABASE_URL=url))
+    assert (found.status, found.sentence.endswith("answers, and can be used")) == ("ok", True)
     running.drop(url)
     wrong = {
         running.url("postgres", password="hush-hush"): "refuses user and password",
@@ -119,7 +118,7 @@ async def test_a_database_of_a_server_answers_or_says_why_not(
         running.url("postgres", port=free_port): "cannot be reached",
     }
     for url, words in wrong.items():
-        (found,) = failures(await database.look(scene(tmp_path, GPUSTACK_DATABASE_URL=url)))
+        (found,) = failures(await database.look(context(tmp_path, GPUSTACK_DATABASE_URL=url)))
         assert words in found.sentence and found.fix
         assert "hush-hush" not in found.sentence
 
@@ -127,12 +126,12 @@ async def test_a_database_of_a_server_answers_or_says_why_not(
 async def test_a_data_directory_that_is_a_file_is_found(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    (found,) = failures(await disk.look(scene(file)))
+    (found,) = failures(await disk.look(context(file)))
     assert "--data-dir" in found.fix
 
 
 async def test_a_server_that_is_not_there_is_told_with_the_variable(tmp_path: Path, free_port: int) -> None:
-    lost = scene(tmp_path, GPUSTACK_SERVER_URL=f"http://127.0.0.1:{free_port}")
+    lost = context(tmp_path, GPUSTACK_SERVER_URL=f"http://127.0.0.1:{free_port}")
     with trio.fail_after(60):
         (found,) = failures(await server.look(lost))
     assert "Connection refused" in found.sentence and "GPUSTACK_SERVER_URL" in found.fix
@@ -170,10 +169,10 @@ def test_it_ends_with_1_when_something_failed_and_tells_programs_too(
 async def test_a_proxy_that_cannot_be_used_is_found(
     tmp_path: Path, text: str, told: str, free_port: int
 ) -> None:
-    here = scene(tmp_path, ALL_PROXY=text.format(free=free_port), NO_PROXY="10.0.0.0/99")
+    here = context(tmp_path, ALL_PROXY=text.format(free=free_port), NO_PROXY="10.0.0.0/99")
     misread, found = await proxy.look(here)
-    assert misread.verdict is CheckStatus.NOTE and misread.sentence.startswith("NO_PROXY has '10.0.0.0/99'")
-    assert found.verdict is CheckStatus.FAILED and found.sentence.startswith(told.format(free=free_port))
+    assert misread.status is CheckStatus.NOTE and misread.sentence.startswith("NO_PROXY has '10.0.0.0/99'")
+    assert found.status is CheckStatus.FAILED and found.sentence.startswith(told.format(free=free_port))
     assert found.fix and "Hunter2" not in found.sentence
 
 
@@ -182,7 +181,7 @@ async def test_a_proxy_that_answers_is_told_without_its_password(tmp_path: Path)
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         address = f"127.0.0.1:{listening.getsockname()[1]}"
-        (found,) = await proxy.look(scene(tmp_path, https_proxy=f"socks://me:Hunter2@{address}"))
+        (found,) = await proxy.look(context(tmp_path, https_proxy=f"socks://me:Hunter2@{address}"))
     assert found == Finding(CheckStatus.GOOD, f"the proxy socks5://{address} of https_proxy answers")
-    (none,) = await proxy.look(scene(tmp_path))
-    assert none.verdict is CheckStatus.GOOD
+    (none,) = await proxy.look(context(tmp_path))
+    assert none.status is CheckStatus.GOOD

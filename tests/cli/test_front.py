@@ -13,8 +13,8 @@ import pytest
 import trio
 
 from gpustack.api.cors import cross_origin
-from gpustack.cli.doors import Listeners
-from gpustack.cli.front import FrontServer, HandlerMount
+from gpustack.cli.daemon.front import FrontServer, HandlerMount
+from gpustack.cli.daemon.listener import Listeners
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.reactor import new_reactor
@@ -25,13 +25,13 @@ PAGE = "https://app.example.com"
 
 @asynccontextmanager
 async def fronted() -> AsyncIterator[tuple[FrontServer, httpx.AsyncClient]]:
-    doors = Listeners({"front": open_listeners("127.0.0.1", 0)})
+    listeners = Listeners({"front": open_listeners("127.0.0.1", 0)})
     reactor = new_reactor(tick=0.05)
-    front = FrontServer(doors, reactor, Random(7))
+    front = FrontServer(listeners, reactor, Random(7))
     async with trio.open_nursery() as nursery:
         await nursery.start(lambda task_status: reactor.run(task_status=task_status))
         await nursery.start(lambda task_status: front.server.run(task_status=task_status))
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{doors.port('front')}") as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listeners.port('front')}") as client:
             yield front, client
         nursery.cancel_scope.cancel()
 
@@ -66,7 +66,7 @@ async def test_every_answer_has_a_request_id_and_so_has_the_log() -> None:
     logged = io.StringIO()
     handler = logging.StreamHandler(logged)
     handler.setFormatter(LineFormatter())
-    front_log = logging.getLogger("gpustack.cli.front")
+    front_log = logging.getLogger("gpustack.cli.daemon.front")
     front_log.addHandler(handler)
     async with AsyncExitStack() as stack:
         stack.callback(front_log.removeHandler, handler)

@@ -6,11 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
-from gpustack.cli.handover import StoppableService
-from gpustack.cli.server_part import ServerRole
+from gpustack.cli.daemon.accounting import Accounting
+from gpustack.cli.daemon.handover import StoppableService
+from gpustack.cli.daemon.server_role import ServerRole
+from gpustack.config.options import Options
 from gpustack.domain.access import ApiKey
 from gpustack.server.key_use import KeyUseLedger
 from gpustack.store import StoreSettings, open_store
@@ -24,14 +27,15 @@ async def test_the_last_use_of_keys_is_stored_before_the_store_is_given_up(
 ) -> None:
     store = await open_store(StoreSettings(data_dir=str(tmp_path)), lambda: NOW)
     held, use = StoppableService(store), KeyUseLedger(store, lambda: NOW)
-    part = ServerRole(NOBODY, NOBODY, store=held, key_use=use)
+    accounting = Accounting.of(Options(data_dir=tmp_path), store, lambda: (1, 0))
+    role = ServerRole(NOBODY, NOBODY, store=held, accounting=attrs.evolve(accounting, key_use=use))
     async with trio.open_nursery() as nursery:
         await nursery.start(held.run)
         key = await store.write(
             lambda tx: tx.insert(ApiKey(name="k", user_id=1, access_key="k", secret_hash="x"))
         )
         use.note(key.id)
-        await part.give_up()
+        await role.give_up()
         assert store.snapshot.api_keys[key.id].last_used_at == NOW
         use.note(key.id)
         await use.flush()

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from gpustack import __version__
+from gpustack.cli.command_line import read
 from gpustack.cli.main import command, main, names, summary, usage
-from gpustack.cli.usage import read
 from tests.cli.document import document, module_of
 from tests.documents import DOCS
 
@@ -98,7 +98,7 @@ def test_help_imports_nothing_heavy() -> None:
         "gpustack",
         "gpustack.cli",
         "gpustack.cli.main",
-        "gpustack.cli.misuse",
+        "gpustack.cli.failure",
         "gpustack.errors",
         "gpustack.text",
     }

@@ -125,11 +125,11 @@ def test_every_verb_of_a_usage_text_is_read_by_the_program(name: str) -> None:
 
 
 def test_the_exit_codes_are_those_of_the_table() -> None:
-    from gpustack.cli import misuse
+    from gpustack.cli import failure
 
     table = (ROOT / "docs/cli.md").read_text().split("| Exit code |")[1].split("\n\n")[0]
     told = {int(code) for code in re.findall(r"^\| `(\d+)`", table, re.MULTILINE)}
-    assert told == {0, misuse.FAILED, misuse.MISUSED, misuse.TIMED_OUT, misuse.INTERRUPTED}
+    assert told == {0, failure.FAILED, failure.MISUSED, failure.TIMED_OUT, failure.INTERRUPTED}
 
 
 def test_usage_texts_name_commands_that_are_there() -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from gpustack.cli.chat import chats, how_to_call
+from gpustack.cli.command_line import CommandLine, read
 from gpustack.cli.commands import run
 from gpustack.cli.commands.chat import sampling
 from gpustack.cli.deployment import refuse_other_fields
-from gpustack.cli.misuse import UsageError
-from gpustack.cli.talk import chats, how_to_call
-from gpustack.cli.usage import CommandLine, read
+from gpustack.cli.failure import UsageError
 from gpustack.engines.registry import engines
 from gpustack.errors import Conflict
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpustack.cli import start as start_module
-from gpustack.cli.doors import doors_of
+from gpustack.cli.daemon.listener import listener_specs
 from gpustack.cli.start import stop_budget
 from gpustack.config.options import Options
 from gpustack.store import store
@@ -51,8 +51,8 @@ SHARED = "postgresql://u:p@db.example/gpustack"
 def test_a_worker_beside_its_server_is_reached_from_outside_only_where_other_servers_may_be(
     argv: list[str], listens: str
 ) -> None:
-    (door,) = [door for door in doors_of(loaded(*argv)) if door.name == "worker"]
-    assert door.host == listens
+    (spec,) = [spec for spec in listener_specs(loaded(*argv)) if spec.name == "worker"]
+    assert spec.host == listens
 
 
 def start(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

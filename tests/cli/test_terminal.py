@@ -6,9 +6,8 @@ import io
 
 import pytest
 
-from gpustack.cli.log_text import LogSanitizer
-from gpustack.cli.table import Row, draw
-from gpustack.cli.terminal import Terminal, harmless
+from gpustack.cli.output import Row, draw
+from gpustack.cli.terminal import LogSanitizer, Terminal, harmless
 
 STEERING = [
     "\x1b]0;title\x07",

@@ -7,7 +7,7 @@ import io
 import pytest
 
 from gpustack.cli import worker_change
-from gpustack.cli.misuse import WaitTimeout
+from gpustack.cli.failure import WaitTimeout
 from gpustack.cli.terminal import Terminal
 
 WORKER = {"id": 1, "name": "node-a", "draining": True}

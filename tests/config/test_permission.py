@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from gpustack.cli.check import CheckContext, CheckStatus
 from gpustack.cli.checks import disk
-from gpustack.cli.commands.doctor import scene_of
-from gpustack.cli.finding import CheckStatus
 from gpustack.config.datadir import DataDirError, refuse_open_dir
 from tests.config.loading import faults, loaded
 from tests.daemon import daemon
@@ -125,9 +124,9 @@ def open_data(data: Path) -> Path:
 async def test_the_doctor_says_the_same_of_it(open_data: Path) -> None:
     data = open_data
     found = await disk.look(
-        scene_of(["--data-dir", str(data)], {"GPUSTACK_SERVER_URL": "http://127.0.0.1:9"})
+        CheckContext.of(["--data-dir", str(data)], {"GPUSTACK_SERVER_URL": "http://127.0.0.1:9"})
     )
-    assert {(one.sentence, one.fix) for one in found if one.verdict is CheckStatus.FAILED} == {
+    assert {(one.sentence, one.fix) for one in found if one.status is CheckStatus.FAILED} == {
         (f"{data} can be written by other users", f"chmod go-w {data}"),
         (f"{data}/token can be read by other users", f"chmod go-r {data}/token"),
     }
@@ -138,10 +137,10 @@ async def test_the_doctor_tells_of_a_short_token(data: Path) -> None:
     (data / "token").touch(mode=0o600)
     (data / "token").write_text("short\n")
     found = await disk.look(
-        scene_of(["--data-dir", str(data)], {"GPUSTACK_SERVER_URL": "http://127.0.0.1:9"})
+        CheckContext.of(["--data-dir", str(data)], {"GPUSTACK_SERVER_URL": "http://127.0.0.1:9"})
     )
     (note,) = [one for one in found if "fewer than 16 characters" in one.sentence]
-    assert note.verdict is CheckStatus.NOTE and "restart" in note.fix
+    assert note.status is CheckStatus.NOTE and "restart" in note.fix
 
 
 @pytest.mark.attack("access")

@@ -1,1 +1,1 @@
-"""What ``gpustack doctor`` looks at: one file a check, each with ``async def look(scene) -> list[Finding]``."""
+"""What ``gpustack doctor`` looks at: one file a check, each with ``async def look(context) -> list[Finding]``."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from gpustack.cli.finding import CheckContext, Finding, good
+from gpustack.cli.check import CheckContext, Finding, good
 from gpustack.cli.local import local_rule
 
 
-async def look(scene: CheckContext) -> list[Finding]:
-    if scene.options is None or scene.loaded is None or scene.loaded.role == "worker":
+async def look(context: CheckContext) -> list[Finding]:
+    options = context.server_options
+    if options is None:
         return []
-    return [good(f"when you start the server, {local_rule(scene.options.force_auth_localhost)}")]
+    return [good(f"when you start the server, {local_rule(options.force_auth_localhost)}")]

@@ -10,21 +10,22 @@ from pathlib import Path
 
 import trio
 
-from gpustack.cli.finding import CheckContext, Finding, failed, good, note
+from gpustack.cli.check import CheckContext, Finding, failed, good, note
 from gpustack.domain.unit import human_bytes
 
 _SQLITE = "sqlite:///"
 _LONGEST = 10.0
-"""Seconds for the check of a large database."""
+"""Seconds after which the check of a large database is given up."""
 _STEPS = 100_000
 _FIX_OF_SERVER = "Mend that, then start the daemon; docs/databases.md tells what a database needs."
 _FIX = "Stop the daemon, move the file away and put a backup in its place, or choose another --data-dir."
 
 
-async def look(scene: CheckContext) -> list[Finding]:
-    if scene.options is None or scene.loaded is None or scene.loaded.role == "worker":
+async def look(context: CheckContext) -> list[Finding]:
+    options = context.server_options
+    if options is None:
         return []
-    url = scene.options.database_url
+    url = options.database_url
     if not url.startswith(_SQLITE):
         return [await trio.to_thread.run_sync(_answer, url)]
     file = Path(url.removeprefix(_SQLITE))
@@ -32,7 +33,7 @@ async def look(scene: CheckContext) -> list[Finding]:
 
 
 def _answer(url: str) -> Finding:
-    """A server's database: whether it can be reached, opens to us, and is one we can work with."""
+    """Whether a database server can be reached and used. Blocks."""
     from gpustack.errors import GpustackError
     from gpustack.store.database import open_database
 

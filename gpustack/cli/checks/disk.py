@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from gpustack.cli.finding import CheckContext, Finding, failed, good, note
+from gpustack.cli.check import CheckContext, Finding, failed, good, note
 from gpustack.config.datadir import SECRETS, exposures
 from gpustack.config.permission import readable_by_others
 from gpustack.config.secret import LIMIT, SHORTEST
@@ -15,15 +15,15 @@ from gpustack.domain.unit import GIB, human_bytes
 _LITTLE, _TOO_LITTLE = 10 * GIB, 1 * GIB
 
 
-async def look(scene: CheckContext) -> list[Finding]:
-    if scene.options is None:
+async def look(context: CheckContext) -> list[Finding]:
+    if context.options is None:
         return []
-    data, cache = scene.options.data_dir, scene.options.cache_dir
+    data, cache = context.options.data_dir, context.options.cache_dir
     return [_writable(data), *_private(data), _room(cache)]
 
 
 def _existing(path: Path) -> Path:
-    """The nearest folder above that is there."""
+    """The path itself, or the nearest folder above it that exists."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
@@ -42,7 +42,7 @@ def _writable(data: Path) -> Finding:
 
 
 def _private(data: Path) -> list[Finding]:
-    """Tokens and keys lie there, and what decides which programs run."""
+    """Whether other users can read the secrets in the data directory, or change which programs run."""
     ways = [
         *exposures(data),
         *(way for name in SECRETS if (way := readable_by_others(data / name)) is not None),

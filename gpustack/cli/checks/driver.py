@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from gpustack.cli.finding import CheckContext, Finding, failed, good, note
+from gpustack.cli.check import CheckContext, Finding, failed, good, note
 from gpustack.domain.unit import human_bytes
 from gpustack.hardware.detection import detect_devices
 
@@ -14,7 +14,7 @@ _FIX = (
 )
 
 
-async def look(scene: CheckContext) -> list[Finding]:
+async def look(context: CheckContext) -> list[Finding]:
     detection = await detect_devices(now=datetime.now(UTC))
     found = [failed(fault, _FIX) for fault in detection.faults]
     for device in detection.devices:

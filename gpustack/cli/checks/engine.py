@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from gpustack.cli.finding import CheckContext, Finding, failed, good, note
+from gpustack.cli.check import CheckContext, Finding, failed, good, note
 from gpustack.hardware.detection import detect_devices
 from gpustack.hardware.engine_build import find_builds
 
 
-async def look(scene: CheckContext) -> list[Finding]:
-    if scene.loaded is not None and scene.loaded.role == "server":
+async def look(context: CheckContext) -> list[Finding]:
+    if context.loaded is not None and context.loaded.role == "server":
         return [note("this is a server without a worker: engines run elsewhere")]
-    configured = None if scene.options is None else scene.options.llama_server_path
-    builds = await find_builds(None if configured is None else str(configured), scene.env.get("PATH", ""))
+    configured = None if context.options is None else context.options.llama_server_path
+    builds = await find_builds(None if configured is None else str(configured), context.env.get("PATH", ""))
     builds = tuple(build for build in builds if build.engine != "custom")
     if not builds:
         fix = "pip install xllamacpp, or put a llama-server on PATH (or name it with --llama-server-path)."

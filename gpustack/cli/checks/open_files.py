@@ -1,13 +1,13 @@
-"""Whether as many files may be open as many clients need."""
+"""Whether the limit of open files is high enough for many clients."""
 
 from __future__ import annotations
 
-from gpustack.cli.finding import CheckContext, Finding, failed, good, note
+from gpustack.cli.check import CheckContext, Finding, failed, good, note
 
 _WANTED, _TOO_FEW = 65535, 4096
 
 
-async def look(scene: CheckContext) -> list[Finding]:
+async def look(context: CheckContext) -> list[Finding]:
     try:
         import resource
     except ImportError:

@@ -4,46 +4,37 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gpustack.cli.finding import CheckContext, Finding, failed, good
-from gpustack.config.option import table
-from gpustack.config.options import Options
+from gpustack.cli.check import CheckContext, Finding, failed, good
+from gpustack.cli.daemon.listener import listener_specs
 from gpustack.http1.listen import ListenError, open_listeners
 
 _LOCK = "lock"
 
 
-async def look(scene: CheckContext) -> list[Finding]:
-    if scene.options is None or scene.loaded is None:
+async def look(context: CheckContext) -> list[Finding]:
+    if context.options is None or context.loaded is None:
         return []
-    holder = daemon_of(scene.options.data_dir)
+    holder = daemon_of(context.options.data_dir)
     held = ports_of(holder)
     found = []
-    for option, host, port in _wanted(scene.options, scene.loaded.role):
-        if port in held:
-            found.append(good(f"port {port} is held by the daemon that runs (process {holder})"))
+    for spec in listener_specs(context.loaded):
+        if not spec.port:
+            continue
+        if spec.port in held:
+            found.append(good(f"port {spec.port} is held by the daemon that runs (process {holder})"))
             continue
         try:
-            for sock in open_listeners(host, port, option=option):
+            for sock in open_listeners(
+                spec.host, spec.port, option=spec.option, host_option=spec.host_option
+            ):
                 sock.close()
         except ListenError as error:
-            found.append(failed(str(error), f"End what holds it, or set {option} to a port that is free."))
+            found.append(
+                failed(str(error), f"End what holds it, or set {spec.option} to a port that is free.")
+            )
         else:
-            found.append(good(f"port {port} ({option}) is free"))
+            found.append(good(f"port {spec.port} ({spec.option}) is free"))
     return found
-
-
-def _wanted(options: Options, role: str) -> list[tuple[str, str | None, int]]:
-    ports: list[tuple[str, str | None, int]] = []
-    if role != "worker":
-        ports.append(("--port", options.host, options.port))
-        if not options.disable_metrics:
-            ports.append(("--metrics-port", options.host, options.metrics_port))
-    if role != "server":
-        ports.append(("--worker-port", None, options.worker_port))
-        if not options.disable_worker_metrics:
-            ports.append(("--worker-metrics-port", None, options.worker_metrics_port))
-    built = {option.flag for option in table(Options) if option.built}
-    return [(flag, host, port) for flag, host, port in ports if port and flag in built]
 
 
 def daemon_of(data_dir: Path) -> int | None:
@@ -58,7 +49,7 @@ def daemon_of(data_dir: Path) -> int | None:
 
 
 def ports_of(pid: int | None) -> frozenset[int]:
-    """The TCP ports that a process listens on, as far as we may know."""
+    """The TCP ports that a process listens on; empty where this user may not look."""
     import psutil
 
     if pid is None:

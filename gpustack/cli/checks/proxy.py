@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from gpustack.cli.finding import CheckContext, Finding, failed, good, note
+from gpustack.cli.check import CheckContext, Finding, failed, good, note
 from gpustack.config.proxy import ProxyAddress, read_proxies
 from gpustack.remote.proxy_transport import deepest
 from gpustack.text import said_by
@@ -13,8 +13,8 @@ _WITHIN = 5.0
 _FIX = "Change or unset the variable where it is set: a shell profile, a unit's environment, a container's."
 
 
-async def look(scene: CheckContext) -> list[Finding]:
-    routes = read_proxies(scene.env)
+async def look(context: CheckContext) -> list[Finding]:
+    routes = read_proxies(context.env)
     found = [note(fault, _FIX) for fault in routes.misread]
     for proxy in routes.proxies:
         found.append(failed(proxy.fault, _FIX) if proxy.fault is not None else await _answers(proxy))
@@ -22,7 +22,7 @@ async def look(scene: CheckContext) -> list[Finding]:
 
 
 async def _answers(proxy: ProxyAddress) -> Finding:
-    """Whether somebody listens there; what it lets through is told by what is asked through it."""
+    """Whether the proxy accepts connections; other checks go through it."""
     named = f"the proxy {proxy.shown} of {proxy.variable}"
     with trio.move_on_after(_WITHIN):
         try:

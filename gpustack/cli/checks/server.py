@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from gpustack.cli.address import ServerAddress
-from gpustack.cli.finding import CheckContext, Finding, failed, good, note
-from gpustack.cli.session import ServerSession
+from gpustack.cli.check import CheckContext, CheckStatus, Finding, failed, good, note
+from gpustack.cli.session import ServerAddress, ServerSession
 from gpustack.remote.http import RemoteError
 
 
-async def look(scene: CheckContext) -> list[Finding]:
-    joins = None if scene.options is None else scene.options.server_url
+async def look(context: CheckContext) -> list[Finding]:
+    joins = None if context.options is None else context.options.server_url
     found = (
         []
         if joins is None
         else await _healthy(ServerAddress(url=joins), "--server-url, --token and the firewall")
     )
-    if scene.address is None:
-        return [*found, note(scene.unreached)]
-    ask = scene.address
+    if context.address is None:
+        return [*found, note(context.unreached)]
+    ask = context.address
     found += await _healthy(ask, "GPUSTACK_SERVER_URL, and whether the server runs (its log says why not)")
-    if any(finding.verdict == "failed" for finding in found):
+    if any(finding.status is CheckStatus.FAILED for finding in found):
         return found
     status, _, body = await ServerSession(ask).talk(lambda client: client.head("/v1/users/me"))
     if status == 200:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from gpustack.cli.finding import CheckContext, Finding, failed, good
+from gpustack.cli.check import CheckContext, Finding, failed, good
 from gpustack.config.sign_on import sign_on_kind
 from gpustack.errors import GpustackError
 
@@ -14,11 +14,9 @@ _FIX = (
 )
 
 
-async def look(scene: CheckContext) -> list[Finding]:
-    options = scene.options
-    if options is None or scene.loaded is None or scene.loaded.role == "worker":
-        return []
-    if sign_on_kind(options) != "OIDC" or options.oidc_issuer is None:
+async def look(context: CheckContext) -> list[Finding]:
+    options = context.server_options
+    if options is None or sign_on_kind(options) != "OIDC" or options.oidc_issuer is None:
         return []
     from gpustack.identity.oidc.discovery import Discovery
     from gpustack.identity.oidc.provider_keys import ProviderKeys

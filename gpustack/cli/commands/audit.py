@@ -20,14 +20,12 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpustack.cli import output, phrase
-from gpustack.cli.misuse import UsageError
-from gpustack.cli.session import open_session
-from gpustack.cli.table import Cell, Row, draw
-from gpustack.cli.terminal import Terminal, stderr, stdout
-from gpustack.cli.usage import CommandLine, read
+from gpustack.cli.command_line import CommandLine, read
+from gpustack.cli.output import Cell, Row
+from gpustack.cli.session import Doc, open_session
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -42,47 +40,40 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print a row for each event, the newest first."""
-    words = read(__doc__, "audit", argv)
-    form = words.choice("--output", *output.FORMS, "csv", "ndjson")
-    most = words.whole("--limit", least=1) or 50
-    filters = _filters(words, datetime.now(UTC))
+    command_line = read(__doc__, "audit", argv)
+    form = command_line.choice("--output", *output.FORMS, "csv", "ndjson")
+    most = command_line.whole("--limit", least=1) or 50
+    filters = _filters(command_line, datetime.now(UTC))
     session = open_session(env)
     if form in ("csv", "ndjson"):
         session.run(lambda client: _export(client, {**filters, "format": form}))
         return 0
     events = session.run(lambda client: _newest(client, filters, most))
-    if not events:
-        stderr(env).say("Nothing of that kind was done.")
-    if form == "table":
-        text = _table(events, stdout(env)) if events else ""
-    else:
-        text = output.as_json(events) if form == "json" else output.as_yaml(events)
-    if text:
-        print(text)
+    output.show_list(command_line, events, _HEADS, _row, env, empty="Nothing of that kind was done.")
     return 0
 
 
-def _filters(words: CommandLine, now: datetime) -> dict[str, str]:
-    given = {name: words.text(f"--{name}") for name in ("actor", "action", "outcome")}
+def _filters(command_line: CommandLine, now: datetime) -> dict[str, str]:
+    given = {name: command_line.text(f"--{name}") for name in ("actor", "action", "outcome")}
     for option, name in (("--since", "from"), ("--until", "to")):
-        text = words.text(option)
-        given[name] = None if text is None else _instant(option, text, now, words)
+        text = command_line.text(option)
+        given[name] = None if text is None else _instant(option, text, now, command_line)
     return {name: text for name, text in given.items() if text is not None}
 
 
-def _instant(option: str, text: str, now: datetime, words: CommandLine) -> str:
+def _instant(option: str, text: str, now: datetime, command_line: CommandLine) -> str:
     if found := _AGO.fullmatch(text):
         return (now - timedelta(seconds=int(found[1]) * _SECONDS[found[2]])).isoformat()
     instant = phrase.read_instant(text)
     if instant is None:
-        raise UsageError(f"{option} must be an instant or a span such as 12h, not {text!r}", words.usage)
+        raise command_line.error(f"{option} must be an instant or a span such as 12h, not {text!r}")
     return (instant if instant.tzinfo else instant.astimezone()).isoformat()
 
 
-async def _newest(client: AdminClient, filters: Mapping[str, str], most: int) -> list[dict[str, Any]]:
+async def _newest(client: AdminClient, filters: Mapping[str, str], most: int) -> list[Doc]:
     from urllib.parse import urlencode
 
-    found: list[dict[str, Any]] = []
+    found: list[Doc] = []
     while len(found) < most:
         page = {"page": len(found) // _PAGE + 1, "perPage": _PAGE}
         items = (await client.get(f"{_PATH}?{urlencode({**filters, **page})}"))["items"]
@@ -99,11 +90,7 @@ async def _export(client: AdminClient, filters: Mapping[str, str]) -> None:
     sys.stdout.buffer.flush()
 
 
-def _table(events: list[dict[str, Any]], terminal: Terminal) -> str:
-    return draw(_HEADS, [_row(event) for event in events], terminal)
-
-
-def _row(event: dict[str, Any]) -> Row:
+def _row(event: Doc) -> Row:
     outcome = str(event["outcome"])
     status = "" if outcome == "done" else f" {event['status']}"
     count = (event.get("details") or {}).get("count")

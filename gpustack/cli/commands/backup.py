@@ -22,8 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpustack.cli.command_line import read
 from gpustack.cli.installation import existing_database, options_of, split
-from gpustack.cli.usage import read
 
 if TYPE_CHECKING:
     from gpustack.config.options import Options
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print the name of the file."""
     own, start_argv = split(argv)
-    words = read(__doc__, "backup", own)
+    command_line = read(__doc__, "backup", own)
     now = datetime.now(UTC)
-    target = Path(words.text("FILE") or f"gpustack-{now:%Y%m%dT%H%M%SZ}.backup").absolute()
+    target = Path(command_line.text("FILE") or f"gpustack-{now:%Y%m%dT%H%M%SZ}.backup").absolute()
     records = back_up(options_of(start_argv, env), target, now)
     print(target)
     print(f"{records} records are in it; keep it as safe as a password.", file=sys.stderr)
@@ -81,7 +81,7 @@ def back_up(options: Options, target: Path, now: datetime) -> int:
 
 
 def _roomy(target: Path) -> Path:
-    """Beside the target: there has to be room for it anyway."""
+    """The folder of the target, which needs room for the backup anyway. Raises BackupError if it cannot be written."""
     import os
 
     from gpustack.cli.backup_file import BackupError

@@ -21,59 +21,54 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpustack.cli.misuse import FAILED, UsageError
+from gpustack.cli.command_line import CommandLine, read
+from gpustack.cli.failure import FAILED
 from gpustack.cli.session import ServerSession, open_session
 from gpustack.cli.terminal import stderr, stdout
-from gpustack.cli.usage import CommandLine, read
 
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
-    """Talk; 1 when the model is none to talk to."""
-    words = read(__doc__, "chat", argv)
-    options = sampling(words)
+    """Talk; 1 when a prompt was given for a model that is no chat model."""
+    command_line = read(__doc__, "chat", argv)
+    options = sampling(command_line)
     from gpustack.cli.lookup import model_named
 
-    session, name = open_session(env), words.text("MODEL") or ""
+    session, name = open_session(env), command_line.required("MODEL")
     model = session.run(lambda client: model_named(client, name))
-    return talk(session, model, words, options, env)
+    return talk(session, model, command_line, options, env)
 
 
-def sampling(words: CommandLine) -> dict[str, Any]:
-    """The fields of a request that the options set; raises Misuse."""
+def sampling(command_line: CommandLine) -> dict[str, Any]:
+    """The fields of a request that the options set; raises UsageError."""
     found: dict[str, Any] = {}
-    temperature = words.text("--temperature")
-    if temperature is not None:
-        try:
-            found["temperature"] = float(temperature)
-        except ValueError:
-            raise UsageError(f"--temperature must be a number, not {temperature!r}", words.usage) from None
-    most = words.whole("--max-tokens", least=1)
-    return found if most is None else {**found, "max_tokens": most}
+    found["temperature"] = command_line.number("--temperature")
+    found["max_tokens"] = command_line.whole("--max-tokens", least=1)
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def talk(
     session: ServerSession,
     model: Mapping[str, Any],
-    words: CommandLine,
+    command_line: CommandLine,
     options: Mapping[str, Any],
     env: Mapping[str, str],
 ) -> int:
-    """Talk with the model as the words of ``chat`` or ``run`` say; the exit code."""
+    """Talk with the model as the command line of ``chat`` or ``run`` says; returns the exit code."""
+    from gpustack.cli.chat import ChatSession, chats, converse, how_to_call
     from gpustack.cli.history import history_of
-    from gpustack.cli.talk import Talk, chats, converse, how_to_call
 
     if not chats(model):
         print(how_to_call(model, session.address.url, key=session.address.key is not None), file=sys.stderr)
-        return FAILED if words.many("PROMPT") else 0
-    talk = Talk(
+        return FAILED if command_line.many("PROMPT") else 0
+    talk = ChatSession(
         session=session,
         model=str(model["name"]),
         out=stdout(env),
         aside=stderr(env),
-        system=words.text("--system"),
+        system=command_line.text("--system"),
         options=options,
-        history=None if words.flag("--no-history") else history_of(env),
-        stats=words.flag("--stats"),
+        history=None if command_line.flag("--no-history") else history_of(env),
+        stats=command_line.flag("--stats"),
     )
-    converse(talk, " ".join(words.many("PROMPT")) or None)
+    converse(talk, " ".join(command_line.many("PROMPT")) or None)
     return 0

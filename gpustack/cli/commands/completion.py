@@ -17,14 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gpustack.cli.usage import read
+from gpustack.cli.command_line import read
 
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print the program of that shell."""
-    words = read(__doc__, "completion", argv)
+    command_line = read(__doc__, "completion", argv)
     from gpustack.cli.completion import SHELLS
     from gpustack.cli.vocabulary import vocabulary
 
-    print(next(write for name, write in SHELLS.items() if words.flag(name))(vocabulary()), end="")
+    print(next(write for name, write in SHELLS.items() if command_line.flag(name))(vocabulary()), end="")
     return 0

@@ -20,16 +20,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
+from gpustack.cli.command_line import read
 from gpustack.cli.installation import existing_database, file_of, options_of
-from gpustack.cli.usage import read
 
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Say what was moved."""
-    words = read(__doc__, "db", argv)
-    source = words.text("SOURCE") or ""
-    target = words.text("--to") or options_of([], env).database_url
-    print(move(source, target, replace=words.flag("--replace")), file=sys.stderr)
+    command_line = read(__doc__, "db", argv)
+    source = command_line.required("SOURCE")
+    target = command_line.text("--to") or options_of([], env).database_url
+    print(move(source, target, replace=command_line.flag("--replace")), file=sys.stderr)
     return 0
 
 

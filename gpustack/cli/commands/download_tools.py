@@ -33,16 +33,16 @@ from __future__ import annotations
 
 import io
 import random
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
-from gpustack.cli.misuse import UsageError
+from gpustack.cli.command_line import CommandLine, read
+from gpustack.cli.failure import UsageError
+from gpustack.cli.installation import load_options
 from gpustack.cli.terminal import Terminal, stderr
-from gpustack.cli.usage import CommandLine, read
 
 if TYPE_CHECKING:
     from gpustack.artifacts.tools import BuildRequest
@@ -51,7 +51,7 @@ _OPTIONS = ("save-archive", "load-archive", "system", "arch", "device")
 
 
 @attrs.frozen(kw_only=True)
-class _Asked:
+class _ToolRequest:
     """What is to be done, from the command line and the environment."""
 
     bin_dir: Path
@@ -68,49 +68,36 @@ class _Asked:
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print where ``llama-server`` is, or the archive that was written."""
-    words = read(__doc__, "download-tools", argv)
-    asked = _asked(words, env)
-    if asked.load is not None and (asked.save is not None or words.text("--tools-download-base-url")):
-        raise UsageError(
-            "--load-archive fetches nothing: leave out --save-archive and --tools-download-base-url",
-            words.usage,
+    command_line = read(__doc__, "download-tools", argv)
+    asked = _request_of(command_line, env)
+    if asked.load is not None and (asked.save is not None or command_line.text("--tools-download-base-url")):
+        raise command_line.error(
+            "--load-archive fetches nothing: leave out --save-archive and --tools-download-base-url"
         )
     import trio
 
-    from gpustack.cli.session import single
-
-    told = stderr(env)
-    if words.flag("--quiet"):
-        told = Terminal(io.StringIO())
+    aside = Terminal(io.StringIO()) if command_line.flag("--quiet") else stderr(env)
     try:
-        print(trio.run(_carry_out, asked, told))
-    except BaseExceptionGroup as group:
-        raise single(group) from None
+        print(trio.run(_carry_out, asked, aside))
     finally:
-        told.clear()
+        aside.clear()
     return 0
 
 
-def _asked(words: CommandLine, env: Mapping[str, str]) -> _Asked:
-    from gpustack.config.loader import load
-    from gpustack.config.origin import ConfigError
-
+def _request_of(command_line: CommandLine, env: Mapping[str, str]) -> _ToolRequest:
     given = {
-        name: words.text(f"--{name}") or env.get(f"GPUSTACK_{name.upper().replace('-', '_')}") or None
+        name: command_line.text(f"--{name}") or env.get(f"GPUSTACK_{name.upper().replace('-', '_')}") or None
         for name in _OPTIONS
     }
     flags = ("--data-dir", "--bin-dir", "--tools-download-base-url")
-    start = [f"{flag}={words.text(flag)}" for flag in flags if words.text(flag) is not None]
+    start = [f"{flag}={command_line.text(flag)}" for flag in flags if command_line.text(flag) is not None]
     # A worker's settings on this machine say nothing of a server here.
     of_start = {name: value for name, value in env.items() if name != "GPUSTACK_SERVER_URL"}
-    try:
-        loaded = load(start, of_start, platform=sys.platform, cwd=Path.cwd())
-    except ConfigError as error:
-        raise UsageError(str(error)) from error
-    return _Asked(
+    loaded = load_options(start, of_start)
+    return _ToolRequest(
         bin_dir=loaded.options.bin_dir,
         base=loaded.options.tools_download_base_url,
-        tag=words.text("--version"),
+        tag=command_line.text("--version"),
         save=_path(given["save-archive"]),
         load=_path(given["load-archive"]),
         system=given["system"],
@@ -121,7 +108,7 @@ def _asked(words: CommandLine, env: Mapping[str, str]) -> _Asked:
     )
 
 
-async def _carry_out(asked: _Asked, told: Terminal) -> str:
+async def _carry_out(asked: _ToolRequest, aside: Terminal) -> str:
     from gpustack.artifacts.tools import Tools
     from gpustack.domain.unit import human_bytes
     from gpustack.hardware.engine_build import llama_server_fault
@@ -130,7 +117,7 @@ async def _carry_out(asked: _Asked, told: Terminal) -> str:
     tools = Tools(asked.bin_dir, random.SystemRandom())
     if asked.load is not None:
         build = await tools.load(asked.load, try_out=llama_server_fault)
-        told.say(f"llama.cpp {build.tag} is in place.")
+        aside.say(f"llama.cpp {build.tag} is in place.")
         return str(tools.program)
     wish, here = await _wish(asked)
     if not here and asked.save is None:
@@ -139,18 +126,18 @@ async def _carry_out(asked: _Asked, told: Terminal) -> str:
         build = await tools.bring(
             wish,
             client=client,
-            tell=lambda sentence: told.say(f"{sentence}."),
-            progress=lambda done, total: told.draw(f"fetching {human_bytes(done)} of {human_bytes(total)}"),
+            tell=lambda sentence: aside.say(f"{sentence}."),
+            progress=lambda done, total: aside.draw(f"fetching {human_bytes(done)} of {human_bytes(total)}"),
             try_out=llama_server_fault,
             save=asked.save,
             install=here,
         )
     checked = "its hash is right" if build.checked else "there was no hash to check it by"
-    told.say(f"llama.cpp {build.tag} ({build.name}) {'is in place' if here else 'is packed'}; {checked}.")
+    aside.say(f"llama.cpp {build.tag} ({build.name}) {'is in place' if here else 'is packed'}; {checked}.")
     return str(tools.program if here else asked.save)
 
 
-async def _wish(asked: _Asked) -> tuple[BuildRequest, bool]:
+async def _wish(asked: _ToolRequest) -> tuple[BuildRequest, bool]:
     """What to fetch, and whether it is for this machine."""
     import platform
     from datetime import UTC, datetime

@@ -29,10 +29,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpustack.cli.misuse import UsageError
+from gpustack.cli.command_line import CommandLine, read
 from gpustack.cli.session import open_session
 from gpustack.cli.terminal import stderr
-from gpustack.cli.usage import CommandLine, read
 from gpustack.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -46,42 +45,37 @@ _OPENERS = ("xdg-open", "open")
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Ask, write the file, print its name."""
-    words = read(__doc__, "draw", argv)
-    wanted, prompt = fields(words), " ".join(words.many("PROMPT"))
-    session, aside, name = open_session(env), stderr(env), words.text("MODEL") or ""
+    command_line = read(__doc__, "draw", argv)
+    wanted, prompt = fields(command_line), " ".join(command_line.many("PROMPT"))
+    session, aside, name = open_session(env), stderr(env), command_line.required("MODEL")
     aside.draw("drawing")
     try:
         image = session.run(lambda client: _image(client, {"model": name, "prompt": prompt, **wanted}))
     finally:
         aside.clear()
-    asked = words.text("--output")
+    asked = command_line.text("--output")
     path = Path.cwd() / (asked or named(prompt, image, datetime.now().astimezone()))
     try:
         path.write_bytes(image)
     except OSError as error:
         raise Unavailable(f"The image cannot be written to {path}: {error.strerror}") from error
     print(path if asked is None else asked)
-    if words.flag("--show") and not _opened(path):
+    if command_line.flag("--show") and not _opened(path):
         aside.say("No program to show it was found: look for xdg-open.")
     return 0
 
 
-def fields(words: CommandLine) -> dict[str, Any]:
-    """What the options set of a request; raises Misuse."""
-    size = words.text("--size") or "512x512"
+def fields(command_line: CommandLine) -> dict[str, Any]:
+    """What the options set of a request; raises UsageError."""
+    size = command_line.text("--size") or "512x512"
     if not _SIZE.fullmatch(size):
-        raise UsageError(f"--size must be WIDTHxHEIGHT in pixels, such as 512x512, not {size!r}", words.usage)
+        raise command_line.error(f"--size must be WIDTHxHEIGHT in pixels, such as 512x512, not {size!r}")
     found: dict[str, Any] = {"n": 1, "size": size, "response_format": "b64_json"}
-    found["negative_prompt"] = words.text("--negative-prompt")
-    found["sampler"] = words.text("--sampler")
-    found["seed"] = words.whole("--seed")
-    found["sample_steps"] = words.whole("--sample-steps", least=1)
-    scale = words.text("--cfg-scale")
-    if scale is not None:
-        try:
-            found["cfg_scale"] = float(scale)
-        except ValueError:
-            raise UsageError(f"--cfg-scale must be a number, not {scale!r}", words.usage) from None
+    found["negative_prompt"] = command_line.text("--negative-prompt")
+    found["sampler"] = command_line.text("--sampler")
+    found["seed"] = command_line.whole("--seed")
+    found["sample_steps"] = command_line.whole("--sample-steps", least=1)
+    found["cfg_scale"] = command_line.number("--cfg-scale")
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -105,6 +99,6 @@ async def _image(client: AdminClient, document: dict[str, Any]) -> bytes:
 
 
 def _opened(path: Path) -> bool:
-    """Whether a program of the desktop took it."""
+    """Whether a program of the desktop opened the file."""
     program = next((found for name in _OPENERS if (found := shutil.which(name))), None)
     return program is not None and subprocess.run([program, str(path)], check=False).returncode == 0

@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gpustack.cli import output, phrase
+from gpustack.cli.command_line import read
 from gpustack.cli.session import open_session
 from gpustack.cli.terminal import Terminal, stdout
-from gpustack.cli.usage import read
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -31,10 +31,10 @@ _UNKNOWN = ("not known yet", "yellow")
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print what the scheduler has to say, worker by worker."""
-    words = read(__doc__, "explain", argv)
-    name = words.text("NAME") or ""
+    command_line = read(__doc__, "explain", argv)
+    name = command_line.required("NAME")
     found = open_session(env).run(lambda client: _explain(client, name))
-    output.show(words, found, lambda: "\n\n".join(_told(one, stdout(env)) for one in found))
+    output.show(command_line, found, lambda: "\n\n".join(_told(one, stdout(env)) for one in found))
     return 0
 
 

@@ -17,38 +17,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from gpustack.cli import output, phrase
-from gpustack.cli.misuse import UsageError
-from gpustack.cli.session import open_session
-from gpustack.cli.table import Cell, Row, draw
-from gpustack.cli.terminal import Terminal, stderr, stdout
-from gpustack.cli.usage import read
+from gpustack.cli.command_line import read
+from gpustack.cli.output import Cell, Row
+from gpustack.cli.session import Doc, open_session
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
-
-Doc = dict[str, Any]
 
 _HEADS = ("ID", "SOURCE", "WORKER", "STATE", "SIZE", "AGE")
 
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print a row for each source on each worker, or what has been removed."""
-    words = read(__doc__, "files", argv)
-    if words.flag("rm"):
-        ids = words.many("ID")
+    command_line = read(__doc__, "files", argv)
+    if command_line.flag("rm"):
+        ids = command_line.many("ID")
         if wrong := [text for text in ids if not (text.isascii() and text.isdigit())]:
-            raise UsageError(f"ID must be a number of gpustack files, not {wrong[0]!r}", words.usage)
-        cleanup = not words.flag("--keep")
+            raise command_line.error(f"ID must be a number of gpustack files, not {wrong[0]!r}")
+        cleanup = not command_line.flag("--keep")
         for sentence in open_session(env).run(lambda client: _remove(client, ids, cleanup)):
             print(sentence)
         return 0
     files, names = open_session(env).run(_files)
-    if not files:
-        stderr(env).say("No worker has model files yet; gpustack pull SOURCE fetches some.")
-    output.show(words, files, lambda: _table(files, names, datetime.now(UTC), stdout(env)), name="id")
+    row = partial(_row, names=names, now=datetime.now(UTC))
+    empty = "No worker has model files yet; gpustack pull SOURCE fetches some."
+    output.show_list(command_line, files, _HEADS, row, env, name="id", empty=empty)
     return 0
 
 
@@ -69,10 +66,6 @@ async def _remove(client: AdminClient, ids: Sequence[str], cleanup: bool) -> lis
         str((answer or {}).get("message") or f"{one} is removed")
         for one, answer in zip(ids, told, strict=True)
     ]
-
-
-def _table(files: list[Doc], names: Mapping[int, str], now: datetime, terminal: Terminal) -> str:
-    return draw(_HEADS, [_row(file, names, now) for file in files], terminal) if files else ""
 
 
 def _row(file: Doc, names: Mapping[int, str], now: datetime) -> Row:

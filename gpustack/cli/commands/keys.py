@@ -23,19 +23,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from gpustack.cli import output, phrase
-from gpustack.cli.misuse import UsageError
-from gpustack.cli.session import open_session
-from gpustack.cli.table import Cell, Row, draw
-from gpustack.cli.terminal import Terminal, stderr, stdout
-from gpustack.cli.usage import CommandLine, read
+from gpustack.cli.command_line import CommandLine, read
+from gpustack.cli.output import Cell, Row
+from gpustack.cli.session import Doc, open_session
+from gpustack.cli.terminal import stderr
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
-
-Doc = dict[str, Any]
 
 _HEADS = ("NAME", "STATE", "SCOPES", "MODELS", "LAST USED", "EXPIRES", "AGE")
 _SCOPES = ("inference", "read", "management")
@@ -44,40 +42,41 @@ _DONE = {"enable": "works again", "disable": "is switched off", "rm": "is remove
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print a row for each key, or what has been done."""
-    words = read(__doc__, "keys", argv)
+    command_line = read(__doc__, "keys", argv)
     from gpustack.cli.lookup import KEYS
 
-    if words.flag("create"):
-        document = wanted(words)
-        words.choice("--output", *output.FORMS)  # before it is made: its value is shown only once
+    if command_line.flag("create"):
+        document = wanted(command_line)
+        command_line.choice("--output", *output.FORMS)  # before it is made: its value is shown only once
         made = open_session(env).run(lambda client: client.create(KEYS, document))
         stderr(env).say("This is shown once: put it where it is used, such as GPUSTACK_API_KEY.")
-        output.show(words, made, lambda: str(made["value"]), name="value")
+        output.show(command_line, made, lambda: str(made["value"]), name="value")
         return 0
-    verb = next((verb for verb in _DONE if words.flag(verb)), None)
+    verb = next((verb for verb in _DONE if command_line.flag(verb)), None)
     if verb is not None:
-        names = words.many("NAME")
+        names = command_line.many("NAME")
         open_session(env).run(lambda client: _change(client, verb, names))
         for name in names:
             print(f"{name} {_DONE[verb]}")
         return 0
-    keys, owners = open_session(env).run(lambda client: _keys(client, every=words.flag("--all")))
-    if not keys:
-        stderr(env).say("There are no API keys; gpustack keys create NAME makes one.")
-    output.show(words, keys, lambda: _table(keys, owners, datetime.now(UTC), stdout(env)))
+    keys, owners = open_session(env).run(lambda client: _keys(client, every=command_line.flag("--all")))
+    heads = ("OWNER", *_HEADS) if owners else _HEADS
+    row = partial(_row, owners=owners, now=datetime.now(UTC))
+    empty = "There are no API keys; gpustack keys create NAME makes one."
+    output.show_list(command_line, keys, heads, row, env, empty=empty)
     return 0
 
 
-def wanted(words: CommandLine) -> Doc:
-    """The fields of a new key; raises Misuse."""
-    fields: Doc = {"name": words.many("NAME")[0], "description": words.text("--description")}
-    scopes = words.many("--scope")
+def wanted(command_line: CommandLine) -> Doc:
+    """The fields of a new key; raises UsageError."""
+    fields: Doc = {"name": command_line.many("NAME")[0], "description": command_line.text("--description")}
+    scopes = command_line.many("--scope")
     if unknown := [scope for scope in scopes if scope not in _SCOPES]:
-        raise UsageError(f"--scope must be one of {', '.join(_SCOPES)}, not {unknown[0]!r}", words.usage)
-    days = words.whole("--expires-in", least=1)
+        raise command_line.error(f"--scope must be one of {', '.join(_SCOPES)}, not {unknown[0]!r}")
+    days = command_line.whole("--expires-in", least=1)
     fields["expires_in"] = None if days is None else days * 86400
     fields["scopes"] = scopes or None
-    fields["allowed_model_names"] = words.many("--model") or None
+    fields["allowed_model_names"] = command_line.many("--model") or None
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -100,11 +99,6 @@ async def _change(client: AdminClient, verb: str, names: Sequence[str]) -> None:
             await client.delete(f"{KEYS}/{key['id']}")
         else:
             await client.update(f"{KEYS}/{key['id']}", {"is_enabled": verb == "enable"})
-
-
-def _table(keys: list[Doc], owners: Mapping[int, str], now: datetime, terminal: Terminal) -> str:
-    heads = ("OWNER", *_HEADS) if owners else _HEADS
-    return draw(heads, [_row(key, owners, now) for key in keys], terminal) if keys else ""
 
 
 def _row(key: Doc, owners: Mapping[int, str], now: datetime) -> Row:

@@ -16,20 +16,16 @@ Options:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpustack.cli import output, phrase
-from gpustack.cli.misuse import UsageError
-from gpustack.cli.nearest import nearest
-from gpustack.cli.session import open_session
-from gpustack.cli.table import Row, draw
-from gpustack.cli.terminal import Terminal, stdout
-from gpustack.cli.usage import CommandLine, read
+from gpustack.cli.command_line import CommandLine, read, suggestion
+from gpustack.cli.output import Row, draw
+from gpustack.cli.session import Doc, open_session
+from gpustack.cli.terminal import stdout
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
-
-Doc = dict[str, Any]
 
 _HEADS = ("LIMIT", "AT MOST", "LEFT", "UNTIL")
 LIMITS = (
@@ -45,28 +41,28 @@ _NONE = "none"
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print a row for each limit."""
-    words = read(__doc__, "limits", argv)
-    changes = given(words) if words.flag("set") else {}
-    kind = next((kind for kind in ("key", "user", "model") if words.flag(kind)), None)
-    name = words.text("NAME") or ""
+    command_line = read(__doc__, "limits", argv)
+    changes = given(command_line) if command_line.flag("set") else {}
+    kind = next((kind for kind in ("key", "user", "model") if command_line.flag(kind)), None)
+    name = command_line.text("NAME") or ""
     found = open_session(env).run(lambda client: _limits(client, kind, name, changes))
-    output.show(words, found, lambda: _table(found, stdout(env)))
+    rows = [_row(limit, found) for limit in LIMITS]
+    output.show(command_line, found, lambda: draw(_HEADS, rows, stdout(env)))
     return 0
 
 
-def given(words: CommandLine) -> Mapping[str, int | None]:
-    """The limits that the command line sets; raises Misuse."""
+def given(command_line: CommandLine) -> Mapping[str, int | None]:
+    """The limits that the command line sets; raises UsageError."""
     found: dict[str, int | None] = {}
-    for text in words.many("LIMIT"):
+    for text in command_line.many("LIMIT"):
         name, equals, value = text.partition("=")
         name = name.replace("-", "_")
         if name not in LIMITS:
-            close = nearest(name, LIMITS)
-            guess = f"did you mean {close}?" if close else f"limits are {', '.join(LIMITS)}"
-            raise UsageError(f"There is no limit {name!r}; {guess}", words.usage)
+            guess = suggestion(name, LIMITS, f"limits are {', '.join(LIMITS)}")
+            raise command_line.error(f"There is no limit {name!r}; {guess}")
         is_number = value.isascii() and value.isdigit() and len(value) < 16
         if not equals or not (is_number or value == _NONE):
-            raise UsageError(f"{name} must be a whole number or {_NONE}, not {value!r}", words.usage)
+            raise command_line.error(f"{name} must be a whole number or {_NONE}, not {value!r}")
         found[name] = None if value == _NONE else int(value)
     return found
 
@@ -90,10 +86,6 @@ async def _limits(client: AdminClient, kind: str | None, name: str, changes: Map
         }
         await client.update(f"{path}/{item['id']}", {"limits": kept or None})
     return await client.get(f"{path}/{item['id']}/limits")
-
-
-def _table(found: Doc, terminal: Terminal) -> str:
-    return draw(_HEADS, [_row(name, found) for name in LIMITS], terminal)
 
 
 def _row(name: str, found: Doc) -> Row:

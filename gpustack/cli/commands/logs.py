@@ -20,9 +20,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gpustack.cli import phrase
-from gpustack.cli.log_text import LogSanitizer
+from gpustack.cli.command_line import CommandLine, read
 from gpustack.cli.session import open_session
-from gpustack.cli.usage import CommandLine, read
+from gpustack.cli.terminal import LogSanitizer
 from gpustack.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
@@ -31,29 +31,31 @@ if TYPE_CHECKING:
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Copy the log to stdout as it comes."""
-    words = read(__doc__, "logs", argv)
-    tail = words.whole("--tail")
-    open_session(env).run(lambda client: _copy(client, words, -1 if tail is None else tail))
+    command_line = read(__doc__, "logs", argv)
+    tail = command_line.whole("--tail")
+    open_session(env).run(lambda client: _copy(client, command_line, -1 if tail is None else tail))
     return 0
 
 
-async def _copy(client: AdminClient, words: CommandLine, tail: int) -> None:
+async def _copy(client: AdminClient, command_line: CommandLine, tail: int) -> None:
     from gpustack.cli.lookup import INSTANCES, instances_named
 
-    found = await instances_named(client, words.text("NAME") or "")
+    found = await instances_named(client, command_line.required("NAME"))
     if len(found) > 1:
         names = ", ".join(str(instance["name"]) for instance in found)
-        raise Conflict(f"{words.text('NAME')} has several instances; name one of {names}")
+        raise Conflict(f"{command_line.text('NAME')} has several instances; name one of {names}")
     try:
-        await _print(client, f"{INSTANCES}/{found[0]['id']}/logs", words, tail)
+        await _print(client, f"{INSTANCES}/{found[0]['id']}/logs", command_line, tail)
     except NotFound as error:
-        raise NotFound(_no_log(found[0], previous=words.flag("--previous"))) from error
+        raise NotFound(_no_log(found[0], previous=command_line.flag("--previous"))) from error
 
 
-async def _print(client: AdminClient, path: str, words: CommandLine, tail: int) -> None:
-    previous = "true" if words.flag("--previous") else "false"
+async def _print(client: AdminClient, path: str, command_line: CommandLine, tail: int) -> None:
+    previous = "true" if command_line.flag("--previous") else "false"
     washed = LogSanitizer() if sys.stdout.isatty() else None
-    async with client.text(path, follow=words.flag("--follow"), tail=tail, previous=previous) as pieces:
+    async with client.text(
+        path, follow=command_line.flag("--follow"), tail=tail, previous=previous
+    ) as pieces:
         async for piece in pieces:
             sys.stdout.buffer.write(piece if washed is None else washed.take(piece))
             sys.stdout.buffer.flush()

@@ -13,34 +13,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
 
 from gpustack.cli import output, phrase
-from gpustack.cli.session import open_session
-from gpustack.cli.table import Cell, Row, draw
-from gpustack.cli.terminal import Terminal, stderr, stdout
-from gpustack.cli.usage import read
+from gpustack.cli.command_line import read
+from gpustack.cli.output import Cell, Row
+from gpustack.cli.session import Doc, open_session
 
 _HEADS = ("NAME", "SOURCE", "READY", "BACKEND", "CATEGORIES", "AGE")
 
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print a row for each model."""
-    words = read(__doc__, "ls", argv)
+    command_line = read(__doc__, "ls", argv)
     from gpustack.cli.lookup import MODELS
 
     models = open_session(env).run(lambda client: client.all(MODELS))
-    if not models:
-        stderr(env).say("No model is deployed; gpustack run MODEL deploys one.")
-    output.show(words, models, lambda: _table(models, datetime.now(UTC), stdout(env)))
+    row = partial(_row, now=datetime.now(UTC))
+    empty = "No model is deployed; gpustack run MODEL deploys one."
+    output.show_list(command_line, models, _HEADS, row, env, empty=empty)
     return 0
 
 
-def _table(models: list[dict[str, Any]], now: datetime, terminal: Terminal) -> str:
-    return draw(_HEADS, [_row(model, now) for model in models], terminal) if models else ""
-
-
-def _row(model: dict[str, Any], now: datetime) -> Row:
+def _row(model: Doc, now: datetime) -> Row:
     ready, wanted = model.get("ready_replicas") or 0, model.get("replicas") or 0
     style = "dim" if not wanted else "green" if ready >= wanted else "yellow"
     return Row(

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from gpustack.cli import output, phrase
-from gpustack.cli.session import open_session
-from gpustack.cli.table import Cell, Row, draw
-from gpustack.cli.terminal import Terminal, stderr, stdout
-from gpustack.cli.usage import read
+from gpustack.cli.command_line import read
+from gpustack.cli.output import Cell, Row
+from gpustack.cli.session import Doc, open_session
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -29,17 +29,16 @@ _HEADS = ("NAME", "MODEL", "STATE", "WORKER", "GPUS", "PORT", "RESTARTS", "AGE")
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print a row for each instance, and under those that do not run why."""
-    words = read(__doc__, "ps", argv)
-    model = words.text("MODEL")
+    command_line = read(__doc__, "ps", argv)
+    model = command_line.text("MODEL")
     instances = open_session(env).run(lambda client: _instances(client, model))
-    if not instances:
-        of = f" of {model}" if model else ""
-        stderr(env).say(f"There are no instances{of}; gpustack run MODEL deploys a model.")
-    output.show(words, instances, lambda: _table(instances, datetime.now(UTC), stdout(env)))
+    row = partial(_row, now=datetime.now(UTC))
+    empty = f"There are no instances{f' of {model}' if model else ''}; gpustack run MODEL deploys a model."
+    output.show_list(command_line, instances, _HEADS, row, env, empty=empty)
     return 0
 
 
-async def _instances(client: AdminClient, model: str | None) -> list[dict[str, Any]]:
+async def _instances(client: AdminClient, model: str | None) -> list[Doc]:
     from gpustack.cli.lookup import INSTANCES, model_named
 
     if model is None:
@@ -47,11 +46,7 @@ async def _instances(client: AdminClient, model: str | None) -> list[dict[str, A
     return await client.all(INSTANCES, model_id=(await model_named(client, model))["id"])
 
 
-def _table(instances: list[dict[str, Any]], now: datetime, terminal: Terminal) -> str:
-    return draw(_HEADS, [_row(instance, now) for instance in instances], terminal) if instances else ""
-
-
-def _row(instance: dict[str, Any], now: datetime) -> Row:
+def _row(instance: Doc, now: datetime) -> Row:
     ending = bool(instance.get("deleted_at"))
     state = "ending" if ending else str(instance.get("state"))
     done = instance.get("download_progress")

@@ -19,31 +19,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gpustack.cli.misuse import WaitTimeout
-from gpustack.cli.session import open_session
+from gpustack.cli.command_line import read
+from gpustack.cli.failure import WaitTimeout
+from gpustack.cli.session import Doc, open_session
 from gpustack.cli.source import read_source
 from gpustack.cli.terminal import Terminal, stderr
-from gpustack.cli.usage import read
 from gpustack.errors import AlreadyExists, GpustackError, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
-
-Doc = dict[str, Any]
 
 _LOOK_EVERY = 1.0
 
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Ask the workers, and follow them until all have the files."""
-    words = read(__doc__, "pull", argv)
-    aside, limit = stderr(env), words.whole("--timeout") or float("inf")
-    text, names, folder = words.text("SOURCE") or "", words.many("--worker"), words.text("--local-dir") or ""
+    command_line = read(__doc__, "pull", argv)
+    aside, limit = stderr(env), command_line.whole("--timeout") or float("inf")
+    text, names, folder = (
+        command_line.required("SOURCE"),
+        command_line.many("--worker"),
+        command_line.text("--local-dir") or "",
+    )
     session = open_session(env)
     files = session.run(lambda client: _ask(client, text, names, folder, aside))
-    if words.flag("--detach"):
+    if command_line.flag("--detach"):
         return 0
     try:
         session.run(lambda client: _follow(client, files, aside, limit))
@@ -57,9 +59,9 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
 async def _ask(
     client: AdminClient, text: str, names: Sequence[str], folder: str, aside: Terminal
 ) -> list[Doc]:
-    """The records of what is fetched, one a worker, with the worker's name."""
-    from gpustack.cli.hub import source_fields
+    """Ask the workers to fetch; returns the records of the files, one a worker, with the worker's name."""
     from gpustack.cli.lookup import FILES
+    from gpustack.cli.repository import source_fields
 
     asked = read_source(text, Path.cwd())
     if asked is None:
@@ -93,7 +95,7 @@ async def _workers(client: AdminClient, names: Sequence[str]) -> list[Doc]:
 
 
 async def _there_already(client: AdminClient, source: Mapping[str, str], where: Doc) -> Doc:
-    """The record there is; what failed before is begun anew."""
+    """The record of the same file on that worker; a failed one is started again."""
     from gpustack.cli.lookup import FILES
 
     wanted = {**source, **where}

@@ -18,8 +18,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from gpustack.cli.command_line import read
 from gpustack.cli.session import open_session
-from gpustack.cli.usage import read
 from gpustack.errors import Forbidden, Unauthorized
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print the new password once it holds."""
-    words = read(__doc__, "reset-admin-password", argv)
+    command_line = read(__doc__, "reset-admin-password", argv)
     from gpustack.config.secret import make_password
 
-    session = open_session(env, url=words.text("--server-url"), key=words.text("--api-key"))
+    session = open_session(env, url=command_line.text("--server-url"), key=command_line.text("--api-key"))
     password = make_password(random.SystemRandom())
     try:
         name = session.run(lambda client: _reset(client, password))

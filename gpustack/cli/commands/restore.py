@@ -21,8 +21,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpustack.cli.command_line import read
 from gpustack.cli.installation import options_of, split
-from gpustack.cli.usage import read
 
 if TYPE_CHECKING:
     from gpustack.config.options import Options
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Say what was restored."""
     own, start_argv = split(argv)
-    words = read(__doc__, "restore", own)
+    command_line = read(__doc__, "restore", own)
     options = options_of(start_argv, env)
-    source = Path(words.text("FILE") or "").absolute()
-    print(restore(options, source, replace=words.flag("--replace")), file=sys.stderr)
+    source = Path(command_line.required("FILE")).absolute()
+    print(restore(options, source, replace=command_line.flag("--replace")), file=sys.stderr)
     return 0
 
 
@@ -86,8 +86,8 @@ def restore(options: Options, source: Path, *, replace: bool) -> str:
 
 
 def _let_workers_in(copy: Database) -> None:
-    """What workers hold by now is newer than the backup knows: each may join by the token once, as long as it has not
-    shown the credential that the backup knows."""
+    """Let each worker join by the cluster token once, unless it shows the credential that the backup has: workers may
+    have newer credentials by now."""
     import sqlalchemy as sa
 
     from gpustack.domain.worker import Worker
@@ -98,7 +98,7 @@ def _let_workers_in(copy: Database) -> None:
 
 
 def _kept(data_dir: Path, folder: Path, names: Sequence[str]) -> list[str]:
-    """The secrets that are there already and are others."""
+    """The secrets that the data directory has already and that differ from the backup's."""
     from gpustack.cli.backup_file import DATABASE
 
     def differs(name: str) -> bool:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from gpustack.cli.command_line import read
 from gpustack.cli.session import open_session
-from gpustack.cli.usage import read
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Delete every model named; all names are looked up before anything is removed."""
-    words = read(__doc__, "rm", argv)
-    names = words.many("MODEL")
+    command_line = read(__doc__, "rm", argv)
+    names = command_line.many("MODEL")
     open_session(env).run(lambda client: _remove(client, names))
     for name in names:
         print(f"{name} is removed")

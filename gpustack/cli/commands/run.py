@@ -37,13 +37,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from gpustack.cli.command_line import CommandLine, read
 from gpustack.cli.commands.chat import sampling, talk
-from gpustack.cli.misuse import UsageError, WaitTimeout
-from gpustack.cli.session import ServerSession, open_session
+from gpustack.cli.failure import WaitTimeout
+from gpustack.cli.session import Doc, ServerSession, open_session
 from gpustack.cli.terminal import Terminal, stderr
-from gpustack.cli.usage import CommandLine, read
 from gpustack.errors import GpustackError
 
 if TYPE_CHECKING:
@@ -51,27 +51,25 @@ if TYPE_CHECKING:
     from gpustack.cli.progress import DeploymentFailure
     from gpustack.remote.admin_client import AdminClient
 
-Doc = dict[str, Any]
-
 _UNATTENDED = 1800
-"""Seconds that a script waits at most unless it says otherwise: a large download, but not for ever."""
+"""Seconds that a script waits without ``--timeout``: enough for a large download."""
 _LOG_LINES = 15
 
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
-    """Deploy, wait, talk. Left early, the model stays deployed and says so."""
-    words = read(__doc__, "run", argv)
-    options, fields = sampling(words), wanted(words)
+    """Deploy, wait, talk. After Ctrl-C or a timeout the model stays deployed, which is told."""
+    command_line = read(__doc__, "run", argv)
+    options, fields = sampling(command_line), wanted(command_line)
     aside = stderr(env)
-    limit = patience(words, attended=aside.stream.isatty())
+    limit = patience(command_line, attended=aside.stream.isatty())
     session = open_session(env)
     from gpustack.cli.deployment import deployed
     from gpustack.cli.progress import DeploymentFailure
 
-    text, name = words.text("MODEL") or "", words.text("--name")
+    text, name = command_line.required("MODEL"), command_line.text("--name")
     made = session.run(lambda client: deployed(client, text, name, fields, aside))
     model = made.model
-    # What is ready is not waited for: who may use it need not be allowed to look at its instances.
+    # A ready model is not waited for: who may use it is perhaps not allowed to see its instances.
     is_ready = not made.is_new and bool(model.get("ready_replicas"))
     try:
         if not is_ready:
@@ -84,62 +82,62 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
         aside.clear()
         _clear_away(session, made, failure, aside)
         raise
-    if words.flag("--detach"):
+    if command_line.flag("--detach"):
         return 0
-    # What it answers is known only once its header has been read.
+    # Its categories are known only once its header has been read.
     now = session.run(lambda client: client.get(f"/v1/models/{model['id']}"))
-    return talk(session, now, words, options, env)
+    return talk(session, now, command_line, options, env)
 
 
-def patience(words: CommandLine, *, attended: bool) -> float:
-    """Seconds to wait for the model at most; raises Misuse."""
-    asked = words.whole("--timeout")
+def patience(command_line: CommandLine, *, attended: bool) -> float:
+    """Seconds to wait for the model at most; raises UsageError."""
+    asked = command_line.whole("--timeout")
     if asked is None:
         return float("inf") if attended else _UNATTENDED
     return asked or float("inf")
 
 
-def wanted(words: CommandLine) -> Doc:
-    """The fields of a new deployment that options set; raises Misuse."""
+def wanted(command_line: CommandLine) -> Doc:
+    """The fields of a new deployment that options set; raises UsageError."""
     fields: Doc = {}
-    replicas = words.whole("--replicas", least=1)
+    replicas = command_line.whole("--replicas", least=1)
     if replicas is not None:
         fields["replicas"] = replicas
-    fields.update(_engine(words))
-    parameters = [text if text.startswith("-") else f"--{text}" for text in words.many("--param")]
-    gpus = [gpu for text in words.many("--gpu") for gpu in text.split(",") if gpu]
-    if words.flag("--cpu"):
+    fields.update(_engine(command_line))
+    parameters = [text if text.startswith("-") else f"--{text}" for text in command_line.many("--param")]
+    gpus = [gpu for text in command_line.many("--gpu") for gpu in text.split(",") if gpu]
+    if command_line.flag("--cpu"):
         if gpus:
-            raise UsageError("--cpu and --gpu exclude each other", words.usage)
+            raise command_line.error("--cpu and --gpu exclude each other")
         parameters.append("--gpu-layers=0")
     if parameters:
         fields["backend_parameters"] = parameters
     if gpus:
         fields["gpu_selector"] = {"gpu_ids": gpus}
-    if words.many("--env"):
-        fields["env"] = _pairs(words, "--env")
-    if words.many("--selector"):
-        fields["worker_selector"] = _pairs(words, "--selector")
-    if words.text("--access") is not None:
-        fields["access_policy"] = words.choice("--access", "public", "authed")
+    if command_line.many("--env"):
+        fields["env"] = _pairs(command_line, "--env")
+    if command_line.many("--selector"):
+        fields["worker_selector"] = _pairs(command_line, "--selector")
+    if command_line.text("--access") is not None:
+        fields["access_policy"] = command_line.choice("--access", "public", "authed")
     return fields
 
 
-def _engine(words: CommandLine) -> Doc:
-    command, backend = words.text("--command"), words.text("--backend")
+def _engine(command_line: CommandLine) -> Doc:
+    command, backend = command_line.text("--command"), command_line.text("--backend")
     if command is None:
         return {} if backend is None else {"backend": backend}
     if backend not in (None, "custom"):
-        raise UsageError(f"--command is for --backend=custom, not {backend}", words.usage)
+        raise command_line.error(f"--command is for --backend=custom, not {backend}")
     return {"backend": "custom", "command": command}
 
 
-def _pairs(words: CommandLine, option: str) -> dict[str, str]:
+def _pairs(command_line: CommandLine, option: str) -> dict[str, str]:
     pairs = {}
-    for text in words.many(option):
+    for text in command_line.many(option):
         name, equals, value = text.partition("=")
         if not name or not equals:
-            raise UsageError(f"{option} must be NAME=VALUE, not {text!r}", words.usage)
+            raise command_line.error(f"{option} must be NAME=VALUE, not {text!r}")
         pairs[name] = value
     return pairs
 
@@ -147,8 +145,7 @@ def _pairs(words: CommandLine, option: str) -> dict[str, str]:
 async def _wait(client: AdminClient, model: Doc, aside: Terminal, limit: float) -> Doc:
     import trio
 
-    from gpustack.cli.follow import until_ready
-    from gpustack.cli.progress import DeploymentProgress
+    from gpustack.cli.progress import DeploymentProgress, until_ready
 
     progress = DeploymentProgress(model=str(model["name"]), terminal=aside, now=time.monotonic)
     with trio.move_on_after(limit):
@@ -164,7 +161,7 @@ def _stays(model: Doc) -> str:
 def _clear_away(
     session: ServerSession, made: Deployment, failure: DeploymentFailure, aside: Terminal
 ) -> None:
-    """Show what the engine wrote, and take back a deployment that would stand in the way of a better one."""
+    """Show the last lines of the engine, and remove the deployment again if it was made for this call."""
     from gpustack.cli.lookup import MODELS
 
     if failure.instance is not None and failure.instance.get("worker_id") is not None:

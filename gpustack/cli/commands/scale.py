@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from gpustack.cli.command_line import read
 from gpustack.cli.session import open_session
-from gpustack.cli.usage import read
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Set the replicas of the model."""
-    words = read(__doc__, "scale", argv)
-    name, replicas = words.text("MODEL") or "", words.whole("REPLICAS") or 0
+    command_line = read(__doc__, "scale", argv)
+    name, replicas = command_line.required("MODEL"), command_line.whole("REPLICAS") or 0
     (before,) = open_session(env).run(lambda client: scale(client, [name], replicas))
     if before == replicas:
         print(f"{name} is at {replicas} replicas already; gpustack ps {name} shows them")
@@ -32,7 +32,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
 
 
 async def scale(client: AdminClient, names: Sequence[str], replicas: int) -> list[int]:
-    """Set the replicas of all models named; what they were. Raises NotFound before anything is changed."""
+    """Set the replicas of all models named; returns what they were. Raises NotFound before anything is changed."""
     from gpustack.cli.lookup import MODELS, model_named
 
     models = [await model_named(client, name) for name in names]

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpustack.cli import output
+from gpustack.cli.command_line import read
 from gpustack.cli.session import open_session
-from gpustack.cli.usage import read
 from gpustack.errors import NotFound
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print the object of that name."""
-    words = read(__doc__, "show", argv)
-    name = words.text("NAME") or ""
+    command_line = read(__doc__, "show", argv)
+    name = command_line.required("NAME")
     found = open_session(env).run(lambda client: _find(client, name))
-    output.show(words, found, lambda: output.as_yaml(_set_only(found)))
+    output.show(command_line, found, lambda: output.as_yaml(_set_only(found)))
     return 0
 
 
@@ -44,7 +44,7 @@ async def _find(client: AdminClient, name: str) -> dict[str, Any]:
 
 
 def _set_only(value: Any) -> Any:
-    """``value`` without what is unknown, empty or off."""
+    """``value`` without fields that are unknown, empty or false."""
     if isinstance(value, dict):
         kept = {key: _set_only(item) for key, item in value.items()}
         return {

@@ -25,19 +25,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpustack.cli import output, phrase
-from gpustack.cli.misuse import UsageError
-from gpustack.cli.session import open_session
-from gpustack.cli.table import Cell, Row, draw
-from gpustack.cli.terminal import Terminal, stdout
-from gpustack.cli.usage import CommandLine, read
+from gpustack.cli.command_line import CommandLine, read
+from gpustack.cli.output import Cell, Row
+from gpustack.cli.session import Doc, open_session
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
-
-Doc = dict[str, Any]
 
 _HEADS = ("NAME", "ROLE", "STATE", "FULL NAME", "SOURCE", "AGE")
 _CHANGES: Mapping[str, tuple[Doc, str]] = {
@@ -52,57 +48,58 @@ _LONGEST = 4096
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print a row for each account, or what has been done."""
-    words = read(__doc__, "users", argv)
+    command_line = read(__doc__, "users", argv)
     from gpustack.cli.lookup import USERS
 
-    names = words.many("NAME")
-    if words.flag("create"):
-        return _create(words, names[0], env)
-    if words.flag("reset-password"):
-        return _reset(words, names, env)
-    verb = next((verb for verb in _CHANGES if words.flag(verb)), None)
+    names = command_line.many("NAME")
+    if command_line.flag("create"):
+        return _create(command_line, names[0], env)
+    if command_line.flag("reset-password"):
+        return _reset(command_line, names, env)
+    verb = next((verb for verb in _CHANGES if command_line.flag(verb)), None)
     if verb is not None:
         open_session(env).run(lambda client: _change(client, verb, names))
         for name in names:
             print(f"{name} {_CHANGES[verb][1]}")
         return 0
     users = open_session(env).run(lambda client: client.all(USERS))
-    output.show(words, users, lambda: _table(users, datetime.now(UTC), stdout(env)), name="username")
+    row = partial(_row, now=datetime.now(UTC))
+    output.show_list(command_line, users, _HEADS, row, env, name="username")
     return 0
 
 
-def _create(words: CommandLine, name: str, env: Mapping[str, str]) -> int:
+def _create(command_line: CommandLine, name: str, env: Mapping[str, str]) -> int:
     from gpustack.cli.lookup import USERS
 
-    password, given = _password(words)
-    fields = {"username": name, "password": password, "is_admin": words.flag("--admin")}
-    fields |= {"full_name": words.text("--full-name"), "require_password_change": not given}
+    password, given = _password(command_line)
+    fields = {"username": name, "password": password, "is_admin": command_line.flag("--admin")}
+    fields |= {"full_name": command_line.text("--full-name"), "require_password_change": not given}
     open_session(env).run(lambda client: client.create(USERS, fields))
     print(f"{name} may log in" if given else f"The password of {name} is: {password}")
     return 0
 
 
-def _reset(words: CommandLine, names: Sequence[str], env: Mapping[str, str]) -> int:
-    if words.flag("--password-stdin") and len(names) > 1:
-        raise UsageError("--password-stdin is for one account", words.usage)
+def _reset(command_line: CommandLine, names: Sequence[str], env: Mapping[str, str]) -> int:
+    if command_line.flag("--password-stdin") and len(names) > 1:
+        raise command_line.error("--password-stdin is for one account")
     session = open_session(env)
     for name in names:
-        password, given = _password(words)
+        password, given = _password(command_line)
         changes = {"password": password, "require_password_change": not given}
         session.run(partial(_update, names=[name], changes=changes))
         print(f"The password of {name} is changed" if given else f"The new password of {name} is: {password}")
     return 0
 
 
-def _password(words: CommandLine) -> tuple[str, bool]:
+def _password(command_line: CommandLine) -> tuple[str, bool]:
     """A password, and whether it was given: never on the command line, which everybody on this machine can see."""
     from gpustack.config.secret import make_password
 
-    if not words.flag("--password-stdin"):
+    if not command_line.flag("--password-stdin"):
         return make_password(random.SystemRandom()), False
     given = sys.stdin.readline(_LONGEST).rstrip("\r\n")
     if not given:
-        raise UsageError("--password-stdin: there is no password on the first line of stdin", words.usage)
+        raise command_line.error("--password-stdin: there is no password on the first line of stdin")
     return given, True
 
 
@@ -122,10 +119,6 @@ async def _update(client: AdminClient, names: Sequence[str], changes: Doc) -> No
 
     for user in [await user_named(client, name) for name in names]:
         await client.update(f"{USERS}/{user['id']}", changes)
-
-
-def _table(users: list[Doc], now: datetime, terminal: Terminal) -> str:
-    return draw(_HEADS, [_row(user, now) for user in users], terminal)
 
 
 def _row(user: Doc, now: datetime) -> Row:

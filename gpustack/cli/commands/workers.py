@@ -28,13 +28,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from gpustack.cli import output, phrase
-from gpustack.cli.session import open_session
-from gpustack.cli.table import Cell, Row, draw
-from gpustack.cli.terminal import Terminal, stderr, stdout
-from gpustack.cli.usage import CommandLine, read
+from gpustack.cli.command_line import CommandLine, read
+from gpustack.cli.output import Cell, Row
+from gpustack.cli.session import Doc, open_session
+from gpustack.cli.terminal import Terminal, stderr
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -44,21 +45,21 @@ _HEADS = ("NAME", "STATE", "ADDRESS", "MEMORY", "GPUS", "VIDEO MEMORY", "VERSION
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print a row for each worker; memory is what models claim of what there is."""
-    words = read(__doc__, "workers", argv)
+    command_line = read(__doc__, "workers", argv)
     from gpustack.cli.lookup import WORKERS
 
-    verb = next((verb for verb in _VERBS if words.flag(verb)), None)
+    verb = next((verb for verb in _VERBS if command_line.flag(verb)), None)
     if verb is not None:
         from gpustack.cli.worker_change import labels_of
 
-        labels = labels_of(words.many("LABEL"), words.usage)
-        patience = words.whole("--timeout") or None
-        open_session(env).run(lambda client: _act(client, verb, words, labels, patience, stderr(env)))
+        labels = labels_of(command_line.many("LABEL"), command_line.usage)
+        patience = command_line.whole("--timeout") or None
+        open_session(env).run(lambda client: _act(client, verb, command_line, labels, patience, stderr(env)))
         return 0
     workers = open_session(env).run(lambda client: client.all(WORKERS))
-    if not workers:
-        stderr(env).say("No worker has joined; gpustack start --server-url URL --token TOKEN joins one.")
-    output.show(words, workers, lambda: _table(workers, datetime.now(UTC), stdout(env)))
+    row = partial(_row, now=datetime.now(UTC))
+    empty = "No worker has joined; gpustack start --server-url URL --token TOKEN joins one."
+    output.show_list(command_line, workers, _HEADS, row, env, empty=empty)
     return 0
 
 
@@ -68,16 +69,16 @@ _VERBS = ("label", "cordon", "uncordon", "drain", "bar", "admit", "rm")
 async def _act(
     client: AdminClient,
     verb: str,
-    words: CommandLine,
+    command_line: CommandLine,
     labels: Mapping[str, str | None],
     patience: int | None,
     terminal: Terminal,
 ) -> None:
-    """Do it to every worker that is named, or to none where one of them is unknown."""
+    """Change every worker that is named, or none if one of them is unknown."""
     from gpustack.cli import worker_change as change
     from gpustack.cli.lookup import workers_named
 
-    workers = await workers_named(client, words.many("NAME"))
+    workers = await workers_named(client, command_line.many("NAME"))
     for worker in workers:
         match verb:
             case "label":
@@ -87,21 +88,17 @@ async def _act(
             case "bar":
                 await change.bar(client, worker)
             case "admit":
-                await change.admit(client, worker, force=words.flag("--force"))
+                await change.admit(client, worker, force=command_line.flag("--force"))
             case "rm":
-                await change.remove(client, worker, force=words.flag("--force"))
+                await change.remove(client, worker, force=command_line.flag("--force"))
             case "drain":
                 await change.drain(client, worker)
-    if verb == "drain" and not words.flag("--no-wait"):
+    if verb == "drain" and not command_line.flag("--no-wait"):
         for worker in workers:
             await change.until_empty(client, worker, terminal, patience)
 
 
-def _table(workers: list[dict[str, Any]], now: datetime, terminal: Terminal) -> str:
-    return draw(_HEADS, [_row(worker, now) for worker in workers], terminal) if workers else ""
-
-
-def _row(worker: dict[str, Any], now: datetime) -> Row:
+def _row(worker: Doc, now: datetime) -> Row:
     status = worker.get("status") or {}
     state = _state(worker)
     return Row(
@@ -119,8 +116,8 @@ def _row(worker: dict[str, Any], now: datetime) -> Row:
     )
 
 
-def _state(worker: dict[str, Any]) -> str:
-    """What keeps instances away from it, if anything does."""
+def _state(worker: Doc) -> str:
+    """The state that is shown: what keeps new instances away comes first."""
     if worker.get("barred"):
         return "barred"
     state = str(worker.get("state"))
@@ -129,7 +126,7 @@ def _state(worker: dict[str, Any]) -> str:
     return "draining" if worker.get("draining") else "cordoned" if worker.get("cordoned") else state
 
 
-def _claimed(memories: list[dict[str, Any]]) -> str:
+def _claimed(memories: list[Doc]) -> str:
     totals = [memory.get("total") for memory in memories]
     known = [total for total in totals if isinstance(total, int)]
     if not known:
@@ -137,6 +134,6 @@ def _claimed(memories: list[dict[str, Any]]) -> str:
     return f"{phrase.size(sum(memory.get('allocated') or 0 for memory in memories))} of {phrase.size(sum(known))}"
 
 
-def _devices(devices: list[dict[str, Any]]) -> str:
+def _devices(devices: list[Doc]) -> str:
     names = [str(device.get("name") or "?") for device in devices]
     return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names)) or "-"

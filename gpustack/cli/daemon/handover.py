@@ -1,12 +1,13 @@
-"""Handing over to the program as now installed: the listening sockets, the data directory and the engines go on.
+"""The hand-over of a daemon to the program as now installed: sockets, data directory and engines stay in use.
 
-The old daemon starts the new one with its sockets and its lock. The new one loads all it needs and says so; only then
-does the old one stop taking connections (those that come meanwhile wait in the sockets' queues), give up store, control
-loops and workers, and tell the new one to go ahead. What is under way in the old one is finished for a bounded time.
-Nothing is given up before the new one has said that it is ready, so one that cannot start changes nothing.
+The old daemon starts the new one, which inherits its listening sockets and its lock of the data directory. The new
+one loads all it needs and then says that it is ready. Only then does the old one stop accepting connections (new ones
+wait in the queues of the sockets), give up store, control loops and workers, and tell the new one to take over.
+Requests that are under way are finished by the old one, for a bounded time. Nothing is given up before the new one is
+ready, so a program that cannot start changes nothing.
 
-The new one is no child of the old one but an orphan, which makes it a child of systemd: of a main process that is
-somebody else's child systemd does not see the end, and kills it at once where it should wait for it to stop.
+The new daemon is made an orphan, and so a child of systemd: systemd does not see the end of a main process that is
+the child of another process, and would kill it at once where it should wait for its stop.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import attrs
 import trio
@@ -36,51 +38,55 @@ _READY, _YOURS, _YOURS_TO_STOP = b"ready\n", b"yours\n", b"yours, to stop\n"
 
 
 class HandOverError(GpustackError):
-    """The new daemon did not come up; the old one goes on as before."""
+    """The new daemon did not start, or the old one did not hand over to it."""
 
 
 @attrs.frozen(kw_only=True)
 class Inheritance:
-    """What a daemon was given by the one before it: descriptors, by what they are for."""
+    """The file descriptors that a daemon was given by the one before it."""
 
-    doors: Mapping[str, Sequence[int]]
+    listeners: Mapping[str, Sequence[int]]
+    """Listening sockets, by the names of ``Listeners``."""
     lock: int
+    """The locked file of the data directory."""
     talk: int
+    """The socket to the daemon before."""
 
     @classmethod
     def read(cls, env: Mapping[str, str]) -> Inheritance | None:
-        """From our environment; ``None`` in a daemon that was started afresh."""
+        """What the environment says; ``None`` in a daemon that does not take over from another."""
         text = env.get(VARIABLE)
         if text is None:
             return None
         said = json.loads(text)
         if said["for"] != os.getppid():
             return None  # an engine or a shell of ours passed the variable on
-        return cls(doors=said["doors"], lock=said["lock"], talk=said["talk"])
+        return cls(listeners=said["doors"], lock=said["lock"], talk=said["talk"])
 
 
 @attrs.define
 class PredecessorLink:
-    """The side of the new daemon. ``is_to_stop``: a stop was asked of the old one while it handed over."""
+    """The new daemon's connection to the old one."""
 
     _talk: socket.socket
     is_to_stop: bool = False
+    """A stop was asked of the old daemon while it handed over: it is left to this one."""
 
     @classmethod
     def of(cls, inherited: Inheritance) -> PredecessorLink:
-        """Take the line to the old daemon and go on as an orphan. Nothing may be open or running yet."""
+        """Open the connection and go on as an orphan (this forks: nothing may be open or running yet)."""
         talk = socket.socket(fileno=inherited.talk)
         talk.set_inheritable(False)
         if os.fork():
             os._exit(0)
-        with contextlib.suppress(BrokenPipeError):  # the old one is gone, which ``take_over`` will tell
+        with contextlib.suppress(BrokenPipeError):  # the old one has ended, which ``take_over`` tells
             talk.send(b"%d\n" % os.getpid())
         return cls(talk)
 
     async def take_over(self) -> None:
-        """Say that all is loaded and wait until the old daemon has let go of everything.
+        """Tell the old daemon that this one is ready, and wait until it has given up everything. Cancellable.
 
-        Raises ``HandOverError`` when it ends or changes its mind instead.
+        Raises ``HandOverError`` when it ends or goes on instead.
         """
         self._talk.setblocking(False)
         line = trio.socket.from_stdlib_socket(self._talk)
@@ -96,22 +102,25 @@ class PredecessorLink:
 
 @attrs.define
 class SuccessorProcess:
-    """The side of the old daemon, while the new one loads."""
+    """The new daemon, as the old one has started it. It sends its process number, then that it is ready."""
 
     _process: subprocess.Popen[bytes]
     _talk: socket.socket
     _orphan: int | None = None
 
     @classmethod
-    def start(cls, argv: Sequence[str], doors: Mapping[str, Sequence[int]], lock: int) -> SuccessorProcess:
+    def start(
+        cls, argv: Sequence[str], listeners: Mapping[str, Sequence[int]], lock: int
+    ) -> SuccessorProcess:
         """Start ``gpustack start *argv`` as now installed, with what it inherits. Raises ``HandOverError``."""
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
             raise HandOverError(f"The new daemon cannot be started: {error.strerror}") from error
-        descriptors = [*(one for door in doors.values() for one in door), lock, theirs.fileno()]
-        said = {"for": os.getpid(), "doors": doors, "lock": lock, "talk": theirs.fileno()}
-        # Which process systemd watches is told later, by us; the new one's own number is not known here.
+        descriptors = [*chain.from_iterable(listeners.values()), lock, theirs.fileno()]
+        # The names of these fields are read by the next version of this program: they stay as they are.
+        said = {"for": os.getpid(), "doors": listeners, "lock": lock, "talk": theirs.fileno()}
+        # Which process systemd is to watch is told when it has taken over; its number is not known yet.
         environment = {name: value for name, value in os.environ.items() if name != "WATCHDOG_PID"}
         try:
             process = subprocess.Popen(
@@ -130,12 +139,15 @@ class SuccessorProcess:
 
     @property
     def pid(self) -> int:
-        """The number of the new daemon, once it is ready."""
+        """The process number of the new daemon, once it is ready."""
         assert self._orphan is not None
         return self._orphan
 
     async def ready(self) -> None:
-        """Wait until the new daemon has loaded. Raises ``HandOverError`` when it ends instead or takes too long."""
+        """Wait until the new daemon has loaded, ``READY_WITHIN`` seconds at most. Cancellable.
+
+        Raises ``HandOverError`` when it ends instead, or takes longer (then it is ended).
+        """
         with trio.move_on_after(READY_WITHIN) as patience:
             while await self._line() != _READY:
                 pass
@@ -144,7 +156,7 @@ class SuccessorProcess:
             raise HandOverError(f"The new daemon was not ready within {READY_WITHIN:.0f} s")
 
     async def _line(self) -> bytes:
-        """The next thing it says: its number, then that it is ready."""
+        """The next line that it sends."""
         line, said = trio.socket.from_stdlib_socket(self._talk), b""
         while not said.endswith(b"\n"):
             one = await line.recv(1)
@@ -155,14 +167,14 @@ class SuccessorProcess:
             said += one
         if said != _READY:
             self._orphan = int(said)
-            self._process.wait()  # it has ended: that is what made the new daemon an orphan
+            self._process.wait()  # its parent has ended: that made it an orphan
         return said
 
     def let_go(self, *, to_stop: bool = False) -> None:
-        """Tell the new daemon that everything is its own now, and with ``to_stop`` that it is to end in order.
+        """Tell the new daemon to take over, and with ``to_stop`` to stop in order right after.
 
-        Not by a signal: one that was sent to the whole process group has reached it already, and a second one would
-        mean a stop at once. Raises ``HandOverError`` when it has ended meanwhile.
+        That is not told by a signal: one sent to the whole process group has reached it already, and a second one
+        means a stop at once. Raises ``HandOverError`` when it has ended meanwhile.
         """
         try:
             self._talk.send(_YOURS_TO_STOP if to_stop else _YOURS)
@@ -174,18 +186,18 @@ class SuccessorProcess:
             self._talk.close()
 
     def give_up(self) -> None:
-        """End the new daemon; we go on."""
+        """End the new daemon; the old one goes on."""
         self._talk.close()
         if self._orphan is None:
             self._process.terminate()
             return
-        with contextlib.suppress(ProcessLookupError):  # it lived a moment ago, so the number is its own
+        with contextlib.suppress(ProcessLookupError):  # it ran a moment ago, so the number is not reused
             os.kill(self._orphan, signal.SIGTERM)
 
 
 @attrs.define(eq=False)
 class StoppableService:
-    """A service that can be ended before its tier is: it finishes as on a stop, then its place is held empty."""
+    """A service that can be ended before its tier is; its task then waits, since a service must not return."""
 
     _service: Service
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -203,6 +215,6 @@ class StoppableService:
         await trio.sleep_forever()
 
     async def give_up(self) -> None:
-        """End the service and wait until it has."""
+        """Cancel the service and wait for its orderly end."""
         self._scope.cancel()
         await self._ended.wait()

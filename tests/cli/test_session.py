@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gpustack.cli.address import URL_FILE, find_server, is_loopback
+from gpustack.cli.local import is_loopback
+from gpustack.cli.session import URL_FILE, find_server
 from gpustack.errors import GpustackError, Unauthorized, Unavailable
 
 

@@ -1,4 +1,4 @@
-"""The worker role of the daemon, put together; the same whether a server is in this process or elsewhere."""
+"""The worker role of the daemon: the same whether its server is in this process or elsewhere."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import trio
 
 from gpustack import __version__
 from gpustack.artifacts.tools import Tools
-from gpustack.cli.clock import utc_now
-from gpustack.cli.doors import Listeners, worker_is_private
-from gpustack.cli.facts_reader import facts_reader, model_cache
-from gpustack.cli.metrics_part import start_worker_exporter
+from gpustack.cli.daemon.context import utc_now
+from gpustack.cli.daemon.exporter import start_worker_exporter
+from gpustack.cli.daemon.listener import Listeners, worker_is_private
+from gpustack.cli.daemon.model_file import facts_reader, model_cache
 from gpustack.config.loader import Configuration
 from gpustack.config.options import Options
 from gpustack.config.secret import keep_token
@@ -59,7 +59,7 @@ from gpustack.worker.supervisor import InstanceSupervisor
 from gpustack.worker.tool_fetcher import ToolFetcher, ToolSettings
 
 if TYPE_CHECKING:
-    from gpustack.cli.daemon import DaemonContext
+    from gpustack.cli.daemon.context import DaemonContext
 
 _LOOPBACK = "127.0.0.1"
 
@@ -72,12 +72,12 @@ class WorkerRole:
     _front: HttpServer
     _parts: WorkerParts
     _look: Callable[[LoopLag], WorkerCollector]
-    _doors: Listeners
+    _listeners: Listeners
     keys: EngineKeys
-    """By which this daemon's engines know it."""
+    """The keys that the engines of this daemon ask for."""
     _state_dir: Path
     _leave_within: float | None
-    """Seconds that emptying this worker may take before it stops; ``None`` where it just stops."""
+    """Seconds that emptying this worker may take before it stops; ``None``: it is not emptied."""
 
     @classmethod
     def build(cls, daemon: DaemonContext, reactor: Reactor) -> WorkerRole:
@@ -85,7 +85,7 @@ class WorkerRole:
         options = daemon.loaded.options
         identity = _identity(daemon)
         pool = ConnectionPool(name="engine-pool", reactor=reactor)
-        # Its own server is asked by an address that no certificate names: that very certificate is what is trusted.
+        # No certificate names the loopback address of its own server: that server's very certificate is trusted.
         trust = None if daemon.certificate is None else daemon.certificate.for_ourselves
         client = ServerClient(_client_of(daemon, pool, trust))
         membership = Membership(client, identity, _token_of(options), daemon.rng)
@@ -143,28 +143,28 @@ class WorkerRole:
                 identity.address,
             )
 
-        front = daemon.doors.serve(
-            HttpServer("worker", daemon.doors.at("worker"), handler=forward, reactor=reactor)
+        front = daemon.listeners.serve(
+            HttpServer("worker", daemon.listeners.at("worker"), handler=forward, reactor=reactor)
         )
         leave_within = options.leave_timeout if options.leave else None
-        return cls(pool, front, parts, look, daemon.doors, keys, context.state_dir, leave_within)
+        return cls(pool, front, parts, look, daemon.listeners, keys, context.state_dir, leave_within)
 
-    async def meet_engines(self) -> None:
-        """Know the keys of engines that a former daemon left, so that they can be asked before they are adopted."""
+    async def read_engine_keys(self) -> None:
+        """Read the keys of engines that a former daemon left, so that they can be asked before they are adopted."""
         await self.keys.expect(self._state_dir)
 
     async def start(self, edge: Tier, work: Tier) -> None:
         """Start the worker's port and its services."""
         await edge.start(self._pool)
         await edge.start(self._front)
-        await start_worker_exporter(edge, self._doors, self._front.reactor, self._look)
+        await start_worker_exporter(edge, self._listeners, self._front.reactor, self._look)
         for service in work_services(self._parts):
             await work.start(service)
 
     async def drain(self) -> None:
-        """Before the engines end the server is to know, so that it places nothing here meanwhile.
+        """Tell the server that this worker stops, so that it places nothing here while the engines end.
 
-        One that is told to leave is emptied first.
+        With ``--leave`` the worker is emptied first.
         """
         if self._leave_within is not None:
             await drain_worker(self._parts.membership, self._parts.assignments, self._leave_within)
@@ -179,7 +179,7 @@ class WorkerRole:
 def _client_of(
     daemon: DaemonContext, pool: ConnectionPool, trust: ssl.SSLContext | None
 ) -> PooledClient | FailoverClient:
-    """A worker beside its own server stays with that one: they live and end together."""
+    """The client of the server; a worker beside its own server talks to that one alone."""
     if daemon.loaded.role == "server+worker":
         return PooledClient.to(daemon.url, pool, trust=trust)
     several = FailoverClient(daemon.url, lambda url: PooledClient.to(url, pool), daemon.rng)
@@ -197,8 +197,8 @@ def _identity(daemon: DaemonContext) -> WorkerIdentity:
         worker_uuid=worker_uuid(options.data_dir),
         hostname=host_name(),
         address=lambda: address or find_address(server) or _LOOPBACK,
-        port=daemon.doors.port("worker") or 0,
-        metrics_port=daemon.doors.port("worker-metrics"),
+        port=daemon.listeners.port("worker") or 0,
+        metrics_port=daemon.listeners.port("worker-metrics"),
         labels={"os": platform.system().lower(), "arch": platform.machine().lower()},
         system_reserved=SystemReserved(
             ram=options.system_reserved.ram_bytes, vram=options.system_reserved.vram_bytes
@@ -210,21 +210,21 @@ def _identity(daemon: DaemonContext) -> WorkerIdentity:
 
 
 def _measure(options: Options, host: HostMonitor, tools: Tools) -> HardwareMonitor:
-    """What this machine is looked at with; what the configuration tells of it is believed instead."""
+    """What measures this machine; the configuration can override what it finds."""
     return HardwareMonitor(
         utc_now,
         host,
         DeviceMonitor(),
         BuildFinder(tools=tools.program),
         None if options.resources is None else override_of(options.resources),
-        _text(options.llama_server_path),
+        None if options.llama_server_path is None else str(options.llama_server_path),
     )
 
 
 def tool_fetch(
     loaded: Configuration, tools: Tools, measure: HardwareMonitor, rng: random.Random
 ) -> ToolFetcher:
-    """Brings llama.cpp's programs where --tools-download-base-url says where from."""
+    """The service that fetches llama.cpp's programs from ``--tools-download-base-url``, if that is set."""
 
     async def devices() -> Sequence[Device]:
         await measure.builds()  # waits for the first look
@@ -239,13 +239,9 @@ def tool_fetch(
 
 
 def _token_of(options: Options) -> Callable[[], str]:
-    """The token as of now: beside a server the file holds what the servers have agreed on, once they have."""
+    """A function that reads the token: beside a server its file changes once the servers have agreed on one."""
     return lambda: options.token or keep_token(options.data_dir, _no_token)
 
 
 def _no_token(_: int) -> str:
     raise AssertionError("configuration sees to it that a worker without a server in it has a token")
-
-
-def _text(path: object) -> str | None:
-    return None if path is None else str(path)

@@ -1,4 +1,4 @@
-"""The other party that people sign in by, as the options say."""
+"""Sign-in through an identity provider (OIDC or SAML), as the options say."""
 
 from __future__ import annotations
 
@@ -17,16 +17,33 @@ from gpustack.nursery.service import Service
 
 @attrs.frozen
 class SignOnSetup:
-    """What the API is told of the party, and what runs for it."""
+    """What the API is told of the identity provider, and the services that run for it."""
 
     sign_on: SignOn
     services: Sequence[Service] = ()
 
+    @classmethod
+    def of(
+        cls, options: Options, *, clock: Callable[[], datetime], monotonic: Callable[[], float]
+    ) -> SignOnSetup:
+        """Built from options that were checked; ``clock`` is the wall clock."""
+        sign_on = SignOn(
+            naming=naming_of(options), admin_groups=frozenset(options.external_auth_admin_groups) or None
+        )
+        kind = sign_on_kind(options)
+        if kind == "OIDC":
+            return _oidc(options, sign_on, clock, monotonic)
+        if kind == "SAML":
+            from gpustack.identity.saml import SamlProvider
+
+            return cls(attrs.evolve(sign_on, party=SamlProvider.of(options)))
+        return cls(sign_on)
+
 
 def import_sign_on(options: Options) -> None:
-    """Import what the party needs: that takes long, so do it in a thread.
+    """Import what the identity provider needs: that takes long, so do it in a thread.
 
-    Raises ``Invalid`` where packages are missing, and for certificates that are none: before anything is opened.
+    Raises ``Invalid`` for missing packages and unusable certificates, so that a start fails before anything is open.
     """
     kind = sign_on_kind(options)
     if kind == "OIDC":
@@ -35,25 +52,8 @@ def import_sign_on(options: Options) -> None:
         import_module("gpustack.identity.saml").Saml.of(options)
 
 
-def sign_on_part(
-    options: Options, *, clock: Callable[[], datetime], monotonic: Callable[[], float]
-) -> SignOnSetup:
-    """Built from options that were found good; ``clock`` is the wall clock."""
-    sign_on = SignOn(
-        naming=naming_of(options), admin_groups=frozenset(options.external_auth_admin_groups) or None
-    )
-    kind = sign_on_kind(options)
-    if kind == "OIDC":
-        return _oidc(options, sign_on, clock, monotonic)
-    if kind == "SAML":
-        from gpustack.identity.saml import SamlProvider
-
-        return SignOnSetup(attrs.evolve(sign_on, party=SamlProvider.of(options)))
-    return SignOnSetup(sign_on)
-
-
 def naming_of(options: Options) -> AttributeNames:
-    """Under which names the party tells what."""
+    """The names of the claims or attributes in which the identity provider describes people."""
     return AttributeNames(
         username=options.external_auth_name,
         full_name=options.external_auth_full_name,

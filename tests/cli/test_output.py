@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from gpustack.cli import phrase
-from gpustack.cli.table import Cell, Row, draw
+from gpustack.cli.output import Cell, Row, draw
 from gpustack.cli.terminal import Terminal, terminal
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

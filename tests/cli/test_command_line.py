@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from gpustack.cli.command_line import edit_distance, nearest
 from gpustack.cli.main import main, names
-from gpustack.cli.nearest import nearest, slips
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from gpustack.cli.nearest import nearest, slips
     ],
 )
 def test_slips_of_the_hand_are_counted(one: str, other: str, count: int) -> None:
-    assert slips(one, other) == slips(other, one) == count
+    assert edit_distance(one, other) == edit_distance(other, one) == count
 
 
 @pytest.mark.parametrize(

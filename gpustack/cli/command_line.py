@@ -1,20 +1,19 @@
-"""Reads a command line by the usage text of its command."""
+"""Reads a command line by the usage text of its command, and guesses which known word was meant by an unknown one."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from gpustack.cli.misuse import UsageError
-from gpustack.cli.nearest import nearest
+from gpustack.cli.failure import UsageError
 
 
 @attrs.frozen
 class CommandLine:
-    """What was given, by the names of the usage text."""
+    """The options and arguments that were given, by their names in the usage text."""
 
     found: Mapping[str, Any]
     usage: str = ""
@@ -24,6 +23,10 @@ class CommandLine:
         value = self.found[name]
         return None if value is None else str(value)
 
+    def required(self, name: str) -> str:
+        """The value of an argument that the usage text does not let anybody leave out."""
+        return str(self.found[name])
+
     def flag(self, name: str) -> bool:
         return bool(self.found[name])
 
@@ -31,26 +34,38 @@ class CommandLine:
         return list(self.found[name])
 
     def whole(self, name: str, *, least: int = 0) -> int | None:
-        """A whole number of at least ``least``; raises Misuse."""
+        """A whole number of at least ``least``; raises UsageError."""
         text = self.text(name)
         if text is None:
             return None
         if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
-            raise UsageError(f"{name} must be a whole number of at least {least}, not {text!r}", self.usage)
+            raise self.error(f"{name} must be a whole number of at least {least}, not {text!r}")
         return int(text)
 
+    def number(self, name: str) -> float | None:
+        """A number; raises UsageError."""
+        text = self.text(name)
+        try:
+            return None if text is None else float(text)
+        except ValueError:
+            raise self.error(f"{name} must be a number, not {text!r}") from None
+
     def choice(self, name: str, *choices: str) -> str:
-        """One of ``choices``, the first when nothing was given; raises Misuse."""
+        """One of ``choices``, the first when nothing was given; raises UsageError."""
         text = self.text(name)
         if text is None:
             return choices[0]
         if text not in choices:
-            raise UsageError(f"{name} must be one of {', '.join(choices)}, not {text!r}", self.usage)
+            raise self.error(f"{name} must be one of {', '.join(choices)}, not {text!r}")
         return text
+
+    def error(self, sentence: str) -> UsageError:
+        """A fault of this command line, to be raised: told with what could be written."""
+        return UsageError(sentence, self.usage)
 
 
 def read(docstring: str | None, name: str, argv: Sequence[str]) -> CommandLine:
-    """Read ``gpustack <name> *argv``. ``--help`` prints the docstring and raises SystemExit; raises Misuse."""
+    """Read ``gpustack <name> *argv``. ``--help`` prints the docstring and raises SystemExit; raises UsageError."""
     from docopt import DocoptExit, docopt
 
     text = docstring or ""
@@ -98,3 +113,35 @@ def _sentence(name: str, text: str, code: object) -> str:
 def _not_understood(name: str, word: str, known: Sequence[str]) -> str:
     close = nearest(word.partition("=")[0], known)
     return f"gpustack {name} does not understand {word}{f'; did you mean {close}?' if close else ''}"
+
+
+def suggestion(word: str, known: Iterable[str], otherwise: str) -> str:
+    """``did you mean run?`` where a known word is near enough, else ``otherwise``."""
+    close = nearest(word, known)
+    return f"did you mean {close}?" if close else otherwise
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word with the fewest typing errors between it and ``word``; ``None`` when all are too far.
+
+    Of several, the one of the same length: a wrong letter is likelier than a missing one, so ``rum`` does not
+    become ``rm``.
+    """
+    most = 1 if len(word) <= 4 else 2 if len(word) <= 9 else 3
+    rated = [(edit_distance(word, one), abs(len(word) - len(one)), one) for one in known]
+    best = min(rated, default=None)
+    return best[2] if best is not None and best[0] <= most else None
+
+
+def edit_distance(one: str, other: str) -> int:
+    """How many letters must be changed, added, left out, or swapped with the next one (Damerau-Levenshtein)."""
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for row, letter in enumerate(one, 1):
+        this = [row]
+        for column, wanted in enumerate(other, 1):
+            cost = min(last[column] + 1, this[-1] + 1, last[column - 1] + (letter != wanted))
+            swapped = row > 1 and column > 1 and letter == other[column - 2] and one[row - 2] == wanted
+            this.append(min(cost, before[column - 2] + 1) if swapped else cost)
+        before, last = last, this
+    return last[-1]

@@ -1,21 +1,22 @@
-"""The ports of the daemon: opened before the tree, or taken over from the daemon before, and left to the one after."""
+"""The listening sockets of the daemon: opened before the tree or inherited, and passed on at a hand-over."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import attrs
 import trio
 
-from gpustack.cli.address import is_local
+from gpustack.cli.local import is_local
 from gpustack.config.loader import Configuration
 from gpustack.http1.listen import ListenError, listens_at, open_listeners
 from gpustack.http1.server import HttpServer
 
 LOOPBACK = "127.0.0.1"
 _HEARD_WITHIN = 0.5
-"""Seconds in which a new connection's first request comes, if it comes; nobody is let in meanwhile."""
+"""Seconds for which new connections are given time to send their first request, at a hand-over."""
 
 
 @attrs.frozen(kw_only=True)
@@ -29,36 +30,28 @@ class ListenerSpec:
     host_option: str
 
 
-def doors_of(loaded: Configuration) -> tuple[ListenerSpec, ...]:
+def listener_specs(loaded: Configuration) -> tuple[ListenerSpec, ...]:
     """The ports that a daemon of this role opens."""
     options = loaded.options
     inside = LOOPBACK if worker_is_private(loaded) else "0.0.0.0"
-    server = {"host": options.host, "host_option": "--host"}
-    worker = {"host": options.worker_ip or inside, "host_option": "--worker-ip"}
+    server = partial(ListenerSpec, host=options.host, host_option="--host")
+    worker = partial(ListenerSpec, host=options.worker_ip or inside, host_option="--worker-ip")
     found: list[ListenerSpec] = []
     if loaded.role != "worker":
-        found.append(ListenerSpec(name="front", port=options.port, option="--port", **server))
+        found.append(server(name="front", port=options.port, option="--port"))
         if not options.disable_metrics:
-            found.append(
-                ListenerSpec(
-                    name="server-metrics", port=options.metrics_port, option="--metrics-port", **server
-                )
-            )
+            found.append(server(name="server-metrics", port=options.metrics_port, option="--metrics-port"))
     if loaded.role != "server":
-        found.append(ListenerSpec(name="worker", port=options.worker_port, option="--worker-port", **worker))
+        found.append(worker(name="worker", port=options.worker_port, option="--worker-port"))
         if not options.disable_worker_metrics:
             port = options.worker_metrics_port
-            found.append(
-                ListenerSpec(name="worker-metrics", port=port, option="--worker-metrics-port", **worker)
-            )
+            found.append(worker(name="worker-metrics", port=port, option="--worker-metrics-port"))
     return tuple(found)
 
 
 def worker_is_private(loaded: Configuration) -> bool:
-    """Whether a worker beside its own server is reached over the loopback alone, unless an address is given for it.
-
-    Where other servers may be on the same database, they must reach it too.
-    """
+    """Whether the worker listens on the loopback alone, if no address is given for it: beside its own server it does,
+    unless other servers may share the database, for they must reach it too."""
     options = loaded.options
     return loaded.role == "server+worker" and (
         options.database_url.startswith("sqlite") or is_local(options.host)
@@ -67,7 +60,7 @@ def worker_is_private(loaded: Configuration) -> bool:
 
 @attrs.define(eq=False)
 class Listeners:
-    """Owns the listening sockets by name, and knows which servers stand in them."""
+    """The listening sockets by name, and the HTTP servers that accept on them."""
 
     _sockets: Mapping[str, list[socket.socket]]
     _servers: list[HttpServer] = attrs.field(factory=list)
@@ -78,14 +71,14 @@ class Listeners:
         opened: dict[str, list[socket.socket]] = {}
         left = {name: _sockets(descriptors) for name, descriptors in inherited.items()}
         try:
-            for door in doors_of(loaded):
-                kept = left.pop(door.name, [])
-                if kept and _is_same(door, kept):
-                    opened[door.name] = kept
+            for spec in listener_specs(loaded):
+                kept = left.pop(spec.name, [])
+                if kept and _is_same(spec, kept):
+                    opened[spec.name] = kept
                     continue
                 before = _names(kept)
                 _close(kept)  # the configuration means another place now
-                opened[door.name] = _open(door, before)
+                opened[spec.name] = _open(spec, before)
         except BaseException:
             for sockets in opened.values():
                 _close(sockets)
@@ -96,27 +89,28 @@ class Listeners:
         return cls(opened)
 
     def at(self, name: str) -> list[socket.socket]:
-        """The sockets of a door; none where this daemon has no such door."""
+        """The sockets of this name; none where this daemon does not listen there."""
         return self._sockets.get(name, [])
 
     def port(self, name: str) -> int | None:
-        """The port of a door, as it really is."""
+        """The port that is listened on, also where ``0`` was asked for."""
         sockets = self.at(name)
         return int(sockets[0].getsockname()[1]) if sockets else None
 
     def descriptors(self) -> dict[str, list[int]]:
-        """What the next daemon inherits."""
+        """The file descriptors of all sockets, for the next daemon to inherit."""
         return {name: [one.fileno() for one in sockets] for name, sockets in self._sockets.items()}
 
     def serve(self, server: HttpServer) -> HttpServer:
-        """Note who stands in a door; the server itself, for the caller to start."""
+        """Note a server that accepts on one of the sockets; returns it, for the caller to start."""
         self._servers.append(server)
         return server
 
     async def leave(self) -> None:
-        """Take no new connection anywhere: they wait in the queues of the sockets for the next daemon.
+        """Stop accepting: new connections wait in the queues of the sockets for the next daemon.
 
-        Who has just come in is still heard, for a moment: closing now would be a refusal.
+        Connections that were accepted just now are given a moment for their first request: to close them would
+        refuse it.
         """
         for server in self._servers:
             server.stop_accepting(keep_listening=True)
@@ -127,31 +121,31 @@ class Listeners:
             server.close_idle()
 
     def close(self) -> None:
-        """Leave the sockets to the next daemon alone, for whom they stay open."""
+        """Close our descriptors; the next daemon has its own of the same sockets."""
         for sockets in self._sockets.values():
             _close(sockets)
 
 
-def _is_same(door: ListenerSpec, kept: Sequence[socket.socket]) -> bool:
-    """Whether inherited sockets are where the configuration wants the door."""
-    same_port = all(door.port in (0, one.getsockname()[1]) for one in kept)
-    return same_port and listens_at(kept, door.host, host_option=door.host_option)
+def _is_same(spec: ListenerSpec, kept: Sequence[socket.socket]) -> bool:
+    """Whether inherited sockets are where the configuration wants them."""
+    same_port = all(spec.port in (0, one.getsockname()[1]) for one in kept)
+    return same_port and listens_at(kept, spec.host, host_option=spec.host_option)
 
 
 def _names(sockets: Sequence[socket.socket]) -> dict[int, str]:
-    """Addresses by port."""
+    """The addresses of sockets, by port."""
     return {one.getsockname()[1]: str(one.getsockname()[0]) for one in sockets}
 
 
-def _open(door: ListenerSpec, before: Mapping[int, str]) -> list[socket.socket]:
-    """``before`` is where the daemon that hands over to us still listens."""
+def _open(spec: ListenerSpec, before: Mapping[int, str]) -> list[socket.socket]:
+    """New sockets; ``before`` is where the daemon that hands over still listens. Raises ``ListenError``."""
     try:
-        return open_listeners(door.host, door.port, option=door.option, host_option=door.host_option)
+        return open_listeners(spec.host, spec.port, option=spec.option, host_option=spec.host_option)
     except ListenError as error:
-        if door.port not in before:
+        if spec.port not in before:
             raise
         raise ListenError(
-            f"{door.host_option} was changed from {before[door.port]} to {door.host}: the port {door.port} is in use "
+            f"{spec.host_option} was changed from {before[spec.port]} to {spec.host}: the port {spec.port} is in use "
             "until the running daemon has ended, so a reload cannot do it; restart it"
         ) from error
 

@@ -1,4 +1,4 @@
-"""Model files as this daemon reads them: the cache of their bytes and the reader of their headers, set up once."""
+"""How this daemon reads model files: the reader of their headers, and the cache of whole files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from gpustack.domain.facts import ModelFacts
 from gpustack.domain.unit import MIB
 
 MANY_RANGES = FetchRules(segments=16, piece=16 * MIB)
-"""What --enable-hf-transfer asks for: connections that are slow each, but not together."""
+"""The ranges fetched with --enable-hf-transfer: many connections, for sites where each one is slow."""
 
 
 def facts_reader(loaded: Configuration, rng: random.Random) -> Callable[[ModelSource], Awaitable[ModelFacts]]:
-    """Reads headers with this daemon's hub and token."""
+    """A function that reads the header of a model, from the hub and with the token of this daemon."""
     reader = FactsReader(
         clock=time.monotonic,
         rng=rng,
@@ -31,7 +31,7 @@ def facts_reader(loaded: Configuration, rng: random.Random) -> Callable[[ModelSo
 
 
 def model_cache(loaded: Configuration, rng: random.Random) -> Cache:
-    """The cache below ``--cache-dir``."""
+    """The cache of model files below ``--cache-dir``."""
     settings = CacheSettings(
         endpoint=loaded.environment.hf_endpoint,
         library=loaded.options.ollama_library_base_url,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gpustack.cli import quantisation
-from gpustack.cli.quantisation import named, pattern_of, preferred, remark, variants
+from gpustack.cli import repository
+from gpustack.cli.repository import named, pattern_of, preferred, remark, variants
 from gpustack.errors import BadRequest, NotFound
 
 GIB = 1 << 30
@@ -100,5 +100,5 @@ def test_a_repository_of_different_models_wants_a_file() -> None:
 
 
 def test_what_cannot_be_looked_at_is_named_by_a_pattern() -> None:
-    assert quantisation.pattern_for("Q8_0") == "*Q8_0*.gguf"
-    assert quantisation.pattern_for("m-*") == "m-*"
+    assert repository.pattern_for("Q8_0") == "*Q8_0*.gguf"
+    assert repository.pattern_for("m-*") == "m-*"

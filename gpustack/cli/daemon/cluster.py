@@ -1,4 +1,4 @@
-"""What servers on one database share, put together: secrets, the roster, and who of them leads."""
+"""What the servers on one database share: their secrets, the list of them all, and which of them leads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import attrs
 import sqlalchemy as sa
 
 from gpustack import __version__
-from gpustack.cli.daemon import CONTROL_RESTART, DaemonContext
+from gpustack.cli.daemon.context import CONTROL_RESTART, DaemonContext, url_at
 from gpustack.config.options import Options
 from gpustack.config.secret import (
     BYTES,
@@ -35,14 +35,14 @@ from gpustack.store.table import cluster_secrets, servers
 
 log = logging.getLogger(__name__)
 
-_KNOBS = {"token": "--token", "jwt_secret_key": "jwt_secret_key"}
-"""The secrets of a cluster by the names of their files and options, with how to call the option."""
+_SECRETS = {"token": "--token", "jwt_secret_key": "jwt_secret_key"}
+"""The secrets of a cluster: the name of file and option, and what users call the option."""
 _threads = threads("cluster secrets", 1)
 
 
 @attrs.frozen(kw_only=True)
 class ClusterIdentity:
-    """The secrets this server goes by, and what it is called among the others, if there can be any."""
+    """The secrets that hold in this cluster, and how this server is named among its servers."""
 
     secrets: Mapping[str, str] = attrs.field(repr=False)
     me: ServerIdentity
@@ -53,15 +53,15 @@ class ClusterIdentity:
 
     @property
     def keys(self) -> DerivedKeys:
-        """Raises ``Invalid`` for a secret of which none can be derived."""
+        """The keys that are derived from the secrets. Raises ``Invalid`` for a secret that is none."""
         return DerivedKeys.of(self.secrets["jwt_secret_key"])
 
 
-async def agree(daemon: DaemonContext, store: Store) -> ClusterIdentity:
-    """The secrets in the data directory, or those that the servers on a shared database have in common.
+async def agree_on_secrets(daemon: DaemonContext, store: Store) -> ClusterIdentity:
+    """The secrets of the data directory, or on a shared database those that its servers have agreed on.
 
-    There the files follow the database, so that they tell what holds and a backup has it. Raises ``Invalid`` when an
-    option contradicts servers that run, ``DataDirError`` and ``Unavailable``.
+    The files of the data directory are brought in line with the database, so that a backup holds the right ones.
+    Raises ``Invalid`` when an option contradicts servers that run, ``DataDirError`` and ``Unavailable``.
     """
     agreed = await _agree(daemon, store)
     if len(agreed.token) < SHORTEST["token"] and daemon.loaded.options.token is None:  # else it has been told
@@ -91,15 +91,16 @@ async def _agree(daemon: DaemonContext, store: Store) -> ClusterIdentity:
             log.warning(
                 "The servers on this database have another %s than %s had: theirs is taken, the former is in %s."
                 " To replace it for all, stop them and set %s on the first that starts again",
-                name, path, path.with_name(f"{name}.replaced"), _KNOBS[name],
+                name, path, path.with_name(f"{name}.replaced"), _SECRETS[name],
             )  # fmt: skip
     return ClusterIdentity(secrets=settled, me=me)
 
 
-def foresee(options: Options, settings: StoreSettings) -> None:
-    """What would keep this server from starting on a shared database, while the daemon before it still serves.
+def check_shared_database(options: Options, settings: StoreSettings) -> None:
+    """Raise what would keep this server from starting on a shared database: ``Invalid``, ``DataDirError``,
+    ``Unavailable``.
 
-    Raises ``Invalid``, ``DataDirError`` and ``Unavailable``. It blocks, and writes nothing to the database.
+    It blocks and writes nothing to the database, so it can be asked while the daemon before this one serves.
     """
     database = open_shared(settings.database_url, settings.pool)
     if database is None:
@@ -125,9 +126,9 @@ def _alone(options: Options) -> dict[str, str]:
 
 
 def _offers(options: Options) -> dict[str, SecretProposal]:
-    """What holds if this server is the first. Nothing is written yet."""
+    """The secrets that hold if this server is the first of its cluster. Nothing is written yet."""
     offers = {}
-    for name, knob in _KNOBS.items():
+    for name, knob in _SECRETS.items():
         given: str | None = getattr(options, name)
         own = given or read_secret(options.data_dir / name) or secrets.token_hex(BYTES[name])
         offers[name] = SecretProposal(value=own, knob=knob if given else None)
@@ -136,7 +137,7 @@ def _offers(options: Options) -> dict[str, SecretProposal]:
 
 @attrs.frozen
 class ClusterMembership:
-    """What this server is among the servers on its database. On a database of its own it is alone, and leads."""
+    """The place of this server among those on its database. On a database of its own it is alone, and leads."""
 
     leadership: Leadership
     presence: ServerPresence | None
@@ -151,7 +152,7 @@ class ClusterMembership:
         leases: HeartbeatTimes,
         reign: Reign,
     ) -> ClusterMembership:
-        """The services of a server; ``reign`` makes the loops that run while it leads."""
+        """Built, not started; ``reign`` makes the loops that run while this server leads."""
         if not store.shared:
             return cls(Leadership(None, reign, CONTROL_RESTART), None, agreed.me)
         lease = StoreLease(store, agreed.me.holder)
@@ -162,8 +163,11 @@ class ClusterMembership:
         )
 
     def servers(self) -> Sequence[RegisteredServer]:
-        """All servers of the cluster, those included that were killed lately."""
-        me, leads = self._me, self.leadership.leads  # what we know of ourselves is not some seconds old
+        """All servers of the cluster, including those that were killed lately."""
+        me, leads = (
+            self._me,
+            self.leadership.leads,
+        )  # the database is some seconds behind on ourselves
         if self.presence is None:
             return (RegisteredServer(uuid=me.uuid, url=me.url, version=me.version, silent=0.0, leads=leads),)
         return [
@@ -172,27 +176,26 @@ class ClusterMembership:
         ]
 
     def share(self) -> tuple[int, int]:
-        """How many servers let requests in, and which of them this is, counted from 0."""
+        """How many servers accept requests, and which of them this is, counted from 0."""
         living = [server.uuid for server in self.servers() if server.lives]
         me = self._me.uuid
         return (len(living), living.index(me)) if me in living else (len(living) + 1, len(living))
 
     def urls(self) -> Sequence[str]:
-        """Where workers may turn to; nothing that is news to them where there is one server."""
+        """The URLs that workers may turn to; empty where there is one server, whose URL they have."""
         return () if self.presence is None else self.presence.urls
 
 
 def address_of(daemon: DaemonContext) -> Callable[[], str]:
-    """Where workers reach this server, found out anew with each call. It may block."""
+    """A function that finds the URL at which workers reach this server; it may block."""
     options = daemon.loaded.options
-    scheme = "http" if daemon.certificate is None else "https"
-    port = daemon.doors.port("front") or 0
+    port = daemon.listeners.port("front") or 0
 
     def look() -> str:
         if options.advertise_url is not None:
             return options.advertise_url
         anywhere = options.host in ("0.0.0.0", "::")
         host = (find_address() or "127.0.0.1") if anywhere else options.host
-        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        return url_at(host, port, tls=daemon.certificate is not None)
 
     return look

@@ -32,8 +32,8 @@ Ctrl-C                  throws away the line, or stops the answer; what was said
 
 
 @attrs.define(eq=False, kw_only=True)
-class Talk:
-    """What was said so far. Answers go to ``out`` as they come, everything else to ``aside``."""
+class ChatSession:
+    """A conversation with one model. Answers go to ``out`` as they come, everything else to ``aside``."""
 
     session: ServerSession
     model: str
@@ -47,9 +47,9 @@ class Talk:
     _messages: list[dict[str, str]] = attrs.field(factory=list)
 
     def once(self, prompt: str) -> None:
-        """Ask, and print the answer as it comes; raises what the server says no with.
+        """Ask, and print the answer as it comes. Raises what the server refuses with, as a GpustackError.
 
-        Stopped by Ctrl-C, as much of the answer as had come is part of the conversation.
+        After Ctrl-C the part of the answer that had come belongs to the conversation.
         """
         question, answer = {"role": "user", "content": prompt}, _Answer(self.out)
         said = [*self._messages, question]
@@ -62,7 +62,7 @@ class Talk:
             self.aside.say(told)
 
     def interactive(self) -> None:
-        """Ask what is typed until the end is. A failed answer is told and the conversation goes on."""
+        """Read questions and ask them until the person leaves. A failed answer is told and ends nothing."""
         reader = QuestionReader(self.aside, self.history)
         self.aside.say(f"Talking to {self.model}; \\h for help.")
         while (read := reader.read()) is not None:
@@ -119,7 +119,7 @@ class Talk:
 
 
 def _is_used_up(error: Unavailable | TooManyRequests) -> bool:
-    """Whether it is a limit that nobody waits for: it says no time to wait, or a long one."""
+    """Whether a limit is reached that is not worth waiting for: it tells no time to wait, or a long one."""
     if not isinstance(error, TooManyRequests):
         return False
     return error.retry_after is None or error.retry_after > _LONGEST_WAIT
@@ -127,7 +127,7 @@ def _is_used_up(error: Unavailable | TooManyRequests) -> bool:
 
 @attrs.define(eq=False)
 class _Answer:
-    """Prints an answer as it comes: what the model thinks dimly, what it says plainly."""
+    """Prints an answer as it comes; what the model thinks is printed dimly, and on a terminal alone."""
 
     _out: Terminal
     begun: bool = False
@@ -154,32 +154,32 @@ class _Answer:
                     self._thinking = False
                 self.begun = True
                 self._said.append(str(text))
-                # A program gets what was said, a person's terminal is not the model's to steer.
+                # A program gets the text as it is; a terminal gets it without codes that would steer it.
                 self._out.stream.write(harmless(str(text)) if self._out.live else str(text))
         self._out.stream.flush()
 
     def _think(self, text: str) -> None:
-        # A program that reads us wants the answer alone.
+        # A program that reads our output wants the answer alone.
         if self._out.live:
             self.begun = self._thinking = True
             self._out.stream.write(self._out.style(text, "dim"))
 
     def end(self) -> str:
-        """The whole answer; the cursor goes to a new line."""
+        """End the line; returns the whole answer."""
         if self.begun:
             self._out.stream.write("\n")
             self._out.stream.flush()
         return "".join(self._said)
 
     def speed(self) -> str | None:
-        """How many tokens came how fast, as the server measured it or else as we saw it; ``None`` if nothing came."""
+        """Tokens and their speed, as the server measured them or else as they came here; ``None`` if nothing came."""
         if self._usage is None or self._first_at is None or self._last_at is None:
             return None
         count = self._usage.get("completion_tokens")
         if not isinstance(count, int):
             return None
         rate, waited = self._usage.get("tokens_per_second"), self._usage.get("time_to_first_token_ms")
-        # The first token is what was waited for; the time after it is that of the others.
+        # The time to the first token is told apart, so only the others count.
         took = self._last_at - self._first_at
         if not isinstance(rate, int | float) and count > 1 and took > 0:
             rate = (count - 1) / took
@@ -191,14 +191,14 @@ class _Answer:
 
 
 def piped_prompt() -> str | None:
-    """What another program wrote to our stdin; ``None`` when a person sits there."""
+    """What another program writes to stdin; ``None`` where stdin is a terminal."""
     if sys.stdin is None or sys.stdin.isatty():
         return None
     return sys.stdin.read(_STDIN_LIMIT).strip()
 
 
-def converse(talk: Talk, prompt: str | None) -> None:
-    """Ask ``prompt``, else what is piped in, else talk with whoever sits there."""
+def converse(talk: ChatSession, prompt: str | None) -> None:
+    """Ask ``prompt``, else what is piped in, else talk with the person at the terminal."""
     if prompt is None:
         prompt = piped_prompt()
     if prompt is None:
@@ -208,7 +208,7 @@ def converse(talk: Talk, prompt: str | None) -> None:
 
 
 def chats(model: Mapping[str, Any]) -> bool:
-    """Whether a model can be talked to; one of unknown kind is tried."""
+    """Whether a model is a chat model; one of unknown kind counts as one."""
     categories = model.get("categories") or ["llm"]
     return "llm" in categories or "unknown" in categories
 
@@ -222,7 +222,7 @@ _CALLS = {
 
 
 def how_to_call(model: Mapping[str, Any], url: str, *, key: bool) -> str:
-    """How to use a model that cannot be talked to."""
+    """How to call a model that is no chat model: a command line of curl."""
     kinds = [kind for kind in model.get("categories") or () if kind in _CALLS]
     if not kinds:
         return f"{model['name']} is not a chat model ({', '.join(model.get('categories') or ())})."

@@ -1,4 +1,4 @@
-"""The front port: inference and worker posts on the core, everything else handed to the app once it is loaded."""
+"""The front port: inference and worker posts on our own HTTP core, everything else handed to the API app."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import trio
 from gpustack.api.cors import CorsPolicy, cross_origin
 from gpustack.api.problems import INTERNAL, Problem, problem_of, problem_of_status
 from gpustack.api.readiness import readiness
-from gpustack.cli.doors import Listeners
+from gpustack.cli.daemon.listener import Listeners
 from gpustack.config.options import Options
 from gpustack.errors import BadRequest, PayloadTooLarge, Unavailable
 from gpustack.hardware.socket_owner import find_owner
@@ -36,14 +36,15 @@ _JSON = [
     (b"x-content-type-options", b"nosniff"),
 ]
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
-_LOOKING = frozenset({"GET", "HEAD"})
-_PATIENCE = 30.0
+_READING = frozenset({"GET", "HEAD"})
+_LOADED_WITHIN = 30.0
+"""Seconds that a request waits for the daemon to load."""
 _TRANSPORT: Mapping[type[Exception], int] = {PayloadTooLarge: 413, BodyTimeout: 408, BodyError: 400}
 _STARTING = (False, {"server": "loading"})
 
 
 def cross_origin_of(options: Options) -> CorsPolicy | None:
-    """The rule that the options make; ``None`` unless ``--enable-cors``."""
+    """The CORS rule of the options; ``None`` unless ``--enable-cors``."""
     if not options.enable_cors:
         return None
     return cross_origin(
@@ -55,7 +56,7 @@ def cross_origin_of(options: Options) -> CorsPolicy | None:
 
 
 def request_id_of(rng: Random, head: RequestHead | None) -> bytes:
-    """The name of a request: the one that its client gave it, if that is short and prints, else one of ours."""
+    """The id of a request: the one that its client gave it if that is short and printable, else a random one."""
     given = None if head is None else head.get(REQUEST_ID_FIELD)
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
@@ -64,7 +65,7 @@ def request_id_of(rng: Random, head: RequestHead | None) -> bytes:
 
 @attrs.frozen
 class HandlerMount:
-    """Requests that one handler takes."""
+    """A handler, and which requests it takes."""
 
     claims: Callable[[RequestHead], bool]
     handler: Handler
@@ -72,52 +73,53 @@ class HandlerMount:
 
 @attrs.define(eq=False, init=False)
 class FrontServer:
-    """Answers health from the first moment; other lanes open as what is behind them is loaded."""
+    """The HTTP server of the front port. It answers health at once; other requests wait until ``open`` is called."""
 
     server: HttpServer
     hand_off: HypercornHandOff
     readiness: Callable[[], tuple[bool, Mapping[str, str]]]
     left: Callable[[RequestHead, Peer], None]
-    """Told of requests whose sender was gone before anybody looked at them."""
+    """Told of each request whose client was gone before it was looked at."""
     cross_origin: CorsPolicy | None
     """What pages of other sites may do; ``None``: nothing."""
-    _lanes: list[HandlerMount]
+    _mounts: list[HandlerMount]
     _opened: trio.Event
     _managing: set[trio.CancelScope]
-    """What of the app is under way."""
+    """The requests that the app works on."""
 
     def __init__(
-        self, doors: Listeners, reactor: Reactor, rng: Random, certificate: Certificate | None = None
+        self, listeners: Listeners, reactor: Reactor, rng: Random, certificate: Certificate | None = None
     ) -> None:
-        self._lanes = []
+        self._mounts = []
         self._opened = trio.Event()
         self._managing = set()
         self.cross_origin = None
         self.readiness = lambda: _STARTING
         self.left = lambda head, peer: None
         self.hand_off = HypercornHandOff(name="app", bodies_on_demand=True)
-        self.server = doors.serve(
+        self.server = listeners.serve(
             HttpServer(
                 "front",
-                doors.at("front"),
+                listeners.at("front"),
                 handler=self._handle,
                 on_error=_fail,
                 reactor=reactor,
                 find_owner=find_owner,
                 on_left=lambda head, peer: self.left(head, peer),
-                # Names are no secrets, and the system's own chance costs a call of the kernel each.
+                # Request ids are no secrets, and each of the system's own random numbers would cost a system call.
                 request_id=partial(request_id_of, Random(rng.getrandbits(128))),
                 tls=None if certificate is None else lambda: certificate.context,
             )
         )
 
-    def open(self, *lanes: HandlerMount) -> None:
-        """From now on requests go to the lane that claims them, else to the app. Until then they wait."""
-        self._lanes.extend(lanes)
+    def open(self, *mounts: HandlerMount) -> None:
+        """From now on requests go to the first mount that claims them, else to the app."""
+        self._mounts.extend(mounts)
         self._opened.set()
 
     async def end_management(self, within: float) -> None:
-        """Wait for requests of the app to end, then cut those that do not (watches, followed logs)."""
+        """Wait for requests of the app to end; those that have not ended ``within`` seconds (watches, followed logs)
+        are cancelled."""
         with trio.move_on_after(within):
             while self._managing:  # noqa: ASYNC110  rare, and over in an instant
                 await trio.sleep(0.02)
@@ -126,9 +128,9 @@ class FrontServer:
 
     async def _handle(self, exchange: Exchange) -> None:
         if self.cross_origin is not None:
-            question = self.cross_origin.preflight(exchange.head)
-            if question is not None:
-                await exchange.respond(question.status, question.fields, question.body)
+            preflight = self.cross_origin.preflight(exchange.head)
+            if preflight is not None:
+                await exchange.respond(preflight.status, preflight.fields, preflight.body)
                 return
             exchange.extra = [*exchange.extra, *self.cross_origin.fields(exchange.head)]
         await self._handler_of(exchange.head)(exchange)
@@ -136,18 +138,18 @@ class FrontServer:
     def _handler_of(self, head: RequestHead) -> Handler:
         if head.upgrades_to_websocket:
             return _no_websocket
-        if head.method in _LOOKING:
+        if head.method in _READING:
             if head.path in ("/healthz", "/health"):
                 return _healthy
             if head.path == "/readyz":
                 return self._ready
         if not self._opened.is_set():
             return self._wait
-        return next((lane.handler for lane in self._lanes if lane.claims(head)), self._manage)
+        return next((mount.handler for mount in self._mounts if mount.claims(head)), self._manage)
 
     async def _wait(self, exchange: Exchange) -> None:
-        """What comes while the daemon loads is answered when it has."""
-        with trio.move_on_after(_PATIENCE):
+        """Answer a request that comes while the daemon loads, once it has."""
+        with trio.move_on_after(_LOADED_WITHIN):
             await self._opened.wait()
         if not self._opened.is_set():
             await _refuse(exchange, problem_of(Unavailable("The server is starting", retry_after=5.0)))
@@ -180,7 +182,7 @@ async def _no_websocket(exchange: Exchange) -> None:
 
 
 async def _fail(exchange: Exchange, error: Exception) -> None:
-    """What a handler raised before its answer began, in the form that its path speaks."""
+    """Answer with what a handler raised before its answer began, in the form that clients of the path expect."""
     known = next((kind for kind in _TRANSPORT if isinstance(error, kind)), None)
     if known is not None:
         await _refuse(exchange, problem_of_status(_TRANSPORT[known], str(error)))

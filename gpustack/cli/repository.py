@@ -1,25 +1,34 @@
-"""Which model of a GGUF repository is meant: by its quantisation, by its file, or as we would choose."""
+"""Which model of a repository of the hub is meant: by its quantisation, by its file, or as we would choose.
+
+The repository is looked at through the server, which has the address of the hub, its token and a way out.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
+from urllib.parse import quote
 
 import attrs
 
 from gpustack.artifacts.listing import choose, is_projector, matches, model_of
+from gpustack.cli.source import ModelReference
 from gpustack.domain.unit import human_bytes
 from gpustack.errors import BadRequest, GpustackError, NotFound
+from gpustack.remote.admin_client import AdminClient
+from gpustack.remote.http import RemoteError
 
 DEFAULT_TAG = "Q4_K_M"
-"""The quantisation taken where the files are not known and none is named: small, and near to the original."""
+"""The quantisation taken where none is named and the files are not known: small, with little loss of quality."""
 
 _PREFERRED = (
     DEFAULT_TAG, "Q4_K_L", "Q4_K_XL", "Q4_K_S", "MXFP4", "MXFP4_MOE", "IQ4_NL", "IQ4_XS", "Q4_1", "Q4_0",
     "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q6_K", "Q8_0", "Q3_K_L", "Q3_K_M", "IQ3_M", "Q3_K_S",
 )  # fmt: skip
-"""About four bits are the usual trade of size for quality; more bits rather than fewer. Others: the smallest."""
+"""Best first: about four bits are the usual trade of size for quality, then more bits, then fewer. Of others the
+smallest is taken."""
 
 _UNSLOTH = "UD-"
 _TAG = re.compile(
@@ -28,6 +37,10 @@ _TAG = re.compile(
     re.IGNORECASE,
 )
 _LISTED = 12
+
+_HUB = "https://huggingface.co"
+"""The address that the proxy of the server is asked for; the server puts its own hub in place of it."""
+_NOT_THERE = {"RepoNotFound", "RevisionNotFound"}
 
 
 @attrs.frozen(kw_only=True)
@@ -45,8 +58,68 @@ class Variant:
         return f"{self.tag or self.name}{f' ({human_bytes(self.size)})' if self.size else ''}"
 
 
+async def source_fields(client: AdminClient, asked: ModelReference) -> tuple[Mapping[str, str], str]:
+    """The fields of the source with the file that is meant, and a remark on the choice for the person (may be empty).
+
+    A hub that does not answer is no error here: workers may have the files already. Raises NotFound for a
+    repository or file that the hub does not have, BadRequest when several files are meant.
+    """
+    if asked.repo is None:
+        return asked.fields, ""
+    files = await _files(client, asked.repo, asked.fields.get("revision"))
+    if files is None:
+        return _unseen(asked)
+    found = variants(files)
+    if not found:
+        if asked.file and "*" not in asked.file and asked.file not in files:
+            raise NotFound(f"{asked.repo} has no GGUF file, and no file {asked.file}")
+        return {**asked.fields, **({"huggingface_filename": asked.file} if asked.file else {})}, ""
+    if asked.file:
+        taken, told = named(found, asked.file, asked.repo), ""
+    else:
+        taken = preferred(found, asked.repo)
+        told = remark(taken, found, asked.repo)
+    return {**asked.fields, "huggingface_filename": pattern_of(taken, files)}, told
+
+
+def _unseen(asked: ModelReference) -> tuple[Mapping[str, str], str]:
+    """The same for a repository whose files cannot be listed now."""
+    if asked.file:
+        return {**asked.fields, "huggingface_filename": pattern_for(asked.file)}, ""
+    if "gguf" not in (asked.repo or "").lower():
+        return asked.fields, ""
+    told = f"The hub does not list {asked.repo} now. Taking {DEFAULT_TAG}; others are {asked.repo}:TAG."
+    return {**asked.fields, "huggingface_filename": pattern_for(DEFAULT_TAG)}, told
+
+
+async def _files(client: AdminClient, repo: str, revision: str | None) -> Mapping[str, int | None] | None:
+    """The sizes of all files by name; ``None`` when the hub does not answer."""
+    place = f"/revision/{quote(revision, safe='')}" if revision else ""
+    address = f"{_HUB}/api/models/{quote(repo)}{place}?blobs=true"
+    try:
+        reply = await client.through(f"/proxy?url={quote(address, safe='')}")
+    except RemoteError:
+        return None
+    if reply.headers.get("x-error-code") in _NOT_THERE:
+        where = f"{repo} at {revision}" if revision else repo
+        raise NotFound(
+            f"There is no repository {where} on the hub, or it is private and the server's --huggingface-token may "
+            "not read it"
+        )
+    return _sizes(reply.body) if reply.status == 200 else None
+
+
+def _sizes(body: bytes) -> Mapping[str, int | None] | None:
+    try:
+        siblings = json.loads(body)["siblings"]
+        told = {str(one["rfilename"]): one.get("size") for one in siblings}
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        return None
+    return {name: size if isinstance(size, int) else None for name, size in told.items()}
+
+
 def variants(files: Mapping[str, int | None]) -> list[Variant]:
-    """The models among the files of a repository (sizes by name), by name; projectors are none."""
+    """The models among the files of a repository (sizes by name), in the order of names, without projectors."""
     groups: dict[str, list[str]] = {}
     for name in sorted(files):
         if name.lower().endswith(".gguf") and not is_projector(name):
@@ -78,7 +151,7 @@ def named(found: Sequence[Variant], asked: str, repo: str) -> Variant:
 
 
 def preferred(found: Sequence[Variant], repo: str) -> Variant:
-    """The one to take where none is named. Raises BadRequest when the repository has different models."""
+    """The one to take where none is named. Raises BadRequest when several models are equally good."""
     best = min(found, key=_rank)
     equal = [one for one in found if _rank(one)[0] == _rank(best)[0] and one.tag == best.tag]
     if len(equal) > 1:
@@ -96,7 +169,7 @@ def _rank(one: Variant) -> tuple[int, bool, float, str]:
 
 
 def remark(taken: Variant, found: Sequence[Variant], repo: str) -> str:
-    """What is taken unasked, and how another one is had."""
+    """A sentence: what was taken, and how to name another one."""
     others = [one.tag or one.name for one in sorted(found, key=_rank) if one is not taken]
     if not others:
         return f"Taking {taken.shown}."
@@ -104,7 +177,7 @@ def remark(taken: Variant, found: Sequence[Variant], repo: str) -> str:
 
 
 def pattern_of(taken: Variant, names: Iterable[str]) -> str:
-    """How a deployment names it: by its quantisation where that is enough, else by its file."""
+    """The pattern that names it in a deployment: its quantisation where that is unique, else its file."""
     every = list(names)
     if taken.tag is not None and _picks(f"*{taken.tag}*.gguf", every, taken):
         return f"*{taken.tag}*.gguf"
@@ -119,7 +192,7 @@ def _picks(pattern: str, names: Sequence[str], taken: Variant) -> bool:
 
 
 def pattern_for(asked: str) -> str:
-    """The pattern for a quantisation or file of a repository that cannot be looked at."""
+    """The pattern for a quantisation or file of a repository whose files are not known."""
     return asked if "*" in asked or asked.lower().endswith(".gguf") else f"*{asked}*.gguf"
 
 

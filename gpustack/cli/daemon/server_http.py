@@ -1,0 +1,143 @@
+"""What answers the HTTP of a server: the context that the API is given, and the gateway with its authentication."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import trio
+
+from gpustack import __commit__, __version__
+from gpustack.api.access import admit
+from gpustack.api.app import AccessRules, ApiContext, Version
+from gpustack.api.context import HubAccess
+from gpustack.api.problems import problem_of
+from gpustack.api.request import ApiRequest
+from gpustack.api.route import WITH_ANYBODY
+from gpustack.cli.daemon.context import DaemonContext, utc_now
+from gpustack.cli.daemon.front import cross_origin_of
+from gpustack.cli.daemon.server_services import ServerServices
+from gpustack.cli.local import local_admins
+from gpustack.domain.access import Principal
+from gpustack.errors import GpustackError
+from gpustack.gateway.endpoints import Endpoints
+from gpustack.gateway.gate import Gate
+from gpustack.gateway.inference import Gateway
+from gpustack.gateway.path import INFERENCE_PATHS
+from gpustack.http1.exchange import Exchange
+from gpustack.metrics.mapping_file import MetricMapFile
+from gpustack.nursery.tier import tree
+from gpustack.policy.access import INFERENCE
+from gpustack.server.evaluation import EvaluationSettings, Evaluator
+from gpustack.server.join import CloneDetector
+from gpustack.worker.engine_key import EngineKeys
+
+
+def api_context(
+    daemon: DaemonContext, services: ServerServices, readiness: Callable[[], tuple[bool, Mapping[str, str]]]
+) -> ApiContext:
+    """What every route of the API is given."""
+    options, environment = daemon.loaded.options, daemon.loaded.environment
+    rule = cross_origin_of(options)
+    return ApiContext(
+        store=services.store,
+        keys=services.identity.keys,
+        cluster_token=services.identity.token,
+        leases=services.leases,
+        link=services.link,
+        twins=CloneDetector(services.link, trio.current_time),
+        facts=services.facts,
+        trail=services.accounting.trail,
+        rules=AccessRules(
+            force_auth_localhost=options.force_auth_localhost,
+            local_admins=local_admins(),
+            tls=options.ssl_certfile is not None,
+            session_minutes=int(environment.jwt_token_expire_minutes),
+            trusted_origins=frozenset() if rule is None else rule.trusted,
+        ),
+        clock=utc_now,
+        monotonic=trio.current_time,
+        rng=daemon.rng,
+        draw_tasks=_draw_tasks,
+        readiness=readiness,
+        docs=not options.disable_openapi_docs,
+        version=Version(version=__version__, git_commit=__commit__),
+        sign_on=services.sign_on.sign_on,
+        heartbeat_interval=options.heartbeat_interval,
+        servers=services.cluster.servers,
+        reached_at=services.cluster.urls,
+        metrics=MetricMapFile.within(options.data_dir),
+        load=services.background.load,
+        budgets=services.accounting.budgets,
+        catalog=services.background.catalog,
+        updates=services.background.updates,
+        hub=HubAccess(endpoint=environment.hf_endpoint, token=options.huggingface_token),
+        evaluator=Evaluator(
+            services.store,
+            services.facts,
+            EvaluationSettings(
+                most=environment.model_evaluation_cache_max_size,
+                keep_for=environment.model_evaluation_cache_ttl,
+            ),
+        ),
+        inference_routes=INFERENCE_PATHS,
+        key_used=services.accounting.key_use.note,
+    )
+
+
+def build_gateway(
+    daemon: DaemonContext,
+    services: ServerServices,
+    context: ApiContext,
+    endpoints: Endpoints,
+    gate: Gate,
+    engine_keys: EngineKeys,
+) -> Gateway:
+    """The handler of inference; callers are known to it as they are to the API."""
+
+    async def authenticate(exchange: Exchange) -> Principal:
+        head = exchange.head
+        ask = ApiRequest(
+            method=head.method,
+            path=head.path,
+            header=head.get,
+            peer=exchange.peer.host,
+            body=lambda: exchange.read_body(0),
+            header_names=head.names,
+            owner=exchange.owner,
+        )
+        # Who still has to change a password may use models meanwhile, but manage nothing.
+        admitted = await admit(
+            context, ask, allow=WITH_ANYBODY, scopes=INFERENCE, before_password_change=True
+        )
+        # A login that was made to last longer: the browser must be told, also where it only chats.
+        renewed = [(name.lower().encode(), value.encode()) for name, value in admitted.headers]
+        exchange.extra = [*exchange.extra, *renewed]
+        return admitted.principal
+
+    return Gateway(
+        authenticate,
+        endpoints,
+        gate,
+        services.pool,
+        services.accounting.usage,
+        context.keys.forward_key,
+        _answer_of,
+        daemon.loaded.environment.proxy_timeout_seconds,
+        services.accounting.limiter,
+        services.accounting.traffic,
+        daemon.loaded.environment.tcp_connector_limit or math.inf,
+        engine_fields=engine_keys.fields,
+    )
+
+
+def _answer_of(error: GpustackError, path: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    problem = problem_of(error)
+    headers = [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
+    return problem.status, [(b"content-type", b"application/json"), *headers], problem.body(path)
+
+
+def _draw_tasks() -> dict[str, Any]:
+    root = trio.lowlevel.current_root_task()
+    return {} if root is None else tree(root)

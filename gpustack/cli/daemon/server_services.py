@@ -1,0 +1,107 @@
+"""Everything a server consists of behind its HTTP, built from its open store; nothing of it runs yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import attrs
+import trio
+
+from gpustack import __version__
+from gpustack.cli.daemon.accounting import Accounting
+from gpustack.cli.daemon.cluster import ClusterIdentity, ClusterMembership
+from gpustack.cli.daemon.context import DaemonContext, utc_now
+from gpustack.cli.daemon.model_file import facts_reader
+from gpustack.cli.daemon.sign_on import SignOnSetup
+from gpustack.config.options import Options
+from gpustack.http1.pool import ConnectionPool
+from gpustack.http1.reactor import Reactor
+from gpustack.nursery.restart import NEVER
+from gpustack.nursery.service import Service
+from gpustack.nursery.tier import Tier
+from gpustack.policy.liveness import LivenessSettings
+from gpustack.server.facts import FactsCache
+from gpustack.server.heartbeat import HeartbeatTimes
+from gpustack.server.services import BackgroundServices, leading_services
+from gpustack.server.update_check import RELEASE_FEED
+from gpustack.server.worker_client import WorkerClient
+from gpustack.store.fenced_store import FencedStore
+from gpustack.store.lease import LeaseTerm
+from gpustack.store.store import Store
+
+
+@attrs.frozen(kw_only=True)
+class ServerServices:
+    """The services of a server, which the API and the gateway call."""
+
+    store: Store
+    identity: ClusterIdentity
+    cluster: ClusterMembership
+    accounting: Accounting
+    pool: ConnectionPool
+    """Connections to workers."""
+    link: WorkerClient
+    leases: HeartbeatTimes
+    """When each worker was last heard."""
+    facts: FactsCache
+    background: BackgroundServices
+    sign_on: SignOnSetup
+
+    @classmethod
+    def of(
+        cls, daemon: DaemonContext, reactor: Reactor, store: Store, identity: ClusterIdentity
+    ) -> ServerServices:
+        """Build them all; ``identity`` is what the servers on the database have agreed on."""
+        options = daemon.loaded.options
+        pool, leases = ConnectionPool(reactor=reactor), HeartbeatTimes(trio.current_time)
+        link = WorkerClient(pool, identity.keys.forward_key)
+        facts = FactsCache(facts_reader(daemon.loaded, daemon.rng), link.facts, lambda: store.snapshot)
+
+        def leading(term: LeaseTerm | None, deposed: Callable[[], None]) -> Sequence[Service]:
+            return leading_services(
+                FencedStore(store, term, deposed),
+                facts=facts,
+                leases=leases,
+                liveness=_liveness(options),
+                rng=daemon.rng,
+                monotonic=trio.current_time,
+            )
+
+        cluster = ClusterMembership.of(daemon, store, identity, leases, leading)
+        return cls(
+            store=store,
+            identity=identity,
+            cluster=cluster,
+            accounting=Accounting.of(options, store, cluster.share),
+            pool=pool,
+            link=link,
+            leases=leases,
+            facts=facts,
+            background=BackgroundServices.of(
+                store,
+                catalog_source=options.model_catalog_file,
+                version=__version__,
+                feed=None if options.disable_update_check else options.update_check_url or RELEASE_FEED,
+                now=utc_now,
+                rng=daemon.rng,
+            ),
+            sign_on=SignOnSetup.of(options, clock=utc_now, monotonic=trio.current_time),
+        )
+
+    async def start_control(self, control: Tier) -> None:
+        """Run the control loops: those of every server, and leadership, which runs those of the leader."""
+        if self.cluster.presence is not None:
+            await control.start(self.cluster.presence, restart=NEVER)
+        await control.start(self.facts)
+        await control.start(self.cluster.leadership, restart=NEVER)  # it restarts what it leads
+        for service in (*self.background.services, *self.sign_on.services):
+            await control.start(service)
+
+
+def _liveness(options: Options) -> LivenessSettings:
+    return LivenessSettings(
+        not_ready_after=options.heartbeat_timeout,
+        replace_after=options.reschedule_grace,
+        stopped_keeps=options.stopped_worker_grace,
+        look_every=min(LivenessSettings().look_every, options.heartbeat_timeout / 3),
+    )
