@@ -1,4 +1,4 @@
-"""Archives of programs, packed and unpacked: nothing lands outside the folder, and nothing grows without bound."""
+"""Packs and unpacks archives of programs: no member lands outside the folder, and size and count are bounded."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import IO, cast
 import attrs
 
 from gpustack import durable_file
-from gpustack.artifacts.fault import CorruptFile
+from gpustack.artifacts.disk import CorruptFile
 from gpustack.domain.unit import GIB, human_bytes
 
 _BLOCK = 256 << 10
 _LONGEST_READ = 1 << 20
-"""What is asked of the stream at once: more is asked only by a header that claims to be huge."""
+"""The most bytes that may be read at once: only a header that claims a huge size would read more."""
 
 
 @attrs.frozen(kw_only=True)
 class ArchiveLimits:
-    """What an archive may unpack to: bytes in all, and members."""
+    """The most that an archive may unpack to: bytes in all, and members."""
 
     size: int = 8 * GIB
     members: int = 20_000
@@ -37,28 +37,28 @@ def unpack(
     limits: ArchiveLimits = ArchiveLimits(),
     go_on: Callable[[], None] = lambda: None,
 ) -> None:
-    """Unpack a ``.tar.gz`` into ``folder``, which is made if need be; what is there must not be in the archive.
+    """Unpack a ``.tar.gz`` into ``folder``, which is created if need be. No existing file is overwritten.
 
-    Plain files, folders and links that stay inside; files are readable to all, executable where they were. Blocking;
-    ``go_on`` is called between blocks and may raise to stop it. Raises Damaged with a sentence, OSError.
+    Only plain files, folders, and symbolic links to targets inside are accepted. Files get mode 0755 or 0644. Blocking;
+    ``go_on`` is called between blocks and may raise to stop. Raises CorruptFile, OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with archive.open("rb") as raw, gzip.GzipFile(fileobj=raw) as stream:
             bounded = _BoundedStream(cast("IO[bytes]", stream), limits.size)
-            # "r:" and not "r|gz": all reading then goes through our bounds, headers included.
+            # "r:" and not "r|gz": so all reading, also of headers, goes through our bounds.
             with tarfile.open(fileobj=cast("IO[bytes]", bounded), mode="r:") as tar:
                 _unpack(tar, folder, limits, go_on)
-            while bounded.read(_BLOCK):  # the sum over all stands at the very end
+            while bounded.read(_BLOCK):  # the checksum of gzip stands at the end
                 go_on()
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
         raise CorruptFile(f"{archive.name} cannot be unpacked: {error or 'it ends early'}") from error
 
 
 def pack(folder: Path, archive: Path, *, top: str) -> None:
-    """Write ``folder`` as a ``.tar.gz`` in which all lies below ``top``; it appears whole or not at all.
+    """Write ``folder`` as a ``.tar.gz`` in which everything lies below ``top``; the archive appears by a rename.
 
-    The same content makes the same bytes. Blocking. Raises OSError.
+    Equal content gives equal bytes. Blocking; raises OSError.
     """
     with (
         durable_file.replacing(archive, mode=0o666) as raw,
@@ -123,9 +123,9 @@ def _inside(name: str) -> PurePosixPath:
 
 
 def _staying(name: PurePosixPath, target: str) -> str:
-    """The target of a link if it stays inside: ``..`` only at its beginning, and no more of them than folders.
+    """The target of a link, if it stays inside. ``..`` is accepted only at the beginning of the target.
 
-    One further on could climb out of wherever another link has led.
+    Further on, ``..`` could climb out of the folder that another link leads to.
     """
     parts = PurePosixPath(target).parts
     ups = next((place for place, part in enumerate(parts) if part != ".."), len(parts))
@@ -137,7 +137,7 @@ def _staying(name: PurePosixPath, target: str) -> str:
 
 @attrs.define(eq=False)
 class _BoundedStream:
-    """A stream that refuses to be read at length, or to be endless."""
+    """A stream that refuses large reads, and ends with an error after ``_most`` bytes."""
 
     _stream: IO[bytes]
     _most: int

@@ -1,11 +1,10 @@
-"""The model files of this machine: fetched once however many ask, checked, found again, and removed."""
+"""The cache of model files of this machine: fetches, verifies, finds and removes them."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import random
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -13,14 +12,13 @@ import attrs
 import trio
 
 from gpustack.artifacts.cache_index import CacheIndex
-from gpustack.artifacts.disk import disk
-from gpustack.artifacts.fault import NoSpace
+from gpustack.artifacts.disk import NoSpace, disk, free_bytes, has_size
 from gpustack.artifacts.fetch import FetchRules, fetch, matches_announced
 from gpustack.artifacts.file_lock import FileLocks
-from gpustack.artifacts.headers.projector import misfit
 from gpustack.artifacts.listing import Listing, RemoteFile, safe_name
-from gpustack.artifacts.partial import kept_bytes
-from gpustack.artifacts.removal import remove, unfinished_of
+from gpustack.artifacts.partial import kept_bytes, unfinished_of
+from gpustack.artifacts.projector import misfit
+from gpustack.artifacts.removal import remove
 from gpustack.artifacts.source import DEFAULT_LIBRARY, DEFAULT_PROJECTOR, SourceSettings, source_for
 from gpustack.artifacts.xet import fetch_by_xet, host_of
 from gpustack.domain.artifact import ModelSource
@@ -32,16 +30,15 @@ from gpustack.remote.http import HttpClient, Timeouts, open_client
 log = logging.getLogger(__name__)
 
 SPARE = 256 * MIB
-"""Bytes of the disk that downloads leave free, for logs and the database beside them."""
+"""Bytes of the disk that downloads leave free, for logs and the database on it."""
 
-
-_OTHERS_WITHIN = 1.0
-"""Seconds after which a file that somebody holds is taken for wanted by them."""
+_LOCK_PATIENCE = 1.0
+"""Seconds to wait for the lock of a file that is to be removed; then somebody is fetching it, and it stays."""
 
 
 @attrs.frozen(kw_only=True)
 class DownloadProgress:
-    """How much of a source is here, in bytes; a later one may have less, when bytes turned out wrong."""
+    """How much of a source is on this machine, in bytes. ``done`` may decrease, when a file failed verification."""
 
     done: int
     total: int
@@ -53,7 +50,7 @@ class DownloadProgress:
 
 @attrs.frozen(kw_only=True)
 class LocalFiles:
-    """Where a source lies. ``main_path`` is what an engine is given: the first shard, a file, or a folder."""
+    """Where the files of a source lie. ``main_path`` is for the engine: the first shard, the file, or the folder."""
 
     paths: tuple[str, ...]
     main_path: str
@@ -63,9 +60,10 @@ class LocalFiles:
 
 @attrs.frozen(kw_only=True)
 class CacheSettings:
-    """``endpoint``, ``library`` and ``deadline`` (seconds) are for listings; ``period`` is seconds between progresses.
+    """``endpoint``, ``library`` and ``deadline`` (seconds) are for listings, as in ``SourceSettings``.
 
-    With ``xet`` files that the hub keeps in Xet come by its client, and plainly only where that fails.
+    ``period`` is the number of seconds between two progress reports. With ``xet``, files that the hub keeps in Xet are
+    fetched with the hub's own client first.
     """
 
     endpoint: str | None = None
@@ -79,27 +77,27 @@ class CacheSettings:
 
 @attrs.define(eq=False, repr=False)
 class Cache:
-    """Owner of ``root``. Several tasks and several processes may use the same one.
+    """Owner of the folder ``root``. Several tasks and several processes may use it at the same time.
 
-    Notes and claims lie in ``root/.gpustack``. ``direct`` are hosts that are not reached through a proxy.
+    The index and the locks lie in ``root/.gpustack``. Hosts in ``direct`` are not reached through a proxy.
     """
 
     root: Path
     rng: random.Random
     settings: CacheSettings = CacheSettings()
     direct: Iterable[str] = ()
-    _claims: FileLocks = attrs.field(init=False)
-    _records: CacheIndex = attrs.field(init=False)
+    _locks: FileLocks = attrs.field(init=False)
+    _index: CacheIndex = attrs.field(init=False)
     _arriving: dict[Path, int] = attrs.field(factory=dict)
-    """Bytes here of files that are being fetched in this process."""
+    """The bytes on disk of files that this process is fetching."""
     _expected: dict[Path, int] = attrs.field(factory=dict)
-    """Bytes that they still want of the disk."""
+    """The bytes that downloads of this process will still write, by file."""
 
     def __attrs_post_init__(self) -> None:
         if not self.root.is_absolute():
             raise Invalid(f"The cache folder must be an absolute path, not {self.root}")
-        self._claims = FileLocks(self.root / ".gpustack" / "claims")
-        self._records = CacheIndex(self.root / ".gpustack")
+        self._locks = FileLocks(self.root / ".gpustack" / "claims")
+        self._index = CacheIndex(self.root / ".gpustack")
 
     async def ensure(
         self,
@@ -110,14 +108,14 @@ class Cache:
         projector: str | None = DEFAULT_PROJECTOR,
         progress: Callable[[DownloadProgress], None] = lambda progress: None,
     ) -> LocalFiles:
-        """Have the files of ``source`` on this machine, fetching what is missing, and say where they are.
+        """Bring the files of ``source`` to this machine, fetching what is missing, and return where they are.
 
-        Files found complete before need no network. ``progress`` is called at most every ``period`` seconds, and once
-        at the end. ``projector`` is the pattern of the projector that goes with a GGUF model. With ``local_dir`` the
-        files lie in that folder instead of the cache.
+        Files that were complete before need no network. ``progress`` is called every ``period`` seconds while files
+        are fetched, and once at the end. ``projector`` is the pattern of the projector to fetch with a GGUF model. With
+        ``local_dir`` the files lie in that folder instead of the cache.
 
-        Cancellable at any time; what has come is kept and gone on with. Raises a GpustackError with a sentence:
-        Invalid, BadRequest, NotFound, Forbidden, TooManyRequests, Unavailable (NoSpace, Damaged, RemoteError).
+        Cancellable at any time; the bytes fetched so far are kept for the next call. Raises Invalid, BadRequest,
+        NotFound, Forbidden, TooManyRequests, or Unavailable (NoSpace, CorruptFile, RemoteError).
         """
         place = source_for(source.kind)
         settings = SourceSettings(
@@ -144,10 +142,10 @@ class Cache:
         target = folder or self.root / listing.folder
         begun = _key(source, projector, folder)
         try:
-            await disk.run(self._records.begin, begun, listing)
+            await disk.run(self._index.begin, begun, listing)
             await self._bring(listing, target, source.readable, progress)
-            await disk.run(self._records.remember_listing, key, listing)
-            await disk.run(self._records.end, begun)
+            await disk.run(self._index.remember_listing, key, listing)
+            await disk.run(self._index.end, begun)
         except OSError as error:
             raise Unavailable(
                 f"The files of {source.readable} cannot be kept in {target}: {error.strerror}"
@@ -155,10 +153,10 @@ class Cache:
         return await self._with_projector(_local(listing, target))
 
     async def remove(self, paths: Iterable[str], *, local_dir: str | None = None) -> None:
-        """Remove files (or folders) of the cache, finished or not, and of ``local_dir`` if given.
+        """Remove files or folders of the cache, or of ``local_dir`` if given, with what is unfinished of them.
 
-        What is not there is no fault. Raises Forbidden for a path elsewhere and Unavailable when the disk refuses;
-        nothing is followed out of the folder. Files of a local path are not ours: they are never to be given here.
+        A path that does not exist is ignored. Raises Forbidden for a path elsewhere, Unavailable when the disk refuses.
+        Never call it for files of a local path: they belong to the user.
         """
         given = _given_folder(local_dir)
         roots = [self.root] if given is None else [self.root, given]
@@ -167,7 +165,7 @@ class Cache:
                 await disk.run(remove, Path(path), roots)
             except OSError as error:
                 raise Unavailable(f"{path} cannot be removed: {error.strerror}") from error
-            await disk.run(self._records.forget, Path(path))
+            await disk.run(self._index.forget, Path(path))
 
     async def drop_unfinished(
         self,
@@ -177,27 +175,26 @@ class Cache:
         projector: str | None = DEFAULT_PROJECTOR,
         whole: bool,
     ) -> None:
-        """Remove what has come of a source that is not to be fetched on; with ``whole`` those of its files too that
-        are complete, which otherwise stay.
+        """Remove the unfinished files of a source that is not wanted any more; with ``whole`` the complete ones too.
 
-        A file that somebody else is fetching is left to them. Nothing happens where all has come. Raises Forbidden
-        and Unavailable as ``remove``.
+        A file that somebody else is fetching stays. Does nothing for a source that was fetched completely. Raises
+        Forbidden and Unavailable as ``remove`` does.
         """
         folder = _given_folder(local_dir)
         begun = _key(source, projector, folder)
-        listing = await disk.run(self._records.begun, begun)
+        listing = await disk.run(self._index.begun, begun)
         if listing is None:
             return
         target = folder or self.root / listing.folder
         for path in [target / file.name for file in listing.files]:
-            with trio.move_on_after(_OTHERS_WITHIN):
-                async with self._claims.hold(path):
+            with trio.move_on_after(_LOCK_PATIENCE):
+                async with self._locks.hold(path):
                     gone = [path] if whole else unfinished_of(path)
                     await self.remove([str(one) for one in gone], local_dir=local_dir)
-        await disk.run(self._records.end, begun)
+        await disk.run(self._index.end, begun)
 
     async def _with_projector(self, files: LocalFiles) -> LocalFiles:
-        """``files`` with their projector only if it is the model's: a repository may hold those of other models."""
+        """``files``, without a projector whose header does not fit the model: a repository may hold those of others."""
         if files.mmproj_path is None:
             return files
         reason = await disk.run(misfit, Path(files.main_path), Path(files.mmproj_path))
@@ -209,18 +206,18 @@ class Cache:
         return attrs.evolve(files, mmproj_path=None)
 
     def _complete(self, key: str, folder: Path | None) -> Listing | None:
-        """The listing remembered, if all of its files are still here."""
-        listing = self._records.listing(key)
+        """The listing in the index, if all of its files are still there unchanged. Blocking."""
+        listing = self._index.listing(key)
         if listing is None:
             return None
         target = folder or self.root / listing.folder
-        whole = all(self._records.is_known_right(file, target / file.name) for file in listing.files)
+        whole = all(self._index.is_known_right(file, target / file.name) for file in listing.files)
         return listing if whole else None
 
     async def _bring(
         self, listing: Listing, target: Path, what: str, progress: Callable[[DownloadProgress], None]
     ) -> None:
-        """Fetch every file of ``listing`` that is not here, telling now and then how far all of them are."""
+        """Fetch every file of ``listing`` that is missing in ``target``, and report progress meanwhile."""
         here: dict[str, int] = {}
 
         def tell() -> None:
@@ -236,12 +233,12 @@ class Cache:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tell_now_and_then)
             try:
-                async with self._open_client() as client:
+                async with open_client(timeouts=self.settings.timeouts, direct=self.direct) as client:
                     await self._check_space(listing, target, what)
                     for file in listing.files:
                         await self._one(file, target / file.name, client)
                         here[file.name] = file.size
-            except (GpustackError, OSError) as error:  # a nursery would wrap it
+            except (GpustackError, OSError) as error:  # the nursery would wrap it in a group
                 fault = error
             finally:
                 for file in listing.files:
@@ -252,12 +249,12 @@ class Cache:
         tell()
 
     async def _one(self, file: RemoteFile, path: Path, client: HttpClient) -> None:
-        """One file, by whoever comes first; the others find it done, or go on where the first was stopped."""
-        async with self._claims.hold(path):
-            if await disk.run(self._records.is_known_right, file, path):
+        """Fetch one file under its lock; others who want it wait, then find it complete or continue it."""
+        async with self._locks.hold(path):
+            if await disk.run(self._index.is_known_right, file, path):
                 return
-            if await disk.run(_has_size, path, file.size) and await matches_announced(file, path):
-                await disk.run(self._records.remember_right, file, path)  # somebody put it there
+            if await disk.run(has_size, path, file.size) and await matches_announced(file, path):
+                await disk.run(self._index.remember_right, file, path)  # a user has put it there
                 return
 
             def hear(done: int) -> None:
@@ -272,10 +269,10 @@ class Cache:
             finally:
                 self._arriving.pop(path, None)
                 self._expected.pop(path, None)
-            await disk.run(self._records.remember_right, file, path)
+            await disk.run(self._index.remember_right, file, path)
 
     async def _by_xet(self, file: RemoteFile, path: Path, hear: Callable[[int], None]) -> bool:
-        """Whether the file came whole and right by Xet. What has begun to come otherwise goes on so."""
+        """Whether the file was fetched and verified by Xet. Not tried for a file that has begun as a plain download."""
         if file.sha256 is None or not file.url or await disk.run(kept_bytes, file, path) > 0:
             return False
         arriving = path.with_name(f"{path.name}.xet")
@@ -300,11 +297,11 @@ class Cache:
         return False
 
     async def _check_space(self, listing: Listing, target: Path, what: str) -> None:
-        """Raise NoSpace before the first byte rather than after the last but one."""
+        """Raise NoSpace if the disk is too small for ``listing`` and the other downloads of this process."""
         wanted = await disk.run(self._wanted, listing, target)
         others = sum(size for path, size in self._expected.items() if path not in wanted)
         needed = sum(wanted.values())
-        free = await disk.run(_free, target)
+        free = await disk.run(free_bytes, target)
         if needed and needed + others + SPARE > free:
             promised = f", {human_bytes(others)} are promised to other downloads" if others else ""
             raise NoSpace(
@@ -315,22 +312,19 @@ class Cache:
         self._expected.update({path: size for path, size in wanted.items() if path not in self._expected})
 
     def _wanted(self, listing: Listing, target: Path) -> dict[Path, int]:
-        """Bytes that each file will still take."""
+        """The bytes that each missing file will still write. Blocking."""
         return {
             target / file.name: file.size - kept_bytes(file, target / file.name)
             for file in listing.files
-            if not _has_size(target / file.name, file.size)
+            if not has_size(target / file.name, file.size)
         }
 
-    def _open_client(self) -> HttpClient:
-        return open_client(timeouts=self.settings.timeouts, direct=self.direct)
-
     def __repr__(self) -> str:
-        return f"<Cache {self.root}: {len(self._arriving)} files arriving, {self._claims!r}>"
+        return f"<Cache {self.root}: {len(self._arriving)} files arriving, {self._locks!r}>"
 
 
 def _key(source: ModelSource, projector: str | None, folder: Path | None = None) -> str:
-    """Under which a listing is noted; one that is unfinished also by the folder in which it is."""
+    """The key of a listing in the index; that of an unfinished one includes the folder it is fetched to."""
     place = "" if folder is None else f" {folder}"
     return hashlib.sha256(f"{source.index} {projector}{place}".encode()).hexdigest()
 
@@ -353,18 +347,3 @@ def _given_folder(local_dir: str | None) -> Path | None:
     if not folder.is_absolute():
         raise Invalid(f"local_dir must be an absolute path on the worker, not {local_dir!r}")
     return folder
-
-
-def _has_size(path: Path, size: int) -> bool:
-    try:
-        return path.is_file() and path.stat().st_size == size
-    except OSError:
-        return False
-
-
-def _free(folder: Path) -> int:
-    """Free bytes of the disk that ``folder`` will lie on; it need not exist yet."""
-    for place in (folder, *folder.parents):
-        if place.exists():
-            return shutil.disk_usage(place).free
-    return 0

@@ -1,4 +1,4 @@
-"""What the cache remembers on disk: what a source had, and which files were once found right."""
+"""The index of the cache on disk: the listings of sources, and which files were verified."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ _LIMIT = 16 << 20
 
 @attrs.frozen
 class CacheIndex:
-    """Small notes in ``folder``. They only save work: losing or spoiling one costs a look at the source or the file."""
+    """JSON notes in ``folder``. All methods block.
+
+    The notes only save work: when one is lost or damaged, the source is listed or the file is verified again.
+    """
 
     folder: Path
 
     def listing(self, key: str) -> Listing | None:
-        """What was remembered under ``key``; addresses and credentials are not."""
+        """The listing kept under ``key``, without URLs and credentials."""
         return self._listing("listings", key)
 
     def begun(self, key: str) -> Listing | None:
-        """What is being fetched, or was when it was stopped, under ``key``."""
+        """The listing whose download was begun under ``key`` and has not ended."""
         return self._listing("begun", key)
 
     def _listing(self, kind: str, key: str) -> Listing | None:
@@ -59,11 +62,11 @@ class CacheIndex:
         self._keep_listing("listings", key, listing)
 
     def begin(self, key: str, listing: Listing) -> None:
-        """Keep what is about to be fetched until ``end``; raises OSError."""
+        """Keep the listing of a download that begins, until ``end``; raises OSError."""
         self._keep_listing("begun", key, listing)
 
     def end(self, key: str) -> None:
-        """Nothing is unfinished under ``key`` any more."""
+        """Remove the note of ``begin``."""
         with contextlib.suppress(OSError):
             (self.folder / "begun" / f"{key}.json").unlink()
 
@@ -75,16 +78,16 @@ class CacheIndex:
         self._write(kind, key, note)
 
     def is_known_right(self, file: RemoteFile, path: Path) -> bool:
-        """The file at ``path`` was found to be ``file`` before, and nobody has touched it since."""
+        """Whether the file at ``path`` was verified to be ``file``, and has not changed since (size and mtime)."""
         note = self._read("files", _key(path))
         return note == _state(file, path)
 
     def remember_right(self, file: RemoteFile, path: Path) -> None:
-        """Keep that the file at ``path`` is ``file``; raises OSError."""
+        """Keep that the file at ``path`` was verified to be ``file``; raises OSError."""
         self._write("files", _key(path), _state(file, path))
 
     def forget(self, path: Path) -> None:
-        """The file at ``path`` goes."""
+        """Remove the note of a file that is removed."""
         with contextlib.suppress(OSError):
             (self.folder / "files" / f"{_key(path)}.json").unlink()
 

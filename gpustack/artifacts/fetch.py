@@ -1,4 +1,4 @@
-"""Fetches one file in ranges, several at a time, over everything a network does in the course of 40 GB."""
+"""Fetches one file in ranges, several at a time, with retries, so that files of 40 GB survive network failures."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from pathlib import Path
 import attrs
 import trio
 
-from gpustack.artifacts.disk import disk
-from gpustack.artifacts.fault import CorruptFile
+from gpustack.artifacts.disk import CorruptFile, disk
 from gpustack.artifacts.listing import RemoteFile
-from gpustack.artifacts.partial import FileDigest, PartialFile, discard, part_of
-from gpustack.artifacts.range import ByteRanges, Range
+from gpustack.artifacts.partial import ByteRanges, FileDigest, PartialFile, Range, discard, part_of
 from gpustack.artifacts.range_request import (
     RedirectTarget,
     SourceChanged,
@@ -34,12 +32,16 @@ from gpustack.remote.http import (
 )
 
 _LAST_WRITE = 10.0
-"""Seconds that writing what is at hand may take once we are cancelled."""
+"""Seconds that writing the received bytes may take after a cancellation."""
 
 
 @attrs.frozen(kw_only=True)
 class FetchRules:
-    """Bytes and seconds. ``attempts`` counts failures in a row that brought not one byte."""
+    """``piece`` and ``block`` are in bytes, waits and ``save_period`` in seconds.
+
+    ``segments`` is the number of ranges fetched at once, ``piece`` the largest range, ``block`` the size of a write.
+    ``attempts`` is the number of failures in a row without a new byte, ``restarts`` how often the source may change.
+    """
 
     segments: int = 4
     piece: int = 64 << 20
@@ -61,12 +63,12 @@ async def fetch(
     rules: FetchRules,
     on_progress: Callable[[int], None],
 ) -> None:
-    """Bring ``file`` to ``target``, whole and checked; ``on_progress`` hears how many of its bytes are there.
+    """Fetch ``file`` to ``target`` and verify it; ``on_progress`` gets the number of bytes on disk.
 
-    Goes on where an earlier try was cancelled or killed. The target appears by a rename, once size and hash are right;
-    bytes that turn out wrong are removed and fetched anew, once. Nobody else may fetch the same target meanwhile.
-    Cancellable at any time, leaving what has come. Raises Damaged, NoSpace, Forbidden, NotFound, RemoteError and other
-    Unavailable with a sentence.
+    Continues where an earlier call was cancelled or killed. ``target`` appears by a rename once size and hash are
+    right; a file that fails verification is removed and fetched once more. The caller holds the lock on ``target``.
+    Cancellable at any time; the bytes on disk are kept. Raises CorruptFile, NoSpace, Forbidden, NotFound,
+    TooManyRequests, RemoteError and other Unavailable, OSError.
     """
     for _ in range(2):
         partial = await disk.run(PartialFile.open, file, target)
@@ -87,7 +89,7 @@ async def fetch(
 
 
 async def matches_announced(file: RemoteFile, path: Path) -> bool:
-    """Whether the file at ``path`` has the announced size and hash; reads all of it, cancellable between steps."""
+    """Whether the file at ``path`` has the announced size and hash. Reads all of it; cancellable every 32 MiB."""
     digest = FileDigest(path, file)
     if not digest.is_told:
         return (await trio.Path(path).stat()).st_size == file.size
@@ -102,7 +104,7 @@ async def _is_right(file: RemoteFile, target: Path) -> bool:
 
 @attrs.define(eq=False)
 class _Segment:
-    """A range on its way: ``at`` moves towards ``end``."""
+    """A range that is being fetched: ``at`` is the next byte to write and moves towards ``end``."""
 
     at: int
     end: int
@@ -110,7 +112,7 @@ class _Segment:
 
 @attrs.define(eq=False)
 class _Download:
-    """All ranges of one file: workers claim missing pieces until none is left."""
+    """The download of one file: several tasks take missing segments until none is left."""
 
     partial: PartialFile
     client: HttpClient
@@ -119,7 +121,7 @@ class _Download:
     on_progress: Callable[[int], None]
     claimed: list[_Segment] = attrs.field(factory=list)
     place: RedirectTarget | None = None
-    """Where the last redirect led: asked directly as long as it answers."""
+    """Where the last redirect led: asked directly while it answers."""
     takes_ranges: bool | None = None
     changed: bool = False
     fault: GpustackError | OSError | None = None
@@ -151,7 +153,7 @@ class _Download:
             async with trio.open_nursery() as workers:
                 first = trio.Event()
                 workers.start_soon(self._work, workers.cancel_scope, first)
-                await first.wait()  # its answer says whether the others may begin
+                await first.wait()  # only its answer says whether the server supports ranges
                 if self.takes_ranges:
                     for _ in range(self.rules.segments - 1):
                         workers.start_soon(self._work, workers.cancel_scope, first)
@@ -183,7 +185,7 @@ class _Download:
             accepted.set()
 
     def _open_ranges(self) -> tuple[Range, ...]:
-        """What is neither here nor on its way."""
+        """The ranges that are neither on disk nor being fetched."""
         taken = ByteRanges.of((*self.partial.done.parts, *((piece.at, piece.end) for piece in self.claimed)))
         return taken.missing(self.file.size)
 
@@ -217,14 +219,14 @@ class _Download:
         )
 
     def _wait(self, failures: int, told: float | None) -> float:
-        """Longer from time to time, and never the same for all who were thrown off together."""
+        """Seconds before the next try: growing, and random, so that not all clients come back at the same time."""
         if told is not None:
             return min(told, self.rules.longest_told_wait) + self.rng.uniform(0, self.rules.first_wait)
         ceiling = min(self.rules.first_wait * 2.0 ** (failures - 1), self.rules.longest_wait)
         return ceiling * self.rng.uniform(0.5, 1.0)
 
     async def _ask(self, piece: _Segment, accepted: trio.Event) -> None:
-        """One request for what is missing of ``piece``."""
+        """Send one request for the missing rest of ``piece``."""
         async with open_range(self.client, self.file, piece.at, piece.end, place=self.place) as incoming:
             start = self._accept(incoming, piece)
             self.place = RedirectTarget(incoming.url, incoming.address)
@@ -232,9 +234,9 @@ class _Download:
             await self._pour(incoming, piece, start)
 
     def _accept(self, incoming: StreamedResponse, piece: _Segment) -> int:
-        """Where the bytes to come begin; raises Changed or BadReply unless they are those we want."""
+        """The offset at which the answer begins; raises SourceChanged, or BadResponse for bytes that nobody wanted."""
         etag = incoming.headers.get("etag")
-        # What the hub says of the content holds for all its mirrors; tags are each machine's own.
+        # A hash holds for all mirrors of a hub, an ETag only for the machine that sent it.
         told = self.file.sha256 or self.file.git_sha1
         if told is None and self.partial.etag is not None and etag != self.partial.etag:
             raise SourceChanged
@@ -242,13 +244,13 @@ class _Download:
         if incoming.status == 206:
             self.takes_ranges = True
         elif self.takes_ranges is None:
-            self.takes_ranges = False  # then this one answer is to bring as much as it can
+            self.takes_ranges = False  # then this one answer is used for as much of the file as is missing
             piece.end = next((end for begin, end in self._open_ranges() if begin == piece.end), piece.end)
         self.partial.etag = etag
         return start
 
     async def _pour(self, incoming: StreamedResponse, piece: _Segment, start: int) -> None:
-        """Write the bytes from ``start`` on, leaving out those before ``piece``; keeps what came when it breaks."""
+        """Write the bytes of an answer that begins at ``start`` into ``piece``; those before a failure are kept."""
         gathered = bytearray()
         skip = piece.at - start
         try:
@@ -260,7 +262,7 @@ class _Download:
                 if is_last or len(gathered) >= self.rules.block:
                     await self._put(piece, gathered)
                 if is_last and incoming.status == 200:
-                    return  # the rest is not ours; an answer to a range ends here by itself
+                    return  # the answer goes on beyond the segment
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_WRITE):
                 await self._put(piece, gathered)
@@ -279,5 +281,5 @@ class _Download:
 
 
 def _type_of(fault: GpustackError) -> type[GpustackError]:
-    """The class to raise for a fault whose sentence has been completed."""
+    """The class of the final error: a 429 stays one."""
     return TooManyRequests if isinstance(fault, TooManyRequests) else Unavailable

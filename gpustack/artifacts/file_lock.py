@@ -1,4 +1,4 @@
-"""Who may fetch a file right now: one task of one process, and no claim outlives its process."""
+"""Locks on files between the tasks of this process and with other processes; none outlives its process."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import trio
 from gpustack.artifacts.disk import disk
 
 _LOOK_AGAIN = 0.5
-"""Seconds between looks at a claim of another process: the kernel tells nobody when it is given up."""
+"""Seconds between tries to get a lock of another process: the kernel does not say when it is released."""
 
 
 @attrs.define(eq=False)
 class _CountedLock:
-    """A path somebody wants: who has it and how many wait are known to the lock."""
+    """The lock of one path within this process; it is dropped when ``users`` (holder and waiters) is 0."""
 
     lock: trio.Lock = attrs.field(factory=trio.Lock)
     users: int = 0
@@ -28,9 +28,9 @@ class _CountedLock:
 
 @attrs.define(eq=False, repr=False)
 class FileLocks:
-    """Claims on paths. ``folder`` holds an empty file for every path that was ever claimed.
+    """Exclusive locks on paths. ``folder`` holds an empty file for every path that was ever locked.
 
-    Between processes the claim is a lock of the kernel on the open file: it is gone with its holder, also by kill -9.
+    Between processes it is ``flock`` on that file: the kernel releases it with the holder, also after kill -9.
     """
 
     folder: Path
@@ -38,7 +38,7 @@ class FileLocks:
 
     @contextlib.asynccontextmanager
     async def hold(self, path: Path) -> AsyncIterator[None]:
-        """Wait until nobody else has ``path``, then have it. Raises OSError when the folder cannot be written."""
+        """Hold the lock on ``path`` within the block. Waiting is cancellable. Raises OSError for an unusable folder."""
         turn = self._turns.setdefault(path, _CountedLock())
         turn.users += 1
         try:

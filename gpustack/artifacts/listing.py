@@ -1,4 +1,4 @@
-"""What a source has: the files to fetch, which of them the engine is given, and where they are to lie."""
+"""The files of a source: which to fetch, which one the engine gets, and the folder in the cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpustack.text import printable
 
 MOST_FILES = 10_000
 _SHOWN = 100
-"""Characters of the name of a file in a sentence that lists several."""
+"""The most characters of a file name in a sentence that lists several."""
 _SHARD = re.compile(
     r"^(?P<stem>.*)-(?P<number>\d{5})-(?P<of>of)-(?P<total>\d{5})(?P<suffix>\.[A-Za-z0-9]+)$", re.IGNORECASE
 )
@@ -24,30 +24,31 @@ _IMATRIX = re.compile(r"^imatrix\b|^imatrix_|[-_.]imatrix\.gguf$")
 
 @attrs.frozen(kw_only=True)
 class RemoteFile:
-    """A file of a source. ``name`` is its path within the source; hashes are in hexadecimal, where told.
+    """A file of a source. ``name`` is its path within the source, ``size`` in bytes, hashes in hexadecimal.
 
-    ``headers`` (credentials) belong to the host of ``url`` and to no other.
+    ``headers`` may hold credentials: they are for the server of ``url`` only.
     """
 
     name: str
     size: int
     sha256: str | None = None
     git_sha1: str | None = None
-    """The name git gives the content: how hubs tell the hash of small files."""
+    """The git blob id, which hubs state in place of a SHA-256 for small files."""
     url: str = attrs.field(default="", repr=False)
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
     @property
     def identity(self) -> str:
-        """Equal for equal content, as far as is known; else for the same address."""
+        """A text that is equal for equal content where a hash is known, else for equal URLs."""
         return f"{self.size}:{self.sha256 or self.git_sha1 or self.url}"
 
 
 @attrs.frozen(kw_only=True)
 class Listing:
-    """All files of a source that are needed. ``folder`` is where they lie, relative to the cache's root.
+    """All files of a source that are needed. ``folder`` is where they lie, relative to the root of the cache.
 
-    The engine is given ``main`` (the first shard of a split model), or the folder if there is no single main file.
+    ``main`` is the file that the engine gets (the first shard of a split model); ``None`` means the folder. ``mmproj``
+    is the projector, ``revision`` the state of the source.
     """
 
     folder: str
@@ -65,7 +66,7 @@ class Listing:
 
 
 def safe_name(name: str) -> str:
-    """``name`` if it stays within its folder on any file system; raises BadRequest with a sentence."""
+    """``name``, if it is valid on every file system and stays within its folder; raises BadRequest."""
     parts = name.split("/")
     odd = any(character < " " or character in "\\\x7f" for character in name)
     if odd or len(name) > 1024 or any(part in ("", ".", "..") or len(part.encode()) > 240 for part in parts):
@@ -74,17 +75,17 @@ def safe_name(name: str) -> str:
 
 
 def is_projector(name: str) -> bool:
-    """A vision or audio projector: it accompanies a model and is none itself."""
+    """Whether it is a vision or audio projector, which belongs to a model and is none itself."""
     return "mmproj" in PurePosixPath(name).name.lower()
 
 
 def is_companion(name: str) -> bool:
-    """A GGUF file that is no model: a projector, or the measurements that a quantisation was made with."""
+    """Whether it is a GGUF file but no model: a projector, or an importance matrix of a quantisation."""
     return is_projector(name) or _IMATRIX.search(PurePosixPath(name).name.lower()) is not None
 
 
 def is_other_model(name: str) -> bool:
-    """Weights of a model in another format than GGUF; not what a tool leaves beside one (``imatrix.bin``)."""
+    """Whether it holds weights in another format than GGUF. ``imatrix.bin`` and the like do not count."""
     return _OTHER_MODEL.search(PurePosixPath(name).name.lower()) is not None
 
 
@@ -97,13 +98,13 @@ def shard_of(name: str) -> tuple[str, int, int] | None:
 
 
 def model_of(name: str) -> str:
-    """The name of the model that a file is a shard of, or the name itself."""
+    """The name of the model that a file is a shard of, or ``name`` itself."""
     shard = shard_of(name)
     return name if shard is None else shard[0]
 
 
 def shards(first: str, names: Iterable[str]) -> tuple[str, ...]:
-    """All shards of the model that ``first`` belongs to, in order; raises NotFound naming those not in ``names``."""
+    """All shards of the model that ``first`` belongs to, in order. Raises NotFound if some are not in ``names``."""
     shard = shard_of(first)
     if shard is None:
         return (first,)
@@ -125,9 +126,9 @@ def shards(first: str, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def choose(names: Sequence[str], pattern: str | None, *, place: str) -> tuple[str, ...]:
-    """The files of the one GGUF model that ``pattern`` names among ``names``: its shards, the first one first.
+    """The shards, in order, of the one GGUF model among ``names`` that matches ``pattern`` (any, if it is ``None``).
 
-    Raises NotFound when nothing matches, saying what there is, and BadRequest when several different models match.
+    Raises NotFound when nothing matches, and BadRequest when several models match; both list what there is.
     """
     usable = sorted(name for name in names if name.lower().endswith(".gguf"))
     models = [name for name in usable if not is_companion(name)]
@@ -147,7 +148,7 @@ def choose(names: Sequence[str], pattern: str | None, *, place: str) -> tuple[st
 
 
 def matches(name: str, pattern: str) -> bool:
-    """``pattern`` is a file name or a glob, of the path or of its last part; case counts."""
+    """Whether ``pattern``, a name or a glob, matches the path or its last part; case-sensitive."""
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(PurePosixPath(name).name, pattern)
 
 

@@ -1,30 +1,77 @@
-"""A file that is still arriving: ``<name>.part`` with holes, and beside it which bytes are there."""
+"""A file that is being fetched: the sparse file ``<name>.part``, and ``<name>.part.json``, which bytes are valid."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from gpustack import durable_file
-from gpustack.artifacts.fault import NoSpace
+from gpustack.artifacts.disk import NoSpace, is_full
 from gpustack.artifacts.listing import RemoteFile
-from gpustack.artifacts.range import ByteRanges
 
 _SIDECAR_LIMIT = 8 << 20
 
 
+Range = tuple[int, int]
+"""The offset of the first byte, and that after the last one."""
+
+
+@attrs.frozen
+class ByteRanges:
+    """A set of byte offsets, as sorted ranges that neither touch nor overlap."""
+
+    parts: tuple[Range, ...] = ()
+
+    @classmethod
+    def of(cls, parts: Iterable[Range]) -> ByteRanges:
+        """The union of ranges, which may overlap or be empty; raises ValueError for a negative or reversed one."""
+        merged: list[Range] = []
+        for start, end in sorted(parts):
+            if start < 0 or end < start:
+                raise ValueError(f"no range: {start} to {end}")
+            if start == end:
+                continue
+            if merged and start <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            else:
+                merged.append((start, end))
+        return cls(tuple(merged))
+
+    def plus(self, start: int, end: int) -> ByteRanges:
+        """This set with the bytes from ``start`` up to ``end`` added."""
+        return ByteRanges.of((*self.parts, (start, end)))
+
+    @property
+    def size(self) -> int:
+        """The number of bytes."""
+        return sum(end - start for start, end in self.parts)
+
+    def missing(self, size: int) -> tuple[Range, ...]:
+        """The ranges of a file of ``size`` bytes that are not in this set."""
+        gaps, at = [], 0
+        for start, end in self.parts:
+            if start >= size:
+                break
+            if at < start:
+                gaps.append((at, start))
+            at = max(at, end)
+        if at < size:
+            gaps.append((at, size))
+        return tuple(gaps)
+
+
 @attrs.define(eq=False, repr=False)
 class PartialFile:
-    """Keeps the bytes that have come so far over a kill of any kind, and never claims bytes that did not.
+    """The bytes of a file so far; they survive a kill, and only bytes that were written count as done.
 
-    All methods but the properties block; one thread at a time may ``save``, any number may ``write`` different bytes.
+    All methods block. One thread at a time may ``save``; any number may ``write`` different bytes.
     """
 
     file: RemoteFile
@@ -35,7 +82,7 @@ class PartialFile:
 
     @classmethod
     def open(cls, file: RemoteFile, target: Path) -> PartialFile:
-        """Go on with what an earlier try left, if it was the same file; raises NoSpace, OSError."""
+        """Open what an earlier call left of the same file, or begin a new one. Raises NoSpace, OSError."""
         target.parent.mkdir(parents=True, exist_ok=True)
         part = part_of(target)
         fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -48,7 +95,7 @@ class PartialFile:
         return partial
 
     def write(self, at: int, block: bytes) -> None:
-        """Put bytes where they belong; they count only once ``done`` says so. Raises NoSpace, OSError."""
+        """Write ``block`` at the offset ``at``; the caller adds it to ``done``. Raises NoSpace, OSError."""
         view = memoryview(block)
         try:
             while view:
@@ -58,31 +105,28 @@ class PartialFile:
             raise _disk(error, self.target) from error
 
     def save(self) -> None:
-        """Write down what is done. The process may be killed at any moment: the note is replaced, not altered."""
+        """Save which bytes are done, by a rename, so that a kill at any moment leaves a valid note."""
         note = {"identity": self.file.identity, "etag": self.etag, "done": self.done.parts}
-        try:  # not synced: the bytes that it tells of are not either
+        draft = self.target.with_name(self.target.name + ".part.new")
+        try:  # not synced: nor are the bytes that it describes
             durable_file.write(
-                _sidecar_of(self.target),
-                json.dumps(note),
-                mode=0o644,
-                draft=_draft_of(self.target),
-                sync=False,
+                _sidecar_of(self.target), json.dumps(note), mode=0o644, draft=draft, sync=False
             )
         except OSError as error:
             raise _disk(error, self.target) from error
 
     def restart(self) -> None:
-        """Forget all bytes: the source has others now."""
+        """Forget all bytes, because the source has changed."""
         self.done, self.etag = ByteRanges(), None
         _sidecar_of(self.target).unlink(missing_ok=True)
 
     def finish(self) -> None:
-        """Make the file whole under its name, on disk for good."""
+        """Give the complete file its name, synced to the disk. Raises OSError."""
         durable_file.put_in_place(part_of(self.target), self.target)
         _sidecar_of(self.target).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Keep everything for the next try."""
+        """Close the file; what was saved stays for the next call."""
         os.close(self._fd)
 
     def _recall(self) -> None:
@@ -97,7 +141,7 @@ class PartialFile:
                     return
         self.restart()
         try:
-            os.ftruncate(self._fd, 0)  # so that nothing of another file can shine through
+            os.ftruncate(self._fd, 0)  # so that no bytes of another file remain
             os.ftruncate(self._fd, self.file.size)
         except OSError as error:
             raise _disk(error, self.target) from error
@@ -107,12 +151,12 @@ class PartialFile:
 
 
 def part_of(target: Path) -> Path:
-    """Where the bytes of ``target`` gather."""
+    """The file that holds the bytes of ``target`` until it is complete."""
     return target.with_name(target.name + ".part")
 
 
 def kept_bytes(file: RemoteFile, target: Path) -> int:
-    """How many bytes of an unfinished ``target`` are on disk and would not be fetched again."""
+    """The number of bytes of an unfinished ``target`` that need not be fetched again."""
     note = _note(target)
     if note is None or note.get("identity") != file.identity:
         return 0
@@ -121,15 +165,20 @@ def kept_bytes(file: RemoteFile, target: Path) -> int:
     return 0
 
 
+def unfinished_of(target: Path) -> list[Path]:
+    """Every file that may lie beside ``target`` while it is fetched."""
+    return [target.with_name(target.name + suffix) for suffix in (".part", ".part.json", ".part.new", ".xet")]
+
+
 def discard(target: Path) -> None:
     """Remove what is unfinished of ``target``."""
-    for path in (part_of(target), _sidecar_of(target), _draft_of(target)):
+    for path in unfinished_of(target):
         path.unlink(missing_ok=True)
 
 
 @attrs.define(eq=False)
 class FileDigest:
-    """The hash of a file, taken in steps so that it can be stopped between them."""
+    """The hash of a file, computed in steps of ``step`` bytes so that it can be stopped between them. Blocking."""
 
     path: Path
     file: RemoteFile
@@ -145,11 +194,11 @@ class FileDigest:
 
     @property
     def is_told(self) -> bool:
-        """The source told a hash at all."""
+        """Whether the source announced a hash."""
         return self.file.sha256 is not None or self.file.git_sha1 is not None
 
     def advance(self) -> bool:
-        """Read the next step; false at the end of the file. Raises OSError."""
+        """Read the next step; returns False at the end of the file. Raises OSError."""
         with self.path.open("rb") as source:
             source.seek(self.place)
             end = self.place + self.step
@@ -163,18 +212,13 @@ class FileDigest:
 
     @property
     def is_right(self) -> bool:
-        """What was read is what the source announced, in size and hash."""
+        """Whether size and hash of what was read are those that the source announced."""
         wanted = self.file.sha256 or self.file.git_sha1
         return self.place == self.file.size and (wanted is None or self._hash.hexdigest() == wanted.lower())
 
 
 def _sidecar_of(target: Path) -> Path:
     return target.with_name(target.name + ".part.json")
-
-
-def _draft_of(target: Path) -> Path:
-    """Where the next note is written."""
-    return _sidecar_of(target).with_suffix(".new")
 
 
 def _note(target: Path) -> dict[str, Any] | None:
@@ -187,6 +231,6 @@ def _note(target: Path) -> dict[str, Any] | None:
 
 
 def _disk(error: OSError, target: Path) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         return NoSpace(f"The disk of {target.parent} is full: free some space, or choose another --cache-dir")
     return error

@@ -1,4 +1,4 @@
-"""Removes model files, and nothing outside the folders it is given, whatever links lie about."""
+"""Removes model files, and nothing outside the given folders, whatever symbolic links there are."""
 
 from __future__ import annotations
 
@@ -9,21 +9,15 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpustack.artifacts.partial import unfinished_of
 from gpustack.errors import Forbidden
-
-_COMPANIONS = (".part", ".part.json", ".part.new", ".xet")
-
-
-def unfinished_of(path: Path) -> list[Path]:
-    """Where parts of the file at ``path`` lie while it is fetched, and what is noted of them."""
-    return [path.with_name(path.name + suffix) for suffix in _COMPANIONS]
 
 
 def remove(path: Path, roots: Sequence[Path]) -> bool:
-    """Remove the file or folder at ``path``, what is unfinished of it, and the folders it leaves empty.
+    """Remove the file or folder at ``path``, its unfinished parts, and folders that become empty.
 
-    ``path`` must lie within one of ``roots``. On the way there no symbolic link is followed; one at its end is removed
-    itself. False if there was nothing. Blocking; raises Forbidden for a path outside, OSError when removal fails.
+    Returns whether it was there. ``path`` must lie within one of ``roots``. No symbolic link on the way is followed; a
+    link at the end is removed itself. Blocking; raises Forbidden for a path outside, OSError when removal fails.
     """
     clean = Path(os.path.normpath(path))
     root = next((one for one in roots if clean.is_relative_to(one) and clean != one), None)
@@ -40,8 +34,8 @@ def remove(path: Path, roots: Sequence[Path]) -> bool:
         except OSError as error:
             raise Forbidden(f"{path} is reached over a symbolic link, so it is not removed") from error
         existed = _remove_entry(name, chain[-1])
-        for suffix in _COMPANIONS:
-            _remove_entry(name + suffix, chain[-1])
+        for unfinished in unfinished_of(clean):
+            _remove_entry(unfinished.name, chain[-1])
         for parent, folder in reversed(list(zip(chain, folders, strict=False))):
             try:
                 os.rmdir(folder, dir_fd=parent)

@@ -1,4 +1,4 @@
-"""What a source of models is, and which one there is for a kind."""
+"""The interface of a source of models, and the lookup of the source for a kind."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ DEFAULT_LIBRARY = "https://registry.ollama.ai"
 
 @attrs.frozen(kw_only=True)
 class SourceSettings:
-    """What listing a source may need. ``deadline`` is in seconds and covers the whole listing.
+    """Settings of a listing. ``deadline`` is in seconds for the whole listing.
 
-    ``endpoint`` is the model hub's address, ``library`` that of the Ollama library. ``projector`` is the pattern of the
-    projector to take along with a GGUF model, ``None`` for none.
+    ``endpoint`` is the URL of the model hub, ``library`` that of the Ollama library. ``projector`` is the pattern of
+    the projector to list with a GGUF model, ``None`` for none.
     """
 
     endpoint: str | None = None
@@ -33,26 +33,26 @@ class SourceSettings:
 
 
 class Source(Protocol):
-    """One kind of place that models come from; a module of ``sources/`` has one as ``SOURCE``."""
+    """One kind of place that models come from. Each module of ``sources/`` holds one as ``SOURCE``."""
 
     @property
     def kind(self) -> SourceKind: ...
 
     @property
     def is_local(self) -> bool:
-        """The files are on this machine already: the listing's folder is absolute, and nothing is fetched."""
+        """Whether the files are on this machine: then the folder of a listing is absolute, and nothing is fetched."""
         ...
 
     async def resolve(self, source: ModelSource, settings: SourceSettings) -> Listing:
-        """Which files the source has, as of now.
+        """List the files of ``source`` as they are now.
 
-        Raises a GpustackError with a sentence that says what to change. Cancellable at any time.
+        Raises a GpustackError whose sentence says what to change. Cancellable at any time.
         """
         ...
 
 
 def source_for(kind: SourceKind) -> Source:
-    """The source of a kind; raises Invalid where this version has none."""
+    """The source for a kind; raises Invalid if this version has none."""
     known: dict[SourceKind, Source] = {
         module.SOURCE.kind: module.SOURCE for module in siblings("gpustack.artifacts.sources")
     }

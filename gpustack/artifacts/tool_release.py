@@ -1,4 +1,4 @@
-"""What the builds of llama.cpp in its releases are called, and which of them suits a machine."""
+"""The names of the builds in a release of llama.cpp, and which of them fit a machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SITE = "https://github.com"
 """Where releases are published."""
 
 LISTING = "https://api.github.com"
-"""Where the names and hashes of what is published there can be asked for; no mirror has that."""
+"""The API that lists names and hashes of published files; mirrors do not have it."""
 
 REPOSITORY = "ggml-org/llama.cpp"
 PROGRAM = "llama-server"
@@ -34,19 +34,19 @@ _BACKENDS = {
     "openvino": ("openvino",),
 }
 _KNOWN_VERSIONS = {"cuda": ("13.4", "12.8"), "rocm": ("10.0",)}
-"""Tried, the newest first, where the names there are cannot be asked for."""
+"""Versions that are tried, the newest first, where the names of the files cannot be listed."""
 
 _DRIVERS = ((12, 525), (13, 580))
-"""CUDA and the driver from which it runs."""
+"""Major version of CUDA, and the first driver that runs it."""
 
 _DEVICE = re.compile(r"([a-z]+)(?:-([0-9][0-9.]*))?")
 
 
 @attrs.frozen(kw_only=True)
 class Platform:
-    """What the tools are to run on: words as releases use them (``ubuntu``, ``x64``), a device such as ``cuda-12.8``.
+    """What the tools are to run on, in the words of releases (``ubuntu``, ``x64``); a device such as ``cuda-12.8``.
 
-    ``newest`` is the first number of the newest CUDA that the driver can run, where known.
+    ``newest`` is the major version of the newest CUDA that the driver runs, where known.
     """
 
     system: str
@@ -56,7 +56,7 @@ class Platform:
 
     @classmethod
     def of(cls, system: str, arch: str, device: str = "cpu", newest: int | None = None) -> Platform:
-        """From what Python or a person calls a system, an architecture and a device; raises Invalid with a sentence."""
+        """From the words of Python's ``platform``, or of a user; raises Invalid for unknown ones."""
         if system.lower() not in _SYSTEMS:
             raise Invalid(f"There are no tools for the system {system!r}: --system takes linux or darwin")
         if arch.lower() not in _ARCHES:
@@ -76,14 +76,14 @@ class Platform:
         return f"{self.system}, {self.arch}, {self.device}"
 
     def suits(self, version: str) -> bool:
-        """Whether the driver runs this version of the device's toolkit."""
+        """Whether the driver runs this version of the toolkit (CUDA, ROCm)."""
         return (
             self.newest is None or not self.device.startswith("cuda") or _numbers(version)[0] <= self.newest
         )
 
 
 def candidates(tag: str, platform: Platform, *, static: bool, names: Collection[str] | None) -> Iterator[str]:
-    """Names of builds for ``platform``, the best first; out of ``names`` where those are known."""
+    """Names of builds for ``platform``, the best first; limited to ``names`` where those are known."""
     found = _DEVICE.fullmatch(platform.device)
     assert found is not None  # a platform is made by ``of``
     link = "static-" if static else ""
@@ -98,7 +98,7 @@ def candidates(tag: str, platform: Platform, *, static: bool, names: Collection[
 
 
 def runtime_of(name: str) -> str | None:
-    """The archive of CUDA libraries that goes with a build, to be unpacked beside it; ``None`` if there is none."""
+    """The archive of CUDA libraries to unpack beside a build; ``None`` for a build without CUDA."""
     return f"cudart-{name}" if "-cuda-" in name else None
 
 
@@ -110,7 +110,7 @@ def is_static(name: str) -> bool:
 def _versions(
     tag: str, platform: Platform, backend: str, asked: str | None, link: str, names: Collection[str] | None
 ) -> list[str]:
-    """Versions in which a backend is built; one empty word where it has none."""
+    """The toolkit versions that a backend is built for, the newest first; ``[""]`` for one without versions."""
     if asked is not None:
         return [asked]
     if backend not in _KNOWN_VERSIONS:
@@ -130,9 +130,9 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def newest_cuda(driver: str | None, told: str | None) -> int | None:
-    """The first number of the newest CUDA that a driver of NVIDIA runs; ``told`` (CUDA_VERSION) wins.
+    """The major version of the newest CUDA that a driver of NVIDIA runs; ``told`` (CUDA_VERSION) overrides it.
 
-    Within one such number, newer toolkits run on older drivers (NVIDIA calls it minor version compatibility).
+    Within a major version, newer toolkits run on older drivers (NVIDIA: minor version compatibility).
     """
     for text, least in ((told, ()), (driver, _DRIVERS)):
         first = (text or "").split(".")[0]

@@ -1,8 +1,7 @@
-"""The llama.cpp programs that GPUStack has fetched for this machine: brought, checked, put in place at one stroke."""
+"""The llama.cpp programs below ``--bin-dir``: fetched, verified, tried out, and installed by replacing one link."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import random
@@ -15,8 +14,7 @@ import attrs
 import trio
 
 from gpustack.artifacts.archive import pack, unpack
-from gpustack.artifacts.disk import disk
-from gpustack.artifacts.fault import CorruptFile, NoSpace
+from gpustack.artifacts.disk import CorruptFile, NoSpace, disk, free_bytes, is_full
 from gpustack.artifacts.fetch import FetchRules, fetch
 from gpustack.artifacts.file_lock import FileLocks
 from gpustack.artifacts.listing import RemoteFile
@@ -27,20 +25,20 @@ from gpustack.errors import Invalid, NotFound, Unavailable
 from gpustack.remote.http import HttpClient
 
 FOLDER = "llama.cpp"
-"""The name, below ``--bin-dir``, under which the programs are found; a link that is changed at one stroke."""
+"""The name below ``--bin-dir`` under which the programs are found: a symbolic link to a folder."""
 
 _NOTE = "tools.json"
 _NOTE_LIMIT = 64 << 10
 _UNKNOWN = "of unknown version"
 _DEPTH = 4
-"""Folders below the top of an archive in which the program is looked for."""
+"""How many path components below the top of an archive the program is looked for."""
 
 
 @attrs.frozen(kw_only=True)
 class BuildRequest:
-    """Which build is wanted: ``tag`` None is the newest; ``static`` one statically linked, where there is one.
+    """Which build is wanted. ``tag`` None means the newest; ``static`` prefers a statically linked build.
 
-    With ``any_device`` a machine whose devices have no build of their own gets one for Vulkan, or for the CPU.
+    With ``any_device`` a platform for whose device there is no build gets one for Vulkan, or for the CPU.
     """
 
     platform: Platform
@@ -52,13 +50,13 @@ class BuildRequest:
 
 @attrs.frozen(kw_only=True)
 class Build:
-    """A build on its way or in place: its version, the name of its archive, and where it came from."""
+    """A build: its version, the name of its archive, and the site or file that it came from."""
 
     tag: str
     name: str
     origin: str
     checked: bool = False
-    """Against a hash that the site tells."""
+    """Whether it was verified against a hash of the site."""
 
     @property
     def is_static(self) -> bool:
@@ -66,7 +64,7 @@ class Build:
 
 
 Try = Callable[[Path], Awaitable[str | None]]
-"""Runs a program: what it says against being used, or ``None``."""
+"""Runs a program: why it cannot be used, or ``None``."""
 
 
 async def _no_try(program: Path) -> str | None:
@@ -75,23 +73,23 @@ async def _no_try(program: Path) -> str | None:
 
 @attrs.define(eq=False, repr=False)
 class Tools:
-    """Owner of the programs below ``root`` (``--bin-dir``). Several processes may use the same one."""
+    """Owner of the programs below ``root`` (``--bin-dir``). Several processes may use it at the same time."""
 
     root: Path
     rng: random.Random
     rules: FetchRules = FetchRules()
-    _claims: FileLocks = attrs.field(init=False)
+    _locks: FileLocks = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._claims = FileLocks(self.root / ".claims")
+        self._locks = FileLocks(self.root / ".claims")
 
     @property
     def program(self) -> Path:
-        """Where ``llama-server`` is, if it is here."""
+        """The path of ``llama-server``, whether it is installed or not."""
         return self.root / FOLDER / PROGRAM
 
     def installed(self) -> Build | None:
-        """What is in place, as its note says; blocking."""
+        """The installed build, as its note says; ``None`` if there is none. Blocking."""
         return _noted(self.root / FOLDER) if self.program.is_file() else None
 
     async def bring(
@@ -105,11 +103,12 @@ class Tools:
         save: Path | None = None,
         install: bool = True,
     ) -> Build:
-        """Fetch the build that ``wish`` means, have ``try_out`` look at it, and put it in place of the one before.
+        """Fetch the build that ``wish`` describes, run ``try_out`` on it, and install it in place of the former one.
 
-        ``tell`` hears sentences of what is chosen, ``progress`` bytes done and in all. With ``save`` it is packed into
-        that archive too; without ``install`` it is only that. Cancellable at any time: what has come is gone on with
-        next time, and what was in place stays. Raises Invalid, NotFound, Unavailable (Damaged, NoSpace, RemoteError).
+        ``tell`` gets sentences about the choice, ``progress`` the bytes done and in all. With ``save`` the build is
+        also packed into that archive; without ``install`` nothing else is done with it. Cancellable at any time: the
+        bytes on disk are kept for the next call, and the installed build stays. Raises Invalid, NotFound, or
+        Unavailable (CorruptFile, NoSpace, RemoteError).
         """
         build, files = await find_build(wish, client, tell)
         async with self._alone():
@@ -134,7 +133,7 @@ class Tools:
         return build
 
     async def load(self, archive: Path, *, try_out: Try = _no_try) -> Build:
-        """Put what an archive holds in place: one that was saved, or one of a release. Raises as ``bring`` does."""
+        """Install from an archive, a saved one or one of a release. Raises as ``bring`` does."""
         if not await trio.Path(archive).is_file():
             raise Invalid(f"There is no archive {archive}")
         async with self._alone():
@@ -143,13 +142,13 @@ class Tools:
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
-        """Nobody else changes the programs meanwhile; a full disk and its like become sentences."""
+        """Hold the lock on the programs, and turn OSError into NoSpace or Unavailable."""
         try:
             await disk.run(lambda: self.root.mkdir(parents=True, exist_ok=True))
-            async with self._claims.hold(self.root / FOLDER):
+            async with self._locks.hold(self.root / FOLDER):
                 yield
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_full(error):
                 raise NoSpace(
                     f"The disk of {self.root} is full: free some space, or choose another --bin-dir"
                 ) from error
@@ -160,7 +159,7 @@ class Tools:
     async def _take(
         self, archives: Sequence[Path], build: Build, try_out: Try, save: Path | None, *, install: bool
     ) -> Build:
-        """Unpack, look, pack and put in place; what does not get there is removed."""
+        """Unpack, try out, pack and install; the scratch folder is removed in any case."""
         fresh = self.root / f"{FOLDER}-{self.rng.randrange(16**8):08x}"
         scratch = self.root / f".{fresh.name}"
         await disk.run(self._clear)
@@ -178,7 +177,7 @@ class Tools:
         return build
 
     def _put(self, ready: Path, fresh: Path) -> None:
-        """The link is replaced by one step, so that somebody who looks finds the old programs or the new ones."""
+        """Replace the link by a rename, so that others find either the former programs or the new ones. Blocking."""
         link, draft = self.root / FOLDER, self.root / f".{FOLDER}.new"
         if link.is_dir() and not link.is_symlink():
             raise Unavailable(f"{link} was not made by GPUStack: move it away, and try again")
@@ -187,13 +186,13 @@ class Tools:
         draft.unlink(missing_ok=True)
         draft.symlink_to(fresh.name)
         draft.replace(link)
-        # The one before may just be starting an engine: it goes next time.
+        # An engine may be starting from the former folder: that one is removed next time.
         for old in self.root.glob(f"{FOLDER}-*"):
             if old.name not in (fresh.name, before):
                 shutil.rmtree(old, ignore_errors=True)
 
     def _clear(self) -> None:
-        """What one that was killed left."""
+        """Remove what a killed process left. Blocking."""
         for old in self.root.glob(f".{FOLDER}-*"):
             shutil.rmtree(old, ignore_errors=True)
 
@@ -204,7 +203,7 @@ class Tools:
 async def find_build(
     wish: BuildRequest, client: HttpClient, tell: Callable[[str], None]
 ) -> tuple[Build, tuple[RemoteFile, ...]]:
-    """Ask the site for the build that is meant, and for the files it takes. Raises NotFound, RemoteError, Invalid."""
+    """The build that ``wish`` describes, and the archives to fetch. Raises NotFound, RemoteError, Invalid."""
     if wish.tag is not None and not TAG.fullmatch(wish.tag):
         raise Invalid(f"{wish.tag[:80]!r} is not the name of a version")
     site = wish.site
@@ -229,7 +228,7 @@ async def find_build(
 
 
 def _attempts(wish: BuildRequest) -> list[tuple[Platform, bool]]:
-    """What is asked for, and in its place, in turn: a platform, and whether statically linked."""
+    """Platforms to try in turn, the wanted one first, each with whether to link statically."""
     platforms = [wish.platform]
     if wish.any_device:
         others = [device for device in ("vulkan", "cpu") if device != wish.platform.device]
@@ -242,7 +241,7 @@ def _attempts(wish: BuildRequest) -> list[tuple[Platform, bool]]:
 async def _runtime(
     client: HttpClient, site: ReleaseSite, tag: str, name: str, hashes: dict[str, str] | None
 ) -> list[RemoteFile]:
-    """The libraries of CUDA, where they are published beside the build."""
+    """The archive of CUDA libraries, if one is published beside the build."""
     runtime = runtime_of(name)
     if runtime is None or (hashes is not None and runtime not in hashes):
         return []
@@ -251,7 +250,7 @@ async def _runtime(
 
 
 def _unpack_all(archives: Sequence[Path], scratch: Path, build: Build, go_on: Callable[[], None]) -> Build:
-    """``scratch/ready`` becomes the folder of the first archive's program, with the files of the others in it."""
+    """Unpack into ``scratch/ready``: the folder of the program in the first archive, with the files of the others."""
     folders = []
     for number, archive in enumerate(archives):
         folder = scratch / str(number)
@@ -288,7 +287,7 @@ def _programs(folder: Path) -> list[Path]:
 
 
 def _noted(folder: Path) -> Build | None:
-    """What a note says; one that is not ours says nothing."""
+    """The build that the note in ``folder`` describes; ``None`` if there is no valid note."""
     try:
         with (folder / _NOTE).open("rb") as file:
             told = json.loads(file.read(_NOTE_LIMIT))
@@ -302,8 +301,8 @@ def _noted(folder: Path) -> Build | None:
 
 
 def _check_space(root: Path, size: int) -> None:
-    """An archive unpacks to about three times its size."""
-    free = shutil.disk_usage(root).free
+    """Raise NoSpace unless there is space for the archive, and for what it unpacks to: about three times its size."""
+    free = free_bytes(root)
     if free < 4 * size:
         raise NoSpace(
             f"The tools need {human_bytes(4 * size)} in {root}, where {human_bytes(free)} are free: free some space, "

@@ -1,4 +1,4 @@
-"""Fetches a file of the hub by Xet, where the hub keeps it there: in a child, so that it can be stopped."""
+"""Fetches a file that the hub keeps in Xet, with the hub's own client in a child process, so that it can be stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gpustack.text import printable, redacted
 
 _LOOK_EVERY = 0.5
 _STALL = 120.0
-"""Seconds without a byte more after which it is given up."""
+"""Seconds without progress after which the child is ended."""
 _BURIAL = 2.0
 _LAST_WORDS = 64 << 10
 
@@ -31,10 +31,10 @@ _LAST_WORDS = 64 << 10
 async def fetch_by_xet(
     file: RemoteFile, path: Path, *, endpoint: str, cache: Path, on_progress: Callable[[int], None]
 ) -> str | None:
-    """Write ``file`` to ``path``, unchecked; ``None`` when it is there, else why not: it is to be had the plain way.
+    """Write ``file`` to ``path``, unverified. Returns ``None`` on success, else why it failed: then fetch it plainly.
 
-    ``cache`` is where the client may keep what it likes. Cancellable at any time; then nothing of it goes on, and what
-    has come is left for the caller to remove. Raises OSError.
+    ``cache`` is a folder for the client's own files. Cancellable at any time; the child is ended then, and the caller
+    removes ``path``. Raises OSError.
     """
     asked = {
         "url": file.url,
@@ -83,7 +83,7 @@ async def fetch_by_xet(
 
 
 def host_of(url: str) -> str:
-    """The address of the hub that a file's URL begins with."""
+    """Scheme and host of ``url``."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 
@@ -96,7 +96,7 @@ async def _tell(process: trio.Process, question: bytes) -> None:
 
 
 async def _listen(process: trio.Process, said: bytearray) -> None:
-    """The end of what it says, so that it does not block on a full pipe."""
+    """Read stderr to its end, so that the child never blocks on a full pipe; keep the last bytes in ``said``."""
     assert process.stderr is not None
     async for piece in process.stderr:
         said += piece
@@ -116,7 +116,7 @@ async def _watch(path: Path, on_progress: Callable[[int], None], everything: tri
 
 
 def _bytes_of(path: Path) -> int:
-    """What is on disk: the file has its full length from the beginning."""
+    """The bytes on disk: the file is sparse and has its full length from the beginning."""
     try:
         status = path.stat()
     except OSError:

@@ -1,6 +1,6 @@
-"""The child that fetches one file with the hub's own Xet client, which cannot be stopped in any other way.
+"""The child process that fetches one file with the hub's own Xet client, which cannot be cancelled otherwise.
 
-It reads one JSON object from stdin (url, endpoint, headers, size, path; nothing secret is in its arguments), and exits
+Reads one JSON object from stdin (url, endpoint, headers, size, path), so that no secret is among its arguments. Exits
 with 0 when the file is there, with ``PLAIN`` when the hub does not keep it in Xet.
 """
 
@@ -16,7 +16,7 @@ _LIMIT = 1 << 20
 
 
 def main() -> int:
-    """Fetch what stdin says."""
+    """Fetch the file that stdin describes; returns the exit code."""
     asked = json.loads(sys.stdin.read(_LIMIT))
     from huggingface_hub import get_hf_file_metadata
     from huggingface_hub.file_download import xet_get

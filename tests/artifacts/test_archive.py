@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gpustack.artifacts.archive import ArchiveLimits, pack, unpack
-from gpustack.artifacts.fault import CorruptFile
+from gpustack.artifacts.disk import CorruptFile
 from tests.fakes.mirror import tarball
 
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from gpustack.artifacts.cache import Cache, CacheSettings, DownloadProgress, LocalFiles
-from gpustack.artifacts.fault import NoSpace
+from gpustack.artifacts.disk import NoSpace
 from gpustack.artifacts.fetch import FetchRules
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.errors import Forbidden, Invalid, NotFound, Unavailable

@@ -13,7 +13,7 @@ import attrs
 import pytest
 import trio
 
-from gpustack.artifacts.fault import CorruptFile
+from gpustack.artifacts.disk import CorruptFile
 from gpustack.artifacts.fetch import FetchRules, fetch
 from gpustack.artifacts.listing import RemoteFile
 from gpustack.artifacts.partial import kept_bytes, part_of

@@ -11,8 +11,7 @@ import trio
 
 from gpustack.artifacts.cache import Cache, CacheSettings, LocalFiles
 from gpustack.artifacts.headers.facts_reader import FactsReader
-from gpustack.artifacts.headers.projector import misfit
-from gpustack.artifacts.projector import by_place_and_name
+from gpustack.artifacts.projector import by_place_and_name, misfit
 from gpustack.domain.artifact import ModelSource, SourceKind
 from tests.fakes.hub import Hub
 from tests.models import make_embedder, make_projector, make_tiny_llm

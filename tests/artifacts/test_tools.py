@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from gpustack.artifacts.fault import CorruptFile
+from gpustack.artifacts.disk import CorruptFile
 from gpustack.artifacts.fetch import FetchRules
 from gpustack.artifacts.tool_release import Platform, candidates, newest_cuda
 from gpustack.artifacts.tool_site import ReleaseSite

@@ -13,7 +13,7 @@ import pytest
 import trio
 from huggingface_hub.utils import get_session
 
-from gpustack.artifacts.hub_answer import bound
+from gpustack.artifacts.hub_client import bound
 from gpustack.remote.http import BadResponse, open_client
 from gpustack.remote.redirect import refuse_inner
 

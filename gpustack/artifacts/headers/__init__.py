@@ -1,1 +1,1 @@
-"""Headers of model files: what is in them, read in a fraction of a second without the weights."""
+"""The headers of model files, and the facts about a model that they state. The weights are not read."""

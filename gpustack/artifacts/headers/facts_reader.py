@@ -1,4 +1,4 @@
-"""What a model is, told by the first megabytes of its files, wherever they lie."""
+"""Reads the facts about a model from the first megabytes of its files, on this machine or at a hub."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ import attrs
 import trio
 
 from gpustack.artifacts.disk import disk
-from gpustack.artifacts.headers.gguf import MOST_HEADER, GgufHeader, HeaderError, TruncatedHeader, parse
+from gpustack.artifacts.headers.gguf import (
+    FIRST_READ,
+    GgufHeader,
+    HeaderError,
+    TruncatedHeader,
+    next_read,
+    parse,
+    read_header,
+)
 from gpustack.artifacts.headers.gguf_facts import gguf_facts
 from gpustack.artifacts.listing import Listing, RemoteFile, model_of
 from gpustack.artifacts.range_request import SourceChanged, TransientError, first_byte, open_range
@@ -28,15 +36,13 @@ from gpustack.remote.http import (
     shown,
 )
 
-FIRST_READ = 1 << 20
-FURTHER_READ = 4 << 20
 _TRIES = 4
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
 @attrs.frozen(kw_only=True)
 class _CachedFacts:
-    """Facts as read, of which state of the source, and until when they are taken unasked."""
+    """Facts, the state of the source that they were read from, and until when they need no new look."""
 
     facts: ModelFacts
     state: object
@@ -45,10 +51,11 @@ class _CachedFacts:
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class FactsReader:
-    """Reads facts, and remembers those of the ``most`` sources it read last.
+    """Reads facts, and keeps those of the last ``most`` sources.
 
-    Facts are taken unasked for ``fresh_for`` seconds of ``clock``; after that only the listing is looked at again,
-    unless the source has changed. ``direct`` are hosts that are not reached through a proxy.
+    For ``fresh_for`` seconds of ``clock`` they are returned without asking the source. After that the source is listed
+    again, and headers are read again only if its state has changed. ``deadline`` is in seconds. Hosts in ``direct`` are
+    not reached through a proxy.
     """
 
     clock: Callable[[], float]
@@ -64,10 +71,10 @@ class FactsReader:
     async def read(
         self, source: ModelSource, *, token: str | None = None, projector: str | None = DEFAULT_PROJECTOR
     ) -> ModelFacts:
-        """The facts of ``source``, within ``deadline`` seconds a step. Cancellable at any time.
+        """The facts of ``source``. Listing it and reading headers may take ``deadline`` seconds each.
 
-        Raises BadRequest when a file is none of its kind or damaged, NotFound (also for a local path that is not on
-        this machine), and what listing a source raises.
+        Cancellable at any time. Raises BadRequest when a file is damaged or of another kind, NotFound (also for a local
+        path that is not on this machine), Unavailable, and what listing a source raises.
         """
         place = source_for(source.kind)
         key = (source.index, projector)
@@ -127,15 +134,15 @@ class FactsReader:
         while True:
             data += await self._peek(client, file, len(data), min(wanted, file.size))
             try:
-                # Hostile bytes take seconds: not in the loop. What is begun ends, for nobody can end a thread.
+                # Hostile bytes take seconds to parse, so it is done in a thread, which a cancellation abandons.
                 return await disk.run(parse, data, abandon=True)
             except TruncatedHeader as cut:
                 if len(data) >= file.size:
                     raise
-                wanted = _more(len(data), cut.needed)
+                wanted = next_read(len(data), cut.needed)
 
     async def _peek(self, client: HttpClient, file: RemoteFile, start: int, end: int) -> bytes:
-        """Some bytes of a file, into memory."""
+        """The bytes of ``file`` from ``start`` up to ``end``, with retries."""
         if start == end:
             return b""
         for attempt in range(_TRIES):
@@ -165,29 +172,8 @@ class FactsReader:
         return f"<FactsReader: {len(self._known)} sources known>"
 
 
-def _more(have: int, needed: int) -> int:
-    """Bytes to have next. Twice as many at least, for what is there is parsed from its beginning each time."""
-    return min(max(needed, 2 * have, have + FURTHER_READ), MOST_HEADER)
-
-
-def read_header(path: Path) -> GgufHeader:
-    """The header of a GGUF file on this machine; blocking. Raises HeaderError, OSError."""
-    data = b""
-    wanted = FIRST_READ
-    with path.open("rb") as file:
-        while True:
-            more = file.read(wanted - len(data))
-            data += more
-            try:
-                return parse(data)
-            except TruncatedHeader as cut:
-                if not more:
-                    raise
-                wanted = _more(len(data), cut.needed)
-
-
 def _check_whole(file: RemoteFile, header: GgufHeader) -> None:
-    """Engines refuse a file that lacks its end, in words of their own and after a start."""
+    """Raise BadRequest for a file without its end: an engine would refuse it only after its start."""
     if file.size < header.least_file_size:
         raise BadRequest(
             f"{file.name} is cut short: it has {file.size} bytes of at least {header.least_file_size}; copy or "
@@ -200,7 +186,7 @@ def _last(error: RemoteError | TransientError) -> Exception:
 
 
 def _refuse_pointer(listing: Listing) -> None:
-    """A clone without Git LFS has small texts where the weights should be."""
+    """Raise BadRequest for a clone made without Git LFS: it has small text files in place of the weights. Blocking."""
     for file in listing.files:
         if file.name.endswith(_WEIGHTS) and file.size < 1024:
             path = Path(listing.folder) / file.name
@@ -215,7 +201,7 @@ def _refuse_pointer(listing: Listing) -> None:
 
 
 def _plain(listing: Listing, size: int) -> ModelFacts:
-    """A folder of another format: how large its weights are is all that is known."""
+    """The facts of a folder in another format than GGUF: only the size of the weights is known."""
     weights = [file.size for file in listing.files if file.name.endswith(".safetensors")]
     return ModelFacts(
         format=FileFormat.SAFETENSORS if weights else FileFormat.UNKNOWN,
@@ -226,7 +212,7 @@ def _plain(listing: Listing, size: int) -> ModelFacts:
 
 
 def _state(listing: Listing) -> object:
-    """What changes when a local model is replaced."""
+    """Names, sizes and modification times of a local model, which change when it is replaced. Blocking."""
     folder = Path(listing.folder)
     try:
         return tuple((one.name, one.size, (folder / one.name).stat().st_mtime_ns) for one in listing.files)

@@ -1,21 +1,25 @@
-"""The header of a GGUF file: metadata and the list of tensors, out of whatever bytes are given."""
+"""The header of a GGUF file: metadata and the list of tensors. Bounded for hostile bytes."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import TypeAlias
 
 import attrs
 
+FIRST_READ = 1 << 20
+"""Bytes of a file that are read first; most headers are shorter."""
+FURTHER_READ = 4 << 20
 MOST_HEADER = 256 << 20
 """Bytes. Vocabularies of 256k tokens with merges and scores take 15 MiB."""
 MOST_KEYS = 1 << 16
 MOST_TENSORS = 1 << 16
-"""Fifty times what the largest models have: each takes an object of ours."""
+"""Fifty times as many as the largest models have; each becomes a Python object."""
 MOST_TEXTS = 1 << 22
-"""Of one array; the largest vocabularies have a sixteenth of it."""
+"""In one array; the largest vocabularies have a sixteenth of that."""
 MOST_ARRAYS = 1 << 16
 """Arrays within arrays, in all."""
 MOST_SIDES = 8
@@ -23,10 +27,10 @@ LONGEST_NAME = 1 << 16
 LONGEST_TEXT = 16 << 20
 DEEPEST_ARRAY = 4
 KEPT_ITEMS = 4096
-"""Arrays of more numbers than this (vocabulary scores, token types) are counted, not kept; so are all of texts."""
+"""Longer arrays of numbers (scores and types of tokens) become a ``SkippedArray``, and so does every array of texts."""
 
 _ALIGNMENT = 32
-"""Of the tensors' bytes, where the file names no other."""
+"""Alignment of the tensor data in bytes, unless the file states another."""
 _MAGIC = b"GGUF"
 _TEXT, _ARRAY = 8, 9
 _SCALARS: Mapping[int, struct.Struct] = {
@@ -67,19 +71,19 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"tjgg", "it is of the format before GGUF (ggml): convert it, or choose a newer file"),
     (b"lmgg", "it is of the format before GGUF (ggml): convert it, or choose a newer file"),
 )
-"""How files begin that are taken for models, in small letters, and what each is."""
+"""The first bytes, in lower case, of files that users take for GGUF files, and what each is."""
 
 
 class HeaderError(ValueError):
-    """These bytes are not a header we can read; ``str(error)`` is a clause that says why."""
+    """These bytes are not a header that we can read; ``str(error)`` is a clause that says why."""
 
 
 class TruncatedHeader(HeaderError):
-    """The header goes on beyond the bytes given: with more of the file it may be read. ``needed`` bytes at least."""
+    """The header continues beyond the given bytes; at least ``needed`` bytes of the file are needed."""
 
     def __init__(self, needed: int) -> None:
         self.needed = needed
-        # Four bytes are the first thing that is read.
+        # The magic of four bytes is read first.
         super().__init__(
             "it is empty, or nearly so: download it again"
             if needed <= 4
@@ -89,16 +93,16 @@ class TruncatedHeader(HeaderError):
 
 @attrs.frozen
 class SkippedArray:
-    """Stands for an array that was not kept."""
+    """Stands for an array that was not kept; ``items`` is its length."""
 
     items: int
 
 
 @attrs.frozen
 class GgufTensor:
-    """``shape`` is innermost first, ``offset`` counts from the end of the header, ``size`` is in bytes.
+    """A tensor. ``shape`` is innermost first, ``offset`` counts from the end of the header, ``size`` is in bytes.
 
-    ``size`` is ``None`` for a type newer than this table, unless the neighbours' offsets tell.
+    ``size`` is ``None`` for a type that ``BLOCKS`` does not have, unless it follows from the next offset.
     """
 
     name: str
@@ -117,7 +121,7 @@ class GgufTensor:
 
 @attrs.frozen(kw_only=True)
 class GgufHeader:
-    """What a header says. ``size`` is the header's own length in bytes, padding left out."""
+    """A parsed header. ``size`` is its own length in bytes, without padding."""
 
     version: int
     metadata: Mapping[str, Value] = attrs.field(repr=False)
@@ -126,7 +130,7 @@ class GgufHeader:
 
     @property
     def least_file_size(self) -> int:
-        """Bytes that a whole file has at least."""
+        """The least number of bytes of a complete file."""
         if not self.tensors:
             return self.size
         alignment = self.metadata.get("general.alignment")
@@ -146,10 +150,10 @@ def _what_it_is(data: bytes) -> str:
 
 
 def parse(data: bytes) -> GgufHeader:
-    """Read the header at the start of ``data``, which may be the whole file or only its beginning.
+    """Parse the header at the start of ``data``, which may be the whole file or only its beginning.
 
-    Takes about 0.1 s for a vocabulary of 256k tokens, and never more than some seconds or a few times the size of
-    ``data``, whatever the bytes are. Raises HeaderCut when more bytes are needed, HeaderError when they are no GGUF.
+    Takes about 0.1 s for a vocabulary of 256k tokens, and for hostile bytes at most some seconds, and memory of a few
+    times the size of ``data``. Raises TruncatedHeader when more bytes are needed, HeaderError when they are no GGUF.
     """
     at = _Cursor(data)
     if data[:4] != _MAGIC[: len(data[:4])]:
@@ -180,7 +184,7 @@ class _Cursor:
     arrays: int = 0
 
     def skip(self, count: int) -> int:
-        """Move on by ``count`` bytes and return where we were; raises HeaderCut, HeaderError."""
+        """Move forward by ``count`` bytes and return the former place; raises TruncatedHeader, HeaderError."""
         start, end = self.place, self.place + count
         if end > len(self.data):
             if end > MOST_HEADER:
@@ -201,7 +205,7 @@ class _Cursor:
         return self.data[start : start + length].decode("utf-8", "replace")
 
     def skip_texts(self, count: int) -> None:
-        """Step over texts without making them: the one loop that runs hundreds of thousands of times."""
+        """Skip texts without decoding them: this loop runs hundreds of thousands of times."""
         data, place, read, have = self.data, self.place, _U64.unpack_from, len(self.data)
         for _ in range(count):
             if place + 8 > have:
@@ -267,7 +271,7 @@ def _tensor(at: _Cursor) -> GgufTensor:
 
 
 def _sized(tensors: list[GgufTensor]) -> tuple[GgufTensor, ...]:
-    """Where a type is unknown, a tensor reaches as far as the next one begins."""
+    """Give tensors of unknown types a size: up to the next offset."""
     if all(tensor.size is not None for tensor in tensors):
         return tuple(tensors)
     starts = sorted({tensor.offset for tensor in tensors})
@@ -278,3 +282,24 @@ def _sized(tensors: list[GgufTensor]) -> tuple[GgufTensor, ...]:
         else tensor
         for tensor in tensors
     )
+
+
+def next_read(have: int, needed: int) -> int:
+    """How many bytes to have next: at least twice as many, since every try parses from the beginning."""
+    return min(max(needed, 2 * have, have + FURTHER_READ), MOST_HEADER)
+
+
+def read_header(path: Path) -> GgufHeader:
+    """The header of a GGUF file on this machine; blocking. Raises HeaderError, OSError."""
+    data = b""
+    wanted = FIRST_READ
+    with path.open("rb") as file:
+        while True:
+            more = file.read(wanted - len(data))
+            data += more
+            try:
+                return parse(data)
+            except TruncatedHeader as cut:
+                if not more:
+                    raise
+                wanted = next_read(len(data), cut.needed)

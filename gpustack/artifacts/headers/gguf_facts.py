@@ -1,4 +1,4 @@
-"""What the headers of a GGUF model, one per shard, say about the model."""
+"""The facts about a GGUF model, from the headers of its shards."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ FILE_TYPES: Mapping[int, str] = {
 def gguf_facts(
     headers: Sequence[GgufHeader], *, file_size: int, projector_size: int | None = None
 ) -> ModelFacts:
-    """The facts of a model from the headers of its shards, the first one first. Sizes are in bytes.
+    """The facts of a model from the headers of its shards, in order. Sizes are in bytes.
 
-    What a header says wrongly typed or absurdly is taken as not said. Raises HeaderError when it names more layers
-    than any model has, or tensors that no disk could hold.
+    Values of the wrong type or of impossible size count as missing. Raises HeaderError when a header claims more layers
+    than any model has, or contradicts itself.
     """
     try:
         return _facts(headers, file_size, projector_size)
@@ -87,7 +87,7 @@ def _facts(headers: Sequence[GgufHeader], file_size: int, projector_size: int | 
 
 @attrs.frozen
 class _Metadata:
-    """The metadata by the names they have within their architecture, checked for their types."""
+    """The metadata of a header, read by the names that keys have within an architecture; types are checked."""
 
     values: Mapping[str, object]
     architecture: str
@@ -115,7 +115,7 @@ class _Metadata:
 
     def count(self, name: str) -> int | None:
         value = self.values.get(f"{self.architecture}.{name}")
-        if isinstance(value, tuple):  # told per layer where we want one number: the largest covers all
+        if isinstance(value, tuple):  # one number per layer: the largest covers all
             return max((number for item in value if (number := _count(item)) is not None), default=None)
         return _count(value)
 
@@ -133,7 +133,7 @@ class _Metadata:
 
 
 def _count(value: object) -> int | None:
-    """A number that can count something: not a text, a truth, or one that no memory could hold."""
+    """``value``, if it is an int from 0 to 2**48."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 48:
         return None
     return value
@@ -153,7 +153,7 @@ def _state_space(said: _Metadata) -> StateSpace | None:
 
 
 def _by_place(tensors: Sequence[GgufTensor], layers: int) -> TensorBytes | None:
-    """Bytes by where an engine puts them; ``None`` when those of some tensor are unknown."""
+    """The bytes of tensors by where an engine puts them; ``None`` when the size of one is unknown."""
     per_layer = [0] * layers
     token = output = other = 0
     names = set()

@@ -1,4 +1,8 @@
-"""Models on Hugging Face, or a hub that speaks like it (HF_ENDPOINT): its own client lists, our fetcher fetches."""
+"""Models on Hugging Face, or on a hub with the same API (HF_ENDPOINT).
+
+The hub's own library lists a repository, since it knows revisions, gating and tokens; files come by our fetcher, which
+continues and verifies downloads. Both use the proxies of ``config/proxy.py`` and the same bounds on redirects.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ from gpustack.artifacts.listing import (
     safe_name,
 )
 from gpustack.artifacts.projector import by_place_and_name
-from gpustack.artifacts.size import with_size
+from gpustack.artifacts.range_request import with_size
 from gpustack.artifacts.source import SourceSettings
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.errors import (
@@ -47,11 +51,11 @@ if TYPE_CHECKING:
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 CALL_TIMEOUT = 20.0
-"""Seconds the hub may be silent within a call."""
+"""Seconds that the hub may be silent within a call."""
 
 _REPO = re.compile(r"^[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*$|^[A-Za-z0-9][\w.\-]*$", re.ASCII)
 _UNTOLD = -1
-"""Stands for the size of a file until it is known, within this module."""
+"""Stands for a size that is not known yet, within this module."""
 
 _hub_calls = threads("hub listings", 4)
 
@@ -60,18 +64,20 @@ _OTHER_WEIGHTS = (
     "*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot", "*.tflite",
     "*.mlmodel", "original/*", "coreml/*", "openvino/*", "onnx/*",
 )  # fmt: skip
-"""The same weights once more, for other programs: left out where there are safetensors."""
+"""The same weights for other programs: left out where there are safetensors."""
 
 
 @attrs.frozen
 class HuggingFace:
-    """Files lie under ``huggingface/<organisation>/<repository>``; a revision named has a folder of its own."""
+    """Files lie under ``huggingface/<organisation>/<repository>``, with ``@<revision>`` where one is named."""
 
     kind: SourceKind = SourceKind.HUGGING_FACE
     is_local: bool = False
 
     async def resolve(self, source: ModelSource, settings: SourceSettings) -> Listing:
-        """See ``Source``: NotFound, Forbidden, BadRequest, Invalid, TooManyRequests, Unavailable, GatewayTimeout."""
+        """As ``Source``. Raises NotFound, Forbidden, BadRequest, Invalid, TooManyRequests, Unavailable,
+        GatewayTimeout.
+        """
         repo = source.huggingface_repo_id or ""
         if not _REPO.match(repo) or ".." in repo or "--" in repo:
             raise Invalid(f"huggingface_repo_id must be <organisation>/<repository>, not {repo!r}")
@@ -83,7 +89,7 @@ class HuggingFace:
 
 
 def endpoint_of(settings: SourceSettings) -> str:
-    """The hub's address: as given, by HF_ENDPOINT, or the public one; raises Invalid unless it is http(s)."""
+    """The URL of the hub: from the settings, HF_ENDPOINT, or the public one. Raises Invalid unless it is http(s)."""
     endpoint = (settings.endpoint or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
     try:
         parts = urllib.parse.urlsplit(endpoint)
@@ -96,7 +102,7 @@ def endpoint_of(settings: SourceSettings) -> str:
 
 
 def _ask(repo: str, revision: str | None, endpoint: str, token: str | None) -> ModelInfo:
-    """In a thread: ask the hub; its errors become ours."""
+    """Ask the hub about a repository, and turn its errors into ours. Blocking."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -129,13 +135,13 @@ def _ask(repo: str, revision: str | None, endpoint: str, token: str | None) -> M
     except (library.HTTPError, library.InvalidURL, ProxyFault, OSError) as error:
         raise _unreachable(error, place) from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise _no_hub(place) from error  # whatever answers there
+        raise _no_hub(place) from error  # something else answers there
 
 
 def _unreachable(error: Exception, endpoint: str) -> GpustackError:
     if isinstance(error, ProxyFault):
         return Unavailable(f"The hub {endpoint} cannot be reached: {error}")
-    # What is said of a malformed address may hold a part of its password.
+    # The message about a malformed address may contain a part of a password.
     reason = "its address is malformed" if type(error).__name__ == "InvalidURL" else said_by(error)
     return Unavailable(
         f"The hub {endpoint} cannot be reached ({reason}); set HF_ENDPOINT to a mirror, or HTTPS_PROXY, or "
@@ -212,7 +218,7 @@ def _listing(source: ModelSource, settings: SourceSettings, endpoint: str, info:
 
 
 async def _with_sizes(listing: Listing, settings: SourceSettings) -> Listing:
-    """The listing with the sizes that a mirror leaves out, asked file by file."""
+    """The listing, with sizes that a mirror does not state asked file by file."""
     if all(file.size != _UNTOLD for file in listing.files):
         return listing
     timeouts = Timeouts(stall=CALL_TIMEOUT)
@@ -222,7 +228,7 @@ async def _with_sizes(listing: Listing, settings: SourceSettings) -> Listing:
 
 
 def _is_sound(sibling: RepoSibling) -> bool:
-    """Whether what a hub says of a file has the types that the library declares, but does not check."""
+    """Whether the fields of a file have the types that the library declares, but does not check."""
     hashes = (sibling.blob_id, sibling.lfs.sha256 if sibling.lfs is not None else None)
     size = sibling.size
     return (
@@ -258,7 +264,7 @@ def _matching(names: Sequence[str], pattern: str) -> list[str]:
 
 
 def _snapshot(names: Sequence[str], repo: str) -> tuple[str, ...]:
-    """The whole repository but for what no engine reads."""
+    """The files of a repository that an engine reads."""
     kept = [name for name in names if not _is_any(name, _UNNEEDED)]
     if any(name.endswith(".safetensors") and "/" not in name for name in kept):
         kept = [name for name in kept if not _is_any(name, _OTHER_WEIGHTS)]
@@ -273,7 +279,7 @@ def _is_any(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _folder(repo: str, revision: str | None) -> str:
-    """A revision must not share its files with another one's; ``@`` cannot be part of a repository's name."""
+    """A folder per revision, so that no two share files; ``@`` cannot be part of the name of a repository."""
     place = f"huggingface/{repo}"
     if revision is None or revision == "main":
         return place

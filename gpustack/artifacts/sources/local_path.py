@@ -8,7 +8,6 @@ from pathlib import Path
 
 import attrs
 
-from gpustack.artifacts.headers.projector import best_by_headers
 from gpustack.artifacts.listing import (
     MOST_FILES,
     Listing,
@@ -19,7 +18,7 @@ from gpustack.artifacts.listing import (
     shard_of,
     shards,
 )
-from gpustack.artifacts.projector import by_place_and_name
+from gpustack.artifacts.projector import best_by_headers, by_place_and_name
 from gpustack.artifacts.source import SourceSettings
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.errors import BadRequest, Invalid, NotFound
@@ -27,23 +26,23 @@ from gpustack.nursery.limiter import threads
 from gpustack.text import is_text
 
 _MOST_PROJECTORS = 32
-"""Whose headers are read."""
+"""The most projectors whose headers are read."""
 
 _MOST_LINKS = 4
-"""Linked folders within linked folders."""
+"""How deep linked folders within linked folders are followed."""
 
 _disk = threads("model paths", 4)
 
 
 @attrs.frozen
 class LocalPath:
-    """The path must be absolute and exist on the machine that asks. Nothing is ever fetched or removed."""
+    """The path must be absolute and exist on the machine that lists it. Nothing is ever fetched or removed."""
 
     kind: SourceKind = SourceKind.LOCAL_PATH
     is_local: bool = True
 
     async def resolve(self, source: ModelSource, settings: SourceSettings) -> Listing:
-        """See ``Source``. A disk that does not answer (a lost network share) costs the deadline at most."""
+        """As ``Source``. A disk that does not answer (a lost network share) takes no longer than the deadline."""
         import trio
 
         with trio.move_on_after(settings.deadline):
@@ -52,7 +51,7 @@ class LocalPath:
 
 
 def find(path: str, projector: str | None) -> Listing:
-    """List what is at ``path``; blocking. Raises Invalid, NotFound or BadRequest with a sentence."""
+    """List the model at ``path``. Blocking; raises Invalid, NotFound, BadRequest."""
     if not path or "\0" in path:
         raise Invalid("local_path must name a file or folder")
     place = Path(path)
@@ -88,7 +87,7 @@ def _folder(place: Path, projector: str | None) -> Listing:
     names = _names_below(place)
     if not names:
         raise NotFound(f"The folder {place} has no files")
-    # A configuration alone is left beside many a GGUF file; with weights of its own it is the model.
+    # Many GGUF files have a config.json beside them; it describes the model only if there are other weights.
     other = "config.json" in names and any(is_other_model(name) for name in names)
     if other or not any(name.lower().endswith(".gguf") for name in names):
         return _listing(place, tuple(names), None, None)
@@ -101,7 +100,7 @@ def _folder(place: Path, projector: str | None) -> Listing:
 
 
 def _companion(folder: Path, names: list[str], main: str, pattern: str) -> str | None:
-    """The projector that belongs to the model; what cannot be read is none."""
+    """The projector that belongs to the model ``main``, by names and headers."""
     candidates = by_place_and_name(names, main, pattern)[:_MOST_PROJECTORS]
     if not candidates or is_projector(main):
         return None
@@ -125,17 +124,17 @@ def _names_beside(place: Path) -> list[str]:
 
 
 def _names_below(place: Path) -> list[str]:
-    """Files of the folder and its folders, hidden ones left out, in order and bounded.
+    """The files in the folder and below it, sorted, at most ``MOST_FILES``; hidden ones are left out.
 
-    Linked folders are followed, each folder once: neither into one that is being looked at already nor deeper than
-    ``_MOST_LINKS`` links, and only as long as there is room for their files.
+    Linked folders are followed up to ``_MOST_LINKS`` links deep, each folder once. They are listed last, and left out
+    where they would exceed the limit. Raises Invalid if the folder itself exceeds it.
     """
     found: list[str] = []
     seen = {_identity(place)}
     seen.update(_identity(above) for above in place.resolve().parents)
     waiting, folders = [(place, 0)], 0
     while waiting:
-        waiting.sort(key=lambda one: -one[1])  # our own folders first
+        waiting.sort(key=lambda one: -one[1])  # folders without links on the way first
         folder, links = waiting.pop()
         before, folders = len(found), folders + 1
         for entry in _entries(folder):
@@ -156,7 +155,7 @@ def _names_below(place: Path) -> list[str]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, by name; nothing of one that cannot be read."""
+    """The entries of a folder, sorted by name; none if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             shown = (entry for entry in entries if not entry.name.startswith("."))
@@ -166,7 +165,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a file; a link that leads in a circle, or to where we may not look, is none."""
+    """Whether it is, or links to, a file that we may look at."""
     try:
         return entry.is_file()
     except OSError:
@@ -174,7 +173,7 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def _folder_behind(entry: os.DirEntry[str]) -> tuple[int, int] | None:
-    """The identity of the folder that it is or leads to; ``None`` where it is none, or not ours to look at."""
+    """The identity of the folder that it is or links to; ``None`` if it is none, or we may not look at it."""
     try:
         return _identity(Path(entry.path)) if entry.is_dir() else None
     except OSError:
@@ -182,13 +181,13 @@ def _folder_behind(entry: os.DirEntry[str]) -> tuple[int, int] | None:
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    """Equal for one folder, by whatever name it is reached."""
+    """Device and inode: equal for one folder under all its names."""
     about = folder.stat()
     return about.st_dev, about.st_ino
 
 
 def _first_shard(place: Path) -> str | None:
-    """``/m/a.gguf`` is often asked for where ``/m/a-00001-of-00003.gguf`` is meant."""
+    """The first shard that a user means by the name of the whole model: ``a-00001-of-00003.gguf`` for ``a.gguf``."""
     if not place.parent.is_dir():
         return None
     for name in sorted(_names_beside(place)):

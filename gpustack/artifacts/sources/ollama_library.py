@@ -1,4 +1,4 @@
-"""Models of the Ollama library, or of a registry that speaks like it (--ollama-library-base-url)."""
+"""Models of the Ollama library, or of a registry with the same API (--ollama-library-base-url)."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ _DIGEST = re.compile(r"sha256:([0-9a-f]{64})", re.ASCII)
 class OllamaLibrary:
     """A model is one file, ``ollama/<owner>/<name>/<tag>/model.gguf``, with its projector beside it if it has one.
 
-    What else a manifest lists (templates, parameters, licences) is meant for Ollama itself and left where it is.
+    Other layers of a manifest (templates, parameters, licences) are for Ollama itself and are not fetched.
     """
 
     kind: SourceKind = SourceKind.OLLAMA
     is_local: bool = False
 
     async def resolve(self, source: ModelSource, settings: SourceSettings) -> Listing:
-        """See ``Source``: Invalid, BadRequest, NotFound, Forbidden, TooManyRequests, Unavailable."""
+        """As ``Source``; raises Invalid, BadRequest, NotFound, Forbidden, TooManyRequests, Unavailable."""
         text = source.ollama_library_model_name or ""
         found = _NAME.fullmatch(text)
         if found is None or ".." in text:
@@ -101,7 +101,7 @@ def _refusal(status: int, name: str, base: str) -> GpustackError:
 
 
 def _layers(body: bytes, base: str) -> Mapping[str, Mapping[str, Any]]:
-    """The layers of a manifest by their kind, the first of each. Raises Unavailable for what is no manifest."""
+    """The layers of a manifest by media type, the first of each. Raises Unavailable for anything else."""
     try:
         layers = json.loads(body)["layers"]
         if not isinstance(layers, list) or len(layers) > _MOST_LAYERS:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpustack.artifacts.range import ByteRanges
+from gpustack.artifacts.partial import ByteRanges
 
 SIZE = 40
 _range = st.tuples(st.integers(0, SIZE), st.integers(0, SIZE)).map(lambda pair: (min(pair), max(pair)))
