@@ -20,7 +20,7 @@ from .state import (
 )
 from .ticker import ticks
 from .tier import Tier, draw_tree, open_tier, tree
-from .wake import AsyncValue, Wake
+from .wake import AsyncValue, Wake, first_of
 
 __all__ = [
     "KILL_WITHIN",
@@ -47,6 +47,7 @@ __all__ = [
     "adopt",
     "draw_tree",
     "end_remains",
+    "first_of",
     "forget_state",
     "function_service",
     "keep_trimmed",

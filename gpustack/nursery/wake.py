@@ -1,8 +1,9 @@
-"""Level-triggered signals between tasks: several missed signals become one, and none is lost."""
+"""Level-triggered signals between tasks (several missed ones become one, none is lost); the first of several waits."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 import attrs
@@ -57,3 +58,22 @@ class AsyncValue(Generic[T]):
             await self._news.wait()
         await trio.lowlevel.checkpoint()
         return self.revision, self.value
+
+
+async def first_of(*waits: Callable[[], Awaitable[object]]) -> int:
+    """Run all of them at the same time; return the index of the first that returns. The others are cancelled.
+
+    They must not raise: an exception of one would come in an exception group.
+    """
+    winner: list[int] = []
+
+    async with trio.open_nursery() as nursery:
+
+        async def run(index: int, wait: Callable[[], Awaitable[object]]) -> None:
+            await wait()
+            winner.append(index)
+            nursery.cancel_scope.cancel()
+
+        for index, wait in enumerate(waits):
+            nursery.start_soon(run, index, wait)
+    return winner[0]

@@ -13,9 +13,8 @@ import trio
 from gpustack.domain.assignment import AssignmentEvent, AssignmentLine, AssignmentState, applied
 from gpustack.errors import Forbidden, GpustackError, NotFound, Unauthorized
 from gpustack.nursery.quarantine import Quarantine
-from gpustack.nursery.wake import AsyncValue
+from gpustack.nursery.wake import AsyncValue, first_of
 from gpustack.worker.membership import Member, Membership
-from gpustack.worker.race import first_of
 
 log = logging.getLogger(__name__)
 

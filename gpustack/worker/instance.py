@@ -22,11 +22,11 @@ from gpustack.engines.registry import engine_for
 from gpustack.errors import GpustackError, Invalid, Unavailable
 from gpustack.nursery.limiter import threads
 from gpustack.nursery.log_file import keep_trimmed
+from gpustack.nursery.wake import first_of
 from gpustack.worker.context import WorkerContext
 from gpustack.worker.engine_exit import describe_exit
 from gpustack.worker.engine_key import SECRET, make_engine_key, without_keys
 from gpustack.worker.engine_process import EngineProcess, adopt_engine, start_engine
-from gpustack.worker.race import first_of
 from gpustack.worker.report import InstanceReporter
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpustack.nursery import AsyncValue, Wake
+from gpustack.nursery import AsyncValue, Wake, first_of
 
 
 async def test_wakes_before_the_wait_are_one() -> None:
@@ -98,3 +98,19 @@ async def test_latest_gives_the_newest_value_to_each_who_has_not_seen_it() -> No
             assert got == []
             latest.set("d")
     assert got == [(3, "d"), (3, "d")]
+
+
+async def test_of_several_waits_the_first_ends_and_the_others_are_cancelled(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    cancelled = []
+
+    async def wait(seconds: float) -> None:
+        try:
+            await trio.sleep(seconds)
+        except trio.Cancelled:
+            cancelled.append(seconds)
+            raise
+
+    assert await first_of(lambda: wait(3), lambda: wait(1), lambda: wait(2)) == 1
+    assert sorted(cancelled) == [2, 3]
