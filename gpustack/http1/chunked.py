@@ -36,12 +36,14 @@ class ChunkDecoder:
 
     def feed(self, data: bytes) -> bytes:
         """The payload in ``data``, possibly none yet. Raises ChunkError."""
-        if not (self._left or self._buffer or self.done) and (payload := _payload_of_one(data)):
-            return payload
         buffer = self._buffer + data if self._buffer else data
         position = 0
         pieces: list[bytes] = []
         while not self.done:
+            if not self._left:
+                position = _take_whole_chunks(buffer, position, pieces)
+                if position == len(buffer):
+                    break
             after = self._payload(buffer, position, pieces) if self._left else self._size(buffer, position)
             if after == position:
                 break
@@ -84,14 +86,21 @@ class ChunkDecoder:
         return after
 
 
-def _payload_of_one(data: bytes) -> bytes:
-    """What is in ``data`` if that is exactly one chunk, as an engine sends an event; else nothing."""
-    end = data.find(b"\r\n", 0, 9)
-    digits = data[:end]
-    if end < 1 or digits.translate(None, _HEX):
-        return b""
-    size = int(digits, 16)
-    return data[end + 2 : -2] if len(data) == end + size + 4 and data.endswith(b"\r\n") else b""
+def _take_whole_chunks(buffer: bytes, position: int, pieces: list[bytes]) -> int:
+    """Takes the chunks that are whole and written plainly, as engines send events; the position after them.
+
+    All else (a part of a chunk, extensions, the last chunk, faults) is left to ``ChunkDecoder``.
+    """
+    while True:
+        end = buffer.find(b"\r\n", position, position + 9)
+        digits = buffer[position:end]
+        if end <= position or digits.translate(None, _HEX):
+            return position
+        after = end + 2 + int(digits, 16)
+        if after == end + 2 or buffer[after : after + 2] != b"\r\n":
+            return position
+        pieces.append(buffer[end + 2 : after])
+        position = after + 2
 
 
 def _end_of_line(buffer: bytes, position: int) -> int:
