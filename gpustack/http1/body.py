@@ -25,12 +25,10 @@ class ReadBuffer:
         self.stream = stream
         self.data = b""
 
-    async def take(self, until: float = inf) -> bytes:
-        """The next bytes, ``b""`` at the end of the stream. Raises StreamTimeout, OSError."""
-        if self.data:
-            data, self.data = self.data, b""
-            return data
-        return await self.stream.recv(until)
+    def pop(self) -> bytes:
+        """Takes out what was read ahead, maybe nothing."""
+        data, self.data = self.data, b""
+        return data
 
 
 class Body:
@@ -64,7 +62,7 @@ class Body:
         """The next piece, never empty but at the end. Raises TruncatedBody, ChunkError, StreamTimeout,
         OSError."""
         while not self.done:
-            data = await self._read_buffer.take(until)
+            data = self._read_buffer.pop() or await self._read_buffer.stream.recv(until)
             if not data:
                 if self._framing is not Framing.UNTIL_CLOSE:
                     raise TruncatedBody

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from math import inf
 from typing import TYPE_CHECKING
 
 from gpustack.errors import BadRequest, GatewayTimeout, PayloadTooLarge
@@ -273,7 +272,7 @@ class Exchange:
     async def receive_raw(self) -> bytes:
         """The next bytes, ``b""`` at the end; waits as long as it takes. Raises ClientDisconnect."""
         try:
-            return await self._connection.read_buffer.take(inf)
+            return self._connection.read_buffer.pop() or await self._connection.stream.recv()
         except OSError as error:
             raise ClientDisconnect from error
 

@@ -191,8 +191,7 @@ class UpstreamResponse:
 
         Raises UpstreamTimeout, UpstreamClosed, UpstreamProtocolError.
         """
-        whole = self._body.take_whole()
-        if whole is not None:
+        if self.content_length is not None and (whole := self._body.take_whole()) is not None:
             return whole
         try:
             piece = await self._body.next(self._reactor.deadline(self._idle_timeout))
