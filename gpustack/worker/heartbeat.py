@@ -47,7 +47,7 @@ class Heartbeat:
         while self._membership.member is member:
             pause = interval * (0.9 + 0.2 * self._rng.random())
             sooner = min(interval, _TRY_AGAIN) * (0.5 + self._rng.random())
-            with self._faults.row("beat") as trial:
+            with self._faults.row("beat") as attempt:
                 try:
                     within = min(max(interval, _ANSWER_WITHIN[0]), _ANSWER_WITHIN[1])
                     beat = await self._membership.client.heartbeat(member.worker_id, within=within)
@@ -59,7 +59,7 @@ class Heartbeat:
                 except GpustackError as error:
                     log.warning("A heartbeat did not arrive: reason=%s", error)
                     pause = sooner
-            if trial.fault is not None:
+            if attempt.fault is not None:
                 pause = sooner
             with trio.move_on_after(pause):
                 await self._membership.left(member)

@@ -155,7 +155,7 @@ class Membership:
         while True:
             if self._stopping:
                 await trio.sleep_forever()
-            with self._faults.row("joining") as trial:
+            with self._faults.row("joining") as attempt:
                 try:
                     joined = await self._request_join(await _threads.run(self._document))
                     break
@@ -181,7 +181,7 @@ class Membership:
                         error,
                     )
                     told = str(error)
-            if trial.fault is not None:
+            if attempt.fault is not None:
                 delay = _LAST_TRY_AGAIN
             await trio.sleep(delay * (0.5 + self._rng.random()))
             delay = min(delay * 2, _LAST_TRY_AGAIN)

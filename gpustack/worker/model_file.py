@@ -77,7 +77,7 @@ class ModelFiles:
         self._wanted[key] = self._wanted.get(key, 0) + 1
         refusal: GpustackError | None = None
         try:
-            with self._fetches.row((source.index, local_dir)) as trial:
+            with self._fetches.row((source.index, local_dir)) as attempt:
                 try:
                     files = await self._cache.ensure(
                         source,
@@ -88,8 +88,8 @@ class ModelFiles:
                     )
                 except GpustackError as error:
                     refusal = error
-            if trial.fault is not None:
-                refusal = Unavailable(f"{source.readable} cannot be fetched. {trial.fault.sentence}")
+            if attempt.fault is not None:
+                refusal = Unavailable(f"{source.readable} cannot be fetched. {attempt.fault.sentence}")
             if refusal is not None:
                 self._report_error(key, str(refusal))
                 raise refusal
@@ -174,15 +174,15 @@ class ModelFiles:
     async def _run_task(self, task: _FileTask, nursery: trio.Nursery) -> None:
         file = task.file
         try:
-            with task.scope, self._faults.row(file.id) as trial:
+            with task.scope, self._faults.row(file.id) as attempt:
                 await task.action(file)
-            if trial.fault is not None:
-                self._report_error(_key(file), trial.fault.sentence)
+            if attempt.fault is not None:
+                self._report_error(_key(file), attempt.fault.sentence)
         finally:
             del self._tasks[file.id]
-        if trial.fault is not None:
-            await trio.sleep(max(trial.fault.again_at - trio.current_time(), 0.0))
-        if trial.fault is not None or task.scope.cancelled_caught:
+        if attempt.fault is not None:
+            await trio.sleep(max(attempt.fault.again_at - trio.current_time(), 0.0))
+        if attempt.fault is not None or task.scope.cancelled_caught:
             self._start_tasks(self._assignments.latest.value, nursery)
 
     async def _fetch(self, file: ModelFile) -> None:

@@ -61,12 +61,12 @@ class InstanceRunner:
         """Run and restart the instance until ``end`` is called. Cancellable at any time."""
         with self._scope:
             while True:
-                with self._faults.row(self.instance.id) as trial:
+                with self._faults.row(self.instance.id) as attempt:
                     await self._run_and_restart()
-                if trial.fault is not None:
+                if attempt.fault is not None:
                     with self._faults.row(("word", self.instance.id)):
-                        self.reporter.report(InstanceState.ERROR, trial.fault.sentence)
-                    await trio.sleep(max(trial.fault.again_at - trio.current_time(), 0.0))
+                        self.reporter.report(InstanceState.ERROR, attempt.fault.sentence)
+                    await trio.sleep(max(attempt.fault.again_at - trio.current_time(), 0.0))
 
     def end(self) -> None:
         """End the engine and the loop: the instance was deleted, moved to another worker or placed anew."""
@@ -109,7 +109,7 @@ class InstanceRunner:
 
         await self._update_model()
         reason = ""
-        with self._faults.row(self.instance.id) as trial:
+        with self._faults.row(self.instance.id) as attempt:
             try:
                 await run_instance(
                     self.instance, self.model, self._context, self.reporter, self._unwanted, on_ready
@@ -118,7 +118,7 @@ class InstanceRunner:
                 reason = str(failure)
             finally:
                 self.ready = False
-        return reason if trial.fault is None else trial.fault.sentence
+        return reason if attempt.fault is None else attempt.fault.sentence
 
     async def _update_model(self) -> None:
         """Take over the deployment if it is of the instance's generation; wait while there is none (it was deleted)."""

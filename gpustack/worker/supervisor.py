@@ -139,14 +139,14 @@ class InstanceSupervisor:
     async def _remove_deleted(self, record: ModelInstance, nursery: trio.Nursery) -> None:
         """End the former engine of an instance that was deleted while it had no runner, then report it gone."""
         try:
-            with self._faults.row(record.id) as trial:
+            with self._faults.row(record.id) as attempt:
                 state = await engine_on_record(record.id, self._context)
                 if state is None or await self._end_former_engine(state):
                     self._context.reports.add_instance(record.id, InstanceReport(gone=True))
         finally:
             self._removing.discard(record.id)
-        if trial.fault is not None:
-            await trio.sleep(max(trial.fault.again_at - trio.current_time(), 0.0))
+        if attempt.fault is not None:
+            await trio.sleep(max(attempt.fault.again_at - trio.current_time(), 0.0))
             self._compare(self._assignments.latest.value, nursery)
 
     # --- engines that former daemons left
