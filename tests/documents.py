@@ -256,7 +256,7 @@ def lifecycle() -> str:
 
 def api() -> str:
     """The text of docs/api.md."""
-    from gpustack.api.table import all_routes
+    from gpustack.api.resource import all_routes
     from gpustack.gateway.path import INFERENCE_PATHS
 
     users = ("admin", "anybody", "user")

@@ -59,7 +59,7 @@ def test_every_metric_is_in_its_document() -> None:
 
 
 def test_every_route_is_in_its_document() -> None:
-    built("gpustack.api.table")
+    built("gpustack.api.resource")
     built("gpustack.gateway.path")
     assert (DOCS / "api.md").read_text() == api(), "run: make docs"
 

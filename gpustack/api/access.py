@@ -1,4 +1,4 @@
-"""Lets callers in: who a request acts as, whether that role may, and for how long its login still holds."""
+"""Admits callers: who a request acts as, whether that role and key may, and for how long its login still holds."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from gpustack.errors import Conflict, Forbidden, NotFound, TooManyRequests, Unau
 from gpustack.http1.address import Peer
 from gpustack.http1.head import RequestHead
 from gpustack.identity.authentication import (
-    Credentials,
     LocalAccessRule,
     OwnerCheck,
     PasswordCheck,
     authenticate,
-    holds,
-    local,
-    proven,
-    shows_something,
+    is_still_valid,
+    local_principal,
+    principal_of_password,
+    shows_credential,
 )
+from gpustack.identity.credentials import Credentials
 from gpustack.identity.passwords import verify_password
 from gpustack.identity.sessions import cookie, find_session, is_due
 from gpustack.store.transaction import Tx
@@ -42,14 +42,14 @@ NOT_LOCAL_ADMIN = (
     "Without a key only root and the user that this GPUStack runs as may do this from its machine: use sudo, or an "
     "API key that may (GPUSTACK_API_KEY for commands)"
 )
-"""What another user of this machine is told, with both ways out."""
+"""For another user of this machine, with both ways out."""
 LOGIN_PATH = "/auth/login"
 _PEOPLE_TABLES = frozenset({"users", "api_keys", "sessions"})
 
 
 @attrs.frozen
 class AccessGrant:
-    """Who is let in, and what the answer must carry for it (a renewed cookie)."""
+    """Who is admitted, and the headers that the answer must carry (a renewed cookie)."""
 
     principal: Principal
     headers: tuple[tuple[str, str], ...] = ()
@@ -57,62 +57,62 @@ class AccessGrant:
 
 async def admit(
     context: ApiContext,
-    ask: ApiRequest,
+    request: ApiRequest,
     *,
     allow: frozenset[Role],
     scopes: frozenset[KeyScope],
     before_password_change: bool = False,
-    told: Callable[[Principal], None] = lambda principal: None,
+    found: Callable[[Principal], None] = lambda principal: None,
 ) -> AccessGrant:
-    """Find out who asks and whether the role may, and its key, which needs one of ``scopes``.
+    """Find out who sends a request, and check that its role is among ``allow`` and its key has one of ``scopes``.
 
-    Where anybody is allowed, who shows nothing gets in as long as there is a public model. Raises ``Unauthorized``,
-    ``Forbidden``, ``TooManyRequests``. ``told`` hears who it is, also of one that may not.
+    Where ``Role.ANYBODY`` is allowed, a request without credentials is admitted as ``NOBODY`` as long as there is a
+    public model. ``found`` is called with the principal, also with one that is refused then. Raises ``Unauthorized``,
+    ``Forbidden``, ``TooManyRequests``.
     """
-    credentials = credentials_of(ask)
-    found = await _who(context, ask, credentials, allow)
-    if found is NOBODY:
+    credentials = credentials_of(request)
+    principal = await _principal(context, request, credentials, allow)
+    if principal is NOBODY:
         return AccessGrant(NOBODY)
-    told(found)
-    _check_rights(found, allow, scopes)
-    if found.api_key_id is not None:
-        context.key_used(found.api_key_id)
-    if found.must_change_password and not before_password_change and found.means is not AuthMethod.LOCAL:
-        _refuse_writes(credentials)
-    if found.means is AuthMethod.COOKIE:
-        return AccessGrant(found, await _renewed(context, credentials))
-    return AccessGrant(found)
+    found(principal)
+    _check_rights(principal, allow, scopes)
+    if principal.api_key_id is not None:
+        context.access.key_used(principal.api_key_id)
+    must_change = principal.must_change_password and not before_password_change
+    if must_change and principal.means is not AuthMethod.LOCAL and not credentials.is_safe:
+        raise Forbidden(_MUST_CHANGE)
+    if principal.means is AuthMethod.COOKIE:
+        return AccessGrant(principal, await _renewed(context, credentials))
+    return AccessGrant(principal)
 
 
-async def _who(
-    context: ApiContext, ask: ApiRequest, credentials: Credentials, allow: frozenset[Role]
+async def _principal(
+    context: ApiContext, request: ApiRequest, credentials: Credentials, allow: frozenset[Role]
 ) -> Principal:
-    """Who asks; ``NOBODY`` where anybody may and nothing is shown."""
     try:
         found = _authenticate(context, credentials)
     except Unauthorized:
-        nameless = Role.ANYBODY in allow and not shows_something(credentials)
-        if nameless and _has_public_model(context.store.snapshot):
+        shows = shows_credential(credentials)
+        if Role.ANYBODY in allow and not shows and _has_public_model(context.store.snapshot):
             return NOBODY
-        # Another server may have given out a moment ago what is not known here yet.
-        said = shows_something(credentials) or credentials.cookie is not None
-        if not said or not await context.store.refresh():
+        # Another server may have issued the credential a moment ago: look once more at the newest snapshot.
+        if not (shows or credentials.cookie is not None) or not await context.store.refresh():
             raise
         found = _authenticate(context, credentials)
     match found:
         case PasswordCheck():
-            return await _by_password(context, ask, credentials, found)
+            return await _by_password(context, request, credentials, found)
         case OwnerCheck():
-            return local(await ask.owner(), context.store.snapshot, _rule_of(context))
+            return local_principal(await request.owner(), context.store.snapshot, _rule_of(context))
     return found
 
 
-def _check_rights(found: Principal, allow: frozenset[Role], scopes: frozenset[KeyScope]) -> None:
-    if found.role in allow and found.has_scope(*scopes):
+def _check_rights(principal: Principal, allow: frozenset[Role], scopes: frozenset[KeyScope]) -> None:
+    if principal.role in allow and principal.has_scope(*scopes):
         return
-    if is_local_guest(found):
+    if is_local_guest(principal):
         raise Forbidden(NOT_LOCAL_ADMIN)
-    if found.role not in allow:
+    if principal.role not in allow:
         raise Forbidden
     raise Forbidden(f"This API key may not do this: it needs the scope {' or '.join(sorted(scopes))}")
 
@@ -123,27 +123,27 @@ def is_local_guest(principal: Principal) -> bool:
 
 
 def still_admitted(context: ApiContext, principal: Principal) -> bool:
-    """Whether a request that was let in, and goes on, still would be."""
-    return holds(principal, context.store.snapshot, context.clock())
+    """Whether a request that was admitted, and goes on, still would be."""
+    return is_still_valid(principal, context.store.snapshot, context.clock())
 
 
 def guards_of(principal: Principal) -> frozenset[str]:
-    """The tables in which a change may take away what ``admit`` has granted."""
+    """The tables in which a change may make ``still_admitted`` say no."""
     return frozenset({"workers"}) if principal.worker_id is not None else _PEOPLE_TABLES
 
 
-def credentials_of(ask: ApiRequest) -> Credentials:
-    """What of a request says who sends it."""
-    return Credentials.read(ask.header, ask.header_names(), ask.peer, ask.method)
+def credentials_of(request: ApiRequest) -> Credentials:
+    """What in a request says who sends it."""
+    return Credentials.read(request.header, request.header_names(), request.peer, request.method)
 
 
 def lifetime(context: ApiContext) -> timedelta:
     """How long a login lasts from its last renewal."""
-    return timedelta(minutes=context.rules.session_minutes)
+    return timedelta(minutes=context.access.rules.session_minutes)
 
 
 def _rule_of(context: ApiContext) -> LocalAccessRule:
-    rules = context.rules
+    rules = context.access.rules
     return LocalAccessRule(trusted=not rules.force_auth_localhost, admins=rules.local_admins)
 
 
@@ -152,50 +152,54 @@ def _authenticate(context: ApiContext, credentials: Credentials) -> Principal | 
         credentials,
         context.store.snapshot,
         keys=context.keys,
-        token=context.cluster_token,
+        token=context.access.cluster_token,
         now=context.clock(),
         local_rule=_rule_of(context),
-        trusted_origins=context.rules.trusted_origins,
+        trusted_origins=context.access.rules.trusted_origins,
     )
 
 
 async def _by_password(
-    context: ApiContext, ask: ApiRequest, credentials: Credentials, needed: PasswordCheck
+    context: ApiContext, request: ApiRequest, credentials: Credentials, check: PasswordCheck
 ) -> Principal:
     name = credentials.basic[0] if credentials.basic else ""
     try:
-        with context.login_limiter.attempt(ask.peer, name) as attempt:
-            hashed = needed.user.hashed_password if needed.user else None
-            if not await verify_password(hashed, needed.password):
+        with context.access.logins.passwords.attempt(request.peer, name) as attempt:
+            hashed = check.user.hashed_password if check.user else None
+            if not await verify_password(hashed, check.password):
                 attempt.failed()
                 raise Unauthorized
             attempt.succeeded()
-        found = proven(needed)
+        principal = principal_of_password(check)
     except (Unauthorized, TooManyRequests) as error:
-        _tell_of_guess(context, ask, credentials, problem_of(error).status)
+        _record_failed_login(context, request, credentials, problem_of(error).status)
         raise
     except trio.Cancelled:
-        _tell_of_guess(context, ask, credentials, audit_recorder.LEFT)
+        _record_failed_login(context, request, credentials, audit_recorder.CLIENT_LEFT)
         raise
-    if not still_admitted(context, found):  # disabled, or given another password, while this one was verified
+    if not still_admitted(
+        context, principal
+    ):  # disabled, or given another password, while this one was verified
         raise Unauthorized
-    return found
+    return principal
 
 
-def _tell_of_guess(context: ApiContext, ask: ApiRequest, credentials: Credentials, status: int) -> None:
-    """Whatever it is made for: reading and inference are told of nowhere else."""
-    note = audit_recorder.begun(context, ask, "auth.login")
-    audit_recorder.tries(note, context, credentials)
-    note.ended(status)
+def _record_failed_login(
+    context: ApiContext, request: ApiRequest, credentials: Credentials, status: int
+) -> None:
+    """Tell the audit trail, whatever the request is for: reading and inference have no event of their own."""
+    recorder = audit_recorder.start(context, request, "auth.login")
+    audit_recorder.record_claimed_actor(recorder, context, credentials)
+    recorder.ended(status)
 
 
 def tell_of_unseen(context: ApiContext, head: RequestHead, peer: Peer) -> None:
-    """Tell of a password that was sent by who was gone before anybody looked at it, in whatever request."""
+    """Tell the audit trail of a password whose sender left before any route saw the request."""
 
     async def no_body() -> bytes:
         return b""
 
-    ask = ApiRequest(
+    request = ApiRequest(
         method=head.method,
         path=head.path,
         header=head.get,
@@ -203,22 +207,17 @@ def tell_of_unseen(context: ApiContext, head: RequestHead, peer: Peer) -> None:
         peer=peer.host,
         body=no_body,
     )
-    credentials = credentials_of(ask)
+    credentials = credentials_of(request)
     if credentials.basic is not None or head.path == LOGIN_PATH:
-        _tell_of_guess(context, ask, credentials, audit_recorder.LEFT)
+        _record_failed_login(context, request, credentials, audit_recorder.CLIENT_LEFT)
 
 
 def _has_public_model(snapshot: Snapshot) -> bool:
     return any(model.access is ModelAccess.PUBLIC for model in snapshot.models.values())
 
 
-def _refuse_writes(credentials: Credentials) -> None:
-    if not credentials.is_safe:
-        raise Forbidden(_MUST_CHANGE)
-
-
 async def _renewed(context: ApiContext, credentials: Credentials) -> tuple[tuple[str, str], ...]:
-    """The same login for longer, if it ends soon. That it cannot be written now is no reason to refuse a request."""
+    """Extend a login that ends soon. Where it cannot be written now, the request is served all the same."""
     now, keys = context.clock(), context.keys
     session = find_session(context.store.snapshot, credentials.cookie, keys=keys, now=now)
     if session is None or not is_due(session, now):
@@ -231,5 +230,5 @@ async def _renewed(context: ApiContext, credentials: Credentials) -> tuple[tuple
         await context.store.write(work)
     except (Unavailable, NotFound, Conflict):
         return ()
-    text = cookie(credentials.cookie or "", secure=context.rules.tls, lifetime=lifetime(context))
+    text = cookie(credentials.cookie or "", secure=context.access.rules.tls, lifetime=lifetime(context))
     return (("Set-Cookie", text),)

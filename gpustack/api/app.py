@@ -1,4 +1,4 @@
-"""The API as an ASGI application: hands each request to its route, and every fault to its answer."""
+"""The API as an ASGI application: each request goes to its route, each error becomes an answer."""
 
 from __future__ import annotations
 
@@ -23,24 +23,23 @@ from gpustack.errors import GpustackError, PayloadTooLarge, Unavailable
 from gpustack.http1.handoff import OWNER, READ_BODY, ReadBody
 from gpustack.server.memory_budget import MemoryBudget, MemoryReservation
 
-from .context import AccessRules, ApiContext, Version
+from .body_stream import BodyStream
+from .context import ApiContext
 from .problems import INTERNAL, Problem, problem_of, problem_of_status
 from .request import ApiRequest, Query
-from .route import ApiResponse, ApiRoute, BodyStream, carry_out
-from .table import all_routes
-
-__all__ = ["AccessRules", "ApiContext", "Version", "create_app"]
+from .resource import all_routes
+from .route import ApiResponse, ApiRoute, carry_out
 
 log = logging.getLogger(__name__)
 
 LARGEST_BODY = 2 << 20
 """Bytes of a management request."""
 LARGEST_FORM = 16 << 10
-"""Bytes of a request to ``/auth/``: anybody may send one, and it is kept until it is whole."""
+"""Bytes of a request to ``/auth/``: anybody may send one, and it is kept in memory until it is complete."""
 LARGEST_ANSWER = 512 << 10
-"""Bytes of a form with a SAML answer: one holds certificates and groups, and may be encrypted on top."""
+"""Bytes of a form with a SAML answer, which holds certificates and groups and may be encrypted."""
 LARGE_ANSWER = 64 << 10
-"""Bytes from which an answer counts as kept for the caller until it has gone; a stream counts as much."""
+"""Bytes from which an answer counts as kept in memory until it is sent; a stream counts as this much."""
 _BODY_WITHIN = 60
 _HOLD = "gpustack.hold"
 _ALWAYS = {"X-Content-Type-Options": "nosniff"}
@@ -48,8 +47,8 @@ _PLACEHOLDER = re.compile(r"{(\w+)}")
 
 
 class _Connection(TrioASGIHTTPConnection):
-    """Counts what is kept for a request until its answer has gone. Gives up on clients that do not read, so that a
-    paused one holds neither memory nor a shutdown."""
+    """Counts what is kept in memory for a request until its answer is sent. Gives up on a client that does not read, so
+    that it blocks neither memory nor a shutdown."""
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         with cast(_App, self.app).memory.hold() as hold:
@@ -73,14 +72,14 @@ class _Connection(TrioASGIHTTPConnection):
 
 
 class _Request(TrioRequest):
-    """Takes less of who need not say who it is."""
+    """Bounds the body before the caller is known."""
 
     def __init__(self, method: str, scheme: str, path: str, *rest: Any, **more: Any) -> None:
         super().__init__(method, scheme, path, *rest, **{**more, "max_content_length": largest_body(path)})
 
 
 def largest_body(path: str) -> int:
-    """How many bytes of a request's body are taken there."""
+    """The bytes that the body of a request to ``path`` may have."""
     if path == SAML_CALLBACK:
         return LARGEST_ANSWER
     return LARGEST_FORM if path.startswith("/auth/") else LARGEST_BODY
@@ -94,7 +93,7 @@ class _App(QuartTrio):
 
 
 class _StreamBody(ResponseBody):
-    """A stream of ours as Quart iterates it; leaving it ends the stream, whatever the reason."""
+    """A ``BodyStream`` as Quart iterates it; leaving it ends the stream, whatever the reason."""
 
     def __init__(self, stream: BodyStream) -> None:
         self._stream = stream
@@ -108,16 +107,16 @@ class _StreamBody(ResponseBody):
         await self._stream.__aexit__(*raised)
 
     async def leave(self) -> None:
-        """End the stream if that has not been done: its client may have gone before it began."""
+        """End the stream unless it has ended: Quart does not enter it when the client is gone before."""
         if not self._left:
             await self.__aexit__(None, None, None)
 
 
 def create_app(context: ApiContext) -> QuartTrio:
-    """The application with every route of ``api/table.py``. Starts nothing and keeps no tasks."""
+    """The application with all routes. Starts nothing and keeps no tasks."""
     app = _App(__name__, static_folder=None, template_folder=None)
-    app.stalled_after = context.stalled_after
-    app.memory = context.memory
+    app.stalled_after = context.transport.stalled_after
+    app.memory = context.transport.memory
     app.config.update(
         MAX_CONTENT_LENGTH=LARGEST_BODY,
         BODY_TIMEOUT=_BODY_WITHIN,
@@ -126,7 +125,7 @@ def create_app(context: ApiContext) -> QuartTrio:
     )
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
-    for route in all_routes(docs=context.docs):
+    for route in all_routes(docs=context.server.docs):
         app.add_url_rule(
             _PLACEHOLDER.sub(r"<path:\1>" if route.slashes else r"<\1>", route.path),
             endpoint=f"{route.method} {route.path}".replace(".", "_"),
@@ -141,8 +140,7 @@ def create_app(context: ApiContext) -> QuartTrio:
 
 def _view(context: ApiContext, route: ApiRoute) -> Callable[..., Awaitable[Response]]:
     async def view(**params: str) -> Response:
-        ask = _ask(params)
-        reply = await carry_out(context, route, ask)
+        reply = await carry_out(context, route, _api_request(params))
         if reply.stream is None:
             content = reply.content
             if len(content) >= LARGE_ANSWER:
@@ -158,8 +156,8 @@ def _view(context: ApiContext, route: ApiRoute) -> Callable[..., Awaitable[Respo
     return view
 
 
-def _ask(params: dict[str, str]) -> ApiRequest:
-    # The peer is what the socket says: a Remote-Addr header is whatever the client likes.
+def _api_request(params: dict[str, str]) -> ApiRequest:
+    # The peer is what the socket says: the client may write anything into a Remote-Addr header.
     client = request.scope.get("client")
     headers = {name.lower(): value for name, value in reversed(list(request.scope["headers"]))}
     more = cast(Mapping[str, Any], request.scope.get("state", {}))
@@ -206,7 +204,7 @@ def _response(reply: ApiResponse) -> Response:
 
 
 def _fault(problem: Problem, *, for_anybody: bool = False) -> Response:
-    """``for_anybody``: no route of ours was meant, so whose client asks is not known."""
+    """``for_anybody``: no route was meant, so it is not known which form of errors the client reads."""
     headers = tuple(problem.headers.items())
     if problem.status == 401:
         headers = (*headers, ("WWW-Authenticate", 'Bearer realm="gpustack"'))

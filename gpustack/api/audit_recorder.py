@@ -1,4 +1,4 @@
-"""What the audit trail is told of a call: who, from where, what of what, and how it ended."""
+"""Records a call for the audit trail: who, from where, what was done to what, and how it ended."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from gpustack.domain.audit import AuditEvent, AuditOutcome
 from gpustack.domain.record import UNSAVED, Record, table_of
 from gpustack.domain.worker import Worker
 from gpustack.errors import Unavailable
-from gpustack.identity.authentication import Credentials
+from gpustack.identity.credentials import Credentials
 from gpustack.identity.keys import ApiKeyText, WorkerKeyText, parse
 from gpustack.server.audit_trail import AuditTrail, insert
 from gpustack.store.attached_write import AttachedWrite, accompanied
 from gpustack.store.transaction import Tx
 
 from .context import ApiContext
-from .mask import legible, told
+from .mask import legible, masked
 from .request import ApiRequest
 from .shape import Document, JsonShape
-from .wire import Doc, plain
+from .view import Doc, plain
 
 LARGEST = 8 << 10
-"""Bytes of details; of a call with more, only the names of the fields are kept."""
-SOMEBODY = "(no such account)"
-"""In place of a name that nobody has: it may be a password in the wrong field, and strangers choose it."""
-LEFT = 499
-"""The status of what nobody was left to be answered, before it was known who it was."""
+"""Bytes of an event's details. Of larger ones only the names of the fields are kept."""
+NO_ACCOUNT = "(no such account)"
+"""In place of a name that no account has: it may be a password typed into the wrong field."""
+CLIENT_LEFT = 499
+"""The status of an attempt whose client left before it was known who it was (nginx's number)."""
 REFUSALS = frozenset({401, 403, 429})
 
 
 @attrs.frozen(kw_only=True)
 class Actor:
-    """Who did it, as far as that is known."""
+    """Who does it, as far as that is known."""
 
     id: int | None = None
     name: str = ""
@@ -46,7 +46,7 @@ class Actor:
     means: str = ""
     api_key_id: int | None = None
     proven: bool = False
-    """Else it is only what the request says."""
+    """False: it is only what the request claims."""
 
     @classmethod
     def of(cls, principal: Principal) -> Actor:
@@ -63,7 +63,7 @@ class Actor:
 
 @attrs.frozen(kw_only=True)
 class AuditTarget:
-    """What it was done to."""
+    """What it is done to."""
 
     type: str = ""
     id: int | None = None
@@ -77,7 +77,7 @@ class AuditTarget:
 
 @attrs.define(eq=False)
 class AuditRecorder:
-    """One call, as it is told of when it is over. Handlers add what only they know."""
+    """Collects the event of one call, and stores it when the call is over. Handlers add what only they know."""
 
     _trail: AuditTrail
     _now: datetime
@@ -87,56 +87,54 @@ class AuditRecorder:
     target: AuditTarget = AuditTarget()
     details: dict[str, Any] = attrs.field(factory=dict)
     _counted: bool = False
-    """This person has made so many changes just now that they are counted."""
+    """The caller has made so many changes just now that further ones are counted, not stored one by one."""
     _companion: AttachedWrite | None = None
 
     def acts(self, principal: Principal) -> None:
-        """It is known who calls."""
+        """The caller is this principal."""
         self.actor = Actor.of(principal)
 
     def signs_in(self, user: User, means: str) -> None:
-        """Somebody proved to be this account, by other means than a request's own."""
+        """The caller proved in the call itself to be this account."""
         role = "admin" if user.is_admin else "user"
         self.actor = Actor(id=user.id, name=user.username, role=role, means=means, proven=True)
 
     def tries(self, user: User | None, means: str) -> None:
-        """Somebody says to be this account, and has not shown it; ``None`` where there is no such account."""
+        """The caller claims to be this account, unproved; ``None`` where there is no such account."""
         if user is None:
-            self.actor = Actor(name=SOMEBODY, means=means)
+            self.actor = Actor(name=NO_ACCOUNT, means=means)
         else:
             self.actor = Actor(id=user.id, name=user.username, means=means)
 
     def concerns(self, record: Record) -> None:
-        """What it is done to."""
+        """It is done to this record."""
         self.target = AuditTarget.of(record)
 
     def sets(self, document: Mapping[str, Any], shape: JsonShape, before: Doc | None = None) -> None:
-        """Which fields are written: those of a new thing, or those that differ from ``before``."""
+        """Which fields are written: all of a new record, or those that differ from ``before``."""
         fields = shape.fields if isinstance(shape, Document) else {}
         now = {name: plain(value) for name, value in document.items() if name in fields}
         if before is None:
-            self._tell("fields", {name: told(now[name], fields[name], name) for name in now})
+            self._detail("fields", {name: masked(now[name], fields[name], name) for name in now})
             return
         changes = {
             name: {
-                **({"from": told(plain(before[name]), fields[name], name)} if name in before else {}),
-                "to": told(value, fields[name], name),
+                **({"from": masked(plain(before[name]), fields[name], name)} if name in before else {}),
+                "to": masked(value, fields[name], name),
             }
             for name, value in now.items()
             if name not in before or plain(before[name]) != value
         }
-        self._tell("changes", changes)
+        self._detail("changes", changes)
 
-    def _tell(self, what: str, details: Mapping[str, Any]) -> None:
+    def _detail(self, what: str, details: Mapping[str, Any]) -> None:
         short = len(orjson.dumps(details, default=str)) <= LARGEST
         self.details[what] = details if short else sorted(details)
 
-    # -- how it ended
-
     @contextmanager
-    def with_the_change(self, *, told: bool = True) -> Iterator[None]:
-        """Within the block, what is written of records takes the event along: both are there, or neither is."""
-        if not told:
+    def with_the_change(self, *, recorded: bool = True) -> Iterator[None]:
+        """Within the block, the transaction that writes records stores the event too: both are stored, or neither."""
+        if not recorded:
             yield
             return
         if self.actor.id is not None and self.actor.role != Role.ADMIN.value:
@@ -146,7 +144,7 @@ class AuditRecorder:
             yield
 
     def _write(self, tx: Tx, result: object) -> None:
-        """In the writer's thread, while the call waits."""
+        """Part of the transaction: runs in the writer's thread while the call waits."""
         if self._counted:
             return
         target = (
@@ -155,7 +153,7 @@ class AuditRecorder:
         insert(tx, [self._event(AuditOutcome.DONE, 200, at=tx.now, target=target)])
 
     async def done(self, context: ApiContext, status: int) -> None:
-        """It was done. Where no record was changed, the event is stored now, or else as soon as it can be."""
+        """It was done. Where no record was written, the event is stored now; if that fails, as soon as possible."""
         if not self.action:
             return
         event = self._event(AuditOutcome.DONE, status)
@@ -170,7 +168,7 @@ class AuditRecorder:
             self._trail.add(event)
 
     def ended(self, status: int) -> None:
-        """It was refused, or failed."""
+        """It was refused, or failed. Repeated ones within a minute are counted."""
         outcome = AuditOutcome.REFUSED if status in REFUSALS else AuditOutcome.FAILED
         self._trail.add_counted(self._event(outcome, status))
 
@@ -201,42 +199,42 @@ class AuditRecorder:
         )
 
 
-def begun(context: ApiContext, ask: ApiRequest, action: str) -> AuditRecorder:
-    """A note of a call that has just come; nobody knows yet who makes it."""
-    note = AuditRecorder(context.trail, context.clock(), action, legible(ask.peer, 64))
-    claimed = ask.text(b"x-forwarded-for") or ask.text(b"forwarded")
-    if claimed:  # anybody may write these
-        note.details["claimed_address"] = legible(claimed, 128)
-    return note
+def start(context: ApiContext, request: ApiRequest, action: str) -> AuditRecorder:
+    """The recorder of a call that has just come, its caller unknown."""
+    recorder = AuditRecorder(context.trail, context.clock(), action, legible(request.peer, 64))
+    claimed = request.text(b"x-forwarded-for") or request.text(b"forwarded")
+    if claimed:  # a client may write anything there
+        recorder.details["claimed_address"] = legible(claimed, 128)
+    return recorder
 
 
-def tries(note: AuditRecorder, context: ApiContext, credentials: Credentials) -> None:
-    """Somebody was not let in: whom the credentials speak of, which proves nothing."""
+def record_claimed_actor(recorder: AuditRecorder, context: ApiContext, credentials: Credentials) -> None:
+    """Of a caller that was refused: whom its credentials name, unproved."""
     snapshot = context.store.snapshot
     if credentials.basic is not None:
-        note.tries(snapshot.find(User, username=credentials.basic[0]), "basic")
+        recorder.tries(snapshot.find(User, username=credentials.basic[0]), "basic")
         return
     match parse(credentials.bearer or ""):
         case ApiKeyText(access=access):
             key = snapshot.find(ApiKey, access_key=access)
             if key is not None:
-                note.tries(snapshot.get(User, key.user_id), "key")
-                note.actor = attrs.evolve(note.actor, api_key_id=key.id)
+                recorder.tries(snapshot.get(User, key.user_id), "key")
+                recorder.actor = attrs.evolve(recorder.actor, api_key_id=key.id)
         case WorkerKeyText(worker_id=worker_id):
             worker = snapshot.get(Worker, worker_id)
             if worker is not None:
-                note.actor = Actor(id=worker.id, name=worker.name, means="worker")
+                recorder.actor = Actor(id=worker.id, name=worker.name, means="worker")
         case None:
             pass
 
 
 def noun_of(cls: type[Record]) -> str:
-    """What a record of this class is called in the trail: ``model-instance``."""
+    """What the trail calls a record of this class: ``model-instance``."""
     return table_of(cls).removesuffix("s").replace("_", "-")
 
 
 def name_of(record: Record) -> str:
-    """What people call the record."""
+    """The name by which people know a record."""
     for field in ("name", "username"):
         if isinstance(name := getattr(record, field, None), str):
             return name

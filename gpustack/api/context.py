@@ -1,4 +1,4 @@
-"""What the API is given: everyone it calls, and the rules it keeps."""
+"""What the routes work with: the store, and the other parts of the server, grouped by who needs them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from gpustack.domain.access import Session, UserSource
 from gpustack.domain.error_format import ErrorFormat
 from gpustack.domain.worker import Worker
 from gpustack.identity.derived_keys import DerivedKeys
-from gpustack.identity.person import AttributeNames
+from gpustack.identity.person import VerifiedIdentity
+from gpustack.identity.sign_in import SignInRequest
 from gpustack.metrics.mapping_file import MetricMapFile
 from gpustack.server.audit_trail import AuditTrail
 from gpustack.server.catalog import Catalog
@@ -30,28 +31,29 @@ from gpustack.server.update_check import UpdateCheck
 from gpustack.store.server_registry import RegisteredServer
 from gpustack.store.store import Store
 
-from .pace import AddressRateLimiter
-from .throttle import LoginThrottle
+from .throttle import LoginLimiters
+from .view import RenderContext
 from .watch import ChangeDocumentCache
-from .wire import RenderContext
 
 
 class LogStream(Protocol):
-    """What a worker answers when asked for a log: bytes as they come."""
+    """A log as a worker sends it: an asynchronous iterator of bytes."""
 
     def __aiter__(self) -> Any: ...
 
 
 class LogSource(Protocol):
-    """How the server asks a worker for the logs of an instance; raises ``Unavailable`` when it cannot."""
+    """Reads the log of an instance from its worker."""
 
     def logs(
         self, worker: Worker, instance_id: int, *, tail: int, follow: bool, previous: bool
-    ) -> AbstractAsyncContextManager[LogStream]: ...
+    ) -> AbstractAsyncContextManager[LogStream]:
+        """Raises ``Unavailable`` on entry when the worker does not answer."""
+        ...
 
 
 class RouteDescription(Protocol):
-    """A route of the gateway, as the document lists it."""
+    """A route of the gateway, as the OpenAPI document lists it."""
 
     @property
     def path(self) -> str: ...
@@ -65,122 +67,170 @@ class RouteDescription(Protocol):
     def dialect(self) -> ErrorFormat: ...
 
 
-@attrs.frozen(kw_only=True)
-class AccessRules:
-    """How strictly callers are looked at."""
-
-    force_auth_localhost: bool = False
-    local_admins: frozenset[int] = frozenset()
-    """Users of this machine, by number, whose programs are an administrator's without a key."""
-    tls: bool = False
-    """The front speaks TLS: cookies are marked Secure."""
-    session_minutes: int = 120
-    trusted_origins: frozenset[str] = frozenset()
-    """Origins whose pages may act with the login of who visits them."""
-
-
 class IdentityProvider(Protocol):
-    """Another party that proves who people are."""
+    """The identity provider that people sign in at, whatever its protocol (see ``api/sign_on.py``)."""
 
     @property
     def source(self) -> UserSource: ...
 
+    async def request(self, rng: random.Random) -> SignInRequest:
+        """A new request to sign somebody in. Raises ``Unavailable`` while the provider cannot be used."""
+        ...
+
+    async def prove(self, answer: Mapping[str, str], secret: str, now: datetime) -> VerifiedIdentity:
+        """Check the fields that the browser brings back; ``secret`` is that of the request.
+
+        Raises ``Forbidden`` or ``BadRequest`` with a sentence for the person, ``Unavailable`` when the provider has to
+        be asked and does not answer.
+        """
+        ...
+
     def logout_url(self, session: Session) -> str | None:
-        """Where a browser ends that login at the party too, if it can."""
+        """Where a browser ends that login at the provider too; ``None`` where that is not possible."""
         ...
 
 
 @attrs.frozen(kw_only=True)
-class SignOn:
-    """Which other party proves who people are, if any, and what is made of what it tells."""
+class AccessRules:
+    """How callers are admitted, as the options say."""
 
-    party: IdentityProvider | None = None
-    naming: AttributeNames = AttributeNames()
-    admin_groups: frozenset[str] | None = None
-    """Who is in one of these is an administrator, and nobody else that signs in so; ``None``: roles are given here."""
+    force_auth_localhost: bool = False
+    local_admins: frozenset[int] = frozenset()
+    """Ids of the users of this machine whose programs act as an administrator without a key."""
+    tls: bool = False
+    """The front port speaks TLS: cookies are marked Secure."""
+    session_minutes: int = 120
+    trusted_origins: frozenset[str] = frozenset()
+    """Origins whose pages may act with the login of their visitor."""
 
 
 @attrs.frozen(kw_only=True)
-class Version:
-    """What this program is."""
+class AccessControl:
+    """What decides about a caller."""
 
-    version: str = "0.0.0"
-    git_commit: str = ""
+    cluster_token: str = attrs.field(repr=False)
+    logins: LoginLimiters
+    rules: AccessRules = AccessRules()
+    key_used: Callable[[int], None] = lambda key_id: None
+    """Called with the id of every API key that admits a request."""
+
+
+@attrs.frozen(kw_only=True)
+class SignOn:
+    """The identity provider that people sign in at, if there is one."""
+
+    provider: IdentityProvider | None = None
+    admin_groups: frozenset[str] | None = None
+    """Members of one of these are administrators, other people who sign in there are not. ``None``: roles are given
+    here."""
+
+
+@attrs.frozen(kw_only=True)
+class WorkerServices:
+    """What serves workers, and reaches them."""
+
+    leases: HeartbeatTimes
+    logs: LogSource
+    twins: CloneDetector | None = None
+    """Refuses a machine that joins with the identity of another one that is reachable."""
+    heartbeat_interval: float = 15.0
+    """Seconds."""
+    credential_lifetime: timedelta = LIFETIME
+    """Age from which the credential of a worker is replaced."""
+    server_urls: Callable[[], Sequence[str]] = lambda: ()
+    """Where workers may turn to when this server does not answer."""
 
 
 @attrs.frozen(kw_only=True)
 class HubAccess:
-    """The hub that models come from, and what we show there; ``endpoint`` is ``None`` for the public one."""
+    """The model hub and our token for it; ``endpoint`` is ``None`` for the public one."""
 
     endpoint: str | None = None
     token: str | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen(kw_only=True)
+class ModelServices:
+    """What tells about models before and after they are deployed. ``None``: this server does not run it."""
+
+    facts: FactsCache | None = None
+    evaluator: Evaluator | None = None
+    catalog: Catalog | None = None
+    hub: HubAccess = HubAccess()
+
+
+@attrs.frozen(kw_only=True)
+class UsageServices:
+    """What measures and limits use."""
+
+    load: LoadHistory | None = None
+    budgets: TokenBudgets | None = None
+    """The budget blocks that this server has drawn; without it only the stored draws are known."""
+    metrics: MetricMapFile | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Version:
+    """Version and commit of this program."""
+
+    version: str = "0.0.0"
+    git_commit: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class ServerDescription:
+    """What the server tells of itself."""
+
+    version: Version = Version()
+    docs: bool = True
+    """Serve the pages of the API documentation."""
+    readiness: Callable[[], tuple[bool, Mapping[str, str]]] = lambda: (True, {})
+    """Whether it takes requests, and what each of its parts says."""
+    draw_tasks: Callable[[], Any] = dict
+    """The tree of tasks, as JSON."""
+    updates: UpdateCheck | None = None
+    servers: Callable[[], Sequence[RegisteredServer]] = lambda: ()
+    """All servers of the cluster."""
+    inference_routes: Sequence[RouteDescription] = ()
+
+
+@attrs.frozen(kw_only=True)
+class TransportLimits:
+    """What answers may cost."""
+
+    memory: MemoryBudget = attrs.field(factory=MemoryBudget.for_management)
+    """Counts what is kept in memory for requests other than inference."""
+    stalled_after: float = 30.0
+    """Seconds without the client taking a byte, after which its connection is given up."""
+
+
+@attrs.frozen(kw_only=True)
 class ApiContext:
-    """Handed to every route. ``clock`` is the wall clock, ``monotonic`` the one of the leases."""
+    """Handed to every route. ``clock`` is the wall clock; ``monotonic`` gives seconds, and is that of the leases."""
 
     store: Store
     keys: DerivedKeys
-    cluster_token: str = attrs.field(repr=False)
-    leases: HeartbeatTimes
-    link: LogSource
-    twins: CloneDetector | None = None
-    """Refuses machines with the identity of another one that is there."""
-    facts: FactsCache | None = None
-    rules: AccessRules = AccessRules()
     clock: Callable[[], datetime]
     monotonic: Callable[[], float]
     rng: random.Random
-    draw_tasks: Callable[[], Any] = dict
-    readiness: Callable[[], tuple[bool, Mapping[str, str]]] = lambda: (True, {})
-    docs: bool = True
-    version: Version = Version()
+    access: AccessControl
+    workers: WorkerServices
     sign_on: SignOn = SignOn()
-    heartbeat_interval: float = 15.0
-    credential_lifetime: timedelta = LIFETIME
-    """After which a worker is given another."""
-    stalled_after: float = 30.0
-    """Seconds after which a client that takes nothing of its answer is given up."""
-    servers: Callable[[], Sequence[RegisteredServer]] = lambda: ()
-    """All servers of the cluster."""
-    reached_at: Callable[[], Sequence[str]] = lambda: ()
-    """Where workers may turn to when this server does not answer."""
-    metrics: MetricMapFile | None = None
-    load: LoadHistory | None = None
-    budgets: TokenBudgets | None = None
-    """What this server has drawn of budgets; without it only what is written down is known."""
-    catalog: Catalog | None = None
-    updates: UpdateCheck | None = None
-    hub: HubAccess = HubAccess()
-    evaluator: Evaluator | None = None
-    inference_routes: Sequence[RouteDescription] = ()
-    key_used: Callable[[int], None] = lambda key_id: None
-    """Told of every API key that lets somebody in."""
-    login_limiter: LoginThrottle = attrs.field(
-        default=attrs.Factory(lambda self: LoginThrottle(self.monotonic), takes_self=True)
-    )
-    sign_in_pace: AddressRateLimiter = attrs.field(
-        default=attrs.Factory(lambda self: AddressRateLimiter(self.monotonic), takes_self=True)
-    )
-    answer_pace: AddressRateLimiter = attrs.field(
-        default=attrs.Factory(lambda self: AddressRateLimiter(self.monotonic), takes_self=True)
-    )
-    """Of the answers that are looked at: a refused one leaves its login under way."""
-
+    models: ModelServices = ModelServices()
+    usage: UsageServices = UsageServices()
+    server: ServerDescription = ServerDescription()
+    transport: TransportLimits = attrs.field(factory=TransportLimits)
     trail: AuditTrail = attrs.field(
         default=attrs.Factory(
             lambda self: AuditTrail(self.store, self.clock, self.monotonic), takes_self=True
         )
     )
-    memory: MemoryBudget = attrs.field(factory=MemoryBudget.for_management)
-    """What is kept in memory for requests that are no inference."""
-    printed: ChangeDocumentCache = attrs.field(factory=ChangeDocumentCache)
+    documents: ChangeDocumentCache = attrs.field(factory=ChangeDocumentCache)
 
-    def look(self) -> RenderContext:
-        """The present snapshot, as views read it."""
+    def rendering(self) -> RenderContext:
+        """The present snapshot, for views."""
         return RenderContext(self.store.snapshot, self._heard)
 
     def _heard(self, worker_id: int) -> datetime | None:
-        last = self.leases.last_heard(worker_id)
+        last = self.workers.leases.last_heard(worker_id)
         return None if last is None else self.clock() - timedelta(seconds=self.monotonic() - last)

@@ -1,4 +1,4 @@
-"""Reads a deployment out of a request: its source, its fields, and what speaks against it, in a fixed order."""
+"""Reads a deployment from a request body: its source, its fields, and the checks on it, in their published order."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from gpustack.engines.registry import engine_for, engines
 from gpustack.errors import AlreadyExists, BadRequest, Invalid
 from gpustack.policy.estimate.demand import faults_of_claims
 
-from .limits import LIMITS
 from .problems import MalformedRequest
-from .shape import Array, Boolean, Choice, Dictionary, Document, Integer, JsonShape, Nullable, Text
+from .shape import LIMITS, Array, Boolean, Choice, Dictionary, Document, Integer, JsonShape, Nullable, Text
 from .wire import CATEGORY_FLAGS, SOURCE_FIELDS, source_document
 
 MOST_REPLICAS = 1000
@@ -67,7 +66,7 @@ MODEL_FIELDS: Mapping[str, JsonShape] = {
     "access_policy": Choice(ModelAccess),
     "allowed_users": Nullable(Array(Integer(least=1)), ()),
 }
-"""What clients may write; everything else of a model is ours."""
+"""The fields of a model that clients may write."""
 
 MODEL_BODY: Mapping[str, JsonShape] = {
     **MODEL_FIELDS,
@@ -79,9 +78,9 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
 def source_from(document: Mapping[str, Any], before: ModelSource | None = None) -> ModelSource:
-    """The source a document names; fields it does not set are those of ``before``. Raises ``MalformedRequest``.
+    """The source that a document names; fields that it does not set are those of ``before``.
 
-    Fields of other kinds of sources are left out: clients send whole forms.
+    Fields of other kinds of sources are ignored, since clients send whole forms. Raises ``MalformedRequest``.
     """
     known = {} if before is None else source_document(before)
     given = {**known, **{name: value for name, value in document.items() if name in SOURCE_BODY}}
@@ -106,12 +105,12 @@ def model_from(document: Mapping[str, Any]) -> Model:
 
 
 def changes_from(document: Mapping[str, Any], before: Model | None = None) -> dict[str, Any]:
-    """The fields of a model that a document sets, as the model has them. Raises ``MalformedRequest``."""
+    """The fields that a document sets, by their names in ``Model``. Raises ``MalformedRequest``."""
     faults: list[str] = []
     fields = {name: document[name] for name in MODEL_FIELDS if name in document}
     if "name" in fields:
         fields["name"] = _name(fields["name"], faults)
-    _in_our_words(fields)
+    _rename(fields)
     if "categories" in fields:
         fields["categories"] = tuple(category.value for category in fields["categories"])
     else:
@@ -131,7 +130,7 @@ def changes_from(document: Mapping[str, Any], before: Model | None = None) -> di
     return fields
 
 
-def _in_our_words(fields: dict[str, Any]) -> None:
+def _rename(fields: dict[str, Any]) -> None:
     if fields.get("gpu_selector") is not None:
         # Without ids there is nothing selected.
         ids = tuple(fields["gpu_selector"].get("gpu_ids", ()))
@@ -152,7 +151,7 @@ def _name(text: str, faults: list[str]) -> str:
 
 
 def refuse_wrong(model: Model, snapshot: Snapshot) -> None:
-    """Raise for the first thing that speaks against a deployment, in the published order.
+    """Raise for the first check that a deployment fails, in the published order.
 
     ``Invalid`` for what this version or its engine cannot take at all, ``AlreadyExists`` for its name, then
     ``BadRequest`` for a wrong choice of GPUs, and for parameters that its engine refuses.
@@ -179,12 +178,12 @@ def refuse_wrong(model: Model, snapshot: Snapshot) -> None:
 
 
 def _obvious_engine(model: Model) -> Any:
-    """The engine that its source alone tells; the rest is seen when the model's header has been read."""
+    """The engine that follows from the source alone; others are known only from the files of the model."""
     return next((engine for engine in engines() if engine.serves(model, None)), None)
 
 
 def refuse_wrong_gpus(model: Model, snapshot: Snapshot) -> None:
-    """Raise ``BadRequest`` for a GPU id that is none, or names no worker."""
+    """Raise ``BadRequest`` for a GPU id that is malformed, names no worker, or is given twice."""
     chosen = model.gpu_selector.gpu_ids if model.gpu_selector else ()
     names = {worker.name for worker in snapshot.workers.values()}
     for text in chosen:

@@ -10,7 +10,7 @@ from gpustack.errors import NotFound, Unavailable
 
 from .openapi import openapi
 from .route import ApiCall, ApiResponse, ApiRoute, tagged
-from .wire import dumps
+from .view import dumps
 
 PAGES = Path(__file__).parent / "pages"
 STATIC = Path(__file__).parent / "static"
@@ -23,14 +23,14 @@ ASSETS = {
     "swagger.js": PAGES,
     "redoc.js": PAGES,
 }
-"""The only files that are served; a name from a path never meets the disk otherwise."""
+"""The only files that are served: no other name in a path reaches the disk."""
 
 _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 _CONTENT_SECURITY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "font-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
-"""Both viewers write style elements of their own; scripts come from files alone."""
+"""Both viewers insert style elements; scripts come from files alone."""
 
 PAGE_HEADERS = (
     ("Content-Security-Policy", _CONTENT_SECURITY),
@@ -68,7 +68,7 @@ def _page(name: str, needs: Sequence[str]) -> ApiResponse:
 
 
 async def _asset(call: ApiCall) -> ApiResponse:
-    name = call.ask.params["name"]
+    name = call.request.params["name"]
     if name not in ASSETS:
         raise NotFound(f"There is no file {name!r} here")
     return ApiResponse(
@@ -79,12 +79,12 @@ async def _asset(call: ApiCall) -> ApiResponse:
 
 
 def docs_routes(routes: Sequence[ApiRoute]) -> tuple[ApiRoute, ...]:
-    """The routes that show ``routes``, and stay out of the document themselves."""
+    """The routes that show the document of ``routes``; they are not in it themselves."""
     printed: list[bytes] = []
 
     async def document(call: ApiCall) -> ApiResponse:
         if not printed:
-            made = openapi(routes, call.context.inference_routes, call.context.version)
+            made = openapi(routes, call.context.server.inference_routes, call.context.server.version)
             printed.append(dumps(made))
         return ApiResponse(body=printed[0])
 

@@ -1,4 +1,4 @@
-"""Lists: which records a query selects, in which order, and one page of them with right totals."""
+"""Lists: which records a query selects, in which order, and one page of them with the total."""
 
 from __future__ import annotations
 
@@ -10,32 +10,31 @@ from typing import Any
 import attrs
 import trio
 
-from .parameter import QueryParameter
 from .problems import MalformedRequest
 from .request import Query, is_whole
-from .shape import Boolean, Integer, JsonShape, Text
-from .wire import Doc, RenderContext
+from .shape import Boolean, Integer, JsonShape, QueryParameter, Text
+from .view import Doc, RenderContext
 
 LARGEST_PAGE = 100
 ALL = -1
-"""As ``perPage``: everything on one page."""
+"""The value of ``perPage`` that asks for everything on one page."""
 
 Predicate = Callable[[Any], bool]
 
 
 @attrs.frozen(kw_only=True)
 class ListFilter:
-    """A query parameter that selects: ``matches`` compares an item with the values given, any of which may fit."""
+    """A query parameter that selects. ``matches`` says whether an item fits any of the values given."""
 
     name: str
     matches: Callable[[Any, frozenset[Any]], bool]
     shape: JsonShape = Text()
     many: bool = False
     names: tuple[str, ...] = ()
-    """Other spellings."""
+    """Other names of the parameter."""
 
     def predicate(self, query: Query) -> Predicate | None:
-        """The filter with its values; ``None`` where the query does not use it. Raises ``MalformedRequest``."""
+        """The test for items; ``None`` where the query does not use the filter. Raises ``MalformedRequest``."""
         texts = query.many(self.name, *self.names)
         if not texts:
             return None
@@ -47,7 +46,7 @@ class ListFilter:
 
 
 def equal(name: str, shape: JsonShape, of: Callable[[Any], Any] | None = None, **more: Any) -> ListFilter:
-    """An exact filter on a field of the record (or on what ``of`` makes of it)."""
+    """A filter for equality with a field of the item (or with what ``of`` makes of the item)."""
     get = of or (lambda item: getattr(item, name))
     return ListFilter(name=name, shape=shape, matches=lambda item, values: get(item) in values, **more)
 
@@ -62,14 +61,14 @@ def _value(shape: JsonShape, text: str) -> Any:
 
 @attrs.frozen(kw_only=True)
 class PageRange:
-    """Which part of a list is wanted."""
+    """Which page of a list is wanted: its number, from 1, and its size."""
 
     number: int = 1
     size: int = LARGEST_PAGE
 
     @classmethod
     def of(cls, query: Query) -> PageRange:
-        """Both spellings of the parameters are understood; raises ``MalformedRequest`` when out of bounds."""
+        """From ``page`` and ``perPage`` (or ``page_size``). Raises ``MalformedRequest`` when out of bounds."""
         faults = []
         number, size = (
             _whole(query.one("page"), 1),
@@ -102,13 +101,13 @@ def _whole(text: str | None, default: int) -> int | None:
 
 @attrs.frozen(kw_only=True)
 class ListSelection:
-    """What a list is made of: its filters, the texts ``search`` looks into, and how an item becomes a document."""
+    """What the query of a list may say: its filters, and the texts of an item that ``search`` looks into."""
 
     filters: tuple[ListFilter, ...] = ()
     search: Callable[[Any], Iterable[str | None]] | None = None
 
     def predicate(self, query: Query, visible: Predicate) -> Predicate:
-        """Everything the query demands, on top of what the caller may see. Raises ``MalformedRequest``."""
+        """The test for items that are ``visible`` and fit the query. Raises ``MalformedRequest``."""
         tests = [visible]
         tests.extend(test for one in self.filters if (test := one.predicate(query)) is not None)
         needle = (query.one("search") or "").casefold()
@@ -119,7 +118,7 @@ class ListSelection:
 
     @property
     def parameters(self) -> tuple[QueryParameter, ...]:
-        """What the document says of the query."""
+        """The parameters, for the OpenAPI document."""
         own = [QueryParameter(name=f.name, shape=f.shape, many=f.many) for f in self.filters]
         if self.search is not None:
             own.append(QueryParameter(name="search", shape=Text(), note="Part of a name, in any case."))
@@ -142,38 +141,38 @@ COMMON_PARAMETERS = (
 
 _AT_ONCE = 100
 _MOST_ORDERS = 8
-"""Fields to sort by: each is a pass over all items, and nobody else runs meanwhile."""
+"""Fields to sort by: each is a pass over all items without a checkpoint."""
 
 
 async def rendered(
-    items: Sequence[Any], view: Callable[[Any, RenderContext], Doc], look: RenderContext
+    items: Sequence[Any], view: Callable[[Any, RenderContext], Doc], context: RenderContext
 ) -> list[Doc]:
-    """The documents of items. A long list lets others run in between: nobody's tokens wait for it."""
+    """The documents of items. Has a checkpoint every ``_AT_ONCE`` items: inference shares this thread."""
     made: list[Doc] = []
     for item in items:
-        made.append(view(item, look))
+        made.append(view(item, context))
         if len(made) % _AT_ONCE == 0:
             await trio.lowlevel.checkpoint()
     return made
 
 
 async def ordered(
-    items: list[Any], view: Callable[[Any, RenderContext], Doc], look: RenderContext, query: Query
+    items: list[Any], view: Callable[[Any, RenderContext], Doc], context: RenderContext, query: Query
 ) -> list[Any]:
-    """In the order asked for, else the newest first. Raises ``MalformedRequest`` for a field that does not sort."""
+    """Sorted as ``sort_by`` says, else the newest first. Raises ``MalformedRequest`` for a field without an order."""
     wanted = [name.strip() for name in (query.one("sort_by", "sortBy") or "").split(",") if name.strip()]
     if len(wanted) > _MOST_ORDERS:
         raise MalformedRequest(f"sort_by: must name at most {_MOST_ORDERS} fields")
     items = sorted(items, key=_age, reverse=True)
     if not wanted or not items:
         return items
-    rows = list(zip(await rendered(items, view, look), items, strict=True))
+    rows = list(zip(await rendered(items, view, context), items, strict=True))
     for name in reversed(wanted):
         field, descending = name.removeprefix("-"), name.startswith("-")
         known = [row for row in rows if _sortable(row[0], field)]
         unknown = [row for row in rows if not _sortable(row[0], field)]
         known.sort(key=lambda row: _comparable(row[0][field]), reverse=descending)
-        rows = [*known, *unknown]  # unknown is neither small nor large
+        rows = [*known, *unknown]  # a field that is None comes last in either direction
     return [item for _, item in rows]
 
 

@@ -1,4 +1,4 @@
-"""What of a request may be told to who reads the audit trail: secrets are masked, all is bounded, nothing steers."""
+"""Values as the audit trail may hold them: secrets masked, sizes bounded, control characters escaped."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from gpustack.text import printable, redacted
 
 from .shape import Array, Dictionary, Document, JsonShape, Nullable, Text
-from .wire import plain
+from .view import plain
 
 MASK = "***"
 LONGEST = 256
-"""Characters of a text."""
+"""Characters of a text that are kept."""
 _MOST = 50
-"""Items of a list or object."""
+"""Items of a list or object that are kept."""
 
 _SECRET_NAME = re.compile(r"(?i)(token|passw|secret|api[_-]?key|credential|private[_-]?key)")
-# Possessive and from the beginning of a word: tried from each "-" of many, it would take the square of their number.
+# Possessive, and tried only at the beginning of a word: else a text of many "-" would take quadratic time.
 _SECRET_FLAG = re.compile(
     r"(?i)((?<![\w-])\w*+-(?>[\w-]*(?:token|passw|secret|key|credential|auth))[\w-]*+)"
     r"(=|\s+)(\"[^\"]*\"|'[^']*'|\S+)"
@@ -26,14 +26,14 @@ _SECRET_FLAG = re.compile(
 
 
 def legible(text: str, longest: int = LONGEST) -> str:
-    """A text of somebody else's, cut, with what does not print written out."""
+    """A text from outside, cut to ``longest`` characters, with escapes for what does not print."""
     return printable(text, longest)
 
 
-def told(value: Any, shape: JsonShape | None = None, name: str = "") -> Any:
-    """The value as the trail may hold it. Its shape says what is secret; so does a name that speaks of one."""
+def masked(value: Any, shape: JsonShape | None = None, name: str = "") -> Any:
+    """The value as the trail may hold it. Secret is what its shape says, and what has a name like ``token``."""
     if isinstance(shape, Nullable):
-        return None if value is None else told(value, shape.of, name)
+        return None if value is None else masked(value, shape.of, name)
     if value is None or isinstance(value, bool | int | float):
         return value
     if (isinstance(shape, Text) and shape.secret) or _SECRET_NAME.search(name):
@@ -44,26 +44,26 @@ def told(value: Any, shape: JsonShape | None = None, name: str = "") -> Any:
         return legible(_SECRET_FLAG.sub(rf"\1\2{MASK}", redacted(value)))
     if isinstance(value, Sequence):
         return _list(value, shape)
-    return told(plain(value), None, name)
+    return masked(plain(value), None, name)
 
 
 def _object(value: Mapping[Any, Any], shape: JsonShape | None) -> dict[str, Any]:
     of = shape.fields if isinstance(shape, Document) else {}
     inner = shape.of if isinstance(shape, Dictionary) else None
     made = {
-        legible(str(key)): told(item, of.get(str(key), inner), str(key))
+        legible(str(key)): masked(item, of.get(str(key), inner), str(key))
         for key, item in list(value.items())[:_MOST]
     }
     return {**made, "…": f"{len(value) - _MOST} more"} if len(value) > _MOST else made
 
 
 def _list(value: Sequence[Any], shape: JsonShape | None) -> list[Any]:
-    """Of arguments the one after ``--api-key`` is as secret as that in ``--api-key=``."""
+    """In arguments, what follows ``--api-key`` is as secret as what follows in ``--api-key=``."""
     inner = shape.of if isinstance(shape, Array) else None
     made: list[Any] = []
     before = ""
     for item in value[:_MOST]:
         secret = before.startswith("-") and "=" not in before and _SECRET_FLAG.match(f"{before} x")
-        made.append(MASK if secret else told(item, inner))
+        made.append(MASK if secret else masked(item, inner))
         before = item if isinstance(item, str) else ""
     return [*made, f"… {len(value) - _MOST} more"] if len(value) > _MOST else made

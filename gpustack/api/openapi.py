@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made of the tables of routes; nothing in it is written twice."""
+"""The OpenAPI 3.1 document, made of the routes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from gpustack.domain.access import Role
 from gpustack.domain.error_format import ErrorFormat, error_format_of
 
 from .context import RouteDescription, Version
-from .parameter import QueryParameter
 from .route import ApiRoute
-from .shape import Array, Document, Integer, Parts, Schema, Text
-from .wire import View
+from .shape import Array, Components, Document, Integer, QueryParameter, Schema, Text
+from .view import View
 
 _PLACEHOLDER = re.compile(r"{(\w+)}")
 
@@ -80,14 +79,14 @@ _SECURITY: dict[str, Schema] = {
 def openapi(
     routes: Iterable[ApiRoute], inference: Sequence[RouteDescription], version: Version
 ) -> dict[str, Any]:
-    """The document for all routes that are not hidden, with the gateway's beside them."""
-    parts: Parts = {}
-    errors = {dialect: document.schema(parts) for dialect, document in _ERRORS.items()}
+    """The document for all routes that are not hidden, and the routes of the gateway."""
+    components: Components = {}
+    errors = {dialect: document.schema(components) for dialect, document in _ERRORS.items()}
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         if not route.hidden:
             error = errors[error_format_of(route.path)]
-            paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, parts, error)
+            paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, components, error)
     for one in inference:
         paths.setdefault(one.path, {})["post"] = _inference(one, errors[one.dialect])
     return {
@@ -99,24 +98,24 @@ def openapi(
         },
         "servers": [{"url": "/"}],
         "paths": dict(sorted(paths.items())),
-        "components": {"schemas": dict(sorted(parts.items())), "securitySchemes": _SECURITY},
+        "components": {"schemas": dict(sorted(components.items())), "securitySchemes": _SECURITY},
     }
 
 
-def _operation(route: ApiRoute, parts: Parts, error: Schema) -> Schema:
+def _operation(route: ApiRoute, components: Components, error: Schema) -> Schema:
     made: Schema = {
         "operationId": operation_id(route.method, route.path),
         "summary": route.summary,
         "tags": [route.tag],
-        "responses": {"200": _answer(route, parts), "default": _error(error)},
+        "responses": {"200": _answer(route, components), "default": _error(error)},
         "security": _security(route),
     }
     parameters = [_path_parameter(name) for name in _PLACEHOLDER.findall(route.path)]
-    parameters += [_query_parameter(one, parts) for one in route.query]
+    parameters += [_query_parameter(one, components) for one in route.query]
     if parameters:
         made["parameters"] = parameters
     if route.body is not None:
-        content = {route.body_type: {"schema": route.body.schema(parts)}}
+        content = {route.body_type: {"schema": route.body.schema(components)}}
         if route.body_type != "application/json":
             content["application/json"] = content[route.body_type]
         made["requestBody"] = {"required": True, "content": content}
@@ -124,12 +123,12 @@ def _operation(route: ApiRoute, parts: Parts, error: Schema) -> Schema:
 
 
 def operation_id(method: str, path: str) -> str:
-    """A name for a route that no other has."""
+    """A unique name of a route."""
     words = [word for word in re.split(r"[^A-Za-z0-9]+", path) if word]
     return "_".join([method.lower(), *words])
 
 
-def _answer(route: ApiRoute, parts: Parts) -> Schema:
+def _answer(route: ApiRoute, components: Components) -> Schema:
     if route.answer_type != "application/json":
         return {"description": "OK", "content": {route.answer_type: {"schema": {"type": "string"}}}}
     if route.answer is None:
@@ -138,12 +137,12 @@ def _answer(route: ApiRoute, parts: Parts) -> Schema:
     if isinstance(shape, Document) and route.listed:
         page = Document(
             name=f"{shape.name}List", fields={"items": Array(shape), "pagination": _PAGINATION}
-        ).schema(parts)
+        ).schema(components)
         content: Schema = {"application/json": {"schema": page}}
         if any(one.name == "watch" for one in route.query):
             content["text/event-stream"] = {"schema": {"type": "string"}}
         return {"description": "OK", "content": content}
-    return {"description": "OK", "content": {"application/json": {"schema": shape.schema(parts)}}}
+    return {"description": "OK", "content": {"application/json": {"schema": shape.schema(components)}}}
 
 
 def _error(schema: Schema) -> Schema:
@@ -159,7 +158,7 @@ def _security(route: ApiRoute) -> list[dict[str, list[str]]]:
         names.append("workerCredential")
     if Role.JOINER in allow:
         names.append("clusterToken")
-    # An empty one stands for nothing shown: public models are for anybody.
+    # An empty requirement means no credentials: public models are for anybody.
     needs: list[dict[str, list[str]]] = [{name: []} for name in names]
     return [{}, *needs] if Role.ANYBODY in allow else needs
 
@@ -168,8 +167,8 @@ def _path_parameter(name: str) -> Schema:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 
-def _query_parameter(parameter: QueryParameter, parts: Parts) -> Schema:
-    schema = parameter.shape.schema(parts)
+def _query_parameter(parameter: QueryParameter, components: Components) -> Schema:
+    schema = parameter.shape.schema(components)
     made: Schema = {
         "name": parameter.name,
         "in": "query",

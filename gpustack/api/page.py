@@ -1,4 +1,4 @@
-"""Small pages for a person with a browser: no script, nothing from elsewhere, every text escaped."""
+"""Small HTML pages for browsers: no script, nothing loaded from elsewhere, every text escaped."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ _HEADERS = (
         "form-action 'self'",
     ),
     ("X-Frame-Options", "DENY"),
-    # With no-referrer browsers would not say that a form of this page comes from here.
+    # With no-referrer, browsers would send "Origin: null" with a form of this page.
     ("Referrer-Policy", "same-origin"),
 )
 _LONGEST = 2000
+"""Characters of a sentence."""
 
 
 @attrs.frozen
 class PageLink:
-    """Something to click on. ``posts`` makes it a button that changes something."""
+    """A link, or with ``posts`` a button that posts to the path."""
 
     text: str
     path: str
@@ -54,8 +55,9 @@ def page(
     headers: tuple[tuple[str, str], ...] = (),
     onward_to: str | None = None,
 ) -> ApiResponse:
-    """A page of a few sentences. With ``onward_to`` the browser goes on there by itself."""
-    ahead = "" if onward_to is None else _ahead(onward_to)
+    """A page of a few sentences. With ``onward_to`` the browser goes there by itself."""
+    refresh = "" if onward_to is None else f"0; url={escape(onward_to, quote=True)}"
+    ahead = f'<meta http-equiv="refresh" content="{refresh}">' if refresh else ""
     shown = title if title == "GPUStack" else f"{title} - GPUStack"
     told = "".join(f"<p>{escape(sentence[:_LONGEST])}</p>" for sentence in sentences)
     text = (
@@ -72,21 +74,17 @@ def page(
 
 
 def onward(url: str, title: str, headers: tuple[tuple[str, str], ...] = ()) -> ApiResponse:
-    """Send a browser on after a form. Not by a redirect: ``form-action`` would hold for where that leads."""
+    """Send a browser on after a form. Not by a redirect: the page's ``form-action`` would forbid its target."""
     return page(title, links=(PageLink("Go on", url),), headers=headers, onward_to=url)
 
 
 def redirect(url: str, headers: tuple[tuple[str, str], ...] = ()) -> ApiResponse:
-    """Send a browser on with a GET."""
+    """Send a browser to ``url``, with a GET."""
     return ApiResponse(
         status=303, body=b"", content_type="text/plain; charset=utf-8", headers=(("Location", url), *headers)
     )
 
 
-def wants_page(ask: ApiRequest) -> bool:
-    """Whether a browser asks for something to show; programs get JSON."""
-    return "text/html" in ask.text(b"accept").lower()
-
-
-def _ahead(url: str) -> str:
-    return f'<meta http-equiv="refresh" content="0; url={escape(url, quote=True)}">'
+def wants_page(request: ApiRequest) -> bool:
+    """Whether a browser asks for a page; programs get JSON."""
+    return "text/html" in request.text(b"accept").lower()

@@ -1,4 +1,4 @@
-"""What an error looks like over HTTP: its status and reason, and which of the bodies its route answers with."""
+"""Errors as HTTP answers: status and reason of each, and the body in the form that the path's clients expect."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ REASONS: Mapping[type[errors.GpustackError], tuple[int, str]] = {
     errors.Unavailable: (503, "ServiceUnavailable"),
     errors.GatewayTimeout: (504, "GatewayTimeout"),
 }
-"""One row for each error that reaches HTTP; a subclass takes the row of its nearest ancestor."""
+"""Status and reason of each error that reaches HTTP; a subclass without a row has that of its nearest base."""
 
 
 class MalformedRequest(errors.Invalid):
-    """A body or query that does not have its shape: shown as a count and one fault a line."""
+    """A body or query that does not have the shape of its route: shown as a count and one fault a line."""
 
     def __str__(self) -> str:
         return f"{len(self.faults)} validation errors:\n" + "\n".join(self.faults)
@@ -42,20 +42,21 @@ class MalformedRequest(errors.Invalid):
 
 @attrs.frozen(kw_only=True)
 class Problem:
-    """An error, ready for the wire. ``retry_after`` is in seconds."""
+    """An error as it is answered. ``retry_after`` is in seconds."""
 
     status: int
     reason: str
     message: str
     retry_after: float | None = None
     openai: tuple[str, str] | None = None
-    """Type and code where OpenAI's clients look for words of its own."""
+    """``type`` and ``code`` of OpenAI's form, where it has values of its own for the error."""
 
     def body(self, path: str, *, for_anybody: bool = False) -> bytes:
-        """The JSON of the answer, in the form that ``path`` speaks."""
+        """The JSON of the answer, in the form of the clients that use ``path``."""
         return orjson.dumps(self.document(path, for_anybody=for_anybody))
 
     def document(self, path: str, *, for_anybody: bool = False) -> dict[str, Any]:
+        """The same as a dict. ``for_anybody``: in a form that OpenAI's clients can read too."""
         dialect = error_format_of(path)
         if for_anybody and dialect is ErrorFormat.MANAGEMENT:
             dialect = ErrorFormat.SHARED
@@ -79,7 +80,7 @@ class Problem:
 
 
 def problem_of(error: errors.GpustackError) -> Problem:
-    """How an error of ours is answered; one without a row is our own fault."""
+    """How an error is answered: by its row of ``REASONS``, else as ``INTERNAL``."""
     for cls in type(error).__mro__:
         if cls in REASONS:
             status, reason = REASONS[cls]
@@ -92,7 +93,7 @@ def problem_of(error: errors.GpustackError) -> Problem:
 
 
 def problem_of_status(status: int, message: str | None = None) -> Problem:
-    """How a plain HTTP status is answered, e.g. of the framework below us."""
+    """How a bare HTTP status is answered, for example one that the framework gives."""
     named = dict(REASONS.values())
     try:
         phrase = HTTPStatus(status).phrase
@@ -107,3 +108,19 @@ INTERNAL = Problem(
     reason="Internal Server Error",
     message="Something went wrong in the server; its log holds the details",
 )
+
+
+@attrs.frozen
+class Readiness:
+    """What ``/readyz`` answers; ``document`` is JSON."""
+
+    status: int
+    document: Any
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def readiness(ready: bool, checks: Mapping[str, str]) -> Readiness:
+    """``"ok"``, or 503 with what each part says. The front answers with it before the API is loaded."""
+    if ready:
+        return Readiness(200, "ok")
+    return Readiness(503, {"status": "not ready", "checks": dict(checks)}, (("Retry-After", "5"),))

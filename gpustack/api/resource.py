@@ -1,4 +1,4 @@
-"""A resource: what one kind of record shows over HTTP. Routes and the OpenAPI document follow from it."""
+"""A resource: how records of one class are listed, watched, read and written over HTTP. Its routes follow from it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import attrs
 from gpustack.domain.access import KeyScope, Principal, Role
 from gpustack.domain.record import Record, table_of
 from gpustack.errors import NotFound, Unauthorized
+from gpustack.plugins import siblings
 from gpustack.policy.access import READING
 
 from .access import guards_of, still_admitted
+from .docs_pages import docs_routes
 from .listing import ListSelection, PageRange, ordered, page_document, rendered
-from .parameter import QueryParameter
 from .route import ADMIN, ApiCall, ApiResponse, ApiRoute, tagged
-from .shape import Boolean, Document, Integer, JsonShape
+from .shape import Boolean, Document, Integer, JsonShape, QueryParameter
+from .view import Doc, RenderContext, View
 from .watch import WatchStream, WatchSubject
-from .wire import Doc, RenderContext, View
 
-Allowed = frozenset[Role]
-NOBODY: Allowed = frozenset()
+Roles = frozenset[Role]
+NO_ROLE: Roles = frozenset()
 
 WATCH_PARAMETERS = (
     QueryParameter(
@@ -51,48 +52,48 @@ def _everything(principal: Principal, item: Any) -> bool:
 
 @attrs.frozen(kw_only=True)
 class Resource:
-    """How records of one class are listed, watched, read and written. Whom an action names may do it."""
+    """What one kind of record shows. ``<action>_by``: the roles that may do it."""
 
     path: str
     name: str
-    """Singular, as sentences have it: "Model instance"."""
+    """Singular, as in sentences: "Model instance"."""
     record: type[Record]
     view: View
-    list_by: Allowed = ADMIN
+    list_by: Roles = ADMIN
     list_scopes: frozenset[KeyScope] = READING
-    read_by: Allowed = ADMIN
-    create_by: Allowed = ADMIN
-    update_by: Allowed = ADMIN
-    delete_by: Allowed = ADMIN
+    read_by: Roles = ADMIN
+    create_by: Roles = ADMIN
+    update_by: Roles = ADMIN
+    delete_by: Roles = ADMIN
     selection: ListSelection = ListSelection()
     visible: Callable[[Principal, Any], bool] = _everything
-    """What of it a caller may see at all; the rest does not exist for that caller."""
+    """Whether a caller may see an item. What it may not see does not exist for it."""
     listed: Callable[[ApiCall], Callable[[Any], bool]] | None = None
-    """What of it a list shows as long as its query says no more."""
+    """Which items a list shows, depending on the call."""
     list_query: tuple[QueryParameter, ...] = ()
     items: Callable[[Any], Sequence[Any]] = _itself
-    """What one record shows as in lists."""
+    """The items that one record shows as in lists."""
     key: Callable[[Any], Any] = _by_id
     find: Callable[[ApiCall], Any] | None = None
-    """Finds the item a path names, where it is not by the record's number."""
+    """Finds the item that a path names, where it is not named by the record's id."""
     view_for: Callable[[Principal], View] | None = None
-    """Another view for some callers."""
+    """The view for a caller, where it differs between callers."""
     page_extra: Callable[[ApiCall], Doc] | None = None
     """Further keys of the list's envelope."""
     create_body: JsonShape | None = None
     create: Callable[[ApiCall], Awaitable[Any]] | None = None
     create_action: str | None = None
-    """What the audit trail calls it, where that is more than creating."""
+    """The action in the audit trail, where it is not ``<name>.create``."""
     created: View | None = None
-    """Where creation answers more than the plain object."""
+    """The view of what ``create`` returns, where that is more than the record."""
     update_body: JsonShape | None = None
     update: Callable[[ApiCall, Any], Awaitable[Any]] | None = None
     delete: Callable[[ApiCall, Any], Awaitable[Any]] | None = None
     deleted: JsonShape | None = None
-    """Where there is more to say of a removal than that it was done: what ``delete`` returns."""
+    """The shape of what ``delete`` returns, where that is answered."""
     delete_query: tuple[QueryParameter, ...] = ()
     routes: tuple[ApiRoute, ...] = ()
-    """Further routes of its own."""
+    """Further routes."""
 
     @property
     def tag(self) -> str:
@@ -102,21 +103,22 @@ class Resource:
         return self.view_for(call.caller) if self.view_for else self.view
 
     def item(self, call: ApiCall) -> Any:
-        """The item that the path names; raises ``NotFound`` where there is none that the caller may see."""
+        """The item that the path names. Raises ``NotFound`` where there is none that the caller may see."""
         found = self.find(call) if self.find else call.snapshot.get(self.record, call.number())
         if found is None or not self.visible(call.caller, found):
-            raise NotFound(f"{self.name} {call.ask.params['id']} does not exist")
+            raise NotFound(f"{self.name} {call.request.params['id']} does not exist")
         if isinstance(found, Record):
-            call.note.concerns(found)
+            call.audit.concerns(found)
         return found
 
-    def shown(self, call: ApiCall, item: Any) -> ApiResponse:
-        """The item as the answer to who reads or wrote it."""
-        return ApiResponse(document=self.view_of(call).shown(item, call.look(), call.context.printed.faults))
+    def respond(self, call: ApiCall, item: Any) -> ApiResponse:
+        """The answer that shows the item to the caller."""
+        document = self.view_of(call).render(item, call.rendering(), call.context.documents.faults)
+        return ApiResponse(document=document)
 
 
 def _word(name: str) -> str:
-    """The name within a sentence: API and GPU stay what they are."""
+    """The name within a sentence: API and GPU keep their capitals."""
     return name if name[:2].isupper() else name.lower()
 
 
@@ -126,7 +128,7 @@ def _a(name: str) -> str:
 
 
 def routes_of(resource: Resource) -> tuple[ApiRoute, ...]:
-    """Every route of a resource; its own come first, so that a word in a path wins over an id."""
+    """All routes of a resource. Its further ones come first, so that a word in a path wins over an id."""
     one = resource.path + "/{id}"
     made = [*resource.routes]
     if resource.list_by:
@@ -205,20 +207,20 @@ async def list_or_watch(resource: Resource, call: ApiCall) -> ApiResponse:
         predicate = lambda item: listed(item) and selected(item)  # noqa: E731
     if call.query.flag("watch"):
         if call.caller.role is Role.ANYBODY:
-            raise Unauthorized  # a stream is kept for who can be told from others
+            raise Unauthorized  # a stream costs memory: it is for callers who can be told apart
         return _watch(resource, call, predicate)
-    page, look, view = PageRange.of(call.query), call.look(), resource.view_of(call)
-    faults = call.context.printed.faults
+    page, context, view = PageRange.of(call.query), call.rendering(), resource.view_of(call)
+    faults = call.context.documents.faults
     found: list[Any] = []
-    for record in look.snapshot.all(resource.record).values():
+    for record in context.snapshot.all(resource.record).values():
         with faults.row((view.schema.name, record.id)):
             found += [item for item in resource.items(record) if predicate(item)]
-    shown = partial(view.shown, faults=faults)
-    found = await ordered(found, shown, look, call.query)
-    document = page_document(await rendered(page.cut(found), shown, look), page, len(found))
+    render = partial(view.render, faults=faults)
+    found = await ordered(found, render, context, call.query)
+    document = page_document(await rendered(page.cut(found), render, context), page, len(found))
     extra = resource.page_extra(call) if resource.page_extra else {}
-    # From here a watch goes on without a gap: ?watch=true&since=<this>.
-    revision = (("X-Revision", str(look.snapshot.revision)),)
+    # A watch can continue from here without a gap: ?watch=true&since=<this>.
+    revision = (("X-Revision", str(context.snapshot.revision)),)
     return ApiResponse(document={**extra, **document}, headers=revision)
 
 
@@ -227,17 +229,17 @@ def _watch(resource: Resource, call: ApiCall, predicate: Callable[[Any], bool]) 
     since = call.query.whole("since", -1, least=-1)
     stream = WatchStream(
         store=context.store,
-        printed=context.printed,
+        documents=context.documents,
         subject=WatchSubject(
             kind=view.schema.name,
             table=table_of(resource.record),
             items=resource.items,
             key=resource.key,
-            document=partial(view.shown, faults=context.printed.faults),
+            document=partial(view.render, faults=context.documents.faults),
             predicate=predicate,
             visible=partial(resource.visible, call.caller),
         ),
-        look=context.look,
+        rendering=context.rendering,
         allowed=lambda: still_admitted(context, call.caller),
         guards=guards_of(call.caller),
         numbered=call.query.flag("sync") or since >= 0,
@@ -252,34 +254,47 @@ def _watch(resource: Resource, call: ApiCall, predicate: Callable[[Any], bool]) 
 async def _create(resource: Resource, call: ApiCall) -> ApiResponse:
     assert resource.create is not None
     if isinstance(call.document, Mapping) and resource.create_body is not None:
-        call.note.sets(call.document, resource.create_body)
+        call.audit.sets(call.document, resource.create_body)
     made = await resource.create(call)
     if resource.created is not None:
-        return ApiResponse(document=resource.created.of(made, call.look()))
-    return resource.shown(call, made)
+        return ApiResponse(document=resource.created.of(made, call.rendering()))
+    return resource.respond(call, made)
 
 
 async def _read(resource: Resource, call: ApiCall) -> ApiResponse:
-    return resource.shown(call, resource.item(call))
+    return resource.respond(call, resource.item(call))
 
 
 async def _update(resource: Resource, call: ApiCall) -> ApiResponse:
     assert resource.update is not None
     item = resource.item(call)
     if isinstance(call.document, Mapping) and resource.update_body is not None:
-        call.note.sets(call.document, resource.update_body, resource.view.of(item, call.look()))
-    return resource.shown(call, await resource.update(call, item))
+        call.audit.sets(call.document, resource.update_body, resource.view.of(item, call.rendering()))
+    return resource.respond(call, await resource.update(call, item))
 
 
 async def _delete(resource: Resource, call: ApiCall) -> ApiResponse:
     assert resource.delete is not None
     item = resource.item(call)
-    told = await resource.delete(call, item)
-    return ApiResponse(document=None if resource.deleted is None else told)
+    result = await resource.delete(call, item)
+    return ApiResponse(document=None if resource.deleted is None else result)
 
 
 def document_view(
     name: str, base: View, extra: dict[str, JsonShape], of: Callable[[Any, RenderContext], Doc]
 ) -> View:
-    """A view that answers more than another one."""
+    """A view with more fields than ``base``."""
     return View(schema=Document(name=name, fields={**base.schema.fields, **extra}), of=of)
+
+
+def all_routes(*, docs: bool = True) -> tuple[ApiRoute, ...]:
+    """Every route of the API. A module of ``resources/`` has a ``RESOURCE``, or ``ROUTES``, or both.
+
+    ``docs``: with the routes that show the OpenAPI document.
+    """
+    made: list[ApiRoute] = []
+    for module in siblings("gpustack.api.resources"):
+        if hasattr(module, "RESOURCE"):
+            made.extend(routes_of(module.RESOURCE))
+        made.extend(getattr(module, "ROUTES", ()))
+    return (*made, *docs_routes(made)) if docs else tuple(made)

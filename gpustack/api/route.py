@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 import orjson
@@ -19,12 +18,13 @@ from gpustack.policy.access import CHANGING, READING
 
 from . import audit_recorder
 from .access import NOT_LOCAL_ADMIN, admit, credentials_of, is_local_guest, still_admitted
+from .audit_recorder import AuditRecorder
+from .body_stream import BodyStream
 from .context import ApiContext
-from .parameter import QueryParameter
 from .problems import INTERNAL, MalformedRequest, problem_of
 from .request import ApiRequest, Query, is_whole
-from .shape import JsonShape
-from .wire import RenderContext, View, dumps
+from .shape import JsonShape, QueryParameter
+from .view import RenderContext, View, dumps
 
 ADMIN = frozenset({Role.ADMIN})
 PEOPLE = frozenset({Role.ADMIN, Role.USER})
@@ -32,23 +32,9 @@ WORKERS = frozenset({Role.WORKER})
 WITH_ANYBODY = PEOPLE | {Role.ANYBODY}
 
 
-class BodyStream(Protocol):
-    """A body that is made as it is sent: entered before the first byte, left after the last or when the peer goes."""
-
-    async def __aenter__(self) -> BodyStream: ...
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> object: ...
-
-    def __aiter__(self) -> BodyStream: ...
-
-    async def __anext__(self) -> bytes: ...
-
-
 @attrs.frozen(kw_only=True)
 class ApiResponse:
-    """An answer: a JSON document, bytes, or a stream."""
+    """What a handler returns: a JSON document, bytes, or a stream."""
 
     document: Any = None
     status: int = 200
@@ -64,26 +50,27 @@ class ApiResponse:
 
 @attrs.frozen(kw_only=True)
 class ApiCall:
-    """What a handler works with."""
+    """What a handler gets."""
 
     context: ApiContext
-    ask: ApiRequest
+    request: ApiRequest
     principal: Principal | None
     document: Any = None
     """The body as the route's shape read it."""
-    note: audit_recorder.AuditRecorder
-    """What the audit trail is told of the call."""
+    audit: AuditRecorder
 
     @property
     def caller(self) -> Principal:
-        """The principal, on routes that have one."""
+        """The principal, for routes that admit only some callers."""
         assert self.principal is not None
         return self.principal
 
     @property
     def account(self) -> User:
-        """The caller's own account. Raises ``NotFound`` when it is gone, ``Unauthorized`` for who has shown none:
-        a page then asks for a login.
+        """The caller's own account.
+
+        Raises ``NotFound`` when it was deleted meanwhile, ``Unauthorized`` (on which a page asks for a login) for a
+        caller who has none.
         """
         if is_local_guest(self.caller):
             raise Unauthorized(f"This is about one's own account. {NOT_LOCAL_ADMIN}")
@@ -98,14 +85,15 @@ class ApiCall:
 
     @property
     def query(self) -> Query:
-        return self.ask.query
+        return self.request.query
 
-    def look(self) -> RenderContext:
-        return self.context.look()
+    def rendering(self) -> RenderContext:
+        """The present snapshot, for views."""
+        return self.context.rendering()
 
     def number(self, name: str = "id") -> int:
-        """An id from the path; what is no number names nothing."""
-        text = self.ask.params[name]
+        """An id in the path. Raises ``NotFound`` for a text that is no number."""
+        text = self.request.params[name]
         if not is_whole(text):
             raise NotFound(f"{text!r} is not an id")
         return int(text)
@@ -113,7 +101,7 @@ class ApiCall:
 
 @attrs.frozen(kw_only=True)
 class ApiRoute:
-    """One method of one path. ``allow`` is ``None`` where anybody may call."""
+    """One method of one path. ``allow`` is ``None`` where anybody may call, without credentials."""
 
     method: str
     path: str
@@ -135,19 +123,19 @@ class ApiRoute:
             lambda self: READING if self.method in SAFE_METHODS else CHANGING, takes_self=True
         )
     )
-    """Of which an API key needs one, if it has not all."""
+    """An API key that is restricted to scopes needs one of these."""
     slashes: bool = False
-    """What the path's parameter stands for may hold slashes."""
+    """The parameter in the path may contain slashes."""
     hidden: bool = False
-    """Left out of the OpenAPI document; the table of routes has it."""
+    """Left out of the OpenAPI document; ``docs/api.md`` has it."""
     action: str | None = None
-    """What the audit trail calls it. If not given it follows from method and path; empty: it is not told of."""
+    """Its name in the audit trail. ``None``: derived from method and path. Empty: it is not recorded."""
     about: type[Record] | None = None
-    """The class of what the path's id names."""
+    """The class of the record that the path's id names."""
 
     @property
-    def told_as(self) -> str:
-        """``<what>.<verb>`` in the audit trail. Empty where that is not told of: reading changes nothing."""
+    def audit_action(self) -> str:
+        """``<what>.<verb>`` in the audit trail; empty where calls are not recorded, as for reading."""
         if self.action is not None:
             return self.action
         if self.method in SAFE_METHODS:
@@ -158,87 +146,88 @@ class ApiRoute:
 
     @property
     def of_workers(self) -> bool:
-        """Workers say these all the time: only that somebody was not let in is told of."""
+        """Only workers call it, and all the time: the audit trail records refusals alone."""
         return self.allow == WORKERS
 
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "update", "DELETE": "delete"}
 
 
-async def carry_out(context: ApiContext, route: ApiRoute, ask: ApiRequest) -> ApiResponse:
-    """Admit the caller, read the body, run the handler. Raises ``GpustackError`` for what the caller did wrong.
+async def carry_out(context: ApiContext, route: ApiRoute, request: ApiRequest) -> ApiResponse:
+    """Admit the caller, read the body, run the handler, tell the audit trail.
 
-    Who calls is settled before a byte of the body is read. The audit trail is told of what changes something, and of
-    every attempt. Cancelling it may leave a write done or not done, and the trail told or not told of it alike.
+    Who calls is settled before a byte of the body is read. Raises ``GpustackError`` for what the caller did wrong.
+    Cancelled, it may leave a write done or not done, and the trail told of it or not, both alike.
     """
-    note = audit_recorder.begun(context, ask, route.told_as)
-    if not note.action:
-        return await _carry_out(context, route, ask, note)
+    recorder = audit_recorder.start(context, request, route.audit_action)
+    if not recorder.action:
+        return await _admit_and_handle(context, route, request, recorder)
     try:
-        reply = await _carry_out(context, route, ask, note)
+        response = await _admit_and_handle(context, route, request, recorder)
     except trio.Cancelled:
-        # Who tries a password and leaves must not have left no trace.
-        if not note.actor.proven:
-            _tell_of_failure(context, route, ask, note, audit_recorder.LEFT)
+        # A client that tries a password and leaves is recorded.
+        if not recorder.actor.proven:
+            _record_failure(context, route, request, recorder, audit_recorder.CLIENT_LEFT)
         raise
     except GpustackError as error:
-        _tell_of_failure(context, route, ask, note, problem_of(error).status)
+        _record_failure(context, route, request, recorder, problem_of(error).status)
         raise
     except Exception:
-        _tell_of_failure(context, route, ask, note, INTERNAL.status)
+        _record_failure(context, route, request, recorder, INTERNAL.status)
         raise
-    if reply.status >= 400 and note.action:  # a page that says what is wrong, for people
-        _tell_of_failure(context, route, ask, note, reply.status)
+    if response.status >= 400 and recorder.action:  # an error that the handler made into a page
+        _record_failure(context, route, request, recorder, response.status)
     elif not route.of_workers:
-        await note.done(context, reply.status)
-    return reply
+        await recorder.done(context, response.status)
+    return response
 
 
-def _tell_of_failure(
-    context: ApiContext, route: ApiRoute, ask: ApiRequest, note: audit_recorder.AuditRecorder, status: int
+def _record_failure(
+    context: ApiContext, route: ApiRoute, request: ApiRequest, recorder: AuditRecorder, status: int
 ) -> None:
-    if not note.actor.proven:
-        audit_recorder.tries(note, context, credentials_of(ask))
-    if route.about is not None and is_whole(ask.params.get("id", "")):
-        record = context.store.snapshot.get(route.about, int(ask.params["id"]))
+    if not recorder.actor.proven:
+        audit_recorder.record_claimed_actor(recorder, context, credentials_of(request))
+    if route.about is not None and is_whole(request.params.get("id", "")):
+        record = context.store.snapshot.get(route.about, int(request.params["id"]))
         if record is not None:
-            note.concerns(record)
+            recorder.concerns(record)
     if not route.of_workers or status in audit_recorder.REFUSALS:
-        note.ended(status)
+        recorder.ended(status)
 
 
-async def _carry_out(
-    context: ApiContext, route: ApiRoute, ask: ApiRequest, note: audit_recorder.AuditRecorder
+async def _admit_and_handle(
+    context: ApiContext, route: ApiRoute, request: ApiRequest, recorder: AuditRecorder
 ) -> ApiResponse:
     principal: Principal | None = None
     headers: tuple[tuple[str, str], ...] = ()
     if route.allow is not None:
-        admitted = await admit(
+        grant = await admit(
             context,
-            ask,
+            request,
             allow=route.allow,
             scopes=route.scopes,
             before_password_change=route.before_password_change,
-            told=note.acts,
+            found=recorder.acts,
         )
-        principal, headers = admitted.principal, admitted.headers
-        if ask.hold is not None:
-            ask.hold.belongs_to(principal)
+        principal, headers = grant.principal, grant.headers
+        if request.hold is not None:
+            request.hold.belongs_to(principal)
     document = None
     if route.body is not None:
-        document = read_document(await ask.body(), route.body)
-        # A body may take its time, and who sends it may be shut out meanwhile.
+        document = read_document(await request.body(), route.body)
+        # A body may take its time to come, and its sender may lose the right meanwhile.
         if principal is not None and principal.user_id is not None and not still_admitted(context, principal):
             raise Unauthorized
-    call = ApiCall(context=context, ask=ask, principal=principal, document=document, note=note)
-    # Not around the above: to renew a login is no part of what is told of.
-    with note.with_the_change(told=bool(note.action) and not route.of_workers):
-        reply = await route.handler(call)
-    return attrs.evolve(reply, headers=(*headers, *reply.headers)) if headers else reply
+    call = ApiCall(context=context, request=request, principal=principal, document=document, audit=recorder)
+    # The admission stands outside: renewing a login is no part of the recorded change.
+    with recorder.with_the_change(recorded=bool(recorder.action) and not route.of_workers):
+        response = await route.handler(call)
+    return attrs.evolve(response, headers=(*headers, *response.headers)) if headers else response
 
 
 def read_document(raw: bytes, shape: JsonShape) -> Any:
-    """JSON read by a shape. Raises ``BadRequest`` unless it is JSON in UTF-8, ``MalformedRequest`` for wrong fields."""
+    """Read JSON by a shape. Raises ``BadRequest`` for what is not JSON in UTF-8, ``MalformedRequest`` naming every
+    fault."""
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -251,5 +240,5 @@ def read_document(raw: bytes, shape: JsonShape) -> Any:
 
 
 def tagged(tag: str, routes: Iterable[ApiRoute]) -> tuple[ApiRoute, ...]:
-    """The routes with a tag, where they have none."""
+    """The routes with ``tag``, where they have none of their own."""
     return tuple(attrs.evolve(route, tag=route.tag or tag) for route in routes)

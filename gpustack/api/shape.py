@@ -1,4 +1,4 @@
-"""Shapes of JSON: each reads strictly, naming every fault, and describes itself for OpenAPI."""
+"""JSON shapes: each reads a value strictly, naming every fault, and describes itself for OpenAPI."""
 
 from __future__ import annotations
 
@@ -11,39 +11,45 @@ from typing import Any, Protocol
 
 import attrs
 
+from gpustack.domain.access import Limits
+
 Schema = dict[str, Any]
-Parts = dict[str, Schema]
-"""Named schemas met on the way, to stand once in ``components``."""
+Components = dict[str, Schema]
+"""Named schemas collected while a document is made: each stands once in its ``components``."""
 
 LARGEST = 2**63 - 1
-"""The largest whole number every database of ours can hold."""
+"""The largest integer that every supported database can hold."""
 
 
 class JsonShape(Protocol):
-    """Reads a JSON value into one of ours. Faults are appended as ``<where>: <what is wrong>``, and then the value
-    returned means nothing."""
+    """What a JSON value must be."""
 
-    def read(self, value: Any, at: str, faults: list[str]) -> Any: ...
+    def read(self, value: Any, at: str, faults: list[str]) -> Any:
+        """The value as the program has it. Appends ``<at>: <what is wrong>`` to ``faults`` for everything that is
+        wrong; then the result must not be used."""
+        ...
 
-    def schema(self, parts: Parts) -> Schema: ...
+    def schema(self, components: Components) -> Schema:
+        """Its JSON Schema; named parts are added to ``components`` and referred to."""
+        ...
 
 
 @attrs.frozen(kw_only=True)
 class Text:
-    """Text of bounded length, without NUL (no database takes it). ``shown`` beside others it must be one line without
-    what steers a terminal or turns the direction of what follows."""
+    """Text of bounded length, without NUL (PostgreSQL does not store it). With ``one_line`` it must be printable: no
+    line breaks, terminal controls or marks that change the direction of text."""
 
     shortest: int = 0
     longest: int = 65536
     secret: bool = False
-    shown: bool = False
+    one_line: bool = False
 
     def read(self, value: Any, at: str, faults: list[str]) -> Any:
         if not isinstance(value, str):
             faults.append(f"{at}: must be text")
         elif "\x00" in value:
             faults.append(f"{at}: must not contain NUL characters")
-        elif self.shown and not value.isprintable():
+        elif self.one_line and not value.isprintable():
             faults.append(f"{at}: must be one line of characters that can be shown")
         elif len(value) < self.shortest:
             faults.append(f"{at}: must not be empty")
@@ -51,7 +57,7 @@ class Text:
             faults.append(f"{at}: must have at most {self.longest} characters")
         return value
 
-    def schema(self, parts: Parts) -> Schema:
+    def schema(self, components: Components) -> Schema:
         made: Schema = {"type": "string"}
         if self.shortest:
             made["minLength"] = self.shortest
@@ -62,7 +68,7 @@ class Text:
 
 @attrs.frozen(kw_only=True)
 class Integer:
-    """A whole number within bounds; ``true`` is none."""
+    """A whole number within bounds; ``true`` is not one, as it is in Python."""
 
     least: int = -LARGEST - 1
     most: int = LARGEST
@@ -79,7 +85,7 @@ class Integer:
             return f"at least {self.least}"
         return f"from {self.least} to {self.most}"
 
-    def schema(self, parts: Parts) -> Schema:
+    def schema(self, components: Components) -> Schema:
         made: Schema = {"type": "integer"}
         if self.least > -LARGEST - 1:
             made["minimum"] = self.least
@@ -90,7 +96,7 @@ class Integer:
 
 @attrs.frozen
 class Number:
-    """Any finite number."""
+    """Any number that JSON can hold."""
 
     def read(self, value: Any, at: str, faults: list[str]) -> Any:
         if not isinstance(value, int | float) or isinstance(value, bool):
@@ -98,26 +104,26 @@ class Number:
             return value
         return float(value)
 
-    def schema(self, parts: Parts) -> Schema:
+    def schema(self, components: Components) -> Schema:
         return {"type": "number"}
 
 
 @attrs.frozen
 class Boolean:
-    """``true`` or ``false``, nothing that merely looks like them."""
+    """``true`` or ``false``: not 0, 1 or a word."""
 
     def read(self, value: Any, at: str, faults: list[str]) -> Any:
         if not isinstance(value, bool):
             faults.append(f"{at}: must be true or false")
         return value
 
-    def schema(self, parts: Parts) -> Schema:
+    def schema(self, components: Components) -> Schema:
         return {"type": "boolean"}
 
 
 @attrs.frozen
 class Instant:
-    """An ISO 8601 instant with its offset, read into UTC."""
+    """An ISO 8601 instant with its UTC offset, read as an aware datetime in UTC."""
 
     def read(self, value: Any, at: str, faults: list[str]) -> Any:
         try:
@@ -129,13 +135,13 @@ class Instant:
         faults.append(f"{at}: must be an instant with its offset, like 2026-01-31T08:00:00Z")
         return value
 
-    def schema(self, parts: Parts) -> Schema:
+    def schema(self, components: Components) -> Schema:
         return {"type": "string", "format": "date-time"}
 
 
 @attrs.frozen
 class Choice:
-    """One of the words of an enumeration."""
+    """A value of an enumeration."""
 
     of: type[StrEnum]
 
@@ -146,7 +152,7 @@ class Choice:
             return value
         return self.of(value)
 
-    def schema(self, parts: Parts) -> Schema:
+    def schema(self, components: Components) -> Schema:
         return {"type": "string", "enum": [member.value for member in self.of]}
 
 
@@ -166,13 +172,13 @@ class Array:
             return value
         return tuple(self.of.read(item, f"{at}[{n}]", faults) for n, item in enumerate(value))
 
-    def schema(self, parts: Parts) -> Schema:
-        return {"type": "array", "items": self.of.schema(parts)}
+    def schema(self, components: Components) -> Schema:
+        return {"type": "array", "items": self.of.schema(components)}
 
 
 @attrs.frozen
 class Dictionary:
-    """An object used as a mapping. JSON knows only text as keys: whole numbers are read back from it."""
+    """An object used as a mapping, with any keys. ``whole_keys``: they are integers, which JSON writes as text."""
 
     of: JsonShape
     whole_keys: bool = False
@@ -192,8 +198,8 @@ class Dictionary:
             made[int(key) if self.whole_keys else key] = self.of.read(item, f"{at}.{key}", faults)
         return made
 
-    def schema(self, parts: Parts) -> Schema:
-        return {"type": "object", "additionalProperties": self.of.schema(parts)}
+    def schema(self, components: Components) -> Schema:
+        return {"type": "object", "additionalProperties": self.of.schema(components)}
 
 
 @attrs.frozen
@@ -202,13 +208,13 @@ class Nullable:
 
     of: JsonShape
     otherwise: Any = None
-    """What ``null`` is read as."""
+    """The result of reading ``null``."""
 
     def read(self, value: Any, at: str, faults: list[str]) -> Any:
         return self.otherwise if value is None else self.of.read(value, at, faults)
 
-    def schema(self, parts: Parts) -> Schema:
-        inner = self.of.schema(parts)
+    def schema(self, components: Components) -> Schema:
+        inner = self.of.schema(components)
         if isinstance(inner.get("type"), str) and "enum" not in inner:
             return {**inner, "type": [inner["type"], "null"]}
         return {"anyOf": [inner, {"type": "null"}]}
@@ -221,13 +227,15 @@ class AnyJson:
     def read(self, value: Any, at: str, faults: list[str]) -> Any:
         return value
 
-    def schema(self, parts: Parts) -> Schema:
+    def schema(self, components: Components) -> Schema:
         return {}
 
 
 @attrs.frozen
 class AttrsObject:
-    """An attrs class: unknown fields are ignored (a newer peer may send more), missing ones take their default."""
+    """An object read into an attrs class. Unknown fields are ignored (a newer peer may send more), missing ones take
+    their default. The name of its schema is that of the class: to rename the class is to change the
+    published document."""
 
     cls: type[Any]
 
@@ -245,18 +253,18 @@ class AttrsObject:
                 faults.append(f"{where}: is missing")
         return None if len(faults) > before else self.cls(**made)
 
-    def schema(self, parts: Parts) -> Schema:
+    def schema(self, components: Components) -> Schema:
         name = self.cls.__name__
-        if name not in parts:
-            parts[name] = {}  # it may contain itself
-            fields = _fields(self.cls)
-            parts[name] = _object({name: shape for name, shape, _ in fields}, (), parts, _sentence(self.cls))
+        if name not in components:
+            components[name] = {}  # before its fields are described: it may contain itself
+            fields = {field: shape for field, shape, _ in _fields(self.cls)}
+            components[name] = _object(fields, (), components, _sentence(self.cls))
         return {"$ref": f"#/components/schemas/{name}"}
 
 
 @attrs.frozen(kw_only=True)
 class Document:
-    """An object read field by field into a dict that holds only what was sent; unknown fields are ignored."""
+    """An object read into a dict of the fields that were sent; unknown fields are ignored."""
 
     name: str
     fields: Mapping[str, JsonShape]
@@ -274,17 +282,19 @@ class Document:
             if name in value
         }
 
-    def schema(self, parts: Parts) -> Schema:
-        if self.name not in parts:
-            parts[self.name] = {}
-            parts[self.name] = _object(self.fields, self.required, parts, self.note)
+    def schema(self, components: Components) -> Schema:
+        if self.name not in components:
+            components[self.name] = {}
+            components[self.name] = _object(self.fields, self.required, components, self.note)
         return {"$ref": f"#/components/schemas/{self.name}"}
 
 
-def _object(fields: Mapping[str, JsonShape], required: tuple[str, ...], parts: Parts, note: str) -> Schema:
+def _object(
+    fields: Mapping[str, JsonShape], required: tuple[str, ...], components: Components, note: str
+) -> Schema:
     made: Schema = {
         "type": "object",
-        "properties": {name: shape.schema(parts) for name, shape in fields.items()},
+        "properties": {name: shape.schema(components) for name, shape in fields.items()},
     }
     if required:
         made["required"] = list(required)
@@ -301,7 +311,7 @@ _known: dict[type[Any], tuple[tuple[str, JsonShape, bool], ...]] = {}
 
 
 def _fields(cls: type[Any]) -> tuple[tuple[str, JsonShape, bool], ...]:
-    """Name, shape, and whether it must be sent, of each field of an attrs class; worked out once a class."""
+    """Of each field of an attrs class: name, shape, whether it must be sent. Worked out once for a class."""
     if cls not in _known:
         hints = typing.get_type_hints(cls)
         _known[cls] = tuple(
@@ -323,7 +333,7 @@ _PLAIN: Mapping[Any, Callable[[], JsonShape]] = {
 
 
 def shape_of(hint: Any) -> JsonShape:
-    """The shape of a type as our values declare them. Raises ``TypeError`` for a type that JSON has no word for."""
+    """The shape of a type annotation. Raises ``TypeError`` for a type that has none."""
     if hint in _PLAIN:
         return _PLAIN[hint]()
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -340,3 +350,50 @@ def shape_of(hint: Any) -> JsonShape:
     if isinstance(hint, type) and attrs.has(hint):
         return AttrsObject(hint)
     raise TypeError(f"JSON has no shape for {hint!r}")
+
+
+_LIMIT_NAMES = tuple(field.name for field in attrs.fields(Limits))
+_LIMIT = Nullable(Integer(least=0))
+
+
+@attrs.frozen
+class LimitsObject:
+    """Limits of use as clients write them. Unknown names are refused, unlike elsewhere: a limit that is misspelt would
+    silently not hold."""
+
+    def read(self, value: Any, at: str, faults: list[str]) -> Any:
+        if not isinstance(value, dict):
+            faults.append(f"{at}: must be an object")
+            return value
+        before = len(faults)
+        faults += [
+            f"{at}.{name}: is not known; limits are {', '.join(_LIMIT_NAMES)}"
+            for name in value.keys() - {*_LIMIT_NAMES}
+        ]
+        made = {
+            name: _LIMIT.read(value[name], f"{at}.{name}", faults) for name in _LIMIT_NAMES if name in value
+        }
+        return None if len(faults) > before else Limits(**made)
+
+    def schema(self, components: Components) -> Schema:
+        components["LimitsGiven"] = {
+            "type": "object",
+            "properties": {name: _LIMIT.schema(components) for name in _LIMIT_NAMES},
+            "additionalProperties": False,
+            "description": "How much may be used; null or left out: no limit. Days and months are those of UTC.",
+        }
+        return {"$ref": "#/components/schemas/LimitsGiven"}
+
+
+LIMITS: JsonShape = Nullable(LimitsObject())
+"""A field ``limits``. All limits are replaced; ``null`` removes them."""
+
+
+@attrs.frozen(kw_only=True)
+class QueryParameter:
+    """A parameter of the query string, as the OpenAPI document shows it. ``many``: it may be repeated."""
+
+    name: str
+    shape: JsonShape
+    note: str = ""
+    many: bool = False

@@ -1,4 +1,4 @@
-"""Failed logins are counted by address and name, and too many of them are refused for a while."""
+"""Limits of logins: failed passwords by address and name, and started sign-ins by address."""
 
 from __future__ import annotations
 
@@ -13,24 +13,29 @@ from gpustack.errors import TooManyRequests
 
 _WINDOW = 300.0
 _PER_NAME = 5
-"""Failures of one name from one address within the window."""
+"""Failed passwords for one name from one address within ``_WINDOW`` seconds."""
 _PER_ADDRESS = 50
-"""Failures from one address, whatever the names: above it, somebody is trying names."""
+"""The same for one address, whatever the names: above it, somebody is trying names."""
 _AT_ONCE = 16
-"""Passwords of one name and address being verified: what may be tried before the first failure is known."""
+"""Passwords of one name and address that are being verified: tries that no failure has counted yet."""
 _AT_ONCE_FROM_ONE = 64
-"""Passwords from one address being verified, whatever the names: who waits behind them waits a second or so."""
+"""The same for one address, whatever the names. Verifying so many takes a second or so."""
 _REMEMBERED = 20_000
-"""Keys kept; beyond, the longest untouched is forgotten, so that an attacker cannot fill the memory."""
-_LONGEST = 256
-"""Characters of a name that are looked at: names come from outside and are kept."""
+"""Keys that are kept. One more replaces the one that was longest unused, so that nobody fills the memory."""
+_LONGEST_NAME = 256
+"""Characters of a name that are part of its key: a client chooses them, and they are kept."""
+
+_MINUTE = 60.0
+_PER_MINUTE = 120
+"""Sign-ins started from one address; behind a proxy that is everybody."""
 
 _Key = tuple[str, str]
+"""Network and name; an empty name counts all names."""
 
 
 @attrs.define
 class LoginAttempt:
-    """One password being verified. Left undecided (the caller went away) it counts as nothing."""
+    """One password that is being verified. Without a result (the client went away) it counts as nothing."""
 
     _throttle: LoginThrottle
     _key: _Key
@@ -39,13 +44,13 @@ class LoginAttempt:
         self._throttle._count(self._key)
 
     def succeeded(self) -> None:
-        """This name's earlier slips from there are forgiven."""
+        """Forget the failures of this name from this address."""
         self._throttle._forgive(self._key)
 
 
 @attrs.define(eq=False, repr=False)
 class LoginThrottle:
-    """Owns the counts of failed logins. It forgets them with the process, and each after five minutes."""
+    """Owns the counts of failed passwords: in memory, each for five minutes. ``clock`` is monotonic, in seconds."""
 
     _clock: Callable[[], float]
     _failures: OrderedDict[_Key, list[float]] = attrs.field(factory=OrderedDict)
@@ -54,9 +59,9 @@ class LoginThrottle:
 
     @contextmanager
     def attempt(self, address: str, name: str) -> Iterator[LoginAttempt]:
-        """Around the verification of a password. Raises ``TooManyRequests`` before it if a limit is reached."""
+        """Wraps the verification of a password. Raises ``TooManyRequests`` on entry when a limit is reached."""
         place = network_of(address)
-        key = (place, name[:_LONGEST])
+        key = (place, name[:_LONGEST_NAME])
         self._check(key, address)
         self._open[key] += 1
         self._open_from[place] += 1
@@ -96,11 +101,58 @@ class LoginThrottle:
         return [at for at in self._failures.get(key, ()) if at > since]
 
     def __repr__(self) -> str:
-        return f"<Throttle: {len(self._failures)} with failed logins, {self._open.total()} being verified>"
+        return (
+            f"<LoginThrottle: {len(self._failures)} with failed logins, {self._open.total()} being verified>"
+        )
+
+
+@attrs.define(eq=False, repr=False)
+class AddressRateLimiter:
+    """Owns the counts by address of something that anybody may do, for a window of a minute that begins with the
+    first. ``clock`` is monotonic, in seconds."""
+
+    _clock: Callable[[], float]
+    _most: int = _PER_MINUTE
+    _counts: OrderedDict[str, tuple[float, int]] = attrs.field(factory=OrderedDict)
+
+    def step(self, address: str) -> None:
+        """Count one. Raises ``TooManyRequests`` when the window has ``most`` already."""
+        now, place = self._clock(), network_of(address)
+        since, count = self._counts.get(place, (now, 0))
+        if now - since >= _MINUTE:
+            since, count = now, 0
+        if count >= self._most:
+            wait = max(1.0, since + _MINUTE - now)
+            raise TooManyRequests(
+                f"Too many logins begin from {address}; try again in {wait:.0f} s", retry_after=wait
+            )
+        self._counts[place] = (since, count + 1)
+        self._counts.move_to_end(place)
+        while len(self._counts) > _REMEMBERED:
+            self._counts.popitem(last=False)
+
+    def __repr__(self) -> str:
+        return f"<AddressRateLimiter: {len(self._counts)} addresses have begun logins>"
+
+
+@attrs.frozen
+class LoginLimiters:
+    """The limiters of everything by which people log in."""
+
+    passwords: LoginThrottle
+    starts: AddressRateLimiter
+    """Of sign-ins at the identity provider: each is stored until it ends."""
+    answers: AddressRateLimiter
+    """Of answers of the identity provider that are checked."""
+
+    @classmethod
+    def of(cls, clock: Callable[[], float]) -> LoginLimiters:
+        """``clock`` is monotonic."""
+        return cls(LoginThrottle(clock), AddressRateLimiter(clock), AddressRateLimiter(clock))
 
 
 def network_of(address: str) -> str:
-    """What one caller can vary at will counts as one: of IPv6 the first 64 bits."""
+    """What counts as one address: of IPv6 the first 64 bits, since a client may have all of the rest."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:

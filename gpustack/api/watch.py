@@ -21,52 +21,52 @@ from gpustack.nursery.wake import Wake
 from gpustack.store.store import Store
 
 from .listing import Predicate
-from .wire import Doc, RenderContext, dumps
+from .view import Doc, RenderContext, dumps
 
 log = logging.getLogger(__name__)
 
 SILENCE = 15.0
-"""Seconds without an event after which a blank line shows that the stream lives."""
+"""Seconds without an event after which a blank line is sent, so that the client knows the stream is alive."""
 _AT_ONCE = 64
 _PIECE = 256 << 10
-"""Bytes from which a piece is sent, whatever else there is to say: one that waits for a slow client is kept for it."""
+"""Bytes from which a piece is sent without adding to it: while a slow client does not read, it is kept in memory."""
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _REMEMBERED = 4096
 _REMEMBERED_BYTES = 32 << 20
 
 
 class WatchEvent(IntEnum):
-    """The numbers of the wire. 4 was never sent, and 5 stands for the blank line."""
+    """The types of events, by the numbers of the wire (4 was never used, 5 was a heartbeat: now a blank line)."""
 
     CREATED = 1
     UPDATED = 2
     DELETED = 3
     SYNCED = 6
-    """The replay is complete. Sent only to who asks for it by ``sync=1``."""
+    """The replay is complete. Sent only where the query has ``sync=1``."""
 
 
 def ascii_json(document: bytes) -> bytes:
-    """The same JSON in ASCII: a client that decodes the pieces of a stream one by one must not meet half a letter."""
+    """The same JSON in ASCII, so that a client can decode each piece of a stream by itself."""
     return document if document.isascii() else _NOT_ASCII.sub(_escape, document.decode()).encode("ascii")
 
 
 def _escape(found: re.Match[str]) -> str:
-    units = found[0].encode("utf-16-be")  # letters beyond 16 bits are two escapes
+    units = found[0].encode("utf-16-be")  # characters beyond 16 bits are two escapes
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
 @attrs.define(eq=False, repr=False)
 class ChangeDocumentCache:
-    """The JSON of changes, made once for all watchers; the oldest are forgotten."""
+    """The JSON of changed records, made once for all watchers. Keeps the newest, bounded in number and bytes."""
 
     faults: Quarantine = attrs.field(factory=lambda: Quarantine("watch streams"))
-    """Of all watchers: a record of which no document can be made is left out, and named once in the log."""
+    """Of lists and watchers: a record of which no document can be made is left out, and logged once."""
     _documents: OrderedDict[tuple[int, str, Any], bytes] = attrs.field(factory=OrderedDict)
     size: int = 0
-    """Bytes of all of them."""
+    """Bytes of all documents kept."""
 
     def of(self, key: tuple[int, str, Any], make: Callable[[], Doc]) -> bytes:
-        """The bytes under ``key`` (revision, kind, item), made now if nobody needed them before."""
+        """The document for ``key`` (revision, kind, item), made by ``make`` if it is not kept."""
         known = self._documents.get(key)
         if known is None:
             known = self._documents[key] = ascii_json(dumps(make()))
@@ -79,12 +79,12 @@ class ChangeDocumentCache:
         return len(self._documents)
 
     def __repr__(self) -> str:
-        return f"<Printed: {len(self)} documents of changes>"
+        return f"<ChangeDocumentCache: {len(self)} documents of changes>"
 
 
 @attrs.frozen(kw_only=True)
 class WatchSubject:
-    """What is watched: the items that a record of ``table`` shows as, and their documents."""
+    """What a stream shows: the items of each record of ``table``, and their documents."""
 
     kind: str
     table: str
@@ -93,10 +93,10 @@ class WatchSubject:
     document: Callable[[Any, RenderContext], Doc]
     predicate: Predicate
     visible: Predicate = lambda item: True
-    """What the watcher may see at all, whatever it asked for."""
+    """What the watcher may see, whatever its query selects."""
 
     def shown(self, record: Any) -> dict[Any, Any]:
-        """The items of a record that the watcher may and wants to see, by key."""
+        """The items of a record that the watcher may see and has selected, by key."""
         if record is None:
             return {}
         return {self.key(item): item for item in self.items(record) if self.predicate(item)}
@@ -104,21 +104,21 @@ class WatchSubject:
 
 @attrs.define(eq=False, kw_only=True, repr=False)
 class WatchStream:
-    """A stream of events. Memory does not grow with changes: it reads them from the store's ring as fast as the
-    client takes them, and a client too slow for the ring is dropped; it then lists again.
+    """A stream of events: a replay of the present items, then the changes.
 
-    Nothing falls between replay and changes: the replay is the snapshot of a revision, and what follows is
-    everything after that revision.
+    It reads changes from the store's bounded buffer as fast as the client takes them, so its memory does not grow. A
+    client too slow for the buffer is dropped, and has to list again. No change is missed: the replay is the snapshot of
+    one revision, and what follows is every change after it.
     """
 
     _store: Store
-    _printed: ChangeDocumentCache
+    _documents: ChangeDocumentCache
     _subject: WatchSubject
-    _look: Callable[[], RenderContext]
+    _rendering: Callable[[], RenderContext]
     _allowed: Callable[[], bool]
-    """Whether the caller still may watch: asked whenever something is about to be sent, and when a guard changes."""
+    """Whether the caller still may watch: asked before each piece, and when a table of ``guards`` changes."""
     _guards: frozenset[str] = frozenset()
-    """Tables in which a change may take away the right to watch."""
+    """Tables in which a change may end the right to watch."""
     _numbered: bool = False
     """Events carry their revision, and the end of the replay is marked."""
     _since: int | None = None
@@ -126,10 +126,10 @@ class WatchStream:
     _replay: list[Any] | None = None
     _wake: Wake = attrs.field(factory=Wake)
     _open: ExitStack = attrs.field(factory=ExitStack)
-    _look_at_start: RenderContext | None = None
+    _at_start: RenderContext | None = None
 
     def check(self) -> None:
-        """Raise ``RevisionExpired`` if what was missed since the revision asked for is not known any more."""
+        """Raises ``RevisionExpired`` if the changes since the revision asked for are no longer kept."""
         if self._since is not None:
             self._store.changes_since(self._since)
 
@@ -139,10 +139,10 @@ class WatchStream:
         if self._since is not None:
             self._revision = self._since
         else:
-            look = self._look_at_start = self._look()
-            self._revision = look.snapshot.revision
+            context = self._at_start = self._rendering()
+            self._revision = context.snapshot.revision
             found: list[Any] = []
-            for record in look.snapshot.tables.get(self._subject.table, {}).values():
+            for record in context.snapshot.tables.get(self._subject.table, {}).values():
                 with self._row(record.id):
                     found.extend(self._subject.shown(record).values())
             self._replay = found[::-1]  # taken from the end
@@ -167,32 +167,32 @@ class WatchStream:
                 break
             if lines:
                 return lines
-            # Changes that this caller is not shown wake too, and are no sign of life to it.
+            # Changes that this caller is not shown wake it too: they do not count as events.
             woken = await self._wake.wait(max(0.0, quiet_until - trio.current_time()))
             if not woken and self._allowed():
                 return b"\n"
         raise StopAsyncIteration
 
     def _replayed(self, waiting: list[Any]) -> bytes:
-        """The next part of the replay. With the last, the mark if it was asked for; at least a blank line, so
-        that the client of an empty list has its answer's head at once."""
-        assert self._look_at_start is not None
+        """The next part of the replay; the last one ends with the mark if it was asked for. At least a blank line, so
+        that the client of an empty list gets the head of its answer at once."""
+        assert self._at_start is not None
         lines: list[bytes] = []
         size = 0
         while waiting and len(lines) < _AT_ONCE and size < _PIECE:
             item = waiting.pop()
             with self._row(getattr(item, "id", None)):
-                document = ascii_json(dumps(self._subject.document(item, self._look_at_start)))
+                document = ascii_json(dumps(self._subject.document(item, self._at_start)))
                 lines.append(self._line(WatchEvent.CREATED, document))
                 size += len(document)
         if not waiting:
-            self._replay = self._look_at_start = None
+            self._replay = self._at_start = None
             if self._numbered:
                 lines.append(self._line(WatchEvent.SYNCED, b"null"))
         return b"".join(lines) or b"\n"
 
     def _news(self) -> bytes | None:
-        """The lines of changes since the last look; ``None`` when the stream has to end."""
+        """The lines of the changes since the last piece; ``None`` when the stream has to end."""
         try:
             changes = self._store.changes_since(self._revision)
         except RevisionExpired:
@@ -202,7 +202,7 @@ class WatchStream:
         size = 0
         for change in changes:
             if size >= _PIECE and change.revision > self._revision:
-                break  # the others follow as soon as the client has taken these
+                break  # the rest follows when the client has taken this piece
             self._revision = change.revision
             if change.table == self._subject.table:
                 with self._row(change.record.id):
@@ -212,7 +212,7 @@ class WatchStream:
         return b"".join(lines)
 
     def _row(self, key: object) -> RowAttempt:
-        return self._printed.faults.row((self._subject.kind, key))
+        return self._documents.faults.row((self._subject.kind, key))
 
     def _lines(self, change: Change) -> Iterable[bytes]:
         subject = self._subject
@@ -221,21 +221,21 @@ class WatchStream:
             before = {}
         elif change.before is not None or change.kind is ChangeKind.DELETED:
             before = subject.shown(change.before or change.record)
-        else:  # from before this start: what stood there then is not known, so anybody may have seen it
+        else:  # from before this server started: the former record is not known, so the watcher may have seen it
             before = {subject.key(item): None for item in subject.items(change.record)}
         for key, item in {**before, **after}.items():
             kind = WatchEvent.UPDATED if key in before else WatchEvent.CREATED
             yield self._line(kind if key in after else WatchEvent.DELETED, self._text(change, key, item))
 
     def _text(self, change: Change, key: Any, item: Any) -> bytes:
-        """The document of an item after the change: one that left the filter is shown as it is now, so that who
-        held it sees why, and one that may never have been in it, or may not be seen any more, by its id alone."""
+        """The document of an item after a change. An item that left the selection is shown as it is now, so that the
+        watcher sees why; of one that the watcher may not see, or perhaps never saw, only the id is shown."""
         now = {self._subject.key(one): one for one in self._subject.items(change.record)}
         shown = now.get(key, item)
         if item is None or not self._subject.visible(shown):
             return dumps({"id": key})
-        print_as = (change.revision, self._subject.kind, key)
-        return self._printed.of(print_as, lambda: self._subject.document(shown, self._look()))
+        name = (change.revision, self._subject.kind, key)
+        return self._documents.of(name, lambda: self._subject.document(shown, self._rendering()))
 
     def _line(self, kind: WatchEvent, document: bytes) -> bytes:
         if self._numbered:
@@ -244,4 +244,4 @@ class WatchStream:
 
     def __repr__(self) -> str:
         waiting = "" if self._replay is None else f", {len(self._replay)} to replay"
-        return f"<Watch of {self._subject.kind} at revision {self._revision}{waiting}>"
+        return f"<WatchStream of {self._subject.kind} at revision {self._revision}{waiting}>"

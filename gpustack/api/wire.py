@@ -1,17 +1,12 @@
-"""How records look on the wire: the one place where our words become those of the published API."""
+"""How records look on the wire: the one place where the program's names become those of the published API."""
 
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from datetime import date, datetime
-from enum import Enum
-from functools import cached_property
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
-import orjson
-import outcome
 
 from gpustack.domain.access import ApiKey, Session, User
 from gpustack.domain.artifact import ModelFile, ModelSource
@@ -19,97 +14,10 @@ from gpustack.domain.device import Device, DeviceId
 from gpustack.domain.instance import Claim, ModelInstance, Placement
 from gpustack.domain.model import Category, Model, ModelAccess
 from gpustack.domain.record import Record
-from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
-from gpustack.nursery.quarantine import Quarantine
-from gpustack.text import washed
 
 from .shape import Array, Boolean, Choice, Document, Instant, Integer, JsonShape, Nullable, Text, shape_of
-
-Doc = dict[str, Any]
-_JSON = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
-
-
-def dumps(document: object) -> bytes:
-    """JSON of a document: instants in UTC end in ``Z``, keys are text; halves of characters are written out."""
-    try:
-        return orjson.dumps(document, option=_JSON)
-    except TypeError:
-        return orjson.dumps(washed(document), option=_JSON)
-
-
-def plain(value: Any) -> Any:
-    """A nested value as JSON can hold it. Fields that are unknown are left out, never shown as zero."""
-    if value is None or isinstance(value, bool | int | float | datetime | date):
-        return value
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if attrs.has(type(value)):
-        pairs = ((field.name, getattr(value, field.name)) for field in attrs.fields(type(value)))
-        return {name: plain(item) for name, item in pairs if item is not None}
-    return [plain(item) for item in value]
-
-
-@attrs.define(eq=False)
-class RenderContext:
-    """A snapshot as views read it, with what they derive from it worked out once."""
-
-    snapshot: Snapshot
-    heard: Callable[[int], datetime | None] = attrs.field(default=lambda worker_id: None)
-    """When a worker was last heard, if it was since this server started."""
-
-    @cached_property
-    def allocated(self) -> Mapping[int, Claim]:
-        """The sum of all claims by worker."""
-        ram: dict[int, int] = {}
-        vram: dict[int, dict[int, int]] = {}
-        for instance in self.snapshot.instances.values():
-            for worker_id, claim in _claims(instance):
-                ram[worker_id] = ram.get(worker_id, 0) + claim.ram
-                of_worker = vram.setdefault(worker_id, {})
-                for index, size in claim.vram.items():
-                    of_worker[index] = of_worker.get(index, 0) + size
-        return {key: Claim(ram=ram[key], vram=vram[key]) for key in ram}
-
-    def worker(self, worker_id: int | None) -> Worker | None:
-        return self.snapshot.get(Worker, worker_id)
-
-
-def _claims(instance: ModelInstance) -> Iterator[tuple[int, Claim]]:
-    if instance.placement is not None:
-        yield instance.placement.worker_id, instance.placement.claim
-        for share in instance.placement.subordinates:
-            yield share.worker_id, share.claim
-
-
-@attrs.frozen(kw_only=True)
-class View:
-    """One kind of object on the wire: its schema, and how it is made."""
-
-    schema: Document
-    of: Callable[[Any, RenderContext], Doc]
-
-    def shown(self, item: Any, look: RenderContext, faults: Quarantine) -> Doc:
-        """The object; where one of its parts cannot be shown, with those alone that can."""
-        with faults.row((self.schema.name, getattr(item, "id", None))):
-            return self.of(item, look)
-        return {name: _value_that_fits(item, name, shape) for name, shape in self.schema.fields.items()}
-
-
-def _value_that_fits(item: Any, name: str, shape: JsonShape) -> Any:
-    """The field of that name as JSON, if it is what the schema promises under that name; else ``None``."""
-
-    def read() -> Any:
-        value, faults = orjson.loads(dumps(plain(getattr(item, name)))), list[str]()
-        shape.read(value, name, faults)
-        return None if faults else value
-
-    found = outcome.capture(read)
-    return found.value if isinstance(found, outcome.Value) else None
+from .view import Doc, RenderContext, View, plain
 
 
 def _shapes(cls: type[Any], *hidden: str) -> dict[str, JsonShape]:
@@ -149,7 +57,7 @@ _SOURCE_SHAPES: dict[str, JsonShape] = {
 
 
 def source_document(source: ModelSource) -> Doc:
-    """The fields of a source as they stand beside the others of its owner."""
+    """The fields of a source, which stand flat beside the other fields of the object that has it."""
     return {
         "source": source.kind.value,
         **{name: getattr(source, name) for name in (*SOURCE_FIELDS, "revision")},
@@ -163,7 +71,7 @@ _KEY = _shapes(ApiKey, "access_key", "secret_hash", "allowed_models", *_COMMON)
 
 USER = View(
     schema=Document(name="User", fields={**_USER, **_DATES}, note="An account."),
-    of=lambda user, look: {**_as_they_are(user, _USER), **_dates(user)},
+    of=lambda user, context: {**_as_they_are(user, _USER), **_dates(user)},
 )
 API_KEY = View(
     schema=Document(
@@ -171,7 +79,7 @@ API_KEY = View(
         fields={**_KEY, "allowed_model_names": Nullable(Array(Text())), **_DATES},
         note="A key; its secret is not kept. Without scopes or names of models it may do all that its owner may.",
     ),
-    of=lambda key, look: {
+    of=lambda key, context: {
         **_as_they_are(key, _KEY),
         "allowed_model_names": plain(key.allowed_models),
         **_dates(key),
@@ -186,7 +94,7 @@ SESSION = View(
         fields={**_SESSION, **_DATES},
         note="A login of a browser. It is renewed as long as it is used.",
     ),
-    of=lambda session, look: {**_as_they_are(session, _SESSION), **_dates(session)},
+    of=lambda session, context: {**_as_they_are(session, _SESSION), **_dates(session)},
 )
 
 
@@ -199,13 +107,13 @@ CATEGORY_FLAGS: Mapping[str, Category] = {
     "speech_to_text": Category.SPEECH_TO_TEXT,
     "text_to_speech": Category.TEXT_TO_SPEECH,
 }
-"""Deprecated twins of ``categories``."""
+"""Deprecated fields, each true when ``categories`` has that category."""
 
 _MODEL = _shapes(Model, "source", "access", "allowed_user_ids", *_COMMON)
 _ACCESS: Mapping[str, JsonShape] = {"access_policy": Choice(ModelAccess), "allowed_users": Array(Integer())}
 
 
-def _model(model: Model, look: RenderContext) -> Doc:
+def _model(model: Model, context: RenderContext) -> Doc:
     flags = {name: category.value in model.categories for name, category in CATEGORY_FLAGS.items()}
     access = {"access_policy": model.access.value, "allowed_users": list(model.allowed_user_ids or ())}
     return {
@@ -233,12 +141,12 @@ MODEL_FOR_USERS = View(
         fields={**{name: _MODEL[name] for name in _PUBLIC}, **_DATES},
         note="What people who may use a model, but not manage it, see of it.",
     ),
-    of=lambda model, look: {**{name: plain(getattr(model, name)) for name in _PUBLIC}, **_dates(model)},
+    of=lambda model, context: {**{name: plain(getattr(model, name)) for name in _PUBLIC}, **_dates(model)},
 )
 
 
 def openai_model(model: Model, *, with_meta: bool) -> Doc:
-    """An element of OpenAI's list of models."""
+    """An element of OpenAI's list of models; ``created`` is in seconds since 1970."""
     created = 0 if model.created_at is None else int(model.created_at.timestamp())
     made = {"id": model.name, "object": "model", "created": created, "owned_by": "gpustack"}
     return {**made, "meta": plain(model.meta) if with_meta else None}
@@ -254,12 +162,12 @@ def _claim(claim: Claim) -> Doc:
     return made if claim.tensor_split else {k: v for k, v in made.items() if k != "tensor_split"}
 
 
-def _distributed(placement: Placement, look: RenderContext) -> Doc | None:
+def _distributed(placement: Placement, context: RenderContext) -> Doc | None:
     if not placement.subordinates:
         return None
     shares = []
     for share in placement.subordinates:
-        worker = look.worker(share.worker_id)
+        worker = context.worker(share.worker_id)
         shares.append(
             {
                 "worker_id": share.worker_id,
@@ -274,8 +182,8 @@ def _distributed(placement: Placement, look: RenderContext) -> Doc | None:
     return {"mode": "delegated", "download_model_files": True, "subordinate_workers": shares}
 
 
-def _instance(instance: ModelInstance, look: RenderContext) -> Doc:
-    placement, worker = instance.placement, look.worker(instance.worker_id)
+def _instance(instance: ModelInstance, context: RenderContext) -> Doc:
+    placement, worker = instance.placement, context.worker(instance.worker_id)
     return {
         **_as_they_are(instance, _INSTANCE),
         **source_document(instance.source),
@@ -285,7 +193,7 @@ def _instance(instance: ModelInstance, look: RenderContext) -> Doc:
         "computed_resource_claim": None if placement is None else _claim(placement.claim),
         "gpu_indexes": None if placement is None else list(placement.gpu_indexes),
         "gpu_addresses": None,
-        "distributed_servers": None if placement is None else _distributed(placement, look),
+        "distributed_servers": None if placement is None else _distributed(placement, context),
         "placement_note": "" if placement is None else placement.note,
         **_dates(instance),
     }
@@ -353,13 +261,13 @@ _WORKER = _shapes(
 def _device_document(device: Device, allocated: int) -> Doc:
     made: Doc = plain(device)
     made["memory"] = {**made["memory"], "allocated": allocated}
-    # Clients that look into it take an empty object for numbers; workers of former versions send one.
+    # Workers of former versions send an empty object, in which clients would look for numbers.
     made["core"] = made.get("core") or None
     return made
 
 
-def _worker(worker: Worker, look: RenderContext) -> Doc:
-    claims = look.allocated.get(worker.id, Claim())
+def _worker(worker: Worker, context: RenderContext) -> Doc:
+    claims = context.allocated.get(worker.id, Claim())
     status = plain(worker.status)
     status["memory"] = {**status["memory"], "allocated": claims.ram}
     status["gpu_devices"] = [
@@ -373,7 +281,7 @@ def _worker(worker: Worker, look: RenderContext) -> Doc:
         "state_since": worker.condition.since,
         "unreachable": worker.condition.state is WorkerState.UNREACHABLE,
         "status": status,
-        "heartbeat_time": look.heard(worker.id) or worker.heartbeat_time,
+        "heartbeat_time": context.heard(worker.id) or worker.heartbeat_time,
         "version": worker.version_running,
         **_dates(worker),
     }
@@ -402,7 +310,7 @@ WORKER = View(
 
 @attrs.frozen(kw_only=True)
 class Gpu:
-    """A device together with the worker that has it: a row of the flat list."""
+    """A device together with its worker: a row of the flat list of accelerators."""
 
     worker: Worker
     device: Device
@@ -416,8 +324,8 @@ def gpus_of(worker: Worker) -> tuple[Gpu, ...]:
     return tuple(Gpu(worker=worker, device=device) for device in worker.status.gpu_devices)
 
 
-def _gpu(gpu: Gpu, look: RenderContext) -> Doc:
-    worker, claims = gpu.worker, look.allocated.get(gpu.worker.id, Claim())
+def _gpu(gpu: Gpu, context: RenderContext) -> Doc:
+    worker, claims = gpu.worker, context.allocated.get(gpu.worker.id, Claim())
     return {
         "id": gpu.id,
         **dict.fromkeys(_DEVICE),
@@ -456,5 +364,5 @@ FILE = View(
         fields={**_FILE, **_SOURCE_SHAPES, **_DATES},
         note="The files of one source on one worker.",
     ),
-    of=lambda file, look: {**_as_they_are(file, _FILE), **source_document(file.source), **_dates(file)},
+    of=lambda file, context: {**_as_they_are(file, _FILE), **source_document(file.source), **_dates(file)},
 )

@@ -45,7 +45,7 @@ from gpustack.http1.exchange import BodyTimeout, Exchange
 from gpustack.http1.fields import Fields
 from gpustack.http1.head import RequestHead
 from gpustack.http1.pool import ConnectionPool
-from gpustack.identity.authentication import holds
+from gpustack.identity.authentication import is_still_valid
 from gpustack.metrics.traffic import RequestMeasurement, Traffic
 from gpustack.nursery.limiter import ThreadLimiter, threads
 from gpustack.nursery.quarantine import Quarantine
@@ -302,7 +302,7 @@ class Revocation:
 
 
 def _may_go_on(principal: Principal, model: Model | None, snapshot: Snapshot) -> bool:
-    return holds(principal, snapshot, None) and (model is None or may_see(principal, model))
+    return is_still_valid(principal, snapshot, None) and (model is None or may_see(principal, model))
 
 
 def _parse(body: bytes, head: RequestHead, path: InferencePath) -> InferenceRequest:

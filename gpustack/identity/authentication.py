@@ -1,4 +1,4 @@
-"""Who a request acts as, decided from its credentials and a snapshot alone."""
+"""Who a request acts as, decided from its credentials and a snapshot alone. Pure."""
 
 from __future__ import annotations
 
@@ -13,29 +13,16 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
 from gpustack.errors import Forbidden, Unauthorized
 
-from .cluster_token import is_token
 from .credentials import Credentials
 from .derived_keys import DerivedKeys
-from .keys import ApiKeyText, WorkerKeyText, parse
+from .keys import ApiKeyText, WorkerKeyText, is_token, parse
 from .lookup import FieldIndex
 from .sessions import find_session
 
-__all__ = [
-    "Credentials",
-    "LocalAccessRule",
-    "OwnerCheck",
-    "PasswordCheck",
-    "authenticate",
-    "holds",
-    "local",
-    "proven",
-    "shows_something",
-]
-
 JOIN_USER = "system/worker/"
-"""What the user name of a joining worker begins with, where it sends the token as a password."""
+"""The beginning of the user name with which a joining worker sends the cluster token as its password."""
 LOCAL_USER = "system/local"
-"""What a user of this machine without an account is called, with the number that the kernel has; no account is."""
+"""The name of a user of this machine who has no account; its user id follows. No account can have it."""
 
 _BY_ACCESS_KEY = FieldIndex[ApiKey]("access_key")
 _BY_NAME = FieldIndex[User]("username")
@@ -43,21 +30,20 @@ _BY_NAME = FieldIndex[User]("username")
 
 @attrs.frozen
 class LocalAccessRule:
-    """Whether a program on this machine needs no credentials (``--force-auth-localhost`` forbids it), and of which
-    users it is an administrator's then.
-    """
+    """Whether a program on this machine needs credentials (``--force-auth-localhost``), and which users of this machine
+    act as an administrator without them."""
 
     trusted: bool = True
     admins: frozenset[int] = frozenset()
-    """By the numbers that the kernel has for them."""
+    """User ids."""
 
 
 @attrs.frozen
 class PasswordCheck:
-    """The request stands or falls with a password: verify it (that is slow), then ask ``proven``.
+    """The request has a password: verify it (that is slow), then call ``principal_of_password``.
 
-    ``user`` is ``None`` when nobody by that name can log in with a password: verify all the same, against no
-    hash, so that the time tells nothing.
+    ``user`` is ``None`` when no account of that name has a password: verify all the same, without a hash, so that the
+    time does not tell.
     """
 
     user: User | None
@@ -66,7 +52,7 @@ class PasswordCheck:
 
 @attrs.frozen
 class OwnerCheck:
-    """A program on this machine asks without a key: ask the kernel for its user, then ask ``local``."""
+    """A program on this machine shows no credentials: find out its user, then call ``local_principal``."""
 
 
 def authenticate(
@@ -79,15 +65,14 @@ def authenticate(
     local_rule: LocalAccessRule = LocalAccessRule(),
     trusted_origins: frozenset[str] = frozenset(),
 ) -> Principal | PasswordCheck | OwnerCheck:
-    """Look at the credentials in turn: Basic, bearer, cookie, and being on this machine.
+    """Try the credentials in turn: Basic, bearer, cookie, and being on this machine.
 
-    What somebody says explicitly goes before what a browser adds, and a bad cookie hides nothing. Whoever
-    shows a key that is no good is told so, and not taken for somebody on this machine who shows none; a stand-in
-    such as OpenAI clients insist on does not matter there.
-    Pages of ``trusted_origins`` (``--allow-credentials``) may act with the login of who visits them, not with
-    somebody's place on this machine.
-    Raises ``Unauthorized`` when nothing convinces, ``Forbidden`` when a page of another site may be making use
-    of a browser's login or of its place on this machine.
+    Explicit credentials go before what a browser adds by itself. With an invalid key a program on this machine is
+    refused, not admitted as if it had shown none; a placeholder that OpenAI's clients insist on does not count.
+    Pages of ``trusted_origins`` (``--allow-credentials``) may act with their visitor's login, but not as a program on
+    this machine.
+    Raises ``Unauthorized`` when nothing is valid, ``Forbidden`` when a page of another site may be using a browser's
+    login or its place on this machine.
     """
     if (basic := request.basic) is not None:
         name, password = basic
@@ -100,7 +85,7 @@ def authenticate(
     if found is None:
         if not local_rule.trusted or not request.is_from_this_machine or not request.shows_nothing:
             raise Unauthorized
-        # Of this authority not even what is read may get to another site: CORS may be open to all.
+        # Not even reading is allowed then: CORS may let any page read the answers.
         _refuse_another_site(request)
         return OwnerCheck()
     trusted = request.origin is not None and request.origin.lower() in trusted_origins
@@ -117,18 +102,18 @@ def _refuse_another_site(request: Credentials) -> None:
         )
 
 
-def proven(needed: PasswordCheck) -> Principal:
-    """The principal once the password was verified; raises ``Unauthorized`` when there is no such user."""
-    if needed.user is None:
+def principal_of_password(check: PasswordCheck) -> Principal:
+    """The principal, after its password was verified. Raises ``Unauthorized`` when there is no such user."""
+    if check.user is None:
         raise Unauthorized
-    return _person(needed.user, AuthMethod.BASIC, basis=needed.user.hashed_password)
+    return _person(check.user, AuthMethod.BASIC, basis=check.user.hashed_password)
 
 
-def local(owner: int | None, snapshot: Snapshot, rule: LocalAccessRule) -> Principal:
-    """Who a program on this machine is that shows nothing: the first administrator where its user is one of those who
-    rule the daemon anyway, and somebody without an account where it is another, or cannot be told.
+def local_principal(owner: int | None, snapshot: Snapshot, rule: LocalAccessRule) -> Principal:
+    """The principal of a program on this machine without credentials, whose user is ``owner`` (``None``: unknown).
 
-    Raises ``Unauthorized`` when there is no administrator to be.
+    For users in ``rule.admins``, who control the daemon anyway, it is the first administrator; for others a principal
+    without an account. Raises ``Unauthorized`` when there is no administrator.
     """
     if owner is None or owner not in rule.admins:
         who = LOCAL_USER if owner is None else f"{LOCAL_USER}/{owner}"
@@ -144,17 +129,17 @@ def local(owner: int | None, snapshot: Snapshot, rule: LocalAccessRule) -> Princ
     return _person(min(admins, key=lambda user: user.id), AuthMethod.LOCAL)
 
 
-def shows_something(request: Credentials) -> bool:
-    """Whether there is a password, or a key that looks like ours: who shows one wants to be told when it is no good.
+def shows_credential(request: Credentials) -> bool:
+    """Whether there is a password, or a key in one of our forms: then the client has to be told when it is invalid.
 
-    Other bearers are stand-ins such as OpenAI's clients insist on, and cookies are added by browsers.
+    Other bearers are placeholders that OpenAI's clients insist on, and browsers add cookies by themselves.
     """
     return request.basic is not None or (request.bearer is not None and parse(request.bearer) is not None)
 
 
-def holds(principal: Principal, snapshot: Snapshot, now: datetime | None) -> bool:
-    """Whether the principal of a request that goes on still is what it was: nobody disabled it, took its role, changed
-    its key or ended its login. With ``now`` also whether its time is not over.
+def is_still_valid(principal: Principal, snapshot: Snapshot, now: datetime | None) -> bool:
+    """Whether the principal of a request that goes on is still what it was: its account not disabled, its role, key and
+    login unchanged. With ``now`` also whether the key or login has not expired.
     """
     if principal.worker_id is not None:
         worker = snapshot.get(Worker, principal.worker_id)
@@ -202,7 +187,7 @@ def _by_bearer(
             found = _by_worker_key(text, snapshot, keys)
         case None:
             found = None
-    # A token that somebody chose may look like anything, a key of ours included.
+    # A chosen token may look like anything, also like an API key.
     return found if found is not None else (_joiner() if is_token(bearer, token) else None)
 
 
@@ -232,10 +217,8 @@ def _by_worker_key(text: WorkerKeyText, snapshot: Snapshot, keys: DerivedKeys) -
     worker = snapshot.get(Worker, text.worker_id)
     if worker is None or worker.barred:
         return None
-    good = (
-        worker.credential_hash,
-        worker.former_credential_hash,
-    )  # the latter until the former has been used
+    # The former credential is valid until the new one has been used.
+    good = (worker.credential_hash, worker.former_credential_hash)
     if not any([one and hmac.compare_digest(hashed.encode(), one.encode()) for one in good]):
         return None
     return Principal(

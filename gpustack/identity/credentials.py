@@ -1,4 +1,4 @@
-"""What of a request says who sends it, read once from its head."""
+"""What in the head of a request says who sends it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STAND_INS = frozenset(
     }
     | {"sk-no-key-required", "gpustack", "lm-studio", "ollama", "x", "-"}
 )
-"""What is put in place of a key where a client insists on one and there is none; in lower case."""
+"""Placeholders for a key, for clients that insist on one; in lower case."""
 
 _WITHIN_NAMES = (b"forward", b"client-ip", b"clientip", b"connecting-ip", b"real-ip", b"remote-", b"proxy")
 _BEGINNINGS = tuple(
@@ -45,7 +45,7 @@ _NAMES = frozenset({b"via", b"max-forwards", b"x-host", b"x-via"})
 
 
 def is_forwarding(name: bytes) -> bool:
-    """Whether a header, by its name in lower case, is one that proxies add: with it the peer is not who asks."""
+    """Whether a header (its name in lower case) is one that proxies add: then the peer is not the client."""
     name = name.replace(b"_", b"-")
     return name in _NAMES or name.startswith(_BEGINNINGS) or any(part in name for part in _WITHIN_NAMES)
 
@@ -57,7 +57,7 @@ _LONGEST = 8192
 
 @attrs.frozen(kw_only=True)
 class Credentials:
-    """Texts as they came, ``None`` where there was none. ``cookie`` is the value of our own cookie."""
+    """Header values as they came, ``None`` where there was none. ``cookie`` is the session token."""
 
     authorization: str | None = attrs.field(default=None, repr=False)
     cookie: str | None = attrs.field(default=None, repr=False)
@@ -73,10 +73,10 @@ class Credentials:
     def read(
         cls, get: Callable[[bytes], bytes | None], names: Iterable[bytes], peer: str | None, method: str
     ) -> Credentials:
-        """From the headers of a request: ``get`` takes a lower-case name, ``names`` are all of them.
+        """From the headers of a request: ``get`` takes a lower-case name, ``names`` are all names.
 
-        ``peer`` is the address it comes from. ``X-API-Key``, which Anthropic's clients send, is a bearer like any
-        other where nothing else is said.
+        ``peer`` is the address that it comes from. ``X-API-Key``, which Anthropic's clients send, counts as a bearer
+        token where there is no ``Authorization``.
         """
 
         def text(name: bytes) -> str | None:
@@ -115,9 +115,9 @@ class Credentials:
 
     @property
     def shows_nothing(self) -> bool:
-        """Nothing is shown but, at most, a stand-in for a key: whoever shows one that is wrong is told so instead.
+        """There are no credentials but, at most, a placeholder for a key.
 
-        Cookies do not count: browsers add them by themselves, from whatever was served under the name before.
+        Cookies do not count: browsers add them by themselves.
         """
         if self.bearer is not None:
             return self.bearer.lower() in STAND_INS
@@ -126,14 +126,14 @@ class Credentials:
 
     @property
     def is_safe(self) -> bool:
-        """The method promises to change nothing."""
+        """The method changes nothing (RFC 9110: safe)."""
         return self.method in SAFE_METHODS
 
     @property
     def is_from_this_machine(self) -> bool:
-        """A program on this machine asks for itself: no proxy between, and by a name that means this machine.
+        """A program on this machine sends it for itself: without a proxy, and to a name that means this machine.
 
-        The name matters because a page from elsewhere may have its own name point to 127.0.0.1.
+        The name matters because a page of another site may let its own name resolve to 127.0.0.1 (DNS rebinding).
         """
         return (
             not self.forwarded
@@ -143,11 +143,10 @@ class Credentials:
 
     @property
     def may_be_another_site(self) -> bool:
-        """A page of another site may have made a browser send this, with the authority of who sits there.
+        """A page of another site may have made a browser send it, with its visitor's login (CSRF).
 
-        Browsers say where a request that changes something comes from, most of them by ``Sec-Fetch-Site``, and
-        no page can alter that. What says nothing is a program; if it could be a form all the same, it is
-        taken for one.
+        Browsers say where a request that changes something comes from, most of them in ``Sec-Fetch-Site``, and pages
+        cannot alter that. A request that does not say it comes from a program, unless it could be an HTML form.
         """
         if self.sec_fetch_site is not None:
             return self.sec_fetch_site.lower() not in ("same-origin", "none")
@@ -157,7 +156,7 @@ class Credentials:
         return kind in _FORMS
 
     def _is_own_origin(self, origin: str) -> bool:
-        """Same host and port. The scheme cannot be compared: TLS may end before us."""
+        """Same host and port. The scheme is not compared: a proxy may terminate TLS."""
         asked = _host_and_port(f"//{self.host or ''}", None)
         parts = origin.partition("://")
         if parts[0].lower() not in ("http", "https") or asked is None:

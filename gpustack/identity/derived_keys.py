@@ -1,4 +1,4 @@
-"""The server's one secret, and a key derived from it for each use."""
+"""The keys that are derived from the server's one secret, one for each use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CONTEXT = b"gpustack"
 
 @attrs.frozen(kw_only=True, repr=False)
 class DerivedKeys:
-    """Keys that reveal nothing of each other nor of the secret. Hashes are hex."""
+    """One key for each use; none reveals another one or the secret. Hashes are HMAC-SHA256 in hex."""
 
     _api: bytes
     _worker: bytes
@@ -24,9 +24,9 @@ class DerivedKeys:
 
     @classmethod
     def of(cls, secret: str) -> DerivedKeys:
-        """Derive from the content of ``jwt_secret_key``; raises ``Invalid`` when it is empty.
+        """Derive them from the content of ``jwt_secret_key``. Raises ``Invalid`` when it is empty.
 
-        The same secret gives the same keys always: what is stored hashed with them stays good.
+        The same secret always gives the same keys, so that stored hashes stay valid.
         """
         material = secret.strip().encode()
         if not material:
@@ -36,15 +36,15 @@ class DerivedKeys:
         )
 
     def api_hash(self, secret: str) -> str:
-        """What is kept of the secret part of an API key."""
+        """What is stored of the secret of an API key. That is random, so a slow hash would add nothing."""
         return _hash(self._api, secret)
 
     def worker_hash(self, secret: str) -> str:
-        """What is kept of the secret part of a worker's credential. It shows by which key it was made."""
+        """What is stored of the secret of a worker's credential, with a mark of the key that made the hash."""
         return f"{self._worker_mark}.{_hash(self._worker, secret)}"
 
     def made_worker_hash(self, kept: str) -> bool:
-        """Whether that was made with the present key: if not, whatever a worker shows will not fit it."""
+        """Whether a stored hash was made with the present key: if not, no credential fits it."""
         return kept.startswith(f"{self._worker_mark}.")
 
     @property
@@ -52,15 +52,15 @@ class DerivedKeys:
         return derive(self._worker, "mark")[:4].hex()
 
     def session_hash(self, token: str) -> str:
-        """What is kept of a session's cookie."""
+        """What is stored of a session's cookie."""
         return _hash(self._session, token)
 
     def sign_in_hash(self, value: str) -> str:
-        """What is kept of the values by which a login under way at another party is found."""
+        """What is stored of the state and cookie of a login under way at the identity provider."""
         return _hash(self._sign_in, value)
 
     def forward_key(self, worker_uuid: str) -> str:
-        """The key by which a worker knows the server on its own port; given again on demand, stored nowhere."""
+        """The key with which the server authenticates itself to a worker. Derived when needed, never stored."""
         return _hash(self._forward, worker_uuid)
 
     def __repr__(self) -> str:

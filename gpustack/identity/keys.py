@@ -1,15 +1,14 @@
-"""API keys and worker credentials as text: made, and taken apart again."""
+"""API keys, worker credentials and the cluster token as text."""
 
 from __future__ import annotations
 
+import hmac
 import random
 import re
 
 import attrs
 
-from .derived_keys import DerivedKeys
-
-# Longer than ours: keys made by other means (imported ones) may be of another length, within reason.
+# Imported keys may have other lengths than those made here.
 _API_KEY = re.compile(r"gpustack_([0-9A-Za-z]{1,64})_([0-9A-Za-z]{1,256})", re.ASCII)
 _WORKER_KEY = re.compile(r"gpustack_worker_([1-9][0-9]{0,17})_([0-9A-Za-z]{1,256})", re.ASCII)
 
@@ -31,9 +30,9 @@ class WorkerKeyText:
 
 
 def make_api_key(rng: random.Random) -> tuple[str, str, str]:
-    """A new key: its public part (16 hex), its secret (32 hex), and the whole text, shown once.
+    """A new key: its public part (16 hex digits), its secret (32 hex digits), and the whole text.
 
-    ``rng`` is ``random.SystemRandom`` wherever the key is to protect anything.
+    ``rng`` must be ``random.SystemRandom`` outside tests.
     """
     access, secret = f"{rng.getrandbits(64):016x}", make_secret(rng)
     return access, secret, f"gpustack_{access}_{secret}"
@@ -45,12 +44,12 @@ def make_secret(rng: random.Random) -> str:
 
 
 def worker_key(worker_id: int, secret: str) -> str:
-    """The credential of a worker, as it sends it."""
+    """The credential of a worker, as it sends it: ``gpustack_worker_<id>_<secret>``."""
     return f"gpustack_worker_{worker_id}_{secret}"
 
 
 def parse(text: str) -> ApiKeyText | WorkerKeyText | None:
-    """Take a key apart; ``None`` when it is none of ours."""
+    """The parts of a key; ``None`` for a text that has neither form."""
     if found := _WORKER_KEY.fullmatch(text):
         return WorkerKeyText(int(found[1]), found[2])
     if found := _API_KEY.fullmatch(text):
@@ -58,6 +57,11 @@ def parse(text: str) -> ApiKeyText | WorkerKeyText | None:
     return None
 
 
-def hash_secret(keys: DerivedKeys, secret: str) -> str:
-    """What is kept of an API key's secret. It is random already, so that a slow hash would add nothing."""
-    return keys.api_hash(secret)
+def is_token(given: str, token: str) -> bool:
+    """Whether ``given`` is the cluster token, compared in constant time. Without a token: no.
+
+    The token lets a machine join the cluster, and nothing else.
+    """
+    return bool(token) and hmac.compare_digest(
+        given.encode("utf-8", "surrogateescape"), token.encode("utf-8", "surrogateescape")
+    )

@@ -1,4 +1,4 @@
-"""Finds records of a snapshot by a unique field without going through all of them."""
+"""Finds records of a snapshot by a unique field, without reading all of them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ R = TypeVar("R", bound=Record)
 
 @attrs.define(eq=False)
 class FieldIndex(Generic[R]):
-    """An index of the table it was last asked about.
+    """An index by one field of the table that it was last used with.
 
-    A table of a snapshot never changes, and is the same object in the next one unless it was written to: so
-    the index holds for as long as the table is the same object.
+    A table of a snapshot is immutable, and the next snapshot has the same object unless the table was written: the
+    index is valid as long as the table is the same object.
     """
 
     field: str

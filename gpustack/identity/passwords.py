@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from argon2 import PasswordHasher
 
 SHORTEST = secret.SHORTEST["bootstrap_password"]
-"""Characters of one that is chosen now; shorter ones that were chosen before hold on."""
+"""Characters of a new password; older ones may be shorter."""
 SPECIAL = "!@#$%^&*_+"
 LONGEST = 1024
-"""Characters; a longer one costs time and protects nothing better."""
+"""Characters; a longer one would only cost time."""
 
 _CLASSES = (
     (string.ascii_uppercase, "an uppercase letter"),
@@ -25,10 +25,10 @@ _CLASSES = (
     (SPECIAL, f"one of {SPECIAL}"),
 )
 
-# A hash takes 19 MiB and some 30 ms: two at a time keep a flood of logins from taking the machine.
+# A hash takes 19 MiB and about 30 ms: only two at a time, so that many logins do not load the machine.
 _THREADS = threads("passwords", 2)
 
-# Hash of a random password nobody has: checking against it costs what checking a real one does.
+# The hash of a random password that nobody has: checking it takes as long as checking a real one.
 _NOBODY = "$argon2id$v=19$m=19456,t=2,p=1$DSPnoOo0nyg7xz2WKW7TRg$GHCG2yJgfaNGS+1NleUS/eR8g5QMbgnNI03RpjHQmj0"
 
 
@@ -40,9 +40,9 @@ async def hash_password(password: str) -> str:
 
 
 async def verify_password(hashed: str | None, password: str) -> bool:
-    """Whether the password is the one hashed. Without a hash the answer is no, after the same time.
+    """Whether the password is the one that was hashed. Without a hash: no, after the same time.
 
-    So nobody learns from the time which users exist or have a password.
+    So the time does not tell which users exist or have a password.
     """
     if len(password) > LONGEST:
         return False
@@ -51,12 +51,12 @@ async def verify_password(hashed: str | None, password: str) -> bool:
 
 
 def needs_rehash(hashed: str) -> bool:
-    """Whether the hash was made with other costs than ours: hash again at the next login."""
+    """Whether the hash was made with other parameters than the present ones, and should be made again at a login."""
     return _hasher().check_needs_rehash(hashed)
 
 
 def check_complexity(password: str) -> list[str]:
-    """What is wrong with a password that somebody chose, a sentence each; empty when it will do."""
+    """What is wrong with a new password, one sentence each; empty when it is good."""
     faults = [
         f"The password must contain {what}"
         for letters, what in _CLASSES

@@ -1,4 +1,4 @@
-"""Logins that a browser keeps: opaque random ids in a cookie, of which only hashes are stored."""
+"""The login that a browser keeps: a random token in a cookie, of which only the hash is stored."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make_session(
 def find_session(
     snapshot: Snapshot, token: str | None, *, keys: DerivedKeys, now: datetime
 ) -> Session | None:
-    """The login that a cookie stands for, unless it is unknown or over."""
+    """The login of a cookie; ``None`` when it is unknown or has expired."""
     if not token or len(token) > _LONGEST:
         return None
     session = _BY_HASH.find(snapshot.sessions, keys.session_hash(token))
@@ -38,22 +38,22 @@ def find_session(
 
 
 def is_due(session: Session, now: datetime) -> bool:
-    """Whether it ends so soon that a request should be answered with a new one."""
+    """Whether it ends so soon that a request should renew it."""
     return session.expires_at - now < RENEW_WITHIN
 
 
 def cookie(token: str, *, secure: bool, lifetime: timedelta = LIFETIME) -> str:
-    """The ``Set-Cookie`` value that gives a browser its login. ``secure`` where we speak TLS."""
+    """The ``Set-Cookie`` value that sets the cookie. ``secure``: only over TLS."""
     return _cookie(token, int(lifetime.total_seconds()), secure)
 
 
 def no_cookie(*, secure: bool) -> str:
-    """The ``Set-Cookie`` value that takes the login away."""
+    """The ``Set-Cookie`` value that removes the cookie."""
     return _cookie("", 0, secure)
 
 
 def token_in(header: str | None) -> str | None:
-    """Our cookie in a ``Cookie`` header."""
+    """The session token in a ``Cookie`` header."""
     for part in (header or "").split(";"):
         name, _, value = part.strip().partition("=")
         if name == COOKIE and value:

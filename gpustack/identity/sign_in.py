@@ -1,9 +1,10 @@
-"""A login under way at another party: how it begins, and what its answer must agree with."""
+"""A login under way at the identity provider: its state, its cookie, its record."""
 
 from __future__ import annotations
 
 import hmac
 import random
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 import attrs
@@ -15,7 +16,7 @@ from .derived_keys import DerivedKeys
 from .lookup import FieldIndex
 
 WITHIN = timedelta(minutes=10)
-"""How long somebody may take at the other party."""
+"""The time that a person may take at the provider."""
 
 COOKIE = "gpustack_sign_in_"
 _BY_STATE = FieldIndex[SignIn]("state_hash")
@@ -23,9 +24,19 @@ _LONGEST = 128
 _LONGEST_PATH = 2048
 
 
+@attrs.frozen
+class SignInRequest:
+    """A request to the identity provider."""
+
+    secret: str = attrs.field(repr=False)
+    """What the answer must agree with. It is stored with the login under way."""
+    url: Callable[[str], Awaitable[str]]
+    """Where the browser goes, given the state."""
+
+
 @attrs.frozen(kw_only=True)
 class SignInStart:
-    """A login that begins: ``state`` goes to the other party, ``cookie`` (a ``Set-Cookie`` value) to the browser."""
+    """A login that starts: ``state`` goes to the provider, ``cookie`` (a ``Set-Cookie`` value) to the browser."""
 
     state: str = attrs.field(repr=False)
     cookie: str = attrs.field(repr=False)
@@ -42,7 +53,7 @@ def begin(
     rng: random.Random,
     secure: bool,
 ) -> SignInStart:
-    """A new login under way. ``next_path`` is where the browser wants to be afterwards, if that is here.
+    """A new login under way. ``next_path`` is the page to come back to, if it is one of this server.
 
     Each has a cookie of its own, so that two tabs do not disturb each other.
     """
@@ -63,7 +74,7 @@ def begin(
 def find(
     snapshot: Snapshot, source: UserSource, state: str | None, *, keys: DerivedKeys, now: datetime
 ) -> SignIn | None:
-    """The login under way that an answer belongs to, unless there is none, or it took too long."""
+    """The login under way that has this state; ``None`` when there is none, or it took too long."""
     if not state or len(state) > _LONGEST:
         return None
     found = _BY_STATE.find(snapshot.all(SignIn), keys.sign_in_hash(state))
@@ -71,7 +82,7 @@ def find(
 
 
 def is_of_browser(record: SignIn, cookies: str | None, *, keys: DerivedKeys) -> bool:
-    """Whether the browser with this ``Cookie`` header is the one that began: nobody else may end it."""
+    """Whether the browser with this ``Cookie`` header started the login: no other may finish it."""
     for part in (cookies or "").split(";"):
         name, _, value = part.strip().partition("=")
         if name == _name(record) and len(value) <= _LONGEST:
@@ -80,12 +91,12 @@ def is_of_browser(record: SignIn, cookies: str | None, *, keys: DerivedKeys) -> 
 
 
 def no_cookie(record: SignIn, *, secure: bool) -> str:
-    """The ``Set-Cookie`` value that takes the login's cookie away."""
+    """The ``Set-Cookie`` value that removes the login's cookie."""
     return _cookie(record, "", 0, secure)
 
 
 def new_state(rng: random.Random) -> str:
-    """A value that nobody guesses."""
+    """256 random bits in hex."""
     return f"{rng.getrandbits(256):064x}"
 
 
@@ -113,6 +124,6 @@ def _name(record: SignIn) -> str:
 
 
 def _cookie(record: SignIn, value: str, seconds: int, secure: bool) -> str:
-    # Lax: the other party sends the browser back from its own site, by a link or a redirect.
+    # Lax: the provider sends the browser back from its own site, by a link or a redirect.
     ending = "; Secure" if secure else ""
     return f"{_name(record)}={value}; Path=/auth/; Max-Age={seconds}; HttpOnly; SameSite=Lax{ending}"

@@ -10,8 +10,7 @@ from typing import Any
 from gpustack.domain.access import ExternalIdentity, Session, User
 from gpustack.errors import Forbidden, Invalid
 from gpustack.identity.passwords import LONGEST, hash_password
-from gpustack.identity.person import ExternalPerson
-from gpustack.identity.username import looks_like
+from gpustack.identity.person import ExternalPerson, looks_like
 from gpustack.nursery.limiter import threads
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx

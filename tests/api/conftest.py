@@ -12,7 +12,15 @@ from hypercorn.config import Config
 from hypercorn.trio import serve
 
 from gpustack.api.app import create_app
-from gpustack.api.context import AccessRules, ApiContext, Version
+from gpustack.api.context import (
+    AccessControl,
+    AccessRules,
+    ApiContext,
+    ServerDescription,
+    Version,
+    WorkerServices,
+)
+from gpustack.api.throttle import LoginLimiters
 from gpustack.domain.access import User
 from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.identity.passwords import hash_password
@@ -31,14 +39,16 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         context = ApiContext(
             store=store,
             keys=DerivedKeys.of("a secret for tests"),
-            cluster_token=TOKEN,
-            leases=HeartbeatTimes(clock.monotonic),
-            link=link,
             clock=clock,
             monotonic=clock.monotonic,
             rng=random.Random(7),
-            rules=AccessRules(local_admins=frozenset({0, DAEMON})),
-            version=Version(version="1.2.3", git_commit="abcdef0"),
+            access=AccessControl(
+                cluster_token=TOKEN,
+                logins=LoginLimiters.of(clock.monotonic),
+                rules=AccessRules(local_admins=frozenset({0, DAEMON})),
+            ),
+            workers=WorkerServices(leases=HeartbeatTimes(clock.monotonic), logs=link),
+            server=ServerDescription(version=Version(version="1.2.3", git_commit="abcdef0")),
         )
         hashed = await hash_password(PASSWORD)
         admin = await store.write(

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gpustack.api.context import AccessRules
+from gpustack.api.resource import all_routes
 from gpustack.api.route import ApiRoute
-from gpustack.api.table import all_routes
 from gpustack.domain.access import Role, Session, User
 from gpustack.domain.model import ModelAccess
 from gpustack.identity.sessions import make_session

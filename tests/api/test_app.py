@@ -138,7 +138,7 @@ async def test_a_server_that_is_not_ready_says_what_is_missing(world: World) -> 
 @pytest.mark.parametrize("source", [UserSource.OIDC, UserSource.SAML])
 async def test_a_browser_is_shown_how_to_sign_in(world: World, source: UserSource) -> None:
     """Programs find nothing at ``/``, as before there was a page."""
-    by_party = world.rebuilt(sign_on=SignOn(party=Elsewhere(source)))
+    by_party = world.rebuilt(sign_on=SignOn(provider=Elsewhere(source)))
     told = {"is_oidc": source is UserSource.OIDC, "is_saml": source is UserSource.SAML}
     assert (await by_party.ask("GET", "/auth-config")).json() == told
     shown = await by_party.ask("GET", "/", headers={"Accept": "text/html"})

@@ -11,10 +11,10 @@ import orjson
 import pytest
 import trio
 
-from gpustack.api.audit_recorder import SOMEBODY
+from gpustack.api.audit_recorder import NO_ACCOUNT
 from gpustack.api.request import ApiRequest
+from gpustack.api.resource import all_routes
 from gpustack.api.route import WORKERS, carry_out
-from gpustack.api.table import all_routes
 from gpustack.domain.access import ApiKey, User
 from gpustack.domain.audit import AuditEvent, AuditOutcome
 from gpustack.domain.model import Model
@@ -95,12 +95,12 @@ UNSAFE = [route for route in all_routes() if route.method not in ("GET", "HEAD")
 async def test_no_attempt_without_a_key_goes_unnoticed(world: World, route: Any) -> None:
     answer = await world.ask(route.method, route.path.replace("{id}", "1"), json={})
     found = await events(world)
-    if answer.status_code == 200 or not route.told_as:
+    if answer.status_code == 200 or not route.audit_action:
         # the callback of SAML tells of whom it lets in, and whom not, itself
         assert route.path in ("/auth/logout", "/proxy", "/v1/model-evaluations", "/auth/saml/callback")
         return
     assert [(one["action"], one["status"], one["address"]) for one in found] == [
-        (route.told_as, answer.status_code, AWAY)
+        (route.audit_action, answer.status_code, AWAY)
     ]
     assert found[0]["actor_id"] is None
     assert found[0]["outcome"] == ("refused" if answer.status_code in (401, 403) else "failed")
@@ -171,7 +171,7 @@ async def test_logins_leave_a_trace_and_so_does_their_end(world: World) -> None:
         await client.post("/auth/logout", json={})
     found = await events(world)
     assert sorted(line(one) for one in found) == [
-        f"{SOMEBODY} auth.login - refused 401",
+        f"{NO_ACCOUNT} auth.login - refused 401",
         "admin auth.login - done",
         "admin auth.login - refused 401",
         "admin auth.logout - done",

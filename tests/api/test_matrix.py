@@ -10,10 +10,10 @@ import trio
 import trio.testing
 
 from gpustack.api.app import LARGEST_FORM
+from gpustack.api.resource import all_routes
 from gpustack.api.route import ApiRoute
-from gpustack.api.table import all_routes
 from gpustack.api.throttle import LoginThrottle
-from gpustack.api.worker_endpoint import claims
+from gpustack.api.worker_endpoint import is_worker_request
 from gpustack.domain.access import KeyScope, Role, Session
 from gpustack.domain.artifact import ModelFile
 from gpustack.domain.worker import Worker
@@ -79,7 +79,7 @@ async def test_lists_show_a_worker_only_its_own(world: World) -> None:
 def test_what_workers_post_all_the_time_is_claimed_by_the_core() -> None:
     posts = [route for route in ROUTES if route.allow == frozenset({Role.WORKER})]
     assert posts
-    assert all(claims(head_of(route)) for route in posts)
+    assert all(is_worker_request(head_of(route)) for route in posts)
 
 
 @pytest.mark.attack("smuggling")

@@ -157,7 +157,7 @@ async def test_a_verdict_holds_until_the_cluster_changes(weighing: World) -> Non
     first = await weigh(weighing, LARGE)
     assert first[0]["compatible"] is False
     assert await weigh(weighing, LARGE) == first
-    assert repr(weighing.context.evaluator) == "<Evaluator: 1 verdicts kept>"
+    assert repr(weighing.context.models.evaluator) == "<Evaluator: 1 verdicts kept>"
     await weighing.worker("node-b", status=worlds.worker(2, ram=512).status)
     (after,) = await weigh(weighing, LARGE)
     assert after["compatible"] is True

@@ -11,7 +11,7 @@ import trio
 from gpustack.api.deployment import MODEL_BODY, model_from, refuse_wrong
 from gpustack.api.route import read_document
 from gpustack.api.shape import Document
-from gpustack.api.wire import dumps
+from gpustack.api.view import dumps
 from gpustack.server.catalog import Catalog
 from gpustack.server.update_check import UpdateCheck
 

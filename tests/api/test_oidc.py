@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from gpustack.api.context import SignOn
-from gpustack.api.pace import AddressRateLimiter
+from gpustack.api.throttle import AddressRateLimiter, LoginLimiters
 from gpustack.domain.access import ExternalIdentity, Session, SignIn, User, UserSource
 from gpustack.identity.oidc.discovery import Discovery
 from gpustack.identity.oidc.provider import OidcClient, OidcProvider
@@ -54,12 +54,14 @@ class Scene:
 
     def with_naming(self, naming: AttributeNames, **more: Any) -> Scene:
         provider = provider_of(self.world, self.issuer, naming, self.provider.discovery)
-        world = self.world.rebuilt(sign_on=SignOn(party=provider, naming=naming, **more))
+        world = self.world.rebuilt(sign_on=SignOn(provider=provider, **more))
         return attrs.evolve(self, world=world, provider=provider)
 
     def with_patience(self, within: float) -> Scene:
         provider = provider_of(self.world, self.issuer, USUALLY, self.provider.discovery, within)
-        return attrs.evolve(self, world=self.world.rebuilt(sign_on=SignOn(party=provider)), provider=provider)
+        return attrs.evolve(
+            self, world=self.world.rebuilt(sign_on=SignOn(provider=provider)), provider=provider
+        )
 
     def browser(self) -> Any:
         return self.world.client(headers=PAGE)
@@ -99,7 +101,7 @@ def provider_of(
     client = OidcClient(id=CLIENT, secret=SECRET, redirect_uri=BACK)
     found = discovery or Discovery(issuer.url, world.clock.monotonic)
     keys = ProviderKeys(world.clock.monotonic, within)
-    return OidcProvider(client, found, keys, naming, world.clock, within)
+    return OidcProvider(client, found, keys, naming, within)
 
 
 @pytest.fixture
@@ -112,7 +114,7 @@ def issuer(world: World) -> Iterator[Issuer]:
 async def scene(world: World, issuer: Issuer) -> Scene:
     provider = provider_of(world, issuer)
     assert await provider.discovery.look()
-    return Scene(world.rebuilt(sign_on=SignOn(party=provider)), issuer, provider)
+    return Scene(world.rebuilt(sign_on=SignOn(provider=provider)), issuer, provider)
 
 
 # --- what works
@@ -199,7 +201,7 @@ async def test_a_provider_that_changed_its_keys_is_asked_once_more(scene: Scene)
 
 async def test_a_provider_that_is_away_is_told_of_and_tried_again(world: World, issuer: Issuer) -> None:
     provider = provider_of(world, issuer)
-    away = world.rebuilt(sign_on=SignOn(party=provider))
+    away = world.rebuilt(sign_on=SignOn(provider=provider))
     issuer.answers["/.well-known/openid-configuration"] = (503, {}, b"{}")
     assert not await provider.discovery.look()
     answer = await away.ask("GET", "/auth/oidc/login", headers=PAGE)
@@ -632,9 +634,9 @@ async def test_a_provider_is_believed_by_its_certificate_alone(
 
 @attack
 async def test_beginning_for_ever_fills_no_memory_and_keeps_nobody_else_waiting(scene: Scene) -> None:
-    hasty = attrs.evolve(
-        scene, world=scene.world.rebuilt(sign_in_pace=AddressRateLimiter(scene.world.clock.monotonic, 3))
-    )
+    clock = scene.world.clock.monotonic
+    few = attrs.evolve(LoginLimiters.of(clock), starts=AddressRateLimiter(clock, 3))
+    hasty = attrs.evolve(scene, world=scene.world.rebuilt(logins=few))
     async with hasty.browser() as browser:
         for _ in range(3):
             await hasty.begun(browser)

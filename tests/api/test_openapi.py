@@ -10,7 +10,7 @@ import pytest
 
 from gpustack.api.context import Version
 from gpustack.api.openapi import openapi
-from gpustack.api.table import all_routes
+from gpustack.api.resource import all_routes
 from gpustack.gateway.path import INFERENCE_PATHS
 
 from .world import PASSWORD, TOKEN, World

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from gpustack.api.context import AccessRules
-from gpustack.api.worker_endpoint import WorkerEndpoint, claims
+from gpustack.api.worker_endpoint import WorkerEndpoint, is_worker_request
 from gpustack.domain.assignment import AssignmentEvent, AssignmentLine
 from gpustack.domain.document import decode, encode
 from gpustack.domain.worker import Worker
@@ -38,7 +38,7 @@ async def core(world: World) -> AsyncIterator[str]:
 @asynccontextmanager
 async def serving(world: World, *servers: str) -> AsyncIterator[str]:
     (listener,) = open_listeners("127.0.0.1", 0)
-    strict = world.rebuilt(rules=AccessRules(force_auth_localhost=True), reached_at=lambda: servers)
+    strict = world.rebuilt(rules=AccessRules(force_auth_localhost=True), server_urls=lambda: servers)
     posts = WorkerEndpoint(strict.context, AssignmentIndex(world.store))
     server = HttpServer("test", [listener], handler=posts.handle)
     async with trio.open_nursery() as nursery:
@@ -71,7 +71,7 @@ def bearer(text: str) -> dict[str, str]:
 )
 def test_only_the_posts_are_claimed(line: str, claimed: bool) -> None:
     head = parse_request_head(f"{line} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-    assert claims(head) is claimed  # type: ignore[arg-type]
+    assert is_worker_request(head) is claimed  # type: ignore[arg-type]
 
 
 async def test_a_worker_is_heard(world: World, core: str) -> None:
@@ -79,7 +79,7 @@ async def test_a_worker_is_heard(world: World, core: str) -> None:
     async with httpx.AsyncClient(base_url=core, headers=bearer(credential)) as client:
         beat = await client.post(f"/v1/workers/{worker.id}/heartbeat", json={})
         assert (beat.status_code, beat.json()["interval"]) == (200, 15)
-        assert world.context.leases.last_heard(worker.id) == world.clock.since_boot
+        assert world.context.workers.leases.last_heard(worker.id) == world.clock.since_boot
         status = {"status": orjson.loads(encode(STATUS)), "ip": "10.9.9.9"}
         assert (await client.put(f"/v1/workers/{worker.id}/status", json=status)).json() is None
         assert world.store.snapshot.workers[worker.id].ip == "10.9.9.9"

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from gpustack.api.context import HubAccess
-from gpustack.api.resources.proxy import LARGEST, may_be_led_to, target
+from gpustack.api.resources.proxy import LARGEST, is_redirect_allowed, target
 from gpustack.errors import BadRequest, Forbidden
 from gpustack.http1.exchange import ClientDisconnect, Exchange
 from gpustack.http1.handoff import HypercornHandOff
@@ -108,7 +108,7 @@ def test_what_is_no_plain_address_is_refused(url: str) -> None:
     ],
 )
 def test_redirects_lead_to_hubs_and_where_they_deliver_from(url: str, followed: bool) -> None:
-    assert may_be_led_to(url, PUBLIC) is followed
+    assert is_redirect_allowed(url, PUBLIC) is followed
 
 
 # --- with a hub on loopback
@@ -260,4 +260,4 @@ async def test_a_page_without_a_length_is_cut_when_it_becomes_too_long(
                 async for piece in answer.aiter_raw():
                     size += len(piece)
     assert LARGEST - (2 << 20) < size <= LARGEST
-    assert looking.context.memory.now == 0
+    assert looking.context.transport.memory.now == 0

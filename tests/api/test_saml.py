@@ -15,10 +15,11 @@ import pytest
 from lxml import etree
 
 from gpustack.api.context import SignOn
-from gpustack.api.pace import AddressRateLimiter
+from gpustack.api.sign_on import use_once
+from gpustack.api.throttle import AddressRateLimiter, LoginLimiters
 from gpustack.domain.access import ExternalIdentity, Session, SignIn, UsedAssertion, User, UserSource
 from gpustack.errors import Forbidden
-from gpustack.identity.person import AttributeNames, ExternalPerson, pack, unpack
+from gpustack.identity.person import ExternalPerson, pack, unpack
 from tests.saml.mint import ACS, IDP, SP, TRANSIENT, Answer, saml
 from tests.saml.wrapping import ATTACKS
 
@@ -86,8 +87,8 @@ class Place:
 @pytest.fixture
 async def place(world: World) -> AsyncIterator[Place]:
     world.clock.now = datetime.now(UTC)  # the toolkit has no other clock than the real one
-    naming = AttributeNames(groups="groups")
-    sign_on = SignOn(party=saml(), naming=naming, admin_groups=frozenset({"admins"}))
+    provider = saml(external_auth_groups="groups")
+    sign_on = SignOn(provider=provider, admin_groups=frozenset({"admins"}))
     yield Place(world.rebuilt(sign_on=sign_on))
 
 
@@ -146,8 +147,7 @@ async def test_a_name_id_that_does_not_last_needs_a_chosen_attribute(place: Plac
     made = attrs.evolve(answer, request_id=request_id, confirmed_request_id=request_id).encoded()
     told = await browser.brings(made, state)
     assert (told.status_code, "--external-auth-name" in told.text) == (403, True)
-    chosen = attrs.evolve(place.world.context.sign_on, naming=AttributeNames(username="uid"))
-    other = Place(place.world.rebuilt(sign_on=chosen))
+    other = Place(place.world.rebuilt(provider=saml(external_auth_name="uid")))
     await other.browser().signs_in(answer)
     assert other.all(ExternalIdentity)[0].subject == "attribute!uid!!alice"
 
@@ -215,17 +215,17 @@ async def test_a_used_assertion_is_refused_in_any_login_on_any_server(place: Pla
 
 @pytest.mark.attack("saml")
 async def test_used_assertions_are_kept_until_they_end_and_no_longer(place: Place) -> None:
-    from gpustack.api.resources.saml import use
-
-    one, party = place.world, saml()
+    one = place.world
     text = attrs.evolve(GOOD, not_on_or_after=100, confirmed_until=100).encoded()
-    assertion = await party.verify(text, request_id="ONELOGIN_0123456789abcdef", now=one.clock.now)
-    await one.store.write(lambda tx: use(tx, assertion))
+    proven = await saml().prove({"SAMLResponse": text}, "ONELOGIN_0123456789abcdef", one.clock.now)
+    used = proven.assertion
+    assert used is not None
+    await one.store.write(lambda tx: use_once(tx, used))
     one.clock.forward(150)
     with pytest.raises(Forbidden, match="used before"):
-        await one.store.write(lambda tx: use(tx, assertion))
+        await one.store.write(lambda tx: use_once(tx, used))
     one.clock.forward(20)
-    await one.store.write(lambda tx: use(tx, attrs.evolve(assertion, id_hash="other")))
+    await one.store.write(lambda tx: use_once(tx, attrs.evolve(used, assertion_hash="other")))
     assert [kept.assertion_hash for kept in place.all(UsedAssertion)] == ["other"]
 
 
@@ -372,7 +372,9 @@ async def test_what_is_no_form_with_an_answer_is_refused(
 @pytest.mark.attack("saml")
 async def test_a_login_does_not_have_answers_looked_at_for_ever(place: Place) -> None:
     """A refused answer ends no login: whoever has one could go on."""
-    hasty = Place(place.world.rebuilt(answer_pace=AddressRateLimiter(place.world.clock.monotonic, 3)))
+    clock = place.world.clock.monotonic
+    few = attrs.evolve(LoginLimiters.of(clock), answers=AddressRateLimiter(clock, 3))
+    hasty = Place(place.world.rebuilt(logins=few))
     browser = hasty.browser()
     answer, state = await good(browser)
     for _ in range(3):

@@ -192,7 +192,7 @@ async def test_a_change_is_printed_once_for_all_who_watch(world: World) -> None:
         await two.line()
         await world.model("a")
         assert (await one.event())["data"] == (await two.event())["data"]
-        assert repr(world.context.printed) == "<Printed: 1 documents of changes>"
+        assert repr(world.context.documents) == "<ChangeDocumentCache: 1 documents of changes>"
 
 
 async def test_who_may_not_watch_any_more_is_cut_off(world: World) -> None:
@@ -257,7 +257,7 @@ async def test_a_client_that_does_not_read_holds_up_nobody_and_is_given_up(world
 def a_watch(world: World) -> WatchStream:
     return WatchStream(
         store=world.store,
-        printed=ChangeDocumentCache(),
+        documents=ChangeDocumentCache(),
         subject=WatchSubject(
             kind="Model",
             table="models",
@@ -266,17 +266,17 @@ def a_watch(world: World) -> WatchStream:
             document=MODEL.of,
             predicate=lambda item: True,
         ),
-        look=world.context.look,
+        rendering=world.context.rendering,
         allowed=lambda: True,
     )
 
 
 def test_printed_changes_are_forgotten_when_they_take_much_memory() -> None:
-    printed = ChangeDocumentCache()
+    kept = ChangeDocumentCache()
     for number in range(100):
-        printed.of((number, "Model", 1), lambda: {"text": "x" * (1 << 20)})
-    assert 0 < printed.size <= 32 << 20
-    assert len(printed) < 33
+        kept.of((number, "Model", 1), lambda: {"text": "x" * (1 << 20)})
+    assert 0 < kept.size <= 32 << 20
+    assert len(kept) < 33
 
 
 async def test_a_watcher_too_slow_for_the_ring_is_dropped(world: World) -> None:
@@ -315,7 +315,8 @@ async def _follow(steps: list[tuple[str, int]]) -> None:
     import tempfile
 
     from gpustack.api.app import create_app
-    from gpustack.api.context import ApiContext
+    from gpustack.api.context import AccessControl, ApiContext, WorkerServices
+    from gpustack.api.throttle import LoginLimiters
     from gpustack.identity.derived_keys import DerivedKeys
     from gpustack.server.heartbeat import HeartbeatTimes
     from gpustack.store import StoreSettings, open_store
@@ -330,9 +331,8 @@ async def _follow(steps: list[tuple[str, int]]) -> None:
             context = ApiContext(
                 store=store,
                 keys=DerivedKeys.of("x"),
-                cluster_token=TOKEN,
-                leases=HeartbeatTimes(clock.monotonic),
-                link=Link(),
+                access=AccessControl(cluster_token=TOKEN, logins=LoginLimiters.of(clock.monotonic)),
+                workers=WorkerServices(leases=HeartbeatTimes(clock.monotonic), logs=Link()),
                 clock=clock,
                 monotonic=clock.monotonic,
                 rng=random.Random(1),

@@ -35,6 +35,8 @@ DAEMON = 1000
 """The user that the server runs as, whose programs on its machine need no key."""
 TOKEN = "the-token-of-this-cluster"
 PASSWORD = "Right_2_come"
+PARTS = ("access", "sign_on", "workers", "models", "usage", "server", "transport")
+"""Of the context."""
 
 
 @attrs.define
@@ -98,8 +100,15 @@ class World:
     keys: dict[int, str] = attrs.field(factory=dict)
 
     def rebuilt(self, **changes: Any) -> World:
-        """The same world under other rules."""
-        context = attrs.evolve(self.context, **changes)
+        """The same world with other fields of the context, or of one of its parts."""
+        context = self.context
+        for name, value in changes.items():
+            if hasattr(context, name):
+                context = attrs.evolve(context, **{name: value})
+                continue
+            (part,) = (one for one in PARTS if hasattr(getattr(context, one), name))
+            changed = attrs.evolve(getattr(context, part), **{name: value})
+            context = attrs.evolve(context, **{part: changed})
         return attrs.evolve(self, context=context, app=create_app(context))
 
     def client(

@@ -15,7 +15,7 @@ import attrs
 import psutil
 import pytest
 
-from gpustack.api.table import all_routes
+from gpustack.api.resource import all_routes
 from tests.child import ROOT
 from tests.daemon import WITHIN, Daemon, daemon
 from tests.options.stream import endless_model

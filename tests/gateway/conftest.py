@@ -11,10 +11,11 @@ import pytest
 import trio
 
 from gpustack.api.access import admit
-from gpustack.api.context import ApiContext
+from gpustack.api.context import AccessControl, ApiContext, WorkerServices
 from gpustack.api.problems import problem_of
 from gpustack.api.request import ApiRequest
 from gpustack.api.route import WITH_ANYBODY
+from gpustack.api.throttle import LoginLimiters
 from gpustack.domain.access import Principal
 from gpustack.errors import GpustackError
 from gpustack.gateway.endpoints import Endpoints
@@ -64,9 +65,8 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
         context = ApiContext(
             store=store,
             keys=KEYS,
-            cluster_token="the-token",
-            leases=HeartbeatTimes(time.monotonic),
-            link=Link(),
+            access=AccessControl(cluster_token="the-token", logins=LoginLimiters.of(time.monotonic)),
+            workers=WorkerServices(leases=HeartbeatTimes(time.monotonic), logs=Link()),
             clock=clock,
             monotonic=time.monotonic,
             rng=rng,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpustack.api.mask import told
+from gpustack.api.mask import masked
 from gpustack.errors import BadRequest
 from gpustack.gateway.json_member import members
 from gpustack.gateway.meter import EventStreamMeter
@@ -143,10 +143,10 @@ COSTS: dict[str, Callable[[], object]] = {
     "usage that breaks off": lambda: scanned(b'"usage":{"usage":1,'),
     "an event that comes by the byte": lambda: grown(b""),
     "one with half a line's end": lambda: grown(b"\r"),
-    "a text of dashes": lambda: told("-" * 200_000),
-    "a flag of secrets": lambda: told("-" + "token" * 40_000),
-    "flags without values": lambda: told("-token-" * 30_000),
-    "words without a flag": lambda: told("a" * 200_000 + "-" * 10),
+    "a text of dashes": lambda: masked("-" * 200_000),
+    "a flag of secrets": lambda: masked("-" + "token" * 40_000),
+    "flags without values": lambda: masked("-token-" * 30_000),
+    "words without a flag": lambda: masked("a" * 200_000 + "-" * 10),
     "a declaration of encodings": lambda: undeclared(b"<?xml " + b'encoding="x" ' * 12_000),
     "lines of a log like secrets": lambda: redacted(
         "bearer " * 30_000 + "://" * 30_000 + "gpustack_" * 30_000

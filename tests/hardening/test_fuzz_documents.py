@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpustack.api.request import Query
+from gpustack.api.resource import all_routes
 from gpustack.api.route import ApiRoute, read_document
-from gpustack.api.table import all_routes
 from gpustack.artifacts.listing import RemoteFile, choose, safe_name
 from gpustack.artifacts.range_request import SourceChanged, TransientError, first_byte, refusal
 from gpustack.domain.artifact import ModelSource
@@ -21,9 +21,8 @@ from gpustack.domain.document import decode
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.worker import WorkerStatus
 from gpustack.errors import GpustackError
-from gpustack.identity.cluster_token import is_token
 from gpustack.identity.credentials import Credentials
-from gpustack.identity.keys import parse
+from gpustack.identity.keys import is_token, parse
 from gpustack.metrics.engine_sample import raw_families, read_pages
 from gpustack.metrics.scrape import ScrapeResult, ScrapeTarget
 from gpustack.remote.http import StreamedResponse

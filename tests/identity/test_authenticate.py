@@ -20,15 +20,15 @@ from gpustack.identity.authentication import (
     OwnerCheck,
     PasswordCheck,
     authenticate,
-    holds,
-    local,
-    proven,
+    is_still_valid,
+    local_principal,
+    principal_of_password,
 )
 from gpustack.identity.credentials import Credentials
 from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.identity.keys import make_api_key, worker_key
+from gpustack.identity.person import is_username
 from gpustack.identity.sessions import make_session
-from gpustack.identity.username import is_username
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 RNG = random.Random(7)
@@ -98,7 +98,7 @@ def ask(
         local_rule=rule,
     )
     if isinstance(found, OwnerCheck):
-        found = local(owner, SNAPSHOT, rule)
+        found = local_principal(owner, SNAPSHOT, rule)
     if isinstance(found, PasswordCheck):
         return "password", found.password, None if found.user is None else found.user.id
     return found.role.value, found.means.value, found.user_id or found.worker_id
@@ -316,11 +316,11 @@ def test_without_an_active_administrator_nobody_is_trusted_for_being_here() -> N
 @pytest.mark.attack("access")
 @pytest.mark.parametrize("owner", [1001, 65534, None], ids=str)
 def test_another_user_of_this_machine_infers_and_reads(owner: int | None) -> None:
-    found = local(owner, SNAPSHOT, LocalAccessRule(admins=LOCAL_ADMINS))
+    found = local_principal(owner, SNAPSHOT, LocalAccessRule(admins=LOCAL_ADMINS))
     assert (found.is_admin, found.user_id, found.means) == (False, None, AuthMethod.LOCAL)
     assert found.has_scope(KeyScope.INFERENCE) and found.has_scope(KeyScope.READ)
     assert not found.has_scope(KeyScope.MANAGEMENT)
-    assert holds(found, SNAPSHOT, NOW)
+    assert is_still_valid(found, SNAPSHOT, NOW)
     assert not is_username(found.username)  # an account cannot be called so, nor seem to have done it
 
 
@@ -375,8 +375,10 @@ def test_a_key_ends_when_its_user_or_the_key_goes() -> None:
 )
 def test_what_a_key_let_in_holds_until_the_key_is_another(change: dict[str, Any]) -> None:
     found = admitted({"authorization": f"Bearer {ADAS}"}, snapshot_of(ADA, adas))
-    assert holds(found, snapshot_of(attrs.evolve(ADA, full_name="A"), attrs.evolve(adas, name="x")), NOW)
-    assert not holds(found, snapshot_of(ADA, attrs.evolve(adas, **change)), NOW)
+    assert is_still_valid(
+        found, snapshot_of(attrs.evolve(ADA, full_name="A"), attrs.evolve(adas, name="x")), NOW
+    )
+    assert not is_still_valid(found, snapshot_of(ADA, attrs.evolve(adas, **change)), NOW)
 
 
 @pytest.mark.attack("access")
@@ -394,23 +396,27 @@ def test_what_lets_somebody_in_holds_as_long_as_the_account_does(means: str, cha
     before = snapshot_of(ADMIN, key, session)
     found = admitted(requests[means], before)
     assert found.means is AuthMethod(means)
-    assert holds(found, before, NOW)
+    assert is_still_valid(found, before, NOW)
     other = attrs.evolve(ADMIN, id=50)  # that somebody else is an administrator changes nothing
-    assert not holds(found, snapshot_of(attrs.evolve(ADMIN, **change), other, key, session), NOW)
+    assert not is_still_valid(found, snapshot_of(attrs.evolve(ADMIN, **change), other, key, session), NOW)
 
 
 @pytest.mark.attack("session")
 def test_a_login_a_password_and_a_worker_hold_as_long_as_their_proof_does() -> None:
     by_cookie = admitted({"cookie": cookie(COOKIE)}, SNAPSHOT)
-    assert not holds(by_cookie, snapshot_of(ADMIN), NOW)
-    assert not holds(by_cookie, SNAPSHOT, NOW + timedelta(hours=2))
-    assert holds(by_cookie, SNAPSHOT, None)
+    assert not is_still_valid(by_cookie, snapshot_of(ADMIN), NOW)
+    assert not is_still_valid(by_cookie, SNAPSHOT, NOW + timedelta(hours=2))
+    assert is_still_valid(by_cookie, SNAPSHOT, None)
     by_password = admitted({"authorization": basic("admin", "x")}, SNAPSHOT)
-    assert not holds(by_password, snapshot_of(attrs.evolve(ADMIN, hashed_password="$argon2id$9")), NOW)
+    assert not is_still_valid(
+        by_password, snapshot_of(attrs.evolve(ADMIN, hashed_password="$argon2id$9")), NOW
+    )
     worker = admitted({"authorization": f"Bearer {worker_key(7, 'ab12')}"}, SNAPSHOT)
-    assert holds(worker, SNAPSHOT, NOW)
-    assert not holds(worker, snapshot_of(attrs.evolve(WORKER, credential_hash=KEYS.worker_hash("x"))), NOW)
-    assert not holds(worker, snapshot_of(), NOW)
+    assert is_still_valid(worker, SNAPSHOT, NOW)
+    assert not is_still_valid(
+        worker, snapshot_of(attrs.evolve(WORKER, credential_hash=KEYS.worker_hash("x"))), NOW
+    )
+    assert not is_still_valid(worker, snapshot_of(), NOW)
 
 
 def admitted(headers: dict[str, str], snapshot: Snapshot) -> Principal:
@@ -421,8 +427,8 @@ def admitted(headers: dict[str, str], snapshot: Snapshot) -> Principal:
         Credentials.read(raw.get, raw, peer, "GET"), snapshot, keys=KEYS, token=TOKEN, now=NOW
     )
     if isinstance(found, OwnerCheck):
-        return local(DAEMON, snapshot, LocalAccessRule(admins=LOCAL_ADMINS))
-    return proven(found) if isinstance(found, PasswordCheck) else found
+        return local_principal(DAEMON, snapshot, LocalAccessRule(admins=LOCAL_ADMINS))
+    return principal_of_password(found) if isinstance(found, PasswordCheck) else found
 
 
 def test_a_key_that_is_off_is_none() -> None:
@@ -431,9 +437,9 @@ def test_a_key_that_is_off_is_none() -> None:
 
 
 def test_a_verified_password_gives_the_user() -> None:
-    assert proven(PasswordCheck(ADMIN, "x")).means is AuthMethod.BASIC
+    assert principal_of_password(PasswordCheck(ADMIN, "x")).means is AuthMethod.BASIC
     with pytest.raises(Unauthorized):
-        proven(PasswordCheck(None, "x"))
+        principal_of_password(PasswordCheck(None, "x"))
 
 
 def test_nothing_secret_is_shown_by_repr() -> None:

@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpustack.errors import Forbidden, Invalid
-from gpustack.identity.oidc.claims import person_of, values
-from gpustack.identity.oidc.exchange import said
+from gpustack.identity.oidc.discovery import said
+from gpustack.identity.oidc.id_token import BadToken, TokenRequirements, key_id, person_of, values, verify
 from gpustack.identity.oidc.provider_document import ProviderDocument, is_endpoint, read_provider_document
 from gpustack.identity.oidc.provider_keys import read_keys
-from gpustack.identity.oidc.token import BadToken, TokenRequirements, judge, key_id
 from gpustack.identity.person import AttributeNames
 from gpustack.remote.http import BadResponse
 from tests.fakes.issuer import KEY, OTHER_KEY, unsigned
@@ -50,14 +49,14 @@ def document(**changes: Any) -> dict[str, Any]:
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda raw: raw.decode("latin-1")))
 def test_a_text_that_is_no_token_is_refused(text: str) -> None:
     with pytest.raises(BadToken):
-        judge(text, PUBLIC, EXPECTED, now=0)
+        verify(text, PUBLIC, EXPECTED, now=0)
 
 
 @attack
 @given(heads, json_values, st.binary(max_size=300))
 def test_a_token_of_any_make_that_is_not_signed_is_refused(head: Any, claims: Any, signature: bytes) -> None:
     with pytest.raises(BadToken):
-        judge(unsigned(head, claims, signature), PUBLIC, EXPECTED, now=0)
+        verify(unsigned(head, claims, signature), PUBLIC, EXPECTED, now=0)
 
 
 @attack

@@ -12,9 +12,8 @@ import trio.testing
 
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import Invalid
-from gpustack.identity.cluster_token import is_token
 from gpustack.identity.derived_keys import DerivedKeys, derive
-from gpustack.identity.keys import ApiKeyText, WorkerKeyText, make_api_key, parse, worker_key
+from gpustack.identity.keys import ApiKeyText, WorkerKeyText, is_token, make_api_key, parse, worker_key
 from gpustack.identity.passwords import (
     LONGEST,
     check_complexity,

@@ -16,7 +16,7 @@ import xmlsec
 from lxml import etree
 
 from gpustack.config.options import Options
-from gpustack.identity.saml import SamlProvider
+from gpustack.identity.saml.provider import SamlProvider
 from tests.saml.keys import pair
 
 IDP = "urn:tests:idp"

@@ -15,8 +15,9 @@ import xmlsec
 from lxml import etree
 
 from gpustack.errors import BadRequest, Forbidden, GpustackError, PayloadTooLarge
-from gpustack.identity.saml import Assertion, SamlProvider, message, response
-from gpustack.identity.saml.assertion import read_assertion
+from gpustack.identity.saml import message, response
+from gpustack.identity.saml.assertion import Assertion, read_assertion
+from gpustack.identity.saml.provider import SamlProvider
 from tests.saml.keys import pair
 from tests.saml.mint import ACS, NAMES, REQUEST, SP, Answer, assertion, encrypt, packed, saml, sign
 from tests.saml.wrapping import ADMIN, ATTACKS, forged
@@ -359,7 +360,7 @@ async def test_what_is_decrypted_makes_us_read_and_fetch_nothing(
 ) -> None:
     """Decrypting comes before any proof: the toolkit would open the file or address that a stranger names, and wait
     for it. So it is not asked at all for anything but a name within the document; these lead nowhere."""
-    monkeypatch.setattr(response, "_believed", None)
+    monkeypatch.setattr(response, "_checked_by_toolkit", None)
     for uri in ("#xpointer(/)", "", "# "):
         root = attrs.evolve(GOOD, encrypts=True).tree()
         place(root, uri)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from gpustack.errors import BadRequest, Forbidden, PayloadTooLarge
-from gpustack.identity.saml import Assertion
+from gpustack.identity.saml.assertion import Assertion
 from gpustack.identity.saml.response import verify
 from tests.saml.mint import REQUEST, Answer, assertion, encrypt, saml
 from tests.saml.wrapping import ADMIN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from gpustack.errors import Forbidden
-from gpustack.identity.saml import Assertion, SamlProvider
+from gpustack.identity.saml.assertion import Assertion
+from gpustack.identity.saml.provider import SamlProvider
 from tests.saml import pysaml2
 from tests.saml.keys import pair
 from tests.saml.mint import saml
@@ -27,12 +29,10 @@ def ours(security: str = "{}") -> SamlProvider:
 
 async def signed_in(folder: Path, one: SamlProvider, **how: Any) -> Assertion:
     provider = Pysaml2.meeting(folder, await one.metadata())
-    request_id, request = await one.request()
-    fields = provider.answer(
-        await one.redirect(request, "the-state"), "bob", {"mail": ["bob@example.com"]}, **how
-    )
+    request = await one.request(random.Random(1))
+    fields = provider.answer(await request.url("the-state"), "bob", {"mail": ["bob@example.com"]}, **how)
     assert fields["RelayState"] == "the-state"
-    return await one.verify(fields["SAMLResponse"], request_id=request_id, now=datetime.now(UTC))
+    return await one.verify(fields["SAMLResponse"], request_id=request.secret, now=datetime.now(UTC))
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ async def signed_in(folder: Path, one: SamlProvider, **how: Any) -> Assertion:
 )
 async def test_what_pysaml2_answers_is_read(tmp_path: Path, security: str, how: dict[str, Any]) -> None:
     found = await signed_in(tmp_path, ours(security), **how)
-    assert (found.subject(None), found.look("mail")) == ("persistent!!!bob", ("bob@example.com",))
+    assert (found.subject(None), found.values("mail")) == ("persistent!!!bob", ("bob@example.com",))
 
 
 async def test_it_encrypts_by_an_old_cipher_which_must_be_allowed(tmp_path: Path) -> None:
@@ -67,8 +67,7 @@ async def test_it_takes_no_request_of_ours_that_somebody_touched(tmp_path: Path)
 
     one = ours()
     provider = Pysaml2.meeting(tmp_path, await one.metadata())
-    _, request = await one.request()
-    url = await one.redirect(request, "the-state")
+    url = await (await one.request(random.Random(1))).url("the-state")
     for touched in (url.replace("the-state", "another"), url.partition("&Signature")[0]):
         with pytest.raises(IncorrectlySigned):
             provider.answer(touched, "bob", {})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpustack.errors import Invalid
-from gpustack.identity.saml import SamlSettings
+from gpustack.identity.saml.settings import SamlSettings
 from tests.certificates import make_certificate
 from tests.needs import requires
 from tests.saml.keys import pair

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,8 @@ import xmlsec
 from lxml import etree
 
 from gpustack.errors import Forbidden
-from gpustack.identity.saml import Assertion, SamlProvider
+from gpustack.identity.saml.assertion import Assertion
+from gpustack.identity.saml.provider import SamlProvider
 from tests.saml.keys import pair
 from tests.saml.mint import (
     ACS,
@@ -56,8 +58,8 @@ async def read(answer: Answer | str, one: SamlProvider | None = None) -> Asserti
 async def test_a_signed_answer_says_who_it_is(how: dict[str, Any]) -> None:
     found = await read(attrs.evolve(GOOD, **how))
     assert (found.issuer, found.subject(None)) == (IDP, "emailAddress!!!alice@example.com")
-    assert found.look("displayName") == ("Alice Liddell",)
-    assert found.look("nothing") == ()
+    assert found.values("displayName") == ("Alice Liddell",)
+    assert found.values("nothing") == ()
 
 
 async def test_line_breaks_in_the_base64_are_nothing() -> None:
@@ -125,7 +127,7 @@ async def test_a_name_id_that_does_not_last_is_no_account(how: dict[str, Any]) -
     with pytest.raises(Forbidden, match="nothing lasting"):
         found.subject("absent")
     assert found.subject("uid") == "attribute!uid!!alice"
-    assert found.look("name_id") == ()
+    assert found.values("name_id") == ()
 
 
 async def test_an_attribute_of_several_values_is_no_account() -> None:
@@ -145,14 +147,14 @@ async def test_an_attribute_is_looked_for_under_all_its_names() -> None:
     )
     one = saml(saml_sp_attribute_prefix="urn:of:us:")
     found = await read(attrs.evolve(GOOD, attributes=told), one)
-    assert [found.look(name) for name in ("uid", "mail", "name_id", "nameidentifier")] == [
+    assert [found.values(name) for name in ("uid", "mail", "name_id", "nameidentifier")] == [
         ("by prefix",),
         ("by claim",),
         ("alice@example.com",),
         ("alice@example.com",),
     ]
     plain = await read(attrs.evolve(GOOD, attributes=told))
-    assert plain.look("uid") == ("by claim",)
+    assert plain.values("uid") == ("by claim",)
 
 
 async def test_friendly_names_do_where_there_is_no_other() -> None:
@@ -161,14 +163,14 @@ async def test_friendly_names_do_where_there_is_no_other() -> None:
         attribute.set("FriendlyName", friendly)
     sign(assertion(root))
     found = await read(packed(root))
-    assert found.look("mail") == ("alice@example.com",)
-    assert found.look("cn") == ()  # of two attributes: which one?
+    assert found.values("mail") == ("alice@example.com",)
+    assert found.values("cn") == ()  # of two attributes: which one?
 
 
 async def test_a_repeated_attribute_joins_where_it_may() -> None:
     twice = attrs.evolve(GOOD, attributes=(("groups", ("a",)), ("groups", ("b", "c"))))
     found = await read(twice, saml(saml_security='{"allowRepeatAttributeName": true}'))
-    assert found.look("groups") == ("a", "b", "c")
+    assert found.values("groups") == ("a", "b", "c")
 
 
 async def test_an_assertion_is_remembered_until_it_ends_and_a_day_at_most() -> None:
@@ -186,25 +188,25 @@ async def test_a_request_is_signed_and_names_us_whatever_is_in_addresses() -> No
     from urllib.parse import parse_qs, urlsplit
 
     one = saml(saml_sp_entity_id='urn:us?a=1&b="<2>"')
-    request_id, request = await one.request()
-    url = await one.redirect(request, "the-state")
+    request = await one.request(random.Random(1))
+    url = await request.url("the-state")
     query = parse_qs(urlsplit(url).query)
     assert url.startswith("http://idp.test/sso?tenant=a&b=c&SAMLRequest=")
     assert query["RelayState"] == ["the-state"]
     assert query["SigAlg"] == ["http://www.w3.org/2001/04/xmldsig-more#rsa-sha256"]
     root = etree.fromstring(zlib.decompress(base64.b64decode(query["SAMLRequest"][0]), -15))
-    assert root.get("ID") == request_id
+    assert root.get("ID") == request.secret
     assert root.get("AssertionConsumerServiceURL") == ACS
     assert root.get("Destination") == "http://idp.test/sso?tenant=a&b=c"
     assert root.findtext("{*}Issuer") == 'urn:us?a=1&b="<2>"'
     assert not root.findall(".//{*}RequestedAuthnContext")
-    assert (await one.request())[0] != request_id
+    assert (await one.request(random.Random(1))).secret != request.secret
 
 
 async def test_without_a_key_requests_are_not_signed() -> None:
     one = saml(saml_sp_private_key=None, saml_sp_x509_cert=None)
-    _, request = await one.request()
-    assert "Signature" not in await one.redirect(request, "s")
+    request = await one.request(random.Random(1))
+    assert "Signature" not in await request.url("s")
     assert "KeyDescriptor" not in await one.metadata()
 
 

@@ -10,7 +10,7 @@ import attrs
 import pytest
 import trio
 
-from gpustack.api.assignments import StreamTiming, stream_assignments
+from gpustack.api.worker_endpoint import StreamTiming, stream_assignments
 from gpustack.domain.artifact import FileState
 from gpustack.domain.assignment import (
     AssignmentEvent,

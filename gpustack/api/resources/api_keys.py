@@ -1,4 +1,4 @@
-"""API keys: everybody's own, for administrators also those of others. The secret is shown once, its hash kept."""
+"""API keys: one's own, for administrators also those of others. The secret is answered once; its hash is stored."""
 
 from __future__ import annotations
 
@@ -10,25 +10,36 @@ import attrs
 
 from gpustack.domain.access import ApiKey, KeyScope, Principal
 from gpustack.errors import AlreadyExists, Conflict, Forbidden, Unauthorized
-from gpustack.identity.keys import hash_secret, make_api_key
+from gpustack.identity.keys import make_api_key
 from gpustack.policy.access import excess
 from gpustack.store.transaction import Tx
 
-from ..limits import LIMITS
 from ..listing import ListSelection, equal
-from ..parameter import QueryParameter
 from ..problems import MalformedRequest
-from ..resource import NOBODY, Resource, document_view
+from ..resource import NO_ROLE, Resource, document_view
 from ..route import PEOPLE, ApiCall
-from ..shape import Array, Boolean, Choice, Document, Integer, JsonShape, Nullable, Text
-from ..wire import API_KEY, RenderContext
+from ..shape import (
+    LIMITS,
+    Array,
+    Boolean,
+    Choice,
+    Document,
+    Integer,
+    JsonShape,
+    Nullable,
+    QueryParameter,
+    Text,
+)
+from ..view import RenderContext
+from ..wire import API_KEY
 
 _LONGEST = 100 * 365 * 86400
+"""Seconds."""
 MOST_KEYS = 200
-"""Keys of one account: each is in memory and in every list."""
+"""Keys of one account: each is kept in memory and shown in every list."""
 
 _FIELDS: dict[str, JsonShape] = {
-    "name": Text(shortest=1, longest=255, shown=True),
+    "name": Text(shortest=1, longest=255, one_line=True),
     "description": Nullable(Text(longest=4096)),
     "expires_in": Nullable(Integer(least=0, most=_LONGEST)),
     "is_enabled": Boolean(),
@@ -55,8 +66,8 @@ def _listed(call: ApiCall) -> Callable[[ApiKey], bool]:
     return lambda key: key.user_id == call.caller.user_id
 
 
-def _shown(new: _NewKey, look: RenderContext) -> dict[str, Any]:
-    return {**API_KEY.of(new.key, look), "value": new.value}
+def _shown(new: _NewKey, context: RenderContext) -> dict[str, Any]:
+    return {**API_KEY.of(new.key, context), "value": new.value}
 
 
 def _fields(document: dict[str, Any], now: datetime) -> dict[str, Any]:
@@ -75,7 +86,7 @@ def _fields(document: dict[str, Any], now: datetime) -> dict[str, Any]:
     for name, field in (("scopes", "scopes"), ("allowed_model_names", "allowed_models")):
         if name not in document:
             continue
-        if document[name] == ():  # nothing at all, or everything? A key should not rest on a guess
+        if document[name] == ():  # it could mean nothing or everything
             faults.append(f"{name}: must name at least one, or be null for all")
         fields[field] = None if document[name] is None else tuple(sorted(set(document[name])))
     if faults:
@@ -94,7 +105,7 @@ def _refuse_one_more(tx: Tx, user_id: int) -> None:
 
 
 def _own(tx: Tx, caller: Principal) -> ApiKey | None:
-    """The key that the caller comes with, as it is now; raises ``Unauthorized`` when it is no good any more."""
+    """The key that the caller uses, as it is now; ``None`` without one. Raises ``Unauthorized`` for a disabled one."""
     own = tx.get(ApiKey, caller.api_key_id)
     if caller.api_key_id is not None and (own is None or not own.is_enabled):
         raise Unauthorized
@@ -102,7 +113,7 @@ def _own(tx: Tx, caller: Principal) -> ApiKey | None:
 
 
 def _refuse_more(own: ApiKey | None, key: ApiKey) -> None:
-    """Who comes with a key gives no more than that key may."""
+    """A caller with a restricted key cannot give a key more rights than that one has."""
     if own is not None and (more := excess(own, key)) is not None:
         raise Forbidden(more)
 
@@ -116,7 +127,7 @@ async def _create(call: ApiCall) -> _NewKey:
         **_fields(call.document, call.context.clock()),
         user_id=user_id,
         access_key=access,
-        secret_hash=hash_secret(call.context.keys, secret),
+        secret_hash=call.context.keys.api_hash(secret),
     )
 
     def work(tx: Tx) -> ApiKey:
@@ -152,7 +163,7 @@ RESOURCE = Resource(
     record=ApiKey,
     view=API_KEY,
     list_by=PEOPLE,
-    read_by=NOBODY,
+    read_by=NO_ROLE,
     create_by=PEOPLE,
     update_by=PEOPLE,
     delete_by=PEOPLE,

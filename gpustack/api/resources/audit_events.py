@@ -1,31 +1,41 @@
-"""The audit trail, to read and to take away; nobody changes it here."""
+"""The audit trail, to list and to export."""
 
 from __future__ import annotations
 
 import csv
 import functools
 import io
-from types import TracebackType
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from typing import Any
-
-import attrs
 
 from gpustack.domain.audit import AuditEvent, AuditOutcome
 from gpustack.store import audit_history
 from gpustack.store.audit_history import AuditFilter
 from gpustack.store.store import Store
 
+from ..body_stream import OpenedStream
 from ..listing import ALL, PageRange, page_document
 from ..mask import legible
-from ..parameter import QueryParameter
 from ..problems import MalformedRequest
 from ..request import Query, is_whole
 from ..route import ApiCall, ApiResponse, ApiRoute, tagged
-from ..shape import AnyJson, Choice, Dictionary, Document, Instant, Integer, JsonShape, Nullable, Text
-from ..wire import Doc, View, dumps, plain
+from ..shape import (
+    AnyJson,
+    Choice,
+    Dictionary,
+    Document,
+    Instant,
+    Integer,
+    JsonShape,
+    Nullable,
+    QueryParameter,
+    Text,
+)
+from ..view import Doc, View, dumps, plain
 
 _AT_ONCE = 500
-"""Events of an export in memory at a time."""
+"""Events of an export that are in memory at a time."""
 _SKIPPED_AT_MOST = 1_000_000
 
 _FIELDS: dict[str, JsonShape] = {
@@ -60,12 +70,12 @@ _VIEW = View(
         "actor is who the credentials spoke of. `details` holds what was changed, secrets masked; `count` where more "
         "of the same happened within a minute; `claimed_address` is what a header says, which anybody can write.",
     ),
-    of=lambda event, look: _shown(event),
+    of=lambda event, context: _shown(event),
 )
 
 
 def _wanted(query: Query) -> AuditFilter:
-    """Raises ``MalformedRequest`` with every fault."""
+    """The filter that a query asks for. Raises ``MalformedRequest`` with every fault."""
     faults: list[str] = []
     given: dict[str, Any] = {}
     for name in ("actor", "action", "means", "address", "target_type", "search"):
@@ -108,45 +118,29 @@ async def _export(call: ApiCall) -> ApiResponse:
     wanted = _wanted(call.query)
     known = {parameter.name for parameter in _FILTERS}
     filters = {name: legible(value) for name, value in call.query.pairs if name in known}
-    call.note.details.update({"format": form, "filters": filters})
-    stream = _Export(call.context.store, wanted, form == "csv")
+    call.audit.details.update({"format": form, "filters": filters})
+    pieces = _pieces(call.context.store, wanted, form == "csv")
+    stack = AsyncExitStack()
+    stack.push_async_callback(pieces.aclose)
     name = f'attachment; filename="audit-events.{form}"'
-    return ApiResponse(stream=stream, content_type=_FORMS[form], headers=(("Content-Disposition", name),))
+    return ApiResponse(
+        stream=OpenedStream(stack, pieces),
+        content_type=_FORMS[form],
+        headers=(("Content-Disposition", name),),
+    )
 
 
-@attrs.define(eq=False)
-class _Export:
-    """The events as text, the newest first, read a part at a time. What comes meanwhile is not in it."""
-
-    _store: Store
-    _wanted: AuditFilter
-    _as_csv: bool
-    _than: tuple[Any, int] | None = None
-    _begun: bool = False
-    _over: bool = False
-
-    async def __aenter__(self) -> _Export:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over = True
-
-    def __aiter__(self) -> _Export:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._over:
-            raise StopAsyncIteration
-        read = functools.partial(audit_history.older, wanted=self._wanted, than=self._than, most=_AT_ONCE)
-        events = await self._store.query(read)
-        self._over = len(events) < _AT_ONCE
-        if events:
-            self._than = (events[-1].at, events[-1].id)
-        text = _csv(events, heads=not self._begun) if self._as_csv else _lines(events)
-        self._begun = True
-        return text
+async def _pieces(store: Store, wanted: AuditFilter, as_csv: bool) -> AsyncGenerator[bytes]:
+    """The events as text, the newest first, read a part at a time. Events that are added meanwhile are not in it."""
+    before: tuple[Any, int] | None = None
+    heads = True
+    while True:
+        read = functools.partial(audit_history.older, wanted=wanted, than=before, most=_AT_ONCE)
+        events = await store.query(read)
+        yield _csv(events, heads=heads) if as_csv else _lines(events)
+        if len(events) < _AT_ONCE:
+            return
+        before, heads = (events[-1].at, events[-1].id), False
 
 
 def _lines(events: list[AuditEvent]) -> bytes:
@@ -167,7 +161,7 @@ def _csv(events: list[AuditEvent], *, heads: bool) -> bytes:
 
 
 def _cell(value: Any) -> Any:
-    """A spreadsheet takes a text that begins so for a formula: a mark before it keeps it a text."""
+    """A spreadsheet would take a text that begins so for a formula: an apostrophe keeps it a text."""
     if isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@", "\t", "\r")):
         return f"'{value}"
     return "" if value is None else value

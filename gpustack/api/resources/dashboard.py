@@ -1,4 +1,4 @@
-"""The dashboard: how much there is, how loaded it is, and who used how much of what."""
+"""The dashboard: counts, load, and use by user and model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from gpustack.domain.usage import ModelUsage
 from gpustack.server.cluster_load import ClusterLoad, LoadSample, load_of
 from gpustack.store import usage_history
 
-from ..parameter import QueryParameter
 from ..problems import MalformedRequest
 from ..request import is_whole
 from ..route import ApiCall, ApiResponse, ApiRoute, tagged
-from ..shape import Array, Document, Instant, Integer, JsonShape, Nullable, Number, Text
-from ..wire import Doc, plain
+from ..shape import Array, Document, Instant, Integer, JsonShape, Nullable, Number, QueryParameter, Text
+from ..view import Doc, plain
 
 DEFAULT_DAYS = 31
 MOST_DAYS = 3660
@@ -68,7 +67,7 @@ async def _dashboard(call: ApiCall) -> ApiResponse:
     models = await context.store.query(
         functools.partial(usage_history.by_model, start=window[0], end=window[1], limit=_ALL_MODELS)
     )
-    samples = () if context.load is None else context.load.samples
+    samples = () if context.usage.load is None else context.usage.load.samples
     return ApiResponse(
         document={
             "resource_counts": {

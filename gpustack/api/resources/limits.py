@@ -1,4 +1,4 @@
-"""What is left of limits: for everybody of the own account and keys, for administrators of all."""
+"""What is left of limits: of one's own account and keys, for administrators of all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpustack.policy.usage_limit import LimitKind, period_ends_in, period_name
 
 from ..route import ADMIN, PEOPLE, ApiCall, ApiResponse, ApiRoute, tagged
 from ..shape import AttrsObject, Document, Instant, Integer, Nullable
-from ..wire import Doc, plain
+from ..view import Doc, plain
 from . import api_keys, models, users
 
 _BUDGET = Document(
@@ -48,7 +48,7 @@ def _budget(call: ApiCall, subject: str, kind: LimitKind, limit: int | None) -> 
 
 
 def _remaining(call: ApiCall, subject: str, kind: LimitKind, limit: int) -> int:
-    budgets = call.context.budgets
+    budgets = call.context.usage.budgets
     if budgets is not None:
         return budgets.remaining(budgets.block(subject, kind, limit))
     row = call.snapshot.find(BudgetDraw, subject=subject, period=period_name(kind, call.context.clock()))

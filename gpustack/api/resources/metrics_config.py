@@ -1,4 +1,4 @@
-"""Which metrics of engines are shown under which name: the default, the mapping in force, and replacing it."""
+"""The mapping of engines' metrics to the names they are shown under: the default, the present one, replacing it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gpustack.metrics.mapping import default_map
 from gpustack.metrics.mapping_file import MetricMapFile
 
 from ..route import ADMIN, ApiCall, ApiResponse, ApiRoute, tagged
-from ..shape import Dictionary, Document, Parts, Schema, Text
+from ..shape import Components, Dictionary, Document, Schema, Text
 
 MAPPING = Document(
     name="MetricsConfig",
@@ -26,19 +26,19 @@ MAPPING = Document(
 
 
 class _MappingBody:
-    """Reads anything, so that our own reader names every fault; described as what that one takes."""
+    """Takes any JSON, since ``MetricMapFile`` names the faults; described as what that one accepts."""
 
     def read(self, value: Any, at: str, faults: list[str]) -> Any:
         return value
 
-    def schema(self, parts: Parts) -> Schema:
-        return MAPPING.schema(parts)
+    def schema(self, components: Components) -> Schema:
+        return MAPPING.schema(components)
 
 
 def _config(call: ApiCall) -> MetricMapFile:
-    if call.context.metrics is None:
+    if call.context.usage.metrics is None:
         raise Unavailable("This server keeps no mapping of metrics")
-    return call.context.metrics
+    return call.context.usage.metrics
 
 
 async def _default(call: ApiCall) -> ApiResponse:

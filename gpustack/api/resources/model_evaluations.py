@@ -1,4 +1,4 @@
-"""Deployments weighed before they are created: would they run here, where is it short, what would they claim."""
+"""Evaluates deployments before they are created: would they run here, what is missing, what would they claim."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpustack.server.evaluation import Evaluation, Evaluator, incompatible
 from ..deployment import MODEL_BODY, model_from, refuse_wrong
 from ..route import ApiCall, ApiResponse, ApiRoute, tagged
 from ..shape import Array, Boolean, Document, Integer, Nullable, Text
-from ..wire import Doc, plain
+from ..view import Doc, plain
 
 MOST_SPECS = 64
 _FROM_CATALOG = ("backend_parameters", "env", "categories")
@@ -22,7 +22,7 @@ _UNNAMED = "a deployment that is only being considered"
 
 
 async def _evaluate(call: ApiCall) -> ApiResponse:
-    evaluator = call.context.evaluator
+    evaluator = call.context.models.evaluator
     if evaluator is None:
         raise Unavailable("Placement is not running on this server")
     specs = call.document["model_specs"]
@@ -48,16 +48,16 @@ async def _result(call: ApiCall, evaluator: Evaluator, spec: dict[str, Any]) -> 
 
 
 def _model(call: ApiCall, spec: dict[str, Any]) -> Model:
-    """The deployment; what it is called does not matter here, nor how many replicas there are to be."""
+    """The deployment to evaluate: its name and number of replicas do not matter."""
     model = attrs.evolve(model_from({**spec, "name": _UNNAMED}), replicas=1)
     refuse_wrong(model, call.snapshot)
     return model
 
 
 async def _completed(call: ApiCall, spec: dict[str, Any]) -> dict[str, Any] | None:
-    """The spec with what the catalog says of its source, where it leaves that open; ``None`` if nothing is added."""
+    """The spec completed with the catalog's fields for its source; ``None`` if there is nothing to add."""
     repo = spec.get("huggingface_repo_id") or spec.get("model_scope_model_id")
-    catalog = call.context.catalog
+    catalog = call.context.models.catalog
     defaults = await catalog.defaults_for(repo) if catalog is not None and repo else None
     if defaults is None:
         return None

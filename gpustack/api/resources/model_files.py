@@ -1,4 +1,4 @@
-"""Model files on workers: fetched ahead of need, fetched again, removed."""
+"""Model files on workers: fetched in advance, fetched again, removed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gpustack.server.report import report_file
 
 from ..deployment import SOURCE_BODY, source_from
 from ..listing import ListSelection, equal
-from ..parameter import QueryParameter
 from ..resource import Resource
 from ..route import WORKERS, ApiCall, ApiResponse, ApiRoute
-from ..shape import AttrsObject, Boolean, Document, Integer, JsonShape, Nullable, Text
-from ..wire import FILE, Doc
+from ..shape import AttrsObject, Boolean, Document, Integer, JsonShape, Nullable, QueryParameter, Text
+from ..view import Doc
+from ..wire import FILE
 
 
 def _visible(principal: Principal, file: ModelFile) -> bool:
@@ -55,7 +55,7 @@ async def _delete(call: ApiCall, file: ModelFile) -> Doc:
 
 async def _reset(call: ApiCall) -> ApiResponse:
     file = await deployment.reset_file(call.context.store, RESOURCE.item(call).id)
-    return RESOURCE.shown(call, file)
+    return RESOURCE.respond(call, file)
 
 
 async def _report(call: ApiCall) -> ApiResponse:

@@ -1,4 +1,4 @@
-"""Model instances: replicas as they are, why they wait, and their logs."""
+"""Model instances: their state, why they wait, and their logs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from gpustack.server.evaluation import explain_instance
 from gpustack.server.report import report_instance
 
 from ..access import guards_of, still_admitted
-from ..guarded import RevocableStream
+from ..body_stream import OpenedStream, RevocableStream
 from ..listing import ListSelection, equal
-from ..opened import OpenedStream
-from ..parameter import QueryParameter
 from ..resource import Resource
 from ..route import WORKERS, ApiCall, ApiResponse, ApiRoute
-from ..shape import AttrsObject, Boolean, Choice, Document, Integer
-from ..wire import INSTANCE, plain
+from ..shape import AttrsObject, Boolean, Choice, Document, Integer, QueryParameter
+from ..view import plain
+from ..wire import INSTANCE
 
 
 def _visible(principal: Principal, instance: ModelInstance) -> bool:
@@ -53,22 +52,22 @@ async def _report(call: ApiCall) -> ApiResponse:
 
 async def _explain(call: ApiCall) -> ApiResponse:
     instance = RESOURCE.item(call)
-    if call.context.facts is None:
+    if call.context.models.facts is None:
         raise Unavailable("Placement is not running on this server")
     return ApiResponse(
-        document=plain(await explain_instance(call.context.store, call.context.facts, instance.id))
+        document=plain(await explain_instance(call.context.store, call.context.models.facts, instance.id))
     )
 
 
 async def _logs(call: ApiCall) -> ApiResponse:
     instance: Any = RESOURCE.item(call)
-    worker = call.look().worker(instance.worker_id)
+    worker = call.rendering().worker(instance.worker_id)
     if worker is None:
         raise NotFound("Model instance not assigned to a worker")
     tail = call.query.whole("tail", -1, least=-1)
     stack = AsyncExitStack()
     source = await stack.enter_async_context(
-        call.context.link.logs(
+        call.context.workers.logs.logs(
             worker,
             instance.id,
             tail=tail,

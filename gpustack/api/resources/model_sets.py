@@ -1,4 +1,4 @@
-"""The model catalog: what people may pick from, and the deployments that each offers."""
+"""The model catalog: sets of models, and the deployments that each set offers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..deployment import MODEL_BODY
 from ..listing import ListFilter, ListSelection, PageRange, ordered, page_document, rendered
 from ..route import ApiCall, ApiResponse, ApiRoute, tagged
 from ..shape import Array, Document, Integer, Nullable, Number, Text
-from ..wire import Doc, RenderContext, View, plain
+from ..view import Doc, RenderContext, View, plain
 from .openai_models import in_categories
 
 _SHOWN = (
@@ -29,11 +29,11 @@ _SHOWN = (
 )
 
 
-def _set_document(one: ModelSet, look: RenderContext) -> Doc:
+def _set_document(one: ModelSet, context: RenderContext) -> Doc:
     return {name: plain(getattr(one, name)) for name in _SHOWN}
 
 
-def _spec_document(spec: ModelSpec, look: RenderContext) -> Doc:
+def _spec_document(spec: ModelSpec, context: RenderContext) -> Doc:
     return {**plain(spec.fields), "size": spec.size, "quantization": spec.quantization}
 
 
@@ -72,16 +72,16 @@ SELECTION = ListSelection(
 
 
 async def _all(call: ApiCall) -> Sequence[ModelSet]:
-    return () if call.context.catalog is None else await call.context.catalog.sets()
+    return () if call.context.models.catalog is None else await call.context.models.catalog.sets()
 
 
 async def _list(call: ApiCall) -> ApiResponse:
     predicate = SELECTION.predicate(call.query, lambda one: True)
-    page, look = PageRange.of(call.query), call.look()
+    page, context = PageRange.of(call.query), call.rendering()
     found = [one for one in await _all(call) if predicate(one)]
     if call.query.one("sort_by", "sortBy"):  # else in the order of the catalog
-        found = await ordered(found, MODEL_SET.of, look, call.query)
-    items = await rendered(page.cut(found), MODEL_SET.of, look)
+        found = await ordered(found, MODEL_SET.of, context, call.query)
+    items = await rendered(page.cut(found), MODEL_SET.of, context)
     return ApiResponse(document=page_document(items, page, len(found)))
 
 
@@ -91,7 +91,7 @@ async def _specs(call: ApiCall) -> ApiResponse:
     if one is None:
         raise NotFound(f"Model set {wanted} does not exist")
     page, specs = PageRange.of(call.query), one.specs
-    items = await rendered(page.cut(specs), MODEL_SPEC.of, call.look())
+    items = await rendered(page.cut(specs), MODEL_SPEC.of, call.rendering())
     return ApiResponse(document=page_document(items, page, len(specs)))
 
 

@@ -16,29 +16,30 @@ from gpustack.server import deployment
 from ..deployment import MODEL_BODY, changes_from, model_from, refuse_wrong
 from ..listing import ListFilter, ListSelection, PageRange, ordered, page_document, rendered
 from ..request import is_whole
-from ..resource import NOBODY, Resource
+from ..resource import NO_ROLE, Resource
 from ..route import WITH_ANYBODY, ApiCall, ApiResponse, ApiRoute
 from ..shape import Document, Text
-from ..wire import INSTANCE, MODEL, MODEL_FOR_USERS, View
+from ..view import View
+from ..wire import INSTANCE, MODEL, MODEL_FOR_USERS
 from . import openai_models
 
 
 def _view_for(principal: Principal) -> View:
-    """A key that only uses models sees of them what users see: environments hold secrets."""
+    """Environments hold secrets: an administrator's key that may not read sees what users see."""
     return MODEL if principal.role is Role.ADMIN and principal.has_scope(*READING) else MODEL_FOR_USERS
 
 
 def _openai_keys(call: ApiCall) -> dict[str, Any]:
-    """What makes the list one of OpenAI's too: all models that serve, whatever the page."""
+    """The keys that make the list one of OpenAI's too: all models that serve, whatever the page."""
     return openai_models.document(call, wanted=frozenset(), with_meta=False)
 
 
 async def _read(call: ApiCall) -> ApiResponse:
-    """Our clients know a model by its number, those of OpenAI by its name. A name that is a number is a name first."""
-    given = call.ask.params["id"]
+    """By id for our clients, by name for OpenAI's. A text that is both is taken for a name."""
+    given = call.request.params["id"]
     if not is_whole(given) or call.snapshot.find(Model, name=given) is not None:
         return openai_models.one(call, given)
-    return RESOURCE.shown(call, RESOURCE.item(call))
+    return RESOURCE.respond(call, RESOURCE.item(call))
 
 
 async def _create(call: ApiCall) -> Model:
@@ -58,11 +59,11 @@ async def _delete(call: ApiCall, model: Model) -> None:
 
 
 async def _instances(call: ApiCall) -> ApiResponse:
-    model, look = RESOURCE.item(call), call.look()
-    shown = partial(INSTANCE.shown, faults=call.context.printed.faults)
-    found = await ordered(look.snapshot.instances_of(model.id), shown, look, call.query)
+    model, context = RESOURCE.item(call), call.rendering()
+    render = partial(INSTANCE.render, faults=call.context.documents.faults)
+    found = await ordered(context.snapshot.instances_of(model.id), render, context, call.query)
     page = PageRange(size=max(len(found), 100))  # all of them, as clients expect of this list
-    return ApiResponse(document=page_document(await rendered(found, shown, look), page, len(found)))
+    return ApiResponse(document=page_document(await rendered(found, render, context), page, len(found)))
 
 
 RESOURCE = Resource(
@@ -70,9 +71,9 @@ RESOURCE = Resource(
     name="Model",
     record=Model,
     view=MODEL,
-    list_by=WITH_ANYBODY,  # workers learn of their own by their assignments: others' environments hold secrets
+    list_by=WITH_ANYBODY,  # not for workers: their assignments tell them of theirs, and environments hold secrets
     list_scopes=LISTING_MODELS,
-    read_by=NOBODY,  # by a route of its own
+    read_by=NO_ROLE,  # by a route of its own
     visible=may_see,
     view_for=_view_for,
     selection=ListSelection(

@@ -7,33 +7,32 @@ from typing import Any
 from gpustack.domain.model import Model
 from gpustack.policy.access import LISTING_MODELS, may_see, not_serving, unknown
 
-from ..parameter import QueryParameter
 from ..route import WITH_ANYBODY, ApiCall, ApiResponse, ApiRoute, tagged
-from ..shape import AnyJson, Array, Boolean, Document, Integer, Nullable, Text
+from ..shape import AnyJson, Array, Boolean, Document, Integer, Nullable, QueryParameter, Text
 from ..wire import CATEGORY_FLAGS, openai_model
 
 
 def document(call: ApiCall, *, wanted: frozenset[str], with_meta: bool) -> dict[str, Any]:
-    """OpenAI's envelope with every model that the caller may use, that has a running replica, and one of the
-    categories, if any is asked."""
+    """OpenAI's list of the models that the caller may use and that have a running replica; with ``wanted``, only those
+    in one of these categories."""
     serving = [model for model in call.snapshot.models.values() if model.ready_replicas > 0]
     chosen = [model for model in serving if not wanted or in_categories(model, wanted)]
     chosen = [model for model in chosen if may_see(call.caller, model)]
     chosen.sort(key=lambda model: model.id)
     data: list[dict[str, Any]] = []
     for model in chosen:
-        with call.context.printed.faults.row((MODEL.name, model.id)):
+        with call.context.documents.faults.row((MODEL.name, model.id)):
             data.append(openai_model(model, with_meta=with_meta))
     return {"object": "list", "data": data}
 
 
 def in_categories(model: Model, wanted: frozenset[str]) -> bool:
-    """Any of the categories; the empty word stands for models that have none."""
+    """Whether a model has any of the categories; the empty text stands for models that have none."""
     return bool(wanted & set(model.categories)) or ("" in wanted and not model.categories)
 
 
 def one(call: ApiCall, name: str) -> ApiResponse:
-    """The model of that name, if it is in the list of the caller. Raises what inference says of one that is not."""
+    """The model of that name, if it is in the caller's list. Raises the same error as inference for one that is not."""
     model = call.snapshot.find(Model, name=name)
     if model is None or not may_see(call.caller, model):
         raise unknown(call.caller, name)
@@ -43,7 +42,7 @@ def one(call: ApiCall, name: str) -> ApiResponse:
 
 
 async def _one(call: ApiCall) -> ApiResponse:
-    return one(call, call.ask.params["name"])
+    return one(call, call.request.params["name"])
 
 
 async def _list(call: ApiCall) -> ApiResponse:

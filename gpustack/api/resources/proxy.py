@@ -1,8 +1,8 @@
-"""Lets the console look at model hubs through the server: at those alone, and with nobody's credentials but ours.
+"""Passes requests of the console on to model hubs.
 
-Whoever may sign in may ask, so the rules are strict: https only, known hosts only, redirects to those and to where
-they deliver from, no cookies either way. The hub's token goes to the hub alone, and only to read for an
-administrator: it must not write, nor show private repositories to everybody.
+Every account may use it, so the rules are strict: https only, known hosts only, redirects only to those and to the
+hosts they deliver files from, no cookies either way. The hub's token is sent to the hub alone, and only when an
+administrator reads: it must not write, nor show private repositories to everybody.
 """
 
 from __future__ import annotations
@@ -25,22 +25,21 @@ from gpustack.remote.http import (
 )
 from gpustack.remote.redirect import MOST, next_url, refuse_inner
 
+from ..body_stream import OpenedStream
 from ..context import HubAccess
-from ..opened import OpenedStream
-from ..parameter import QueryParameter
 from ..request import is_whole
 from ..route import PEOPLE, ApiCall, ApiResponse, ApiRoute, tagged
-from ..shape import Text
+from ..shape import QueryParameter, Text
 
 PUBLIC_HUB = "https://huggingface.co"
 HOSTS = frozenset({"huggingface.co", "modelscope.cn", "www.modelscope.cn"})
 DELIVERY = (".huggingface.co", ".hf.co", ".modelscope.cn")
-"""Where these hosts send who wants a file."""
+"""The hosts that these redirect to for files."""
 LARGEST = 16 << 20
 WITHIN = 60.0
 """Seconds to the head of the answer, and between two of its pieces."""
 _CONNECTION = 256 << 10
-"""Bytes that passing one answer on may take, whatever its size."""
+"""Bytes in memory while one answer is passed on, whatever its size."""
 METHODS = ("GET", "POST", "PUT", "DELETE")
 
 _READING = frozenset({"GET", "HEAD"})
@@ -62,7 +61,7 @@ _GIVEN_BACK = (
     "x-repo-commit",
     "x-total-count",
 )
-# What a hub shows is somebody's upload: shown under our name it must be able to do nothing.
+# A hub serves uploads of strangers: under our origin they must not be able to run.
 _HARMLESS = (
     ("Content-Security-Policy", "sandbox; default-src 'none'; frame-ancestors 'none'"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
@@ -71,16 +70,16 @@ _HARMLESS = (
 
 @attrs.frozen
 class HubTarget:
-    """Where a request goes, and whether that is the hub whose token we have."""
+    """Where a request goes, and whether that is the hub that our token is for."""
 
     url: str
     is_hub: bool
 
 
 def target(url: str, hub: HubAccess) -> HubTarget:
-    """Where to ask. Addresses of the public hub are those of ``HF_ENDPOINT``, where that is set.
+    """Where a request for ``url`` goes: to ``HF_ENDPOINT``, if that is set, in place of the public hub.
 
-    Raises ``BadRequest`` for what is no address, ``Forbidden`` for one that is not allowed.
+    Raises ``BadRequest`` for a text that is no URL, ``Forbidden`` for one that is not allowed.
     """
     parts = _split(url)
     endpoint = hub.endpoint or PUBLIC_HUB
@@ -94,7 +93,7 @@ def target(url: str, hub: HubAccess) -> HubTarget:
     return HubTarget(_put_together(f"https://{parts.hostname}", parts), is_hub=False)
 
 
-def may_be_led_to(url: str, hub: HubAccess) -> bool:
+def is_redirect_allowed(url: str, hub: HubAccess) -> bool:
     """Whether a redirect there is followed."""
     parts = _split(url)
     if hub.endpoint and _origin(parts) == _origin(_split(hub.endpoint)):
@@ -135,19 +134,19 @@ async def _proxy(call: ApiCall) -> ApiResponse:
     url = call.query.one("url")
     if not url:
         raise BadRequest("url: is missing")
-    hub, method = call.context.hub, call.ask.method
+    hub, method = call.context.models.hub, call.request.method
     wanted = target(url, hub)
     secret: dict[str, str] = {}
     if wanted.is_hub and hub.token and method in _READING and call.caller.is_admin:
         secret["authorization"] = f"Bearer {hub.token}"
-    body = None if method in _READING else await call.ask.body()
-    if call.ask.hold is not None:
-        call.ask.hold.take(_CONNECTION)
+    body = None if method in _READING else await call.request.body()
+    if call.request.hold is not None:
+        call.request.hold.take(_CONNECTION)
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(await open_client_aside())
         with trio.move_on_after(WITHIN):
             answer = await _answer(call, client, stack, wanted, secret, body)
-            if _told(answer) > LARGEST:
+            if _announced_length(answer) > LARGEST:
                 raise ResponseTooLarge(answer.url, f"answers with more than {LARGEST} bytes")
             return _reply(answer, stack.pop_all())
     raise RemoteTimeout(wanted.url, f"did not answer within {WITHIN:g} s")
@@ -161,11 +160,11 @@ async def _answer(
     secret: Mapping[str, str],
     body: bytes | None,
 ) -> StreamedResponse:
-    """The head of the answer behind all redirects; what ``stack`` holds in the end is open."""
-    hub, method, headers = call.context.hub, call.ask.method, _headers(call)
+    """The head of the answer after all redirects. Its connection is open as long as ``stack``."""
+    hub, method, headers = call.context.models.hub, call.request.method, _headers(call)
     current, hops, connected = wanted.url, 0, None
     while True:
-        # The token is for the address it is meant for, and for no other, wherever that sends us.
+        # The token goes to the hub's origin alone, not to where that redirects.
         own = secret if _origin(_split(current)) == _origin(_split(wanted.url)) else {}
         async with AsyncExitStack() as this:
             answer = await this.enter_async_context(
@@ -183,23 +182,23 @@ async def _answer(
                 return answer
         hops += 1
         current = next_url(current, answer.headers.get("location"))
-        if hops > MOST or not may_be_led_to(current, hub):
+        if hops > MOST or not is_redirect_allowed(current, hub):
             raise BadResponse(wanted.url, f"redirects to {urlsplit(current).hostname}, which is not followed")
         connected = await refuse_inner(current, wanted.url, answer.address)
 
 
 def _headers(call: ApiCall) -> Mapping[str, str]:
-    """What the hub hears of the request: ``X-Forwarded-<name>`` goes before the header itself."""
+    """The headers that are passed on. ``X-Forwarded-<name>`` takes precedence over the header itself."""
     made = {}
     for name in _PASSED_ON:
-        raw = call.ask.header(f"x-forwarded-{name}".encode()) or call.ask.header(name.encode())
+        raw = call.request.header(f"x-forwarded-{name}".encode()) or call.request.header(name.encode())
         if raw:
             made[name] = raw.decode("latin-1")
     return made
 
 
-def _told(answer: StreamedResponse) -> int:
-    """How long the answer says it is; 0 when it does not say it."""
+def _announced_length(answer: StreamedResponse) -> int:
+    """The length that the answer announces; 0 when it does not."""
     told = answer.headers.get("content-length", "")
     return int(told) if is_whole(told) else 0
 
@@ -216,7 +215,7 @@ def _reply(answer: StreamedResponse, stack: AsyncExitStack) -> ApiResponse:
 
 @attrs.define(eq=False)
 class _BoundedBody:
-    """The bytes as they come, and no more than may be: a longer answer is cut, which shows as an error."""
+    """Passes pieces on up to ``LARGEST`` bytes; then raises, so that the answer is cut visibly."""
 
     _url: str
     _pieces: AsyncIterator[bytes]

@@ -1,4 +1,4 @@
-"""The servers of the cluster, as the one that is asked knows them: on a database of its own there is that one."""
+"""The servers of the cluster, as the one that answers knows them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ async def _servers(call: ApiCall) -> ApiResponse:
             "is_leading": server.leads and server.lives,
             "seconds_silent": round(server.silent, 1),
         }
-        for server in call.context.servers()
+        for server in call.context.server.servers()
     ]
     return ApiResponse(document={"items": found})
 

@@ -1,4 +1,4 @@
-"""Logins of browsers: everybody lists and ends their own, administrators those of others too."""
+"""Logins of browsers: people list and end their own, administrators those of others too."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def _own(call: ApiCall) -> int:
 def _named(call: ApiCall) -> int:
     user = call.snapshot.get(User, call.number())
     if user is None:
-        raise NotFound(f"User {call.ask.params['id']} does not exist")
+        raise NotFound(f"User {call.request.params['id']} does not exist")
     return user.id
 
 
 def _of(call: ApiCall, user_id: int) -> Sequence[Session]:
-    """Those that still hold, the newest first."""
+    """The logins of an account that have not expired, the newest first."""
     now = call.context.clock()
     found = [
         session
@@ -46,10 +46,10 @@ def _of(call: ApiCall, user_id: int) -> Sequence[Session]:
 
 def _list(whose: _Whose) -> Callable[[ApiCall], Awaitable[ApiResponse]]:
     async def handler(call: ApiCall) -> ApiResponse:
-        found, look, page = _of(call, whose(call)), call.look(), PageRange.of(call.query)
+        found, context, page = _of(call, whose(call)), call.rendering(), PageRange.of(call.query)
         items = [
             {
-                **SESSION.shown(session, look, call.context.printed.faults),
+                **SESSION.render(session, context, call.context.documents.faults),
                 "current": session.id == call.caller.session_id,
             }
             for session in page.cut(found)
@@ -62,7 +62,7 @@ def _list(whose: _Whose) -> Callable[[ApiCall], Awaitable[ApiResponse]]:
 def _note(call: ApiCall, user_id: int | None) -> None:
     user = call.snapshot.get(User, user_id)
     if user is not None:
-        call.note.concerns(user)
+        call.audit.concerns(user)
 
 
 def _end_all(whose: _Whose) -> Callable[[ApiCall], Awaitable[ApiResponse]]:
@@ -77,7 +77,7 @@ def _end_all(whose: _Whose) -> Callable[[ApiCall], Awaitable[ApiResponse]]:
 
 def _end_one(whose: _Whose) -> Callable[[ApiCall], Awaitable[ApiResponse]]:
     async def handler(call: ApiCall) -> ApiResponse:
-        user_id, text = whose(call), call.ask.params["session"]
+        user_id, text = whose(call), call.request.params["session"]
         _note(call, user_id)
         session_id = int(text) if is_whole(text) else None
 
@@ -94,7 +94,7 @@ def _end_one(whose: _Whose) -> Callable[[ApiCall], Awaitable[ApiResponse]]:
 
 
 def _routes(path: str, whose: _Whose, words: str) -> tuple[ApiRoute, ...]:
-    # To end logins is no change that has to wait for a better password.
+    # Ending one's logins is possible before a password change: it is how one reacts to a stolen password.
     by: dict[str, Any] = {
         "allow": PEOPLE if whose is _own else ADMIN,
         "before_password_change": whose is _own,

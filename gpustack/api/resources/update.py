@@ -1,4 +1,4 @@
-"""The latest version that has been announced, as far as this server has heard."""
+"""The latest announced version that this server knows of."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from ..shape import Document, Instant, Nullable, Text
 
 
 async def _update(call: ApiCall) -> ApiResponse:
-    updates = call.context.updates
+    updates = call.context.server.updates
     if updates is None:
-        return ApiResponse(document={"latest_version": call.context.version.version, "checked_at": None})
+        return ApiResponse(
+            document={"latest_version": call.context.server.version.version, "checked_at": None}
+        )
     return ApiResponse(document={"latest_version": updates.shown, "checked_at": updates.checked_at})
 
 

@@ -1,4 +1,4 @@
-"""Accounts: an administrator's list, and everybody's own."""
+"""Accounts: all of them for administrators, one's own for everybody."""
 
 from __future__ import annotations
 
@@ -7,28 +7,26 @@ from typing import Any
 
 from gpustack.domain.access import ApiKey, User
 from gpustack.errors import AlreadyExists, BadRequest, Conflict
-from gpustack.identity.person import LONGEST_URL
-from gpustack.identity.username import LONGEST, RULE, is_username
+from gpustack.identity.person import LONGEST_URL, LONGEST_USERNAME, USERNAME_RULE, is_username
 from gpustack.server import deployment
 from gpustack.server.account import end_sessions, forget_identities
 from gpustack.store.transaction import Tx
 
-from ..limits import LIMITS
 from ..listing import ListSelection
-from ..login import hash_chosen
 from ..problems import MalformedRequest
 from ..resource import Resource
 from ..route import PEOPLE, ApiCall, ApiResponse, ApiRoute
-from ..shape import Boolean, Document, JsonShape, Nullable, Text
+from ..shape import LIMITS, Boolean, Document, JsonShape, Nullable, Text
 from ..wire import USER
+from .login import hash_chosen
 
 _OWN_FIELDS: dict[str, JsonShape] = {
-    "full_name": Nullable(Text(longest=255, shown=True)),
+    "full_name": Nullable(Text(longest=255, one_line=True)),
     "avatar_url": Nullable(Text(longest=LONGEST_URL)),
 }
 _OWN_BODY = Document(name="OwnUserUpdate", fields=_OWN_FIELDS)
 _FIELDS: dict[str, JsonShape] = {
-    "username": Text(shortest=1, longest=LONGEST),
+    "username": Text(shortest=1, longest=LONGEST_USERNAME),
     "password": Nullable(Text(secret=True)),
     "is_admin": Boolean(),
     "is_active": Boolean(),
@@ -43,7 +41,7 @@ def _plain_fields(document: dict[str, Any]) -> dict[str, Any]:
     if "username" in fields:
         name = fields["username"] = fields["username"].strip()
         if not is_username(name):
-            raise MalformedRequest(f"username: {RULE}")
+            raise MalformedRequest(f"username: {USERNAME_RULE}")
     return fields
 
 
@@ -63,7 +61,7 @@ def _refuse_taken(holder: User | None, own_id: int | None) -> None:
 
 async def _update(call: ApiCall, user: User) -> User:
     fields = _plain_fields(call.document)
-    if call.document.get("password"):  # forms send an empty one for "as it is"
+    if call.document.get("password"):  # a form sends an empty one to leave it as it is
         if not user.hashed_password:
             raise BadRequest("This account has no password here: it is proved by another party")
         fields["hashed_password"] = await hash_chosen(call.document["password"])
@@ -105,7 +103,7 @@ def _keep_an_admin(tx: Tx, name: str) -> None:
 
 def _me(then: Callable[[ApiCall, User], Any]) -> Callable[[ApiCall], Any]:
     async def handler(call: ApiCall) -> ApiResponse:
-        return ApiResponse(document=USER.of(await then(call, call.account), call.look()))
+        return ApiResponse(document=USER.of(await then(call, call.account), call.rendering()))
 
     return handler
 
@@ -115,8 +113,8 @@ async def _read_me(call: ApiCall, user: User) -> User:
 
 
 async def _update_me(call: ApiCall, user: User) -> User:
-    call.note.concerns(user)
-    call.note.sets(call.document, _OWN_BODY, USER.of(user, call.look()))
+    call.audit.concerns(user)
+    call.audit.sets(call.document, _OWN_BODY, USER.of(user, call.rendering()))
     return await call.context.store.write(lambda tx: tx.change(User, user.id, **call.document))
 
 

@@ -1,4 +1,4 @@
-"""The voices of a speech model: deprecated, they are part of what a model says of itself."""
+"""The voices of a speech model. Deprecated: they are part of a model's ``meta``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from gpustack.domain.model import Model
 from gpustack.errors import BadRequest
 from gpustack.policy.access import LISTING_MODELS, may_see, unknown
 
-from ..parameter import QueryParameter
 from ..route import WITH_ANYBODY, ApiCall, ApiResponse, ApiRoute, tagged
-from ..shape import Array, Document, Text
-from ..wire import plain
+from ..shape import Array, Document, QueryParameter, Text
+from ..view import plain
 
 
 async def _voices(call: ApiCall) -> ApiResponse:

@@ -1,4 +1,4 @@
-"""Workers: those who join, what they report, and what an administrator may change of them."""
+"""Workers: joining, what they report, and what an administrator may change."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from ..problems import MalformedRequest
 from ..resource import Resource, document_view
 from ..route import WORKERS, ApiCall, ApiResponse, ApiRoute
 from ..shape import Array, AttrsObject, Boolean, Dictionary, Document, Integer, Nullable, Number, Text
-from ..wire import WORKER, RenderContext
+from ..view import RenderContext
+from ..wire import WORKER
 
 
 def _visible(principal: Principal, worker: Worker) -> bool:
@@ -40,9 +41,9 @@ class _JoinAnswer:
     heartbeat_interval: float
 
 
-def _joined(welcome: _JoinAnswer, look: RenderContext) -> dict[str, Any]:
+def _joined(welcome: _JoinAnswer, context: RenderContext) -> dict[str, Any]:
     return {
-        **WORKER.of(welcome.joined.worker, look),
+        **WORKER.of(welcome.joined.worker, context),
         "credential": welcome.joined.credential,
         "forward_key": welcome.joined.forward_key,
         "heartbeat_interval": welcome.heartbeat_interval,
@@ -53,9 +54,9 @@ _HOST = re.compile(r"[A-Za-z0-9.:_%-]{1,253}|")
 
 
 def _check_address(ip: str | None, peer: str) -> None:
-    """Raise ``MalformedRequest`` unless the text can be where a worker is that asks from ``peer``.
+    """Raise ``MalformedRequest`` unless ``ip`` can be the address of a worker that sends from ``peer``.
 
-    It goes into the head of requests, and those must not be led to what only this machine reaches.
+    The server sends requests there: they must not go to what only this machine can reach.
     """
     if ip is None:
         return
@@ -68,34 +69,34 @@ def _check_address(ip: str | None, peer: str) -> None:
 
 
 def _shown(call: ApiCall) -> PresentedCredential | None:
-    """The credential of its own that the caller shows, if it is a worker."""
+    """The worker credential of the caller; ``None`` where it joins with the cluster token."""
     if call.caller.worker_id is None:
         return None
-    text = parse(credentials_of(call.ask).bearer or "")
+    text = parse(credentials_of(call.request).bearer or "")
     assert isinstance(text, WorkerKeyText)
     return PresentedCredential(worker_id=text.worker_id, hash=call.context.keys.worker_hash(text.secret))
 
 
 async def _join(call: ApiCall) -> _JoinAnswer:
-    _check_address(call.document.ip, call.ask.peer)
-    if call.context.twins is not None:
-        await call.context.twins.refuse(call.document, call.snapshot)
+    _check_address(call.document.ip, call.request.peer)
+    if call.context.workers.twins is not None:
+        await call.context.workers.twins.refuse(call.document, call.snapshot)
     joined = await join(
         call.context.store,
         call.document,
         keys=call.context.keys,
-        leases=call.context.leases,
+        leases=call.context.workers.leases,
         secret=lambda: secrets.token_hex(32),
         rng=call.context.rng,
         shown=_shown(call),
     )
-    return _JoinAnswer(joined, call.context.heartbeat_interval)
+    return _JoinAnswer(joined, call.context.workers.heartbeat_interval)
 
 
 async def _update(call: ApiCall, worker: Worker) -> Worker:
     fields = dict(call.document)
     if "labels" in fields:
-        # A worker brings its built-in labels only where they are missing: taking them away is not possible.
+        # A worker adds its built-in labels again at the next start, so they cannot be removed.
         built_in = {name: worker.labels[name] for name in _BUILT_IN if name in worker.labels}
         fields["labels"] = {**built_in, **fields["labels"]}
     if fields.get("draining"):
@@ -107,17 +108,18 @@ async def _update(call: ApiCall, worker: Worker) -> Worker:
 
 async def _delete(call: ApiCall, worker: Worker) -> None:
     await deployment.delete_worker(call.context.store, worker.id)
-    call.context.leases.drop(worker.id)
+    call.context.workers.leases.drop(worker.id)
 
 
 _BUILT_IN = ("os", "arch", "worker-name")
 
 
-# --- what a worker itself says; in production these arrive on the front's own HTTP core (api/worker_endpoint.py)
+# --- what a worker itself sends; in production these arrive at api/worker_endpoint.py
 
 
 def own_id(call: ApiCall) -> int:
-    """The worker of the path, if the caller is it. Raises ``Forbidden``, and ``NotFound`` after its deletion."""
+    """The id of the calling worker. Raises ``Forbidden`` when the path names another one, ``NotFound`` when it was
+    deleted."""
     worker_id = call.number()
     if call.caller.worker_id != worker_id:
         raise Forbidden("A worker speaks only for itself")
@@ -127,12 +129,15 @@ def own_id(call: ApiCall) -> int:
 
 
 async def _renewed(call: ApiCall) -> str | None:
-    """A new credential for the caller, if its own is old. A database that is away is no reason not to hear it."""
+    """A new credential for the caller, if its own is old. A database that is away does not make the heartbeat fail."""
     context, shown = call.context, _shown(call)
     worker = call.snapshot.workers.get(call.number())
     if shown is None or worker is None:
         return None
-    if step(worker, shown.hash, context.clock(), context.credential_lifetime) is CredentialAction.NOTHING:
+    if (
+        step(worker, shown.hash, context.clock(), context.workers.credential_lifetime)
+        is CredentialAction.NOTHING
+    ):
         return None
     try:
         return await renewed(
@@ -141,29 +146,28 @@ async def _renewed(call: ApiCall) -> str | None:
             shown.hash,
             keys=context.keys,
             secret=lambda: secrets.token_hex(32),
-            lifetime=context.credential_lifetime,
+            lifetime=context.workers.credential_lifetime,
         )
     except Unavailable:
         return None
 
 
 def refuse_while_cut_off(call: ApiCall) -> None:
-    """Raise ``Unavailable`` where the database fails us while there are other servers: they can do more for the
-    worker."""
+    """Raise ``Unavailable`` when the database is away and there are other servers: the worker then turns to those."""
     failure = call.context.store.failure
-    if failure is not None and len(call.context.reached_at()) > 1:
+    if failure is not None and len(call.context.workers.server_urls()) > 1:
         raise Unavailable(str(failure), failure.retry_after)
 
 
 async def _heartbeat(call: ApiCall) -> ApiResponse:
-    call.context.leases.heard(own_id(call))
+    call.context.workers.leases.heard(own_id(call))
     refuse_while_cut_off(call)
     credential = await _renewed(call)
     return ApiResponse(
         document={
-            "interval": call.context.heartbeat_interval,
+            "interval": call.context.workers.heartbeat_interval,
             "revision": call.snapshot.revision,
-            "servers": list(call.context.reached_at()),
+            "servers": list(call.context.workers.server_urls()),
             "credential": credential,
         }
     )
@@ -181,15 +185,15 @@ async def _leave(call: ApiCall) -> ApiResponse:
 
 async def _status(call: ApiCall) -> ApiResponse:
     worker_id = own_id(call)
-    _check_address(call.document.ip, call.ask.peer)
-    call.context.leases.heard(worker_id)
+    _check_address(call.document.ip, call.request.peer)
+    call.context.workers.leases.heard(worker_id)
     await report_status(call.context.store, worker_id, call.document)
     return ApiResponse(document=None)
 
 
 @attrs.frozen(kw_only=True)
 class FileAsk:
-    """The files a worker needs: the record of them is made unless there is one."""
+    """The files that a worker needs. A record of them is made unless there is one."""
 
     source: ModelSource
     local_dir: str = ""
@@ -269,12 +273,12 @@ FILES = ApiRoute(
 async def _bar(call: ApiCall) -> ApiResponse:
     worker = RESOURCE.item(call)
     barred = await bar(call.context.store, worker.id)
-    return RESOURCE.shown(call, barred)
+    return RESOURCE.respond(call, barred)
 
 
 async def _admit(call: ApiCall) -> ApiResponse:
     worker = RESOURCE.item(call)
-    return RESOURCE.shown(call, await admit_again(call.context.store, worker.id))
+    return RESOURCE.respond(call, await admit_again(call.context.store, worker.id))
 
 
 BAR = ApiRoute(

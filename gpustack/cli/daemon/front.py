@@ -13,8 +13,7 @@ import orjson
 import trio
 
 from gpustack.api.cors import CorsPolicy, cross_origin
-from gpustack.api.problems import INTERNAL, Problem, problem_of, problem_of_status
-from gpustack.api.readiness import readiness
+from gpustack.api.problems import INTERNAL, Problem, problem_of, problem_of_status, readiness
 from gpustack.cli.daemon.listener import Listeners
 from gpustack.config.options import Options
 from gpustack.errors import BadRequest, PayloadTooLarge, Unavailable

@@ -10,11 +10,21 @@ import trio
 
 from gpustack import __commit__, __version__
 from gpustack.api.access import admit
-from gpustack.api.app import AccessRules, ApiContext, Version
-from gpustack.api.context import HubAccess
+from gpustack.api.context import (
+    AccessControl,
+    AccessRules,
+    ApiContext,
+    HubAccess,
+    ModelServices,
+    ServerDescription,
+    UsageServices,
+    Version,
+    WorkerServices,
+)
 from gpustack.api.problems import problem_of
 from gpustack.api.request import ApiRequest
 from gpustack.api.route import WITH_ANYBODY
+from gpustack.api.throttle import LoginLimiters
 from gpustack.cli.daemon.context import DaemonContext, utc_now
 from gpustack.cli.daemon.front import cross_origin_of
 from gpustack.cli.daemon.server_services import ServerServices
@@ -43,46 +53,57 @@ def api_context(
     return ApiContext(
         store=services.store,
         keys=services.identity.keys,
-        cluster_token=services.identity.token,
-        leases=services.leases,
-        link=services.link,
-        twins=CloneDetector(services.link, trio.current_time),
-        facts=services.facts,
-        trail=services.accounting.trail,
-        rules=AccessRules(
-            force_auth_localhost=options.force_auth_localhost,
-            local_admins=local_admins(),
-            tls=options.ssl_certfile is not None,
-            session_minutes=int(environment.jwt_token_expire_minutes),
-            trusted_origins=frozenset() if rule is None else rule.trusted,
-        ),
         clock=utc_now,
         monotonic=trio.current_time,
         rng=daemon.rng,
-        draw_tasks=_draw_tasks,
-        readiness=readiness,
-        docs=not options.disable_openapi_docs,
-        version=Version(version=__version__, git_commit=__commit__),
-        sign_on=services.sign_on.sign_on,
-        heartbeat_interval=options.heartbeat_interval,
-        servers=services.cluster.servers,
-        reached_at=services.cluster.urls,
-        metrics=MetricMapFile.within(options.data_dir),
-        load=services.background.load,
-        budgets=services.accounting.budgets,
-        catalog=services.background.catalog,
-        updates=services.background.updates,
-        hub=HubAccess(endpoint=environment.hf_endpoint, token=options.huggingface_token),
-        evaluator=Evaluator(
-            services.store,
-            services.facts,
-            EvaluationSettings(
-                most=environment.model_evaluation_cache_max_size,
-                keep_for=environment.model_evaluation_cache_ttl,
+        trail=services.accounting.trail,
+        access=AccessControl(
+            cluster_token=services.identity.token,
+            logins=LoginLimiters.of(trio.current_time),
+            rules=AccessRules(
+                force_auth_localhost=options.force_auth_localhost,
+                local_admins=local_admins(),
+                tls=options.ssl_certfile is not None,
+                session_minutes=int(environment.jwt_token_expire_minutes),
+                trusted_origins=frozenset() if rule is None else rule.trusted,
             ),
+            key_used=services.accounting.key_use.note,
         ),
-        inference_routes=INFERENCE_PATHS,
-        key_used=services.accounting.key_use.note,
+        sign_on=services.sign_on.sign_on,
+        workers=WorkerServices(
+            leases=services.leases,
+            logs=services.link,
+            twins=CloneDetector(services.link, trio.current_time),
+            heartbeat_interval=options.heartbeat_interval,
+            server_urls=services.cluster.urls,
+        ),
+        models=ModelServices(
+            facts=services.facts,
+            evaluator=Evaluator(
+                services.store,
+                services.facts,
+                EvaluationSettings(
+                    most=environment.model_evaluation_cache_max_size,
+                    keep_for=environment.model_evaluation_cache_ttl,
+                ),
+            ),
+            catalog=services.background.catalog,
+            hub=HubAccess(endpoint=environment.hf_endpoint, token=options.huggingface_token),
+        ),
+        usage=UsageServices(
+            load=services.background.load,
+            budgets=services.accounting.budgets,
+            metrics=MetricMapFile.within(options.data_dir),
+        ),
+        server=ServerDescription(
+            version=Version(version=__version__, git_commit=__commit__),
+            docs=not options.disable_openapi_docs,
+            readiness=readiness,
+            draw_tasks=_draw_tasks,
+            updates=services.background.updates,
+            servers=services.cluster.servers,
+            inference_routes=INFERENCE_PATHS,
+        ),
     )
 
 

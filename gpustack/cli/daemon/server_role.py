@@ -13,8 +13,7 @@ from hypercorn.typing import ASGIFramework
 
 from gpustack.api.access import tell_of_unseen
 from gpustack.api.app import create_app
-from gpustack.api.worker_endpoint import WorkerEndpoint
-from gpustack.api.worker_endpoint import claims as claims_post
+from gpustack.api.worker_endpoint import WorkerEndpoint, is_worker_request
 from gpustack.cli.daemon.accounting import Accounting
 from gpustack.cli.daemon.cluster import agree_on_secrets, check_shared_database
 from gpustack.cli.daemon.context import utc_now
@@ -97,7 +96,7 @@ class ServerRole:
         front.readiness = self.readiness
         front.left = partial(tell_of_unseen, context)
         # Last: requests that came meanwhile have waited, and must not find the gate closed.
-        front.open(HandlerMount(is_inference, gateway), HandlerMount(claims_post, posts.handle))
+        front.open(HandlerMount(is_inference, gateway), HandlerMount(is_worker_request, posts.handle))
 
     async def _open_store(self, state: Tier) -> Store:
         store = await open_store(_store_settings(self._daemon.loaded), utc_now)

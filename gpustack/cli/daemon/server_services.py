@@ -85,7 +85,7 @@ class ServerServices:
                 now=utc_now,
                 rng=daemon.rng,
             ),
-            sign_on=SignOnSetup.of(options, clock=utc_now, monotonic=trio.current_time),
+            sign_on=SignOnSetup.of(options, monotonic=trio.current_time),
         )
 
     async def start_control(self, control: Tier) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from importlib import import_module
 
 import attrs
@@ -23,20 +22,16 @@ class SignOnSetup:
     services: Sequence[Service] = ()
 
     @classmethod
-    def of(
-        cls, options: Options, *, clock: Callable[[], datetime], monotonic: Callable[[], float]
-    ) -> SignOnSetup:
-        """Built from options that were checked; ``clock`` is the wall clock."""
-        sign_on = SignOn(
-            naming=naming_of(options), admin_groups=frozenset(options.external_auth_admin_groups) or None
-        )
+    def of(cls, options: Options, *, monotonic: Callable[[], float]) -> SignOnSetup:
+        """Built from options that were checked."""
+        sign_on = SignOn(admin_groups=frozenset(options.external_auth_admin_groups) or None)
         kind = sign_on_kind(options)
         if kind == "OIDC":
-            return _oidc(options, sign_on, clock, monotonic)
+            return _oidc(options, sign_on, monotonic)
         if kind == "SAML":
-            from gpustack.identity.saml import SamlProvider
+            from gpustack.identity.saml.provider import SamlProvider
 
-            return cls(attrs.evolve(sign_on, party=SamlProvider.of(options)))
+            return cls(attrs.evolve(sign_on, provider=SamlProvider.of(options)))
         return cls(sign_on)
 
 
@@ -49,22 +44,10 @@ def import_sign_on(options: Options) -> None:
     if kind == "OIDC":
         import_module("gpustack.identity.oidc.provider")
     if kind == "SAML":
-        import_module("gpustack.identity.saml").Saml.of(options)
+        import_module("gpustack.identity.saml.provider").SamlProvider.of(options)
 
 
-def naming_of(options: Options) -> AttributeNames:
-    """The names of the claims or attributes in which the identity provider describes people."""
-    return AttributeNames(
-        username=options.external_auth_name,
-        full_name=options.external_auth_full_name,
-        avatar_url=options.external_auth_avatar_url,
-        groups=options.external_auth_groups,
-    )
-
-
-def _oidc(
-    options: Options, sign_on: SignOn, clock: Callable[[], datetime], monotonic: Callable[[], float]
-) -> SignOnSetup:
+def _oidc(options: Options, sign_on: SignOn, monotonic: Callable[[], float]) -> SignOnSetup:
     from gpustack.identity.oidc.discovery import Discovery
     from gpustack.identity.oidc.provider import OidcClient, OidcProvider
     from gpustack.identity.oidc.provider_keys import ProviderKeys
@@ -75,5 +58,5 @@ def _oidc(
         redirect_uri=options.oidc_redirect_uri or "",
     )
     discovery = Discovery(options.oidc_issuer or "", monotonic, options.openid_configuration)
-    party = OidcProvider(client, discovery, ProviderKeys(monotonic), sign_on.naming, clock)
-    return SignOnSetup(attrs.evolve(sign_on, party=party), (discovery,))
+    provider = OidcProvider(client, discovery, ProviderKeys(monotonic), AttributeNames.of(options))
+    return SignOnSetup(attrs.evolve(sign_on, provider=provider), (discovery,))

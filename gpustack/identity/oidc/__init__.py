@@ -1,5 +1,5 @@
-"""Signing in by OpenID Connect: the code flow with PKCE, as a relying party.
+"""Sign-in by OpenID Connect: the authorization code flow with PKCE, as a relying party.
 
-``document`` reads what the provider publishes, ``discovery`` keeps it, ``keys`` keeps its keys, ``token`` judges id
-tokens, ``claims`` reads a person from them, ``provider`` is the flow. Importing it costs: only where it is configured.
+``provider_document`` reads the discovery document, ``discovery`` fetches and keeps it, ``provider_keys`` keeps the
+public keys, ``id_token`` verifies tokens, ``provider`` is the flow. Importing it is slow: only where it is configured.
 """

@@ -1,4 +1,4 @@
-"""Keeps the provider's document: fetched in the background again and again until it is there, and now and then anew."""
+"""Fetches what the provider publishes: its discovery document, kept and fetched again in the background."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import trio
 
 from gpustack.errors import Invalid, Unavailable
 from gpustack.nursery.quarantine import Quarantine
-from gpustack.remote.http import BadResponse, RemoteError
+from gpustack.remote.http import BadResponse, RemoteError, open_client_aside
 
-from .exchange import fetch_json
 from .provider_document import ProviderDocument, read_provider_document
 
 log = logging.getLogger(__name__)
@@ -23,16 +22,18 @@ _WELL_KNOWN = "/.well-known/openid-configuration"
 _EVERY = 6 * 3600.0
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
 _PAUSE = 1.0
-"""Seconds between two tries, however many want to sign in."""
+"""Seconds between two attempts, however many people want to sign in."""
+_SHOWN = 300
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LARGEST = 256 << 10
 _WITHIN = 10.0
 
 
 @attrs.define(eq=False, repr=False)
 class Discovery:
-    """Owns the document of ``issuer``. ``given`` is one to use in place of what the issuer publishes.
+    """Owns the discovery document of ``issuer``. ``given`` is used in place of what the issuer publishes.
 
-    ``clock`` is monotonic; ``within`` is how many seconds an answer may take.
+    ``clock`` is monotonic; ``within`` is the seconds that an answer may take.
     """
 
     issuer: str
@@ -40,7 +41,7 @@ class Discovery:
     _given: Mapping[str, Any] | None = None
     _within: float = _WITHIN
     present: ProviderDocument | None = None
-    """The document, if it is known by now; a former one stays when it cannot be had anew."""
+    """The document, once it is known. It stays when it cannot be fetched again."""
     _fault: str = ""
     _looked_at: float = -math.inf
     _looking: trio.Lock = attrs.field(factory=trio.Lock)
@@ -64,8 +65,8 @@ class Discovery:
                 wait = min(wait * 2, _LONGEST_WAIT)
 
     async def look(self) -> bool:
-        """Ask the provider, for a bounded time; whether it gave a good document."""
-        # A lock over an await: however many want to sign in, the provider is asked once, and all hear the same.
+        """Fetch the document, in bounded time; whether it is valid."""
+        # A lock over an await: of all who want to sign in, one fetches, and all get its result.
         async with self._looking:
             if self.present is None and self._clock() - self._looked_at < _PAUSE:
                 return False
@@ -83,7 +84,7 @@ class Discovery:
             return True
 
     async def document(self) -> ProviderDocument:
-        """The document, asked for now if need be. Raises ``Unavailable`` with what is wrong."""
+        """The document, fetched now if it is not known. Raises ``Unavailable`` with what is wrong."""
         if self.present is None:
             await self.look()
         if self.present is None:
@@ -101,3 +102,45 @@ class Discovery:
 
     def __repr__(self) -> str:
         return f"<Discovery of {self.issuer}: {self._fault or 'known'}>"
+
+
+@attrs.frozen
+class JsonAnswer:
+    """An answer of the provider: its status and JSON."""
+
+    status: int
+    document: Any = attrs.field(repr=False)
+
+
+async def fetch_json(
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    limit: int,
+    deadline: float,
+) -> JsonAnswer:
+    """Send a request and read the JSON of the answer: at most ``limit`` bytes in ``deadline`` seconds.
+
+    Raises ``RemoteError``, also for a redirect: secrets must not follow it.
+    """
+    async with await open_client_aside() as client:
+        answer = await client.request(
+            method,
+            url,
+            headers={"accept": "application/json", **(headers or {})},
+            body=body,
+            limit=limit,
+            deadline=deadline,
+        )
+    if answer.status in _REDIRECTS:
+        raise BadResponse(url, f"answered {answer.status}: a redirect, which is not followed here")
+    return JsonAnswer(answer.status, answer.json())
+
+
+def said(error: object, description: object) -> str:
+    """The error that a provider reports, as it may be shown: bounded and printable."""
+    texts = [text for text in (error, description) if isinstance(text, str) and text.strip()]
+    shown = ": ".join(" ".join(text[:_SHOWN].split()) for text in texts)
+    return "".join(char if char.isprintable() else "?" for char in shown) or "nothing more"

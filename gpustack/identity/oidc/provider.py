@@ -1,12 +1,13 @@
-"""The flow: where a browser is sent to sign in, what its coming back proves, and where it signs out."""
+"""The OIDC provider as the sign-on flow uses it: requests, what an answer proves, and signing out there."""
 
 from __future__ import annotations
 
 import base64
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
@@ -19,25 +20,24 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[im
 
 from gpustack.domain.access import Session, UserSource
 from gpustack.errors import BadRequest, Forbidden, Unavailable
-from gpustack.identity.person import AttributeNames, ExternalPerson
+from gpustack.identity.person import AttributeNames, VerifiedIdentity
+from gpustack.identity.sign_in import SignInRequest
 
-from .claims import lacks, person_of
-from .discovery import Discovery
-from .exchange import JsonAnswer, fetch_json, said
+from .discovery import Discovery, JsonAnswer, fetch_json, said
+from .id_token import TokenRequirements, key_id, lacks, person_of, verify
 from .provider_document import ProviderDocument
 from .provider_keys import ProviderKeys
-from .token import TokenRequirements, judge, key_id
 
 _LARGEST = 256 << 10
 _WITHIN = 15.0
 _LONGEST_CODE = 4096
 _LONGEST_HINT = 4096
-"""Characters of an id token that is shown again at logout: it travels in an address."""
+"""Characters of an id token that is sent again at logout, in a URL."""
 
 
 @attrs.frozen(kw_only=True)
 class OidcClient:
-    """What we are to the provider. Without a secret we are a public client, and PKCE is the proof."""
+    """This server as a client of the provider. Without a secret it is a public client, protected by PKCE alone."""
 
     id: str
     secret: str | None = attrs.field(default=None, repr=False)
@@ -45,67 +45,58 @@ class OidcClient:
 
     @property
     def start_page(self) -> str:
-        """Where a browser comes back to after signing out."""
+        """Where a browser returns to after signing out."""
         return self.redirect_uri.removesuffix("auth/oidc/callback")
-
-
-@attrs.frozen
-class VerifiedIdentity:
-    """Who came back, and what to show the provider at logout."""
-
-    person: ExternalPerson
-    logout_hint: str | None = attrs.field(repr=False)
 
 
 @attrs.define(eq=False, repr=False)
 class OidcProvider:
-    """The provider as the API sees it. ``clock`` is the wall clock."""
+    """One identity provider. It remembers the client authentication that the provider accepted last."""
 
     client: OidcClient
     discovery: Discovery
     _keys: ProviderKeys
-    _naming: AttributeNames
-    _clock: Callable[[], datetime]
+    _names: AttributeNames
     _within: float = _WITHIN
     """Seconds that one answer of the provider may take."""
     _way: str | None = None
-    """How the provider last took our word for who we are."""
+    """The client authentication that was accepted last."""
 
     @property
     def source(self) -> UserSource:
         return UserSource.OIDC
 
-    async def ready(self) -> None:
-        """Wait a moment until the provider is known. Raises ``Unavailable``."""
-        await self.discovery.document()
+    async def request(self, rng: random.Random) -> SignInRequest:
+        """A new request; its secret holds the nonce, and the verifier of the code (PKCE).
 
-    def secret(self, rng: random.Random) -> str:
-        """What one sign-in keeps here: its nonce and the verifier of its code."""
-        return json.dumps(
-            {"nonce": f"{rng.getrandbits(256):064x}", "verifier": f"{rng.getrandbits(256):064x}"}
-        )
+        Raises ``Unavailable`` while the provider is not known.
+        """
+        document = await self.discovery.document()
+        nonce, verifier = (f"{rng.getrandbits(256):064x}" for _ in range(2))
+        secret = json.dumps({"nonce": nonce, "verifier": verifier})
+        return SignInRequest(secret, partial(self._authorization_url, document, nonce, verifier))
 
-    async def authorization_url(self, state: str, secret: str) -> str:
-        """Where the browser signs in. Raises ``Unavailable`` while the provider is not known."""
-        document, kept = await self.discovery.document(), json.loads(secret)
+    async def _authorization_url(
+        self, document: ProviderDocument, nonce: str, verifier: str, state: str
+    ) -> str:
         return str(
             prepare_grant_uri(
                 document.authorization_endpoint,
                 client_id=self.client.id,
                 response_type="code",
                 redirect_uri=self.client.redirect_uri,
-                scope=_scopes(document, self._naming),
+                scope=_scopes(document, self._names),
                 state=state,
-                nonce=kept["nonce"],
-                code_challenge=create_s256_code_challenge(kept["verifier"]),
+                nonce=nonce,
+                code_challenge=create_s256_code_challenge(verifier),
                 code_challenge_method="S256",
             )
         )
 
-    async def prove(self, answer: Mapping[str, str], secret: str) -> VerifiedIdentity:
-        """Who the browser's ``answer`` (the fields of its coming back) is from.
+    async def prove(self, answer: Mapping[str, str], secret: str, now: datetime) -> VerifiedIdentity:
+        """Redeem the code in ``answer``, and verify the id token that it gives.
 
-        Raises ``Forbidden`` and ``BadRequest`` with a sentence for the person, ``Unavailable`` when the provider does
+        Raises ``Forbidden`` and ``BadRequest`` with a sentence for the person, ``RemoteError`` when the provider does
         not answer.
         """
         document = await self.discovery.document()
@@ -122,14 +113,14 @@ class OidcProvider:
             access_token=access_token if isinstance(access_token, str) else None,
         )
         keys = await self._keys.of(key_id(id_token), document.jwks_uri)
-        claims = judge(id_token, keys, expected, now=self._clock().timestamp())
-        if document.userinfo_endpoint and expected.access_token and lacks(claims, self._naming):
+        claims = verify(id_token, keys, expected, now=now.timestamp())
+        if document.userinfo_endpoint and expected.access_token and lacks(claims, self._names):
             claims = await self._more(claims, document.userinfo_endpoint, expected.access_token)
-        person = person_of(claims, self._naming)
+        person = person_of(claims, self._names)
         return VerifiedIdentity(person, id_token if len(id_token) <= _LONGEST_HINT else None)
 
     def logout_url(self, session: Session) -> str | None:
-        """Where that login ends at the provider too, if it can and is known."""
+        """The provider's page that ends a login there too; ``None`` where it has none, or is not known."""
         document = self.discovery.present
         if session.source is not UserSource.OIDC or document is None or document.end_session_endpoint is None:
             return None
@@ -140,7 +131,7 @@ class OidcProvider:
         return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(fields)}"
 
     def _judge_answer(self, answer: Mapping[str, str], document: ProviderDocument) -> None:
-        # First who speaks at all: another provider may have sent the browser here to have its code redeemed (RFC 9207).
+        # The issuer first: another provider may have sent the browser here to have its code redeemed (RFC 9207).
         issuer = answer.get("iss")
         if issuer is None and document.says_issuer:
             raise Forbidden("The answer does not say which identity provider it is from")
@@ -157,7 +148,7 @@ class OidcProvider:
         for way in sorted(_ways(self.client, document), key=lambda way: way != self._way):
             answer = await self._ask_for_tokens(way, code, verifier, document)
             told = answer.document if isinstance(answer.document, dict) else {}
-            # A provider offers several ways and takes from each client one: which, only it knows.
+            # A provider offers several methods, and accepts from each client one: only it knows which.
             if told.get("error") != "invalid_client":
                 self._way = way
                 break
@@ -204,7 +195,7 @@ class OidcProvider:
         told = _object(answer, "does not say who you are")
         if told.get("sub") != claims["sub"]:
             raise Forbidden("The identity provider's account information is of somebody else")
-        # What is signed goes before what is merely told.
+        # Signed claims take precedence over those of the userinfo endpoint.
         return {**told, **claims}
 
     def __repr__(self) -> str:
@@ -221,7 +212,7 @@ def _object(answer: JsonAnswer, failing: str) -> dict[str, Any]:
 
 
 def _ways(client: OidcClient, document: ProviderDocument) -> Sequence[str]:
-    """How the client may say who it is, the best first. Raises ``Unavailable`` when there is no way that we know."""
+    """The client authentication methods to try, the best first. Raises ``Unavailable`` when none is supported."""
     if client.secret is None:
         return ["none"]
     found = [

@@ -1,4 +1,4 @@
-"""What a provider publishes of itself, read and judged. Pure."""
+"""Reads and checks the discovery document of a provider. Pure."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ ALGORITHMS = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
 )
-"""Signatures by a key that the provider alone has; with HMAC or none whoever knows the client could sign."""
+"""Signatures by a private key of the provider. Not HMAC or "none": with those, others could sign."""
 _LONGEST = 2048
 _MOST = 100
 
 
 @attrs.frozen(kw_only=True)
 class ProviderDocument:
-    """The parts of a discovery document that matter here. An endpoint that is optional may be ``None``."""
+    """The parts of a discovery document that are used here. Optional endpoints may be ``None``."""
 
     issuer: str
     authorization_endpoint: str
@@ -40,8 +40,8 @@ class ProviderDocument:
 def read_provider_document(told: Any, issuer: str) -> ProviderDocument:
     """The document of ``issuer``. Raises ``Invalid`` with every fault, a sentence each.
 
-    Only this document names where secrets and codes are sent: each endpoint speaks TLS, unless the issuer is a program
-    on this machine that does not either.
+    Secrets and codes are sent to its endpoints: each must use TLS, unless the issuer itself is a program on this
+    machine without it.
     """
     if not isinstance(told, Mapping):
         raise Invalid("the discovery document is no JSON object")
@@ -87,7 +87,7 @@ def read_provider_document(told: Any, issuer: str) -> ProviderDocument:
 
 
 def is_endpoint(url: str, *, loopback: bool) -> bool:
-    """Whether something may be sent there: by TLS, or where ``loopback`` says so to this very machine."""
+    """Whether secrets may be sent there: by TLS, or with ``loopback`` to this machine."""
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -99,7 +99,7 @@ def is_endpoint(url: str, *, loopback: bool) -> bool:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the address names this machine in a way that nobody can point elsewhere."""
+    """Whether the URL names this machine, by a name or address that cannot resolve elsewhere."""
     try:
         host = urlsplit(url).hostname or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback

@@ -1,4 +1,4 @@
-"""Keeps the provider's public keys, and fetches them anew when it has changed them."""
+"""Keeps the provider's public keys, and fetches them again when they have changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from gpustack.remote.http import BadResponse, RemoteError
 
-from .exchange import fetch_json
+from .discovery import fetch_json
 
 PublicKey = RSAKey | ECKey | OKPKey
 _KINDS: Mapping[str, type[RSAKey] | type[ECKey] | type[OKPKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
@@ -23,7 +23,7 @@ _MOST = 100
 _WITHIN = 10.0
 _GOOD_FOR = 3600.0
 _PAUSE = 10.0
-"""Seconds between two fetches for keys nobody has seen: a forged key id must not make us ask for ever."""
+"""Seconds between two fetches for unknown key ids: forged ones must not cause a request each."""
 
 _AFTER_FAILURE = 1.0
 
@@ -41,10 +41,9 @@ class ProviderKeys:
     _fetching: trio.Lock = attrs.field(factory=trio.Lock)
 
     async def of(self, kid: str | None, url: str) -> Sequence[PublicKey]:
-        """The keys that may have signed under that key id; none when there is no such key.
+        """The keys with that id, or all keys without one.
 
-        ``url`` is asked when it was not in the last hour, and once more for an id that is unknown. Raises
-        ``RemoteError``.
+        They are fetched from ``url`` once an hour, and once more for an unknown id. Raises ``RemoteError``.
         """
         for age in (_GOOD_FOR, _PAUSE):
             if self._is_older(age, url):
@@ -59,8 +58,7 @@ class ProviderKeys:
         )
 
     async def _fetch(self, url: str, age: float) -> None:
-        # A lock over an await, so that one fetch is enough for all: who has waited finds what the other fetched, and
-        # does not wait as long once more where the other got nothing.
+        # A lock over an await, so that one fetch serves all who wait: also when it fails, they do not repeat it.
         async with self._fetching:
             if not self._is_older(age, url):
                 return
@@ -81,7 +79,7 @@ class ProviderKeys:
 
 
 def read_keys(told: Any, url: str) -> tuple[PublicKey, ...]:
-    """The public keys for signatures in a JWK set; what is of another kind, or cannot be read, is left out.
+    """The public keys for signatures in a JWK set; other and unreadable keys are left out.
 
     Raises ``BadResponse`` when it is no key set.
     """
@@ -92,7 +90,7 @@ def read_keys(told: Any, url: str) -> tuple[PublicKey, ...]:
     for one in listed[:_MOST]:
         if not isinstance(one, dict) or one.get("use", "sig") != "sig":
             continue
-        # No symmetric keys: in a public document that is a secret that everybody knows.
+        # No symmetric keys: one that is published protects nothing.
         kind = _KINDS.get(str(one.get("kty")))
         try:
             if kind is not None:

@@ -1,4 +1,4 @@
-"""A verified assertion: for whom, for whom not, and what it says. Reads signed XML alone; pure but for that."""
+"""A verified assertion: whether it is for this server, request and time, and what it says. Reads only signed XML."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _KEPT_AT_MOST = timedelta(days=1)
 
 @attrs.frozen(kw_only=True)
 class NameId:
-    """Whom the provider speaks of."""
+    """The subject of an assertion."""
 
     text: str
     format: str = _UNSPECIFIED
@@ -36,26 +36,26 @@ class NameId:
 
     @property
     def is_lasting(self) -> bool:
-        """Whether it is the same at the next login."""
+        """Whether it will be the same at the next login."""
         return bool(self.text) and self.format != _TRANSIENT
 
 
 @attrs.frozen(kw_only=True)
 class Assertion:
-    """What the identity provider says of somebody, proved."""
+    """What the identity provider says about a person, proved."""
 
     id_hash: str
-    """Of its issuer and id: it logs in once."""
+    """SHA-256 of its issuer and id, by which its use is recorded."""
     used_until: datetime
-    """Until then it must be remembered as used."""
+    """Until then its use must stay recorded."""
     issuer: str
     name_id: NameId | None
     attributes: Mapping[str, tuple[str, ...]]
     friendly: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
-    """The same by their other, shorter names."""
+    """The attributes by their friendly names."""
     prefix: str = ""
 
-    def look(self, name: str) -> Sequence[str]:
+    def values(self, name: str) -> Sequence[str]:
         """The values of an attribute: with our prefix, as a claim, by its name, or by its friendly name."""
         for prefix in (*filter(None, (self.prefix,)), _CLAIMS, ""):
             if (known := prefix + name) in self.attributes:
@@ -65,15 +65,15 @@ class Assertion:
         return self.friendly.get(name, ())
 
     def subject(self, chosen: str | None) -> str:
-        """What the account goes by: the name id with its format and qualifiers.
+        """The identity of the account: the name id with its format and qualifiers.
 
-        One that is new at each login, or none, cannot be it; then it is the attribute that was ``chosen`` for the user
-        name, if it has one value. Raises ``Forbidden`` when there is nothing that lasts.
+        Where that is missing or new at each login, it is the attribute ``chosen`` for the user name, if that has one
+        value. Raises ``Forbidden`` when there is nothing that lasts.
         """
         if (name := self.name_id) is not None and name.is_lasting:
             parts = (name.format.rpartition(":")[2], name.qualifier, name.sp_qualifier)
             return "!".join((*(quote(part, safe="/:") for part in parts), name.text))
-        values = [value.strip() for value in self.look(chosen)] if chosen else []
+        values = [value.strip() for value in self.values(chosen)] if chosen else []
         if len(values) == 1 and values[0]:
             return f"attribute!{quote(chosen or '', safe='/:')}!!{values[0]}"
         raise Forbidden(
@@ -100,7 +100,7 @@ def read_assertion(
     attributes, friendly = _attributes(element, bool(settings.security["allowRepeatAttributeName"]))
     return Assertion(
         id_hash=hashlib.sha256(f"{issuer}\0{element.get('ID')}".encode()).hexdigest(),
-        # Later the login under way that it answers has long ended by itself.
+        # After a day, the login under way that it answers has expired.
         used_until=min(ends + skew, now + _KEPT_AT_MOST),
         issuer=issuer,
         name_id=_name_id(element.find(f"{_S}Subject/{_S}NameID"), settings),
@@ -127,7 +127,7 @@ def _conditions(conditions: Any, settings: SamlSettings, now: datetime, skew: ti
 def _confirmation(
     element: Any, settings: SamlSettings, request_id: str, now: datetime, skew: timedelta
 ) -> datetime:
-    """Until when whoever brings the assertion may be taken for its subject."""
+    """Until when the bearer of the assertion may be taken for its subject."""
     why = "nobody may bring it by a browser"
     for one in element.iterfind(f"{_S}Subject/{_S}SubjectConfirmation"):
         data = one.find(f"{_S}SubjectConfirmationData")
@@ -160,7 +160,7 @@ def _instant(text: str | None) -> datetime | None:
     try:
         if found is None:
             raise ValueError
-        # Fractions beyond microseconds are allowed there, and mean nothing here.
+        # Fractions of any length are allowed there; they do not matter here.
         at = datetime.fromisoformat(found[1] + (found[3] or "Z"))
         return at.astimezone(UTC)
     except (ValueError, OverflowError) as error:
@@ -174,7 +174,7 @@ def _name_id(element: Any, settings: SamlSettings) -> NameId | None:
     return NameId(
         text=_text(element),
         format=element.get("Format") or _UNSPECIFIED,
-        # Providers may leave these out or say what is understood: the same person either way.
+        # A provider may leave out qualifiers that name itself or us: it is the same person either way.
         qualifier="" if qualifier == settings.idp_entity_id else qualifier,
         sp_qualifier="" if sp_qualifier == settings.sp_entity_id else sp_qualifier,
     )
@@ -189,7 +189,7 @@ def _attributes(element: Any, repeats: bool) -> tuple[dict[str, tuple[str, ...]]
             raise refused(f"it has the attribute {name[:200]!r} twice (allowRepeatAttributeName lets it)")
         found[name] = (*found.get(name, ()), *values)
         if shown := attribute.get("FriendlyName"):
-            # Under one friendly name there may be several attributes: then it names none of them.
+            # A friendly name of several attributes names none of them.
             friendly[shown] = () if shown in friendly else values
     return found, friendly
 

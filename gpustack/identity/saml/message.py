@@ -1,7 +1,7 @@
-"""The bytes of an answer before anybody believes them: bounded, plain, and of the one shape that answers have.
+"""Checks the bytes and the shape of an answer, before its signatures: bounded, plain XML, one assertion.
 
-Whoever can reach us can send these. What is unusual is refused here, before the toolkit looks: a signature over one
-element while another one is read (signature wrapping) begins with a document of an unusual shape.
+Anybody can send an answer. Everything unusual is refused here, before the toolkit reads it: signature wrapping (one
+element is signed, another one read) needs a document of an unusual shape.
 """
 
 from __future__ import annotations
@@ -49,37 +49,37 @@ _CIPHERS = {
 }
 _DEPRECATED_CIPHERS = {f"{NAMES['xenc']}tripledes-cbc"}
 _WRAPPINGS = {f"{NAMES['xenc']}rsa-oaep-mgf1p", "http://www.w3.org/2009/xmlenc11#rsa-oaep"}
-"""Not RSA 1.5, with which our answers would tell a patient stranger what is inside."""
+"""Not RSA 1.5, which our refusals would let an attacker decrypt (Bleichenbacher)."""
 
 _MOST_ATTRIBUTES = 64
 _LONGEST_PREFIXES = 128
 _MOST_NAMES = 32
-"""Different names that stand for a namespace. Real answers have a dozen, and may declare the same two at each value."""
+"""Different namespace prefixes. Real answers have a dozen, and may declare the same two at each value."""
 _DEEPEST = 32
-"""Elements around an element."""
+"""Levels of nesting."""
 _MOST_PARTS = 10
-"""Elements within what is signed of a signature, each method and transform with all that it may hold."""
+"""Elements inside ``SignedInfo``: enough for its methods and transforms with all they may contain."""
 _MOST_KEYS = 4
-"""To which an answer is encrypted; each that does not fit costs a try."""
+"""Keys that an answer is encrypted for; each is tried."""
 _UNUSUAL = " | ".join(
     f"//*[local-name() = '{name}']"
     for name in ("CipherReference", "AgreementMethod", "DerivedKey", "KeyInfoReference")
 )
-"""Ways to have a key or a text made or fetched by who reads."""
+"""Elements that make the reader compute or fetch a key or text."""
 _HERE = re.compile(r"#[A-Za-z_][\w.-]*", re.ASCII)
 """A reference within the document."""
 _DECLARATION = re.compile(rb"""\s*<\?xml(?=\s)(\s[^>?]*?\bencoding\s*=\s*["']([^"']*)["'])?[^>?]*\?>""")
 _NAMESPACE = re.compile(rb"xmlns(?::[^\s=]*)?")
 _LONGEST_DECLARATION = 512
-"""Bytes. What looks like a longer one is none; to find its end would take the square of its length."""
+"""Bytes. A longer one is not accepted: finding its end takes quadratic time."""
 _UNREADABLE = "The identity provider's answer cannot be read"
 
 
 def decode(answer: str) -> bytes:
-    """The XML of an answer. Raises ``PayloadTooLarge``, and ``BadRequest`` for what is no plain XML in UTF-8.
+    """The XML of an answer. Raises ``PayloadTooLarge``, and ``BadRequest`` for what is not plain XML in UTF-8.
 
-    Declarations of types and entities, comments, CDATA and processing instructions are in no answer of a provider, and
-    in many attacks: a document that has any is not parsed at all.
+    A document with a DTD, entities, comments, CDATA or processing instructions is not parsed at all: providers send
+    none of these, attackers do.
     """
     if len(answer) > LONGEST:
         raise PayloadTooLarge(f"{_UNREADABLE}: it is larger than {LONGEST >> 10} KiB")
@@ -101,14 +101,14 @@ def plain(raw: bytes) -> bytes:
         raise BadRequest(f"{_UNREADABLE}: it is not in UTF-8") from error
     if "\0" in text or "<!" in text or "<?" in text:
         raise BadRequest(f"{_UNREADABLE}: it is not plain XML (no DTD, comments, CDATA or instructions)")
-    # Canonical XML takes the square of the names in use at an element, for each element. XPath counts none of them.
+    # Canonical XML takes quadratic time in the prefixes in scope, at each element, and XPath cannot count them.
     if len(set(_NAMESPACE.findall(raw))) > _MOST_NAMES:
         raise BadRequest(f"{_UNREADABLE}: it has too many namespaces")
     return raw
 
 
 def parse(raw: bytes) -> Any:
-    """The root of a document: nothing is resolved, fetched or expanded. Raises ``BadRequest``."""
+    """The root of a document, parsed without entities and network. Raises ``BadRequest``."""
     etree = toolkit().etree
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
     try:
@@ -118,16 +118,16 @@ def parse(raw: bytes) -> Any:
 
 
 def check_shape(root: Any, *, deprecated: bool) -> None:
-    """Refuse what is no answer with one assertion, signed as providers sign. Raises ``Forbidden``.
+    """Raise ``Forbidden`` unless it is an answer with one assertion, signed in the usual way.
 
-    ``deprecated`` allows SHA-1 and Triple DES. Asked twice of an encrypted answer: as it came, and decrypted.
+    ``deprecated`` allows SHA-1 and Triple DES. An encrypted answer is checked twice: as it came, and decrypted.
     """
-    # Measured: canonical XML with thousands of either takes seconds to minutes, before anything is proved.
+    # Measured: canonical XML with thousands of either takes seconds to minutes, before any signature is checked.
     if query(root, f"//*[count(@*) > {_MOST_ATTRIBUTES}]") or query(
         root, f"//@PrefixList[string-length() > {_LONGEST_PREFIXES}]"
     ):
         raise refused("one of its elements has too many attributes or names")
-    # A name that is declared anew at each level counts at each.
+    # A prefix that is declared again at each level counts at each.
     if query(root, f"//*[count(ancestor::*) > {_DEEPEST}]"):
         raise refused("its elements are nested too deeply")
     assertions = query(root, "//saml:Assertion | //saml:EncryptedAssertion")
@@ -151,18 +151,18 @@ def check_shape(root: Any, *, deprecated: bool) -> None:
 
 
 def signature_of(element: Any) -> Any:
-    """The signature of an element itself, or ``None``."""
+    """The signature that is a child of an element, or ``None``."""
     found = query(element, "./ds:Signature")
     return found[0] if found else None
 
 
 def refused(why: str) -> Forbidden:
-    """The error for an answer that is not believed."""
+    """The error for an answer that is refused."""
     return Forbidden(f"The identity provider's answer is refused: {why}")
 
 
 def _check_encryption(root: Any, deprecated: bool) -> None:
-    """Refuse what would make us read files, fetch addresses or work long: it is decrypted before it is proved."""
+    """Refuse what would make us read files, fetch addresses or compute long: decryption comes before the signature."""
     if any(_HERE.fullmatch(uri) is None for uri in query(root, "//@URI")):
         raise refused("it refers to something outside")
     parts = query(root, "//xenc:EncryptedData"), query(root, "//xenc:EncryptedKey")
@@ -193,7 +193,7 @@ def _check_signature(owner: Any, deprecated: bool) -> None:
     canonicalization = _one(info, "./ds:CanonicalizationMethod")
     canonical = canonicalization.get("Algorithm")
     transforms = [one.get("Algorithm") for one in query(reference, "./ds:Transforms/ds:Transform")]
-    # Any other leaves something out, or runs something; and each one more is work before anything is proved.
+    # Other transforms leave parts out or execute code, and each one costs time before the signature is checked.
     if canonical not in _CANONICAL or len(transforms) != 2 or set(transforms) not in _TRANSFORMS:
         raise refused("its signature is not over itself in exclusive canonical XML")
     listed = query(canonicalization, "./exc:InclusiveNamespaces") if canonical in _EXCLUSIVES else []
@@ -211,6 +211,6 @@ def _one(element: Any, path: str) -> Any:
 
 
 def query(element: Any, path: str) -> list[Any]:
-    """What an XPath finds. Not ``find``: it overlooks elements that xmlsec has put into a tree."""
+    """What an XPath finds. (lxml's ``find`` misses elements that xmlsec has inserted.)"""
     found: list[Any] = element.xpath(path, namespaces=NAMES)
     return found

@@ -1,4 +1,4 @@
-"""The two sides of a SAML sign-on, as the options name them, checked once at start."""
+"""The settings of both sides of a SAML sign-on, read from the options and checked once at start."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LARGEST_FILE = 64 << 10
 
 @attrs.frozen(kw_only=True)
 class SamlSettings:
-    """Us (``sp_…``), the identity provider (``idp_…``), and what we ask of its answers."""
+    """This server (``sp_…``), the identity provider (``idp_…``), and what is required of its answers."""
 
     idp_url: str
     idp_entity_id: str
@@ -47,7 +47,7 @@ class SamlSettings:
 
     @classmethod
     def of(cls, options: Options) -> SamlSettings:
-        """Read certificates and key out of options that have no faults. Raises ``Invalid`` naming what is no good."""
+        """Read certificates and key from valid options. Raises ``Invalid`` naming the option that is wrong."""
         idp, certificate, private = (_text(name, getattr(options, name)) for name in KEPT)
         key = None if options.saml_sp_private_key is None else _key(private)
         own = () if key is None else _certificates("saml_sp_x509_cert", certificate)
@@ -66,7 +66,7 @@ class SamlSettings:
         )
 
     def as_dict(self, *, escaped: bool = False) -> dict[str, Any]:
-        """As the toolkit takes them. It puts addresses into its XML as they are: ``escaped`` where it writes some."""
+        """In the toolkit's form. It does not escape addresses in the XML that it writes: ``escaped`` for that."""
         text = (lambda one: escape(one, {'"': "&quot;"})) if escaped else str
         return {
             "strict": True,
@@ -87,7 +87,7 @@ class SamlSettings:
 
 
 def _text(name: str, given: str | None) -> str:
-    """What an option holds, or the file that it names."""
+    """The value of an option, or the content of the file that it names."""
     if given is None or not is_path(given):
         return given or ""
     try:

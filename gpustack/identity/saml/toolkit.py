@@ -1,4 +1,4 @@
-"""The SAML toolkit, loaded when it is first needed: it is an optional part, and a pair of libraries that must match."""
+"""The SAML toolkit and its two XML libraries, optional packages, imported when they are first needed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from gpustack.errors import Invalid
 from gpustack.text import said_by
 
 REQUIREMENTS = ("python3-saml>=1.16,<2", "xmlsec>=1.3.17,<1.4", "lxml>=6.0,<6.2")
-"""What the extra ``saml`` installs; the two last carry one and the same libxml2 in these versions."""
+"""What the extra ``saml`` installs; xmlsec and lxml are built with the same libxml2 in these versions."""
 
 _COMMAND = f"pip install --only-binary lxml,xmlsec {' '.join(map(repr, REQUIREMENTS))}"
 
 
 @cache
 def toolkit() -> SimpleNamespace:
-    """The parts of the libraries that we use. Takes half a second the first time: call it in a thread.
+    """The parts of the libraries that are used here. Takes half a second the first time: call it in a thread.
 
-    Raises ``Invalid`` with the command that mends it when they are not there, or not of one kind.
+    Raises ``Invalid``, with the command to install them, when they are missing or do not match.
     """
     try:
         import lxml.etree
@@ -33,7 +33,7 @@ def toolkit() -> SimpleNamespace:
         raise Invalid(
             f"Sign-in by SAML needs packages that are not installed ({error.name}): {_COMMAND}"
         ) from error
-    # The one C library says that the other was built with another libxml2 by an error of its own base class.
+    # xmlsec raises an error of its own base class when lxml was built with another libxml2.
     except Exception as error:
         raise Invalid(
             f"The packages that sign-in by SAML needs do not work together ({said_by(error)}): {_COMMAND}"

@@ -1,4 +1,4 @@
-"""The start page of a browser: who one is here, how to sign in and out, and where the documentation is."""
+"""The start page of a browser: who is signed in, how to sign in and out, and where the documentation is."""
 
 from __future__ import annotations
 
@@ -6,33 +6,32 @@ from gpustack.domain.access import User
 from gpustack.errors import NotFound
 from gpustack.identity.sessions import find_session
 
-from .access import credentials_of
-from .page import PageLink, page, wants_page
-from .route import ApiCall, ApiResponse, ApiRoute, tagged
+from ..access import credentials_of
+from ..page import PageLink, page, wants_page
+from ..route import ApiCall, ApiResponse, ApiRoute, tagged
 
 
 async def _home(call: ApiCall) -> ApiResponse:
-    if not wants_page(call.ask):
+    if not wants_page(call.request):
         raise NotFound("There is nothing at /; the documentation of the API is at /docs")
-    context = call.context
-    user = _signed_in(call)
-    if user is None and credentials_of(call.ask).cookie is not None and await context.store.refresh():
-        user = _signed_in(call)  # a moment ago, at another server
-    docs = (PageLink("Documentation of the API", "/docs"),) if context.docs else ()
+    context, cookie = call.context, credentials_of(call.request).cookie
+    user = _signed_in(call, cookie)
+    if user is None and cookie is not None and await context.store.refresh():
+        user = _signed_in(call, cookie)  # signed in a moment ago, at another server
+    docs = (PageLink("Documentation of the API", "/docs"),) if context.server.docs else ()
     if user is not None:
         role = "an administrator" if user.is_admin else "a user"
         links = (PageLink("Sign out", "/auth/logout", posts=True),)
         return page("GPUStack", f"You are signed in as {user.username}, {role}.", links=(*links, *docs))
-    party = context.sign_on.party
-    if party is None:
+    provider = context.sign_on.provider
+    if provider is None:
         return page("GPUStack", "This server is used by programs, and by the command gpustack.", links=docs)
-    sign_in = PageLink(f"Sign in by {party.source}", f"/auth/{party.source.lower()}/login")
+    sign_in = PageLink(f"Sign in by {provider.source}", f"/auth/{provider.source.lower()}/login")
     return page("GPUStack", "You are not signed in.", links=(sign_in, *docs))
 
 
-def _signed_in(call: ApiCall) -> User | None:
+def _signed_in(call: ApiCall, cookie: str | None) -> User | None:
     context = call.context
-    cookie = credentials_of(call.ask).cookie
     session = find_session(call.snapshot, cookie, keys=context.keys, now=context.clock())
     user = None if session is None else call.snapshot.get(User, session.user_id)
     return user if user is not None and user.is_active else None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from gpustack.domain.access import UserSource
 
-from .readiness import readiness
-from .route import ApiCall, ApiResponse, ApiRoute, tagged
-from .shape import Boolean, Document, Text
+from ..problems import readiness
+from ..route import ApiCall, ApiResponse, ApiRoute, tagged
+from ..shape import Boolean, Document, Text
 
 
 async def _healthz(call: ApiCall) -> ApiResponse:
@@ -14,21 +14,21 @@ async def _healthz(call: ApiCall) -> ApiResponse:
 
 
 async def _readyz(call: ApiCall) -> ApiResponse:
-    answer = readiness(*call.context.readiness())
+    answer = readiness(*call.context.server.readiness())
     return ApiResponse(status=answer.status, document=answer.document, headers=answer.headers)
 
 
 async def _version(call: ApiCall) -> ApiResponse:
-    version = call.context.version
+    version = call.context.server.version
     return ApiResponse(document={"version": version.version, "git_commit": version.git_commit})
 
 
 async def _auth_config(call: ApiCall) -> ApiResponse:
-    party = call.context.sign_on.party
-    if party is None:
+    provider = call.context.sign_on.provider
+    if provider is None:
         return ApiResponse(document={})
-    is_oidc, is_saml = (party.source is source for source in (UserSource.OIDC, UserSource.SAML))
-    return ApiResponse(document={"is_oidc": is_oidc, "is_saml": is_saml})
+    source = provider.source
+    return ApiResponse(document={"is_oidc": source is UserSource.OIDC, "is_saml": source is UserSource.SAML})
 
 
 ROUTES = tagged(

@@ -1,4 +1,4 @@
-"""For administrators who look inside: the tree of tasks, and how much is logged."""
+"""For administrators who debug a server: the tree of tasks, and the log level."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from gpustack.errors import Invalid
 from gpustack.logs import TRACE
 
-from .route import ApiCall, ApiResponse, ApiRoute, tagged
+from ..route import ApiCall, ApiResponse, ApiRoute, tagged
 
 LEVELS = {
     "trace": TRACE,
@@ -21,7 +21,7 @@ _LOGGER = "gpustack"
 
 
 async def _tasks(call: ApiCall) -> ApiResponse:
-    return ApiResponse(document=call.context.draw_tasks())
+    return ApiResponse(document=call.context.server.draw_tasks())
 
 
 async def _log_level(call: ApiCall) -> ApiResponse:
@@ -31,10 +31,10 @@ async def _log_level(call: ApiCall) -> ApiResponse:
 
 
 async def _set_log_level(call: ApiCall) -> ApiResponse:
-    name = (await call.ask.body()).decode("latin-1").strip().strip('"').lower()
+    name = (await call.request.body()).decode("latin-1").strip().strip('"').lower()
     if name not in LEVELS:
         raise Invalid("Invalid log level")
-    call.note.details["level"] = name
+    call.audit.details["level"] = name
     logging.getLogger(_LOGGER).setLevel(LEVELS[name])
     return ApiResponse(document="ok")
 

@@ -1,4 +1,4 @@
-"""Judges an id token: whose signature, from whom, for whom, for which sign-in, and whether it is still good. Pure."""
+"""Verifies id tokens, and reads a person from their claims. Pure."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ import attrs
 from joserfc import jwt
 from joserfc.errors import JoseError
 
+from gpustack.domain.access import UserSource
 from gpustack.errors import Forbidden
+from gpustack.identity.person import AttributeNames, DefaultAttributeNames, ExternalPerson, read_person
 
 from .provider_document import ALGORITHMS
 from .provider_keys import PublicKey
 
 LONGEST = 64 << 10
+"""Characters of a token."""
 SKEW = 60
-"""Seconds by which the provider's clock may be off."""
+"""The allowed difference of the clocks, in seconds."""
 
 _HASHES = {"256": hashlib.sha256, "384": hashlib.sha384, "512": hashlib.sha512}
 
 
 class BadToken(Forbidden):
-    """An id token that proves nothing; the sentence says why."""
+    """An id token that is not accepted; the sentence says why."""
 
     def __init__(self, why: str) -> None:
         super().__init__(f"The identity provider's token proves nothing: {why}")
@@ -36,7 +39,7 @@ class BadToken(Forbidden):
 
 @attrs.frozen(kw_only=True)
 class TokenRequirements:
-    """What a token must agree with."""
+    """The values that a token must agree with."""
 
     issuer: str
     client_id: str
@@ -46,7 +49,7 @@ class TokenRequirements:
 
 
 def key_id(id_token: str) -> str | None:
-    """The key id that the token's head names, unproved. Raises ``BadToken`` when it is no token of ours at all."""
+    """The key id in the token's header, unverified. Raises ``BadToken`` for any other text or algorithm."""
     header = _header(id_token)
     algorithm = header.get("alg")
     if algorithm not in ALGORITHMS:
@@ -55,10 +58,10 @@ def key_id(id_token: str) -> str | None:
     return kid if isinstance(kid, str) else None
 
 
-def judge(
+def verify(
     id_token: str, keys: Sequence[PublicKey], expected: TokenRequirements, *, now: float
 ) -> Mapping[str, Any]:
-    """The claims of a token, all of them checked. Raises ``BadToken``."""
+    """The claims of a token: signature, issuer, audience, times and nonce are checked. Raises ``BadToken``."""
     claims, algorithm = _verified(id_token, keys, expected.algorithms)
     if claims.get("iss") != expected.issuer:
         raise BadToken("another issuer made it")
@@ -137,3 +140,60 @@ def _header(id_token: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise BadToken("it cannot be read")
     return found
+
+
+# --- the person
+
+DEFAULT_NAMES = DefaultAttributeNames(username=("email", "sub"), full_name=("name",), avatar_url=("picture",))
+
+
+def person_of(claims: Mapping[str, Any], names: AttributeNames) -> ExternalPerson:
+    """The person that verified claims describe. Raises ``Forbidden``.
+
+    An email address counts only where the provider says that it was verified: anybody could enter any address there.
+    """
+    if names.username == "email" and claims.get("email") and not _is_verified(claims):
+        raise Forbidden(
+            "The OIDC provider does not say that your email address was verified, so it is not taken as your name: "
+            "have it verified there, or choose another claim with --external-auth-name"
+        )
+    return read_person(
+        lambda name: values(claims, name),
+        names,
+        DEFAULT_NAMES,
+        source=UserSource.OIDC,
+        issuer=str(claims["iss"]),
+        subject=str(claims["sub"]),
+    )
+
+
+def lacks(claims: Mapping[str, Any], names: AttributeNames) -> bool:
+    """Whether a claim that is wanted is missing: then the userinfo endpoint is asked."""
+    wanted = [
+        names.username or DEFAULT_NAMES.username[0],
+        *(part.strip() for part in (names.full_name or DEFAULT_NAMES.full_name[0]).split("+")),
+        names.avatar_url or DEFAULT_NAMES.avatar_url[0],
+        *((names.groups,) if names.groups else ()),
+    ]
+    return any(not values(claims, name) for name in wanted)
+
+
+def values(claims: Mapping[str, Any], name: str) -> Sequence[str]:
+    """The values of a claim. ``realm_access.roles`` is read from inside ``realm_access``, if no claim has that name."""
+    found = claims.get(name)
+    if found is None and "." in name:
+        outer, _, inner = name.partition(".")
+        within = claims.get(outer)
+        return values(within, inner) if isinstance(within, Mapping) else ()
+    if name == "email" and not _is_verified(claims):
+        return ()
+    listed = found if isinstance(found, list) else [found]
+    return [
+        str(one)
+        for one in listed
+        if isinstance(one, str) or (isinstance(one, int) and not isinstance(one, bool))
+    ]
+
+
+def _is_verified(claims: Mapping[str, Any]) -> bool:
+    return claims.get("email_verified") in (True, "true")

@@ -1,14 +1,15 @@
-"""Signing in with a password, out again, and choosing another password."""
+"""Logins of browsers: signing in with a password, out again, and choosing another password."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
 
 import attrs
 
-from gpustack.domain.access import AuthMethod, User
+from gpustack.domain.access import AuthMethod, Session, User, UserSource
 from gpustack.errors import BadRequest, Conflict, Forbidden, Invalid, Unauthorized
 from gpustack.identity.passwords import (
     SHORTEST,
@@ -17,16 +18,15 @@ from gpustack.identity.passwords import (
     needs_rehash,
     verify_password,
 )
-from gpustack.identity.sessions import no_cookie
+from gpustack.identity.sessions import cookie, find_session, make_session, no_cookie
 from gpustack.server.account import end_sessions
 from gpustack.store.transaction import Tx
 
-from .access import LOGIN_PATH, credentials_of
-from .page import onward, redirect, wants_page
-from .problems import MalformedRequest
-from .route import PEOPLE, ApiCall, ApiResponse, ApiRoute, read_document, tagged
-from .session import close_session, open_session
-from .shape import Document, Text
+from ..access import LOGIN_PATH, credentials_of, lifetime
+from ..page import onward, redirect, wants_page
+from ..problems import MalformedRequest
+from ..route import PEOPLE, ApiCall, ApiResponse, ApiRoute, read_document, tagged
+from ..shape import Document, Text
 
 log = logging.getLogger(__name__)
 
@@ -36,19 +36,21 @@ _CREDENTIALS = Document(
     required=("username", "password"),
 )
 _WRONG = "Incorrect username or password"
+_MOST_SESSIONS = 100
+"""Logins of one account. One more ends the one that would end first, so that nobody fills the memory."""
 
 
 async def _login(call: ApiCall) -> ApiResponse:
-    # A program sends no Origin, and its form is welcome; a page of another site must not log its visitor in.
-    if attrs.evolve(credentials_of(call.ask), content_type=None).may_be_another_site:
+    # A program sends no Origin, and may send a form; a page of another site must not log its visitor in here.
+    if attrs.evolve(credentials_of(call.request), content_type=None).may_be_another_site:
         raise Forbidden("This login comes from a page of another site")
     given = await _given(call)
     user = call.snapshot.find(User, username=given["username"])
     usable = user if user is not None and user.is_active and user.hashed_password else None
     hashed = usable.hashed_password if usable else None
-    call.note.tries(user, "password")
-    with call.context.login_limiter.attempt(call.ask.peer, given["username"]) as attempt:
-        # Without a user the same time is spent: it tells nobody which names exist.
+    call.audit.tries(user, "password")
+    with call.context.access.logins.passwords.attempt(call.request.peer, given["username"]) as attempt:
+        # Without a user the same time is spent, so that it does not tell which names exist.
         if not await verify_password(hashed, given["password"]) or usable is None:
             attempt.failed()
             raise Unauthorized(_WRONG)
@@ -72,8 +74,8 @@ def _is_as_verified(tx: Tx, user: User) -> bool:
 
 
 async def _given(call: ApiCall) -> dict[str, Any]:
-    raw = await call.ask.body()
-    kind = call.ask.text(b"content-type").partition(";")[0].strip().lower()
+    raw = await call.request.body()
+    kind = call.request.text(b"content-type").partition(";")[0].strip().lower()
     if kind == "application/json":
         read: dict[str, Any] = read_document(raw, _CREDENTIALS)
         return read
@@ -92,16 +94,16 @@ async def _given(call: ApiCall) -> dict[str, Any]:
 
 
 async def _logout(call: ApiCall) -> ApiResponse:
-    credentials, context = credentials_of(call.ask), call.context
+    credentials, context = credentials_of(call.request), call.context
     if credentials.may_be_another_site and credentials.cookie is not None:
         raise Forbidden("This logout comes from a page of another site")
-    session = await close_session(call)
-    headers = (("Set-Cookie", no_cookie(secure=context.rules.tls)),)
-    party = context.sign_on.party
-    away = None if session is None or party is None else party.logout_url(session)
-    if wants_page(call.ask):
+    session = await _close_session(call)
+    headers = (("Set-Cookie", no_cookie(secure=context.access.rules.tls)),)
+    provider = context.sign_on.provider
+    away = None if session is None or provider is None else provider.logout_url(session)
+    if wants_page(call.request):
         return redirect("/", headers) if away is None else onward(away, "Signing out", headers)
-    # A program that follows ends the login at the party that proved it, too.
+    # A program may follow the URL to end the login at the provider too.
     return ApiResponse(document=None if away is None else {"logout_url": away}, headers=headers)
 
 
@@ -109,8 +111,8 @@ async def _update_password(call: ApiCall) -> ApiResponse:
     user = call.snapshot.get(User, call.caller.user_id)
     if user is None or not user.hashed_password:
         raise BadRequest("This account has no password here: it is proved by another party")
-    call.note.concerns(user)
-    with call.context.login_limiter.attempt(call.ask.peer, user.username) as attempt:
+    call.audit.concerns(user)
+    with call.context.access.logins.passwords.attempt(call.request.peer, user.username) as attempt:
         if not await verify_password(user.hashed_password, call.document["current_password"]):
             attempt.failed()
             raise Invalid("Incorrect current password")
@@ -132,10 +134,73 @@ async def _update_password(call: ApiCall) -> ApiResponse:
 
 
 async def hash_chosen(password: str) -> str:
-    """The hash of a password that somebody chose. Raises ``Invalid`` when it is too simple."""
+    """The hash of a password that somebody has chosen. Raises ``Invalid`` when it is too simple."""
     if faults := check_complexity(password):
         raise Invalid(*faults)
     return await hash_password(password)
+
+
+# --- sessions, however their owner was proved
+
+
+async def open_session(
+    call: ApiCall,
+    who: Callable[[Tx], User],
+    *,
+    source: UserSource = UserSource.LOCAL,
+    logout_hint: str | None = None,
+) -> tuple[tuple[str, str], ...]:
+    """Log the browser in, in place of the login that it had: the headers that give it the cookie.
+
+    ``who`` finds the account in the same transaction; what it raises leaves everything as it was. Logins that have
+    expired are deleted with it.
+    """
+    context, now = call.context, call.context.clock()
+    token, session = make_session(0, keys=context.keys, now=now, rng=context.rng, lifetime=lifetime(context))
+    old = find_session(call.snapshot, credentials_of(call.request).cookie, keys=context.keys, now=now)
+
+    signs_in = not call.audit.actor.proven
+    if signs_in:
+        call.audit.action = "auth.login"
+
+    def work(tx: Tx) -> None:
+        user = who(tx)
+        if signs_in:
+            call.audit.signs_in(user, "password" if source is UserSource.LOCAL else source.value.lower())
+        for known in list(tx.all(Session).values()):
+            if known.expires_at <= now or (old is not None and known.id == old.id):
+                tx.delete(Session, known.id)
+        kept = sorted(
+            (s for s in tx.all(Session).values() if s.user_id == user.id), key=lambda s: s.expires_at
+        )
+        for known in kept[: max(0, len(kept) + 1 - _MOST_SESSIONS)]:
+            tx.delete(Session, known.id)
+        tx.insert(attrs.evolve(session, user_id=user.id, source=source, logout_hint=logout_hint))
+
+    with call.audit.with_the_change():
+        await context.store.write(work)
+    return (("Set-Cookie", cookie(token, secure=context.access.rules.tls, lifetime=lifetime(context))),)
+
+
+async def _close_session(call: ApiCall) -> Session | None:
+    """Delete the browser's login: what it was, or ``None`` where there is none."""
+    context = call.context
+    session = find_session(
+        call.snapshot, credentials_of(call.request).cookie, keys=context.keys, now=context.clock()
+    )
+    if session is None:
+        call.audit.action = ""  # nothing happens that the audit trail should hold
+        return None
+    user = call.snapshot.get(User, session.user_id)
+    if user is not None:
+        call.audit.signs_in(user, "cookie")
+
+    def work(tx: Tx) -> None:
+        if tx.get(Session, session.id) is not None:
+            tx.delete(Session, session.id)
+
+    await context.store.write(work)
+    return session
 
 
 ROUTES = tagged(

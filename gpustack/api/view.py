@@ -1,0 +1,106 @@
+"""Views: how a record becomes a JSON document, and the JSON itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime
+from enum import Enum
+from functools import cached_property
+from typing import Any
+
+import attrs
+import orjson
+import outcome
+
+from gpustack.domain.instance import Claim, ModelInstance
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.worker import Worker
+from gpustack.nursery.quarantine import Quarantine
+from gpustack.text import washed
+
+from .shape import Document, JsonShape
+
+Doc = dict[str, Any]
+_JSON = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
+
+
+def dumps(document: object) -> bytes:
+    """A document as JSON: instants in UTC end in ``Z``, keys are text, lone surrogates are escaped."""
+    try:
+        return orjson.dumps(document, option=_JSON)
+    except TypeError:
+        return orjson.dumps(washed(document), option=_JSON)
+
+
+def plain(value: Any) -> Any:
+    """A nested value as JSON can hold it. Fields of attrs classes that are ``None`` are left out."""
+    if value is None or isinstance(value, bool | int | float | datetime | date):
+        return value
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if attrs.has(type(value)):
+        pairs = ((field.name, getattr(value, field.name)) for field in attrs.fields(type(value)))
+        return {name: plain(item) for name, item in pairs if item is not None}
+    return [plain(item) for item in value]
+
+
+@attrs.define(eq=False)
+class RenderContext:
+    """A snapshot as views read it, with the sums they need worked out once."""
+
+    snapshot: Snapshot
+    heard: Callable[[int], datetime | None] = attrs.field(default=lambda worker_id: None)
+    """The instant of a worker's last heartbeat, ``None`` if there was none since this server started."""
+
+    @cached_property
+    def allocated(self) -> Mapping[int, Claim]:
+        """The sum of all claims on each worker, in bytes."""
+        ram: dict[int, int] = {}
+        vram: dict[int, dict[int, int]] = {}
+        for instance in self.snapshot.instances.values():
+            for worker_id, claim in _claims(instance):
+                ram[worker_id] = ram.get(worker_id, 0) + claim.ram
+                of_worker = vram.setdefault(worker_id, {})
+                for index, size in claim.vram.items():
+                    of_worker[index] = of_worker.get(index, 0) + size
+        return {key: Claim(ram=ram[key], vram=vram[key]) for key in ram}
+
+    def worker(self, worker_id: int | None) -> Worker | None:
+        return self.snapshot.get(Worker, worker_id)
+
+
+def _claims(instance: ModelInstance) -> Iterator[tuple[int, Claim]]:
+    if instance.placement is not None:
+        yield instance.placement.worker_id, instance.placement.claim
+        for share in instance.placement.subordinates:
+            yield share.worker_id, share.claim
+
+
+@attrs.frozen(kw_only=True)
+class View:
+    """One kind of object on the wire: its schema, and the function that makes it."""
+
+    schema: Document
+    of: Callable[[Any, RenderContext], Doc]
+
+    def render(self, item: Any, context: RenderContext, faults: Quarantine) -> Doc:
+        """The object. Where one of its fields cannot be shown, that field is ``None``, and ``faults`` logs it once."""
+        with faults.row((self.schema.name, getattr(item, "id", None))):
+            return self.of(item, context)
+        return {name: _value_that_fits(item, name, shape) for name, shape in self.schema.fields.items()}
+
+
+def _value_that_fits(item: Any, name: str, shape: JsonShape) -> Any:
+    """The field of that name as JSON, if it has the shape that the schema promises; else ``None``."""
+
+    def read() -> Any:
+        value, faults = orjson.loads(dumps(plain(getattr(item, name)))), list[str]()
+        shape.read(value, name, faults)
+        return None if faults else value
+
+    found = outcome.capture(read)
+    return found.value if isinstance(found, outcome.Value) else None
