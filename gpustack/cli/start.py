@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import trio
 
-from gpustack import __version__
+from gpustack import __version__, durable_file
 from gpustack.cli.daemon.context import CONTROL_RESTART, DaemonContext
 from gpustack.cli.daemon.handover import VARIABLE, Inheritance, PredecessorLink
 from gpustack.cli.daemon.listener import Listeners
@@ -74,7 +74,7 @@ def start_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
         )
         if loaded.role != "worker":
             # Where the commands of this machine find their server (``--port 0`` is known to nobody else).
-            (options.data_dir / URL_FILE).write_text(f"{daemon.url}\n")
+            durable_file.write(options.data_dir / URL_FILE, f"{daemon.url}\n", mode=0o666, sync=False)
         return trio.run(run_daemon, daemon)
 
 
@@ -122,7 +122,7 @@ def _allow_open_files() -> None:
 
 async def run_daemon(daemon: DaemonContext) -> int:
     """The tree. What must stop last is opened first."""
-    requests, at_once = ShutdownRequests(daemon.intent), trio.CancelScope()
+    requests, at_once = ShutdownRequests(daemon.shutdown_mode), trio.CancelScope()
     notify = notifier(os.environ)
     bound, restart = stop_budget(daemon.loaded.options), CONTROL_RESTART
     with at_once:

@@ -22,7 +22,7 @@ from gpustack.worker.shutdown import ShutdownMode
 
 @attrs.frozen(kw_only=True)
 class WorkerContext:
-    """Made once in ``cli/worker_part.py`` and handed to every run of an instance."""
+    """Made once in ``cli/daemon/worker_role.py`` and handed to every run of an instance."""
 
     files: ModelFiles
     ports: PortLeases

@@ -19,7 +19,7 @@ from gpustack.worker.tool_fetcher import ToolFetcher
 
 @attrs.frozen(kw_only=True)
 class WorkerParts:
-    """The services of a worker, made in ``cli/worker_part.py``."""
+    """The services of a worker, made in ``cli/daemon/worker_role.py``."""
 
     membership: Membership
     reports: ReportQueue

@@ -63,14 +63,16 @@ async def agree_on_secrets(daemon: DaemonContext, store: Store) -> ClusterIdenti
     The files of the data directory are brought in line with the database, so that a backup holds the right ones.
     Raises ``Invalid`` when an option contradicts servers that run, ``DataDirError`` and ``Unavailable``.
     """
-    agreed = await _agree(daemon, store)
-    if len(agreed.token) < SHORTEST["token"] and daemon.loaded.options.token is None:  # else it has been told
+    identity = await _agree(daemon, store)
+    if (
+        len(identity.token) < SHORTEST["token"] and daemon.loaded.options.token is None
+    ):  # given, it was warned of
         log.warning(
             "The cluster token in %s has fewer than %d characters, and is sooner guessed than a new one: remove the "
             "file, restart, and give the new one to workers that join",
             daemon.loaded.options.data_dir / "token", SHORTEST["token"],
         )  # fmt: skip
-    return agreed
+    return identity
 
 
 async def _agree(daemon: DaemonContext, store: Store) -> ClusterIdentity:
@@ -148,18 +150,18 @@ class ClusterMembership:
         cls,
         daemon: DaemonContext,
         store: Store,
-        agreed: ClusterIdentity,
+        identity: ClusterIdentity,
         leases: HeartbeatTimes,
         reign: Reign,
     ) -> ClusterMembership:
         """Built, not started; ``reign`` makes the loops that run while this server leads."""
         if not store.shared:
-            return cls(Leadership(None, reign, CONTROL_RESTART), None, agreed.me)
-        lease = StoreLease(store, agreed.me.holder)
+            return cls(Leadership(None, reign, CONTROL_RESTART), None, identity.me)
+        lease = StoreLease(store, identity.me.holder)
         return cls(
             Leadership(lease, reign, CONTROL_RESTART),
-            ServerPresence(store, leases, agreed.me, agreed.secrets, address_of(daemon)),
-            agreed.me,
+            ServerPresence(store, leases, identity.me, identity.secrets, address_of(daemon)),
+            identity.me,
         )
 
     def servers(self) -> Sequence[RegisteredServer]:

@@ -41,7 +41,7 @@ class DaemonContext:
     predecessor: PredecessorLink | None = None
     """The daemon that this one takes over from, if any."""
     rng: random.Random = attrs.field(factory=random.SystemRandom)
-    intent: ShutdownMode = attrs.field(factory=ShutdownMode)
+    shutdown_mode: ShutdownMode = attrs.field(factory=ShutdownMode)
 
     @property
     def is_open_to_all(self) -> bool:

@@ -31,7 +31,8 @@ class ShutdownRequests:
     that is passed to the next daemon, which owns engines and records by then.
     """
 
-    intent: ShutdownMode
+    mode: ShutdownMode
+    """What the worker reads when it stops."""
     is_handing_over: bool = False
     """The decision was for a hand-over, and it is not finished."""
     stops_next: bool = False
@@ -44,7 +45,7 @@ class ShutdownRequests:
         if self.is_handing_over:
             self.stops_next = True
             return
-        self.intent.ends_engines = True
+        self.mode.ends_engines = True
         self._stop.set()
         self._hand_over.set()
 

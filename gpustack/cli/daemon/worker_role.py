@@ -106,7 +106,7 @@ class WorkerRole:
             prober=Prober(pool, keys),
             keys=keys,
             rng=daemon.rng,
-            shutdown=daemon.intent,
+            shutdown=daemon.shutdown_mode,
             builds=measure.builds,
             device_type=measure.device_type,
             cpu_count=host.look(utc_now()).cpu.total,
