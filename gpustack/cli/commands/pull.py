@@ -122,7 +122,7 @@ async def _follow(client: AdminClient, files: list[Doc], aside: Terminal, limit:
                 elif file["state"] == "error":
                     failed.append(f"{file['worker_name']}: {left.pop(key).get('state_message')}")
             if left:
-                aside.draw(", ".join(_progress(file) for file in left.values())[: aside.width - 1])
+                aside.draw(", ".join(map(_progress, left.values()))[: aside.width - 1])
                 await trio.sleep(_LOOK_EVERY)
         aside.clear()
         if failed:

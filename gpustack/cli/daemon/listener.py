@@ -76,7 +76,7 @@ class Listeners:
                 if kept and _is_same(spec, kept):
                     opened[spec.name] = kept
                     continue
-                before = _names(kept)
+                before = {one.getsockname()[1]: str(one.getsockname()[0]) for one in kept}
                 _close(kept)  # the configuration means another place now
                 opened[spec.name] = _open(spec, before)
         except BaseException:
@@ -132,13 +132,8 @@ def _is_same(spec: ListenerSpec, kept: Sequence[socket.socket]) -> bool:
     return same_port and listens_at(kept, spec.host, host_option=spec.host_option)
 
 
-def _names(sockets: Sequence[socket.socket]) -> dict[int, str]:
-    """The addresses of sockets, by port."""
-    return {one.getsockname()[1]: str(one.getsockname()[0]) for one in sockets}
-
-
 def _open(spec: ListenerSpec, before: Mapping[int, str]) -> list[socket.socket]:
-    """New sockets; ``before`` is where the daemon that hands over still listens. Raises ``ListenError``."""
+    """New sockets; ``before`` are the addresses, by port, at which the daemon that hands over still listens."""
     try:
         return open_listeners(spec.host, spec.port, option=spec.option, host_option=spec.host_option)
     except ListenError as error:

@@ -82,7 +82,9 @@ class ServerRole:
 
         await edge.start(services.pool)
         context = api_context(daemon, services, self.readiness)
-        endpoints = Endpoints(store, daemon.rng, _local_worker(daemon.loaded))
+        has_worker = daemon.loaded.role == "server+worker"
+        local_worker = worker_uuid(daemon.loaded.options.data_dir) if has_worker else None
+        endpoints = Endpoints(store, daemon.rng, local_worker)
         await edge.start(endpoints)
         gateway = build_gateway(daemon, services, context, endpoints, self.gate, engine_keys)
         await edge.start(Revocation(store, gateway))
@@ -170,8 +172,3 @@ def _store_settings(loaded: Configuration) -> StoreSettings:
             echo=environment.db_echo,
         ),
     )
-
-
-def _local_worker(loaded: Configuration) -> str | None:
-    """The uuid of the worker in this process, if there is one."""
-    return worker_uuid(loaded.options.data_dir) if loaded.role == "server+worker" else None
