@@ -1,1 +1,1 @@
-"""What is exported to Prometheus: declared once, sampled from state, rendered, and served on a port of its own."""
+"""Metrics for Prometheus: declared in one registry, sampled from an observation, rendered, and served by exporters."""

@@ -1,4 +1,4 @@
-"""What engines say of themselves, under our names and as it is, with whose it is on every line."""
+"""The metrics of engines: under our names and unchanged, each sample with the labels of its instance."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from prometheus_client.samples import Sample
 
 from . import registry
 from .family import Samples
-from .foreign import COUNTED_APART
-from .mapping import MetricMap
+from .mapping import COUNTED_APART, MetricMap
 from .registry import Metric, MetricKind
 from .scrape import ScrapeResult, ScrapeTarget
 
@@ -26,26 +25,26 @@ _TAKES = {
     ),
     MetricKind.SUMMARY: (frozenset({"summary"}), {"": "", "_count": "_count", "_sum": "_sum"}),
 }
-"""Kinds of an engine's family that ours of a kind may be made of, and what becomes of the ends of their names."""
+"""By our type: the types of an engine's family that fit it, and the suffixes of its samples → our suffixes."""
 _BROKEN = (ValueError, IndexError, KeyError, TypeError)
-"""What the library's parser raises for text that is none; it names no exception of its own."""
+"""What the parser of prometheus-client raises for invalid text; it has no exception of its own."""
 
 
 @attrs.frozen
 class EngineMetrics:
-    """What one engine said; ``families`` is ``None`` when that was nothing, or could not be read."""
+    """The answer of one engine; ``families`` is ``None`` if it did not answer, or could not be parsed."""
 
     target: ScrapeTarget
     families: Sequence[Family] | None
 
 
 def read_pages(scraped: Iterable[ScrapeResult]) -> tuple[EngineMetrics, ...]:
-    """Parse what engines answered. Takes about 20 µs a line: call it in a thread."""
+    """Parse the answers of engines. Takes about 20 µs per line: call it in a thread."""
     return tuple(EngineMetrics(one.target, _read(one.page)) for one in scraped)
 
 
 def unify(pages: Iterable[EngineMetrics], mapping: MetricMap, samples: Samples) -> None:
-    """Add what the mapping has a name for."""
+    """Add the samples that ``mapping`` has a name for."""
     for page in pages:
         if page.families != []:
             samples.add(registry.ENGINE_ANSWERED, page.target.labels, page.families is not None)
@@ -63,7 +62,7 @@ def unify(pages: Iterable[EngineMetrics], mapping: MetricMap, samples: Samples) 
 
 
 def raw_families(pages: Iterable[EngineMetrics]) -> list[Family]:
-    """Everything as the engines said it, with whose it is; where two use a name differently, the first has it."""
+    """All families unchanged, with the labels of the instance; where types of one name differ, the first one counts."""
     merged: dict[str, Family] = {}
     for page in pages:
         own = _own(page.target)
@@ -86,7 +85,7 @@ def _read(page: bytes | None) -> Sequence[Family] | None:
 
 
 def _whole(family: Family, apart: Family | None) -> Family:
-    """The counter with what its engine counts apart."""
+    """A counter, with the values of its second counter (``COUNTED_APART``) added."""
     if apart is None or apart.type != family.type:
         return family
     more = {tuple(sorted(one.labels.items())): one.value for one in apart.samples}
@@ -108,7 +107,7 @@ def _add(metric: Metric, family: Family, own: Mapping[str, str], samples: Sample
 
 
 def _once(found: Iterable[Sample], own: Mapping[str, str]) -> list[Sample]:
-    """With whose they are, each series once: a scraper refuses a page that tells one twice."""
+    """The samples with the labels of the instance, each series once: a scraper rejects a page with duplicates."""
     kept: dict[tuple[object, ...], Sample] = {}
     for one in found:
         labels = _labels(one.labels, own)
@@ -122,7 +121,7 @@ def _own(target: ScrapeTarget) -> dict[str, str]:
 
 
 def _labels(theirs: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
-    """Ours, and the engine's; where they meet, the engine's are kept as Prometheus keeps them."""
+    """Our labels and the engine's; those of the engine with a name of ours get ``exported_``, as in Prometheus."""
     return {
         **own,
         **{f"exported_{name}" if name in own else name: value for name, value in theirs.items()},

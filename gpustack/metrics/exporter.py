@@ -1,4 +1,4 @@
-"""The handler of an exporter's port: one look at the state serves everybody who asks within its lifetime."""
+"""The exporter: serves pages of metrics. One observation of the state serves all scrapes within its lifetime."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .render import PageFormat, format_of, render
 S = TypeVar("S")
 
 LIMITS = ServerLimits(connections=256, connections_per_address=None)
-"""Of an exporter's port: a few scrapers, and no bodies."""
+"""The limits of an exporter's port: it serves a few scrapers, whose requests have no bodies."""
 _WITHIN = 30.0
 _TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
 _JSON = [(b"content-type", b"application/json")]
@@ -28,7 +28,7 @@ _JSON = [(b"content-type", b"application/json")]
 
 @attrs.define(eq=False)
 class _Observation(Generic[S]):
-    """The state at one moment, and the pages that were made of it."""
+    """The state at one moment (``at``, in Trio's clock), and the pages rendered from it so far."""
 
     state: S
     at: float
@@ -37,25 +37,25 @@ class _Observation(Generic[S]):
 
 @attrs.define(eq=False, repr=False)
 class Exporter(Generic[S]):
-    """A service and a handler. Nothing is looked at while nobody asks."""
+    """A service that observes the state, and an HTTP handler. It observes nothing while nobody scrapes."""
 
     name: str
     _look: Callable[[], Awaitable[S]]
-    """Takes the state, in the Trio thread; raises nothing."""
+    """Observes the state, in the Trio thread; must not raise."""
     _pages: Mapping[str, Callable[[S], list[Family]]]
-    """What is made of a state for each path; called in a thread."""
+    """By path: makes the families of a page from the state; called in a thread."""
     _documents: Mapping[str, Callable[[], Any]] = attrs.field(factory=dict)
-    """JSON for further paths, made at once."""
+    """By path: makes a JSON document, in the Trio thread."""
     _text_only: frozenset[str] = frozenset()
-    """Pages that keep to what others wrote, which OpenMetrics is too strict for."""
+    """Paths of pages with text that engines wrote, which may violate OpenMetrics: always in the plain format."""
     lifetime: float = 1.0
-    """Seconds for which a look is good enough."""
+    """Seconds for which an observation is used."""
     _latest: AsyncValue[_Observation[S] | None] = attrs.field(factory=lambda: AsyncValue(None))
     _asked: Wake = attrs.field(factory=Wake)
     _threads: ThreadLimiter = attrs.field(factory=lambda: threads("metrics", 1))
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Look whenever somebody asks, one look at a time."""
+        """Observe whenever somebody asks, one observation at a time, until cancelled."""
         task_status.started()
         while True:
             await self._asked.wait()
@@ -89,7 +89,7 @@ class Exporter(Generic[S]):
             await exchange.respond(200, form.headers, page)
 
     async def page(self, path: str, form: PageFormat) -> bytes:
-        """The page as of a look that is at most ``lifetime`` old. Cancellable."""
+        """The page from an observation that is at most ``lifetime`` seconds old. Cancellable."""
         look = self._fresh() or await self._another()
         made = look.pages.get((path, form))
         if made is None:

@@ -1,4 +1,4 @@
-"""Samples of one scrape, gathered under the metrics they belong to."""
+"""The samples of one page, grouped by metric."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from .traffic import Histogram
 
 @attrs.define(eq=False)
 class Samples:
-    """Made anew for every scrape, so what is not there any more is not exported any more."""
+    """Collects samples. Made anew for every page, so that what no longer exists is no longer exported."""
 
     _families: dict[Metric, Family] = attrs.field(factory=dict)
 
     def add(self, metric: Metric, labels: Sequence[object], value: float | None) -> None:
-        """One value, its labels in the order in which the metric names them; an unknown one is left out."""
+        """Add a value with its labels, in the order of the metric's; ``None`` (unknown) adds nothing."""
         if value is None:
             return
         named = self._named(metric, labels)
         self._family(metric).add_sample(metric.name, named, float(value))
 
     def distribution(self, metric: Metric, labels: Sequence[object], found: Histogram) -> None:
-        """All samples of a histogram."""
+        """Add all samples of a histogram."""
         named, family, below = self._named(metric, labels), self._family(metric), 0
         for bound, count in zip((*found.bounds, float("inf")), found.counts, strict=True):
             below += count
@@ -35,12 +35,12 @@ class Samples:
         family.add_sample(f"{metric.name}_sum", named, found.total)
 
     def sample(self, metric: Metric, suffix: str, labels: Mapping[str, str], value: float) -> None:
-        """A sample as an engine said it; labels beyond the metric's own are the engine's."""
+        """Add a sample of an engine, with labels of its own besides those of the metric."""
         self._family(metric).add_sample(metric.family + suffix, dict(labels), value)
 
     @property
     def families(self) -> list[Family]:
-        """Those that have samples, in the order of the registry; what it does not know comes last."""
+        """The families that have samples, in the order of the registry; those of administrators come last."""
         known = [metric for metric in METRICS if metric in self._families]
         others = sorted((m for m in self._families if m not in _KNOWN), key=lambda metric: metric.name)
         return [self._families[metric] for metric in (*known, *others)]

@@ -1,4 +1,8 @@
-"""Which family of an engine is shown under which name of ours: by default, and as an administrator wants it."""
+"""Which metric family of an engine is exported under which name of ours: by default, and as an administrator says.
+
+The default comes from ``engines/`` and from ``FOREIGN``, the tables of engines that have no description there but can
+run under a custom command.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,12 @@ import attrs
 from gpustack.engines.registry import engines
 from gpustack.errors import Invalid
 
-from .foreign import FOREIGN
 from .registry import METRICS, REQUESTS_RUNNING, Metric, MetricKind, MetricScope
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,199}")
 _PART = re.compile(r"\s*(<=|>=|==|!=|<|>)\s*([0-9]+(?:\.[0-9]+)*)\s*")
 _MOST = 1000
-"""Entries of any one table."""
+"""The most entries of a table."""
 _LONGEST_HELP = 500
 _ANY = "*"
 _CUSTOM = "custom"
@@ -25,18 +28,81 @@ _TAKEN = frozenset(metric.family for metric in METRICS if metric.scope is not Me
 _LABELS = REQUESTS_RUNNING.labels
 _KINDS = {kind.value: kind for kind in MetricKind}
 
+RangeMap = Mapping[str, Mapping[str, str]]
+"""Version range (``*`` is any version) → family of the engine → family of ours."""
+
+_VLLM_SAME = (
+    "num_requests_running",
+    "num_requests_waiting",
+    "num_requests_swapped",
+    "prompt_tokens",
+    "generation_tokens",
+    "request_prompt_tokens",
+    "request_generation_tokens",
+    "time_to_first_token_seconds",
+    "time_per_output_token_seconds",
+    "e2e_request_latency_seconds",
+    "request_success",
+)
+_SGLANG_SAME = (
+    "time_to_first_token_seconds",
+    "time_per_output_token_seconds",
+    "e2e_request_latency_seconds",
+    "prompt_tokens",
+    "generation_tokens",
+)
+
+VLLM: RangeMap = {
+    "*": {
+        **{f"vllm:{name}": f"gpustack:{name}" for name in _VLLM_SAME},
+        # Counters: Prometheus computes the hit rate from the two.
+        "vllm:prefix_cache_queries": "gpustack:prefix_cache_queries",
+        "vllm:prefix_cache_hits": "gpustack:prefix_cache_hits",
+        "vllm:kv_cache_usage_perc": "gpustack:kv_cache_usage_ratio",
+    },
+    "<0.9.2": {
+        "vllm:gpu_prefix_cache_queries": "gpustack:prefix_cache_queries",
+        "vllm:gpu_prefix_cache_hits": "gpustack:prefix_cache_hits",
+        "vllm:gpu_cache_usage_perc": "gpustack:kv_cache_usage_ratio",
+    },
+    ">=0.10.2": {"vllm:inter_token_latency_seconds": "gpustack:time_per_output_token_seconds"},
+}
+SGLANG: RangeMap = {
+    "*": {
+        "sglang:num_running_reqs": "gpustack:num_requests_running",
+        "sglang:num_queue_reqs": "gpustack:num_requests_waiting",
+        "sglang:cache_hit_rate": "gpustack:prefix_cache_hit_rate",
+        "sglang:token_usage": "gpustack:kv_cache_usage_ratio",
+        "sglang:inter_token_latency_seconds": "gpustack:time_per_output_token_seconds",
+        **{f"sglang:{name}": f"gpustack:{name}" for name in _SGLANG_SAME},
+    }
+}
+MINDIE: RangeMap = {
+    "*": {
+        **{name: f"gpustack:{name}" for name in _VLLM_SAME},
+        "npu_prefix_cache_hit_rate": "gpustack:prefix_cache_hit_rate",
+        "npu_cache_usage_perc": "gpustack:kv_cache_usage_ratio",
+    }
+}
+
+FOREIGN: Mapping[str, RangeMap] = {"vllm": VLLM, "sglang": SGLANG, "ascend-mindie": MINDIE}
+
+COUNTED_APART: Mapping[str, str] = {"llamacpp:prompt_tokens": "llamacpp:prompt_tokens_cached"}
+"""Counters that do not include what a second one counts; those of all other engines do, so the two are added."""
+
 
 @attrs.frozen(kw_only=True)
 class MetricMap:
-    """``ranges`` holds for each runtime and version range which family becomes which of ``metrics``."""
+    """``ranges`` says for each runtime and version range which family becomes which of ``metrics``."""
 
     metrics: Mapping[str, Metric]
     ranges: Mapping[str, Mapping[str, Mapping[str, str]]]
 
     def of(self, runtime: str, version: str | None) -> dict[str, Metric]:
-        """The families of that runtime: what holds for any version, and over it the first range that fits.
+        """The families of an engine and our metrics for them.
 
-        What the range has a source for is not looked for under another name as well.
+        The first version range that fits overrides the entries for any version: a metric of ours that it maps is not
+        taken from another family as well.
         """
         ranges = self.ranges.get(runtime, {})
         fitting = (mapped for text, mapped in ranges.items() if text != _ANY and _fits(version, text))
@@ -47,7 +113,7 @@ class MetricMap:
         return {_bare(source): self.metrics[target] for source, target in chosen.items()}
 
     def document(self) -> dict[str, Any]:
-        """As the API and the file have it (behaviour.md s.6.5)."""
+        """The mapping as the API and the file write it (behaviour.md s.6.5)."""
         return {
             "gpustack_metrics": {
                 name: {"type": metric.kind.value.capitalize(), "description": metric.help}
@@ -61,14 +127,14 @@ class MetricMap:
 
 
 def default_map() -> MetricMap:
-    """What engines say of themselves."""
+    """The mapping without a file: what ``engines/`` and ``FOREIGN`` say."""
     metrics = {metric.family: metric for metric in METRICS if metric.scope is MetricScope.RUNTIME}
     ranges: dict[str, Mapping[str, Mapping[str, str]]] = dict(FOREIGN)
     for engine in engines():
         if engine.metrics:
             described = {_bare(source): target for source, target in engine.metrics.items()}
             ranges[engine.wire_name] = {**ranges.get(engine.wire_name, {}), _ANY: described}
-    # A command of the user's may run any of them; names that tell their engine cannot be mistaken.
+    # A custom command may run any engine; a family with a prefix names its engine, so it can be mapped.
     told = {
         source: target
         for found in list(ranges.values())
@@ -80,7 +146,7 @@ def default_map() -> MetricMap:
 
 
 def read_map(document: object) -> MetricMap:
-    """Read what an administrator wants; raises ``Invalid`` with every fault."""
+    """Read the mapping of an administrator; raises Invalid with every fault."""
     faults: list[str] = []
     top = _table(document, "the mapping", faults)
     metrics: dict[str, Metric] = {}
@@ -154,12 +220,12 @@ def _table(value: object, where: str, faults: list[str]) -> dict[str, Any]:
 
 
 def _bare(name: str) -> str:
-    """Counters are known by their family, with or without what it is written with."""
+    """The name of a family; counters may be written with or without ``_total``."""
     return name.removesuffix("_total")
 
 
 def _parts(text: str) -> list[tuple[str, tuple[int, ...]]]:
-    """The comparisons of a version range; none if it is not one."""
+    """The comparisons of a version range; empty if it is not one."""
     found = [_PART.fullmatch(part) for part in text.split(",")]
     if any(part is None for part in found):
         return []
@@ -167,7 +233,7 @@ def _parts(text: str) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _fits(version: str | None, text: str) -> bool:
-    """Whether a version lies in a range; one that is not known lies in none."""
+    """Whether a version lies in a range; an unknown version lies in none."""
     known = re.match(r"v?([0-9]+(?:\.[0-9]+)*)", version or "")
     if known is None:
         return False

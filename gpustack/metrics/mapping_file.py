@@ -1,4 +1,4 @@
-"""The mapping that holds now: the default, or what lies in ``custom_metrics_config.yaml`` in its place."""
+"""The mapping of engines' metrics in use: the default, or the one in ``custom_metrics_config.yaml``."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ _LARGEST = 2 << 20
 
 @attrs.define(eq=False, repr=False)
 class MetricMapFile:
-    """Owns the file. One that cannot be read is named in the log, and the default holds."""
+    """Owner of the file. If it cannot be read, that is logged and the default is used."""
 
     _path: Path
     _threads: ThreadLimiter = attrs.field(factory=lambda: threads("metrics configuration", 1))
 
     @classmethod
     def within(cls, data_dir: Path) -> MetricMapFile:
-        """The one of a data directory."""
+        """The file in a data directory."""
         return cls(data_dir / FILE)
 
     async def current(self) -> MetricMap:
-        """As the file is now: an edit by hand holds from the next look on."""
+        """The mapping as the file is now; an edit by hand counts from the next call."""
         return await self._threads.run(self._read)
 
     async def replace(self, document: Any) -> None:
-        """Put a mapping in place of the present one; an empty object brings the default back.
+        """Write a new mapping atomically; an empty object restores the default.
 
-        Raises ``Invalid`` with every fault, ``Unavailable`` when it cannot be written. Done whole or not at all.
+        Raises Invalid with every fault, Unavailable when the file cannot be written.
         """
         wanted = read_map(document)
         await self._threads.run(self._write, wanted if document else None)

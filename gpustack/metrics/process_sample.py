@@ -1,4 +1,4 @@
-"""How the daemon's own process fares: its event loop, tasks, threads, descriptors and memory."""
+"""The metrics of the daemon's own process: event loop, tasks, threads, descriptors and memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DECLARED = frozenset(metric.name for metric in registry.METRICS)
 
 @attrs.define(eq=False, repr=False)
 class LoopLag:
-    """Asks to be woken again and again, and keeps by how much that came too late at worst."""
+    """A service that measures how late the event loop wakes a sleeping task, and keeps the worst of 15 to 30 s."""
 
     name: str = "event-loop-lag"
     _begun: float = 0.0
@@ -54,7 +54,7 @@ class LoopLag:
 
 @attrs.frozen(kw_only=True)
 class ProcessObservation:
-    """What only the event loop knows."""
+    """What must be observed in the Trio thread. ``lag`` is in seconds."""
 
     lag: float
     tasks: int
@@ -62,19 +62,19 @@ class ProcessObservation:
 
 
 def observe_process(lag: LoopLag) -> ProcessObservation:
-    """The state now. Only from the Trio thread."""
+    """Observe the process. Call it in the Trio thread."""
     tasks = trio.lowlevel.current_statistics().tasks_living
     return ProcessObservation(lag=lag.worst, tasks=tasks, threads=limiters())
 
 
 def sample_process(state: ProcessObservation, samples: Samples) -> list[Family]:
-    """Add what the loop knows; returns what the operating system says. Reads /proc: call it in a thread."""
+    """Add the samples of ``state``; returns the families of the operating system. Reads /proc: call it in a thread."""
     samples.add(registry.BUILD, (__version__, __commit__), 1)
     samples.add(registry.LOOP_LAG, (), state.lag)
     samples.add(registry.TASKS, (), state.tasks)
     busy: dict[str, tuple[int, int]] = {}
     for use in state.threads:
-        # Two limiters may share a name: one of a server and one of the worker beside it.
+        # Limiters may share a name: that of a server and that of the worker in the same process.
         so_far = busy.get(use.name, (0, 0))
         busy[use.name] = (so_far[0] + use.busy, so_far[1] + use.waiting)
     for name, (at_work, waiting) in busy.items():

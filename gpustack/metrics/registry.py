@@ -1,4 +1,4 @@
-"""Every metric there is, a constant each: its name as scraped, what it tells, and its labels in order."""
+"""Every metric, declared as one constant: its name as scraped, its help, and its labels in order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import attrs
 
 
 class MetricKind(StrEnum):
-    """In Prometheus' words."""
+    """The types of Prometheus."""
 
     GAUGE = "gauge"
     COUNTER = "counter"
@@ -32,7 +32,7 @@ _UNITS = ("seconds", "bytes", "celsius", "ratio")
 
 @attrs.frozen(kw_only=True, cache_hash=True)
 class Metric:
-    """``name`` is what one asks Prometheus for; counters end in ``_total``, infos in ``_info``."""
+    """A metric. ``name`` is the name of its samples: that of a counter ends in ``_total``, of an info in ``_info``."""
 
     name: str
     kind: MetricKind = MetricKind.GAUGE
@@ -42,12 +42,12 @@ class Metric:
 
     @property
     def family(self) -> str:
-        """The name without what its kind appends."""
+        """The name without the suffix of its kind."""
         return self.name.removesuffix(_SUFFIX.get(self.kind, ""))
 
     @property
     def unit(self) -> str:
-        """The unit it is measured in, if it has one."""
+        """The unit in its name, or an empty text."""
         return next((unit for unit in _UNITS if self.family.endswith(f"_{unit}")), "")
 
 

@@ -1,4 +1,4 @@
-"""Families as bytes, in the format that the scraper understands best."""
+"""Renders families as text: the plain Prometheus format or OpenMetrics, as the scraper asks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OPENMETRICS_VERSIONS = frozenset({"", "0.0.1", "1.0.0"})
 
 @attrs.frozen
 class PageFormat:
-    """How a page is written. There are four, whatever a client asks for, so pages can be kept by format."""
+    """How a page is written. There are four in all, so rendered pages can be cached by format."""
 
     openmetrics: bool = False
     gzip: bool = False
@@ -33,7 +33,7 @@ class PageFormat:
 
 
 def format_of(accept: bytes | None, accept_encoding: bytes | None) -> PageFormat:
-    """What the headers of a request ask for; anything odd gets plain text."""
+    """The format that the headers of a request ask for; plain text if in doubt."""
     wanted = any(_is_openmetrics(one) for one in (accept or b"").decode("latin-1").lower().split(","))
     zipped = any(
         one.split(b";")[0].strip() == b"gzip" and one.replace(b" ", b"").partition(b";q=")[2] not in _ZERO
@@ -52,13 +52,13 @@ def _is_openmetrics(accepted: str) -> bool:
 
 
 _AS_TEXT = {"counter": ("_total", "counter"), "info": ("_info", "gauge"), "unknown": ("", "untyped")}
-"""What OpenMetrics' kinds are in the older format: what their name ends in there, and what they are called."""
+"""Types of OpenMetrics in the plain format: the suffix of the family's name, and the type there."""
 
 
 def render(families: Iterable[Family], form: PageFormat) -> bytes:
-    """The page. Takes about 3 µs a sample: call it in a thread.
+    """The bytes of a page. Takes about 3 µs per sample: call it in a thread.
 
-    Written here because the library's OpenMetrics writer makes underscores of the colons in names.
+    Our own, because the OpenMetrics writer of prometheus-client replaces the colons in names.
     """
     lines: list[str] = []
     for family in families:

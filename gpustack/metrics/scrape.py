@@ -1,4 +1,4 @@
-"""Asks engines on the loopback for their metrics: bounded in size, time and number."""
+"""Scrapes the engines on this machine, over our own pool: bounded in size, time and number."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HAS_NONE = frozenset({404, 405, 501})
 
 @attrs.frozen(kw_only=True)
 class ScrapeTarget:
-    """An engine that serves an instance here."""
+    """An engine that serves an instance on this machine."""
 
     worker_id: int
     worker_name: str
@@ -32,11 +32,11 @@ class ScrapeTarget:
     version: str | None = None
     port: int
     fields: Fields = attrs.field(default=(), repr=False)
-    """Headers by which the engine knows who asks."""
+    """Headers with the key of the engine."""
 
     @property
     def labels(self) -> tuple[object, ...]:
-        """Whose metrics these are, as the runtime metrics of the registry name it."""
+        """The values of the labels that runtime metrics have."""
         return (
             self.worker_id,
             self.worker_name,
@@ -50,14 +50,14 @@ class ScrapeTarget:
 
 @attrs.frozen
 class ScrapeResult:
-    """``page`` is ``None`` when the engine did not answer as it should, and empty when it has no metrics."""
+    """``page`` is ``None`` if the engine did not answer properly, and empty if it has no metrics."""
 
     target: ScrapeTarget
     page: bytes | None
 
 
 async def scrape(pool: ConnectionPool, targets: Sequence[ScrapeTarget]) -> tuple[ScrapeResult, ...]:
-    """The pages of all targets, in their order; takes a few seconds at most for each eight of them. Cancellable."""
+    """The pages of all targets, in their order. Takes at most 3 s for every eight targets. Cancellable."""
     pages: dict[int, bytes | None] = {}
     turn = trio.CapacityLimiter(_AT_ONCE)
 

@@ -1,4 +1,4 @@
-"""What the server's exporter says, from one state of it."""
+"""The metrics of the server, from one observation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .process_sample import ProcessObservation, sample_process
 from .traffic import TrafficCounts
 
 CLUSTER_ID, CLUSTER_NAME = "1", "default"
-"""The one cluster there is, as other programs know it."""
+"""The only cluster, under the names that other programs know."""
 _CLUSTER = (CLUSTER_ID, CLUSTER_NAME)
 _UNKNOWN = "unknown"
 WAITS_FOR = ("reading_header", "no_worker", "no_ready_worker", "does_not_fit", "not_looked_at")
@@ -30,11 +30,11 @@ WAITS_FOR = ("reading_header", "no_worker", "no_ready_worker", "does_not_fit", "
 
 @attrs.frozen(kw_only=True)
 class ServerObservation:
-    """Everything the server's metrics are made of, taken at one moment."""
+    """Everything that the metrics of the server are made of, at one moment."""
 
     snapshot: Snapshot
     silence: Mapping[int, float] = attrs.field(factory=dict)
-    """Seconds since each worker was heard, by its id."""
+    """Seconds since the last heartbeat of each worker, by its id."""
     open: bool = True
     leads: bool = True
     in_flight: int = 0
@@ -45,7 +45,7 @@ class ServerObservation:
 
 
 def server_families(state: ServerObservation) -> list[Family]:
-    """All families of the server. Pure but for the process's own numbers; takes long in large clusters."""
+    """All families of the server. Takes long in large clusters: call it in a thread."""
     samples = Samples()
     _cluster(state, samples)
     _workers(state, samples)
@@ -57,7 +57,7 @@ def server_families(state: ServerObservation) -> list[Family]:
 
 
 def scrape_targets(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """The workers' exporters, in the form of Prometheus' HTTP service discovery."""
+    """The exporters of ready workers, in the format of Prometheus' HTTP service discovery."""
     found = [
         _address(worker.ip, worker.metrics_port)
         for worker in snapshot.workers.values()
@@ -68,7 +68,7 @@ def scrape_targets(snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 def waits_for(instance: ModelInstance, snapshot: Snapshot) -> str | None:
-    """Which of ``WAITS_FOR`` keeps it from a place; ``None`` when it has one."""
+    """Which of ``WAITS_FOR`` keeps an instance from being placed; ``None`` for one that does not wait."""
     if instance.state is InstanceState.ANALYZING:
         return "reading_header"
     if instance.state is not InstanceState.PENDING:
@@ -82,7 +82,7 @@ def waits_for(instance: ModelInstance, snapshot: Snapshot) -> str | None:
 
 
 def runtime_of(model: Model) -> str:
-    """The engine a deployment runs on, as named on the wire; ``unknown`` while only its files could tell."""
+    """The engine of a deployment, as named on the wire; ``unknown`` while that depends on its files."""
     try:
         return engine_for(model).wire_name
     except Invalid:

@@ -1,4 +1,4 @@
-"""Counts of inference as it passes through the gateway: a dictionary look-up a request, no lock."""
+"""Counts the inference requests that pass through the gateway: a few dictionary look-ups per request, no lock."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Seconds."""
+"""Of the buckets of the time to the first byte, in seconds."""
 
 
 @attrs.frozen
 class Histogram:
-    """How often values were at most each bound; ``counts`` has one entry more, for what was larger."""
+    """The number of values in each bucket; ``counts`` has one entry more than ``bounds``, for larger values."""
 
     bounds: Sequence[float]
     counts: Sequence[int]
@@ -23,7 +23,7 @@ class Histogram:
 
 @attrs.frozen
 class RequestLabels:
-    """One kind of answer. ``model_id`` is ``None`` where no model of the name asked for is deployed."""
+    """The labels of one count. ``model_id`` is ``None`` if no model of the requested name is deployed."""
 
     model_id: int | None
     route: str
@@ -32,21 +32,21 @@ class RequestLabels:
 
 @attrs.define(eq=False)
 class RequestMeasurement:
-    """One request on its way through, and what is known of it so far. Instants are of the monotonic clock."""
+    """What is measured of one request. Times are of ``time.monotonic``, ``prompt`` and ``completion`` in tokens."""
 
     began: float
-    """When its head was there."""
+    """When its head was received."""
     model_id: int | None = None
-    """Set once it is known which model it asks for."""
+    """Set once the requested model is known."""
     first_byte: float | None = None
-    """When the head of its answer went out."""
+    """When the head of the answer was sent."""
     prompt: int = 0
     completion: int = 0
 
 
 @attrs.frozen(kw_only=True)
 class TrafficCounts:
-    """All counts at one moment, since the start of the server."""
+    """A copy of all counts since the start of the server."""
 
     requests: Mapping[RequestLabels, int] = attrs.field(factory=dict)
     first_byte: Mapping[int, Histogram] = attrs.field(factory=dict)
@@ -54,7 +54,7 @@ class TrafficCounts:
     tokens: Mapping[tuple[int, str], int] = attrs.field(factory=dict)
     """By model id, and ``prompt`` or ``completion``."""
     refused: Mapping[tuple[str, str], int] = attrs.field(factory=dict)
-    """By whose limit it was (``key``, ``user``, ``model``), and which."""
+    """By the kind of subject whose limit it was (``key``, ``user``, ``model``), and the limit."""
 
 
 @attrs.define
@@ -65,16 +65,16 @@ class _HistogramCounts:
 
 @attrs.define(eq=False, repr=False)
 class Traffic:
-    """Owns the counts. Only from the Trio thread."""
+    """Owner of the counts. Call it in the Trio thread only."""
 
     _requests: dict[tuple[int | None, str, int], int] = attrs.field(factory=dict)
-    """By what ``RequestLabels`` says; a tuple costs a request less."""
+    """By the fields of ``RequestLabels``; as a tuple, which is cheaper per request."""
     _waited: dict[int, _HistogramCounts] = attrs.field(factory=dict)
     _tokens: dict[tuple[int, str], int] = attrs.field(factory=dict)
     _refused: dict[tuple[str, str], int] = attrs.field(factory=dict)
 
     def passed(self, passage: RequestMeasurement, route: str, status: int) -> None:
-        """A request has come to its end, whichever."""
+        """Count a request that has ended, in whatever way."""
         key = (passage.model_id, route, status)
         self._requests[key] = self._requests.get(key, 0) + 1
         if passage.model_id is None:
@@ -87,7 +87,7 @@ class Traffic:
                 self._tokens[used] = self._tokens.get(used, 0) + count
 
     def refuse(self, of: str, limit: str) -> None:
-        """A limit was in the way of a request."""
+        """Count a request that a limit refused."""
         self._refused[of, limit] = self._refused.get((of, limit), 0) + 1
 
     def _note_wait(self, model_id: int, seconds: float) -> None:
@@ -106,7 +106,7 @@ class Traffic:
         self._tokens = {key: count for key, count in self._tokens.items() if key[0] in model_ids}
 
     def seen(self) -> TrafficCounts:
-        """A copy, for whoever shows it."""
+        """A copy of the counts."""
         return TrafficCounts(
             requests={RequestLabels(*key): count for key, count in self._requests.items()},
             first_byte={

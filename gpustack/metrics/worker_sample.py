@@ -1,4 +1,4 @@
-"""What the worker's exporter says, from one state of it."""
+"""The metrics of a worker, from one observation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .scrape import ScrapeResult
 
 @attrs.frozen(kw_only=True)
 class WorkerLabels:
-    """Whose machine this is, as labels say it."""
+    """The labels of everything that belongs to one worker."""
 
     worker_id: int
     worker_name: str
@@ -34,20 +34,20 @@ class WorkerLabels:
 
 @attrs.frozen(kw_only=True)
 class WorkerObservation:
-    """Everything a worker's metrics are made of, taken at one moment."""
+    """Everything that the metrics of a worker are made of, at one moment."""
 
     node: WorkerLabels | None
-    """``None`` until it has joined: its machine has no name yet."""
+    """``None`` until the worker has joined: it has no name before."""
     status: WorkerStatus = WorkerStatus()
     allocated: Mapping[int, int] = attrs.field(factory=dict)
-    """Bytes claimed of each accelerator, by its index."""
+    """The claimed bytes of each accelerator, by its index."""
     scraped: Sequence[ScrapeResult] = ()
     mapping: MetricMap
     process: ProcessObservation | None = None
 
 
 def worker_families(state: WorkerObservation) -> list[Family]:
-    """All families of the worker. Pure but for the process's own numbers; parses what engines said."""
+    """All families of the worker. Parses the answers of engines: call it in a thread."""
     samples = Samples()
     if state.node is not None:
         node = state.node.labels
@@ -62,12 +62,12 @@ def worker_families(state: WorkerObservation) -> list[Family]:
 
 
 def engine_families(state: WorkerObservation) -> list[Family]:
-    """What the engines said, as they said it."""
+    """The metrics of the engines, unchanged."""
     return raw_families(read_pages(state.scraped))
 
 
 def allocated(instances: Iterable[ModelInstance], worker_id: int) -> dict[int, int]:
-    """Bytes that instances claim of each accelerator of a worker, by its index."""
+    """The bytes that instances claim of each accelerator of a worker, by its index."""
     found: dict[int, int] = {}
     for instance in instances:
         if instance.placement is None:
@@ -109,7 +109,7 @@ def _device(node: tuple[object, ...], device: Device, claimed: int, samples: Sam
 
 
 def _distinct(found: Iterable[Filesystem]) -> list[Filesystem]:
-    """One for each mount point: what is mounted last hides what was there before."""
+    """One file system for each mount point: the last one mounted there hides the others."""
     return list({one.mount_point: one for one in found}.values())
 
 
