@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from gpustack.policy.usage_limit import LimitKind
 from gpustack.server.token_budget import TokenBudgets
 from gpustack.store import Store
 from tests.databases import Server
+from tests.documents import DOCS
 from tests.store.conftest import Clock, opening
 from tests.store.test_servers import heard
 
@@ -81,6 +83,46 @@ async def test_a_crash_forfeits_the_rest_of_a_block_and_no_more(tmp_path: Path, 
                 pass
     assert used <= limit
     assert used > limit // 2
+
+
+def steps_of_the_example() -> list[tuple[int, int, int]]:
+    """What is drawn, left and promised after each step of the example in docs/limits.md."""
+    found = re.findall(
+        r"^\| [^|]+ \| (\d+) \| (-?\d+) \| (\d+) \|$", (DOCS / "limits.md").read_text(), re.MULTILINE
+    )
+    return [(int(drawn), int(left), int(promised)) for drawn, left, promised in found]
+
+
+@pytest.mark.parametrize("crash", [False, True])
+async def test_the_example_in_the_documents_is_what_happens(
+    tmp_path: Path, clock: Clock, crash: bool
+) -> None:
+    seen: list[tuple[int, int, int]] = []
+    async with file(tmp_path, clock) as store:
+        async with budgets_of(store, clock, crash=crash) as budgets:
+            block = budgets.block("key:1", DAY, 16_000)
+
+            def look() -> None:
+                seen.append((drawn(store), block.left, block.promised))
+
+            look()
+            await budgets.draw([(block, 100)])
+            budgets.take(block, 100)
+            look()
+            budgets.settle(block, 100, 30)
+            look()
+            budgets.take(block, 900)
+            look()
+            budgets.settle(block, 900, 1000)
+            look()
+            await budgets.draw([(block, 900)])
+            look()
+        look()
+    if crash:
+        assert seen[:-1] == steps_of_the_example()[:-1]
+        assert drawn(store) == 1965
+    else:
+        assert seen == steps_of_the_example()
 
 
 async def test_all_that_wait_share_one_draw(tmp_path: Path, clock: Clock) -> None:
