@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 
 import attrs
 import trio
@@ -12,6 +13,7 @@ import trio
 from gpustack.domain.access import ApiKey
 from gpustack.errors import Unavailable
 from gpustack.nursery.quarantine import Quarantine
+from gpustack.server.row_write import write_rows
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
@@ -62,7 +64,7 @@ class KeyUseLedger:
         """Write what is new enough to be worth it; if the database is away it waits for the next time."""
         keys = self._store.snapshot.api_keys
         new = {
-            key_id: at
+            key_id: partial(_note, key_id, at)
             for key_id, at in self._used.items()
             if (key := keys.get(key_id)) is not None
             and (key.last_used_at is None or at - key.last_used_at >= _EXACT_TO)
@@ -72,21 +74,14 @@ class KeyUseLedger:
             return
 
         try:
-            await self._faults.together(new, self._write)
+            await write_rows(self._store, new, self._faults)
         except Unavailable as error:
             log.warning("The last use of API keys waits for the database: keys=%d reason=%s", len(new), error)
-
-    async def _write(self, used: Mapping[int, datetime]) -> None:
-        def work(tx: Tx) -> None:
-            for key_id, at in used.items():
-                _note(tx, key_id, at)
-
-        await self._store.write(work)
 
     def __repr__(self) -> str:
         return f"<KeyUse: {len(self._used)} keys used>"
 
 
-def _note(tx: Tx, key_id: int, at: datetime) -> None:
+def _note(key_id: int, at: datetime, tx: Tx) -> None:
     if tx.get(ApiKey, key_id) is not None:
         tx.change(ApiKey, key_id, last_used_at=at)

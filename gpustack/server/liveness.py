@@ -19,6 +19,7 @@ from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.liveness import LivenessSettings, LivenessVerdict, judge_all
 from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.lifecycle import give_up_place, make_move
+from gpustack.server.row_write import write_rows
 from gpustack.store.fenced_store import RecordStore
 from gpustack.store.transaction import Tx
 
@@ -82,16 +83,13 @@ class Liveness:
         }
         going = _going(snapshot, lost, self._faults.holds)
         rows.update({key: partial(_give_up, key, lost, snapshot) for key in going})
-        for done, moved in await self._faults.together(rows, self._write):
-            for worker_id, verdict in news.items():
-                if ("worker", worker_id) in done:
-                    _log_news(snapshot.workers[worker_id], verdict)
-            for instance in moved:
-                log.warning(
-                    "Gave up an instance's place: instance=%s reason=%s",
-                    instance.name,
-                    _farewell(instance, snapshot),
-                )
+        done = await write_rows(self._store, rows, self._faults)
+        for worker_id, verdict in news.items():
+            if ("worker", worker_id) in done:
+                _log_news(snapshot.workers[worker_id], verdict)
+        for instance in filter(None, done.values()):
+            why = _farewell(instance, snapshot)
+            log.warning("Gave up an instance's place: instance=%s reason=%s", instance.name, why)
 
     async def _mark(
         self, verdicts: Mapping[int, LivenessVerdict], silence: Mapping[int, float], snapshot: Snapshot
@@ -111,8 +109,8 @@ class Liveness:
         rows: dict[object, _Row] = {
             key: partial(_mark_one, key, lost, heard, silence, snapshot) for key in marked
         }
-        moved = [one for _, several in await self._faults.together(rows, self._write) for one in several]
-        for instance in moved:
+        moved = await write_rows(self._store, rows, self._faults)
+        for instance in filter(None, moved.values()):
             level = logging.INFO if instance.state is InstanceState.RUNNING else logging.WARNING
             log.log(
                 level,
@@ -121,12 +119,6 @@ class Liveness:
                 instance.name,
                 instance.state_message or "its worker is heard again",
             )
-
-    async def _write(self, rows: Mapping[object, _Row]) -> list[ModelInstance]:
-        def work(tx: Tx) -> list[ModelInstance]:
-            return [moved for row in rows.values() if (moved := row(tx)) is not None]
-
-        return await self._store.write(work)
 
     def _is_to_tell(
         self, worker: Worker | None, verdict: LivenessVerdict, before: LivenessVerdict | None

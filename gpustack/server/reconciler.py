@@ -1,4 +1,4 @@
-"""Keeps as many instances of each model as are wanted, of the generation that is wanted."""
+"""Keeps as many instances of each model as it asks for, of its present generation."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from gpustack.errors import Unavailable
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.reconcile import ReplicaPlan, on_drained, replica_plan
 from gpustack.server.lifecycle import end_instance
+from gpustack.server.row_write import write_rows
 from gpustack.store.fenced_store import RecordStore
 from gpustack.store.transaction import Tx
 
@@ -32,7 +33,7 @@ _Seen = tuple[int, tuple[tuple[int, int, bool], ...]]
 
 @attrs.frozen(eq=False)
 class _ReconcileInput:
-    """What a pass looks at."""
+    """The tables that a pass depends on, and which workers are drained."""
 
     models: Mapping[int, Model]
     instances: Mapping[int, ModelInstance]
@@ -44,7 +45,7 @@ class _ReconcileInput:
         return cls(snapshot.models, snapshot.instances, drained)
 
     def is_of(self, snapshot: Snapshot) -> bool:
-        """Whether nobody has written to the tables since, nor drained another worker."""
+        """Whether none of it has changed in the newer snapshot."""
         now = self.of(snapshot)
         same = now.models is self.models and now.instances is self.instances
         return same and now.drained == self.drained
@@ -56,13 +57,9 @@ class _ReconcileResult:
     ended: list[ModelInstance] = attrs.field(factory=list)
 
 
-_Row = Callable[[Tx, _ReconcileResult], None]
-"""What is to be done for one model or instance, in a transaction that may do it for many."""
-
-
 @attrs.frozen
 class ReplicaReconciler:
-    """A loop woken by changes of models and instances; each pass looks at every model that changed since the last."""
+    """A loop woken by commits to models, instances and workers; each pass looks at the models that changed since."""
 
     _store: RecordStore
     _rng: random.Random
@@ -83,38 +80,29 @@ class ReplicaReconciler:
                     await wake.wait(_TRY_AGAIN)
                     continue
                 while await wake.wait(self._faults.due_in()) and ground.is_of(self._store.snapshot):
-                    pass  # workers tell of their load all the time, and nothing of that matters here
+                    pass  # workers report their load all the time: nothing of that matters here
 
     async def _look_at_all(self, settled: dict[int, _Seen]) -> bool:
-        """Bring every model to what is wanted of it; tells whether anything was done.
+        """Create and end instances of every model that is due; tells whether anything was written.
 
-        A model of which one cannot is in the log, for it has no message of its own; the others are served.
+        A model that meets a fault is logged, for it has no message of its own, and tried again later.
         """
         snapshot = self._store.snapshot
         orphans = _orphans(snapshot)
         plans, ends = [("plan", key) for key in snapshot.models], [("orphan", one.id) for one in orphans]
         self._faults.keep_only({*snapshot.models, *plans, *ends})
-        rows: dict[object, _Row] = {
+        rows: dict[object, Callable[[Tx], _ReconcileResult]] = {
             key: partial(self._reconcile, key) for key in self._due(snapshot, settled)
         }
         rows.update({("orphan", one.id): partial(_end_orphan, one.id) for one in orphans})
-        done = await self._faults.together(rows, self._write)
-        for _, one in done:
+        done = await write_rows(self._store, rows, self._faults)
+        for one in done.values():
             _tell(one)
         return bool(done)
 
-    async def _write(self, rows: Mapping[object, _Row]) -> _ReconcileResult:
-        def work(tx: Tx) -> _ReconcileResult:
-            done = _ReconcileResult()
-            for row in rows.values():
-                row(tx, done)
-            return done
-
-        return await self._store.write(work)
-
     def _due(self, snapshot: Snapshot, settled: dict[int, _Seen]) -> list[int]:
-        """Models of which something is to be done. Those that were seen to be settled, and are as they were, are not
-        looked at again: what is to be done follows from the model, its instances and which workers are drained."""
+        """Models of which something is to be done. What that is follows from the model, its instances and which workers
+        are drained: a model that was ``settled`` by the same versions of these is skipped."""
         due = []
         for gone in settled.keys() - snapshot.models.keys():
             del settled[gone]
@@ -130,19 +118,19 @@ class ReplicaReconciler:
                     due.append(model.id)
         return due
 
-    def _reconcile(self, model_id: int, tx: Tx, done: _ReconcileResult) -> None:
+    def _reconcile(self, model_id: int, tx: Tx) -> _ReconcileResult:
         snapshot = tx.snapshot
         model = snapshot.models.get(model_id)
         if model is None:
-            return
+            return _ReconcileResult()
         instances = snapshot.instances_of(model.id)
         plan = replica_plan(model, instances, snapshot)
-        for instance in instances:
-            if instance.id in plan.end:
-                end_instance(tx, instance)
-                done.ended.append(instance)
-        done.created += [self._create(tx, model) for _ in range(plan.create)]
+        ended = [instance for instance in instances if instance.id in plan.end]
+        for instance in ended:
+            end_instance(tx, instance)
+        created = [self._create(tx, model) for _ in range(plan.create)]
         tx.change(Model, model.id, ready_replicas=_ready(instances, plan))
+        return _ReconcileResult(created, ended)
 
     def _create(self, tx: Tx, model: Model) -> ModelInstance:
         return tx.insert(
@@ -174,11 +162,12 @@ def _is_settled(model: Model, snapshot: Snapshot) -> bool:
     return plan == ReplicaPlan() and _ready(instances, plan) == model.ready_replicas
 
 
-def _end_orphan(instance_id: int, tx: Tx, done: _ReconcileResult) -> None:
+def _end_orphan(instance_id: int, tx: Tx) -> _ReconcileResult:
     orphan = tx.get(ModelInstance, instance_id)
-    if orphan is not None and orphan.deleted_at is None and tx.get(Model, orphan.model_id) is None:
-        end_instance(tx, orphan)
-        done.ended.append(orphan)
+    if orphan is None or orphan.deleted_at is not None or tx.get(Model, orphan.model_id) is not None:
+        return _ReconcileResult()
+    end_instance(tx, orphan)
+    return _ReconcileResult(ended=[orphan])
 
 
 def _orphans(snapshot: Snapshot) -> list[ModelInstance]:

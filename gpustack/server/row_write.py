@@ -27,16 +27,16 @@ T = TypeVar("T")
 
 
 async def write_rows(
-    store: RecordStore, rows: Mapping[K, V], work: Callable[[Tx, V], T], faults: Quarantine
+    store: RecordStore, rows: Mapping[K, Callable[[Tx], T]], faults: Quarantine
 ) -> dict[K, T]:
-    """What ``work`` returns for each row, all of them in one transaction, or each in its own where that fails.
+    """What each row returns: all of them in one transaction, or each in its own where that fails.
 
-    Rows that cannot be written are set aside in ``faults`` and are not in the answer. Raises what passes ``faults``
-    (``Unavailable``). Cancellable; a write that has begun is then still made.
+    A row that cannot be written is set aside in ``faults`` and is not in the answer. Raises what ``faults`` lets pass
+    (``Unavailable``). Cancellable, but a write that has begun is still made.
     """
 
-    async def act(some: Mapping[K, V]) -> dict[K, T]:
-        return await store.write(lambda tx: {key: work(tx, value) for key, value in some.items()})
+    async def act(some: Mapping[K, Callable[[Tx], T]]) -> dict[K, T]:
+        return await store.write(lambda tx: {key: row(tx) for key, row in some.items()})
 
     return {key: made for _, some in await faults.together(rows, act) for key, made in some.items()}
 

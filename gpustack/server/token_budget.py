@@ -16,6 +16,7 @@ from gpustack.errors import GpustackError, Unavailable
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.wake import Wake
 from gpustack.policy.usage_limit import LimitKind, block_size, is_period_over, period_name
+from gpustack.server.row_write import write_rows
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
@@ -201,7 +202,7 @@ class TokenBudgets:
         since = self._monotonic() - _IDLE
         await self._give_back([b for b in self._blocks.values() if b.left > 0 and b.touched < since])
         over = [row.id for row in self._rows() if is_period_over(row.period, now)]
-        await self._attempt({("over", key): partial(_forget, key=key) for key in over})
+        await self._attempt({("over", key): partial(_forget, key) for key in over})
 
     async def _draw_all(self) -> None:
         asked = self._asked_for()
@@ -216,8 +217,8 @@ class TokenBudgets:
         found: dict[_Row, _DrawResult] = {}
         with trio.move_on_after(_WITHIN):
             try:
-                for _, some in await self._faults.together({draw.about: draw for draw in draws}, self._write):
-                    found.update(some)
+                rows = {draw.about: partial(_draw, draw) for draw in draws}
+                found = await write_rows(self._store, rows, self._faults)
                 fault = Unavailable("This budget cannot be written down now")
             except Unavailable as error:
                 fault = error
@@ -231,9 +232,6 @@ class TokenBudgets:
                 self._owe(wish, draw)
                 wish.fault = fault
             wish.answered.set()
-
-    async def _write(self, draws: Mapping[_Row, _DrawRequest]) -> Mapping[_Row, _DrawResult]:
-        return await self._store.write(lambda tx: {about: _draw(tx, draw) for about, draw in draws.items()})
 
     def _asked_for(self) -> list[_PendingDraw]:
         """What requests wait for, and debts that are not written down yet."""
@@ -259,20 +257,13 @@ class TokenBudgets:
         back: dict[tuple[str, int], Callable[[Tx], None]] = {}
         for block in blocks:
             if block.left and block.row is not None:
-                back["back", block.row] = partial(_return, key=block.row, tokens=block.left)
+                back["back", block.row] = partial(_return, block.row, block.left)
                 block.left = 0  # first: should nobody know whether it was written, it is forfeit
         await self._attempt(back)
 
     async def _attempt(self, rows: Mapping[tuple[str, int], Callable[[Tx], None]]) -> None:
-        async def write(some: Mapping[tuple[str, int], Callable[[Tx], None]]) -> None:
-            def work(tx: Tx) -> None:
-                for row in some.values():
-                    row(tx)
-
-            await self._store.write(work)
-
         try:
-            await self._faults.together(rows, write)
+            await write_rows(self._store, rows, self._faults)
         except Unavailable as error:
             log.warning("Budgets could not be written: reason=%s", error)
 
@@ -291,7 +282,7 @@ class TokenBudgets:
         return f"<Budgets: {len(self._blocks)} blocks, {left} tokens left in them, {self.draws} draws>"
 
 
-def _draw(tx: Tx, draw: _DrawRequest) -> _DrawResult:
+def _draw(draw: _DrawRequest, tx: Tx) -> _DrawResult:
     row = tx.get(BudgetDraw, draw.row)
     if row is None:
         row = tx.find(BudgetDraw, subject=draw.subject, period=draw.period)
@@ -305,13 +296,13 @@ def _draw(tx: Tx, draw: _DrawRequest) -> _DrawResult:
     return _DrawResult(None if row is None else row.id, tokens)
 
 
-def _return(tx: Tx, key: int, tokens: int) -> None:
+def _return(key: int, tokens: int, tx: Tx) -> None:
     row = tx.get(BudgetDraw, key)
     if row is not None:
         tx.change(BudgetDraw, key, drawn=max(row.drawn - tokens, 0))
 
 
-def _forget(tx: Tx, key: int) -> None:
+def _forget(key: int, tx: Tx) -> None:
     if tx.get(BudgetDraw, key) is not None:
         tx.delete(BudgetDraw, key)
 

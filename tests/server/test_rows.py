@@ -379,7 +379,7 @@ async def test_the_use_of_one_key_that_cannot_be_dated_leaves_the_others_dated(
         for name in ("a", "b")
     ]
     use = KeyUseLedger(cluster.store, cluster.clock)
-    Stumble(key_use, "_note", lambda tx, key, at: key == keys[0].id).put(monkeypatch)
+    Stumble(key_use, "_note", lambda key, *_: key == keys[0].id).put(monkeypatch)
     for key in keys:
         use.note(key.id)
     await use.flush()
@@ -451,7 +451,7 @@ async def test_an_event_that_cannot_be_stored_is_told_lost_and_the_others_are_th
 async def test_a_budget_that_cannot_be_drawn_of_keeps_no_other_waiting(
     cluster: Cluster, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Stumble(token_budget, "_draw", lambda tx, draw: draw.subject == "key:1").put(monkeypatch)
+    Stumble(token_budget, "_draw", lambda draw, *_: draw.subject == "key:1").put(monkeypatch)
     budgets = TokenBudgets(cluster.store, cluster.clock, cluster.clock.monotonic)
     one, two = (budgets.block(f"key:{n}", LimitKind.DAY, 1000) for n in (1, 2))
     fates: list[str] = []
