@@ -18,7 +18,7 @@ from gpustack.errors import Unavailable
 from gpustack.identity.credentials import Credentials
 from gpustack.identity.keys import ApiKeyText, WorkerKeyText, parse
 from gpustack.server.audit_trail import AuditTrail, insert
-from gpustack.store.attached_write import AttachedWrite, accompanied
+from gpustack.store.attached_write import AttachedWrite, attach
 from gpustack.store.transaction import Tx
 
 from .context import ApiContext
@@ -88,7 +88,7 @@ class AuditRecorder:
     details: dict[str, Any] = attrs.field(factory=dict)
     _counted: bool = False
     """The caller has made so many changes just now that further ones are counted, not stored one by one."""
-    _companion: AttachedWrite | None = None
+    _attached: AttachedWrite | None = None
 
     def acts(self, principal: Principal) -> None:
         """The caller is this principal."""
@@ -139,8 +139,8 @@ class AuditRecorder:
             return
         if self.actor.id is not None and self.actor.role != Role.ADMIN.value:
             self._counted = not self._trail.has_room_for(self.actor.id)
-        self._companion = AttachedWrite(self._write)
-        with accompanied(self._companion):
+        self._attached = AttachedWrite(self._write)
+        with attach(self._attached):
             yield
 
     def _write(self, tx: Tx, result: object) -> None:
@@ -160,7 +160,7 @@ class AuditRecorder:
         if self._counted:
             self._trail.add_counted(attrs.evolve(event, target_id=None, target_name="", details={}))
             return
-        if self._companion is not None and self._companion.written:
+        if self._attached is not None and self._attached.written:
             return
         try:
             await context.store.write(lambda tx: insert(tx, [event]))

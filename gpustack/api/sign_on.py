@@ -18,7 +18,7 @@ from gpustack.errors import BadRequest, Forbidden, GpustackError, NotFound
 from gpustack.identity.person import VerifiedIdentity, pack, unpack
 from gpustack.identity.sign_in import begin, find, is_of_browser, new_state, no_cookie
 from gpustack.server.account import account_of
-from gpustack.store.attached_write import alone
+from gpustack.store.attached_write import detach
 from gpustack.store.transaction import Tx
 
 from .audit_recorder import Actor
@@ -197,7 +197,7 @@ async def _start(call: ApiCall, source: UserSource, secret: str) -> tuple[str, t
             tx.delete(SignIn, one.id)
         tx.insert(started.record)
 
-    with alone():
+    with detach():
         await context.store.write(work)
     return started.state, (("Set-Cookie", started.cookie),)
 
@@ -227,7 +227,7 @@ async def _take(call: ApiCall, source: UserSource, state: str | None) -> SignIn:
             return True
         return False  # of two requests at once the other has it
 
-    with alone():
+    with detach():
         taken = await call.context.store.write(work)
     if not taken:
         raise BadRequest(_NOT_UNDER_WAY)
@@ -252,7 +252,7 @@ async def _keep(call: ApiCall, sign_in: SignIn, proven: VerifiedIdentity) -> str
         tx.update(attrs.evolve(known, state_hash=context.keys.sign_in_hash(state), secret=kept))
         return True
 
-    with alone():
+    with detach():
         kept = await context.store.write(work)
     if not kept:
         raise BadRequest(_NOT_UNDER_WAY)

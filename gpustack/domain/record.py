@@ -11,7 +11,7 @@ import attrs
 
 UNSAVED = 0
 """The id of a record that is not stored yet."""
-RETOLD = "retold"
+REPORTED = "reported"
 """Metadata of a field that the owner of the record reports again by itself. If the stored value cannot be read, the
 default is used until then."""
 

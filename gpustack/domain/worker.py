@@ -9,7 +9,7 @@ from enum import StrEnum
 import attrs
 
 from .device import Device
-from .record import RETOLD, Record, stored
+from .record import REPORTED, Record, stored
 from .unit import GIB
 
 
@@ -137,10 +137,10 @@ class Worker(Record):
     port: int = 10150
     metrics_port: int | None = None
     labels: Mapping[str, str] = attrs.field(factory=dict)
-    system_reserved: SystemReserved = attrs.field(default=SystemReserved(), metadata={RETOLD: True})
-    status: WorkerStatus = attrs.field(default=WorkerStatus(), metadata={RETOLD: True})
+    system_reserved: SystemReserved = attrs.field(default=SystemReserved(), metadata={REPORTED: True})
+    status: WorkerStatus = attrs.field(default=WorkerStatus(), metadata={REPORTED: True})
     condition: Condition = attrs.field(
-        default=Condition(state=WorkerState.NOT_READY, why="has not reported yet"), metadata={RETOLD: True}
+        default=Condition(state=WorkerState.NOT_READY, why="has not reported yet"), metadata={REPORTED: True}
     )
     heartbeat_time: datetime | None = None
     """When it was last heard, as stored now and then; the live value is in the memory of the server."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 import attrs
 
 from .group import ExitStatus, ProcessGroup, pidfd_ended, wait_pidfd
-from .process_identity import ProcessIdentity, boot_id, identity, read_stat
+from .process_identity import ProcessIdentity, boot_id, identity_of, read_stat
 from .state import GroupState
 
 _UNKNOWN = ExitStatus(code=None, signal=None)  # only the parent learns how a process ended
@@ -78,7 +78,7 @@ def adopt(state: GroupState) -> ProcessGroup | None:
     except OSError:  # no such process, or a kernel without
         return None
     leader = _AdoptedLeader(pidfd)
-    same = identity(state.pid) == ProcessIdentity(state.boot_id, state.start_ticks)
+    same = identity_of(state.pid) == ProcessIdentity(state.boot_id, state.start_ticks)
     found = read_stat(state.pid)
     if not same or found is None or found.group != state.pid or leader.poll() is not None:
         leader.release()
@@ -88,7 +88,7 @@ def adopt(state: GroupState) -> ProcessGroup | None:
 
 def is_led(state: GroupState) -> bool:
     """Whether the leader that ``state`` describes runs at this moment."""
-    return identity(state.pid) == ProcessIdentity(state.boot_id or "", state.start_ticks or 0)
+    return identity_of(state.pid) == ProcessIdentity(state.boot_id or "", state.start_ticks or 0)
 
 
 async def end_remains(state: GroupState, grace: float) -> bool:

@@ -18,7 +18,7 @@ import trio
 from .group import KILL_WITHIN, ExitStatus, GroupLeader, ProcessGroup, pidfd_ended, wait_pidfd
 from .limiter import threads
 from .log_file import LogFile
-from .process_identity import identity, read_stat
+from .process_identity import identity_of, read_stat
 from .state import GroupState, forget_state, write_state
 
 __all__ = ["KILL_WITHIN", "ExitStatus", "GroupLeader", "ProcessGroup", "spawn_group"]
@@ -175,7 +175,7 @@ def _group_of(
     secrets: Mapping[str, str],
     now: datetime,
 ) -> ProcessGroup:
-    who = identity(popen.pid)
+    who = identity_of(popen.pid)
     state = GroupState(
         pid=popen.pid,
         boot_id=who.boot_id if who else None,

@@ -53,7 +53,7 @@ def read_stat(pid: int) -> ProcessStat | None:
     return ProcessStat(pid, fields[0], int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
 
 
-def identity(pid: int) -> ProcessIdentity | None:
+def identity_of(pid: int) -> ProcessIdentity | None:
     """The identity of the process that has ``pid`` now; None if there is none or no /proc."""
     boot, found = boot_id(), read_stat(pid)
     return None if boot is None or found is None else ProcessIdentity(boot, found.start_ticks)

@@ -30,8 +30,8 @@ class SecretsReplaced(GpustackError):
 
 
 async def settle(store: Store, me: ServerIdentity, offers: Mapping[str, SecretProposal]) -> Mapping[str, str]:
-    """Agree with the other servers on the secrets of all; returns them. As ``roster.settle``."""
-    return await store.beside(partial(server_registry.settle, me=me, offers=offers))
+    """Agree with the other servers on the secrets of all; returns them. As ``server_registry.register``."""
+    return await store.beside(partial(server_registry.register, me=me, proposals=offers))
 
 
 @attrs.define(eq=False, repr=False)
@@ -80,7 +80,7 @@ class ServerPresence:
         me = attrs.evolve(self._me, url=await _threads.run(self._url, abandon=True))
 
         async def attend(some: Mapping[int, float]) -> RegistryView:
-            ours = partial(server_registry.attend, me=me, heard=some, settled=self._secrets)
+            ours = partial(server_registry.heartbeat, me=me, heard=some, settled=self._secrets)
             return await self._store.beside(ours)
 
         try:
@@ -126,7 +126,7 @@ class ServerPresence:
 
     async def _depart(self) -> None:
         try:
-            await self._store.beside(partial(server_registry.depart, me=self._me))
+            await self._store.beside(partial(server_registry.deregister, me=self._me))
         except Unavailable as error:
             log.debug("The other servers were not told that this one stops: reason=%s", error)
 

@@ -34,30 +34,30 @@ class AttachedWrite:
         return both
 
 
-_companion: ContextVar[AttachedWrite | None] = ContextVar("companion", default=None)
+_attached: ContextVar[AttachedWrite | None] = ContextVar("attached write", default=None)
 
 
-def waiting() -> AttachedWrite | None:
+def pending_write() -> AttachedWrite | None:
     """What is attached to the next work of the present task."""
-    found = _companion.get()
+    found = _attached.get()
     return None if found is None or found.written else found
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def detach() -> Iterator[None]:
     """Within the block nothing is attached: its works are intermediate steps."""
-    token = _companion.set(None)
+    token = _attached.set(None)
     try:
         yield
     finally:
-        _companion.reset(token)
+        _attached.reset(token)
 
 
 @contextmanager
-def accompanied(companion: AttachedWrite) -> Iterator[None]:
+def attach(write: AttachedWrite) -> Iterator[None]:
     """Within the block, ``write`` is attached to the first work of this task that is committed."""
-    token = _companion.set(companion)
+    token = _attached.set(write)
     try:
         yield
     finally:
-        _companion.reset(token)
+        _attached.reset(token)

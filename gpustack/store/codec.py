@@ -12,7 +12,7 @@ import orjson
 import sqlalchemy as sa
 from cattrs.preconf.orjson import make_converter
 
-from gpustack.domain.record import RETOLD, Record
+from gpustack.domain.record import REPORTED, Record
 from gpustack.errors import Invalid
 from gpustack.text import said_by, storable, washed
 
@@ -124,7 +124,7 @@ class Codec(Generic[R]):
     cls: type[R]
     _encoders: Mapping[str, Callable[[Any], Any]]
     _decoders: Mapping[str, Callable[[Any], Any]]
-    _retold: frozenset[str]
+    _reported: frozenset[str]
 
     @classmethod
     def of(cls, record_class: type[R]) -> Codec[R]:
@@ -133,7 +133,7 @@ class Codec(Generic[R]):
             record_class,
             {name: _encoder(tables[record_class].c[name], shape) for name, shape in fields.items()},
             {name: _decoder(name, shape) for name, shape in fields.items()},
-            frozenset(field.name for field in attrs.fields(record_class) if field.metadata.get(RETOLD)),
+            frozenset(field.name for field in attrs.fields(record_class) if field.metadata.get(REPORTED)),
         )
 
     def row(self, record: R) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class Codec(Generic[R]):
             try:
                 values[name] = decode(values[name])
             except UNREADABLE as error:
-                if name not in self._retold:
+                if name not in self._reported:
                     raise
                 log.warning(
                     "A column cannot be read, and is told anew by its owner: column=%s row=%s reason=%s",

@@ -13,7 +13,7 @@ BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 Count = sa.BigInteger()
 Real = sa.Double[float]()
 Flag = sa.Boolean(create_constraint=False)
-Word = sa.String(64)
+ShortText = sa.String(64)
 """Enumerations and similar short words: a new value needs no migration."""
 
 LONGEST_NAME = 255
@@ -22,7 +22,7 @@ Name = sa.String(LONGEST_NAME).with_variant(
 )
 """Text that is unique or indexed, compared exactly: by default ``A`` equals ``a`` in MySQL."""
 
-Long = sa.Text().with_variant(mysql.LONGTEXT(collation="utf8mb4_bin"), "mysql", "mariadb")
+LongText = sa.Text().with_variant(mysql.LONGTEXT(collation="utf8mb4_bin"), "mysql", "mariadb")
 """Text of any length, and JSON: MySQL's ``TEXT`` ends at 64 KiB."""
 
 

@@ -32,13 +32,13 @@ class RecordStore(Protocol):
 
 @attrs.frozen
 class FencedStore:
-    """A store all of whose writes carry a term (a fencing token). The first one that is refused calls ``_deposed``,
+    """A store all of whose writes carry a term (a fencing token). The first one that is refused calls ``_lease_lost``,
     which has to cancel the caller: the write itself does not return."""
 
     _store: Store
     _term: LeaseTerm | None
     """``None`` where there is only one server."""
-    _deposed: Callable[[], None]
+    _lease_lost: Callable[[], None]
 
     @property
     def snapshot(self) -> Snapshot:
@@ -50,7 +50,7 @@ class FencedStore:
         try:
             return await self._store.write(work, term=self._term)
         except LeaseLost:
-            self._deposed()
+            self._lease_lost()
             await trio.sleep_forever()
 
     def watch(self, tables: Iterable[str] | None = None) -> AbstractContextManager[Wake]:

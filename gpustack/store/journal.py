@@ -45,7 +45,7 @@ def revision(conn: sa.Connection) -> int:
     return conn.execute(_HEAD).scalar() or 0
 
 
-def hold(conn: sa.Connection) -> int:
+def lock_head(conn: sa.Connection) -> int:
     """Lock the head and return the last revision. Until this transaction ends, nobody else assigns or reads a later
     one.
 
@@ -55,14 +55,12 @@ def hold(conn: sa.Connection) -> int:
     return conn.execute(_HEAD.with_for_update()).scalar() or 0
 
 
-def append(
-    conn: sa.Connection, alterations: Sequence[PendingChange], last: int, now: datetime
-) -> list[Change]:
+def append(conn: sa.Connection, pending: Sequence[PendingChange], last: int, now: datetime) -> list[Change]:
     """Append the changes of a transaction that has locked the head at revision ``last``; returns them with
     revisions."""
-    if not alterations:
+    if not pending:
         return []
-    numbered = [alteration.numbered(last + count) for count, alteration in enumerate(alterations, 1)]
+    numbered = [one.numbered(last + count) for count, one in enumerate(pending, 1)]
     rows = [
         {
             "revision": change.revision,
@@ -70,9 +68,9 @@ def append(
             "kind": change.kind.value,
             "table_name": change.table,
             "record_id": change.record.id,
-            "record": alteration.json,
+            "record": one.json,
         }
-        for change, alteration in zip(numbered, alterations, strict=True)
+        for change, one in zip(numbered, pending, strict=True)
     ]
     conn.execute(sa.insert(changes), rows)
     conn.execute(sa.update(heads).where(heads.c.id == 1).values(revision=numbered[-1].revision))
@@ -100,7 +98,7 @@ def _too_large(conn: sa.Connection, last: int) -> int:
     return 0
 
 
-def forget(conn: sa.Connection, skip: int) -> None:
+def clear(conn: sa.Connection, skip: int) -> None:
     """Delete all changes and skip ``skip`` revisions, so that every watcher has to list again."""
     conn.execute(sa.delete(changes))
     conn.execute(sa.update(heads).where(heads.c.id == 1).values(revision=heads.c.revision + skip))

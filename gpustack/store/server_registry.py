@@ -13,9 +13,9 @@ from . import journal, lease
 from .dialect import Dialect
 from .table import cluster_secrets, heartbeats, leases, servers
 
-LIVES_FOR = 10.0
+LIVE_FOR = 10.0
 """Seconds since its last heartbeat for which a server counts as live; it sends one every two seconds."""
-_HEARD_FOR = 60.0
+_LAST_HEARD_WITHIN = 60.0
 """Heartbeats of workers older than these seconds are not returned. A server that becomes leader waits longer before it
 calls a worker silent."""
 _KEPT_FOR = 24 * 3600.0
@@ -49,7 +49,7 @@ class RegisteredServer:
 
     @property
     def lives(self) -> bool:
-        return self.silent < LIVES_FOR
+        return self.silent < LIVE_FOR
 
 
 @attrs.frozen(kw_only=True)
@@ -74,50 +74,54 @@ class SecretProposal:
     knob: str | None = None
 
 
-def settle(
-    conn: sa.Connection, dialect: Dialect, me: ServerIdentity, offers: Mapping[str, SecretProposal]
+def register(
+    conn: sa.Connection, dialect: Dialect, me: ServerIdentity, proposals: Mapping[str, SecretProposal]
 ) -> Mapping[str, str]:
     """Register this server and agree with the others on each secret; returns the secrets that hold now.
 
     Those of the first server become the secrets of all. One that an option sets here is refused with ``Invalid`` when
     another live server has a different one, and replaces the stored one when no other server is live.
     """
-    journal.hold(conn)  # servers that start at once take turns
-    contradict(conn, dialect, me.uuid, offers)
-    held = _held(conn)
-    for name, offer in offers.items():
-        if name not in held:
-            conn.execute(sa.insert(cluster_secrets).values(name=name, value=offer.value))
-        elif offer.knob is not None and held[name] != offer.value:
+    journal.lock_head(conn)  # servers that start at once take turns
+    refuse_other_secrets(conn, dialect, me.uuid, proposals)
+    stored = _stored_secrets(conn)
+    for name, proposal in proposals.items():
+        if name not in stored:
+            conn.execute(sa.insert(cluster_secrets).values(name=name, value=proposal.value))
+        elif proposal.knob is not None and stored[name] != proposal.value:
             mine = cluster_secrets.c.name == name
-            conn.execute(sa.update(cluster_secrets).where(mine).values(value=offer.value))
+            conn.execute(sa.update(cluster_secrets).where(mine).values(value=proposal.value))
         else:
             continue
-        held[name] = offer.value
-    _speak(conn, dialect, me)
-    return {name: held[name] for name in offers}
+        stored[name] = proposal.value
+    _write_heartbeat(conn, dialect, me)
+    return {name: stored[name] for name in proposals}
 
 
-def contradict(
-    conn: sa.Connection, dialect: Dialect, uuid: str, offers: Mapping[str, SecretProposal]
+def refuse_other_secrets(
+    conn: sa.Connection, dialect: Dialect, uuid: str, proposals: Mapping[str, SecretProposal]
 ) -> None:
     """Raise ``Invalid`` when an option sets a secret here and another live server than ``uuid`` has a different one.
 
     Reads only, and only columns of the first release with these tables, so that it can be called before a migration.
     """
-    held = _held(conn)
-    since = _now(conn, dialect) - round(LIVES_FOR * 1000)
+    stored = _stored_secrets(conn)
+    since = _now(conn, dialect) - round(LIVE_FOR * 1000)
     others = sa.select(servers.c.url).where(servers.c.seen > since, servers.c.server_uuid != uuid)
     other = conn.execute(others.order_by(servers.c.server_uuid)).scalar()
-    for name, offer in offers.items():
-        if offer.knob is not None and held.get(name, offer.value) != offer.value and other is not None:
+    for name, proposal in proposals.items():
+        if (
+            proposal.knob is not None
+            and stored.get(name, proposal.value) != proposal.value
+            and other is not None
+        ):
             raise Invalid(
-                f"{offer.knob} differs from that of the other servers on this database, of which"
+                f"{proposal.knob} differs from that of the other servers on this database, of which"
                 f" {other} runs: leave it out here, or stop the others to replace it"
             )
 
 
-def attend(
+def heartbeat(
     conn: sa.Connection,
     dialect: Dialect,
     me: ServerIdentity,
@@ -129,27 +133,27 @@ def attend(
     ``settled`` are the secrets of this server.
     """
     own = conn.execute(sa.select(servers).where(servers.c.server_uuid == me.uuid)).one_or_none()
-    _speak(conn, dialect, me)
+    _write_heartbeat(conn, dialect, me)
     now = _now(conn, dialect)
     if heard:
         rows = [{"worker_id": key, "heard": now - round(heard[key] * 1000)} for key in sorted(heard)]
         conn.execute(dialect.upsert(heartbeats, key=("worker_id",), adding=(), replacing=("heard",)), rows)
-    lately = sa.select(heartbeats).where(heartbeats.c.heard > now - round(_HEARD_FOR * 1000))
+    lately = sa.select(heartbeats).where(heartbeats.c.heard > now - round(_LAST_HEARD_WITHIN * 1000))
     ages = {row.worker_id: max(now - row.heard, 0) / 1000 for row in conn.execute(lately)}
-    found = _listed(conn, dialect)
+    found = _all_servers(conn, dialect)
     leading = any(server.leads for server in found)
     term = sa.select(leases.c.term).where(leases.c.name == lease.LEADER)
     return RegistryView(
         servers=tuple(found),
         heard=ages,
         term=conn.execute(term).scalar() if leading else None,
-        agreed=_held(conn).items() >= settled.items(),
+        agreed=_stored_secrets(conn).items() >= settled.items(),
         # The row has been ours since the registration, unless another daemon has written it.
         twin=None if own is None or own.run == me.run else own.url,
     )
 
 
-def depart(conn: sa.Connection, dialect: Dialect, me: ServerIdentity) -> None:
+def deregister(conn: sa.Connection, dialect: Dialect, me: ServerIdentity) -> None:
     """Remove this server, if the row is of this run, and delete rows that are older than a day."""
     conn.execute(sa.delete(servers).where(servers.c.server_uuid == me.uuid, servers.c.run == me.run))
     long_ago = _now(conn, dialect) - round(_KEPT_FOR * 1000)
@@ -157,19 +161,19 @@ def depart(conn: sa.Connection, dialect: Dialect, me: ServerIdentity) -> None:
     conn.execute(sa.delete(heartbeats).where(heartbeats.c.heard < long_ago))
 
 
-def living(conn: sa.Connection, dialect: Dialect) -> list[RegisteredServer]:
+def live_servers(conn: sa.Connection, dialect: Dialect) -> list[RegisteredServer]:
     """The servers that are live now."""
-    return [server for server in _listed(conn, dialect) if server.lives]
+    return [server for server in _all_servers(conn, dialect) if server.lives]
 
 
-def _held(conn: sa.Connection) -> dict[str, str]:
+def _stored_secrets(conn: sa.Connection) -> dict[str, str]:
     return {row.name: row.value for row in conn.execute(sa.select(cluster_secrets))}
 
 
-def _speak(conn: sa.Connection, dialect: Dialect, me: ServerIdentity) -> None:
-    said = ("run", "url", "version_running", "seen")
+def _write_heartbeat(conn: sa.Connection, dialect: Dialect, me: ServerIdentity) -> None:
+    columns = ("run", "url", "version_running", "seen")
     conn.execute(
-        dialect.upsert(servers, key=("server_uuid",), adding=(), replacing=said).values(
+        dialect.upsert(servers, key=("server_uuid",), adding=(), replacing=columns).values(
             server_uuid=me.uuid,
             run=me.run,
             url=me.url,
@@ -183,7 +187,7 @@ def _now(conn: sa.Connection, dialect: Dialect) -> int:
     return int(conn.exec_driver_sql(f"SELECT {dialect.clock}").scalar() or 0)
 
 
-def _listed(conn: sa.Connection, dialect: Dialect) -> list[RegisteredServer]:
+def _all_servers(conn: sa.Connection, dialect: Dialect) -> list[RegisteredServer]:
     now = _now(conn, dialect)
     leading = sa.select(leases.c.holder).where(leases.c.name == lease.LEADER, leases.c.expires > now)
     leader = conn.execute(leading).scalar()

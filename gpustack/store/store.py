@@ -23,7 +23,7 @@ from gpustack.nursery.limiter import ThreadLimiter, threads
 from gpustack.nursery.wake import Wake
 
 from . import journal, lease
-from .attached_write import waiting
+from .attached_write import pending_write
 from .change_buffer import ChangeBuffer
 from .database import Database, open_database
 from .dialect import RETRY_AFTER, Dialect, PoolSettings
@@ -81,7 +81,7 @@ class Store:
 
     _database: Database
     _writer: Writer
-    _ring: ChangeBuffer
+    _buffer: ChangeBuffer
     _snapshot: Snapshot
     name: str = "store"
     _queue: deque[WriteJob] = attrs.field(factory=deque)
@@ -132,7 +132,7 @@ class Store:
         only their ``Tx`` and immutable values, and must be quick. Waits until the store runs. Cancelled, the work may
         or may not be done, but never in part.
 
-        In a block of ``accompanied`` the companion is done in the same transaction.
+        Within ``attach`` the attached write is done in the same transaction.
         With a ``term`` the work is done only if that still is the latest of its lease; ``Deposed`` otherwise.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -140,8 +140,8 @@ class Store:
             raise _stopped()
         if len(self._waiting) >= WAITING:
             raise Unavailable(f"{WAITING} writes wait for the database: try again", 1.0)
-        companion = waiting()
-        job = WriteJob(work if companion is None else companion.beside(work), term)
+        attached = pending_write()
+        job = WriteJob(work if attached is None else attached.beside(work), term)
         self._waiting.add(job)
         self._queue.append(job)
         self._asked.wake()
@@ -152,8 +152,8 @@ class Store:
             self._waiting.discard(job)
         assert job.result is not None
         result = cast(T, job.result.unwrap())
-        if companion is not None:
-            companion.written = True
+        if attached is not None:
+            attached.written = True
         return result
 
     async def try_lease(self, name: str, holder: str, ttl: float) -> LeaseTerm | None:
@@ -250,7 +250,7 @@ class Store:
         Called after each wake of a ``watch`` with the last revision seen, it returns every change once.
         ``before`` is ``None`` in changes from before this start.
         """
-        return self._ring.since(revision)
+        return self._buffer.since(revision)
 
     @contextmanager
     def watch(self, tables: Iterable[str] | None = None) -> Iterator[Wake]:
@@ -314,9 +314,9 @@ class Store:
             self.commits += 1
             self._snapshot = batch.snapshot
             if batch.afresh:
-                self._ring.restart(batch.snapshot.revision)
+                self._buffer.restart(batch.snapshot.revision)
             else:
-                self._ring.extend(batch.changes, batch.snapshot.revision)
+                self._buffer.extend(batch.changes, batch.snapshot.revision)
             touched = {change.table for change in batch.changes}
             for watch in self._watches:
                 if watch.tables is None or watch.tables & touched:
@@ -375,20 +375,20 @@ def _open(settings: StoreSettings, clock: Callable[[], datetime]) -> Store:
 
 def _load(database: Database, pool: PoolSettings, clock: Callable[[], datetime]) -> Store:
     migrate(database)
-    memory = WorkingCopy()
+    working_copy = WorkingCopy()
     with database.write.begin() as conn:
         journal.trim(conn, clock())
     with database.write.begin() as conn:
-        revision = journal.hold(conn)
-        memory.load(rows(conn))
+        revision = journal.lock_head(conn)
+        working_copy.load(rows(conn))
         floor, changes = journal.newest(conn, REPLAYED)
-    ring = ChangeBuffer(floor, revision)
-    ring.extend(changes)
+    buffer = ChangeBuffer(floor, revision)
+    buffer.extend(changes)
     return Store(
         database,
-        Writer(database, memory, clock, revision),
-        ring,
-        memory.snapshot(revision),
+        Writer(database, working_copy, clock, revision),
+        buffer,
+        working_copy.snapshot(revision),
         read_threads=threads("store-read", pool.most),
         read_patience=pool.timeout,
     )

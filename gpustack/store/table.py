@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from gpustack.domain.record import Record, TableSpec, record_classes
 from gpustack.plugins import siblings
 
-from .column import BigId, Count, Flag, Long, Name, Real, Utc, Word
+from .column import BigId, Count, Flag, LongText, Name, Real, ShortText, Utc
 
 siblings("gpustack.domain")  # an import of the modules registers their record classes
 
@@ -31,7 +31,7 @@ _SCALARS: Mapping[type, sa.types.TypeEngine[Any]] = {
     bool: Flag,
     int: Count,
     float: Real,
-    str: Long,
+    str: LongText,
     datetime: Utc(),
     date: sa.Date(),
 }
@@ -71,7 +71,7 @@ def _shape(hint: Any) -> ColumnShape:
 def _column(name: str, shape: ColumnShape, spec: TableSpec) -> sa.Column[Any]:
     if name == "id":
         return sa.Column(name, BigId, primary_key=True, autoincrement=True)
-    kind = Word if shape.is_enum else _SCALARS.get(shape.type, Long)
+    kind = ShortText if shape.is_enum else _SCALARS.get(shape.type, LongText)
     if shape.type is str and (name in spec.indexed or any(name in columns for columns in spec.unique)):
         kind = Name
     return sa.Column(name, kind, nullable=shape.nullable)
@@ -98,10 +98,10 @@ changes = sa.Table(
     metadata,
     sa.Column("revision", BigId, primary_key=True, autoincrement=True),
     sa.Column("at", Utc(), nullable=False),
-    sa.Column("kind", Word, nullable=False),
-    sa.Column("table_name", Word, nullable=False),
+    sa.Column("kind", ShortText, nullable=False),
+    sa.Column("table_name", ShortText, nullable=False),
     sa.Column("record_id", Count, nullable=False),
-    sa.Column("record", Long, nullable=False),
+    sa.Column("record", LongText, nullable=False),
     sqlite_autoincrement=True,
 )
 
@@ -128,8 +128,8 @@ servers = sa.Table(
     metadata,
     sa.Column("server_uuid", Name, primary_key=True),
     sa.Column("run", Name, nullable=False),
-    sa.Column("url", Long, nullable=False),
-    sa.Column("version_running", Long, nullable=False),
+    sa.Column("url", LongText, nullable=False),
+    sa.Column("version_running", LongText, nullable=False),
     sa.Column("seen", Count, nullable=False),
 )
 """The registry of servers: where workers reach each, and its last heartbeat, in time as in ``leases``."""
@@ -138,7 +138,7 @@ cluster_secrets = sa.Table(
     "cluster_secrets",
     metadata,
     sa.Column("name", Name, primary_key=True),
-    sa.Column("value", Long, nullable=False),
+    sa.Column("value", LongText, nullable=False),
 )
 """Secrets common to all servers on this database. They are in no snapshot, change or answer."""
 

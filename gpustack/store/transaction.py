@@ -46,40 +46,40 @@ class Tx:
 
     _conn: sa.Connection
     _dialect: Dialect
-    _memory: WorkingCopy
+    _copy: WorkingCopy
     revision: int
     """The revision before this transaction."""
     now: datetime
     """The date of its writes."""
-    _alterations: list[PendingChange] = attrs.field(factory=list)
+    _pending: list[PendingChange] = attrs.field(factory=list)
     _mark: int = 0
     _writing: bool = False
     _over: bool = False
 
     def __attrs_post_init__(self) -> None:
-        self._mark = self._memory.mark()
+        self._mark = self._copy.mark()
 
     # -- reading
 
     @property
     def snapshot(self) -> Snapshot:
         """All records as of now, with this work's writes; later writes do not change it."""
-        return self._memory.snapshot(self.revision)
+        return self._copy.snapshot(self.revision)
 
     def get(self, cls: type[R], key: int | None) -> R | None:
         """One record, or ``None``."""
         _in_memory(cls)
-        return None if key is None else self._memory.get(cls, key)
+        return None if key is None else self._copy.get(cls, key)
 
     def all(self, cls: type[R]) -> Mapping[int, R]:
         """All records of a class by id, as of now; later writes do not change the mapping."""
         _in_memory(cls)
-        return self._memory.all(cls)
+        return self._copy.all(cls)
 
     def find(self, cls: type[R], **fields: object) -> R | None:
         """The first record whose fields equal those given."""
         _in_memory(cls)
-        return self._memory.find(cls, fields)
+        return self._copy.find(cls, fields)
 
     # -- writing
 
@@ -98,7 +98,7 @@ class Tx:
         key = self._begin_writing().execute(_INSERT[type(new)], row).inserted_primary_key
         assert key is not None
         new = attrs.evolve(new, id=key[0])
-        self._altered(ChangeKind.CREATED, new, None)
+        self._note(ChangeKind.CREATED, new, None)
         return new
 
     def update(self, record: R, *, by: Party | None = None) -> R:
@@ -119,7 +119,7 @@ class Tx:
         statement, _ = _BY_ID_AND_VERSION[type(record)]
         values = codec(type(record)).changed(before, after)
         self._execute_one(statement.values(values), before)
-        self._altered(ChangeKind.UPDATED, after, before)
+        self._note(ChangeKind.UPDATED, after, before)
         return after
 
     def change(self, cls: type[R], key: int, *, by: Party | None = None, **fields: Any) -> R:
@@ -153,7 +153,7 @@ class Tx:
             before = found
         _, statement = _BY_ID_AND_VERSION[type(before)]
         self._execute_one(statement, before)
-        self._altered(ChangeKind.DELETED, before, before)
+        self._note(ChangeKind.DELETED, before, before)
 
     def add_usage(self, rows: Iterable[ModelUsage]) -> None:
         """Add counts to those of the same day, user, key, model and operation. Makes no revision."""
@@ -171,8 +171,8 @@ class Tx:
         if keep:
             if self._writing:
                 self._conn.exec_driver_sql(f"RELEASE SAVEPOINT {_SAVEPOINT}")
-            return self._alterations
-        self._memory.take_back(self._mark)
+            return self._pending
+        self._copy.undo(self._mark)
         if self._writing:
             self._conn.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
             self._conn.exec_driver_sql(f"RELEASE SAVEPOINT {_SAVEPOINT}")
@@ -201,17 +201,17 @@ class Tx:
             raise _changed_meanwhile(before)
         return before
 
-    def _altered(self, kind: ChangeKind, record: Record, before: Record | None) -> None:
+    def _note(self, kind: ChangeKind, record: Record, before: Record | None) -> None:
         if not specs[type(record)].in_memory:
             return
         if kind is ChangeKind.DELETED:
-            self._memory.remove(record)
+            self._copy.remove(record)
         else:
-            self._memory.put(record)
-        self._alterations.append(PendingChange(kind, record, before, to_json(record)))
+            self._copy.put(record)
+        self._pending.append(PendingChange(kind, record, before, to_json(record)))
 
     def _refuse_clash(self, record: Record) -> None:
-        columns = self._memory.clash(record)
+        columns = self._copy.clash(record)
         if columns is not None:
             raise AlreadyExists(_taken(record, columns))
 

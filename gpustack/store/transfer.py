@@ -93,18 +93,18 @@ def refuse_served(database: Database) -> None:
 
 
 def _refuse_served(conn: sa.Connection, database: Database) -> None:
-    there = server_registry.living(conn, database.dialect)
+    there = server_registry.live_servers(conn, database.dialect)
     if there:
         raise Invalid(
             f"Servers run on the database {database.place} ({', '.join(one.url for one in there)}): stop them first;"
-            f" one that was killed counts as gone {server_registry.LIVES_FOR:.0f} s later"
+            f" one that was killed counts as gone {server_registry.LIVE_FOR:.0f} s later"
         )
 
 
 def _copy(
     reading: sa.Connection, writing: sa.Connection, place: str, *, replace: bool, resume: bool
 ) -> TransferReport:
-    last = journal.hold(writing)
+    last = journal.lock_head(writing)
     held = [table.name for table in _MOVED if writing.execute(sa.select(table).limit(1)).first() is not None]
     if held and not replace:
         raise Invalid(
@@ -117,7 +117,7 @@ def _copy(
     revision = max(journal.revision(reading), last)
     writing.execute(sa.update(heads).where(heads.c.id == 1).values(revision=revision))
     if held or not resume:
-        journal.forget(writing, SKIPPED)
+        journal.clear(writing, SKIPPED)
         rows[changes.name] = 0
     return TransferReport(rows, journal.revision(writing))
 

@@ -96,10 +96,10 @@ class WorkingCopy:
         self._store(type(record), record.id, None)
 
     def mark(self) -> int:
-        """The present position, for ``take_back``."""
+        """The present position, for ``undo``."""
         return len(self._steps)
 
-    def take_back(self, mark: int = 0) -> None:
+    def undo(self, mark: int = 0) -> None:
         """Undo all changes since ``mark``, or since the last ``keep``."""
         while len(self._steps) > mark:
             step = self._steps.pop()

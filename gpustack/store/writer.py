@@ -81,7 +81,7 @@ class Writer:
     """
 
     _database: Database
-    _memory: WorkingCopy
+    _copy: WorkingCopy
     _clock: Callable[[], datetime]
     revision: int
     _appended: int = 0
@@ -97,26 +97,26 @@ class Writer:
         results: list[tuple[WriteJob, Result]] = []
         try:
             with self._database.write.begin() as conn:
-                head = journal.hold(conn)
+                head = journal.lock_head(conn)
                 heard = self._catch_up(conn, head)
-                alterations: list[PendingChange] = []
+                pending: list[PendingChange] = []
                 terms: dict[LeaseTerm, bool] = {}
                 for job in jobs:
                     if not job.withdrawn:
-                        result, altered = self._attempt(conn, job, head, terms)
+                        result, made = self._attempt(conn, job, head, terms)
                         results.append((job, result))
-                        alterations += altered
+                        pending += made
                 now = self._clock()
-                changes = journal.append(conn, alterations, head, now)
+                changes = journal.append(conn, pending, head, now)
                 self._trim(conn, changes, now)
         except (sa.exc.SQLAlchemyError, Unavailable) as error:
-            self._memory.take_back()
+            self._copy.undo()
             return CommitResult(self._failed(jobs, results, error), failure=self._unavailable(error))
-        self._memory.keep()
+        self._copy.keep()
         before, self.revision = self.revision, head + len(changes)
         if before == self.revision:
             return CommitResult(results)
-        snapshot = self._memory.snapshot(self.revision)
+        snapshot = self._copy.snapshot(self.revision)
         return CommitResult(results, [*heard.changes, *changes], snapshot, heard.afresh)
 
     def poll(self) -> CommitResult:
@@ -138,7 +138,7 @@ class Writer:
         heard = []
         for change in missed:
             if change is not None:
-                before = self._memory.get(type(change.record), change.record.id)
+                before = self._copy.get(type(change.record), change.record.id)
                 self._apply(change.kind, change.record)
                 heard.append(attrs.evolve(change, before=before))
         return _ForeignChanges(heard)
@@ -155,16 +155,16 @@ class Writer:
                 continue
             cls = type(record)
             there.add((cls, record.id))
-            before = self._memory.get(cls, record.id)
+            before = self._copy.get(cls, record.id)
             if before != record:
                 kind = ChangeKind.CREATED if before is None else ChangeKind.UPDATED
                 found.append(Change(head, kind, specs[cls].name, record, before))
         for cls, spec in specs.items():
             if spec.in_memory:
-                for record in self._memory.all(cls).values():
+                for record in self._copy.all(cls).values():
                     if (cls, record.id) not in there:
                         found.append(Change(head, ChangeKind.DELETED, spec.name, record, record))
-        self._memory.leave_out(unread)
+        self._copy.leave_out(unread)
         # A unique value may have moved to another record: deletions come first.
         found.sort(key=lambda change: change.kind is not ChangeKind.DELETED)
         for change in found:
@@ -173,9 +173,9 @@ class Writer:
 
     def _apply(self, kind: ChangeKind, record: Record) -> None:
         if kind is ChangeKind.DELETED:
-            self._memory.remove(record)
+            self._copy.remove(record)
         else:
-            self._memory.put(record)
+            self._copy.put(record)
 
     def _attempt(
         self, conn: sa.Connection, job: WriteJob, head: int, terms: dict[LeaseTerm, bool]
@@ -184,16 +184,21 @@ class Writer:
             if job.term not in terms:
                 terms[job.term] = lease.stands(conn, job.term)
             if not terms[job.term]:
-                return outcome.Error(_deposed(job.term)), []
-        tx = Tx(conn, self._database.dialect, self._memory, head, self._clock())
+                name, number = job.term.name, job.term.number
+                return outcome.Error(LeaseLost(f"Another server leads {name} now: term {number} is over")), []
+        tx = Tx(conn, self._database.dialect, self._copy, head, self._clock())
         result = outcome.capture(job.work, tx)
         if conn.invalidated:  # the connection broke, so all works of this transaction are undone
             error = result.error if isinstance(result, outcome.Error) else None
-            raise error if isinstance(error, sa.exc.DBAPIError) else _lost(self._database.place)
-        altered = tx.end(keep=isinstance(result, outcome.Value))
+            if isinstance(error, sa.exc.DBAPIError):
+                raise error
+            raise Unavailable(
+                f"The connection to the database {self._database.place} was lost: try again", RETRY_AFTER
+            )
+        made = tx.end(keep=isinstance(result, outcome.Value))
         if isinstance(result, outcome.Error):
             result = self._named(result)
-        return result, altered
+        return result, made
 
     def _named(self, result: outcome.Error) -> Result:
         """Errors of the database as errors of GPUStack; everything else unchanged."""
@@ -228,14 +233,6 @@ class Writer:
         if self._appended >= TRIM_EVERY or self._appended_bytes >= TRIM_EVERY_BYTES:
             self._appended = self._appended_bytes = 0
             journal.trim(conn, now)
-
-
-def _lost(place: str) -> Unavailable:
-    return Unavailable(f"The connection to the database {place} was lost: try again", RETRY_AFTER)
-
-
-def _deposed(term: LeaseTerm) -> LeaseLost:
-    return LeaseLost(f"Another server leads {term.name} now: term {term.number} is over")
 
 
 def _raising(error: Exception, cause: BaseException) -> outcome.Error:

@@ -139,14 +139,14 @@ async def test_a_worker_of_whom_nothing_can_be_told_is_left_out(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others are told of all the same, and the server goes on saying that it is there."""
-    whole, refused = server_registry.attend, set[int]()
+    whole, refused = server_registry.heartbeat, set[int]()
 
     def attend(conn: Any, dialect: Any, me: Any, heard: Any, settled: Any) -> Any:
         if refused & heard.keys():
             raise ArithmeticError("stumbled")
         return whole(conn, dialect, me, heard, settled)
 
-    monkeypatch.setattr(server_registry, "attend", attend)
+    monkeypatch.setattr(server_registry, "heartbeat", attend)
     async with node(url, "one") as one, node(url, "two") as two:
         await until(lambda: len(one.seen) == len(two.seen) == 2)
         ids = []

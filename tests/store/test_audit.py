@@ -11,7 +11,7 @@ import trio
 from gpustack.domain.access import User
 from gpustack.domain.audit import AuditEvent, AuditOutcome
 from gpustack.store import Store, audit_history
-from gpustack.store.attached_write import AttachedWrite, accompanied, alone
+from gpustack.store.attached_write import AttachedWrite, attach, detach
 from gpustack.store.audit_history import AuditFilter
 from gpustack.store.transaction import Tx
 
@@ -48,18 +48,18 @@ async def test_a_change_and_what_goes_along_are_there_together_or_not_at_all(ope
             raise ZeroDivisionError
 
     async with opened() as store:
-        companion = AttachedWrite(tell)
-        with accompanied(companion):
+        write = AttachedWrite(tell)
+        with attach(write):
             with pytest.raises(ZeroDivisionError):
                 await store.write(add_user("ada"))
             assert not store.snapshot.users
             assert await actions(store) == []
             broken = False
-            with alone():
+            with detach():
                 await store.write(add_user("step"))
             assert await actions(store) == []
             await store.write(add_user("ada"))
-            assert companion.written
+            assert write.written
             await store.write(add_user("bob"))
             assert await actions(store) == ["add.ada"]
         await store.write(add_user("eve"))
@@ -70,7 +70,7 @@ async def test_a_change_and_what_goes_along_are_there_together_or_not_at_all(ope
 async def test_what_another_task_writes_takes_nothing_along(opened: Opened) -> None:
     async with opened() as store, trio.open_nursery() as nursery:
         nursery.start_soon(store.write, add_user("other"))
-        with accompanied(AttachedWrite(lambda tx, result: event(tx, f"add.{result.username}") and None)):  # type: ignore[attr-defined]
+        with attach(AttachedWrite(lambda tx, result: event(tx, f"add.{result.username}") and None)):  # type: ignore[attr-defined]
             await store.write(add_user("ada"))
     async with opened() as store:
         assert await actions(store) == ["add.ada"]

@@ -29,7 +29,12 @@ from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.leadership import Leadership, Reign, StoreLease
 from gpustack.server.presence import ServerPresence, settle
 from gpustack.store.database import open_shared
-from gpustack.store.server_registry import RegisteredServer, SecretProposal, ServerIdentity, contradict
+from gpustack.store.server_registry import (
+    RegisteredServer,
+    SecretProposal,
+    ServerIdentity,
+    refuse_other_secrets,
+)
 from gpustack.store.store import Store, StoreSettings
 from gpustack.store.table import cluster_secrets, servers
 
@@ -113,7 +118,7 @@ def check_shared_database(options: Options, settings: StoreSettings) -> None:
             there = sa.inspect(conn).get_table_names()
             uuid = read_secret(options.data_dir / "server_uuid")
             if uuid is not None and {servers.name, cluster_secrets.name} <= set(there):
-                contradict(conn, database.dialect, uuid, _offers(options))
+                refuse_other_secrets(conn, database.dialect, uuid, _offers(options))
     except sa.exc.DBAPIError as error:
         raise database.fault(error) from error
     finally:

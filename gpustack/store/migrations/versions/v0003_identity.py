@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gpustack.store.column import BigId, Count, Flag, Long, Name, Utc, Word
+from gpustack.store.column import BigId, Count, Flag, LongText, Name, ShortText, Utc
 from gpustack.store.migrations import step
 
 revision = "0003"
@@ -28,11 +28,11 @@ def upgrade() -> None:
     step.create_table(
         "sign_ins",
         *_common(),
-        sa.Column("source", Word, nullable=False),
+        sa.Column("source", ShortText, nullable=False),
         sa.Column("state_hash", Name, nullable=False),
-        sa.Column("browser_hash", Long, nullable=False),
-        sa.Column("secret", Long, nullable=False),
-        sa.Column("next_path", Long, nullable=False),
+        sa.Column("browser_hash", LongText, nullable=False),
+        sa.Column("secret", LongText, nullable=False),
+        sa.Column("next_path", LongText, nullable=False),
         sa.Column("expires_at", Utc(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_sign_ins"),
         sa.UniqueConstraint("state_hash", name="uq_sign_ins_state_hash"),
@@ -61,19 +61,19 @@ def upgrade() -> None:
         "audit_events",
         *_common(),
         sa.Column("at", Utc(), nullable=False),
-        sa.Column("action", Long, nullable=False),
-        sa.Column("outcome", Word, nullable=False),
+        sa.Column("action", LongText, nullable=False),
+        sa.Column("outcome", ShortText, nullable=False),
         sa.Column("status", Count, nullable=False),
         sa.Column("actor_id", Count, nullable=True),
-        sa.Column("actor_name", Long, nullable=False),
-        sa.Column("actor_role", Long, nullable=False),
-        sa.Column("means", Long, nullable=False),
+        sa.Column("actor_name", LongText, nullable=False),
+        sa.Column("actor_role", LongText, nullable=False),
+        sa.Column("means", LongText, nullable=False),
         sa.Column("api_key_id", Count, nullable=True),
-        sa.Column("address", Long, nullable=False),
-        sa.Column("target_type", Long, nullable=False),
+        sa.Column("address", LongText, nullable=False),
+        sa.Column("target_type", LongText, nullable=False),
         sa.Column("target_id", Count, nullable=True),
-        sa.Column("target_name", Long, nullable=False),
-        sa.Column("details", Long, nullable=False),
+        sa.Column("target_name", LongText, nullable=False),
+        sa.Column("details", LongText, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_audit_events"),
         sqlite_autoincrement=True,
     )
@@ -108,26 +108,26 @@ def _common() -> tuple[sa.Column[Any], ...]:
 def _added() -> dict[str, tuple[sa.Column[Any], ...]]:
     """What rows that are there already get: nothing that was allowed is forbidden by an upgrade."""
     return {
-        "users": (sa.Column("limits", Long, nullable=True),),
+        "users": (sa.Column("limits", LongText, nullable=True),),
         "api_keys": (
             sa.Column("is_enabled", Flag, nullable=False, server_default=sa.true()),
-            sa.Column("scopes", Long, nullable=True),
-            sa.Column("allowed_models", Long, nullable=True),
-            sa.Column("limits", Long, nullable=True),
+            sa.Column("scopes", LongText, nullable=True),
+            sa.Column("allowed_models", LongText, nullable=True),
+            sa.Column("limits", LongText, nullable=True),
             sa.Column("last_used_at", Utc(), nullable=True),
         ),
         "models": (
-            sa.Column("access", Word, nullable=False, server_default="authed"),
-            sa.Column("allowed_user_ids", Long, nullable=True),
-            sa.Column("limits", Long, nullable=True),
+            sa.Column("access", ShortText, nullable=False, server_default="authed"),
+            sa.Column("allowed_user_ids", LongText, nullable=True),
+            sa.Column("limits", LongText, nullable=True),
         ),
         "sessions": (
-            sa.Column("source", Word, nullable=False, server_default="Local"),
-            sa.Column("logout_hint", Long, nullable=True),
+            sa.Column("source", ShortText, nullable=False, server_default="Local"),
+            sa.Column("logout_hint", LongText, nullable=True),
         ),
         "workers": (
             sa.Column("credential_since", Utc(), nullable=True),
-            sa.Column("former_credential_hash", Long, nullable=True),
+            sa.Column("former_credential_hash", LongText, nullable=True),
             sa.Column("barred", Flag, nullable=False, server_default=sa.false()),
         ),
     }

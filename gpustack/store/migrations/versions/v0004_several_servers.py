@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from gpustack.store.column import BigId, Count, Flag, Long, Name
+from gpustack.store.column import BigId, Count, Flag, LongText, Name
 from gpustack.store.migrations import step
 
 revision = "0004"
@@ -16,15 +16,15 @@ def upgrade() -> None:
         "servers",
         sa.Column("server_uuid", Name, nullable=False),
         sa.Column("run", Name, nullable=False),
-        sa.Column("url", Long, nullable=False),
-        sa.Column("version_running", Long, nullable=False),
+        sa.Column("url", LongText, nullable=False),
+        sa.Column("version_running", LongText, nullable=False),
         sa.Column("seen", Count, nullable=False),
         sa.PrimaryKeyConstraint("server_uuid", name="pk_servers"),
     )
     step.create_table(
         "cluster_secrets",
         sa.Column("name", Name, nullable=False),
-        sa.Column("value", Long, nullable=False),
+        sa.Column("value", LongText, nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_cluster_secrets"),
     )
     step.create_table(

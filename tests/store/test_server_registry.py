@@ -26,7 +26,7 @@ TWO = ServerIdentity(uuid="2", run="r2", url="http://two:80", version="0.2")
 
 async def settle(store: Store, me: ServerIdentity, value: str, knob: str | None = None) -> Mapping[str, str]:
     return await store.beside(
-        partial(server_registry.settle, me=me, offers={"token": SecretProposal(value=value, knob=knob)})
+        partial(server_registry.register, me=me, proposals={"token": SecretProposal(value=value, knob=knob)})
     )
 
 
@@ -37,12 +37,12 @@ async def attend(
     settled: Mapping[str, str] | None = None,
 ) -> RegistryView:
     return await store.beside(
-        partial(server_registry.attend, me=me, heard=heard or {}, settled=settled or {})
+        partial(server_registry.heartbeat, me=me, heard=heard or {}, settled=settled or {})
     )
 
 
 async def depart(store: Store, me: ServerIdentity) -> None:
-    await store.beside(partial(server_registry.depart, me=me))
+    await store.beside(partial(server_registry.deregister, me=me))
 
 
 async def test_the_secret_of_the_first_is_that_of_all(opened: Opened) -> None:
@@ -72,7 +72,7 @@ async def test_one_that_is_set_replaces_it_only_while_no_other_lives(opened: Ope
 async def test_one_that_was_killed_counts_as_gone_after_a_while(opened: Opened) -> None:
     async with opened() as store:
         await settle(store, ONE, "first")
-        execute(store, f"update servers set seen = seen - {round(server_registry.LIVES_FOR * 1000)}")
+        execute(store, f"update servers set seen = seen - {round(server_registry.LIVE_FOR * 1000)}")
         assert await settle(store, TWO, "other", "--token") == {"token": "other"}
         found = {server.uuid: server.lives for server in (await attend(store, TWO)).servers}
         assert found == {"1": False, "2": True}
