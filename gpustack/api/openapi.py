@@ -88,7 +88,7 @@ def openapi(
             error = errors[error_format_of(route.path)]
             paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, components, error)
     for one in inference:
-        paths.setdefault(one.path, {})["post"] = _inference(one, errors[one.dialect])
+        paths.setdefault(one.path, {})["post"] = _inference(one, errors[one.error_format])
     return {
         "openapi": "3.1.0",
         "info": {

@@ -80,5 +80,5 @@ def _meter(request: AdmittedRequest, *, events: bool) -> UsageMeter:
     return EventStreamMeter(
         parsed.hide_usage,
         reader=None if parsed.choices is None else ChoiceUsageReader(parsed.choices),
-        watch=None if parsed.hide_usage else Stopwatch(request.measurement.began, time.monotonic),
+        stopwatch=None if parsed.hide_usage else Stopwatch(request.measurement.began, time.monotonic),
     )

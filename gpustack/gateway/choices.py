@@ -51,14 +51,14 @@ class ChoicesMeter:
     _requested: RequestedChoices
     _bound: TokenBound
     _reserve: Callable[[int], None]
-    """Is called with the bytes of each piece that is kept. Raises ``Unavailable`` when there is no room for it."""
-    _scan: UsageScanner = attrs.field(factory=UsageScanner)
+    """Is called with the size of each piece that is kept. Raises ``Unavailable`` when there is no room for it."""
+    _scanner: UsageScanner = attrs.field(factory=UsageScanner)
     _kept: list[bytes] = attrs.field(factory=list)
     _size: int = 0
     _whole: bool = True
 
     def take(self, data: bytes) -> bytes:
-        self._scan.feed(data)
+        self._scanner.feed(data)
         self._size += len(data)
         if self._whole:
             self._keep(data)
@@ -79,8 +79,8 @@ class ChoicesMeter:
         return b""
 
     def usage(self) -> TokenUsage | None:
-        said = self._scan.found
-        if said is None:
+        reported = self._scanner.found
+        if reported is None:
             return None
         try:
             document: Any = orjson.loads(b"".join(self._kept))
@@ -88,33 +88,35 @@ class ChoicesMeter:
             document = None
         choices = document.get("choices") if isinstance(document, dict) else None
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-            return self._reserved(said)
-        return self._settled(said, choices, counts_one="timings" in document)
+            return self._reserved(reported)
+        return self._settled(reported, choices, counts_one="timings" in document)
 
-    def _settled(self, said: TokenUsage, choices: list[dict[str, Any]], *, counts_one: bool) -> TokenUsage:
-        if not counts_one and said.completion >= sum(_text_bytes(choice) > 0 for choice in choices):
+    def _settled(
+        self, reported: TokenUsage, choices: list[dict[str, Any]], *, counts_one: bool
+    ) -> TokenUsage:
+        if not counts_one and reported.completion >= sum(_text_bytes(choice) > 0 for choice in choices):
             # No engine's sum has the choices that were generated and thrown away for the best of them.
             unseen = max(self._requested.best_of * self._requested.prompts - len(choices), 0)
-            return TokenUsage(said.prompt, said.completion + unseen * self._longest(said), True)
+            return TokenUsage(reported.prompt, reported.completion + unseen * self._longest(reported), True)
         limit, steered = self._bound.answer, self._requested.steered
         others = sum(
             _most_tokens(choice, limit, self._requested.stop, steered=steered) for choice in choices[1:]
         )
-        prompt = said.prompt if self._requested.prompts == 1 else max(said.prompt, self._bound.prompt)
-        return TokenUsage(prompt, said.completion + others, True)
+        prompt = reported.prompt if self._requested.prompts == 1 else max(reported.prompt, self._bound.prompt)
+        return TokenUsage(prompt, reported.completion + others, True)
 
-    def _reserved(self, said: TokenUsage) -> TokenUsage:
+    def _reserved(self, reported: TokenUsage) -> TokenUsage:
         """For an answer that was not kept or is not whole: the most that it may have used."""
         requested = self._requested
         answers = max(requested.times, requested.best_of) * requested.prompts
         return TokenUsage(
-            max(said.prompt, self._bound.prompt),
-            max(said.completion, answers * self._longest(said)),
+            max(reported.prompt, self._bound.prompt),
+            max(reported.completion, answers * self._longest(reported)),
             True,
         )
 
-    def _longest(self, said: TokenUsage) -> int:
-        return max(said.completion, self._size) if self._bound.answer is None else self._bound.answer
+    def _longest(self, reported: TokenUsage) -> int:
+        return max(reported.completion, self._size) if self._bound.answer is None else self._bound.answer
 
 
 def _most_tokens(choice: dict[str, Any], limit: int | None, stop: int, *, steered: bool) -> int:
@@ -144,8 +146,8 @@ def _counted(logprobs: object) -> int | None:
 def _text_bytes(choice: dict[str, Any]) -> int:
     """Bytes of all that a choice says: its text or message, with its reasoning and the tools it calls."""
     message = choice.get("message")
-    said = [value for key, value in message.items() if key != "role"] if isinstance(message, dict) else []
-    return sum(_bytes(value) for value in [choice.get("text"), *said] if value)
+    texts = [value for key, value in message.items() if key != "role"] if isinstance(message, dict) else []
+    return sum(_bytes(value) for value in [choice.get("text"), *texts] if value)
 
 
 def _bytes(value: object) -> int:

@@ -184,15 +184,15 @@ class Dispatcher:
             return
         error = Unavailable("The replica that was answering has failed")
         _, _, body = self._render_error(error, request.exchange.head.path)
-        name = b"event: error\n" if request.path.dialect is ErrorFormat.ANTHROPIC else b""
+        name = b"event: error\n" if request.path.error_format is ErrorFormat.ANTHROPIC else b""
         await request.exchange.send(b"%b%bdata: %b\n\n" % (request.meter.gap, name, body))
         await request.exchange.finish()
 
 
 def _runs_told(response: UpstreamResponse) -> int:
     """How often a worker says that it gave the request to its engine; 1 where it does not say so (older versions)."""
-    told = response.get(RUNS) or b""
-    return int(told) if told.isdigit() and len(told) <= _LONGEST_COUNT else 1
+    runs = response.get(RUNS) or b""
+    return int(runs) if runs.isdigit() and len(runs) <= _LONGEST_COUNT else 1
 
 
 @lru_cache(maxsize=1024)
@@ -207,6 +207,6 @@ def _none_left(route: ModelRoute, tried: set[int], principal: Principal) -> Unav
         return Unavailable(
             f"No replica of '{route.model_name}' answered ({len(tried)} tried){why}", retry_after=1.0
         )
-    told = principal.is_admin and principal.has_scope(KeyScope.READ, KeyScope.MANAGEMENT)
-    why = route.pending_details if told else route.pending_reason
+    in_detail = principal.is_admin and principal.has_scope(KeyScope.READ, KeyScope.MANAGEMENT)
+    why = route.pending_details if in_detail else route.pending_reason
     return Unavailable(f"No running instances available for '{route.model_name}': {why}", retry_after=2.0)

@@ -25,18 +25,18 @@ _UNREADABLE: Final = ("Failed to parse messages: ", "Failed to parse tools: ", "
 _NOT_SUPPORTED: Final = 501
 
 
-def reworded(status: int, body: bytes, route: InferencePath, model_name: str) -> GpustackError | None:
+def reworded(status: int, body: bytes, path: InferencePath, model_name: str) -> GpustackError | None:
     """The error to answer in its place; ``None`` where the engine's own is right.
 
     Clients try again after a 5xx, which is useless where the request itself cannot be answered.
     """
     message = _message(body)
     if status in (404, 405) and (message is None or _NO_SUCH_PATH.fullmatch(message.strip())):
-        return NotFound(f"The engine of '{model_name}' does not answer {route.path}")
+        return NotFound(f"The engine of '{model_name}' does not answer {path.path}")
     if status < 500 or message is None:
         return None
     if status == _NOT_SUPPORTED or _NO_LOGITS in message:
-        return BadRequest(f"'{model_name}' is not a model that answers {route.path}")
+        return BadRequest(f"'{model_name}' is not a model that answers {path.path}")
     if (found := _TOO_LONG.search(message)) is not None:
         most = f" at most {found[2]} of them" if found[2] else " fewer of them"
         return BadRequest(f"The input has {found[1]} tokens, and '{model_name}' takes{most} in one text")
@@ -48,9 +48,9 @@ def reworded(status: int, body: bytes, route: InferencePath, model_name: str) ->
     return None
 
 
-def in_form(status: int, body: bytes, route: InferencePath) -> bytes:
+def in_form(status: int, body: bytes, path: InferencePath) -> bytes:
     """The body in the error format of the path. Engines themselves use OpenAI's."""
-    if route.dialect is not ErrorFormat.ANTHROPIC:
+    if path.error_format is not ErrorFormat.ANTHROPIC:
         return body
     message = _message(body)
     return body if message is None or _has_form(body) else orjson.dumps(anthropic_error(status, message))

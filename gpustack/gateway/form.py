@@ -75,9 +75,9 @@ def _fields(body: bytes, delimiter: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _name(head: bytes) -> bytes:
-    told = [line.partition(b":") for line in head.split(b"\r\n")]
+    fields = [line.partition(b":") for line in head.split(b"\r\n")]
     dispositions = [
-        value.strip() for name, _, value in told if name.strip().lower() == b"content-disposition"
+        value.strip() for name, _, value in fields if name.strip().lower() == b"content-disposition"
     ]
     if len(dispositions) != 1 or any(line[:1] in (b" ", b"\t") for line in head.split(b"\r\n")):
         raise BadRequest(f"{_UNREADABLE}: a part does not say once what it is")

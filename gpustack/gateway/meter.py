@@ -47,17 +47,17 @@ class EventUsageReader(Protocol):
 class BodyMeter:
     """For an answer that is not a stream of events."""
 
-    _scan: UsageScanner = attrs.field(factory=UsageScanner)
+    _scanner: UsageScanner = attrs.field(factory=UsageScanner)
 
     def take(self, data: bytes) -> bytes:
-        self._scan.feed(data)
+        self._scanner.feed(data)
         return data
 
     def rest(self) -> bytes:
         return b""
 
     def usage(self) -> TokenUsage | None:
-        return self._scan.found
+        return self._scanner.found
 
 
 @attrs.define
@@ -74,18 +74,18 @@ class EventStreamMeter:
     _edits: bool = True
     _reader: EventUsageReader | None = None
     """What reads usage, where the last usage object is not the right one."""
-    _watch: Stopwatch | None = None
+    _stopwatch: Stopwatch | None = None
     """Set where the client asked for usage: the speed is added to it."""
     _open: bytes = b""
     _inside: bool = False
     _events: int = 0
     _waiting: bytes = b""
     """The event with which llama.cpp ends an answer, held back because the timings in the next one belong into it."""
-    _scan: UsageScanner = attrs.field(factory=UsageScanner)
+    _scanner: UsageScanner = attrs.field(factory=UsageScanner)
 
     def take(self, data: bytes) -> bytes:
-        if self._watch is not None:
-            self._watch.begin()
+        if self._stopwatch is not None:
+            self._stopwatch.begin()
         whole = self._open + data if self._open else data
         cut = last_end(whole, len(self._open))
         if not cut:
@@ -93,8 +93,8 @@ class EventStreamMeter:
                 self._open = whole
                 return b""
             self._open, self._inside = b"", True
-            self._scan.feed(whole)
-            return self._released() + whole
+            self._scanner.feed(whole)
+            return self._take_waiting() + whole
         done, self._open = (whole, b"") if cut == len(whole) else (whole[:cut], whole[cut:])
         self._events += done.count(b"\ndata:") + done.count(b"\rdata:") + done.startswith(b"data:")
         self._inside = False
@@ -103,7 +103,7 @@ class EventStreamMeter:
     def rest(self) -> bytes:
         left, self._open = self._open, b""
         # A last event without its empty line: it goes on as the engine sent it, although clients read it differently.
-        return (self._edited(left) if left else b"") + self._released()
+        return (self._edited(left) if left else b"") + self._take_waiting()
 
     @property
     def gap(self) -> bytes:
@@ -112,7 +112,7 @@ class EventStreamMeter:
 
     def usage(self) -> TokenUsage | None:
         """The usage that the engine told, else the number of events: about one for each token."""
-        found = self._scan.found if self._reader is None else self._reader.found(self._events)
+        found = self._scanner.found if self._reader is None else self._reader.found(self._events)
         if found is not None:
             return found
         return TokenUsage(0, self._events, False) if self._events else None
@@ -120,11 +120,11 @@ class EventStreamMeter:
     def _edited(self, done: bytes) -> bytes:
         """The events as the client gets them. Nearly all cost a few searches and stay as they are."""
         if b'"usage"' in done:
-            done = self._told(done)
+            done = self._read_usage(done)
         elif self._waiting:
-            done = self._released() + done
+            done = self._take_waiting() + done
         if self._hide and b'"finish_reason":"' in done:
-            done = self._held_back(done)
+            done = self._without_last(done)
         if not self._edits:
             return done
         if has_null(done):
@@ -133,17 +133,17 @@ class EventStreamMeter:
             done = without_nothing(done)
         return done
 
-    def _told(self, done: bytes) -> bytes:
+    def _read_usage(self, done: bytes) -> bytes:
         """Read the usage in them, which goes on only to a client that asked for it."""
         if self._reader is None:
-            self._scan.feed(done)
+            self._scanner.feed(done)
         else:
             self._reader.read(done)
         if self._hide:
-            return without_usage(self._released() + done)
-        return done if self._watch is None else self._watch.told_in(done)
+            return without_usage(self._take_waiting() + done)
+        return done if self._stopwatch is None else self._stopwatch.with_speed(done)
 
-    def _held_back(self, done: bytes) -> bytes:
+    def _without_last(self, done: bytes) -> bytes:
         """Without the last event, where that ends an answer and its timings are still to come."""
         at = done.rfind(b"\ndata: ", 0, max(len(done) - 2, 0)) + 1
         if not awaits_usage(done[at:]):
@@ -151,6 +151,6 @@ class EventStreamMeter:
         self._waiting = done[at:]
         return done[:at]
 
-    def _released(self) -> bytes:
+    def _take_waiting(self) -> bytes:
         waiting, self._waiting = self._waiting, b""
         return waiting

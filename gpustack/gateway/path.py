@@ -32,7 +32,7 @@ class InferencePath:
     """Whether it takes forms with files."""
 
     @property
-    def dialect(self) -> ErrorFormat:
+    def error_format(self) -> ErrorFormat:
         """How the clients of this path read errors."""
         return error_format_of(self.path)
 

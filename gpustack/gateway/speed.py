@@ -31,7 +31,7 @@ class Stopwatch:
         if self._first is None:
             self._first = self._now()
 
-    def told_in(self, events: bytes) -> bytes:
+    def with_speed(self, events: bytes) -> bytes:
         """The events, with the speed added to the one that has the usage of a finished answer."""
         return b"".join([self._with_speed(event) for event in events_of(events)])
 
@@ -61,20 +61,20 @@ def with_engine_speed(body: bytes) -> bytes:
 def _usage_at_end(event: bytes) -> TokenUsage | None:
     """Its usage, if no choice goes on after it."""
     document = (document_of(event) if b'"usage"' in event else None) or {}
-    said, choices = document.get("usage"), document.get("choices")
-    if not isinstance(said, dict) or not isinstance(choices, list):
+    usage, choices = document.get("usage"), document.get("choices")
+    if not isinstance(usage, dict) or not isinstance(choices, list):
         return None
     ended = all(isinstance(choice, dict) and choice.get("finish_reason") for choice in choices)
-    return usage_of(said) if ended else None
+    return usage_of(usage) if ended else None
 
 
 def _spliced(text: bytes, first: float, each: float) -> bytes:
     """With seconds to the first token, and for each token after it."""
-    told = b'"time_to_first_token_ms":%.2f,"time_per_output_token_ms":%.2f,"tokens_per_second":%.2f,' % (
+    fields = b'"time_to_first_token_ms":%.2f,"time_per_output_token_ms":%.2f,"tokens_per_second":%.2f,' % (
         first * 1000,
         each * 1000,
         1 / each,
     )
     # The last one: an earlier one may be part of a text that a model or a tool wrote.
     places = list(_USAGE.finditer(text))
-    return text[: places[-1].end()] + told + text[places[-1].end() :] if places else text
+    return text[: places[-1].end()] + fields + text[places[-1].end() :] if places else text

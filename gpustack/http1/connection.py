@@ -183,6 +183,26 @@ class Connection:
         if self.stream.gone:
             server.on_left(head, self.peer)
             return False
+        exchange = self._begin(head)
+        server.in_flight += 1
+        try:
+            await server.handler_of(exchange)(exchange)
+        except ClientDisconnect:
+            raise
+        except Exception as error:  # whatever a handler raises is answered
+            if exchange.response_started:
+                log.exception("A handler failed inside its response.", extra={"path": head.path})
+            elif not self.abandoned:
+                await server.on_error(exchange, error)
+        finally:
+            server.in_flight -= 1
+        if not await self._settle(exchange):
+            return False
+        self.exchange = None
+        return not server.stopping
+
+    def _begin(self, head: RequestHead) -> Exchange:
+        server = self.server
         self.asked = True
         self.phase = ConnectionPhase.SERVING  # it was HEAD, so the connection is not in the list of idle ones
         if self.stream.ended:
@@ -193,15 +213,7 @@ class Connection:
         if server.request_id is not None:
             exchange.name = server.request_id(head)
             REQUEST_ID.set(exchange.name)
-        server.in_flight += 1
-        try:
-            await self._answer(exchange)
-        finally:
-            server.in_flight -= 1
-        if not await self._settle(exchange):
-            return False
-        self.exchange = None
-        return not server.stopping
+        return exchange
 
     async def _next_head(self, patience: float) -> RequestHead | None:
         """The next request's head, or None when the client has left or sends no further request."""
@@ -234,18 +246,6 @@ class Connection:
                 self._set(ConnectionPhase.HEAD)
                 until = reactor.deadline(limits.head_timeout)
             buffer = buffer + data if buffer else data
-
-    async def _answer(self, exchange: Exchange) -> None:
-        server = self.server
-        try:
-            await server.handler_of(exchange)(exchange)
-        except ClientDisconnect:
-            raise
-        except Exception as error:  # whatever a handler raises is answered
-            if exchange.response_started:
-                log.exception("A handler failed inside its response.", extra={"path": exchange.head.path})
-            elif not self.abandoned:
-                await server.on_error(exchange, error)
 
     async def _settle(self, exchange: Exchange) -> bool:
         """After the handler: whether the connection can serve another request."""

@@ -242,7 +242,7 @@ def test_what_is_mended_in_completions_is_left_alone_elsewhere() -> None:
 
 def test_usage_that_is_asked_for_says_how_fast_the_answer_was() -> None:
     now = iter([10.5, 12.5])
-    tally = EventStreamMeter(hide=False, watch=Stopwatch(10.0, lambda: next(now)))
+    tally = EventStreamMeter(hide=False, stopwatch=Stopwatch(10.0, lambda: next(now)))
     assert tally.take(b"data: %b\n\n" % WORD) == b"data: %b\n\n" % WORD
     told = json.loads(tally.take(TOLD)[6:])
     speed = {"time_to_first_token_ms": 500, "time_per_output_token_ms": 400, "tokens_per_second": 2.5}
@@ -262,7 +262,7 @@ def test_usage_that_is_asked_for_says_how_fast_the_answer_was() -> None:
     ],
 )
 def test_no_speed_is_told_twice_or_before_the_end(event: bytes) -> None:
-    tally = EventStreamMeter(hide=False, watch=Stopwatch(0.0, lambda: 1.0))
+    tally = EventStreamMeter(hide=False, stopwatch=Stopwatch(0.0, lambda: 1.0))
     assert _passed(tally, event) == event
 
 
