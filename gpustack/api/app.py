@@ -64,7 +64,7 @@ class _Connection(TrioASGIHTTPConnection):
             await super()._send_response(cast(ASGISendCallable, bounded), response)
         except trio.TooSlowError:
             log.info("Gave up on a client that does not read: path=%s", self.scope["path"])
-        except GpustackError as error:  # left unfinished, so that the other side sees it was cut
+        except GpustackError as error:  # left unfinished, so that the client sees that it was cut
             log.info("An answer broke off: path=%s reason=%s", self.scope["path"], error)
         finally:
             if isinstance(body := getattr(response, "response", None), _StreamBody):

@@ -1,7 +1,7 @@
-"""Which pages of other sites may read our answers (CORS), told in headers that the front adds to every answer.
+"""CORS: which pages of other sites may read answers, said in headers that the front adds to every answer.
 
-Applied once, where connections come in: inference, posts, health and the app behind get the same headers, and
-so do their errors. Nothing here lets anybody in: credentials are looked at as ever.
+It is applied where requests come in, to inference, worker requests, health checks and the application alike, errors
+included. It admits nobody: credentials are checked all the same.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Fields = list[tuple[bytes, bytes]]
 
 ANY = "*"
 REMEMBERED = 600
-"""Seconds for which a browser need not ask again."""
+"""Seconds for which a browser may keep the answer to a preflight request."""
 EXPOSED = b"Retry-After, X-Revision, X-Request-Id, Link"
-"""What scripts may read of an answer beside the headers that are open to all."""
+"""Headers of an answer that scripts may read, besides those that CORS always allows."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _DISALLOWED = (
@@ -33,7 +33,7 @@ _DISALLOWED = (
 
 @attrs.frozen
 class PreflightAnswer:
-    """The answer to a browser that asks beforehand."""
+    """The answer to a preflight request."""
 
     status: int
     fields: Fields
@@ -42,7 +42,7 @@ class PreflightAnswer:
 
 @attrs.frozen
 class CorsPolicy:
-    """The rule, made by ``cross_origin``. With ``origins`` ``None`` any page may read; never with cookies then."""
+    """Made by ``cross_origin``. ``origins`` is ``None`` where any page may read answers, without cookies then."""
 
     origins: frozenset[str] | None
     methods: bytes
@@ -53,19 +53,19 @@ class CorsPolicy:
 
     @property
     def trusted(self) -> frozenset[str]:
-        """The origins whose pages may act with a visitor's login."""
+        """The origins whose pages may act with their visitor's login."""
         return self.origins if self.credentials and self.origins is not None else frozenset()
 
     def fields(self, head: RequestHead) -> Fields:
-        """What the answer to a request carries, whatever it answers."""
+        """The headers for the answer to a request, whatever its status."""
         origin = head.get(b"origin")
         if origin is None:
-            # A cache must not give a page an answer that was made for a program.
+            # A cache must not give this answer to a page, which needs other headers.
             return [] if self.origins is None else [(b"vary", b"Origin")]
         return [*self._origin(origin), (b"access-control-expose-headers", EXPOSED)]
 
     def preflight(self, head: RequestHead) -> PreflightAnswer | None:
-        """The answer where a request is such a question; on every path, for it says nothing of what is there."""
+        """The answer to a preflight request, the same for all paths; ``None`` for any other request."""
         origin, method = head.get(b"origin"), head.get(b"access-control-request-method")
         if head.method != "OPTIONS" or origin is None or method is None:
             return None
@@ -77,7 +77,7 @@ class CorsPolicy:
                 403, [*allowed, (b"content-type", b"application/json")], problem.body(head.path)
             )
         fields = [*allowed, (b"access-control-max-age", b"%d" % REMEMBERED)]
-        # Beside credentials a star means itself, and it never means Authorization: say what was asked for.
+        # With credentials "*" is no wildcard, and it never covers Authorization: repeat what was asked for.
         fields.append((b"access-control-allow-methods", _asked(method) if self.any_method else self.methods))
         wanted = head.get(b"access-control-request-headers") or b""
         headers = _asked(wanted) if self.any_header else self.headers
@@ -100,9 +100,9 @@ class CorsPolicy:
 def cross_origin(
     *, origins: Sequence[str], methods: Sequence[str], headers: Sequence[str], credentials: bool
 ) -> CorsPolicy:
-    """The rule of the options ``--allow-*``.
+    """The policy of the options ``--allow-*``.
 
-    A browser sends no cookies to whom everybody may ask: ``credentials`` count for named origins alone.
+    ``credentials`` apply only to named origins: with "*" browsers send no cookies.
     """
     everybody = ANY in origins
     return CorsPolicy(
@@ -116,7 +116,7 @@ def cross_origin(
 
 
 def _serialised(origin: str) -> str:
-    """An origin as browsers write it: lower case, without its default port and without a path."""
+    """An origin as browsers send it: in lower case, without default port and path."""
     text = origin.strip().lower().rstrip("/")
     try:
         parts = urlsplit(text)
@@ -131,6 +131,6 @@ def _serialised(origin: str) -> str:
 
 
 def _asked(raw: bytes) -> bytes:
-    """The names of a request's list that are names at all."""
+    """The valid names in a list that a request sends."""
     names = [name.strip() for name in raw[:4096].split(b",")]
     return b", ".join(name for name in names if name and all(byte in TOKEN for byte in name))

@@ -132,7 +132,7 @@ def changes_from(document: Mapping[str, Any], before: Model | None = None) -> di
 
 def _rename(fields: dict[str, Any]) -> None:
     if fields.get("gpu_selector") is not None:
-        # Without ids there is nothing selected.
+        # A selector without ids selects nothing: it is stored as none.
         ids = tuple(fields["gpu_selector"].get("gpu_ids", ()))
         fields["gpu_selector"] = GpuSelector(gpu_ids=ids) if ids else None
     if "access_policy" in fields:
@@ -142,7 +142,7 @@ def _rename(fields: dict[str, Any]) -> None:
 
 
 def _name(text: str, faults: list[str]) -> str:
-    name = text.strip()  # databases disagree about blanks at the end
+    name = text.strip()  # databases compare trailing blanks differently
     if not name:
         faults.append("name: must not be empty")
     elif not name.isprintable():

@@ -117,6 +117,9 @@ class Resource:
         return ApiResponse(document=document)
 
 
+_Handler = Callable[[Resource, ApiCall], Awaitable[ApiResponse]]
+
+
 def _word(name: str) -> str:
     """The name within a sentence: API and GPU keep their capitals."""
     return name if name[:2].isupper() else name.lower()
@@ -129,82 +132,71 @@ def _a(name: str) -> str:
 
 def routes_of(resource: Resource) -> tuple[ApiRoute, ...]:
     """All routes of a resource. Its further ones come first, so that a word in a path wins over an id."""
-    one = resource.path + "/{id}"
     made = [*resource.routes]
+    one, noun = resource.path + "/{id}", _a(resource.name)
+
+    def add(method: str, path: str, summary: str, handler: _Handler, **more: Any) -> None:
+        handle = partial(handler, resource)
+        made.append(ApiRoute(method=method, path=path, summary=summary, handler=handle, **more))
+
     if resource.list_by:
-        made.append(
-            ApiRoute(
-                method="GET",
-                path=resource.path,
-                summary=f"List or watch {_word(resource.name)}s",
-                handler=lambda call: list_or_watch(resource, call),
-                allow=resource.list_by,
-                scopes=resource.list_scopes,
-                query=(*resource.list_query, *resource.selection.parameters, *WATCH_PARAMETERS),
-                answer=resource.view,
-                listed=True,
-            )
+        add(
+            "GET",
+            resource.path,
+            f"List or watch {_word(resource.name)}s",
+            list_or_watch,
+            allow=resource.list_by,
+            scopes=resource.list_scopes,
+            query=(*resource.list_query, *resource.selection.parameters, *WATCH_PARAMETERS),
+            answer=resource.view,
+            listed=True,
         )
     if resource.create:
-        made.append(
-            ApiRoute(
-                method="POST",
-                path=resource.path,
-                summary=f"Create {_a(resource.name)}",
-                handler=lambda call: _create(resource, call),
-                allow=resource.create_by,
-                body=resource.create_body,
-                action=resource.create_action,
-                answer=resource.created or resource.view,
-            )
+        add(
+            "POST",
+            resource.path,
+            f"Create {noun}",
+            _create,
+            allow=resource.create_by,
+            body=resource.create_body,
+            action=resource.create_action,
+            answer=resource.created or resource.view,
         )
     if resource.read_by:
-        made.append(
-            ApiRoute(
-                method="GET",
-                path=one,
-                summary=f"Read {_a(resource.name)}",
-                handler=lambda call: _read(resource, call),
-                allow=resource.read_by,
-                answer=resource.view,
-            )
-        )
+        add("GET", one, f"Read {noun}", _read, allow=resource.read_by, answer=resource.view)
     if resource.update:
-        made.append(
-            ApiRoute(
-                method="PUT",
-                path=one,
-                summary=f"Change {_a(resource.name)}; fields that are not sent stay",
-                handler=lambda call: _update(resource, call),
-                about=resource.record,
-                allow=resource.update_by,
-                body=resource.update_body,
-                answer=resource.view,
-            )
+        add(
+            "PUT",
+            one,
+            f"Change {noun}; fields that are not sent stay",
+            _update,
+            about=resource.record,
+            allow=resource.update_by,
+            body=resource.update_body,
+            answer=resource.view,
         )
     if resource.delete:
-        made.append(
-            ApiRoute(
-                method="DELETE",
-                path=one,
-                summary=f"Delete {_a(resource.name)}",
-                handler=lambda call: _delete(resource, call),
-                about=resource.record,
-                allow=resource.delete_by,
-                query=resource.delete_query,
-                answer=resource.deleted,
-            )
+        add(
+            "DELETE",
+            one,
+            f"Delete {noun}",
+            _delete,
+            about=resource.record,
+            allow=resource.delete_by,
+            query=resource.delete_query,
+            answer=resource.deleted,
         )
     return tagged(resource.tag, made)
 
 
 async def list_or_watch(resource: Resource, call: ApiCall) -> ApiResponse:
     """A page, or with ``watch=true`` a stream. Raises ``Malformed`` for a wrong query, ``Gone`` for an old one."""
-    visible = partial(resource.visible, call.caller)
+    listed = None if resource.listed is None else resource.listed(call)
+
+    def visible(item: Any) -> bool:
+        return (listed is None or listed(item)) and resource.visible(call.caller, item)
+
     predicate = resource.selection.predicate(call.query, visible)
-    if resource.listed is not None:
-        listed, selected = resource.listed(call), predicate
-        predicate = lambda item: listed(item) and selected(item)  # noqa: E731
     if call.query.flag("watch"):
         if call.caller.role is Role.ANYBODY:
             raise Unauthorized  # a stream costs memory: it is for callers who can be told apart

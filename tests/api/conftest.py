@@ -27,12 +27,12 @@ from gpustack.identity.passwords import hash_password
 from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.store import StoreSettings, open_store
 
-from .world import DAEMON, PASSWORD, TOKEN, Clock, Link, World
+from .world import DAEMON, PASSWORD, TOKEN, Clock, FakeLogSource, World
 
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    clock, link = Clock(), Link()
+    clock, link = Clock(), FakeLogSource()
     store = await open_store(StoreSettings(data_dir=str(tmp_path)), clock)
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)

@@ -321,7 +321,7 @@ async def _follow(steps: list[tuple[str, int]]) -> None:
     from gpustack.server.heartbeat import HeartbeatTimes
     from gpustack.store import StoreSettings, open_store
 
-    from .world import TOKEN, Clock, Link
+    from .world import TOKEN, Clock, FakeLogSource
 
     clock = Clock()
     with tempfile.TemporaryDirectory() as place:
@@ -332,14 +332,19 @@ async def _follow(steps: list[tuple[str, int]]) -> None:
                 store=store,
                 keys=DerivedKeys.of("x"),
                 access=AccessControl(cluster_token=TOKEN, logins=LoginLimiters.of(clock.monotonic)),
-                workers=WorkerServices(leases=HeartbeatTimes(clock.monotonic), logs=Link()),
+                workers=WorkerServices(leases=HeartbeatTimes(clock.monotonic), logs=FakeLogSource()),
                 clock=clock,
                 monotonic=clock.monotonic,
                 rng=random.Random(1),
             )
             admin = await store.write(lambda tx: tx.insert(User(username="admin", is_admin=True)))
             world = World(
-                store=store, context=context, app=create_app(context), clock=clock, link=Link(), admin=admin
+                store=store,
+                context=context,
+                app=create_app(context),
+                clock=clock,
+                link=FakeLogSource(),
+                admin=admin,
             )
             await world.with_key(admin)
             async with streaming(world, "/v1/models?watch=true&categories=llm&sync=1", room=1000) as stream:

@@ -58,7 +58,7 @@ class Clock:
 
 
 @attrs.define
-class Link:
+class FakeLogSource:
     """Stands for the connections to workers: has the logs that a test gave it."""
 
     logs_of: dict[int, list[bytes]] = attrs.field(factory=dict)
@@ -95,7 +95,7 @@ class World:
     context: ApiContext
     app: QuartTrio
     clock: Clock
-    link: Link
+    link: FakeLogSource
     admin: User
     keys: dict[int, str] = attrs.field(factory=dict)
 

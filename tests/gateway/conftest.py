@@ -35,7 +35,7 @@ from gpustack.server.token_budget import TokenBudgets
 from gpustack.server.usage_ledger import UsageLedger
 from gpustack.store import StoreSettings, open_store
 from gpustack.worker.engine_key import EngineKeys
-from tests.api.world import Link
+from tests.api.world import FakeLogSource
 from tests.http1.conftest import run_server
 from tests.http1.wire import Client, Script
 
@@ -66,7 +66,7 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
             store=store,
             keys=KEYS,
             access=AccessControl(cluster_token="the-token", logins=LoginLimiters.of(time.monotonic)),
-            workers=WorkerServices(leases=HeartbeatTimes(time.monotonic), logs=Link()),
+            workers=WorkerServices(leases=HeartbeatTimes(time.monotonic), logs=FakeLogSource()),
             clock=clock,
             monotonic=time.monotonic,
             rng=rng,
