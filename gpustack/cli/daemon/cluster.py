@@ -156,7 +156,7 @@ class ClusterMembership:
         daemon: DaemonContext,
         store: Store,
         identity: ClusterIdentity,
-        leases: HeartbeatTimes,
+        heartbeats: HeartbeatTimes,
         reign: Reign,
     ) -> ClusterMembership:
         """Built, not started; ``reign`` makes the loops that run while this server leads."""
@@ -165,7 +165,7 @@ class ClusterMembership:
         lease = StoreLease(store, identity.me.holder)
         return cls(
             Leadership(lease, reign, CONTROL_RESTART),
-            ServerPresence(store, leases, identity.me, identity.secrets, address_of(daemon)),
+            ServerPresence(store, heartbeats, identity.me, identity.secrets, address_of(daemon)),
             identity.me,
         )
 

@@ -51,7 +51,7 @@ async def start_server_exporter(
             silence={
                 worker_id: now - heard
                 for worker_id in snapshot.workers
-                if (heard := services.leases.last_heard(worker_id)) is not None
+                if (heard := services.heartbeats.last_heard(worker_id)) is not None
             },
             open=gate.is_open,
             leads=services.cluster.leadership.leads,

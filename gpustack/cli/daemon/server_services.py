@@ -40,8 +40,8 @@ class ServerServices:
     accounting: Accounting
     pool: ConnectionPool
     """Connections to workers."""
-    link: WorkerClient
-    leases: HeartbeatTimes
+    worker_client: WorkerClient
+    heartbeats: HeartbeatTimes
     """When each worker was last heard."""
     facts: FactsCache
     background: BackgroundServices
@@ -53,29 +53,31 @@ class ServerServices:
     ) -> ServerServices:
         """Build them all; ``identity`` is what the servers on the database have agreed on."""
         options = daemon.loaded.options
-        pool, leases = ConnectionPool(reactor=reactor), HeartbeatTimes(trio.current_time)
-        link = WorkerClient(pool, identity.keys.forward_key)
-        facts = FactsCache(facts_reader(daemon.loaded, daemon.rng), link.facts, lambda: store.snapshot)
+        pool, heartbeats = ConnectionPool(reactor=reactor), HeartbeatTimes(trio.current_time)
+        worker_client = WorkerClient(pool, identity.keys.forward_key)
+        facts = FactsCache(
+            facts_reader(daemon.loaded, daemon.rng), worker_client.facts, lambda: store.snapshot
+        )
 
         def leading(term: LeaseTerm | None, deposed: Callable[[], None]) -> Sequence[Service]:
             return leading_services(
                 FencedStore(store, term, deposed),
                 facts=facts,
-                leases=leases,
+                leases=heartbeats,
                 liveness=_liveness(options),
                 rng=daemon.rng,
                 monotonic=trio.current_time,
             )
 
-        cluster = ClusterMembership.of(daemon, store, identity, leases, leading)
+        cluster = ClusterMembership.of(daemon, store, identity, heartbeats, leading)
         return cls(
             store=store,
             identity=identity,
             cluster=cluster,
             accounting=Accounting.of(options, store, cluster.share),
             pool=pool,
-            link=link,
-            leases=leases,
+            worker_client=worker_client,
+            heartbeats=heartbeats,
             facts=facts,
             background=BackgroundServices.of(
                 store,
