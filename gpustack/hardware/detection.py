@@ -118,17 +118,6 @@ class DeviceMonitor:
         return f"<DeviceMonitor {seen or 'nothing found'}>"
 
 
-async def detect_devices(
-    *,
-    now: datetime,
-    deadline: float = DEADLINE,
-    root: Path = Path("/"),
-    env: Mapping[str, str] | None = None,
-) -> Detection:
-    """One look. For repeated ones keep a ``DeviceMonitor``, which remembers the last good answers."""
-    return await DeviceMonitor(deadline=deadline, root=root, env=env).look(now)
-
-
 def _read(detector: Detector, answer: ChildResult) -> DetectorReport | str:
     """The child's report, or the sentence why there is none."""
     start = f"{detector.label} devices cannot be looked at"

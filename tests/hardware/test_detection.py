@@ -15,7 +15,7 @@ import trio
 
 from gpustack.domain.device import Device, DeviceMemory
 from gpustack.domain.worker import Memory, WorkerStatus
-from gpustack.hardware.detection import Detection, DeviceMonitor, detect_devices
+from gpustack.hardware.detection import Detection, DeviceMonitor
 from gpustack.hardware.detector import DetectorReport, from_json, to_json
 from gpustack.hardware.monitor import compose
 from tests.child import environment
@@ -117,12 +117,6 @@ async def test_a_hanging_driver_costs_the_deadline_and_the_last_answer_stays_mar
     nvml.tell(cards(1))
     watch.deadline = 20.0
     assert await watch.look(LATER) == good
-
-
-async def test_one_look_without_a_memory(nvml: FakeNvml, tmp_path: Path) -> None:
-    nvml.tell(cards(1))
-    seen = await detect_devices(now=NOW, root=plug(tmp_path), env=environment(**nvml.env))
-    assert [device.name for device in seen.devices] == ["NVIDIA H200"]
 
 
 @pytest.mark.parametrize(

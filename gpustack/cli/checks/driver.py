@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from gpustack.cli.check import CheckContext, Finding, failed, good, note
 from gpustack.domain.unit import human_bytes
-from gpustack.hardware.detection import detect_devices
+from gpustack.hardware.detection import DeviceMonitor
 
 _FIX = (
     "Install or repair the driver (nvidia-smi must list the devices), then try again; in a container give it the "
@@ -15,7 +15,7 @@ _FIX = (
 
 
 async def look(context: CheckContext) -> list[Finding]:
-    detection = await detect_devices(now=datetime.now(UTC))
+    detection = await DeviceMonitor().look(datetime.now(UTC))
     found = [failed(fault, _FIX) for fault in detection.faults]
     for device in detection.devices:
         total = device.memory.total

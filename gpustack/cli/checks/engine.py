@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from gpustack.cli.check import CheckContext, Finding, failed, good, note
-from gpustack.hardware.detection import detect_devices
+from gpustack.hardware.detection import DeviceMonitor
 from gpustack.hardware.engine_build import find_builds
 
 
@@ -18,7 +18,7 @@ async def look(context: CheckContext) -> list[Finding]:
     if not builds:
         fix = "pip install xllamacpp, or put a llama-server on PATH (or name it with --llama-server-path)."
         return [failed("no engine was found: GGUF models cannot run", fix)]
-    devices = (await detect_devices(now=datetime.now(UTC))).devices
+    devices = (await DeviceMonitor().look(datetime.now(UTC))).devices
     types = {str(device.type) for device in devices}
     found = []
     for build in builds:

@@ -145,7 +145,7 @@ async def _wish(asked: _ToolRequest) -> tuple[BuildRequest, bool]:
     from gpustack.artifacts.tool_release import Platform, newest_cuda
     from gpustack.artifacts.tool_site import ReleaseSite
     from gpustack.artifacts.tools import BuildRequest
-    from gpustack.hardware.detection import detect_devices
+    from gpustack.hardware.detection import DeviceMonitor
     from gpustack.worker.tool_fetcher import platform_of
 
     mine = Platform.of(platform.system(), platform.machine())
@@ -156,7 +156,7 @@ async def _wish(asked: _ToolRequest) -> tuple[BuildRequest, bool]:
     if asked.device is not None or not here:
         chosen = attrs.evolve(theirs, newest=newest_cuda(None, asked.cuda))
     else:
-        chosen = platform_of((await detect_devices(now=datetime.now(UTC))).devices, asked.cuda)
+        chosen = platform_of((await DeviceMonitor().look(datetime.now(UTC))).devices, asked.cuda)
     return (
         BuildRequest(
             platform=chosen,
