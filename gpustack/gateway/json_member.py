@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 import orjson
+
+from gpustack.errors import BadRequest
 
 # Possessive, and an unterminated string reaches to the end of the text. Otherwise each quote in it would be tried as
 # the beginning of a string, which takes an hour for a mebibyte of quotes.
@@ -54,6 +56,24 @@ def members(body: bytes) -> Iterator[tuple[str, int, int]]:
             if key is not None and start:
                 yield _text(key), *_trimmed(body, start, match.start())
             key, start = None, 0
+
+
+def raw_members(body: bytes, names: Collection[str]) -> dict[str, bytes]:
+    """The values of these members as they are written. Raises ``BadRequest`` for one that is given twice."""
+    found: dict[str, bytes] = {}
+    for key, start, end in members(body):
+        if key in names:
+            if key in found:
+                raise BadRequest(f"'{key}' is given twice")
+            found[key] = body[start:end]
+    return found
+
+
+def whole_number(value: object, name: str) -> int | None:
+    """The value, ``None`` for ``null``. Raises ``BadRequest``: some engines read a fraction or a text as a number."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise BadRequest(f"'{name}' must be a whole number")
+    return value
 
 
 def _trimmed(body: bytes, start: int, end: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from gpustack.domain.access import Principal
 from gpustack.domain.route import ModelRoute
 from gpustack.errors import BadRequest
 from gpustack.gateway.choices import RequestedChoices
-from gpustack.gateway.json_member import ESCAPED_LETTER, members
+from gpustack.gateway.json_member import ESCAPED_LETTER, members, raw_members, whole_number
 from gpustack.gateway.limiter import Permit
 from gpustack.gateway.media import takes_long
 from gpustack.gateway.meter import UsageMeter
@@ -145,7 +145,7 @@ def _fields(body: bytes) -> dict[str, Any]:
         if b"\0" in body:
             # No JSON in UTF-8 has one. Some engines read UTF-16 too, and would find other members than we do.
             raise BadRequest(f"{_UNREADABLE}: it is not UTF-8")
-        return _members(body)
+        return _parsed_members(body)
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -154,7 +154,7 @@ def _fields(body: bytes) -> dict[str, Any]:
         raise BadRequest(f"{_UNREADABLE}: it is not an object")
     choices = not document.keys().isdisjoint(_CHOICES)
     if _may_repeat(body, _ALL_KEYS if choices else _KEYS):
-        _members(body)
+        raw_members(body, _OURS)
     return document
 
 
@@ -166,17 +166,13 @@ def _may_repeat(body: bytes, keys: Collection[bytes]) -> bool:
     return b"\\u00" in body and ESCAPED_LETTER.search(body) is not None
 
 
-def _members(body: bytes) -> dict[str, Any]:
-    """The fields that matter, without parsing the others. Raises ``BadRequest`` for one that stands there twice."""
+def _parsed_members(body: bytes) -> dict[str, Any]:
+    """The fields that matter, without parsing the others."""
     found: dict[str, Any] = {}
-    for key, start, end in members(body):
-        if key not in _OURS:
-            continue
-        if key in found:
-            raise BadRequest(f"'{key}' is given twice")
+    for key, value in raw_members(body, _OURS).items():
         try:
-            # Once parsed, its lists could take a multiple of its size.
-            found[key] = body[start:end] if key == "prompt" else orjson.loads(body[start:end])
+            # Once parsed, the lists of a prompt could take many times its size.
+            found[key] = value if key == "prompt" else orjson.loads(value)
         except orjson.JSONDecodeError as error:
             raise BadRequest(f"{_UNREADABLE}: '{key}': {error}") from error
     return found
@@ -200,13 +196,8 @@ def _longest_stop(stop: object) -> int:
 
 
 def _number(found: dict[str, Any], name: str) -> int:
-    """A whole number, 1 where it is absent. Some engines read a fraction or a text as a number."""
-    value = found.get(name)
-    if value is None:
-        return 1
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise BadRequest(f"'{name}' must be a whole number")
-    return value
+    value = whole_number(found.get(name), name)
+    return 1 if value is None else value
 
 
 def _prompts(prompt: object) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import orjson
 
 from gpustack.domain.usage import Operation
 from gpustack.errors import BadRequest
-from gpustack.gateway.json_member import members
+from gpustack.gateway.json_member import raw_members, whole_number
 
 _COUNTED: Final = frozenset(
     {Operation.CHAT_COMPLETION, Operation.COMPLETION, Operation.EMBEDDING, Operation.RERANK}
@@ -49,7 +49,7 @@ def bound_of(body: bytes, operation: Operation, context: int | None) -> TokenBou
     """
     if operation not in _COUNTED:
         return TokenBound(0, 0)
-    given = _given(body)
+    given = raw_members(body, _OURS)
     if operation not in (Operation.COMPLETION, Operation.CHAT_COMPLETION):
         texts = max(body.count(b'"') // 2, 1)
         prompt = _prompt(body, texts, context)
@@ -79,25 +79,11 @@ def _prompt(body: bytes, prompts: int, context: int | None) -> int | None:
     return len(body) + _TEMPLATE if context is None else min(len(body) + _TEMPLATE, prompts * context)
 
 
-def _given(body: bytes) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    for key, start, end in members(body):
-        if key in _OURS:
-            if key in found:
-                raise BadRequest(f"'{key}' is given twice")
-            found[key] = body[start:end]
-    return found
-
-
 def _number(given: dict[str, bytes], name: str) -> int | None:
-    """A whole number, ``None`` for ``null``. Some engines would read a text or a fraction as a number too."""
     try:
-        value: Any = orjson.loads(given[name])
+        return whole_number(orjson.loads(given[name]), name)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"'{name}' must be a whole number") from error
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-        raise BadRequest(f"'{name}' must be a whole number")
-    return value
 
 
 def prompts_in(value: bytes) -> int:
