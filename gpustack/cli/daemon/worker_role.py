@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import platform
-import random
 import secrets
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,9 +17,8 @@ from gpustack import __version__
 from gpustack.artifacts.tools import Tools
 from gpustack.cli.daemon.context import utc_now
 from gpustack.cli.daemon.exporter import start_worker_exporter
-from gpustack.cli.daemon.listener import Listeners, worker_is_private
+from gpustack.cli.daemon.listener import worker_is_private
 from gpustack.cli.daemon.model_file import facts_reader, model_cache
-from gpustack.config.loader import Configuration
 from gpustack.config.options import Options
 from gpustack.config.secret import keep_token
 from gpustack.domain.device import Device
@@ -68,16 +65,14 @@ _LOOPBACK = "127.0.0.1"
 class WorkerRole:
     """Built beside the loop, started in the tree."""
 
+    _daemon: DaemonContext
     _pool: ConnectionPool
     _front: HttpServer
     _parts: WorkerParts
-    _look: Callable[[LoopLag], WorkerCollector]
-    _listeners: Listeners
+    _collector: Callable[[LoopLag], WorkerCollector]
     keys: EngineKeys
     """The keys that the engines of this daemon ask for."""
     _state_dir: Path
-    _leave_within: float | None
-    """Seconds that emptying this worker may take before it stops; ``None``: it is not emptied."""
 
     @classmethod
     def build(cls, daemon: DaemonContext, reactor: Reactor) -> WorkerRole:
@@ -85,17 +80,14 @@ class WorkerRole:
         options = daemon.loaded.options
         identity = _identity(daemon)
         pool = ConnectionPool(name="engine-pool", reactor=reactor)
-        # No certificate names the loopback address of its own server: that server's very certificate is trusted.
-        trust = None if daemon.certificate is None else daemon.certificate.for_ourselves
-        client = ServerClient(_client_of(daemon, pool, trust))
-        membership = Membership(client, identity, _token_of(options), daemon.rng)
+        membership = _membership(daemon, identity, pool)
         reports = ReportQueue(membership, daemon.rng)
         assignments = AssignmentWatcher(membership, daemon.rng)
         keys = EngineKeys()
         ports = PortLeases(options.service_port_range.first, options.service_port_range.last)
         tools = Tools(options.bin_dir, daemon.rng)
         host = HostMonitor(time.monotonic)
-        measure = _measure(options, host, tools)
+        hardware = _hardware(options, host, tools)
         files = ModelFiles(
             model_cache(daemon.loaded, daemon.rng), assignments, reports, token=options.huggingface_token
         )
@@ -107,8 +99,8 @@ class WorkerRole:
             keys=keys,
             rng=daemon.rng,
             shutdown=daemon.shutdown_mode,
-            builds=measure.builds,
-            device_type=measure.device_type,
+            builds=hardware.builds,
+            device_type=hardware.device_type,
             cpu_count=host.look(utc_now()).cpu.total,
             data_dir=options.data_dir,
             log_dir=options.log_dir,
@@ -122,15 +114,15 @@ class WorkerRole:
             membership=membership,
             reports=reports,
             heartbeat=Heartbeat(membership, daemon.rng),
-            status=StatusReporter(membership, measure, identity.address),
+            status=StatusReporter(membership, hardware, identity.address),
             assignments=assignments,
             files=files,
             supervisor=InstanceSupervisor(context, assignments, daemon.rng),
             log_retention=LogRetention(folder=context.engine_logs, assignments=assignments, now=utc_now),
-            tools=tool_fetch(daemon.loaded, tools, measure, daemon.rng),
+            tools=_tool_fetcher(daemon, tools, hardware),
         )
 
-        def look(lag: LoopLag) -> WorkerCollector:
+        def collector(lag: LoopLag) -> WorkerCollector:
             return WorkerCollector(
                 membership,
                 assignments,
@@ -139,15 +131,14 @@ class WorkerRole:
                 keys,
                 pool,
                 lag,
-                lambda: measure.latest,
+                lambda: hardware.latest,
                 identity.address,
             )
 
         front = daemon.listeners.serve(
             HttpServer("worker", daemon.listeners.at("worker"), handler=forward, reactor=reactor)
         )
-        leave_within = options.leave_timeout if options.leave else None
-        return cls(pool, front, parts, look, daemon.listeners, keys, context.state_dir, leave_within)
+        return cls(daemon, pool, front, parts, collector, keys, context.state_dir)
 
     async def read_engine_keys(self) -> None:
         """Read the keys of engines that a former daemon left, so that they can be asked before they are adopted."""
@@ -157,7 +148,7 @@ class WorkerRole:
         """Start the worker's port and its services."""
         await edge.start(self._pool)
         await edge.start(self._front)
-        await start_worker_exporter(edge, self._listeners, self._front.reactor, self._look)
+        await start_worker_exporter(edge, self._daemon.listeners, self._front.reactor, self._collector)
         for service in work_services(self._parts):
             await work.start(service)
 
@@ -166,8 +157,9 @@ class WorkerRole:
 
         With ``--leave`` the worker is emptied first.
         """
-        if self._leave_within is not None:
-            await drain_worker(self._parts.membership, self._parts.assignments, self._leave_within)
+        options = self._daemon.loaded.options
+        if options.leave:
+            await drain_worker(self._parts.membership, self._parts.assignments, options.leave_timeout)
         await self._parts.membership.say_goodbye()
 
     async def finish(self, within: float) -> None:
@@ -176,15 +168,28 @@ class WorkerRole:
             await self._front.drained()
 
 
-def _client_of(
-    daemon: DaemonContext, pool: ConnectionPool, trust: ssl.SSLContext | None
-) -> PooledClient | FailoverClient:
-    """The client of the server; a worker beside its own server talks to that one alone."""
+def _membership(daemon: DaemonContext, identity: WorkerIdentity, pool: ConnectionPool) -> Membership:
+    """This worker's registration with its server, and the client for it."""
+    options = daemon.loaded.options
+    client: PooledClient | FailoverClient
     if daemon.loaded.role == "server+worker":
-        return PooledClient.to(daemon.url, pool, trust=trust)
-    several = FailoverClient(daemon.url, lambda url: PooledClient.to(url, pool), daemon.rng)
-    several.learn(load_servers(daemon.loaded.options.data_dir))
-    return several
+        # They start and end together. The certificate does not name the loopback address, so it is trusted itself.
+        trust = None if daemon.certificate is None else daemon.certificate.for_ourselves
+        client = PooledClient.to(daemon.url, pool, trust=trust)
+    else:
+        client = FailoverClient(daemon.url, lambda url: PooledClient.to(url, pool), daemon.rng)
+        client.learn(load_servers(options.data_dir))
+    # Read at each use: beside a server the file changes once the servers on the database have agreed on a token.
+    return Membership(
+        ServerClient(client),
+        identity,
+        lambda: options.token or keep_token(options.data_dir, _no_token),
+        daemon.rng,
+    )
+
+
+def _no_token(_: int) -> str:
+    raise AssertionError("configuration sees to it that a worker without a server in it has a token")
 
 
 def _identity(daemon: DaemonContext) -> WorkerIdentity:
@@ -209,7 +214,7 @@ def _identity(daemon: DaemonContext) -> WorkerIdentity:
     )
 
 
-def _measure(options: Options, host: HostMonitor, tools: Tools) -> HardwareMonitor:
+def _hardware(options: Options, host: HostMonitor, tools: Tools) -> HardwareMonitor:
     """What measures this machine; the configuration can override what it finds."""
     return HardwareMonitor(
         utc_now,
@@ -221,27 +226,18 @@ def _measure(options: Options, host: HostMonitor, tools: Tools) -> HardwareMonit
     )
 
 
-def tool_fetch(
-    loaded: Configuration, tools: Tools, measure: HardwareMonitor, rng: random.Random
-) -> ToolFetcher:
+def _tool_fetcher(daemon: DaemonContext, tools: Tools, hardware: HardwareMonitor) -> ToolFetcher:
     """The service that fetches llama.cpp's programs from ``--tools-download-base-url``, if that is set."""
 
     async def devices() -> Sequence[Device]:
-        await measure.builds()  # waits for the first look
-        return measure.latest.gpu_devices
+        await hardware.builds()  # waits for the first look
+        return hardware.latest.gpu_devices
 
     settings = ToolSettings(
-        base=loaded.options.tools_download_base_url,
-        static=loaded.environment.disable_dynamic_link_llama_box,
-        cuda=loaded.environment.cuda_version,
+        base=daemon.loaded.options.tools_download_base_url,
+        static=daemon.loaded.environment.disable_dynamic_link_llama_box,
+        cuda=daemon.loaded.environment.cuda_version,
     )
-    return ToolFetcher(tools=tools, settings=settings, devices=devices, try_out=llama_server_fault, rng=rng)
-
-
-def _token_of(options: Options) -> Callable[[], str]:
-    """A function that reads the token: beside a server its file changes once the servers have agreed on one."""
-    return lambda: options.token or keep_token(options.data_dir, _no_token)
-
-
-def _no_token(_: int) -> str:
-    raise AssertionError("configuration sees to it that a worker without a server in it has a token")
+    return ToolFetcher(
+        tools=tools, settings=settings, devices=devices, try_out=llama_server_fault, rng=daemon.rng
+    )
