@@ -68,16 +68,16 @@ def lines_between(before: AssignmentState, after: AssignmentState) -> list[Assig
 
 
 def applied(
-    picture: AssignmentState, line: AssignmentLine, kept: AssignmentState = _NOTHING
+    state: AssignmentState, line: AssignmentLine, kept: AssignmentState = _NOTHING
 ) -> AssignmentState:
     """The state after one line. A record that could not be read stays as it is in ``kept``, for it still exists."""
     if line.word not in (AssignmentEvent.PUT, AssignmentEvent.GONE) or line.kind not in AssignmentState.KINDS:
-        return picture
-    table = dict(getattr(picture, line.kind))
+        return state
+    table = dict(getattr(state, line.kind))
     if line.word is AssignmentEvent.GONE:
         table.pop(line.id, None)
     else:
         record = getattr(line, _FIELD[line.kind]) or getattr(kept, line.kind).get(line.id)
         if record is not None:
             table[line.id] = record
-    return attrs.evolve(picture, **{line.kind: table})
+    return attrs.evolve(state, **{line.kind: table})

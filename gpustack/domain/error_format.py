@@ -1,4 +1,4 @@
-"""The forms in which errors are told over HTTP: one for each family of clients."""
+"""The formats of error bodies over HTTP: one for each family of clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ErrorFormat(StrEnum):
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
     SHARED = "shared"
-    """Our own and OpenAI's in one: both read what is there."""
+    """The fields of both MANAGEMENT and OPENAI in one body."""
 
 
 _OPENAI: Final = re.compile(
@@ -37,7 +37,7 @@ _TYPES: Final[Mapping[int, str]] = {
 
 
 def error_format_of(path: str) -> ErrorFormat:
-    """The route alone decides, never the error's history."""
+    """The format for a path. Only the path decides, so that all errors of a route have the same form."""
     if _ANTHROPIC.match(path) is not None:
         return ErrorFormat.ANTHROPIC
     if _OPENAI.match(path) is not None:
@@ -46,6 +46,6 @@ def error_format_of(path: str) -> ErrorFormat:
 
 
 def anthropic_error(status: int, message: str) -> dict[str, Any]:
-    """An error as Anthropic's clients read it."""
+    """The body of an error for clients of Anthropic's API."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
     return {"type": "error", "error": {"type": kind, "message": message}}

@@ -2,7 +2,7 @@
 
 from .adopt import adopt, end_remains
 from .group import KILL_WITHIN, ExitStatus, ProcessGroup
-from .limiter import ThreadLimiter, limiters, run_inline, threads, use_thread_runner
+from .limiter import ThreadLimiter, limiters, threads, use_thread_runner
 from .log_file import LogFile, keep_trimmed, rotate_previous, tail, trim
 from .notify import Notifier, Watchdog, notifier, watchdog, watchdog_period
 from .process import spawn_group
@@ -57,7 +57,6 @@ __all__ = [
     "read_state",
     "read_states",
     "rotate_previous",
-    "run_inline",
     "spawn_group",
     "supervise",
     "tail",

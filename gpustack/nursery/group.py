@@ -146,9 +146,9 @@ class ProcessGroup:
 
     def __repr__(self) -> str:
         if self._over is not None:
-            return f"<Group {self.pid}: ended, {_in_words(self._over)}>"
+            return f"<ProcessGroup {self.pid}: ended, {_in_words(self._over)}>"
         exit_ = self._leader.poll()
-        return f"<Group {self.pid}: {'running' if exit_ is None else f'leader {_in_words(exit_)}'}>"
+        return f"<ProcessGroup {self.pid}: {'running' if exit_ is None else f'leader {_in_words(exit_)}'}>"
 
 
 async def wait_pidfd(pidfd: int) -> None:

@@ -58,7 +58,7 @@ class HeapTrimmer:
             self._known = min(self._known, free)
 
     def __repr__(self) -> str:
-        return f"<HeapTrim: {self._known} bytes were free at the last look>"
+        return f"<HeapTrimmer: {self._known} bytes were free at the last look>"
 
 
 class _Mallinfo2(ctypes.Structure):

@@ -23,7 +23,7 @@ class ThreadRunner(Protocol):
     ) -> Awaitable[Any]: ...
 
 
-_hop: ContextVar[ThreadRunner | None] = ContextVar("hop", default=None)
+_runner: ContextVar[ThreadRunner | None] = ContextVar("thread runner", default=None)
 _all: weakref.WeakSet[ThreadLimiter] = weakref.WeakSet()
 
 
@@ -50,8 +50,8 @@ class ThreadLimiter:
         Waits for a free thread (cancellable), then for the function: not cancellable, unless ``abandon`` is set. Then
         the function runs on, and its result is discarded.
         """
-        hop = _hop.get() or trio.to_thread.run_sync
-        return cast(R, await hop(partial(fn, *args), abandon_on_cancel=abandon, limiter=self._limiter))
+        run_sync = _runner.get() or trio.to_thread.run_sync
+        return cast(R, await run_sync(partial(fn, *args), abandon_on_cancel=abandon, limiter=self._limiter))
 
     @property
     def use(self) -> LimiterStatistics:
@@ -60,7 +60,7 @@ class ThreadLimiter:
 
     def __repr__(self) -> str:
         use = self.use
-        return f"<Threads {self.name}: {use.busy} of {use.total} busy, {use.waiting} waiting>"
+        return f"<ThreadLimiter {self.name}: {use.busy} of {use.total} busy, {use.waiting} waiting>"
 
 
 def threads(name: str, total: int) -> ThreadLimiter:
@@ -76,18 +76,10 @@ def limiters() -> list[LimiterStatistics]:
 
 
 @contextmanager
-def use_thread_runner(hop: ThreadRunner) -> Iterator[None]:
-    """Within the block, and in tasks started there, ``hop`` is used instead of threads."""
-    token = _hop.set(hop)
+def use_thread_runner(runner: ThreadRunner) -> Iterator[None]:
+    """Within the block, and in tasks started there, ``runner`` is used instead of threads, as simulations need it."""
+    token = _runner.set(runner)
     try:
         yield
     finally:
-        _hop.reset(token)
-
-
-async def run_inline(
-    fn: Callable[[], Any], /, *, abandon_on_cancel: bool, limiter: trio.CapacityLimiter | None
-) -> Any:
-    """Runs the function in the Trio thread, for simulations: always in the same order."""
-    await trio.lowlevel.checkpoint()
-    return fn()
+        _runner.reset(token)

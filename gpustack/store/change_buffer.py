@@ -71,4 +71,4 @@ class ChangeBuffer:
         return found
 
     def __repr__(self) -> str:
-        return f"<Ring: {len(self._changes)} changes, {self.floor} to {self.newest}>"
+        return f"<ChangeBuffer: {len(self._changes)} changes, {self.floor} to {self.newest}>"

@@ -88,6 +88,20 @@ class Dialect(Protocol):
         one."""
 
 
+def merged(
+    table: sa.Table,
+    inserted: Any,
+    adding: Sequence[str],
+    replacing: Sequence[str],
+) -> dict[str, sa.ColumnElement[Any]]:
+    """What an upsert sets where the row exists: the columns ``adding`` grow by the inserted values, others are
+    replaced."""
+    return {
+        **{name: table.c[name] + inserted[name] for name in adding},
+        **{name: inserted[name] for name in replacing},
+    }
+
+
 def told_by(cause: object) -> str:
     """The message of a driver's exception in one line, without the error number that comes first in some drivers."""
     told: tuple[object, ...] = getattr(cause, "args", ())

@@ -86,10 +86,10 @@ class Store:
     name: str = "store"
     _queue: deque[WriteJob] = attrs.field(factory=deque)
     _waiting: set[WriteJob] = attrs.field(factory=set)
-    _asked: Wake = attrs.field(factory=Wake)
+    _wake: Wake = attrs.field(factory=Wake)
     _watches: list[_TableWatch] = attrs.field(factory=list)
     _closed: bool = False
-    _curious: list[trio.Event] = attrs.field(factory=list)
+    _refreshing: list[trio.Event] = attrs.field(factory=list)
     """Callers of ``refresh``."""
     _refreshed_at: float = -math.inf
     commits: int = 0
@@ -144,7 +144,7 @@ class Store:
         job = WriteJob(work if attached is None else attached.beside(work), term)
         self._waiting.add(job)
         self._queue.append(job)
-        self._asked.wake()
+        self._wake.wake()
         try:
             await job.done.wait()
         finally:
@@ -238,10 +238,10 @@ class Store:
             return False
         with trio.move_on_after(_REFRESH_WITHIN):
             await trio.sleep_until(self._refreshed_at + _REFRESH_EVERY)
-            heard = trio.Event()
-            self._curious.append(heard)
-            self._asked.wake()
-            await heard.wait()
+            applied = trio.Event()
+            self._refreshing.append(applied)
+            self._wake.wake()
+            await applied.wait()
         return True
 
     def changes_since(self, revision: int) -> list[Change]:
@@ -267,13 +267,13 @@ class Store:
         flush = trio.CancelScope(shield=True)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._commit_asked, flush)
+                nursery.start_soon(self._commit_loop, flush)
                 task_status.started()
                 try:
                     await trio.sleep_forever()
                 finally:
                     self._closed = True
-                    self._asked.wake()
+                    self._wake.wake()
                     now = trio.current_time()
                     left = max(self.flush_by - now, _FLUSHES_AT_LEAST)
                     flush.deadline = now + min(left, FLUSH_SECONDS)
@@ -290,41 +290,41 @@ class Store:
         self._waiting.clear()
         self._database.close()
 
-    async def _commit_asked(self, flush: trio.CancelScope) -> None:
+    async def _commit_loop(self, flush: trio.CancelScope) -> None:
         with flush:
             while self._queue or not self._closed:
-                idle = not self._queue and not self._curious
-                if idle and await self._asked.wait(POLL_SECONDS if self.shared else math.inf):
+                idle = not self._queue and not self._refreshing
+                if idle and await self._wake.wait(POLL_SECONDS if self.shared else math.inf):
                     continue
-                curious, self._curious = self._curious, []
+                refreshing, self._refreshing = self._refreshing, []
                 self._refreshed_at = trio.current_time()
                 jobs = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
                 # The thread is abandoned only when the time to flush is over: then its callers get ``Unavailable``.
                 if jobs:
-                    self._deliver(await self._write_threads.run(self._writer.commit, jobs, abandon=True))
+                    self._publish(await self._write_threads.run(self._writer.commit, jobs, abandon=True))
                 elif self.shared:
-                    self._deliver(await self._write_threads.run(self._writer.poll, abandon=True))
-                for heard in curious:
-                    heard.set()
+                    self._publish(await self._write_threads.run(self._writer.poll, abandon=True))
+                for applied in refreshing:
+                    applied.set()
 
-    def _deliver(self, batch: CommitResult) -> None:
+    def _publish(self, commit: CommitResult) -> None:
         """Publish a commit in one step of the Trio thread: the snapshot, then the changes, then the results."""
-        self._tell_of(batch.failure)
-        if batch.snapshot is not None:
+        self._note_failure(commit.failure)
+        if commit.snapshot is not None:
             self.commits += 1
-            self._snapshot = batch.snapshot
-            if batch.afresh:
-                self._buffer.restart(batch.snapshot.revision)
+            self._snapshot = commit.snapshot
+            if commit.resynced:
+                self._buffer.restart(commit.snapshot.revision)
             else:
-                self._buffer.extend(batch.changes, batch.snapshot.revision)
-            touched = {change.table for change in batch.changes}
+                self._buffer.extend(commit.changes, commit.snapshot.revision)
+            touched = {change.table for change in commit.changes}
             for watch in self._watches:
                 if watch.tables is None or watch.tables & touched:
                     watch.wake.wake()
-        for job, result in batch.results:
+        for job, result in commit.results:
             job.finish(result)
 
-    def _tell_of(self, failure: Unavailable | None) -> None:
+    def _note_failure(self, failure: Unavailable | None) -> None:
         if failure is not None and self._failure is None:
             log.error("The database fails; reads and inference go on: reason=%s", failure)
         if failure is None and self._failure is not None:

@@ -150,7 +150,7 @@ heartbeats = sa.Table(
 )
 """When each worker was last heard by any server, in time as in ``leases``; some seconds late."""
 
-ASIDE = frozenset({heads, leases, servers, cluster_secrets, heartbeats})
+CLUSTER_TABLES = frozenset({heads, leases, servers, cluster_secrets, heartbeats})
 """Tables that are neither records nor their history. They belong to the database and are not copied with the
 records."""
 

@@ -16,14 +16,14 @@ from gpustack.errors import Invalid, Unavailable
 from . import journal, server_registry
 from .database import Database
 from .migration import current, known, migrate
-from .table import ASIDE, changes, cluster_secrets, heads, metadata
+from .table import CLUSTER_TABLES, changes, cluster_secrets, heads, metadata
 
 CHUNK = 500
 """Rows per statement, and in memory at a time."""
 SKIPPED = 1_000_000
 """Revisions that are skipped after a restore, because watchers may know later ones than those restored."""
 
-_MOVED = [table for table in metadata.sorted_tables if table not in ASIDE]
+_COPIED = [table for table in metadata.sorted_tables if table not in CLUSTER_TABLES]
 
 
 @attrs.frozen
@@ -105,15 +105,15 @@ def _copy(
     reading: sa.Connection, writing: sa.Connection, place: str, *, replace: bool, resume: bool
 ) -> TransferReport:
     last = journal.lock_head(writing)
-    held = [table.name for table in _MOVED if writing.execute(sa.select(table).limit(1)).first() is not None]
+    held = [table.name for table in _COPIED if writing.execute(sa.select(table).limit(1)).first() is not None]
     if held and not replace:
         raise Invalid(
             f"The database {place} holds records already ({', '.join(held[:5])}): choose an empty one, or give"
             " --replace to lose what it holds"
         )
-    for table in _MOVED if held else ():
+    for table in _COPIED if held else ():
         writing.execute(sa.delete(table))
-    rows = {table.name: _copy_table(reading, writing, table, place) for table in _MOVED}
+    rows = {table.name: _copy_table(reading, writing, table, place) for table in _COPIED}
     revision = max(journal.revision(reading), last)
     writing.execute(sa.update(heads).where(heads.c.id == 1).values(revision=revision))
     if held or not resume:

@@ -58,7 +58,7 @@ class CommitResult:
     changes: Sequence[Change] = ()
     snapshot: Snapshot | None = None
     """``None`` when nothing changed."""
-    afresh: bool = False
+    resynced: bool = False
     """Some changes were missed: ``changes`` are the differences found by a comparison of all tables."""
     failure: Unavailable | None = None
     """Why the database could not be written or read."""
@@ -69,7 +69,7 @@ class _ForeignChanges:
     """What other servers committed since the last look."""
 
     changes: Sequence[Change] = ()
-    afresh: bool = False
+    resynced: bool = False
 
 
 @attrs.define(eq=False, repr=False)
@@ -98,7 +98,7 @@ class Writer:
         try:
             with self._database.write.begin() as conn:
                 head = journal.lock_head(conn)
-                heard = self._catch_up(conn, head)
+                foreign = self._catch_up(conn, head)
                 pending: list[PendingChange] = []
                 terms: dict[LeaseTerm, bool] = {}
                 for job in jobs:
@@ -117,7 +117,7 @@ class Writer:
         if before == self.revision:
             return CommitResult(results)
         snapshot = self._copy.snapshot(self.revision)
-        return CommitResult(results, [*heard.changes, *changes], snapshot, heard.afresh)
+        return CommitResult(results, [*foreign.changes, *changes], snapshot, foreign.resynced)
 
     def poll(self) -> CommitResult:
         """Apply what other servers committed. Blocks until the database answers."""
@@ -134,16 +134,16 @@ class Writer:
             return _ForeignChanges()
         missed = journal.between(conn, self.revision, head)
         if missed is None:
-            return _ForeignChanges(self._afresh(conn, head), True)
-        heard = []
+            return _ForeignChanges(self._compare_all(conn, head), True)
+        foreign = []
         for change in missed:
             if change is not None:
                 before = self._copy.get(type(change.record), change.record.id)
                 self._apply(change.kind, change.record)
-                heard.append(attrs.evolve(change, before=before))
-        return _ForeignChanges(heard)
+                foreign.append(attrs.evolve(change, before=before))
+        return _ForeignChanges(foreign)
 
-    def _afresh(self, conn: sa.Connection, head: int) -> list[Change]:
+    def _compare_all(self, conn: sa.Connection, head: int) -> list[Change]:
         """Compare the working copy with all tables and apply the differences; returns them, all at revision
         ``head``."""
         found = []

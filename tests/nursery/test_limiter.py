@@ -7,7 +7,8 @@ import threading
 import trio
 import trio.testing
 
-from gpustack.nursery import limiters, run_inline, threads, use_thread_runner
+from gpustack.nursery import limiters, threads, use_thread_runner
+from tests.inline import run_inline
 
 
 async def test_work_runs_in_a_thread_and_its_use_is_shown_by_name() -> None:
@@ -20,7 +21,7 @@ async def test_work_runs_in_a_thread_and_its_use_is_shown_by_name() -> None:
             await trio.testing.wait_all_tasks_blocked()
             (use,) = [use for use in limiters() if use.name == "test-pool"]
             assert (use.total, use.busy, use.waiting) == (1, 1, 1)
-            assert repr(pool) == "<Threads test-pool: 1 of 1 busy, 1 waiting>"
+            assert repr(pool) == "<ThreadLimiter test-pool: 1 of 1 busy, 1 waiting>"
             go.set()
     assert await pool.run(threading.get_ident) != threading.get_ident()
 

@@ -96,9 +96,9 @@ async def test_the_program_leads_its_own_session_under_the_number_written_down(t
         assert isinstance(state, GroupState)
         assert state == group.state
         assert (state.port, state.generation, state.meta) == (4711, 3, {"instance": "a"})
-        assert repr(group) == f"<Group {group.pid}: running>"
+        assert repr(group) == f"<ProcessGroup {group.pid}: running>"
         assert await group.end(5) == ExitStatus(None, signal.SIGTERM)
-        assert repr(group) == f"<Group {group.pid}: ended, ended by SIGTERM>"
+        assert repr(group) == f"<ProcessGroup {group.pid}: ended, ended by SIGTERM>"
 
 
 async def test_the_state_is_on_disk_before_the_program_begins(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ async def test_what_a_leader_left_behind_is_ended_too(tmp_path: Path) -> None:
         await line_of(log, "deaf")
         assert await group.wait() == ExitStatus(0, None)
         assert is_running(child)
-        assert repr(group) == f"<Group {group.pid}: leader exit code 0>"
+        assert repr(group) == f"<ProcessGroup {group.pid}: leader exit code 0>"
         assert await group.end(0.3) == ExitStatus(0, None)
         assert not is_running(child)
 

@@ -27,7 +27,7 @@ def test_a_ring_gives_what_came_after_and_says_when_it_cannot() -> None:
     ring.extend([change(1), change(2)])
     assert ring.since(0) == [change(1), change(2)]
     ring.extend([change(3), change(5)])
-    assert repr(ring) == "<Ring: 3 changes, 1 to 5>"
+    assert repr(ring) == "<ChangeBuffer: 3 changes, 1 to 5>"
     assert ring.since(1) == [change(2), change(3), change(5)]
     assert ring.since(4) == [change(5)]
     assert ring.since(5) == []
@@ -41,9 +41,9 @@ def test_a_ring_gives_what_came_after_and_says_when_it_cannot() -> None:
 def test_large_changes_make_room_in_a_ring_before_there_are_many() -> None:
     ring = ChangeBuffer(floor=0, newest=0, bytes=100)
     ring.extend([attrs.evolve(change(revision), size=40) for revision in range(1, 5)])
-    assert repr(ring) == "<Ring: 2 changes, 2 to 4>"
+    assert repr(ring) == "<ChangeBuffer: 2 changes, 2 to 4>"
     ring.extend([attrs.evolve(change(5), size=1000)])
-    assert repr(ring) == "<Ring: 0 changes, 5 to 5>"
+    assert repr(ring) == "<ChangeBuffer: 0 changes, 5 to 5>"
     assert ring.since(5) == []
     ring.extend([attrs.evolve(change(6), size=100)])
     assert ring.since(5) == [change(6)]

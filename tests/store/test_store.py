@@ -18,8 +18,9 @@ from gpustack.domain.model import Model
 from gpustack.domain.record import ChangeKind
 from gpustack.domain.worker import Worker
 from gpustack.errors import AlreadyExists, Conflict, Invalid, NotFound, RevisionExpired, Unavailable
-from gpustack.nursery.limiter import run_inline, use_thread_runner
+from gpustack.nursery.limiter import use_thread_runner
 from gpustack.store import StoreSettings, Tx, open_store
+from tests.inline import run_inline
 
 from .conftest import Clock, Opened
 

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import mysql
 
 from gpustack.errors import GpustackError, Invalid, Unavailable
 from gpustack.store import database_server
-from gpustack.store.dialect import Connections, PoolSettings
+from gpustack.store.dialect import Connections, PoolSettings, merged
 
 LEAST_MYSQL = (8,)
 LEAST_MARIADB = (10, 6)
@@ -104,12 +104,7 @@ class MySql:
         self, table: sa.Table, *, key: Sequence[str], adding: Sequence[str], replacing: Sequence[str]
     ) -> sa.Insert:
         statement = mysql.insert(table)
-        return statement.on_duplicate_key_update(
-            {
-                **{name: table.c[name] + statement.inserted[name] for name in adding},
-                **{name: statement.inserted[name] for name in replacing},
-            }
-        )
+        return statement.on_duplicate_key_update(merged(table, statement.inserted, adding, replacing))
 
     def next_id(self, conn: sa.Connection, table: sa.Table) -> int:
         if not getattr(conn.dialect, "is_mariadb", False):

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql
 
 from gpustack.errors import GpustackError, Invalid, Unavailable
 from gpustack.store import database_server
-from gpustack.store.dialect import Connections, PoolSettings
+from gpustack.store.dialect import Connections, PoolSettings, merged
 
 LEAST = (13,)
 _MIGRATION_KEY = 7_127_413_003
@@ -86,10 +86,7 @@ class PostgreSql:
         statement = postgresql.insert(table)
         return statement.on_conflict_do_update(
             index_elements=list(key),
-            set_={
-                **{name: table.c[name] + statement.excluded[name] for name in adding},
-                **{name: statement.excluded[name] for name in replacing},
-            },
+            set_=merged(table, statement.excluded, adding, replacing),
         )
 
     def next_id(self, conn: sa.Connection, table: sa.Table) -> int:

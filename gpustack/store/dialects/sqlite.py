@@ -15,7 +15,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from gpustack.errors import GpustackError, Unavailable
-from gpustack.store.dialect import RETRY_AFTER, Connections, PoolSettings
+from gpustack.store.dialect import RETRY_AFTER, Connections, PoolSettings, merged
 from gpustack.store.lock import FileLock
 
 BUSY_SECONDS = 5.0
@@ -66,10 +66,7 @@ class Sqlite:
         statement = sqlite.insert(table)
         return statement.on_conflict_do_update(
             index_elements=list(key),
-            set_={
-                **{name: table.c[name] + statement.excluded[name] for name in adding},
-                **{name: statement.excluded[name] for name in replacing},
-            },
+            set_=merged(table, statement.excluded, adding, replacing),
         )
 
     def next_id(self, conn: sa.Connection, table: sa.Table) -> int:

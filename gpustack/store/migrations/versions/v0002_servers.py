@@ -1,4 +1,4 @@
-"""What several servers on one database need: the head of the changes, and leases."""
+"""The head of the changes and leases, for several servers on one database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other parties that prove identities, what keys may do and use, who may use a model, and who did what."""
+"""Sign-on at identity providers, scopes and limits of keys, access to models, and the audit trail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several servers tell each other beside the records: who they are, their secrets, and whom they heard."""
+"""Tables for several servers beside the records: the servers, their secrets, and when workers were last heard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers that are to be emptied."""
+"""Workers that are drained."""
 
 from __future__ import annotations
 
