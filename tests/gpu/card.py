@@ -10,7 +10,10 @@ import pytest
 from attrs import frozen
 
 MIB = 1 << 20
-_FIELDS = "index,uuid,name,driver_version,compute_cap,memory.total,memory.free,utilization.gpu,temperature.gpu,mig.mode.current"
+_FIELDS = (
+    "index,uuid,name,driver_version,compute_cap",
+    "memory.total,memory.free,utilization.gpu,temperature.gpu,mig.mode.current",
+)
 
 
 @frozen(kw_only=True)
@@ -35,7 +38,7 @@ def cards() -> list[Card]:
     if tool is None:
         pytest.skip("this test needs an NVIDIA GPU, and nvidia-smi is not on PATH")
     asked = subprocess.run(
-        [tool, f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits"],
+        [tool, f"--query-gpu={','.join(_FIELDS)}", "--format=csv,noheader,nounits"],
         capture_output=True,
         text=True,
         timeout=60,
