@@ -24,7 +24,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -55,6 +54,8 @@ MIB = 1 << 20
 EMBEDDER = "tiny-embedder"
 LONGEST_PROMPT = 1536
 BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output) buffer size\s*=\s*([\d.]+) MiB")
+TELLING = ("--verbosity", "4")
+"""Less, and it does not say how large its buffers are."""
 PERIOD = 0.02
 
 
@@ -175,12 +176,16 @@ class Server:
         return self.log.read_text(errors="replace")[-1500:]
 
     def buffers(self) -> dict[str, dict[str, float]]:
-        """Place (device, host) → kind → MiB."""
-        found: dict[str, dict[str, float]] = {"device": defaultdict(float), "host": defaultdict(float)}
+        """Place (device, host) → kind → MiB. What is planned anew is said again: then the last word counts."""
+        planned: dict[tuple[str, str], float] = {}
         for place, kind, size in BUFFER.findall(self.log.read_text(errors="replace")):
-            on_device = place.startswith("CUDA") and not place.startswith("CUDA_Host")
-            found["device" if on_device else "host"][kind] += float(size)
-        return {place: {kind: round(size, 1) for kind, size in sums.items()} for place, sums in found.items()}
+            again = kind in ("compute", "output")
+            planned[place, kind] = float(size) + (0 if again else planned.get((place, kind), 0))
+        found: dict[str, dict[str, float]] = {"device": {}, "host": {}}
+        for (place, kind), size in planned.items():
+            sums = found["device" if place.startswith("CUDA") and place != "CUDA_Host" else "host"]
+            sums[kind] = round(sums.get(kind, 0) + size, 1)
+        return found
 
 
 @contextlib.contextmanager
@@ -204,7 +209,7 @@ def measure(case: Case, gpu: Gpu, server: str, folder: Path, verbose: bool) -> d
     model = Model(
         name="m",
         source=ModelSource(kind=SourceKind.LOCAL_PATH, local_path=str(path)),
-        backend_parameters=tuple(case.parameters.split()),
+        backend_parameters=(*case.parameters.split(), *TELLING),
         categories=case.categories or (Category.LLM,),
     )
     demand = demand_of(model, facts, ENGINE.name)

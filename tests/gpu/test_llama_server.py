@@ -64,7 +64,7 @@ def asked(running: Daemon, model: str) -> str:
 
 
 def test_a_model_answers_from_the_card(running: Daemon, tiny_model: Path) -> None:
-    instance = deployed(running, "tiny", tiny_model)
+    instance = deployed(running, "tiny", tiny_model, "--verbosity", "4")
     assert instance["gpu_indexes"] == [0]
     assert asked(running, "tiny") == SENTENCE
     log = running.call("GET", f"/v1/model-instances/{instance['id']}/logs?tail=1000")[1]
