@@ -12,7 +12,7 @@ from attrs import frozen
 MIB = 1 << 20
 _FIELDS = (
     "index,uuid,name,driver_version,compute_cap",
-    "memory.total,memory.free,utilization.gpu,temperature.gpu,mig.mode.current",
+    "memory.total,memory.free,temperature.gpu,mig.mode.current",
 )
 
 
@@ -27,7 +27,6 @@ class Card:
     capability: str
     total: int
     used: int
-    load: float
     temperature: float
     is_divided: bool
 
@@ -52,7 +51,7 @@ def cards() -> list[Card]:
 
 
 def _card(words: list[str]) -> Card:
-    index, uuid, name, driver, capability, total, free, load, temperature, mig = words
+    index, uuid, name, driver, capability, total, free, temperature, mig = words
     return Card(
         index=int(index),
         uuid=uuid,
@@ -61,7 +60,6 @@ def _card(words: list[str]) -> Card:
         capability=capability,
         total=int(total) * MIB,
         used=(int(total) - int(free)) * MIB,
-        load=float(load),
         temperature=float(temperature),
         is_divided=mig == "Enabled",
     )
