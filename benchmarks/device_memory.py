@@ -35,8 +35,8 @@ import attrs
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from gpustack.artifacts.headers.gguf import read_header  # noqa: E402
 from gpustack.artifacts.headers.gguf_facts import gguf_facts  # noqa: E402
-from gpustack.artifacts.headers.read import read_header  # noqa: E402
 from gpustack.domain.artifact import ModelSource, SourceKind  # noqa: E402
 from gpustack.domain.facts import ModelFacts  # noqa: E402
 from gpustack.domain.instance import Claim, ModelInstance, Placement  # noqa: E402
@@ -44,9 +44,9 @@ from gpustack.domain.model import Category, Model  # noqa: E402
 from gpustack.domain.worker import EngineBuild  # noqa: E402
 from gpustack.engines.engine import LaunchContext  # noqa: E402
 from gpustack.engines.llama_cpp import ENGINE, slots  # noqa: E402
-from gpustack.policy.estimate.demand import demand_of, gguf_ask  # noqa: E402
-from gpustack.policy.estimate.gguf import Need, estimate  # noqa: E402
-from gpustack.worker.environment import inherited  # noqa: E402
+from gpustack.policy.estimate.demand import demand_of, gguf_settings  # noqa: E402
+from gpustack.policy.estimate.gguf import MemoryNeed, estimate  # noqa: E402
+from gpustack.worker.engine_process import inherited_environment  # noqa: E402
 from tests.models import SHAPES, make_embedder, make_hollow  # noqa: E402
 from tests.ports import free_port  # noqa: E402
 
@@ -215,7 +215,7 @@ def measure(case: Case, gpu: Gpu, server: str, folder: Path, verbose: bool) -> d
     demand = demand_of(model, facts, ENGINE.name)
     layers = demand.total_layers if case.layers is None else case.layers
     claimed = demand.devices((1.0,), layers)
-    expected = estimate(facts, attrs.evolve(gguf_ask(model), shares=(1.0,), offload_layers=layers))
+    expected = estimate(facts, attrs.evolve(gguf_settings(model), shares=(1.0,), offload_layers=layers))
     claim = Claim(
         ram=claimed.ram,
         vram={0: claimed.vram[0]},
@@ -225,7 +225,7 @@ def measure(case: Case, gpu: Gpu, server: str, folder: Path, verbose: bool) -> d
     )
     port = free_port()
     launch = ENGINE.launch(_context(model, claim, str(path), port, server))
-    env = {**inherited(os.environ), **launch.env}
+    env = {**inherited_environment(os.environ), **launch.env}
     before = gpu.used()
     began = time.monotonic()
     with running(launch.argv, env, port, folder / "server.log") as engine, gpu.peak() as peak:
@@ -319,7 +319,7 @@ def _host(pid: int) -> dict[str, int]:
     return {word[0][3:-1].lower(): int(word[1]) >> 10 for word in words if word[0].startswith("Rss")}
 
 
-def _need(need: Need) -> dict[str, float]:
+def _need(need: MemoryNeed) -> dict[str, float]:
     return {"model": _mib(need.weights), "KV": _mib(need.kv), "compute": _mib(need.compute)}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpustack.domain.device import Device
-from gpustack.hardware.detect import detect_devices
+from gpustack.hardware.detection import detect_devices
 from tests.child import child, environment, said
 from tests.gpu.card import Card, cards
 

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 import pytest
 
 from gpustack.domain.device import Device
-from gpustack.engines.visibility import visible
-from gpustack.hardware.detect import detect_devices
+from gpustack.engines.visibility import device_environment
+from gpustack.hardware.detection import detect_devices
 from tests.child import ROOT, environment
 from tests.gpu.card import Card
 
@@ -41,15 +41,17 @@ async def devices() -> list[Device]:
 
 async def test_a_program_sees_the_one_device_that_its_engine_was_given(devices: list[Device]) -> None:
     for device in devices:
-        assert seen(visible(device.type, (device.index,))) == [device.uuid]
+        assert seen(device_environment(device.type, (device.index,))) == [device.uuid]
 
 
 async def test_a_program_sees_all_its_devices_in_the_order_of_their_indexes(devices: list[Device]) -> None:
-    assert seen(visible("cuda", [device.index for device in devices])) == [one.uuid for one in devices]
+    assert seen(device_environment("cuda", [device.index for device in devices])) == [
+        one.uuid for one in devices
+    ]
 
 
 async def test_a_program_sees_none_where_none_was_given(card: Card) -> None:
-    assert seen(visible("cuda", ())) == seen({"CUDA_VISIBLE_DEVICES": ""}) == []
+    assert seen(device_environment("cuda", ())) == seen({"CUDA_VISIBLE_DEVICES": ""}) == []
 
 
 async def test_the_uuid_we_show_is_a_name_that_cuda_takes(devices: list[Device]) -> None:
