@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpustack.domain.device import Device
-from gpustack.hardware.detection import detect_devices
+from gpustack.hardware.detection import DeviceMonitor
 from tests.child import child, environment, said
 from tests.gpu.card import Card, cards
 
@@ -31,7 +31,7 @@ def look(card: Card) -> Look:
     """What our detector, in its child process, says of that card now."""
 
     async def seen() -> Device:
-        found = await detect_devices(now=datetime.now(UTC), deadline=60.0)
+        found = await DeviceMonitor(deadline=60.0).look(datetime.now(UTC))
         assert found.faults == ()
         (device,) = (one for one in found.devices if one.uuid == card.uuid)
         return device

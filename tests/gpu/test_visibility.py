@@ -12,7 +12,7 @@ import pytest
 
 from gpustack.domain.device import Device
 from gpustack.engines.visibility import device_environment
-from gpustack.hardware.detection import detect_devices
+from gpustack.hardware.detection import DeviceMonitor
 from tests.child import ROOT, environment
 from tests.gpu.card import Card
 
@@ -36,7 +36,7 @@ def seen(shown: Mapping[str, str]) -> list[str]:
 
 @pytest.fixture
 async def devices() -> list[Device]:
-    return list((await detect_devices(now=datetime.now(UTC), deadline=60.0)).devices)
+    return list((await DeviceMonitor(deadline=60.0).look(datetime.now(UTC))).devices)
 
 
 async def test_a_program_sees_the_one_device_that_its_engine_was_given(devices: list[Device]) -> None:
