@@ -15,7 +15,6 @@ Options:
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from gpustack.cli.command_line import read
 from gpustack.cli.installation import existing_database, options_of, split
+from gpustack.cli.terminal import stderr
 
 if TYPE_CHECKING:
     from gpustack.config.options import Options
@@ -37,7 +37,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     target = Path(command_line.text("FILE") or f"gpustack-{now:%Y%m%dT%H%M%SZ}.backup").absolute()
     records = back_up(options_of(start_argv, env), target, now)
     print(target)
-    print(f"{records} records are in it; keep it as safe as a password.", file=sys.stderr)
+    stderr(env).say(f"{records} records are in it; keep it as safe as a password.")
     return 0
 
 

@@ -17,7 +17,6 @@ Options:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,7 +57,7 @@ def talk(
     from gpustack.cli.history import history_of
 
     if not chats(model):
-        print(how_to_call(model, session.address.url, key=session.address.key is not None), file=sys.stderr)
+        stderr(env).say(how_to_call(model, session.address.url, key=session.address.key is not None))
         return FAILED if command_line.many("PROMPT") else 0
     talk = ChatSession(
         session=session,

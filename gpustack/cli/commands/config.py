@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from gpustack.cli.failure import UsageError
 from gpustack.cli.installation import load_options
+from gpustack.cli.terminal import stderr
 
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
@@ -24,6 +24,6 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     if form not in writers:
         raise UsageError(f"flag --format: must be one of {', '.join(writers)}, not {form!r}")
     for line in (*loaded.warnings, *loaded.notes):
-        print(line, file=sys.stderr)
+        stderr(env).say(line)
     print(writers[form](), end="")
     return 0

@@ -17,11 +17,11 @@ Options:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 
 from gpustack.cli.command_line import read
 from gpustack.cli.installation import existing_database, file_of, options_of
+from gpustack.cli.terminal import stderr
 
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
@@ -29,7 +29,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     command_line = read(__doc__, "db", argv)
     source = command_line.required("SOURCE")
     target = command_line.text("--to") or options_of([], env).database_url
-    print(move(source, target, replace=command_line.flag("--replace")), file=sys.stderr)
+    stderr(env).say(move(source, target, replace=command_line.flag("--replace")))
     return 0
 
 

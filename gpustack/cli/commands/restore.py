@@ -15,7 +15,6 @@ Options:
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from gpustack.cli.command_line import read
 from gpustack.cli.installation import options_of, split
+from gpustack.cli.terminal import stderr
 
 if TYPE_CHECKING:
     from gpustack.config.options import Options
@@ -35,7 +35,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     command_line = read(__doc__, "restore", own)
     options = options_of(start_argv, env)
     source = Path(command_line.required("FILE")).absolute()
-    print(restore(options, source, replace=command_line.flag("--replace")), file=sys.stderr)
+    stderr(env).say(restore(options, source, replace=command_line.flag("--replace")))
     return 0
 
 
