@@ -21,7 +21,7 @@ RENAMED_FOR_ANOTHER_REASON = {
     ("artifacts/tools.py", "path"): "libraries are moved beside the programs",
     ("config/secret.py", "path"): "the former secret is kept under another name",
     ("nursery/log_file.py", "younger"): "logs are rotated",
-    ("server/spool.py", "path"): "a spool file is claimed by the daemon that reads it",
+    ("server/row_write.py", "path"): "a spool file is claimed by the daemon that reads it",
 }
 
 
