@@ -14,16 +14,16 @@ INFERENCE = frozenset({KeyScope.INFERENCE})
 READING = frozenset({KeyScope.READ, KeyScope.MANAGEMENT})
 CHANGING = frozenset({KeyScope.MANAGEMENT})
 LISTING_MODELS = INFERENCE | READING
-"""Scopes of which a key needs one: to use models, to read of the management, to change there, and to see the names of
+"""Sets of scopes of which a key needs one: to use models, to read or to change through the management API, and to list
 the models that it may use."""
 
-# Each request asks; to look a member up in its class costs as much as all the rest.
+# Every request asks: looking up a member of an enum would double the cost.
 _PUBLIC, _AUTHED = ModelAccess.PUBLIC, ModelAccess.AUTHED
 _ADMIN, _USER = Role.ADMIN, Role.USER
 
 
 def may_use(principal: Principal, name: str, access: ModelAccess, allowed_user_ids: Collection[int]) -> bool:
-    """Whether the model is there for who asks. Every request for a model asks this.
+    """Whether the principal may use the model. Every request for a model asks this.
 
     A key's own list holds for public models too, and for administrators.
     """
@@ -37,19 +37,19 @@ def may_use(principal: Principal, name: str, access: ModelAccess, allowed_user_i
 
 
 def may_see(principal: Principal, model: Model) -> bool:
-    """Whether the model is there for who asks, by its record."""
+    """``may_use`` of a model's record."""
     return may_use(principal, model.name, model.access, model.allowed_user_ids or ())
 
 
 def unknown(principal: Principal, name: str) -> GpustackError:
-    """What is said of a model that is not there for who asks: the same whether there is one for others or not."""
+    """The error for a model that the principal may not use: the same as if there were none."""
     if principal.role is Role.ANYBODY:
         return Unauthorized()
     return NotFound(f"Model not found: no model named '{name}' is deployed")
 
 
 def not_serving(name: str) -> GpustackError:
-    """What is said of a model that is there for who asks, and that nothing serves at the moment."""
+    """The error for a model that the principal may use and no replica serves at the moment."""
     return NotFound(
         f"Model not available: '{name}' is deployed, but none of its replicas serves at the moment"
     )
@@ -58,7 +58,7 @@ def not_serving(name: str) -> GpustackError:
 def excess(own: ApiKey, other: ApiKey) -> str | None:
     """What ``other`` may and ``own`` may not, as a sentence; ``None`` when it is no more.
 
-    Who holds a key must not come to more by making another one with it, not even to more time.
+    The holder of a key must not get more rights, or time, by making another key with it.
     """
     if not _covers(_scopes(own), _scopes(other)):
         return "This API key cannot give scopes that it does not have"
@@ -76,7 +76,7 @@ def excess(own: ApiKey, other: ApiKey) -> str | None:
 
 
 def _loosens(before: Limits | None, after: Limits | None) -> bool:
-    """Whether anything may be used after, that might not before."""
+    """Whether any limit of ``after`` is wider than in ``before``."""
     pairs = [
         (getattr(before or Limits(), field.name), getattr(after or Limits(), field.name))
         for field in attrs.fields(Limits)

@@ -1,4 +1,4 @@
-"""What one worker can give one replica: its free memory and the devices the engine's build can drive."""
+"""The capacity of one worker for one replica: free memory, and the devices that the engine's build can drive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from .placement import PlacementRequest, Shortage
 
 @attrs.frozen(kw_only=True)
 class WorkerCapacity:
-    """``devices`` are those that may be used, most free memory first. ``ram`` is known (see filters)."""
+    """What one worker can give. ``devices`` are those that may be used, most free memory first.
+
+    ``ram`` is known: the filter ``measured`` rules other workers out.
+    """
 
     worker: Worker
     free: FreeMemory
@@ -31,7 +34,7 @@ class WorkerCapacity:
         return self.free.vram.get(device.index, 0)
 
     def lacks(self, ram: int, vram: Mapping[int, int]) -> Shortage | None:
-        """The first thing there is too little of, or ``None`` when all of it fits."""
+        """The first memory that is too small, or ``None`` when all fits. Bytes; ``vram`` by index of the device."""
         for index, need in vram.items():
             if need > self.free.vram.get(index, 0):
                 return self._video_shortage(index, need)
@@ -81,7 +84,7 @@ def room(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> WorkerCap
 
 
 def usable(ask: PlacementRequest, worker: Worker) -> tuple[Device, ...]:
-    """Sound devices that the engine's build on this worker can drive."""
+    """The devices without a fault that the engine's build on this worker can drive."""
     engine, build = engine_by_name(ask.engine_name), worker.build_of(ask.engine_name)
     if build is None:
         return ()
@@ -95,13 +98,13 @@ def sound(worker: Worker) -> Iterable[Device]:
 
 
 def picked_on(ask: PlacementRequest, worker: Worker) -> frozenset[int]:
-    """Indexes of this worker's devices that were picked by hand."""
+    """Indexes of this worker's devices that the user picked."""
     ids = [DeviceId.parse(text) for text in ask.gpu_ids]
     return frozenset(device.index for device in ids if device.worker == worker.name)
 
 
 def undriven(ask: PlacementRequest, worker: Worker) -> str:
-    """Why GPUs that are there are not used, and how to have them used; empty if there is nothing to say."""
+    """Why GPUs of the worker are not used, and how to have them used; empty if they are, or there are none."""
     build, there = worker.build_of(ask.engine_name), list(sound(worker))
     if build is None or not there or usable(ask, worker):
         return ""

@@ -1,4 +1,4 @@
-"""One look for a place: filters, then fits, then scores. Says where, or of every worker why not."""
+"""One decision on a place: filters, then fits, then scores. The answer is a place, or of every worker why not."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def decide(
 
 
 def impossibilities(ask: PlacementRequest) -> list[str]:
-    """What no worker can mend: faults of the deployment itself."""
+    """Faults of the deployment itself, which no worker can mend."""
     engine = engine_by_name(ask.engine_name)
     faults = [] if engine is None else engine.faults(ask.model)
     facts = ask.facts if engine is not None and not engine.any_device else None
@@ -62,7 +62,7 @@ def impossibilities(ask: PlacementRequest) -> list[str]:
 
 
 def objections(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[str]:
-    """Everything the filters have against a worker."""
+    """The sentence of each filter that rules the worker out."""
     found = (module.keep(ask, worker, snapshot) for module in _modules("filters"))
     return [sentence for sentence in found if sentence is not None]
 
@@ -90,7 +90,7 @@ def _offers(
     snapshot: Snapshot,
     shortages: dict[int, Shortage],
 ) -> list[Candidate]:
-    """What the workers offer in this way; of those that are too small the smallest shortage is noted."""
+    """The candidates of one way to fit; for each worker without any, ``shortages`` keeps its smallest shortage."""
     found: list[Candidate] = []
     for worker in workers:
         answer = way.candidates(ask, worker, snapshot)

@@ -1,4 +1,4 @@
-"""Why an instance is where it is or why it waits, worker by worker, decided again on the present snapshot."""
+"""Why an instance is where it is or why it waits, worker by worker, decided again on a snapshot."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _UNREAD = "nothing is against it, but what the model needs is known only once it
 
 @attrs.frozen(kw_only=True)
 class WorkerVerdict:
-    """What one worker has to say: how it would fit, or everything against it.
+    """How it would fit on one worker, or everything that is against that.
 
-    ``fits`` is ``None`` where nothing is against it but that nobody knows what the model needs.
+    ``fits`` is ``None`` where nothing is against it but what the model needs is unknown.
     """
 
     worker_id: int
@@ -63,10 +63,10 @@ def explain(
     fault: str | None = None,
     lasting: bool = False,
 ) -> Explanation:
-    """Explain an instance, or with ``None`` what would become of one. ``fault`` is why facts could not be read, and
-    ``lasting`` that reading them again would not help.
+    """Explain an instance, or with ``None`` what would happen to one. ``fault`` is why facts could not be read;
+    ``lasting`` says that reading them again would not help.
 
-    Never raises for what is wrong with the deployment: that is what it tells.
+    Faults of the deployment are in the answer, not raised.
     """
     blank = Explanation(
         instance="" if instance is None else instance.name,
@@ -82,7 +82,7 @@ def explain(
     ask = PlacementRequest(model=model, instance=instance, facts=facts, engine_name=engine)
     workers = sorted(snapshot.workers.values(), key=lambda worker: worker.id)
     placed_already = instance is not None and instance.placement is not None
-    # A command of the user's runs as it was told; of everything else the file says what it needs.
+    # A custom command runs without facts; for everything else the file says what it needs.
     unread = fault is not None and facts is None and not placed_already and engine != custom.ENGINE.name
     verdicts = tuple(_verdict_or_fault(ask, worker, snapshot, unread=unread) for worker in workers)
     known = attrs.evolve(blank, engine=engine, workers=verdicts)
@@ -105,7 +105,8 @@ def explain(
 
 
 def _never_fits(ask: PlacementRequest, snapshot: Snapshot) -> bool:
-    """Whether there is no place even with every worker back, open and empty. Unknown workers may yet have room."""
+    """Whether there would be no place with every worker ready, uncordoned and empty. False while the memory of one is
+    unknown."""
     if impossibilities(ask):
         return True
     if not snapshot.workers or any(w.status.memory.total is None for w in snapshot.workers.values()):
@@ -130,7 +131,7 @@ def where(placement: Placement, snapshot: Snapshot) -> str:
 def _verdict_or_fault(
     ask: PlacementRequest, worker: Worker, snapshot: Snapshot, *, unread: bool
 ) -> WorkerVerdict:
-    """A worker that cannot be looked at keeps no other from being told of."""
+    """The verdict of one worker; one that raises what nobody foresaw is told as such."""
     try:
         return _verdict(ask, worker, snapshot, unread=unread)
     except Exception as error:  # noqa: BLE001  whatever it is, it is this worker's

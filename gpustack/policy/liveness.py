@@ -1,4 +1,4 @@
-"""Who is alive, by when each worker was last heard, and when what ran on a silent one is placed anew."""
+"""Which workers live, by when each was last heard, and when the instances of a silent one are placed elsewhere."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gpustack.domain.worker import WorkerState
 
 @attrs.frozen(kw_only=True)
 class LivenessSettings:
-    """Seconds. A worker is silent after ``not_ready_after`` and given up after ``replace_after``; one that was stopped
-    in order keeps its places for ``stopped_keeps`` after its last word.
+    """Seconds. A worker that was not heard for ``not_ready_after`` is not ready, and after ``replace_after`` its
+    instances are placed elsewhere; one that was stopped in order keeps them for ``stopped_keeps``.
 
-    When more than ``brake_share`` of the workers heard till then fall silent within ``brake_window`` of each
-    other, it is more likely us than them: giving up waits ``brake_hold`` longer.
+    When more than the share ``brake_share`` of the workers fall silent within ``brake_window`` of each other, the fault
+    is more likely the server's network: replacing waits ``brake_hold`` longer.
     """
 
     look_every: float = 5.0
@@ -29,8 +29,8 @@ class LivenessSettings:
 
 @attrs.frozen(kw_only=True)
 class LivenessVerdict:
-    """What the evidence allows to say now. ``silent``: it is not heard though it did not say that it stops.
-    ``replace``: its instances may be placed elsewhere, one by one."""
+    """The judgement of one worker. ``silent``: it was not heard for ``not_ready_after``. ``replace``: its instances may
+    be placed elsewhere, one by one."""
 
     state: WorkerState
     why: str = ""
@@ -42,7 +42,7 @@ STOPPED = "its daemon was stopped"
 
 
 def judge(last_heard: float | None, now: float, settings: LivenessSettings) -> tuple[WorkerState, str]:
-    """The state of one worker and the reason, empty when all is well. Times are of one monotonic clock."""
+    """The state of one worker, and the reason (empty when it is ready). Times are of one monotonic clock."""
     if last_heard is None:
         return WorkerState.NOT_READY, "it has not been heard yet"
     silent = now - last_heard
@@ -53,21 +53,21 @@ def judge(last_heard: float | None, now: float, settings: LivenessSettings) -> t
 
 
 def judge_all(
-    leases: Mapping[int, float], now: float, settings: LivenessSettings, stopped: Collection[int] = ()
+    last_heard: Mapping[int, float], now: float, settings: LivenessSettings, stopped: Collection[int] = ()
 ) -> dict[int, LivenessVerdict]:
-    """A verdict for every worker of ``leases`` (worker id → when last heard).
+    """A verdict for every worker of ``last_heard`` (worker id → time).
 
-    Those ``stopped`` have said so: they get nothing more, though they may be heard while their engines end, and they
-    tell nothing of whether others fell silent together.
+    Workers that are ``stopped`` have said that they stop: they are not ready even if they are heard while their engines
+    end, and they do not count among those that fell silent together.
     """
     verdicts: dict[int, LivenessVerdict] = {}
-    others = {worker_id: heard for worker_id, heard in leases.items() if worker_id not in stopped}
-    for worker_id, heard in leases.items():
+    others = {worker_id: heard for worker_id, heard in last_heard.items() if worker_id not in stopped}
+    for worker_id, heard in last_heard.items():
         state, why = judge(heard, now, settings)
         silent = state is not WorkerState.READY
         if worker_id in stopped:
             state = state if silent else WorkerState.NOT_READY
-            # One that was killed before it could say how its engines ended is as silent as any other.
+            # It may have been killed before it could report how its engines ended: then it is as silent as others.
             verdicts[worker_id] = LivenessVerdict(
                 state=state, why=STOPPED, silent=silent, replace=now - heard >= settings.stopped_keeps
             )
@@ -83,10 +83,10 @@ def judge_all(
     return verdicts
 
 
-def _together(heard: float, leases: Mapping[int, float], now: float, settings: LivenessSettings) -> int:
-    """How many fell silent with this one, if that is too many at once for a fault of theirs; else 0."""
+def _together(heard: float, last_heard: Mapping[int, float], now: float, settings: LivenessSettings) -> int:
+    """How many workers fell silent with this one, if their share is above the brake; else 0."""
     before = heard - settings.brake_window
-    known = [at for at in leases.values() if at >= before]
+    known = [at for at in last_heard.values() if at >= before]
     silent = [
         at for at in known if at <= heard + settings.brake_window and now - at >= settings.not_ready_after
     ]

@@ -1,4 +1,4 @@
-"""The words of placement: what is asked, what would do, what is short, and why there is no place."""
+"""The values of placement: the request, a candidate, a shortage of memory, and why there is no place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from gpustack.engines.llama_cpp import slot_counts
 from .estimate.demand import MemoryDemand, demand_of
 
 MAKES_ROOM = "an older replica of it makes room"
-"""Part of the sentence of a new replica that fits only where an older one of its model still sits."""
+"""Part of the sentence of a new replica that fits only in the room of an older one of its model. The reconciler looks
+for it (``waits_for_room``)."""
 
 _LISTED = 3
 
@@ -32,32 +33,32 @@ class PlacementRequest:
     facts: ModelFacts | None = None
     engine_name: str
     slots: int | None = None
-    """Requests at a time to have room for; ``None`` leaves it to the engine's defaults."""
+    """Requests at a time to have memory for; ``None`` leaves it to the engine's defaults."""
     demand: MemoryDemand = attrs.field(
         init=False, default=attrs.Factory(_demand, takes_self=True), repr=False, eq=False
     )
 
     @property
     def own_id(self) -> frozenset[int]:
-        """Its claim is never in its own way."""
+        """The id of the instance, whose own claim does not count as taken."""
         return frozenset() if self.instance is None else frozenset({self.instance.id})
 
     @property
     def variants(self) -> tuple[PlacementRequest, ...]:
-        """The same with fewer and fewer requests at a time, where that may be chosen; the most come first."""
+        """The same for fewer and fewer requests at a time, where their number is ours to choose; the most first."""
         if self.slots is not None or self.demand.slots is None:
             return (self,)
         return tuple(attrs.evolve(self, slots=count) for count in slot_counts(self.model))
 
     @property
     def gpu_ids(self) -> tuple[str, ...]:
-        """Devices picked by hand; empty if the choice is ours."""
+        """Devices that the user picked; empty if the choice is ours."""
         return () if self.model.gpu_selector is None else self.model.gpu_selector.gpu_ids
 
 
 @attrs.frozen(kw_only=True)
 class Candidate:
-    """A place that fits. ``left`` is the share of the memory in question still free afterwards."""
+    """A place that fits. ``left`` is the share of the memory claimed from that stays free, 0 to 1."""
 
     worker: Worker
     gpu_indexes: tuple[int, ...] = ()
@@ -65,12 +66,12 @@ class Candidate:
     left: float = 0.0
     note: str = ""
     slots: int | None = None
-    """Requests at a time, where their number was chosen."""
+    """Requests at a time, where their number was chosen by us."""
 
 
 @attrs.frozen(kw_only=True)
 class Shortage:
-    """What a worker has too little of. Bytes; ``of`` says of what and where, in words."""
+    """Which memory (``of``) of a worker or device (``where``) is too small. Bytes."""
 
     of: str
     where: str
@@ -95,7 +96,7 @@ class Shortage:
 
 @attrs.frozen(kw_only=True)
 class Rejection:
-    """Why one worker is out, or with ``worker_id`` ``None`` why all are. ``shortage`` if it is only too small."""
+    """Why one worker is out, or all are (``worker_id`` is ``None``). ``shortage`` is set if only memory is short."""
 
     sentence: str
     worker_id: int | None = None
@@ -105,7 +106,7 @@ class Rejection:
 
 @attrs.frozen(kw_only=True)
 class Unschedulable:
-    """No place now. ``reasons`` come nearest first; ``smallest_change`` would make it fit, as far as we know."""
+    """No place now. The ``reasons`` nearest to fitting come first; ``smallest_change`` would make it fit."""
 
     reasons: tuple[Rejection, ...]
     smallest_change: str | None = None

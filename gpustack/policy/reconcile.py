@@ -1,4 +1,4 @@
-"""How many replicas to create and which to end, so that a model runs as wished, its present generation only."""
+"""How many replicas of a model to create and which to end, so that as many run as it asks for, of its generation."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .placement import MAKES_ROOM, Candidate, PlacementRequest
 from .scores import spread
 
 SURGE = 1
-"""Replicas above the wish while a new generation takes over."""
+"""Replicas beyond ``model.replicas`` while a new generation takes over."""
 
 
 @attrs.frozen(kw_only=True)
 class ReplicaPlan:
-    """``end`` are ids, least missed first."""
+    """How many replicas to ``create``, and the ids of those to ``end``, the least useful first."""
 
     create: int = 0
     end: tuple[int, ...] = ()
 
 
 def replica_plan(model: Model, instances: list[ModelInstance], snapshot: Snapshot) -> ReplicaPlan:
-    """What to do now. Once it is done, asking again answers nothing until something else has changed.
+    """What to do now. Once that is done, the answer is an empty plan until something else has changed.
 
-    A new generation takes over replica by replica: one new, and when it serves one old ends. Where the new one
-    finds no room beside the old, an old one ends first. What sits on a worker that is drained is replaced likewise.
+    A new generation takes over one replica at a time: a new one is created, and when it serves an old one ends. If the
+    new one finds no room beside the old, an old one ends first. Replicas on a drained worker are replaced likewise.
     """
     alive = [instance for instance in instances if instance.deleted_at is None]
     older = [i for i in alive if i.generation < model.generation or on_drained(i, snapshot)]
@@ -39,7 +39,7 @@ def replica_plan(model: Model, instances: list[ModelInstance], snapshot: Snapsho
     kept = [instance for instance in current if instance not in end]
     end += _replaced(model, kept, older, wanted, snapshot)
     left = len(alive) - len(end)
-    # One at a time: none is added beside the wish while a new one has still to prove itself.
+    # One at a time: none is added beyond what is asked for while a new one does not serve yet.
     proven = all(instance.state in SERVING for instance in kept)
     allowed = wanted + (SURGE if proven and left > len(kept) else 0)
     create = max(min(wanted - len(kept), allowed - left), 0)
@@ -47,7 +47,7 @@ def replica_plan(model: Model, instances: list[ModelInstance], snapshot: Snapsho
 
 
 def on_drained(instance: ModelInstance, snapshot: Snapshot) -> bool:
-    """Whether one of its workers is to be emptied."""
+    """Whether one of its workers is being drained."""
     workers = (snapshot.workers.get(key) for key in workers_of(instance))
     return any(worker is not None and worker.draining for worker in workers)
 
@@ -60,8 +60,8 @@ def waits_for_room(instance: ModelInstance) -> bool:
 def _replaced(
     model: Model, current: list[ModelInstance], older: list[ModelInstance], wanted: int, snapshot: Snapshot
 ) -> list[ModelInstance]:
-    """Those of ``older`` that are not needed any more, or must make room."""
-    # Unreachable is not dead: it may serve again at any moment, so it counts as one that serves.
+    """Those of ``older`` that are not needed any more, or must make room for a new one."""
+    # An unreachable replica may serve again at any moment, so it counts as one that serves.
     idle = [i for i in older if i.state not in SERVING and i.state is not InstanceState.UNREACHABLE]
     serving = [instance for instance in older if instance not in idle]
     ready = sum(instance.state in SERVING for instance in current)
@@ -73,12 +73,12 @@ def _replaced(
 
 
 def victims(model: Model, instances: list[ModelInstance], snapshot: Snapshot) -> list[ModelInstance]:
-    """Least missed first (behaviour.md s.3.9): not working, then little on devices, then crowded; then youngest."""
+    """The least useful first (behaviour.md s.3.9): not working, then little on devices, then crowded, then youngest."""
     return sorted(instances, key=lambda instance: (worth(model, instance, snapshot), -instance.id))
 
 
 def worth(model: Model, instance: ModelInstance, snapshot: Snapshot) -> float:
-    """0 to 100: how well it works counts most, then how much of it is on devices, then where it sits."""
+    """0 to 100: whether it works counts most, then how much of it is on devices, then how its worker is spread."""
     return (
         _state(instance, snapshot) * 100 + _offload(instance) * 10 + _place(model, instance, snapshot)
     ) / 111

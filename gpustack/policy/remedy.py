@@ -1,4 +1,4 @@
-"""The smallest change that would make a replica fit, found by asking for a place in a world so changed."""
+"""The smallest change that would make a replica fit, found by deciding again in a snapshot so changed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .placement import MAKES_ROOM, PlacementRequest, Rejection
 
 _LEAST_CTX = 1024
 _MOST_TRIALS = 32
-"""How many instances are left out of account in turn; the smallest that might do come first."""
+"""How many instances are tried, one at a time, as the one to stop; those with the smallest claims first."""
 
 
 def smallest_change(ask: PlacementRequest, snapshot: Snapshot, reasons: tuple[Rejection, ...]) -> str | None:
-    """In words, or ``None`` if there is nothing better to say than the reasons. Nothing is changed or logged."""
+    """A sentence, or ``None`` where the deployment itself is at fault."""
     if impossibilities(ask):
         return None
     for remedy in _REMEDIES:
@@ -34,7 +34,7 @@ def smallest_change(ask: PlacementRequest, snapshot: Snapshot, reasons: tuple[Re
 
 
 def _older_replica(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
-    """A rolling update without spare room: what is to be replaced sits in the way."""
+    """A rolling update without spare room: the replica to be replaced holds the memory."""
     if ask.instance is None:
         return None
     older = frozenset(
@@ -149,7 +149,7 @@ _REMEDIES: tuple[Callable[[PlacementRequest, Snapshot], str | None], ...] = (
     _lower_reserve,
     _label,
 )
-"""In the order in which they hurt."""
+"""The least costly first."""
 
 
 def _more_machines(ask: PlacementRequest, reasons: tuple[Rejection, ...]) -> str:

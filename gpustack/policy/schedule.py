@@ -1,4 +1,4 @@
-"""Where a replica runs: the one call the scheduler makes."""
+"""Where a replica runs: the call that the scheduler makes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ __all__ = ["PlacementRequest", "Rejection", "Unschedulable", "place", "place_and
 def place(ask: PlacementRequest, snapshot: Snapshot) -> Placement | Unschedulable:
     """A place whose claim fits into what is free now, or why there is none and what would change that.
 
-    Pure: it may be asked speculatively, and the same arguments get the same answer. A worker that cannot be looked at
-    without a fault that nobody foresaw is passed over, and is one of the reasons.
+    The same arguments get the same answer, so it may be asked speculatively. A worker that raises what nobody foresaw
+    is passed over, and is one of the reasons.
     """
     return place_and_faults(ask, snapshot)[0]
 
@@ -30,13 +30,13 @@ def place(ask: PlacementRequest, snapshot: Snapshot) -> Placement | Unschedulabl
 def place_and_faults(
     ask: PlacementRequest, snapshot: Snapshot
 ) -> tuple[Placement | Unschedulable, Mapping[int, Exception]]:
-    """The same, with what was met at the workers that were passed over, by their ids.
+    """``place``, and the exceptions of the workers that were passed over, by their ids.
 
-    Raises what looking raises where that is no fault of some workers among others: then it is one of the deployment.
+    Raises an exception that all workers raise, or none alone: it is the deployment's.
     """
     try:
         return _place(ask, snapshot), {}
-    except Exception:  # a fault of some workers only is theirs; any other rises again
+    except Exception:  # what only some workers raise is theirs; anything else is raised again
         faults = _faults_of_workers(ask, snapshot)
         if not 0 < len(faults) < len(snapshot.workers):
             raise
@@ -49,7 +49,7 @@ def place_and_faults(
 
 
 def unjudged(worker: Worker, error: Exception) -> Rejection:
-    """Why a worker is passed over. It holds nothing of what the exception says: that may be anything."""
+    """Why a worker is passed over. The text of the exception is left out: it may hold a secret."""
     kind = type(error).__name__
     sentence = f"worker {worker.name} could not be looked at for a fault that nobody foresaw ({kind})"
     return Rejection(sentence=sentence, worker_id=worker.id, worker=worker.name)
@@ -63,7 +63,7 @@ def _place(ask: PlacementRequest, snapshot: Snapshot) -> Placement | Unschedulab
 
 
 def _faults_of_workers(ask: PlacementRequest, snapshot: Snapshot) -> dict[int, Exception]:
-    """What looking at each worker alone raises."""
+    """The exception that each worker raises when it is decided on alone."""
     found: dict[int, Exception] = {}
     for worker in snapshot.workers.values():
         alone = attrs.evolve(snapshot, tables={**snapshot.tables, table_of(Worker): {worker.id: worker}})

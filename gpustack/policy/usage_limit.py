@@ -1,4 +1,4 @@
-"""Whether one more request may come in: what a minute holds, what is under way, and what of a limit is whose."""
+"""Whether a limit lets one more request in: windows of a minute, requests under way, and blocks of token budgets."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from gpustack.domain.access import Limits
 
 MINUTE: Final = 60
 _KEPT: Final = MINUTE + 1
-"""Seconds by the clock for which one counts: whatever came within the last minute is in them, wherever in its second
-it came."""
+"""Clock seconds that count: the last sixty whole seconds and the present one, so that any sixty seconds are covered."""
 SOON: Final = 1.0
-"""Seconds after which to ask again where nobody knows when another request ends."""
+"""``Retry-After`` in seconds where it is unknown when another request ends."""
 
 
 class LimitKind(StrEnum):
@@ -31,7 +30,7 @@ class LimitKind(StrEnum):
 
 @attrs.frozen
 class WindowSlot:
-    """What was let in within one second of the clock."""
+    """The requests and tokens admitted within one second of the clock."""
 
     at: int
     requests: int
@@ -40,9 +39,9 @@ class WindowSlot:
 
 @attrs.frozen
 class SlidingWindow:
-    """What was let in during the last minute, second by second, the oldest first.
+    """What was admitted during the last minute, by seconds, the oldest first.
 
-    A request counts when it begins; how many tokens it took is set right when it has ended.
+    A request counts in the second in which it begins; its tokens are corrected there when it has ended.
     """
 
     seconds: tuple[WindowSlot, ...] = ()
@@ -63,7 +62,7 @@ class SlidingWindow:
         return SlidingWindow(tuple([second for second in self.seconds if second.at >= first]))
 
     def plus(self, now: float, requests: int, tokens: int) -> SlidingWindow:
-        """With so much more at ``now``; nothing is put before what is there already."""
+        """With so much more at ``now``, or in the last second if the clock went back."""
         at = math.floor(now)
         last = self.seconds[-1] if self.seconds else None
         if last is None or last.at < at:
@@ -73,7 +72,7 @@ class SlidingWindow:
         )
 
     def corrected(self, at: int, tokens: int) -> SlidingWindow:
-        """With so many more (or fewer) tokens in the second ``at``, if that still counts."""
+        """With ``tokens`` more (or fewer) in the second ``at``, if that is still in the window."""
         return SlidingWindow(
             tuple(
                 [
@@ -84,7 +83,7 @@ class SlidingWindow:
         )
 
     def free_at(self, *, requests: int = 0, tokens: int = 0) -> float:
-        """When so much of what is in it will have left it."""
+        """The time at which so much of its content will have left the window."""
         for second in self.seconds:
             requests -= second.requests
             tokens -= second.tokens
@@ -95,7 +94,7 @@ class SlidingWindow:
 
 @attrs.frozen
 class RecentUsage:
-    """What a party has used of late, and has under way."""
+    """What a subject used within the last minute, and its requests under way."""
 
     window: SlidingWindow = SlidingWindow()
     under_way: int = 0
@@ -103,7 +102,7 @@ class RecentUsage:
 
 @attrs.frozen
 class Refusal:
-    """Which limit is in the way, and in how many seconds to ask again; ``None``: the request can never pass."""
+    """Which limit refuses a request, and in how many seconds to ask again; ``None``: it can never pass."""
 
     kind: LimitKind
     limit: int
@@ -112,17 +111,17 @@ class Refusal:
 
 @attrs.frozen
 class Admission:
-    """``second`` is where the request counts, for when it is set right."""
+    """The usage with the request in it. ``second`` is where it counts, for ``ended``."""
 
     state: RecentUsage
     second: int
 
 
 def admit(limits: Limits, state: RecentUsage, tokens: int, now: float) -> Admission | Refusal:
-    """Let a request in that may use up to ``tokens``, or say what is in the way.
+    """Admit a request that may use up to ``tokens``, or say which limit refuses it for longest.
 
-    What it may use counts at once, so whoever comes while it is under way finds no more than what is surely left.
-    Never more than a limit is let in within any sixty seconds.
+    All that it may use counts at once (reservation) and is corrected when it has ended (settlement): never more than a
+    limit is admitted within any sixty seconds.
     """
     window = state.window.at(now)
     in_the_way = [
@@ -141,23 +140,23 @@ def admit(limits: Limits, state: RecentUsage, tokens: int, now: float) -> Admiss
 
 
 def ended(state: RecentUsage, second: int, surplus: int) -> RecentUsage:
-    """After a request that was let in at ``second`` and used ``surplus`` tokens less than it might have."""
+    """Settle a request that was admitted at ``second`` and used ``surplus`` tokens less than were reserved."""
     window = state.window.corrected(second, -surplus) if surplus else state.window
     return RecentUsage(window, state.under_way - 1)
 
 
 def full(limits: Limits, now: float) -> SlidingWindow:
-    """A minute in which everything was used: of what came before nothing is known."""
+    """A window in which all limits are used up: after a crash nothing is known of the minute before."""
     return SlidingWindow(
         (WindowSlot(math.floor(now), limits.requests_per_minute or 0, limits.tokens_per_minute or 0),)
     )
 
 
 def share(limits: Limits, servers: int, rank: int) -> Limits:
-    """What of the limits per minute and at once one of several servers may let in: the shares add up to the whole.
+    """The share of one of several servers in the limits per minute and at once. The shares add up to the limit.
 
-    But none is left with nothing where something is allowed: a limit smaller than the number of servers is one for
-    each. Budgets are not divided: they are drawn.
+    A limit smaller than the number of servers is 1 for each, so that no server refuses everything. Budgets of days and
+    months are not divided: servers draw blocks of them.
     """
     if servers <= 1:
         return limits
@@ -227,14 +226,14 @@ def period_ends_in(kind: LimitKind, now: datetime) -> float:
 
 
 def is_period_over(name: str, now: datetime) -> bool:
-    """Whether a period ended so long ago that no server can still be in it, however its clock goes."""
+    """Whether a period ended at least a day ago, so that no server is in it even if its clock is late."""
     past = (now.astimezone(UTC) - timedelta(days=1)).date().isoformat()
     return name < past[: len(name)]
 
 
 def block_size(room: int, wanted: int, least: int) -> int:
-    """How much to draw of ``room`` that nobody has drawn, for requests that may use ``wanted`` in all, the smallest
-    of them ``least``; nothing where not even that one would find enough."""
+    """Tokens to draw of ``room`` that nobody has drawn, for requests that may use ``wanted`` in all and of which the
+    smallest may use ``least``: 0 where not even that one would find enough."""
     if room < least:
         return 0
     return min(room, max(wanted, room // _PART))

@@ -1,4 +1,4 @@
-"""Accounts of people whose identity another party proves: found by that identity alone, made when there is none."""
+"""Accounts of people who sign in with an identity provider, and the first administrator."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ log = logging.getLogger(__name__)
 
 
 def account_of(tx: Tx, person: ExternalPerson, admin_groups: frozenset[str] | None) -> User:
-    """The person's account, as of this login: made if need be, its name and picture those that the party tells now.
+    """The account of a person who has just signed in: created when there is none, with the name and picture that the
+    provider tells now.
 
-    An account goes by issuer and subject and never by a name: what is called like another account is refused. With
-    ``admin_groups`` the role follows the groups at each login, but the last administrator stays one; without, it is
-    for administrators to give. Raises ``Forbidden`` for a name that is taken and for an account that is disabled.
+    An account is found by issuer and subject, never by a name: a name that another account has is refused. With
+    ``admin_groups`` the role follows the person's groups at each login, but the last administrator stays one; without
+    it administrators give the role. Raises ``Forbidden`` for a name that is taken and for an account that is disabled.
     """
     identity = tx.find(ExternalIdentity, issuer=person.issuer, subject=person.subject)
     user = None if identity is None else tx.get(User, identity.user_id)
@@ -81,14 +82,14 @@ def _has_other_admin(tx: Tx, user: User) -> bool:
 
 
 def end_sessions(tx: Tx, user_id: int) -> None:
-    """Log a user out everywhere: the account's rights or password have changed."""
+    """End all logins of a user, whose rights or password have changed."""
     for session in list(tx.all(Session).values()):
         if session.user_id == user_id:
             tx.delete(Session, session.id)
 
 
 def forget_identities(tx: Tx, user_id: int) -> None:
-    """Whoever another party knew as this user is a stranger again."""
+    """Delete the external identities of a user: who signs in with one of them is no longer this user."""
     for identity in list(tx.all(ExternalIdentity).values()):
         if identity.user_id == user_id:
             tx.delete(ExternalIdentity, identity.id)
@@ -99,10 +100,10 @@ _THREADS = threads("first password", 1)
 
 
 async def ensure_admin(store: Store, *, given: str | None, made: Callable[[], str], kept_in: Path) -> None:
-    """See to it that a user ``admin`` exists.
+    """Create the user ``admin`` if there is none.
 
-    With a ``given`` password it is that one; else one is ``made`` (and kept in a file by who makes it), to be changed
-    at the first login. Raises ``Invalid`` for a given one that is too long, and what ``made`` raises.
+    The password is ``given``; else ``made`` makes one and keeps it in the file ``kept_in``, and it must be changed at
+    the first login. Raises ``Invalid`` for a given one that is too long, and what ``made`` raises.
     """
     if store.snapshot.find(User, username=ADMIN) is not None:
         return

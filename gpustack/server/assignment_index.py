@@ -1,4 +1,4 @@
-"""Which records concern which worker, kept up with each commit however many workers ask."""
+"""Which records concern which worker: an index that follows the commits."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _NOTHING = AssignmentState()
 
 @attrs.define(eq=False, repr=False)
 class AssignmentIndex:
-    """Pictures of all workers as of the store's present revision.
+    """The assignments of every worker as of the store's present revision.
 
-    A worker's picture stays the same object for as long as nothing of it changes. A commit costs what it changed, and
-    the records of the workers that it concerns.
+    A worker's ``AssignmentState`` stays the same object while nothing in it changes. Following a commit costs time in
+    proportion to the records of the workers that it concerns, however many workers ask.
     """
 
     _store: Store
@@ -32,10 +32,10 @@ class AssignmentIndex:
     _pictures: dict[int, AssignmentState] = attrs.field(factory=dict)
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("assignments"))
     drawn: int = 0
-    """Pictures made so far."""
+    """How many ``AssignmentState`` were made so far."""
 
     def of(self, worker_id: int) -> AssignmentState:
-        """What the worker should know now."""
+        """What the worker should run and hold now."""
         self._catch_up()
         return self._pictures.get(worker_id, _NOTHING)
 
@@ -44,7 +44,7 @@ class AssignmentIndex:
         if snapshot.revision == self._revision and not self._faults.is_due():
             return
         try:
-            # What could not be taken in before is found by drawing all anew: a record, or what it was before.
+            # A record that met a fault before is found by making everything anew.
             changes = None if self._faults.is_due() else self._store.changes_since(self._revision)
         except RevisionExpired:
             changes = None
@@ -85,7 +85,7 @@ class AssignmentIndex:
 
 @attrs.frozen
 class _AssignmentEdits:
-    """The records of those workers that changes concern, while the changes are taken in."""
+    """Copies of the records of those workers that changes concern, while the changes are applied."""
 
     _before: Mapping[int, AssignmentState]
     _instances: dict[int, dict[int, ModelInstance]] = attrs.field(factory=dict)
@@ -117,14 +117,14 @@ class _AssignmentEdits:
             self.files_of(record.worker_id)[record.id] = record
 
     def drawn(self, snapshot: Snapshot) -> Iterator[tuple[int, AssignmentState]]:
-        """The new pictures."""
+        """The new states of the workers that were changed."""
         for worker_id in self._instances.keys() | self._files.keys():
             instances, files = self.instances_of(worker_id), self.files_of(worker_id)
             yield worker_id, AssignmentState(instances, _models_of(instances, snapshot), files)
 
 
 def pictures(snapshot: Snapshot, faults: Quarantine) -> dict[int, AssignmentState]:
-    """Every worker's picture. An instance concerns all workers it runs on; models come with their instances."""
+    """Everything from the start. An instance concerns all workers it runs on; models come with their instances."""
     found: dict[int, AssignmentState] = {}
     for instance in snapshot.instances.values():
         with faults.row((ModelInstance, instance.id)):

@@ -1,4 +1,4 @@
-"""The audit trail on its way to the store: what was refused is gathered, and nothing that is lost is lost silently."""
+"""Audit events on their way to the store: repeated ones are counted, and lost ones are reported as lost."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from gpustack.store.transaction import Tx
 log = logging.getLogger(__name__)
 
 WINDOW = 60.0
-"""Seconds within which the same thing happening again is counted instead of told again."""
+"""Seconds within which repeats of an event are counted instead of stored."""
 MOST_KINDS = 100
-"""Different things told of within a window; beyond, they are told of together. This is what a flood can fill a disk
-with: some 150 000 events a day."""
+"""Kinds of events counted apart within a window; more are counted together. This bounds what a flood can write: about
+150 000 events a day."""
 MOST_WAITING = 10_000
 _AT_ONCE = 200
-"""Events in one work: the store has others waiting."""
+"""Events in one transaction: other writes wait meanwhile."""
 _FLUSH_EVERY = 1.0
 _FLUSH_WITHIN = 3.0
 _LOOK_EVERY = 10.0
 _OWN_PER_WINDOW = 120
-"""Changes of one's own that somebody who is no administrator makes within a window, before they are counted too."""
+"""Events of a user who is no administrator within a window; further ones are counted instead of stored."""
 _SWEEP_EVERY = 3600.0
 _SWEPT_AT_ONCE = 500
 _BETWEEN_SWEEPS = 0.1
@@ -43,7 +43,7 @@ _Key = tuple[object, ...]
 
 @attrs.define
 class _RepeatCount:
-    """One kind of thing within its window: told of once, then counted."""
+    """Events of one kind within a window: the first is stored, the others are counted."""
 
     until: float
     latest: AuditEvent
@@ -53,18 +53,18 @@ class _RepeatCount:
 
 @attrs.define(eq=False, repr=False)
 class AuditTrail:
-    """Owns events that no transaction has taken yet. What changes records is written with the change itself, by who
-    makes it; here comes what changed none: refusals, failures, and what was done elsewhere than in the records.
+    """Owns the events that are not stored yet: those of requests that changed no record, such as refusals and failures.
+    (An event of a change is written in the transaction of the change.)
 
-    Adding never waits. An event is in the store within seconds; while the database is away events wait here, and go
-    to a file when the daemon stops. A daemon that is killed loses those of the last seconds.
+    Adding never waits. Events are stored within seconds; while the database is away they wait here, and go to the spool
+    folder when the daemon stops. A process that is killed loses those of the last seconds.
     """
 
     _store: Store
     _now: Callable[[], datetime]
     _monotonic: Callable[[], float]
     _spool: Path | None = None
-    """Where events are left that the store did not take any more, for the next daemon to bring to it."""
+    """The folder for events that a stopping daemon could not store; the next one stores them."""
     _keep_for: timedelta | None = None
     """``None``: for ever."""
     _waiting: deque[AuditEvent] = attrs.field(factory=deque)
@@ -77,7 +77,7 @@ class AuditTrail:
     # -- adding: only from the Trio thread
 
     def add(self, event: AuditEvent) -> None:
-        """Take an event in. Never waits."""
+        """Take an event. Never waits; beyond ``MOST_WAITING`` it is counted as lost."""
         if len(self._waiting) >= MOST_WAITING:
             self._lost += 1
             return
@@ -85,8 +85,8 @@ class AuditTrail:
         self._asked.wake()
 
     def add_counted(self, event: AuditEvent) -> None:
-        """Take in what anybody may cause at will: the first is told of now, more of the same when a minute is over,
-        with their ``count``."""
+        """Take an event that anybody may cause at will: the first of its kind is stored, the others within ``WINDOW``
+        are one event with their ``count``."""
         key: _Key = (
             event.action,
             event.outcome,
@@ -119,7 +119,7 @@ class AuditTrail:
             known.since = event.at
 
     def has_room_for(self, user_id: int) -> bool:
-        """Whether this person's next change gets an event of its own; asking counts."""
+        """Whether this user's next change gets an event of its own. Each call counts as one change."""
         now = self._monotonic()
         until, made = self._own.get(user_id, (0.0, 0))
         if until <= now:
@@ -143,7 +143,7 @@ class AuditTrail:
             await self.flush()
             if self._lost:
                 _tell_of_loss(self._lost)
-                # First, for it is one more than may wait: the next daemon is to know of it whatever else it loses.
+                # First: it is one more than may wait, and the next daemon must store it whatever else it loses.
                 self._waiting.appendleft(self._of_loss(self._lost))
                 self._lost = 0
             self._leave_behind()
@@ -166,7 +166,7 @@ class AuditTrail:
             if repeat.again:
                 more = {"count": repeat.again, "since": repeat.since.isoformat()}
                 event = attrs.evolve(repeat.latest, details={**repeat.latest.details, **more})
-                if not over:  # it goes on: the next of it is counted as well
+                if not over:  # it may go on: the next of its kind is counted as well
                     self._repeats[key] = _RepeatCount(now + WINDOW, event, event.at)
                 self.add(event)
 
@@ -248,7 +248,7 @@ class AuditTrail:
             await trio.sleep(_SWEEP_EVERY)
 
     async def forget(self, before: datetime) -> None:
-        """Delete what is older, a little at a time: others write in between. Raises ``Unavailable``."""
+        """Delete older events, some in each transaction so that other writes come between. Raises ``Unavailable``."""
         while True:
             gone = await self._store.write(lambda tx: tx.forget_events(before, _SWEPT_AT_ONCE))
             if gone < _SWEPT_AT_ONCE:
@@ -260,11 +260,11 @@ class AuditTrail:
 
 
 def _tell_of_loss(count: int) -> None:
-    """Once for each loss, when it is known how many events it took."""
+    """Log a loss once, when its event is stored or left."""
     log.error("Audit events were lost, for the database took none for too long: count=%d", count)
 
 
 def insert(tx: Tx, events: Iterable[AuditEvent]) -> None:
-    """Write events in a transaction."""
+    """Write events in the caller's transaction."""
     for event in events:
         tx.insert(event)

@@ -1,4 +1,4 @@
-"""The catalog that holds now: the built-in one, or the one that ``--model-catalog-file`` names once it was read."""
+"""The model catalog in force: the built-in one, or the one of ``--model-catalog-file`` once it was read."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 
 BUILT_IN = Path(__file__).with_name("catalog.yaml")
 AGAIN_AFTER = 300.0
-"""Seconds until a catalog that could not be had is asked for again."""
+"""Seconds until a catalog that could not be read is tried again."""
 _WITHIN = 30.0
 
 
 @attrs.define(eq=False, repr=False)
 class Catalog:
-    """Owns the model sets. One that cannot be read is named in the log, and the one before it stays."""
+    """Owns the model sets. A catalog that cannot be read is named in the log, and the present one stays."""
 
     _source: str | None = None
     _again_after: float = AGAIN_AFTER
@@ -42,13 +42,13 @@ class Catalog:
     _threads: ThreadLimiter = attrs.field(factory=lambda: threads("catalog", 1))
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("catalog"))
     origin: str = ""
-    """Where the present one is from."""
+    """The file, URL or ``built in`` of the present one."""
     name: str = "catalog"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
         if self._source is None:
-            await self._wanted.wait()  # many servers are never asked, and reading YAML costs memory
+            await self._wanted.wait()  # most servers are never asked for it, and reading YAML costs memory
         if not self._sets:
             self._take(await self._threads.run(lambda: read_catalog(BUILT_IN.read_bytes())), "built in")
         if self._source is not None:
@@ -58,13 +58,13 @@ class Catalog:
         await trio.sleep_forever()
 
     async def sets(self) -> tuple[ModelSet, ...]:
-        """All model sets in their order; waits for the built-in ones, which takes a moment the first time."""
+        """All model sets in their order. The first call waits until a catalog was read."""
         self._wanted.set()
         await self._there.wait()
         return self._sets
 
     async def defaults_for(self, repo: str) -> Mapping[str, Any] | None:
-        """The fields of a deployment that the catalog has for a repository; waits as ``sets`` does."""
+        """The fields of a deployment that the catalog has for a repository, or ``None``; waits as ``sets`` does."""
         await self.sets()
         return self._defaults.get(repo.casefold())
 
@@ -115,7 +115,7 @@ class Catalog:
 
 def _read_file(path: Path) -> bytes:
     try:
-        if not path.is_file():  # a pipe would keep us for ever
+        if not path.is_file():  # reading a pipe might never end
             raise Unavailable(f"{path} is not a file")
         with path.open("rb") as file:
             raw = file.read(LARGEST_DOCUMENT + 1)

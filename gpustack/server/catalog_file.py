@@ -1,4 +1,4 @@
-"""Reads a catalog: YAML whose every fault is named, and which cannot grow beyond its bounds while it is read."""
+"""Reads a catalog: YAML, within bounds, with every fault named."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _templates(value: Any, where: str, faults: list[str]) -> tuple[Template, ...
 
 
 def _plain(value: Any, where: str, faults: list[str], depth: int = 0) -> Any:
-    """What JSON can hold; anchors that nest are cut off before they multiply."""
+    """A value that JSON can hold. Depth and lengths are bounded: nested anchors would multiply."""
     if value is None or isinstance(value, bool | str) or _is_number(value):
         return value if not isinstance(value, str) else _text(value, where, faults)
     if depth < _DEEPEST and isinstance(value, list) and len(value) <= _MOST_ITEMS // (depth * 10 + 1):
@@ -152,7 +152,7 @@ def _is_number(value: Any) -> bool:
 
 
 def by_source(sets: tuple[ModelSet, ...]) -> Mapping[str, Mapping[str, Any]]:
-    """What the catalog says of each source, by its repository: the defaults of a deployment that names only that."""
+    """By repository: the defaults of a deployment that names only the repository."""
     found: dict[str, Mapping[str, Any]] = {}
     for one in sets:
         for spec in one.specs:

@@ -1,4 +1,4 @@
-"""How loaded the cluster is: averages of what its ready workers measured, now and over the last hour."""
+"""The load of the cluster: averages over its ready workers, now and over the last hour."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from gpustack.nursery.ticker import ticks
 
 SAMPLE_EVERY = 60.0
 KEPT = 60
-"""Samples: an hour of them. They are in memory; a restarted server begins anew."""
+"""Samples: one hour. They are in memory only."""
 
 
 @attrs.frozen(kw_only=True)
 class ClusterLoad:
-    """Percent, each the mean of those that measured it; ``None`` where nobody did."""
+    """Percent, each the mean of what was measured; ``None`` where nothing was."""
 
     cpu: float | None = None
     ram: float | None = None
@@ -35,7 +35,7 @@ class ClusterLoad:
 
 @attrs.frozen
 class LoadSample:
-    """A load and when it was."""
+    """The load at an instant."""
 
     at: datetime
     load: ClusterLoad
@@ -43,7 +43,7 @@ class LoadSample:
 
 @attrs.frozen(kw_only=True)
 class _WorkerLoad:
-    """What one worker measured, a list entry for each device."""
+    """What one worker measured, percent; an entry for each device."""
 
     cpu: float | None
     ram: float | None
@@ -54,7 +54,7 @@ class _WorkerLoad:
 def load_of(snapshot: Snapshot) -> ClusterLoad:
     """The load now: host figures averaged over workers, device figures over devices.
 
-    Workers that are not ready are left out: what they said last is no news.
+    Workers that are not ready are left out: their last report is old.
     """
     return _load([_rates(worker) for worker in _ready(snapshot)])
 
@@ -122,7 +122,7 @@ class LoadHistory:
             self.sample()
 
     def sample(self) -> None:
-        """Note the load as it is, unless nothing is known of it."""
+        """Take a sample, unless nothing is known."""
         measured: list[_WorkerLoad] = []
         for worker in _ready(self._snapshot()):
             with self._faults.row(worker.id):

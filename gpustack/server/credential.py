@@ -1,4 +1,4 @@
-"""A worker's own credential: given at joining, replaced from time to time, void when an administrator says so."""
+"""A worker's own credential: given when it joins, replaced from time to time, voided by an administrator."""
 
 from __future__ import annotations
 
@@ -21,29 +21,27 @@ from gpustack.store.transaction import Tx
 
 LIFETIME = timedelta(days=1)
 AGAIN_AFTER = timedelta(hours=1)
-"""How long a worker may go on with its former credential before it is given another new one: the answer was lost, or
-it cannot keep the new one. Each is a write and ends the worker's streams, so that it must not be often."""
+"""How long a worker may show its former credential before it is given another new one: the answer was lost, or it
+cannot store it. Each new one is a write and ends the worker's streams."""
 _BARRED = "barred by an administrator"
 
 
 class CredentialAction(Enum):
-    """What becomes of a credential that was just shown."""
+    """What to do after a worker has shown a good credential."""
 
     NOTHING = auto()
     CONFIRM = auto()
-    """The new one has arrived: the former is void."""
+    """It is the new one, so the worker has it: void the former."""
     REPLACE = auto()
 
 
 def step(worker: Worker, shown: str, now: datetime, lifetime: timedelta = LIFETIME) -> CredentialAction:
-    """What to do once the worker has shown the credential of that hash, which is good."""
+    """What to do after the worker has shown the credential with the hash ``shown``, which is good."""
     is_new = shown == worker.credential_hash
     if is_new and worker.former_credential_hash is not None:
         return CredentialAction.CONFIRM
     if worker.credential_since is None:
-        return (
-            CredentialAction.NOTHING
-        )  # the machine's program is of a former version: it would not keep another
+        return CredentialAction.NOTHING  # a worker of a former version would not keep another
     due = now - worker.credential_since >= (lifetime if is_new else AGAIN_AFTER)
     return CredentialAction.REPLACE if due else CredentialAction.NOTHING
 
@@ -57,9 +55,10 @@ async def renewed(
     secret: Callable[[], str],
     lifetime: timedelta,
 ) -> str | None:
-    """A new credential for a worker whose present one is old; the former stays good until the new one is shown.
+    """A new credential if the present one is due to be replaced, else ``None``. The former stays good until the new one
+    is shown.
 
-    ``shown`` is the hash of the one that it shows. Raises ``Unavailable``.
+    ``shown`` is the hash of the credential that the worker showed. Raises ``Unavailable``.
     """
     own = secret()
 
@@ -82,23 +81,23 @@ async def renewed(
 
 
 def good(worker: Worker) -> tuple[str, ...]:
-    """The hashes of credentials that the worker may show."""
+    """The hashes of the credentials that are good for the worker."""
     hashes = (worker.credential_hash, worker.former_credential_hash)
     return () if worker.barred else tuple(one for one in hashes if one)
 
 
 def is_held(worker: Worker, keys: DerivedKeys) -> bool:
-    """Whether the machine has a credential, has shown it, and can be asked for it when it joins again.
+    """Whether the worker must show its credential when it joins again: it has shown one before.
 
-    Not so where the machine's program keeps none, and where the server's secret key was replaced since, which voids
-    all of them.
+    Not so for a worker of a former version, which keeps none, and not after the server's secret key was replaced,
+    which voids all of them.
     """
     shown = worker.credential_since is not None and worker.former_credential_hash != ""
     return shown and keys.made_worker_hash(worker.credential_hash)
 
 
 async def bar(store: Store, worker_id: int) -> Worker:
-    """Void the worker's credential and keep it from joining; what ran there is placed elsewhere.
+    """Void the worker's credential and refuse it when it joins; its instances are placed elsewhere.
 
     Raises ``NotFound``.
     """
@@ -115,8 +114,8 @@ async def bar(store: Store, worker_id: int) -> Worker:
 
 
 async def admit_again(store: Store, worker_id: int) -> Worker:
-    """Let a machine join as this worker with the cluster token alone, once: because it was barred, or has lost its
-    credential. The present one is void. Raises ``NotFound``."""
+    """Let a machine join as this worker with the cluster token alone, once, after it was barred or lost its credential.
+    The present credential is voided. Raises ``NotFound``."""
 
     def work(tx: Tx) -> Worker:
         worker = _existing(tx, worker_id)

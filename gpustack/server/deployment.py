@@ -1,4 +1,4 @@
-"""Wishes of users taken into records: models, instances, workers and files come and go here."""
+"""What users change: models, instances, workers and files are created, edited and deleted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ R = TypeVar("R", bound=Record)
 
 
 async def create_model(store: Store, model: Model) -> Model:
-    """Store a deployment; its instances follow by themselves.
+    """Store a deployment; the reconciler creates its instances.
 
     Raises ``AlreadyExists`` when the name is taken, ``BadRequest`` when it is for users that do not exist.
     """
@@ -40,7 +40,7 @@ async def create_model(store: Store, model: Model) -> Model:
 async def update_model(
     store: Store, model_id: int, changes: Mapping[str, Any], *, version: int | None = None
 ) -> Model:
-    """Change fields of a deployment. What runs is replaced, a replica at a time, when it differs.
+    """Change fields of a deployment. Where that changes what runs, replicas are replaced one at a time.
 
     Raises ``NotFound``, ``AlreadyExists`` for a taken name, ``BadRequest`` for users that do not exist, and
     ``Conflict`` when ``version`` is not current.
@@ -62,7 +62,7 @@ async def update_model(
 
 
 def forget_user(tx: Tx, user_id: int) -> None:
-    """Take a user that is being deleted from the lists of who may use a model."""
+    """Remove a user that is being deleted from the ``allowed_user_ids`` of every model."""
     for model in list(tx.all(Model).values()):
         if user_id in (allowed := model.allowed_user_ids or ()):
             left = tuple(one for one in allowed if one != user_id)
@@ -76,14 +76,14 @@ def _refuse_unknown_users(tx: Tx, model: Model) -> None:
 
 
 def _categorised(before: Model, after: Model, changes: Mapping[str, Any]) -> Model:
-    """No categories means: as the header says. Those read of another source are read anew, those of this one stay."""
+    """``after`` with the categories to store; none means that the header decides. Another source drops them."""
     if after.source != before.source:
         return after if "categories" in changes else attrs.evolve(after, categories=())
     return after if after.categories else attrs.evolve(after, categories=before.categories)
 
 
 async def delete_model(store: Store, model_id: int) -> Model:
-    """Remove a deployment and ask for the end of its instances. Returns the last record."""
+    """Delete a deployment and end its instances. Returns the last record. Raises ``NotFound``."""
 
     def work(tx: Tx) -> Model:
         model = _existing(tx, Model, model_id, "Model")
@@ -96,7 +96,7 @@ async def delete_model(store: Store, model_id: int) -> Model:
 
 
 async def delete_instance(store: Store, instance_id: int) -> ModelInstance:
-    """Ask for the end of one instance; the model's replicas are then made up again."""
+    """End one instance; the reconciler creates another in its place. Raises ``NotFound``."""
 
     def work(tx: Tx) -> ModelInstance:
         instance = _existing(tx, ModelInstance, instance_id, "Model instance")
@@ -107,9 +107,10 @@ async def delete_instance(store: Store, instance_id: int) -> ModelInstance:
 
 
 async def delete_worker(store: Store, worker_id: int) -> Worker:
-    """Forget a worker with its files' records; if it lives, it ends its engines by itself. Returns the last record.
+    """Delete a worker and the records of its files; a daemon that lives ends its engines by itself. Returns the last
+    record. Raises ``NotFound``.
 
-    Instances being ended go with it, others are placed anew.
+    Its instances are placed anew; those that were being ended are deleted.
     """
 
     def work(tx: Tx) -> Worker:
@@ -127,7 +128,7 @@ async def delete_worker(store: Store, worker_id: int) -> Worker:
 
 
 async def create_file(store: Store, file: ModelFile) -> ModelFile:
-    """Ask a worker to hold a source; one that is just being removed is fetched again.
+    """Have a worker fetch a source; one that is being removed there is fetched again.
 
     Raises ``NotFound`` for the worker, and ``AlreadyExists`` when it holds that source or is about to.
     """
@@ -149,7 +150,7 @@ async def create_file(store: Store, file: ModelFile) -> ModelFile:
 
 
 async def reset_file(store: Store, file_id: int) -> ModelFile:
-    """Fetch again: the state goes back to downloading and the worker takes it up.
+    """Have a file fetched again: its state is downloading, and its worker sees that.
 
     Raises ``NotFound``, and ``Conflict`` while the file is being removed.
     """
@@ -164,7 +165,7 @@ async def reset_file(store: Store, file_id: int) -> ModelFile:
 
 
 async def delete_file(store: Store, file_id: int, cleanup: bool | None = None) -> ModelFile:
-    """Ask for the removal of a file's record, and of the bytes where ``cleanup`` (else the record) says so.
+    """Have a file's record removed by its worker, with its bytes where ``cleanup`` (else the record) says so.
 
     Raises ``Conflict`` naming the instances that use it.
     """
@@ -185,7 +186,7 @@ async def delete_file(store: Store, file_id: int, cleanup: bool | None = None) -
 
 
 def _uses(instance: ModelInstance, file: ModelFile) -> bool:
-    """Instances read from the cache, never from a folder that somebody chose for a file of their own."""
+    """Whether an instance reads the file: from the cache, never from a folder that a user chose (``local_dir``)."""
     here = file.worker_id in workers_of(instance) and not file.local_dir
     return here and instance.source.index == file.source_index
 

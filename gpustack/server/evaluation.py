@@ -31,7 +31,7 @@ NO_PLACE = "Unable to find a schedulable worker for the model."
 
 @attrs.frozen(kw_only=True)
 class Evaluation:
-    """What came out. ``error`` says that nothing could be found out, which is no verdict. Bytes are estimates."""
+    """Whether a model could run. ``error``: it could not be found out. ``ram`` and ``vram`` are estimates in bytes."""
 
     compatible: bool = True
     compatibility_messages: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ def incompatible(*messages: str) -> Evaluation:
 
 @attrs.frozen(kw_only=True)
 class EvaluationSettings:
-    """``most`` verdicts are kept, for ``keep_for`` seconds; each only while the records are as they were."""
+    """At most ``most`` evaluations are kept, for ``keep_for`` seconds and for one revision of the records."""
 
     read_within: float = READ_WITHIN
     most: int = 1000
@@ -64,18 +64,18 @@ class _CachedEvaluation:
 
 @attrs.define(eq=False, repr=False)
 class Evaluator:
-    """Answers on the present snapshot. A console asks of every model it lists, again and again: verdicts are kept."""
+    """Evaluates on the present snapshot. Results are kept: a console asks for every model of a list again and again."""
 
     _store: Store
     _facts: FactsCache
     _settings: EvaluationSettings = EvaluationSettings()
     _clock: Callable[[], float] = trio.current_time
     _kept: dict[tuple[str, int], _CachedEvaluation] = attrs.field(factory=dict)
-    """By what is asked and the revision it was decided on; the one of longest ago first."""
+    """By the model and the revision decided on; the oldest first."""
     _threads: ThreadLimiter = attrs.field(factory=lambda: threads("evaluation", 1))
 
     async def evaluate(self, model: Model) -> Evaluation:
-        """Read its header and look for a place of one replica. Cancellable at any time."""
+        """Read the model's header and look for a place for one replica. Cancellable."""
         finding = await self._finding(model)
         facts, fault = (None, None) if finding is None else (finding.facts, finding.fault)
         try:
@@ -140,7 +140,7 @@ def _needs_no_facts(model: Model) -> bool:
 
 
 async def explain_instance(store: Store, facts: FactsCache, instance_id: int) -> Explanation:
-    """Decide again on the present snapshot and tell how it came out; waits a little for a header that is being read.
+    """Decide again on the present snapshot, without writing; waits ``_EXPLAIN_WITHIN`` seconds for a header.
 
     Raises ``NotFound``. Cancellable.
     """

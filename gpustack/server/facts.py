@@ -1,4 +1,4 @@
-"""What is known of each model source: its header, read once, by whoever can reach the file."""
+"""The facts of model sources: their headers, read here or by a worker that has the file, and kept."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ ReadThere = Callable[[Worker, ModelSource], Awaitable[ModelFacts]]
 
 @attrs.frozen(kw_only=True)
 class FactsSettings:
-    """Seconds, but for the last two: how many readings run at once, and how many findings are kept."""
+    """Seconds, but for the last two: how many readings run at once, and how many results are kept."""
 
     read_within: float = 60.0
-    """One reading, whoever does it."""
+    """Bound of one reading."""
     worker_within: float = 15.0
-    """One worker that is asked for a file of its own."""
+    """Bound of asking one worker for a file on its disk."""
     fresh_for: float = 30.0
-    """After that a source is read again when somebody asks: it may have changed, or a fault been mended. Whoever
-    reads remembers what did not change, so this is cheap."""
+    """After that a source is read again when somebody asks: it may have changed, or a fault may be mended. Readers keep
+    what did not change, so this is cheap."""
     at_once: int = 8
     most: int = 1000
 
 
 @attrs.frozen(kw_only=True)
 class FactsResult:
-    """The outcome of reading a source: facts, or the sentence why there are none, and since when.
+    """The result of reading a source at ``at``: facts, or the sentence ``fault`` why there are none.
 
-    ``asked`` are the workers whose own disks were looked at; ``None`` when it was enough to look from here.
+    ``asked`` are the workers whose disks were looked at; ``None`` when the server could read it itself.
     """
 
     facts: ModelFacts | None
@@ -54,19 +54,19 @@ class FactsResult:
     asked: frozenset[int] | None = None
 
     lasting: bool = False
-    """The fault lies in the file or its name: neither time nor another worker mends it, only the file's owner."""
+    """The fault is in the file or its name: time or another worker does not mend it."""
     definite: bool = False
-    """Whoever was asked has answered that there is nothing to be read: it is not there, not open to us, or no model.
-    A hub that did not answer, or a worker that was not heard, leaves it open."""
+    """The file is not there, not open to us, or no model: whoever was asked has answered so. False when a hub or worker
+    did not answer."""
     missed: str | None = None
-    """Why the last reading failed, where an earlier one's facts hold on."""
+    """Why the last reading failed, where the facts of an earlier one still hold."""
 
 
 @attrs.define(eq=False, repr=False)
 class FactsCache:
-    """Owns the findings. Reading happens in its own tasks; asking never waits.
+    """Owns the results. Sources are read in tasks of this service, so ``ask`` never waits.
 
-    A local path is read here when it exists here, else by a worker that may run the model.
+    A local path is read by the server when it exists there, else by a worker.
     """
 
     _here: ReadHere
@@ -75,7 +75,7 @@ class FactsCache:
     _settings: FactsSettings = FactsSettings()
     _clock: Callable[[], float] = trio.current_time
     _findings: dict[str, FactsResult] = attrs.field(factory=dict)
-    """By index of the source, the one asked for last at the end."""
+    """By index of the source; the one asked for last is at the end."""
     _wanted: dict[str, Model] = attrs.field(factory=dict)
     _reading: set[str] = attrs.field(factory=set)
     _wake: Wake = attrs.field(factory=Wake)
@@ -112,11 +112,11 @@ class FactsCache:
         return self._settings.fresh_for
 
     def known(self, source: ModelSource) -> FactsResult | None:
-        """What is known now, however old, or ``None``: not read yet."""
+        """The result that is there now, however old; ``None``: not read yet."""
         return self._findings.get(source.index)
 
     def ask(self, model: Model) -> FactsResult | None:
-        """``known``, and have it read when nothing is known or what is known has aged (see ``is_fresh``)."""
+        """``known``, and have the source read when there is no fresh result (see ``is_fresh``). Never waits."""
         key = model.source.index
         finding = self._findings.pop(key, None)
         if finding is not None:
@@ -137,11 +137,11 @@ class FactsCache:
         return self.known(model.source)
 
     def is_fresh(self, model: Model, finding: FactsResult | None) -> bool:
-        """Whether a finding need not be questioned: it is young, and no worker has come that might know better."""
+        """Whether a result is young, and no worker has become ready since that might have the file."""
         if finding is None or self._clock() - finding.at >= self._settings.fresh_for:
             return False
         if finding.fault is None or finding.asked is None:
-            return True  # a file that lies here and is broken is not better elsewhere
+            return True  # a broken file of the server is not better on a worker
         return all(worker.id in finding.asked for worker in self._ready())
 
     async def _read(self, model: Model, room: trio.Semaphore) -> None:
@@ -150,7 +150,7 @@ class FactsCache:
             async with room:
                 with self._faults.row(source.index) as trial:
                     finding = await self._reading_of(model)
-                if trial.fault is not None:  # of a library, say, whose exceptions nobody has listed
+                if trial.fault is not None:  # an exception that nobody foresaw, of a library for example
                     finding = FactsResult(facts=None, fault=trial.fault.sentence, at=self._clock())
         finally:
             self._reading.discard(source.index)
@@ -159,7 +159,7 @@ class FactsCache:
         if finding.fault is not None and finding.fault != told:
             log.warning("Could not read a model header: source=%s reason=%s", source.readable, finding.fault)
         if finding.fault is not None and before is not None and before.facts is not None:
-            # It was there, and may be again in a moment; what has become of it is seen when it is fetched.
+            # It could be read before and may be again soon; whether it has changed is seen when it is fetched.
             finding = attrs.evolve(before, at=finding.at, asked=finding.asked, missed=finding.fault)
         self._findings[source.index] = finding
         while len(self._findings) > self._settings.most:
@@ -194,7 +194,7 @@ class FactsCache:
         )
 
     async def _read_there(self, model: Model, asked: set[int]) -> ModelFacts:
-        """One worker after the other, those first that the deployment selects."""
+        """Ask one ready worker after the other, first those that the deployment selects."""
         ready = sorted(self._ready(), key=lambda w: (bool(unmatched(model.worker_selector, w.labels)), w.id))
         asked.update(worker.id for worker in ready)
         path = model.source.readable
@@ -205,12 +205,12 @@ class FactsCache:
             told = await self._told_by(worker, model.source)
             if isinstance(told, ModelFacts):
                 return told
-            # The first is the one that the deployment is most likely to run on.
+            # Of all faults the first worker's is told: the deployment is most likely to run there.
             failure = told if place == 0 else failure
         raise failure
 
     async def _told_by(self, worker: Worker, source: ModelSource) -> ModelFacts | GpustackError:
-        """What one worker says, or why it said nothing: then another is asked."""
+        """What one worker answers, or its fault."""
         told: ModelFacts | GpustackError | None = None
         with self._faults.row((source.index, worker.id)) as trial:
             try:

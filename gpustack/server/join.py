@@ -1,4 +1,4 @@
-"""A worker joins: it is found by its uuid or name, recorded, and given a credential of its own."""
+"""A worker joins: it is found by its uuid or name, recorded, and given a credential. Copies of a worker are refused."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ __all__ = ["JoinRequest", "JoinResult", "join"]
 
 _LONGEST = 200
 _NAME = "worker-name"
-"""The built-in label; it follows the name until somebody edits it."""
+"""The built-in label; it follows the worker's name until a user edits it."""
 
 
 @attrs.frozen(kw_only=True)
 class JoinResult:
-    """The record, and two secrets that are shown this once: the worker's own credential, and the key with which
-    it recognises the server on its own port."""
+    """The worker's record and two secrets that are shown only now: its credential, and the key by which it recognises
+    the server on its own port."""
 
     worker: Worker
     credential: str = attrs.field(repr=False)
@@ -59,8 +59,8 @@ async def join(
     shown: PresentedCredential | None = None,
     most: int = MOST_WORKERS,
 ) -> JoinResult:
-    """Record the worker and give it a credential; its id, and what was edited here, stay. The one that it showed is
-    good until the new one is.
+    """Record the worker and give it a new credential. A worker that is known keeps its id and what users edited; the
+    credential that it showed stays good until it shows the new one.
 
     Raises ``Invalid`` for a request that names no machine, ``AlreadyExists`` when the name was given explicitly and
     belongs to a worker with another uuid, and ``Forbidden`` for one that is barred, says to be another, or has held a
@@ -74,7 +74,7 @@ async def join(
     if former is not None:
         leases.heard(
             former.id
-        )  # before it shows as ready: else it might be judged by its old silence once more
+        )  # before the record says ready: else liveness might judge it by its old silence once more
 
     def work(tx: Tx) -> Worker:
         known = tx.find(Worker, worker_uuid=request.worker_uuid)
@@ -146,7 +146,7 @@ def _refuse_nameless(request: JoinRequest) -> None:
 
 
 def _labels(brought: Mapping[str, str], name: str, known: Worker | None) -> Mapping[str, str]:
-    """Labels edited on the server survive; what the worker brings only fills in."""
+    """Labels of the server's record stay; those that the worker brings are added."""
     kept = {} if known is None else dict(known.labels)
     if known is not None and kept.get(_NAME) == known.name:
         kept[_NAME] = name
@@ -175,32 +175,32 @@ def _free_name(
 log = logging.getLogger(__name__)
 
 COPIED: Final = ("worker_uuid", "worker_name", "worker_credential")
-"""What of a data directory makes a machine the worker that it is."""
+"""The files of a data directory that make a machine this worker."""
 COPIED_FILES: Final = f"{', '.join(COPIED[:-1])} and {COPIED[-1]}"
 _SAME_FOR = 3600.0
 _MOST = 1000
 
 
 class RunProbe(Protocol):
-    """Finds out which daemon answers where a worker is recorded to be."""
+    """Finds out which daemon answers at a worker's recorded address."""
 
     async def run_of(self, worker: Worker) -> str | None:
-        """What that daemon calls its run, ``None`` where nobody answers."""
+        """The id of that daemon's run; ``None`` where nobody answers."""
 
 
 @attrs.define(eq=False)
 class CloneDetector:
-    """Refuses a machine that says to be a worker which answers elsewhere: the one that was there first stays."""
+    """Refuses a machine that has the identity of a worker which answers at another address."""
 
     _link: RunProbe
     _clock: Callable[[], float]
     _told: dict[tuple[int, str], float] = attrs.field(factory=dict)
-    """When the log was told of a worker and the address of its twin."""
+    """When a worker and the address of its copy were logged last."""
 
     async def refuse(self, request: JoinRequest, snapshot: Snapshot) -> None:
-        """Raises ``Conflict`` with both addresses, and what to delete on the copy.
+        """Raise ``Conflict``, with both addresses and what to delete on the copy, if the recorded daemon answers there.
 
-        A daemon that was started anew is on the machine of the one before it, or finds nobody at the address of that.
+        A daemon that was restarted has the same address, or nobody answers at its former one.
         """
         worker = snapshot.find(Worker, worker_uuid=request.worker_uuid)
         if worker is None or worker.leaving or worker.barred or not request.run:
@@ -223,7 +223,7 @@ class CloneDetector:
         )
 
     def _tell(self, worker: Worker, there: str, here: str) -> None:
-        """It tries again every few seconds: one line an hour is enough."""
+        """Log once an hour: the copy tries to join every few seconds."""
         now = self._clock()
         if now - self._told.get((worker.id, here), -_SAME_FOR) < _SAME_FOR:
             return

@@ -1,4 +1,4 @@
-"""When each API key was used last, as far as somebody wonders whether it still is."""
+"""When each API key was used last, to about a minute."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 5.0
 _EXACT_TO = timedelta(minutes=1)
-"""Younger dates are not renewed: each write makes everybody's keys be looked at anew."""
+"""A stored date is not replaced by one less than this later: each write ends caches of keys."""
 _WITHIN = 2.0
-"""Seconds a write may take before we go on without knowing its end."""
+"""Seconds that a stop waits for the last write."""
 
 
 @attrs.define(eq=False, repr=False)
 class KeyUseLedger:
-    """Owns the dates not yet stored. Noting one costs a dictionary entry; they are written together, each at most once
-    a minute. A daemon that is killed forgets the last few seconds.
+    """Owns the dates that are not stored yet. They are written together every few seconds, each at most once a minute.
+    A process that is killed forgets those of the last seconds.
     """
 
     _store: Store
@@ -40,7 +40,7 @@ class KeyUseLedger:
     name: str = "key-use"
 
     def note(self, key_id: int) -> None:
-        """The key has just let somebody in. Only from the Trio thread; never waits."""
+        """The key was used now. Only from the Trio thread; never waits."""
         if not self._given_up:
             self._used[key_id] = self._now()
 
@@ -54,14 +54,14 @@ class KeyUseLedger:
             await self.give_up()
 
     async def give_up(self) -> None:
-        """Write what is left, as far as the store takes it at once: then nothing is written here any more."""
+        """Write what is left, within ``_WITHIN`` seconds and not cancellable; nothing is written after that."""
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _WITHIN):
             await self.flush()
         self._given_up = True
         self._used.clear()
 
     async def flush(self) -> None:
-        """Write what is new enough to be worth it; if the database is away it waits for the next time."""
+        """Write the dates that are at least a minute newer than the stored ones. A database that is away is logged."""
         keys = self._store.snapshot.api_keys
         new = {
             key_id: partial(_note, key_id, at)

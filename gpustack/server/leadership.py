@@ -1,4 +1,4 @@
-"""Of all servers on one database one leads: it alone runs the loops that must run once."""
+"""Which of the servers on one database leads: it alone runs the control loops."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from gpustack.store.store import Store
 log = logging.getLogger(__name__)
 
 TTL = 6.0
-"""Seconds for which a lease is taken: a leader that dies is followed by another this much later, and a look."""
+"""Seconds for which a lease is taken. After a leader dies, another leads within this time and ``LOOK_EVERY``."""
 LOOK_EVERY = 2.0
 _GIVE_UP_WITHIN = 1.0
 
-Reign = Callable[[LeaseTerm | None, Callable[[], None]], Sequence[Service]]
-"""Makes the loops of one term; they call the function when they learn that it is over."""
+ServicesOfTerm = Callable[[LeaseTerm | None, Callable[[], None]], Sequence[Service]]
+"""Makes the loops of one term. They call the function when a write tells that the term is over."""
 
 
 class Lease(Protocol):
-    """The right to lead, which one server has at a time. Both raise ``Unavailable``."""
+    """The right to lead, held by one server at a time. Both methods raise ``Unavailable``."""
 
     async def take(self) -> LeaseTerm | None:
-        """Take it or prolong it for ``TTL`` seconds from now; ``None`` while somebody else has it."""
+        """Take or prolong it for ``TTL`` seconds from now; ``None`` while another server holds it."""
 
     async def end(self, term: LeaseTerm) -> None:
-        """Let it go before its time."""
+        """Release it before its time is up."""
 
 
 @attrs.frozen
 class StoreLease:
-    """The lease that is kept in the database of all."""
+    """The lease in the shared database."""
 
     _store: Store
     _holder: str
@@ -52,15 +52,15 @@ class StoreLease:
 
 @attrs.define(eq=False, repr=False)
 class Leadership:
-    """Takes the lease when nobody has it and keeps it; the loops run for as long as it is sure to be ours.
+    """Takes the lease when nobody holds it, prolongs it, and runs the loops while it is held.
 
-    They are cancelled at once when it is lost, or its time is up before it could be prolonged. That is for order only:
-    what they write carries their term, and is refused as soon as somebody else has a later one.
+    They are cancelled when it is lost, or its time is up before it could be prolonged. Safety does not depend on that:
+    what they write carries their term, and is refused once there is a later one.
     """
 
     _lease: Lease | None
-    """``None`` where there is one server: it leads always."""
-    _reign: Reign
+    """``None`` where there can be only one server: it always leads."""
+    _make_services: ServicesOfTerm
     _restart: RestartPolicy
     term: LeaseTerm | None = None
     leads: bool = False
@@ -69,7 +69,7 @@ class Leadership:
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         started = FirstTaskStatus(task_status.started)
         if self._lease is None:
-            await self._rule(None, trio.CancelScope(), started)
+            await self._run_services(None, trio.CancelScope(), started)
             return
         while True:
             until = trio.current_time() + TTL
@@ -79,7 +79,7 @@ class Leadership:
                 await trio.sleep(LOOK_EVERY)
                 continue
             try:
-                if trio.current_time() < until:  # else the answer was so slow that another may have it by now
+                if trio.current_time() < until:  # else the answer came too late: another may hold it by now
                     log.info("This server leads now: term=%d", term.number)
                     await self._lead(self._lease, term, until, started)
                     log.warning("This server leads no more: term=%d", term.number)
@@ -94,7 +94,7 @@ class Leadership:
             return None
 
     async def _lead(self, lease: Lease, term: LeaseTerm, until: float, started: FirstTaskStatus) -> None:
-        """Rule until the lease is lost, or not prolonged in time."""
+        """Run the loops until the lease is lost, or not prolonged in time."""
         ours = trio.CancelScope(deadline=until)
         async with trio.open_nursery() as nursery:
 
@@ -103,11 +103,11 @@ class Leadership:
                 ours.cancel()
 
             nursery.start_soon(keep, name="leader/lease")
-            await self._rule(term, ours, started)
+            await self._run_services(term, ours, started)
             nursery.cancel_scope.cancel()
 
     async def _keep(self, lease: Lease, term: LeaseTerm, ours: trio.CancelScope) -> None:
-        """Prolong the lease for as long as it is ours."""
+        """Prolong the lease; returns when another server holds it."""
         while True:
             await trio.sleep(LOOK_EVERY)
             until = trio.current_time() + TTL
@@ -115,18 +115,20 @@ class Leadership:
                 renewed = await lease.take()
             except Unavailable as error:
                 log.debug("The lease cannot be prolonged: reason=%s", error)
-                continue  # until its time is up, nobody else can have it
+                continue  # until its time is up, nobody else can take it
             if renewed != term:
                 return
             ours.deadline = until
 
-    async def _rule(self, term: LeaseTerm | None, ours: trio.CancelScope, started: FirstTaskStatus) -> None:
+    async def _run_services(
+        self, term: LeaseTerm | None, ours: trio.CancelScope, started: FirstTaskStatus
+    ) -> None:
         """Run the loops until ``ours`` is cancelled."""
         self.term, self.leads = term, True
         try:
             with ours:
                 async with trio.open_nursery() as nursery:
-                    for service in self._reign(term, ours.cancel):
+                    for service in self._make_services(term, ours.cancel):
                         await nursery.start(self._supervised, service, name=f"leader/{service.name}")
                     started.started()
         finally:
@@ -142,7 +144,7 @@ class Leadership:
 
 
 async def _give_up(lease: Lease, term: LeaseTerm) -> None:
-    """So that the next one need not wait. Nothing depends on it."""
+    """Release the lease so that the next leader need not wait; bounded, not cancellable. A failure is harmless."""
     with trio.CancelScope(shield=True, deadline=trio.current_time() + _GIVE_UP_WITHIN):
         try:
             await lease.end(term)

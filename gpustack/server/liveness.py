@@ -1,4 +1,4 @@
-"""Judges workers by when they were last heard, and moves their instances elsewhere only after a long grace."""
+"""Judges workers by when they were last heard, and gives up the places of instances on those that stay silent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from gpustack.store.transaction import Tx
 log = logging.getLogger(__name__)
 
 _Row = Callable[[Tx], ModelInstance | None]
-"""What is to be written of one worker or instance; the instance if it was moved."""
+"""A write of one worker or instance; returns the instance if it was moved."""
 _LONGEST_REASON = 1000
 """Characters of the reason of a condition."""
 _WORSE = {WorkerState.READY: 0, WorkerState.NOT_READY: 1, WorkerState.UNREACHABLE: 2}
@@ -34,7 +34,7 @@ _WORSE = {WorkerState.READY: 0, WorkerState.NOT_READY: 1, WorkerState.UNREACHABL
 
 @attrs.frozen
 class Liveness:
-    """Looks every few seconds; a condition is written only when it changes, with its date and reason."""
+    """Looks every ``look_every`` seconds. A condition is written only when it changes, with its date and reason."""
 
     _store: RecordStore
     _leases: HeartbeatTimes
@@ -81,20 +81,20 @@ class Liveness:
         rows: dict[object, _Row] = {
             ("worker", key): partial(_tell, key, verdict, snapshot) for key, verdict in news.items()
         }
-        going = _going(snapshot, lost, self._faults.holds)
+        going = _to_give_up(snapshot, lost, self._faults.holds)
         rows.update({key: partial(_give_up, key, lost, snapshot) for key in going})
         done = await write_rows(self._store, rows, self._faults)
         for worker_id, verdict in news.items():
             if ("worker", worker_id) in done:
                 _log_news(snapshot.workers[worker_id], verdict)
         for instance in filter(None, done.values()):
-            why = _farewell(instance, snapshot)
+            why = _reason_for_moving(instance, snapshot)
             log.warning("Gave up an instance's place: instance=%s reason=%s", instance.name, why)
 
     async def _mark(
         self, verdicts: Mapping[int, LivenessVerdict], silence: Mapping[int, float], snapshot: Snapshot
     ) -> None:
-        """What runs on silent workers is unreachable until those are heard again, or its engine is said to run."""
+        """Mark what runs on silent workers unreachable, and running again once all its workers are heard."""
         lost = {key for key, verdict in verdicts.items() if verdict.silent}
         heard = {
             key
@@ -123,22 +123,22 @@ class Liveness:
     def _is_to_tell(
         self, worker: Worker | None, verdict: LivenessVerdict, before: LivenessVerdict | None
     ) -> bool:
-        if worker is None or worker.barred:  # an administrator has judged
+        if worker is None or worker.barred:  # the condition is an administrator's
             return False
         return self._is_news(worker, verdict, before)
 
     def _is_news(self, worker: Worker, verdict: LivenessVerdict, before: LivenessVerdict | None) -> bool:
         state = worker.condition.state
         if state is verdict.state:
-            # The brake was put on or let go.
+            # Only whether its instances are given up has changed: the reason says so.
             return before is not None and before.state is state and before.replace is not verdict.replace
-        # A lease that is full because we have just started is no sign of life: only a word makes things better.
+        # That this server has just begun to judge is no sign of life: only a request of the worker is.
         return self._leases.has_spoken(worker.id) or _WORSE[verdict.state] > _WORSE[state]
 
 
 def _tell(worker_id: int, verdict: LivenessVerdict, seen: Snapshot, tx: Tx) -> None:
     worker = tx.get(Worker, worker_id)
-    # It may have spoken to another server in the meantime: then this verdict is void.
+    # It may have spoken to another server in the meantime: then the verdict does not hold.
     if worker is not None and _is_as_seen(tx, worker_id, seen):
         tx.update(attrs.evolve(worker, condition=_condition(worker, verdict, tx)))
 
@@ -147,7 +147,7 @@ def _give_up(instance_id: int, lost: frozenset[int], seen: Snapshot, tx: Tx) -> 
     instance = tx.get(ModelInstance, instance_id)
     if instance is None or not any(_is_as_seen(tx, key, seen) for key in workers_of(instance) & lost):
         return None
-    give_up_place(tx, instance, REPLACE, _farewell(instance, seen))
+    give_up_place(tx, instance, REPLACE, _reason_for_moving(instance, seen))
     return instance
 
 
@@ -172,14 +172,14 @@ def _mark_one(
 
 
 def _is_as_seen(tx: Tx, worker_id: int, seen: Snapshot) -> bool:
-    """Whether the worker has said nothing since."""
+    """Whether the worker has written nothing since the snapshot."""
     return _spoke(tx.get(Worker, worker_id)) == _spoke(seen.get(Worker, worker_id))
 
 
 def _written_of(known: Mapping[int, Worker], workers: Mapping[int, Worker]) -> list[int]:
-    """Whose record tells that it spoke since we looked last, to whatever server.
+    """Workers whose record shows that they spoke to any server since the last look.
 
-    Without a credential none can have spoken: an administrator has voided it.
+    A worker without a credential cannot have spoken: an administrator has voided it.
     """
     if known is workers:
         return []
@@ -191,7 +191,7 @@ def _written_of(known: Mapping[int, Worker], workers: Mapping[int, Worker]) -> l
 
 
 def _spoke(worker: Worker | None) -> object:
-    """What of a record changes when the worker says something that is written."""
+    """Fields of the record that change when a worker joins, leaves, or reports a new status."""
     return None if worker is None else (worker.heartbeat_time, worker.credential_hash, worker.leaving)
 
 
@@ -201,7 +201,7 @@ def _is_cut_off(instance: ModelInstance, lost: set[int]) -> bool:
 
 
 def _is_back(instance: ModelInstance, heard: set[int], snapshot: Snapshot) -> bool:
-    """Whether all its workers are heard again, as the same daemons: one that has joined anew says itself what runs."""
+    """Whether all its workers are heard again as the same daemons. One that has joined since reports what runs."""
     if instance.state is not InstanceState.UNREACHABLE or not workers_of(instance) <= heard:
         return False
     return not any(
@@ -222,19 +222,19 @@ def _cut_off(tx: Tx, instance: ModelInstance, lost: set[int], silence: Mapping[i
     return make_move(tx, instance, CUT_OFF, message)
 
 
-def _going(snapshot: Snapshot, lost: frozenset[int], held: Callable[[object], bool]) -> list[int]:
-    """What goes from lost workers now: all that was to end there, all of workers that were stopped in order, where
-    there is another to take it, and of the others one.
+def _to_give_up(snapshot: Snapshot, lost: frozenset[int], held: Callable[[object], bool]) -> list[int]:
+    """Ids of the instances on lost workers to give up in this pass: all that are being ended; all of workers that were
+    stopped in order, if another worker takes instances; and one of the others.
 
-    One at a time: a worker that comes back in the meantime keeps what has not been moved yet. One that cannot be moved
-    for now (``held``) holds up no other.
+    One at a time, so that a worker that comes back keeps what has not been moved yet. An instance that cannot be
+    written for now (``held``) is passed over.
     """
     there = [i for i in snapshot.instances.values() if lost and workers_of(i) & lost]
     ending = [i.id for i in there if i.deleted_at is not None]
     of_stopped = [i.id for i in there if i.deleted_at is None and _is_of_stopped(i, snapshot)]
     staying = [i.id for i in there if i.deleted_at is None and not _is_of_stopped(i, snapshot)]
     if not any(_takes_instances(worker) for worker in snapshot.workers.values()):
-        of_stopped = []  # it may as well come back to its files
+        of_stopped = []  # their own worker may come back, with the files
     return ending + of_stopped + [key for key in staying if not held(key)][:1]
 
 
@@ -247,7 +247,7 @@ def _takes_instances(worker: Worker) -> bool:
     return worker.condition.state is WorkerState.READY and worker.takes_instances and not worker.leaving
 
 
-def _farewell(instance: ModelInstance, snapshot: Snapshot) -> str:
+def _reason_for_moving(instance: ModelInstance, snapshot: Snapshot) -> str:
     what = "was stopped" if _is_of_stopped(instance, snapshot) else "has been silent too long"
     return f"Its worker {what}; looking for another place"
 

@@ -1,4 +1,4 @@
-"""Counts what is kept in memory for callers, so that many large requests at once cannot take all of it."""
+"""Counts the bytes held in memory for callers, so that many large requests cannot take all of it."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from gpustack.errors import Unavailable
 
 _LEAST: Final = 512 << 20
 _SHARE: Final = 4
-"""One user holds no more than this part of all: several are needed to shut the others out."""
+"""One user holds at most this part of the budget."""
 _SHARE_OF_ANYBODY: Final = 8
-"""The same of all who show no key, together."""
+"""All callers without a key together hold at most this part."""
 _FOR_MANAGEMENT: Final = 256 << 20
 
 _Party = tuple[Role, int | None]
 
 
 def share_of_memory() -> int:
-    """A quarter of this machine's memory: bytes."""
+    """A quarter of this machine's memory, at least ``_LEAST``: bytes."""
     return max(_LEAST, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4)
 
 
 @attrs.define(eq=False, repr=False)
 class MemoryBudget:
-    """How many bytes are held for callers now, and how many may be. A body that comes in one piece is not counted."""
+    """Bytes that are held for callers now, and that may be. A body that comes in one piece is not counted."""
 
     most: int = attrs.field(factory=share_of_memory)
     now: int = 0
     by_party: dict[_Party, int] = attrs.field(factory=dict)
-    """Who holds how much of it; who holds nothing is not in it."""
+    """Bytes by caller; callers that hold nothing are not in it."""
 
     @classmethod
     def for_management(cls) -> MemoryBudget:
-        """Of what is not inference: its bodies are small, so it needs little on machines of any size."""
+        """The budget of everything but inference: its bodies are small."""
         return cls(_FOR_MANAGEMENT)
 
     def hold(self, principal: Principal = NOBODY) -> MemoryReservation:
-        """What one request of ``principal`` holds: a context, at whose end it holds nothing any more."""
+        """The reservation of one request: a context manager that gives back everything at its end."""
         return MemoryReservation(self, principal)
 
     def change(self, party: _Party, size: int) -> None:
-        """A party holds so many bytes more, or fewer."""
+        """A caller holds ``size`` bytes more (or fewer)."""
         self.now += size
         left = self.by_party.pop(party, 0) + size
         if left:
@@ -56,7 +56,7 @@ class MemoryBudget:
 
 
 class MemoryReservation:
-    """The part of one request."""
+    """What one request holds of the budget."""
 
     __slots__ = ("_budget", "_principal", "_size")
 
@@ -66,7 +66,7 @@ class MemoryReservation:
         self._size = 0
 
     def take(self, size: int) -> None:
-        """So many bytes more. Raises ``Unavailable`` when there is no room for them."""
+        """Hold ``size`` bytes more. Raises ``Unavailable`` when the budget or the caller's share has no room."""
         budget, party = self._budget, self._party
         share = budget.most // (_SHARE_OF_ANYBODY if party[0] is Role.ANYBODY else _SHARE)
         if budget.now + size > budget.most or budget.by_party.get(party, 0) + size > share:
@@ -75,7 +75,7 @@ class MemoryReservation:
         self._size += size
 
     def belongs_to(self, principal: Principal) -> None:
-        """It is known now who asks: what the request holds is theirs."""
+        """The caller is known now: count what the request holds as theirs."""
         if self._size:
             self._budget.change(self._party, -self._size)
         self._principal = principal

@@ -1,4 +1,4 @@
-"""This server among those that share its database: it says that it is there, and knows who else is."""
+"""This server among those that share its database: it announces itself, and knows which others live."""
 
 from __future__ import annotations
 
@@ -26,40 +26,40 @@ _threads = threads("server address", 1)
 
 
 class SecretsReplaced(GpustackError):
-    """The other servers go by other secrets now: what this one would say and believe is void."""
+    """The secrets of the cluster were replaced in the database: this server must start again."""
 
 
 async def settle(store: Store, me: ServerIdentity, offers: Mapping[str, SecretProposal]) -> Mapping[str, str]:
-    """Agree with the other servers on the secrets of all; returns them. As ``server_registry.register``."""
+    """Agree with the other servers on the secrets of the cluster; returns them. As ``server_registry.register``."""
     return await store.beside(partial(server_registry.register, me=me, proposals=offers))
 
 
 @attrs.define(eq=False, repr=False)
 class ServerPresence:
-    """Speaks and listens every few seconds. What workers said to one server reaches the others by this."""
+    """Announces this server every ``SPEAK_EVERY`` seconds, and exchanges with the others which workers were heard."""
 
     _store: Store
     _leases: HeartbeatTimes
     _me: ServerIdentity
     _secrets: Mapping[str, str] = attrs.field(repr=False)
-    """Those that were settled on."""
+    """Those that the servers agreed on."""
     _url: Callable[[], str]
-    """Where workers reach us now. May block: it is called in a thread."""
+    """The URL at which workers reach this server now. May block: it is called in a thread."""
     _roll: RegistryView = RegistryView()
     _alone: bool = True
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("presence", passing=(Unavailable,)))
     _twins: set[str] = attrs.field(factory=set)
-    """Where daemons were seen that say to be this server, each told once."""
+    """Addresses of servers with this server's identity (a copied data directory), each logged once."""
     name: str = "presence"
 
     @property
     def servers(self) -> Sequence[RegisteredServer]:
-        """All that have been here lately, as of the last look; this one is among them."""
+        """All servers of the last while, as of the last look; this one is among them."""
         return self._roll.servers
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Where workers reach the servers that live."""
+        """The URLs of the servers that live."""
         return tuple(server.url for server in self._roll.servers if server.lives)
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -74,8 +74,10 @@ class ServerPresence:
                 await self._depart()
 
     async def _look(self) -> None:
-        """Raises ``SecretsReplaced``. A database that is away is survived."""
-        self._leases.of(self._store.snapshot.workers)  # who was deleted is forgotten, who is new has a lease
+        """Announce and look once. Raises ``SecretsReplaced``; a database that is away is survived."""
+        self._leases.of(
+            self._store.snapshot.workers
+        )  # deleted workers are forgotten; the silence of new ones begins now
         heard = {} if self._alone else self._leases.take_untold()
         me = attrs.evolve(self._me, url=await _threads.run(self._url, abandon=True))
 
@@ -85,7 +87,7 @@ class ServerPresence:
 
         try:
             told = [roll for _, roll in await self._faults.together(heard, attend)]
-            # With nobody heard, or with none of whom that could be told, it says of itself alone that it is there.
+            # With no worker heard, or none that could be told, the server announces itself alone.
             roll = told[-1] if told else await attend({})
         except Unavailable as error:
             self._leases.put_back(heard)
@@ -104,7 +106,7 @@ class ServerPresence:
         self._alone = not any(server.lives and server.uuid != self._me.uuid for server in roll.servers)
 
     def _tell(self, roll: RegistryView) -> None:
-        """Log who comes, goes and leads, once."""
+        """Log servers that came, went or took the lead."""
         if roll.twin is not None and roll.twin not in self._twins:
             self._twins.add(roll.twin)
             log.error(

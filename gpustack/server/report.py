@@ -1,4 +1,4 @@
-"""What workers say of their instances, files and hardware, taken into the records they own."""
+"""Reports of workers on their instances, files and hardware, written to the records within bounds."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def report_instance(store: Store, worker_id: int, instance_id: int, report
         if instance.worker_id != worker_id:
             raise Forbidden(f"Model instance {instance.name} is not placed on this worker")
         if report.gone:
-            # Not to be ended, it is only looked for in vain: the worker starts it, nothing is forgotten.
+            # One that is not to end stays: the worker only did not find its engine, and starts it.
             if instance.deleted_at is not None:
                 tx.delete(ModelInstance, instance_id)
             return
@@ -62,7 +62,7 @@ async def report_instance(store: Store, worker_id: int, instance_id: int, report
 
 
 def _of_life(instance: ModelInstance, report: InstanceReport) -> dict[str, Any]:
-    """What a report of a state makes void, unless it says it anew: this overrules nothing that is said."""
+    """Fields that a report of a state makes void, but for those that it sets itself."""
     if report.state is None:
         return {}
     void: dict[str, Any] = {"next_retry_at": None}
@@ -101,13 +101,13 @@ TO_FETCH: dict[str, Any] = {
     "download_progress": 0.0,
     "resolved_paths": (),
 }
-"""The fields of a file that its worker is to fetch."""
+"""The fields of a file that its worker is to fetch (again)."""
 
 
 async def report_status(store: Store, worker_id: int, report: StatusReport) -> None:
-    """Replace the worker's status. Labels of its own making fill in, they do not overwrite.
+    """Replace the worker's status. Labels that it reports are added and overwrite none.
 
-    Raises ``NotFound``. A status that says nothing new is not written.
+    Raises ``NotFound``. A status that changes nothing is not written.
     """
 
     report = bounded(report)
@@ -130,7 +130,7 @@ async def report_status(store: Store, worker_id: int, report: StatusReport) -> N
 
 
 async def worker_drains(store: Store, worker_id: int) -> None:
-    """Note that the worker is to stop as soon as nothing runs there any more. Raises ``NotFound``."""
+    """Drain the worker: its instances are replaced elsewhere, then it stops. Raises ``NotFound``."""
 
     def work(tx: Tx) -> None:
         tx.change(Worker, worker_id, draining=True)
@@ -139,7 +139,7 @@ async def worker_drains(store: Store, worker_id: int) -> None:
 
 
 async def worker_leaves(store: Store, worker_id: int) -> None:
-    """Note that the worker stops: nothing is placed there until it joins again. Raises ``NotFound``."""
+    """The worker stops in order: nothing is placed there until it joins again. Raises ``NotFound``."""
 
     def work(tx: Tx) -> None:
         worker = tx.get(Worker, worker_id)
@@ -183,9 +183,9 @@ def bounded(value: T) -> T:
 
 
 def merged_labels(first: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
-    """Labels that are there, and of those that are brought as many as there is room for.
+    """The labels ``first``, and of ``more`` as many as there is room for.
 
-    So a worker that brings others with each report comes to no more than one that brings them at once.
+    A worker that brings others with each report gets no more than one that brings them at once.
     """
     room = max(MOST_LABELS - len(first), 0)
     new = [(name[:LONGEST_NAME], text) for name, text in more.items() if name[:LONGEST_NAME] not in first]

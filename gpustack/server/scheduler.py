@@ -1,4 +1,4 @@
-"""Places pending instances, and says of each that cannot be placed what is short."""
+"""Finds places for pending instances, or says in their messages why there is none."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ _TRY_AGAIN = 1.0
 
 @attrs.define(eq=False)
 class Scheduler:
-    """A loop woken by changes of workers, instances, models and facts; each pass looks at all that wait.
+    """A loop woken by commits to workers, instances and models, and by facts; each pass looks at all that wait.
 
-    An instance is thought about again only when something has changed on which its place depends. One that meets an
-    unforeseen fault says so and is looked at again later; the others are placed.
+    An instance is decided on again only when something has changed on which its place depends. One that meets a fault
+    that nobody foresaw says so in its message and is tried again later; the others are placed.
     """
 
     _store: RecordStore
     _facts: FactsCache
     _thinking: ThreadLimiter = attrs.field(factory=lambda: threads("placement", 1))
-    """A look at a large cluster takes long, and nobody's tokens are to wait for it."""
+    """Deciding in a large cluster takes long, so it is done in a thread."""
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("scheduler", passing=(Unavailable,)))
     _untold: Quarantine = attrs.field(factory=lambda: Quarantine("scheduler's word", passing=(Unavailable,)))
     _strange: Quarantine = attrs.field(
         factory=lambda: Quarantine("scheduler, a worker", passing=(Unavailable,))
     )
-    """Workers that could not be looked at: others are placed on, and these are looked at again."""
+    """Workers that met a fault in a decision: they are passed over, and tried again later."""
     name: str = "scheduler"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -61,8 +61,8 @@ class Scheduler:
             while True:
                 try:
                     faulty = await self._look_at_all(considered)
-                    # Facts that could not be read are asked for again, and what met a fault is looked at again;
-                    # everything else comes by a wake.
+                    # Facts that could not be read, and rows that met a fault, are tried again after a time; everything
+                    # else is told by a wake.
                     again = self._facts.fresh_for if faulty else math.inf
                     await wake.wait(min(again, self._faults.due_in()))
                 except Unavailable as error:
@@ -70,7 +70,7 @@ class Scheduler:
                     await wake.wait(_TRY_AGAIN)
 
     async def _look_at_all(self, considered: dict[int, object]) -> bool:
-        """Look once at everything that waits; tells whether facts or a worker were missed that may be had later."""
+        """Look once at all that wait; tells whether facts or a worker were missing that may be there later."""
         waiting = _waiting(self._store.snapshot)
         living = {instance.id for instance in waiting}
         for gone in considered.keys() - living:
@@ -86,12 +86,12 @@ class Scheduler:
                 faulty = await self._look_at(instance, considered) or faulty
             if trial.fault is not None:
                 considered.pop(instance.id, None)
-                with self._untold.row(instance.id):  # it may be the record itself that cannot be written
+                with self._untold.row(instance.id):  # the fault may be that its record cannot be written
                     await self._note(instance.id, DEFER, trial.fault.sentence)
         return faulty
 
     async def _look_at(self, instance: ModelInstance, considered: dict[int, object]) -> bool:
-        """Look at one that waits; tells whether its facts, or a worker, were missed and may be had later."""
+        """Look at one that waits; tells whether its facts, or a worker, were missing and may be there later."""
         model = self._store.snapshot.get(Model, instance.model_id)
         if model is None or model.generation != instance.generation:
             return False  # about to be replaced
@@ -107,9 +107,9 @@ class Scheduler:
         finding: FactsResult | None,
         considered: dict[int, object],
     ) -> bool:
-        """Decide, and act on it; tells whether a worker could not be looked at."""
+        """Decide, and write the outcome; tells whether a worker was passed over for a fault."""
         if has_files(model) and self._is_awaited(instance, model, finding):
-            # One that was given up keeps its verdict until there is another.
+            # A rejected one stays in error until it is decided on again.
             if instance.state in _WAITING:
                 await self._note(instance.id, ANALYZE, _READING)
             return False
@@ -135,13 +135,13 @@ class Scheduler:
         return bool(strange)
 
     def _is_awaited(self, instance: ModelInstance, model: Model, finding: FactsResult | None) -> bool:
-        """Whether facts are being read that the decision must wait for. One that is told already why it waits goes
-        on waiting for that reason while its facts are read once more."""
+        """Whether the decision must wait for facts that are being read. An instance whose message says why it waits
+        keeps it while its facts are read once more."""
         undecided = instance.state is InstanceState.ANALYZING or not instance.state_message
         return finding is None or (undecided and not self._facts.is_fresh(model, finding))
 
     async def _fill_category(self, model: Model, finding: FactsResult | None) -> Model:
-        """What the header says a model answers holds until a user says otherwise; engines are started by it."""
+        """Store the category that the header tells while the user has named none: engines start by it."""
         category = None if finding is None or finding.facts is None else finding.facts.category
         if category in (None, Category.UNKNOWN) or model.categories:
             return model
@@ -156,8 +156,8 @@ class Scheduler:
         return await self._store.write(work)
 
     async def _claim(self, seen: ModelInstance, finding: FactsResult | None, decision: Placement) -> None:
-        """Take the place if the worker decided on still has it; else leave it to the next pass, which is on its way:
-        what took the place away has woken us."""
+        """Claim the place, in a transaction that decides again on the chosen worker. If it has no room any more, the
+        next pass decides: the commit that took the room has woken this loop."""
 
         def work(tx: Tx) -> ModelInstance | None:
             instance, model = tx.get(ModelInstance, seen.id), tx.get(Model, seen.model_id)
@@ -180,8 +180,9 @@ class Scheduler:
                 list(placed.placement.gpu_indexes),
             )
 
-    async def _note(self, instance_id: int, move: Move, said: str) -> None:
-        message = storable(said)  # it may name files and tell what libraries say
+    async def _note(self, instance_id: int, move: Move, text: str) -> None:
+        """Move an instance that waits, with a message; nothing is written when both are so already."""
+        message = storable(text)  # it may hold names of files and words of libraries
         known = self._store.snapshot.get(ModelInstance, instance_id)
         if known is None or (known.state, known.state_message) == (move.target, message):
             return
@@ -199,8 +200,8 @@ class Scheduler:
 def decide(
     model: Model, instance: ModelInstance, finding: FactsResult | None, snapshot: Snapshot
 ) -> tuple[Placement | str, Mapping[int, Exception]]:
-    """A place for the instance, or the sentence why there is none now; and what was met at workers that could not be
-    looked at, by their ids."""
+    """A place for the instance, or the sentence why there is none now; and the exceptions of workers that were passed
+    over, by their ids."""
     ask = _ask(model, instance, finding)
     if isinstance(ask, str):
         return ask, {}
@@ -209,7 +210,7 @@ def decide(
 
 
 def has_files(model: Model) -> bool:
-    """A command that does not ask for the model's path has no header to read."""
+    """Whether the model has files, and so a header: a custom command need not ask for a path."""
     try:
         return engine_for(model).fetches(model)
     except Invalid:
@@ -223,7 +224,7 @@ def _still(
     decision: Placement,
     snapshot: Snapshot,
 ) -> Placement | None:
-    """The place on the worker decided on, as of now. Where it was decided on an older state, it may be another one."""
+    """The place on the worker of ``decision``, decided again on a newer snapshot; ``None`` when there is none."""
     worker = snapshot.workers.get(decision.worker_id)
     ask = _ask(model, instance, finding)
     if worker is None or isinstance(ask, str):
@@ -233,19 +234,19 @@ def _still(
 
 
 def _ask(model: Model, instance: ModelInstance, finding: FactsResult | None) -> PlacementRequest | str:
-    """What is to be placed, or the sentence why that cannot even be said."""
+    """The request to place, or the sentence why there cannot be one."""
     facts, fault = (None, None) if finding is None else (finding.facts, finding.fault)
     try:
         engine = engine_for(model, facts)
     except Invalid as error:
         return str(error) if fault is None or model.backend else fault
     if fault is not None and not engine.any_device:
-        return fault  # any command runs as it was told; what it needs is asked for where it can be known
+        return fault  # a custom command runs without facts
     return PlacementRequest(model=model, instance=instance, facts=facts, engine_name=engine.name)
 
 
 def _ground(snapshot: Snapshot) -> object:
-    """Everything of a snapshot on which places, and the reasons why there are none, depend: loads are not in it."""
+    """Everything of a snapshot on which decisions and their sentences depend. Loads are not in it."""
     workers = tuple(_offer(worker) for worker in snapshot.workers.values())
     seats = tuple(
         (i.id, i.generation, i.placement, i.deleted_at is None)
@@ -276,12 +277,12 @@ def _offer(worker: Worker) -> object:
 
 
 def _waiting(snapshot: Snapshot) -> list[ModelInstance]:
-    """Oldest first, so that nobody is overtaken for ever."""
+    """The instances that wait for a place, oldest first so that none is overtaken for ever."""
     found = [i for i in snapshot.instances.values() if _waits(i) and i.deleted_at is None]
     return sorted(found, key=lambda i: i.id)
 
 
 def _waits(instance: ModelInstance) -> bool:
-    """Whether it is ours to look at: waiting, or given up by us and not by a worker."""
+    """Whether the scheduler decides on it: it waits, or was rejected by the scheduler (an error without a place)."""
     given_up = instance.state is InstanceState.ERROR and instance.placement is None
     return given_up or instance.state in _WAITING

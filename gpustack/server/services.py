@@ -1,4 +1,4 @@
-"""The control loops of a server: one line each."""
+"""The background services of a server: one line each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gpustack.store.store import Store
 
 @attrs.frozen(kw_only=True)
 class BackgroundServices:
-    """Services for whose work nobody waits: what they know is shown."""
+    """Services that run on every server, whose results are only shown."""
 
     load: LoadHistory
     catalog: Catalog
@@ -45,7 +45,7 @@ class BackgroundServices:
         now: Callable[[], datetime],
         rng: Random,
     ) -> BackgroundServices:
-        """With the catalog of ``--model-catalog-file``; ``feed`` is where to hear of new versions, if at all."""
+        """``catalog_source``: ``--model-catalog-file``; ``feed``: the URL of new versions, ``None`` to ask nobody."""
         return cls(
             load=LoadHistory(lambda: store.snapshot, now),
             catalog=Catalog(catalog_source),
@@ -62,7 +62,7 @@ def leading_services(
     rng: Random,
     monotonic: Callable[[], float],
 ) -> Sequence[Service]:
-    """What only the server that leads may run, in the order of starting. Leases begin full with each term."""
+    """The loops that only the leading server runs, in the order of starting. No worker counts as silent before now."""
     leases.refill()
     return (
         Liveness(records, leases, liveness, monotonic),

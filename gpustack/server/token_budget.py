@@ -1,4 +1,4 @@
-"""Budgets of tokens: drawn from the store in blocks, spent in memory, and what is left given back."""
+"""Budgets of tokens a day and month: drawn from the store in blocks, spent in memory (drawn in README.md)."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY: Final = 30.0
 _IDLE: Final = 60.0
-"""Seconds after which the rest of a block that nobody spends goes back: another server may want it."""
+"""Seconds after which the rest of a block that nobody spends is given back: another server may need it."""
 _WITHIN: Final = 5.0
-"""Seconds a draw may take before those who wait for it are sent away. What comes of it later is forfeit."""
+"""Seconds a draw may take; then the requests that wait for it fail. What it draws later is forfeit."""
 _BACK_WITHIN: Final = 2.0
-"""Seconds a stopping server takes to give back what is left."""
+"""Seconds that a stop waits for giving back."""
 _RETRY_AFTER: Final = 2.0
 
 
 @attrs.define(eq=False)
 class BudgetBlock:
-    """What this server has drawn of one budget and not spent. ``TokenBudgets`` alone alters it."""
+    """The tokens that this server has drawn of one budget and not spent. Only ``TokenBudgets`` changes it."""
 
     subject: str
     kind: LimitKind
     period: str
     limit: int
     left: int = 0
-    """Neither spent nor promised; below zero where requests took more than they might."""
+    """Neither spent nor promised; below zero (a debt) where requests used more than they were promised."""
     promised: int = 0
     """To requests under way."""
     row: int | None = None
@@ -54,7 +54,10 @@ _Row = tuple[str, str]
 
 @attrs.frozen
 class _DrawRequest:
-    """What is asked of one row. ``debt`` was spent already: it is written down whatever the limit."""
+    """What to draw of one row: ``wanted`` tokens are needed in all, ``least`` by the smallest request.
+
+    ``debt`` was spent already: it is added whatever the limit.
+    """
 
     subject: str
     period: str
@@ -71,7 +74,7 @@ class _DrawRequest:
 
 @attrs.frozen
 class _DrawResult:
-    """What came of it: tokens to spend, beyond the debt."""
+    """The tokens drawn, beyond the debt."""
 
     row: int | None
     tokens: int
@@ -79,7 +82,7 @@ class _DrawResult:
 
 @attrs.define(eq=False)
 class _PendingDraw:
-    """What requests wait for, and what they are told."""
+    """Requests that wait for the next draw of a block (none where only a debt is to be written)."""
 
     block: BudgetBlock
     needs: list[int] = attrs.field(factory=list)
@@ -97,27 +100,27 @@ class _PendingDraw:
 
 @attrs.define(eq=False, repr=False)
 class TokenBudgets:
-    """Owns the blocks of this server. Draws go one after the other; all that wait meanwhile share the next one.
+    """Owns the blocks of this server. There is one draw at a time; requests that wait meanwhile share the next one.
 
-    A token is spent only after the block it is in has been written down as drawn, so neither a crash nor another
-    server spends it twice; what of a block is left at a crash is forfeit.
+    A token is spent only after its block was stored as drawn, so neither a crash nor another server spends it twice.
+    What is left of a block at a crash is forfeit. README.md draws it, docs/limits.md has an example in numbers.
     """
 
     _store: Store
     _now: Callable[[], datetime]
     _monotonic: Callable[[], float]
     _blocks: dict[tuple[str, str], BudgetBlock] = attrs.field(factory=dict)
-    _wishes: dict[BudgetBlock, _PendingDraw] = attrs.field(factory=dict)
+    _pending: dict[BudgetBlock, _PendingDraw] = attrs.field(factory=dict)
     _indebted: set[BudgetBlock] = attrs.field(factory=set)
     _asked: Wake = attrs.field(factory=Wake)
     _over: bool = False
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("budgets", passing=(Unavailable,)))
     draws: int = 0
-    """Transactions that drew."""
+    """How many transactions drew."""
     name: str = "budgets"
 
     def block(self, subject: str, kind: LimitKind, limit: int) -> BudgetBlock:
-        """The block of the day or month it is now."""
+        """The block of a subject's budget for the present day or month, with the limit as it is now."""
         period = period_name(kind, self._now())
         found = self._blocks.get((subject, period))
         if found is None:
@@ -126,25 +129,25 @@ class TokenBudgets:
         return found
 
     def spendable(self, block: BudgetBlock) -> int:
-        """What may be promised at once. Where a limit was lowered below what is drawn, that much less."""
+        """Tokens of the block that may be promised now: fewer where the limit was lowered below what is drawn."""
         return block.left - max(self._drawn(block) - block.limit, 0)
 
     def room(self, block: BudgetBlock) -> int:
-        """What nobody has drawn yet, as far as is known here."""
+        """Tokens that no server has drawn yet, by the present snapshot."""
         return max(block.limit - self._drawn(block), 0)
 
     def remaining(self, block: BudgetBlock) -> int:
-        """What this server could still spend of the whole budget; what others hold is left out."""
+        """Tokens that this server could still spend: of its block, and not drawn yet."""
         return max(self.spendable(block) + self.room(block), 0)
 
     def take(self, block: BudgetBlock, tokens: int) -> None:
-        """Promise so many to a request that begins."""
+        """Promise tokens to a request that begins (its reservation)."""
         block.left -= tokens
         block.promised += tokens
         block.touched = self._monotonic()
 
     def settle(self, block: BudgetBlock, promised: int, used: int) -> None:
-        """A request that was promised so many has used so many."""
+        """A request has ended that was promised ``promised`` tokens and used ``used``. More than promised is a debt."""
         block.promised -= promised
         block.left += promised - used
         if block.left < 0:
@@ -152,22 +155,25 @@ class TokenBudgets:
             self._asked.wake()
 
     async def draw(self, short: Sequence[tuple[BudgetBlock, int]]) -> None:
-        """Ask the store for enough for a request, then see what is there. Raises ``Unavailable``."""
+        """Wait for a draw of blocks that are too short for a request; the caller looks again then. Cancellable.
+
+        Raises ``Unavailable`` when nothing could be drawn in time.
+        """
         if self._over:
             raise _away()
-        wishes = []
+        pending = []
         for block, need in short:
-            wish = self._wishes.get(block)
-            if wish is None:
-                wish = self._wishes[block] = _PendingDraw(block)
-            wish.needs.append(need)
-            wishes.append(wish)
+            waiting = self._pending.get(block)
+            if waiting is None:
+                waiting = self._pending[block] = _PendingDraw(block)
+            waiting.needs.append(need)
+            pending.append(waiting)
         self._asked.wake()
         with trio.move_on_after(2 * _WITHIN) as patience:
-            for wish in wishes:
-                await wish.answered.wait()
-                if wish.fault is not None:
-                    raise _away() from wish.fault
+            for waiting in pending:
+                await waiting.answered.wait()
+                if waiting.fault is not None:
+                    raise _away() from waiting.fault
         if patience.cancelled_caught:
             raise _away()
 
@@ -185,7 +191,10 @@ class TokenBudgets:
             await self.give_up()
 
     async def give_up(self) -> None:
-        """Give back what is left and draw nothing any more. What is promised is forfeit, unless it is used."""
+        """Give back what is left, then draw nothing any more. What is promised stays drawn.
+
+        Not cancellable, but ends within ``_BACK_WITHIN`` seconds.
+        """
         if self._over:
             return
         self._over = True
@@ -193,7 +202,7 @@ class TokenBudgets:
             await self._give_back(list(self._blocks.values()))
 
     async def tidy(self) -> None:
-        """Give back what nobody spends, and forget what is over."""
+        """Give back what nobody spends, and delete the rows of periods that are over."""
         now = self._now()
         for key in [key for key, block in self._blocks.items() if period_name(block.kind, now) != key[1]]:
             del self._blocks[key]
@@ -201,18 +210,17 @@ class TokenBudgets:
             return
         since = self._monotonic() - _IDLE
         await self._give_back([b for b in self._blocks.values() if b.left > 0 and b.touched < since])
-        over = [row.id for row in self._rows() if is_period_over(row.period, now)]
+        rows = self._store.snapshot.all(BudgetDraw).values()
+        over = [row.id for row in rows if is_period_over(row.period, now)]
         await self._attempt({("over", key): partial(_forget, key) for key in over})
 
     async def _draw_all(self) -> None:
         asked = self._asked_for()
         if not asked:
             return
-        draws = tuple(wish.draw() for wish in asked)
-        for wish, draw in zip(asked, draws, strict=True):
-            wish.block.left += (
-                draw.debt
-            )  # it is the draw's now: whoever gives back meanwhile must not pay it again
+        draws = tuple(waiting.draw() for waiting in asked)
+        for waiting, draw in zip(asked, draws, strict=True):
+            waiting.block.left += draw.debt  # the draw pays it: giving back meanwhile must not pay it again
         fault: GpustackError = Unavailable("The database takes long to answer")
         found: dict[_Row, _DrawResult] = {}
         with trio.move_on_after(_WITHIN):
@@ -223,42 +231,42 @@ class TokenBudgets:
             except Unavailable as error:
                 fault = error
         self.draws += bool(found)
-        for wish, draw in zip(asked, draws, strict=True):
+        for waiting, draw in zip(asked, draws, strict=True):
             drawn = found.get(draw.about)
             if drawn is not None:
-                self._take_in(wish, drawn)
+                self._take_in(waiting, drawn)
             else:
                 log.warning("Nothing could be drawn of a budget: subject=%s reason=%s", draw.subject, fault)
-                self._owe(wish, draw)
-                wish.fault = fault
-            wish.answered.set()
+                self._owe(waiting, draw)
+                waiting.fault = fault
+            waiting.answered.set()
 
     def _asked_for(self) -> list[_PendingDraw]:
-        """What requests wait for, and debts that are not written down yet."""
-        wishes, self._wishes = self._wishes, {}
+        """The draws that requests wait for, and those of debts that are not stored yet."""
+        pending, self._pending = self._pending, {}
         indebted, self._indebted = self._indebted, set()
         for block in indebted:
-            if block.left < 0 and block not in wishes:
-                wishes[block] = _PendingDraw(block)
-        return list(wishes.values())
+            if block.left < 0 and block not in pending:
+                pending[block] = _PendingDraw(block)
+        return list(pending.values())
 
-    def _take_in(self, wish: _PendingDraw, drawn: _DrawResult) -> None:
-        wish.block.row = drawn.row
-        wish.block.left += drawn.tokens
-        wish.block.touched = self._monotonic()
+    def _take_in(self, waiting: _PendingDraw, drawn: _DrawResult) -> None:
+        waiting.block.row = drawn.row
+        waiting.block.left += drawn.tokens
+        waiting.block.touched = self._monotonic()
 
-    def _owe(self, wish: _PendingDraw, draw: _DrawRequest) -> None:
-        """Debts that could not be written down are written with the next draw."""
+    def _owe(self, waiting: _PendingDraw, draw: _DrawRequest) -> None:
+        """A debt that could not be stored is part of the next draw again."""
         if draw.debt:
-            wish.block.left -= draw.debt
-            self._indebted.add(wish.block)
+            waiting.block.left -= draw.debt
+            self._indebted.add(waiting.block)
 
     async def _give_back(self, blocks: Sequence[BudgetBlock]) -> None:
         back: dict[tuple[str, int], Callable[[Tx], None]] = {}
         for block in blocks:
             if block.left and block.row is not None:
                 back["back", block.row] = partial(_return, block.row, block.left)
-                block.left = 0  # first: should nobody know whether it was written, it is forfeit
+                block.left = 0  # first: where the outcome of the write is unknown, it is forfeit
         await self._attempt(back)
 
     async def _attempt(self, rows: Mapping[tuple[str, int], Callable[[Tx], None]]) -> None:
@@ -273,9 +281,6 @@ class TokenBudgets:
             row = self._store.snapshot.find(BudgetDraw, subject=block.subject, period=block.period)
             block.row = None if row is None else row.id
         return 0 if row is None else row.drawn
-
-    def _rows(self) -> list[BudgetDraw]:
-        return list(self._store.snapshot.all(BudgetDraw).values())
 
     def __repr__(self) -> str:
         left = sum(block.left for block in self._blocks.values())

@@ -1,4 +1,4 @@
-"""Whether there is a newer version: asked now and then in the background, and nobody ever waits for the answer."""
+"""Whether there is a newer version: asked in the background from time to time."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from gpustack.remote.redirect import fetch_document
 log = logging.getLogger(__name__)
 
 RELEASE_FEED: str | None = None
-"""Where releases are announced, asked by every server that is not told otherwise (``--update-check-url``). There is
-no such place yet, so nobody is asked."""
+"""The URL at which releases are announced, unless ``--update-check-url`` names another. There is none yet, so nobody is
+asked."""
 
 EVERY = 12 * 3600.0
 """Seconds between two looks."""
@@ -32,13 +32,13 @@ _SPREAD = 600.0
 
 
 def is_development(version: str) -> bool:
-    """Whether a version is no release: it has nothing to compare itself with."""
+    """Whether a version is no release, so that it cannot be compared."""
     return "0.0.0" in version or ".dev" in version or "+" in version
 
 
 @attrs.define(eq=False, repr=False)
 class UpdateCheck:
-    """Owns the latest version known. A feed that is not there, or talks nonsense, is silence."""
+    """Owns the latest version known. A feed that does not answer, or not as expected, is ignored."""
 
     _version: str
     _url: str | None
@@ -53,12 +53,12 @@ class UpdateCheck:
 
     @property
     def asks(self) -> bool:
-        """Whether anybody is asked at all."""
+        """Whether a feed is asked."""
         return self._url is not None and not is_development(self._version)
 
     @property
     def shown(self) -> str:
-        """The latest version as far as is known: our own while nothing else was heard."""
+        """The latest version known; the running one while the feed has told none."""
         return self.latest or self._version
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -66,12 +66,12 @@ class UpdateCheck:
         while self.asks:
             with self._faults.row("feed"):
                 await self.look()
-            # Servers that were started together must not ask together for ever.
+            # Spread, so that servers that were started together do not ask together.
             await trio.sleep(self._every + self._rng.uniform(0.0, min(_SPREAD, self._every)))
         await trio.sleep_forever()
 
     async def look(self) -> None:
-        """Ask the feed once, for a bounded time."""
+        """Ask the feed once, within ``_WITHIN`` seconds."""
         assert self._url is not None
         system = f"{platform.system().lower()}; {platform.machine().lower()}"
         headers = {"user-agent": f"gpustack/{self._version} ({system})", "accept": "application/json"}

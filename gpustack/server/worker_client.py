@@ -1,4 +1,4 @@
-"""How the server asks a worker on its own port: for logs, and for the headers of files that only it can see."""
+"""Requests of the server to a worker's own port: logs, headers of files on its disk, and which daemon answers."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from gpustack.http1.upstream_exchange import UpstreamExchange
 _ANSWER_LIMIT = 1 << 20
 _BEGINS_WITHIN = 15.0
 _READS_WITHIN = 60.0
-"""A header of some megabytes on a slow disk of the worker's."""
+"""A header has some megabytes, and the worker's disk may be slow."""
 _THERE_WITHIN = 2.0
 _SILENCE = 3600.0
-"""A followed log may be quiet for long; the client's leaving ends it, not we."""
+"""A followed log may be quiet for long; it ends when the client leaves."""
 
 
 @attrs.frozen
 class WorkerClient:
-    """Requests to workers, each with the key by which that worker knows us."""
+    """Requests to workers, each with the key by which that worker recognises the server."""
 
     _pool: ConnectionPool
     _forward_key: Callable[[str], str]
@@ -37,7 +37,7 @@ class WorkerClient:
     async def logs(
         self, worker: Worker, instance_id: int, *, tail: int, follow: bool, previous: bool
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The log of an instance's engine as it comes. ``tail`` below zero is all of it.
+        """The log of an instance's engine, in chunks. ``tail`` is a number of lines; below zero it is all of it.
 
         Raises ``NotFound`` when there is no such log, ``Unavailable`` when the worker does not answer.
         """
@@ -57,7 +57,7 @@ class WorkerClient:
     async def facts(self, worker: Worker, source: ModelSource) -> ModelFacts:
         """What the header of a model file says, read by the worker.
 
-        Raises the worker's own sentence, and ``Unavailable`` when it does not answer.
+        Raises the worker's own error by its sentence, and ``Unavailable`` when it does not answer.
         """
         call = self._pool.request(
             _address(worker),
@@ -72,7 +72,7 @@ class WorkerClient:
             return decode(await response.read(_ANSWER_LIMIT), ModelFacts)
 
     async def run_of(self, worker: Worker) -> str | None:
-        """What the daemon that answers at the worker's address calls its run; ``None`` where none answers."""
+        """The id of the run of the daemon that answers at the worker's address; ``None`` where none answers."""
         call = self._pool.request(
             _address(worker),
             "GET",
@@ -101,7 +101,7 @@ def _address(worker: Worker) -> UpstreamAddress:
 
 @asynccontextmanager
 async def _answered(call: UpstreamExchange, worker: Worker) -> AsyncIterator[UpstreamResponse]:
-    """A good answer; faults of the way there and of the answer become sentences that name the worker."""
+    """A response with status 200. Any other, and faults of the connection, are errors that name the worker."""
     try:
         async with call as response:
             if response.status != 200:

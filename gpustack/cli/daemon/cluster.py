@@ -26,7 +26,7 @@ from gpustack.hardware.address import find_address
 from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.nursery.limiter import threads
 from gpustack.server.heartbeat import HeartbeatTimes
-from gpustack.server.leadership import Leadership, Reign, StoreLease
+from gpustack.server.leadership import Leadership, ServicesOfTerm, StoreLease
 from gpustack.server.presence import ServerPresence, settle
 from gpustack.store.database import open_shared
 from gpustack.store.server_registry import (
@@ -157,7 +157,7 @@ class ClusterMembership:
         store: Store,
         identity: ClusterIdentity,
         heartbeats: HeartbeatTimes,
-        reign: Reign,
+        reign: ServicesOfTerm,
     ) -> ClusterMembership:
         """Built, not started; ``reign`` makes the loops that run while this server leads."""
         if not store.shared:

@@ -1,4 +1,4 @@
-"""What a deployment asks of a worker, whatever its engine: bytes on the CPU, and bytes on devices."""
+"""The memory that a deployment needs, whatever its engine: bytes of the host, and of devices."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIZE_SURPLUS = 1 * GIB
 
 @attrs.frozen(kw_only=True)
 class DeviceNeed:
-    """Bytes of host memory, and of each device in the order asked."""
+    """Bytes of host memory, and of each device in the order of the shares."""
 
     ram: int
     vram: tuple[int, ...]
@@ -36,22 +36,22 @@ class DeviceNeed:
 
 @attrs.frozen(kw_only=True)
 class MemoryDemand(ABC):
-    """The arithmetic of one deployment; fits ask it as often as they like."""
+    """The memory need of one deployment. The fits ask it many times, so answers are cheap."""
 
     total_layers: int | None = None
     """Layers that can be offloaded one by one; ``None`` if it is all or nothing."""
     fixed_layers: int | None = None
-    """As many as the user wants on devices; ``None`` leaves it to us."""
+    """Layers on devices as the user set them; ``None`` leaves it to us."""
     split: tuple[float, ...] = ()
     """Shares per device set by the user; empty leaves it to us."""
     on_cpu: bool = True
     """Whether it may run without devices at all."""
     on_devices: bool = True
-    """Whether it has any use for devices."""
+    """Whether it can use devices."""
     note: str = ""
-    """What a person should know of the figures."""
+    """Where the figures come from, for the message of the instance."""
     slots: int | None = None
-    """Requests at a time that the figures are for, where they are computed."""
+    """Requests at a time that the figures are for; ``None`` where they are not computed from that."""
 
     @abstractmethod
     def cpu(self) -> int:
@@ -83,7 +83,7 @@ class GgufDemand(MemoryDemand):
 
 @attrs.frozen(kw_only=True)
 class FixedDemand(MemoryDemand):
-    """Figures that do not come from a header: set by the user, guessed from file sizes, or none at all."""
+    """Figures that do not come from a header: set by the user, guessed from file sizes, or zero where unknown."""
 
     ram: int = 0
     """Host memory beside devices."""
@@ -102,9 +102,9 @@ class FixedDemand(MemoryDemand):
 def demand_of(
     model: Model, facts: ModelFacts | None, engine_name: str, slot_count: int | None = None
 ) -> MemoryDemand:
-    """What the deployment needs: as its environment claims, else by its header, else by its size, else unknown.
+    """The need as the deployment's environment claims, else by its header, else by its size, else unknown.
 
-    ``slot_count`` is for how many requests at a time, where that is ours to choose.
+    ``slot_count``: requests at a time, where their number is ours to choose.
     """
     is_llama = engine_name == llama_cpp.ENGINE.name
     vram, ram = _claimed(model.env, VRAM_CLAIM), _claimed(model.env, RAM_CLAIM)
@@ -116,7 +116,7 @@ def demand_of(
 
 
 def gguf_settings(model: Model, slot_count: int | None = None) -> GgufSettings:
-    """The settings llama.cpp will be started with, as far as memory goes: ours, then the user's."""
+    """The settings of llama.cpp that decide about memory: our defaults, and over them the user's parameters."""
     given, own = model.backend_parameters, defaults(model)
 
     def number(flags: tuple[str, ...], default: int) -> int:

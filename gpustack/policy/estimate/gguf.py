@@ -111,7 +111,7 @@ def layer_count(facts: ModelFacts) -> int:
     return (facts.total_layers or 0) + 1
 
 
-@lru_cache(maxsize=2048)  # the same question comes for every worker, and again with every look at what waits
+@lru_cache(maxsize=2048)  # asked with the same arguments for every worker and in every pass
 def estimate(facts: ModelFacts, ask: GgufSettings) -> MemoryEstimate:
     """What llama.cpp will allocate. ``facts`` are complete (``facts.is_complete``)."""
     return _Layout(facts, ask).estimate()
@@ -119,7 +119,7 @@ def estimate(facts: ModelFacts, ask: GgufSettings) -> MemoryEstimate:
 
 @attrs.define(slots=False)
 class _Layout:
-    """Which layer goes where. Place 0 is the host, the devices follow."""
+    """Which layer is where. Place 0 is the host, the devices follow."""
 
     facts: ModelFacts
     ask: GgufSettings

@@ -1,4 +1,4 @@
-"""Workers that are not heard get nothing new."""
+"""Only workers that are ready."""
 
 from __future__ import annotations
 

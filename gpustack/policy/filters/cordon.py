@@ -1,4 +1,4 @@
-"""A cordoned worker keeps what it has and gets nothing new; one that is drained loses what it has too."""
+"""A cordoned worker gets nothing new and keeps what it has; a drained one gets nothing new and is emptied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker whose memory is unknown cannot be judged."""
+"""Only workers whose memory is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fullest place that still fits wins, so that large holes stay for large models."""
+"""Prefers the fullest place that fits, so that large rooms stay free for large models."""
 
 from __future__ import annotations
 

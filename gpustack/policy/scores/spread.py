@@ -1,4 +1,4 @@
-"""The emptiest place wins, so that the loss of a worker or device takes few replicas with it."""
+"""Prefers the emptiest place, so that the loss of a worker or device takes few replicas with it."""
 
 from __future__ import annotations
 
