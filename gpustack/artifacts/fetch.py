@@ -16,6 +16,7 @@ from gpustack.artifacts.range_request import (
     RedirectTarget,
     SourceChanged,
     TransientError,
+    final_error,
     first_byte,
     open_range,
 )
@@ -37,14 +38,14 @@ _LAST_WRITE = 10.0
 
 @attrs.frozen(kw_only=True)
 class FetchRules:
-    """``piece`` and ``block`` are in bytes, waits and ``save_period`` in seconds.
+    """``segment_size`` and ``block`` are in bytes, waits and ``save_period`` in seconds.
 
-    ``segments`` is the number of ranges fetched at once, ``piece`` the largest range, ``block`` the size of a write.
+    ``segments`` is the number of ranges fetched at once, ``segment_size`` the largest one, ``block`` that of a write.
     ``attempts`` is the number of failures in a row without a new byte, ``restarts`` how often the source may change.
     """
 
     segments: int = 4
-    piece: int = 64 << 20
+    segment_size: int = 64 << 20
     block: int = 1 << 20
     attempts: int = 8
     first_wait: float = 0.5
@@ -74,7 +75,7 @@ async def fetch(
         partial = await disk.run(PartialFile.open, file, target)
         try:
             await _Download(partial, client, rng, rules, on_progress).run()
-            if await _is_right(file, target):
+            if await matches_announced(file, part_of(target)):
                 await disk.run(partial.finish)
                 return
         finally:
@@ -98,10 +99,6 @@ async def matches_announced(file: RemoteFile, path: Path) -> bool:
     return digest.is_right
 
 
-async def _is_right(file: RemoteFile, target: Path) -> bool:
-    return await matches_announced(file, part_of(target))
-
-
 @attrs.define(eq=False)
 class _Segment:
     """A range that is being fetched: ``at`` is the next byte to write and moves towards ``end``."""
@@ -119,7 +116,7 @@ class _Download:
     rng: random.Random
     rules: FetchRules
     on_progress: Callable[[int], None]
-    claimed: list[_Segment] = attrs.field(factory=list)
+    active: list[_Segment] = attrs.field(factory=list)
     place: RedirectTarget | None = None
     """Where the last redirect led: asked directly while it answers."""
     takes_ranges: bool | None = None
@@ -135,7 +132,7 @@ class _Download:
             self.changed = False
             self.on_progress(self.partial.done.size)
             try:
-                await self._all_pieces()
+                await self._all_segments()
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_WRITE):
                     await disk.run(self.partial.save)
@@ -147,16 +144,16 @@ class _Download:
             self.place, self.takes_ranges = None, None
         raise Unavailable(f"{self.file.name} keeps changing on {shown(self.file.url)} while it is fetched")
 
-    async def _all_pieces(self) -> None:
+    async def _all_segments(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._save_now_and_then, nursery.cancel_scope)
-            async with trio.open_nursery() as workers:
+            async with trio.open_nursery() as tasks:
                 first = trio.Event()
-                workers.start_soon(self._work, workers.cancel_scope, first)
+                tasks.start_soon(self._work, tasks.cancel_scope, first)
                 await first.wait()  # only its answer says whether the server supports ranges
                 if self.takes_ranges:
                     for _ in range(self.rules.segments - 1):
-                        workers.start_soon(self._work, workers.cancel_scope, first)
+                        tasks.start_soon(self._work, tasks.cancel_scope, first)
             nursery.cancel_scope.cancel()
 
     async def _save_now_and_then(self, everything: trio.CancelScope) -> None:
@@ -168,44 +165,46 @@ class _Download:
             self.fault = self.fault or error
             everything.cancel()
 
-    async def _work(self, all_workers: trio.CancelScope, accepted: trio.Event) -> None:
+    async def _work(self, all_tasks: trio.CancelScope, accepted: trio.Event) -> None:
         try:
-            while (piece := self._claim()) is not None:
+            while (segment := self._take()) is not None:
                 try:
-                    await self._fetch(piece, accepted)
+                    await self._fetch(segment, accepted)
                 finally:
-                    self.claimed.remove(piece)
+                    self.active.remove(segment)
         except SourceChanged:
             self.changed = True
-            all_workers.cancel()
+            all_tasks.cancel()
         except (GpustackError, OSError) as error:
             self.fault = self.fault or error
-            all_workers.cancel()
+            all_tasks.cancel()
         finally:
             accepted.set()
 
     def _open_ranges(self) -> tuple[Range, ...]:
         """The ranges that are neither on disk nor being fetched."""
-        taken = ByteRanges.of((*self.partial.done.parts, *((piece.at, piece.end) for piece in self.claimed)))
+        taken = ByteRanges.of(
+            (*self.partial.done.parts, *((segment.at, segment.end) for segment in self.active))
+        )
         return taken.missing(self.file.size)
 
-    def _claim(self) -> _Segment | None:
+    def _take(self) -> _Segment | None:
         ranges = self._open_ranges()
         if not ranges:
             return None
         start, end = ranges[0]
-        piece = _Segment(start, min(end, start + self.rules.piece))
-        self.claimed.append(piece)
-        return piece
+        segment = _Segment(start, min(end, start + self.rules.segment_size))
+        self.active.append(segment)
+        return segment
 
-    async def _fetch(self, piece: _Segment, accepted: trio.Event) -> None:
+    async def _fetch(self, segment: _Segment, accepted: trio.Event) -> None:
         failures = 0
-        while piece.at < piece.end:
-            before = piece.at
+        while segment.at < segment.end:
+            before = segment.at
             try:
-                await self._ask(piece, accepted)
+                await self._request(segment, accepted)
             except (RemoteConnectionError, RemoteTimeout, TransientError) as error:
-                failures = 1 if piece.at > before else failures + 1
+                failures = 1 if segment.at > before else failures + 1
                 if failures >= self.rules.attempts:
                     raise self._given_up(error) from error
                 await trio.sleep(
@@ -213,8 +212,9 @@ class _Download:
                 )
 
     def _given_up(self, error: RemoteError | TransientError) -> GpustackError:
-        fault = error.fault if isinstance(error, TransientError) else error
-        return _type_of(fault)(
+        fault = final_error(error)
+        kind = TooManyRequests if isinstance(fault, TooManyRequests) else Unavailable
+        return kind(
             f"{self.file.name} could not be fetched in {self.rules.attempts} tries: {fault}; what has come is kept"
         )
 
@@ -225,61 +225,58 @@ class _Download:
         ceiling = min(self.rules.first_wait * 2.0 ** (failures - 1), self.rules.longest_wait)
         return ceiling * self.rng.uniform(0.5, 1.0)
 
-    async def _ask(self, piece: _Segment, accepted: trio.Event) -> None:
-        """Send one request for the missing rest of ``piece``."""
-        async with open_range(self.client, self.file, piece.at, piece.end, place=self.place) as incoming:
-            start = self._accept(incoming, piece)
+    async def _request(self, segment: _Segment, accepted: trio.Event) -> None:
+        """Send one request for the missing rest of ``segment``."""
+        async with open_range(self.client, self.file, segment.at, segment.end, place=self.place) as incoming:
+            start = self._accept(incoming, segment)
             self.place = RedirectTarget(incoming.url, incoming.address)
             accepted.set()
-            await self._pour(incoming, piece, start)
+            await self._receive(incoming, segment, start)
 
-    def _accept(self, incoming: StreamedResponse, piece: _Segment) -> int:
+    def _accept(self, incoming: StreamedResponse, segment: _Segment) -> int:
         """The offset at which the answer begins; raises SourceChanged, or BadResponse for bytes that nobody wanted."""
         etag = incoming.headers.get("etag")
         # A hash holds for all mirrors of a hub, an ETag only for the machine that sent it.
         told = self.file.sha256 or self.file.git_sha1
         if told is None and self.partial.etag is not None and etag != self.partial.etag:
             raise SourceChanged
-        start = first_byte(incoming, self.file, piece.at, piece.end)
+        start = first_byte(incoming, self.file, segment.at, segment.end)
         if incoming.status == 206:
             self.takes_ranges = True
         elif self.takes_ranges is None:
             self.takes_ranges = False  # then this one answer is used for as much of the file as is missing
-            piece.end = next((end for begin, end in self._open_ranges() if begin == piece.end), piece.end)
+            segment.end = next(
+                (end for begin, end in self._open_ranges() if begin == segment.end), segment.end
+            )
         self.partial.etag = etag
         return start
 
-    async def _pour(self, incoming: StreamedResponse, piece: _Segment, start: int) -> None:
-        """Write the bytes of an answer that begins at ``start`` into ``piece``; those before a failure are kept."""
+    async def _receive(self, incoming: StreamedResponse, segment: _Segment, start: int) -> None:
+        """Write the bytes of an answer that begins at ``start`` into ``segment``; those before a failure are kept."""
         gathered = bytearray()
-        skip = piece.at - start
+        skip = segment.at - start
         try:
             async for part in incoming.pieces():
                 kept = part[skip:] if skip else part
                 skip = max(skip - len(part), 0)
-                gathered += kept[: piece.end - piece.at - len(gathered)]
-                is_last = len(gathered) >= piece.end - piece.at
+                gathered += kept[: segment.end - segment.at - len(gathered)]
+                is_last = len(gathered) >= segment.end - segment.at
                 if is_last or len(gathered) >= self.rules.block:
-                    await self._put(piece, gathered)
+                    await self._write(segment, gathered)
                 if is_last and incoming.status == 200:
                     return  # the answer goes on beyond the segment
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_WRITE):
-                await self._put(piece, gathered)
-        if piece.at < piece.end:
+                await self._write(segment, gathered)
+        if segment.at < segment.end:
             raise TransientError(BadResponse(incoming.url, "ended early"))
 
-    async def _put(self, piece: _Segment, gathered: bytearray) -> None:
+    async def _write(self, segment: _Segment, gathered: bytearray) -> None:
         if not gathered:
             return
         block = bytes(gathered)
         gathered.clear()
-        await disk.run(self.partial.write, piece.at, block)
-        self.partial.done = self.partial.done.plus(piece.at, piece.at + len(block))
-        piece.at += len(block)
+        await disk.run(self.partial.write, segment.at, block)
+        self.partial.done = self.partial.done.plus(segment.at, segment.at + len(block))
+        segment.at += len(block)
         self.on_progress(self.partial.done.size)
-
-
-def _type_of(fault: GpustackError) -> type[GpustackError]:
-    """The class of the final error: a 429 stays one."""
-    return TooManyRequests if isinstance(fault, TooManyRequests) else Unavailable

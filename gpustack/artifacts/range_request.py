@@ -31,6 +31,11 @@ class TransientError(Exception):
         super().__init__(str(fault))
 
 
+def final_error(error: Exception) -> Exception:
+    """The error to raise when ``error`` came and there is no further try."""
+    return error.fault if isinstance(error, TransientError) else error
+
+
 @attrs.frozen
 class RedirectTarget:
     """Where an earlier redirect led, and the IP address that answered there (``redirect.refuse_inner`` compares it)."""
@@ -135,8 +140,7 @@ async def with_size(client: HttpClient, file: RemoteFile) -> RemoteFile:
             if (linked := _linked_size(incoming)) is not None:
                 return attrs.evolve(file, size=linked, sha256=_linked_sha256(incoming) or file.sha256)
             if method == "GET" and incoming.status not in (200, 206, 416):
-                error = refusal(incoming, file)
-                raise error.fault if isinstance(error, TransientError) else error
+                raise final_error(refusal(incoming, file))
             if (size := stated_size(incoming)) is not None:
                 return attrs.evolve(file, size=size)
     raise Unavailable(f"{shown(file.url)} does not tell the size of {file.name}")

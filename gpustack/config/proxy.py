@@ -1,6 +1,7 @@
-"""The proxies that the environment names, and which address is reached through which: pure, for all that is ours.
+"""The proxies that the environment names, and which address is reached through which. Pure.
 
-``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, in lower case too, which wins as it does elsewhere.
+Reads ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``; the same names in lower case override them, as in
+other programs. ``remote/`` asks here for every outgoing request.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 _SPELLED = {"socks": "socks5"}
-"""Desktops write it so."""
+"""Desktop environments write ``socks://``."""
 _WEB = {"http": 80, "https": 443}
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
 _LONGEST_LOGIN = 255
-"""Bytes of a user name and of a password that SOCKS can carry."""
+"""The most bytes of a user name, and of a password, that SOCKS can carry."""
 
 
 @attrs.frozen(kw_only=True)
 class ProxyAddress:
-    """A proxy as a variable names it; with a ``fault`` it is none that can be used."""
+    """A proxy as a variable names it. With a ``fault`` it cannot be used, and the other fields are empty."""
 
     variable: str
     scheme: str = ""
@@ -39,7 +40,7 @@ class ProxyAddress:
     user: str | None = attrs.field(default=None, repr=False)
     password: str | None = attrs.field(default=None, repr=False)
     fault: str | None = None
-    """A sentence that names the variable and shows nothing of a password."""
+    """A sentence that names the variable, without the password."""
 
     @property
     def is_socks(self) -> bool:
@@ -53,7 +54,7 @@ class ProxyAddress:
 
     @property
     def url(self) -> str:
-        """The address with its credentials, for programs of others."""
+        """The address with credentials, for other programs."""
         if self.user is None:
             return self.shown
         login = quote(self.user, safe="")
@@ -63,7 +64,10 @@ class ProxyAddress:
 
 @attrs.frozen(kw_only=True)
 class Exemption:
-    """One entry of ``NO_PROXY``: a network, a name with all below it, or a pattern; perhaps of one port or scheme."""
+    """One entry of ``NO_PROXY``: a network, a name with all names below it, or a pattern with ``*``.
+
+    ``port`` and ``scheme`` limit it, where they are not ``None``.
+    """
 
     text: str
     network: _Network | None = None
@@ -72,7 +76,7 @@ class Exemption:
     scheme: str | None = None
 
     def covers(self, scheme: str, host: str, port: int | None, address: IpAddress | None) -> bool:
-        """Whether it exempts that address; ``host`` is lower case, ``address`` what it is if it is a number."""
+        """Whether the entry covers a target. ``host`` is in lower case, ``address`` set if it is an IP address."""
         if self.port not in (None, port or _WEB.get(scheme)) or self.scheme not in (None, scheme):
             return False
         if self.network is not None:
@@ -85,18 +89,18 @@ class Exemption:
 
 @attrs.frozen(kw_only=True)
 class ProxyRoutes:
-    """Which proxy leads where."""
+    """Which targets are reached through which proxy."""
 
     http: ProxyAddress | None = None
     https: ProxyAddress | None = None
     exempt: tuple[Exemption, ...] = ()
     misread: tuple[str, ...] = ()
-    """What is wrong with ``NO_PROXY``, and which variables have names in both cases, a sentence each."""
+    """Faults of ``NO_PROXY``, and variables whose names mix cases and are not read; a sentence each."""
 
     def route(self, scheme: str, host: str, port: int | None) -> ProxyAddress | None:
-        """The proxy through which that address is reached, which may be a faulty one; ``None`` for directly.
+        """The proxy for a target, which may have a ``fault``; ``None`` where the target is reached directly.
 
-        This machine itself is never reached through a proxy. Names are not looked up.
+        This machine is never reached through a proxy. Names are not looked up.
         """
         proxy = self.https if scheme == "https" else self.http
         if proxy is None:
@@ -113,12 +117,12 @@ class ProxyRoutes:
 
     @property
     def proxies(self) -> tuple[ProxyAddress, ...]:
-        """Each proxy once."""
+        """The proxies, each once."""
         return tuple(dict.fromkeys(one for one in (self.http, self.https) if one is not None))
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """Everything wrong, a sentence each."""
+        """Everything that is wrong, a sentence each."""
         return (*(one.fault for one in self.proxies if one.fault is not None), *self.misread)
 
 
@@ -126,7 +130,7 @@ NO_PROXIES = ProxyRoutes()
 
 
 def read_proxies(env: Mapping[str, str]) -> ProxyRoutes:
-    """The routes that ``env`` asks for. What is wrong with it is in their ``faults``; never raises."""
+    """The routes that ``env`` describes. Never raises: what is wrong is in ``faults``."""
     everything = _proxy(env, "ALL_PROXY")
     exempt: list[Exemption] = []
     misread = [
@@ -153,7 +157,7 @@ def read_proxies(env: Mapping[str, str]) -> ProxyRoutes:
 
 
 def address_written(host: str) -> IpAddress | None:
-    """The IP address that ``host`` is, in any of its spellings; ``None`` for a name."""
+    """The IP address that ``host`` stands for, in any spelling; ``None`` for a name."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -166,7 +170,7 @@ def address_written(host: str) -> IpAddress | None:
 
 
 def exempted_to_others(routes: ProxyRoutes) -> tuple[str, list[str]]:
-    """``NO_PROXY`` as programs read it that know hosts and networks only, and the entries that it cannot hold."""
+    """``NO_PROXY`` for programs that read hosts and networks only, and the entries that have no such form."""
     kept, lost = ["localhost", "127.0.0.0/8", "::1"], []
     for one in routes.exempt:
         if one.port is not None or one.scheme is not None or "*" in (one.pattern or "").removeprefix("*"):
@@ -181,7 +185,7 @@ def exempted_to_others(routes: ProxyRoutes) -> tuple[str, list[str]]:
 
 
 def environment_of_others(routes: ProxyRoutes, env: Mapping[str, str]) -> dict[str, str]:
-    """``env`` for a program that reads proxies by itself: in the form that all of them know."""
+    """``env`` for another program that reads these variables itself, in the form that all programs read."""
     told = {name: value for name, value in env.items() if name.upper() not in _VARIABLES}
     for name, proxy in (("HTTP_PROXY", routes.http), ("HTTPS_PROXY", routes.https)):
         if proxy is not None and proxy.fault is None:
@@ -194,7 +198,7 @@ _VARIABLES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
 
 
 def _value(env: Mapping[str, str], name: str) -> tuple[str, str]:
-    """The variable that counts, and what it says: an empty one in lower case takes back the other."""
+    """The name and value of the variable that counts. One in lower case counts also when it is empty."""
     found = name.lower() if name.lower() in env else name
     return found, trimmed(env.get(found, ""))
 
@@ -210,7 +214,7 @@ def _proxy(env: Mapping[str, str], name: str) -> ProxyAddress | None:
 
 
 def _read(variable: str, text: str) -> ProxyAddress:
-    """Raises ValueError with the rest of a sentence that begins with the variable."""
+    """The proxy in ``text``. Raises ValueError with the rest of a sentence that begins with the variable."""
     if fault := character_fault(text):
         raise ValueError(fault)
     written, found, rest = text.partition("://")
@@ -260,13 +264,13 @@ def _host_and_port(text: str, default: int) -> tuple[str, int]:
 
 
 def _port(text: str) -> int | None:
-    """The number of a port; ``None`` when it is none."""
+    """The number of a port; ``None`` for anything else."""
     is_number = text.isascii() and text.isdigit() and len(text) < 6
     return int(text) if is_number and 0 < int(text) < 65536 else None
 
 
 def _split(text: str) -> tuple[str, str | None]:
-    """Host and port of ``host:port``, ``[host]:port`` or ``host``; an IPv6 address may stand alone."""
+    """Host and port of ``host:port``, ``[host]:port`` or ``host``; an IPv6 address may be without brackets."""
     if text.startswith("["):
         host, closed, rest = text[1:].partition("]")
         if not closed or rest[:1] not in ("", ":"):
@@ -279,7 +283,7 @@ def _split(text: str) -> tuple[str, str | None]:
 
 
 def _name(host: str) -> str | None:
-    """A host as it is written on the wire; ``None`` when it is none."""
+    """A host as it is sent (IDNA, lower case); ``None`` if it is not valid."""
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
@@ -292,7 +296,7 @@ def _name(host: str) -> str | None:
 
 
 def _exemption(entry: str) -> Exemption:
-    """Raises ValueError when it is none."""
+    """The entry in ``entry``; raises ValueError if it is not valid."""
     if fault := character_fault(entry):
         raise ValueError(fault)
     written, found, rest = entry.rpartition("://")
@@ -326,7 +330,7 @@ def _exemption(entry: str) -> Exemption:
 
 
 def _network(text: str) -> _Network | None:
-    """The one network or address that ``text`` is, if it is one; host bits may be set."""
+    """The network, or single address, in ``text``; host bits may be set. ``None`` for anything else."""
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
         found = ipaddress.ip_network(bare.partition("%")[0], strict=False)

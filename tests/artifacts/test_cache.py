@@ -20,7 +20,7 @@ from tests.fakes.hub import Hub
 
 KIB = 1024
 BIG = random.Random(7).randbytes(600 * KIB)
-RULES = FetchRules(piece=128 * KIB, block=16 * KIB, first_wait=0.001, longest_wait=0.01, attempts=4)
+RULES = FetchRules(segment_size=128 * KIB, block=16 * KIB, first_wait=0.001, longest_wait=0.01, attempts=4)
 SOURCE = ModelSource(
     kind=SourceKind.HUGGING_FACE, huggingface_repo_id="me/m", huggingface_filename="*Q4*.gguf"
 )
@@ -42,7 +42,7 @@ root, url = sys.argv[1:]
 source = ModelSource(
     kind=SourceKind.HUGGING_FACE, huggingface_repo_id="me/m", huggingface_filename="*Q4*.gguf"
 )
-rules = FetchRules(piece=1 << 17, block=1 << 14, save_period=0.01)
+rules = FetchRules(segment_size=1 << 17, block=1 << 14, save_period=0.01)
 cache = Cache(root=Path(root), rng=random.Random(1), settings=CacheSettings(endpoint=url, rules=rules, period=0.01))
 print("ready", flush=True)
 def hear(progress):

@@ -23,7 +23,7 @@ from tests.fakes.hub import Hub
 
 KIB = 1024
 BIG = random.Random(7).randbytes(900 * KIB)
-RULES = FetchRules(piece=128 * KIB, block=16 * KIB, first_wait=0.001, longest_wait=0.01, attempts=4)
+RULES = FetchRules(segment_size=128 * KIB, block=16 * KIB, first_wait=0.001, longest_wait=0.01, attempts=4)
 NAME = "m.gguf"
 
 
@@ -100,7 +100,7 @@ async def test_a_signed_address_is_used_again_and_given_up_when_it_runs_out(hub:
     expiring = hub.fail("refuse", path=NAME, status=403, times=0)
 
     def expire(done: int) -> None:
-        if 0 < done < 2 * RULES.piece and not any(request.status == 403 for request in hub.log):
+        if 0 < done < 2 * RULES.segment_size and not any(request.status == 403 for request in hub.log):
             expiring.times = 1
 
     assert await bring(file, target.with_name("again"), rules=rules, on_progress=expire) == BIG
@@ -181,7 +181,7 @@ async def test_a_range_ignored_in_the_middle_does_no_harm(hub: Hub, target: Path
     ignoring = hub.fail("ignore_range", path=NAME, times=0)
 
     def ignore(done: int) -> None:
-        ignoring.times = 1 if 3 * RULES.piece <= done < 4 * RULES.piece else 0
+        ignoring.times = 1 if 3 * RULES.segment_size <= done < 4 * RULES.segment_size else 0
 
     assert await bring(file, target, rules=rules, on_progress=ignore) == BIG
     assert 200 in {request.status for request in hub.bodies()}
@@ -229,7 +229,7 @@ async def test_a_file_that_changes_on_the_way_is_begun_anew(hub: Hub, target: Pa
     expiring = hub.fail("refuse", path=NAME, status=403, times=0)
 
     def change(done: int) -> None:
-        if done > RULES.piece and len(hub.repositories["me/m"].commits) == 1:
+        if done > RULES.segment_size and len(hub.repositories["me/m"].commits) == 1:
             hub.add("me/m", {NAME: new})
             expiring.times = 1  # so that the hub is asked again
 

@@ -57,7 +57,7 @@ async def test_a_model_is_listed_by_the_names_that_people_write(registry: Regist
 async def test_its_files_come_in_ranges_over_the_redirect_and_are_checked(
     registry: Registry, tmp_path: Path
 ) -> None:
-    rules = FetchRules(segments=4, piece=64 << 10)
+    rules = FetchRules(segments=4, segment_size=64 << 10)
     cache = Cache(tmp_path, random.Random(1), CacheSettings(library=registry.url, rules=rules))
     found = await cache.ensure(named("me/sees:8b"))
     assert found.main_path == str(tmp_path / "ollama/me/sees/8b/model.gguf")

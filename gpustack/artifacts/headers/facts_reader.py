@@ -21,7 +21,13 @@ from gpustack.artifacts.headers.gguf import (
 )
 from gpustack.artifacts.headers.gguf_facts import gguf_facts
 from gpustack.artifacts.listing import Listing, RemoteFile, model_of
-from gpustack.artifacts.range_request import SourceChanged, TransientError, first_byte, open_range
+from gpustack.artifacts.range_request import (
+    SourceChanged,
+    TransientError,
+    final_error,
+    first_byte,
+    open_range,
+)
 from gpustack.artifacts.source import DEFAULT_LIBRARY, DEFAULT_PROJECTOR, SourceSettings, source_for
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.facts import FileFormat, ModelFacts
@@ -29,7 +35,6 @@ from gpustack.errors import BadRequest, NotFound, Unavailable
 from gpustack.remote.http import (
     HttpClient,
     RemoteConnectionError,
-    RemoteError,
     RemoteTimeout,
     Timeouts,
     open_client,
@@ -161,7 +166,7 @@ class FactsReader:
                 raise Unavailable(f"{file.name} has changed on {shown(file.url)}: try again") from error
             except (RemoteConnectionError, RemoteTimeout, TransientError) as error:
                 if attempt == _TRIES - 1:
-                    raise _last(error) from error
+                    raise final_error(error) from error
                 told = error.wait if isinstance(error, TransientError) else None
                 await trio.sleep(
                     min(told, 10.0) if told is not None else self.rng.uniform(0.2, 0.5) * 2**attempt
@@ -179,10 +184,6 @@ def _check_whole(file: RemoteFile, header: GgufHeader) -> None:
             f"{file.name} is cut short: it has {file.size} bytes of at least {header.least_file_size}; copy or "
             "download it again"
         )
-
-
-def _last(error: RemoteError | TransientError) -> Exception:
-    return error.fault if isinstance(error, TransientError) else error
 
 
 def _refuse_pointer(listing: Listing) -> None:

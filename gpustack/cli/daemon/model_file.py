@@ -15,7 +15,7 @@ from gpustack.domain.artifact import ModelSource
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.unit import MIB
 
-MANY_RANGES = FetchRules(segments=16, piece=16 * MIB)
+MANY_RANGES = FetchRules(segments=16, segment_size=16 * MIB)
 """The ranges fetched with --enable-hf-transfer: many connections, for sites where each one is slow."""
 
 
