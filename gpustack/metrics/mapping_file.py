@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from gpustack import durable_file
-from gpustack.domain.yaml_document import read_yaml
+from gpustack.domain.document import read_yaml
 from gpustack.errors import Invalid, Unavailable
 from gpustack.nursery.limiter import ThreadLimiter, threads
 

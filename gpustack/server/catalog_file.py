@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any
 
 from gpustack.domain.catalog import ModelSet, Template, in_order
-from gpustack.domain.yaml_document import read_yaml
+from gpustack.domain.document import read_yaml
 from gpustack.errors import Invalid
 
 MOST_SETS = 2000

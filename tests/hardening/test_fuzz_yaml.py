@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpustack.config.file import read_file
-from gpustack.domain.yaml_document import read_yaml
+from gpustack.domain.document import read_yaml
 from gpustack.errors import Invalid
 from gpustack.metrics.mapping import read_map
 from gpustack.server.catalog_file import read_catalog
