@@ -89,27 +89,27 @@ class FakeServer:
     # --- records
 
     @property
-    def picture(self) -> AssignmentState:
+    def assigned(self) -> AssignmentState:
         return self.news.value
 
     def instance(self, key: int = 1) -> ModelInstance:
-        return self.picture.instances[key]
+        return self.assigned.instances[key]
 
     def file(self, key: int = 1) -> ModelFile:
-        return self.picture.files[key]
+        return self.assigned.files[key]
 
     def put(self, record: ModelInstance | Model | ModelFile) -> None:
         """Take in or replace a record; its version grows."""
         kind = {ModelInstance: "instances", Model: "models", ModelFile: "files"}[type(record)]
-        table = dict(getattr(self.picture, kind))
+        table = dict(getattr(self.assigned, kind))
         before = table.get(record.id)
         table[record.id] = attrs.evolve(record, version=1 if before is None else before.version + 1)
-        self.news.set(attrs.evolve(self.picture, **{kind: table}))
+        self.news.set(attrs.evolve(self.assigned, **{kind: table}))
 
     def drop(self, kind: str, key: int) -> None:
-        table = dict(getattr(self.picture, kind))
+        table = dict(getattr(self.assigned, kind))
         table.pop(key, None)
-        self.news.set(attrs.evolve(self.picture, **{kind: table}))
+        self.news.set(attrs.evolve(self.assigned, **{kind: table}))
 
     def change(self, key: int = 1, **fields: Any) -> None:
         """Alter an instance."""
@@ -123,7 +123,9 @@ class FakeServer:
                 revision, _ = await self.news.changed(revision)
 
     async def until_state(self, state: InstanceState, key: int = 1) -> ModelInstance:
-        await self.until(lambda: key in self.picture.instances and self.picture.instances[key].state is state)
+        await self.until(
+            lambda: key in self.assigned.instances and self.assigned.instances[key].state is state
+        )
         return self.instance(key)
 
     def states(self, key: int = 1) -> list[InstanceState]:
@@ -155,7 +157,7 @@ class FakeServer:
         await _fail(exchange, 404, "NotFound", path)
 
     def _tell_waiters(self) -> None:
-        self.news.set(self.picture)
+        self.news.set(self.assigned)
 
     def _credential(self) -> str:
         return f"Bearer gpustack_worker_{self.worker_id}_{self.generation}"
@@ -203,7 +205,7 @@ class FakeServer:
         await exchange.start_response(200)
         told, synced = AssignmentState(), False
         while True:
-            seen, now = self.news.revision, self.picture
+            seen, now = self.news.revision, self.assigned
             lines = lines_between(told, now)
             if not synced:
                 lines.append(AssignmentLine(word=AssignmentEvent.SYNCED))
@@ -215,7 +217,7 @@ class FakeServer:
 
     async def _report(self, exchange: Exchange, key: int) -> None:
         report = decode(await exchange.read_body(LIMIT), InstanceReport)
-        record = self.picture.instances.get(key)
+        record = self.assigned.instances.get(key)
         if record is None:
             await _fail(exchange, 404, "NotFound", f"Model instance {key} does not exist")
             return
@@ -234,10 +236,10 @@ class FakeServer:
     async def _ensure_file(self, exchange: Exchange, worker_id: int) -> None:
         asked = orjson.loads(await exchange.read_body(LIMIT))
         source = decode(orjson.dumps(asked["source"]), ModelSource)
-        known = [f for f in self.picture.files.values() if f.source == source]
+        known = [f for f in self.assigned.files.values() if f.source == source]
         if not known:
             made = ModelFile(
-                id=len(self.picture.files) + 1,
+                id=len(self.assigned.files) + 1,
                 worker_id=worker_id,
                 source=source,
                 source_index=source.index,
@@ -252,8 +254,8 @@ class FakeServer:
         self.file_reports.append((key, report))
         if report.gone:
             self.drop("files", key)
-        elif key in self.picture.files:
-            self.put(attrs.evolve(self.picture.files[key], **_said(report)))
+        elif key in self.assigned.files:
+            self.put(attrs.evolve(self.assigned.files[key], **_said(report)))
         await exchange.respond(200, (), b"null")
 
 

@@ -167,9 +167,7 @@ async def test_a_fault_of_our_own_is_its_instances_and_leaves_engines_alone(
 # --- orphans
 
 
-async def test_an_engine_nobody_wants_is_ended_once_the_picture_is_complete(
-    server: FakeServer, start: Start
-) -> None:
+async def test_an_orphan_is_ended_once_all_assignments_are_known(server: FakeServer, start: Start) -> None:
     server.put(model := custom_model())
     server.put(instance_of(model))
     worker = await start()
@@ -250,11 +248,11 @@ async def test_an_instance_deleted_while_there_was_no_daemon_ends_and_its_record
     await worker.crash()
     server.change(deleted_at=utc_now())
     await start()
-    await server.until(lambda: not server.picture.instances)
+    await server.until(lambda: not server.assigned.instances)
     assert not is_running(pid_of(running))
 
 
-async def test_a_record_nobody_can_read_is_no_reason_not_to_start(server: FakeServer, start: Start) -> None:
+async def test_an_unreadable_state_file_does_not_prevent_a_start(server: FakeServer, start: Start) -> None:
     server.put(model := custom_model())
     worker = await start()
     await server.until(lambda: bool(server.statuses))

@@ -52,7 +52,7 @@ async def test_an_engine_serves_on_while_the_server_is_away(
     assert (await worker.through(port_of(running)))[0] == 200
     await server.start(nursery)
     server.change(deleted_at=utc_now())
-    await server.until(lambda: not server.picture.instances)
+    await server.until(lambda: not server.assigned.instances)
 
 
 async def test_what_was_deleted_while_the_worker_could_not_hear_it_ends_afterwards(

@@ -46,14 +46,14 @@ def test_each_way_to_end(how: ExitStatus, ready: bool, sentence: str, log: Path)
 
 
 @pytest.mark.parametrize("content", [None, "", "\n \n"])
-def test_a_silent_engine_has_no_last_words(content: str | None, log: Path) -> None:
+def test_of_an_engine_with_an_empty_log_the_sentence_says_so(content: str | None, log: Path) -> None:
     if content is not None:
         log.write_text(content)
     how = ExitStatus(code=3, signal=None)
     assert describe_exit(how, log, ready=True) == "The engine exited with code 3; its log is empty"
 
 
-def test_last_words_are_short_and_plain(log: Path) -> None:
+def test_the_quoted_end_of_a_log_is_short_and_plain(log: Path) -> None:
     log.write_bytes(b"x" * 300_000 + b"\n\x1b[31mred\x1b[0m \xff\x9b " + b"y" * 1000 + b"\n \n")
     words = describe_exit(FAILED, log, ready=True).partition("its log ends: ")[2]
     assert words.startswith("red ")

@@ -262,7 +262,7 @@ async def test_a_deleted_instance_ends_and_then_its_record_goes(server: FakeServ
     worker = await start()
     running = await server.until_state(S.RUNNING)
     server.change(deleted_at=utc_now())
-    await server.until(lambda: not server.picture.instances)
+    await server.until(lambda: not server.assigned.instances)
     assert not is_running(pid_of(running))
     assert not worker.ports.held
     assert not list(worker.context.state_dir.glob("*.json"))
@@ -278,10 +278,10 @@ async def test_an_instance_deleted_while_it_waits_to_be_restarted_goes_at_once(
     await start()
     await server.until_state(S.ERROR)
     server.change(deleted_at=utc_now())
-    await server.until(lambda: not server.picture.instances)
+    await server.until(lambda: not server.assigned.instances)
 
 
-async def test_an_instance_is_said_to_be_gone_whatever_else_waits_to_be_said_of_it(
+async def test_an_instance_is_reported_gone_whatever_other_reports_of_it_wait(
     server: FakeServer, start: Start
 ) -> None:
     """A report before it is refused, so nothing on the server changes that would make the worker look again."""
@@ -294,11 +294,13 @@ async def test_an_instance_is_said_to_be_gone_whatever_else_waits_to_be_said_of_
     server.change(deleted_at=utc_now())
     await server.until(lambda: not worker.ports.held)
     server.answers.clear()
-    await server.until(lambda: not server.picture.instances)
+    await server.until(lambda: not server.assigned.instances)
     assert [report.state for _, report in server.refused] == [S.DOWNLOADING]
 
 
-async def test_an_instance_that_was_taken_away_ends_without_a_word(server: FakeServer, start: Start) -> None:
+async def test_an_instance_that_was_taken_away_ends_without_a_report(
+    server: FakeServer, start: Start
+) -> None:
     """Its worker was thought lost and it runs elsewhere now: the record is not ours to speak of."""
     server.put(model := custom_model())
     server.put(instance_of(model))
@@ -470,7 +472,7 @@ async def test_whenever_it_is_ended_nothing_is_left(
     with trio.fail_after(PATIENCE):
         if how == "deleted":
             server.change(deleted_at=utc_now())
-            await server.until(lambda: not server.picture.instances)
+            await server.until(lambda: not server.assigned.instances)
         else:
             await worker.stop()
     assert not processes_with(str(tmp_path))

@@ -37,7 +37,7 @@ def reporter(kept: Kept, state: S) -> InstanceReporter:
 
 
 @given(st.sampled_from(FOUND), st.lists(st.sampled_from(OURS)))
-def test_every_move_told_is_allowed(found: S, told: list[S]) -> None:
+def test_every_reported_move_is_allowed(found: S, told: list[S]) -> None:
     kept = Kept()
     one = reporter(kept, found)
     for state in told:
@@ -51,7 +51,7 @@ def test_every_move_told_is_allowed(found: S, told: list[S]) -> None:
 
 
 @given(st.sampled_from(FOUND), st.sampled_from(OURS), st.sampled_from(FOUND))
-def test_telling_again_brings_any_record_to_what_was_told(found: S, told: S, shown: S) -> None:
+def test_reporting_again_brings_any_record_to_what_was_reported(found: S, told: S, shown: S) -> None:
     kept = Kept()
     one = reporter(kept, found)
     one.report(told, "why", pid=7)
@@ -65,7 +65,7 @@ def test_telling_again_brings_any_record_to_what_was_told(found: S, told: S, sho
     assert not kept.said or (kept.said[-1].pid, kept.said[-1].state_message) == (7, "why")
 
 
-def test_nothing_is_told_again_while_word_is_on_its_way_or_before_anything_was_told() -> None:
+def test_nothing_is_reported_again_while_a_report_is_on_its_way_or_before_the_first() -> None:
     kept = Kept()
     one = reporter(kept, S.SCHEDULED)
     record = instance_of(custom_model(), state=S.ERROR)

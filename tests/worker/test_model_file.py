@@ -55,7 +55,7 @@ async def test_it_is_fetched_once_however_many_want_it(server: FakeServer, start
     await server.until_state(S.RUNNING, 1)
     await server.until_state(S.RUNNING, 2)
     assert hub.full_downloads("*tiny.gguf") == 1
-    assert len(server.picture.files) == 1
+    assert len(server.assigned.files) == 1
 
 
 async def test_how_far_it_is_is_told(server: FakeServer, start: Start, hub: Hub) -> None:
@@ -95,7 +95,7 @@ async def test_a_deleted_file_is_removed_and_then_its_record_goes(
     await server.until(lambda: server.file().state is FileState.READY)
     (path,) = server.file().resolved_paths
     server.put(attrs.evolve(server.file(), deleted_at=utc_now()))
-    await server.until(lambda: not server.picture.files)
+    await server.until(lambda: not server.assigned.files)
     assert not await trio.Path(path).exists()
 
 
@@ -107,7 +107,7 @@ async def test_a_file_that_is_kept_on_deletion_only_loses_its_record(
     await server.until(lambda: server.file().state is FileState.READY)
     (path,) = server.file().resolved_paths
     server.put(attrs.evolve(server.file(), deleted_at=utc_now()))
-    await server.until(lambda: not server.picture.files)
+    await server.until(lambda: not server.assigned.files)
     assert await trio.Path(path).exists()
 
 
@@ -122,7 +122,7 @@ async def test_a_file_deleted_while_it_is_fetched_is_fetched_no_further_and_leav
     await server.until(lambda: (server.file().download_progress or 0) > 10)
     assert named(tmp_path, "*.part")
     server.put(attrs.evolve(server.file(), deleted_at=utc_now()))
-    await server.until(lambda: not server.picture.files)
+    await server.until(lambda: not server.assigned.files)
     hub.release()
     assert not named(tmp_path, "tiny.gguf*")
 
@@ -135,7 +135,7 @@ async def test_what_lies_at_a_local_path_is_never_removed(
     source = ModelSource(kind=SourceKind.LOCAL_PATH, local_path=str(own))
     server.put(file_of(source, deleted_at=utc_now(), state=FileState.READY, resolved_paths=(str(own),)))
     await start()
-    await server.until(lambda: not server.picture.files)
+    await server.until(lambda: not server.assigned.files)
     assert own.exists()
 
 

@@ -74,7 +74,7 @@ async def test_a_void_credential_costs_no_report(server: FakeServer, start: Star
     assert len(server.joins) == 2
 
 
-async def test_the_last_words_of_a_daemon_are_delivered(server: FakeServer, start: Start) -> None:
+async def test_the_last_reports_of_a_daemon_are_delivered(server: FakeServer, start: Start) -> None:
     worker = await start()
     await server.until(lambda: bool(server.statuses))
     worker.reports.add_file(NOWHERE, "", FileReport(state=FileState.READY))

@@ -149,19 +149,19 @@ async def test_a_step_that_fails_for_one_row_harms_no_other_and_is_taken_again(
         await start(endpoint=hub.url)
         await server.until_state(S.RUNNING, 2)
         await server.until(lambda: server.file(2).state is FileState.READY)
-        await server.until(lambda: 4 not in server.picture.instances and 4 not in server.picture.files)
+        await server.until(lambda: 4 not in server.assigned.instances and 4 not in server.assigned.files)
         await server.until(lambda: server.beats > 2 and bool(server.statuses))
         assert not (tmp_path / "data/log/serve/92.log").exists()
         assert stumble.fallen > 0
         await server.until_state(S.RUNNING, 1)
-        await server.until(lambda: 3 not in server.picture.instances and 3 not in server.picture.files)
+        await server.until(lambda: 3 not in server.assigned.instances and 3 not in server.assigned.files)
         aside = [r for r in caplog.records if r.getMessage().startswith("Set a row aside")]
         assert len(aside) == 1, [r.getMessage() for r in caplog.records]
         assert aside[0].exc_info is not None
     assert not [r for r in caplog.records if r.name.endswith("supervise")]
 
 
-async def test_an_instance_is_told_what_its_worker_met(
+async def test_the_record_of_an_instance_shows_a_fault_that_its_worker_met(
     server: FakeServer, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.put(model := custom_model())
@@ -252,7 +252,7 @@ def test_a_line_without_its_record_changes_nothing_of_what_was_known() -> None:
     assert applied(known, attrs.evolve(line, word=AssignmentEvent.GONE), known) == AssignmentState()
 
 
-async def test_the_word_that_a_server_has_lost_may_fail_to_be_repeated(
+async def test_repeating_a_report_that_the_server_has_lost_may_fail(
     server: FakeServer, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stumble = Stumble(InstanceReporter, "repeat", times=1)
