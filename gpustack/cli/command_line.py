@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 from gpustack.cli.failure import UsageError
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -62,6 +64,11 @@ class CommandLine:
     def error(self, sentence: str) -> UsageError:
         """A fault of this command line, to be raised: told with what could be written."""
         return UsageError(sentence, self.usage)
+
+
+def given_only(fields: Mapping[str, T | None]) -> dict[str, T]:
+    """The fields that the command line sets, without those that are ``None``."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def read(docstring: str | None, name: str, argv: Sequence[str]) -> CommandLine:

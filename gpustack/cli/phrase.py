@@ -41,6 +41,12 @@ def read_instant(text: Any) -> datetime | None:
     return read if read.tzinfo else read.replace(tzinfo=UTC)
 
 
+def local_time(instant: Any, *, unknown: str = "-", timespec: str = "minutes") -> str:
+    """An instant of the API in the time zone of this machine: ``2026-01-31 08:00+01:00``."""
+    then = read_instant(instant)
+    return unknown if then is None else then.astimezone().isoformat(sep=" ", timespec=timespec)
+
+
 def span(seconds: float) -> str:
     """A time in its largest unit: ``0s``, ``59s``, ``3m``, ``5h``, ``12d``."""
     left = max(0, int(seconds))
@@ -60,6 +66,12 @@ def clock(seconds: float) -> str:
 def state_style(state: str) -> str | None:
     """The colour of a state; transitional states have none."""
     return _STYLES.get(state)
+
+
+def with_progress(state: str, document: dict[str, Any]) -> str:
+    """``downloading 42%``; other states as they are."""
+    done = document.get("download_progress")
+    return f"{state} {done:.0f}%" if state == "downloading" and done is not None else state
 
 
 def one_line(text: Any) -> str:

@@ -23,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from gpustack.cli import output, phrase
-from gpustack.cli.command_line import CommandLine, read
+from gpustack.cli.command_line import CommandLine, given_only, read
 from gpustack.cli.output import Cell, Row
 from gpustack.cli.session import Doc, open_session
 
@@ -58,7 +58,7 @@ def _filters(command_line: CommandLine, now: datetime) -> dict[str, str]:
     for option, name in (("--since", "from"), ("--until", "to")):
         text = command_line.text(option)
         given[name] = None if text is None else _instant(option, text, now, command_line)
-    return {name: text for name, text in given.items() if text is not None}
+    return given_only(given)
 
 
 def _instant(option: str, text: str, now: datetime, command_line: CommandLine) -> str:
@@ -94,10 +94,9 @@ def _row(event: Doc) -> Row:
     outcome = str(event["outcome"])
     status = "" if outcome == "done" else f" {event['status']}"
     count = (event.get("details") or {}).get("count")
-    when = phrase.read_instant(event["at"])
     return Row(
         [
-            "-" if when is None else when.astimezone().isoformat(sep=" ", timespec="seconds"),
+            phrase.local_time(event["at"], timespec="seconds"),
             str(event["actor_name"] or event["actor_role"] or "-"),
             str(event["means"] or "-"),
             str(event["address"] or "-"),

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpustack.cli.command_line import CommandLine, read
+from gpustack.cli.command_line import CommandLine, given_only, read
 from gpustack.cli.failure import FAILED
 from gpustack.cli.session import ServerSession, open_session
 from gpustack.cli.terminal import stderr, stdout
@@ -39,10 +39,12 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
 
 def sampling(command_line: CommandLine) -> dict[str, Any]:
     """The fields of a request that the options set; raises UsageError."""
-    found: dict[str, Any] = {}
-    found["temperature"] = command_line.number("--temperature")
-    found["max_tokens"] = command_line.whole("--max-tokens", least=1)
-    return {name: value for name, value in found.items() if value is not None}
+    return given_only(
+        {
+            "temperature": command_line.number("--temperature"),
+            "max_tokens": command_line.whole("--max-tokens", least=1),
+        }
+    )
 
 
 def talk(

@@ -29,7 +29,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpustack.cli.command_line import CommandLine, read
+from gpustack.cli.command_line import CommandLine, given_only, read
 from gpustack.cli.session import open_session
 from gpustack.cli.terminal import stderr
 from gpustack.errors import Unavailable
@@ -70,13 +70,18 @@ def fields(command_line: CommandLine) -> dict[str, Any]:
     size = command_line.text("--size") or "512x512"
     if not _SIZE.fullmatch(size):
         raise command_line.error(f"--size must be WIDTHxHEIGHT in pixels, such as 512x512, not {size!r}")
-    found: dict[str, Any] = {"n": 1, "size": size, "response_format": "b64_json"}
-    found["negative_prompt"] = command_line.text("--negative-prompt")
-    found["sampler"] = command_line.text("--sampler")
-    found["seed"] = command_line.whole("--seed")
-    found["sample_steps"] = command_line.whole("--sample-steps", least=1)
-    found["cfg_scale"] = command_line.number("--cfg-scale")
-    return {name: value for name, value in found.items() if value is not None}
+    return given_only(
+        {
+            "n": 1,
+            "size": size,
+            "response_format": "b64_json",
+            "negative_prompt": command_line.text("--negative-prompt"),
+            "sampler": command_line.text("--sampler"),
+            "seed": command_line.whole("--seed"),
+            "sample_steps": command_line.whole("--sample-steps", least=1),
+            "cfg_scale": command_line.number("--cfg-scale"),
+        }
+    )
 
 
 def named(prompt: str, image: bytes, now: datetime) -> str:

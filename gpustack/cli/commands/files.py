@@ -69,14 +69,13 @@ async def _remove(client: AdminClient, ids: Sequence[str], cleanup: bool) -> lis
 
 
 def _row(file: Doc, names: Mapping[int, str], now: datetime) -> Row:
-    state, done = str(file["state"]), file.get("download_progress")
-    shown = f"{state} {done:.0f}%" if state == "downloading" and done is not None else state
+    state = str(file["state"])
     return Row(
         [
             str(file["id"]),
             phrase.source(file),
             names.get(file["worker_id"], str(file["worker_id"])),
-            Cell(shown, phrase.state_style(state)),
+            Cell(phrase.with_progress(state, file), phrase.state_style(state)),
             phrase.size(file.get("size")),
             phrase.age(file.get("created_at"), now),
         ],

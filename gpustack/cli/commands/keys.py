@@ -27,7 +27,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gpustack.cli import output, phrase
-from gpustack.cli.command_line import CommandLine, read
+from gpustack.cli.command_line import CommandLine, given_only, read
 from gpustack.cli.output import Cell, Row
 from gpustack.cli.session import Doc, open_session
 from gpustack.cli.terminal import stderr
@@ -77,7 +77,7 @@ def wanted(command_line: CommandLine) -> Doc:
     fields["expires_in"] = None if days is None else days * 86400
     fields["scopes"] = scopes or None
     fields["allowed_model_names"] = command_line.many("--model") or None
-    return {name: value for name, value in fields.items() if value is not None}
+    return given_only(fields)
 
 
 async def _keys(client: AdminClient, *, every: bool) -> tuple[list[Doc], Mapping[int, str]]:
@@ -113,7 +113,7 @@ def _row(key: Doc, owners: Mapping[int, str], now: datetime) -> Row:
             ",".join(key.get("scopes") or ()) or "all",
             ",".join(key.get("allowed_model_names") or ()) or "all",
             phrase.age(key.get("last_used_at"), now),
-            "never" if ends is None else ends.astimezone().isoformat(sep=" ", timespec="minutes"),
+            phrase.local_time(key.get("expires_at"), unknown="never"),
             phrase.age(key.get("created_at"), now),
         ],
         remark=phrase.one_line(key.get("description")),

@@ -91,12 +91,11 @@ async def _limits(client: AdminClient, kind: str | None, name: str, changes: Map
 def _row(name: str, found: Doc) -> Row:
     most = (found.get("limits") or {}).get(name)
     budget = found.get(_BUDGETS.get(name, "")) or {}
-    ends = phrase.read_instant(budget.get("ends_at"))
     return Row(
         [
             name,
             _NONE if most is None else f"{most}",
             str(budget.get("remaining", "-")),
-            "-" if ends is None else ends.astimezone().isoformat(sep=" ", timespec="minutes"),
+            phrase.local_time(budget.get("ends_at")),
         ]
     )

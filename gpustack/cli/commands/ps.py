@@ -49,15 +49,13 @@ async def _instances(client: AdminClient, model: str | None) -> list[Doc]:
 def _row(instance: Doc, now: datetime) -> Row:
     ending = bool(instance.get("deleted_at"))
     state = "ending" if ending else str(instance.get("state"))
-    done = instance.get("download_progress")
-    shown = f"{state} {done:.0f}%" if state == "downloading" and done is not None else state
     placed = instance.get("worker_id") is not None
     indexes = ",".join(str(index) for index in instance.get("gpu_indexes") or ())
     return Row(
         [
             str(instance["name"]),
             str(instance.get("model_name") or "-"),
-            Cell(shown, "dim" if ending else phrase.state_style(state)),
+            Cell(phrase.with_progress(state, instance), "dim" if ending else phrase.state_style(state)),
             str(instance.get("worker_name") or "-"),
             (indexes or "CPU") if placed else "-",
             str(instance.get("port") or "-"),
