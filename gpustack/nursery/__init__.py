@@ -4,7 +4,7 @@ from .adopt import adopt, end_remains
 from .group import KILL_WITHIN, ExitStatus, ProcessGroup
 from .limiter import ThreadLimiter, limiters, threads, use_thread_runner
 from .log_file import LogFile, keep_trimmed, rotate_previous, tail, trim
-from .notify import Notifier, Watchdog, notifier, watchdog, watchdog_period
+from .notify import Notifier, Watchdog, notifier, watchdog_period
 from .process import spawn_group
 from .quarantine import Quarantine, RowAttempt, RowFault
 from .restart import NEVER, RestartPolicy
@@ -65,7 +65,6 @@ __all__ = [
     "tree",
     "trim",
     "use_thread_runner",
-    "watchdog",
     "watchdog_period",
     "write_state",
 ]

@@ -94,8 +94,3 @@ class Watchdog:
         else:
             async for _ in ticks(self.period / 3):
                 self.notifier.alive()
-
-
-def watchdog(environ: Mapping[str, str]) -> Watchdog:
-    """The watchdog service that systemd asked for; it does nothing if systemd did not."""
-    return Watchdog(notifier(environ), watchdog_period(environ))

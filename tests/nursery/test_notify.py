@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from gpustack.nursery import notifier, watchdog, watchdog_period
+from gpustack.nursery import Watchdog, notifier, watchdog_period
 
 
 def _listen(address: str) -> trio.socket.SocketType:
@@ -63,7 +63,8 @@ def test_without_systemd_or_with_it_gone_nothing_happens(
 async def test_the_watchdog_is_fed_while_the_loop_turns(tmp_path: Path) -> None:
     path = str(tmp_path / "notify")
     with _listen(path) as sock, trio.fail_after(10):
-        service = watchdog({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "90000"})
+        environ = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "90000"}
+        service = Watchdog(notifier(environ), watchdog_period(environ))
         async with trio.open_nursery() as nursery:
             await nursery.start(lambda task_status: service.run(task_status=task_status))
             assert [await sock.recv(999) for _ in range(4)] == [b"WATCHDOG=1"] * 4
@@ -81,5 +82,5 @@ def test_the_watchdog_is_idle_when_it_was_not_asked_for_or_is_for_another_proces
 
 async def test_an_idle_watchdog_runs_until_cancelled(autojump_clock: object) -> None:
     with trio.move_on_after(100) as scope:
-        await watchdog({}).run()
+        await Watchdog(notifier({}), watchdog_period({})).run()
     assert scope.cancelled_caught
