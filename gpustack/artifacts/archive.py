@@ -66,10 +66,10 @@ def pack(folder: Path, archive: Path, *, top: str) -> None:
         tarfile.open(fileobj=stream, mode="w") as tar,
     ):
         for path in sorted(folder.rglob("*")):
-            tar.add(path, f"{top}/{path.relative_to(folder)}", recursive=False, filter=_of_nobody)
+            tar.add(path, f"{top}/{path.relative_to(folder)}", recursive=False, filter=_without_owner)
 
 
-def _of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
+def _without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = member.mtime = 0
     member.uname = member.gname = ""
     return member
@@ -85,7 +85,7 @@ def _unpack(tar: tarfile.TarFile, folder: Path, limits: ArchiveLimits, go_on: Ca
         if member.isdir():
             (folder / name).mkdir(parents=True, exist_ok=True)
         elif member.issym():
-            links.append((name, _staying(name, member.linkname)))
+            links.append((name, _inside_target(name, member.linkname)))
         elif member.isreg():
             _write(tar, member, folder / name, go_on)
         else:
@@ -93,7 +93,7 @@ def _unpack(tar: tarfile.TarFile, folder: Path, limits: ArchiveLimits, go_on: Ca
     # Links come last, so that nothing is ever written through one.
     for name, target in links:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        _refuse_taken(folder / name)
+        _refuse_existing(folder / name)
         (folder / name).symlink_to(target)
 
 
@@ -101,7 +101,7 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, go_on: Cal
     source = tar.extractfile(member)
     assert source is not None  # it is a regular file
     path.parent.mkdir(parents=True, exist_ok=True)
-    _refuse_taken(path)
+    _refuse_existing(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with source, os.fdopen(os.open(path, flags, 0o600), "wb") as target:
         while block := source.read(_BLOCK):
@@ -110,7 +110,7 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, go_on: Cal
         os.fchmod(target.fileno(), 0o755 if member.mode & 0o100 else 0o644)
 
 
-def _refuse_taken(path: Path) -> None:
+def _refuse_existing(path: Path) -> None:
     if path.is_symlink() or path.exists():
         raise ValueError(f"{path.name[:120]!r} is in it twice, or there already")
 
@@ -122,7 +122,7 @@ def _inside(name: str) -> PurePosixPath:
     return path
 
 
-def _staying(name: PurePosixPath, target: str) -> str:
+def _inside_target(name: PurePosixPath, target: str) -> str:
     """The target of a link, if it stays inside. ``..`` is accepted only at the beginning of the target.
 
     Further on, ``..`` could climb out of the folder that another link leads to.

@@ -88,9 +88,9 @@ class Cache:
     direct: Iterable[str] = ()
     _locks: FileLocks = attrs.field(init=False)
     _index: CacheIndex = attrs.field(init=False)
-    _arriving: dict[Path, int] = attrs.field(factory=dict)
+    _here: dict[Path, int] = attrs.field(factory=dict)
     """The bytes on disk of files that this process is fetching."""
-    _expected: dict[Path, int] = attrs.field(factory=dict)
+    _still_to_come: dict[Path, int] = attrs.field(factory=dict)
     """The bytes that downloads of this process will still write, by file."""
 
     def __attrs_post_init__(self) -> None:
@@ -129,13 +129,13 @@ class Cache:
         if place.is_local:
             listing = await place.resolve(source, settings)
             progress(DownloadProgress(done=listing.size, total=listing.size))
-            return _local(listing, Path(listing.folder))
-        folder = _given_folder(local_dir)
+            return _local_files(listing, Path(listing.folder))
+        folder = _absolute_folder(local_dir)
         key = _key(source, projector)
         known = await disk.run(self._complete, key, folder)
         if known is not None:
             progress(DownloadProgress(done=known.size, total=known.size))
-            return await self._with_projector(_local(known, folder or self.root / known.folder))
+            return await self._with_projector(_local_files(known, folder or self.root / known.folder))
         listing = await place.resolve(source, settings)
         for file in listing.files:
             safe_name(file.name)
@@ -143,14 +143,14 @@ class Cache:
         begun = _key(source, projector, folder)
         try:
             await disk.run(self._index.begin, begun, listing)
-            await self._bring(listing, target, source.readable, progress)
+            await self._fetch_all(listing, target, source.readable, progress)
             await disk.run(self._index.remember_listing, key, listing)
             await disk.run(self._index.end, begun)
         except OSError as error:
             raise Unavailable(
                 f"The files of {source.readable} cannot be kept in {target}: {error.strerror}"
             ) from error
-        return await self._with_projector(_local(listing, target))
+        return await self._with_projector(_local_files(listing, target))
 
     async def remove(self, paths: Iterable[str], *, local_dir: str | None = None) -> None:
         """Remove files or folders of the cache, or of ``local_dir`` if given, with what is unfinished of them.
@@ -158,7 +158,7 @@ class Cache:
         A path that does not exist is ignored. Raises Forbidden for a path elsewhere, Unavailable when the disk refuses.
         Never call it for files of a local path: they belong to the user.
         """
-        given = _given_folder(local_dir)
+        given = _absolute_folder(local_dir)
         roots = [self.root] if given is None else [self.root, given]
         for path in paths:
             try:
@@ -180,7 +180,7 @@ class Cache:
         A file that somebody else is fetching stays. Does nothing for a source that was fetched completely. Raises
         Forbidden and Unavailable as ``remove`` does.
         """
-        folder = _given_folder(local_dir)
+        folder = _absolute_folder(local_dir)
         begun = _key(source, projector, folder)
         listing = await disk.run(self._index.begun, begun)
         if listing is None:
@@ -214,14 +214,14 @@ class Cache:
         whole = all(self._index.is_known_right(file, target / file.name) for file in listing.files)
         return listing if whole else None
 
-    async def _bring(
+    async def _fetch_all(
         self, listing: Listing, target: Path, what: str, progress: Callable[[DownloadProgress], None]
     ) -> None:
         """Fetch every file of ``listing`` that is missing in ``target``, and report progress meanwhile."""
         here: dict[str, int] = {}
 
         def tell() -> None:
-            done = sum(self._arriving.get(target / one.name, here.get(one.name, 0)) for one in listing.files)
+            done = sum(self._here.get(target / one.name, here.get(one.name, 0)) for one in listing.files)
             progress(DownloadProgress(done=done, total=listing.size))
 
         async def tell_now_and_then() -> None:
@@ -236,19 +236,19 @@ class Cache:
                 async with open_client(timeouts=self.settings.timeouts, direct=self.direct) as client:
                     await self._check_space(listing, target, what)
                     for file in listing.files:
-                        await self._one(file, target / file.name, client)
+                        await self._fetch_one(file, target / file.name, client)
                         here[file.name] = file.size
             except (GpustackError, OSError) as error:  # the nursery would wrap it in a group
                 fault = error
             finally:
                 for file in listing.files:
-                    self._expected.pop(target / file.name, None)
+                    self._still_to_come.pop(target / file.name, None)
             nursery.cancel_scope.cancel()
         if fault is not None:
             raise fault
         tell()
 
-    async def _one(self, file: RemoteFile, path: Path, client: HttpClient) -> None:
+    async def _fetch_one(self, file: RemoteFile, path: Path, client: HttpClient) -> None:
         """Fetch one file under its lock; others who want it wait, then find it complete or continue it."""
         async with self._locks.hold(path):
             if await disk.run(self._index.is_known_right, file, path):
@@ -258,20 +258,20 @@ class Cache:
                 return
 
             def hear(done: int) -> None:
-                self._arriving[path] = done
-                self._expected[path] = file.size - done
+                self._here[path] = done
+                self._still_to_come[path] = file.size - done
 
             try:
-                if not (self.settings.xet and await self._by_xet(file, path, hear)):
+                if not (self.settings.xet and await self._fetch_by_xet(file, path, hear)):
                     await fetch(
                         file, path, client=client, rng=self.rng, rules=self.settings.rules, on_progress=hear
                     )
             finally:
-                self._arriving.pop(path, None)
-                self._expected.pop(path, None)
+                self._here.pop(path, None)
+                self._still_to_come.pop(path, None)
             await disk.run(self._index.remember_right, file, path)
 
-    async def _by_xet(self, file: RemoteFile, path: Path, hear: Callable[[int], None]) -> bool:
+    async def _fetch_by_xet(self, file: RemoteFile, path: Path, hear: Callable[[int], None]) -> bool:
         """Whether the file was fetched and verified by Xet. Not tried for a file that has begun as a plain download."""
         if file.sha256 is None or not file.url or await disk.run(kept_bytes, file, path) > 0:
             return False
@@ -299,7 +299,7 @@ class Cache:
     async def _check_space(self, listing: Listing, target: Path, what: str) -> None:
         """Raise NoSpace if the disk is too small for ``listing`` and the other downloads of this process."""
         wanted = await disk.run(self._wanted, listing, target)
-        others = sum(size for path, size in self._expected.items() if path not in wanted)
+        others = sum(size for path, size in self._still_to_come.items() if path not in wanted)
         needed = sum(wanted.values())
         free = await disk.run(free_bytes, target)
         if needed and needed + others + SPARE > free:
@@ -309,7 +309,9 @@ class Cache:
                 f"{human_bytes(SPARE)} stay free for logs and the database{promised}: free some space, or choose "
                 "another --cache-dir"
             )
-        self._expected.update({path: size for path, size in wanted.items() if path not in self._expected})
+        self._still_to_come.update(
+            {path: size for path, size in wanted.items() if path not in self._still_to_come}
+        )
 
     def _wanted(self, listing: Listing, target: Path) -> dict[Path, int]:
         """The bytes that each missing file will still write. Blocking."""
@@ -320,7 +322,7 @@ class Cache:
         }
 
     def __repr__(self) -> str:
-        return f"<Cache {self.root}: {len(self._arriving)} files arriving, {self._locks!r}>"
+        return f"<Cache {self.root}: {len(self._here)} files arriving, {self._locks!r}>"
 
 
 def _key(source: ModelSource, projector: str | None, folder: Path | None = None) -> str:
@@ -329,7 +331,7 @@ def _key(source: ModelSource, projector: str | None, folder: Path | None = None)
     return hashlib.sha256(f"{source.index} {projector}{place}".encode()).hexdigest()
 
 
-def _local(listing: Listing, folder: Path) -> LocalFiles:
+def _local_files(listing: Listing, folder: Path) -> LocalFiles:
     paths = [str(folder / file.name) for file in listing.files if file.name != listing.mmproj]
     mmproj = None if listing.mmproj is None else str(folder / listing.mmproj)
     return LocalFiles(
@@ -340,7 +342,7 @@ def _local(listing: Listing, folder: Path) -> LocalFiles:
     )
 
 
-def _given_folder(local_dir: str | None) -> Path | None:
+def _absolute_folder(local_dir: str | None) -> Path | None:
     if not local_dir:
         return None
     folder = Path(local_dir)

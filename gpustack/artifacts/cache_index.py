@@ -80,11 +80,11 @@ class CacheIndex:
     def is_known_right(self, file: RemoteFile, path: Path) -> bool:
         """Whether the file at ``path`` was verified to be ``file``, and has not changed since (size and mtime)."""
         note = self._read("files", _key(path))
-        return note == _state(file, path)
+        return note == _verified_state(file, path)
 
     def remember_right(self, file: RemoteFile, path: Path) -> None:
         """Keep that the file at ``path`` was verified to be ``file``; raises OSError."""
-        self._write("files", _key(path), _state(file, path))
+        self._write("files", _key(path), _verified_state(file, path))
 
     def forget(self, path: Path) -> None:
         """Remove the note of a file that is removed."""
@@ -111,7 +111,7 @@ def _key(path: Path) -> str:
     return hashlib.sha256(os.fsencode(path)).hexdigest()
 
 
-def _state(file: RemoteFile, path: Path) -> dict[str, Any]:
+def _verified_state(file: RemoteFile, path: Path) -> dict[str, Any]:
     try:
         seen = path.stat()
     except OSError:

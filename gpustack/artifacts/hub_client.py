@@ -29,9 +29,9 @@ def hub_session() -> Any:
     """The session of huggingface_hub, with our client. Blocking; may be called in any thread."""
     from huggingface_hub import get_session
 
-    _settle()
+    _use_our_client()
     session = get_session()
-    bound(session)
+    bound_answers(session)
     return session
 
 
@@ -44,7 +44,7 @@ def hub_http() -> Any:
 
 
 @functools.cache
-def _settle() -> None:
+def _use_our_client() -> None:
     from huggingface_hub import set_client_factory
 
     set_client_factory(_client)
@@ -73,19 +73,19 @@ def _client() -> Any:
     )
 
 
-def bound(client: Any) -> None:
+def bound_answers(client: Any) -> None:
     """Bound every answer that ``client`` reads, in size and time, and check its redirects. Idempotent.
 
     Its requests then raise ResponseTooLarge, RemoteTimeout, and BadResponse for a compressed answer (a small one may
     unpack to any size) or for a redirect into this machine or network.
     """
     hooks = client.event_hooks
-    if _look not in hooks["response"]:
+    if _check_answer not in hooks["response"]:
         client.headers["accept-encoding"] = "identity"
         client.event_hooks = {
             **hooks,
-            "request": [*hooks["request"], _watch],
-            "response": [*hooks["response"], _look],
+            "request": [*hooks["request"], _guard_request],
+            "response": [*hooks["response"], _check_answer],
         }
 
 
@@ -95,24 +95,24 @@ class _ThreadRedirect(threading.local):
     connected: Connected | None = None
 
 
-_led = _ThreadRedirect()
+_redirect = _ThreadRedirect()
 
 
-def _watch(request: Any) -> None:
+def _guard_request(request: Any) -> None:
     """The hook before a request, which may be the one that follows a redirect."""
-    connected, _led.connected = _led.connected, None
+    connected, _redirect.connected = _redirect.connected, None
     if connected is not None:
         request.extensions["trace"] = ConnectionGuard(request.url.raw_host.decode("ascii"), connected).saw
 
 
-def _look(response: Any) -> None:
+def _check_answer(response: Any) -> None:
     """The hook before the body of an answer is read."""
     url = str(response.request.url)
     if response.has_redirect_location:
         answered = answered_from(response)
         try:
             place = urljoin(url, response.headers["location"])
-            _led.connected = refuse_inner_blocking(place, url, answered)
+            _redirect.connected = refuse_inner_blocking(place, url, answered)
         except ValueError as error:
             raise BadResponse(url, "redirects to something that is not an address") from error
     if response.headers.get("content-encoding", "identity") != "identity":

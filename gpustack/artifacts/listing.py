@@ -138,12 +138,12 @@ def choose(names: Sequence[str], pattern: str | None, *, place: str) -> tuple[st
     if not matching and pattern is not None:
         matching = [name for name in usable if matches(name, pattern)]  # a projector asked for by name
     if not matching:
-        raise NotFound(_nothing(pattern, models or sorted(names), place))
+        raise NotFound(_no_match(pattern, models or sorted(names), place))
     different = sorted({model_of(name) for name in matching})
     if len(different) > 1:
         number = f"{len(different)} different models"
         what = f"{pattern!r} matches {number} in {place}" if pattern is not None else f"{place} has {number}"
-        raise BadRequest(f"{what}: {_some(different)}; name the file of one of them")
+        raise BadRequest(f"{what}: {_some_of(different)}; name the file of one of them")
     return shards(matching[0], names)
 
 
@@ -152,7 +152,7 @@ def matches(name: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(PurePosixPath(name).name, pattern)
 
 
-def _nothing(pattern: str | None, names: Sequence[str], place: str) -> str:
+def _no_match(pattern: str | None, names: Sequence[str], place: str) -> str:
     if pattern is not None:
         what = f"No file matches {pattern!r} in {place}"
     elif any(name.lower().endswith(".gguf") for name in names):
@@ -160,9 +160,9 @@ def _nothing(pattern: str | None, names: Sequence[str], place: str) -> str:
     else:
         what = f"There is no GGUF file in {place}"
     there = sorted({model_of(name) for name in names})
-    return f"{what}; there are {_some(there)}" if there else f"{what}, which is empty"
+    return f"{what}; there are {_some_of(there)}" if there else f"{what}, which is empty"
 
 
-def _some(names: Sequence[str]) -> str:
+def _some_of(names: Sequence[str]) -> str:
     listed = ", ".join(printable(name, _SHOWN) for name in names[:10])
     return f"{listed} and {len(names) - 10} more" if len(names) > 10 else listed

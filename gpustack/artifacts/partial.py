@@ -88,7 +88,7 @@ class PartialFile:
         fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         partial = cls(file, target, ByteRanges(), None, fd)
         try:
-            partial._recall()
+            partial._load()
         except BaseException:
             os.close(fd)
             raise
@@ -102,7 +102,7 @@ class PartialFile:
                 written = os.pwrite(self._fd, view, at)
                 view, at = view[written:], at + written
         except OSError as error:
-            raise _disk(error, self.target) from error
+            raise _disk_error(error, self.target) from error
 
     def save(self) -> None:
         """Save which bytes are done, by a rename, so that a kill at any moment leaves a valid note."""
@@ -113,7 +113,7 @@ class PartialFile:
                 _sidecar_of(self.target), json.dumps(note), mode=0o644, draft=draft, sync=False
             )
         except OSError as error:
-            raise _disk(error, self.target) from error
+            raise _disk_error(error, self.target) from error
 
     def restart(self) -> None:
         """Forget all bytes, because the source has changed."""
@@ -129,7 +129,7 @@ class PartialFile:
         """Close the file; what was saved stays for the next call."""
         os.close(self._fd)
 
-    def _recall(self) -> None:
+    def _load(self) -> None:
         note = _note(self.target)
         size = os.fstat(self._fd).st_size
         if note is not None and size == self.file.size and note.get("identity") == self.file.identity:
@@ -144,7 +144,7 @@ class PartialFile:
             os.ftruncate(self._fd, 0)  # so that no bytes of another file remain
             os.ftruncate(self._fd, self.file.size)
         except OSError as error:
-            raise _disk(error, self.target) from error
+            raise _disk_error(error, self.target) from error
 
     def __repr__(self) -> str:
         return f"<Partial {self.target.name}: {self.done.size} of {self.file.size} bytes>"
@@ -230,7 +230,7 @@ def _note(target: Path) -> dict[str, Any] | None:
     return note if isinstance(note, dict) else None
 
 
-def _disk(error: OSError, target: Path) -> Exception:
+def _disk_error(error: OSError, target: Path) -> Exception:
     if is_full(error):
         return NoSpace(f"The disk of {target.parent} is full: free some space, or choose another --cache-dir")
     return error

@@ -32,19 +32,19 @@ def by_place_and_name(names: Iterable[str], main: str, pattern: str) -> list[str
     ggufs = sorted(name for name in names if name.lower().endswith(".gguf"))
     models = {model_of(name) for name in ggufs if not is_projector(name)} - {model_of(main)}
     candidates = [name for name in ggufs if matches(name, pattern) and model_of(name) != model_of(main)]
-    found = [name for name in candidates if not _is_of_another(name, main, models)]
+    found = [name for name in candidates if not _belongs_to_another(name, main, models)]
     return sorted(
-        found, key=lambda name: (_distance(name, main), -_likeness(name, main), _precision(name), name)
+        found, key=lambda name: (_distance(name, main), -_name_match(name, main), _precision(name), name)
     )
 
 
-def _is_of_another(name: str, main: str, models: set[str]) -> bool:
+def _belongs_to_another(name: str, main: str, models: set[str]) -> bool:
     folder = PurePosixPath(name).parent
     own = {one for one in models if PurePosixPath(one).parent == folder}
     if folder not in PurePosixPath(main).parents:
         return bool(own)  # beside or below the model's own folder
-    likeness = _likeness(name, main)
-    return any(_likeness(name, other) > likeness for other in models)
+    likeness = _name_match(name, main)
+    return any(_name_match(name, other) > likeness for other in models)
 
 
 def _distance(name: str, main: str) -> int:
@@ -54,9 +54,9 @@ def _distance(name: str, main: str) -> int:
     return above.index(folder) if folder in above else len(above)
 
 
-def _likeness(projector: str, model: str) -> int:
+def _name_match(projector: str, model: str) -> int:
     """How many letters of the names agree, without words for formats; 0 where one has no others, -1 if they differ."""
-    ours, theirs = _bare(projector), _bare(model)
+    ours, theirs = _bare_name(projector), _bare_name(model)
     if not ours or not theirs:
         return 0
     if ours == theirs:
@@ -64,7 +64,7 @@ def _likeness(projector: str, model: str) -> int:
     return min(len(ours), len(theirs)) if ours.startswith(theirs) or theirs.startswith(ours) else -1
 
 
-def _bare(name: str) -> str:
+def _bare_name(name: str) -> str:
     words = re.split(r"[^a-z0-9_]+|_(?=mmproj)|(?<=mmproj)_", PurePosixPath(model_of(name)).stem.lower())
     return "".join(word for word in words if word and not _KIND.match(word) and not _OWN.fullmatch(word))
 

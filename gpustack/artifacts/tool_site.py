@@ -58,13 +58,13 @@ async def known_hashes(client: HttpClient, site: ReleaseSite, tag: str) -> dict[
     """
     if site.listing is not None:
         reply = await client.request("GET", f"{site.listing}/repos/{REPOSITORY}/releases/tags/{tag}")
-        return _assets(reply) if reply.status == 200 else None
+        return _read_assets(reply) if reply.status == 200 else None
     for name in LISTS:
         url = f"{site.folder(tag)}/{name}"
         async with follow_redirects(client, "GET", url, headers={}) as incoming:
             if incoming.status == 200:
                 text = (await incoming.read()).decode("utf-8", "replace")
-                return _sums(text)
+                return _read_sums(text)
     return None
 
 
@@ -84,13 +84,13 @@ async def file_of(
     return RemoteFile(name=name, size=size, sha256=sha256 or None, url=url)
 
 
-def _sums(text: str) -> dict[str, str]:
+def _read_sums(text: str) -> dict[str, str]:
     """Hashes by file name, from a list in the format of ``sha256sum``."""
     found = (_SUM.fullmatch(line.strip()) for line in text.splitlines())
     return {one[2]: one[1].lower() for one in found if one is not None}
 
 
-def _assets(reply: HttpResponse) -> dict[str, str] | None:
+def _read_assets(reply: HttpResponse) -> dict[str, str] | None:
     """The files of a release in an answer of the GitHub API."""
     document = reply.json()
     assets = document.get("assets") if isinstance(document, dict) else None

@@ -67,7 +67,7 @@ Try = Callable[[Path], Awaitable[str | None]]
 """Runs a program: why it cannot be used, or ``None``."""
 
 
-async def _no_try(program: Path) -> str | None:
+async def _accept_any(program: Path) -> str | None:
     return None
 
 
@@ -90,7 +90,7 @@ class Tools:
 
     def installed(self) -> Build | None:
         """The installed build, as its note says; ``None`` if there is none. Blocking."""
-        return _noted(self.root / FOLDER) if self.program.is_file() else None
+        return _read_note(self.root / FOLDER) if self.program.is_file() else None
 
     async def bring(
         self,
@@ -99,7 +99,7 @@ class Tools:
         client: HttpClient,
         tell: Callable[[str], None],
         progress: Callable[[int, int], None] = lambda done, total: None,
-        try_out: Try = _no_try,
+        try_out: Try = _accept_any,
         save: Path | None = None,
         install: bool = True,
     ) -> Build:
@@ -111,7 +111,7 @@ class Tools:
         Unavailable (CorruptFile, NoSpace, RemoteError).
         """
         build, files = await find_build(wish, client, tell)
-        async with self._alone():
+        async with self._locked():
             arriving = self.root / ".arriving"
             archives = [arriving / file.name for file in files]
             total = sum(file.size for file in files)
@@ -128,20 +128,20 @@ class Tools:
                     on_progress=lambda here, before=before: progress(before + here, total),  # type: ignore[misc]
                 )
                 done += file.size
-            build = await self._take(archives, build, try_out, save, install=install)
+            build = await self._unpack_and_install(archives, build, try_out, save, install=install)
             await disk.run(shutil.rmtree, arriving)
         return build
 
-    async def load(self, archive: Path, *, try_out: Try = _no_try) -> Build:
+    async def load(self, archive: Path, *, try_out: Try = _accept_any) -> Build:
         """Install from an archive, a saved one or one of a release. Raises as ``bring`` does."""
         if not await trio.Path(archive).is_file():
             raise Invalid(f"There is no archive {archive}")
-        async with self._alone():
+        async with self._locked():
             unknown = Build(tag=_UNKNOWN, name=archive.name, origin=str(archive))
-            return await self._take([archive], unknown, try_out, None, install=True)
+            return await self._unpack_and_install([archive], unknown, try_out, None, install=True)
 
     @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
+    async def _locked(self) -> AsyncIterator[None]:
         """Hold the lock on the programs, and turn OSError into NoSpace or Unavailable."""
         try:
             await disk.run(lambda: self.root.mkdir(parents=True, exist_ok=True))
@@ -156,13 +156,13 @@ class Tools:
                 f"The tools cannot be kept in {self.root}: {error.strerror or error}"
             ) from error
 
-    async def _take(
+    async def _unpack_and_install(
         self, archives: Sequence[Path], build: Build, try_out: Try, save: Path | None, *, install: bool
     ) -> Build:
         """Unpack, try out, pack and install; the scratch folder is removed in any case."""
         fresh = self.root / f"{FOLDER}-{self.rng.randrange(16**8):08x}"
         scratch = self.root / f".{fresh.name}"
-        await disk.run(self._clear)
+        await disk.run(self._clear_scratch)
         try:
             build = await disk.run(_unpack_all, archives, scratch, build, trio.from_thread.check_cancelled)
             if install and (fault := await try_out(scratch / "ready" / PROGRAM)) is not None:
@@ -170,13 +170,13 @@ class Tools:
             if save is not None:
                 await disk.run(_pack, scratch / "ready", save)
             if install:
-                await disk.run(self._put, scratch / "ready", fresh)
+                await disk.run(self._link, scratch / "ready", fresh)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 10.0):
                 await disk.run(lambda: shutil.rmtree(scratch, ignore_errors=True))
         return build
 
-    def _put(self, ready: Path, fresh: Path) -> None:
+    def _link(self, ready: Path, fresh: Path) -> None:
         """Replace the link by a rename, so that others find either the former programs or the new ones. Blocking."""
         link, draft = self.root / FOLDER, self.root / f".{FOLDER}.new"
         if link.is_dir() and not link.is_symlink():
@@ -191,7 +191,7 @@ class Tools:
             if old.name not in (fresh.name, before):
                 shutil.rmtree(old, ignore_errors=True)
 
-    def _clear(self) -> None:
+    def _clear_scratch(self) -> None:
         """Remove what a killed process left. Blocking."""
         for old in self.root.glob(f".{FOLDER}-*"):
             shutil.rmtree(old, ignore_errors=True)
@@ -269,7 +269,7 @@ def _unpack_all(archives: Sequence[Path], scratch: Path, build: Build, go_on: Ca
             if (path.is_symlink() or path.is_file()) and not (ready / path.name).exists():
                 path.replace(ready / path.name)
     if build.tag == _UNKNOWN:
-        build = _noted(ready) or build
+        build = _read_note(ready) or build
     (ready / _NOTE).write_text(json.dumps(attrs.asdict(build)) + "\n")
     return build
 
@@ -286,7 +286,7 @@ def _programs(folder: Path) -> list[Path]:
     return [path for path in found if len(path.relative_to(folder).parts) <= _DEPTH]
 
 
-def _noted(folder: Path) -> Build | None:
+def _read_note(folder: Path) -> Build | None:
     """The build that the note in ``folder`` describes; ``None`` if there is no valid note."""
     try:
         with (folder / _NOTE).open("rb") as file:

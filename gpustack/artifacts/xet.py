@@ -24,8 +24,8 @@ from gpustack.text import printable, redacted
 _LOOK_EVERY = 0.5
 _STALL = 120.0
 """Seconds without progress after which the child is ended."""
-_BURIAL = 2.0
-_LAST_WORDS = 64 << 10
+_KILL_WITHIN = 2.0
+_STDERR_KEPT = 64 << 10
 
 
 async def fetch_by_xet(
@@ -64,14 +64,14 @@ async def fetch_by_xet(
     stalled = True
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_listen, process, said)
-            nursery.start_soon(_tell, process, json.dumps(asked).encode())
-            nursery.start_soon(_watch, path, on_progress, nursery.cancel_scope)
+            nursery.start_soon(_read_stderr, process, said)
+            nursery.start_soon(_send, process, json.dumps(asked).encode())
+            nursery.start_soon(_watch_progress, path, on_progress, nursery.cancel_scope)
             await process.wait()
             stalled = False
             nursery.cancel_scope.cancel()
     finally:
-        await _end(process)
+        await _kill(process)
     if stalled:
         return f"nothing came for {_STALL:g} s"
     if process.returncode == 0:
@@ -88,22 +88,24 @@ def host_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-async def _tell(process: trio.Process, question: bytes) -> None:
+async def _send(process: trio.Process, question: bytes) -> None:
     assert process.stdin is not None
     with contextlib.suppress(trio.BrokenResourceError):
         async with process.stdin:
             await process.stdin.send_all(question)
 
 
-async def _listen(process: trio.Process, said: bytearray) -> None:
+async def _read_stderr(process: trio.Process, said: bytearray) -> None:
     """Read stderr to its end, so that the child never blocks on a full pipe; keep the last bytes in ``said``."""
     assert process.stderr is not None
     async for piece in process.stderr:
         said += piece
-        del said[:-_LAST_WORDS]
+        del said[:-_STDERR_KEPT]
 
 
-async def _watch(path: Path, on_progress: Callable[[int], None], everything: trio.CancelScope) -> None:
+async def _watch_progress(
+    path: Path, on_progress: Callable[[int], None], everything: trio.CancelScope
+) -> None:
     seen, since = -1, trio.current_time()
     while True:
         here = await disk.run(_bytes_of, path)
@@ -124,10 +126,10 @@ def _bytes_of(path: Path) -> int:
     return min(status.st_size, status.st_blocks * 512)
 
 
-async def _end(process: trio.Process) -> None:
+async def _kill(process: trio.Process) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + _BURIAL):
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + _KILL_WITHIN):
         for stream in (process.stdin, process.stderr):
             if stream is not None:
                 await stream.aclose()

@@ -36,11 +36,16 @@ def option_faults(options: Options, part: Role, *, platform: str) -> list[Option
 
     Looks at the files that options name (blocking), and at nothing else outside ``options``.
     """
-    found = [*_pairs(options, part, platform), *_times(options), *_ports(options, part), *_urls(options)]
-    return [*found, *_names(options), *sign_on_faults(options), *_named_files(options)]
+    found = [
+        *_combinations(options, part, platform),
+        *_times(options),
+        *_ports(options, part),
+        *_urls(options),
+    ]
+    return [*found, *_values(options), *sign_on_faults(options), *_named_files(options)]
 
 
-def _pairs(options: Options, part: Role, platform: str) -> Iterator[OptionFault]:
+def _combinations(options: Options, part: Role, platform: str) -> Iterator[OptionFault]:
     both = ("ssl_keyfile", "ssl_certfile")
     if (options.ssl_keyfile is None) != (options.ssl_certfile is None):
         absent = both[0] if options.ssl_keyfile is None else both[1]
@@ -104,7 +109,7 @@ def _urls(options: Options) -> Iterator[OptionFault]:
         yield OptionFault(("database_url",), f"database_url {sentence}")
 
 
-def _names(options: Options) -> Iterator[OptionFault]:
+def _values(options: Options) -> Iterator[OptionFault]:
     for name in (option.name for option in table(Options) if option.form == "header_value"):
         # The value stays out of the sentence: it is a secret.
         if not _IN_HEADER.fullmatch(getattr(options, name) or ""):

@@ -113,7 +113,7 @@ def _structure(cls: type[T], given: Mapping[str, RawValue]) -> tuple[T, list[Con
             wrong[note.name] = tuple(f"{note.name} {sentence}" for sentence in told)
         read = _converter().structure(_without(raw, wrong), cls)
     for option in table(cls):
-        sentence = _beyond(option, getattr(read, option.name)) if option.name in raw else None
+        sentence = _bound_fault(option, getattr(read, option.name)) if option.name in raw else None
         if sentence is not None:
             wrong[option.name] = (sentence,)
     if wrong:
@@ -126,7 +126,7 @@ def _without(raw: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     return {name: value for name, value in raw.items() if name not in names}
 
 
-def _beyond(option: Option, value: Any) -> str | None:
+def _bound_fault(option: Option, value: Any) -> str | None:
     """What is wrong with a number outside the bounds of its option."""
     if option.low is None or option.high is None or option.low <= value <= option.high:
         return None
@@ -143,11 +143,11 @@ def _converter() -> Converter:
         if isinstance(kind, type):
             # Plain classes are looked up before predicates, and cattrs has hooks of its own for them.
             converter.register_structure_hook(kind, _hook(read))
-        converter.register_structure_hook_func(_is(kind), _hook(read))
+        converter.register_structure_hook_func(_matches(kind), _hook(read))
     return converter
 
 
-def _is(kind: Any) -> Callable[[Any], bool]:
+def _matches(kind: Any) -> Callable[[Any], bool]:
     return lambda asked: bool(asked == kind or asked == kind | None)
 
 

@@ -217,12 +217,14 @@ def markdown(proofs: Mapping[str, str] | None = None) -> str:
         parts.append(_options_table(title, options, proofs))
     rare = [option for option in table(Options) if option.hidden]
     parts.append(_options_table("Rarely needed options", rare, proofs))
-    parts.append(_variables("Other environment variables", table(Environment), proofs))
+    parts.append(_variables_table("Other environment variables", table(Environment), proofs))
     parts.append(
-        _names("Variables of a model", "Set these in the environment of a model.", ModelVariables, proofs)
+        _names_table(
+            "Variables of a model", "Set these in the environment of a model.", ModelVariables, proofs
+        )
     )
     parts.append(
-        _names("Variables of other commands", "`gpustack start` passes these over.", CommandVariables)
+        _names_table("Variables of other commands", "`gpustack start` passes these over.", CommandVariables)
     )
     parts += [_RESOURCES, f"## A configuration file\n\n```yaml\n{yaml_file()}```\n"]
     return "\n".join(parts)
@@ -239,7 +241,7 @@ def _options_table(title: str, options: Iterable[Option], proofs: Mapping[str, s
     return "\n".join([*lines, ""])
 
 
-def _variables(title: str, options: Iterable[Option], proofs: Mapping[str, str] | None) -> str:
+def _variables_table(title: str, options: Iterable[Option], proofs: Mapping[str, str] | None) -> str:
     lines = _table_head(title, "Variable", "Default", "Meaning", proofs=proofs)
     for option in options:
         cells = (_spellings(option), _cell_default(option), _meaning(option))
@@ -247,7 +249,7 @@ def _variables(title: str, options: Iterable[Option], proofs: Mapping[str, str] 
     return "\n".join([*lines, ""])
 
 
-def _names(
+def _names_table(
     title: str, told: str, cls: type[attrs.AttrsInstance], proofs: Mapping[str, str] | None = None
 ) -> str:
     first, *lines = _table_head(title, "Variable", "Meaning", proofs=proofs)

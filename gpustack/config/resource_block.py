@@ -140,13 +140,13 @@ def read_resources(value: Any) -> ResourceBlock:
     reader = _Reader()
     parts = reader.fields(ResourceBlock, block, "", _PARTS)
     if not reader.faults:
-        reader.faults += _doubles(parts.get("gpu_devices") or ())
+        reader.faults += _repeated_indexes(parts.get("gpu_devices") or ())
     if reader.faults:
         raise ResourcesError(tuple(reader.faults))
     return ResourceBlock(**parts)
 
 
-def _doubles(devices: tuple[DeviceOverride, ...]) -> list[str]:
+def _repeated_indexes(devices: tuple[DeviceOverride, ...]) -> list[str]:
     """Devices with the index of another, whatever their types: claims on devices are kept by index alone."""
     seen: set[int] = set()
     faults = []
@@ -248,7 +248,7 @@ def _address(value: Any) -> str:
         raise ValueError(f"must be an IP address, not {quote(value)}") from None
 
 
-def _moment(value: Any) -> str:
+def _timestamp(value: Any) -> str:
     # YAML turns an unquoted timestamp into a datetime; its ISO form says the same.
     text = value.isoformat() if hasattr(value, "isoformat") else read_text(value)
     try:
@@ -258,7 +258,7 @@ def _moment(value: Any) -> str:
     return text
 
 
-def _loose(value: Any) -> str:
+def _any_text(value: Any) -> str:
     """Read text that may be empty."""
     return read_text(value) if value != "" else ""
 
@@ -273,7 +273,7 @@ def _device(reader: _Reader, value: Any, at: str) -> DeviceOverride | None:
     return DeviceOverride(**found)
 
 
-_NAME, _TEXT, _AMOUNT, _BOOL = _plain(read_text), _plain(_loose), _plain(_amount), _plain(read_bool)
+_NAME, _TEXT, _AMOUNT, _BOOL = _plain(read_text), _plain(_any_text), _plain(_amount), _plain(read_bool)
 _MEMORY = _nested(MemoryOverride, {"total": _AMOUNT, "is_unified_memory": _BOOL})
 _NETWORK = _nested(
     DeviceNetworkOverride,
@@ -311,6 +311,6 @@ _PARTS: Mapping[str, Read] = {
     "kernel": _nested(
         KernelOverride, {"name": _NAME, "release": _TEXT, "version": _TEXT, "architecture": _TEXT}
     ),
-    "uptime": _nested(UptimeOverride, {"uptime": _plain(_duration), "boot_time": _plain(_moment)}),
+    "uptime": _nested(UptimeOverride, {"uptime": _plain(_duration), "boot_time": _plain(_timestamp)}),
     "gpu_devices": _list(_device),
 }

@@ -41,7 +41,7 @@ class SecuritySetting:
 
     def fault(self, value: Any) -> str | None:
         """What is wrong with ``value``; the end of a sentence that begins with the key."""
-        if not _is_of(self.kind, value):
+        if not _is_of_kind(self.kind, value):
             return f"must be {self.kind}, not {quote(json.dumps(value))}"
         if self.only is not None and value is not self.only:
             return f"must be {json.dumps(self.only)}: {self.why}"
@@ -92,13 +92,13 @@ def security_of(options: Options) -> dict[str, Any]:
     """The section ``security``: what is set, over our defaults. Call it with options that have no faults."""
     settled = {name: setting.default for name, setting in SECURITY.items()}
     settled["authnRequestsSigned"] = options.saml_sp_private_key is not None
-    settled.update(_object(options.saml_security) or {})
+    settled.update(_json_object(options.saml_security) or {})
     return settled
 
 
 def saml_faults(options: Options, *, chosen: bool) -> Iterator[OptionFault]:
     """Everything that is wrong with the SAML options; ``chosen`` says that users are to sign in by SAML."""
-    yield from _security(options)
+    yield from _security_faults(options)
     if not chosen or options.saml_idp_server_url is None:
         return
     for name in _NEEDED:
@@ -116,11 +116,11 @@ def saml_faults(options: Options, *, chosen: bool) -> Iterator[OptionFault]:
             yield OptionFault((name,), sentence)
 
 
-def _security(options: Options) -> Iterator[OptionFault]:
+def _security_faults(options: Options) -> Iterator[OptionFault]:
     about = ("saml_security",)
     if options.saml_security is None:
         return
-    given = _object(options.saml_security)
+    given = _json_object(options.saml_security)
     if given is None:
         yield OptionFault(about, "saml_security must be a JSON object")
         return
@@ -162,7 +162,7 @@ def _decoded(body: str) -> bytes | None:
     return content if content[:1] == b"\x30" else None  # DER of all of these is a sequence
 
 
-def _object(text: str | None) -> dict[str, Any] | None:
+def _json_object(text: str | None) -> dict[str, Any] | None:
     try:
         read = json.loads(text or "{}")
     except (ValueError, RecursionError):
@@ -170,7 +170,7 @@ def _object(text: str | None) -> dict[str, Any] | None:
     return read if isinstance(read, dict) else None
 
 
-def _is_of(kind: str, value: Any) -> bool:
+def _is_of_kind(kind: str, value: Any) -> bool:
     if isinstance(value, bool):
         return kind in (_FLAG, _CONTEXTS)
     if kind == _CONTEXTS:

@@ -46,12 +46,12 @@ def sign_on_faults(options: Options) -> Iterator[OptionFault]:
             "external_auth_groups and external_auth_admin_groups go together: where the groups are found, and whose "
             "members are administrators",
         )
-    yield from _oidc(options)
+    yield from _oidc_faults(options)
     yield from saml_faults(options, chosen=sign_on_kind(options) == "SAML")
     yield from callback_faults("saml_sp_acs_url", options.saml_sp_acs_url, SAML_CALLBACK)
 
 
-def _oidc(options: Options) -> Iterator[OptionFault]:
+def _oidc_faults(options: Options) -> Iterator[OptionFault]:
     if options.oidc_issuer is None:
         return
     for name in ("oidc_client_id", "oidc_redirect_uri"):

@@ -16,7 +16,7 @@ from .registry import Metric, MetricKind
 from .scrape import ScrapeResult, ScrapeTarget
 
 _ANY_NUMBER = frozenset({"counter", "gauge", "unknown", "untyped"})
-_TAKES = {
+_FITTING = {
     MetricKind.COUNTER: (_ANY_NUMBER, {"": "_total", "_total": "_total"}),
     MetricKind.GAUGE: (_ANY_NUMBER, {"": "", "_total": ""}),
     MetricKind.HISTOGRAM: (
@@ -48,7 +48,7 @@ def unify(pages: Iterable[EngineMetrics], mapping: MetricMap, samples: Samples) 
     for page in pages:
         if page.families != []:
             samples.add(registry.ENGINE_ANSWERED, page.target.labels, page.families is not None)
-        own = _own(page.target)
+        own = _instance_labels(page.target)
         wanted = mapping.of(page.target.runtime, page.target.version)
         done: set[Metric] = set()
         by_name = {family.name.removesuffix("_total"): family for family in page.families or ()}
@@ -58,20 +58,20 @@ def unify(pages: Iterable[EngineMetrics], mapping: MetricMap, samples: Samples) 
             if metric is None or metric in done:
                 continue
             done.add(metric)
-            _add(metric, _whole(family, by_name.get(COUNTED_APART.get(name, ""))), own, samples)
+            _add(metric, _with_second_counter(family, by_name.get(COUNTED_APART.get(name, ""))), own, samples)
 
 
 def raw_families(pages: Iterable[EngineMetrics]) -> list[Family]:
     """All families unchanged, with the labels of the instance; where types of one name differ, the first one counts."""
     merged: dict[str, Family] = {}
     for page in pages:
-        own = _own(page.target)
+        own = _instance_labels(page.target)
         for family in page.families or ():
             kept = merged.get(family.name)
             if kept is None:
                 kept = merged[family.name] = Family(family.name, family.documentation, family.type)
             if kept.type == family.type:
-                kept.samples += _once(family.samples, own)
+                kept.samples += _labelled(family.samples, own)
     return list(merged.values())
 
 
@@ -84,7 +84,7 @@ def _read(page: bytes | None) -> Sequence[Family] | None:
         return None
 
 
-def _whole(family: Family, apart: Family | None) -> Family:
+def _with_second_counter(family: Family, apart: Family | None) -> Family:
     """A counter, with the values of its second counter (``COUNTED_APART``) added."""
     if apart is None or apart.type != family.type:
         return family
@@ -98,29 +98,29 @@ def _whole(family: Family, apart: Family | None) -> Family:
 
 
 def _add(metric: Metric, family: Family, own: Mapping[str, str], samples: Samples) -> None:
-    kinds, ends = _TAKES[metric.kind]
+    kinds, ends = _FITTING[metric.kind]
     if family.type not in kinds:
         return
     fitting = [s for s in family.samples if s.name.removeprefix(family.name) in ends]
-    for sample in _once(fitting, own):
+    for sample in _labelled(fitting, own):
         samples.sample(metric, ends[sample.name.removeprefix(family.name)], sample.labels, sample.value)
 
 
-def _once(found: Iterable[Sample], own: Mapping[str, str]) -> list[Sample]:
+def _labelled(found: Iterable[Sample], own: Mapping[str, str]) -> list[Sample]:
     """The samples with the labels of the instance, each series once: a scraper rejects a page with duplicates."""
     kept: dict[tuple[object, ...], Sample] = {}
     for one in found:
-        labels = _labels(one.labels, own)
+        labels = _merged_labels(one.labels, own)
         kept.setdefault((one.name, *sorted(labels.items())), Sample(one.name, labels, one.value))
     return list(kept.values())
 
 
-def _own(target: ScrapeTarget) -> dict[str, str]:
+def _instance_labels(target: ScrapeTarget) -> dict[str, str]:
     values = (str(value) for value in target.labels)
     return dict(zip(registry.ENGINE_ANSWERED.labels, values, strict=True))
 
 
-def _labels(theirs: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+def _merged_labels(theirs: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
     """Our labels and the engine's; those of the engine with a name of ours get ``exported_``, as in Prometheus."""
     return {
         **own,

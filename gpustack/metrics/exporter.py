@@ -74,9 +74,9 @@ class Exporter(Generic[S]):
         elif path in self._documents:
             await exchange.respond(200, _JSON, orjson.dumps(self._documents[path]()))
         else:
-            await self._scraped(exchange, path)
+            await self._answer(exchange, path)
 
-    async def _scraped(self, exchange: Exchange, path: str) -> None:
+    async def _answer(self, exchange: Exchange, path: str) -> None:
         head = exchange.head
         form = format_of(head.get(b"accept"), head.get(b"accept-encoding"))
         if path in self._text_only:
@@ -90,7 +90,7 @@ class Exporter(Generic[S]):
 
     async def page(self, path: str, form: PageFormat) -> bytes:
         """The page from an observation that is at most ``lifetime`` seconds old. Cancellable."""
-        look = self._fresh() or await self._another()
+        look = self._fresh() or await self._next_observation()
         made = look.pages.get((path, form))
         if made is None:
             families = self._pages[path]
@@ -102,7 +102,7 @@ class Exporter(Generic[S]):
         look = self._latest.value
         return look if look is not None and trio.current_time() - look.at < self.lifetime else None
 
-    async def _another(self) -> _Observation[S]:
+    async def _next_observation(self) -> _Observation[S]:
         revision = self._latest.revision
         self._asked.wake()
         _, look = await self._latest.changed(revision)

@@ -44,10 +44,10 @@ def believable(url: str, home: str) -> str | None:
         return None
     if is_loopback(host) and not is_loopback(came.hostname or ""):
         return None
-    return None if _is_nobody(host) else f"{parts.scheme}://{parts.netloc}"
+    return None if _is_no_machine(host) else f"{parts.scheme}://{parts.netloc}"
 
 
-def _is_nobody(host: str) -> bool:
+def _is_no_machine(host: str) -> bool:
     address = address_of(host)
     return names_no_machine(host) or (address is not None and (address.is_link_local or address.is_reserved))
 
@@ -112,17 +112,17 @@ class FailoverClient:
         until = trio.current_time() + deadline
         failure: RemoteError | None = None
         refusal: HttpResponse | None = None
-        turn = self._in_turn()
+        turn = self._order()
         for place, (url, client) in enumerate(turn):
             share = max(until - trio.current_time(), 0.0) / (len(turn) - place)
             try:
                 reply = await client.request(method, path, headers=headers, body=body, deadline=share)
             except RemoteError as error:
-                self._has_failed(url)
+                self._note_failure(url)
                 failure = failure or error
                 continue
             if reply.status == _UNAVAILABLE and len(turn) > 1:
-                self._has_failed(url)
+                self._note_failure(url)
                 refusal = refusal or reply
                 continue
             self._failed.pop(url, None)
@@ -149,7 +149,7 @@ class FailoverClient:
         A server that answers 503 counts as failed while there is another.
         """
         failure: RemoteError | None = None
-        turn = self._in_turn()
+        turn = self._order()
         for url, client in turn:
             began = trio.current_time()
             async with AsyncExitStack() as stack:
@@ -164,10 +164,10 @@ class FailoverClient:
                     if arriving.status == _UNAVAILABLE and len(turn) > 1:
                         raise RemoteConnectionError(url + path, "cannot serve now (503)")
                 except RemoteError as error:
-                    self._has_failed(url)
+                    self._note_failure(url)
                     failure = failure or error
                     continue
-                self._streams(url, began)
+                self._note_stream(url, began)
                 try:
                     yield arriving
                 finally:
@@ -176,7 +176,7 @@ class FailoverClient:
         assert failure is not None
         raise failure
 
-    def _streams(self, url: str, began: float) -> None:
+    def _note_stream(self, url: str, began: float) -> None:
         """Note the server that streams. It counts as answering unless another call to it failed meanwhile."""
         self._streaming = url
         answers = url in self._clients and self._failed.get(url, began) <= began
@@ -190,7 +190,7 @@ class FailoverClient:
         while self._streaming is None or self._answering.value in ("", self._streaming):
             revision, _ = await self._answering.changed(revision)
 
-    def _in_turn(self) -> list[tuple[str, PooledClient]]:
+    def _order(self) -> list[tuple[str, PooledClient]]:
         """The servers in the order to ask: those that failed lately come last, the longest ago first.
 
         With their clients, since ``learn`` may remove a server while another is asked.
@@ -200,7 +200,7 @@ class FailoverClient:
         good = [url for url in self._clients if url not in shunned]
         return [(url, self._clients[url]) for url in (*good, *sorted(shunned, key=lambda url: shunned[url]))]
 
-    def _has_failed(self, url: str) -> None:
+    def _note_failure(self, url: str) -> None:
         if url in self._clients:  # else ``learn`` removed it meanwhile
             self._failed[url] = trio.current_time()
 

@@ -117,7 +117,7 @@ class StreamedResponse:
         """All of the body, decoded; raises ResponseTooLarge beyond ``limit`` bytes, RemoteError otherwise."""
         body = bytearray()
         self._body = self._response.aiter_bytes(64 << 10)
-        with _named(self.url):
+        with _httpx_errors(self.url):
             async for block in self._body:
                 body += block
                 if len(body) > limit:
@@ -143,7 +143,7 @@ class StreamedResponse:
             scope.cancel()
             with (
                 contextlib.suppress(RemoteError, RuntimeError),
-                _named(self.url),
+                _httpx_errors(self.url),
             ):  # RuntimeError: it is in use
                 async for _ in self._body:
                     pass
@@ -160,7 +160,7 @@ class _Body:
         return self
 
     async def __anext__(self) -> bytes:
-        with _named(self.url):
+        with _httpx_errors(self.url):
             return await anext(self._source)
 
 
@@ -172,7 +172,7 @@ class HttpClient:
     """
 
     _client: httpx.AsyncClient
-    _made: int = 0
+    _requests: int = 0
 
     async def __aenter__(self) -> HttpClient:
         return self
@@ -205,7 +205,7 @@ class HttpClient:
         with trio.move_on_after(deadline):
             async with self.stream(method, url, headers=headers, body=body, connected=connected) as incoming:
                 return await incoming.whole(limit)
-        raise RemoteTimeout(self._whole(url), f"did not answer within {deadline:g} s")
+        raise RemoteTimeout(self._absolute(url), f"did not answer within {deadline:g} s")
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -226,9 +226,9 @@ class HttpClient:
         """
         import httpx
 
-        self._made += 1
-        whole = self._whole(url)
-        with _named(whole):
+        self._requests += 1
+        whole = self._absolute(url)
+        with _httpx_errors(whole):
             wait = self._client.timeout
             if timeout is not None:
                 wait = httpx.Timeout(timeout, connect=wait.connect, pool=wait.pool)
@@ -250,15 +250,15 @@ class HttpClient:
             yield incoming
         finally:
             await incoming.leave()
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 2.0), _named(whole):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 2.0), _httpx_errors(whole):
                 await response.aclose()
 
-    def _whole(self, url: str) -> str:
+    def _absolute(self, url: str) -> str:
         """``url`` with the client's base URL in front where it is a path."""
         return str(self._client.base_url).rstrip("/") + url if url.startswith("/") else url
 
     def __repr__(self) -> str:
-        return f"<Client, {self._made} requests made>"
+        return f"<Client, {self._requests} requests made>"
 
 
 def open_client(
@@ -280,7 +280,9 @@ def open_client(
     import httpx
 
     wait = timeouts or Timeouts()
-    trust: ssl.SSLContext | bool = verify if isinstance(verify, bool) and not verify else _trust(verify)
+    trust: ssl.SSLContext | bool = (
+        verify if isinstance(verify, bool) and not verify else _trusted_context(verify)
+    )
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     outlets = ProxyTransports(
         library=httpx,
@@ -322,10 +324,10 @@ def shown(url: str) -> str:
 
 def trusted() -> ssl.SSLContext:
     """The certificates that we trust: the system's, or those in SSL_CERT_FILE. Raises Invalid."""
-    return _trust(True)
+    return _trusted_context(True)
 
 
-def _trust(verify: bool | str | ssl.SSLContext) -> ssl.SSLContext:
+def _trusted_context(verify: bool | str | ssl.SSLContext) -> ssl.SSLContext:
     if isinstance(verify, ssl.SSLContext):
         return verify
     if isinstance(verify, str):
@@ -359,7 +361,7 @@ def _has_system_certificates() -> bool:
 
 
 @contextlib.contextmanager
-def _named(url: str) -> Iterator[None]:
+def _httpx_errors(url: str) -> Iterator[None]:
     """Turn the errors of httpx into ours."""
     import httpx
 

@@ -35,7 +35,7 @@ class PooledResponse:
         try:
             return await self._response.read(limit)
         except UpstreamError as error:
-            raise _named(self.url, error) from error
+            raise _remote_error(self.url, error) from error
 
     def pieces(self) -> AsyncIterator[bytes]:
         """The bytes as they arrive; iterating raises RemoteError."""
@@ -56,7 +56,7 @@ class _PooledBody:
         try:
             return await anext(self._response)
         except UpstreamError as error:
-            raise _named(self._url, error) from error
+            raise _remote_error(self._url, error) from error
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -94,7 +94,7 @@ class PooledClient:
         Raises RemoteError. Cancellable at any time.
         """
         with trio.move_on_after(deadline):
-            async with self._asked(method, path, headers, body, deadline) as response:
+            async with self._open(method, path, headers, body, deadline) as response:
                 arriving = PooledResponse(self._base + path, response.status, response)
                 read = await arriving.read()
                 told = {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
@@ -115,11 +115,11 @@ class PooledClient:
 
         Raises RemoteError. Cancellable at any time.
         """
-        async with self._asked(method, path, headers, body, timeout) as response:
+        async with self._open(method, path, headers, body, timeout) as response:
             yield PooledResponse(self._base + path, response.status, response)
 
     @asynccontextmanager
-    async def _asked(
+    async def _open(
         self, method: str, path: str, headers: Mapping[str, str] | None, body: bytes | None, patience: float
     ) -> AsyncIterator[UpstreamResponse]:
         fields = [
@@ -139,14 +139,14 @@ class PooledClient:
             try:
                 response = await stack.enter_async_context(call)
             except UpstreamError as error:
-                raise _named(self._base + path, error) from error
+                raise _remote_error(self._base + path, error) from error
             yield response
 
     def __repr__(self) -> str:
         return f"<PooledClient of {self._base}>"
 
 
-def _named(url: str, error: UpstreamError) -> RemoteConnectionError | RemoteTimeout:
+def _remote_error(url: str, error: UpstreamError) -> RemoteConnectionError | RemoteTimeout:
     if isinstance(error, UpstreamTimeout):
         return RemoteTimeout(url, "sent nothing for too long")
     return RemoteConnectionError(url, f"cannot be reached ({error})")

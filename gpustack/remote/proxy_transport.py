@@ -57,10 +57,10 @@ class ProxyTransports:
             raise ProxyFault(proxy.fault)
         found = self._made.get(proxy)
         if found is None:
-            found = self._made[proxy] = self.make(None if proxy is None else self._given(proxy))
+            found = self._made[proxy] = self.make(None if proxy is None else self._library_proxy(proxy))
         return found, proxy
 
-    def _given(self, proxy: ProxyAddress) -> Any:
+    def _library_proxy(self, proxy: ProxyAddress) -> Any:
         login = None if proxy.user is None else (proxy.user, proxy.password or "")
         # An https:// proxy presents a certificate of its own.
         trust = self.proxy_trust if proxy.scheme == "https" else None
@@ -82,7 +82,7 @@ class AsyncProxyTransport:
         if proxy is None:
             response = await transport.handle_async_request(request)
         else:
-            with _told(self.outlets.library, proxy):
+            with _proxy_errors(self.outlets.library, proxy):
                 response = await self._through(transport, proxy, request)
         response.extensions[DIRECT] = proxy is None
         return response
@@ -129,7 +129,7 @@ class BlockingProxyTransport:
             dialled = _ProxyConnection(request.extensions.get("trace"))
             request.extensions["trace"] = dialled.saw
             try:
-                with _told(self.outlets.library, proxy):
+                with _proxy_errors(self.outlets.library, proxy):
                     response = transport.handle_request(request)
             except BaseException:
                 if dialled.stream is not None:
@@ -157,38 +157,38 @@ class _ProxyConnection:
     stream: Any = None
 
     def saw(self, event: str, about: Mapping[str, Any]) -> None:
-        self._look(event, about)
+        self._remember(event, about)
         if self.trace is not None:
             self.trace(event, about)
 
     async def saw_async(self, event: str, about: Mapping[str, Any]) -> None:
-        self._look(event, about)
+        self._remember(event, about)
         if self.trace is not None:
             await self.trace(event, about)
 
-    def _look(self, event: str, about: Mapping[str, Any]) -> None:
+    def _remember(self, event: str, about: Mapping[str, Any]) -> None:
         if event.endswith(".connect_tcp.complete"):
             self.stream = about["return_value"]
 
 
 @contextlib.contextmanager
-def _told(library: Any, proxy: ProxyAddress) -> Iterator[None]:
+def _proxy_errors(library: Any, proxy: ProxyAddress) -> Iterator[None]:
     """Turn errors of the library into its ProxyError where the proxy is at fault. Some of them are no HTTP errors."""
     import socksio
 
     try:
         yield
     except (socksio.SOCKSError, AssertionError) as error:  # asserted of what a proxy answers
-        raise library.ProxyError(f"{_name(proxy)} does not answer like a SOCKS proxy") from error
+        raise library.ProxyError(f"{_described(proxy)} does not answer like a SOCKS proxy") from error
     except library.ProxyError as error:
-        raise library.ProxyError(f"{_name(proxy)}: {said_by(error)}") from error
+        raise library.ProxyError(f"{_described(proxy)}: {said_by(error)}") from error
     except library.ConnectError as error:
         beneath = deepest(error)
         if isinstance(beneath, ssl.SSLError) and proxy.scheme != "https":
             raise  # TLS with the server behind the proxy
-        raise library.ProxyError(f"{_name(proxy)}: {said_by(beneath)}") from error
+        raise library.ProxyError(f"{_described(proxy)}: {said_by(beneath)}") from error
     except library.ConnectTimeout as error:
-        raise library.ProxyError(f"{_name(proxy)} does not answer in time") from error
+        raise library.ProxyError(f"{_described(proxy)} does not answer in time") from error
 
 
 def deepest(error: BaseException) -> BaseException:
@@ -204,7 +204,7 @@ def deepest(error: BaseException) -> BaseException:
     return found
 
 
-def _name(proxy: ProxyAddress) -> str:
+def _described(proxy: ProxyAddress) -> str:
     return f"{proxy.shown}, of {proxy.variable}"
 
 

@@ -137,7 +137,7 @@ class RedirectPolicy:
     def connected(self, address: str) -> None:
         """Check the IP address of a connection that was just made; raises BadResponse when it lies too far inside."""
         if _depth(ipaddress.ip_address(address.partition("%")[0])) > self._deepest:
-            raise _inside(self.url)
+            raise _refusal(self.url)
 
 
 def names_no_machine(host: str) -> bool:
@@ -151,7 +151,7 @@ def names_no_machine(host: str) -> bool:
 def is_loopback(host: str) -> bool:
     """Whether ``host``, a name or an IP address in any spelling, is this machine."""
     address = address_written(host)
-    return _depth_of_name(host.lower()) == _LOOPBACK if address is None else _depth(address) == _LOOPBACK
+    return _name_depth(host.lower()) == _LOOPBACK if address is None else _depth(address) == _LOOPBACK
 
 
 def address_of(host: str) -> _Ip | None:
@@ -173,29 +173,29 @@ async def refuse_inner(url: str, origin: str, answered: str | None) -> Connected
     """
     if _origin(url) == _origin(origin):
         return None
-    return _judge(url, await _addresses(_host(url)), _here(origin, answered))
+    return _policy(url, await _look_up_async(_host(url)), _origin_address(origin, answered))
 
 
 def refuse_inner_blocking(url: str, origin: str, answered: str | None) -> Connected | None:
     """``refuse_inner`` for use in a thread, by a library that follows redirects itself."""
     if _origin(url) == _origin(origin):
         return None
-    return _judge(url, _parsed(_found(_host(url))), _here(origin, answered))
+    return _policy(url, _ip_addresses(_look_up(_host(url))), _origin_address(origin, answered))
 
 
-def _here(origin: str, answered: str | None) -> _Ip | None:
+def _origin_address(origin: str, answered: str | None) -> _Ip | None:
     return address_written(answered or _host(origin))
 
 
-def _judge(url: str, there: Sequence[_Ip], here: _Ip | None) -> Connected:
+def _policy(url: str, there: Sequence[_Ip], here: _Ip | None) -> Connected:
     trusted = _PUBLIC if here is None else min(_depth(here), _LOOPBACK)
-    deepest = max(_depth_of_name(_host(url)), *(_depth(address) for address in there), _PUBLIC)
+    deepest = max(_name_depth(_host(url)), *(_depth(address) for address in there), _PUBLIC)
     if deepest > trusted:
-        raise _inside(url)
+        raise _refusal(url)
     return RedirectPolicy(url, trusted).connected
 
 
-def _inside(url: str) -> BadResponse:
+def _refusal(url: str) -> BadResponse:
     return BadResponse(
         url, "is an address inside this machine or network, to which redirects are not followed"
     )
@@ -204,7 +204,7 @@ def _inside(url: str) -> BadResponse:
 _PUBLIC, _PRIVATE, _LOOPBACK, _NEVER = 0, 1, 2, 3
 
 
-def _depth_of_name(host: str) -> int:
+def _name_depth(host: str) -> int:
     """How far inside a name lies, by itself: it may be one that only a proxy can look up."""
     name = host.rstrip(".")
     if name in _METADATA:
@@ -243,21 +243,21 @@ def _carried(address: _Ip) -> ipaddress.IPv4Address | None:
     return last if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1) else None
 
 
-async def _addresses(host: str) -> list[_Ip]:
+async def _look_up_async(host: str) -> list[_Ip]:
     try:
-        return _parsed(await trio.socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+        return _ip_addresses(await trio.socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
     except (OSError, UnicodeError):
         return []
 
 
-def _found(host: str) -> Sequence[tuple[Any, ...]]:
+def _look_up(host: str) -> Sequence[tuple[Any, ...]]:
     try:
         return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return []
 
 
-def _parsed(found: Sequence[tuple[Any, ...]]) -> list[_Ip]:
+def _ip_addresses(found: Sequence[tuple[Any, ...]]) -> list[_Ip]:
     return [ipaddress.ip_address(str(address[0]).partition("%")[0]) for *_, address in found]
 
 

@@ -38,8 +38,8 @@ def fault_of(status: int, body: bytes, retry_after: str | None = None) -> errors
 
     The body may have either of our two forms, OpenAI's or our own. ``retry_after`` is the header of that name.
     """
-    message, reason = _told(body)
-    message = _listed(message)[:_SHOWN] or f"The server answered with status {status}"
+    message, reason = _message_and_reason(body)
+    message = _on_one_line(message)[:_SHOWN] or f"The server answered with status {status}"
     if status == 409 and reason == "AlreadyExists":
         return errors.AlreadyExists(message)
     error = _BY_STATUS.get(status, errors.Unavailable)(message)
@@ -50,13 +50,13 @@ def fault_of(status: int, body: bytes, retry_after: str | None = None) -> errors
     return error
 
 
-def _listed(message: str) -> str:
+def _on_one_line(message: str) -> str:
     """The faults of a document on one line, without the line that counts them (a form for other programs)."""
     count, _, faults = message.partition("\n")
     return "; ".join(faults.splitlines()) if faults and count.endswith(" validation errors:") else message
 
 
-def _told(body: bytes) -> tuple[str, str]:
+def _message_and_reason(body: bytes) -> tuple[str, str]:
     """The message and the reason in a body; empty where they are missing."""
     try:
         document = from_json(body)

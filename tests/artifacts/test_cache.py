@@ -87,7 +87,7 @@ async def test_a_source_comes_with_all_its_files(cache: Cache, hub: Hub) -> None
     assert heard[-1] == DownloadProgress(done=SIZE, total=SIZE)
     assert heard[-1].percent == 100.0
     assert sent(hub) == SIZE
-    assert cache._arriving == {} and cache._expected == {}
+    assert cache._here == {} and cache._still_to_come == {}
     assert repr(cache) == f"<Cache {cache.root}: 0 files arriving, <Claims: 0 held, 0 waiting>>"
 
 
@@ -251,7 +251,7 @@ async def test_too_little_space_is_told_before_the_first_byte(cache: Cache, hub:
     with pytest.raises(NoSpace, match=said):
         await cache.ensure(SOURCE)
     assert hub.bodies() == []
-    assert cache._expected == {}
+    assert cache._still_to_come == {}
 
 
 async def test_a_gated_repository_says_what_to_set(cache: Cache, hub: Hub) -> None:

@@ -13,7 +13,7 @@ import pytest
 import trio
 from huggingface_hub.utils import get_session
 
-from gpustack.artifacts.hub_client import bound
+from gpustack.artifacts.hub_client import bound_answers
 from gpustack.remote.http import BadResponse, open_client
 from gpustack.remote.redirect import refuse_inner
 
@@ -124,7 +124,7 @@ async def refused(victim: Victim, of: Resolver, host: str, monkeypatch: pytest.M
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, *rest, **more: of.addresses(host, port))
     monkeypatch.setenv("NO_PROXY", "*")
     client = get_session()
-    bound(client)
+    bound_answers(client)
     place = f"http://{host}:{victim.server_port}/secret"
     library = type(client).__module__.partition(".")[0]
     hub = Redirecting(pytest.importorskip(library), place)

@@ -96,7 +96,7 @@ class FactsReader:
             direct=tuple(self.direct),
         )
         listing = await place.resolve(source, settings)
-        state = await disk.run(_state, listing) if place.is_local else listing.revision
+        state = await disk.run(_local_state, listing) if place.is_local else listing.revision
         if known is None or known.state != state or state is None:
             facts = await self._facts(listing, source.readable, local=place.is_local)
         else:
@@ -114,7 +114,7 @@ class FactsReader:
         if listing.main is None or not listing.main.lower().endswith(".gguf"):
             if local:
                 await disk.run(_refuse_pointer, listing)
-            return _plain(listing, size)
+            return _folder_facts(listing, size)
         parts = [file for file in weights if model_of(file.name) == model_of(listing.main)]
         with trio.move_on_after(self.deadline):
             try:
@@ -137,7 +137,7 @@ class FactsReader:
         data = b""
         wanted = FIRST_READ
         while True:
-            data += await self._peek(client, file, len(data), min(wanted, file.size))
+            data += await self._fetch_bytes(client, file, len(data), min(wanted, file.size))
             try:
                 # Hostile bytes take seconds to parse, so it is done in a thread, which a cancellation abandons.
                 return await disk.run(parse, data, abandon=True)
@@ -146,7 +146,7 @@ class FactsReader:
                     raise
                 wanted = next_read(len(data), cut.needed)
 
-    async def _peek(self, client: HttpClient, file: RemoteFile, start: int, end: int) -> bytes:
+    async def _fetch_bytes(self, client: HttpClient, file: RemoteFile, start: int, end: int) -> bytes:
         """The bytes of ``file`` from ``start`` up to ``end``, with retries."""
         if start == end:
             return b""
@@ -201,7 +201,7 @@ def _refuse_pointer(listing: Listing) -> None:
                 )
 
 
-def _plain(listing: Listing, size: int) -> ModelFacts:
+def _folder_facts(listing: Listing, size: int) -> ModelFacts:
     """The facts of a folder in another format than GGUF: only the size of the weights is known."""
     weights = [file.size for file in listing.files if file.name.endswith(".safetensors")]
     return ModelFacts(
@@ -212,7 +212,7 @@ def _plain(listing: Listing, size: int) -> ModelFacts:
     )
 
 
-def _state(listing: Listing) -> object:
+def _local_state(listing: Listing) -> object:
     """Names, sizes and modification times of a local model, which change when it is replaced. Blocking."""
     folder = Path(listing.folder)
     try:

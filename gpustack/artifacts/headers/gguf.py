@@ -56,7 +56,7 @@ BLOCKS: Mapping[int, tuple[str, int, int]] = {
 Value: TypeAlias = "int | float | bool | str | tuple[Value, ...] | SkippedArray"
 
 
-_OTHERS: tuple[tuple[bytes, str], ...] = (
+_OTHER_FORMATS: tuple[tuple[bytes, str], ...] = (
     (
         b"version https://git-lfs",
         "it is a Git LFS pointer in place of the file: run 'git lfs pull' where it was cloned",
@@ -139,9 +139,9 @@ class GgufHeader:
         return data + max(one.offset + (one.size or 0) for one in self.tensors)
 
 
-def _what_it_is(data: bytes) -> str:
+def _format_of(data: bytes) -> str:
     start = data[:256].lstrip().lower()
-    known = next((what for sign, what in _OTHERS if start.startswith(sign.lower())), None)
+    known = next((what for sign, what in _OTHER_FORMATS if start.startswith(sign.lower())), None)
     if known is None and data[8:9] == b"{":
         known = "it is a safetensors file: choose a GGUF file"
     if known is None and data and not data[:256].strip(b"\0"):
@@ -157,7 +157,7 @@ def parse(data: bytes) -> GgufHeader:
     """
     at = _Cursor(data)
     if data[:4] != _MAGIC[: len(data[:4])]:
-        raise HeaderError(_what_it_is(data))
+        raise HeaderError(_format_of(data))
     at.skip(4)
     version = at.number(_U32)
     if version & 0xFFFF == 0 and version:

@@ -50,7 +50,7 @@ def _facts(headers: Sequence[GgufHeader], file_size: int, projector_size: int | 
     if layers is not None and layers > MOST_LAYERS:
         raise HeaderError(f"it claims to have {layers} layers")
     every = [tensor for header in headers for tensor in header.tensors]
-    tensors = _by_place(every, layers or 0)
+    tensors = _tensor_bytes(every, layers or 0)
     pooling = gguf_pooling(said.count("pooling_type"))
     return ModelFacts(
         format=FileFormat.GGUF,
@@ -152,7 +152,7 @@ def _state_space(said: _Metadata) -> StateSpace | None:
     )
 
 
-def _by_place(tensors: Sequence[GgufTensor], layers: int) -> TensorBytes | None:
+def _tensor_bytes(tensors: Sequence[GgufTensor], layers: int) -> TensorBytes | None:
     """The bytes of tensors by where an engine puts them; ``None`` when the size of one is unknown."""
     per_layer = [0] * layers
     token = output = other = 0

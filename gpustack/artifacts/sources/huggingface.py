@@ -54,7 +54,7 @@ CALL_TIMEOUT = 20.0
 """Seconds that the hub may be silent within a call."""
 
 _REPO = re.compile(r"^[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*$|^[A-Za-z0-9][\w.\-]*$", re.ASCII)
-_UNTOLD = -1
+_UNKNOWN_SIZE = -1
 """Stands for a size that is not known yet, within this module."""
 
 _hub_calls = threads("hub listings", 4)
@@ -83,7 +83,9 @@ class HuggingFace:
             raise Invalid(f"huggingface_repo_id must be <organisation>/<repository>, not {repo!r}")
         endpoint = endpoint_of(settings)
         with trio.move_on_after(settings.deadline):
-            info = await _hub_calls.run(_ask, repo, source.revision, endpoint, settings.token, abandon=True)
+            info = await _hub_calls.run(
+                _model_info, repo, source.revision, endpoint, settings.token, abandon=True
+            )
             return await _with_sizes(_listing(source, settings, endpoint, info), settings)
         raise GatewayTimeout(f"The hub {shown(endpoint)} did not list {repo} within {settings.deadline:g} s")
 
@@ -101,7 +103,7 @@ def endpoint_of(settings: SourceSettings) -> str:
     return endpoint
 
 
-def _ask(repo: str, revision: str | None, endpoint: str, token: str | None) -> ModelInfo:
+def _model_info(repo: str, revision: str | None, endpoint: str, token: str | None) -> ModelInfo:
     """Ask the hub about a repository, and turn its errors into ours. Blocking."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
@@ -119,9 +121,9 @@ def _ask(repo: str, revision: str | None, endpoint: str, token: str | None) -> M
     try:
         return api.model_info(repo, revision=revision, files_metadata=True, timeout=CALL_TIMEOUT)
     except GatedRepoError as error:
-        raise _gated(repo, place, token) from error
+        raise _gated_error(repo, place, token) from error
     except RepositoryNotFoundError as error:
-        raise _not_found(repo, place, token) from error
+        raise _not_found_error(repo, place, token) from error
     except RevisionNotFoundError as error:
         raise NotFound(f"The repository {repo} on {place} has no revision {revision!r}") from error
     except HFValidationError as error:
@@ -131,14 +133,14 @@ def _ask(repo: str, revision: str | None, endpoint: str, token: str | None) -> M
             "HF_HUB_OFFLINE is set, so that nothing is fetched from the hub: unset it"
         ) from error
     except HfHubHTTPError as error:
-        raise _http(error, repo, place, token) from error
+        raise _http_error(error, repo, place, token) from error
     except (library.HTTPError, library.InvalidURL, ProxyFault, OSError) as error:
-        raise _unreachable(error, place) from error
+        raise _connection_error(error, place) from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise _no_hub(place) from error  # something else answers there
+        raise _no_hub_error(place) from error  # something else answers there
 
 
-def _unreachable(error: Exception, endpoint: str) -> GpustackError:
+def _connection_error(error: Exception, endpoint: str) -> GpustackError:
     if isinstance(error, ProxyFault):
         return Unavailable(f"The hub {endpoint} cannot be reached: {error}")
     # The message about a malformed address may contain a part of a password.
@@ -149,23 +151,23 @@ def _unreachable(error: Exception, endpoint: str) -> GpustackError:
     )
 
 
-def _no_hub(endpoint: str) -> GpustackError:
+def _no_hub_error(endpoint: str) -> GpustackError:
     return Unavailable(f"{endpoint} does not answer like a model hub: check HF_ENDPOINT")
 
 
-def _http(error: Exception, repo: str, endpoint: str, token: str | None) -> GpustackError:
+def _http_error(error: Exception, repo: str, endpoint: str, token: str | None) -> GpustackError:
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     if status in (401, 403):
-        return _gated(repo, endpoint, token)
+        return _gated_error(repo, endpoint, token)
     if status == 404:
-        return _not_found(repo, endpoint, token)
+        return _not_found_error(repo, endpoint, token)
     if status == 429:
         return TooManyRequests(f"The hub {endpoint} asks us to come back later: too many requests")
     return Unavailable(f"The hub {endpoint} failed to list {repo} (status {status})")
 
 
-def _gated(repo: str, endpoint: str, token: str | None) -> GpustackError:
+def _gated_error(repo: str, endpoint: str, token: str | None) -> GpustackError:
     if token is None:
         return Forbidden(
             f"The repository {repo} on {endpoint} is gated: accept its terms there and set --huggingface-token"
@@ -176,7 +178,7 @@ def _gated(repo: str, endpoint: str, token: str | None) -> GpustackError:
     )
 
 
-def _not_found(repo: str, endpoint: str, token: str | None) -> GpustackError:
+def _not_found_error(repo: str, endpoint: str, token: str | None) -> GpustackError:
     if token is None:
         return NotFound(
             f"There is no repository {repo} on {endpoint}, or it is private: then set --huggingface-token"
@@ -192,9 +194,9 @@ def _listing(source: ModelSource, settings: SourceSettings, endpoint: str, info:
     if len(siblings) > MOST_FILES:
         raise BadRequest(f"The repository {repo} has more than {MOST_FILES} files")
     if not isinstance(info.sha, str | None) or not all(_is_sound(sibling) for sibling in siblings):
-        raise _no_hub(shown(endpoint))
+        raise _no_hub_error(shown(endpoint))
     names = [sibling.rfilename for sibling in siblings]
-    main, wanted, mmproj = _wanted(source, settings, names)
+    main, wanted, mmproj = _chosen_files(source, settings, names)
     commit = info.sha or source.revision or "main"
     known = {sibling.rfilename: sibling for sibling in siblings}
     headers = {"authorization": f"Bearer {settings.token}"} if settings.token else {}
@@ -205,7 +207,7 @@ def _listing(source: ModelSource, settings: SourceSettings, endpoint: str, info:
         files.append(
             RemoteFile(
                 name=name,
-                size=_UNTOLD if told.size is None else told.size,
+                size=_UNKNOWN_SIZE if told.size is None else told.size,
                 sha256=told.lfs.sha256 if told.lfs is not None else None,
                 git_sha1=told.blob_id if told.lfs is None else None,
                 url=f"{endpoint}/{repo}/resolve/{urllib.parse.quote(commit, safe='')}/{path}",
@@ -219,11 +221,13 @@ def _listing(source: ModelSource, settings: SourceSettings, endpoint: str, info:
 
 async def _with_sizes(listing: Listing, settings: SourceSettings) -> Listing:
     """The listing, with sizes that a mirror does not state asked file by file."""
-    if all(file.size != _UNTOLD for file in listing.files):
+    if all(file.size != _UNKNOWN_SIZE for file in listing.files):
         return listing
     timeouts = Timeouts(stall=CALL_TIMEOUT)
     async with open_client(timeouts=timeouts, direct=settings.direct) as client:
-        files = [await with_size(client, file) if file.size == _UNTOLD else file for file in listing.files]
+        files = [
+            await with_size(client, file) if file.size == _UNKNOWN_SIZE else file for file in listing.files
+        ]
     return attrs.evolve(listing, files=tuple(files))
 
 
@@ -239,7 +243,7 @@ def _is_sound(sibling: RepoSibling) -> bool:
     )
 
 
-def _wanted(
+def _chosen_files(
     source: ModelSource, settings: SourceSettings, names: Sequence[str]
 ) -> tuple[str | None, tuple[str, ...], str | None]:
     """The main file, all files to fetch, and the projector among them."""
@@ -265,15 +269,15 @@ def _matching(names: Sequence[str], pattern: str) -> list[str]:
 
 def _snapshot(names: Sequence[str], repo: str) -> tuple[str, ...]:
     """The files of a repository that an engine reads."""
-    kept = [name for name in names if not _is_any(name, _UNNEEDED)]
+    kept = [name for name in names if not _matches_any(name, _UNNEEDED)]
     if any(name.endswith(".safetensors") and "/" not in name for name in kept):
-        kept = [name for name in kept if not _is_any(name, _OTHER_WEIGHTS)]
+        kept = [name for name in kept if not _matches_any(name, _OTHER_WEIGHTS)]
     if not kept:
         raise NotFound(f"The repository {repo} has no files that an engine could use")
     return tuple(sorted(kept))
 
 
-def _is_any(name: str, patterns: Sequence[str]) -> bool:
+def _matches_any(name: str, patterns: Sequence[str]) -> bool:
     path = PurePosixPath(name.lower())
     return any(path.match(pattern) for pattern in patterns)
 

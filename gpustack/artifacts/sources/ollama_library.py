@@ -56,7 +56,7 @@ class OllamaLibrary:
         base = settings.library.rstrip("/")
         owner, name, tag = found["owner"] or "library", found["name"], found["tag"] or "latest"
         place = f"{base}/v2/{owner}/{name}"
-        answer = await _ask(f"{place}/manifests/{tag}", base, settings.deadline)
+        answer = await _fetch_manifest(f"{place}/manifests/{tag}", base, settings.deadline)
         if answer.status != 200:
             raise _refusal(answer.status, text, base)
         layers = _layers(answer.body, base)
@@ -78,7 +78,7 @@ class OllamaLibrary:
         )
 
 
-async def _ask(url: str, base: str, deadline: float) -> HttpResponse:
+async def _fetch_manifest(url: str, base: str, deadline: float) -> HttpResponse:
     try:
         return await fetch_document(
             url, headers={"accept": _ACCEPT}, limit=_LARGEST_MANIFEST, deadline=deadline
