@@ -74,21 +74,21 @@ class CustomEngine:
             words = (*shlex.split(model.command or ""), *model.backend_parameters)
         except ValueError:
             return None
-        said = parameters.number_of(words, *_CONTEXT_FLAGS)
-        return said if said is not None and said > 0 else None
+        tokens = parameters.number_of(words, *_CONTEXT_FLAGS)
+        return tokens if tokens is not None and tokens > 0 else None
 
     def launch(self, context: LaunchContext) -> LaunchSpec:
         model = context.model
-        given = {
+        values = {
             "port": str(context.port),
             "host": context.host,
             "model_path": context.model_path,
             "served_name": model.name,
             "data_dir": context.data_dir,
         }
-        told = given if context.api_key is None else {**given, KEY_PLACEHOLDER: context.api_key}
+        secret_values = values if context.api_key is None else {**values, KEY_PLACEHOLDER: context.api_key}
         # Words first, values after: a name with a space or a quote stays one argument.
-        words = [_filled(word, given) for word in shlex.split(model.command or "")]
+        words = [_filled(word, values) for word in shlex.split(model.command or "")]
         extra = parameters.expanded(model.backend_parameters, data_dir=context.data_dir)
         path = model.health_path or HEALTH_PATH
         return LaunchSpec(
@@ -96,7 +96,7 @@ class CustomEngine:
             env={
                 **({} if context.api_key is None else dict.fromkeys(KEY_VARIABLES, context.api_key)),
                 **device_environment(context.device_type, context.placement.gpu_indexes),
-                **{name: _filled(value, told) for name, value in model.env.items()},
+                **{name: _filled(value, secret_values) for name, value in model.env.items()},
             },
             health=HealthPolicy(
                 readiness=Probe(path=path, period=1.0, timeout=3.0),

@@ -129,8 +129,8 @@ class LlamaCppEngine:
         given = model.backend_parameters
         if parameters.last_of(given, SHIFT_FLAGS) == SHIFT_FLAGS[0] or SHIFT_VARIABLE in model.env:
             return None
-        said = parameters.number_of(given, *CTX_FLAGS)
-        if parameters.has(given, *CTX_FLAGS) and (said is None or said < 1):
+        size = parameters.number_of(given, *CTX_FLAGS)
+        if parameters.has(given, *CTX_FLAGS) and (size is None or size < 1):
             return None
         return slots(model).context
 
@@ -326,11 +326,11 @@ def _threads(context: LaunchContext) -> tuple[str, ...]:
 
 def _given(context: LaunchContext) -> tuple[str, ...]:
     """The user's own parameters, last, so that they win; without slots and projector, which are set before."""
-    said = (*CTX_FLAGS, *PARALLEL_FLAGS, *PROJECTOR_FLAGS, *NO_PROJECTOR_FLAGS)
+    set_before = (*CTX_FLAGS, *PARALLEL_FLAGS, *PROJECTOR_FLAGS, *NO_PROJECTOR_FLAGS)
     items = parameters.expanded(context.model.backend_parameters, data_dir=context.data_dir)
     found: list[str] = []
     for parameter in parameters.read(items):
-        if parameter.flag not in said:
+        if parameter.flag not in set_before:
             found += [parameter.flag, *([] if parameter.value is None else [parameter.value])]
     return tuple(found)
 

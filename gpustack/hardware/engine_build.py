@@ -105,8 +105,8 @@ class BuildFinder:
             found.append(embedded)
         found.sort(key=lambda build: not build.drives)  # stable: the order above among equals
         if found and complaints:
-            said = [*complaints, found[0].advice] if found[0].advice else complaints
-            found[0] = attrs.evolve(found[0], advice=". ".join(said))
+            advice = [*complaints, found[0].advice] if found[0].advice else complaints
+            found[0] = attrs.evolve(found[0], advice=". ".join(advice))
         return (*found, EngineBuild(engine="custom", origin="any command"))
 
     async def _embedded(self) -> EngineBuild | None:
@@ -147,9 +147,11 @@ class BuildFinder:
         )
 
     async def _ask_xllamacpp(self, path: str, origin: str) -> EngineBuild:
-        said = await self._answer(self.python, "-P", "-c", _XLLAMACPP_QUESTION)
+        output = await self._answer(self.python, "-P", "-c", _XLLAMACPP_QUESTION)
         try:
-            names = [(str(name), str(description)) for name, description in json.loads(said.splitlines()[-1])]
+            names = [
+                (str(name), str(description)) for name, description in json.loads(output.splitlines()[-1])
+            ]
         except (ValueError, TypeError, IndexError) as error:
             raise _BuildError(f"The devices of {origin} are unknown: its list cannot be read") from error
         drives = device_types(names)
@@ -164,12 +166,12 @@ class BuildFinder:
     async def _answer(self, *argv: str) -> str:
         """What the program wrote on both streams; raises ``_BuildError`` when it failed."""
         answer = await run_child(argv, deadline=self.deadline, env=self.env, limit=1 << 20)
-        said = (answer.err + b"\n" + answer.out).decode("utf-8", "replace")
+        output = (answer.err + b"\n" + answer.out).decode("utf-8", "replace")
         if answer.fault is not None or answer.code != 0:
-            last = next((line for line in reversed(said.splitlines()) if line.strip()), "")
+            last = next((line for line in reversed(output.splitlines()) if line.strip()), "")
             why = answer.fault or f"exit code {answer.code}" + (f", {printable(last, 200)}" if last else "")
             raise _BuildError(f"{argv[0]} cannot be used: {' '.join(argv[1:2])} {why}")
-        return said
+        return output
 
 
 async def find_builds(

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from gpustack.config import resource_block as told
+from gpustack.config import resource_block as config
 from gpustack.domain.device import Device, DeviceMemory, DeviceNetwork
 from gpustack.domain.worker import (
     Cpu,
@@ -38,7 +38,7 @@ class ResourceOverride:
         return "gpu_devices" in self.parts
 
 
-def override_of(resources: told.ResourceBlock) -> ResourceOverride:
+def override_of(resources: config.ResourceBlock) -> ResourceOverride:
     """The configuration's block as parts of a worker's status."""
     parts: dict[str, Any] = {}
     if resources.cpu is not None:
@@ -62,7 +62,7 @@ def override_of(resources: told.ResourceBlock) -> ResourceOverride:
     return ResourceOverride(status=attrs.evolve(WorkerStatus(), **parts), parts=frozenset(parts))
 
 
-def _device(device: told.DeviceOverride) -> Device:
+def _device(device: config.DeviceOverride) -> Device:
     return Device(
         index=device.index,
         name=device.name,
@@ -75,7 +75,7 @@ def _device(device: told.DeviceOverride) -> Device:
     )
 
 
-def _network(network: told.DeviceNetworkOverride) -> DeviceNetwork:
+def _network(network: config.DeviceNetworkOverride) -> DeviceNetwork:
     """The network of a device; fields left empty are unknown."""
     known: dict[str, Any] = {name: value or None for name, value in _fields(network).items()}
     return DeviceNetwork(**known)

@@ -98,10 +98,10 @@ def _ask(kernel: socket.socket, ends: AddressPair) -> DiagSocket | None:
         raise OSError(code, "the kernel tells nothing of this socket")
     if kind != _SOCK_DIAG_BY_FAMILY or len(body) < _ANSWER.size:
         raise OSError(errno.EBADMSG, "this is no answer of sock_diag")
-    _family, state, _timer, _retransmits, told, _expires, _received, _sent, user, inode = _ANSWER.unpack_from(
-        body
+    _family, state, _timer, _retransmits, socket_id, _expires, _received, _sent, user, inode = (
+        _ANSWER.unpack_from(body)
     )
-    if told[: _PORTS.size] != _PORTS.pack(ends.there[1], ends.here[1]):
+    if socket_id[: _PORTS.size] != _PORTS.pack(ends.there[1], ends.here[1]):
         return None  # another socket, such as a listening one, to which the packets would go
     return DiagSocket(state, user, inode)
 

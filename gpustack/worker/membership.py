@@ -151,7 +151,7 @@ class Membership:
 
     async def _join(self) -> Member:
         """Ask until the server lets this worker in, with growing pauses of 10 s at most."""
-        delay, told = _FIRST_TRY_AGAIN, ""
+        delay, logged = _FIRST_TRY_AGAIN, ""
         while True:
             if self._stopping:
                 await trio.sleep_forever()
@@ -170,17 +170,17 @@ class Membership:
                     )
                     delay = _LAST_TRY_AGAIN
                 except RemoteError as error:
-                    level = logging.DEBUG if told == str(error) else logging.INFO
+                    level = logging.DEBUG if logged == str(error) else logging.INFO
                     log.log(level, "The server cannot be reached yet: reason=%s", error)
-                    told = str(error)
+                    logged = str(error)
                 except GpustackError as error:
                     log.log(
-                        logging.DEBUG if told == str(error) else logging.ERROR,
+                        logging.DEBUG if logged == str(error) else logging.ERROR,
                         "The server did not take this worker in, its data directory is %s: reason=%s",
                         self._identity.data_dir,
                         error,
                     )
-                    told = str(error)
+                    logged = str(error)
             if attempt.fault is not None:
                 delay = _LAST_TRY_AGAIN
             await trio.sleep(delay * (0.5 + self._rng.random()))

@@ -73,7 +73,7 @@ class ToolFetcher:
             wait = min(wait * 2, _LONGEST_WAIT)
 
     async def _fetch(self) -> Build:
-        wish = BuildRequest(
+        request = BuildRequest(
             platform=platform_of(await self.devices(), self.settings.cuda),
             any_device=True,
             static=self.settings.static,
@@ -81,7 +81,7 @@ class ToolFetcher:
         )
         async with await open_client_aside() as client:
             return await self.tools.bring(
-                wish, client=client, tell=lambda sentence: log.info("%s", sentence), try_out=self.try_out
+                request, client=client, tell=lambda sentence: log.info("%s", sentence), try_out=self.try_out
             )
 
 
