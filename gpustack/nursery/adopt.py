@@ -86,7 +86,7 @@ def adopt(state: GroupState) -> ProcessGroup | None:
     return ProcessGroup(state, leader)
 
 
-def is_led(state: GroupState) -> bool:
+def leader_runs(state: GroupState) -> bool:
     """Whether the leader that ``state`` describes runs at this moment."""
     return identity_of(state.pid) == ProcessIdentity(state.boot_id or "", state.start_ticks or 0)
 

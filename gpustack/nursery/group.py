@@ -105,7 +105,7 @@ class ProcessGroup:
     async def _end(self, grace: float) -> None:
         await self._signal(signal.SIGTERM)
         with trio.move_on_after(grace) as patience:
-            await self._gone()
+            await self._wait_for_all()
         if patience.cancelled_caught:
             log.warning("Process group %d ignored TERM for %.1f s, killing it", self.pid, grace)
             await self._kill()
@@ -114,19 +114,19 @@ class ProcessGroup:
             self._over = exit_
             self._leader.release()
 
-    async def _gone(self) -> None:
+    async def _wait_for_all(self) -> None:
         await self._leader.wait()
-        while await self._left():  # noqa: ASYNC110  nobody tells us when a process that is not our child ends
+        while await self._has_members():  # noqa: ASYNC110  nobody tells us when a process that is not our child ends
             await trio.sleep(_LOOK_AGAIN)
 
     async def _kill(self) -> None:
         while True:  # one that was born while members were signalled one by one gets the next round
             await self._signal(signal.SIGKILL)
             with trio.move_on_after(_KILL_AGAIN):
-                await self._gone()
+                await self._wait_for_all()
                 return
 
-    async def _left(self) -> bool:
+    async def _has_members(self) -> bool:
         """Whether processes of the group are left after its leader."""
         found = await _scans.run(members, self.pid, self.state.start_ticks)
         return _answers(self.pid) if found is None else bool(found)

@@ -89,7 +89,7 @@ class _ChildLeader:
         return _exit(found.si_status if found.si_code == os.CLD_EXITED else -found.si_status)
 
 
-def led() -> frozenset[int]:
+def leader_pids() -> frozenset[int]:
     """The pids of leaders that were started here and are not reaped: only their group may wait for them."""
     return frozenset(one.pid for one in _leaders if one.pinned)
 
@@ -238,7 +238,7 @@ class OrphanReaper:
         task_status.started()
         while True:
             await trio.sleep(self.every)
-            found = await _orphan_scans.run(ended_children, os.getpid(), abandon=True) - led()
+            found = await _orphan_scans.run(ended_children, os.getpid(), abandon=True) - leader_pids()
             for pid in found & self._ended:
                 self.reaped += _reap(pid)
             self._ended = found

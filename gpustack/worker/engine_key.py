@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 
 from gpustack.http1.fields import Fields
-from gpustack.nursery.adopt import is_led
+from gpustack.nursery.adopt import leader_runs
 from gpustack.nursery.limiter import threads
 from gpustack.nursery.state import GroupState, read_states
 
@@ -102,7 +102,7 @@ class EngineKeys:
 
 
 def _left_running(folder: Path) -> list[GroupState]:
-    return [state for state in read_states(folder) if isinstance(state, GroupState) and is_led(state)]
+    return [state for state in read_states(folder) if isinstance(state, GroupState) and leader_runs(state)]
 
 
 def _fields(key: str | None) -> Fields:
