@@ -12,10 +12,10 @@ import attrs
 from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.lifecycle import EVICT
 from gpustack.domain.worker import Condition, Worker, WorkerState
-from gpustack.errors import NotFound
 from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.identity.keys import worker_key
 from gpustack.server.lifecycle import give_up_place
+from gpustack.server.row_write import existing
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
@@ -103,7 +103,7 @@ async def bar(store: Store, worker_id: int) -> Worker:
     """
 
     def work(tx: Tx) -> Worker:
-        worker = _existing(tx, worker_id)
+        worker = existing(tx, Worker, worker_id)
         for instance in tx.all(ModelInstance).values():
             if worker_id in workers_of(instance):
                 give_up_place(tx, instance, EVICT, "Its worker was barred; looking for another place")
@@ -118,7 +118,7 @@ async def admit_again(store: Store, worker_id: int) -> Worker:
     The present credential is voided. Raises ``NotFound``."""
 
     def work(tx: Tx) -> Worker:
-        worker = _existing(tx, worker_id)
+        worker = existing(tx, Worker, worker_id)
         why = "may join again" if worker.barred else worker.condition.why
         condition = attrs.evolve(worker.condition, why=why)
         return tx.update(attrs.evolve(worker, barred=False, condition=condition, **_VOID))
@@ -127,10 +127,3 @@ async def admit_again(store: Store, worker_id: int) -> Worker:
 
 
 _VOID: dict[str, Any] = {"credential_hash": "", "credential_since": None, "former_credential_hash": None}
-
-
-def _existing(tx: Tx, worker_id: int) -> Worker:
-    worker = tx.get(Worker, worker_id)
-    if worker is None:
-        raise NotFound(f"Worker {worker_id} does not exist")
-    return worker

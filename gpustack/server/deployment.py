@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 
@@ -12,15 +12,13 @@ from gpustack.domain.artifact import ModelFile
 from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.lifecycle import EVICT
 from gpustack.domain.model import Model, edited
-from gpustack.domain.record import Record
 from gpustack.domain.worker import Worker
-from gpustack.errors import AlreadyExists, BadRequest, Conflict, NotFound
+from gpustack.errors import AlreadyExists, BadRequest, Conflict
 from gpustack.server.lifecycle import end_instance, give_up_place
 from gpustack.server.report import TO_FETCH
+from gpustack.server.row_write import existing
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
-
-R = TypeVar("R", bound=Record)
 
 
 async def create_model(store: Store, model: Model) -> Model:
@@ -47,7 +45,7 @@ async def update_model(
     """
 
     def work(tx: Tx) -> Model:
-        before = _existing(tx, Model, model_id, "Model")
+        before = existing(tx, Model, model_id)
         if version is not None and version != before.version:
             raise Conflict(
                 f"Model {before.name!r} changed since it was read (version {before.version}, not {version})"
@@ -86,7 +84,7 @@ async def delete_model(store: Store, model_id: int) -> Model:
     """Delete a deployment and end its instances. Returns the last record. Raises ``NotFound``."""
 
     def work(tx: Tx) -> Model:
-        model = _existing(tx, Model, model_id, "Model")
+        model = existing(tx, Model, model_id)
         for instance in tx.snapshot.instances_of(model_id):
             end_instance(tx, instance)
         tx.delete(Model, model_id)
@@ -99,7 +97,7 @@ async def delete_instance(store: Store, instance_id: int) -> ModelInstance:
     """End one instance; the reconciler creates another in its place. Raises ``NotFound``."""
 
     def work(tx: Tx) -> ModelInstance:
-        instance = _existing(tx, ModelInstance, instance_id, "Model instance")
+        instance = existing(tx, ModelInstance, instance_id)
         end_instance(tx, instance)
         return instance
 
@@ -114,7 +112,7 @@ async def delete_worker(store: Store, worker_id: int) -> Worker:
     """
 
     def work(tx: Tx) -> Worker:
-        worker = _existing(tx, Worker, worker_id, "Worker")
+        worker = existing(tx, Worker, worker_id)
         for instance in tx.all(ModelInstance).values():
             if worker_id in workers_of(instance):
                 give_up_place(tx, instance, EVICT, "Its worker was removed; looking for another place")
@@ -134,7 +132,7 @@ async def create_file(store: Store, file: ModelFile) -> ModelFile:
     """
 
     def work(tx: Tx) -> ModelFile:
-        worker = _existing(tx, Worker, file.worker_id, "Worker")
+        worker = existing(tx, Worker, file.worker_id)
         where = {name: getattr(file, name) for name in ("worker_id", "source_index", "local_dir")}
         known = tx.find(ModelFile, **where)
         if known is None:
@@ -156,7 +154,7 @@ async def reset_file(store: Store, file_id: int) -> ModelFile:
     """
 
     def work(tx: Tx) -> ModelFile:
-        file = _existing(tx, ModelFile, file_id, "Model file")
+        file = existing(tx, ModelFile, file_id)
         if file.deleted_at is not None:
             raise Conflict(f"Model file {file_id} is being removed")
         return tx.change(ModelFile, file_id, **TO_FETCH)
@@ -171,7 +169,7 @@ async def delete_file(store: Store, file_id: int, cleanup: bool | None = None) -
     """
 
     def work(tx: Tx) -> ModelFile:
-        file = _existing(tx, ModelFile, file_id, "Model file")
+        file = existing(tx, ModelFile, file_id)
         users = [i.name for i in tx.all(ModelInstance).values() if _uses(i, file)]
         if users:
             raise Conflict(f"Model file {file_id} is in use by {', '.join(sorted(users))}")
@@ -189,13 +187,6 @@ def _uses(instance: ModelInstance, file: ModelFile) -> bool:
     """Whether an instance reads the file: from the cache, never from a folder that a user chose (``local_dir``)."""
     here = file.worker_id in workers_of(instance) and not file.local_dir
     return here and instance.source.index == file.source_index
-
-
-def _existing(tx: Tx, cls: type[R], key: int, word: str) -> R:
-    record = tx.get(cls, key)
-    if record is None:
-        raise NotFound(f"{word} {key} does not exist")
-    return record
 
 
 def _refuse_taken_name(tx: Tx, name: str, own_id: int | None) -> None:

@@ -77,4 +77,4 @@ class HeartbeatTimes:
     def __repr__(self) -> str:
         now = self._clock()
         oldest = max((now - self._heard.get(key, at) for key, at in self._known.items()), default=0.0)
-        return f"<Leases: {len(self._known)} workers, the longest silent for {oldest:.0f} s>"
+        return f"<HeartbeatTimes: {len(self._known)} workers, the longest silent for {oldest:.0f} s>"

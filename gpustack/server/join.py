@@ -53,7 +53,7 @@ async def join(
     request: JoinRequest,
     *,
     keys: DerivedKeys,
-    leases: HeartbeatTimes,
+    heartbeats: HeartbeatTimes,
     secret: Callable[[], str],
     rng: random.Random,
     shown: PresentedCredential | None = None,
@@ -72,7 +72,7 @@ async def join(
     former = store.snapshot.find(Worker, worker_uuid=request.worker_uuid)
     _refuse_impostor(former, shown, keys)
     if former is not None:
-        leases.heard(
+        heartbeats.heard(
             former.id
         )  # before the record says ready: else liveness might judge it by its old silence once more
 
@@ -110,7 +110,7 @@ async def join(
         return tx.insert(described)
 
     worker = await store.write(work)
-    leases.heard(worker.id)
+    heartbeats.heard(worker.id)
     return JoinResult(
         worker=worker,
         credential=worker_key(worker.id, own),

@@ -37,7 +37,7 @@ class Liveness:
     """Looks every ``look_every`` seconds. A condition is written only when it changes, with its date and reason."""
 
     _store: RecordStore
-    _leases: HeartbeatTimes
+    _heartbeats: HeartbeatTimes
     _settings: LivenessSettings
     _clock: Callable[[], float]
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("liveness", passing=(Unavailable,)))
@@ -46,18 +46,18 @@ class Liveness:
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         workers = self._store.snapshot.workers
-        self._leases.of(workers)
+        self._heartbeats.of(workers)
         task_status.started()
         before: Mapping[int, LivenessVerdict] = {}
         while True:
             snapshot = self._store.snapshot
             known, workers = workers, snapshot.workers
             for worker_id in _written_of(known, workers):
-                self._leases.heard_elsewhere(worker_id, 0.0)
-            leases, now = self._leases.of(workers), self._clock()
+                self._heartbeats.heard_elsewhere(worker_id, 0.0)
+            last_heard, now = self._heartbeats.of(workers), self._clock()
             stopped = {key for key, worker in workers.items() if worker.leaving}
-            verdicts = judge_all(leases, now, self._settings, stopped)
-            silence = {worker_id: now - heard for worker_id, heard in leases.items()}
+            verdicts = judge_all(last_heard, now, self._settings, stopped)
+            silence = {worker_id: now - heard for worker_id, heard in last_heard.items()}
             try:
                 await self._apply(verdicts, before, snapshot)
                 await self._mark(verdicts, silence, snapshot)
@@ -99,7 +99,7 @@ class Liveness:
         heard = {
             key
             for key, verdict in verdicts.items()
-            if verdict.state is WorkerState.READY and self._leases.has_spoken(key)
+            if verdict.state is WorkerState.READY and self._heartbeats.has_spoken(key)
         }
         marked: list[int] = []
         for instance in snapshot.instances.values():
@@ -123,17 +123,15 @@ class Liveness:
     def _is_to_tell(
         self, worker: Worker | None, verdict: LivenessVerdict, before: LivenessVerdict | None
     ) -> bool:
+        """Whether the condition of the worker is to be written."""
         if worker is None or worker.barred:  # the condition is an administrator's
             return False
-        return self._is_news(worker, verdict, before)
-
-    def _is_news(self, worker: Worker, verdict: LivenessVerdict, before: LivenessVerdict | None) -> bool:
         state = worker.condition.state
         if state is verdict.state:
             # Only whether its instances are given up has changed: the reason says so.
             return before is not None and before.state is state and before.replace is not verdict.replace
         # That this server has just begun to judge is no sign of life: only a request of the worker is.
-        return self._leases.has_spoken(worker.id) or _WORSE[verdict.state] > _WORSE[state]
+        return self._heartbeats.has_spoken(worker.id) or _WORSE[verdict.state] > _WORSE[state]
 
 
 def _tell(worker_id: int, verdict: LivenessVerdict, seen: Snapshot, tx: Tx) -> None:

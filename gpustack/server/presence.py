@@ -39,7 +39,7 @@ class ServerPresence:
     """Announces this server every ``SPEAK_EVERY`` seconds, and exchanges with the others which workers were heard."""
 
     _store: Store
-    _leases: HeartbeatTimes
+    _heartbeats: HeartbeatTimes
     _me: ServerIdentity
     _secrets: Mapping[str, str] = attrs.field(repr=False)
     """Those that the servers agreed on."""
@@ -75,10 +75,10 @@ class ServerPresence:
 
     async def _look(self) -> None:
         """Announce and look once. Raises ``SecretsReplaced``; a database that is away is survived."""
-        self._leases.of(
+        self._heartbeats.of(
             self._store.snapshot.workers
         )  # deleted workers are forgotten; the silence of new ones begins now
-        heard = {} if self._alone else self._leases.take_untold()
+        heard = {} if self._alone else self._heartbeats.take_untold()
         me = attrs.evolve(self._me, url=await _threads.run(self._url, abandon=True))
 
         async def attend(some: Mapping[int, float]) -> RegistryView:
@@ -90,7 +90,7 @@ class ServerPresence:
             # With no worker heard, or none that could be told, the server announces itself alone.
             roll = told[-1] if told else await attend({})
         except Unavailable as error:
-            self._leases.put_back(heard)
+            self._heartbeats.put_back(heard)
             log.debug("The other servers cannot be heard: reason=%s", error)
             return
         if not roll.agreed:
@@ -99,7 +99,7 @@ class ServerPresence:
             )
         for worker_id, ago in roll.heard.items():
             with self._faults.row(("heard", worker_id)):
-                self._leases.heard_elsewhere(worker_id, ago)
+                self._heartbeats.heard_elsewhere(worker_id, ago)
         with self._faults.row("the log"):
             self._tell(roll)
         self._roll = roll

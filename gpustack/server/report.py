@@ -13,10 +13,11 @@ from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.report import FileReport, InstanceReport, StatusReport
 from gpustack.domain.worker import Worker, WorkerState
-from gpustack.errors import Forbidden, NotFound
+from gpustack.errors import Forbidden
 from gpustack.policy.liveness import STOPPED
 from gpustack.server.lifecycle import take_report
 from gpustack.server.liveness import condition_after_status, with_reason
+from gpustack.server.row_write import existing
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
@@ -46,9 +47,7 @@ async def report_instance(store: Store, worker_id: int, instance_id: int, report
     placed on this worker, ``Conflict`` when its life does not allow the move."""
 
     def work(tx: Tx) -> None:
-        instance = tx.get(ModelInstance, instance_id)
-        if instance is None:
-            raise NotFound(f"Model instance {instance_id} does not exist")
+        instance = existing(tx, ModelInstance, instance_id)
         if instance.worker_id != worker_id:
             raise Forbidden(f"Model instance {instance.name} is not placed on this worker")
         if report.gone:
@@ -80,9 +79,7 @@ async def report_file(store: Store, worker_id: int, file_id: int, report: FileRe
     """
 
     def work(tx: Tx) -> None:
-        file = tx.get(ModelFile, file_id)
-        if file is None:
-            raise NotFound(f"Model file {file_id} does not exist")
+        file = existing(tx, ModelFile, file_id)
         if file.worker_id != worker_id:
             raise Forbidden(f"Model file {file_id} is not on this worker")
         if not report.gone:
@@ -113,9 +110,7 @@ async def report_status(store: Store, worker_id: int, report: StatusReport) -> N
     report = bounded(report)
 
     def work(tx: Tx) -> None:
-        worker = tx.get(Worker, worker_id)
-        if worker is None:
-            raise NotFound(f"Worker {worker_id} does not exist")
+        worker = existing(tx, Worker, worker_id)
         after = attrs.evolve(
             worker,
             status=report.status,
@@ -142,9 +137,7 @@ async def worker_leaves(store: Store, worker_id: int) -> None:
     """The worker stops in order: nothing is placed there until it joins again. Raises ``NotFound``."""
 
     def work(tx: Tx) -> None:
-        worker = tx.get(Worker, worker_id)
-        if worker is None:
-            raise NotFound(f"Worker {worker_id} does not exist")
+        worker = existing(tx, Worker, worker_id)
         condition = worker.condition
         if condition.state is WorkerState.READY:
             condition = with_reason(condition, WorkerState.NOT_READY, STOPPED, tx.now)

@@ -1,4 +1,4 @@
-"""Writes of many rows at once: as far as they can be stored, within a time, once; the rest is left in a folder."""
+"""Writes of rows: many in one transaction, once and within a time; what cannot be stored is left in a folder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import trio
 
 from gpustack import durable_file
 from gpustack.domain.document import decode, encode
-from gpustack.errors import Invalid, Unavailable
+from gpustack.domain.record import Record
+from gpustack.errors import Invalid, NotFound, Unavailable
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.store.fenced_store import RecordStore
+from gpustack.store.table import noun
 from gpustack.store.transaction import Tx
 
 log = logging.getLogger(__name__)
@@ -24,6 +26,15 @@ log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 T = TypeVar("T")
+R = TypeVar("R", bound=Record)
+
+
+def existing(tx: Tx, cls: type[R], key: int) -> R:
+    """The record with that id. Raises ``NotFound``."""
+    record = tx.get(cls, key)
+    if record is None:
+        raise NotFound(f"{noun(cls).capitalize()} {key} does not exist")
+    return record
 
 
 async def write_rows(

@@ -57,15 +57,15 @@ def leading_services(
     records: RecordStore,
     *,
     facts: FactsCache,
-    leases: HeartbeatTimes,
+    heartbeats: HeartbeatTimes,
     liveness: LivenessSettings,
     rng: Random,
     monotonic: Callable[[], float],
 ) -> Sequence[Service]:
     """The loops that only the leading server runs, in the order of starting. No worker counts as silent before now."""
-    leases.refill()
+    heartbeats.refill()
     return (
-        Liveness(records, leases, liveness, monotonic),
+        Liveness(records, heartbeats, liveness, monotonic),
         Scheduler(records, facts),
         ReplicaReconciler(records, rng),
     )

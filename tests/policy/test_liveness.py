@@ -56,8 +56,8 @@ def test_the_brake_lets_go_in_the_end() -> None:
 @given(st.dictionaries(st.integers(1, 50), st.floats(0, 5000), max_size=20))
 def test_nobody_is_given_up_before_the_grace(ago: dict[int, float]) -> None:
     settings = attrs.evolve(SETTINGS, brake_hold=0.0)
-    leases = {key: NOW - seconds for key, seconds in ago.items()}
-    for key, verdict in judge_all(leases, NOW, settings).items():
-        assert verdict.replace == (NOW - leases[key] >= settings.replace_after)
-        assert (verdict.state is WorkerState.READY) == (NOW - leases[key] < settings.not_ready_after)
+    last_heard = {key: NOW - seconds for key, seconds in ago.items()}
+    for key, verdict in judge_all(last_heard, NOW, settings).items():
+        assert verdict.replace == (NOW - last_heard[key] >= settings.replace_after)
+        assert (verdict.state is WorkerState.READY) == (NOW - last_heard[key] < settings.not_ready_after)
         assert bool(verdict.why) == (verdict.state is not WorkerState.READY)

@@ -32,26 +32,26 @@ SETTINGS = LivenessSettings(look_every=0.01, not_ready_after=45, replace_after=3
 """The loop itself turns fast; all that is judged is the clock that the test turns."""
 
 
-class CountedLeases(HeartbeatTimes):
+class CountedHeartbeats(HeartbeatTimes):
     """Counts how often it was looked at."""
 
     looks = 0
 
     def of(self, worker_ids: Collection[int]) -> Mapping[int, float]:
-        CountedLeases.looks += 1
+        CountedHeartbeats.looks += 1
         return super().of(worker_ids)
 
 
 @attrs.define
 class Watch:
     cluster: Cluster
-    leases: CountedLeases
+    heartbeats: CountedHeartbeats
 
     async def looks(self, times: int = 3) -> None:
         """Wait until the loop has looked that often at the present instant."""
         with trio.fail_after(30):
-            start = CountedLeases.looks
-            while CountedLeases.looks < start + times:  # noqa: ASYNC110
+            start = CountedHeartbeats.looks
+            while CountedHeartbeats.looks < start + times:  # noqa: ASYNC110
                 await trio.sleep(0.005)
         await self.cluster.store.write(lambda tx: None)
 
@@ -62,7 +62,7 @@ class Watch:
             step = min(left, 15.0)
             self.cluster.clock.forward(step)
             for worker in speaking:
-                self.leases.heard(worker.id)
+                self.heartbeats.heard(worker.id)
             left -= step
         await self.looks()
 
@@ -73,11 +73,11 @@ class Watch:
 
 @asynccontextmanager
 async def watching(cluster: Cluster, settings: LivenessSettings = SETTINGS) -> AsyncIterator[Watch]:
-    leases = CountedLeases(cluster.clock.monotonic)
-    service = Liveness(cluster.store, leases, settings, cluster.clock.monotonic)
+    heartbeats = CountedHeartbeats(cluster.clock.monotonic)
+    service = Liveness(cluster.store, heartbeats, settings, cluster.clock.monotonic)
     async with trio.open_nursery() as nursery:
         await nursery.start(lambda task_status: service.run(task_status=task_status))
-        yield Watch(cluster, leases)
+        yield Watch(cluster, heartbeats)
         nursery.cancel_scope.cancel()
 
 
@@ -85,7 +85,7 @@ async def test_a_silent_worker_gets_nothing_new_and_keeps_its_places(cluster: Cl
     quiet, loud = await cluster.worker("quiet"), await cluster.worker("loud")
     instance = await cluster.instance(await cluster.model("m"), on=quiet)
     async with watching(cluster) as watch:
-        watch.leases.heard(quiet.id)
+        watch.heartbeats.heard(quiet.id)
         await watch.pass_(44, loud)
         assert watch.condition(quiet) == quiet.condition
         await watch.pass_(2, loud)
@@ -95,7 +95,7 @@ async def test_a_silent_worker_gets_nothing_new_and_keeps_its_places(cluster: Cl
         await watch.pass_(200, loud)
         assert watch.condition(quiet) == condition, "said once, not at every look"
         assert cluster.now(instance).placement == instance.placement
-        watch.leases.heard(quiet.id)
+        watch.heartbeats.heard(quiet.id)
         await watch.looks()
         assert watch.condition(quiet).state is WorkerState.READY
         assert watch.condition(quiet).why == ""
@@ -110,7 +110,7 @@ async def test_what_runs_on_a_silent_worker_is_unreachable_until_it_is_heard_aga
     ending = await cluster.instance(model, on=quiet)
     await deployment.delete_instance(cluster.store, ending.id)
     async with watching(cluster) as watch:
-        watch.leases.heard(quiet.id)
+        watch.heartbeats.heard(quiet.id)
         last = cluster.clock.now
         await watch.pass_(44, loud)
         assert cluster.now(runs) == runs
@@ -124,7 +124,7 @@ async def test_what_runs_on_a_silent_worker_is_unreachable_until_it_is_heard_aga
         assert [cluster.now(i).state for i in (stays, starts, ending)] == [S.RUNNING, S.STARTING, S.RUNNING]
         await watch.pass_(100, loud)
         assert cluster.now(runs) == after, "said once, not at every look"
-        watch.leases.heard(quiet.id)
+        watch.heartbeats.heard(quiet.id)
         await watch.looks()
         assert (cluster.now(runs).state, cluster.now(runs).state_message) == (S.RUNNING, "")
 
@@ -134,7 +134,7 @@ async def test_a_worker_that_has_joined_anew_says_itself_what_runs(cluster: Clus
     quiet, loud = await cluster.worker("quiet"), await cluster.worker("loud")
     instance = await cluster.instance(await cluster.model("m"), on=quiet)
     async with watching(cluster) as watch:
-        watch.leases.heard(quiet.id)
+        watch.heartbeats.heard(quiet.id)
         await watch.pass_(50, loud)
         assert cluster.now(instance).state is S.UNREACHABLE
         cluster.clock.forward(1)
@@ -153,7 +153,7 @@ async def test_the_word_that_an_engine_answers_ends_unreachable_at_once(cluster:
     quiet, loud = await cluster.worker("quiet"), await cluster.worker("loud")
     instance = await cluster.instance(await cluster.model("m"), on=quiet)
     async with watching(cluster) as watch:
-        watch.leases.heard(quiet.id)
+        watch.heartbeats.heard(quiet.id)
         await watch.pass_(50, loud)
         report = InstanceReport(state=S.RUNNING, pid=1, port=40000)
         await report_instance(cluster.store, quiet.id, instance.id, report)
@@ -165,7 +165,7 @@ async def test_after_a_restart_of_ours_nothing_becomes_unreachable_nor_running(c
     model = await cluster.model("m")
     runs, cut_off = await cluster.instance(model, on=healthy), await cluster.instance(model, on=dead)
     async with watching(cluster) as watch:
-        watch.leases.heard(dead.id)
+        watch.heartbeats.heard(dead.id)
         await watch.pass_(50, healthy)
         cut_off = cluster.now(cut_off)
         assert cut_off.state is S.UNREACHABLE
@@ -173,7 +173,7 @@ async def test_after_a_restart_of_ours_nothing_becomes_unreachable_nor_running(c
         await watch.looks()
         await watch.pass_(44)
         assert (cluster.now(runs), cluster.now(cut_off)) == (runs, cut_off)
-        watch.leases.heard(dead.id)
+        watch.heartbeats.heard(dead.id)
         await watch.looks()
         assert cluster.now(cut_off).state is S.RUNNING
 
@@ -234,12 +234,12 @@ async def test_a_worker_that_comes_back_keeps_what_was_not_moved_yet(cluster: Cl
         def some_moved(snapshot: object) -> bool:
             moved = any(i.state is S.PENDING for i in cluster.snapshot.instances.values())
             if moved:
-                watch.leases.heard(lost.id)
+                watch.heartbeats.heard(lost.id)
             return moved
 
         cluster.clock.forward(301)
         for worker in others:
-            watch.leases.heard(worker.id)
+            watch.heartbeats.heard(worker.id)
         await cluster.until(some_moved)
         await watch.looks()
         await watch.looks()
@@ -273,7 +273,7 @@ async def test_after_a_restart_of_ours_every_lease_is_full_and_no_judgement_is_u
     gone = Condition(state=WorkerState.UNREACHABLE, why="not heard for 999 s")
     await cluster.change(dead, condition=gone)
     async with watching(cluster) as watch:
-        assert watch.leases.last_heard(dead.id) is None
+        assert watch.heartbeats.last_heard(dead.id) is None
         await watch.looks()
         assert watch.condition(healthy).state is WorkerState.READY
         assert watch.condition(dead) == gone, "that we have started is no sign of life of others"
@@ -290,7 +290,7 @@ async def test_detection_faults_are_still_told_after_a_silence(cluster: Cluster)
     async with watching(cluster) as watch:
         await watch.pass_(50, other)
         assert watch.condition(worker).why == "not heard for 50 s"
-        watch.leases.heard(worker.id)
+        watch.heartbeats.heard(worker.id)
         await watch.looks()
         assert watch.condition(worker).why == "NVIDIA is ill"
 
@@ -300,18 +300,18 @@ async def test_what_a_worker_said_to_another_server_counts(cluster: Cluster) -> 
     far, near, other = [await cluster.worker(name) for name in ("far", "near", "other")]
     instance = await cluster.instance(await cluster.model("m"), on=far)
     async with watching(cluster) as watch:
-        watch.leases.heard(far.id)
+        watch.heartbeats.heard(far.id)
         for _ in range(30):
-            watch.leases.heard_elsewhere(near.id, 3.0)
+            watch.heartbeats.heard_elsewhere(near.id, 3.0)
             await watch.pass_(15, other)
         assert watch.condition(near).state is WorkerState.READY
-        watch.leases.heard_elsewhere(far.id, 1000.0)
+        watch.heartbeats.heard_elsewhere(far.id, 1000.0)
         await watch.looks()
         assert watch.condition(far).state is not WorkerState.READY, "what is old changes nothing"
         await cluster.change(far, heartbeat_time=cluster.clock.now)
         await watch.looks()
         assert watch.condition(far).state is WorkerState.READY
-        assert watch.leases.last_heard(far.id) == cluster.clock.monotonic()
+        assert watch.heartbeats.last_heard(far.id) == cluster.clock.monotonic()
         assert cluster.now(instance) is not None
 
 
@@ -341,16 +341,16 @@ async def test_a_verdict_is_void_when_the_worker_spoke_to_another_server_meanwhi
         def watch(self, tables: Iterable[str] | None = None) -> AbstractContextManager[Wake]:
             return self.store.watch(tables)
 
-    leases = CountedLeases(cluster.clock.monotonic)
-    service = Liveness(Slow(cluster.store), leases, SETTINGS, cluster.clock.monotonic)
+    heartbeats = CountedHeartbeats(cluster.clock.monotonic)
+    service = Liveness(Slow(cluster.store), heartbeats, SETTINGS, cluster.clock.monotonic)
     for worker in (lost, *others):
-        leases.heard(worker.id)
+        heartbeats.heard(worker.id)
     cluster.clock.forward(400)
     for worker in others:
-        leases.heard(worker.id)
+        heartbeats.heard(worker.id)
     async with trio.open_nursery() as nursery:
         await nursery.start(lambda task_status: service.run(task_status=task_status))
-        await Watch(cluster, leases).looks(5)
+        await Watch(cluster, heartbeats).looks(5)
         nursery.cancel_scope.cancel()
     assert spoke
     assert cluster.now(lost).condition.state is WorkerState.READY
@@ -360,12 +360,12 @@ async def test_a_verdict_is_void_when_the_worker_spoke_to_another_server_meanwhi
 async def test_a_worker_that_stops_gets_nothing_more_until_it_joins_again(cluster: Cluster) -> None:
     stopping, other = await cluster.worker("stopping"), await cluster.worker("other")
     async with watching(cluster) as watch:
-        watch.leases.heard(stopping.id)
+        watch.heartbeats.heard(stopping.id)
         await worker_leaves(cluster.store, stopping.id)
         condition = watch.condition(stopping)
         assert (condition.state, condition.why) == (WorkerState.NOT_READY, "its daemon was stopped")
         for _ in range(3):
-            watch.leases.heard(stopping.id)
+            watch.heartbeats.heard(stopping.id)
             await watch.pass_(10, other)
         assert watch.condition(stopping) == condition, "it is heard while its engines end"
         await watch.pass_(400, other)
@@ -381,7 +381,7 @@ async def test_what_a_stopped_worker_ran_is_placed_elsewhere_after_a_short_grace
     model = await cluster.model("m", replicas=2)
     instances = [await cluster.instance(model, on=stopped) for _ in range(2)]
     async with watching(cluster) as watch:
-        watch.leases.heard(stopped.id)
+        watch.heartbeats.heard(stopped.id)
         await worker_leaves(cluster.store, stopped.id)
         for instance in instances:
             await cluster.move(instance, S.ERROR)
@@ -404,7 +404,7 @@ async def test_what_runs_on_a_worker_that_was_killed_after_its_goodbye_is_cut_of
     stopped = await cluster.worker("stopped")
     instance = await cluster.instance(await cluster.model("m"), on=stopped, state=S.RUNNING)
     async with watching(cluster) as watch:
-        watch.leases.heard(stopped.id)
+        watch.heartbeats.heard(stopped.id)
         await worker_leaves(cluster.store, stopped.id)
         await watch.looks()
         await watch.pass_(30)
@@ -417,7 +417,7 @@ async def test_a_stopped_worker_keeps_its_places_while_nobody_could_take_them(cl
     stopped, closed = await cluster.worker("stopped"), await cluster.worker("closed", cordoned=True)
     instance = await cluster.instance(await cluster.model("m"), on=stopped)
     async with watching(cluster) as watch:
-        watch.leases.heard(stopped.id)
+        watch.heartbeats.heard(stopped.id)
         await worker_leaves(cluster.store, stopped.id)
         await watch.looks()
         await watch.pass_(400, closed)
@@ -435,9 +435,9 @@ async def test_workers_that_are_stopped_together_pull_no_brake_and_are_no_sign_o
     instance = await cluster.instance(await cluster.model("m"), on=lost)
     async with watching(cluster) as watch:
         for worker in workers[:2]:
-            watch.leases.heard(worker.id)
+            watch.heartbeats.heard(worker.id)
             await worker_leaves(cluster.store, worker.id)
-        watch.leases.heard(lost.id)
+        watch.heartbeats.heard(lost.id)
         await watch.pass_(50, other)
         assert "together" not in watch.condition(lost).why
         assert cluster.now(instance).state is S.UNREACHABLE
@@ -449,15 +449,15 @@ async def test_who_is_barred_or_let_in_again_has_not_spoken_by_that(
 ) -> None:
     silent, other = await cluster.worker("silent"), await cluster.worker("other")
     async with watching(cluster) as watch:
-        watch.leases.heard(silent.id)
+        watch.heartbeats.heard(silent.id)
         heard_at = cluster.clock.monotonic()
         await watch.pass_(30, other)
         await void(cluster.store, silent.id)
         await watch.looks()
-        assert watch.leases.last_heard(silent.id) == heard_at
+        assert watch.heartbeats.last_heard(silent.id) == heard_at
         await cluster.change(silent, credential_hash="new")
         await watch.looks()
-        assert watch.leases.last_heard(silent.id) == cluster.clock.monotonic(), "it has joined again"
+        assert watch.heartbeats.last_heard(silent.id) == cluster.clock.monotonic(), "it has joined again"
 
 
 async def test_what_was_said_before_we_judged_makes_nobody_ready(cluster: Cluster) -> None:
@@ -466,60 +466,60 @@ async def test_what_was_said_before_we_judged_makes_nobody_ready(cluster: Cluste
     quiet = Condition(state=WorkerState.NOT_READY, why="not heard for 50 s")
     await cluster.change(silent, condition=quiet)
     async with watching(cluster) as watch:
-        watch.leases.refill()
-        watch.leases.heard_elsewhere(silent.id, 50.0)
+        watch.heartbeats.refill()
+        watch.heartbeats.heard_elsewhere(silent.id, 50.0)
         await watch.pass_(10, other)
         assert watch.condition(silent) == quiet
-        assert watch.leases.last_heard(silent.id) == cluster.clock.monotonic() - 60.0
-        watch.leases.heard_elsewhere(silent.id, 3.0)
+        assert watch.heartbeats.last_heard(silent.id) == cluster.clock.monotonic() - 60.0
+        watch.heartbeats.heard_elsewhere(silent.id, 3.0)
         await watch.looks()
         assert watch.condition(silent).state is WorkerState.READY
 
 
 def test_who_begins_to_judge_takes_nobody_for_silent() -> None:
     now = 5.0
-    leases = HeartbeatTimes(lambda: now)
-    leases.heard(1)
+    heartbeats = HeartbeatTimes(lambda: now)
+    heartbeats.heard(1)
     now = 500.0
-    leases.refill()
+    heartbeats.refill()
     now = 502.0
-    assert leases.of([1, 2]) == {1: 500.0, 2: 502.0}
-    assert leases.last_heard(1) == 5.0, "what is shown is what was heard"
+    assert heartbeats.of([1, 2]) == {1: 500.0, 2: 502.0}
+    assert heartbeats.last_heard(1) == 5.0, "what is shown is what was heard"
 
 
 def test_other_servers_are_told_once_of_each_word() -> None:
     now = 5.0
-    leases = HeartbeatTimes(lambda: now)
+    heartbeats = HeartbeatTimes(lambda: now)
     for worker_id in (1, 2):
-        leases.heard(worker_id)
-    leases.heard_elsewhere(3, 1.0)
+        heartbeats.heard(worker_id)
+    heartbeats.heard_elsewhere(3, 1.0)
     now = 7.0
-    assert leases.take_untold() == {1: 2.0, 2: 2.0}
-    assert leases.take_untold() == {}
-    leases.drop(2)
-    leases.put_back([1, 2])
-    assert leases.take_untold() == {1: 2.0}
-    leases.heard_elsewhere(1, 0.5)
-    assert leases.last_heard(1) == 6.5 and leases.take_untold() == {}
-    leases.heard_elsewhere(1, 100.0)
-    assert leases.last_heard(1) == 6.5
+    assert heartbeats.take_untold() == {1: 2.0, 2: 2.0}
+    assert heartbeats.take_untold() == {}
+    heartbeats.drop(2)
+    heartbeats.put_back([1, 2])
+    assert heartbeats.take_untold() == {1: 2.0}
+    heartbeats.heard_elsewhere(1, 0.5)
+    assert heartbeats.last_heard(1) == 6.5 and heartbeats.take_untold() == {}
+    heartbeats.heard_elsewhere(1, 100.0)
+    assert heartbeats.last_heard(1) == 6.5
 
 
-def test_leases_of_those_that_are_gone_are_forgotten() -> None:
+def test_the_times_of_those_that_are_gone_are_forgotten() -> None:
     now = 5.0
-    leases = HeartbeatTimes(lambda: now)
-    leases.heard(1)
+    heartbeats = HeartbeatTimes(lambda: now)
+    heartbeats.heard(1)
     now = 9.0
-    assert leases.of([1, 2]) == {1: 5.0, 2: 9.0}
-    assert (leases.last_heard(1), leases.last_heard(2)) == (5.0, None)
-    assert leases.of([2]) == {2: 9.0}
-    assert leases.last_heard(1) is None
-    assert repr(leases) == "<Leases: 1 workers, the longest silent for 0 s>"
+    assert heartbeats.of([1, 2]) == {1: 5.0, 2: 9.0}
+    assert (heartbeats.last_heard(1), heartbeats.last_heard(2)) == (5.0, None)
+    assert heartbeats.of([2]) == {2: 9.0}
+    assert heartbeats.last_heard(1) is None
+    assert repr(heartbeats) == "<HeartbeatTimes: 1 workers, the longest silent for 0 s>"
 
 
 @pytest.mark.parametrize("word", ["heard", "drop"])
 def test_a_deleted_worker_may_come_again(word: str) -> None:
-    leases = HeartbeatTimes(lambda: 1.0)
-    leases.heard(1)
-    getattr(leases, word)(1)
-    assert (leases.last_heard(1) is None) == (word == "drop")
+    heartbeats = HeartbeatTimes(lambda: 1.0)
+    heartbeats.heard(1)
+    getattr(heartbeats, word)(1)
+    assert (heartbeats.last_heard(1) is None) == (word == "drop")

@@ -40,7 +40,7 @@ class Node:
     """A server as far as it is there."""
 
     store: Store
-    leases: HeartbeatTimes
+    heartbeats: HeartbeatTimes
     presence: ServerPresence
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
@@ -60,8 +60,10 @@ async def node(url: str, name: str, token: str = "t") -> AsyncIterator[Node]:
         await nursery.start(store.run)
         me = ServerIdentity(uuid=name, run="1", url="http://before", version="1")
         secrets = await settle(store, me, {"token": SecretProposal(value=token)})
-        leases = HeartbeatTimes(trio.current_time)
-        made = Node(store, leases, ServerPresence(store, leases, me, secrets, lambda: f"http://{name}"))
+        heartbeats = HeartbeatTimes(trio.current_time)
+        made = Node(
+            store, heartbeats, ServerPresence(store, heartbeats, me, secrets, lambda: f"http://{name}")
+        )
         async with trio.open_nursery() as inner:
             await inner.start(lambda task_status: made.run(task_status=task_status))
             with trio.fail_after(PATIENCE):
@@ -83,11 +85,11 @@ async def test_they_hear_of_each_other_and_of_workers_and_miss_who_stops(
         both = ["http://one", "http://two"]
         await until(lambda: one.seen == two.seen == both)
         worker = await one.store.write(lambda tx: tx.insert(Worker(name="w", worker_uuid="u")))
-        one.leases.of([worker.id])
-        assert two.leases.last_heard(worker.id) is None
-        one.leases.heard(worker.id)
-        await until(lambda: two.leases.last_heard(worker.id) is not None)
-        heard = two.leases.last_heard(worker.id)
+        one.heartbeats.of([worker.id])
+        assert two.heartbeats.last_heard(worker.id) is None
+        one.heartbeats.heard(worker.id)
+        await until(lambda: two.heartbeats.last_heard(worker.id) is not None)
+        heard = two.heartbeats.last_heard(worker.id)
         assert heard is not None and abs(heard - trio.current_time()) < PATIENCE
         one.scope.cancel()
         await until(lambda: two.seen == ["http://two"])
@@ -107,13 +109,13 @@ async def test_a_database_that_is_away_is_survived_and_who_was_heard_is_told_lat
         await until(lambda: worker.id in two.store.snapshot.workers)
         server.stop()
         try:
-            one.leases.of([worker.id])
-            one.leases.heard(worker.id)
+            one.heartbeats.of([worker.id])
+            one.heartbeats.heard(worker.id)
             await until(lambda: one.store.failure and two.store.failure)
             assert len(one.seen) == 2, "what was known is known still"
         finally:
             server.start()
-        await until(lambda: two.leases.last_heard(worker.id) is not None)
+        await until(lambda: two.heartbeats.last_heard(worker.id) is not None)
 
 
 async def test_one_whose_secrets_were_replaced_meanwhile_ends(url: str) -> None:
@@ -155,9 +157,9 @@ async def test_a_worker_of_whom_nothing_can_be_told_is_left_out(
             ids.append((await one.store.write(lambda tx, made=made: tx.insert(made))).id)
         refused.add(ids[0])
         await until(lambda: set(ids) <= set(two.store.snapshot.workers))
-        one.leases.of(ids)
+        one.heartbeats.of(ids)
         for worker_id in ids:
-            one.leases.heard(worker_id)
-        await until(lambda: two.leases.last_heard(ids[1]) is not None)
-        assert two.leases.last_heard(ids[0]) is None
+            one.heartbeats.heard(worker_id)
+        await until(lambda: two.heartbeats.last_heard(ids[1]) is not None)
+        assert two.heartbeats.last_heard(ids[0]) is None
         assert one.seen == two.seen == ["http://one", "http://two"]

@@ -41,7 +41,7 @@ async def joined(cluster: Cluster, name: str = "w", most: int = MOST_WORKERS, **
         cluster.store,
         request,
         keys=DerivedKeys.of("a secret for tests"),
-        leases=HeartbeatTimes(lambda: 0.0),
+        heartbeats=HeartbeatTimes(lambda: 0.0),
         secret=lambda: "ab",
         rng=random.Random(1),
         most=most,

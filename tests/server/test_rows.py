@@ -261,16 +261,16 @@ async def test_a_step_that_fails_for_one_worker_keeps_no_other_from_being_judged
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    leases = HeartbeatTimes(cluster.clock.monotonic)
+    heartbeats = HeartbeatTimes(cluster.clock.monotonic)
     settings = LivenessSettings(look_every=0.05, brake_share=1.0)
     workers = [await cluster.worker(name, gpu(0, 24)) for name in ("a", "b")]
     there = [await cluster.instance(await cluster.model(f"m{w.id}"), on=w) for w in workers]
     for worker in workers:
-        leases.heard(worker.id)
+        heartbeats.heard(worker.id)
     stumble: Stumble = make()
     stumble.put(monkeypatch)
     with caplog.at_level(logging.ERROR):
-        await begin(nursery, Liveness(cluster.store, leases, settings, cluster.clock.monotonic))
+        await begin(nursery, Liveness(cluster.store, heartbeats, settings, cluster.clock.monotonic))
         cluster.clock.forward(60)
         for worker, instance in reversed(list(zip(workers, there, strict=True))):
             await cluster.until(

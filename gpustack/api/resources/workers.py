@@ -85,7 +85,7 @@ async def _join(call: ApiCall) -> _JoinAnswer:
         call.context.store,
         call.document,
         keys=call.context.keys,
-        leases=call.context.workers.leases,
+        heartbeats=call.context.workers.leases,
         secret=lambda: secrets.token_hex(32),
         rng=call.context.rng,
         shown=_shown(call),

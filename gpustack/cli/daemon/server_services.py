@@ -63,7 +63,7 @@ class ServerServices:
             return leading_services(
                 FencedStore(store, term, deposed),
                 facts=facts,
-                leases=heartbeats,
+                heartbeats=heartbeats,
                 liveness=_liveness(options),
                 rng=daemon.rng,
                 monotonic=trio.current_time,
