@@ -45,7 +45,7 @@ class Front:
 
     cluster: Cluster
     book: AssignmentIndex
-    pace: StreamTiming
+    timing: StreamTiming
     port: int = 0
     ended: list[str] = attrs.field(factory=list)
     news: trio.Event = attrs.field(factory=trio.Event)
@@ -54,7 +54,7 @@ class Front:
         worker_id = int(exchange.head.path.split("/")[3])
         how = "left"
         try:
-            await stream_assignments(exchange, self.cluster.store, self.book, worker_id, pace=self.pace)
+            await stream_assignments(exchange, self.cluster.store, self.book, worker_id, timing=self.timing)
             how = "finished" if exchange.response_complete else "cut"
         finally:
             self.ended.append(how)
@@ -71,8 +71,8 @@ Serve = Callable[..., Awaitable[Front]]
 
 @pytest.fixture
 def serve(cluster: Cluster, reactor: Reactor, nursery: trio.Nursery) -> Serve:
-    async def start(**pace: float) -> Front:
-        front = Front(cluster, AssignmentIndex(cluster.store), StreamTiming(**pace))
+    async def start(**timing: float) -> Front:
+        front = Front(cluster, AssignmentIndex(cluster.store), StreamTiming(**timing))
         (listener,) = open_listeners("127.0.0.1", 0)
         front.port = listener.getsockname()[1]
         server = HttpServer("test", [listener], handler=front.handle, reactor=reactor)
