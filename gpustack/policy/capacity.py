@@ -8,7 +8,7 @@ import attrs
 
 from gpustack.domain.device import Device, DeviceId
 from gpustack.domain.snapshot import FreeMemory, Snapshot
-from gpustack.domain.worker import EngineBuild, Worker
+from gpustack.domain.worker import Worker
 from gpustack.engines.registry import engine_by_name
 
 from .placement import PlacementRequest, Shortage
@@ -69,11 +69,11 @@ class WorkerCapacity:
         )
 
 
-def room(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> WorkerCapacity:
-    """The room on ``worker``, with the ask's own claim left out of account."""
-    free = snapshot.free(worker, without=ask.own_id)
-    devices = [device for device in usable(ask, worker) if device.index in free.vram]
-    picked = picked_on(ask, worker)
+def room(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> WorkerCapacity:
+    """The capacity of ``worker``; the request's own claim does not count as taken."""
+    free = snapshot.free(worker, without=request.own_id)
+    devices = [device for device in usable(request, worker) if device.index in free.vram]
+    picked = picked_on(request, worker)
     if picked:
         devices = [device for device in devices if device.index in picked]
     devices.sort(key=lambda device: (-free.vram[device.index], device.index))
@@ -83,9 +83,9 @@ def room(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> WorkerCap
     return WorkerCapacity(worker=worker, free=free, devices=tuple(devices), unified=unified)
 
 
-def usable(ask: PlacementRequest, worker: Worker) -> tuple[Device, ...]:
+def usable(request: PlacementRequest, worker: Worker) -> tuple[Device, ...]:
     """The devices without a fault that the engine's build on this worker can drive."""
-    engine, build = engine_by_name(ask.engine_name), worker.build_of(ask.engine_name)
+    engine, build = engine_by_name(request.engine_name), worker.build_of(request.engine_name)
     if build is None:
         return ()
     every = engine is not None and engine.any_device
@@ -97,25 +97,19 @@ def sound(worker: Worker) -> Iterable[Device]:
     return (device for device in worker.status.gpu_devices if device.fault is None)
 
 
-def picked_on(ask: PlacementRequest, worker: Worker) -> frozenset[int]:
+def picked_on(request: PlacementRequest, worker: Worker) -> frozenset[int]:
     """Indexes of this worker's devices that the user picked."""
-    ids = [DeviceId.parse(text) for text in ask.gpu_ids]
+    ids = [DeviceId.parse(text) for text in request.gpu_ids]
     return frozenset(device.index for device in ids if device.worker == worker.name)
 
 
-def undriven(ask: PlacementRequest, worker: Worker) -> str:
+def undriven(request: PlacementRequest, worker: Worker) -> str:
     """Why GPUs of the worker are not used, and how to have them used; empty if they are, or there are none."""
-    build, there = worker.build_of(ask.engine_name), list(sound(worker))
-    if build is None or not there or usable(ask, worker):
+    build, there = worker.build_of(request.engine_name), list(sound(worker))
+    if build is None or not there or usable(request, worker):
         return ""
     kinds = ", ".join(sorted({device.type for device in there}))
     count = "its GPU" if len(there) == 1 else f"its {len(there)} GPUs"
-    return f"{_named(build)} on worker {worker.name} cannot drive {count} ({kinds}){_advice(build)}"
-
-
-def _named(build: EngineBuild) -> str:
-    return f"{build.engine} ({build.origin})" if build.origin else build.engine
-
-
-def _advice(build: EngineBuild) -> str:
-    return f". {build.advice}" if build.advice else "; install a build of it for these devices"
+    name = f"{build.engine} ({build.origin})" if build.origin else build.engine
+    advice = f". {build.advice}" if build.advice else "; install a build of it for these devices"
+    return f"{name} on worker {worker.name} cannot drive {count} ({kinds}){advice}"

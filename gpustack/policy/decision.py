@@ -21,13 +21,13 @@ from .placement import Candidate, PlacementRequest, Rejection, Shortage
 
 
 def decide(
-    ask: PlacementRequest, snapshot: Snapshot, *, among: Iterable[Worker] | None = None
+    request: PlacementRequest, snapshot: Snapshot, *, among: Iterable[Worker] | None = None
 ) -> Placement | tuple[Rejection, ...]:
     """The place on ``among`` (all workers by default), or the reasons against every one, nearest first.
 
-    The same ask and snapshot get the same answer.
+    The same request and snapshot get the same answer.
     """
-    if impossible := impossibilities(ask):
+    if impossible := impossibilities(request):
         return tuple(Rejection(sentence=sentence) for sentence in impossible)
     workers = sorted(snapshot.workers.values() if among is None else among, key=lambda w: w.id)
     if not workers:
@@ -35,24 +35,26 @@ def decide(
     out: list[Rejection] = []
     kept: list[Worker] = []
     for worker in workers:
-        against = objections(ask, worker, snapshot)
+        against = objections(request, worker, snapshot)
         if against:
             out.append(Rejection(sentence=against[0], worker_id=worker.id, worker=worker.name))
         else:
             kept.append(worker)
-    placement, short = _fit(ask, kept, snapshot)
+    placement, short = _fit(request, kept, snapshot)
     return placement or (*short, *out)
 
 
-def impossibilities(ask: PlacementRequest) -> list[str]:
+def impossibilities(request: PlacementRequest) -> list[str]:
     """Faults of the deployment itself, which no worker can mend."""
-    engine = engine_by_name(ask.engine_name)
-    faults = [] if engine is None else engine.faults(ask.model)
-    facts = ask.facts if engine is not None and not engine.any_device else None
+    engine = engine_by_name(request.engine_name)
+    faults = [] if engine is None else engine.faults(request.model)
+    facts = request.facts if engine is not None and not engine.any_device else None
     if facts is not None and facts.category is Category.UNKNOWN and facts.architecture:
-        faults.append(f"{ask.model.source.readable} ({facts.architecture}) is not a model that can be served")
+        faults.append(
+            f"{request.model.source.readable} ({facts.architecture}) is not a model that can be served"
+        )
     try:
-        workers = {DeviceId.parse(text).worker for text in ask.gpu_ids}
+        workers = {DeviceId.parse(text).worker for text in request.gpu_ids}
     except ValueError as error:
         return [*faults, str(error)]
     if len(workers) > 1:
@@ -61,23 +63,23 @@ def impossibilities(ask: PlacementRequest) -> list[str]:
     return faults
 
 
-def objections(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[str]:
+def objections(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[str]:
     """The sentence of each filter that rules the worker out."""
-    found = (module.keep(ask, worker, snapshot) for module in _modules("filters"))
+    found = (module.keep(request, worker, snapshot) for module in _modules("filters"))
     return [sentence for sentence in found if sentence is not None]
 
 
 def _fit(
-    ask: PlacementRequest, workers: list[Worker], snapshot: Snapshot
+    request: PlacementRequest, workers: list[Worker], snapshot: Snapshot
 ) -> tuple[Placement | None, list[Rejection]]:
     shortages: dict[int, Shortage] = {}
     for way in sorted(_modules("fits"), key=lambda module: int(module.RANK)):
         found: list[Candidate] = []
-        for variant in ask.variants:
+        for variant in request.variants:
             found += _offers(way, variant, workers, snapshot, shortages)
         if found:
-            return _choose(ask, found, snapshot), []
-    reasons = [_reason(ask, worker, shortages.get(worker.id)) for worker in workers]
+            return _choose(request, found, snapshot), []
+    reasons = [_reason(request, worker, shortages.get(worker.id)) for worker in workers]
     return None, sorted(
         reasons, key=lambda reason: reason.shortage.short if reason.shortage else float("inf")
     )
@@ -85,7 +87,7 @@ def _fit(
 
 def _offers(
     way: ModuleType,
-    ask: PlacementRequest,
+    request: PlacementRequest,
     workers: list[Worker],
     snapshot: Snapshot,
     shortages: dict[int, Shortage],
@@ -93,25 +95,25 @@ def _offers(
     """The candidates of one way to fit; for each worker without any, ``shortages`` keeps its smallest shortage."""
     found: list[Candidate] = []
     for worker in workers:
-        answer = way.candidates(ask, worker, snapshot)
+        answer = way.candidates(request, worker, snapshot)
         if isinstance(answer, list):
-            found += [attrs.evolve(candidate, slots=ask.demand.slots) for candidate in answer]
+            found += [attrs.evolve(candidate, slots=request.demand.slots) for candidate in answer]
         elif worker.id not in shortages or answer.short < shortages[worker.id].short:
             shortages[worker.id] = answer
     return found
 
 
-def _choose(ask: PlacementRequest, found: list[Candidate], snapshot: Snapshot) -> Placement:
+def _choose(request: PlacementRequest, found: list[Candidate], snapshot: Snapshot) -> Placement:
     """Most layers on devices, then fewest devices, then most requests at a time, then the strategy's score, then
     most room left.
     """
     first = max(_rank(candidate) for candidate in found)
-    score = _modules_by_name("scores")[ask.model.placement_strategy.value].score
-    rated = [(score(c, ask, snapshot), c) for c in found if _rank(c) == first]
+    score = _modules_by_name("scores")[request.model.placement_strategy.value].score
+    rated = [(score(c, request, snapshot), c) for c in found if _rank(c) == first]
     best_score, best = min(
         rated, key=lambda pair: (-pair[0], -pair[1].left, pair[1].worker.id, pair[1].gpu_indexes)
     )
-    note = ". ".join(part for part in (best.note, ask.demand.note) if part)
+    note = ". ".join(part for part in (best.note, request.demand.note) if part)
     claim = attrs.evolve(best.claim, slots=best.slots)
     return Placement(
         worker_id=best.worker.id, gpu_indexes=best.gpu_indexes, claim=claim, score=best_score, note=note
@@ -122,17 +124,17 @@ def _rank(candidate: Candidate) -> tuple[int, int, int]:
     return candidate.claim.offload_layers or 0, -len(candidate.gpu_indexes), candidate.slots or 0
 
 
-def _reason(ask: PlacementRequest, worker: Worker, shortage: Shortage | None) -> Rejection:
-    sentence = shortage.sentence if shortage is not None else _no_way(ask, worker)
+def _reason(request: PlacementRequest, worker: Worker, shortage: Shortage | None) -> Rejection:
+    sentence = shortage.sentence if shortage is not None else _no_way(request, worker)
     return Rejection(sentence=sentence, worker_id=worker.id, worker=worker.name, shortage=shortage)
 
 
-def _no_way(ask: PlacementRequest, worker: Worker) -> str:
-    if reason := undriven(ask, worker):
+def _no_way(request: PlacementRequest, worker: Worker) -> str:
+    if reason := undriven(request, worker):
         return reason
-    if not usable(ask, worker):
+    if not usable(request, worker):
         return f"worker {worker.name} has no GPU that can be used, and the deployment must not run on the CPU"
-    wanted = len(ask.demand.split) or len(ask.gpu_ids)
+    wanted = len(request.demand.split) or len(request.gpu_ids)
     return f"worker {worker.name} has fewer GPUs than the {wanted} the deployment divides itself among"
 
 

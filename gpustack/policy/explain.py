@@ -79,12 +79,12 @@ def explain(
         engine = engine_for(model, facts).name
     except Invalid as error:
         return attrs.evolve(blank, sentence=fault or str(error), final=lasting or fault is None)
-    ask = PlacementRequest(model=model, instance=instance, facts=facts, engine_name=engine)
+    request = PlacementRequest(model=model, instance=instance, facts=facts, engine_name=engine)
     workers = sorted(snapshot.workers.values(), key=lambda worker: worker.id)
     placed_already = instance is not None and instance.placement is not None
     # A custom command runs without facts; for everything else the file says what it needs.
     unread = fault is not None and facts is None and not placed_already and engine != custom.ENGINE.name
-    verdicts = tuple(_verdict_or_fault(ask, worker, snapshot, unread=unread) for worker in workers)
+    verdicts = tuple(_verdict_or_fault(request, worker, snapshot, unread=unread) for worker in workers)
     known = attrs.evolve(blank, engine=engine, workers=verdicts)
     if instance is not None and instance.placement is not None:
         placed = instance.placement
@@ -93,21 +93,21 @@ def explain(
         )
     if fault is not None and facts is None:
         return attrs.evolve(known, sentence=fault, final=lasting)
-    found, faults = place_and_faults(ask, snapshot)
+    found, faults = place_and_faults(request, snapshot)
     if isinstance(found, Placement):
         return attrs.evolve(known, fits=True, sentence=f"fits on {where(found, snapshot)}", note=found.note)
     return attrs.evolve(
         known,
         sentence=found.sentence,
         smallest_change=found.smallest_change,
-        final=not faults and _never_fits(ask, snapshot),
+        final=not faults and _never_fits(request, snapshot),
     )
 
 
-def _never_fits(ask: PlacementRequest, snapshot: Snapshot) -> bool:
+def _never_fits(request: PlacementRequest, snapshot: Snapshot) -> bool:
     """Whether there would be no place with every worker ready, uncordoned and empty. False while the memory of one is
     unknown."""
-    if impossibilities(ask):
+    if impossibilities(request):
         return True
     if not snapshot.workers or any(w.status.memory.total is None for w in snapshot.workers.values()):
         return False
@@ -118,7 +118,7 @@ def _never_fits(ask: PlacementRequest, snapshot: Snapshot) -> bool:
         for key, worker in snapshot.workers.items()
     }
     tables = {**snapshot.tables, table_of(Worker): workers, table_of(ModelInstance): {}}
-    return not isinstance(decide(ask, attrs.evolve(snapshot, tables=tables)), Placement)
+    return not isinstance(decide(request, attrs.evolve(snapshot, tables=tables)), Placement)
 
 
 def where(placement: Placement, snapshot: Snapshot) -> str:
@@ -129,23 +129,23 @@ def where(placement: Placement, snapshot: Snapshot) -> str:
 
 
 def _verdict_or_fault(
-    ask: PlacementRequest, worker: Worker, snapshot: Snapshot, *, unread: bool
+    request: PlacementRequest, worker: Worker, snapshot: Snapshot, *, unread: bool
 ) -> WorkerVerdict:
     """The verdict of one worker; one that raises what nobody foresaw is told as such."""
     try:
-        return _verdict(ask, worker, snapshot, unread=unread)
+        return _verdict(request, worker, snapshot, unread=unread)
     except Exception as error:  # noqa: BLE001  whatever it is, it is this worker's
         told = (unjudged(worker, error).sentence,)
         return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=None, sentences=told)
 
 
-def _verdict(ask: PlacementRequest, worker: Worker, snapshot: Snapshot, *, unread: bool) -> WorkerVerdict:
-    against = [*impossibilities(ask), *objections(ask, worker, snapshot)]
+def _verdict(request: PlacementRequest, worker: Worker, snapshot: Snapshot, *, unread: bool) -> WorkerVerdict:
+    against = [*impossibilities(request), *objections(request, worker, snapshot)]
     if against:
         return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=False, sentences=tuple(against))
     if unread:
         return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=None, sentences=(_UNREAD,))
-    found = decide(ask, snapshot, among=(worker,))
+    found = decide(request, snapshot, among=(worker,))
     if isinstance(found, Placement):
         fits = (f"fits on {where(found, snapshot)}", *([found.note] if found.note else ()))
         return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=True, sentences=fits)

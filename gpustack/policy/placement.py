@@ -20,8 +20,8 @@ for it (``waits_for_room``)."""
 _LISTED = 3
 
 
-def _demand(ask: PlacementRequest) -> MemoryDemand:
-    return demand_of(ask.model, ask.facts, ask.engine_name, ask.slots)
+def _demand(request: PlacementRequest) -> MemoryDemand:
+    return demand_of(request.model, request.facts, request.engine_name, request.slots)
 
 
 @attrs.frozen(kw_only=True)

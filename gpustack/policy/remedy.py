@@ -22,88 +22,92 @@ _MOST_TRIALS = 32
 """How many instances are tried, one at a time, as the one to stop; those with the smallest claims first."""
 
 
-def smallest_change(ask: PlacementRequest, snapshot: Snapshot, reasons: tuple[Rejection, ...]) -> str | None:
+def smallest_change(
+    request: PlacementRequest, snapshot: Snapshot, reasons: tuple[Rejection, ...]
+) -> str | None:
     """A sentence, or ``None`` where the deployment itself is at fault."""
-    if impossibilities(ask):
+    if impossibilities(request):
         return None
     for remedy in _REMEDIES:
-        change = remedy(ask, snapshot)
+        change = remedy(request, snapshot)
         if change is not None:
             return change
-    return _more_machines(ask, reasons)
+    return _more_machines(request, reasons)
 
 
-def _older_replica(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
+def _older_replica(request: PlacementRequest, snapshot: Snapshot) -> str | None:
     """A rolling update without spare room: the replica to be replaced holds the memory."""
-    if ask.instance is None:
+    if request.instance is None:
         return None
     older = frozenset(
         instance.id
         for instance in snapshot.instances.values()
-        if instance.model_id == ask.model.id
-        and instance.generation < ask.instance.generation
+        if instance.model_id == request.model.id
+        and instance.generation < request.instance.generation
         and instance.placement
     )
-    return f"wait until {MAKES_ROOM}" if older and _fits(ask, _without(snapshot, older)) else None
+    return f"wait until {MAKES_ROOM}" if older and _fits(request, _without(snapshot, older)) else None
 
 
-def _wait_for_worker(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
+def _wait_for_worker(request: PlacementRequest, snapshot: Snapshot) -> str | None:
     for worker in _workers(snapshot):
         if worker.condition.state is WorkerState.READY:
             continue
         ready = attrs.evolve(worker, condition=Condition(state=WorkerState.READY))
-        if _fits(ask, _with(snapshot, ready), ready):
+        if _fits(request, _with(snapshot, ready), ready):
             return f"bring worker {worker.name} back"
     return None
 
 
-def _uncordon(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
+def _uncordon(request: PlacementRequest, snapshot: Snapshot) -> str | None:
     for worker in _workers(snapshot):
         open_again = attrs.evolve(worker, cordoned=False, draining=False)
-        if not worker.takes_instances and _fits(ask, _with(snapshot, open_again), open_again):
+        if not worker.takes_instances and _fits(request, _with(snapshot, open_again), open_again):
             if worker.draining:
                 return f"add a worker, or uncordon worker {worker.name}, which ends its drain"
             return f"uncordon worker {worker.name}"
     return None
 
 
-def _allow_cpu(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
-    if ask.model.cpu_offloading is not False:
+def _allow_cpu(request: PlacementRequest, snapshot: Snapshot) -> str | None:
+    if request.model.cpu_offloading is not False:
         return None
-    allowed = attrs.evolve(ask, model=attrs.evolve(ask.model, cpu_offloading=True))
+    allowed = attrs.evolve(request, model=attrs.evolve(request.model, cpu_offloading=True))
     return "allow CPU offloading (cpu_offloading)" if _fits(allowed, snapshot) else None
 
 
-def _shorter_context(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
+def _shorter_context(request: PlacementRequest, snapshot: Snapshot) -> str | None:
     """The largest power of two, below what is asked, with which it fits."""
-    if ask.engine_name != llama_cpp.ENGINE.name or ask.facts is None or not ask.facts.is_complete:
+    if request.engine_name != llama_cpp.ENGINE.name or request.facts is None or not request.facts.is_complete:
         return None
-    asked = slots(ask.model).context
+    asked = slots(request.model).context
     size = 1 << max((asked - 1).bit_length() - 1, 0)
     while size >= _LEAST_CTX:
-        given = (*ask.model.backend_parameters, f"--ctx-size={size}")
-        if _fits(attrs.evolve(ask, model=attrs.evolve(ask.model, backend_parameters=given)), snapshot):
+        given = (*request.model.backend_parameters, f"--ctx-size={size}")
+        if _fits(
+            attrs.evolve(request, model=attrs.evolve(request.model, backend_parameters=given)), snapshot
+        ):
             return f"lower --ctx-size from {asked} to {size} or below"
         size //= 2
     return None
 
 
-def _stop_one(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
-    for instance, size in _by_size(ask, snapshot)[:_MOST_TRIALS]:
+def _stop_one(request: PlacementRequest, snapshot: Snapshot) -> str | None:
+    for instance, size in _by_size(request, snapshot)[:_MOST_TRIALS]:
         assert instance.placement is not None
         worker = snapshot.workers.get(instance.placement.worker_id)
-        if worker is not None and _fits(ask, _without(snapshot, frozenset({instance.id})), worker):
+        if worker is not None and _fits(request, _without(snapshot, frozenset({instance.id})), worker):
             return f"stop {instance.name} ({human_bytes(size)}) on {worker.name}"
     return None
 
 
-def _lower_reserve(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
+def _lower_reserve(request: PlacementRequest, snapshot: Snapshot) -> str | None:
     for worker in _workers(snapshot):
         bare = attrs.evolve(worker, system_reserved=SystemReserved(ram=0, vram=0))
-        placement = _place(ask.variants[-1], _with(snapshot, bare), bare)
+        placement = _place(request.variants[-1], _with(snapshot, bare), bare)
         if placement is None:
             continue
-        free = _with(snapshot, bare).free(bare, without=ask.own_id)
+        free = _with(snapshot, bare).free(bare, without=request.own_id)
         vram = [free.vram[index] - size for index, size in placement.claim.vram.items()]
         ram = (free.ram or 0) - placement.claim.ram
         if placement.claim.is_unified_memory:
@@ -120,21 +124,21 @@ def _lower_reserve(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
     return None
 
 
-def _label(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
-    wanted = ask.model.worker_selector
+def _label(request: PlacementRequest, snapshot: Snapshot) -> str | None:
+    wanted = request.model.worker_selector
     if not wanted:
         return None
     for worker in _workers(snapshot):
         labelled = attrs.evolve(worker, labels={**worker.labels, **wanted})
-        if labelled.labels != worker.labels and _fits(ask, _with(snapshot, labelled), labelled):
+        if labelled.labels != worker.labels and _fits(request, _with(snapshot, labelled), labelled):
             return f"label worker {worker.name} with {_pairs(wanted)}, or add a worker so labelled"
     return None
 
 
-def _other_gpus(ask: PlacementRequest, snapshot: Snapshot) -> str | None:
-    if not ask.gpu_ids:
+def _other_gpus(request: PlacementRequest, snapshot: Snapshot) -> str | None:
+    if not request.gpu_ids:
         return None
-    free = attrs.evolve(ask, model=attrs.evolve(ask.model, gpu_selector=None))
+    free = attrs.evolve(request, model=attrs.evolve(request.model, gpu_selector=None))
     return "select other GPUs, or none (gpu_selector)" if _fits(free, snapshot) else None
 
 
@@ -152,8 +156,8 @@ _REMEDIES: tuple[Callable[[PlacementRequest, Snapshot], str | None], ...] = (
 """The least costly first."""
 
 
-def _more_machines(ask: PlacementRequest, reasons: tuple[Rejection, ...]) -> str:
-    labelled = f" labelled {_pairs(ask.model.worker_selector)}" if ask.model.worker_selector else ""
+def _more_machines(request: PlacementRequest, reasons: tuple[Rejection, ...]) -> str:
+    labelled = f" labelled {_pairs(request.model.worker_selector)}" if request.model.worker_selector else ""
     shortages = [reason.shortage for reason in reasons if reason.shortage is not None]
     if shortages:
         nearest = min(shortages, key=lambda shortage: shortage.short)
@@ -165,11 +169,13 @@ def _pairs(labels: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
-def _by_size(ask: PlacementRequest, snapshot: Snapshot) -> list[tuple[ModelInstance, int]]:
+def _by_size(request: PlacementRequest, snapshot: Snapshot) -> list[tuple[ModelInstance, int]]:
     held = [
         (instance, instance.placement.claim.ram + sum(instance.placement.claim.vram.values()))
         for instance in snapshot.instances.values()
-        if instance.placement is not None and instance.deleted_at is None and instance.id not in ask.own_id
+        if instance.placement is not None
+        and instance.deleted_at is None
+        and instance.id not in request.own_id
     ]
     return sorted(held, key=lambda pair: (pair[1], pair[0].id))
 
@@ -178,13 +184,13 @@ def _workers(snapshot: Snapshot) -> Iterator[Worker]:
     yield from sorted(snapshot.workers.values(), key=lambda worker: worker.id)
 
 
-def _place(ask: PlacementRequest, snapshot: Snapshot, on: Worker | None = None) -> Placement | None:
-    outcome = decide(ask, snapshot, among=None if on is None else (on,))
+def _place(request: PlacementRequest, snapshot: Snapshot, on: Worker | None = None) -> Placement | None:
+    outcome = decide(request, snapshot, among=None if on is None else (on,))
     return outcome if isinstance(outcome, Placement) else None
 
 
-def _fits(ask: PlacementRequest, snapshot: Snapshot, on: Worker | None = None) -> bool:
-    return _place(ask, snapshot, on) is not None
+def _fits(request: PlacementRequest, snapshot: Snapshot, on: Worker | None = None) -> bool:
+    return _place(request, snapshot, on) is not None
 
 
 def _with(snapshot: Snapshot, worker: Worker) -> Snapshot:

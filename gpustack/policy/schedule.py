@@ -18,30 +18,30 @@ from .remedy import smallest_change
 __all__ = ["PlacementRequest", "Rejection", "Unschedulable", "place", "place_and_faults", "unjudged"]
 
 
-def place(ask: PlacementRequest, snapshot: Snapshot) -> Placement | Unschedulable:
+def place(request: PlacementRequest, snapshot: Snapshot) -> Placement | Unschedulable:
     """A place whose claim fits into what is free now, or why there is none and what would change that.
 
     The same arguments get the same answer, so it may be asked speculatively. A worker that raises what nobody foresaw
     is passed over, and is one of the reasons.
     """
-    return place_and_faults(ask, snapshot)[0]
+    return place_and_faults(request, snapshot)[0]
 
 
 def place_and_faults(
-    ask: PlacementRequest, snapshot: Snapshot
+    request: PlacementRequest, snapshot: Snapshot
 ) -> tuple[Placement | Unschedulable, Mapping[int, Exception]]:
     """``place``, and the exceptions of the workers that were passed over, by their ids.
 
     Raises an exception that all workers raise, or none alone: it is the deployment's.
     """
     try:
-        return _place(ask, snapshot), {}
+        return _place(request, snapshot), {}
     except Exception:  # what only some workers raise is theirs; anything else is raised again
-        faults = _faults_of_workers(ask, snapshot)
+        faults = _faults_of_workers(request, snapshot)
         if not 0 < len(faults) < len(snapshot.workers):
             raise
     sound = {key: worker for key, worker in snapshot.workers.items() if key not in faults}
-    placed = _place(ask, attrs.evolve(snapshot, tables={**snapshot.tables, table_of(Worker): sound}))
+    placed = _place(request, attrs.evolve(snapshot, tables={**snapshot.tables, table_of(Worker): sound}))
     if isinstance(placed, Unschedulable):
         passed = (unjudged(snapshot.workers[key], error) for key, error in faults.items())
         placed = attrs.evolve(placed, reasons=(*placed.reasons, *passed))
@@ -55,20 +55,20 @@ def unjudged(worker: Worker, error: Exception) -> Rejection:
     return Rejection(sentence=sentence, worker_id=worker.id, worker=worker.name)
 
 
-def _place(ask: PlacementRequest, snapshot: Snapshot) -> Placement | Unschedulable:
-    found = decide(ask, snapshot)
+def _place(request: PlacementRequest, snapshot: Snapshot) -> Placement | Unschedulable:
+    found = decide(request, snapshot)
     if isinstance(found, Placement):
         return found
-    return Unschedulable(reasons=found, smallest_change=smallest_change(ask, snapshot, found))
+    return Unschedulable(reasons=found, smallest_change=smallest_change(request, snapshot, found))
 
 
-def _faults_of_workers(ask: PlacementRequest, snapshot: Snapshot) -> dict[int, Exception]:
+def _faults_of_workers(request: PlacementRequest, snapshot: Snapshot) -> dict[int, Exception]:
     """The exception that each worker raises when it is decided on alone."""
     found: dict[int, Exception] = {}
     for worker in snapshot.workers.values():
         alone = attrs.evolve(snapshot, tables={**snapshot.tables, table_of(Worker): {worker.id: worker}})
         try:
-            _place(ask, alone)
+            _place(request, alone)
         except Exception as error:  # noqa: BLE001  whatever it is, it is this worker's
             found[worker.id] = error
     return found

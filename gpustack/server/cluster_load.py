@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from gpustack.domain.snapshot import Snapshot
-from gpustack.domain.worker import Memory, Worker, WorkerState
+from gpustack.domain.worker import Worker, WorkerState
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.ticker import ticks
 
@@ -68,7 +68,7 @@ def _rates(worker: Worker) -> _WorkerLoad:
     devices = [device for device in status.gpu_devices if device.fault is None]
     return _WorkerLoad(
         cpu=status.cpu.utilization_rate,
-        ram=_used(status.memory),
+        ram=_share(status.memory.utilization_rate, status.memory.used, status.memory.total),
         gpu=tuple(device.core.utilization_rate for device in devices if device.core is not None),
         vram=tuple(
             _share(device.memory.utilization_rate, device.memory.used, device.memory.total)
@@ -84,10 +84,6 @@ def _load(measured: Sequence[_WorkerLoad]) -> ClusterLoad:
         gpu=_mean(rate for one in measured for rate in one.gpu),
         vram=_mean(rate for one in measured for rate in one.vram),
     )
-
-
-def _used(memory: Memory) -> float | None:
-    return _share(memory.utilization_rate, memory.used, memory.total)
 
 
 def _share(rate: float | None, used: int | None, total: int | None) -> float | None:

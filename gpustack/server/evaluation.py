@@ -86,7 +86,7 @@ class Evaluator:
             return incompatible(fault or str(error))
         if facts is None and not engine.any_device:
             return self._too_slow(model) if fault is None else incompatible(fault)
-        ask, snapshot = (
+        request, snapshot = (
             PlacementRequest(model=model, facts=facts, engine_name=engine.name),
             self._store.snapshot,
         )
@@ -94,7 +94,7 @@ class Evaluator:
         kept = self._kept.get(key)
         if kept is not None and kept.facts == facts and self._clock() - kept.at <= self._settings.keep_for:
             return kept.found
-        found = _verdict(await self._threads.run(place, ask, snapshot, abandon=True))
+        found = _verdict(await self._threads.run(place, request, snapshot, abandon=True))
         self._kept.pop(key, None)
         self._kept[key] = _CachedEvaluation(facts, self._clock(), found)
         while len(self._kept) > self._settings.most:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
 import attrs
 import trio
@@ -129,13 +130,11 @@ class Leadership:
             with ours:
                 async with trio.open_nursery() as nursery:
                     for service in self._make_services(term, ours.cancel):
-                        await nursery.start(self._supervised, service, name=f"leader/{service.name}")
+                        start = partial(supervise, service, restart=self._restart)
+                        await nursery.start(start, name=f"leader/{service.name}")
                     started.started()
         finally:
             self.term, self.leads = None, False
-
-    async def _supervised(self, service: Service, *, task_status: trio.TaskStatus[Any]) -> None:
-        await supervise(service, restart=self._restart, task_status=task_status)
 
     def __repr__(self) -> str:
         if not self.leads:

@@ -202,10 +202,10 @@ def decide(
 ) -> tuple[Placement | str, Mapping[int, Exception]]:
     """A place for the instance, or the sentence why there is none now; and the exceptions of workers that were passed
     over, by their ids."""
-    ask = _ask(model, instance, finding)
-    if isinstance(ask, str):
-        return ask, {}
-    decision, faults = place_and_faults(ask, snapshot)
+    request = _request(model, instance, finding)
+    if isinstance(request, str):
+        return request, {}
+    decision, faults = place_and_faults(request, snapshot)
     return decision.sentence if isinstance(decision, Unschedulable) else decision, faults
 
 
@@ -226,14 +226,14 @@ def _still(
 ) -> Placement | None:
     """The place on the worker of ``decision``, decided again on a newer snapshot; ``None`` when there is none."""
     worker = snapshot.workers.get(decision.worker_id)
-    ask = _ask(model, instance, finding)
-    if worker is None or isinstance(ask, str):
+    request = _request(model, instance, finding)
+    if worker is None or isinstance(request, str):
         return None
-    again = decide_among(ask, snapshot, among=(worker,))
+    again = decide_among(request, snapshot, among=(worker,))
     return again if isinstance(again, Placement) else None
 
 
-def _ask(model: Model, instance: ModelInstance, finding: FactsResult | None) -> PlacementRequest | str:
+def _request(model: Model, instance: ModelInstance, finding: FactsResult | None) -> PlacementRequest | str:
     """The request to place, or the sentence why there cannot be one."""
     facts, fault = (None, None) if finding is None else (finding.facts, finding.fault)
     try:

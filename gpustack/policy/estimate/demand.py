@@ -67,13 +67,13 @@ class GgufDemand(MemoryDemand):
     """llama.cpp with a header that was read."""
 
     facts: ModelFacts
-    ask: GgufSettings
+    settings: GgufSettings
 
     def cpu(self) -> int:
-        return estimate(self.facts, attrs.evolve(self.ask, shares=())).host.claim(HOST_FOOTPRINT)
+        return estimate(self.facts, attrs.evolve(self.settings, shares=())).host.claim(HOST_FOOTPRINT)
 
     def devices(self, shares: Sequence[float], layers: int | None = None) -> DeviceNeed:
-        asked = attrs.evolve(self.ask, shares=tuple(shares), offload_layers=layers)
+        asked = attrs.evolve(self.settings, shares=tuple(shares), offload_layers=layers)
         found = estimate(self.facts, asked)
         return DeviceNeed(
             ram=found.host.claim(HOST_FOOTPRINT),
@@ -155,7 +155,7 @@ def _by_header(model: Model, facts: ModelFacts, slot_count: int | None) -> GgufD
         facts = attrs.evolve(facts, projector_size=None)
     return GgufDemand(
         facts=facts,
-        ask=asked,
+        settings=asked,
         slots=asked.parallel,
         total_layers=layers,
         fixed_layers=None if fixed is None else min(fixed, layers),

@@ -112,9 +112,9 @@ def layer_count(facts: ModelFacts) -> int:
 
 
 @lru_cache(maxsize=2048)  # asked with the same arguments for every worker and in every pass
-def estimate(facts: ModelFacts, ask: GgufSettings) -> MemoryEstimate:
+def estimate(facts: ModelFacts, settings: GgufSettings) -> MemoryEstimate:
     """What llama.cpp will allocate. ``facts`` are complete (``facts.is_complete``)."""
-    return _Layout(facts, ask).estimate()
+    return _Layout(facts, settings).estimate()
 
 
 @attrs.define(slots=False)
@@ -122,7 +122,7 @@ class _Layout:
     """Which layer is where. Place 0 is the host, the devices follow."""
 
     facts: ModelFacts
-    ask: GgufSettings
+    settings: GgufSettings
     layers: int = attrs.field(init=False)
     offloaded: int = attrs.field(init=False)
     places: list[int] = attrs.field(init=False)
@@ -130,23 +130,23 @@ class _Layout:
     def __attrs_post_init__(self) -> None:
         self.layers = self.facts.total_layers or 0
         everything = self.layers + 1
-        wanted = everything if self.ask.offload_layers is None else self.ask.offload_layers
-        self.offloaded = min(wanted, everything) if self.ask.shares else 0
+        wanted = everything if self.settings.offload_layers is None else self.settings.offload_layers
+        self.offloaded = min(wanted, everything) if self.settings.shares else 0
         self.places = [self._place(layer) for layer in range(everything)]
 
     def _place(self, layer: int) -> int:
         first = self.layers + 1 - self.offloaded
         if layer < first:
             return 0
-        position, total, upto = (layer - first) / self.offloaded, sum(self.ask.shares), 0.0
-        for device, share in enumerate(self.ask.shares, start=1):
+        position, total, upto = (layer - first) / self.offloaded, sum(self.settings.shares), 0.0
+        for device, share in enumerate(self.settings.shares, start=1):
             upto += share / total
             if position < upto:
                 return device
-        return len(self.ask.shares)
+        return len(self.settings.shares)
 
     def estimate(self) -> MemoryEstimate:
-        count = 1 + len(self.ask.shares)
+        count = 1 + len(self.settings.shares)
         weights, kv, compute = self._weights(count), self._kv(count), self._compute(count)
         needs = [MemoryNeed(weights=w, kv=k, compute=c) for w, k, c in zip(weights, kv, compute, strict=True)]
         return MemoryEstimate(host=needs[0], devices=tuple(needs[1:]))
@@ -169,35 +169,41 @@ class _Layout:
     def _kv(self, count: int) -> list[int]:
         found = [0] * count
         for layer in range(self.layers):
-            place = self.places[layer] if self.ask.kv_offload else 0
+            place = self.places[layer] if self.settings.kv_offload else 0
             found[place] += self._kv_of(layer)
         return found
 
     def _kv_of(self, layer: int) -> int:
         if self._is_recurrent(layer):
             return self._state()
-        streams = 1 if self.ask.unified else self.ask.parallel
+        streams = 1 if self.settings.unified else self.settings.parallel
         return int(streams * self._cells(layer) * self._cell(layer))
 
     def _cell(self, layer: int) -> float:
         """Bytes of keys and values that a layer keeps of one token."""
-        facts, ask = self.facts, self.ask
+        facts, settings = self.facts, self.settings
         heads = _at(facts.kv_heads, layer) if facts.kv_heads else self._heads(layer)
         usual = (facts.embedding_length or 0) // max(self._heads(layer), 1)
         key = _known(facts.key_length, usual) * heads
         value = 0 if facts.key_length_mla else _known(facts.value_length, usual) * heads
-        return key * CELL_BYTES[ask.key_type] + value * CELL_BYTES[ask.value_type]
+        return key * CELL_BYTES[settings.key_type] + value * CELL_BYTES[settings.value_type]
 
     def _cells(self, layer: int) -> int:
         cells = self._context()
-        if self._slides(layer) and not self.ask.full_window:
-            windows = (self.facts.sliding_window or 0) * (self.ask.parallel if self.ask.unified else 1)
-            cells = min(cells, _padded(windows + self.ask.ubatch))
+        if self._slides(layer) and not self.settings.full_window:
+            windows = (self.facts.sliding_window or 0) * (
+                self.settings.parallel if self.settings.unified else 1
+            )
+            cells = min(cells, _padded(windows + self.settings.ubatch))
         return cells
 
     def _context(self) -> int:
         """Cells of one stream."""
-        return _padded(self.ask.ctx if self.ask.unified else max(1, self.ask.ctx // self.ask.parallel))
+        return _padded(
+            self.settings.ctx
+            if self.settings.unified
+            else max(1, self.settings.ctx // self.settings.parallel)
+        )
 
     def _heads(self, layer: int) -> int:
         return _at(self.facts.heads, layer) if self.facts.heads else 0
@@ -227,7 +233,7 @@ class _Layout:
         rolling = max(space.conv_kernel - 1, 0) * (
             space.inner_size + 2 * space.group_count * space.state_size
         )
-        return self.ask.parallel * 4 * (rolling + space.state_size * space.inner_size)
+        return self.settings.parallel * 4 * (rolling + space.state_size * space.inner_size)
 
     def _compute(self, count: int) -> list[int]:
         """The largest step of the graph per device, as llama.cpp plans it.
@@ -243,7 +249,10 @@ class _Layout:
             found[0] = copies * self._mask() + self._row()
         if self.facts.projector_size:
             found[1 if count > 1 else 0] += PROJECTOR_COMPUTE
-        found[0] += self.ask.prompt_cache + self.ask.parallel * self.ask.checkpoints * self._checkpoint()
+        found[0] += (
+            self.settings.prompt_cache
+            + self.settings.parallel * self.settings.checkpoints * self._checkpoint()
+        )
         return found
 
     def _checkpoint(self) -> int:
@@ -251,8 +260,8 @@ class _Layout:
         size = 0
         for layer in range(self.layers):
             if self._is_recurrent(layer):
-                size += self._state() // self.ask.parallel
-            elif self._slides(layer) and not self.ask.full_window:
+                size += self._state() // self.settings.parallel
+            elif self._slides(layer) and not self.settings.full_window:
                 size += int(min(self._context(), self.facts.sliding_window or 0) * self._cell(layer))
         return size
 
@@ -261,24 +270,24 @@ class _Layout:
         wide = max(self.facts.feed_forward_length, default=0)
         heads = max(self.facts.heads, default=0)
         attention = 4 * row
-        if not self.ask.flash_attention:
+        if not self.settings.flash_attention:
             attention += self._context() * ubatch * heads * 4 + mask
         work = max(attention, 2 * ubatch * wide * 4 + 2 * row)
         is_output = place == self.places[self.layers]
-        if is_output and self.ask.logits:
+        if is_output and self.settings.logits:
             work = max(work, ubatch * ((self.facts.vocabulary or 0) + (self.facts.embedding_length or 0)) * 4)
         if copies > 1:
             return work + copies * mask + 8 * row
         return work if is_output else work + mask + 5 * row
 
     def _ubatch(self) -> int:
-        return min(self.ask.ubatch, _padded(self.ask.ctx))
+        return min(self.settings.ubatch, _padded(self.settings.ctx))
 
     def _row(self) -> int:
         return self._ubatch() * (self.facts.embedding_length or 0) * 4
 
     def _mask(self) -> int:
-        return self._context() * self._ubatch() * (2 if self.ask.flash_attention else 4)
+        return self._context() * self._ubatch() * (2 if self.settings.flash_attention else 4)
 
 
 def _padded(cells: int, to: int = 256) -> int:

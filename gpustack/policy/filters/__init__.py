@@ -1,1 +1,1 @@
-"""Why a worker is out before its size is looked at: each module has ``keep(ask, worker, snapshot)``."""
+"""Filters: which workers are out before memory is compared. Each module has ``keep(request, worker, snapshot)``."""

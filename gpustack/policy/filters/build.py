@@ -7,8 +7,8 @@ from gpustack.domain.worker import Worker
 from gpustack.policy.placement import PlacementRequest
 
 
-def keep(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str | None:
+def keep(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str | None:
     """``None`` when the worker has a build of the engine."""
-    if worker.build_of(ask.engine_name) is not None:
+    if worker.build_of(request.engine_name) is not None:
         return None
-    return f"worker {worker.name} has no {ask.engine_name}"
+    return f"worker {worker.name} has no {request.engine_name}"

@@ -7,7 +7,7 @@ from gpustack.domain.worker import Worker, WorkerState
 from gpustack.policy.placement import PlacementRequest
 
 
-def keep(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str | None:
+def keep(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str | None:
     """``None`` when the worker is ready."""
     if worker.condition.state is WorkerState.READY:
         return None

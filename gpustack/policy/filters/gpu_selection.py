@@ -1,4 +1,4 @@
-"""GPUs picked by hand: only their worker, and only if they are there, sound and of use to the engine."""
+"""GPUs that the user picked: only their worker, and only if they are there, without fault and driven by the engine."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from gpustack.policy.capacity import picked_on, undriven, usable
 from gpustack.policy.placement import PlacementRequest
 
 
-def keep(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str | None:
+def keep(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str | None:
     """``None`` when nothing was picked, or everything picked can be used on this worker."""
-    if not ask.gpu_ids:
+    if not request.gpu_ids:
         return None
-    picked = picked_on(ask, worker)
+    picked = picked_on(request, worker)
     if not picked:
         return f"worker {worker.name} has none of the selected GPUs"
-    ids = [DeviceId.parse(text) for text in ask.gpu_ids]
+    ids = [DeviceId.parse(text) for text in request.gpu_ids]
     for chosen in (device for device in ids if device.worker == worker.name):
         device = worker.device(chosen.index)
         if device is None or device.type != chosen.type:
@@ -25,6 +25,9 @@ def keep(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str | Non
             return f"GPU {chosen} cannot be used: {device.fault}"
         if device.memory.total is None:
             return f"the memory of GPU {chosen} is unknown"
-    if not picked <= {device.index for device in usable(ask, worker)}:
-        return undriven(ask, worker) or f"{ask.engine_name} cannot drive every GPU selected on {worker.name}"
+    if not picked <= {device.index for device in usable(request, worker)}:
+        return (
+            undriven(request, worker)
+            or f"{request.engine_name} cannot drive every GPU selected on {worker.name}"
+        )
     return None

@@ -7,9 +7,9 @@ from gpustack.domain.worker import Worker, unmatched
 from gpustack.policy.placement import PlacementRequest
 
 
-def keep(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str | None:
+def keep(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str | None:
     """``None`` when all labels match."""
-    missing = unmatched(ask.model.worker_selector, worker.labels)
+    missing = unmatched(request.model.worker_selector, worker.labels)
     if not missing:
         return None
     pairs = ", ".join(f"{key}={value}" for key, value in sorted(missing.items()))

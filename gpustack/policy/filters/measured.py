@@ -7,7 +7,7 @@ from gpustack.domain.worker import Worker
 from gpustack.policy.placement import PlacementRequest
 
 
-def keep(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str | None:
+def keep(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str | None:
     """``None`` when the worker has told its memory."""
     if worker.status.memory.total is None:
         return f"worker {worker.name} has not reported its memory yet"

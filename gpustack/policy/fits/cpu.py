@@ -11,9 +11,9 @@ from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
 RANK = 4
 
 
-def candidates(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
+def candidates(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
     """The worker itself, or what its memory is short of."""
-    demand, here = ask.demand, room(ask, worker, snapshot)
+    demand, here = request.demand, room(request, worker, snapshot)
     if not demand.on_cpu:
         return []
     need = demand.cpu()
@@ -28,14 +28,14 @@ def candidates(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> lis
         is_unified_memory=here.unified,
     )
     left = (here.ram - need) / max(worker.status.memory.total or 1, 1)
-    return [Candidate(worker=worker, claim=claim, left=left, note=_why_no_gpu(ask, worker))]
+    return [Candidate(worker=worker, claim=claim, left=left, note=_why_no_gpu(request, worker))]
 
 
-def _why_no_gpu(ask: PlacementRequest, worker: Worker) -> str:
-    if not ask.demand.on_devices:
+def _why_no_gpu(request: PlacementRequest, worker: Worker) -> str:
+    if not request.demand.on_devices:
         return ""
-    if reason := undriven(ask, worker):
+    if reason := undriven(request, worker):
         return f"Runs on the CPU, no GPU is claimed: {reason}"
-    if usable(ask, worker):
+    if usable(request, worker):
         return f"Runs on the CPU: no GPU of worker {worker.name} has room for it"
     return ""

@@ -11,11 +11,17 @@ from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
 RANK = 1
 
 
-def candidates(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
+def candidates(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
     """Every device it fits on, or what the largest is short of."""
-    demand, here = ask.demand, room(ask, worker, snapshot)
+    demand, here = request.demand, room(request, worker, snapshot)
     partly = demand.fixed_layers not in (None, demand.total_layers)
-    if not demand.on_devices or partly or len(ask.gpu_ids) > 1 or len(demand.split) > 1 or not here.devices:
+    if (
+        not demand.on_devices
+        or partly
+        or len(request.gpu_ids) > 1
+        or len(demand.split) > 1
+        or not here.devices
+    ):
         return []
     need = demand.devices((1.0,))
     found: list[Candidate] = []

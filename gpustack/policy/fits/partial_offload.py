@@ -15,24 +15,24 @@ from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
 RANK = 3
 
 
-def candidates(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
+def candidates(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
     """The group of devices that takes most layers (of equals the smallest), or what even one layer is short of."""
-    demand, here = ask.demand, room(ask, worker, snapshot)
+    demand, here = request.demand, room(request, worker, snapshot)
     total = demand.total_layers
     whole = demand.fixed_layers is not None and demand.fixed_layers == total
     if (
         total is None
         or not demand.on_devices
         or whole
-        or ask.model.cpu_offloading is False
+        or request.model.cpu_offloading is False
         or not here.devices
     ):
         return []
     best: Candidate | None = None
     shortage: Shortage | None = None
-    for group in groups(ask, here):
-        for shares in divisions(ask, here, group):
-            found, lacking = _most(ask, here, group, shares, total)
+    for group in groups(request, here):
+        for shares in divisions(request, here, group):
+            found, lacking = _most(request, here, group, shares, total)
             if found is not None and (best is None or _layers(found) > _layers(best)):
                 best = found
             if lacking is not None and (shortage is None or lacking.short < shortage.short):
@@ -45,36 +45,48 @@ def _layers(candidate: Candidate) -> int:
 
 
 def _most(
-    ask: PlacementRequest, here: WorkerCapacity, group: Sequence[Device], shares: Sequence[int], total: int
+    request: PlacementRequest,
+    here: WorkerCapacity,
+    group: Sequence[Device],
+    shares: Sequence[int],
+    total: int,
 ) -> tuple[Candidate | None, Shortage | None]:
-    fixed = ask.demand.fixed_layers
+    fixed = request.demand.fixed_layers
     low = fixed if fixed is not None else len(group)
-    lacking = _lacks(ask, here, group, shares, low)
+    lacking = _lacks(request, here, group, shares, low)
     if lacking is not None:
         return None, lacking
     high = fixed if fixed is not None else total - 1
     while low < high:
         middle = (low + high + 1) // 2
-        if _lacks(ask, here, group, shares, middle) is None:
+        if _lacks(request, here, group, shares, middle) is None:
             low = middle
         else:
             high = middle - 1
-    return _candidate(ask, here, group, shares, low), None
+    return _candidate(request, here, group, shares, low), None
 
 
 def _lacks(
-    ask: PlacementRequest, here: WorkerCapacity, group: Sequence[Device], shares: Sequence[int], layers: int
+    request: PlacementRequest,
+    here: WorkerCapacity,
+    group: Sequence[Device],
+    shares: Sequence[int],
+    layers: int,
 ) -> Shortage | None:
-    need = ask.demand.devices(shares, layers)
+    need = request.demand.devices(shares, layers)
     return here.lacks(need.ram, dict(zip((d.index for d in group), need.vram, strict=True)))
 
 
 def _candidate(
-    ask: PlacementRequest, here: WorkerCapacity, group: Sequence[Device], shares: Sequence[int], layers: int
+    request: PlacementRequest,
+    here: WorkerCapacity,
+    group: Sequence[Device],
+    shares: Sequence[int],
+    layers: int,
 ) -> Candidate:
-    need = ask.demand.devices(shares, layers)
+    need = request.demand.devices(shares, layers)
     vram = {device.index: size for device, size in zip(group, need.vram, strict=True)}
-    total = ask.demand.total_layers
+    total = request.demand.total_layers
     claim = Claim(
         ram=need.ram,
         vram=vram,

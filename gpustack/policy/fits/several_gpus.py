@@ -17,18 +17,18 @@ from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
 RANK = 2
 
 
-def candidates(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
+def candidates(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
     """The smallest group it fits on, or what the largest is short of."""
-    demand, here = ask.demand, room(ask, worker, snapshot)
+    demand, here = request.demand, room(request, worker, snapshot)
     partly = demand.fixed_layers not in (None, demand.total_layers)
-    if not demand.on_devices or partly or len(ask.gpu_ids) == 1:
+    if not demand.on_devices or partly or len(request.gpu_ids) == 1:
         return []
     shortage: Shortage | None = None
-    for group in groups(ask, here):
+    for group in groups(request, here):
         if len(group) < 2:
             continue
-        for shares in divisions(ask, here, group):
-            found, lacking = _try(ask, here, group, shares)
+        for shares in divisions(request, here, group):
+            found, lacking = _try(request, here, group, shares)
             if found is not None:
                 return [found]
             if lacking is not None and (shortage is None or lacking.short < shortage.short):
@@ -36,7 +36,7 @@ def candidates(ask: PlacementRequest, worker: Worker, snapshot: Snapshot) -> lis
     return shortage or []
 
 
-def groups(ask: PlacementRequest, here: WorkerCapacity) -> Iterator[tuple[Device, ...]]:
+def groups(request: PlacementRequest, here: WorkerCapacity) -> Iterator[tuple[Device, ...]]:
     """Devices that may work together, fewest first; within a size those with most room, by ascending index.
 
     All that were picked by hand, or as many as the user's split has shares.
@@ -45,10 +45,10 @@ def groups(ask: PlacementRequest, here: WorkerCapacity) -> Iterator[tuple[Device
     for device in here.devices:
         by_type.setdefault(device.type, []).append(device)
     sizes = range(1, max((len(members) for members in by_type.values()), default=0) + 1)
-    if ask.gpu_ids:
-        sizes = range(len(ask.gpu_ids), len(ask.gpu_ids) + 1)
-    elif ask.demand.split:
-        sizes = range(len(ask.demand.split), len(ask.demand.split) + 1)
+    if request.gpu_ids:
+        sizes = range(len(request.gpu_ids), len(request.gpu_ids) + 1)
+    elif request.demand.split:
+        sizes = range(len(request.demand.split), len(request.demand.split) + 1)
     for size in sizes:
         for _, members in sorted(by_type.items()):
             if len(members) >= size:
@@ -56,11 +56,11 @@ def groups(ask: PlacementRequest, here: WorkerCapacity) -> Iterator[tuple[Device
 
 
 def divisions(
-    ask: PlacementRequest, here: WorkerCapacity, group: Sequence[Device]
+    request: PlacementRequest, here: WorkerCapacity, group: Sequence[Device]
 ) -> Iterator[tuple[int, ...]]:
     """Ways to divide layers among a group: as the user says, else by free memory (MiB), else evenly."""
-    if ask.demand.split:
-        yield tuple(max(1, round(share * 1000)) for share in ask.demand.split)
+    if request.demand.split:
+        yield tuple(max(1, round(share * 1000)) for share in request.demand.split)
         return
     yield tuple(max(1, here.vram(device) // MIB) for device in group)
     yield (1,) * len(group)
@@ -74,9 +74,9 @@ def shared(lacking: Shortage, group: Sequence[Device]) -> Shortage:
 
 
 def _try(
-    ask: PlacementRequest, here: WorkerCapacity, group: Sequence[Device], shares: Sequence[int]
+    request: PlacementRequest, here: WorkerCapacity, group: Sequence[Device], shares: Sequence[int]
 ) -> tuple[Candidate | None, Shortage | None]:
-    demand = ask.demand
+    demand = request.demand
     need = demand.devices(shares)
     vram = {device.index: size for device, size in zip(group, need.vram, strict=True)}
     lacking = here.lacks(need.ram, vram)

@@ -1,1 +1,1 @@
-"""Which of several places is taken: a module per placement strategy, with ``score(candidate, ask, snapshot)``."""
+"""Which of several places is taken: a module per placement strategy, with ``score(candidate, request, snapshot)``."""

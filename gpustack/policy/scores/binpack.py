@@ -6,9 +6,9 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.policy.placement import Candidate, PlacementRequest
 
 
-def score(candidate: Candidate, ask: PlacementRequest, snapshot: Snapshot) -> float:
+def score(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> float:
     """0 to 100: how much of what is still free the claim would take, devices counting twice as much as memory."""
-    free = snapshot.free(candidate.worker, without=ask.own_id)
+    free = snapshot.free(candidate.worker, without=request.own_id)
     ram = _share(candidate.claim.ram, free.ram)
     if not candidate.gpu_indexes:
         return ram * 100

@@ -6,15 +6,15 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.policy.placement import Candidate, PlacementRequest
 
 
-def score(candidate: Candidate, ask: PlacementRequest, snapshot: Snapshot) -> float:
+def score(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> float:
     """100 for an empty worker, less for other models, still less for replicas of this one; plus up to 10
     for devices that few instances sit on (behaviour.md s.4.8)."""
     held = [
         (instance, claim)
         for instance, claim in snapshot.claims_on(candidate.worker.id)
-        if instance.id not in ask.own_id
+        if instance.id not in request.own_id
     ]
-    own = [instance for instance, _ in held if instance.model_id == ask.model.id and ask.model.id]
+    own = [instance for instance, _ in held if instance.model_id == request.model.id and request.model.id]
     base = 100.0 - (10.0 if len(held) > len(own) else 0.0) - (20.0 if own else 0.0)
     if not candidate.gpu_indexes:
         return base + 10.0 / (len(held) + 1)
