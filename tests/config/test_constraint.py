@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from gpustack.config.environment import CommandVariables, Environment, ModelVariables
+from gpustack.config.option import Option, table
+from gpustack.config.options import Options
 from tests.config.loading import faults, loaded
+
+FORMS = {
+    "http_url": ("nonsense", "must be a URL such as"),
+    "header_value": ("two words", "takes letters, digits and signs of ASCII"),
+    "file": ("/does/not/exist", "names /does/not/exist, which is not there"),
+}
+DECLARED = [option for cls in (Options, Environment) for option in table(cls) if option.form is not None]
 
 
 @pytest.mark.parametrize(
@@ -110,3 +120,22 @@ def test_the_role_follows_from_server_url_and_disable_worker() -> None:
     assert loaded("--disable-worker").role == "server"
     assert loaded("-s", "http://s/", "-t", "x").role == "worker"
     assert loaded("-s", "http://s/", "-t", "x").options.server_url == "http://s"
+
+
+@pytest.mark.parametrize("option", DECLARED, ids=lambda option: option.name)
+def test_what_an_option_is_declared_to_be_is_checked(option: Option) -> None:
+    assert option.form is not None
+    value, sentence = FORMS[option.form]
+    assert [
+        fault for fault in faults(env={option.env: value}) if f"{option.env}: " in fault and sentence in fault
+    ]
+
+
+@pytest.mark.parametrize("cls", [ModelVariables, CommandVariables], ids=lambda cls: cls.__name__)
+def test_variables_for_others_are_known_to_the_daemon(cls: type[ModelVariables]) -> None:
+    """So that nobody is told that nothing reads them."""
+    names = [variable.env for variable in table(cls) if variable.env != "GPUSTACK_SERVER_URL"]
+    assert names
+    assert not [
+        warning for warning in loaded(env=dict.fromkeys(names, "1")).warnings if "nothing reads" in warning
+    ]
