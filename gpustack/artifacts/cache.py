@@ -79,13 +79,12 @@ class CacheSettings:
 class Cache:
     """Owner of the folder ``root``. Several tasks and several processes may use it at the same time.
 
-    The index and the locks lie in ``root/.gpustack``. Hosts in ``direct`` are not reached through a proxy.
+    The index and the locks lie in ``root/.gpustack``.
     """
 
     root: Path
     rng: random.Random
     settings: CacheSettings = CacheSettings()
-    direct: Iterable[str] = ()
     _locks: FileLocks = attrs.field(init=False)
     _index: CacheIndex = attrs.field(init=False)
     _here: dict[Path, int] = attrs.field(factory=dict)
@@ -124,7 +123,6 @@ class Cache:
             token=token,
             deadline=self.settings.deadline,
             projector=projector,
-            direct=tuple(self.direct),
         )
         if place.is_local:
             listing = await place.resolve(source, settings)
@@ -233,7 +231,7 @@ class Cache:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tell_now_and_then)
             try:
-                async with open_client(timeouts=self.settings.timeouts, direct=self.direct) as client:
+                async with open_client(timeouts=self.settings.timeouts) as client:
                     await self._check_space(listing, target, what)
                     for file in listing.files:
                         await self._fetch_one(file, target / file.name, client)

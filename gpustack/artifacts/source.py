@@ -28,8 +28,6 @@ class SourceSettings:
     token: str | None = attrs.field(default=None, repr=False)
     deadline: float = 60.0
     projector: str | None = DEFAULT_PROJECTOR
-    direct: tuple[str, ...] = ()
-    """Hosts that are not reached through a proxy."""
 
 
 class Source(Protocol):

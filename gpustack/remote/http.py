@@ -9,7 +9,7 @@ import contextlib
 import functools
 import os
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from json import dumps as as_json
 from json import loads as from_json
 from pathlib import Path
@@ -268,14 +268,13 @@ def open_client(
     headers: Mapping[str, str] | None = None,
     verify: bool | str | ssl.SSLContext = True,
     trust_env: bool = True,
-    direct: Iterable[str] = (),
     connections: int = 100,
 ) -> HttpClient:
     """Make a client. The first call imports httpx, which takes some 100 ms.
 
     ``verify`` is True for the system's certificates (or SSL_CERT_FILE), a file of certificates, or a context.
-    ``trust_env`` honours HTTP_PROXY and the like (``config/proxy.py``); hosts in ``direct`` (those of the cluster) and
-    loopback are never reached through a proxy. Raises Invalid when SSL_CERT_FILE names no certificates.
+    ``trust_env`` honours HTTP_PROXY and the like (``config/proxy.py``); loopback is never reached through a proxy.
+    Raises Invalid when SSL_CERT_FILE names no certificates.
     """
     import httpx
 
@@ -290,7 +289,6 @@ def open_client(
             verify=trust, trust_env=False, limits=limits, proxy=proxy
         ),
         routes=proxies_of_environment if trust_env else lambda: NO_PROXIES,
-        direct=frozenset(host.lower() for host in direct),
         proxy_trust=trust,
     )
     return HttpClient(

@@ -38,21 +38,20 @@ class ProxyTransports:
     """The transports of one HTTP library, one per proxy, made when first needed.
 
     ``library`` is the module (httpx, or the one that the hub's library uses), since each accepts only its own classes.
-    Hosts in ``direct`` are never reached through a proxy. ``proxy_trust`` judges the certificates of https proxies.
+    ``proxy_trust`` judges the certificates of https proxies.
     """
 
     library: Any
     make: Callable[[Any], Any]
     """Makes a transport; its argument is a ``library.Proxy`` or None."""
     routes: Callable[[], ProxyRoutes]
-    direct: frozenset[str] = frozenset()
     proxy_trust: Any = None
     _made: dict[ProxyAddress | None, Any] = attrs.field(factory=dict)
 
     def of(self, url: Any) -> tuple[Any, ProxyAddress | None]:
         """The transport for ``url`` (a ``library.URL``), and the proxy that it goes through. Raises ProxyFault."""
         host = url.raw_host.decode("ascii", "replace")
-        proxy = None if host in self.direct else self.routes().route(url.scheme, host, url.port)
+        proxy = self.routes().route(url.scheme, host, url.port)
         if proxy is not None and proxy.fault is not None:
             raise ProxyFault(proxy.fault)
         found = self._made.get(proxy)

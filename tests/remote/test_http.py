@@ -182,13 +182,9 @@ async def test_the_proxy_is_for_the_world_outside(
     monkeypatch.setenv("HTTP_PROXY", served)
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
-    async with open_client(direct=("worker.invalid", "fd00::1")) as client:
+    async with open_client() as client:
         through = await client.request("GET", "http://hub.invalid/x")
         assert through.json()["seen"] == "http://hub.invalid/x"
-        with pytest.raises(RemoteConnectionError):
-            await client.request("GET", "http://worker.invalid/x")
-        with pytest.raises(RemoteError):
-            await client.request("GET", "http://[fd00::1]:1/x", deadline=0.2)
         with pytest.raises(RemoteConnectionError, match="Connection refused"):
             await client.request("GET", f"http://127.0.0.1:{free_port}/x")
     async with open_client(trust_env=False) as client:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -59,15 +59,13 @@ class FactsReader:
     """Reads facts, and keeps those of the last ``most`` sources.
 
     For ``fresh_for`` seconds of ``clock`` they are returned without asking the source. After that the source is listed
-    again, and headers are read again only if its state has changed. ``deadline`` is in seconds. Hosts in ``direct`` are
-    not reached through a proxy.
+    again, and headers are read again only if its state has changed. ``deadline`` is in seconds.
     """
 
     clock: Callable[[], float]
     rng: random.Random
     endpoint: str | None = None
     library: str = DEFAULT_LIBRARY
-    direct: Iterable[str] = ()
     fresh_for: float = 600.0
     deadline: float = 60.0
     most: int = 256
@@ -93,7 +91,6 @@ class FactsReader:
             token=token,
             deadline=self.deadline,
             projector=projector,
-            direct=tuple(self.direct),
         )
         listing = await place.resolve(source, settings)
         state = await disk.run(_local_state, listing) if place.is_local else listing.revision
@@ -122,7 +119,7 @@ class FactsReader:
                     folder = Path(listing.folder)
                     headers = [await disk.run(read_header, folder / one.name, abandon=True) for one in parts]
                 else:
-                    async with open_client(timeouts=Timeouts(stall=20.0), direct=self.direct) as client:
+                    async with open_client(timeouts=Timeouts(stall=20.0)) as client:
                         headers = [await self._fetch_header(client, one) for one in parts]
                 for file, header in zip(parts, headers, strict=True):
                     _check_whole(file, header)

@@ -224,7 +224,7 @@ async def _with_sizes(listing: Listing, settings: SourceSettings) -> Listing:
     if all(file.size != _UNKNOWN_SIZE for file in listing.files):
         return listing
     timeouts = Timeouts(stall=CALL_TIMEOUT)
-    async with open_client(timeouts=timeouts, direct=settings.direct) as client:
+    async with open_client(timeouts=timeouts) as client:
         files = [
             await with_size(client, file) if file.size == _UNKNOWN_SIZE else file for file in listing.files
         ]
