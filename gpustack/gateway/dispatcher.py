@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from enum import Enum, auto
 from functools import lru_cache
+from math import inf
 from typing import Final
 
 import attrs
@@ -21,7 +22,7 @@ from gpustack.errors import GatewayTimeout, GpustackError, Unavailable
 from gpustack.gateway.answer import pass_on
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.meter import EventStreamMeter
-from gpustack.gateway.request import AdmittedRequest, InferenceRequest
+from gpustack.gateway.request import AdmittedRequest
 from gpustack.http1.fields import Fields
 from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.upstream import UpstreamAddress, UpstreamError, UpstreamResponse, UpstreamTimeout
@@ -57,16 +58,15 @@ class Dispatcher:
 
     _endpoints: Endpoints
     _pool: ConnectionPool
-    _route_of: Callable[[InferenceRequest, Principal], ModelRoute]
-    """Raises when the model is gone, or the principal may not use it any more."""
     _forward_key: Callable[[str], str]
     """The key with which we authenticate at a worker, by the worker's uuid."""
     _engine_fields: Callable[[int], Fields]
-    """The headers that authenticate us at the engine on a port of this machine."""
+    """The headers that authenticate us at the engine on a port of this machine. On other machines the worker adds
+    them."""
     _render_error: RenderError
     _timeout: float
     """Seconds an engine may take until its first byte, and between two pieces of its answer."""
-    _max_in_flight: float
+    _max_in_flight: float = inf
     """Requests to engines that may be in flight at once."""
 
     async def dispatch(self, request: AdmittedRequest) -> None:
@@ -95,7 +95,8 @@ class Dispatcher:
                     f"'{request.route.model_name}' failed this request {request.runs} times; it is not tried again"
                 )
             again = endpoint if outcome is _Outcome.STALE else None
-            request.route = self._route_of(request.parsed, request.principal)  # it may have changed meanwhile
+            # It may have changed meanwhile, and so may the right to it.
+            request.route = self._endpoints.route_for(request.parsed.model, request.principal)
 
     async def _ask(self, endpoint: Endpoint, request: AdmittedRequest, *, fresh: bool) -> _Outcome:
         """Send the request to one replica, over a new connection if ``fresh``, and pass its answer on.

@@ -12,15 +12,16 @@ from typing import Final
 import attrs
 import trio
 
+from gpustack.domain.access import Principal
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
 from gpustack.domain.route import Endpoint, ModelRoute
-from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
 from gpustack.gateway.model_route import routes_of
 from gpustack.http1.upstream_exchange import UpstreamExchange
 from gpustack.nursery.quarantine import Quarantine
+from gpustack.policy.access import may_use, unknown
 from gpustack.policy.balance import pick
 from gpustack.store.store import Store
 
@@ -155,6 +156,13 @@ class Endpoints:
         """The route of that name, if such a model is deployed."""
         return self._routes.get(model_name)
 
+    def route_for(self, model_name: str, principal: Principal) -> ModelRoute:
+        """The same. Raises ``GpustackError`` where there is none, or the principal may not use that model."""
+        route = self._routes.get(model_name)
+        if route is None or not may_use(principal, route.model_name, route.access, route.allowed_user_ids):
+            raise unknown(principal, model_name)
+        return route
+
     def pick(self, route: ModelRoute, tried: Collection[int]) -> Endpoint | None:
         """The least busy endpoint of which the instance is not in ``tried``; ``None`` when none is left.
 
@@ -176,10 +184,6 @@ class Endpoints:
             if found is not None:
                 return found
         return pick(route.endpoints, self._in_flight, tried, self._rng)
-
-    def snapshot(self) -> Snapshot:
-        """The records as they are now."""
-        return self._store.snapshot
 
     def under_way(self, endpoint: Endpoint, upstream: UpstreamExchange) -> AbstractContextManager[None]:
         """A context in which the request counts as in flight on the endpoint.

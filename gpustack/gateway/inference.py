@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from math import inf
 from typing import Final
 
 import attrs
@@ -17,7 +16,6 @@ import trio
 
 from gpustack.domain.access import Principal, Role
 from gpustack.domain.model import Model
-from gpustack.domain.route import ModelRoute
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.usage import Operation
 from gpustack.errors import (
@@ -28,7 +26,7 @@ from gpustack.errors import (
     RequestTimeout,
     Unauthorized,
 )
-from gpustack.gateway.authentication_cache import Authenticate, AuthenticationCache
+from gpustack.gateway.authentication_cache import AuthenticationCache
 from gpustack.gateway.dispatcher import Dispatcher, RenderError
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.form import read_form
@@ -42,14 +40,12 @@ from gpustack.gateway.request import LONG, AdmittedRequest, InferenceRequest, is
 from gpustack.gateway.token_bound import TokenBound, bound_of
 from gpustack.gateway.token_usage import TokenUsage
 from gpustack.http1.exchange import BodyTimeout, Exchange
-from gpustack.http1.fields import Fields
 from gpustack.http1.head import RequestHead
-from gpustack.http1.pool import ConnectionPool
 from gpustack.identity.authentication import is_still_valid
 from gpustack.metrics.traffic import RequestMeasurement, Traffic
 from gpustack.nursery.limiter import ThreadLimiter, threads
 from gpustack.nursery.quarantine import Quarantine
-from gpustack.policy.access import may_see, may_use, unknown
+from gpustack.policy.access import may_see
 from gpustack.server.memory_budget import MemoryBudget, MemoryReservation
 from gpustack.server.usage_ledger import UsageKey, UsageLedger
 from gpustack.store.store import Store
@@ -82,47 +78,16 @@ def is_inference(head: RequestHead) -> bool:
 class Gateway:
     """The handler of all inference paths."""
 
-    _authenticate: Authenticate
+    _authentication: AuthenticationCache
     _endpoints: Endpoints
+    _dispatcher: Dispatcher
     _gate: Gate
-    _pool: ConnectionPool
     _usage: UsageLedger
-    _forward_key: Callable[[str], str]
-    """The key with which we authenticate at a worker, by the worker's uuid."""
     _render_error: RenderError
-    _timeout: float
-    """Seconds an engine may take until its first byte, and between two pieces of its answer."""
     limiter: Limiter
     traffic: Traffic
     """Is told of every request, for the metrics exporter."""
-    _max_in_flight: float = inf
-    """Requests to engines that may be in flight at once."""
-    _engine_fields: Callable[[int], Fields] = lambda port: ()
-    """The headers that authenticate us at the engine on a port of this machine. On other machines the worker adds
-    them."""
     _large: ThreadLimiter = attrs.field(factory=lambda: threads("gateway-large-body", 1))
-    _authentication: AuthenticationCache = attrs.field(
-        init=False,
-        default=attrs.Factory(
-            lambda self: AuthenticationCache(self._authenticate, self._endpoints.snapshot), takes_self=True
-        ),
-    )
-    _dispatcher: Dispatcher = attrs.field(
-        init=False,
-        default=attrs.Factory(
-            lambda self: Dispatcher(
-                self._endpoints,
-                self._pool,
-                self._route_of,
-                self._forward_key,
-                self._engine_fields,
-                self._render_error,
-                self._timeout,
-                self._max_in_flight,
-            ),
-            takes_self=True,
-        ),
-    )
     _memory: MemoryBudget = attrs.field(factory=MemoryBudget)
     _under_way: dict[Exchange, tuple[Principal, RequestMeasurement]] = attrs.field(factory=dict, init=False)
     """Authenticated requests that have not ended, and who sent each."""
@@ -190,7 +155,7 @@ class Gateway:
             parsed = await self._large.run(lambda: _parse(body, head, path))
         else:
             parsed = _parse(body, head, path)
-        route = self._route_of(parsed, principal)
+        route = self._endpoints.route_for(parsed.model, principal)
         measurement.model_id = route.model_id
         fault = path.mismatch(route.model_name, route.categories)
         if fault is not None:
@@ -198,13 +163,6 @@ class Gateway:
         if route.keeps_no_prompts and may_have(parsed.body, _PROMPT_CACHE):
             await self._large.run(lambda: _refuse_prompt_cache(parsed.body, route.model_name))
         return AdmittedRequest(exchange, path, principal, parsed, headers, route, measurement, memory)
-
-    def _route_of(self, parsed: InferenceRequest, principal: Principal) -> ModelRoute:
-        """Raises ``NotFound``, or what else the principal is told, where they may not use such a model."""
-        route = self._endpoints.route(parsed.model)
-        if route is None or not may_use(principal, route.model_name, route.access, route.allowed_user_ids):
-            raise unknown(principal, parsed.model)
-        return route
 
     async def _reserve(self, request: AdmittedRequest, limited: Sequence[LimitedSubject]) -> None:
         """Reserve what the request may use at most, of everybody whose limits it counts against.

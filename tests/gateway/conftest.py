@@ -18,6 +18,8 @@ from gpustack.api.route import WITH_ANYBODY
 from gpustack.api.throttle import LoginLimiters
 from gpustack.domain.access import Principal
 from gpustack.errors import GpustackError
+from gpustack.gateway.authentication_cache import AuthenticationCache
+from gpustack.gateway.dispatcher import Dispatcher
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.inference import Gateway, Revocation
@@ -77,17 +79,14 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
         limiter = Limiter(store, budgets, traffic, clock, time.monotonic)
         keys = EngineKeys()
         gateway = Gateway(
-            _authenticate(context),
+            AuthenticationCache(_authenticate(context), lambda: store.snapshot),
             endpoints,
+            Dispatcher(endpoints, pool, KEYS.forward_key, keys.fields, _answer_of, patience),
             gate,
-            pool,
             ledger,
-            KEYS.forward_key,
             _answer_of,
-            patience,
             limiter,
             traffic,
-            engine_fields=keys.fields,
             memory=memory or MemoryBudget(),
         )
         await nursery.start(Revocation(store, gateway).run)

@@ -31,6 +31,8 @@ from gpustack.cli.daemon.server_services import ServerServices
 from gpustack.cli.local import local_admins
 from gpustack.domain.access import Principal
 from gpustack.errors import GpustackError
+from gpustack.gateway.authentication_cache import AuthenticationCache
+from gpustack.gateway.dispatcher import Dispatcher
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.inference import Gateway
@@ -137,19 +139,24 @@ def build_gateway(
         exchange.extra = [*exchange.extra, *renewed]
         return admitted.principal
 
-    return Gateway(
-        authenticate,
+    dispatcher = Dispatcher(
         endpoints,
-        gate,
         services.pool,
-        services.accounting.usage,
         context.keys.forward_key,
+        engine_keys.fields,
         _answer_of,
         daemon.loaded.environment.proxy_timeout_seconds,
+        daemon.loaded.environment.tcp_connector_limit or math.inf,
+    )
+    return Gateway(
+        AuthenticationCache(authenticate, lambda: services.store.snapshot),
+        endpoints,
+        dispatcher,
+        gate,
+        services.accounting.usage,
+        _answer_of,
         services.accounting.limiter,
         services.accounting.traffic,
-        daemon.loaded.environment.tcp_connector_limit or math.inf,
-        engine_fields=engine_keys.fields,
     )
 
 
