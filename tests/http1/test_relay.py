@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 import trio
 
+import gpustack
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.fields import Headers, end_to_end
 from gpustack.http1.pool import ConnectionPool
@@ -81,6 +83,12 @@ def test_hop_by_hop_headers_stay_on_their_hop() -> None:
         (b"accept", b"*/*"),
     ]
     assert end_to_end(headers) == [(b"accept", b"*/*")]
+
+
+def test_hop_by_hop_headers_are_listed_once() -> None:
+    package = Path(gpustack.__file__).parent
+    found = [path for path in package.rglob("*.py") if "proxy-connection" in path.read_text()]
+    assert [str(path.relative_to(package)) for path in found] == ["http1/fields.py"]
 
 
 async def test_chunks_pass_as_they_come(pool: ConnectionPool, serve: Serve, upstream: Upstream) -> None:
