@@ -209,33 +209,33 @@ class Cache:
         if listing is None:
             return None
         target = folder or self.root / listing.folder
-        whole = all(self._index.is_known_right(file, target / file.name) for file in listing.files)
+        whole = all(self._index.is_verified(file, target / file.name) for file in listing.files)
         return listing if whole else None
 
     async def _fetch_all(
         self, listing: Listing, target: Path, what: str, progress: Callable[[DownloadProgress], None]
     ) -> None:
         """Fetch every file of ``listing`` that is missing in ``target``, and report progress meanwhile."""
-        here: dict[str, int] = {}
+        complete: dict[str, int] = {}
 
-        def tell() -> None:
-            done = sum(self._here.get(target / one.name, here.get(one.name, 0)) for one in listing.files)
+        def report() -> None:
+            done = sum(self._here.get(target / one.name, complete.get(one.name, 0)) for one in listing.files)
             progress(DownloadProgress(done=done, total=listing.size))
 
-        async def tell_now_and_then() -> None:
+        async def report_periodically() -> None:
             while True:
-                tell()
+                report()
                 await trio.sleep(self.settings.period)
 
         fault: GpustackError | OSError | None = None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(tell_now_and_then)
+            nursery.start_soon(report_periodically)
             try:
                 async with open_client(timeouts=self.settings.timeouts) as client:
                     await self._check_space(listing, target, what)
                     for file in listing.files:
                         await self._fetch_one(file, target / file.name, client)
-                        here[file.name] = file.size
+                        complete[file.name] = file.size
             except (GpustackError, OSError) as error:  # the nursery would wrap it in a group
                 fault = error
             finally:
@@ -244,32 +244,37 @@ class Cache:
             nursery.cancel_scope.cancel()
         if fault is not None:
             raise fault
-        tell()
+        report()
 
     async def _fetch_one(self, file: RemoteFile, path: Path, client: HttpClient) -> None:
         """Fetch one file under its lock; others who want it wait, then find it complete or continue it."""
         async with self._locks.hold(path):
-            if await disk.run(self._index.is_known_right, file, path):
+            if await disk.run(self._index.is_verified, file, path):
                 return
             if await disk.run(has_size, path, file.size) and await matches_announced(file, path):
-                await disk.run(self._index.remember_right, file, path)  # a user has put it there
+                await disk.run(self._index.remember_verified, file, path)  # a user has put it there
                 return
 
-            def hear(done: int) -> None:
+            def note_progress(done: int) -> None:
                 self._here[path] = done
                 self._still_to_come[path] = file.size - done
 
             try:
-                if not (self.settings.xet and await self._fetch_by_xet(file, path, hear)):
+                if not (self.settings.xet and await self._fetch_by_xet(file, path, note_progress)):
                     await fetch(
-                        file, path, client=client, rng=self.rng, rules=self.settings.rules, on_progress=hear
+                        file,
+                        path,
+                        client=client,
+                        rng=self.rng,
+                        rules=self.settings.rules,
+                        on_progress=note_progress,
                     )
             finally:
                 self._here.pop(path, None)
                 self._still_to_come.pop(path, None)
-            await disk.run(self._index.remember_right, file, path)
+            await disk.run(self._index.remember_verified, file, path)
 
-    async def _fetch_by_xet(self, file: RemoteFile, path: Path, hear: Callable[[int], None]) -> bool:
+    async def _fetch_by_xet(self, file: RemoteFile, path: Path, note_progress: Callable[[int], None]) -> bool:
         """Whether the file was fetched and verified by Xet. Not tried for a file that has begun as a plain download."""
         if file.sha256 is None or not file.url or await disk.run(kept_bytes, file, path) > 0:
             return False
@@ -280,7 +285,7 @@ class Cache:
                 arriving,
                 endpoint=self.settings.endpoint or host_of(file.url),
                 cache=self.root / ".gpustack" / "xet",
-                on_progress=hear,
+                on_progress=note_progress,
             )
             if fault is None and await matches_announced(file, arriving):
                 await disk.run(put_in_place, arriving, path)
@@ -288,7 +293,7 @@ class Cache:
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 5.0):
                 await disk.run(lambda: arriving.unlink(missing_ok=True))
-        hear(0)
+        note_progress(0)
         log.warning(
             "Not fetched by Xet but as a plain file: name=%s reason=%s", file.name, fault or "wrong hash"
         )

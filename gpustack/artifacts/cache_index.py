@@ -77,12 +77,12 @@ class CacheIndex:
         ]
         self._write(kind, key, note)
 
-    def is_known_right(self, file: RemoteFile, path: Path) -> bool:
+    def is_verified(self, file: RemoteFile, path: Path) -> bool:
         """Whether the file at ``path`` was verified to be ``file``, and has not changed since (size and mtime)."""
         note = self._read("files", _key(path))
         return note == _verified_state(file, path)
 
-    def remember_right(self, file: RemoteFile, path: Path) -> None:
+    def remember_verified(self, file: RemoteFile, path: Path) -> None:
         """Keep that the file at ``path`` was verified to be ``file``; raises OSError."""
         self._write("files", _key(path), _verified_state(file, path))
 

@@ -92,11 +92,11 @@ async def fetch(
 async def matches_announced(file: RemoteFile, path: Path) -> bool:
     """Whether the file at ``path`` has the announced size and hash. Reads all of it; cancellable every 32 MiB."""
     digest = FileDigest(path, file)
-    if not digest.is_told:
+    if not digest.has_hash:
         return (await trio.Path(path).stat()).st_size == file.size
     while await disk.run(digest.advance):
         pass
-    return digest.is_right
+    return digest.matches
 
 
 @attrs.define(eq=False)
@@ -146,7 +146,7 @@ class _Download:
 
     async def _all_segments(self) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._save_now_and_then, nursery.cancel_scope)
+            nursery.start_soon(self._save_periodically, nursery.cancel_scope)
             async with trio.open_nursery() as tasks:
                 first = trio.Event()
                 tasks.start_soon(self._work, tasks.cancel_scope, first)
@@ -156,7 +156,7 @@ class _Download:
                         tasks.start_soon(self._work, tasks.cancel_scope, first)
             nursery.cancel_scope.cancel()
 
-    async def _save_now_and_then(self, everything: trio.CancelScope) -> None:
+    async def _save_periodically(self, everything: trio.CancelScope) -> None:
         try:
             while True:
                 await trio.sleep(self.rules.save_period)

@@ -193,7 +193,7 @@ class FileDigest:
             self._hash = hashlib.sha1(b"blob %d\0" % self.file.size, usedforsecurity=False)
 
     @property
-    def is_told(self) -> bool:
+    def has_hash(self) -> bool:
         """Whether the source announced a hash."""
         return self.file.sha256 is not None or self.file.git_sha1 is not None
 
@@ -211,7 +211,7 @@ class FileDigest:
         return True
 
     @property
-    def is_right(self) -> bool:
+    def matches(self) -> bool:
         """Whether size and hash of what was read are those that the source announced."""
         wanted = self.file.sha256 or self.file.git_sha1
         return self.place == self.file.size and (wanted is None or self._hash.hexdigest() == wanted.lower())

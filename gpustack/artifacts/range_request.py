@@ -82,7 +82,7 @@ def first_byte(incoming: StreamedResponse, file: RemoteFile, start: int, end: in
         return 0
     if "content-range" not in incoming.headers and incoming.headers.get("content-length") == str(end - start):
         return start
-    found = told_range(incoming)
+    found = content_range(incoming)
     if found is None or found[0] != start:
         raise BadResponse(incoming.url, "sends another range than it was asked for")
     if found[1] not in (None, file.size):
@@ -90,7 +90,7 @@ def first_byte(incoming: StreamedResponse, file: RemoteFile, start: int, end: in
     return start
 
 
-def told_range(incoming: StreamedResponse) -> tuple[int, int | None] | None:
+def content_range(incoming: StreamedResponse) -> tuple[int, int | None] | None:
     """The offset of the range in an answer, and the size of the whole file if it is stated; ``None`` without either."""
     found = _CONTENT_RANGE.fullmatch(incoming.headers.get("content-range", ""))
     return None if found is None else (int(found[1]), None if found[3] == "*" else int(found[3]))
@@ -151,7 +151,7 @@ def stated_size(incoming: StreamedResponse) -> int | None:
     if incoming.status == 416:  # the file is empty
         return 0
     if incoming.status == 206:
-        found = told_range(incoming)
+        found = content_range(incoming)
         return None if found is None else found[1]
     if incoming.status != 200 or incoming.headers.get("content-encoding", "identity") != "identity":
         return None
