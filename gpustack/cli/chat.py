@@ -207,7 +207,7 @@ def converse(talk: ChatSession, prompt: str | None) -> None:
         talk.once(prompt)
 
 
-def chats(model: Mapping[str, Any]) -> bool:
+def is_chat_model(model: Mapping[str, Any]) -> bool:
     """Whether a model is a chat model; one of unknown kind counts as one."""
     categories = model.get("categories") or ["llm"]
     return "llm" in categories or "unknown" in categories

@@ -39,7 +39,7 @@ class Deployment:
     is_new: bool = False
 
 
-async def deployed(
+async def find_or_deploy(
     client: AdminClient, text: str, name: str | None, fields: Mapping[str, Any], aside: Terminal
 ) -> Deployment:
     """The deployment that ``text`` means, made or started if need be.
@@ -118,13 +118,13 @@ async def _create(
         aside.clear()
     if remark:
         aside.say(remark)
-    backend = {"backend": _GGUF_BACKEND} if names_gguf(source) else {}
+    backend = {"backend": _GGUF_BACKEND} if is_known_gguf(source) else {}
     model = await client.create(MODELS, {**source, **backend, **fields})
     aside.say(f"deployed as {model['name']}")
     return Deployment(model, is_new=True)
 
 
-def names_gguf(source: Mapping[str, str]) -> bool:
+def is_known_gguf(source: Mapping[str, str]) -> bool:
     """Whether a source is known to be GGUF, for which the engine is fixed; a folder of another machine is unknown."""
     if source["source"] == "ollama_library":
         return True

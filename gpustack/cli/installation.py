@@ -31,7 +31,7 @@ def options_of(start_argv: Sequence[str], env: Mapping[str, str]) -> Options:
     return load_options(start_argv, env).options
 
 
-def split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+def split_start_options(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     """The words of the command itself, and the options of ``gpustack start`` that follow ``--``."""
     cut = argv.index("--") if "--" in argv else len(argv)
     return argv[:cut], argv[cut + 1 :]

@@ -49,7 +49,7 @@ def show_list(
         stderr(env).say(empty)
 
     def table() -> str:
-        return draw(heads, list(map(row, documents)), stdout(env)) if documents else ""
+        return draw_table(heads, list(map(row, documents)), stdout(env)) if documents else ""
 
     show(command_line, documents, table, name=name)
 
@@ -88,7 +88,7 @@ def as_yaml(document: Any) -> str:
     return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)).rstrip("\n")
 
 
-def draw(heads: Sequence[str], rows: Sequence[Row], terminal: Terminal) -> str:
+def draw_table(heads: Sequence[str], rows: Sequence[Row], terminal: Terminal) -> str:
     """A table as text. Columns are as wide as what they hold; remarks are never cut."""
     grid = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row.cells] for row in rows]
     widths = [

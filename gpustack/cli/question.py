@@ -48,7 +48,7 @@ class ChatCommand:
     advice: str = ""
 
 
-def understood(text: str) -> Question | ChatCommand:
+def parse_line(text: str) -> Question | ChatCommand:
     """What was typed, as a question or a command. Several lines are always a question."""
     line = text.strip()
     if line in _BY_SPELLING:
@@ -112,7 +112,7 @@ class QuestionReader:
         if begun.startswith(FENCE):
             text = self._block(begun[len(FENCE) :])
             return Question(text.strip("\n")) if text.strip() else None
-        return understood(first) if begun else None
+        return parse_line(first) if begun else None
 
     def _block(self, text: str) -> str:
         """All lines to the next fence; empty for a block that has no end or is too large."""

@@ -75,9 +75,9 @@ async def source_fields(client: AdminClient, asked: ModelReference) -> tuple[Map
             raise NotFound(f"{asked.repo} has no GGUF file, and no file {asked.file}")
         return {**asked.fields, **({"huggingface_filename": asked.file} if asked.file else {})}, ""
     if asked.file:
-        taken, told = named(found, asked.file, asked.repo), ""
+        taken, told = find_variant(found, asked.file, asked.repo), ""
     else:
-        taken = preferred(found, asked.repo)
+        taken = choose_variant(found, asked.repo)
         told = remark(taken, found, asked.repo)
     return {**asked.fields, "huggingface_filename": pattern_of(taken, files)}, told
 
@@ -134,7 +134,7 @@ def _variant(name: str, members: Sequence[str], files: Mapping[str, int | None])
     return Variant(name=name, files=tuple(members), tag=tags[-1] if tags else None, size=size)
 
 
-def named(found: Sequence[Variant], asked: str, repo: str) -> Variant:
+def find_variant(found: Sequence[Variant], asked: str, repo: str) -> Variant:
     """The one that ``asked`` names: a file, a pattern, a quantisation or a part of a file's name; case does not count.
 
     Raises NotFound with what there is, and BadRequest when several are meant.
@@ -150,7 +150,7 @@ def named(found: Sequence[Variant], asked: str, repo: str) -> Variant:
     raise NotFound(f"There is no {asked} in {repo}; there are {_some(one.tag or one.name for one in found)}")
 
 
-def preferred(found: Sequence[Variant], repo: str) -> Variant:
+def choose_variant(found: Sequence[Variant], repo: str) -> Variant:
     """The one to take where none is named. Raises BadRequest when several models are equally good."""
     best = min(found, key=_rank)
     equal = [one for one in found if _rank(one)[0] == _rank(best)[0] and one.tag == best.tag]

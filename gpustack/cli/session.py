@@ -154,7 +154,7 @@ class ServerSession:
         try:
             return trio.run(self.talk, work)
         except BaseExceptionGroup as group:
-            raise self._explained(single(group)) from None
+            raise self._explained(unwrap_group(group)) from None
         except Unauthorized as error:
             raise self._explained(error) from None
 
@@ -184,7 +184,7 @@ def open_session(env: Mapping[str, str], *, url: str | None = None, key: str | N
     return ServerSession(find_server(env, url=url, key=key))
 
 
-def single(error: BaseException) -> BaseException:
+def unwrap_group(error: BaseException) -> BaseException:
     """The error inside groups of one, as nurseries wrap it; a group of several errors as it is."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]

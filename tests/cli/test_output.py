@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from gpustack.cli import phrase
-from gpustack.cli.output import Cell, Row, draw
+from gpustack.cli.output import Cell, Row, draw_table
 from gpustack.cli.terminal import Terminal, terminal
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -16,7 +16,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def test_columns_are_aligned_and_remarks_follow_their_row() -> None:
     rows = [Row(["a", Cell("running", "green"), "1"]), Row(["longer", Cell("pending"), "22"], remark="why")]
-    assert draw(["NAME", "STATE", "N"], rows, Terminal(io.StringIO())).splitlines() == [
+    assert draw_table(["NAME", "STATE", "N"], rows, Terminal(io.StringIO())).splitlines() == [
         "NAME    STATE    N",
         "a       running  1",
         "longer  pending  22",
@@ -26,8 +26,8 @@ def test_columns_are_aligned_and_remarks_follow_their_row() -> None:
 
 def test_colours_do_not_move_columns() -> None:
     rows = [Row([Cell("x", "red"), "1"]), Row([Cell("yyy", "green"), "2"])]
-    plain = draw(["A", "B"], rows, Terminal(io.StringIO()))
-    coloured = draw(["A", "B"], rows, Terminal(io.StringIO(), colour=True))
+    plain = draw_table(["A", "B"], rows, Terminal(io.StringIO()))
+    coloured = draw_table(["A", "B"], rows, Terminal(io.StringIO(), colour=True))
     assert "\x1b[31mx\x1b[0m  " in coloured
     for code in ("1", "31", "32", "0"):
         coloured = coloured.replace(f"\x1b[{code}m", "")

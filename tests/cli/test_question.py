@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from gpustack.cli.question import COMMANDS, ChatCommand, Question, understood
+from gpustack.cli.question import COMMANDS, ChatCommand, Question, parse_line
 
 
 @pytest.mark.parametrize(("name", "spelling"), [(n, one) for n, all_ in COMMANDS.items() for one in all_])
 def test_every_spelling_of_a_command_is_understood(name: str, spelling: str) -> None:
-    assert understood(f" {spelling} ") == ChatCommand(name)
+    assert parse_line(f" {spelling} ") == ChatCommand(name)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_every_spelling_of_a_command_is_understood(name: str, spelling: str) -> 
     ],
 )
 def test_words_that_look_like_commands_and_are_none_are_not_sent(text: str, advice: str) -> None:
-    told = understood(text)
+    told = parse_line(text)
     assert isinstance(told, ChatCommand) and not told.name
     assert told.advice.startswith(advice)
 
@@ -43,4 +43,4 @@ def test_words_that_look_like_commands_and_are_none_are_not_sent(text: str, advi
     ],
 )
 def test_paths_comments_formulas_and_blocks_are_questions(text: str) -> None:
-    assert understood(text) == Question(text)
+    assert parse_line(text) == Question(text)

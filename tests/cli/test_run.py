@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from gpustack.cli.chat import chats, how_to_call
+from gpustack.cli.chat import how_to_call, is_chat_model
 from gpustack.cli.command_line import CommandLine, read
 from gpustack.cli.commands import run
-from gpustack.cli.commands.chat import sampling
+from gpustack.cli.commands.chat import sampling_fields
 from gpustack.cli.deployment import refuse_other_fields
 from gpustack.cli.failure import UsageError
 from gpustack.engines.registry import engines
@@ -27,7 +27,7 @@ def test_options_become_fields_of_the_deployment() -> None:
         "--gpu", "n:cuda:0,n:cuda:1", "--gpu=n:cuda:2", "--selector", "zone=a",
         "--access=public",
     )  # fmt: skip
-    assert run.wanted(given) == {
+    assert run.deployment_fields(given) == {
         "replicas": 2,
         "backend": "llama-box",
         "backend_parameters": ["--ctx-size=4096", "--no-warmup"],
@@ -39,8 +39,8 @@ def test_options_become_fields_of_the_deployment() -> None:
 
 
 def test_nothing_is_said_that_was_not_asked_for() -> None:
-    assert run.wanted(words()) == {}
-    assert run.wanted(words("--cpu")) == {"backend_parameters": ["--gpu-layers=0"]}
+    assert run.deployment_fields(words()) == {}
+    assert run.deployment_fields(words("--cpu")) == {"backend_parameters": ["--gpu-layers=0"]}
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,15 @@ def test_nothing_is_said_that_was_not_asked_for() -> None:
 )
 def test_what_makes_no_sense_is_refused_with_the_usage(argv: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence) as refused:
-        run.wanted(words(*argv))
+        run.deployment_fields(words(*argv))
     assert "gpustack run" in refused.value.usage
 
 
 def test_a_command_is_what_custom_runs() -> None:
-    assert run.wanted(words("--command=serve {port}")) == {"backend": "custom", "command": "serve {port}"}
+    assert run.deployment_fields(words("--command=serve {port}")) == {
+        "backend": "custom",
+        "command": "serve {port}",
+    }
 
 
 def test_every_engine_that_the_help_offers_is_there() -> None:
@@ -73,11 +76,11 @@ def test_every_engine_that_the_help_offers_is_there() -> None:
 
 
 def test_a_script_does_not_wait_for_ever_and_a_person_may() -> None:
-    assert run.patience(words(), attended=True) == math.inf
-    assert run.patience(words(), attended=False) == 1800
+    assert run.wait_limit(words(), attended=True) == math.inf
+    assert run.wait_limit(words(), attended=False) == 1800
     for attended in (False, True):
-        assert run.patience(words("--timeout=5"), attended=attended) == 5
-        assert run.patience(words("--timeout=0"), attended=attended) == math.inf
+        assert run.wait_limit(words("--timeout=5"), attended=attended) == 5
+        assert run.wait_limit(words("--timeout=0"), attended=attended) == math.inf
 
 
 def test_a_model_that_is_deployed_already_is_taken_as_it_is_asked_for_again() -> None:
@@ -88,10 +91,13 @@ def test_a_model_that_is_deployed_already_is_taken_as_it_is_asked_for_again() ->
 
 
 def test_how_freely_and_how_long_it_answers_go_into_the_request() -> None:
-    assert sampling(words("--temperature=0.5", "--max-tokens=7")) == {"temperature": 0.5, "max_tokens": 7}
-    assert sampling(words()) == {}
+    assert sampling_fields(words("--temperature=0.5", "--max-tokens=7")) == {
+        "temperature": 0.5,
+        "max_tokens": 7,
+    }
+    assert sampling_fields(words()) == {}
     with pytest.raises(UsageError, match="--temperature must be a number"):
-        sampling(words("--temperature=hot"))
+        sampling_fields(words("--temperature=hot"))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +105,7 @@ def test_how_freely_and_how_long_it_answers_go_into_the_request() -> None:
     [([], True), (["llm"], True), (["unknown"], True), (["embedding"], False), (["reranker"], False)],
 )
 def test_only_chat_models_are_talked_to(categories: list[str], talks: bool) -> None:
-    assert chats({"categories": categories}) is talks
+    assert is_chat_model({"categories": categories}) is talks
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from gpustack.cli.output import Row, draw
+from gpustack.cli.output import Row, draw_table
 from gpustack.cli.terminal import LogSanitizer, Terminal, harmless
 
 STEERING = [
@@ -75,7 +75,7 @@ def test_whatever_is_said_drawn_or_tabled_is_harmless() -> None:
     stream = io.StringIO()
     terminal = Terminal(stream=stream, live=False, colour=True)
     terminal.say("evil \x1b]0;x\x07")
-    terminal.say(draw(["NAME"], [Row(["w\x1b[2Jx"], remark="\x1b]52;c;x\x07")], terminal))
+    terminal.say(draw_table(["NAME"], [Row(["w\x1b[2Jx"], remark="\x1b]52;c;x\x07")], terminal))
     assert "\x1b]" not in stream.getvalue()
     assert "\x1b[2J" not in stream.getvalue()
     assert "\x1b[1m" in stream.getvalue(), "our own colours stay"

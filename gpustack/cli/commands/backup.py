@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpustack.cli.command_line import read
-from gpustack.cli.installation import existing_database, options_of, split
+from gpustack.cli.installation import existing_database, options_of, split_start_options
 from gpustack.cli.terminal import stderr
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print the name of the file."""
-    own, start_argv = split(argv)
+    own, start_argv = split_start_options(argv)
     command_line = read(__doc__, "backup", own)
     now = datetime.now(UTC)
     target = Path(command_line.text("FILE") or f"gpustack-{now:%Y%m%dT%H%M%SZ}.backup").absolute()

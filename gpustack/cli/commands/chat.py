@@ -29,7 +29,7 @@ from gpustack.cli.terminal import stderr, stdout
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Talk; 1 when a prompt was given for a model that is no chat model."""
     command_line = read(__doc__, "chat", argv)
-    options = sampling(command_line)
+    options = sampling_fields(command_line)
     from gpustack.cli.lookup import model_named
 
     session, name = open_session(env), command_line.required("MODEL")
@@ -37,7 +37,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     return talk(session, model, command_line, options, env)
 
 
-def sampling(command_line: CommandLine) -> dict[str, Any]:
+def sampling_fields(command_line: CommandLine) -> dict[str, Any]:
     """The fields of a request that the options set; raises UsageError."""
     return given_only(
         {
@@ -55,10 +55,10 @@ def talk(
     env: Mapping[str, str],
 ) -> int:
     """Talk with the model as the command line of ``chat`` or ``run`` says; returns the exit code."""
-    from gpustack.cli.chat import ChatSession, chats, converse, how_to_call
+    from gpustack.cli.chat import ChatSession, converse, how_to_call, is_chat_model
     from gpustack.cli.history import history_of
 
-    if not chats(model):
+    if not is_chat_model(model):
         stderr(env).say(how_to_call(model, session.address.url, key=session.address.key is not None))
         return FAILED if command_line.many("PROMPT") else 0
     talk = ChatSession(

@@ -19,7 +19,7 @@ from gpustack.cli import output
 from gpustack.cli.check import CheckContext, CheckStatus, run_checks
 from gpustack.cli.command_line import read
 from gpustack.cli.failure import FAILED
-from gpustack.cli.installation import split
+from gpustack.cli.installation import split_start_options
 from gpustack.cli.terminal import Terminal, stdout
 
 _STYLES = {CheckStatus.GOOD: "green", CheckStatus.NOTE: "yellow", CheckStatus.FAILED: "red"}
@@ -27,7 +27,7 @@ _STYLES = {CheckStatus.GOOD: "green", CheckStatus.NOTE: "yellow", CheckStatus.FA
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Carry out every check; 1 when one failed."""
-    own, start_argv = split(argv)
+    own, start_argv = split_start_options(argv)
     command_line = read(__doc__, "doctor", own)
     found = run_checks(CheckContext.of(start_argv, env))
     documents = [

@@ -46,7 +46,7 @@ _OPENERS = ("xdg-open", "open")
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Ask, write the file, print its name."""
     command_line = read(__doc__, "draw", argv)
-    wanted, prompt = fields(command_line), " ".join(command_line.many("PROMPT"))
+    wanted, prompt = request_fields(command_line), " ".join(command_line.many("PROMPT"))
     session, aside, name = open_session(env), stderr(env), command_line.required("MODEL")
     aside.draw("drawing")
     try:
@@ -54,7 +54,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     finally:
         aside.clear()
     asked = command_line.text("--output")
-    path = Path.cwd() / (asked or named(prompt, image, datetime.now().astimezone()))
+    path = Path.cwd() / (asked or file_name(prompt, image, datetime.now().astimezone()))
     try:
         path.write_bytes(image)
     except OSError as error:
@@ -65,7 +65,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     return 0
 
 
-def fields(command_line: CommandLine) -> dict[str, Any]:
+def request_fields(command_line: CommandLine) -> dict[str, Any]:
     """What the options set of a request; raises UsageError."""
     size = command_line.text("--size") or "512x512"
     if not _SIZE.fullmatch(size):
@@ -84,7 +84,7 @@ def fields(command_line: CommandLine) -> dict[str, Any]:
     )
 
 
-def named(prompt: str, image: bytes, now: datetime) -> str:
+def file_name(prompt: str, image: bytes, now: datetime) -> str:
     """A file name that says what is drawn, and when it was."""
     stem = re.sub(r"[^\w-]+", "_", prompt[:_LONGEST_STEM]).strip("_") or "image"
     kind = next((kind for magic, kind in _KINDS.items() if image.startswith(magic)), ".png")

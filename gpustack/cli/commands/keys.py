@@ -46,7 +46,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     from gpustack.cli.lookup import KEYS
 
     if command_line.flag("create"):
-        document = wanted(command_line)
+        document = key_fields(command_line)
         command_line.choice("--output", *output.FORMS)  # before it is made: its value is shown only once
         made = open_session(env).run(lambda client: client.create(KEYS, document))
         stderr(env).say("This is shown once: put it where it is used, such as GPUSTACK_API_KEY.")
@@ -67,7 +67,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     return 0
 
 
-def wanted(command_line: CommandLine) -> Doc:
+def key_fields(command_line: CommandLine) -> Doc:
     """The fields of a new key; raises UsageError."""
     fields: Doc = {"name": command_line.many("NAME")[0], "description": command_line.text("--description")}
     scopes = command_line.many("--scope")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from gpustack.cli import output, phrase
 from gpustack.cli.command_line import CommandLine, read, suggestion
-from gpustack.cli.output import Row, draw
+from gpustack.cli.output import Row, draw_table
 from gpustack.cli.session import Doc, open_session
 from gpustack.cli.terminal import stdout
 
@@ -42,16 +42,16 @@ _NONE = "none"
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print a row for each limit."""
     command_line = read(__doc__, "limits", argv)
-    changes = given(command_line) if command_line.flag("set") else {}
+    changes = limit_changes(command_line) if command_line.flag("set") else {}
     kind = next((kind for kind in ("key", "user", "model") if command_line.flag(kind)), None)
     name = command_line.text("NAME") or ""
     found = open_session(env).run(lambda client: _limits(client, kind, name, changes))
     rows = [_row(limit, found) for limit in LIMITS]
-    output.show(command_line, found, lambda: draw(_HEADS, rows, stdout(env)))
+    output.show(command_line, found, lambda: draw_table(_HEADS, rows, stdout(env)))
     return 0
 
 
-def given(command_line: CommandLine) -> Mapping[str, int | None]:
+def limit_changes(command_line: CommandLine) -> Mapping[str, int | None]:
     """The limits that the command line sets; raises UsageError."""
     found: dict[str, int | None] = {}
     for text in command_line.many("LIMIT"):

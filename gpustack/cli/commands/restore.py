@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpustack.cli.command_line import read
-from gpustack.cli.installation import options_of, split
+from gpustack.cli.installation import options_of, split_start_options
 from gpustack.cli.terminal import stderr
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Say what was restored."""
-    own, start_argv = split(argv)
+    own, start_argv = split_start_options(argv)
     command_line = read(__doc__, "restore", own)
     options = options_of(start_argv, env)
     source = Path(command_line.required("FILE")).absolute()

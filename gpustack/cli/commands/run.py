@@ -40,7 +40,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gpustack.cli.command_line import CommandLine, read
-from gpustack.cli.commands.chat import sampling, talk
+from gpustack.cli.commands.chat import sampling_fields, talk
 from gpustack.cli.failure import WaitTimeout
 from gpustack.cli.session import Doc, ServerSession, open_session
 from gpustack.cli.terminal import Terminal, stderr
@@ -59,15 +59,15 @@ _LOG_LINES = 15
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Deploy, wait, talk. After Ctrl-C or a timeout the model stays deployed, which is told."""
     command_line = read(__doc__, "run", argv)
-    options, fields = sampling(command_line), wanted(command_line)
+    options, fields = sampling_fields(command_line), deployment_fields(command_line)
     aside = stderr(env)
-    limit = patience(command_line, attended=aside.stream.isatty())
+    limit = wait_limit(command_line, attended=aside.stream.isatty())
     session = open_session(env)
-    from gpustack.cli.deployment import deployed
+    from gpustack.cli.deployment import find_or_deploy
     from gpustack.cli.progress import DeploymentFailure
 
     text, name = command_line.required("MODEL"), command_line.text("--name")
-    made = session.run(lambda client: deployed(client, text, name, fields, aside))
+    made = session.run(lambda client: find_or_deploy(client, text, name, fields, aside))
     model = made.model
     # A ready model is not waited for: who may use it is perhaps not allowed to see its instances.
     is_ready = not made.is_new and bool(model.get("ready_replicas"))
@@ -89,7 +89,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     return talk(session, now, command_line, options, env)
 
 
-def patience(command_line: CommandLine, *, attended: bool) -> float:
+def wait_limit(command_line: CommandLine, *, attended: bool) -> float:
     """Seconds to wait for the model at most; raises UsageError."""
     asked = command_line.whole("--timeout")
     if asked is None:
@@ -97,7 +97,7 @@ def patience(command_line: CommandLine, *, attended: bool) -> float:
     return asked or float("inf")
 
 
-def wanted(command_line: CommandLine) -> Doc:
+def deployment_fields(command_line: CommandLine) -> Doc:
     """The fields of a new deployment that options set; raises UsageError."""
     fields: Doc = {}
     replicas = command_line.whole("--replicas", least=1)
