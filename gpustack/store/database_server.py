@@ -109,56 +109,35 @@ def statements(*lines: str) -> Settle:
     return settle
 
 
-# -- error messages; drivers do not include the password in theirs
+# -- errors by their cause; drivers do not include the password in their messages
 
 
-def unreachable(place: str, cause: object) -> Unavailable:
-    return Unavailable(
-        f"The database {place} cannot be reached ({told_by(cause)}): look whether it runs, and at host and port in"
-        " --database-url",
-        RETRY_AFTER,
-    )
+def _error(sentence: str) -> Callable[[str, object], Unavailable]:
+    """Makes the error from the name of the database and the exception of the driver."""
+
+    def error(place: str, cause: object) -> Unavailable:
+        return Unavailable(sentence.format(place=place, cause=told_by(cause)), RETRY_AFTER)
+
+    return error
 
 
-def denied(place: str, cause: object) -> Unavailable:
-    return Unavailable(
-        f"The database {place} refuses user and password ({told_by(cause)}): change them in --database-url, special"
-        " characters percent-encoded (%40 for @, %25 for %)",
-        RETRY_AFTER,
-    )
-
-
-def absent(place: str, cause: object) -> Unavailable:
-    return Unavailable(
-        f"The database {place} does not exist ({told_by(cause)}): create it, or name another in --database-url",
-        RETRY_AFTER,
-    )
-
-
-def forbidden(place: str, cause: object) -> Unavailable:
-    return Unavailable(
-        f"The database {place} cannot be written ({told_by(cause)}): grant the user of --database-url all rights"
-        " on it, and name a server that takes writes",
-        RETRY_AFTER,
-    )
-
-
-def insecure(place: str, cause: object) -> Unavailable:
-    return Unavailable(
-        f"No TLS connection to the database {place} ({told_by(cause)}): look at the TLS parameters in"
-        " --database-url",
-        RETRY_AFTER,
-    )
-
-
-def busy(place: str, cause: object) -> Unavailable:
-    return Unavailable(f"The database {place} is busy ({told_by(cause)}): try again", RETRY_AFTER)
-
-
-def full(place: str, cause: object) -> Unavailable:
-    return Unavailable(
-        f"The disk of the database {place} is full ({told_by(cause)}): free some space there", RETRY_AFTER
-    )
+unreachable = _error(
+    "The database {place} cannot be reached ({cause}): look whether it runs, and at host and port in --database-url"
+)
+denied = _error(
+    "The database {place} refuses user and password ({cause}): change them in --database-url, special characters"
+    " percent-encoded (%40 for @, %25 for %)"
+)
+absent = _error("The database {place} does not exist ({cause}): create it, or name another in --database-url")
+forbidden = _error(
+    "The database {place} cannot be written ({cause}): grant the user of --database-url all rights on it, and name a"
+    " server that takes writes"
+)
+insecure = _error(
+    "No TLS connection to the database {place} ({cause}): look at the TLS parameters in --database-url"
+)
+busy = _error("The database {place} is busy ({cause}): try again")
+full = _error("The disk of the database {place} is full ({cause}): free some space there")
 
 
 def too_old(place: str, product: str, found: str, least: str) -> Invalid:
