@@ -74,7 +74,7 @@ class IdentityProvider(Protocol):
     def source(self) -> UserSource: ...
 
     async def request(self, rng: random.Random) -> SignInRequest:
-        """A new request to sign somebody in. Raises ``Unavailable`` while the provider cannot be used."""
+        """A new request to sign a person in. Raises ``Unavailable`` while the provider cannot be used."""
         ...
 
     async def prove(self, answer: Mapping[str, str], secret: str, now: datetime) -> VerifiedIdentity:
@@ -129,9 +129,9 @@ class SignOn:
 class WorkerServices:
     """What serves workers, and reaches them."""
 
-    leases: HeartbeatTimes
+    heartbeats: HeartbeatTimes
     logs: LogSource
-    twins: CloneDetector | None = None
+    clones: CloneDetector | None = None
     """Refuses a machine that joins with the identity of another one that is reachable."""
     heartbeat_interval: float = 15.0
     """Seconds."""
@@ -206,7 +206,7 @@ class TransportLimits:
 
 @attrs.frozen(kw_only=True)
 class ApiContext:
-    """Handed to every route. ``clock`` is the wall clock; ``monotonic`` gives seconds, and is that of the leases."""
+    """Handed to every route. ``clock`` is the wall clock, ``monotonic`` the clock of the heartbeats, in seconds."""
 
     store: Store
     keys: DerivedKeys
@@ -232,5 +232,5 @@ class ApiContext:
         return RenderContext(self.store.snapshot, self._heard)
 
     def _heard(self, worker_id: int) -> datetime | None:
-        last = self.workers.leases.last_heard(worker_id)
+        last = self.workers.heartbeats.last_heard(worker_id)
         return None if last is None else self.clock() - timedelta(seconds=self.monotonic() - last)

@@ -47,7 +47,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
                 logins=LoginLimiters.of(clock.monotonic),
                 rules=AccessRules(local_admins=frozenset({0, DAEMON})),
             ),
-            workers=WorkerServices(leases=HeartbeatTimes(clock.monotonic), logs=link),
+            workers=WorkerServices(heartbeats=HeartbeatTimes(clock.monotonic), logs=link),
             server=ServerDescription(version=Version(version="1.2.3", git_commit="abcdef0")),
         )
         hashed = await hash_password(PASSWORD)

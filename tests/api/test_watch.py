@@ -332,7 +332,7 @@ async def _follow(steps: list[tuple[str, int]]) -> None:
                 store=store,
                 keys=DerivedKeys.of("x"),
                 access=AccessControl(cluster_token=TOKEN, logins=LoginLimiters.of(clock.monotonic)),
-                workers=WorkerServices(leases=HeartbeatTimes(clock.monotonic), logs=FakeLogSource()),
+                workers=WorkerServices(heartbeats=HeartbeatTimes(clock.monotonic), logs=FakeLogSource()),
                 clock=clock,
                 monotonic=clock.monotonic,
                 rng=random.Random(1),

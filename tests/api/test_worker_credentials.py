@@ -109,10 +109,10 @@ async def test_who_holds_the_token_does_not_take_the_place_of_a_machine(world: W
 @pytest.mark.attack("worker")
 async def test_a_refused_impostor_keeps_no_silent_worker_alive(world: World) -> None:
     key, _ = await joined(world)
-    heard = world.context.workers.leases.last_heard(key)
+    heard = world.context.workers.heartbeats.last_heard(key)
     world.clock.forward(100)
     assert (await join(world, TOKEN)).status_code == 403
-    assert world.context.workers.leases.last_heard(key) == heard
+    assert world.context.workers.heartbeats.last_heard(key) == heard
 
 
 @pytest.mark.attack("worker")

@@ -79,7 +79,7 @@ async def test_a_worker_is_heard(world: World, core: str) -> None:
     async with httpx.AsyncClient(base_url=core, headers=bearer(credential)) as client:
         beat = await client.post(f"/v1/workers/{worker.id}/heartbeat", json={})
         assert (beat.status_code, beat.json()["interval"]) == (200, 15)
-        assert world.context.workers.leases.last_heard(worker.id) == world.clock.since_boot
+        assert world.context.workers.heartbeats.last_heard(worker.id) == world.clock.since_boot
         status = {"status": orjson.loads(encode(STATUS)), "ip": "10.9.9.9"}
         assert (await client.put(f"/v1/workers/{worker.id}/status", json=status)).json() is None
         assert world.store.snapshot.workers[worker.id].ip == "10.9.9.9"

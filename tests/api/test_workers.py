@@ -191,7 +191,7 @@ async def test_a_deleted_worker_is_told_to_join_again(world: World) -> None:
     await world.instance(await world.model("m"), "m-1", worker)
     await world.ask("POST", "/v1/workers/1/heartbeat", credential, json={})
     assert (await world.ask("DELETE", "/v1/workers/1", world.admin)).json() is None
-    assert world.context.workers.leases.last_heard(1) is None
+    assert world.context.workers.heartbeats.last_heard(1) is None
     assert not world.store.snapshot.all(Worker)
     assert (await world.ask("POST", "/v1/workers/1/heartbeat", credential, json={})).status_code == 401
 

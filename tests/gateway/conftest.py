@@ -68,7 +68,7 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
             store=store,
             keys=KEYS,
             access=AccessControl(cluster_token="the-token", logins=LoginLimiters.of(time.monotonic)),
-            workers=WorkerServices(leases=HeartbeatTimes(time.monotonic), logs=FakeLogSource()),
+            workers=WorkerServices(heartbeats=HeartbeatTimes(time.monotonic), logs=FakeLogSource()),
             clock=clock,
             monotonic=time.monotonic,
             rng=rng,

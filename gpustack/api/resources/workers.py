@@ -79,13 +79,13 @@ def _shown(call: ApiCall) -> PresentedCredential | None:
 
 async def _join(call: ApiCall) -> _JoinAnswer:
     _check_address(call.document.ip, call.request.peer)
-    if call.context.workers.twins is not None:
-        await call.context.workers.twins.refuse(call.document, call.snapshot)
+    if call.context.workers.clones is not None:
+        await call.context.workers.clones.refuse(call.document, call.snapshot)
     joined = await join(
         call.context.store,
         call.document,
         keys=call.context.keys,
-        heartbeats=call.context.workers.leases,
+        heartbeats=call.context.workers.heartbeats,
         secret=lambda: secrets.token_hex(32),
         rng=call.context.rng,
         shown=_shown(call),
@@ -108,7 +108,7 @@ async def _update(call: ApiCall, worker: Worker) -> Worker:
 
 async def _delete(call: ApiCall, worker: Worker) -> None:
     await deployment.delete_worker(call.context.store, worker.id)
-    call.context.workers.leases.drop(worker.id)
+    call.context.workers.heartbeats.drop(worker.id)
 
 
 _BUILT_IN = ("os", "arch", "worker-name")
@@ -160,7 +160,7 @@ def refuse_while_cut_off(call: ApiCall) -> None:
 
 
 async def _heartbeat(call: ApiCall) -> ApiResponse:
-    call.context.workers.leases.heard(own_id(call))
+    call.context.workers.heartbeats.heard(own_id(call))
     refuse_while_cut_off(call)
     credential = await _renewed(call)
     return ApiResponse(
@@ -186,7 +186,7 @@ async def _leave(call: ApiCall) -> ApiResponse:
 async def _status(call: ApiCall) -> ApiResponse:
     worker_id = own_id(call)
     _check_address(call.document.ip, call.request.peer)
-    call.context.workers.leases.heard(worker_id)
+    call.context.workers.heartbeats.heard(worker_id)
     await report_status(call.context.store, worker_id, call.document)
     return ApiResponse(document=None)
 

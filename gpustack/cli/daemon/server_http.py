@@ -73,9 +73,9 @@ def api_context(
         ),
         sign_on=services.sign_on.sign_on,
         workers=WorkerServices(
-            leases=services.heartbeats,
+            heartbeats=services.heartbeats,
             logs=services.worker_client,
-            twins=CloneDetector(services.worker_client, trio.current_time),
+            clones=CloneDetector(services.worker_client, trio.current_time),
             heartbeat_interval=options.heartbeat_interval,
             server_urls=services.cluster.urls,
         ),
