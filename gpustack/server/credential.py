@@ -35,7 +35,9 @@ class CredentialAction(Enum):
     REPLACE = auto()
 
 
-def step(worker: Worker, shown: str, now: datetime, lifetime: timedelta = LIFETIME) -> CredentialAction:
+def next_action(
+    worker: Worker, shown: str, now: datetime, lifetime: timedelta = LIFETIME
+) -> CredentialAction:
     """What to do after the worker has shown the credential with the hash ``shown``, which is good."""
     is_new = shown == worker.credential_hash
     if is_new and worker.former_credential_hash is not None:
@@ -46,7 +48,7 @@ def step(worker: Worker, shown: str, now: datetime, lifetime: timedelta = LIFETI
     return CredentialAction.REPLACE if due else CredentialAction.NOTHING
 
 
-async def renewed(
+async def renew_credential(
     store: Store,
     worker_id: int,
     shown: str,
@@ -64,9 +66,9 @@ async def renewed(
 
     def work(tx: Tx) -> str | None:
         worker = tx.get(Worker, worker_id)
-        if worker is None or worker.barred or shown not in good(worker):
+        if worker is None or worker.barred or shown not in valid_hashes(worker):
             return None  # replaced meanwhile, by another server or in another way
-        match step(worker, shown, tx.now, lifetime):
+        match next_action(worker, shown, tx.now, lifetime):
             case CredentialAction.CONFIRM:
                 tx.update(attrs.evolve(worker, former_credential_hash=None))
             case CredentialAction.REPLACE:
@@ -80,7 +82,7 @@ async def renewed(
     return await store.write(work)
 
 
-def good(worker: Worker) -> tuple[str, ...]:
+def valid_hashes(worker: Worker) -> tuple[str, ...]:
     """The hashes of the credentials that are good for the worker."""
     hashes = (worker.credential_hash, worker.former_credential_hash)
     return () if worker.barred else tuple(one for one in hashes if one)
@@ -113,7 +115,7 @@ async def bar(store: Store, worker_id: int) -> Worker:
     return await store.write(work)
 
 
-async def admit_again(store: Store, worker_id: int) -> Worker:
+async def readmit(store: Store, worker_id: int) -> Worker:
     """Let a machine join as this worker with the cluster token alone, once, after it was barred or lost its credential.
     The present credential is voided. Raises ``NotFound``."""
 

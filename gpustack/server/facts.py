@@ -202,14 +202,14 @@ class FactsCache:
             f"{path} is not on the server's machine, and no worker is ready to be asked for it"
         )
         for place, worker in enumerate(ready):
-            told = await self._told_by(worker, model.source)
+            told = await self._ask_worker(worker, model.source)
             if isinstance(told, ModelFacts):
                 return told
             # Of all faults the first worker's is told: the deployment is most likely to run there.
             failure = told if place == 0 else failure
         raise failure
 
-    async def _told_by(self, worker: Worker, source: ModelSource) -> ModelFacts | GpustackError:
+    async def _ask_worker(self, worker: Worker, source: ModelSource) -> ModelFacts | GpustackError:
         """What one worker answers, or its fault."""
         told: ModelFacts | GpustackError | None = None
         with self._faults.row((source.index, worker.id)) as trial:

@@ -16,7 +16,7 @@ from gpustack.errors import AlreadyExists, Conflict, Forbidden, Invalid
 from gpustack.http1.upstream import UpstreamAddress
 from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.identity.keys import worker_key
-from gpustack.server.credential import good, is_held
+from gpustack.server.credential import is_held, valid_hashes
 from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.liveness import ready_condition
 from gpustack.server.report import MOST_WORKERS, bounded, merged_labels
@@ -124,7 +124,7 @@ def _refuse_impostor(known: Worker | None, shown: PresentedCredential | None, ke
             f"Worker {known.name} is barred; on the server, gpustack workers admit {known.name} lets it in again"
         )
     if shown is not None:
-        if known is None or known.id != shown.worker_id or shown.hash not in good(known):
+        if known is None or known.id != shown.worker_id or shown.hash not in valid_hashes(known):
             raise Forbidden("A worker joins only as itself")
     elif known is not None and is_held(known, keys):
         raise Forbidden(

@@ -52,7 +52,7 @@ class Liveness:
         while True:
             snapshot = self._store.snapshot
             known, workers = workers, snapshot.workers
-            for worker_id in _written_of(known, workers):
+            for worker_id in _heard_by_record(known, workers):
                 self._heartbeats.heard_elsewhere(worker_id, 0.0)
             last_heard, now = self._heartbeats.of(workers), self._clock()
             stopped = {key for key, worker in workers.items() if worker.leaving}
@@ -75,18 +75,19 @@ class Liveness:
         news: dict[int, LivenessVerdict] = {}
         for worker_id, verdict in verdicts.items():
             with self._looks.row(worker_id):
-                if self._is_to_tell(snapshot.get(Worker, worker_id), verdict, before.get(worker_id)):
+                if self._is_to_write(snapshot.get(Worker, worker_id), verdict, before.get(worker_id)):
                     news[worker_id] = verdict
         lost = frozenset(worker_id for worker_id, verdict in verdicts.items() if verdict.replace)
         rows: dict[object, _Row] = {
-            ("worker", key): partial(_tell, key, verdict, snapshot) for key, verdict in news.items()
+            ("worker", key): partial(_write_condition, key, verdict, snapshot)
+            for key, verdict in news.items()
         }
         going = _to_give_up(snapshot, lost, self._faults.holds)
         rows.update({key: partial(_give_up, key, lost, snapshot) for key in going})
         done = await write_rows(self._store, rows, self._faults)
         for worker_id, verdict in news.items():
             if ("worker", worker_id) in done:
-                _log_news(snapshot.workers[worker_id], verdict)
+                _log_condition(snapshot.workers[worker_id], verdict)
         for instance in filter(None, done.values()):
             why = _reason_for_moving(instance, snapshot)
             log.warning("Gave up an instance's place: instance=%s reason=%s", instance.name, why)
@@ -120,7 +121,7 @@ class Liveness:
                 instance.state_message or "its worker is heard again",
             )
 
-    def _is_to_tell(
+    def _is_to_write(
         self, worker: Worker | None, verdict: LivenessVerdict, before: LivenessVerdict | None
     ) -> bool:
         """Whether the condition of the worker is to be written."""
@@ -134,7 +135,7 @@ class Liveness:
         return self._heartbeats.has_spoken(worker.id) or _WORSE[verdict.state] > _WORSE[state]
 
 
-def _tell(worker_id: int, verdict: LivenessVerdict, seen: Snapshot, tx: Tx) -> None:
+def _write_condition(worker_id: int, verdict: LivenessVerdict, seen: Snapshot, tx: Tx) -> None:
     worker = tx.get(Worker, worker_id)
     # It may have spoken to another server in the meantime: then the verdict does not hold.
     if worker is not None and _is_as_seen(tx, worker_id, seen):
@@ -171,10 +172,10 @@ def _mark_one(
 
 def _is_as_seen(tx: Tx, worker_id: int, seen: Snapshot) -> bool:
     """Whether the worker has written nothing since the snapshot."""
-    return _spoke(tx.get(Worker, worker_id)) == _spoke(seen.get(Worker, worker_id))
+    return _spoken_fields(tx.get(Worker, worker_id)) == _spoken_fields(seen.get(Worker, worker_id))
 
 
-def _written_of(known: Mapping[int, Worker], workers: Mapping[int, Worker]) -> list[int]:
+def _heard_by_record(known: Mapping[int, Worker], workers: Mapping[int, Worker]) -> list[int]:
     """Workers whose record shows that they spoke to any server since the last look.
 
     A worker without a credential cannot have spoken: an administrator has voided it.
@@ -184,11 +185,11 @@ def _written_of(known: Mapping[int, Worker], workers: Mapping[int, Worker]) -> l
     return [
         key
         for key, worker in workers.items()
-        if worker.credential_hash and key in known and _spoke(worker) != _spoke(known[key])
+        if worker.credential_hash and key in known and _spoken_fields(worker) != _spoken_fields(known[key])
     ]
 
 
-def _spoke(worker: Worker | None) -> object:
+def _spoken_fields(worker: Worker | None) -> object:
     """Fields of the record that change when a worker joins, leaves, or reports a new status."""
     return None if worker is None else (worker.heartbeat_time, worker.credential_hash, worker.leaving)
 
@@ -256,7 +257,7 @@ def _condition(worker: Worker, verdict: LivenessVerdict, tx: Tx) -> Condition:
     return with_reason(worker.condition, verdict.state, verdict.why, tx.now)
 
 
-def _log_news(worker: Worker, verdict: LivenessVerdict) -> None:
+def _log_condition(worker: Worker, verdict: LivenessVerdict) -> None:
     level = logging.INFO if verdict.state is WorkerState.READY else logging.WARNING
     reason = verdict.why or "heard again"
     log.log(level, "Worker is %s: worker=%s reason=%s", verdict.state.value, worker.name, reason)

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _LETTERS = string.ascii_lowercase + string.digits
 _TRY_AGAIN = 1.0
 
-_Seen = tuple[int, tuple[tuple[int, int, bool], ...]]
+_Versions = tuple[int, tuple[tuple[int, int, bool], ...]]
 
 
 @attrs.frozen(eq=False)
@@ -67,11 +67,11 @@ class ReplicaReconciler:
     name: str = "replicas"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        settled: dict[int, _Seen] = {}
+        settled: dict[int, _Versions] = {}
         with self._store.watch({"models", "model_instances", "workers"}) as wake:
             task_status.started()
             while True:
-                ground = _ReconcileInput.of(self._store.snapshot)
+                inputs = _ReconcileInput.of(self._store.snapshot)
                 try:
                     if await self._look_at_all(settled):
                         continue
@@ -79,10 +79,10 @@ class ReplicaReconciler:
                     log.warning("Replicas wait for the database: reason=%s", error)
                     await wake.wait(_TRY_AGAIN)
                     continue
-                while await wake.wait(self._faults.due_in()) and ground.is_of(self._store.snapshot):
+                while await wake.wait(self._faults.due_in()) and inputs.is_of(self._store.snapshot):
                     pass  # workers report their load all the time: nothing of that matters here
 
-    async def _look_at_all(self, settled: dict[int, _Seen]) -> bool:
+    async def _look_at_all(self, settled: dict[int, _Versions]) -> bool:
         """Create and end instances of every model that is due; tells whether anything was written.
 
         A model that meets a fault is logged, for it has no message of its own, and tried again later.
@@ -97,10 +97,10 @@ class ReplicaReconciler:
         rows.update({("orphan", one.id): partial(_end_orphan, one.id) for one in orphans})
         done = await write_rows(self._store, rows, self._faults)
         for one in done.values():
-            _tell(one)
+            _log_result(one)
         return bool(done)
 
-    def _due(self, snapshot: Snapshot, settled: dict[int, _Seen]) -> list[int]:
+    def _due(self, snapshot: Snapshot, settled: dict[int, _Versions]) -> list[int]:
         """Models of which something is to be done. What that is follows from the model, its instances and which workers
         are drained: a model that was ``settled`` by the same versions of these is skipped."""
         due = []
@@ -110,9 +110,9 @@ class ReplicaReconciler:
             if self._faults.holds(model.id) or self._faults.holds(("plan", model.id)):
                 continue
             with self._faults.row(("plan", model.id)):
-                seen = _seen(model, snapshot)
-                if settled.get(model.id) == seen or _is_settled(model, snapshot):
-                    settled[model.id] = seen
+                versions = _versions_of(model, snapshot)
+                if settled.get(model.id) == versions or _is_settled(model, snapshot):
+                    settled[model.id] = versions
                     self._faults.forget(model.id)  # else the loop would turn for it without end
                 else:
                     due.append(model.id)
@@ -151,7 +151,7 @@ class ReplicaReconciler:
                 return name
 
 
-def _seen(model: Model, snapshot: Snapshot) -> _Seen:
+def _versions_of(model: Model, snapshot: Snapshot) -> _Versions:
     instances = snapshot.instances_of(model.id)
     return model.version, tuple((one.id, one.version, on_drained(one, snapshot)) for one in instances)
 
@@ -179,7 +179,7 @@ def _ready(instances: list[ModelInstance], plan: ReplicaPlan) -> int:
     return sum(i.state in SERVING and i.deleted_at is None and i.id not in plan.end for i in instances)
 
 
-def _tell(done: _ReconcileResult) -> None:
+def _log_result(done: _ReconcileResult) -> None:
     for instance in done.created:
         log.info("Created an instance: model=%s instance=%s", instance.model_name, instance.name)
     for instance in done.ended:

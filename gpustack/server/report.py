@@ -55,12 +55,12 @@ async def report_instance(store: Store, worker_id: int, instance_id: int, report
             if instance.deleted_at is not None:
                 tx.delete(ModelInstance, instance_id)
             return
-        take_report(tx, instance, {**_of_life(instance, report), **_said(report)})
+        take_report(tx, instance, {**_voided_fields(instance, report), **_reported_fields(report)})
 
     await store.write(work)
 
 
-def _of_life(instance: ModelInstance, report: InstanceReport) -> dict[str, Any]:
+def _voided_fields(instance: ModelInstance, report: InstanceReport) -> dict[str, Any]:
     """Fields that a report of a state makes void, but for those that it sets itself."""
     if report.state is None:
         return {}
@@ -83,7 +83,7 @@ async def report_file(store: Store, worker_id: int, file_id: int, report: FileRe
         if file.worker_id != worker_id:
             raise Forbidden(f"Model file {file_id} is not on this worker")
         if not report.gone:
-            tx.change(ModelFile, file_id, **_said(report))
+            tx.change(ModelFile, file_id, **_reported_fields(report))
         elif file.deleted_at is not None:
             tx.delete(ModelFile, file_id)
         else:
@@ -146,7 +146,7 @@ async def worker_leaves(store: Store, worker_id: int) -> None:
     await store.write(work)
 
 
-def _said(report: InstanceReport | FileReport) -> dict[str, Any]:
+def _reported_fields(report: InstanceReport | FileReport) -> dict[str, Any]:
     report = bounded(report)
     return {
         field.name: getattr(report, field.name)

@@ -46,8 +46,10 @@ class Scheduler:
     _thinking: ThreadLimiter = attrs.field(factory=lambda: threads("placement", 1))
     """Deciding in a large cluster takes long, so it is done in a thread."""
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("scheduler", passing=(Unavailable,)))
-    _untold: Quarantine = attrs.field(factory=lambda: Quarantine("scheduler's word", passing=(Unavailable,)))
-    _strange: Quarantine = attrs.field(
+    _note_faults: Quarantine = attrs.field(
+        factory=lambda: Quarantine("scheduler's word", passing=(Unavailable,))
+    )
+    _worker_faults: Quarantine = attrs.field(
         factory=lambda: Quarantine("scheduler, a worker", passing=(Unavailable,))
     )
     """Workers that met a fault in a decision: they are passed over, and tried again later."""
@@ -76,8 +78,8 @@ class Scheduler:
         for gone in considered.keys() - living:
             del considered[gone]
         self._faults.keep_only(living)
-        self._untold.keep_only(living)
-        self._strange.keep_only(self._store.snapshot.workers.keys())
+        self._note_faults.keep_only(living)
+        self._worker_faults.keep_only(self._store.snapshot.workers.keys())
         faulty = False
         for instance in waiting:
             if self._faults.holds(instance.id):
@@ -86,7 +88,7 @@ class Scheduler:
                 faulty = await self._look_at(instance, considered) or faulty
             if trial.fault is not None:
                 considered.pop(instance.id, None)
-                with self._untold.row(instance.id):  # the fault may be that its record cannot be written
+                with self._note_faults.row(instance.id):  # the fault may be that its record cannot be written
                     await self._note(instance.id, DEFER, trial.fault.sentence)
         return faulty
 
@@ -97,8 +99,8 @@ class Scheduler:
             return False  # about to be replaced
         finding = self._facts.ask(model) if has_files(model) else None
         await trio.lowlevel.checkpoint()
-        strange = await self._decide_on(instance, model, finding, considered)
-        return strange or (finding is not None and finding.fault is not None)
+        worker_faults = await self._decide_on(instance, model, finding, considered)
+        return worker_faults or (finding is not None and finding.fault is not None)
 
     async def _decide_on(
         self,
@@ -116,23 +118,25 @@ class Scheduler:
         model = await self._fill_category(model, finding)
         seen = self._store.snapshot
         facts = None if finding is None else (finding.facts, finding.fault)
-        ground = (model.version, facts, _ground(seen))
-        if considered.get(instance.id) == ground:
+        inputs = (model.version, facts, _decision_inputs(seen))
+        if considered.get(instance.id) == inputs:
             return False
-        decision, strange = await self._thinking.run(decide, model, instance, finding, seen, abandon=True)
-        for worker_id, error in strange.items():
-            with self._strange.row(worker_id):
+        decision, worker_faults = await self._thinking.run(
+            decide, model, instance, finding, seen, abandon=True
+        )
+        for worker_id, error in worker_faults.items():
+            with self._worker_faults.row(worker_id):
                 raise error
         if isinstance(decision, str):
             hopeless = finding is not None and finding.lasting and decision == finding.fault
             await self._note(instance.id, REJECT if hopeless else DEFER, decision)
-            considered[instance.id] = None if strange else ground
+            considered[instance.id] = None if worker_faults else inputs
         elif instance.state is InstanceState.ERROR:
             await self._note(instance.id, DEFER, "The model file can be read now")
         else:
             considered.pop(instance.id, None)
             await self._claim(instance, finding, decision)
-        return bool(strange)
+        return bool(worker_faults)
 
     def _is_awaited(self, instance: ModelInstance, model: Model, finding: FactsResult | None) -> bool:
         """Whether the decision must wait for facts that are being read. An instance whose message says why it waits
@@ -165,7 +169,7 @@ class Scheduler:
                 return None
             if instance.deleted_at is not None or model.generation != instance.generation:
                 return None
-            now = _still(model, instance, finding, decision, tx.snapshot)
+            now = _decide_again(model, instance, finding, decision, tx.snapshot)
             if now is None:
                 return None
             return make_move(tx, instance, PLACE, now.note, placement=now)
@@ -217,7 +221,7 @@ def has_files(model: Model) -> bool:
         return True
 
 
-def _still(
+def _decide_again(
     model: Model,
     instance: ModelInstance,
     finding: FactsResult | None,
@@ -245,9 +249,9 @@ def _request(model: Model, instance: ModelInstance, finding: FactsResult | None)
     return PlacementRequest(model=model, instance=instance, facts=facts, engine_name=engine.name)
 
 
-def _ground(snapshot: Snapshot) -> object:
+def _decision_inputs(snapshot: Snapshot) -> object:
     """Everything of a snapshot on which decisions and their sentences depend. Loads are not in it."""
-    workers = tuple(_offer(worker) for worker in snapshot.workers.values())
+    workers = tuple(_worker_inputs(worker) for worker in snapshot.workers.values())
     seats = tuple(
         (i.id, i.generation, i.placement, i.deleted_at is None)
         for i in snapshot.instances.values()
@@ -256,7 +260,7 @@ def _ground(snapshot: Snapshot) -> object:
     return workers, seats
 
 
-def _offer(worker: Worker) -> object:
+def _worker_inputs(worker: Worker) -> object:
     status, condition = worker.status, worker.condition
     is_ready = condition.state is WorkerState.READY
     devices = tuple(

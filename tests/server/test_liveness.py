@@ -19,7 +19,7 @@ from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.nursery.wake import Wake
 from gpustack.policy.liveness import LivenessSettings
 from gpustack.server import deployment
-from gpustack.server.credential import admit_again, bar
+from gpustack.server.credential import bar, readmit
 from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.liveness import Liveness
 from gpustack.server.report import InstanceReport, report_instance, worker_leaves
@@ -443,7 +443,7 @@ async def test_workers_that_are_stopped_together_pull_no_brake_and_are_no_sign_o
         assert cluster.now(instance).state is S.UNREACHABLE
 
 
-@pytest.mark.parametrize("void", [bar, admit_again])
+@pytest.mark.parametrize("void", [bar, readmit])
 async def test_who_is_barred_or_let_in_again_has_not_spoken_by_that(
     cluster: Cluster, void: Callable[[Store, int], Awaitable[Worker]]
 ) -> None:

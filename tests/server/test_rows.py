@@ -68,7 +68,7 @@ from .cluster import PATIENCE, Cluster
 PLACING: dict[str, list[Any]] = {
     "Scheduler": [
         partial(Stumble, scheduler, "decide", lambda model, *_: model.name == "one"),
-        partial(Stumble, scheduler, "_still", lambda model, *_: model.name == "one"),
+        partial(Stumble, scheduler, "_decide_again", lambda model, *_: model.name == "one"),
         partial(Stumble, scheduler, "has_files", lambda model: model.name == "one"),
         partial(Stumble, Scheduler, "_fill_category", lambda self, model, _: model.name == "one"),
         partial(Stumble, Scheduler, "_claim", lambda self, seen, *_: seen.model_name == "one"),
@@ -83,8 +83,8 @@ PLACING: dict[str, list[Any]] = {
 }
 SILENCE: dict[str, list[Any]] = {
     "Liveness": [
-        partial(Stumble, Liveness, "_is_to_tell", lambda self, worker, *_: worker.name == "a"),
-        partial(Stumble, liveness, "_tell", lambda key, *_: key == 1),
+        partial(Stumble, Liveness, "_is_to_write", lambda self, worker, *_: worker.name == "a"),
+        partial(Stumble, liveness, "_write_condition", lambda key, *_: key == 1),
         partial(Stumble, liveness, "_mark_one", lambda key, *_: key == 1),
         partial(Stumble, liveness, "_is_cut_off", lambda instance, _: instance.id == 1),
         partial(Stumble, liveness, "_give_up", lambda key, *_: key == 1),

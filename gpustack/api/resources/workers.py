@@ -16,7 +16,7 @@ from gpustack.errors import Conflict, Forbidden, NotFound, Unavailable
 from gpustack.identity.keys import WorkerKeyText, parse
 from gpustack.remote.redirect import is_loopback, names_no_machine
 from gpustack.server import deployment
-from gpustack.server.credential import CredentialAction, admit_again, bar, renewed, step
+from gpustack.server.credential import CredentialAction, bar, next_action, readmit, renew_credential
 from gpustack.server.join import JoinResult, PresentedCredential, join
 from gpustack.server.report import LONGEST, MOST_FILES, bounded, report_status, worker_drains, worker_leaves
 from gpustack.store.transaction import Tx
@@ -135,12 +135,12 @@ async def _renewed(call: ApiCall) -> str | None:
     if shown is None or worker is None:
         return None
     if (
-        step(worker, shown.hash, context.clock(), context.workers.credential_lifetime)
+        next_action(worker, shown.hash, context.clock(), context.workers.credential_lifetime)
         is CredentialAction.NOTHING
     ):
         return None
     try:
-        return await renewed(
+        return await renew_credential(
             context.store,
             worker.id,
             shown.hash,
@@ -278,7 +278,7 @@ async def _bar(call: ApiCall) -> ApiResponse:
 
 async def _admit(call: ApiCall) -> ApiResponse:
     worker = RESOURCE.item(call)
-    return RESOURCE.respond(call, await admit_again(call.context.store, worker.id))
+    return RESOURCE.respond(call, await readmit(call.context.store, worker.id))
 
 
 BAR = ApiRoute(
