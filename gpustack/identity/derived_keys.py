@@ -64,7 +64,7 @@ class DerivedKeys:
         return _hash(self._forward, worker_uuid)
 
     def __repr__(self) -> str:
-        return "<Keys>"
+        return "<DerivedKeys>"
 
 
 def derive(secret: bytes, use: str) -> bytes:

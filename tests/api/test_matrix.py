@@ -323,7 +323,7 @@ async def test_many_names_from_one_address_wait_for_each_other_and_not_all_of_us
         assert begun == 64
         with throttle.attempt("10.0.0.2", "ada"):
             nursery.cancel_scope.cancel()
-    assert repr(throttle) == "<Throttle: 0 with failed logins, 0 being verified>"
+    assert repr(throttle) == "<LoginThrottle: 0 with failed logins, 0 being verified>"
     with throttle.attempt("10.0.0.1", "ada"):
         pass
 

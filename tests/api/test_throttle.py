@@ -91,7 +91,7 @@ def test_an_attempt_that_was_not_decided_counts_as_nothing(throttle: LoginThrott
 def test_an_attacker_cannot_fill_the_memory(throttle: LoginThrottle) -> None:
     for number in range(21_000):
         fail(throttle, f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", "x")
-    assert repr(throttle) == "<Throttle: 20000 with failed logins, 0 being verified>"
+    assert repr(throttle) == "<LoginThrottle: 20000 with failed logins, 0 being verified>"
 
 
 @pytest.mark.attack("guessing")
