@@ -1,1 +1,1 @@
-"""What is decided, as pure functions of a snapshot and the time: where instances run, how many, who is alive."""
+"""Decisions, as pure functions of a snapshot and the time: where instances run, how many, which workers live."""

@@ -53,7 +53,7 @@ def on_drained(instance: ModelInstance, snapshot: Snapshot) -> bool:
 
 
 def waits_for_room(instance: ModelInstance) -> bool:
-    """The scheduler found that it would fit if an older replica of its model went."""
+    """Whether the scheduler has found that it fits once an older replica of its model is gone."""
     return instance.state is InstanceState.PENDING and MAKES_ROOM in instance.state_message
 
 

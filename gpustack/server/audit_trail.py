@@ -185,9 +185,8 @@ class AuditTrail:
         taken = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
         lost, self._lost = self._lost, 0
         events = dict(enumerate([*taken, self._of_loss(lost)] if lost else taken))
-        faults = Quarantine(
-            "audit", passing=(Unavailable,)
-        )  # no event is tried again, so it lives for one flush
+        # No event that the store cannot take is tried again, so this lives for one flush.
+        faults = Quarantine("audit", passing=(Unavailable,))
         result = await flush_rows(
             self._store, events, lambda tx, some: insert(tx, some.values()), faults, deadline=deadline
         )

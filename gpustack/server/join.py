@@ -72,9 +72,8 @@ async def join(
     former = store.snapshot.find(Worker, worker_uuid=request.worker_uuid)
     _refuse_impostor(former, shown, keys)
     if former is not None:
-        heartbeats.heard(
-            former.id
-        )  # before the record says ready: else liveness might judge it by its old silence once more
+        # Before the record says ready: else liveness might judge it by its old silence once more.
+        heartbeats.heard(former.id)
 
     def work(tx: Tx) -> Worker:
         known = tx.find(Worker, worker_uuid=request.worker_uuid)

@@ -75,9 +75,8 @@ class ServerPresence:
 
     async def _look(self) -> None:
         """Announce and look once. Raises ``SecretsReplaced``; a database that is away is survived."""
-        self._heartbeats.of(
-            self._store.snapshot.workers
-        )  # deleted workers are forgotten; the silence of new ones begins now
+        # Deleted workers are forgotten; the silence of new ones begins now.
+        self._heartbeats.of(self._store.snapshot.workers)
         heard = {} if self._alone else self._heartbeats.take_untold()
         me = attrs.evolve(self._me, url=await _threads.run(self._url, abandon=True))
 

@@ -28,7 +28,7 @@ _TRIES = 20
 
 @attrs.frozen(kw_only=True, cache_hash=True)
 class UsageKey:
-    """What one row of usage is about."""
+    """Whose request to which model: together with a day the key of one row of usage."""
 
     user_id: int
     api_key_id: int
@@ -41,7 +41,7 @@ class UsageKey:
 @attrs.define
 class _UsageCount:
     key: UsageKey
-    """The latest, for its names."""
+    """The key of the latest request: names may have changed."""
     requests: int = 0
     failed: int = 0
     prompt: int = 0

@@ -1,1 +1,1 @@
-"""How many bytes a model will need, and of what, before anything of it is loaded."""
+"""How many bytes of which memory a model will need, before it is loaded."""

@@ -83,7 +83,7 @@ class GgufSettings:
 
 @attrs.frozen(kw_only=True)
 class MemoryNeed:
-    """Bytes in one place."""
+    """Bytes needed in one place: on the host or on one device."""
 
     weights: int = 0
     kv: int = 0

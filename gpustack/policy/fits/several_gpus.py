@@ -67,7 +67,7 @@ def divisions(
 
 
 def shared(lacking: Shortage, group: Sequence[Device]) -> Shortage:
-    """The same, with the figure told to be one device's part of the whole."""
+    """The same shortage, whose sentence says that the figure is one device's share."""
     if len(group) < 2 or lacking.of == "memory":
         return lacking
     return attrs.evolve(lacking, of=f"{lacking.of} for its share among {len(group)} GPUs")
