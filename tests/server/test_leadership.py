@@ -66,7 +66,7 @@ class Node:
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     def __attrs_post_init__(self) -> None:
-        self.leadership = Leadership(self, self._reign, self.restart)
+        self.leadership = Leadership(self, self._make_services, self.restart)
 
     async def take(self) -> LeaseTerm | None:
         return await self._asking(lambda: self.database.take(self.name))
@@ -84,7 +84,7 @@ class Node:
             raise Unavailable("no way back from the database")
         return answer
 
-    def _reign(self, term: LeaseTerm | None, deposed: Callable[[], None]) -> Sequence[Service]:
+    def _make_services(self, term: LeaseTerm | None, deposed: Callable[[], None]) -> Sequence[Service]:
         assert term is not None
         self.reigns.append(term.number)
 
@@ -238,7 +238,7 @@ async def test_on_a_database_of_its_own_a_server_leads_from_the_start(
 ) -> None:
     given: list[LeaseTerm | None] = []
 
-    def reign(term: LeaseTerm | None, deposed: Callable[[], None]) -> Sequence[Service]:
+    def make_services(term: LeaseTerm | None, deposed: Callable[[], None]) -> Sequence[Service]:
         given.append(term)
 
         async def loop(*, task_status: trio.TaskStatus[None]) -> None:
@@ -247,7 +247,7 @@ async def test_on_a_database_of_its_own_a_server_leads_from_the_start(
 
         return (function_service("loop", loop),)
 
-    alone = Leadership(None, reign, NEVER)
+    alone = Leadership(None, make_services, NEVER)
     async with trio.open_nursery() as nursery:
         await nursery.start(lambda task_status: alone.run(task_status=task_status))
         assert alone.leads and given == [None]

@@ -157,14 +157,14 @@ class ClusterMembership:
         store: Store,
         identity: ClusterIdentity,
         heartbeats: HeartbeatTimes,
-        reign: ServicesOfTerm,
+        make_services: ServicesOfTerm,
     ) -> ClusterMembership:
-        """Built, not started; ``reign`` makes the loops that run while this server leads."""
+        """Built, not started; ``make_services`` makes the loops that run while this server leads."""
         if not store.shared:
-            return cls(Leadership(None, reign, CONTROL_RESTART), None, identity.me)
+            return cls(Leadership(None, make_services, CONTROL_RESTART), None, identity.me)
         lease = StoreLease(store, identity.me.holder)
         return cls(
-            Leadership(lease, reign, CONTROL_RESTART),
+            Leadership(lease, make_services, CONTROL_RESTART),
             ServerPresence(store, heartbeats, identity.me, identity.secrets, address_of(daemon)),
             identity.me,
         )
