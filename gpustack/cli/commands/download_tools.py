@@ -119,12 +119,12 @@ async def _carry_out(asked: _ToolRequest, aside: Terminal) -> str:
         build = await tools.load(asked.load, try_out=llama_server_fault)
         aside.say(f"llama.cpp {build.tag} is in place.")
         return str(tools.program)
-    wish, here = await _wish(asked)
+    request, here = await _build_request(asked)
     if not here and asked.save is None:
         raise UsageError("Tools for another machine are only packed: say where with --save-archive")
     async with open_client() as client:
         build = await tools.bring(
-            wish,
+            request,
             client=client,
             tell=lambda sentence: aside.say(f"{sentence}."),
             progress=lambda done, total: aside.draw(f"fetching {human_bytes(done)} of {human_bytes(total)}"),
@@ -137,7 +137,7 @@ async def _carry_out(asked: _ToolRequest, aside: Terminal) -> str:
     return str(tools.program if here else asked.save)
 
 
-async def _wish(asked: _ToolRequest) -> tuple[BuildRequest, bool]:
+async def _build_request(asked: _ToolRequest) -> tuple[BuildRequest, bool]:
     """What to fetch, and whether it is for this machine."""
     import platform
     from datetime import UTC, datetime
