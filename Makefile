@@ -61,6 +61,7 @@ docs: $(VENV)/.installed-dev ## Write anew the documents that follow from the co
 	    $(VENV)/bin/python -m tests.documents $$name > docs/$$name.md.new && mv docs/$$name.md.new docs/$$name.md || exit 1; \
 	done
 	@$(VENV)/bin/python -m tests.attacks > docs/attacks.md.new && mv docs/attacks.md.new docs/attacks.md
+	@$(VENV)/bin/python -m tests.cli.document > docs/cli.md.new && mv docs/cli.md.new docs/cli.md
 	@$(VENV)/bin/gpustack config --format env > contrib/systemd/gpustack.env
 
 docs-ui: $(VENV)/.installed ## Build the pages of /docs and /redoc anew

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tokenize
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -73,3 +74,53 @@ def test_a_public_class_name_stands_once() -> None:
                 found[node.name].append(str(path.relative_to(ROOT)))
     doubles = [f"{name}: {' and '.join(paths)}" for name, paths in found.items() if len(paths) > 1]
     assert not doubles, "\n".join(doubles)
+
+
+MEANT = re.compile(r"``(_?[A-Z][a-z]\w*[A-Z]?\w*)(?=[.(\[`])")
+
+
+def test_docstrings_and_comments_name_classes_that_are_there() -> None:
+    """A name of two humps in double backquotes is a class, ours or one that the code uses: one that went is told."""
+    used: set[str] = set()
+    named: dict[str, str] = {}
+    for path in sorted(PRODUCT.rglob("*.py")):
+        with path.open("rb") as file:
+            for token in tokenize.tokenize(file.readline):
+                if token.type == tokenize.NAME:
+                    used.add(token.string)
+                elif token.type in (tokenize.STRING, tokenize.COMMENT):
+                    for name in MEANT.findall(token.string):
+                        named.setdefault(name, f"{path.relative_to(ROOT)}:{token.start[0]}")
+    of_others = {"SignedInfo", "TimeoutStopSec"}  # of XML signatures, of systemd
+    lost = {
+        name: where
+        for name, where in named.items()
+        if name not in used and name not in of_others and sum(map(str.isupper, name)) > 1
+    }
+    assert not lost, lost
+
+
+def test_an_object_shows_itself_by_the_name_of_its_class() -> None:
+    faults = []
+    for path in sorted(PRODUCT.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            for part in ast.walk(
+                next((f for f in node.body if getattr(f, "name", "") == "__repr__"), ast.Pass())
+            ):
+                if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    shown = re.match(r"<([A-Z]\w+)", part.value)
+                    if shown and shown[1] != node.name:
+                        faults.append(f"{path.relative_to(ROOT)}: {node.name} shows itself as {shown[1]}")
+    assert not faults, "\n".join(faults)
+
+
+def test_the_tables_of_an_issue_name_tests_that_are_there() -> None:
+    lost = {
+        f"{page.name}: {name}"
+        for page in (ROOT / "docs").glob("issue-*/*.md")
+        for name in re.findall(r"(?<![\w/])(tests/(?:\w+/)*\w+\.py)", page.read_text())
+        if not (ROOT / name).exists()
+    }
+    assert not lost, "\n".join(sorted(lost))

@@ -81,7 +81,7 @@ def openapi(
 ) -> dict[str, Any]:
     """The document for all routes that are not hidden, and the routes of the gateway."""
     components: Components = {}
-    errors = {dialect: document.schema(components) for dialect, document in _ERRORS.items()}
+    errors = {error_format: document.schema(components) for error_format, document in _ERRORS.items()}
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         if not route.hidden:

@@ -57,18 +57,18 @@ class Problem:
 
     def document(self, path: str, *, for_anybody: bool = False) -> dict[str, Any]:
         """The same as a dict. ``for_anybody``: in a form that OpenAI's clients can read too."""
-        dialect = error_format_of(path)
-        if for_anybody and dialect is ErrorFormat.MANAGEMENT:
-            dialect = ErrorFormat.SHARED
-        if dialect is ErrorFormat.ANTHROPIC:
+        error_format = error_format_of(path)
+        if for_anybody and error_format is ErrorFormat.MANAGEMENT:
+            error_format = ErrorFormat.SHARED
+        if error_format is ErrorFormat.ANTHROPIC:
             return anthropic_error(self.status, self.message)
-        if dialect is ErrorFormat.OPENAI and self.openai is not None:
+        if error_format is ErrorFormat.OPENAI and self.openai is not None:
             kind, code = self.openai
             return {"error": {"message": self.message, "type": kind, "param": None, "code": code}}
-        if dialect is ErrorFormat.OPENAI:
+        if error_format is ErrorFormat.OPENAI:
             return {"error": {"message": self.message, "code": self.status, "type": self.reason}}
         ours = {"code": self.status, "reason": self.reason, "message": self.message}
-        if dialect is ErrorFormat.SHARED:
+        if error_format is ErrorFormat.SHARED:
             return {**ours, "error": {"message": self.message, "code": self.status, "type": self.reason}}
         return ours
 

@@ -190,7 +190,7 @@ def routes_of(resource: Resource) -> tuple[ApiRoute, ...]:
 
 
 async def list_or_watch(resource: Resource, call: ApiCall) -> ApiResponse:
-    """A page, or with ``watch=true`` a stream. Raises ``Malformed`` for a wrong query, ``Gone`` for an old one."""
+    """A page, or with ``watch=true`` a stream. Raises ``MalformedRequest``, or ``RevisionExpired``."""
     listed = None if resource.listed is None else resource.listed(call)
 
     def visible(item: Any) -> bool:

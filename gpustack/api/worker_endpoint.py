@@ -82,7 +82,7 @@ class WorkerEndpoint:
     """Answers the requests for which ``is_worker_request`` says yes."""
 
     _context: ApiContext
-    _book: AssignmentIndex
+    _assignments: AssignmentIndex
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request, refusals included. Cancellable."""
@@ -100,7 +100,7 @@ class WorkerEndpoint:
             await _refuse(exchange, problem_of(error))
             return
         if route is _ASSIGNMENTS:
-            await stream_assignments(exchange, self._context.store, self._book, int(params["id"]))
+            await stream_assignments(exchange, self._context.store, self._assignments, int(params["id"]))
         else:
             await exchange.respond(reply.status, _JSON_FIELDS, reply.content)
 
@@ -138,13 +138,13 @@ class StreamTiming:
     stalled_after: float = 30.0
     """A reader that takes nothing for so long is given up."""
     gather: float = 0.02
-    """Pause after each telling, so that a burst of commits becomes few lines."""
+    """Pause after each batch of lines, so that a burst of commits becomes few lines."""
 
 
 async def stream_assignments(
     exchange: Exchange,
     store: Store,
-    book: AssignmentIndex,
+    index: AssignmentIndex,
     worker_id: int,
     *,
     timing: StreamTiming = StreamTiming(),
@@ -163,7 +163,7 @@ async def stream_assignments(
             200, [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store")]
         )
         while credential is not None and _credential(store, worker_id) == credential:
-            now = book.of(worker_id)
+            now = index.of(worker_id)
             lines = [] if now is told else lines_between(told, now)
             told = now
             if not synced:

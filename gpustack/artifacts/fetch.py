@@ -244,7 +244,9 @@ class _Download:
         if incoming.status == 206:
             self.takes_ranges = True
         elif self.takes_ranges is None:
-            self.takes_ranges = False  # then this one answer is used for as much of the file as is missing
+            self.takes_ranges = (
+                False  # the answer is the whole file: this segment goes on to the end of the gap
+            )
             segment.end = next(
                 (end for begin, end in self._open_ranges() if begin == segment.end), segment.end
             )

@@ -62,7 +62,7 @@ class FileLocks:
 
     def __repr__(self) -> str:
         waiting = sum(turn.users for turn in self._turns.values()) - len(self._turns)
-        return f"<Claims: {len(self._turns)} held, {waiting} waiting>"
+        return f"<FileLocks: {len(self._turns)} held, {waiting} waiting>"
 
 
 def _locked(descriptor: int) -> bool:

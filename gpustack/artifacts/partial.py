@@ -147,7 +147,7 @@ class PartialFile:
             raise _disk_error(error, self.target) from error
 
     def __repr__(self) -> str:
-        return f"<Partial {self.target.name}: {self.done.size} of {self.file.size} bytes>"
+        return f"<PartialFile {self.target.name}: {self.done.size} of {self.file.size} bytes>"
 
 
 def part_of(target: Path) -> Path:

@@ -94,7 +94,7 @@ class Tools:
 
     async def bring(
         self,
-        wish: BuildRequest,
+        request: BuildRequest,
         *,
         client: HttpClient,
         tell: Callable[[str], None],
@@ -103,14 +103,14 @@ class Tools:
         save: Path | None = None,
         install: bool = True,
     ) -> Build:
-        """Fetch the build that ``wish`` describes, run ``try_out`` on it, and install it in place of the former one.
+        """Fetch the build that ``request`` describes, run ``try_out`` on it, and install it in place of the former one.
 
         ``tell`` gets sentences about the choice, ``progress`` the bytes done and in all. With ``save`` the build is
         also packed into that archive; without ``install`` nothing else is done with it. Cancellable at any time: the
         bytes on disk are kept for the next call, and the installed build stays. Raises Invalid, NotFound, or
         Unavailable (CorruptFile, NoSpace, RemoteError).
         """
-        build, files = await find_build(wish, client, tell)
+        build, files = await find_build(request, client, tell)
         async with self._locked():
             arriving = self.root / ".arriving"
             archives = [arriving / file.name for file in files]
@@ -201,16 +201,16 @@ class Tools:
 
 
 async def find_build(
-    wish: BuildRequest, client: HttpClient, tell: Callable[[str], None]
+    request: BuildRequest, client: HttpClient, tell: Callable[[str], None]
 ) -> tuple[Build, tuple[RemoteFile, ...]]:
-    """The build that ``wish`` describes, and the archives to fetch. Raises NotFound, RemoteError, Invalid."""
-    if wish.tag is not None and not TAG.fullmatch(wish.tag):
-        raise Invalid(f"{wish.tag[:80]!r} is not the name of a version")
-    site = wish.site
-    tag = wish.tag or await newest_tag(client, site)
+    """The build that ``request`` describes, and the archives to fetch. Raises NotFound, RemoteError, Invalid."""
+    if request.tag is not None and not TAG.fullmatch(request.tag):
+        raise Invalid(f"{request.tag[:80]!r} is not the name of a version")
+    site = request.site
+    tag = request.tag or await newest_tag(client, site)
     hashes = await known_hashes(client, site, tag)
     names = None if hashes is None else hashes.keys()
-    for platform, static in _attempts(wish):
+    for platform, static in _attempts(request):
         for name in candidates(tag, platform, static=static, names=names):
             file = await file_of(client, site, tag, name, (hashes or {}).get(name))
             if file is None:
@@ -222,19 +222,23 @@ async def find_build(
             return Build(tag=tag, name=name, origin=site.base, checked=checked), tuple(files)
         kind = "statically linked build" if static else "build"
         tell(f"There is no {kind} of llama.cpp {tag} for {platform.readable} on {site.base}")
-    there = sorted(name for name in names or () if name.startswith(f"llama-{tag}-bin-{wish.platform.system}"))
+    there = sorted(
+        name for name in names or () if name.startswith(f"llama-{tag}-bin-{request.platform.system}")
+    )
     more = f"; there are {', '.join(there[:12])}" if there else ""
-    raise NotFound(f"There is no build of llama.cpp {tag} for {wish.platform.readable} on {site.base}{more}")
+    raise NotFound(
+        f"There is no build of llama.cpp {tag} for {request.platform.readable} on {site.base}{more}"
+    )
 
 
-def _attempts(wish: BuildRequest) -> list[tuple[Platform, bool]]:
+def _attempts(request: BuildRequest) -> list[tuple[Platform, bool]]:
     """Platforms to try in turn, the wanted one first, each with whether to link statically."""
-    platforms = [wish.platform]
-    if wish.any_device:
-        others = [device for device in ("vulkan", "cpu") if device != wish.platform.device]
-        platforms += [attrs.evolve(wish.platform, device=device) for device in others]
-        platforms = platforms[:1] if wish.platform.device == "cpu" else platforms
-    links = (True, False) if wish.static else (False,)
+    platforms = [request.platform]
+    if request.any_device:
+        others = [device for device in ("vulkan", "cpu") if device != request.platform.device]
+        platforms += [attrs.evolve(request.platform, device=device) for device in others]
+        platforms = platforms[:1] if request.platform.device == "cpu" else platforms
+    links = (True, False) if request.static else (False,)
     return [(platform, static) for platform in platforms for static in links]
 
 

@@ -17,7 +17,7 @@ DEVICE_TYPES: Mapping[str, str] = {
     "cambricon": "mlu",
     "intel": "xpu",
 }
-"""Vendor (lower case) → type, as written in device ids (behaviour.md s.2.8)."""
+"""Vendor (lower case) → type, as written in device ids."""
 
 
 @attrs.frozen(kw_only=True)

@@ -54,7 +54,7 @@ class Placement:
 @stored("model_instances", unique=(("name",),), indexed=("model_id",))
 @attrs.frozen(kw_only=True)
 class ModelInstance(Record):
-    """One replica. The scheduler owns ``placement``; the worker owns what follows ``state``."""
+    """One replica. Who writes which field: ``server/README.md``."""
 
     name: str
     model_id: int

@@ -13,7 +13,7 @@ import attrs
 
 
 class InstanceState(StrEnum):
-    """In the words of the wire (behaviour.md s.3.6)."""
+    """In the words of the wire, which are those of GPUStack 0.7."""
 
     PENDING = "pending"
     ANALYZING = "analyzing"
@@ -120,6 +120,3 @@ def allowed(source: InstanceState, target: InstanceState, by: Party) -> bool:
 
 SERVING = frozenset({InstanceState.RUNNING})
 """States in which the gateway sends requests."""
-
-PLACED = frozenset(_LIVE)
-"""States in which an instance holds a claim on its devices."""

@@ -11,7 +11,7 @@ from .record import Record, stored
 
 
 class Operation(StrEnum):
-    """The kinds of inference (behaviour.md s.3.1; the misspelt word for transcription is accepted, not sent)."""
+    """The kinds of inference (the word that GPUStack 0.7 misspells for transcription is accepted, not sent)."""
 
     COMPLETION = "completion"
     CHAT_COMPLETION = "chat_completion"

@@ -13,7 +13,7 @@ VARIABLES: Mapping[str, str] = {
     "mlu": "MLU_VISIBLE_DEVICES",
     "musa": "MUSA_VISIBLE_DEVICES",
 }
-"""Device type → variable (behaviour.md s.5.5). Unknown types take CUDA's; Apple's one device needs none."""
+"""Device type → variable. Unknown types take CUDA's; Apple's one device needs none."""
 
 _NONE: Mapping[str, str] = {
     "CUDA_VISIBLE_DEVICES": "-1",

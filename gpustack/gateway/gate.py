@@ -1,4 +1,4 @@
-"""Whether inference requests are accepted. Closed first when the daemon stops, so that those in flight can finish."""
+"""Whether inference requests are accepted. Closed early in a stop, so that those in flight can finish."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def read_inference_request(
     A stream that does not ask for its usage is made to; nothing else of the body is changed or encoded again.
     What we and an engine might read differently (``model`` twice, ``"stream": "yes"``) is refused: the engine must
     not use another model, or answer in another way, than was counted. Engines use the last of two equal keys
-    today, but nothing obliges them to. ``completions`` is false for routes that know no
+    today, but nothing obliges them to. ``completions`` is false for paths that know no
     ``stream_options``, ``single`` true for those that know no ``n``.
     """
     found = _fields(body)

@@ -1,4 +1,4 @@
-"""Adds to the usage of an answer how fast it came, in the fields that GPUStack's web UI reads (behaviour.md s.2.7)."""
+"""Adds to the usage of an answer how fast it came, in the fields that web UIs of GPUStack 0.7 read."""
 
 from __future__ import annotations
 

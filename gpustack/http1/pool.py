@@ -47,7 +47,7 @@ class ConnectionPool:
         self._idle_count = 0
 
     def __repr__(self) -> str:
-        return f"<Pool {self.name}, {self.in_flight} requests in flight, {self._idle_count} idle connections>"
+        return f"<ConnectionPool {self.name}, {self.in_flight} requests in flight, {self._idle_count} idle connections>"
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Closes what has been idle for too long, until cancelled; then closes every idle connection."""

@@ -86,7 +86,7 @@ class UpstreamConnection:
         self.idle_since = inf
 
     def __repr__(self) -> str:
-        return f"<Upstream {self.address} {self.stream!r}>"
+        return f"<UpstreamConnection {self.address} {self.stream!r}>"
 
     def close(self) -> None:
         self.stream.close()
@@ -167,7 +167,7 @@ class UpstreamResponse:
 
     def __repr__(self) -> str:
         state = "read" if self.complete else "being read"
-        return f"<Response {self.status} of {self._upstream.address}, {state}>"
+        return f"<UpstreamResponse {self.status} of {self._upstream.address}, {state}>"
 
     @property
     def complete(self) -> bool:

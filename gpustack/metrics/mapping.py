@@ -113,7 +113,7 @@ class MetricMap:
         return {_bare(source): self.metrics[target] for source, target in chosen.items()}
 
     def document(self) -> dict[str, Any]:
-        """The mapping as the API and the file write it (behaviour.md s.6.5)."""
+        """The mapping as the API and the file write it."""
         return {
             "gpustack_metrics": {
                 name: {"type": metric.kind.value.capitalize(), "description": metric.help}

@@ -71,4 +71,4 @@ class MetricMapFile:
             raise Unavailable(f"{self._path} cannot be written: {error.strerror or error}") from error
 
     def __repr__(self) -> str:
-        return f"<MetricsConfig in {self._path.name}>"
+        return f"<MetricMapFile in {self._path.name}>"

@@ -83,8 +83,8 @@ class Tier:
 
         def on_started(value: Any) -> None:
             task_status.started(value)
-            # When the start was cancelled meanwhile, the task stays with its caller, which waits for it: with a shield
-            # it would never end there.
+            # If the start was cancelled before this, the task is still in the nursery of its caller, which waits for
+            # the task to end: shielded, it would not see that cancellation.
             if task.parent_nursery is self._nursery:
                 member.scope.shield = True
 

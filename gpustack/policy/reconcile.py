@@ -73,7 +73,7 @@ def _replaced(
 
 
 def victims(model: Model, instances: list[ModelInstance], snapshot: Snapshot) -> list[ModelInstance]:
-    """The least useful first (behaviour.md s.3.9): not working, then little on devices, then crowded, then youngest."""
+    """The least useful first: not working, then little on devices, then crowded, then youngest."""
     return sorted(instances, key=lambda instance: (worth(model, instance, snapshot), -instance.id))
 
 

@@ -232,8 +232,11 @@ def is_period_over(name: str, now: datetime) -> bool:
 
 
 def block_size(room: int, wanted: int, least: int) -> int:
-    """Tokens to draw of ``room`` that nobody has drawn, for requests that may use ``wanted`` in all and of which the
-    smallest may use ``least``: 0 where not even that one would find enough."""
+    """How many tokens to draw. ``room``: those of the budget that nobody has drawn; ``wanted``: the most that all
+    waiting requests together may use; ``least``: the most that the smallest of them may use.
+
+    0 when ``room`` is not enough even for that one.
+    """
     if room < least:
         return 0
     return min(room, max(wanted, room // _PART))

@@ -206,4 +206,4 @@ class FailoverClient:
 
     def __repr__(self) -> str:
         more, answering = len(self._clients) - 1, self._answering.value or "none"
-        return f"<SeveralServers: {self._home} and {more} more, {answering} answers>"
+        return f"<FailoverClient: {self._home} and {more} more, {answering} answers>"

@@ -258,7 +258,7 @@ class HttpClient:
         return str(self._client.base_url).rstrip("/") + url if url.startswith("/") else url
 
     def __repr__(self) -> str:
-        return f"<Client, {self._requests} requests made>"
+        return f"<HttpClient, {self._requests} requests made>"
 
 
 def open_client(

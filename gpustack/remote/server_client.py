@@ -136,7 +136,7 @@ class ServerClient:
         return record.id
 
     async def metrics_config(self) -> object:
-        """The mapping of engines' metric families to our names, as JSON (behaviour.md s.6.5)."""
+        """The mapping of engines' metric families to our names, as JSON."""
         reply = await self._client.request(
             "GET", "/v1/metrics/config", headers=self._headers(None), deadline=_ANSWER_WITHIN
         )

@@ -29,7 +29,7 @@ class AssignmentIndex:
 
     _store: Store
     _revision: int = -1
-    _pictures: dict[int, AssignmentState] = attrs.field(factory=dict)
+    _states: dict[int, AssignmentState] = attrs.field(factory=dict)
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("assignments"))
     drawn: int = 0
     """How many ``AssignmentState`` were made so far."""
@@ -37,7 +37,7 @@ class AssignmentIndex:
     def of(self, worker_id: int) -> AssignmentState:
         """What the worker should run and hold now."""
         self._catch_up()
-        return self._pictures.get(worker_id, _NOTHING)
+        return self._states.get(worker_id, _NOTHING)
 
     def _catch_up(self) -> None:
         snapshot = self._store.snapshot
@@ -50,14 +50,14 @@ class AssignmentIndex:
             changes = None
         if changes is None:
             self._faults.keep_only(_rows(snapshot))
-            self._pictures = pictures(snapshot, self._faults)
-            self.drawn += len(self._pictures)
+            self._states = assignment_states(snapshot, self._faults)
+            self.drawn += len(self._states)
         else:
             self._take_in(changes, snapshot)
         self._revision = snapshot.revision
 
     def _take_in(self, changes: Iterable[Change], snapshot: Snapshot) -> None:
-        edits = _AssignmentEdits(self._pictures)
+        edits = _AssignmentEdits(self._states)
         models: set[int] = set()
         for change in changes:
             with self._faults.row((type(change.record), change.record.id)):
@@ -72,15 +72,15 @@ class AssignmentIndex:
                 for instance in snapshot.instances_of(model_id):
                     for worker_id in workers_of(instance):
                         edits.instances_of(worker_id)
-        for worker_id, picture in edits.drawn(snapshot):
+        for worker_id, state in edits.drawn(snapshot):
             self.drawn += 1
-            if picture == _NOTHING:
-                self._pictures.pop(worker_id, None)
+            if state == _NOTHING:
+                self._states.pop(worker_id, None)
             else:
-                self._pictures[worker_id] = picture
+                self._states[worker_id] = state
 
     def __repr__(self) -> str:
-        return f"<AssignmentBook of {len(self._pictures)} workers at revision {self._revision}>"
+        return f"<AssignmentIndex of {len(self._states)} workers at revision {self._revision}>"
 
 
 @attrs.frozen
@@ -123,14 +123,14 @@ class _AssignmentEdits:
             yield worker_id, AssignmentState(instances, _models_of(instances, snapshot), files)
 
 
-def pictures(snapshot: Snapshot, faults: Quarantine) -> dict[int, AssignmentState]:
+def assignment_states(snapshot: Snapshot, faults: Quarantine) -> dict[int, AssignmentState]:
     """Everything from the start. An instance concerns all workers it runs on; models come with their instances."""
     found: dict[int, AssignmentState] = {}
     for instance in snapshot.instances.values():
         with faults.row((ModelInstance, instance.id)):
             for worker_id in workers_of(instance):
-                picture = found.setdefault(worker_id, AssignmentState())
-                picture.instances[instance.id] = instance
+                state = found.setdefault(worker_id, AssignmentState())
+                state.instances[instance.id] = instance
     for file in snapshot.files.values():
         with faults.row((ModelFile, file.id)):
             found.setdefault(file.worker_id, AssignmentState()).files[file.id] = file

@@ -143,7 +143,7 @@ class AuditTrail:
             await self.flush()
             if self._lost:
                 _tell_of_loss(self._lost)
-                # First: it is one more than may wait, and the next daemon must store it whatever else it loses.
+                # In front: this is one event more than may wait, and the next daemon drops the last for it.
                 self._waiting.appendleft(self._of_loss(self._lost))
                 self._lost = 0
             self._leave_behind()

@@ -54,10 +54,10 @@ class FactsResult:
     asked: frozenset[int] | None = None
 
     lasting: bool = False
-    """The fault is in the file or its name: time or another worker does not mend it."""
+    """The fault is in the file or its name, so that neither waiting nor another worker helps."""
     definite: bool = False
-    """The file is not there, not open to us, or no model: whoever was asked has answered so. False when a hub or worker
-    did not answer."""
+    """Those asked have answered: the file is not there, may not be read, or is no model. False when a hub or worker did
+    not answer, so that nothing is known of the file."""
     missed: str | None = None
     """Why the last reading failed, where the facts of an earlier one still hold."""
 
@@ -98,7 +98,7 @@ class FactsCache:
             self._reading.clear()
 
     @contextmanager
-    def telling(self, wake: Wake) -> Iterator[None]:
+    def notifying(self, wake: Wake) -> Iterator[None]:
         """Within the block ``wake`` is woken whenever a source has been read."""
         self._listeners.append(wake)
         try:
@@ -131,7 +131,7 @@ class FactsCache:
     ) -> FactsResult | None:
         """``ask`` until the result is enough; what is known then, or after ``within`` seconds. Cancellable."""
         wake = Wake()
-        with self.telling(wake), trio.move_on_after(within):
+        with self.notifying(wake), trio.move_on_after(within):
             while not is_enough(self.ask(model)):
                 await wake.wait(_LOOK_EVERY)  # a second reading with the same result wakes nobody
         return self.known(model.source)
@@ -234,4 +234,4 @@ class FactsCache:
         return (worker for worker in workers if worker.condition.state is WorkerState.READY)
 
     def __repr__(self) -> str:
-        return f"<FactsSource: {len(self._findings)} known, {len(self._reading)} being read>"
+        return f"<FactsCache: {len(self._findings)} known, {len(self._reading)} being read>"

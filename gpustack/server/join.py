@@ -191,7 +191,7 @@ class RunProbe(Protocol):
 class CloneDetector:
     """Refuses a machine that has the identity of a worker which answers at another address."""
 
-    _link: RunProbe
+    _probe: RunProbe
     _clock: Callable[[], float]
     _told: dict[tuple[int, str], float] = attrs.field(factory=dict)
     """When a worker and the address of its copy were logged last."""
@@ -210,7 +210,7 @@ class CloneDetector:
         )
         if here == there or not worker.ip:
             return
-        run = await self._link.run_of(worker)
+        run = await self._probe.run_of(worker)
         if run is None or run == request.run:
             return
         self._tell(worker, there, here)

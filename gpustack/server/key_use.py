@@ -79,7 +79,7 @@ class KeyUseLedger:
             log.warning("The last use of API keys waits for the database: keys=%d reason=%s", len(new), error)
 
     def __repr__(self) -> str:
-        return f"<KeyUse: {len(self._used)} keys used>"
+        return f"<KeyUseLedger: {len(self._used)} keys used>"
 
 
 def _note(key_id: int, at: datetime, tx: Tx) -> None:

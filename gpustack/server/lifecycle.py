@@ -31,7 +31,7 @@ def take_report(tx: Tx, instance: ModelInstance, fields: dict[str, Any]) -> None
 
 
 def give_up_place(tx: Tx, instance: ModelInstance, move: Move, why: str) -> None:
-    """Free what it claims on workers that are gone: by ``move`` (``REPLACE`` or ``EVICT``) it waits for another place.
+    """Free what it claims where it no longer may be: by ``move`` (``REPLACE`` or ``EVICT``) it waits for another place.
 
     One that was being ended is deleted.
     """

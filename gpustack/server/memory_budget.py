@@ -18,7 +18,7 @@ _SHARE_OF_ANYBODY: Final = 8
 """All callers without a key together hold at most this part."""
 _FOR_MANAGEMENT: Final = 256 << 20
 
-_Party = tuple[Role, int | None]
+_Caller = tuple[Role, int | None]
 
 
 def share_of_memory() -> int:
@@ -32,7 +32,7 @@ class MemoryBudget:
 
     most: int = attrs.field(factory=share_of_memory)
     now: int = 0
-    by_party: dict[_Party, int] = attrs.field(factory=dict)
+    by_caller: dict[_Caller, int] = attrs.field(factory=dict)
     """Bytes by caller; callers that hold nothing are not in it."""
 
     @classmethod
@@ -44,15 +44,15 @@ class MemoryBudget:
         """The reservation of one request: a context manager that gives back everything at its end."""
         return MemoryReservation(self, principal)
 
-    def change(self, party: _Party, size: int) -> None:
+    def change(self, caller: _Caller, size: int) -> None:
         """A caller holds ``size`` bytes more (or fewer)."""
         self.now += size
-        left = self.by_party.pop(party, 0) + size
+        left = self.by_caller.pop(caller, 0) + size
         if left:
-            self.by_party[party] = left
+            self.by_caller[caller] = left
 
     def __repr__(self) -> str:
-        return f"<MemoryBudget: {self.now} of {self.most} bytes held by {len(self.by_party)} parties>"
+        return f"<MemoryBudget: {self.now} of {self.most} bytes held by {len(self.by_caller)} callers>"
 
 
 class MemoryReservation:
@@ -67,23 +67,23 @@ class MemoryReservation:
 
     def take(self, size: int) -> None:
         """Hold ``size`` bytes more. Raises ``Unavailable`` when the budget or the caller's share has no room."""
-        budget, party = self._budget, self._party
-        share = budget.most // (_SHARE_OF_ANYBODY if party[0] is Role.ANYBODY else _SHARE)
-        if budget.now + size > budget.most or budget.by_party.get(party, 0) + size > share:
+        budget, caller = self._budget, self._caller
+        share = budget.most // (_SHARE_OF_ANYBODY if caller[0] is Role.ANYBODY else _SHARE)
+        if budget.now + size > budget.most or budget.by_caller.get(caller, 0) + size > share:
             raise Unavailable("Too many large requests are under way; try again in a moment", retry_after=5.0)
-        budget.change(party, size)
+        budget.change(caller, size)
         self._size += size
 
     def belongs_to(self, principal: Principal) -> None:
         """The caller is known now: count what the request holds as theirs."""
         if self._size:
-            self._budget.change(self._party, -self._size)
+            self._budget.change(self._caller, -self._size)
         self._principal = principal
         if self._size:
-            self._budget.change(self._party, self._size)
+            self._budget.change(self._caller, self._size)
 
     @property
-    def _party(self) -> _Party:
+    def _caller(self) -> _Caller:
         principal = self._principal
         return principal.role, principal.worker_id if principal.user_id is None else principal.user_id
 
@@ -94,5 +94,5 @@ class MemoryReservation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._size:
-            self._budget.change(self._party, -self._size)
+            self._budget.change(self._caller, -self._size)
             self._size = 0

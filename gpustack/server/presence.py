@@ -29,9 +29,11 @@ class SecretsReplaced(GpustackError):
     """The secrets of the cluster were replaced in the database: this server must start again."""
 
 
-async def settle(store: Store, me: ServerIdentity, offers: Mapping[str, SecretProposal]) -> Mapping[str, str]:
+async def settle(
+    store: Store, me: ServerIdentity, proposals: Mapping[str, SecretProposal]
+) -> Mapping[str, str]:
     """Agree with the other servers on the secrets of the cluster; returns them. As ``server_registry.register``."""
-    return await store.beside(partial(server_registry.register, me=me, proposals=offers))
+    return await store.beside(partial(server_registry.register, me=me, proposals=proposals))
 
 
 @attrs.define(eq=False, repr=False)
@@ -45,22 +47,22 @@ class ServerPresence:
     """Those that the servers agreed on."""
     _url: Callable[[], str]
     """The URL at which workers reach this server now. May block: it is called in a thread."""
-    _roll: RegistryView = RegistryView()
+    _view: RegistryView = RegistryView()
     _alone: bool = True
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("presence", passing=(Unavailable,)))
-    _twins: set[str] = attrs.field(factory=set)
+    _copies: set[str] = attrs.field(factory=set)
     """Addresses of servers with this server's identity (a copied data directory), each logged once."""
     name: str = "presence"
 
     @property
     def servers(self) -> Sequence[RegisteredServer]:
         """All servers of the last while, as of the last look; this one is among them."""
-        return self._roll.servers
+        return self._view.servers
 
     @property
     def urls(self) -> tuple[str, ...]:
         """The URLs of the servers that live."""
-        return tuple(server.url for server in self._roll.servers if server.lives)
+        return tuple(server.url for server in self._view.servers if server.lives)
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         try:
@@ -85,43 +87,43 @@ class ServerPresence:
             return await self._store.beside(ours)
 
         try:
-            told = [roll for _, roll in await self._faults.together(heard, attend)]
+            told = [view for _, view in await self._faults.together(heard, attend)]
             # With no worker heard, or none that could be told, the server announces itself alone.
-            roll = told[-1] if told else await attend({})
+            view = told[-1] if told else await attend({})
         except Unavailable as error:
             self._heartbeats.put_back(heard)
             log.debug("The other servers cannot be heard: reason=%s", error)
             return
-        if not roll.agreed:
+        if not view.agreed:
             raise SecretsReplaced(
                 "The token or the jwt_secret_key of the cluster was replaced in the database: start this server again"
             )
-        for worker_id, ago in roll.heard.items():
+        for worker_id, ago in view.heard.items():
             with self._faults.row(("heard", worker_id)):
                 self._heartbeats.heard_elsewhere(worker_id, ago)
         with self._faults.row("the log"):
-            self._tell(roll)
-        self._roll = roll
-        self._alone = not any(server.lives and server.uuid != self._me.uuid for server in roll.servers)
+            self._tell(view)
+        self._view = view
+        self._alone = not any(server.lives and server.uuid != self._me.uuid for server in view.servers)
 
-    def _tell(self, roll: RegistryView) -> None:
+    def _tell(self, view: RegistryView) -> None:
         """Log servers that came, went or took the lead."""
-        if roll.twin is not None and roll.twin not in self._twins:
-            self._twins.add(roll.twin)
+        if view.other_copy is not None and view.other_copy not in self._copies:
+            self._copies.add(view.other_copy)
             log.error(
                 "The server at %s says to be this one: the data directory of one of them is a copy. On the machine "
                 "that is the copy stop gpustack, delete server_uuid in its data directory (and what makes it a worker: "
                 "%s) and start it again",
-                roll.twin,
+                view.other_copy,
                 COPIED_FILES,
             )
-        before = {server.uuid: server for server in self._roll.servers if server.lives}
-        now = {server.uuid: server for server in roll.servers if server.lives}
+        before = {server.uuid: server for server in self._view.servers if server.lives}
+        now = {server.uuid: server for server in view.servers if server.lives}
         for server in now.values():
             if server.uuid not in before and server.uuid != self._me.uuid:
                 log.info("Another server is there: url=%s version=%s", server.url, server.version)
-            if server.leads and server.uuid != self._me.uuid and roll.term != self._roll.term:
-                log.info("Another server leads: url=%s term=%d", server.url, roll.term or 0)
+            if server.leads and server.uuid != self._me.uuid and view.term != self._view.term:
+                log.info("Another server leads: url=%s term=%d", server.url, view.term or 0)
         for gone in before.keys() - now.keys():
             log.warning("Another server is gone: url=%s", before[gone].url)
 
@@ -132,4 +134,4 @@ class ServerPresence:
             log.debug("The other servers were not told that this one stops: reason=%s", error)
 
     def __repr__(self) -> str:
-        return f"<Presence: {len(self.urls)} servers>"
+        return f"<ServerPresence: {len(self.urls)} servers>"

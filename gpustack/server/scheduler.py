@@ -58,7 +58,7 @@ class Scheduler:
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         considered: dict[int, object] = {}
         tables = {"workers", "model_instances", "models"}
-        with self._store.watch(tables) as wake, self._facts.telling(wake):
+        with self._store.watch(tables) as wake, self._facts.notifying(wake):
             task_status.started()
             while True:
                 try:
@@ -72,7 +72,7 @@ class Scheduler:
                     await wake.wait(_TRY_AGAIN)
 
     async def _look_at_all(self, considered: dict[int, object]) -> bool:
-        """Look once at all that wait; tells whether facts or a worker were missing that may be there later."""
+        """Look once at all that wait. True if facts or a worker were missing that may be there later."""
         waiting = _waiting(self._store.snapshot)
         living = {instance.id for instance in waiting}
         for gone in considered.keys() - living:
@@ -93,7 +93,7 @@ class Scheduler:
         return faulty
 
     async def _look_at(self, instance: ModelInstance, considered: dict[int, object]) -> bool:
-        """Look at one that waits; tells whether its facts, or a worker, were missing and may be there later."""
+        """Look at one that waits. True if its facts, or a worker, were missing and may be there later."""
         model = self._store.snapshot.get(Model, instance.model_id)
         if model is None or model.generation != instance.generation:
             return False  # about to be replaced
@@ -109,7 +109,7 @@ class Scheduler:
         finding: FactsResult | None,
         considered: dict[int, object],
     ) -> bool:
-        """Decide, and write the outcome; tells whether a worker was passed over for a fault."""
+        """Decide, and write the outcome. True if a worker was passed over for a fault."""
         if has_files(model) and self._is_awaited(instance, model, finding):
             # A rejected one stays in error until it is decided on again.
             if instance.state in _WAITING:
@@ -139,8 +139,11 @@ class Scheduler:
         return bool(worker_faults)
 
     def _is_awaited(self, instance: ModelInstance, model: Model, finding: FactsResult | None) -> bool:
-        """Whether the decision must wait for facts that are being read. An instance whose message says why it waits
-        keeps it while its facts are read once more."""
+        """Whether the decision must wait for facts that are being read.
+
+        An instance whose message says already why it waits is decided on with the facts known so far, so that its
+        message does not come and go each time the facts are read again.
+        """
         undecided = instance.state is InstanceState.ANALYZING or not instance.state_message
         return finding is None or (undecided and not self._facts.is_fresh(model, finding))
 

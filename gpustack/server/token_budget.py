@@ -284,7 +284,7 @@ class TokenBudgets:
 
     def __repr__(self) -> str:
         left = sum(block.left for block in self._blocks.values())
-        return f"<Budgets: {len(self._blocks)} blocks, {left} tokens left in them, {self.draws} draws>"
+        return f"<TokenBudgets: {len(self._blocks)} blocks, {left} tokens left in them, {self.draws} draws>"
 
 
 def _draw(draw: _DrawRequest, tx: Tx) -> _DrawResult:

@@ -62,7 +62,7 @@ class RegistryView:
     """The term of the present leader, if there is one."""
     agreed: bool = True
     """Whether the secrets in the database are still those of this server."""
-    twin: str | None = None
+    other_copy: str | None = None
     """URL of another daemon with the uuid of this server: one of the two runs on a copy of the data directory."""
 
 
@@ -149,7 +149,7 @@ def heartbeat(
         term=conn.execute(term).scalar() if leading else None,
         agreed=_stored_secrets(conn).items() >= settled.items(),
         # The row has been ours since the registration, unless another daemon has written it.
-        twin=None if own is None or own.run == me.run else own.url,
+        other_copy=None if own is None or own.run == me.run else own.url,
     )
 
 

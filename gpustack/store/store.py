@@ -133,7 +133,7 @@ class Store:
         or may not be done, but never in part.
 
         Within ``attach`` the attached write is done in the same transaction.
-        With a ``term`` the work is done only if that still is the latest of its lease; ``Deposed`` otherwise.
+        With a ``term`` the work is done only if that still is the latest of its lease; ``LeaseLost`` otherwise.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._closed:

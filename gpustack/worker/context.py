@@ -54,7 +54,7 @@ class WorkerContext:
         return self.state_dir / f"instance-{instance_id}.json"
 
     def log_file(self, instance_id: int) -> Path:
-        """Where the engine of an instance writes (behaviour.md s.1.8)."""
+        """Where the engine of an instance writes."""
         return self.engine_logs / f"{instance_id}.log"
 
     @property

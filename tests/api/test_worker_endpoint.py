@@ -190,10 +190,10 @@ async def test_the_assignments_of_others_are_closed(world: World, core: str) -> 
 
 
 @pytest.mark.parametrize("others", [0, 1])
-async def test_who_is_cut_off_tells_no_old_picture_while_another_server_knows_better(
+async def test_who_is_cut_off_tells_no_old_state_while_another_server_knows_better(
     world: World, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
-    """That the database is gone is seen only when it is asked once more: the picture may be old already."""
+    """That the database is gone is seen only when it is asked once more: the snapshot may be old already."""
 
     async def refresh(store: Store) -> bool:
         store._failure = Unavailable("The database is away", 5.0)
@@ -221,7 +221,7 @@ async def test_who_is_cut_off_tells_no_old_picture_while_another_server_knows_be
 async def test_a_stream_does_not_begin_by_a_credential_that_another_server_has_voided(
     world: World, core: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is good by our picture, and seen to be void when that is made new."""
+    """It is good by our snapshot, and seen to be void when that is made new."""
     worker, credential = await world.worker("node")
 
     async def refresh(store: Store) -> bool:

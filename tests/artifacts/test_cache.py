@@ -88,7 +88,7 @@ async def test_a_source_comes_with_all_its_files(cache: Cache, hub: Hub) -> None
     assert heard[-1].percent == 100.0
     assert sent(hub) == SIZE
     assert cache._here == {} and cache._still_to_come == {}
-    assert repr(cache) == f"<Cache {cache.root}: 0 files arriving, <Claims: 0 held, 0 waiting>>"
+    assert repr(cache) == f"<Cache {cache.root}: 0 files arriving, <FileLocks: 0 held, 0 waiting>>"
 
 
 async def test_what_is_here_needs_no_network(cache: Cache, hub: Hub) -> None:

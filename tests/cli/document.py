@@ -1,4 +1,4 @@
-"""docs/cli.md, written from the usage texts: ``python -m tests.cli.document > docs/cli.md``."""
+"""docs/cli.md, written from the usage texts; ``make docs`` writes it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gpustack.cli.main import names
 HEAD = """\
 # The command line
 
-<!-- Written by `python -m tests.cli.document`. Change gpustack/cli/commands/, then run it again. -->
+<!-- Written by `make docs`. Change gpustack/cli/commands/, then run that again. -->
 
 `gpustack start` runs the daemon; its options are in [options.md](options.md), and `gpustack config` takes the same
 ones. `backup`, `restore` and `db` work on the database of this machine's installation, `download-tools` on its

@@ -154,7 +154,7 @@ def test_options_after_two_dashes_are_the_prompt() -> None:
 
 
 def test_the_document_is_what_the_usage_texts_say() -> None:
-    assert (DOCS / "cli.md").read_text() == document(), "run: python -m tests.cli.document > docs/cli.md"
+    assert (DOCS / "cli.md").read_text() == document(), "run: make docs"
 
 
 @pytest.mark.parametrize("name", ["ps", "ls", "workers", "servers"])

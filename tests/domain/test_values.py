@@ -9,7 +9,7 @@ from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.device import DeviceId
 from gpustack.domain.document import decode, encode
 from gpustack.domain.instance import ModelInstance
-from gpustack.domain.lifecycle import PLACED, SERVING, TRANSITIONS, InstanceState, Party, allowed
+from gpustack.domain.lifecycle import EVICT, SERVING, TRANSITIONS, InstanceState, Party, allowed
 from gpustack.domain.model import RUNTIME_FIELDS, Model, edited
 from gpustack.domain.record import Record, record_classes, table_of
 from gpustack.domain.report import InstanceReport
@@ -107,8 +107,8 @@ def test_no_state_is_a_dead_end_and_each_can_be_reached() -> None:
 
 
 def test_what_serves_is_placed_and_what_waits_is_not() -> None:
-    assert SERVING < PLACED
-    assert {S.PENDING, S.ANALYZING}.isdisjoint(PLACED)
+    assert set(EVICT.sources) > SERVING
+    assert {S.PENDING, S.ANALYZING}.isdisjoint(EVICT.sources)
 
 
 def test_a_source_has_one_index_however_it_is_reached() -> None:

@@ -32,12 +32,12 @@ def asked(key: bytes | None) -> Exchange:
 
 
 @attrs.define
-class Door:
+class Accounts:
     means: AuthMethod = AuthMethod.KEY
     calls: int = 0
     refuses: bool = False
     snapshot: Snapshot = attrs.field(factory=lambda: Snapshot(tables={"users": {}, "api_keys": {}}))
-    admission: Any = attrs.field(
+    cache: Any = attrs.field(
         default=attrs.Factory(
             lambda self: AuthenticationCache(self.look, lambda: self.snapshot), takes_self=True
         )
@@ -52,51 +52,51 @@ class Door:
 
 
 async def test_a_key_is_looked_at_once_a_second(mock_clock: trio.testing.MockClock) -> None:
-    door = Door()
-    first = await door.admission(asked(b"Bearer one"))
-    assert await door.admission(asked(b"Bearer one")) is first
-    assert await door.admission(asked(b"Bearer two")) is not first
-    assert door.calls == 2
-    assert repr(door.admission) == "<AuthenticationCache: 2 keys known>"
+    accounts = Accounts()
+    first = await accounts.cache(asked(b"Bearer one"))
+    assert await accounts.cache(asked(b"Bearer one")) is first
+    assert await accounts.cache(asked(b"Bearer two")) is not first
+    assert accounts.calls == 2
+    assert repr(accounts.cache) == "<AuthenticationCache: 2 keys known>"
     mock_clock.jump(1.1)
-    await door.admission(asked(b"Bearer one"))
-    assert door.calls == 3
+    await accounts.cache(asked(b"Bearer one"))
+    assert accounts.calls == 3
 
 
 @pytest.mark.attack("access")
 @pytest.mark.parametrize("table", ["users", "api_keys"])
 async def test_a_change_of_people_or_keys_is_heeded_at_once(table: str) -> None:
-    door = Door()
-    await door.admission(asked(b"Bearer one"))
-    door.refuses = True
-    door.snapshot = attrs.evolve(door.snapshot, tables={**door.snapshot.tables, "workers": {}})
-    await door.admission(asked(b"Bearer one"))
-    door.snapshot = attrs.evolve(door.snapshot, tables={**door.snapshot.tables, table: {}})
+    accounts = Accounts()
+    await accounts.cache(asked(b"Bearer one"))
+    accounts.refuses = True
+    accounts.snapshot = attrs.evolve(accounts.snapshot, tables={**accounts.snapshot.tables, "workers": {}})
+    await accounts.cache(asked(b"Bearer one"))
+    accounts.snapshot = attrs.evolve(accounts.snapshot, tables={**accounts.snapshot.tables, table: {}})
     with pytest.raises(Unauthorized):
-        await door.admission(asked(b"Bearer one"))
-    assert repr(door.admission) == "<AuthenticationCache: 0 keys known>"
+        await accounts.cache(asked(b"Bearer one"))
+    assert repr(accounts.cache) == "<AuthenticationCache: 0 keys known>"
 
 
 @pytest.mark.parametrize("means", [means for means in AuthMethod if means is not AuthMethod.KEY])
 async def test_nothing_else_is_remembered(means: AuthMethod) -> None:
-    door = Door(means)
+    accounts = Accounts(means)
     for _ in range(3):
-        await door.admission(asked(b"Basic eDp5"))
-        await door.admission(asked(None))
-    assert door.calls == 6
+        await accounts.cache(asked(b"Basic eDp5"))
+        await accounts.cache(asked(None))
+    assert accounts.calls == 6
 
 
 async def test_a_refusal_is_not_remembered() -> None:
-    door = Door(refuses=True)
+    accounts = Accounts(refuses=True)
     for _ in range(2):
         with pytest.raises(Unauthorized):
-            await door.admission(asked(b"Bearer one"))
-    assert door.calls == 2
+            await accounts.cache(asked(b"Bearer one"))
+    assert accounts.calls == 2
 
 
 @pytest.mark.attack("flood")
 async def test_memory_is_bounded() -> None:
-    door = Door()
+    accounts = Accounts()
     for number in range(3000):
-        await door.admission(asked(b"Bearer %d" % number))
-    assert int(repr(door.admission).split()[1]) <= 1024
+        await accounts.cache(asked(b"Bearer %d" % number))
+    assert int(repr(accounts.cache).split()[1]) <= 1024

@@ -32,16 +32,16 @@ def charged(
 ) -> TokenUsage | None:
     document = {"choices": choices, "usage": SAID, **more}
     body = json.dumps(document).encode()
-    tally = ChoicesMeter(several, bound, room)
-    assert tally.take(body[:40]) + tally.take(body[40 : len(body) - cut]) == body[: len(body) - cut]
-    return tally.usage()
+    meter = ChoicesMeter(several, bound, room)
+    assert meter.take(body[:40]) + meter.take(body[40 : len(body) - cut]) == body[: len(body) - cut]
+    return meter.usage()
 
 
 def streamed(several: RequestedChoices, *documents: Any) -> TokenUsage | None:
-    tally = EventStreamMeter(hide=False, reader=ChoiceUsageReader(several))
+    meter = EventStreamMeter(hide=False, reader=ChoiceUsageReader(several))
     for document in documents:
-        tally.take(b"data: " + json.dumps(document).encode() + b"\n\n")
-    return tally.usage()
+        meter.take(b"data: " + json.dumps(document).encode() + b"\n\n")
+    return meter.usage()
 
 
 # --- what is asked for
@@ -171,11 +171,11 @@ def test_answers_that_are_not_shown_count_as_long_as_they_may_be() -> None:
 
 def test_an_answer_that_is_not_whole_counts_as_reserved() -> None:
     assert charged(RequestedChoices(4, 1), chosen("x"), timings={}, cut=1) == TokenUsage(300, 400, True)
-    tally = ChoicesMeter(RequestedChoices(2, 1), BOUND, room)
-    tally.take(b'{"usage": {"prompt_tokens": 3, "completion_tokens": 5}, "choices": ["')
+    meter = ChoicesMeter(RequestedChoices(2, 1), BOUND, room)
+    meter.take(b'{"usage": {"prompt_tokens": 3, "completion_tokens": 5}, "choices": ["')
     for _ in range(5):
-        tally.take(b"x" * (1 << 20))
-    assert tally.usage() == TokenUsage(300, 200, True)
+        meter.take(b"x" * (1 << 20))
+    assert meter.usage() == TokenUsage(300, 200, True)
 
 
 @pytest.mark.attack("flood")
@@ -183,10 +183,10 @@ def test_an_answer_for_which_there_is_no_room_goes_on_and_counts_as_reserved() -
     def full(size: int) -> None:
         raise Unavailable("Too many large requests are under way")
 
-    tally = ChoicesMeter(RequestedChoices(2, 1), BOUND, full)
+    meter = ChoicesMeter(RequestedChoices(2, 1), BOUND, full)
     body = json.dumps({"choices": [chosen("x"), chosen("y")], "usage": SAID, "timings": {}}).encode()
-    assert tally.take(body[:90]) + tally.take(body[90:]) == body
-    assert tally.usage() == TokenUsage(300, 200, True)
+    assert meter.take(body[:90]) + meter.take(body[90:]) == body
+    assert meter.usage() == TokenUsage(300, 200, True)
 
 
 # --- streams
@@ -239,16 +239,16 @@ def test_a_message_tells_the_usage_of_its_prompt_first_and_that_of_its_answer_la
         "type": "message_start",
         "message": {"usage": {"cache_read_input_tokens": 25, "input_tokens": 1, "output_tokens": 0}},
     }
-    tally = EventStreamMeter(hide=False, edits=False, reader=MessageUsageReader())
+    meter = EventStreamMeter(hide=False, edits=False, reader=MessageUsageReader())
     for document in [begun, *[{"type": "content_block_delta"}] * 5]:
-        tally.take(b"event: x\ndata: " + json.dumps(document).encode() + b"\n\n")
-    assert tally.usage() == TokenUsage(26, 6, False)
-    tally.take(b'data: {"type": "message_delta", "usage": {"output_tokens": 4}}\n\n')
-    assert tally.usage() == TokenUsage(26, 4, True)
+        meter.take(b"event: x\ndata: " + json.dumps(document).encode() + b"\n\n")
+    assert meter.usage() == TokenUsage(26, 6, False)
+    meter.take(b'data: {"type": "message_delta", "usage": {"output_tokens": 4}}\n\n')
+    assert meter.usage() == TokenUsage(26, 4, True)
 
 
 def test_a_response_tells_its_usage_when_it_is_completed() -> None:
     ended = {"type": "response.completed", "response": {"usage": {"input_tokens": 26, "output_tokens": 4}}}
-    tally = EventStreamMeter(hide=False, edits=False, reader=MessageUsageReader())
-    tally.take(b"event: x\ndata: " + json.dumps(ended).encode() + b"\n\n")
-    assert tally.usage() == TokenUsage(26, 4, True)
+    meter = EventStreamMeter(hide=False, edits=False, reader=MessageUsageReader())
+    meter.take(b"event: x\ndata: " + json.dumps(ended).encode() + b"\n\n")
+    assert meter.usage() == TokenUsage(26, 4, True)

@@ -40,7 +40,7 @@ def test_what_is_held_is_given_back_whatever_happens() -> None:
         assert memory.now == 90
         one.take(10)
     assert memory.now == 0
-    assert not memory.by_party
+    assert not memory.by_caller
     assert share_of_memory() >= 512 << 20
 
 

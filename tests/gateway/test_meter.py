@@ -24,12 +24,12 @@ EMPTY = json.dumps({"choices": [], "prompt_filter_results": []}).encode()
 ERROR = json.dumps({"error": {"message": "no"}, "usage": SAID}).encode()
 
 
-def _passed(tally: EventStreamMeter, data: bytes, *cuts: int) -> bytes:
+def _passed(meter: EventStreamMeter, data: bytes, *cuts: int) -> bytes:
     out, start = b"", 0
     for cut in [*sorted(cuts), len(data)]:
-        out += tally.take(data[start:cut])
+        out += meter.take(data[start:cut])
         start = cut
-    return out + tally.rest()
+    return out + meter.rest()
 
 
 kept_events = st.sampled_from(
@@ -90,26 +90,26 @@ def test_every_cut_of_a_whole_stream_gives_the_same() -> None:
     stream = b"data: %b\r\n\r\ndata: %b\n\ndata: %b\r\n\r\ndata: [DONE]\n\n" % (WORD, WITH_WORD, ALONE)
     kept = stream.replace(b"data: " + ALONE + b"\r\n\r\n", b"")
     for cut in range(len(stream)):
-        tally = EventStreamMeter(hide=True)
-        assert _passed(tally, stream, cut) == kept
-        assert tally.usage() == TokenUsage(3, 5, True)
-    tally = EventStreamMeter(hide=True)
-    assert _passed(tally, stream, *range(len(stream))) == kept
+        meter = EventStreamMeter(hide=True)
+        assert _passed(meter, stream, cut) == kept
+        assert meter.usage() == TokenUsage(3, 5, True)
+    meter = EventStreamMeter(hide=True)
+    assert _passed(meter, stream, *range(len(stream))) == kept
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_an_event_goes_on_as_soon_as_it_is_whole(end: bytes) -> None:
-    tally = EventStreamMeter(hide=True)
+    meter = EventStreamMeter(hide=True)
     event = b"data: " + WORD + end + end
-    assert tally.take(event + event[:9]) == event
-    assert tally.take(event[9:]) == event
+    assert meter.take(event + event[:9]) == event
+    assert meter.take(event[9:]) == event
 
 
 def test_usage_glued_to_the_end_mark_is_still_hidden() -> None:
     """Some engines forget the empty line between events; clients that read line by line do not mind."""
-    tally = EventStreamMeter(hide=True)
-    assert _passed(tally, b"data: %b\ndata: [DONE]\n\n" % ALONE) == b"data: [DONE]\n\n"
-    assert tally.usage() == TokenUsage(3, 5, True)
+    meter = EventStreamMeter(hide=True)
+    assert _passed(meter, b"data: %b\ndata: [DONE]\n\n" % ALONE) == b"data: [DONE]\n\n"
+    assert meter.usage() == TokenUsage(3, 5, True)
 
 
 def test_usage_without_an_end_is_hidden_when_the_stream_ends() -> None:
@@ -125,39 +125,39 @@ def test_usage_in_every_event_is_passed_on_and_the_last_counts() -> None:
         return b"data: " + json.dumps(said).encode() + b"\n\n"
 
     stream = b"".join(map(event, range(10)))
-    tally = EventStreamMeter(hide=True)
-    assert _passed(tally, stream, *range(0, len(stream), 11)) == stream
-    assert tally.usage() == TokenUsage(3, 9, True)
+    meter = EventStreamMeter(hide=True)
+    assert _passed(meter, stream, *range(0, len(stream), 11)) == stream
+    assert meter.usage() == TokenUsage(3, 9, True)
 
 
 def test_without_word_of_the_engine_events_are_counted_and_marked_as_not_measured() -> None:
-    tally = EventStreamMeter(hide=True)
-    assert tally.usage() is None
-    tally.take(b"data: %b\n\n: data: no\n\ndata: %b\n" % (WORD, WORD))
-    assert tally.usage() == TokenUsage(0, 1, False)
-    tally.take(b"\nid: 1\ndata: data: x\n\n")
-    assert tally.usage() == TokenUsage(0, 3, False)
+    meter = EventStreamMeter(hide=True)
+    assert meter.usage() is None
+    meter.take(b"data: %b\n\n: data: no\n\ndata: %b\n" % (WORD, WORD))
+    assert meter.usage() == TokenUsage(0, 1, False)
+    meter.take(b"\nid: 1\ndata: data: x\n\n")
+    assert meter.usage() == TokenUsage(0, 3, False)
 
 
 @pytest.mark.attack("engine")
 def test_a_huge_event_is_not_kept() -> None:
-    tally = EventStreamMeter(hide=True)
+    meter = EventStreamMeter(hide=True)
     start = b"data: " + b"x" * (1 << 20)
-    assert tally.take(start) == start
-    assert tally.gap == b"\n\n"
-    assert tally.take(b"xx") == b""
-    assert tally.take(b"\n\ndata: y") == b"xx\n\n"
-    assert tally.gap == b""
-    assert tally.rest() == b"data: y"
+    assert meter.take(start) == start
+    assert meter.gap == b"\n\n"
+    assert meter.take(b"xx") == b""
+    assert meter.take(b"\n\ndata: y") == b"xx\n\n"
+    assert meter.gap == b""
+    assert meter.rest() == b"data: y"
 
 
 def test_a_plain_answer_passes_as_it_is() -> None:
-    tally = BodyMeter()
+    meter = BodyMeter()
     piece = b'{"choices": [], "usage": {"prompt_'
-    assert tally.take(piece) is piece
-    assert tally.usage() is None
-    assert tally.take(b'tokens": 3, "completion_tokens": 5}}') + tally.rest() != b""
-    assert tally.usage() == TokenUsage(3, 5, True)
+    assert meter.take(piece) is piece
+    assert meter.usage() is None
+    assert meter.take(b'tokens": 3, "completion_tokens": 5}}') + meter.rest() != b""
+    assert meter.usage() == TokenUsage(3, 5, True)
 
 
 # --- what is mended
@@ -204,8 +204,8 @@ def test_an_event_that_says_null_is_left_out_where_several_answers_are_asked_for
     nothing, kept = b"data: null" + end, _event(choices=[{"text": "data: null"}])
     stream = nothing + kept + nothing + DONE
     for cut in range(len(stream)):
-        tally = EventStreamMeter(hide=True, reader=ChoiceUsageReader(RequestedChoices(1, 2)))
-        assert _passed(tally, stream, cut) == kept + DONE
+        meter = EventStreamMeter(hide=True, reader=ChoiceUsageReader(RequestedChoices(1, 2)))
+        assert _passed(meter, stream, cut) == kept + DONE
     assert _passed(EventStreamMeter(hide=True), stream) == stream
 
 
@@ -223,11 +223,11 @@ def test_timings_stand_in_the_event_that_ends_the_answer_wherever_the_stream_is_
 
 
 def test_an_end_whose_timings_do_not_come_goes_on_with_what_comes_instead() -> None:
-    tally = EventStreamMeter(hide=True)
-    assert tally.take(END) == b""
-    assert tally.gap == END  # an error that we put into the stream comes after it
-    assert tally.take(DONE) == END + DONE
-    assert tally.take(END) + tally.rest() == END
+    meter = EventStreamMeter(hide=True)
+    assert meter.take(END) == b""
+    assert meter.gap == END  # an error that we put into the stream comes after it
+    assert meter.take(DONE) == END + DONE
+    assert meter.take(END) + meter.rest() == END
 
 
 def test_the_end_of_an_answer_of_another_engine_goes_on_at_once() -> None:
@@ -242,12 +242,12 @@ def test_what_is_mended_in_completions_is_left_alone_elsewhere() -> None:
 
 def test_usage_that_is_asked_for_says_how_fast_the_answer_was() -> None:
     now = iter([10.5, 12.5])
-    tally = EventStreamMeter(hide=False, stopwatch=Stopwatch(10.0, lambda: next(now)))
-    assert tally.take(b"data: %b\n\n" % WORD) == b"data: %b\n\n" % WORD
-    told = json.loads(tally.take(TOLD)[6:])
+    meter = EventStreamMeter(hide=False, stopwatch=Stopwatch(10.0, lambda: next(now)))
+    assert meter.take(b"data: %b\n\n" % WORD) == b"data: %b\n\n" % WORD
+    told = json.loads(meter.take(TOLD)[6:])
     speed = {"time_to_first_token_ms": 500, "time_per_output_token_ms": 400, "tokens_per_second": 2.5}
     assert told == {**json.loads(TOLD[6:]), "usage": {**SAID, **speed}}
-    assert tally.usage() == TokenUsage(3, 5, True)
+    assert meter.usage() == TokenUsage(3, 5, True)
 
 
 @pytest.mark.parametrize(
@@ -262,8 +262,8 @@ def test_usage_that_is_asked_for_says_how_fast_the_answer_was() -> None:
     ],
 )
 def test_no_speed_is_told_twice_or_before_the_end(event: bytes) -> None:
-    tally = EventStreamMeter(hide=False, stopwatch=Stopwatch(0.0, lambda: 1.0))
-    assert _passed(tally, event) == event
+    meter = EventStreamMeter(hide=False, stopwatch=Stopwatch(0.0, lambda: 1.0))
+    assert _passed(meter, event) == event
 
 
 def test_a_plain_answer_says_how_fast_it_was_as_its_engine_measured() -> None:

@@ -99,10 +99,10 @@ STREAM = st.lists(
 @given(STREAM.map(b"".join), st.lists(st.integers(0, 3000), max_size=40), st.booleans())
 def test_a_stream_comes_to_the_same_however_it_is_cut(data: bytes, cuts: list[int], hide: bool) -> None:
     def passed(edges: list[int]) -> tuple[bytes, Any]:
-        tally, out = EventStreamMeter(hide), b""
+        meter, out = EventStreamMeter(hide), b""
         for start, end in zip([0, *edges], [*edges, len(data)], strict=True):
-            out += tally.take(data[start:end])
-        return out + tally.rest(), tally.usage()
+            out += meter.take(data[start:end])
+        return out + meter.rest(), meter.usage()
 
     whole, usage = passed([])
     out, seen = passed(sorted(min(cut, len(data)) for cut in cuts))
@@ -116,10 +116,10 @@ def test_a_stream_comes_to_the_same_however_it_is_cut(data: bytes, cuts: list[in
 
 def grown(half: bytes) -> None:
     """An event that has come half, and then comes by the byte."""
-    tally = EventStreamMeter(True)
-    tally.take(half + b"x" * 500_000)
+    meter = EventStreamMeter(True)
+    meter.take(half + b"x" * 500_000)
     for _ in range(20_000):
-        tally.take(b"x")
+        meter.take(b"x")
 
 
 def scanned(unit: bytes) -> None:

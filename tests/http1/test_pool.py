@@ -55,7 +55,7 @@ async def test_a_connection_is_used_again(pool: ConnectionPool, serve: Serve) ->
     for body in (b"one", b"two" * 100_000, b""):
         assert await fetch(pool, at(served), body) == body
     assert len(ports) == 1
-    assert repr(pool) == "<Pool upstream-pool, 0 requests in flight, 1 idle connections>"
+    assert repr(pool) == "<ConnectionPool upstream-pool, 0 requests in flight, 1 idle connections>"
 
 
 async def test_what_is_sent_is_what_was_asked(pool: ConnectionPool, serve: Serve) -> None:

@@ -87,7 +87,7 @@ async def test_an_answer_is_read_whole(served: str) -> None:
         reply = await client.request("GET", "/some?x=1")
         assert (reply.status, reply.json()["seen"], reply.json()["X-Mine"]) == (200, "/some?x=1", "1")
         assert reply.headers["content-length"] == str(len(reply.body))
-        assert repr(client) == "<Client, 1 requests made>"
+        assert repr(client) == "<HttpClient, 1 requests made>"
 
 
 async def test_a_document_is_sent_as_json(served: str) -> None:
@@ -208,7 +208,7 @@ def test_a_certificate_file_that_is_not_there_is_an_error_at_once() -> None:
 
 async def test_a_context_of_ones_own_is_taken() -> None:
     async with open_client(verify=ssl.create_default_context()) as client:
-        assert repr(client) == "<Client, 0 requests made>"
+        assert repr(client) == "<HttpClient, 0 requests made>"
 
 
 @pytest.mark.attack("secret")

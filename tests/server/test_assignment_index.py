@@ -32,7 +32,7 @@ from gpustack.nursery.quarantine import Quarantine
 from gpustack.remote.pooled_client import PooledClient
 from gpustack.remote.server_client import ServerClient
 from gpustack.server import deployment
-from gpustack.server.assignment_index import AssignmentIndex, pictures
+from gpustack.server.assignment_index import AssignmentIndex, assignment_states
 from gpustack.server.lifecycle import give_up_place
 from tests.http1.wire import Client, get
 
@@ -44,7 +44,7 @@ class Front:
     """Serves the stream as the front does; counts how each one ended."""
 
     cluster: Cluster
-    book: AssignmentIndex
+    index: AssignmentIndex
     timing: StreamTiming
     port: int = 0
     ended: list[str] = attrs.field(factory=list)
@@ -54,7 +54,7 @@ class Front:
         worker_id = int(exchange.head.path.split("/")[3])
         how = "left"
         try:
-            await stream_assignments(exchange, self.cluster.store, self.book, worker_id, timing=self.timing)
+            await stream_assignments(exchange, self.cluster.store, self.index, worker_id, timing=self.timing)
             how = "finished" if exchange.response_complete else "cut"
         finally:
             self.ended.append(how)
@@ -87,12 +87,12 @@ class Reader:
     """A worker's end of the stream."""
 
     lines: AsyncIterator[AssignmentLine]
-    picture: AssignmentState = AssignmentState()
+    state: AssignmentState = AssignmentState()
 
     async def next(self) -> AssignmentLine:
         with trio.fail_after(PATIENCE):
             line = await anext(self.lines)
-        self.picture = applied(self.picture, line)
+        self.state = applied(self.state, line)
         return line
 
     async def until(self, word: AssignmentEvent) -> list[AssignmentLine]:
@@ -109,7 +109,7 @@ def client(front: Front, pool: ConnectionPool) -> ServerClient:
     return ServerClient(PooledClient.to(f"http://127.0.0.1:{front.port}", pool))
 
 
-async def test_the_stream_is_a_whole_picture_and_then_every_change(
+async def test_the_stream_is_the_whole_state_and_then_every_change(
     cluster: Cluster, serve: Serve, pool: ConnectionPool
 ) -> None:
     mine, other = await cluster.worker("mine"), await cluster.worker("other")
@@ -127,7 +127,7 @@ async def test_the_stream_is_a_whole_picture_and_then_every_change(
             ("put", "instances", first.id),
             ("synced", "", 0),
         ]
-        assert reader.picture == pictures(cluster.snapshot, Quarantine("test"))[mine.id]
+        assert reader.state == assignment_states(cluster.snapshot, Quarantine("test"))[mine.id]
         waiting = await cluster.instance(unseen)
         await cluster.change(file, state=FileState.READY)
         assert await reader.words(1) == [("put", "files", file.id)], "what is not placed concerns nobody"
@@ -141,10 +141,10 @@ async def test_the_stream_is_a_whole_picture_and_then_every_change(
         now = cluster.now(waiting)
         await cluster.store.write(lambda tx: give_up_place(tx, now, REPLACE, "away"))
         assert await reader.words(2) == [("gone", "instances", waiting.id), ("gone", "models", unseen.id)]
-        assert reader.picture == pictures(cluster.snapshot, Quarantine("test"))[mine.id]
+        assert reader.state == assignment_states(cluster.snapshot, Quarantine("test"))[mine.id]
 
 
-async def test_who_was_away_gets_the_whole_picture_again(
+async def test_who_was_away_gets_the_whole_state_again(
     cluster: Cluster, serve: Serve, pool: ConnectionPool
 ) -> None:
     worker, model = await cluster.worker("a"), await cluster.model("m")
@@ -157,7 +157,7 @@ async def test_who_was_away_gets_the_whole_picture_again(
     async with aclosing(client(front, pool).assignments(worker.id, quiet_for=PATIENCE)) as lines:
         reader = Reader(lines)
         await reader.until(AssignmentEvent.SYNCED)
-        assert set(reader.picture.instances) == {stays.id}
+        assert set(reader.state.instances) == {stays.id}
 
 
 async def test_a_quiet_stream_says_that_it_lives(
@@ -235,25 +235,25 @@ async def test_a_burst_of_changes_is_few_words_and_ends_with_the_last(
         await reader.until(AssignmentEvent.SYNCED)
         for number in range(50):
             await cluster.change(instance, state_message=str(number))
-        while reader.picture.instances[instance.id].state_message != "49":
+        while reader.state.instances[instance.id].state_message != "49":
             await reader.next()
-        assert reader.picture.instances[instance.id] == cluster.now(instance)
+        assert reader.state.instances[instance.id] == cluster.now(instance)
 
 
-# --- the book
+# --- the index
 
 
-async def test_the_book_agrees_with_a_fresh_look_whatever_happens(cluster: Cluster) -> None:
+async def test_the_index_agrees_with_a_fresh_look_whatever_happens(cluster: Cluster) -> None:
     chance = random.Random(5)
     workers = [await cluster.worker(name) for name in "abc"]
     models = [await cluster.model(name) for name in "mn"]
-    book = AssignmentIndex(cluster.store)
-    told = {worker.id: book.of(worker.id) for worker in workers}
+    index = AssignmentIndex(cluster.store)
+    told = {worker.id: index.of(worker.id) for worker in workers}
     for _ in range(150):
         await _something(cluster, chance, workers, models)
-        fresh = pictures(cluster.snapshot, Quarantine("test"))
+        fresh = assignment_states(cluster.snapshot, Quarantine("test"))
         for worker in workers:
-            now = book.of(worker.id)
+            now = index.of(worker.id)
             assert now == fresh.get(worker.id, AssignmentState())
             for line in lines_between(told[worker.id], now):
                 told[worker.id] = applied(told[worker.id], line)
@@ -280,7 +280,7 @@ async def _something(cluster: Cluster, chance: random.Random, workers: list[Work
 
 
 async def test_a_commit_costs_what_it_concerns_however_many_ask(cluster: Cluster) -> None:
-    """200 workers and 2000 instances: a report of one draws one picture, and the others are not looked at."""
+    """200 workers and 2000 instances: a report of one draws one state, and the others are not looked at."""
     from gpustack.domain.instance import ModelInstance
     from gpustack.store.transaction import Tx
 
@@ -300,18 +300,18 @@ async def test_a_commit_costs_what_it_concerns_however_many_ask(cluster: Cluster
         return found
 
     instances = await cluster.store.write(fill)
-    book = AssignmentIndex(cluster.store)
+    index = AssignmentIndex(cluster.store)
     ids = sorted(cluster.snapshot.workers)
-    before = {key: book.of(key) for key in ids}
-    drawn = book.drawn
+    before = {key: index.of(key) for key in ids}
+    drawn = index.drawn
     assert drawn == len(ids) == 200
     for instance in instances[:10]:
         await cluster.change(instance, state_message="50 %")
-        after = {key: book.of(key) for key in ids}
+        after = {key: index.of(key) for key in ids}
         changed = [key for key in ids if after[key] is not before[key]]
         assert changed == [instance.worker_id]
         before = after
-    assert book.drawn == drawn + 10
+    assert index.drawn == drawn + 10
     await cluster.change(cluster.snapshot.workers[ids[0]], cordoned=True)
-    assert all(book.of(key) is before[key] for key in ids), "what workers say of themselves is nobody's task"
-    assert book.drawn == drawn + 10
+    assert all(index.of(key) is before[key] for key in ids), "what workers say of themselves is nobody's task"
+    assert index.drawn == drawn + 10

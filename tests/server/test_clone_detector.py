@@ -31,21 +31,21 @@ def request(ip: str = "10.0.0.9", **more: Any) -> JoinRequest:
     return JoinRequest(**{"name": "a", "worker_uuid": "uuid-a", "ip": ip, "run": "second", **more})
 
 
-async def test_a_twin_of_a_worker_that_answers_is_refused_with_both_addresses(
+async def test_a_clone_of_a_worker_that_answers_is_refused_with_both_addresses(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     await cluster.worker("a", ip="10.0.0.5")
-    twins = CloneDetector(Link("first"), cluster.clock.monotonic)
+    detector = CloneDetector(Link("first"), cluster.clock.monotonic)
     for _ in range(3):
         with pytest.raises(Conflict) as refused:
-            await twins.refuse(request(), cluster.snapshot)
+            await detector.refuse(request(), cluster.snapshot)
     for said in ("10.0.0.5:10150", "10.0.0.9:10150", "worker_uuid, worker_name and worker_credential"):
         assert said in str(refused.value)
     (line,) = [record.getMessage() for record in caplog.records if record.name == "gpustack.server.join"]
     assert "there=10.0.0.5:10150 refused=10.0.0.9:10150" in line
     cluster.clock.forward(3601)
     with pytest.raises(Conflict):
-        await twins.refuse(request(), cluster.snapshot)
+        await detector.refuse(request(), cluster.snapshot)
     assert len([record for record in caplog.records if record.name == "gpustack.server.join"]) == 2
 
 
@@ -59,7 +59,7 @@ async def test_a_twin_of_a_worker_that_answers_is_refused_with_both_addresses(
         ("first", 0, {"worker_uuid": "uuid-b"}),
     ],
 )
-async def test_who_is_no_twin_is_let_on(
+async def test_who_is_no_clone_is_let_on(
     cluster: Cluster, answers: str | None, asked: int, more: dict[str, Any]
 ) -> None:
     await cluster.worker("a", ip="10.0.0.5")

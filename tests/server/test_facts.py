@@ -39,7 +39,7 @@ async def facts(cluster: Cluster, nursery: trio.Nursery) -> FactsCache:
 @pytest.fixture
 async def news(facts: FactsCache) -> AsyncIterator[Wake]:
     wake = Wake()
-    with facts.telling(wake):
+    with facts.notifying(wake):
         yield wake
 
 
@@ -59,7 +59,7 @@ async def test_asking_does_not_wait_and_many_who_ask_are_one_reading(
     for _ in range(3):
         assert facts.ask(model()) is None
         await trio.testing.wait_all_tasks_blocked()
-    assert repr(facts) == "<FactsSource: 0 known, 1 being read>"
+    assert repr(facts) == "<FactsCache: 0 known, 1 being read>"
     cluster.readers.gate.set()
     assert (await read(facts, model(), news)).facts == SMALL
     assert facts.ask(model()) == facts.known(hub("m"))
@@ -105,7 +105,7 @@ async def test_a_reading_that_takes_too_long_is_a_fault(cluster: Cluster, nurser
     await nursery.start(lambda task_status: facts.run(task_status=task_status))
     cluster.readers.gate = trio.Event()
     wake = Wake()
-    with facts.telling(wake):
+    with facts.notifying(wake):
         found = await read(facts, model(), wake)
     assert found.fault == "Reading the header of me/m/m.gguf took longer than 0 s"
 
@@ -118,7 +118,7 @@ async def test_only_so_many_are_read_at_once_and_all_are_read(
     cluster.readers.gate = trio.Event()
     models = [model(hub(f"m{number}")) for number in range(6)]
     wake = Wake()
-    with facts.telling(wake), trio.fail_after(20):
+    with facts.notifying(wake), trio.fail_after(20):
         for one in models:
             facts.ask(one)
         await trio.testing.wait_all_tasks_blocked()
@@ -198,7 +198,7 @@ async def test_a_worker_that_does_not_answer_does_not_keep_others_from_being_ask
         await cluster.worker(name)
     cluster.readers.there = {("hung", "/m.gguf"): None, ("good", "/m.gguf"): SMALL}
     wake = Wake()
-    with facts.telling(wake):
+    with facts.notifying(wake):
         assert (await read(facts, model(PATH), wake)).facts == SMALL
 
 

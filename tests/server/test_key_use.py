@@ -69,7 +69,7 @@ async def test_a_key_is_dated_when_it_was_used_and_at_most_once_a_minute(world: 
     assert written == [0, 60, 120]
     assert world.stored(used) == BEGIN + timedelta(seconds=120)
     assert world.stored(other) is None
-    assert repr(world.use) == "<KeyUse: 1 keys used>"
+    assert repr(world.use) == "<KeyUseLedger: 1 keys used>"
 
 
 async def test_many_keys_are_one_write_and_deleted_ones_are_forgotten(world: World) -> None:
@@ -82,7 +82,7 @@ async def test_many_keys_are_one_write_and_deleted_ones_are_forgotten(world: Wor
     await world.use.flush()
     assert world.store.commits == before + 1
     assert all(world.stored(key) == BEGIN for key in keys)
-    assert repr(world.use) == "<KeyUse: 49 keys used>"
+    assert repr(world.use) == "<KeyUseLedger: 49 keys used>"
 
 
 async def test_what_is_not_written_yet_is_written_when_it_stops(world: World) -> None:

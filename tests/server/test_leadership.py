@@ -84,7 +84,7 @@ class Node:
             raise Unavailable("no way back from the database")
         return answer
 
-    def _make_services(self, term: LeaseTerm | None, deposed: Callable[[], None]) -> Sequence[Service]:
+    def _make_services(self, term: LeaseTerm | None, lease_lost: Callable[[], None]) -> Sequence[Service]:
         assert term is not None
         self.reigns.append(term.number)
 
@@ -100,7 +100,7 @@ class Node:
                     try:
                         await self._asking(lambda: self.database.write(term, self.name))
                     except LeaseLost:
-                        deposed()
+                        lease_lost()
                         await trio.sleep_forever()
                     except Unavailable:
                         continue
@@ -238,7 +238,7 @@ async def test_on_a_database_of_its_own_a_server_leads_from_the_start(
 ) -> None:
     given: list[LeaseTerm | None] = []
 
-    def make_services(term: LeaseTerm | None, deposed: Callable[[], None]) -> Sequence[Service]:
+    def make_services(term: LeaseTerm | None, lease_lost: Callable[[], None]) -> Sequence[Service]:
         given.append(term)
 
         async def loop(*, task_status: trio.TaskStatus[None]) -> None:

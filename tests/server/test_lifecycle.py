@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from gpustack.domain import lifecycle
-from gpustack.domain.lifecycle import MOVES, PLACED, TRANSITIONS, InstanceState, Move, Party, allowed
+from gpustack.domain.lifecycle import EVICT, MOVES, TRANSITIONS, InstanceState, Move, Party, allowed
 
 PRODUCT = Path(__file__).resolve().parents[2] / "gpustack"
 TABLE = "domain/lifecycle.py"
-GATE = "server/lifecycle.py"
+WRITER = "server/lifecycle.py"
 """The one module that may move instances, by way of the store."""
 STORE = "store/transaction.py"
 
@@ -43,10 +43,14 @@ def faults(where: str, tree: ast.Module) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             given = {keyword.arg for keyword in node.keywords}
-            if called(node) in ("move", "change", "update") and "by" in given and where not in (GATE, STORE):
-                found.append(f"{where}:{node.lineno} writes as a party; {GATE} does")
+            if (
+                called(node) in ("move", "change", "update")
+                and "by" in given
+                and where not in (WRITER, STORE)
+            ):
+                found.append(f"{where}:{node.lineno} writes as a party; {WRITER} does")
             if called(node) in ("evolve", "change", "ModelInstance") and "state" in given and where != STORE:
-                found.append(f"{where}:{node.lineno} writes a state; {GATE} does")
+                found.append(f"{where}:{node.lineno} writes a state; {WRITER} does")
             if called(node) == "make_move":
                 move = node.args[2] if len(node.args) > 2 else None
                 if not (isinstance(move, ast.Name) and move.id in {*NAMED, "move"}):
@@ -57,7 +61,7 @@ def faults(where: str, tree: ast.Module) -> list[str]:
                 key.value for key, value in pairs if isinstance(key, ast.Constant) and state_named(value)
             ]
             if "state" in named:
-                found.append(f"{where}:{node.lineno} prepares a state to be written; {GATE} writes it")
+                found.append(f"{where}:{node.lineno} prepares a state to be written; {WRITER} writes it")
     return found
 
 
@@ -104,7 +108,7 @@ def test_the_rows_of_the_worker_are_those_that_its_reports_make() -> None:
         if isinstance(node, ast.Call) and node.args and (name := state_named(node.args[0]))
     }
     made = set()
-    for source in PLACED:
+    for source in EVICT.sources:
         for target in said:
             by_way = () if allowed(source, target, Party.WORKER) else (InstanceState.INITIALIZING,)
             steps = (source, *by_way, target)

@@ -93,7 +93,7 @@ async def test_they_hear_of_each_other_and_of_workers_and_miss_who_stops(
         assert heard is not None and abs(heard - trio.current_time()) < PATIENCE
         one.scope.cancel()
         await until(lambda: two.seen == ["http://two"])
-        assert repr(two.presence) == "<Presence: 1 servers>"
+        assert repr(two.presence) == "<ServerPresence: 1 servers>"
     assert caplog.text.count("Another server is there") == 2
     assert "Another server is gone: url=http://one" in caplog.text
 

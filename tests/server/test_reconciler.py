@@ -46,7 +46,7 @@ def alive(cluster: Cluster, model: Model) -> list[str]:
     return [i.name for i in cluster.snapshot.instances_of(model.id) if i.deleted_at is None]
 
 
-async def test_instances_follow_the_wish(
+async def test_instances_follow_what_is_wanted(
     cluster: Cluster, replicas: ReplicaReconciler, settled: Settled
 ) -> None:
     model = await cluster.model("m", replicas=3)
@@ -92,8 +92,8 @@ async def test_many_hands_at_once_make_no_duplicates(
 ) -> None:
     model = await cluster.model("m", replicas=1)
     async with trio.open_nursery() as nursery:
-        for wish in (4, 1, 5, 2, 3):
-            nursery.start_soon(deployment.update_model, cluster.store, model.id, {"replicas": wish})
+        for wanted in (4, 1, 5, 2, 3):
+            nursery.start_soon(deployment.update_model, cluster.store, model.id, {"replicas": wanted})
     await settled()
     assert len(alive(cluster, model)) == cluster.now(model).replicas
 
@@ -126,8 +126,8 @@ async def test_the_broken_and_the_lost_go_first_when_fewer_are_wanted(
     starting = await cluster.instance(model, on=worker, state=S.STARTING)
     await cluster.move(broken, S.ERROR)
     await settled()
-    for wish, gone in ((2, broken), (1, starting)):
-        await deployment.update_model(cluster.store, model.id, {"replicas": wish})
+    for wanted, gone in ((2, broken), (1, starting)):
+        await deployment.update_model(cluster.store, model.id, {"replicas": wanted})
         await settled()
         assert cluster.now(gone).deleted_at is not None
     assert cluster.now(running).deleted_at is None

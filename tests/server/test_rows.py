@@ -553,18 +553,18 @@ async def test_who_cannot_be_judged_is_cut_off_and_the_others_are_judged(
     assert [one.was_cut for one in requests] == [True, False, True]
 
 
-async def test_a_record_that_cannot_be_put_into_a_picture_keeps_no_other_from_its_worker(
+async def test_a_record_that_cannot_be_put_into_a_state_keeps_no_other_from_its_worker(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = await cluster.worker("a", gpu(0, 24))
-    book = AssignmentIndex(cluster.store)
-    assert book.of(worker.id).instances == {}
+    index = AssignmentIndex(cluster.store)
+    assert index.of(worker.id).instances == {}
     stumble = Stumble(assignment_index, "workers_of", lambda instance: instance.model_name == "one", 1000)
     stumble.put(monkeypatch)
     one = await cluster.instance(await cluster.model("one"), on=worker)
     two = await cluster.instance(await cluster.model("two"), on=worker)
-    assert set(book.of(worker.id).instances) == {two.id}
+    assert set(index.of(worker.id).instances) == {two.id}
     stumble.times = 0
     with trio.fail_after(PATIENCE):
-        while set(book.of(worker.id).instances) != {one.id, two.id}:  # noqa: ASYNC110  # it is asked, it does not tell
+        while set(index.of(worker.id).instances) != {one.id, two.id}:  # noqa: ASYNC110  # it is asked, it does not tell
             await trio.sleep(0.05)

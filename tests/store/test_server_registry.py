@@ -95,19 +95,19 @@ async def test_of_many_that_start_at_once_one_secret_holds(server_url: str, cloc
 async def test_servers_see_each_other_and_who_leads(opened: Opened) -> None:
     async with opened() as store:
         await attend(store, ONE)
-        roll = await attend(store, TWO)
-        assert [(s.uuid, s.url, s.version, s.lives, s.leads) for s in roll.servers] == [
+        view = await attend(store, TWO)
+        assert [(s.uuid, s.url, s.version, s.lives, s.leads) for s in view.servers] == [
             ("1", "http://one:80", "0.1", True, False),
             ("2", "http://two:80", "0.2", True, False),
         ]
-        assert roll.term is None
+        assert view.term is None
         assert await store.try_lease(LEADER, TWO.holder, 600) is not None
-        roll = await attend(store, attrs.evolve(ONE, url="http://moved:80"))
-        assert [(s.url, s.leads) for s in roll.servers] == [
+        view = await attend(store, attrs.evolve(ONE, url="http://moved:80"))
+        assert [(s.url, s.leads) for s in view.servers] == [
             ("http://moved:80", False),
             ("http://two:80", True),
         ]
-        assert roll.term == 1
+        assert view.term == 1
         await depart(store, attrs.evolve(TWO, run="before"))
         assert len((await attend(store, ONE)).servers) == 2, "a former run takes the present one off nothing"
         await depart(store, TWO)
@@ -125,12 +125,12 @@ async def test_a_copy_of_a_data_directory_is_told_to_both(opened: Opened) -> Non
     copy = attrs.evolve(ONE, run="r9", url="http://copy:80")
     async with opened() as store:
         await settle(store, ONE, "first")
-        assert (await attend(store, ONE)).twin is None
+        assert (await attend(store, ONE)).other_copy is None
         await settle(store, copy, "first")
-        assert (await attend(store, ONE)).twin == "http://copy:80"
-        assert (await attend(store, copy)).twin == "http://one:80"
-        assert (await attend(store, copy)).twin is None
-        assert (await attend(store, TWO)).twin is None
+        assert (await attend(store, ONE)).other_copy == "http://copy:80"
+        assert (await attend(store, copy)).other_copy == "http://one:80"
+        assert (await attend(store, copy)).other_copy is None
+        assert (await attend(store, TWO)).other_copy is None
 
 
 async def test_one_that_is_started_anew_is_no_copy(opened: Opened) -> None:
@@ -138,9 +138,9 @@ async def test_one_that_is_started_anew_is_no_copy(opened: Opened) -> None:
     async with opened() as store:
         await settle(store, ONE, "first")
         await settle(store, after, "first")
-        assert (await attend(store, after)).twin is None
+        assert (await attend(store, after)).other_copy is None
         await depart(store, after)
-        assert (await attend(store, after)).twin is None
+        assert (await attend(store, after)).other_copy is None
 
 
 async def test_what_one_heard_of_workers_the_others_hear(opened: Opened) -> None:

@@ -63,7 +63,7 @@ LOOPS: dict[str, list[Any]] = {
             Stumble,
             assignment_watcher,
             "applied",
-            lambda picture, line, kept: (line.kind, line.id) == ("instances", 1),
+            lambda state, line, kept: (line.kind, line.id) == ("instances", 1),
         ),
         partial(Stumble, ServerClient, "assignments"),
     ],

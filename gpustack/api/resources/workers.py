@@ -129,7 +129,7 @@ def own_id(call: ApiCall) -> int:
 
 
 async def _renewed(call: ApiCall) -> str | None:
-    """A new credential for the caller, if its own is old. A database that is away does not make the heartbeat fail."""
+    """A new credential for the caller, if its own is old. Without a database there is none; the heartbeat counts."""
     context, shown = call.context, _shown(call)
     worker = call.snapshot.workers.get(call.number())
     if shown is None or worker is None:

@@ -90,11 +90,11 @@ async def _agree(daemon: DaemonContext, store: Store) -> ClusterIdentity:
     )
     if not store.shared:
         return ClusterIdentity(secrets=await _threads.run(_alone, options), me=me)
-    offers = await _threads.run(_offers, options)
-    settled = await settle(store, me, offers)
-    for name, offer in offers.items():
+    proposals = await _threads.run(_proposals, options)
+    settled = await settle(store, me, proposals)
+    for name, proposal in proposals.items():
         path = options.data_dir / name
-        if offer.knob is None and await _threads.run(replace_secret, path, settled[name]):
+        if proposal.knob is None and await _threads.run(replace_secret, path, settled[name]):
             log.warning(
                 "The servers on this database have another %s than %s had: theirs is taken, the former is in %s."
                 " To replace it for all, stop them and set %s on the first that starts again",
@@ -118,7 +118,7 @@ def check_shared_database(options: Options, settings: StoreSettings) -> None:
             there = sa.inspect(conn).get_table_names()
             uuid = read_secret(options.data_dir / "server_uuid")
             if uuid is not None and {servers.name, cluster_secrets.name} <= set(there):
-                refuse_other_secrets(conn, database.dialect, uuid, _offers(options))
+                refuse_other_secrets(conn, database.dialect, uuid, _proposals(options))
     except sa.exc.DBAPIError as error:
         raise database.fault(error) from error
     finally:
@@ -132,14 +132,14 @@ def _alone(options: Options) -> dict[str, str]:
     }
 
 
-def _offers(options: Options) -> dict[str, SecretProposal]:
+def _proposals(options: Options) -> dict[str, SecretProposal]:
     """The secrets that hold if this server is the first of its cluster. Nothing is written yet."""
-    offers = {}
+    proposals = {}
     for name, knob in _SECRETS.items():
         given: str | None = getattr(options, name)
         own = given or read_secret(options.data_dir / name) or secrets.token_hex(BYTES[name])
-        offers[name] = SecretProposal(value=own, knob=knob if given else None)
-    return offers
+        proposals[name] = SecretProposal(value=own, knob=knob if given else None)
+    return proposals
 
 
 @attrs.frozen

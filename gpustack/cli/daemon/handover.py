@@ -2,7 +2,8 @@
 
 The old daemon starts the new one, which inherits its listening sockets and its lock of the data directory. The new
 one loads all it needs and then says that it is ready. Only then does the old one stop accepting connections (new ones
-wait in the queues of the sockets), give up store, control loops and workers, and tell the new one to take over.
+wait in the queues of the sockets), end control loops and worker services, give up the store, and tell the new one to
+take over.
 Requests that are under way are finished by the old one, for a bounded time. Nothing is given up before the new one is
 ready, so a program that cannot start changes nothing.
 
@@ -118,7 +119,7 @@ class SuccessorProcess:
         except OSError as error:
             raise HandOverError(f"The new daemon cannot be started: {error.strerror}") from error
         descriptors = [*chain.from_iterable(listeners.values()), lock, theirs.fileno()]
-        # The names of these fields are read by the next version of this program: they stay as they are.
+        # Other versions of this program read these names, so they stay: "doors" are the listeners.
         said = {"for": os.getpid(), "doors": listeners, "lock": lock, "talk": theirs.fileno()}
         # Which process systemd is to watch is told when it has taken over; its number is not known yet.
         environment = {name: value for name, value in os.environ.items() if name != "WATCHDOG_PID"}

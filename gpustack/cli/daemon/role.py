@@ -31,7 +31,7 @@ class DaemonRoles:
     worker: WorkerRole | None
 
     async def start(self, state: Tier, edge: Tier, work: Tier, control: Tier) -> None:
-        """Start everything, each service in its tier; returns when inference is accepted."""
+        """Start everything, each service in its tier; returns when all have started."""
         if self.worker is not None:
             await self.worker.read_engine_keys()
         if self.server is not None and self.front is not None:

@@ -89,7 +89,7 @@ class ServerRole:
         gateway = build_gateway(daemon, services, context, endpoints, self.gate, engine_keys)
         await edge.start(Revocation(store, gateway))
         await start_server_exporter(edge, daemon.listeners, self._reactor, services, self.gate)
-        posts = WorkerEndpoint(context, AssignmentIndex(store))
+        endpoint = WorkerEndpoint(context, AssignmentIndex(store))
         front.hand_off.ready(cast(ASGIFramework, create_app(context)))
 
         await services.start_control(control)
@@ -98,7 +98,7 @@ class ServerRole:
         front.readiness = self.readiness
         front.left = partial(tell_of_unseen, context)
         # Last: requests that came meanwhile have waited, and must not find the gate closed.
-        front.open(HandlerMount(is_inference, gateway), HandlerMount(is_worker_request, posts.handle))
+        front.open(HandlerMount(is_inference, gateway), HandlerMount(is_worker_request, endpoint.handle))
 
     async def _open_store(self, state: Tier) -> Store:
         store = await open_store(_store_settings(self._daemon.loaded), utc_now)

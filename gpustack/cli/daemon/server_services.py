@@ -59,9 +59,9 @@ class ServerServices:
             facts_reader(daemon.loaded, daemon.rng), worker_client.facts, lambda: store.snapshot
         )
 
-        def leading(term: LeaseTerm | None, deposed: Callable[[], None]) -> Sequence[Service]:
+        def leading(term: LeaseTerm | None, lease_lost: Callable[[], None]) -> Sequence[Service]:
             return leading_services(
-                FencedStore(store, term, deposed),
+                FencedStore(store, term, lease_lost),
                 facts=facts,
                 heartbeats=heartbeats,
                 liveness=_liveness(options),

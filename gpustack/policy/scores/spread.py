@@ -8,7 +8,7 @@ from gpustack.policy.placement import Candidate, PlacementRequest
 
 def score(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> float:
     """100 for an empty worker, less for other models, still less for replicas of this one; plus up to 10
-    for devices that few instances sit on (behaviour.md s.4.8)."""
+    for devices that few instances sit on."""
     held = [
         (instance, claim)
         for instance, claim in snapshot.claims_on(candidate.worker.id)
