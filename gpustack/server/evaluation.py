@@ -76,12 +76,12 @@ class Evaluator:
 
     async def evaluate(self, model: Model) -> Evaluation:
         """Read the model's header and look for a place for one replica. Cancellable."""
-        finding = await self._finding(model)
-        facts, fault = (None, None) if finding is None else (finding.facts, finding.fault)
+        result = await self._facts_of(model)
+        facts, fault = (None, None) if result is None else (result.facts, result.fault)
         try:
             engine = engine_for(model, facts)
         except Invalid as error:
-            if finding is None:
+            if result is None:
                 return self._too_slow(model)
             return incompatible(fault or str(error))
         if facts is None and not engine.any_device:
@@ -101,12 +101,12 @@ class Evaluator:
             del self._kept[next(iter(self._kept))]
         return found
 
-    async def _finding(self, model: Model) -> FactsResult | None:
+    async def _facts_of(self, model: Model) -> FactsResult | None:
         """What the header says, or why it cannot be read; ``None`` when that took too long or was not needed."""
 
-        def is_enough(finding: FactsResult | None) -> bool:
-            good = finding is not None and finding.facts is not None
-            return good or _needs_no_facts(model) or self._facts.is_fresh(model, finding)
+        def is_enough(result: FactsResult | None) -> bool:
+            good = result is not None and result.facts is not None
+            return good or _needs_no_facts(model) or self._facts.is_fresh(model, result)
 
         return await self._facts.wait_for(model, is_enough, within=self._settings.read_within)
 
@@ -153,10 +153,10 @@ async def explain_instance(store: Store, facts: FactsCache, instance_id: int) ->
         raise NotFound(f"The model of instance {instance.name} does not exist any more")
     known, fault, lasting = None, None, False
     if has_files(model):
-        finding = await facts.wait_for(model, lambda found: found is not None, within=_EXPLAIN_WITHIN)
-        if finding is None:
+        result = await facts.wait_for(model, lambda found: found is not None, within=_EXPLAIN_WITHIN)
+        if result is None:
             fault = f"The header of {model.source.readable} is being read; ask again in a moment"
         else:
-            known, fault, lasting = finding.facts, finding.fault, finding.definite
+            known, fault, lasting = result.facts, result.fault, result.definite
     look = partial(explain, model, instance, snapshot, known, fault=fault, lasting=lasting)
     return await _EXPLAINING.run(look, abandon=True)

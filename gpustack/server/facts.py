@@ -74,7 +74,7 @@ class FactsCache:
     _snapshot: Callable[[], Snapshot]
     _settings: FactsSettings = FactsSettings()
     _clock: Callable[[], float] = trio.current_time
-    _findings: dict[str, FactsResult] = attrs.field(factory=dict)
+    _results: dict[str, FactsResult] = attrs.field(factory=dict)
     """By index of the source; the one asked for last is at the end."""
     _wanted: dict[str, Model] = attrs.field(factory=dict)
     _reading: set[str] = attrs.field(factory=set)
@@ -113,18 +113,18 @@ class FactsCache:
 
     def known(self, source: ModelSource) -> FactsResult | None:
         """The result that is there now, however old; ``None``: not read yet."""
-        return self._findings.get(source.index)
+        return self._results.get(source.index)
 
     def ask(self, model: Model) -> FactsResult | None:
         """``known``, and have the source read when there is no fresh result (see ``is_fresh``). Never waits."""
         key = model.source.index
-        finding = self._findings.pop(key, None)
-        if finding is not None:
-            self._findings[key] = finding
-        if not self.is_fresh(model, finding) and key not in self._reading and key not in self._wanted:
+        result = self._results.pop(key, None)
+        if result is not None:
+            self._results[key] = result
+        if not self.is_fresh(model, result) and key not in self._reading and key not in self._wanted:
             self._wanted[key] = model
             self._wake.wake()
-        return finding
+        return result
 
     async def wait_for(
         self, model: Model, is_enough: Callable[[FactsResult | None], bool], *, within: float
@@ -136,34 +136,34 @@ class FactsCache:
                 await wake.wait(_LOOK_EVERY)  # a second reading with the same result wakes nobody
         return self.known(model.source)
 
-    def is_fresh(self, model: Model, finding: FactsResult | None) -> bool:
+    def is_fresh(self, model: Model, result: FactsResult | None) -> bool:
         """Whether a result is young, and no worker has become ready since that might have the file."""
-        if finding is None or self._clock() - finding.at >= self._settings.fresh_for:
+        if result is None or self._clock() - result.at >= self._settings.fresh_for:
             return False
-        if finding.fault is None or finding.asked is None:
+        if result.fault is None or result.asked is None:
             return True  # a broken file of the server is not better on a worker
-        return all(worker.id in finding.asked for worker in self._ready())
+        return all(worker.id in result.asked for worker in self._ready())
 
     async def _read(self, model: Model, room: trio.Semaphore) -> None:
         source = model.source
         try:
             async with room:
                 with self._faults.row(source.index) as trial:
-                    finding = await self._reading_of(model)
+                    result = await self._reading_of(model)
                 if trial.fault is not None:  # an exception that nobody foresaw, of a library for example
-                    finding = FactsResult(facts=None, fault=trial.fault.sentence, at=self._clock())
+                    result = FactsResult(facts=None, fault=trial.fault.sentence, at=self._clock())
         finally:
             self._reading.discard(source.index)
-        before = self._findings.pop(source.index, None)
+        before = self._results.pop(source.index, None)
         told = None if before is None else before.fault or before.missed
-        if finding.fault is not None and finding.fault != told:
-            log.warning("Could not read a model header: source=%s reason=%s", source.readable, finding.fault)
-        if finding.fault is not None and before is not None and before.facts is not None:
+        if result.fault is not None and result.fault != told:
+            log.warning("Could not read a model header: source=%s reason=%s", source.readable, result.fault)
+        if result.fault is not None and before is not None and before.facts is not None:
             # It could be read before and may be again soon; whether it has changed is seen when it is fetched.
-            finding = attrs.evolve(before, at=finding.at, asked=finding.asked, missed=finding.fault)
-        self._findings[source.index] = finding
-        while len(self._findings) > self._settings.most:
-            del self._findings[next(iter(self._findings))]
+            result = attrs.evolve(before, at=result.at, asked=result.asked, missed=result.fault)
+        self._results[source.index] = result
+        while len(self._results) > self._settings.most:
+            del self._results[next(iter(self._results))]
         for wake in self._listeners:
             wake.wake()
 
@@ -234,4 +234,4 @@ class FactsCache:
         return (worker for worker in workers if worker.condition.state is WorkerState.READY)
 
     def __repr__(self) -> str:
-        return f"<FactsCache: {len(self._findings)} known, {len(self._reading)} being read>"
+        return f"<FactsCache: {len(self._results)} known, {len(self._reading)} being read>"

@@ -97,59 +97,59 @@ class Scheduler:
         model = self._store.snapshot.get(Model, instance.model_id)
         if model is None or model.generation != instance.generation:
             return False  # about to be replaced
-        finding = self._facts.ask(model) if has_files(model) else None
+        result = self._facts.ask(model) if has_files(model) else None
         await trio.lowlevel.checkpoint()
-        worker_faults = await self._decide_on(instance, model, finding, considered)
-        return worker_faults or (finding is not None and finding.fault is not None)
+        worker_faults = await self._decide_on(instance, model, result, considered)
+        return worker_faults or (result is not None and result.fault is not None)
 
     async def _decide_on(
         self,
         instance: ModelInstance,
         model: Model,
-        finding: FactsResult | None,
+        result: FactsResult | None,
         considered: dict[int, object],
     ) -> bool:
         """Decide, and write the outcome. True if a worker was passed over for a fault."""
-        if has_files(model) and self._is_awaited(instance, model, finding):
+        if has_files(model) and self._is_awaited(instance, model, result):
             # A rejected one stays in error until it is decided on again.
             if instance.state in _WAITING:
                 await self._note(instance.id, ANALYZE, _READING)
             return False
-        model = await self._fill_category(model, finding)
+        model = await self._fill_category(model, result)
         seen = self._store.snapshot
-        facts = None if finding is None else (finding.facts, finding.fault)
+        facts = None if result is None else (result.facts, result.fault)
         inputs = (model.version, facts, _decision_inputs(seen))
         if considered.get(instance.id) == inputs:
             return False
         decision, worker_faults = await self._thinking.run(
-            decide, model, instance, finding, seen, abandon=True
+            decide, model, instance, result, seen, abandon=True
         )
         for worker_id, error in worker_faults.items():
             with self._worker_faults.row(worker_id):
                 raise error
         if isinstance(decision, str):
-            hopeless = finding is not None and finding.lasting and decision == finding.fault
+            hopeless = result is not None and result.lasting and decision == result.fault
             await self._note(instance.id, REJECT if hopeless else DEFER, decision)
             considered[instance.id] = None if worker_faults else inputs
         elif instance.state is InstanceState.ERROR:
             await self._note(instance.id, DEFER, "The model file can be read now")
         else:
             considered.pop(instance.id, None)
-            await self._claim(instance, finding, decision)
+            await self._claim(instance, result, decision)
         return bool(worker_faults)
 
-    def _is_awaited(self, instance: ModelInstance, model: Model, finding: FactsResult | None) -> bool:
+    def _is_awaited(self, instance: ModelInstance, model: Model, result: FactsResult | None) -> bool:
         """Whether the decision must wait for facts that are being read.
 
         An instance whose message says already why it waits is decided on with the facts known so far, so that its
         message does not come and go each time the facts are read again.
         """
         undecided = instance.state is InstanceState.ANALYZING or not instance.state_message
-        return finding is None or (undecided and not self._facts.is_fresh(model, finding))
+        return result is None or (undecided and not self._facts.is_fresh(model, result))
 
-    async def _fill_category(self, model: Model, finding: FactsResult | None) -> Model:
+    async def _fill_category(self, model: Model, result: FactsResult | None) -> Model:
         """Store the category that the header tells while the user has named none: engines start by it."""
-        category = None if finding is None or finding.facts is None else finding.facts.category
+        category = None if result is None or result.facts is None else result.facts.category
         if category in (None, Category.UNKNOWN) or model.categories:
             return model
         filled: Category = category
@@ -162,7 +162,7 @@ class Scheduler:
 
         return await self._store.write(work)
 
-    async def _claim(self, seen: ModelInstance, finding: FactsResult | None, decision: Placement) -> None:
+    async def _claim(self, seen: ModelInstance, result: FactsResult | None, decision: Placement) -> None:
         """Claim the place, in a transaction that decides again on the chosen worker. If it has no room any more, the
         next pass decides: the commit that took the room has woken this loop."""
 
@@ -172,7 +172,7 @@ class Scheduler:
                 return None
             if instance.deleted_at is not None or model.generation != instance.generation:
                 return None
-            now = _decide_again(model, instance, finding, decision, tx.snapshot)
+            now = _decide_again(model, instance, result, decision, tx.snapshot)
             if now is None:
                 return None
             return make_move(tx, instance, PLACE, now.note, placement=now)
@@ -205,11 +205,11 @@ class Scheduler:
 
 
 def decide(
-    model: Model, instance: ModelInstance, finding: FactsResult | None, snapshot: Snapshot
+    model: Model, instance: ModelInstance, result: FactsResult | None, snapshot: Snapshot
 ) -> tuple[Placement | str, Mapping[int, Exception]]:
     """A place for the instance, or the sentence why there is none now; and the exceptions of workers that were passed
     over, by their ids."""
-    request = _request(model, instance, finding)
+    request = _request(model, instance, result)
     if isinstance(request, str):
         return request, {}
     decision, faults = place_and_faults(request, snapshot)
@@ -227,22 +227,22 @@ def has_files(model: Model) -> bool:
 def _decide_again(
     model: Model,
     instance: ModelInstance,
-    finding: FactsResult | None,
+    result: FactsResult | None,
     decision: Placement,
     snapshot: Snapshot,
 ) -> Placement | None:
     """The place on the worker of ``decision``, decided again on a newer snapshot; ``None`` when there is none."""
     worker = snapshot.workers.get(decision.worker_id)
-    request = _request(model, instance, finding)
+    request = _request(model, instance, result)
     if worker is None or isinstance(request, str):
         return None
     again = decide_among(request, snapshot, among=(worker,))
     return again if isinstance(again, Placement) else None
 
 
-def _request(model: Model, instance: ModelInstance, finding: FactsResult | None) -> PlacementRequest | str:
+def _request(model: Model, instance: ModelInstance, result: FactsResult | None) -> PlacementRequest | str:
     """The request to place, or the sentence why there cannot be one."""
-    facts, fault = (None, None) if finding is None else (finding.facts, finding.fault)
+    facts, fault = (None, None) if result is None else (result.facts, result.fault)
     try:
         engine = engine_for(model, facts)
     except Invalid as error:
