@@ -23,6 +23,7 @@ from gpustack.remote.http import (
     HttpClient,
     HttpResponse,
     RemoteTimeout,
+    ResponseTooLarge,
     StreamedResponse,
     open_client_aside,
 )
@@ -31,6 +32,8 @@ MOST = 6
 """The most redirects that are followed; a hub needs two or three."""
 LARGEST_DOCUMENT = 4 << 20
 """Bytes."""
+_REDIRECT_BODY, _REDIRECT_BODY_WITHIN = 64 << 10, 2.0
+"""Bytes and seconds to read the body of a redirect, which nobody needs."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 _Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -75,7 +78,9 @@ async def follow_redirects(
                 return
             answered = response.address
             place = next_url(place, response.headers.get("location"))
-            await response.read()  # so that the connection can be used again
+            # The connection can be used again where little follows, and soon; else it is closed.
+            with contextlib.suppress(ResponseTooLarge), trio.move_on_after(_REDIRECT_BODY_WITHIN):
+                await response.read(_REDIRECT_BODY)
     raise BadResponse(origin, f"redirects more than {MOST} times")
 
 
