@@ -53,6 +53,15 @@ async def test_a_port_that_is_taken_is_named_with_its_option(tmp_path: Path) -> 
     assert not failures(await ports.look(context(tmp_path, f"--port={port}")))
 
 
+async def test_a_worker_port_that_is_taken_at_another_address_is_free(tmp_path: Path) -> None:
+    """A worker beside its own server listens on the loopback address alone."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.2", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert not failures(await ports.look(context(tmp_path, "--port=0", f"--worker-port={port}")))
+
+
 async def test_a_provider_that_people_cannot_sign_in_at_is_named_with_what_is_wrong(tmp_path: Path) -> None:
     back = "--oidc-redirect-uri=http://127.0.0.1/auth/oidc/callback"
     with running_issuer(lambda: 0.0) as issuer:
