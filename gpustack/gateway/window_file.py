@@ -31,7 +31,8 @@ def save_windows(path: Path, windows: Mapping[str, SlidingWindow], now: float, a
     aged = {subject: _shifted(window.at(now), -math.floor(now)) for subject, window in windows.items()}
     left = _SavedWindows(at, {key: seconds for key, seconds in aged.items() if seconds})
     try:
-        durable_file.write(path, encode(left))
+        # Not synced: answers are still streaming in this thread, and what is lost with the machine is a minute.
+        durable_file.write(path, encode(left), sync=False)
     except OSError as error:
         log.warning("What was used in the last minute is not written down: reason=%s", error)
 

@@ -93,8 +93,10 @@ def _take_whole_chunks(buffer: bytes, position: int, pieces: list[bytes]) -> int
     """
     while True:
         end = buffer.find(b"\r\n", position, position + 9)
+        if end <= position:
+            return position
         digits = buffer[position:end]
-        if end <= position or digits.translate(None, _HEX):
+        if digits.translate(None, _HEX):
             return position
         after = end + 2 + int(digits, 16)
         if after == end + 2 or buffer[after : after + 2] != b"\r\n":

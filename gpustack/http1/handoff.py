@@ -255,7 +255,9 @@ class AsgiExchange:
             return
         await self._answered.wait()
         self._closed = True
-        with trio.move_on_after(_NOTICE):  # an app that has left its read_buffer full does not look for this
+        with trio.move_on_after(
+            _NOTICE
+        ):  # an app that has left its receive queue full does not look for this
             await stream.handle(StreamClosed(stream_id=_STREAM))
         await self._app_ended.wait()
 

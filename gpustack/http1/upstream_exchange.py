@@ -107,7 +107,9 @@ class UpstreamExchange(AbstractAsyncContextManager[UpstreamResponse]):
         request, pool = self._request, self._pool
         pool.in_flight += 1
         try:
-            kept = None if request.fresh else pool.take(request.address)
+            # What an iterator gave cannot be sent a second time, so it never meets a connection that may be dead.
+            replayable = request.body is None or isinstance(request.body, bytes)
+            kept = pool.take(request.address) if replayable and not request.fresh else None
             if kept is not None:
                 try:
                     return await self._ask(kept)

@@ -109,6 +109,33 @@ async def test_a_body_may_be_sent_piece_by_piece(
     assert answer == b"3000000 " + (b"chunked" if content_length is None else b"content_length")
 
 
+@pytest.mark.parametrize("content_length", [None, 7])
+async def test_a_body_in_pieces_is_sent_once_over_a_connection_of_its_own(
+    pool: ConnectionPool, serve: Serve, content_length: int | None
+) -> None:
+    """What an iterator gave is not there a second time, should a kept connection turn out to be dead."""
+    seen: list[tuple[int, bytes]] = []
+
+    async def note(exchange: Exchange) -> None:
+        seen.append((exchange.peer.port, await exchange.read_body(100)))
+        await exchange.respond(200, body=b"ok")
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"one"
+        yield b"more"
+
+    served = await serve(note)
+    assert await fetch(pool, at(served), b"kept") == b"ok"
+    assert repr(pool).endswith("1 idle connections>")
+    with trio.fail_after(PATIENCE):
+        async with pool.request(
+            at(served), "POST", b"/", [], pieces(), content_length=content_length
+        ) as response:
+            assert await response.read(100) == b"ok"
+    (first, _), (second, body) = seen
+    assert body == b"onemore" and second != first
+
+
 @pytest.mark.attack("smuggling")
 @pytest.mark.parametrize("content_length", [2, 4])
 async def test_a_body_that_is_not_as_long_as_it_says_is_not_passed_off(
