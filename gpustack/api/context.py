@@ -77,7 +77,9 @@ class IdentityProvider(Protocol):
         """A new request to sign a person in. Raises ``Unavailable`` while the provider cannot be used."""
         ...
 
-    async def prove(self, answer: Mapping[str, str], secret: str, now: datetime) -> VerifiedIdentity:
+    async def prove(
+        self, answer: Mapping[str, str], secret: str, clock: Callable[[], datetime]
+    ) -> VerifiedIdentity:
         """Check the fields that the browser brings back; ``secret`` is that of the request.
 
         Raises ``Forbidden`` or ``BadRequest`` with a sentence for the person, ``Unavailable`` when the provider has to

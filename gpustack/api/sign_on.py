@@ -121,11 +121,11 @@ async def _callback(call: ApiCall, protocol: SignOnProtocol) -> ApiResponse:
     state = answer.get(protocol.state_field)
     if not protocol.is_posted:
         sign_in = await _take(call, protocol.source, state)
-        return await _log_in(call, sign_in, await provider.prove(answer, sign_in.secret, context.clock()))
+        return await _log_in(call, sign_in, await provider.prove(answer, sign_in.secret, context.clock))
     sign_in = await _under_way(call, protocol.source, state)
     # A refused answer leaves its login under way: without a limit one login would pay for any number of checks.
     context.access.logins.answers.step(call.request.peer)
-    proven = await provider.prove(answer, sign_in.secret, context.clock())
+    proven = await provider.prove(answer, sign_in.secret, context.clock)
     return redirect(f"{protocol.path}/finish?state={await _keep(call, sign_in, proven)}")
 
 

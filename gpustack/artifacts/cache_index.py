@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +101,9 @@ class CacheIndex:
     def _write(self, kind: str, key: str, note: dict[str, Any]) -> None:
         path = self.folder / kind / f"{key}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Others may write the same note right now.
-        draft = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.draft")
-        durable_file.write(path, json.dumps(note), draft=draft)
+        # Others may write the same note right now, also of another machine or container.
+        draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}.draft")
+        durable_file.write(path, json.dumps(note), draft=draft, sync=False)
 
 
 def _key(path: Path) -> str:

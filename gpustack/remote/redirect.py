@@ -22,8 +22,8 @@ from gpustack.remote.http import (
     BadResponse,
     HttpClient,
     HttpResponse,
+    RemoteError,
     RemoteTimeout,
-    ResponseTooLarge,
     StreamedResponse,
     open_client_aside,
 )
@@ -79,7 +79,7 @@ async def follow_redirects(
             answered = response.address
             place = next_url(place, response.headers.get("location"))
             # The connection can be used again where little follows, and soon; else it is closed.
-            with contextlib.suppress(ResponseTooLarge), trio.move_on_after(_REDIRECT_BODY_WITHIN):
+            with contextlib.suppress(RemoteError), trio.move_on_after(_REDIRECT_BODY_WITHIN):
                 await response.read(_REDIRECT_BODY)
     raise BadResponse(origin, f"redirects more than {MOST} times")
 

@@ -385,6 +385,19 @@ async def test_a_token_with_a_wrong_claim_is_refused(scene: Scene, lie: str) -> 
     await scene.refused()
 
 
+async def test_a_token_of_a_slow_provider_is_judged_by_the_time_when_it_is_here(scene: Scene) -> None:
+    def make(claims: Claims) -> str:
+        scene.world.clock.forward(70.0)
+        made = int(scene.world.clock.now.timestamp())
+        return scene.issuer.signed({**claims, "iat": made, "exp": made + 300})
+
+    scene.issuer.makes = make
+    async with scene.browser() as browser:
+        answer = await scene.signed_in(browser)
+        assert answer.status_code == 303, answer.text
+        assert "gpustack_session" in browser.cookies
+
+
 def _tampered(token: str, claims: Claims) -> str:
     head, _, signature = token.split(".")
     return ".".join((head, unsigned({}, claims).split(".")[1], signature))

@@ -217,7 +217,7 @@ async def test_a_used_assertion_is_refused_in_any_login_on_any_server(place: Pla
 async def test_used_assertions_are_kept_until_they_end_and_no_longer(place: Place) -> None:
     one = place.world
     text = attrs.evolve(GOOD, not_on_or_after=100, confirmed_until=100).encoded()
-    proven = await saml().prove({"SAMLResponse": text}, "ONELOGIN_0123456789abcdef", one.clock.now)
+    proven = await saml().prove({"SAMLResponse": text}, "ONELOGIN_0123456789abcdef", one.clock)
     used = proven.assertion
     assert used is not None
     await one.store.write(lambda tx: use_once(tx, used))

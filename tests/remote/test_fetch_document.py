@@ -32,21 +32,23 @@ async def test_a_redirect_is_followed(feed: Feed) -> None:
 
 @pytest.mark.attack("hub")
 async def test_the_body_of_a_redirect_is_not_waited_for(feed: Feed, nursery: trio.Nursery) -> None:
-    """Large, or begun and not ended: what it leads to is fetched all the same."""
+    """Large, begun and not ended, or broken off: what it leads to is fetched all the same."""
     feed.pages = {"/b": b"there"}
     feed.status, feed.headers, feed.body = 302, {"Location": "/b"}, b"x" * (1 << 20)
     assert (await fetch_document(f"{feed.url}/a")).body == b"there"
 
-    async def never_ends(stream: trio.SocketStream) -> None:
-        await stream.receive_some()
+    async def answer(stream: trio.SocketStream) -> None:
+        asked = await stream.receive_some()
         await stream.send_all(
             b"HTTP/1.1 302 Found\r\nLocation: %b/b\r\nContent-Length: 9\r\n\r\nx" % feed.url.encode()
         )
-        await trio.sleep_forever()
+        if b"broken" not in asked:
+            await trio.sleep_forever()
 
-    listeners = await nursery.start(partial(trio.serve_tcp, never_ends, 0, host="127.0.0.1"))
+    listeners = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
     port = listeners[0].socket.getsockname()[1]
-    assert (await fetch_document(f"http://127.0.0.1:{port}/a")).body == b"there"
+    for path in ("endless", "broken"):
+        assert (await fetch_document(f"http://127.0.0.1:{port}/{path}")).body == b"there"
 
 
 @pytest.mark.attack("hub")

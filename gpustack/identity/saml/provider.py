@@ -6,7 +6,7 @@ Outside this package nobody knows the toolkit, so that another one may take its 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -71,9 +71,11 @@ class SamlProvider:
         request_id, encoded = await _THREADS.run(make)
         return SignInRequest(request_id, partial(_THREADS.run, self._url, encoded))
 
-    async def prove(self, answer: Mapping[str, str], secret: str, now: datetime) -> VerifiedIdentity:
+    async def prove(
+        self, answer: Mapping[str, str], secret: str, clock: Callable[[], datetime]
+    ) -> VerifiedIdentity:
         """Whom the field ``SAMLResponse`` proves; see ``verify`` for what it raises."""
-        assertion = await self.verify(answer.get("SAMLResponse", ""), request_id=secret, now=now)
+        assertion = await self.verify(answer.get("SAMLResponse", ""), request_id=secret, now=clock())
         person = read_person(
             assertion.values,
             self._names,
