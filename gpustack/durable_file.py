@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-_CANNOT_SYNC = (errno.EBADF, errno.EINVAL)
-"""As PostgreSQL has it in ``fsync_fname_ext``."""
+_CANNOT_SYNC = (errno.EBADF, errno.EINVAL, errno.EACCES)
+"""The first two as in PostgreSQL's ``fsync_fname_ext``; the last for a folder that may be written in and not read."""
 
 
 def draft_of(path: Path) -> Path:
@@ -72,12 +72,13 @@ def put_in_place(finished: Path, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Return once the names in ``folder`` are on disk. Some network file systems cannot tell: that is passed over."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Return once the names in ``folder`` are on disk, where that can be had: else it is passed over."""
     try:
-        os.fsync(fd)
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
     except OSError as error:
         if error.errno not in _CANNOT_SYNC:
             raise
-    finally:
-        os.close(fd)

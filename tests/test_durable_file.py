@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -80,6 +81,27 @@ def test_a_finished_file_is_synced_before_it_gets_its_name(
     assert steps == [(part, False), (tmp_path, True)]
 
 
+@pytest.mark.parametrize("fault", [errno.EACCES, errno.EINVAL])
+def test_a_folder_that_cannot_be_synced_has_the_new_file_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int
+) -> None:
+    """One that may be written in but not read, or of a file system that has no such call."""
+    opened = os.open
+
+    def refuse(path: object, flags: int, *more: int) -> int:
+        if flags & os.O_DIRECTORY:
+            raise OSError(fault, os.strerror(fault))
+        return opened(path, flags, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", refuse)
+    write(tmp_path / "token", "whole")
+    monkeypatch.undo()
+    assert (tmp_path / "token").read_text() == "whole"
+    monkeypatch.setattr(os, "fsync", _no_space)
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path / "token", "other")
+
+
 def test_a_file_that_is_there_is_kept_when_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "backup"
     path.write_text("old")
@@ -115,11 +137,15 @@ def _renames(tree: ast.Module) -> Iterator[str]:
 
 
 def _is_configuration(receiver: str) -> bool:
-    return receiver == "_config(call)"  # MetricsConfig.replace takes a document
+    return receiver == "_config(call)"  # MetricMapFile.replace takes a document
 
 
 def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def _no_space(fd: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _umask() -> int:

@@ -65,7 +65,7 @@ def host_name() -> str:
 def save_name(data_dir: Path, name: str) -> None:
     """Keep the name that the server gave, for the next start. Raises OSError."""
     if _read(data_dir / _NAME) != name:
-        durable_file.write(data_dir / _NAME, f"{name}\n")
+        durable_file.write(data_dir / _NAME, f"{name}\n", mode=0o666)
 
 
 def worker_uuid(data_dir: Path) -> str:
@@ -77,7 +77,7 @@ def worker_uuid(data_dir: Path) -> str:
     if known:
         return known
     made = str(uuid.uuid4())
-    durable_file.write(data_dir / _UUID, f"{made}\n")
+    durable_file.write(data_dir / _UUID, f"{made}\n", mode=0o666)
     return made
 
 
@@ -109,7 +109,7 @@ def load_servers(data_dir: Path) -> tuple[str, ...]:
 
 def save_servers(data_dir: Path, urls: Sequence[str]) -> None:
     """Keep them for the next start. Raises OSError."""
-    durable_file.write(data_dir / _SERVERS, json.dumps(list(urls)))
+    durable_file.write(data_dir / _SERVERS, json.dumps(list(urls)), mode=0o666)
 
 
 def _read(path: Path) -> str:

@@ -18,6 +18,7 @@ from gpustack.domain.worker import Memory, WorkerStatus
 from gpustack.hardware.detection import Detection, DeviceMonitor
 from gpustack.hardware.detector import DetectorReport, from_json, to_json
 from gpustack.hardware.monitor import compose
+from gpustack.nursery.process import module_command
 from tests.child import environment
 from tests.fakes.nvml import GB10, H200, FakeNvml, cards
 
@@ -53,6 +54,16 @@ async def test_every_card_is_seen_with_all_it_tells(watch: DeviceMonitor, nvml: 
     assert (first.core.total, first.core.utilization_rate) == (16896, 40.0)
     assert (first.temperature, first.compute_capability, first.driver_version) == (61.0, "9.0", "570.124.06")
     assert (second.index, second.uuid) == (1, cards(2)[1]["uuid"])
+
+
+async def test_a_daemon_of_before_an_upgrade_sees_the_cards_until_its_reload(
+    nvml: FakeNvml, tmp_path: Path
+) -> None:
+    """It starts its child by the former name, from the program that is installed now."""
+    nvml.tell(cards(2))
+    command = module_command("gpustack.hardware.detect")
+    watch = DeviceMonitor(root=plug(tmp_path), env=environment(**nvml.env), deadline=20.0, command=command)
+    assert [device.index for device in (await watch.look(NOW)).devices] == [0, 1]
 
 
 async def test_a_question_a_card_cannot_answer_costs_only_that_answer(
