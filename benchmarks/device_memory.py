@@ -41,6 +41,7 @@ from gpustack.domain.artifact import ModelSource, SourceKind  # noqa: E402
 from gpustack.domain.facts import ModelFacts  # noqa: E402
 from gpustack.domain.instance import Claim, ModelInstance, Placement  # noqa: E402
 from gpustack.domain.model import Category, Model  # noqa: E402
+from gpustack.domain.unit import MIB  # noqa: E402
 from gpustack.domain.worker import EngineBuild  # noqa: E402
 from gpustack.engines.engine import LaunchContext  # noqa: E402
 from gpustack.engines.llama_cpp import ENGINE, slots  # noqa: E402
@@ -50,7 +51,6 @@ from gpustack.worker.engine_process import inherited_environment  # noqa: E402
 from tests.models import SHAPES, make_embedder, make_hollow  # noqa: E402
 from tests.ports import free_port  # noqa: E402
 
-MIB = 1 << 20
 EMBEDDER = "tiny-embedder"
 LONGEST_PROMPT = 1536
 BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output) buffer size\s*=\s*([\d.]+) MiB")
@@ -233,7 +233,7 @@ def measure(case: Case, gpu: Gpu, server: str, folder: Path, verbose: bool) -> d
         started = time.monotonic() - began
         loaded, first_peak = gpu.used() - before, peak[0] - before
         host_loaded = _host(engine.process.pid)
-        statuses = _requests(case, model, facts, engine)
+        _requests(case, model, facts, engine)
         asked, of_process = gpu.used() - before, gpu.used_by(engine.process.pid)
         host = _host(engine.process.pid)
         buffers = engine.buffers()
@@ -258,7 +258,6 @@ def measure(case: Case, gpu: Gpu, server: str, folder: Path, verbose: bool) -> d
         "left_of_claim": _mib(claimed.vram[0] - most),
         "host_loaded": host_loaded,
         "host": host,
-        "answers": statuses,
         "seconds": [round(started, 1), round(time.monotonic() - began, 1)],
     }
 
@@ -289,7 +288,7 @@ def _context(model: Model, claim: Claim, path: str, port: int, server: str) -> L
     )
 
 
-def _requests(case: Case, model: Model, facts: ModelFacts, engine: Server) -> list[int]:
+def _requests(case: Case, model: Model, facts: ModelFacts, engine: Server) -> None:
     """As many prompts at a time as there are slots, each longer than a micro-batch where it may be."""
     divided = slots(model, None)
     room = divided.cells // divided.count
@@ -310,7 +309,6 @@ def _requests(case: Case, model: Model, facts: ModelFacts, engine: Server) -> li
     for status, said in found:
         if status != 200:
             raise RuntimeError(f"{path} was answered with {status}: {said!r} {engine.tail()}")
-    return [status for status, _ in found]
 
 
 def _host(pid: int) -> dict[str, int]:

@@ -31,8 +31,9 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from benchmarks.measure import cpu, free_port, pin, pss  # noqa: E402
+from benchmarks.measure import cpu, pin, pss  # noqa: E402
 from tests.daemon import Daemon, daemon  # noqa: E402
+from tests.ports import free_port  # noqa: E402
 
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 HEADING = "| | per second | p50 added ms | p99 ms | CPU us each | failed |"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from pathlib import Path
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -55,10 +54,3 @@ def pin(pid: int, processor: int) -> None:
             os.sched_setaffinity(int(task.name), {processor})
         except OSError:
             continue
-
-
-def free_port() -> int:
-    """A port nobody had a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

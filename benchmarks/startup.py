@@ -23,8 +23,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from benchmarks.measure import cpu, free_port, pss, tree  # noqa: E402
-from tests.daemon import free_range  # noqa: E402
+from benchmarks.measure import cpu, pss, tree  # noqa: E402
+from tests.ports import free_port, free_range  # noqa: E402
 
 
 def main() -> None:

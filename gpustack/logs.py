@@ -51,13 +51,8 @@ class RepetitionFilter(logging.Filter):
             return True
         try:
             said = record.getMessage()
-        except (
-            TypeError,
-            ValueError,
-            KeyError,
-            AttributeError,
-        ):  # its handler tells of a line that cannot be made
-            return True
+        except (TypeError, ValueError, KeyError, AttributeError):
+            return True  # its handler tells of a line that cannot be made
         key = (record.name, record.levelno, _COUNTS.sub(r"\1", said))
         since, more = self._said.pop(key, (record.created - self._quiet, 0))
         if record.created - since < self._quiet:

@@ -32,9 +32,8 @@ USER = "gpustack"
 PASSWORD = "p@ss:w/rd%"
 """With every character that a URL has to escape."""
 
-_CACHE = (
-    Path.home() / ".cache" if os.geteuid() else Path("/var/cache")
-)  # nobody may not look into root's home
+# Nobody may not look into root's home.
+_CACHE = Path.home() / ".cache" if os.geteuid() else Path("/var/cache")
 MYSQL_TREE = Path(os.environ.get("GPUSTACK_TEST_MYSQL") or _CACHE / "gpustack-tests/mysql")
 """Where MySQL lies unpacked: no release of Debian has it, so that it comes from the next one."""
 _UNPACK = Path(__file__).resolve().parent / "unpack-mysql"

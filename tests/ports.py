@@ -8,7 +8,7 @@ import os
 import socket
 from contextlib import ExitStack
 
-FIRST, END, PARTS = 12_000, 32_000, 8
+FIRST, END = 12_000, 32_000
 """Ports FIRST to END - 1, divided among the processes of a parallel run."""
 
 
@@ -30,10 +30,9 @@ def free_range(size: int) -> str:
 
 
 def _own_part() -> range:
-    process = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-    size = (END - FIRST) // PARTS
-    first = FIRST + int(process) % PARTS * size
-    return range(first, first + size)
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    size = (END - FIRST) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return range(FIRST + process * size, FIRST + (process + 1) * size)
 
 
 _position = os.getpid() * 61

@@ -177,9 +177,8 @@ async def _by_password(
     except trio.Cancelled:
         _record_failed_login(context, request, credentials, audit_recorder.CLIENT_LEFT)
         raise
-    if not still_admitted(
-        context, principal
-    ):  # disabled, or given another password, while this one was verified
+    # It may have been disabled, or given another password, while this one was verified.
+    if not still_admitted(context, principal):
         raise Unauthorized
     return principal
 

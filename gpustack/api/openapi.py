@@ -8,6 +8,7 @@ from typing import Any
 
 from gpustack.domain.access import Role
 from gpustack.domain.error_format import ErrorFormat, error_format_of
+from gpustack.identity.sessions import COOKIE
 
 from .context import RouteDescription, Version
 from .route import ApiRoute
@@ -64,7 +65,7 @@ _SECURITY: dict[str, Schema] = {
     "session": {
         "type": "apiKey",
         "in": "cookie",
-        "name": "gpustack_session",
+        "name": COOKIE,
         "description": "Given by /auth/login. Requests that change something need a same-origin Origin header.",
     },
     "workerCredential": {

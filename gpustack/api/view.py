@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
 from enum import Enum
 from functools import cached_property
@@ -46,6 +46,11 @@ def plain(value: Any) -> Any:
         pairs = ((field.name, getattr(value, field.name)) for field in attrs.fields(type(value)))
         return {name: plain(item) for name, item in pairs if item is not None}
     return [plain(item) for item in value]
+
+
+def fields_of(value: Any, names: Iterable[str]) -> Doc:
+    """The fields of a value that have these names, as JSON can hold them."""
+    return {name: plain(getattr(value, name)) for name in names}
 
 
 @attrs.define(eq=False)

@@ -17,7 +17,7 @@ from gpustack.domain.record import Record
 from gpustack.domain.worker import Worker, WorkerState
 
 from .shape import Array, Boolean, Choice, Document, Instant, Integer, JsonShape, Nullable, Text, shape_of
-from .view import Doc, RenderContext, View, plain
+from .view import Doc, RenderContext, View, fields_of, plain
 
 
 def _shapes(cls: type[Any], *hidden: str) -> dict[str, JsonShape]:
@@ -28,10 +28,6 @@ def _shapes(cls: type[Any], *hidden: str) -> dict[str, JsonShape]:
 
 _DATES: Mapping[str, JsonShape] = {"created_at": Nullable(Instant()), "updated_at": Nullable(Instant())}
 _COMMON = ("version", "created_at", "updated_at")
-
-
-def _as_they_are(record: Record, names: Mapping[str, JsonShape]) -> Doc:
-    return {name: plain(getattr(record, name)) for name in names}
 
 
 def _dates(record: Record) -> Doc:
@@ -71,7 +67,7 @@ _KEY = _shapes(ApiKey, "access_key", "secret_hash", "allowed_models", *_COMMON)
 
 USER = View(
     schema=Document(name="User", fields={**_USER, **_DATES}, note="An account."),
-    of=lambda user, context: {**_as_they_are(user, _USER), **_dates(user)},
+    of=lambda user, context: {**fields_of(user, _USER), **_dates(user)},
 )
 API_KEY = View(
     schema=Document(
@@ -80,7 +76,7 @@ API_KEY = View(
         note="A key; its secret is not kept. Without scopes or names of models it may do all that its owner may.",
     ),
     of=lambda key, context: {
-        **_as_they_are(key, _KEY),
+        **fields_of(key, _KEY),
         "allowed_model_names": plain(key.allowed_models),
         **_dates(key),
     },
@@ -94,7 +90,7 @@ SESSION = View(
         fields={**_SESSION, **_DATES},
         note="A login of a browser. It is renewed as long as it is used.",
     ),
-    of=lambda session, context: {**_as_they_are(session, _SESSION), **_dates(session)},
+    of=lambda session, context: {**fields_of(session, _SESSION), **_dates(session)},
 )
 
 
@@ -117,7 +113,7 @@ def _model(model: Model, context: RenderContext) -> Doc:
     flags = {name: category.value in model.categories for name, category in CATEGORY_FLAGS.items()}
     access = {"access_policy": model.access.value, "allowed_users": list(model.allowed_user_ids or ())}
     return {
-        **_as_they_are(model, _MODEL),
+        **fields_of(model, _MODEL),
         **source_document(model.source),
         **access,
         **flags,
@@ -141,7 +137,7 @@ MODEL_FOR_USERS = View(
         fields={**{name: _MODEL[name] for name in _PUBLIC}, **_DATES},
         note="What people who may use a model, but not manage it, see of it.",
     ),
-    of=lambda model, context: {**{name: plain(getattr(model, name)) for name in _PUBLIC}, **_dates(model)},
+    of=lambda model, context: {**fields_of(model, _PUBLIC), **_dates(model)},
 )
 
 
@@ -185,7 +181,7 @@ def _distributed(placement: Placement, context: RenderContext) -> Doc | None:
 def _instance(instance: ModelInstance, context: RenderContext) -> Doc:
     placement, worker = instance.placement, context.worker(instance.worker_id)
     return {
-        **_as_they_are(instance, _INSTANCE),
+        **fields_of(instance, _INSTANCE),
         **source_document(instance.source),
         "worker_id": instance.worker_id,
         "worker_name": None if worker is None else worker.name,
@@ -274,7 +270,7 @@ def _worker(worker: Worker, context: RenderContext) -> Doc:
         _device_document(device, claims.vram.get(device.index, 0)) for device in worker.status.gpu_devices
     ]
     return {
-        **_as_they_are(worker, _WORKER),
+        **fields_of(worker, _WORKER),
         "metrics_port": -1 if worker.metrics_port is None else worker.metrics_port,
         "state": worker.condition.state.value,
         "state_message": worker.condition.why,
@@ -364,5 +360,5 @@ FILE = View(
         fields={**_FILE, **_SOURCE_SHAPES, **_DATES},
         note="The files of one source on one worker.",
     ),
-    of=lambda file, context: {**_as_they_are(file, _FILE), **source_document(file.source), **_dates(file)},
+    of=lambda file, context: {**fields_of(file, _FILE), **source_document(file.source), **_dates(file)},
 )

@@ -1,6 +1,7 @@
 """The ``gpustack`` command: finds the sub-command by its file in ``commands/``, runs it and returns its exit code.
 
-Only the standard library is imported here: ``gpustack --help`` is asked often, and answers in the time Python starts.
+Beside the standard library only ``failure``, errors and text are imported here: ``gpustack --help`` is asked often,
+and answers in the time Python starts.
 """
 
 from __future__ import annotations

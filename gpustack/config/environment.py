@@ -212,7 +212,7 @@ def unknown_variables(env: Mapping[str, str]) -> list[str]:
 def foreign_variable_faults(env: Mapping[str, str]) -> list[ConfigFault]:
     """Characters that must not be in variables which only libraries, child processes or other commands read.
 
-    The values of those that the daemon reads are checked by ``converter.clean``.
+    The values of those that the daemon reads are checked by ``converter.convert``.
     """
     checked = declared_names(Options, Environment, ModelVariables)
     return [

@@ -1,6 +1,6 @@
 """Environment variables that the daemon, its libraries or its children read: which they are, and trimming them.
 
-Imports the standard library only: every command runs through here, also those that must start fast.
+Imports ``text.py`` and the standard library only: every command runs through here, also those that must start fast.
 """
 
 from __future__ import annotations

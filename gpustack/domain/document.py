@@ -11,7 +11,7 @@ from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
 from cattrs.preconf.orjson import make_converter
 
 from gpustack.errors import Invalid
-from gpustack.text import washed
+from gpustack.text import is_text, washed
 
 if TYPE_CHECKING:
     import yaml
@@ -117,7 +117,7 @@ def _refuse_unknown_to_json(document: Any) -> None:
             if len(waiting) > _MOST_VALUES:
                 raise Invalid(f"it holds more than {_MOST_VALUES} values")
         elif isinstance(value, str):
-            if any("\ud800" <= letter <= "\udfff" for letter in value):
+            if not is_text(value):
                 raise Invalid("it holds half a character")
         elif isinstance(value, int):
             if not -_LARGEST <= value < _LARGEST:

@@ -21,7 +21,7 @@ class Record:
     """A value that lives in a table.
 
     ``id`` is assigned by the store and never reused. ``version`` grows with every write; updates compare it
-    (compare-and- set). Dates are aware UTC and set by the store.
+    (compare-and-set). Dates are aware UTC and set by the store.
     """
 
     id: int = UNSAVED

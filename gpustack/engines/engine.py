@@ -68,7 +68,6 @@ class LaunchSpec:
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
-    cwd: str | None = None
     health: HealthPolicy
 
 

@@ -285,9 +285,8 @@ def _used(request: AdmittedRequest, usage: TokenUsage | None) -> int:
         return prompt + usage.completion
     if request.failed:
         return 0
-    if (
-        request.meter is None
-    ):  # the client left before the answer began, but an engine had begun to read the prompt
+    # The client left before the answer began, but an engine had begun to read the prompt.
+    if request.meter is None:
         return request.bound.prompt
     return request.bound.total or 0
 

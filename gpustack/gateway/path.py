@@ -54,7 +54,7 @@ class InferencePath:
         return None
 
 
-_WHAT = (
+_OPENAI = (
     (
         "chat/completions",
         Operation.CHAT_COMPLETION,
@@ -87,8 +87,8 @@ INFERENCE_PATHS: tuple[InferencePath, ...] = tuple(
         usage_in_parts=name in _USAGE_IN_PARTS,
         form=name in _FORMS,
     )
-    for prefix, what in (("/v1", (*_WHAT, *_ANTHROPIC)), ("/v1-openai", _WHAT))
-    for name, operation, summary in what
+    for prefix, rows in (("/v1", (*_OPENAI, *_ANTHROPIC)), ("/v1-openai", _OPENAI))
+    for name, operation, summary in rows
 )
 
 BY_PATH: Mapping[str, InferencePath] = {path.path: path for path in INFERENCE_PATHS}

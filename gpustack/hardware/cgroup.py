@@ -103,9 +103,8 @@ def _quota_v2(folder: Path) -> float | None:
 
 
 def _consumed_v1(folder: Path) -> float | None:
-    nanoseconds = _number(
-        folder / "cpuacct.usage"
-    )  # there when cpu and cpuacct are mounted together, as usual
+    # There when cpu and cpuacct are mounted together, as usual.
+    nanoseconds = _number(folder / "cpuacct.usage")
     return None if nanoseconds is None else nanoseconds / 1e9
 
 

@@ -22,9 +22,8 @@ _HEADER: Final = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, seque
 _REQUEST: Final = struct.Struct("=BBBBI")  # inet_diag_req_v2 up to its id: family, protocol, ext, pad, states
 _PORTS: Final = struct.Struct(">HH")
 _COOKIE: Final = struct.pack("=III", 0, 2**32 - 1, 2**32 - 1)  # any interface; INET_DIAG_NOCOOKIE, twice
-_ANSWER: Final = struct.Struct(
-    "=BBBB48s5I"
-)  # inet_diag_msg: family, state, …, id, expires, queues, uid, inode
+# inet_diag_msg: family, state, …, id, expires, queues, uid, inode
+_ANSWER: Final = struct.Struct("=BBBB48s5I")
 _ADDRESSES: Final = slice(4, 36)  # in the id, after the ports
 _ANY_STATE: Final = 2**32 - 1
 _SEQUENCE: Final = 1

@@ -112,7 +112,7 @@ class Connection:
             with self._scope:
                 await self._run()
         except Exception:  # the boundary of all handlers: one must not end the server
-            log.exception("A connection's handler failed.", extra={"peer": self.peer.host})
+            log.exception("A connection's handler failed: peer=%s", self.peer.host)
         finally:
             self._close()
 
@@ -191,7 +191,7 @@ class Connection:
             raise
         except Exception as error:  # whatever a handler raises is answered
             if exchange.response_started:
-                log.exception("A handler failed inside its response.", extra={"path": head.path})
+                log.exception("A handler failed inside its response: path=%s", head.path)
             elif not self.abandoned:
                 await server.on_error(exchange, error)
         finally:
@@ -253,7 +253,7 @@ class Connection:
             if exchange.status == 101:
                 return False
             if not exchange.response_started:
-                log.error("A handler returned without an answer.", extra={"path": exchange.head.path})
+                log.error("A handler returned without an answer: path=%s", exchange.head.path)
                 await self._refuse(500, "The request was not answered.")
             return False
         if not exchange.keep:

@@ -255,9 +255,8 @@ class AsgiExchange:
             return
         await self._answered.wait()
         self._closed = True
-        with trio.move_on_after(
-            _NOTICE
-        ):  # an app that has left its receive queue full does not look for this
+        # An app that has left its receive queue full does not look for this.
+        with trio.move_on_after(_NOTICE):
             await stream.handle(StreamClosed(stream_id=_STREAM))
         await self._app_ended.wait()
 

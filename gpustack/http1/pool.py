@@ -131,7 +131,6 @@ class ConnectionPool:
             upstream.close()
             return
         upstream.be_patient(False)
-        upstream.reused = True
         upstream.idle_since = self.reactor.now
         upstream.stream.on_hangup = lambda: self._drop(upstream)
         idle.append(upstream)

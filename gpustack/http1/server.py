@@ -72,7 +72,7 @@ async def answer_error(exchange: Exchange, error: Exception) -> None:
     """What a client is told when a handler raises before its response has begun."""
     status = next((status for kind, status in _ANSWERS if isinstance(error, kind)), 500)
     if status == 500:
-        log.error("A handler failed.", extra={"path": exchange.head.path}, exc_info=error)
+        log.error("A handler failed: path=%s", exchange.head.path, exc_info=error)
     sentence = str(error) if status < 500 else "The server failed to answer this request."
     await exchange.respond(status, [(b"content-type", b"application/json")], fault_body(status, sentence))
 

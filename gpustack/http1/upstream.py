@@ -73,15 +73,14 @@ class UpstreamAddress:
 
 
 class UpstreamConnection:
-    """A connection to an upstream, for one request at a time; ``reused`` tells that this is not its first."""
+    """A connection to an upstream, for one request at a time."""
 
-    __slots__ = ("address", "idle_since", "patient", "read_buffer", "reused", "stream")
+    __slots__ = ("address", "idle_since", "patient", "read_buffer", "stream")
 
     def __init__(self, address: UpstreamAddress, stream: Stream) -> None:
         self.address = address
         self.stream = stream
         self.read_buffer = ReadBuffer(stream)
-        self.reused = False
         self.patient = False
         self.idle_since = inf
 

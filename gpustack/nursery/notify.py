@@ -60,9 +60,8 @@ class Notifier:
 
 
 def _status(text: str | None) -> list[str]:
-    return (
-        [] if text is None else ["STATUS=" + " ".join(text.split())]
-    )  # a line break would begin a new field
+    # A line break would begin a new field.
+    return [] if text is None else ["STATUS=" + " ".join(text.split())]
 
 
 def notifier(environ: Mapping[str, str]) -> Notifier:

@@ -15,13 +15,11 @@ from pathlib import Path
 import attrs
 import trio
 
-from .group import KILL_WITHIN, ExitStatus, GroupLeader, ProcessGroup, pidfd_ended, wait_pidfd
+from .group import ExitStatus, ProcessGroup, pidfd_ended, wait_pidfd
 from .limiter import threads
 from .log_file import LogFile
 from .process_identity import identity_of, read_stat
 from .state import GroupState, forget_state, write_state
-
-__all__ = ["KILL_WITHIN", "ExitStatus", "GroupLeader", "ProcessGroup", "spawn_group"]
 
 # Waits for one line, then becomes the program. End of file means that the daemon died first: there may be no state
 # file then, and the program must not begin.
@@ -89,7 +87,7 @@ class _ChildLeader:
         return _exit(found.si_status if found.si_code == os.CLD_EXITED else -found.si_status)
 
 
-def leader_pids() -> frozenset[int]:
+def _leader_pids() -> frozenset[int]:
     """The pids of leaders that were started here and are not reaped: only their group may wait for them."""
     return frozenset(one.pid for one in _leaders if one.pinned)
 
@@ -99,7 +97,6 @@ async def spawn_group(
     *,
     env: Mapping[str, str],
     log: LogFile | int,
-    cwd: Path | None = None,
     state_file: Path | None = None,
     port: int | None = None,
     generation: int = 0,
@@ -117,11 +114,11 @@ async def spawn_group(
     Raises FileNotFoundError for a program that is missing or not executable, OSError if the process, log or state file
     cannot be made. Cancelled, it leaves no process and no state file behind.
     """
-    program = _program(argv[0], env, cwd)
+    program = _program(argv[0], env)
     gate, opener = os.pipe()
     try:
         try:
-            popen = await _spawns.run(_popen, [program, *argv[1:]], env, cwd, log, gate)
+            popen = await _spawns.run(_popen, [program, *argv[1:]], env, log, gate)
         finally:
             os.close(gate)
         group = _group_of(popen, port, generation, meta or {}, secrets or {}, now())
@@ -139,27 +136,20 @@ async def spawn_group(
     return group
 
 
-def _program(name: str, env: Mapping[str, str], cwd: Path | None) -> str:
+def _program(name: str, env: Mapping[str, str]) -> str:
     """The absolute path of the program, so that a missing one is an error here and not a line in its log."""
-    if os.sep in name:
-        path = name if cwd is None else str(cwd / name)
-        found = shutil.which(path)
-    else:
-        found = shutil.which(name, path=env.get("PATH", os.defpath))
+    found = shutil.which(name) if os.sep in name else shutil.which(name, path=env.get("PATH", os.defpath))
     if found is None:
         raise FileNotFoundError(f"there is no program {name}")
     return str(Path(found).absolute())
 
 
-def _popen(
-    argv: list[str], env: Mapping[str, str], cwd: Path | None, log: LogFile | int, gate: int
-) -> subprocess.Popen[bytes]:
+def _popen(argv: list[str], env: Mapping[str, str], log: LogFile | int, gate: int) -> subprocess.Popen[bytes]:
     with contextlib.ExitStack() as stack:
         out = log if isinstance(log, int) else stack.enter_context(log.opened())
         return subprocess.Popen(
             ["/bin/sh", "-c", _GATE, "gate", *argv],
             env=dict(env),
-            cwd=cwd,
             stdin=gate,
             stdout=out,
             stderr=out,
@@ -238,7 +228,7 @@ class OrphanReaper:
         task_status.started()
         while True:
             await trio.sleep(self.every)
-            found = await _orphan_scans.run(ended_children, os.getpid(), abandon=True) - leader_pids()
+            found = await _orphan_scans.run(ended_children, os.getpid(), abandon=True) - _leader_pids()
             for pid in found & self._ended:
                 self.reaped += _reap(pid)
             self._ended = found

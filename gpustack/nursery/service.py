@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -67,8 +66,6 @@ async def supervise(
     service: Service,
     *,
     restart: RestartPolicy,
-    clock: Callable[[], float] = trio.current_time,
-    rng: random.Random | None = None,
     task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run ``service`` until cancelled, again after each failure or return.
@@ -85,9 +82,9 @@ async def supervise(
         # Every unexpected exception leads to a restart, exception groups included. Cancellation, also in a group with
         # failures, is a BaseException and passes.
         except Exception as failure:
-            now = clock()
+            now = trio.current_time()
             failures = restart.recent((*failures, now), now)
-            delay = restart.delay(failures, now, rng=rng)
+            delay = restart.delay(failures, now)
             if delay is None or not started.done:
                 raise
             log.error("Service %s failed, trying again in %.1f s", service.name, delay, exc_info=failure)

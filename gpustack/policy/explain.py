@@ -56,38 +56,31 @@ class Explanation:
 
 def explain(
     model: Model,
-    instance: ModelInstance | None,
+    instance: ModelInstance,
     snapshot: Snapshot,
     facts: ModelFacts | None,
     *,
     fault: str | None = None,
     lasting: bool = False,
 ) -> Explanation:
-    """Explain an instance, or with ``None`` what would happen to one. ``fault`` is why facts could not be read;
-    ``lasting`` says that reading them again would not help.
+    """Explain an instance. ``fault`` is why facts could not be read; ``lasting`` says that reading them again would not
+    help.
 
     Faults of the deployment are in the answer, not raised.
     """
-    blank = Explanation(
-        instance="" if instance is None else instance.name,
-        model=model.name,
-        engine=None,
-        fits=False,
-        sentence="",
-    )
+    blank = Explanation(instance=instance.name, model=model.name, engine=None, fits=False, sentence="")
     try:
         engine = engine_for(model, facts).name
     except Invalid as error:
         return attrs.evolve(blank, sentence=fault or str(error), final=lasting or fault is None)
     request = PlacementRequest(model=model, instance=instance, facts=facts, engine_name=engine)
     workers = sorted(snapshot.workers.values(), key=lambda worker: worker.id)
-    placed_already = instance is not None and instance.placement is not None
+    placed = instance.placement
     # A custom command runs without facts; for everything else the file says what it needs.
-    unread = fault is not None and facts is None and not placed_already and engine != custom.ENGINE.name
+    unread = fault is not None and facts is None and placed is None and engine != custom.ENGINE.name
     verdicts = tuple(_verdict_or_fault(request, worker, snapshot, unread=unread) for worker in workers)
     known = attrs.evolve(blank, engine=engine, workers=verdicts)
-    if instance is not None and instance.placement is not None:
-        placed = instance.placement
+    if placed is not None:
         return attrs.evolve(
             known, fits=True, sentence=f"placed on {where(placed, snapshot)}", note=placed.note
         )

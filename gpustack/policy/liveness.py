@@ -41,10 +41,8 @@ class LivenessVerdict:
 STOPPED = "its daemon was stopped"
 
 
-def judge(last_heard: float | None, now: float, settings: LivenessSettings) -> tuple[WorkerState, str]:
+def judge(last_heard: float, now: float, settings: LivenessSettings) -> tuple[WorkerState, str]:
     """The state of one worker, and the reason (empty when it is ready). Times are of one monotonic clock."""
-    if last_heard is None:
-        return WorkerState.NOT_READY, "it has not been heard yet"
     silent = now - last_heard
     if silent < settings.not_ready_after:
         return WorkerState.READY, ""

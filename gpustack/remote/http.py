@@ -141,10 +141,8 @@ class StreamedResponse:
             return
         with trio.CancelScope() as scope:
             scope.cancel()
-            with (
-                contextlib.suppress(RemoteError, RuntimeError),
-                _httpx_errors(self.url),
-            ):  # RuntimeError: it is in use
+            # RuntimeError says that somebody reads it.
+            with contextlib.suppress(RemoteError, RuntimeError), _httpx_errors(self.url):
                 async for _ in self._body:
                     pass
 
@@ -303,9 +301,9 @@ def open_client(
     )
 
 
-async def open_client_aside(**settings: object) -> HttpClient:
+async def open_client_aside() -> HttpClient:
     """``open_client`` in a thread: the import of httpx must not block the event loop of a serving daemon."""
-    return await _openings.run(lambda: open_client(**settings))  # type: ignore[arg-type]  # passed on as they are
+    return await _openings.run(open_client)
 
 
 def shown(url: str) -> str:

@@ -23,8 +23,6 @@ from gpustack.server.report import MOST_WORKERS, bounded, merged_labels
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
-__all__ = ["JoinRequest", "JoinResult", "join"]
-
 _LONGEST = 200
 _NAME = "worker-name"
 """The built-in label; it follows the worker's name until a user edits it."""

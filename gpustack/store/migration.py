@@ -58,7 +58,7 @@ def upgrade(conn: sa.Connection, place: str) -> None:
             f"The database {place} was written by another or a newer gpustack (schema {present}, this one knows"
             f" up to {revisions[-1]}): upgrade this gpustack, or choose another --data-dir or --database-url"
         )
-    log.info("upgrading the database", extra={"place": place, "from": present, "to": revisions[-1]})
+    log.info("Upgrading the database: place=%s from=%s to=%s", place, present or "none", revisions[-1])
     to(conn, "head")
 
 

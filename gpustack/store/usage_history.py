@@ -8,7 +8,7 @@ from datetime import date, datetime
 import attrs
 import sqlalchemy as sa
 
-from gpustack.domain.usage import ModelUsage, Operation
+from gpustack.domain.usage import ModelUsage
 
 from .codec import codec
 from .dialect import Dialect
@@ -61,9 +61,6 @@ def daily(
     start: date,
     end: date,
     *,
-    user_id: int | None = None,
-    model_id: int | None = None,
-    operation: Operation | None = None,
     user_ids: Collection[int] = (),
     model_ids: Collection[int] = (),
 ) -> list[DailyUsage]:
@@ -71,14 +68,9 @@ def daily(
 
     Ids select users and models; without ids all are selected.
     """
-    query = sa.select(_TABLE.c.date, *_SUMS).where(_within(start, end)).group_by(_TABLE.c.date)
-    query = query.where(*_of(user_ids, model_ids))
-    for column, wanted in ((_TABLE.c.user_id, user_id), (_TABLE.c.model_id, model_id)):
-        if wanted is not None:
-            query = query.where(column == wanted)
-    if operation is not None:
-        query = query.where(_TABLE.c.operation == operation.value)
-    return [DailyUsage(date=row.date, **_counts(row)) for row in conn.execute(query.order_by(_TABLE.c.date))]
+    query = sa.select(_TABLE.c.date, *_SUMS).where(_within(start, end), *_of(user_ids, model_ids))
+    query = query.group_by(_TABLE.c.date).order_by(_TABLE.c.date)
+    return [DailyUsage(date=row.date, **_counts(row)) for row in conn.execute(query)]
 
 
 def by_user(conn: sa.Connection, start: date, end: date, *, limit: int = 10) -> list[UsageShare]:

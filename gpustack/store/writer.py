@@ -222,9 +222,8 @@ class Writer:
 
     def _unavailable(self, error: Exception) -> Unavailable:
         if isinstance(error, Unavailable):
-            return Unavailable(
-                str(error), error.retry_after
-            )  # one for each caller, because each gets a traceback
+            # One for each caller, because each gets a traceback.
+            return Unavailable(str(error), error.retry_after)
         return self._database.unavailable(error)
 
     def _trim(self, conn: sa.Connection, appended: Sequence[Change], now: datetime) -> None:

@@ -73,7 +73,6 @@ async def start_engine(
         group = await spawn_group(
             launch.argv,
             env={**inherited_environment(os.environ), **launch.env},
-            cwd=None if launch.cwd is None else Path(launch.cwd),
             log=LogFile(log_file),
             state_file=state_file,
             port=port,

@@ -70,7 +70,8 @@ class ForwardHandler:
     _ports: PortLeases
     _keys: EngineKeys
     _pool: ConnectionPool
-    _log_dir: Path
+    _log_file: Callable[[int], Path]
+    """Where the engine of an instance writes."""
     _read_facts: Callable[[ModelSource], Awaitable[ModelFacts]]
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -167,7 +168,7 @@ class ForwardHandler:
         if not name.isdigit() or len(name) > _LONGEST_NUMBER:
             raise NotFound("Log file not found")
         asked = parse_qs(exchange.head.query)
-        path = self._log_dir / "serve" / f"{int(name)}.log"
+        path = self._log_file(int(name))
         if _flag(asked, "previous"):
             path = previous(path, 1)
         if not await trio.Path(path).exists():

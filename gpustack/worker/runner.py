@@ -64,7 +64,7 @@ class InstanceRunner:
                 with self._faults.row(self.instance.id) as attempt:
                     await self._run_and_restart()
                 if attempt.fault is not None:
-                    with self._faults.row(("word", self.instance.id)):
+                    with self._faults.row(("report", self.instance.id)):
                         self.reporter.report(InstanceState.ERROR, attempt.fault.sentence)
                     await trio.sleep(max(attempt.fault.again_at - trio.current_time(), 0.0))
 

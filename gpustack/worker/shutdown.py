@@ -36,10 +36,8 @@ async def drain_worker(membership: Membership, assignments: AssignmentWatcher, w
         revision = -1
         while True:
             revision, assigned = await assignments.latest.changed(revision)
-            if membership.member not in (
-                requested_as,
-                None,
-            ):  # it has joined again, as a worker that does not drain
+            # It has joined again, as a worker that does not drain.
+            if membership.member not in (requested_as, None):
                 requested_as = membership.member
                 await membership.request_drain()
             there = sorted(instance.name for instance in assigned.state.instances.values())

@@ -45,7 +45,7 @@ class InstanceSupervisor:
     """Deleted instances without a runner, whose former engines are being ended."""
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("instances"))
     """Met when comparing, and when ending a deleted instance's former engine."""
-    _run_faults: Quarantine = attrs.field(factory=lambda: Quarantine("lives"))
+    _run_faults: Quarantine = attrs.field(factory=lambda: Quarantine("runners"))
     """Met by the runners."""
     _took_over: bool = False
     """Whether every engine that a former daemon left has a runner or is being ended."""

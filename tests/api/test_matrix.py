@@ -77,9 +77,9 @@ async def test_lists_show_a_worker_only_its_own(world: World) -> None:
 
 
 def test_what_workers_post_all_the_time_is_claimed_by_the_core() -> None:
-    posts = [route for route in ROUTES if route.allow == frozenset({Role.WORKER})]
-    assert posts
-    assert all(is_worker_request(head_of(route)) for route in posts)
+    routes = [route for route in ROUTES if route.allow == frozenset({Role.WORKER})]
+    assert routes
+    assert all(is_worker_request(head_of(route)) for route in routes)
 
 
 @pytest.mark.attack("smuggling")

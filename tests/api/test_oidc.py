@@ -680,6 +680,5 @@ async def test_who_was_let_in_and_who_was_not_is_in_the_audit_trail(scene: Scene
     found = (await scene.world.get("/v1/audit-events?sort_by=id"))["items"]
     told = [(one["actor_name"], one["action"], one["means"], one["outcome"], one["status"]) for one in found]
     assert ("ada@example.com", "auth.login", "oidc", "done", 200) in told
-    assert [one for one in told if one[3] != "done"] == [
-        ("", "auth.login", "oidc", "failed", 400)
-    ]  # alike: counted
+    # Alike: counted.
+    assert [one for one in told if one[3] != "done"] == [("", "auth.login", "oidc", "failed", 400)]

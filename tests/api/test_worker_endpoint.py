@@ -30,7 +30,7 @@ from .world import STATUS, TOKEN, World
 
 @pytest.fixture
 async def core(world: World) -> AsyncIterator[str]:
-    """The address of a core that serves the posts alone."""
+    """The address of a core that serves worker requests alone."""
     async with serving(world) as address:
         yield address
 
@@ -39,8 +39,8 @@ async def core(world: World) -> AsyncIterator[str]:
 async def serving(world: World, *servers: str) -> AsyncIterator[str]:
     (listener,) = open_listeners("127.0.0.1", 0)
     strict = world.rebuilt(rules=AccessRules(force_auth_localhost=True), server_urls=lambda: servers)
-    posts = WorkerEndpoint(strict.context, AssignmentIndex(world.store))
-    server = HttpServer("test", [listener], handler=posts.handle)
+    endpoint = WorkerEndpoint(strict.context, AssignmentIndex(world.store))
+    server = HttpServer("test", [listener], handler=endpoint.handle)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -69,7 +69,7 @@ def bearer(text: str) -> dict[str, str]:
         ("GET /", False),
     ],
 )
-def test_only_the_posts_are_claimed(line: str, claimed: bool) -> None:
+def test_only_worker_requests_are_claimed(line: str, claimed: bool) -> None:
     head = parse_request_head(f"{line} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
     assert is_worker_request(head) is claimed  # type: ignore[arg-type]
 

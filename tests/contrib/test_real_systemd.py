@@ -47,11 +47,8 @@ def booted(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterat
     """A machine with the server unit installed and running."""
     with machine(tmp_path_factory.mktemp("machine"), python_binds()) as made:
         made.try_("userdel", "gpustack")
-        for place in (
-            "opt/gpustack",
-            "etc/gpustack",
-            "var/lib/gpustack",
-        ):  # where this machine has one installed
+        # Where this machine has one installed.
+        for place in ("opt/gpustack", "etc/gpustack", "var/lib/gpustack"):
             shutil.rmtree(made.root / place, ignore_errors=True)
         install_python(made.root)
         models = made.root / "srv" / "models"

@@ -164,9 +164,8 @@ def test_of_several_prompts_what_was_reserved_counts() -> None:
 
 def test_answers_that_are_not_shown_count_as_long_as_they_may_be() -> None:
     assert charged(RequestedChoices(1, 1, best_of=4), chosen("x")) == TokenUsage(3, 5 + 3 * 100, True)
-    assert charged(RequestedChoices(1, 1, best_of=4), chosen("x"), timings={}) == TokenUsage(
-        3, 5, True
-    )  # llama.cpp makes none
+    # llama.cpp makes none.
+    assert charged(RequestedChoices(1, 1, best_of=4), chosen("x"), timings={}) == TokenUsage(3, 5, True)
 
 
 def test_an_answer_that_is_not_whole_counts_as_reserved() -> None:

@@ -73,7 +73,9 @@ async def start_machine(world: World, tmp_path: Path, forward_key: str, uuid: st
     )
     membership = Membership(client, identity, lambda: "", random.Random(1), AsyncValue(member))
     ports, keys = PortLeases(1, 65535), EngineKeys()
-    forward = ForwardHandler(membership, ports, keys, world.pool, tmp_path, _no_facts)
+    forward = ForwardHandler(
+        membership, ports, keys, world.pool, lambda key: tmp_path / f"{key}.log", _no_facts
+    )
     (listener,) = open_listeners("127.0.0.1", 0)
     server = HttpServer("worker", [listener], handler=forward, reactor=world.pool.reactor)
     served = await run_server(server, listener, world.nursery)

@@ -9,7 +9,8 @@ import subprocess
 import pytest
 from attrs import frozen
 
-MIB = 1 << 20
+from gpustack.domain.unit import MIB
+
 _FIELDS = (
     "index,uuid,name,driver_version,compute_cap",
     "memory.total,memory.free,temperature.gpu,mig.mode.current",

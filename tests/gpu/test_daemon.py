@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from gpustack.domain.unit import MIB
 from tests.child import ROOT
 from tests.daemon import Daemon, daemon
-from tests.gpu.card import MIB, Card, cards
+from tests.gpu.card import Card, cards
 
 pytestmark = pytest.mark.gpu
 

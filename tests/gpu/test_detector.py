@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from tests.gpu.card import MIB, Card, cards
+from gpustack.domain.unit import MIB
+from tests.gpu.card import Card, cards
 from tests.gpu.conftest import Look
 
 pytestmark = pytest.mark.gpu

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from gpustack.domain.unit import MIB
 from tests.daemon import Daemon, daemon
-from tests.gpu.card import MIB, cards
+from tests.gpu.card import cards
 from tests.gpu.conftest import Look
 from tests.models import make_hollow
 

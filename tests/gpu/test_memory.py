@@ -6,13 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from gpustack.domain.unit import GIB, MIB
 from gpustack.policy.estimate.gguf import DEVICE_FOOTPRINT
-from tests.gpu.card import MIB
 from tests.gpu.conftest import Look
 
 pytestmark = pytest.mark.gpu
-
-GIB = 1 << 30
 
 
 async def used(look: Look) -> int:

@@ -95,9 +95,8 @@ def test_a_request_is_the_one_that_another_reader_sees(data: bytes) -> None:
     if isinstance(head, NeedMore):
         return
     other = h11.Connection(h11.SERVER)
-    other.receive_data(
-        (data + NEXT).lstrip(b"\r\n")
-    )  # empty lines before a request are allowed, h11 has none
+    # Empty lines before a request are allowed, h11 has none.
+    other.receive_data((data + NEXT).lstrip(b"\r\n"))
     seen = other.next_event()
     assert isinstance(seen, h11.Request)
     assert (seen.method, seen.target, seen.http_version) == (

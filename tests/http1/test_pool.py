@@ -373,9 +373,8 @@ async def test_interim_answers_without_end_do_end_the_upload(
     pool: ConnectionPool, upstream: Upstream, kind: str
 ) -> None:
     """Even where they come while the request is still being sent, and each in time."""
-    if (
-        kind == "portable"
-    ):  # sees no answer as long as it cannot write, and gives up on that after idle_timeout
+    # Sees no answer as long as it cannot write, and gives up on that after idle_timeout.
+    if kind == "portable":
         return
 
     async def act(client: Client, nth: int) -> None:

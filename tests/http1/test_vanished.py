@@ -132,10 +132,8 @@ async def test_a_request_to_a_machine_whose_cable_was_pulled_ends(
         await trio.run_process(["ip", "-n", f"gps{os.getpid()}", "link", "set", f"f{os.getpid()}", "down"])
 
     nursery.start_soon(pull)
-    with (
-        trio.fail_after(120),
-        pytest.raises(UpstreamClosed),
-    ):  # the kernel alone would take a quarter of an hour
+    # The kernel alone would take a quarter of an hour.
+    with trio.fail_after(120), pytest.raises(UpstreamClosed):
         async with call:
             pass
     assert call.runs == 1

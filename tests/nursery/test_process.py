@@ -70,7 +70,7 @@ async def test_the_environment_is_the_one_given_and_is_not_in_the_arguments(
     )
     with trio.fail_after(20):
         group = await spawn_group(
-            [*PYTHON, source], env={**ENV, "KEY": "s3cret"}, log=LogFile(tmp_path / "a.log"), cwd=tmp_path
+            [*PYTHON, source], env={**ENV, "KEY": "s3cret"}, log=LogFile(tmp_path / "a.log")
         )
         await group.wait()
         await group.end(1)
@@ -182,7 +182,7 @@ async def test_several_may_wait_for_one_group(tmp_path: Path) -> None:
 async def test_a_missing_program_is_an_error_of_the_caller(tmp_path: Path) -> None:
     for name in ("no-such-engine", "./no-such-engine"):
         with pytest.raises(FileNotFoundError, match="there is no program"):
-            await spawn_group([name], env=ENV, log=LogFile(tmp_path / "a.log"), cwd=tmp_path)
+            await spawn_group([name], env=ENV, log=LogFile(tmp_path / "a.log"))
 
 
 async def test_a_state_that_cannot_be_written_means_that_the_program_never_begins(tmp_path: Path) -> None:

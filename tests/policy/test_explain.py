@@ -64,7 +64,7 @@ def test_a_header_that_cannot_be_read_is_the_reason() -> None:
 
 def test_a_model_no_engine_serves_says_what_to_change() -> None:
     of = model(source=ModelSource(kind=SourceKind.HUGGING_FACE, huggingface_repo_id="a/b"))
-    told = explain(of, None, world(worker()), None)
+    told = explain(of, instance(1, of), world(worker()), None)
     assert told.engine is None
     assert "name a .gguf file" in told.sentence
 
@@ -102,8 +102,8 @@ def test_a_header_that_reading_again_may_give_is_not_final() -> None:
         told = explain(of, instance(1, of), world(worker()), None, fault="No", lasting=lasting)
         assert told.final is lasting
     nobody = model(source=ModelSource(kind=SourceKind.HUGGING_FACE, huggingface_repo_id="a/b"))
-    assert explain(nobody, None, world(worker()), None).final
-    assert not explain(nobody, None, world(worker()), None, fault="The hub is away").final
+    assert explain(nobody, instance(1, nobody), world(worker()), None).final
+    assert not explain(nobody, instance(1, nobody), world(worker()), None, fault="The hub is away").final
 
 
 def test_a_worker_that_cannot_be_looked_at_is_told_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,9 +31,8 @@ class Pysaml2:
         """One that knows the service provider of that metadata."""
         program = requires("xmlsec1")
         requires_module("saml2", pip="pysaml2")
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # of cryptography, for ciphers that it offers and we do not use
+        # Of cryptography, for ciphers that it offers and we do not use.
+        with warnings.catch_warnings(action="ignore"):
             from saml2 import BINDING_HTTP_REDIRECT
             from saml2.config import IdPConfig
             from saml2.server import Server

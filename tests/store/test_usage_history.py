@@ -77,9 +77,8 @@ async def test_sums_are_asked_for_by_day_user_and_model(opened: Opened) -> None:
             (later.date, 10, 1),
         ]
         assert len(await ask(usage_history.daily, end=DAY)) == 1
-        assert len(await ask(usage_history.daily, user_id=2)) == 1
-        assert len(await ask(usage_history.daily, model_id=3)) == 0
-        assert len(await ask(usage_history.daily, operation=Operation.EMBEDDING)) == 1
+        assert len(await ask(usage_history.daily, user_ids=(2,))) == 1
+        assert len(await ask(usage_history.daily, model_ids=(3,))) == 0
         users = await ask(usage_history.by_user)
         assert [(u.id, u.name, u.request_count) for u in users] == [(2, "bob", 1), (1, "ada", 2)]  # type: ignore[attr-defined]  # any answer
         models = await ask(usage_history.by_model, limit=1)

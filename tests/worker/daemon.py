@@ -47,6 +47,7 @@ from gpustack.worker.services import WorkerParts, work_services
 from gpustack.worker.shutdown import ShutdownMode
 from gpustack.worker.supervisor import InstanceSupervisor
 from tests.child import ROOT
+from tests.ports import free_ports
 from tests.worker.server import FORWARD_KEY, TOKEN, FakeServer
 
 QUICK = RestartPolicy(first=0.05, factor=2.0, ceiling=0.2, budget=None, window=float("inf"))
@@ -55,8 +56,8 @@ BUILDS = (
     EngineBuild(engine="llama.cpp", version="1", origin="embedded xllamacpp 1"),
 )
 NOWHERE = ModelSource(kind=SourceKind.LOCAL_PATH, local_path="/models/none.gguf")
-_FIRST_PORT = 42000 + os.getpid() % 1000 * 20
-"""Test runs on one machine keep out of each other's way."""
+_PORTS = free_ports(20)
+"""Of all daemons of this process, one after the other."""
 
 
 def utc_now() -> datetime:
@@ -69,7 +70,7 @@ class Daemon:
 
     server: FakeServer
     folder: Path
-    ports: PortLeases = attrs.field(factory=lambda: PortLeases(_FIRST_PORT, _FIRST_PORT + 19))
+    ports: PortLeases = attrs.field(factory=lambda: PortLeases(_PORTS[0], _PORTS[-1]))
     back_off: RestartPolicy = QUICK
     status: WorkerStatus = WorkerStatus(engines=BUILDS)
     address: str = "127.0.0.1"
@@ -112,7 +113,7 @@ class Daemon:
         self.port = listeners[0].getsockname()[1]
         parts = self._parts(rng)
         forward = ForwardHandler(
-            self.membership, self.ports, self.keys, self.pool, self.folder / "log", _no_facts
+            self.membership, self.ports, self.keys, self.pool, self.context.log_file, _no_facts
         )
         try:
             with self.scope:

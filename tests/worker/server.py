@@ -1,4 +1,4 @@
-"""A server of the worker protocol made small: keeps what it is told, and takes only moves that a life allows."""
+"""A server of the worker protocol made small: keeps what it is told, and takes only moves that the lifecycle allows."""
 
 from __future__ import annotations
 

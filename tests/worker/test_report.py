@@ -28,9 +28,8 @@ async def test_newer_progress_takes_the_place_of_older_while_the_server_is_away(
     worker.reports.add_instance(1, said(download_progress=77.0))
     worker.reports.add_instance(1, said(S.STARTING))
     worker.reports.add_instance(2, said(S.STARTING))
-    assert (
-        repr(worker.reports) == "<ReportQueue: 5 waiting>"
-    )  # the first may be on its way: it is not replaced
+    # The first may be on its way: it is not replaced.
+    assert repr(worker.reports) == "<ReportQueue: 5 waiting>"
     for key in (1, 2):
         server.put(instance_of(custom_model(), key, state=S.DOWNLOADING))
     server.answers.clear()

@@ -32,7 +32,7 @@ from ..shape import (
     QueryParameter,
     Text,
 )
-from ..view import Doc, View, dumps, plain
+from ..view import Doc, View, dumps, fields_of
 
 _AT_ONCE = 500
 """Events of an export that are in memory at a time."""
@@ -58,7 +58,7 @@ _FIELDS: dict[str, JsonShape] = {
 
 
 def _shown(event: AuditEvent) -> Doc:
-    return {name: plain(getattr(event, name)) for name in _FIELDS}
+    return fields_of(event, _FIELDS)
 
 
 _VIEW = View(

@@ -9,7 +9,6 @@ from typing import Any
 
 from gpustack.domain.instance import Claim
 from gpustack.domain.model import Model
-from gpustack.domain.usage import ModelUsage
 from gpustack.server.cluster_load import ClusterLoad, LoadSample, load_of
 from gpustack.store import usage_history
 
@@ -17,7 +16,7 @@ from ..problems import MalformedRequest
 from ..request import is_whole
 from ..route import ApiCall, ApiResponse, ApiRoute, tagged
 from ..shape import Array, Document, Instant, Integer, JsonShape, Nullable, Number, QueryParameter, Text
-from ..view import Doc, plain
+from ..view import Doc, fields_of
 
 DEFAULT_DAYS = 31
 MOST_DAYS = 3660
@@ -162,10 +161,6 @@ def _span(call: ApiCall) -> dict[str, Any]:
     return {"start": start, "end": end, "model_ids": models, "user_ids": users}
 
 
-def _row(row: ModelUsage) -> Doc:
-    return {name: plain(getattr(row, name)) for name in _ROW}
-
-
 async def _usage(call: ApiCall) -> ApiResponse:
     found = await call.context.store.query(
         functools.partial(usage_history.rows, **_span(call), newest_first=True, limit=MOST_ROWS + 1)
@@ -174,7 +169,7 @@ async def _usage(call: ApiCall) -> ApiResponse:
         raise MalformedRequest(
             f"start_date: there are more than {MOST_ROWS} rows; ask for fewer days at once"
         )
-    return ApiResponse(document={"items": [_row(row) for row in found]})
+    return ApiResponse(document={"items": [fields_of(row, _ROW) for row in found]})
 
 
 async def _stats(call: ApiCall) -> ApiResponse:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpustack.domain.access import Role
 from gpustack.errors import Unavailable
 from gpustack.metrics.mapping import default_map
 from gpustack.metrics.mapping_file import MetricMapFile
 
-from ..route import ADMIN, ApiCall, ApiResponse, ApiRoute, tagged
+from ..route import ADMIN, PEOPLE, WORKERS, ApiCall, ApiResponse, ApiRoute, tagged
 from ..shape import Components, Dictionary, Document, Schema, Text
 
 MAPPING = Document(
@@ -54,7 +53,7 @@ async def _replace(call: ApiCall) -> ApiResponse:
     return ApiResponse(document={"status": "ok"})
 
 
-_ANYBODY = frozenset({Role.ADMIN, Role.USER, Role.WORKER})
+_READERS = PEOPLE | WORKERS
 
 ROUTES = tagged(
     "metrics",
@@ -64,7 +63,7 @@ ROUTES = tagged(
             path="/v1/metrics/default-config",
             summary="Which metrics of engines are shown under which name, as GPUStack comes",
             handler=_default,
-            allow=_ANYBODY,
+            allow=_READERS,
             answer=MAPPING,
         ),
         ApiRoute(
@@ -72,7 +71,7 @@ ROUTES = tagged(
             path="/v1/metrics/config",
             summary="Which metrics of engines are shown under which name now",
             handler=_get,
-            allow=_ANYBODY,
+            allow=_READERS,
             answer=MAPPING,
         ),
         ApiRoute(

@@ -9,7 +9,7 @@ from gpustack.domain.access import Principal, Role
 from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.report import InstanceReport
-from gpustack.errors import BadRequest, Forbidden, NotFound, Unavailable
+from gpustack.errors import BadRequest, NotFound, Unavailable
 from gpustack.policy.explain import Explanation
 from gpustack.server import deployment
 from gpustack.server.evaluation import explain_instance
@@ -44,9 +44,9 @@ async def _delete(call: ApiCall, instance: ModelInstance) -> None:
 
 
 async def _report(call: ApiCall) -> ApiResponse:
-    if call.caller.worker_id is None:
-        raise Forbidden("Only a worker reports")
-    await report_instance(call.context.store, call.caller.worker_id, call.number(), call.document)
+    worker_id = call.caller.worker_id
+    assert worker_id is not None  # the route is for workers
+    await report_instance(call.context.store, worker_id, call.number(), call.document)
     return ApiResponse(document=None)
 
 

@@ -8,10 +8,10 @@ from gpustack.domain.catalog import ModelSet, ModelSpec
 from gpustack.errors import NotFound
 
 from ..deployment import MODEL_BODY
-from ..listing import ListFilter, ListSelection, PageRange, ordered, page_document, rendered
+from ..listing import PAGE_PARAMETERS, ListFilter, ListSelection, PageRange, ordered, page_document, rendered
 from ..route import ApiCall, ApiResponse, ApiRoute, tagged
 from ..shape import Array, Document, Integer, Nullable, Number, Text
-from ..view import Doc, RenderContext, View, plain
+from ..view import Doc, RenderContext, View, fields_of, plain
 from .openai_models import in_categories
 
 _SHOWN = (
@@ -30,7 +30,7 @@ _SHOWN = (
 
 
 def _set_document(one: ModelSet, context: RenderContext) -> Doc:
-    return {name: plain(getattr(one, name)) for name in _SHOWN}
+    return fields_of(one, _SHOWN)
 
 
 def _spec_document(spec: ModelSpec, context: RenderContext) -> Doc:
@@ -112,6 +112,7 @@ ROUTES = tagged(
             path="/v1/model-sets/{id}/specs",
             summary="List the deployments that a model set offers",
             handler=_specs,
+            query=PAGE_PARAMETERS,
             answer=MODEL_SPEC,
             listed=True,
         ),

@@ -23,7 +23,7 @@ from gpustack.remote.http import (
     StreamedResponse,
     open_client_aside,
 )
-from gpustack.remote.redirect import MOST, next_url, refuse_inner
+from gpustack.remote.redirect import MOST, REDIRECTS, next_url, refuse_inner
 
 from ..body_stream import OpenedStream
 from ..context import HubAccess
@@ -43,7 +43,6 @@ _CONNECTION = 256 << 10
 METHODS = ("GET", "POST", "PUT", "DELETE")
 
 _READING = frozenset({"GET", "HEAD"})
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PASSED_ON = ("accept", "accept-language", "content-type", "if-none-match", "range", "user-agent")
 _GIVEN_BACK = (
     "accept-ranges",
@@ -177,7 +176,7 @@ async def _answer(
                     connected=connected,
                 )
             )
-            if answer.status not in _REDIRECTS or method not in _READING:
+            if answer.status not in REDIRECTS or method not in _READING:
                 stack.push_async_callback(this.pop_all().aclose)
                 return answer
         hops += 1

@@ -41,12 +41,12 @@ class _JoinAnswer:
     heartbeat_interval: float
 
 
-def _joined(welcome: _JoinAnswer, context: RenderContext) -> dict[str, Any]:
+def _joined(answer: _JoinAnswer, context: RenderContext) -> dict[str, Any]:
     return {
-        **WORKER.of(welcome.joined.worker, context),
-        "credential": welcome.joined.credential,
-        "forward_key": welcome.joined.forward_key,
-        "heartbeat_interval": welcome.heartbeat_interval,
+        **WORKER.of(answer.joined.worker, context),
+        "credential": answer.joined.credential,
+        "forward_key": answer.joined.forward_key,
+        "heartbeat_interval": answer.heartbeat_interval,
     }
 
 

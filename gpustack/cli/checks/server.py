@@ -16,25 +16,27 @@ async def look(context: CheckContext) -> list[Finding]:
     )
     if context.address is None:
         return [*found, note(context.unreached)]
-    ask = context.address
-    found += await _healthy(ask, "GPUSTACK_SERVER_URL, and whether the server runs (its log says why not)")
+    address = context.address
+    found += await _healthy(
+        address, "GPUSTACK_SERVER_URL, and whether the server runs (its log says why not)"
+    )
     if any(finding.status is CheckStatus.FAILED for finding in found):
         return found
-    status, _, body = await ServerSession(ask).talk(lambda client: client.head("/v1/users/me"))
+    status, _, body = await ServerSession(address).talk(lambda client: client.head("/v1/users/me"))
     if status == 200:
         return [
             *found,
             good(
                 "the server takes you for an administrator"
-                if ask.key is None
+                if address.key is None
                 else "the server knows who you are"
             ),
         ]
-    if ask.key is None and b"GPUSTACK_API_KEY" in body:  # with a sentence, it knows us for another user
+    if address.key is None and b"GPUSTACK_API_KEY" in body:  # with a sentence, it knows us for another user
         fix = "For more use sudo, or put an API key (gpustack keys create NAME makes one) into GPUSTACK_API_KEY."
         said = "you are another user of this machine: without a key you may use models, and not manage"
         return [*found, note(said, fix)]
-    if ask.key is None:
+    if address.key is None:
         fix = "Make a key (console, or gpustack keys create NAME with one you have) and put it in GPUSTACK_API_KEY."
         return [*found, failed("the server wants a key (it runs with --force-auth-localhost)", fix)]
     fix = "It may have expired or been deleted: make another, and put it in GPUSTACK_API_KEY."

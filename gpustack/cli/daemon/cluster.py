@@ -11,7 +11,7 @@ import attrs
 import sqlalchemy as sa
 
 from gpustack import __version__
-from gpustack.cli.daemon.context import CONTROL_RESTART, DaemonContext, url_at
+from gpustack.cli.daemon.context import ANYWHERE, CONTROL_RESTART, DaemonContext, url_at
 from gpustack.config.options import Options
 from gpustack.config.secret import (
     BYTES,
@@ -69,9 +69,8 @@ async def agree_on_secrets(daemon: DaemonContext, store: Store) -> ClusterIdenti
     Raises ``Invalid`` when an option contradicts servers that run, ``DataDirError`` and ``Unavailable``.
     """
     identity = await _agree(daemon, store)
-    if (
-        len(identity.token) < SHORTEST["token"] and daemon.loaded.options.token is None
-    ):  # given, it was warned of
+    # A token that was given has been warned of with the options.
+    if len(identity.token) < SHORTEST["token"] and daemon.loaded.options.token is None:
         log.warning(
             "The cluster token in %s has fewer than %d characters, and is sooner guessed than a new one: remove the "
             "file, restart, and give the new one to workers that join",
@@ -171,10 +170,8 @@ class ClusterMembership:
 
     def servers(self) -> Sequence[RegisteredServer]:
         """All servers of the cluster, including those that were killed lately."""
-        me, leads = (
-            self._me,
-            self.leadership.leads,
-        )  # the database is some seconds behind on ourselves
+        # Of ourselves: the database is some seconds behind.
+        me, leads = self._me, self.leadership.leads
         if self.presence is None:
             return (RegisteredServer(uuid=me.uuid, url=me.url, version=me.version, silent=0.0, leads=leads),)
         return [
@@ -201,8 +198,7 @@ def address_of(daemon: DaemonContext) -> Callable[[], str]:
     def look() -> str:
         if options.advertise_url is not None:
             return options.advertise_url
-        anywhere = options.host in ("0.0.0.0", "::")
-        host = (find_address() or "127.0.0.1") if anywhere else options.host
+        host = (find_address() or "127.0.0.1") if options.host in ANYWHERE else options.host
         return url_at(host, port, tls=daemon.certificate is not None)
 
     return look

@@ -18,7 +18,7 @@ from gpustack.worker.shutdown import ShutdownMode
 CONTROL_RESTART = RestartPolicy(first=1.0, factor=2.0, ceiling=30.0, budget=5, window=300.0)
 """How a control loop that failed is restarted, before the daemon gives up."""
 
-_ANYWHERE = ("0.0.0.0", "::")
+ANYWHERE = ("0.0.0.0", "::")
 
 
 def utc_now() -> datetime:
@@ -47,7 +47,7 @@ class DaemonContext:
     def is_open_to_all(self) -> bool:
         """Whether the server is reached at every address of this machine."""
         sockets = self.listeners.at("front")
-        return bool(sockets) and sockets[0].getsockname()[0] in _ANYWHERE
+        return bool(sockets) and sockets[0].getsockname()[0] in ANYWHERE
 
     @property
     def url(self) -> str:
@@ -56,7 +56,7 @@ class DaemonContext:
         if not sockets:
             return self.loaded.options.server_url or ""
         host, port = sockets[0].getsockname()[:2]
-        if host in _ANYWHERE:
+        if host in ANYWHERE:
             host = "127.0.0.1" if host == "0.0.0.0" else "::1"
         return url_at(host, port, tls=self.certificate is not None)
 

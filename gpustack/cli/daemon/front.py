@@ -1,4 +1,4 @@
-"""The front port: inference and worker posts on our own HTTP core, everything else handed to the API app."""
+"""The front port: inference and worker requests on our own HTTP core, everything else handed to the API app."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def build_gateway(
 
     async def authenticate(exchange: Exchange) -> Principal:
         head = exchange.head
-        ask = ApiRequest(
+        request = ApiRequest(
             method=head.method,
             path=head.path,
             header=head.get,
@@ -132,7 +132,7 @@ def build_gateway(
         )
         # Who still has to change a password may use models meanwhile, but manage nothing.
         admitted = await admit(
-            context, ask, allow=WITH_ANYBODY, scopes=INFERENCE, before_password_change=True
+            context, request, allow=WITH_ANYBODY, scopes=INFERENCE, before_password_change=True
         )
         # A login that was made to last longer: the browser must be told, also where it only chats.
         renewed = [(name.lower().encode(), value.encode()) for name, value in admitted.headers]

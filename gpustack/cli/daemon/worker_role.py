@@ -17,7 +17,7 @@ from gpustack import __version__
 from gpustack.artifacts.tools import Tools
 from gpustack.cli.daemon.context import utc_now
 from gpustack.cli.daemon.exporter import start_worker_exporter
-from gpustack.cli.daemon.listener import worker_is_private
+from gpustack.cli.daemon.listener import LOOPBACK, worker_is_private
 from gpustack.cli.daemon.model_file import facts_reader, model_cache
 from gpustack.config.options import Options
 from gpustack.config.secret import keep_token
@@ -57,8 +57,6 @@ from gpustack.worker.tool_fetcher import ToolFetcher, ToolSettings
 
 if TYPE_CHECKING:
     from gpustack.cli.daemon.context import DaemonContext
-
-_LOOPBACK = "127.0.0.1"
 
 
 @attrs.define(eq=False)
@@ -108,7 +106,7 @@ class WorkerRole:
             stop_grace=options.engine_stop_grace,
         )
         forward = ForwardHandler(
-            membership, ports, keys, pool, options.log_dir, facts_reader(daemon.loaded, daemon.rng)
+            membership, ports, keys, pool, context.log_file, facts_reader(daemon.loaded, daemon.rng)
         )
         parts = WorkerParts(
             membership=membership,
@@ -195,13 +193,13 @@ def _no_token(_: int) -> str:
 def _identity(daemon: DaemonContext) -> WorkerIdentity:
     """Who this worker is, and where it is reached."""
     options = daemon.loaded.options
-    address = options.worker_ip or (_LOOPBACK if worker_is_private(daemon.loaded) else None)
+    address = options.worker_ip or (LOOPBACK if worker_is_private(daemon.loaded) else None)
     server = urlsplit(daemon.url).hostname
     return WorkerIdentity(
         name=worker_name(options.data_dir, options.worker_name),
         worker_uuid=worker_uuid(options.data_dir),
         hostname=host_name(),
-        address=lambda: address or find_address(server) or _LOOPBACK,
+        address=lambda: address or find_address(server) or LOOPBACK,
         port=daemon.listeners.port("worker") or 0,
         metrics_port=daemon.listeners.port("worker-metrics"),
         labels={"os": platform.system().lower(), "arch": platform.machine().lower()},

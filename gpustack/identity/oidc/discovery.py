@@ -13,6 +13,7 @@ import trio
 from gpustack.errors import Invalid, Unavailable
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.remote.http import BadResponse, RemoteError, open_client_aside
+from gpustack.remote.redirect import REDIRECTS
 
 from .provider_document import ProviderDocument, read_provider_document
 
@@ -24,7 +25,6 @@ _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
 _PAUSE = 1.0
 """Seconds between two attempts, however many people want to sign in."""
 _SHOWN = 300
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LARGEST = 256 << 10
 _WITHIN = 10.0
 
@@ -134,7 +134,7 @@ async def fetch_json(
             limit=limit,
             deadline=deadline,
         )
-    if answer.status in _REDIRECTS:
+    if answer.status in REDIRECTS:
         raise BadResponse(url, f"answered {answer.status}: a redirect, which is not followed here")
     return JsonAnswer(answer.status, answer.json())
 

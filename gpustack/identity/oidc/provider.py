@@ -115,9 +115,8 @@ class OidcProvider:
             access_token=access_token if isinstance(access_token, str) else None,
         )
         keys = await self._keys.of(key_id(id_token), document.jwks_uri)
-        claims = verify(
-            id_token, keys, expected, now=clock().timestamp()
-        )  # the provider may have taken its time
+        # The clock is read here: the provider may have taken its time.
+        claims = verify(id_token, keys, expected, now=clock().timestamp())
         if document.userinfo_endpoint and expected.access_token and lacks(claims, self._names):
             claims = await self._more(claims, document.userinfo_endpoint, expected.access_token)
         person = person_of(claims, self._names)
