@@ -27,6 +27,11 @@ class Claim:
     is_unified_memory: bool = False
     slots: int | None = None
     """Requests at a time that it has room for; ``None`` where that was not computed."""
+    context: int | None = None
+    """Tokens of one request that it has room for; ``None`` where the engine is not told by us."""
+    kv_cache: int | None = None
+    """Bytes of it that are the KV cache, on each device (on the host where there is none); ``None`` where the engine is
+    not told."""
 
 
 @attrs.frozen(kw_only=True)

@@ -13,6 +13,7 @@ from gpustack.domain.model import Model
 
 from . import parameters
 from .engine import Engine, HealthPolicy, LaunchContext, LaunchSpec, Probe
+from .memory import SafetensorsMemory
 from .visibility import device_environment
 
 HEALTH_PATH = "/v1/models"
@@ -32,6 +33,7 @@ class CustomEngine:
     name: str = "custom"
     wire_name: str = "custom"
     any_device: bool = True
+    memory: SafetensorsMemory | None = None
     metrics: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
     def serves(self, model: Model, facts: ModelFacts | None) -> bool:

@@ -12,6 +12,8 @@ from gpustack.domain.instance import ModelInstance, Placement
 from gpustack.domain.model import Model
 from gpustack.domain.worker import EngineBuild
 
+from .memory import SafetensorsMemory
+
 
 @attrs.frozen(kw_only=True)
 class Probe:
@@ -85,6 +87,10 @@ class Engine(Protocol):
     @property
     def any_device(self) -> bool:
         """Whether it runs on every device, rather than on those only that its build says it drives."""
+
+    @property
+    def memory(self) -> SafetensorsMemory | None:
+        """How it takes memory for safetensors; ``None`` where it does not load them, or nobody can tell."""
 
     @property
     def metrics(self) -> Mapping[str, str]:

@@ -17,6 +17,7 @@ from gpustack.nursery.process import module_command
 
 from . import parameters
 from .engine import Engine, HealthPolicy, LaunchContext, LaunchSpec, Probe
+from .memory import SafetensorsMemory
 from .visibility import device_environment
 
 CONTEXT = 8192
@@ -101,6 +102,7 @@ class LlamaCppEngine:
     name: str = "llama.cpp"
     wire_name: str = "llama-box"
     any_device: bool = False
+    memory: SafetensorsMemory | None = None
     metrics: Mapping[str, str] = attrs.field(
         factory=lambda: {
             "llamacpp:requests_processing": "gpustack:num_requests_running",

@@ -114,7 +114,9 @@ def _choose(request: PlacementRequest, found: list[Candidate], snapshot: Snapsho
         rated, key=lambda pair: (-pair[0], -pair[1].left, pair[1].worker.id, pair[1].gpu_indexes)
     )
     note = ". ".join(part for part in (best.note, request.demand.note) if part)
-    claim = attrs.evolve(best.claim, slots=best.slots)
+    demand = attrs.evolve(request, slots=best.slots).demand
+    cache = demand.kv_cache(len(best.gpu_indexes))
+    claim = attrs.evolve(best.claim, slots=best.slots, context=demand.context, kv_cache=cache)
     return Placement(
         worker_id=best.worker.id, gpu_indexes=best.gpu_indexes, claim=claim, score=best_score, note=note
     )

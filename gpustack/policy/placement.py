@@ -9,7 +9,6 @@ from gpustack.domain.instance import Claim, ModelInstance
 from gpustack.domain.model import Model
 from gpustack.domain.unit import human_bytes
 from gpustack.domain.worker import Worker
-from gpustack.engines.llama_cpp import slot_counts
 
 from .estimate.demand import MemoryDemand, demand_of
 
@@ -46,9 +45,9 @@ class PlacementRequest:
     @property
     def variants(self) -> tuple[PlacementRequest, ...]:
         """The same for fewer and fewer requests at a time, where their number is ours to choose; the most first."""
-        if self.slots is not None or self.demand.slots is None:
+        if self.slots is not None or not self.demand.slot_choices:
             return (self,)
-        return tuple(attrs.evolve(self, slots=count) for count in slot_counts(self.model))
+        return tuple(attrs.evolve(self, slots=count) for count in self.demand.slot_choices)
 
     @property
     def gpu_ids(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from gpustack.domain.facts import ModelFacts
 from gpustack.domain.model import Model
 from gpustack.domain.unit import GIB, MIB, human_bytes
 from gpustack.engines import llama_cpp, parameters
-from gpustack.engines.llama_cpp import answers_vectors, defaults, slots
+from gpustack.engines.llama_cpp import answers_vectors, defaults, slot_counts, slots
 
 from .gguf import DEVICE_FOOTPRINT, HOST_FOOTPRINT, GgufSettings, estimate, layer_count
 
@@ -52,6 +52,26 @@ class MemoryDemand(ABC):
     """Where the figures come from, for the message of the instance."""
     slots: int | None = None
     """Requests at a time that the figures are for; ``None`` where they are not computed from that."""
+    slot_choices: tuple[int, ...] = ()
+    """The numbers of requests at a time to try when placing, the best first; empty where it is not ours to choose."""
+    context: int | None = None
+    """Tokens of one request that the figures are for; ``None`` where the engine is not told by us."""
+    equal: bool = False
+    """Every device holds the same share (tensor × pipeline parallel), so shares other than equal ones mean nothing."""
+    device_counts: tuple[int, ...] = ()
+    """The numbers of devices, over all workers, that it can be divided among, ascending; empty is any number."""
+    spans_workers: bool = False
+    """Whether it may be divided among devices of several workers."""
+
+    def taken(self, need: int, total: int | None) -> int:
+        """Bytes that a device of ``total`` bytes loses to a share of ``need`` bytes: more than it needs where the user
+        had the engine take a part of the whole device."""
+        return need
+
+    def kv_cache(self, devices: int) -> int | None:
+        """Bytes for the KV cache on each of so many devices (0: on the host), for engines that are told; else
+        ``None``."""
+        return None
 
     @abstractmethod
     def cpu(self) -> int:
@@ -157,6 +177,7 @@ def _by_header(model: Model, facts: ModelFacts, slot_count: int | None) -> GgufD
         facts=facts,
         settings=asked,
         slots=asked.parallel,
+        slot_choices=slot_counts(model),
         total_layers=layers,
         fixed_layers=None if fixed is None else min(fixed, layers),
         split=_split(model),

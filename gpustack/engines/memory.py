@@ -1,0 +1,42 @@
+"""How an engine that loads safetensors takes memory, and which of its parameters decide about it."""
+
+from __future__ import annotations
+
+import attrs
+
+Flags = tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
+class SafetensorsMemory:
+    """The flags are those of vLLM where an engine does not say otherwise; no flags: the engine has none."""
+
+    pooled: bool = True
+    """It takes the KV cache of all requests as one pool when it starts; otherwise memory grows with the requests."""
+    on_cpu: bool = False
+    """Whether it may run without devices."""
+    divides: bool = True
+    """Whether it divides a model among devices (tensor and pipeline parallel)."""
+    spans_workers: bool = False
+    """Whether it divides a model among devices of several workers."""
+    context: Flags = ("--max-model-len",)
+    sequences: Flags = ("--max-num-seqs",)
+    """Requests at a time, at most."""
+    batch_tokens: Flags = ("--max-num-batched-tokens",)
+    """Tokens of all requests together in one step."""
+    tensor_parallel: Flags = ("--tensor-parallel-size", "-tp")
+    pipeline_parallel: Flags = ("--pipeline-parallel-size", "-pp")
+    data_parallel: Flags = ("--data-parallel-size", "-dp")
+    cache_type: Flags = ("--kv-cache-dtype",)
+    cache_bytes: Flags = ("--kv-cache-memory-bytes",)
+    """Bytes of the pool on each device. Where it is empty, the engine is not told its pool in bytes."""
+    fraction: Flags = ("--gpu-memory-utilization", "--device-memory-utilization")
+    """The share of the whole device that it is to take."""
+    dtype: Flags = ("--dtype",)
+    quantisation: Flags = ("--quantization", "-q")
+    overrides: Flags = ("--hf-overrides",)
+    """JSON that is laid over the model's own configuration."""
+    eager: Flags = ("--enforce-eager",)
+    """No CUDA graphs."""
+    host_weights: Flags = ("--cpu-offload-gb",)
+    """GiB of weights of each device that stay in host memory."""
