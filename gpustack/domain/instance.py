@@ -36,7 +36,7 @@ class Claim:
 
 @attrs.frozen(kw_only=True)
 class Subordinate:
-    """The part of a distributed instance on a further worker."""
+    """The part of a gang's follower: one process, on a further worker or beside the main one."""
 
     worker_id: int
     gpu_indexes: tuple[int, ...] = ()
@@ -54,6 +54,27 @@ class Placement:
     score: float = 0.0
     note: str = ""
     """A remark on this choice for users, e.g. why no GPU was claimed."""
+
+    def share(self, member: int) -> Subordinate:
+        """The part of one member: 0 is the main one, k the k-th follower. Raises ``IndexError``."""
+        if member:
+            return self.subordinates[member - 1]
+        return Subordinate(worker_id=self.worker_id, gpu_indexes=self.gpu_indexes, claim=self.claim)
+
+
+@attrs.frozen(kw_only=True)
+class MemberStatus:
+    """What the worker of a follower last said of its process."""
+
+    attempt: int = 0
+    """Of which attempt it is part; what is said of a former attempt says nothing of this one."""
+    state: InstanceState = InstanceState.PENDING
+    state_message: str = ""
+    address: str = ""
+    """Where the other members reach it."""
+    ports: tuple[int, ...] = ()
+    pid: int | None = None
+    download_progress: float | None = None
 
 
 @stored("model_instances", unique=(("name",),), indexed=("model_id",))
@@ -73,6 +94,14 @@ class ModelInstance(Record):
     pid: int | None = None
     port: int | None = None
     ports: tuple[int, ...] = ()
+    attempt: int = 0
+    """Counts the starts of a gang: its members of one attempt belong together, and end with it."""
+    address: str = ""
+    """Where the followers of a gang reach its main member."""
+    members: tuple[MemberStatus, ...] = ()
+    """Of each follower, in the order of ``placement.subordinates``; may be shorter while some have said nothing."""
+    ended: tuple[int, ...] = ()
+    """Members whose processes have ended since ``deleted_at``; 0 is the main one."""
     download_progress: float | None = None
     resolved_path: str | None = None
     restart_count: int = 0
@@ -93,3 +122,19 @@ def workers_of(instance: ModelInstance) -> frozenset[int]:
     if placement is None:
         return frozenset()
     return frozenset((placement.worker_id, *(share.worker_id for share in placement.subordinates)))
+
+
+def members_on(instance: ModelInstance, worker_id: int) -> tuple[int, ...]:
+    """The members of an instance that run on one worker: 0 is the main one, k the k-th follower."""
+    placement = instance.placement
+    if placement is None:
+        return ()
+    count = 1 + len(placement.subordinates)
+    return tuple(member for member in range(count) if placement.share(member).worker_id == worker_id)
+
+
+def status_of(instance: ModelInstance, member: int) -> MemberStatus:
+    """What was last said of the follower ``member`` (from 1) in the present attempt; empty when nothing was."""
+    if member <= len(instance.members) and instance.members[member - 1].attempt == instance.attempt:
+        return instance.members[member - 1]
+    return MemberStatus(attempt=instance.attempt)

@@ -37,8 +37,12 @@ class JoinRequest:
 class InstanceReport:
     """What a worker reports of an instance; ``None`` leaves a field unchanged.
 
-    ``gone``: its engine has ended and no process of it is left.
+    ``gone``: its engine has ended and no process of it is left. ``member`` is 0 for the main member, which speaks for
+    the instance, and k for the k-th follower of a gang, which speaks for itself: ``attempt``, ``address``, ``state``,
+    ``state_message``, ``pid``, ``ports`` and ``download_progress`` are then its own.
     """
+
+    member: int = 0
 
     state: InstanceState | None = None
     state_message: str | None = None
@@ -50,6 +54,8 @@ class InstanceReport:
     restart_count: int | None = None
     last_restart_time: datetime | None = None
     next_retry_at: datetime | None = None
+    attempt: int | None = None
+    address: str | None = None
     gone: bool = False
 
     def over(self, earlier: InstanceReport) -> InstanceReport:

@@ -12,7 +12,7 @@ from gpustack.domain.facts import ModelFacts
 from gpustack.domain.model import Model
 
 from . import parameters
-from .engine import Engine, HealthPolicy, LaunchContext, LaunchSpec, Probe
+from .engine import Engine, GangPlan, HealthPolicy, LaunchContext, LaunchSpec, Probe
 from .memory import SafetensorsMemory
 from .visibility import device_environment
 
@@ -78,6 +78,9 @@ class CustomEngine:
             return None
         tokens = parameters.number_of(words, *_CONTEXT_FLAGS)
         return tokens if tokens is not None and tokens > 0 else None
+
+    def gang(self, model: Model, *, ray: bool) -> GangPlan | None:
+        return None
 
     def launch(self, context: LaunchContext) -> LaunchSpec:
         model = context.model

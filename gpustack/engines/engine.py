@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Protocol
 
 import attrs
@@ -19,10 +20,10 @@ from .memory import SafetensorsMemory
 class Probe:
     """An HTTP GET on the engine's port, each ``period``; it succeeds with status 200 within ``timeout``. Seconds.
 
-    The engine is taken for dead after ``failures`` in a row.
+    The engine is taken for dead after ``failures`` in a row. Without a ``path`` a TCP connection suffices.
     """
 
-    path: str
+    path: str | None
     period: float
     timeout: float
     failures: int = 1
@@ -37,15 +38,76 @@ class HealthPolicy:
     by what that one wrote, so fields may be added, with defaults, but not removed.
     """
 
-    readiness: Probe
-    liveness: Probe
+    readiness: Probe | None
+    """``None``: it is ready as soon as it runs, as far as can be seen from outside."""
+    liveness: Probe | None
+    """``None``: it is alive as long as it runs, as far as can be seen from outside."""
     start_deadline: float
     stop_grace: float
 
 
+class StartOrder(StrEnum):
+    """Which members of a gang start first."""
+
+    FOLLOWERS_FIRST = "followers_first"
+    """The main member starts once all followers are ready: it connects to their ports."""
+    TOGETHER = "together"
+    """The followers start with the main member: they connect to its ports."""
+
+
+class PortPool(StrEnum):
+    """From which range of ports a follower's are leased."""
+
+    SERVICE = "service"
+    RPC = "rpc"
+
+
+@attrs.frozen(kw_only=True)
+class GangPlan:
+    """How an engine runs as a gang: one main process, which serves HTTP, and followers on other workers or devices."""
+
+    order: StartOrder
+    main_ports: int = 0
+    """Ports that the main member listens on for the others, beside the one for HTTP."""
+    follower_ports: int = 0
+    follower_range: PortPool = PortPool.SERVICE
+    fetches: bool = True
+    """Whether each follower needs the model's files on its own worker."""
+    delegated: bool = False
+    """The main process itself starts what runs on the others' devices (through Ray): followers only stand for what
+    they claim, and for the Ray node of their worker."""
+
+
+@attrs.frozen(kw_only=True)
+class Member:
+    """One process of a gang as the others need to know it; ``ports`` are those that it leased."""
+
+    index: int
+    address: str
+    ports: tuple[int, ...] = ()
+    gpu_indexes: tuple[int, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Gang:
+    """All members of one attempt, the main one first. What is not known yet is empty: with ``FOLLOWERS_FIRST`` the
+    followers know nothing of the others, with ``TOGETHER`` everybody knows everybody."""
+
+    attempt: int
+    members: tuple[Member, ...]
+
+    @property
+    def main(self) -> Member:
+        return self.members[0]
+
+    @property
+    def followers(self) -> tuple[Member, ...]:
+        return self.members[1:]
+
+
 @attrs.frozen(kw_only=True)
 class LaunchContext:
-    """Everything that an engine may need to describe its process."""
+    """Everything that an engine may need to describe its process, or that of one member of its gang."""
 
     model: Model
     instance: ModelInstance
@@ -62,6 +124,23 @@ class LaunchContext:
     """Type of the devices placed on, e.g. ``cuda``; ``None`` on the CPU."""
     cpu_count: float | None = None
     """Logical cores that the worker may use; ``None`` if unknown."""
+    member: int = 0
+    """Whose process is to be described: 0 is the main one."""
+    gang: Gang | None = None
+    """``None`` for an engine that runs alone."""
+    ports: tuple[int, ...] = ()
+    """All ports leased for this member; the main one's first is ``port``, for HTTP."""
+    address: str | None = None
+    """This worker's address as the other workers reach it."""
+    interface: str | None = None
+    """The network interface that has ``address``; ``None`` if none has (behind a NAT)."""
+    extra_arguments: tuple[str, ...] = ()
+    """What the operator of this worker adds to the command (``--rpc-server-args``)."""
+
+    @property
+    def gpu_indexes(self) -> tuple[int, ...]:
+        """The devices of this member."""
+        return self.placement.share(self.member).gpu_indexes
 
 
 @attrs.frozen(kw_only=True)
@@ -108,5 +187,8 @@ class Engine(Protocol):
     def context(self, model: Model) -> int | None:
         """The most tokens that prompt and answer of one request may have together; ``None`` if nothing bounds them."""
 
+    def gang(self, model: Model, *, ray: bool) -> GangPlan | None:
+        """How it runs as a gang; ``None`` if it cannot. ``ray``: the workers form a Ray cluster."""
+
     def launch(self, context: LaunchContext) -> LaunchSpec:
-        """The process to start. Call it only for a model without ``faults``."""
+        """The process to start, of the member that the context names. Call it only for a model without ``faults``."""

@@ -16,7 +16,16 @@ from gpustack.domain.worker import EngineBuild
 from gpustack.nursery.process import module_command
 
 from . import parameters
-from .engine import Engine, HealthPolicy, LaunchContext, LaunchSpec, Probe
+from .engine import (
+    Engine,
+    GangPlan,
+    HealthPolicy,
+    LaunchContext,
+    LaunchSpec,
+    PortPool,
+    Probe,
+    StartOrder,
+)
 from .memory import SafetensorsMemory
 from .visibility import device_environment
 
@@ -135,6 +144,12 @@ class LlamaCppEngine:
         if parameters.has(given, *CTX_FLAGS) and (size is None or size < 1):
             return None
         return slots(model).context
+
+    def gang(self, model: Model, *, ray: bool) -> GangPlan | None:
+        """One RPC server for each device beyond those of the main process (``llama-server`` only)."""
+        return GangPlan(
+            order=StartOrder.FOLLOWERS_FIRST, follower_ports=1, follower_range=PortPool.RPC, fetches=False
+        )
 
     def launch(self, context: LaunchContext) -> LaunchSpec:
         size = context.placement.claim.ram + sum(context.placement.claim.vram.values())

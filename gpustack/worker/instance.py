@@ -208,17 +208,20 @@ async def _describe_launch(
 async def _until_ready(engine: EngineProcess, context: WorkerContext, reporter: InstanceReporter) -> None:
     """Return when the engine answers its readiness probe; raises ``InstanceFailure`` if it ends or takes too long."""
     port, health = engine.port, engine.health
+    probe = health.readiness
+    if probe is None:
+        return
     if engine.adopted:
-        if await context.prober.answers(port, health.readiness):
+        if await context.prober.answers(port, probe):
             return
         reporter.report(InstanceState.STARTING, pid=engine.group.pid, port=port, ports=(port,))
-    ready = partial(context.prober.until_ready, port, health.readiness)
+    ready = partial(context.prober.until_ready, port, probe)
     with trio.move_on_after(engine.start_left) as patience:
         if await first_of(ready, engine.group.wait, _bounded_log(engine)) == 1:
             raise InstanceFailure(await _exit_sentence(engine, ready=False))
     if patience.cancelled_caught:
         raise InstanceFailure(
-            f"The engine did not answer {health.readiness.path} within {health.start_deadline:g} s of its start; "
+            f"The engine did not answer {probe.path or 'on its port'} within {health.start_deadline:g} s of its start; "
             "see its log"
         )
 
@@ -226,8 +229,11 @@ async def _until_ready(engine: EngineProcess, context: WorkerContext, reporter: 
 async def _watch_engine(engine: EngineProcess, context: WorkerContext) -> NoReturn:
     """Raises ``InstanceFailure`` when the engine ends, or fails its liveness probe several times in a row."""
     liveness = engine.health.liveness
-    hung = partial(context.prober.until_dead, engine.port, liveness)
-    if await first_of(engine.group.wait, hung, _bounded_log(engine)) == 0:
+    hung = (
+        trio.sleep_forever if liveness is None else partial(context.prober.until_dead, engine.port, liveness)
+    )
+    ended = await first_of(engine.group.wait, hung, _bounded_log(engine)) == 0
+    if ended or liveness is None:
         raise InstanceFailure(await _exit_sentence(engine, ready=True))
     silent = liveness.period * liveness.failures
     raise InstanceFailure(

@@ -15,6 +15,7 @@ from gpustack.worker.engine_key import EngineKeys
 
 _ANSWER_LIMIT = 1 << 20
 _FIRST_PAUSE = 0.1
+LOOPBACK = "127.0.0.1"
 _SENT_AS_IT_IS = "/?&=%:@!$'()*+,;~-._"
 
 
@@ -25,13 +26,15 @@ class Prober:
     _pool: ConnectionPool
     _keys: EngineKeys
 
-    async def answers(self, port: int, probe: Probe) -> bool:
-        """One GET: whether status 200 came in time. Raises nothing."""
-        target = quote(probe.path, safe=_SENT_AS_IT_IS).encode()
+    async def answers(self, port: int, probe: Probe, host: str = LOOPBACK) -> bool:
+        """One GET: whether status 200 came in time; without a path, whether a connection did. Raises nothing."""
         with trio.move_on_after(probe.timeout):
+            if probe.path is None:
+                return await connects(host, port)
+            target = quote(probe.path, safe=_SENT_AS_IT_IS).encode()
             try:
                 async with self._pool.request(
-                    UpstreamAddress("127.0.0.1", port), "GET", target, self._keys.fields(port)
+                    UpstreamAddress(host, port), "GET", target, self._keys.fields(port)
                 ) as response:
                     if response.status == 200:
                         await response.read(_ANSWER_LIMIT)
@@ -42,13 +45,13 @@ class Prober:
                 return True
         return False
 
-    async def until_ready(self, port: int, probe: Probe) -> None:
+    async def until_ready(self, port: int, probe: Probe, host: str = LOOPBACK) -> None:
         """Return when a probe succeeds. Waits for ever: the caller sets the deadline.
 
         At first it probes more often than each ``period``: small models are ready within a second.
         """
         pause = min(_FIRST_PAUSE, probe.period)
-        while not await self.answers(port, probe):
+        while not await self.answers(port, probe, host):
             await trio.sleep(pause)
             pause = min(pause * 1.5, probe.period)
 
@@ -58,3 +61,13 @@ class Prober:
         while failed < probe.failures:
             await trio.sleep(probe.period)
             failed = 0 if await self.answers(port, probe) else failed + 1
+
+
+async def connects(host: str, port: int) -> bool:
+    """Whether something listens there. Cancellable; it has no deadline of its own."""
+    try:
+        stream = await trio.open_tcp_stream(host, port)
+    except OSError:
+        return False
+    await trio.aclose_forcefully(stream)
+    return True

@@ -44,6 +44,11 @@ def add_column(table: str, column: sa.Column[Any]) -> None:
             batch.add_column(column)
 
 
+def text_default(text: str) -> sa.TextClause:
+    """The ``server_default`` of a new column of long text: MySQL takes one only as an expression."""
+    return sa.text("('" + text.replace("'", "''") + "')")
+
+
 def drop_column(table: str, name: str) -> None:
     """As ``drop_column`` in a batch."""
     if name in {found["name"] for found in _look().get_columns(table)}:
