@@ -19,7 +19,7 @@ from gpustack.config.role import Role, ports
 from gpustack.config.saml import KEPT, is_path
 from gpustack.config.sign_on import sign_on_faults
 from gpustack.config.url import is_http_url, login_fault, mask_url
-from gpustack.config.value import quote
+from gpustack.config.value import quote, read_named_path
 from gpustack.text import character_fault, printable
 
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
@@ -124,6 +124,11 @@ def _values(options: Options) -> Iterator[OptionFault]:
             "worker_name takes letters, digits, dots, dashes and underscores, and begins and ends with a letter "
             f"or digit, not {quote(options.worker_name)}",
         )
+    for word in options.engine_path:
+        try:
+            read_named_path(word)
+        except ValueError as error:
+            yield OptionFault(("engine_path",), f"engine_path {error}, not {quote(word)}")
 
 
 def _is_address(text: str) -> bool:

@@ -661,6 +661,15 @@ class Options:
         help="Path of llama-server, which serves GGUF models in place of the embedded llama.cpp.",
         sample="{file}",
     )
+    engine_path: tuple[str, ...] = option(
+        default=(),
+        group="worker",
+        shown="found in PATH",
+        built=False,
+        help="Where an engine is on this worker, as name=path of its program or of the folder of its Python "
+        "environment; repeat it for more (--engine-path vllm=/opt/vllm).",
+        sample="vllm=/opt/vllm",
+    )
     resources: ResourceBlock | None = option(
         default=None,
         shown="detected",

@@ -129,6 +129,14 @@ def read_words(value: Any) -> tuple[str, ...]:
     return words
 
 
+def read_named_path(word: str) -> tuple[str, Path]:
+    """Read ``name=path``, the name in lower case. Raise ValueError, the sentence without what was read."""
+    name, equals, path = word.partition("=")
+    if not equals or not name.strip() or not path.strip():
+        raise ValueError("takes name=path, such as vllm=/opt/vllm")
+    return name.strip().lower(), Path(path.strip())
+
+
 def _split(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -83,19 +83,81 @@ class Uptime:
     boot_time: datetime | None = None
 
 
+class BuildPresence(StrEnum):
+    """Whether a build of an engine is on a worker."""
+
+    INSTALLED = "installed"
+    """An administrator put it there, or it came with GPUStack."""
+    ISOLATED = "isolated"
+    """In an environment of its own, which the worker made."""
+    INSTALLABLE = "installable"
+    """Not there: the worker makes an environment with it, in any version that a deployment names."""
+    MISSING = "missing"
+    """Not there, and it cannot be installed; ``advice`` says why."""
+
+
 @attrs.frozen(kw_only=True)
 class EngineBuild:
-    """An engine as installed on a worker, and the device types that this build supports.
+    """An engine as installed on a worker, or as it can be, and the device types that this build supports.
 
     ``drives`` is empty for a CPU-only build; ``advice`` then says how to get one for the devices there are.
     """
 
     engine: str
     version: str | None = None
+    """Of one that is installable: the version that is taken where a deployment names none."""
     origin: str = ""
     path: str | None = None
     drives: tuple[str, ...] = ()
     advice: str = ""
+    presence: BuildPresence = BuildPresence.INSTALLED
+    on_cpu: bool = True
+    """Whether it runs where it is given no device."""
+    requirements: tuple[str, ...] = ()
+    """What a deployment asked to be installed beside it; such an environment serves no others."""
+    disk: int | None = None
+    """Bytes that its environment takes, where the worker made it."""
+
+    @property
+    def shown(self) -> str:
+        """It in words: engine, version and where it comes from."""
+        name = f"{self.engine} {self.version}" if self.version else self.engine
+        return f"{name} ({self.origin})" if self.origin else name
+
+
+def is_version(build: str | None, wanted: str) -> bool:
+    """Whether a build's version is the one wanted. A local part (``+cpu``) need not be named; unknown is any."""
+    return build is None or wanted in (build, build.partition("+")[0])
+
+
+def choose_build(
+    builds: Sequence[EngineBuild],
+    engine: str,
+    version: str | None = None,
+    requirements: tuple[str, ...] = (),
+) -> EngineBuild | None:
+    """The build that a deployment runs on: the first that is there, else the one to install; ``None`` if neither.
+
+    Without ``version`` and ``requirements`` an installed build goes before an environment of the default version. One
+    that is to be installed comes with the version and requirements that it is to have; its version is ``None`` where
+    neither the deployment nor the engine names one.
+    """
+    mine = [build for build in builds if build.engine == engine]
+    offer = next((build for build in mine if build.presence is BuildPresence.INSTALLABLE), None)
+    wanted = version
+    if version is None:
+        installed = next((build for build in mine if build.presence is BuildPresence.INSTALLED), None)
+        if installed is not None and not requirements:
+            return installed
+        wanted = None if offer is None else offer.version
+    for build in mine:
+        is_there = build.presence in (BuildPresence.INSTALLED, BuildPresence.ISOLATED)
+        is_wanted = wanted is None or is_version(build.version, wanted)
+        if is_there and is_wanted and build.requirements == requirements:
+            return build
+    if offer is None or wanted is None:
+        return None
+    return attrs.evolve(offer, version=wanted, requirements=requirements)
 
 
 @attrs.frozen(kw_only=True)
@@ -171,9 +233,11 @@ class Worker(Record):
         """The device with that index, if the worker has reported it."""
         return next((d for d in self.status.gpu_devices if d.index == index), None)
 
-    def build_of(self, engine: str) -> EngineBuild | None:
-        """The build of ``engine`` on this worker, if it has one."""
-        return next((b for b in self.status.engines if b.engine == engine), None)
+    def build_of(
+        self, engine: str, version: str | None = None, requirements: tuple[str, ...] = ()
+    ) -> EngineBuild | None:
+        """The build of ``engine`` that a deployment would run on here, if there is one; see ``choose_build``."""
+        return choose_build(self.status.engines, engine, version, requirements)
 
 
 def unmatched(selector: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, str]:

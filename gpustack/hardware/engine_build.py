@@ -14,9 +14,19 @@ from pathlib import Path
 import attrs
 import trio
 
-from gpustack.domain.worker import EngineBuild
-from gpustack.hardware.child import run_child
-from gpustack.text import printable, said_by
+from gpustack.domain.device import Device
+from gpustack.domain.worker import BuildPresence, EngineBuild
+from gpustack.engines.program import EngineProgram, programs
+from gpustack.hardware.engine_program import (
+    BuildError,
+    EnvironmentSource,
+    FoundProgram,
+    answer,
+    ask_program,
+    find_programs,
+    offer,
+)
+from gpustack.text import said_by
 
 DEADLINE = 20.0
 """Seconds that a build may take to list its devices; a CUDA library read from a slow disk takes several."""
@@ -76,29 +86,91 @@ class BuildFinder:
     """Finds builds, and remembers what each answered until its file changes.
 
     ``tools`` is where ``gpustack download-tools`` puts ``llama-server``. ``python`` runs the child that asks the
-    embedded llama.cpp; ``env`` is the children's environment, by default ours.
+    embedded llama.cpp; ``env`` is the children's environment, by default ours. ``programs`` are those of the other
+    engines, by the engine's name; ``configured`` are the paths that an administrator gave for some of them.
     """
 
     deadline: float = DEADLINE
     python: str = sys.executable
     env: Mapping[str, str] | None = None
     tools: Path | None = None
+    programs: Mapping[str, EngineProgram] = attrs.field(factory=programs)
+    configured: Mapping[str, Path] = attrs.field(factory=dict)
+    environments: EnvironmentSource | None = None
     _asked: dict[str, _CachedBuild] = attrs.field(factory=dict)
+    _devices: frozenset[tuple[object, ...]] = frozenset()
+    """Those that were there when the builds were asked."""
 
-    async def find(self, llama_server_path: str | None, path_env: str) -> tuple[EngineBuild, ...]:
-        """The builds of this machine, the preferred one of each engine first.
+    async def find(
+        self, llama_server_path: str | None, path_env: str, devices: Sequence[Device] = ()
+    ) -> tuple[EngineBuild, ...]:
+        """The builds of this machine, the preferred one of each engine first; with other ``devices`` than before, all
+        are asked again.
 
         Builds that drive devices come before those that do not; among equals the configured ``llama_server_path``, then
         the one of ``tools``, then ``llama-server`` on ``path_env``, then the embedded one. A ``llama-server`` that does
         not work is left out, and the ``advice`` of the build used instead says so. Children run one after the other,
         each with a deadline. Cancellable.
         """
+        there = frozenset((one.index, one.type, one.name, one.fault is None) for one in devices)
+        if there != self._devices:
+            self._asked.clear()
+            self._devices = there
+        return (
+            *await self._llama_cpp(llama_server_path, path_env),
+            *await self._others(path_env, [str(one.type) for one in devices if one.fault is None]),
+            EngineBuild(engine="custom", origin="any command"),
+        )
+
+    async def ask(self, engine: str, path: str, origin: str) -> EngineBuild:
+        """The build of an engine with a program at ``path``. Raises ``BuildError``. Cancellable."""
+        program = self.programs[engine]
+
+        async def query(path: str, origin: str) -> EngineBuild:
+            return await ask_program(
+                engine, program, FoundProgram(path, origin), deadline=self.deadline, env=self.env
+            )
+
+        return await self._remembered(path, origin, query)
+
+    async def _others(self, path_env: str, device_types: Sequence[str]) -> list[EngineBuild]:
+        """The builds of the engines in ``programs``, the ones that were made here, and what can be installed."""
+        made = [] if self.environments is None else await self.environments.made()
+        unable = (
+            "no environments are made here" if self.environments is None else await self.environments.unable()
+        )
+        found: list[EngineBuild] = []
+        for engine, program in self.programs.items():
+            complaints: list[str] = []
+            configured = self.configured.get(engine)
+            places = find_programs(program.name, configured, path_env, Path(self.python).parent)
+            mine = [(one.path, EngineBuild(engine=engine, origin=one.origin)) for one in places]
+            mine += [(one.path or "", one) for one in made if one.engine == engine]
+            for path, known in mine:
+                try:
+                    build = await self.ask(engine, path, known.origin)
+                except BuildError as fault:
+                    complaints.append(str(fault))
+                    continue
+                found.append(
+                    attrs.evolve(
+                        build, presence=known.presence, requirements=known.requirements, disk=known.disk
+                    )
+                )
+            if (last := offer(engine, program, device_types, unable)) is not None:
+                found.append(attrs.evolve(last, advice="; ".join(filter(None, [*complaints, last.advice]))))
+            elif complaints:
+                advice = "; ".join(complaints)
+                found.append(EngineBuild(engine=engine, presence=BuildPresence.MISSING, advice=advice))
+        return found
+
+    async def _llama_cpp(self, llama_server_path: str | None, path_env: str) -> list[EngineBuild]:
         found: list[EngineBuild] = []
         complaints: list[str] = []
         for path, origin in _servers(llama_server_path, self.tools, path_env):
             try:
                 found.append(await self._remembered(path, origin, self._ask_server))
-            except _BuildError as fault:
+            except BuildError as fault:
                 complaints.append(str(fault))
         embedded = await self._embedded()
         if embedded is not None:
@@ -107,7 +179,7 @@ class BuildFinder:
         if found and complaints:
             advice = [*complaints, found[0].advice] if found[0].advice else complaints
             found[0] = attrs.evolve(found[0], advice=". ".join(advice))
-        return (*found, EngineBuild(engine="custom", origin="any command"))
+        return found
 
     async def _embedded(self) -> EngineBuild | None:
         library = _embedded_library()
@@ -116,7 +188,7 @@ class BuildFinder:
         origin = f"{EMBEDDED} {_version_of('xllamacpp') or ''}".strip()
         try:
             return await self._remembered(library, origin, self._ask_xllamacpp)
-        except _BuildError as fault:
+        except BuildError as fault:
             # It is installed and may run: only its devices are unknown.
             return EngineBuild(
                 engine="llama.cpp", version=_version_of("xllamacpp"), origin=origin, advice=str(fault)
@@ -126,7 +198,7 @@ class BuildFinder:
         try:
             seen = await trio.Path(path).stat()
         except OSError as error:
-            raise _BuildError(f"{path} cannot be used: {said_by(error)}") from error
+            raise BuildError(f"{path} cannot be used: {said_by(error)}") from error
         fingerprint = (seen.st_mtime_ns, seen.st_size)
         known = self._asked.get(path)
         if known is None or known.fingerprint != fingerprint or known.build.origin != origin:
@@ -153,7 +225,7 @@ class BuildFinder:
                 (str(name), str(description)) for name, description in json.loads(output.splitlines()[-1])
             ]
         except (ValueError, TypeError, IndexError) as error:
-            raise _BuildError(f"The devices of {origin} are unknown: its list cannot be read") from error
+            raise BuildError(f"The devices of {origin} are unknown: its list cannot be read") from error
         drives = device_types(names)
         return EngineBuild(
             engine="llama.cpp",
@@ -164,14 +236,7 @@ class BuildFinder:
         )
 
     async def _answer(self, *argv: str) -> str:
-        """What the program wrote on both streams; raises ``_BuildError`` when it failed."""
-        answer = await run_child(argv, deadline=self.deadline, env=self.env, limit=1 << 20)
-        output = (answer.err + b"\n" + answer.out).decode("utf-8", "replace")
-        if answer.fault is not None or answer.code != 0:
-            last = next((line for line in reversed(output.splitlines()) if line.strip()), "")
-            why = answer.fault or f"exit code {answer.code}" + (f", {printable(last, 200)}" if last else "")
-            raise _BuildError(f"{argv[0]} cannot be used: {' '.join(argv[1:2])} {why}")
-        return output
+        return await answer(argv, deadline=self.deadline, env=self.env)
 
 
 async def find_builds(
@@ -185,7 +250,7 @@ async def llama_server_fault(program: Path, *, env: Mapping[str, str] | None = N
     """Why the ``llama-server`` at ``program`` cannot be used on this machine, or ``None``."""
     try:
         await BuildFinder(env=env)._ask_server(str(program), "llama-server")
-    except _BuildError as fault:
+    except BuildError as fault:
         return str(fault)
     return None
 
@@ -201,10 +266,6 @@ def device_types(devices: Sequence[tuple[str, str]]) -> tuple[str, ...]:
         elif backend in _BACKENDS:
             found.add(_BACKENDS[backend])
     return tuple(sorted(found))
-
-
-class _BuildError(Exception):
-    """A build cannot be used; ``str()`` is a sentence without a full stop."""
 
 
 _BuildQuery = Callable[[str, str], Awaitable[EngineBuild]]

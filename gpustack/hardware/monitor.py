@@ -37,13 +37,16 @@ class HardwareMonitor:
         """Measure everything now. Cancellable; takes as long as the slowest detector's deadline at most."""
         now = self._now()
         host = await self._threads.run(self._host.look, now)
-        engines = await self._builds.find(self._llama_server_path, os.environ.get("PATH", os.defpath))
         if self._override is not None and self._override.tells_devices:
             detection = Detection()
         else:
             detection = await self._devices.look(now)
-        measured = compose(host, detection, engines)
-        self.latest = measured if self._override is None else self._override.over(measured)
+        measured = compose(host, detection, ())
+        if self._override is not None:
+            measured = self._override.over(measured)
+        search = os.environ.get("PATH", os.defpath)
+        engines = await self._builds.find(self._llama_server_path, search, measured.gpu_devices)
+        self.latest = attrs.evolve(measured, engines=engines)
         self._measured.set()
         return self.latest
 

@@ -85,7 +85,7 @@ def room(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> Worke
 
 def usable(request: PlacementRequest, worker: Worker) -> tuple[Device, ...]:
     """The devices without a fault that the engine's build on this worker can drive."""
-    engine, build = engine_by_name(request.engine_name), worker.build_of(request.engine_name)
+    engine, build = engine_by_name(request.engine_name), request.build_on(worker)
     if build is None:
         return ()
     every = engine is not None and engine.any_device
@@ -105,7 +105,7 @@ def picked_on(request: PlacementRequest, worker: Worker) -> frozenset[int]:
 
 def undriven(request: PlacementRequest, worker: Worker) -> str:
     """Why GPUs of the worker are not used, and how to have them used; empty if they are, or there are none."""
-    build, there = worker.build_of(request.engine_name), list(sound(worker))
+    build, there = request.build_on(worker), list(sound(worker))
     if build is None or not there or usable(request, worker):
         return ""
     kinds = ", ".join(sorted({device.type for device in there}))

@@ -8,7 +8,8 @@ from gpustack.domain.facts import ModelFacts
 from gpustack.domain.instance import Claim, ModelInstance
 from gpustack.domain.model import Model
 from gpustack.domain.unit import human_bytes
-from gpustack.domain.worker import Worker
+from gpustack.domain.worker import EngineBuild, Worker
+from gpustack.engines.program import programs, requirements_of, version_of
 
 from .estimate.demand import MemoryDemand, demand_of
 
@@ -41,6 +42,11 @@ class PlacementRequest:
     def own_id(self) -> frozenset[int]:
         """The id of the instance, whose own claim does not count as taken."""
         return frozenset() if self.instance is None else frozenset({self.instance.id})
+
+    def build_on(self, worker: Worker) -> EngineBuild | None:
+        """The build of the engine that it would run on there, whether installed or yet to be; ``None`` if none."""
+        wanted = requirements_of(self.model, programs().get(self.engine_name))
+        return worker.build_of(self.engine_name, version_of(self.model.backend_version), wanted)
 
     @property
     def variants(self) -> tuple[PlacementRequest, ...]:

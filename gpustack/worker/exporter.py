@@ -14,7 +14,7 @@ from gpustack.domain.assignment import AssignmentState
 from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.model import Model
-from gpustack.domain.worker import WorkerStatus
+from gpustack.domain.worker import WorkerStatus, choose_build
 from gpustack.engines.registry import engine_for
 from gpustack.errors import GpustackError, Invalid
 from gpustack.http1.pool import ConnectionPool
@@ -133,5 +133,5 @@ def _runtime(instance: ModelInstance, model: Model | None, status: WorkerStatus)
         engine = engine_for(model, facts)
     except Invalid:
         return model.backend or "unknown", model.backend_version
-    build = next((build for build in status.engines if build.engine == engine.name), None)
+    build = choose_build(status.engines, engine.name)
     return engine.wire_name, model.backend_version or (build.version if build else None)

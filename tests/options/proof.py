@@ -129,6 +129,7 @@ PROOFS: Mapping[str, str] = {
     "leave_timeout": _LEAVES,
     "engine_stop_grace": _ENDS,
     "llama_server_path": f"{_ONE}test_llama_server_path_is_the_first_build",
+    "engine_path": TO_DO,
     "resources": f"{_ONE}test_resources_are_believed",
 }
 

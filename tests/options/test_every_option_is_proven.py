@@ -19,6 +19,7 @@ LATER = (
     *("enable_ray", "ray_", "disable_rpc_servers", "rpc_server_"),
     *("oidc_", "saml_", "external_auth_", "openid_"),
     "pipx_path",
+    "engine_path",
 )
 """How the options of several nodes for one model, of sign-on, and of Python engines (which come with those engines)
 begin; beside these, none is without effect."""

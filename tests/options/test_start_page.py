@@ -19,7 +19,7 @@ from tests.databases import Server
 from tests.ports import free_port
 from tests.saml.keys import pair
 
-LATER = ("enable_ray", "ray_", "rpc_server_", "disable_rpc_servers", "pipx_path")
+LATER = ("enable_ray", "ray_", "rpc_server_", "disable_rpc_servers", "pipx_path", "engine_path")
 TOKEN = "a-token-that-the-tests-have-chosen"
 
 
@@ -138,6 +138,7 @@ def ours(folder: Path, sign_on: str) -> dict[str, Any]:
         "leave_timeout": 30,
         "engine_stop_grace": 4,
         "llama_server_path": str(program),
+        "engine_path": [f"vllm={program}"],
         "resources": {"cpu": {"total": 7}},
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import secrets
 import time
@@ -21,8 +22,10 @@ from gpustack.cli.daemon.listener import LOOPBACK, worker_is_private
 from gpustack.cli.daemon.model_file import facts_reader, model_cache
 from gpustack.config.options import Options
 from gpustack.config.secret import keep_token
+from gpustack.config.value import read_named_path
 from gpustack.domain.device import Device
 from gpustack.domain.worker import SystemReserved
+from gpustack.engines.registry import engines
 from gpustack.hardware.address import find_address
 from gpustack.hardware.detection import DeviceMonitor
 from gpustack.hardware.engine_build import BuildFinder, llama_server_fault
@@ -57,6 +60,9 @@ from gpustack.worker.tool_fetcher import ToolFetcher, ToolSettings
 
 if TYPE_CHECKING:
     from gpustack.cli.daemon.context import DaemonContext
+
+
+log = logging.getLogger(__name__)
 
 
 @attrs.define(eq=False)
@@ -218,10 +224,21 @@ def _hardware(options: Options, host: HostMonitor, tools: Tools) -> HardwareMoni
         utc_now,
         host,
         DeviceMonitor(),
-        BuildFinder(tools=tools.program),
+        BuildFinder(tools=tools.program, configured=configured_engines(options)),
         None if options.resources is None else override_of(options.resources),
         None if options.llama_server_path is None else str(options.llama_server_path),
     )
+
+
+def configured_engines(options: Options) -> dict[str, Path]:
+    """The paths of ``--engine-path``, by the engine's name inside; a name that no engine has is told in the log."""
+    found: dict[str, Path] = {}
+    for name, path in map(read_named_path, options.engine_path):
+        named = [one for one in engines() if name in (one.name.lower(), one.wire_name.lower())]
+        if not named:
+            log.warning("No engine is called %s, which engine_path names", name)
+        found |= {one.name: path for one in named}
+    return found
 
 
 def _tool_fetcher(daemon: DaemonContext, tools: Tools, hardware: HardwareMonitor) -> ToolFetcher:

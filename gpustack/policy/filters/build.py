@@ -1,14 +1,36 @@
-"""Only workers that have the engine."""
+"""Only workers that have the engine in the version asked for, or can install it, and the devices that it needs."""
 
 from __future__ import annotations
 
 from gpustack.domain.snapshot import Snapshot
-from gpustack.domain.worker import Worker
+from gpustack.domain.worker import BuildPresence, Worker
+from gpustack.engines.program import programs, requirements_of, version_of
+from gpustack.policy.capacity import undriven, usable
 from gpustack.policy.placement import PlacementRequest
 
 
 def keep(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str | None:
-    """``None`` when the worker has a build of the engine."""
-    if worker.build_of(request.engine_name) is not None:
+    """``None`` when the worker has a build of the engine, or can make one, that runs there."""
+    build = request.build_on(worker)
+    if build is None:
+        return _why_none(request, worker)
+    if build.on_cpu or usable(request, worker):
         return None
-    return f"worker {worker.name} has no {request.engine_name}"
+    kinds = ", ".join(build.drives)
+    return (
+        undriven(request, worker) or f"worker {worker.name} has no GPU, and {build.shown} needs one ({kinds})"
+    )
+
+
+def _why_none(request: PlacementRequest, worker: Worker) -> str:
+    engine, version = request.engine_name, version_of(request.model.backend_version)
+    mine = [build for build in worker.status.engines if build.engine == engine]
+    advice = next((build.advice for build in mine if build.presence is BuildPresence.MISSING), "")
+    there = [build for build in mine if build.presence is not BuildPresence.MISSING and build.version]
+    wanted = f"{engine} {version}" if version else engine
+    if requirements_of(request.model, programs().get(engine)):
+        wanted += " with the requirements of the deployment"
+    says = f"worker {worker.name} has no {wanted}"
+    if there:
+        says += f" (it has {', '.join(dict.fromkeys(str(build.version) for build in there))})"
+    return f"{says}: {advice}" if advice else says
