@@ -19,7 +19,14 @@ from gpustack.artifacts.listing import Listing, RemoteFile, safe_name
 from gpustack.artifacts.partial import kept_bytes, unfinished_of
 from gpustack.artifacts.projector import misfit
 from gpustack.artifacts.removal import remove
-from gpustack.artifacts.source import DEFAULT_LIBRARY, DEFAULT_PROJECTOR, SourceSettings, source_for
+from gpustack.artifacts.repository import NO_EXTRAS, FileExtras
+from gpustack.artifacts.source import (
+    DEFAULT_LIBRARY,
+    DEFAULT_PROJECTOR,
+    ModelScopeAccess,
+    SourceSettings,
+    source_for,
+)
 from gpustack.artifacts.xet import fetch_by_xet, host_of
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.unit import MIB, human_bytes
@@ -60,7 +67,7 @@ class LocalFiles:
 
 @attrs.frozen(kw_only=True)
 class CacheSettings:
-    """``endpoint``, ``library`` and ``deadline`` (seconds) are for listings, as in ``SourceSettings``.
+    """``endpoint``, ``library``, ``model_scope`` and ``deadline`` (seconds) are for listings, as in ``SourceSettings``.
 
     ``period`` is the number of seconds between two progress reports. With ``xet``, files that the hub keeps in Xet are
     fetched with the hub's own client first.
@@ -68,6 +75,7 @@ class CacheSettings:
 
     endpoint: str | None = None
     library: str = DEFAULT_LIBRARY
+    model_scope: ModelScopeAccess = ModelScopeAccess()
     deadline: float = 60.0
     period: float = 0.5
     xet: bool = False
@@ -105,13 +113,15 @@ class Cache:
         token: str | None = None,
         local_dir: str | None = None,
         projector: str | None = DEFAULT_PROJECTOR,
+        extras: FileExtras = NO_EXTRAS,
         progress: Callable[[DownloadProgress], None] = lambda progress: None,
     ) -> LocalFiles:
         """Bring the files of ``source`` to this machine, fetching what is missing, and return where they are.
 
         Files that were complete before need no network. ``progress`` is called every ``period`` seconds while files
-        are fetched, and once at the end. ``projector`` is the pattern of the projector to fetch with a GGUF model. With
-        ``local_dir`` the files lie in that folder instead of the cache.
+        are fetched, and once at the end. ``projector`` is the pattern of the projector to fetch with a GGUF model,
+        ``extras`` what is wanted of a repository beyond the usual. With ``local_dir`` the files lie in that folder
+        instead of the cache.
 
         Cancellable at any time; the bytes fetched so far are kept for the next call. Raises Invalid, BadRequest,
         NotFound, Forbidden, TooManyRequests, or Unavailable (NoSpace, CorruptFile, RemoteError).
@@ -121,15 +131,17 @@ class Cache:
             endpoint=self.settings.endpoint,
             library=self.settings.library,
             token=token,
+            model_scope=self.settings.model_scope,
             deadline=self.settings.deadline,
             projector=projector,
+            extras=extras,
         )
         if place.is_local:
             listing = await place.resolve(source, settings)
             progress(DownloadProgress(done=listing.size, total=listing.size))
             return _local_files(listing, Path(listing.folder))
         folder = _absolute_folder(local_dir)
-        key = _key(source, projector)
+        key = _key(source, projector, extras)
         known = await disk.run(self._complete, key, folder)
         if known is not None:
             progress(DownloadProgress(done=known.size, total=known.size))
@@ -138,7 +150,7 @@ class Cache:
         for file in listing.files:
             safe_name(file.name)
         target = folder or self.root / listing.folder
-        begun = _key(source, projector, folder)
+        begun = _key(source, projector, folder=folder)
         try:
             await disk.run(self._index.begin, begun, listing)
             await self._fetch_all(listing, target, source.readable, progress)
@@ -179,7 +191,7 @@ class Cache:
         Forbidden and Unavailable as ``remove`` does.
         """
         folder = _absolute_folder(local_dir)
-        begun = _key(source, projector, folder)
+        begun = _key(source, projector, folder=folder)
         listing = await disk.run(self._index.begun, begun)
         if listing is None:
             return
@@ -328,10 +340,17 @@ class Cache:
         return f"<Cache {self.root}: {len(self._here)} files arriving, {self._locks!r}>"
 
 
-def _key(source: ModelSource, projector: str | None, folder: Path | None = None) -> str:
+def _key(
+    source: ModelSource,
+    projector: str | None,
+    extras: FileExtras = NO_EXTRAS,
+    *,
+    folder: Path | None = None,
+) -> str:
     """The key of a listing in the index; that of an unfinished one includes the folder it is fetched to."""
     place = "" if folder is None else f" {folder}"
-    return hashlib.sha256(f"{source.index} {projector}{place}".encode()).hexdigest()
+    more = "" if extras == NO_EXTRAS else f" {extras}"
+    return hashlib.sha256(f"{source.index} {projector}{more}{place}".encode()).hexdigest()
 
 
 def _local_files(listing: Listing, folder: Path) -> LocalFiles:

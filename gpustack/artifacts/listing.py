@@ -74,6 +74,17 @@ def safe_name(name: str) -> str:
     return name
 
 
+def folder_of(hub: str, repo: str, revision: str | None, usual: str) -> str:
+    """The folder of a repository in the cache: one for each revision, so that no two share files.
+
+    ``usual`` is the revision that is meant where none is named. ``@`` cannot be part of the name of a repository.
+    """
+    place = f"{hub}/{repo}"
+    if revision is None or revision == usual:
+        return place
+    return f"{place}@{re.sub(r'[^A-Za-z0-9._-]', '--', revision)}"
+
+
 def is_projector(name: str) -> bool:
     """Whether it is a vision or audio projector, which belongs to a model and is none itself."""
     return "mmproj" in PurePosixPath(name).name.lower()

@@ -7,6 +7,7 @@ from typing import Protocol
 import attrs
 
 from gpustack.artifacts.listing import Listing
+from gpustack.artifacts.repository import NO_EXTRAS, FileExtras
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.errors import Invalid
 from gpustack.plugins import siblings
@@ -16,18 +17,29 @@ DEFAULT_LIBRARY = "https://registry.ollama.ai"
 
 
 @attrs.frozen(kw_only=True)
+class ModelScopeAccess:
+    """Where ModelScope is (``None``: the public one), and the token for it, which goes to no other hub."""
+
+    endpoint: str | None = None
+    token: str | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen(kw_only=True)
 class SourceSettings:
     """Settings of a listing. ``deadline`` is in seconds for the whole listing.
 
-    ``endpoint`` is the URL of the model hub, ``library`` that of the Ollama library. ``projector`` is the pattern of
-    the projector to list with a GGUF model, ``None`` for none.
+    ``endpoint`` is the URL of the Hugging Face Hub, for which ``token`` is; ``library`` that of the Ollama library.
+    ``projector`` is the pattern of the projector to list with a GGUF model, ``None`` for none. ``extras`` is what is
+    wanted of a repository beyond the usual.
     """
 
     endpoint: str | None = None
     library: str = DEFAULT_LIBRARY
     token: str | None = attrs.field(default=None, repr=False)
+    model_scope: ModelScopeAccess = ModelScopeAccess()
     deadline: float = 60.0
     projector: str | None = DEFAULT_PROJECTOR
+    extras: FileExtras = NO_EXTRAS
 
 
 class Source(Protocol):

@@ -109,10 +109,15 @@ def _urls(options: Options) -> Iterator[OptionFault]:
         yield OptionFault(("database_url",), f"database_url {sentence}")
 
 
+def in_header(value: str) -> bool:
+    """Whether a text can be a part of an HTTP header: printable ASCII without spaces."""
+    return _IN_HEADER.fullmatch(value) is not None
+
+
 def _values(options: Options) -> Iterator[OptionFault]:
     for name in (option.name for option in table(Options) if option.form == "header_value"):
         # The value stays out of the sentence: it is a secret.
-        if not _IN_HEADER.fullmatch(getattr(options, name) or ""):
+        if not in_header(getattr(options, name) or ""):
             yield OptionFault((name,), f"{name} takes letters, digits and signs of ASCII, without spaces")
     if not _is_host(options.host):
         yield OptionFault(("host",), f"host must be an IP address or a host name, not {quote(options.host)}")

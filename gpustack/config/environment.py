@@ -34,6 +34,29 @@ class Environment:
         help="Address of the Hugging Face Hub or of a mirror of it, for example https://hf-mirror.com.",
         sample="https://hf-mirror.com",
     )
+    modelscope_endpoint: str | None = option(
+        default=None,
+        env="MODELSCOPE_ENDPOINT",
+        form="http_url",
+        help="Address of ModelScope or of a mirror of it.",
+        sample="https://modelscope.example.com",
+    )
+    modelscope_domain: str | None = option(
+        default=None,
+        env="MODELSCOPE_DOMAIN",
+        form="header_value",
+        help="The same as the name of a host alone, which is asked over https. MODELSCOPE_ENDPOINT wins.",
+        sample="www.modelscope.ai",
+    )
+    modelscope_api_token: str | None = option(
+        default=None,
+        env="MODELSCOPE_API_TOKEN",
+        aliases=("MODELSCOPE_SDK_TOKEN",),
+        form="header_value",
+        secret=True,
+        help="Access token for ModelScope.",
+        sample="your_modelscope_token",
+    )
     http_proxy: str | None = option(
         default=None,
         env="HTTP_PROXY",

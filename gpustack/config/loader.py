@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from gpustack.config.argument import read_arguments
-from gpustack.config.constraint import absent_file, option_faults, path_faults
+from gpustack.config.constraint import absent_file, in_header, option_faults, path_faults
 from gpustack.config.converter import cleaned, convert
 from gpustack.config.environment import Environment, foreign_variable_faults
 from gpustack.config.file import read_file
@@ -122,6 +122,9 @@ def _variable_faults(variables: Environment, given: Mapping[str, RawValue]) -> l
         value = getattr(variables, option.name)
         if option.form == "http_url" and value is not None and not is_http_url(value):
             sentence = f"must be a URL such as {option.sample}"
+            found.append(ConfigFault(given[option.name].origin, sentence))
+        if option.form == "header_value" and value is not None and not in_header(value):
+            sentence = "takes letters, digits and signs of ASCII, without spaces"
             found.append(ConfigFault(given[option.name].origin, sentence))
     return found
 

@@ -11,6 +11,7 @@ from typing import NoReturn
 import attrs
 import trio
 
+from gpustack.artifacts.repository import FileExtras
 from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState
@@ -150,13 +151,23 @@ async def _fetch_files(
         reporter.report(InstanceState.DOWNLOADING, download_progress=percent)
 
     projector = wanted_projector(model) or None
-    files = await context.files.ensure(instance.source, progress=progress, projector=projector)
+    extras = _extras(model)
+    files = await context.files.ensure(instance.source, progress=progress, projector=projector, extras=extras)
     path = files.main_path
     if engine is None:
         is_gguf = path.lower().endswith(".gguf")
         facts = ModelFacts(format=FileFormat.GGUF if is_gguf else FileFormat.SAFETENSORS)
         engine = engine_for(model, facts)
     return _LaunchInputs(engine, path, files.mmproj_path)
+
+
+def _extras(model: Model) -> FileExtras:
+    """What a deployment's parameters ask of a repository: code where it may run, weights in the form they name."""
+    given = model.backend_parameters
+    form = parameters.value_of(given, "--load-format", "--config-format")
+    return FileExtras(
+        code=parameters.has(given, "--trust-remote-code") or form == "pt", consolidated=form == "mistral"
+    )
 
 
 async def _lease_port(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from gpustack.artifacts.repository import NO_EXTRAS, FileExtras
+from gpustack.artifacts.source import DEFAULT_PROJECTOR
 from gpustack.domain.artifact import FileState, ModelFile, ModelSource, SourceKind
 from gpustack.domain.report import FileReport
 from gpustack.errors import GpustackError, Unavailable
@@ -63,14 +65,16 @@ class ModelFiles:
         progress: Callable[[float], None] | None = None,
         *,
         projector: str | None = None,
+        extras: FileExtras = NO_EXTRAS,
     ) -> LocalFiles:
         """The files of ``source``, fetched if they are missing; the server's record of them is kept up to date.
 
         ``progress`` is called with percent about once a second, and not at all when everything is here. Raises a
         ``GpustackError`` whose sentence says what is wrong. Cancellable at any time: what has arrived stays, and the
-        next fetch continues from there. ``projector`` is the name of the projector's file, where the user chose one.
+        next fetch continues from there. ``projector`` is the name of the projector's file, where the user chose one;
+        ``extras`` is what is wanted of a repository beyond the usual.
         """
-        chosen = {} if projector is None or "/" in projector else {"projector": projector}
+        pattern = DEFAULT_PROJECTOR if projector is None or "/" in projector else projector
         key = (source, local_dir)
         while (removing := self._removing.get(key)) is not None:
             await removing.wait()
@@ -84,7 +88,8 @@ class ModelFiles:
                         token=self._token,
                         local_dir=local_dir or None,
                         progress=self._progress_reporter(key, progress),
-                        **chosen,
+                        projector=pattern,
+                        extras=extras,
                     )
                 except GpustackError as error:
                     refusal = error

@@ -13,6 +13,7 @@ from gpustack.artifacts.listing import Listing
 from gpustack.artifacts.source import DEFAULT_PROJECTOR, SourceSettings, source_for
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.errors import (
+    BadRequest,
     Forbidden,
     GatewayTimeout,
     GpustackError,
@@ -98,9 +99,11 @@ async def test_a_snapshot_leaves_out_what_no_engine_reads(hub: Hub) -> None:
     assert found.file("config.json").git_sha1 is not None
 
 
-async def test_without_safetensors_the_older_weights_are_kept(hub: Hub) -> None:
+async def test_pickles_are_fetched_only_when_they_are_named(hub: Hub) -> None:
     hub.add("me/m", {"config.json": b"{}", "pytorch_model.bin": b"old"})
-    assert [file.name for file in (await resolve(hub)).files] == ["config.json", "pytorch_model.bin"]
+    with pytest.raises(BadRequest, match=r"me/m has its weights as pickles only"):
+        await resolve(hub)
+    assert [file.name for file in (await resolve(hub, "*.bin")).files] == ["pytorch_model.bin"]
 
 
 async def test_a_repository_with_one_gguf_model_needs_no_pattern(hub: Hub) -> None:

@@ -31,6 +31,7 @@ _POOL = (
 )
 _PROXY = "tests/options/test_proxy.py::"
 _VARIABLES = "tests/options/test_variables.py::"
+_MODELSCOPE = f"{_VARIABLES}test_the_variables_of_modelscope_say_where_it_is_asked_and_as_whom"
 _TOOLS_OF = "tests/cli/test_download_tools.py::"
 _VERDICTS = "tests/api/test_model_evaluations.py::test_no_more_verdicts_are_kept_than_wanted"
 _SIGN_ON = "tests/options/test_sign_on.py::"
@@ -135,6 +136,9 @@ PROOFS: Mapping[str, str] = {
 
 VARIABLES: Mapping[str, str] = {
     "hf_endpoint": _FETCHED,
+    "modelscope_endpoint": _MODELSCOPE,
+    "modelscope_domain": _MODELSCOPE,
+    "modelscope_api_token": _MODELSCOPE,
     "http_proxy": f"{_PROXY}test_the_hub_is_asked_through_the_proxy_and_the_cluster_never",
     "https_proxy": f"{_PROXY}test_the_hub_is_asked_through_the_proxy_and_the_cluster_never",
     "all_proxy": f"{_PROXY}test_the_hub_is_asked_through_the_proxy_and_the_cluster_never",

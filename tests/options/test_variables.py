@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from tests.daemon import daemon
+import pytest
+
+from tests.daemon import Daemon, daemon
+from tests.fakes.modelscope import running_modelscope
 from tests.options.spelling import spelled
 from tests.options.stream import endless_model, stream_of
 
 GIB = 1 << 30
+REPO = {"config.json": b"{}", "model.safetensors": b"weights"}
 
 
 def test_the_gateway_waits_as_long_and_takes_in_as_many_as_told(tmp_path: Path) -> None:
@@ -47,3 +52,36 @@ def test_the_claims_of_a_model_are_what_is_set_aside_for_it(tmp_path: Path) -> N
         )
         assert status == 422
         assert "GPUSTACK_MODEL_VRAM_CLAIM" in answer["message"] and "bytes" in answer["message"]
+
+
+@pytest.mark.parametrize("token", ["MODELSCOPE_API_TOKEN", "MODELSCOPE_SDK_TOKEN"])
+def test_the_variables_of_modelscope_say_where_it_is_asked_and_as_whom(tmp_path: Path, token: str) -> None:
+    with running_modelscope() as site:
+        site.add("me/m", REPO)
+        site.private["me/m"] = "a-token-of-modelscope"
+        env = {
+            "MODELSCOPE_ENDPOINT": site.url,
+            "MODELSCOPE_DOMAIN": "127.0.0.1:9",
+            token: "a-token-of-modelscope",
+        }
+        with daemon(tmp_path / "data", env=env) as one:
+            ready = fetched(one)
+            assert ready["state"] == "ready", ready
+            assert [Path(path).name for path in ready["resolved_paths"]] == list(REPO)
+    with daemon(tmp_path / "other", env={"MODELSCOPE_DOMAIN": "127.0.0.1:9"}) as one:
+        assert "ModelScope (https://127.0.0.1:9)" in fetched(one)["state_message"]
+
+
+def fetched(one: Daemon) -> dict[str, Any]:
+    """The record of a repository of ModelScope, once the worker has fetched it or failed to."""
+    worker = one.until(lambda: one.call("GET", "/v1/workers")[1]["items"], "the worker")[0]
+    wanted = {"source": "model_scope", "model_scope_model_id": "me/m", "worker_id": worker["id"]}
+    status, file = one.call("POST", "/v1/model-files", wanted)
+    assert status == 200, file
+
+    def ended() -> Any:
+        now = one.call("GET", f"/v1/model-files/{file['id']}")[1]
+        return None if now["state"] == "downloading" else now
+
+    found: dict[str, Any] = one.until(ended, "the end of the fetch")
+    return found

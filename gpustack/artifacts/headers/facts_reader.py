@@ -28,7 +28,14 @@ from gpustack.artifacts.range_request import (
     first_byte,
     open_range,
 )
-from gpustack.artifacts.source import DEFAULT_LIBRARY, DEFAULT_PROJECTOR, SourceSettings, source_for
+from gpustack.artifacts.repository import FileExtras
+from gpustack.artifacts.source import (
+    DEFAULT_LIBRARY,
+    DEFAULT_PROJECTOR,
+    ModelScopeAccess,
+    SourceSettings,
+    source_for,
+)
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.errors import BadRequest, NotFound, Unavailable
@@ -66,6 +73,7 @@ class FactsReader:
     rng: random.Random
     endpoint: str | None = None
     library: str = DEFAULT_LIBRARY
+    model_scope: ModelScopeAccess = ModelScopeAccess()
     fresh_for: float = 600.0
     deadline: float = 60.0
     most: int = 256
@@ -89,8 +97,11 @@ class FactsReader:
             endpoint=self.endpoint,
             library=self.library,
             token=token,
+            model_scope=self.model_scope,
             deadline=self.deadline,
             projector=projector,
+            # Whether pickles are wanted is for the worker that would fetch them: headers run no code.
+            extras=FileExtras(code=True),
         )
         listing = await place.resolve(source, settings)
         state = await disk.run(_local_state, listing) if place.is_local else listing.revision

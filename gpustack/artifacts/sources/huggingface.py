@@ -9,26 +9,15 @@ from __future__ import annotations
 import os
 import re
 import urllib.parse
-from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
 from gpustack.artifacts.hub_client import hub_http, hub_session
-from gpustack.artifacts.listing import (
-    MOST_FILES,
-    Listing,
-    RemoteFile,
-    choose,
-    is_other_model,
-    is_projector,
-    matches,
-    safe_name,
-)
-from gpustack.artifacts.projector import by_place_and_name
+from gpustack.artifacts.listing import MOST_FILES, Listing, RemoteFile, folder_of, safe_name
 from gpustack.artifacts.range_request import with_size
+from gpustack.artifacts.repository import chosen_files
 from gpustack.artifacts.source import SourceSettings
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.errors import (
@@ -58,13 +47,6 @@ _UNKNOWN_SIZE = -1
 """Stands for a size that is not known yet, within this module."""
 
 _hub_calls = threads("hub listings", 4)
-
-_UNNEEDED = ("*.md", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.pdf", ".gitattributes", ".gitignore", "*.gguf")
-_OTHER_WEIGHTS = (
-    "*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot", "*.tflite",
-    "*.mlmodel", "original/*", "coreml/*", "openvino/*", "onnx/*",
-)  # fmt: skip
-"""The same weights for other programs: left out where there are safetensors."""
 
 
 @attrs.frozen
@@ -196,12 +178,19 @@ def _listing(source: ModelSource, settings: SourceSettings, endpoint: str, info:
     if not isinstance(info.sha, str | None) or not all(_is_sound(sibling) for sibling in siblings):
         raise _no_hub_error(shown(endpoint))
     names = [sibling.rfilename for sibling in siblings]
-    main, wanted, mmproj = _chosen_files(source, settings, names)
+    chosen = chosen_files(
+        names,
+        source.huggingface_filename,
+        projector=settings.projector,
+        extras=settings.extras,
+        place=repo,
+        field="huggingface_filename",
+    )
     commit = info.sha or source.revision or "main"
     known = {sibling.rfilename: sibling for sibling in siblings}
     headers = {"authorization": f"Bearer {settings.token}"} if settings.token else {}
     files = []
-    for name in wanted:
+    for name in chosen.names:
         told = known[name]
         path = urllib.parse.quote(safe_name(name))
         files.append(
@@ -215,7 +204,11 @@ def _listing(source: ModelSource, settings: SourceSettings, endpoint: str, info:
             )
         )
     return Listing(
-        folder=_folder(repo, source.revision), files=tuple(files), main=main, mmproj=mmproj, revision=info.sha
+        folder=folder_of("huggingface", repo, source.revision, "main"),
+        files=tuple(files),
+        main=chosen.main,
+        mmproj=chosen.mmproj,
+        revision=info.sha,
     )
 
 
@@ -241,53 +234,6 @@ def _is_sound(sibling: RepoSibling) -> bool:
         and (size is None or (type(size) is int and 0 <= size < 1 << 62))
         and all(isinstance(one, str | None) for one in hashes)
     )
-
-
-def _chosen_files(
-    source: ModelSource, settings: SourceSettings, names: Sequence[str]
-) -> tuple[str | None, tuple[str, ...], str | None]:
-    """The main file, all files to fetch, and the projector among them."""
-    repo, pattern = source.huggingface_repo_id or "", source.huggingface_filename
-    has_gguf = any(name.lower().endswith(".gguf") for name in names)
-    has_others = any(is_other_model(name) for name in names)
-    if pattern is None and not (has_gguf and not has_others):
-        return None, _snapshot(names, repo), None
-    if pattern is not None and not any(name.lower().endswith(".gguf") for name in _matching(names, pattern)):
-        found = _matching(names, pattern)
-        if found:  # files of another format, asked for by pattern
-            return (found[0] if len(found) == 1 else None), tuple(found), None
-    parts = choose(names, pattern, place=repo)
-    mmproj = None
-    if settings.projector is not None and not is_projector(parts[0]):
-        mmproj = next(iter(by_place_and_name(names, parts[0], settings.projector)), None)
-    return parts[0], parts if mmproj is None else (*parts, mmproj), mmproj
-
-
-def _matching(names: Sequence[str], pattern: str) -> list[str]:
-    return sorted(name for name in names if matches(name, pattern))
-
-
-def _snapshot(names: Sequence[str], repo: str) -> tuple[str, ...]:
-    """The files of a repository that an engine reads."""
-    kept = [name for name in names if not _matches_any(name, _UNNEEDED)]
-    if any(name.endswith(".safetensors") and "/" not in name for name in kept):
-        kept = [name for name in kept if not _matches_any(name, _OTHER_WEIGHTS)]
-    if not kept:
-        raise NotFound(f"The repository {repo} has no files that an engine could use")
-    return tuple(sorted(kept))
-
-
-def _matches_any(name: str, patterns: Sequence[str]) -> bool:
-    path = PurePosixPath(name.lower())
-    return any(path.match(pattern) for pattern in patterns)
-
-
-def _folder(repo: str, revision: str | None) -> str:
-    """A folder per revision, so that no two share files; ``@`` cannot be part of the name of a repository."""
-    place = f"huggingface/{repo}"
-    if revision is None or revision == "main":
-        return place
-    return f"{place}@{re.sub(r'[^A-Za-z0-9._-]', '--', revision)}"
 
 
 SOURCE = HuggingFace()

@@ -19,6 +19,7 @@ from gpustack.artifacts.listing import (
     shards,
 )
 from gpustack.artifacts.projector import best_by_headers, by_place_and_name
+from gpustack.artifacts.repository import FileExtras, engine_files
 from gpustack.artifacts.source import SourceSettings
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.errors import BadRequest, Invalid, NotFound
@@ -30,6 +31,8 @@ _MOST_PROJECTORS = 32
 
 _MOST_LINKS = 4
 """How deep linked folders within linked folders are followed."""
+
+_ALL = FileExtras(code=True)
 
 _disk = threads("model paths", 4)
 
@@ -90,7 +93,8 @@ def _folder(place: Path, projector: str | None) -> Listing:
     # Many GGUF files have a config.json beside them; it describes the model only if there are other weights.
     other = "config.json" in names and any(is_other_model(name) for name in names)
     if other or not any(name.lower().endswith(".gguf") for name in names):
-        return _listing(place, tuple(names), None, None)
+        # A path is used as it is, so code and pickles in it are no fault; but each weight is counted once.
+        return _listing(place, tuple(engine_files(names, _ALL) or names), None, None)
     try:
         parts = choose(names, None, place=str(place))
     except BadRequest as error:
