@@ -145,10 +145,11 @@ class WorkerServices:
 
 @attrs.frozen(kw_only=True)
 class HubAccess:
-    """The model hub and our token for it; ``endpoint`` is ``None`` for the public one."""
+    """The model hub and our token for it, and ModelScope; an endpoint is ``None`` for the public one."""
 
     endpoint: str | None = None
     token: str | None = attrs.field(default=None, repr=False)
+    model_scope: str | None = None
 
 
 @attrs.frozen(kw_only=True)

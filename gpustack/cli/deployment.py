@@ -78,14 +78,15 @@ async def _unknown(client: AdminClient, text: str) -> NotFound:
         return NotFound(f"There is no model {text!r} here; did you mean {by_lower[meant]}?")
     return NotFound(
         f"There is no model {text!r} here{known}. To deploy one give a path (./model.gguf), a repository of Hugging "
-        "Face (ORGANISATION/REPOSITORY:TAG) or a model of the Ollama library (ollama:NAME:TAG)"
+        "Face (ORGANISATION/REPOSITORY:TAG) or ModelScope (ms:ORGANISATION/REPOSITORY:TAG) or a model of the Ollama "
+        "library (ollama:NAME:TAG)"
     )
 
 
 async def _same_source(client: AdminClient, model: Doc, asked: ModelReference) -> None:
     """Raise AlreadyExists unless the model has the source that is asked for; without a file named, any file will do."""
     fields = asked.fields
-    if asked.file and model.get("huggingface_repo_id") == asked.repo:
+    if asked.file and asked.repo in (model.get("huggingface_repo_id"), model.get("model_scope_model_id")):
         fields, _ = await source_fields(client, asked)
     if any(model.get(field) != value for field, value in fields.items()):
         from gpustack.cli.phrase import source
@@ -128,7 +129,12 @@ def is_known_gguf(source: Mapping[str, str]) -> bool:
     """Whether a source is known to be GGUF, for which the engine is fixed; a folder of another machine is unknown."""
     if source["source"] == "ollama_library":
         return True
-    name = source.get("huggingface_filename") or source.get("local_path") or ""
+    name = (
+        source.get("huggingface_filename")
+        or source.get("model_scope_file_path")
+        or source.get("local_path")
+        or ""
+    )
     return name.lower().endswith(".gguf") or (
         "local_path" in source and any(Path(name).glob("*.[gG][gG][uU][fF]"))
     )

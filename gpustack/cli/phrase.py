@@ -98,6 +98,8 @@ def source(document: dict[str, Any]) -> str:
     file = document.get("huggingface_filename") or document.get("model_scope_file_path")
     if repo == document.get("ollama_library_model_name"):
         return f"ollama:{repo}"
+    if repo == document.get("model_scope_model_id"):
+        repo = f"ms:{repo}"
     return f"{repo}:{file}" if file else str(repo)
 
 

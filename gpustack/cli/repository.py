@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import attrs
 
@@ -40,6 +40,9 @@ _LISTED = 12
 
 _HUB = "https://huggingface.co"
 """The address that the proxy of the server is asked for; the server puts its own hub in place of it."""
+_MODEL_SCOPE = "https://www.modelscope.cn"
+"""The same for ModelScope."""
+_FILE_FIELD = {"huggingface": "huggingface_filename", "model_scope": "model_scope_file_path"}
 _NOT_THERE = {"RepoNotFound", "RevisionNotFound"}
 
 
@@ -66,36 +69,39 @@ async def source_fields(client: AdminClient, asked: ModelReference) -> tuple[Map
     """
     if asked.repo is None:
         return asked.fields, ""
-    files = await _files(client, asked.repo, asked.fields.get("revision"))
+    files = await _files(client, asked)
+    field = _FILE_FIELD[asked.fields["source"]]
     if files is None:
         return _unseen(asked)
     found = variants(files)
     if not found:
         if asked.file and "*" not in asked.file and asked.file not in files:
             raise NotFound(f"{asked.repo} has no GGUF file, and no file {asked.file}")
-        return {**asked.fields, **({"huggingface_filename": asked.file} if asked.file else {})}, ""
+        return {**asked.fields, **({field: asked.file} if asked.file else {})}, ""
     if asked.file:
         taken, told = find_variant(found, asked.file, asked.repo), ""
     else:
         taken = choose_variant(found, asked.repo)
         told = remark(taken, found, asked.repo)
-    return {**asked.fields, "huggingface_filename": pattern_of(taken, files)}, told
+    return {**asked.fields, field: pattern_of(taken, files)}, told
 
 
 def _unseen(asked: ModelReference) -> tuple[Mapping[str, str], str]:
     """The same for a repository whose files cannot be listed now."""
+    field = _FILE_FIELD[asked.fields["source"]]
     if asked.file:
-        return {**asked.fields, "huggingface_filename": pattern_for(asked.file)}, ""
+        return {**asked.fields, field: pattern_for(asked.file)}, ""
     if "gguf" not in (asked.repo or "").lower():
         return asked.fields, ""
     told = f"The hub does not list {asked.repo} now. Taking {DEFAULT_TAG}; others are {asked.repo}:TAG."
-    return {**asked.fields, "huggingface_filename": pattern_for(DEFAULT_TAG)}, told
+    return {**asked.fields, field: pattern_for(DEFAULT_TAG)}, told
 
 
-async def _files(client: AdminClient, repo: str, revision: str | None) -> Mapping[str, int | None] | None:
+async def _files(client: AdminClient, asked: ModelReference) -> Mapping[str, int | None] | None:
     """The sizes of all files by name; ``None`` when the hub does not answer."""
-    place = f"/revision/{quote(revision, safe='')}" if revision else ""
-    address = f"{_HUB}/api/models/{quote(repo)}{place}?blobs=true"
+    repo, revision = asked.repo or "", asked.fields.get("revision")
+    of_model_scope = asked.fields["source"] == "model_scope"
+    address = _model_scope_address(repo, revision) if of_model_scope else _hub_address(repo, revision)
     try:
         reply = await client.through(f"/proxy?url={quote(address, safe='')}")
     except RemoteError:
@@ -106,13 +112,34 @@ async def _files(client: AdminClient, repo: str, revision: str | None) -> Mappin
             f"There is no repository {where} on the hub, or it is private and the server's --huggingface-token may "
             "not read it"
         )
-    return _sizes(reply.body) if reply.status == 200 else None
+    if reply.status != 200:
+        return None
+    return _model_scope_sizes(reply.body) if of_model_scope else _sizes(reply.body)
+
+
+def _hub_address(repo: str, revision: str | None) -> str:
+    place = f"/revision/{quote(revision, safe='')}" if revision else ""
+    return f"{_HUB}/api/models/{quote(repo)}{place}?blobs=true"
+
+
+def _model_scope_address(repo: str, revision: str | None) -> str:
+    query = urlencode({"Revision": revision or "master", "Recursive": "True"})
+    return f"{_MODEL_SCOPE}/api/v1/models/{quote(repo)}/repo/files?{query}"
 
 
 def _sizes(body: bytes) -> Mapping[str, int | None] | None:
     try:
         siblings = json.loads(body)["siblings"]
         told = {str(one["rfilename"]): one.get("size") for one in siblings}
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        return None
+    return {name: size if isinstance(size, int) else None for name, size in told.items()}
+
+
+def _model_scope_sizes(body: bytes) -> Mapping[str, int | None] | None:
+    try:
+        entries = json.loads(body)["Data"]["Files"]
+        told = {str(one["Path"]): one.get("Size") for one in entries if one.get("Type") != "tree"}
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
         return None
     return {name: size if isinstance(size, int) else None for name, size in told.items()}

@@ -19,6 +19,11 @@ _MODEL_SCOPE = re.compile(
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 _LIBRARY = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*(?::[\w.-]+)?", re.ASCII)
 _PAGE = re.compile(r"(?P<repo>[^/]+/[^/]+)/(?:blob|resolve|tree)/(?P<revision>[^/]+)(?:/(?P<file>.+))?/?")
+_MODEL_SCOPE_PAGE = re.compile(
+    r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+)(?::(?P<tag>[^/]+)|/(?:file/view|resolve)/(?P<revision>[^/]+)/(?P<file>.+)"
+    r"|/(?:summary|files|feedback|quickstart))?/?",
+    re.ASCII,
+)
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
 _PLACES = ("./", "../", "~", "/")
 _HERE = frozenset({".", ".."})
@@ -50,10 +55,7 @@ def read_source(text: str, cwd: Path) -> ModelReference | None:
     if text in _HERE or text.startswith(_PLACES) or (not _is_address(text) and (cwd / text).exists()):
         return _path(text, cwd)
     if found := _MODEL_SCOPE.match(text):
-        raise GpustackError(
-            f"Models of ModelScope cannot be fetched ({text}): take {text[found.end() :]} of Hugging Face, or give "
-            "the path of a file that you have"
-        )
+        return _model_scope(text, text[found.end() :].removeprefix("models/"))
     if found := _OLLAMA.match(text):
         return _library(text, text[found.end() :].removeprefix("library/"))
     hub = _HUB.match(text)
@@ -94,6 +96,18 @@ def _library(text: str, model: str) -> ModelReference:
         raise GpustackError(f"{text} does not name a model of the Ollama library: write ollama:NAME[:TAG]")
     fields = {"source": "ollama_library", "ollama_library_model_name": model}
     return ModelReference(name=model.rpartition("/")[2].replace(":", "-"), fields=fields)
+
+
+def _model_scope(text: str, rest: str) -> ModelReference:
+    """A repository of ModelScope; the address of a page of it will do."""
+    page = _MODEL_SCOPE_PAGE.fullmatch(unquote(urlsplit(rest).path if "://" in text else rest))
+    if page is None:
+        raise GpustackError(f"{text} does not name a repository: write ms:ORGANISATION/REPOSITORY[:TAG]")
+    found = _repository(page["repo"], page["tag"] or page["file"] or "")
+    fields = {"source": "model_scope", "model_scope_model_id": page["repo"]}
+    if (page["revision"] or "master") != "master":
+        fields["revision"] = page["revision"]
+    return attrs.evolve(found, fields=fields)
 
 
 def _repository(repo: str, file: str, revision: str = "main") -> ModelReference:

@@ -53,6 +53,14 @@ def test_a_mirror_takes_the_place_of_the_public_hub_and_its_token() -> None:
     assert not target("https://modelscope.cn/api", MIRROR).is_hub
 
 
+def test_a_mirror_of_modelscope_takes_its_place_and_gets_no_token_of_another_hub() -> None:
+    hub = HubAccess(token=TOKEN, model_scope="https://ms.example")
+    for host in ("modelscope.cn", "www.modelscope.cn"):
+        found = target(f"https://{host}/api/v1/models/a/b?x=1", hub)
+        assert (found.url, found.is_hub) == ("https://ms.example/api/v1/models/a/b?x=1", False)
+    assert is_redirect_allowed("https://ms.example/x", hub)
+
+
 @pytest.mark.attack("ssrf")
 @pytest.mark.parametrize(
     "url",

@@ -9,6 +9,7 @@ import pytest
 from tests.cli.shell import Shell
 from tests.daemon import daemon
 from tests.fakes.hub import Hub, running_hub
+from tests.fakes.modelscope import ModelScopeSite, running_modelscope
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,13 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture(scope="module")
-def shell(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+def modelscope() -> Iterator[ModelScopeSite]:
+    with running_modelscope() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def shell(hub: Hub, modelscope: ModelScopeSite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     folder = tmp_path_factory.mktemp("shell")
-    with daemon(folder / "data", env={"HF_ENDPOINT": hub.url}) as one:
+    with daemon(folder / "data", env={"HF_ENDPOINT": hub.url, "MODELSCOPE_ENDPOINT": modelscope.url}) as one:
         yield Shell(one, folder)

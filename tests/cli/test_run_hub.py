@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.cli.shell import SENTENCE, Shell
 from tests.fakes.hub import Hub
+from tests.fakes.modelscope import ModelScopeSite
 
 
 def test_a_gguf_repository_without_a_tag_runs_and_says_which_file(
@@ -61,3 +62,17 @@ def test_a_hub_that_does_not_answer_now_is_left_to_whoever_fetches(
     assert ran.returncode == 0, ran.stderr
     assert "The hub does not list a/away-GGUF now. Taking Q4_K_M" in ran.stderr
     shell.good("rm", "away")
+
+
+def test_a_repository_of_modelscope_runs_as_one_of_the_hub_does(
+    modelscope: ModelScopeSite, shell: Shell, tiny_model: Path
+) -> None:
+    whole = tiny_model.read_bytes()
+    modelscope.add(
+        "a/scoped-GGUF", {"scoped-Q4_K_M.gguf": whole, "scoped-Q8_0.gguf": whole, "README.md": b"x"}
+    )
+    ran = shell("run", "ms:a/scoped-GGUF", "Who are you?")
+    assert (ran.returncode, ran.stdout) == (0, f"{SENTENCE}\n"), ran.stderr
+    assert "Taking Q4_K_M (" in ran.stderr and "others are a/scoped-GGUF:TAG (Q8_0)" in ran.stderr
+    assert "ms:a/scoped-GGUF:*Q4_K_M*.gguf" in shell.good("ls")
+    shell.good("rm", "scoped")

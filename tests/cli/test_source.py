@@ -58,12 +58,31 @@ def test_a_model_of_the_ollama_library(text: str, model: str, name: str, tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("text", "file", "revision"),
+    [
+        ("ms:a/b-GGUF", "", None),
+        ("ms:a/b-GGUF:Q4_K_M", "Q4_K_M", None),
+        ("modelscope:a/b-GGUF", "", None),
+        ("https://www.modelscope.cn/models/a/b-GGUF/summary", "", None),
+        ("https://modelscope.cn/models/a/b-GGUF/file/view/v2/b%20c.gguf?status=2", "b c.gguf", "v2"),
+        ("https://modelscope.cn/models/a/b-GGUF/resolve/master/x/b.gguf", "x/b.gguf", None),
+    ],
+)
+def test_a_repository_of_modelscope(text: str, file: str, revision: str | None, tmp_path: Path) -> None:
+    asked = read_source(text, tmp_path)
+    assert asked is not None
+    assert (asked.name, asked.repo, asked.file) == ("b", "a/b-GGUF", file)
+    more = {} if revision is None else {"revision": revision}
+    assert asked.fields == {"source": "model_scope", "model_scope_model_id": "a/b-GGUF", **more}
+
+
+@pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("", "MODEL is empty"),
         (" ", "MODEL is empty"),
-        ("ms:a/b", "Models of ModelScope cannot be fetched"),
-        ("https://modelscope.cn/models/a/b", "Models of ModelScope cannot be fetched"),
+        ("ms:a", "does not name a repository: write ms:ORGANISATION"),
+        ("https://modelscope.cn/datasets/a/b", "does not name a repository: write ms:ORGANISATION"),
         ("https://example.com/m.gguf", "Models are not fetched from https://example.com"),
         ("ollama:", "does not name a model of the Ollama library"),
         ("ollama:a/b/c", "does not name a model of the Ollama library"),

@@ -76,7 +76,8 @@ class HubTarget:
 
 
 def target(url: str, hub: HubAccess) -> HubTarget:
-    """Where a request for ``url`` goes: to ``HF_ENDPOINT``, if that is set, in place of the public hub.
+    """Where a request for ``url`` goes: to ``HF_ENDPOINT`` or ``MODELSCOPE_ENDPOINT``, where set, in place of the
+    public hub.
 
     Raises ``BadRequest`` for a text that is no URL, ``Forbidden`` for one that is not allowed.
     """
@@ -89,13 +90,16 @@ def target(url: str, hub: HubAccess) -> HubTarget:
         raise Forbidden(f"Only https addresses of these hosts are fetched: {allowed}")
     if parts.hostname == _split(PUBLIC_HUB).hostname:
         return HubTarget(_put_together(endpoint, parts), is_hub=True)
+    if hub.model_scope is not None:
+        return HubTarget(_put_together(hub.model_scope, parts), is_hub=False)
     return HubTarget(_put_together(f"https://{parts.hostname}", parts), is_hub=False)
 
 
 def is_redirect_allowed(url: str, hub: HubAccess) -> bool:
     """Whether a redirect there is followed."""
     parts = _split(url)
-    if hub.endpoint and _origin(parts) == _origin(_split(hub.endpoint)):
+    own = [endpoint for endpoint in (hub.endpoint, hub.model_scope) if endpoint]
+    if any(_origin(parts) == _origin(_split(endpoint)) for endpoint in own):
         return True
     host = parts.hostname or ""
     return (

@@ -3,9 +3,9 @@
 Usage:
   gpustack pull [options] [--worker WORKER]... SOURCE
 
-SOURCE is a repository of Hugging Face (ORGANISATION/REPOSITORY[:TAG or :FILE]) or a model of the Ollama library
-(ollama:NAME:TAG), as gpustack run takes it: a deployment of the same then starts at once. gpustack files lists what
-there is.
+SOURCE is a repository of Hugging Face (ORGANISATION/REPOSITORY[:TAG or :FILE]) or of ModelScope
+(ms:ORGANISATION/REPOSITORY), or a model of the Ollama library (ollama:NAME:TAG), as gpustack run takes it: a
+deployment of the same then starts at once. gpustack files lists what there is.
 
 Options:
   --worker=WORKER    Only to this worker; may be repeated (default: to all that are ready).

@@ -5,9 +5,10 @@ Usage:
 
 MODEL is the name of a deployment, a path (./model.gguf, or . for this folder), a repository of Hugging Face
 (ORGANISATION/REPOSITORY, with :TAG or :FILE behind it to say which file of a GGUF repository; if not said, the one of
-about four bits) or a model of the Ollama library (ollama:NAME:TAG). What is on disk goes before a repository of the
-same name. Without PROMPT it is read from stdin where that is not a terminal; else you talk until you leave (\\h for
-help). The model stays deployed, unless it was deployed for this and cannot run.
+about four bits) or of ModelScope (ms:ORGANISATION/REPOSITORY), or a model of the Ollama library (ollama:NAME:TAG).
+What is on disk goes before a repository of the same name. Without PROMPT it is read from stdin where that is not a
+terminal; else you talk until you leave (\\h for help). The model stays deployed, unless it was deployed for this and
+cannot run.
 
 Options:
   -d, --detach          Do not talk: end when the model is ready.

@@ -11,6 +11,7 @@ from gpustack.artifacts.cache import Cache, CacheSettings
 from gpustack.artifacts.fetch import FetchRules
 from gpustack.artifacts.headers.facts_reader import FactsReader
 from gpustack.artifacts.source import ModelScopeAccess
+from gpustack.config.environment import Environment
 from gpustack.config.loader import Configuration
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.facts import ModelFacts
@@ -27,7 +28,7 @@ def facts_reader(loaded: Configuration, rng: random.Random) -> Callable[[ModelSo
         rng=rng,
         endpoint=loaded.environment.hf_endpoint,
         library=loaded.options.ollama_library_base_url,
-        model_scope=_model_scope(loaded),
+        model_scope=_model_scope(loaded.environment),
     )
     return partial(reader.read, token=loaded.options.huggingface_token)
 
@@ -37,16 +38,18 @@ def model_cache(loaded: Configuration, rng: random.Random) -> Cache:
     settings = CacheSettings(
         endpoint=loaded.environment.hf_endpoint,
         library=loaded.options.ollama_library_base_url,
-        model_scope=_model_scope(loaded),
+        model_scope=_model_scope(loaded.environment),
         xet=loaded.options.enable_hf_xet,
         rules=MANY_RANGES if loaded.options.enable_hf_transfer else FetchRules(),
     )
     return Cache(loaded.options.cache_dir, rng, settings)
 
 
-def _model_scope(loaded: Configuration) -> ModelScopeAccess:
+def model_scope_endpoint(variables: Environment) -> str | None:
     """ModelScope's own variables: a whole address, or the name of its host as its programs take it."""
-    variables = loaded.environment
     domain = variables.modelscope_domain
-    endpoint = variables.modelscope_endpoint or (None if domain is None else f"https://{domain}")
-    return ModelScopeAccess(endpoint=endpoint, token=variables.modelscope_api_token)
+    return variables.modelscope_endpoint or (None if domain is None else f"https://{domain}")
+
+
+def _model_scope(variables: Environment) -> ModelScopeAccess:
+    return ModelScopeAccess(endpoint=model_scope_endpoint(variables), token=variables.modelscope_api_token)

@@ -27,6 +27,7 @@ from gpustack.api.route import WITH_ANYBODY
 from gpustack.api.throttle import LoginLimiters
 from gpustack.cli.daemon.context import DaemonContext, utc_now
 from gpustack.cli.daemon.front import cross_origin_of
+from gpustack.cli.daemon.model_file import model_scope_endpoint
 from gpustack.cli.daemon.server_services import ServerServices
 from gpustack.cli.local import local_admins
 from gpustack.domain.access import Principal
@@ -90,7 +91,11 @@ def api_context(
                 ),
             ),
             catalog=services.background.catalog,
-            hub=HubAccess(endpoint=environment.hf_endpoint, token=options.huggingface_token),
+            hub=HubAccess(
+                endpoint=environment.hf_endpoint,
+                token=options.huggingface_token,
+                model_scope=model_scope_endpoint(environment),
+            ),
         ),
         usage=UsageServices(
             load=services.background.load,
