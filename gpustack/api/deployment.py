@@ -15,6 +15,7 @@ from gpustack.domain.device import DeviceId
 from gpustack.domain.model import Category, GpuSelector, Model, ModelAccess, PlacementStrategy
 from gpustack.domain.snapshot import Snapshot
 from gpustack.engines import llama_cpp
+from gpustack.engines.backend import settled
 from gpustack.engines.registry import engine_for, engines
 from gpustack.errors import AlreadyExists, BadRequest, Invalid
 from gpustack.policy.estimate.demand import faults_of_claims
@@ -156,6 +157,7 @@ def refuse_wrong(model: Model, snapshot: Snapshot) -> None:
     ``Invalid`` for what this version or its engine cannot take at all, ``AlreadyExists`` for its name, then
     ``BadRequest`` for a wrong choice of GPUs, and for parameters that its engine refuses.
     """
+    model = settled(model, snapshot.backends.values())
     engine = engine_for(model) if model.backend else _obvious_engine(model)
     if engine is None or engine.fetches(model):
         source_for(model.source.kind)

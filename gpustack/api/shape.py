@@ -275,9 +275,10 @@ class Document:
         if not isinstance(value, dict):
             faults.append(f"{at or 'body'}: must be an object")
             return {}
-        faults.extend(f"{name}: is missing" for name in self.required if name not in value)
+        inside = f"{at}." if at else ""
+        faults.extend(f"{inside}{name}: is missing" for name in self.required if name not in value)
         return {
-            name: shape.read(value[name], name, faults)
+            name: shape.read(value[name], f"{inside}{name}", faults)
             for name, shape in self.fields.items()
             if name in value
         }

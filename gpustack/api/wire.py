@@ -10,6 +10,7 @@ import attrs
 
 from gpustack.domain.access import ApiKey, Session, User
 from gpustack.domain.artifact import ModelFile, ModelSource
+from gpustack.domain.backend import InferenceBackend
 from gpustack.domain.device import Device, DeviceId
 from gpustack.domain.instance import Claim, ModelInstance, Placement
 from gpustack.domain.model import Category, Model, ModelAccess
@@ -91,6 +92,25 @@ SESSION = View(
         note="A login of a browser. It is renewed as long as it is used.",
     ),
     of=lambda session, context: {**fields_of(session, _SESSION), **_dates(session)},
+)
+
+
+# --- backends of administrators
+
+_BACKEND = _shapes(InferenceBackend, *_COMMON)
+BACKEND = View(
+    schema=Document(
+        name="InferenceBackend",
+        fields={**_BACKEND, "used_by": Array(Text()), **_DATES},
+        note="An engine as an administrator described it. used_by: the names of the deployments that run it.",
+    ),
+    of=lambda backend, context: {
+        **fields_of(backend, _BACKEND),
+        "used_by": sorted(
+            model.name for model in context.snapshot.models.values() if model.backend == backend.name
+        ),
+        **_dates(backend),
+    },
 )
 
 

@@ -12,6 +12,7 @@ from gpustack.remote.admin_client import AdminClient
 MODELS, INSTANCES, WORKERS = "/v1/models", "/v1/model-instances", "/v1/workers"
 SERVERS, FILES = "/v1/servers", "/v1/model-files"
 KEYS, USERS = "/v1/api-keys", "/v1/users"
+BACKENDS = "/v1/inference-backends"
 
 
 async def find(client: AdminClient, path: str, name: str) -> Doc | None:
@@ -43,6 +44,11 @@ async def key_named(client: AdminClient, name: str) -> Doc:
 async def user_named(client: AdminClient, name: str) -> Doc:
     """The account of this name or number; raises NotFound."""
     return await _named(client, USERS, name, "user", "users", field="username")
+
+
+async def backend_named(client: AdminClient, name: str) -> Doc:
+    """The administrators' backend of this name or number; raises NotFound."""
+    return await _named(client, BACKENDS, name, "backend", "backends", field="name")
 
 
 async def _named(client: AdminClient, path: str, name: str, kind: str, command: str, *, field: str) -> Doc:

@@ -10,6 +10,7 @@ import attrs
 
 from .access import Limits
 from .artifact import ModelSource
+from .backend import BackendSpec
 from .record import Record, stored
 
 
@@ -70,6 +71,8 @@ class Model(Record):
     command: str | None = None
     """Custom engine only: the command, with ``{port}``, ``{model_path}`` and ``{served_name}``."""
     health_path: str | None = None
+    backend_spec: BackendSpec | None = None
+    """What the administrators' backend that ``backend`` names said when this generation was made."""
     env: Mapping[str, str] = attrs.field(factory=dict)
     restart_on_error: bool = True
     distributable: bool = False
@@ -91,6 +94,7 @@ RUNTIME_FIELDS = frozenset(
         "backend",
         "backend_version",
         "backend_parameters",
+        "backend_spec",
         "categories",
         "command",
         "health_path",

@@ -11,6 +11,7 @@ import attrs
 
 from .access import ApiKey, Session, User
 from .artifact import ModelFile
+from .backend import InferenceBackend
 from .instance import Claim, ModelInstance
 from .model import Model
 from .record import Record, table_of
@@ -76,6 +77,10 @@ class Snapshot:
     @property
     def files(self) -> Mapping[int, ModelFile]:
         return self.all(ModelFile)
+
+    @property
+    def backends(self) -> Mapping[int, InferenceBackend]:
+        return self.all(InferenceBackend)
 
     @property
     def users(self) -> Mapping[int, User]:

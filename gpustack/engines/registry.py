@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
+from gpustack.domain.backend import BackendSpec
 from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.domain.model import Model
 from gpustack.errors import Invalid
 from gpustack.plugins import siblings
 
+from .custom import CustomEngine
 from .engine import Engine
 
 
@@ -19,27 +22,47 @@ def engines() -> tuple[Engine, ...]:
 
 
 def engine_by_name(name: str) -> Engine | None:
-    """The engine with that name, inside or in the API."""
-    return next((e for e in engines() if name in (e.name, e.wire_name)), None)
+    """The engine with that name, inside or in the API, in any spelling (``vLLM``, ``llama_cpp``, ``VoxBox``)."""
+    wanted = folded(name)
+    return next((e for e in engines() if wanted in (folded(e.name), folded(e.wire_name))), None)
+
+
+def unknown_backend(name: str, added: Iterable[str] = ()) -> Invalid:
+    """The fault of naming a backend that there is not; ``added`` are those that administrators added."""
+    built_in, others = ", ".join(sorted(e.wire_name for e in engines())), ", ".join(sorted(added))
+    and_added = f", and administrators added {others}" if others else ""
+    return Invalid(
+        f"Backend {name!r} is not known here; this version has {built_in}{and_added} (custom runs your command)"
+    )
+
+
+def folded(name: str) -> str:
+    """A name without what its spellings differ in: letter case, blanks and punctuation."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
 def engine_for(model: Model, facts: ModelFacts | None = None) -> Engine:
     """The engine that runs ``model``: the backend it names, else the first that serves it.
 
-    Raises ``Invalid`` with a sentence when there is none.
+    A backend of an administrator runs as the custom engine, under its own name. Raises ``Invalid`` with a sentence when
+    there is none.
     """
+    if model.backend_spec is not None:
+        return described_engine(model.backend_spec)
     if model.backend:
         named = engine_by_name(model.backend)
         if named is None:
-            known = ", ".join(sorted(e.wire_name for e in engines()))
-            raise Invalid(
-                f"Backend {model.backend!r} is not known here; this version has {known} (custom runs your command)"
-            )
+            raise unknown_backend(model.backend)
         return named
     for engine in engines():
         if engine.serves(model, facts):
             return engine
     raise Invalid(_nobody(model, facts))
+
+
+def described_engine(spec: BackendSpec) -> Engine:
+    """The custom engine under the name of an administrators' backend, with its metrics."""
+    return CustomEngine(wire_name=spec.backend, metrics=spec.metrics)
 
 
 def _nobody(model: Model, facts: ModelFacts | None) -> str:

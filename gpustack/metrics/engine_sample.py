@@ -49,7 +49,7 @@ def unify(pages: Iterable[EngineMetrics], mapping: MetricMap, samples: Samples) 
         if page.families != []:
             samples.add(registry.ENGINE_ANSWERED, page.target.labels, page.families is not None)
         own = _instance_labels(page.target)
-        wanted = mapping.of(page.target.runtime, page.target.version)
+        wanted = mapping.of(page.target.runtime, page.target.version, page.target.described)
         done: set[Metric] = set()
         by_name = {family.name.removesuffix("_total"): family for family in page.families or ()}
         for family in page.families or ():

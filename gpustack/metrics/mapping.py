@@ -98,19 +98,28 @@ class MetricMap:
     metrics: Mapping[str, Metric]
     ranges: Mapping[str, Mapping[str, Mapping[str, str]]]
 
-    def of(self, runtime: str, version: str | None) -> dict[str, Metric]:
+    def of(
+        self, runtime: str, version: str | None, described: Mapping[str, str] | None = None
+    ) -> dict[str, Metric]:
         """The families of an engine and our metrics for them.
+
+        ``described`` is what the administrators' backend says that the engine is of, ``None`` if it is of none. It
+        counts where the mapping has no such runtime; one that says nothing is read like a custom command.
 
         The first version range that fits overrides the entries for any version: a metric of ours that it maps is not
         taken from another family as well.
         """
         ranges = self.ranges.get(runtime, {})
+        if described is not None and not ranges:
+            ranges = {_ANY: described} if described else self.ranges.get(_CUSTOM, {})
         fitting = (mapped for text, mapped in ranges.items() if text != _ANY and _fits(version, text))
         special = next(fitting, {})
         targets = set(special.values())
         chosen = {source: target for source, target in ranges.get(_ANY, {}).items() if target not in targets}
         chosen.update(special)
-        return {_bare(source): self.metrics[target] for source, target in chosen.items()}
+        return {
+            _bare(source): self.metrics[target] for source, target in chosen.items() if target in self.metrics
+        }
 
     def document(self) -> dict[str, Any]:
         """The mapping as the API and the file write it."""
@@ -168,6 +177,13 @@ def read_map(document: object) -> MetricMap:
     if faults:
         raise Invalid(*faults)
     return MetricMap(metrics=metrics, ranges=ranges)
+
+
+def faults_of_names(mapped: Mapping[str, str], where: str) -> list[str]:
+    """What is wrong with an engine's families → families of ours, a sentence each."""
+    faults: list[str] = []
+    _targets(dict(mapped), where, default_map().metrics, faults)
+    return faults
 
 
 def _metric(name: str, described: object, faults: list[str]) -> Metric | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import trio
@@ -30,6 +30,8 @@ class ScrapeTarget:
     instance_name: str
     runtime: str
     version: str | None = None
+    described: Mapping[str, str] | None = None
+    """Families of the engine → families of ours, as its administrators' backend says; ``None`` if it is of none."""
     port: int
     fields: Fields = attrs.field(default=(), repr=False)
     """Headers with the key of the engine."""

@@ -9,10 +9,12 @@ import attrs
 
 from gpustack.domain.access import User
 from gpustack.domain.artifact import ModelFile
+from gpustack.domain.backend import InferenceBackend
 from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.lifecycle import EVICT
-from gpustack.domain.model import Model, edited
+from gpustack.domain.model import RUNTIME_FIELDS, Model, edited
 from gpustack.domain.worker import Worker
+from gpustack.engines.backend import settled
 from gpustack.errors import AlreadyExists, BadRequest, Conflict
 from gpustack.server.lifecycle import end_instance, give_up_place
 from gpustack.server.report import TO_FETCH
@@ -30,7 +32,7 @@ async def create_model(store: Store, model: Model) -> Model:
     def work(tx: Tx) -> Model:
         _refuse_taken_name(tx, model.name, None)
         _refuse_unknown_users(tx, model)
-        return tx.insert(model)
+        return tx.insert(settled(model, tx.all(InferenceBackend).values()))
 
     return await store.write(work)
 
@@ -50,7 +52,8 @@ async def update_model(
             raise Conflict(
                 f"Model {before.name!r} changed since it was read (version {before.version}, not {version})"
             )
-        after = edited(before, _categorised(before, attrs.evolve(before, **changes), changes))
+        after = _categorised(before, attrs.evolve(before, **changes), changes)
+        after = edited(before, _with_backend(tx, before, after))
         if after.name != before.name:
             _refuse_taken_name(tx, after.name, model_id)
         _refuse_unknown_users(tx, after)
@@ -71,6 +74,19 @@ def _refuse_unknown_users(tx: Tx, model: Model) -> None:
     for user_id in model.allowed_user_ids or ():
         if tx.get(User, user_id) is None:
             raise BadRequest(f"User {user_id}, who is to use {model.name!r}, does not exist")
+
+
+def _with_backend(tx: Tx, before: Model, after: Model) -> Model:
+    """``after`` with what its backend says: as the backend is now where engines are replaced anyway, else as before."""
+    if before.backend_spec is not None and _runs_as(before, after):
+        return after
+    renewed = settled(after, tx.all(InferenceBackend).values())
+    kept = attrs.evolve(renewed, backend_spec=before.backend_spec)
+    return kept if before.backend_spec is not None and _runs_as(before, kept) else renewed
+
+
+def _runs_as(before: Model, after: Model) -> bool:
+    return all(getattr(before, name) == getattr(after, name) for name in RUNTIME_FIELDS)
 
 
 def _categorised(before: Model, after: Model, changes: Mapping[str, Any]) -> Model:

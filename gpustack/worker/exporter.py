@@ -91,7 +91,9 @@ class WorkerCollector:
         for instance_id, name in self._supervisor.ready_instances.items():
             instance, port = assigned.instances.get(instance_id), ports.get(name)
             if instance is not None and port is not None:
-                runtime, version = _runtime(instance, assigned.models.get(instance.model_id), status)
+                model = assigned.models.get(instance.model_id)
+                runtime, version = _runtime(instance, model, status)
+                spec = None if model is None else model.backend_spec
                 found.append(
                     ScrapeTarget(
                         worker_id=node.worker_id,
@@ -102,6 +104,7 @@ class WorkerCollector:
                         instance_name=instance.name,
                         runtime=runtime,
                         version=version,
+                        described=None if spec is None else spec.metrics,
                         port=port,
                         fields=self._keys.fields(port),
                     )
@@ -127,6 +130,8 @@ def _runtime(instance: ModelInstance, model: Model | None, status: WorkerStatus)
     """The engine's name in the API, and its version: the one that the deployment pins, else the one installed."""
     if model is None:
         return "unknown", None
+    if model.backend_spec is not None:
+        return model.backend_spec.backend, model.backend_spec.version
     suffix = PurePath(instance.resolved_path or "").suffix.lower()
     facts = ModelFacts(format=FileFormat.GGUF if suffix == ".gguf" else FileFormat.UNKNOWN)
     try:

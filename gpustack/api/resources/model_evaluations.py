@@ -8,6 +8,7 @@ import attrs
 import trio
 
 from gpustack.domain.model import Model
+from gpustack.engines.backend import settled
 from gpustack.errors import AlreadyExists, BadRequest, Invalid, Unavailable
 from gpustack.server.evaluation import Evaluation, Evaluator, incompatible
 
@@ -51,7 +52,7 @@ def _model(call: ApiCall, spec: dict[str, Any]) -> Model:
     """The deployment to evaluate: its name and number of replicas do not matter."""
     model = attrs.evolve(model_from({**spec, "name": _UNNAMED}), replicas=1)
     refuse_wrong(model, call.snapshot)
-    return model
+    return settled(model, call.snapshot.backends.values())
 
 
 async def _completed(call: ApiCall, spec: dict[str, Any]) -> dict[str, Any] | None:

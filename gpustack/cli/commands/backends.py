@@ -1,0 +1,158 @@
+"""List the backends that administrators described, show, add, change or remove one.
+
+Usage:
+  gpustack backends [options]
+  gpustack backends ls [options]
+  gpustack backends show [options] NAME
+  gpustack backends add [options] --file=FILE
+  gpustack backends rm [options] NAME...
+
+A backend is an engine as data: a command template for each version, environment, health path, categories and metrics.
+A deployment runs it by naming it as its backend. add reads one from YAML, or several as a list; one of that name is
+changed. Deployments take a change over when their engines are replaced anyway, or now with --roll. One that is in use
+is not removed. docs/backends.md has an example.
+
+Options:
+  -f, --file=FILE    YAML of the backends to add; - reads stdin.
+  --roll             Replace the engines of the deployments that use what is changed, one replica at a time.
+  -o, --output=FORM  table, json or yaml (default: table; show prints YAML, which add takes again).
+  -q, --quiet        Names only.
+  -h, --help         Show this help.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpustack.cli import output, phrase
+from gpustack.cli.command_line import CommandLine, read
+from gpustack.cli.output import Row
+from gpustack.cli.session import Doc, open_session
+
+if TYPE_CHECKING:
+    from gpustack.remote.admin_client import AdminClient
+
+_HEADS = ("NAME", "VERSIONS", "CATEGORIES", "USED BY", "AGE")
+_LONGEST = 1 << 20
+_SHOWN = 3
+
+
+def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Print a row for each backend, one of them as YAML, or what has been done."""
+    command_line = read(__doc__, "backends", argv)
+    from gpustack.cli.lookup import BACKENDS, backend_named
+
+    names, session = command_line.many("NAME"), open_session(env)
+    if command_line.flag("show"):
+        found = session.run(lambda client: backend_named(client, names[0]))
+        output.show(command_line, found, lambda: output.as_yaml(_as_added(found)))
+    elif command_line.flag("rm"):
+        session.run(lambda client: _remove(client, names))
+        for name in names:
+            print(f"{name} is removed")
+    elif command_line.flag("add"):
+        documents = _documents(command_line)
+        for line in session.run(lambda client: _add(client, documents, command_line.flag("--roll"))):
+            print(line)
+    else:
+        listed = session.run(lambda client: client.all(BACKENDS))
+        row = partial(_row, now=datetime.now(UTC))
+        hint = "There are none yet; gpustack backends add -f FILE adds one. Engines with code need none"
+        output.show_list(command_line, listed, _HEADS, row, env, empty=hint)
+    return 0
+
+
+def _documents(command_line: CommandLine) -> list[Doc]:
+    """The backends of the file. Raises UsageError for a file that has none."""
+    from gpustack.domain.document import read_yaml
+    from gpustack.errors import Invalid
+
+    name = command_line.required("--file")
+    try:
+        if name == "-":
+            raw = sys.stdin.buffer.read(_LONGEST + 1)
+        else:
+            with Path(name).open("rb") as file:
+                raw = file.read(_LONGEST + 1)
+        if len(raw) > _LONGEST:
+            raise command_line.error(f"{name}: is longer than {_LONGEST} bytes")
+        found = read_yaml(raw)
+    except OSError as error:
+        raise command_line.error(f"{name}: {error.strerror or error}") from error
+    except Invalid as error:
+        raise command_line.error(f"{name}: {error}") from error
+    documents = found if isinstance(found, list) else [found]
+    for document in documents:
+        if not isinstance(document, dict) or not isinstance(document.get("name"), str):
+            raise command_line.error(f"{name}: a backend is a mapping with a name, versions and so on")
+        _refuse_bare_numbers(command_line, name, document.get("versions"))
+    return documents
+
+
+def _refuse_bare_numbers(command_line: CommandLine, file: str, versions: Any) -> None:
+    for version in versions if isinstance(versions, dict) else ():
+        if not isinstance(version, str):
+            raise command_line.error(
+                f"{file}: write the version {version} in quotes: YAML takes it for a number, and 1.10 for 1.1"
+            )
+
+
+async def _add(client: AdminClient, documents: Sequence[Doc], roll: bool) -> list[str]:
+    from gpustack.cli.lookup import BACKENDS
+
+    known = {backend["name"]: backend for backend in await client.all(BACKENDS)}
+    said = []
+    for document in documents:
+        before = known.get(document["name"].strip())
+        if before is None:
+            await client.create(BACKENDS, document)
+            said.append(f"{document['name']} is added")
+            continue
+        await client.update(f"{BACKENDS}/{before['id']}", {**document, "roll": roll})
+        users = before.get("used_by") or []
+        verb = (
+            "is being taken over by"
+            if roll
+            else "is taken over at their next change (or now, with --roll) by"
+        )
+        said.append(f"{document['name']} is changed" + (f"; it {verb} {_some(users)}" if users else ""))
+    return said
+
+
+async def _remove(client: AdminClient, names: Sequence[str]) -> None:
+    """All names are looked up before anything is removed."""
+    from gpustack.cli.lookup import BACKENDS, backend_named
+
+    for backend in [await backend_named(client, name) for name in names]:
+        await client.delete(f"{BACKENDS}/{backend['id']}")
+
+
+def _as_added(backend: Doc) -> Doc:
+    """Without what the server alone decides, and what is not set."""
+    own = ("id", "created_at", "updated_at", "used_by")
+    return {name: value for name, value in backend.items() if name not in own and value not in (None, [], {})}
+
+
+def _row(backend: Doc, now: datetime) -> Row:
+    default = backend["default_version"]
+    others = sorted(version for version in backend.get("versions") or {} if version != default)
+    return Row(
+        [
+            str(backend["name"]),
+            _some([default, *others]),
+            ", ".join(backend.get("categories") or ()) or "-",
+            _some(backend.get("used_by") or []) or "-",
+            phrase.age(backend.get("created_at"), now),
+        ],
+        remark=str(backend.get("description") or ""),
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    left = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {left} more" if left > 0 else "")
