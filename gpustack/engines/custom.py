@@ -92,6 +92,7 @@ class CustomEngine:
         env = {**(spec.env if spec else {}), **model.env}
         return LaunchSpec(
             argv=(*words, *parameters.tokens(extra)),
+            install=(spec.install if spec else None) or "",
             env={
                 **({} if context.api_key is None else dict.fromkeys(KEY_VARIABLES, context.api_key)),
                 **device_environment(context.device_type, context.placement.gpu_indexes),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 
@@ -132,6 +132,8 @@ class LaunchContext:
     """All ports leased for this member; the main one's first is ``port``, for HTTP."""
     address: str | None = None
     """This worker's address as the other workers reach it."""
+    session_dir: str = ""
+    """Where the worker puts ``LaunchSpec.files`` and ``views`` of this process."""
     interface: str | None = None
     """The network interface that has ``address``; ``None`` if none has (behind a NAT)."""
     extra_arguments: tuple[str, ...] = ()
@@ -144,12 +146,27 @@ class LaunchContext:
 
 
 @attrs.frozen(kw_only=True)
+class FolderView:
+    """A folder with links to everything in ``source``, but for JSON files of which keys are changed."""
+
+    source: str
+    changes: Mapping[str, Mapping[str, Any]]
+    """By the name of a file, which may be missing in ``source``: top-level keys and their values."""
+
+
+@attrs.frozen(kw_only=True)
 class LaunchSpec:
     """The process to start: its command, what its environment has beyond the worker's own, and how it is judged."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     health: HealthPolicy
+    files: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    """Names and contents of files that it needs in ``LaunchContext.session_dir``; nobody else may read them."""
+    views: Mapping[str, FolderView] = attrs.field(factory=dict)
+    """Names and contents of folders that it needs there."""
+    install: str = ""
+    """What to tell people when the program is not there."""
 
 
 class Engine(Protocol):

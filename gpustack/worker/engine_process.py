@@ -23,6 +23,7 @@ from gpustack.nursery.limiter import threads
 from gpustack.nursery.log_file import LogFile
 from gpustack.nursery.process import spawn_group
 from gpustack.nursery.state import GroupState, forget_state, read_state, read_states
+from gpustack.worker import session_folder
 from gpustack.worker.context import WorkerContext
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ async def start_engine(
     state_file, log_file = context.state_file(instance.id), context.log_file(instance.id)
     try:
         await _threads.run(partial(context.state_dir.mkdir, parents=True, exist_ok=True, mode=0o700))
+        await _threads.run(partial(session_folder.fill, session_folder.of(state_file), launch))
         group = await spawn_group(
             launch.argv,
             env={**inherited_environment(os.environ), **launch.env},
@@ -86,8 +88,12 @@ async def start_engine(
             now=context.now,
         )
     except OSError as error:
+        await _remove_session(state_file)
         where = f": {error.filename}" if error.filename else ""
-        raise Unavailable(f"The engine cannot be started: {error.strerror or error}{where}") from error
+        advice = f". {launch.install}" if launch.install and isinstance(error, FileNotFoundError) else ""
+        raise Unavailable(
+            f"The engine cannot be started: {error.strerror or error}{where}{advice}"
+        ) from error
     return EngineProcess(
         group=group,
         port=port,
@@ -200,8 +206,14 @@ def _grace(health: HealthPolicy | None, context: WorkerContext) -> float:
     return context.stop_grace if health is None else min(health.stop_grace, context.stop_grace)
 
 
+async def _remove_session(state_file: Path) -> None:
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + _FORGET_WITHIN):
+        await _threads.run(session_folder.remove, session_folder.of(state_file))
+
+
 async def _forget(state_file: Path) -> None:
     with trio.CancelScope(shield=True, deadline=trio.current_time() + _FORGET_WITHIN):
+        await _threads.run(session_folder.remove, session_folder.of(state_file))
         await _threads.run(forget_state, state_file)
 
 

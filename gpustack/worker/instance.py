@@ -24,6 +24,7 @@ from gpustack.errors import GpustackError, Invalid, Unavailable
 from gpustack.nursery.limiter import threads
 from gpustack.nursery.log_file import keep_trimmed
 from gpustack.nursery.wake import first_of
+from gpustack.worker import session_folder
 from gpustack.worker.context import WorkerContext
 from gpustack.worker.engine_exit import describe_exit
 from gpustack.worker.engine_key import SECRET, make_engine_key, without_keys
@@ -210,6 +211,7 @@ async def _describe_launch(
             api_key=key,
             build=build,
             data_dir=str(context.data_dir),
+            session_dir=str(session_folder.of(context.state_file(instance.id))),
             device_type=context.device_type(placement),
             cpu_count=context.cpu_count,
         )
