@@ -17,6 +17,7 @@ from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.identity.person import VerifiedIdentity
 from gpustack.identity.sign_in import SignInRequest
 from gpustack.metrics.mapping_file import MetricMapFile
+from gpustack.policy.placement import GangSettings
 from gpustack.server.audit_trail import AuditTrail
 from gpustack.server.catalog import Catalog
 from gpustack.server.cluster_load import LoadHistory
@@ -160,6 +161,7 @@ class ModelServices:
     evaluator: Evaluator | None = None
     catalog: Catalog | None = None
     hub: HubAccess = HubAccess()
+    gangs: GangSettings = GangSettings()
 
 
 @attrs.frozen(kw_only=True)

@@ -116,6 +116,12 @@ class ModelInstance(Record):
         return None if self.placement is None else self.placement.worker_id
 
 
+def claims_of(placement: Placement) -> tuple[tuple[int, Claim], ...]:
+    """The claim of each member, with the id of its worker; the main one's first."""
+    others = ((share.worker_id, share.claim) for share in placement.subordinates)
+    return ((placement.worker_id, placement.claim), *others)
+
+
 def workers_of(instance: ModelInstance) -> frozenset[int]:
     """Ids of every worker that an instance runs on; none while it has no place."""
     placement = instance.placement

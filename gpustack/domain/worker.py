@@ -101,6 +101,7 @@ class EngineBuild:
     """An engine as installed on a worker, or as it can be, and the device types that this build supports.
 
     ``drives`` is empty for a CPU-only build; ``advice`` then says how to get one for the devices there are.
+    ``digest`` (of its files, or of the release that it came with) tells apart what has the same version.
     """
 
     engine: str
@@ -117,6 +118,12 @@ class EngineBuild:
     """What a deployment asked to be installed beside it; such an environment serves no others."""
     disk: int | None = None
     """Bytes that its environment takes, where the worker made it."""
+    digest: str | None = None
+    rpc: bool = False
+    """Whether it can use devices of other workers over llama.cpp's RPC."""
+    rpc_server: str | None = None
+    """Path of the RPC server of the same build, by which this worker lends its devices to others; ``None`` where there
+    is none, or it is not to lend them."""
 
     @property
     def shown(self) -> str:

@@ -1,4 +1,5 @@
-"""One decision on a place: filters, then fits, then scores. The answer is a place, or of every worker why not."""
+"""One decision on a place: filters, then fits, then scores. The answer is a place, or of every worker why not, and why
+several together do not hold it."""
 
 from __future__ import annotations
 
@@ -8,7 +9,6 @@ from types import ModuleType
 
 import attrs
 
-from gpustack.domain.device import DeviceId
 from gpustack.domain.instance import Placement
 from gpustack.domain.model import Category
 from gpustack.domain.snapshot import Snapshot
@@ -16,8 +16,10 @@ from gpustack.domain.worker import Worker
 from gpustack.engines.registry import engine_by_name
 from gpustack.plugins import siblings
 
-from .capacity import undriven, usable
+from .capacity import picked_on, undriven, usable
+from .gang import faults_of_picked
 from .placement import Candidate, PlacementRequest, Rejection, Shortage
+from .seat import scored
 
 
 def decide(
@@ -41,7 +43,7 @@ def decide(
         else:
             kept.append(worker)
     placement, short = _fit(request, kept, snapshot)
-    return placement or (*short, *out)
+    return placement or (*short, *out, *_missing_workers(request, snapshot))
 
 
 def impossibilities(request: PlacementRequest) -> list[str]:
@@ -54,13 +56,18 @@ def impossibilities(request: PlacementRequest) -> list[str]:
             f"{request.model.source.readable} ({facts.architecture}) is not a model that can be served"
         )
     try:
-        workers = {DeviceId.parse(text).worker for text in request.gpu_ids}
+        return [*faults, *faults_of_picked(request)]
     except ValueError as error:
         return [*faults, str(error)]
-    if len(workers) > 1:
-        named = ", ".join(sorted(workers))
-        faults.append(f"GPUs of several workers are selected ({named}); select GPUs of one worker")
-    return faults
+
+
+def _missing_workers(request: PlacementRequest, snapshot: Snapshot) -> list[Rejection]:
+    there = {worker.name for worker in snapshot.workers.values()}
+    return [
+        Rejection(sentence=f"there is no worker {name}, of which a GPU is selected")
+        for name in request.picked
+        if name not in there
+    ]
 
 
 def objections(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[str]:
@@ -69,20 +76,40 @@ def objections(request: PlacementRequest, worker: Worker, snapshot: Snapshot) ->
     return [sentence for sentence in found if sentence is not None]
 
 
+@attrs.define
+class _Refusals:
+    """Why ways to fit offered nothing."""
+
+    alone: dict[int, Shortage] = attrs.field(factory=dict)
+    """The smallest shortage of each worker by its id."""
+    together: dict[str, Rejection] = attrs.field(factory=dict)
+    """Why several workers together do not hold it, by its sentence."""
+
+    def note(self, worker: Worker, shortage: Shortage) -> None:
+        if worker.id not in self.alone or shortage.short < self.alone[worker.id].short:
+            self.alone[worker.id] = shortage
+
+
 def _fit(
     request: PlacementRequest, workers: list[Worker], snapshot: Snapshot
 ) -> tuple[Placement | None, list[Rejection]]:
-    shortages: dict[int, Shortage] = {}
+    refusals = _Refusals()
     for way in sorted(_modules("fits"), key=lambda module: int(module.RANK)):
         found: list[Candidate] = []
+        refused: Rejection | None = None
         for variant in request.variants:
-            found += _offers(way, variant, workers, snapshot, shortages)
+            if hasattr(way, "gangs"):
+                gangs, refused = _gangs(way, variant, workers, snapshot)
+                found += gangs
+            else:
+                found += _offers(way, variant, workers, snapshot, refusals)
         if found:
             return _choose(request, found, snapshot), []
-    reasons = [_reason(request, worker, shortages.get(worker.id)) for worker in workers]
-    return None, sorted(
-        reasons, key=lambda reason: reason.shortage.short if reason.shortage else float("inf")
-    )
+        if refused is not None:
+            refusals.together.setdefault(refused.sentence, refused)
+    reasons = [_reason(request, worker, refusals.alone.get(worker.id)) for worker in workers]
+    reasons.sort(key=lambda reason: reason.shortage.short if reason.shortage else float("inf"))
+    return None, [*reasons, *refusals.together.values()]
 
 
 def _offers(
@@ -90,40 +117,48 @@ def _offers(
     request: PlacementRequest,
     workers: list[Worker],
     snapshot: Snapshot,
-    shortages: dict[int, Shortage],
+    refusals: _Refusals,
 ) -> list[Candidate]:
-    """The candidates of one way to fit; for each worker without any, ``shortages`` keeps its smallest shortage."""
+    """The candidates of a way to fit on one worker; for each worker without any, ``refusals`` notes its shortage."""
     found: list[Candidate] = []
     for worker in workers:
         answer = way.candidates(request, worker, snapshot)
         if isinstance(answer, list):
             found += [attrs.evolve(candidate, slots=request.demand.slots) for candidate in answer]
-        elif worker.id not in shortages or answer.short < shortages[worker.id].short:
-            shortages[worker.id] = answer
+        else:
+            refusals.note(worker, answer)
     return found
 
 
+def _gangs(
+    way: ModuleType, request: PlacementRequest, workers: list[Worker], snapshot: Snapshot
+) -> tuple[list[Candidate], Rejection | None]:
+    """The candidates of a way to fit on several workers, or why there are none."""
+    answer = way.gangs(request, workers, snapshot) if len(workers) > 1 else []
+    if isinstance(answer, Rejection):
+        return [], answer
+    return [attrs.evolve(candidate, slots=request.demand.slots) for candidate in answer], None
+
+
 def _choose(request: PlacementRequest, found: list[Candidate], snapshot: Snapshot) -> Placement:
-    """Most layers on devices, then fewest devices, then most requests at a time, then the strategy's score, then
-    most room left.
+    """Most layers on devices, then fewest devices, then fewest followers, then most requests at a time, then the
+    strategy's score, then most room left.
     """
     first = max(_rank(candidate) for candidate in found)
-    score = _modules_by_name("scores")[request.model.placement_strategy.value].score
-    rated = [(score(c, request, snapshot), c) for c in found if _rank(c) == first]
+    rated = [(scored(c, request, snapshot), c) for c in found if _rank(c) == first]
     best_score, best = min(
         rated, key=lambda pair: (-pair[0], -pair[1].left, pair[1].worker.id, pair[1].gpu_indexes)
     )
     note = ". ".join(part for part in (best.note, request.demand.note) if part)
     demand = attrs.evolve(request, slots=best.slots).demand
-    cache = demand.kv_cache(len(best.gpu_indexes))
+    cache = demand.kv_cache(best.devices)
     claim = attrs.evolve(best.claim, slots=best.slots, context=demand.context, kv_cache=cache)
-    return Placement(
-        worker_id=best.worker.id, gpu_indexes=best.gpu_indexes, claim=claim, score=best_score, note=note
-    )
+    return attrs.evolve(best.placement, claim=claim, score=best_score, note=note)
 
 
-def _rank(candidate: Candidate) -> tuple[int, int, int]:
-    return candidate.claim.offload_layers or 0, -len(candidate.gpu_indexes), candidate.slots or 0
+def _rank(candidate: Candidate) -> tuple[int, int, int, int]:
+    layers = candidate.claim.offload_layers or 0
+    return layers, -candidate.devices, -len(candidate.followers), candidate.slots or 0
 
 
 def _reason(request: PlacementRequest, worker: Worker, shortage: Shortage | None) -> Rejection:
@@ -136,15 +171,14 @@ def _no_way(request: PlacementRequest, worker: Worker) -> str:
         return reason
     if not usable(request, worker):
         return f"worker {worker.name} has no GPU that can be used, and the deployment must not run on the CPU"
-    wanted = len(request.demand.split) or len(request.gpu_ids)
+    if len(request.picked) > 1:
+        own = len(picked_on(request, worker))
+        return f"worker {worker.name} has only {own} of the {len(request.gpu_ids)} selected GPUs"
+    counts = request.demand.device_counts[:1]
+    wanted = len(request.demand.split) or len(request.gpu_ids) or max(counts, default=0)
     return f"worker {worker.name} has fewer GPUs than the {wanted} the deployment divides itself among"
 
 
 @cache
 def _modules(folder: str) -> tuple[ModuleType, ...]:
     return tuple(siblings(f"{__package__}.{folder}"))
-
-
-@cache
-def _modules_by_name(folder: str) -> dict[str, ModuleType]:
-    return {module.__name__.rpartition(".")[2]: module for module in _modules(folder)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from gpustack.domain.facts import ModelFacts
-from gpustack.domain.instance import Claim, ModelInstance, Placement
+from gpustack.domain.instance import Claim, ModelInstance, Placement, Subordinate
 from gpustack.domain.model import Model
 from gpustack.domain.record import table_of
 from gpustack.domain.snapshot import Snapshot
@@ -16,7 +16,7 @@ from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid
 
 from .decision import decide, impossibilities, objections
-from .placement import PlacementRequest
+from .placement import USUAL_GANGS, GangSettings, PlacementRequest
 from .schedule import place_and_faults, unjudged
 
 _UNREAD = "nothing is against it, but what the model needs is known only once its file can be read"
@@ -62,6 +62,7 @@ def explain(
     *,
     fault: str | None = None,
     lasting: bool = False,
+    gangs: GangSettings = USUAL_GANGS,
 ) -> Explanation:
     """Explain an instance. ``fault`` is why facts could not be read; ``lasting`` says that reading them again would not
     help.
@@ -73,7 +74,7 @@ def explain(
         engine = engine_for(model, facts).name
     except Invalid as error:
         return attrs.evolve(blank, sentence=fault or str(error), final=lasting or fault is None)
-    request = PlacementRequest(model=model, instance=instance, facts=facts, engine_name=engine)
+    request = PlacementRequest(model=model, instance=instance, facts=facts, engine_name=engine, gangs=gangs)
     workers = sorted(snapshot.workers.values(), key=lambda worker: worker.id)
     placed = instance.placement
     # A custom command runs without facts; for everything else the file says what it needs.
@@ -115,10 +116,16 @@ def _never_fits(request: PlacementRequest, snapshot: Snapshot) -> bool:
 
 
 def where(placement: Placement, snapshot: Snapshot) -> str:
-    """``worker node-a, GPU 0 (5.2 GiB of video memory, 0.9 GiB of memory)``; claims are estimates."""
-    worker = snapshot.workers.get(placement.worker_id)
-    name = f"worker {worker.name}" if worker is not None else f"worker {placement.worker_id}, which is gone"
-    return f"{name}, {_devices(placement)} ({_claimed(placement.claim)})"
+    """``worker node-a, GPU 0 (5.2 GiB of video memory, 0.9 GiB of memory)``, and so on for the other members of a gang;
+    claims are estimates."""
+    seats = (_seat(placement.share(member), snapshot) for member in range(1 + len(placement.subordinates)))
+    return "; ".join(seats)
+
+
+def _seat(share: Subordinate, snapshot: Snapshot) -> str:
+    worker = snapshot.workers.get(share.worker_id)
+    name = f"worker {worker.name}" if worker is not None else f"worker {share.worker_id}, which is gone"
+    return f"{name}, {_devices(share.gpu_indexes)} ({_claimed(share.claim)})"
 
 
 def _verdict_or_fault(
@@ -146,11 +153,11 @@ def _verdict(request: PlacementRequest, worker: Worker, snapshot: Snapshot, *, u
     return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=False, sentences=sentences)
 
 
-def _devices(placement: Placement) -> str:
-    if not placement.gpu_indexes:
+def _devices(indexes: tuple[int, ...]) -> str:
+    if not indexes:
         return "CPU"
-    listed = ", ".join(str(index) for index in placement.gpu_indexes)
-    return f"GPU {listed}" if len(placement.gpu_indexes) == 1 else f"GPUs {listed}"
+    listed = ", ".join(str(index) for index in indexes)
+    return f"GPU {listed}" if len(indexes) == 1 else f"GPUs {listed}"
 
 
 def _claimed(claim: Claim) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 
+from gpustack.domain.device import DeviceId
 from gpustack.domain.facts import ModelFacts
-from gpustack.domain.instance import Claim, ModelInstance
+from gpustack.domain.instance import Claim, ModelInstance, Placement, Subordinate
 from gpustack.domain.model import Model
 from gpustack.domain.unit import human_bytes
 from gpustack.domain.worker import EngineBuild, Worker
@@ -25,6 +28,21 @@ def _demand(request: PlacementRequest) -> MemoryDemand:
 
 
 @attrs.frozen(kw_only=True)
+class GangSettings:
+    """What operators decide about models that are divided among workers."""
+
+    ray: bool = False
+    """Whether the workers form a Ray cluster (``--enable-ray``)."""
+    most_remote: int = 8
+    """Most devices of other workers that one llama.cpp uses over RPC."""
+    most_considered: int = 16
+    """Devices of other workers among which those are chosen: the ones with most free memory."""
+
+
+USUAL_GANGS = GangSettings()
+
+
+@attrs.frozen(kw_only=True)
 class PlacementRequest:
     """One replica to place. ``instance`` is ``None`` for a model that is only being considered."""
 
@@ -32,6 +50,7 @@ class PlacementRequest:
     instance: ModelInstance | None = None
     facts: ModelFacts | None = None
     engine_name: str
+    gangs: GangSettings = USUAL_GANGS
     slots: int | None = None
     """Requests at a time to have memory for; ``None`` leaves it to the engine's defaults."""
     demand: MemoryDemand = attrs.field(
@@ -60,6 +79,14 @@ class PlacementRequest:
         """Devices that the user picked; empty if the choice is ours."""
         return () if self.model.gpu_selector is None else self.model.gpu_selector.gpu_ids
 
+    @property
+    def picked(self) -> Mapping[str, tuple[DeviceId, ...]]:
+        """The same by the name of their worker, in the order of the names. Raises ``ValueError`` with a sentence."""
+        found: dict[str, tuple[DeviceId, ...]] = {}
+        for device in map(DeviceId.parse, self.gpu_ids):
+            found[device.worker] = (*found.get(device.worker, ()), device)
+        return dict(sorted(found.items()))
+
 
 @attrs.frozen(kw_only=True)
 class Candidate:
@@ -72,6 +99,29 @@ class Candidate:
     note: str = ""
     slots: int | None = None
     """Requests at a time, where their number was chosen by us."""
+    followers: tuple[Candidate, ...] = ()
+    """The places of the other members of a gang, whose main member is this one; they have none of their own."""
+
+    @property
+    def devices(self) -> int:
+        """Devices of all members; the memory of a host counts as one where a member of a gang has no GPU."""
+        if not self.followers:
+            return len(self.gpu_indexes)
+        return sum(max(len(member.gpu_indexes), 1) for member in (self, *self.followers))
+
+    @property
+    def placement(self) -> Placement:
+        """It as a placement, without score and note."""
+        others = (
+            Subordinate(worker_id=one.worker.id, gpu_indexes=one.gpu_indexes, claim=one.claim)
+            for one in self.followers
+        )
+        return Placement(
+            worker_id=self.worker.id,
+            gpu_indexes=self.gpu_indexes,
+            claim=self.claim,
+            subordinates=tuple(others),
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -101,7 +151,10 @@ class Shortage:
 
 @attrs.frozen(kw_only=True)
 class Rejection:
-    """Why one worker is out, or all are (``worker_id`` is ``None``). ``shortage`` is set if only memory is short."""
+    """Why one worker is out, or (``worker_id`` is ``None``) all are, or several together.
+
+    ``shortage`` is set if only memory is short.
+    """
 
     sentence: str
     worker_id: int | None = None
@@ -119,9 +172,11 @@ class Unschedulable:
     @property
     def sentence(self) -> str:
         """One sentence for the state message."""
-        listed = "; ".join(reason.sentence for reason in self.reasons[:_LISTED])
-        more = len(self.reasons) - _LISTED
-        if more > 0:
-            listed += f"; and {more} more {'worker is' if more == 1 else 'workers are'} no better"
+        alone = [reason.sentence for reason in self.reasons if reason.worker_id is not None]
+        told = alone[:_LISTED]
+        if (more := len(alone) - _LISTED) > 0:
+            told.append(f"and {more} more {'worker is' if more == 1 else 'workers are'} no better")
+        told += [reason.sentence for reason in self.reasons if reason.worker_id is None]
+        listed = "; ".join(told)
         listed = listed[:1].upper() + listed[1:]
         return f"{listed}. To make it fit: {self.smallest_change}" if self.smallest_change else listed

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 
-from gpustack.domain.instance import ModelInstance, Placement
+from gpustack.domain.instance import Claim, ModelInstance, Placement, claims_of, workers_of
 from gpustack.domain.record import Record
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import human_bytes
@@ -14,12 +14,17 @@ from gpustack.domain.worker import Condition, SystemReserved, Worker, WorkerStat
 from gpustack.engines import llama_cpp
 from gpustack.engines.llama_cpp import slots
 
-from .decision import decide, impossibilities
+from .decision import decide, impossibilities, objections
+from .gang import may_span
 from .placement import MAKES_ROOM, PlacementRequest, Rejection
 
 _LEAST_CTX = 1024
 _MOST_TRIALS = 32
 """How many instances are tried, one at a time, as the one to stop; those with the smallest claims first."""
+_MOST_GANG_TRIALS = 4
+"""How often a change is tried for its effect on all workers together, which costs more than on one alone."""
+_MOST_ADDED = 3
+"""How many workers are added at most to see whether the model could be divided among them."""
 
 
 def smallest_change(
@@ -50,22 +55,34 @@ def _older_replica(request: PlacementRequest, snapshot: Snapshot) -> str | None:
 
 
 def _wait_for_worker(request: PlacementRequest, snapshot: Snapshot) -> str | None:
-    for worker in _workers(snapshot):
-        if worker.condition.state is WorkerState.READY:
-            continue
-        ready = attrs.evolve(worker, condition=Condition(state=WorkerState.READY))
-        if _fits(request, _with(snapshot, ready), ready):
-            return f"bring worker {worker.name} back"
+    away = [w for w in _workers(snapshot) if w.condition.state is not WorkerState.READY]
+    ready = [attrs.evolve(worker, condition=Condition(state=WorkerState.READY)) for worker in away]
+    found = _first_that_helps(request, snapshot, ready)
+    if found is not None:
+        return f"bring worker {found.name} back"
+    if may_span(request) and len(ready) > 1 and _fits(request, _with(snapshot, *ready)):
+        return f"bring {len(ready)} workers back that are away ({', '.join(w.name for w in ready[:3])}, …)"
     return None
 
 
 def _uncordon(request: PlacementRequest, snapshot: Snapshot) -> str | None:
-    for worker in _workers(snapshot):
-        open_again = attrs.evolve(worker, cordoned=False, draining=False)
-        if not worker.takes_instances and _fits(request, _with(snapshot, open_again), open_again):
-            if worker.draining:
-                return f"add a worker, or uncordon worker {worker.name}, which ends its drain"
-            return f"uncordon worker {worker.name}"
+    shut = [worker for worker in _workers(snapshot) if not worker.takes_instances]
+    opened = [attrs.evolve(worker, cordoned=False, draining=False) for worker in shut]
+    found = _first_that_helps(request, snapshot, opened)
+    if found is None:
+        return None
+    if snapshot.workers[found.id].draining:
+        return f"add a worker, or uncordon worker {found.name}, which ends its drain"
+    return f"uncordon worker {found.name}"
+
+
+def _allow_division(request: PlacementRequest, snapshot: Snapshot) -> str | None:
+    if may_span(request):
+        return None
+    model = attrs.evolve(request.model, distributed_inference_across_workers=True)
+    allowed = attrs.evolve(request, model=model)
+    if may_span(allowed) and _fits(allowed, snapshot):
+        return "allow it to be divided among workers (distributed_inference_across_workers)"
     return None
 
 
@@ -94,11 +111,21 @@ def _shorter_context(request: PlacementRequest, snapshot: Snapshot) -> str | Non
 
 def _stop_one(request: PlacementRequest, snapshot: Snapshot) -> str | None:
     for instance, size in _by_size(request, snapshot)[:_MOST_TRIALS]:
-        assert instance.placement is not None
-        worker = snapshot.workers.get(instance.placement.worker_id)
-        if worker is not None and _fits(request, _without(snapshot, frozenset({instance.id})), worker):
-            return f"stop {instance.name} ({human_bytes(size)}) on {worker.name}"
+        there = [snapshot.workers[key] for key in sorted(workers_of(instance)) if key in snapshot.workers]
+        without = _without(snapshot, frozenset({instance.id}))
+        if any(_fits(request, without, worker) for worker in there):
+            return _stop(instance, size, there)
+    if may_span(request):
+        for instance, size in _by_size(request, snapshot)[-_MOST_GANG_TRIALS:]:
+            if _fits(request, _without(snapshot, frozenset({instance.id}))):
+                there = [snapshot.workers[k] for k in sorted(workers_of(instance)) if k in snapshot.workers]
+                return _stop(instance, size, there)
     return None
+
+
+def _stop(instance: ModelInstance, size: int, there: list[Worker]) -> str:
+    where = ", ".join(worker.name for worker in there)
+    return f"stop {instance.name} ({human_bytes(size)}) on {where}"
 
 
 def _lower_reserve(request: PlacementRequest, snapshot: Snapshot) -> str | None:
@@ -142,16 +169,41 @@ def _other_gpus(request: PlacementRequest, snapshot: Snapshot) -> str | None:
     return "select other GPUs, or none (gpu_selector)" if _fits(free, snapshot) else None
 
 
+def _more_like_one(request: PlacementRequest, snapshot: Snapshot) -> str | None:
+    """Workers like one that is there, so that the model can be divided among them."""
+    if not may_span(request) or request.gpu_ids:
+        return None
+    kinds: dict[object, Worker] = {}
+    for worker in _workers(snapshot):
+        if not objections(request, worker, snapshot):
+            kinds.setdefault(_kind(worker), worker)
+    for count in range(1, _MOST_ADDED + 1):
+        for worker in list(kinds.values())[:_MOST_GANG_TRIALS]:
+            first = max(snapshot.workers) + 1
+            more = [attrs.evolve(worker, id=first + n, name=f"{worker.name}+{n}") for n in range(count)]
+            if _fits(request, _with(snapshot, *more)):
+                added = "a worker" if count == 1 else f"{count} workers"
+                return f"add {added} like {worker.name}, to divide it among workers"
+    return None
+
+
+def _kind(worker: Worker) -> object:
+    devices = [(device.type, device.memory.total) for device in worker.status.gpu_devices]
+    return worker.status.memory.total, tuple(devices), worker.status.engines, worker.system_reserved
+
+
 _REMEDIES: tuple[Callable[[PlacementRequest, Snapshot], str | None], ...] = (
     _older_replica,
     _wait_for_worker,
     _uncordon,
     _other_gpus,
+    _allow_division,
     _allow_cpu,
     _shorter_context,
     _stop_one,
     _lower_reserve,
     _label,
+    _more_like_one,
 )
 """The least costly first."""
 
@@ -171,13 +223,17 @@ def _pairs(labels: Mapping[str, str]) -> str:
 
 def _by_size(request: PlacementRequest, snapshot: Snapshot) -> list[tuple[ModelInstance, int]]:
     held = [
-        (instance, instance.placement.claim.ram + sum(instance.placement.claim.vram.values()))
+        (instance, sum(_size(claim) for _, claim in claims_of(instance.placement)))
         for instance in snapshot.instances.values()
         if instance.placement is not None
         and instance.deleted_at is None
         and instance.id not in request.own_id
     ]
     return sorted(held, key=lambda pair: (pair[1], pair[0].id))
+
+
+def _size(claim: Claim) -> int:
+    return claim.ram + sum(claim.vram.values())
 
 
 def _workers(snapshot: Snapshot) -> Iterator[Worker]:
@@ -193,8 +249,19 @@ def _fits(request: PlacementRequest, snapshot: Snapshot, on: Worker | None = Non
     return _place(request, snapshot, on) is not None
 
 
-def _with(snapshot: Snapshot, worker: Worker) -> Snapshot:
-    return _replaced(snapshot, "workers", {**snapshot.workers, worker.id: worker})
+def _first_that_helps(request: PlacementRequest, snapshot: Snapshot, changed: list[Worker]) -> Worker | None:
+    """The first of the workers, as they would be then, with which it fits: on that one, else on it and others."""
+    for worker in changed:
+        if _fits(request, _with(snapshot, worker), worker):
+            return worker
+    for worker in changed[:_MOST_GANG_TRIALS] if may_span(request) else []:
+        if _fits(request, _with(snapshot, worker)):
+            return worker
+    return None
+
+
+def _with(snapshot: Snapshot, *changed: Worker) -> Snapshot:
+    return _replaced(snapshot, "workers", {**snapshot.workers, **{worker.id: worker for worker in changed}})
 
 
 def _without(snapshot: Snapshot, ids: frozenset[int]) -> Snapshot:

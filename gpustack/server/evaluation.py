@@ -10,12 +10,13 @@ import attrs
 import trio
 
 from gpustack.domain.facts import ModelFacts
-from gpustack.domain.instance import ModelInstance, Placement
+from gpustack.domain.instance import ModelInstance, Placement, claims_of
 from gpustack.domain.model import Model
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid, NotFound
 from gpustack.nursery.limiter import ThreadLimiter, threads
 from gpustack.policy.explain import Explanation, explain
+from gpustack.policy.placement import USUAL_GANGS, GangSettings
 from gpustack.policy.schedule import PlacementRequest, Unschedulable, place
 from gpustack.server.facts import FactsCache, FactsResult
 from gpustack.server.scheduler import has_files
@@ -53,6 +54,7 @@ class EvaluationSettings:
     read_within: float = READ_WITHIN
     most: int = 1000
     keep_for: float = 3600.0
+    gangs: GangSettings = USUAL_GANGS
 
 
 @attrs.frozen
@@ -86,10 +88,10 @@ class Evaluator:
             return incompatible(fault or str(error))
         if facts is None and not engine.any_device:
             return self._too_slow(model) if fault is None else incompatible(fault)
-        request, snapshot = (
-            PlacementRequest(model=model, facts=facts, engine_name=engine.name),
-            self._store.snapshot,
+        request = PlacementRequest(
+            model=model, facts=facts, engine_name=engine.name, gangs=self._settings.gangs
         )
+        snapshot = self._store.snapshot
         key = (json.dumps(attrs.asdict(model), default=str, sort_keys=True), snapshot.revision)
         kept = self._kept.get(key)
         if kept is not None and kept.facts == facts and self._clock() - kept.at <= self._settings.keep_for:
@@ -124,7 +126,7 @@ def _verdict(outcome: Placement | Unschedulable) -> Evaluation:
         advice = [] if outcome.smallest_change is None else [f"To make it fit: {outcome.smallest_change}"]
         reasons = [reason.sentence for reason in outcome.reasons]
         return attrs.evolve(incompatible(NO_PLACE), scheduling_messages=(*reasons, *advice))
-    claims = [outcome.claim, *(share.claim for share in outcome.subordinates)]
+    claims = [claim for _, claim in claims_of(outcome)]
     return Evaluation(
         scheduling_messages=(outcome.note,) if outcome.note else (),
         ram=sum(claim.ram for claim in claims),
@@ -139,7 +141,9 @@ def _needs_no_facts(model: Model) -> bool:
         return False
 
 
-async def explain_instance(store: Store, facts: FactsCache, instance_id: int) -> Explanation:
+async def explain_instance(
+    store: Store, facts: FactsCache, instance_id: int, gangs: GangSettings = USUAL_GANGS
+) -> Explanation:
     """Decide again on the present snapshot, without writing; waits ``_EXPLAIN_WITHIN`` seconds for a header.
 
     Raises ``NotFound``. Cancellable.
@@ -158,5 +162,5 @@ async def explain_instance(store: Store, facts: FactsCache, instance_id: int) ->
             fault = f"The header of {model.source.readable} is being read; ask again in a moment"
         else:
             known, fault, lasting = result.facts, result.fault, result.definite
-    look = partial(explain, model, instance, snapshot, known, fault=fault, lasting=lasting)
+    look = partial(explain, model, instance, snapshot, known, fault=fault, lasting=lasting, gangs=gangs)
     return await _EXPLAINING.run(look, abandon=True)

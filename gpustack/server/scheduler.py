@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import attrs
 import trio
 
-from gpustack.domain.instance import ModelInstance, Placement
+from gpustack.domain.instance import ModelInstance, Placement, claims_of
 from gpustack.domain.lifecycle import ANALYZE, DEFER, PLACE, REJECT, InstanceState, Move
 from gpustack.domain.model import Category, Model
 from gpustack.domain.snapshot import Snapshot
@@ -19,6 +19,7 @@ from gpustack.errors import Invalid, Unavailable
 from gpustack.nursery.limiter import ThreadLimiter, threads
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.decision import decide as decide_among
+from gpustack.policy.placement import USUAL_GANGS, GangSettings
 from gpustack.policy.schedule import PlacementRequest, Unschedulable, place_and_faults
 from gpustack.server.facts import FactsCache, FactsResult
 from gpustack.server.lifecycle import make_move
@@ -43,6 +44,7 @@ class Scheduler:
 
     _store: RecordStore
     _facts: FactsCache
+    _gangs: GangSettings = USUAL_GANGS
     _thinking: ThreadLimiter = attrs.field(factory=lambda: threads("placement", 1))
     """Deciding in a large cluster takes long, so it is done in a thread."""
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("scheduler", passing=(Unavailable,)))
@@ -122,7 +124,7 @@ class Scheduler:
         if considered.get(instance.id) == inputs:
             return False
         decision, worker_faults = await self._thinking.run(
-            decide, model, instance, result, seen, abandon=True
+            decide, model, instance, result, seen, self._gangs, abandon=True
         )
         for worker_id, error in worker_faults.items():
             with self._worker_faults.row(worker_id):
@@ -163,8 +165,8 @@ class Scheduler:
         return await self._store.write(work)
 
     async def _claim(self, seen: ModelInstance, result: FactsResult | None, decision: Placement) -> None:
-        """Claim the place, in a transaction that decides again on the chosen worker. If it has no room any more, the
-        next pass decides: the commit that took the room has woken this loop."""
+        """Claim the place, in a transaction that decides again on the chosen workers. If they have no room any more,
+        the next pass decides: the commit that took the room has woken this loop."""
 
         def work(tx: Tx) -> ModelInstance | None:
             instance, model = tx.get(ModelInstance, seen.id), tx.get(Model, seen.model_id)
@@ -172,7 +174,7 @@ class Scheduler:
                 return None
             if instance.deleted_at is not None or model.generation != instance.generation:
                 return None
-            now = _decide_again(model, instance, result, decision, tx.snapshot)
+            now = _decide_again(model, instance, result, decision, tx.snapshot, self._gangs)
             if now is None:
                 return None
             return make_move(tx, instance, PLACE, now.note, placement=now)
@@ -181,10 +183,11 @@ class Scheduler:
         if placed is not None and placed.placement is not None:
             worker = self._store.snapshot.get(Worker, placed.worker_id)
             log.info(
-                "Placed an instance: instance=%s worker=%s gpus=%s",
+                "Placed an instance: instance=%s worker=%s gpus=%s followers=%d",
                 placed.name,
                 placed.worker_id if worker is None else worker.name,
                 list(placed.placement.gpu_indexes),
+                len(placed.placement.subordinates),
             )
 
     async def _note(self, instance_id: int, move: Move, text: str) -> None:
@@ -205,11 +208,15 @@ class Scheduler:
 
 
 def decide(
-    model: Model, instance: ModelInstance, result: FactsResult | None, snapshot: Snapshot
+    model: Model,
+    instance: ModelInstance,
+    result: FactsResult | None,
+    snapshot: Snapshot,
+    gangs: GangSettings = USUAL_GANGS,
 ) -> tuple[Placement | str, Mapping[int, Exception]]:
     """A place for the instance, or the sentence why there is none now; and the exceptions of workers that were passed
     over, by their ids."""
-    request = _request(model, instance, result)
+    request = _request(model, instance, result, gangs)
     if isinstance(request, str):
         return request, {}
     decision, faults = place_and_faults(request, snapshot)
@@ -230,17 +237,20 @@ def _decide_again(
     result: FactsResult | None,
     decision: Placement,
     snapshot: Snapshot,
+    gangs: GangSettings,
 ) -> Placement | None:
-    """The place on the worker of ``decision``, decided again on a newer snapshot; ``None`` when there is none."""
-    worker = snapshot.workers.get(decision.worker_id)
-    request = _request(model, instance, result)
-    if worker is None or isinstance(request, str):
+    """The place on the workers of ``decision``, decided again on a newer snapshot; ``None`` when there is none."""
+    there = {worker_id for worker_id, _ in claims_of(decision)}
+    request = _request(model, instance, result, gangs)
+    if not there <= snapshot.workers.keys() or isinstance(request, str):
         return None
-    again = decide_among(request, snapshot, among=(worker,))
+    again = decide_among(request, snapshot, among=[snapshot.workers[key] for key in sorted(there)])
     return again if isinstance(again, Placement) else None
 
 
-def _request(model: Model, instance: ModelInstance, result: FactsResult | None) -> PlacementRequest | str:
+def _request(
+    model: Model, instance: ModelInstance, result: FactsResult | None, gangs: GangSettings
+) -> PlacementRequest | str:
     """The request to place, or the sentence why there cannot be one."""
     facts, fault = (None, None) if result is None else (result.facts, result.fault)
     try:
@@ -249,7 +259,7 @@ def _request(model: Model, instance: ModelInstance, result: FactsResult | None) 
         return str(error) if fault is None or model.backend else fault
     if fault is not None and not engine.any_device:
         return fault  # a custom command runs without facts
-    return PlacementRequest(model=model, instance=instance, facts=facts, engine_name=engine.name)
+    return PlacementRequest(model=model, instance=instance, facts=facts, engine_name=engine.name, gangs=gangs)
 
 
 def _decision_inputs(snapshot: Snapshot) -> object:
@@ -274,6 +284,8 @@ def _worker_inputs(worker: Worker) -> object:
     return (
         worker.id,
         worker.name,
+        worker.ip,
+        status.kernel.name,
         worker.labels,
         worker.system_reserved,
         state,

@@ -10,6 +10,7 @@ import attrs
 
 from gpustack.nursery.service import Service
 from gpustack.policy.liveness import LivenessSettings
+from gpustack.policy.placement import GangSettings
 from gpustack.server.catalog import Catalog
 from gpustack.server.cluster_load import LoadHistory
 from gpustack.server.facts import FactsCache
@@ -59,6 +60,7 @@ def leading_services(
     facts: FactsCache,
     heartbeats: HeartbeatTimes,
     liveness: LivenessSettings,
+    gangs: GangSettings,
     rng: Random,
     monotonic: Callable[[], float],
 ) -> Sequence[Service]:
@@ -66,6 +68,6 @@ def leading_services(
     heartbeats.refill()
     return (
         Liveness(records, heartbeats, liveness, monotonic),
-        Scheduler(records, facts),
+        Scheduler(records, facts, gangs),
         ReplicaReconciler(records, rng),
     )

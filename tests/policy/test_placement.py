@@ -167,7 +167,7 @@ def test_several_gpus_picked_by_hand_are_all_used() -> None:
         (("node-x:cuda:0",), "worker node-a has none of the selected GPUs"),
         (("node-a:cuda:1",), "GPU node-a:cuda:1 cannot be used: it fell off the bus"),
         (("nonsense",), "GPU id 'nonsense' is not <worker name>:<type>:<index>"),
-        (("node-a:cuda:0", "node-b:cuda:0"), "GPUs of several workers are selected (node-a, node-b)"),
+        (("node-a:cuda:0", "node-b:cuda:0"), "there is no worker node-b, of which a GPU is selected"),
     ],
 )
 def test_gpus_that_cannot_be_picked_are_named_with_the_reason(ids: tuple[str, ...], sentence: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import attrs
+
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.device import Device, DeviceMemory
 from gpustack.domain.facts import ModelFacts
@@ -30,6 +32,10 @@ CPU_BUILD = EngineBuild(
     engine="llama.cpp", origin="embedded xllamacpp 1", advice="Install a wheel built for CUDA"
 )
 CUDA_BUILD = EngineBuild(engine="llama.cpp", origin="configured", path="/opt/llama-server", drives=("cuda",))
+RPC_BUILD = attrs.evolve(
+    CUDA_BUILD, version="8000", digest="d" * 64, rpc=True, rpc_server="/opt/ggml-rpc-server"
+)
+RPC_CPU_BUILD = attrs.evolve(RPC_BUILD, drives=())
 CUSTOM = EngineBuild(engine="custom", origin="any command")
 RESERVED = SystemReserved(ram=2 * GIB, vram=1 * GIB)
 
@@ -59,6 +65,7 @@ def worker(
         "id": key,
         "name": f"node-{chr(96 + key)}",
         "worker_uuid": f"uuid-{key}",
+        "ip": f"10.0.0.{key}",
         "status": status,
         "system_reserved": RESERVED,
         "condition": Condition(state=WorkerState.READY),

@@ -51,12 +51,11 @@ async def _report(call: ApiCall) -> ApiResponse:
 
 
 async def _explain(call: ApiCall) -> ApiResponse:
-    instance = RESOURCE.item(call)
-    if call.context.models.facts is None:
+    instance, models = RESOURCE.item(call), call.context.models
+    if models.facts is None:
         raise Unavailable("Placement is not running on this server")
-    return ApiResponse(
-        document=plain(await explain_instance(call.context.store, call.context.models.facts, instance.id))
-    )
+    found = await explain_instance(call.context.store, models.facts, instance.id, models.gangs)
+    return ApiResponse(document=plain(found))
 
 
 async def _logs(call: ApiCall) -> ApiResponse:

@@ -28,7 +28,7 @@ from gpustack.api.throttle import LoginLimiters
 from gpustack.cli.daemon.context import DaemonContext, utc_now
 from gpustack.cli.daemon.front import cross_origin_of
 from gpustack.cli.daemon.model_file import model_scope_endpoint
-from gpustack.cli.daemon.server_services import ServerServices
+from gpustack.cli.daemon.server_services import ServerServices, gang_settings
 from gpustack.cli.local import local_admins
 from gpustack.domain.access import Principal
 from gpustack.errors import GpustackError
@@ -88,8 +88,10 @@ def api_context(
                 EvaluationSettings(
                     most=environment.model_evaluation_cache_max_size,
                     keep_for=environment.model_evaluation_cache_ttl,
+                    gangs=gang_settings(daemon.loaded),
                 ),
             ),
+            gangs=gang_settings(daemon.loaded),
             catalog=services.background.catalog,
             hub=HubAccess(
                 endpoint=environment.hf_endpoint,

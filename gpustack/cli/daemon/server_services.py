@@ -13,6 +13,7 @@ from gpustack.cli.daemon.cluster import ClusterIdentity, ClusterMembership
 from gpustack.cli.daemon.context import DaemonContext, utc_now
 from gpustack.cli.daemon.model_file import facts_reader
 from gpustack.cli.daemon.sign_on import SignOnSetup
+from gpustack.config.loader import Configuration
 from gpustack.config.options import Options
 from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.reactor import Reactor
@@ -20,6 +21,7 @@ from gpustack.nursery.restart import NEVER
 from gpustack.nursery.service import Service
 from gpustack.nursery.tier import Tier
 from gpustack.policy.liveness import LivenessSettings
+from gpustack.policy.placement import GangSettings
 from gpustack.server.facts import FactsCache
 from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.services import BackgroundServices, leading_services
@@ -65,6 +67,7 @@ class ServerServices:
                 facts=facts,
                 heartbeats=heartbeats,
                 liveness=_liveness(options),
+                gangs=gang_settings(daemon.loaded),
                 rng=daemon.rng,
                 monotonic=trio.current_time,
             )
@@ -98,6 +101,16 @@ class ServerServices:
         await control.start(self.cluster.leadership, restart=NEVER)  # it restarts what it leads
         for service in (*self.background.services, *self.sign_on.services):
             await control.start(service)
+
+
+def gang_settings(loaded: Configuration) -> GangSettings:
+    """What this daemon was told about models that are divided among workers."""
+    environment = loaded.environment
+    return GangSettings(
+        ray=loaded.options.enable_ray,
+        most_remote=environment.default_max_rpc_server_count,
+        most_considered=environment.default_max_rpc_combination_generate_gpu_count,
+    )
 
 
 def _liveness(options: Options) -> LivenessSettings:

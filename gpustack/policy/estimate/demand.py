@@ -81,6 +81,10 @@ class MemoryDemand(ABC):
     def devices(self, shares: Sequence[float], layers: int | None = None) -> DeviceNeed:
         """Bytes when ``layers`` (all by default) are divided among devices as ``shares``."""
 
+    def among_workers(self, shares: Sequence[float], remote: int, layers: int | None = None) -> DeviceNeed:
+        """The same where the first ``remote`` devices belong to other workers than the host's."""
+        return self.devices(shares, layers)
+
 
 @attrs.frozen(kw_only=True)
 class GgufDemand(MemoryDemand):
@@ -93,7 +97,10 @@ class GgufDemand(MemoryDemand):
         return estimate(self.facts, attrs.evolve(self.settings, shares=())).host.claim(HOST_FOOTPRINT)
 
     def devices(self, shares: Sequence[float], layers: int | None = None) -> DeviceNeed:
-        asked = attrs.evolve(self.settings, shares=tuple(shares), offload_layers=layers)
+        return self.among_workers(shares, 0, layers)
+
+    def among_workers(self, shares: Sequence[float], remote: int, layers: int | None = None) -> DeviceNeed:
+        asked = attrs.evolve(self.settings, shares=tuple(shares), offload_layers=layers, remote=remote)
         found = estimate(self.facts, asked)
         return DeviceNeed(
             ram=found.host.claim(HOST_FOOTPRINT),
@@ -178,6 +185,7 @@ def _by_header(model: Model, facts: ModelFacts, slot_count: int | None) -> GgufD
         settings=asked,
         slots=asked.parallel,
         slot_choices=slot_counts(model),
+        spans_workers=True,
         total_layers=layers,
         fixed_layers=None if fixed is None else min(fixed, layers),
         split=_split(model),
@@ -196,6 +204,7 @@ def _as_claimed(model: Model, vram: int | None, ram: int, *, is_llama: bool) -> 
         split=_split(model) if is_llama else (),
         on_cpu=not picked and (video == 0 or (is_llama and model.cpu_offloading is not False)),
         on_devices=picked or video > 0,
+        spans_workers=is_llama,
         note="Memory as claimed by the deployment's environment",
     )
 
@@ -224,6 +233,7 @@ def _by_size(model: Model, facts: ModelFacts | None, *, is_llama: bool) -> Fixed
         split=_split(model) if is_llama else (),
         on_cpu=on_cpu,
         on_devices=picked or is_llama,
+        spans_workers=is_llama,
         note=f"Memory need guessed from {human_bytes(size)} of files",
     )
 

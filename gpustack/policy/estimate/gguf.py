@@ -75,6 +75,8 @@ class GgufSettings:
     offload_layers: int | None = None
     shares: tuple[float, ...] = ()
     """How the offloaded layers are divided among devices; empty is no device at all."""
+    remote: int = 0
+    """How many of these, the first ones, belong to other workers (RPC)."""
     prompt_cache: int = 0
     """Bytes of host memory for prompts kept."""
     checkpoints: int = 0
@@ -138,10 +140,10 @@ class _Layout:
         first = self.layers + 1 - self.offloaded
         if layer < first:
             return 0
-        position, total, upto = (layer - first) / self.offloaded, sum(self.settings.shares), 0.0
+        position, total, upto = layer - first, sum(self.settings.shares), 0.0
         for device, share in enumerate(self.settings.shares, start=1):
-            upto += share / total
-            if position < upto:
+            upto += share
+            if position * total < upto * self.offloaded:  # exact where shares are numbers of layers
                 return device
         return len(self.settings.shares)
 
@@ -163,8 +165,13 @@ class _Layout:
         if tensors.tied and output:
             found[output] += tensors.token_embedding
         if self.facts.projector_size:
-            found[1 if count > 1 else 0] += self.facts.projector_size
+            found[self._projector(count)] += self.facts.projector_size
         return found
+
+    def _projector(self, count: int) -> int:
+        """Where a projector is: on the first device of the main process's own worker, else on the first one."""
+        own = 1 + self.settings.remote
+        return own if own < count else min(1, count - 1)
 
     def _kv(self, count: int) -> list[int]:
         found = [0] * count
@@ -241,14 +248,16 @@ class _Layout:
         With logits for every token of a batch: what older servers keep, and an upper bound for newer ones.
         """
         used = sorted(set(self.places) - {0})
-        copies = _PIPELINE_COPIES if len(used) > 1 and 0 not in self.places else 1
+        # Devices over RPC can do nothing asynchronously, so llama.cpp makes no pipeline with one of them.
+        is_pipeline = len(used) > 1 and 0 not in self.places and not self.settings.remote
+        copies = _PIPELINE_COPIES if is_pipeline else 1
         found = [0] * count
         for place in used or [0]:
             found[place] = self._step(place, copies)
         if used:
             found[0] = copies * self._mask() + self._row()
         if self.facts.projector_size:
-            found[1 if count > 1 else 0] += PROJECTOR_COMPUTE
+            found[self._projector(count)] += PROJECTOR_COMPUTE
         found[0] += (
             self.settings.prompt_cache
             + self.settings.parallel * self.settings.checkpoints * self._checkpoint()

@@ -8,7 +8,7 @@ from gpustack.domain.worker import Worker
 from gpustack.policy.capacity import room, undriven, usable
 from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
 
-RANK = 4
+RANK = 6
 
 
 def candidates(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:

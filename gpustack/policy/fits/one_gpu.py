@@ -21,12 +21,13 @@ def candidates(request: PlacementRequest, worker: Worker, snapshot: Snapshot) ->
         or len(request.gpu_ids) > 1
         or len(demand.split) > 1
         or not here.devices
+        or (demand.device_counts and 1 not in demand.device_counts)
     ):
         return []
     need = demand.devices((1.0,))
     found: list[Candidate] = []
     for device in here.devices:
-        vram = {device.index: need.vram[0]}
+        vram = {device.index: demand.taken(need.vram[0], device.memory.total)}
         if here.lacks(need.ram, vram) is None:
             claim = Claim(
                 ram=need.ram,
@@ -35,9 +36,10 @@ def candidates(request: PlacementRequest, worker: Worker, snapshot: Snapshot) ->
                 total_layers=demand.total_layers,
                 is_unified_memory=here.unified,
             )
-            left = (here.vram(device) - need.vram[0]) / (device.memory.total or 1)
+            left = (here.vram(device) - vram[device.index]) / (device.memory.total or 1)
             found.append(Candidate(worker=worker, gpu_indexes=(device.index,), claim=claim, left=left))
     if found:
         return found
-    shortage = here.lacks(need.ram, {here.devices[0].index: need.vram[0]})
+    largest = here.devices[0]
+    shortage = here.lacks(need.ram, {largest.index: demand.taken(need.vram[0], largest.memory.total)})
     return shortage or []

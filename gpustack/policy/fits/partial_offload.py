@@ -12,7 +12,7 @@ from gpustack.policy.capacity import WorkerCapacity, room
 from gpustack.policy.fits.several_gpus import divisions, groups
 from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
 
-RANK = 3
+RANK = 5
 
 
 def candidates(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:

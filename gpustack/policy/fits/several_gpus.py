@@ -39,7 +39,8 @@ def candidates(request: PlacementRequest, worker: Worker, snapshot: Snapshot) ->
 def groups(request: PlacementRequest, here: WorkerCapacity) -> Iterator[tuple[Device, ...]]:
     """Devices that may work together, fewest first; within a size those with most room, by ascending index.
 
-    All that were picked by hand, or as many as the user's split has shares.
+    All that were picked by hand, or as many as the user's split has shares; never a number that the model cannot be
+    divided among.
     """
     by_type: dict[str, list[Device]] = {}
     for device in here.devices:
@@ -50,6 +51,8 @@ def groups(request: PlacementRequest, here: WorkerCapacity) -> Iterator[tuple[De
     elif request.demand.split:
         sizes = range(len(request.demand.split), len(request.demand.split) + 1)
     for size in sizes:
+        if request.demand.device_counts and size not in request.demand.device_counts:
+            continue
         for _, members in sorted(by_type.items()):
             if len(members) >= size:
                 yield tuple(sorted(members[:size], key=lambda device: device.index))
@@ -58,7 +61,11 @@ def groups(request: PlacementRequest, here: WorkerCapacity) -> Iterator[tuple[De
 def divisions(
     request: PlacementRequest, here: WorkerCapacity, group: Sequence[Device]
 ) -> Iterator[tuple[int, ...]]:
-    """Ways to divide layers among a group: as the user says, else by free memory (MiB), else evenly."""
+    """Ways to divide layers among a group: equally where the engine does; as the user says, else by free memory (MiB),
+    else evenly."""
+    if request.demand.equal:
+        yield (1,) * len(group)
+        return
     if request.demand.split:
         yield tuple(max(1, round(share * 1000)) for share in request.demand.split)
         return
@@ -78,7 +85,10 @@ def _try(
 ) -> tuple[Candidate | None, Shortage | None]:
     demand = request.demand
     need = demand.devices(shares)
-    vram = {device.index: size for device, size in zip(group, need.vram, strict=True)}
+    vram = {
+        device.index: demand.taken(size, device.memory.total)
+        for device, size in zip(group, need.vram, strict=True)
+    }
     lacking = here.lacks(need.ram, vram)
     if lacking is not None:
         return None, shared(lacking, group)
@@ -87,7 +97,7 @@ def _try(
         vram=vram,
         offload_layers=demand.total_layers,
         total_layers=demand.total_layers,
-        tensor_split=tuple(shares),
+        tensor_split=() if demand.equal else tuple(shares),
         is_unified_memory=here.unified,
     )
     total = sum(device.memory.total or 0 for device in group)

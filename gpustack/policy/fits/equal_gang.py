@@ -1,0 +1,151 @@
+"""The whole model on GPUs of several workers, as many of one type on each, every GPU with the same share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import attrs
+
+from gpustack.domain.device import Device
+from gpustack.domain.instance import Claim
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.unit import human_bytes
+from gpustack.domain.worker import Worker
+from gpustack.engines import parameters
+from gpustack.engines.registry import engine_by_name
+from gpustack.policy.capacity import WorkerCapacity
+from gpustack.policy.estimate.demand import DeviceNeed
+from gpustack.policy.gang import by_type, ground, may_span, refusal
+from gpustack.policy.placement import Candidate, PlacementRequest, Rejection
+from gpustack.policy.seat import best_seats
+
+RANK = 3
+_MOST_GPUS = 64
+"""Where the model may be divided among any number of GPUs, so many are tried at most."""
+
+
+@attrs.frozen
+class GangShape:
+    """So many workers with so many GPUs each, and what each worker and each GPU needs."""
+
+    workers: int
+    gpus: int
+    need: DeviceNeed
+
+    @property
+    def share(self) -> int:
+        """Bytes on each GPU."""
+        return self.need.vram[0]
+
+
+def gangs(
+    request: PlacementRequest, workers: Sequence[Worker], snapshot: Snapshot
+) -> list[Candidate] | Rejection:
+    """A gang of the shape with fewest GPUs, of those the one with fewest workers; or why there is none."""
+    demand = request.demand
+    if not (demand.equal and demand.on_devices and may_span(request)) or len(request.picked) == 1:
+        return []
+    found = ground(request, workers, snapshot)
+    nearest: tuple[int, Rejection] | None = None
+    for group in found.groups:
+        for shape in _shapes(request, group):
+            kinds = sorted({device.type for here in group for device in here.devices})
+            made = [gang for kind in kinds if (gang := _gang(request, group, kind, shape, snapshot))]
+            if made:
+                return made
+            missing, why = _missing(request, group, shape)
+            if nearest is None or missing < nearest[0]:
+                nearest = missing, why
+    return nearest[1] if nearest is not None else found.refusal or []
+
+
+def _shapes(request: PlacementRequest, group: Sequence[WorkerCapacity]) -> Iterator[GangShape]:
+    for count, each in sizes(request, group):
+        yield GangShape(count, each, request.demand.devices((1.0,) * (count * each)))
+
+
+def sizes(request: PlacementRequest, group: Sequence[WorkerCapacity]) -> Iterator[tuple[int, int]]:
+    """Numbers of workers and of GPUs on each, fewest GPUs first; tensor parallel groups, where the user set their size,
+    are not torn apart unevenly."""
+    if request.gpu_ids:
+        yield len(request.picked), len(request.gpu_ids) // len(request.picked)
+        return
+    most = max((len(devices) for here in group for devices in by_type(here).values()), default=0)
+    parallel = _tensor_parallel(request)
+    for total in request.demand.device_counts or range(2, _MOST_GPUS + 1):
+        for count in range(2, min(total, len(group)) + 1):
+            each, rest = divmod(total, count)
+            whole = parallel is None or each % parallel == 0 or parallel % each == 0
+            if not rest and each <= most and whole:
+                yield count, each
+
+
+def _tensor_parallel(request: PlacementRequest) -> int | None:
+    engine = engine_by_name(request.engine_name)
+    if engine is None or engine.memory is None:
+        return None
+    size = parameters.number_of(request.model.backend_parameters, *engine.memory.tensor_parallel)
+    return size if size and size > 0 else None
+
+
+def _gang(
+    request: PlacementRequest,
+    group: Sequence[WorkerCapacity],
+    kind: str,
+    shape: GangShape,
+    snapshot: Snapshot,
+) -> Candidate | None:
+    """The best gang of that shape on GPUs of one type, if there are enough workers for it."""
+    seats = [seat for here in group if (seat := _seat(request, here, kind, shape))]
+    if len(seats) < shape.workers:
+        return None
+    main, *followers = best_seats(request, seats, shape.workers, snapshot)
+    names = ", ".join(member.worker.name for member in (main, *followers))
+    total = shape.workers * shape.gpus
+    return attrs.evolve(
+        main,
+        followers=tuple(followers),
+        left=sum(member.left for member in (main, *followers)) / shape.workers,
+        note=f"Divided among {total} GPUs of workers {names}, {shape.gpus} on each",
+    )
+
+
+def _seat(request: PlacementRequest, here: WorkerCapacity, kind: str, shape: GangShape) -> Candidate | None:
+    """The part of one worker: its GPUs with most free memory, if enough of them hold their share."""
+    chosen = _holding(request, here, by_type(here).get(kind, ()), shape.share)[: shape.gpus]
+    vram = {
+        device.index: request.demand.taken(shape.share, device.memory.total)
+        for device in sorted(chosen, key=lambda device: device.index)
+    }
+    if len(chosen) < shape.gpus or here.lacks(shape.need.ram, vram) is not None:
+        return None
+    claim = Claim(ram=shape.need.ram, vram=vram, is_unified_memory=here.unified)
+    total = sum(device.memory.total or 0 for device in chosen)
+    left = sum(here.vram(device) - vram[device.index] for device in chosen) / max(total, 1)
+    return Candidate(worker=here.worker, gpu_indexes=tuple(vram), claim=claim, left=left)
+
+
+def _holding(
+    request: PlacementRequest, here: WorkerCapacity, devices: Sequence[Device], share: int
+) -> list[Device]:
+    """Those of ``devices`` that have room for a share."""
+    return [d for d in devices if here.vram(d) >= request.demand.taken(share, d.memory.total)]
+
+
+def _missing(
+    request: PlacementRequest, group: Sequence[WorkerCapacity], shape: GangShape
+) -> tuple[int, Rejection]:
+    """How many GPUs are missing for the shape, and that as a sentence."""
+    counts = sorted(
+        max((len(_holding(request, here, d, shape.share)) for d in by_type(here).values()), default=0)
+        for here in group
+    )
+    total = shape.workers * shape.gpus
+    there = sum(min(count, shape.gpus) for count in counts[-shape.workers :])
+    each = "1 GPU" if shape.gpus == 1 else f"{shape.gpus} GPUs"
+    enough = sum(count >= shape.gpus for count in counts)
+    why = (
+        f"divided among {total} GPUs, {each} on each of {shape.workers} workers, it needs "
+        f"{human_bytes(shape.share)} of free video memory on each GPU, which {enough} of {len(group)} workers have"
+    )
+    return total - there, refusal(why)

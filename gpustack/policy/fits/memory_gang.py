@@ -1,0 +1,149 @@
+"""What no GPUs hold and no worker alone, on several workers whose host memory counts too: the last resort."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from gpustack.domain.instance import Claim
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.unit import human_bytes
+from gpustack.domain.worker import Worker
+from gpustack.policy.capacity import WorkerCapacity
+from gpustack.policy.gang import ground, may_span, refusal
+from gpustack.policy.placement import Candidate, PlacementRequest, Rejection
+from gpustack.policy.rpc import MOST_MAINS, RpcDivision, RpcPlace, lenders, local_places, mains
+from gpustack.policy.seat import best_seats
+
+RANK = 7
+_MOST_WORKERS = 16
+"""Where the model may be divided among any number of workers, so many are tried at most."""
+
+
+def gangs(
+    request: PlacementRequest, workers: Sequence[Worker], snapshot: Snapshot
+) -> list[Candidate] | Rejection:
+    """A gang of as few members as hold the model; or why there is none."""
+    if request.model.cpu_offloading is False or not may_span(request) or len(request.picked) == 1:
+        return []
+    found = ground(request, workers, snapshot)
+    reason: Rejection | None = None
+    for group in found.groups:
+        make = _equal if request.demand.equal else _uneven
+        gang = make(request, group, snapshot)
+        if isinstance(gang, Candidate):
+            return [gang]
+        reason = reason or gang
+    return reason or []
+
+
+def _equal(
+    request: PlacementRequest, group: Sequence[WorkerCapacity], snapshot: Snapshot
+) -> Candidate | Rejection | None:
+    """Every worker counts as one device, whose memory is its own."""
+    demand = request.demand
+    if not demand.on_cpu or request.gpu_ids:
+        return None
+    reason: Rejection | None = None
+    for count in demand.device_counts or range(2, _MOST_WORKERS + 1):
+        if not 2 <= count <= len(group):
+            continue
+        need = demand.devices((1.0,) * count)
+        ram = need.ram + need.vram[0]
+        seats = [
+            Candidate(
+                worker=here.worker,
+                claim=Claim(ram=ram, is_unified_memory=here.unified),
+                left=(here.ram - ram) / max(here.worker.status.memory.total or 1, 1),
+            )
+            for here in group
+            if here.lacks(ram, {}) is None
+        ]
+        if len(seats) >= count:
+            main, *followers = best_seats(request, seats, count, snapshot)
+            names = ", ".join(member.worker.name for member in (main, *followers))
+            note = f"Divided among the memory of workers {names}, without GPUs"
+            return attrs.evolve(main, followers=tuple(followers), note=note)
+        reason = refusal(
+            f"divided among the memory of {count} workers it needs {human_bytes(ram)} on each, which {len(seats)} of "
+            f"{len(group)} workers have free"
+        )
+    return reason
+
+
+def _uneven(
+    request: PlacementRequest, group: Sequence[WorkerCapacity], snapshot: Snapshot
+) -> Candidate | Rejection | None:
+    """As many layers as possible on GPUs of all, the others in the memory of hosts."""
+    demand = request.demand
+    if not demand.on_devices or demand.total_layers is None or demand.fixed_layers == demand.total_layers:
+        return None
+    reason: Rejection | None = None
+    for main in mains(request, group)[:MOST_MAINS]:
+        own, remote = local_places(request, main), lenders(request, group, main, hosts=True)
+        most = len(remote) if request.gpu_ids else min(len(remote), request.gangs.most_remote)
+        for count in [most] if request.gpu_ids and most else range(1, most + 1):
+            places = (*remote[:count], *own)
+            if demand.split and len(demand.split) != len(places):
+                continue
+            division = _filled(RpcDivision(request, main, places, count, len(places)))
+            if division is not None:
+                return division.candidate(_note(division))
+        if most and reason is None:
+            reason = _short(request, main, most, (*remote[:most], *own))
+    return reason
+
+
+def _filled(least: RpcDivision) -> RpcDivision | None:
+    """The division with as many layers on the places as they hold, if the main worker's memory holds the rest.
+
+    Where all places are memory of hosts, the main worker takes its part by free memory like them.
+    """
+    total = least.request.demand.total_layers or 0
+    fixed = least.request.demand.fixed_layers
+    if fixed is not None:
+        division = attrs.evolve(least, layers=fixed)
+        return division if division.lacking() is None else None
+    low, high = 1, total
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _places_hold(attrs.evolve(least, layers=middle)):
+            low = middle
+        else:
+            high = middle - 1
+    full = attrs.evolve(least, layers=low)
+    if full.lacking() is not None:
+        return None
+    if any(place.device is not None for place in least.places):
+        return full
+    own, others = least.main.ram, sum(place.free for place in least.places)
+    even = attrs.evolve(least, layers=min(low, max(1, round(total * others / max(own + others, 1)))))
+    return even if even.lacking() is None else full
+
+
+def _places_hold(division: RpcDivision) -> bool:
+    return all(need <= place.free for place, need in zip(division.places, division.need.vram, strict=True))
+
+
+def _note(division: RpcDivision) -> str:
+    others = sorted({place.here.worker.name for place in division.places[: division.remote]})
+    total = division.request.demand.total_layers
+    main = division.main.worker.name
+    return (
+        f"Divided among workers over RPC: {main} leads, {division.layers} of {total} layers are with "
+        f"{', '.join(others)}"
+        + (" and on its own GPUs" if len(division.places) > division.remote else "")
+        + ", the others on its CPU, which is slower"
+    )
+
+
+def _short(
+    request: PlacementRequest, main: WorkerCapacity, remote: int, places: Sequence[RpcPlace]
+) -> Rejection:
+    free = main.ram + sum(place.free for place in places)
+    count = "1 GPU or host" if remote == 1 else f"{remote} GPUs or hosts"
+    return refusal(
+        f"worker {main.worker.name} and {count} of others have {human_bytes(free)} of memory free together; it needs "
+        f"about {human_bytes(request.demand.cpu())} and a part for each"
+    )
