@@ -165,6 +165,8 @@ class LaunchSpec:
     """Names and contents of files that it needs in ``LaunchContext.session_dir``; nobody else may read them."""
     views: Mapping[str, FolderView] = attrs.field(factory=dict)
     """Names and contents of folders that it needs there."""
+    in_session: bool = False
+    """Whether ``LaunchContext.session_dir`` is its working directory."""
     install: str = ""
     """What to tell people when the program is not there."""
 

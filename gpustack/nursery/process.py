@@ -97,6 +97,7 @@ async def spawn_group(
     *,
     env: Mapping[str, str],
     log: LogFile | int,
+    cwd: Path | None = None,
     state_file: Path | None = None,
     port: int | None = None,
     generation: int = 0,
@@ -104,7 +105,7 @@ async def spawn_group(
     secrets: Mapping[str, str] | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> ProcessGroup:
-    """Start ``argv`` as the leader of a new session, with exactly ``env`` as its environment.
+    """Start ``argv`` as the leader of a new session, with exactly ``env`` as its environment, in ``cwd`` (or ours).
 
     Its output goes directly to ``log`` (a log file to open, or an open file descriptor, which stays open here) and its
     input is empty, so that it does not depend on this daemon and survives it. ``state_file`` is on disk before the
@@ -118,7 +119,7 @@ async def spawn_group(
     gate, opener = os.pipe()
     try:
         try:
-            popen = await _spawns.run(_popen, [program, *argv[1:]], env, log, gate)
+            popen = await _spawns.run(_popen, [program, *argv[1:]], env, cwd, log, gate)
         finally:
             os.close(gate)
         group = _group_of(popen, port, generation, meta or {}, secrets or {}, now())
@@ -144,12 +145,15 @@ def _program(name: str, env: Mapping[str, str]) -> str:
     return str(Path(found).absolute())
 
 
-def _popen(argv: list[str], env: Mapping[str, str], log: LogFile | int, gate: int) -> subprocess.Popen[bytes]:
+def _popen(
+    argv: list[str], env: Mapping[str, str], cwd: Path | None, log: LogFile | int, gate: int
+) -> subprocess.Popen[bytes]:
     with contextlib.ExitStack() as stack:
         out = log if isinstance(log, int) else stack.enter_context(log.opened())
         return subprocess.Popen(
             ["/bin/sh", "-c", _GATE, "gate", *argv],
             env=dict(env),
+            cwd=cwd,
             stdin=gate,
             stdout=out,
             stderr=out,

@@ -76,6 +76,7 @@ async def start_engine(
             launch.argv,
             env={**inherited_environment(os.environ), **launch.env},
             log=LogFile(log_file),
+            cwd=session_folder.of(state_file) if launch.in_session else None,
             state_file=state_file,
             port=port,
             generation=instance.generation,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
-from gpustack.domain.instance import Claim
+from gpustack.domain.artifact import ModelSource, SourceKind
+from gpustack.domain.instance import Claim, Placement, Subordinate
 from gpustack.domain.unit import GIB
-from gpustack.engines.engine import LaunchContext, LaunchSpec
+from gpustack.domain.worker import EngineBuild
+from gpustack.engines.engine import Gang, LaunchContext, LaunchSpec, Member, Probe
 from gpustack.engines.registry import engine_for
 
 from .worlds import SERVER, context, model
@@ -23,6 +26,27 @@ SPLIT = Claim(
     total_layers=81,
     tensor_split=(41, 40),
     slots=2,
+)
+
+SGLANG = EngineBuild(engine="sglang", version="0.5.23", path="/opt/sglang/bin/sglang", drives=("cuda",))
+TEI = EngineBuild(engine="text-embeddings-inference", version="1.8.0", path="/usr/bin/text-embeddings-router")
+TRANSFORMERS = EngineBuild(engine="transformers-serve", version="5.23.0", path="/opt/t/bin/transformers")
+REPOSITORY = ModelSource(kind=SourceKind.HUGGING_FACE, huggingface_repo_id="org/model")
+FOLDER = {"model_path": "/cache/org/model", "session_dir": "/data/run/instance-1.files"}
+TWO_WORKERS = Placement(
+    worker_id=1,
+    gpu_indexes=(0, 1),
+    claim=Claim(vram={0: 40 * GIB, 1: 40 * GIB}, context=16384),
+    subordinates=(
+        Subordinate(worker_id=2, gpu_indexes=(2, 3), claim=Claim(vram={2: 40 * GIB, 3: 40 * GIB})),
+    ),
+)
+PAIR = Gang(
+    attempt=3,
+    members=(
+        Member(index=0, address="10.0.0.1", ports=(40000, 40001), gpu_indexes=(0, 1)),
+        Member(index=1, address="10.0.0.2", ports=(40007,), gpu_indexes=(2, 3)),
+    ),
 )
 
 CASES: dict[str, LaunchContext] = {
@@ -50,14 +74,94 @@ CASES: dict[str, LaunchContext] = {
             backend_parameters=("--extra=1",),
         )
     ),
+    "sglang": context(
+        model(
+            source=REPOSITORY,
+            backend="sglang",
+            backend_parameters=("--reasoning-parser=qwen3",),
+            env={"A": "1"},
+        ),
+        build=SGLANG,
+        gpus=(0, 1),
+        claim=Claim(vram={0: 40 * GIB, 1: 40 * GIB}, context=8192),
+        device_type="cuda",
+        api_key="k",
+        **FOLDER,
+    ),
+    "sglang_embedding": context(
+        model(source=REPOSITORY, backend="sglang", categories=("embedding",), backend_parameters=("--tp 1",)),
+        build=SGLANG,
+        gpus=(3,),
+        device_type="cuda",
+        **FOLDER,
+    ),
+    "sglang_head_of_two_workers": context(
+        model(source=REPOSITORY, backend="sglang"),
+        build=SGLANG,
+        placement=TWO_WORKERS,
+        gang=PAIR,
+        ports=(40000, 40001),
+        address="10.0.0.1",
+        interface="eth0",
+        device_type="cuda",
+        **FOLDER,
+    ),
+    "sglang_follower": context(
+        model(source=REPOSITORY, backend="sglang"),
+        build=SGLANG,
+        placement=TWO_WORKERS,
+        gang=PAIR,
+        member=1,
+        ports=(40007,),
+        address="10.0.0.2",
+        interface="bond1",
+        device_type="cuda",
+        **FOLDER,
+    ),
+    "tei_on_cpu": context(
+        model(source=REPOSITORY, backend="tei", categories=("embedding",)), build=TEI, api_key="k", **FOLDER
+    ),
+    "tei_reranker_on_one_gpu": context(
+        model(
+            source=REPOSITORY,
+            backend="tei",
+            categories=("reranker",),
+            backend_parameters=("--max-batch-tokens=4096",),
+        ),
+        build=TEI,
+        gpus=(1,),
+        device_type="cuda",
+        **FOLDER,
+    ),
+    "transformers_on_cpu": context(
+        model(source=REPOSITORY, backend="transformers"), build=TRANSFORMERS, api_key="k", **FOLDER
+    ),
+    "transformers_on_one_gpu": context(
+        model(source=REPOSITORY, backend="transformers", backend_parameters=("--dtype=bfloat16",)),
+        build=TRANSFORMERS,
+        gpus=(1,),
+        device_type="cuda",
+        **FOLDER,
+    ),
 }
+
+
+def _asked(probe: Probe | None) -> str:
+    return "as it runs" if probe is None else (probe.path or "port")
 
 
 def shown(launch: LaunchSpec) -> str:
     health = launch.health
     lines = [*(f"env {name}={value}" for name, value in launch.env.items())]
     lines += [f"arg {word.replace(sys.executable, '<python>')}" for word in launch.argv]
-    lines += [f"ready {health.readiness.path}", f"alive {health.liveness.path}"]
+    for name, content in launch.files.items():
+        lines += [f"file {name}: {line}" for line in content.splitlines()]
+    for name, view in launch.views.items():
+        lines += [
+            f"folder {name} of {view.source}, but {file}: {json.dumps(view.changes[file])}"
+            for file in view.changes
+        ]
+    lines += [f"ready {_asked(health.readiness)}", f"alive {_asked(health.liveness)}"]
     lines += [f"start within {health.start_deadline:.0f} s, stop within {health.stop_grace:.0f} s"]
     return "\n".join(lines) + "\n"
 

@@ -26,9 +26,10 @@ def context(
     build: EngineBuild = EMBEDDED,
     gpus: tuple[int, ...] = (),
     claim: Claim | None = None,
+    placement: Placement | None = None,
     **fields: Any,
 ) -> LaunchContext:
-    placement = Placement(worker_id=1, gpu_indexes=gpus, claim=claim or Claim())
+    placement = placement or Placement(worker_id=1, gpu_indexes=gpus, claim=claim or Claim())
     instance = ModelInstance(
         id=1, name="m-abcde", model_id=1, model_name="m", source=deployed.source, placement=placement
     )
