@@ -48,11 +48,53 @@ class TensorBytes:
     """Everything else, e.g. ``token_embd_norm`` or ``rope_freqs``."""
     tied: bool = False
     """There is no ``output.weight``: the head is the token embedding, copied where the output is computed."""
+    replicated: tuple[int, ...] = attrs.field(default=(), validator=_countable)
+    """Of each of ``layers``, the part that every device has whole when the rest is divided (tensor parallel)."""
+    key_value: tuple[int, ...] = attrs.field(default=(), validator=_countable)
+    """Of each of ``layers``, the projections to keys and values, which are divided by heads of these."""
+    tower: int = attrs.field(default=0, validator=_countable)
+    """What reads images or sound, with its own layers."""
+    draft: int = attrs.field(default=0, validator=_countable)
+    """Layers that predict further tokens, loaded only for speculative decoding."""
+    wide: int = attrs.field(default=0, validator=_countable)
+    """What tensors of 32 or 64 bits take beyond the 16 bits a number with which the sizes above count them: engines
+    convert them. 0 where a quantised model needs them as they are."""
 
     @property
     def total(self) -> int:
-        """Bytes of weights in the files."""
-        return sum(self.layers) + self.token_embedding + self.output + self.other
+        """Bytes of weights that every engine loads."""
+        return sum(self.layers) + self.token_embedding + self.output + self.other + self.tower
+
+
+class CacheKind(StrEnum):
+    """What a layer keeps of a request while it runs."""
+
+    FULL = "full"
+    """Something of every token."""
+    SLIDING = "sliding"
+    """Something of the last tokens, as many as its window has."""
+    CROSS = "cross"
+    """Something of every position of what an encoder has read, e.g. of 30 s of sound."""
+    STATE = "state"
+    """A state whose size does not grow."""
+
+
+@attrs.frozen(kw_only=True)
+class LayerCache:
+    """What layer ``layer`` keeps of each request. A layer may keep several things, or nothing."""
+
+    layer: int = attrs.field(validator=_countable)
+    kind: CacheKind
+    heads: int = attrs.field(default=1, validator=_countable)
+    """Devices divide it by these; one head is copied to all of them."""
+    width: int = attrs.field(default=0, validator=_countable)
+    """Numbers of each head and token: key and value together."""
+    packed: int = attrs.field(default=0, validator=_countable)
+    """Bytes of each token whatever the type of the cache, beside ``width``."""
+    window: int | None = attrs.field(default=None, validator=_countable)
+    """Tokens of ``SLIDING``, positions of ``CROSS``."""
+    state: int = attrs.field(default=0, validator=_countable)
+    """Bytes of ``STATE``, all heads together."""
 
 
 @attrs.frozen(kw_only=True)
@@ -88,6 +130,18 @@ class ModelFacts:
     """Bytes of the vision or audio projector that is fetched beside the model."""
     split_count: int = attrs.field(default=1, validator=_countable)
     quantisation: str | None = None
+    """GGUF: the name of its type. Safetensors: the method, e.g. ``fp8``, ``awq`` or ``compressed-tensors``."""
+    quantisation_format: str | None = None
+    """Of a method that has several formats (``compressed-tensors``), which one."""
+    quantisation_group: int | None = attrs.field(default=None, validator=_countable)
+    """Weights in a row that share a scale; a device holds whole groups."""
+    dtype: str | None = None
+    """Type that the model computes in, as its configuration names it: ``bfloat16``."""
+    model_type: str | None = None
+    remote_code: bool = False
+    """Its repository has program code without which it cannot be loaded."""
+    adapter_of: str | None = None
+    """Set for a LoRA adapter, which is no model by itself: the model it belongs to; empty if it does not say."""
     total_layers: int | None = attrs.field(default=None, validator=[_countable, _bounded_layers])
     context_length: int | None = attrs.field(default=None, validator=_countable)
     """Tokens the model was trained for."""
@@ -105,6 +159,9 @@ class ModelFacts:
     kv_lora_rank: int | None = attrs.field(default=None, validator=_countable)
     key_length_mla: int | None = attrs.field(default=None, validator=_countable)
     """Set for multi-head latent attention stored in its compact form."""
+    caches: tuple[LayerCache, ...] = attrs.field(default=())
+    """What layers keep of a request (safetensors); empty for models that keep nothing, as encoders do."""
+    expert_feed_forward_length: int | None = attrs.field(default=None, validator=_countable)
     rope_dimensions: int | None = attrs.field(default=None, validator=_countable)
     expert_count: int = attrs.field(default=0, validator=_countable)
     expert_used_count: int = attrs.field(default=0, validator=_countable)
@@ -119,6 +176,11 @@ class ModelFacts:
         size."""
         mixes = bool(self.heads) or self.state_space is not None
         return bool(self.tensors and self.total_layers and self.embedding_length and mixes)
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it reads a whole text at once and keeps nothing of it."""
+        return self.format is FileFormat.SAFETENSORS and self.is_complete and not self.caches
 
 
 _EMBEDDERS = ("bert", "t5encoder", "gemma-embedding", "jina-bert")

@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from gpustack.artifacts.disk import disk
+from gpustack.artifacts.headers.folder_reader import read_folder
 from gpustack.artifacts.headers.gguf import (
     FIRST_READ,
     GgufHeader,
@@ -17,17 +18,10 @@ from gpustack.artifacts.headers.gguf import (
     TruncatedHeader,
     next_read,
     parse,
-    read_header,
 )
 from gpustack.artifacts.headers.gguf_facts import gguf_facts
+from gpustack.artifacts.headers.part_reader import LocalParts, PartReader, RemoteParts
 from gpustack.artifacts.listing import Listing, RemoteFile, model_of
-from gpustack.artifacts.range_request import (
-    SourceChanged,
-    TransientError,
-    final_error,
-    first_byte,
-    open_range,
-)
 from gpustack.artifacts.repository import FileExtras
 from gpustack.artifacts.source import (
     DEFAULT_LIBRARY,
@@ -37,18 +31,10 @@ from gpustack.artifacts.source import (
     source_for,
 )
 from gpustack.domain.artifact import ModelSource
-from gpustack.domain.facts import FileFormat, ModelFacts
+from gpustack.domain.facts import ModelFacts
 from gpustack.errors import BadRequest, NotFound, Unavailable
-from gpustack.remote.http import (
-    HttpClient,
-    RemoteConnectionError,
-    RemoteTimeout,
-    Timeouts,
-    open_client,
-    shown,
-)
+from gpustack.remote.http import Timeouts, open_client
 
-_TRIES = 4
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
@@ -116,73 +102,47 @@ class FactsReader:
         return facts
 
     async def _facts(self, listing: Listing, what: str, *, local: bool) -> ModelFacts:
-        projector = None if listing.mmproj is None else listing.file(listing.mmproj).size
-        weights = [file for file in listing.files if file.name != listing.mmproj]
-        size = sum(file.size for file in weights)
-        if listing.main is None or not listing.main.lower().endswith(".gguf"):
-            if local:
-                await disk.run(_refuse_pointer, listing)
-            return _folder_facts(listing, size)
-        parts = [file for file in weights if model_of(file.name) == model_of(listing.main)]
         with trio.move_on_after(self.deadline):
             try:
                 if local:
-                    folder = Path(listing.folder)
-                    headers = [await disk.run(read_header, folder / one.name, abandon=True) for one in parts]
-                else:
-                    async with open_client(timeouts=Timeouts(stall=20.0)) as client:
-                        headers = [await self._fetch_header(client, one) for one in parts]
-                for file, header in zip(parts, headers, strict=True):
-                    _check_whole(file, header)
-                return gguf_facts(headers, file_size=size, projector_size=projector)
+                    await disk.run(_refuse_pointer, listing)
+                    return await _read_facts(listing, LocalParts(Path(listing.folder)))
+                async with open_client(timeouts=Timeouts(stall=20.0)) as client:
+                    return await _read_facts(listing, RemoteParts(client, self.rng))
             except HeaderError as error:
                 raise BadRequest(f"The header of {what} cannot be read: {error}") from error
             except OSError as error:
                 raise NotFound(f"{what} cannot be read: {error.strerror}") from error
         raise Unavailable(f"The header of {what} could not be read within {self.deadline:g} s")
 
-    async def _fetch_header(self, client: HttpClient, file: RemoteFile) -> GgufHeader:
-        data = b""
-        wanted = FIRST_READ
-        while True:
-            data += await self._fetch_bytes(client, file, len(data), min(wanted, file.size))
-            try:
-                # Hostile bytes take seconds to parse, so it is done in a thread, which a cancellation abandons.
-                return await disk.run(parse, data, abandon=True)
-            except TruncatedHeader as cut:
-                if len(data) >= file.size:
-                    raise
-                wanted = next_read(len(data), cut.needed)
-
-    async def _fetch_bytes(self, client: HttpClient, file: RemoteFile, start: int, end: int) -> bytes:
-        """The bytes of ``file`` from ``start`` up to ``end``, with retries."""
-        if start == end:
-            return b""
-        for attempt in range(_TRIES):
-            try:
-                async with open_range(client, file, start, end) as incoming:
-                    skip = start - first_byte(incoming, file, start, end)
-                    data = bytearray()
-                    async for part in incoming.pieces():
-                        kept = part[skip:] if skip else part
-                        skip = max(skip - len(part), 0)
-                        data += kept[: end - start - len(data)]
-                        if len(data) == end - start:
-                            return bytes(data)
-                raise Unavailable(f"{shown(file.url)} sent less than announced")
-            except SourceChanged as error:
-                raise Unavailable(f"{file.name} has changed on {shown(file.url)}: try again") from error
-            except (RemoteConnectionError, RemoteTimeout, TransientError) as error:
-                if attempt == _TRIES - 1:
-                    raise final_error(error) from error
-                told = error.wait if isinstance(error, TransientError) else None
-                await trio.sleep(
-                    min(told, 10.0) if told is not None else self.rng.uniform(0.2, 0.5) * 2**attempt
-                )
-        raise AssertionError("unreachable")
-
     def __repr__(self) -> str:
         return f"<FactsReader: {len(self._known)} sources known>"
+
+
+async def _read_facts(listing: Listing, parts: PartReader) -> ModelFacts:
+    if listing.main is None or not listing.main.lower().endswith(".gguf"):
+        return await read_folder(listing, parts)
+    weights = [file for file in listing.files if file.name != listing.mmproj]
+    shards = [file for file in weights if model_of(file.name) == model_of(listing.main)]
+    headers = [await _read_header(parts, file) for file in shards]
+    for file, header in zip(shards, headers, strict=True):
+        _check_whole(file, header)
+    projector = None if listing.mmproj is None else listing.file(listing.mmproj).size
+    return gguf_facts(headers, file_size=sum(file.size for file in weights), projector_size=projector)
+
+
+async def _read_header(parts: PartReader, file: RemoteFile) -> GgufHeader:
+    data = b""
+    wanted = FIRST_READ
+    while True:
+        data += await parts.read(file, len(data), min(wanted, file.size))
+        try:
+            # Hostile bytes take seconds to parse, so it is done in a thread, which a cancellation abandons.
+            return await disk.run(parse, data, abandon=True)
+        except TruncatedHeader as cut:
+            if len(data) >= file.size:
+                raise
+            wanted = next_read(len(data), cut.needed)
 
 
 def _check_whole(file: RemoteFile, header: GgufHeader) -> None:
@@ -207,17 +167,6 @@ def _refuse_pointer(listing: Listing) -> None:
                 raise BadRequest(
                     f"{path} is a Git LFS pointer in place of the file: run 'git lfs pull' where it was cloned"
                 )
-
-
-def _folder_facts(listing: Listing, size: int) -> ModelFacts:
-    """The facts of a folder in another format than GGUF: only the size of the weights is known."""
-    weights = [file.size for file in listing.files if file.name.endswith(".safetensors")]
-    return ModelFacts(
-        format=FileFormat.SAFETENSORS if weights else FileFormat.UNKNOWN,
-        weights=sum(weights) or None,
-        file_size=size,
-        split_count=max(len(weights), 1),
-    )
 
 
 def _local_state(listing: Listing) -> object:
