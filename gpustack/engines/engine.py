@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
@@ -13,6 +13,8 @@ from gpustack.domain.instance import ModelInstance, Placement
 from gpustack.domain.model import Model
 from gpustack.domain.worker import EngineBuild
 
+from .adapter import Adapter
+from .flag_list import FlagList
 from .memory import SafetensorsMemory
 
 
@@ -138,6 +140,14 @@ class LaunchContext:
     """The network interface that has ``address``; ``None`` if none has (behind a NAT)."""
     extra_arguments: tuple[str, ...] = ()
     """What the operator of this worker adds to the command (``--rpc-server-args``)."""
+    device_memory: Mapping[int, int] = attrs.field(factory=dict)
+    """Bytes that each device of this worker has in all, by its index; without those that are unknown."""
+    known_flags: FlagList | None = None
+    """The flags that this build has; ``None`` where nobody asked it, or it did not answer."""
+    adapters: tuple[Adapter, ...] = ()
+    """LoRA adapters to load at the start."""
+    ray_environment: Mapping[str, str] | None = attrs.field(default=None, repr=False)
+    """What a program needs to reach the Ray cluster; ``None`` for an engine that does not run on Ray."""
 
     @property
     def gpu_indexes(self) -> tuple[int, ...]:
@@ -169,6 +179,21 @@ class LaunchSpec:
     """Whether ``LaunchContext.session_dir`` is its working directory."""
     install: str = ""
     """What to tell people when the program is not there."""
+
+
+@runtime_checkable
+class ListsFlags(Protocol):
+    """An engine whose program lists its own flags, so that parameters are checked against those of each version."""
+
+    def help_arguments(self) -> tuple[str, ...]:
+        """The arguments with which a build prints a help text that has all its flags."""
+
+    @property
+    def newest_flags(self) -> FlagList:
+        """The flags of the newest version that we know; a build of that version need not be asked."""
+
+    def faults_for(self, model: Model, known: FlagList) -> list[str]:
+        """What is wrong with a deployment's parameters for a build that has the flags ``known``, a sentence each."""
 
 
 class Engine(Protocol):

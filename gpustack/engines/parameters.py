@@ -86,6 +86,8 @@ def _split(item: str) -> list[str]:
     flag, rest = match.group(), item[match.end() :]
     if rest.startswith("="):
         return [flag, rest[1:]]
+    if rest.lstrip().startswith(("{", "[")):  # JSON, whose quotes are its own
+        return [flag, rest.strip()]
     try:
         words = shlex.split(item)
     except ValueError:  # an apostrophe in a value

@@ -1,0 +1,320 @@
+"""vLLM: text, embeddings, reranking and Whisper from safetensors, on one worker, on several, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+import attrs
+
+from gpustack.domain.artifact import SourceKind
+from gpustack.domain.facts import FileFormat, ModelFacts
+from gpustack.domain.model import Category, Model
+from gpustack.domain.unit import MIB
+from gpustack.domain.worker import EngineBuild
+
+from . import parameters
+from .adapter import Adapter, AdapterCall
+from .engine import Engine, GangPlan, HealthPolicy, LaunchContext, LaunchSpec, Probe, StartOrder
+from .flag_list import FlagList
+from .memory import SafetensorsMemory
+from .visibility import device_environment
+from .vllm_flags import NEWEST
+from .vllm_parameters import CONTEXT_FLAGS, PARALLEL_FLAGS, context_of, faults_of
+
+CONTEXT = 8192
+"""Tokens that one request may use, where the user sets nothing and the model takes as many."""
+DRAIN_SECONDS = 10.0
+START_SECONDS = 900.0
+"""Importing, compiling and warming up, on a busy machine."""
+LOAD_BYTES_PER_SECOND = 50 * MIB
+"""The speed of a slow disk: by it the time that a start may take grows with the size of the model."""
+FOLLOWER_GRACE = 5.0
+"""A follower has nothing to save, and by itself takes up to 26 s to end."""
+KEY_VARIABLE = "VLLM_API_KEY"
+"""The key is not on the command line, which all users of the machine can read."""
+INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
+"""Without them each library takes the address that the machine's own name stands for, often 127.0.1.1."""
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values of ``--max-lora-rank``."""
+
+_QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+_OFFLINE = {"HF_HUB_OFFLINE": "1"}
+"""The files are here, and nothing may start to load in the middle of a request."""
+_LOOPBACK = "127.0.0.1"
+_CACHE_FLAGS = ("--kv-cache-memory-bytes",)
+_FRACTION_FLAGS = ("--gpu-memory-utilization", "--device-memory-utilization")
+_RUNNER_FLAGS = ("--runner", "--convert")
+_LORA_FLAGS = ("--enable-lora", "--no-enable-lora")
+_RANK_FLAGS = ("--max-lora-rank",)
+_LEAST_FRACTION = 0.01
+_NOT_SERVED = (Category.IMAGE, Category.TEXT_TO_SPEECH)
+_OTHERS_SERVE = (*_NOT_SERVED, Category.SPEECH_TO_TEXT)
+_RAY_LAUNCHER = "vllm_ray.py"
+
+
+@attrs.frozen
+class VllmEngine:
+    """Models in the layout of Hugging Face."""
+
+    name: str = "vllm"
+    wire_name: str = "vllm"
+    any_device: bool = False
+    memory: SafetensorsMemory | None = SafetensorsMemory(on_cpu=True, spans_workers=True)
+    metrics: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    """They differ by version: ``gpustack/metrics/mapping.py`` has them."""
+
+    def serves(self, model: Model, facts: ModelFacts | None) -> bool:
+        """Safetensors, but for what speaks, hears or paints."""
+        if facts is None or facts.format is not FileFormat.SAFETENSORS:
+            return False
+        categories = {*model.categories, facts.category}
+        return not categories.intersection(_OTHERS_SERVE)
+
+    def fetches(self, model: Model) -> bool:
+        return True
+
+    def faults(self, model: Model) -> list[str]:
+        return [*_source_faults(model), *faults_of(model)]
+
+    @property
+    def newest_flags(self) -> FlagList:
+        return NEWEST
+
+    def faults_for(self, model: Model, known: FlagList) -> list[str]:
+        return faults_of(model, known)
+
+    def help_arguments(self) -> tuple[str, ...]:
+        return ("serve", "--help=all")
+
+    def context(self, model: Model) -> int | None:
+        given = model.backend_parameters
+        return context_of(given) if parameters.has(given, *CONTEXT_FLAGS) else CONTEXT
+
+    def gang(self, model: Model, *, ray: bool) -> GangPlan | None:
+        """Natively one process a worker, which find each other at a port of the main one; or all through Ray."""
+        if ray:
+            return GangPlan(order=StartOrder.TOGETHER, delegated=True)
+        return GangPlan(order=StartOrder.TOGETHER, main_ports=1)
+
+    def loading(self, adapter: Adapter) -> AdapterCall:
+        body = {"lora_name": adapter.name, "lora_path": adapter.path}
+        return AdapterCall(path="/v1/load_lora_adapter", body=body)
+
+    def unloading(self, name: str) -> AdapterCall:
+        return AdapterCall(path="/v1/unload_lora_adapter", body={"lora_name": name})
+
+    def launch(self, context: LaunchContext) -> LaunchSpec:
+        placement = context.placement
+        claims = (placement.claim, *(share.claim for share in placement.subordinates))
+        size = sum(claim.ram + sum(claim.vram.values()) for claim in claims)
+        deadline = START_SECONDS + size / LOAD_BYTES_PER_SECOND
+        probe = Probe(path="/health", period=1.0, timeout=5.0)
+        follows = context.member > 0
+        return LaunchSpec(
+            argv=(*_program(context), *_arguments(context, deadline)),
+            env=_environment(context),
+            health=HealthPolicy(
+                # A follower has no port of its own, and no line in its log says that it is ready.
+                readiness=None if follows else probe,
+                liveness=None if follows else attrs.evolve(probe, period=5.0, timeout=10.0, failures=6),
+                start_deadline=deadline,
+                stop_grace=FOLLOWER_GRACE if follows else DRAIN_SECONDS + 5.0,
+            ),
+        )
+
+
+def runs_on_cpu(build: EngineBuild) -> bool:
+    """Whether it is a build for processors alone."""
+    return not build.drives
+
+
+def _program(context: LaunchContext) -> tuple[str, ...]:
+    """The command, up to the model. On Ray it is started by our launcher, with the same Python."""
+    program = context.build.path or "vllm"
+    if context.ray_environment is None:
+        return (program, "serve", context.model_path)
+    launcher = PurePosixPath(__file__).parent.parent / "launchers" / _RAY_LAUNCHER
+    bundles = json.dumps(_bundles(context), separators=(",", ":"))
+    python = str(PurePosixPath(program).parent / "python")
+    return (python, str(launcher), bundles, "serve", context.model_path)
+
+
+def _bundles(context: LaunchContext) -> list[dict[str, object]]:
+    """For each rank the address of its machine and the device it has there, as the launcher takes them."""
+    assert context.gang is not None
+    return [
+        {"ip": member.address, "device": index}
+        for member in context.gang.members
+        for index in (member.gpu_indexes or (0,))
+    ]
+
+
+def _arguments(context: LaunchContext, deadline: float) -> tuple[str, ...]:
+    model = context.model
+    listening = ("--host", context.host, "--port", str(context.port))
+    return (
+        *(() if context.member else listening),
+        *("--served-model-name", model.name),
+        *_context(context),
+        *_memory(context),
+        *_parallel(context),
+        *_gang(context, deadline),
+        *_duty(model),
+        *_adapters(context),
+        *_optional(context, "--shutdown-timeout", f"{DRAIN_SECONDS:g}"),
+        *parameters.tokens(parameters.expanded(model.backend_parameters, data_dir=context.data_dir)),
+    )
+
+
+def _context(context: LaunchContext) -> tuple[str, ...]:
+    given, tokens = context.model.backend_parameters, context.placement.claim.context
+    if tokens is None or parameters.has(given, *CONTEXT_FLAGS):
+        return ()
+    return ("--max-model-len", str(tokens))
+
+
+def _memory(context: LaunchContext) -> tuple[str, ...]:
+    """What it may take of each device. By default vLLM takes 92 % of every one, whatever it needs.
+
+    Told the bytes of its cache it takes no share, but still ends at the start unless that share is free.
+    """
+    given, claim = context.model.backend_parameters, context.placement.claim
+    found: list[str] = []
+    if claim.kv_cache is not None and not parameters.has(given, *_CACHE_FLAGS, *_FRACTION_FLAGS):
+        found += _optional(context, _CACHE_FLAGS[0], str(claim.kv_cache))
+    shares = [
+        claimed / total
+        for index, claimed in claim.vram.items()
+        if claimed > 0 and (total := context.device_memory.get(index))
+    ]
+    if shares and not parameters.has(given, *_FRACTION_FLAGS):
+        fraction = max(math.floor(min(shares) * 10_000) / 10_000, _LEAST_FRACTION)
+        found += [_FRACTION_FLAGS[0], f"{min(fraction, 1.0):g}"]
+    return tuple(found)
+
+
+def _parallel(context: LaunchContext) -> tuple[str, ...]:
+    """The devices of each worker hold one stage of the model in parallel, and the workers are its stages."""
+    if parameters.has(context.model.backend_parameters, *PARALLEL_FLAGS):
+        return ()
+    placement = context.placement
+    shares = [placement.share(member).gpu_indexes for member in range(1 + len(placement.subordinates))]
+    counts = [len(indexes) or 1 for indexes in shares]
+    if len(set(counts)) > 1:  # on Ray alone
+        return ("--pipeline-parallel-size", str(sum(counts)))
+    tensor = ("--tensor-parallel-size", str(counts[0])) if counts[0] > 1 else ()
+    return (*tensor, *(("--pipeline-parallel-size", str(len(counts))) if len(counts) > 1 else ()))
+
+
+def _gang(context: LaunchContext, deadline: float) -> tuple[str, ...]:
+    gang = context.gang
+    if gang is None:
+        return ()
+    if context.ray_environment is not None:
+        return ("--distributed-executor-backend", "ray")
+    main = gang.main
+    return (
+        *("--nnodes", str(len(gang.members)), "--node-rank", str(context.member)),
+        *("--master-addr", main.address, "--master-port", str(main.ports[-1])),
+        # Without it a member waits for ever for one that does not come.
+        *_optional(context, "--distributed-timeout-seconds", str(math.ceil(deadline))),
+        *(("--headless",) if context.member else ()),
+    )
+
+
+def _duty(model: Model) -> tuple[str, ...]:
+    """A model that only embeds or ranks may have the architecture of one that generates."""
+    if parameters.has(model.backend_parameters, *_RUNNER_FLAGS):
+        return ()
+    if Category.RERANKER in model.categories or Category.EMBEDDING in model.categories:
+        return ("--runner", "pooling")
+    return ()
+
+
+def _adapters(context: LaunchContext) -> tuple[str, ...]:
+    if not context.adapters:
+        return ()
+    given = context.model.backend_parameters
+    rank = max((adapter.rank or 0 for adapter in context.adapters), default=0)
+    room = next((size for size in LORA_RANKS if size >= rank), LORA_RANKS[-1])
+    modules = [
+        json.dumps({"name": one.name, "path": one.path, "base_model_name": context.model.name})
+        for one in context.adapters
+    ]
+    return (
+        *(() if parameters.has(given, *_LORA_FLAGS) else ("--enable-lora",)),
+        *(() if room <= 16 or parameters.has(given, *_RANK_FLAGS) else ("--max-lora-rank", str(room))),
+        *("--lora-modules", *modules),
+    )
+
+
+def _optional(context: LaunchContext, flag: str, value: str) -> tuple[str, ...]:
+    """A flag that older versions lack: left out where the build is known not to have it, or where the user sets it."""
+    known, given = context.known_flags, context.model.backend_parameters
+    if parameters.has(given, flag) or (known is not None and not known.knows(flag)):
+        return ()
+    return (flag, value)
+
+
+def _environment(context: LaunchContext) -> dict[str, str]:
+    return {
+        **device_environment(context.device_type, context.gpu_indexes),
+        **_QUIET,
+        **_OFFLINE,
+        **_network(context),
+        **_threads(context),
+        **_hot_adapters(context),
+        **context.model.env,
+        **(context.ray_environment or {}),
+        **({} if context.api_key is None else {KEY_VARIABLE: context.api_key}),
+    }
+
+
+def _network(context: LaunchContext) -> dict[str, str]:
+    """Where its own sockets are: on the loopback, or on the interface by which its gang reaches it."""
+    if context.gang is None:
+        return {"VLLM_HOST_IP": _LOOPBACK, "GLOO_SOCKET_IFNAME": "lo"}
+    found = {} if context.address is None else {"VLLM_HOST_IP": context.address}
+    # On Ray the processes of all workers would get the interface of this one; the nodes have their own set.
+    if context.interface is not None and context.ray_environment is None:
+        found |= dict.fromkeys(INTERFACE_VARIABLES, context.interface)
+    return found
+
+
+def _threads(context: LaunchContext) -> dict[str, str]:
+    """On processors vLLM pins a thread to each core, which engines side by side would fight for."""
+    if not runs_on_cpu(context.build):
+        return {}
+    count = 1 if context.cpu_count is None else max(1, math.floor(context.cpu_count))
+    return {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(count)}
+
+
+def _hot_adapters(context: LaunchContext) -> dict[str, str]:
+    wanted = context.adapters or parameters.has(context.model.backend_parameters, _LORA_FLAGS[0])
+    return {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"} if wanted else {}
+
+
+def _source_faults(model: Model) -> list[str]:
+    source = model.source
+    faults = []
+    if source.kind is SourceKind.OLLAMA or source.names_gguf:
+        faults.append(
+            f"Backend vllm runs safetensors, and {source.readable} is GGUF: set backend to llama-box, or none"
+        )
+    if model.cpu_offloading:
+        faults.append(
+            "CPU offloading is not available with backend vllm: --cpu-offload-gb does something alike"
+        )
+    if wrong := _listed([one for one in _NOT_SERVED if one in model.categories]):
+        faults.append(f"Backend vllm does not serve models of category {wrong}")
+    return faults
+
+
+def _listed(categories: Sequence[Category]) -> str:
+    return " or ".join(category.value for category in categories)
+
+
+ENGINE: Engine = VllmEngine()
