@@ -124,6 +124,8 @@ class EngineBuild:
     rpc_server: str | None = None
     """Path of the RPC server of the same build, by which this worker lends its devices to others; ``None`` where there
     is none, or it is not to lend them."""
+    python: str | None = None
+    """The Python that runs it, for an engine that is a Python program."""
 
     @property
     def shown(self) -> str:

@@ -12,7 +12,7 @@ import attrs
 from gpustack.domain.artifact import SourceKind
 from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.domain.model import Category, Model
-from gpustack.domain.unit import MIB
+from gpustack.domain.unit import GIB, MIB
 from gpustack.domain.worker import EngineBuild
 
 from . import parameters
@@ -20,6 +20,7 @@ from .adapter import Adapter, AdapterCall
 from .engine import Engine, GangPlan, HealthPolicy, LaunchContext, LaunchSpec, Probe, StartOrder
 from .flag_list import FlagList
 from .memory import SafetensorsMemory
+from .program import EngineProgram, PythonPackage
 from .visibility import device_environment
 from .vllm_flags import NEWEST
 from .vllm_parameters import CONTEXT_FLAGS, PARALLEL_FLAGS, context_of, faults_of
@@ -39,6 +40,20 @@ INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IF
 """Without them each library takes the address that the machine's own name stands for, often 127.0.1.1."""
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values of ``--max-lora-rank``."""
+
+PROGRAM = EngineProgram(
+    name="vllm",
+    package=PythonPackage(
+        name="vllm",
+        extras=("audio",),
+        default_version=NEWEST.version,
+        drives=("cuda",),
+        disk=16 * GIB,
+        pins=(("0.10.0", ("transformers==4.53.3",)),),
+    ),
+    on_cpu=False,
+    advice="install a build of vLLM for them by hand, and have it on PATH (docs/engines.md)",
+)
 
 _QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}
@@ -138,8 +153,7 @@ def _program(context: LaunchContext) -> tuple[str, ...]:
         return (program, "serve", context.model_path)
     launcher = PurePosixPath(__file__).parent.parent / "launchers" / _RAY_LAUNCHER
     bundles = json.dumps(_bundles(context), separators=(",", ":"))
-    python = str(PurePosixPath(program).parent / "python")
-    return (python, str(launcher), bundles, "serve", context.model_path)
+    return (context.build.python or "python3", str(launcher), bundles, "serve", context.model_path)
 
 
 def _bundles(context: LaunchContext) -> list[dict[str, object]]:

@@ -128,6 +128,7 @@ async def ask_program(
         drives=drives,
         on_cpu=program.on_cpu or not drives,
         advice=program.advice,
+        python=python,
     )
 
 

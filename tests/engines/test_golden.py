@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 
+import gpustack
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.instance import Claim, Placement, Subordinate
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import EngineBuild
+from gpustack.engines.adapter import Adapter
 from gpustack.engines.engine import Gang, LaunchContext, LaunchSpec, Member, Probe
 from gpustack.engines.registry import engine_for
 
-from .worlds import SERVER, context, model
+from .worlds import SERVER, VLLM, VLLM_CPU, context, gang, model
 
+PACKAGE = str(Path(gpustack.__file__).parent)
 GOLDEN = Path(__file__).parent / "golden"
 FULL = Claim(ram=GIB, vram={1: 6 * GIB}, offload_layers=33, total_layers=33, slots=4)
 SPLIT = Claim(
@@ -48,6 +51,8 @@ PAIR = Gang(
         Member(index=1, address="10.0.0.2", ports=(40007,), gpu_indexes=(2, 3)),
     ),
 )
+POOL = Claim(ram=4 * GIB, vram={0: 20 * GIB, 1: 20 * GIB}, context=8192, kv_cache=4 * GIB)
+MEMORY = {0: 80 * GIB, 1: 80 * GIB}
 
 CASES: dict[str, LaunchContext] = {
     "llama_cpp_embedded_on_cpu": context(model(), cpu_count=8),
@@ -64,6 +69,96 @@ CASES: dict[str, LaunchContext] = {
             env={"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "3"},
         ),
         mmproj_path="/models/mmproj.gguf",
+    ),
+    "vllm_on_one_gpu": context(
+        model(source=REPOSITORY, backend="vllm"),
+        build=VLLM,
+        gpus=(0,),
+        claim=Claim(ram=4 * GIB, vram={0: 20 * GIB}, context=8192, kv_cache=4 * GIB),
+        device_type="cuda",
+        device_memory=MEMORY,
+        api_key="key",
+    ),
+    "vllm_on_two_gpus_with_parameters": context(
+        model(
+            source=FOLDER,
+            backend="vllm",
+            backend_parameters=(
+                "--max-model-len=32k",
+                "--enable-auto-tool-choice",
+                "--tool-call-parser hermes",
+                "--reasoning-parser=qwen3",
+                '--compilation-config {"mode":2,"backend":"eager"}',
+                "--enable-sleep-mode",
+            ),
+            env={"VLLM_SERVER_DEV_MODE": "1"},
+        ),
+        build=VLLM,
+        gpus=(0, 1),
+        claim=POOL,
+        device_type="cuda",
+        device_memory=MEMORY,
+    ),
+    "vllm_on_cpu": context(
+        model(source=REPOSITORY, backend="vllm"),
+        build=VLLM_CPU,
+        claim=Claim(ram=2 * GIB, context=4096, kv_cache=GIB),
+        cpu_count=8,
+    ),
+    "vllm_embedding": context(
+        model(source=REPOSITORY, backend="vllm", categories=("embedding",)), build=VLLM_CPU
+    ),
+    "vllm_reranker": context(
+        model(source=REPOSITORY, backend="vllm", categories=("reranker",)), build=VLLM_CPU
+    ),
+    "vllm_with_adapters": context(
+        model(source=REPOSITORY, backend="vllm"),
+        build=VLLM_CPU,
+        adapters=(
+            Adapter(name="m:pirate", path="/loras/pirate", rank=32),
+            Adapter(name="m:poet", path="/loras/poet"),
+        ),
+    ),
+    "vllm_main_of_two_workers": context(
+        model(source=REPOSITORY, backend="vllm"),
+        build=VLLM,
+        gpus=(0, 1),
+        claim=POOL,
+        others=((0, 1),),
+        device_type="cuda",
+        device_memory=MEMORY,
+        gang=gang((0, 1), (0, 1)),
+        ports=(40000, 40001),
+        address="10.0.0.1",
+        interface="eth0",
+        api_key="key",
+    ),
+    "vllm_follower_of_two_workers": context(
+        model(source=REPOSITORY, backend="vllm"),
+        build=VLLM,
+        gpus=(0, 1),
+        claim=POOL,
+        others=((0, 1),),
+        device_type="cuda",
+        device_memory=MEMORY,
+        gang=gang((0, 1), (0, 1)),
+        member=1,
+        address="10.0.0.2",
+        interface="enp3s0",
+    ),
+    "vllm_on_ray": context(
+        model(source=REPOSITORY, backend="vllm"),
+        build=VLLM,
+        gpus=(0, 1),
+        claim=POOL,
+        others=((0, 1),),
+        device_type="cuda",
+        device_memory=MEMORY,
+        gang=gang((0, 1), (0, 1), main_ports=(40000,)),
+        address="10.0.0.1",
+        interface="eth0",
+        api_key="key",
+        ray_environment={"RAY_ADDRESS": "10.0.0.1:40096", "RAY_AUTH_MODE": "token"},
     ),
     "custom": context(
         model(
@@ -153,7 +248,10 @@ def _asked(probe: Probe | None) -> str:
 def shown(launch: LaunchSpec) -> str:
     health = launch.health
     lines = [*(f"env {name}={value}" for name, value in launch.env.items())]
-    lines += [f"arg {word.replace(sys.executable, '<python>')}" for word in launch.argv]
+    lines += [
+        f"arg {word.replace(sys.executable, '<python>').replace(PACKAGE, '<gpustack>')}"
+        for word in launch.argv
+    ]
     for name, content in launch.files.items():
         lines += [f"file {name}: {line}" for line in content.splitlines()]
     for name, view in launch.views.items():

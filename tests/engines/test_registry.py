@@ -4,6 +4,7 @@ import pytest
 
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.facts import FileFormat, ModelFacts
+from gpustack.domain.model import Category
 from gpustack.engines.registry import engine_by_name, engine_for, engines
 from gpustack.errors import Invalid
 
@@ -33,8 +34,9 @@ def test_a_gguf_goes_to_llama_cpp_and_a_command_to_the_custom_engine() -> None:
 
 def test_what_the_header_says_outweighs_the_name_of_the_file() -> None:
     assert engine_for(model(source=BARE), ModelFacts(format=FileFormat.GGUF)).name == "llama.cpp"
+    assert engine_for(model(), ModelFacts(format=FileFormat.SAFETENSORS)).name == "vllm"
     with pytest.raises(Invalid, match="choose GGUF files of it"):
-        engine_for(model(), ModelFacts(format=FileFormat.SAFETENSORS))
+        engine_for(model(), ModelFacts(format=FileFormat.SAFETENSORS, category=Category.IMAGE))
 
 
 @pytest.mark.parametrize(

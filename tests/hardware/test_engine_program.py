@@ -174,7 +174,8 @@ async def test_environments_of_the_worker_are_asked_as_well(tmp_path: Path) -> N
         disk=5,
     )
     builds = of_vllm(await finder(environments=Source((made,))).find(None, "", [GPU]))
-    assert builds[0] == attrs.evolve(made, drives=("cuda",), on_cpu=False, advice=VLLM.advice)
+    python = str(program.parent / "python")
+    assert builds[0] == attrs.evolve(made, drives=("cuda",), on_cpu=False, advice=VLLM.advice, python=python)
     assert builds[1].presence is BuildPresence.INSTALLABLE
 
 
