@@ -33,6 +33,7 @@ def test_a_negative_number_is_a_value_and_no_flag() -> None:
         ("--chat-template one two", "one two"),
         ("--chat-template it's", "it's"),
         ('--override {"a": "b c"}', '{"a": "b c"}'),
+        ('--override {"a":"b"}', '{"a":"b"}'),
     ],
 )
 def test_a_value_may_hold_spaces_quotes_and_equal_signs(item: str, value: str) -> None:
