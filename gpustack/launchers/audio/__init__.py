@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server of speech: writes down what is spoken, and speaks."""
