@@ -26,6 +26,13 @@ from gpustack.hardware.engine_program import (
     find_programs,
     offer,
 )
+from gpustack.hardware.launcher_build import (
+    LAUNCHER_PROGRAMS,
+    LauncherProgram,
+    ask_launcher,
+    library_file,
+    missing_launcher,
+)
 from gpustack.text import said_by
 
 DEADLINE = 20.0
@@ -97,6 +104,8 @@ class BuildFinder:
     programs: Mapping[str, EngineProgram] = attrs.field(factory=programs)
     configured: Mapping[str, Path] = attrs.field(factory=dict)
     environments: EnvironmentSource | None = None
+    launchers: tuple[LauncherProgram, ...] = LAUNCHER_PROGRAMS
+    """Programs of our own, whose libraries may be installed beside us."""
     _asked: dict[str, _CachedBuild] = attrs.field(factory=dict)
     _devices: frozenset[tuple[object, ...]] = frozenset()
     """Those that were there when the builds were asked."""
@@ -119,6 +128,7 @@ class BuildFinder:
         return (
             *await self._llama_cpp(llama_server_path, path_env),
             *await self._others(path_env, [str(one.type) for one in devices if one.fault is None]),
+            *[await self._launcher(program) for program in self.launchers],
             EngineBuild(engine="custom", origin="any command"),
         )
 
@@ -163,6 +173,19 @@ class BuildFinder:
                 advice = "; ".join(complaints)
                 found.append(EngineBuild(engine=engine, presence=BuildPresence.MISSING, advice=advice))
         return found
+
+    async def _launcher(self, program: LauncherProgram) -> EngineBuild:
+        """The build of a program of our own, or that its libraries are missing."""
+        library = library_file(program)
+        if library is None:
+            return missing_launcher(program)
+
+        async def query(path: str, origin: str) -> EngineBuild:
+            return await ask_launcher(
+                program, lambda question: self._answer(self.python, "-P", "-c", question)
+            )
+
+        return await self._remembered(library, program.origin, query)
 
     async def _llama_cpp(self, llama_server_path: str | None, path_env: str) -> list[EngineBuild]:
         found: list[EngineBuild] = []

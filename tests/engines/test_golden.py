@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import attrs
 import pytest
 
 import gpustack
@@ -53,6 +54,13 @@ PAIR = Gang(
 )
 POOL = Claim(ram=4 * GIB, vram={0: 20 * GIB, 1: 20 * GIB}, context=8192, kv_cache=4 * GIB)
 MEMORY = {0: 80 * GIB, 1: 80 * GIB}
+
+AUDIO = EngineBuild(engine="vox-box", version="1.2.1", origin="faster-whisper 1.2.1")
+SPEECH = model(
+    name="listener",
+    source=ModelSource(kind=SourceKind.LOCAL_PATH, local_path="/models/whisper"),
+    backend="vox-box",
+)
 
 CASES: dict[str, LaunchContext] = {
     "llama_cpp_embedded_on_cpu": context(model(), cpu_count=8),
@@ -159,6 +167,28 @@ CASES: dict[str, LaunchContext] = {
         interface="eth0",
         api_key="key",
         ray_environment={"RAY_ADDRESS": "10.0.0.1:40096", "RAY_AUTH_MODE": "token"},
+    ),
+    "vox_box_on_cpu": context(SPEECH, build=AUDIO, model_path="/models/whisper", cpu_count=6),
+    "vox_box_on_the_second_gpu": context(
+        attrs.evolve(
+            SPEECH, backend_parameters=("--compute-type=int8_float16", "--no-vad"), env={"LC_ALL": "C"}
+        ),
+        build=AUDIO,
+        gpus=(1,),
+        claim=Claim(ram=0, vram={1: 2 * GIB}),
+        device_type="cuda",
+        model_path="/models/whisper",
+        api_key="sesame",
+    ),
+    "vox_box_without_files": context(
+        model(
+            name="speaker",
+            source=ModelSource(kind=SourceKind.LOCAL_PATH, local_path="/espeak-ng"),
+            backend="vox-box",
+        ),
+        build=AUDIO,
+        model_path="",
+        cpu_count=2,
     ),
     "custom": context(
         model(

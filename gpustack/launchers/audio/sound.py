@@ -28,7 +28,7 @@ class UnreadableSound(Exception):
     """``str()`` says why."""
 
 
-def blocks(file: IO[bytes], most_seconds: float) -> Iterator[Samples]:
+def blocks(file: IO[bytes], most_seconds: float, block_seconds: float = BLOCK_SECONDS) -> Iterator[Samples]:
     """The sound, block by block, decoded as it is asked for. Raises ``UnreadableSound``."""
     kept: list[Samples] = []
     length, total = 0, 0
@@ -38,7 +38,7 @@ def blocks(file: IO[bytes], most_seconds: float) -> Iterator[Samples]:
         total += len(samples)
         if total > most_seconds * RATE:
             raise UnreadableSound(f"The sound is longer than {most_seconds:g} s, the most that is taken here")
-        if length >= BLOCK_SECONDS * RATE:
+        if length >= block_seconds * RATE:
             block = np.concatenate(kept)
             cut = _quietest(block)
             yield block[:cut]

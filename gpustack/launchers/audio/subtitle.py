@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from .transcriber import SpokenSegment, Transcript
+from .transcript import SpokenSegment, Transcript
 
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
 

@@ -2,66 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import IO, Any
-
-import attrs
 
 from gpustack.launchers.service.call import ServiceFault, refuse_field
 
 from .sound import RATE, UnreadableSound, blocks
+from .transcript import SpokenSegment, SpokenWord, Transcript, TranscriptionSettings
 
 _CONTEXT = 200
 """Characters of the text before that are given to the next block, so that names are written alike."""
-
-
-@attrs.frozen(kw_only=True)
-class TranscriptionSettings:
-    """What a request asks for. ``language``: a code, ``None`` to find it out. ``temperature`` 0 rises by itself."""
-
-    task: str = "transcribe"
-    language: str | None = None
-    prompt: str | None = None
-    hotwords: str | None = None
-    temperature: float = 0.0
-    words: bool = False
-
-
-@attrs.frozen(kw_only=True)
-class SpokenWord:
-    """A word and when it is spoken. Seconds."""
-
-    word: str
-    start: float
-    end: float
-
-
-@attrs.frozen(kw_only=True)
-class SpokenSegment:
-    """A stretch of speech, usually a sentence. Seconds from the beginning of the sound."""
-
-    start: float
-    end: float
-    text: str
-    tokens: tuple[int, ...] = ()
-    temperature: float | None = None
-    avg_logprob: float | None = None
-    compression_ratio: float | None = None
-    no_speech_prob: float | None = None
-    words: tuple[SpokenWord, ...] = ()
-
-
-@attrs.define
-class Transcript:
-    """What is known of a transcription so far: the language, and the seconds of sound that were worked on."""
-
-    language: str = ""
-    duration: float = 0.0
-    segments: list[SpokenSegment] = attrs.field(factory=list)
-
-    @property
-    def text(self) -> str:
-        return "".join(segment.text for segment in self.segments).strip()
 
 
 class Transcriber:
@@ -80,6 +31,9 @@ class Transcriber:
         most_seconds: float,
     ) -> None:
         """Loads the model. Blocking; raises ``RuntimeError``, ``ValueError`` or ``OSError`` of the library."""
+        os.environ.setdefault(
+            "HF_HUB_OFFLINE", "1"
+        )  # what is missing in the folder is not fetched from elsewhere
         from faster_whisper import WhisperModel
 
         self._model = WhisperModel(

@@ -12,7 +12,8 @@ from gpustack.launchers.service.form import UploadedForm, uploaded_form
 from gpustack.launchers.service.work import WorkQueue
 
 from .subtitle import FORMATS, rendered, usage_of
-from .transcriber import Transcriber, Transcript, TranscriptionSettings
+from .transcriber import Transcriber
+from .transcript import Transcript, TranscriptionSettings
 
 _GRANULARITIES = ("segment", "word")
 

@@ -86,7 +86,8 @@ class EngineService:
 
 async def _cancel_when_left(call: ServiceCall, scope: trio.CancelScope) -> None:
     await call.left()
-    scope.cancel()
+    if not call.ending:
+        scope.cancel()
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

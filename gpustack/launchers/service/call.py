@@ -35,6 +35,8 @@ class ServiceCall:
         self.query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=100)
         self.began = False
         """Whether the head of the answer was sent."""
+        self.ending = False
+        """Whether the last of the answer is being sent, or was. The server tells that the client has left then too."""
         self._headers = {name.lower(): value for name, value in scope["headers"]}
         self._receive = receive
         self._send = send
@@ -44,7 +46,7 @@ class ServiceCall:
         return self._headers.get(name)
 
     async def chunks(self, limit: int) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises ``ServiceFault`` (413) beyond ``limit`` bytes, ``Cancelled`` semantics aside."""
+        """The body as it comes. Raises ``ServiceFault`` (413) beyond ``limit`` bytes."""
         seen = 0
         while True:
             message = await self._receive()
@@ -84,6 +86,7 @@ class ServiceCall:
     async def answer_bytes(self, body: bytes, content_type: str, status: int = 200) -> None:
         """Answer with a whole body."""
         await self.begin(content_type, status, length=len(body))
+        self.ending = True
         await self._send({"type": "http.response.body", "body": body})
 
     async def begin(self, content_type: str, status: int = 200, *, length: int | None = None) -> None:
@@ -103,6 +106,7 @@ class ServiceCall:
         await self.more(b"data: " + json.dumps(document, ensure_ascii=False).encode() + b"\n\n")
 
     async def end(self) -> None:
+        self.ending = True
         await self._send({"type": "http.response.body", "body": b""})
 
     async def refuse(self, fault: ServiceFault) -> None:

@@ -11,10 +11,11 @@ import attrs
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.model import Model
 from gpustack.domain.unit import GIB, MIB, human_bytes
-from gpustack.engines import llama_cpp, parameters
+from gpustack.engines import llama_cpp, parameters, vox_box
 from gpustack.engines.llama_cpp import answers_vectors, defaults, slot_counts, slots
 
 from .gguf import DEVICE_FOOTPRINT, HOST_FOOTPRINT, GgufSettings, estimate, layer_count
+from .speech import speech_needs
 
 VRAM_CLAIM = "GPUSTACK_MODEL_VRAM_CLAIM"
 RAM_CLAIM = "GPUSTACK_MODEL_RAM_CLAIM"
@@ -139,7 +140,21 @@ def demand_of(
         return _as_claimed(model, vram, ram or 0, is_llama=is_llama)
     if is_llama and facts is not None and facts.is_complete:
         return _by_header(model, facts, slot_count)
+    if engine_name == vox_box.ENGINE.name and (needs := speech_needs(model, facts)) is not None:
+        return _of_speech(model, *needs)
     return _by_size(model, facts, is_llama=is_llama)
+
+
+def _of_speech(model: Model, vram: int, ram_alone: int) -> FixedDemand:
+    picked = _picks_gpus(model)
+    return FixedDemand(
+        vram=vram,
+        ram_alone=ram_alone,
+        on_cpu=not picked,
+        on_devices=vram > 0,
+        device_counts=(1,),
+        note="Memory need of speech models of this size",
+    )
 
 
 def gguf_settings(model: Model, slot_count: int | None = None) -> GgufSettings:
