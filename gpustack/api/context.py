@@ -47,7 +47,14 @@ class LogSource(Protocol):
     """Reads the log of an instance from its worker."""
 
     def logs(
-        self, worker: Worker, instance_id: int, *, tail: int, follow: bool, previous: bool
+        self,
+        worker: Worker,
+        instance_id: int,
+        *,
+        tail: int,
+        follow: bool,
+        previous: bool,
+        member: int = 0,
     ) -> AbstractAsyncContextManager[LogStream]:
         """Raises ``Unavailable`` on entry when the worker does not answer."""
         ...

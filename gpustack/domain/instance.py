@@ -39,6 +39,8 @@ class Subordinate:
     """The part of a gang's follower: one process, on a further worker or beside the main one."""
 
     worker_id: int
+    worker_name: str = ""
+    """For messages; empty where it was not written down."""
     gpu_indexes: tuple[int, ...] = ()
     claim: Claim = Claim()
 

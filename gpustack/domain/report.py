@@ -8,6 +8,7 @@ from datetime import datetime
 import attrs
 
 from .artifact import FileState
+from .instance import MemberStatus, ModelInstance, status_of
 from .lifecycle import InstanceState
 from .worker import SystemReserved, WorkerStatus
 
@@ -68,6 +69,19 @@ class InstanceReport:
                 if getattr(self, field.name) is not None
             },
         )
+
+
+def members_after(instance: ModelInstance, report: InstanceReport) -> tuple[MemberStatus, ...]:
+    """What is known of all followers once one of them has reported; the report is of the present attempt."""
+    before = status_of(instance, report.member)
+    if report.state is not None and report.state is not before.state:
+        before = attrs.evolve(before, state_message="", download_progress=None)
+    said = {field.name: getattr(report, field.name) for field in attrs.fields(MemberStatus)}
+    status = attrs.evolve(before, **{name: value for name, value in said.items() if value is not None})
+    count = 0 if instance.placement is None else len(instance.placement.subordinates)
+    return tuple(
+        status if member == report.member else status_of(instance, member) for member in range(1, count + 1)
+    )
 
 
 @attrs.frozen(kw_only=True)

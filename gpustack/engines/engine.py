@@ -81,7 +81,7 @@ class GangPlan:
 
 
 @attrs.frozen(kw_only=True)
-class Member:
+class GangMember:
     """One process of a gang as the others need to know it; ``ports`` are those that it leased."""
 
     index: int
@@ -96,14 +96,14 @@ class Gang:
     followers know nothing of the others, with ``TOGETHER`` everybody knows everybody."""
 
     attempt: int
-    members: tuple[Member, ...]
+    members: tuple[GangMember, ...]
 
     @property
-    def main(self) -> Member:
+    def main(self) -> GangMember:
         return self.members[0]
 
     @property
-    def followers(self) -> tuple[Member, ...]:
+    def followers(self) -> tuple[GangMember, ...]:
         return self.members[1:]
 
 

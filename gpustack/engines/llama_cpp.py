@@ -27,6 +27,7 @@ from .engine import (
     StartOrder,
 )
 from .memory import SafetensorsMemory
+from .rpc_server import NO_BACKTRACE, rpc_server
 from .visibility import device_environment
 
 CONTEXT = 8192
@@ -152,6 +153,8 @@ class LlamaCppEngine:
         )
 
     def launch(self, context: LaunchContext) -> LaunchSpec:
+        if context.member:
+            return rpc_server(context)
         size = context.placement.claim.ram + sum(context.placement.claim.vram.values())
         return LaunchSpec(
             argv=(*_program(context.build), *_arguments(context)),
@@ -159,6 +162,7 @@ class LlamaCppEngine:
                 **device_environment(context.device_type, context.placement.gpu_indexes),
                 **({} if is_embedded(context.build) else _BOUNDS),
                 **CLOSED,
+                **(NO_BACKTRACE if context.gang is not None else {}),
                 **context.model.env,
                 **({} if context.api_key is None else {KEY_VARIABLE: context.api_key}),
             },
@@ -269,6 +273,7 @@ def _arguments(context: LaunchContext) -> tuple[str, ...]:
         *_bounds(context.build),
         "--metrics",
         *_duty(model),
+        *_remote_devices(context),
         *_devices(context),
         *_threads(context),
         *_given(context),
@@ -325,13 +330,21 @@ def _duty(model: Model) -> tuple[str, ...]:
 def _devices(context: LaunchContext) -> tuple[str, ...]:
     """The layers and shares that were claimed. Where the need is unknown, llama.cpp fits itself into the devices."""
     placement = context.placement
-    layers = placement.claim.offload_layers if placement.gpu_indexes else 0
+    remote = () if context.gang is None else context.gang.followers
+    layers = placement.claim.offload_layers if placement.gpu_indexes or remote else 0
     if layers is None:
         return ()
     split: tuple[str, ...] = ()
-    if len(placement.gpu_indexes) > 1 and placement.claim.tensor_split:
+    if len(placement.gpu_indexes) + len(remote) > 1 and placement.claim.tensor_split:
         split = ("--tensor-split", ",".join(str(share) for share in placement.claim.tensor_split))
     return ("--fit", "off", "--gpu-layers", str(layers), *split)
+
+
+def _remote_devices(context: LaunchContext) -> tuple[str, ...]:
+    """The RPC servers, which llama.cpp puts before its own devices; the split follows that order."""
+    if context.gang is None:
+        return ()
+    return ("--rpc", ",".join(f"{one.address}:{one.ports[0]}" for one in context.gang.followers))
 
 
 def _threads(context: LaunchContext) -> tuple[str, ...]:

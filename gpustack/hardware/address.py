@@ -26,6 +26,16 @@ def find_address(towards: str | None = None) -> str | None:
     return _of_interfaces()
 
 
+def find_interface(address: str) -> str | None:
+    """The network interface that has this address; ``None`` if none has, as behind a NAT. Blocks."""
+    import psutil
+
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(one.address.partition("%")[0] == address for one in addresses):
+            return name
+    return None
+
+
 def _leaving(target: str) -> str | None:
     """The source address that the kernel chooses: connecting a datagram socket makes it choose, and sends nothing."""
     try:

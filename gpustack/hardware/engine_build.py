@@ -33,6 +33,8 @@ from gpustack.hardware.launcher_build import (
     library_file,
     missing_launcher,
 )
+from gpustack.hardware.rpc_build import build_digest, rpc_server_beside
+from gpustack.nursery.limiter import threads
 from gpustack.text import said_by
 
 DEADLINE = 20.0
@@ -77,6 +79,8 @@ json.dump([[d["name"], d["description"]] for d in xllamacpp.get_device_info()], 
 
 
 _DEVICE_LINE = re.compile(r"^\s+([A-Za-z]+)\d*:\s*(.+?)\s*(?:\(\d+ MiB.*)?$", re.MULTILINE)
+_RPC_OPTION = re.compile(r"^\s*--rpc\b", re.MULTILINE)
+_files = threads("engine builds", 1)
 _VERSION_LINE = re.compile(r"^version:\s*(\S+)", re.MULTILINE)
 
 
@@ -106,6 +110,8 @@ class BuildFinder:
     environments: EnvironmentSource | None = None
     launchers: tuple[LauncherProgram, ...] = LAUNCHER_PROGRAMS
     """Programs of our own, whose libraries may be installed beside us."""
+    lends: bool = True
+    """Whether this machine's devices may be used by other workers over RPC."""
     _asked: dict[str, _CachedBuild] = attrs.field(factory=dict)
     _devices: frozenset[tuple[object, ...]] = frozenset()
     """Those that were there when the builds were asked."""
@@ -229,9 +235,12 @@ class BuildFinder:
         return known.build
 
     async def _ask_server(self, path: str, origin: str) -> EngineBuild:
-        version = _VERSION_LINE.search(await self._answer(path, "--version"))
+        told = await self._answer(path, "--version")
+        version = _VERSION_LINE.search(told)
         listed = await self._answer(path, "--list-devices")
         drives = device_types(_DEVICE_LINE.findall(listed))
+        offers_rpc = await self._has_rpc(path)
+        rpc_server = await _files.run(rpc_server_beside, path) if offers_rpc else None
         return EngineBuild(
             engine="llama.cpp",
             version=version.group(1) if version else None,
@@ -239,7 +248,16 @@ class BuildFinder:
             path=path,
             drives=drives,
             advice="" if drives else NO_DEVICE_ADVICE,
+            digest=await _files.run(build_digest, told, rpc_server),
+            rpc=offers_rpc,
+            rpc_server=rpc_server if self.lends else None,
         )
+
+    async def _has_rpc(self, path: str) -> bool:
+        try:
+            return _RPC_OPTION.search(await self._answer(path, "--help")) is not None
+        except BuildError:  # it serves all the same
+            return False
 
     async def _ask_xllamacpp(self, path: str, origin: str) -> EngineBuild:
         output = await self._answer(self.python, "-P", "-c", _XLLAMACPP_QUESTION)

@@ -10,7 +10,6 @@ import attrs
 import trio
 
 from gpustack.domain.device import Device, DeviceMemory
-from gpustack.domain.instance import Placement
 from gpustack.domain.worker import EngineBuild, Memory, WorkerStatus
 from gpustack.hardware.detection import Detection, DeviceMonitor
 from gpustack.hardware.engine_build import BuildFinder
@@ -55,10 +54,10 @@ class HardwareMonitor:
         await self._measured.wait()
         return self.latest.engines
 
-    def device_type(self, placement: Placement) -> str | None:
-        """The type of the devices placed on; ``None`` on the CPU."""
+    def device_type(self, indexes: Sequence[int]) -> str | None:
+        """The type of the devices with these indexes; ``None`` for none."""
         for device in self.latest.gpu_devices:
-            if device.index in placement.gpu_indexes:
+            if device.index in indexes:
                 return device.type
         return None
 

@@ -5,6 +5,7 @@ Which moves there are, and whose they are: ``domain/lifecycle.py``. A test reads
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from gpustack.domain.instance import ModelInstance
@@ -47,6 +48,8 @@ def give_up_place(tx: Tx, instance: ModelInstance, move: Move, why: str) -> None
         pid=None,
         port=None,
         ports=(),
+        address="",
+        members=(),
         download_progress=None,
         resolved_path=None,
         next_retry_at=None,
@@ -56,11 +59,36 @@ def give_up_place(tx: Tx, instance: ModelInstance, move: Move, why: str) -> None
 def end_instance(tx: Tx, instance: ModelInstance) -> None:
     """Ask for its end (shown as ``ending``): the record is deleted when its worker says that the engine has ended.
 
-    One without a place is deleted at once, and so is one whose worker is gone or was stopped in order: its engine ended
-    with the worker, and what might be left of it the worker ends when it is back.
+    One without a place is deleted at once, and so is one whose workers are gone or were stopped in order: its processes
+    ended with them, and what might be left a worker ends when it is back.
     """
-    worker = tx.get(Worker, instance.worker_id)
-    if instance.placement is None or worker is None or worker.leaving:
+    if not _awaited(tx, instance, ()):
         tx.delete(ModelInstance, instance.id)
     elif instance.deleted_at is None:
         tx.change(ModelInstance, instance.id, deleted_at=tx.now)
+
+
+def take_end(tx: Tx, instance: ModelInstance, member: int) -> None:
+    """A worker says that no process of a member is left: the record is deleted once that is so of all members.
+
+    An instance that is not to end stays: the worker only did not find its engine, and starts it.
+    """
+    if instance.deleted_at is None:
+        return
+    ended = tuple(sorted({*instance.ended, member}))
+    if _awaited(tx, instance, ended):
+        tx.change(ModelInstance, instance.id, ended=ended)
+    else:
+        tx.delete(ModelInstance, instance.id)
+
+
+def _awaited(tx: Tx, instance: ModelInstance, ended: Collection[int]) -> bool:
+    """Whether a process may be left that its worker is there to end."""
+    placement = instance.placement
+    if placement is None:
+        return False
+    for member in range(1 + len(placement.subordinates)):
+        worker = tx.get(Worker, placement.share(member).worker_id)
+        if member not in ended and worker is not None and not worker.leaving:
+            return True
+    return False

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 import attrs
 
 from gpustack.domain.artifact import FileState, ModelFile
-from gpustack.domain.instance import ModelInstance
+from gpustack.domain.instance import ModelInstance, members_on
 from gpustack.domain.lifecycle import InstanceState
-from gpustack.domain.report import FileReport, InstanceReport, StatusReport
+from gpustack.domain.report import FileReport, InstanceReport, StatusReport, members_after
 from gpustack.domain.worker import Worker, WorkerState
-from gpustack.errors import Forbidden
+from gpustack.errors import Conflict, Forbidden
 from gpustack.policy.liveness import STOPPED
-from gpustack.server.lifecycle import take_report
+from gpustack.server.lifecycle import take_end, take_report
 from gpustack.server.liveness import condition_after_status, with_reason
 from gpustack.server.row_write import existing
 from gpustack.store.store import Store
@@ -48,16 +48,24 @@ async def report_instance(store: Store, worker_id: int, instance_id: int, report
 
     def work(tx: Tx) -> None:
         instance = existing(tx, ModelInstance, instance_id)
-        if instance.worker_id != worker_id:
+        if report.member not in members_on(instance, worker_id):
             raise Forbidden(f"Model instance {instance.name} is not placed on this worker")
         if report.gone:
-            # One that is not to end stays: the worker only did not find its engine, and starts it.
-            if instance.deleted_at is not None:
-                tx.delete(ModelInstance, instance_id)
+            take_end(tx, instance, report.member)
+            return
+        if report.member:
+            _take_member_report(tx, instance, report)
             return
         take_report(tx, instance, {**_voided_fields(instance, report), **_reported_fields(report)})
 
     await store.write(work)
+
+
+def _take_member_report(tx: Tx, instance: ModelInstance, report: InstanceReport) -> None:
+    """Write what a follower says of itself. Raises ``Conflict`` when its attempt is over."""
+    if report.attempt != instance.attempt:
+        raise Conflict(f"Attempt {report.attempt} of model instance {instance.name} is over")
+    tx.change(ModelInstance, instance.id, members=members_after(instance, bounded(report)))
 
 
 def _voided_fields(instance: ModelInstance, report: InstanceReport) -> dict[str, Any]:
@@ -151,7 +159,7 @@ def _reported_fields(report: InstanceReport | FileReport) -> dict[str, Any]:
     return {
         field.name: getattr(report, field.name)
         for field in attrs.fields(type(report))
-        if field.name != "gone" and getattr(report, field.name) is not None
+        if field.name not in ("gone", "member") and getattr(report, field.name) is not None
     }
 
 

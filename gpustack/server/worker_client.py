@@ -35,13 +35,20 @@ class WorkerClient:
 
     @asynccontextmanager
     async def logs(
-        self, worker: Worker, instance_id: int, *, tail: int, follow: bool, previous: bool
+        self,
+        worker: Worker,
+        instance_id: int,
+        *,
+        tail: int,
+        follow: bool,
+        previous: bool,
+        member: int = 0,
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """The log of an instance's engine, in chunks. ``tail`` is a number of lines; below zero it is all of it.
 
         Raises ``NotFound`` when there is no such log, ``Unavailable`` when the worker does not answer.
         """
-        asked = f"tail={tail}&follow={str(follow).lower()}&previous={str(previous).lower()}"
+        asked = f"tail={tail}&follow={str(follow).lower()}&previous={str(previous).lower()}&member={member}"
         target = f"/serveLogs/{instance_id}?{asked}".encode()
         call = self._pool.request(
             _address(worker),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from contextlib import aclosing
 from functools import partial
@@ -31,7 +32,7 @@ class AssignmentSnapshot:
     synced: bool = False
 
 
-@attrs.frozen
+@attrs.define(eq=False, repr=False)
 class AssignmentWatcher:
     """A service that keeps ``latest``. When the connection is lost, the last snapshot stays and engines go on."""
 
@@ -41,6 +42,8 @@ class AssignmentWatcher:
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("watch"))
     _unreadable: set[tuple[str, int]] = attrs.field(factory=set)
     """Kind and id of records that could not be read when they were told last."""
+    heard_at: float = -math.inf
+    """When the server sent a line last, by Trio's clock."""
     name: str = "watch"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -75,6 +78,7 @@ class AssignmentWatcher:
         with retry:
             async with stream as lines:
                 async for line in lines:
+                    self.heard_at = trio.current_time()
                     with self._faults.row((line.kind, line.id)) as attempt:
                         self._note_unreadable(line)
                         state = applied(state, line, self.latest.value.state)

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 import attrs
 import trio
 
-from gpustack.domain.instance import Placement
 from gpustack.domain.worker import EngineBuild
+from gpustack.engines.engine import PortPool
 from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.model_file import ModelFiles
 from gpustack.worker.ports import PortLeases
-from gpustack.worker.probe import Prober
+from gpustack.worker.probe import LOOPBACK, Prober
 from gpustack.worker.report import ReportQueue
 from gpustack.worker.shutdown import ShutdownMode
+
+
+class RayMembership(Protocol):
+    """The Ray node of this worker, for gangs whose main process starts the others through Ray."""
+
+    async def until_up(self) -> None:
+        """Return once the node is part of the cluster."""
+
+    async def until_down(self) -> str:
+        """Return once the node has left the cluster or died: the sentence that says why."""
+
+    def environment(self) -> Mapping[str, str]:
+        """What a driver on this node needs to find the cluster; with secrets."""
 
 
 @attrs.frozen(kw_only=True)
@@ -26,6 +40,8 @@ class WorkerContext:
 
     files: ModelFiles
     ports: PortLeases
+    rpc_ports: PortLeases
+    """Of ``--rpc-server-port-range``."""
     reports: ReportQueue
     prober: Prober
     keys: EngineKeys
@@ -34,7 +50,17 @@ class WorkerContext:
     shutdown: ShutdownMode
     builds: Callable[[], Awaitable[tuple[EngineBuild, ...]]]
     """Waits until the machine has been measured."""
-    device_type: Callable[[Placement], str | None]
+    device_type: Callable[[Sequence[int]], str | None]
+    """The type of the devices with these indexes; ``None`` for none."""
+    address: Callable[[], str] = lambda: LOOPBACK
+    """This worker's address as the other workers reach it. Blocks: call it in a thread."""
+    worker_id: Callable[[], int | None] = lambda: None
+    """This worker's id; ``None`` before it has joined."""
+    peer_port: int = 10150
+    """The port of all workers, by which the worker of a gang's main member is known to be there."""
+    rpc_server_args: tuple[str, ...] = ()
+    ray: RayMembership | None = None
+    """This worker's node of the cluster's Ray; ``None`` without ``--enable-ray``."""
     cpu_count: float | None
     data_dir: Path
     log_dir: Path
@@ -49,15 +75,27 @@ class WorkerContext:
         """Where the state files of engines are."""
         return self.data_dir / "run"
 
-    def state_file(self, instance_id: int) -> Path:
-        """The state file of an instance's engine, for the next daemon."""
-        return self.state_dir / f"instance-{instance_id}.json"
+    def state_file(self, instance_id: int, member: int = 0) -> Path:
+        """The state file of the process of an instance's member, for the next daemon."""
+        return self.state_dir / f"instance-{instance_id}{_suffix(member)}.json"
 
-    def log_file(self, instance_id: int) -> Path:
-        """Where the engine of an instance writes."""
-        return self.engine_logs / f"{instance_id}.log"
+    def log_file(self, instance_id: int, member: int = 0) -> Path:
+        """Where the process of an instance's member writes."""
+        return self.engine_logs / f"{instance_id}{_suffix(member)}.log"
+
+    def leases_of(self, port: int) -> PortLeases:
+        """The owner of a port; the service ports' for one of no range, which an older daemon gave."""
+        return self.rpc_ports if self.rpc_ports.first <= port <= self.rpc_ports.last else self.ports
+
+    def leases(self, pool: PortPool) -> PortLeases:
+        """The ports of a range."""
+        return self.rpc_ports if pool is PortPool.RPC else self.ports
 
     @property
     def engine_logs(self) -> Path:
         """The folder of what engines write."""
         return self.log_dir / "serve"
+
+
+def _suffix(member: int) -> str:
+    return f"-member-{member}" if member else ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -31,15 +32,40 @@ log = logging.getLogger(__name__)
 _FORGET_WITHIN = 10.0
 _LEAST_START_LEFT = 30.0
 """Seconds that an adopted engine gets to become ready even if, by the clock, its time is over: clocks jump."""
+_UNSET_LATER = re.compile(rb',"(?:slots|context|kv_cache)":null')
+"""Fields that claims got later: an engine that was started before them is the same engine."""
+_STATE_FILE = re.compile(r"instance-(?P<instance>\d{1,18})(?:-member-(?P<member>\d{1,9}))?", re.ASCII)
 _threads = threads("engine states", 2)
 
 
 @attrs.frozen(kw_only=True)
+class EngineSeat:
+    """For whom a process runs: a member of an instance (0 is the main one), in one attempt of its gang."""
+
+    instance: ModelInstance
+    member: int = 0
+    attempt: int = 0
+
+    @property
+    def holder(self) -> str:
+        """Its name, of ports and in logs."""
+        return holder_name(self.instance, self.member)
+
+
+def holder_name(instance: ModelInstance, member: int = 0) -> str:
+    """The name of an instance's member as the holder of ports."""
+    return f"{instance.name} member {member}" if member else instance.name
+
+
+@attrs.frozen(kw_only=True)
 class EngineProcess:
-    """The process of one instance. Whoever holds it calls ``release`` in the end."""
+    """The process of one member of an instance. Whoever holds it calls ``release`` in the end."""
 
     group: ProcessGroup
-    port: int
+    attempt: int = 0
+    """Of which attempt of its gang it is part."""
+    ports: tuple[int, ...]
+    """The main member's first is for HTTP."""
     argv: tuple[str, ...] = ()
     """Empty for one that was adopted."""
     health: HealthPolicy
@@ -52,23 +78,35 @@ class EngineProcess:
     _state_file: Path
     _grace: float
 
+    @property
+    def port(self) -> int:
+        """Where it serves HTTP, or the first port that it serves the others on; 0 for one that listens on none of
+        ours."""
+        return self.ports[0] if self.ports else 0
+
     async def release(self, *, end: bool) -> None:
         """End it with all that it started, or leave it running for the next daemon. Not cancellable, but bounded."""
         if not end:
-            log.info("Leaving an engine running: pid=%d port=%d", self.group.pid, self.port)
+            log.info("Leaving an engine running: pid=%d ports=%s", self.group.pid, list(self.ports))
             self.group.leave()
         elif await self.group.end(self._grace) is not None:
             await _forget(self._state_file)
 
 
 async def start_engine(
-    launch: LaunchSpec, instance: ModelInstance, port: int, context: WorkerContext, secrets: Mapping[str, str]
+    launch: LaunchSpec,
+    seat: EngineSeat,
+    ports: Sequence[int],
+    context: WorkerContext,
+    secrets: Mapping[str, str],
 ) -> EngineProcess:
     """Start the process; its state file is written before it runs. Cancelled midway, nothing is left.
 
     Raises ``Unavailable`` with a sentence when it cannot be started.
     """
-    state_file, log_file = context.state_file(instance.id), context.log_file(instance.id)
+    instance = seat.instance
+    state_file = context.state_file(instance.id, seat.member)
+    log_file = context.log_file(instance.id, seat.member)
     try:
         await _threads.run(partial(context.state_dir.mkdir, parents=True, exist_ok=True, mode=0o700))
         await _threads.run(partial(session_folder.fill, session_folder.of(state_file), launch))
@@ -78,12 +116,14 @@ async def start_engine(
             log=LogFile(log_file),
             cwd=session_folder.of(state_file) if launch.in_session else None,
             state_file=state_file,
-            port=port,
+            port=ports[0] if ports else None,
             generation=instance.generation,
             meta={
                 "instance": instance.name,
                 "place": placement_digest(instance.placement),
                 "terms": encode(launch.health).decode(),
+                "attempt": str(seat.attempt),
+                "ports": ",".join(map(str, ports)),
             },
             secrets=secrets,
             now=context.now,
@@ -97,7 +137,8 @@ async def start_engine(
         ) from error
     return EngineProcess(
         group=group,
-        port=port,
+        attempt=seat.attempt,
+        ports=tuple(ports),
         argv=launch.argv,
         health=launch.health,
         adopted=False,
@@ -109,42 +150,63 @@ async def start_engine(
     )
 
 
-async def adopt_engine(
-    instance: ModelInstance, context: WorkerContext, leases: ExitStack
-) -> EngineProcess | None:
-    """The instance's engine that a former daemon left, its port kept in ``leases``; ``None`` if there is none.
+async def adopt_engine(seat: EngineSeat, context: WorkerContext, leases: ExitStack) -> EngineProcess | None:
+    """The process of this seat that a former daemon left, its ports kept in ``leases``; ``None`` if there is none.
 
-    One that was started for another generation or placement is ended, and so is what a dead one left behind. Raises
-    ``Unavailable`` when that cannot be ended.
+    One that was started for another generation or placement is ended, and so is what a dead one left behind. A follower
+    must be of the seat's attempt as well; the main member's attempt is the one of its process. Raises ``Unavailable``
+    when that cannot be ended.
     """
-    state = await engine_on_record(instance.id, context)
+    state = await engine_on_record(seat.instance.id, context, seat.member)
     if state is None:
         return None
     health = _health_of(state)
-    is_same = state.generation == instance.generation
-    is_same = is_same and state.meta.get("place") == placement_digest(instance.placement)
-    if health is None or state.port is None or not is_same:
+    if health is None or not _is_for(state, seat):
         await end_former_engine(state, context)
         return None
-    leases.enter_context(context.ports.keep(state.port, instance.name))
+    ports = ports_of(state)
+    for number, port in enumerate(ports):
+        inner = bool(seat.member or number)
+        leases.enter_context(context.leases_of(port).keep(port, seat.holder, inner=inner))
     group = adopt(state)
     if group is None:
         leases.close()
         await end_former_engine(state, context)
         return None
-    log.info("Adopted a running engine: instance=%s pid=%d port=%d", instance.name, group.pid, state.port)
+    log.info("Adopted a running engine: instance=%s pid=%d ports=%s", seat.holder, group.pid, list(ports))
     age = (context.now() - state.started_at).total_seconds()
     return EngineProcess(
         group=group,
-        port=state.port,
+        attempt=_attempt_of(state),
+        ports=ports,
         health=health,
         adopted=True,
-        log_file=context.log_file(instance.id),
+        log_file=context.log_file(seat.instance.id, seat.member),
         start_left=max(min(_LEAST_START_LEFT, health.start_deadline), health.start_deadline - age),
         secrets=state.secrets,
-        state_file=context.state_file(instance.id),
+        state_file=context.state_file(seat.instance.id, seat.member),
         grace=_grace(health, context),
     )
+
+
+def _is_for(state: GroupState, seat: EngineSeat) -> bool:
+    """Whether a process was started for this very seat."""
+    is_same = state.generation == seat.instance.generation
+    is_same = is_same and state.meta.get("place") == placement_digest(seat.instance.placement)
+    if seat.member:
+        return is_same and _attempt_of(state) == seat.attempt
+    return is_same and state.port is not None
+
+
+def _attempt_of(state: GroupState) -> int:
+    text = state.meta.get("attempt", "")
+    return int(text) if text.isdigit() else 0
+
+
+def ports_of(state: GroupState) -> tuple[int, ...]:
+    """The ports that a process of a former daemon was given."""
+    more = [int(text) for text in state.meta.get("ports", "").split(",") if text.isdigit()]
+    return tuple(more) or (() if state.port is None else (state.port,))
 
 
 async def end_former_engine(state: GroupState, context: WorkerContext) -> None:
@@ -166,22 +228,22 @@ async def end_former_engine(state: GroupState, context: WorkerContext) -> None:
         await _forget(state.path)
 
 
-async def engines_on_record(context: WorkerContext) -> dict[int, GroupState]:
-    """What the state files say, by instance id; a file that cannot be read is named in the log."""
-    found: dict[int, GroupState] = {}
+async def engines_on_record(context: WorkerContext) -> dict[tuple[int, int], GroupState]:
+    """What the state files say, by instance id and member; a file that cannot be read is named in the log."""
+    found: dict[tuple[int, int], GroupState] = {}
     for state in await _threads.run(read_states, context.state_dir):
         if not isinstance(state, GroupState):
             log.warning(
                 "Cannot read the record of an engine: file=%s reason=%s", state.path.name, state.reason
             )
-        elif state.path is not None and (number := state.path.stem.removeprefix("instance-")).isdigit():
-            found[int(number)] = state
+        elif state.path is not None and (named := _STATE_FILE.fullmatch(state.path.stem)):
+            found[int(named["instance"]), int(named["member"] or 0)] = state
     return found
 
 
-async def engine_on_record(instance_id: int, context: WorkerContext) -> GroupState | None:
-    """What the state file of one instance says; ``None`` where there is none that can be read."""
-    state = await _threads.run(read_state, context.state_file(instance_id))
+async def engine_on_record(instance_id: int, context: WorkerContext, member: int = 0) -> GroupState | None:
+    """What the state file of one member says; ``None`` where there is none that can be read."""
+    state = await _threads.run(read_state, context.state_file(instance_id, member))
     return state if isinstance(state, GroupState) else None
 
 
@@ -190,8 +252,7 @@ def placement_digest(placement: Placement | None) -> str:
     if placement is None:
         return ""
     where = (placement.gpu_indexes, placement.claim, placement.subordinates)
-    # An engine that was started before claims had slots is the same engine.
-    parts = (encode(part).replace(b',"slots":null', b"") for part in where)
+    parts = (_UNSET_LATER.sub(b"", encode(part)) for part in where)
     return hashlib.sha256(b"\n".join(parts)).hexdigest()
 
 

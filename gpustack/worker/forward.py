@@ -50,6 +50,7 @@ _WHOLE_BODY = 256 << 10
 _MAX_TAIL = 100_000
 _LONGEST_NUMBER = 18
 """Digits that a port or id may have."""
+_MOST_MEMBERS = 10_000
 _PATIENCE = 24 * 3600.0
 """Seconds. The gateway decides how long an engine may take: it closes its request when that time is over."""
 
@@ -70,8 +71,8 @@ class ForwardHandler:
     _ports: PortLeases
     _keys: EngineKeys
     _pool: ConnectionPool
-    _log_file: Callable[[int], Path]
-    """Where the engine of an instance writes."""
+    _log_file: Callable[[int, int], Path]
+    """Where the process of an instance's member writes."""
     _read_facts: Callable[[ModelSource], Awaitable[ModelFacts]]
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -168,7 +169,8 @@ class ForwardHandler:
         if not name.isdigit() or len(name) > _LONGEST_NUMBER:
             raise NotFound("Log file not found")
         asked = parse_qs(exchange.head.query)
-        path = self._log_file(int(name))
+        member = _number(asked, "member") or 0
+        path = self._log_file(int(name), min(max(member, 0), _MOST_MEMBERS))
         if _flag(asked, "previous"):
             path = previous(path, 1)
         if not await trio.Path(path).exists():

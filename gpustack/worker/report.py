@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from gpustack.domain.artifact import ModelSource
-from gpustack.domain.instance import ModelInstance
+from gpustack.domain.instance import ModelInstance, status_of
 from gpustack.domain.lifecycle import InstanceState, Party, allowed
 from gpustack.domain.report import FileReport, InstanceReport
 from gpustack.errors import BadRequest, Conflict, Forbidden, GpustackError, Invalid, NotFound, Unauthorized
@@ -41,11 +41,15 @@ class _QueuedInstanceReport:
 
     @property
     def row(self) -> object:
-        return "instance", self.instance_id
+        return "instance", self.instance_id, self.report.member
 
     def __str__(self) -> str:
         what = "gone" if self.report.gone else self.report.state or "numbers only"
-        return f"instance {self.instance_id}, {what}"
+        member = f" member {self.report.member}" if self.report.member else ""
+        return f"instance {self.instance_id}{member}, {what}"
+
+    def is_of(self, instance_id: int, member: int) -> bool:
+        return (self.instance_id, self.report.member) == (instance_id, member)
 
 
 @attrs.frozen
@@ -102,7 +106,9 @@ class ReportQueue:
         """Queue a report of an instance."""
         if report.state_message is not None:  # it may name files and quote programs
             report = attrs.evolve(report, state_message=storable(report.state_message))
-        at = self._last(lambda one: isinstance(one, _QueuedInstanceReport) and one.instance_id == instance_id)
+        at = self._last(
+            lambda one: isinstance(one, _QueuedInstanceReport) and one.is_of(instance_id, report.member)
+        )
         last = None if at is None else self._queue[at]
         if at is not None and isinstance(last, _QueuedInstanceReport) and _continues(last.report, report):
             self._queue[at] = _QueuedInstanceReport(instance_id, report.over(last.report))
@@ -128,16 +134,16 @@ class ReportQueue:
         self._add(_QueuedFileRemoval(file_id))
         self._wake.wake()
 
-    def has_pending(self, instance_id: int) -> bool:
-        """Whether a report of the instance has not arrived yet."""
+    def has_pending(self, instance_id: int, member: int = 0) -> bool:
+        """Whether a report of the instance's member has not arrived yet."""
         return any(
-            isinstance(one, _QueuedInstanceReport) and one.instance_id == instance_id for one in self._queue
+            isinstance(one, _QueuedInstanceReport) and one.is_of(instance_id, member) for one in self._queue
         )
 
-    def has_removal(self, instance_id: int) -> bool:
-        """Whether the report that the instance is gone has not arrived yet."""
+    def has_removal(self, instance_id: int, member: int = 0) -> bool:
+        """Whether the report that the member is gone has not arrived yet."""
         return any(
-            isinstance(one, _QueuedInstanceReport) and one.instance_id == instance_id and one.report.gone
+            isinstance(one, _QueuedInstanceReport) and one.is_of(instance_id, member) and one.report.gone
             for one in self._queue
         )
 
@@ -235,7 +241,9 @@ class ReportQueue:
 
 def _continues(last: InstanceReport, report: InstanceReport) -> bool:
     """Whether ``report`` only adds to ``last``. One without a state is about the state that the record has."""
-    return not last.gone and not report.gone and report.state in (None, last.state)
+    if last.gone or report.gone or report.attempt not in (None, last.attempt):
+        return False
+    return report.state in (None, last.state)
 
 
 @attrs.define(eq=False)
@@ -278,3 +286,34 @@ class InstanceReporter:
         if not allowed(self.state, state, Party.WORKER):
             between = InstanceReport(state=InstanceState.INITIALIZING, state_message="")
             self._queue.add_instance(self._instance_id, between)
+
+
+@attrs.define(eq=False)
+class FollowerReporter:
+    """Reports how one follower of a gang fares in one attempt."""
+
+    _queue: ReportQueue
+    _instance_id: int
+    _member: int
+    attempt: int = 0
+    _last: InstanceReport | None = None
+
+    def report(self, state: InstanceState, message: str = "", **fields: Any) -> None:
+        """Report a state, with fields of ``InstanceReport``. Never waits."""
+        self._last = InstanceReport(
+            member=self._member, attempt=self.attempt, state=state, state_message=message, **fields
+        )
+        self._queue.add_instance(self._instance_id, self._last)
+
+    def repeat(self, record: ModelInstance) -> None:
+        """Report the last state again if the server's ``record`` shows another."""
+        if self._last is not None and self.differs(record):
+            self._queue.add_instance(self._instance_id, self._last)
+
+    def differs(self, record: ModelInstance) -> bool:
+        """Whether the record shows another state of this attempt than was reported, with no report on its way."""
+        last = self._last
+        if last is None or last.attempt != record.attempt:
+            return False
+        shown = status_of(record, self._member).state
+        return shown is not last.state and not self._queue.has_pending(self._instance_id, self._member)

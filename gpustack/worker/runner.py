@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+from collections.abc import Callable
 from datetime import timedelta
 from typing import NoReturn
 
@@ -18,8 +19,10 @@ from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.restart import RestartPolicy
 from gpustack.worker.assignment_watcher import AssignmentWatcher
 from gpustack.worker.context import WorkerContext
-from gpustack.worker.engine_process import placement_digest
-from gpustack.worker.instance import InstanceFailure, run_instance
+from gpustack.worker.engine_process import holder_name, placement_digest
+from gpustack.worker.gang import GangRecord
+from gpustack.worker.instance import InstanceRun, run_instance
+from gpustack.worker.launch import InstanceFailure
 from gpustack.worker.report import InstanceReporter
 
 log = logging.getLogger(__name__)
@@ -53,6 +56,8 @@ class InstanceRunner:
     """Whether the supervisor waits to see if the server's record comes to show what was reported."""
     _unwanted: trio.Event = attrs.field(factory=trio.Event)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _attempt: int = 0
+    """The last start of its gang, as it was counted here."""
     _logged: str = ""
     _logged_at: float = -math.inf
     """The last failure that was written to the log, and when that was."""
@@ -74,6 +79,11 @@ class InstanceRunner:
             log.info("Ending an instance: instance=%s", self.instance.name)
             self._unwanted.set()
             self._scope.cancel()
+
+    @property
+    def holder(self) -> str:
+        """Its name as the holder of ports."""
+        return holder_name(self.instance)
 
     def is_placed_as(self, record: ModelInstance) -> bool:
         """Whether ``record`` still has the placement that the engine was started with."""
@@ -111,14 +121,26 @@ class InstanceRunner:
         reason = ""
         with self._faults.row(self.instance.id) as attempt:
             try:
-                await run_instance(
-                    self.instance, self.model, self._context, self.reporter, self._unwanted, on_ready
-                )
+                await run_instance(self._next_run(on_ready), self._context)
             except InstanceFailure as failure:
                 reason = str(failure)
             finally:
                 self.ready = False
         return reason if attempt.fault is None else attempt.fault.sentence
+
+    def _next_run(self, on_ready: Callable[[], None]) -> InstanceRun:
+        record = GangRecord(self._assignments.latest, self.instance.id)
+        now = record.now or self.instance
+        self._attempt = max(self._attempt, now.attempt) + 1
+        return InstanceRun(
+            instance=self.instance,
+            model=self.model,
+            attempt=self._attempt,
+            record=record,
+            reporter=self.reporter,
+            unwanted=self._unwanted,
+            on_ready=on_ready,
+        )
 
     async def _update_model(self) -> None:
         """Take over the deployment if it is of the instance's generation; wait while there is none (it was deleted)."""

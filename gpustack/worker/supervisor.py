@@ -8,7 +8,7 @@ import random
 import attrs
 import trio
 
-from gpustack.domain.instance import ModelInstance
+from gpustack.domain.instance import ModelInstance, members_on
 from gpustack.domain.report import InstanceReport
 from gpustack.errors import Unavailable
 from gpustack.nursery.group import KILL_WITHIN
@@ -17,14 +17,25 @@ from gpustack.nursery.restart import RestartPolicy
 from gpustack.nursery.state import GroupState
 from gpustack.worker.assignment_watcher import AssignmentSnapshot, AssignmentWatcher
 from gpustack.worker.context import WorkerContext
-from gpustack.worker.engine_process import end_former_engine, engine_on_record, engines_on_record
-from gpustack.worker.report import InstanceReporter
+from gpustack.worker.engine_process import (
+    end_former_engine,
+    engine_on_record,
+    engines_on_record,
+    holder_name,
+    ports_of,
+)
+from gpustack.worker.follower import FollowerRunner
+from gpustack.worker.report import FollowerReporter, InstanceReporter
 from gpustack.worker.runner import BACK_OFF, InstanceRunner
 
 log = logging.getLogger(__name__)
 
 _SETTLES_WITHIN = 2.0
 """Seconds after which a record that still shows another state than was reported is reported again."""
+
+
+_Key = tuple[int, int]
+"""An instance's id, and the member of it that runs here."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -39,10 +50,10 @@ class InstanceSupervisor:
     _assignments: AssignmentWatcher
     _rng: random.Random
     back_off: RestartPolicy = BACK_OFF
-    _runners: dict[int, InstanceRunner] = attrs.field(factory=dict)
-    """By instance id."""
-    _removing: set[int] = attrs.field(factory=set)
-    """Deleted instances without a runner, whose former engines are being ended."""
+    _runners: dict[_Key, InstanceRunner | FollowerRunner] = attrs.field(factory=dict)
+    """By instance id and member."""
+    _removing: set[_Key] = attrs.field(factory=set)
+    """Members of deleted instances without a runner, whose former processes are being ended."""
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("instances"))
     """Met when comparing, and when ending a deleted instance's former engine."""
     _run_faults: Quarantine = attrs.field(factory=lambda: Quarantine("runners"))
@@ -54,7 +65,9 @@ class InstanceSupervisor:
     @property
     def ready_instances(self) -> dict[int, str]:
         """Ids of the instances whose engines answer, with their names."""
-        return {key: one.instance.name for key, one in self._runners.items() if one.ready}
+        return {
+            key: one.instance.name for (key, member), one in self._runners.items() if one.ready and not member
+        }
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
@@ -81,33 +94,53 @@ class InstanceSupervisor:
     # --- assigned against running
 
     def _compare(self, assigned: AssignmentSnapshot, nursery: trio.Nursery) -> None:
-        wanted = assigned.state.instances
+        wanted = self._members(assigned)
         known = dict.fromkeys([*self._runners, *wanted])
         self._faults.keep_only({*known, *(("compare", key) for key in known)})
-        self._run_faults.keep_only(known)
+        self._run_faults.keep_only({*known, *(instance_id for instance_id, _ in known)})
         for key in known:
             if not self._faults.holds(key) and not self._faults.holds(("compare", key)):
                 with self._faults.row(("compare", key)):
                     self._compare_one(key, wanted.get(key), nursery)
 
-    def _compare_one(self, key: int, record: ModelInstance | None, nursery: trio.Nursery) -> None:
+    def _members(self, assigned: AssignmentSnapshot) -> dict[_Key, ModelInstance]:
+        """The members that this worker is to run, each with its instance's record."""
+        own = self._context.worker_id()
+        found: dict[_Key, ModelInstance] = {}
+        for key, record in assigned.state.instances.items():
+            # Whatever is assigned here is run here: where its place does not say how, as the main member.
+            for member in (() if own is None else members_on(record, own)) or (0,):
+                found[key, member] = record
+        return found
+
+    def _compare_one(self, key: _Key, record: ModelInstance | None, nursery: trio.Nursery) -> None:
         runner = self._runners.get(key)
         if runner is not None:
             if record is None or record.deleted_at is not None or not runner.is_placed_as(record):
                 runner.end()
             elif runner.reporter.differs(record) and not runner.settling:
                 runner.settling = True
-                nursery.start_soon(self._settle, runner, name=f"settle:{record.name}")
+                nursery.start_soon(self._settle, key, runner, name=f"settle:{record.name}")
         elif record is None or key in self._removing:
             return
         elif record.deleted_at is None:
-            self._runners[key] = runner = self._runner_of(record)
-            nursery.start_soon(self._run, runner, nursery, name=f"instance:{record.name}")
-        elif not self._context.reports.has_removal(key):
+            self._runners[key] = runner = self._runner_of(key, record)
+            nursery.start_soon(self._run, key, runner, nursery, name=f"instance:{runner.holder}")
+        elif not self._context.reports.has_removal(*key):
             self._removing.add(key)
-            nursery.start_soon(self._remove_deleted, record, nursery, name=f"end:{record.name}")
+            nursery.start_soon(self._remove_deleted, key, record, nursery, name=f"end:{record.name}")
 
-    def _runner_of(self, record: ModelInstance) -> InstanceRunner:
+    def _runner_of(self, key: _Key, record: ModelInstance) -> InstanceRunner | FollowerRunner:
+        member = key[1]
+        if member:
+            return FollowerRunner(
+                instance=record,
+                member=member,
+                reporter=FollowerReporter(self._context.reports, record.id, member),
+                context=self._context,
+                assignments=self._assignments,
+                faults=self._run_faults,
+            )
         return InstanceRunner(
             instance=record,
             reporter=InstanceReporter(self._context.reports, record.id, record.state),
@@ -118,33 +151,35 @@ class InstanceSupervisor:
             rng=self._rng,
         )
 
-    async def _run(self, runner: InstanceRunner, nursery: trio.Nursery) -> None:
+    async def _run(self, key: _Key, runner: InstanceRunner | FollowerRunner, nursery: trio.Nursery) -> None:
         try:
             await runner.run()
         finally:
-            self._runners.pop(runner.instance.id, None)
-            self._context.ports.expect_no_more(runner.instance.name)
+            self._runners.pop(key, None)
+            for ports in (self._context.ports, self._context.rpc_ports):
+                ports.expect_no_more(runner.holder)
         # Only an end that was wanted comes here. A deleted record is reported gone now; one placed anew is begun.
         self._compare(self._assignments.latest.value, nursery)
 
-    async def _settle(self, runner: InstanceRunner) -> None:
+    async def _settle(self, key: _Key, runner: InstanceRunner | FollowerRunner) -> None:
         """Report the state again if the record goes on showing another one: a report was refused or lost."""
         await trio.sleep(_SETTLES_WITHIN)
         runner.settling = False
         record = self._assignments.latest.value.state.instances.get(runner.instance.id)
-        if record is not None and self._runners.get(record.id) is runner:
-            with self._run_faults.row(("settle", record.id)):
+        if record is not None and self._runners.get(key) is runner:
+            with self._run_faults.row(("settle", key)):
                 runner.reporter.repeat(record)
 
-    async def _remove_deleted(self, record: ModelInstance, nursery: trio.Nursery) -> None:
-        """End the former engine of an instance that was deleted while it had no runner, then report it gone."""
+    async def _remove_deleted(self, key: _Key, record: ModelInstance, nursery: trio.Nursery) -> None:
+        """End the former process of a member that was deleted while it had no runner, then report it gone."""
+        member = key[1]
         try:
-            with self._faults.row(record.id) as attempt:
-                state = await engine_on_record(record.id, self._context)
+            with self._faults.row(key) as attempt:
+                state = await engine_on_record(record.id, self._context, member)
                 if state is None or await self._end_former_engine(state):
-                    self._context.reports.add_instance(record.id, InstanceReport(gone=True))
+                    self._context.reports.add_instance(record.id, InstanceReport(member=member, gone=True))
         finally:
-            self._removing.discard(record.id)
+            self._removing.discard(key)
         if attempt.fault is not None:
             await trio.sleep(max(attempt.fault.again_at - trio.current_time(), 0.0))
             self._compare(self._assignments.latest.value, nursery)
@@ -153,14 +188,15 @@ class InstanceSupervisor:
 
     async def _take_over_former_engines(self, assigned: AssignmentSnapshot, nursery: trio.Nursery) -> None:
         """Reserve the ports of those that assigned instances will adopt, and begin to end the orphans."""
-        orphans = []
+        orphans, wanted = [], self._members(assigned)
         for key, state in (await engines_on_record(self._context)).items():
-            record = assigned.state.instances.get(key)
+            record = wanted.get(key)
             with self._run_faults.row(("former", state.pid)):
                 if record is None:
                     orphans.append(state)
-                elif state.port is not None:
-                    self._context.ports.expect(state.port, record.name)
+                    continue
+                for port in ports_of(state):
+                    self._context.leases_of(port).expect(port, holder_name(record, key[1]))
         nursery.start_soon(self._end_orphans, orphans, name="orphans")
 
     async def _end_orphans(self, orphans: list[GroupState]) -> None:

@@ -69,9 +69,17 @@ class FakeLogSource:
 
     @asynccontextmanager
     async def logs(
-        self, worker: Worker, instance_id: int, *, tail: int, follow: bool, previous: bool
+        self,
+        worker: Worker,
+        instance_id: int,
+        *,
+        tail: int,
+        follow: bool,
+        previous: bool,
+        member: int = 0,
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        self.asked.append({"worker": worker.name, "tail": tail, "follow": follow, "previous": previous})
+        asked = {"worker": worker.name, "tail": tail, "follow": follow, "previous": previous}
+        self.asked.append({**asked, "member": member} if member else asked)
         if instance_id not in self.logs_of:
             raise Unavailable(f"Worker {worker.name} does not answer")
 

@@ -101,11 +101,11 @@ async def test_a_build_is_asked_once_until_its_file_changes(tmp_path: Path) -> N
     first = await finder.find(str(program), "")
     assert await finder.find(str(program), "") == first
     asked = tmp_path / "bin/asked"
-    assert asked.read_text().count("asked") == 2  # version and devices
+    assert asked.read_text().count("asked") == 3  # version, devices and options
     server(tmp_path / "bin", CUDA_LIST)
     os.utime(program, (1, 1))
     assert (await finder.find(str(program), ""))[0].drives == ("cuda",)
-    assert asked.read_text().count("asked") == 4
+    assert asked.read_text().count("asked") == 6
 
 
 @pytest.mark.parametrize(

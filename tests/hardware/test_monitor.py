@@ -8,7 +8,6 @@ import trio
 import trio.testing
 
 from gpustack.domain.device import Device
-from gpustack.domain.instance import Placement
 from gpustack.domain.worker import WorkerStatus
 from gpustack.hardware.detection import DeviceMonitor
 from gpustack.hardware.engine_build import BuildFinder
@@ -42,8 +41,8 @@ async def test_a_look_finds_the_host_and_its_engines_and_believes_what_was_told(
     assert {build.engine for build in status.engines} >= {"custom"}
     assert [device.name for device in status.gpu_devices] == ["told"]
     assert status is one.latest
-    assert one.device_type(Placement(worker_id=1, gpu_indexes=(3,))) == "cuda"
-    assert one.device_type(Placement(worker_id=1)) is None
+    assert one.device_type((3,)) == "cuda"
+    assert one.device_type(()) is None
 
 
 async def test_whoever_asks_for_engines_waits_for_the_first_look() -> None:

@@ -57,6 +57,7 @@ BUILDS = (
 )
 NOWHERE = ModelSource(kind=SourceKind.LOCAL_PATH, local_path="/models/none.gguf")
 _PORTS = free_ports(20)
+_RPC_PORTS = free_ports(10)
 """Of all daemons of this process, one after the other."""
 
 
@@ -71,6 +72,9 @@ class Daemon:
     server: FakeServer
     folder: Path
     ports: PortLeases = attrs.field(factory=lambda: PortLeases(_PORTS[0], _PORTS[-1]))
+    rpc_ports: PortLeases = attrs.field(
+        factory=lambda: PortLeases(_RPC_PORTS[0], _RPC_PORTS[-1], "--rpc-server-port-range")
+    )
     back_off: RestartPolicy = QUICK
     status: WorkerStatus = WorkerStatus(engines=BUILDS)
     address: str = "127.0.0.1"
@@ -155,18 +159,22 @@ class Daemon:
         self.context = WorkerContext(
             files=files,
             ports=self.ports,
+            rpc_ports=self.rpc_ports,
             reports=self.reports,
             prober=Prober(self.pool, self.keys),
             keys=self.keys,
             rng=rng,
             shutdown=self.shutdown,
             builds=self.builds or self._builds,
-            device_type=lambda placement: None,
+            device_type=lambda indexes: None,
             cpu_count=2,
             data_dir=self.folder,
             log_dir=self.folder / "log",
             now=utc_now,
             stop_grace=self.stop_grace,
+            address=lambda: self.address,
+            worker_id=lambda: self.server.worker_id,
+            peer_port=self.port,
         )
         self.supervisor = InstanceSupervisor(self.context, assignments, rng, self.back_off)
         return WorkerParts(

@@ -16,7 +16,7 @@ from gpustack.domain.document import decode, encode
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState, Party, allowed
 from gpustack.domain.model import Model
-from gpustack.domain.report import FileReport, InstanceReport, JoinRequest, StatusReport
+from gpustack.domain.report import FileReport, InstanceReport, JoinRequest, StatusReport, members_after
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.server import HttpServer
@@ -221,12 +221,23 @@ class FakeServer:
         if record is None:
             await _fail(exchange, 404, "NotFound", f"Model instance {key} does not exist")
             return
-        if report.state is not None and not allowed(record.state, report.state, Party.WORKER):
+        if (
+            report.state is not None
+            and not report.member
+            and not allowed(record.state, report.state, Party.WORKER)
+        ):
             self.refused.append((key, report))
             await _fail(exchange, 409, "Conflict", f"{record.state} may not become {report.state}")
             return
+        if report.member and report.attempt != record.attempt and not report.gone:
+            self.refused.append((key, report))
+            await _fail(exchange, 409, "Conflict", f"attempt {report.attempt} is over")
+            return
         self.reports.append((key, report))
-        if report.gone:
+        if report.member:
+            if not report.gone:
+                self.put(attrs.evolve(record, members=members_after(record, report)))
+        elif report.gone:
             if record.deleted_at is not None:
                 self.drop("instances", key)
         else:
@@ -271,7 +282,9 @@ _ROUTES: tuple[tuple[str, Callable[[FakeServer, Exchange, int], Awaitable[None]]
 
 def _said(report: InstanceReport | FileReport) -> dict[str, Any]:
     fields = {field.name: getattr(report, field.name) for field in attrs.fields(type(report))}
-    return {name: value for name, value in fields.items() if value is not None and name != "gone"}
+    return {
+        name: value for name, value in fields.items() if value is not None and name not in ("gone", "member")
+    }
 
 
 async def _fail(exchange: Exchange, status: int, reason: str, message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
 
 import attrs
 import pytest
@@ -16,8 +17,12 @@ from gpustack.domain.model import Model
 from gpustack.domain.worker import EngineBuild
 from gpustack.engines.custom import ENGINE
 from gpustack.engines.engine import LaunchContext, LaunchSpec, Probe
-from gpustack.worker.engine_process import placement_digest, start_engine
-from gpustack.worker.instance import InstanceFailure, run_instance
+from gpustack.nursery.wake import AsyncValue
+from gpustack.worker.assignment_watcher import AssignmentSnapshot
+from gpustack.worker.engine_process import EngineSeat, placement_digest, start_engine
+from gpustack.worker.gang import GangRecord
+from gpustack.worker.instance import InstanceRun, run_instance
+from gpustack.worker.launch import InstanceFailure
 from gpustack.worker.report import InstanceReporter
 from tests.nursery.programs import is_running, until_gone
 from tests.worker.conftest import Start
@@ -271,7 +276,9 @@ async def left_behind(worker: Daemon, instance: ModelInstance, model: Model, **h
     """An engine with deadlines of its own that a daemon started and left; its pid."""
     await worker.context.orphans_ended.wait()  # before, it would be taken for an orphan
     launch = launch_of(worker, instance, model, **health)
-    engine = await start_engine(launch, instance, launch_port(launch), worker.context, {})
+    engine = await start_engine(
+        launch, EngineSeat(instance=instance), [launch_port(launch)], worker.context, {}
+    )
     await engine.release(end=False)
     return engine.group.pid
 
@@ -373,12 +380,11 @@ async def test_cancelled_at_any_step_it_leaves_all_or_nothing(
             ready = True
             scope.cancel()
 
-        reporter = InstanceReporter(worker.reports, instance.id, instance.state)
         with trio.fail_after(PATIENCE), scope:
             cancel = CancelAtStep(trio.lowlevel.current_task(), scope, step)
             trio.lowlevel.add_instrument(cancel)
             try:
-                await run_instance(instance, model, worker.context, reporter, unwanted, served)
+                await run_instance(run_of(worker, instance, model, unwanted, served), worker.context)
             finally:
                 trio.lowlevel.remove_instrument(cancel)
         on_record = worker.context.state_file(instance.id).exists()
@@ -395,9 +401,26 @@ async def test_cancelled_at_any_step_it_leaves_all_or_nothing(
 
 async def end_again(worker: Daemon, instance: ModelInstance) -> None:
     """Another life finds the engine on record unfit, ends it, and has no deployment to start another."""
-    reporter = InstanceReporter(worker.reports, instance.id, instance.state)
     other = attrs.evolve(instance, generation=9)
-    await run_instance(other, None, worker.context, reporter, trio.Event(), lambda: None)
+    await run_instance(run_of(worker, other, None, trio.Event(), lambda: None), worker.context)
+
+
+def run_of(
+    worker: Daemon,
+    instance: ModelInstance,
+    model: Model | None,
+    unwanted: trio.Event,
+    on_ready: Callable[[], None],
+) -> InstanceRun:
+    return InstanceRun(
+        instance=instance,
+        model=model,
+        attempt=1,
+        record=GangRecord(AsyncValue(AssignmentSnapshot()), instance.id),
+        reporter=InstanceReporter(worker.reports, instance.id, instance.state),
+        unwanted=unwanted,
+        on_ready=on_ready,
+    )
 
 
 def test_an_engine_of_a_version_before_claims_had_slots_is_at_its_place() -> None:

@@ -80,11 +80,13 @@ LOOPS: dict[str, list[Any]] = {
         partial(Stumble, Cache, "drop_unfinished", lambda cache, source, **more: source == _source("three")),
     ],
     "InstanceSupervisor": [
-        partial(Stumble, InstanceSupervisor, "_compare_one", lambda self, key, record, nursery: key == 1),
-        partial(Stumble, runner, "run_instance", lambda instance, *rest: instance.id == 1),
+        partial(
+            Stumble, InstanceSupervisor, "_compare_one", lambda self, key, record, nursery: key == (1, 0)
+        ),
+        partial(Stumble, runner, "run_instance", lambda run, *rest: run.instance.id == 1),
         partial(Stumble, InstanceRunner, "_update_model", lambda self: self.instance.id == 1),
         partial(Stumble, InstanceRunner, "_finish_former_back_off", lambda self: self.instance.id == 1),
-        partial(Stumble, supervisor, "engine_on_record", lambda key, context: key == 3),
+        partial(Stumble, supervisor, "engine_on_record", lambda key, *rest: key == 3),
     ],
     "LogRetention": [
         partial(Stumble, log_retention, "_removed", lambda logs, before: logs[0].name == "91.log", 1)
@@ -194,7 +196,7 @@ async def test_an_engine_that_runs_outlives_a_fault_of_who_watches_it(
     """It is taken up again as if a former daemon had left it."""
     server.put(model := custom_model())
     server.put(instance_of(model))
-    stumble = Stumble(instance, "_watch_engine", times=1)
+    stumble = Stumble(instance, "watch_engine", times=1)
     stumble.put(monkeypatch)
     await start()
     await server.until(lambda: bool(stumble.fallen) and server.instance().state is S.ERROR)

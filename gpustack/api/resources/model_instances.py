@@ -20,7 +20,7 @@ from ..body_stream import OpenedStream, RevocableStream
 from ..listing import ListSelection, equal
 from ..resource import Resource
 from ..route import WORKERS, ApiCall, ApiResponse, ApiRoute
-from ..shape import AttrsObject, Boolean, Choice, Document, Integer, QueryParameter
+from ..shape import AttrsObject, Boolean, Choice, Document, Integer, QueryParameter, Text
 from ..view import plain
 from ..wire import INSTANCE
 
@@ -60,7 +60,9 @@ async def _explain(call: ApiCall) -> ApiResponse:
 
 async def _logs(call: ApiCall) -> ApiResponse:
     instance: Any = RESOURCE.item(call)
-    worker = call.rendering().worker(instance.worker_id)
+    member = _member(call, instance)
+    where = None if instance.placement is None else instance.placement.share(member).worker_id
+    worker = call.rendering().worker(where)
     if worker is None:
         raise NotFound("Model instance not assigned to a worker")
     tail = call.query.whole("tail", -1, least=-1)
@@ -72,6 +74,7 @@ async def _logs(call: ApiCall) -> ApiResponse:
             tail=tail,
             follow=call.query.flag("follow"),
             previous=call.query.flag("previous"),
+            member=member,
         )
     )
     context, caller = call.context, call.caller
@@ -82,6 +85,21 @@ async def _logs(call: ApiCall) -> ApiResponse:
         allowed=lambda: still_admitted(context, caller),
     )
     return ApiResponse(stream=stream, content_type="text/plain; charset=utf-8")
+
+
+def _member(call: ApiCall, instance: ModelInstance) -> int:
+    """The member that ``?member=`` names, by its number or its worker's name; 0, the main one, by default."""
+    asked, placement = call.query.one("member"), instance.placement
+    if not asked or placement is None:
+        return 0
+    rendering, found = call.rendering(), []
+    for number in range(1 + len(placement.subordinates)):
+        worker = rendering.worker(placement.share(number).worker_id)
+        found.append((number, "" if worker is None else worker.name))
+        if asked in (str(number), found[-1][1]):
+            return number
+    listed = ", ".join(f"{number} ({name})" if name else str(number) for number, name in found)
+    raise NotFound(f"{instance.name} has no member {asked[:64]!r}; it has {listed}")
 
 
 REPORT = ApiRoute(
@@ -131,6 +149,12 @@ RESOURCE = Resource(
                     name="follow", shape=Boolean(), note="Go on with what is written from now on."
                 ),
                 QueryParameter(name="previous", shape=Boolean(), note="The log of the run before this one."),
+                QueryParameter(
+                    name="member",
+                    shape=Text(longest=256),
+                    note="Of an instance on several workers: the number of a member, or its worker's name; 0, the "
+                    "main one, by default.",
+                ),
             ),
             answer_type="text/plain",
         ),

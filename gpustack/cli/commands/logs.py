@@ -6,10 +6,11 @@ Usage:
 NAME is an instance, or a model that has one instance only.
 
 Options:
-  -f, --follow  Go on with what is written from now on.
-  --previous    The log of the run before this one: after a crash it says why.
-  --tail=LINES  Only so many lines from the end.
-  -h, --help    Show this help.
+  -f, --follow   Go on with what is written from now on.
+  --previous     The log of the run before this one: after a crash it says why.
+  --tail=LINES   Only so many lines from the end.
+  --member=WHO   Of an instance on several workers: a worker's name, or a number from 1.
+  -h, --help     Show this help.
 """
 
 from __future__ import annotations
@@ -47,14 +48,17 @@ async def _copy(client: AdminClient, command_line: CommandLine, tail: int) -> No
     try:
         await _print(client, f"{INSTANCES}/{found[0]['id']}/logs", command_line, tail)
     except NotFound as error:
+        if command_line.text("--member"):
+            raise  # it says which members there are
         raise NotFound(_no_log(found[0], previous=command_line.flag("--previous"))) from error
 
 
 async def _print(client: AdminClient, path: str, command_line: CommandLine, tail: int) -> None:
     previous = "true" if command_line.flag("--previous") else "false"
     washed = LogSanitizer() if sys.stdout.isatty() else None
+    member = command_line.text("--member") or "0"
     async with client.text(
-        path, follow=command_line.flag("--follow"), tail=tail, previous=previous
+        path, follow=command_line.flag("--follow"), tail=tail, previous=previous, member=member
     ) as pieces:
         async for piece in pieces:
             sys.stdout.buffer.write(piece if washed is None else washed.take(piece))

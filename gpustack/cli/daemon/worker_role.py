@@ -89,6 +89,7 @@ class WorkerRole:
         assignments = AssignmentWatcher(membership, daemon.rng)
         keys = EngineKeys()
         ports = PortLeases(options.service_port_range.first, options.service_port_range.last)
+        rpc = options.rpc_server_port_range
         tools = Tools(options.bin_dir, daemon.rng)
         host = HostMonitor(time.monotonic)
         hardware = _hardware(options, host, tools)
@@ -98,6 +99,7 @@ class WorkerRole:
         context = WorkerContext(
             files=files,
             ports=ports,
+            rpc_ports=PortLeases(rpc.first, rpc.last, "--rpc-server-port-range"),
             reports=reports,
             prober=Prober(pool, keys),
             keys=keys,
@@ -110,6 +112,10 @@ class WorkerRole:
             log_dir=options.log_dir,
             now=utc_now,
             stop_grace=options.engine_stop_grace,
+            address=identity.address,
+            worker_id=lambda: None if membership.member is None else membership.member.worker_id,
+            peer_port=identity.port,
+            rpc_server_args=options.rpc_server_args,
         )
         forward = ForwardHandler(
             membership, ports, keys, pool, context.log_file, facts_reader(daemon.loaded, daemon.rng)
@@ -224,7 +230,11 @@ def _hardware(options: Options, host: HostMonitor, tools: Tools) -> HardwareMoni
         utc_now,
         host,
         DeviceMonitor(),
-        BuildFinder(tools=tools.program, configured=configured_engines(options)),
+        BuildFinder(
+            tools=tools.program,
+            configured=configured_engines(options),
+            lends=not options.disable_rpc_servers,
+        ),
         None if options.resources is None else override_of(options.resources),
         None if options.llama_server_path is None else str(options.llama_server_path),
     )
