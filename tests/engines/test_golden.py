@@ -15,7 +15,7 @@ from gpustack.domain.instance import Claim, Placement, Subordinate
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import EngineBuild
 from gpustack.engines.adapter import Adapter
-from gpustack.engines.engine import Gang, LaunchContext, LaunchSpec, Member, Probe
+from gpustack.engines.engine import Gang, GangMember, LaunchContext, LaunchSpec, Probe
 from gpustack.engines.registry import engine_for
 
 from .worlds import SERVER, VLLM, VLLM_CPU, context, gang, model
@@ -48,8 +48,8 @@ TWO_WORKERS = Placement(
 PAIR = Gang(
     attempt=3,
     members=(
-        Member(index=0, address="10.0.0.1", ports=(40000, 40001), gpu_indexes=(0, 1)),
-        Member(index=1, address="10.0.0.2", ports=(40007,), gpu_indexes=(2, 3)),
+        GangMember(index=0, address="10.0.0.1", ports=(40000, 40001), gpu_indexes=(0, 1)),
+        GangMember(index=1, address="10.0.0.2", ports=(40007,), gpu_indexes=(2, 3)),
     ),
 )
 POOL = Claim(ram=4 * GIB, vram={0: 20 * GIB, 1: 20 * GIB}, context=8192, kv_cache=4 * GIB)

@@ -11,7 +11,7 @@ from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.instance import Claim, ModelInstance, Placement, Subordinate
 from gpustack.domain.model import Model
 from gpustack.domain.worker import EngineBuild
-from gpustack.engines.engine import Gang, LaunchContext, Member
+from gpustack.engines.engine import Gang, GangMember, LaunchContext
 
 GGUF = ModelSource(kind=SourceKind.LOCAL_PATH, local_path="/models/m.gguf")
 EMBEDDED = EngineBuild(engine="llama.cpp", version="2026.10", origin="embedded xllamacpp 2026.10")
@@ -62,7 +62,7 @@ def context(
 def gang(*devices: tuple[int, ...], main_ports: tuple[int, ...] = (40000, 40001)) -> Gang:
     """Members at 10.0.0.1, 10.0.0.2 ..., with those devices."""
     members = (
-        Member(
+        GangMember(
             index=number,
             address=f"10.0.0.{number + 1}",
             ports=() if number else main_ports,
