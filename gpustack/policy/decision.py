@@ -16,7 +16,7 @@ from gpustack.domain.worker import Worker
 from gpustack.engines.registry import engine_by_name
 from gpustack.plugins import siblings
 
-from .capacity import picked_on, undriven, usable
+from .capacity import WorkerCapacity, picked_on, room, undriven, usable
 from .gang import faults_of_picked
 from .placement import Candidate, PlacementRequest, Rejection, Shortage
 from .seat import scored
@@ -94,15 +94,16 @@ def _fit(
     request: PlacementRequest, workers: list[Worker], snapshot: Snapshot
 ) -> tuple[Placement | None, list[Rejection]]:
     refusals = _Refusals()
+    rooms = [room(request, worker, snapshot) for worker in workers]
     for way in sorted(_modules("fits"), key=lambda module: int(module.RANK)):
         found: list[Candidate] = []
         refused: Rejection | None = None
         for variant in request.variants:
             if hasattr(way, "gangs"):
-                gangs, refused = _gangs(way, variant, workers, snapshot)
+                gangs, refused = _gangs(way, variant, rooms, snapshot)
                 found += gangs
             else:
-                found += _offers(way, variant, workers, snapshot, refusals)
+                found += _offers(way, variant, rooms, refusals)
         if found:
             return _choose(request, found, snapshot), []
         if refused is not None:
@@ -113,28 +114,24 @@ def _fit(
 
 
 def _offers(
-    way: ModuleType,
-    request: PlacementRequest,
-    workers: list[Worker],
-    snapshot: Snapshot,
-    refusals: _Refusals,
+    way: ModuleType, request: PlacementRequest, rooms: list[WorkerCapacity], refusals: _Refusals
 ) -> list[Candidate]:
     """The candidates of a way to fit on one worker; for each worker without any, ``refusals`` notes its shortage."""
     found: list[Candidate] = []
-    for worker in workers:
-        answer = way.candidates(request, worker, snapshot)
+    for here in rooms:
+        answer = way.candidates(request, here)
         if isinstance(answer, list):
             found += [attrs.evolve(candidate, slots=request.demand.slots) for candidate in answer]
         else:
-            refusals.note(worker, answer)
+            refusals.note(here.worker, answer)
     return found
 
 
 def _gangs(
-    way: ModuleType, request: PlacementRequest, workers: list[Worker], snapshot: Snapshot
+    way: ModuleType, request: PlacementRequest, rooms: list[WorkerCapacity], snapshot: Snapshot
 ) -> tuple[list[Candidate], Rejection | None]:
     """The candidates of a way to fit on several workers, or why there are none."""
-    answer = way.gangs(request, workers, snapshot) if len(workers) > 1 else []
+    answer = way.gangs(request, rooms, snapshot) if len(rooms) > 1 else []
     if isinstance(answer, Rejection):
         return [], answer
     return [attrs.evolve(candidate, slots=request.demand.slots) for candidate in answer], None

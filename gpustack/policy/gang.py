@@ -8,13 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import attrs
 
 from gpustack.domain.device import Device
-from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import EngineBuild, Worker
 from gpustack.engines import llama_cpp
 from gpustack.engines.engine import GangPlan, PortPool
 from gpustack.engines.registry import engine_by_name
 
-from .capacity import WorkerCapacity, room
+from .capacity import WorkerCapacity
 from .placement import PlacementRequest, Rejection
 
 _UNLESS_REFUSED = frozenset({"llama.cpp", "vllm", "sglang"})
@@ -108,26 +107,26 @@ def refusal(why: str) -> Rejection:
     return Rejection(sentence=f"over several workers: {why}")
 
 
-def ground(request: PlacementRequest, workers: Sequence[Worker], snapshot: Snapshot) -> GangGround:
-    """Sort ``workers`` into those that can work together: they reach each other and have the same build."""
+def ground(request: PlacementRequest, rooms: Sequence[WorkerCapacity]) -> GangGround:
+    """Sort workers into those that can work together: they reach each other and have the same build."""
     plan = plan_of(request)
     rpc = plan is not None and plan.follower_range is PortPool.RPC
     out: dict[str, list[str]] = {}
-    alike: dict[tuple[str, bool], list[Worker]] = {}
-    for worker in workers:
-        build = request.build_on(worker)
+    alike: dict[tuple[str, bool], list[WorkerCapacity]] = {}
+    for here in rooms:
+        worker, build = here.worker, request.build_on(here.worker)
         if build is None:
             continue
         if why := _unfit(worker, build, rpc):
             out.setdefault(why, []).append(worker.name)
         else:
-            alike.setdefault((_identity(build), _is_loopback(worker.ip)), []).append(worker)
+            alike.setdefault((_identity(build), _is_loopback(worker.ip)), []).append(here)
     groups = [members for _, members in sorted(alike.items()) if len(members) > 1]
     against = [f"{_named(names)} {why}" for why, names in out.items()]
     if len(alike) > 1:
         against.insert(0, _differing(request, alike))
     return GangGround(
-        groups=tuple(tuple(room(request, worker, snapshot) for worker in members) for members in groups),
+        groups=tuple(tuple(members) for members in groups),
         against=tuple(against),
     )
 
@@ -155,10 +154,10 @@ def _is_loopback(address: str) -> bool:
         return address == "localhost"
 
 
-def _differing(request: PlacementRequest, alike: Mapping[tuple[str, bool], list[Worker]]) -> str:
+def _differing(request: PlacementRequest, alike: Mapping[tuple[str, bool], list[WorkerCapacity]]) -> str:
     """Two groups that cannot work together, with a worker of each."""
     (one, first), (two, second) = sorted(alike.items(), key=lambda pair: (-len(pair[1]), pair[0]))[:2]
-    a, b = first[0], second[0]
+    a, b = first[0].worker, second[0].worker
     if one[0] == two[0]:
         return f"workers {a.name} ({a.ip}) and {b.name} ({b.ip}) cannot reach each other; set --worker-ip"
     builds = " and ".join(f"{worker.name} has {_build_name(request, worker)}" for worker in (a, b))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from heapq import nsmallest
 
 import attrs
 
@@ -23,6 +24,8 @@ _MOST_TRIALS = 32
 """How many instances are tried, one at a time, as the one to stop; those with the smallest claims first."""
 _MOST_GANG_TRIALS = 4
 """How often a change is tried for its effect on all workers together, which costs more than on one alone."""
+_MOST_LOOKED_AT = 64
+"""Among how many workers, those with most free memory, such a change is tried."""
 _MOST_ADDED = 3
 """How many workers are added at most to see whether the model could be divided among them."""
 
@@ -60,7 +63,7 @@ def _wait_for_worker(request: PlacementRequest, snapshot: Snapshot) -> str | Non
     found = _first_that_helps(request, snapshot, ready)
     if found is not None:
         return f"bring worker {found.name} back"
-    if may_span(request) and len(ready) > 1 and _fits(request, _with(snapshot, *ready)):
+    if may_span(request) and len(ready) > 1 and _fits_together(request, _with(snapshot, *ready)):
         return f"bring {len(ready)} workers back that are away ({', '.join(w.name for w in ready[:3])}, …)"
     return None
 
@@ -81,7 +84,7 @@ def _allow_division(request: PlacementRequest, snapshot: Snapshot) -> str | None
         return None
     model = attrs.evolve(request.model, distributed_inference_across_workers=True)
     allowed = attrs.evolve(request, model=model)
-    if may_span(allowed) and _fits(allowed, snapshot):
+    if may_span(allowed) and _fits_together(allowed, snapshot):
         return "allow it to be divided among workers (distributed_inference_across_workers)"
     return None
 
@@ -117,7 +120,7 @@ def _stop_one(request: PlacementRequest, snapshot: Snapshot) -> str | None:
             return _stop(instance, size, there)
     if may_span(request):
         for instance, size in _by_size(request, snapshot)[-_MOST_GANG_TRIALS:]:
-            if _fits(request, _without(snapshot, frozenset({instance.id}))):
+            if _fits_together(request, _without(snapshot, frozenset({instance.id}))):
                 there = [snapshot.workers[k] for k in sorted(workers_of(instance)) if k in snapshot.workers]
                 return _stop(instance, size, there)
     return None
@@ -177,14 +180,22 @@ def _more_like_one(request: PlacementRequest, snapshot: Snapshot) -> str | None:
     for worker in _workers(snapshot):
         if not objections(request, worker, snapshot):
             kinds.setdefault(_kind(worker), worker)
-    for count in range(1, _MOST_ADDED + 1):
-        for worker in list(kinds.values())[:_MOST_GANG_TRIALS]:
-            first = max(snapshot.workers) + 1
-            more = [attrs.evolve(worker, id=first + n, name=f"{worker.name}+{n}") for n in range(count)]
-            if _fits(request, _with(snapshot, *more)):
-                added = "a worker" if count == 1 else f"{count} workers"
-                return f"add {added} like {worker.name}, to divide it among workers"
+    first = max(snapshot.workers, default=0) + 1
+    for worker in sorted(kinds.values(), key=_weight, reverse=True)[:_MOST_GANG_TRIALS]:
+        more = [attrs.evolve(worker, id=first + n, name=f"{worker.name}+{n}") for n in range(_MOST_ADDED)]
+        if not _fits_together(request, _with(snapshot, *more)):
+            continue
+        fewer = (n for n in range(1, _MOST_ADDED) if _fits_together(request, _with(snapshot, *more[:n])))
+        count = next(fewer, _MOST_ADDED)
+        added = "a worker" if count == 1 else f"{count} workers"
+        return f"add {added} like {worker.name}, to divide it among workers"
     return None
+
+
+def _weight(worker: Worker) -> int:
+    """Bytes of all its memory."""
+    devices = sum(device.memory.total or 0 for device in worker.status.gpu_devices)
+    return devices + (worker.status.memory.total or 0)
 
 
 def _kind(worker: Worker) -> object:
@@ -255,9 +266,21 @@ def _first_that_helps(request: PlacementRequest, snapshot: Snapshot, changed: li
         if _fits(request, _with(snapshot, worker), worker):
             return worker
     for worker in changed[:_MOST_GANG_TRIALS] if may_span(request) else []:
-        if _fits(request, _with(snapshot, worker)):
+        if _fits_together(request, _with(snapshot, worker)):
             return worker
     return None
+
+
+def _fits_together(request: PlacementRequest, snapshot: Snapshot) -> bool:
+    """Whether it fits among the workers with most free memory, which are those that gangs are made of."""
+
+    def free(worker: Worker) -> tuple[int, int]:
+        here = snapshot.free(worker, without=request.own_id)
+        return -sum(here.vram.values()) - (here.ram or 0), worker.id
+
+    kept = (worker for worker in _workers(snapshot) if not objections(request, worker, snapshot))
+    among = nsmallest(_MOST_LOOKED_AT, kept, key=free)
+    return isinstance(decide(request, snapshot, among=among), Placement)
 
 
 def _with(snapshot: Snapshot, *changed: Worker) -> Snapshot:

@@ -7,6 +7,7 @@ process. ``Claim.tensor_split`` of the main member has their shares in that orde
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from heapq import nsmallest
 
 import attrs
 
@@ -42,7 +43,7 @@ class RpcPlace:
 
 
 def mains(request: PlacementRequest, group: Sequence[WorkerCapacity]) -> list[WorkerCapacity]:
-    """Workers that could lead, best first: with most picked GPUs, then most free memory on GPUs, then on the host."""
+    """The workers that lead best, a few: with most picked GPUs, then most free memory on GPUs, then on the host."""
     able = [here for here in group if _build(request, here).rpc]
 
     def rank(here: WorkerCapacity) -> tuple[int, int, int, int]:
@@ -50,7 +51,7 @@ def mains(request: PlacementRequest, group: Sequence[WorkerCapacity]) -> list[Wo
         on_gpus = sum(place.free for place in local_places(request, here))
         return -picked, -on_gpus, -here.ram, here.worker.id
 
-    return sorted(able, key=rank)
+    return nsmallest(MOST_MAINS, able, key=rank)
 
 
 def local_places(request: PlacementRequest, here: WorkerCapacity) -> tuple[RpcPlace, ...]:
@@ -78,8 +79,9 @@ def lenders(
         RpcPlace(here, device) for here in others for device in here.devices if here.vram(device) >= least
     ]
     memory = [RpcPlace(here, None) for here in others if hosts and not request.gpu_ids and not here.devices]
-    found = [*sorted(gpus, key=_by_room), *sorted(memory, key=_by_room)]
-    return tuple(found if request.gpu_ids else found[: request.gangs.most_considered])
+    most = len(gpus) if request.gpu_ids else request.gangs.most_considered
+    found = [*nsmallest(most, gpus, key=_by_room), *nsmallest(most, memory, key=_by_room)]
+    return tuple(found[:most])
 
 
 def _by_room(place: RpcPlace) -> tuple[int, int, int]:

@@ -1,6 +1,6 @@
 """Ways to fit, tried in the order of ``RANK``; the first way that offers any place is taken.
 
-A module has ``candidates(request, worker, snapshot)``, a way to fit on one worker, or ``gangs(request, workers,
-snapshot)``, a way to fit on several of those workers together. It is called for each number of requests at a time that
-may be chosen, the largest first.
+A module has ``candidates(request, here)``, a way to fit on one worker with what it can give, or ``gangs(request,
+rooms, snapshot)``, a way to fit on several of all workers that were kept. It is called for each number of requests at
+a time that may be chosen, the largest first.
 """

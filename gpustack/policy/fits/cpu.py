@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from gpustack.domain.instance import Claim
-from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
-from gpustack.policy.capacity import room, undriven, usable
+from gpustack.policy.capacity import WorkerCapacity, undriven, usable
 from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
 
 RANK = 6
 
 
-def candidates(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
+def candidates(request: PlacementRequest, here: WorkerCapacity) -> list[Candidate] | Shortage:
     """The worker itself, or what its memory is short of."""
-    demand, here = request.demand, room(request, worker, snapshot)
+    demand, worker = request.demand, here.worker
     if not demand.on_cpu:
         return []
     need = demand.cpu()

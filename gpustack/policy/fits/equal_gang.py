@@ -10,7 +10,6 @@ from gpustack.domain.device import Device
 from gpustack.domain.instance import Claim
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import human_bytes
-from gpustack.domain.worker import Worker
 from gpustack.engines import parameters
 from gpustack.engines.registry import engine_by_name
 from gpustack.policy.capacity import WorkerCapacity
@@ -39,13 +38,13 @@ class GangShape:
 
 
 def gangs(
-    request: PlacementRequest, workers: Sequence[Worker], snapshot: Snapshot
+    request: PlacementRequest, rooms: Sequence[WorkerCapacity], snapshot: Snapshot
 ) -> list[Candidate] | Rejection:
     """A gang of the shape with fewest GPUs, of those the one with fewest workers; or why there is none."""
     demand = request.demand
     if not (demand.equal and demand.on_devices and may_span(request)) or len(request.picked) == 1:
         return []
-    found = ground(request, workers, snapshot)
+    found = ground(request, rooms)
     nearest: tuple[int, Rejection] | None = None
     for group in found.groups:
         for shape in _shapes(request, group):

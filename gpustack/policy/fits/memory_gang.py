@@ -9,11 +9,10 @@ import attrs
 from gpustack.domain.instance import Claim
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import human_bytes
-from gpustack.domain.worker import Worker
 from gpustack.policy.capacity import WorkerCapacity
 from gpustack.policy.gang import ground, may_span, refusal
 from gpustack.policy.placement import Candidate, PlacementRequest, Rejection
-from gpustack.policy.rpc import MOST_MAINS, RpcDivision, RpcPlace, lenders, local_places, mains
+from gpustack.policy.rpc import RpcDivision, RpcPlace, lenders, local_places, mains
 from gpustack.policy.seat import best_seats
 
 RANK = 7
@@ -22,12 +21,12 @@ _MOST_WORKERS = 16
 
 
 def gangs(
-    request: PlacementRequest, workers: Sequence[Worker], snapshot: Snapshot
+    request: PlacementRequest, rooms: Sequence[WorkerCapacity], snapshot: Snapshot
 ) -> list[Candidate] | Rejection:
     """A gang of as few members as hold the model; or why there is none."""
     if request.model.cpu_offloading is False or not may_span(request) or len(request.picked) == 1:
         return []
-    found = ground(request, workers, snapshot)
+    found = ground(request, rooms)
     reason: Rejection | None = None
     for group in found.groups:
         make = _equal if request.demand.equal else _uneven
@@ -80,7 +79,7 @@ def _uneven(
     if not demand.on_devices or demand.total_layers is None or demand.fixed_layers == demand.total_layers:
         return None
     reason: Rejection | None = None
-    for main in mains(request, group)[:MOST_MAINS]:
+    for main in mains(request, group):
         own, remote = local_places(request, main), lenders(request, group, main, hosts=True)
         most = len(remote) if request.gpu_ids else min(len(remote), request.gangs.most_remote)
         for count in [most] if request.gpu_ids and most else range(1, most + 1):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from gpustack.domain.instance import Claim
-from gpustack.domain.snapshot import Snapshot
-from gpustack.domain.worker import Worker
-from gpustack.policy.capacity import room
+from gpustack.policy.capacity import WorkerCapacity
 from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
 
 RANK = 1
 
 
-def candidates(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
+def candidates(request: PlacementRequest, here: WorkerCapacity) -> list[Candidate] | Shortage:
     """Every device it fits on, or what the largest is short of."""
-    demand, here = request.demand, room(request, worker, snapshot)
+    demand, worker = request.demand, here.worker
     partly = demand.fixed_layers not in (None, demand.total_layers)
     if (
         not demand.on_devices

@@ -6,18 +6,16 @@ from collections.abc import Sequence
 
 from gpustack.domain.device import Device
 from gpustack.domain.instance import Claim
-from gpustack.domain.snapshot import Snapshot
-from gpustack.domain.worker import Worker
-from gpustack.policy.capacity import WorkerCapacity, room
+from gpustack.policy.capacity import WorkerCapacity
 from gpustack.policy.fits.several_gpus import divisions, groups
 from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
 
 RANK = 5
 
 
-def candidates(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
+def candidates(request: PlacementRequest, here: WorkerCapacity) -> list[Candidate] | Shortage:
     """The group of devices that takes most layers (of equals the smallest), or what even one layer is short of."""
-    demand, here = request.demand, room(request, worker, snapshot)
+    demand = request.demand
     total = demand.total_layers
     whole = demand.fixed_layers is not None and demand.fixed_layers == total
     if (

@@ -8,18 +8,16 @@ import attrs
 
 from gpustack.domain.device import Device
 from gpustack.domain.instance import Claim
-from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import MIB
-from gpustack.domain.worker import Worker
-from gpustack.policy.capacity import WorkerCapacity, room
+from gpustack.policy.capacity import WorkerCapacity
 from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
 
 RANK = 2
 
 
-def candidates(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[Candidate] | Shortage:
+def candidates(request: PlacementRequest, here: WorkerCapacity) -> list[Candidate] | Shortage:
     """The smallest group it fits on, or what the largest is short of."""
-    demand, here = request.demand, room(request, worker, snapshot)
+    demand = request.demand
     partly = demand.fixed_layers not in (None, demand.total_layers)
     if not demand.on_devices or partly or len(request.gpu_ids) == 1:
         return []

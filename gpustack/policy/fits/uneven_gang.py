@@ -6,26 +6,25 @@ from collections.abc import Iterator, Sequence
 
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import human_bytes
-from gpustack.domain.worker import Worker
 from gpustack.policy.capacity import WorkerCapacity
 from gpustack.policy.gang import ground, may_span, refusal
 from gpustack.policy.placement import Candidate, PlacementRequest, Rejection
-from gpustack.policy.rpc import MOST_MAINS, RpcDivision, RpcPlace, lenders, local_places, mains
+from gpustack.policy.rpc import RpcDivision, RpcPlace, lenders, local_places, mains
 
 RANK = 4
 
 
 def gangs(
-    request: PlacementRequest, workers: Sequence[Worker], snapshot: Snapshot
+    request: PlacementRequest, rooms: Sequence[WorkerCapacity], snapshot: Snapshot
 ) -> list[Candidate] | Rejection:
     """The gang with fewest remote GPUs, led by the worker with most room; or why there is none."""
     demand = request.demand
     if demand.equal or not demand.on_devices or not may_span(request) or len(request.picked) == 1:
         return []
-    found = ground(request, workers, snapshot)
+    found = ground(request, rooms)
     nearest: Rejection | None = None
     for group in found.groups:
-        for main in mains(request, group)[:MOST_MAINS]:
+        for main in mains(request, group):
             gang = _led_by(request, group, main)
             if isinstance(gang, Candidate):
                 return [gang]
