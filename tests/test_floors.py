@@ -15,7 +15,7 @@ FLOORS = (
     {"nursery", "http1", "config"},
     {"domain"},
     {"policy", "engines"},
-    {"store", "hardware", "artifacts", "remote", "metrics", "identity"},
+    {"store", "hardware", "artifacts", "remote", "metrics", "identity", "ray"},
     {"server", "worker"},
     {"api", "gateway"},
     {"cli"},

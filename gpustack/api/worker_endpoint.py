@@ -158,7 +158,7 @@ async def stream_assignments(
     told = AssignmentState()
     synced = False
     quiet_until = trio.current_time() + timing.still_every
-    with store.watch({"model_instances", "model_files", "models", "workers"}) as wake:
+    with store.watch({"model_instances", "model_files", "models", "workers", "ray_heads"}) as wake:
         await exchange.start_response(
             200, [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store")]
         )

@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 _FILES_WANTED = 65535
 GOODBYE_SECONDS = 2.0
 """What a worker takes at most to tell its server that it stops. Its module is too heavy to be imported here."""
+RAY_SECONDS = 8.0
+"""What Ray takes at most to end, after the engines. Its module is too heavy as well."""
 FLUSH_SECONDS = 10.0
 """What the store takes at most to commit the writes that were asked for. Its module is too heavy as well."""
 
@@ -181,7 +183,7 @@ def stop_budget(options: Options) -> Mapping[str, float]:
         "goodbye": GOODBYE_SECONDS * (2 if options.leave else 1),
         "drain": options.drain_timeout,
         "control": 5.0,
-        "work": options.engine_stop_grace + KILL_WITHIN + 5.0,
+        "work": options.engine_stop_grace + KILL_WITHIN + 5.0 + (RAY_SECONDS if options.enable_ray else 0.0),
         "edge": 5.0,
         "state": FLUSH_SECONDS + 4.0,
         "signals": 2.0,

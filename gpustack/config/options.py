@@ -66,20 +66,17 @@ class Options:
     )
     enable_ray: bool = option(
         default=False,
-        built=False,
         help="Run Ray, so that vLLM can spread a model over several workers. Linux only.",
         sample="true",
     )
     ray_args: tuple[str, ...] = option(
         default=(),
-        built=False,
         help="Argument passed to ray start; repeat it for more. Join with = so that it is not taken for an "
-        "option of GPUStack (--ray-args=--port=6379 --ray-args=--verbose).",
+        "option of GPUStack (--ray-args=--port=6379 --ray-args=--verbose). They come last, and win over ours.",
         sample="--verbose,--block",
     )
     ray_node_manager_port: int = option(
         default=40098,
-        built=False,
         low=1,
         high=65535,
         help="Port of the Ray node manager, when Ray is enabled.",
@@ -87,7 +84,6 @@ class Options:
     )
     ray_object_manager_port: int = option(
         default=40099,
-        built=False,
         low=1,
         high=65535,
         help="Port of the Ray object manager, when Ray is enabled.",
@@ -95,7 +91,6 @@ class Options:
     )
     ray_runtime_env_agent_port: int = option(
         default=40100,
-        built=False,
         low=1,
         high=65535,
         help="Port of the Ray runtime environment agent, when Ray is enabled.",
@@ -103,7 +98,6 @@ class Options:
     )
     ray_dashboard_agent_grpc_port: int = option(
         default=40101,
-        built=False,
         low=1,
         high=65535,
         help="Port on which the Ray dashboard agent listens for gRPC, when Ray is enabled.",
@@ -111,7 +105,6 @@ class Options:
     )
     ray_dashboard_agent_listen_port: int = option(
         default=52365,
-        built=False,
         low=1,
         high=65535,
         help="Port on which the Ray dashboard agent listens for HTTP, when Ray is enabled.",
@@ -119,7 +112,6 @@ class Options:
     )
     ray_metrics_export_port: int = option(
         default=40103,
-        built=False,
         low=1,
         high=65535,
         help="Port on which Ray exports metrics, when Ray is enabled.",
@@ -273,7 +265,6 @@ class Options:
     ray_port: int = option(
         default=40096,
         group="server",
-        built=False,
         low=1,
         high=65535,
         help="Port of Ray (its GCS server), when Ray is enabled.",
@@ -282,7 +273,6 @@ class Options:
     ray_client_server_port: int = option(
         default=40097,
         group="server",
-        built=False,
         low=1,
         high=65535,
         help="Port of the Ray client server, when Ray is enabled.",
@@ -291,7 +281,6 @@ class Options:
     ray_dashboard_port: int = option(
         default=8265,
         group="server",
-        built=False,
         low=1,
         high=65535,
         help="Port of the Ray dashboard, when Ray is enabled.",
@@ -581,8 +570,7 @@ class Options:
     ray_worker_port_range: PortRange = option(
         default=PortRange(40200, 40999),
         group="worker",
-        built=False,
-        help="Ports of Ray worker processes, as N1-N2, both ends included.",
+        help="Ports of Ray worker processes, as N1-N2, both ends included; a head has the last two for itself.",
         sample="41200-41999",
     )
     log_dir: Path = option(

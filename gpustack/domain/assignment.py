@@ -9,6 +9,7 @@ import attrs
 from .artifact import ModelFile
 from .instance import ModelInstance
 from .model import Model
+from .ray import RayHead
 
 
 class AssignmentEvent(StrEnum):
@@ -30,24 +31,27 @@ class AssignmentLine:
     instance: ModelInstance | None = None
     file: ModelFile | None = None
     model: Model | None = None
+    ray_head: RayHead | None = None
     kind: str = ""
     id: int = 0
 
 
 @attrs.frozen
 class AssignmentState:
-    """All records that concern one worker at one revision, by id: its instances, their models, its files."""
+    """All records that concern one worker at one revision, by id: instances, their models, files, Ray's head."""
 
     instances: dict[int, ModelInstance] = attrs.field(factory=dict)
     models: dict[int, Model] = attrs.field(factory=dict)
     files: dict[int, ModelFile] = attrs.field(factory=dict)
+    ray_heads: dict[int, RayHead] = attrs.field(factory=dict)
+    """At most one, the same for all workers."""
 
-    KINDS = ("models", "files", "instances")
+    KINDS = ("ray_heads", "models", "files", "instances")
     """In the order of the stream: what an instance needs is sent before it and removed after it."""
 
 
 _NOTHING = AssignmentState()
-_FIELD = {"instances": "instance", "models": "model", "files": "file"}
+_FIELD = {"instances": "instance", "models": "model", "files": "file", "ray_heads": "ray_head"}
 
 
 def lines_between(before: AssignmentState, after: AssignmentState) -> list[AssignmentLine]:

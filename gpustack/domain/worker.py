@@ -9,6 +9,7 @@ from enum import StrEnum
 import attrs
 
 from .device import Device
+from .ray import RayNodeStatus
 from .record import REPORTED, Record, stored
 from .unit import GIB
 
@@ -184,6 +185,8 @@ class WorkerStatus:
     engines: tuple[EngineBuild, ...] = ()
     detection_faults: tuple[str, ...] = ()
     """Why some hardware could not be detected; the rest of the status is valid."""
+    ray: RayNodeStatus | None = None
+    """``None`` without ``--enable-ray``."""
     stale_since: datetime | None = None
     """Set while the last good answer of a detector is shown because a newer one is not available."""
 

@@ -67,6 +67,11 @@ class DerivedKeys:
         return "<DerivedKeys>"
 
 
+def ray_token(cluster_token: str) -> str:
+    """With which the machines of a cluster let each other into its Ray: all of them have the cluster token."""
+    return derive(cluster_token.strip().encode(), "ray").hex()
+
+
 def derive(secret: bytes, use: str) -> bytes:
     """32 bytes for one use: HKDF with SHA-256 (RFC 5869), one block."""
     extracted = hmac.digest(_CONTEXT, secret, hashlib.sha256)

@@ -10,6 +10,7 @@ from gpustack.domain.artifact import ModelFile
 from gpustack.domain.assignment import AssignmentState
 from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.model import Model
+from gpustack.domain.ray import RayHead
 from gpustack.domain.record import Change, ChangeKind
 from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import RevisionExpired
@@ -30,6 +31,9 @@ class AssignmentIndex:
     _store: Store
     _revision: int = -1
     _states: dict[int, AssignmentState] = attrs.field(factory=dict)
+    _ray_heads: dict[int, RayHead] = attrs.field(factory=dict)
+    _with_ray: dict[int, tuple[AssignmentState, AssignmentState]] = attrs.field(factory=dict)
+    """By worker: its state without and with the head of Ray, which concerns all of them."""
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("assignments"))
     drawn: int = 0
     """How many ``AssignmentState`` were made so far."""
@@ -37,7 +41,13 @@ class AssignmentIndex:
     def of(self, worker_id: int) -> AssignmentState:
         """What the worker should run and hold now."""
         self._catch_up()
-        return self._states.get(worker_id, _NOTHING)
+        state = self._states.get(worker_id, _NOTHING)
+        if not self._ray_heads:
+            return state
+        drawn = self._with_ray.get(worker_id)
+        if drawn is None or drawn[0] is not state:
+            drawn = self._with_ray[worker_id] = state, attrs.evolve(state, ray_heads=self._ray_heads)
+        return drawn[1]
 
     def _catch_up(self) -> None:
         snapshot = self._store.snapshot
@@ -54,6 +64,9 @@ class AssignmentIndex:
             self.drawn += len(self._states)
         else:
             self._take_in(changes, snapshot)
+        heads = snapshot.all(RayHead)
+        if heads != self._ray_heads:
+            self._ray_heads, self._with_ray = dict(heads), {}
         self._revision = snapshot.revision
 
     def _take_in(self, changes: Iterable[Change], snapshot: Snapshot) -> None:

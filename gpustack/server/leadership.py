@@ -13,6 +13,7 @@ import trio
 from gpustack.errors import Unavailable
 from gpustack.nursery.restart import RestartPolicy
 from gpustack.nursery.service import FirstTaskStatus, Service, supervise
+from gpustack.nursery.wake import AsyncValue
 from gpustack.store.lease import LEADER, LeaseTerm
 from gpustack.store.store import Store
 
@@ -65,6 +66,9 @@ class Leadership:
     _restart: RestartPolicy
     term: LeaseTerm | None = None
     leads: bool = False
+    standing: AsyncValue[bool | None] = attrs.field(factory=lambda: AsyncValue[bool | None](None))
+    """Whether this server leads, for who has to hear of it; ``None`` until it does for the first time. It stays true
+    where the daemon stops or hands over."""
     name: str = "leader"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -126,6 +130,7 @@ class Leadership:
     ) -> None:
         """Run the loops until ``ours`` is cancelled."""
         self.term, self.leads = term, True
+        self.standing.set(True)
         try:
             with ours:
                 async with trio.open_nursery() as nursery:
@@ -133,6 +138,7 @@ class Leadership:
                         start = partial(supervise, service, restart=self._restart)
                         await nursery.start(start, name=f"leader/{service.name}")
                     started.started()
+            self.standing.set(False)
         finally:
             self.term, self.leads = None, False
 

@@ -16,6 +16,7 @@ from gpustack.server.cluster_load import LoadHistory
 from gpustack.server.facts import FactsCache
 from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.liveness import Liveness
+from gpustack.server.ray_head import OwnRay, RayHeadRecorder
 from gpustack.server.reconciler import ReplicaReconciler
 from gpustack.server.scheduler import Scheduler
 from gpustack.server.update_check import UpdateCheck
@@ -61,6 +62,7 @@ def leading_services(
     heartbeats: HeartbeatTimes,
     liveness: LivenessSettings,
     gangs: GangSettings,
+    ray: OwnRay | None,
     rng: Random,
     monotonic: Callable[[], float],
 ) -> Sequence[Service]:
@@ -70,4 +72,5 @@ def leading_services(
         Liveness(records, heartbeats, liveness, monotonic),
         Scheduler(records, facts, gangs),
         ReplicaReconciler(records, rng),
+        RayHeadRecorder(records, ray),
     )

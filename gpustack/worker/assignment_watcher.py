@@ -93,7 +93,7 @@ class AssignmentWatcher:
         if line.word is not AssignmentEvent.PUT:
             return
         about = (line.kind, line.id)
-        if line.instance or line.file or line.model:
+        if line.instance or line.file or line.model or line.ray_head:
             self._unreadable.discard(about)
         elif about not in self._unreadable:
             self._unreadable.add(about)

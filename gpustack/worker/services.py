@@ -12,6 +12,7 @@ from gpustack.worker.heartbeat import Heartbeat, StatusReporter
 from gpustack.worker.log_retention import LogRetention
 from gpustack.worker.membership import Membership
 from gpustack.worker.model_file import ModelFiles
+from gpustack.worker.ray_node import RayNode
 from gpustack.worker.report import ReportQueue
 from gpustack.worker.supervisor import InstanceSupervisor
 from gpustack.worker.tool_fetcher import ToolFetcher
@@ -30,6 +31,7 @@ class WorkerParts:
     supervisor: InstanceSupervisor
     log_retention: LogRetention
     tools: ToolFetcher | None = None
+    ray: RayNode | None = None
 
 
 def work_services(parts: WorkerParts) -> Sequence[Service]:
@@ -44,4 +46,4 @@ def work_services(parts: WorkerParts) -> Sequence[Service]:
         parts.supervisor,
         parts.log_retention,
     )
-    return found if parts.tools is None else (*found, parts.tools)
+    return (*found, *(part for part in (parts.tools, parts.ray) if part is not None))

@@ -39,6 +39,8 @@ _SAML = "tests/options/test_saml.py::"
 _OIDC = f"{_SIGN_ON}test_oidc_options_let_people_sign_in_at_the_issuer"
 _CLAIMS = f"{_SIGN_ON}test_external_auth_options_say_which_claims_make_the_account"
 _GROUPS = f"{_SIGN_ON}test_external_auth_groups_and_admin_groups_give_the_role"
+_RAY = "tests/options/test_ray.py::"
+_RAY_HEAD = f"{_RAY}test_enable_ray_runs_a_head_whose_nine_ports_are_those_of_the_options"
 _EXPORTERS = f"{_METRICS}test_metrics_port_and_worker_metrics_port_say_where_the_exporters_listen"
 
 PROOFS: Mapping[str, str] = {
@@ -48,14 +50,14 @@ PROOFS: Mapping[str, str] = {
     "cache_dir": _FETCHED,
     "token": f"{_ONE}test_token_lets_workers_join_and_no_other_does",
     "huggingface_token": _FETCHED,
-    "enable_ray": TO_DO,
-    "ray_args": TO_DO,
-    "ray_node_manager_port": TO_DO,
-    "ray_object_manager_port": TO_DO,
-    "ray_runtime_env_agent_port": TO_DO,
-    "ray_dashboard_agent_grpc_port": TO_DO,
-    "ray_dashboard_agent_listen_port": TO_DO,
-    "ray_metrics_export_port": TO_DO,
+    "enable_ray": _RAY_HEAD,
+    "ray_args": f"{_RAY}test_ray_args_come_last",
+    "ray_node_manager_port": _RAY_HEAD,
+    "ray_object_manager_port": _RAY_HEAD,
+    "ray_runtime_env_agent_port": _RAY_HEAD,
+    "ray_dashboard_agent_grpc_port": _RAY_HEAD,
+    "ray_dashboard_agent_listen_port": _RAY_HEAD,
+    "ray_metrics_export_port": _RAY_HEAD,
     "heartbeat_interval": f"{_ONE}test_heartbeat_interval_is_told_to_who_joins",
     "drain_timeout": _ENDS,
     "reload_drain_timeout": _ENDS,
@@ -76,9 +78,9 @@ PROOFS: Mapping[str, str] = {
     "disable_update_check": _ALONE,
     "disable_openapi_docs": f"{_API}test_the_documentation_is_not_served",
     "model_catalog_file": f"{_API}test_the_catalog_is_the_one_that_was_named",
-    "ray_port": TO_DO,
-    "ray_client_server_port": TO_DO,
-    "ray_dashboard_port": TO_DO,
+    "ray_port": _RAY_HEAD,
+    "ray_client_server_port": _RAY_HEAD,
+    "ray_dashboard_port": _RAY_HEAD,
     "enable_cors": _CORS,
     "allow_credentials": _CORS,
     "allow_origins": _CORS,
@@ -119,7 +121,7 @@ PROOFS: Mapping[str, str] = {
     "worker_port": _ADDRESS,
     "service_port_range": _ENDS,
     "rpc_server_port_range": TO_DO,
-    "ray_worker_port_range": TO_DO,
+    "ray_worker_port_range": f"{_RAY}test_ray_worker_port_range_is_given_to_ray_but_for_two_ports_of_its_own_numbers",
     "log_dir": _ENDS,
     "rpc_server_args": TO_DO,
     "system_reserved": f"{_ONE}test_system_reserved_is_left_to_the_system",

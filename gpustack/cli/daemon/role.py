@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gpustack.cli.daemon.front import FrontServer
     from gpustack.cli.daemon.server_role import ServerRole
     from gpustack.cli.daemon.worker_role import WorkerRole
+    from gpustack.ray.machine import RayMachine
 
 _MANAGEMENT_ENDS_WITHIN = 1.0
 """Seconds for which requests to the API may still run once a hand-over is decided."""
@@ -29,14 +30,17 @@ class DaemonRoles:
     front: FrontServer | None
     server: ServerRole | None
     worker: WorkerRole | None
+    ray: RayMachine | None
 
     async def start(self, state: Tier, edge: Tier, work: Tier, control: Tier) -> None:
         """Start everything, each service in its tier; returns when all have started."""
+        if self.ray is not None:
+            await work.start(self.ray)  # first: engines on it are ended before it
         if self.worker is not None:
             await self.worker.read_engine_keys()
         if self.server is not None and self.front is not None:
             keys = EngineKeys() if self.worker is None else self.worker.keys
-            await self.server.start(state, edge, control, self.front, keys)
+            await self.server.start(state, edge, control, self.front, keys, self.ray)
         if self.worker is not None:
             await self.worker.start(edge, work)
 
@@ -81,11 +85,14 @@ async def load_roles(daemon: DaemonContext, reactor: Reactor, edge: Tier) -> Dae
     loading = threads("loading", 1)
     server = await loading.run(_server_role, daemon, reactor)
     worker = await loading.run(_worker_role, daemon, reactor)
+    ray = await loading.run(_ray, daemon) if worker is None else worker.ray
     if daemon.predecessor is not None:
         await daemon.predecessor.take_over()
         if front is not None:
             await edge.start(front.server)
-    return DaemonRoles(front, server, worker)
+    if ray is None:
+        await _end_former_ray(daemon)
+    return DaemonRoles(front, server, worker, ray)
 
 
 def _server_role(daemon: DaemonContext, reactor: Reactor) -> ServerRole | None:
@@ -102,3 +109,16 @@ def _worker_role(daemon: DaemonContext, reactor: Reactor) -> WorkerRole | None:
     from gpustack.cli.daemon.worker_role import WorkerRole
 
     return WorkerRole.build(daemon, reactor)
+
+
+def _ray(daemon: DaemonContext) -> RayMachine | None:
+    """The Ray of a server without a worker."""
+    from gpustack.cli.daemon.ray import ray_machine
+
+    return ray_machine(daemon, None)
+
+
+async def _end_former_ray(daemon: DaemonContext) -> None:
+    from gpustack.cli.daemon.ray import end_former_ray
+
+    await end_former_ray(daemon.loaded.options)

@@ -32,6 +32,7 @@ from gpustack.gateway.gate import Gate
 from gpustack.gateway.inference import Revocation, is_inference
 from gpustack.http1.reactor import Reactor
 from gpustack.nursery.tier import Tier
+from gpustack.ray.machine import RayMachine
 from gpustack.server.account import ensure_admin
 from gpustack.server.assignment_index import AssignmentIndex
 from gpustack.store.dialect import PoolSettings
@@ -69,12 +70,19 @@ class ServerRole:
         return cls(daemon, reactor)
 
     async def start(
-        self, state: Tier, edge: Tier, control: Tier, front: FrontServer, engine_keys: EngineKeys
+        self,
+        state: Tier,
+        edge: Tier,
+        control: Tier,
+        front: FrontServer,
+        engine_keys: EngineKeys,
+        ray: RayMachine | None,
     ) -> None:
         """Open the store and start everything of the role, each in its tier; returns when inference is accepted."""
         daemon = self._daemon
         store = await self._open_store(state)
-        services = ServerServices.of(daemon, self._reactor, store, await agree_on_secrets(daemon, store))
+        identity = await agree_on_secrets(daemon, store)
+        services = ServerServices.of(daemon, self._reactor, store, identity, ray)
         await self._ensure_admin(store)
         self._accounting = services.accounting
         await services.accounting.start(state)

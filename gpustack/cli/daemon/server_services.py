@@ -22,14 +22,17 @@ from gpustack.nursery.service import Service
 from gpustack.nursery.tier import Tier
 from gpustack.policy.liveness import LivenessSettings
 from gpustack.policy.placement import GangSettings
+from gpustack.ray.machine import RayMachine
 from gpustack.server.facts import FactsCache
 from gpustack.server.heartbeat import HeartbeatTimes
+from gpustack.server.ray_head import OwnRay
 from gpustack.server.services import BackgroundServices, leading_services
 from gpustack.server.update_check import RELEASE_FEED
 from gpustack.server.worker_client import WorkerClient
 from gpustack.store.fenced_store import FencedStore
 from gpustack.store.lease import LeaseTerm
 from gpustack.store.store import Store
+from gpustack.worker.identity import worker_uuid
 
 
 @attrs.frozen(kw_only=True)
@@ -51,7 +54,12 @@ class ServerServices:
 
     @classmethod
     def of(
-        cls, daemon: DaemonContext, reactor: Reactor, store: Store, identity: ClusterIdentity
+        cls,
+        daemon: DaemonContext,
+        reactor: Reactor,
+        store: Store,
+        identity: ClusterIdentity,
+        ray: RayMachine | None,
     ) -> ServerServices:
         """Build them all; ``identity`` is what the servers on the database have agreed on."""
         options = daemon.loaded.options
@@ -61,6 +69,8 @@ class ServerServices:
             facts_reader(daemon.loaded, daemon.rng), worker_client.facts, lambda: store.snapshot
         )
 
+        own_ray = _own_ray(daemon, identity, ray)
+
         def leading(term: LeaseTerm | None, lease_lost: Callable[[], None]) -> Sequence[Service]:
             return leading_services(
                 FencedStore(store, term, lease_lost),
@@ -68,11 +78,14 @@ class ServerServices:
                 heartbeats=heartbeats,
                 liveness=_liveness(options),
                 gangs=gang_settings(daemon.loaded),
+                ray=own_ray,
                 rng=daemon.rng,
                 monotonic=trio.current_time,
             )
 
         cluster = ClusterMembership.of(daemon, store, identity, heartbeats, leading)
+        if ray is not None:
+            cluster.leadership.standing = ray.leads
         return cls(
             store=store,
             identity=identity,
@@ -110,6 +123,17 @@ def gang_settings(loaded: Configuration) -> GangSettings:
         ray=loaded.options.enable_ray,
         most_remote=environment.default_max_rpc_server_count,
         most_considered=environment.default_max_rpc_combination_generate_gpu_count,
+    )
+
+
+def _own_ray(daemon: DaemonContext, identity: ClusterIdentity, ray: RayMachine | None) -> OwnRay | None:
+    if ray is None:
+        return None
+    has_worker = daemon.loaded.role == "server+worker"
+    return OwnRay(
+        up=ray.up,
+        server_uuid=identity.me.uuid,
+        worker_uuid=worker_uuid(daemon.loaded.options.data_dir) if has_worker else "",
     )
 
 

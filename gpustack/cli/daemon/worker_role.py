@@ -6,7 +6,7 @@ import logging
 import platform
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -20,11 +20,12 @@ from gpustack.cli.daemon.context import utc_now
 from gpustack.cli.daemon.exporter import start_worker_exporter
 from gpustack.cli.daemon.listener import LOOPBACK, worker_is_private
 from gpustack.cli.daemon.model_file import facts_reader, model_cache
+from gpustack.cli.daemon.ray import WorkerMachine, ray_machine
 from gpustack.config.options import Options
 from gpustack.config.secret import keep_token
 from gpustack.config.value import read_named_path
 from gpustack.domain.device import Device
-from gpustack.domain.worker import SystemReserved
+from gpustack.domain.worker import SystemReserved, WorkerStatus
 from gpustack.engines.registry import engines
 from gpustack.hardware.address import find_address
 from gpustack.hardware.detection import DeviceMonitor
@@ -37,6 +38,7 @@ from gpustack.http1.reactor import Reactor
 from gpustack.http1.server import HttpServer
 from gpustack.metrics.process_sample import LoopLag
 from gpustack.nursery.tier import Tier
+from gpustack.ray.machine import RayMachine
 from gpustack.remote.failover_client import FailoverClient
 from gpustack.remote.pooled_client import PooledClient
 from gpustack.remote.server_client import ServerClient
@@ -52,6 +54,7 @@ from gpustack.worker.membership import Membership
 from gpustack.worker.model_file import ModelFiles
 from gpustack.worker.ports import PortLeases
 from gpustack.worker.probe import Prober
+from gpustack.worker.ray_node import RayNode
 from gpustack.worker.report import ReportQueue
 from gpustack.worker.services import WorkerParts, work_services
 from gpustack.worker.shutdown import drain_worker
@@ -77,6 +80,8 @@ class WorkerRole:
     keys: EngineKeys
     """The keys that the engines of this daemon ask for."""
     _state_dir: Path
+    ray: RayMachine | None = None
+    """The Ray of this machine, which the tree starts before everything else of the role."""
 
     @classmethod
     def build(cls, daemon: DaemonContext, reactor: Reactor) -> WorkerRole:
@@ -93,6 +98,10 @@ class WorkerRole:
         tools = Tools(options.bin_dir, daemon.rng)
         host = HostMonitor(time.monotonic)
         hardware = _hardware(options, host, tools)
+        ray = ray_machine(
+            daemon,
+            WorkerMachine(uuid=identity.worker_uuid, address=identity.address, hardware=hardware),
+        )
         files = ModelFiles(
             model_cache(daemon.loaded, daemon.rng), assignments, reports, token=options.huggingface_token
         )
@@ -124,12 +133,13 @@ class WorkerRole:
             membership=membership,
             reports=reports,
             heartbeat=Heartbeat(membership, daemon.rng),
-            status=StatusReporter(membership, hardware, identity.address),
+            status=StatusReporter(membership, _measure(hardware, ray), identity.address),
             assignments=assignments,
             files=files,
             supervisor=InstanceSupervisor(context, assignments, daemon.rng),
             log_retention=LogRetention(folder=context.engine_logs, assignments=assignments, now=utc_now),
             tools=_tool_fetcher(daemon, tools, hardware),
+            ray=None if ray is None else RayNode(assignments, ray),
         )
 
         def collector(lag: LoopLag) -> WorkerCollector:
@@ -148,7 +158,7 @@ class WorkerRole:
         front = daemon.listeners.serve(
             HttpServer("worker", daemon.listeners.at("worker"), handler=forward, reactor=reactor)
         )
-        return cls(daemon, pool, front, parts, collector, keys, context.state_dir)
+        return cls(daemon, pool, front, parts, collector, keys, context.state_dir, ray)
 
     async def read_engine_keys(self) -> None:
         """Read the keys of engines that a former daemon left, so that they can be asked before they are adopted."""
@@ -249,6 +259,15 @@ def configured_engines(options: Options) -> dict[str, Path]:
             log.warning("No engine is called %s, which engine_path names", name)
         found |= {one.name: path for one in named}
     return found
+
+
+def _measure(hardware: HardwareMonitor, ray: RayMachine | None) -> Callable[[], Awaitable[WorkerStatus]]:
+    """What the server is told of this machine."""
+
+    async def look() -> WorkerStatus:
+        return attrs.evolve(await hardware(), ray=None if ray is None else ray.status)
+
+    return look
 
 
 def _tool_fetcher(daemon: DaemonContext, tools: Tools, hardware: HardwareMonitor) -> ToolFetcher:
