@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from gpustack.domain.document import decode, encode
-from gpustack.domain.instance import ModelInstance, Placement
+from gpustack.domain.instance import ModelInstance, Placement, Subordinate
 from gpustack.engines.engine import HealthPolicy, LaunchSpec
 from gpustack.errors import Invalid, Unavailable
 from gpustack.nursery.adopt import adopt, end_remains
@@ -50,6 +50,12 @@ class EngineSeat:
     def holder(self) -> str:
         """Its name, of ports and in logs."""
         return holder_name(self.instance, self.member)
+
+    @property
+    def share(self) -> Subordinate:
+        """What the placement gives this member; the instance has a place."""
+        assert self.instance.placement is not None
+        return self.instance.placement.share(self.member)
 
 
 def holder_name(instance: ModelInstance, member: int = 0) -> str:

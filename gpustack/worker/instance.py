@@ -49,8 +49,8 @@ class InstanceRun:
     instance: ModelInstance
     model: Model | None
     """The deployment as of the instance's generation; without it a running engine is adopted, but none is started."""
-    attempt: int
-    """The number that a start of its gang gets."""
+    next_attempt: Callable[[], int]
+    """Counts a start of its gang: the number of the new attempt."""
     record: GangRecord
     reporter: InstanceReporter
     unwanted: trio.Event
@@ -69,7 +69,7 @@ async def run_instance(run: InstanceRun, context: WorkerContext) -> NoReturn:
     """
     try:
         with ExitStack() as leases:
-            seat = EngineSeat(instance=run.instance, attempt=run.attempt)
+            seat = EngineSeat(instance=run.instance)
             engine = await adopt_engine(seat, context, leases)
             if engine is None:
                 engine = await _start(run, context, leases)
@@ -112,7 +112,8 @@ async def _start(run: InstanceRun, context: WorkerContext, leases: ExitStack) ->
     placement = instance.placement
     is_gang = placement is not None and bool(placement.subordinates)
     address = await _threads.run(context.address) if is_gang else ""
-    started: dict[str, Any] = {"attempt": run.attempt, "address": address} if is_gang else {}
+    attempt = run.next_attempt() if is_gang else 0
+    started: dict[str, Any] = {"attempt": attempt, "address": address} if is_gang else {}
     reporter.report(InstanceState.INITIALIZING, **started)
     await context.orphans_ended.wait()
     if model is None:
@@ -127,14 +128,15 @@ async def _start(run: InstanceRun, context: WorkerContext, leases: ExitStack) ->
     def tell(sentence: str) -> None:
         reporter.report(InstanceState.INITIALIZING, sentence)
 
-    seat = EngineSeat(instance=instance, attempt=run.attempt if is_gang else 0)
+    seat = EngineSeat(instance=instance, attempt=attempt)
     inputs = await fetch_files(instance, model, context, progress)
     plan = plan_of(inputs.engine, model, instance, context)
     count = 1 if plan is None else 1 + plan.main_ports
     ports = await lease_ports(count, PortPool.SERVICE, seat, context, leases, tell)
     gang = None
     if plan is not None:
-        gang = await _gather(run, plan, GangMember(index=0, address=address, ports=ports), tell)
+        main = GangMember(index=0, address=address, ports=ports, gpu_indexes=seat.share.gpu_indexes)
+        gang = await _gather(run, attempt, plan, main, tell)
     key = make_engine_key(context.rng)
     launch = await describe_launch(seat, model, inputs, LaunchTerms(ports, key, gang), context)
     reporter.report(InstanceState.STARTING, port=ports[0], ports=ports, resolved_path=inputs.model_path)
@@ -149,10 +151,12 @@ async def _start(run: InstanceRun, context: WorkerContext, leases: ExitStack) ->
     return engine
 
 
-async def _gather(run: InstanceRun, plan: GangPlan, main: GangMember, tell: Callable[[str], None]) -> Gang:
+async def _gather(
+    run: InstanceRun, attempt: int, plan: GangPlan, main: GangMember, tell: Callable[[str], None]
+) -> Gang:
     """The whole gang, once its followers are prepared. Raises ``InstanceFailure`` if one fails, or all that takes too
     long."""
-    followers = _followers(run, run.attempt, plan)
+    followers = _followers(run, attempt, plan)
     assert followers is not None  # it has a plan
     prepared: list[tuple[GangMember, ...]] = []
 
@@ -163,9 +167,7 @@ async def _gather(run: InstanceRun, plan: GangPlan, main: GangMember, tell: Call
         await _beside(followers, prepare)
     if not prepared:
         raise InstanceFailure(f"Its other members were not ready within {_FOLLOWERS_WITHIN:g} s")
-    placement = run.instance.placement
-    own = () if placement is None else placement.gpu_indexes
-    return Gang(attempt=run.attempt, members=(attrs.evolve(main, gpu_indexes=own), *prepared[0]))
+    return Gang(attempt=attempt, members=(main, *prepared[0]))
 
 
 def _followers(run: InstanceRun, attempt: int, plan: GangPlan | None = None) -> Followers | None:

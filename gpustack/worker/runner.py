@@ -130,12 +130,16 @@ class InstanceRunner:
 
     def _next_run(self, on_ready: Callable[[], None]) -> InstanceRun:
         record = GangRecord(self._assignments.latest, self.instance.id)
-        now = record.now or self.instance
-        self._attempt = max(self._attempt, now.attempt) + 1
+
+        def next_attempt() -> int:
+            now = record.now or self.instance
+            self._attempt = max(self._attempt, now.attempt) + 1
+            return self._attempt
+
         return InstanceRun(
             instance=self.instance,
             model=self.model,
-            attempt=self._attempt,
+            next_attempt=next_attempt,
             record=record,
             reporter=self.reporter,
             unwanted=self._unwanted,

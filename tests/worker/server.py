@@ -234,12 +234,15 @@ class FakeServer:
             await _fail(exchange, 409, "Conflict", f"attempt {report.attempt} is over")
             return
         self.reports.append((key, report))
-        if report.member:
-            if not report.gone:
-                self.put(attrs.evolve(record, members=members_after(record, report)))
-        elif report.gone:
-            if record.deleted_at is not None:
+        if report.gone:
+            ended = tuple(sorted({*record.ended, report.member}))
+            members = 1 if record.placement is None else 1 + len(record.placement.subordinates)
+            if record.deleted_at is not None and len(ended) < members:
+                self.put(attrs.evolve(record, ended=ended))
+            elif record.deleted_at is not None:
                 self.drop("instances", key)
+        elif report.member:
+            self.put(attrs.evolve(record, members=members_after(record, report)))
         else:
             self.put(attrs.evolve(record, **_said(report)))
         await exchange.respond(200, (), b"null")

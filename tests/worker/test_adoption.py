@@ -415,7 +415,7 @@ def run_of(
     return InstanceRun(
         instance=instance,
         model=model,
-        attempt=1,
+        next_attempt=lambda: 1,
         record=GangRecord(AsyncValue(AssignmentSnapshot()), instance.id),
         reporter=InstanceReporter(worker.reports, instance.id, instance.state),
         unwanted=unwanted,
