@@ -66,13 +66,3 @@ def _of_interfaces() -> str | None:
 def _is_local(text: str) -> bool:
     address = ipaddress.ip_address(text)
     return address.is_loopback or address.is_link_local or address.is_unspecified
-
-
-def interface_of(address: str) -> str | None:
-    """The name of the network interface that holds ``address``; ``None`` if none does (it is that of a NAT)."""
-    import psutil
-
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(one.address.partition("%")[0] == address for one in addresses):
-            return str(name)
-    return None

@@ -7,7 +7,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 import attrs
 import trio
@@ -37,30 +37,6 @@ _UNDECIDED_FOR = 15.0
 """Seconds after the daemon's start for which an adopted Ray is kept while nobody has said yet what is wanted."""
 BACK_OFF = RestartPolicy(first=1.0, factor=2.0, ceiling=60.0, budget=None, window=3600.0, stable_after=120.0)
 _threads = threads("ray programs", 1)
-
-
-class RayCluster(Protocol):
-    """What the members of a gang on Ray ask of this machine's Ray."""
-
-    @property
-    def address(self) -> str | None:
-        """``host:port`` of the head; ``None`` while this machine's Ray is not up."""
-
-    @property
-    def incarnation(self) -> str | None:
-        """Another one is another cluster: what ran in the former is dead. ``None`` while it is not up."""
-
-    @property
-    def is_up(self) -> bool: ...
-
-    async def wait_up(self) -> None:
-        """Return once it is up; at once if it is. Cancellable, without a deadline of its own."""
-
-    async def wait_other(self, incarnation: str) -> None:
-        """Return once this machine does not belong to that cluster any more. Cancellable."""
-
-    async def driver_environment(self) -> Mapping[str, str]:
-        """What a program that uses the cluster needs in its environment. Raises ``Unavailable`` while it is not up."""
 
 
 @attrs.frozen(kw_only=True)
@@ -141,6 +117,8 @@ class RayMachine:
     _process: RayProcess | None = None
     _failures: tuple[float, ...] = ()
     _complained_of: str = ""
+    _token: str = attrs.field(default="", repr=False)
+    """As of the last start."""
     name: str = "ray"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -164,7 +142,7 @@ class RayMachine:
                 await self._process.release(end=self._settings.ends())
                 self._process = None
 
-    # --- what gangs ask
+    # --- what gangs ask of it
 
     @property
     def address(self) -> str | None:
@@ -178,21 +156,26 @@ class RayMachine:
     def is_up(self) -> bool:
         return self.up.value is not None
 
-    async def wait_up(self) -> None:
+    async def until_up(self) -> None:
+        """Return once this machine belongs to a cluster; at once if it does. Cancellable, without a deadline."""
         revision = self.up.revision
         while not self.is_up:
             revision, _ = await self.up.changed(revision)
 
-    async def wait_other(self, incarnation: str) -> None:
-        revision = self.up.revision
-        while self.incarnation == incarnation:
+    async def until_down(self) -> str:
+        """Return once this machine has left the cluster that it belongs to now, also where it has joined another one
+        since: the sentence that says why. Cancellable."""
+        incarnation, revision = self.incarnation, self.up.revision
+        while incarnation is not None and self.incarnation == incarnation:
             revision, _ = await self.up.changed(revision)
+        return f"Ray went down on this worker: {self.status.message or 'another head took over'}"
 
-    async def driver_environment(self) -> Mapping[str, str]:
-        token = await _threads.run(self._settings.token)
-        if self.address is None:
-            raise Unavailable(f"Ray is not up on this machine: {self.status.message or self.status.state}")
-        return driver_environment(self.address, token)
+    def environment(self) -> Mapping[str, str]:
+        """What a program on this machine needs to use the cluster, with secrets. Raises ``Unavailable`` while it is not
+        up."""
+        if self.up.value is None:
+            raise Unavailable(f"Ray is not up on this worker: {self.status.message or self.status.state}")
+        return driver_environment(self.up.value.address, self._token)
 
     # --- what is wanted
 
@@ -237,6 +220,7 @@ class RayMachine:
         except Unavailable as fault:
             log.error("A former Ray is still there: reason=%s", fault)
         if self._process is not None and await self._process.says_started():
+            self._token = await _threads.run(self._settings.token)
             self._note_up(self._process)
 
     async def _live_while_wanted(self, wish: _Wish) -> Unavailable | None:
@@ -286,7 +270,7 @@ class RayMachine:
         refuse_taken_ports(self._ports, head=wish.address is None)
         ports, metric_ports = split_range(self._ports, is_free)
         devices, ip = await own.devices(), await _threads.run(own.address)
-        token, interface = await _threads.run(own.token), await _threads.run(own.interface, ip)
+        self._token, interface = await _threads.run(own.token), await _threads.run(own.interface, ip)
         start = RayStart(
             program=program.path,
             ip=ip,
@@ -302,7 +286,7 @@ class RayMachine:
         log.info("Starting Ray: part=%s address=%s", "node" if wish.address else "head", wish.address or ip)
         return await start_ray(
             start,
-            environment={**environment, **start.environment(token, interface)},
+            environment={**environment, **start.environment(self._token, interface)},
             incarnation=wish.incarnation or own.incarnation(),
             version=program.version,
             terms=self._terms(wish),

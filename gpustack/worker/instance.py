@@ -133,12 +133,16 @@ async def _start(run: InstanceRun, context: WorkerContext, leases: ExitStack) ->
     plan = plan_of(inputs.engine, model, instance, context)
     count = 1 if plan is None else 1 + plan.main_ports
     ports = await lease_ports(count, PortPool.SERVICE, seat, context, leases, tell)
-    gang = None
+    gang, ray = None, None
     if plan is not None:
         main = GangMember(index=0, address=address, ports=ports, gpu_indexes=seat.share.gpu_indexes)
         gang = await _gather(run, attempt, plan, main, tell)
+        if plan.delegated and context.ray is not None:
+            tell("Waiting for the Ray node of this worker")
+            await context.ray.until_up()
+            ray = context.ray.environment()
     key = make_engine_key(context.rng)
-    launch = await describe_launch(seat, model, inputs, LaunchTerms(ports, key, gang), context)
+    launch = await describe_launch(seat, model, inputs, LaunchTerms(ports, key, gang, ray), context)
     reporter.report(InstanceState.STARTING, port=ports[0], ports=ports, resolved_path=inputs.model_path)
     engine = await start_engine(launch, seat, ports, context, {SECRET: key})
     log.log(

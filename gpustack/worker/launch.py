@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 import attrs
@@ -46,6 +46,8 @@ class LaunchTerms:
     ports: tuple[int, ...]
     key: str | None
     gang: Gang | None = None
+    ray_environment: Mapping[str, str] | None = attrs.field(default=None, repr=False)
+    """With what it reaches the cluster's Ray, where it runs on that."""
 
 
 async def fetch_files(
@@ -158,5 +160,6 @@ async def describe_launch(
             address=address,
             interface=interface,
             extra_arguments=context.rpc_server_args,
+            ray_environment=terms.ray_environment,
         )
     )

@@ -124,13 +124,13 @@ async def end_what_is_left(bench: Bench) -> None:
 async def test_a_server_that_leads_makes_it_the_head_and_one_that_leads_no_more_ends_it(bench: Bench) -> None:
     async with bench.daemon() as machine:
         assert (machine.is_up, machine.address, machine.incarnation) == (False, None, None)
-        with pytest.raises(Unavailable, match="Ray is not up on this machine: the server has no head"):
-            await machine.driver_environment()
+        with pytest.raises(Unavailable, match="Ray is not up on this worker: the server has no head"):
+            machine.environment()
         machine.leads.set(True)
-        await machine.wait_up()
+        await machine.until_up()
         assert machine.address == f"127.0.0.1:{bench.ports.gcs}"
         assert machine.incarnation == "own-0"
-        assert (await machine.driver_environment())["RAY_ADDRESS"] == machine.address
+        assert machine.environment()["RAY_ADDRESS"] == machine.address
         assert "up as head" in repr(machine)
         folders = list((bench.folder / "ray").glob("*")) or [
             Path(bench.program.calls[0]["env"]["RAY_TMPDIR"])
@@ -145,10 +145,11 @@ async def test_a_server_that_leads_makes_it_the_head_and_one_that_leads_no_more_
 async def test_a_head_that_dies_is_started_anew_as_another_one(bench: Bench) -> None:
     async with bench.daemon() as machine:
         machine.leads.set(True)
-        await machine.wait_up()
+        await machine.until_up()
         bench.program.die()
-        await machine.wait_other("own-0")
-        await machine.wait_up()
+        why = await machine.until_down()
+        assert why == "Ray went down on this worker: Of Ray's processes ended: raylet (signal 9)"
+        await machine.until_up()
         assert machine.incarnation == "own-1"
         bench.ends = True
     assert len(bench.program.calls) == 2
@@ -161,14 +162,14 @@ async def test_a_node_follows_the_head_that_it_is_told_of(bench: Bench) -> None:
         address = f"127.0.0.1:{gcs.getsockname()[1]}"
         async with bench.daemon() as machine:
             machine.told.set(head_at(address, "one"))
-            await machine.wait_up()
+            await machine.until_up()
             assert (machine.address, machine.incarnation) == (address, "one")
             machine.told.set(head_at(address, "two"))
-            await machine.wait_other("one")
-            await machine.wait_up()
+            await until(lambda: machine.incarnation != "one")
+            await machine.until_up()
             assert machine.incarnation == "two"
             machine.told.set(ToldHead(None))
-            await machine.wait_other("two")
+            await until(lambda: machine.incarnation != "two")
             await until(lambda: machine.status.state is RayState.DOWN)
             assert machine.status.message == "the server has no head of Ray"
             # The record of the head on this very machine makes no second Ray.
@@ -183,7 +184,7 @@ async def test_the_machine_of_a_new_leader_is_no_node_any_more(bench: Bench) -> 
         address = f"127.0.0.1:{gcs.getsockname()[1]}"
         async with bench.daemon() as machine:
             machine.told.set(head_at(address))
-            await machine.wait_up()
+            await machine.until_up()
             machine.leads.set(True)
             await until(lambda: machine.incarnation == "own-0")
             assert machine.status.head
@@ -204,7 +205,7 @@ async def test_what_a_daemon_leaves_running_the_next_one_adopts(bench: Bench, pa
 
         async with bench.daemon() as machine:
             tell(machine)
-            await machine.wait_up()
+            await machine.until_up()
             incarnation = machine.incarnation
         try:
             async with bench.daemon() as machine:
@@ -224,7 +225,7 @@ async def test_what_a_daemon_leaves_running_the_next_one_adopts(bench: Bench, pa
 async def test_what_was_left_is_ended_where_another_configuration_or_head_is_wanted(bench: Bench) -> None:
     async with bench.daemon() as machine:
         machine.leads.set(True)
-        await machine.wait_up()
+        await machine.until_up()
     (former,) = bench.program.calls
     bench.ports = attrs.evolve(bench.ports, metrics_export=free_ports(1)[0])
     async with bench.daemon() as machine:
@@ -243,7 +244,7 @@ async def test_a_busy_port_is_named_with_its_option_and_tried_again(bench: Bench
             named = f"Port {bench.ports.object_manager} (--ray-object-manager-port) of Ray in use"
             assert named in machine.status.message
             assert bench.program.calls == []
-        await machine.wait_up()
+        await machine.until_up()
         bench.ends = True
 
 
@@ -253,7 +254,7 @@ async def test_an_absent_program_is_said_and_waited_for(bench: Bench) -> None:
         machine.leads.set(True)
         await until(lambda: "There is no program ray" in machine.status.message)
         bench.has_program = True
-        await machine.wait_up()
+        await machine.until_up()
         bench.ends = True
 
 
@@ -279,5 +280,5 @@ async def test_a_start_that_fails_is_told_in_our_words_and_tried_again(bench: Be
         machine.leads.set(True)
         await until(lambda: "refused this machine's token" in machine.status.message)
         bench.program.mend()
-        await machine.wait_up()
+        await machine.until_up()
         bench.ends = True

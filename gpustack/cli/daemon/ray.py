@@ -16,7 +16,7 @@ from gpustack.config.options import Options
 from gpustack.config.secret import keep_token
 from gpustack.engines.ray import RayPorts
 from gpustack.errors import Unavailable
-from gpustack.hardware.address import find_address, interface_of
+from gpustack.hardware.address import find_address, find_interface
 from gpustack.hardware.monitor import HardwareMonitor
 from gpustack.identity.derived_keys import ray_token
 from gpustack.ray.machine import RayDevices, RayMachine, RaySettings
@@ -53,7 +53,7 @@ def ray_machine(daemon: DaemonContext, worker: WorkerMachine | None) -> RayMachi
             places=_places(options),
             worker_uuid="" if worker is None else worker.uuid,
             address=_server_address(options) if worker is None else worker.address,
-            interface=interface_of,
+            interface=find_interface,
             token=lambda: ray_token(options.token or keep_token(options.data_dir, secrets.token_hex)),
             environment=_environment,
             devices=_no_devices if worker is None else _devices_of(worker.hardware),

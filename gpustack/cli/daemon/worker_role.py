@@ -125,6 +125,7 @@ class WorkerRole:
             worker_id=lambda: None if membership.member is None else membership.member.worker_id,
             peer_port=identity.port,
             rpc_server_args=options.rpc_server_args,
+            ray=ray,
         )
         forward = ForwardHandler(
             membership, ports, keys, pool, context.log_file, facts_reader(daemon.loaded, daemon.rng)
