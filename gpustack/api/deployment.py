@@ -17,6 +17,7 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.engines import llama_cpp
 from gpustack.engines.backend import settled
 from gpustack.engines.registry import engine_for, engines
+from gpustack.engines.rerank import template_faults
 from gpustack.errors import AlreadyExists, BadRequest, Invalid
 from gpustack.policy.estimate.demand import faults_of_claims
 
@@ -121,6 +122,7 @@ def changes_from(document: Mapping[str, Any], before: Model | None = None) -> di
         if not _ENV_NAME.fullmatch(name):
             faults.append(f"env: {name!r} is not a name of an environment variable")
     faults.extend(faults_of_claims(fields.get("env", {})))
+    faults.extend(template_faults(fields.get("env", {})))
     if before is None or any(name in document for name in SOURCE_BODY):
         try:
             fields["source"] = source_from(document, None if before is None else before.source)

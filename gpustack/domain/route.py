@@ -40,6 +40,18 @@ class Endpoint:
 
 
 @attrs.frozen(kw_only=True)
+class RerankForm:
+    """What a model or its engine wants of requests to rerank that is not the usual form.
+
+    ``templates``: query and documents in the prompt format of Qwen3-Reranker. ``texts``: the API of Text Embeddings
+    Inference.
+    """
+
+    templates: bool = False
+    texts: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class ModelRoute:
     """A model name and the endpoints that serve it. A model of which nothing is ready has a route without endpoints."""
 
@@ -57,5 +69,7 @@ class ModelRoute:
     """The same with the messages of its instances, which name paths, machines and engines: for administrators."""
     keeps_no_prompts: bool = False
     """Its engines must not reuse the prompt of one request for another: requests that ask for that are refused."""
+    rerank: RerankForm | None = None
+    """``None``: requests to rerank go to its engines as they are."""
     silence: str = ""
     """Which workers with replicas of it are not heard, and since when; empty when all are."""

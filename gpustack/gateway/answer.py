@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
+from gpustack.domain.route import RerankForm
+from gpustack.errors import Unavailable
 from gpustack.gateway.choices import ChoicesMeter
 from gpustack.gateway.engine_error import LONGEST, in_form, reworded
 from gpustack.gateway.header import for_client
 from gpustack.gateway.meter import BodyMeter, EventStreamMeter, UsageMeter
-from gpustack.gateway.request import AdmittedRequest
+from gpustack.gateway.request import LONG, AdmittedRequest
+from gpustack.gateway.rerank import LONGEST_ANSWER, TOKENS_FIELD, restored
 from gpustack.gateway.speed import Stopwatch, with_engine_speed
 from gpustack.gateway.sse_usage import ChoiceUsageReader, MessageUsageReader
 from gpustack.http1.upstream import UpstreamResponse
+from gpustack.nursery.limiter import threads
+
+_rankings = threads("gateway-rankings", 1)
 
 
 async def pass_on(response: UpstreamResponse, request: AdmittedRequest) -> None:
@@ -29,6 +36,11 @@ async def pass_on(response: UpstreamResponse, request: AdmittedRequest) -> None:
         data = await _refusal(response, data, request)
     meter = request.meter = _meter(request, events=events)
     headers = for_client(response.headers)
+    if request.rerank is not None and not request.failed:
+        request.measurement.first_byte = time.monotonic()
+        body = await _ranking(response, data, request, request.rerank)
+        await exchange.respond(response.status, headers, meter.take(body))
+        return
     if response.complete and not events:
         request.measurement.first_byte = time.monotonic()
         body = meter.take(data)
@@ -53,6 +65,21 @@ async def pass_on(response: UpstreamResponse, request: AdmittedRequest) -> None:
     if left:
         await exchange.send(left)
     await exchange.finish()
+
+
+async def _ranking(
+    response: UpstreamResponse, data: bytes, request: AdmittedRequest, form: RerankForm
+) -> bytes:
+    """The whole answer to a request that was adapted, as the client knows it. A long one is read in a thread."""
+    pieces, size = [data], len(data)
+    while not response.complete and (more := await response.next_chunk()):
+        size += len(more)
+        if size > LONGEST_ANSWER:
+            raise Unavailable(f"The engine of '{request.route.model_name}' answered with too much")
+        pieces.append(more)
+    whole, tokens = b"".join(pieces), response.get(TOKENS_FIELD)
+    read = partial(restored, whole, request.parsed.body, form, request.route.model_name, tokens)
+    return await _rankings.run(read) if size > LONG else read()
 
 
 async def _refusal(response: UpstreamResponse, data: bytes, request: AdmittedRequest) -> bytes:

@@ -23,6 +23,7 @@ from gpustack.gateway.answer import pass_on
 from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.meter import EventStreamMeter
 from gpustack.gateway.request import AdmittedRequest
+from gpustack.gateway.rerank import TEXTS_PATH
 from gpustack.http1.fields import Fields
 from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.upstream import UpstreamAddress, UpstreamError, UpstreamResponse, UpstreamTimeout
@@ -128,7 +129,8 @@ class Dispatcher:
     def _upstream(self, endpoint: Endpoint, request: AdmittedRequest, *, fresh: bool) -> UpstreamExchange:
         """The request as the engine gets it, not sent yet: to it directly, or through its worker."""
         query = request.exchange.head.query
-        target = request.path.engine_path
+        texts = request.rerank is not None and request.rerank.texts
+        target = TEXTS_PATH if texts else request.path.engine_path
         if query:
             target = b"%b?%b" % (target, query.encode("ascii"))
         port = endpoint.engine_port
@@ -149,7 +151,7 @@ class Dispatcher:
             "POST",
             target,
             headers,
-            request.parsed.body,
+            request.sent,
             first_byte_timeout=self._timeout,
             # Some engines send their head at once, and the first token when they have read the prompt.
             idle_timeout=self._timeout,

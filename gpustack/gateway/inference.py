@@ -16,6 +16,7 @@ import trio
 
 from gpustack.domain.access import Principal, Role
 from gpustack.domain.model import Model
+from gpustack.domain.route import RerankForm
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.usage import Operation
 from gpustack.errors import (
@@ -37,6 +38,7 @@ from gpustack.gateway.limiter import LimitedSubject, Limiter, should_retry
 from gpustack.gateway.media import refuse_addresses
 from gpustack.gateway.path import BY_PATH, InferencePath
 from gpustack.gateway.request import LONG, AdmittedRequest, InferenceRequest, is_slow, read_inference_request
+from gpustack.gateway.rerank import adapted
 from gpustack.gateway.token_bound import TokenBound, bound_of
 from gpustack.gateway.token_usage import TokenUsage
 from gpustack.http1.exchange import BodyTimeout, Exchange
@@ -162,7 +164,20 @@ class Gateway:
             raise BadRequest(fault)
         if route.keeps_no_prompts and may_have(parsed.body, _PROMPT_CACHE):
             await self._large.run(lambda: _refuse_prompt_cache(parsed.body, route.model_name))
-        return AdmittedRequest(exchange, path, principal, parsed, headers, route, measurement, memory)
+        request = AdmittedRequest(exchange, path, principal, parsed, headers, route, measurement, memory)
+        if path.operation is Operation.RERANK and route.rerank is not None:
+            await self._adapt(request, route.rerank)
+        return request
+
+    async def _adapt(self, request: AdmittedRequest, form: RerankForm) -> None:
+        """Put a request to rerank into the form that its engine wants; a long one in a thread."""
+        body = request.parsed.body
+        request.rerank = form
+        if len(body) > LONG:
+            request.memory.take(len(body))
+            request.adapted = await self._large.run(lambda: adapted(body, form))
+        else:
+            request.adapted = adapted(body, form)
 
     async def _reserve(self, request: AdmittedRequest, limited: Sequence[LimitedSubject]) -> None:
         """Reserve what the request may use at most, of everybody whose limits it counts against.
@@ -189,7 +204,7 @@ class Gateway:
 
     async def _bound(self, request: AdmittedRequest, limited: Sequence[LimitedSubject]) -> TokenBound:
         """How many tokens it may use. A long body is read in a thread, and only if nothing else refuses it."""
-        body, operation, context = request.parsed.body, request.path.operation, request.route.context
+        body, operation, context = request.sent, request.path.operation, request.route.context
         if len(body) <= LONG:
             return bound_of(body, operation, context)
         self.limiter.peek(limited)

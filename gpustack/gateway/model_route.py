@@ -14,6 +14,7 @@ from gpustack.domain.worker import WorkerState
 from gpustack.engines import parameters
 from gpustack.engines.llama_cpp import NO_PROMPT_CACHE_FLAG, PROMPT_CACHE_FLAG
 from gpustack.engines.registry import engine_for
+from gpustack.engines.rerank import rerank_form
 from gpustack.errors import Invalid
 from gpustack.nursery.quarantine import Quarantine
 
@@ -88,6 +89,7 @@ def _route(
         pending_reason=reason,
         pending_details=details,
         keeps_no_prompts=parameters.last_of(model.backend_parameters, flags) == NO_PROMPT_CACHE_FLAG,
+        rerank=rerank_form(model),
         silence="; ".join(dict.fromkeys(message for message in silent if message)),
     )
 

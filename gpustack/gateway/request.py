@@ -9,7 +9,7 @@ import attrs
 import orjson
 
 from gpustack.domain.access import Principal
-from gpustack.domain.route import ModelRoute
+from gpustack.domain.route import ModelRoute, RerankForm
 from gpustack.errors import BadRequest
 from gpustack.gateway.choices import RequestedChoices
 from gpustack.gateway.json_member import ESCAPED_LETTER, members, raw_members, whole_number
@@ -75,10 +75,19 @@ class AdmittedRequest:
     """How often an engine may have begun to work on it."""
     meter: UsageMeter | None = None
     """Set when the answer begins."""
+    rerank: RerankForm | None = None
+    """In which form the engine gets it, where it is a request to rerank and that is not the usual one."""
+    adapted: bytes | None = attrs.field(default=None, repr=False)
+    """The body in that form."""
     failed: bool = False
     permit: Permit | None = None
     """Set where limits apply."""
     bound: TokenBound = TokenBound(0, 0)
+
+    @property
+    def sent(self) -> bytes:
+        """The body that the engine gets."""
+        return self.parsed.body if self.adapted is None else self.adapted
 
 
 def read_inference_request(

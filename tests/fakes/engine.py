@@ -155,6 +155,7 @@ class Handler(BaseHTTPRequestHandler):
             "/v1/messages/count_tokens": self._count_tokens,
             "/v1/embeddings": self._embed,
             "/v1/rerank": self._rerank,
+            "/rerank": self._rerank_texts,
             "/v1/images/generations": self._draw,
             "/v1/images/edits": self._draw,
             "/v1/audio/speech": self._speak,
@@ -272,11 +273,25 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def _rerank(self, asked: dict[str, Any]) -> None:
+        back = asked.get("return_documents", True)
+        texts = [one["text"] if isinstance(one, dict) else one for one in asked.get("documents", [])]
         found = [
-            {"index": index, "relevance_score": 1.0 / (index + 1)}
-            for index, _ in enumerate(asked.get("documents", []))
+            {
+                "index": index,
+                "relevance_score": 1.0 / (index + 1),
+                **({"document": {"text": one}} if back else {}),
+            }
+            for index, one in enumerate(texts)
         ]
         self._json(200, {"results": found, "usage": {"prompt_tokens": 7, "total_tokens": 7}})
+
+    def _rerank_texts(self, asked: dict[str, Any]) -> None:
+        """As Text Embeddings Inference does, the last text first."""
+        found = [
+            {"index": index, "score": float(index), **({"text": text} if asked["return_text"] else {})}
+            for index, text in enumerate(asked["texts"])
+        ]
+        self._send(200, "application/json", json.dumps(found).encode(), {"x-compute-tokens": "9"})
 
     def _draw(self, asked: dict[str, Any]) -> None:
         self._json(200, {"created": int(time.time()), "data": [{"b64_json": "iVBORw0KGgo="}]})
@@ -393,11 +408,13 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def _send(self, status: int, kind: str, body: bytes) -> None:
+    def _send(self, status: int, kind: str, body: bytes, more: dict[str, str] | None = None) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-Fake-Engine", self.server.script.name)
+        for name, value in (more or {}).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
