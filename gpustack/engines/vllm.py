@@ -197,11 +197,12 @@ def _memory(context: LaunchContext) -> tuple[str, ...]:
     """
     given, claim = context.model.backend_parameters, context.placement.claim
     found: list[str] = []
+    own = context.placement.share(context.member).claim
     if claim.kv_cache is not None and not parameters.has(given, *_CACHE_FLAGS, *_FRACTION_FLAGS):
         found += _optional(context, _CACHE_FLAGS[0], str(claim.kv_cache))
     shares = [
         claimed / total
-        for index, claimed in claim.vram.items()
+        for index, claimed in own.vram.items()
         if claimed > 0 and (total := context.device_memory.get(index))
     ]
     if shares and not parameters.has(given, *_FRACTION_FLAGS):

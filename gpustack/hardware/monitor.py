@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import attrs
@@ -53,6 +53,11 @@ class HardwareMonitor:
         """The engine builds as last measured; waits for the first measurement."""
         await self._measured.wait()
         return self.latest.engines
+
+    def device_memory(self) -> Mapping[int, int]:
+        """Bytes that each device has in all, by its index; without those that are unknown."""
+        devices = self.latest.gpu_devices
+        return {device.index: device.memory.total for device in devices if device.memory.total}
 
     def device_type(self, indexes: Sequence[int]) -> str | None:
         """The type of the devices with these indexes; ``None`` for none."""

@@ -14,6 +14,7 @@ import trio
 from gpustack.domain.worker import EngineBuild
 from gpustack.engines.engine import PortPool
 from gpustack.worker.engine_key import EngineKeys
+from gpustack.worker.flag_lists import FlagLists
 from gpustack.worker.model_file import ModelFiles
 from gpustack.worker.ports import PortLeases
 from gpustack.worker.probe import LOOPBACK, Prober
@@ -52,6 +53,10 @@ class WorkerContext:
     """Waits until the machine has been measured."""
     device_type: Callable[[Sequence[int]], str | None]
     """The type of the devices with these indexes; ``None`` for none."""
+    device_memory: Callable[[], Mapping[int, int]] = dict
+    """Bytes that each device has in all, by its index; without those that are unknown."""
+    flag_lists: FlagLists | None = None
+    """Which parameters the builds here know; ``None``: nobody asks them."""
     address: Callable[[], str] = lambda: LOOPBACK
     """This worker's address as the other workers reach it. Blocks: call it in a thread."""
     worker_id: Callable[[], int | None] = lambda: None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from gpustack.engines.engine import Engine, ListsFlags
 from gpustack.engines.flag_list import FlagList, flags_of, public_version
 from gpustack.hardware.child import run_child
 from gpustack.nursery.limiter import threads
-from gpustack.worker.engine_process import inherited_environment
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +31,11 @@ _threads = threads("flag lists", 1)
 
 @attrs.define(eq=False, repr=False)
 class FlagLists:
-    """The flags of the builds of this worker. ``folder`` keeps them over a restart of the daemon."""
+    """The flags of the builds of this worker. ``folder`` keeps them over a restart of the daemon; programs are asked
+    with the environment ``env``."""
 
     folder: Path
+    env: Mapping[str, str] = attrs.field(factory=dict)
     deadline: float = _ANSWERS_WITHIN
     _known: dict[str, FlagList | None] = attrs.field(factory=dict)
     _asking: trio.Lock = attrs.field(factory=trio.Lock)
@@ -60,7 +61,7 @@ class FlagLists:
         said = await run_child(
             (build.path, *engine.help_arguments()),
             deadline=self.deadline,
-            env={**inherited_environment(os.environ), **_QUIET},
+            env={**self.env, **_QUIET},
             limit=_LARGEST_HELP,
         )
         names = flags_of(said.out.decode("utf-8", "replace")) if said.code == 0 else frozenset()

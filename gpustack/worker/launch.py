@@ -12,7 +12,7 @@ from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.model import Model
 from gpustack.engines import parameters
-from gpustack.engines.engine import Engine, Gang, GangPlan, LaunchContext, LaunchSpec, PortPool
+from gpustack.engines.engine import Engine, Gang, GangPlan, LaunchContext, LaunchSpec, ListsFlags, PortPool
 from gpustack.engines.llama_cpp import wanted_projector
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid, Unavailable
@@ -136,6 +136,9 @@ async def describe_launch(
     build = next((b for b in await context.builds() if b.engine == engine.name), None)
     if build is None:
         raise InstanceFailure(f"This worker has no {engine.name} engine; run 'gpustack doctor' there")
+    known = None if context.flag_lists is None else await context.flag_lists.of(engine, build)
+    if known is not None and isinstance(engine, ListsFlags) and (faults := engine.faults_for(model, known)):
+        raise InstanceFailure("; ".join(faults))
     address, interface = None, None
     if terms.gang is not None:
         address = await _threads.run(context.address)
@@ -161,5 +164,7 @@ async def describe_launch(
             interface=interface,
             extra_arguments=context.rpc_server_args,
             ray_environment=terms.ray_environment,
+            device_memory=context.device_memory(),
+            known_flags=known,
         )
     )

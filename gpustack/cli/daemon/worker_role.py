@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import secrets
 import time
@@ -45,7 +46,9 @@ from gpustack.remote.server_client import ServerClient
 from gpustack.worker.assignment_watcher import AssignmentWatcher
 from gpustack.worker.context import WorkerContext
 from gpustack.worker.engine_key import EngineKeys
+from gpustack.worker.engine_process import inherited_environment
 from gpustack.worker.exporter import WorkerCollector
+from gpustack.worker.flag_lists import FlagLists
 from gpustack.worker.forward import ForwardHandler
 from gpustack.worker.heartbeat import Heartbeat, StatusReporter
 from gpustack.worker.identity import WorkerIdentity, host_name, load_servers, worker_name, worker_uuid
@@ -116,6 +119,8 @@ class WorkerRole:
             shutdown=daemon.shutdown_mode,
             builds=hardware.builds,
             device_type=hardware.device_type,
+            device_memory=hardware.device_memory,
+            flag_lists=FlagLists(options.data_dir / "flags", inherited_environment(os.environ)),
             cpu_count=host.look(utc_now()).cpu.total,
             data_dir=options.data_dir,
             log_dir=options.log_dir,
