@@ -9,7 +9,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --co
 WANTED = pyproject.toml constraints.txt hatch_build.py console/build.js console/package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help install start test test-root test-gpu test-lower fuzz lint format bench tiny-model docs docs-ui wheel clean
+.PHONY: help install start test test-root test-gpu test-engines test-lower fuzz lint format bench tiny-model docs docs-ui wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,20 +22,23 @@ start: $(VENV)/.installed ## Start GPUStack here, e.g. make start ARGS="--port 8
 	@exec $(VENV)/bin/gpustack start $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run the tests that need no root, e.g. make test JOBS=0 PYTEST_ARGS="tests/nursery -x"
-	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not root and not slow and not gpu" -rs $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not root and not slow and not gpu and not engines" -rs $(PYTEST_ARGS)
 
 test-root: $(VENV)/.installed-dev ## Run the tests that need root (network namespaces, systemd)
 	@[ "$$(id -u)" = 0 ] || { echo "These tests need root: sudo make test-root" >&2; exit 1; }
-	$(VENV)/bin/python -m pytest -m root -rs $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -m "root and not engines" -rs $(PYTEST_ARGS)
 
 test-gpu: $(VENV)/.installed-dev ## Run the tests that need an NVIDIA GPU
 	$(VENV)/bin/python -m pytest -m gpu -rs $(PYTEST_ARGS) tests/gpu
+
+test-engines: $(VENV)/.installed-dev ## Run the tests of large engines, which make environments of some GB first; all of them as root
+	$(VENV)/bin/python -m pytest -m engines -rs $(PYTEST_ARGS) tests/engines_real
 
 test-lower: ## Run the tests on the oldest versions we say we work with
 	@contrib/venv.sh .venv-lower
 	.venv-lower/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	GPUSTACK_SKIP_UI=1 .venv-lower/bin/python -m pip install --quiet --constraint constraints-lower.txt --editable . --group dev
-	.venv-lower/bin/python -m pytest -m "not root and not slow and not gpu" -rs $(PYTEST_ARGS)
+	.venv-lower/bin/python -m pytest -m "not root and not slow and not gpu and not engines" -rs $(PYTEST_ARGS)
 
 fuzz: $(VENV)/.installed-dev ## Try the fuzz tests with new inputs, e.g. make fuzz EXAMPLES=20000 PYTEST_ARGS="-k http"
 	FUZZ_EXAMPLES=$(EXAMPLES) $(VENV)/bin/python -m pytest -m "not root" tests/hardening $(PYTEST_ARGS)

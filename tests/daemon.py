@@ -58,9 +58,9 @@ class Daemon:
             with error:
                 return error.code, _parsed(error.read())
 
-    def until(self, holds: Callable[[], Any], what: str) -> Any:
+    def until(self, holds: Callable[[], Any], what: str, within: float = WITHIN) -> Any:
         """The first truthy value of ``holds``; fails with the daemon's log when there is none in time."""
-        end = time.monotonic() + WITHIN
+        end = time.monotonic() + within
         while time.monotonic() < end:
             if self.process.poll() is not None:
                 raise AssertionError(f"the daemon ended with {self.process.returncode}:\n{self.log[-8000:]}")
@@ -80,7 +80,7 @@ class Daemon:
         items = self.call("GET", "/v1/model-instances?perPage=100")[1]["items"]
         return [item for item in items if model is None or item["model_name"] == model]
 
-    def running(self, model: str, count: int = 1) -> list[dict[str, Any]]:
+    def running(self, model: str, count: int = 1, within: float = WITHIN) -> list[dict[str, Any]]:
         """Wait until that many instances of the model run."""
 
         def look() -> list[dict[str, Any]]:
@@ -89,7 +89,7 @@ class Daemon:
 
         states = lambda: [(i["state"], i.get("state_message")) for i in self.instances(model)]  # noqa: E731
         try:
-            return self.until(look, f"{count} running instances of {model}")  # type: ignore[no-any-return]
+            return self.until(look, f"{count} running instances of {model}", within)  # type: ignore[no-any-return]
         except AssertionError as error:
             raise AssertionError(f"{states()}\n{error}") from None
 
