@@ -103,7 +103,7 @@ def _meter(request: AdmittedRequest, *, events: bool) -> UsageMeter:
         return ChoicesMeter(parsed.choices, request.bound, request.memory.take)
     if not path.completions:
         reader = MessageUsageReader() if path.usage_in_parts else None
-        return EventStreamMeter(False, edits=False, reader=reader)
+        return EventStreamMeter(False, edits=False, reader=reader, counts=path.in_tokens)
     return EventStreamMeter(
         parsed.hide_usage,
         reader=None if parsed.choices is None else ChoiceUsageReader(parsed.choices),

@@ -76,6 +76,8 @@ class EventStreamMeter:
     """What reads usage, where the last usage object is not the right one."""
     _stopwatch: Stopwatch | None = None
     """Set where the client asked for usage: the speed is added to it."""
+    _counts: bool = True
+    """Whether events stand for tokens where the engine tells no usage."""
     _open: bytes = b""
     _inside: bool = False
     _events: int = 0
@@ -111,11 +113,11 @@ class EventStreamMeter:
         return self._waiting or (b"\n\n" if self._inside else b"")
 
     def usage(self) -> TokenUsage | None:
-        """The usage that the engine told, else the number of events: about one for each token."""
+        """The usage that the engine told, else the number of events where that is about one for each token."""
         found = self._scanner.found if self._reader is None else self._reader.found(self._events)
         if found is not None:
             return found
-        return TokenUsage(0, self._events, False) if self._events else None
+        return TokenUsage(0, self._events, False) if self._events and self._counts else None
 
     def _edited(self, done: bytes) -> bytes:
         """The events as the client gets them. Nearly all cost a few searches and stay as they are."""

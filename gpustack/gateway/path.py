@@ -11,6 +11,10 @@ from gpustack.domain.error_format import ErrorFormat, error_format_of
 from gpustack.domain.model import Category
 from gpustack.domain.usage import Operation
 
+_TEXTLESS: Final = frozenset(
+    {Operation.IMAGE_GENERATION, Operation.AUDIO_SPEECH, Operation.AUDIO_TRANSCRIPTION}
+)
+"""Answers whose events are pieces of a sound, an image, or sentences."""
 _GENERATES: Final = frozenset({Operation.CHAT_COMPLETION, Operation.COMPLETION, Operation.TOKEN_COUNT})
 
 
@@ -30,6 +34,11 @@ class InferencePath:
     """Whether a stream tells its usage in several events, the prompt's first: a message, or a response."""
     form: bool = False
     """Whether it takes forms with files."""
+
+    @property
+    def in_tokens(self) -> bool:
+        """Whether an event of its stream stands for about one token, where the engine tells no usage."""
+        return self.operation not in _TEXTLESS
 
     @property
     def error_format(self) -> ErrorFormat:
@@ -68,6 +77,11 @@ _OPENAI = (
     ("images/edits", Operation.IMAGE_GENERATION, "Draw an image after others; a form with files"),
     ("audio/speech", Operation.AUDIO_SPEECH, "Speak a text"),
     ("audio/transcriptions", Operation.AUDIO_TRANSCRIPTION, "Write down what is spoken; a form with a file"),
+    (
+        "audio/translations",
+        Operation.AUDIO_TRANSCRIPTION,
+        "Write down in English what is spoken; a form with a file",
+    ),
 )
 _ANTHROPIC = (
     ("messages", Operation.CHAT_COMPLETION, "Answer as Anthropic's Messages API does, where the engine can"),
@@ -75,7 +89,7 @@ _ANTHROPIC = (
 )
 _COMPLETIONS = ("chat/completions", "completions")
 _USAGE_IN_PARTS = ("responses", "messages")
-_FORMS = ("images/edits", "audio/transcriptions")
+_FORMS = ("images/edits", "audio/transcriptions", "audio/translations")
 
 INFERENCE_PATHS: tuple[InferencePath, ...] = tuple(
     InferencePath(

@@ -16,6 +16,7 @@ from gpustack.server.cluster_load import LoadHistory
 from gpustack.server.facts import FactsCache
 from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.liveness import Liveness
+from gpustack.server.model_meta import AskEngine, ModelMetaReader
 from gpustack.server.ray_head import OwnRay, RayHeadRecorder
 from gpustack.server.reconciler import ReplicaReconciler
 from gpustack.server.scheduler import Scheduler
@@ -59,6 +60,7 @@ def leading_services(
     records: RecordStore,
     *,
     facts: FactsCache,
+    ask_engine: AskEngine,
     heartbeats: HeartbeatTimes,
     liveness: LivenessSettings,
     gangs: GangSettings,
@@ -73,4 +75,5 @@ def leading_services(
         Scheduler(records, facts, gangs),
         ReplicaReconciler(records, rng),
         RayHeadRecorder(records, ray),
+        ModelMetaReader(records, ask_engine),
     )

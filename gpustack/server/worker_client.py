@@ -1,9 +1,10 @@
-"""Requests of the server to a worker's own port: logs, headers of files on its disk, and which daemon answers."""
+"""Requests of the server to a worker's own port: logs, headers of files on its disk, what its engines tell."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import orjson
@@ -11,6 +12,7 @@ import orjson
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.document import decode, encode
 from gpustack.domain.facts import ModelFacts
+from gpustack.domain.route import TARGET_PORT
 from gpustack.domain.worker import Worker
 from gpustack.errors import BadRequest, GpustackError, NotFound, Unavailable
 from gpustack.http1.pool import ConnectionPool
@@ -77,6 +79,29 @@ class WorkerClient:
         )
         async with _answered(call, worker) as response:
             return decode(await response.read(_ANSWER_LIMIT), ModelFacts)
+
+    async def engine_model(self, worker: Worker, port: int) -> Mapping[str, Any]:
+        """The first entry of ``/v1/models`` of the engine on a port of the worker.
+
+        Raises ``Unavailable`` when it does not answer, or not with a list of models.
+        """
+        call = self._pool.request(
+            _address(worker),
+            "GET",
+            b"/proxy/v1/models",
+            [*self._headers(worker), (TARGET_PORT, b"%d" % port)],
+            first_byte_timeout=_BEGINS_WITHIN,
+            idle_timeout=_BEGINS_WITHIN,
+        )
+        async with _answered(call, worker) as response:
+            body = await response.read(_ANSWER_LIMIT)
+        try:
+            entry = orjson.loads(body)["data"][0]
+        except (orjson.JSONDecodeError, KeyError, IndexError, TypeError) as error:
+            raise Unavailable(f"The engine on port {port} of worker {worker.name} lists no model") from error
+        if not isinstance(entry, dict):
+            raise Unavailable(f"The engine on port {port} of worker {worker.name} lists no model")
+        return entry
 
     async def run_of(self, worker: Worker) -> str | None:
         """The id of the run of the daemon that answers at the worker's address; ``None`` where none answers."""

@@ -160,6 +160,7 @@ class Handler(BaseHTTPRequestHandler):
             "/v1/images/edits": self._draw,
             "/v1/audio/speech": self._speak,
             "/v1/audio/transcriptions": self._write_down,
+            "/v1/audio/translations": self._write_down,
         }
         if path not in answers:
             self._error(404, f"no such path: {path}")

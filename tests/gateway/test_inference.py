@@ -48,6 +48,7 @@ async def closed_port() -> int:
     ("path", "operation"),
     [
         ("/v1/audio/transcriptions", Operation.AUDIO_TRANSCRIPTION),
+        ("/v1-openai/audio/translations", Operation.AUDIO_TRANSCRIPTION),
         ("/v1-openai/images/edits", Operation.IMAGE_GENERATION),
     ],
 )

@@ -278,3 +278,15 @@ def test_a_plain_answer_says_how_fast_it_was_as_its_engine_measured() -> None:
         b'{"usage":{"a":1},"timings":{x}}',
     ):
         assert with_engine_speed(other) == other
+
+
+def test_events_of_sound_and_images_are_no_tokens() -> None:
+    """What an engine tells in tokens counts all the same; seconds are none."""
+    spoken = b'data: {"type": "speech.audio.delta", "audio": "AAAA"}\n\n' * 3
+    heard = b'data: {"type": "transcript.text.done", "usage": {"type": "duration", "seconds": 4}}\n\n'
+    meter = EventStreamMeter(False, edits=False, counts=False)
+    assert _passed(meter, spoken + heard) == spoken + heard
+    assert meter.usage() is None
+    told = EventStreamMeter(False, edits=False, counts=False)
+    _passed(told, b'data: {"usage": {"input_tokens": 7, "output_tokens": 2, "total_tokens": 9}}\n\n')
+    assert told.usage() == TokenUsage(7, 2, True)

@@ -99,6 +99,7 @@ OTHERS: dict[str, str] = {
     "KeyUseLedger": "test_the_use_of_one_key_that_cannot_be_dated_leaves_the_others_dated",
     "LoadHistory": "test_the_load_is_that_of_the_workers_that_can_be_counted",
     "ServerPresence": "tests/server/test_presence.py::test_a_worker_of_whom_nothing_can_be_told_is_left_out",
+    "ModelMetaReader": "tests/server/test_model_meta.py::test_an_engine_that_answers_nonsense_keeps_no_other_waiting",
     "Revocation": "test_who_cannot_be_judged_is_cut_off_and_the_others_are_judged",
     "UpdateCheck": "test_what_is_asked_of_others_now_and_then_goes_on_after_a_fault",
     "UsageLedger": "test_counts_that_cannot_be_stored_wait_and_the_others_are_stored",

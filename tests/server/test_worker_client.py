@@ -141,3 +141,23 @@ async def test_an_answer_that_is_none_is_refused(link: WorkerClient, serve: Serv
         await link.facts(await serve(answering(200, orjson.dumps([1]))), PATH)
     with pytest.raises(GpustackError, match="larger than"):
         await link.facts(await serve(answering(200, b" " * (2 << 20))), PATH)
+
+
+async def test_an_engine_tells_of_its_model(link: WorkerClient, serve: Serve) -> None:
+    """Asked by the worker's forwarding, which knows the engine's key."""
+    asked: list[tuple[str, bytes | None]] = []
+
+    async def answer(exchange: Exchange) -> None:
+        asked.append((exchange.head.path, exchange.head.get(b"x-target-port")))
+        await exchange.respond(200, [], b'{"data": [{"id": "m", "voices": ["de"]}]}')
+
+    worker = await serve(answer)
+    assert await link.engine_model(worker, 40001) == {"id": "m", "voices": ["de"]}
+    assert asked == [("/proxy/v1/models", b"40001")]
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"data": []}', b'{"data": ["m"]}', b'{"data": 7}'])
+async def test_an_engine_that_lists_no_model_is_told(link: WorkerClient, serve: Serve, body: bytes) -> None:
+    worker = await serve(answering(200, body))
+    with pytest.raises(Unavailable, match="lists no model"):
+        await link.engine_model(worker, 40001)

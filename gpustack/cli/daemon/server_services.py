@@ -75,6 +75,7 @@ class ServerServices:
             return leading_services(
                 FencedStore(store, term, lease_lost),
                 facts=facts,
+                ask_engine=worker_client.engine_model,
                 heartbeats=heartbeats,
                 liveness=_liveness(options),
                 gangs=gang_settings(daemon.loaded),
