@@ -48,7 +48,7 @@ _METRICS = "--enable-metrics"
 
 PROGRAM = EngineProgram(
     name="sglang",
-    package=PythonPackage(name="sglang", drives=("cuda",), disk=20 * GIB),
+    package=PythonPackage(name="sglang", default_version="0.5.23", drives=("cuda",), disk=20 * GIB),
     on_cpu=False,
     advice="install a build of SGLang for them by hand, and have it on PATH (docs/engines.md)",
 )

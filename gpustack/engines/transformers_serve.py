@@ -32,6 +32,7 @@ PROGRAM = EngineProgram(
     package=PythonPackage(
         name="transformers",
         extras=("serving",),
+        default_version="5.23.0",
         beside=("torch", "accelerate"),
         drives=("cuda",),
         disk=8 * GIB,

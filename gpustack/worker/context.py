@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -11,8 +11,8 @@ from typing import Protocol
 import attrs
 import trio
 
-from gpustack.domain.worker import EngineBuild
 from gpustack.engines.engine import PortPool
+from gpustack.worker.engine_environment import EngineEnvironments
 from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.flag_lists import FlagLists
 from gpustack.worker.model_file import ModelFiles
@@ -49,8 +49,8 @@ class WorkerContext:
     rng: random.Random
     """Makes the keys of engines."""
     shutdown: ShutdownMode
-    builds: Callable[[], Awaitable[tuple[EngineBuild, ...]]]
-    """Waits until the machine has been measured."""
+    environments: EngineEnvironments
+    """Where instances have their builds from."""
     device_type: Callable[[Sequence[int]], str | None]
     """The type of the devices with these indexes; ``None`` for none."""
     device_memory: Callable[[], Mapping[int, int]] = dict

@@ -40,6 +40,7 @@ from gpustack.worker.launch import (
     fetch_files,
     lease_ports,
     plan_of,
+    with_build,
 )
 from gpustack.worker.probe import connects
 from gpustack.worker.report import FollowerReporter
@@ -177,6 +178,7 @@ class FollowerRunner:
             inputs = await self._fetch(seat.instance, model, needed=True)
         if plan.delegated:
             await self._stand_for_ray()
+        inputs = await with_build(inputs, seat, model, self._context, self._tell)
         ports = await lease_ports(
             plan.follower_ports, plan.follower_range, seat, self._context, leases, self._tell
         )

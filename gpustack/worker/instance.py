@@ -30,6 +30,7 @@ from gpustack.worker.launch import (
     fetch_files,
     lease_ports,
     plan_of,
+    with_build,
 )
 from gpustack.worker.report import InstanceReporter
 
@@ -130,6 +131,7 @@ async def _start(run: InstanceRun, context: WorkerContext, leases: ExitStack) ->
 
     seat = EngineSeat(instance=instance, attempt=attempt)
     inputs = await fetch_files(instance, model, context, progress)
+    inputs = await with_build(inputs, seat, model, context, tell)
     plan = plan_of(inputs.engine, model, instance, context)
     count = 1 if plan is None else 1 + plan.main_ports
     ports = await lease_ports(count, PortPool.SERVICE, seat, context, leases, tell)

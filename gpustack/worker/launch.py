@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
@@ -11,15 +12,19 @@ from gpustack.artifacts.repository import FileExtras
 from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.model import Model
+from gpustack.domain.worker import EngineBuild
 from gpustack.engines import parameters
 from gpustack.engines.engine import Engine, Gang, GangPlan, LaunchContext, LaunchSpec, ListsFlags, PortPool
 from gpustack.engines.llama_cpp import wanted_projector
+from gpustack.engines.program import programs
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid, Unavailable
 from gpustack.hardware.address import find_interface
 from gpustack.nursery.limiter import threads
+from gpustack.nursery.log_file import LogFile
 from gpustack.worker import session_folder
 from gpustack.worker.context import WorkerContext
+from gpustack.worker.engine_environment import program_environment
 from gpustack.worker.engine_process import EngineSeat
 
 _LOOK_FOR_PORT_EVERY = 5.0
@@ -37,6 +42,7 @@ class LaunchInputs:
     engine: Engine
     model_path: str
     mmproj_path: str | None
+    build: EngineBuild | None = None
 
 
 @attrs.frozen
@@ -77,6 +83,22 @@ async def fetch_files(
         facts = ModelFacts(format=FileFormat.GGUF if is_gguf else FileFormat.SAFETENSORS)
         engine = engine_for(model, facts)
     return LaunchInputs(engine, path, files.mmproj_path)
+
+
+async def with_build(
+    inputs: LaunchInputs, seat: EngineSeat, model: Model, context: WorkerContext, tell: Callable[[str], None]
+) -> LaunchInputs:
+    """With the build to start, installed first if that version is not here; ``tell`` is told how far that is.
+
+    Raises ``InstanceFailure`` before that for a deployment with faults, ``GpustackError`` when there is no such build.
+    """
+    if faults := inputs.engine.faults(model):
+        raise InstanceFailure("; ".join(faults))
+    log_file = LogFile(context.log_file(seat.instance.id, seat.member))
+    return attrs.evolve(
+        inputs,
+        build=await context.environments.build_for(inputs.engine.name, model, tell=tell, log_file=log_file),
+    )
 
 
 def _extras(model: Model) -> FileExtras:
@@ -130,12 +152,8 @@ async def describe_launch(
     engine, placement = inputs.engine, seat.instance.placement
     if placement is None:
         raise InstanceFailure("The instance was assigned without a place; this is a fault of the server")
-    faults = engine.faults(model)
-    if faults:
-        raise InstanceFailure("; ".join(faults))
-    build = next((b for b in await context.builds() if b.engine == engine.name), None)
-    if build is None:
-        raise InstanceFailure(f"This worker has no {engine.name} engine; run 'gpustack doctor' there")
+    build = inputs.build
+    assert build is not None, "it was found, or installed, before"
     known = None if context.flag_lists is None else await context.flag_lists.of(engine, build)
     if known is not None and isinstance(engine, ListsFlags) and (faults := engine.faults_for(model, known)):
         raise InstanceFailure("; ".join(faults))
@@ -143,7 +161,7 @@ async def describe_launch(
     if terms.gang is not None:
         address = await _threads.run(context.address)
         interface = await _threads.run(find_interface, address)
-    return engine.launch(
+    launch = engine.launch(
         LaunchContext(
             model=model,
             instance=seat.instance,
@@ -168,3 +186,5 @@ async def describe_launch(
             known_flags=known,
         )
     )
+    beside = program_environment(build, programs().get(engine.name), os.environ)
+    return attrs.evolve(launch, env={**beside, **launch.env})

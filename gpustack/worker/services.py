@@ -8,6 +8,7 @@ import attrs
 
 from gpustack.nursery.service import Service
 from gpustack.worker.assignment_watcher import AssignmentWatcher
+from gpustack.worker.engine_environment import EngineEnvironments
 from gpustack.worker.heartbeat import Heartbeat, StatusReporter
 from gpustack.worker.log_retention import LogRetention
 from gpustack.worker.membership import Membership
@@ -32,6 +33,7 @@ class WorkerParts:
     log_retention: LogRetention
     tools: ToolFetcher | None = None
     ray: RayNode | None = None
+    environments: EngineEnvironments | None = None
 
 
 def work_services(parts: WorkerParts) -> Sequence[Service]:
@@ -46,4 +48,5 @@ def work_services(parts: WorkerParts) -> Sequence[Service]:
         parts.supervisor,
         parts.log_retention,
     )
-    return (*found, *(part for part in (parts.tools, parts.ray) if part is not None))
+    more = (parts.tools, parts.ray, parts.environments)
+    return (*found, *(part for part in more if part is not None))

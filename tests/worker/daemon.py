@@ -16,12 +16,15 @@ import attrs
 import trio
 
 from gpustack.artifacts.cache import Cache, CacheSettings
+from gpustack.artifacts.environment import PythonEnvironments
+from gpustack.artifacts.installer import PipxFolders
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.instance import ModelInstance, Placement
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
 from gpustack.domain.worker import EngineBuild, SystemReserved, WorkerStatus
+from gpustack.hardware.engine_build import BuildFinder
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.reactor import new_reactor
@@ -33,6 +36,7 @@ from gpustack.remote.pooled_client import PooledClient
 from gpustack.remote.server_client import ServerClient
 from gpustack.worker.assignment_watcher import AssignmentWatcher
 from gpustack.worker.context import WorkerContext
+from gpustack.worker.engine_environment import EngineEnvironments
 from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.forward import ForwardHandler
 from gpustack.worker.heartbeat import Heartbeat, StatusReporter
@@ -156,6 +160,14 @@ class Daemon:
             assignments,
             self.reports,
         )
+        pipx = PipxFolders(self.folder / "pipx", self.folder / "bin")
+        environments = EngineEnvironments(
+            environments=PythonEnvironments(self.folder / "venvs", pipx, lambda: None),
+            finder=BuildFinder(),
+            builds=self.builds or self._builds,
+            assignments=assignments,
+            now=utc_now,
+        )
         self.context = WorkerContext(
             files=files,
             ports=self.ports,
@@ -165,7 +177,7 @@ class Daemon:
             keys=self.keys,
             rng=rng,
             shutdown=self.shutdown,
-            builds=self.builds or self._builds,
+            environments=environments,
             device_type=lambda indexes: None,
             cpu_count=2,
             data_dir=self.folder,

@@ -92,6 +92,7 @@ LOOPS: dict[str, list[Any]] = {
         partial(Stumble, log_retention, "_removed", lambda logs, before: logs[0].name == "91.log", 1)
     ],
     "ToolFetcher": [],
+    "EngineEnvironments": [],
 }
 """Each loop with its steps for one row. One without, and steps after another failure, have tests of their own below."""
 CASES = [made for cases in LOOPS.values() for made in cases]

@@ -8,6 +8,7 @@ import platform
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -16,6 +17,8 @@ import attrs
 import trio
 
 from gpustack import __version__
+from gpustack.artifacts.environment import PythonEnvironments
+from gpustack.artifacts.installer import PipxFolders, find_installer
 from gpustack.artifacts.tools import Tools
 from gpustack.cli.daemon.context import utc_now
 from gpustack.cli.daemon.exporter import start_worker_exporter
@@ -45,6 +48,7 @@ from gpustack.remote.pooled_client import PooledClient
 from gpustack.remote.server_client import ServerClient
 from gpustack.worker.assignment_watcher import AssignmentWatcher
 from gpustack.worker.context import WorkerContext
+from gpustack.worker.engine_environment import EngineEnvironments
 from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.engine_process import inherited_environment
 from gpustack.worker.exporter import WorkerCollector
@@ -100,13 +104,27 @@ class WorkerRole:
         rpc = options.rpc_server_port_range
         tools = Tools(options.bin_dir, daemon.rng)
         host = HostMonitor(time.monotonic)
-        hardware = _hardware(options, host, tools)
+        environments = _environments(options)
+        finder = BuildFinder(
+            tools=tools.program,
+            configured=configured_engines(options),
+            environments=environments,
+            lends=not options.disable_rpc_servers,
+        )
+        hardware = _hardware(options, host, finder)
         ray = ray_machine(
             daemon,
             WorkerMachine(uuid=identity.worker_uuid, address=identity.address, hardware=hardware),
         )
         files = ModelFiles(
             model_cache(daemon.loaded, daemon.rng), assignments, reports, token=options.huggingface_token
+        )
+        engine_environments = EngineEnvironments(
+            environments=environments,
+            finder=finder,
+            builds=hardware.builds,
+            assignments=assignments,
+            now=utc_now,
         )
         context = WorkerContext(
             files=files,
@@ -117,7 +135,7 @@ class WorkerRole:
             keys=keys,
             rng=daemon.rng,
             shutdown=daemon.shutdown_mode,
-            builds=hardware.builds,
+            environments=engine_environments,
             device_type=hardware.device_type,
             device_memory=hardware.device_memory,
             flag_lists=FlagLists(options.data_dir / "flags", inherited_environment(os.environ)),
@@ -146,6 +164,7 @@ class WorkerRole:
             log_retention=LogRetention(folder=context.engine_logs, assignments=assignments, now=utc_now),
             tools=_tool_fetcher(daemon, tools, hardware),
             ray=None if ray is None else RayNode(assignments, ray),
+            environments=engine_environments,
         )
 
         def collector(lag: LoopLag) -> WorkerCollector:
@@ -240,17 +259,22 @@ def _identity(daemon: DaemonContext) -> WorkerIdentity:
     )
 
 
-def _hardware(options: Options, host: HostMonitor, tools: Tools) -> HardwareMonitor:
+def _environments(options: Options) -> PythonEnvironments:
+    """Where engines that are Python packages are installed by version, and how."""
+    pipx = PipxFolders(options.data_dir / "pipx", options.bin_dir)
+    search = os.environ.get("PATH", os.defpath)
+    return PythonEnvironments(
+        options.data_dir / "venvs", pipx, partial(find_installer, options.pipx_path, search, pipx)
+    )
+
+
+def _hardware(options: Options, host: HostMonitor, finder: BuildFinder) -> HardwareMonitor:
     """What measures this machine; the configuration can override what it finds."""
     return HardwareMonitor(
         utc_now,
         host,
         DeviceMonitor(),
-        BuildFinder(
-            tools=tools.program,
-            configured=configured_engines(options),
-            lends=not options.disable_rpc_servers,
-        ),
+        finder,
         None if options.resources is None else override_of(options.resources),
         None if options.llama_server_path is None else str(options.llama_server_path),
     )

@@ -26,6 +26,8 @@ def _why_none(request: PlacementRequest, worker: Worker) -> str:
     engine, version = request.engine_name, version_of(request.model.backend_version)
     mine = [build for build in worker.status.engines if build.engine == engine]
     advice = next((build.advice for build in mine if build.presence is BuildPresence.MISSING), "")
+    if version is None and any(build.presence is BuildPresence.INSTALLABLE for build in mine):
+        advice = "name a version with backend_version, and it is installed there"
     there = [build for build in mine if build.presence is not BuildPresence.MISSING and build.version]
     wanted = f"{engine} {version}" if version else engine
     if requirements_of(request.model, programs().get(engine)):
