@@ -32,6 +32,9 @@ class Claim:
     kv_cache: int | None = None
     """Bytes of it that are the KV cache, on each device (on the host where there is none); ``None`` where the engine is
     not told."""
+    tensor_parallel: int | None = None
+    """How many of all its devices divide each layer among them; the others hold other layers. ``None`` where that is
+    not for us to say."""
 
 
 @attrs.frozen(kw_only=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import attrs
 
+from gpustack.domain.unit import GIB
+
 Flags = tuple[str, ...]
 
 
@@ -15,10 +17,16 @@ class SafetensorsMemory:
     """It takes the KV cache of all requests as one pool when it starts; otherwise memory grows with the requests."""
     on_cpu: bool = False
     """Whether it may run without devices."""
+    own_cpu_build: bool = True
+    """Without devices only a build runs that drives none."""
     divides: bool = True
     """Whether it divides a model among devices (tensor and pipeline parallel)."""
     spans_workers: bool = False
     """Whether it divides a model among devices of several workers."""
+    host_footprint: int = 3 * GIB
+    """Bytes of host memory that its processes take beside weights on the host: vLLM on a CPU had 2 GB and its cache."""
+    host_of_device: int = 1 * GIB
+    """The same for each device after the first."""
     context: Flags = ("--max-model-len",)
     sequences: Flags = ("--max-num-seqs",)
     """Requests at a time, at most."""
@@ -36,6 +44,8 @@ class SafetensorsMemory:
     quantisation: Flags = ("--quantization", "-q")
     overrides: Flags = ("--hf-overrides",)
     """JSON that is laid over the model's own configuration."""
+    code: Flags = ("--trust-remote-code",)
+    """Allows program code of the model's repository. Where it is empty, the engine never runs such code."""
     eager: Flags = ("--enforce-eager",)
     """No CUDA graphs."""
     host_weights: Flags = ("--cpu-offload-gb",)

@@ -68,6 +68,7 @@ class TeiEngine:
         overrides=(),
         eager=(),
         host_weights=(),
+        code=(),
     )
     metrics: Mapping[str, str] = attrs.field(
         factory=lambda: {

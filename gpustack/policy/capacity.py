@@ -11,6 +11,7 @@ from gpustack.domain.snapshot import FreeMemory, Snapshot
 from gpustack.domain.worker import Worker
 from gpustack.engines.registry import engine_by_name
 
+from .capability import is_too_old
 from .placement import PlacementRequest, Shortage
 
 
@@ -84,12 +85,27 @@ def room(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> Worke
 
 
 def usable(request: PlacementRequest, worker: Worker) -> tuple[Device, ...]:
+    """The devices without a fault that the engine's build can drive, and that are young enough for the model."""
+    need = request.capability
+    devices = driven(request, worker)
+    return devices if need is None else tuple(device for device in devices if not is_too_old(device, need))
+
+
+def driven(request: PlacementRequest, worker: Worker) -> tuple[Device, ...]:
     """The devices without a fault that the engine's build on this worker can drive."""
     engine, build = engine_by_name(request.engine_name), request.build_on(worker)
     if build is None:
         return ()
     every = engine is not None and engine.any_device
     return tuple(d for d in sound(worker) if every or d.type in build.drives)
+
+
+def runs_on_cpu(request: PlacementRequest, worker: Worker) -> bool:
+    """Whether the engine's build on this worker runs without devices, as far as that depends on the build."""
+    engine, build = engine_by_name(request.engine_name), request.build_on(worker)
+    if engine is None or build is None or engine.memory is None or not engine.memory.own_cpu_build:
+        return True
+    return not build.drives
 
 
 def sound(worker: Worker) -> Iterable[Device]:

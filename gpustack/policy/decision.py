@@ -18,6 +18,7 @@ from gpustack.plugins import siblings
 
 from .capacity import WorkerCapacity, picked_on, room, undriven, usable
 from .gang import faults_of_picked
+from .model_support import faults_of_model
 from .placement import Candidate, PlacementRequest, Rejection, Shortage
 from .seat import scored
 
@@ -51,6 +52,8 @@ def impossibilities(request: PlacementRequest) -> list[str]:
     engine = engine_by_name(request.engine_name)
     faults = [] if engine is None else engine.faults(request.model)
     facts = request.facts if engine is not None and not engine.any_device else None
+    if engine is not None and engine.memory is not None and facts is not None:
+        faults += faults_of_model(request.model, facts, engine.memory)
     if facts is not None and facts.category is Category.UNKNOWN and facts.architecture:
         faults.append(
             f"{request.model.source.readable} ({facts.architecture}) is not a model that can be served"
@@ -148,8 +151,14 @@ def _choose(request: PlacementRequest, found: list[Candidate], snapshot: Snapsho
     )
     note = ". ".join(part for part in (best.note, request.demand.note) if part)
     demand = attrs.evolve(request, slots=best.slots).demand
-    cache = demand.kv_cache(best.devices)
-    claim = attrs.evolve(best.claim, slots=best.slots, context=demand.context, kv_cache=cache)
+    members = 1 + len(best.followers)
+    claim = attrs.evolve(
+        best.claim,
+        slots=best.slots,
+        context=demand.context,
+        kv_cache=demand.kv_cache(best.devices, members),
+        tensor_parallel=demand.tensor_parallel(best.devices, members),
+    )
     return attrs.evolve(best.placement, claim=claim, score=best_score, note=note)
 
 

@@ -13,8 +13,11 @@ from gpustack.domain.model import Model
 from gpustack.domain.unit import human_bytes
 from gpustack.domain.worker import EngineBuild, Worker
 from gpustack.engines.program import programs, requirements_of, version_of
+from gpustack.engines.registry import engine_by_name
 
-from .estimate.demand import MemoryDemand, demand_of
+from .capability import CapabilityNeed, capability_need
+from .estimate.demand import demand_of
+from .estimate.need import MemoryDemand
 
 MAKES_ROOM = "an older replica of it makes room"
 """Part of the sentence of a new replica that fits only in the room of an older one of its model. The reconciler looks
@@ -56,6 +59,14 @@ class PlacementRequest:
     demand: MemoryDemand = attrs.field(
         init=False, default=attrs.Factory(_demand, takes_self=True), repr=False, eq=False
     )
+
+    @property
+    def capability(self) -> CapabilityNeed | None:
+        """What CUDA devices must be able to compute; ``None`` where that is not known."""
+        engine = engine_by_name(self.engine_name)
+        if engine is None or engine.memory is None or self.facts is None:
+            return None
+        return capability_need(self.model, self.facts, engine.memory)
 
     @property
     def own_id(self) -> frozenset[int]:

@@ -17,8 +17,8 @@ from gpustack.domain.unit import MIB
 from gpustack.domain.worker import EngineBuild
 
 from .capacity import WorkerCapacity
-from .estimate.demand import DeviceNeed
 from .estimate.gguf import HOST_FOOTPRINT
+from .estimate.need import DeviceNeed
 from .gang import by_type
 from .placement import Candidate, PlacementRequest, Shortage
 

@@ -9,16 +9,19 @@ from collections.abc import Mapping
 import attrs
 import trio
 
+from gpustack.domain.facts import ModelFacts
 from gpustack.domain.instance import ModelInstance, Placement, claims_of
 from gpustack.domain.lifecycle import ANALYZE, DEFER, PLACE, REJECT, InstanceState, Move
 from gpustack.domain.model import Category, Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
+from gpustack.engines.memory import SafetensorsMemory
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid, Unavailable
 from gpustack.nursery.limiter import ThreadLimiter, threads
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.decision import decide as decide_among
+from gpustack.policy.model_support import overridden_category
 from gpustack.policy.placement import USUAL_GANGS, GangSettings
 from gpustack.policy.schedule import PlacementRequest, Unschedulable, place_and_faults
 from gpustack.server.facts import FactsCache, FactsResult
@@ -150,9 +153,14 @@ class Scheduler:
         return result is None or (undecided and not self._facts.is_fresh(model, result))
 
     async def _fill_category(self, model: Model, result: FactsResult | None) -> Model:
-        """Store the category that the header tells while the user has named none: engines start by it."""
-        category = None if result is None or result.facts is None else result.facts.category
-        if category in (None, Category.UNKNOWN) or model.categories:
+        """Store the category that the header tells while the user has named none: engines start by it.
+
+        An architecture that the parameters lay over that of the files counts more."""
+        facts = None if result is None else result.facts
+        if facts is None or model.categories:
+            return model
+        category = overridden_category(model, _memory_of(model, facts)) or facts.category
+        if category in (None, Category.UNKNOWN):
             return model
         filled: Category = category
 
@@ -231,6 +239,13 @@ def has_files(model: Model) -> bool:
         return True
 
 
+def _memory_of(model: Model, facts: ModelFacts) -> SafetensorsMemory | None:
+    try:
+        return engine_for(model, facts).memory
+    except Invalid:
+        return None
+
+
 def _decide_again(
     model: Model,
     instance: ModelInstance,
@@ -277,7 +292,8 @@ def _worker_inputs(worker: Worker) -> object:
     status, condition = worker.status, worker.condition
     is_ready = condition.state is WorkerState.READY
     devices = tuple(
-        (d.index, d.type, d.fault, d.memory.total, d.memory.is_unified_memory) for d in status.gpu_devices
+        (d.index, d.type, d.fault, d.memory.total, d.memory.is_unified_memory, d.compute_capability)
+        for d in status.gpu_devices
     )
     memory = (status.memory.total, status.memory.is_unified_memory)
     state = (condition.state, "" if is_ready else condition.why, worker.cordoned, worker.draining)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import attrs
 
-from gpustack.domain.facts import ModelFacts
+from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.domain.model import Model
 from gpustack.domain.unit import GIB, MIB, human_bytes
 from gpustack.engines import llama_cpp, parameters, vox_box
 from gpustack.engines.llama_cpp import answers_vectors, defaults, slot_counts, slots
+from gpustack.engines.memory import SafetensorsMemory
+from gpustack.engines.registry import engine_by_name
 
 from .gguf import DEVICE_FOOTPRINT, HOST_FOOTPRINT, GgufSettings, estimate, layer_count
+from .need import DeviceNeed, MemoryDemand
+from .safetensors_demand import SafetensorsDemand, counts_given, safetensors_demand
 from .speech import speech_needs
 
 VRAM_CLAIM = "GPUSTACK_MODEL_VRAM_CLAIM"
@@ -22,69 +25,10 @@ RAM_CLAIM = "GPUSTACK_MODEL_RAM_CLAIM"
 _LONGEST_CLAIM = 19
 """Digits: what does not fit 64 bits is no number of bytes, and could not be kept."""
 _LARGEST_SHARE = 1e9
+_AS_CLAIMED = "Memory as claimed by the deployment's environment"
 SIZE_FACTOR = 1.2
 SIZE_SURPLUS = 1 * GIB
 """Without a header: files times the factor, plus this for caches and buffers."""
-
-
-@attrs.frozen(kw_only=True)
-class DeviceNeed:
-    """Bytes of host memory, and of each device in the order of the shares."""
-
-    ram: int
-    vram: tuple[int, ...]
-
-
-@attrs.frozen(kw_only=True)
-class MemoryDemand(ABC):
-    """The memory need of one deployment. The fits ask it many times, so answers are cheap."""
-
-    total_layers: int | None = None
-    """Layers that can be offloaded one by one; ``None`` if it is all or nothing."""
-    fixed_layers: int | None = None
-    """Layers on devices as the user set them; ``None`` leaves it to us."""
-    split: tuple[float, ...] = ()
-    """Shares per device set by the user; empty leaves it to us."""
-    on_cpu: bool = True
-    """Whether it may run without devices at all."""
-    on_devices: bool = True
-    """Whether it can use devices."""
-    note: str = ""
-    """Where the figures come from, for the message of the instance."""
-    slots: int | None = None
-    """Requests at a time that the figures are for; ``None`` where they are not computed from that."""
-    slot_choices: tuple[int, ...] = ()
-    """The numbers of requests at a time to try when placing, the best first; empty where it is not ours to choose."""
-    context: int | None = None
-    """Tokens of one request that the figures are for; ``None`` where the engine is not told by us."""
-    equal: bool = False
-    """Every device holds the same share (tensor × pipeline parallel), so shares other than equal ones mean nothing."""
-    device_counts: tuple[int, ...] = ()
-    """The numbers of devices, over all workers, that it can be divided among, ascending; empty is any number."""
-    spans_workers: bool = False
-    """Whether it may be divided among devices of several workers."""
-
-    def taken(self, need: int, total: int | None) -> int:
-        """Bytes that a device of ``total`` bytes loses to a share of ``need`` bytes: more than it needs where the user
-        had the engine take a part of the whole device."""
-        return need
-
-    def kv_cache(self, devices: int) -> int | None:
-        """Bytes for the KV cache on each of so many devices (0: on the host), for engines that are told; else
-        ``None``."""
-        return None
-
-    @abstractmethod
-    def cpu(self) -> int:
-        """Bytes of host memory without any device."""
-
-    @abstractmethod
-    def devices(self, shares: Sequence[float], layers: int | None = None) -> DeviceNeed:
-        """Bytes when ``layers`` (all by default) are divided among devices as ``shares``."""
-
-    def among_workers(self, shares: Sequence[float], remote: int, layers: int | None = None) -> DeviceNeed:
-        """The same where the first ``remote`` devices belong to other workers than the host's."""
-        return self.devices(shares, layers)
 
 
 @attrs.frozen(kw_only=True)
@@ -135,14 +79,22 @@ def demand_of(
     ``slot_count``: requests at a time, where their number is ours to choose.
     """
     is_llama = engine_name == llama_cpp.ENGINE.name
+    engine = engine_by_name(engine_name)
+    memory = None if engine is None else engine.memory
     vram, ram = _claimed(model.env, VRAM_CLAIM), _claimed(model.env, RAM_CLAIM)
-    if vram is not None or ram is not None:
-        return _as_claimed(model, vram, ram or 0, is_llama=is_llama)
-    if is_llama and facts is not None and facts.is_complete:
+    is_claimed, is_read = vram is not None or ram is not None, facts is not None and facts.is_complete
+    if memory is not None and facts is not None and is_read and facts.format is FileFormat.SAFETENSORS:
+        need = safetensors_demand(model, facts, memory, slot_count)
+        return _with_claims(model, need, vram or 0, ram or 0) if is_claimed else need
+    if is_claimed:
+        known = _as_claimed(model, vram, ram or 0, is_llama=is_llama)
+    elif is_llama and facts is not None and is_read:
         return _by_header(model, facts, slot_count)
-    if engine_name == vox_box.ENGINE.name and (needs := speech_needs(model, facts)) is not None:
+    elif engine_name == vox_box.ENGINE.name and (needs := speech_needs(model, facts)) is not None:
         return _of_speech(model, *needs)
-    return _by_size(model, facts, is_llama=is_llama)
+    else:
+        known = _by_size(model, facts, is_llama=is_llama)
+    return known if memory is None else _in_equal_shares(model, known, memory, is_claimed=is_claimed)
 
 
 def _of_speech(model: Model, vram: int, ram_alone: int) -> FixedDemand:
@@ -220,7 +172,37 @@ def _as_claimed(model: Model, vram: int | None, ram: int, *, is_llama: bool) -> 
         on_cpu=not picked and (video == 0 or (is_llama and model.cpu_offloading is not False)),
         on_devices=picked or video > 0,
         spans_workers=is_llama,
-        note="Memory as claimed by the deployment's environment",
+        note=_AS_CLAIMED,
+    )
+
+
+def _with_claims(model: Model, need: SafetensorsDemand, vram: int, ram: int) -> SafetensorsDemand:
+    """What the deployment claims, in place of what its headers tell; the cache gets what the rest leaves."""
+    picked = _picks_gpus(model)
+    return attrs.evolve(
+        need,
+        claimed=vram,
+        claimed_ram=ram,
+        slots=None,
+        slot_choices=(),
+        on_cpu=need.on_cpu and not picked and vram == 0,
+        on_devices=picked or vram > 0,
+        note=_AS_CLAIMED,
+    )
+
+
+def _in_equal_shares(
+    model: Model, need: FixedDemand, memory: SafetensorsMemory, *, is_claimed: bool
+) -> FixedDemand:
+    """The same for an engine that loads safetensors, whose headers tell too little."""
+    devices = need.on_devices if is_claimed else need.vram > 0 or _picks_gpus(model)
+    return attrs.evolve(
+        need,
+        equal=True,
+        device_counts=counts_given(model, memory),
+        spans_workers=memory.divides and memory.spans_workers,
+        on_cpu=need.on_cpu and memory.on_cpu and model.cpu_offloading is not False,
+        on_devices=devices,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpustack.domain.instance import Claim
 from gpustack.domain.worker import Worker
-from gpustack.policy.capacity import WorkerCapacity, undriven, usable
+from gpustack.policy.capacity import WorkerCapacity, runs_on_cpu, undriven, usable
 from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
 
 RANK = 6
@@ -13,7 +13,7 @@ RANK = 6
 def candidates(request: PlacementRequest, here: WorkerCapacity) -> list[Candidate] | Shortage:
     """The worker itself, or what its memory is short of."""
     demand, worker = request.demand, here.worker
-    if not demand.on_cpu:
+    if not demand.on_cpu or not runs_on_cpu(request, worker):
         return []
     need = demand.cpu()
     shortage = here.lacks(need, {})

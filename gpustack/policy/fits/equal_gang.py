@@ -13,7 +13,7 @@ from gpustack.domain.unit import human_bytes
 from gpustack.engines import parameters
 from gpustack.engines.registry import engine_by_name
 from gpustack.policy.capacity import WorkerCapacity
-from gpustack.policy.estimate.demand import DeviceNeed
+from gpustack.policy.estimate.need import DeviceNeed
 from gpustack.policy.gang import by_type, ground, may_span, refusal
 from gpustack.policy.placement import Candidate, PlacementRequest, Rejection
 from gpustack.policy.seat import best_seats
@@ -60,7 +60,8 @@ def gangs(
 
 def _shapes(request: PlacementRequest, group: Sequence[WorkerCapacity]) -> Iterator[GangShape]:
     for count, each in sizes(request, group):
-        yield GangShape(count, each, request.demand.devices((1.0,) * (count * each)))
+        need = request.demand.among_workers((1.0,) * (count * each), (count - 1) * each)
+        yield GangShape(count, each, need)
 
 
 def sizes(request: PlacementRequest, group: Sequence[WorkerCapacity]) -> Iterator[tuple[int, int]]:
