@@ -212,12 +212,15 @@ def _memory(context: LaunchContext) -> tuple[str, ...]:
 
 
 def _parallel(context: LaunchContext) -> tuple[str, ...]:
-    """The devices of each worker hold one stage of the model in parallel, and the workers are its stages."""
+    """As placement divided it; else the devices of each worker hold one stage of the model, and workers are stages."""
     if parameters.has(context.model.backend_parameters, *PARALLEL_FLAGS):
         return ()
     placement = context.placement
     shares = [placement.share(member).gpu_indexes for member in range(1 + len(placement.subordinates))]
     counts = [len(indexes) or 1 for indexes in shares]
+    if (group := placement.claim.tensor_parallel) and sum(counts) % group == 0:
+        layout = (("--tensor-parallel-size", group), ("--pipeline-parallel-size", sum(counts) // group))
+        return tuple(word for flag, size in layout if size > 1 for word in (flag, str(size)))
     if len(set(counts)) > 1:  # on Ray alone
         return ("--pipeline-parallel-size", str(sum(counts)))
     tensor = ("--tensor-parallel-size", str(counts[0])) if counts[0] > 1 else ()

@@ -102,7 +102,7 @@ def test_a_share_of_the_device_is_claimed_whole_and_must_be_enough() -> None:
     assert (found.claim.kv_cache, found.claim.slots) == (None, None)
     sentence = refused(deployed("--mem-fraction-static", "0.1"), facts(), here)
     assert (
-        "with --mem-fraction-static 0.1 the engine takes 8.0 GiB of a GPU of worker node-a, and needs"
+        "With --mem-fraction-static 0.1 the engine takes 8.0 GiB of a GPU of worker node-a, and needs"
         in sentence
     )
     assert "raise --mem-fraction-static, or leave it out" in sentence
