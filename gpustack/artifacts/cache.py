@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 import attrs
@@ -16,10 +17,12 @@ from gpustack.artifacts.disk import NoSpace, disk, free_bytes, has_size
 from gpustack.artifacts.fetch import FetchRules, fetch, matches_announced
 from gpustack.artifacts.file_lock import FileLocks
 from gpustack.artifacts.listing import Listing, RemoteFile, safe_name
-from gpustack.artifacts.partial import kept_bytes, unfinished_of
+from gpustack.artifacts.partial import PartialFile, kept_bytes, part_of, unfinished_of
+from gpustack.artifacts.peer import NO_PEERS, Peer, PeerGroup
 from gpustack.artifacts.projector import misfit
 from gpustack.artifacts.removal import remove
 from gpustack.artifacts.repository import NO_EXTRAS, FileExtras
+from gpustack.artifacts.shared_file import ArrivingFile, SharedFile
 from gpustack.artifacts.source import (
     DEFAULT_LIBRARY,
     DEFAULT_PROJECTOR,
@@ -45,10 +48,14 @@ _LOCK_PATIENCE = 1.0
 
 @attrs.frozen(kw_only=True)
 class DownloadProgress:
-    """How much of a source is on this machine, in bytes. ``done`` may decrease, when a file failed verification."""
+    """How much of a source is on this machine, in bytes. ``done`` may decrease, when a file failed verification.
+
+    ``origin`` is where most of the bytes came from: ``hub``, or the name of a peer; empty when none came yet.
+    """
 
     done: int
     total: int
+    origin: str = ""
 
     @property
     def percent(self) -> float:
@@ -99,6 +106,10 @@ class Cache:
     """The bytes on disk of files that this process is fetching."""
     _still_to_come: dict[Path, int] = attrs.field(factory=dict)
     """The bytes that downloads of this process will still write, by file."""
+    _arriving: dict[str, ArrivingFile] = attrs.field(factory=dict)
+    """Files that this process is fetching, by their SHA-256, as others may read them."""
+    _begun: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    """Who waits for a file to be one of them."""
 
     def __attrs_post_init__(self) -> None:
         if not self.root.is_absolute():
@@ -115,13 +126,14 @@ class Cache:
         projector: str | None = DEFAULT_PROJECTOR,
         extras: FileExtras = NO_EXTRAS,
         progress: Callable[[DownloadProgress], None] = lambda progress: None,
+        find_peers: Callable[[], Awaitable[Sequence[Peer]]] | None = None,
     ) -> LocalFiles:
         """Bring the files of ``source`` to this machine, fetching what is missing, and return where they are.
 
         Files that were complete before need no network. ``progress`` is called every ``period`` seconds while files
         are fetched, and once at the end. ``projector`` is the pattern of the projector to fetch with a GGUF model,
         ``extras`` what is wanted of a repository beyond the usual. With ``local_dir`` the files lie in that folder
-        instead of the cache.
+        instead of the cache. ``find_peers`` is asked, when something must be fetched, who else may have it.
 
         Cancellable at any time; the bytes fetched so far are kept for the next call. Raises Invalid, BadRequest,
         NotFound, Forbidden, TooManyRequests, or Unavailable (NoSpace, CorruptFile, RemoteError).
@@ -153,7 +165,7 @@ class Cache:
         begun = _key(source, projector, folder=folder)
         try:
             await disk.run(self._index.begin, begun, listing)
-            await self._fetch_all(listing, target, source.readable, progress)
+            await self._fetch_all(listing, target, source.readable, progress, find_peers)
             await disk.run(self._index.remember_listing, key, listing)
             await disk.run(self._index.end, begun)
         except OSError as error:
@@ -203,6 +215,26 @@ class Cache:
                     await self.remove([str(one) for one in gone], local_dir=local_dir)
         await disk.run(self._index.end, begun)
 
+    async def shared(self, digest: str, within: float = 0.0) -> SharedFile | None:
+        """The file of that SHA-256 for others to read, whole or as far as it has come.
+
+        ``None`` if it is not here nor begins to arrive ``within`` seconds. Only files below the cache's own folder are
+        found, and only those that it verified or is fetching itself.
+        """
+        found = await self._shared_now(digest)
+        with trio.move_on_after(within):
+            while found is None and within:
+                await self._begun.park()
+                found = await self._shared_now(digest)
+        return found
+
+    async def _shared_now(self, digest: str) -> SharedFile | None:
+        if (arriving := self._arriving.get(digest)) is not None:
+            partial = arriving.partial
+            return SharedFile(path=part_of(partial.target), size=partial.file.size, arriving=arriving)
+        found = await disk.run(self._index.content, digest, self.root)
+        return None if found is None else SharedFile(path=found[0], size=found[1])
+
     async def _with_projector(self, files: LocalFiles) -> LocalFiles:
         """``files``, without a projector whose header does not fit the model: a repository may hold those of others."""
         if files.mmproj_path is None:
@@ -225,14 +257,21 @@ class Cache:
         return listing if whole else None
 
     async def _fetch_all(
-        self, listing: Listing, target: Path, what: str, progress: Callable[[DownloadProgress], None]
+        self,
+        listing: Listing,
+        target: Path,
+        what: str,
+        progress: Callable[[DownloadProgress], None],
+        find_peers: Callable[[], Awaitable[Sequence[Peer]]] | None,
     ) -> None:
         """Fetch every file of ``listing`` that is missing in ``target``, and report progress meanwhile."""
         complete: dict[str, int] = {}
+        origins: Counter[str] = Counter()
 
         def report() -> None:
             done = sum(self._here.get(target / one.name, complete.get(one.name, 0)) for one in listing.files)
-            progress(DownloadProgress(done=done, total=listing.size))
+            most = origins.most_common(1)
+            progress(DownloadProgress(done=done, total=listing.size, origin=most[0][0] if most else ""))
 
         async def report_periodically() -> None:
             while True:
@@ -244,9 +283,10 @@ class Cache:
             nursery.start_soon(report_periodically)
             try:
                 async with open_client(timeouts=self.settings.timeouts) as client:
-                    await self._check_space(listing, target, what)
+                    missing = await self._check_space(listing, target, what)
+                    peers = PeerGroup(await find_peers()) if missing and find_peers is not None else NO_PEERS
                     for file in listing.files:
-                        await self._fetch_one(file, target / file.name, client)
+                        await self._fetch_one(file, target / file.name, client, peers, origins)
                         complete[file.name] = file.size
             except (GpustackError, OSError) as error:  # the nursery would wrap it in a group
                 fault = error
@@ -258,7 +298,14 @@ class Cache:
             raise fault
         report()
 
-    async def _fetch_one(self, file: RemoteFile, path: Path, client: HttpClient) -> None:
+    async def _fetch_one(
+        self,
+        file: RemoteFile,
+        path: Path,
+        client: HttpClient,
+        peers: PeerGroup,
+        origins: Counter[str],
+    ) -> None:
         """Fetch one file under its lock; others who want it wait, then find it complete or continue it."""
         async with self._locks.hold(path):
             if await disk.run(self._index.is_verified, file, path):
@@ -267,12 +314,23 @@ class Cache:
                 await disk.run(self._index.remember_verified, file, path)  # a user has put it there
                 return
 
+            arriving: ArrivingFile | None = None
+
+            def begin(partial: PartialFile) -> None:
+                nonlocal arriving
+                if file.sha256 is not None:
+                    arriving = self._arriving[file.sha256] = ArrivingFile(partial)
+                    self._begun.unpark_all()
+
             def note_progress(done: int) -> None:
                 self._here[path] = done
                 self._still_to_come[path] = file.size - done
+                if arriving is not None:
+                    arriving.moved.unpark_all()
 
             try:
-                if not (self.settings.xet and await self._fetch_by_xet(file, path, note_progress)):
+                by_xet = self.settings.xet and peers.pick(file) is None
+                if not (by_xet and await self._fetch_by_xet(file, path, note_progress)):
                     await fetch(
                         file,
                         path,
@@ -280,11 +338,17 @@ class Cache:
                         rng=self.rng,
                         rules=self.settings.rules,
                         on_progress=note_progress,
+                        on_open=begin,
+                        peers=peers,
+                        origins=origins,
                     )
+                await disk.run(self._index.remember_verified, file, path)
             finally:
                 self._here.pop(path, None)
                 self._still_to_come.pop(path, None)
-            await disk.run(self._index.remember_verified, file, path)
+                if arriving is not None:
+                    self._arriving.pop(file.sha256 or "", None)
+                    arriving.end()
 
     async def _fetch_by_xet(self, file: RemoteFile, path: Path, note_progress: Callable[[int], None]) -> bool:
         """Whether the file was fetched and verified by Xet. Not tried for a file that has begun as a plain download."""
@@ -311,8 +375,11 @@ class Cache:
         )
         return False
 
-    async def _check_space(self, listing: Listing, target: Path, what: str) -> None:
-        """Raise NoSpace if the disk is too small for ``listing`` and the other downloads of this process."""
+    async def _check_space(self, listing: Listing, target: Path, what: str) -> bool:
+        """Raise NoSpace if the disk is too small for ``listing`` and the other downloads of this process.
+
+        Returns whether anything is missing.
+        """
         wanted = await disk.run(self._wanted, listing, target)
         others = sum(size for path, size in self._still_to_come.items() if path not in wanted)
         needed = sum(wanted.values())
@@ -327,6 +394,7 @@ class Cache:
         self._still_to_come.update(
             {path: size for path, size in wanted.items() if path not in self._still_to_come}
         )
+        return bool(wanted)
 
     def _wanted(self, listing: Listing, target: Path) -> dict[Path, int]:
         """The bytes that each missing file will still write. Blocking."""

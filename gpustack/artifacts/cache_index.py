@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gpustack import durable_file
 from gpustack.artifacts.listing import Listing, RemoteFile
 
 _LIMIT = 16 << 20
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @attrs.frozen
@@ -84,6 +86,23 @@ class CacheIndex:
     def remember_verified(self, file: RemoteFile, path: Path) -> None:
         """Keep that the file at ``path`` was verified to be ``file``; raises OSError."""
         self._write("files", _key(path), _verified_state(file, path))
+        if file.sha256 is not None:
+            self._write("contents", file.sha256, {"path": str(path), "size": file.size})
+
+    def content(self, digest: str, root: Path) -> tuple[Path, int] | None:
+        """Where the file with that SHA-256 lies, and its size in bytes.
+
+        ``None`` unless it was verified, has not changed since, and lies below ``root``.
+        """
+        note = self._read("contents", digest) if _DIGEST.fullmatch(digest) else {}
+        path, size = note.get("path"), note.get("size")
+        if not isinstance(path, str) or not isinstance(size, int):
+            return None
+        place = Path(path)
+        if not place.resolve().is_relative_to(root.resolve()):
+            return None
+        file = RemoteFile(name=place.name, size=size, sha256=digest)
+        return (place, size) if self.is_verified(file, place) else None
 
     def forget(self, path: Path) -> None:
         """Remove the note of a file that is removed."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import attrs
@@ -12,6 +14,7 @@ import trio
 from gpustack.artifacts.disk import CorruptFile, disk
 from gpustack.artifacts.listing import RemoteFile
 from gpustack.artifacts.partial import ByteRanges, FileDigest, PartialFile, Range, discard, part_of
+from gpustack.artifacts.peer import EMPTY_PAUSE, NO_PEERS, PeerFault, PeerGroup
 from gpustack.artifacts.range_request import (
     RedirectTarget,
     SourceChanged,
@@ -32,6 +35,10 @@ from gpustack.remote.http import (
     shown,
 )
 
+log = logging.getLogger(__name__)
+
+HUB = "hub"
+"""How the source is called among those that bytes come from."""
 _LAST_WRITE = 10.0
 """Seconds that writing the received bytes may take after a cancellation."""
 
@@ -63,24 +70,36 @@ async def fetch(
     rng: random.Random,
     rules: FetchRules,
     on_progress: Callable[[int], None],
+    on_open: Callable[[PartialFile], None] = lambda partial: None,
+    peers: PeerGroup = NO_PEERS,
+    origins: Counter[str] | None = None,
 ) -> None:
     """Fetch ``file`` to ``target`` and verify it; ``on_progress`` gets the number of bytes on disk.
 
+    ``peers`` are asked first, and the source for what they do not give; ``origins`` counts the bytes of each, the
+    source's as ``HUB``. ``on_open`` gets the file whose bytes come, before the first of them.
+
     Continues where an earlier call was cancelled or killed. ``target`` appears by a rename once size and hash are
-    right; a file that fails verification is removed and fetched once more. The caller holds the lock on ``target``.
-    Cancellable at any time; the bytes on disk are kept. Raises CorruptFile, NoSpace, Forbidden, NotFound,
-    TooManyRequests, RemoteError and other Unavailable, OSError.
+    right; a file that fails verification is removed and fetched once more, from the source alone. The caller holds the
+    lock on ``target``. Cancellable at any time; the bytes on disk are kept. Raises CorruptFile, NoSpace, Forbidden,
+    NotFound, TooManyRequests, RemoteError and other Unavailable, OSError.
     """
-    for _ in range(2):
+    counted = Counter[str]() if origins is None else origins
+    before = counted.copy()
+    for asked in (peers, NO_PEERS):
         partial = await disk.run(PartialFile.open, file, target)
         try:
-            await _Download(partial, client, rng, rules, on_progress).run()
-            if await matches_announced(file, part_of(target)):
+            on_open(partial)
+            download = _Download(partial, client, rng, rules, on_progress, asked, counted)
+            await download.run()
+            if await matches_announced(file, part_of(target), download.digest):
                 await disk.run(partial.finish)
                 return
         finally:
             partial.close()
         await disk.run(discard, target)
+        counted.clear()
+        counted.update(before)
         on_progress(0)
     raise CorruptFile(
         f"{file.name} was fetched from {shown(file.url)} twice and both times was not what is announced there "
@@ -89,9 +108,12 @@ async def fetch(
     )
 
 
-async def matches_announced(file: RemoteFile, path: Path) -> bool:
-    """Whether the file at ``path`` has the announced size and hash. Reads all of it; cancellable every 32 MiB."""
-    digest = FileDigest(path, file)
+async def matches_announced(file: RemoteFile, path: Path, begun: FileDigest | None = None) -> bool:
+    """Whether the file at ``path`` has the announced size and hash. Reads all of it; cancellable every 32 MiB.
+
+    What ``begun`` has read already is not read again.
+    """
+    digest = begun or FileDigest(path, file)
     if not digest.has_hash:
         return (await trio.Path(path).stat()).st_size == file.size
     while await disk.run(digest.advance):
@@ -116,6 +138,13 @@ class _Download:
     rng: random.Random
     rules: FetchRules
     on_progress: Callable[[int], None]
+    peers: PeerGroup
+    origins: Counter[str]
+    digest: FileDigest = attrs.field(init=False)
+    """Reads what has come in one piece from the beginning, while the rest comes."""
+    moved: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    """Who waits for more bytes."""
+    from_peers: bool = False
     active: list[_Segment] = attrs.field(factory=list)
     place: RedirectTarget | None = None
     """Where the last redirect led: asked directly while it answers."""
@@ -130,6 +159,7 @@ class _Download:
     async def run(self) -> None:
         for _ in range(self.rules.restarts + 1):
             self.changed = False
+            self.digest = FileDigest(part_of(self.partial.target), self.file)
             self.on_progress(self.partial.done.size)
             try:
                 await self._all_segments()
@@ -147,11 +177,13 @@ class _Download:
     async def _all_segments(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._save_periodically, nursery.cancel_scope)
+            if self.digest.has_hash:
+                nursery.start_soon(self._hash_along, nursery.cancel_scope)
             async with trio.open_nursery() as tasks:
                 first = trio.Event()
                 tasks.start_soon(self._work, tasks.cancel_scope, first)
                 await first.wait()  # only its answer says whether the server supports ranges
-                if self.takes_ranges:
+                if self.takes_ranges or self.from_peers:
                     for _ in range(self.rules.segments - 1):
                         tasks.start_soon(self._work, tasks.cancel_scope, first)
             nursery.cancel_scope.cancel()
@@ -162,6 +194,19 @@ class _Download:
                 await trio.sleep(self.rules.save_period)
                 await disk.run(self.partial.save)
         except (GpustackError, OSError) as error:
+            self.fault = self.fault or error
+            everything.cancel()
+
+    async def _hash_along(self, everything: trio.CancelScope) -> None:
+        """Hash the bytes that have come, so that little is left to read when the last one is there."""
+        try:
+            while True:
+                here = self.partial.done.reach(0)
+                if self.digest.place < here:
+                    await disk.run(self.digest.advance, here)
+                else:
+                    await self.moved.park()
+        except OSError as error:
             self.fault = self.fault or error
             everything.cancel()
 
@@ -200,6 +245,8 @@ class _Download:
     async def _fetch(self, segment: _Segment, accepted: trio.Event) -> None:
         failures = 0
         while segment.at < segment.end:
+            if await self._ask_peer(segment, accepted):
+                continue
             before = segment.at
             try:
                 await self._request(segment, accepted)
@@ -225,13 +272,37 @@ class _Download:
         ceiling = min(self.rules.first_wait * 2.0 ** (failures - 1), self.rules.longest_wait)
         return ceiling * self.rng.uniform(0.5, 1.0)
 
+    async def _ask_peer(self, segment: _Segment, accepted: trio.Event) -> bool:
+        """Take what the best peer has of ``segment``; false when there is none to ask."""
+        peer = self.peers.pick(self.file)
+        if peer is None:
+            return False
+        before = segment.at
+        try:
+            async with peer.open_range(self.file, segment.at, segment.end) as pieces:
+                self.from_peers = True
+                accepted.set()
+                await self._receive(pieces, segment, segment.at, peer.name)
+        except PeerFault as fault:
+            self.peers.set_aside(peer, None if fault.everything else self.file, fault.pause)
+            log.info(
+                "Not fetched from a worker: file=%s worker=%s reason=%s", self.file.name, peer.name, fault
+            )
+        else:
+            if segment.at == before:
+                self.peers.set_aside(peer, self.file, EMPTY_PAUSE)
+        return True
+
     async def _request(self, segment: _Segment, accepted: trio.Event) -> None:
         """Send one request for the missing rest of ``segment``."""
         async with open_range(self.client, self.file, segment.at, segment.end, place=self.place) as incoming:
             start = self._accept(incoming, segment)
             self.place = RedirectTarget(incoming.url, incoming.address)
             accepted.set()
-            await self._receive(incoming, segment, start)
+            goes_on = incoming.status == 200
+            await self._receive(incoming.pieces(), segment, start, HUB, goes_on=goes_on)
+            if segment.at < segment.end:
+                raise TransientError(BadResponse(incoming.url, "ended early"))
 
     def _accept(self, incoming: StreamedResponse, segment: _Segment) -> int:
         """The offset at which the answer begins; raises SourceChanged, or BadResponse for bytes that nobody wanted."""
@@ -253,27 +324,36 @@ class _Download:
         self.partial.etag = etag
         return start
 
-    async def _receive(self, incoming: StreamedResponse, segment: _Segment, start: int) -> None:
-        """Write the bytes of an answer that begins at ``start`` into ``segment``; those before a failure are kept."""
+    async def _receive(
+        self,
+        pieces: AsyncIterator[bytes],
+        segment: _Segment,
+        start: int,
+        origin: str,
+        *,
+        goes_on: bool = False,
+    ) -> None:
+        """Write the bytes of an answer that begins at ``start`` into ``segment``; those before a failure are kept.
+
+        ``goes_on``: the answer may not end with the segment, and what comes after it is not read.
+        """
         gathered = bytearray()
         skip = segment.at - start
         try:
-            async for part in incoming.pieces():
+            async for part in pieces:
                 kept = part[skip:] if skip else part
                 skip = max(skip - len(part), 0)
                 gathered += kept[: segment.end - segment.at - len(gathered)]
                 is_last = len(gathered) >= segment.end - segment.at
                 if is_last or len(gathered) >= self.rules.block:
-                    await self._write(segment, gathered)
-                if is_last and incoming.status == 200:
+                    await self._write(segment, gathered, origin)
+                if is_last and goes_on:
                     return  # the answer goes on beyond the segment
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_WRITE):
-                await self._write(segment, gathered)
-        if segment.at < segment.end:
-            raise TransientError(BadResponse(incoming.url, "ended early"))
+                await self._write(segment, gathered, origin)
 
-    async def _write(self, segment: _Segment, gathered: bytearray) -> None:
+    async def _write(self, segment: _Segment, gathered: bytearray, origin: str) -> None:
         if not gathered:
             return
         block = bytes(gathered)
@@ -281,4 +361,6 @@ class _Download:
         await disk.run(self.partial.write, segment.at, block)
         self.partial.done = self.partial.done.plus(segment.at, segment.at + len(block))
         segment.at += len(block)
+        self.origins[origin] += len(block)
+        self.moved.unpark_all()
         self.on_progress(self.partial.done.size)

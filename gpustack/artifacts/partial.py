@@ -53,6 +53,10 @@ class ByteRanges:
         """The number of bytes."""
         return sum(end - start for start, end in self.parts)
 
+    def reach(self, at: int) -> int:
+        """The end of the range that contains the offset ``at``; ``at`` itself if none does."""
+        return next((end for start, end in self.parts if start <= at < end), at)
+
     def missing(self, size: int) -> tuple[Range, ...]:
         """The ranges of a file of ``size`` bytes that are not in this set."""
         gaps, at = [], 0
@@ -197,11 +201,14 @@ class FileDigest:
         """Whether the source announced a hash."""
         return self.file.sha256 is not None or self.file.git_sha1 is not None
 
-    def advance(self) -> bool:
-        """Read the next step; returns False at the end of the file. Raises OSError."""
+    def advance(self, until: int | None = None) -> bool:
+        """Read the next step, up to the offset ``until`` if given; returns False at the end of the file.
+
+        Raises OSError.
+        """
         with self.path.open("rb") as source:
             source.seek(self.place)
-            end = self.place + self.step
+            end = self.place + self.step if until is None else min(self.place + self.step, until)
             while self.place < end:
                 block = source.read(min(1 << 20, end - self.place))
                 if not block:

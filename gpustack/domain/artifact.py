@@ -71,6 +71,14 @@ class ModelSource:
         return PurePosixPath(name.lower()).suffix == ".gguf"
 
 
+@attrs.frozen(kw_only=True)
+class LoraAdapter:
+    """A LoRA adapter of a deployment: clients ask for it as ``<deployment>:<name>``."""
+
+    name: str
+    source: ModelSource
+
+
 class FileState(StrEnum):
     """The life of a model file on one worker."""
 
@@ -91,8 +99,23 @@ class ModelFile(Record):
     cleanup_on_delete: bool = True
     size: int | None = None
     download_progress: float | None = None
+    download_speed: float | None = None
+    """Bytes a second, while they are fetched."""
+    fetched_from: str = ""
+    """Where most of the bytes came from: ``hub``, or the name of a worker; empty when none had to be fetched."""
     resolved_paths: tuple[str, ...] = ()
     state: FileState = FileState.DOWNLOADING
     state_message: str = ""
+    pinned: bool = False
+    """Eviction leaves it alone."""
+    last_used_at: datetime | None = None
+    """When an instance last began or ceased to use it; ``None`` if none ever did."""
     deleted_at: datetime | None = None
     """Set when it is to be removed: the worker removes the files, then the server deletes the record."""
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds until it is here at the present speed; ``None`` if unknown."""
+        if self.state is not FileState.DOWNLOADING or not self.size or not self.download_speed:
+            return None
+        return self.size * (1 - (self.download_progress or 0.0) / 100) / self.download_speed

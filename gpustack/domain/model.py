@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from .access import Limits
-from .artifact import ModelSource
+from .artifact import LoraAdapter, ModelSource
 from .backend import BackendSpec
 from .record import Record, stored
 
@@ -82,6 +82,7 @@ class Model(Record):
     """The accounts that may use it when ``access`` is ``ALLOWED_USERS``."""
     limits: Limits | None = None
     """The limits of all its users together."""
+    lora_adapters: tuple[LoraAdapter, ...] = ()
 
 
 RUNTIME_FIELDS = frozenset(
@@ -99,6 +100,7 @@ RUNTIME_FIELDS = frozenset(
         "command",
         "health_path",
         "env",
+        "lora_adapters",
         "name",
     }
 )

@@ -86,14 +86,21 @@ def members_after(instance: ModelInstance, report: InstanceReport) -> tuple[Memb
 
 @attrs.frozen(kw_only=True)
 class FileReport:
-    """What a worker reports of a model file; ``None`` leaves a field unchanged. ``gone``: it has been removed."""
+    """What a worker reports of a model file; ``None`` leaves a field unchanged.
+
+    ``gone``: it has been removed. ``evicted``: the same, by the worker's own decision; it says why.
+    """
 
     state: FileState | None = None
     state_message: str | None = None
     size: int | None = None
     download_progress: float | None = None
+    download_speed: float | None = None
+    fetched_from: str | None = None
     resolved_paths: tuple[str, ...] | None = None
+    last_used_at: datetime | None = None
     gone: bool = False
+    evicted: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -103,3 +110,22 @@ class StatusReport:
     status: WorkerStatus
     ip: str | None = None
     labels: Mapping[str, str] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class FileHolder:
+    """A worker that has the files of a source or is fetching them, and what another worker may read them with."""
+
+    name: str
+    host: str
+    port: int
+    fetching: bool = False
+    ticket: str = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class FileRecord:
+    """The answer to a worker that needs files: the id of their record, and who has them, the best first."""
+
+    id: int
+    holders: tuple[FileHolder, ...] = ()

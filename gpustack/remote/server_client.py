@@ -12,7 +12,7 @@ import trio
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.assignment import AssignmentEvent, AssignmentLine
 from gpustack.domain.document import decode, encode
-from gpustack.domain.report import FileReport, InstanceReport, JoinRequest, StatusReport
+from gpustack.domain.report import FileRecord, FileReport, InstanceReport, JoinRequest, StatusReport
 from gpustack.domain.worker import WorkerStatus
 from gpustack.errors import Invalid, Unavailable
 from gpustack.remote.failover_client import FailoverClient
@@ -49,11 +49,7 @@ class HeartbeatAnswer:
 class _FileRequest:
     source: ModelSource
     local_dir: str
-
-
-@attrs.frozen(kw_only=True)
-class _FileId:
-    id: int
+    holders: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -129,11 +125,16 @@ class ServerClient:
         """Report the state of a file."""
         await self._call("PUT", f"/v1/model-files/{file_id}/report", encode(report), None)
 
-    async def ensure_file(self, worker_id: int, source: ModelSource, local_dir: str) -> int:
-        """The id of the record of this source's files on this worker; created if there is none."""
-        asked = _FileRequest(source=source, local_dir=local_dir)
-        record: _FileId = await self._call("POST", f"/v1/workers/{worker_id}/files", encode(asked), _FileId)
-        return record.id
+    async def ensure_file(
+        self, worker_id: int, source: ModelSource, local_dir: str, *, holders: bool = False
+    ) -> FileRecord:
+        """The record of this source's files on this worker, created if there is none; with ``holders`` who else has
+        them."""
+        asked = _FileRequest(source=source, local_dir=local_dir, holders=holders)
+        record: FileRecord = await self._call(
+            "POST", f"/v1/workers/{worker_id}/files", encode(asked), FileRecord
+        )
+        return record
 
     async def metrics_config(self) -> object:
         """The mapping of engines' metric families to our names, as JSON."""

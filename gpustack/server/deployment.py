@@ -16,6 +16,7 @@ from gpustack.domain.model import RUNTIME_FIELDS, Model, edited
 from gpustack.domain.worker import Worker
 from gpustack.engines.backend import settled
 from gpustack.errors import AlreadyExists, BadRequest, Conflict
+from gpustack.policy.model_file import users_of
 from gpustack.server.lifecycle import end_instance, give_up_place
 from gpustack.server.report import TO_FETCH
 from gpustack.server.row_write import existing
@@ -186,7 +187,7 @@ async def delete_file(store: Store, file_id: int, cleanup: bool | None = None) -
 
     def work(tx: Tx) -> ModelFile:
         file = existing(tx, ModelFile, file_id)
-        users = [i.name for i in tx.all(ModelInstance).values() if _uses(i, file)]
+        users = [i.name for i in users_of(file, tx.all(ModelInstance).values(), tx.all(Model))]
         if users:
             raise Conflict(f"Model file {file_id} is in use by {', '.join(sorted(users))}")
         return tx.change(
@@ -197,12 +198,6 @@ async def delete_file(store: Store, file_id: int, cleanup: bool | None = None) -
         )
 
     return await store.write(work)
-
-
-def _uses(instance: ModelInstance, file: ModelFile) -> bool:
-    """Whether an instance reads the file: from the cache, never from a folder that a user chose (``local_dir``)."""
-    here = file.worker_id in workers_of(instance) and not file.local_dir
-    return here and instance.source.index == file.source_index
 
 
 def _refuse_taken_name(tx: Tx, name: str, own_id: int | None) -> None:

@@ -90,8 +90,13 @@ async def report_file(store: Store, worker_id: int, file_id: int, report: FileRe
         file = existing(tx, ModelFile, file_id)
         if file.worker_id != worker_id:
             raise Forbidden(f"Model file {file_id} is not on this worker")
-        if not report.gone:
-            tx.change(ModelFile, file_id, **_reported_fields(report))
+        if report.evicted is not None:
+            tx.delete(ModelFile, file_id)
+        elif not report.gone:
+            done = report.state not in (None, FileState.DOWNLOADING)
+            tx.change(
+                ModelFile, file_id, **({"download_speed": None} if done else {}), **_reported_fields(report)
+            )
         elif file.deleted_at is not None:
             tx.delete(ModelFile, file_id)
         else:
@@ -159,7 +164,7 @@ def _reported_fields(report: InstanceReport | FileReport) -> dict[str, Any]:
     return {
         field.name: getattr(report, field.name)
         for field in attrs.fields(type(report))
-        if field.name not in ("gone", "member") and getattr(report, field.name) is not None
+        if field.name not in ("gone", "member", "evicted") and getattr(report, field.name) is not None
     }
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -33,8 +34,10 @@ from gpustack.http1.head import RequestHead
 from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.upstream import UpstreamAddress, UpstreamError
 from gpustack.http1.upstream_exchange import RequestBody
+from gpustack.identity.file_ticket import reader_of
 from gpustack.nursery.log_file import previous, tail
 from gpustack.worker.engine_key import EngineKeys, KeyFilter
+from gpustack.worker.file_server import PREFIX, FileServer
 from gpustack.worker.membership import Membership
 from gpustack.worker.ports import PortLeases
 
@@ -65,7 +68,8 @@ class EngineProxyError(Unavailable):
 
 @attrs.frozen
 class ForwardHandler:
-    """The handler of the worker's port. Everything except health and version needs the forward key."""
+    """The handler of the worker's port. Everything except health and version needs the forward key, and model files a
+    ticket that the server gives to other workers."""
 
     _membership: Membership
     _ports: PortLeases
@@ -74,6 +78,8 @@ class ForwardHandler:
     _log_file: Callable[[int, int], Path]
     """Where the process of an instance's member writes."""
     _read_facts: Callable[[ModelSource], Awaitable[ModelFacts]]
+    _files: FileServer
+    _now: Callable[[], datetime]
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request."""
@@ -102,6 +108,9 @@ class ForwardHandler:
         elif path == "/version":
             about = {"version": __version__, "git_commit": __commit__}
             await exchange.respond(200, _JSON, json.dumps(about).encode())
+        elif path.startswith(PREFIX):
+            self._check_ticket(exchange.head)
+            await self._files.serve(exchange)
         else:
             self._check_key(exchange.head)
             if path.startswith("/proxy/"):
@@ -120,6 +129,13 @@ class ForwardHandler:
         member = self._membership.member
         given = head.get(b"authorization") or b""
         if member is None or not hmac.compare_digest(given, b"Bearer " + member.forward_key.encode()):
+            raise Unauthorized
+
+    def _check_ticket(self, head: RequestHead) -> None:
+        """Raise Unauthorized unless the caller has a ticket of the server for this worker's files."""
+        member = self._membership.member
+        given = (head.get(b"authorization") or b"").decode("latin-1").removeprefix("Bearer ")
+        if member is None or reader_of(given, member.forward_key, self._now().timestamp()) is None:
             raise Unauthorized
 
     async def _proxy(self, exchange: Exchange) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
+from gpustack.artifacts.peer import Peer
 from gpustack.artifacts.repository import NO_EXTRAS, FileExtras
 from gpustack.artifacts.source import DEFAULT_PROJECTOR
 from gpustack.domain.artifact import FileState, ModelFile, ModelSource, SourceKind
@@ -25,7 +28,10 @@ log = logging.getLogger(__name__)
 
 _REPORT_EVERY = 1.0
 """Seconds between two reports of progress."""
+_SPEED_OVER = 10.0
+"""Seconds over which the speed is measured."""
 _Key = tuple[ModelSource, str]
+FindPeers = Callable[[ModelSource, str], Awaitable[Sequence[Peer]]]
 
 
 @attrs.define(eq=False)
@@ -38,6 +44,25 @@ class _FileTask:
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
 
+@attrs.define(eq=False)
+class _Speed:
+    """Bytes a second over the last seconds of a fetch."""
+
+    _seen: deque[tuple[float, int]] = attrs.field(factory=deque)
+
+    def note(self, instant: float, done: int) -> None:
+        """So many bytes are there now."""
+        self._seen.append((instant, done))
+        while len(self._seen) > 2 and self._seen[1][0] <= instant - _SPEED_OVER:
+            self._seen.popleft()
+
+    @property
+    def now(self) -> float | None:
+        """``None`` where nothing can be said yet."""
+        (first, had), (last, has) = self._seen[0], self._seen[-1]
+        return max(has - had, 0) / (last - first) if last > first else None
+
+
 @attrs.define(eq=False, repr=False)
 class ModelFiles:
     """A service: fetches and removes the files that the server's records ask for, and gives instances their files."""
@@ -47,8 +72,12 @@ class ModelFiles:
     _reports: ReportQueue
     _token: str | None = attrs.field(default=None, repr=False)
     """The model hub's token."""
+    _find_peers: FindPeers | None = None
+    """Asks which other workers have the files of a source (and folder), the best first."""
     _tasks: dict[int, _FileTask] = attrs.field(factory=dict)
     _reported_at: dict[_Key, float] = attrs.field(factory=dict)
+    _origins: dict[_Key, str] = attrs.field(factory=dict)
+    """Where what is being fetched comes from."""
     _wanted: dict[_Key, int] = attrs.field(factory=dict)
     """How many wait for these files now."""
     _removing: dict[_Key, trio.Event] = attrs.field(factory=dict)
@@ -88,6 +117,9 @@ class ModelFiles:
                         token=self._token,
                         local_dir=local_dir or None,
                         progress=self._progress_reporter(key, progress),
+                        find_peers=None
+                        if self._find_peers is None
+                        else partial(self._find_peers, source, local_dir),
                         projector=pattern,
                         extras=extras,
                     )
@@ -100,9 +132,11 @@ class ModelFiles:
                 raise refusal
         finally:
             self._wanted[key] -= 1
+            origin = self._origins.get(key)
             if not self._wanted[key]:
                 del self._wanted[key]
                 self._reported_at.pop(key, None)
+                self._origins.pop(key, None)
         self._reports.add_file(
             source,
             local_dir,
@@ -112,6 +146,7 @@ class ModelFiles:
                 size=files.size,
                 download_progress=100.0,
                 resolved_paths=files.paths,
+                fetched_from=origin,
             ),
         )
         return files
@@ -131,12 +166,15 @@ class ModelFiles:
         """A callback for the cache. However many wait for the same files, their record is reported once a second."""
         source, local_dir = key
         told_at: float | None = None
+        speed = _Speed()
 
         def tell(now: DownloadProgress) -> None:
             nonlocal told_at
             instant = trio.current_time()
             if now.done >= now.total and told_at is None:
                 return  # everything was here already
+            speed.note(instant, now.done)
+            self._origins[key] = now.origin
             if told_at is None or instant - told_at >= _REPORT_EVERY:
                 told_at = instant
                 if progress is not None:
@@ -145,7 +183,11 @@ class ModelFiles:
             if last is None or instant - last >= _REPORT_EVERY:
                 self._reported_at[key] = instant
                 report = FileReport(
-                    state=FileState.DOWNLOADING, download_progress=now.percent, size=now.total or None
+                    state=FileState.DOWNLOADING,
+                    download_progress=now.percent,
+                    download_speed=speed.now,
+                    size=now.total or None,
+                    fetched_from=now.origin,
                 )
                 self._reports.add_file(source, local_dir, report)
 
@@ -215,7 +257,7 @@ class ModelFiles:
         finally:
             del self._removing[_key(file)]
             done.set()
-        self._reports.add_file_removal(file.id)
+        self._reports.add_record(file.id, FileReport(gone=True))
         log.info("Removed a model file: source=%s bytes_too=%s", file.source.readable, bytes_too)
 
     def _report_error(self, key: _Key, sentence: str) -> None:

@@ -67,18 +67,21 @@ class _QueuedFileReport:
 
 
 @attrs.frozen
-class _QueuedFileRemoval:
+class _QueuedRecordReport:
+    """Of a record of files that must not be made anew where it is gone."""
+
     file_id: int
+    report: FileReport
 
     @property
     def row(self) -> object:
         return "file", self.file_id
 
     def __str__(self) -> str:
-        return f"file {self.file_id}, gone"
+        return f"file {self.file_id}{', gone' if self.report.gone or self.report.evicted else ''}"
 
 
-_QueuedReport = _QueuedInstanceReport | _QueuedFileReport | _QueuedFileRemoval
+_QueuedReport = _QueuedInstanceReport | _QueuedFileReport | _QueuedRecordReport
 
 
 @attrs.define(eq=False, repr=False)
@@ -129,9 +132,11 @@ class ReportQueue:
             self._add(_QueuedFileReport(source, local_dir, report))
         self._wake.wake()
 
-    def add_file_removal(self, file_id: int) -> None:
-        """Queue that a file has been removed."""
-        self._add(_QueuedFileRemoval(file_id))
+    def add_record(self, file_id: int, report: FileReport) -> None:
+        """Queue a report of one record of files: that they have been removed, or were used."""
+        if report.evicted is not None:
+            report = attrs.evolve(report, evicted=storable(report.evicted))
+        self._add(_QueuedRecordReport(file_id, report))
         self._wake.wake()
 
     def has_pending(self, instance_id: int, member: int = 0) -> bool:
@@ -201,11 +206,11 @@ class ReportQueue:
         try:
             if isinstance(one, _QueuedInstanceReport):
                 await client.report_instance(one.instance_id, one.report)
-            elif isinstance(one, _QueuedFileRemoval):
-                await client.report_file(one.file_id, FileReport(gone=True))
+            elif isinstance(one, _QueuedRecordReport):
+                await client.report_file(one.file_id, one.report)
             else:
-                file_id = await client.ensure_file(member.worker_id, one.source, one.local_dir)
-                await client.report_file(file_id, one.report)
+                record = await client.ensure_file(member.worker_id, one.source, one.local_dir)
+                await client.report_file(record.id, one.report)
         except Unauthorized:
             self._membership.void(member)
             return False

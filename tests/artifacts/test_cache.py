@@ -84,7 +84,7 @@ async def test_a_source_comes_with_all_its_files(cache: Cache, hub: Hub) -> None
         size=SIZE,
     )
     assert content(found.main_path) == BIG
-    assert heard[-1] == DownloadProgress(done=SIZE, total=SIZE)
+    assert heard[-1] == DownloadProgress(done=SIZE, total=SIZE, origin="hub")
     assert heard[-1].percent == 100.0
     assert sent(hub) == SIZE
     assert cache._here == {} and cache._still_to_come == {}

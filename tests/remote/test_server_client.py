@@ -117,7 +117,7 @@ async def test_reports_arrive_as_they_were_said(server: Server, client: ServerCl
 async def test_the_record_of_a_source_is_asked_for(server: Server, client: ServerClient) -> None:
     server.answer = 200, b'{"id": 5}'
     source = ModelSource(kind=SourceKind.LOCAL_PATH, local_path="/m.gguf")
-    assert await client.ensure_file(7, source, "/dir") == 5
+    assert (await client.ensure_file(7, source, "/dir")).id == 5
     asked = orjson.loads(server.asked[0][3])
     assert (asked["source"]["local_path"], asked["local_dir"]) == ("/m.gguf", "/dir")
 

@@ -38,12 +38,14 @@ from gpustack.worker.assignment_watcher import AssignmentWatcher
 from gpustack.worker.context import WorkerContext
 from gpustack.worker.engine_environment import EngineEnvironments
 from gpustack.worker.engine_key import EngineKeys
+from gpustack.worker.file_server import FileServer
 from gpustack.worker.forward import ForwardHandler
 from gpustack.worker.heartbeat import Heartbeat, StatusReporter
 from gpustack.worker.identity import WorkerIdentity, worker_name, worker_uuid
 from gpustack.worker.log_retention import LogRetention
 from gpustack.worker.membership import Membership
 from gpustack.worker.model_file import ModelFiles
+from gpustack.worker.peer import PeerFinder
 from gpustack.worker.ports import PortLeases
 from gpustack.worker.probe import Prober
 from gpustack.worker.report import ReportQueue
@@ -98,6 +100,7 @@ class Daemon:
     context: WorkerContext = attrs.field(init=False)
     supervisor: InstanceSupervisor = attrs.field(init=False)
     membership: Membership = attrs.field(init=False)
+    cache: Cache = attrs.field(init=False)
 
     async def start(self, nursery: trio.Nursery) -> Daemon:
         await nursery.start(self._run)
@@ -121,7 +124,14 @@ class Daemon:
         self.port = listeners[0].getsockname()[1]
         parts = self._parts(rng)
         forward = ForwardHandler(
-            self.membership, self.ports, self.keys, self.pool, self.context.log_file, _no_facts
+            self.membership,
+            self.ports,
+            self.keys,
+            self.pool,
+            self.context.log_file,
+            _no_facts,
+            FileServer(self.cache.shared),
+            utc_now,
         )
         try:
             with self.scope:
@@ -155,10 +165,9 @@ class Daemon:
         self.membership = Membership(client, identity, lambda: self.token, rng)
         self.reports = ReportQueue(self.membership, rng, retry_after=0.1)
         assignments = AssignmentWatcher(self.membership, rng)
+        self.cache = Cache(self.folder / "cache", rng, CacheSettings(endpoint=self.endpoint, period=0.05))
         files = ModelFiles(
-            Cache(self.folder / "cache", rng, CacheSettings(endpoint=self.endpoint, period=0.05)),
-            assignments,
-            self.reports,
+            self.cache, assignments, self.reports, find_peers=PeerFinder(self.membership, self.pool).find
         )
         pipx = PipxFolders(self.folder / "pipx", self.folder / "bin")
         environments = EngineEnvironments(

@@ -16,7 +16,14 @@ from gpustack.domain.document import decode, encode
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState, Party, allowed
 from gpustack.domain.model import Model
-from gpustack.domain.report import FileReport, InstanceReport, JoinRequest, StatusReport, members_after
+from gpustack.domain.report import (
+    FileHolder,
+    FileReport,
+    InstanceReport,
+    JoinRequest,
+    StatusReport,
+    members_after,
+)
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.server import HttpServer
@@ -51,6 +58,9 @@ class FakeServer:
     reports: list[tuple[int, InstanceReport]] = attrs.field(factory=list)
     refused: list[tuple[int, InstanceReport]] = attrs.field(factory=list)
     file_reports: list[tuple[int, FileReport]] = attrs.field(factory=list)
+    holders: list[FileHolder] = attrs.field(factory=list)
+    """Other workers that have whatever files are asked for."""
+    asked_for_holders: int = 0
     answers: dict[str, int] = attrs.field(factory=dict)
     """Path ending → status it answers instead; 0 is never."""
     news: AsyncValue[AssignmentState] = attrs.field(factory=lambda: AsyncValue(AssignmentState()))
@@ -261,7 +271,9 @@ class FakeServer:
             )
             self.put(made)
             known = [made]
-        await exchange.respond(200, (), orjson.dumps({"id": known[0].id}))
+        self.asked_for_holders += asked["holders"]
+        holders = [attrs.asdict(one) for one in self.holders] if asked["holders"] else []
+        await exchange.respond(200, (), orjson.dumps({"id": known[0].id, "holders": holders}))
 
     async def _file_report(self, exchange: Exchange, key: int) -> None:
         report = decode(await exchange.read_body(LIMIT), FileReport)

@@ -9,11 +9,13 @@ from typing import Any
 import attrs
 
 from gpustack.domain.access import Principal, Role
-from gpustack.domain.artifact import ModelFile, ModelSource
+from gpustack.domain.artifact import FileState, ModelFile, ModelSource
 from gpustack.domain.report import JoinRequest, StatusReport
 from gpustack.domain.worker import SystemReserved, Worker
 from gpustack.errors import Conflict, Forbidden, NotFound, Unavailable
+from gpustack.identity.file_ticket import issue_ticket
 from gpustack.identity.keys import WorkerKeyText, parse
+from gpustack.policy.model_file import holders
 from gpustack.remote.redirect import is_loopback, names_no_machine
 from gpustack.server import deployment
 from gpustack.server.credential import CredentialAction, bar, next_action, readmit, renew_credential
@@ -193,10 +195,14 @@ async def _status(call: ApiCall) -> ApiResponse:
 
 @attrs.frozen(kw_only=True)
 class FileAsk:
-    """The files that a worker needs. A record of them is made unless there is one."""
+    """The files that a worker needs. A record of them is made unless there is one.
+
+    ``holders``: it is about to fetch them, and wants to know who else has them.
+    """
 
     source: ModelSource
     local_dir: str = ""
+    holders: bool = False
 
 
 async def _ensure_file(call: ApiCall) -> ApiResponse:
@@ -217,7 +223,23 @@ async def _ensure_file(call: ApiCall) -> ApiResponse:
             )
         return tx.insert(ModelFile(source=asked.source, **wanted))
 
-    return ApiResponse(document={"id": (await call.context.store.write(work)).id})
+    file = await call.context.store.write(work)
+    return ApiResponse(document={"id": file.id, "holders": _holders(call, file) if asked.holders else []})
+
+
+def _holders(call: ApiCall, file: ModelFile) -> list[dict[str, Any]]:
+    """The workers that have the files too, each with a ticket for the caller to read them with."""
+    snapshot, now = call.context.store.snapshot, call.context.clock().timestamp()
+    return [
+        {
+            "name": worker.name,
+            "host": worker.ip,
+            "port": worker.port,
+            "fetching": held.state is FileState.DOWNLOADING,
+            "ticket": issue_ticket(call.context.keys.forward_key(worker.worker_uuid), file.worker_id, now),
+        }
+        for held, worker in holders(file, snapshot.files.values(), snapshot.workers)
+    ]
 
 
 HEARTBEAT = ApiRoute(
@@ -266,7 +288,26 @@ FILES = ApiRoute(
     handler=_ensure_file,
     allow=WORKERS,
     body=AttrsObject(FileAsk),
-    answer=Document(name="FileId", fields={"id": Integer()}),
+    answer=Document(
+        name="WorkerFile",
+        fields={
+            "id": Integer(),
+            "holders": Array(
+                Document(
+                    name="FileHolder",
+                    fields={
+                        "name": Text(),
+                        "host": Text(),
+                        "port": Integer(),
+                        "fetching": Boolean(),
+                        "ticket": Text(secret=True),
+                    },
+                )
+            ),
+        },
+        note="holders: other workers that have the files or are fetching them, the best first, and a ticket to read"
+        " them with for a day.",
+    ),
 )
 
 

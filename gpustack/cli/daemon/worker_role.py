@@ -52,6 +52,7 @@ from gpustack.worker.engine_environment import EngineEnvironments
 from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.engine_process import inherited_environment
 from gpustack.worker.exporter import WorkerCollector
+from gpustack.worker.file_server import FileServer
 from gpustack.worker.flag_lists import FlagLists
 from gpustack.worker.forward import ForwardHandler
 from gpustack.worker.heartbeat import Heartbeat, StatusReporter
@@ -59,6 +60,7 @@ from gpustack.worker.identity import WorkerIdentity, host_name, load_servers, wo
 from gpustack.worker.log_retention import LogRetention
 from gpustack.worker.membership import Membership
 from gpustack.worker.model_file import ModelFiles
+from gpustack.worker.peer import PeerFinder
 from gpustack.worker.ports import PortLeases
 from gpustack.worker.probe import Prober
 from gpustack.worker.ray_node import RayNode
@@ -116,8 +118,13 @@ class WorkerRole:
             daemon,
             WorkerMachine(uuid=identity.worker_uuid, address=identity.address, hardware=hardware),
         )
+        cache = model_cache(daemon.loaded, daemon.rng)
         files = ModelFiles(
-            model_cache(daemon.loaded, daemon.rng), assignments, reports, token=options.huggingface_token
+            cache,
+            assignments,
+            reports,
+            token=options.huggingface_token,
+            find_peers=PeerFinder(membership, pool).find,
         )
         engine_environments = EngineEnvironments(
             environments=environments,
@@ -151,7 +158,14 @@ class WorkerRole:
             ray=ray,
         )
         forward = ForwardHandler(
-            membership, ports, keys, pool, context.log_file, facts_reader(daemon.loaded, daemon.rng)
+            membership,
+            ports,
+            keys,
+            pool,
+            context.log_file,
+            facts_reader(daemon.loaded, daemon.rng),
+            FileServer(cache.shared),
+            utc_now,
         )
         parts = WorkerParts(
             membership=membership,
