@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 import attrs
 
 from gpustack.artifacts.source import source_for
-from gpustack.domain.artifact import ModelSource, SourceKind
+from gpustack.domain.artifact import LoraAdapter, ModelSource, SourceKind
 from gpustack.domain.device import DeviceId
 from gpustack.domain.model import Category, GpuSelector, Model, ModelAccess, PlacementStrategy
 from gpustack.domain.snapshot import Snapshot
@@ -26,6 +26,7 @@ from .shape import LIMITS, Array, Boolean, Choice, Dictionary, Document, Integer
 from .wire import CATEGORY_FLAGS, SOURCE_FIELDS, source_document
 
 MOST_REPLICAS = 1000
+MOST_ADAPTERS = 64
 
 SOURCE_BODY: Mapping[str, JsonShape] = {
     "source": Choice(SourceKind),
@@ -64,6 +65,17 @@ MODEL_FIELDS: Mapping[str, JsonShape] = {
     "health_path": Nullable(Text(longest=2048)),
     "env": Nullable(Dictionary(Text(longest=32768, secret=True)), {}),
     "restart_on_error": Boolean(),
+    "lora_adapters": Nullable(
+        Array(
+            Document(
+                name="LoraAdapterBody",
+                fields={"name": Text(shortest=1, longest=100), **SOURCE_BODY},
+                required=("name", "source"),
+            ),
+            MOST_ADAPTERS,
+        ),
+        (),
+    ),
     "limits": LIMITS,
     "access_policy": Choice(ModelAccess),
     "allowed_users": Nullable(Array(Integer(least=1)), ()),
@@ -123,6 +135,8 @@ def changes_from(document: Mapping[str, Any], before: Model | None = None) -> di
             faults.append(f"env: {name!r} is not a name of an environment variable")
     faults.extend(faults_of_claims(fields.get("env", {})))
     faults.extend(template_faults(fields.get("env", {})))
+    if "lora_adapters" in fields:
+        fields["lora_adapters"] = _adapters(fields["lora_adapters"], faults)
     if before is None or any(name in document for name in SOURCE_BODY):
         try:
             fields["source"] = source_from(document, None if before is None else before.source)
@@ -131,6 +145,26 @@ def changes_from(document: Mapping[str, Any], before: Model | None = None) -> di
     if faults:
         raise MalformedRequest(*faults)
     return fields
+
+
+_ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def _adapters(documents: Sequence[Mapping[str, Any]], faults: list[str]) -> tuple[LoraAdapter, ...]:
+    found: dict[str, LoraAdapter] = {}
+    for document in documents:
+        name = document["name"].strip()
+        if not _ADAPTER_NAME.fullmatch(name):
+            faults.append(
+                f"lora_adapters: {name!r} must be letters, digits, dots, dashes and underscores, as a part of a name"
+            )
+        if name in found:
+            faults.append(f"lora_adapters: two are called {name!r}")
+        try:
+            found[name] = LoraAdapter(name=name, source=source_from(document))
+        except MalformedRequest as error:
+            faults.extend(f"lora_adapters: {name}: {fault}" for fault in error.faults)
+    return tuple(found.values())
 
 
 def _rename(fields: dict[str, Any]) -> None:

@@ -17,7 +17,19 @@ from gpustack.domain.model import Category, Model, ModelAccess
 from gpustack.domain.record import Record
 from gpustack.domain.worker import Worker, WorkerState
 
-from .shape import Array, Boolean, Choice, Document, Instant, Integer, JsonShape, Nullable, Text, shape_of
+from .shape import (
+    Array,
+    Boolean,
+    Choice,
+    Document,
+    Instant,
+    Integer,
+    JsonShape,
+    Nullable,
+    Number,
+    Text,
+    shape_of,
+)
 from .view import Doc, RenderContext, View, fields_of, plain
 
 
@@ -125,7 +137,10 @@ CATEGORY_FLAGS: Mapping[str, Category] = {
 }
 """Deprecated fields, each true when ``categories`` has that category."""
 
-_MODEL = _shapes(Model, "source", "access", "allowed_user_ids", *_COMMON)
+_MODEL = _shapes(Model, "source", "access", "allowed_user_ids", "lora_adapters", *_COMMON)
+_ADAPTERS: Mapping[str, JsonShape] = {
+    "lora_adapters": Array(Document(name="LoraAdapter", fields={"name": Text(), **_SOURCE_SHAPES}))
+}
 _ACCESS: Mapping[str, JsonShape] = {"access_policy": Choice(ModelAccess), "allowed_users": Array(Integer())}
 
 
@@ -135,6 +150,9 @@ def _model(model: Model, context: RenderContext) -> Doc:
     return {
         **fields_of(model, _MODEL),
         **source_document(model.source),
+        "lora_adapters": [
+            {"name": adapter.name, **source_document(adapter.source)} for adapter in model.lora_adapters
+        ],
         **access,
         **flags,
         **_dates(model),
@@ -144,8 +162,15 @@ def _model(model: Model, context: RenderContext) -> Doc:
 MODEL = View(
     schema=Document(
         name="Model",
-        fields={**_MODEL, **_SOURCE_SHAPES, **_ACCESS, **dict.fromkeys(CATEGORY_FLAGS, Boolean()), **_DATES},
-        note="A deployment. Its name is what OpenAI clients call it.",
+        fields={
+            **_MODEL,
+            **_SOURCE_SHAPES,
+            **_ADAPTERS,
+            **_ACCESS,
+            **dict.fromkeys(CATEGORY_FLAGS, Boolean()),
+            **_DATES,
+        },
+        note="A deployment. Its name is what OpenAI clients call it; an adapter of it is called <name>:<adapter>.",
     ),
     of=_model,
 )
@@ -374,11 +399,18 @@ GPU = View(
 # --- model files
 
 _FILE = _shapes(ModelFile, "source", *_COMMON)
+_ETA: Mapping[str, JsonShape] = {"download_eta": Nullable(Number())}
 FILE = View(
     schema=Document(
         name="ModelFile",
-        fields={**_FILE, **_SOURCE_SHAPES, **_DATES},
-        note="The files of one source on one worker.",
+        fields={**_FILE, **_ETA, **_SOURCE_SHAPES, **_DATES},
+        note="The files of one source on one worker. download_speed is in bytes a second, download_eta in seconds;"
+        " fetched_from is hub, or the name of the worker that most of the bytes came from.",
     ),
-    of=lambda file, context: {**fields_of(file, _FILE), **source_document(file.source), **_dates(file)},
+    of=lambda file, context: {
+        **fields_of(file, _FILE),
+        "download_eta": file.eta,
+        **source_document(file.source),
+        **_dates(file),
+    },
 )
