@@ -241,7 +241,7 @@ class ApiContext:
 
     def rendering(self) -> RenderContext:
         """The present snapshot, for views."""
-        return RenderContext(self.store.snapshot, self._heard)
+        return RenderContext(self.store.snapshot, self._heard, self.models.gangs.ray)
 
     def _heard(self, worker_id: int) -> datetime | None:
         last = self.workers.heartbeats.last_heard(worker_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from enum import Enum
 from functools import cached_property
@@ -12,7 +12,7 @@ import attrs
 import orjson
 import outcome
 
-from gpustack.domain.instance import Claim, ModelInstance
+from gpustack.domain.instance import Claim, ModelInstance, claims_of
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
 from gpustack.nursery.quarantine import Quarantine
@@ -60,6 +60,8 @@ class RenderContext:
     snapshot: Snapshot
     heard: Callable[[int], datetime | None] = attrs.field(default=lambda worker_id: None)
     """The instant of a worker's last heartbeat, ``None`` if there was none since this server started."""
+    ray: bool = False
+    """Whether models that are divided among workers run on Ray where their engine can."""
 
     @cached_property
     def allocated(self) -> Mapping[int, Claim]:
@@ -78,11 +80,8 @@ class RenderContext:
         return self.snapshot.get(Worker, worker_id)
 
 
-def _claims(instance: ModelInstance) -> Iterator[tuple[int, Claim]]:
-    if instance.placement is not None:
-        yield instance.placement.worker_id, instance.placement.claim
-        for share in instance.placement.subordinates:
-            yield share.worker_id, share.claim
+def _claims(instance: ModelInstance) -> tuple[tuple[int, Claim], ...]:
+    return () if instance.placement is None else claims_of(instance.placement)
 
 
 @attrs.frozen(kw_only=True)

@@ -12,7 +12,8 @@ from gpustack.domain.access import ApiKey, Session, User
 from gpustack.domain.artifact import ModelFile, ModelSource
 from gpustack.domain.backend import InferenceBackend
 from gpustack.domain.device import Device, DeviceId
-from gpustack.domain.instance import Claim, ModelInstance, Placement
+from gpustack.domain.instance import Claim, ModelInstance, Placement, Subordinate, status_of
+from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Category, Model, ModelAccess
 from gpustack.domain.record import Record
 from gpustack.domain.worker import Worker, WorkerState
@@ -195,7 +196,7 @@ def openai_model(model: Model, *, with_meta: bool) -> Doc:
 
 # --- instances
 
-_INSTANCE = _shapes(ModelInstance, "source", "placement", *_COMMON)
+_INSTANCE = _shapes(ModelInstance, "source", "placement", "members", "ended", *_COMMON)
 
 
 def _claim(claim: Claim) -> Doc:
@@ -203,24 +204,37 @@ def _claim(claim: Claim) -> Doc:
     return made if claim.tensor_split else {k: v for k, v in made.items() if k != "tensor_split"}
 
 
-def _distributed(placement: Placement, context: RenderContext) -> Doc | None:
+def _distributed(instance: ModelInstance, placement: Placement, context: RenderContext) -> Doc | None:
+    """The followers of a gang: ``delegated`` where the main process itself uses the devices of others (llama.cpp over
+    RPC, Ray), ``initialize_later`` where each has a process that joins it."""
     if not placement.subordinates:
         return None
-    shares = []
-    for share in placement.subordinates:
-        worker = context.worker(share.worker_id)
-        shares.append(
-            {
-                "worker_id": share.worker_id,
-                "worker_name": None if worker is None else worker.name,
-                "worker_ip": None if worker is None else worker.ip,
-                "total_gpus": None if worker is None else len(worker.status.gpu_devices),
-                "gpu_indexes": list(share.gpu_indexes),
-                "gpu_addresses": None,
-                "computed_resource_claim": _claim(share.claim),
-            }
-        )
-    return {"mode": "delegated", "download_model_files": True, "subordinate_workers": shares}
+    over_rpc = bool(placement.claim.tensor_split)  # no other engine divides by layers
+    members = enumerate(placement.subordinates, start=1)
+    return {
+        "mode": "delegated" if over_rpc or context.ray else "initialize_later",
+        "download_model_files": not over_rpc,
+        "subordinate_workers": [_subordinate(instance, number, share, context) for number, share in members],
+    }
+
+
+def _subordinate(instance: ModelInstance, number: int, share: Subordinate, context: RenderContext) -> Doc:
+    worker, status = context.worker(share.worker_id), status_of(instance, number)
+    return {
+        "worker_id": share.worker_id,
+        "worker_name": worker.name if worker is not None else share.worker_name or None,
+        "worker_ip": None if worker is None else worker.ip,
+        "total_gpus": None if worker is None else len(worker.status.gpu_devices),
+        "gpu_indexes": list(share.gpu_indexes),
+        "gpu_addresses": None,
+        "computed_resource_claim": _claim(share.claim),
+        "download_progress": status.download_progress,
+        "pid": status.pid,
+        "ports": list(status.ports),
+        "arguments": None,
+        "state": status.state.value,
+        "state_message": status.state_message,
+    }
 
 
 def _instance(instance: ModelInstance, context: RenderContext) -> Doc:
@@ -234,7 +248,7 @@ def _instance(instance: ModelInstance, context: RenderContext) -> Doc:
         "computed_resource_claim": None if placement is None else _claim(placement.claim),
         "gpu_indexes": None if placement is None else list(placement.gpu_indexes),
         "gpu_addresses": None,
-        "distributed_servers": None if placement is None else _distributed(placement, context),
+        "distributed_servers": None if placement is None else _distributed(instance, placement, context),
         "placement_note": "" if placement is None else placement.note,
         **_dates(instance),
     }
@@ -250,7 +264,14 @@ _SHARE = Document(
         "gpu_indexes": Array(Integer()),
         "gpu_addresses": Nullable(Array(Text())),
         "computed_resource_claim": shape_of(Claim),
+        "download_progress": Nullable(Number()),
+        "pid": Nullable(Integer()),
+        "ports": Array(Integer()),
+        "arguments": Nullable(Array(Text())),
+        "state": Choice(InstanceState),
+        "state_message": Text(),
     },
+    note="A follower of an instance that runs on several workers; over RPC one for each device of another worker.",
 )
 INSTANCE = View(
     schema=Document(

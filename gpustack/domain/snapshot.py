@@ -12,7 +12,7 @@ import attrs
 from .access import ApiKey, Session, User
 from .artifact import ModelFile
 from .backend import InferenceBackend
-from .instance import Claim, ModelInstance
+from .instance import Claim, ModelInstance, claims_of
 from .model import Model
 from .record import Record, table_of
 from .worker import Worker
@@ -121,9 +121,8 @@ class Snapshot:
             placement = instance.placement
             if placement is None:
                 continue
-            found.setdefault(placement.worker_id, []).append((instance, placement.claim))
-            for share in placement.subordinates:
-                found.setdefault(share.worker_id, []).append((instance, share.claim))
+            for worker_id, claim in claims_of(placement):
+                found.setdefault(worker_id, []).append((instance, claim))
         return found
 
     def free(self, worker: Worker, *, without: frozenset[int] = frozenset()) -> FreeMemory:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from gpustack.domain.instance import ModelInstance
+from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.lifecycle import SERVING, InstanceState
 from gpustack.domain.model import Model
 from gpustack.domain.route import Endpoint, ModelRoute
@@ -95,12 +95,15 @@ def _route(
 
 
 def _endpoint(instance: ModelInstance, snapshot: Snapshot, local_worker: str | None) -> Endpoint | None:
-    """An instance of a silent worker keeps its endpoint: whether its engine answers is found out by asking it."""
+    """An instance of a silent worker keeps its endpoint: whether its engine answers is found out by asking it. One that
+    runs on several workers is taken for silent when any of them is."""
     worker = snapshot.workers.get(instance.worker_id or 0)
     if instance.state not in _ROUTED or worker is None or instance.port is None:
         return None
     direct = worker.worker_uuid == local_worker
     silent = instance.state is InstanceState.UNREACHABLE or worker.condition.state is not WorkerState.READY
+    followers = (snapshot.workers.get(key) for key in workers_of(instance) - {worker.id})
+    maimed = any(one is None or one.condition.state is not WorkerState.READY for one in followers)
     return Endpoint(
         instance_id=instance.id,
         instance_name=instance.name,
@@ -110,7 +113,7 @@ def _endpoint(instance: ModelInstance, snapshot: Snapshot, local_worker: str | N
         engine_port=instance.port,
         worker_uuid=worker.worker_uuid,
         direct=direct,
-        quiet=silent and not direct,
+        quiet=maimed or (silent and not direct),
     )
 
 

@@ -8,7 +8,7 @@ import attrs
 from prometheus_client.metrics_core import Metric as Family
 
 from gpustack.domain.device import Device, DeviceCore
-from gpustack.domain.instance import ModelInstance
+from gpustack.domain.instance import ModelInstance, claims_of
 from gpustack.domain.worker import Filesystem, WorkerStatus
 
 from . import registry
@@ -72,8 +72,7 @@ def allocated(instances: Iterable[ModelInstance], worker_id: int) -> dict[int, i
     for instance in instances:
         if instance.placement is None:
             continue
-        shares = [(s.worker_id, s.claim) for s in instance.placement.subordinates]
-        for where, claim in [(instance.placement.worker_id, instance.placement.claim), *shares]:
+        for where, claim in claims_of(instance.placement):
             if where == worker_id:
                 for index, size in claim.vram.items():
                     found[index] = found.get(index, 0) + size

@@ -124,7 +124,12 @@ class Candidate:
     def placement(self) -> Placement:
         """It as a placement, without score and note."""
         others = (
-            Subordinate(worker_id=one.worker.id, gpu_indexes=one.gpu_indexes, claim=one.claim)
+            Subordinate(
+                worker_id=one.worker.id,
+                worker_name=one.worker.name,
+                gpu_indexes=one.gpu_indexes,
+                claim=one.claim,
+            )
             for one in self.followers
         )
         return Placement(

@@ -12,6 +12,7 @@ from gpustack.domain.worker import WorkerState
 
 from .placement import MAKES_ROOM, Candidate, PlacementRequest
 from .scores import spread
+from .seat import mean_score
 
 SURGE = 1
 """Replicas beyond ``model.replicas`` while a new generation takes over."""
@@ -85,9 +86,9 @@ def worth(model: Model, instance: ModelInstance, snapshot: Snapshot) -> float:
 
 
 def _state(instance: ModelInstance, snapshot: Snapshot) -> float:
-    worker = None if instance.worker_id is None else snapshot.workers.get(instance.worker_id)
-    lost = worker is None or worker.condition.state is not WorkerState.READY
-    if lost or instance.state is InstanceState.ERROR:
+    workers = [snapshot.workers.get(key) for key in workers_of(instance)]
+    lost = any(worker is None or worker.condition.state is not WorkerState.READY for worker in workers)
+    if lost or not workers or instance.state is InstanceState.ERROR:
         return 0.0
     return 100.0 if instance.state is InstanceState.RUNNING else 50.0
 
@@ -100,10 +101,15 @@ def _offload(instance: ModelInstance) -> float:
 
 
 def _place(model: Model, instance: ModelInstance, snapshot: Snapshot) -> float:
-    worker = None if instance.worker_id is None else snapshot.workers.get(instance.worker_id)
-    if worker is None or instance.placement is None:
+    placement = instance.placement
+    if placement is None:
         return 0.0
-    seat = Candidate(
-        worker=worker, gpu_indexes=instance.placement.gpu_indexes, claim=instance.placement.claim
-    )
-    return spread.score(seat, PlacementRequest(model=model, instance=instance, engine_name=""), snapshot)
+    seats = [
+        Candidate(worker=worker, gpu_indexes=share.gpu_indexes, claim=share.claim)
+        for share in map(placement.share, range(1 + len(placement.subordinates)))
+        if (worker := snapshot.workers.get(share.worker_id)) is not None
+    ]
+    request = PlacementRequest(model=model, instance=instance, engine_name="")
+    if not seats or seats[0].worker.id != placement.worker_id:
+        return 0.0
+    return mean_score(spread.score, seats, request, snapshot)

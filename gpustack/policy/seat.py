@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import ModuleType
 
@@ -11,19 +11,24 @@ from gpustack.plugins import siblings
 
 from .placement import Candidate, PlacementRequest
 
+Score = Callable[[Candidate, PlacementRequest, Snapshot], float]
+
 MAIN_WEIGHT = 5
 """The main member of a gang counts as much as so many followers."""
 
 
 def scored(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> float:
-    """The strategy's score of a place; of a gang the mean of its members', where the main one counts ``MAIN_WEIGHT``
-    times."""
+    """The score of a place by the strategy of the deployment."""
     score = _strategies()[request.model.placement_strategy.value].score
-    main = float(score(candidate, request, snapshot))
-    if not candidate.followers:
-        return main
-    others = sum(float(score(follower, request, snapshot)) for follower in candidate.followers)
-    return (main * MAIN_WEIGHT + others) / (MAIN_WEIGHT + len(candidate.followers))
+    return mean_score(score, (candidate, *candidate.followers), request, snapshot)
+
+
+def mean_score(
+    score: Score, members: Sequence[Candidate], request: PlacementRequest, snapshot: Snapshot
+) -> float:
+    """The mean of the scores of all members, of which the first, the main one, counts ``MAIN_WEIGHT`` times."""
+    main, *others = (score(member, request, snapshot) for member in members)
+    return (main * MAIN_WEIGHT + sum(others)) / (MAIN_WEIGHT + len(others)) if others else main
 
 
 def best_seats(

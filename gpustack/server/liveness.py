@@ -248,7 +248,8 @@ def _takes_instances(worker: Worker) -> bool:
 
 def _reason_for_moving(instance: ModelInstance, snapshot: Snapshot) -> str:
     what = "was stopped" if _is_of_stopped(instance, snapshot) else "has been silent too long"
-    return f"Its worker {what}; looking for another place"
+    whose = "Its worker" if len(workers_of(instance)) < 2 else "One of its workers"
+    return f"{whose} {what}; looking for another place"
 
 
 def _condition(worker: Worker, verdict: LivenessVerdict, tx: Tx) -> Condition:

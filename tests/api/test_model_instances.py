@@ -10,9 +10,10 @@ import trio
 import trio.testing
 
 from gpustack.domain.access import ApiKey, User
-from gpustack.domain.instance import Claim, ModelInstance, Placement, Subordinate
+from gpustack.domain.instance import Claim, MemberStatus, ModelInstance, Placement, Subordinate
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.unit import GIB
+from gpustack.policy.placement import GangSettings
 from gpustack.server.facts import FactsCache
 from gpustack.store.transaction import Tx
 
@@ -60,10 +61,89 @@ async def test_a_placed_instance_tells_its_worker_and_claim(world: World) -> Non
             "gpu_indexes": [0],
             "gpu_addresses": None,
             "computed_resource_claim": {"ram": 0, "vram": {"0": 2 * GIB}, "is_unified_memory": False},
+            "download_progress": None,
+            "pid": None,
+            "ports": [],
+            "arguments": None,
+            "state": "pending",
+            "state_message": "",
         }
     ]
+    assert told["distributed_servers"]["download_model_files"] is False, (
+        "over RPC only the main process reads"
+    )
     assert told["placement_note"] == "Fits two cards"
     assert (told["source"], told["local_path"]) == ("local_path", "/models/tiny.gguf")
+
+
+async def gang(world: World, *, claim: Claim) -> ModelInstance:
+    """An instance on two workers, whose follower has spoken in the second attempt."""
+    worker, _ = await world.worker("node-a")
+    other, _ = await world.worker("node-b", ip="10.0.1.2")
+    waiting = await world.instance(await world.model("m"), "m-1")
+
+    def place(tx: Any) -> ModelInstance:
+        share = Subordinate(worker_id=other.id, gpu_indexes=(0,), claim=Claim(ram=GIB, vram={0: 3 * GIB}))
+        placement = Placement(worker_id=worker.id, gpu_indexes=(0,), claim=claim, subordinates=(share,))
+        said = MemberStatus(
+            attempt=2,
+            state=InstanceState.DOWNLOADING,
+            state_message="half",
+            ports=(40001,),
+            pid=17,
+            download_progress=50.0,
+        )
+        tx.move(waiting, InstanceState.SCHEDULED, by=Party.SCHEDULER, placement=placement)
+        changed: ModelInstance = tx.change(ModelInstance, waiting.id, attempt=2, members=(said,))
+        return changed
+
+    return await world.store.write(place)
+
+
+async def test_followers_are_told_with_what_they_last_said(world: World) -> None:
+    """Without shares of layers each worker has a process that joins the main one."""
+    placed = await gang(world, claim=Claim())
+    told = (await world.get(f"/v1/model-instances/{placed.id}"))["distributed_servers"]
+    assert (told["mode"], told["download_model_files"]) == ("initialize_later", True)
+    (follower,) = told["subordinate_workers"]
+    said = {name: follower[name] for name in ("state", "state_message", "ports", "pid", "download_progress")}
+    assert said == {
+        "state": "downloading",
+        "state_message": "half",
+        "ports": [40001],
+        "pid": 17,
+        "download_progress": 50.0,
+    }
+    await world.store.write(lambda tx: tx.change(ModelInstance, placed.id, attempt=3))
+    told = (await world.get(f"/v1/model-instances/{placed.id}"))["distributed_servers"]
+    (follower,) = told["subordinate_workers"]
+    assert (follower["state"], follower["pid"]) == ("pending", None), "what it said was of another attempt"
+
+
+async def test_what_ray_starts_is_delegated(world: World) -> None:
+    world = world.rebuilt(gangs=GangSettings(ray=True))
+    placed = await gang(world, claim=Claim())
+    told = (await world.get(f"/v1/model-instances/{placed.id}"))["distributed_servers"]
+    assert (told["mode"], told["download_model_files"]) == ("delegated", True)
+
+
+async def test_what_followers_claim_is_allocated_on_their_workers_and_counted_for_the_model(
+    world: World,
+) -> None:
+    await gang(world, claim=Claim(ram=GIB, vram={0: 2 * GIB}))
+    workers = {one["name"]: one["status"] for one in (await world.get("/v1/workers"))["items"]}
+    allocated = {
+        name: (status["memory"]["allocated"], status["gpu_devices"][0]["memory"]["allocated"])
+        for name, status in workers.items()
+    }
+    assert allocated == {"node-a": (GIB, 2 * GIB), "node-b": (GIB, 3 * GIB)}
+    gpus = {
+        one["worker_name"]: one["memory"]["allocated"]
+        for one in (await world.get("/v1/gpu-devices"))["items"]
+    }
+    assert gpus == {"node-a": 2 * GIB, "node-b": 3 * GIB}
+    (active,) = (await world.get("/v1/dashboard"))["active_models"]
+    assert active["resource_claim"] == {"ram": 2 * GIB, "vram": 5 * GIB}
 
 
 async def test_a_waiting_instance_claims_nothing(world: World) -> None:

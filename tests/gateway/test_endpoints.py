@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from gpustack.domain.instance import ModelInstance, Placement
+from gpustack.domain.instance import ModelInstance, Placement, Subordinate
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.model import Model
 from gpustack.domain.route import ModelRoute
@@ -153,6 +153,22 @@ async def test_a_replica_whose_worker_went_quiet_is_asked_last(table: Table) -> 
     both = attrs.evolve(route, endpoints=(*route.endpoints, near))
     with busy(table.endpoints, near):
         assert {table.endpoints.pick(both, ()) for _ in range(20)} == {near}
+
+
+async def test_a_replica_of_which_a_part_went_quiet_is_asked_last_even_when_its_head_is_here(
+    table: Table,
+) -> None:
+    (near,) = await table.model("m", 1)
+    (far,) = await table.model("other", 1, uuid="elsewhere")
+    other = table.store.snapshot.workers[far.worker_id or 0]
+    placement = Placement(worker_id=near.worker_id or 0, subordinates=(Subordinate(worker_id=other.id),))
+    await table.change(ModelInstance, near.id, placement=placement)
+    (endpoint,) = (await table.route("m", 1)).endpoints
+    assert endpoint.direct and not endpoint.quiet
+    await table.change(Worker, other.id, condition=Condition(state=WorkerState.NOT_READY))
+    with trio.fail_after(10):
+        while not (await table.route("m", 1)).endpoints[0].quiet:
+            await trio.lowlevel.checkpoint()
 
 
 async def test_an_unreachable_replica_is_asked_when_no_other_is_left_and_the_route_names_its_worker(

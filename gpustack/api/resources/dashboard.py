@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from gpustack.domain.instance import Claim
+from gpustack.domain.instance import Claim, claims_of
 from gpustack.domain.model import Model
 from gpustack.server.cluster_load import ClusterLoad, LoadSample, load_of
 from gpustack.store import usage_history
@@ -108,8 +108,7 @@ def _active_model(call: ApiCall, model: Model, tokens: int) -> Doc:
     claims: list[Claim] = []
     for instance in instances:
         if instance.placement is not None:
-            claims.append(instance.placement.claim)
-            claims.extend(share.claim for share in instance.placement.subordinates)
+            claims += [claim for _, claim in claims_of(instance.placement)]
     return {
         "id": model.id,
         "name": model.name,

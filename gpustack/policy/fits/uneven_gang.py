@@ -36,8 +36,13 @@ def _led_by(
     request: PlacementRequest, group: Sequence[WorkerCapacity], main: WorkerCapacity
 ) -> Candidate | Rejection | None:
     own, remote = local_places(request, main), lenders(request, group, main)
-    if not own or not remote:
+    if not own:
         return None
+    if not remote:
+        return refusal(
+            f"no other worker lends {main.worker.name} a GPU with room for a layer of it (too little memory free, or "
+            "--disable-rpc-servers)"
+        )
     layers = request.demand.fixed_layers
     last: Rejection | None = None
     for count in _counts(request, own, remote):
