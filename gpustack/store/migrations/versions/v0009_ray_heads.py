@@ -8,7 +8,7 @@ from gpustack.store.column import BigId, Count, LongText, Name, Utc
 from gpustack.store.migrations import step
 
 revision = "0009"
-down_revision = "0007"
+down_revision = "0008"
 
 
 def upgrade() -> None:
