@@ -19,7 +19,7 @@ _LEVEL = re.compile(r"^\d+\.\d\d\.\d{3}\.\d{3} (?P<level>[A-Z]) +")
 """How a line of llama.cpp begins: a time and a level."""
 _CRASH = re.compile(
     r"GGML_ASSERT\(|(?:CUDA|ROCm|HIP|Vulkan|MUSA|CANN) error\b|what\(\): |Segmentation fault"
-    r"|(?:^|[\s\]])(?P<exception>[A-Za-z_][\w.]*(?:Error|Exception)): (?=\S)"
+    r"|(?:^|[\s\]])(?P<exception>[A-Za-z_][\w.]*(?:Error|Exception)): (?=\S)|^.*?\bValue error, (?=\S)"
 )
 """What a program writes when it cannot go on, and hardly ever otherwise."""
 _FAULT = re.compile(
@@ -31,14 +31,19 @@ _OURS = re.compile(r"\bllama_cpp: (?!listening on )")
 _CONSEQUENCE = re.compile(
     r"failed to load (?:the |multimodal |draft |CLIP )?model(?:,? from '?[^']*'?|,? '[^']*')?$"
     r"|trying to fit params|exiting due to|failed to create.context|failed to init server|failed to measure"
-    r"|failed to get memory usage|failed to load lora adapter '[^']*'$|Engine core initialization failed"
+    r"|failed to get memory usage|failed to load lora adapter '[^']*'$"
+    r"|Engine ?core initialization failed|WorkerProc initialization failed|Engine ?Core failed to start"
+    r"|EngineDeadError|(?:Engine core proc|WorkerProc|Worker proc)\b.* died unexpectedly|EngineGenerateError"
+    r"|\bvalidation errors? for "
     r"|failed to allocate compute|^graph_reserve: |ggml_gallocr_reserve|failed to allocate buffer of size",
     re.IGNORECASE,
 )
 """Errors of llama.cpp and vLLM that follow from another one, written before."""
 _BESIDES = re.compile(r"^$|cleaning up before exit")
-_CAUSE = re.compile(r"^.*?(?:error loading model: |what\(\): +)(?=\S)")
+_CAUSE = re.compile(r"^.*?(?:error loading model: |what\(\): +|\bValue error, )(?=\S)")
 """What comes before the reason in a line that contains it."""
+_BEHIND = re.compile(r" \[type=\w+, input_value=.*$")
+"""What pydantic adds to a reason."""
 _FILE = re.compile(r"failed to load model from (?P<file>\S.*)$")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _PROJECTOR = re.compile(r"\b(?:mtmd|clip|mmproj|multimodal)", re.IGNORECASE)
@@ -78,7 +83,9 @@ def _read(log: Path) -> list[str]:
 
 def _crash(lines: Sequence[str]) -> str:
     """The last line of a crash. An engine that served has logged other errors too, but those are of requests."""
-    return next((_plain(line) for line in reversed(lines) if _CRASH.search(line)), "")
+    crashes = [line for line in reversed(lines) if _CRASH.search(line)]
+    causes = [line for line in crashes if not _CONSEQUENCE.search(line)]
+    return next((_plain(line) for line in (*causes, *crashes)), "")
 
 
 def _cause(lines: Sequence[str]) -> str:
@@ -123,7 +130,7 @@ def _plain(line: str) -> str:
         words = line[cause.end() :]
     else:
         words = _LEVEL.sub("", line)
-    return " ".join(words.split())[:_SHOWN]
+    return " ".join(_BEHIND.sub("", words).split())[:_SHOWN]
 
 
 def _blamed(projector: str | None, lines: Sequence[str]) -> str:
