@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +37,18 @@ def missing(what: str, command: str) -> None:
     if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
         pytest.fail(f"{sentence} (in CI a missing requirement is a failure)", pytrace=False)
     pytest.skip(sentence)
+
+
+def llama_rpc() -> Path:
+    """The folder of a ``llama-server`` with its RPC server; skips the test where nobody has built them.
+
+    A build that is under way is waited for.
+    """
+    folder = Path(os.environ.get("GPUSTACK_TESTS_LLAMA_RPC", "/var/cache/gpustack-tests/llama-rpc"))
+    lock = folder.with_name(f"{folder.name}.lock")
+    if not (folder / "ggml-rpc-server").exists() and lock.exists():
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+    if not (folder / "ggml-rpc-server").exists():
+        missing(f"there is no llama-server with RPC in {folder}", f"tests/make-llama-rpc {folder}")
+    return folder

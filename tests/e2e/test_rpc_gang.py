@@ -1,0 +1,123 @@
+"""A GGUF model larger than each of two machines, on both over llama.cpp's RPC: real daemons, real engines."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemon import Daemon
+from tests.e2e.test_machines import deploy, server_of, worker_of
+from tests.models.hollow import make_hollow
+from tests.models.shape import Shape
+from tests.needs import llama_rpc
+from tests.ports import free_range
+
+MEMORY = 420 << 20
+"""Of each machine: less than the model needs, more than half of it."""
+SHAPE = Shape(architecture="llama", layers=8, width=1024, heads=8, kv_heads=2, feed_forward=4096, vocabulary=8000)
+ASK = {"model": "big", "messages": [{"role": "user", "content": "Who are you?"}], "max_tokens": 4}
+
+
+@contextmanager
+def machine(server: Daemon, name: str, *options: str) -> Iterator[Daemon]:
+    """A worker without GPUs that has little memory, and a ``llama-server`` with RPC."""
+    file = server.data_dir.parent / f"{name}.yaml"
+    file.write_text(f"resources:\n  memory:\n    total: {MEMORY}\nsystem_reserved: {{ram: 0, vram: 0}}\n")
+    ports = ("--rpc-server-port-range", free_range(8))
+    program = ("--llama-server-path", str(llama_rpc() / "llama-server"))
+    with worker_of(server, name, "--config-file", str(file), *ports, *program, *options) as worker:
+        yield worker
+
+
+@pytest.fixture
+def big_model(tmp_path: Path) -> Path:
+    file = tmp_path / "big.gguf"
+    make_hollow(file, SHAPE, "f16")
+    return file
+
+
+def deployment(file: Path, **fields: Any) -> dict[str, Any]:
+    return {
+        "name": "big",
+        "source": "local_path",
+        "local_path": str(file),
+        "backend_parameters": ["--ctx-size=512", "--parallel=1", "--no-warmup"],
+        **fields,
+    }
+
+
+def the_instance(server: Daemon) -> dict[str, Any]:
+    return server.instances("big")[0]
+
+
+def test_a_model_larger_than_one_machine_serves_from_two_and_comes_back_when_one_process_dies(
+    tmp_path: Path, big_model: Path
+) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(server_of(tmp_path))
+        stack.enter_context(machine(server, "one"))
+        deploy(server, deployment(big_model))
+        server.until(lambda: "short by" in (the_instance(server)["state_message"] or ""), "why it waits")
+        stack.enter_context(machine(server, "two"))
+        [running] = server.running("big")
+        spread = running["distributed_servers"]
+        assert spread["mode"] == "delegated"
+        [part] = spread["subordinate_workers"]
+        assert {running["worker_name"], part["worker_name"]} == {"one", "two"}
+        assert running["computed_resource_claim"]["ram"] < MEMORY
+        assert part["state"] == "running"
+        status, answer = server.call("POST", "/v1/chat/completions", ASK)
+        assert status == 200, answer
+        buffers = server.call("GET", f"/v1/model-instances/{running['id']}/logs?tail=-1")[1]
+        assert "RPC0[" in buffers, "llama.cpp put layers on the other machine"
+        lent = server.call("GET", f"/v1/model-instances/{running['id']}/logs?member={part['worker_name']}")
+        assert lent[0] == 200, lent
+
+        os.kill(part["pid"], signal.SIGKILL)
+        server.until(lambda: the_instance(server)["state"] != "running", "that it is noticed")
+        [again] = server.running("big")
+        [other] = again["distributed_servers"]["subordinate_workers"]
+        assert other["pid"] != part["pid"]
+        assert again["pid"] != running["pid"]
+        assert other["ports"] != part["ports"]
+        assert server.call("POST", "/v1/chat/completions", ASK)[0] == 200
+
+
+def test_a_machine_that_is_lost_is_replaced_by_another(tmp_path: Path, big_model: Path) -> None:
+    soon = ("--reschedule-grace", "10")
+    with ExitStack() as stack:
+        server = stack.enter_context(server_of(tmp_path, *soon))
+        machines = {name: stack.enter_context(machine(server, name)) for name in ("one", "two", "three")}
+        deploy(server, deployment(big_model))
+        [running] = server.running("big")
+        [part] = running["distributed_servers"]["subordinate_workers"]
+        lost = machines[part["worker_name"]]
+        os.kill(part["pid"], signal.SIGSTOP)
+        try:
+            lost.process.kill()
+            server.until(lambda: the_instance(server)["state"] == "unreachable", "that it is noticed")
+            [again] = server.until(
+                lambda: [i for i in server.instances("big") if i["state"] == "running"], "it runs elsewhere"
+            )
+        finally:
+            os.kill(part["pid"], signal.SIGKILL)
+        names = {again["worker_name"], again["distributed_servers"]["subordinate_workers"][0]["worker_name"]}
+        assert part["worker_name"] not in names
+        assert server.call("POST", "/v1/chat/completions", ASK)[0] == 200
+
+
+def test_a_machine_that_does_not_lend_is_not_used(tmp_path: Path, big_model: Path) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(server_of(tmp_path))
+        for name in ("one", "two"):
+            stack.enter_context(machine(server, name, "--disable-rpc-servers"))
+        deploy(server, deployment(big_model))
+        said = server.until(lambda: the_instance(server)["state_message"], "why it waits")
+        server.until(lambda: the_instance(server)["state"] == "pending", "that it waits")
+        assert "short by" in said or "RPC" in said
