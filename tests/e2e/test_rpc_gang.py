@@ -18,9 +18,19 @@ from tests.models.shape import Shape
 from tests.needs import llama_rpc
 from tests.ports import free_range
 
-MEMORY = 420 << 20
+MEMORY = 820 << 20
 """Of each machine: less than the model needs, more than half of it."""
-SHAPE = Shape(architecture="llama", layers=8, width=1024, heads=8, kv_heads=2, feed_forward=4096, vocabulary=8000)
+SHAPE = Shape(
+    architecture="llama",
+    layers=28,
+    width=1024,
+    heads=8,
+    kv_heads=2,
+    head_size=128,
+    feed_forward=4096,
+    vocabulary=8000,
+    context=4096,
+)
 ASK = {"model": "big", "messages": [{"role": "user", "content": "Who are you?"}], "max_tokens": 4}
 
 
@@ -53,7 +63,13 @@ def deployment(file: Path, **fields: Any) -> dict[str, Any]:
 
 
 def the_instance(server: Daemon) -> dict[str, Any]:
-    return server.instances("big")[0]
+    found: list[dict[str, Any]] = server.until(lambda: server.instances("big"), "an instance")
+    return found[0]
+
+
+def why_it_waits(server: Daemon) -> str:
+    instance = the_instance(server)
+    return instance["state_message"] or "" if instance["state"] == "pending" else ""
 
 
 def test_a_model_larger_than_one_machine_serves_from_two_and_comes_back_when_one_process_dies(
@@ -63,7 +79,7 @@ def test_a_model_larger_than_one_machine_serves_from_two_and_comes_back_when_one
         server = stack.enter_context(server_of(tmp_path))
         stack.enter_context(machine(server, "one"))
         deploy(server, deployment(big_model))
-        server.until(lambda: "short by" in (the_instance(server)["state_message"] or ""), "why it waits")
+        server.until(lambda: "short by" in why_it_waits(server), "that it waits, and why")
         stack.enter_context(machine(server, "two"))
         [running] = server.running("big")
         spread = running["distributed_servers"]
@@ -118,6 +134,4 @@ def test_a_machine_that_does_not_lend_is_not_used(tmp_path: Path, big_model: Pat
         for name in ("one", "two"):
             stack.enter_context(machine(server, name, "--disable-rpc-servers"))
         deploy(server, deployment(big_model))
-        said = server.until(lambda: the_instance(server)["state_message"], "why it waits")
-        server.until(lambda: the_instance(server)["state"] == "pending", "that it waits")
-        assert "short by" in said or "RPC" in said
+        server.until(lambda: "short by" in why_it_waits(server), "that it waits, and why")
