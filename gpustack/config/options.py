@@ -536,7 +536,7 @@ class Options:
         default=False, group="worker", help="Do not expose metrics of the worker.", sample="true"
     )
     disable_rpc_servers: bool = option(
-        default=False, group="worker", built=False, help="Do not run RPC servers.", sample="true"
+        default=False, group="worker", help="Do not run RPC servers.", sample="true"
     )
     worker_metrics_port: int = option(
         default=10151,
@@ -563,7 +563,6 @@ class Options:
     rpc_server_port_range: PortRange = option(
         default=PortRange(40064, 40095),
         group="worker",
-        built=False,
         help="Ports of llama-box RPC servers, as N1-N2, both ends included.",
         sample="41064-41095",
     )
@@ -583,7 +582,6 @@ class Options:
     rpc_server_args: tuple[str, ...] = option(
         default=(),
         group="worker",
-        built=False,
         help="Argument passed to RPC servers; repeat it for more. Join with = so that it is not taken for an "
         "option of GPUStack (--rpc-server-args=--verbose "
         '--rpc-server-args="rpc-server-cache-dir /var/lib/gpustack/cache/rpc_server/").',

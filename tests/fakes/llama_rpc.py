@@ -10,6 +10,9 @@ import os
 import socket
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from tests.child import ROOT
 
 
 def value_of(flag: str) -> str:
@@ -69,5 +72,30 @@ def serve_http() -> None:
     server.serve_forever()
 
 
+def describe() -> None:
+    """What a worker asks a build for."""
+    if "--version" in sys.argv:
+        print("version: 4711 (0a1b2c3d)")
+    elif "--list-devices" in sys.argv:
+        print("Available devices:")
+    else:
+        print("--rpc SERVERS    comma-separated list of RPC servers")
+
+
+def install(folder: Path) -> Path:
+    """Both programs as executables in ``folder``; the path of the main one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("ggml-rpc-server", "llama-server"):
+        program = folder / name
+        program.write_text(
+            f'#!/bin/sh\nexec env PYTHONPATH={ROOT} {sys.executable} -m tests.fakes.llama_rpc "$@"\n'
+        )
+        program.chmod(0o755)
+    return folder / "llama-server"
+
+
 if __name__ == "__main__":
+    if not {"-H", "--host"} & set(sys.argv):
+        describe()
+        sys.exit(0)
     serve_rpc() if "-H" in sys.argv else serve_http()

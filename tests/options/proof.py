@@ -39,6 +39,7 @@ _SAML = "tests/options/test_saml.py::"
 _OIDC = f"{_SIGN_ON}test_oidc_options_let_people_sign_in_at_the_issuer"
 _CLAIMS = f"{_SIGN_ON}test_external_auth_options_say_which_claims_make_the_account"
 _GROUPS = f"{_SIGN_ON}test_external_auth_groups_and_admin_groups_give_the_role"
+_RPC = "tests/options/test_rpc.py::"
 _RAY = "tests/options/test_ray.py::"
 _RAY_HEAD = f"{_RAY}test_enable_ray_runs_a_head_whose_nine_ports_are_those_of_the_options"
 _EXPORTERS = f"{_METRICS}test_metrics_port_and_worker_metrics_port_say_where_the_exporters_listen"
@@ -116,14 +117,14 @@ PROOFS: Mapping[str, str] = {
     "worker_name": f"{_ONE}test_worker_name_is_the_name_of_its_record",
     "worker_ip": _ADDRESS,
     "disable_worker_metrics": f"{_METRICS}test_disable_worker_metrics_leaves_only_the_servers",
-    "disable_rpc_servers": TO_DO,
+    "disable_rpc_servers": f"{_RPC}test_disable_rpc_servers_keeps_the_devices_of_a_worker_for_itself",
     "worker_metrics_port": _EXPORTERS,
     "worker_port": _ADDRESS,
     "service_port_range": _ENDS,
-    "rpc_server_port_range": TO_DO,
+    "rpc_server_port_range": f"{_RPC}test_rpc_servers_listen_in_their_range_with_the_arguments_that_were_given",
     "ray_worker_port_range": f"{_RAY}test_ray_worker_port_range_is_given_to_ray_but_for_two_ports_of_its_own_numbers",
     "log_dir": _ENDS,
-    "rpc_server_args": TO_DO,
+    "rpc_server_args": f"{_RPC}test_rpc_servers_listen_in_their_range_with_the_arguments_that_were_given",
     "system_reserved": f"{_ONE}test_system_reserved_is_left_to_the_system",
     "tools_download_base_url": _TOOLS,
     "enable_hf_transfer": _FETCHED,

@@ -16,7 +16,6 @@ from tests.options.proof import MODEL_VARIABLES, PROOFS, TO_DO, VARIABLES
 from tests.options.spelling import BY_NAME, SPELLINGS
 
 LATER = (
-    *("disable_rpc_servers", "rpc_server_"),
     *("oidc_", "saml_", "external_auth_", "openid_"),
     "pipx_path",
     "engine_path",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import attrs
@@ -15,7 +14,7 @@ from gpustack.domain.instance import Claim, ModelInstance, Placement, Subordinat
 from gpustack.domain.lifecycle import InstanceState as S
 from gpustack.domain.model import Model
 from gpustack.domain.worker import EngineBuild, WorkerStatus
-from tests.child import ROOT
+from tests.fakes import llama_rpc
 from tests.nursery.programs import is_running, until_gone
 from tests.worker.conftest import Start
 from tests.worker.daemon import Daemon, instance_of, utc_now
@@ -37,15 +36,14 @@ def command_of(pid: int) -> list[str]:
 @pytest.fixture
 def programs(tmp_path: Path) -> EngineBuild:
     """A ``llama-server`` with its RPC server, both made small."""
-    run = f'exec env PYTHONPATH={ROOT} {sys.executable} -m tests.fakes.llama_rpc "$@"'
-    found = [script(tmp_path / name, run) for name in ("llama-server", "ggml-rpc-server")]
+    program = llama_rpc.install(tmp_path / "bin")
     return EngineBuild(
         engine="llama.cpp",
         version="1",
         origin="llama-server on PATH",
-        path=found[0],
+        path=str(program),
         rpc=True,
-        rpc_server=found[1],
+        rpc_server=str(program.with_name("ggml-rpc-server")),
     )
 
 
