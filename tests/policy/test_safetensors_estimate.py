@@ -80,7 +80,7 @@ def every(layers: int, **fields: Any) -> tuple[LayerCache, ...]:
 async def test_vllm_reports_as_many_tokens_for_a_gibibyte(tmp_path: Path) -> None:
     """Measured with vLLM 0.32 on a CPU, whose blocks have 128 tokens."""
     facts = await read(tmp_path / "m", QWEN2_05B)
-    block = SafetensorsSettings(context=2048, block=128)
+    block = SafetensorsSettings(context=2048)
     assert cache_tokens(facts, block, GIB) == 87_296
     tiny = facts_of_layers(*every(2, heads=2, width=64), layers=2)  # two heads of 32, in 16 bits
     assert cache_tokens(tiny, block, GIB) == 2_097_152
@@ -102,7 +102,7 @@ async def test_keys_are_copied_where_there_are_more_devices_than_heads_of_them(l
 
 async def test_a_request_of_full_length_takes_what_its_layers_keep(llama_8b: ModelFacts) -> None:
     per_token = 2 * 32 * 8 * 128 * 2
-    block = 16 * per_token
+    block = 128 * per_token
     assert cache_bytes(llama_8b, LONG) == 32768 * per_token + block
     assert cache_bytes(llama_8b, attrs.evolve(LONG, slots=4)) == 4 * 32768 * per_token + block
     assert cache_bytes(llama_8b, attrs.evolve(LONG, cache_bits=8)) == (32768 * per_token + block) // 2
@@ -115,15 +115,15 @@ def test_windows_keep_their_own_tokens_and_those_under_way() -> None:
         for n, (full, slides) in enumerate(zip(every(12), sliding, strict=True))
     )
     facts = facts_of_layers(*mixed, layers=12)
-    page = 16 * 8 * 256 * 2
-    held = -(-(1023 + 2 * 1024) // 16) + 1
+    page = 128 * 8 * 256 * 2
+    held = -(-(1023 + 2 * 1024) // 128) + 1
     # Ten layers slide and two do not: groups of two, five of which slide.
-    assert cache_bytes(facts, LONG) == (5 * held + 32768 // 16 + 1) * 2 * page
+    assert cache_bytes(facts, LONG) == (5 * held + 32768 // 128 + 1) * 2 * page
 
 
 def test_a_latent_vector_is_held_by_every_device() -> None:
     facts = facts_of_layers(*every(4, heads=1, width=576), layers=4, kv_lora_rank=512)
-    assert cache_bytes(facts, LONG) == (32768 // 16 + 1) * 4 * 16 * 576 * 2
+    assert cache_bytes(facts, LONG) == (32768 // 128 + 1) * 4 * 128 * 576 * 2
     assert cache_bytes(facts, attrs.evolve(LONG, tensor=8)) == cache_bytes(facts, LONG)
 
 

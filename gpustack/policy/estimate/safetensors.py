@@ -18,8 +18,9 @@ import attrs
 from gpustack.domain.facts import CacheKind, LayerCache, ModelFacts, TensorBytes
 from gpustack.domain.unit import GIB, MIB
 
-BLOCK = 16
-"""Tokens of a block of the cache, as vLLM has them on GPUs."""
+BLOCK = 128
+"""Tokens of a block of the cache: as many as vLLM has on a CPU and for some kernels; on most GPUs it has 16. The larger
+one is counted, since one block is never used, and a request may leave most of its last one empty."""
 DEVICE_FOOTPRINT = 700 * MIB
 """What a process takes of a device before it has a model: the driver's context, kernels, workspaces of cuBLAS."""
 EXCHANGE = 512 * MIB
