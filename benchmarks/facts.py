@@ -108,10 +108,8 @@ def peak() -> int:
 def as_table(found: dict[str, Any]) -> str:
     rows = (
         ("shards", f"{found['shards']}"),
-        (
-            "requests",
-            f"{found['requests']} ({found['requests_beside_shards']} beside one a shard), {found['redirects']} redirects",
-        ),
+        ("requests", f"{found['requests']} ({found['requests_beside_shards']} beside one a shard)"),
+        ("redirects followed", f"{found['redirects']}"),
         ("bytes fetched", f"{found['bytes_fetched'] / 1e6:.2f} MB"),
         ("memory, at the most", f"{found['memory_growth'] / 1e6:.1f} MB more than before"),
         ("time, median", f"{found['seconds']:.2f} s"),
