@@ -24,6 +24,12 @@ if count:
 json.dump({"cuda": count > 0}, sys.stdout)
 """
 
+_IMAGES_QUESTION = """
+import json, sys
+import torch
+json.dump({"cuda": torch.version.cuda is not None and torch.cuda.is_available()}, sys.stdout)
+"""
+
 
 @attrs.frozen(kw_only=True)
 class LauncherPart:
@@ -67,7 +73,13 @@ SPEECH = LauncherProgram(
     ),
     question=_SPEECH_QUESTION,
 )
-LAUNCHER_PROGRAMS: tuple[LauncherProgram, ...] = (SPEECH,)
+IMAGES = LauncherProgram(
+    engine="diffusers",
+    extra="images",
+    parts=(LauncherPart(module="diffusers", distribution="diffusers", purpose="images"),),
+    question=_IMAGES_QUESTION,
+)
+LAUNCHER_PROGRAMS: tuple[LauncherProgram, ...] = (SPEECH, IMAGES)
 
 
 def library_file(program: LauncherProgram) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 import attrs
@@ -79,9 +79,7 @@ async def fetch_files(
     )
     path = files.main_path
     if engine is None:
-        is_gguf = path.lower().endswith(".gguf")
-        facts = ModelFacts(format=FileFormat.GGUF if is_gguf else FileFormat.SAFETENSORS)
-        engine = engine_for(model, facts)
+        engine = engine_for(model, ModelFacts(format=_format((path, *files.paths))))
     return LaunchInputs(engine, path, files.mmproj_path)
 
 
@@ -99,6 +97,14 @@ async def with_build(
         inputs,
         build=await context.environments.build_for(inputs.engine.name, model, tell=tell, log_file=log_file),
     )
+
+
+def _format(paths: Sequence[str]) -> FileFormat:
+    """The format of a model's weights, as the names of its files tell; its own file is the first."""
+    if paths[0].lower().endswith(".gguf"):
+        return FileFormat.GGUF
+    is_safetensors = any(path.lower().endswith(".safetensors") for path in paths)
+    return FileFormat.SAFETENSORS if is_safetensors else FileFormat.UNKNOWN
 
 
 def _extras(model: Model) -> FileExtras:

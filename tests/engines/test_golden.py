@@ -168,6 +168,17 @@ CASES: dict[str, LaunchContext] = {
         api_key="key",
         ray_environment={"RAY_ADDRESS": "10.0.0.1:40096", "RAY_AUTH_MODE": "token"},
     ),
+    "diffusers_on_one_gpu": context(
+        model(
+            source=REPOSITORY, backend="diffusers", backend_parameters=("--max-side=1024", "--dtype bfloat16")
+        ),
+        build=EngineBuild(engine="diffusers", version="0.42.1", origin="diffusers 0.42.1", drives=("cuda",)),
+        gpus=(0,),
+        claim=Claim(ram=2 * GIB, vram={0: 8 * GIB}),
+        device_type="cuda",
+        model_path="/cache/org/model",
+        cpu_count=4,
+    ),
     "vox_box_on_cpu": context(SPEECH, build=AUDIO, model_path="/models/whisper", cpu_count=6),
     "vox_box_on_the_second_gpu": context(
         attrs.evolve(

@@ -13,7 +13,7 @@ from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.domain.model import Category, GpuSelector, Model
 from gpustack.domain.unit import GIB, MIB
 from gpustack.engines.registry import engine_for
-from gpustack.engines.vox_box import ENGINE, OURS, SWITCHES, TEXT_FLAGS, WHOLE_FLAGS
+from gpustack.engines.vox_box import ENGINE, FLAGS
 from gpustack.policy.estimate.demand import demand_of
 from tests.child import ROOT, environment
 
@@ -36,7 +36,7 @@ def test_its_flags_are_those_of_its_program() -> None:
         check=True,
     ).stdout
     flags = {word.strip("[],") for word in told.split() if word.startswith(("--", "[--"))}
-    assert flags - {"--help"} == {*WHOLE_FLAGS, *TEXT_FLAGS, *SWITCHES, *OURS}
+    assert flags - {"--help"} == {*FLAGS.known, *FLAGS.ours}
 
 
 @pytest.mark.parametrize(

@@ -416,7 +416,7 @@ def test_it_finishes_what_runs_before_it_ends() -> None:
         (["--model", "/nowhere/at/all"], 1, "There is no folder /nowhere/at/all"),
         (["--model", str(ROOT / "docs")], 1, "holds no speech model that is known here"),
         (["--model", "espeak-ng", "--voice", "nobody"], 1, "--voice nobody: there is no such voice"),
-        (["--model", "espeak-ng", "--device", "tpu"], 2, "--device must be cpu, cuda or cuda:INDEX"),
+        (["--model", "espeak-ng", "--device", "tpu"], 2, "--device: must be cpu, cuda or cuda:INDEX"),
         (["--model", "espeak-ng", "--parallel", "0"], 2, "must be at least 1"),
         (["--colour", "red"], 2, "--model"),
     ],

@@ -118,9 +118,12 @@ class _FolderReader:
         return found or ("mean" if path is not None else None)
 
     def _by_names(self) -> Category | None:
-        """What models of other kinds show by the names of their files: voices of Piper, Whisper for CTranslate2."""
+        """What models of other kinds show by the names of their files: voices of Piper and Kokoro, Whisper for
+        CTranslate2."""
         names = [name for name in self.files if "/" not in name]
-        if any(f"{name}.json" in self.files for name in names if name.endswith(".onnx")):
+        networks = [name for name in self.files if name.endswith(".onnx")]
+        voices = any(name.startswith("voices") and name.endswith(".bin") for name in names)
+        if any(f"{name}.json" in self.files for name in networks) or (networks and voices):
             return Category.TEXT_TO_SPEECH
         is_whisper = "model.bin" in self.files and any(name.startswith("vocabulary.") for name in names)
         return Category.SPEECH_TO_TEXT if is_whisper else None

@@ -22,7 +22,7 @@ from gpustack.launchers.service.program import engine_key, say, serve_until_told
 from gpustack.launchers.service.work import WorkQueue
 
 from .kind import SpeechKind, UnknownSpeechModel, folder_of, kind_of
-from .options import NAME, device_of, parsed
+from .options import NAME, parsed
 
 _PREFIX = "voxbox:"
 
@@ -34,16 +34,11 @@ class StartFailure(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until told to end; returns the exit code."""
     settings = parsed(sys.argv[1:] if argv is None else argv)
-    try:
-        device = device_of(settings.device)
-    except ValueError as error:
-        say(NAME, str(error))
-        return 2
     key = engine_key()
     try:
         kind = kind_of(settings.model)
         if kind is SpeechKind.WHISPER:
-            trio.run(_listen, settings, device, key)
+            trio.run(_listen, settings, key)
         else:
             trio.run(_speak, settings, kind, key)
     except (UnknownSpeechModel, StartFailure) as fault:
@@ -55,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _listen(settings: Namespace, device: tuple[str, int], key: str | None) -> None:
+async def _listen(settings: Namespace, key: str | None) -> None:
     """Serve transcriptions. Raises ``StartFailure``."""
     from .transcriber import Transcriber
     from .transcription import TranscriptionPaths
@@ -63,7 +58,7 @@ async def _listen(settings: Namespace, device: tuple[str, int], key: str | None)
     try:
         transcriber = Transcriber(
             str(folder_of(settings.model)),
-            device=device,
+            device=settings.device,
             compute_type=settings.compute_type,
             cpu_threads=max(1, settings.cpu_threads // settings.parallel),
             workers=settings.parallel,

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpustack.launchers.service.argument import at_least_one, device_of
 from gpustack.launchers.service.program import DRAIN_SECONDS
 
 NAME = "vox_box"
@@ -21,30 +22,15 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--data-dir", type=Path, default=None, help="taken as the existing product's; not used"
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, or cuda:INDEX")
+    parser.add_argument("--device", type=device_of, default=("cpu", 0), help="cpu, cuda, or cuda:INDEX")
     parser.add_argument("--compute-type", default="default", help="of CTranslate2: int8, float16, …")
-    parser.add_argument("--cpu-threads", type=_positive, default=4)
-    parser.add_argument("--parallel", type=_positive, default=2, help="requests worked on at a time")
-    parser.add_argument("--max-waiting", type=_positive, default=64, help="requests that may wait")
-    parser.add_argument("--max-audio-seconds", type=_positive, default=4 * 3600)
-    parser.add_argument("--max-input-chars", type=_positive, default=4096)
-    parser.add_argument("--beam-size", type=_positive, default=5)
+    parser.add_argument("--cpu-threads", type=at_least_one, default=4)
+    parser.add_argument("--parallel", type=at_least_one, default=2, help="requests worked on at a time")
+    parser.add_argument("--max-waiting", type=at_least_one, default=64, help="requests that may wait")
+    parser.add_argument("--max-audio-seconds", type=at_least_one, default=4 * 3600)
+    parser.add_argument("--max-input-chars", type=at_least_one, default=4096)
+    parser.add_argument("--beam-size", type=at_least_one, default=5)
     parser.add_argument("--no-vad", action="store_true", help="also listen to what sounds like silence")
     parser.add_argument("--voice", default=None, help="the voice of requests that say 'default'")
     parser.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS)
     return parser.parse_args(argv)
-
-
-def device_of(text: str) -> tuple[str, int]:
-    """``cuda:1`` → (``cuda``, 1). Raises ``ValueError`` with a sentence."""
-    kind, _, index = text.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise ValueError(f"--device must be cpu, cuda or cuda:INDEX, not {text!r}")
-    return kind, int(index or 0)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number

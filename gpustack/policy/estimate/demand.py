@@ -10,15 +10,15 @@ import attrs
 from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.domain.model import Model
 from gpustack.domain.unit import GIB, MIB, human_bytes
-from gpustack.engines import llama_cpp, parameters, vox_box
+from gpustack.engines import diffusers, llama_cpp, parameters, vox_box
 from gpustack.engines.llama_cpp import answers_vectors, defaults, slot_counts, slots
 from gpustack.engines.memory import SafetensorsMemory
 from gpustack.engines.registry import engine_by_name
 
 from .gguf import DEVICE_FOOTPRINT, HOST_FOOTPRINT, GgufSettings, estimate, layer_count
+from .media import image_needs, speech_needs
 from .need import DeviceNeed, MemoryDemand
 from .safetensors_demand import SafetensorsDemand, counts_given, safetensors_demand
-from .speech import speech_needs
 
 VRAM_CLAIM = "GPUSTACK_MODEL_VRAM_CLAIM"
 RAM_CLAIM = "GPUSTACK_MODEL_RAM_CLAIM"
@@ -91,21 +91,24 @@ def demand_of(
     elif is_llama and facts is not None and is_read:
         return _by_header(model, facts, slot_count)
     elif engine_name == vox_box.ENGINE.name and (needs := speech_needs(model, facts)) is not None:
-        return _of_speech(model, *needs)
+        return _of_media(model, needs[0], 0, needs[1])
+    elif engine_name == diffusers.ENGINE.name and (images := image_needs(facts)) is not None:
+        return _of_media(model, *images)
     else:
         known = _by_size(model, facts, is_llama=is_llama)
     return known if memory is None else _in_equal_shares(model, known, memory, is_claimed=is_claimed)
 
 
-def _of_speech(model: Model, vram: int, ram_alone: int) -> FixedDemand:
-    picked = _picks_gpus(model)
+def _of_media(model: Model, vram: int, ram: int, ram_alone: int) -> FixedDemand:
+    """Speech and images: on one device, or on none. ``ram`` is that beside a device."""
     return FixedDemand(
         vram=vram,
+        ram=ram,
         ram_alone=ram_alone,
-        on_cpu=not picked,
+        on_cpu=not _picks_gpus(model),
         on_devices=vram > 0,
         device_counts=(1,),
-        note="Memory need of speech models of this size",
+        note="Memory need guessed from the size of its files",
     )
 
 

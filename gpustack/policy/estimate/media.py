@@ -1,6 +1,8 @@
-"""The memory that speech models take, by the size of their files."""
+"""The memory that models of speech and of images take, by the size of their files."""
 
 from __future__ import annotations
+
+import math
 
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.model import Category, Model
@@ -38,3 +40,20 @@ def speech_needs(model: Model, facts: ModelFacts | None) -> tuple[int, int] | No
         return 0, _VOICES + _VOICE_FACTOR * size
     vram, ram = next(((vram, ram) for most, vram, ram in _WHISPER if size <= most), (0, 0))
     return (vram, ram) if vram else (3 * size + GIB, 5 * size)
+
+
+_IMAGE_FACTOR = 1.1
+_IMAGE_SURPLUS = 3 * GIB
+"""For what is computed with beside the weights: an image of 1024 x 1024 pixels of a larger pipeline."""
+_HOST = 2 * GIB
+"""Of the host beside a device: torch with its libraries."""
+
+
+def image_needs(facts: ModelFacts | None) -> tuple[int, int, int] | None:
+    """Bytes of video memory, of host memory beside a device, and of host memory without one, where the weights are
+    computed with twice as wide; ``None`` where the size of the files is not known."""
+    size = None if facts is None else (facts.weights or facts.file_size)
+    if size is None:
+        return None
+    weights = math.ceil(size * _IMAGE_FACTOR)
+    return weights + _IMAGE_SURPLUS, _HOST, 2 * weights + _IMAGE_SURPLUS + _HOST

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server of images: draws after a text, and after other images."""
