@@ -197,6 +197,7 @@ over a network you trust. The worker inside a server listens on the loopback, un
 
 - `/metrics` on both, as Prometheus text or OpenMetrics, whichever the scraper asks for.
 - `/metrics/targets` on the server lists the workers' exporters, for Prometheus' HTTP service discovery.
+- `/metrics/ray` shows Ray's own metrics of that machine; `/metrics/targets/ray` of the server lists them (ray.md).
 - `/metrics/raw` on a worker shows what its engines say under their own names, with whose it is.
 
 A page is made when it is asked for and holds for a second, with engines for three; nothing is measured while nobody

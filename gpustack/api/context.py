@@ -27,6 +27,7 @@ from gpustack.server.facts import FactsCache
 from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.join import CloneDetector
 from gpustack.server.memory_budget import MemoryBudget
+from gpustack.server.ray_dashboard import RayDashboard
 from gpustack.server.token_budget import TokenBudgets
 from gpustack.server.update_check import UpdateCheck
 from gpustack.store.server_registry import RegisteredServer
@@ -228,6 +229,7 @@ class ApiContext:
     access: AccessControl
     workers: WorkerServices
     sign_on: SignOn = SignOn()
+    ray: RayDashboard | None = None
     models: ModelServices = ModelServices()
     usage: UsageServices = UsageServices()
     server: ServerDescription = ServerDescription()

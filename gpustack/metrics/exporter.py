@@ -23,6 +23,7 @@ LIMITS = ServerLimits(connections=256, connections_per_address=None)
 """The limits of an exporter's port: it serves a few scrapers, whose requests have no bodies."""
 _WITHIN = 30.0
 _TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
+_PLAIN = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
 _JSON = [(b"content-type", b"application/json")]
 
 
@@ -48,6 +49,8 @@ class Exporter(Generic[S]):
     """By path: makes a JSON document, in the Trio thread."""
     _text_only: frozenset[str] = frozenset()
     """Paths of pages with text that engines wrote, which may violate OpenMetrics: always in the plain format."""
+    _relays: Mapping[str, Callable[[], Awaitable[bytes | None]]] = attrs.field(factory=dict)
+    """By path: asks another program for its page, in the Trio thread; ``None`` while there is none."""
     lifetime: float = 1.0
     """Seconds for which an observation is used."""
     _latest: AsyncValue[_Observation[S] | None] = attrs.field(factory=lambda: AsyncValue(None))
@@ -66,13 +69,15 @@ class Exporter(Generic[S]):
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request. Cancellable at any time."""
         head, path = exchange.head, exchange.head.path.rstrip("/")
-        if path not in self._pages and path not in self._documents:
-            known = ", ".join((*self._pages, *self._documents))
+        if path not in self._pages and path not in self._documents and path not in self._relays:
+            known = ", ".join((*self._pages, *self._documents, *self._relays))
             await exchange.respond(404, _TEXT, f"There is nothing here; see {known}\n".encode())
         elif head.method not in ("GET", "HEAD"):
             await exchange.respond(405, [*_TEXT, (b"allow", b"GET, HEAD")], b"Metrics are only read\n")
         elif path in self._documents:
             await exchange.respond(200, _JSON, orjson.dumps(self._documents[path]()))
+        elif path in self._relays:
+            await self._relay(exchange, path)
         else:
             await self._answer(exchange, path)
 
@@ -87,6 +92,13 @@ class Exporter(Generic[S]):
             await exchange.respond(503, _TEXT, b"The metrics were not made in time\n")
         else:
             await exchange.respond(200, form.headers, page)
+
+    async def _relay(self, exchange: Exchange, path: str) -> None:
+        page = await self._relays[path]()
+        if page is None:
+            await exchange.respond(503, _TEXT, b"What these metrics are of does not answer\n")
+        else:
+            await exchange.respond(200, _PLAIN, page)
 
     async def page(self, path: str, form: PageFormat) -> bytes:
         """The page from an observation that is at most ``lifetime`` seconds old. Cancellable."""

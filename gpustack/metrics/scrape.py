@@ -65,7 +65,7 @@ async def scrape(pool: ConnectionPool, targets: Sequence[ScrapeTarget]) -> tuple
 
     async def one(place: int) -> None:
         async with turn:
-            pages[place] = await _page(pool, targets[place])
+            pages[place] = await scrape_page(pool, targets[place].port, targets[place].fields)
 
     async with trio.open_nursery() as nursery:
         for place in range(len(targets)):
@@ -73,11 +73,13 @@ async def scrape(pool: ConnectionPool, targets: Sequence[ScrapeTarget]) -> tuple
     return tuple(ScrapeResult(target, pages[place]) for place, target in enumerate(targets))
 
 
-async def _page(pool: ConnectionPool, target: ScrapeTarget) -> bytes | None:
+async def scrape_page(pool: ConnectionPool, port: int, fields: Fields = ()) -> bytes | None:
+    """The metrics of a program on this machine; ``None`` if it does not answer properly within 3 s, and empty if it has
+    none. Cancellable."""
     with trio.move_on_after(_WITHIN):
         try:
-            address = UpstreamAddress("127.0.0.1", target.port)
-            async with pool.request(address, "GET", b"/metrics", target.fields) as response:
+            address = UpstreamAddress("127.0.0.1", port)
+            async with pool.request(address, "GET", b"/metrics", fields) as response:
                 if response.status == 200:
                     return await response.read(_LARGEST)
                 return b"" if response.status in _HAS_NONE else None

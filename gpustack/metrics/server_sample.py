@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric as Family
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
+from gpustack.domain.ray import RayState
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import WorkerState
 from gpustack.engines.registry import engine_for
@@ -64,6 +65,18 @@ def scrape_targets(snapshot: Snapshot) -> list[dict[str, Any]]:
         if worker.condition.state is WorkerState.READY and worker.ip and worker.metrics_port
     ]
     labels = {"cluster_id": CLUSTER_ID, "cluster_name": CLUSTER_NAME}
+    return [{"labels": labels, "targets": sorted(found)}]
+
+
+def ray_targets(snapshot: Snapshot, path: str) -> list[dict[str, Any]]:
+    """The exporters of ready workers whose Ray is up, to be asked for Ray's own metrics at ``path``."""
+    found = [
+        _address(worker.ip, worker.metrics_port)
+        for worker in snapshot.workers.values()
+        if worker.condition.state is WorkerState.READY and worker.ip and worker.metrics_port
+        if worker.status.ray is not None and worker.status.ray.state is RayState.UP
+    ]
+    labels = {"cluster_id": CLUSTER_ID, "cluster_name": CLUSTER_NAME, "__metrics_path__": path}
     return [{"labels": labels, "targets": sorted(found)}]
 
 

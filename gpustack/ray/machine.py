@@ -177,6 +177,11 @@ class RayMachine:
             raise Unavailable(f"Ray is not up on this worker: {self.status.message or self.status.state}")
         return driver_environment(self.up.value.address, self._token)
 
+    @property
+    def metrics_port(self) -> int:
+        """Where Ray's own metrics of this machine are."""
+        return self._ports.metrics_export
+
     # --- what is wanted
 
     def _wanted(self) -> _Wish | None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import attrs
 
+from gpustack.nursery.process_identity import read_stat
+
 PROGRAM = """\
-import json, os, signal, socket, sys, time
+import http.server, json, os, signal, socket, sys, threading, time
 from pathlib import Path
 here = Path(__file__).resolve().parent
 if sys.argv[1:] == ["--version"]:
@@ -24,12 +26,28 @@ os.makedirs(named["--temp-dir"] + "/session_2/logs")
 if (here / "fails").exists():
     print((here / "fails").read_text())
     sys.exit(1)
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        shown = self.path.startswith("/logs") or self.path == "/"
+        said = {"path": self.path, "asked_by": self.headers["authorization"], "cookie": self.headers["cookie"]}
+        page = b"<p>ray</p>" if shown else json.dumps(said).encode()
+        page = b"ray_node_up 1\\n" if self.path == "/metrics" else page
+        self.send_response(200)
+        self.send_header("content-type", "text/html" if shown else "application/json")
+        self.send_header("content-length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+    def log_message(self, *arguments):
+        pass
 kept = []
 for flag, port in named.items():
-    if flag.endswith("port") and "worker" not in flag:
+    if flag in ("--dashboard-port", "--metrics-export-port"):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), Answers)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    elif flag.endswith("port") and "worker" not in flag:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1" if flag == "--dashboard-port" else "0.0.0.0", int(port)))
+        listener.bind(("0.0.0.0", int(port)))
         listener.listen()
         kept.append(listener)
 print("2026-01-01 00:00:00,000\\tSUCC scripts.py:1 -- Ray runtime started.", flush=True)
@@ -80,3 +98,9 @@ class RayProgram:
     def die(self) -> None:
         """The one that runs ends as if its raylet had been killed."""
         (self.folder / "dies").touch()
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process runs; one that has ended and that nobody waited for does not."""
+    found = read_stat(pid)
+    return found is not None and not found.dead

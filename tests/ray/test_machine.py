@@ -17,11 +17,10 @@ import trio
 from gpustack.domain.ray import RayHead, RayState
 from gpustack.engines.ray import RayPorts
 from gpustack.errors import Unavailable
-from gpustack.nursery.process_identity import read_stat
 from gpustack.nursery.restart import RestartPolicy
 from gpustack.ray.machine import RayDevices, RayMachine, RaySettings, ToldHead
 from gpustack.ray.process import STATE_FILE, RayPlaces, adopt_ray
-from tests.fakes.ray_program import RayProgram
+from tests.fakes.ray_program import RayProgram, is_running
 from tests.ports import free_ports
 
 WITHIN = 60.0
@@ -108,11 +107,6 @@ def head_at(address: str, incarnation: str = "theirs", version: str | None = "2.
 async def until(holds: Callable[[], object]) -> None:
     while not holds():  # noqa: ASYNC110  a process of its own is waited for
         await trio.sleep(0.02)
-
-
-def is_running(pid: int) -> bool:
-    found = read_stat(pid)
-    return found is not None and not found.dead
 
 
 async def end_what_is_left(bench: Bench) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 import trio
@@ -11,13 +11,16 @@ import trio
 from gpustack.cli.daemon.context import url_at
 from gpustack.cli.daemon.listener import Listeners
 from gpustack.gateway.gate import Gate
+from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.reactor import Reactor
 from gpustack.http1.server import HttpServer
 from gpustack.metrics.exporter import LIMITS, Exporter
 from gpustack.metrics.process_sample import LoopLag, observe_process
-from gpustack.metrics.server_sample import ServerObservation, scrape_targets, server_families
+from gpustack.metrics.scrape import scrape_page
+from gpustack.metrics.server_sample import ServerObservation, ray_targets, scrape_targets, server_families
 from gpustack.metrics.worker_sample import WorkerObservation, engine_families, worker_families
 from gpustack.nursery.tier import Tier
+from gpustack.ray.machine import RayMachine
 from gpustack.worker.exporter import WorkerCollector
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PAGE, RAW_PAGE, TARGETS = "/metrics", "/metrics/raw", "/metrics/targets"
+RAY_PAGE, RAY_TARGETS = "/metrics/ray", "/metrics/targets/ray"
+"""Ray's own metrics, passed on: beside its port there is none to open for Prometheus."""
 _ENGINES_ASKED_EVERY = 3.0
 """Seconds for which an answer of the engines is used again."""
 
@@ -66,7 +71,11 @@ async def start_server_exporter(
         "server-exporter",
         look,
         {PAGE: server_families},
-        {TARGETS: lambda: scrape_targets(store.snapshot)},
+        {
+            TARGETS: lambda: scrape_targets(store.snapshot),
+            RAY_TARGETS: lambda: ray_targets(store.snapshot, RAY_PAGE),
+        },
+        relays=_ray_page(services.ray, services.pool),
     )
     await edge.start(lag)
     await _serve(edge, "server", exporter, listeners, reactor)
@@ -77,6 +86,8 @@ async def start_worker_exporter(
     listeners: Listeners,
     reactor: Reactor,
     look: Callable[[LoopLag], WorkerCollector],
+    ray: RayMachine | None,
+    pool: ConnectionPool,
 ) -> None:
     """Export the worker's metrics and those of its engines, unless there is nothing to listen on."""
     if not listeners.at("worker-metrics"):
@@ -87,10 +98,23 @@ async def start_worker_exporter(
         look(lag),
         {PAGE: worker_families, RAW_PAGE: engine_families},
         text_only=frozenset({RAW_PAGE}),
+        relays=_ray_page(ray, pool),
         lifetime=_ENGINES_ASKED_EVERY,
     )
     await edge.start(lag)
     await _serve(edge, "worker", exporter, listeners, reactor)
+
+
+def _ray_page(
+    ray: RayMachine | None, pool: ConnectionPool
+) -> Mapping[str, Callable[[], Awaitable[bytes | None]]]:
+    if ray is None:
+        return {}
+
+    async def ask() -> bytes | None:
+        return await scrape_page(pool, ray.metrics_port) if ray.is_up else None
+
+    return {RAY_PAGE: ask}
 
 
 async def _serve(

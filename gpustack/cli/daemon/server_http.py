@@ -73,6 +73,7 @@ def api_context(
             key_used=services.accounting.key_use.note,
         ),
         sign_on=services.sign_on.sign_on,
+        ray=services.dashboard,
         workers=WorkerServices(
             heartbeats=services.heartbeats,
             logs=services.worker_client,

@@ -12,6 +12,7 @@ from gpustack.cli.daemon.accounting import Accounting
 from gpustack.cli.daemon.cluster import ClusterIdentity, ClusterMembership
 from gpustack.cli.daemon.context import DaemonContext, utc_now
 from gpustack.cli.daemon.model_file import facts_reader
+from gpustack.cli.daemon.ray import ports_of
 from gpustack.cli.daemon.sign_on import SignOnSetup
 from gpustack.config.loader import Configuration
 from gpustack.config.options import Options
@@ -25,6 +26,7 @@ from gpustack.policy.placement import GangSettings
 from gpustack.ray.machine import RayMachine
 from gpustack.server.facts import FactsCache
 from gpustack.server.heartbeat import HeartbeatTimes
+from gpustack.server.ray_dashboard import RayDashboard
 from gpustack.server.ray_head import OwnRay
 from gpustack.server.services import BackgroundServices, leading_services
 from gpustack.server.update_check import RELEASE_FEED
@@ -51,6 +53,8 @@ class ServerServices:
     facts: FactsCache
     background: BackgroundServices
     sign_on: SignOnSetup
+    dashboard: RayDashboard
+    ray: RayMachine | None
 
     @classmethod
     def of(
@@ -105,6 +109,14 @@ class ServerServices:
                 rng=daemon.rng,
             ),
             sign_on=SignOnSetup.of(options, monotonic=trio.current_time),
+            dashboard=RayDashboard(
+                pool,
+                ray,
+                ports_of(options).given(options.ray_args).dashboard,
+                lambda: store.snapshot,
+                cluster.servers,
+            ),
+            ray=ray,
         )
 
     async def start_control(self, control: Tier) -> None:

@@ -207,7 +207,9 @@ class WorkerRole:
         """Start the worker's port and its services."""
         await edge.start(self._pool)
         await edge.start(self._front)
-        await start_worker_exporter(edge, self._daemon.listeners, self._front.reactor, self._collector)
+        await start_worker_exporter(
+            edge, self._daemon.listeners, self._front.reactor, self._collector, self.ray, self._pool
+        )
         for service in work_services(self._parts):
             await work.start(service)
 
