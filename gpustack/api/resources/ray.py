@@ -78,7 +78,6 @@ ROUTES = tagged(
             summary="What Ray's dashboard reads; nothing is changed through it",
             handler=_page,
             slashes=True,
-            hidden=True,
         ),
     ),
 )
