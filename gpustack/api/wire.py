@@ -12,7 +12,7 @@ from gpustack.domain.access import ApiKey, Session, User
 from gpustack.domain.artifact import ModelFile, ModelSource
 from gpustack.domain.backend import InferenceBackend
 from gpustack.domain.device import Device, DeviceId
-from gpustack.domain.instance import Claim, ModelInstance, Placement, Subordinate, status_of
+from gpustack.domain.instance import NO_ADDRESS, Claim, ModelInstance, Placement, Subordinate, status_of
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Category, Model, ModelAccess
 from gpustack.domain.record import Record
@@ -204,6 +204,11 @@ def _claim(claim: Claim) -> Doc:
     return made if claim.tensor_split else {k: v for k, v in made.items() if k != "tensor_split"}
 
 
+def _addresses(found: tuple[str | None, ...]) -> list[str] | None:
+    """As the existing product writes them: of a device whose network is down, dashes."""
+    return [address or NO_ADDRESS for address in found] or None
+
+
 def _distributed(instance: ModelInstance, placement: Placement, context: RenderContext) -> Doc | None:
     """The followers of a gang: ``delegated`` where the main process itself uses the devices of others (llama.cpp over
     RPC, Ray), ``initialize_later`` where each has a process that joins it."""
@@ -226,7 +231,7 @@ def _subordinate(instance: ModelInstance, number: int, share: Subordinate, conte
         "worker_ip": None if worker is None else worker.ip,
         "total_gpus": None if worker is None else len(worker.status.gpu_devices),
         "gpu_indexes": list(share.gpu_indexes),
-        "gpu_addresses": None,
+        "gpu_addresses": _addresses(share.gpu_addresses),
         "computed_resource_claim": _claim(share.claim),
         "download_progress": status.download_progress,
         "pid": status.pid,
@@ -247,7 +252,7 @@ def _instance(instance: ModelInstance, context: RenderContext) -> Doc:
         "worker_ip": None if worker is None else worker.ip,
         "computed_resource_claim": None if placement is None else _claim(placement.claim),
         "gpu_indexes": None if placement is None else list(placement.gpu_indexes),
-        "gpu_addresses": None,
+        "gpu_addresses": None if placement is None else _addresses(placement.gpu_addresses),
         "distributed_servers": None if placement is None else _distributed(instance, placement, context),
         "placement_note": "" if placement is None else placement.note,
         **_dates(instance),

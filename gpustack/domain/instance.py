@@ -11,6 +11,9 @@ from .artifact import ModelSource
 from .lifecycle import InstanceState
 from .record import Record, stored
 
+NO_ADDRESS = "-.-.-.-"
+"""In place of the address of a device whose own network is down."""
+
 
 @attrs.frozen(kw_only=True)
 class Claim:
@@ -45,6 +48,8 @@ class Subordinate:
     worker_name: str = ""
     """For messages; empty where it was not written down."""
     gpu_indexes: tuple[int, ...] = ()
+    gpu_addresses: tuple[str | None, ...] = ()
+    """Of the devices' own networks, in the order of the indexes; empty where no device has one."""
     claim: Claim = Claim()
 
 
@@ -54,6 +59,7 @@ class Placement:
 
     worker_id: int
     gpu_indexes: tuple[int, ...] = ()
+    gpu_addresses: tuple[str | None, ...] = ()
     claim: Claim = Claim()
     subordinates: tuple[Subordinate, ...] = ()
     score: float = 0.0
@@ -64,7 +70,12 @@ class Placement:
         """The part of one member: 0 is the main one, k the k-th follower. Raises ``IndexError``."""
         if member:
             return self.subordinates[member - 1]
-        return Subordinate(worker_id=self.worker_id, gpu_indexes=self.gpu_indexes, claim=self.claim)
+        return Subordinate(
+            worker_id=self.worker_id,
+            gpu_indexes=self.gpu_indexes,
+            gpu_addresses=self.gpu_addresses,
+            claim=self.claim,
+        )
 
 
 @attrs.frozen(kw_only=True)

@@ -142,6 +142,10 @@ class LaunchContext:
     """What the operator of this worker adds to the command (``--rpc-server-args``)."""
     device_memory: Mapping[int, int] = attrs.field(factory=dict)
     """Bytes that each device of this worker has in all, by its index; without those that are unknown."""
+    cann_version: str | None = None
+    """The version of Ascend's toolkit that the operator of this worker names; ``None``: the one in use there."""
+    cann_chip: str | None = None
+    """The line of Ascend chips of the devices placed on, such as ``910b`` or ``310p``; ``None`` for others."""
     known_flags: FlagList | None = None
     """The flags that this build has; ``None`` where nobody asked it, or it did not answer."""
     adapters: tuple[Adapter, ...] = ()

@@ -77,6 +77,10 @@ class EngineProgram:
     name: str
     package: PythonPackage | None = None
     version_arguments: tuple[str, ...] = ("--version",)
+    version_file: str | None = None
+    """Where the version stands, relative to the program's folder: of one that must not be run to be asked."""
+    places: tuple[str, ...] = ()
+    """Folders where its installer puts it, beside those of PATH."""
     drives: tuple[str, ...] = ()
     on_cpu: bool = True
     """Whether a build that drives devices also runs where there are none."""

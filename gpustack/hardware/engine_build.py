@@ -159,7 +159,8 @@ class BuildFinder:
         for engine, program in self.programs.items():
             complaints: list[str] = []
             configured = self.configured.get(engine)
-            places = find_programs(program.name, configured, path_env, Path(self.python).parent)
+            beside = Path(self.python).parent
+            places = find_programs(program.name, configured, path_env, beside, program.places)
             mine = [(one.path, EngineBuild(engine=engine, origin=one.origin)) for one in places]
             mine += [(one.path or "", one) for one in made if one.engine == engine]
             for path, known in mine:

@@ -17,9 +17,12 @@ import attrs
 from gpustack.domain.worker import BuildPresence, EngineBuild
 from gpustack.engines.program import EngineProgram
 from gpustack.hardware.child import run_child
+from gpustack.nursery.limiter import threads
 from gpustack.text import printable
 
 _SHEBANG_LIMIT = 4096
+_VERSION_LIMIT = 4096
+_files = threads("engine versions", 1)
 _VERSION = re.compile(r"\d+(?:\.\d+)+[0-9A-Za-z.+!_-]*")
 
 _PYTHON_QUESTION = """
@@ -71,9 +74,11 @@ class FoundProgram:
     origin: str
 
 
-def find_programs(name: str, configured: Path | None, path_env: str, beside: Path) -> list[FoundProgram]:
+def find_programs(
+    name: str, configured: Path | None, path_env: str, beside: Path, places: Sequence[str] = ()
+) -> list[FoundProgram]:
     """Where a program is: configured (itself, or the folder of its environment), ``beside`` GPUStack's own Python, on
-    PATH; each file once. Blocking."""
+    PATH, in the ``places`` of its installer; each file once. Blocking."""
     found: list[FoundProgram] = []
     if configured is not None:
         is_folder = configured.is_dir()
@@ -86,6 +91,9 @@ def find_programs(name: str, configured: Path | None, path_env: str, beside: Pat
     on_path = shutil.which(name, path=path_env) if path_env else None
     if on_path is not None:
         found.append(FoundProgram(on_path, f"{name} on PATH"))
+    installed = shutil.which(name, path=os.pathsep.join(places)) if places else None
+    if installed is not None:
+        found.append(FoundProgram(installed, f"{name} as installed"))
     seen: set[str] = set()
     return [one for one in found if not (one.path in seen or seen.add(one.path))]  # type: ignore[func-returns-value]
 
@@ -100,7 +108,10 @@ async def ask_program(
 ) -> EngineBuild:
     """The build that lies at ``found``. Raises ``BuildError``. Takes ``deadline`` seconds at most. Cancellable."""
     if program.package is None:
-        said = await answer((found.path, *program.version_arguments), deadline=deadline, env=env)
+        if program.version_file is not None:
+            said = await _files.run(_text_of, Path(found.path).parent / program.version_file)
+        else:
+            said = await answer((found.path, *program.version_arguments), deadline=deadline, env=env)
         version = _VERSION.search(said)
         return EngineBuild(
             engine=engine,
@@ -130,6 +141,15 @@ async def ask_program(
         advice=program.advice,
         python=python,
     )
+
+
+def _text_of(path: Path) -> str:
+    """The beginning of a file; empty if it cannot be read."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(_VERSION_LIMIT)
+    except OSError:
+        return ""
 
 
 def offer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
@@ -28,6 +29,7 @@ class HardwareMonitor:
     _builds: BuildFinder
     _override: ResourceOverride | None
     _llama_server_path: str | None
+    _cann_chip: str | None = None
     _threads: ThreadLimiter = attrs.field(factory=lambda: threads("hardware", 2))
     latest: WorkerStatus = WorkerStatus()
     _measured: trio.Event = attrs.field(factory=trio.Event)
@@ -59,12 +61,28 @@ class HardwareMonitor:
         devices = self.latest.gpu_devices
         return {device.index: device.memory.total for device in devices if device.memory.total}
 
+    def cann_chip(self, indexes: Sequence[int]) -> str | None:
+        """The line of Ascend chips of the NPUs with these indexes: as told, else as the first one's name says."""
+        for device in self.latest.gpu_devices:
+            if device.index in indexes and device.type == "npu":
+                return self._cann_chip or chip_line(device.name)
+        return None
+
     def device_type(self, indexes: Sequence[int]) -> str | None:
         """The type of the devices with these indexes; ``None`` for none."""
         for device in self.latest.gpu_devices:
             if device.index in indexes:
                 return device.type
         return None
+
+
+_CHIP = re.compile(r"(310p|310b|910a|910b|910c|910_93|910)", re.IGNORECASE)
+
+
+def chip_line(name: str) -> str | None:
+    """The line of Ascend chips in a device's name: ``910B3`` is of ``910b``. ``None`` where it names none."""
+    found = _CHIP.search(name)
+    return None if found is None else found[1].lower()
 
 
 def compose(host: WorkerStatus, detection: Detection, engines: Sequence[EngineBuild]) -> WorkerStatus:

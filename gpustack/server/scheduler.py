@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from gpustack.domain.facts import ModelFacts
-from gpustack.domain.instance import ModelInstance, Placement, claims_of
+from gpustack.domain.instance import ModelInstance, Placement, Subordinate, claims_of
 from gpustack.domain.lifecycle import ANALYZE, DEFER, PLACE, REJECT, InstanceState, Move
 from gpustack.domain.model import Category, Model
 from gpustack.domain.snapshot import Snapshot
@@ -185,7 +185,7 @@ class Scheduler:
             now = _decide_again(model, instance, result, decision, tx.snapshot, self._gangs)
             if now is None:
                 return None
-            return make_move(tx, instance, PLACE, now.note, placement=now)
+            return make_move(tx, instance, PLACE, now.note, placement=with_addresses(now, tx.snapshot))
 
         placed = await self._store.write(work)
         if placed is not None and placed.placement is not None:
@@ -229,6 +229,25 @@ def decide(
         return request, {}
     decision, faults = place_and_faults(request, snapshot)
     return decision.sentence if isinstance(decision, Unschedulable) else decision, faults
+
+
+def with_addresses(placement: Placement, snapshot: Snapshot) -> Placement:
+    """``placement`` with the addresses of devices that have networks of their own (NPUs)."""
+
+    def of(share: Subordinate) -> tuple[str | None, ...]:
+        worker = snapshot.workers.get(share.worker_id)
+        devices = [None if worker is None else worker.device(index) for index in share.gpu_indexes]
+        networks = [None if device is None else device.network for device in devices]
+        found = tuple(
+            network.inet if network is not None and network.status == "up" else None for network in networks
+        )
+        return found if any(found) else ()
+
+    return attrs.evolve(
+        placement,
+        gpu_addresses=of(placement.share(0)),
+        subordinates=tuple(attrs.evolve(share, gpu_addresses=of(share)) for share in placement.subordinates),
+    )
 
 
 def has_files(model: Model) -> bool:

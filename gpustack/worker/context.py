@@ -55,6 +55,10 @@ class WorkerContext:
     """The type of the devices with these indexes; ``None`` for none."""
     device_memory: Callable[[], Mapping[int, int]] = dict
     """Bytes that each device has in all, by its index; without those that are unknown."""
+    cann_version: str | None = None
+    """Of Ascend's toolkit, as told."""
+    cann_chip: Callable[[Sequence[int]], str | None] = lambda indexes: None
+    """The line of Ascend chips of the devices with these indexes; ``None`` for others."""
     flag_lists: FlagLists | None = None
     """Which parameters the builds here know; ``None``: nobody asks them."""
     address: Callable[[], str] = lambda: LOOPBACK

@@ -190,6 +190,8 @@ async def describe_launch(
             ray_environment=terms.ray_environment,
             device_memory=context.device_memory(),
             known_flags=known,
+            cann_version=context.cann_version,
+            cann_chip=context.cann_chip(placement.share(seat.member).gpu_indexes),
         )
     )
     beside = program_environment(build, programs().get(engine.name), os.environ)

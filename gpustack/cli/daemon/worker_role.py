@@ -113,7 +113,7 @@ class WorkerRole:
             environments=environments,
             lends=not options.disable_rpc_servers,
         )
-        hardware = _hardware(options, host, finder)
+        hardware = _hardware(options, host, finder, daemon.loaded.environment.cann_chip)
         ray = ray_machine(
             daemon,
             WorkerMachine(uuid=identity.worker_uuid, address=identity.address, hardware=hardware),
@@ -145,6 +145,8 @@ class WorkerRole:
             environments=engine_environments,
             device_type=hardware.device_type,
             device_memory=hardware.device_memory,
+            cann_version=daemon.loaded.environment.cann_version,
+            cann_chip=hardware.cann_chip,
             flag_lists=FlagLists(options.data_dir / "flags", inherited_environment(os.environ)),
             cpu_count=host.look(utc_now()).cpu.total,
             data_dir=options.data_dir,
@@ -284,7 +286,9 @@ def _environments(options: Options) -> PythonEnvironments:
     )
 
 
-def _hardware(options: Options, host: HostMonitor, finder: BuildFinder) -> HardwareMonitor:
+def _hardware(
+    options: Options, host: HostMonitor, finder: BuildFinder, cann_chip: str | None
+) -> HardwareMonitor:
     """What measures this machine; the configuration can override what it finds."""
     return HardwareMonitor(
         utc_now,
@@ -293,6 +297,7 @@ def _hardware(options: Options, host: HostMonitor, finder: BuildFinder) -> Hardw
         finder,
         None if options.resources is None else override_of(options.resources),
         None if options.llama_server_path is None else str(options.llama_server_path),
+        cann_chip=cann_chip,
     )
 
 

@@ -10,13 +10,14 @@ import attrs
 from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.domain.model import Model
 from gpustack.domain.unit import GIB, MIB, human_bytes
-from gpustack.engines import diffusers, llama_cpp, parameters, vox_box
+from gpustack.engines import diffusers, llama_cpp, mindie, parameters, vox_box
 from gpustack.engines.llama_cpp import answers_vectors, defaults, slot_counts, slots
 from gpustack.engines.memory import SafetensorsMemory
 from gpustack.engines.registry import engine_by_name
 
 from .gguf import DEVICE_FOOTPRINT, HOST_FOOTPRINT, GgufSettings, estimate, layer_count
 from .media import image_needs, speech_needs
+from .mindie import mindie_demand
 from .need import DeviceNeed, MemoryDemand
 from .safetensors_demand import SafetensorsDemand, counts_given, safetensors_demand
 
@@ -83,6 +84,14 @@ def demand_of(
     memory = None if engine is None else engine.memory
     vram, ram = _claimed(model.env, VRAM_CLAIM), _claimed(model.env, RAM_CLAIM)
     is_claimed, is_read = vram is not None or ram is not None, facts is not None and facts.is_complete
+    if (
+        engine is mindie.ENGINE
+        and facts is not None
+        and is_read
+        and not is_claimed
+        and not engine.faults(model)
+    ):
+        return mindie_demand(model, facts)
     if memory is not None and facts is not None and is_read and facts.format is FileFormat.SAFETENSORS:
         need = safetensors_demand(model, facts, memory, slot_count)
         return _with_claims(model, need, vram or 0, ram or 0) if is_claimed else need

@@ -28,9 +28,12 @@ def _why_none(request: PlacementRequest, worker: Worker) -> str:
     advice = next((build.advice for build in mine if build.presence is BuildPresence.MISSING), "")
     if version is None and any(build.presence is BuildPresence.INSTALLABLE for build in mine):
         advice = "name a version with backend_version, and it is installed there"
+    program = programs().get(engine)
+    if not mine and program is not None and program.package is None:
+        advice = program.advice
     there = [build for build in mine if build.presence is not BuildPresence.MISSING and build.version]
     wanted = f"{engine} {version}" if version else engine
-    if requirements_of(request.model, programs().get(engine)):
+    if requirements_of(request.model, program):
         wanted += " with the requirements of the deployment"
     says = f"worker {worker.name} has no {wanted}"
     if there:
