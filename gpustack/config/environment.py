@@ -170,12 +170,11 @@ class Environment:
     cann_version: str | None = option(
         default=None,
         env="CANN_VERSION",
-        built=False,
-        help="CANN version, in place of detection.",
-        sample="8.2",
+        help="Version of CANN whose environment MindIE gets, in place of the one in use.",
+        sample="8.2.RC1",
     )
     cann_chip: str | None = option(
-        default=None, env="CANN_CHIP", built=False, help="Ascend chip, in place of detection.", sample="910b"
+        default=None, env="CANN_CHIP", help="Line of Ascend chips, in place of detection.", sample="910b"
     )
 
 

@@ -90,10 +90,7 @@ async def test_a_document_that_makes_no_sense_is_refused(
             {"source": "model_scope", "model_scope_model_id": "me/m", "model_scope_file_path": "m.gguf"},
             "Models from model_scope cannot be fetched by this version; there are huggingface, local_path",
         ),
-        (
-            {"backend": "vlm"},
-            "Backend 'vlm' is not known here; this version has custom, diffusers, llama-box",
-        ),
+        ({"backend": "vlm"}, "Backend 'vlm' is not known here; this version has ascend-mindie, custom,"),
         ({"huggingface_filename": "m-*.safetensors"}, "m-*.safetensors is no GGUF file"),
         (
             {"source": "local_path", "local_path": "/m/pytorch_model.bin", "backend": "llama-box"},

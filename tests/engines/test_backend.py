@@ -94,7 +94,9 @@ def test_a_deployment_takes_over_what_its_backend_says() -> None:
 
 
 def test_what_is_not_there_is_said_with_what_is() -> None:
-    with pytest.raises(Invalid, match=r"has custom, .*, and administrators added Tiny Server \(custom runs"):
+    with pytest.raises(
+        Invalid, match=r"has ascend-mindie, .*, and administrators added Tiny Server \(custom runs"
+    ):
         settled(model(backend="tony"), [backend()])
     with pytest.raises(Invalid, match=r"Backend 'Tiny Server' has no version '9'; it has 1\.0, 2\.0"):
         settled(model(backend="tiny server", backend_version="9"), [backend()])

@@ -15,6 +15,7 @@ from gpustack.domain.instance import Claim, Placement, Subordinate
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import EngineBuild
 from gpustack.engines.adapter import Adapter
+from gpustack.engines.backend import settled
 from gpustack.engines.engine import Gang, GangMember, LaunchContext, LaunchSpec, Probe
 from gpustack.engines.registry import engine_for
 
@@ -35,6 +36,12 @@ SPLIT = Claim(
 SGLANG = EngineBuild(engine="sglang", version="0.5.23", path="/opt/sglang/bin/sglang", drives=("cuda",))
 TEI = EngineBuild(engine="text-embeddings-inference", version="1.8.0", path="/usr/bin/text-embeddings-router")
 TRANSFORMERS = EngineBuild(engine="transformers-serve", version="5.23.0", path="/opt/t/bin/transformers")
+MINDIE = EngineBuild(
+    engine="mindie",
+    version="2.1.RC1",
+    path="/usr/local/Ascend/mindie/latest/mindie-service/bin/mindieservice_daemon",
+    drives=("npu",),
+)
 REPOSITORY = ModelSource(kind=SourceKind.HUGGING_FACE, huggingface_repo_id="org/model")
 FOLDER = {"model_path": "/cache/org/model", "session_dir": "/data/run/instance-1.files"}
 TWO_WORKERS = Placement(
@@ -43,6 +50,27 @@ TWO_WORKERS = Placement(
     claim=Claim(vram={0: 40 * GIB, 1: 40 * GIB}, context=16384),
     subordinates=(
         Subordinate(worker_id=2, gpu_indexes=(2, 3), claim=Claim(vram={2: 40 * GIB, 3: 40 * GIB})),
+    ),
+)
+TWO_NPU_WORKERS = Placement(
+    worker_id=1,
+    gpu_indexes=(0, 1),
+    gpu_addresses=("192.168.1.10", "192.168.1.11"),
+    claim=Claim(vram={0: 40 * GIB, 1: 40 * GIB}, context=16384),
+    subordinates=(
+        Subordinate(
+            worker_id=2,
+            gpu_indexes=(2, 3),
+            gpu_addresses=("192.168.2.12", None),
+            claim=Claim(vram={2: 40 * GIB, 3: 40 * GIB}),
+        ),
+    ),
+)
+NPU_PAIR = Gang(
+    attempt=3,
+    members=(
+        GangMember(index=0, address="10.0.0.1", ports=(40000, 40001, 40002), gpu_indexes=(0, 1)),
+        GangMember(index=1, address="10.0.0.2", ports=(40007,), gpu_indexes=(2, 3)),
     ),
 )
 PAIR = Gang(
@@ -254,6 +282,66 @@ CASES: dict[str, LaunchContext] = {
         device_type="cuda",
         **FOLDER,
     ),
+    "mindie": context(
+        model(source=REPOSITORY, backend="MindIE", env={"RESERVED_MEMORY_GB": "5"}),
+        build=MINDIE,
+        gpus=(4, 5),
+        claim=Claim(vram={4: 48 * GIB, 5: 48 * GIB}, context=8192),
+        device_type="npu",
+        device_memory={4: 64 * GIB, 5: 64 * GIB},
+        cann_chip="910b",
+        **FOLDER,
+    ),
+    "mindie_with_parameters": context(
+        model(
+            source=REPOSITORY,
+            backend="ascend-mindie",
+            backend_parameters=(
+                "--max-seq-len=32768",
+                "--max-input-token-len 30000",
+                "--npu-memory-fraction=0.8",
+                "--enable-prefix-caching",
+                "--enable-multi-token-prediction",
+                "--trust-remote-code",
+                "--override-generation-config",
+                '{"temperature": 0.5}',
+                "--rope-theta=1000000",
+                "--enforce-eager",
+                "--tensor-parallel-size=4",
+                "--log-level=debug",
+                "--max-preempt-count=2",
+                "--cpu-mem-size=5",
+            ),
+        ),
+        build=MINDIE,
+        gpus=(0, 1, 2, 3),
+        device_type="npu",
+        cann_chip="310p",
+        cann_version="8.2.RC1",
+        **FOLDER,
+    ),
+    "mindie_main_of_two_workers": context(
+        model(source=REPOSITORY, backend="ascend-mindie"),
+        build=MINDIE,
+        placement=TWO_NPU_WORKERS,
+        gang=NPU_PAIR,
+        ports=(40000, 40001, 40002),
+        address="10.0.0.1",
+        interface="eth0",
+        device_type="npu",
+        **FOLDER,
+    ),
+    "mindie_follower": context(
+        model(source=REPOSITORY, backend="ascend-mindie", backend_parameters=("--enable-split",)),
+        build=MINDIE,
+        placement=TWO_NPU_WORKERS,
+        gang=NPU_PAIR,
+        member=1,
+        ports=(40007,),
+        address="10.0.0.2",
+        device_type="npu",
+        **FOLDER,
+    ),
     "tei_on_cpu": context(
         model(source=REPOSITORY, backend="tei", categories=("embedding",)), build=TEI, api_key="k", **FOLDER
     ),
@@ -308,7 +396,7 @@ def shown(launch: LaunchSpec) -> str:
 @pytest.mark.parametrize("name", CASES)
 def test_the_command_line_is_the_recorded_one(name: str) -> None:
     case = CASES[name]
-    assert shown(engine_for(case.model).launch(case)) == (GOLDEN / f"{name}.txt").read_text()
+    assert shown(engine_for(settled(case.model, ())).launch(case)) == (GOLDEN / f"{name}.txt").read_text()
 
 
 def test_every_recorded_command_line_has_its_case() -> None:

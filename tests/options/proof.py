@@ -33,6 +33,8 @@ _PROXY = "tests/options/test_proxy.py::"
 _VARIABLES = "tests/options/test_variables.py::"
 _MODELSCOPE = f"{_VARIABLES}test_the_variables_of_modelscope_say_where_it_is_asked_and_as_whom"
 _TOOLS_OF = "tests/cli/test_download_tools.py::"
+_MINDIE = "tests/options/test_mindie.py::"
+_CANN = f"{_MINDIE}test_cann_version_and_cann_chip_stand_in_for_what_would_be_found"
 _VERDICTS = "tests/api/test_model_evaluations.py::test_no_more_verdicts_are_kept_than_wanted"
 _SIGN_ON = "tests/options/test_sign_on.py::"
 _SAML = "tests/options/test_saml.py::"
@@ -160,8 +162,8 @@ VARIABLES: Mapping[str, str] = {
     "default_max_rpc_server_count": TO_DO,
     "default_max_rpc_combination_generate_gpu_count": TO_DO,
     "cuda_version": f"{_TOOLS_OF}test_the_tools_are_those_of_the_cuda_that_is_told",
-    "cann_version": TO_DO,
-    "cann_chip": TO_DO,
+    "cann_version": _CANN,
+    "cann_chip": _CANN,
 }
 """Of the environment, by the name of their field."""
 
@@ -173,6 +175,6 @@ MODEL_VARIABLES: Mapping[str, str] = {
         "::test_query_and_documents_are_put_into_the_format_of_the_model_and_come_back_without"
     ),
     "GPUSTACK_BACKEND_DEPS": TO_DO,
-    "RESERVED_MEMORY_GB": TO_DO,
+    "RESERVED_MEMORY_GB": f"{_MINDIE}test_mindie_is_started_with_its_files_and_keeps_what_it_is_told_to",
 }
 """Of a model's own environment."""

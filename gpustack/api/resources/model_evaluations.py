@@ -19,7 +19,7 @@ from ..view import Doc, plain
 
 MOST_SPECS = 64
 _FROM_CATALOG = ("backend_parameters", "env", "categories")
-_UNNAMED = "a deployment that is only being considered"
+_UNNAMED = "a-deployment-that-is-only-being-considered"
 
 
 async def _evaluate(call: ApiCall) -> ApiResponse:
