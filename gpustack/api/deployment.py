@@ -16,7 +16,7 @@ from gpustack.domain.model import Category, GpuSelector, Model, ModelAccess, Pla
 from gpustack.domain.snapshot import Snapshot
 from gpustack.engines import llama_cpp
 from gpustack.engines.backend import settled
-from gpustack.engines.registry import engine_for, engines
+from gpustack.engines.registry import adapter_faults, engine_for, engines
 from gpustack.engines.rerank import template_faults
 from gpustack.errors import AlreadyExists, BadRequest, Invalid
 from gpustack.policy.estimate.demand import faults_of_claims
@@ -203,6 +203,7 @@ def refuse_wrong(model: Model, snapshot: Snapshot) -> None:
     if engine is not None:
         bare = attrs.evolve(model, backend_parameters=(), gpu_selector=None)
         document_faults = engine.faults(bare)
+        document_faults += adapter_faults(engine, model)
     if document_faults:
         raise MalformedRequest(*document_faults)
     holder = snapshot.find(Model, name=model.name)

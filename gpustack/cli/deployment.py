@@ -27,6 +27,7 @@ _OPTIONS = {
     "gpu_selector": "--gpu",
     "worker_selector": "--selector",
     "access_policy": "--access",
+    "lora_adapters": "--lora",
 }
 """The option that sets each field of a new deployment."""
 

@@ -42,7 +42,8 @@ _HUB = "https://huggingface.co"
 """The address that the proxy of the server is asked for; the server puts its own hub in place of it."""
 _MODEL_SCOPE = "https://www.modelscope.cn"
 """The same for ModelScope."""
-_FILE_FIELD = {"huggingface": "huggingface_filename", "model_scope": "model_scope_file_path"}
+FILE_FIELD = {"huggingface": "huggingface_filename", "model_scope": "model_scope_file_path"}
+"""The field that names a file of a repository, by the kind of source."""
 _NOT_THERE = {"RepoNotFound", "RevisionNotFound"}
 
 
@@ -70,7 +71,7 @@ async def source_fields(client: AdminClient, asked: ModelReference) -> tuple[Map
     if asked.repo is None:
         return asked.fields, ""
     files = await _files(client, asked)
-    field = _FILE_FIELD[asked.fields["source"]]
+    field = FILE_FIELD[asked.fields["source"]]
     if files is None:
         return _unseen(asked)
     found = variants(files)
@@ -88,7 +89,7 @@ async def source_fields(client: AdminClient, asked: ModelReference) -> tuple[Map
 
 def _unseen(asked: ModelReference) -> tuple[Mapping[str, str], str]:
     """The same for a repository whose files cannot be listed now."""
-    field = _FILE_FIELD[asked.fields["source"]]
+    field = FILE_FIELD[asked.fields["source"]]
     if asked.file:
         return {**asked.fields, field: pattern_for(asked.file)}, ""
     if "gguf" not in (asked.repo or "").lower():

@@ -103,6 +103,8 @@ class ModelInstance(Record):
     model_name: str
     source: ModelSource
     generation: int = 1
+    lora_adapters: tuple[str, ...] = ()
+    """Names of the adapters that it is started with, in the order in which its engine counts them."""
     placement: Placement | None = None
     state: InstanceState = InstanceState.PENDING
     state_message: str = ""

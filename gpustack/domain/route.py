@@ -35,6 +35,8 @@ class Endpoint:
     worker_uuid: str = ""
     direct: bool = False
     """The engine runs on this machine: its port is used directly, without the worker."""
+    adapters: tuple[str, ...] = ()
+    """Names of its LoRA adapters, in the order in which its engine counts them."""
     quiet: bool = False
     """Its worker has missed heartbeats: it gets requests only when no other endpoint is left."""
 
@@ -71,5 +73,9 @@ class ModelRoute:
     """Its engines must not reuse the prompt of one request for another: requests that ask for that are refused."""
     rerank: RerankForm | None = None
     """``None``: requests to rerank go to its engines as they are."""
+    adapter: str = ""
+    """The LoRA adapter that this name asks for; empty for the model itself."""
+    adapter_by_scale: bool = False
+    """The engine is told of the adapter by a member ``lora`` of each request, not by the name of the model."""
     silence: str = ""
     """Which workers with replicas of it are not heard, and since when; empty when all are."""

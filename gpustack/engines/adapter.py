@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import attrs
+
+if TYPE_CHECKING:
+    from .engine import Engine
 
 
 @attrs.frozen(kw_only=True)
@@ -14,7 +18,7 @@ class Adapter:
 
     name: str
     path: str
-    """The folder with ``adapter_config.json``."""
+    """The folder with ``adapter_config.json``, or the GGUF file."""
     rank: int | None = None
     """As its configuration says; ``None`` if it does not."""
 
@@ -25,6 +29,30 @@ class AdapterCall:
 
     path: str
     body: Mapping[str, str]
+
+
+class AdapterSelection(StrEnum):
+    """How a request says which adapter answers it."""
+
+    BY_NAME = "by_name"
+    """By the name of the model, which is ``Adapter.name``."""
+    BY_SCALE = "by_scale"
+    """By a member ``lora`` that gives the number of the adapter, in the order of ``LaunchContext.adapters``. Its
+    adapters are GGUF files, and rest at scale 0."""
+
+
+@runtime_checkable
+class ServesAdapters(Protocol):
+    """An engine that takes adapters at its start."""
+
+    @property
+    def adapter_selection(self) -> AdapterSelection:
+        """How its requests choose among them."""
+
+
+def selection_of(engine: Engine) -> AdapterSelection | None:
+    """How an engine's requests choose an adapter; ``None`` for one that takes none."""
+    return engine.adapter_selection if isinstance(engine, ServesAdapters) else None
 
 
 @runtime_checkable

@@ -16,6 +16,7 @@ from gpustack.domain.worker import EngineBuild
 from gpustack.nursery.process import module_command
 
 from . import parameters
+from .adapter import AdapterSelection
 from .engine import (
     Engine,
     GangPlan,
@@ -112,6 +113,7 @@ class LlamaCppEngine:
     name: str = "llama.cpp"
     wire_name: str = "llama-box"
     any_device: bool = False
+    adapter_selection: AdapterSelection = AdapterSelection.BY_SCALE
     memory: SafetensorsMemory | None = None
     metrics: Mapping[str, str] = attrs.field(
         factory=lambda: {
@@ -268,6 +270,7 @@ def _arguments(context: LaunchContext) -> tuple[str, ...]:
         *listening,
         *served,
         *_projector(context),
+        *_adapters(context),
         *("--ctx-size", str(divided.cells), "--parallel", str(divided.count)),
         *_batching(model, own),
         *_bounds(context.build),
@@ -278,6 +281,14 @@ def _arguments(context: LaunchContext) -> tuple[str, ...]:
         *_threads(context),
         *_given(context),
     )
+
+
+def _adapters(context: LaunchContext) -> tuple[str, ...]:
+    """Its adapters at scale 0: each request raises the one that it names. The embedded build does not know
+    ``--lora-init-without-apply``."""
+    if not context.adapters:
+        return ()
+    return ("--lora-scaled", ",".join(f"{adapter.path}:0" for adapter in context.adapters))
 
 
 def _projector(context: LaunchContext) -> tuple[str, ...]:

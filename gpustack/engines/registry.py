@@ -11,6 +11,7 @@ from gpustack.domain.model import Model
 from gpustack.errors import Invalid
 from gpustack.plugins import siblings
 
+from .adapter import selection_of
 from .custom import CustomEngine
 from .engine import Engine
 
@@ -75,3 +76,11 @@ def _nobody(model: Model, facts: ModelFacts | None) -> str:
     return f"Cannot tell which engine runs {what}; name a .gguf file, or set backend to one of " + ", ".join(
         sorted(e.wire_name for e in engines())
     )
+
+
+def adapter_faults(engine: Engine, model: Model) -> list[str]:
+    """What is wrong with the LoRA adapters of a deployment for this engine, a sentence each."""
+    if not model.lora_adapters or selection_of(engine) is not None:
+        return []
+    able = sorted(one.wire_name for one in engines() if selection_of(one) is not None)
+    return [f"The {engine.wire_name} backend takes no LoRA adapters; these do: {', '.join(able)}"]

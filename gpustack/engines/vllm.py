@@ -16,7 +16,7 @@ from gpustack.domain.unit import GIB, MIB
 from gpustack.domain.worker import EngineBuild
 
 from . import parameters
-from .adapter import Adapter, AdapterCall
+from .adapter import Adapter, AdapterCall, AdapterSelection
 from .engine import Engine, GangPlan, HealthPolicy, LaunchContext, LaunchSpec, Probe, StartOrder
 from .flag_list import FlagList
 from .memory import SafetensorsMemory
@@ -77,6 +77,7 @@ class VllmEngine:
     name: str = "vllm"
     wire_name: str = "vllm"
     any_device: bool = False
+    adapter_selection: AdapterSelection = AdapterSelection.BY_NAME
     memory: SafetensorsMemory | None = SafetensorsMemory(on_cpu=True, spans_workers=True)
     metrics: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     """They differ by version: ``gpustack/metrics/mapping.py`` has them."""

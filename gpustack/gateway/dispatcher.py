@@ -151,7 +151,7 @@ class Dispatcher:
             "POST",
             target,
             headers,
-            request.sent,
+            request.sent_to(endpoint),
             first_byte_timeout=self._timeout,
             # Some engines send their head at once, and the first token when they have read the prompt.
             idle_timeout=self._timeout,

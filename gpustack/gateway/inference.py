@@ -61,6 +61,7 @@ _ANONYMOUS_BODY_LIMIT: Final = 4 << 20
 _DO_NOT_RETRY: Final = (b"x-should-retry", b"false")
 """Clients of OpenAI obey this header. Without it they ask again within seconds, however long ``Retry-After`` says."""
 _PROMPT_CACHE: Final = b"cache_prompt"
+_LORA: Final = b"lora"
 _RIGHTS: Final = frozenset({"users", "api_keys", "sessions", "models"})
 """The tables that decide who may use which model."""
 _CLIENT_LEFT: Final = 499
@@ -164,6 +165,11 @@ class Gateway:
             raise BadRequest(fault)
         if route.keeps_no_prompts and may_have(parsed.body, _PROMPT_CACHE):
             await self._large.run(lambda: _refuse_prompt_cache(parsed.body, route.model_name))
+        if route.adapter_by_scale:
+            if path.form:
+                raise BadRequest("Adapters answer no requests with files")
+            if may_have(parsed.body, _LORA):
+                await self._large.run(lambda: _refuse_lora(parsed.body, parsed.model))
         request = AdmittedRequest(exchange, path, principal, parsed, headers, route, measurement, memory)
         if path.operation is Operation.RERANK and route.rerank is not None:
             await self._adapt(request, route.rerank)
@@ -204,7 +210,7 @@ class Gateway:
 
     async def _bound(self, request: AdmittedRequest, limited: Sequence[LimitedSubject]) -> TokenBound:
         """How many tokens it may use. A long body is read in a thread, and only if nothing else refuses it."""
-        body, operation, context = request.sent, request.path.operation, request.route.context
+        body, operation, context = request.body, request.path.operation, request.route.context
         if len(body) <= LONG:
             return bound_of(body, operation, context)
         self.limiter.peek(limited)
@@ -291,6 +297,12 @@ def _refuse_prompt_cache(body: bytes, model: str) -> None:
     for name, start, end in members(body):
         if name == _PROMPT_CACHE.decode() and body[start:end] not in (b"false", b"null"):
             raise BadRequest(f"'{name}' cannot be set: '{model}' keeps no prompts between requests")
+
+
+def _refuse_lora(body: bytes, name: str) -> None:
+    """Raises ``BadRequest`` where a request names an adapter and chooses adapters by itself too."""
+    if any(member == _LORA.decode() for member, _, _ in members(body)):
+        raise BadRequest(f"'lora' cannot be set: '{name}' names the adapter already")
 
 
 def _used(request: AdmittedRequest, usage: TokenUsage | None) -> int:

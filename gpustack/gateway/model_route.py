@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import attrs
+
 from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.lifecycle import SERVING, InstanceState
 from gpustack.domain.model import Model
@@ -12,6 +14,7 @@ from gpustack.domain.route import Endpoint, ModelRoute
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import WorkerState
 from gpustack.engines import parameters
+from gpustack.engines.adapter import AdapterSelection, selection_of
 from gpustack.engines.llama_cpp import NO_PROMPT_CACHE_FLAG, PROMPT_CACHE_FLAG
 from gpustack.engines.registry import engine_for
 from gpustack.engines.rerank import rerank_form
@@ -59,7 +62,26 @@ def routes_of(snapshot: Snapshot, local_worker: str | None, faults: Quarantine) 
                 pending_reason=_NO_ROUTE,
                 pending_details=trial.fault.sentence,
             )
+    for model in snapshot.models.values():
+        for adapter in model.lora_adapters:
+            # A deployment that has this very name keeps it.
+            own = f"{model.name}:{adapter.name}"
+            found.setdefault(own, _of_adapter(found[model.name], model, adapter.name))
     return found
+
+
+def _of_adapter(route: ModelRoute, model: Model, name: str) -> ModelRoute:
+    """The route of an adapter: the replicas of its model that were started with it."""
+    try:
+        by_scale = selection_of(engine_for(model)) is AdapterSelection.BY_SCALE
+    except Invalid:
+        by_scale = model.source.names_gguf
+    return attrs.evolve(
+        route,
+        endpoints=tuple(endpoint for endpoint in route.endpoints if name in endpoint.adapters),
+        adapter=name,
+        adapter_by_scale=by_scale,
+    )
 
 
 def _route(
@@ -111,6 +133,7 @@ def _endpoint(instance: ModelInstance, snapshot: Snapshot, local_worker: str | N
         host="127.0.0.1" if direct else worker.ip,
         worker_port=worker.port,
         engine_port=instance.port,
+        adapters=instance.lora_adapters,
         worker_uuid=worker.worker_uuid,
         direct=direct,
         quiet=maimed or (silent and not direct),

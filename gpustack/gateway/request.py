@@ -9,7 +9,7 @@ import attrs
 import orjson
 
 from gpustack.domain.access import Principal
-from gpustack.domain.route import ModelRoute, RerankForm
+from gpustack.domain.route import Endpoint, ModelRoute, RerankForm
 from gpustack.errors import BadRequest
 from gpustack.gateway.choices import RequestedChoices
 from gpustack.gateway.json_member import ESCAPED_LETTER, members, raw_members, whole_number
@@ -85,9 +85,17 @@ class AdmittedRequest:
     bound: TokenBound = TokenBound(0, 0)
 
     @property
-    def sent(self) -> bytes:
-        """The body that the engine gets."""
+    def body(self) -> bytes:
+        """The body in the form of the engine, the same for all replicas."""
         return self.parsed.body if self.adapted is None else self.adapted
+
+    def sent_to(self, endpoint: Endpoint) -> bytes:
+        """The body that one replica gets: with its own number of the LoRA adapter that is asked for, if any."""
+        body = self.body
+        if not self.route.adapter_by_scale or self.route.adapter not in endpoint.adapters:
+            return body
+        number = endpoint.adapters.index(self.route.adapter)
+        return b'{"lora":[{"id":%d,"scale":1.0}],%b' % (number, body[body.index(b"{") + 1 :])
 
 
 def read_inference_request(

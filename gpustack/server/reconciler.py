@@ -139,6 +139,7 @@ class ReplicaReconciler:
                 model_id=model.id,
                 model_name=model.name,
                 source=model.source,
+                lora_adapters=tuple(adapter.name for adapter in model.lora_adapters),
                 generation=model.generation,
                 state_since=tx.now,
             )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import attrs
 
@@ -14,10 +16,11 @@ from gpustack.domain.instance import ModelInstance
 from gpustack.domain.model import Model
 from gpustack.domain.worker import EngineBuild
 from gpustack.engines import parameters
+from gpustack.engines.adapter import Adapter, AdapterSelection, selection_of
 from gpustack.engines.engine import Engine, Gang, GangPlan, LaunchContext, LaunchSpec, ListsFlags, PortPool
 from gpustack.engines.llama_cpp import wanted_projector
 from gpustack.engines.program import programs
-from gpustack.engines.registry import engine_for
+from gpustack.engines.registry import adapter_faults, engine_for
 from gpustack.errors import Invalid, Unavailable
 from gpustack.hardware.address import find_interface
 from gpustack.nursery.limiter import threads
@@ -28,6 +31,7 @@ from gpustack.worker.engine_environment import program_environment
 from gpustack.worker.engine_process import EngineSeat
 
 _LOOK_FOR_PORT_EVERY = 5.0
+_CONFIG_LIMIT = 1 << 20
 _threads = threads("launches", 1)
 
 
@@ -43,6 +47,7 @@ class LaunchInputs:
     model_path: str
     mmproj_path: str | None
     build: EngineBuild | None = None
+    adapters: tuple[Adapter, ...] = ()
 
 
 @attrs.frozen
@@ -80,7 +85,46 @@ async def fetch_files(
     path = files.main_path
     if engine is None:
         engine = engine_for(model, ModelFacts(format=_format((path, *files.paths))))
-    return LaunchInputs(engine, path, files.mmproj_path)
+    adapters = await _fetch_adapters(engine, model, context, progress)
+    return LaunchInputs(engine, path, files.mmproj_path, adapters=adapters)
+
+
+async def _fetch_adapters(
+    engine: Engine, model: Model, context: WorkerContext, progress: Callable[[float], None]
+) -> tuple[Adapter, ...]:
+    """The LoRA adapters of the deployment, fetched if they are missing. Raises ``InstanceFailure`` for one of another
+    form than the engine reads."""
+    if faults := adapter_faults(engine, model):
+        raise InstanceFailure("; ".join(faults))
+    by_scale = selection_of(engine) is AdapterSelection.BY_SCALE
+    found = []
+    for adapter in model.lora_adapters:
+        files = await context.files.ensure(adapter.source, progress=progress)
+        path = Path(files.main_path)
+        if by_scale and path.suffix.lower() != ".gguf":
+            raise InstanceFailure(
+                f"The adapter {adapter.name} ({adapter.source.readable}) is no GGUF file: convert it with llama.cpp's "
+                "convert_lora_to_gguf.py, or name its file"
+            )
+        if not by_scale and path.suffix.lower() == ".safetensors":
+            path = path.parent
+        rank = None if by_scale else await _threads.run(_rank_of, path)
+        found.append(Adapter(name=f"{model.name}:{adapter.name}", path=str(path), rank=rank))
+    return tuple(found)
+
+
+def _rank_of(folder: Path) -> int | None:
+    """The rank that an adapter's configuration says. Blocking; raises ``InstanceFailure`` where there is none."""
+    try:
+        with (folder / "adapter_config.json").open("rb") as source:
+            rank = json.loads(source.read(_CONFIG_LIMIT))["r"]
+    except OSError as error:
+        raise InstanceFailure(
+            f"The adapter at {folder} has no adapter_config.json ({error.strerror}): name its folder or repository"
+        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return rank if isinstance(rank, int) else None
 
 
 async def with_build(
@@ -174,6 +218,7 @@ async def describe_launch(
             placement=placement,
             model_path=inputs.model_path,
             mmproj_path=inputs.mmproj_path,
+            adapters=inputs.adapters,
             port=terms.ports[0] if terms.ports else 0,
             ports=terms.ports,
             api_key=terms.key,

@@ -23,6 +23,10 @@ def document(call: ApiCall, *, wanted: frozenset[str], with_meta: bool) -> dict[
     for model in chosen:
         with call.context.documents.faults.row((MODEL.name, model.id)):
             data.append(openai_model(model, with_meta=with_meta))
+            for adapter in model.lora_adapters:
+                name = f"{model.name}:{adapter.name}"
+                if call.snapshot.find(Model, name=name) is None:
+                    data.append({**openai_model(model, with_meta=with_meta), "id": name})
     return {"object": "list", "data": data}
 
 
@@ -33,12 +37,19 @@ def in_categories(model: Model, wanted: frozenset[str]) -> bool:
 
 def one(call: ApiCall, name: str) -> ApiResponse:
     """The model of that name, if it is in the caller's list. Raises the same error as inference for one that is not."""
-    model = call.snapshot.find(Model, name=name)
+    model = call.snapshot.find(Model, name=name) or _of_adapter(call, name)
     if model is None or not may_see(call.caller, model):
         raise unknown(call.caller, name)
     if model.ready_replicas == 0:
         raise not_serving(name)
-    return ApiResponse(document=openai_model(model, with_meta=call.query.flag("with_meta")))
+    return ApiResponse(document={**openai_model(model, with_meta=call.query.flag("with_meta")), "id": name})
+
+
+def _of_adapter(call: ApiCall, name: str) -> Model | None:
+    """The model whose adapter is called ``<model>:<adapter>``."""
+    base, _, adapter = name.rpartition(":")
+    model = call.snapshot.find(Model, name=base) if adapter else None
+    return model if model is not None and any(one.name == adapter for one in model.lora_adapters) else None
 
 
 async def _one(call: ApiCall) -> ApiResponse:

@@ -1,7 +1,8 @@
 """Run a model: deploy it if it is not, wait until it is ready, and talk with it.
 
 Usage:
-  gpustack run [options] [-p ARG]... [-e VAR]... [--gpu ID]... [--selector LABEL]... [--] MODEL [PROMPT...]
+  gpustack run [options] [-p ARG]... [-e VAR]... [--gpu ID]... [--selector LABEL]...
+               [--lora ADAPTER]... [--] MODEL [PROMPT...]
 
 MODEL is the name of a deployment, a path (./model.gguf, or . for this folder), a repository of Hugging Face
 (ORGANISATION/REPOSITORY, with :TAG or :FILE behind it to say which file of a GGUF repository; if not said, the one of
@@ -31,6 +32,8 @@ Options of a new deployment:
   --cpu                 Use no GPU.
   --gpu=ID              Use this GPU, WORKER:TYPE:INDEX; may be repeated.
   --selector=LABEL      Only on workers with this label, NAME=VALUE; may be repeated.
+  --lora=ADAPTER        A LoRA adapter, NAME=SOURCE with SOURCE as for MODEL: it answers as <deployment>:NAME; may be
+                        repeated.
   --access=WHO          Who may use it: public (anybody) or authed (whoever has an account; so if not said).
 """
 
@@ -119,6 +122,11 @@ def deployment_fields(command_line: CommandLine) -> Doc:
         fields["env"] = _pairs(command_line, "--env")
     if command_line.many("--selector"):
         fields["worker_selector"] = _pairs(command_line, "--selector")
+    if command_line.many("--lora"):
+        fields["lora_adapters"] = [
+            {"name": name, **_adapter_source(command_line, text)}
+            for name, text in _pairs(command_line, "--lora").items()
+        ]
     if command_line.text("--access") is not None:
         fields["access_policy"] = command_line.choice("--access", "public", "authed")
     return fields
@@ -141,6 +149,20 @@ def _pairs(command_line: CommandLine, option: str) -> dict[str, str]:
             raise command_line.error(f"{option} must be NAME=VALUE, not {text!r}")
         pairs[name] = value
     return pairs
+
+
+def _adapter_source(command_line: CommandLine, text: str) -> Mapping[str, str]:
+    """The fields of an adapter's source. A file of a repository stands behind a colon."""
+    from pathlib import Path
+
+    from gpustack.cli.repository import FILE_FIELD
+    from gpustack.cli.source import read_source
+
+    asked = read_source(text, Path.cwd())
+    if asked is None:
+        raise command_line.error(f"--lora must be NAME=SOURCE with a path or a repository, not {text!r}")
+    named = {FILE_FIELD[asked.fields["source"]]: asked.file} if asked.file else {}
+    return {**asked.fields, **named}
 
 
 async def _wait(client: AdminClient, model: Doc, aside: Terminal, limit: float) -> Doc:

@@ -1,4 +1,4 @@
-"""How fast a model file comes and where from, which files stay, and the adapters of deployments."""
+"""How fast a model file comes and where from, which files stay, and the adapters of deployments and replicas."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ def upgrade() -> None:
     step.add_column("model_files", sa.Column("last_used_at", Utc(), nullable=True))
     adapters = sa.Column("lora_adapters", LongText, nullable=False, server_default=step.text_default("[]"))
     step.add_column("models", adapters)
+    step.add_column("model_instances", adapters.copy())
 
 
 def downgrade() -> None:
+    step.drop_column("model_instances", "lora_adapters")
     step.drop_column("models", "lora_adapters")
     for name in ("last_used_at", "pinned", "fetched_from", "download_speed"):
         step.drop_column("model_files", name)
