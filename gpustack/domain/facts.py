@@ -56,6 +56,8 @@ class TensorBytes:
     """What reads images or sound, with its own layers."""
     draft: int = attrs.field(default=0, validator=_countable)
     """Layers that predict further tokens, loaded only for speculative decoding."""
+    sides: int = attrs.field(default=0, validator=_countable)
+    """Rows and columns of all matrices of the layers to which a LoRA adapter may add, summed: numbers, not bytes."""
     wide: int = attrs.field(default=0, validator=_countable)
     """What tensors of 32 or 64 bits take beyond the 16 bits a number with which the sizes above count them: engines
     convert them. 0 where a quantised model needs them as they are."""

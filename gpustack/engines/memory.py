@@ -46,6 +46,10 @@ class SafetensorsMemory:
     """JSON that is laid over the model's own configuration."""
     code: Flags = ("--trust-remote-code",)
     """Allows program code of the model's repository. Where it is empty, the engine never runs such code."""
+    adapters: Flags = ("--enable-lora",)
+    """Allows LoRA adapters, for which room is made at the start."""
+    adapter_count: Flags = ("--max-loras",)
+    adapter_rank: Flags = ("--max-lora-rank",)
     eager: Flags = ("--enforce-eager",)
     """No CUDA graphs."""
     host_weights: Flags = ("--cpu-offload-gb",)

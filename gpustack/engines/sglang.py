@@ -35,6 +35,7 @@ from .visibility import device_environment
 CONTEXT_FLAGS = ("--context-length",)
 TENSOR_FLAGS = ("--tensor-parallel-size", "--tp-size", "--tp")
 PIPELINE_FLAGS = ("--pipeline-parallel-size", "--pp-size", "--pp")
+_POOL_FLAGS = ("--max-total-tokens",)
 DATA_FLAGS = ("--data-parallel-size", "--dp-size", "--dp")
 SERVED = (Category.LLM, Category.EMBEDDING, Category.RERANKER)
 START_SECONDS = 900.0
@@ -88,6 +89,7 @@ class SglangEngine:
         quantisation=("--quantization",),
         overrides=("--json-model-override-args",),
         eager=("--disable-cuda-graph",),
+        adapter_count=("--max-loras-per-batch",),
     )
     metrics: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     """In ``gpustack/metrics/mapping.py``, since they are not named alike in all versions."""
@@ -147,6 +149,7 @@ def _arguments(context: LaunchContext) -> tuple[str, ...]:
         *(() if context.api_key is None else ("--config", f"{context.session_dir}/{SECRETS_FILE}")),
         *(() if parameters.has(given, _METRICS) else (_METRICS,)),
         *(() if tokens is None or parameters.has(given, *CONTEXT_FLAGS) else (CONTEXT_FLAGS[0], str(tokens))),
+        *_pool(context),
         *_parallel(context),
         *_gang(context),
         *_duty(model),
@@ -154,11 +157,23 @@ def _arguments(context: LaunchContext) -> tuple[str, ...]:
     )
 
 
+def _pool(context: LaunchContext) -> tuple[str, ...]:
+    """Room for as many tokens as were claimed: by itself it takes nearly all that is free."""
+    claim = context.placement.claim
+    given = (*_POOL_FLAGS, "--mem-fraction-static")
+    if not claim.slots or not claim.context or parameters.has(context.model.backend_parameters, *given):
+        return ()
+    return _POOL_FLAGS[0], str(claim.slots * claim.context)
+
+
 def _parallel(context: LaunchContext) -> tuple[str, ...]:
-    """The devices of a worker hold one stage of the model in parallel, and the workers are its stages."""
+    """As placement divided it; else the devices of a worker hold one stage in parallel, and workers are stages."""
     if parameters.has(context.model.backend_parameters, *TENSOR_FLAGS, *PIPELINE_FLAGS, *DATA_FLAGS):
         return ()
     devices, members = shapes_of(context)
+    group = context.placement.claim.tensor_parallel
+    if group and devices * members % group == 0:
+        devices, members = group, devices * members // group
     tensor = ("--tp-size", str(devices)) if devices > 1 else ()
     return (*tensor, *(("--pp-size", str(members)) if members > 1 else ()))
 

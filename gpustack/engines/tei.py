@@ -68,6 +68,7 @@ class TeiEngine:
         overrides=(),
         eager=(),
         host_weights=(),
+        adapters=(),
         code=(),
     )
     metrics: Mapping[str, str] = attrs.field(

@@ -72,6 +72,7 @@ class TransformersEngine:
         overrides=(),
         eager=(),
         host_weights=(),
+        adapters=(),
     )
     metrics: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 

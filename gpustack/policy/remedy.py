@@ -14,8 +14,10 @@ from gpustack.domain.unit import human_bytes
 from gpustack.domain.worker import Condition, SystemReserved, Worker, WorkerState
 from gpustack.engines import llama_cpp
 from gpustack.engines.llama_cpp import slots
+from gpustack.engines.registry import engine_by_name
 
 from .decision import decide, impossibilities, objections
+from .estimate.safetensors_demand import context_of
 from .gang import may_span
 from .placement import MAKES_ROOM, PlacementRequest, Rejection
 
@@ -98,18 +100,30 @@ def _allow_cpu(request: PlacementRequest, snapshot: Snapshot) -> str | None:
 
 def _shorter_context(request: PlacementRequest, snapshot: Snapshot) -> str | None:
     """The largest power of two, below what is asked, with which it fits."""
-    if request.engine_name != llama_cpp.ENGINE.name or request.facts is None or not request.facts.is_complete:
+    flag, asked = _context(request)
+    if asked is None:
         return None
-    asked = slots(request.model).context
     size = 1 << max((asked - 1).bit_length() - 1, 0)
     while size >= _LEAST_CTX:
-        given = (*request.model.backend_parameters, f"--ctx-size={size}")
+        given = (*request.model.backend_parameters, f"{flag}={size}")
         if _fits(
             attrs.evolve(request, model=attrs.evolve(request.model, backend_parameters=given)), snapshot
         ):
-            return f"lower --ctx-size from {asked} to {size} or below"
+            return f"lower {flag} from {asked} to {size} or below"
         size //= 2
     return None
+
+
+def _context(request: PlacementRequest) -> tuple[str, int | None]:
+    """The parameter that sets the length of a request, and that length; ``None`` where memory does not depend on it."""
+    facts, engine = request.facts, engine_by_name(request.engine_name)
+    if facts is None or not facts.is_complete or engine is None:
+        return "", None
+    if engine.name == llama_cpp.ENGINE.name:
+        return "--ctx-size", slots(request.model).context
+    if engine.memory is None or not engine.memory.context or not facts.caches:
+        return "", None
+    return engine.memory.context[0], context_of(request.model, facts, engine.memory)
 
 
 def _stop_one(request: PlacementRequest, snapshot: Snapshot) -> str | None:

@@ -16,6 +16,7 @@ from gpustack.artifacts.headers.facts_reader import FactsReader
 from gpustack.artifacts.headers.gguf import HeaderError, TruncatedHeader
 from gpustack.artifacts.headers.safetensors import MOST_HEADER, parse
 from gpustack.domain.artifact import ModelSource, SourceKind
+from gpustack.domain.document import decode, encode
 from gpustack.domain.facts import CacheKind, FileFormat, LayerCache, ModelFacts
 from gpustack.domain.model import Category
 from gpustack.errors import BadRequest, Forbidden
@@ -87,6 +88,20 @@ async def test_layers_are_told_apart_by_what_devices_divide_and_what_they_copy(t
     assert set(facts.caches) == {
         LayerCache(layer=n, kind=CacheKind.FULL, heads=8, width=256) for n in range(32)
     }
+
+
+async def test_facts_survive_the_way_from_a_worker_to_the_server(tmp_path: Path) -> None:
+    make_hollow_folder(tmp_path / "m", "gemma-3-4b")
+    facts = await reader().read(local(tmp_path / "m"))
+    assert decode(encode(facts), ModelFacts) == facts
+
+
+async def test_a_quantisation_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
+    said = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP8"}}
+    tensors = {"model.layers.0.mlp.up_proj.weight": ("F8_E4M3", (4, 4))}
+    config = {"num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 1}
+    facts = await reader().read(local(make(tmp_path / "m", config, tensors, hf_quant_config=said)))
+    assert (facts.quantisation, facts.quantisation_format) == ("modelopt", "fp8")
 
 
 async def test_other_weights_beside_safetensors_and_in_folders_within_are_not_counted(

@@ -300,3 +300,11 @@ def test_what_is_asked_of_hosts_grows_with_the_devices_they_have() -> None:
     assert need.among_workers((1.0,) * 4, 2).ram == VLLM.host_footprint + VLLM.host_of_device
     assert need.context == 100
     assert need.devices((1.0,)).vram[0] > 700 * MIB
+
+
+async def test_room_is_made_for_adapters_where_they_are_allowed(llama_8b: ModelFacts) -> None:
+    bare = demand(llama_8b, slots=1).devices((1.0,)).vram[0]
+    several = ("--enable-lora", "--max-loras", "4", "--max-lora-rank", "64")
+    sides = 32 * (2 * (4096 + 4096) + 2 * (1024 + 4096) + 3 * (4096 + 14336))
+    assert demand(llama_8b, *several, slots=1).devices((1.0,)).vram[0] - bare == 2 * 4 * 64 * sides
+    assert demand(llama_8b, "--enable-lora", slots=1).devices((1.0,)).vram[0] - bare == 2 * 16 * sides

@@ -209,3 +209,9 @@ def test_encoders_claim_no_cache() -> None:
     encoder = attrs.evolve(facts(1), caches=(), category=Category.EMBEDDING, context_length=512)
     claim = placed(deployed(), encoder, node(gpu(0, 24))).claim
     assert (claim.slots, claim.kv_cache, claim.context) == (None, None, 512)
+
+
+def test_a_shorter_context_is_the_smallest_change_where_that_helps() -> None:
+    outcome = decided(deployed("--context-length", "131072"), facts(), node(gpu(0, 24)))
+    assert isinstance(outcome, Unschedulable)
+    assert outcome.smallest_change == "lower --context-length from 131072 to 32768 or below"

@@ -19,7 +19,7 @@ _WINDOW_PERIOD: Mapping[str, int] = {
 _CHUNK_PERIOD = 4
 """Llama 4: every fourth layer sees everything, the others a chunk."""
 _INDEXER_BYTES = 4
-"""Sparse attention keeps its index in 8 bits a number, with a scale of 4 bytes (vLLM: ``DeepseekV32IndexerCache``)."""
+"""Sparse attention keeps its index in 8 bits a number, with a scale of 4 bytes (``vllm/models/deepseek_v32``)."""
 _ENCODER_TYPES = ("bert", "roberta", "nomic_bert", "modernbert", "xlm-roberta", "distilbert", "mpnet", "camembert",
     "albert", "electra", "deberta-v2", "gte", "new", "neobert", "eurobert", "siglip", "clip")  # fmt: skip
 

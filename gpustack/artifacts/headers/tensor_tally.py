@@ -38,6 +38,8 @@ _COPIED = re.compile(
     r"(?:^|\.)(?:\w*norm\w*|ln_\w+|gate|router|shared_expert_gate|q_a_proj|kv_a_proj\w*|fused_qkv_a_proj\w*|indexer|"
     r"e_score_correction_bias|rotary_emb|g_idx)(?:\.|$)"
 )
+_MATRIX = re.compile(r"^(?!.*\.experts\.).*\.(?:weight|qweight|weight_packed)$")
+"""Those of experts are left out: adapters seldom add to them."""
 _WIDE = frozenset({"F32", "F64"})
 
 
@@ -68,6 +70,8 @@ class TensorTally:
     draft: int = 0
     other: int = 0
     wide: int = 0
+    sides: Counter[str] = attrs.field(factory=Counter)
+    """Rows and columns of matrices by the stack of layers."""
     types: Counter[str] = attrs.field(factory=Counter)
     """Bytes by type."""
 
@@ -83,6 +87,7 @@ class TensorTally:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.layers.update(other.layers)
         self.types.update(other.types)
+        self.sides.update(other.sides)
         self._check_stacks()
 
     def _check_stacks(self) -> None:
@@ -107,7 +112,10 @@ class TensorTally:
             number = int(found["number"])
             if number >= MOST_LAYERS:
                 raise HeaderError(f"it claims to have {number} layers")
-            self.layers[found["stack"], number, _role(found["rest"], tensor)] += size
+            role = _role(found["rest"], tensor)
+            self.layers[found["stack"], number, role] += size
+            if role is not TensorRole.COPIED and _MATRIX.search(name) and len(tensor.shape) == 2:
+                self.sides[found["stack"]] += sum(tensor.shape)
         elif _HEAD.search(name):
             self.head += size
         elif _EMBEDDING.search(name):
@@ -151,6 +159,7 @@ class TensorTally:
             tied=tied or not self.head,
             tower=tower,
             draft=draft,
+            sides=self.sides[own],
             wide=self.wide,
         )
 

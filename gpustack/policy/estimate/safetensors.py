@@ -71,6 +71,8 @@ class SafetensorsSettings:
     """Bits of a weight that is quantised while it is loaded; ``None`` leaves it as it is."""
     drafts: bool = False
     """The layers that predict further tokens are loaded."""
+    adapter_ranks: int = 0
+    """The ranks of all LoRA adapters that are there at a time, summed."""
     block: int = BLOCK
 
 
@@ -105,7 +107,7 @@ def share_of(facts: ModelFacts, settings: SafetensorsSettings) -> ShareNeed:
     several = settings.tensor * settings.pipeline > 1
     layers = -(-(facts.total_layers or 0) // settings.pipeline)
     return ShareNeed(
-        weights=max(_weights(facts, settings)),
+        weights=max(_weights(facts, settings)) + _adapters(facts, settings),
         cache=cache_bytes(facts, settings),
         activations=activations(facts, settings),
         graphs=GRAPH_OF_LAYER * layers if settings.graphs else 0,
@@ -148,6 +150,12 @@ def _weights(facts: ModelFacts, settings: SafetensorsSettings) -> Iterator[int]:
         yield found
 
 
+def _adapters(facts: ModelFacts, settings: SafetensorsSettings) -> int:
+    """Room for adapters: two thin matrices of 16 bits beside each matrix. One of the two is copied to each device."""
+    sides = facts.tensors.sides if facts.tensors else 0
+    return math.ceil(2 * settings.adapter_ranks * sides / settings.pipeline)
+
+
 def _layer(tensors: TensorBytes, layer: int, tensor: int, keys: int, factor: float) -> int:
     copied = tensors.replicated[layer] if tensors.replicated else 0
     key_value = tensors.key_value[layer] if tensors.key_value else 0
@@ -180,7 +188,7 @@ def _stage_cache(facts: ModelFacts, settings: SafetensorsSettings, stage: range)
     """Layers that keep different things share one pool: all pages are as large as the largest, and layers are put
     together in groups of equal size, the last of which may have gaps (``_get_kv_cache_groups_uniform_page_size``).
 
-    One block stays unused (``BlockPool.null_block``).
+    One block stays unused (``vllm/v1/core/block_pool.py``: its null block).
     """
     kinds: dict[LayerCache, int] = defaultdict(int)
     for cache in facts.caches:

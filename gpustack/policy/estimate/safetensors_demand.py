@@ -241,7 +241,17 @@ def _settings(model: Model, facts: ModelFacts, memory: SafetensorsMemory, slots:
         float32=wide,
         keeps_wide=not memory.pooled and dtype is None,
         loaded_bits=loaded_bits(method),
+        adapter_ranks=_adapter_ranks(given, memory),
         drafts=parameters.has(given, "--speculative-config", "--speculative-algorithm"),
+    )
+
+
+def _adapter_ranks(given: Sequence[str], memory: SafetensorsMemory) -> int:
+    """The ranks of the adapters that the parameters make room for, one of rank 16 by default, as vLLM does."""
+    if not memory.adapters or not parameters.has(given, *memory.adapters):
+        return 0
+    return min(
+        (_count_of(given, memory.adapter_count) or 1) * (_count_of(given, memory.adapter_rank) or 16), 1 << 20
     )
 
 
