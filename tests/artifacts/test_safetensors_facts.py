@@ -15,12 +15,14 @@ import trio
 from gpustack.artifacts.headers.facts_reader import FactsReader
 from gpustack.artifacts.headers.gguf import HeaderError, TruncatedHeader
 from gpustack.artifacts.headers.safetensors import MOST_HEADER, parse
+from gpustack.artifacts.source import ModelScopeAccess
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.document import decode, encode
 from gpustack.domain.facts import CacheKind, FileFormat, LayerCache, ModelFacts
 from gpustack.domain.model import Category
 from gpustack.errors import BadRequest, Forbidden
 from tests.fakes.hub import Hub
+from tests.fakes.modelscope import running_modelscope
 from tests.models.hollow_folder import make_hollow_folder, write_shard
 
 
@@ -116,6 +118,18 @@ async def test_other_weights_beside_safetensors_and_in_folders_within_are_not_co
     publish(hub, tmp_path / "m")
     for facts in (await reader().read(local(tmp_path / "m")), await reader(hub).read(REMOTE)):
         assert (facts.weights, facts.split_count, facts.format) == (weights, 3, FileFormat.SAFETENSORS)
+
+
+async def test_modelscope_is_read_as_other_hubs_are(tmp_path: Path) -> None:
+    config = {"architectures": ["Qwen3ForCausalLM"], "num_hidden_layers": 1, "hidden_size": 8}
+    tensors = {"model.layers.0.mlp.up_proj.weight": ("BF16", (16, 8))}
+    folder = make(tmp_path / "m", config, tensors)
+    with running_modelscope() as site, trio.fail_after(60):
+        site.add("me/m", {path.name: path.read_bytes() for path in folder.iterdir()})
+        source = ModelSource(kind=SourceKind.MODEL_SCOPE, model_scope_model_id="me/m")
+        access = ModelScopeAccess(endpoint=site.url)
+        facts = await FactsReader(clock=lambda: 0.0, rng=random.Random(1), model_scope=access).read(source)
+    assert (facts.weights, facts.category, facts.total_layers) == (256, Category.LLM, 1)
 
 
 async def test_a_missing_shard_is_named(tmp_path: Path) -> None:
