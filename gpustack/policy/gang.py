@@ -156,7 +156,9 @@ def _is_loopback(address: str) -> bool:
 
 def _differing(request: PlacementRequest, alike: Mapping[tuple[str, bool], list[WorkerCapacity]]) -> str:
     """Two groups that cannot work together, with a worker of each."""
-    (one, first), (two, second) = sorted(alike.items(), key=lambda pair: (-len(pair[1]), pair[0]))[:2]
+    (one, first), (two, second) = sorted(
+        sorted(alike.items(), key=lambda pair: -len(pair[1]))[:2], key=lambda pair: pair[1][0].worker.name
+    )
     a, b = first[0].worker, second[0].worker
     if one[0] == two[0]:
         return f"workers {a.name} ({a.ip}) and {b.name} ({b.ip}) cannot reach each other; set --worker-ip"

@@ -7,7 +7,7 @@ from gpustack.domain.worker import Worker
 from gpustack.policy.capacity import WorkerCapacity, runs_on_cpu, undriven, usable
 from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
 
-RANK = 6
+RANK = 7
 
 
 def candidates(request: PlacementRequest, here: WorkerCapacity) -> list[Candidate] | Shortage:

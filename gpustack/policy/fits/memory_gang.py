@@ -6,18 +6,15 @@ from collections.abc import Sequence
 
 import attrs
 
-from gpustack.domain.instance import Claim
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import human_bytes
 from gpustack.policy.capacity import WorkerCapacity
+from gpustack.policy.fits.host_gang import among_hosts
 from gpustack.policy.gang import ground, may_span, refusal
 from gpustack.policy.placement import Candidate, PlacementRequest, Rejection
 from gpustack.policy.rpc import RpcDivision, RpcPlace, lenders, local_places, mains
-from gpustack.policy.seat import best_seats
 
-RANK = 7
-_MOST_WORKERS = 16
-"""Where the model may be divided among any number of workers, so many are tried at most."""
+RANK = 8
 
 
 def gangs(
@@ -29,51 +26,14 @@ def gangs(
     found = ground(request, rooms)
     reason: Rejection | None = None
     for group in found.groups:
-        make = _equal if request.demand.equal else _uneven
-        gang = make(request, group, snapshot)
+        gang = among_hosts(request, group, snapshot) if request.demand.equal else _uneven(request, group)
         if isinstance(gang, Candidate):
             return [gang]
         reason = reason or gang
     return reason or []
 
 
-def _equal(
-    request: PlacementRequest, group: Sequence[WorkerCapacity], snapshot: Snapshot
-) -> Candidate | Rejection | None:
-    """Every worker counts as one device, whose memory is its own."""
-    demand = request.demand
-    if not demand.on_cpu or request.gpu_ids:
-        return None
-    reason: Rejection | None = None
-    for count in demand.device_counts or range(2, _MOST_WORKERS + 1):
-        if not 2 <= count <= len(group):
-            continue
-        need = demand.devices((1.0,) * count)
-        ram = need.ram + need.vram[0]
-        seats = [
-            Candidate(
-                worker=here.worker,
-                claim=Claim(ram=ram, is_unified_memory=here.unified),
-                left=(here.ram - ram) / max(here.worker.status.memory.total or 1, 1),
-            )
-            for here in group
-            if here.lacks(ram, {}) is None
-        ]
-        if len(seats) >= count:
-            main, *followers = best_seats(request, seats, count, snapshot)
-            names = ", ".join(member.worker.name for member in (main, *followers))
-            note = f"Divided among the memory of workers {names}, without GPUs"
-            return attrs.evolve(main, followers=tuple(followers), note=note)
-        reason = refusal(
-            f"divided among the memory of {count} workers it needs {human_bytes(ram)} on each, which {len(seats)} of "
-            f"{len(group)} workers have free"
-        )
-    return reason
-
-
-def _uneven(
-    request: PlacementRequest, group: Sequence[WorkerCapacity], snapshot: Snapshot
-) -> Candidate | Rejection | None:
+def _uneven(request: PlacementRequest, group: Sequence[WorkerCapacity]) -> Candidate | Rejection | None:
     """As many layers as possible on GPUs of all, the others in the memory of hosts."""
     demand = request.demand
     if not demand.on_devices or demand.total_layers is None or demand.fixed_layers == demand.total_layers:
