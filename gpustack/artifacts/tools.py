@@ -86,7 +86,7 @@ class Tools:
     @property
     def program(self) -> Path:
         """The path of ``llama-server``, whether it is installed or not."""
-        return self.root / FOLDER / PROGRAM
+        return program_below(self.root)
 
     def installed(self) -> Build | None:
         """The installed build, as its note says; ``None`` if there is none. Blocking."""
@@ -198,6 +198,11 @@ class Tools:
 
     def __repr__(self) -> str:
         return f"<Tools {self.root}: {self.installed()}>"
+
+
+def program_below(bin_dir: Path) -> Path:
+    """The path of ``llama-server`` below ``--bin-dir``, whether it is installed or not."""
+    return bin_dir / FOLDER / PROGRAM
 
 
 async def find_build(

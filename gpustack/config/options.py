@@ -149,9 +149,8 @@ class Options:
     pipx_path: Path | None = option(
         default=None,
         form="file",
-        shown="found in PATH",
+        shown="found in PATH, else uv, else venv and pip",
         hidden=True,
-        built=False,
         help="Path of pipx, which installs pinned versions of Python engines.",
         sample="{file}",
     )
@@ -651,7 +650,6 @@ class Options:
         default=(),
         group="worker",
         shown="found in PATH",
-        built=False,
         help="Where an engine is on this worker, as name=path of its program or of the folder of its Python "
         "environment; repeat it for more (--engine-path vllm=/opt/vllm).",
         sample="vllm=/opt/vllm",

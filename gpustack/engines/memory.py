@@ -17,8 +17,6 @@ class SafetensorsMemory:
     """It takes the KV cache of all requests as one pool when it starts; otherwise memory grows with the requests."""
     on_cpu: bool = False
     """Whether it may run without devices."""
-    own_cpu_build: bool = True
-    """Without devices only a build runs that drives none."""
     divides: bool = True
     """Whether it divides a model among devices (tensor and pipeline parallel)."""
     spans_workers: bool = False

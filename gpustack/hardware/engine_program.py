@@ -52,6 +52,11 @@ json.dump({"version": version, "torch": torch, "plugins": plugins}, sys.stdout)
 _PLUGINS: Mapping[str, str] = {"torch_npu": "npu", "torch_musa": "musa", "torch_mlu": "mlu"}
 
 
+BY_HAND = (
+    "install a build for the CPU by hand, and have it on PATH or name it with --engine-path (docs/engines.md)"
+)
+
+
 class BuildError(Exception):
     """A build cannot be used; ``str()`` is a sentence without a full stop."""
 
@@ -167,7 +172,8 @@ def offer(
     elif not program.on_cpu and not set(package.drives) & set(device_types):
         here = ", ".join(sorted(set(device_types)))
         why = f"its package is built for {_listed(package.drives)}, and this worker has {here or 'no GPU'}"
-        why += f"; {program.advice}" if program.advice else ""
+        advice = program.advice if here else BY_HAND
+        why += f"; {advice}" if advice else ""
     elif unable is not None:
         why = unable
     if why is not None:

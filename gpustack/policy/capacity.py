@@ -102,10 +102,8 @@ def driven(request: PlacementRequest, worker: Worker) -> tuple[Device, ...]:
 
 def runs_on_cpu(request: PlacementRequest, worker: Worker) -> bool:
     """Whether the engine's build on this worker runs without devices, as far as that depends on the build."""
-    engine, build = engine_by_name(request.engine_name), request.build_on(worker)
-    if engine is None or build is None or engine.memory is None or not engine.memory.own_cpu_build:
-        return True
-    return not build.drives
+    build = request.build_on(worker)
+    return build is None or build.on_cpu
 
 
 def sound(worker: Worker) -> Iterable[Device]:

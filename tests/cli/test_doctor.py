@@ -12,10 +12,11 @@ import pytest
 import trio
 
 from gpustack.cli.check import CheckContext, CheckStatus, Finding
-from gpustack.cli.checks import configuration, database, disk, ports, proxy, server, sign_on
+from gpustack.cli.checks import configuration, database, disk, engine, ports, proxy, server, sign_on
 from gpustack.cli.main import main
 from tests.databases import Server
 from tests.fakes.issuer import running_issuer
+from tests.hardware.test_engine_program import python_environment
 
 
 def context(data: Path, *argv: str, **env: str) -> CheckContext:
@@ -194,3 +195,28 @@ async def test_a_proxy_that_answers_is_told_without_its_password(tmp_path: Path)
     assert found == Finding(CheckStatus.GOOD, f"the proxy socks5://{address} of https_proxy answers")
     (none,) = await proxy.look(context(tmp_path))
     assert none.status is CheckStatus.GOOD
+
+
+async def test_engines_that_are_here_that_can_be_installed_and_that_are_missing_are_told(
+    tmp_path: Path,
+) -> None:
+    """As ``--engine-path`` and the environments of the worker say; without GPUs nothing built for them is offered."""
+    folder = tmp_path / "data/venvs/vllm/0.30.0"
+    made = python_environment(folder / "venv", "0.30.0")
+    told = {"version": "0.30.0", "path": str(made), "requirements": [], "disk": 3 << 30}
+    (folder / "ready.json").write_text(json.dumps(told))
+    mine = python_environment(tmp_path / "mine", "0.32.0")
+    here = context(tmp_path / "data", "--engine-path", f"vLLM={mine.parent.parent}")
+    found = {one.sentence: one for one in await engine.look(here)}
+    assert found["vllm 0.32.0 (vllm as configured), on the CPU"].status is CheckStatus.GOOD
+    assert (
+        found["vllm 0.30.0 (an environment that this worker made), 3.0 GiB, on the CPU"].status
+        is CheckStatus.GOOD
+    )
+    offered = [
+        one for sentence, one in found.items() if sentence.startswith("transformers-serve is installed when")
+    ]
+    assert [one.status for one in offered] == [CheckStatus.GOOD]
+    missing = found["sglang is not here"]
+    assert missing.status is CheckStatus.NOTE
+    assert "its package is built for cuda, and this worker has no GPU" in missing.fix

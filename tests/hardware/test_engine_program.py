@@ -12,6 +12,7 @@ from gpustack.domain.device import Device
 from gpustack.domain.worker import BuildPresence, EngineBuild, choose_build
 from gpustack.engines.program import EngineProgram, PythonPackage
 from gpustack.hardware.engine_build import BuildFinder
+from gpustack.hardware.engine_program import BY_HAND
 from tests.child import environment
 
 VLLM = EngineProgram(
@@ -142,7 +143,7 @@ class Source:
     ("devices", "fault", "why"),
     [
         ([GPU], None, None),
-        ([], None, "its package is built for cuda, and this worker has no GPU; see docs/engines.md"),
+        ([], None, f"its package is built for cuda, and this worker has no GPU; {BY_HAND}"),
         ([GPU], "there is no pip", "there is no pip"),
         (
             [attrs.evolve(GPU, type="rocm", vendor="AMD")],

@@ -36,6 +36,7 @@ _TOOLS_OF = "tests/cli/test_download_tools.py::"
 _MINDIE = "tests/options/test_mindie.py::"
 _CANN = f"{_MINDIE}test_cann_version_and_cann_chip_stand_in_for_what_would_be_found"
 _VERDICTS = "tests/api/test_model_evaluations.py::test_no_more_verdicts_are_kept_than_wanted"
+_ENGINES = "tests/options/test_engines.py::"
 _SIGN_ON = "tests/options/test_sign_on.py::"
 _SAML = "tests/options/test_saml.py::"
 _OIDC = f"{_SIGN_ON}test_oidc_options_let_people_sign_in_at_the_issuer"
@@ -65,7 +66,7 @@ PROOFS: Mapping[str, str] = {
     "drain_timeout": _ENDS,
     "reload_drain_timeout": _ENDS,
     "bin_dir": _TOOLS,
-    "pipx_path": TO_DO,
+    "pipx_path": f"{_ENGINES}test_pipx_path_installs_the_version_that_a_deployment_names",
     "ollama_library_base_url": f"{_ONE}test_ollama_library_base_url_is_where_its_models_are_fetched_from",
     "host": _LISTENS,
     "port": _LISTENS,
@@ -135,7 +136,7 @@ PROOFS: Mapping[str, str] = {
     "leave_timeout": _LEAVES,
     "engine_stop_grace": _ENDS,
     "llama_server_path": f"{_ONE}test_llama_server_path_is_the_first_build",
-    "engine_path": TO_DO,
+    "engine_path": f"{_ENGINES}test_engine_path_says_where_an_engine_is",
     "resources": f"{_ONE}test_resources_are_believed",
 }
 
@@ -174,7 +175,7 @@ MODEL_VARIABLES: Mapping[str, str] = {
         "tests/gateway/test_rerank.py"
         "::test_query_and_documents_are_put_into_the_format_of_the_model_and_come_back_without"
     ),
-    "GPUSTACK_BACKEND_DEPS": TO_DO,
+    "GPUSTACK_BACKEND_DEPS": f"{_ENGINES}test_backend_deps_are_installed_beside_the_engine_in_place_of_the_pins",
     "RESERVED_MEMORY_GB": f"{_MINDIE}test_mindie_is_started_with_its_files_and_keeps_what_it_is_told_to",
 }
 """Of a model's own environment."""

@@ -15,13 +15,8 @@ from tests.child import ROOT, environment
 from tests.options.proof import MODEL_VARIABLES, PROOFS, TO_DO, VARIABLES
 from tests.options.spelling import BY_NAME, SPELLINGS
 
-LATER = (
-    *("oidc_", "saml_", "external_auth_", "openid_"),
-    "pipx_path",
-    "engine_path",
-)
-"""How the options of several nodes for one model, of sign-on, and of Python engines (which come with those engines)
-begin; beside these, none is without effect."""
+LATER = (*("oidc_", "saml_", "external_auth_", "openid_"),)
+"""How the options of several nodes for one model and of sign-on begin; beside these, none is without effect."""
 PER_MODEL = [variable.env for variable in table(ModelVariables)]
 VARIABLES_BY_NAME: Mapping[str, Option] = {option.name: option for option in table(Environment)}
 

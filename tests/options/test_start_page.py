@@ -19,7 +19,7 @@ from tests.databases import Server
 from tests.ports import free_port
 from tests.saml.keys import pair
 
-LATER = ("enable_ray", "ray_", "rpc_server_", "disable_rpc_servers", "pipx_path", "engine_path")
+LATER = ("enable_ray", "ray_", "rpc_server_", "disable_rpc_servers")
 TOKEN = "a-token-that-the-tests-have-chosen"
 
 

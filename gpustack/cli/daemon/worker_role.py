@@ -8,7 +8,6 @@ import platform
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -17,20 +16,17 @@ import attrs
 import trio
 
 from gpustack import __version__
-from gpustack.artifacts.environment import PythonEnvironments
-from gpustack.artifacts.installer import PipxFolders, find_installer
 from gpustack.artifacts.tools import Tools
 from gpustack.cli.daemon.context import utc_now
+from gpustack.cli.daemon.engine_build import build_finder, python_environments
 from gpustack.cli.daemon.exporter import start_worker_exporter
 from gpustack.cli.daemon.listener import LOOPBACK, worker_is_private
 from gpustack.cli.daemon.model_file import facts_reader, model_cache
 from gpustack.cli.daemon.ray import WorkerMachine, ray_machine
 from gpustack.config.options import Options
 from gpustack.config.secret import keep_token
-from gpustack.config.value import read_named_path
 from gpustack.domain.device import Device
 from gpustack.domain.worker import SystemReserved, WorkerStatus
-from gpustack.engines.registry import engines
 from gpustack.hardware.address import find_address
 from gpustack.hardware.detection import DeviceMonitor
 from gpustack.hardware.engine_build import BuildFinder, llama_server_fault
@@ -106,13 +102,8 @@ class WorkerRole:
         rpc = options.rpc_server_port_range
         tools = Tools(options.bin_dir, daemon.rng)
         host = HostMonitor(time.monotonic)
-        environments = _environments(options)
-        finder = BuildFinder(
-            tools=tools.program,
-            configured=configured_engines(options),
-            environments=environments,
-            lends=not options.disable_rpc_servers,
-        )
+        environments = python_environments(options, os.environ)
+        finder = build_finder(options, environments)
         hardware = _hardware(options, host, finder, daemon.loaded.environment.cann_chip)
         ray = ray_machine(
             daemon,
@@ -277,15 +268,6 @@ def _identity(daemon: DaemonContext) -> WorkerIdentity:
     )
 
 
-def _environments(options: Options) -> PythonEnvironments:
-    """Where engines that are Python packages are installed by version, and how."""
-    pipx = PipxFolders(options.data_dir / "pipx", options.bin_dir)
-    search = os.environ.get("PATH", os.defpath)
-    return PythonEnvironments(
-        options.data_dir / "venvs", pipx, partial(find_installer, options.pipx_path, search, pipx)
-    )
-
-
 def _hardware(
     options: Options, host: HostMonitor, finder: BuildFinder, cann_chip: str | None
 ) -> HardwareMonitor:
@@ -299,17 +281,6 @@ def _hardware(
         None if options.llama_server_path is None else str(options.llama_server_path),
         cann_chip=cann_chip,
     )
-
-
-def configured_engines(options: Options) -> dict[str, Path]:
-    """The paths of ``--engine-path``, by the engine's name inside; a name that no engine has is told in the log."""
-    found: dict[str, Path] = {}
-    for name, path in map(read_named_path, options.engine_path):
-        named = [one for one in engines() if name in (one.name.lower(), one.wire_name.lower())]
-        if not named:
-            log.warning("No engine is called %s, which engine_path names", name)
-        found |= {one.name: path for one in named}
-    return found
 
 
 def _measure(hardware: HardwareMonitor, ray: RayMachine | None) -> Callable[[], Awaitable[WorkerStatus]]:
