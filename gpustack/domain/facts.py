@@ -111,7 +111,7 @@ class StateSpace:
     """One layer in this many has attention instead (qwen3next and related models)."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, cache_hash=True)
 class ModelFacts:
     """What was read from a header; a field is ``None`` (or empty) where the header does not say.
 

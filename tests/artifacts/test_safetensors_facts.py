@@ -13,7 +13,9 @@ import pytest
 import trio
 
 from gpustack.artifacts.headers.facts_reader import FactsReader
+from gpustack.artifacts.headers.folder_reader import MOST_SHARDS
 from gpustack.artifacts.headers.gguf import HeaderError, TruncatedHeader
+from gpustack.artifacts.headers.model_config import MOST_CONFIG
 from gpustack.artifacts.headers.safetensors import MOST_HEADER, parse
 from gpustack.artifacts.source import ModelScopeAccess
 from gpustack.domain.artifact import ModelSource, SourceKind
@@ -434,3 +436,40 @@ async def test_too_many_layers_or_stacks_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(BadRequest, match="layers"):
             await reader().read(local(make(tmp_path / "m", {}, tensors)))
+
+
+@pytest.mark.attack("parser")
+@pytest.mark.parametrize(
+    ("index", "word"),
+    [
+        ({}, "does not say in which files"),
+        ({"weight_map": {"a": 1}}, "does not say in which files"),
+        ({"weight_map": {"a": "../../etc/passwd"}}, "etc/passwd is missing"),
+        ({"weight_map": [1]}, "does not say in which files"),
+    ],
+)
+async def test_an_index_that_names_nothing_or_what_is_not_there_is_refused(
+    tmp_path: Path, index: dict[str, Any], word: str
+) -> None:
+    folder = make(tmp_path / "m", {}, {"a": ("F32", (1,))})
+    (folder / "model.safetensors").rename(folder / "part-of-it.safetensors")
+    write_shard(folder / "other.safetensors", {"b": ("F32", (1,))})
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(BadRequest, match=word):
+        await reader().read(local(folder))
+
+
+@pytest.mark.attack("parser")
+async def test_documents_and_numbers_of_shards_are_bounded(tmp_path: Path) -> None:
+    large = make(tmp_path / "large", {"a": "x" * (MOST_CONFIG + 1)}, {"a": ("F32", (1,))})
+    with pytest.raises(BadRequest, match="more than such a file may have"):
+        await reader().read(local(large))
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(MOST_SHARDS + 1):
+        write_shard(many / f"m{number}.safetensors", {})
+    with pytest.raises(BadRequest, match=f"has {MOST_SHARDS + 1} files of weights"):
+        await reader().read(local(many))
+    (many / "config.json").write_text("[" * 100_000)
+    with pytest.raises(BadRequest, match=r"config.json cannot be read: it is no JSON"):
+        await reader().read(local(many))

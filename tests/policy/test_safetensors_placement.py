@@ -21,7 +21,7 @@ from gpustack.policy.schedule import Unschedulable, place
 
 from .worlds import ask, gpu, instance, model, worker, world
 
-BUILD = EngineBuild(engine="sglang", version="0.5.23", drives=("cuda",))
+BUILD = EngineBuild(engine="sglang", version="0.5.23", drives=("cuda",), on_cpu=False)
 SOURCE = ModelSource(kind=SourceKind.HUGGING_FACE, huggingface_repo_id="me/m")
 
 
@@ -152,6 +152,15 @@ def test_a_picked_gpu_that_is_too_old_is_named() -> None:
     here = node(gpu(0, 80, compute_capability="6.0"), gpu(1, 80, compute_capability="9.0"))
     of = deployed(gpu_selector=GpuSelector(gpu_ids=("node-a:cuda:0",)))
     assert "GPU 0 (G) of worker node-a has compute capability 6.0" in refused(of, facts(), here)
+
+
+def test_a_build_that_runs_without_gpus_leaves_one_that_is_too_old_alone() -> None:
+    build = EngineBuild(engine="transformers-serve", version="5.23", drives=("cuda",))
+    here = node(gpu(0, 80, compute_capability="6.0"), build=build)
+    of = model(source=SOURCE, backend="transformers")
+    found = place(ask(of, facts=facts(), engine_name="transformers-serve"), world(here))
+    assert isinstance(found, Placement)
+    assert found.gpu_indexes == ()
 
 
 def test_code_of_a_repository_runs_only_where_that_is_allowed() -> None:

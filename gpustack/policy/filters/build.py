@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import BuildPresence, Worker
 from gpustack.engines.program import programs, requirements_of, version_of
-from gpustack.policy.capacity import undriven, usable
+from gpustack.policy.capacity import driven, undriven
 from gpustack.policy.placement import PlacementRequest
 
 
@@ -14,7 +14,7 @@ def keep(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str |
     build = request.build_on(worker)
     if build is None:
         return _why_none(request, worker)
-    if build.on_cpu or usable(request, worker):
+    if build.on_cpu or driven(request, worker):
         return None
     kinds = ", ".join(build.drives)
     return (

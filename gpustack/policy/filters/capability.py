@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
 from gpustack.policy.capability import is_too_old, sentence
-from gpustack.policy.capacity import driven, picked_on
+from gpustack.policy.capacity import driven, picked_on, runs_on_cpu
 from gpustack.policy.placement import PlacementRequest
 
 
@@ -17,6 +17,9 @@ def keep(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str |
     devices, picked = driven(request, worker), picked_on(request, worker)
     wanted = [device for device in devices if device.index in picked] if picked else devices
     old = [device for device in wanted if is_too_old(device, need)]
-    if not old or (len(old) < len(wanted) and not picked):
+    may_do_without = not picked and (
+        len(old) < len(wanted) or (request.demand.on_cpu and runs_on_cpu(request, worker))
+    )
+    if not old or may_do_without:
         return None
     return sentence(old[0], worker.name, need)
