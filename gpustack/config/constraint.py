@@ -27,6 +27,7 @@ _WORKER_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _IN_HEADER = re.compile(r"[!-~]*")
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s@]+/?")
 _DATABASES = ("sqlite", "postgresql", "postgres", "mysql", "mariadb")
+FEWEST_RAY_WORKER_PORTS = 16
 _LONGEST_SHOWN = 300
 """Characters of a path in a sentence: a certificate may have been given in place of its path."""
 
@@ -62,6 +63,11 @@ def _combinations(options: Options, part: Role, platform: str) -> Iterator[Optio
         )
     if options.enable_ray and not platform.startswith("linux"):
         yield OptionFault(("enable_ray",), "enable_ray works on Linux only")
+    if options.enable_ray and len(options.ray_worker_port_range) < FEWEST_RAY_WORKER_PORTS:
+        yield OptionFault(
+            ("ray_worker_port_range",),
+            f"ray_worker_port_range must hold at least {FEWEST_RAY_WORKER_PORTS} ports, one for each process of Ray",
+        )
 
 
 def _times(options: Options) -> Iterator[OptionFault]:

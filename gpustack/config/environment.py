@@ -137,7 +137,6 @@ class Environment:
     )
     ray_placement_group_ready_timeout: float = option(
         default=30.0,
-        built=False,
         low=1,
         high=86400,
         help="Seconds that a Ray placement group gets to become ready.",

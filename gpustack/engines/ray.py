@@ -19,9 +19,9 @@ OBJECT_STORE: Final = 100_000_000
 """Bytes. vLLM passes no tensors through it; Ray would take 30 % of the memory."""
 LONGEST_FOLDER: Final = 40
 """Characters of Ray's folder, in which a socket has a name of 66 more: the system takes 107 at most."""
-FEWEST_WORKER_PORTS: Final = 16
 
 _HEAD_ONLY = ("--port", "--include-dashboard", "--redis-shard-ports", "--ray-client-server-port")
+_LOOKED_AT = 8
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _WRITTEN_BY = re.compile(r"^\S+ \S+\s+[A-Z]+ \S+:\d+ -- ")
 
@@ -156,9 +156,14 @@ def authentication(token: str) -> dict[str, str]:
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0"}
 
 
-def driver_environment(address: str, token: str) -> dict[str, str]:
-    """The environment of a program that uses the Ray at ``address``, such as the main process of vLLM."""
-    return {"RAY_ADDRESS": address, **authentication(token)}
+def driver_environment(address: str, token: str, places_within: float) -> dict[str, str]:
+    """The environment of a program that uses the Ray at ``address``, such as the main process of vLLM; it waits
+    ``places_within`` seconds for its places there (``launchers/vllm_ray.py``)."""
+    return {
+        "RAY_ADDRESS": address,
+        "GPUSTACK_RAY_PLACEMENT_GROUP_READY_TIMEOUT": f"{places_within:g}",
+        **authentication(token),
+    }
 
 
 def split_range(ports: RayPorts, is_free: Callable[[int], bool]) -> tuple[RayPorts, tuple[int, int]]:
@@ -167,7 +172,7 @@ def split_range(ports: RayPorts, is_free: Callable[[int], bool]) -> tuple[RayPor
     Where there are none, the last two: Ray goes on without.
     """
     ours = range(ports.first_worker, ports.last_worker + 1)
-    free = [port for port in reversed(ours[-FEWEST_WORKER_PORTS // 2 :]) if is_free(port)][:2]
+    free = [port for port in reversed(ours[-_LOOKED_AT:]) if is_free(port)][:2]
     taken = free if len(free) == 2 else [ours[-1], ours[-2]]
     return attrs.evolve(ports, last_worker=taken[1] - 1), (taken[1], taken[0])
 

@@ -112,7 +112,8 @@ class VllmEngine:
     def gang(self, model: Model, *, ray: bool) -> GangPlan | None:
         """Natively one process a worker, which find each other at a port of the main one; or all through Ray."""
         if ray:
-            return GangPlan(order=StartOrder.TOGETHER, delegated=True)
+            # vLLM gives up soon when a machine on which it was placed is not in the cluster yet.
+            return GangPlan(order=StartOrder.FOLLOWERS_FIRST, delegated=True)
         return GangPlan(order=StartOrder.TOGETHER, main_ports=1)
 
     def loading(self, adapter: Adapter) -> AdapterCall:

@@ -72,6 +72,8 @@ class RaySettings:
     """The paths of programs beside which ``ray`` is looked for."""
     incarnation: Callable[[], str]
     """A new name for a head."""
+    places_within: float
+    """Seconds for which vLLM waits for its places in the cluster."""
     ends: Callable[[], bool]
     """Whether Ray ends with this daemon: only after a plain stop."""
     now: Callable[[], datetime]
@@ -175,7 +177,7 @@ class RayMachine:
         up."""
         if self.up.value is None:
             raise Unavailable(f"Ray is not up on this worker: {self.status.message or self.status.state}")
-        return driver_environment(self.up.value.address, self._token)
+        return driver_environment(self.up.value.address, self._token, self._settings.places_within)
 
     @property
     def metrics_port(self) -> int:

@@ -75,7 +75,7 @@ def test_secrets_and_interfaces_are_in_the_environment() -> None:
         "DASHBOARD_METRIC_PORT": "40999",
     }
     assert "GLOO_SOCKET_IFNAME" not in HEAD.environment("s3cret", None)
-    assert driver_environment("10.0.0.1:40096", "s3cret")["RAY_ADDRESS"] == "10.0.0.1:40096"
+    assert driver_environment("10.0.0.1:40096", "s3cret", 30.0)["RAY_ADDRESS"] == "10.0.0.1:40096"
 
 
 def test_ports_that_ray_args_give_are_the_ones_that_count() -> None:

@@ -159,7 +159,9 @@ VARIABLES: Mapping[str, str] = {
     "jwt_token_expire_minutes": f"{_API}test_a_login_is_renewed_where_one_only_chats",
     "model_evaluation_cache_max_size": _VERDICTS,
     "model_evaluation_cache_ttl": _VERDICTS,
-    "ray_placement_group_ready_timeout": TO_DO,
+    "ray_placement_group_ready_timeout": (
+        "tests/ray/test_options.py::test_ray_placement_group_ready_timeout_is_told_to_vllm"
+    ),
     "default_max_rpc_server_count": TO_DO,
     "default_max_rpc_combination_generate_gpu_count": TO_DO,
     "cuda_version": f"{_TOOLS_OF}test_the_tools_are_those_of_the_cuda_that_is_told",

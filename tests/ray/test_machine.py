@@ -74,6 +74,7 @@ class Bench:
             environment=lambda: {"PATH": os.defpath},
             devices=devices,
             beside=beside,
+            places_within=45.0,
             incarnation=lambda: f"own-{next(self.numbers)}",
             ends=lambda: self.ends,
             now=lambda: datetime.now(UTC),
@@ -124,7 +125,13 @@ async def test_a_server_that_leads_makes_it_the_head_and_one_that_leads_no_more_
         await machine.until_up()
         assert machine.address == f"127.0.0.1:{bench.ports.gcs}"
         assert machine.incarnation == "own-0"
-        assert machine.environment()["RAY_ADDRESS"] == machine.address
+        assert machine.environment() == {
+            "RAY_ADDRESS": machine.address,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": "t0ken",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "GPUSTACK_RAY_PLACEMENT_GROUP_READY_TIMEOUT": "45",
+        }
         assert "up as head" in repr(machine)
         folders = list((bench.folder / "ray").glob("*")) or [
             Path(bench.program.calls[0]["env"]["RAY_TMPDIR"])

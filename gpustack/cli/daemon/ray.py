@@ -59,6 +59,7 @@ def ray_machine(daemon: DaemonContext, worker: WorkerMachine | None) -> RayMachi
             devices=_no_devices if worker is None else _devices_of(worker.hardware),
             beside=_nothing_beside if worker is None else _beside(worker.hardware),
             incarnation=lambda: secrets.token_hex(8),
+            places_within=daemon.loaded.environment.ray_placement_group_ready_timeout,
             ends=lambda: daemon.shutdown_mode.ends_engines,
             now=utc_now,
         )
