@@ -389,7 +389,8 @@ class Cache:
             raise NoSpace(
                 f"{what} needs {human_bytes(needed)} more in {target}, where {human_bytes(free)} are free, of which "
                 f"{human_bytes(SPARE)} stay free for logs and the database{promised}: free some space, or choose "
-                "another --cache-dir"
+                "another --cache-dir",
+                short=needed + others + SPARE - free,
             )
         self._still_to_come.update(
             {path: size for path, size in wanted.items() if path not in self._still_to_come}

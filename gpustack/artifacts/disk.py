@@ -13,7 +13,12 @@ disk = threads("model files", 8)
 
 
 class NoSpace(Unavailable):
-    """The disk has too little space for the files, or ran out of it."""
+    """The disk has too little space for the files, or ran out of it. ``short`` is how many bytes are lacking, where
+    that is known."""
+
+    def __init__(self, message: str, short: int | None = None) -> None:
+        self.short = short
+        super().__init__(message)
 
 
 class CorruptFile(Unavailable):

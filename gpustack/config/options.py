@@ -615,6 +615,13 @@ class Options:
         "that is stopped begins anew.",
         sample="true",
     )
+    evict_unused_files: bool = option(
+        default=False,
+        group="worker",
+        help="When the disk is too small for a model, remove files of models that no instance here uses and nobody has "
+        "pinned, the longest unused first, and say which.",
+        sample="true",
+    )
     leave: bool = option(
         default=False,
         group="worker",

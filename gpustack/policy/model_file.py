@@ -76,7 +76,7 @@ def _reads(instance: ModelInstance, model: Model | None, file: ModelFile) -> boo
 
 
 @attrs.frozen(kw_only=True)
-class Eviction:
+class EvictionPlan:
     """The files to remove, the longest unused first, and the bytes that this frees. ``kept`` says why others stay."""
 
     files: tuple[ModelFile, ...] = ()
@@ -90,7 +90,7 @@ def evict(
     models: Mapping[int, Model],
     *,
     needed: int | None,
-) -> Eviction:
+) -> EvictionPlan:
     """Which of a worker's ``files`` to remove to free ``needed`` bytes (``None``: all that nobody uses).
 
     Files that an instance uses, that are pinned, lie in a folder of a user's or were there before us are never among
@@ -118,8 +118,8 @@ def evict(
         without = (
             f"all that nobody uses is {human_bytes(freed)}" if idle else "there is nothing that nobody uses"
         )
-        return Eviction(kept=f"{without}{f'; {kept}' if kept else ''}")
-    return Eviction(files=tuple(chosen), freed=freed, kept=kept)
+        return EvictionPlan(kept=f"{without}{f'; {kept}' if kept else ''}")
+    return EvictionPlan(files=tuple(chosen), freed=freed, kept=kept)
 
 
 def _last_used(file: ModelFile) -> tuple[float, int]:

@@ -16,7 +16,7 @@ from gpustack.domain.model import RUNTIME_FIELDS, Model, edited
 from gpustack.domain.worker import Worker
 from gpustack.engines.backend import settled
 from gpustack.errors import AlreadyExists, BadRequest, Conflict
-from gpustack.policy.model_file import users_of
+from gpustack.policy.model_file import EvictionPlan, evict, users_of
 from gpustack.server.lifecycle import end_instance, give_up_place
 from gpustack.server.report import TO_FETCH
 from gpustack.server.row_write import existing
@@ -196,6 +196,24 @@ async def delete_file(store: Store, file_id: int, cleanup: bool | None = None) -
             deleted_at=file.deleted_at or tx.now,
             cleanup_on_delete=file.cleanup_on_delete if cleanup is None else cleanup,
         )
+
+    return await store.write(work)
+
+
+async def evict_files(
+    store: Store, worker_id: int, needed: int | None, *, dry_run: bool = False
+) -> EvictionPlan:
+    """Have a worker remove files that nobody uses, to free ``needed`` bytes (``None``: all of them); returns which.
+
+    With ``dry_run`` nothing is removed.
+    """
+
+    def work(tx: Tx) -> EvictionPlan:
+        files = [file for file in tx.all(ModelFile).values() if file.worker_id == worker_id]
+        plan = evict(files, tuple(tx.all(ModelInstance).values()), tx.all(Model), needed=needed)
+        for file in () if dry_run else plan.files:
+            tx.change(ModelFile, file.id, deleted_at=tx.now, cleanup_on_delete=True)
+        return plan
 
     return await store.write(work)
 

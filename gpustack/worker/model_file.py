@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
+from gpustack.artifacts.disk import NoSpace
 from gpustack.artifacts.peer import Peer
 from gpustack.artifacts.repository import NO_EXTRAS, FileExtras
 from gpustack.artifacts.source import DEFAULT_PROJECTOR
@@ -19,6 +21,7 @@ from gpustack.domain.report import FileReport
 from gpustack.errors import GpustackError, Unavailable
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.worker.assignment_watcher import AssignmentSnapshot, AssignmentWatcher
+from gpustack.worker.eviction import FileEvictor
 from gpustack.worker.report import ReportQueue
 
 if TYPE_CHECKING:
@@ -74,6 +77,10 @@ class ModelFiles:
     """The model hub's token."""
     _find_peers: FindPeers | None = None
     """Asks which other workers have the files of a source (and folder), the best first."""
+    _evictor: FileEvictor | None = None
+    _now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _used: frozenset[str] | None = None
+    """Indexes of the sources that instances here use; ``None`` before the assignments are known."""
     _tasks: dict[int, _FileTask] = attrs.field(factory=dict)
     _reported_at: dict[_Key, float] = attrs.field(factory=dict)
     _origins: dict[_Key, str] = attrs.field(factory=dict)
@@ -109,20 +116,27 @@ class ModelFiles:
             await removing.wait()
         self._wanted[key] = self._wanted.get(key, 0) + 1
         refusal: GpustackError | None = None
+        remark = ""
         try:
             with self._fetches.row((source.index, local_dir)) as attempt:
+                fetch = partial(
+                    self._cache.ensure,
+                    source,
+                    token=self._token,
+                    local_dir=local_dir or None,
+                    progress=self._progress_reporter(key, progress),
+                    find_peers=None
+                    if self._find_peers is None
+                    else partial(self._find_peers, source, local_dir),
+                    projector=pattern,
+                    extras=extras,
+                )
                 try:
-                    files = await self._cache.ensure(
-                        source,
-                        token=self._token,
-                        local_dir=local_dir or None,
-                        progress=self._progress_reporter(key, progress),
-                        find_peers=None
-                        if self._find_peers is None
-                        else partial(self._find_peers, source, local_dir),
-                        projector=pattern,
-                        extras=extras,
-                    )
+                    try:
+                        files = await fetch()
+                    except NoSpace as error:
+                        remark = await self._make_room(key, error)
+                        files = await fetch()
                 except GpustackError as error:
                     refusal = error
             if attempt.fault is not None:
@@ -142,7 +156,7 @@ class ModelFiles:
             local_dir,
             FileReport(
                 state=FileState.READY,
-                state_message="",
+                state_message=remark,
                 size=files.size,
                 download_progress=100.0,
                 resolved_paths=files.paths,
@@ -158,7 +172,37 @@ class ModelFiles:
             while True:
                 with trio.move_on_after(self._faults.due_in()):
                     revision, _ = await self._assignments.latest.changed(revision)
+                self._note_use(self._assignments.latest.value)
                 self._start_tasks(self._assignments.latest.value, nursery)
+
+    async def _make_room(self, key: _Key, fault: NoSpace) -> str:
+        """Have files removed that nobody uses; returns which and why. Raises ``NoSpace`` where that is no way out."""
+        source, local_dir = key
+        if self._evictor is None or fault.short is None or local_dir:
+            raise fault
+        needed = {waited.index for waited, _ in self._wanted}
+        assigned = self._assignments.latest.value.state
+        result = await self._evictor.make_room(source, fault.short, assigned, needed)
+        if result.failed:
+            raise NoSpace(f"{fault}; {result.failed}") from fault
+        self._reports.add_file(
+            source, local_dir, FileReport(state=FileState.DOWNLOADING, state_message=result.removed)
+        )
+        return result.removed
+
+    def _note_use(self, assigned: AssignmentSnapshot) -> None:
+        """Tell of each record whose files an instance began or ceased to use: the longest unused are evicted first."""
+        state = assigned.state
+        if not assigned.synced:
+            return
+        sources = [instance.source for instance in state.instances.values()]
+        sources += [adapter.source for model in state.models.values() for adapter in model.lora_adapters]
+        used = frozenset(source.index for source in sources)
+        changed = frozenset() if self._used is None else used ^ self._used
+        self._used = used
+        for file in state.files.values():
+            if file.source_index in changed and not file.local_dir:
+                self._reports.add_record(file.id, FileReport(last_used_at=self._now()))
 
     def _progress_reporter(
         self, key: _Key, progress: Callable[[float], None] | None

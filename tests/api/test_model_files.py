@@ -133,3 +133,67 @@ async def test_a_file_that_was_to_go_stays_when_it_is_needed_again(world: World,
         "holders": [],
     }
     assert world.store.snapshot.get(ModelFile, 1).deleted_at is None  # type: ignore[union-attr]
+
+
+async def ready(world: World, worker: str, key: int, **more: Any) -> None:
+    """A file that the worker has fetched."""
+    await create(world, source="huggingface", huggingface_repo_id=f"me/m{key}", **more)
+    report = {"state": "ready", "size": key << 30, "download_progress": 100, "fetched_from": "other"}
+    assert (await world.ask("PUT", f"/v1/model-files/{key}/report", worker, json=report)).status_code == 200
+
+
+async def test_unused_files_are_evicted_and_pinned_ones_stay(world: World, worker: str) -> None:
+    for key in (1, 2, 3):
+        await ready(world, worker, key, pinned=key == 1)
+    body = {"worker_id": 1, "bytes": 1, "dry_run": True}
+    told = (await world.ask("POST", "/v1/model-files/evict", world.admin, json=body)).json()
+    assert ([file["id"] for file in told["items"]], told["freed"]) == ([2], 2 << 30)
+    assert world.store.snapshot.files[2].deleted_at is None
+    told = (await world.ask("POST", "/v1/model-files/evict", world.admin, json={"worker_id": 1})).json()
+    assert ([file["id"] for file in told["items"]], told["kept"]) == ([2, 3], "1 source is pinned")
+    assert [file.id for file in world.store.snapshot.files.values() if file.deleted_at is None] == [1]
+    await world.ask("PUT", "/v1/model-files/1", world.admin, json={"pinned": False})
+    told = (await world.ask("POST", "/v1/model-files/evict", world.admin, json={"worker_id": 1})).json()
+    assert [file["id"] for file in told["items"]] == [1]
+    assert (
+        await world.ask("POST", "/v1/model-files/evict", world.admin, json={"worker_id": 7})
+    ).status_code == 404
+    assert (
+        await world.ask("POST", "/v1/model-files/evict", worker, json={"worker_id": 1})
+    ).status_code == 403
+
+
+async def test_what_a_worker_evicted_is_no_record_any_more(world: World, worker: str) -> None:
+    await ready(world, worker, 1)
+    report = {"evicted": "Removed to make room for me/x, which needed 3 GiB more"}
+    assert (await world.ask("PUT", "/v1/model-files/1/report", worker, json=report)).status_code == 200
+    assert world.store.snapshot.files == {}
+
+
+async def test_how_fast_a_file_comes_is_shown_while_it_does(world: World, worker: str) -> None:
+    await create(world)
+    report = {"state": "downloading", "size": 1000, "download_progress": 40, "download_speed": 100.0}
+    await world.ask("PUT", "/v1/model-files/1/report", worker, json=report)
+    shown = await world.get("/v1/model-files/1")
+    assert (shown["download_speed"], shown["download_eta"]) == (100.0, 6.0)
+    await world.ask("PUT", "/v1/model-files/1/report", worker, json={"state": "ready", "fetched_from": "hub"})
+    shown = await world.get("/v1/model-files/1")
+    assert (shown["download_speed"], shown["download_eta"], shown["fetched_from"]) == (None, None, "hub")
+
+
+async def test_a_worker_is_told_who_else_has_what_it_is_about_to_fetch(world: World, worker: str) -> None:
+    other, credential = await world.worker("other")
+    await ready(world, worker, 1)
+    body = {"source": {"kind": "huggingface", "huggingface_repo_id": "me/m1"}, "holders": True}
+    told = (await world.ask("POST", f"/v1/workers/{other.id}/files", credential, json=body)).json()
+    (holder,) = told["holders"]
+    giver = world.store.snapshot.workers[1]
+    assert (holder["name"], holder["host"], holder["port"], holder["fetching"]) == (
+        "node",
+        giver.ip,
+        giver.port,
+        False,
+    )
+    assert holder["ticket"].startswith(f"gpustack_files_{other.id}_")
+    again = (await world.ask("POST", "/v1/workers/1/files", worker, json=body)).json()
+    assert again["holders"] == []

@@ -132,6 +132,7 @@ PROOFS: Mapping[str, str] = {
     "tools_download_base_url": _TOOLS,
     "enable_hf_transfer": _FETCHED,
     "enable_hf_xet": f"{_ONE}test_enable_hf_xet_fetches_by_xet_what_the_hub_keeps_there",
+    "evict_unused_files": f"{_VARIABLES}test_evict_unused_files_has_the_worker_look_for_room_by_itself",
     "leave": _LEAVES,
     "leave_timeout": _LEAVES,
     "engine_stop_grace": _ENDS,

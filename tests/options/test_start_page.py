@@ -134,6 +134,7 @@ def ours(folder: Path, sign_on: str) -> dict[str, Any]:
         "update_check_url": "http://127.0.0.1:9",
         "jwt_secret_key": "0123456789abcdef" * 4,
         "disable_worker_metrics": False,
+        "evict_unused_files": False,
         "leave": False,
         "leave_timeout": 30,
         "engine_stop_grace": 4,

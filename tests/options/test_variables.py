@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.daemon import Daemon, daemon
+from tests.fakes.hub import Hub
 from tests.fakes.modelscope import running_modelscope
-from tests.options.spelling import spelled
+from tests.options.spelling import SPELLINGS, spelled
 from tests.options.stream import endless_model, stream_of
 
 GIB = 1 << 30
+REPO_SOURCE = {"source": "model_scope", "model_scope_model_id": "me/m"}
 REPO = {"config.json": b"{}", "model.safetensors": b"weights"}
 
 
@@ -72,10 +76,10 @@ def test_the_variables_of_modelscope_say_where_it_is_asked_and_as_whom(tmp_path:
         assert "ModelScope (https://127.0.0.1:9)" in fetched(one)["state_message"]
 
 
-def fetched(one: Daemon) -> dict[str, Any]:
-    """The record of a repository of ModelScope, once the worker has fetched it or failed to."""
+def fetched(one: Daemon, source: Mapping[str, str] = REPO_SOURCE) -> dict[str, Any]:
+    """The record of a source's files, once the worker has fetched them or failed to."""
     worker = one.until(lambda: one.call("GET", "/v1/workers")[1]["items"], "the worker")[0]
-    wanted = {"source": "model_scope", "model_scope_model_id": "me/m", "worker_id": worker["id"]}
+    wanted = {**source, "worker_id": worker["id"]}
     status, file = one.call("POST", "/v1/model-files", wanted)
     assert status == 200, file
 
@@ -85,3 +89,19 @@ def fetched(one: Daemon) -> dict[str, Any]:
 
     found: dict[str, Any] = one.until(ended, "the end of the fetch")
     return found
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_evict_unused_files_has_the_worker_look_for_room_by_itself(
+    tmp_path: Path, hub: Hub, spelling: str
+) -> None:
+    """Which files go is seen in tests/worker/test_model_file.py, on a disk that is made small there."""
+    huge = tmp_path / "huge.gguf"
+    huge.touch()
+    os.truncate(huge, 4 << 40)
+    hub.add("me/huge", {"huge.gguf": huge})
+    arguments, env = spelled(spelling, tmp_path, {"evict_unused_files": True})
+    wanted = {"source": "huggingface", "huggingface_repo_id": "me/huge", "huggingface_filename": "huge.gguf"}
+    with daemon(tmp_path / "data", *arguments, env={**env, "HF_ENDPOINT": hub.url}) as one:
+        said = fetched(one, wanted)["state_message"]
+        assert said.endswith("--evict-unused-files removes nothing: there is nothing that nobody uses"), said

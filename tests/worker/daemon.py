@@ -38,6 +38,7 @@ from gpustack.worker.assignment_watcher import AssignmentWatcher
 from gpustack.worker.context import WorkerContext
 from gpustack.worker.engine_environment import EngineEnvironments
 from gpustack.worker.engine_key import EngineKeys
+from gpustack.worker.eviction import FileEvictor
 from gpustack.worker.file_server import FileServer
 from gpustack.worker.forward import ForwardHandler
 from gpustack.worker.heartbeat import Heartbeat, StatusReporter
@@ -88,6 +89,7 @@ class Daemon:
     stop_grace: float = 5.0
     endpoint: str | None = None
     """Of the model hub."""
+    evicts: bool = False
     builds: Callable[[], Awaitable[tuple[EngineBuild, ...]]] | None = None
     measure_every: float = 10.0
     port: int = 0
@@ -167,7 +169,12 @@ class Daemon:
         assignments = AssignmentWatcher(self.membership, rng)
         self.cache = Cache(self.folder / "cache", rng, CacheSettings(endpoint=self.endpoint, period=0.05))
         files = ModelFiles(
-            self.cache, assignments, self.reports, find_peers=PeerFinder(self.membership, self.pool).find
+            self.cache,
+            assignments,
+            self.reports,
+            find_peers=PeerFinder(self.membership, self.pool).find,
+            evictor=FileEvictor(self.cache, self.reports, self.evicts),
+            now=utc_now,
         )
         pipx = PipxFolders(self.folder / "pipx", self.folder / "bin")
         environments = EngineEnvironments(

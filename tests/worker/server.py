@@ -278,7 +278,7 @@ class FakeServer:
     async def _file_report(self, exchange: Exchange, key: int) -> None:
         report = decode(await exchange.read_body(LIMIT), FileReport)
         self.file_reports.append((key, report))
-        if report.gone:
+        if report.gone or report.evicted:
             self.drop("files", key)
         elif key in self.assigned.files:
             self.put(attrs.evolve(self.assigned.files[key], **_said(report)))

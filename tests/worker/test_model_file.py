@@ -9,6 +9,8 @@ import attrs
 import pytest
 import trio
 
+from gpustack.artifacts import cache
+from gpustack.artifacts.cache import SPARE
 from gpustack.domain.artifact import FileState, ModelFile, ModelSource, SourceKind
 from gpustack.domain.lifecycle import InstanceState as S
 from tests.fakes.hub import Hub
@@ -151,3 +153,84 @@ async def test_a_removal_that_is_refused_is_said_and_not_tried_for_ever(
     assert "model cache" in server.file().state_message
     assert elsewhere.exists()
     assert len(server.file_reports) == 1
+
+
+# --- room on the disk
+
+
+def little(monkeypatch: pytest.MonkeyPatch, folder: Path, room: int) -> None:
+    """The disk has ``room`` bytes for model files."""
+
+    def free(place: Path) -> int:
+        used = sum(path.stat().st_size for path in folder.rglob("*.gguf*") if path.is_file())
+        return SPARE + room - used
+
+    monkeypatch.setattr(cache, "free_bytes", free)
+
+
+async def test_files_that_nobody_uses_make_room_where_that_is_wanted(
+    server: FakeServer, start: Start, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    little(monkeypatch, tmp_path, SIZE + SIZE // 2)
+    old = on_hub(hub)
+    server.put(file_of(old, last_used_at=utc_now()))
+    await start(endpoint=hub.url, evicts=True)
+    await server.until(lambda: server.file().state is FileState.READY)
+    (path,) = server.file().resolved_paths
+    hub.add("me/next", {"next.gguf": b"GGUF" + os.urandom(SIZE - 4)})
+    new = attrs.evolve(old, huggingface_repo_id="me/next", huggingface_filename="next.gguf")
+    server.put(file_of(new, 2))
+    await server.until(lambda: server.file(2).state is FileState.READY)
+    await server.until(lambda: 1 not in server.assigned.files)
+    assert not await trio.Path(path).exists()
+    assert server.file(2).state_message.startswith(
+        "Made room by removing me/model/tiny.gguf (7.6 MiB, last used "
+    )
+    (told,) = [report.evicted for key, report in server.file_reports if key == 1 and report.evicted]
+    assert told == "Removed to make room for me/next/next.gguf, which needed 3.8 MiB more"
+
+
+@pytest.mark.parametrize(
+    ("evicts", "fields", "said"),
+    [
+        (False, {}, "with gpustack files evict"),
+        (True, {"pinned": True}, "removes nothing: there is nothing that nobody uses; 1 source is pinned"),
+    ],
+)
+async def test_files_stay_where_they_are_pinned_or_nobody_asked(
+    server: FakeServer,
+    start: Start,
+    hub: Hub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    evicts: bool,
+    fields: dict[str, object],
+    said: str,
+) -> None:
+    little(monkeypatch, tmp_path, SIZE + SIZE // 2)
+    old = on_hub(hub)
+    server.put(file_of(old, **fields))
+    await start(endpoint=hub.url, evicts=evicts)
+    await server.until(lambda: server.file().state is FileState.READY)
+    (path,) = server.file().resolved_paths
+    hub.add("me/next", {"next.gguf": b"GGUF" + os.urandom(SIZE - 4)})
+    new = attrs.evolve(old, huggingface_repo_id="me/next", huggingface_filename="next.gguf")
+    server.put(file_of(new, 2))
+    await server.until(lambda: server.file(2).state is FileState.ERROR)
+    assert said in server.file(2).state_message and "needs 7.6 MiB more" in server.file(2).state_message
+    assert await trio.Path(path).exists()
+
+
+async def test_when_files_were_used_last_is_told(server: FakeServer, start: Start, hub: Hub) -> None:
+    source = on_hub(hub)
+    server.put(file_of(source))
+    await start(endpoint=hub.url)
+    await server.until(lambda: server.file().state is FileState.READY)
+    assert server.file().last_used_at is None
+    server.put(model := custom_model("--name", "{model_path}", source=source))
+    server.put(instance_of(model))
+    await server.until_state(S.RUNNING)
+    await server.until(lambda: server.file().last_used_at is not None)
+    began = server.file().last_used_at
+    server.change(deleted_at=utc_now())
+    await server.until(lambda: server.file().last_used_at != began)

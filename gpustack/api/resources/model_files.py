@@ -6,7 +6,7 @@ from gpustack.artifacts.source import source_for
 from gpustack.domain.access import Principal, Role
 from gpustack.domain.artifact import FileState, ModelFile, SourceKind
 from gpustack.domain.report import FileReport
-from gpustack.errors import AlreadyExists
+from gpustack.errors import AlreadyExists, NotFound
 from gpustack.server import deployment
 from gpustack.server.report import report_file
 
@@ -14,7 +14,18 @@ from ..deployment import SOURCE_BODY, source_from
 from ..listing import ListSelection, equal
 from ..resource import Resource
 from ..route import WORKERS, ApiCall, ApiResponse, ApiRoute
-from ..shape import AttrsObject, Boolean, Document, Integer, JsonShape, Nullable, QueryParameter, Text
+from ..shape import (
+    Array,
+    AttrsObject,
+    Boolean,
+    Document,
+    Instant,
+    Integer,
+    JsonShape,
+    Nullable,
+    QueryParameter,
+    Text,
+)
 from ..view import Doc
 from ..wire import FILE
 
@@ -53,6 +64,30 @@ async def _delete(call: ApiCall, file: ModelFile) -> Doc:
     return {"kept": False, "message": f"The files of {gone.source.readable} are being removed"}
 
 
+async def _evict(call: ApiCall) -> ApiResponse:
+    asked = call.document
+    if asked["worker_id"] not in call.snapshot.workers:
+        raise NotFound(f"Worker {asked['worker_id']} does not exist")
+    plan = await deployment.evict_files(
+        call.context.store, asked["worker_id"], asked.get("bytes"), dry_run=bool(asked.get("dry_run"))
+    )
+    return ApiResponse(
+        document={
+            "items": [
+                {
+                    "id": file.id,
+                    "source": file.source.readable,
+                    "size": file.size,
+                    "last_used_at": file.last_used_at,
+                }
+                for file in plan.files
+            ],
+            "freed": plan.freed,
+            "kept": plan.kept,
+        }
+    )
+
+
 async def _reset(call: ApiCall) -> ApiResponse:
     file = await deployment.reset_file(call.context.store, RESOURCE.item(call).id)
     return RESOURCE.respond(call, file)
@@ -74,10 +109,48 @@ REPORT = ApiRoute(
     body=AttrsObject(FileReport),
 )
 
+EVICT = ApiRoute(
+    method="POST",
+    path="/v1/model-files/evict",
+    summary="Remove files of a worker that nobody uses, the longest unused first",
+    handler=_evict,
+    action="model_file.evict",
+    body=Document(
+        name="ModelFileEviction",
+        fields={
+            "worker_id": Integer(least=1),
+            "bytes": Nullable(Integer(least=1)),
+            "dry_run": Nullable(Boolean()),
+        },
+        required=("worker_id",),
+        note="bytes: how many to free; without it all that nobody uses goes. dry_run: only say what would go.",
+    ),
+    answer=Document(
+        name="EvictedModelFiles",
+        fields={
+            "items": Array(
+                Document(
+                    name="EvictedModelFile",
+                    fields={
+                        "id": Integer(),
+                        "source": Text(),
+                        "size": Nullable(Integer()),
+                        "last_used_at": Nullable(Instant()),
+                    },
+                )
+            ),
+            "freed": Integer(),
+            "kept": Text(),
+        },
+        note="freed: bytes. kept: why other files stay.",
+    ),
+)
+
 _FIELDS: dict[str, JsonShape] = {
     "worker_id": Integer(least=1),
     "local_dir": Nullable(Text(longest=4096), ""),
     "cleanup_on_delete": Nullable(Boolean(), True),
+    "pinned": Nullable(Boolean(), False),
 }
 
 RESOURCE = Resource(
@@ -99,7 +172,9 @@ RESOURCE = Resource(
         name="ModelFileCreate", fields={**SOURCE_BODY, **_FIELDS}, required=("source", "worker_id")
     ),
     create=_create,
-    update_body=Document(name="ModelFileUpdate", fields={"cleanup_on_delete": Boolean()}),
+    update_body=Document(
+        name="ModelFileUpdate", fields={"cleanup_on_delete": Boolean(), "pinned": Boolean()}
+    ),
     update=_update,
     delete=_delete,
     deleted=Document(
@@ -121,6 +196,7 @@ RESOURCE = Resource(
             about=ModelFile,
             answer=FILE,
         ),
+        EVICT,
         REPORT,
     ),
 )

@@ -47,6 +47,7 @@ from gpustack.worker.context import WorkerContext
 from gpustack.worker.engine_environment import EngineEnvironments
 from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.engine_process import inherited_environment
+from gpustack.worker.eviction import FileEvictor
 from gpustack.worker.exporter import WorkerCollector
 from gpustack.worker.file_server import FileServer
 from gpustack.worker.flag_lists import FlagLists
@@ -116,6 +117,8 @@ class WorkerRole:
             reports,
             token=options.huggingface_token,
             find_peers=PeerFinder(membership, pool).find,
+            evictor=FileEvictor(cache, reports, options.evict_unused_files),
+            now=utc_now,
         )
         engine_environments = EngineEnvironments(
             environments=environments,

@@ -17,9 +17,9 @@ def upgrade() -> None:
     step.add_column("model_files", text)
     step.add_column("model_files", sa.Column("pinned", Flag, nullable=False, server_default=sa.false()))
     step.add_column("model_files", sa.Column("last_used_at", Utc(), nullable=True))
-    adapters = sa.Column("lora_adapters", LongText, nullable=False, server_default=step.text_default("[]"))
-    step.add_column("models", adapters)
-    step.add_column("model_instances", adapters.copy())
+    for table in ("models", "model_instances"):
+        column = sa.Column("lora_adapters", LongText, nullable=False, server_default=step.text_default("[]"))
+        step.add_column(table, column)
 
 
 def downgrade() -> None:
