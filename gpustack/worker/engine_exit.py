@@ -48,6 +48,11 @@ _FILE = re.compile(r"failed to load model from (?P<file>\S.*)$")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _PROJECTOR = re.compile(r"\b(?:mtmd|clip|mmproj|multimodal)", re.IGNORECASE)
 
+_PORT_TAKEN = re.compile(
+    r"\baddress already in use|\bEADDRINUSE\b|failed to create server socket|couldn't bind (?:HTTP )?server socket",
+    re.IGNORECASE,
+)
+
 _OUT_OF_MEMORY = ", which the kernel sends when memory runs out"
 
 
@@ -67,6 +72,14 @@ def describe_exit(how: ExitStatus, log: Path, *, ready: bool, projector: str | N
         return f"The engine ended{when}; an earlier daemon had started it, so its exit code is not known"
     last = next(line for line in reversed(lines) if line)
     return f"The engine {_ended(how)}{when}; its log ends: {_plain(last)}"
+
+
+def is_port_taken(sentence: str) -> bool:
+    """Whether a sentence of ``describe_exit`` says that somebody took a port between its lease and the start.
+
+    Ports come from a range out of which the kernel also gives them to clients, so that is nobody's fault.
+    """
+    return _PORT_TAKEN.search(sentence) is not None
 
 
 def _read(log: Path) -> list[str]:

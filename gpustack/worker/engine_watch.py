@@ -46,7 +46,7 @@ async def until_ready(
         starting()
     ready = partial(context.prober.until_ready, engine.port, probe, host)
     with trio.move_on_after(engine.start_left) as patience:
-        if await first_of(ready, engine.group.wait, _bounded_log(engine)) == 1:
+        if await first_of(ready, engine.group.wait, bounded_log(engine)) == 1:
             raise InstanceFailure(await _exit_sentence(engine, ready=False))
     if patience.cancelled_caught:
         what = probe.path or f"on port {engine.port}"
@@ -60,10 +60,10 @@ async def watch_engine(engine: EngineProcess, context: WorkerContext) -> NoRetur
     """Raises ``InstanceFailure`` when the engine ends, or fails its liveness probe several times in a row."""
     liveness = engine.health.liveness
     if liveness is None:
-        await first_of(engine.group.wait, _bounded_log(engine))
+        await first_of(engine.group.wait, bounded_log(engine))
         raise InstanceFailure(await _exit_sentence(engine, ready=True))
     hung = partial(context.prober.until_dead, engine.port, liveness)
-    if await first_of(engine.group.wait, hung, _bounded_log(engine)) == 0:
+    if await first_of(engine.group.wait, hung, bounded_log(engine)) == 0:
         raise InstanceFailure(await _exit_sentence(engine, ready=True))
     silent = liveness.period * liveness.failures
     raise InstanceFailure(
@@ -71,7 +71,8 @@ async def watch_engine(engine: EngineProcess, context: WorkerContext) -> NoRetur
     )
 
 
-def _bounded_log(engine: EngineProcess) -> Callable[[], Awaitable[object]]:
+def bounded_log(engine: EngineProcess) -> Callable[[], Awaitable[object]]:
+    """Keeps an engine's log within its bound, for ever: to run beside a wait for its end."""
     return partial(keep_trimmed, engine.log_file, limit=_LOG_LIMIT, period=_LOOK_AT_LOG_EVERY)
 
 

@@ -30,7 +30,7 @@ from gpustack.worker.engine_process import (
     placement_digest,
     start_engine,
 )
-from gpustack.worker.engine_watch import until_ready, watch_engine
+from gpustack.worker.engine_watch import bounded_log, until_ready, watch_engine
 from gpustack.worker.gang import LIVE, AttemptWatch, GangRecord, gang_of
 from gpustack.worker.launch import (
     InstanceFailure,
@@ -71,6 +71,7 @@ class FollowerRunner:
     ready: bool = False
     settling: bool = False
     """Whether the supervisor waits to see if the server's record comes to show what was reported."""
+    _model: Model | None = None
     _unwanted: trio.Event = attrs.field(factory=trio.Event)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
@@ -111,6 +112,7 @@ class FollowerRunner:
             if record.now is not None and not is_new(record.now):
                 await self._end_former_process()
             begun = await record.until(is_new)
+            self._take_model()
             self.reporter.attempt = begun.attempt
             await self._serve(begun, record)
 
@@ -166,7 +168,7 @@ class FollowerRunner:
         it never returns."""
         self.reporter.report(InstanceState.INITIALIZING)
         await self._context.orphans_ended.wait()
-        model = self._model()
+        model = self._take_model()
         if model is None:
             raise InstanceFailure(
                 "The deployment was changed since this replica was made; it is about to be replaced"
@@ -218,7 +220,7 @@ class FollowerRunner:
 
     async def _watch(self, engine: EngineProcess, record: GangRecord) -> None:
         """Raises ``InstanceFailure`` when the process ends, or nobody is left who could tell that it should."""
-        if await first_of(partial(self._until_alone, record), engine.group.wait) == 0:
+        if await first_of(partial(self._until_alone, record), engine.group.wait, bounded_log(engine)) == 0:
             raise InstanceFailure(
                 f"For {ALONE_FOR:g} s neither the server nor the worker of its main member was heard"
             )
@@ -242,10 +244,13 @@ class FollowerRunner:
         if state is not None:
             await end_former_engine(state, self._context)
 
-    def _model(self) -> Model | None:
-        """The deployment as of the instance's generation, if that is still the present one."""
+    def _take_model(self) -> Model | None:
+        """The deployment as of the instance's generation. It is kept when a user edits the deployment, as the main
+        member's runner keeps it."""
         model = self._assignments.latest.value.state.models.get(self.instance.model_id)
-        return model if model is not None and model.generation == self.instance.generation else None
+        if model is not None and model.generation == self.instance.generation:
+            self._model = model
+        return self._model
 
     def _tell(self, sentence: str) -> None:
         self.reporter.report(InstanceState.INITIALIZING, sentence)

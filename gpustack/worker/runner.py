@@ -19,6 +19,7 @@ from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.restart import RestartPolicy
 from gpustack.worker.assignment_watcher import AssignmentWatcher
 from gpustack.worker.context import WorkerContext
+from gpustack.worker.engine_exit import is_port_taken
 from gpustack.worker.engine_process import holder_name, placement_digest
 from gpustack.worker.gang import GangRecord
 from gpustack.worker.instance import InstanceRun, run_instance
@@ -31,6 +32,8 @@ BACK_OFF = RestartPolicy(
     first=5.0, factor=2.0, ceiling=300.0, budget=None, window=math.inf, stable_after=600.0
 )
 """Pauses of 5, 10, 20 ... 300 s; after 600 s without a failure they begin at 5 s again."""
+_PORT_TRIES = 3
+"""How often an engine is started at once with other ports when one of its ports was taken meanwhile."""
 _REPEATED_FOR = 3600.0
 """Seconds for which the same failure of the same instance is written to the log only once."""
 
@@ -95,8 +98,15 @@ class InstanceRunner:
             await self._finish_former_back_off()
             restarts = self._report_restart(restarts)
         failures: tuple[float, ...] = ()
+        port_tries = 0
         while True:
             reason = await self._run_once()
+            if is_port_taken(reason) and port_tries < _PORT_TRIES:
+                port_tries += 1
+                log.info("A port was taken, trying others: instance=%s reason=%s", self.instance.name, reason)
+                self.reporter.report(InstanceState.INITIALIZING, f"Starts again with other ports. {reason}")
+                continue
+            port_tries = 0
             now = trio.current_time()
             failures = self._back_off.recent((*failures, now), now)
             delay = self._back_off.delay(failures, now, rng=self._rng) or self._back_off.ceiling

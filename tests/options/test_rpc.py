@@ -43,8 +43,8 @@ def machine(folder: Path, memory: int) -> dict[str, Any]:
 
 @contextmanager
 def two_machines(spelling: str, folder: Path, **options: Any) -> Iterator[Daemon]:
-    """The server with a worker that leads, and a worker with these options in one of the spellings."""
-    arguments, env = spelled("file", folder, machine(folder, LARGE))
+    """The server with a worker that leads and lends nothing, and one with these options in one of the spellings."""
+    arguments, env = spelled("file", folder, {**machine(folder, LARGE), "disable_rpc_servers": True})
     with daemon(folder / "server", *arguments, env=env) as server:
         token = (server.data_dir / "token").read_text().strip()
         other = folder / "other"

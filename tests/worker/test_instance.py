@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -491,3 +492,20 @@ def processes_with(words: str) -> list[int]:
             except OSError:
                 continue
     return found
+
+
+async def test_a_port_that_somebody_took_meanwhile_is_no_failure(
+    server: FakeServer, start: Start, tmp_path: Path
+) -> None:
+    """Linux gives ports of the default range to clients too: the engine starts again at once, with another port."""
+    once = tmp_path / "once"
+    tries = f"if [ ! -e {once} ]; then touch {once}; echo 'OSError: [Errno 98] Address already in use'; exit 1; fi"
+    command = f"/bin/sh -c {shlex.quote(f'{tries}; exec {engine_command()}')}"
+    server.put(model := attrs.evolve(custom_model(), command=command, restart_on_error=False))
+    server.put(instance_of(model))
+    await start()
+    await server.until_state(S.RUNNING)
+    ports = [report.port for _, report in server.reports if report.state is S.STARTING]
+    assert len(set(ports)) == 2
+    assert S.ERROR not in server.states()
+    assert server.instance().restart_count == 0
