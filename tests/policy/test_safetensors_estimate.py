@@ -121,6 +121,47 @@ def test_windows_keep_their_own_tokens_and_those_under_way() -> None:
     assert cache_bytes(facts, LONG) == (5 * held + 32768 // 128 + 1) * 2 * page
 
 
+FULL = LayerCache(layer=0, kind=CacheKind.FULL, heads=8, width=256)
+SLIDING = LayerCache(layer=0, kind=CacheKind.SLIDING, heads=8, width=256, window=1024)
+STATE = LayerCache(layer=0, kind=CacheKind.STATE, state=65536)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count", "changed", "size"),
+    [
+        ([FULL], 32, {}, 4_297_064_448),
+        ([*[SLIDING] * 5, FULL], 48, {}, 1_915_748_352),
+        ([*[SLIDING] * 5, FULL], 34, {}, 1_302_528_000),
+        ([*[SLIDING] * 5, FULL], 48, {"context": 2048}, 405_798_912),
+        ([SLIDING, FULL], 24, {}, 1_863_843_840),
+        ([SLIDING, FULL], 25, {}, 2_019_164_160),
+        ([attrs.evolve(FULL, heads=1, width=576)], 61, {}, 2_303_797_248),
+        ([attrs.evolve(FULL, heads=4), FULL], 20, {}, 2_014_248_960),
+        ([*[STATE] * 3, FULL], 48, {}, 1_616_117_760),
+        (
+            [*[attrs.evolve(STATE, state=1_024_000)] * 3, attrs.evolve(FULL, heads=2, width=512)],
+            48,
+            {"block": 512},
+            893_386_752,
+        ),
+        ([attrs.evolve(STATE, state=100_000)], 24, {}, 7_200_000),
+        (
+            [*[attrs.evolve(SLIDING, width=320, window=128)] * 5, attrs.evolve(FULL, heads=4, width=384)],
+            48,
+            {},
+            2_211_184_640,
+        ),
+    ],
+)
+def test_mixed_layers_share_a_pool_as_in_vllm(
+    pattern: list[LayerCache], count: int, changed: dict[str, int], size: int
+) -> None:
+    """The figures are what vLLM 0.32 computes (``get_kv_cache_groups``, ``_max_memory_usage_bytes_from_groups``)."""
+    caches = tuple(attrs.evolve(pattern[n % len(pattern)], layer=n) for n in range(count))
+    usual = SafetensorsSettings(context=32768, batch_tokens=2048, block=16)
+    assert cache_bytes(facts_of_layers(*caches, layers=count), attrs.evolve(usual, **changed)) == size
+
+
 def test_a_latent_vector_is_held_by_every_device() -> None:
     facts = facts_of_layers(*every(4, heads=1, width=576), layers=4, kv_lora_rank=512)
     assert cache_bytes(facts, LONG) == (32768 // 128 + 1) * 4 * 128 * 576 * 2

@@ -2,8 +2,8 @@
 
 Weights are exact but for what an engine pads. The cache follows vLLM 0.32 (``vllm/v1/kv_cache_interface.py``,
 ``vllm/v1/core/kv_cache_utils.py``): of 1 GiB it makes 2,097,152 tokens of the tiny test model and 87,296 of the shape
-of qwen2-0.5b, and so do these formulas. Activations, graphs and what a process takes by itself are estimates: no GPU
-was there to measure them, so they are said as terms of their own, each with its reason.
+of qwen2-0.5b, and so do these formulas, also where layers differ. Activations, graphs and what a process takes by
+itself are estimates: no GPU was there to measure them, so they are said as terms of their own, each with its reason.
 """
 
 from __future__ import annotations
@@ -197,9 +197,11 @@ def _stage_cache(facts: ModelFacts, settings: SafetensorsSettings, stage: range)
     if not kinds:
         return 0
     largest = max(_page(cache, settings) for cache in kinds)
-    if len(kinds) == 1:
-        ((only, layers),) = kinds.items()
-        return (settings.slots * _pages(only, settings, largest) + 1) * layers * largest
+    if all(
+        cache.kind is CacheKind.FULL for cache in kinds
+    ):  # one group, each layer with a page of its own size
+        pages = settings.slots * -(-settings.context // settings.block) + 1
+        return pages * sum(layers * _page(cache, settings) for cache, layers in kinds.items())
     groups = [
         _Group(layers, largest, _pages(cache, settings, largest))
         for cache, layers in sorted(kinds.items(), key=lambda pair: pair[1])
