@@ -71,12 +71,15 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     model = make_tiny_folder(folder / "model")
     with ExitStack() as stack:
         stack.enter_context(cable())
-        server = stack.enter_context(daemon(folder / "server", "--disable-worker", "--host", HERE, *SOON))
+        # On all addresses: who manages it without a key comes over the loopback, and the workers do not.
+        server = stack.enter_context(daemon(folder / "server", "--disable-worker", "--host", "0.0.0.0", *SOON))
+        port = server.url.rpartition(":")[2]
+        server.url = f"http://127.0.0.1:{port}"
         token = (server.data_dir / "token").read_text().strip()
         addresses = {"here": HERE, "there": THERE}
 
         def begin(name: str) -> Daemon:
-            join = ("--server-url", server.url, "--token", token, "--worker-name", name)
+            join = ("--server-url", f"http://{HERE}:{port}", "--token", token, "--worker-name", name)
             address = ("--worker-ip", addresses[name], "--config-file", str(with_gpu(folder, name)))
             before = on_the_other() if name == "there" else ()
             made = daemon(folder / name, *join, *address, env=path_with(programs), before=before)
