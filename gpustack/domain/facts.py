@@ -18,6 +18,13 @@ class FileFormat(StrEnum):
     UNKNOWN = "unknown"
 
 
+def format_at(path: str | None) -> FileFormat:
+    """The format of files as a worker reports their main path: a GGUF file, or the folder of a repository."""
+    if not path:
+        return FileFormat.UNKNOWN
+    return FileFormat.GGUF if path.lower().endswith(".gguf") else FileFormat.SAFETENSORS
+
+
 MOST_LAYERS = 1 << 16
 _LARGEST = 1 << 62
 

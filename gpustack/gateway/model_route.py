@@ -7,6 +7,7 @@ from typing import Final
 
 import attrs
 
+from gpustack.domain.facts import ModelFacts, format_at
 from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.lifecycle import SERVING, InstanceState
 from gpustack.domain.model import Model
@@ -107,7 +108,7 @@ def _route(
         access=model.access,
         allowed_user_ids=frozenset(model.allowed_user_ids or ()),
         endpoints=tuple(endpoints),
-        context=_context(model),
+        context=_context(model, instances),
         pending_reason=reason,
         pending_details=details,
         keeps_no_prompts=parameters.last_of(model.backend_parameters, flags) == NO_PROMPT_CACHE_FLAG,
@@ -140,10 +141,11 @@ def _endpoint(instance: ModelInstance, snapshot: Snapshot, local_worker: str | N
     )
 
 
-def _context(model: Model) -> int | None:
-    """Tokens; ``None`` where only the model's files tell which engine runs it."""
+def _context(model: Model, instances: Sequence[ModelInstance]) -> int | None:
+    """Tokens; ``None`` while only the model's files, which no worker has yet, tell which engine runs it."""
+    path = next((instance.resolved_path for instance in instances if instance.resolved_path), None)
     try:
-        return engine_for(model).context(model)
+        return engine_for(model, ModelFacts(format=format_at(path))).context(model)
     except Invalid:
         return None
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from pathlib import PurePath
 
 import attrs
 import trio
 
 from gpustack.domain.assignment import AssignmentState
-from gpustack.domain.facts import FileFormat, ModelFacts
+from gpustack.domain.facts import ModelFacts, format_at
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.model import Model
 from gpustack.domain.worker import WorkerStatus, choose_build
@@ -132,8 +131,7 @@ def _runtime(instance: ModelInstance, model: Model | None, status: WorkerStatus)
         return "unknown", None
     if model.backend_spec is not None:
         return model.backend_spec.backend, model.backend_spec.version
-    suffix = PurePath(instance.resolved_path or "").suffix.lower()
-    facts = ModelFacts(format=FileFormat.GGUF if suffix == ".gguf" else FileFormat.UNKNOWN)
+    facts = ModelFacts(format=format_at(instance.resolved_path))
     try:
         engine = engine_for(model, facts)
     except Invalid:

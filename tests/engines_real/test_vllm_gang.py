@@ -72,7 +72,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     with ExitStack() as stack:
         stack.enter_context(cable())
         # On all addresses: who manages it without a key comes over the loopback, and the workers do not.
-        server = stack.enter_context(daemon(folder / "server", "--disable-worker", "--host", "0.0.0.0", *SOON))
+        server = stack.enter_context(
+            daemon(folder / "server", "--disable-worker", "--host", "0.0.0.0", *SOON)
+        )
         port = server.url.rpartition(":")[2]
         server.url = f"http://127.0.0.1:{port}"
         token = (server.data_dir / "token").read_text().strip()

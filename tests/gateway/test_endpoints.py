@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.instance import ModelInstance, Placement, Subordinate
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.model import Model
@@ -209,3 +210,18 @@ async def test_what_workers_tell_of_their_load_makes_no_routes_anew(table: Table
     await trio.testing.wait_all_tasks_blocked()
     assert table.endpoints.route("m") is not before
     assert table.store.snapshot.workers[one.worker_id or 0].status.cpu.utilization_rate == 2.0
+
+
+async def test_the_context_is_known_once_a_worker_has_the_files(table: Table) -> None:
+    """Before that nobody knows what is in the repository, and so not which engine runs it."""
+    (one,) = await table.model("m", 1)
+    repository = ModelSource(kind=SourceKind.HUGGING_FACE, huggingface_repo_id="org/model")
+    await table.change(Model, one.model_id, source=repository)
+    with trio.fail_after(10):
+        while (await table.route("m", 1)).context is not None:
+            await trio.lowlevel.checkpoint()
+    await table.change(ModelInstance, one.id, resolved_path="/cache/org/model")
+    with trio.fail_after(10):
+        while (await table.route("m", 1)).context is None:
+            await trio.lowlevel.checkpoint()
+    assert (await table.route("m", 1)).context == 8192
