@@ -145,19 +145,18 @@ class Environment:
     default_max_rpc_server_count: int = option(
         default=8,
         env="DEFAULT_MAX_RPC_SERVER_COUNT",
-        built=False,
         low=0,
         high=1000,
-        help="Most remote GPUs that are combined over RPC without being asked to.",
+        help="Most GPUs (or CPUs) of other workers that one llama.cpp uses over RPC. Read by the server.",
         sample="4",
     )
     default_max_rpc_combination_generate_gpu_count: int = option(
         default=16,
         env="DEFAULT_MAX_RPC_COMBINATION_GENERATE_GPU_COUNT",
-        built=False,
         low=0,
         high=10000,
-        help="Number of GPUs above which combinations over RPC are not looked for.",
+        help="Most GPUs of other workers that are considered for that: those with most free memory. More cost no time "
+        "to speak of. Read by the server.",
         sample="8",
     )
     cuda_version: str | None = option(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import attrs
 
 from gpustack.domain.device import Device
+from gpustack.domain.ray import RayState
 from gpustack.domain.worker import EngineBuild, Worker
 from gpustack.engines import llama_cpp
 from gpustack.engines.engine import GangPlan, PortPool
@@ -111,13 +112,14 @@ def ground(request: PlacementRequest, rooms: Sequence[WorkerCapacity]) -> GangGr
     """Sort workers into those that can work together: they reach each other and have the same build."""
     plan = plan_of(request)
     rpc = plan is not None and plan.follower_range is PortPool.RPC
+    ray = plan is not None and plan.delegated
     out: dict[str, list[str]] = {}
     alike: dict[tuple[str, bool], list[WorkerCapacity]] = {}
     for here in rooms:
         worker, build = here.worker, request.build_on(here.worker)
         if build is None:
             continue
-        if why := _unfit(worker, build, rpc):
+        if why := _unfit(worker, build, rpc) or (_without_ray(worker) if ray else ""):
             out.setdefault(why, []).append(worker.name)
         else:
             alike.setdefault((_identity(build), _is_loopback(worker.ip)), []).append(here)
@@ -140,6 +142,16 @@ def _unfit(worker: Worker, build: EngineBuild, rpc: bool) -> str:
     if rpc and (llama_cpp.is_embedded(build) or not (build.rpc or build.rpc_server)):
         return f"has no llama-server with RPC ({build.origin or 'unknown build'})"
     return ""
+
+
+def _without_ray(worker: Worker) -> str:
+    """Why a worker is not part of the Ray cluster; empty if it is."""
+    if worker.status.ray is None:
+        return "is not part of Ray: start it with --enable-ray"
+    if worker.status.ray.state is RayState.UP:
+        return ""
+    said = f" ({worker.status.ray.message})" if worker.status.ray.message else ""
+    return f"is not part of Ray, which is {worker.status.ray.state.value} there{said}"
 
 
 def _identity(build: EngineBuild) -> str:

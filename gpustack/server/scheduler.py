@@ -321,6 +321,7 @@ def _worker_inputs(worker: Worker) -> object:
         worker.name,
         worker.ip,
         status.kernel.name,
+        None if status.ray is None else (status.ray.state, status.ray.message),
         worker.labels,
         worker.system_reserved,
         state,

@@ -163,8 +163,10 @@ VARIABLES: Mapping[str, str] = {
     "ray_placement_group_ready_timeout": (
         "tests/ray/test_options.py::test_ray_placement_group_ready_timeout_is_told_to_vllm"
     ),
-    "default_max_rpc_server_count": TO_DO,
-    "default_max_rpc_combination_generate_gpu_count": TO_DO,
+    "default_max_rpc_server_count": f"{_VARIABLES}test_no_more_devices_of_other_workers_are_used_than_told",
+    "default_max_rpc_combination_generate_gpu_count": (
+        f"{_VARIABLES}test_no_more_devices_of_other_workers_are_used_than_told"
+    ),
     "cuda_version": f"{_TOOLS_OF}test_the_tools_are_those_of_the_cuda_that_is_told",
     "cann_version": _CANN,
     "cann_chip": _CANN,

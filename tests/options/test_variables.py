@@ -12,6 +12,8 @@ import pytest
 from tests.daemon import Daemon, daemon
 from tests.fakes.hub import Hub
 from tests.fakes.modelscope import running_modelscope
+from tests.models.hollow import make_hollow
+from tests.models.shape import Shape
 from tests.options.spelling import SPELLINGS, spelled
 from tests.options.stream import endless_model, stream_of
 
@@ -105,3 +107,59 @@ def test_evict_unused_files_has_the_worker_look_for_room_by_itself(
     with daemon(tmp_path / "data", *arguments, env={**env, "HF_ENDPOINT": hub.url}) as one:
         said = fetched(one, wanted)["state_message"]
         assert said.endswith("--evict-unused-files removes nothing: there is nothing that nobody uses"), said
+
+
+TINY = Shape(
+    architecture="llama",
+    layers=2,
+    width=64,
+    heads=2,
+    kv_heads=2,
+    head_size=32,
+    feed_forward=128,
+    vocabulary=200,
+    context=512,
+)
+"""Its need is claimed by hand."""
+
+
+def lender(one: Daemon, number: int) -> None:
+    """A machine that says of itself that it has a GPU of 14 GiB, and lends it."""
+    token = (one.data_dir / "token").read_text().strip()
+    join = {"name": f"n{number}", "worker_uuid": f"u{number}", "ip": f"127.0.0.{number + 1}"}
+    status, joined = one.call("POST", "/v1/workers", join, {"authorization": f"Bearer {token}"})
+    assert status == 200, joined
+    card = {"index": 0, "name": "A card", "vendor": "NVIDIA", "type": "cuda", "memory": {"total": 14 * GIB}}
+    build = {"engine": "llama.cpp", "version": "1", "origin": "PATH", "path": "/x", "drives": ["cuda"]}
+    said = {
+        "memory": {"total": 64 * GIB},
+        "gpu_devices": [card],
+        "engines": [{**build, "rpc": True, "rpc_server": "/y", "digest": "d"}],
+    }
+    credential = {"authorization": f"Bearer {joined['credential']}"}
+    status, answer = one.call("PUT", f"/v1/workers/{joined['id']}/status", {"status": said}, credential)
+    assert status == 200, answer
+
+
+@pytest.mark.parametrize(
+    "variable", ["DEFAULT_MAX_RPC_SERVER_COUNT", "DEFAULT_MAX_RPC_COMBINATION_GENERATE_GPU_COUNT"]
+)
+def test_no_more_devices_of_other_workers_are_used_than_told(tmp_path: Path, variable: str) -> None:
+    """What is needed are three cards, then four: one of the worker that leads, and the others of others."""
+    make_hollow(tmp_path / "m.gguf", TINY, "f16")
+    spec: dict[str, Any] = {
+        "source": "local_path",
+        "local_path": str(tmp_path / "m.gguf"),
+        "cpu_offloading": False,
+    }
+    with daemon(tmp_path / "data", "--disable-worker", env={variable: "2"}) as one:
+        for number in range(1, 6):
+            lender(one, number)
+        claims = [{"GPUSTACK_MODEL_VRAM_CLAIM": str(gib * GIB)} for gib in (36, 44)]
+        asked = {"model_specs": [{**spec, "env": env} for env in claims]}
+        status, answer = one.call("POST", "/v1/model-evaluations", asked)
+        assert status == 200, answer
+        three, four = answer["results"]
+        assert three["compatible"] and three["resource_claim"]["vram"] >= 36 * GIB, three
+        assert not four["compatible"]
+        assert any("over several workers" in text for text in four["scheduling_messages"]), four

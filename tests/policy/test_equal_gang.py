@@ -10,11 +10,12 @@ import pytest
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.instance import Claim, Placement
 from gpustack.domain.model import GpuSelector, Model, PlacementStrategy
+from gpustack.domain.ray import RayNodeStatus, RayState
 from gpustack.domain.record import Record
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Condition, EngineBuild, Kernel, Worker, WorkerState
 from gpustack.policy.decision import decide
-from gpustack.policy.placement import PlacementRequest
+from gpustack.policy.placement import GangSettings, PlacementRequest
 from gpustack.policy.schedule import Unschedulable, place
 
 from .test_safetensors_placement import SOURCE, facts
@@ -187,6 +188,27 @@ def test_picked_gpus_that_are_too_small_are_measured() -> None:
     said = refused(chosen, node(1, 24, 24), node(2, 24, 24))
     assert "divided among 2 GPUs, 1 GPU on each of 2 workers, it needs " in said
     assert "worker node-b has only 1 of the 2 selected GPUs" in said
+
+
+def test_on_ray_only_workers_whose_ray_is_up_take_part() -> None:
+    def on_ray(key: int, state: RayState | None, message: str = "") -> Worker:
+        there = None if state is None else RayNodeStatus(state=state, message=message)
+        made = node(key, 24, 24)
+        return attrs.evolve(made, status=attrs.evolve(made.status, ray=there))
+
+    of = attrs.evolve(question(deployed()), gangs=GangSettings(ray=True))
+    first, second = on_ray(1, RayState.UP), on_ray(2, RayState.UP)
+    assert isinstance(place(of, world(first, second)), Placement)
+    for other, why in (
+        (on_ray(2, None), "worker node-b is not part of Ray: start it with --enable-ray"),
+        (
+            on_ray(2, RayState.DOWN, "port 40098 is taken"),
+            "worker node-b is not part of Ray, which is down there (port 40098 is taken)",
+        ),
+    ):
+        outcome = place(of, world(first, other))
+        assert isinstance(outcome, Unschedulable)
+        assert why in outcome.sentence
 
 
 def test_spread_takes_empty_workers_and_binpack_full_ones() -> None:
