@@ -14,7 +14,7 @@ from gpustack.policy.explain import explain
 from tests.stumble import Stumble
 
 from .shapes import facts_of
-from .worlds import gpu, instance, model, worker, world
+from .worlds import RPC_BUILD, gpu, instance, model, worker, world
 
 SMALL = facts_of("llama-3.2-1b")
 LARGE = facts_of("llama-3.3-70b")
@@ -104,6 +104,21 @@ def test_a_header_that_reading_again_may_give_is_not_final() -> None:
     nobody = model(source=ModelSource(kind=SourceKind.HUGGING_FACE, huggingface_repo_id="a/b"))
     assert explain(nobody, instance(1, nobody), world(worker()), None).final
     assert not explain(nobody, instance(1, nobody), world(worker()), None, fault="The hub is away").final
+
+
+def test_a_gang_is_told_with_the_devices_and_claims_of_each_member() -> None:
+    of = model(cpu_offloading=False)
+    there = [worker(key, gpus=[gpu(0, size)], build=RPC_BUILD) for key, size in ((1, 32), (2, 24))]
+    told = explain(of, instance(1, of), world(*there), LARGE)
+    assert told.fits and [verdict.fits for verdict in told.workers] == [False, False]
+    main, follower = told.sentence.split("; ")
+    assert main.startswith("fits on worker node-a, GPU 0 (") and follower.startswith("worker node-b, GPU 0 (")
+    assert told.note == "Divided among workers over RPC: node-a leads and uses 1 GPU of node-b"
+    refused = attrs.evolve(of, distributed_inference_across_workers=False)
+    alone = explain(refused, instance(1, refused), world(*there), LARGE)
+    assert alone.final and alone.smallest_change == (
+        "allow it to be divided among workers (distributed_inference_across_workers)"
+    )
 
 
 def test_a_worker_that_cannot_be_looked_at_is_told_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
