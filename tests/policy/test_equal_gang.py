@@ -21,9 +21,9 @@ from gpustack.policy.schedule import Unschedulable, place
 from .test_safetensors_placement import SOURCE, facts
 from .worlds import ask, gpu, instance, model, worker, world
 
-BUILD = EngineBuild(engine="vllm", version="0.32.0", origin="vllm on PATH", drives=("cuda",))
+BUILD = EngineBuild(engine="vllm", version="0.32.0", origin="vllm on PATH", drives=("cuda",), on_cpu=False)
 OLDER = attrs.evolve(BUILD, version="0.31.0")
-ON_CPU = attrs.evolve(BUILD, version="0.32.0+cpu", drives=())
+ON_CPU = attrs.evolve(BUILD, version="0.32.0+cpu", drives=(), on_cpu=True)
 LARGE = facts(60)  # 32 heads, 8 of keys: among 2, 4, 8, 16, … devices
 
 
