@@ -16,8 +16,10 @@ from gpustack.domain.model import Category, GpuSelector, Model, ModelAccess, Pla
 from gpustack.domain.snapshot import Snapshot
 from gpustack.engines import llama_cpp
 from gpustack.engines.backend import settled
+from gpustack.engines.engine import Engine
 from gpustack.engines.registry import adapter_faults, engine_for, engines
 from gpustack.engines.rerank import template_faults
+from gpustack.engines.selection import selection_faults
 from gpustack.errors import AlreadyExists, BadRequest, Invalid
 from gpustack.policy.estimate.demand import faults_of_claims
 
@@ -212,6 +214,8 @@ def refuse_wrong(model: Model, snapshot: Snapshot) -> None:
         raise AlreadyExists(f"Model '{model.name}' already exists. {advice}")
     if model.replicas > 0:
         refuse_wrong_gpus(model, snapshot)
+        if engine is not None:
+            _refuse_unfit_gpus(engine, model, snapshot)
     if engine is not None and (faults := engine.faults(model)):
         raise BadRequest("\n".join(faults))
 
@@ -219,6 +223,14 @@ def refuse_wrong(model: Model, snapshot: Snapshot) -> None:
 def _obvious_engine(model: Model) -> Any:
     """The engine that follows from the source alone; others are known only from the files of the model."""
     return next((engine for engine in engines() if engine.serves(model, None)), None)
+
+
+def _refuse_unfit_gpus(engine: Engine, model: Model, snapshot: Snapshot) -> None:
+    """Raise ``BadRequest`` for GPUs that the engine cannot use, or not together."""
+    chosen = model.gpu_selector.gpu_ids if model.gpu_selector else ()
+    systems = {worker.name: worker.labels.get("os") for worker in snapshot.workers.values()}
+    if faults := selection_faults(engine, model, [DeviceId.parse(text) for text in chosen], systems):
+        raise BadRequest("\n".join(faults))
 
 
 def refuse_wrong_gpus(model: Model, snapshot: Snapshot) -> None:

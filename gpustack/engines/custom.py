@@ -58,6 +58,10 @@ class CustomEngine:
             return ["Backend 'custom' needs a command, e.g. 'my-server --port {port} --model {model_path}'"]
         else:
             faults = command_faults(command_of(model))
+        if parameters.has(model.backend_parameters, "--port"):
+            faults.append(
+                "Backend parameter --port cannot be set: the command says with {port} where it listens"
+            )
         return [*faults, *health_path_faults(model.health_path)]
 
     def context(self, model: Model) -> int | None:

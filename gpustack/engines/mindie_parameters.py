@@ -145,7 +145,7 @@ def faults_of(items: Iterable[str]) -> list[str]:
             what = one.flag or one.value
             faults.append(f"backend_parameters: MindIE has no {what}; it has {', '.join(sorted(PARAMETERS))}")
         elif _value(known, one.value) is None:
-            faults.append(f"backend_parameters: {one.flag} must be {_wanted(known)}, not {one.value!r}")
+            faults.append(f"Backend parameter {one.flag} must be {_wanted(known)}, not {one.value!r}")
     if faults:
         return faults
     values = values_of(items)
@@ -159,9 +159,9 @@ def faults_of(items: Iterable[str]) -> list[str]:
 def _unfitting(values: Mapping[str, Any]) -> list[str]:
     faults = []
     if values["--max-preempt-count"] and not values["--cpu-mem-size"]:
-        faults.append("backend_parameters: --max-preempt-count above 0 needs a --cpu-mem-size above 0")
+        faults.append("Backend parameter --max-preempt-count above 0 needs a --cpu-mem-size above 0")
     if values["--max-prefill-batch-size"] > values["--max-batch-size"]:
-        faults.append("backend_parameters: --max-prefill-batch-size must not be above --max-batch-size")
+        faults.append("Backend parameter --max-prefill-batch-size must not be above --max-batch-size")
     return faults
 
 

@@ -45,13 +45,13 @@ def category_faults(model: Model, backend: str, served: Sequence[Category]) -> l
 def parameter_faults(model: Model, ours: Mapping[str, str]) -> list[str]:
     """A sentence for each parameter that the user may not set; ``ours`` says of each why."""
     given = dict.fromkeys(parameter.flag for parameter in parameters.read(model.backend_parameters))
-    return [f"backend_parameters: {flag} cannot be set: {ours[flag]}" for flag in given if flag in ours]
+    return [f"Backend parameter {flag} cannot be set: {ours[flag]}" for flag in given if flag in ours]
 
 
 def number_faults(model: Model, *flags: str) -> list[str]:
     """A sentence for each of these flags that has no whole number of at least 1 behind it."""
     return [
-        f"backend_parameters: {one.flag} must be a whole number of at least 1, not {one.value!r}"
+        f"Backend parameter {one.flag} must be a whole number of at least 1, not {one.value!r}"
         for one in parameters.read(model.backend_parameters)
         if one.flag in flags and not is_count(one.value)
     ]

@@ -24,6 +24,9 @@ GGUF = {
 }
 
 
+FOLDER = {"huggingface_repo_id": "org/model", "huggingface_filename": None}
+
+
 async def create(world: World, **more: Any) -> Any:
     return await world.ask("POST", "/v1/models", world.admin, json={**GGUF, **more})
 
@@ -86,24 +89,11 @@ async def test_a_document_that_makes_no_sense_is_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"source": "model_scope", "model_scope_model_id": "me/m", "model_scope_file_path": "m.gguf"},
-            "Models from model_scope cannot be fetched by this version; there are huggingface, local_path",
-        ),
         ({"backend": "vlm"}, "Backend 'vlm' is not known here; this version has ascend-mindie, custom,"),
         ({"huggingface_filename": "m-*.safetensors"}, "m-*.safetensors is no GGUF file"),
         (
             {"source": "local_path", "local_path": "/m/pytorch_model.bin", "backend": "llama-box"},
             "/m/pytorch_model.bin is no GGUF file",
-        ),
-        (
-            {
-                "source": "model_scope",
-                "model_scope_model_id": "me/m",
-                "backend": "custom",
-                "command": "x {model_path}",
-            },
-            "Models from model_scope cannot be fetched by this version",
         ),
     ],
 )
@@ -132,6 +122,19 @@ async def test_a_command_that_needs_no_files_may_name_any_source(world: World) -
         ({"gpu_selector": {"gpu_ids": ["node-a:abacus:0"]}}, "GPU id 'node-a:abacus:0' is not"),
         ({"gpu_selector": {"gpu_ids": ["node-b:cuda:0"]}}, "Worker 'node-b' of GPU id"),
         ({"gpu_selector": {"gpu_ids": ["node-a:cuda:0"] * 2}}, "gpu_selector names a GPU twice"),
+        (
+            {
+                "gpu_selector": {"gpu_ids": ["node-a:cuda:0"]},
+                "backend": "MindIE",
+                "cpu_offloading": None,
+                **FOLDER,
+            },
+            "Backend ascend-mindie needs GPUs of type npu, and cuda is selected",
+        ),
+        (
+            {"backend": "vllm", "backend_parameters": ["--port=1"], "cpu_offloading": None, **FOLDER},
+            "Backend parameter --port cannot be set",
+        ),
         (
             {"gpu_selector": {"gpu_ids": ["node-a:cuda:0"]}, "backend_parameters": ["--tensor-split", "1,1"]},
             "Backend parameter --tensor-split cannot be used together with a GPU selection",

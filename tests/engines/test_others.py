@@ -36,7 +36,7 @@ def test_gguf_and_offloading_and_what_the_worker_decides_are_refused_all_at_once
         f"Backend {backend} runs safetensors, and /m.gguf is GGUF: set backend to llama-box, or none",
         f"CPU offloading is not available with backend {backend}",
         f"Backend {backend} does not serve models of category image",
-        "backend_parameters: --port cannot be set: the worker chooses where it listens",
+        "Backend parameter --port cannot be set: the worker chooses where it listens",
     ]
 
 
@@ -60,7 +60,7 @@ def test_a_parameter_that_does_not_work_is_refused_with_the_reason(
     backend: str, parameter: str, sentence: str
 ) -> None:
     (found,) = faults(backend, backend_parameters=(parameter,))
-    assert found.startswith("backend_parameters: ") and sentence in found
+    assert found.startswith("Backend parameter ") and sentence in found
 
 
 def test_transformers_serve_needs_a_name_that_is_a_path() -> None:
