@@ -237,6 +237,27 @@ async def test_latent_attention_keeps_one_vector_for_all_heads(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("config", "heads", "width", "count"),
+    [
+        ({"model_type": "minicpm3", "kv_lora_rank": 4, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32,
+          "v_head_dim": 64}, 8, 192, 2),
+        ({"model_type": "deepseek_v4", "compress_ratios": [4, 4], "head_dim": 512}, 1, 512, 2),
+        ({"model_type": "longcat_flash", "kv_lora_rank": 512, "qk_rope_head_dim": 64}, 1, 576, 4),
+        ({"model_type": "falcon", "multi_query": True}, 1, 16, 2),
+        ({"head_dim": 192, "v_head_dim": 128, "num_key_value_heads": 4}, 4, 320, 2),
+        ({"attn_config": {"kv_n_heads": 2}}, 2, 16, 2),
+        ({"num_key_value_heads": [4, 2]}, 4, 16, 2),
+    ],
+)  # fmt: skip
+async def test_families_keep_what_their_engines_keep(
+    tmp_path: Path, config: dict[str, Any], heads: int, width: int, count: int
+) -> None:
+    whole = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 8, **config}
+    facts = await facts_of_config(tmp_path / "m", whole)
+    assert (facts.caches[0].heads, facts.caches[0].width, len(facts.caches)) == (heads, width, count)
+
+
+@pytest.mark.parametrize(
     ("config", "documents", "category"),
     [
         ({"architectures": ["Qwen3ForCausalLM"]}, {}, Category.LLM),

@@ -56,7 +56,10 @@ def layer_caches(config: ModelConfig, architectures: Sequence[str]) -> tuple[Lay
     shared = config.count("num_kv_shared_layers") or 0
     if 0 < shared < layers:  # the last layers look into the caches of earlier ones
         kinds = [*kinds[: layers - shared], *[LayerKind.NONE] * shared]
-    return tuple(cache for layer, kind in enumerate(kinds) for cache in _caches_of(config, layer, kind))
+    caches = [cache for layer, kind in enumerate(kinds) for cache in _caches_of(config, layer, kind)]
+    # Each layer of LongCat has attention twice; newer configurations count those as layers.
+    twice = config.model_type == "longcat_flash" and config.count("num_hidden_layers") in (None, layers)
+    return tuple(caches * 2 if twice else caches)
 
 
 def is_encoder(config: ModelConfig, architectures: Sequence[str]) -> bool:
@@ -164,11 +167,9 @@ def _caches_of(config: ModelConfig, layer: int, kind: LayerKind) -> Iterator[Lay
 
 def _full(config: ModelConfig, layer: int) -> LayerCache:
     if config.is_latent:
-        width = (config.count("kv_lora_rank") or 0) + (config.count("qk_rope_head_dim") or 0)
         index = config.count("index_head_dim")
-        return LayerCache(
-            layer=layer, kind=CacheKind.FULL, width=width, packed=index + _INDEXER_BYTES if index else 0
-        )
+        packed = index + _INDEXER_BYTES if index else 0
+        return LayerCache(layer=layer, kind=CacheKind.FULL, width=config.latent_size, packed=packed)
     heads = _at(config.counts("num_key_value_heads", "num_key_value_heads_per_layer"), layer)
     wide = config.count("global_head_dim")
     own = config.count("num_global_key_value_heads") if wide else None
@@ -210,7 +211,8 @@ def attention(
 ) -> LayerCache:
     """Keys and values of ``heads`` (those of the model by default), each of ``size`` and ``value`` numbers."""
     key = size or config.head_size or 0
-    width = key + (value or (config.count("v_head_dim") if size is None else None) or key)
+    own = config.count("v_head_dim") if size is None and config.model_type != "minicpm3" else None
+    width = key + (value or own or key)
     return LayerCache(layer=layer, kind=kind, heads=heads or config.kv_heads or 1, width=width, window=window)
 
 

@@ -153,6 +153,8 @@ class ModelConfig:
 
     @property
     def head_size(self) -> int | None:
+        if self.model_type == "minicpm3":  # unpacks its compressed keys and values, and keeps them so
+            return (self.count("qk_nope_head_dim") or 0) + (self.count("qk_rope_head_dim") or 0)
         found = self.count("head_dim", "hidden_size_per_head", "attention_head_dim", "kv_channels")
         if found:
             return found
@@ -161,7 +163,16 @@ class ModelConfig:
     @property
     def is_latent(self) -> bool:
         """Whether keys and values are kept as one compressed vector (multi-head latent attention)."""
-        return bool(self.count("kv_lora_rank")) and self.model_type != "minicpm3"
+        compressed = self.count("kv_lora_rank") or (self.raw("compress_ratios") and self.count("head_dim"))
+        return bool(compressed) and self.model_type != "minicpm3"
+
+    @property
+    def latent_size(self) -> int:
+        """Numbers of that vector."""
+        rank = self.count("kv_lora_rank")
+        if self.raw("compress_ratios") or rank is None:  # DeepSeek V4
+            return self.count("head_dim") or 0
+        return rank + (self.count("qk_rope_head_dim") or 0)
 
     @property
     def context(self) -> int | None:

@@ -103,7 +103,7 @@ def _described(known: ModelFacts, folder: ModelFolder, config: ModelConfig, tall
         key_length=config.head_size,
         vocabulary=config.count("vocab_size", "padded_vocab_size"),
         sliding_window=config.count("sliding_window") or None,
-        kv_lora_rank=config.count("kv_lora_rank") if config.is_latent else None,
+        kv_lora_rank=config.count("kv_lora_rank", "head_dim") if config.is_latent else None,
         expert_count=config.count("num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts")
         or 0,
         expert_used_count=config.count(
