@@ -8,10 +8,11 @@ import pytest
 
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.facts import FileFormat, ModelFacts
+from gpustack.domain.instance import Claim
 from gpustack.engines.engine import StartOrder
 from gpustack.engines.registry import engine_by_name, engine_for
 
-from .worlds import model
+from .worlds import VLLM, context, model
 
 REPOSITORY = ModelSource(kind=SourceKind.HUGGING_FACE, huggingface_repo_id="org/model")
 
@@ -96,3 +97,24 @@ def test_only_sglang_runs_on_several_workers() -> None:
     plans = {name: engine_for(model(backend=name)).gang(model(), ray=False) for name in named}
     assert plans["sglang"] is not None and plans["sglang"].order is StartOrder.TOGETHER
     assert (plans["tei"], plans["transformers"]) == (None, None)
+
+
+def test_sglang_takes_the_pool_and_the_division_that_placement_chose() -> None:
+    claim = Claim(slots=4, context=8192, tensor_parallel=2)
+    deployed = model(source=REPOSITORY, backend="sglang")
+    engine = engine_by_name("sglang")
+    assert engine is not None
+    argv = " ".join(engine.launch(context(deployed, gpus=(0, 1, 2, 3, 4, 5), claim=claim)).argv)
+    assert "--max-total-tokens 32768" in argv
+    assert "--tp-size 2 --pp-size 3" in argv
+    own = model(source=REPOSITORY, backend="sglang", backend_parameters=("--mem-fraction-static=0.8",))
+    assert "--max-total-tokens" not in engine.launch(context(own, gpus=(0,), claim=claim)).argv
+
+
+def test_vllm_divides_a_model_as_placement_chose() -> None:
+    claim = Claim(tensor_parallel=2)
+    engine = engine_by_name("vllm")
+    assert engine is not None
+    deployed = model(source=REPOSITORY, backend="vllm")
+    argv = " ".join(engine.launch(context(deployed, build=VLLM, gpus=(0, 1, 2, 3, 4, 5), claim=claim)).argv)
+    assert "--tensor-parallel-size 2 --pipeline-parallel-size 3" in argv
