@@ -27,6 +27,8 @@ from gpustack.nursery.state import GroupState, forget_state, read_state
 STATE_FILE: Final = "ray.json"
 STOP_GRACE = 2.0
 """Seconds from SIGTERM to SIGKILL. Ray has nothing to save, and by itself drains a machine for up to 30 s."""
+_REST_GRACE = 1.0
+"""The same where the first process has ended: it has ended the others, or they hang."""
 _LOOK_AGAIN = 0.2
 _READ = 64 << 10
 _threads = threads("ray files", 1)
@@ -97,7 +99,7 @@ class RayProcess:
         """End it with all that it started, or leave it for the next daemon. Not cancellable, but bounded."""
         if not end:
             self.group.leave()
-        elif await self.group.end(STOP_GRACE if self.group.alive else 0.0) is not None:
+        elif await self.group.end(STOP_GRACE if self.group.alive else _REST_GRACE) is not None:
             await _clean(self._places.state_file, self.folder)
 
 
