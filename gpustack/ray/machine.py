@@ -158,10 +158,19 @@ class RayMachine:
     def is_up(self) -> bool:
         return self.up.value is not None
 
-    async def until_up(self) -> None:
-        """Return once this machine belongs to a cluster; at once if it does. Cancellable, without a deadline."""
-        revision = self.up.revision
+    async def until_up(self, tell: Callable[[str], None]) -> None:
+        """Return once this machine belongs to a cluster; at once if it does. Cancellable, without a deadline.
+
+        ``tell`` is given a sentence on what is waited for, and another one when that changes.
+        """
+        told, revision = "", self.up.revision
         while not self.is_up:
+            sentence = "Waiting for Ray on this worker"
+            if self.status.state is RayState.DOWN:
+                sentence += f": {self.status.message}"
+            if sentence != told:
+                told = sentence
+                tell(sentence)
             revision, _ = await self.up.changed(revision)
 
     async def until_down(self) -> str:
@@ -345,6 +354,7 @@ class RayMachine:
         level = logging.DEBUG if why == self._complained_of else logging.WARNING
         log.log(level, "Ray is not up, trying again in %.0f s: %s", delay, why)
         self._complained_of = why
+        self.up.set(None)  # nothing is up before either: this tells those who wait what is wrong
         await self._changed_from(wish, delay)
 
     def __repr__(self) -> str:

@@ -25,8 +25,8 @@ from gpustack.worker.shutdown import ShutdownMode
 class RayMembership(Protocol):
     """The Ray node of this worker, for gangs whose main process starts the others through Ray."""
 
-    async def until_up(self) -> None:
-        """Return once the node is part of the cluster."""
+    async def until_up(self, tell: Callable[[str], None]) -> None:
+        """Return once the node is part of the cluster; ``tell`` is given sentences on what is waited for."""
 
     async def until_down(self) -> str:
         """Return once the node has left the cluster or died: the sentence that says why."""

@@ -213,8 +213,7 @@ class FollowerRunner:
         ray = self._context.ray
         if ray is None:
             raise InstanceFailure("Ray is not enabled on this worker; start it with --enable-ray")
-        self.reporter.report(InstanceState.STARTING, "Waiting for the Ray node of this worker")
-        await ray.until_up()
+        await ray.until_up(partial(self.reporter.report, InstanceState.STARTING))
         self.reporter.report(InstanceState.RUNNING, address=await _threads.run(self._context.address))
         raise InstanceFailure(await ray.until_down())
 

@@ -140,8 +140,7 @@ async def _start(run: InstanceRun, context: WorkerContext, leases: ExitStack) ->
         main = GangMember(index=0, address=address, ports=ports, gpu_indexes=seat.share.gpu_indexes)
         gang = await _gather(run, attempt, plan, main, tell)
         if plan.delegated and context.ray is not None:
-            tell("Waiting for the Ray node of this worker")
-            await context.ray.until_up()
+            await context.ray.until_up(tell)
             ray = context.ray.environment()
     key = make_engine_key(context.rng)
     launch = await describe_launch(seat, model, inputs, LaunchTerms(ports, key, gang, ray), context)

@@ -122,7 +122,7 @@ async def test_a_server_that_leads_makes_it_the_head_and_one_that_leads_no_more_
         with pytest.raises(Unavailable, match="Ray is not up on this worker: the server has no head"):
             machine.environment()
         machine.leads.set(True)
-        await machine.until_up()
+        await machine.until_up(print)
         assert machine.address == f"127.0.0.1:{bench.ports.gcs}"
         assert machine.incarnation == "own-0"
         assert machine.environment() == {
@@ -146,11 +146,11 @@ async def test_a_server_that_leads_makes_it_the_head_and_one_that_leads_no_more_
 async def test_a_head_that_dies_is_started_anew_as_another_one(bench: Bench) -> None:
     async with bench.daemon() as machine:
         machine.leads.set(True)
-        await machine.until_up()
+        await machine.until_up(print)
         bench.program.die()
         why = await machine.until_down()
         assert why == "Ray went down on this worker: Of Ray's processes ended: raylet (signal 9)"
-        await machine.until_up()
+        await machine.until_up(print)
         assert machine.incarnation == "own-1"
         bench.ends = True
     assert len(bench.program.calls) == 2
@@ -163,11 +163,11 @@ async def test_a_node_follows_the_head_that_it_is_told_of(bench: Bench) -> None:
         address = f"127.0.0.1:{gcs.getsockname()[1]}"
         async with bench.daemon() as machine:
             machine.told.set(head_at(address, "one"))
-            await machine.until_up()
+            await machine.until_up(print)
             assert (machine.address, machine.incarnation) == (address, "one")
             machine.told.set(head_at(address, "two"))
             await until(lambda: machine.incarnation != "one")
-            await machine.until_up()
+            await machine.until_up(print)
             assert machine.incarnation == "two"
             machine.told.set(ToldHead(None))
             await until(lambda: machine.incarnation != "two")
@@ -185,7 +185,7 @@ async def test_the_machine_of_a_new_leader_is_no_node_any_more(bench: Bench) -> 
         address = f"127.0.0.1:{gcs.getsockname()[1]}"
         async with bench.daemon() as machine:
             machine.told.set(head_at(address))
-            await machine.until_up()
+            await machine.until_up(print)
             machine.leads.set(True)
             await until(lambda: machine.incarnation == "own-0")
             assert machine.status.head
@@ -206,7 +206,7 @@ async def test_what_a_daemon_leaves_running_the_next_one_adopts(bench: Bench, pa
 
         async with bench.daemon() as machine:
             tell(machine)
-            await machine.until_up()
+            await machine.until_up(print)
             incarnation = machine.incarnation
         try:
             async with bench.daemon() as machine:
@@ -226,7 +226,7 @@ async def test_what_a_daemon_leaves_running_the_next_one_adopts(bench: Bench, pa
 async def test_what_was_left_is_ended_where_another_configuration_or_head_is_wanted(bench: Bench) -> None:
     async with bench.daemon() as machine:
         machine.leads.set(True)
-        await machine.until_up()
+        await machine.until_up(print)
     (former,) = bench.program.calls
     bench.ports = attrs.evolve(bench.ports, metrics_export=free_ports(1)[0])
     async with bench.daemon() as machine:
@@ -245,7 +245,12 @@ async def test_a_busy_port_is_named_with_its_option_and_tried_again(bench: Bench
             named = f"Port {bench.ports.object_manager} (--ray-object-manager-port) of Ray in use"
             assert named in machine.status.message
             assert bench.program.calls == []
-        await machine.until_up()
+            told: list[str] = []
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(machine.until_up, told.append)
+                await until(lambda: any(f"Waiting for Ray on this worker: {named}" in one for one in told))
+                nursery.cancel_scope.cancel()
+        await machine.until_up(print)
         bench.ends = True
 
 
@@ -255,7 +260,7 @@ async def test_an_absent_program_is_said_and_waited_for(bench: Bench) -> None:
         machine.leads.set(True)
         await until(lambda: "There is no program ray" in machine.status.message)
         bench.has_program = True
-        await machine.until_up()
+        await machine.until_up(print)
         bench.ends = True
 
 
@@ -281,5 +286,5 @@ async def test_a_start_that_fails_is_told_in_our_words_and_tried_again(bench: Be
         machine.leads.set(True)
         await until(lambda: "refused this machine's token" in machine.status.message)
         bench.program.mend()
-        await machine.until_up()
+        await machine.until_up(print)
         bench.ends = True
