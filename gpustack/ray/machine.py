@@ -119,6 +119,8 @@ class RayMachine:
     _process: RayProcess | None = None
     _failures: tuple[float, ...] = ()
     _complained_of: str = ""
+    _program: RayProgram | None = None
+    """As of the last start."""
     _token: str = attrs.field(default="", repr=False)
     """As of the last start."""
     name: str = "ray"
@@ -315,7 +317,8 @@ class RayMachine:
         path = await _threads.run(find, beside, environment.get("PATH"))
         if path is None:
             raise Unavailable(ABSENT)
-        return await ask_version(path, environment)
+        self._program = await ask_version(path, environment, self._program)
+        return self._program
 
     def _note_up(self, process: RayProcess) -> None:
         self._complained_of = ""

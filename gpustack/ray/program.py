@@ -30,6 +30,8 @@ class RayProgram:
 
     path: str
     version: str | None
+    written: int | None = None
+    """When the file was written, in ns: an installer writes it anew."""
 
 
 def find(beside: Iterable[str | None], path: str | None) -> str | None:
@@ -44,11 +46,26 @@ def find(beside: Iterable[str | None], path: str | None) -> str | None:
     return shutil.which("ray", path=path)
 
 
-async def ask_version(path: str, environment: Mapping[str, str]) -> RayProgram:
-    """The program with the version that it names; it gets 60 s. Cancelled, it is ended within these."""
+async def ask_version(
+    path: str, environment: Mapping[str, str], known: RayProgram | None = None
+) -> RayProgram:
+    """The program with the version that it names; it gets 60 s. Cancelled, it is ended within these.
+
+    Costs some seconds of a processor: ``known`` is returned where it is of the same file.
+    """
+    written = await _threads.run(_written, path)
+    if known is not None and (known.path, known.written) == (path, written) and known.version is not None:
+        return known
     output = await _threads.run(partial(_asked, path, dict(environment)))
     found = _VERSION.search(output)
-    return RayProgram(path, found[1] if found else None)
+    return RayProgram(path, found[1] if found else None, written)
+
+
+def _written(path: str) -> int | None:
+    try:
+        return Path(path).stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _asked(path: str, environment: dict[str, str]) -> str:
