@@ -55,6 +55,7 @@ format: $(VENV)/.installed-dev ## Put the code into shape
 bench: $(VENV)/.installed-dev ## Measure the gateway and the start, e.g. make bench ARGS="--rounds 4"
 	$(VENV)/bin/python benchmarks/gateway.py $(ARGS)
 	$(VENV)/bin/python benchmarks/startup.py
+	$(VENV)/bin/python benchmarks/facts.py
 
 tiny-model: $(VENV)/.installed ## Make a real model of 3 MB to try things with: tiny.gguf
 	$(VENV)/bin/python -m tests.models tiny $(ARGS) tiny.gguf

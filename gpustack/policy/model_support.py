@@ -10,6 +10,8 @@ from gpustack.domain.model import Category, Model
 from gpustack.engines import parameters
 from gpustack.engines.memory import SafetensorsMemory
 
+from .estimate.safetensors_demand import divides_heads, group_sizes
+
 
 def faults_of_model(model: Model, facts: ModelFacts, memory: SafetensorsMemory) -> list[str]:
     """A sentence for each reason why the engine would not load it."""
@@ -22,7 +24,19 @@ def faults_of_model(model: Model, facts: ModelFacts, memory: SafetensorsMemory) 
             f"{what} ({facts.architecture or facts.model_type}) is loaded by program code in its repository, which is "
             f"run only if you allow it: read it, and add {memory.code[0]} to the parameters of the deployment"
         )
-    return faults
+    return [*faults, *_faults_of_division(model, facts, memory)]
+
+
+def _faults_of_division(model: Model, facts: ModelFacts, memory: SafetensorsMemory) -> list[str]:
+    flags = memory.tensor_parallel
+    size = parameters.number_of(model.backend_parameters, *flags) if flags else None
+    if size is None or size < 1 or not facts.is_complete or divides_heads(facts, size):
+        return []
+    heads, keys = max(facts.heads, default=0), max(facts.kv_heads, default=0)
+    among = f"{heads} heads of attention" + (f" and {keys} of keys" if keys != heads else "")
+    *most, last = (str(one) for one in group_sizes(facts))
+    choice = f"{', '.join(most)} or {last}" if most else last
+    return [f"{flags[0]} {size} does not divide the {among} of {model.source.readable}: it can be {choice}"]
 
 
 def overridden_category(model: Model, memory: SafetensorsMemory | None) -> Category | None:

@@ -170,6 +170,15 @@ def test_code_of_a_repository_runs_only_where_that_is_allowed() -> None:
     assert placed(deployed("--trust-remote-code"), strange, here)
 
 
+def test_heads_that_tensor_parallel_does_not_divide_are_told() -> None:
+    here = node(*(gpu(n, 80) for n in range(8)))
+    assert (
+        "--tensor-parallel-size 3 does not divide the 32 heads of attention and 8 of keys of me/m: it can be "
+        "1, 2, 4, 8 or 16" in refused(deployed("--tp", "3"), facts(), here)
+    )
+    assert placed(deployed("--tp", "8"), facts(), here).claim.tensor_parallel == 8
+
+
 def test_an_adapter_is_no_model() -> None:
     adapter = ModelFacts(
         format=FileFormat.SAFETENSORS, adapter_of="me/base", category=Category.UNKNOWN, weights=GIB

@@ -184,19 +184,23 @@ def group_sizes(facts: ModelFacts) -> tuple[int, ...]:
     Heads must be divisible, heads of keys divisible or copied evenly, and the rows of feed-forwards divisible into
     whole groups of their scales (``vllm/config/model.py:verify_with_parallel_config``, ``QKVParallelLinear``).
     """
-    heads = max(facts.heads, default=0)
-    keys = max(facts.kv_heads, default=heads)
     rows = [
         *facts.feed_forward_length[:1],
         *([facts.expert_feed_forward_length] if facts.expert_count else []),
     ]
     unit = facts.quantisation_group or 1
+    sizes = range(2, _LARGEST_GROUP + 1) if facts.heads else ()
+    whole = (size for size in sizes if all(not row or row % (size * unit) == 0 for row in rows))
+    return (1, *(size for size in whole if divides_heads(facts, size)))
 
-    def fits(size: int) -> bool:
-        grouped = bool(facts.kv_lora_rank) or not keys or keys % size == 0 or size % keys == 0
-        return heads % size == 0 and grouped and all(not row or row % (size * unit) == 0 for row in rows)
 
-    return (1, *(size for size in range(2, _LARGEST_GROUP + 1) if heads and fits(size)))
+def divides_heads(facts: ModelFacts, size: int) -> bool:
+    """Whether so many devices can divide the heads of attention among them, and divide or evenly copy those of keys."""
+    heads = max(facts.heads, default=0)
+    keys = max(facts.kv_heads, default=heads)
+    return heads % size == 0 and (
+        bool(facts.kv_lora_rank) or not keys or keys % size == 0 or size % keys == 0
+    )
 
 
 def _device_counts(
