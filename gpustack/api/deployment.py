@@ -17,6 +17,7 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.engines import llama_cpp
 from gpustack.engines.backend import settled
 from gpustack.engines.engine import Engine
+from gpustack.engines.program import environment_faults, programs
 from gpustack.engines.registry import adapter_faults, engine_for, engines
 from gpustack.engines.rerank import template_faults
 from gpustack.engines.selection import selection_faults
@@ -206,6 +207,7 @@ def refuse_wrong(model: Model, snapshot: Snapshot) -> None:
         bare = attrs.evolve(model, backend_parameters=(), gpu_selector=None)
         document_faults = engine.faults(bare)
         document_faults += adapter_faults(engine, model)
+        document_faults += environment_faults(model, programs().get(engine.name))
     if document_faults:
         raise MalformedRequest(*document_faults)
     holder = snapshot.find(Model, name=model.name)

@@ -143,7 +143,7 @@ async def ask_program(
         path=found.path,
         drives=drives,
         on_cpu=program.on_cpu or not drives,
-        advice=program.advice,
+        advice=program.advice[:1].upper() + program.advice[1:],
         python=python,
     )
 
@@ -185,7 +185,7 @@ def offer(
         presence=BuildPresence.INSTALLABLE,
         drives=package.drives,
         on_cpu=program.on_cpu or not package.drives,
-        advice=program.advice,
+        advice=program.advice[:1].upper() + program.advice[1:],
     )
 
 

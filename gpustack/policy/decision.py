@@ -13,6 +13,7 @@ from gpustack.domain.instance import Placement
 from gpustack.domain.model import Category
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
+from gpustack.engines.program import environment_faults, programs
 from gpustack.engines.registry import engine_by_name
 from gpustack.plugins import siblings
 
@@ -51,6 +52,7 @@ def impossibilities(request: PlacementRequest) -> list[str]:
     """Faults of the deployment itself, which no worker can mend."""
     engine = engine_by_name(request.engine_name)
     faults = [] if engine is None else engine.faults(request.model)
+    faults += environment_faults(request.model, programs().get(request.engine_name))
     facts = request.facts if engine is not None and not engine.any_device else None
     if engine is not None and engine.memory is not None and facts is not None:
         faults += faults_of_model(request.model, facts, engine.memory)

@@ -95,6 +95,14 @@ async def test_a_document_that_makes_no_sense_is_refused(
             {"source": "local_path", "local_path": "/m/pytorch_model.bin", "backend": "llama-box"},
             "/m/pytorch_model.bin is no GGUF file",
         ),
+        (
+            {"backend": "vllm", "env": {"GPUSTACK_BACKEND_DEPS": "--index-url=http://10.0.0.1"}},
+            "GPUSTACK_BACKEND_DEPS has '--index-url=http://10.0.0.1', which is no requirement such as",
+        ),
+        (
+            {"backend": "vllm", "backend_version": "../1"},
+            "backend_version '../1' is not a version such as 0.11.0",
+        ),
     ],
 )
 async def test_what_this_version_cannot_run_is_refused_with_what_there_is(
