@@ -176,7 +176,9 @@ async def test_environments_of_the_worker_are_asked_as_well(tmp_path: Path) -> N
     )
     builds = of_vllm(await finder(environments=Source((made,))).find(None, "", [GPU]))
     python = str(program.parent / "python")
-    assert builds[0] == attrs.evolve(made, drives=("cuda",), on_cpu=False, advice=VLLM.advice, python=python)
+    assert builds[0] == attrs.evolve(
+        made, drives=("cuda",), on_cpu=False, advice="See docs/engines.md", python=python
+    )
     assert builds[1].presence is BuildPresence.INSTALLABLE
 
 
