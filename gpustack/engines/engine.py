@@ -32,6 +32,16 @@ class Probe:
 
 
 @attrs.frozen(kw_only=True)
+class WarmUp:
+    """A POST of JSON that is made once an engine is ready, and before anybody is sent to it: the first request may take
+    minutes. What is answered, and whether anything is within ``timeout`` seconds, does not matter."""
+
+    path: str
+    body: str
+    timeout: float = 600.0
+
+
+@attrs.frozen(kw_only=True)
 class HealthPolicy:
     """How a running engine is judged. Seconds.
 
@@ -46,6 +56,7 @@ class HealthPolicy:
     """``None``: it is alive as long as it runs, as far as can be seen from outside."""
     start_deadline: float
     stop_grace: float
+    warm_up: WarmUp | None = None
 
 
 class StartOrder(StrEnum):

@@ -17,7 +17,7 @@ from gpustack.domain.worker import EngineBuild
 
 from . import parameters
 from .adapter import Adapter, AdapterCall, AdapterSelection
-from .engine import Engine, GangPlan, HealthPolicy, LaunchContext, LaunchSpec, Probe, StartOrder
+from .engine import Engine, GangPlan, HealthPolicy, LaunchContext, LaunchSpec, Probe, StartOrder, WarmUp
 from .flag_list import FlagList
 from .memory import SafetensorsMemory
 from .program import EngineProgram, PythonPackage
@@ -139,6 +139,7 @@ class VllmEngine:
                 liveness=None if follows else attrs.evolve(probe, period=5.0, timeout=10.0, failures=6),
                 start_deadline=deadline,
                 stop_grace=FOLLOWER_GRACE if follows else DRAIN_SECONDS + 5.0,
+                warm_up=None if follows else _warm_up(context.model),
             ),
         )
 
@@ -146,6 +147,18 @@ class VllmEngine:
 def runs_on_cpu(build: EngineBuild) -> bool:
     """Whether it is a build for processors alone."""
     return not build.drives
+
+
+def _warm_up(model: Model) -> WarmUp | None:
+    """Something to do for what a model does. The first request may have vLLM compile, even where it is told not to."""
+    asked: dict[str, object]
+    if Category.EMBEDDING in model.categories:
+        path, asked = "/v1/embeddings", {"input": "Hello"}
+    elif {Category.RERANKER, Category.SPEECH_TO_TEXT}.intersection(model.categories):
+        return None
+    else:
+        path, asked = "/v1/completions", {"prompt": "Hello", "max_tokens": 1}
+    return WarmUp(path=path, body=json.dumps({"model": model.name, **asked}))
 
 
 def _program(context: LaunchContext) -> tuple[str, ...]:

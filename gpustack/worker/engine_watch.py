@@ -44,7 +44,12 @@ async def until_ready(
         if await context.prober.answers(engine.port, probe, host):
             return
         starting()
-    ready = partial(context.prober.until_ready, engine.port, probe, host)
+
+    async def ready() -> None:
+        await context.prober.until_ready(engine.port, probe, host)
+        if engine.health.warm_up is not None:
+            await context.prober.warm_up(engine.port, engine.health.warm_up, host)
+
     with trio.move_on_after(engine.start_left) as patience:
         if await first_of(ready, engine.group.wait, bounded_log(engine)) == 1:
             raise InstanceFailure(await _exit_sentence(engine, ready=False))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from urllib.parse import quote
 
 import attrs
 import trio
 
-from gpustack.engines.engine import Probe
+from gpustack.engines.engine import Probe, WarmUp
 from gpustack.errors import PayloadTooLarge
 from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.upstream import UpstreamAddress, UpstreamError
 from gpustack.worker.engine_key import EngineKeys
+
+log = logging.getLogger(__name__)
 
 _ANSWER_LIMIT = 1 << 20
 _FIRST_PAUSE = 0.1
@@ -54,6 +57,18 @@ class Prober:
         while not await self.answers(port, probe, host):
             await trio.sleep(pause)
             pause = min(pause * 1.5, probe.period)
+
+    async def warm_up(self, port: int, request: WarmUp, host: str = LOOPBACK) -> None:
+        """Make a request and wait for the end of its answer, at most for ``request.timeout``. Raises nothing."""
+        fields = ((b"content-type", b"application/json"), *self._keys.fields(port))
+        with trio.move_on_after(request.timeout):
+            try:
+                async with self._pool.request(
+                    UpstreamAddress(host, port), "POST", request.path.encode(), fields, request.body.encode()
+                ) as response:
+                    await response.read(_ANSWER_LIMIT)
+            except (UpstreamError, PayloadTooLarge) as error:
+                log.debug("A first request failed: port=%d reason=%s", port, error)
 
     async def until_dead(self, port: int, probe: Probe) -> None:
         """Return after ``probe.failures`` failed probes in a row."""

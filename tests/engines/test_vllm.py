@@ -254,6 +254,21 @@ def test_a_model_that_embeds_or_ranks_is_not_made_to_write(category: str) -> Non
     assert own.count("--runner") == 1 and parameters.value_of(own, "--runner") == "generate"
 
 
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({}, "/v1/completions"),
+        ({"categories": ("embedding",)}, "/v1/embeddings"),
+        ({"categories": ("reranker",)}, None),
+        ({"categories": ("speech_to_text",)}, None),
+    ],
+)
+def test_a_first_request_is_made_before_it_is_announced(fields: dict[str, object], path: str | None) -> None:
+    warm_up = ENGINE.launch(context(deployed(**fields), build=VLLM)).health.warm_up
+    assert (None if warm_up is None else warm_up.path) == path
+    assert warm_up is None or json.loads(warm_up.body)["model"] == "m"
+
+
 def test_adapters_are_loaded_at_the_start_and_may_come_later() -> None:
     adapters = (Adapter(name="m:a", path="/l/a", rank=64), Adapter(name="m:b", path="/l/b"))
     launch = ENGINE.launch(context(deployed(), build=VLLM, adapters=adapters))

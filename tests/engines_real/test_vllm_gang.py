@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import httpx
 import pytest
 
 from tests.daemon import Daemon, daemon
@@ -53,10 +54,11 @@ class Pair:
     def answers(self) -> bool:
         body = {"model": MODEL, "messages": [{"role": "user", "content": "Who are you?"}]}
         try:
-            status, said = self.server.call("POST", "/v1/chat/completions", body)
-        except OSError:
+            # The first request may have vLLM compile something, for minutes on a busy machine.
+            said = httpx.post(f"{self.server.url}/v1/chat/completions", json=body, timeout=600)
+        except httpx.HTTPError:
             return False
-        return status == 200 and said["choices"][0]["message"]["content"] == REPLY
+        return said.status_code == 200 and said.json()["choices"][0]["message"]["content"] == REPLY
 
     def until_whole(self) -> float:
         """When it answers a request again, as ``time.monotonic``."""

@@ -151,7 +151,7 @@ _BERT_CONFIG = {
     "model_type": "bert",
     "hidden_size": _EMBEDDER_WIDTH,
     "intermediate_size": 2 * _EMBEDDER_WIDTH,
-    "num_attention_heads": 4,
+    "num_attention_heads": 2,
     "num_hidden_layers": _EMBEDDER_LAYERS,
     "max_position_embeddings": _EMBEDDER_CONTEXT,
     "type_vocab_size": 2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from gpustack.engines.engine import Probe
+from gpustack.engines.engine import Probe, WarmUp
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.pool import ConnectionPool
@@ -84,3 +84,16 @@ async def test_an_engine_is_dead_after_so_many_refusals_in_a_row(
             before = len(answers.asked)
             await trio.sleep_forever()
     assert len(answers.asked) >= before + 3
+
+
+@pytest.mark.parametrize(
+    ("path", "patience"), [("/v1/completions", 20.0), ("/huge", 20.0), ("/hang", 0.1), ("/none", 20.0)]
+)
+async def test_a_first_request_is_made_once_whatever_comes_of_it(
+    engine: tuple[Answers, int, Prober], free_port: int, path: str, patience: float
+) -> None:
+    answers, port, prober = engine
+    answers.status = 500
+    asked = port if path != "/none" else free_port
+    await prober.warm_up(asked, WarmUp(path=path, body='{"max_tokens": 1}', timeout=patience))
+    assert answers.asked == ([] if path == "/none" else [path.encode()])
