@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.child import ROOT, environment
-from tests.launchers.speech_server import BOUNDARY, KEY, EngineServer, form, serving
+from tests.launchers.engine_server import BOUNDARY, KEY, EngineServer, form, serving
 from tests.models.tiny_whisper import HEARD, make_tiny_whisper
 from tests.needs import requires_module
 

@@ -18,7 +18,7 @@ from gpustack.launchers.service.app import EngineService
 from gpustack.launchers.service.call import ServiceFault
 from gpustack.launchers.service.work import WorkQueue
 from tests.launchers.asgi import AsgiAnswer, ask
-from tests.launchers.speech_server import BOUNDARY, form
+from tests.launchers.engine_server import BOUNDARY, form
 
 GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
 

@@ -1,4 +1,4 @@
-"""The speech server under test as a process, and the requests that tests send it."""
+"""A server of speech or images under test as a process, and the requests that tests send it."""
 
 from __future__ import annotations
 
@@ -82,10 +82,12 @@ class EngineServer:
 
 
 @contextmanager
-def serving(program: str, *arguments: str, **env: str) -> Iterator[EngineServer]:
+def serving(
+    program: str, *arguments: str, python: str = sys.executable, **env: str
+) -> Iterator[EngineServer]:
     """``python -m program`` on a free port; what is left of it at the end is killed."""
     process = subprocess.Popen(
-        [sys.executable, "-m", program, "--port", "0", *arguments],
+        [python, "-m", program, "--port", "0", *arguments],
         cwd=ROOT,
         env=environment(GPUSTACK_ENGINE_API_KEY=KEY, **env),
         stdin=subprocess.DEVNULL,
