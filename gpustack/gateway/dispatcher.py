@@ -146,12 +146,14 @@ class Dispatcher:
                 (TARGET_PORT, b"%d" % port),
                 (RUNS_LEFT, b"%d" % (_MAX_RUNS - request.runs)),
             ]
+        file = request.parsed.file
         return self._pool.request(
             address,
             "POST",
             target,
             headers,
-            request.sent_to(endpoint),
+            request.sent_to(endpoint) if file is None else file.pieces(),
+            content_length=None if file is None else file.size,
             first_byte_timeout=self._timeout,
             # Some engines send their head at once, and the first token when they have read the prompt.
             idle_timeout=self._timeout,

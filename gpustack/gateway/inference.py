@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 import attrs
@@ -30,7 +32,7 @@ from gpustack.errors import (
 from gpustack.gateway.authentication_cache import AuthenticationCache
 from gpustack.gateway.dispatcher import Dispatcher, RenderError
 from gpustack.gateway.endpoints import Endpoints
-from gpustack.gateway.form import read_form
+from gpustack.gateway.form import is_form, read_form
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.header import for_engine
 from gpustack.gateway.json_member import may_have, members
@@ -39,6 +41,7 @@ from gpustack.gateway.media import refuse_addresses
 from gpustack.gateway.path import BY_PATH, InferencePath
 from gpustack.gateway.request import LONG, AdmittedRequest, InferenceRequest, is_slow, read_inference_request
 from gpustack.gateway.rerank import adapted
+from gpustack.gateway.spooled_body import FormReader, HeldBody
 from gpustack.gateway.token_bound import TokenBound, bound_of
 from gpustack.gateway.token_usage import TokenUsage
 from gpustack.http1.exchange import BodyTimeout, Exchange
@@ -48,7 +51,7 @@ from gpustack.metrics.traffic import RequestMeasurement, Traffic
 from gpustack.nursery.limiter import ThreadLimiter, threads
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.access import may_see
-from gpustack.server.memory_budget import MemoryBudget, MemoryReservation
+from gpustack.server.memory_budget import MemoryBudget
 from gpustack.server.usage_ledger import UsageKey, UsageLedger
 from gpustack.store.store import Store
 
@@ -58,6 +61,10 @@ _BODY_LIMIT: Final = 64 << 20
 """Bytes of a request body."""
 _ANONYMOUS_BODY_LIMIT: Final = 4 << 20
 """The same for a caller without credentials."""
+_FORM_LIMIT: Final = 512 << 20
+"""Bytes of a form with files, which is kept on the disk."""
+_SPOOLED: Final = 8 << 30
+"""Bytes of all forms on the disk together."""
 _DO_NOT_RETRY: Final = (b"x-should-retry", b"false")
 """Clients of OpenAI obey this header. Without it they ask again within seconds, however long ``Retry-After`` says."""
 _PROMPT_CACHE: Final = b"cache_prompt"
@@ -92,6 +99,16 @@ class Gateway:
     """Is told of every request, for the metrics exporter."""
     _large: ThreadLimiter = attrs.field(factory=lambda: threads("gateway-large-body", 1))
     _memory: MemoryBudget = attrs.field(factory=MemoryBudget)
+    _spool: Path | None = None
+    """Where long forms are kept while they are passed on; by default where the system keeps temporary files."""
+    _disk: MemoryBudget = attrs.field(factory=lambda: MemoryBudget(_SPOOLED))
+    _forms: FormReader = attrs.field(
+        init=False,
+        default=attrs.Factory(
+            lambda self: FormReader(folder=self._spool, threads=threads("gateway-form", 4)),
+            takes_self=True,
+        ),
+    )
     _under_way: dict[Exchange, tuple[Principal, RequestMeasurement]] = attrs.field(factory=dict, init=False)
     """Authenticated requests that have not ended, and who sent each."""
 
@@ -121,8 +138,13 @@ class Gateway:
         principal = await self._authentication(exchange)
         self._under_way[exchange] = principal, measurement
         try:
-            with self._memory.hold(principal) as memory:
-                request = await self._read(exchange, path, principal, measurement, memory)
+            with (
+                self._memory.hold(principal) as memory,
+                self._disk.hold(principal) as room,
+                ExitStack() as opened,
+            ):
+                held = HeldBody(memory, room, opened)
+                request = await self._read(exchange, path, principal, measurement, held)
                 limited = self.limiter.of(principal, request.route)
                 if limited:
                     await self._reserve(request, limited)
@@ -144,20 +166,21 @@ class Gateway:
         path: InferencePath,
         principal: Principal,
         measurement: RequestMeasurement,
-        memory: MemoryReservation,
+        held: HeldBody,
     ) -> AdmittedRequest:
         """Read the body and find the model in it. Raises what is wrong with either."""
         head = exchange.head
         headers = for_engine(head)
         limit = _ANONYMOUS_BODY_LIMIT if principal.role is Role.ANYBODY else _BODY_LIMIT
         try:
-            body = await exchange.read_body(limit, memory.take)
+            if path.form and is_form(head.headers):
+                limit = limit if principal.role is Role.ANYBODY else _FORM_LIMIT
+                parsed = await self._forms.read(exchange, limit, held)
+            else:
+                body = await exchange.read_body(limit, held.memory.take)
+                parsed = await self._parsed(body, head, path)
         except BodyTimeout as error:
             raise RequestTimeout(str(error)) from error
-        if len(body) > LONG and is_slow(body):
-            parsed = await self._large.run(lambda: _parse(body, head, path))
-        else:
-            parsed = _parse(body, head, path)
         route = self._endpoints.route_for(parsed.model, principal)
         measurement.model_id = route.model_id
         fault = path.mismatch(route.model_name, route.categories)
@@ -170,10 +193,16 @@ class Gateway:
                 raise BadRequest("Adapters answer no requests with files")
             if may_have(parsed.body, _LORA):
                 await self._large.run(lambda: _refuse_lora(parsed.body, parsed.model))
-        request = AdmittedRequest(exchange, path, principal, parsed, headers, route, measurement, memory)
+        request = AdmittedRequest(exchange, path, principal, parsed, headers, route, measurement, held.memory)
         if path.operation is Operation.RERANK and route.rerank is not None:
             await self._adapt(request, route.rerank)
         return request
+
+    async def _parsed(self, body: bytes, head: RequestHead, path: InferencePath) -> InferenceRequest:
+        """What a body asks for; one that takes long is read in a thread."""
+        if len(body) > LONG and is_slow(body):
+            return await self._large.run(lambda: _parse(body, head, path))
+        return _parse(body, head, path)
 
     async def _adapt(self, request: AdmittedRequest, form: RerankForm) -> None:
         """Put a request to rerank into the form that its engine wants; a long one in a thread."""

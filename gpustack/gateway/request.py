@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import orjson
@@ -29,6 +29,9 @@ Reading a larger one may take tens of milliseconds: do it in a thread."""
 LONG: Final = 64 << 10
 """Bytes from which going through the members of a body would delay other requests noticeably: do it in a thread."""
 
+if TYPE_CHECKING:
+    from gpustack.gateway.spooled_body import SpooledBody
+
 _TIMES: Final = ("n", "n_cmpl")
 _CHOICES: Final = (*_TIMES, "best_of", "prompt")
 _KEYS: Final = (b'"model"', b'"stream"', b'"stream_options"')
@@ -52,6 +55,8 @@ class InferenceRequest:
     stream: bool
     hide_usage: bool
     body: bytes = attrs.field(repr=False)
+    """Empty where it is in ``file``."""
+    file: SpooledBody | None = None
     choices: RequestedChoices | None = None
 
 

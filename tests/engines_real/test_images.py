@@ -31,7 +31,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(pipeline: Path) -> Iterator[EngineServer]:
-    arguments = ("--model", str(pipeline), "--max-side", "256", "--cpu-threads", "2")
+    arguments = ("--model", str(pipeline), "--max-side", "256", "--cpu-threads", "1")
     with serving(PROGRAM, *arguments, python=diffusers_python()) as running:
         yield running
 

@@ -51,7 +51,11 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
     made: list[World] = []
 
     async def make(
-        *, patience: float = 60.0, limits: ServerLimits | None = None, memory: MemoryBudget | None = None
+        *,
+        patience: float = 60.0,
+        limits: ServerLimits | None = None,
+        memory: MemoryBudget | None = None,
+        spool: Path | None = None,
     ) -> World:
         clock = Clock()
         store = await open_store(StoreSettings(data_dir=str(tmp_path)), clock)
@@ -88,6 +92,7 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
             limiter,
             traffic,
             memory=memory or MemoryBudget(),
+            spool=spool,
         )
         await nursery.start(Revocation(store, gateway).run)
         (listener,) = open_listeners("127.0.0.1", 0)

@@ -165,6 +165,7 @@ def build_gateway(
         _answer_of,
         services.accounting.limiter,
         services.accounting.traffic,
+        spool=daemon.loaded.options.data_dir,
     )
 
 
