@@ -42,6 +42,7 @@ from gpustack.worker.launch import (
     plan_of,
     with_build,
 )
+from gpustack.worker.leftovers import clear_leftovers
 from gpustack.worker.probe import connects
 from gpustack.worker.report import FollowerReporter
 
@@ -161,7 +162,10 @@ class FollowerRunner:
             is_unwanted = failed or attempt.over.is_set() or self._unwanted.is_set()
             if self._context.shutdown.ends_engines and not is_unwanted:
                 self.reporter.report(InstanceState.ERROR, "Its worker was stopped")
-            await engine.release(end=is_unwanted or self._context.shutdown.ends_engines)
+            ends = is_unwanted or self._context.shutdown.ends_engines
+            await engine.release(end=ends)
+            if ends:
+                await clear_leftovers(self._context.now().timestamp())
 
     async def _start(self, seat: EngineSeat, attempt: _Attempt, leases: ExitStack) -> EngineProcess:
         """Files → ports → main member → process. For a gang that Ray starts it stands for this worker's Ray node: then

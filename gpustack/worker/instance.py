@@ -32,6 +32,7 @@ from gpustack.worker.launch import (
     plan_of,
     with_build,
 )
+from gpustack.worker.leftovers import clear_leftovers
 from gpustack.worker.report import InstanceReporter
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,10 @@ async def run_instance(run: InstanceRun, context: WorkerContext) -> NoReturn:
                         InstanceState.INITIALIZING,
                         "Its worker was stopped; the engine starts again with it, or elsewhere",
                     )
-                await engine.release(end=is_unwanted or context.shutdown.ends_engines)
+                ends = is_unwanted or context.shutdown.ends_engines
+                await engine.release(end=ends)
+                if ends and engine.attempt:
+                    await clear_leftovers(context.now().timestamp())
     except GpustackError as error:
         raise InstanceFailure(str(error)) from error
     raise AssertionError("it ends by failing, or by being cancelled")

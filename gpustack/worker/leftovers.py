@@ -7,6 +7,8 @@ import os
 import re
 from pathlib import Path
 
+import trio
+
 from gpustack.nursery.limiter import threads
 
 log = logging.getLogger(__name__)
@@ -19,6 +21,7 @@ mapped tells whose it is. vLLM's messages between its processes go through them.
 every program that uses ``multiprocessing``, and are a page each: they stay."""
 _LEAST_AGE = 60.0
 """Seconds. Between making a segment and mapping it, nobody has it mapped."""
+_WITHIN = 10.0
 _threads = threads("leftovers", 1)
 
 
@@ -29,7 +32,9 @@ async def clear_leftovers(now: float) -> int:
     Should somebody have one mapped whom we cannot see (in a container beside ours), it keeps what it has.
     Raises nothing. Not cancellable, but short.
     """
-    return await _threads.run(clear, now)
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + _WITHIN):
+        return await _threads.run(clear, now)
+    return 0
 
 
 def clear(now: float, memory: Path = SHARED_MEMORY, processes: Path = PROCESSES) -> int:
