@@ -6,9 +6,12 @@ import fcntl
 import importlib.util
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
+
+_BUILT_WITHIN = 180.0
 
 
 def requires(program: str, *, apt: str | None = None) -> str:
@@ -40,15 +43,25 @@ def missing(what: str, command: str) -> None:
 
 
 def llama_rpc() -> Path:
-    """The folder of a ``llama-server`` with its RPC server; skips the test where nobody has built them.
+    """The folder of a ``llama-server`` with its RPC server; skips the test, aloud, where they have not been built.
 
-    A build that is under way is waited for.
+    A build that is under way is waited for, but not long.
     """
     folder = Path(os.environ.get("GPUSTACK_TESTS_LLAMA_RPC", "/var/cache/gpustack-tests/llama-rpc"))
-    lock = folder.with_name(f"{folder.name}.lock")
-    if not (folder / "ggml-rpc-server").exists() and lock.exists():
-        with lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
-    if not (folder / "ggml-rpc-server").exists():
-        missing(f"there is no llama-server with RPC in {folder}", f"tests/make-llama-rpc {folder}")
+    end = time.monotonic() + _BUILT_WITHIN
+    while not (folder / "ggml-rpc-server").exists():
+        if not _is_locked(folder.with_name(f"{folder.name}.lock")) or time.monotonic() > end:
+            pytest.skip(
+                f"there is no llama-server with RPC in {folder}; to run this test: tests/make-llama-rpc {folder}"
+            )
+        time.sleep(1.0)
     return folder
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    return False
