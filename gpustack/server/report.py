@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import attrs
 
 from gpustack.domain.artifact import FileState, ModelFile
-from gpustack.domain.instance import ModelInstance, members_on
+from gpustack.domain.instance import ModelInstance, members_on, workers_of
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.report import FileReport, InstanceReport, StatusReport, members_after
 from gpustack.domain.worker import Worker, WorkerState
@@ -56,6 +56,8 @@ async def report_instance(store: Store, worker_id: int, instance_id: int, report
         if report.member:
             _take_member_report(tx, instance, report)
             return
+        if report.state is InstanceState.RUNNING and instance.state is InstanceState.UNREACHABLE:
+            _refuse_while_cut_off(tx, instance, worker_id)
         take_report(tx, instance, {**_voided_fields(instance, report), **_reported_fields(report)})
 
     await store.write(work)
@@ -66,6 +68,15 @@ def _take_member_report(tx: Tx, instance: ModelInstance, report: InstanceReport)
     if report.attempt != instance.attempt:
         raise Conflict(f"Attempt {report.attempt} of model instance {instance.name} is over")
     tx.change(ModelInstance, instance.id, members=members_after(instance, bounded(report)))
+
+
+def _refuse_while_cut_off(tx: Tx, instance: ModelInstance, worker_id: int) -> None:
+    """Raises ``Conflict`` while another worker of a gang is silent: its main process runs on, but cannot answer."""
+    for other in sorted(workers_of(instance) - {worker_id}):
+        worker = tx.get(Worker, other)
+        if worker is None or worker.condition.state is not WorkerState.READY:
+            name = other if worker is None else worker.name
+            raise Conflict(f"Worker {name} of model instance {instance.name} is not there")
 
 
 def _voided_fields(instance: ModelInstance, report: InstanceReport) -> dict[str, Any]:

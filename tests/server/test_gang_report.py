@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from gpustack.domain.instance import ModelInstance, Placement, Subordinate, status_of
-from gpustack.domain.lifecycle import REPLACE
+from gpustack.domain.lifecycle import CUT_OFF, REPLACE
 from gpustack.domain.lifecycle import InstanceState as S
 from gpustack.domain.report import InstanceReport
-from gpustack.domain.worker import Worker
+from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.errors import Conflict, Forbidden
 from gpustack.server.deployment import delete_instance
-from gpustack.server.lifecycle import give_up_place
+from gpustack.server.lifecycle import give_up_place, make_move
 from gpustack.server.report import report_instance, worker_leaves
 
 from .cluster import Cluster
@@ -98,3 +99,22 @@ async def test_one_that_gives_up_its_place_forgets_its_members_and_goes_on_count
     )
     now = cluster.now(instance)
     assert (now.state, now.members, now.address, now.attempt) == (S.PENDING, (), "", 3)
+
+
+async def test_a_gang_of_which_a_worker_is_away_does_not_run_whatever_its_main_member_says(
+    cluster: Cluster,
+) -> None:
+    instance, main, other = await gang(cluster)
+    running = InstanceReport(state=S.RUNNING, attempt=3)
+    for state in (S.STARTING, S.RUNNING):
+        await report_instance(cluster.store, main.id, instance.id, InstanceReport(state=state, attempt=3))
+    await cluster.store.write(lambda tx: make_move(tx, cluster.now(instance), CUT_OFF, "b is silent"))
+    silent = Condition(state=WorkerState.NOT_READY, why="silent")
+    await cluster.store.write(lambda tx: tx.change(Worker, other.id, condition=silent))
+    with pytest.raises(Conflict, match="Worker b of model instance"):
+        await report_instance(cluster.store, main.id, instance.id, running)
+    await cluster.store.write(
+        lambda tx: tx.change(Worker, other.id, condition=attrs.evolve(silent, state=WorkerState.READY))
+    )
+    await report_instance(cluster.store, main.id, instance.id, running)
+    assert cluster.now(instance).state is S.RUNNING
