@@ -103,15 +103,18 @@ def _shorter_context(request: PlacementRequest, snapshot: Snapshot) -> str | Non
     flag, asked = _context(request)
     if asked is None:
         return None
-    size = 1 << max((asked - 1).bit_length() - 1, 0)
-    while size >= _LEAST_CTX:
+
+    def fits(size: int) -> bool:
         given = (*request.model.backend_parameters, f"{flag}={size}")
-        if _fits(
-            attrs.evolve(request, model=attrs.evolve(request.model, backend_parameters=given)), snapshot
-        ):
-            return f"lower {flag} from {asked} to {size} or below"
+        model = attrs.evolve(request.model, backend_parameters=given)
+        return _fits(attrs.evolve(request, model=model), snapshot)
+
+    size = 1 << max((asked - 1).bit_length() - 1, 0)
+    if size < _LEAST_CTX or not fits(_LEAST_CTX):  # then none does: every try looks at all workers
+        return None
+    while not fits(size):
         size //= 2
-    return None
+    return f"lower {flag} from {asked} to {size} or below"
 
 
 def _context(request: PlacementRequest) -> tuple[str, int | None]:

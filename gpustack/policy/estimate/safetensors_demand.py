@@ -128,10 +128,10 @@ class SafetensorsDemand(MemoryDemand):
     def _further_activations(self, total: int) -> int:
         """What steps of the size that vLLM chooses on a larger device take beyond those on a small one."""
         step = _HUGE_STEP if total >= _HUGE_DEVICE else _LARGE_STEP if total >= _LARGE_DEVICE else _SMALL_STEP
-        if (self.settings.batch_tokens, self.settings.sequences) != _SMALL_STEP or not self.memory.pooled:
+        usual = (self.settings.batch_tokens, self.settings.sequences) == _SMALL_STEP
+        if step == _SMALL_STEP or not usual or not self.memory.pooled:
             return 0
-        larger = attrs.evolve(self.settings, batch_tokens=step[0], sequences=step[1])
-        return activations(self.facts, larger) - activations(self.facts, self.settings)
+        return _beyond_small_steps(self.facts, self.settings, step)
 
 
 def safetensors_demand(
@@ -175,6 +175,12 @@ def context_of(model: Model, facts: ModelFacts, memory: SafetensorsMemory) -> in
         return asked
     made_for = facts.context_length or UNKNOWN_CONTEXT
     return min(made_for, CONTEXT) if memory.context else made_for
+
+
+@lru_cache(maxsize=256)  # asked for every device of a cluster
+def _beyond_small_steps(facts: ModelFacts, settings: SafetensorsSettings, step: tuple[int, int]) -> int:
+    larger = attrs.evolve(settings, batch_tokens=step[0], sequences=step[1])
+    return activations(facts, larger) - activations(facts, settings)
 
 
 @lru_cache(maxsize=256)
