@@ -171,7 +171,12 @@ class BuildFinder:
                     continue
                 found.append(
                     attrs.evolve(
-                        build, presence=known.presence, requirements=known.requirements, disk=known.disk
+                        build,
+                        # The environment's folder is named after the version that was asked for, not after "+cu129".
+                        version=known.version or build.version,
+                        presence=known.presence,
+                        requirements=known.requirements,
+                        disk=known.disk,
                     )
                 )
             if (last := offer(engine, program, device_types, unable)) is not None:

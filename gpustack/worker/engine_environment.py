@@ -91,7 +91,13 @@ class EngineEnvironments:
             asked = await self.finder.ask(made.engine, made.path, made.origin)
         except BuildError as fault:
             raise Unavailable(str(fault)) from fault
-        return attrs.evolve(asked, presence=made.presence, requirements=made.requirements, disk=made.disk)
+        return attrs.evolve(
+            asked,
+            version=made.version,
+            presence=made.presence,
+            requirements=made.requirements,
+            disk=made.disk,
+        )
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()

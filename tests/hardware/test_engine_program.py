@@ -164,7 +164,7 @@ async def test_what_can_be_installed_is_offered_and_else_the_reason_told(
 
 
 async def test_environments_of_the_worker_are_asked_as_well(tmp_path: Path) -> None:
-    program = python_environment(tmp_path / "venv", "0.30.0", CUDA)
+    program = python_environment(tmp_path / "venv", "0.30.0+cu129", CUDA)
     made = EngineBuild(
         engine="vllm",
         version="0.30.0",
