@@ -167,10 +167,10 @@ def test_a_killed_process_ends_the_whole_which_comes_back_with_new_ports(pair: P
     assert {before["pid"], part["pid"]}.isdisjoint({after["pid"], other["pid"]})
     assert set(before["ports"]) != set(after["ports"])
     for old in (before["pid"], part["pid"]):
-        assert not _session(old), "nothing of the former attempt is left"
+        assert not session_of(old), "nothing of the former attempt is left"
 
 
-def _session(leader: int) -> list[int]:
+def session_of(leader: int) -> list[int]:
     """The processes of a session that still live."""
     found = []
     for process in Path("/proc").iterdir():

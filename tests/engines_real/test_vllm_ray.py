@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -21,7 +22,7 @@ from tests.ports import free_ports, free_range
 
 from .hosts import HERE, THERE, cable, on_the_other, pretending, with_gpu
 from .streaming import Clients
-from .test_vllm_gang import ENGINE, GIVEN, SOON, note
+from .test_vllm_gang import ENGINE, GIVEN, SOON, note, session_of
 from .vllm_cpu import STARTS_WITHIN, path_with, vllm_cpu
 
 pytestmark = [pytest.mark.engines, pytest.mark.root]
@@ -58,8 +59,8 @@ class RayPair:
 
     def run_by(self, one: Daemon, word: str) -> list[int]:
         """The processes of a daemon's Ray whose command line has the word."""
-        folder = str(one.data_dir.parent / one.data_dir.name)
-        return [pid for pid in _pids() if word in (said := _command(pid)) and folder in said]
+        leader = json.loads((one.data_dir / "run/ray.json").read_text())["pid"]
+        return [pid for pid in session_of(leader) if word in _command(pid)]
 
 
 def _pids() -> list[int]:
