@@ -18,7 +18,7 @@ from gpustack.artifacts.fetch import FetchRules, fetch, matches_announced
 from gpustack.artifacts.file_lock import FileLocks
 from gpustack.artifacts.listing import Listing, RemoteFile, safe_name
 from gpustack.artifacts.partial import PartialFile, kept_bytes, part_of, unfinished_of
-from gpustack.artifacts.peer import NO_PEERS, Peer, PeerGroup
+from gpustack.artifacts.peer import NO_PEERS, FilePeer, PeerGroup
 from gpustack.artifacts.projector import misfit
 from gpustack.artifacts.removal import remove
 from gpustack.artifacts.repository import NO_EXTRAS, FileExtras
@@ -126,7 +126,7 @@ class Cache:
         projector: str | None = DEFAULT_PROJECTOR,
         extras: FileExtras = NO_EXTRAS,
         progress: Callable[[DownloadProgress], None] = lambda progress: None,
-        find_peers: Callable[[], Awaitable[Sequence[Peer]]] | None = None,
+        find_peers: Callable[[], Awaitable[Sequence[FilePeer]]] | None = None,
     ) -> LocalFiles:
         """Bring the files of ``source`` to this machine, fetching what is missing, and return where they are.
 
@@ -262,7 +262,7 @@ class Cache:
         target: Path,
         what: str,
         progress: Callable[[DownloadProgress], None],
-        find_peers: Callable[[], Awaitable[Sequence[Peer]]] | None,
+        find_peers: Callable[[], Awaitable[Sequence[FilePeer]]] | None,
     ) -> None:
         """Fetch every file of ``listing`` that is missing in ``target``, and report progress meanwhile."""
         complete: dict[str, int] = {}

@@ -48,11 +48,12 @@ class FetchRules:
     """``segment_size`` and ``block`` are in bytes, waits and ``save_period`` in seconds.
 
     ``segments`` is the number of ranges fetched at once, ``segment_size`` the largest one, ``block`` that of a write.
+    Small ranges let the hash, which goes from the beginning on, follow closely behind what comes.
     ``attempts`` is the number of failures in a row without a new byte, ``restarts`` how often the source may change.
     """
 
     segments: int = 4
-    segment_size: int = 64 << 20
+    segment_size: int = 16 << 20
     block: int = 1 << 20
     attempts: int = 8
     first_wait: float = 0.5
@@ -193,6 +194,8 @@ class _Download:
             while True:
                 await trio.sleep(self.rules.save_period)
                 await disk.run(self.partial.save)
+                # So that little is left to wait for when the file is put in its place.
+                await disk.run(self.partial.flush, abandon=True)
         except (GpustackError, OSError) as error:
             self.fault = self.fault or error
             everything.cancel()

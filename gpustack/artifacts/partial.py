@@ -119,6 +119,14 @@ class PartialFile:
         except OSError as error:
             raise _disk_error(error, self.target) from error
 
+    def flush(self) -> None:
+        """Wait until the bytes written so far are on the disk. May be abandoned. Raises OSError."""
+        own = os.dup(self._fd)  # it may be closed meanwhile
+        try:
+            os.fdatasync(own)
+        finally:
+            os.close(own)
+
     def restart(self) -> None:
         """Forget all bytes, because the source has changed."""
         self.done, self.etag = ByteRanges(), None

@@ -32,7 +32,7 @@ class PeerFault(Exception):
         super().__init__(fault)
 
 
-class Peer(Protocol):
+class FilePeer(Protocol):
     """A machine that serves what it has of files, by their hashes."""
 
     @property
@@ -52,11 +52,11 @@ class Peer(Protocol):
 class PeerGroup:
     """The peers that may have the files of one listing, the best first."""
 
-    peers: Sequence[Peer] = ()
+    peers: Sequence[FilePeer] = ()
     _aside: dict[tuple[str, str | None], float] = attrs.field(factory=dict)
     """Until when a peer (by name) is not asked for a file (by name; ``None``: for any), by Trio's clock."""
 
-    def pick(self, file: RemoteFile) -> Peer | None:
+    def pick(self, file: RemoteFile) -> FilePeer | None:
         """The peer to ask for bytes of ``file``; ``None``: ask the hub."""
         if file.sha256 is None:  # peers know files by their hash
             return None
@@ -66,7 +66,7 @@ class PeerGroup:
                 return peer
         return None
 
-    def set_aside(self, peer: Peer, file: RemoteFile | None, seconds: float) -> None:
+    def set_aside(self, peer: FilePeer, file: RemoteFile | None, seconds: float) -> None:
         """Do not ask ``peer`` for ``file`` (for anything, if it is ``None``) for so long."""
         self._aside[peer.name, None if file is None else file.name] = trio.current_time() + seconds
 

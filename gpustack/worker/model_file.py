@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from gpustack.artifacts.disk import NoSpace
-from gpustack.artifacts.peer import Peer
+from gpustack.artifacts.peer import FilePeer
 from gpustack.artifacts.repository import NO_EXTRAS, FileExtras
 from gpustack.artifacts.source import DEFAULT_PROJECTOR
 from gpustack.domain.artifact import FileState, ModelFile, ModelSource, SourceKind
@@ -34,7 +34,7 @@ _REPORT_EVERY = 1.0
 _SPEED_OVER = 10.0
 """Seconds over which the speed is measured."""
 _Key = tuple[ModelSource, str]
-FindPeers = Callable[[ModelSource, str], Awaitable[Sequence[Peer]]]
+FindPeers = Callable[[ModelSource, str], Awaitable[Sequence[FilePeer]]]
 
 
 @attrs.define(eq=False)

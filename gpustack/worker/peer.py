@@ -41,7 +41,7 @@ class WorkerPeer:
 
     @asynccontextmanager
     async def open_range(self, file: RemoteFile, start: int, end: int) -> AsyncIterator[AsyncIterator[bytes]]:
-        """As ``Peer``."""
+        """As ``FilePeer``."""
         headers = {"authorization": f"Bearer {self._ticket}", "range": f"bytes={start}-{end - 1}"}
         path, answered = f"{PREFIX}{file.sha256}{WAITING if self._fetching else ''}", False
         try:

@@ -2,7 +2,7 @@
 
 A repository is listed with the size and SHA-256 of every file; files are asked for by name and revision, and large ones
 come over a redirect to a store that takes ranges. Facts of the API: the client in modelscope/hub of
-github.com/modelscope/modelscope (``HubApi.get_model_files``, ``get_file_download_url``).
+github.com/modelscope/modelscope (api.py: get_model_files; file_download.py: get_file_download_url).
 """
 
 from __future__ import annotations
