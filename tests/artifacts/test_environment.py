@@ -218,7 +218,7 @@ async def test_what_went_wrong_is_told_in_a_sentence(
 
 
 async def until(look: Callable[[], bool]) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(180):
         while not look():  # noqa: ASYNC110  other processes set no event
             await trio.sleep(0.02)
 

@@ -188,7 +188,7 @@ async def test_the_service_begins_once_the_server_has_told_what_is_wanted(world:
         assert half.exists()
         assert mark.exists()
         world.assignments.name()
-        with trio.fail_after(30):
+        with trio.fail_after(180):
             while half.exists() or await world.versions():  # noqa: ASYNC110  a folder sets no event
                 await trio.sleep(0.02)
         nursery.cancel_scope.cancel()
@@ -215,7 +215,7 @@ async def test_one_that_cannot_be_removed_keeps_none_of_the_others(
 async def running(*argv: str) -> AsyncIterator[None]:
     process = await trio.lowlevel.open_process(list(argv))
     try:
-        with trio.fail_after(30):
+        with trio.fail_after(180):
             while not in_use({Path(argv[0]).parent}):  # noqa: ASYNC110  another process sets no event
                 await trio.sleep(0.02)
         yield
