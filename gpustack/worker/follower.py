@@ -155,8 +155,10 @@ class FollowerRunner:
                 InstanceState.RUNNING, address=address, ports=engine.ports, pid=engine.group.pid
             )
             await self._watch(engine, attempt.record)
-        except (InstanceFailure, GpustackError):
+        except (InstanceFailure, GpustackError) as failure:
             failed = True
+            # Before its remains are ended, which may take a while: the main member is not to wait for that.
+            self.reporter.report(InstanceState.ERROR, str(failure))
             raise
         finally:
             is_unwanted = failed or attempt.over.is_set() or self._unwanted.is_set()

@@ -80,8 +80,7 @@ def ask(model: str, **more: Any) -> dict[str, Any]:
 def chat(running: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A model that chats, with room for adapters."""
     folder = make_tiny_folder(tmp_path_factory.mktemp("models") / "tiny")
-    deploy(running, "tiny", folder, *QUICK, "--max-model-len=2048", "--enable-lora", "--enable-sleep-mode",
-           env={"VLLM_SERVER_DEV_MODE": "1"})  # fmt: skip
+    deploy(running, "tiny", folder, *QUICK, "--max-model-len=2048", "--enable-lora")
     yield "tiny"
     remove(running, "tiny")
 
@@ -198,21 +197,19 @@ def test_documents_are_ranked(running: Daemon, tmp_path: Path) -> None:
     remove(running, "ranker")
 
 
-def test_adapters_of_a_start_answer_by_their_names(running: Daemon, tmp_path: Path) -> None:
-    """As the engine is described; how a deployment names its adapters is a matter of the files."""
-    folder, adapter = make_tiny_folder(tmp_path / "tiny"), make_adapter(tmp_path / "adapter")
-    module = json.dumps({"name": "start", "path": str(adapter), "base_model_name": "based"})
-    instance = deploy(
-        running, "based", folder, *QUICK, "--max-model-len=2048", "--enable-lora", f"--lora-modules={module}"
-    )
-    state = json.loads((running.data_dir / f"run/instance-{instance['id']}.json").read_text())
-    answer = httpx.post(
-        f"http://127.0.0.1:{instance['port']}/v1/chat/completions",
-        json={**ask("start")},
-        headers={"authorization": f"Bearer {next(iter(state['secrets'].values()))}"},
-        timeout=300,
-    ).json()
-    assert answer["choices"][0]["message"]["content"].strip() == "by this cluster."
+def test_adapters_of_a_deployment_answer_by_their_names(
+    running: Daemon, client: openai.OpenAI, tmp_path: Path
+) -> None:
+    adapter = {"name": "late", "source": "local_path", "local_path": str(make_adapter(tmp_path / "adapter"))}
+    folder = make_tiny_folder(tmp_path / "tiny")
+    deploy(running, "based", folder, *QUICK, "--max-model-len=2048", lora_adapters=[adapter])
+    said = [
+        client.chat.completions.create(**ask(model)).choices[0].message.content or ""
+        for model in ("based:late", "based")
+    ]
+    assert [text.strip() for text in said] == ["by this cluster.", REPLY]
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(**ask("based:nobody"))
     remove(running, "based")
 
 
