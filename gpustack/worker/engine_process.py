@@ -30,6 +30,7 @@ from gpustack.worker.context import WorkerContext
 log = logging.getLogger(__name__)
 
 _FORGET_WITHIN = 10.0
+_REMAINS_GRACE = 1.0
 _LEAST_START_LEFT = 30.0
 """Seconds that an adopted engine gets to become ready even if, by the clock, its time is over: clocks jump."""
 _UNSET_LATER = re.compile(rb',"(?:slots|context|kv_cache)":null')
@@ -95,7 +96,10 @@ class EngineProcess:
         if not end:
             log.info("Leaving an engine running: pid=%d ports=%s", self.group.pid, list(self.ports))
             self.group.leave()
-        elif await self.group.end(self._grace) is not None:
+            return
+        # What a dead leader left has nobody to finish requests for, and holds memory that the next start needs.
+        grace = self._grace if self.group.alive else min(self._grace, _REMAINS_GRACE)
+        if await self.group.end(grace) is not None:
             await _forget(self._state_file)
 
 
