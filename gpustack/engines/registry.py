@@ -23,7 +23,7 @@ def engines() -> tuple[Engine, ...]:
 
 
 def engine_by_name(name: str) -> Engine | None:
-    """The engine with that name, inside or in the API, in any spelling (``vLLM``, ``llama_cpp``, ``VoxBox``)."""
+    """The engine with that name, inside or in the API, in any spelling ("vLLM", "llama_cpp", "VoxBox")."""
     wanted = folded(name)
     return next((e for e in engines() if wanted in (folded(e.name), folded(e.wire_name))), None)
 
