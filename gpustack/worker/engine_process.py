@@ -33,7 +33,7 @@ _FORGET_WITHIN = 10.0
 _REMAINS_GRACE = 1.0
 _LEAST_START_LEFT = 30.0
 """Seconds that an adopted engine gets to become ready even if, by the clock, its time is over: clocks jump."""
-_UNSET_LATER = re.compile(rb',"(?:slots|context|kv_cache)":null')
+_UNSET_LATER = re.compile(rb',"(?:slots|context|kv_cache|tensor_parallel)":null')
 """Fields that claims got later: an engine that was started before them is the same engine."""
 _STATE_FILE = re.compile(r"instance-(?P<instance>\d{1,18})(?:-member-(?P<member>\d{1,9}))?", re.ASCII)
 _threads = threads("engine states", 2)
