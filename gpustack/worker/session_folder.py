@@ -62,7 +62,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         found = json.loads(raw) if len(raw) <= _LARGEST else None
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # a hostile file may be nested without end
         raise Unavailable(f"{path} is not JSON, so it cannot be changed for the engine: {error}") from error
     if not isinstance(found, dict):
         raise Unavailable(

@@ -43,7 +43,7 @@ def test_files_and_changed_views_are_written_and_what_was_there_before_is_not(tm
     session_folder.remove(folder)
 
 
-@pytest.mark.parametrize("text", ["[1]", "{", '"x"'])
+@pytest.mark.parametrize("text", ["[1]", "{", '"x"', "[" * 200_000])
 def test_json_that_cannot_be_changed_is_a_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     view = FolderView(source=str(tmp_path), changes={"config.json": {"a": 1}})
