@@ -29,7 +29,8 @@ if (here / "fails").exists():
 class Answers(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         shown = self.path.startswith("/logs") or self.path == "/"
-        said = {"path": self.path, "asked_by": self.headers["authorization"], "cookie": self.headers["cookie"]}
+        said = {"path": self.path, "asked_by": self.headers["authorization"], "cookie": self.headers["cookie"],
+                "agent": self.headers["user-agent"], "mode": self.headers["sec-fetch-mode"]}
         page = b"<p>ray</p>" if shown else json.dumps(said).encode()
         page = b"ray_node_up 1\\n" if self.path == "/metrics" else page
         self.send_response(200)

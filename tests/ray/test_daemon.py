@@ -94,6 +94,8 @@ def test_rays_token_is_added_and_ours_stay_here(
         "path": "/api/v0/nodes?limit=3&f=a+b",
         "asked_by": f"Bearer {token}",
         "cookie": None,
+        "agent": "Mozilla/5.0 (GPUStack)",  # so that Ray leaves out the secrets of runtime environments
+        "mode": "cors",
     }
 
 
@@ -106,6 +108,19 @@ def test_nothing_is_changed_through_it_and_no_log_is_a_page_of_ours(
     assert (status, page) == (200, b"<p>ray</p>")
     assert headers["content-type"] == "text/plain; charset=utf-8"
     assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.attack("access")
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("task/cpu_profile", "worker/gpu_profile?pid=1", "memory_profile", "worker/traceback?pid=1"),
+        *("api/v0/delay/1000", "test/dump", "api/packages/gcs/x.zip"),
+        *("/test/dump", "api//packages/gcs/x", "memory%5Fprofile", "memory_profile/", "worker/traceback/."),
+    ],
+)
+def test_reading_sets_nothing_going_on_a_machine(one: Daemon, admin: dict[str, str], path: str) -> None:
+    assert one.call("GET", f"/ray/{path}", headers=admin)[0] == 404
 
 
 def test_the_metrics_of_ray_are_passed_on_by_our_exporters(one: Daemon) -> None:

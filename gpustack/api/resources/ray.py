@@ -1,15 +1,16 @@
 """Ray's dashboard, for administrators: passed on from the loopback of the leading server, to be read only.
 
 Changing anything (``POST /api/jobs/`` runs any program) is not passed on, and what is shown of logs is no page here: it
-would be one of this origin.
+would be one of this origin. Neither are the pages that, though only read, set something going on a machine.
 """
 
 from __future__ import annotations
 
+import posixpath
 from contextlib import AsyncExitStack
 from urllib.parse import quote, urlencode
 
-from gpustack.errors import Unavailable
+from gpustack.errors import NotFound, Unavailable
 
 from ..access import guards_of, still_admitted
 from ..body_stream import OpenedStream, RevocableStream
@@ -18,6 +19,9 @@ from ..route import ApiCall, ApiResponse, ApiRoute, tagged
 PATH = "/ray"
 _PASSED_ON = ("accept", "accept-encoding", "range")
 _GIVEN_BACK = ("content-encoding", "content-range", "accept-ranges", "cache-control")
+_AS_A_BROWSER = {"user-agent": b"Mozilla/5.0 (GPUStack)", "sec-fetch-mode": b"cors"}
+"""Ray leaves the secrets in ``runtime_env`` out for browsers, which it knows by these."""
+_NOT_PASSED_ON = ("api/v0/delay/", "api/packages/", "test/")
 _PAGES = frozenset({"", "index.html"})
 _CONNECTION = 256 << 10
 """Bytes in memory while one answer is passed on, whatever its size."""
@@ -46,13 +50,15 @@ async def _pass_on(call: ApiCall, path: str) -> ApiResponse:
     context, caller = call.context, call.caller
     if context.ray is None:
         raise Unavailable("Ray is off: start the servers and workers with --enable-ray")
+    if _sets_something_going(path):
+        raise NotFound("This page of Ray's dashboard is not passed on")
     query = urlencode(call.query.pairs)
     target = f"/{quote(path)}{'?' if query else ''}{query}".encode()
     asked = {name: value for name in _PASSED_ON if (value := call.request.header(name.encode())) is not None}
     if call.request.hold is not None:
         call.request.hold.take(_CONNECTION)
     async with AsyncExitStack() as stack:
-        answer = await stack.enter_async_context(context.ray.read(target, asked))
+        answer = await stack.enter_async_context(context.ray.read(target, asked | _AS_A_BROWSER))
         told = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
         kind = told.get("content-type", "application/octet-stream")
         if "html" in kind.lower() and path not in _PAGES:
@@ -66,6 +72,13 @@ async def _pass_on(call: ApiCall, path: str) -> ApiResponse:
         back = [(name, told[name]) for name in _GIVEN_BACK if name in told]
         return ApiResponse(status=answer.status, stream=stream, content_type=kind, headers=(*back, *_SAFE))
     raise AssertionError("an answer was returned or a fault raised")
+
+
+def _sets_something_going(path: str) -> bool:
+    """Whether reading the page profiles or stops a process, holds the dashboard up, or hands out what jobs brought."""
+    plain = posixpath.normpath(f"/{path}").lstrip("/").lower()
+    last = posixpath.basename(plain)
+    return last.endswith("_profile") or last == "traceback" or f"{plain}/".startswith(_NOT_PASSED_ON)
 
 
 ROUTES = tagged(
