@@ -14,7 +14,7 @@ import trio
 from gpustack.artifacts.disk import CorruptFile, disk
 from gpustack.artifacts.listing import RemoteFile
 from gpustack.artifacts.partial import ByteRanges, FileDigest, PartialFile, Range, discard, part_of
-from gpustack.artifacts.peer import EMPTY_PAUSE, NO_PEERS, PeerFault, PeerGroup
+from gpustack.artifacts.peer import EMPTY_PAUSE, NO_PEERS, UNREACHABLE_PAUSE, PeerFault, PeerGroup
 from gpustack.artifacts.range_request import (
     RedirectTarget,
     SourceChanged,
@@ -50,6 +50,8 @@ class FetchRules:
     ``segments`` is the number of ranges fetched at once, ``segment_size`` the largest one, ``block`` that of a write.
     Small ranges let the hash, which goes from the beginning on, follow closely behind what comes.
     ``attempts`` is the number of failures in a row without a new byte, ``restarts`` how often the source may change.
+    A peer may take ``peer_patience`` for a range, and what it takes at ``peer_speed`` bytes a second: one that sends a
+    byte now and then is never silent, and would keep the source from being asked.
     """
 
     segments: int = 4
@@ -61,6 +63,8 @@ class FetchRules:
     longest_told_wait: float = 300.0
     save_period: float = 2.0
     restarts: int = 3
+    peer_patience: float = 30.0
+    peer_speed: int = 256 << 10
 
 
 async def fetch(
@@ -99,6 +103,12 @@ async def fetch(
         finally:
             partial.close()
         await disk.run(discard, target)
+        for peer in peers.peers:
+            if counted[peer.name] > before[peer.name]:
+                peers.set_aside(peer, None, UNREACHABLE_PAUSE)
+                log.warning(
+                    "A file with bytes of a worker was wrong: file=%s worker=%s", file.name, peer.name
+                )
         counted.clear()
         counted.update(before)
         on_progress(0)
@@ -281,19 +291,25 @@ class _Download:
         if peer is None:
             return False
         before = segment.at
-        try:
-            async with peer.open_range(self.file, segment.at, segment.end) as pieces:
-                self.from_peers = True
-                accepted.set()
-                await self._receive(pieces, segment, segment.at, peer.name)
-        except PeerFault as fault:
+        longest = self.rules.peer_patience + (segment.end - segment.at) / self.rules.peer_speed
+        fault: PeerFault | None = None
+        with trio.move_on_after(longest) as patience:
+            try:
+                async with peer.open_range(self.file, segment.at, segment.end) as pieces:
+                    self.from_peers = True
+                    accepted.set()
+                    await self._receive(pieces, segment, segment.at, peer.name)
+            except PeerFault as error:
+                fault = error
+        if patience.cancelled_caught:
+            fault = PeerFault("it is too slow", pause=UNREACHABLE_PAUSE, everything=True)
+        if fault is not None:
             self.peers.set_aside(peer, None if fault.everything else self.file, fault.pause)
             log.info(
                 "Not fetched from a worker: file=%s worker=%s reason=%s", self.file.name, peer.name, fault
             )
-        else:
-            if segment.at == before:
-                self.peers.set_aside(peer, self.file, EMPTY_PAUSE)
+        elif segment.at == before:
+            self.peers.set_aside(peer, self.file, EMPTY_PAUSE)
         return True
 
     async def _request(self, segment: _Segment, accepted: trio.Event) -> None:

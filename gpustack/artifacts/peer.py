@@ -15,10 +15,8 @@ FAULT_PAUSE = 60.0
 """Seconds for which a peer that failed is not asked for the same file again."""
 EMPTY_PAUSE = 10.0
 """Seconds for which a peer that had no more bytes of a file is not asked for it again."""
-
-
 UNREACHABLE_PAUSE = 600.0
-"""Seconds for which a peer that cannot be reached is not asked for anything."""
+"""Seconds for which a peer that cannot be reached, is too slow or gave wrong bytes is not asked for anything."""
 
 
 class PeerFault(Exception):

@@ -6,7 +6,9 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
@@ -17,6 +19,7 @@ from gpustack.artifacts.disk import CorruptFile
 from gpustack.artifacts.fetch import FetchRules, fetch
 from gpustack.artifacts.listing import RemoteFile
 from gpustack.artifacts.partial import kept_bytes, part_of
+from gpustack.artifacts.peer import NO_PEERS, PeerGroup
 from gpustack.errors import Forbidden, GpustackError, NotFound, TooManyRequests, Unavailable
 from gpustack.remote.http import BadResponse, Timeouts, open_client
 from tests.fakes.hub import Hub
@@ -45,11 +48,20 @@ async def bring(
     rules: FetchRules = RULES,
     stall: float = 20.0,
     on_progress: Callable[[int], None] = lambda done: None,
+    peers: PeerGroup = NO_PEERS,
+    origins: Counter[str] | None = None,
 ) -> bytes:
     with trio.fail_after(60):
         async with open_client(timeouts=Timeouts(stall=stall)) as client:
             await fetch(
-                file, target, client=client, rng=random.Random(1), rules=rules, on_progress=on_progress
+                file,
+                target,
+                client=client,
+                rng=random.Random(1),
+                rules=rules,
+                on_progress=on_progress,
+                peers=peers,
+                origins=origins,
             )
         return await trio.Path(target).read_bytes()
 
@@ -331,3 +343,62 @@ async def test_ranges_that_do_not_say_which_they_are_are_taken_by_their_length(
     assert await bring(file, target) == BIG
     assert sum(request.sent for request in hub.bodies()) == len(BIG)
     assert {request.status for request in hub.bodies()} == {206}
+
+
+# --- other workers
+
+
+@attrs.define
+class Trickling:
+    """A peer that sends one piece of each range, and then is never quite silent."""
+
+    name: str = "slow"
+    piece: bytes = BIG[:KIB]
+    asked: int = 0
+
+    @asynccontextmanager
+    async def open_range(self, file: RemoteFile, start: int, end: int) -> AsyncIterator[AsyncIterator[bytes]]:
+        self.asked += 1
+        yield self._pieces()
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        yield self.piece
+        while True:
+            await trio.sleep(19)
+            yield b"!"
+
+
+@attrs.define
+class Wrong(Trickling):
+    """A peer with other bytes."""
+
+    name: str = "wrong"
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        yield bytes(RULES.segment_size)
+
+
+IMPATIENT = attrs.evolve(RULES, segments=1, peer_patience=0.0, peer_speed=1 << 40)
+"""Whoever waits at all is too slow."""
+
+
+@pytest.mark.attack("worker")
+async def test_a_worker_that_sends_a_byte_now_and_then_is_left_for_the_hub(hub: Hub, target: Path) -> None:
+    peer, origins = Trickling(), Counter[str]()
+    peers = PeerGroup([peer])
+    assert await bring(announced(hub), target, rules=IMPATIENT, peers=peers, origins=origins) == BIG
+    assert (peer.asked, origins) == (1, {"slow": KIB, "hub": len(BIG) - KIB}), "what came is kept"
+    other = announced(hub, BIG[::-1], "other.gguf")
+    assert await bring(other, target.with_name("other.gguf"), rules=IMPATIENT, peers=peers) == BIG[::-1]
+    assert peer.asked == 1, "nor is it asked for another file"
+
+
+@pytest.mark.attack("worker")
+async def test_a_worker_whose_bytes_were_wrong_is_not_asked_for_another_file(hub: Hub, target: Path) -> None:
+    peer = Wrong()
+    peers = PeerGroup([peer])
+    assert await bring(announced(hub), target, peers=peers) == BIG
+    assert (asked := peer.asked) > 0
+    other = announced(hub, BIG[::-1], "other.gguf")
+    assert await bring(other, target.with_name("other.gguf"), peers=peers) == BIG[::-1]
+    assert peer.asked == asked
