@@ -235,6 +235,10 @@ class Cache:
         found = await disk.run(self._index.content, digest, self.root)
         return None if found is None else SharedFile(path=found[0], size=found[1])
 
+    def _is_own(self, path: Path) -> bool:
+        """Whether ``path`` is below the cache's own folder, not in a ``local_dir`` elsewhere. Blocking."""
+        return path.resolve().is_relative_to(self.root.resolve())
+
     async def _with_projector(self, files: LocalFiles) -> LocalFiles:
         """``files``, without a projector whose header does not fit the model: a repository may hold those of others."""
         if files.mmproj_path is None:
@@ -314,11 +318,12 @@ class Cache:
                 await disk.run(self._index.remember_verified, file, path)  # a user has put it there
                 return
 
+            is_own = await disk.run(self._is_own, path)
             arriving: ArrivingFile | None = None
 
             def begin(partial: PartialFile) -> None:
                 nonlocal arriving
-                if file.sha256 is not None:
+                if file.sha256 is not None and is_own:
                     arriving = self._arriving[file.sha256] = ArrivingFile(partial)
                     self._begun.unpark_all()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import signal
@@ -224,6 +225,20 @@ async def test_files_go_into_a_folder_of_the_users_choice(cache: Cache, tmp_path
     assert content(found.main_path) == BIG
     with pytest.raises(Invalid, match="local_dir must be an absolute path"):
         await cache.ensure(SOURCE, local_dir="mine")
+
+
+@pytest.mark.attack("worker")
+@pytest.mark.parametrize("place", ["", "mine", "cache/../mine"])
+async def test_only_what_arrives_in_the_cache_itself_is_shared(
+    cache: Cache, hub: Hub, tmp_path: Path, nursery: trio.Nursery, place: str
+) -> None:
+    hub.fail("hold", path="m-Q4-00001*", at=100 * KIB)
+    local_dir = str(tmp_path / place) if place else None
+    nursery.start_soon(lambda: cache.ensure(SOURCE, local_dir=local_dir))
+    await trio.to_thread.run_sync(hub.wait, lambda: hub.holding == 1)
+    found = await cache.shared(hashlib.sha256(BIG).hexdigest())
+    assert (found is None) is bool(place)
+    hub.release()
 
 
 async def test_a_local_path_is_used_where_it_lies(cache: Cache, tiny_model: Path, hub: Hub) -> None:
