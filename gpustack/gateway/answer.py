@@ -12,7 +12,7 @@ from gpustack.gateway.engine_error import LONGEST, in_form, reworded
 from gpustack.gateway.header import for_client
 from gpustack.gateway.meter import BodyMeter, EventStreamMeter, UsageMeter
 from gpustack.gateway.request import LONG, AdmittedRequest
-from gpustack.gateway.rerank import LONGEST_ANSWER, TOKENS_FIELD, restored
+from gpustack.gateway.rerank import LONGEST_ANSWER, PARSED, TOKENS_FIELD, restored
 from gpustack.gateway.speed import Stopwatch, with_engine_speed
 from gpustack.gateway.sse_usage import ChoiceUsageReader, MessageUsageReader
 from gpustack.http1.upstream import UpstreamResponse
@@ -70,16 +70,25 @@ async def pass_on(response: UpstreamResponse, request: AdmittedRequest) -> None:
 async def _ranking(
     response: UpstreamResponse, data: bytes, request: AdmittedRequest, form: RerankForm
 ) -> bytes:
-    """The whole answer to a request that was adapted, as the client knows it. A long one is read in a thread."""
+    """The whole answer to a request that was adapted, as the client knows it. A long one is read in a thread.
+
+    Raises ``Unavailable`` where it is too long, or its client has no room for what the parsed answer may take.
+    """
     pieces, size = [data], len(data)
     while not response.complete and (more := await response.next_chunk()):
         size += len(more)
         if size > LONGEST_ANSWER:
             raise Unavailable(f"The engine of '{request.route.model_name}' answered with too much")
+        request.memory.take(len(more))
         pieces.append(more)
     whole, tokens = b"".join(pieces), response.get(TOKENS_FIELD)
     read = partial(restored, whole, request.parsed.body, form, request.route.model_name, tokens)
-    return await _rankings.run(read) if size > LONG else read()
+    # Of what the client had sent only the form with texts is read again.
+    parsed = size + (len(request.parsed.body) if form.texts else 0)
+    if parsed <= LONG:
+        return read()
+    request.memory.take(PARSED * parsed)
+    return await _rankings.run(read)
 
 
 async def _refusal(response: UpstreamResponse, data: bytes, request: AdmittedRequest) -> bytes:

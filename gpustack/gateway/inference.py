@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
@@ -40,8 +40,8 @@ from gpustack.gateway.limiter import LimitedSubject, Limiter, should_retry
 from gpustack.gateway.media import refuse_addresses
 from gpustack.gateway.path import BY_PATH, InferencePath
 from gpustack.gateway.request import LONG, AdmittedRequest, InferenceRequest, is_slow, read_inference_request
-from gpustack.gateway.rerank import adapted
-from gpustack.gateway.spooled_body import FormReader, HeldBody
+from gpustack.gateway.rerank import adapted, most_memory
+from gpustack.gateway.spooled_body import FormReader, HeldBody, free_bytes
 from gpustack.gateway.token_bound import TokenBound, bound_of
 from gpustack.gateway.token_usage import TokenUsage
 from gpustack.http1.exchange import BodyTimeout, Exchange
@@ -102,10 +102,12 @@ class Gateway:
     _spool: Path | None = None
     """Where long forms are kept while they are passed on; by default where the system keeps temporary files."""
     _disk: MemoryBudget = attrs.field(factory=lambda: MemoryBudget(_SPOOLED))
+    _free: Callable[[Path], int] = free_bytes
+    """The free bytes of the disk of a folder."""
     _forms: FormReader = attrs.field(
         init=False,
         default=attrs.Factory(
-            lambda self: FormReader(folder=self._spool, threads=threads("gateway-form", 4)),
+            lambda self: FormReader(folder=self._spool, threads=threads("gateway-form", 4), free=self._free),
             takes_self=True,
         ),
     )
@@ -205,14 +207,21 @@ class Gateway:
         return _parse(body, head, path)
 
     async def _adapt(self, request: AdmittedRequest, form: RerankForm) -> None:
-        """Put a request to rerank into the form that its engine wants; a long one in a thread."""
+        """Put a request to rerank into the form that its engine wants; a long one in a thread.
+
+        Raises ``Unavailable`` where its caller has no room for what the parsed body may take.
+        """
         body = request.parsed.body
         request.rerank = form
         if len(body) > LONG:
-            request.memory.take(len(body))
-            request.adapted = await self._large.run(lambda: adapted(body, form))
+            with self._memory.hold(request.principal) as parsing:
+                parsing.take(await self._large.run(lambda: most_memory(body, form)))
+                request.adapted = await self._large.run(lambda: adapted(body, form))
         else:
             request.adapted = adapted(body, form)
+        # Many short texts become longer by far.
+        if len(request.adapted) > LONG:
+            request.memory.take(len(request.adapted))
 
     async def _reserve(self, request: AdmittedRequest, limited: Sequence[LimitedSubject]) -> None:
         """Reserve what the request may use at most, of everybody whose limits it counts against.

@@ -14,7 +14,12 @@ TEXTS_PATH: Final = b"/rerank"
 """Where Text Embeddings Inference reranks."""
 TOKENS_FIELD: Final = b"x-compute-tokens"
 """In its answers: how many tokens it read."""
-LONGEST_ANSWER: Final = 64 << 20
+LONGEST_ANSWER: Final = 16 << 20
+PARSED: Final = 40
+"""Memory for each byte of JSON while it is parsed, at most: measured were 30 for a list of empty lists, 40 for
+``{"":[]}``."""
+_TEMPLATED: Final = 200
+"""Memory for each text that the format is put around, on top of that; measured with empty ones."""
 
 # The format that the card of Qwen3-Reranker publishes, with the instruction that it gives for searches.
 QUERY_PREFIX: Final = (
@@ -26,6 +31,11 @@ DOCUMENT_PREFIX: Final = "<Document>: "
 DOCUMENT_SUFFIX: Final = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 _SPECIAL: Final = ("<|im_start|>", "<|im_end|>")
 """Marks of the format. Within what a client sends they would let a document speak for the system."""
+
+
+def most_memory(body: bytes, form: RerankForm) -> int:
+    """Bytes that ``adapted`` holds at most, told without parsing the body."""
+    return PARSED * len(body) + (_TEMPLATED * (body.count(b'"') // 2) if form.templates else 0)
 
 
 def adapted(body: bytes, form: RerankForm) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Final
@@ -22,6 +22,14 @@ IN_MEMORY: Final = 1 << 20
 """Bytes of a form that are kept in memory; a longer one goes to the disk."""
 _WRITTEN: Final = 256 << 10
 _READ: Final = 256 << 10
+_SPARE: Final = 256 << 20
+"""Bytes of the disk that forms leave free: the database and the logs may lie on it too."""
+
+
+def free_bytes(folder: Path) -> int:
+    """The bytes that are free on the disk of ``folder``. Blocking. Raises ``OSError``."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
 
 
 @attrs.frozen
@@ -52,10 +60,11 @@ class HeldBody:
 
 @attrs.frozen(kw_only=True)
 class FormReader:
-    """Reads forms as they come. ``folder`` is where long ones are kept."""
+    """Reads forms as they come. ``folder`` is where long ones are kept, ``free`` tells the free bytes of its disk."""
 
     folder: Path | None
     threads: ThreadLimiter
+    free: Callable[[Path], int] = free_bytes
 
     async def read(self, exchange: Exchange, limit: int, held: HeldBody) -> InferenceRequest:
         """What a form asks for, with its body: in memory, or in a file.
@@ -88,23 +97,33 @@ class FormReader:
 
     async def _open(self) -> IO[bytes]:
         try:
-            return await self.threads.run(lambda: tempfile.TemporaryFile(dir=self.folder, buffering=0))
+            return await self.threads.run(self._opened)
         except OSError as error:
             raise _no_room(error) from error
 
     async def _write(self, file: IO[bytes], unwritten: bytearray, room: MemoryReservation) -> None:
         room.take(len(unwritten))
         try:
-            await self.threads.run(_write_all, file, bytes(unwritten))
+            await self.threads.run(self._write_all, file, bytes(unwritten))
         except OSError as error:
             raise _no_room(error) from error
         unwritten.clear()
 
+    def _opened(self) -> IO[bytes]:
+        self._require_room(0)
+        return tempfile.TemporaryFile(dir=self.folder, buffering=0)
 
-def _write_all(file: IO[bytes], content: bytes) -> None:
-    left = memoryview(content)
-    while left:
-        left = left[file.write(left) :]
+    def _write_all(self, file: IO[bytes], content: bytes) -> None:
+        self._require_room(len(content))
+        left = memoryview(content)
+        while left:
+            left = left[file.write(left) :]
+
+    def _require_room(self, size: int) -> None:
+        """Raises ``Unavailable`` where ``size`` bytes more would leave too little. Asked at each write: it costs
+        microseconds, and others fill the disk as well."""
+        if self.free(self.folder or Path(tempfile.gettempdir())) < _SPARE + size:
+            raise Unavailable("The disk of the server has no room for the file", retry_after=30.0)
 
 
 def _too_large(limit: int) -> PayloadTooLarge:

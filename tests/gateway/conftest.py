@@ -24,6 +24,7 @@ from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.gate import Gate
 from gpustack.gateway.inference import Gateway, Revocation
 from gpustack.gateway.limiter import Limiter
+from gpustack.gateway.spooled_body import free_bytes
 from gpustack.http1.exchange import Exchange
 from gpustack.http1.listen import open_listeners
 from gpustack.http1.pool import ConnectionPool
@@ -56,6 +57,7 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
         limits: ServerLimits | None = None,
         memory: MemoryBudget | None = None,
         spool: Path | None = None,
+        free: Callable[[Path], int] = free_bytes,
     ) -> World:
         clock = Clock()
         store = await open_store(StoreSettings(data_dir=str(tmp_path)), clock)
@@ -93,6 +95,7 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
             traffic,
             memory=memory or MemoryBudget(),
             spool=spool,
+            free=free,
         )
         await nursery.start(Revocation(store, gateway).run)
         (listener,) = open_listeners("127.0.0.1", 0)

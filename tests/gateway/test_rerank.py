@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,18 @@ from typing import Any
 import orjson
 import pytest
 
+from gpustack.domain.model import ModelAccess
 from gpustack.domain.route import RerankForm
 from gpustack.errors import BadRequest, Unavailable
 from gpustack.gateway.rerank import adapted, restored
+from gpustack.server.memory_budget import MemoryBudget
 from tests.fakes.running import RunningEngine
+from tests.http1.wire import eventually
 from tests.launchers.test_llama_cpp import serving
 from tests.models.embedder import make_embedder
 from tests.needs import requires_module
 
+from .conftest import MakeWorld
 from .test_real_engine import port
 from .world import World
 
@@ -111,6 +117,64 @@ async def test_a_long_request_and_its_answer_are_handled_alike(
     _, answer = await rerank(world, "m", query="q", documents=documents)
     assert [one["document"]["text"] for one in answer["results"]] == documents
     assert engine.seen()["last"]["body"]["documents"][299] == DOCUMENT.format(documents[299])
+
+
+async def asked_of_small(
+    make_world: MakeWorld, fake_engine: StartEngine, memory: MemoryBudget, body: bytes, **more: Any
+) -> tuple[int, int]:
+    """The status, and how many requests reached the engine."""
+    engine = fake_engine()
+    world = await make_world(memory=memory)
+    await world.deploy("m", engine.port, access=ModelAccess.PUBLIC, **more)
+    await world.noticed()
+    status = (await world.send(body, "/v1/rerank", key="")).status
+    await eventually(lambda: memory.now == 0)
+    assert not memory.by_caller
+    return status, engine.seen()["requests"]
+
+
+@pytest.mark.attack("flood")
+@pytest.mark.parametrize("more", [{"env": TEMPLATES}, {"backend": "tei"}], ids=["templates", "texts"])
+async def test_a_body_that_would_take_too_much_memory_when_parsed_is_refused(
+    make_world: MakeWorld, fake_engine: StartEngine, more: dict[str, Any]
+) -> None:
+    """It fits into the share of a stranger itself; the million lists in it do not."""
+    body = b'{"model":"m","query":"q","documents":[' + b"[]," * 1_000_000 + b"[]]}"
+    assert await asked_of_small(make_world, fake_engine, MemoryBudget(512 << 20), body, **more) == (503, 0)
+
+
+@pytest.mark.parametrize("more", [{"env": TEMPLATES}, {"backend": "tei"}], ids=["templates", "texts"])
+async def test_an_ordinary_request_passes_in_the_smallest_share(
+    make_world: MakeWorld, fake_engine: StartEngine, more: dict[str, Any]
+) -> None:
+    documents = [f"{number} {'x' * 1000}" for number in range(600)]
+    body = orjson.dumps({"model": "m", "query": "q", "documents": documents, "return_documents": True})
+    assert await asked_of_small(make_world, fake_engine, MemoryBudget(512 << 20), body, **more) == (200, 1)
+
+
+MEASURE = """
+import re, sys
+from pathlib import Path
+from gpustack.domain.route import RerankForm
+from gpustack.gateway.rerank import adapted, most_memory
+
+def resident(which):
+    return int(re.search(rf"{which}:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
+
+form, each = RerankForm(templates=True), sys.argv[1].encode()
+body = b'{"query":"q","documents":[' + each * (2_000_000 // len(each)) + b'""]}'
+before = resident("VmRSS")
+adapted(body, form)
+print(resident("VmHWM") - before, most_memory(body, form))
+"""
+
+
+@pytest.mark.parametrize("each", ['"",', "[],", '{"":[]},', '{"text":""},'])
+def test_the_most_memory_that_adapting_takes_is_told_before(each: str) -> None:
+    """Of a process of its own: what JSON's buffers only reserve doesn't count."""
+    found = subprocess.run([sys.executable, "-c", MEASURE, each], capture_output=True, text=True, check=True)
+    taken, told = map(int, found.stdout.split())
+    assert 10 << 20 < taken <= told
 
 
 async def test_a_real_reranker_reads_the_whole_format(world: World, tmp_path: Path) -> None:

@@ -92,3 +92,29 @@ async def test_where_the_disk_cannot_keep_it_that_is_told(
     await client.close()
     assert answer.status == 503
     assert b"cannot be kept while it is passed on" in answer.body
+
+
+@pytest.mark.parametrize("at", [0, 1, 5])
+async def test_forms_leave_room_on_the_disk_for_the_database(
+    make_world: MakeWorld, fake_engine: StartEngine, tmp_path: Path, at: int
+) -> None:
+    """It may fill up before a form comes, or meanwhile."""
+    asked: list[Path] = []
+
+    def free(folder: Path) -> int:
+        asked.append(folder)
+        return 100 << 20 if len(asked) > at else 1 << 40
+
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    engine = fake_engine()
+    world = await make_world(spool=spool, free=free)
+    await world.deploy("m", engine.port)
+    client = await world.connect()
+    answer = await client.ask(sent(world, long_form(6 * IN_MEMORY)))
+    await client.close()
+    assert (answer.status, answer.headers[b"retry-after"]) == (503, b"30")
+    assert b"The disk of the server has no room for the file" in answer.body
+    assert asked == [spool] * (at + 1)
+    assert not list(spool.iterdir())
+    assert engine.seen()["requests"] == 0
