@@ -12,6 +12,11 @@ RATE = 16_000
 BLOCK_SECONDS = 600.0
 """The memory that a transcription takes grows with what it is given at a time; a longer sound is cut where it is
 quietest in the last seconds of a block."""
+_FRAME_SECONDS = 60.0
+_MOST_CHANNELS = 16
+_MOST_RATE = 768_000
+"""Of a frame, as the file declares it. Real ones are far below; a few bytes that declare more would have the resampler
+take gigabytes, before the length of what it made could be looked at."""
 _CUT_WITHIN = 30.0
 _WINDOW = RATE // 10
 
@@ -29,7 +34,8 @@ class UnreadableSound(Exception):
 
 
 def blocks(file: IO[bytes], most_seconds: float, block_seconds: float = BLOCK_SECONDS) -> Iterator[Samples]:
-    """The sound, block by block, decoded as it is asked for. Raises ``UnreadableSound``."""
+    """The sound, in blocks of at most ``block_seconds``, decoded as it is asked for. Raises ``UnreadableSound``."""
+    most = int(block_seconds * RATE)
     kept: list[Samples] = []
     length, total = 0, 0
     for samples in _decoded(file):
@@ -38,11 +44,13 @@ def blocks(file: IO[bytes], most_seconds: float, block_seconds: float = BLOCK_SE
         total += len(samples)
         if total > most_seconds * RATE:
             raise UnreadableSound(f"The sound is longer than {most_seconds:g} s, the most that is taken here")
-        if length >= block_seconds * RATE:
-            block = np.concatenate(kept)
-            cut = _quietest(block)
-            yield block[:cut]
-            kept, length = [block[cut:]], len(block) - cut
+        if length >= most:
+            rest = np.concatenate(kept)
+            while len(rest) >= most:
+                cut = _quietest(rest[:most])
+                yield rest[:cut]
+                rest = rest[cut:]
+            kept, length = [rest], len(rest)
     if length:
         yield np.concatenate(kept)
     elif not total:
@@ -59,12 +67,27 @@ def _decoded(file: IO[bytes]) -> Iterator[Samples]:
             stream.thread_type = "NONE"
             resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
             for frame in _frames(container, stream):
+                _check(frame)
                 for resampled in resampler.resample(frame):
                     yield resampled.to_ndarray().reshape(-1)
             for resampled in resampler.resample(None):
                 yield resampled.to_ndarray().reshape(-1)
     except av.error.FFmpegError as error:
         raise UnreadableSound(f"The file cannot be read as sound: {error.strerror or error}") from error
+
+
+def _check(frame: Any) -> None:
+    """Raises ``UnreadableSound`` for a frame that would take too much memory to resample."""
+    if not 0 < frame.sample_rate <= _MOST_RATE:
+        raise UnreadableSound(
+            f"The sound declares {frame.sample_rate} samples a second; {_MOST_RATE} are the most"
+        )
+    if frame.samples > _FRAME_SECONDS * frame.sample_rate:
+        raise UnreadableSound(f"A single frame of the sound lasts longer than {_FRAME_SECONDS:g} s")
+    if len(frame.layout.channels) > _MOST_CHANNELS:
+        raise UnreadableSound(
+            f"The sound has more than {_MOST_CHANNELS} channels, the most that are taken here"
+        )
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
