@@ -6,12 +6,14 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 import trio
 
+from gpustack.launchers.images.__main__ import main
 from gpustack.launchers.images.drawing import DrawProgress, DrawSettings, Tell
 from gpustack.launchers.images.drawing_paths import DrawingPaths, DrawLimits
 from gpustack.launchers.service.app import EngineService
@@ -246,3 +248,14 @@ async def test_one_draws_and_others_wait_their_turn(
             nursery.start_soon(one, number)
     assert [answer.status for answer in answers] == [200] * 5
     assert (work.running, work.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["pipeline.py", "unet/my_unet.PY"])
+def test_a_model_that_brings_code_is_not_started(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "model_index.json").write_text("{}")
+    (tmp_path / name).write_text("raise SystemExit(7)")
+    assert main(["--model", str(tmp_path)]) == 1
+    assert "holds code (*.py); models that bring code are not run" in capfd.readouterr().err

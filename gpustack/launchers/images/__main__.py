@@ -10,6 +10,7 @@ each with one sentence on stderr. It outlives whoever started it.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"the server did not start: {settings.model} holds no pipeline of diffusers (model_index.json)",
         )
         return 1
+    if _holds_code(settings.model):
+        say(
+            NAME,
+            f"the server did not start: {settings.model} holds code (*.py); models that bring code are not run",
+        )
+        return 1
     try:
         painter = DiffusersPainter(
             settings.model,
@@ -88,6 +95,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(NAME, f"the server did not start: port {settings.port}: {error.strerror or error}")
         return 1
     return 0
+
+
+def _holds_code(folder: str) -> bool:
+    """Whether there is Python in the folder, at any depth: versions of diffusers differ in what they run of it."""
+    return any(name.lower().endswith(".py") for _, _, names in os.walk(folder) for name in names)
 
 
 if __name__ == "__main__":

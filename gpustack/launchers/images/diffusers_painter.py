@@ -44,6 +44,7 @@ class DiffusersPainter:
         os.environ.setdefault(
             "HF_HUB_OFFLINE", "1"
         )  # what is missing in the folder is not fetched from elsewhere
+        os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"  # read at the import; a model brings no code
         import diffusers
         import torch
 
