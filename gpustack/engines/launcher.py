@@ -106,6 +106,8 @@ def launch(module: str, path: str, context: LaunchContext) -> LaunchSpec:
         ),
         env={
             **_device_environment(indexes),
+            # What clients upload lies in files: /tmp is often memory, and they would fill it.
+            "TMPDIR": context.data_dir,
             **model.env,
             **({} if context.api_key is None else {KEY_VARIABLE: context.api_key}),
         },
