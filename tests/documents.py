@@ -182,7 +182,7 @@ OPTIONS = """
 <!-- Written by `make docs`. Change gpustack/config/options.py or tests/options/proof.py, then run that again. -->
 
 Each row names the test that sets it on a running daemon, in each of its spellings, and sees its effect from outside:
-`make test PYTEST_ARGS="<test>"` runs it. What says *nothing yet* has no effect in this version.
+`make test PYTEST_ARGS="<test>"` runs it.
 """
 
 

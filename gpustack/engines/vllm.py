@@ -66,7 +66,6 @@ _LORA_FLAGS = ("--enable-lora", "--no-enable-lora")
 _RANK_FLAGS = ("--max-lora-rank",)
 _LEAST_FRACTION = 0.01
 _NOT_SERVED = (Category.IMAGE, Category.TEXT_TO_SPEECH)
-_OTHERS_SERVE = (*_NOT_SERVED, Category.SPEECH_TO_TEXT)
 _RAY_LAUNCHER = "vllm_ray.py"
 
 
@@ -83,11 +82,11 @@ class VllmEngine:
     """They differ by version: ``gpustack/metrics/mapping.py`` has them."""
 
     def serves(self, model: Model, facts: ModelFacts | None) -> bool:
-        """Safetensors, but for what speaks, hears or paints."""
+        """Safetensors, but for what speaks or paints."""
         if facts is None or facts.format is not FileFormat.SAFETENSORS:
             return False
         categories = {*model.categories, facts.category}
-        return not categories.intersection(_OTHERS_SERVE)
+        return not categories.intersection(_NOT_SERVED)
 
     def fetches(self, model: Model) -> bool:
         return True

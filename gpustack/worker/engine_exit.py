@@ -24,7 +24,7 @@ _CRASH = re.compile(
 """What a program writes when it cannot go on, and hardly ever otherwise."""
 _FAULT = re.compile(
     r"\b(?:errors?|failed|fatal|cannot|can't|couldn't|could not|unable|invalid|unknown|unrecognized|not found|no such"
-    r"|denied|insufficient|out of memory)\b",
+    r"|denied|insufficient|out of memory|mismatch)\b",
     re.IGNORECASE,
 )
 _OURS = re.compile(r"\bllama_cpp: (?!listening on )")

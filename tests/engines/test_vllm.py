@@ -26,9 +26,11 @@ def deployed(*items: str, **fields: object) -> Model:
     return model(source=FOLDER, backend_parameters=items, **fields)
 
 
-def test_safetensors_run_on_vllm_unless_they_speak_hear_or_paint() -> None:
+def test_safetensors_run_on_vllm_unless_they_speak_or_paint() -> None:
     assert engine_for(deployed(), SAFETENSORS).name == "vllm"
-    for category in (Category.SPEECH_TO_TEXT, Category.TEXT_TO_SPEECH, Category.IMAGE):
+    whisper = ModelFacts(format=FileFormat.SAFETENSORS, category=Category.SPEECH_TO_TEXT)
+    assert engine_for(deployed(), whisper).name == "vllm"
+    for category in (Category.TEXT_TO_SPEECH, Category.IMAGE):
         assert not ENGINE.serves(deployed(categories=(category,)), SAFETENSORS)
         assert not ENGINE.serves(deployed(), ModelFacts(format=FileFormat.SAFETENSORS, category=category))
 

@@ -251,14 +251,16 @@ def _settings(model: Model, facts: ModelFacts, memory: SafetensorsMemory, slots:
         float32=wide,
         keeps_wide=not memory.pooled and dtype is None,
         loaded_bits=loaded_bits(method),
-        adapter_ranks=_adapter_ranks(given, memory),
+        adapter_ranks=_adapter_ranks(model, memory),
         drafts=parameters.has(given, "--speculative-config", "--speculative-algorithm"),
     )
 
 
-def _adapter_ranks(given: Sequence[str], memory: SafetensorsMemory) -> int:
-    """The ranks of the adapters that the parameters make room for, one of rank 16 by default, as vLLM does."""
-    if not memory.adapters or not parameters.has(given, *memory.adapters):
+def _adapter_ranks(model: Model, memory: SafetensorsMemory) -> int:
+    """The ranks of the adapters that the deployment or its parameters make room for, one of rank 16 by default, as vLLM
+    does."""
+    given = model.backend_parameters
+    if not memory.adapters or not (model.lora_adapters or parameters.has(given, *memory.adapters)):
         return 0
     return min(
         (_count_of(given, memory.adapter_count) or 1) * (_count_of(given, memory.adapter_rank) or 16), 1 << 20
