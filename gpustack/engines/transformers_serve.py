@@ -45,6 +45,7 @@ _OURS: Mapping[str, str] = {
     **dict.fromkeys(("--host", "--port", "--enable-cors"), LISTENS),
     **dict.fromkeys(("--force-model", "--model-timeout"), FILES),
     "--device": PLACES,
+    "--trust-remote-code": "this engine asks for no key, so any user of the machine could have it load their code",
 }
 
 
@@ -73,6 +74,7 @@ class TransformersEngine:
         eager=(),
         host_weights=(),
         adapters=(),
+        code=(),
     )
     metrics: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 

@@ -30,6 +30,8 @@ class AssignmentSnapshot:
 
     state: AssignmentState = AssignmentState()
     synced: bool = False
+    worker_id: int = 0
+    """Whose assignments they are; a worker that joins anew may get another id."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -86,7 +88,7 @@ class AssignmentWatcher:
                         retry.deadline = min(retry.deadline, attempt.fault.again_at)
                     synced = synced or line.word is AssignmentEvent.SYNCED
                     if synced and line.word is not AssignmentEvent.STILL:
-                        self.latest.set(AssignmentSnapshot(state, True))
+                        self.latest.set(AssignmentSnapshot(state, True, worker_id))
 
     def _note_unreadable(self, line: AssignmentLine) -> None:
         """Log once that a record cannot be read. What is known of it from before stays: see ``applied``."""

@@ -63,8 +63,6 @@ class WorkerContext:
     """Which parameters the builds here know; ``None``: nobody asks them."""
     address: Callable[[], str] = lambda: LOOPBACK
     """This worker's address as the other workers reach it. Blocks: call it in a thread."""
-    worker_id: Callable[[], int | None] = lambda: None
-    """This worker's id; ``None`` before it has joined."""
     peer_port: int = 10150
     """The port of all workers, by which the worker of a gang's main member is known to be there."""
     rpc_server_args: tuple[str, ...] = ()

@@ -26,6 +26,7 @@ from gpustack.nursery.process import spawn_group
 from gpustack.nursery.state import GroupState, forget_state, read_state, read_states
 from gpustack.worker import session_folder
 from gpustack.worker.context import WorkerContext
+from gpustack.worker.ports import PortLeases
 
 log = logging.getLogger(__name__)
 
@@ -173,21 +174,24 @@ async def adopt_engine(seat: EngineSeat, context: WorkerContext, leases: ExitSta
     health = _health_of(state)
     if health is None or not _is_for(state, seat):
         await end_former_engine(state, context)
+        _expect_no_more(seat, context)
         return None
     ports = ports_of(state)
     for number, port in enumerate(ports):
         inner = bool(seat.member or number)
-        leases.enter_context(context.leases_of(port).keep(port, seat.holder, inner=inner))
+        owner = port_owner(context, port, seat.member)
+        leases.enter_context(owner.keep(port, seat.holder, inner=inner))
     group = adopt(state)
     if group is None:
         leases.close()
         await end_former_engine(state, context)
+        _expect_no_more(seat, context)
         return None
     log.info("Adopted a running engine: instance=%s pid=%d ports=%s", seat.holder, group.pid, list(ports))
     age = (context.now() - state.started_at).total_seconds()
     return EngineProcess(
         group=group,
-        attempt=_attempt_of(state),
+        attempt=attempt_of(state),
         ports=ports,
         health=health,
         adopted=True,
@@ -199,16 +203,23 @@ async def adopt_engine(seat: EngineSeat, context: WorkerContext, leases: ExitSta
     )
 
 
+def _expect_no_more(seat: EngineSeat, context: WorkerContext) -> None:
+    """End the reservation of ports that nobody comes to adopt."""
+    for ports in (context.ports, context.rpc_ports):
+        ports.expect_no_more(seat.holder)
+
+
 def _is_for(state: GroupState, seat: EngineSeat) -> bool:
     """Whether a process was started for this very seat."""
     is_same = state.generation == seat.instance.generation
     is_same = is_same and state.meta.get("place") == placement_digest(seat.instance.placement)
     if seat.member:
-        return is_same and _attempt_of(state) == seat.attempt
+        return is_same and attempt_of(state) == seat.attempt
     return is_same and state.port is not None
 
 
-def _attempt_of(state: GroupState) -> int:
+def attempt_of(state: GroupState) -> int:
+    """In which attempt of its gang a process of a former daemon was started; 0 for one that ran alone."""
     text = state.meta.get("attempt", "")
     return int(text) if text.isdigit() else 0
 
@@ -217,6 +228,11 @@ def ports_of(state: GroupState) -> tuple[int, ...]:
     """The ports that a process of a former daemon was given."""
     more = [int(text) for text in state.meta.get("ports", "").split(",") if text.isdigit()]
     return tuple(more) or (() if state.port is None else (state.port,))
+
+
+def port_owner(context: WorkerContext, port: int, member: int) -> PortLeases:
+    """Whose port it is: all of the main member are of the service range, whatever the ranges are by now."""
+    return context.leases_of(port) if member else context.ports
 
 
 async def end_former_engine(state: GroupState, context: WorkerContext) -> None:
@@ -280,12 +296,18 @@ def _grace(health: HealthPolicy | None, context: WorkerContext) -> float:
 
 async def _remove_session(state_file: Path) -> None:
     with trio.CancelScope(shield=True, deadline=trio.current_time() + _FORGET_WITHIN):
-        await _threads.run(session_folder.remove, session_folder.of(state_file))
+        folder = session_folder.of(state_file)
+        try:
+            await _threads.run(session_folder.remove, folder)
+        except (
+            OSError
+        ) as error:  # what is left of the engine may still write there; the next start removes it
+            log.warning("Files of an engine cannot be removed: folder=%s reason=%s", folder, error.strerror)
 
 
 async def _forget(state_file: Path) -> None:
+    await _remove_session(state_file)
     with trio.CancelScope(shield=True, deadline=trio.current_time() + _FORGET_WITHIN):
-        await _threads.run(session_folder.remove, session_folder.of(state_file))
         await _threads.run(forget_state, state_file)
 
 

@@ -45,11 +45,7 @@ async def until_ready(
             return
         starting()
 
-    async def ready() -> None:
-        await context.prober.until_ready(engine.port, probe, host)
-        if engine.health.warm_up is not None:
-            await context.prober.warm_up(engine.port, engine.health.warm_up, host)
-
+    ready = partial(context.prober.until_ready, engine.port, probe, host)
     with trio.move_on_after(engine.start_left) as patience:
         if await first_of(ready, engine.group.wait, bounded_log(engine)) == 1:
             raise InstanceFailure(await _exit_sentence(engine, ready=False))
@@ -59,6 +55,10 @@ async def until_ready(
             f"The engine did not answer {what} within {engine.health.start_deadline:g} s of its start; "
             "see its log"
         )
+    if engine.health.warm_up is not None:  # with a deadline of its own
+        warm_up = partial(context.prober.warm_up, engine.port, engine.health.warm_up, host)
+        if await first_of(warm_up, engine.group.wait, bounded_log(engine)) == 1:
+            raise InstanceFailure(await _exit_sentence(engine, ready=False))
 
 
 async def watch_engine(engine: EngineProcess, context: WorkerContext) -> NoReturn:

@@ -10,7 +10,7 @@ from typing import NoReturn
 import attrs
 import trio
 
-from gpustack.domain.instance import ModelInstance
+from gpustack.domain.instance import ModelInstance, status_of
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
 from gpustack.engines.engine import Gang, GangPlan
@@ -24,6 +24,7 @@ from gpustack.worker.engine_process import (
     EngineProcess,
     EngineSeat,
     adopt_engine,
+    attempt_of,
     end_former_engine,
     engine_on_record,
     holder_name,
@@ -83,11 +84,11 @@ class FollowerRunner:
 
     async def run(self) -> None:
         """Serve one attempt after the other until ``end`` is called. Cancellable at any time."""
-        row = (self.instance.id, self.member)
+        row, record = (self.instance.id, self.member), GangRecord(self._assignments.latest, self.instance.id)
         with self._scope:
             while True:
                 with self._faults.row(row) as trial:
-                    await self._serve_attempts()
+                    await self._serve_next_attempt(record)
                 if trial.fault is not None:
                     self.reporter.report(InstanceState.ERROR, trial.fault.sentence)
                     await trio.sleep(max(trial.fault.again_at - trio.current_time(), 0.0))
@@ -99,23 +100,27 @@ class FollowerRunner:
             self._unwanted.set()
             self._scope.cancel()
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether ``end`` was called."""
+        return self._unwanted.is_set()
+
     def is_placed_as(self, record: ModelInstance) -> bool:
         """Whether ``record`` still has the placement that this runner was made for."""
         return placement_digest(self.instance.placement) == placement_digest(record.placement)
 
-    async def _serve_attempts(self) -> NoReturn:
-        record = GangRecord(self._assignments.latest, self.instance.id)
+    async def _serve_next_attempt(self, record: GangRecord) -> None:
+        """Wait for an attempt that was not served yet, and serve it until it is over."""
 
         def is_new(one: ModelInstance) -> bool:
             return one.state in LIVE and one.attempt not in (0, self.reporter.attempt)
 
-        while True:
-            if record.now is not None and not is_new(record.now):
-                await self._end_former_process()
-            begun = await record.until(is_new)
-            self._take_model()
-            self.reporter.attempt = begun.attempt
-            await self._serve(begun, record)
+        if record.now is not None and not is_new(record.now):
+            await self._end_former_process()
+        begun = await record.until(is_new)
+        self._take_model()
+        self.reporter.attempt = begun.attempt
+        await self._serve(begun, record)
 
     async def _serve(self, begun: ModelInstance, record: GangRecord) -> None:
         """Serve one attempt until it is over. A failure is reported."""
@@ -143,8 +148,13 @@ class FollowerRunner:
         failed, its attempt is over or it is not wanted, and when the daemon is being stopped; else it keeps running.
         """
         seat = EngineSeat(instance=attempt.begun, member=self.member, attempt=attempt.begun.attempt)
+        former = await engine_on_record(self.instance.id, self._context, self.member)
         engine = await adopt_engine(seat, self._context, leases)
         if engine is None:
+            ran = former is not None and attempt_of(former) == seat.attempt
+            if ran or status_of(attempt.begun, self.member).pid is not None:
+                # Its main member has lost it: another process would not heal that, and would hide it.
+                raise InstanceFailure("Its process ended while its daemon was away")
             engine = await self._start(seat, attempt, leases)
         failed = False
         try:
@@ -164,6 +174,9 @@ class FollowerRunner:
             is_unwanted = failed or attempt.over.is_set() or self._unwanted.is_set()
             if self._context.shutdown.ends_engines and not is_unwanted:
                 self.reporter.report(InstanceState.ERROR, "Its worker was stopped")
+            elif attempt.over.is_set() and not failed:
+                # Refused if a new attempt has begun. If the main member goes on with this one, it is to know.
+                self.reporter.report(InstanceState.ERROR, "It was ended, as its main member had begun anew")
             ends = is_unwanted or self._context.shutdown.ends_engines
             await engine.release(end=ends)
             if ends:
@@ -232,16 +245,21 @@ class FollowerRunner:
         await watch_engine(engine, self._context)
 
     async def _until_alone(self, record: GangRecord) -> None:
-        """Return when for a time neither the server nor the main member's worker let itself be heard."""
-        heard = trio.current_time()
+        """Return when for a time neither the server nor the main member's worker let itself be heard.
+
+        That worker's silence counts only if it was reached before: its port may be another one, or not be reachable.
+        """
+        heard, was_reached = trio.current_time(), False
         while trio.current_time() - heard < ALONE_FOR:
             await trio.sleep(_LOOK_FOR_MAIN_EVERY)
-            now = record.now
-            heard = max(heard, self._assignments.heard_at)
-            if now is not None and now.address and trio.current_time() - heard >= _LOOK_FOR_MAIN_EVERY:
+            now, reached = record.now, False
+            if now is not None and now.address:
                 with trio.move_on_after(_CONNECTS_WITHIN):
-                    if await connects(now.address, self._context.peer_port):
-                        heard = trio.current_time()
+                    reached = await connects(now.address, self._context.peer_port)
+            was_reached = was_reached or reached
+            heard = max(heard, self._assignments.heard_at)
+            if reached or not was_reached:
+                heard = trio.current_time()
 
     async def _end_former_process(self) -> None:
         """End what a former daemon left of an attempt that is over."""

@@ -38,7 +38,7 @@ from gpustack.worker.report import InstanceReporter
 log = logging.getLogger(__name__)
 
 _FOLLOWERS_WITHIN = 1800.0
-"""Seconds that followers get to be prepared: they may fetch the model's files first."""
+"""Seconds without progress of followers that prepare themselves: they may fetch the model's files first."""
 _CULPRIT_WITHIN = 3.0
 """Seconds to wait for a follower's word when the main process ends: it often dies of a follower's death."""
 _threads = threads("gangs", 1)
@@ -79,8 +79,15 @@ async def run_instance(run: InstanceRun, context: WorkerContext) -> NoReturn:
             failed = False
             try:
                 await _beside(_followers(run, engine.attempt), partial(_serve, run, engine, context))
-            except (InstanceFailure, GpustackError):
+            except (InstanceFailure, GpustackError) as failure:
                 failed = True
+                if engine.attempt:
+                    # Before its remains are ended: nobody is to be sent to it, and its followers are to end too.
+                    run.reporter.report(InstanceState.ERROR, str(failure))
+                raise
+            except Exception:
+                # The followers end with what is reported of this; an engine without them is of no use.
+                failed = bool(engine.attempt)
                 raise
             finally:
                 is_unwanted = failed or run.unwanted.is_set()
@@ -105,7 +112,13 @@ async def _serve(run: InstanceRun, engine: EngineProcess, context: WorkerContext
     where: dict[str, Any] = {"pid": engine.group.pid, "port": engine.port, "ports": engine.ports}
     if placement is not None and placement.subordinates:
         where |= {"attempt": engine.attempt, "address": await _threads.run(context.address)}
-    await until_ready(engine, context, starting=lambda: run.reporter.report(InstanceState.STARTING, **where))
+
+    def starting() -> None:
+        # To followers a step back means that this attempt is over.
+        if not engine.attempt:
+            run.reporter.report(InstanceState.STARTING, **where)
+
+    await until_ready(engine, context, starting=starting)
     run.on_ready()
     run.reporter.report(InstanceState.RUNNING, "" if placement is None else placement.note, **where)
     await watch_engine(engine, context)
@@ -142,9 +155,8 @@ async def _start(run: InstanceRun, context: WorkerContext, leases: ExitStack) ->
     gang, ray = None, None
     if plan is not None:
         main = GangMember(index=0, address=address, ports=ports, gpu_indexes=seat.share.gpu_indexes)
-        gang = await _gather(run, attempt, plan, main, tell)
+        gang = await _gather(run, attempt, plan, main, context, tell)
         if plan.delegated and context.ray is not None:
-            await context.ray.until_up(tell)
             ray = context.ray.environment()
     key = make_engine_key(context.rng)
     launch = await describe_launch(seat, model, inputs, LaunchTerms(ports, key, gang, ray), context)
@@ -161,21 +173,35 @@ async def _start(run: InstanceRun, context: WorkerContext, leases: ExitStack) ->
 
 
 async def _gather(
-    run: InstanceRun, attempt: int, plan: GangPlan, main: GangMember, tell: Callable[[str], None]
+    run: InstanceRun,
+    attempt: int,
+    plan: GangPlan,
+    main: GangMember,
+    context: WorkerContext,
+    tell: Callable[[str], None],
 ) -> Gang:
-    """The whole gang, once its followers are prepared. Raises ``InstanceFailure`` if one fails, or all that takes too
-    long."""
+    """The whole gang, once its followers, and the Ray of this worker where it runs on that, are ready for its main
+    process. Raises ``InstanceFailure`` if a follower fails, or for long no progress is seen."""
     followers = _followers(run, attempt, plan)
     assert followers is not None  # it has a plan
     prepared: list[tuple[GangMember, ...]] = []
 
-    async def prepare() -> None:
-        prepared.append(await followers.until_prepared(tell))
+    patience = trio.CancelScope(deadline=trio.current_time() + _FOLLOWERS_WITHIN)
 
-    with trio.move_on_after(_FOLLOWERS_WITHIN):
+    def heard(sentence: str) -> None:
+        patience.deadline = trio.current_time() + _FOLLOWERS_WITHIN
+        tell(sentence)
+
+    async def prepare() -> None:
+        members = await followers.until_prepared(heard)
+        if plan.delegated and context.ray is not None:
+            await context.ray.until_up(tell)
+        prepared.append(members)
+
+    with patience:
         await _beside(followers, prepare)
     if not prepared:
-        raise InstanceFailure(f"Its other members were not ready within {_FOLLOWERS_WITHIN:g} s")
+        raise InstanceFailure(f"Nothing was heard of its other members for {_FOLLOWERS_WITHIN:g} s")
     return Gang(attempt=attempt, members=(main, *prepared[0]))
 
 
@@ -193,13 +219,13 @@ async def _beside(followers: Followers | None, work: Callable[[], Awaitable[None
     if followers is None:
         await work()
         return
-    failures: list[InstanceFailure] = []
+    failures: list[InstanceFailure | GpustackError] = []
     culprits: list[str] = []
 
     async def do_work() -> None:
         try:
             await work()
-        except InstanceFailure as failure:
+        except (InstanceFailure, GpustackError) as failure:
             failures.append(failure)
 
     async def listen() -> None:

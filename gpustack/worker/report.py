@@ -284,8 +284,11 @@ class InstanceReporter:
 
     def differs(self, record: ModelInstance) -> bool:
         """Whether the record shows another state than was reported, with no report on its way."""
-        reported = self._last is not None and record.state is not self.state
-        return reported and not self._queue.has_pending(self._instance_id)
+        return self.is_other(record) and not self._queue.has_pending(self._instance_id)
+
+    def is_other(self, record: ModelInstance) -> bool:
+        """Whether the record shows another state than was reported last."""
+        return self._last is not None and record.state is not (self._last.state or self.state)
 
     def _step_between(self, state: InstanceState) -> None:
         if not allowed(self.state, state, Party.WORKER):
@@ -317,8 +320,11 @@ class FollowerReporter:
 
     def differs(self, record: ModelInstance) -> bool:
         """Whether the record shows another state of this attempt than was reported, with no report on its way."""
+        return self.is_other(record) and not self._queue.has_pending(self._instance_id, self._member)
+
+    def is_other(self, record: ModelInstance) -> bool:
+        """Whether the record shows another state of this attempt than was reported last."""
         last = self._last
         if last is None or last.attempt != record.attempt:
             return False
-        shown = status_of(record, self._member).state
-        return shown is not last.state and not self._queue.has_pending(self._instance_id, self._member)
+        return status_of(record, self._member).state is not last.state

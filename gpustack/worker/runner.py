@@ -88,6 +88,11 @@ class InstanceRunner:
         """Its name as the holder of ports."""
         return holder_name(self.instance)
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether ``end`` was called."""
+        return self._unwanted.is_set()
+
     def is_placed_as(self, record: ModelInstance) -> bool:
         """Whether ``record`` still has the placement that the engine was started with."""
         return placement_digest(self.instance.placement) == placement_digest(record.placement)

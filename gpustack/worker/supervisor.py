@@ -22,6 +22,7 @@ from gpustack.worker.engine_process import (
     engine_on_record,
     engines_on_record,
     holder_name,
+    port_owner,
     ports_of,
 )
 from gpustack.worker.follower import FollowerRunner
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _SETTLES_WITHIN = 2.0
 """Seconds after which a record that still shows another state than was reported is reported again."""
+_SETTLES_AT_MOST = 30.0
+"""The longest pause before that is done once more."""
 
 
 _Key = tuple[int, int]
@@ -103,13 +106,18 @@ class InstanceSupervisor:
                 with self._faults.row(("compare", key)):
                     self._compare_one(key, wanted.get(key), nursery)
 
+    def _is_ending(self, instance_id: int) -> bool:
+        """Whether another member of it ends here, whose memory the next one needs: that one begins afterwards."""
+        return any(key[0] == instance_id and runner.is_ending for key, runner in self._runners.items())
+
     def _members(self, assigned: AssignmentSnapshot) -> dict[_Key, ModelInstance]:
         """The members that this worker is to run, each with its instance's record."""
-        own = self._context.worker_id()
         found: dict[_Key, ModelInstance] = {}
         for key, record in assigned.state.instances.items():
-            # Whatever is assigned here is run here: where its place does not say how, as the main member.
-            for member in (() if own is None else members_on(record, own)) or (0,):
+            placement = record.placement
+            is_gang = placement is not None and bool(placement.subordinates)
+            # Whatever is assigned here alone is run here, also where its place does not say how.
+            for member in members_on(record, assigned.worker_id) if is_gang else (0,):
                 found[key, member] = record
         return found
 
@@ -123,10 +131,10 @@ class InstanceSupervisor:
                 nursery.start_soon(self._settle, key, runner, name=f"settle:{record.name}")
         elif record is None or key in self._removing:
             return
-        elif record.deleted_at is None:
+        elif record.deleted_at is None and not self._is_ending(key[0]):
             self._runners[key] = runner = self._runner_of(key, record)
             nursery.start_soon(self._run, key, runner, nursery, name=f"instance:{runner.holder}")
-        elif not self._context.reports.has_removal(*key):
+        elif record.deleted_at is not None and not self._context.reports.has_removal(*key):
             self._removing.add(key)
             nursery.start_soon(self._remove_deleted, key, record, nursery, name=f"end:{record.name}")
 
@@ -162,13 +170,24 @@ class InstanceSupervisor:
         self._compare(self._assignments.latest.value, nursery)
 
     async def _settle(self, key: _Key, runner: InstanceRunner | FollowerRunner) -> None:
-        """Report the state again if the record goes on showing another one: a report was refused or lost."""
-        await trio.sleep(_SETTLES_WITHIN)
-        runner.settling = False
-        record = self._assignments.latest.value.state.instances.get(runner.instance.id)
-        if record is not None and self._runners.get(key) is runner:
-            with self._run_faults.row(("settle", key)):
-                runner.reporter.repeat(record)
+        """Report the state again while the record goes on showing another one: a report was refused or lost, and what
+        it was refused for need not be told here when it is over."""
+        pause = _SETTLES_WITHIN
+        try:
+            while True:
+                await trio.sleep(pause)
+                pause = min(pause * 2, _SETTLES_AT_MOST)
+                record = self._assignments.latest.value.state.instances.get(runner.instance.id)
+                if (
+                    record is None
+                    or self._runners.get(key) is not runner
+                    or not runner.reporter.is_other(record)
+                ):
+                    return
+                with self._run_faults.row(("settle", key)):
+                    runner.reporter.repeat(record)
+        finally:
+            runner.settling = False
 
     async def _remove_deleted(self, key: _Key, record: ModelInstance, nursery: trio.Nursery) -> None:
         """End the former process of a member that was deleted while it had no runner, then report it gone."""
@@ -196,7 +215,8 @@ class InstanceSupervisor:
                     orphans.append(state)
                     continue
                 for port in ports_of(state):
-                    self._context.leases_of(port).expect(port, holder_name(record, key[1]))
+                    owner = port_owner(self._context, port, key[1])
+                    owner.expect(port, holder_name(record, key[1]))
         nursery.start_soon(self._end_orphans, orphans, name="orphans")
 
     async def _end_orphans(self, orphans: list[GroupState]) -> None:

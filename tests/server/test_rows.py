@@ -108,6 +108,7 @@ OTHERS: dict[str, str] = {
 ROWLESS: dict[str, str] = {
     "Leadership": "there is one lease",
     "Limiter": "it waits until it is cancelled",
+    "RayHeadRecorder": "there is one head",
     "Store": "each work is a boundary of its own (store/writer.py)",
     "Exporter": "an answer is made when it is asked for, and its fault is that request's",
     "LoopLag": "it measures one thing",

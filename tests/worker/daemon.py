@@ -201,7 +201,6 @@ class Daemon:
             now=utc_now,
             stop_grace=self.stop_grace,
             address=lambda: self.address,
-            worker_id=lambda: self.server.worker_id,
             peer_port=self.port,
         )
         self.supervisor = InstanceSupervisor(self.context, assignments, rng, self.back_off)

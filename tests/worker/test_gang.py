@@ -136,10 +136,11 @@ async def test_whoever_dies_the_whole_is_started_again_with_other_ports(
     after = pids(server)
     assert not set(before) & set(after)
     assert ports != [status_of(server.instance(), m).ports for m in (1, 2)]
-    errors = [report.state_message or "" for _, report in server.reports if report.state is S.ERROR]
     mains = [r.state_message or "" for _, r in server.reports if r.state is S.ERROR and not r.member]
-    assert all("SIGKILL" in sentence for sentence in errors)
-    assert len(mains) == 1
+    assert len(set(mains)) == 1, (
+        "it is told once before its remains are ended, and once with the time of the restart"
+    )
+    assert "SIGKILL" in mains[0]
     assert mains[0].startswith(f"member {victim} on worker 1: ") == bool(victim)
     assert server.instance().restart_count == 1
 
@@ -208,6 +209,38 @@ async def test_a_follower_whose_attempt_ended_while_its_daemon_was_away_is_ended
     await server.until(lambda: server.instance().attempt == 2 and server.instance().state is S.RUNNING)
     for pid in before:
         await until_gone(pid)
+
+
+async def test_a_follower_that_died_while_its_daemon_was_away_fails_the_whole(
+    server: FakeServer, start: Start, start_next: Start, model: Model, programs: EngineBuild
+) -> None:
+    """Another process in its place would look well, and the main process would never find it."""
+    worker = await started(server, start, model, programs)
+    before = pids(server)
+    await worker.crash()
+    os.kill(before[1], signal.SIGKILL)
+    await start_next(status=WorkerStatus(engines=(programs,)))
+    await server.until(lambda: server.instance().attempt == 2 and server.instance().state is S.RUNNING)
+    mains = [r.state_message or "" for _, r in server.reports if r.state is S.ERROR and not r.member]
+    assert mains[0].startswith("member 1 on worker 1: Its process ended while its daemon was away")
+    for pid in before:
+        await until_gone(pid)
+
+
+async def test_two_gangs_on_the_same_workers_never_meet(
+    server: FakeServer, start: Start, model: Model, programs: EngineBuild
+) -> None:
+    worker = await started(server, start, model, programs)
+    server.put(gang(model, 2))
+    await server.until_state(S.RUNNING, 2)
+    first, second = server.instance(1), server.instance(2)
+    ports = [port for one in (first, second) for m in (1, 2) for port in status_of(one, m).ports]
+    assert len({*ports, first.port, second.port}) == 6
+    for instance in (first, second):
+        assert (await worker.through(instance.port or 0, "/v1/models"))[0] == 200
+    os.kill(status_of(second, 1).pid or 0, signal.SIGKILL)
+    await server.until(lambda: server.instance(2).attempt == 2 and server.instance(2).state is S.RUNNING)
+    assert (server.instance(1).attempt, pids(server)[0]) == (1, first.pid)
 
 
 async def test_a_plain_stop_ends_all_members(

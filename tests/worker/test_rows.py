@@ -71,7 +71,10 @@ LOOPS: dict[str, list[Any]] = {
         partial(Stumble, ServerClient, "report_instance", lambda client, key, report: key == 1),
         partial(Stumble, ServerClient, "report_instance", lambda client, key, report: key == 3),
         partial(
-            Stumble, ServerClient, "ensure_file", lambda client, worker, source, _: source == _source("one")
+            Stumble,
+            ServerClient,
+            "ensure_file",
+            lambda client, worker, source, *rest, **more: source == _source("one") and not more,
         ),
     ],
     "ModelFiles": [
@@ -92,6 +95,7 @@ LOOPS: dict[str, list[Any]] = {
         partial(Stumble, log_retention, "_removed", lambda logs, before: logs[0].name == "91.log", 1)
     ],
     "ToolFetcher": [],
+    "RayNode": [],
     "EngineEnvironments": [],
 }
 """Each loop with its steps for one row. One without, and steps after another failure, have tests of their own below."""

@@ -18,11 +18,13 @@ from gpustack.server.report import report_instance
 from ..access import guards_of, still_admitted
 from ..body_stream import OpenedStream, RevocableStream
 from ..listing import ListSelection, equal
+from ..problems import MalformedRequest
 from ..resource import Resource
 from ..route import WORKERS, ApiCall, ApiResponse, ApiRoute
 from ..shape import AttrsObject, Boolean, Choice, Document, Integer, QueryParameter, Text
 from ..view import plain
 from ..wire import INSTANCE
+from ..worker_address import check_address
 
 
 def _visible(principal: Principal, instance: ModelInstance) -> bool:
@@ -46,7 +48,11 @@ async def _delete(call: ApiCall, instance: ModelInstance) -> None:
 async def _report(call: ApiCall) -> ApiResponse:
     worker_id = call.caller.worker_id
     assert worker_id is not None  # the route is for workers
-    await report_instance(call.context.store, worker_id, call.number(), call.document)
+    report: InstanceReport = call.document
+    check_address(report.address or None, call.request.peer, field="address")
+    if not all(0 < port < 1 << 16 for port in report.ports or ()):
+        raise MalformedRequest("ports: must be numbers from 1 to 65535")
+    await report_instance(call.context.store, worker_id, call.number(), report)
     return ApiResponse(document=None)
 
 

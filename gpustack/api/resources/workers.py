@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from typing import Any
 
@@ -16,7 +15,6 @@ from gpustack.errors import Conflict, Forbidden, NotFound, Unavailable
 from gpustack.identity.file_ticket import issue_ticket
 from gpustack.identity.keys import WorkerKeyText, parse
 from gpustack.policy.model_file import holders
-from gpustack.remote.redirect import is_loopback, names_no_machine
 from gpustack.server import deployment
 from gpustack.server.credential import CredentialAction, bar, next_action, readmit, renew_credential
 from gpustack.server.join import JoinResult, PresentedCredential, join
@@ -31,6 +29,7 @@ from ..route import WORKERS, ApiCall, ApiResponse, ApiRoute
 from ..shape import Array, AttrsObject, Boolean, Dictionary, Document, Integer, Nullable, Number, Text
 from ..view import RenderContext
 from ..wire import WORKER
+from ..worker_address import check_address
 
 
 def _visible(principal: Principal, worker: Worker) -> bool:
@@ -52,24 +51,6 @@ def _joined(answer: _JoinAnswer, context: RenderContext) -> dict[str, Any]:
     }
 
 
-_HOST = re.compile(r"[A-Za-z0-9.:_%-]{1,253}|")
-
-
-def _check_address(ip: str | None, peer: str) -> None:
-    """Raise ``MalformedRequest`` unless ``ip`` can be the address of a worker that sends from ``peer``.
-
-    The server sends requests there: they must not go to what only this machine can reach.
-    """
-    if ip is None:
-        return
-    if not _HOST.fullmatch(ip):
-        raise MalformedRequest("ip: must be an address or a host name")
-    if names_no_machine(ip):
-        raise MalformedRequest("ip: is no address of a machine")
-    if is_loopback(ip) and not is_loopback(peer):
-        raise MalformedRequest("ip: the server would reach itself there: set --worker-ip on the worker")
-
-
 def _shown(call: ApiCall) -> PresentedCredential | None:
     """The worker credential of the caller; ``None`` where it joins with the cluster token."""
     if call.caller.worker_id is None:
@@ -80,7 +61,7 @@ def _shown(call: ApiCall) -> PresentedCredential | None:
 
 
 async def _join(call: ApiCall) -> _JoinAnswer:
-    _check_address(call.document.ip, call.request.peer)
+    check_address(call.document.ip, call.request.peer)
     if call.context.workers.clones is not None:
         await call.context.workers.clones.refuse(call.document, call.snapshot)
     joined = await join(
@@ -187,7 +168,7 @@ async def _leave(call: ApiCall) -> ApiResponse:
 
 async def _status(call: ApiCall) -> ApiResponse:
     worker_id = own_id(call)
-    _check_address(call.document.ip, call.request.peer)
+    check_address(call.document.ip, call.request.peer)
     call.context.workers.heartbeats.heard(worker_id)
     await report_status(call.context.store, worker_id, call.document)
     return ApiResponse(document=None)

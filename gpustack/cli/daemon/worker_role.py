@@ -148,7 +148,6 @@ class WorkerRole:
             now=utc_now,
             stop_grace=options.engine_stop_grace,
             address=identity.address,
-            worker_id=lambda: None if membership.member is None else membership.member.worker_id,
             peer_port=identity.port,
             rpc_server_args=options.rpc_server_args,
             ray=ray,
