@@ -110,7 +110,8 @@ def test_a_program_that_is_not_there_is_told_with_what_to_install(shell: Shell) 
         "backend": "echo-server",
         "backend_version": "2.0",
     }
-    assert shell.daemon.call("POST", "/v1/models", model)[0] == 200
+    status, answer = shell.daemon.call("POST", "/v1/models", model)
+    assert status == 200, answer
 
     def told() -> str:
         (one,) = shell.daemon.instances("no") or [{}]
