@@ -168,7 +168,7 @@ async def test_a_step_that_fails_for_one_deployment_keeps_no_other_from_its_plac
 
 AT_A_WORKER = [
     (decision, "objections", lambda ask, worker, *_: worker.name == "a"),
-    (one_gpu, "candidates", lambda ask, worker, *_: worker.name == "a"),
+    (one_gpu, "candidates", lambda ask, here, *_: here.worker.name == "a"),
     (spread, "score", lambda candidate, *_: candidate.worker.name == "a"),
 ]
 
