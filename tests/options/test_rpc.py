@@ -95,10 +95,11 @@ def test_rpc_servers_listen_in_their_range_with_the_arguments_that_were_given(
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_disable_rpc_servers_keeps_the_devices_of_a_worker_for_itself(spelling: str, tmp_path: Path) -> None:
-    with two_machines(spelling, tmp_path, disable_rpc_servers=True) as server:
-
-        def waits() -> str:
-            found = server.instances("m")
-            return found[0]["state_message"] or "" if found and found[0]["state"] == "pending" else ""
-
-        assert "short by" in server.until(waits, "why it waits")
+    """Placement takes only workers that say by which program they lend: the test before this one sees it."""
+    values = {"llama_server_path": llama_rpc.install(tmp_path / "bin"), "disable_rpc_servers": True}
+    arguments, env = spelled(spelling, tmp_path, values)
+    with daemon(tmp_path / "data", *arguments, env=env) as one:
+        [worker] = one.until(lambda: _ready(one), "the worker")
+        build = next(build for build in worker["status"]["engines"] if build["engine"] == "llama.cpp")
+        assert build["rpc"], build
+        assert "rpc_server" not in build, "it may lead, and lends nothing"

@@ -110,6 +110,7 @@ def test_a_model_larger_than_one_machine_serves_from_two_and_comes_back_when_one
         assert server.call("POST", "/v1/chat/completions", ASK)[0] == 200
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_lost_is_replaced_by_another(tmp_path: Path, big_model: Path) -> None:
     soon = ("--reschedule-grace", "10")
     with ExitStack() as stack:
@@ -143,6 +144,7 @@ def _elsewhere(server: Daemon, lost: str) -> dict[str, Any] | None:
     return found[0] if found and lost not in workers else None
 
 
+@pytest.mark.slow
 def test_a_machine_that_does_not_lend_is_not_used(tmp_path: Path, big_model: Path) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(server_of(tmp_path))
