@@ -25,7 +25,7 @@ Options:
 Options of a new deployment:
   --name=NAME           Its name (default: that of the repository or file).
   --replicas=NUMBER     How many instances (default: 1).
-  --backend=ENGINE      llama-box (llama.cpp, for GGUF files) or custom (default: the one that fits).
+  --backend=ENGINE      llama-box, vllm, sglang, ascend-mindie, tei, transformers, vox-box, diffusers, custom.
   --command=TEXT        What custom runs, such as "my-server --port {port} --model {model_path}".
   -p, --param=ARG       An argument for the engine, such as ctx-size=16384; may be repeated.
   -e, --env=VAR         A variable for the engine, NAME=VALUE; may be repeated.
