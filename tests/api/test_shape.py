@@ -100,7 +100,7 @@ def test_a_nested_document_becomes_its_value() -> None:
 def test_all_faults_are_told_at_once() -> None:
     shape = Document(name="D", fields={"a": Integer(), "b": Boolean()}, required=("a", "c"))
     _, faults = read(shape, {"a": "1", "b": "no"})
-    assert faults == ["c: is missing", "a: must be a whole number", "b: must be true or false"]
+    assert faults == ["x.c: is missing", "x.a: must be a whole number", "x.b: must be true or false"]
 
 
 def test_a_document_holds_only_what_was_sent() -> None:

@@ -89,7 +89,7 @@ async def test_a_worker_is_heard(world: World, core: str) -> None:
         assert world.store.snapshot.instances[1].pid == 7
         asked = {"source": {"kind": "local_path", "local_path": "/models/tiny.gguf"}}
         made = await client.post(f"/v1/workers/{worker.id}/files", json=asked)
-        assert made.json() == {"id": 1}
+        assert made.json() == {"id": 1, "holders": []}
         assert (await client.put("/v1/model-files/1/report", json={"size": 3})).status_code == 200
         assert world.store.snapshot.files[1].size == 3
 

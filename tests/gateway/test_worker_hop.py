@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
@@ -21,6 +22,7 @@ from gpustack.nursery.wake import AsyncValue
 from gpustack.remote.pooled_client import PooledClient
 from gpustack.remote.server_client import ServerClient
 from gpustack.worker.engine_key import EngineKeys
+from gpustack.worker.file_server import FileServer
 from gpustack.worker.forward import ForwardHandler
 from gpustack.worker.identity import WorkerIdentity, WorkerName
 from gpustack.worker.membership import Member, Membership
@@ -74,13 +76,24 @@ async def start_machine(world: World, tmp_path: Path, forward_key: str, uuid: st
     membership = Membership(client, identity, lambda: "", random.Random(1), AsyncValue(member))
     ports, keys = PortLeases(1, 65535), EngineKeys()
     forward = ForwardHandler(
-        membership, ports, keys, world.pool, lambda key: tmp_path / f"{key}.log", _no_facts
+        membership,
+        ports,
+        keys,
+        world.pool,
+        lambda key, _: tmp_path / f"{key}.log",
+        _no_facts,
+        FileServer(_no_file),
+        lambda: datetime.now(UTC),
     )
     (listener,) = open_listeners("127.0.0.1", 0)
     server = HttpServer("worker", [listener], handler=forward, reactor=world.pool.reactor)
     served = await run_server(server, listener, world.nursery)
     worker = await world.worker(uuid, ip="127.0.0.1", port=served.port)
     return Machine(worker, server, ExitStack(), ports, keys)
+
+
+async def _no_file(digest: str, patience: float) -> None:
+    await trio.lowlevel.checkpoint()
 
 
 async def _no_facts(source: ModelSource) -> ModelFacts:

@@ -212,8 +212,8 @@ async def test_a_command_waits_for_nobody(cluster: Cluster, scheduler: Scheduler
 
 async def test_a_backend_nobody_has_is_told(cluster: Cluster, scheduler: Scheduler) -> None:
     await cluster.worker("a")
-    instance = await cluster.instance(await cluster.model("m", backend="vllm"))
-    await cluster.until_told(instance, "Backend 'vllm' is not known here")
+    instance = await cluster.instance(await cluster.model("m", backend="nobodys"))
+    await cluster.until_told(instance, "Backend 'nobodys' is not known here")
 
 
 @pytest.mark.parametrize(
