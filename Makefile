@@ -9,7 +9,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --co
 WANTED = pyproject.toml constraints.txt hatch_build.py console/build.js console/package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help install start test test-root test-gpu test-engines test-lower fuzz lint format bench tiny-model docs docs-ui wheel clean
+.PHONY: help install start test test-root test-slow test-gpu test-engines test-lower fuzz lint format bench tiny-model docs docs-ui wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: $(VENV)/.installed-dev ## Run the tests that need no root, e.g. make test 
 test-root: $(VENV)/.installed-dev ## Run the tests that need root (network namespaces, systemd)
 	@[ "$$(id -u)" = 0 ] || { echo "These tests need root: sudo make test-root" >&2; exit 1; }
 	$(VENV)/bin/python -m pytest -m "root and not engines" -rs $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.installed-dev ## Run the tests that take long: lost machines under llama.cpp's RPC
+	$(VENV)/bin/python -m pytest -m slow -rs $(PYTEST_ARGS)
 
 test-gpu: $(VENV)/.installed-dev ## Run the tests that need an NVIDIA GPU
 	$(VENV)/bin/python -m pytest -m gpu -rs $(PYTEST_ARGS) tests/gpu

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -21,14 +20,6 @@ class Adapter:
     """The folder with ``adapter_config.json``, or the GGUF file."""
     rank: int | None = None
     """As its configuration says; ``None`` if it does not."""
-
-
-@attrs.frozen(kw_only=True)
-class AdapterCall:
-    """A POST of JSON to a running engine; it worked if the status is 200."""
-
-    path: str
-    body: Mapping[str, str]
 
 
 class AdapterSelection(StrEnum):
@@ -53,14 +44,3 @@ class ServesAdapters(Protocol):
 def selection_of(engine: Engine) -> AdapterSelection | None:
     """How an engine's requests choose an adapter; ``None`` for one that takes none."""
     return engine.adapter_selection if isinstance(engine, ServesAdapters) else None
-
-
-@runtime_checkable
-class LoadsAdapters(Protocol):
-    """An engine that takes adapters while it runs."""
-
-    def loading(self, adapter: Adapter) -> AdapterCall:
-        """Has a running engine load an adapter; it answers to the adapter's name from then on."""
-
-    def unloading(self, name: str) -> AdapterCall:
-        """Has a running engine forget the adapter of that name."""

@@ -52,3 +52,26 @@ class SafetensorsMemory:
     """No CUDA graphs."""
     host_weights: Flags = ("--cpu-offload-gb",)
     """GiB of weights of each device that stay in host memory."""
+
+
+ONE_PLACE = SafetensorsMemory(
+    pooled=False,
+    on_cpu=True,
+    divides=False,
+    context=(),
+    sequences=(),
+    batch_tokens=(),
+    tensor_parallel=(),
+    pipeline_parallel=(),
+    data_parallel=(),
+    cache_type=(),
+    cache_bytes=(),
+    fraction=(),
+    quantisation=(),
+    overrides=(),
+    eager=(),
+    host_weights=(),
+    adapters=(),
+    code=(),
+)
+"""Of an engine that loads the whole model in one place, and has none of these parameters. Others differ by a few."""

@@ -11,7 +11,7 @@ from gpustack.domain.model import Category, Model
 
 from . import parameters
 from .engine import Engine, GangPlan, HealthPolicy, LaunchContext, LaunchSpec, Probe
-from .memory import SafetensorsMemory
+from .memory import ONE_PLACE, SafetensorsMemory
 from .program import EngineProgram
 from .repository import (
     FILES,
@@ -51,25 +51,8 @@ class TeiEngine:
     name: str = "text-embeddings-inference"
     wire_name: str = "tei"
     any_device: bool = False
-    memory: SafetensorsMemory | None = SafetensorsMemory(
-        pooled=False,
-        on_cpu=True,
-        divides=False,
-        context=(),
-        sequences=("--max-concurrent-requests",),
-        batch_tokens=("--max-batch-tokens",),
-        tensor_parallel=(),
-        pipeline_parallel=(),
-        data_parallel=(),
-        cache_type=(),
-        cache_bytes=(),
-        fraction=(),
-        quantisation=(),
-        overrides=(),
-        eager=(),
-        host_weights=(),
-        adapters=(),
-        code=(),
+    memory: SafetensorsMemory | None = attrs.evolve(
+        ONE_PLACE, sequences=("--max-concurrent-requests",), batch_tokens=("--max-batch-tokens",)
     )
     metrics: Mapping[str, str] = attrs.field(
         factory=lambda: {

@@ -13,7 +13,7 @@ from gpustack.domain.unit import GIB
 
 from . import parameters
 from .engine import Engine, FolderView, GangPlan, HealthPolicy, LaunchContext, LaunchSpec, Probe
-from .memory import SafetensorsMemory
+from .memory import ONE_PLACE, SafetensorsMemory
 from .program import EngineProgram, PythonPackage
 from .repository import (
     FILES,
@@ -56,25 +56,11 @@ class TransformersEngine:
     name: str = "transformers-serve"
     wire_name: str = "transformers"
     any_device: bool = False
-    memory: SafetensorsMemory | None = SafetensorsMemory(
-        pooled=False,
-        on_cpu=True,
-        divides=False,
-        context=(),
-        sequences=(),
+    memory: SafetensorsMemory | None = attrs.evolve(
+        ONE_PLACE,
         batch_tokens=("--cb-max-batch-tokens",),
-        tensor_parallel=(),
-        pipeline_parallel=(),
-        data_parallel=(),
-        cache_type=(),
-        cache_bytes=(),
         fraction=("--cb-max-memory-percent",),
         quantisation=("--quantization",),
-        overrides=(),
-        eager=(),
-        host_weights=(),
-        adapters=(),
-        code=(),
     )
     metrics: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 

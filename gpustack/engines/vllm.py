@@ -16,7 +16,7 @@ from gpustack.domain.unit import GIB, MIB
 from gpustack.domain.worker import EngineBuild
 
 from . import parameters
-from .adapter import Adapter, AdapterCall, AdapterSelection
+from .adapter import AdapterSelection
 from .engine import Engine, GangPlan, HealthPolicy, LaunchContext, LaunchSpec, Probe, StartOrder, WarmUp
 from .flag_list import FlagList
 from .memory import SafetensorsMemory
@@ -114,13 +114,6 @@ class VllmEngine:
             # vLLM gives up soon when a machine on which it was placed is not in the cluster yet.
             return GangPlan(order=StartOrder.FOLLOWERS_FIRST, delegated=True)
         return GangPlan(order=StartOrder.TOGETHER, main_ports=1)
-
-    def loading(self, adapter: Adapter) -> AdapterCall:
-        body = {"lora_name": adapter.name, "lora_path": adapter.path}
-        return AdapterCall(path="/v1/load_lora_adapter", body=body)
-
-    def unloading(self, name: str) -> AdapterCall:
-        return AdapterCall(path="/v1/unload_lora_adapter", body={"lora_name": name})
 
     def launch(self, context: LaunchContext) -> LaunchSpec:
         placement = context.placement

@@ -9,7 +9,7 @@ import attrs
 
 from gpustack.domain.ray import ONLY, RayHead
 from gpustack.domain.snapshot import Snapshot
-from gpustack.errors import Unavailable
+from gpustack.errors import NotFound, Unavailable
 from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.upstream import UpstreamAddress, UpstreamError, UpstreamResponse
 from gpustack.ray.machine import RayMachine
@@ -32,9 +32,12 @@ class RayDashboard:
 
     @asynccontextmanager
     async def read(self, target: bytes, headers: Mapping[str, bytes]) -> AsyncIterator[UpstreamResponse]:
-        """The answer to ``GET target``. Raises ``Unavailable`` where there is no dashboard, or not on this machine."""
+        """The answer to ``GET target``.
+
+        Raises ``NotFound`` without Ray, ``Unavailable`` where its dashboard is on another machine or does not answer.
+        """
         if self._machine is None:
-            raise Unavailable("Ray is off: start the servers and workers with --enable-ray")
+            raise NotFound("Ray is off: start the servers and workers with --enable-ray")
         running = self._machine.up.value
         if running is None or not running.is_head:
             raise Unavailable(self._elsewhere(self._machine))

@@ -90,9 +90,11 @@ class WorkerContext:
         """Where the process of an instance's member writes."""
         return self.engine_logs / f"{instance_id}{_suffix(member)}.log"
 
-    def leases_of(self, port: int) -> PortLeases:
-        """The owner of a port; the service ports' for one of no range, which an older daemon gave."""
-        return self.rpc_ports if self.rpc_ports.first <= port <= self.rpc_ports.last else self.ports
+    def port_owner(self, port: int, member: int) -> PortLeases:
+        """Whose a port is that a former daemon gave to a member. All of the main one are service ports, whatever the
+        ranges are by now."""
+        in_rpc_range = self.rpc_ports.first <= port <= self.rpc_ports.last
+        return self.rpc_ports if member and in_rpc_range else self.ports
 
     def leases(self, pool: PortPool) -> PortLeases:
         """The ports of a range."""

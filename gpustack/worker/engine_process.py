@@ -26,7 +26,6 @@ from gpustack.nursery.process import spawn_group
 from gpustack.nursery.state import GroupState, forget_state, read_state, read_states
 from gpustack.worker import session_folder
 from gpustack.worker.context import WorkerContext
-from gpustack.worker.ports import PortLeases
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +178,7 @@ async def adopt_engine(seat: EngineSeat, context: WorkerContext, leases: ExitSta
     ports = ports_of(state)
     for number, port in enumerate(ports):
         inner = bool(seat.member or number)
-        owner = port_owner(context, port, seat.member)
+        owner = context.port_owner(port, seat.member)
         leases.enter_context(owner.keep(port, seat.holder, inner=inner))
     group = adopt(state)
     if group is None:
@@ -228,11 +227,6 @@ def ports_of(state: GroupState) -> tuple[int, ...]:
     """The ports that a process of a former daemon was given."""
     more = [int(text) for text in state.meta.get("ports", "").split(",") if text.isdigit()]
     return tuple(more) or (() if state.port is None else (state.port,))
-
-
-def port_owner(context: WorkerContext, port: int, member: int) -> PortLeases:
-    """Whose port it is: all of the main member are of the service range, whatever the ranges are by now."""
-    return context.leases_of(port) if member else context.ports
 
 
 async def end_former_engine(state: GroupState, context: WorkerContext) -> None:
@@ -299,9 +293,8 @@ async def _remove_session(state_file: Path) -> None:
         folder = session_folder.of(state_file)
         try:
             await _threads.run(session_folder.remove, folder)
-        except (
-            OSError
-        ) as error:  # what is left of the engine may still write there; the next start removes it
+        except OSError as error:
+            # What is left of the engine may still write there; the next start removes it.
             log.warning("Files of an engine cannot be removed: folder=%s reason=%s", folder, error.strerror)
 
 

@@ -22,7 +22,6 @@ from gpustack.worker.engine_process import (
     engine_on_record,
     engines_on_record,
     holder_name,
-    port_owner,
     ports_of,
 )
 from gpustack.worker.follower import FollowerRunner
@@ -215,7 +214,7 @@ class InstanceSupervisor:
                     orphans.append(state)
                     continue
                 for port in ports_of(state):
-                    owner = port_owner(self._context, port, key[1])
+                    owner = self._context.port_owner(port, key[1])
                     owner.expect(port, holder_name(record, key[1]))
         nursery.start_soon(self._end_orphans, orphans, name="orphans")
 

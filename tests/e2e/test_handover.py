@@ -24,6 +24,7 @@ import pytest
 
 from tests.daemon import WITHIN, Daemon, daemon
 from tests.needs import requires, requires_root
+from tests.nursery.programs import is_running
 
 ASK = {"messages": [{"role": "user", "content": "Who are you?"}]}
 
@@ -33,14 +34,6 @@ def holder(data_dir: Path) -> int:
     return int((data_dir / "lock").read_text().strip() or 0)
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 @contextmanager
 def ending(data_dir: Path) -> Iterator[None]:
     """The daemon that took over is no child of the test: it is ended by its number."""
@@ -48,10 +41,10 @@ def ending(data_dir: Path) -> Iterator[None]:
         yield
     finally:
         pid = holder(data_dir)
-        if is_alive(pid) and b"gpustack" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if is_running(pid) and b"gpustack" in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGTERM)
             end = time.monotonic() + WITHIN
-            while is_alive(pid) and time.monotonic() < end:
+            while is_running(pid) and time.monotonic() < end:
                 time.sleep(0.05)
 
 
@@ -220,10 +213,10 @@ def test_a_stop_in_the_middle_of_handing_over_is_the_next_daemons(tmp_path: Path
         assert "Handed over" in one.log
         next_pid = int(one.log.rpartition("Handed over: pid=")[2].split()[0])
         end = time.monotonic() + WITHIN
-        while (is_alive(next_pid) or is_alive(engine["pid"])) and time.monotonic() < end:
+        while (is_running(next_pid) or is_running(engine["pid"])) and time.monotonic() < end:
             time.sleep(0.05)
-        assert not is_alive(next_pid), one.log
-        assert not is_alive(engine["pid"]), "the stop ended it in order"
+        assert not is_running(next_pid), one.log
+        assert not is_running(engine["pid"]), "the stop ended it in order"
         assert list((data / "cache").glob("**/*.state")) == []
 
 

@@ -129,17 +129,13 @@ def test_an_adapter_is_loaded_while_the_engine_runs_and_answers_by_its_name(
         headers={"authorization": f"Bearer {next(iter(key.values()))}"},
         timeout=60,
     ) as engine:
-        from gpustack.engines.adapter import Adapter
-        from gpustack.engines.vllm import VllmEngine
-
-        load = VllmEngine().loading(Adapter(name="tiny:late", path=str(adapter)))
-        unload = VllmEngine().unloading("tiny:late")
+        load = {"lora_name": "tiny:late", "lora_path": str(adapter)}
         asked = {"model": "tiny:late", "messages": ask(chat)["messages"]}
         assert engine.post("/v1/chat/completions", json=asked).status_code == 404
-        assert engine.post(load.path, json=load.body).status_code == 200
+        assert engine.post("/v1/load_lora_adapter", json=load).status_code == 200
         said = engine.post("/v1/chat/completions", json=asked).json()
         assert said["choices"][0]["message"]["content"].strip() == "by this cluster."
-        assert engine.post(unload.path, json=unload.body).status_code == 200
+        assert engine.post("/v1/unload_lora_adapter", json={"lora_name": "tiny:late"}).status_code == 200
         assert engine.post("/v1/chat/completions", json=asked).status_code == 404
     assert client.chat.completions.create(**ask(chat)).choices[0].message.content == REPLY
 

@@ -6,12 +6,12 @@ import contextlib
 import hashlib
 import json
 import re
-import threading
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.fakes.site import FileHandler, SiteServer, serving
 
 _LARGE = (".safetensors", ".gguf", ".bin")
 
@@ -31,17 +31,12 @@ class ModelScopeSite:
         self.files.setdefault((repo, revision), {}).update(files)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(SiteServer):
     site: ModelScopeSite
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(FileHandler):
     server: _Server
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
     def do_GET(self) -> None:
         site, parts = self.server.site, urllib.parse.urlsplit(self.path)
@@ -87,38 +82,16 @@ class _Handler(BaseHTTPRequestHandler):
             made["Sha256"] = hashlib.sha256(content).hexdigest()
         return {**made, "IsLFS": path.endswith(_LARGE)}
 
-    def give(self, body: bytes) -> None:
-        found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", ""))
-        if found is None:
-            self.answer(200, body)
-            return
-        first, last = int(found[1]), min(int(found[2]), len(body) - 1)
-        self.answer(206, body[first : last + 1], content_range=f"bytes {first}-{last}/{len(body)}")
-
     def refuse(self, status: int, message: str) -> None:
         self.say(status, {"Code": 10010205001, "Success": False, "Message": message, "Data": None})
 
     def say(self, status: int, document: Any) -> None:
         self.answer(status, json.dumps(document).encode(), content_type="application/json")
 
-    def answer(self, status: int, body: bytes, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "content_length": str(len(body))}.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        with contextlib.suppress(OSError):  # they may have left meanwhile
-            self.wfile.write(body)
-
 
 @contextlib.contextmanager
 def running_modelscope() -> Iterator[ModelScopeSite]:
     server = _Server(("127.0.0.1", 0), _Handler)
-    server.site = site = ModelScopeSite(f"http://127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield site
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    server.site = ModelScopeSite(f"http://127.0.0.1:{server.server_address[1]}")
+    with serving(server):
+        yield server.site

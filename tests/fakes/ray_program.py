@@ -9,8 +9,6 @@ from typing import Any
 
 import attrs
 
-from gpustack.nursery.process_identity import read_stat
-
 PROGRAM = """\
 import http.server, json, os, signal, socket, sys, threading, time
 from pathlib import Path
@@ -99,9 +97,3 @@ class RayProgram:
     def die(self) -> None:
         """The one that runs ends as if its raylet had been killed."""
         (self.folder / "dies").touch()
-
-
-def is_running(pid: int) -> bool:
-    """Whether the process runs; one that has ended and that nobody waited for does not."""
-    found = read_stat(pid)
-    return found is not None and not found.dead

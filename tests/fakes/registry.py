@@ -6,11 +6,10 @@ import contextlib
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+
+from tests.fakes.site import FileHandler, SiteServer, serving
 
 MODEL, PROJECTOR, LICENCE = (
     f"application/vnd.ollama.image.{kind}" for kind in ("model", "projector", "license")
@@ -37,17 +36,12 @@ class Registry:
         self.manifests[name] = json.dumps({"schemaVersion": 2, "layers": listed}).encode()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(SiteServer):
     registry: Registry
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(FileHandler):
     server: _Server
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
     def do_GET(self) -> None:
         registry = self.server.registry
@@ -64,32 +58,10 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.answer(404, b"{}")
 
-    def give(self, body: bytes) -> None:
-        found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", ""))
-        if found is None:
-            self.answer(200, body)
-            return
-        first, last = int(found[1]), min(int(found[2]), len(body) - 1)
-        self.answer(206, body[first : last + 1], content_range=f"bytes {first}-{last}/{len(body)}")
-
-    def answer(self, status: int, body: bytes, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "content_length": str(len(body))}.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        with contextlib.suppress(OSError):  # they may have left meanwhile
-            self.wfile.write(body)
-
 
 @contextlib.contextmanager
 def running_registry() -> Iterator[Registry]:
     server = _Server(("127.0.0.1", 0), _Handler)
-    server.registry = registry = Registry(f"http://127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield registry
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    server.registry = Registry(f"http://127.0.0.1:{server.server_address[1]}")
+    with serving(server):
+        yield server.registry

@@ -16,7 +16,8 @@ import pytest
 
 from tests.daemon import WITHIN, Daemon, daemon
 from tests.databases import Server
-from tests.fakes.ray_program import RayProgram, is_running
+from tests.fakes.ray_program import RayProgram
+from tests.nursery.programs import is_running
 from tests.options.test_ray import PORTS
 from tests.ports import free_ports, free_range
 
@@ -157,7 +158,7 @@ def test_without_ray_there_is_no_dashboard_and_what_was_left_of_it_is_ended(tmp_
         assert not is_running(call["pid"])
         assert not (tmp_path / "data/run/ray.json").exists()
         status, problem = one.call("GET", "/ray/")
-        assert status == 503
+        assert status == 404
         assert problem["message"] == "Ray is off: start the servers and workers with --enable-ray"
 
 

@@ -20,7 +20,8 @@ from gpustack.errors import Unavailable
 from gpustack.nursery.restart import RestartPolicy
 from gpustack.ray.machine import RayDevices, RayMachine, RaySettings, ToldHead
 from gpustack.ray.process import STATE_FILE, RayPlaces, adopt_ray
-from tests.fakes.ray_program import RayProgram, is_running
+from tests.fakes.ray_program import RayProgram
+from tests.nursery.programs import is_running
 from tests.ports import free_ports
 
 WITHIN = 60.0

@@ -10,7 +10,7 @@ import posixpath
 from contextlib import AsyncExitStack
 from urllib.parse import quote, urlencode
 
-from gpustack.errors import NotFound, Unavailable
+from gpustack.errors import NotFound
 
 from ..access import guards_of, still_admitted
 from ..body_stream import OpenedStream, RevocableStream
@@ -49,7 +49,7 @@ async def _page(call: ApiCall) -> ApiResponse:
 async def _pass_on(call: ApiCall, path: str) -> ApiResponse:
     context, caller = call.context, call.caller
     if context.ray is None:
-        raise Unavailable("Ray is off: start the servers and workers with --enable-ray")
+        raise NotFound("Ray is off: start the servers and workers with --enable-ray")
     if _sets_something_going(path):
         raise NotFound("This page of Ray's dashboard is not passed on")
     query = urlencode(call.query.pairs)

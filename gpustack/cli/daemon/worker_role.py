@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from gpustack import __version__
+from gpustack.artifacts.cache import Cache
 from gpustack.artifacts.tools import Tools
 from gpustack.cli.daemon.context import utc_now
 from gpustack.cli.daemon.engine_build import build_finder, python_environments
@@ -111,15 +112,7 @@ class WorkerRole:
             WorkerMachine(uuid=identity.worker_uuid, address=identity.address, hardware=hardware),
         )
         cache = model_cache(daemon.loaded, daemon.rng)
-        files = ModelFiles(
-            cache,
-            assignments,
-            reports,
-            token=options.huggingface_token,
-            find_peers=PeerFinder(membership, pool).find,
-            evictor=FileEvictor(cache, reports, options.evict_unused_files),
-            now=utc_now,
-        )
+        files = _model_files(options, cache, assignments, reports, PeerFinder(membership, pool))
         engine_environments = EngineEnvironments(
             environments=environments,
             finder=finder,
@@ -267,6 +260,20 @@ def _identity(daemon: DaemonContext) -> WorkerIdentity:
         version=__version__,
         data_dir=options.data_dir,
         run=secrets.token_hex(8),
+    )
+
+
+def _model_files(
+    options: Options, cache: Cache, assignments: AssignmentWatcher, reports: ReportQueue, peers: PeerFinder
+) -> ModelFiles:
+    return ModelFiles(
+        cache,
+        assignments,
+        reports,
+        token=options.huggingface_token,
+        find_peers=peers.find,
+        evictor=FileEvictor(cache, reports, options.evict_unused_files),
+        now=utc_now,
     )
 
 
