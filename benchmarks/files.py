@@ -3,8 +3,8 @@
     python benchmarks/files.py [--size 1.0] [--rounds 3] [--json]      size in GiB; 4 is what is promised for
 
 One: the fetch of a file into the cache, hashed and verified, against ``curl | tee FILE | sha256sum`` from the same hub
-on loopback, one after the other in each round. Two: two daemons are told to fetch it at the same time, with
-worker-to-worker copy; the bytes that left the hub against the size of the file.
+on loopback, one after the other in each round, and what the process grew by. Two: two daemons are told to fetch it at
+the same time, with worker-to-worker copy; the bytes that left the hub against the size of the file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.daemon import Daemon, daemon  # noqa: E402
 
 TOKEN = "a-token-for-the-benchmark-of-files"
 FETCH = """
-import random, sys, time, trio
+import random, resource, sys, time, trio
 from pathlib import Path
 from gpustack.artifacts.cache import Cache, CacheSettings
 from gpustack.artifacts.source import ModelScopeAccess
@@ -42,9 +42,10 @@ url, root = sys.argv[1:]
 source = ModelSource(kind=SourceKind.MODEL_SCOPE, model_scope_model_id="me/m", model_scope_file_path="*.gguf")
 cache = Cache(Path(root), random.Random(1), CacheSettings(model_scope=ModelScopeAccess(endpoint=url)))
 import httpx
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 began = time.perf_counter()
 trio.run(cache.ensure, source)
-print(time.perf_counter() - began)
+print(time.perf_counter() - began, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
@@ -97,7 +98,7 @@ def sent(running: Any) -> int:
 
 def fetched(running: Any, folder: Path, size: int, rounds: int) -> dict[str, float]:
     """Medians of pairs, each run after the other."""
-    plain, ours = [], []
+    plain, ours, memory = [], [], []
     for _ in range(rounds):
         target, root = folder / "plain", folder / "cache"
         url = f"{running.url}/api/v1/models/me/m/repo?Revision=master&FilePath={NAME}"
@@ -116,13 +117,16 @@ def fetched(running: Any, folder: Path, size: int, rounds: int) -> dict[str, flo
             text=True,
             cwd=HERE.parent,
         )
-        ours.append(float(told.stdout))
+        seconds, grown = map(float, told.stdout.split())
+        ours.append(seconds)
+        memory.append(grown)
         shutil.rmtree(root)
     ratio = statistics.median([one / other for one, other in zip(plain, ours, strict=True)])
     return {
         "curl | tee | sha256sum, MiB/s": size / (1 << 20) / statistics.median(plain),
         "fetch with hashing, MiB/s": size / (1 << 20) / statistics.median(ours),
         "rate against curl | tee | sha256sum": ratio,
+        "memory of the fetch, MiB": max(memory),
     }
 
 
