@@ -22,6 +22,8 @@ _READ = (
     ".yml",
 )  # fmt: skip
 """What engines read beside safetensors: configurations, tokenizers and chat templates."""
+_NUMBERED_TOKENIZER = re.compile(r"(?:^|/)tokenizer(?:\.mm)?\.model\.v\d[0-9a-z]*$")
+"""Mistral's tokenizers have their version for a suffix."""
 _UNNEEDED = re.compile(
     r"(?:^|/)(?:\.[^/]*|readme[^/]*|license[^/]*|notice[^/]*|use_policy[^/]*|training_args[^/]*|events\.out[^/]*)$"
     r"|\.(?:md|png|jpe?g|gif|webp|svg|pdf|mp4|ipynb|gguf|pyc|csv|parquet)$",
@@ -121,7 +123,9 @@ def engine_files(names: Iterable[str], extras: FileExtras) -> list[str]:
     kept = [name for name in kept if not _CODE.search(name) or (extras.code and _PYTHON.search(name))]
     if any(name.endswith(".safetensors") for name in kept):
         suffixes = (*_READ, ".py")
-        kept = [name for name in kept if name.lower().endswith(suffixes)]
+        kept = [
+            name for name in kept if name.lower().endswith(suffixes) or _NUMBERED_TOKENIZER.search(name)
+        ]
         kept = _once(kept, extras)
     elif not extras.code:
         kept = [name for name in kept if not _PICKLE.search(name)]

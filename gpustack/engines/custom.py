@@ -28,6 +28,9 @@ KEY_VARIABLES = ("GPUSTACK_ENGINE_API_KEY", "LLAMA_API_KEY", "VLLM_API_KEY")
 _OWN_COMMAND = "A command is for backend 'custom'; this deployment runs backend {!r}, which has its own"
 _CONTEXT_FLAGS = ("--max-model-len", "--context-length", "--ctx-size")
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+_MEANT = re.compile(r"(?<![${])\{([A-Za-z][A-Za-z0-9_-]*)\}(?!\})")
+"""What looks like a placeholder. Shells have ``${NAME}`` of their own, and JSON its quotes."""
+_DOUBLED = re.compile(r"\{\{\s*([A-Za-z0-9_-]+)\s*\}\}")
 
 
 @attrs.frozen
@@ -132,10 +135,12 @@ def command_faults(command: str) -> list[str]:
             "The command has {api_key}, which all users of the machine could read there: put it into env, "
             f"or have the program read {KEY_VARIABLES[0]}"
         )
+    if doubled := _DOUBLED.search(command):
+        faults.append(f"The command has {doubled[0]}: a placeholder stands in single braces")
     known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
     return faults + [
         f"The command has {{{name}}}, which is none of {known}"
-        for name in dict.fromkeys(names)
+        for name in dict.fromkeys(_MEANT.findall(command))
         if name not in (*PLACEHOLDERS, KEY_PLACEHOLDER)
     ]
 

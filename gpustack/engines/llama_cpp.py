@@ -371,8 +371,9 @@ def _given(context: LaunchContext) -> tuple[str, ...]:
     items = parameters.expanded(context.model.backend_parameters, data_dir=context.data_dir)
     found: list[str] = []
     for parameter in parameters.read(items):
-        if parameter.flag not in set_before:
-            found += [parameter.flag, *([] if parameter.value is None else [parameter.value])]
+        flag = parameters.dashed(parameter.flag)
+        if flag not in set_before:
+            found += [flag, *([] if parameter.value is None else [parameter.value])]
     return tuple(found)
 
 
@@ -409,7 +410,7 @@ def _parameter_faults(model: Model) -> list[str]:
     for parameter in parameters.read(given):
         if not parameter.flag:
             faults.append(f"Backend parameter {parameter.value!r} follows no flag")
-        elif (why := _OURS.get(_as_read(parameter.flag))) is not None:
+        elif (why := _OURS.get(parameters.dashed(parameter.flag))) is not None:
             faults.append(f"Backend parameter {parameter.flag} cannot be set: {why}")
     for names in _POSITIVE:
         value = parameters.value_of(given, *names)
@@ -420,11 +421,6 @@ def _parameter_faults(model: Model) -> list[str]:
         if parameters.has(given, *names) and value not in CACHE_TYPES:
             faults.append(f"Backend parameter {names[-1]} is {value!r}, not one of {', '.join(CACHE_TYPES)}")
     return faults
-
-
-def _as_read(flag: str) -> str:
-    """llama.cpp reads ``--api_key`` as ``--api-key``."""
-    return flag.replace("_", "-") if flag.startswith("--") else flag
 
 
 def _is_number(text: str | None, *, least: int, most: int) -> bool:

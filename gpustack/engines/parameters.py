@@ -48,15 +48,20 @@ def is_flag(token: str) -> bool:
     return _FLAG.fullmatch(token) is not None
 
 
+def dashed(flag: str) -> str:
+    """A flag as helps spell it: vLLM and llama.cpp read ``--ctx_size`` as ``--ctx-size``."""
+    return flag.replace("_", "-") if flag.startswith("--") else flag
+
+
 def value_of(items: Iterable[str], *names: str) -> str | None:
-    """The value of the last parameter that has one of ``names``; ``None`` if there is none."""
-    given = [p for p in read(items) if p.flag in names]
+    """The value of the last parameter that has one of ``names``, with ``_`` or ``-``; ``None`` if there is none."""
+    given = [p for p in read(items) if dashed(p.flag) in names]
     return given[-1].value if given else None
 
 
 def has(items: Iterable[str], *names: str) -> bool:
     """Whether a flag of one of ``names`` is there, with or without value."""
-    return any(p.flag in names for p in read(items))
+    return any(dashed(p.flag) in names for p in read(items))
 
 
 def number_of(items: Iterable[str], *names: str) -> int | None:
@@ -70,7 +75,7 @@ def number_of(items: Iterable[str], *names: str) -> int | None:
 
 def last_of(items: Iterable[str], names: Sequence[str]) -> str | None:
     """Which of ``names`` comes last, for switches that undo each other."""
-    given = [p.flag for p in read(items) if p.flag in names]
+    given = [flag for p in read(items) if (flag := dashed(p.flag)) in names]
     return given[-1] if given else None
 
 

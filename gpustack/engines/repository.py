@@ -43,9 +43,22 @@ def category_faults(model: Model, backend: str, served: Sequence[Category]) -> l
 
 
 def parameter_faults(model: Model, ours: Mapping[str, str]) -> list[str]:
-    """A sentence for each parameter that the user may not set; ``ours`` says of each why."""
+    """A sentence for each parameter that the user may not set; ``ours`` says of each why.
+
+    The beginning of such a name is refused too: ``argparse`` takes it for the name.
+    """
     given = dict.fromkeys(parameter.flag for parameter in parameters.read(model.backend_parameters))
-    return [f"Backend parameter {flag} cannot be set: {ours[flag]}" for flag in given if flag in ours]
+    return [
+        f"Backend parameter {flag} cannot be set: {why}"
+        for flag in given
+        if (why := ours.get(flag) or _meant(flag, ours)) is not None
+    ]
+
+
+def _meant(flag: str, ours: Mapping[str, str]) -> str | None:
+    if not flag.startswith("--") or len(flag) <= len("--"):
+        return None
+    return next((f"it may be read as {name}; {why}" for name, why in ours.items() if name.startswith(flag)), None)
 
 
 def number_faults(model: Model, *flags: str) -> list[str]:

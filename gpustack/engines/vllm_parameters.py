@@ -72,6 +72,11 @@ _GONE = {
     "--device": "the build of vLLM decides",
     "--swap-space": "vLLM has no swap space any more",
     "--enable-reasoning": "--reasoning-parser alone will do",
+    "--disable-log-requests": "requests are not logged unless --enable-log-requests is set",
+    "--rope-scaling": '--hf-overrides \'{"rope_parameters": {…}}\' says the same',
+    "--rope-theta": '--hf-overrides \'{"rope_parameters": {"rope_theta": …}}\' says the same',
+    "--guided-decoding-backend": '--structured-outputs-config \'{"backend": "…"}\' says the same',
+    "--max-seq-len-to-capture": "--max-cudagraph-capture-size bounds what is captured",
 }
 """Flags of former versions, and what to do instead."""
 
@@ -95,7 +100,7 @@ def faults_of(model: Model, known: FlagList | None = None) -> list[str]:
     for flag in (token for token in tokens if parameters.is_flag(token)):
         if (why := _why_ours(flag)) is not None:
             faults.append(f"Backend parameter {flag} cannot be set: {why}")
-        elif (instead := _GONE.get(plain(flag))) is not None and not (known and known.knows(flag)):
+        elif known and (instead := _GONE.get(plain(flag))) is not None and not known.knows(flag):
             faults.append(f"Backend parameter {flag} is of an older vLLM: {instead}")
         elif not flag.startswith("-O"):  # -O3 and the like, which the help shows in other words
             free.append(flag)

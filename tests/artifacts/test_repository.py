@@ -18,6 +18,8 @@ NEEDED = [
     "generation_config.json",
     "tokenizer.model",
     "tokenizer.json",
+    "tokenizer.model.v3",
+    "tokenizer.mm.model.v7m1",
     "chat_template.jinja",
     "merges.txt",
 ]

@@ -134,8 +134,11 @@ async def test_modelscope_is_read_as_other_hubs_are(tmp_path: Path) -> None:
     assert (facts.weights, facts.category, facts.total_layers) == (256, Category.LLM, 1)
 
 
-async def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("indexed", [True, False])
+async def test_a_missing_shard_is_named(tmp_path: Path, indexed: bool) -> None:
     make_hollow_folder(tmp_path / "m", "qwen3-0.6b", shards=3)
+    if not indexed:
+        (tmp_path / "m" / "model.safetensors.index.json").unlink()
     (tmp_path / "m" / "model-00002-of-00003.safetensors").unlink()
     with pytest.raises(BadRequest, match=r"model-00002-of-00003.safetensors is missing"):
         await reader().read(local(tmp_path / "m"))
@@ -155,6 +158,12 @@ async def test_a_gated_repository_says_what_to_do(hub: Hub, tmp_path: Path) -> N
     publish(hub, tmp_path / "m", gated=True)
     with pytest.raises(Forbidden, match="accept the model's terms there, and set"):
         await reader(hub).read(REMOTE)
+
+
+async def test_numbers_that_only_python_writes_count_as_missing(tmp_path: Path) -> None:
+    config = {"num_hidden_layers": 2, "time_step_limit": [0.0, float("inf")], "hidden_size": float("nan")}
+    facts = await facts_of_config(tmp_path / "m", config)
+    assert (facts.total_layers, facts.embedding_length) == (2, None)
 
 
 async def test_text_models_within_others_are_found(tmp_path: Path) -> None:
@@ -434,6 +443,7 @@ def test_a_header_that_goes_on_says_how_far() -> None:
         },
         {"text_config": {"text_config": {"text_config": {"text_config": {}}}}},
         {"block_configs": [[], 1, {"attention": 3}], "num_hidden_layers": 3},
+        {"num_hidden_layers": 1, "model_type": "mamba2", "hidden_size": 64, "expand": -1e308},
         {"auto_map": 3, "torch_dtype": 4, "tie_word_embeddings": "yes"},
     ],
 )

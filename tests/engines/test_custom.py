@@ -22,6 +22,9 @@ def test_a_complete_command_has_no_faults() -> None:
         ({"command": "  "}, "needs a command"),
         ({"command": "serve"}, "must contain {port}"),
         ({"command": "serve {port} {gpu}"}, "{gpu}, which is none of {port}, {host}"),
+        ({"command": "serve {port} {model-path}"}, "{model-path}, which is none of {port}, {host}"),
+        ({"command": "serve {port} {MODEL_PATH}"}, "{MODEL_PATH}, which is none of {port}, {host}"),
+        ({"command": "serve {{port}}"}, "{{port}}: a placeholder stands in single braces"),
         ({"command": "serve {port} 'x"}, "cannot be split into words"),
         ({"command": "serve {port}", "health_path": "up"}, "must begin with '/'"),
     ],
@@ -29,6 +32,13 @@ def test_a_complete_command_has_no_faults() -> None:
 def test_a_wrong_command_is_answered_with_a_sentence(fields: dict[str, str], fault: str) -> None:
     [said] = ENGINE.faults(model(**fields))
     assert fault in said
+
+
+@pytest.mark.parametrize("own", ["${N}", '\'{"a": {"b": 1}}\'', "'{}'", "{1..3}"])
+def test_braces_of_shells_and_of_json_stay(own: str) -> None:
+    command = f"serve {{port}} {own}"
+    assert ENGINE.faults(model(command=command)) == []
+    assert ENGINE.launch(context(model(command=command))).argv[2] == own.strip("'")
 
 
 @given(st.text(min_size=1, max_size=30))

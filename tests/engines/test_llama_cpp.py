@@ -190,3 +190,9 @@ def test_the_key_stands_in_the_environment_where_no_deployment_can_set_another(b
     launch = ENGINE.launch(context(model(env={"LLAMA_API_KEY": "other"}), build=build, api_key="k1"))
     assert launch.env["LLAMA_API_KEY"] == "k1"
     assert not any("k1" in word for word in launch.argv)
+
+
+def test_a_context_written_with_underscores_is_the_users_too() -> None:
+    argv = ENGINE.launch(context(model(backend_parameters=("--ctx_size=4096", "--parallel=1")))).argv
+    assert [word for word in argv if "ctx" in word and "size" in word] == ["--ctx-size"]
+    assert argv[argv.index("--ctx-size") + 1] == "4096"

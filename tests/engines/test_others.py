@@ -45,6 +45,7 @@ def test_gguf_and_offloading_and_what_the_worker_decides_are_refused_all_at_once
     ("backend", "parameter", "sentence"),
     [
         ("sglang", "--api-key=x", "--api-key cannot be set: clients prove themselves to the gateway"),
+        ("sglang", "--hos=0.0.0.0", "--hos cannot be set: it may be read as --host; the worker chooses"),
         ("sglang", "--nnodes 2", "--nnodes cannot be set: the scheduler decides about workers and devices"),
         ("sglang", "--tp=two", "--tp must be a whole number of at least 1, not 'two'"),
         ("sglang", "--context-length=0", "--context-length must be a whole number of at least 1, not '0'"),

@@ -16,6 +16,14 @@ def test_every_spelling_of_a_parameter_is_read_alike(items: list[str]) -> None:
     assert parameters.tokens(items)[-2:] == ("--ctx-size", "4096")
 
 
+def test_flags_are_found_with_underscores_too_as_engines_read_them() -> None:
+    items = ["--ctx_size 4096", "--no_kv_unified"]
+    assert parameters.number_of(items, "-c", "--ctx-size") == 4096
+    assert parameters.has(items, "--no-kv-unified")
+    assert parameters.last_of(items, ("--kv-unified", "--no-kv-unified")) == "--no-kv-unified"
+    assert not parameters.has(["-c_x"], "-c-x")
+
+
 def test_the_last_of_several_wins_whatever_its_name() -> None:
     assert parameters.value_of(["-c 1", "--ctx-size=2"], "-c", "--ctx-size") == "2"
     assert parameters.value_of(["--ctx-size=2", "-c", "1"], "-c", "--ctx-size") == "1"

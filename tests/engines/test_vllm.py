@@ -108,6 +108,7 @@ def test_a_parameter_of_a_former_version_is_told_what_to_do_instead() -> None:
     )
     old = FlagList(version="0.8.0", names=frozenset({"--task"}))
     assert VLLM_ENGINE.faults_for(deployed("--task=embed"), old) == []
+    assert ENGINE.faults(deployed("--task=embed", backend_version="0.8.5")) == []
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,10 +17,10 @@ from gpustack.artifacts.headers.part_reader import PartReader
 from gpustack.artifacts.headers.safetensors import FIRST_READ, header_length, parse
 from gpustack.artifacts.headers.safetensors_facts import ModelFolder, is_quantised, safetensors_facts
 from gpustack.artifacts.headers.tensor_tally import TensorTally
-from gpustack.artifacts.listing import Listing, RemoteFile, shard_of
+from gpustack.artifacts.listing import Listing, RemoteFile, model_of, shard_of, shards
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.model import Category
-from gpustack.errors import BadRequest, GpustackError
+from gpustack.errors import BadRequest, GpustackError, NotFound
 
 MOST_SHARDS = 1024
 MOST_INDEX = 32 << 20
@@ -133,6 +133,8 @@ class _FolderReader:
         own = [name for name in self.files if _is_weights(name) and "/" not in name]
         if not _is_whole_set(own) and _INDEX in self.files:
             own = await self._indexed()
+        elif missing := _missing_of(own):
+            raise BadRequest(missing)
         elif len(own) > 1:  # the same weights may be there in one file, for other programs
             own = [name for name in own if not name.startswith("consolidated")] or own
         if len(own) > MOST_SHARDS:
@@ -221,6 +223,17 @@ def _is_whole_set(names: Iterable[str]) -> bool:
     ((_, total),) = wholes
     numbers = {shard[1] for shard in found if shard is not None}
     return len(numbers) == total == max(itertools.chain(numbers, (0,)))
+
+
+def _missing_of(names: Sequence[str]) -> str | None:
+    """Which shards are not there, where the names are shards of one model: an engine would load the others alone."""
+    if any(shard_of(name) is None for name in names) or len({model_of(name) for name in names}) != 1:
+        return None
+    try:
+        shards(names[0], names)
+    except NotFound as error:
+        return str(error)
+    return None
 
 
 def _are_names(values: Iterable[object]) -> bool:

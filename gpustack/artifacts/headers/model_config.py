@@ -6,6 +6,7 @@ are those that transformers and vLLM read (``vllm/transformers_utils/model_arch_
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,14 +24,30 @@ _LARGEST = 1 << 48
 
 
 def read_json(data: bytes) -> Mapping[str, Any]:
-    """The JSON object in ``data``; raises HeaderError. Its depth is bounded by the parser."""
+    """The JSON object in ``data``; raises HeaderError. Its depth is bounded by the parser.
+
+    Numbers that JSON does not have (``Infinity``, ``NaN``) are read as null: Python writes them, and the configurations
+    of many recurrent models have them.
+    """
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise HeaderError("it is no JSON") from error
+        document = _read_as_python(data)
+        if document is None:
+            raise HeaderError("it is no JSON") from error
     if not isinstance(document, dict):
         raise HeaderError("it is no JSON object")
     return document
+
+
+def _read_as_python(data: bytes) -> Any:
+    """What Python's own parser reads where words for infinite numbers are the fault; else ``None``."""
+    if len(data) > MOST_CONFIG or (b"Infinity" not in data and b"NaN" not in data):
+        return None
+    try:
+        return json.loads(data, parse_constant=lambda word: None)
+    except (ValueError, RecursionError):
+        return None
 
 
 @attrs.frozen
@@ -74,9 +91,11 @@ class ModelConfig:
         return tuple(n for n in numbers if n is not None) if None not in numbers else ()
 
     def number(self, *names: str) -> float | None:
-        """As ``raw``, if it is a number."""
+        """As ``raw``, if it is a number that makes sense."""
         value = self.raw(*names)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST:
+            return None
+        return float(value)
 
     def word(self, *names: str) -> str | None:
         """As ``raw``, if it is a short text."""

@@ -164,7 +164,7 @@ def safetensors_demand(
         fixed_cache=fixed,
         group=group if group is not None else 1 if stages else None,
         copies=copies,
-        host_weights=int(offloaded * GIB) if offloaded and offloaded < 1 << 20 else 0,
+        host_weights=int(offloaded * GIB) if offloaded is not None and 0 < offloaded < 1 << 20 else 0,
     )
 
 
