@@ -123,9 +123,7 @@ def engine_files(names: Iterable[str], extras: FileExtras) -> list[str]:
     kept = [name for name in kept if not _CODE.search(name) or (extras.code and _PYTHON.search(name))]
     if any(name.endswith(".safetensors") for name in kept):
         suffixes = (*_READ, ".py")
-        kept = [
-            name for name in kept if name.lower().endswith(suffixes) or _NUMBERED_TOKENIZER.search(name)
-        ]
+        kept = [name for name in kept if name.lower().endswith(suffixes) or _NUMBERED_TOKENIZER.search(name)]
         kept = _once(kept, extras)
     elif not extras.code:
         kept = [name for name in kept if not _PICKLE.search(name)]

@@ -58,7 +58,9 @@ def parameter_faults(model: Model, ours: Mapping[str, str]) -> list[str]:
 def _meant(flag: str, ours: Mapping[str, str]) -> str | None:
     if not flag.startswith("--") or len(flag) <= len("--"):
         return None
-    return next((f"it may be read as {name}; {why}" for name, why in ours.items() if name.startswith(flag)), None)
+    return next(
+        (f"it may be read as {name}; {why}" for name, why in ours.items() if name.startswith(flag)), None
+    )
 
 
 def number_faults(model: Model, *flags: str) -> list[str]:

@@ -73,7 +73,7 @@ _GONE = {
     "--swap-space": "vLLM has no swap space any more",
     "--enable-reasoning": "--reasoning-parser alone will do",
     "--disable-log-requests": "requests are not logged unless --enable-log-requests is set",
-    "--rope-scaling": '--hf-overrides \'{"rope_parameters": {…}}\' says the same',
+    "--rope-scaling": "--hf-overrides '{\"rope_parameters\": {…}}' says the same",
     "--rope-theta": '--hf-overrides \'{"rope_parameters": {"rope_theta": …}}\' says the same',
     "--guided-decoding-backend": '--structured-outputs-config \'{"backend": "…"}\' says the same',
     "--max-seq-len-to-capture": "--max-cudagraph-capture-size bounds what is captured",

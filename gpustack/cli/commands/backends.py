@@ -39,6 +39,19 @@ if TYPE_CHECKING:
 
 _HEADS = ("NAME", "VERSIONS", "CATEGORIES", "USED BY", "AGE")
 _LONGEST = 1 << 20
+_KEYS = (
+    "name",
+    "description",
+    "versions",
+    "default_version",
+    "env",
+    "health_path",
+    "categories",
+    "metrics",
+    "install",
+)
+_OF_SERVER = ("id", "created_at", "updated_at", "used_by")
+"""What the server alone decides."""
 _SHOWN = 3
 
 
@@ -91,7 +104,19 @@ def _documents(command_line: CommandLine) -> list[Doc]:
         if not isinstance(document, dict) or not isinstance(document.get("name"), str):
             raise command_line.error(f"{name}: a backend is a mapping with a name, versions and so on")
         _refuse_bare_numbers(command_line, name, document.get("versions"))
+        _refuse_unknown_keys(command_line, name, document)
     return documents
+
+
+def _refuse_unknown_keys(command_line: CommandLine, file: str, document: Doc) -> None:
+    """A key that is mistyped would be taken for none. Those that ``show --output=json`` has are taken."""
+    from difflib import get_close_matches
+
+    for key in document:
+        if key not in (*_KEYS, *_OF_SERVER):
+            near = get_close_matches(str(key), _KEYS, n=1)
+            meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(_KEYS)}"
+            raise command_line.error(f"{file}: a backend has no {key}; {meant}")
 
 
 def _refuse_bare_numbers(command_line: CommandLine, file: str, versions: Any) -> None:
@@ -113,7 +138,9 @@ async def _add(client: AdminClient, documents: Sequence[Doc], roll: bool) -> lis
             await client.create(BACKENDS, document)
             said.append(f"{document['name']} is added")
             continue
-        await client.update(f"{BACKENDS}/{before['id']}", {**document, "roll": roll})
+        # What the file does not say any more is not to stay.
+        whole = {**dict.fromkeys(_KEYS), **document, "roll": roll}
+        await client.update(f"{BACKENDS}/{before['id']}", whole)
         users = before.get("used_by") or []
         verb = (
             "is being taken over by"
@@ -134,8 +161,7 @@ async def _remove(client: AdminClient, names: Sequence[str]) -> None:
 
 def _as_added(backend: Doc) -> Doc:
     """Without what the server alone decides, and what is not set."""
-    own = ("id", "created_at", "updated_at", "used_by")
-    return {name: value for name, value in backend.items() if name not in own and value not in (None, [], {})}
+    return {name: value for name, value in backend.items() if name not in _OF_SERVER and value not in (None, [], {})}
 
 
 def _row(backend: Doc, now: datetime) -> Row:
