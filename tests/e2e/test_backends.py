@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+import yaml
 
 from tests.cli.shell import Shell
 from tests.daemon import daemon
@@ -127,6 +128,7 @@ def test_a_file_that_is_no_backend_is_refused_in_a_sentence(shell: Shell) -> Non
         ("- 1", "a backend is a mapping with a name"),
         ("name: x\nversions: {1.10: {command: 'x {port}'}}", "write the version 1.1 in quotes"),
         ("{", "it is not YAML"),
+        ("name: x\nhealth_paht: /", "a backend has no health_paht; did you mean health_path?"),
     ):
         (shell.cwd / "bad.yaml").write_text(text)
         ran = shell("backends", "add", "-f", "bad.yaml")
@@ -138,3 +140,16 @@ def test_a_file_that_is_no_backend_is_refused_in_a_sentence(shell: Shell) -> Non
         and "must contain {port}" in ran.stderr
         and "{nothing}, which is none" in ran.stderr
     )
+
+
+def test_what_a_file_does_not_say_any_more_is_dropped(shell: Shell) -> None:
+    said = 'name: shrinks\nversions: {"1": {command: "x {port}"}}\n'
+    shell.good(
+        "backends", "add", "-f", "-", stdin=f"{said}env: {{A: b}}\nhealth_path: /up\ncategories: [llm]"
+    )
+    shell.good("backends", "add", "-f", "-", stdin=said)
+    assert set(yaml.safe_load(shell.good("backends", "show", "shrinks"))) == {
+        "name",
+        "versions",
+        "default_version",
+    }

@@ -161,7 +161,11 @@ async def _remove(client: AdminClient, names: Sequence[str]) -> None:
 
 def _as_added(backend: Doc) -> Doc:
     """Without what the server alone decides, and what is not set."""
-    return {name: value for name, value in backend.items() if name not in _OF_SERVER and value not in (None, [], {})}
+    return {
+        name: value
+        for name, value in backend.items()
+        if name not in _OF_SERVER and value not in (None, [], {})
+    }
 
 
 def _row(backend: Doc, now: datetime) -> Row:
