@@ -26,8 +26,8 @@ _LARGEST = 1 << 48
 def read_json(data: bytes) -> Mapping[str, Any]:
     """The JSON object in ``data``; raises HeaderError. Its depth is bounded by the parser.
 
-    Numbers that JSON does not have (``Infinity``, ``NaN``) are read as null: Python writes them, and the configurations
-    of many recurrent models have them.
+    Words for numbers that JSON does not have, such as ``Infinity``, are read as null: Python writes them, and the
+    configurations of many recurrent models have them.
     """
     try:
         document = orjson.loads(data)
