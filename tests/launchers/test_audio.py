@@ -183,6 +183,7 @@ def test_sound_comes_as_events_where_that_is_asked_for(speaker: EngineServer) ->
         ({"speed": 9}, "'speed' must be a number from 0.25 to 4"),
         ({"speed": "NaN"}, "'speed' must be a number"),
         ({"response_format": "ogg"}, "'response_format' must be one of mp3, opus"),
+        ({"response_format": ["mp3"]}, "'response_format' must be one of mp3, opus"),
         ({"stream": "perhaps"}, "'stream' must be true or false"),
     ],
 )

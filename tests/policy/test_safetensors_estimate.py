@@ -310,6 +310,8 @@ async def test_types_and_quantisation_at_the_start_change_what_is_loaded(llama_8
     outside = demand(llama_8b, "--cpu-offload-gb", "4", slots=1).devices((1.0,))
     assert whole - outside.vram[0] == 4 * GIB
     assert outside.ram - demand(llama_8b, slots=1).devices((1.0,)).ram == 4 * GIB
+    for odd in ("-4", "-inf", "nan", "1e300"):
+        assert demand(llama_8b, f"--cpu-offload-gb={odd}", slots=1).devices((1.0,)).vram[0] == whole
 
 
 async def test_what_is_only_for_gpus_is_not_counted_on_the_host(llama_8b: ModelFacts) -> None:

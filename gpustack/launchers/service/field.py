@@ -29,9 +29,9 @@ def choice(fields: Mapping[str, Any], name: str, among: Collection[str], default
     value = fields.get(name)
     if value is None or value == "":
         return default
-    if value not in among:
+    if not isinstance(value, str) or value not in among:
         refuse_field(name, f"must be one of {', '.join(among)}")
-    return str(value)
+    return value
 
 
 def number(
