@@ -224,6 +224,13 @@ _CALLS = {
 def how_to_call(model: Mapping[str, Any], url: str, *, key: bool) -> str:
     """How to call a model that is no chat model: a command line of curl."""
     kinds = [kind for kind in model.get("categories") or () if kind in _CALLS]
+    if "speech_to_text" in (model.get("categories") or ()):
+        # What is uploaded is a form, which a page of another site could send too: without a key it is refused.
+        return (
+            f"{model['name']} is not a chat model (speech_to_text); call it so, with a key of gpustack keys create:\n"
+            f'  curl {url}/v1/audio/transcriptions -H "Authorization: Bearer $GPUSTACK_API_KEY" \\\n'
+            f"    -F model={model['name']} -F file=@talk.mp3"
+        )
     if not kinds:
         return f"{model['name']} is not a chat model ({', '.join(model.get('categories') or ())})."
     path, fields = _CALLS[kinds[0]]

@@ -10,7 +10,7 @@ import attrs
 
 from gpustack.cli.command_line import nearest
 from gpustack.cli.local import is_local
-from gpustack.cli.lookup import MODELS, WORKERS, find, model_named
+from gpustack.cli.lookup import MODELS, WORKERS, find, model_named, model_with_adapter
 from gpustack.cli.repository import source_fields
 from gpustack.cli.session import Doc
 from gpustack.cli.source import ModelReference, read_source
@@ -72,6 +72,8 @@ async def find_or_deploy(
 
 
 async def _unknown(client: AdminClient, text: str) -> NotFound:
+    if (adapted := await model_with_adapter(client, text)) is not None:
+        return NotFound(f"{text} is an adapter of {adapted['name']}: talk with it by gpustack chat {text}")
     names = [str(model.get("name")) for model in await client.all(MODELS)]
     known = f"; deployed are {', '.join(sorted(names))}" if names else ""
     by_lower = {name.lower(): name for name in names}

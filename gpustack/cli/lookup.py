@@ -36,6 +36,25 @@ async def model_named(client: AdminClient, name: str) -> Doc:
     return found
 
 
+async def answering(client: AdminClient, name: str) -> Doc:
+    """The model that answers to a name: of this name or number, or with this adapter (``<model>:<adapter>``).
+
+    With an adapter its ``name`` is that one. Raises NotFound with what there is.
+    """
+    adapted = await model_with_adapter(client, name)
+    return {**adapted, "name": name} if adapted else await model_named(client, name)
+
+
+async def model_with_adapter(client: AdminClient, name: str) -> Doc | None:
+    """The model that ``<model>:<adapter>`` means; ``None`` where a model has that very name, or no adapter has."""
+    base, colon, adapter = name.rpartition(":")
+    if not colon or not base or await find(client, MODELS, name) is not None:
+        return None
+    model = await find(client, MODELS, base)
+    adapters = () if model is None else model.get("lora_adapters") or ()
+    return model if adapter in [one.get("name") for one in adapters] else None
+
+
 async def key_named(client: AdminClient, name: str) -> Doc:
     """The API key of this name or number, among one's own; raises NotFound."""
     return await _named(client, KEYS, name, "API key", "keys", field="name")

@@ -171,7 +171,11 @@ class Membership:
                     delay = _LAST_TRY_AGAIN
                 except RemoteError as error:
                     level = logging.DEBUG if logged == str(error) else logging.INFO
-                    log.log(level, "The server cannot be reached yet: reason=%s", error)
+                    log.log(
+                        level,
+                        "The server cannot be reached yet, look at --server-url if this stays: reason=%s",
+                        error,
+                    )
                     logged = str(error)
                 except GpustackError as error:
                     log.log(

@@ -15,6 +15,7 @@ import yaml
 
 from tests.cli.shell import SENTENCE, Shell, at_terminal
 from tests.daemon import WITHIN, daemon
+from tests.models.tiny_lora import make_tiny_lora
 from tests.options.stream import endless_model
 
 
@@ -97,6 +98,17 @@ def test_draw_keeps_the_image_and_says_where(shell: Shell, tiny: str) -> None:
 
 def test_chat_takes_its_prompt_from_a_pipe(shell: Shell, tiny: str) -> None:
     assert shell.good("chat", "tiny", stdin="Who are you?") == f"{SENTENCE}\n"
+
+
+def test_an_adapter_is_talked_with_by_its_name(shell: Shell, tiny_model: Path, tmp_path: Path) -> None:
+    adapter = make_tiny_lora(tmp_path / "at.gguf", "@")
+    shell.good("run", "-d", "--name=base", "-p", "ctx-size=512", f"--lora=at={adapter}", str(tiny_model))
+    assert shell.good("chat", "base:at", "Who are you?") == f"@{SENTENCE}\n"
+    refused = shell("run", "base:at", "Who are you?")
+    assert refused.returncode == 1 and "talk with it by gpustack chat base:at" in refused.stderr
+    none = shell("chat", "base:none", "Who are you?")
+    assert none.returncode == 1 and "There is no model 'base:none'" in none.stderr
+    shell.good("rm", "base")
 
 
 def test_scale_and_stop_change_the_replicas(shell: Shell, tiny_model: Path) -> None:

@@ -101,6 +101,7 @@ def test_what_does_not_run_here_is_told_and_left_out(tmp_path: Path, mirror: Mir
     ("arguments", "code", "sentence"),
     [
         (("--tools-download-base-url=http://127.0.0.1:9",), 1, "gpustack: http://127.0.0.1:9/"),
+        (("--tools-download-base-url=http://127.0.0.1:9",), 1, "; set --tools-download-base-url to a mirror"),
         (("--tools-download-base-url=ftp://x",), 2, "tools_download_base_url must be a URL"),
         (("--load-archive=/absent",), 1, "gpustack: There is no archive /absent\n"),
         (("--load-archive=/a", "--save-archive=/b"), 2, "--load-archive fetches nothing"),

@@ -52,6 +52,7 @@ def test_nothing_is_said_that_was_not_asked_for() -> None:
         (("--replicas=0",), "--replicas must be a whole number of at least 1, not '0'"),
         (("--replicas=-1",), "--replicas must be a whole number"),
         (("--command=x", "--backend=llama-box"), "--command is for --backend=custom, not llama-box"),
+        (("--lora=a=./x.gguf", "--lora=a=./y.gguf"), "--lora names an adapter twice"),
         (("--access=everybody",), "--access must be one of public, authed, not 'everybody'"),
     ],
 )
@@ -118,3 +119,9 @@ def test_for_the_others_it_says_how_to_call_them(category: str, path: str) -> No
     assert f"curl http://127.0.0.1:8080{path}" in told and '"model": "vectors"' in told
     assert "Authorization" not in told
     assert "Bearer $GPUSTACK_API_KEY" in how_to_call(model, "http://x", key=True)
+
+
+def test_an_upload_is_shown_with_a_key_for_it_is_refused_without() -> None:
+    told = how_to_call({"name": "ear", "categories": ["speech_to_text"]}, "http://x", key=False)
+    assert "curl http://x/v1/audio/transcriptions" in told and "-F model=ear -F file=@" in told
+    assert "Bearer $GPUSTACK_API_KEY" in told

@@ -4,6 +4,7 @@ Usage:
   gpustack chat [options] [--] MODEL [PROMPT...]
 
 Without PROMPT it is read from stdin where that is not a terminal; else you talk until you leave (\\h for help).
+MODEL:ADAPTER talks with a LoRA adapter.
 
 Options:
   -s, --system=TEXT     What the model is told before anything else.
@@ -30,10 +31,10 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Talk; 1 when a prompt was given for a model that is no chat model."""
     command_line = read(__doc__, "chat", argv)
     options = sampling_fields(command_line)
-    from gpustack.cli.lookup import model_named
+    from gpustack.cli.lookup import answering
 
     session, name = open_session(env), command_line.required("MODEL")
-    model = session.run(lambda client: model_named(client, name))
+    model = session.run(lambda client: answering(client, name))
     return talk(session, model, command_line, options, env)
 
 

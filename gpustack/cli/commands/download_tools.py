@@ -43,10 +43,15 @@ from gpustack.cli.command_line import CommandLine, read
 from gpustack.cli.failure import UsageError
 from gpustack.cli.installation import load_options
 from gpustack.cli.terminal import Terminal, stderr
+from gpustack.errors import Unavailable
 
 if TYPE_CHECKING:
     from gpustack.artifacts.tools import BuildRequest
 
+_ELSEWHERE = (
+    "set --tools-download-base-url to a mirror, or HTTPS_PROXY, or bring an archive that another machine wrote with "
+    "--save-archive, and take it with --load-archive"
+)
 _OPTIONS = ("save-archive", "load-archive", "system", "arch", "device")
 
 
@@ -112,7 +117,7 @@ async def _carry_out(asked: _ToolRequest, aside: Terminal) -> str:
     from gpustack.artifacts.tools import Tools
     from gpustack.domain.unit import human_bytes
     from gpustack.hardware.engine_build import llama_server_fault
-    from gpustack.remote.http import open_client
+    from gpustack.remote.http import RemoteConnectionError, open_client
 
     tools = Tools(asked.bin_dir, random.SystemRandom())
     if asked.load is not None:
@@ -123,15 +128,20 @@ async def _carry_out(asked: _ToolRequest, aside: Terminal) -> str:
     if not here and asked.save is None:
         raise UsageError("Tools for another machine are only packed: say where with --save-archive")
     async with open_client() as client:
-        build = await tools.bring(
-            request,
-            client=client,
-            tell=lambda sentence: aside.say(f"{sentence}."),
-            progress=lambda done, total: aside.draw(f"fetching {human_bytes(done)} of {human_bytes(total)}"),
-            try_out=llama_server_fault,
-            save=asked.save,
-            install=here,
-        )
+        try:
+            build = await tools.bring(
+                request,
+                client=client,
+                tell=lambda sentence: aside.say(f"{sentence}."),
+                progress=lambda done, total: aside.draw(
+                    f"fetching {human_bytes(done)} of {human_bytes(total)}"
+                ),
+                try_out=llama_server_fault,
+                save=asked.save,
+                install=here,
+            )
+        except RemoteConnectionError as error:
+            raise Unavailable(f"{error}; {_ELSEWHERE}") from error
     checked = "its hash is right" if build.checked else "there was no hash to check it by"
     aside.say(f"llama.cpp {build.tag} ({build.name}) {'is in place' if here else 'is packed'}; {checked}.")
     return str(tools.program if here else asked.save)

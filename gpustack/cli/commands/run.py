@@ -123,10 +123,7 @@ def deployment_fields(command_line: CommandLine) -> Doc:
     if command_line.many("--selector"):
         fields["worker_selector"] = _pairs(command_line, "--selector")
     if command_line.many("--lora"):
-        fields["lora_adapters"] = [
-            {"name": name, **_adapter_source(command_line, text)}
-            for name, text in _pairs(command_line, "--lora").items()
-        ]
+        fields["lora_adapters"] = _adapters(command_line)
     if command_line.text("--access") is not None:
         fields["access_policy"] = command_line.choice("--access", "public", "authed")
     return fields
@@ -149,6 +146,13 @@ def _pairs(command_line: CommandLine, option: str) -> dict[str, str]:
             raise command_line.error(f"{option} must be NAME=VALUE, not {text!r}")
         pairs[name] = value
     return pairs
+
+
+def _adapters(command_line: CommandLine) -> list[Doc]:
+    pairs = _pairs(command_line, "--lora")
+    if len(pairs) < len(command_line.many("--lora")):
+        raise command_line.error("--lora names an adapter twice: each needs a name of its own")
+    return [{"name": name, **_adapter_source(command_line, text)} for name, text in pairs.items()]
 
 
 def _adapter_source(command_line: CommandLine, text: str) -> Mapping[str, str]:
