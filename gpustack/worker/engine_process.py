@@ -91,14 +91,19 @@ class EngineProcess:
         ours."""
         return self.ports[0] if self.ports else 0
 
-    async def release(self, *, end: bool) -> None:
-        """End it with all that it started, or leave it running for the next daemon. Not cancellable, but bounded."""
+    async def release(self, *, end: bool, crippled: bool = False) -> None:
+        """End it with all that it started, or leave it running for the next daemon. Not cancellable, but bounded.
+
+        ``crippled``: a part of its gang has failed, so that it can finish no request, however long it is waited for.
+        """
         if not end:
             log.info("Leaving an engine running: pid=%d ports=%s", self.group.pid, list(self.ports))
             self.group.leave()
             return
-        # What a dead leader left has nobody to finish requests for, and holds memory that the next start needs.
-        grace = self._grace if self.group.alive else min(self._grace, _REMAINS_GRACE)
+        # What a dead leader left, and a main member without its followers, can finish no request: clients would wait in
+        # vain, and it holds memory that the next start needs.
+        whole = self.group.alive and not crippled
+        grace = self._grace if whole else min(self._grace, _REMAINS_GRACE)
         if await self.group.end(grace) is not None:
             await _forget(self._state_file)
 

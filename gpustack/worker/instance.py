@@ -98,7 +98,7 @@ async def run_instance(run: InstanceRun, context: WorkerContext) -> NoReturn:
                         "Its worker was stopped; the engine starts again with it, or elsewhere",
                     )
                 ends = is_unwanted or context.shutdown.ends_engines
-                await engine.release(end=ends)
+                await engine.release(end=ends, crippled=failed and bool(engine.attempt))
                 if ends and engine.attempt:
                     await clear_leftovers(context.now().timestamp())
     except GpustackError as error:

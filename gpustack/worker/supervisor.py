@@ -177,11 +177,9 @@ class InstanceSupervisor:
                 await trio.sleep(pause)
                 pause = min(pause * 2, _SETTLES_AT_MOST)
                 record = self._assignments.latest.value.state.instances.get(runner.instance.id)
-                if (
-                    record is None
-                    or self._runners.get(key) is not runner
-                    or not runner.reporter.is_other(record)
-                ):
+                # Of a process that is being ended nothing is told: the record may be placed here anew meanwhile.
+                gone = self._runners.get(key) is not runner or runner.is_ending
+                if record is None or gone or not runner.reporter.is_other(record):
                     return
                 with self._run_faults.row(("settle", key)):
                     runner.reporter.repeat(record)

@@ -1,7 +1,8 @@
 """Stands for ``vllm serve`` on several hosts: the head serves HTTP and never asks for its follower, which is silent.
 
 As the real one: the head answers ``/health`` whatever becomes of its follower, and ends with code 0 when a request
-finds out. ``VLLM_STUB_FAILS`` in the environment names who fails at the start: ``head`` or ``follower``.
+finds out; asked to end it waits for its requests, and then writes ``drained`` into the folder ``VLLM_STUB_DRAINS``.
+``VLLM_STUB_FAILS`` in the environment names who fails at the start: ``head`` or ``follower``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 def value_of(flag: str) -> str:
@@ -37,6 +41,12 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+def drain(folder: Path) -> None:
+    time.sleep(4)
+    (folder / "drained").touch()
+    os._exit(0)
+
+
 def main() -> None:
     role = "follower" if "--headless" in sys.argv else "head"
     if os.environ.get("VLLM_STUB_FAILS") == role:
@@ -44,6 +54,8 @@ def main() -> None:
         sys.exit(1)
     if role == "follower":
         signal.pause()
+    if folder := os.environ.get("VLLM_STUB_DRAINS"):
+        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=drain, args=(Path(folder),)).start())
     store = socket.create_server((value_of("--master-addr"), int(value_of("--master-port"))))
     with store, ThreadingHTTPServer((value_of("--host"), int(value_of("--port"))), Handler) as server:
         server.serve_forever()

@@ -127,7 +127,8 @@ def test_a_machine_that_is_lost_is_replaced_by_another(tmp_path: Path, big_model
         finally:
             os.kill(part["pid"], signal.SIGKILL)
         assert again["id"] == running["id"], "it is placed anew as a whole"
-        assert server.call("POST", "/v1/chat/completions", ASK)[0] == 200
+        status, answer = server.call("POST", "/v1/chat/completions", ASK)
+        assert status == 200, answer
 
 
 def _elsewhere(server: Daemon, lost: str) -> dict[str, Any] | None:

@@ -15,11 +15,11 @@ from gpustack.domain.instance import ModelInstance, Placement, Subordinate, stat
 from gpustack.domain.lifecycle import InstanceState as S
 from gpustack.domain.model import Model
 from gpustack.domain.worker import EngineBuild, WorkerStatus
-from gpustack.worker import follower
+from gpustack.worker import follower, supervisor
 from tests.child import ROOT
 from tests.nursery.programs import is_running, until_gone
 from tests.worker.conftest import Start
-from tests.worker.daemon import Daemon, instance_of
+from tests.worker.daemon import Daemon, instance_of, utc_now
 from tests.worker.server import FakeServer
 
 
@@ -48,8 +48,8 @@ def gang(of: Model) -> ModelInstance:
     return instance_of(of, placement=Placement(worker_id=1, subordinates=(Subordinate(worker_id=1),)))
 
 
-async def started(server: FakeServer, start: Start, folder: Path, build: EngineBuild) -> Daemon:
-    server.put(made := model(folder))
+async def started(server: FakeServer, start: Start, folder: Path, build: EngineBuild, **env: str) -> Daemon:
+    server.put(made := model(folder, **env))
     server.put(gang(made))
     worker = await start(status=WorkerStatus(engines=(build,)))
     await server.until_state(S.RUNNING)
@@ -105,6 +105,45 @@ async def test_a_head_does_not_wait_for_a_follower_that_failed(
     failed = await server.until_state(S.ERROR)
     assert failed.state_message.startswith("member 1 on worker 1: The engine exited with code 1")
     assert "Gloo connectFullMesh failed" in failed.state_message
+
+
+async def test_a_head_without_its_follower_is_not_left_the_time_to_finish_requests(
+    server: FakeServer, start: Start, tmp_path: Path, build: EngineBuild
+) -> None:
+    """It cannot: its clients would be told seconds later."""
+    await started(server, start, tmp_path, build, VLLM_STUB_DRAINS=str(tmp_path))
+    before = server.instance()
+    os.kill(status_of(before, 1).pid or 0, signal.SIGKILL)
+    await until_gone(before.pid or 0)
+    assert not (tmp_path / "drained").exists()
+
+
+async def test_a_head_that_is_being_ended_is_not_said_to_run_where_it_is_placed_anew(
+    server: FakeServer, start: Start, tmp_path: Path, build: EngineBuild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine was lost: the instance was unreachable, and gets another follower while its old head still ends."""
+    monkeypatch.setattr(supervisor, "_SETTLES_WITHIN", 1.0)
+    worker = await started(server, start, tmp_path, build, VLLM_STUB_DRAINS=str(tmp_path))
+    before = server.instance()
+    (head,) = (runner for key, runner in worker.supervisor._runners.items() if key == (1, 0))
+    server.change(state=S.UNREACHABLE)
+    await server.until(lambda: head.settling)
+    anew = Placement(worker_id=1, subordinates=(Subordinate(worker_id=1, worker_name="another"),))
+    told = len(server.reports)
+    server.change(state=S.SCHEDULED, placement=anew, pid=None, ports=(), members=())
+    await server.until(lambda: server.instance().state is S.RUNNING and server.instance().pid is not None)
+    assert before.pid not in {report.pid for _, report in server.reports[told:]}
+    assert server.instance().pid != before.pid
+
+
+async def test_a_head_that_is_not_wanted_any_more_finishes_its_requests(
+    server: FakeServer, start: Start, tmp_path: Path, build: EngineBuild
+) -> None:
+    await started(server, start, tmp_path, build, VLLM_STUB_DRAINS=str(tmp_path))
+    before = server.instance()
+    server.change(deleted_at=utc_now())
+    await until_gone(before.pid or 0)
+    assert (tmp_path / "drained").exists()
 
 
 async def test_a_follower_that_nobody_speaks_to_ends_by_itself(
