@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ _FRAMES_A_TOKEN = 10
 _MULTILINGUAL = ""
 """The empty token is what CTranslate2 knows a multilingual Whisper by; only those have one."""
 _STRENGTH = 0.2
-_SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|de|>", "<|translate|>", "<|transcribe|>",
+SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|de|>", "<|translate|>", "<|transcribe|>",
             "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>")  # fmt: skip
-_TIMES = tuple(f"<|{number * 0.02:.2f}|>" for number in range(1501))
+TIMES = tuple(f"<|{number * 0.02:.2f}|>" for number in range(1501))
 
 
 def make_tiny_whisper(folder: Path, heard: str = HEARD, *, translated: str | None = None) -> Path:
@@ -37,7 +38,7 @@ def make_tiny_whisper(folder: Path, heard: str = HEARD, *, translated: str | Non
     """
     import ctranslate2
 
-    sentences = [_words(text) for text in (heard, translated) if text]
+    sentences = [words_of(text) for text in (heard, translated) if text]
     words = [word for sentence in sentences for word in sentence]
     if len(set(words)) != len(words):
         raise ValueError("no word may come twice")
@@ -46,7 +47,7 @@ def make_tiny_whisper(folder: Path, heard: str = HEARD, *, translated: str | Non
     plain += merged
     if translated is not None:
         plain.append(_MULTILINGUAL)
-    tokens = [*plain, *_SPECIAL, *_TIMES]
+    tokens = [*plain, *SPECIAL, *TIMES]
     ids = {token: number for number, token in enumerate(tokens)}
     follows = _successors(ids, [[spell(word) for word in sentence] for sentence in sentences])
     spec = ctranslate2.specs.WhisperSpec(1, 2, 1, 2)
@@ -59,11 +60,11 @@ def make_tiny_whisper(folder: Path, heard: str = HEARD, *, translated: str | Non
     spec.optimize(quantization="float16")
     folder.mkdir(parents=True, exist_ok=True)
     spec.save(str(folder))
-    (folder / "tokenizer.json").write_text(json.dumps(_tokenizer(ids, merges), ensure_ascii=False))
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer(ids, merges, SPECIAL), ensure_ascii=False))
     return folder
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
     return re.findall(r" ?[^\W_]+| ?[^\s\w]", " " + text)
 
 
@@ -170,8 +171,10 @@ def _fill_norm(norm: Any) -> None:
     norm.beta = np.zeros(WIDTH, dtype=np.float32)
 
 
-def _tokenizer(ids: dict[str, int], merges: list[tuple[str, str]]) -> dict[str, Any]:
-    """A byte-level BPE in the form of the ``tokenizers`` library."""
+def tokenizer(
+    ids: Mapping[str, int], merges: Sequence[tuple[str, str]], marks: Collection[str]
+) -> dict[str, Any]:
+    """A byte-level BPE in the form of the ``tokenizers`` library; ``marks`` and times are no text."""
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     added = [
         {
@@ -181,11 +184,11 @@ def _tokenizer(ids: dict[str, int], merges: list[tuple[str, str]]) -> dict[str, 
             "lstrip": False,
             "rstrip": False,
             "normalized": False,
-            "special": token in _SPECIAL,
+            "special": token in marks,
         }
-        for token in (*_SPECIAL, *_TIMES)
+        for token in (*marks, *TIMES)
     ]
-    plain = {token: number for token, number in ids.items() if token not in _SPECIAL and token not in _TIMES}
+    plain = {token: number for token, number in ids.items() if token not in marks and token not in TIMES}
     return {
         "version": "1.0",
         "truncation": None,
