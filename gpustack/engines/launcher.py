@@ -108,6 +108,8 @@ def launch(module: str, path: str, context: LaunchContext) -> LaunchSpec:
             **_device_environment(indexes),
             # What clients upload lies in files: /tmp is often memory, and they would fill it.
             "TMPDIR": context.data_dir,
+            # ONNX Runtime, which listens for speech and speaks, tells its makers of the models that it loads.
+            "ORT_DISABLE_TELEMETRY": "1",
             **model.env,
             **({} if context.api_key is None else {KEY_VARIABLE: context.api_key}),
         },
