@@ -118,6 +118,7 @@ def test_an_image_is_changed_as_much_as_was_asked_for(server: EngineServer) -> N
     half = png(64, 64, b"\xff\xff\xff\0")
     assert size_of(edited(("image", red), ("mask", half), strength="0.5")) == (64, 64)
     assert size_of(edited(("image", red), size="128x128", strength="0.5")) == (128, 128)
+    assert size_of(edited(("image", red), strength="0")) == (64, 64), "one step at least"
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a" + bytes(100), b"\x89PNG\r\n\x1a\n" + bytes(50)])

@@ -18,7 +18,6 @@ _LEAST_SIDE = 64
 _SIDE = 512
 """Pixels, where neither the request nor the model says how large."""
 _STRENGTH = 0.75
-_LEAST_STRENGTH = 0.01
 _STEPS = 30
 _MOST_PIXELS = 64 << 20
 """Of an image that is sent."""
@@ -109,7 +108,7 @@ class DiffusersPainter:
         size = self._room(settings, image)
         given = {
             "image": image.convert("RGB").resize(size),
-            "strength": _STRENGTH if settings.strength is None else max(settings.strength, _LEAST_STRENGTH),
+            "strength": _strength(settings),
         }
         if mask is None:
             self._image = self._image or self._made_of("AutoPipelineForImage2Image")
@@ -178,6 +177,12 @@ class DiffusersPainter:
     def _free(self) -> None:
         if self._device != "cpu":
             self._torch.cuda.empty_cache()
+
+
+def _strength(settings: DrawSettings) -> float:
+    """How far the image is changed: of so many steps this part is made, and one at least, or diffusers has none."""
+    asked = _STRENGTH if settings.strength is None else settings.strength
+    return min(1.0, max(asked, 1.000001 / (settings.steps or _STEPS)))
 
 
 @attrs.frozen
