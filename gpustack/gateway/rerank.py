@@ -106,8 +106,9 @@ def _bare(text: str) -> str:
 
 
 def _harmless(text: str) -> str:
+    """Without the marks. A blank takes their place, so that what stood around one makes no other."""
     for mark in _SPECIAL:
-        text = text.replace(mark, "")
+        text = text.replace(mark, " ")
     return text
 
 

@@ -18,10 +18,12 @@ def faults_of_model(model: Model, facts: ModelFacts, memory: SafetensorsMemory) 
     what, faults = model.source.readable, []
     if facts.adapter_of is not None:
         base = facts.adapter_of or "the model it was made for"
-        return [f"{what} is a LoRA adapter of {base}, not a model: deploy {base}, and give it this adapter"]
+        return [
+            f"the source {what} is a LoRA adapter of {base}, not a model: deploy {base}, and give it this adapter"
+        ]
     if facts.remote_code and memory.code and not parameters.has(model.backend_parameters, *memory.code):
         faults.append(
-            f"{what} ({facts.architecture or facts.model_type}) is loaded by program code in its repository, which is "
+            f"the model {what} ({facts.architecture or facts.model_type}) is loaded by program code in its repository, which is "
             f"run only if you allow it: read it, and add {memory.code[0]} to the parameters of the deployment"
         )
     return [*faults, *_faults_of_division(model, facts, memory)]

@@ -184,6 +184,11 @@ async def test_a_name_that_leads_out_of_the_folder_is_refused(site: ModelScopeSi
         await resolve(site, named("me/out"))
 
 
+async def test_an_odd_name_of_a_file_that_nobody_wants_costs_nothing(site: ModelScopeSite) -> None:
+    site.add("me/odd", {"model.safetensors": b"x", f"{'图' * 90}.png": b"x", "a\\b.md": b"x"})
+    assert [file.name for file in (await resolve(site, named("me/odd"))).files] == ["model.safetensors"]
+
+
 @pytest.mark.attack("traversal")
 @pytest.mark.parametrize("repo", ["", "m", "a/b/c", "../x", "a/..", "a b/c", "http://x/y", "me/m?x"])
 async def test_a_name_that_is_no_repository_is_refused_before_anybody_is_asked(

@@ -185,7 +185,7 @@ def test_an_adapter_is_no_model() -> None:
     )
     sentence = refused(deployed(), adapter, node(gpu(0, 80)))
     assert (
-        "Me/m is a LoRA adapter of me/base, not a model: deploy me/base, and give it this adapter" in sentence
+        "The source me/m is a LoRA adapter of me/base, not a model: deploy me/base, and give it" in sentence
     )
 
 

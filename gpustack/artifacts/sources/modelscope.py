@@ -73,6 +73,7 @@ class ModelScope:
         files = tuple(
             attrs.evolve(
                 listed[name],
+                name=safe_name(name),
                 url=f"{place}/repo?{urlencode({'Revision': revision, 'FilePath': name})}",
                 headers=headers,
             )
@@ -131,12 +132,12 @@ def _document(body: bytes) -> dict[str, Any] | None:
 
 
 def _file(entry: Mapping[str, Any]) -> RemoteFile:
-    """Raises KeyError, TypeError or ValueError for an entry of another form, BadRequest for a name that is unsafe."""
+    """Raises KeyError, TypeError or ValueError for an entry of another form. Whether its name is safe is not asked."""
     name, size, digest = entry["Path"], entry["Size"], entry.get("Sha256")
     if not isinstance(name, str) or not is_text(name) or type(size) is not int or not 0 <= size < 1 << 62:
         raise ValueError("file")
     found = _SHA256.fullmatch(digest) if isinstance(digest, str) else None
-    return RemoteFile(name=safe_name(name), size=size, sha256=None if found is None else found[0].lower())
+    return RemoteFile(name=name, size=size, sha256=None if found is None else found[0].lower())
 
 
 def _refusal(
