@@ -23,8 +23,9 @@ def faults_of_model(model: Model, facts: ModelFacts, memory: SafetensorsMemory) 
         ]
     if facts.remote_code and memory.code and not parameters.has(model.backend_parameters, *memory.code):
         faults.append(
-            f"the model {what} ({facts.architecture or facts.model_type}) is loaded by program code in its repository, which is "
-            f"run only if you allow it: read it, and add {memory.code[0]} to the parameters of the deployment"
+            f"the model {what} ({facts.architecture or facts.model_type}) is loaded by program code in its "
+            f"repository, which is run only if you allow it: read it, and add {memory.code[0]} to the parameters of "
+            "the deployment"
         )
     return [*faults, *_faults_of_division(model, facts, memory)]
 
