@@ -104,7 +104,7 @@ class ModelInstance(Record):
     source: ModelSource
     generation: int = 1
     lora_adapters: tuple[str, ...] = ()
-    """Names of the adapters that it is started with, in the order in which its engine counts them."""
+    """Names of the adapters that its engine has, or is to be started with, in the order in which it counts them."""
     placement: Placement | None = None
     state: InstanceState = InstanceState.PENDING
     state_message: str = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -104,10 +104,15 @@ RUNTIME_FIELDS = frozenset(
         "name",
     }
 )
-"""A change of one of these changes what runs, and begins a new generation."""
+"""A change of one of these changes what runs, and begins a new generation unless what runs takes it up."""
 
 
-def edited(before: Model, after: Model) -> Model:
-    """``after`` with its generation grown if anything that runs differs from ``before``."""
-    differs = any(getattr(before, name) != getattr(after, name) for name in RUNTIME_FIELDS)
+def edited(before: Model, after: Model, taken_up: Collection[str] = ()) -> Model:
+    """``after`` with its generation grown if anything that runs differs from ``before``.
+
+    Changes of the fields ``taken_up`` need no new instances: those that run follow them by themselves.
+    """
+    differs = any(
+        getattr(before, name) != getattr(after, name) for name in RUNTIME_FIELDS.difference(taken_up)
+    )
     return attrs.evolve(after, generation=before.generation + 1 if differs else before.generation)

@@ -57,6 +57,10 @@ class InstanceReport:
     next_retry_at: datetime | None = None
     attempt: int | None = None
     address: str | None = None
+    lora_adapters: tuple[str, ...] | None = None
+    """Names of the adapters that its engine has now; only of engines that load them while they run."""
+    outgrown: bool | None = None
+    """Its engine was started with too little room for what the deployment has come to name: it is to be replaced."""
     gone: bool = False
 
     def over(self, earlier: InstanceReport) -> InstanceReport:

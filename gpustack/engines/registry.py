@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import cache
 
 from gpustack.domain.backend import BackendSpec
-from gpustack.domain.facts import FileFormat, ModelFacts
+from gpustack.domain.facts import FileFormat, ModelFacts, format_at
 from gpustack.domain.model import Model
 from gpustack.errors import Invalid
 from gpustack.plugins import siblings
@@ -59,6 +59,14 @@ def engine_for(model: Model, facts: ModelFacts | None = None) -> Engine:
         if engine.serves(model, facts):
             return engine
     raise Invalid(_nobody(model, facts))
+
+
+def engine_at(model: Model, path: str | None) -> Engine | None:
+    """The engine that runs ``model``, whose files a worker has at ``path``; ``None`` while nothing tells which."""
+    try:
+        return engine_for(model, ModelFacts(format=format_at(path)))
+    except Invalid:
+        return None
 
 
 def described_engine(spec: BackendSpec) -> Engine:

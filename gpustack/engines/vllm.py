@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
@@ -16,14 +17,14 @@ from gpustack.domain.unit import GIB, MIB
 from gpustack.domain.worker import EngineBuild
 
 from . import parameters
-from .adapter import AdapterSelection
+from .adapter import Adapter, AdapterCall, AdapterSelection
 from .engine import Engine, GangPlan, HealthPolicy, LaunchContext, LaunchSpec, Probe, StartOrder, WarmUp
 from .flag_list import FlagList
 from .memory import SafetensorsMemory
 from .program import EngineProgram, PythonPackage
 from .visibility import device_environment
 from .vllm_flags import NEWEST
-from .vllm_parameters import CONTEXT_FLAGS, PARALLEL_FLAGS, context_of, faults_of
+from .vllm_parameters import CONTEXT_FLAGS, DATA_FLAGS, PARALLEL_FLAGS, context_of, faults_of
 
 CONTEXT = 8192
 """Tokens that one request may use, where the user sets nothing and the model takes as many."""
@@ -64,6 +65,12 @@ _FRACTION_FLAGS = ("--gpu-memory-utilization", "--device-memory-utilization")
 _RUNNER_FLAGS = ("--runner", "--convert")
 _LORA_FLAGS = ("--enable-lora", "--no-enable-lora")
 _RANK_FLAGS = ("--max-lora-rank",)
+_HOT_VARIABLE = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
+_RANK_REFUSED = re.compile(
+    r"(Call to \w+ method failed: )?LoRA rank (?P<rank>\d{1,9}) is greater than max_lora_rank \d+\.?",
+    re.ASCII,
+)
+_FRONT_FLAGS = ("--api-server-count", "-asc")
 _LEAST_FRACTION = 0.01
 _NOT_SERVED = (Category.IMAGE, Category.TEXT_TO_SPEECH)
 _RAY_LAUNCHER = "vllm_ray.py"
@@ -77,6 +84,7 @@ class VllmEngine:
     wire_name: str = "vllm"
     any_device: bool = False
     adapter_selection: AdapterSelection = AdapterSelection.BY_NAME
+    adapter_list: str = "/v1/models"
     memory: SafetensorsMemory | None = SafetensorsMemory(on_cpu=True, spans_workers=True)
     metrics: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     """They differ by version: ``gpustack/metrics/mapping.py`` has them."""
@@ -114,6 +122,31 @@ class VllmEngine:
             # vLLM gives up soon when a machine on which it was placed is not in the cluster yet.
             return GangPlan(order=StartOrder.FOLLOWERS_FIRST, delegated=True)
         return GangPlan(order=StartOrder.TOGETHER, main_ports=1)
+
+    def loads_adapters(self, model: Model) -> bool:
+        allowed = model.env.get(_HOT_VARIABLE, "1").strip().lower() in ("1", "true")
+        return allowed and _has_room(model) and _has_one_front(model.backend_parameters)
+
+    def loading(self, adapter: Adapter) -> AdapterCall:
+        body = {"lora_name": adapter.name, "lora_path": adapter.path}
+        return AdapterCall(path="/v1/load_lora_adapter", body=body)
+
+    def unloading(self, name: str) -> AdapterCall:
+        return AdapterCall(path="/v1/unload_lora_adapter", body={"lora_name": name})
+
+    def loaded(self, answer: bytes) -> Mapping[str, str]:
+        """Of the list of models those that have a parent."""
+        try:
+            models = json.loads(answer)["data"]
+            return {str(one["id"]): str(one["root"]) for one in models if one.get("parent")}
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError("not a list of models") from error
+
+    def outgrown(self, model: Model, refusal: str) -> bool:
+        """Where nothing but the rank is too large: at a start the room follows from the adapters."""
+        said = _RANK_REFUSED.fullmatch(refusal)
+        fits = said is not None and int(said["rank"]) <= LORA_RANKS[-1]
+        return fits and not parameters.has(model.backend_parameters, *_RANK_FLAGS)
 
     def launch(self, context: LaunchContext) -> LaunchSpec:
         placement = context.placement
@@ -259,8 +292,20 @@ def _duty(model: Model) -> tuple[str, ...]:
     return ()
 
 
+def _has_room(model: Model) -> bool:
+    switch = parameters.last_of(model.backend_parameters, _LORA_FLAGS)
+    return switch == _LORA_FLAGS[0] or (switch is None and bool(model.lora_adapters))
+
+
+def _has_one_front(given: Sequence[str]) -> bool:
+    """Whether one process takes the requests. Of several each knows only the adapters that it was asked to load, and
+    vLLM does not start where that is allowed; without being told it has one for each data-parallel rank."""
+    named = _FRONT_FLAGS if parameters.has(given, *_FRONT_FLAGS) else DATA_FLAGS
+    return (parameters.number_of(given, *named) or 1) == 1
+
+
 def _adapters(context: LaunchContext) -> tuple[str, ...]:
-    if not context.adapters:
+    if not (context.adapters or context.model.lora_adapters):
         return ()
     given = context.model.backend_parameters
     rank = max((adapter.rank or 0 for adapter in context.adapters), default=0)
@@ -272,7 +317,7 @@ def _adapters(context: LaunchContext) -> tuple[str, ...]:
     return (
         *(() if parameters.has(given, *_LORA_FLAGS) else ("--enable-lora",)),
         *(() if room <= 16 or parameters.has(given, *_RANK_FLAGS) else ("--max-lora-rank", str(room))),
-        *("--lora-modules", *modules),
+        *(("--lora-modules", *modules) if modules else ()),
     )
 
 
@@ -291,7 +336,7 @@ def _environment(context: LaunchContext) -> dict[str, str]:
         **_OFFLINE,
         **_network(context),
         **_threads(context),
-        **_hot_adapters(context),
+        **_hot_adapters(context.model),
         **context.model.env,
         **(context.ray_environment or {}),
         **({} if context.api_key is None else {KEY_VARIABLE: context.api_key}),
@@ -317,9 +362,8 @@ def _threads(context: LaunchContext) -> dict[str, str]:
     return {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(count)}
 
 
-def _hot_adapters(context: LaunchContext) -> dict[str, str]:
-    wanted = context.adapters or parameters.has(context.model.backend_parameters, _LORA_FLAGS[0])
-    return {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"} if wanted else {}
+def _hot_adapters(model: Model) -> dict[str, str]:
+    return {_HOT_VARIABLE: "1"} if _has_room(model) and _has_one_front(model.backend_parameters) else {}
 
 
 def _source_faults(model: Model) -> list[str]:

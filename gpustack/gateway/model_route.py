@@ -7,7 +7,6 @@ from typing import Final
 
 import attrs
 
-from gpustack.domain.facts import ModelFacts, format_at
 from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.lifecycle import SERVING, InstanceState
 from gpustack.domain.model import Model
@@ -17,7 +16,7 @@ from gpustack.domain.worker import WorkerState
 from gpustack.engines import parameters
 from gpustack.engines.adapter import AdapterSelection, selection_of
 from gpustack.engines.llama_cpp import NO_PROMPT_CACHE_FLAG, PROMPT_CACHE_FLAG
-from gpustack.engines.registry import engine_for
+from gpustack.engines.registry import engine_at, engine_for
 from gpustack.engines.rerank import rerank_form
 from gpustack.errors import Invalid
 from gpustack.nursery.quarantine import Quarantine
@@ -35,6 +34,9 @@ _PENDING_REASONS: Final = {
     InstanceState.UNREACHABLE: "nothing is heard of the machine that runs it",
 }
 """For every caller: they name no machine and no path, and quote no engine."""
+_NOT_LOADED: Final = (
+    "is not loaded by any replica: that takes a moment, or cannot be; its administrators see why"
+)
 _NO_ROUTE: Final = "the server met a fault with it that nobody foresaw; its log tells more"
 _ROUTED: Final = SERVING | {InstanceState.UNREACHABLE}
 """States of the instances that are asked."""
@@ -67,22 +69,25 @@ def routes_of(snapshot: Snapshot, local_worker: str | None, faults: Quarantine) 
         for adapter in model.lora_adapters:
             # A deployment that has this very name keeps it.
             own = f"{model.name}:{adapter.name}"
-            found.setdefault(own, _of_adapter(found[model.name], model, adapter.name))
+            found.setdefault(
+                own, _of_adapter(found[model.name], model, adapter.name, by_model.get(model.id, ()))
+            )
     return found
 
 
-def _of_adapter(route: ModelRoute, model: Model, name: str) -> ModelRoute:
-    """The route of an adapter: the replicas of its model that were started with it."""
+def _of_adapter(route: ModelRoute, model: Model, name: str, instances: Sequence[ModelInstance]) -> ModelRoute:
+    """The route of an adapter: the replicas of its model that have it."""
     try:
         by_scale = selection_of(engine_for(model)) is AdapterSelection.BY_SCALE
     except Invalid:
         by_scale = model.source.names_gguf
-    return attrs.evolve(
-        route,
-        endpoints=tuple(endpoint for endpoint in route.endpoints if name in endpoint.adapters),
-        adapter=name,
-        adapter_by_scale=by_scale,
-    )
+    endpoints = tuple(endpoint for endpoint in route.endpoints if name in endpoint.adapters)
+    found = attrs.evolve(route, endpoints=endpoints, adapter=name, adapter_by_scale=by_scale)
+    if endpoints or not route.endpoints:
+        return found
+    reason = f"its adapter '{name}' {_NOT_LOADED}"
+    said = [f"{one.name}: {one.state_message}" for one in instances if one.state_message]
+    return attrs.evolve(found, pending_reason=reason, pending_details="; ".join((reason, *said)))
 
 
 def _route(
@@ -144,10 +149,8 @@ def _endpoint(instance: ModelInstance, snapshot: Snapshot, local_worker: str | N
 def _context(model: Model, instances: Sequence[ModelInstance]) -> int | None:
     """Tokens; ``None`` while only the model's files, which no worker has yet, tell which engine runs it."""
     path = next((instance.resolved_path for instance in instances if instance.resolved_path), None)
-    try:
-        return engine_for(model, ModelFacts(format=format_at(path))).context(model)
-    except Invalid:
-        return None
+    engine = engine_at(model, path)
+    return None if engine is None else engine.context(model)
 
 
 def _pending(instances: Sequence[ModelInstance], replicas: int) -> tuple[str, str]:

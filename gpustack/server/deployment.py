@@ -16,6 +16,7 @@ from gpustack.domain.model import RUNTIME_FIELDS, Model, edited
 from gpustack.domain.worker import Worker
 from gpustack.engines.backend import settled
 from gpustack.errors import AlreadyExists, BadRequest, Conflict
+from gpustack.policy.generation import taken_up
 from gpustack.policy.model_file import EvictionPlan, evict, users_of
 from gpustack.server.lifecycle import end_instance, give_up_place
 from gpustack.server.report import TO_FETCH
@@ -54,7 +55,8 @@ async def update_model(
                 f"Model {before.name!r} changed since it was read (version {before.version}, not {version})"
             )
         after = _categorised(before, attrs.evolve(before, **changes), changes)
-        after = edited(before, _with_backend(tx, before, after))
+        after = _with_backend(tx, before, after)
+        after = edited(before, after, taken_up(before, tx.snapshot.instances_of(model_id)))
         if after.name != before.name:
             _refuse_taken_name(tx, after.name, model_id)
         _refuse_unknown_users(tx, after)

@@ -11,6 +11,7 @@ import attrs
 from gpustack.domain.artifact import FileState, ModelFile
 from gpustack.domain.instance import ModelInstance, members_on, workers_of
 from gpustack.domain.lifecycle import InstanceState
+from gpustack.domain.model import Model
 from gpustack.domain.report import FileReport, InstanceReport, StatusReport, members_after
 from gpustack.domain.worker import Worker, WorkerState
 from gpustack.errors import Conflict, Forbidden
@@ -58,6 +59,8 @@ async def report_instance(store: Store, worker_id: int, instance_id: int, report
             return
         if report.state is InstanceState.RUNNING and instance.state is InstanceState.UNREACHABLE:
             _refuse_while_cut_off(tx, instance, worker_id)
+        if report.outgrown:
+            _replace_outgrown(tx, instance)
         take_report(tx, instance, {**_voided_fields(instance, report), **_reported_fields(report)})
 
     await store.write(work)
@@ -68,6 +71,14 @@ def _take_member_report(tx: Tx, instance: ModelInstance, report: InstanceReport)
     if report.attempt != instance.attempt:
         raise Conflict(f"Attempt {report.attempt} of model instance {instance.name} is over")
     tx.change(ModelInstance, instance.id, members=members_after(instance, bounded(report)))
+
+
+def _replace_outgrown(tx: Tx, instance: ModelInstance) -> None:
+    """Begin a new generation of a deployment whose engines were started with too little room for what it names now.
+    Those of the new one are started with enough, so that this ends."""
+    model = tx.get(Model, instance.model_id)
+    if model is not None and model.generation == instance.generation:
+        tx.change(Model, model.id, generation=model.generation + 1)
 
 
 def _refuse_while_cut_off(tx: Tx, instance: ModelInstance, worker_id: int) -> None:
@@ -175,7 +186,8 @@ def _reported_fields(report: InstanceReport | FileReport) -> dict[str, Any]:
     return {
         field.name: getattr(report, field.name)
         for field in attrs.fields(type(report))
-        if field.name not in ("gone", "member", "evicted") and getattr(report, field.name) is not None
+        if field.name not in ("gone", "member", "outgrown", "evicted")
+        and getattr(report, field.name) is not None
     }
 
 

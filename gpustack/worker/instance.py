@@ -17,7 +17,9 @@ from gpustack.domain.model import Model
 from gpustack.engines.engine import Gang, GangMember, GangPlan, PortPool, StartOrder
 from gpustack.errors import GpustackError
 from gpustack.nursery.limiter import threads
-from gpustack.nursery.wake import first_of
+from gpustack.nursery.wake import AsyncValue, first_of
+from gpustack.worker.adapters import RunningAdapters
+from gpustack.worker.assignment_watcher import AssignmentSnapshot
 from gpustack.worker.context import WorkerContext
 from gpustack.worker.engine_key import SECRET, make_engine_key
 from gpustack.worker.engine_process import EngineProcess, EngineSeat, adopt_engine, start_engine
@@ -54,6 +56,8 @@ class InstanceRun:
     next_attempt: Callable[[], int]
     """Counts a start of its gang: the number of the new attempt."""
     record: GangRecord
+    assignments: AsyncValue[AssignmentSnapshot]
+    """What the server wants of this worker by now."""
     reporter: InstanceReporter
     unwanted: trio.Event
     """Set before the run is cancelled because the instance is to end."""
@@ -119,9 +123,33 @@ async def _serve(run: InstanceRun, engine: EngineProcess, context: WorkerContext
             run.reporter.report(InstanceState.STARTING, **where)
 
     await until_ready(engine, context, starting=starting)
+    note = "" if placement is None else placement.note
+
+    def tell(names: tuple[str, ...], remark: str, outgrown: bool) -> None:
+        message = "; ".join(text for text in (note, remark) if text)
+        run.reporter.report(
+            InstanceState.RUNNING, message, **where, lora_adapters=names, outgrown=outgrown or None
+        )
+
+    adapters = RunningAdapters(run.instance, engine.port, run.assignments, context, tell)
+    names = await adapters.names()
     run.on_ready()
-    run.reporter.report(InstanceState.RUNNING, "" if placement is None else placement.note, **where)
-    await watch_engine(engine, context)
+    run.reporter.report(InstanceState.RUNNING, note, **where, lora_adapters=names)
+    await _watch(engine, context, adapters)
+
+
+async def _watch(engine: EngineProcess, context: WorkerContext, adapters: RunningAdapters) -> None:
+    """Raises ``InstanceFailure`` when the engine fails; its adapters follow the deployment until then."""
+    failures: list[InstanceFailure | GpustackError] = []
+
+    async def watch() -> None:
+        try:
+            await watch_engine(engine, context)
+        except (InstanceFailure, GpustackError) as failure:
+            failures.append(failure)
+
+    await first_of(watch, adapters.keep)
+    raise failures[0]
 
 
 async def _start(run: InstanceRun, context: WorkerContext, leases: ExitStack) -> EngineProcess:
@@ -147,7 +175,7 @@ async def _start(run: InstanceRun, context: WorkerContext, leases: ExitStack) ->
         reporter.report(InstanceState.INITIALIZING, sentence)
 
     seat = EngineSeat(instance=instance, attempt=attempt)
-    inputs = await fetch_files(instance, model, context, progress)
+    inputs = await fetch_files(run.record.now or instance, model, context, progress)
     inputs = await with_build(inputs, seat, model, context, tell)
     plan = plan_of(inputs.engine, model, instance, context)
     count = 1 if plan is None else 1 + plan.main_ports

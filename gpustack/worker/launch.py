@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 import attrs
 
 from gpustack.artifacts.repository import FileExtras
+from gpustack.domain.artifact import LoraAdapter
 from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.model import Model
 from gpustack.domain.worker import EngineBuild
 from gpustack.engines import parameters
-from gpustack.engines.adapter import Adapter, AdapterSelection, selection_of
+from gpustack.engines.adapter import Adapter, loads_while_running, selection_of
 from gpustack.engines.engine import Engine, Gang, GangPlan, LaunchContext, LaunchSpec, ListsFlags, PortPool
 from gpustack.engines.llama_cpp import wanted_projector
 from gpustack.engines.program import programs
@@ -26,12 +25,12 @@ from gpustack.hardware.address import find_interface
 from gpustack.nursery.limiter import threads
 from gpustack.nursery.log_file import LogFile
 from gpustack.worker import session_folder
+from gpustack.worker.adapter_files import fetch_adapter
 from gpustack.worker.context import WorkerContext
 from gpustack.worker.engine_environment import program_environment
 from gpustack.worker.engine_process import EngineSeat
 
 _LOOK_FOR_PORT_EVERY = 5.0
-_CONFIG_LIMIT = 1 << 20
 _threads = threads("launches", 1)
 
 
@@ -85,46 +84,24 @@ async def fetch_files(
     path = files.main_path
     if engine is None:
         engine = engine_for(model, ModelFacts(format=_format((path, *files.paths))))
-    adapters = await _fetch_adapters(engine, model, context, progress)
+    adapters = tuple(
+        [
+            await fetch_adapter(selection_of(engine), model, one, context.files, progress)
+            for one in _at_start(engine, model, instance)
+        ]
+    )
     return LaunchInputs(engine, path, files.mmproj_path, adapters=adapters)
 
 
-async def _fetch_adapters(
-    engine: Engine, model: Model, context: WorkerContext, progress: Callable[[float], None]
-) -> tuple[Adapter, ...]:
-    """The LoRA adapters of the deployment, fetched if they are missing. Raises ``InstanceFailure`` for one of another
-    form than the engine reads."""
+def _at_start(engine: Engine, model: Model, instance: ModelInstance) -> tuple[LoraAdapter, ...]:
+    """The adapters to start with. One that came to a running engine and that it did not take, as the record shows, is
+    not to keep it from starting: it is tried again once it runs. Raises ``Invalid`` where the engine takes none."""
     if faults := adapter_faults(engine, model):
-        raise InstanceFailure("; ".join(faults))
-    by_scale = selection_of(engine) is AdapterSelection.BY_SCALE
-    found = []
-    for adapter in model.lora_adapters:
-        files = await context.files.ensure(adapter.source, progress=progress)
-        path = Path(files.main_path)
-        if by_scale and path.suffix.lower() != ".gguf":
-            raise InstanceFailure(
-                f"The adapter {adapter.name} ({adapter.source.readable}) is no GGUF file: convert it with llama.cpp's "
-                "convert_lora_to_gguf.py, or name its file"
-            )
-        if not by_scale and path.suffix.lower() == ".safetensors":
-            path = path.parent
-        rank = None if by_scale else await _threads.run(_rank_of, path)
-        found.append(Adapter(name=f"{model.name}:{adapter.name}", path=str(path), rank=rank))
-    return tuple(found)
-
-
-def _rank_of(folder: Path) -> int | None:
-    """The rank that an adapter's configuration says. Blocking; raises ``InstanceFailure`` where there is none."""
-    try:
-        with (folder / "adapter_config.json").open("rb") as source:
-            rank = json.loads(source.read(_CONFIG_LIMIT))["r"]
-    except OSError as error:
-        raise InstanceFailure(
-            f"The adapter at {folder} has no adapter_config.json ({error.strerror}): name its folder or repository"
-        ) from error
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return rank if isinstance(rank, int) else None
+        raise Invalid(*faults)
+    is_gang = instance.placement is not None and bool(instance.placement.subordinates)
+    if is_gang or not loads_while_running(engine, model):
+        return model.lora_adapters
+    return tuple(adapter for adapter in model.lora_adapters if adapter.name in instance.lora_adapters)
 
 
 async def with_build(

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from gpustack.engines.engine import Probe, WarmUp
-from gpustack.errors import PayloadTooLarge
+from gpustack.errors import PayloadTooLarge, Unavailable
 from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.upstream import UpstreamAddress, UpstreamError
 from gpustack.worker.engine_key import EngineKeys
@@ -69,6 +69,24 @@ class Prober:
                     await response.read(_ANSWER_LIMIT)
             except (UpstreamError, PayloadTooLarge) as error:
                 log.debug("A first request failed: port=%d reason=%s", port, error)
+
+    async def ask(
+        self, port: int, method: str, path: str, body: bytes = b"", *, within: float
+    ) -> tuple[int, bytes]:
+        """A call of an engine's own API, with its key: status and body. Raises ``Unavailable`` with a sentence when
+        the answer is too long, or has not come after so many seconds."""
+        fields = self._keys.fields(port)
+        if body:
+            fields = ((b"content-type", b"application/json"), *fields)
+        with trio.move_on_after(within):
+            try:
+                async with self._pool.request(
+                    UpstreamAddress(LOOPBACK, port), method, path.encode(), fields, body
+                ) as response:
+                    return response.status, await response.read(_ANSWER_LIMIT)
+            except (UpstreamError, PayloadTooLarge) as error:
+                raise Unavailable(f"The engine did not answer {path}: {error}") from error
+        raise Unavailable(f"The engine did not answer {path} within {within:g} s")
 
     async def until_dead(self, port: int, probe: Probe) -> None:
         """Return after ``probe.failures`` failed probes in a row."""

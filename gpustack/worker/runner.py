@@ -156,6 +156,7 @@ class InstanceRunner:
             model=self.model,
             next_attempt=next_attempt,
             record=record,
+            assignments=self._assignments.latest,
             reporter=self.reporter,
             unwanted=self._unwanted,
             on_ready=on_ready,

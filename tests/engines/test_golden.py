@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 import gpustack
-from gpustack.domain.artifact import ModelSource, SourceKind
+from gpustack.domain.artifact import LoraAdapter, ModelSource, SourceKind
 from gpustack.domain.instance import Claim, Placement, Subordinate
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import EngineBuild
@@ -148,7 +148,14 @@ CASES: dict[str, LaunchContext] = {
         model(source=REPOSITORY, backend="vllm", categories=("reranker",)), build=VLLM_CPU
     ),
     "vllm_with_adapters": context(
-        model(source=REPOSITORY, backend="vllm"),
+        model(
+            source=REPOSITORY,
+            backend="vllm",
+            lora_adapters=(
+                LoraAdapter(name="pirate", source=REPOSITORY),
+                LoraAdapter(name="poet", source=REPOSITORY),
+            ),
+        ),
         build=VLLM_CPU,
         adapters=(
             Adapter(name="m:pirate", path="/loras/pirate", rank=32),

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gpustack.domain.artifact import ModelSource, SourceKind
+from gpustack.domain.artifact import LoraAdapter, ModelSource, SourceKind
 from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.domain.instance import Claim
 from gpustack.domain.model import Category, GpuSelector, Model
@@ -272,14 +272,65 @@ def test_a_first_request_is_made_before_it_is_announced(fields: dict[str, object
     assert warm_up is None or json.loads(warm_up.body)["model"] == "m"
 
 
+LORA = LoraAdapter(name="a", source=FOLDER)
+HOT = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
+
+
 def test_adapters_are_loaded_at_the_start_and_the_engine_takes_more_later() -> None:
     adapters = (Adapter(name="m:a", path="/l/a", rank=64), Adapter(name="m:b", path="/l/b"))
-    launch = ENGINE.launch(context(deployed(), build=VLLM, adapters=adapters))
+    launch = ENGINE.launch(context(deployed(lora_adapters=(LORA,)), build=VLLM, adapters=adapters))
     at = launch.argv.index("--lora-modules")
     assert [json.loads(word)["name"] for word in launch.argv[at + 1 : at + 3]] == ["m:a", "m:b"]
     assert "--enable-lora" in launch.argv and parameters.value_of(launch.argv, "--max-lora-rank") == "64"
-    assert launch.env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
-    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in ENGINE.launch(context(deployed(), build=VLLM)).env
+    assert launch.env[HOT] == "1"
+    assert HOT not in ENGINE.launch(context(deployed(), build=VLLM)).env
+
+
+def test_it_starts_with_room_for_adapters_where_all_of_them_are_to_be_loaded_later() -> None:
+    launch = ENGINE.launch(context(deployed(lora_adapters=(LORA,)), build=VLLM))
+    assert "--enable-lora" in launch.argv and "--lora-modules" not in launch.argv
+    assert launch.env[HOT] == "1"
+
+
+@pytest.mark.parametrize(
+    ("items", "fields", "takes"),
+    [
+        ((), {}, False),
+        (("--enable-lora",), {}, True),
+        ((), {"lora_adapters": (LORA,)}, True),
+        (("--no-enable-lora",), {"lora_adapters": (LORA,)}, False),
+        ((), {"lora_adapters": (LORA,), "env": {HOT: "0"}}, False),
+        (("--enable-lora", "--api-server-count=2"), {}, False),
+        (("--enable-lora", "-dp 2"), {}, False),
+        (("--enable-lora", "-dp 2", "--api-server-count 1"), {}, True),
+    ],
+)
+def test_it_takes_adapters_while_it_runs_if_it_has_room_and_one_front(
+    items: tuple[str, ...], fields: dict[str, object], takes: bool
+) -> None:
+    """With several API servers vLLM does not start where adapters may come later."""
+    of = deployed(*items, **fields)
+    assert VLLM_ENGINE.loads_adapters(of) is takes
+    told = ENGINE.launch(context(of, build=VLLM)).env.get(HOT)
+    assert told == {True: "1", False: (of.env.get(HOT))}[takes]
+
+
+def test_what_adapters_it_has_is_read_from_its_list_of_models() -> None:
+    cards = [{"id": "m", "root": "/m", "parent": None}, {"id": "m:a", "root": "/l/a", "parent": "m"}]
+    assert VLLM_ENGINE.loaded(json.dumps({"object": "list", "data": cards}).encode()) == {"m:a": "/l/a"}
+    for answer in (b"", b"{}", b"[1]", b'{"data": [1]}', b'{"data": 1}'):
+        with pytest.raises(ValueError):
+            VLLM_ENGINE.loaded(answer)
+
+
+def test_a_rank_beyond_its_room_is_told_from_other_refusals() -> None:
+    refusal = "Call to add_lora method failed: LoRA rank 64 is greater than max_lora_rank 16."
+    assert VLLM_ENGINE.outgrown(deployed(), refusal)
+    assert not VLLM_ENGINE.outgrown(deployed("--max-lora-rank=16"), refusal), "that is for the user to change"
+    assert not VLLM_ENGINE.outgrown(deployed(), refusal.replace("64", "1024")), (
+        "there is no room for it at all"
+    )
+    assert not VLLM_ENGINE.outgrown(deployed(), f"vLLM does not yet support DoRA. {refusal}")
 
 
 def test_flags_that_an_older_build_lacks_are_left_out() -> None:

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from gpustack.domain.artifact import ModelSource, SourceKind
+from gpustack.domain.artifact import LoraAdapter, ModelSource, SourceKind
 from gpustack.domain.instance import ModelInstance, Placement, Subordinate
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.model import Model
@@ -94,6 +94,30 @@ async def test_only_what_runs_is_asked_and_the_rest_says_why(table: Table) -> No
     with trio.fail_after(10):
         while table.endpoints.route("m") is not None:
             await trio.lowlevel.checkpoint()
+
+
+async def test_an_adapter_is_asked_of_those_that_have_it_and_explained_where_none_has(table: Table) -> None:
+    one, two = await table.model("m", 2)
+    await table.change(Model, one.model_id, lora_adapters=(LoraAdapter(name="a", source=SOURCE),))
+    route = await table.route("m:a", 0)
+    assert "its adapter 'a' is not loaded by any replica" in route.pending_reason
+    await table.change(ModelInstance, one.id, state_message="The adapter a cannot be loaded: torn")
+    with trio.fail_after(10):
+        while (
+            "m-0: The adapter a cannot be loaded: torn" not in (await table.route("m:a", 0)).pending_details
+        ):
+            await trio.lowlevel.checkpoint()
+    assert "torn" not in (await table.route("m:a", 0)).pending_reason, "not for every caller"
+    await table.change(ModelInstance, two.id, lora_adapters=("a",))
+    assert [endpoint.instance_id for endpoint in (await table.route("m:a", 1)).endpoints] == [two.id]
+    assert len((await table.route("m", 2)).endpoints) == 2
+    for instance in (one, two):
+        await table.store.write(
+            lambda tx, key=instance.id: tx.move(
+                tx.get(ModelInstance, key), InstanceState.ERROR, by=Party.WORKER
+            )
+        )
+    assert (await table.route("m:a", 0)).pending_reason == "it does not start; its administrators see why"
 
 
 async def test_an_engine_here_is_reached_directly_and_one_elsewhere_through_its_worker(table: Table) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpustack.domain.artifact import FileState, ModelFile
+from gpustack.domain.artifact import FileState, LoraAdapter, ModelFile
 from gpustack.domain.instance import Claim, ModelInstance
 from gpustack.domain.lifecycle import REPLACE, InstanceState
 from gpustack.domain.model import Model
@@ -39,6 +39,21 @@ async def test_only_what_changes_what_runs_begins_a_generation(cluster: Cluster)
     assert await generation(backend_parameters=("-c", "4096")) == 2
     assert await generation(env={"A": "b"}) == 3
     assert await generation(categories=("embedding",)) == 4, "an engine is started differently for it"
+
+
+async def test_adapters_that_engines_load_while_they_run_begin_none(cluster: Cluster) -> None:
+    adapters = tuple(LoraAdapter(name=name, source=hub(name)) for name in "abc")
+
+    async def generation(of: Model, *chosen: LoraAdapter) -> int:
+        return (await deployment.update_model(cluster.store, of.id, {"lora_adapters": chosen})).generation
+
+    hot = await cluster.model("hot", backend="vllm", lora_adapters=adapters[:1])
+    await cluster.instance(hot, on=await cluster.worker("a"))
+    assert await generation(hot, *adapters[1:]) == 1
+    assert await generation(hot) == 1
+    assert await generation(hot, *adapters) == 2, "an engine that was started since then has no room for any"
+    cold = await cluster.model("cold", backend="llama-box", lora_adapters=adapters[:1])
+    assert await generation(cold, *adapters) == 2
 
 
 async def test_no_categories_means_as_the_header_says(cluster: Cluster) -> None:

@@ -55,6 +55,28 @@ async def test_the_same_said_twice_is_written_once(cluster: Cluster) -> None:
     assert cluster.snapshot.revision == revision
 
 
+async def test_the_adapters_that_an_engine_has_are_what_its_worker_says(cluster: Cluster) -> None:
+    worker = await cluster.worker("a")
+    instance = await cluster.instance(await cluster.model("m"), on=worker)
+    for names in (("a", "b"), None, ("b",), ()):
+        report = InstanceReport(state=S.RUNNING, lora_adapters=names)
+        before = cluster.now(instance).lora_adapters
+        await report_instance(cluster.store, worker.id, instance.id, report)
+        assert cluster.now(instance).lora_adapters == (before if names is None else names)
+
+
+async def test_replicas_without_room_for_an_adapter_are_replaced_once(cluster: Cluster) -> None:
+    worker = await cluster.worker("a")
+    model = await cluster.model("m")
+    instance, other = [await cluster.instance(model, on=worker) for _ in range(2)]
+    report = InstanceReport(state=S.RUNNING, state_message="too small", outgrown=True)
+    for one in (instance, other, instance):
+        await report_instance(cluster.store, worker.id, one.id, report)
+    assert cluster.now(model).generation == model.generation + 1
+    assert cluster.now(instance).state_message == "too small"
+    assert cluster.now(instance).generation == model.generation
+
+
 async def test_a_message_alone_is_heard_and_leaves_the_rest(cluster: Cluster) -> None:
     worker = await cluster.worker("a")
     instance = await cluster.instance(await cluster.model("m"), on=worker)

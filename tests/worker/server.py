@@ -298,7 +298,9 @@ _ROUTES: tuple[tuple[str, Callable[[FakeServer, Exchange, int], Awaitable[None]]
 def _said(report: InstanceReport | FileReport) -> dict[str, Any]:
     fields = {field.name: getattr(report, field.name) for field in attrs.fields(type(report))}
     return {
-        name: value for name, value in fields.items() if value is not None and name not in ("gone", "member")
+        name: value
+        for name, value in fields.items()
+        if value is not None and name not in ("gone", "member", "outgrown")
     }
 
 
