@@ -22,8 +22,8 @@ from .vllm_cpu import QUICK, STARTS_WITHIN, path_with, vllm_cpu
 
 pytestmark = pytest.mark.engines
 
-LONG = 1200
-"""Tokens of an answer that is still under way when its adapter is removed."""
+LONG = 1900
+"""Tokens of an answer that is still under way when its adapter is removed; it is not waited for."""
 
 
 @attrs.frozen
@@ -115,8 +115,8 @@ def test_an_answer_under_way_outlives_the_removal_of_its_adapter(base: Deploymen
         next(chunks)
         base.name()
         base.until_has()
-        ends = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
-    assert ends[-1] == "length"
+        later = [next(chunks) for _ in range(20)]
+    assert all(chunk.choices[0].delta.content is not None for chunk in later)
 
 
 def test_one_that_vllm_refuses_is_explained_in_its_words(
