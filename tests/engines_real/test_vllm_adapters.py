@@ -75,7 +75,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, first: Path) -> Iterator[Depl
             "source": "local_path",
             "local_path": str(make_tiny_folder(folder / "tiny")),
             "backend_parameters": ["--kv-cache-memory-bytes", "67108864", *QUICK, "--max-model-len=2048",
-                                   "--max-lora-rank=16"],
+                                   "--enable-lora", "--max-lora-rank=16"],
             "lora_adapters": [{"name": "first", "source": "local_path", "local_path": str(first)}],
         }  # fmt: skip
         status, document = one.call("POST", "/v1/models", body)

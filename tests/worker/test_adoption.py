@@ -412,11 +412,13 @@ def run_of(
     unwanted: trio.Event,
     on_ready: Callable[[], None],
 ) -> InstanceRun:
+    nothing = AsyncValue(AssignmentSnapshot())
     return InstanceRun(
         instance=instance,
         model=model,
         next_attempt=lambda: 1,
-        record=GangRecord(AsyncValue(AssignmentSnapshot()), instance.id),
+        record=GangRecord(nothing, instance.id),
+        assignments=nothing,
         reporter=InstanceReporter(worker.reports, instance.id, instance.state),
         unwanted=unwanted,
         on_ready=on_ready,
