@@ -4,8 +4,8 @@ As the real one: the head answers ``/health`` whatever becomes of its follower, 
 finds out; asked to end it waits for its requests, and then writes ``drained`` into the folder ``VLLM_STUB_DRAINS``.
 ``VLLM_STUB_FAILS`` in the environment names who fails at the start: ``head`` or ``follower``.
 
-LoRA adapters are loaded and unloaded as by vLLM 0.32: same paths, same status codes, same words. A request for ``/slow``
-is answered once the file that its header ``x-until`` names is there.
+LoRA adapters are loaded and unloaded as by vLLM 0.32: same paths, same status codes, same words. A request for
+``/slow`` is answered once the file that its header ``x-until`` names is there.
 """
 
 from __future__ import annotations
