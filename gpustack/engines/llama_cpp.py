@@ -13,6 +13,7 @@ from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.domain.model import Category, Model
 from gpustack.domain.unit import MIB
 from gpustack.domain.worker import EngineBuild
+from gpustack.errors import Unavailable
 from gpustack.nursery.process import module_command
 
 from . import parameters
@@ -355,6 +356,11 @@ def _remote_devices(context: LaunchContext) -> tuple[str, ...]:
     """The RPC servers, which llama.cpp puts before its own devices; the split follows that order."""
     if context.gang is None:
         return ()
+    if is_embedded(context.build) or not context.build.rpc:  # it had it when the instance was placed
+        raise Unavailable(
+            "The llama.cpp of this worker cannot use devices of other workers any more: it has no RPC. Give it "
+            "one that has (gpustack download-tools brings one), or delete the instance, and another place is looked for"
+        )
     return ("--rpc", ",".join(f"{one.address}:{one.ports[0]}" for one in context.gang.followers))
 
 

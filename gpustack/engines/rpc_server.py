@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 
+from gpustack.errors import Unavailable
+
 from . import parameters
 from .engine import HealthPolicy, LaunchContext, LaunchSpec, Probe
 from .visibility import device_environment
@@ -27,8 +29,14 @@ def rpc_server(context: LaunchContext) -> LaunchSpec:
 
     There is no liveness probe: connections wait in silence while another is served. When it ends, it has failed,
     whatever its exit code: it is 0 when the port is taken or an option is unknown.
+
+    Raises ``Unavailable`` where the worker's build has no RPC server.
     """
-    assert context.build.rpc_server is not None  # placement asks for it
+    if context.build.rpc_server is None:  # it was there when the instance was placed
+        raise Unavailable(
+            "This worker lends no devices any more: it was started with --disable-rpc-servers, or its llama-server has "
+            "no RPC server beside it. Let it lend again, or delete the instance, and another place is looked for"
+        )
     flags, extra = translated(context.extra_arguments, data_dir=context.data_dir)
     threads = () if context.cpu_count is None else ("-t", str(max(1, math.floor(context.cpu_count))))
     return LaunchSpec(

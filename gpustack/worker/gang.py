@@ -102,10 +102,11 @@ class Followers:
     def _waiting(self, record: ModelInstance, member: int) -> str:
         status = self._status(record, member)
         progress = "" if status.download_progress is None else f", {status.download_progress:.0f} %"
-        doing = {_S.DOWNLOADING: f" (fetches files{progress})", _S.STARTING: " (starts)"}.get(
-            status.state, ""
-        )
-        return f"{name_of_member(record, member)}{doing}"
+        doing = {_S.DOWNLOADING: f"fetches files{progress}", _S.STARTING: "starts"}.get(status.state, "")
+        said = (
+            status.state_message or doing
+        )  # its own words say more: it may wait for a port, or install its engine
+        return f"{name_of_member(record, member)}{f' ({said})' if said else ''}"
 
 
 def gang_of(record: ModelInstance) -> Gang:

@@ -139,6 +139,33 @@ def test_files_are_fetched_ahead_listed_and_removed(hub: Hub, shell: Shell, tiny
     assert "does not exist" in shell.bad("files", "rm", "999")
 
 
+def test_what_is_pinned_stays_when_what_nobody_uses_is_evicted(
+    hub: Hub, shell: Shell, tiny_model: Path
+) -> None:
+    hub.add("e/kept-GGUF", {"kept-Q8_0.gguf": tiny_model})
+    hub.add("e/gone-GGUF", {"gone-Q8_0.gguf": tiny_model})
+    kept, gone = (Path(shell.good("pull", f"e/{name}-GGUF").strip()) for name in ("kept", "gone"))
+    files = json.loads(shell.good("files", "-o", "json"))
+    numbers = {file["huggingface_repo_id"]: str(file["id"]) for file in files}
+    shell.good("files", "pin", numbers["e/kept-GGUF"])
+    would = shell.good("files", "evict", "--dry-run")
+    assert "e/gone-GGUF" in would and "would go" in would and "e/kept-GGUF" not in would
+    assert gone.exists()
+    told = shell.good("files", "evict")
+    assert "e/gone-GGUF" in told and " goes\n" in told and "freed" in told and "e/kept-GGUF" not in told
+    shell.daemon.until(lambda: not gone.exists(), "the eviction")
+    assert kept.exists()
+    assert "There is no worker 'nobody'" in shell.bad("files", "evict", "--worker=nobody")
+    assert "does not exist" in shell.bad("files", "pin", "999")
+    assert shell("files", "pin", "e/kept-GGUF").returncode == 2
+    shell.good("files", "unpin", numbers["e/kept-GGUF"])
+    assert "0 B freed (all that nobody uses is " in shell.good("files", "evict", "--free=1")
+    assert kept.exists()
+    shell.good("files", "evict")
+    shell.daemon.until(lambda: not kept.exists(), "the eviction of what is no longer pinned")
+    shell.daemon.until(lambda: shell.good("files", "-q") == "", "that nothing is listed any more")
+
+
 def test_what_cannot_be_fetched_is_told(hub: Hub, shell: Shell, tiny_model: Path) -> None:
     assert "is a path: what lies there need not be fetched" in shell.bad("pull", str(tiny_model))
     assert "There is no repository no/such" in shell.bad("pull", "no/such")

@@ -43,6 +43,24 @@ def test_run_deploys_what_is_absent_shows_each_step_and_answers(shell: Shell, ti
     assert shell.good("rm", "first") == "first is removed\n"
 
 
+def test_run_takes_adapters_that_answer_by_names_of_their_own(shell: Shell, tiny_model: Path) -> None:
+    make_tiny_lora(shell.cwd / "at.gguf", "@")
+    make_tiny_lora(shell.cwd / "hash.gguf", "#")
+    adapters = ("--lora", "at=./at.gguf", f"--lora=hash={shell.cwd / 'hash.gguf'}")
+    assert shell.good("run", "--name=base", *adapters, str(tiny_model), "Who are you?") == f"{SENTENCE}\n"
+    assert shell.good("chat", "base:at", stdin="Who are you?") == f"@{SENTENCE}\n"
+    assert shell.good("chat", "base:hash", "Who are you?") == f"#{SENTENCE}\n"
+    assert "There is no model 'base:no'" in shell.bad("chat", "base:no", "Who are you?")
+    (model,) = [one for one in json.loads(shell.good("ls", "-o", "json")) if one["name"] == "base"]
+    assert [(one["name"], one["local_path"]) for one in model["lora_adapters"]] == [
+        ("at", str(shell.cwd / "at.gguf")),
+        ("hash", str(shell.cwd / "hash.gguf")),
+    ]
+    ran = shell("run", "--name=other", "--lora=./at.gguf", str(tiny_model))
+    assert ran.returncode == 2 and "--lora must be NAME=VALUE" in ran.stderr
+    assert shell.good("rm", "base") == "base is removed\n"
+
+
 def test_ls_and_ps_show_what_runs(shell: Shell, tiny: str) -> None:
     head, row = shell.good("ls").splitlines()
     assert head.split() == ["NAME", "SOURCE", "READY", "BACKEND", "CATEGORIES", "AGE"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import attrs
@@ -14,8 +15,10 @@ from gpustack.domain.instance import Claim, ModelInstance, Placement, Subordinat
 from gpustack.domain.lifecycle import InstanceState as S
 from gpustack.domain.model import Model
 from gpustack.domain.worker import EngineBuild, WorkerStatus
+from gpustack.worker.ports import PortLeases
 from tests.fakes import llama_rpc
 from tests.nursery.programs import is_running, until_gone
+from tests.ports import free_ports
 from tests.worker.conftest import Start
 from tests.worker.daemon import Daemon, instance_of, utc_now
 from tests.worker.server import FakeServer
@@ -160,6 +163,33 @@ async def test_a_follower_that_exits_with_code_0_has_failed_and_says_why(
     assert "Failed to create server socket" in failed.state_message
 
 
+@pytest.mark.parametrize(
+    ("lost", "sentence"),
+    [
+        (
+            {"rpc_server": None},
+            " on worker 1: This worker lends no devices any more: it was started with",
+        ),
+        ({"rpc": False}, "The llama.cpp of this worker cannot use devices of other workers any more"),
+    ],
+)
+async def test_a_worker_that_lends_no_more_or_cannot_lead_any_more_says_so(
+    lost: dict[str, object],
+    sentence: str,
+    server: FakeServer,
+    start: Start,
+    model: Model,
+    programs: EngineBuild,
+) -> None:
+    """Its daemon was started anew, with ``--disable-rpc-servers`` or another llama.cpp, after the gang was placed."""
+    server.put(model)
+    server.put(gang(model))
+    await start(status=WorkerStatus(engines=(attrs.evolve(programs, **lost),)))
+    failed = await server.until_state(S.ERROR)
+    assert sentence in failed.state_message
+    assert "another place is looked for" in failed.state_message
+
+
 async def test_who_is_waited_for_is_said(
     server: FakeServer, start: Start, model: Model, programs: EngineBuild
 ) -> None:
@@ -168,6 +198,24 @@ async def test_who_is_waited_for_is_said(
     server.put(instance_of(model, placement=place))
     await start(status=WorkerStatus(engines=(programs,)))
     await server.until(lambda: server.instance().state_message == "Waiting for member 1 on worker gpu-b")
+
+
+async def test_what_a_follower_waits_for_is_said_of_the_whole(
+    server: FakeServer, start: Start, model: Model, programs: EngineBuild
+) -> None:
+    """Users look at the instance: without it they would learn only that something waits for something."""
+    (port,) = free_ports(1)
+    with socket.create_server(("", port)) as stranger:
+        server.put(model)
+        server.put(gang(model))
+        leases = PortLeases(port, port, "--rpc-server-port-range")
+        await start(status=WorkerStatus(engines=(programs,)), rpc_ports=leases)
+        waits = f"Waiting for a port: No port of {port}-{port} is free"
+        await server.until(lambda: waits in server.instance().state_message)
+        assert server.instance().state_message.startswith("Waiting for member ")
+        stranger.close()
+        # One of its two followers has it then, and keeps the other waiting.
+        await server.until(lambda: "1 held by engines here" in server.instance().state_message)
 
 
 async def test_followers_end_with_the_deployment_and_every_member_says_that_it_is_gone(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.shell import Shell
 from tests.daemon import Daemon
 from tests.e2e.test_machines import deploy, server_of, worker_of
 from tests.models.hollow import make_hollow
@@ -99,6 +100,7 @@ def test_a_model_larger_than_one_machine_serves_from_two_and_comes_back_when_one
         assert resident(part["pid"]) > 200 << 20, "llama.cpp put layers on the other machine"
         lent = server.call("GET", f"/v1/model-instances/{running['id']}/logs?member={part['worker_name']}")
         assert lent[0] == 200, lent
+        _logs_are_told_by_command(Shell(server, tmp_path), running["worker_name"], part["worker_name"])
 
         os.kill(part["pid"], signal.SIGKILL)
         server.until(lambda: the_instance(server)["state"] != "running", "that it is noticed")
@@ -108,6 +110,18 @@ def test_a_model_larger_than_one_machine_serves_from_two_and_comes_back_when_one
         assert again["pid"] != running["pid"]
         assert other["ports"] != part["ports"]
         assert server.call("POST", "/v1/chat/completions", ASK)[0] == 200
+
+
+def _logs_are_told_by_command(shell: Shell, leads: str, lends: str) -> None:
+    """Each member's own log, by the worker's name and by its number."""
+    of_rpc = shell.good("logs", "--member", lends, "big")
+    assert "RPC" in of_rpc and "llama" not in shell.good("logs", "--member=1", "--tail=1", "big")
+    assert of_rpc == shell.good("logs", "--member=1", "big")
+    assert "model loaded" in shell.good("logs", "--member", leads, "big")
+    assert "model loaded" in shell.good("logs", "big")
+    assert f"has no member 'nobody'; it has 0 ({leads}), 1 ({lends})" in shell.bad(
+        "logs", "--member=nobody", "big"
+    )
 
 
 @pytest.mark.slow
