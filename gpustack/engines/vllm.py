@@ -67,9 +67,12 @@ _LORA_FLAGS = ("--enable-lora", "--no-enable-lora")
 _RANK_FLAGS = ("--max-lora-rank",)
 _HOT_VARIABLE = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 _RANK_REFUSED = re.compile(
-    r"(Call to \w+ method failed: )?LoRA rank (?P<rank>\d{1,9}) is greater than max_lora_rank \d+\.?",
+    r"(Call to \w+ method failed: )?(Worker failed with error ')?"
+    r"LoRA rank (?P<rank>\d{1,9}) is greater than max_lora_rank \d+\.?"
+    r"(', please check the stack trace above for the root cause)?",
     re.ASCII,
 )
+"""Of an engine in one process, and of one whose workers have processes of their own."""
 _FRONT_FLAGS = ("--api-server-count", "-asc")
 _LEAST_FRACTION = 0.01
 _NOT_SERVED = (Category.IMAGE, Category.TEXT_TO_SPEECH)

@@ -10,7 +10,7 @@ from typing import NoReturn, Protocol
 import attrs
 import trio
 
-from gpustack.domain.artifact import LoraAdapter
+from gpustack.domain.artifact import LoraAdapter, ModelSource
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.model import Model
 from gpustack.engines.adapter import AdapterSelection, loader_of
@@ -60,6 +60,8 @@ class RunningAdapters:
     _told: _Told | None = None
     _list: tuple[LoraAdapter, ...] | None = None
     """What the deployment named when the engine was last brought to it."""
+    _sources: dict[str, ModelSource] = attrs.field(factory=dict)
+    """Where the files came from that the engine has of an adapter, as far as that was seen; by the adapter's name."""
     _failed: dict[str, str] = attrs.field(factory=dict)
     """Why an adapter is not loaded, by its name."""
     _streak: int = 0
@@ -153,8 +155,11 @@ class RunningAdapters:
         self, port: AdapterPort, model: Model, adapter: LoraAdapter, loaded: dict[str, str]
     ) -> None:
         """Load one that the engine does not have, or has from other files."""
+        if _full_name(model, adapter) in loaded and self._sources.get(adapter.name) == adapter.source:
+            return
         files = await fetch_adapter(AdapterSelection.BY_NAME, model, adapter, self._context.files)
         if loaded.get(files.name) == files.path:
+            self._sources[adapter.name] = adapter.source
             return
         if files.name in loaded:
             left = {name: path for name, path in loaded.items() if name != files.name}
@@ -163,6 +168,7 @@ class RunningAdapters:
             await self._unload(port, files.name, loaded)
         await port.load(files)
         loaded[files.name] = files.path
+        self._sources[adapter.name] = adapter.source
         log.info(
             "Loaded an adapter: instance=%s adapter=%s path=%s", self._instance.name, files.name, files.path
         )

@@ -44,8 +44,9 @@ def load(name: str, path: str) -> None:
         raise Refusal(404, f"Loading lora {name} failed: No adapter found for {path}") from None
     room = int(value_of("--max-lora-rank", "16"))
     if rank > room:
-        failed = "Call to add_lora method failed"
-        raise Refusal(500, f"{failed}: LoRA rank {rank} is greater than max_lora_rank {room}.")
+        why = f"LoRA rank {rank} is greater than max_lora_rank {room}."
+        see = "please check the stack trace above for the root cause"
+        raise Refusal(500, f"Call to add_lora method failed: Worker failed with error '{why}', {see}")
     LOADED[name] = path
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from gpustack.domain.artifact import LoraAdapter, ModelSource, SourceKind
 from gpustack.domain.instance import ModelInstance, Placement, Subordinate
+from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model, edited
 from gpustack.policy.generation import taken_up
 
@@ -33,6 +34,8 @@ GANG = Placement(worker_id=1, subordinates=(Subordinate(worker_id=2),))
         (deployed(), instance(), True),
         (deployed(), instance(placement=GANG), False),
         (deployed(), instance(placement=GANG, generation=0), True),
+        (deployed(), instance(state=InstanceState.ERROR), False),
+        (deployed(), instance(state=InstanceState.STARTING), True),
         (deployed(lora_adapters=()), instance(), False),
         (deployed(lora_adapters=(), backend_parameters=("--enable-lora",)), instance(), True),
         (deployed(backend="llama-box"), instance(), False),
@@ -45,7 +48,7 @@ GANG = Placement(worker_id=1, subordinates=(Subordinate(worker_id=2),))
 def test_another_list_of_adapters_is_followed_by_an_engine_that_was_started_for_that(
     before: Model, runs: ModelInstance, follows: bool
 ) -> None:
-    """Of several workers none but the first would have the files."""
+    """Of several workers none but the first would have the files; and what has failed may be mended by it."""
     after = attrs.evolve(before, lora_adapters=(A, B))
     grown = edited(before, after, taken_up(before, [runs])).generation - before.generation
     assert grown == (0 if follows else 1)
