@@ -137,7 +137,12 @@ class LlamaCppEngine:
         return True
 
     def faults(self, model: Model) -> list[str]:
-        return [*_source_faults(model), *_parameter_faults(model), *_layer_faults(model)]
+        return [
+            *_source_faults(model),
+            *_adapter_faults(model),
+            *_parameter_faults(model),
+            *_layer_faults(model),
+        ]
 
     def context(self, model: Model) -> int | None:
         """Ours, or the user's. Context shift leaves answers unbounded; 0 means the model's own, which is unknown."""
@@ -408,6 +413,15 @@ def _source_faults(model: Model) -> list[str]:
             f"name the GGUF file of {source.repo}, a pattern such as *Q4_K_M*.gguf will do"
         ]
     return []
+
+
+def _adapter_faults(model: Model) -> list[str]:
+    """Adapters whose paths llama.cpp would take apart: it is told of all in one flag, FILE:SCALE,FILE:SCALE."""
+    return [
+        f"lora_adapters: the path of {one.name} has a comma or a colon, which llama.cpp cannot read there: rename it"
+        for one in model.lora_adapters
+        if {",", ":"}.intersection(one.source.local_path or one.source.file_pattern or "")
+    ]
 
 
 def _parameter_faults(model: Model) -> list[str]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from gpustack.domain.artifact import ModelSource, SourceKind
+from gpustack.domain.artifact import LoraAdapter, ModelSource, SourceKind
 from gpustack.domain.instance import Claim
 from gpustack.domain.model import GpuSelector
 from gpustack.domain.worker import EngineBuild
@@ -196,3 +196,10 @@ def test_a_context_written_with_underscores_is_the_users_too() -> None:
     argv = ENGINE.launch(context(model(backend_parameters=("--ctx_size=4096", "--parallel=1")))).argv
     assert [word for word in argv if "ctx" in word and "size" in word] == ["--ctx-size"]
     assert argv[argv.index("--ctx-size") + 1] == "4096"
+
+
+@pytest.mark.parametrize("path", ["/a,b.gguf", "/a:b.gguf"])
+def test_an_adapter_whose_path_would_be_taken_apart_is_refused(path: str) -> None:
+    source = ModelSource(kind=SourceKind.LOCAL_PATH, local_path=path)
+    [fault] = ENGINE.faults(model(lora_adapters=(LoraAdapter(name="at", source=source),)))
+    assert fault.startswith("lora_adapters: the path of at has a comma or a colon")
