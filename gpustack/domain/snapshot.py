@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
@@ -33,6 +33,54 @@ class FreeMemory:
     vram: Mapping[int, int]
 
 
+Held = tuple[tuple[ModelInstance, Claim], ...]
+"""Claims on one worker, each with the instance that holds it."""
+
+
+@attrs.frozen(eq=False, repr=False)
+class ClaimIndex:
+    """The claims of all instances by worker. One that follows another costs what has changed between them."""
+
+    instances: Mapping[int, ModelInstance]
+    by_worker: Mapping[int, Held]
+
+    @classmethod
+    def of(cls, instances: Mapping[int, ModelInstance]) -> ClaimIndex:
+        found: dict[int, list[tuple[ModelInstance, Claim]]] = {}
+        for instance in instances.values():
+            if instance.placement is not None:
+                for worker_id, claim in claims_of(instance.placement):
+                    found.setdefault(worker_id, []).append((instance, claim))
+        return cls(instances, {worker_id: tuple(held) for worker_id, held in found.items()})
+
+    def following(self, instances: Mapping[int, ModelInstance]) -> ClaimIndex:
+        """That of ``instances``, which are mostly the same."""
+        if instances is self.instances:
+            return self
+        former = self.instances
+        new = [one for key, one in instances.items() if former.get(key) is not one]
+        old = [one for key, one in former.items() if instances.get(key) is not one]
+        touched = {
+            worker_id
+            for one in (*new, *old)
+            if one.placement is not None
+            for worker_id, _ in claims_of(one.placement)
+        }
+        if not touched:
+            return ClaimIndex(instances, self.by_worker)
+        gone = {one.id for one in old}
+        found = dict(self.by_worker)
+        for worker_id in touched:
+            found[worker_id] = tuple(pair for pair in found.get(worker_id, ()) if pair[0].id not in gone)
+        for one in new:
+            if one.placement is not None:
+                for worker_id, claim in claims_of(one.placement):
+                    found[worker_id] = (*found[worker_id], (one, claim))
+        for worker_id in touched:
+            found[worker_id] = tuple(sorted(found[worker_id], key=lambda pair: pair[0].id))
+        return ClaimIndex(instances, found)
+
+
 @attrs.frozen
 class Snapshot:
     """Tables as mappings from id to record, at ``revision``. Reading it costs no lock and no database."""
@@ -42,6 +90,8 @@ class Snapshot:
     unread: Mapping[str, frozenset[int]] = attrs.field(factory=dict)
     """By table, the ids of rows that exist but cannot be read. They are not in ``tables``, and must not be taken for
     deleted."""
+    worked_out: dict[type, Any] = attrs.field(factory=dict, init=False, eq=False, repr=False)
+    """What has been worked out about these tables, by its class, for whoever asks next."""
 
     def all(self, cls: type[R]) -> Mapping[int, R]:
         """Every record of a class, by id."""
@@ -103,26 +153,41 @@ class Snapshot:
 
         An instance that is being ended holds its claim until its worker reports that it is gone.
         """
-        yield from self._claims.get(worker_id, ())
+        yield from self.claims.by_worker.get(worker_id, ())
 
-    # Computed once for each snapshot: a placement asks for them for every worker.
+    @property
+    def claims(self) -> ClaimIndex:
+        """All claims by worker."""
+        known: ClaimIndex | None = self.worked_out.get(ClaimIndex)
+        if known is None:
+            known = self.worked_out[ClaimIndex] = ClaimIndex.of(self.instances)
+        return known
 
-    @cached_property
+    def follow(self, former: Snapshot) -> None:
+        """Work out the claims from those of an earlier snapshot, which costs less where little has changed."""
+        if ClaimIndex not in self.worked_out:
+            self.worked_out[ClaimIndex] = former.claims.following(self.instances)
+
+    def changed(self, *records: Record, without: Collection[int] = ()) -> Snapshot:
+        """A snapshot with these records, all of one class, in place of those of the same ids; and without the instances
+        of the ids ``without``."""
+        tables = dict(self.tables)
+        for record in records:
+            name = table_of(type(record))
+            tables[name] = {**tables.get(name, _EMPTY), record.id: record}
+        if without:
+            name = table_of(ModelInstance)
+            kept = {key: one for key, one in self.instances.items() if key not in without}
+            tables[name] = kept
+        made = Snapshot(self.revision, tables, self.unread)
+        made.follow(self)
+        return made
+
+    @cached_property  # once for each snapshot: many ask
     def _by_model(self) -> Mapping[int, list[ModelInstance]]:
         found: dict[int, list[ModelInstance]] = {}
         for instance in sorted(self.instances.values(), key=lambda i: i.id):
             found.setdefault(instance.model_id, []).append(instance)
-        return found
-
-    @cached_property
-    def _claims(self) -> Mapping[int, list[tuple[ModelInstance, Claim]]]:
-        found: dict[int, list[tuple[ModelInstance, Claim]]] = {}
-        for instance in self.instances.values():
-            placement = instance.placement
-            if placement is None:
-                continue
-            for worker_id, claim in claims_of(placement):
-                found.setdefault(worker_id, []).append((instance, claim))
         return found
 
     def free(self, worker: Worker, *, without: frozenset[int] = frozenset()) -> FreeMemory:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 
 from gpustack.domain.backend import BackendSpec
 from gpustack.domain.facts import FileFormat, ModelFacts, format_at
@@ -22,6 +22,7 @@ def engines() -> tuple[Engine, ...]:
     return tuple(module.ENGINE for module in siblings(__package__) if hasattr(module, "ENGINE"))
 
 
+@lru_cache(maxsize=256)  # decisions ask again and again
 def engine_by_name(name: str) -> Engine | None:
     """The engine with that name, inside or in the API, in any spelling ("vLLM", "llama_cpp", "VoxBox")."""
     wanted = folded(name)

@@ -22,6 +22,7 @@ from .gang import faults_of_picked
 from .model_support import faults_of_model
 from .placement import Candidate, PlacementRequest, Rejection, Shortage
 from .seat import scored
+from .worker_class import Group, alike
 
 
 def decide(
@@ -33,19 +34,32 @@ def decide(
     """
     if impossible := impossibilities(request):
         return tuple(Rejection(sentence=sentence) for sentence in impossible)
-    workers = sorted(snapshot.workers.values() if among is None else among, key=lambda w: w.id)
-    if not workers:
+    groups = (
+        alike(request, snapshot) if among is None else [(one,) for one in sorted(among, key=lambda w: w.id)]
+    )
+    if not groups:
         return (Rejection(sentence="there is no worker yet"),)
     out: list[Rejection] = []
-    kept: list[Worker] = []
-    for worker in workers:
-        against = objections(request, worker, snapshot)
+    kept: list[Group] = []
+    for group in groups:
+        against = objections(request, group[0], snapshot)
         if against:
-            out.append(Rejection(sentence=against[0], worker_id=worker.id, worker=worker.name))
+            out.append(_against(group, against[0]))
         else:
-            kept.append(worker)
+            kept.append(group)
     placement, short = _fit(request, kept, snapshot)
     return placement or (*short, *out, *_missing_workers(request, snapshot))
+
+
+def _against(group: Group, sentence: str, shortage: Shortage | None = None) -> Rejection:
+    first, *others = group
+    return Rejection(
+        sentence=sentence,
+        worker_id=first.id,
+        worker=first.name,
+        shortage=shortage,
+        others=tuple(worker.name for worker in others),
+    )
 
 
 def impossibilities(request: PlacementRequest) -> list[str]:
@@ -96,37 +110,57 @@ class _Refusals:
 
 
 def _fit(
-    request: PlacementRequest, workers: list[Worker], snapshot: Snapshot
+    request: PlacementRequest, groups: list[Group], snapshot: Snapshot
 ) -> tuple[Placement | None, list[Rejection]]:
     refusals = _Refusals()
-    rooms = [room(request, worker, snapshot) for worker in workers]
+    rooms = [room(request, group[0], snapshot) for group in groups]
+    everyone: list[WorkerCapacity] | None = None
+    variants = request.variants
     for way in sorted(_modules("fits"), key=lambda module: int(module.RANK)):
-        found: list[Candidate] = []
+        found: list[_Offer] = []
         refused: Rejection | None = None
-        for variant in request.variants:
+        for variant in variants:
             if hasattr(way, "gangs"):
-                gangs, refused = _gangs(way, variant, rooms, snapshot)
+                if everyone is None:
+                    everyone = _rooms_of_all(request, groups, rooms, snapshot)
+                gangs, refused = _gangs(way, variant, everyone, snapshot)
                 found += gangs
             else:
                 found += _offers(way, variant, rooms, refusals)
         if found:
-            return _choose(request, found, snapshot), []
+            return _choose(found, snapshot), []
         if refused is not None:
             refusals.together.setdefault(refused.sentence, refused)
-    reasons = [_reason(request, worker, refusals.alone.get(worker.id)) for worker in workers]
+    reasons = [_reason(request, group, refusals.alone.get(group[0].id)) for group in groups]
     reasons.sort(key=lambda reason: reason.shortage.short if reason.shortage else float("inf"))
     return None, [*reasons, *refusals.together.values()]
 
 
+def _rooms_of_all(
+    request: PlacementRequest, groups: list[Group], rooms: list[WorkerCapacity], snapshot: Snapshot
+) -> list[WorkerCapacity]:
+    """The capacity of every worker, in the order of ids: gangs are made of several that are alike."""
+    found = [
+        here if worker is here.worker else room(request, worker, snapshot)
+        for group, here in zip(groups, rooms, strict=True)
+        for worker in group
+    ]
+    return sorted(found, key=lambda here: here.worker.id)
+
+
+_Offer = tuple[Candidate, PlacementRequest]
+"""A candidate, and the variant of the request that it is for."""
+
+
 def _offers(
     way: ModuleType, request: PlacementRequest, rooms: list[WorkerCapacity], refusals: _Refusals
-) -> list[Candidate]:
+) -> list[_Offer]:
     """The candidates of a way to fit on one worker; for each worker without any, ``refusals`` notes its shortage."""
-    found: list[Candidate] = []
+    found: list[_Offer] = []
     for here in rooms:
         answer = way.candidates(request, here)
         if isinstance(answer, list):
-            found += [attrs.evolve(candidate, slots=request.demand.slots) for candidate in answer]
+            found += [(candidate, request) for candidate in answer]
         else:
             refusals.note(here.worker, answer)
     return found
@@ -134,29 +168,32 @@ def _offers(
 
 def _gangs(
     way: ModuleType, request: PlacementRequest, rooms: list[WorkerCapacity], snapshot: Snapshot
-) -> tuple[list[Candidate], Rejection | None]:
+) -> tuple[list[_Offer], Rejection | None]:
     """The candidates of a way to fit on several workers, or why there are none."""
     answer = way.gangs(request, rooms, snapshot) if len(rooms) > 1 else []
     if isinstance(answer, Rejection):
         return [], answer
-    return [attrs.evolve(candidate, slots=request.demand.slots) for candidate in answer], None
+    return [(candidate, request) for candidate in answer], None
 
 
-def _choose(request: PlacementRequest, found: list[Candidate], snapshot: Snapshot) -> Placement:
+def _choose(found: list[_Offer], snapshot: Snapshot) -> Placement:
     """Most layers on devices, then fewest devices, then fewest followers, then most requests at a time, then the
     strategy's score, then most room left.
     """
-    first = max(_rank(candidate) for candidate in found)
-    rated = [(scored(c, request, snapshot), c) for c in found if _rank(c) == first]
-    best_score, best = min(
-        rated, key=lambda pair: (-pair[0], -pair[1].left, pair[1].worker.id, pair[1].gpu_indexes)
+    ranks = [_rank(*offer) for offer in found]
+    first = max(ranks)
+    rated = [
+        (scored(*offer, snapshot), *offer) for rank, offer in zip(ranks, found, strict=True) if rank == first
+    ]
+    best_score, best, request = min(
+        rated, key=lambda one: (-one[0], -one[1].left, one[1].worker.id, one[1].gpu_indexes)
     )
-    note = ". ".join(part for part in (best.note, request.demand.note) if part)
-    demand = attrs.evolve(request, slots=best.slots).demand
+    demand = request.demand
+    note = ". ".join(part for part in (best.note, demand.note) if part)
     members = 1 + len(best.followers)
     claim = attrs.evolve(
         best.claim,
-        slots=best.slots,
+        slots=demand.slots,
         context=demand.context,
         kv_cache=demand.kv_cache(best.devices, members),
         tensor_parallel=demand.tensor_parallel(best.devices, members),
@@ -164,14 +201,14 @@ def _choose(request: PlacementRequest, found: list[Candidate], snapshot: Snapsho
     return attrs.evolve(best.placement, claim=claim, score=best_score, note=note)
 
 
-def _rank(candidate: Candidate) -> tuple[int, int, int, int]:
+def _rank(candidate: Candidate, request: PlacementRequest) -> tuple[int, int, int, int]:
     layers = candidate.claim.offload_layers or 0
-    return layers, -candidate.devices, -len(candidate.followers), candidate.slots or 0
+    return layers, -candidate.devices, -len(candidate.followers), request.demand.slots or 0
 
 
-def _reason(request: PlacementRequest, worker: Worker, shortage: Shortage | None) -> Rejection:
-    sentence = shortage.sentence if shortage is not None else _no_way(request, worker)
-    return Rejection(sentence=sentence, worker_id=worker.id, worker=worker.name, shortage=shortage)
+def _reason(request: PlacementRequest, group: Group, shortage: Shortage | None) -> Rejection:
+    sentence = shortage.sentence if shortage is not None else _no_way(request, group[0])
+    return _against(group, sentence, shortage)
 
 
 def _no_way(request: PlacementRequest, worker: Worker) -> str:

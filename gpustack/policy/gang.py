@@ -122,7 +122,7 @@ def ground(request: PlacementRequest, rooms: Sequence[WorkerCapacity]) -> GangGr
         if why := _unfit(worker, build, rpc) or (_without_ray(worker) if ray else ""):
             out.setdefault(why, []).append(worker.name)
         else:
-            alike.setdefault((_identity(build), _is_loopback(worker.ip)), []).append(here)
+            alike.setdefault((_identity(build), is_loopback(worker.ip)), []).append(here)
     groups = [members for _, members in sorted(alike.items()) if len(members) > 1]
     against = [f"{_named(names)} {why}" for why, names in out.items()]
     if len(alike) > 1:
@@ -159,7 +159,8 @@ def _identity(build: EngineBuild) -> str:
     return build.digest or build.version or ""
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Whether an address or name leads to its own machine only."""
     try:
         return ipaddress.ip_address(address.partition("%")[0]).is_loopback
     except ValueError:

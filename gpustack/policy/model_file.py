@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
@@ -12,6 +11,8 @@ from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.model import Model
 from gpustack.domain.unit import human_bytes
 from gpustack.domain.worker import Worker, WorkerState
+
+from .gang import is_loopback
 
 MOST_HOLDERS = 4
 """Workers that one is told of: who has none of them in reach asks the hub."""
@@ -48,14 +49,7 @@ def _reaches(reader: Worker | None, worker: Worker) -> bool:
     """Whether a worker may be reached: one that the server reaches on its own machine only cannot be, from another."""
     if worker.condition.state is not WorkerState.READY or not worker.ip:
         return False
-    return not _is_loopback(worker.ip) or (reader is not None and _is_loopback(reader.ip))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return not is_loopback(worker.ip) or (reader is not None and is_loopback(reader.ip))
 
 
 def users_of(

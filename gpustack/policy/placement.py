@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -108,8 +108,6 @@ class Candidate:
     claim: Claim
     left: float = 0.0
     note: str = ""
-    slots: int | None = None
-    """Requests at a time, where their number was chosen by us."""
     followers: tuple[Candidate, ...] = ()
     """The places of the other members of a gang, whose main member is this one; they have none of their own."""
 
@@ -176,6 +174,23 @@ class Rejection:
     worker_id: int | None = None
     worker: str = ""
     shortage: Shortage | None = None
+    others: tuple[str, ...] = ()
+    """The names of workers of which the same is true: they are of the same shape, and have as much free."""
+
+    @property
+    def shown(self) -> str:
+        """The sentence, with how many workers it is true of."""
+        if not self.others:
+            return self.sentence
+        return f"{self.sentence}; so {_of_others(self.others)}"
+
+
+def _of_others(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"it is with {names[0]}"
+    if len(names) <= _LISTED:
+        return f"it is with {', '.join(names[:-1])} and {names[-1]}"
+    return f"it is with {len(names)} more workers"
 
 
 @attrs.frozen(kw_only=True)
@@ -188,9 +203,10 @@ class Unschedulable:
     @property
     def sentence(self) -> str:
         """One sentence for the state message."""
-        alone = [reason.sentence for reason in self.reasons if reason.worker_id is not None]
-        told = alone[:_LISTED]
-        if (more := len(alone) - _LISTED) > 0:
+        alone = [reason for reason in self.reasons if reason.worker_id is not None]
+        told = [reason.shown for reason in alone[:_LISTED]]
+        more = sum(1 + len(reason.others) for reason in alone[_LISTED:])
+        if more:
             told.append(f"and {more} more {'worker is' if more == 1 else 'workers are'} no better")
         told += [reason.sentence for reason in self.reasons if reason.worker_id is None]
         listed = "; ".join(told)

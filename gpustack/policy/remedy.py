@@ -8,7 +8,6 @@ from heapq import nsmallest
 import attrs
 
 from gpustack.domain.instance import Claim, ModelInstance, Placement, claims_of, workers_of
-from gpustack.domain.record import Record
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import human_bytes
 from gpustack.domain.worker import Condition, SystemReserved, Worker, WorkerState
@@ -20,6 +19,7 @@ from .decision import decide, impossibilities, objections
 from .estimate.safetensors_demand import context_of
 from .gang import may_span
 from .placement import MAKES_ROOM, PlacementRequest, Rejection
+from .worker_class import follow
 
 _LEAST_CTX = 1024
 _MOST_TRIALS = 32
@@ -301,13 +301,12 @@ def _fits_together(request: PlacementRequest, snapshot: Snapshot) -> bool:
 
 
 def _with(snapshot: Snapshot, *changed: Worker) -> Snapshot:
-    return _replaced(snapshot, "workers", {**snapshot.workers, **{worker.id: worker for worker in changed}})
+    made = snapshot.changed(*changed)
+    follow(made, snapshot)
+    return made
 
 
 def _without(snapshot: Snapshot, ids: frozenset[int]) -> Snapshot:
-    kept = {key: value for key, value in snapshot.instances.items() if key not in ids}
-    return _replaced(snapshot, "model_instances", kept)
-
-
-def _replaced(snapshot: Snapshot, table: str, records: Mapping[int, Record]) -> Snapshot:
-    return attrs.evolve(snapshot, tables={**snapshot.tables, table: records})
+    made = snapshot.changed(without=ids)
+    follow(made, snapshot)
+    return made
