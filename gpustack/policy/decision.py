@@ -19,9 +19,9 @@ from gpustack.plugins import siblings
 
 from .capacity import WorkerCapacity, picked_on, room, undriven, usable
 from .gang import faults_of_picked
+from .look import Look, Looks, Offer, looks_of, offer
 from .model_support import faults_of_model
-from .placement import Candidate, PlacementRequest, Rejection, Shortage
-from .seat import scored
+from .placement import PlacementRequest, Rejection, Shortage
 from .worker_class import Group, alike
 
 
@@ -40,14 +40,15 @@ def decide(
     if not groups:
         return (Rejection(sentence="there is no worker yet"),)
     out: list[Rejection] = []
-    kept: list[Group] = []
+    kept: list[tuple[Group, Look]] = []
+    looks = looks_of(request, snapshot) if among is None else Looks(request)
     for group in groups:
-        against = objections(request, group[0], snapshot)
-        if against:
-            out.append(_against(group, against[0]))
+        look = looks.at(group[0], snapshot)
+        if look.objection is None:
+            kept.append((group, look))
         else:
-            kept.append(group)
-    placement, short = _fit(request, kept, snapshot)
+            out.append(_against(group, look.objection))
+    placement, short = _fit(kept, looks, snapshot)
     return placement or (*short, *out, *_missing_workers(request, snapshot))
 
 
@@ -89,12 +90,6 @@ def _missing_workers(request: PlacementRequest, snapshot: Snapshot) -> list[Reje
     ]
 
 
-def objections(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[str]:
-    """The sentence of each filter that rules the worker out."""
-    found = (module.keep(request, worker, snapshot) for module in _modules("filters"))
-    return [sentence for sentence in found if sentence is not None]
-
-
 @attrs.define
 class _Refusals:
     """Why ways to fit offered nothing."""
@@ -104,106 +99,72 @@ class _Refusals:
     together: dict[str, Rejection] = attrs.field(factory=dict)
     """Why several workers together do not hold it, by its sentence."""
 
-    def note(self, worker: Worker, shortage: Shortage) -> None:
-        if worker.id not in self.alone or shortage.short < self.alone[worker.id].short:
-            self.alone[worker.id] = shortage
+    def note(self, worker: Worker, shortages: Iterable[Shortage]) -> None:
+        for shortage in shortages:
+            if worker.id not in self.alone or shortage.short < self.alone[worker.id].short:
+                self.alone[worker.id] = shortage
 
 
 def _fit(
-    request: PlacementRequest, groups: list[Group], snapshot: Snapshot
+    groups: list[tuple[Group, Look]], looks: Looks, snapshot: Snapshot
 ) -> tuple[Placement | None, list[Rejection]]:
-    refusals = _Refusals()
-    rooms = [room(request, group[0], snapshot) for group in groups]
+    request, refusals = looks.request, _Refusals()
     everyone: list[WorkerCapacity] | None = None
-    variants = request.variants
-    for way in sorted(_modules("fits"), key=lambda module: int(module.RANK)):
-        found: list[_Offer] = []
+    for way in _ways():
+        offers: list[Offer] = []
         refused: Rejection | None = None
-        for variant in variants:
-            if hasattr(way, "gangs"):
-                if everyone is None:
-                    everyone = _rooms_of_all(request, groups, rooms, snapshot)
-                gangs, refused = _gangs(way, variant, everyone, snapshot)
-                found += gangs
-            else:
-                found += _offers(way, variant, rooms, refusals)
-        if found:
-            return _choose(found, snapshot), []
+        if hasattr(way, "gangs"):
+            if everyone is None:
+                everyone = _rooms_of_all(request, groups, snapshot)
+            offers, refused = _gangs(way, looks.variants, everyone, snapshot)
+        else:
+            for group, look in groups:
+                found = look.ask(way, looks.variants, snapshot)
+                if found.best is not None:
+                    offers.append(found.best)
+                else:
+                    refusals.note(group[0], found.shortages)
+        if offers:
+            return min(offers, key=lambda offer: offer.order).placement, []
         if refused is not None:
             refusals.together.setdefault(refused.sentence, refused)
-    reasons = [_reason(request, group, refusals.alone.get(group[0].id)) for group in groups]
+    reasons = [_reason(request, group, refusals.alone.get(group[0].id)) for group, _ in groups]
     reasons.sort(key=lambda reason: reason.shortage.short if reason.shortage else float("inf"))
     return None, [*reasons, *refusals.together.values()]
 
 
 def _rooms_of_all(
-    request: PlacementRequest, groups: list[Group], rooms: list[WorkerCapacity], snapshot: Snapshot
+    request: PlacementRequest, groups: list[tuple[Group, Look]], snapshot: Snapshot
 ) -> list[WorkerCapacity]:
     """The capacity of every worker, in the order of ids: gangs are made of several that are alike."""
     found = [
-        here if worker is here.worker else room(request, worker, snapshot)
-        for group, here in zip(groups, rooms, strict=True)
+        look.room if worker is look.room.worker else room(request, worker, snapshot)
+        for group, look in groups
         for worker in group
     ]
     return sorted(found, key=lambda here: here.worker.id)
 
 
-_Offer = tuple[Candidate, PlacementRequest]
-"""A candidate, and the variant of the request that it is for."""
-
-
-def _offers(
-    way: ModuleType, request: PlacementRequest, rooms: list[WorkerCapacity], refusals: _Refusals
-) -> list[_Offer]:
-    """The candidates of a way to fit on one worker; for each worker without any, ``refusals`` notes its shortage."""
-    found: list[_Offer] = []
-    for here in rooms:
-        answer = way.candidates(request, here)
-        if isinstance(answer, list):
-            found += [(candidate, request) for candidate in answer]
-        else:
-            refusals.note(here.worker, answer)
-    return found
-
-
 def _gangs(
-    way: ModuleType, request: PlacementRequest, rooms: list[WorkerCapacity], snapshot: Snapshot
-) -> tuple[list[_Offer], Rejection | None]:
+    way: ModuleType,
+    variants: Iterable[PlacementRequest],
+    rooms: list[WorkerCapacity],
+    snapshot: Snapshot,
+) -> tuple[list[Offer], Rejection | None]:
     """The candidates of a way to fit on several workers, or why there are none."""
-    answer = way.gangs(request, rooms, snapshot) if len(rooms) > 1 else []
-    if isinstance(answer, Rejection):
-        return [], answer
-    return [(candidate, request) for candidate in answer], None
+    offers: list[Offer] = []
+    refused: Rejection | None = None
+    for variant in variants:
+        answer = way.gangs(variant, rooms, snapshot) if len(rooms) > 1 else []
+        refused = answer if isinstance(answer, Rejection) else None
+        if not isinstance(answer, Rejection):
+            offers += [offer(candidate, variant, snapshot) for candidate in answer]
+    return offers, refused
 
 
-def _choose(found: list[_Offer], snapshot: Snapshot) -> Placement:
-    """Most layers on devices, then fewest devices, then fewest followers, then most requests at a time, then the
-    strategy's score, then most room left.
-    """
-    ranks = [_rank(*offer) for offer in found]
-    first = max(ranks)
-    rated = [
-        (scored(*offer, snapshot), *offer) for rank, offer in zip(ranks, found, strict=True) if rank == first
-    ]
-    best_score, best, request = min(
-        rated, key=lambda one: (-one[0], -one[1].left, one[1].worker.id, one[1].gpu_indexes)
-    )
-    demand = request.demand
-    note = ". ".join(part for part in (best.note, demand.note) if part)
-    members = 1 + len(best.followers)
-    claim = attrs.evolve(
-        best.claim,
-        slots=demand.slots,
-        context=demand.context,
-        kv_cache=demand.kv_cache(best.devices, members),
-        tensor_parallel=demand.tensor_parallel(best.devices, members),
-    )
-    return attrs.evolve(best.placement, claim=claim, score=best_score, note=note)
-
-
-def _rank(candidate: Candidate, request: PlacementRequest) -> tuple[int, int, int, int]:
-    layers = candidate.claim.offload_layers or 0
-    return layers, -candidate.devices, -len(candidate.followers), request.demand.slots or 0
+@cache
+def _ways() -> tuple[ModuleType, ...]:
+    return tuple(sorted(siblings(f"{__package__}.fits"), key=lambda module: int(module.RANK)))
 
 
 def _reason(request: PlacementRequest, group: Group, shortage: Shortage | None) -> Rejection:
@@ -222,8 +183,3 @@ def _no_way(request: PlacementRequest, worker: Worker) -> str:
     counts = request.demand.device_counts[:1]
     wanted = len(request.demand.split) or len(request.gpu_ids) or max(counts, default=0)
     return f"worker {worker.name} has fewer GPUs than the {wanted} the deployment divides itself among"
-
-
-@cache
-def _modules(folder: str) -> tuple[ModuleType, ...]:
-    return tuple(siblings(f"{__package__}.{folder}"))

@@ -15,7 +15,8 @@ from gpustack.engines import custom
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid
 
-from .decision import decide, impossibilities, objections
+from .decision import decide, impossibilities
+from .look import objections
 from .placement import USUAL_GANGS, GangSettings, PlacementRequest
 from .schedule import place_and_faults, unjudged
 

@@ -15,9 +15,10 @@ from gpustack.engines import llama_cpp
 from gpustack.engines.llama_cpp import slots
 from gpustack.engines.registry import engine_by_name
 
-from .decision import decide, impossibilities, objections
+from .decision import decide, impossibilities
 from .estimate.safetensors_demand import context_of
 from .gang import may_span
+from .look import objections
 from .placement import MAKES_ROOM, PlacementRequest, Rejection
 from .worker_class import follow
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping
+from typing import Any
 
 import attrs
 
@@ -41,6 +42,8 @@ class WorkerClasses:
     """Of each worker, what sentences say of it and its class does not."""
     shapes: dict[Shape, Shape] = attrs.field(factory=dict)
     """One object of each shape, so that equal ones are found by identity; it only grows."""
+    looks: dict[Any, Any] = attrs.field(factory=dict)
+    """What requests found on workers (``look.py``), kept from snapshot to snapshot."""
     token: object = attrs.field(factory=object)
     """The same object as long as nothing changes on which a decision or its sentences depend."""
 
@@ -80,7 +83,7 @@ class WorkerClasses:
         ):
             return attrs.evolve(self, workers=workers, claims=snapshot.claims)
         members = self._regrouped(keys, moved, gone)
-        return WorkerClasses(workers, snapshot.claims, keys, members, said, shapes)
+        return WorkerClasses(workers, snapshot.claims, keys, members, said, shapes, self.looks)
 
     def _regrouped(
         self, keys: Mapping[int, Key], moved: Iterable[int], gone: Collection[int]

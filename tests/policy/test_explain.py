@@ -8,7 +8,7 @@ from gpustack.domain.instance import Claim, Placement
 from gpustack.domain.model import GpuSelector
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Condition, WorkerState, WorkerStatus
-from gpustack.policy import decision
+from gpustack.policy import look
 from gpustack.policy import explain as explain_module
 from gpustack.policy.explain import explain
 from tests.stumble import Stumble
@@ -122,8 +122,8 @@ def test_a_gang_is_told_with_the_devices_and_claims_of_each_member() -> None:
 
 
 def test_a_worker_that_cannot_be_looked_at_is_told_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    Stumble(decision, "objections", lambda ask, worker, *_: worker.id == 1, times=1000).put(monkeypatch)
-    monkeypatch.setattr(explain_module, "objections", decision.objections)
+    Stumble(look, "objections", lambda ask, worker, *_: worker.id == 1, times=1000).put(monkeypatch)
+    monkeypatch.setattr(explain_module, "objections", look.objections)
     of = model()
     told = explain(of, instance(1, of), world(worker(1), worker(2)), SMALL)
     assert [verdict.fits for verdict in told.workers] == [None, True]

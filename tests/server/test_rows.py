@@ -28,7 +28,7 @@ from gpustack.gateway.endpoints import Endpoints
 from gpustack.gateway.inference import Gateway, Revocation
 from gpustack.identity.oidc.discovery import Discovery
 from gpustack.nursery.service import Service
-from gpustack.policy import decision
+from gpustack.policy import look
 from gpustack.policy.fits import one_gpu
 from gpustack.policy.liveness import LivenessSettings
 from gpustack.policy.scores import spread
@@ -167,7 +167,7 @@ async def test_a_step_that_fails_for_one_deployment_keeps_no_other_from_its_plac
 
 
 AT_A_WORKER = [
-    (decision, "objections", lambda ask, worker, *_: worker.name == "a"),
+    (look, "objections", lambda ask, worker, *_: worker.name == "a"),
     (one_gpu, "candidates", lambda ask, here, *_: here.worker.name == "a"),
     (spread, "score", lambda candidate, *_: candidate.worker.name == "a"),
 ]
@@ -198,7 +198,7 @@ async def test_a_worker_that_cannot_be_looked_at_keeps_nothing_from_its_place_on
 async def test_a_worker_that_cannot_be_looked_at_is_told_of_and_looked_at_again(
     cluster: Cluster, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stumble = Stumble(decision, "objections", lambda ask, worker, *_: worker.name == "a", times=1000)
+    stumble = Stumble(look, "objections", lambda ask, worker, *_: worker.name == "a", times=1000)
     stumble.put(monkeypatch)
     facts = cluster.facts(fresh_for=0.5)
     await begin(nursery, facts, Scheduler(cluster.store, facts))

@@ -45,6 +45,11 @@ class MemoryDemand(ABC):
     spans_workers: bool = False
     """Whether it may be divided among devices of several workers."""
 
+    @property
+    def looks_around(self) -> bool:
+        """Whether what one worker is refused for depends on what others have."""
+        return False
+
     def taken(self, need: int, total: int | None) -> int:
         """Bytes that a device of ``total`` bytes loses to a share of ``need`` bytes: more than it needs where the user
         had the engine take a part of the whole device."""

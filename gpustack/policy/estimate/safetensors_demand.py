@@ -89,6 +89,10 @@ class SafetensorsDemand(MemoryDemand):
         need = self._share(count, count // own)
         return DeviceNeed(ram=ram, vram=(max(need.total - self.host_weights, need.own),) * count)
 
+    @property
+    def looks_around(self) -> bool:
+        return self.fraction is not None and self.spans_workers
+
     def taken(self, need: int, total: int | None) -> int:
         if total is None or self.claimed is not None:
             return need
