@@ -8,7 +8,7 @@ import attrs
 
 from gpustack.domain.device import Device, DeviceId
 from gpustack.domain.snapshot import FreeMemory, Snapshot
-from gpustack.domain.worker import Worker
+from gpustack.domain.worker import EngineBuild, Worker
 from gpustack.engines.registry import engine_by_name
 
 from .capability import is_too_old
@@ -26,6 +26,10 @@ class WorkerCapacity:
     free: FreeMemory
     devices: tuple[Device, ...]
     unified: bool
+    build: EngineBuild | None = None
+    """The build of the engine that it would run on there."""
+    stands_for: int = 1
+    """Of how many workers that are alike it is the capacity: more of them than a gang can have are not told apart."""
 
     @property
     def ram(self) -> int:
@@ -81,7 +85,8 @@ def room(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> Worke
     unified = worker.status.memory.is_unified_memory or any(
         device.memory.is_unified_memory for device in worker.status.gpu_devices
     )
-    return WorkerCapacity(worker=worker, free=free, devices=tuple(devices), unified=unified)
+    build = request.build_on(worker)
+    return WorkerCapacity(worker=worker, free=free, devices=tuple(devices), unified=unified, build=build)
 
 
 def usable(request: PlacementRequest, worker: Worker) -> tuple[Device, ...]:

@@ -17,8 +17,8 @@ from gpustack.engines.program import environment_faults, programs
 from gpustack.engines.registry import engine_by_name
 from gpustack.plugins import siblings
 
-from .capacity import WorkerCapacity, picked_on, room, undriven, usable
-from .gang import faults_of_picked
+from .capacity import WorkerCapacity, picked_on, undriven, usable
+from .gang import faults_of_picked, most_alike
 from .look import Look, Looks, Offer, looks_of, offer
 from .model_support import faults_of_model
 from .placement import PlacementRequest, Rejection, Shortage
@@ -115,7 +115,7 @@ def _fit(
         refused: Rejection | None = None
         if hasattr(way, "gangs"):
             if everyone is None:
-                everyone = _rooms_of_all(request, groups, snapshot)
+                everyone = _rooms_of_all(groups, looks, snapshot)
             offers, refused = _gangs(way, looks.variants, everyone, snapshot)
         else:
             for group, look in groups:
@@ -133,15 +133,15 @@ def _fit(
     return None, [*reasons, *refusals.together.values()]
 
 
-def _rooms_of_all(
-    request: PlacementRequest, groups: list[tuple[Group, Look]], snapshot: Snapshot
-) -> list[WorkerCapacity]:
-    """The capacity of every worker, in the order of ids: gangs are made of several that are alike."""
-    found = [
-        look.room if worker is look.room.worker else room(request, worker, snapshot)
-        for group, look in groups
-        for worker in group
-    ]
+def _rooms_of_all(groups: list[tuple[Group, Look]], looks: Looks, snapshot: Snapshot) -> list[WorkerCapacity]:
+    """The capacity of every worker, in the order of ids: gangs are made of several that are alike. Of these only the
+    first are told apart, as many as a gang can have."""
+    most = most_alike(looks.request)
+    found: list[WorkerCapacity] = []
+    for group, look in groups:
+        found += (look.room, *(looks.at(worker, snapshot).room for worker in group[1:most]))
+        if len(group) > most:
+            found[-1] = attrs.evolve(found[-1], stands_for=len(group) - most + 1)
     return sorted(found, key=lambda here: here.worker.id)
 
 

@@ -103,6 +103,20 @@ class GangGround:
         return refusal("; ".join(self.against))
 
 
+MOST_GPUS = 64
+"""Where a model may be divided among any number of GPUs, so many are tried at most."""
+MOST_MAINS = 4
+"""So many workers are tried as the one that leads a gang over RPC: those with most free memory."""
+
+
+def most_alike(request: PlacementRequest) -> int:
+    """Of workers that are alike, how many at most can be part of one gang."""
+    demand = request.demand
+    if demand.equal:
+        return max((*demand.device_counts, MOST_GPUS))
+    return request.gangs.most_considered + MOST_MAINS
+
+
 def refusal(why: str) -> Rejection:
     """Why it does not fit on several workers together."""
     return Rejection(sentence=f"over several workers: {why}")
@@ -113,20 +127,20 @@ def ground(request: PlacementRequest, rooms: Sequence[WorkerCapacity]) -> GangGr
     plan = plan_of(request)
     rpc = plan is not None and plan.follower_range is PortPool.RPC
     ray = plan is not None and plan.delegated
-    out: dict[str, list[str]] = {}
+    out: dict[str, list[WorkerCapacity]] = {}
     alike: dict[tuple[str, bool], list[WorkerCapacity]] = {}
     for here in rooms:
-        worker, build = here.worker, request.build_on(here.worker)
+        worker, build = here.worker, here.build
         if build is None:
             continue
         if why := _unfit(worker, build, rpc) or (_without_ray(worker) if ray else ""):
-            out.setdefault(why, []).append(worker.name)
+            out.setdefault(why, []).append(here)
         else:
             alike.setdefault((_identity(build), is_loopback(worker.ip)), []).append(here)
     groups = [members for _, members in sorted(alike.items()) if len(members) > 1]
-    against = [f"{_named(names)} {why}" for why, names in out.items()]
+    against = [f"{_named(rooms)} {why}" for why, rooms in out.items()]
     if len(alike) > 1:
-        against.insert(0, _differing(request, alike))
+        against.insert(0, _differing(request.engine_name, alike))
     return GangGround(
         groups=tuple(tuple(members) for members in groups),
         against=tuple(against),
@@ -167,32 +181,37 @@ def is_loopback(address: str) -> bool:
         return address == "localhost"
 
 
-def _differing(request: PlacementRequest, alike: Mapping[tuple[str, bool], list[WorkerCapacity]]) -> str:
+def _differing(engine: str, alike: Mapping[tuple[str, bool], list[WorkerCapacity]]) -> str:
     """Two groups that cannot work together, with a worker of each."""
     (one, first), (two, second) = sorted(
-        sorted(alike.items(), key=lambda pair: -len(pair[1]))[:2], key=lambda pair: pair[1][0].worker.name
+        sorted(alike.items(), key=lambda pair: -count_of(pair[1]))[:2],
+        key=lambda pair: pair[1][0].worker.name,
     )
     a, b = first[0].worker, second[0].worker
     if one[0] == two[0]:
         return f"workers {a.name} ({a.ip}) and {b.name} ({b.ip}) cannot reach each other; set --worker-ip"
-    builds = " and ".join(f"{worker.name} has {_build_name(request, worker)}" for worker in (a, b))
-    return f"{builds}: workers need the same build of {request.engine_name} to share a model"
+    builds = " and ".join(f"{here.worker.name} has {_build_name(here)}" for here in (first[0], second[0]))
+    return f"{builds}: workers need the same build of {engine} to share a model"
 
 
-def _build_name(request: PlacementRequest, worker: Worker) -> str:
-    build = request.build_on(worker)
-    assert build is not None
-    version = build.version or "an unknown version"
-    return f"{version} ({build.digest[:12]})" if build.digest else version
+def _build_name(here: WorkerCapacity) -> str:
+    assert here.build is not None
+    version = here.build.version or "an unknown version"
+    return f"{version} ({here.build.digest[:12]})" if here.build.digest else version
 
 
-def _named(names: Iterable[str]) -> str:
-    listed = list(names)
-    if len(listed) == 1:
-        return f"worker {listed[0]}"
-    if len(listed) > _NAMED:
-        return f"each of {len(listed)} workers"
-    return f"each of workers {', '.join(listed)}"
+def count_of(rooms: Iterable[WorkerCapacity]) -> int:
+    """How many workers these are the capacities of."""
+    return sum(here.stands_for for here in rooms)
+
+
+def _named(rooms: Sequence[WorkerCapacity]) -> str:
+    count = count_of(rooms)
+    if count == 1:
+        return f"worker {rooms[0].worker.name}"
+    if count > _NAMED:
+        return f"each of {count} workers"
+    return f"each of workers {', '.join(here.worker.name for here in rooms)}"
 
 
 def by_type(here: WorkerCapacity) -> Mapping[str, tuple[Device, ...]]:

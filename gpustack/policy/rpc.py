@@ -19,11 +19,9 @@ from gpustack.domain.worker import EngineBuild
 from .capacity import WorkerCapacity
 from .estimate.gguf import HOST_FOOTPRINT
 from .estimate.need import DeviceNeed
-from .gang import by_type
+from .gang import MOST_MAINS, by_type
 from .placement import Candidate, PlacementRequest, Shortage
 
-MOST_MAINS = 4
-"""So many workers are tried as the one that leads: those with most free memory."""
 _CORRECTIONS = 3
 """How often shares are corrected by what did not fit, before layers are counted out."""
 _MOVES = 32
@@ -44,7 +42,7 @@ class RpcPlace:
 
 def mains(request: PlacementRequest, group: Sequence[WorkerCapacity]) -> list[WorkerCapacity]:
     """The workers that lead best, a few: with most picked GPUs, then most free memory on GPUs, then on the host."""
-    able = [here for here in group if _build(request, here).rpc]
+    able = [here for here in group if _build(here).rpc]
 
     def rank(here: WorkerCapacity) -> tuple[int, int, int, int]:
         picked = len(request.picked.get(here.worker.name, ()))
@@ -73,7 +71,7 @@ def lenders(
 ) -> tuple[RpcPlace, ...]:
     """GPUs that other workers lend, most free memory first, as many as are considered; with ``hosts`` after them the
     memory of workers without any."""
-    others = [here for here in group if here is not main and _build(request, here).rpc_server]
+    others = [here for here in group if here is not main and _build(here).rpc_server]
     least = 0 if request.gpu_ids else _one_layer(request)
     gpus = [
         RpcPlace(here, device) for here in others for device in here.devices if here.vram(device) >= least
@@ -88,10 +86,9 @@ def _by_room(place: RpcPlace) -> tuple[int, int, int]:
     return -place.free, place.here.worker.id, place.device.index if place.device else 0
 
 
-def _build(request: PlacementRequest, here: WorkerCapacity) -> EngineBuild:
-    build = request.build_on(here.worker)
-    assert build is not None  # a filter has ruled out workers without
-    return build
+def _build(here: WorkerCapacity) -> EngineBuild:
+    assert here.build is not None  # a filter has ruled out workers without
+    return here.build
 
 
 def _one_layer(request: PlacementRequest) -> int:

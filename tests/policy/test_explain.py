@@ -8,8 +8,8 @@ from gpustack.domain.instance import Claim, Placement
 from gpustack.domain.model import GpuSelector
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Condition, WorkerState, WorkerStatus
-from gpustack.policy import look
 from gpustack.policy import explain as explain_module
+from gpustack.policy import look
 from gpustack.policy.explain import explain
 from tests.stumble import Stumble
 

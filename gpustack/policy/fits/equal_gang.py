@@ -14,13 +14,11 @@ from gpustack.engines import parameters
 from gpustack.engines.registry import engine_by_name
 from gpustack.policy.capacity import WorkerCapacity
 from gpustack.policy.estimate.need import DeviceNeed
-from gpustack.policy.gang import by_type, ground, may_span, refusal
+from gpustack.policy.gang import MOST_GPUS, by_type, count_of, ground, may_span, refusal
 from gpustack.policy.placement import Candidate, PlacementRequest, Rejection
 from gpustack.policy.seat import best_seats
 
 RANK = 3
-_MOST_GPUS = 64
-"""Where the model may be divided among any number of GPUs, so many are tried at most."""
 
 
 @attrs.frozen
@@ -72,7 +70,7 @@ def sizes(request: PlacementRequest, group: Sequence[WorkerCapacity]) -> Iterato
         return
     most = max((len(devices) for here in group for devices in by_type(here).values()), default=0)
     parallel = _tensor_parallel(request)
-    for total in request.demand.device_counts or range(2, _MOST_GPUS + 1):
+    for total in request.demand.device_counts or range(2, MOST_GPUS + 1):
         for count in range(2, min(total, len(group)) + 1):
             each, rest = divmod(total, count)
             whole = parallel is None or each % parallel == 0 or parallel % each == 0
@@ -136,16 +134,17 @@ def _missing(
     request: PlacementRequest, group: Sequence[WorkerCapacity], shape: GangShape
 ) -> tuple[int, Rejection]:
     """How many GPUs are missing for the shape, and that as a sentence."""
-    counts = sorted(
+    holding = [
         max((len(_holding(request, here, d, shape.share)) for d in by_type(here).values()), default=0)
         for here in group
-    )
+    ]
+    counts = sorted(holding)
     total = shape.workers * shape.gpus
     there = sum(min(count, shape.gpus) for count in counts[-shape.workers :])
     each = "1 GPU" if shape.gpus == 1 else f"{shape.gpus} GPUs"
-    enough = sum(count >= shape.gpus for count in counts)
+    enough = count_of(here for here, count in zip(group, holding, strict=True) if count >= shape.gpus)
     why = (
         f"divided among {total} GPUs, {each} on each of {shape.workers} workers, it needs "
-        f"{human_bytes(shape.share)} of free video memory on each GPU, which {enough} of {len(group)} workers have"
+        f"{human_bytes(shape.share)} of free video memory on each GPU, which {enough} of {count_of(group)} workers have"
     )
     return total - there, refusal(why)

@@ -13,7 +13,7 @@ from gpustack.domain.instance import Claim
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import human_bytes
 from gpustack.policy.capacity import WorkerCapacity, runs_on_cpu
-from gpustack.policy.gang import ground, may_span, refusal
+from gpustack.policy.gang import count_of, ground, may_span, refusal
 from gpustack.policy.placement import Candidate, PlacementRequest, Rejection
 from gpustack.policy.seat import best_seats
 
@@ -51,15 +51,15 @@ def among_hosts(
             continue
         need = demand.among_workers((1.0,) * count, count - 1)
         ram = need.ram + need.vram[0]
-        seats = [seat for here in group if (seat := _seat(request, here, ram)) is not None]
+        seats = [(here, seat) for here in group if (seat := _seat(request, here, ram)) is not None]
         if len(seats) >= count:
-            main, *followers = best_seats(request, seats, count, snapshot)
+            main, *followers = best_seats(request, [seat for _, seat in seats], count, snapshot)
             names = ", ".join(member.worker.name for member in (main, *followers))
             note = f"Divided among the memory of workers {names}, without GPUs"
             return attrs.evolve(main, followers=tuple(followers), note=note)
         reason = refusal(
-            f"divided among the memory of {count} workers it needs {human_bytes(ram)} on each, which {len(seats)} of "
-            f"{len(group)} workers have free"
+            f"divided among the memory of {count} workers it needs {human_bytes(ram)} on each, which "
+            f"{count_of(here for here, _ in seats)} of {count_of(group)} workers have free"
         )
     return reason
 
