@@ -160,13 +160,26 @@ class Snapshot:
         """All claims by worker."""
         known: ClaimIndex | None = self.worked_out.get(ClaimIndex)
         if known is None:
-            known = self.worked_out[ClaimIndex] = ClaimIndex.of(self.instances)
+            former = self.former
+            made = (
+                ClaimIndex.of(self.instances) if former is None else former.claims.following(self.instances)
+            )
+            known = self.worked_out[ClaimIndex] = made
         return known
 
+    @property
+    def former(self) -> Snapshot | None:
+        """An earlier one, from which things may be worked out with less effort."""
+        found: Snapshot | None = self.worked_out.get(Snapshot)
+        return found
+
     def follow(self, former: Snapshot) -> None:
-        """Work out the claims from those of an earlier snapshot, which costs less where little has changed."""
-        if ClaimIndex not in self.worked_out:
-            self.worked_out[ClaimIndex] = former.claims.following(self.instances)
+        """Have things worked out from those of an earlier snapshot, until ``forget_former``."""
+        self.worked_out[Snapshot] = former
+
+    def forget_former(self) -> None:
+        """Let go of the earlier one."""
+        self.worked_out.pop(Snapshot, None)
 
     def changed(self, *records: Record, without: Collection[int] = ()) -> Snapshot:
         """A snapshot with these records, all of one class, in place of those of the same ids; and without the instances

@@ -34,14 +34,25 @@ def decide(
     """
     if impossible := impossibilities(request):
         return tuple(Rejection(sentence=sentence) for sentence in impossible)
-    groups = (
-        alike(request, snapshot) if among is None else [(one,) for one in sorted(among, key=lambda w: w.id)]
-    )
+    if among is None:
+        groups, looks = alike(request, snapshot), looks_of(request, snapshot)
+    else:
+        groups, looks = [(one,) for one in sorted(among, key=lambda w: w.id)], Looks(request)
+    return _decide(groups, looks, snapshot)
+
+
+def decide_among(
+    request: PlacementRequest, snapshot: Snapshot, groups: Iterable[Group]
+) -> Placement | tuple[Rejection, ...]:
+    """The same for workers of which each group is alike."""
+    return _decide(sorted(groups, key=lambda group: group[0].id), Looks(request), snapshot)
+
+
+def _decide(groups: list[Group], looks: Looks, snapshot: Snapshot) -> Placement | tuple[Rejection, ...]:
     if not groups:
         return (Rejection(sentence="there is no worker yet"),)
     out: list[Rejection] = []
     kept: list[tuple[Group, Look]] = []
-    looks = looks_of(request, snapshot) if among is None else Looks(request)
     for group in groups:
         look = looks.at(group[0], snapshot)
         if look.objection is None:
@@ -49,7 +60,7 @@ def decide(
         else:
             out.append(_against(group, look.objection))
     placement, short = _fit(kept, looks, snapshot)
-    return placement or (*short, *out, *_missing_workers(request, snapshot))
+    return placement or (*short, *out, *_missing_workers(looks.request, snapshot))
 
 
 def _against(group: Group, sentence: str, shortage: Shortage | None = None) -> Rejection:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from heapq import nsmallest
+from collections.abc import Callable, Mapping
 
 import attrs
 
@@ -15,12 +14,12 @@ from gpustack.engines import llama_cpp
 from gpustack.engines.llama_cpp import slots
 from gpustack.engines.registry import engine_by_name
 
-from .decision import decide, impossibilities
+from .decision import decide, decide_among, impossibilities
 from .estimate.safetensors_demand import context_of
 from .gang import may_span
 from .look import objections
 from .placement import MAKES_ROOM, PlacementRequest, Rejection
-from .worker_class import follow
+from .worker_class import Group, alike
 
 _LEAST_CTX = 1024
 _MOST_TRIALS = 32
@@ -61,18 +60,24 @@ def _older_replica(request: PlacementRequest, snapshot: Snapshot) -> str | None:
 
 
 def _wait_for_worker(request: PlacementRequest, snapshot: Snapshot) -> str | None:
-    away = [w for w in _workers(snapshot) if w.condition.state is not WorkerState.READY]
-    ready = [attrs.evolve(worker, condition=Condition(state=WorkerState.READY)) for worker in away]
-    found = _first_that_helps(request, snapshot, ready)
+    groups = [
+        group for group in alike(request, snapshot) if group[0].condition.state is not WorkerState.READY
+    ]
+    found = _first_that_helps(request, snapshot, [_ready(group[0]) for group in groups])
     if found is not None:
         return f"bring worker {found.name} back"
+    ready = [_ready(worker) for worker in sorted((w for group in groups for w in group), key=lambda w: w.id)]
     if may_span(request) and len(ready) > 1 and _fits_together(request, _with(snapshot, *ready)):
         return f"bring {len(ready)} workers back that are away ({', '.join(w.name for w in ready[:3])}, …)"
     return None
 
 
+def _ready(worker: Worker) -> Worker:
+    return attrs.evolve(worker, condition=Condition(state=WorkerState.READY))
+
+
 def _uncordon(request: PlacementRequest, snapshot: Snapshot) -> str | None:
-    shut = [worker for worker in _workers(snapshot) if not worker.takes_instances]
+    shut = [worker for worker in _unlike(request, snapshot) if not worker.takes_instances]
     opened = [attrs.evolve(worker, cordoned=False, draining=False) for worker in shut]
     found = _first_that_helps(request, snapshot, opened)
     if found is None:
@@ -150,7 +155,7 @@ def _stop(instance: ModelInstance, size: int, there: list[Worker]) -> str:
 
 
 def _lower_reserve(request: PlacementRequest, snapshot: Snapshot) -> str | None:
-    for worker in _workers(snapshot):
+    for worker in _unlike(request, snapshot):
         bare = attrs.evolve(worker, system_reserved=SystemReserved(ram=0, vram=0))
         placement = _place(request.variants[-1], _with(snapshot, bare), bare)
         if placement is None:
@@ -176,7 +181,7 @@ def _label(request: PlacementRequest, snapshot: Snapshot) -> str | None:
     wanted = request.model.worker_selector
     if not wanted:
         return None
-    for worker in _workers(snapshot):
+    for worker in _unlike(request, snapshot):
         labelled = attrs.evolve(worker, labels={**worker.labels, **wanted})
         if labelled.labels != worker.labels and _fits(request, _with(snapshot, labelled), labelled):
             return f"label worker {worker.name} with {_pairs(wanted)}, or add a worker so labelled"
@@ -195,7 +200,7 @@ def _more_like_one(request: PlacementRequest, snapshot: Snapshot) -> str | None:
     if not may_span(request) or request.gpu_ids:
         return None
     kinds: dict[object, Worker] = {}
-    for worker in _workers(snapshot):
+    for worker in _unlike(request, snapshot):
         if not objections(request, worker, snapshot):
             kinds.setdefault(_kind(worker), worker)
     first = max(snapshot.workers, default=0) + 1
@@ -265,8 +270,9 @@ def _size(claim: Claim) -> int:
     return claim.ram + sum(claim.vram.values())
 
 
-def _workers(snapshot: Snapshot) -> Iterator[Worker]:
-    yield from sorted(snapshot.workers.values(), key=lambda worker: worker.id)
+def _unlike(request: PlacementRequest, snapshot: Snapshot) -> list[Worker]:
+    """One worker, the first, of all that are alike: what helps or does not on one is the same on the others."""
+    return [group[0] for group in alike(request, snapshot)]
 
 
 def _place(request: PlacementRequest, snapshot: Snapshot, on: Worker | None = None) -> Placement | None:
@@ -292,22 +298,24 @@ def _first_that_helps(request: PlacementRequest, snapshot: Snapshot, changed: li
 def _fits_together(request: PlacementRequest, snapshot: Snapshot) -> bool:
     """Whether it fits among the workers with most free memory, which are those that gangs are made of."""
 
-    def free(worker: Worker) -> tuple[int, int]:
-        here = snapshot.free(worker, without=request.own_id)
-        return -sum(here.vram.values()) - (here.ram or 0), worker.id
+    def free(group: Group) -> int:
+        here = snapshot.free(group[0], without=request.own_id)
+        return sum(here.vram.values()) + (here.ram or 0)
 
-    kept = (worker for worker in _workers(snapshot) if not objections(request, worker, snapshot))
-    among = nsmallest(_MOST_LOOKED_AT, kept, key=free)
-    return isinstance(decide(request, snapshot, among=among), Placement)
+    kept = [group for group in alike(request, snapshot) if not objections(request, group[0], snapshot)]
+    among: list[Group] = []
+    left = _MOST_LOOKED_AT
+    for group in sorted(kept, key=lambda group: (-free(group), group[0].id)):
+        among.append(group[:left])
+        left -= len(among[-1])
+        if left == 0:
+            break
+    return isinstance(decide_among(request, snapshot, among), Placement)
 
 
 def _with(snapshot: Snapshot, *changed: Worker) -> Snapshot:
-    made = snapshot.changed(*changed)
-    follow(made, snapshot)
-    return made
+    return snapshot.changed(*changed)
 
 
 def _without(snapshot: Snapshot, ids: frozenset[int]) -> Snapshot:
-    made = snapshot.changed(without=ids)
-    follow(made, snapshot)
-    return made
+    return snapshot.changed(without=ids)

@@ -114,19 +114,13 @@ _SPARE = 64
 
 
 def classes_of(snapshot: Snapshot) -> WorkerClasses:
-    """The classes of the workers of a snapshot, worked out once."""
+    """The classes of the workers of a snapshot, worked out once; from those of the former one, where it has one."""
     known: WorkerClasses | None = snapshot.worked_out.get(WorkerClasses)
     if known is None:
-        known = snapshot.worked_out[WorkerClasses] = WorkerClasses.of(snapshot)
-    return known
-
-
-def follow(snapshot: Snapshot, former: Snapshot) -> WorkerClasses:
-    """The same, from those of an earlier snapshot, which costs less where little has changed."""
-    known: WorkerClasses | None = snapshot.worked_out.get(WorkerClasses)
-    if known is None:
-        snapshot.follow(former)
-        known = snapshot.worked_out[WorkerClasses] = classes_of(former).following(snapshot)
+        former = snapshot.former
+        made = WorkerClasses.of(snapshot) if former is None else classes_of(former).following(snapshot)
+        known = snapshot.worked_out[WorkerClasses] = made
+        snapshot.forget_former()
     return known
 
 
