@@ -46,6 +46,7 @@ class RowAttempt:
 
     _quarantine: Quarantine
     _row: Hashable
+    _whole: bool = True
     fault: RowFault | None = None
 
     def __enter__(self) -> RowAttempt:
@@ -59,7 +60,7 @@ class RowAttempt:
         if isinstance(error, Exception) and not isinstance(error, self._quarantine.passing):
             self.fault = self._quarantine._set_aside(self._row, error)
             return True
-        if error is None:
+        if error is None and self._whole:
             self._quarantine.forget(self._row)
         return False
 
@@ -84,6 +85,10 @@ class Quarantine:
     def row(self, row: Hashable) -> RowAttempt:
         """A block whose exception is the fault of ``row``. A block that succeeds resets the row's pause."""
         return RowAttempt(self, row)
+
+    def step(self, row: Hashable) -> RowAttempt:
+        """The same for a part of the handling of ``row``: its success resets nothing yet."""
+        return RowAttempt(self, row, whole=False)
 
     def holds(self, row: Hashable) -> bool:
         """Whether the row has to be left out now."""

@@ -164,7 +164,8 @@ def looks_of(request: PlacementRequest, snapshot: Snapshot) -> Looks:
     kinds = classes_of(snapshot).looks
     # What is kept holds the model and its facts, so that their numbers are not given to others.
     key = (id(request.model), id(request.facts), request.engine_name, request.gangs, request.slots)
-    known: Looks = kinds.pop(key, None) or Looks(request)
+    # It is kept without the instance, whose own claim would not count as taken once it is placed.
+    known: Looks = kinds.pop(key, None) or Looks(attrs.evolve(request, instance=None))
     while len(kinds) >= _MOST_KINDS:
         kinds.pop(next(iter(kinds)), None)
     kinds[key] = known  # the last again

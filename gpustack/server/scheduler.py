@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 import attrs
 import trio
@@ -14,16 +15,17 @@ from gpustack.domain.instance import ModelInstance, Placement, Subordinate, clai
 from gpustack.domain.lifecycle import ANALYZE, DEFER, PLACE, REJECT, InstanceState, Move
 from gpustack.domain.model import Category, Model
 from gpustack.domain.snapshot import Snapshot
-from gpustack.domain.worker import Worker, WorkerState
+from gpustack.domain.worker import Worker
 from gpustack.engines.memory import SafetensorsMemory
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid, Unavailable
 from gpustack.nursery.limiter import ThreadLimiter, threads
-from gpustack.nursery.quarantine import Quarantine
+from gpustack.nursery.quarantine import Quarantine, RowFault
 from gpustack.policy.decision import decide as decide_among
 from gpustack.policy.model_support import overridden_category
 from gpustack.policy.placement import USUAL_GANGS, GangSettings
 from gpustack.policy.schedule import PlacementRequest, Unschedulable, place_and_faults
+from gpustack.policy.worker_class import classes_of
 from gpustack.server.facts import FactsCache, FactsResult
 from gpustack.server.lifecycle import make_move
 from gpustack.store.fenced_store import RecordStore
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 _WAITING = (InstanceState.PENDING, InstanceState.ANALYZING)
 _READING = "Reading the header of the model file"
 _TRY_AGAIN = 1.0
+_AT_ONCE = 256
+"""Instances that are decided on, and claimed for, in one go."""
 
 
 @attrs.define(eq=False)
@@ -58,6 +62,8 @@ class Scheduler:
         factory=lambda: Quarantine("scheduler, a worker", passing=(Unavailable,))
     )
     """Workers that met a fault in a decision: they are passed over, and tried again later."""
+    _seen: Snapshot | None = None
+    """The snapshot of the last pass: what was worked out about it is taken over."""
     name: str = "scheduler"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -86,62 +92,89 @@ class Scheduler:
         self._note_faults.keep_only(living)
         self._worker_faults.keep_only(self._store.snapshot.workers.keys())
         faulty = False
+        ready: list[_Ready] = []
         for instance in waiting:
             if self._faults.holds(instance.id):
                 continue
-            with self._faults.row(instance.id) as trial:
-                faulty = await self._look_at(instance, considered) or faulty
-            if trial.fault is not None:
-                considered.pop(instance.id, None)
-                with self._note_faults.row(instance.id):  # the fault may be that its record cannot be written
-                    await self._note(instance.id, DEFER, trial.fault.sentence)
+            async with self._step(instance.id, considered):
+                one = await self._prepare(instance)
+                if one is not None:
+                    ready.append(one)
+                    faulty = faulty or (one.result is not None and one.result.fault is not None)
+        for start in range(0, len(ready), _AT_ONCE):
+            faulty = await self._decide_on(ready[start : start + _AT_ONCE], considered) or faulty
         return faulty
 
-    async def _look_at(self, instance: ModelInstance, considered: dict[int, object]) -> bool:
-        """Look at one that waits. True if its facts, or a worker, were missing and may be there later."""
+    @asynccontextmanager
+    async def _step(self, instance_id: int, considered: dict[int, object]) -> AsyncIterator[None]:
+        """A block whose fault is that of one instance, which is told of it."""
+        with self._faults.step(instance_id) as trial:
+            yield
+        if trial.fault is not None:
+            considered.pop(instance_id, None)
+            await self._tell(instance_id, trial.fault)
+
+    async def _tell(self, instance_id: int, fault: RowFault) -> None:
+        with self._note_faults.row(instance_id):  # the fault may be that its record cannot be written
+            await self._note(instance_id, DEFER, fault.sentence)
+
+    async def _prepare(self, instance: ModelInstance) -> _Ready | None:
+        """One that waits with what is known of its model; ``None`` where it cannot be decided on yet."""
         model = self._store.snapshot.get(Model, instance.model_id)
         if model is None or model.generation != instance.generation:
-            return False  # about to be replaced
+            return None  # about to be replaced
         result = self._facts.ask(model) if has_files(model) else None
         await trio.lowlevel.checkpoint()
-        worker_faults = await self._decide_on(instance, model, result, considered)
-        return worker_faults or (result is not None and result.fault is not None)
-
-    async def _decide_on(
-        self,
-        instance: ModelInstance,
-        model: Model,
-        result: FactsResult | None,
-        considered: dict[int, object],
-    ) -> bool:
-        """Decide, and write the outcome. True if a worker was passed over for a fault."""
         if has_files(model) and self._is_awaited(instance, model, result):
             # A rejected one stays in error until it is decided on again.
             if instance.state in _WAITING:
                 await self._note(instance.id, ANALYZE, _READING)
-            return False
-        model = await self._fill_category(model, result)
+            return None
+        return _Ready(instance, await self._fill_category(model, result), result)
+
+    async def _decide_on(self, ready: Sequence[_Ready], considered: dict[int, object]) -> bool:
+        """Decide on all in one snapshot, in which the places of those before are taken, and write the outcomes. True if
+        a worker was passed over for a fault."""
         seen = self._store.snapshot
-        facts = None if result is None else (result.facts, result.fault)
-        inputs = (model.version, facts, _decision_inputs(seen))
-        if considered.get(instance.id) == inputs:
-            return False
-        decision, worker_faults = await self._thinking.run(
-            decide, model, instance, result, seen, self._gangs, abandon=True
+        if self._seen is not None and self._seen is not seen:
+            seen.follow(self._seen)
+        self._seen = seen
+        decided = await self._thinking.run(
+            decide_all, ready, seen, dict(considered), self._gangs, abandon=True
         )
-        for worker_id, error in worker_faults.items():
-            with self._worker_faults.row(worker_id):
-                raise error
-        if isinstance(decision, str):
-            hopeless = result is not None and result.lasting and decision == result.fault
-            await self._note(instance.id, REJECT if hopeless else DEFER, decision)
-            considered[instance.id] = None if worker_faults else inputs
-        elif instance.state is InstanceState.ERROR:
-            await self._note(instance.id, DEFER, "The model file can be read now")
-        else:
-            considered.pop(instance.id, None)
-            await self._claim(instance, result, decision)
-        return bool(worker_faults)
+        placed: dict[int, _Decided] = {}
+        faulty = False
+        for one in decided:
+            instance_id = one.ready.instance.id
+            for worker_id, worker_error in one.worker_faults.items():
+                faulty = True
+                with self._worker_faults.row(worker_id):
+                    raise worker_error
+            async with self._step(instance_id, considered):
+                if not isinstance(one.decision, Placement):
+                    await self._refuse(one)
+                    considered[instance_id] = None if one.worker_faults else one.inputs
+                    self._faults.forget(instance_id)
+                    continue
+                considered.pop(instance_id, None)
+                if one.ready.instance.state is InstanceState.ERROR:
+                    await self._note(instance_id, DEFER, "The model file can be read now")
+                else:
+                    placed[instance_id] = one
+        await self._faults.together(placed, self._claim)
+        for instance_id in placed:
+            if (fault := self._faults.fault_of(instance_id)) is not None:
+                await self._tell(instance_id, fault)
+        return faulty
+
+    async def _refuse(self, one: _Decided) -> None:
+        """Say why there is no place, or raise what was met instead."""
+        if isinstance(one.decision, Exception):
+            raise one.decision
+        assert isinstance(one.decision, str)
+        result = one.ready.result
+        hopeless = result is not None and result.lasting and one.decision == result.fault
+        await self._note(one.ready.instance.id, REJECT if hopeless else DEFER, one.decision)
 
     def _is_awaited(self, instance: ModelInstance, model: Model, result: FactsResult | None) -> bool:
         """Whether the decision must wait for facts that are being read.
@@ -172,30 +205,37 @@ class Scheduler:
 
         return await self._store.write(work)
 
-    async def _claim(self, seen: ModelInstance, result: FactsResult | None, decision: Placement) -> None:
-        """Claim the place, in a transaction that decides again on the chosen workers. If they have no room any more,
-        the next pass decides: the commit that took the room has woken this loop."""
+    async def _claim(self, decided: Mapping[int, _Decided]) -> None:
+        """Claim the places, in one transaction that decides again on the chosen workers. Those that have no room any
+        more the next pass decides on: the commit that took the room has woken this loop."""
 
-        def work(tx: Tx) -> ModelInstance | None:
-            instance, model = tx.get(ModelInstance, seen.id), tx.get(Model, seen.model_id)
-            if instance is None or model is None or instance.state not in _WAITING:
-                return None
-            if instance.deleted_at is not None or model.generation != instance.generation:
-                return None
-            now = _decide_again(model, instance, result, decision, tx.snapshot, self._gangs)
-            if now is None:
-                return None
-            return make_move(tx, instance, PLACE, now.note, placement=with_addresses(now, tx.snapshot))
+        def work(tx: Tx) -> list[ModelInstance]:
+            snapshot, found = tx.snapshot, []
+            for one in decided.values():
+                instance, model = (
+                    tx.get(ModelInstance, one.ready.instance.id),
+                    tx.get(Model, one.ready.model.id),
+                )
+                if instance is None or model is None or instance.state not in _WAITING:
+                    continue
+                if instance.deleted_at is not None or model.generation != instance.generation:
+                    continue
+                now = _decide_again(model, instance, one, snapshot, self._gangs)
+                if now is not None:
+                    move = make_move(tx, instance, PLACE, now.note, placement=with_addresses(now, snapshot))
+                    found.append(move)
+                    snapshot = snapshot.changed(move)
+            return found
 
-        placed = await self._store.write(work)
-        if placed is not None and placed.placement is not None:
+        for placed in await self._store.write(work):
             worker = self._store.snapshot.get(Worker, placed.worker_id)
+            followers = () if placed.placement is None else placed.placement.subordinates
             log.info(
                 "Placed an instance: instance=%s worker=%s gpus=%s followers=%d",
                 placed.name,
                 placed.worker_id if worker is None else worker.name,
-                list(placed.placement.gpu_indexes),
-                len(placed.placement.subordinates),
+                [] if placed.placement is None else list(placed.placement.gpu_indexes),
+                len(followers),
             )
 
     async def _note(self, instance_id: int, move: Move, text: str) -> None:
@@ -213,6 +253,61 @@ class Scheduler:
         await self._store.write(work)
         if move is not ANALYZE:
             log.info("An instance waits: instance=%s reason=%s", known.name, message)
+
+
+@attrs.frozen
+class _Ready:
+    """An instance that can be decided on."""
+
+    instance: ModelInstance
+    model: Model
+    result: FactsResult | None
+
+
+@attrs.frozen
+class _Decided:
+    """What was decided: a place, the sentence why there is none, or the fault that was met."""
+
+    ready: _Ready
+    decision: Placement | str | Exception
+    worker_faults: Mapping[int, Exception]
+    inputs: object
+    """All that the decision depends on: while that is the same, so is the decision."""
+
+
+def decide_all(
+    ready: Sequence[_Ready], seen: Snapshot, considered: Mapping[int, object], gangs: GangSettings
+) -> list[_Decided]:
+    """Decide on one after the other, each where the places of those before are taken. Those of which all is as it was
+    when they were ``considered`` are left out."""
+    token, snapshot = classes_of(seen).token, seen
+    refused: dict[int, _Decided] = {}
+    found: list[_Decided] = []
+    for one in ready:
+        facts = None if one.result is None else (one.result.facts, one.result.fault)
+        inputs = (one.model.version, facts, token)
+        if considered.get(one.instance.id) == inputs:
+            continue
+        # Replicas of a deployment are refused for the same reasons, as long as no place is taken in between.
+        if (same := refused.get(one.model.id)) is not None and one.instance.placement is None:
+            found.append(attrs.evolve(same, ready=one))
+            continue
+        decided = _decided(one, snapshot, inputs, gangs)
+        found.append(decided)
+        if isinstance(decided.decision, Placement):
+            snapshot = snapshot.changed(attrs.evolve(one.instance, placement=decided.decision))
+            refused.clear()
+        elif isinstance(decided.decision, str):
+            refused[one.model.id] = decided
+    return found
+
+
+def _decided(one: _Ready, snapshot: Snapshot, inputs: object, gangs: GangSettings) -> _Decided:
+    try:
+        decision, faults = decide(one.model, one.instance, one.result, snapshot, gangs)
+    except Exception as error:  # noqa: BLE001  it is this instance's, and is raised where that is told
+        return _Decided(one, error, {}, inputs)
+    return _Decided(one, decision, faults, inputs)
 
 
 def decide(
@@ -266,16 +361,12 @@ def _memory_of(model: Model, facts: ModelFacts) -> SafetensorsMemory | None:
 
 
 def _decide_again(
-    model: Model,
-    instance: ModelInstance,
-    result: FactsResult | None,
-    decision: Placement,
-    snapshot: Snapshot,
-    gangs: GangSettings,
+    model: Model, instance: ModelInstance, one: _Decided, snapshot: Snapshot, gangs: GangSettings
 ) -> Placement | None:
-    """The place on the workers of ``decision``, decided again on a newer snapshot; ``None`` when there is none."""
-    there = {worker_id for worker_id, _ in claims_of(decision)}
-    request = _request(model, instance, result, gangs)
+    """The place on the workers that were chosen, decided again on a newer snapshot; ``None`` when there is none."""
+    assert isinstance(one.decision, Placement)
+    there = {worker_id for worker_id, _ in claims_of(one.decision)}
+    request = _request(model, instance, one.ready.result, gangs)
     if not there <= snapshot.workers.keys() or isinstance(request, str):
         return None
     again = decide_among(request, snapshot, among=[snapshot.workers[key] for key in sorted(there)])
@@ -294,41 +385,6 @@ def _request(
     if fault is not None and not engine.any_device:
         return fault  # a custom command runs without facts
     return PlacementRequest(model=model, instance=instance, facts=facts, engine_name=engine.name, gangs=gangs)
-
-
-def _decision_inputs(snapshot: Snapshot) -> object:
-    """Everything of a snapshot on which decisions and their sentences depend. Loads are not in it."""
-    workers = tuple(_worker_inputs(worker) for worker in snapshot.workers.values())
-    seats = tuple(
-        (i.id, i.generation, i.placement, i.deleted_at is None)
-        for i in snapshot.instances.values()
-        if i.placement is not None
-    )
-    return workers, seats
-
-
-def _worker_inputs(worker: Worker) -> object:
-    status, condition = worker.status, worker.condition
-    is_ready = condition.state is WorkerState.READY
-    devices = tuple(
-        (d.index, d.type, d.fault, d.memory.total, d.memory.is_unified_memory, d.compute_capability)
-        for d in status.gpu_devices
-    )
-    memory = (status.memory.total, status.memory.is_unified_memory)
-    state = (condition.state, "" if is_ready else condition.why, worker.cordoned, worker.draining)
-    return (
-        worker.id,
-        worker.name,
-        worker.ip,
-        status.kernel.name,
-        None if status.ray is None else (status.ray.state, status.ray.message),
-        worker.labels,
-        worker.system_reserved,
-        state,
-        memory,
-        status.engines,
-        devices,
-    )
 
 
 def _waiting(snapshot: Snapshot) -> list[ModelInstance]:

@@ -71,7 +71,12 @@ PLACING: dict[str, list[Any]] = {
         partial(Stumble, scheduler, "_decide_again", lambda model, *_: model.name == "one"),
         partial(Stumble, scheduler, "has_files", lambda model: model.name == "one"),
         partial(Stumble, Scheduler, "_fill_category", lambda self, model, _: model.name == "one"),
-        partial(Stumble, Scheduler, "_claim", lambda self, seen, *_: seen.model_name == "one"),
+        partial(
+            Stumble,
+            Scheduler,
+            "_claim",
+            lambda self, all_: any(one.ready.model.name == "one" for one in all_.values()),
+        ),
         partial(Stumble, Scheduler, "_note", lambda self, key, *_: key == 1),
         partial(Stumble, FactsCache, "ask", lambda self, model: model.name == "one"),
     ],
