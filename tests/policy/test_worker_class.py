@@ -121,6 +121,19 @@ def test_which_of_two_equal_gpus_is_taken_tells_no_workers_apart() -> None:
     assert groups(ask(M, SMALL), world(*eight(), M, other, *held)) == [[1, 2], [3, 4, 5, 6, 7, 8]]
 
 
+def test_what_is_free_and_how_many_share_it_tells_workers_apart() -> None:
+    other = model(2)
+    held = [
+        instance(1, other, on=1, claim=Claim(ram=GIB)),
+        instance(2, other, on=2, claim=Claim()),
+        instance(3, other, on=3, claim=Claim(vram={0: 2 * GIB})),
+        instance(4, other, on=3, claim=Claim()),
+        instance(5, other, on=4, claim=Claim(vram={1: GIB})),
+        instance(6, other, on=4, claim=Claim(vram={1: GIB})),
+    ]
+    assert groups(ask(M, SMALL), world(*eight(), M, other, *held)) == [[1], [2], [3], [4], [5, 6, 7, 8]]
+
+
 def test_who_has_a_replica_or_was_picked_stands_alone() -> None:
     held = instance(1, M, on=3, claim=Claim(ram=GIB))
     assert groups(ask(M, SMALL), world(*eight(), M, held)) == [[1, 2, 4, 5, 6, 7, 8], [3]]
