@@ -142,7 +142,7 @@ class _Answer:
         if isinstance(usage := chunk.get("usage"), dict):
             self._usage = usage
         for choice in chunk.get("choices") or ():
-            delta = choice.get("delta") or {}
+            delta = choice.get("delta") or choice.get("message") or {}
             if delta.get("content") or delta.get("reasoning_content"):
                 self._last_at = time.monotonic()
                 self._first_at = self._first_at or self._last_at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -86,7 +87,7 @@ def find_programs(
     PATH, in the ``places`` of its installer; each file once. Blocking."""
     found: list[FoundProgram] = []
     if configured is not None:
-        is_folder = configured.is_dir()
+        is_folder = os.path.isdir(configured)  # noqa: PTH112  # Path.is_dir raises where a folder above is closed to us
         found.append(
             FoundProgram(str(configured / "bin" / name if is_folder else configured), f"{name} as configured")
         )
@@ -232,9 +233,22 @@ def _python_of(program: str) -> str:
     if words and Path(words[0]).name == "env":
         words = words[1:]
     python = shutil.which(words[0]) if words else None
+    if python is None and words and (why := _closed(Path(words[0]))):
+        raise BuildError(f"{program} cannot be used: {words[0]}, which runs it: {why}")
     if python is None or not Path(python).name.startswith(("python", "pypy")):
         raise BuildError(f"{program} cannot be used: it is no program of a Python environment")
     return python
+
+
+def _closed(program: Path) -> str | None:
+    """Why a program that is named by its path cannot be run by this user; ``None`` where nothing is known of it."""
+    if not program.is_absolute():
+        return None
+    try:
+        program.stat()
+    except OSError as error:
+        return error.strerror
+    return None if os.access(program, os.X_OK) else os.strerror(errno.EACCES)
 
 
 def _listed(words: Sequence[str]) -> str:

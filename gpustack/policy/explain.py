@@ -81,7 +81,8 @@ def explain(
     # A custom command runs without facts; for everything else the file says what it needs.
     unread = fault is not None and facts is None and placed is None and engine != custom.ENGINE.name
     verdicts = tuple(_verdict_or_fault(request, worker, snapshot, unread=unread) for worker in workers)
-    known = attrs.evolve(blank, engine=engine, workers=verdicts)
+    shown = engine if model.backend_spec is None else model.backend_spec.backend
+    known = attrs.evolve(blank, engine=shown, workers=verdicts)
     if placed is not None:
         return attrs.evolve(
             known, fits=True, sentence=f"placed on {where(placed, snapshot)}", note=placed.note

@@ -98,11 +98,31 @@ class ChatChunkStream:
             text = line[5:].strip()
             if text == b"[DONE]":
                 raise StopAsyncIteration
-            chunk = _read(self._lines.url, text)
-            if isinstance(chunk.get("error"), dict):
-                code = chunk["error"].get("code")
-                raise fault_of(code if isinstance(code, int) else 503, text)
-            return chunk
+            return _chunk(self._lines.url, text)
+
+
+@attrs.define(eq=False)
+class _OneChunk:
+    """The answer of an engine that does not stream, as a stream of one."""
+
+    _left: Doc | None
+
+    def __aiter__(self) -> _OneChunk:
+        return self
+
+    async def __anext__(self) -> Doc:
+        if self._left is None:
+            raise StopAsyncIteration
+        chunk, self._left = self._left, None
+        return chunk
+
+
+def _chunk(url: str, text: bytes) -> Doc:
+    chunk = _read(url, text)
+    if isinstance(chunk.get("error"), dict):
+        code = chunk["error"].get("code")
+        raise fault_of(code if isinstance(code, int) else 503, text)
+    return chunk
 
 
 def _read(url: str, text: bytes) -> Doc:
@@ -172,11 +192,14 @@ class AdminClient:
             yield incoming.pieces()
 
     @contextlib.asynccontextmanager
-    async def chat(self, document: Mapping[str, Any]) -> AsyncIterator[ChatChunkStream]:
-        """The chunks of a streamed chat completion."""
+    async def chat(self, document: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[Doc]]:
+        """The chunks of a streamed chat completion; an engine that does not stream answers in one."""
         body = {**document, "stream": True}
         async with self._stream("POST", "/v1/chat/completions", json=body, timeout=_TOKEN_WITHIN) as incoming:
-            yield ChatChunkStream(_LineStream(incoming.url, incoming.pieces()))
+            if incoming.headers.get("content-type", "").startswith("application/json"):
+                yield _OneChunk(_chunk(incoming.url, await incoming.read()))
+            else:
+                yield ChatChunkStream(_LineStream(incoming.url, incoming.pieces()))
 
     async def draw(self, document: Mapping[str, Any]) -> Doc:
         """The answer of an image model; it may take up to half an hour."""

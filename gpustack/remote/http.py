@@ -372,17 +372,18 @@ def _httpx_errors(url: str) -> Iterator[None]:
     except httpx.TimeoutException as error:
         raise RemoteTimeout(url, "sent nothing for too long") from error
     except httpx.ConnectError as error:
-        raise RemoteConnectionError(url, f"cannot be reached ({_reason(error)})") from error
+        raise RemoteConnectionError(url, f"cannot be reached ({reason_of(error)})") from error
     except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
-        raise RemoteConnectionError(url, f"broke off the connection ({_reason(error)})") from error
+        raise RemoteConnectionError(url, f"broke off the connection ({reason_of(error)})") from error
     except httpx.ProxyError as error:
         raise RemoteConnectionError(url, f"cannot be reached through the proxy {said_by(error)}") from error
     except (httpx.DecodingError, httpx.LocalProtocolError, UnicodeEncodeError) as error:
-        raise BadResponse(url, f"cannot be understood ({_reason(error)})") from error
+        raise BadResponse(url, f"cannot be understood ({reason_of(error)})") from error
     except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
         raise BadResponse(url, "is not an http or https address") from error
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why a request failed, as the first cause of the error of a client says it."""
     first = deepest(error)
     return said_by(first) if str(first) else said_by(error)

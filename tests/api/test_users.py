@@ -133,6 +133,19 @@ async def test_nobody_makes_themselves_an_administrator(world: World) -> None:
     )
 
 
+@pytest.mark.parametrize("field", ["password", "current_password", "new_password"])
+async def test_a_password_sent_with_ones_own_account_is_refused_and_told_where_it_belongs(
+    world: World, field: str
+) -> None:
+    ada = await world.user("ada")
+    answer = await world.ask("PUT", "/v1/users/me", ada, json={"full_name": "Ada", field: "Other_3_words"})
+    assert answer.status_code == 422
+    assert f"{field}: a password is changed through POST /auth/update-password" in answer.json()["message"]
+    assert "Other_3_words" not in answer.text
+    assert world.store.snapshot.users[ada.id].full_name is None
+    assert (await world.ask("PUT", "/v1/users/me", ada, json={field: None})).status_code == 200
+
+
 async def test_accounts_are_found_by_name_and_full_name(world: World) -> None:
     await world.user("ada", full_name="Countess")
     await world.user("bob", full_name="Adams")

@@ -170,6 +170,12 @@ async def test_a_hub_that_cannot_be_reached_is_told_with_the_ways_round_it(hub: 
         await resolve(hub)
 
 
+async def test_a_hub_whose_name_nobody_knows_is_told_without_the_number_of_the_error(hub: Hub) -> None:
+    hub.url = "http://hub.invalid"
+    with pytest.raises(Unavailable, match=r"http://hub\.invalid cannot be reached \((?!\[Errno)"):
+        await resolve(hub)
+
+
 class Welcome(BaseHTTPRequestHandler):
     """A router's log-in page."""
 

@@ -55,6 +55,20 @@ def test_a_scope_that_is_none_is_refused(shell: Shell) -> None:
     assert {scope.value for scope in KeyScope} == {"inference", "read", "management"}
 
 
+def test_the_doctor_tells_whether_the_server_takes_a_workers_token(shell: Shell, tmp_path: Path) -> None:
+    def said(token: str) -> list[tuple[str, str]]:
+        argv = ("-s", shell.daemon.url, "--token", token, "--data-dir", str(tmp_path), "--worker-port=0")
+        found = json.loads(shell("doctor", "-o", "json", "--", *argv).stdout)
+        return [(one["verdict"], one["message"]) for one in found if "token" in one["message"]]
+
+    assert said("a-wrong-token-of-some-length") == [("failed", "the server refuses the token of this worker")]
+    token = (shell.daemon.data_dir / "token").read_text().strip()
+    assert said(token) == [("ok", "the server takes the token of this worker")]
+    (tmp_path / "worker_credential").write_text("kept")
+    ((verdict, message),) = said("a-wrong-token-of-some-length")
+    assert verdict == "note" and "has joined before" in message
+
+
 def login(shell: Shell, name: str, password: str) -> tuple[int, object]:
     basic = base64.b64encode(f"{name}:{password}".encode()).decode()
     return shell.daemon.call("GET", "/v1/users/me", headers={"authorization": f"Basic {basic}"})

@@ -105,6 +105,28 @@ async def test_a_program_of_no_python_is_told(tmp_path: Path) -> None:
     assert build.advice.startswith(f"{program} cannot be used: it is no program of a Python environment; ")
 
 
+async def test_a_python_that_this_user_may_not_run_is_told_as_that(tmp_path: Path) -> None:
+    program = python_environment(tmp_path / "venv")
+    for python in program.parent.glob("python*"):
+        python.unlink()
+    python = tmp_path / "elsewhere/python3"
+    python.parent.mkdir()
+    python.write_bytes(b"")
+    python.chmod(0o644)
+    program.write_text(f"#!{python}\n")
+    (build, *_) = of_vllm(await finder(configured={"vllm": tmp_path / "venv"}).find(None, ""))
+    assert build.advice.startswith(f"{program} cannot be used: {python}, which runs it: Permission denied; ")
+    python.unlink()
+    (build, *_) = of_vllm(await finder(configured={"vllm": tmp_path / "venv"}).find(None, ""))
+    assert f"{python}, which runs it: No such file or directory" in build.advice
+
+
+async def test_a_configured_path_that_cannot_be_looked_at_is_told(tmp_path: Path) -> None:
+    place = tmp_path / ("x" * 300)
+    (build, *_) = of_vllm(await finder(configured={"vllm": place}).find(None, ""))
+    assert f"{place} cannot be used: File name too long" in build.advice
+
+
 async def test_a_plain_program_is_asked_for_its_version(tmp_path: Path) -> None:
     program = tmp_path / "text-server"
     program.write_text("#!/bin/sh\n[ \"$1\" = -V ] && echo 'text-server 1.9.3'\n")

@@ -4,6 +4,7 @@ import attrs
 import pytest
 
 from gpustack.domain.artifact import ModelSource, SourceKind
+from gpustack.domain.backend import BackendSpec
 from gpustack.domain.instance import Claim, Placement
 from gpustack.domain.model import GpuSelector
 from gpustack.domain.unit import GIB
@@ -67,6 +68,12 @@ def test_a_model_no_engine_serves_says_what_to_change() -> None:
     told = explain(of, instance(1, of), world(worker()), None)
     assert told.engine is None
     assert "name a .gguf file" in told.sentence
+
+
+def test_a_backend_that_is_data_is_told_by_its_own_name() -> None:
+    spec = BackendSpec(backend="My Engine", version="1", command="my-engine --port {port}")
+    of = model(backend="My Engine", backend_spec=spec)
+    assert explain(of, instance(1, of), world(worker()), SMALL).engine == "My Engine"
 
 
 def test_what_no_worker_could_take_even_empty_is_final() -> None:

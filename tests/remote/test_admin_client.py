@@ -41,6 +41,8 @@ def serve() -> Iterator[Callable[[Told], str]]:
                 status, body = told(parts.path, parse_qs(parts.query))
                 self.send_response(status)
                 self.send_header("content-length", str(len(body)))
+                if parts.path == "/v1/chat/completions" and body.startswith(b"{"):
+                    self.send_header("content-type", "application/json")
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -140,6 +142,21 @@ async def test_a_chat_ends_at_its_mark_and_raises_what_went_wrong_midway(
                 async with AdminClient(client).chat({"model": "m"}) as chunks:
                     async for _ in chunks:
                         pass
+
+
+async def test_an_answer_that_does_not_stream_is_one_chunk(serve: Callable[[Told], str]) -> None:
+    whole = {"choices": [{"message": {"role": "assistant", "content": "Hello"}}]}
+    fault = b'{"error": {"message": "Too many.", "code": 429}}'
+    with trio.fail_after(30):
+        async with (
+            open_client(serve(lambda path, query: (200, json.dumps(whole, indent=1).encode()))) as client,
+            AdminClient(client).chat({"model": "m"}) as chunks,
+        ):
+            assert [chunk async for chunk in chunks] == [whole]
+        async with open_client(serve(lambda path, query: (200, fault))) as client:
+            with pytest.raises(TooManyRequests, match=r"Too many\."):
+                async with AdminClient(client).chat({"model": "m"}) as chunks:
+                    pass
 
 
 @pytest.mark.attack("flood")

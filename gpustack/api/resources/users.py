@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
+
 from gpustack.domain.access import ApiKey, User
 from gpustack.errors import AlreadyExists, BadRequest, Conflict
 from gpustack.identity.person import LONGEST_URL, LONGEST_USERNAME, USERNAME_RULE, is_username
@@ -24,7 +26,24 @@ _OWN_FIELDS: dict[str, JsonShape] = {
     "full_name": Nullable(Text(longest=255, one_line=True)),
     "avatar_url": Nullable(Text(longest=LONGEST_URL)),
 }
-_OWN_BODY = Document(name="OwnUserUpdate", fields=_OWN_FIELDS)
+
+
+@attrs.frozen(kw_only=True)
+class _OwnDocument(Document):
+    """What people change of themselves. A password sent along is refused: who sends one takes it for changed."""
+
+    def read(self, value: Any, at: str, faults: list[str]) -> Any:
+        if isinstance(value, dict):
+            faults += [
+                f"{name}: a password is changed through POST /auth/update-password, with current_password and "
+                "new_password"
+                for name in ("password", "current_password", "new_password")
+                if value.get(name)
+            ]
+        return super().read(value, at, faults)
+
+
+_OWN_BODY = _OwnDocument(name="OwnUserUpdate", fields=_OWN_FIELDS)
 _FIELDS: dict[str, JsonShape] = {
     "username": Text(shortest=1, longest=LONGEST_USERNAME),
     "password": Nullable(Text(secret=True)),

@@ -31,9 +31,9 @@ from gpustack.errors import (
     Unavailable,
 )
 from gpustack.nursery.limiter import threads
-from gpustack.remote.http import Timeouts, open_client, shown
+from gpustack.remote.http import Timeouts, open_client, reason_of, shown
 from gpustack.remote.proxy_transport import ProxyFault
-from gpustack.text import is_text, said_by
+from gpustack.text import is_text
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
@@ -126,7 +126,7 @@ def _connection_error(error: Exception, endpoint: str) -> GpustackError:
     if isinstance(error, ProxyFault):
         return Unavailable(f"The hub {endpoint} cannot be reached: {error}")
     # The message about a malformed address may contain a part of a password.
-    reason = "its address is malformed" if type(error).__name__ == "InvalidURL" else said_by(error)
+    reason = "its address is malformed" if type(error).__name__ == "InvalidURL" else reason_of(error)
     return Unavailable(
         f"The hub {endpoint} cannot be reached ({reason}); set HF_ENDPOINT to a mirror, or HTTPS_PROXY, or "
         "deploy a file by its path"

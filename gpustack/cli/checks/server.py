@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from gpustack.cli.check import CheckContext, CheckStatus, Finding, failed, good, note
 from gpustack.cli.session import ServerAddress, ServerSession
 from gpustack.remote.http import RemoteError
+from gpustack.worker.identity import load_credential
+
+if TYPE_CHECKING:
+    from gpustack.config.options import Options
 
 
 async def look(context: CheckContext) -> list[Finding]:
-    joins = None if context.options is None else context.options.server_url
-    found = (
-        []
-        if joins is None
-        else await _healthy(ServerAddress(url=joins), "--server-url, --token and the firewall")
-    )
+    options = context.options
+    found = [] if options is None or options.server_url is None else await _joins(options.server_url, options)
     if context.address is None:
         return [*found, note(context.unreached)]
     address = context.address
@@ -41,6 +43,28 @@ async def look(context: CheckContext) -> list[Finding]:
         return [*found, failed("the server wants a key (it runs with --force-auth-localhost)", fix)]
     fix = "It may have expired or been deleted: make another, and put it in GPUSTACK_API_KEY."
     return [*found, failed(f"the server refuses the key in GPUSTACK_API_KEY (status {status})", fix)]
+
+
+async def _joins(url: str, options: Options) -> list[Finding]:
+    """Whether the server would let a worker of this machine in."""
+    found = await _healthy(ServerAddress(url=url), "--server-url, --token and the firewall")
+    if options.token is None or any(finding.status is CheckStatus.FAILED for finding in found):
+        return found
+    session = ServerSession(ServerAddress(url=url, key=options.token))
+    try:
+        status, _, _ = await session.talk(lambda client: client.head("/v1/users/me"))
+    except RemoteError as error:
+        return [*found, failed(str(error), "Check --server-url and the firewall.")]
+    if status == 403:  # the token of the cluster is known, and reads no account
+        return [*found, good("the server takes the token of this worker")]
+    if status != 401:
+        fix = "Check --server-url."
+        return [*found, failed(f"{url} does not answer like a GPUStack server (status {status})", fix)]
+    fix = "Set --token to the one of the server, which is in the file token of its data directory."
+    if load_credential(options.data_dir) is not None:
+        said = "the server refuses the token; this worker has joined before, and may join without it"
+        return [*found, note(said, fix)]
+    return [*found, failed("the server refuses the token of this worker", fix)]
 
 
 async def _healthy(address: ServerAddress, knob: str) -> list[Finding]:
