@@ -33,9 +33,11 @@ PROGRAM = EngineProgram(
         name="transformers",
         extras=("serving",),
         default_version="5.23.0",
-        beside=("torch", "accelerate"),
+        # The last three read the sounds that are to be written down, for which older versions take librosa.
+        beside=("torch", "accelerate", "python-multipart", "soundfile", "soxr"),
         drives=("cuda",),
         disk=8 * GIB,
+        pins=(("5.22.0", ("librosa",)),),
     ),
     advice="install transformers[serving] with a torch for them by hand, and have it on PATH (docs/engines.md)",
 )

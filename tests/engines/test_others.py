@@ -9,6 +9,7 @@ import pytest
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.facts import FileFormat, ModelFacts
 from gpustack.domain.instance import Claim
+from gpustack.engines import transformers_serve
 from gpustack.engines.engine import StartOrder
 from gpustack.engines.registry import engine_by_name, engine_for
 
@@ -119,3 +120,13 @@ def test_vllm_divides_a_model_as_placement_chose() -> None:
     deployed = model(source=REPOSITORY, backend="vllm")
     argv = " ".join(engine.launch(context(deployed, build=VLLM, gpus=(0, 1, 2, 3, 4, 5), claim=claim)).argv)
     assert "--tensor-parallel-size 2 --pipeline-parallel-size 3" in argv
+
+
+@pytest.mark.parametrize(("version", "librosa"), [("5.19.0", True), ("5.23.0", False)])
+def test_transformers_serve_is_installed_with_what_reads_sounds(version: str, librosa: bool) -> None:
+    """Its own extra has nothing that takes a form or reads a sound."""
+    package = transformers_serve.PROGRAM.package
+    assert package is not None
+    installed = package.requirements(version, ())
+    assert {"python-multipart", "soundfile", "soxr"} <= set(installed)
+    assert ("librosa" in installed) is librosa

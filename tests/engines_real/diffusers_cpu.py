@@ -36,6 +36,13 @@ def diffusers_python() -> str:
     return str(CACHE / "venv" / "bin" / "python")
 
 
+def diffusers_packages() -> list[str]:
+    """The folders of its packages, and of those that it uses."""
+    asked = "import sys; print(*(path for path in sys.path if path.endswith('site-packages')), sep='\\n')"
+    command = [diffusers_python(), "-c", asked]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\n")[:-1]
+
+
 def make_tiny_diffusion(folder: Path) -> Path:
     """A tiny Stable Diffusion, made by that Python."""
     subprocess.run(

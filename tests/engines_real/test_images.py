@@ -1,20 +1,28 @@
-"""The image server with real diffusers on a tiny Stable Diffusion: what it draws is decoded and compared."""
+"""The image server with real diffusers on a tiny Stable Diffusion: what it draws is decoded and compared.
+
+It is asked at its own port, and once through a daemon.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+import os
 import struct
 import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import openai
 import pytest
 
 from tests.child import ROOT, environment
-from tests.engines_real.diffusers_cpu import diffusers_python, make_tiny_diffusion
+from tests.daemon import Daemon, daemon
+from tests.engines_real.diffusers_cpu import diffusers_packages, diffusers_python, make_tiny_diffusion
 from tests.launchers.engine_server import EngineServer, serving
 
 pytestmark = pytest.mark.engines
@@ -147,3 +155,55 @@ def test_a_pipeline_that_is_broken_is_told(tmp_path: Path) -> None:
         )
         assert (ended.returncode, sentence in ended.stderr) == (1, True), ended.stderr
         assert "Traceback" not in ended.stderr
+
+
+def test_a_daemon_serves_it_through_its_gateway(pipeline: Path, tmp_path: Path) -> None:
+    """Deployed as any model, on a worker that has the packages of the extra."""
+    ours = [path for path in sys.path if path.endswith("site-packages")]
+    packages = os.pathsep.join((*ours, *diffusers_packages()))
+    with daemon(tmp_path / "data", env={"PYTHONPATH": packages}) as one:
+        body = {"name": "painter", "source": "local_path", "local_path": str(pipeline)}
+        parameters = ["--max-side=256"]
+        status, model = one.call("POST", "/v1/models", {**body, "backend_parameters": parameters})
+        assert status == 200, model
+        one.running("painter", within=300)
+        (model,) = one.call("GET", "/v1/models")[1]["items"]
+        assert (model["backend"] or "diffusers", model["categories"]) == ("diffusers", ["image"])
+        key = one.call("POST", "/v1/api-keys", {"name": "tests"})[1]["value"]
+        with openai.OpenAI(base_url=f"{one.url}/v1", api_key=key, max_retries=0, timeout=300) as client:
+            more = {"sample_steps": 4, "seed": 7}
+            made = client.images.generate(
+                model="painter",
+                prompt="a lighthouse",
+                size="128x64",
+                n=2,
+                extra_body=more,  # type: ignore[call-overload]
+            )
+            images = [base64.b64decode(image.b64_json) for image in made.data]
+            assert [size_of(image) for image in images] == [(128, 64)] * 2
+            assert len(set(images)) == 2
+            red = ("red.png", png(64, 64, b"\xff\0\0"))
+            changed = client.images.edit(model="painter", image=red, prompt="at night", extra_body=more)
+            assert changed.data is not None
+            assert size_of(base64.b64decode(changed.data[0].b64_json or "")) == (64, 64)
+            with pytest.raises(openai.BadRequestError, match="no PNG, JPEG or WebP image"):
+                client.images.edit(model="painter", image=("a.png", b"no image"), prompt="at night")
+            events = streamed(one, key, {**QUICK, "model": "painter", "stream": True, "partial_images": 1})
+            assert size_of(base64.b64decode(events[-1]["data"][0]["b64_json"])) == (64, 64)
+            counted = lambda: [  # noqa: E731
+                row
+                for row in one.call("GET", "/v1/dashboard/usage")[1]["items"]
+                if row.get("operation") == "image_generation"
+            ]
+            assert one.until(counted, "the usage of images")
+
+
+def streamed(one: Daemon, key: str, body: dict[str, Any]) -> list[Any]:
+    """The events of a stream, which ends as it should."""
+    answer = httpx.post(
+        f"{one.url}{GENERATIONS}", json=body, headers={"authorization": f"Bearer {key}"}, timeout=300
+    )
+    assert answer.status_code == 200, answer.text
+    lines = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
+    assert lines.pop() == "[DONE]"
+    return [json.loads(line) for line in lines]

@@ -119,7 +119,7 @@ def test_pipx_path_installs_the_version_that_a_deployment_names(world: World) ->
     instance = world.deployed("pinned", backend_version="v5.1.0")
     assert world.calls[0] == (
         f"install --force --python {sys.executable} --suffix _5.1.0 --pip-args torch accelerate "
-        "transformers[serving]==5.1.0"
+        "python-multipart soundfile soxr librosa transformers[serving]==5.1.0"
     )
     answer = world.daemon.call("GET", f"/v1/model-instances/{instance['id']}")[1]
     assert answer["state"] == "running"
