@@ -1,93 +1,159 @@
-"""What it costs to find a place among many workers, alone and divided among several.
+"""What it costs to find a place among many workers, and to say why there is none.
 
-    python benchmarks/placement.py [--workers 1000] [--rounds 3] [--json]
+    python benchmarks/placement.py [--workers 1000] [--rounds 3] [--against COMMIT] [--json]
 
-CPU seconds of one decision, the median of some rounds, with no estimate remembered from the one before: a model that
-one GPU holds; one that llama.cpp divides over RPC; one that vLLM divides in equal shares; and one that nothing holds,
-with its reasons and the smallest change that would help.
+Workers are of five shapes with 8 GPUs each, half of which hold a claim of one of some sizes. Replicas of a few
+deployments are placed in turn, each in the cluster that the one before has left. CPU seconds, the median of the rounds;
+with ``--json`` one object a line. ``--against`` checks a commit out beside this one and measures it in turn with this
+one, for the ratio of the two.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import random
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, os.environ.get("BENCHMARKED", str(HERE.parent)))
 
-from gpustack.domain.instance import Placement  # noqa: E402
+from gpustack.domain.instance import Claim, Placement  # noqa: E402
+from gpustack.domain.model import Model  # noqa: E402
+from gpustack.domain.record import Record  # noqa: E402
 from gpustack.domain.snapshot import Snapshot  # noqa: E402
-from gpustack.domain.worker import Worker  # noqa: E402
-from gpustack.policy.estimate import gguf  # noqa: E402
-from gpustack.policy.placement import PlacementRequest  # noqa: E402
 from gpustack.policy.schedule import place  # noqa: E402
 from tests.policy.shapes import facts_of  # noqa: E402
-from tests.policy.test_equal_gang import BUILD as VLLM  # noqa: E402
-from tests.policy.test_equal_gang import LARGE, deployed  # noqa: E402
-from tests.policy.worlds import RPC_BUILD, ask, gpu, model, worker, world  # noqa: E402
+from tests.policy.worlds import ask, gpu, instance, model, worker, world  # noqa: E402
+
+GIB = 1 << 30
+SHAPES = (16, 24, 40, 48, 80)
+"""GiB of the GPUs of a worker."""
+GPUS, CLAIMS, OTHERS, DEPLOYED, PLACED = 8, 4, 20, 4, 40
+SMALL, LARGE = facts_of("llama-3.2-1b"), facts_of("llama-3.3-70b")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks/placement.py", description=__doc__)
     parser.add_argument("--workers", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--against")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    figures = measured(options.workers, options.rounds)
-    if options.json:
-        print(json.dumps(figures))
+    if options.bare:
+        print(placed_in(cluster(options.workers)))
         return
-    base = figures["one GPU"]
-    for name, seconds in figures.items():
-        print(f"{name:40} {seconds:8.3f} s  {seconds / base:6.1f} x")
+    for figure in figures(options.workers, options.rounds, options.against):
+        if options.json:
+            print(json.dumps(figure), flush=True)
+        else:
+            target = "" if figure["target"] is None else f"  (promised: {figure['target']:g})"
+            print(f"{figure['figure']:62} {figure['value']:10.2f} {figure['unit']}{target}", flush=True)
 
 
-def measured(count: int, rounds: int) -> dict[str, float]:
-    """CPU seconds of each case."""
-    large = facts_of("llama-3.3-70b")
-    middling, small = cluster(count, (8, 10, 12)), cluster(count, (3, 3.5, 4), ram=5)
-    equal = cluster(count, (24, 24, 16))
-    cases: dict[str, tuple[Callable[[], PlacementRequest], Snapshot, bool]] = {
-        "one GPU": (lambda: ask(model(), facts_of("llama-3.2-1b")), middling, True),
-        "a gang over RPC": (lambda: ask(model(), large), cluster(count, (8, 10, 12), gpus=2), True),
-        "a gang of equal shares": (lambda: ask(deployed(), LARGE, engine_name="vllm"), equal, True),
-        "no place, and what would help": (lambda: ask(model(), large), small, False),
-    }
-    return {name: statistics.median(_timed(*case) for _ in range(rounds)) for name, case in cases.items()}
+def figures(count: int, rounds: int, against: str | None) -> Iterator[dict[str, Any]]:
+    few, many, full = cluster(max(count // 10, 1)), cluster(count), crowded(count)
+    seconds = median(rounds, lambda: placed_in(many))
+    yield figure(f"placements a second, {count} workers half full", 1 / seconds, 200, "1/s", "higher")
+    grown = seconds / median(rounds, lambda: placed_in(few))
+    yield figure("one placement, against a tenth of the workers", grown, 2, "x", "lower")
+    refused = median(rounds, lambda: timed(lambda: place(ask(model(1), LARGE), full), fits=False))
+    yield figure("no place, with its reasons and what would help", refused * 1000, 50, "ms", "lower")
+    if against is not None:
+        ratios = [other / own for own, other in beside(against, count, rounds)]
+        yield figure(f"placements a second, against {against}", statistics.median(ratios), 25, "x", "higher")
 
 
-def cluster(count: int, sizes: tuple[float, ...], *, ram: float = 32, gpus: int = 4) -> Snapshot:
-    """Workers whose GPUs have these sizes in GiB, in turns."""
-    return world(*_workers(count, sizes, ram, gpus))
+def figure(name: str, value: float, target: float | None, unit: str, better: str) -> dict[str, Any]:
+    return {"figure": name, "value": value, "target": target, "unit": unit, "better": better}
 
 
-def _workers(count: int, sizes: tuple[float, ...], ram: float, gpus: int) -> Iterable[Worker]:
-    for key in range(1, count + 1):
-        cards: list[Any] = [
-            gpu(index, sizes[(key + index) % len(sizes)], compute_capability="9.0") for index in range(gpus)
-        ]
-        made = worker(
-            key, name=f"n{key}", ip=f"10.0.{key // 250}.{key % 250}", gpus=cards, ram=ram, build=RPC_BUILD
-        )
-        engines = (*made.status.engines, VLLM)
-        yield attrs.evolve(made, status=attrs.evolve(made.status, engines=engines))
+def median(rounds: int, measured: Callable[[], float]) -> float:
+    return statistics.median(measured() for _ in range(rounds))
 
 
-def _timed(question: Callable[[], PlacementRequest], snapshot: Snapshot, fits: bool) -> float:
-    gguf.estimate.cache_clear()
+def timed(question: Callable[[], object], *, fits: bool) -> float:
     began = time.process_time()
-    outcome = place(question(), snapshot)
+    outcome = question()
     spent = time.process_time() - began
     assert isinstance(outcome, Placement) is fits, outcome
     return spent
+
+
+def placed_in(snapshot: Snapshot) -> float:
+    """CPU seconds of one placement, the mean of some replicas of some deployments. Nothing is known beforehand."""
+    models = [one for one in snapshot.models.values() if one.name.startswith("new")]
+    snapshot = attrs.evolve(snapshot)
+    began = time.process_time()
+    for number in range(PLACED):
+        wanted = models[number % len(models)]
+        facts = SMALL if wanted.id % 2 else LARGE
+        replica = instance(1_000_000 + number, wanted)
+        outcome = place(ask(wanted, facts, instance=replica), snapshot)
+        assert isinstance(outcome, Placement), outcome
+        snapshot = after(snapshot, attrs.evolve(replica, placement=outcome))
+    return (time.process_time() - began) / PLACED
+
+
+def after(snapshot: Snapshot, placed: Record) -> Snapshot:
+    if hasattr(snapshot, "changed"):
+        return snapshot.changed(placed)
+    instances = {**snapshot.instances, placed.id: placed}  # as it was done before
+    return attrs.evolve(snapshot, tables={**snapshot.tables, "model_instances": instances})
+
+
+def cluster(count: int) -> Snapshot:
+    """Workers of which half of the GPUs hold a claim, and deployments that have no replica yet."""
+    rng = random.Random(1)
+    others: list[Model] = [model(100 + number, name=f"m{number}") for number in range(OTHERS)]
+    new = [model(1 + number, name=f"new{number}") for number in range(DEPLOYED)]
+    shares = [rng.uniform(0.1, 0.9) for _ in range(CLAIMS)]
+    records: list[Record] = [*others, *new]
+    for key in range(1, count + 1):
+        size = SHAPES[key % len(SHAPES)]
+        there = worker(key, name=f"n{key}", ram=512, gpus=[gpu(index, size) for index in range(GPUS)])
+        records.append(there)
+        for index in range(GPUS):
+            if rng.random() < 0.5:
+                claim = Claim(ram=GIB, vram={index: int(rng.choice(shares) * (size - 1) * GIB)})
+                records.append(instance(len(records), rng.choice(others), on=there, claim=claim))
+    return world(*records)
+
+
+def crowded(count: int) -> Snapshot:
+    """The same with GPUs and memory that are too small for the large model."""
+    cards = [[gpu(index, size) for index in range(4)] for size in (3, 3.5, 4)]
+    return world(*(worker(key, name=f"n{key}", ram=5, gpus=cards[key % 3]) for key in range(1, count + 1)))
+
+
+def beside(commit: str, count: int, rounds: int) -> Iterator[tuple[float, float]]:
+    """CPU seconds of one placement here and at another commit, one after the other."""
+    with tempfile.TemporaryDirectory() as folder:
+        git = ["git", "-C", str(HERE.parent), "worktree"]
+        subprocess.run([*git, "add", "--quiet", "--detach", folder, commit], check=True)
+        try:
+            for _ in range(rounds):
+                yield bare(HERE.parent, count), bare(Path(folder), count)
+        finally:
+            subprocess.run([*git, "remove", "--force", folder], check=True)
+
+
+def bare(tree: Path, count: int) -> float:
+    command = [sys.executable, "-P", str(HERE / "placement.py"), "--bare", "--workers", str(count)]
+    environment = {**os.environ, "BENCHMARKED": str(tree)}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, cwd=tree)
+    return float(done.stdout)
 
 
 if __name__ == "__main__":

@@ -107,19 +107,22 @@ class Look:
 def _ask(
     way: ModuleType, variants: Sequence[PlacementRequest], here: WorkerCapacity, snapshot: Snapshot
 ) -> Found:
-    offers: list[Offer] = []
+    ranked: list[tuple[tuple[int, ...], Candidate, PlacementRequest]] = []
     shortages: list[Shortage] = []
     for variant in variants:
         answer = way.candidates(variant, here)
         if not isinstance(answer, list):
             shortages.append(answer)
             continue
-        first = min((_rank(candidate, variant) for candidate in answer), default=None)
-        # Only those that are as good as the best in what counts before the score are rated.
-        offers += [offer(one, variant, snapshot) for one in answer if _rank(one, variant) == first]
-    if offers:
-        return Found(min(offers, key=lambda one: one.order))
-    return Found(None, tuple(shortages))
+        ranked += [(_rank(candidate, variant), candidate, variant) for candidate in answer]
+        if ranked and getattr(way, "ONE_SIZE", False):
+            break  # fewer requests at a time would not be better
+    if not ranked:
+        return Found(None, tuple(shortages))
+    # Only those that are as good as the best in what counts before the score are rated.
+    first = min(rank for rank, _, _ in ranked)
+    rated = (offer(candidate, variant, snapshot) for rank, candidate, variant in ranked if rank == first)
+    return Found(min(rated, key=lambda one: one.order))
 
 
 @attrs.define(eq=False)
@@ -153,13 +156,13 @@ class Looks:
         return look
 
 
-_MOST_KINDS = 8
-"""Kinds of requests of which is kept what they found: a few megabytes each among a thousand workers."""
+_MOST_KINDS = 16
+"""Kinds of requests of which is kept what they found: a megabyte or two each among a thousand workers."""
 
 
 def looks_of(request: PlacementRequest, snapshot: Snapshot) -> Looks:
     """What earlier requests of this kind found in this snapshot, or in those that it follows."""
-    if not _may_keep(request, snapshot):
+    if not _may_keep(request):
         return Looks(request)
     kinds = classes_of(snapshot).looks
     # What is kept holds the model and its facts, so that their numbers are not given to others.
@@ -172,9 +175,8 @@ def looks_of(request: PlacementRequest, snapshot: Snapshot) -> Looks:
     return known
 
 
-def _may_keep(request: PlacementRequest, snapshot: Snapshot) -> bool:
-    """Whether others will ask the same, and what is found on a worker depends on that alone: not on the request's own
-    claim, nor on what others have."""
-    is_deployed = snapshot.models.get(request.model.id) is request.model
+def _may_keep(request: PlacementRequest) -> bool:
+    """Whether what is found on a worker depends on that alone: not on the request's own claim, nor on what others
+    have."""
     placed = request.instance is not None and request.instance.placement is not None
-    return is_deployed and not placed and not request.demand.looks_around
+    return not placed and not request.demand.looks_around

@@ -38,6 +38,8 @@ class GgufDemand(MemoryDemand):
 
     facts: ModelFacts
     settings: GgufSettings
+    _known: dict[object, DeviceNeed] = attrs.field(factory=dict, init=False, eq=False, repr=False)
+    """Answers given before: every worker is asked the same."""
 
     def cpu(self) -> int:
         return estimate(self.facts, attrs.evolve(self.settings, shares=())).host.claim(HOST_FOOTPRINT)
@@ -46,12 +48,16 @@ class GgufDemand(MemoryDemand):
         return self.among_workers(shares, 0, layers)
 
     def among_workers(self, shares: Sequence[float], remote: int, layers: int | None = None) -> DeviceNeed:
-        asked = attrs.evolve(self.settings, shares=tuple(shares), offload_layers=layers, remote=remote)
-        found = estimate(self.facts, asked)
-        return DeviceNeed(
-            ram=found.host.claim(HOST_FOOTPRINT),
-            vram=tuple(need.claim(DEVICE_FOOTPRINT) for need in found.devices),
-        )
+        key = tuple(shares), remote, layers
+        known = self._known.get(key)
+        if known is None:
+            asked = attrs.evolve(self.settings, shares=key[0], offload_layers=layers, remote=remote)
+            found = estimate(self.facts, asked)
+            known = self._known[key] = DeviceNeed(
+                ram=found.host.claim(HOST_FOOTPRINT),
+                vram=tuple(need.claim(DEVICE_FOOTPRINT) for need in found.devices),
+            )
+        return known
 
 
 @attrs.frozen(kw_only=True)
