@@ -77,6 +77,10 @@ def redacted(text: str) -> str:
     return _SECRETS.sub(r"\1***", _HEADER.sub(r"\1***\2", text))
 
 
+_NO_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG")
+"""What OpenSSL says of an answer that is no TLS."""
+
+
 def said_by(error: BaseException) -> str:
     """The reason of an exception for use in a message: one short line without secrets.
 
@@ -86,6 +90,8 @@ def said_by(error: BaseException) -> str:
 
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {printable(error.verify_message, _SAID)}"
+    if isinstance(error, ssl.SSLError) and getattr(error, "reason", None) in _NO_TLS:
+        return "it does not speak TLS: its address begins with http://, not https://"
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
         if error.errno is not None and error.errno > 0:
             return os.strerror(error.errno)

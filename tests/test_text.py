@@ -74,6 +74,16 @@ def test_what_a_library_says_of_a_fault_shows_no_secret(said: str) -> None:
     assert "Hunter2" not in redacted(said)
 
 
+def no_tls() -> ssl.SSLError:
+    """What a client of TLS says of an answer in plain HTTP."""
+    incoming = ssl.MemoryBIO()
+    incoming.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    client = ssl.create_default_context().wrap_bio(incoming, ssl.MemoryBIO(), server_hostname="server")
+    with pytest.raises(ssl.SSLError) as raised:
+        client.do_handshake()
+    return raised.value
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [
@@ -86,6 +96,7 @@ def test_what_a_library_says_of_a_fault_shows_no_secret(said: str) -> None:
             "Connection refused",
         ),
         (OSError("no errno"), "no errno"),
+        (no_tls(), "it does not speak TLS: its address begins with http://, not https://"),
         (OSError(-2, "Name or service not known"), "Name or service not known"),
         (ValueError("two\nlines"), "two lines"),
         (ValueError(), "ValueError"),

@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 import trio
 
@@ -190,6 +191,10 @@ def stop_budget(options: Options) -> Mapping[str, float]:
     }
 
 
+def _listens_on(daemon: DaemonContext) -> str:
+    return "" if daemon.is_open_to_all else urlsplit(daemon.url).hostname or ""
+
+
 def _say_ready(daemon: DaemonContext, notify: Notifier) -> None:
     took = time.monotonic() - daemon.began
     role, options = daemon.loaded.role, daemon.loaded.options
@@ -201,5 +206,5 @@ def _say_ready(daemon: DaemonContext, notify: Notifier) -> None:
         where = f"listening on {anywhere}{daemon.url} ({docs})"
     log.info("GPUStack %s is ready as %s in %.2f s, %s", __version__, role, took, where)
     if role != "worker":
-        log.info("Who may do what: %s", local_rule(options.force_auth_localhost))
+        log.info("Who may do what: %s", local_rule(options.force_auth_localhost, _listens_on(daemon)))
     notify.ready(f"{role}, {daemon.url}")

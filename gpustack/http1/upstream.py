@@ -20,6 +20,7 @@ from gpustack.http1.fields import HeadError, NeedMore
 from gpustack.http1.head import ResponseHead, parse_response_head
 from gpustack.http1.reactor import Reactor, StreamTimeout
 from gpustack.http1.stream import Stream, end_unacknowledged, is_elsewhere, keep_alive, new_stream
+from gpustack.text import said_by
 
 _SWITCHING_PROTOCOLS: Final = 101
 
@@ -267,7 +268,9 @@ def _reason(error: OSError) -> str:
         error = causes[0] if causes else error
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
-    if isinstance(error, ssl.SSLError | socket.gaierror) or not error.errno:
+    if isinstance(error, ssl.SSLError):
+        return said_by(error)
+    if isinstance(error, socket.gaierror) or not error.errno:
         return error.strerror or str(error)
     return os.strerror(error.errno)
 

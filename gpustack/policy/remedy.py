@@ -12,6 +12,7 @@ from gpustack.domain.unit import human_bytes
 from gpustack.domain.worker import Condition, SystemReserved, Worker, WorkerState
 from gpustack.engines import llama_cpp
 from gpustack.engines.llama_cpp import slots
+from gpustack.engines.program import version_of
 from gpustack.engines.registry import engine_by_name
 
 from .decision import decide, decide_among, impossibilities
@@ -215,6 +216,19 @@ def _more_like_one(request: PlacementRequest, snapshot: Snapshot) -> str | None:
     return None
 
 
+def _install(request: PlacementRequest, snapshot: Snapshot) -> str | None:
+    """Where no worker has the engine, and nothing else is against one of them."""
+    workers = _unlike(request, snapshot)
+    if any(request.build_on(worker) is not None for worker in workers):
+        return None
+    for worker in workers:
+        if len(objections(request, worker, snapshot)) == 1:
+            version = version_of(request.model.backend_version)
+            wanted = f"{request.engine_name} {version}" if version else request.engine_name
+            return f"install {wanted} on worker {worker.name}, or add a worker that has it"
+    return None
+
+
 def _weight(worker: Worker) -> int:
     """Bytes of all its memory."""
     devices = sum(device.memory.total or 0 for device in worker.status.gpu_devices)
@@ -238,6 +252,7 @@ _REMEDIES: tuple[Callable[[PlacementRequest, Snapshot], str | None], ...] = (
     _lower_reserve,
     _label,
     _more_like_one,
+    _install,
 )
 """The least costly first."""
 

@@ -151,7 +151,7 @@ class Membership:
 
     async def _join(self) -> Member:
         """Ask until the server lets this worker in, with growing pauses of 10 s at most."""
-        delay, logged = _FIRST_TRY_AGAIN, ""
+        delay, logged = _FIRST_TRY_AGAIN, set[str]()  # one cause may be told in several ways by turns
         while True:
             if self._stopping:
                 await trio.sleep_forever()
@@ -170,21 +170,22 @@ class Membership:
                     )
                     delay = _LAST_TRY_AGAIN
                 except RemoteError as error:
-                    level = logging.DEBUG if logged == str(error) else logging.INFO
+                    level = logging.DEBUG if str(error) in logged else logging.INFO
                     log.log(
                         level,
                         "The server cannot be reached yet, look at --server-url if this stays: reason=%s",
                         error,
                     )
-                    logged = str(error)
+                    logged.add(str(error))
                 except GpustackError as error:
                     log.log(
-                        logging.DEBUG if logged == str(error) else logging.ERROR,
-                        "The server did not take this worker in, its data directory is %s: reason=%s",
+                        logging.DEBUG if str(error) in logged else logging.ERROR,
+                        "The server did not take this worker in, look at --server-url if it is no GPUStack server; the "
+                        "data directory of this worker is %s: reason=%s",
                         self._identity.data_dir,
                         error,
                     )
-                    logged = str(error)
+                    logged.add(str(error))
             if attempt.fault is not None:
                 delay = _LAST_TRY_AGAIN
             await trio.sleep(delay * (0.5 + self._rng.random()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import attrs
@@ -270,6 +271,26 @@ def test_what_all_together_do_not_hold_is_said_with_figures() -> None:
     assert (
         "over several workers: worker node-b and 1 GPU or host of others have 18.0 GiB of memory free" in said
     )
+    assert re.search(
+        r"with 13 of 81 layers divided among devices and hosts each of these needs 8\.0 GiB, and worker node-b "
+        r"3\d\.\d GiB for the rest, but worker node-b has only 10\.0 GiB free",
+        said,
+    ), said
+
+
+def test_a_host_that_does_not_hold_the_least_part_is_named_with_what_that_part_needs() -> None:
+    said = refused(ask(model(), LARGE), host(1, 44.5), host(2, 2.3))
+    assert "with 1 of 81 layers" in said
+    assert re.search(r"each of these needs (\d+\.\d GiB|\d+\.\d MiB), ", said), said
+    assert "but worker node-b has only 307.2 MiB free" in said
+
+
+def test_a_split_counts_devices_only_where_no_host_holds_the_model_alone() -> None:
+    split = model(backend_parameters=("--tensor-split=1,1",))
+    assert seats(placed(ask(split, LARGE), host(1, 64), host(2, 64))) == [(1, ())]
+    assert len(seats(placed(ask(split, LARGE), host(1, 30), host(2, 40), host(3, 30)))) == 3
+    said = refused(ask(split, LARGE), host(1, 30), host(2, 40))
+    assert "divide it among 2 devices, and worker node-b has 0 and is lent 1" in said
 
 
 def test_a_projector_is_counted_on_the_worker_that_leads() -> None:

@@ -49,6 +49,18 @@ def test_a_cluster_without_workers_says_so() -> None:
     assert refused(ask(model(), SMALL)).sentence == "There is no worker yet. To make it fit: add a worker"
 
 
+def test_where_no_worker_has_the_engine_the_change_is_to_install_it() -> None:
+    question = ask(model(backend_version="0.0.1"), SMALL)
+    old = attrs.evolve(CPU_BUILD, version="0.7.0")
+    assert refused(question, worker(1, build=old), worker(2, build=old)).smallest_change == (
+        "install llama.cpp 0.0.1 on worker node-a, or add a worker that has it"
+    )
+    assert refused(question, worker(1, build=old, cordoned=True)).smallest_change == "add a worker"
+    has = attrs.evolve(CPU_BUILD, version="0.0.1")
+    other = refused(question, worker(1, build=old), worker(2, ram=2.1, build=has)).smallest_change
+    assert other is not None and "install" not in other
+
+
 def test_a_gpu_that_is_too_small_is_measured_with_its_reserve() -> None:
     strict = model(cpu_offloading=False)
     reasons = refused(ask(strict, MIDDLE), worker(gpus=[gpu(0, 4)])).reasons

@@ -106,6 +106,22 @@ async def test_it_keeps_trying_while_the_server_is_not_there_yet(server: FakeSer
     await server.until(lambda: bool(server.statuses))
 
 
+async def test_faults_by_turns_are_logged_once_each_and_with_the_option_to_look_at(
+    server: FakeServer, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "gpustack.worker.membership")
+    server.answers["/v1/workers"] = 404
+    worker = await start()
+    await until(lambda: "answer 404" in caplog.text)
+    server.answers["/v1/workers"] = 405
+    await until(lambda: "answer 405" in caplog.text)
+    server.answers["/v1/workers"] = 404
+    await trio.sleep(3)  # it has tried again by now
+    assert worker.membership.member is None
+    lines = [record for record in caplog.messages if "did not take this worker in" in record]
+    assert len(lines) == 2 and all("look at --server-url" in line for line in lines)
+
+
 async def test_one_that_was_told_to_stop_joins_no_more(server: FakeServer, start: Start) -> None:
     """The server would take it for ready, and place on it what nobody runs."""
     server.answers["/v1/workers"] = 503

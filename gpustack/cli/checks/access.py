@@ -10,4 +10,4 @@ async def look(context: CheckContext) -> list[Finding]:
     options = context.server_options
     if options is None:
         return []
-    return [good(f"when you start the server, {local_rule(options.force_auth_localhost)}")]
+    return [good(f"when you start the server, {local_rule(options.force_auth_localhost, options.host)}")]

@@ -11,7 +11,8 @@ import attrs
 import sqlalchemy as sa
 
 from gpustack import __version__
-from gpustack.cli.daemon.context import ANYWHERE, CONTROL_RESTART, DaemonContext, url_at
+from gpustack.cli.daemon.context import CONTROL_RESTART, DaemonContext, url_at
+from gpustack.cli.local import ANYWHERE
 from gpustack.config.options import Options
 from gpustack.config.secret import (
     BYTES,

@@ -9,6 +9,7 @@ import attrs
 
 from gpustack.cli.daemon.handover import PredecessorLink
 from gpustack.cli.daemon.listener import Listeners
+from gpustack.cli.local import ANYWHERE
 from gpustack.config.datadir import DataLock
 from gpustack.config.loader import Configuration
 from gpustack.http1.certificate import Certificate
@@ -17,8 +18,6 @@ from gpustack.worker.shutdown import ShutdownMode
 
 CONTROL_RESTART = RestartPolicy(first=1.0, factor=2.0, ceiling=30.0, budget=5, window=300.0)
 """How a control loop that failed is restarted, before the daemon gives up."""
-
-ANYWHERE = ("0.0.0.0", "::")
 
 
 def utc_now() -> datetime:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from gpustack.cli.daemon.context import ANYWHERE, utc_now
+from gpustack.cli.daemon.context import utc_now
 from gpustack.cli.daemon.listener import LOOPBACK
+from gpustack.cli.local import ANYWHERE
 from gpustack.config.options import Options
 from gpustack.config.secret import keep_token
 from gpustack.engines.ray import RayPorts

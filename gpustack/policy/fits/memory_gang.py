@@ -50,7 +50,7 @@ def _uneven(request: PlacementRequest, group: Sequence[WorkerCapacity]) -> Candi
             if division is not None:
                 return division.candidate(_note(division))
         if most and reason is None:
-            reason = _short(request, main, most, (*remote[:most], *own))
+            reason = _short(request, main, remote[:most], own)
     return reason
 
 
@@ -59,26 +59,31 @@ def _filled(least: RpcDivision) -> RpcDivision | None:
 
     Where all places are memory of hosts, the main worker takes its part by free memory like them.
     """
-    total = least.request.demand.total_layers or 0
-    fixed = least.request.demand.fixed_layers
-    if fixed is not None:
-        division = attrs.evolve(least, layers=fixed)
-        return division if division.lacking() is None else None
-    low, high = 1, total
+    total, fixed = least.request.demand.total_layers or 0, least.request.demand.fixed_layers
+    full = _fullest(least)
+    if full.lacking() is not None:
+        return None
+    if fixed is not None or any(place.device is not None for place in least.places):
+        return full
+    own, others = least.main.ram, sum(place.free for place in least.places)
+    most = full.layers or total
+    even = attrs.evolve(least, layers=min(most, max(1, round(total * others / max(own + others, 1)))))
+    return even if even.lacking() is None else full
+
+
+def _fullest(least: RpcDivision) -> RpcDivision:
+    """The division with as many layers on the places as they hold, one at least, or as the deployment sets."""
+    demand = least.request.demand
+    if demand.fixed_layers is not None:
+        return attrs.evolve(least, layers=demand.fixed_layers)
+    low, high = 1, demand.total_layers or 0
     while low < high:
         middle = (low + high + 1) // 2
         if _places_hold(attrs.evolve(least, layers=middle)):
             low = middle
         else:
             high = middle - 1
-    full = attrs.evolve(least, layers=low)
-    if full.lacking() is not None:
-        return None
-    if any(place.device is not None for place in least.places):
-        return full
-    own, others = least.main.ram, sum(place.free for place in least.places)
-    even = attrs.evolve(least, layers=min(low, max(1, round(total * others / max(own + others, 1)))))
-    return even if even.lacking() is None else full
+    return attrs.evolve(least, layers=low)
 
 
 def _places_hold(division: RpcDivision) -> bool:
@@ -98,11 +103,29 @@ def _note(division: RpcDivision) -> str:
 
 
 def _short(
-    request: PlacementRequest, main: WorkerCapacity, remote: int, places: Sequence[RpcPlace]
+    request: PlacementRequest, main: WorkerCapacity, others: Sequence[RpcPlace], own: Sequence[RpcPlace]
 ) -> Rejection:
+    """What each part needs where ``main`` leads, and which memory is too small for its part."""
+    name = main.worker.name
+    if split := request.demand.split:
+        if not 0 < len(split) - len(own) <= len(others):
+            return refusal(
+                f"the parameters divide it among {len(split)} devices, and worker {name} has {len(own)} and is lent "
+                f"{len(others)}"
+            )
+        others = others[: len(split) - len(own)]
+    places = (*others, *own)
+    division = _fullest(RpcDivision(request, main, places, len(others), len(places)))
+    parts, shortage = [human_bytes(need) for need in sorted(division.need.vram)], division.lacking()
+    each = parts[0] if parts[0] == parts[-1] else f"{parts[0]} to {parts[-1]}"
     free = main.ram + sum(place.free for place in places)
-    count = "1 GPU or host" if remote == 1 else f"{remote} GPUs or hosts"
+    count = "1 GPU or host" if len(others) == 1 else f"{len(others)} GPUs or hosts"
+    why = (
+        f"with {division.layers} of {request.demand.total_layers} layers divided among devices and hosts each of these "
+        f"needs {each}, and worker {name} {human_bytes(division.need.ram)} for the rest"
+    )
+    if shortage is not None:
+        why += f", but {shortage.where} has only {human_bytes(shortage.free)} free"
     return refusal(
-        f"worker {main.worker.name} and {count} of others have {human_bytes(free)} of memory free together; it needs "
-        f"about {human_bytes(request.demand.cpu())} and a part for each"
+        f"worker {name} and {count} of others have {human_bytes(free)} of memory free together: {why}"
     )
