@@ -316,7 +316,7 @@ class RayMachine:
         beside = await self._settings.beside()
         path = await _threads.run(find, beside, environment.get("PATH"))
         if path is None:
-            raise Unavailable(ABSENT)
+            raise Unavailable(f"{ABSENT}; gpustack doctor says whether a vLLM that is here can be used")
         self._program = await ask_version(path, environment, self._program)
         return self._program
 

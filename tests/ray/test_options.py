@@ -20,6 +20,7 @@ from gpustack.nursery.wake import AsyncValue
 from gpustack.ray.machine import RayMachine
 from gpustack.ray.process import RayProcess
 from tests.fakes.ray_program import RayProgram
+from tests.hardware.test_engine_program import python_environment
 
 
 def loaded(folder: Path, *arguments: str, **env: str) -> Configuration:
@@ -67,6 +68,24 @@ def test_the_doctor_says_whether_there_is_a_ray(tmp_path: Path, there: bool) -> 
         assert found.status is CheckStatus.FAILED and "pip install 'ray[default]'" in found.fix
     off = attrs.evolve(context, loaded=loaded(tmp_path))
     assert trio.run(ray.look, off) == []
+
+
+def test_the_doctor_looks_for_ray_beside_the_vllm_that_is_configured_and_says_why_that_is_none(
+    tmp_path: Path,
+) -> None:
+    program = python_environment(tmp_path / "mine")
+    RayProgram.within(program.parent, "2.61.0")
+    options = loaded(tmp_path, "--enable-ray", "--engine-path", f"vllm={tmp_path / 'mine'}")
+    context = CheckContext(env={"PATH": str(tmp_path)}, loaded=options)
+    (found,) = trio.run(ray.look, context)
+    assert found.sentence == f"Ray 2.61.0 ({program.parent}/ray)"
+    for python in program.parent.glob("python*"):
+        python.unlink()
+    closed = tmp_path / "python3"
+    closed.touch(mode=0o644)
+    program.write_text(f"#!{closed}\n")
+    (found,) = trio.run(ray.look, context)
+    assert f"Of vLLM: {program} cannot be used: {closed}, which runs it: Permission denied" in found.fix
 
 
 def test_a_head_is_reached_at_its_host() -> None:
