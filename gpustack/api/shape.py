@@ -270,6 +270,8 @@ class Document:
     fields: Mapping[str, JsonShape]
     required: tuple[str, ...] = ()
     note: str = ""
+    strict: bool = False
+    """Unknown fields are faults: for what would do more than was meant without a field that is misspelt."""
 
     def read(self, value: Any, at: str, faults: list[str]) -> Any:
         if not isinstance(value, dict):
@@ -277,6 +279,10 @@ class Document:
             return {}
         inside = f"{at}." if at else ""
         faults.extend(f"{inside}{name}: is missing" for name in self.required if name not in value)
+        if self.strict:
+            known = ", ".join(self.fields)
+            unknown = (name for name in value if name not in self.fields)
+            faults.extend(f"{inside}{name}: is not known here; there are {known}" for name in unknown)
         return {
             name: shape.read(value[name], f"{inside}{name}", faults)
             for name, shape in self.fields.items()
@@ -286,7 +292,8 @@ class Document:
     def schema(self, components: Components) -> Schema:
         if self.name not in components:
             components[self.name] = {}
-            components[self.name] = _object(self.fields, self.required, components, self.note)
+            made = _object(self.fields, self.required, components, self.note)
+            components[self.name] = {**made, "additionalProperties": False} if self.strict else made
         return {"$ref": f"#/components/schemas/{self.name}"}
 
 

@@ -149,6 +149,10 @@ async def test_unused_files_are_evicted_and_pinned_ones_stay(world: World, worke
     told = (await world.ask("POST", "/v1/model-files/evict", world.admin, json=body)).json()
     assert ([file["id"] for file in told["items"]], told["freed"]) == ([2], 2 << 30)
     assert world.store.snapshot.files[2].deleted_at is None
+    misspelt = {"worker_id": 1, "byte": 1}  # without its size all would go
+    refused = await world.ask("POST", "/v1/model-files/evict", world.admin, json=misspelt)
+    assert refused.status_code == 422
+    assert "byte: is not known here; there are worker_id, bytes, dry_run" in refused.text
     told = (await world.ask("POST", "/v1/model-files/evict", world.admin, json={"worker_id": 1})).json()
     assert ([file["id"] for file in told["items"]], told["kept"]) == ([2, 3], "1 source is pinned")
     assert [file.id for file in world.store.snapshot.files.values() if file.deleted_at is None] == [1]

@@ -123,6 +123,7 @@ EVICT = ApiRoute(
             "dry_run": Nullable(Boolean()),
         },
         required=("worker_id",),
+        strict=True,
         note="bytes: how many to free; without it all that nobody uses goes. dry_run: only say what would go.",
     ),
     answer=Document(
