@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -43,15 +43,12 @@ class ClaimIndex:
 
     instances: Mapping[int, ModelInstance]
     by_worker: Mapping[int, Held]
+    by_model: Mapping[int, frozenset[int]]
+    """The ids of the instances of a model that have a place."""
 
     @classmethod
     def of(cls, instances: Mapping[int, ModelInstance]) -> ClaimIndex:
-        found: dict[int, list[tuple[ModelInstance, Claim]]] = {}
-        for instance in instances.values():
-            if instance.placement is not None:
-                for worker_id, claim in claims_of(instance.placement):
-                    found.setdefault(worker_id, []).append((instance, claim))
-        return cls(instances, {worker_id: tuple(held) for worker_id, held in found.items()})
+        return cls({}, {}, {}).following(instances)
 
     def following(self, instances: Mapping[int, ModelInstance]) -> ClaimIndex:
         """That of ``instances``, which are mostly the same."""
@@ -60,25 +57,40 @@ class ClaimIndex:
         former = self.instances
         new = [one for key, one in instances.items() if former.get(key) is not one]
         old = [one for key, one in former.items() if instances.get(key) is not one]
-        touched = {
-            worker_id
-            for one in (*new, *old)
-            if one.placement is not None
-            for worker_id, _ in claims_of(one.placement)
-        }
-        if not touched:
-            return ClaimIndex(instances, self.by_worker)
-        gone = {one.id for one in old}
-        found = dict(self.by_worker)
-        for worker_id in touched:
-            found[worker_id] = tuple(pair for pair in found.get(worker_id, ()) if pair[0].id not in gone)
+        return self.after(instances, old, new)
+
+    def after(
+        self,
+        instances: Mapping[int, ModelInstance],
+        old: Iterable[ModelInstance],
+        new: Iterable[ModelInstance],
+    ) -> ClaimIndex:
+        """That of ``instances``, in which ``new`` are in the place of ``old``."""
+        by_worker: dict[int, Held] = dict(self.by_worker)
+        by_model: dict[int, frozenset[int]] = dict(self.by_model)
+        gone: dict[int, set[int]] = {}
+        for one in old:
+            for worker_id, _ in _claims_of(one):
+                gone.setdefault(worker_id, set()).add(one.id)
+                by_model[one.model_id] = by_model.get(one.model_id, frozenset()) - {one.id}
+        for worker_id, ids in gone.items():
+            by_worker[worker_id] = tuple(pair for pair in by_worker[worker_id] if pair[0].id not in ids)
+        come: dict[int, list[tuple[ModelInstance, Claim]]] = {}
+        placed: dict[int, set[int]] = {}
         for one in new:
-            if one.placement is not None:
-                for worker_id, claim in claims_of(one.placement):
-                    found[worker_id] = (*found[worker_id], (one, claim))
-        for worker_id in touched:
-            found[worker_id] = tuple(sorted(found[worker_id], key=lambda pair: pair[0].id))
-        return ClaimIndex(instances, found)
+            for worker_id, claim in _claims_of(one):
+                come.setdefault(worker_id, []).append((one, claim))
+                placed.setdefault(one.model_id, set()).add(one.id)
+        for worker_id, held in come.items():
+            both = (*by_worker.get(worker_id, ()), *held)
+            by_worker[worker_id] = tuple(sorted(both, key=lambda pair: pair[0].id))
+        for model_id, ids in placed.items():
+            by_model[model_id] = by_model.get(model_id, frozenset()) | ids
+        return ClaimIndex(instances, by_worker, by_model)
+
+
+def _claims_of(instance: ModelInstance) -> tuple[tuple[int, Claim], ...]:
+    return () if instance.placement is None else claims_of(instance.placement)
 
 
 @attrs.frozen
@@ -182,18 +194,21 @@ class Snapshot:
         self.worked_out.pop(Snapshot, None)
 
     def changed(self, *records: Record, without: Collection[int] = ()) -> Snapshot:
-        """A snapshot with these records, all of one class, in place of those of the same ids; and without the instances
-        of the ids ``without``."""
+        """A snapshot with these records in place of those of the same ids, and without the instances of the ids
+        ``without``."""
         tables = dict(self.tables)
         for record in records:
             name = table_of(type(record))
             tables[name] = {**tables.get(name, _EMPTY), record.id: record}
         if without:
             name = table_of(ModelInstance)
-            kept = {key: one for key, one in self.instances.items() if key not in without}
-            tables[name] = kept
+            tables[name] = {key: one for key, one in tables[name].items() if key not in without}
         made = Snapshot(self.revision, tables, self.unread)
         made.follow(self)
+        new = [record for record in records if isinstance(record, ModelInstance)]
+        touched = {*without, *(one.id for one in new)}
+        old = [self.instances[key] for key in touched if key in self.instances]
+        made.worked_out[ClaimIndex] = self.claims.after(made.instances, old, new)
         return made
 
     @cached_property  # once for each snapshot: many ask

@@ -38,6 +38,11 @@ class WorkerCapacity:
     def vram(self, device: Device) -> int:
         return self.free.vram.get(device.index, 0)
 
+    def holds(self, ram: int, index: int, vram: int) -> bool:
+        """Whether all fits: what ``lacks`` tells for one device, without the words."""
+        whole = ram + vram if self.unified else ram
+        return vram <= self.free.vram.get(index, 0) and whole <= self.ram
+
     def lacks(self, ram: int, vram: Mapping[int, int]) -> Shortage | None:
         """The first memory that is too small, or ``None`` when all fits. Bytes; ``vram`` by index of the device."""
         for index, need in vram.items():

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from gpustack.domain.device import Device
+from gpustack.domain.instance import workers_of
 from gpustack.domain.snapshot import ClaimIndex, Held, Snapshot
 from gpustack.domain.worker import Worker, WorkerState
 
@@ -49,7 +50,7 @@ class WorkerClasses:
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> WorkerClasses:
-        return cls({}, ClaimIndex({}, {}), {}, {}, {}).following(snapshot)
+        return cls({}, ClaimIndex({}, {}, {}), {}, {}, {}).following(snapshot)
 
     def following(self, snapshot: Snapshot) -> WorkerClasses:
         """Those of ``snapshot``, in which most is the same; with the same token if all is that decisions depend on."""
@@ -130,16 +131,8 @@ def alike(request: PlacementRequest, snapshot: Snapshot) -> list[Group]:
     Workers that hold a replica of its model, or were picked, stand alone.
     """
     classes, workers = classes_of(snapshot), snapshot.workers
-    alone = {
-        worker_id
-        for instance in snapshot.instances_of(request.model.id)
-        if instance.placement is not None
-        for worker_id in (
-            instance.placement.worker_id,
-            *(s.worker_id for s in instance.placement.subordinates),
-        )
-        if worker_id in workers
-    }
+    placed = (snapshot.instances[key] for key in snapshot.claims.by_model.get(request.model.id, ()))
+    alone = {worker_id for instance in placed for worker_id in workers_of(instance) if worker_id in workers}
     if request.gpu_ids:
         alone |= {worker.id for worker in workers.values() if worker.name in request.picked}
     selector = request.model.worker_selector

@@ -27,16 +27,16 @@ def candidates(request: PlacementRequest, here: WorkerCapacity) -> list[Candidat
     need = demand.devices((1.0,))
     found: list[Candidate] = []
     for device in here.devices:
-        vram = {device.index: demand.taken(need.vram[0], device.memory.total)}
-        if here.lacks(need.ram, vram) is None:
+        taken = demand.taken(need.vram[0], device.memory.total)
+        if here.holds(need.ram, device.index, taken):
             claim = Claim(
                 ram=need.ram,
-                vram=vram,
+                vram={device.index: taken},
                 offload_layers=demand.total_layers,
                 total_layers=demand.total_layers,
                 is_unified_memory=here.unified,
             )
-            left = (here.vram(device) - vram[device.index]) / (device.memory.total or 1)
+            left = (here.vram(device) - taken) / (device.memory.total or 1)
             found.append(Candidate(worker=worker, gpu_indexes=(device.index,), claim=claim, left=left))
     if found:
         return found
