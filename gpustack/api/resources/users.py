@@ -161,7 +161,7 @@ RESOURCE = Resource(
         ApiRoute(
             method="PUT",
             path="/v1/users/me",
-            summary="Change one's own name and picture; everything else is ignored",
+            summary="Change one's own name and picture; passwords are changed elsewhere",
             handler=_me(_update_me),
             allow=PEOPLE,
             body=_OWN_BODY,
