@@ -103,9 +103,8 @@ class Followers:
         status = self._status(record, member)
         progress = "" if status.download_progress is None else f", {status.download_progress:.0f} %"
         doing = {_S.DOWNLOADING: f"fetches files{progress}", _S.STARTING: "starts"}.get(status.state, "")
-        said = (
-            status.state_message or doing
-        )  # its own words say more: it may wait for a port, or install its engine
+        # Its own words say more: it may wait for a port, or install its engine.
+        said = status.state_message or doing
         return f"{name_of_member(record, member)}{f' ({said})' if said else ''}"
 
 
