@@ -31,6 +31,8 @@ class FreeMemory:
 
     ram: int | None
     vram: Mapping[int, int]
+    sharing: Mapping[int, int] = attrs.field(factory=dict, eq=False)
+    """How many claims there are on each device that has any."""
 
 
 Held = tuple[tuple[ModelInstance, Claim], ...]
@@ -226,12 +228,14 @@ class Snapshot:
         """
         ram_claimed = 0
         vram_claimed: dict[int, int] = {}
+        sharing: dict[int, int] = {}
         for instance, claim in self.claims_on(worker.id):
             if instance.id in without:
                 continue
             ram_claimed += claim.ram
             for index, size in claim.vram.items():
                 vram_claimed[index] = vram_claimed.get(index, 0) + size
+                sharing[index] = sharing.get(index, 0) + 1
         reserved = worker.system_reserved
         vram: dict[int, int] = {}
         unified = worker.status.memory.is_unified_memory
@@ -243,9 +247,9 @@ class Snapshot:
             vram[device.index] = max(left, 0)
         total = worker.status.memory.total
         if total is None:
-            return FreeMemory(None, vram)
+            return FreeMemory(None, vram, sharing)
         ram = total - reserved.ram - ram_claimed
         if unified:
             ram -= sum(vram_claimed.values())
             vram = {index: min(left, max(ram, 0)) for index, left in vram.items()}
-        return FreeMemory(max(ram, 0), vram)
+        return FreeMemory(max(ram, 0), vram, sharing)

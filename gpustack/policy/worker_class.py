@@ -183,14 +183,14 @@ def _kind_of(device: Device) -> Hashable:
 
 def _freedom_of(worker: Worker, shape: Shape, snapshot: Snapshot) -> Hashable:
     """What is free and held, whichever of its equal devices that is."""
-    free, held = snapshot.free(worker), snapshot.claims.by_worker.get(worker.id, ())
-    sharing: dict[int, int] = {}
-    for _, claim in held:
-        for index in claim.vram:
-            sharing[index] = sharing.get(index, 0) + 1
+    free = snapshot.free(worker)
     kinds: dict[Hashable, int] = {}
     devices = sorted(
-        (kinds.setdefault(kind, len(kinds)), free.vram.get(device.index, -1), sharing.get(device.index, 0))
+        (
+            kinds.setdefault(kind, len(kinds)),
+            free.vram.get(device.index, -1),
+            free.sharing.get(device.index, 0),
+        )
         for kind, device in zip(shape.devices, worker.status.gpu_devices, strict=True)
     )
-    return free.ram, len(held), tuple(devices)
+    return free.ram, len(snapshot.claims.by_worker.get(worker.id, ())), tuple(devices)

@@ -12,7 +12,7 @@ ONE_SIZE = True
 
 
 def candidates(request: PlacementRequest, here: WorkerCapacity) -> list[Candidate] | Shortage:
-    """Every device it fits on, or what the largest is short of."""
+    """Every device it fits on, of those that are alike the first; or what the largest is short of."""
     demand, worker = request.demand, here.worker
     partly = demand.fixed_layers not in (None, demand.total_layers)
     if (
@@ -26,7 +26,12 @@ def candidates(request: PlacementRequest, here: WorkerCapacity) -> list[Candidat
         return []
     need = demand.devices((1.0,))
     found: list[Candidate] = []
+    seen: set[object] = set()
     for device in here.devices:
+        kind = device.type, device.memory.total, here.vram(device), here.free.sharing.get(device.index, 0)
+        if kind in seen:
+            continue
+        seen.add(kind)
         taken = demand.taken(need.vram[0], device.memory.total)
         if here.holds(need.ram, device.index, taken):
             claim = Claim(

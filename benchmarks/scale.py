@@ -1,0 +1,290 @@
+"""What a thousand workers cost a server: joining, heartbeats and reports of load, the list of workers, many replicas.
+
+    python benchmarks/scale.py [--workers 1000] [--seconds 30] [--against COMMIT] [--json]
+
+A real server; its workers are connections of this process, which say what real ones say and start nothing. CPU is that
+of the server alone. With ``--json`` one object a line. ``--against`` checks a commit out beside this one and measures
+it afterwards on the same machine, for the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, os.environ.get("BENCHMARKED", str(HERE.parent)))
+
+from gpustack.domain.document import encode  # noqa: E402
+from gpustack.domain.report import JoinRequest, StatusReport  # noqa: E402
+from gpustack.domain.worker import Cpu, WorkerStatus  # noqa: E402
+from tests.daemon import Daemon, daemon  # noqa: E402
+from tests.policy.worlds import CUSTOM, gpu, worker  # noqa: E402
+
+TICK = os.sysconf("SC_CLK_TCK")
+TOKEN = "a-token-for-the-benchmark-of-scale"
+EVERY = 15.0
+"""Seconds between two heartbeats, and two reports of load, of one worker."""
+AT_ONCE = 20
+REPLICAS = 200
+LOADS = 4
+"""Reports of each worker that differ in their loads, sent by turns."""
+TARGETS = {
+    "joining, CPU of one worker": (2.0, "ms"),
+    "heartbeats and loads, CPU": (10.0, "% of a core"),
+    "first page of the workers": (30.0, "ms"),
+    "replicas placed after": (2.0, "s"),
+    "memory": (150.0, "MB (PSS)"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks/scale.py", description=__doc__)
+    parser.add_argument("--workers", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--against")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.bare:
+        print(json.dumps(measured(options.workers, options.seconds)))
+        return
+    own = bare(HERE.parent, options)
+    for name, (target, unit) in TARGETS.items():
+        tell(name, own[name], target, unit, "lower", as_json=options.json)
+    if options.against is not None:
+        for tree in beside(options.against):
+            other = bare(tree, options)
+        for name in TARGETS:
+            ratio = None if other[name] is None or not own[name] else other[name] / own[name]
+            target = 8.0 if name == "heartbeats and loads, CPU" else None
+            tell(
+                f"{name}: {options.against} against this", ratio, target, "x", "higher", as_json=options.json
+            )
+
+
+def tell(
+    name: str, value: float | None, target: float | None, unit: str, better: str, *, as_json: bool
+) -> None:
+    if as_json:
+        told = {"figure": name, "value": value, "target": target, "unit": unit, "better": better}
+        print(json.dumps(told), flush=True)
+        return
+    promised = "" if target is None else f"  (promised: {target:g})"
+    print(f"{name:52} {'-' if value is None else f'{value:10.2f}'} {unit}{promised}", flush=True)
+
+
+def bare(tree: Path, options: argparse.Namespace) -> dict[str, float | None]:
+    command = [sys.executable, "-P", str(HERE / "scale.py"), "--bare", "--workers", str(options.workers)]
+    command += ["--seconds", str(options.seconds)]
+    environment = {**os.environ, "BENCHMARKED": str(tree), "PYTHONPATH": str(tree)}
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True, cwd=tree)
+    found: dict[str, float | None] = json.loads(done.stdout)
+    return found
+
+
+def beside(commit: str) -> Iterator[Path]:
+    """The tree of another commit, for as long as it is used."""
+    with tempfile.TemporaryDirectory() as folder:
+        git = ["git", "-C", str(HERE.parent), "worktree"]
+        subprocess.run([*git, "add", "--quiet", "--detach", folder, commit], check=True)
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run([*git, "remove", "--force", folder], check=True)
+
+
+def measured(count: int, seconds: float) -> dict[str, float | None]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        daemon(Path(folder) / "server", "--disable-worker", env={"GPUSTACK_TOKEN": TOKEN}) as server,
+    ):
+        return asyncio.run(_measured(server, count, seconds))
+
+
+async def _measured(server: Daemon, count: int, seconds: float) -> dict[str, float | None]:
+    host, port = server.url.removeprefix("http://").split(":")
+    address = host, int(port)
+    pid = server.process.pid
+    before = cpu(pid)
+    fleet = await joined(address, count)
+    joining = (cpu(pid) - before) / count
+    await all_of(fleet, Fake.report)
+    before = cpu(pid)
+    await steadily(fleet, seconds)
+    share = (cpu(pid) - before) / seconds
+    pages = [await asyncio.to_thread(timed, server, "/v1/workers") for _ in range(5)]
+    placing = asyncio.create_task(asyncio.to_thread(placed, server))
+    while not placing.done():
+        await all_of(fleet, Fake.beat)
+        await asyncio.wait([placing], timeout=EVERY / 3)
+    return {
+        "joining, CPU of one worker": joining * 1000,
+        "heartbeats and loads, CPU": share * 100,
+        "first page of the workers": statistics.median(pages) * 1000,
+        "replicas placed after": placing.result(),
+        "memory": pss(pid) / 1e6,
+    }
+
+
+@attrs.define(eq=False)
+class Fake:
+    """A worker as the server sees one."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    number: int = 0
+    credential: str = ""
+    reports: list[bytes] = attrs.field(factory=list)
+    sent: int = 0
+
+    async def join(self, key: int) -> None:
+        wanted = JoinRequest(
+            name=f"n{key}", worker_uuid=f"uuid-{key}", hostname=f"n{key}", ip="127.0.0.1", port=20000 + key
+        )
+        answer = await self.call("POST", "/v1/workers", encode(wanted), TOKEN)
+        self.number, self.credential = answer["id"], answer["credential"]
+        self.reports = [encode(StatusReport(status=one, ip="127.0.0.1")) for one in statuses(key)]
+
+    async def beat(self) -> None:
+        await self.call("POST", f"/v1/workers/{self.number}/heartbeat", b"{}", self.credential)
+
+    async def report(self) -> None:
+        body = self.reports[self.sent % len(self.reports)]
+        self.sent += 1
+        await self.call("PUT", f"/v1/workers/{self.number}/status", body, self.credential)
+
+    async def call(self, method: str, path: str, body: bytes, bearer: str) -> Any:
+        self.writer.write(
+            f"{method} {path} HTTP/1.1\r\nhost: server\r\ncontent-type: application/json\r\n"
+            f"authorization: Bearer {bearer}\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        status, length = int(head.split()[1]), 0
+        for line in head.lower().split(b"\r\n"):
+            if line.startswith(b"content-length:"):
+                length = int(line.partition(b":")[2])
+        answer = await self.reader.readexactly(length)
+        assert status < 300, (status, answer)
+        return json.loads(answer) if answer else None
+
+
+def statuses(key: int) -> list[WorkerStatus]:
+    """What a machine of 8 GPUs measures at several times."""
+    rng = random.Random(key)
+    plain = worker(key, ram=512, gpus=[gpu(index, 80) for index in range(8)], build=CUSTOM).status
+    found = []
+    for _ in range(LOADS):
+        devices = tuple(
+            attrs.evolve(
+                device,
+                temperature=rng.uniform(30, 90),
+                memory=attrs.evolve(
+                    device.memory, used=rng.randrange(80 << 30), utilization_rate=rng.uniform(0, 100)
+                ),
+            )
+            for device in plain.gpu_devices
+        )
+        memory = attrs.evolve(
+            plain.memory, used=rng.randrange(512 << 30), utilization_rate=rng.uniform(0, 100)
+        )
+        cpus = Cpu(total=64, utilization_rate=rng.uniform(0, 100))
+        found.append(attrs.evolve(plain, gpu_devices=devices, memory=memory, cpu=cpus))
+    return found
+
+
+async def joined(address: tuple[str, int], count: int) -> list[Fake]:
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(key: int) -> Fake:
+        async with gate:
+            made = Fake(*await asyncio.open_connection(*address))
+            await made.join(key)
+            return made
+
+    return await asyncio.gather(*(one(key) for key in range(1, count + 1)))
+
+
+async def all_of(fleet: list[Fake], act: Any) -> None:
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(fake: Fake) -> None:
+        async with gate:
+            await act(fake)
+
+    await asyncio.gather(*map(one, fleet))
+
+
+async def steadily(fleet: list[Fake], seconds: float) -> None:
+    """Each sends a heartbeat and a report in every interval, at times of its own."""
+    end = time.monotonic() + seconds
+
+    async def live(fake: Fake) -> None:
+        rng = random.Random(fake.number)
+        at = time.monotonic() + rng.uniform(0, EVERY)
+        while at < end:
+            await asyncio.sleep(max(at - time.monotonic(), 0))
+            await fake.beat()
+            await fake.report()
+            at += EVERY
+        await asyncio.sleep(max(end - time.monotonic(), 0))
+
+    await asyncio.gather(*map(live, fleet))
+
+
+def timed(server: Daemon, path: str) -> float:
+    began = time.perf_counter()
+    status, _ = server.call("GET", path)
+    assert status == 200
+    return time.perf_counter() - began
+
+
+def placed(server: Daemon) -> float | None:
+    """Seconds until all replicas of a deployment have a place; ``None`` when that takes longer than two minutes."""
+    wanted = {
+        "name": "many",
+        "source": "local_path",
+        "local_path": "/nonexistent",
+        "backend": "custom",
+        "command": "true",
+        "replicas": REPLICAS,
+        "env": {"GPUSTACK_MODEL_VRAM_CLAIM": str(40 << 30)},
+    }
+    began = time.perf_counter()
+    status, answer = server.call("POST", "/v1/models", wanted)
+    assert status == 200, answer
+    while time.perf_counter() - began < 120:
+        items = server.call("GET", f"/v1/models/{answer['id']}/instances?perPage=100&page=2")[1]["items"]
+        first = server.call("GET", f"/v1/models/{answer['id']}/instances?perPage=100")[1]["items"]
+        if len(items) + len(first) == REPLICAS and all(one["worker_id"] for one in (*first, *items)):
+            return time.perf_counter() - began
+        time.sleep(0.1)
+    return None
+
+
+def cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def pss(pid: int) -> int:
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
+
+
+if __name__ == "__main__":
+    main()
