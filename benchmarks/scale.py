@@ -28,13 +28,13 @@ import attrs
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, os.environ.get("BENCHMARKED", str(HERE.parent)))
 
+from benchmarks.measure import cpu, pss  # noqa: E402
 from gpustack.domain.document import encode  # noqa: E402
 from gpustack.domain.report import JoinRequest, StatusReport  # noqa: E402
 from gpustack.domain.worker import Cpu, WorkerStatus  # noqa: E402
 from tests.daemon import Daemon, daemon  # noqa: E402
 from tests.policy.worlds import CUSTOM, gpu, worker  # noqa: E402
 
-TICK = os.sysconf("SC_CLK_TCK")
 TOKEN = "a-token-for-the-benchmark-of-scale"
 EVERY = 15.0
 """Seconds between two heartbeats, and two reports of load, of one worker."""
@@ -260,7 +260,7 @@ def placed(server: Daemon) -> float | None:
         "source": "local_path",
         "local_path": "/nonexistent",
         "backend": "custom",
-        "command": "true",
+        "command": "true {port}",
         "replicas": REPLICAS,
         "env": {"GPUSTACK_MODEL_VRAM_CLAIM": str(40 << 30)},
     }
@@ -274,16 +274,6 @@ def placed(server: Daemon) -> float | None:
             return time.perf_counter() - began
         time.sleep(0.1)
     return None
-
-
-def cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
-
-
-def pss(pid: int) -> int:
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
 
 
 if __name__ == "__main__":
