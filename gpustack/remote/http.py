@@ -376,7 +376,7 @@ def _httpx_errors(url: str) -> Iterator[None]:
     except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
         raise RemoteConnectionError(url, f"broke off the connection ({reason_of(error)})") from error
     except httpx.ProxyError as error:
-        raise RemoteConnectionError(url, f"cannot be reached through the proxy {said_by(error)}") from error
+        raise RemoteConnectionError(url, f"cannot be reached through the proxy {reason_of(error)}") from error
     except (httpx.DecodingError, httpx.LocalProtocolError, UnicodeEncodeError) as error:
         raise BadResponse(url, f"cannot be understood ({reason_of(error)})") from error
     except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
@@ -384,6 +384,8 @@ def _httpx_errors(url: str) -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """Why a request failed, as the first cause of the error of a client says it."""
+    """Why a request failed, as the first cause of the error of a client says it; of a proxy, as we have named it."""
+    if type(error).__name__ == "ProxyError":  # httpx is not imported for this
+        return said_by(error)
     first = deepest(error)
     return said_by(first) if str(first) else said_by(error)

@@ -78,4 +78,5 @@ async def test_the_last_reports_of_a_daemon_are_delivered(server: FakeServer, st
     await server.until(lambda: bool(server.statuses))
     worker.reports.add_file(NOWHERE, "", FileReport(state=FileState.READY))
     await worker.crash()
-    assert [report.state for _, report in server.file_reports] == [FileState.READY]
+    # After it the worker may have looked for the file that the record speaks of.
+    assert [report.state for _, report in server.file_reports][:1] == [FileState.READY]
