@@ -268,9 +268,9 @@ def placed(server: Daemon) -> float | None:
     status, answer = server.call("POST", "/v1/models", wanted)
     assert status == 200, answer
     while time.perf_counter() - began < 120:
-        items = server.call("GET", f"/v1/models/{answer['id']}/instances?perPage=100&page=2")[1]["items"]
-        first = server.call("GET", f"/v1/models/{answer['id']}/instances?perPage=100")[1]["items"]
-        if len(items) + len(first) == REPLICAS and all(one["worker_id"] for one in (*first, *items)):
+        pages = [server.call("GET", f"/v1/model-instances?perPage=100&page={page}")[1] for page in (1, 2)]
+        items = [item for page in pages for item in page["items"]]
+        if len(items) == REPLICAS and all(item["worker_id"] for item in items):
             return time.perf_counter() - began
         time.sleep(0.1)
     return None
