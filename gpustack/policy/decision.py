@@ -41,7 +41,7 @@ def decide(
     return _decide(groups, looks, snapshot)
 
 
-def decide_among(
+def decide_on_groups(
     request: PlacementRequest, snapshot: Snapshot, groups: Iterable[Group]
 ) -> Placement | tuple[Rejection, ...]:
     """The same for workers of which each group is alike."""

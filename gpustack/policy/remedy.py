@@ -15,7 +15,7 @@ from gpustack.engines.llama_cpp import slots
 from gpustack.engines.program import version_of
 from gpustack.engines.registry import engine_by_name
 
-from .decision import decide, decide_among, impossibilities
+from .decision import decide, decide_on_groups, impossibilities
 from .estimate.safetensors_demand import context_of
 from .gang import may_span
 from .look import objections
@@ -325,7 +325,7 @@ def _fits_together(request: PlacementRequest, snapshot: Snapshot) -> bool:
         left -= len(among[-1])
         if left == 0:
             break
-    return isinstance(decide_among(request, snapshot, among), Placement)
+    return isinstance(decide_on_groups(request, snapshot, among), Placement)
 
 
 def _with(snapshot: Snapshot, *changed: Worker) -> Snapshot:

@@ -272,7 +272,8 @@ class _Decided:
     decision: Placement | str | Exception
     worker_faults: Mapping[int, Exception]
     inputs: object
-    """All that the decision depends on: while that is the same, so is the decision."""
+    """All that the decision depends on: while that is the same, so is the decision. ``None`` where it depends on places
+    that were taken in the same pass: whether they are kept is not known yet."""
 
 
 def decide_all(
@@ -289,10 +290,10 @@ def decide_all(
         if considered.get(one.instance.id) == inputs:
             continue
         # Replicas of a deployment are refused for the same reasons, as long as no place is taken in between.
-        if (same := refused.get(one.model.id)) is not None and one.instance.placement is None:
+        if (same := refused.get(one.model.id)) is not None:
             found.append(attrs.evolve(same, ready=one))
             continue
-        decided = _decided(one, snapshot, inputs, gangs)
+        decided = _decided(one, snapshot, inputs if snapshot is seen else None, gangs)
         found.append(decided)
         if isinstance(decided.decision, Placement):
             snapshot = snapshot.changed(attrs.evolve(one.instance, placement=decided.decision))

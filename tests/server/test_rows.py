@@ -171,6 +171,26 @@ async def test_a_step_that_fails_for_one_deployment_keeps_no_other_from_its_plac
     assert len(aside(caplog)) == (2 if stumble.step == "_note" else 1), caplog.text
 
 
+async def test_a_place_that_cannot_be_claimed_is_kept_from_nobody(
+    cluster: Cluster, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of two is promised the only GPU, and the second refused for that; then the first cannot have it."""
+    Stumble(
+        Scheduler,
+        "_claim",
+        lambda self, all_: any(one.ready.model.name == "one" for one in all_.values()),
+        times=1000,
+    ).put(monkeypatch)
+    whole = {"GPUSTACK_MODEL_VRAM_CLAIM": str(20 << 30)}
+    made = [await cluster.model(name, env=whole, cpu_offloading=False) for name in ("one", "two")]
+    one, two = [await cluster.instance(model) for model in made]
+    await cluster.worker("a", gpu(0, 24))
+    facts = cluster.facts()
+    await begin(nursery, facts, Scheduler(cluster.store, facts))
+    assert (await cluster.until_state(two, S.SCHEDULED)).worker_id is not None
+    assert cluster.snapshot.instances[one.id].placement is None
+
+
 AT_A_WORKER = [
     (look, "objections", lambda ask, worker, *_: worker.name == "a"),
     (one_gpu, "candidates", lambda ask, here, *_: here.worker.name == "a"),
