@@ -11,17 +11,13 @@ one, for the ratio of the two.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -54,29 +50,32 @@ def main() -> None:
     if options.bare:
         print(placed_in(cluster(options.workers)))
         return
-    for figure in figures(options.workers, options.rounds, options.against):
-        if options.json:
-            print(json.dumps(figure), flush=True)
-        else:
-            target = "" if figure["target"] is None else f"  (promised: {figure['target']:g})"
-            print(f"{figure['figure']:62} {figure['value']:10.2f} {figure['unit']}{target}", flush=True)
+    show_all(options)
 
 
-def figures(count: int, rounds: int, against: str | None) -> Iterator[dict[str, Any]]:
+def show_all(options: argparse.Namespace) -> None:
+    # Not in an older tree, in which this script measures too.
+    from benchmarks.checkout import HERE as BENCHMARKS
+    from benchmarks.checkout import checkout, measured_in
+    from benchmarks.figure import Figure
+
+    count, rounds, as_json = options.workers, options.rounds, options.json
     few, many, full = cluster(max(count // 10, 1)), cluster(count), crowded(count)
     seconds = median(rounds, lambda: placed_in(many))
-    yield figure(f"placements a second, {count} workers half full", 1 / seconds, 200, "1/s", "higher")
+    name = f"placements a second, {count} workers half full"
+    Figure(name, 1 / seconds, 200, "1/s", "higher").show(as_json=as_json)
     grown = seconds / median(rounds, lambda: placed_in(few))
-    yield figure("one placement, against a tenth of the workers", grown, 2, "x", "lower")
+    Figure("one placement, against a tenth of the workers", grown, 2, "x").show(as_json=as_json)
     refused = median(rounds, lambda: timed(lambda: place(ask(model(1), LARGE), full), fits=False))
-    yield figure("no place, with its reasons and what would help", refused * 1000, 50, "ms", "lower")
-    if against is not None:
-        ratios = [other / own for own, other in beside(against, count, rounds)]
-        yield figure(f"placements a second, against {against}", statistics.median(ratios), 25, "x", "higher")
-
-
-def figure(name: str, value: float, target: float | None, unit: str, better: str) -> dict[str, Any]:
-    return {"figure": name, "value": value, "target": target, "unit": unit, "better": better}
+    Figure("no place, with its reasons and what would help", refused * 1000, 50, "ms").show(as_json=as_json)
+    if options.against is None:
+        return
+    with checkout(options.against) as tree:
+        bare = lambda where: float(measured_in(where, "placement.py", "--workers", str(count)))  # noqa: E731
+        pairs = [(bare(BENCHMARKS.parent), bare(tree)) for _ in range(rounds)]
+    ratio = statistics.median(other / own for own, other in pairs)
+    name = f"placements a second, against {options.against}"
+    Figure(name, ratio, 25, "x", "higher").show(as_json=as_json)
 
 
 def median(rounds: int, measured: Callable[[], float]) -> float:
@@ -135,25 +134,6 @@ def crowded(count: int) -> Snapshot:
     """The same with GPUs and memory that are too small for the large model."""
     cards = [[gpu(index, size) for index in range(4)] for size in (3, 3.5, 4)]
     return world(*(worker(key, name=f"n{key}", ram=5, gpus=cards[key % 3]) for key in range(1, count + 1)))
-
-
-def beside(commit: str, count: int, rounds: int) -> Iterator[tuple[float, float]]:
-    """CPU seconds of one placement here and at another commit, one after the other."""
-    with tempfile.TemporaryDirectory() as folder:
-        git = ["git", "-C", str(HERE.parent), "worktree"]
-        subprocess.run([*git, "add", "--quiet", "--detach", folder, commit], check=True)
-        try:
-            for _ in range(rounds):
-                yield bare(HERE.parent, count), bare(Path(folder), count)
-        finally:
-            subprocess.run([*git, "remove", "--force", folder], check=True)
-
-
-def bare(tree: Path, count: int) -> float:
-    command = [sys.executable, "-P", str(HERE / "placement.py"), "--bare", "--workers", str(count)]
-    environment = {**os.environ, "BENCHMARKED": str(tree)}
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, cwd=tree)
-    return float(done.stdout)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,9 @@ import json
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,49 +60,27 @@ def main() -> None:
     if options.bare:
         print(json.dumps(measured(options.workers, options.seconds)))
         return
-    own = bare(HERE.parent, options)
+    show_all(options)
+
+
+def show_all(options: argparse.Namespace) -> None:
+    # Not in an older tree, in which this script measures too.
+    from benchmarks.checkout import checkout, measured_in
+    from benchmarks.figure import Figure
+
+    given = ("--workers", str(options.workers), "--seconds", str(options.seconds))
+    own = json.loads(measured_in(HERE.parent, "scale.py", *given))
     for name, (target, unit) in TARGETS.items():
-        tell(name, own[name], target, unit, "lower", as_json=options.json)
-    if options.against is not None:
-        for tree in beside(options.against):
-            other = bare(tree, options)
-        for name in TARGETS:
-            ratio = None if other[name] is None or not own[name] else other[name] / own[name]
-            target = 8.0 if name == "heartbeats and loads, CPU" else None
-            tell(
-                f"{name}: {options.against} against this", ratio, target, "x", "higher", as_json=options.json
-            )
-
-
-def tell(
-    name: str, value: float | None, target: float | None, unit: str, better: str, *, as_json: bool
-) -> None:
-    if as_json:
-        told = {"figure": name, "value": value, "target": target, "unit": unit, "better": better}
-        print(json.dumps(told), flush=True)
+        Figure(name, own[name], target, unit).show(as_json=options.json)
+    if options.against is None:
         return
-    promised = "" if target is None else f"  (promised: {target:g})"
-    print(f"{name:52} {'-' if value is None else f'{value:10.2f}'} {unit}{promised}", flush=True)
-
-
-def bare(tree: Path, options: argparse.Namespace) -> dict[str, float | None]:
-    command = [sys.executable, "-P", str(HERE / "scale.py"), "--bare", "--workers", str(options.workers)]
-    command += ["--seconds", str(options.seconds)]
-    environment = {**os.environ, "BENCHMARKED": str(tree), "PYTHONPATH": str(tree)}
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True, cwd=tree)
-    found: dict[str, float | None] = json.loads(done.stdout)
-    return found
-
-
-def beside(commit: str) -> Iterator[Path]:
-    """The tree of another commit, for as long as it is used."""
-    with tempfile.TemporaryDirectory() as folder:
-        git = ["git", "-C", str(HERE.parent), "worktree"]
-        subprocess.run([*git, "add", "--quiet", "--detach", folder, commit], check=True)
-        try:
-            yield Path(folder)
-        finally:
-            subprocess.run([*git, "remove", "--force", folder], check=True)
+    with checkout(options.against) as tree:
+        other = json.loads(measured_in(tree, "scale.py", *given))
+    for name in TARGETS:
+        ratio = None if other[name] is None or not own[name] else other[name] / own[name]
+        wanted = 8.0 if name == "heartbeats and loads, CPU" else None
+        told = f"{name}: {options.against} against this"
+        Figure(told, ratio, wanted, "x", "higher").show(as_json=options.json)
 
 
 def measured(count: int, seconds: float) -> dict[str, float | None]:

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from tests.daemon import Daemon, daemon
+from tests.daemon import Daemon
 from tests.models.tiny_folder import make_tiny_folder
 from tests.models.tiny_llm import REPLY
 from tests.models.tiny_whisper import HEARD
 from tests.models.tiny_whisper_folder import make_tiny_whisper_folder
 
 from .sound import tone
-from .vllm_cpu import STARTS_WITHIN, path_with, vllm_cpu
+from .vllm_cpu import STARTS_WITHIN
 
 pytestmark = pytest.mark.engines
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    programs = vllm_cpu()
-    with daemon(tmp_path_factory.mktemp("transformers") / "data", env=path_with(programs)) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def client(running: Daemon) -> Iterator[openai.OpenAI]:
-    key = running.call("POST", "/v1/api-keys", {"name": "tests"})[1]["value"]
-    with openai.OpenAI(base_url=f"{running.url}/v1", api_key=key, max_retries=0, timeout=300) as one:
-        yield one
 
 
 def deploy(running: Daemon, name: str, folder: Path, category: str) -> None:

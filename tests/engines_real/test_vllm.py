@@ -14,29 +14,15 @@ import pytest
 
 from gpustack.engines.flag_list import flags_of
 from gpustack.engines.vllm_flags import NEWEST
-from tests.daemon import Daemon, daemon
+from tests.daemon import Daemon
 from tests.models.tiny_folder import CALL, make_adapter, make_embedder_folder, make_tiny_folder
 from tests.models.tiny_llm import REPLY
 
-from .vllm_cpu import QUICK, STARTS_WITHIN, path_with, vllm_cpu
+from .vllm_cpu import QUICK, STARTS_WITHIN, vllm_cpu
 
 pytestmark = pytest.mark.engines
 
 POOL = ("--kv-cache-memory-bytes", "67108864")
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    programs = vllm_cpu()
-    with daemon(tmp_path_factory.mktemp("vllm") / "data", env=path_with(programs)) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def client(running: Daemon) -> Iterator[openai.OpenAI]:
-    key = running.call("POST", "/v1/api-keys", {"name": "tests"})[1]["value"]
-    with openai.OpenAI(base_url=f"{running.url}/v1", api_key=key, max_retries=0, timeout=300) as one:
-        yield one
 
 
 def deploy(running: Daemon, name: str, folder: Path, *items: str, **fields: Any) -> dict[str, Any]:

@@ -34,13 +34,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 @pytest.fixture(scope="module")
-def client(running: Daemon) -> Iterator[openai.OpenAI]:
-    key = running.call("POST", "/v1/api-keys", {"name": "tests"})[1]["value"]
-    with openai.OpenAI(base_url=f"{running.url}/v1", api_key=key, max_retries=0, timeout=600) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
 def sound() -> tuple[str, bytes]:
     return ("tone.wav", tone(2))
 

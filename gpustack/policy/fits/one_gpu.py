@@ -8,7 +8,6 @@ from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
 
 RANK = 1
 ONE_SIZE = True
-"""All of its places use as many devices and layers."""
 
 
 def candidates(request: PlacementRequest, here: WorkerCapacity) -> list[Candidate] | Shortage:
