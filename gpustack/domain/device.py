@@ -1,8 +1,9 @@
-"""Accelerators: their memory, cores and load, and their names in the cluster."""
+"""Accelerators: their memory, cores, load and links, and their names in the cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 
 import attrs
 
@@ -51,6 +52,43 @@ class DeviceNetwork:
     mtu: int | None = None
 
 
+class LinkKind(StrEnum):
+    """What data between two devices of a machine passes through, nearest first. Those of PCIe are the words of
+    ``nvidia-smi topo``: PIX, PXB, PHB, NODE, SYS."""
+
+    FABRIC = "fabric"
+    """Links of the vendor's own: NVLink, XGMI, HCCS, MetaXLink."""
+    BOARD = "board"
+    """Both are on one board."""
+    SWITCH = "switch"
+    """At most one PCIe switch."""
+    SWITCHES = "switches"
+    """Several PCIe switches, and no host bridge."""
+    BRIDGE = "bridge"
+    """The host bridge of a processor."""
+    NODE = "node"
+    """Several host bridges of one NUMA node."""
+    SYSTEM = "system"
+    """The link between NUMA nodes."""
+
+    @property
+    def distance(self) -> int:
+        """0 for the nearest kind."""
+        return list(LinkKind).index(self)
+
+
+@attrs.frozen(kw_only=True)
+class DeviceLink:
+    """How a device is joined to others of its machine, ``indexes``: all those that it is joined to in the same way.
+
+    ``count`` is the number of parallel links to each, ``None`` where it is not told or means nothing.
+    """
+
+    kind: LinkKind
+    indexes: tuple[int, ...]
+    count: int | None = None
+
+
 @attrs.frozen(kw_only=True)
 class Device:
     """One accelerator as last seen by its worker. ``index`` is what visibility variables take."""
@@ -69,9 +107,15 @@ class Device:
     temperature: float | None = None
     compute_capability: str | None = None
     driver_version: str | None = None
+    links: tuple[DeviceLink, ...] = ()
+    """The nearest way to each other device, nearest first; devices to which none is known are in none of them."""
     labels: Mapping[str, str] = attrs.field(factory=dict)
     fault: str | None = None
     """Why the device cannot be used (lost, driver error), as a sentence. It is shown, but nothing is placed on it."""
+
+    def link_to(self, index: int) -> DeviceLink | None:
+        """How it is joined to another device of its machine; ``None`` where that is not known."""
+        return next((link for link in self.links if index in link.indexes), None)
 
 
 @attrs.frozen

@@ -2,6 +2,9 @@
 
    Its first line is about the library:   library=ok|not_loaded|hang|mismatch  driver=570.124.06  cuda=12080
    Every further line is a card:          state=ok|lost|hang  name=NVIDIA H200  uuid=GPU-1  total=...  used=...
+     nvlinks=switch,00000000:1C:00.0,-    what is at the other end of each NVLink; "-" is one that is down
+     path=0.1.2.3                         NUMA node, host bridge, first switch, last switch: what a card hangs from
+     parted=1                             the switch gives it no way to other cards
    Words are parted by a tab. A word that a card does not have is answered with "not supported". */
 #include <stdio.h>
 #include <stdlib.h>
@@ -143,10 +146,63 @@ int nvmlDeviceGetMigMode(void *device, unsigned *now, unsigned *next) {
 }
 
 typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char bus_id[32]; } pci;
+static int address(const char *text, pci *out) {
+    memset(out, 0, sizeof *out);
+    if (!text || sscanf(text, "%x:%x:%x", &out->domain, &out->bus, &out->device) != 3) return NOT_SUPPORTED;
+    snprintf(out->bus_id, sizeof out->bus_id, "%.31s", text);
+    return OK;
+}
 int nvmlDeviceGetPciInfo_v3(void *device, pci *out) {
     int error = card(device);
-    memset(out, 0, sizeof *out);
-    return error ? error : tell_text((int)(long)device, "bus", out->bus_id, sizeof out->bus_id);
+    return error ? error : address(word((int)(long)device, "bus"), out);
+}
+
+/* What is at the other end of one NVLink of a card, or NULL where it has no link of that number. */
+static const char *end_of(void *device, unsigned link) {
+    static char one[32];
+    const char *value = word((int)(long)device, "nvlinks");
+    for (; value && link; link--) if ((value = strchr(value, ','))) value++;
+    if (!value) return NULL;
+    snprintf(one, sizeof one, "%.*s", (int)strcspn(value, ","), value);
+    return one;
+}
+int nvmlDeviceGetNvLinkState(void *device, unsigned link, unsigned *out) {
+    int error = card(device);
+    const char *end = error ? NULL : end_of(device, link);
+    if (error) return error;
+    if (!end) return word((int)(long)device, "nvlinks") ? INVALID_ARGUMENT : NOT_SUPPORTED;
+    *out = strcmp(end, "-") != 0;
+    return OK;
+}
+int nvmlDeviceGetNvLinkRemoteDeviceType(void *device, unsigned link, int *out) {
+    const char *end = end_of(device, link);
+    *out = end && !strcmp(end, "switch") ? 2 : 0;
+    return end ? OK : INVALID_ARGUMENT;
+}
+int nvmlDeviceGetNvLinkRemotePciInfo_v2(void *device, unsigned link, pci *out) { return address(end_of(device, link), out); }
+
+int nvmlDeviceGetTopologyCommonAncestor(void *device, void *other, int *out) {
+    static const int levels[] = {50, 40, 30, 20, 10};
+    char first[64];
+    int error = card(device);
+    const char *value = error ? NULL : word((int)(long)device, "path");
+    if (error) return error;
+    if (!value) return NOT_SUPPORTED;
+    snprintf(first, sizeof first, "%s.", value);
+    value = word((int)(long)other, "path");
+    if (!value) return NOT_SUPPORTED;
+    int same = 0;
+    for (int at = 0; first[at] && first[at] == (value[at] ? value[at] : '.'); at++) {
+        if (first[at] == '.') same++;
+        if (!value[at]) break;
+    }
+    *out = levels[same];
+    return OK;
+}
+int nvmlDeviceGetP2PStatus(void *device, void *other, int index, int *out) {
+    (void)index;
+    *out = word((int)(long)device, "parted") || word((int)(long)other, "parted") ? 3 : 0;
+    return OK;
 }
 
 /* processes=PID:BYTES,PID:BYTES */

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -21,17 +21,9 @@ from gpustack.hardware.monitor import compose
 from gpustack.nursery.process import module_command
 from tests.child import environment
 from tests.fakes.nvml import GB10, H200, FakeNvml, cards
+from tests.hardware.machine import NOW, plug
 
-NOW = datetime(2026, 1, 2, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
-
-
-def plug(root: Path, vendor: str = "0x10de", kind: str = "0x030200") -> Path:
-    folder = root / "sys/bus/pci/devices/0000:1b:00.0"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vendor").write_text(f"{vendor}\n")
-    (folder / "class").write_text(f"{kind}\n")
-    return root
 
 
 @pytest.fixture

@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import attrs
 
 from gpustack.domain.device import DEVICE_TYPES, Device, DeviceCore, DeviceMemory
 from gpustack.hardware.detector import Detector, DetectorReport
+from gpustack.hardware.detectors._nvidia_card import Card
+from gpustack.hardware.detectors._nvidia_link import join
 from gpustack.text import printable, said_by
 
 VENDOR = "NVIDIA"
-_LOST = frozenset(
-    {"NVMLError_GpuIsLost", "NVMLError_ResetRequired", "NVMLError_NotFound", "NVMLError_GpuNotFound"}
-)
-
-
-@attrs.define
-class _Card:
-    """One device that is being asked. A question that fails has no answer; a lost card gets one ``fault``."""
-
-    nvml: Any
-    handle: Any
-    fault: str | None = None
-    unsupported: set[str] = attrs.field(factory=set)
-
-    def ask(self, name: str, *arguments: object) -> Any:
-        """The answer of ``nvmlDevice<name>``, or ``None``."""
-        try:
-            return getattr(self.nvml, f"nvmlDevice{name}")(self.handle, *arguments)
-        except self.nvml.NVMLError as error:
-            kind = type(error).__name__
-            if kind in _LOST:
-                self.fault = (
-                    self.fault
-                    or f"The driver says of this GPU: {said_by(error)}; it needs a reset or a reboot"
-                )
-            elif kind == "NVMLError_NotSupported":
-                self.unsupported.add(name)
-            return None
 
 
 def look() -> DetectorReport:
@@ -54,7 +27,7 @@ def look() -> DetectorReport:
         driver = _text(nvml.nvmlSystemGetDriverVersion())
     except nvml.NVMLError:
         driver = None
-    devices, faults = [], []
+    devices, faults, cards = [], [], {}
     for index in range(nvml.nvmlDeviceGetCount()):
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
@@ -63,11 +36,14 @@ def look() -> DetectorReport:
             devices.append(_device(index=index, name=VENDOR, driver_version=driver, fault=fault))
             faults.append(f"NVIDIA GPU {index} cannot be used: {said_by(error)}")
             continue
-        devices.append(read_card(_Card(nvml, handle), index, driver))
-    return DetectorReport(devices=tuple(devices), faults=tuple(faults))
+        cards[index] = Card(nvml, handle)
+        devices.append(read_card(cards[index], index, driver))
+    topology = join(cards)
+    joined = [attrs.evolve(device, links=topology.links(device.index)) for device in devices]
+    return DetectorReport(devices=tuple(joined), faults=tuple(faults))
 
 
-def read_card(card: _Card, index: int, driver: str | None) -> Device:
+def read_card(card: Card, index: int, driver: str | None) -> Device:
     """Everything that one card tells about itself."""
     memory = _memory(card)
     cores, rates = card.ask("GetNumGpuCores"), card.ask("GetUtilizationRates")
@@ -89,7 +65,7 @@ def read_card(card: _Card, index: int, driver: str | None) -> Device:
 _device = functools.partial(Device, vendor=VENDOR, type=DEVICE_TYPES[VENDOR.lower()])
 
 
-def _memory(card: _Card) -> DeviceMemory:
+def _memory(card: Card) -> DeviceMemory:
     """Memory that the driver keeps for itself counts as used: nobody else can get it."""
     seen = card.ask("GetMemoryInfo", getattr(card.nvml, "nvmlMemory_v2", None)) or card.ask("GetMemoryInfo")
     if seen is None or not seen.total:
@@ -99,7 +75,7 @@ def _memory(card: _Card) -> DeviceMemory:
     return DeviceMemory(total=int(seen.total), used=used, utilization_rate=round(used / seen.total * 100, 1))
 
 
-def _temperature(card: _Card) -> float | None:
+def _temperature(card: Card) -> float | None:
     seen = card.ask("GetTemperature", card.nvml.NVML_TEMPERATURE_GPU)
     return None if seen is None else float(seen)
 
