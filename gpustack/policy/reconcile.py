@@ -10,9 +10,9 @@ from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import WorkerState
 
-from .placement import MAKES_ROOM, Candidate, PlacementRequest
+from .placement import MAKES_ROOM, PlacementRequest
 from .scores import spread
-from .seat import mean_score
+from .seat import seated
 
 SURGE = 1
 """Replicas beyond ``model.replicas`` while a new generation takes over."""
@@ -101,15 +101,7 @@ def _offload(instance: ModelInstance) -> float:
 
 
 def _place(model: Model, instance: ModelInstance, snapshot: Snapshot) -> float:
-    placement = instance.placement
-    if placement is None:
+    seat = None if instance.placement is None else seated(instance.placement, snapshot)
+    if seat is None:
         return 0.0
-    seats = [
-        Candidate(worker=worker, gpu_indexes=share.gpu_indexes, claim=share.claim)
-        for share in map(placement.share, range(1 + len(placement.subordinates)))
-        if (worker := snapshot.workers.get(share.worker_id)) is not None
-    ]
-    request = PlacementRequest(model=model, instance=instance, engine_name="")
-    if not seats or seats[0].worker.id != placement.worker_id:
-        return 0.0
-    return mean_score(spread.score, seats, request, snapshot)
+    return spread.score(seat, PlacementRequest(model=model, instance=instance, engine_name=""), snapshot)
