@@ -196,7 +196,7 @@ def openai_model(model: Model, *, with_meta: bool) -> Doc:
 
 # --- instances
 
-_INSTANCE = _shapes(ModelInstance, "source", "placement", "members", "ended", *_COMMON)
+_INSTANCE = _shapes(ModelInstance, "source", "placement", "reserved", "members", "ended", *_COMMON)
 
 
 def _claim(claim: Claim) -> Doc:

@@ -373,6 +373,25 @@ async def test_many_wait_and_all_that_fit_are_placed(
     assert await settled() == revision
 
 
+async def test_those_of_the_highest_priority_are_placed_first(
+    cluster: Cluster, scheduler: Scheduler, settled: Settled
+) -> None:
+    """Else the oldest is: those that wait are looked at in one order when there is room again."""
+    claim = {"GPUSTACK_MODEL_RAM_CLAIM": str(5 * GIB)}
+    low, usual, high = [
+        await cluster.model(f"m{priority}", priority=priority, env=claim) for priority in (-5, 0, 5)
+    ]
+    waiting = [await cluster.instance(one) for one in (low, usual, usual, high)]
+    await settled()
+    order = []
+    for number in range(4):
+        await cluster.worker(f"w{number}", ram=8)
+        await settled()
+        placed = [i.id for i in waiting if cluster.now(i).state is S.SCHEDULED]
+        order += [key for key in placed if key not in order]
+    assert order == [waiting[n].id for n in (3, 1, 2, 0)]
+
+
 @attrs.define
 class Meddler:
     """Makes a random cluster, and then lets instances and cordons come and go in it."""
