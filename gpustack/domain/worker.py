@@ -241,6 +241,15 @@ class Worker(Record):
         """Whether administrators allow new placements here. Whether it is ready is not asked."""
         return not self.cordoned and not self.draining
 
+    @property
+    def emptied(self) -> Worker:
+        """It as it would be if no program used its devices without a claim."""
+        devices = tuple(
+            attrs.evolve(one, memory=attrs.evolve(one.memory, foreign=None, overrun=None))
+            for one in self.status.gpu_devices
+        )
+        return attrs.evolve(self, status=attrs.evolve(self.status, gpu_devices=devices))
+
     def device(self, index: int) -> Device | None:
         """The device with that index, if the worker has reported it."""
         return next((d for d in self.status.gpu_devices if d.index == index), None)
