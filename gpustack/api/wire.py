@@ -416,7 +416,8 @@ GPU = View(
             "worker_ip": Text(),
             **_DATES,
         },
-        note="An accelerator, named <worker>:<type>:<index>. memory.allocated is claimed, memory.used is measured. memory.foreign is used by other programs, memory.overrun by engines beyond their claims; neither is free.",
+        note="An accelerator, named <worker>:<type>:<index>. memory.allocated is claimed, memory.used is measured. "
+        "memory.foreign is used by other programs, memory.overrun by engines beyond their claims; neither is free.",
     ),
     of=_gpu,
 )
