@@ -20,7 +20,7 @@ from gpustack.domain.worker import Condition, Memory, Worker, WorkerState, Worke
 from gpustack.errors import BadRequest, NotFound
 from gpustack.server import deployment
 from gpustack.server.facts import FactsCache
-from gpustack.server.report import InstanceReport, StatusReport, report_instance, report_status
+from gpustack.server.report import InstanceReport, StatusReport, report_instance
 from gpustack.server.scheduler import Scheduler
 from tests.policy.shapes import facts_of
 from tests.policy.worlds import CPU_BUILD, CUDA_BUILD, CUSTOM, gpu
@@ -78,7 +78,7 @@ async def test_what_waits_says_what_is_short_and_is_not_written_again(
     other = await cluster.model("other", replicas=0)
     await cluster.change(other, description="no matter")
     busier = attrs.evolve(worker.status, memory=attrs.evolve(worker.status.memory, used=3 * GIB))
-    await report_status(cluster.store, worker.id, StatusReport(status=busier))
+    await cluster.report_status(worker.id, StatusReport(status=busier))
     cluster.clock.forward(3600)
     await cluster.change(other, description="still no matter")
     assert await settled() == revision + 4, "what the test wrote and nothing else"
@@ -91,7 +91,7 @@ async def change_worker_joins(cluster: Cluster) -> None:
 
 async def change_status_arrives(cluster: Cluster) -> None:
     report = StatusReport(status=RUNNER)
-    await report_status(cluster.store, cluster.snapshot.find(Worker, name="blank").id, report)  # type: ignore[union-attr]  # it is there
+    await cluster.report_status(cluster.snapshot.find(Worker, name="blank").id, report)  # type: ignore[union-attr]  # it is there
 
 
 async def change_instance_ends(cluster: Cluster) -> None:
