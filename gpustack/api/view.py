@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from enum import Enum
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -38,15 +38,21 @@ def plain(value: Any) -> Any:
     cls = type(value)
     if cls in _AS_IT_IS:
         return value
-    return _plainer(cls)(value)
+    make = _PLAINERS.get(cls)
+    if make is None:
+        make = _PLAINERS[cls] = _plainer(cls)
+    return make(value)
 
 
 _AS_IT_IS = frozenset({type(None), bool, int, float, str, datetime, date})
 
 
-@lru_cache(maxsize=1024)
+_PLAINERS: dict[type[Any], Callable[[Any], Any]] = {}
+"""By class: found out once, for a list of workers is made of ten thousands of values."""
+
+
 def _plainer(cls: type[Any]) -> Callable[[Any], Any]:
-    """What makes values of a class plain: found out once, for a list of workers is made of ten thousands of them."""
+    """What makes the values of a class plain."""
     if issubclass(cls, Enum):
         return lambda value: value.value
     if issubclass(cls, bool | int | float | datetime | date | str):
