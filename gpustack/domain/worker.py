@@ -235,6 +235,8 @@ class Worker(Record):
     """Its instances are started elsewhere, one replica at a time, and then end here. A drain by an administrator also
     cordons it; a worker that drains itself before it stops is not cordoned, and takes instances when it joins
     again."""
+    drain_total: int | None = None
+    """How many instances there were when the drain began; ``None`` where that was not counted."""
 
     @property
     def takes_instances(self) -> bool:

@@ -1,4 +1,4 @@
-"""Priorities of models, and places that are kept for instances while others make room."""
+"""Priorities of models, places that are kept for instances while others make room, and how far a drain is."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ def upgrade() -> None:
     step.add_column("model_instances", sa.Column("reserved", LongText, nullable=True))
     displaced = sa.Column("displaced_by", LongText, nullable=False, server_default=step.text_default(""))
     step.add_column("model_instances", displaced)
+    step.add_column("workers", sa.Column("drain_total", Count, nullable=True))
 
 
 def downgrade() -> None:
+    step.drop_column("workers", "drain_total")
     for name in ("displaced_by", "reserved"):
         step.drop_column("model_instances", name)
     for name in ("preemptible", "preempts", "priority"):
