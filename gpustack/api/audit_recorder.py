@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -89,6 +89,8 @@ class AuditRecorder:
     _counted: bool = False
     """The caller has made so many changes just now that further ones are counted, not stored one by one."""
     _attached: AttachedWrite | None = None
+    _parts: Sequence[tuple[str, AuditTarget, Mapping[str, Any]]] = ()
+    """Action, target and details of each further event."""
 
     def acts(self, principal: Principal) -> None:
         """The caller is this principal."""
@@ -127,8 +129,14 @@ class AuditRecorder:
         }
         self._detail("changes", changes)
 
+    def also(self, parts: Sequence[tuple[str, Record, Mapping[str, Any]]]) -> None:
+        """What a change of several records does to each: action, record and details, stored as events of their own."""
+        self._parts = [
+            (action, AuditTarget.of(record), _bounded(details)) for action, record, details in parts
+        ]
+
     def _detail(self, what: str, details: Mapping[str, Any]) -> None:
-        short = len(orjson.dumps(details, default=str)) <= LARGEST
+        short = _is_short(details)
         self.details[what] = details if short else sorted(details)
 
     @contextmanager
@@ -150,7 +158,19 @@ class AuditRecorder:
         target = (
             AuditTarget.of(result) if self.target.id is None and isinstance(result, Record) else self.target
         )
-        insert(tx, [self._event(AuditOutcome.DONE, 200, at=tx.now, target=target)])
+        whole = self._event(AuditOutcome.DONE, 200, at=tx.now, target=target)
+        parts = (
+            attrs.evolve(
+                whole,
+                action=action,
+                target_type=aim.type,
+                target_id=aim.id,
+                target_name=aim.name,
+                details=details,
+            )
+            for action, aim, details in self._parts
+        )
+        insert(tx, [whole, *parts])
 
     async def done(self, context: ApiContext, status: int) -> None:
         """It was done. Where no record was written, the event is stored now; if that fails, as soon as possible."""
@@ -197,6 +217,15 @@ class AuditRecorder:
             target_name=aim.name,
             details=dict(self.details),
         )
+
+
+def _is_short(details: object) -> bool:
+    return len(orjson.dumps(details, default=str)) <= LARGEST
+
+
+def _bounded(details: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Each of the details whole, or only the names of its fields where it is large."""
+    return {what: one if _is_short(one) else sorted(one) for what, one in details.items()}
 
 
 def start(context: ApiContext, request: ApiRequest, action: str) -> AuditRecorder:

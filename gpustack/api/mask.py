@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from gpustack.text import printable, redacted
@@ -23,6 +24,23 @@ _SECRET_FLAG = re.compile(
     r"(?i)((?<![\w-])\w*+-(?>[\w-]*(?:token|passw|secret|key|credential|auth))[\w-]*+)"
     r"(=|\s+)(\"[^\"]*\"|'[^']*'|\S+)"
 )
+
+_LIKELY_NAME = re.compile(r"(?i)(key|token|pass|pwd|secret|cred|auth|cookie)")
+
+
+def holds_secret(value: Any, name: str = "") -> bool:
+    """Whether a value, or a part of it, is likely a secret: by its ``name``, a flag like ``--api-key`` before it, or
+    its form. Rather too often than too seldom."""
+    if isinstance(value, Mapping):
+        return any(holds_secret(item, str(key)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        flags = [
+            f"{one} {after}" for one, after in pairwise(value) if isinstance(one, str) and one[:1] == "-"
+        ]
+        return any(holds_secret(item) for item in value) or any(map(_SECRET_FLAG.search, flags))
+    if not isinstance(value, str) or not value:
+        return False
+    return bool(_LIKELY_NAME.search(name) or _SECRET_FLAG.search(value)) or redacted(value) != value
 
 
 def legible(text: str, longest: int = LONGEST) -> str:

@@ -110,8 +110,6 @@ class ApiRoute:
     allow: frozenset[Role] | None = ADMIN
     tag: str = ""
     body: JsonShape | None = None
-    reads_body: bool = False
-    """The handler gets the body as it came, and reads it by ``body`` itself (``read_document``)."""
     body_type: str = "application/json"
     query: tuple[QueryParameter, ...] = ()
     answer: View | JsonShape | None = None
@@ -216,8 +214,7 @@ async def _admit_and_handle(
             request.hold.belongs_to(principal)
     document = None
     if route.body is not None:
-        raw = await request.body()
-        document = raw if route.reads_body else read_document(raw, route.body)
+        document = read_document(await request.body(), route.body)
         # A body may take its time to come, and its sender may lose the right meanwhile.
         if principal is not None and principal.user_id is not None and not still_admitted(context, principal):
             raise Unauthorized

@@ -41,9 +41,6 @@ class ModelAccess(StrEnum):
     ALLOWED_USERS = "allowed_users"
 
 
-LEAST_PRIORITY, MOST_PRIORITY = -1000, 1000
-
-
 @attrs.frozen(kw_only=True)
 class GpuSelector:
     """Devices picked by hand, as ids ``<worker>:<type>:<index>``."""
@@ -64,12 +61,6 @@ class Model(Record):
     ready_replicas: int = 0
     categories: tuple[str, ...] = ()
     placement_strategy: PlacementStrategy = PlacementStrategy.SPREAD
-    priority: int = 0
-    """Those that wait are decided on in the order of it, the highest first."""
-    preempts: bool = False
-    """Where it fits nowhere it may have instances of models of lower priority end."""
-    preemptible: bool = True
-    """Whether its own instances may be ended for that."""
     cpu_offloading: bool | None = None
     distributed_inference_across_workers: bool | None = None
     worker_selector: Mapping[str, str] = attrs.field(factory=dict)
@@ -114,6 +105,12 @@ RUNTIME_FIELDS = frozenset(
     }
 )
 """A change of one of these changes what runs, and begins a new generation unless what runs takes it up."""
+
+_NOT_ASKED_FOR = frozenset({"meta", "ready_replicas", "generation", "backend_spec"})
+SPEC_FIELDS = frozenset(field.name for field in attrs.fields(Model)).difference(
+    _NOT_ASKED_FOR, (field.name for field in attrs.fields(Record))
+)
+"""What users ask for, in distinction from what the server notes beside it."""
 
 
 def edited(before: Model, after: Model, taken_up: Collection[str] = ()) -> Model:

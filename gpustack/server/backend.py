@@ -20,14 +20,15 @@ _NAMED = 5
 
 async def create_backend(store: Store, backend: InferenceBackend) -> InferenceBackend:
     """Store a backend. Raises ``AlreadyExists`` when the name is taken, ``Invalid`` with everything that is wrong."""
+    return await store.write(lambda tx: add_backend(tx, backend))
 
-    def work(tx: Tx) -> InferenceBackend:
-        if tx.find(InferenceBackend, name=backend.name) is not None:
-            raise AlreadyExists(f"Backend {backend.name!r} already exists")
-        _refuse_wrong(tx, backend)
-        return tx.insert(backend)
 
-    return await store.write(work)
+def add_backend(tx: Tx, backend: InferenceBackend) -> InferenceBackend:
+    """The same within a transaction."""
+    if tx.find(InferenceBackend, name=backend.name) is not None:
+        raise AlreadyExists(f"Backend {backend.name!r} already exists")
+    _refuse_wrong(tx, backend)
+    return tx.insert(backend)
 
 
 async def update_backend(
@@ -38,30 +39,34 @@ async def update_backend(
 
     Raises ``NotFound``, ``Invalid``, and ``Conflict`` for another name or a version that deployments still name.
     """
+    return await store.write(
+        lambda tx: change_backend(tx, existing(tx, InferenceBackend, backend_id), changes, roll=roll)
+    )
 
-    def work(tx: Tx) -> InferenceBackend:
-        before = existing(tx, InferenceBackend, backend_id)
-        after = attrs.evolve(before, **changes)
-        if after.name != before.name:
+
+def change_backend(
+    tx: Tx, before: InferenceBackend, changes: Mapping[str, Any], *, roll: bool = False
+) -> InferenceBackend:
+    """The same within a transaction, for a backend as it is there."""
+    after = attrs.evolve(before, **changes)
+    if after.name != before.name:
+        raise Conflict(
+            f"Backend {before.name!r} cannot be renamed, since deployments name it; add it under the other name "
+            "and remove this one"
+        )
+    _refuse_wrong(tx, after)
+    users = deployments_of(tx.all(Model).values(), after)
+    for model in users:
+        if _version_of(model, after) not in after.versions:
             raise Conflict(
-                f"Backend {before.name!r} cannot be renamed, since deployments name it; add it under the other name "
-                "and remove this one"
+                f"Version {_version_of(model, after)!r} of backend {after.name!r} is in use by deployment "
+                f"{model.name!r}; have it name another one first"
             )
-        _refuse_wrong(tx, after)
-        users = deployments_of(tx.all(Model).values(), after)
-        for model in users:
-            if _version_of(model, after) not in after.versions:
-                raise Conflict(
-                    f"Version {_version_of(model, after)!r} of backend {after.name!r} is in use by deployment "
-                    f"{model.name!r}; have it name another one first"
-                )
-        stored = tx.update(after)
-        for model in users if roll else ():
-            spec = spec_of(after, _version_of(model, after))
-            tx.update(edited(model, attrs.evolve(model, backend_spec=spec)))
-        return stored
-
-    return await store.write(work)
+    stored = tx.update(after)
+    for model in users if roll else ():
+        spec = spec_of(after, _version_of(model, after))
+        tx.update(edited(model, attrs.evolve(model, backend_spec=spec)))
+    return stored
 
 
 async def delete_backend(store: Store, backend_id: int) -> None:

@@ -18,6 +18,7 @@ from gpustack.engines.backend import settled
 from gpustack.errors import AlreadyExists, BadRequest, Conflict
 from gpustack.policy.generation import taken_up
 from gpustack.policy.model_file import EvictionPlan, evict, users_of
+from gpustack.server import revision
 from gpustack.server.lifecycle import end_instance, give_up_place
 from gpustack.server.report import TO_FETCH
 from gpustack.server.row_write import existing
@@ -25,22 +26,25 @@ from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
 
-async def create_model(store: Store, model: Model) -> Model:
-    """Store a deployment; the reconciler creates its instances.
+async def create_model(store: Store, model: Model, *, by: str = "") -> Model:
+    """Store a deployment; the reconciler creates its instances. ``by`` is the name of who asks for it.
 
     Raises ``AlreadyExists`` when the name is taken, ``BadRequest`` when it is for users that do not exist.
     """
+    return await store.write(lambda tx: add_model(tx, model, by=by))
 
-    def work(tx: Tx) -> Model:
-        _refuse_taken_name(tx, model.name, None)
-        _refuse_unknown_users(tx, model)
-        return tx.insert(settled(model, tx.all(InferenceBackend).values()))
 
-    return await store.write(work)
+def add_model(tx: Tx, model: Model, *, by: str = "") -> Model:
+    """The same within a transaction."""
+    _refuse_taken_name(tx, model.name, None)
+    _refuse_unknown_users(tx, model)
+    made = tx.insert(settled(model, tx.all(InferenceBackend).values()))
+    revision.keep(tx, made, made, by=by)
+    return made
 
 
 async def update_model(
-    store: Store, model_id: int, changes: Mapping[str, Any], *, version: int | None = None
+    store: Store, model_id: int, changes: Mapping[str, Any], *, version: int | None = None, by: str = ""
 ) -> Model:
     """Change fields of a deployment. Where that changes what runs, replicas are replaced one at a time.
 
@@ -54,15 +58,26 @@ async def update_model(
             raise Conflict(
                 f"Model {before.name!r} changed since it was read (version {before.version}, not {version})"
             )
-        after = _categorised(before, attrs.evolve(before, **changes), changes)
-        after = _with_backend(tx, before, after)
-        after = edited(before, after, taken_up(before, tx.snapshot.instances_of(model_id)))
-        if after.name != before.name:
-            _refuse_taken_name(tx, after.name, model_id)
-        _refuse_unknown_users(tx, after)
-        return tx.update(after)
+        return change_model(tx, before, changes, by=by)
 
     return await store.write(work)
+
+
+def change_model(
+    tx: Tx, before: Model, changes: Mapping[str, Any], *, by: str = "", rolled_back_to: int | None = None
+) -> Model:
+    """The same within a transaction, for a deployment as it is there. What it is then is kept as a revision."""
+    after = _categorised(before, attrs.evolve(before, **changes), changes)
+    after = _with_backend(tx, before, after)
+    if after == before:
+        return before
+    after = edited(before, after, taken_up(before, tx.snapshot.instances_of(before.id)))
+    if after.name != before.name:
+        _refuse_taken_name(tx, after.name, before.id)
+    _refuse_unknown_users(tx, after)
+    stored = tx.update(after)
+    revision.keep(tx, before, stored, by=by, rolled_back_to=rolled_back_to)
+    return stored
 
 
 def forget_user(tx: Tx, user_id: int) -> None:
@@ -106,6 +121,7 @@ async def delete_model(store: Store, model_id: int) -> Model:
         model = existing(tx, Model, model_id)
         for instance in tx.snapshot.instances_of(model_id):
             end_instance(tx, instance)
+        tx.forget_revisions(model_id)
         tx.delete(Model, model_id)
         return model
 

@@ -11,11 +11,14 @@ import sqlalchemy as sa
 
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState, Party, allowed
+from gpustack.domain.model import Model
 from gpustack.domain.record import UNSAVED, ChangeKind, Record
+from gpustack.domain.revision import ModelRevision
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.usage import ModelUsage
 from gpustack.errors import AlreadyExists, Conflict, NotFound
 
+from . import revision_history
 from .audit_history import forget
 from .codec import codec, to_json
 from .dialect import Dialect
@@ -162,6 +165,17 @@ class Tx:
     def forget_events(self, before: datetime, most: int) -> int:
         """Delete audit events before that instant, the oldest first; returns how many. Makes no revision."""
         return forget(self._begin_writing(), before, most)
+
+    def add_revision(self, revision: ModelRevision, former: Model, most: int) -> None:
+        """Keep a revision as the next of its model, after ``former`` where it is the first; of a model the newest
+        ``most`` are kept. Makes no revision of the store."""
+        for one in revision_history.following(self._begin_writing(), revision, former):
+            self.insert(one)
+        revision_history.forget_older(self._begin_writing(), revision.model_id, most)
+
+    def forget_revisions(self, model_id: int) -> None:
+        """Delete all revisions of a model. Makes no revision of the store."""
+        revision_history.forget_all(self._begin_writing(), model_id)
 
     # -- for the writer
 

@@ -8,6 +8,7 @@ import attrs
 
 from gpustack.domain.backend import BackendVersion, InferenceBackend
 from gpustack.domain.model import Category
+from gpustack.domain.snapshot import Snapshot
 from gpustack.engines.backend import faults_of
 from gpustack.metrics.mapping import faults_of_names
 from gpustack.server import backend as backends
@@ -26,7 +27,7 @@ _VERSION = Document(
     required=("command",),
     note="command: words as a shell would split them, with placeholders such as {port}; no shell runs it.",
 )
-_FIELDS: dict[str, JsonShape] = {
+BACKEND_FIELDS: dict[str, JsonShape] = {
     "name": Text(shortest=1, longest=100),
     "description": Nullable(Text()),
     "versions": Dictionary(_VERSION),
@@ -39,9 +40,9 @@ _FIELDS: dict[str, JsonShape] = {
 }
 
 
-def _fields(document: dict[str, Any]) -> dict[str, Any]:
+def backend_fields(document: dict[str, Any]) -> dict[str, Any]:
     """The fields that a document sets, as the record has them."""
-    fields = {name: document[name] for name in _FIELDS if name in document}
+    fields = {name: document[name] for name in BACKEND_FIELDS if name in document}
     if "name" in fields:
         fields["name"] = fields["name"].strip()
     if "versions" in fields:
@@ -55,22 +56,23 @@ def _fields(document: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _refuse_wrong(call: ApiCall, backend: InferenceBackend) -> None:
-    faults = faults_of(backend, call.snapshot.backends.values())
+def refuse_wrong_backend(backend: InferenceBackend, snapshot: Snapshot) -> None:
+    """Raise ``MalformedRequest`` with everything that is wrong."""
+    faults = faults_of(backend, snapshot.backends.values())
     faults += faults_of_names(backend.metrics, "metrics")
     if faults:
         raise MalformedRequest(*faults)
 
 
 async def _create(call: ApiCall) -> InferenceBackend:
-    made = InferenceBackend(**{"default_version": "", **_fields(call.document)})
-    _refuse_wrong(call, made)
+    made = InferenceBackend(**{"default_version": "", **backend_fields(call.document)})
+    refuse_wrong_backend(made, call.snapshot)
     return await backends.create_backend(call.context.store, made)
 
 
 async def _update(call: ApiCall, backend: InferenceBackend) -> InferenceBackend:
-    changes = _fields(call.document)
-    _refuse_wrong(call, attrs.evolve(backend, **changes))
+    changes = backend_fields(call.document)
+    refuse_wrong_backend(attrs.evolve(backend, **changes), call.snapshot)
     roll = bool(call.document.get("roll"))
     return await backends.update_backend(call.context.store, backend.id, changes, roll=roll)
 
@@ -87,14 +89,14 @@ RESOURCE = Resource(
     selection=ListSelection(search=lambda backend: (backend.name, backend.description)),
     create_body=Document(
         name="InferenceBackendCreate",
-        fields=_FIELDS,
+        fields=BACKEND_FIELDS,
         required=("name", "versions"),
         note="Without default_version the only version is it.",
     ),
     create=_create,
     update_body=Document(
         name="InferenceBackendUpdate",
-        fields={**_FIELDS, "roll": Boolean()},
+        fields={**BACKEND_FIELDS, "roll": Boolean()},
         note="Fields that are not sent stay. Deployments take a change over when their engines are replaced anyway; "
         "with roll they are replaced now, one replica at a time.",
     ),

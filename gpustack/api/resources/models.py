@@ -45,13 +45,14 @@ async def _read(call: ApiCall) -> ApiResponse:
 async def _create(call: ApiCall) -> Model:
     model = model_from(call.document)
     refuse_wrong(model, call.snapshot)
-    return await deployment.create_model(call.context.store, model)
+    return await deployment.create_model(call.context.store, model, by=call.caller.username)
 
 
 async def _update(call: ApiCall, before: Model) -> Model:
     changes: Mapping[str, Any] = changes_from(call.document, before)
     refuse_wrong(attrs.evolve(before, **changes), call.snapshot)
-    return await deployment.update_model(call.context.store, before.id, changes, version=None)
+    by = call.caller.username
+    return await deployment.update_model(call.context.store, before.id, changes, by=by)
 
 
 async def _delete(call: ApiCall, model: Model) -> None:

@@ -1,0 +1,178 @@
+"""Manifests: everything that a cluster is to hold, exported, and written all at once or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from gpustack.domain.snapshot import Snapshot
+from gpustack.store.transaction import Tx
+
+from ..manifest import (
+    FIELD_CHANGES,
+    ManifestChange,
+    ManifestFault,
+    ManifestFaults,
+    ManifestSet,
+    apply_manifests,
+    export_manifests,
+    kinds,
+    read_manifests,
+)
+from ..problems import Problem
+from ..route import ApiCall, ApiResponse, ApiRoute, tagged
+from ..shape import AnyJson, Array, Boolean, Document, Integer, Nullable, QueryParameter, Text
+from ..view import Doc, plain
+
+MOST_DOCUMENTS = 1000
+
+
+@attrs.frozen
+class DryRun(Exception):
+    """Raised at the end of a work so that its writes are undone: what it would have changed, and the records then."""
+
+    changes: Sequence[ManifestChange]
+    snapshot: Snapshot
+
+
+async def _export(call: ApiCall) -> ApiResponse:
+    found = export_manifests(call.snapshot, secrets=call.query.flag("secrets"))
+    return ApiResponse(document={"documents": found})
+
+
+async def _apply(call: ApiCall) -> ApiResponse:
+    try:
+        manifests = read_manifests(call.document["documents"])
+        dry_run = bool(call.document.get("dry_run"))
+        done = (await try_manifests(call, manifests)).changes if dry_run else await _write(call, manifests)
+    except ManifestFaults as error:
+        return ApiResponse(status=422, document=faults_document(error))
+    return ApiResponse(document={"dry_run": dry_run, "objects": [change.document for change in done]})
+
+
+async def _write(call: ApiCall, manifests: ManifestSet) -> Sequence[ManifestChange]:
+    def work(tx: Tx) -> Sequence[ManifestChange]:
+        return write_manifests(call, tx, manifests)
+
+    return await call.context.store.write(work)
+
+
+def write_manifests(call: ApiCall, tx: Tx, manifests: ManifestSet) -> Sequence[ManifestChange]:
+    """Write all, and have the audit trail say what became of each. Raises ``ManifestFaults``."""
+    changes = apply_manifests(tx, manifests, call.caller.username)
+    call.audit.details["objects"] = {f"{one.kind}/{one.name}": one.change for one in changes[:_TOLD]}
+    call.audit.also(
+        [
+            (
+                f"{_NOUNS[one.kind]}.{'create' if one.change == 'created' else 'update'}",
+                one.record,
+                one.details,
+            )
+            for one in changes
+            if one.record is not None and one.change != "unchanged"
+        ]
+    )
+    return changes
+
+
+_NOUNS = {"Model": "model", "Backend": "inference-backend", "Limits": "limits"}
+_TOLD = 100
+"""Objects that the event of the whole names; each that was changed has an event of its own."""
+
+
+async def try_manifests(call: ApiCall, manifests: ManifestSet) -> DryRun:
+    """What writing them would change, with nothing written or audited. Raises ``ManifestFaults``."""
+    call.audit.action = ""
+    name = call.caller.username
+
+    def work(tx: Tx) -> None:
+        changes = apply_manifests(tx, manifests, name)
+        raise DryRun(changes, tx.snapshot)
+
+    try:
+        await call.context.store.write(work)
+    except DryRun as found:
+        return found
+    raise AssertionError("a dry run always ends with what it found")
+
+
+def faults_document(error: ManifestFaults) -> Doc:
+    """The answer to manifests with faults: the usual form of an error, and each fault as data."""
+    lines = [f"documents[{one.document}]{_at(one)}: {one.sentence}" for one in error.faults]
+    problem = Problem(status=422, reason="Invalid", message="\n".join([f"{error}:", *lines]))
+    told = [plain(one) for one in error.faults]
+    return {**problem.document("/v1/manifests"), "faults": told}
+
+
+def _at(fault: ManifestFault) -> str:
+    return f".{fault.field}" if fault.field else ""
+
+
+def _kinds_note() -> str:
+    parts = (f"{kind.name} ({', '.join(kind.body.fields)})" for kind in kinds().values())
+    return f"kind is one of {', '.join(parts)}. Fields that are left out have their defaults."
+
+
+MANIFESTS: Mapping[str, Any] = {"documents": Array(AnyJson(), MOST_DOCUMENTS)}
+"""The field of a body that holds manifests."""
+CHANGES = Array(
+    Document(
+        name="ManifestChange",
+        fields={
+            "kind": Text(),
+            "name": Text(),
+            "change": Text(),
+            "fields": FIELD_CHANGES,
+        },
+        note="change is created, changed or unchanged; fields are those that differ, with secrets masked.",
+    )
+)
+FAULTS = Array(
+    Document(
+        name="ManifestFault",
+        fields={
+            "document": Integer(least=0),
+            "field": Text(),
+            "sentence": Text(),
+            "first": Nullable(Integer(least=0)),
+        },
+        note="Which of the documents (from 0), which of its fields, and what is wrong with it.",
+    )
+)
+
+ROUTES = tagged(
+    "manifests",
+    (
+        ApiRoute(
+            method="GET",
+            path="/v1/manifests",
+            summary="Export models, backends and limits as manifests that can be applied again",
+            handler=_export,
+            query=(
+                QueryParameter(
+                    name="secrets",
+                    shape=Boolean(),
+                    note="With values that are likely secret, which are left out and named in secrets_kept else.",
+                ),
+            ),
+            answer=Document(name="ManifestList", fields=MANIFESTS, note=_kinds_note()),
+        ),
+        ApiRoute(
+            method="POST",
+            path="/v1/manifests",
+            summary="Create and change what manifests describe: all of it, or nothing with all faults",
+            handler=_apply,
+            action="manifest.apply",
+            body=Document(
+                name="ManifestApply",
+                fields={**MANIFESTS, "dry_run": Boolean()},
+                required=("documents",),
+                strict=True,
+                note=_kinds_note(),
+            ),
+            answer=Document(name="ManifestChanges", fields={"dry_run": Boolean(), "objects": CHANGES}),
+        ),
+    ),
+)

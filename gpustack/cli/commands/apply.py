@@ -1,0 +1,53 @@
+"""Create and change what manifests describe: all of it, or nothing where something is wrong.
+
+Usage:
+  gpustack apply [options] (-f FILE)...
+
+A manifest is a YAML document with kind (Model, Backend or Limits), name and fields as in the API; a file may hold
+several. A field that is left out gets its default, a secret that secrets_kept names stays. Nothing is deleted: gpustack
+rm does that. gpustack export writes manifests of what there is, gpustack diff shows what apply would change.
+docs/manifests.md has examples.
+
+Options:
+  -f, --file=FILE    A file, a folder (its .yaml, .yml and .json files) or - for stdin; may be repeated.
+  --dry-run          Only check, and tell what would be changed.
+  -o, --output=FORM  table, json or yaml (default: table).
+  -h, --help         Show this help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from gpustack.cli import output
+from gpustack.cli.command_line import read
+from gpustack.cli.session import Doc, open_session
+from gpustack.cli.terminal import Terminal, stdout
+
+
+def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Print what became of each object, and which fields changed."""
+    command_line = read(__doc__, "apply", argv)
+    from gpustack.cli.manifest_file import MANIFESTS, read_manifest_files, send
+
+    files = read_manifest_files(command_line, command_line.many("--file"))
+    fields = {"dry_run": command_line.flag("--dry-run")}
+    answer = open_session(env).run(lambda client: send(client, MANIFESTS, files, fields))
+    output.show(command_line, answer, lambda: told(answer["objects"], stdout(env)))
+    return 0
+
+
+_COLOURS = {"created": "green", "changed": "yellow"}
+
+
+def told(objects: Sequence[Doc], terminal: Terminal) -> str:
+    """A line for each object, and one for each field that changed."""
+    from gpustack.cli.manifest_file import drawn
+
+    lines = []
+    for one in objects:
+        change = str(one["change"])
+        lines.append(f"{one['kind']}/{one['name']} {terminal.style(change, _COLOURS.get(change))}")
+        for name, pair in one["fields"].items():
+            lines.append(f"  {name}: {drawn(pair.get('from'))} -> {drawn(pair.get('to'))}")
+    return "\n".join(lines)
