@@ -26,6 +26,7 @@ from gpustack.server.evaluation import Evaluator
 from gpustack.server.facts import FactsCache
 from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.join import CloneDetector
+from gpustack.server.live_status import LiveStatus
 from gpustack.server.memory_budget import MemoryBudget
 from gpustack.server.ray_dashboard import RayDashboard
 from gpustack.server.token_budget import TokenBudgets
@@ -33,6 +34,7 @@ from gpustack.server.update_check import UpdateCheck
 from gpustack.store.server_registry import RegisteredServer
 from gpustack.store.store import Store
 
+from .status_intake import StatusIntake
 from .throttle import LoginLimiters
 from .view import RenderContext
 from .watch import ChangeDocumentCache
@@ -141,7 +143,9 @@ class WorkerServices:
     """What serves workers, and reaches them."""
 
     heartbeats: HeartbeatTimes
+    live: LiveStatus
     logs: LogSource
+    intake: StatusIntake = attrs.field(factory=StatusIntake)
     clones: CloneDetector | None = None
     """Refuses a machine that joins with the identity of another one that is reachable."""
     heartbeat_interval: float = 15.0
@@ -243,7 +247,7 @@ class ApiContext:
 
     def rendering(self) -> RenderContext:
         """The present snapshot, for views."""
-        return RenderContext(self.store.snapshot, self._heard, self.models.gangs.ray)
+        return RenderContext(self.store.snapshot, self._heard, self.workers.live.of, self.models.gangs.ray)
 
     def _heard(self, worker_id: int) -> datetime | None:
         last = self.workers.heartbeats.last_heard(worker_id)

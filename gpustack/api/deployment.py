@@ -12,7 +12,15 @@ import attrs
 from gpustack.artifacts.source import source_for
 from gpustack.domain.artifact import LoraAdapter, ModelSource, SourceKind
 from gpustack.domain.device import DeviceId
-from gpustack.domain.model import Category, GpuSelector, Model, ModelAccess, PlacementStrategy
+from gpustack.domain.model import (
+    LEAST_PRIORITY,
+    MOST_PRIORITY,
+    Category,
+    GpuSelector,
+    Model,
+    ModelAccess,
+    PlacementStrategy,
+)
 from gpustack.domain.snapshot import Snapshot
 from gpustack.engines import llama_cpp
 from gpustack.engines.backend import settled
@@ -55,6 +63,9 @@ MODEL_FIELDS: Mapping[str, JsonShape] = {
     "replicas": Integer(least=0, most=MOST_REPLICAS),
     "categories": Nullable(Array(Choice(Category)), ()),
     "placement_strategy": Choice(PlacementStrategy),
+    "priority": Integer(least=LEAST_PRIORITY, most=MOST_PRIORITY),
+    "preempts": Boolean(),
+    "preemptible": Boolean(),
     "cpu_offloading": Nullable(Boolean()),
     "distributed_inference_across_workers": Nullable(Boolean()),
     "worker_selector": Nullable(Dictionary(Text()), {}),

@@ -13,6 +13,7 @@ import orjson
 import outcome
 
 from gpustack.domain.instance import Claim, ModelInstance, claims_of
+from gpustack.domain.load import WorkerLoad
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
 from gpustack.nursery.quarantine import Quarantine
@@ -34,18 +35,43 @@ def dumps(document: object) -> bytes:
 
 def plain(value: Any) -> Any:
     """A nested value as JSON can hold it. Fields of attrs classes that are ``None`` are left out."""
-    if value is None or isinstance(value, bool | int | float | datetime | date):
+    cls = type(value)
+    if cls in _AS_IT_IS:
         return value
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if attrs.has(type(value)):
-        pairs = ((field.name, getattr(value, field.name)) for field in attrs.fields(type(value)))
-        return {name: plain(item) for name, item in pairs if item is not None}
-    return [plain(item) for item in value]
+    make = _PLAINERS.get(cls)
+    if make is None:
+        make = _PLAINERS[cls] = _plainer(cls)
+    return make(value)
+
+
+_AS_IT_IS = frozenset({type(None), bool, int, float, str, datetime, date})
+
+
+_PLAINERS: dict[type[Any], Callable[[Any], Any]] = {}
+"""By class: found out once, for a list of workers is made of ten thousands of values."""
+
+
+def _plainer(cls: type[Any]) -> Callable[[Any], Any]:
+    """What makes the values of a class plain."""
+    if issubclass(cls, Enum):
+        return lambda value: value.value
+    if issubclass(cls, bool | int | float | datetime | date | str):
+        return lambda value: value
+    if issubclass(cls, Mapping):
+        return lambda value: {str(key): plain(item) for key, item in value.items()}
+    if not attrs.has(cls):
+        return lambda value: [plain(item) for item in value]
+    names = tuple(field.name for field in attrs.fields(cls))
+
+    def document(value: Any) -> Doc:
+        made: Doc = {}
+        for name in names:
+            item = getattr(value, name)
+            if item is not None:
+                made[name] = item if type(item) in _AS_IT_IS else plain(item)
+        return made
+
+    return document
 
 
 def fields_of(value: Any, names: Iterable[str]) -> Doc:
@@ -60,6 +86,8 @@ class RenderContext:
     snapshot: Snapshot
     heard: Callable[[int], datetime | None] = attrs.field(default=lambda worker_id: None)
     """The instant of a worker's last heartbeat, ``None`` if there was none since this server started."""
+    load: Callable[[int], WorkerLoad | None] = attrs.field(default=lambda worker_id: None)
+    """What a worker measured last, ``None`` if it has not reported since this server started."""
     ray: bool = False
     """Whether models that are divided among workers run on Ray where their engine can."""
 

@@ -14,10 +14,12 @@ from gpustack.domain.backend import InferenceBackend
 from gpustack.domain.device import Device, DeviceId
 from gpustack.domain.instance import NO_ADDRESS, Claim, ModelInstance, Placement, Subordinate, status_of
 from gpustack.domain.lifecycle import InstanceState
+from gpustack.domain.load import UNKNOWN_LOAD, DeviceLoad
 from gpustack.domain.model import Category, Model, ModelAccess
 from gpustack.domain.record import Record
 from gpustack.domain.worker import Worker, WorkerState
 
+from .load_document import device_loads, show_device_load, show_host_load
 from .shape import (
     Array,
     Boolean,
@@ -196,7 +198,7 @@ def openai_model(model: Model, *, with_meta: bool) -> Doc:
 
 # --- instances
 
-_INSTANCE = _shapes(ModelInstance, "source", "placement", "members", "ended", *_COMMON)
+_INSTANCE = _shapes(ModelInstance, "source", "placement", "reserved", "members", "ended", *_COMMON)
 
 
 def _claim(claim: Claim) -> Doc:
@@ -325,9 +327,10 @@ _WORKER = _shapes(
 )
 
 
-def _device_document(device: Device, allocated: int) -> Doc:
+def _device_document(device: Device, load: DeviceLoad, allocated: int) -> Doc:
     made: Doc = plain(device)
-    made["memory"] = {**made["memory"], "allocated": allocated}
+    show_device_load(made, load)
+    made["memory"]["allocated"] = allocated
     # Workers of former versions send an empty object, in which clients would look for numbers.
     made["core"] = made.get("core") or None
     return made
@@ -335,10 +338,13 @@ def _device_document(device: Device, allocated: int) -> Doc:
 
 def _worker(worker: Worker, context: RenderContext) -> Doc:
     claims = context.allocated.get(worker.id, Claim())
-    status = plain(worker.status)
-    status["memory"] = {**status["memory"], "allocated": claims.ram}
+    load, devices = context.load(worker.id) or UNKNOWN_LOAD, worker.status.gpu_devices
+    status = plain(attrs.evolve(worker.status, gpu_devices=()))
+    show_host_load(status, load)
+    status["memory"]["allocated"] = claims.ram
     status["gpu_devices"] = [
-        _device_document(device, claims.vram.get(device.index, 0)) for device in worker.status.gpu_devices
+        _device_document(device, measured, claims.vram.get(device.index, 0))
+        for device, measured in zip(devices, device_loads(load, len(devices)), strict=True)
     ]
     return {
         **fields_of(worker, _WORKER),
@@ -381,6 +387,8 @@ class Gpu:
 
     worker: Worker
     device: Device
+    number: int
+    """Its place among the devices of the worker."""
 
     @property
     def id(self) -> str:
@@ -388,15 +396,17 @@ class Gpu:
 
 
 def gpus_of(worker: Worker) -> tuple[Gpu, ...]:
-    return tuple(Gpu(worker=worker, device=device) for device in worker.status.gpu_devices)
+    devices = enumerate(worker.status.gpu_devices)
+    return tuple(Gpu(worker=worker, device=device, number=number) for number, device in devices)
 
 
 def _gpu(gpu: Gpu, context: RenderContext) -> Doc:
     worker, claims = gpu.worker, context.allocated.get(gpu.worker.id, Claim())
+    loads = device_loads(context.load(worker.id) or UNKNOWN_LOAD, len(worker.status.gpu_devices))
     return {
         "id": gpu.id,
         **dict.fromkeys(_DEVICE),
-        **_device_document(gpu.device, claims.vram.get(gpu.device.index, 0)),
+        **_device_document(gpu.device, loads[gpu.number], claims.vram.get(gpu.device.index, 0)),
         "worker_id": worker.id,
         "worker_name": worker.name,
         "worker_ip": worker.ip,
@@ -416,7 +426,8 @@ GPU = View(
             "worker_ip": Text(),
             **_DATES,
         },
-        note="An accelerator, named <worker>:<type>:<index>. memory.allocated is claimed, memory.used is measured.",
+        note="An accelerator, named <worker>:<type>:<index>. memory.allocated is claimed, memory.used is measured. "
+        "memory.foreign is used by other programs, memory.overrun by engines beyond their claims; neither is free.",
     ),
     of=_gpu,
 )

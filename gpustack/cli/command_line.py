@@ -35,14 +35,17 @@ class CommandLine:
     def many(self, name: str) -> list[str]:
         return list(self.found[name])
 
-    def whole(self, name: str, *, least: int = 0) -> int | None:
-        """A whole number of at least ``least``; raises UsageError."""
+    def whole(self, name: str, *, least: int = 0, most: int | None = None) -> int | None:
+        """A whole number of at least ``least`` and at most ``most``; raises UsageError."""
         text = self.text(name)
         if text is None:
             return None
-        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
-            raise self.error(f"{name} must be a whole number of at least {least}, not {text!r}")
-        return int(text)
+        digits = text.removeprefix("-")
+        number = int(text) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None
+        if number is None or number < least or (most is not None and number > most):
+            bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+            raise self.error(f"{name} must be a whole number {bounds}, not {text!r}")
+        return number
 
     def number(self, name: str) -> float | None:
         """A number; raises UsageError."""

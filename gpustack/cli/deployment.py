@@ -63,12 +63,33 @@ async def find_or_deploy(
     elif name not in (None, model["name"]):
         raise Conflict(f"{model['name']} is deployed already; --name is for a new deployment")
     refuse_other_fields(model, fields)
-    replicas = fields.get("replicas") or max(1, int(model.get("replicas") or 0))
-    if replicas == model.get("replicas"):
+    changes = _adjusted(model, fields, aside)
+    if not changes:
         return Deployment(model)
-    aside.say(f"{model['name']} goes from {model.get('replicas') or 0} to {replicas} replicas.")
-    await client.update(f"{MODELS}/{model['id']}", {"replicas": replicas})
+    await client.update(f"{MODELS}/{model['id']}", changes)
     return Deployment(await model_named(client, str(model["name"])))
+
+
+def _adjusted(model: Doc, fields: Mapping[str, Any], aside: Terminal) -> Doc:
+    """What changes of a deployment without new instances of it, each told: replicas, of which one at least is wanted,
+    and priority."""
+    wanted = {
+        "replicas": fields.get("replicas") or max(1, int(model.get("replicas") or 0)),
+        "priority": fields.get("priority", model.get("priority") or 0),
+        "preempts": fields.get("preempts", model.get("preempts") or False),
+    }
+    changes = {name: value for name, value in wanted.items() if value != (model.get(name) or 0)}
+    if "replicas" in changes:
+        aside.say(
+            f"{model['name']} goes from {model.get('replicas') or 0} to {changes['replicas']} replicas."
+        )
+    if "priority" in changes:
+        aside.say(
+            f"{model['name']} goes from priority {model.get('priority') or 0} to {changes['priority']}."
+        )
+    if "preempts" in changes:
+        aside.say(f"{model['name']} may have instances of models of lower priority end from now on.")
+    return changes
 
 
 async def _unknown(client: AdminClient, text: str) -> NotFound:

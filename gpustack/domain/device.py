@@ -29,6 +29,16 @@ class DeviceMemory:
     used: int | None = None
     utilization_rate: float | None = None
     is_unified_memory: bool = False
+    foreign: int | None = None
+    """What programs that are not GPUStack's hold of it, in steps, so that it seldom changes; ``None`` where that cannot
+    be told."""
+    overrun: int | None = None
+    """What engines here hold beyond their claims, likewise."""
+
+    @property
+    def unclaimed(self) -> int:
+        """Bytes in use that no claim accounts for, as far as known."""
+        return (self.foreign or 0) + (self.overrun or 0)
 
 
 @attrs.frozen(kw_only=True)

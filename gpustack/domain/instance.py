@@ -106,6 +106,10 @@ class ModelInstance(Record):
     lora_adapters: tuple[str, ...] = ()
     """Names of the adapters that its engine has, or is to be started with, in the order in which it counts them."""
     placement: Placement | None = None
+    reserved: Placement | None = None
+    """The place that is kept for it while what is there ends; it waits, and is placed once there is room."""
+    displaced_by: str = ""
+    """The model, with its priority, for which this one makes room; or for which the one that it replaces did."""
     state: InstanceState = InstanceState.PENDING
     state_message: str = ""
     state_since: datetime | None = None

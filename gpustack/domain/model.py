@@ -41,6 +41,9 @@ class ModelAccess(StrEnum):
     ALLOWED_USERS = "allowed_users"
 
 
+LEAST_PRIORITY, MOST_PRIORITY = -1000, 1000
+
+
 @attrs.frozen(kw_only=True)
 class GpuSelector:
     """Devices picked by hand, as ids ``<worker>:<type>:<index>``."""
@@ -61,6 +64,12 @@ class Model(Record):
     ready_replicas: int = 0
     categories: tuple[str, ...] = ()
     placement_strategy: PlacementStrategy = PlacementStrategy.SPREAD
+    priority: int = 0
+    """Those that wait are decided on in the order of it, the highest first."""
+    preempts: bool = False
+    """Where it fits nowhere it may have instances of models of lower priority end."""
+    preemptible: bool = True
+    """Whether its own instances may be ended for that."""
     cpu_offloading: bool | None = None
     distributed_inference_across_workers: bool | None = None
     worker_selector: Mapping[str, str] = attrs.field(factory=dict)

@@ -221,7 +221,8 @@ class Snapshot:
         return found
 
     def free(self, worker: Worker, *, without: frozenset[int] = frozenset()) -> FreeMemory:
-        """What ``worker`` has free beyond claims and system reserve, never below zero.
+        """What ``worker`` has free beyond claims, system reserve, and what of its devices is in use without a claim:
+        by other programs, or by engines that take more than they claim. Never below zero.
 
         ``without`` are ids of instances whose claims are ignored, to ask what would be free without them.
         Unified memory is one pool: what devices claim is missing on the host, and vice versa.
@@ -238,18 +239,21 @@ class Snapshot:
                 sharing[index] = sharing.get(index, 0) + 1
         reserved = worker.system_reserved
         vram: dict[int, int] = {}
+        strange = 0
         unified = worker.status.memory.is_unified_memory
         for device in worker.status.gpu_devices:
             if device.memory.total is None or device.fault is not None:
                 continue
             unified = unified or device.memory.is_unified_memory
-            left = device.memory.total - reserved.vram - vram_claimed.get(device.index, 0)
+            unclaimed = device.memory.unclaimed
+            strange += unclaimed
+            left = device.memory.total - reserved.vram - vram_claimed.get(device.index, 0) - unclaimed
             vram[device.index] = max(left, 0)
         total = worker.status.memory.total
         if total is None:
             return FreeMemory(None, vram, sharing)
         ram = total - reserved.ram - ram_claimed
         if unified:
-            ram -= sum(vram_claimed.values())
+            ram -= sum(vram_claimed.values()) + strange
             vram = {index: min(left, max(ram, 0)) for index, left in vram.items()}
         return FreeMemory(max(ram, 0), vram, sharing)

@@ -235,11 +235,22 @@ class Worker(Record):
     """Its instances are started elsewhere, one replica at a time, and then end here. A drain by an administrator also
     cordons it; a worker that drains itself before it stops is not cordoned, and takes instances when it joins
     again."""
+    drain_total: int | None = None
+    """How many instances there were when the drain began; ``None`` where that was not counted."""
 
     @property
     def takes_instances(self) -> bool:
         """Whether administrators allow new placements here. Whether it is ready is not asked."""
         return not self.cordoned and not self.draining
+
+    @property
+    def emptied(self) -> Worker:
+        """It as it would be if no program used its devices without a claim."""
+        devices = tuple(
+            attrs.evolve(one, memory=attrs.evolve(one.memory, foreign=None, overrun=None))
+            for one in self.status.gpu_devices
+        )
+        return attrs.evolve(self, status=attrs.evolve(self.status, gpu_devices=devices))
 
     def device(self, index: int) -> Device | None:
         """The device with that index, if the worker has reported it."""

@@ -14,7 +14,14 @@ import trio
 
 from gpustack.domain.device import Device
 from gpustack.hardware.child import ChildResult, run_child
-from gpustack.hardware.detector import Detector, DetectorReport, InvalidDetectorReport, from_json, to_json
+from gpustack.hardware.detector import (
+    Detector,
+    DetectorReport,
+    DeviceUse,
+    InvalidDetectorReport,
+    from_json,
+    to_json,
+)
 from gpustack.nursery.process import module_command
 from gpustack.plugins import siblings
 from gpustack.text import printable, said_by
@@ -35,6 +42,8 @@ class Detection:
     devices: tuple[Device, ...] = ()
     faults: tuple[str, ...] = ()
     stale_since: datetime | None = None
+    uses: tuple[DeviceUse, ...] = ()
+    """Who holds the memory of the devices, of those whose driver tells, as of this look."""
 
 
 def detectors() -> tuple[Detector, ...]:
@@ -91,6 +100,7 @@ class DeviceMonitor:
             devices=tuple(device for one in ordered for device in one.devices),
             faults=tuple(fault for one in ordered for fault in one.faults),
             stale_since=min(stale, default=None),
+            uses=tuple(use for one in ordered for use in one.uses),
         )
 
     async def _ask(self, detector: Detector, now: datetime) -> Detection:
@@ -108,7 +118,7 @@ class DeviceMonitor:
         if found.faults and not found.devices and state.devices:
             return Detection(devices=state.devices, faults=found.faults, stale_since=state.seen)
         state.devices, state.seen = found.devices, now
-        return Detection(devices=found.devices, faults=found.faults)
+        return Detection(devices=found.devices, faults=found.faults, uses=found.uses)
 
     def __repr__(self) -> str:
         seen = ", ".join(

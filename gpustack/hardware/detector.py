@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -14,11 +14,24 @@ MOST_DEVICES = 1024
 
 
 @attrs.frozen(kw_only=True)
+class DeviceUse:
+    """Which processes hold how many bytes of a device, by their pids, as the driver numbers them."""
+
+    type: str
+    index: int
+    by_process: Mapping[int, int]
+
+
+@attrs.frozen(kw_only=True)
 class DetectorReport:
-    """What one look found. ``faults`` are sentences; they do not make the devices found beside them invalid."""
+    """What one look found. ``faults`` are sentences; they do not make the devices found beside them invalid.
+
+    ``uses`` has the devices of which the driver tells who holds their memory.
+    """
 
     devices: tuple[Device, ...] = ()
     faults: tuple[str, ...] = ()
+    uses: tuple[DeviceUse, ...] = ()
 
 
 @attrs.frozen(kw_only=True)

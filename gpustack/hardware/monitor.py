@@ -13,6 +13,7 @@ import trio
 from gpustack.domain.device import Device, DeviceMemory
 from gpustack.domain.worker import EngineBuild, Memory, WorkerStatus
 from gpustack.hardware.detection import Detection, DeviceMonitor
+from gpustack.hardware.detector import DeviceUse
 from gpustack.hardware.engine_build import BuildFinder
 from gpustack.hardware.host import HostMonitor
 from gpustack.hardware.override import ResourceOverride
@@ -32,6 +33,8 @@ class HardwareMonitor:
     _cann_chip: str | None = None
     _threads: ThreadLimiter = attrs.field(factory=lambda: threads("hardware", 2))
     latest: WorkerStatus = WorkerStatus()
+    uses: tuple[DeviceUse, ...] = ()
+    """Who holds the memory of which device, as of the last look."""
     _measured: trio.Event = attrs.field(factory=trio.Event)
 
     async def __call__(self) -> WorkerStatus:
@@ -42,7 +45,7 @@ class HardwareMonitor:
             detection = Detection()
         else:
             detection = await self._devices.look(now)
-        measured = compose(host, detection, ())
+        measured, self.uses = compose(host, detection, ()), detection.uses
         if self._override is not None:
             measured = self._override.over(measured)
         search = os.environ.get("PATH", os.defpath)

@@ -55,6 +55,8 @@ class WorkerCapacity:
         device = self.worker.device(index)
         total = (device.memory.total if device else None) or 0
         reserved, free = min(self.worker.system_reserved.vram, total), self.free.vram.get(index, 0)
+        foreign = (device.memory.foreign or 0) if device else 0
+        overrun = (device.memory.overrun or 0) if device else 0
         return Shortage(
             of="video memory",
             where=f"GPU {index} of worker {self.worker.name}",
@@ -62,7 +64,9 @@ class WorkerCapacity:
             free=free,
             total=total,
             reserved=reserved,
-            claimed=max(total - reserved - free, 0),
+            claimed=max(total - reserved - free - foreign - overrun, 0),
+            foreign=foreign,
+            overrun=overrun,
         )
 
     def _memory_shortage(self, need: int) -> Shortage:

@@ -109,7 +109,7 @@ def _never_fits(request: PlacementRequest, snapshot: Snapshot) -> bool:
         return False
     workers = {
         key: attrs.evolve(
-            worker, cordoned=False, draining=False, condition=Condition(state=WorkerState.READY)
+            worker.emptied, cordoned=False, draining=False, condition=Condition(state=WorkerState.READY)
         )
         for key, worker in snapshot.workers.items()
     }

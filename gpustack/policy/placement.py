@@ -149,6 +149,10 @@ class Shortage:
     total: int
     reserved: int
     claimed: int
+    foreign: int = 0
+    """In use by programs that are not ours."""
+    overrun: int = 0
+    """In use by our engines beyond what they claim."""
 
     @property
     def short(self) -> int:
@@ -157,6 +161,10 @@ class Shortage:
     @property
     def sentence(self) -> str:
         held = f"{human_bytes(self.reserved)} reserved, {human_bytes(self.claimed)} claimed"
+        if self.foreign:
+            held += f", {human_bytes(self.foreign)} of it used by programs that are not GPUStack's"
+        if self.overrun:
+            held += f", {human_bytes(self.overrun)} of it taken by engines beyond their claims"
         return (
             f"needs {human_bytes(self.need)} of {self.of}, {self.where} has {human_bytes(self.free)} free of "
             f"{human_bytes(self.total)} ({held}): short by {human_bytes(self.short)}"

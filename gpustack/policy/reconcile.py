@@ -10,9 +10,9 @@ from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import WorkerState
 
-from .placement import MAKES_ROOM, Candidate, PlacementRequest
+from .placement import MAKES_ROOM, PlacementRequest
 from .scores import spread
-from .seat import mean_score
+from .seat import seated
 
 SURGE = 1
 """Replicas beyond ``model.replicas`` while a new generation takes over."""
@@ -38,7 +38,11 @@ def replica_plan(model: Model, instances: list[ModelInstance], snapshot: Snapsho
     wanted = max(model.replicas, 0)
     end = victims(model, current, snapshot)[: max(len(current) - wanted, 0)]
     kept = [instance for instance in current if instance not in end]
-    end += _replaced(model, kept, older, wanted, snapshot)
+    # What ends already makes room: what is said to be short was said before.
+    is_crowded = any(map(waits_for_room, kept)) and not any(
+        one.deleted_at and one.placement for one in instances
+    )
+    end += _replaced(model, kept, older, snapshot, is_crowded=is_crowded)
     left = len(alive) - len(end)
     # One at a time: none is added beyond what is asked for while a new one does not serve yet.
     proven = all(instance.state in SERVING for instance in kept)
@@ -59,16 +63,21 @@ def waits_for_room(instance: ModelInstance) -> bool:
 
 
 def _replaced(
-    model: Model, current: list[ModelInstance], older: list[ModelInstance], wanted: int, snapshot: Snapshot
+    model: Model,
+    current: list[ModelInstance],
+    older: list[ModelInstance],
+    snapshot: Snapshot,
+    *,
+    is_crowded: bool,
 ) -> list[ModelInstance]:
     """Those of ``older`` that are not needed any more, or must make room for a new one."""
+    wanted = max(model.replicas, 0)
     # An unreachable replica may serve again at any moment, so it counts as one that serves.
     idle = [i for i in older if i.state not in SERVING and i.state is not InstanceState.UNREACHABLE]
     serving = [instance for instance in older if instance not in idle]
     ready = sum(instance.state in SERVING for instance in current)
     surplus = max(ready + len(serving) - wanted, 0)
-    crowded = len(current) + len(serving) > wanted
-    if not surplus and serving and crowded and any(waits_for_room(instance) for instance in current):
+    if not surplus and serving and is_crowded and len(current) + len(serving) > wanted:
         surplus = 1
     return [*idle, *victims(model, serving, snapshot)[:surplus]]
 
@@ -101,15 +110,7 @@ def _offload(instance: ModelInstance) -> float:
 
 
 def _place(model: Model, instance: ModelInstance, snapshot: Snapshot) -> float:
-    placement = instance.placement
-    if placement is None:
+    seat = None if instance.placement is None else seated(instance.placement, snapshot)
+    if seat is None:
         return 0.0
-    seats = [
-        Candidate(worker=worker, gpu_indexes=share.gpu_indexes, claim=share.claim)
-        for share in map(placement.share, range(1 + len(placement.subordinates)))
-        if (worker := snapshot.workers.get(share.worker_id)) is not None
-    ]
-    request = PlacementRequest(model=model, instance=instance, engine_name="")
-    if not seats or seats[0].worker.id != placement.worker_id:
-        return 0.0
-    return mean_score(spread.score, seats, request, snapshot)
+    return spread.score(seat, PlacementRequest(model=model, instance=instance, engine_name=""), snapshot)

@@ -20,6 +20,7 @@ from .estimate.safetensors_demand import context_of
 from .gang import may_span
 from .look import objections
 from .placement import MAKES_ROOM, PlacementRequest, Rejection
+from .reconcile import on_drained
 from .worker_class import Group, alike
 
 _LEAST_CTX = 1024
@@ -47,15 +48,15 @@ def smallest_change(
 
 
 def _older_replica(request: PlacementRequest, snapshot: Snapshot) -> str | None:
-    """A rolling update without spare room: the replica to be replaced holds the memory."""
+    """A rolling update, or a drain, without spare room: the replica to be replaced holds the memory."""
     if request.instance is None:
         return None
     older = frozenset(
         instance.id
         for instance in snapshot.instances.values()
         if instance.model_id == request.model.id
-        and instance.generation < request.instance.generation
         and instance.placement
+        and (instance.generation < request.instance.generation or on_drained(instance, snapshot))
     )
     return f"wait until {MAKES_ROOM}" if older and _fits(request, _without(snapshot, older)) else None
 

@@ -1,34 +1,79 @@
-"""How places are compared: the score of the strategy, for one worker and for the members of a gang together."""
+"""How places are compared: what each rule of ``scores/`` says of one, and the sum."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from types import ModuleType
 
+import attrs
+
+from gpustack.domain.instance import Placement
+from gpustack.domain.model import PlacementStrategy
 from gpustack.domain.snapshot import Snapshot
 from gpustack.plugins import siblings
 
 from .placement import Candidate, PlacementRequest
 
-Score = Callable[[Candidate, PlacementRequest, Snapshot], float]
+ScoreRule = Callable[[Candidate, PlacementRequest, Snapshot], float]
 
 MAIN_WEIGHT = 5
 """The main member of a gang counts as much as so many followers."""
 
 
+@attrs.frozen(kw_only=True)
+class Score:
+    """What one rule says of a place: ``value`` is 0 to 100 (spread gives up to 110), ``weight`` below 0 where it counts
+    against the place."""
+
+    name: str
+    value: float
+    weight: float
+
+    @property
+    def points(self) -> float:
+        """What it adds to the score of the place."""
+        return self.value * self.weight
+
+
+def scores_of(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> tuple[Score, ...]:
+    """What each rule says that the deployment's strategy asks; what counts most comes first."""
+    found = (
+        Score(name=name, value=rule(candidate, request, snapshot), weight=weight)
+        for name, weight, rule in _asked(request.model.placement_strategy)
+    )
+    return tuple(sorted(found, key=lambda one: -abs(one.weight)))
+
+
+def seated(placement: Placement, snapshot: Snapshot) -> Candidate | None:
+    """A place that is taken as one to be scored; ``None`` where the main worker is gone. Followers whose worker is gone
+    are left out."""
+    seats = [
+        Candidate(worker=worker, gpu_indexes=share.gpu_indexes, claim=share.claim)
+        for share in map(placement.share, range(1 + len(placement.subordinates)))
+        if (worker := snapshot.workers.get(share.worker_id)) is not None
+    ]
+    if not seats or seats[0].worker.id != placement.worker_id:
+        return None
+    return attrs.evolve(seats[0], followers=tuple(seats[1:]))
+
+
 def scored(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> float:
-    """The score of a place by the strategy of the deployment."""
-    score = _strategies()[request.model.placement_strategy.value].score
-    return mean_score(score, (candidate, *candidate.followers), request, snapshot)
+    """The score of a place: the points of all rules together."""
+    total = 0.0
+    for _, weight, rule in _asked(request.model.placement_strategy):
+        total += weight * rule(candidate, request, snapshot)
+    return total
 
 
-def mean_score(
-    score: Score, members: Sequence[Candidate], request: PlacementRequest, snapshot: Snapshot
+def mean_of_members(
+    rule: ScoreRule, candidate: Candidate, request: PlacementRequest, snapshot: Snapshot
 ) -> float:
-    """The mean of the scores of all members, of which the first, the main one, counts ``MAIN_WEIGHT`` times."""
-    main, *others = (score(member, request, snapshot) for member in members)
-    return (main * MAIN_WEIGHT + sum(others)) / (MAIN_WEIGHT + len(others)) if others else main
+    """The mean of what a rule says of each member, of which the main one counts ``MAIN_WEIGHT`` times."""
+    main = rule(candidate, request, snapshot)
+    if not candidate.followers:
+        return main
+    others = [rule(member, request, snapshot) for member in candidate.followers]
+    return (main * MAIN_WEIGHT + sum(others)) / (MAIN_WEIGHT + len(others))
 
 
 def best_seats(
@@ -40,5 +85,8 @@ def best_seats(
 
 
 @cache
-def _strategies() -> Mapping[str, ModuleType]:
-    return {module.__name__.rpartition(".")[2]: module for module in siblings(f"{__package__}.scores")}
+def _asked(strategy: PlacementStrategy) -> tuple[tuple[str, float, ScoreRule], ...]:
+    """The rules that count for deployments of a strategy: the name, weight and function of each."""
+    found = siblings(f"{__package__}.scores")
+    weighed = ((module.NAME, module.weight(strategy), module.score) for module in found)
+    return tuple((name, weight, rule) for name, weight, rule in weighed if weight)

@@ -190,6 +190,8 @@ def _freedom_of(worker: Worker, shape: Shape, snapshot: Snapshot) -> Hashable:
             kinds.setdefault(kind, len(kinds)),
             free.vram.get(device.index, -1),
             free.sharing.get(device.index, 0),
+            device.memory.foreign or 0,
+            device.memory.overrun or 0,
         )
         for kind, device in zip(shape.devices, worker.status.gpu_devices, strict=True)
     )

@@ -9,10 +9,12 @@ from datetime import datetime
 import attrs
 import trio
 
+from gpustack.domain.load import UNKNOWN_LOAD, MemoryLoad, WorkerLoad
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker, WorkerState
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.nursery.ticker import ticks
+from gpustack.server.live_status import LiveStatus
 
 SAMPLE_EVERY = 60.0
 KEPT = 60
@@ -42,7 +44,7 @@ class LoadSample:
 
 
 @attrs.frozen(kw_only=True)
-class _WorkerLoad:
+class _WorkerRates:
     """What one worker measured, percent; an entry for each device."""
 
     cpu: float | None
@@ -51,33 +53,30 @@ class _WorkerLoad:
     vram: tuple[float | None, ...]
 
 
-def load_of(snapshot: Snapshot) -> ClusterLoad:
+def cluster_load(snapshot: Snapshot, live: LiveStatus) -> ClusterLoad:
     """The load now: host figures averaged over workers, device figures over devices.
 
     Workers that are not ready are left out: their last report is old.
     """
-    return _load([_rates(worker) for worker in _ready(snapshot)])
+    return _load([_rates(worker, live.of(worker.id) or UNKNOWN_LOAD) for worker in _ready(snapshot)])
 
 
 def _ready(snapshot: Snapshot) -> list[Worker]:
     return [w for w in snapshot.workers.values() if w.condition.state is WorkerState.READY]
 
 
-def _rates(worker: Worker) -> _WorkerLoad:
-    status = worker.status
-    devices = [device for device in status.gpu_devices if device.fault is None]
-    return _WorkerLoad(
-        cpu=status.cpu.utilization_rate,
-        ram=_share(status.memory.utilization_rate, status.memory.used, status.memory.total),
-        gpu=tuple(device.core.utilization_rate for device in devices if device.core is not None),
-        vram=tuple(
-            _share(device.memory.utilization_rate, device.memory.used, device.memory.total)
-            for device in devices
-        ),
+def _rates(worker: Worker, load: WorkerLoad) -> _WorkerRates:
+    pairs = zip(worker.status.gpu_devices, load.gpu_devices, strict=False)
+    devices = [(device, measured) for device, measured in pairs if device.fault is None]
+    return _WorkerRates(
+        cpu=load.cpu,
+        ram=_share(load.memory, worker.status.memory.total),
+        gpu=tuple(measured.core for _, measured in devices),
+        vram=tuple(_share(measured.memory, device.memory.total) for device, measured in devices),
     )
 
 
-def _load(measured: Sequence[_WorkerLoad]) -> ClusterLoad:
+def _load(measured: Sequence[_WorkerRates]) -> ClusterLoad:
     return ClusterLoad(
         cpu=_mean(one.cpu for one in measured),
         ram=_mean(one.ram for one in measured),
@@ -86,10 +85,10 @@ def _load(measured: Sequence[_WorkerLoad]) -> ClusterLoad:
     )
 
 
-def _share(rate: float | None, used: int | None, total: int | None) -> float | None:
-    if rate is not None:
-        return rate
-    return None if used is None or not total else 100.0 * used / total
+def _share(memory: MemoryLoad, total: int | None) -> float | None:
+    if memory.utilization_rate is not None:
+        return memory.utilization_rate
+    return None if memory.used is None or not total else 100.0 * memory.used / total
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -99,9 +98,10 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 @attrs.define(eq=False, repr=False)
 class LoadHistory:
-    """Owns the samples; takes one every ``SAMPLE_EVERY`` seconds."""
+    """Owns the samples; takes one every ``SAMPLE_EVERY`` seconds. Lets the loads of deleted workers be forgotten."""
 
     _snapshot: Callable[[], Snapshot]
+    _live: LiveStatus
     _now: Callable[[], datetime]
     _samples: deque[LoadSample] = attrs.field(factory=lambda: deque(maxlen=KEPT))
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("load-history"))
@@ -119,10 +119,12 @@ class LoadHistory:
 
     def sample(self) -> None:
         """Take a sample, unless nothing is known."""
-        measured: list[_WorkerLoad] = []
-        for worker in _ready(self._snapshot()):
+        snapshot = self._snapshot()
+        self._live.keep_only(snapshot.workers)
+        measured: list[_WorkerRates] = []
+        for worker in _ready(snapshot):
             with self._faults.row(worker.id):
-                measured.append(_rates(worker))
+                measured.append(_rates(worker, self._live.of(worker.id) or UNKNOWN_LOAD))
         load = _load(measured)
         if load.is_known:
             self._samples.append(LoadSample(self._now(), load))

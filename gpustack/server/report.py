@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import attrs
@@ -11,12 +12,14 @@ import attrs
 from gpustack.domain.artifact import FileState, ModelFile
 from gpustack.domain.instance import ModelInstance, members_on, workers_of
 from gpustack.domain.lifecycle import InstanceState
+from gpustack.domain.load import load_of, status_to_record
 from gpustack.domain.model import Model
 from gpustack.domain.report import FileReport, InstanceReport, StatusReport, members_after
 from gpustack.domain.worker import Worker, WorkerState
 from gpustack.errors import Conflict, Forbidden
 from gpustack.policy.liveness import STOPPED
 from gpustack.server.lifecycle import take_end, take_report
+from gpustack.server.live_status import LiveStatus
 from gpustack.server.liveness import condition_after_status, with_reason
 from gpustack.server.row_write import existing
 from gpustack.store.store import Store
@@ -136,27 +139,50 @@ TO_FETCH: dict[str, Any] = {
 """The fields of a file that its worker is to fetch (again)."""
 
 
-async def report_status(store: Store, worker_id: int, report: StatusReport) -> None:
-    """Replace the worker's status. Labels that it reports are added and overwrite none.
+async def report_status(
+    store: Store, live: LiveStatus, worker_id: int, report: StatusReport, now: datetime
+) -> None:
+    """Take the worker's status: its load into ``live``, the rest into its record. Labels that it reports are added and
+    overwrite none.
 
-    Raises ``NotFound``. A status that changes nothing is not written.
+    Raises ``NotFound``. Nothing is written where the record says the same already, but for the date every
+    ``STAMP_EVERY``. ``now`` is the wall clock.
     """
 
     report = bounded(report)
 
     def work(tx: Tx) -> None:
         worker = existing(tx, Worker, worker_id)
-        after = attrs.evolve(
-            worker,
-            status=report.status,
-            condition=condition_after_status(worker.condition, report.status, tx.now),
-            ip=worker.ip if report.ip is None else report.ip,
-            labels=merged_labels(worker.labels, report.labels or {}),
-        )
-        if after != worker:
+        after = _after_status(worker, report, tx.now)
+        if after is not worker or is_stamp_due(worker, tx.now):
             tx.update(attrs.evolve(after, heartbeat_time=tx.now))
 
-    await store.write(work)
+    known = store.snapshot.get(Worker, worker_id)
+    if known is None or is_stamp_due(known, now) or _after_status(known, report, now) is not known:
+        await store.write(work)
+    live.reported(worker_id, load_of(report.status))
+
+
+STAMP_EVERY = timedelta(hours=1)
+"""How often the record of a worker that reports gets the date, though nothing else has changed: it is shown after a
+restart of the server."""
+
+
+def is_stamp_due(worker: Worker, now: datetime) -> bool:
+    """Whether the date in the record is that old."""
+    return worker.heartbeat_time is None or now - worker.heartbeat_time >= STAMP_EVERY
+
+
+def _after_status(worker: Worker, report: StatusReport, now: datetime) -> Worker:
+    """The record after a status; the very same where that changes nothing."""
+    after = attrs.evolve(
+        worker,
+        status=status_to_record(report.status, worker.status),
+        condition=condition_after_status(worker.condition, report.status, now),
+        ip=worker.ip if report.ip is None else report.ip,
+        labels=merged_labels(worker.labels, report.labels or {}),
+    )
+    return worker if after == worker else after
 
 
 async def worker_drains(store: Store, worker_id: int) -> None:

@@ -389,9 +389,15 @@ def _request(
 
 
 def _waiting(snapshot: Snapshot) -> list[ModelInstance]:
-    """The instances that wait for a place, oldest first so that none is overtaken for ever."""
+    """The instances that wait for a place, those of the highest priority first; among equals the oldest first, so that
+    none is overtaken for ever."""
+
+    def order(instance: ModelInstance) -> tuple[int, int]:
+        model = snapshot.models.get(instance.model_id)
+        return (0 if model is None else -model.priority), instance.id
+
     found = [i for i in snapshot.instances.values() if _waits(i) and i.deleted_at is None]
-    return sorted(found, key=lambda i: i.id)
+    return sorted(found, key=order)
 
 
 def _waits(instance: ModelInstance) -> bool:

@@ -15,6 +15,7 @@ from gpustack.server.catalog import Catalog
 from gpustack.server.cluster_load import LoadHistory
 from gpustack.server.facts import FactsCache
 from gpustack.server.heartbeat import HeartbeatTimes
+from gpustack.server.live_status import LiveStatus
 from gpustack.server.liveness import Liveness
 from gpustack.server.model_meta import AskEngine, ModelMetaReader
 from gpustack.server.ray_head import OwnRay, RayHeadRecorder
@@ -41,6 +42,7 @@ class BackgroundServices:
     def of(
         cls,
         store: Store,
+        live: LiveStatus,
         *,
         catalog_source: str | None,
         version: str,
@@ -50,7 +52,7 @@ class BackgroundServices:
     ) -> BackgroundServices:
         """``catalog_source``: ``--model-catalog-file``; ``feed``: the URL of new versions, ``None`` to ask nobody."""
         return cls(
-            load=LoadHistory(lambda: store.snapshot, now),
+            load=LoadHistory(lambda: store.snapshot, live, now),
             catalog=Catalog(catalog_source),
             updates=UpdateCheck(version, feed, now, rng),
         )

@@ -38,6 +38,9 @@ _UNSET_LATER = re.compile(rb',"(?:slots|context|kv_cache|tensor_parallel)":null'
 _STATE_FILE = re.compile(r"instance-(?P<instance>\d{1,18})(?:-member-(?P<member>\d{1,9}))?", re.ASCII)
 _threads = threads("engine states", 2)
 
+SeatKey = tuple[int, int]
+"""An instance's id, and the member of it: 0 is the main one."""
+
 
 @attrs.frozen(kw_only=True)
 class EngineSeat:
@@ -253,7 +256,7 @@ async def end_former_engine(state: GroupState, context: WorkerContext) -> None:
         await _forget(state.path)
 
 
-async def engines_on_record(context: WorkerContext) -> dict[tuple[int, int], GroupState]:
+async def engines_on_record(context: WorkerContext) -> dict[SeatKey, GroupState]:
     """What the state files say, by instance id and member; a file that cannot be read is named in the log."""
     found: dict[tuple[int, int], GroupState] = {}
     for state in await _threads.run(read_states, context.state_dir):
@@ -261,9 +264,15 @@ async def engines_on_record(context: WorkerContext) -> dict[tuple[int, int], Gro
             log.warning(
                 "Cannot read the record of an engine: file=%s reason=%s", state.path.name, state.reason
             )
-        elif state.path is not None and (named := _STATE_FILE.fullmatch(state.path.stem)):
-            found[int(named["instance"]), int(named["member"] or 0)] = state
+        elif (seat := seat_on_record(state)) is not None:
+            found[seat] = state
     return found
+
+
+def seat_on_record(state: GroupState) -> SeatKey | None:
+    """For whom a process was started, as the name of its state file tells; ``None`` for what is no engine."""
+    named = None if state.path is None else _STATE_FILE.fullmatch(state.path.stem)
+    return None if named is None else (int(named["instance"]), int(named["member"] or 0))
 
 
 async def engine_on_record(instance_id: int, context: WorkerContext, member: int = 0) -> GroupState | None:

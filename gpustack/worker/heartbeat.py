@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import attrs
 import trio
 
+from gpustack.domain.load import disk_loads, is_near, steady_part
 from gpustack.domain.worker import WorkerStatus
 from gpustack.errors import Forbidden, GpustackError, NotFound, Unauthorized
 from gpustack.nursery.limiter import threads
@@ -162,8 +163,11 @@ def _differs(sent: _StatusMessage, now: _StatusMessage) -> bool:
 
 
 def notable(before: WorkerStatus, after: WorkerStatus) -> bool:
-    """Whether anything differs, apart from the uptime and loads that changed by less than 5 percentage points."""
-    if _steady_part(before) != _steady_part(after):
+    """Whether anything differs, apart from the uptime, loads that changed by less than 5 percentage points, and free
+    space that placement would not see differently."""
+    if steady_part(before) != steady_part(after):
+        return True
+    if not is_near(disk_loads(before), disk_loads(after)):
         return True
     return any(_load_changed(was, now) for was, now in zip(_loads(before), _loads(after), strict=True))
 
@@ -172,27 +176,6 @@ def _load_changed(was: float | None, now: float | None) -> bool:
     if was is None or now is None:
         return was is not now
     return abs(was - now) > _NOTABLE
-
-
-def _steady_part(status: WorkerStatus) -> WorkerStatus:
-    """The status without the values that change all the time."""
-    return attrs.evolve(
-        status,
-        cpu=attrs.evolve(status.cpu, utilization_rate=None),
-        memory=attrs.evolve(status.memory, used=None, utilization_rate=None),
-        swap=attrs.evolve(status.swap, used=None, utilization_rate=None),
-        filesystem=tuple(attrs.evolve(f, used=None, free=None, available=None) for f in status.filesystem),
-        uptime=attrs.evolve(status.uptime, uptime=None, boot_time=None),
-        gpu_devices=tuple(
-            attrs.evolve(
-                d,
-                temperature=None,
-                core=None if d.core is None else attrs.evolve(d.core, utilization_rate=None),
-                memory=attrs.evolve(d.memory, used=None, utilization_rate=None),
-            )
-            for d in status.gpu_devices
-        ),
-    )
 
 
 def _loads(status: WorkerStatus) -> list[float | None]:

@@ -25,6 +25,7 @@ from gpustack.domain.access import User
 from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.identity.passwords import hash_password
 from gpustack.server.heartbeat import HeartbeatTimes
+from gpustack.server.live_status import LiveStatus
 from gpustack.store import StoreSettings, open_store
 
 from .world import DAEMON, PASSWORD, TOKEN, Clock, FakeLogSource, World
@@ -47,7 +48,9 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
                 logins=LoginLimiters.of(clock.monotonic),
                 rules=AccessRules(local_admins=frozenset({0, DAEMON})),
             ),
-            workers=WorkerServices(heartbeats=HeartbeatTimes(clock.monotonic), logs=link),
+            workers=WorkerServices(
+                heartbeats=HeartbeatTimes(clock.monotonic), live=LiveStatus(clock.monotonic), logs=link
+            ),
             server=ServerDescription(version=Version(version="1.2.3", git_commit="abcdef0")),
         )
         hashed = await hash_password(PASSWORD)

@@ -10,7 +10,7 @@ import pytest
 from gpustack.domain.device import DeviceCore
 from gpustack.domain.usage import ModelUsage, Operation
 from gpustack.domain.worker import Condition, Cpu, WorkerState
-from gpustack.server.cluster_load import KEPT, LoadHistory, load_of
+from gpustack.server.cluster_load import KEPT, LoadHistory, cluster_load
 
 from .world import CARD, STATUS, World
 
@@ -58,13 +58,13 @@ async def test_the_load_is_the_mean_of_what_ready_workers_measured(world: World)
     await world.worker("silent")
     gone = Condition(state=WorkerState.UNREACHABLE)
     await world.worker("gone", status=attrs.evolve(BUSY, cpu=Cpu(utilization_rate=100.0)), condition=gone)
-    load = load_of(world.store.snapshot)
+    load = cluster_load(world.store.snapshot, world.context.workers.live)
     assert (load.cpu, load.ram, load.gpu, load.vram) == (50.0, 1.56, 30.0, 100.0)
     assert (await world.get("/v1/dashboard"))["system_load"]["current"]["cpu"] == 50.0
 
 
 async def test_an_hour_of_load_is_kept_and_no_more(world: World) -> None:
-    history = LoadHistory(lambda: world.store.snapshot, world.clock)
+    history = LoadHistory(lambda: world.store.snapshot, world.context.workers.live, world.clock)
     history.sample()
     assert not history.samples, "nothing is known yet"
     await world.worker("busy", status=BUSY)

@@ -319,6 +319,7 @@ async def _follow(steps: list[tuple[str, int]]) -> None:
     from gpustack.api.throttle import LoginLimiters
     from gpustack.identity.derived_keys import DerivedKeys
     from gpustack.server.heartbeat import HeartbeatTimes
+    from gpustack.server.live_status import LiveStatus
     from gpustack.store import StoreSettings, open_store
 
     from .world import TOKEN, Clock, FakeLogSource
@@ -332,7 +333,11 @@ async def _follow(steps: list[tuple[str, int]]) -> None:
                 store=store,
                 keys=DerivedKeys.of("x"),
                 access=AccessControl(cluster_token=TOKEN, logins=LoginLimiters.of(clock.monotonic)),
-                workers=WorkerServices(heartbeats=HeartbeatTimes(clock.monotonic), logs=FakeLogSource()),
+                workers=WorkerServices(
+                    heartbeats=HeartbeatTimes(clock.monotonic),
+                    live=LiveStatus(clock.monotonic),
+                    logs=FakeLogSource(),
+                ),
                 clock=clock,
                 monotonic=clock.monotonic,
                 rng=random.Random(1),

@@ -20,6 +20,7 @@ from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.device import Device, DeviceMemory
 from gpustack.domain.instance import Claim, ModelInstance, Placement
 from gpustack.domain.lifecycle import InstanceState, Party
+from gpustack.domain.load import load_of
 from gpustack.domain.model import Model
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Condition, Memory, Worker, WorkerState, WorkerStatus
@@ -173,7 +174,7 @@ class World:
         return user
 
     async def worker(self, name: str, **more: Any) -> tuple[Worker, str]:
-        """A ready worker with one card, and its credential."""
+        """A ready worker with one card that has reported, and its credential."""
         secret = f"secret0of0{name.replace('-', '')}"
         fields: dict[str, Any] = {
             "worker_uuid": f"uuid-{name}",
@@ -185,6 +186,7 @@ class World:
             **more,
         }
         worker = await self.store.write(lambda tx: tx.insert(Worker(name=name, **fields)))
+        self.context.workers.live.reported(worker.id, load_of(worker.status))
         return worker, worker_key(worker.id, secret)
 
     async def model(self, name: str, **more: Any) -> Model:

@@ -63,7 +63,7 @@ def test_run_takes_adapters_that_answer_by_names_of_their_own(shell: Shell, tiny
 
 def test_ls_and_ps_show_what_runs(shell: Shell, tiny: str) -> None:
     head, row = shell.good("ls").splitlines()
-    assert head.split() == ["NAME", "SOURCE", "READY", "BACKEND", "CATEGORIES", "AGE"]
+    assert head.split() == ["NAME", "SOURCE", "READY", "PRIORITY", "BACKEND", "CATEGORIES", "AGE"]
     assert row.split()[0] == "tiny" and "1/1" in row and "llm" in row
     head, row = shell.good("ps", "tiny").splitlines()
     assert row.split()[1:3] == ["tiny", "running"] and "CPU" in row

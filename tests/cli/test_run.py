@@ -25,7 +25,7 @@ def test_options_become_fields_of_the_deployment() -> None:
     given = words(
         "--replicas=2", "--backend=llama-box", "-p", "ctx-size=4096", "--param=--no-warmup", "-e", "A=b=c",
         "--gpu", "n:cuda:0,n:cuda:1", "--gpu=n:cuda:2", "--selector", "zone=a",
-        "--access=public",
+        "--access=public", "--priority=-7", "--preempts",
     )  # fmt: skip
     assert run.deployment_fields(given) == {
         "replicas": 2,
@@ -35,6 +35,8 @@ def test_options_become_fields_of_the_deployment() -> None:
         "gpu_selector": {"gpu_ids": ["n:cuda:0", "n:cuda:1", "n:cuda:2"]},
         "worker_selector": {"zone": "a"},
         "access_policy": "public",
+        "priority": -7,
+        "preempts": True,
     }
 
 
@@ -51,6 +53,8 @@ def test_nothing_is_said_that_was_not_asked_for() -> None:
         (("--selector==x",), "--selector must be NAME=VALUE"),
         (("--replicas=0",), "--replicas must be a whole number of at least 1, not '0'"),
         (("--replicas=-1",), "--replicas must be a whole number"),
+        (("--priority=1001",), "--priority must be a whole number from -1000 to 1000, not '1001'"),
+        (("--priority=high",), "--priority must be a whole number from -1000 to 1000, not 'high'"),
         (("--command=x", "--backend=llama-box"), "--command is for --backend=custom, not llama-box"),
         (("--lora=a=./x.gguf", "--lora=a=./y.gguf"), "--lora names an adapter twice"),
         (("--access=everybody",), "--access must be one of public, authed, not 'everybody'"),

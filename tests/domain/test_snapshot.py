@@ -102,3 +102,12 @@ def test_records_are_found_by_their_fields() -> None:
     assert found.get(ModelInstance, None) is None
     assert found.instances_of(1) == [one]
     assert found.users == {}
+
+
+def test_what_is_in_use_without_a_claim_is_not_free() -> None:
+    used = DeviceMemory(total=24 * GIB, used=9 * GIB, foreign=6 * GIB, overrun=2 * GIB)
+    found = snapshot(instance(1, on(1, gpu0=5)))
+    assert found.free(worker(device(0, memory=used), device(1))).vram == {0: 10 * GIB, 1: 23 * GIB}
+    shared = DeviceMemory(total=64 * GIB, is_unified_memory=True, foreign=8 * GIB)
+    assert found.free(worker(device(0, memory=shared))) == FreeMemory(49 * GIB, {0: 49 * GIB})
+    assert found.free(worker(device(0, memory=used)).emptied).vram == {0: 18 * GIB}

@@ -33,6 +33,7 @@ from gpustack.http1.server import HttpServer, ServerLimits
 from gpustack.metrics.traffic import Traffic
 from gpustack.policy.access import INFERENCE
 from gpustack.server.heartbeat import HeartbeatTimes
+from gpustack.server.live_status import LiveStatus
 from gpustack.server.memory_budget import MemoryBudget
 from gpustack.server.token_budget import TokenBudgets
 from gpustack.server.usage_ledger import UsageLedger
@@ -74,7 +75,11 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
             store=store,
             keys=KEYS,
             access=AccessControl(cluster_token="the-token", logins=LoginLimiters.of(time.monotonic)),
-            workers=WorkerServices(heartbeats=HeartbeatTimes(time.monotonic), logs=FakeLogSource()),
+            workers=WorkerServices(
+                heartbeats=HeartbeatTimes(time.monotonic),
+                live=LiveStatus(time.monotonic),
+                logs=FakeLogSource(),
+            ),
             clock=clock,
             monotonic=time.monotonic,
             rng=rng,

@@ -17,6 +17,7 @@ from gpustack.domain.worker import Condition, EngineBuild, Kernel, Worker, Worke
 from gpustack.policy.decision import decide
 from gpustack.policy.placement import GangSettings, PlacementRequest
 from gpustack.policy.schedule import Unschedulable, place
+from gpustack.policy.seat import scores_of, seated
 
 from .test_safetensors_placement import SOURCE, facts
 from .worlds import ask, gpu, instance, model, worker, world
@@ -225,9 +226,15 @@ def test_spread_takes_empty_workers_and_binpack_full_ones() -> None:
 
 def test_the_score_of_a_gang_is_the_mean_of_its_members_the_main_one_counting_five_times() -> None:
     busy = instance(7, model(2), on=2, claim=Claim(ram=GIB))
-    found = placed(deployed(), node(1, 24, 24), node(2, 24, 24), busy)
+    snapshot = world(node(1, 24, 24), node(2, 24, 24), busy)
+    found = place(question(deployed()), snapshot)
+    assert isinstance(found, Placement)
+    seat = seated(found, snapshot)
+    assert seat is not None
+    spread, *others = scores_of(seat, question(deployed()), snapshot)
     alone = 100 + 2 * (10 / 3)
-    assert found.score == pytest.approx((alone * 5 + alone - 10) / 6)
+    assert (spread.name, spread.points) == ("spread", pytest.approx((alone * 5 + alone - 10) / 6))
+    assert found.score == pytest.approx(sum(one.points for one in (spread, *others)))
 
 
 def test_workers_without_gpus_share_a_model_that_none_holds() -> None:

@@ -33,8 +33,17 @@ def workers(draw: st.DrawFn, key: int) -> Worker:
     unified = draw(st.booleans())
     ram = draw(st.integers(2, 96))
     sizes = draw(st.lists(st.integers(2, 48), max_size=1 if unified else 4))
+    unclaimed = st.sampled_from([None, None, 0, GIB, 3 * GIB])
     gpus = [
-        gpu(index, memory=DeviceMemory(total=(ram if unified else gib) * GIB, is_unified_memory=unified))
+        gpu(
+            index,
+            memory=DeviceMemory(
+                total=(ram if unified else gib) * GIB,
+                is_unified_memory=unified,
+                foreign=draw(unclaimed),
+                overrun=draw(unclaimed),
+            ),
+        )
         for index, gib in enumerate(sizes)
     ]
     made = worker(

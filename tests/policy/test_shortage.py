@@ -5,11 +5,13 @@ from __future__ import annotations
 import attrs
 import pytest
 
+from gpustack.domain.device import DeviceMemory
 from gpustack.domain.instance import Claim, Placement
 from gpustack.domain.model import GpuSelector
 from gpustack.domain.record import Record
 from gpustack.domain.unit import GIB, MIB
 from gpustack.domain.worker import Condition, SystemReserved, WorkerState
+from gpustack.policy.explain import explain
 from gpustack.policy.placement import MAKES_ROOM, PlacementRequest
 from gpustack.policy.schedule import Unschedulable, place
 
@@ -158,3 +160,17 @@ def test_the_part_of_one_gpu_is_told_to_be_a_part() -> None:
     here = worker(gpus=[gpu(0), gpu(1, 16)])
     said = refused(ask(model(cpu_offloading=False), LARGE), here).sentence
     assert "of video memory for its share among 2 GPUs, GPU" in said
+
+
+def test_memory_that_others_use_is_named() -> None:
+    memory = DeviceMemory(total=24 * GIB, foreign=12 * GIB, overrun=2 * GIB)
+    holder = instance(7, model(2), on=1, claim=Claim(vram={0: 4 * GIB}))
+    strict = model(cpu_offloading=False)
+    there = worker(gpus=[gpu(0, memory=memory)])
+    said = refused(ask(strict, MIDDLE), there, holder).sentence
+    assert (
+        "GPU 0 of worker node-a has 5.0 GiB free of 24.0 GiB (1.0 GiB reserved, 4.0 GiB claimed, 12.0 GiB of it used "
+        "by programs that are not GPUStack's, 2.0 GiB of it taken by engines beyond their claims)"
+    ) in said
+    alone = worker(gpus=[gpu(0, memory=DeviceMemory(total=24 * GIB, foreign=12 * GIB))])
+    assert not explain(strict, instance(1, strict), world(alone, strict), MIDDLE).final

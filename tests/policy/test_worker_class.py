@@ -9,6 +9,7 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpustack.domain.device import DeviceMemory
 from gpustack.domain.instance import Claim, Placement
 from gpustack.domain.model import GpuSelector, Model
 from gpustack.domain.snapshot import ClaimIndex, Snapshot
@@ -132,6 +133,16 @@ def test_what_is_free_and_how_many_share_it_tells_workers_apart() -> None:
         instance(6, other, on=4, claim=Claim(vram={1: GIB})),
     ]
     assert groups(ask(M, SMALL), world(*eight(), M, other, *held)) == [[1], [2], [3], [4], [5, 6, 7, 8]]
+
+
+def test_what_others_use_tells_workers_apart() -> None:
+    """Also where as much is free: the sentence says whose it is."""
+    shares = {1: (GIB, None), 2: (None, GIB), 3: (0, 0), 4: (GIB, 0)}
+    fleet = [
+        worker(key, gpus=[gpu(0, memory=DeviceMemory(total=24 * GIB, foreign=foreign, overrun=overrun))])
+        for key, (foreign, overrun) in shares.items()
+    ]
+    assert groups(ask(M, SMALL), world(*fleet, worker(5, gpus=[gpu(0)]), M)) == [[1, 4], [2], [3, 5]]
 
 
 def test_who_has_a_replica_or_was_picked_stands_alone() -> None:

@@ -16,12 +16,15 @@ from gpustack.domain.facts import ModelFacts
 from gpustack.domain.instance import Claim, ModelInstance, Placement
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.model import Model
+from gpustack.domain.report import StatusReport
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Worker
 from gpustack.errors import GpustackError
 from gpustack.nursery.limiter import limiters
 from gpustack.server.facts import FactsCache, FactsSettings
+from gpustack.server.live_status import LiveStatus
+from gpustack.server.report import report_status
 from gpustack.store import Store
 from gpustack.store.transaction import Tx
 from tests.policy import worlds
@@ -103,6 +106,9 @@ class Cluster:
     clock: Clock
     readers: Readers = attrs.field(factory=Readers)
     made: int = 0
+    live: LiveStatus = attrs.field(
+        default=attrs.Factory(lambda self: LiveStatus(self.clock.monotonic), takes_self=True)
+    )
 
     @property
     def snapshot(self) -> Snapshot:
@@ -122,6 +128,10 @@ class Cluster:
         made = worlds.worker(gpus=gpus, **more)
         made = attrs.evolve(made, id=0, name=name, worker_uuid=f"uuid-{name}", credential_hash=f"hash-{name}")
         return await self.store.write(lambda tx: tx.insert(made))
+
+    async def report_status(self, worker_id: int, report: StatusReport) -> None:
+        """A worker tells its status."""
+        await report_status(self.store, self.live, worker_id, report, self.clock())
 
     async def model(self, name: str, **more: Any) -> Model:
         made = worlds.model(**{"id": 0, "name": name, "source": hub(name), **more})

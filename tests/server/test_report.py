@@ -14,7 +14,7 @@ from gpustack.domain.worker import Condition, Memory, WorkerState, WorkerStatus
 from gpustack.errors import Conflict, Forbidden, NotFound
 from gpustack.server.deployment import delete_file, delete_instance
 from gpustack.server.lifecycle import give_up_place
-from gpustack.server.report import report_file, report_instance, report_status
+from gpustack.server.report import report_file, report_instance
 
 from .cluster import Cluster, hub
 
@@ -176,7 +176,7 @@ async def test_a_status_replaces_the_one_before_and_labels_fill_in(cluster: Clus
     status = WorkerStatus(memory=Memory(total=5))
     report = StatusReport(status=status, ip="10.0.0.7", labels={"zone": "its", "os": "linux"})
     cluster.clock.forward(5)
-    await report_status(cluster.store, worker.id, report)
+    await cluster.report_status(worker.id, report)
     now = cluster.now(worker)
     assert (now.status, now.ip, now.labels, now.cordoned) == (
         status,
@@ -187,20 +187,20 @@ async def test_a_status_replaces_the_one_before_and_labels_fill_in(cluster: Clus
     assert now.heartbeat_time == cluster.clock.now
     revision = cluster.snapshot.revision
     cluster.clock.forward(5)
-    await report_status(cluster.store, worker.id, StatusReport(status=status))
+    await cluster.report_status(worker.id, StatusReport(status=status))
     assert cluster.snapshot.revision == revision, "nothing new was said"
     with pytest.raises(NotFound):
-        await report_status(cluster.store, 99, report)
+        await cluster.report_status(99, report)
 
 
 async def test_hardware_that_cannot_be_looked_at_is_told_and_keeps_a_worker_in_use(cluster: Cluster) -> None:
     worker = await cluster.worker("a")
     broken = StatusReport(status=WorkerStatus(detection_faults=("NVIDIA devices cannot be looked at",)))
-    await report_status(cluster.store, worker.id, broken)
+    await cluster.report_status(worker.id, broken)
     condition = cluster.now(worker).condition
     assert (condition.state, condition.why) == (WorkerState.READY, "NVIDIA devices cannot be looked at")
     assert condition.since == worker.condition.since, "it has been ready all the time"
-    await report_status(cluster.store, worker.id, StatusReport(status=WorkerStatus()))
+    await cluster.report_status(worker.id, StatusReport(status=WorkerStatus()))
     assert cluster.now(worker).condition.why == ""
 
 
@@ -208,7 +208,7 @@ async def test_a_status_alone_does_not_overrule_the_judgement_of_silence(cluster
     worker = await cluster.worker("a")
     silent = Condition(state=WorkerState.NOT_READY, why="not heard for 45 s")
     await cluster.change(worker, condition=silent)
-    await report_status(cluster.store, worker.id, StatusReport(status=WorkerStatus()))
+    await cluster.report_status(worker.id, StatusReport(status=WorkerStatus()))
     assert cluster.now(worker).condition == silent
 
 

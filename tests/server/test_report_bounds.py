@@ -24,7 +24,6 @@ from gpustack.server.report import (
     bounded,
     report_file,
     report_instance,
-    report_status,
 )
 
 from .cluster import Cluster, hub
@@ -56,7 +55,7 @@ async def test_labels_have_a_number_and_a_length_however_they_are_brought(cluste
     assert len(worker.labels) <= MOST_LABELS and "worker-name" in worker.labels
     for n in range(5):
         report = StatusReport(status=WorkerStatus(), labels={f"new-{n}-{m}": LONG for m in range(MANY)})
-        await report_status(cluster.store, worker.id, report)
+        await cluster.report_status(worker.id, report)
     found = cluster.now(worker)
     assert len(found.labels) <= MOST_LABELS
     assert max(map(len, found.labels)) <= LONGEST_NAME
@@ -71,7 +70,7 @@ async def test_labels_that_were_edited_here_give_way_to_none_that_a_worker_bring
     report = StatusReport(
         status=WorkerStatus(), labels={"tier": "tin", **{f"n{n}": "x" for n in range(MANY)}}
     )
-    await report_status(cluster.store, worker.id, report)
+    await cluster.report_status(worker.id, report)
     labels = cluster.now(worker).labels
     assert (labels["rack"], labels["tier"], len(labels)) == ("1", "gold", MOST_LABELS)
 
@@ -85,7 +84,7 @@ async def test_a_status_has_a_size(cluster: Cluster) -> None:
         detection_faults=(LONG,) * MANY,
         os=OperatingSystem(name=LONG),
     )
-    await report_status(cluster.store, worker.id, StatusReport(status=status))
+    await cluster.report_status(worker.id, StatusReport(status=status))
     found = cluster.now(worker).status
     assert {
         len(getattr(found, name)) for name in ("filesystem", "gpu_devices", "engines", "detection_faults")

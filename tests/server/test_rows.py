@@ -19,6 +19,7 @@ from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.audit import AuditEvent, AuditOutcome
 from gpustack.domain.lifecycle import TRANSITIONS, InstanceState, Party, allowed
 from gpustack.domain.lifecycle import InstanceState as S
+from gpustack.domain.load import load_of
 from gpustack.domain.model import Model
 from gpustack.domain.usage import Operation
 from gpustack.domain.worker import Cpu, WorkerState, WorkerStatus
@@ -388,8 +389,10 @@ async def test_the_load_is_that_of_the_workers_that_can_be_counted(
 ) -> None:
     for name, rate in (("a", 10.0), ("b", 30.0)):
         await cluster.worker(name, status=WorkerStatus(cpu=Cpu(utilization_rate=rate)))
-    history = LoadHistory(lambda: cluster.snapshot, cluster.clock)
-    Stumble(cluster_load, "_rates", lambda worker: worker.name == "a", 1).put(monkeypatch)
+    for worker in cluster.snapshot.workers.values():
+        cluster.live.reported(worker.id, load_of(worker.status))
+    history = LoadHistory(lambda: cluster.snapshot, cluster.live, cluster.clock)
+    Stumble(cluster_load, "_rates", lambda worker, load: worker.name == "a", 1).put(monkeypatch)
     await begin(nursery, history)
     await trio.testing.wait_all_tasks_blocked()
     history.sample()

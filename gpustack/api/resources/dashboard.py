@@ -9,7 +9,7 @@ from typing import Any
 
 from gpustack.domain.instance import Claim, claims_of
 from gpustack.domain.model import Model
-from gpustack.server.cluster_load import ClusterLoad, LoadSample, load_of
+from gpustack.server.cluster_load import ClusterLoad, LoadSample, cluster_load
 from gpustack.store import usage_history
 
 from ..problems import MalformedRequest
@@ -75,7 +75,10 @@ async def _dashboard(call: ApiCall) -> ApiResponse:
                 "model_count": len(snapshot.models),
                 "model_instance_count": len(snapshot.instances),
             },
-            "system_load": {"current": _load(load_of(snapshot)), "history": _load_history(samples)},
+            "system_load": {
+                "current": _load(cluster_load(snapshot, context.workers.live)),
+                "history": _load_history(samples),
+            },
             "model_usage": {
                 **_histories(days),
                 "top_users": [

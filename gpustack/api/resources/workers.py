@@ -18,14 +18,23 @@ from gpustack.policy.model_file import holders
 from gpustack.server import deployment
 from gpustack.server.credential import CredentialAction, bar, next_action, readmit, renew_credential
 from gpustack.server.join import JoinResult, PresentedCredential, join
-from gpustack.server.report import LONGEST, MOST_FILES, bounded, report_status, worker_drains, worker_leaves
+from gpustack.server.report import (
+    LONGEST,
+    MOST_FILES,
+    bounded,
+    is_stamp_due,
+    report_status,
+    worker_drains,
+    worker_leaves,
+)
 from gpustack.store.transaction import Tx
 
 from ..access import credentials_of
 from ..listing import ListSelection, equal
+from ..load_document import read_load
 from ..problems import MalformedRequest
 from ..resource import Resource, document_view
-from ..route import WORKERS, ApiCall, ApiResponse, ApiRoute
+from ..route import WORKERS, ApiCall, ApiResponse, ApiRoute, read_document
 from ..shape import Array, AttrsObject, Boolean, Dictionary, Document, Integer, Nullable, Number, Text
 from ..view import RenderContext
 from ..wire import WORKER
@@ -167,11 +176,28 @@ async def _leave(call: ApiCall) -> ApiResponse:
 
 
 async def _status(call: ApiCall) -> ApiResponse:
-    worker_id = own_id(call)
-    check_address(call.document.ip, call.request.peer)
-    call.context.workers.heartbeats.heard(worker_id)
-    await report_status(call.context.store, worker_id, call.document)
+    worker_id, services, peer = own_id(call), call.context.workers, call.request.peer
+    reading, now = read_load(call.document), call.context.clock()
+    worker = call.snapshot.workers[worker_id]
+    if (
+        reading is not None
+        and services.intake.agrees(worker, reading, peer)
+        and not is_stamp_due(worker, now)
+    ):
+        services.heartbeats.heard(worker_id)
+        services.live.reported(worker_id, reading.load)
+        return ApiResponse(document=None)
+    report = read_document(call.document, _STATUS_REPORT)
+    check_address(report.ip, peer)
+    services.heartbeats.heard(worker_id)
+    await report_status(call.context.store, services.live, worker_id, report, now)
+    recorded = call.snapshot.workers.get(worker_id)
+    if reading is not None and recorded is not None:
+        services.intake.was_taken(recorded, reading, peer)
     return ApiResponse(document=None)
+
+
+_STATUS_REPORT = AttrsObject(StatusReport)
 
 
 @attrs.frozen(kw_only=True)
@@ -260,7 +286,8 @@ STATUS = ApiRoute(
     summary="Replace the status that the worker measured",
     handler=_status,
     allow=WORKERS,
-    body=AttrsObject(StatusReport),
+    body=_STATUS_REPORT,
+    reads_body=True,
 )
 FILES = ApiRoute(
     method="POST",

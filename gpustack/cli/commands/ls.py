@@ -20,7 +20,7 @@ from gpustack.cli.command_line import read
 from gpustack.cli.output import Cell, Row
 from gpustack.cli.session import Doc, open_session
 
-_HEADS = ("NAME", "SOURCE", "READY", "BACKEND", "CATEGORIES", "AGE")
+_HEADS = ("NAME", "SOURCE", "READY", "PRIORITY", "BACKEND", "CATEGORIES", "AGE")
 
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
@@ -43,6 +43,7 @@ def _row(model: Doc, now: datetime) -> Row:
             str(model["name"]),
             phrase.source(model),
             Cell(f"{ready}/{wanted}", style),
+            str(model.get("priority") or 0),
             str(model.get("backend") or "auto"),
             ",".join(model.get("categories") or ()) or "-",
             phrase.age(model.get("created_at"), now),

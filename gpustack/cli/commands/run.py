@@ -25,6 +25,9 @@ Options:
 Options of a new deployment:
   --name=NAME           Its name (default: that of the repository or file).
   --replicas=NUMBER     How many instances (default: 1).
+  --priority=NUMBER     From -1000 to 1000: instances that wait get places in this order, the highest first; also of a
+                        model that is deployed (default: 0).
+  --preempts            Where it fits nowhere, let instances of models of lower priority end for it.
   --backend=ENGINE      llama-box, vllm, sglang, ascend-mindie, tei, transformers, vox-box, diffusers, custom.
   --command=TEXT        What custom runs, such as "my-server --port {port} --model {model_path}".
   -p, --param=ARG       An argument for the engine, such as ctx-size=16384; may be repeated.
@@ -103,10 +106,7 @@ def wait_limit(command_line: CommandLine, *, attended: bool) -> float:
 
 def deployment_fields(command_line: CommandLine) -> Doc:
     """The fields of a new deployment that options set; raises UsageError."""
-    fields: Doc = {}
-    replicas = command_line.whole("--replicas", least=1)
-    if replicas is not None:
-        fields["replicas"] = replicas
+    fields = _adjustable(command_line)
     fields.update(_engine(command_line))
     parameters = [text if text.startswith("-") else f"--{text}" for text in command_line.many("--param")]
     gpus = [gpu for text in command_line.many("--gpu") for gpu in text.split(",") if gpu]
@@ -127,6 +127,18 @@ def deployment_fields(command_line: CommandLine) -> Doc:
     if command_line.text("--access") is not None:
         fields["access_policy"] = command_line.choice("--access", "public", "authed")
     return fields
+
+
+def _adjustable(command_line: CommandLine) -> Doc:
+    """What may be asked of a model that is deployed, too."""
+    from gpustack.domain.model import LEAST_PRIORITY, MOST_PRIORITY
+
+    fields = {
+        "replicas": command_line.whole("--replicas", least=1),
+        "priority": command_line.whole("--priority", least=LEAST_PRIORITY, most=MOST_PRIORITY),
+        "preempts": command_line.flag("--preempts") or None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _engine(command_line: CommandLine) -> Doc:

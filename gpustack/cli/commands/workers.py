@@ -108,7 +108,7 @@ def _row(worker: Doc, now: datetime) -> Row:
             str(worker.get("ip") or "-"),
             _claimed([status.get("memory") or {}]),
             _devices(status.get("gpu_devices") or []),
-            _claimed([device.get("memory") or {} for device in status.get("gpu_devices") or []]),
+            _video_memory([device.get("memory") or {} for device in status.get("gpu_devices") or []]),
             str(worker.get("version") or "-"),
             phrase.age(worker.get("heartbeat_time"), now),
         ],
@@ -132,6 +132,18 @@ def _claimed(memories: list[Doc]) -> str:
     if not known:
         return "-"
     return f"{phrase.size(sum(memory.get('allocated') or 0 for memory in memories))} of {phrase.size(sum(known))}"
+
+
+def _video_memory(memories: list[Doc]) -> str:
+    """What is claimed, and what is in use without a claim: by other programs, and by engines that take more."""
+    others = sum(memory.get("foreign") or 0 for memory in memories)
+    beyond = sum(memory.get("overrun") or 0 for memory in memories)
+    parts = [_claimed(memories)]
+    if others:
+        parts.append(f"{phrase.size(others)} used by others")
+    if beyond:
+        parts.append(f"{phrase.size(beyond)} beyond claims")
+    return ", ".join(parts)
 
 
 def _devices(devices: list[Doc]) -> str:

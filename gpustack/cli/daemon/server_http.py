@@ -76,6 +76,7 @@ def api_context(
         ray=services.dashboard,
         workers=WorkerServices(
             heartbeats=services.heartbeats,
+            live=services.live,
             logs=services.worker_client,
             clones=CloneDetector(services.worker_client, trio.current_time),
             heartbeat_interval=options.heartbeat_interval,

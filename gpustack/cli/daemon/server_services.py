@@ -26,6 +26,7 @@ from gpustack.policy.placement import GangSettings
 from gpustack.ray.machine import RayMachine
 from gpustack.server.facts import FactsCache
 from gpustack.server.heartbeat import HeartbeatTimes
+from gpustack.server.live_status import LiveStatus
 from gpustack.server.ray_dashboard import RayDashboard
 from gpustack.server.ray_head import OwnRay
 from gpustack.server.services import BackgroundServices, leading_services
@@ -50,6 +51,8 @@ class ServerServices:
     worker_client: WorkerClient
     heartbeats: HeartbeatTimes
     """When each worker was last heard."""
+    live: LiveStatus
+    """What each measured last."""
     facts: FactsCache
     background: BackgroundServices
     sign_on: SignOnSetup
@@ -68,6 +71,7 @@ class ServerServices:
         """Build them all; ``identity`` is what the servers on the database have agreed on."""
         options = daemon.loaded.options
         pool, heartbeats = ConnectionPool(reactor=reactor), HeartbeatTimes(trio.current_time)
+        live = LiveStatus(trio.current_time)
         worker_client = WorkerClient(pool, identity.keys.forward_key)
         facts = FactsCache(
             facts_reader(daemon.loaded, daemon.rng), worker_client.facts, lambda: store.snapshot
@@ -99,9 +103,11 @@ class ServerServices:
             pool=pool,
             worker_client=worker_client,
             heartbeats=heartbeats,
+            live=live,
             facts=facts,
             background=BackgroundServices.of(
                 store,
+                live,
                 catalog_source=options.model_catalog_file,
                 version=__version__,
                 feed=None if options.disable_update_check else options.update_check_url or RELEASE_FEED,

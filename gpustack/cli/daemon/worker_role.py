@@ -45,6 +45,7 @@ from gpustack.remote.pooled_client import PooledClient
 from gpustack.remote.server_client import ServerClient
 from gpustack.worker.assignment_watcher import AssignmentWatcher
 from gpustack.worker.context import WorkerContext
+from gpustack.worker.device_use import DeviceUses
 from gpustack.worker.engine_environment import EngineEnvironments
 from gpustack.worker.engine_key import EngineKeys
 from gpustack.worker.engine_process import inherited_environment
@@ -145,6 +146,7 @@ class WorkerRole:
             rpc_server_args=options.rpc_server_args,
             ray=ray,
         )
+        device_uses = DeviceUses(state_dir=context.state_dir, assigned=lambda: assignments.latest.value)
         forward = ForwardHandler(
             membership,
             ports,
@@ -159,7 +161,7 @@ class WorkerRole:
             membership=membership,
             reports=reports,
             heartbeat=Heartbeat(membership, daemon.rng),
-            status=StatusReporter(membership, _measure(hardware, ray), identity.address),
+            status=StatusReporter(membership, _measure(hardware, device_uses, ray), identity.address),
             assignments=assignments,
             files=files,
             supervisor=InstanceSupervisor(context, assignments, daemon.rng),
@@ -292,11 +294,14 @@ def _hardware(
     )
 
 
-def _measure(hardware: HardwareMonitor, ray: RayMachine | None) -> Callable[[], Awaitable[WorkerStatus]]:
+def _measure(
+    hardware: HardwareMonitor, device_uses: DeviceUses, ray: RayMachine | None
+) -> Callable[[], Awaitable[WorkerStatus]]:
     """What the server is told of this machine."""
 
     async def look() -> WorkerStatus:
-        return attrs.evolve(await hardware(), ray=None if ray is None else ray.status)
+        status = await device_uses.over(await hardware(), hardware.uses)
+        return attrs.evolve(status, ray=None if ray is None else ray.status)
 
     return look
 

@@ -7,9 +7,10 @@ import functools
 import attrs
 
 from gpustack.domain.device import DEVICE_TYPES, Device, DeviceCore, DeviceMemory
-from gpustack.hardware.detector import Detector, DetectorReport
+from gpustack.hardware.detector import Detector, DetectorReport, DeviceUse
 from gpustack.hardware.detectors._nvidia_card import Card
 from gpustack.hardware.detectors._nvidia_link import join
+from gpustack.hardware.detectors._nvidia_process import held_by_process
 from gpustack.text import printable, said_by
 
 VENDOR = "NVIDIA"
@@ -40,7 +41,9 @@ def look() -> DetectorReport:
         devices.append(read_card(cards[index], index, driver))
     topology = join(cards)
     joined = [attrs.evolve(device, links=topology.links(device.index)) for device in devices]
-    return DetectorReport(devices=tuple(joined), faults=tuple(faults))
+    held = ((index, held_by_process(card)) for index, card in cards.items())
+    uses = (_use(index=index, by_process=by_process) for index, by_process in held if by_process is not None)
+    return DetectorReport(devices=tuple(joined), faults=tuple(faults), uses=tuple(uses))
 
 
 def read_card(card: Card, index: int, driver: str | None) -> Device:
@@ -63,6 +66,7 @@ def read_card(card: Card, index: int, driver: str | None) -> Device:
 
 
 _device = functools.partial(Device, vendor=VENDOR, type=DEVICE_TYPES[VENDOR.lower()])
+_use = functools.partial(DeviceUse, type=DEVICE_TYPES[VENDOR.lower()])
 
 
 def _memory(card: Card) -> DeviceMemory:

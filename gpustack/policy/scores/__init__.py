@@ -1,1 +1,2 @@
-"""Which of several places is taken: a module per placement strategy, with ``score(candidate, request, snapshot)``."""
+"""Which of several places is taken. Each module has ``NAME``; ``weight(strategy)``, 0 where it is not asked; and
+``score(candidate, request, snapshot)``, 0 to 100, of the place with all its members."""

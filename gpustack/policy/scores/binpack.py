@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from gpustack.domain.model import PlacementStrategy
 from gpustack.domain.snapshot import Snapshot
 from gpustack.policy.placement import Candidate, PlacementRequest
+from gpustack.policy.seat import mean_of_members
+
+NAME = "binpack"
+
+
+def weight(strategy: PlacementStrategy) -> float:
+    """Only where the deployment is to be packed."""
+    return 1.0 if strategy is PlacementStrategy.BINPACK else 0.0
 
 
 def score(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> float:
     """0 to 100: how much of what is still free the claim would take, devices counting twice as much as memory."""
+    return mean_of_members(_of_member, candidate, request, snapshot)
+
+
+def _of_member(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> float:
     free = snapshot.free(candidate.worker, without=request.own_id)
     ram = _share(candidate.claim.ram, free.ram)
     if not candidate.gpu_indexes:

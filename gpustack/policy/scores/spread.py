@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from gpustack.domain.model import PlacementStrategy
 from gpustack.domain.snapshot import Snapshot
 from gpustack.policy.placement import Candidate, PlacementRequest
+from gpustack.policy.seat import mean_of_members
+
+NAME = "spread"
+
+
+def weight(strategy: PlacementStrategy) -> float:
+    """Only where the deployment is to be spread."""
+    return 1.0 if strategy is PlacementStrategy.SPREAD else 0.0
 
 
 def score(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> float:
     """100 for an empty worker, less for other models, still less for replicas of this one; plus up to 10
     for devices that few instances sit on."""
+    return mean_of_members(_of_member, candidate, request, snapshot)
+
+
+def _of_member(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> float:
     own_id, model_id = request.own_id, request.model.id
     count, own, others = 0, False, False
     sharing = dict.fromkeys(candidate.gpu_indexes, 0)
