@@ -47,6 +47,11 @@ class ClaimIndex:
     by_worker: Mapping[int, Held]
     by_model: Mapping[int, frozenset[int]]
     """The ids of the instances of a model that have a place."""
+    touched: frozenset[int] = frozenset()
+    """The workers whose claims are not those of the index that it was made from."""
+    made_from: object = None
+    """The ``token`` of that index."""
+    token: object = attrs.field(factory=object)
 
     @classmethod
     def of(cls, instances: Mapping[int, ModelInstance]) -> ClaimIndex:
@@ -88,7 +93,7 @@ class ClaimIndex:
             by_worker[worker_id] = tuple(sorted(both, key=lambda pair: pair[0].id))
         for model_id, ids in placed.items():
             by_model[model_id] = by_model.get(model_id, frozenset()) | ids
-        return ClaimIndex(instances, by_worker, by_model)
+        return ClaimIndex(instances, by_worker, by_model, frozenset({*gone, *come}), self.token)
 
 
 def _claims_of(instance: ModelInstance) -> tuple[tuple[int, Claim], ...]:
@@ -190,6 +195,7 @@ class Snapshot:
     def follow(self, former: Snapshot) -> None:
         """Have things worked out from those of an earlier snapshot, until ``forget_former``."""
         self.worked_out[Snapshot] = former
+        self.worked_out.setdefault(FreeMemory, former._free_known)
 
     def forget_former(self) -> None:
         """Let go of the earlier one."""
@@ -227,6 +233,22 @@ class Snapshot:
         ``without`` are ids of instances whose claims are ignored, to ask what would be free without them.
         Unified memory is one pool: what devices claim is missing on the host, and vice versa.
         """
+        held = self.claims.by_worker.get(worker.id, ())
+        if without and any(instance.id in without for instance, _ in held):
+            return self._free(worker, without)
+        known = self._free_known.get(worker.id)
+        if known is None or known[0] is not worker or known[1] is not held:
+            known = self._free_known[worker.id] = worker, held, self._free(worker, frozenset())
+        return known[2]
+
+    @property
+    def _free_known(self) -> dict[int, tuple[Worker, Held, FreeMemory]]:
+        """What workers have free, each with the record and the claims of which that is true. Snapshots that follow one
+        another share it."""
+        found: dict[int, tuple[Worker, Held, FreeMemory]] = self.worked_out.setdefault(FreeMemory, {})
+        return found
+
+    def _free(self, worker: Worker, without: frozenset[int]) -> FreeMemory:
         ram_claimed = 0
         vram_claimed: dict[int, int] = {}
         sharing: dict[int, int] = {}
@@ -242,13 +264,14 @@ class Snapshot:
         strange = 0
         unified = worker.status.memory.is_unified_memory
         for device in worker.status.gpu_devices:
-            if device.memory.total is None or device.fault is not None:
+            memory = device.memory
+            if memory.total is None or device.fault is not None:
                 continue
-            unified = unified or device.memory.is_unified_memory
-            unclaimed = device.memory.unclaimed
+            unified = unified or memory.is_unified_memory
+            unclaimed = memory.unclaimed
             strange += unclaimed
-            left = device.memory.total - reserved.vram - vram_claimed.get(device.index, 0) - unclaimed
-            vram[device.index] = max(left, 0)
+            left = memory.total - reserved.vram - vram_claimed.get(device.index, 0) - unclaimed
+            vram[device.index] = left if left > 0 else 0
         total = worker.status.memory.total
         if total is None:
             return FreeMemory(None, vram, sharing)

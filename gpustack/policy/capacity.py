@@ -46,56 +46,50 @@ class WorkerCapacity:
     def lacks(self, ram: int, vram: Mapping[int, int]) -> Shortage | None:
         """The first memory that is too small, or ``None`` when all fits. Bytes; ``vram`` by index of the device."""
         for index, need in vram.items():
-            if need > self.free.vram.get(index, 0):
-                return self._video_shortage(index, need)
+            free = self.free.vram.get(index, 0)
+            if need > free:
+                return Shortage(of="video memory", worker=self.worker, index=index, need=need, free=free)
         whole = ram + (sum(vram.values()) if self.unified else 0)
-        return self._memory_shortage(whole) if whole > self.ram else None
+        if whole > self.ram:
+            return Shortage(of="memory", worker=self.worker, need=whole, free=self.ram)
+        return None
 
-    def _video_shortage(self, index: int, need: int) -> Shortage:
-        device = self.worker.device(index)
-        total = (device.memory.total if device else None) or 0
-        reserved, free = min(self.worker.system_reserved.vram, total), self.free.vram.get(index, 0)
-        foreign = (device.memory.foreign or 0) if device else 0
-        overrun = (device.memory.overrun or 0) if device else 0
-        return Shortage(
-            of="video memory",
-            where=f"GPU {index} of worker {self.worker.name}",
-            need=need,
-            free=free,
-            total=total,
-            reserved=reserved,
-            claimed=max(total - reserved - free - foreign - overrun, 0),
-            foreign=foreign,
-            overrun=overrun,
-        )
 
-    def _memory_shortage(self, need: int) -> Shortage:
-        total = self.worker.status.memory.total or 0
-        reserved = min(self.worker.system_reserved.ram, total)
-        return Shortage(
-            of="memory",
-            where=f"worker {self.worker.name}",
-            need=need,
-            free=self.ram,
-            total=total,
-            reserved=reserved,
-            claimed=max(total - reserved - self.ram, 0),
+@attrs.frozen(kw_only=True)
+class Drive:
+    """What the engine's build drives on a worker: the same on all workers of a shape."""
+
+    build: EngineBuild | None
+    positions: tuple[int, ...]
+    """Which of the worker's devices may be used, in the order in which it tells them."""
+    unified: bool
+
+    @classmethod
+    def on(cls, request: PlacementRequest, worker: Worker) -> Drive:
+        devices = worker.status.gpu_devices
+        may = {device.index for device in usable(request, worker)}
+        return cls(
+            build=request.build_on(worker),
+            positions=tuple(place for place, device in enumerate(devices) if device.index in may),
+            unified=worker.status.memory.is_unified_memory
+            or any(device.memory.is_unified_memory for device in devices),
         )
 
 
-def room(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> WorkerCapacity:
+def room(
+    request: PlacementRequest, worker: Worker, snapshot: Snapshot, drive: Drive | None = None
+) -> WorkerCapacity:
     """The capacity of ``worker``; the request's own claim does not count as taken."""
     free = snapshot.free(worker, without=request.own_id)
-    devices = [device for device in usable(request, worker) if device.index in free.vram]
-    picked = picked_on(request, worker)
-    if picked:
+    drive = drive or Drive.on(request, worker)
+    vram, there = free.vram, worker.status.gpu_devices
+    devices = [there[place] for place in drive.positions if there[place].index in vram]
+    if request.gpu_ids and (picked := picked_on(request, worker)):
         devices = [device for device in devices if device.index in picked]
-    devices.sort(key=lambda device: (-free.vram[device.index], device.index))
-    unified = worker.status.memory.is_unified_memory or any(
-        device.memory.is_unified_memory for device in worker.status.gpu_devices
+    devices.sort(key=lambda device: (-vram[device.index], device.index))
+    return WorkerCapacity(
+        worker=worker, free=free, devices=tuple(devices), unified=drive.unified, build=drive.build
     )
-    build = request.build_on(worker)
-    return WorkerCapacity(worker=worker, free=free, devices=tuple(devices), unified=unified, build=build)
 
 
 def usable(request: PlacementRequest, worker: Worker) -> tuple[Device, ...]:

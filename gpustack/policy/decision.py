@@ -19,10 +19,10 @@ from gpustack.plugins import siblings
 
 from .capacity import WorkerCapacity, picked_on, undriven, usable
 from .gang import faults_of_picked, most_alike
-from .look import Look, Looks, Offer, looks_of, offer
+from .look import Look, Looks, Offer, by_order, looks_of, offer
 from .model_support import faults_of_model
 from .placement import PlacementRequest, Rejection, Shortage
-from .worker_class import Group, alike
+from .worker_class import Group, unsorted_alike
 
 
 def decide(
@@ -34,33 +34,37 @@ def decide(
     """
     if impossible := impossibilities(request):
         return tuple(Rejection(sentence=sentence) for sentence in impossible)
-    if among is None:
-        groups, looks = alike(request, snapshot), looks_of(request, snapshot)
-    else:
-        groups, looks = [(one,) for one in sorted(among, key=lambda w: w.id)], Looks(request)
-    return _decide(groups, looks, snapshot)
+    if among is not None:
+        return _decide([(one,) for one in among], Looks(request), snapshot)
+    groups, looks = unsorted_alike(request, snapshot), looks_of(request, snapshot)
+    if looks is None:
+        return _decide(groups, Looks(request), snapshot)
+    best = looks.best_of(_ways()[0], groups, snapshot)
+    return _decide(groups, looks, snapshot) if best is None else best.placement
 
 
 def decide_on_groups(
     request: PlacementRequest, snapshot: Snapshot, groups: Iterable[Group]
 ) -> Placement | tuple[Rejection, ...]:
     """The same for workers of which each group is alike."""
-    return _decide(sorted(groups, key=lambda group: group[0].id), Looks(request), snapshot)
+    return _decide(list(groups), Looks(request), snapshot)
 
 
 def _decide(groups: list[Group], looks: Looks, snapshot: Snapshot) -> Placement | tuple[Rejection, ...]:
     if not groups:
         return (Rejection(sentence="there is no worker yet"),)
-    out: list[Rejection] = []
-    kept: list[tuple[Group, Look]] = []
-    for group in groups:
-        look = looks.at(group[0], snapshot)
-        if look.objection is None:
-            kept.append((group, look))
-        else:
-            out.append(_against(group, look.objection))
+    seen = looks.at_first(groups, snapshot)
+    kept = [pair for pair in seen if pair[1].objection is None]
     placement, short = _fit(kept, looks, snapshot)
-    return placement or (*short, *out, *_missing_workers(looks.request, snapshot))
+    if placement is not None:
+        return placement
+    seen.sort(key=_in_order)
+    out = [_against(group, look.objection) for group, look in seen if look.objection is not None]
+    return (*short, *out, *_missing_workers(looks.request, snapshot))
+
+
+def _in_order(seen: tuple[Group, Look]) -> int:
+    return seen[0][0].id
 
 
 def _against(group: Group, sentence: str, shortage: Shortage | None = None) -> Rejection:
@@ -101,47 +105,37 @@ def _missing_workers(request: PlacementRequest, snapshot: Snapshot) -> list[Reje
     ]
 
 
-@attrs.define
-class _Refusals:
-    """Why ways to fit offered nothing."""
-
-    alone: dict[int, Shortage] = attrs.field(factory=dict)
-    """The smallest shortage of each worker by its id."""
-    together: dict[str, Rejection] = attrs.field(factory=dict)
-    """Why several workers together do not hold it, by its sentence."""
-
-    def note(self, worker: Worker, shortages: Iterable[Shortage]) -> None:
-        for shortage in shortages:
-            if worker.id not in self.alone or shortage.short < self.alone[worker.id].short:
-                self.alone[worker.id] = shortage
-
-
 def _fit(
     groups: list[tuple[Group, Look]], looks: Looks, snapshot: Snapshot
 ) -> tuple[Placement | None, list[Rejection]]:
-    request, refusals = looks.request, _Refusals()
+    request = looks.request
     everyone: list[WorkerCapacity] | None = None
+    together: dict[str, Rejection] = {}
     for way in _ways():
         offers: list[Offer] = []
-        refused: Rejection | None = None
         if hasattr(way, "gangs"):
             if everyone is None:
                 everyone = _rooms_of_all(groups, looks, snapshot)
             offers, refused = _gangs(way, looks.variants, everyone, snapshot)
+            if refused is not None:
+                together.setdefault(refused.sentence, refused)
         else:
-            for group, look in groups:
-                found = look.ask(way, looks.variants, snapshot)
+            for _, look in groups:
+                found = look.found.get(way) or look.ask(way, looks.variants, snapshot)
                 if found.best is not None:
                     offers.append(found.best)
-                else:
-                    refusals.note(group[0], found.shortages)
         if offers:
-            return min(offers, key=lambda offer: offer.order).placement, []
-        if refused is not None:
-            refusals.together.setdefault(refused.sentence, refused)
-    reasons = [_reason(request, group, refusals.alone.get(group[0].id)) for group, _ in groups]
+            return min(offers, key=by_order).placement, []
+    groups.sort(key=_in_order)
+    reasons = [_reason(request, group, _nearest(look)) for group, look in groups]
     reasons.sort(key=lambda reason: reason.shortage.short if reason.shortage else float("inf"))
-    return None, [*reasons, *refusals.together.values()]
+    return None, [*reasons, *together.values()]
+
+
+def _nearest(look: Look) -> Shortage | None:
+    """The smallest shortage of a worker, in whichever way."""
+    shortages = [shortage for way in _ways() if way in look.found for shortage in look.found[way].shortages]
+    return min(shortages, key=lambda shortage: shortage.short, default=None)
 
 
 def _rooms_of_all(groups: list[tuple[Group, Look]], looks: Looks, snapshot: Snapshot) -> list[WorkerCapacity]:

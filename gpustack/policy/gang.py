@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import attrs
 
@@ -173,6 +174,7 @@ def _identity(build: EngineBuild) -> str:
     return build.digest or build.version or ""
 
 
+@lru_cache(maxsize=4096)  # asked for each worker of which anything changes
 def is_loopback(address: str) -> bool:
     """Whether an address or name leads to its own machine only."""
     try:

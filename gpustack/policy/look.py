@@ -3,8 +3,10 @@ its kind, for as long as nothing changes on that worker."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
+from heapq import heapify, heappop
+from operator import attrgetter
 from types import ModuleType
 
 import attrs
@@ -14,15 +16,20 @@ from gpustack.domain.snapshot import Held, Snapshot
 from gpustack.domain.worker import Worker
 from gpustack.plugins import siblings
 
-from .capacity import WorkerCapacity, room
+from .capacity import Drive, WorkerCapacity, room
 from .placement import Candidate, PlacementRequest, Shortage
-from .seat import scored
-from .worker_class import classes_of
+from .seat import Prospect, scored
+from .worker_class import Group, Key, Shape, classes_of, holders, known_shape
 
 
-def objections(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> list[str]:
-    """The sentence of each filter that rules the worker out."""
-    found = (module.keep(request, worker, snapshot) for module in _filters())
+def objections(
+    request: PlacementRequest, worker: Worker, snapshot: Snapshot, *, but_shape: bool = False
+) -> list[str]:
+    """The sentence of each filter that rules the worker out; with ``but_shape`` only of those whose answer may differ
+    among workers of one shape."""
+    found = (
+        module.keep(request, worker, snapshot) for module in (_filters_of_each() if but_shape else _filters())
+    )
     return [sentence for sentence in found if sentence is not None]
 
 
@@ -31,7 +38,16 @@ def _filters() -> tuple[ModuleType, ...]:
     return tuple(siblings(f"{__package__}.filters"))
 
 
+@cache
+def _filters_of_each() -> tuple[ModuleType, ...]:
+    return tuple(module for module in _filters() if not getattr(module, "OF_SHAPE", False))
+
+
 Order = tuple[tuple[int, ...], float, float, int, tuple[int, ...]]
+
+
+Hope = tuple[tuple[int, ...], float, float, int]
+"""The order of the best offer that there could be on a worker, but for the devices."""
 
 
 @attrs.frozen(eq=False)
@@ -63,12 +79,19 @@ class Offer:
 
 def offer(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> Offer:
     """The candidate for that variant of the request, scored."""
+    return _scored_offer(_rank(candidate, request), candidate, request, snapshot)
+
+
+_Rank = tuple[int, int, int, int]
+
+
+def _scored_offer(rank: _Rank, candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> Offer:
     score = scored(candidate, request, snapshot)
-    order = (_rank(candidate, request), -score, -candidate.left, candidate.worker.id, candidate.gpu_indexes)
+    order = (rank, -score, -candidate.left, candidate.worker.id, candidate.gpu_indexes)
     return Offer(candidate, request, score, order)
 
 
-def _rank(candidate: Candidate, request: PlacementRequest) -> tuple[int, ...]:
+def _rank(candidate: Candidate, request: PlacementRequest) -> _Rank:
     layers = candidate.claim.offload_layers or 0
     return -layers, candidate.devices, len(candidate.followers), -(request.demand.slots or 0)
 
@@ -88,7 +111,8 @@ class Look:
     objection: str | None
     """Why nothing is placed there; then nothing else is looked at."""
     _room: WorkerCapacity | None
-    _found: dict[str, Found] = attrs.field(factory=dict)
+    found: dict[ModuleType, Found] = attrs.field(factory=dict)
+    """What the ways to fit that were asked offer there."""
 
     @property
     def room(self) -> WorkerCapacity:
@@ -98,16 +122,16 @@ class Look:
 
     def ask(self, way: ModuleType, variants: Sequence[PlacementRequest], snapshot: Snapshot) -> Found:
         """What a way to fit on one worker offers there."""
-        known = self._found.get(way.__name__)
+        known = self.found.get(way)
         if known is None:
-            known = self._found[way.__name__] = _ask(way, variants, self.room, snapshot)
+            known = self.found[way] = _ask(way, variants, self.room, snapshot)
         return known
 
 
 def _ask(
     way: ModuleType, variants: Sequence[PlacementRequest], here: WorkerCapacity, snapshot: Snapshot
 ) -> Found:
-    ranked: list[tuple[tuple[int, ...], Candidate, PlacementRequest]] = []
+    ranked: list[tuple[_Rank, Candidate, PlacementRequest]] = []
     shortages: list[Shortage] = []
     for variant in variants:
         answer = way.candidates(variant, here)
@@ -121,8 +145,16 @@ def _ask(
         return Found(None, tuple(shortages))
     # Only those that are as good as the best in what counts before the score are rated.
     first = min(rank for rank, _, _ in ranked)
-    rated = (offer(candidate, variant, snapshot) for rank, candidate, variant in ranked if rank == first)
-    return Found(min(rated, key=lambda one: one.order))
+    rated = [
+        _scored_offer(rank, candidate, variant, snapshot)
+        for rank, candidate, variant in ranked
+        if rank == first
+    ]
+    return Found(min(rated, key=by_order))
+
+
+by_order = attrgetter("order")
+"""The key by which the best of several offers is the least."""
 
 
 @attrs.define(eq=False)
@@ -143,27 +175,105 @@ class Looks:
         default=attrs.Factory(lambda self: self.request.variants, takes_self=True)
     )
     _kept: dict[int, _Kept] = attrs.field(factory=dict)
+    _drives: dict[Shape, Drive] = attrs.field(factory=dict)
+    """By the shape of workers."""
+    _passed: set[Shape] = attrs.field(factory=set)
+    """The shapes that no filter of shapes rules out."""
+    _hopes: dict[int, tuple[Key, bool, Hope | None]] = attrs.field(factory=dict)
+    """Of workers by id, what is the best that they could offer where they are of that class, and hold a replica or do
+    not."""
 
     def at(self, worker: Worker, snapshot: Snapshot) -> Look:
         """What is found on a worker; what was found before, if nothing has changed there."""
-        held = snapshot.claims.by_worker.get(worker.id, ())
-        kept = self._kept.get(worker.id)
-        if kept is not None and kept.worker is worker and kept.held is held:
-            return kept.look
-        against = objections(self.request, worker, snapshot)
-        look = Look(against[0], None) if against else Look(None, room(self.request, worker, snapshot))
-        self._kept[worker.id] = _Kept(worker, held, look)
-        return look
+        return self.at_first([(worker,)], snapshot)[0][1]
+
+    def at_first(self, groups: Iterable[Group], snapshot: Snapshot) -> list[tuple[Group, Look]]:
+        """The same of the first of each group, with the group."""
+        found: list[tuple[Group, Look]] = []
+        claims, known = snapshot.claims.by_worker, self._kept
+        for group in groups:
+            worker = group[0]
+            kept = known.get(worker.id)
+            if kept is None or kept.worker is not worker or kept.held is not claims.get(worker.id, ()):
+                held = claims.get(worker.id, ())
+                kept = known[worker.id] = _Kept(worker, held, self._look(worker, snapshot))
+            found.append((group, kept.look))
+        return found
+
+    def _look(self, worker: Worker, snapshot: Snapshot) -> Look:
+        request, shape = self.request, known_shape(worker, snapshot)
+        if against := objections(request, worker, snapshot, but_shape=shape in self._passed):
+            return Look(against[0], None)
+        if shape is None:
+            return Look(None, room(request, worker, snapshot))
+        self._passed.add(shape)
+        return Look(None, room(request, worker, snapshot, self._drive(worker, shape)))
+
+    def _drive(self, worker: Worker, shape: Shape) -> Drive:
+        known = self._drives.get(shape)
+        if known is None:
+            known = self._drives[shape] = Drive.on(self.request, worker)
+        return known
+
+    def best_of(self, way: ModuleType, groups: Iterable[Group], snapshot: Snapshot) -> Offer | None:
+        """The best that a way to fit offers on the first of each group; ``None`` if it offers nothing. They are looked
+        at in the order of what they could offer at best, and those that cannot win any more are not."""
+        hopes = self._hopes_of(way, groups, snapshot)
+        heapify(hopes)
+        found: Offer | None = None
+        while hopes and (found is None or hopes[0] < found.order):
+            look = self.at(snapshot.workers[heappop(hopes)[-1]], snapshot)
+            if look.objection is None:
+                here = look.ask(way, self.variants, snapshot).best
+                if here is not None and (found is None or here.order < found.order):
+                    found = here
+        return found
+
+    def _hopes_of(self, way: ModuleType, groups: Iterable[Group], snapshot: Snapshot) -> list[Hope]:
+        keys, known = classes_of(snapshot).keys, self._hopes
+        own = holders(self.request, snapshot)
+        found: list[Hope] = []
+        for group in groups:
+            worker_id = group[0].id
+            kept = known.get(worker_id)
+            if kept is None or kept[0] is not keys[worker_id] or kept[1] is not (worker_id in own):
+                key, holds = keys[worker_id], worker_id in own
+                kept = known[worker_id] = key, holds, self._hope(way, group[0], key, holds, snapshot)
+            if kept[2] is not None:
+                found.append(kept[2])
+        return found
+
+    def _hope(self, way: ModuleType, worker: Worker, key: Key, own: bool, snapshot: Snapshot) -> Hope | None:
+        shape = key.shape
+        kinds = {shape.kinds[place] for place in self._drive(worker, shape).positions}
+        prospect = Prospect(
+            request=self.request,
+            worker=worker,
+            snapshot=snapshot,
+            own=own,
+            count=key.count,
+            devices=len(key.devices),
+            free_ram=key.ram or 0,
+        )
+        for variant in self.variants:
+            best = way.best(variant, key, kinds, prospect)
+            if best is not None:
+                score, left = best
+                demand = variant.demand
+                rank = -(demand.total_layers or 0), 1, 0, -(demand.slots or 0)
+                return rank, -score, -left, worker.id
+        return None
 
 
 _MOST_KINDS = 16
 """Kinds of requests of which is kept what they found: a megabyte or two each among a thousand workers."""
 
 
-def looks_of(request: PlacementRequest, snapshot: Snapshot) -> Looks:
-    """What earlier requests of this kind found in this snapshot, or in those that it follows."""
+def looks_of(request: PlacementRequest, snapshot: Snapshot) -> Looks | None:
+    """What earlier requests of this kind found in this snapshot, or in those that it follows; ``None`` where that
+    depends on more."""
     if not _may_keep(request):
-        return Looks(request)
+        return None
     kinds = classes_of(snapshot).looks
     # What is kept holds the model and its facts, so that their numbers are not given to others.
     key = (id(request.model), id(request.facts), request.engine_name, request.gangs, request.slots)

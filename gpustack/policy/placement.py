@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from gpustack.domain.device import DeviceId
+from gpustack.domain.device import Device, DeviceId
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.instance import Claim, ModelInstance, Placement, Subordinate
 from gpustack.domain.model import Model
@@ -140,23 +140,58 @@ class Candidate:
 
 @attrs.frozen(kw_only=True)
 class Shortage:
-    """Which memory (``of``) of a worker or device (``where``) is too small. Bytes."""
+    """Which memory (``of``) of a worker or, with an index, of its device is too small. Bytes.
+
+    Most are never told, so that what only their sentence needs is worked out when it is.
+    """
 
     of: str
-    where: str
+    worker: Worker
+    index: int | None = None
     need: int
     free: int
-    total: int
-    reserved: int
-    claimed: int
-    foreign: int = 0
-    """In use by programs that are not ours."""
-    overrun: int = 0
-    """In use by our engines beyond what they claim."""
 
     @property
     def short(self) -> int:
         return self.need - self.free
+
+    @property
+    def where(self) -> str:
+        name = f"worker {self.worker.name}"
+        return name if self.index is None else f"GPU {self.index} of {name}"
+
+    @property
+    def total(self) -> int:
+        """All that there is, whoever holds it."""
+        if self.index is None:
+            return self.worker.status.memory.total or 0
+        device = self._device
+        return 0 if device is None else device.memory.total or 0
+
+    @property
+    def reserved(self) -> int:
+        kept = self.worker.system_reserved
+        return min(kept.ram if self.index is None else kept.vram, self.total)
+
+    @property
+    def foreign(self) -> int:
+        """In use by programs that are not ours."""
+        device = self._device
+        return 0 if device is None else device.memory.foreign or 0
+
+    @property
+    def overrun(self) -> int:
+        """In use by our engines beyond what they claim."""
+        device = self._device
+        return 0 if device is None else device.memory.overrun or 0
+
+    @property
+    def claimed(self) -> int:
+        return max(self.total - self.reserved - self.free - self.foreign - self.overrun, 0)
+
+    @property
+    def _device(self) -> Device | None:
+        return None if self.index is None else self.worker.device(self.index)
 
     @property
     def sentence(self) -> str:

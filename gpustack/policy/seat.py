@@ -10,6 +10,7 @@ import attrs
 from gpustack.domain.instance import Placement
 from gpustack.domain.model import PlacementStrategy
 from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.worker import Worker
 from gpustack.plugins import siblings
 
 from .placement import Candidate, PlacementRequest
@@ -35,11 +36,47 @@ class Score:
         return self.value * self.weight
 
 
+@attrs.define(kw_only=True, eq=False)
+class Prospect:
+    """What a place on one device would be, told from numbers before it is made: what there is on a worker, and what
+    would be claimed. Bytes. It is filled in anew for each device of a worker."""
+
+    request: PlacementRequest
+    worker: Worker
+    snapshot: Snapshot
+    own: bool
+    """Whether the worker holds a replica of the deployment already."""
+    count: int
+    """Claims on the worker."""
+    devices: int
+    """Devices of the worker."""
+    free_ram: int
+    free: int = 0
+    sharing: int = 0
+    """Claims on the device."""
+    ram: int = 0
+    vram: int = 0
+
+    @property
+    def score(self) -> float:
+        """The score that such a place has, or more: rules that cannot tell from numbers (have no ``most``) say 100."""
+        total = 0.0
+        for _, weight, _, most in _asked(self.request.model.placement_strategy):
+            if most is not None:
+                total += weight * most(self)
+            elif weight > 0:
+                total += weight * _MOST
+        return total
+
+
+_MOST = 100.0
+
+
 def scores_of(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> tuple[Score, ...]:
     """What each rule says that the deployment's strategy asks; what counts most comes first."""
     found = (
         Score(name=name, value=rule(candidate, request, snapshot), weight=weight)
-        for name, weight, rule in _asked(request.model.placement_strategy)
+        for name, weight, rule, _ in _asked(request.model.placement_strategy)
     )
     return tuple(sorted(found, key=lambda one: -abs(one.weight)))
 
@@ -60,7 +97,7 @@ def seated(placement: Placement, snapshot: Snapshot) -> Candidate | None:
 def scored(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> float:
     """The score of a place: the points of all rules together."""
     total = 0.0
-    for _, weight, rule in _asked(request.model.placement_strategy):
+    for _, weight, rule, _ in _asked(request.model.placement_strategy):
         total += weight * rule(candidate, request, snapshot)
     return total
 
@@ -84,9 +121,15 @@ def best_seats(
     return [seat for *_, seat in sorted(rated, key=lambda one: one[:3])[:count]]
 
 
+_Rule = tuple[str, float, ScoreRule, Callable[[Prospect], float] | None]
+
+
 @cache
-def _asked(strategy: PlacementStrategy) -> tuple[tuple[str, float, ScoreRule], ...]:
-    """The rules that count for deployments of a strategy: the name, weight and function of each."""
+def _asked(strategy: PlacementStrategy) -> tuple[_Rule, ...]:
+    """The rules that count for deployments of a strategy: of each the name, the weight, ``score``, and ``most``."""
     found = siblings(f"{__package__}.scores")
-    weighed = ((module.NAME, module.weight(strategy), module.score) for module in found)
-    return tuple((name, weight, rule) for name, weight, rule in weighed if weight)
+    weighed = (
+        (module.NAME, module.weight(strategy), module.score, getattr(module, "most", None))
+        for module in found
+    )
+    return tuple(rule for rule in weighed if rule[1])

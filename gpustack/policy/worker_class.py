@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -15,18 +16,48 @@ from gpustack.domain.worker import Worker, WorkerState
 from .gang import is_loopback
 from .placement import PlacementRequest
 
+_Kind = tuple[str, str | None, int | None, bool, str | None]
+"""Type, fault, bytes, whether it shares the host's memory, and compute capability."""
+
 
 @attrs.frozen(cache_hash=True)
 class Shape:
     """Everything of a worker on which decisions and their sentences depend, but for its names, labels and claims."""
 
     facts: tuple[Hashable, ...]
-    devices: tuple[Hashable, ...]
+    devices: tuple[_Kind, ...]
     """What each device is, in the order in which the worker tells them."""
 
+    @cached_property
+    def kinds(self) -> tuple[int, ...]:
+        """The devices as numbers: equal ones are of equal devices."""
+        known: dict[Hashable, int] = {}
+        return tuple([known.setdefault(kind, len(known)) for kind in self.devices])
 
-Key = tuple[Shape, Hashable]
-"""A shape, and what is free and held there."""
+    @cached_property
+    def totals(self) -> dict[int, int | None]:
+        """Bytes of a device of each kind."""
+        return {kind: total for kind, (_, _, total, *_) in zip(self.kinds, self.devices, strict=True)}
+
+
+@attrs.frozen(cache_hash=True)
+class Key:
+    """What the workers of a class have in common."""
+
+    shape: Shape
+    ram: int | None
+    """Bytes of host memory that are free."""
+    count: int
+    """Claims."""
+    devices: tuple[tuple[int, int, int], ...]
+    """Of each device its kind, the bytes that are free (-1 where it cannot be used) and the claims on it, whichever of
+    equal devices that is."""
+    unclaimed: tuple[tuple[int, int, int], ...]
+    """The same of what is in use there and not claimed, by strangers and beyond claims; empty where there is none."""
+
+
+Group = tuple[Worker, ...]
+"""Workers that are the same to a request, in the order of their ids."""
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -37,8 +68,8 @@ class WorkerClasses:
     claims: ClaimIndex
     keys: Mapping[int, Key]
     """Of each worker, by its id."""
-    members: Mapping[Key, tuple[int, ...]]
-    """The ids of the workers of a class, ascending."""
+    groups: Mapping[Key, Group]
+    """The workers of a class, in the order of their ids."""
     said: Mapping[int, Hashable]
     """Of each worker, what sentences say of it and its class does not."""
     shapes: dict[Shape, Shape] = attrs.field(factory=dict)
@@ -55,12 +86,8 @@ class WorkerClasses:
     def following(self, snapshot: Snapshot) -> WorkerClasses:
         """Those of ``snapshot``, in which most is the same; with the same token if all is that decisions depend on."""
         workers, held, former = snapshot.workers, snapshot.claims.by_worker, self.claims.by_worker
-        touched = [
-            key
-            for key, worker in workers.items()
-            if self.workers.get(key) is not worker or held.get(key, ()) is not former.get(key, ())
-        ]
-        gone = self.workers.keys() - workers.keys()
+        touched = self._touched(snapshot)
+        gone = self.workers.keys() - workers.keys() if workers is not self.workers else frozenset()
         if not touched and not gone:
             return attrs.evolve(self, workers=workers, claims=snapshot.claims)
         shapes = self.shapes if len(self.shapes) <= 2 * len(workers) + _SPARE else {}
@@ -70,45 +97,55 @@ class WorkerClasses:
         for worker_id in touched:
             worker = workers[worker_id]
             if self.workers.get(worker_id) is worker and shapes is self.shapes:
-                shape = keys[worker_id][0]
+                shape = keys[worker_id].shape
             else:
                 made = _shape_of(worker)
                 shape = shapes.setdefault(made, made)
                 said[worker_id] = _said_of(worker)
-            keys[worker_id] = shape, _freedom_of(worker, shape, snapshot)
-        moved = [key for key in touched if self.keys.get(key) != keys[key]]
-        is_same = not moved and not gone and shapes is self.shapes
+            keys[worker_id] = _key_of(worker, shape, snapshot)
+        groups = self._regrouped(workers, keys, touched, gone)
+        is_same = (
+            not gone and shapes is self.shapes and all(self.keys.get(key) == keys[key] for key in touched)
+        )
         if is_same and all(
             self.said[key] == said[key] and _seats(former.get(key, ())) == _seats(held.get(key, ()))
             for key in touched
         ):
-            return attrs.evolve(self, workers=workers, claims=snapshot.claims)
-        members = self._regrouped(keys, moved, gone)
-        return WorkerClasses(workers, snapshot.claims, keys, members, said, shapes, self.looks)
+            return attrs.evolve(self, workers=workers, claims=snapshot.claims, groups=groups)
+        return WorkerClasses(workers, snapshot.claims, keys, groups, said, shapes, self.looks)
+
+    def _touched(self, snapshot: Snapshot) -> list[int]:
+        """The workers that are not as they were, or whose claims are not."""
+        workers, claims = snapshot.workers, snapshot.claims
+        if workers is self.workers and claims.made_from is self.claims.token:
+            return [key for key in claims.touched if key in workers]
+        held, former = claims.by_worker, self.claims.by_worker
+        return [
+            key
+            for key, worker in workers.items()
+            if self.workers.get(key) is not worker or held.get(key, ()) is not former.get(key, ())
+        ]
 
     def _regrouped(
-        self, keys: Mapping[int, Key], moved: Iterable[int], gone: Collection[int]
-    ) -> Mapping[Key, tuple[int, ...]]:
-        joins: dict[Key, set[int]] = {}
-        leaves: dict[Key, set[int]] = {}
-        for worker_id in moved:
-            joins.setdefault(keys[worker_id], set()).add(worker_id)
-            if worker_id in self.keys:
-                leaves.setdefault(self.keys[worker_id], set()).add(worker_id)
-        for worker_id in gone:
-            leaves.setdefault(self.keys[worker_id], set()).add(worker_id)
-        members = dict(self.members)
-        for key in joins.keys() | leaves.keys():
-            now = (set(members.get(key, ())) - leaves.get(key, set())) | joins.get(key, set())
+        self,
+        workers: Mapping[int, Worker],
+        keys: Mapping[int, Key],
+        touched: Collection[int],
+        gone: Collection[int],
+    ) -> Mapping[Key, Group]:
+        groups = dict(self.groups)
+        left = {*touched, *gone}
+        joins: dict[Key, list[Worker]] = {self.keys[key]: [] for key in left if key in self.keys}
+        for worker_id in touched:
+            joins.setdefault(keys[worker_id], []).append(workers[worker_id])
+        for key, come in joins.items():
+            now = [worker for worker in groups.get(key, ()) if worker.id not in left] + come
             if now:
-                members[key] = tuple(sorted(now))
+                groups[key] = tuple(sorted(now, key=_id))
             else:
-                members.pop(key, None)
-        return members
+                groups.pop(key, None)
+        return groups
 
-
-Group = tuple[Worker, ...]
-"""Workers that are the same to a request, in the order of their ids."""
 
 _SPARE = 64
 """Shapes that are kept beyond two for each worker before all are found anew."""
@@ -125,31 +162,53 @@ def classes_of(snapshot: Snapshot) -> WorkerClasses:
     return known
 
 
+def known_shape(worker: Worker, snapshot: Snapshot) -> Shape | None:
+    """The shape of a worker of the snapshot, if the classes of that have been worked out."""
+    classes: WorkerClasses | None = snapshot.worked_out.get(WorkerClasses)
+    if classes is None or classes.workers.get(worker.id) is not worker:
+        return None
+    return classes.keys[worker.id].shape
+
+
 def alike(request: PlacementRequest, snapshot: Snapshot) -> list[Group]:
     """All workers, those together that are the same to this request; each class, and all, in the order of ids.
 
     Workers that hold a replica of its model, or were picked, stand alone.
     """
+    return sorted(unsorted_alike(request, snapshot), key=lambda group: group[0].id)
+
+
+def unsorted_alike(request: PlacementRequest, snapshot: Snapshot) -> list[Group]:
+    """The same in any order, which costs least."""
     classes, workers = classes_of(snapshot), snapshot.workers
-    placed = (snapshot.instances[key] for key in snapshot.claims.by_model.get(request.model.id, ()))
-    alone = {worker_id for instance in placed for worker_id in workers_of(instance) if worker_id in workers}
+    alone = holders(request, snapshot)
     if request.gpu_ids:
         alone |= {worker.id for worker in workers.values() if worker.name in request.picked}
-    selector = request.model.worker_selector
-    found: list[Group] = [(workers[key],) for key in alone]
-    for ids in classes.members.values():
-        kept = [workers[key] for key in ids if key not in alone] if alone else [workers[key] for key in ids]
-        if not kept:
-            continue
-        if not selector:
-            found.append(tuple(kept))
-            continue
-        by_labels: dict[tuple[str | None, ...], list[Worker]] = {}
-        for worker in kept:
-            by_labels.setdefault(tuple(map(worker.labels.get, selector)), []).append(worker)
-        found += map(tuple, by_labels.values())
-    found.sort(key=lambda group: group[0].id)
-    return found
+    classed = dict(classes.groups)
+    for key in {classes.keys[worker_id] for worker_id in alone}:
+        classed[key] = tuple(worker for worker in classed[key] if worker.id not in alone)
+    groups: Iterable[Group] = [*filter(None, classed.values()), *((workers[key],) for key in alone)]
+    if request.model.worker_selector:
+        groups = [part for group in groups for part in _by_labels(group, request.model.worker_selector)]
+    return list(groups)
+
+
+def holders(request: PlacementRequest, snapshot: Snapshot) -> set[int]:
+    """The ids of the workers that hold a replica of the request's model."""
+    placed = (snapshot.instances[key] for key in snapshot.claims.by_model.get(request.model.id, ()))
+    return {key for instance in placed for key in workers_of(instance) if key in snapshot.workers}
+
+
+def _by_labels(group: Group, wanted: Iterable[str]) -> Iterable[Group]:
+    """The workers of a class, those together whose labels are the same as far as they count."""
+    found: dict[tuple[str | None, ...], list[Worker]] = {}
+    for worker in group:
+        found.setdefault(tuple(map(worker.labels.get, wanted)), []).append(worker)
+    return map(tuple, found.values())
+
+
+def _id(worker: Worker) -> int:
+    return worker.id
 
 
 def _shape_of(worker: Worker) -> Shape:
@@ -176,23 +235,25 @@ def _seats(held: Held) -> Hashable:
     return tuple((one.id, one.generation, one.placement, one.deleted_at is None) for one, _ in held)
 
 
-def _kind_of(device: Device) -> Hashable:
+def _kind_of(device: Device) -> _Kind:
     memory = device.memory
     return device.type, device.fault, memory.total, memory.is_unified_memory, device.compute_capability
 
 
-def _freedom_of(worker: Worker, shape: Shape, snapshot: Snapshot) -> Hashable:
-    """What is free and held, whichever of its equal devices that is."""
+def _key_of(worker: Worker, shape: Shape, snapshot: Snapshot) -> Key:
     free = snapshot.free(worker)
-    kinds: dict[Hashable, int] = {}
-    devices = sorted(
-        (
-            kinds.setdefault(kind, len(kinds)),
-            free.vram.get(device.index, -1),
-            free.sharing.get(device.index, 0),
-            device.memory.foreign or 0,
-            device.memory.overrun or 0,
-        )
-        for kind, device in zip(shape.devices, worker.status.gpu_devices, strict=True)
-    )
-    return free.ram, len(snapshot.claims.by_worker.get(worker.id, ())), tuple(devices)
+    vram, sharing, there = free.vram, free.sharing, worker.status.gpu_devices
+    devices = [
+        (kind, vram.get(device.index, -1), sharing.get(device.index, 0))
+        for kind, device in zip(shape.kinds, there, strict=True)
+    ]
+    devices.sort()
+    unclaimed = ()
+    if any([device.memory.unclaimed for device in there]):
+        unclaimed = tuple(sorted(map(_unclaimed, shape.kinds, there)))
+    count = len(snapshot.claims.by_worker.get(worker.id, ()))
+    return Key(shape, free.ram, count, tuple(devices), unclaimed)
+
+
+def _unclaimed(kind: int, device: Device) -> tuple[int, int, int]:
+    return kind, device.memory.foreign or 0, device.memory.overrun or 0

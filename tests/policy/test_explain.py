@@ -129,7 +129,7 @@ def test_a_gang_is_told_with_the_devices_and_claims_of_each_member() -> None:
 
 
 def test_a_worker_that_cannot_be_looked_at_is_told_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    Stumble(look, "objections", lambda ask, worker, *_: worker.id == 1, times=1000).put(monkeypatch)
+    Stumble(look, "objections", lambda ask, worker, *_, **__: worker.id == 1, times=1000).put(monkeypatch)
     monkeypatch.setattr(explain_module, "objections", look.objections)
     of = model()
     told = explain(of, instance(1, of), world(worker(1), worker(2)), SMALL)

@@ -8,6 +8,8 @@ from gpustack.engines.program import programs, requirements_of, version_of
 from gpustack.policy.capacity import driven, undriven
 from gpustack.policy.placement import PlacementRequest
 
+OF_SHAPE = True
+
 
 def keep(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str | None:
     """``None`` when the worker has a build of the engine, or can make one, that runs there."""

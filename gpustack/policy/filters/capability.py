@@ -8,6 +8,8 @@ from gpustack.policy.capability import is_too_old, sentence
 from gpustack.policy.capacity import driven, picked_on, runs_on_cpu
 from gpustack.policy.placement import PlacementRequest
 
+OF_SHAPE = True
+
 
 def keep(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str | None:
     """``None`` when a GPU that may be used is young enough, none is needed, or it is not known."""

@@ -6,6 +6,8 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
 from gpustack.policy.placement import PlacementRequest
 
+OF_SHAPE = True
+
 
 def keep(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str | None:
     """``None`` when the worker takes new instances."""

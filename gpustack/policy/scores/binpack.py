@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpustack.domain.model import PlacementStrategy
 from gpustack.domain.snapshot import Snapshot
 from gpustack.policy.placement import Candidate, PlacementRequest
-from gpustack.policy.seat import mean_of_members
+from gpustack.policy.seat import Prospect, mean_of_members
 
 NAME = "binpack"
 
@@ -18,6 +18,11 @@ def weight(strategy: PlacementStrategy) -> float:
 def score(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> float:
     """0 to 100: how much of what is still free the claim would take, devices counting twice as much as memory."""
     return mean_of_members(_of_member, candidate, request, snapshot)
+
+
+def most(prospect: Prospect) -> float:
+    """The same of a place on one device."""
+    return (_share(prospect.ram, prospect.free_ram) + 2 * _share(prospect.vram, prospect.free)) / 3 * 100
 
 
 def _of_member(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> float:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from gpustack.domain.model import PlacementStrategy
 from gpustack.domain.snapshot import Snapshot
 from gpustack.policy.placement import Candidate, PlacementRequest
-from gpustack.policy.seat import mean_of_members
+from gpustack.policy.seat import Prospect, mean_of_members
 
 NAME = "fragmentation"
 
@@ -21,14 +21,21 @@ def score(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -
     return mean_of_members(_of_member, candidate, request, snapshot)
 
 
+def most(prospect: Prospect) -> float:
+    """The same of a place on one device."""
+    return (bool(prospect.sharing) + _filled(prospect.vram, prospect.free)) * 50
+
+
 def _of_member(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> float:
     indexes = candidate.gpu_indexes
     if not indexes:
         return 0.0
     free = snapshot.free(candidate.worker, without=request.own_id)
-    claimed, used, filled = candidate.claim.vram, 0, 0.0
-    for index in indexes:
-        used += index in free.sharing
-        left = free.vram.get(index, 0)
-        filled += min(claimed.get(index, 0) / left, 1.0) if left else 1.0
+    claimed = candidate.claim.vram
+    used = sum([index in free.sharing for index in indexes])
+    filled = sum([_filled(claimed.get(index, 0), free.vram.get(index, 0)) for index in indexes])
     return (used + filled) / len(indexes) * 50
+
+
+def _filled(claimed: int, free: int) -> float:
+    return min(claimed / free, 1.0) if free else 1.0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gpustack.domain.model import PlacementStrategy
 from gpustack.domain.snapshot import Snapshot
 from gpustack.policy.placement import Candidate, PlacementRequest
-from gpustack.policy.seat import mean_of_members
+from gpustack.policy.seat import Prospect, mean_of_members
 
 NAME = "spread"
 
@@ -21,23 +23,29 @@ def score(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -
     return mean_of_members(_of_member, candidate, request, snapshot)
 
 
+def most(prospect: Prospect) -> float:
+    """The same of a place on one device."""
+    others = prospect.count > (1 if prospect.own else 0)
+    return _base(others, prospect.own) + _of_devices([prospect.sharing], prospect.devices)
+
+
 def _of_member(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> float:
     own_id, model_id = request.own_id, request.model.id
-    count, own, others = 0, False, False
-    sharing = dict.fromkeys(candidate.gpu_indexes, 0)
-    for instance, claim in snapshot.claims_on(candidate.worker.id):
-        if instance.id in own_id:
-            continue
-        count += 1
-        if model_id and instance.model_id == model_id:
-            own = True
-        else:
-            others = True
-        for index in claim.vram:
-            if index in sharing:
-                sharing[index] += 1
-    base = 100.0 - (10.0 if others else 0.0) - (20.0 if own else 0.0)
-    if not sharing:
-        return base + 10.0 / (count + 1)
-    per_device = 10.0 / (len(candidate.worker.status.gpu_devices) + 1)
-    return base + sum(per_device / (more + 1) for more in sharing.values())
+    held = snapshot.claims.by_worker.get(candidate.worker.id, ())
+    there = [one.model_id for one, _ in held if one.id not in own_id]
+    own = there.count(model_id) if model_id else 0
+    base = _base(len(there) > own, own > 0)
+    if not candidate.gpu_indexes:
+        return base + 10.0 / (len(there) + 1)
+    sharing = snapshot.free(candidate.worker, without=own_id).sharing
+    on_each = [sharing.get(index, 0) for index in candidate.gpu_indexes]
+    return base + _of_devices(on_each, len(candidate.worker.status.gpu_devices))
+
+
+def _base(others: bool, own: bool) -> float:
+    return 100.0 - (10.0 if others else 0.0) - (20.0 if own else 0.0)
+
+
+def _of_devices(sharing: Sequence[int], devices: int) -> float:
+    per_device = 10.0 / (devices + 1)
+    return sum([per_device / (more + 1) for more in sharing])
