@@ -109,6 +109,7 @@ def toys(tmp_path: Path) -> Iterator[None]:
 
 def _forget() -> None:
     look._filters.cache_clear()
+    look._filters_of_each.cache_clear()
     seat._asked.cache_clear()
 
 

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from gpustack.domain.device import DeviceMemory
 from gpustack.domain.instance import Claim, Placement
-from gpustack.domain.model import GpuSelector, Model
+from gpustack.domain.model import GpuSelector, Model, PlacementStrategy
 from gpustack.domain.snapshot import ClaimIndex, Snapshot
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Worker
 from gpustack.policy.decision import decide
+from gpustack.policy.fits import one_gpu
 from gpustack.policy.gang import most_alike
+from gpustack.policy.look import looks_of
 from gpustack.policy.placement import PlacementRequest, Rejection, Unschedulable
 from gpustack.policy.schedule import place
 from gpustack.policy.worker_class import alike, classes_of
@@ -94,6 +96,39 @@ def test_what_is_kept_and_what_is_worked_out_anew_are_the_same(
         if chance % 3 == 0:
             snapshot = upset(snapshot, chance)
         assert claims(snapshot.claims) == claims(ClaimIndex.of(snapshot.instances))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    fleet=fleets(),
+    wanted=wishes,
+    strategy=st.sampled_from(PlacementStrategy),
+    held=st.lists(st.tuples(st.integers(1, 2), st.integers(1, 8), st.integers(1, 9)), max_size=8),
+)
+def test_no_worker_offers_more_than_was_hoped_for(
+    fleet: list[Worker],
+    wanted: dict[str, Any],
+    strategy: PlacementStrategy,
+    held: list[tuple[int, int, int]],
+) -> None:
+    """Workers of which less is hoped for than was found elsewhere are not looked at."""
+    [question] = _some([wanted])
+    of = attrs.evolve(question.model, placement_strategy=strategy)
+    question = attrs.evolve(question, model=of)
+    others = (
+        instance(number, of if which == 1 else model(99), on=key, claim=Claim(vram={0: size * GIB}))
+        for number, (which, key, size) in enumerate(held, start=1)
+        if key <= len(fleet)
+    )
+    snapshot = world(*fleet, of, *others)
+    looks = looks_of(question, snapshot)
+    assert looks is not None
+    for there in fleet:
+        hopes = looks._hopes_of(one_gpu, [(there,)], snapshot)
+        look = looks.at(there, snapshot)
+        offered = None if look.objection else look.ask(one_gpu, looks.variants, snapshot).best
+        if offered is not None:
+            assert hopes and hopes[0] < offered.order
 
 
 def claims(index: ClaimIndex) -> object:
