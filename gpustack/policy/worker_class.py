@@ -248,9 +248,8 @@ def _key_of(worker: Worker, shape: Shape, snapshot: Snapshot) -> Key:
         for kind, device in zip(shape.kinds, there, strict=True)
     ]
     devices.sort()
-    unclaimed = ()
-    if any([device.memory.unclaimed for device in there]):
-        unclaimed = tuple(sorted(map(_unclaimed, shape.kinds, there)))
+    is_strange = any([device.memory.unclaimed for device in there])
+    unclaimed = tuple(sorted(map(_unclaimed, shape.kinds, there))) if is_strange else ()
     count = len(snapshot.claims.by_worker.get(worker.id, ()))
     return Key(shape, free.ram, count, tuple(devices), unclaimed)
 

@@ -14,7 +14,7 @@ from gpustack.domain.instance import Claim, Placement
 from gpustack.domain.model import GpuSelector, Model, PlacementStrategy
 from gpustack.domain.snapshot import ClaimIndex, Snapshot
 from gpustack.domain.unit import GIB
-from gpustack.domain.worker import Worker
+from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.policy.decision import decide
 from gpustack.policy.fits import one_gpu
 from gpustack.policy.gang import most_alike
@@ -120,6 +120,7 @@ def test_no_worker_offers_more_than_was_hoped_for(
         for number, (which, key, size) in enumerate(held, start=1)
         if key <= len(fleet)
     )
+    fleet = [attrs.evolve(one, condition=Condition(state=WorkerState.READY), cordoned=False) for one in fleet]
     snapshot = world(*fleet, of, *others)
     looks = looks_of(question, snapshot)
     assert looks is not None
