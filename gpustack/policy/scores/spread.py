@@ -24,8 +24,8 @@ def score(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -
 
 
 def most(prospect: Prospect) -> float:
-    """The same of a place on one device."""
-    others = prospect.count > (1 if prospect.own else 0)
+    """The same of a place on one device; beside a replica of its own as if there were no others."""
+    others = prospect.count > 0 and not prospect.own
     return _base(others, prospect.own) + _of_devices([prospect.sharing], prospect.devices)
 
 
