@@ -180,7 +180,8 @@ _RESOURCES = """\
 
 `resources` in the YAML file says what a worker has, in place of detection. Every part may be left out and is then
 detected; sizes are bytes. In a device, `type` follows from `vendor` (NVIDIA cuda, Moore Threads musa, Apple mps,
-Huawei npu, AMD rocm, Hygon dcu, Iluvatar corex, Cambricon mlu) and `device_index` from `index`.
+Huawei npu, AMD rocm, Hygon dcu, Iluvatar corex, Cambricon mlu, Intel xpu, MetaX maca,
+T-Head ppu) and `device_index` from `index`.
 
 ```yaml
 resources:

@@ -21,6 +21,9 @@ TYPE_OF_VENDOR = {
     "Hygon": "dcu",
     "Iluvatar": "corex",
     "Cambricon": "mlu",
+    "Intel": "xpu",
+    "MetaX": "maca",
+    "T-Head": "ppu",
 }
 
 

@@ -17,8 +17,13 @@ DEVICE_TYPES: Mapping[str, str] = {
     "iluvatar": "corex",
     "cambricon": "mlu",
     "intel": "xpu",
+    "metax": "maca",
+    "t-head": "ppu",
 }
 """Vendor (lower case) → type, as written in device ids."""
+
+FAMILY_STRIDE = 10_000
+"""Between the indexes of two families of devices in one machine, so that no two devices of a worker share one."""
 
 
 @attrs.frozen(kw_only=True)
@@ -101,7 +106,11 @@ class DeviceLink:
 
 @attrs.frozen(kw_only=True)
 class Device:
-    """One accelerator as last seen by its worker. ``index`` is what visibility variables take."""
+    """One accelerator as last seen by its worker, or a part of one.
+
+    ``index`` is the number by which its vendor calls it. Of the further families in a machine of several vendors it is
+    that plus ``FAMILY_STRIDE``, once for each family before it; of MIG instance 2 of GPU 3 it is 402.
+    """
 
     index: int
     name: str
@@ -117,11 +126,18 @@ class Device:
     temperature: float | None = None
     compute_capability: str | None = None
     driver_version: str | None = None
+    slice_profile: str | None = None
+    """Of a part of a card (MIG instance): its size, as ``1g.18gb``. ``None`` for a whole card."""
     links: tuple[DeviceLink, ...] = ()
     """The nearest way to each other device, nearest first; devices to which none is known are in none of them."""
     labels: Mapping[str, str] = attrs.field(factory=dict)
     fault: str | None = None
     """Why the device cannot be used (lost, driver error), as a sentence. It is shown, but nothing is placed on it."""
+
+    @property
+    def number(self) -> int:
+        """Its number among the devices of its vendor."""
+        return self.index % FAMILY_STRIDE
 
     def link_to(self, index: int) -> DeviceLink | None:
         """How it is joined to another device of its machine; ``None`` where that is not known."""

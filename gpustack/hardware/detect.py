@@ -1,11 +1,11 @@
-"""The former name of ``detection``.
+"""A former name of ``look``.
 
 A daemon of before the renaming starts this program to look at devices, from the upgrade on disk to its reload.
 """
 
 import sys
 
-from gpustack.hardware.detection import main
+from gpustack.hardware.look import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

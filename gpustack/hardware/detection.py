@@ -1,35 +1,35 @@
-"""Finds accelerators. ``python -m gpustack.hardware.detection NAME`` is the child that asks a vendor's library."""
+"""Finds accelerators, each family by a child of its own (``look.py``) that may hang."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import attrs
+import cattrs
 import trio
 
-from gpustack.domain.device import Device
+from gpustack.domain.device import FAMILY_STRIDE, Device
 from gpustack.hardware.child import ChildResult, run_child
 from gpustack.hardware.detector import (
+    MOST_DEVICES,
     Detector,
     DetectorReport,
     DeviceUse,
     InvalidDetectorReport,
-    from_json,
-    to_json,
 )
+from gpustack.hardware.look import detectors, main
+from gpustack.hardware.probe import ending, find_tool
 from gpustack.nursery.process import module_command
-from gpustack.plugins import siblings
 from gpustack.text import printable, said_by
 
 DEADLINE = 10.0
 """Seconds a vendor's library may take. The first call after boot loads firmware and is the slow one."""
-_ACCELERATOR_CLASSES = ("0x03", "0x12", "0x0b40")
-"""Display controllers, processing accelerators and co-processors; the rest are bridges, disks and network cards."""
+QUIET = timedelta(seconds=60)
+"""How long a detector is not asked again that found nothing and no fault: a processor with graphics is no news."""
 
 
 @attrs.frozen(kw_only=True)
@@ -46,11 +46,6 @@ class Detection:
     """Who holds the memory of the devices, of those whose driver tells, as of this look."""
 
 
-def detectors() -> tuple[Detector, ...]:
-    """All detectors: the modules of ``gpustack/hardware/detectors``."""
-    return tuple(module.DETECTOR for module in siblings("gpustack.hardware.detectors"))
-
-
 @attrs.define(eq=False)
 class _DetectorState:
     """What is kept of one detector between two looks."""
@@ -58,6 +53,7 @@ class _DetectorState:
     devices: tuple[Device, ...] = ()
     seen: datetime | None = None
     stuck: trio.Process | None = None
+    quiet_until: datetime | None = None
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -70,7 +66,7 @@ class DeviceMonitor:
 
     deadline: float = DEADLINE
     root: Path = Path("/")
-    command: Sequence[str] = module_command("gpustack.hardware.detection")
+    command: Sequence[str] = module_command("gpustack.hardware.look")
     env: Mapping[str, str] | None = None
     detectors: Callable[[], tuple[Detector, ...]] = detectors
     _states: dict[str, _DetectorState] = attrs.field(factory=dict)
@@ -81,8 +77,7 @@ class DeviceMonitor:
         Takes ``deadline`` and a little more at most. Cancellable. While a child that cannot be killed is not gone, its
         detector is not asked again, so that a hung driver does not gather processes.
         """
-        bus = _vendors_on_bus(self.root)
-        asked = [one for one in self.detectors() if _is_worth_asking(one, bus, self.root)]
+        asked = self.worth_asking()
         for gone in set(self._states) - {one.name for one in asked}:
             if self._states[gone].stuck is None:
                 del self._states[gone]
@@ -94,7 +89,7 @@ class DeviceMonitor:
         async with trio.open_nursery() as nursery:
             for detector in asked:
                 nursery.start_soon(ask, detector)
-        ordered = [results[one.name] for one in asked]
+        ordered = [_moved(results[one.name], place * FAMILY_STRIDE) for place, one in enumerate(asked)]
         stale = [one.stale_since for one in ordered if one.stale_since is not None]
         return Detection(
             devices=tuple(device for one in ordered for device in one.devices),
@@ -103,6 +98,11 @@ class DeviceMonitor:
             uses=tuple(use for one in ordered for use in one.uses),
         )
 
+    def worth_asking(self) -> list[Detector]:
+        """The detectors whose devices may be in this machine, in the order in which families keep their numbers."""
+        bus = _on_bus(self.root)
+        return [one for one in self.detectors() if _is_worth_asking(one, bus, self.root)]
+
     async def _ask(self, detector: Detector, now: datetime) -> Detection:
         state = self._states.setdefault(detector.name, _DetectorState())
         if state.stuck is not None:
@@ -110,6 +110,8 @@ class DeviceMonitor:
                 fault = f"{detector.label} devices cannot be looked at: the last look still hangs inside the driver"
                 return Detection(devices=state.devices, faults=(fault,), stale_since=state.seen)
             state.stuck = None
+        if state.quiet_until is not None and now < state.quiet_until:
+            return Detection()
         answer = await run_child([*self.command, detector.name], deadline=self.deadline, env=self.env)
         state.stuck = answer.stuck
         found = _read(detector, answer)
@@ -117,8 +119,16 @@ class DeviceMonitor:
             return Detection(devices=state.devices, faults=(found,), stale_since=state.seen)
         if found.faults and not found.devices and state.devices:
             return Detection(devices=state.devices, faults=found.faults, stale_since=state.seen)
-        state.devices, state.seen = found.devices, now
-        return Detection(devices=found.devices, faults=found.faults, uses=found.uses)
+        devices = _unique(found.devices)
+        missing = _missing(state.devices, devices) if found.faults else ()
+        state.quiet_until = None if devices or missing or found.faults else now + QUIET
+        before, state.devices, state.seen = state.seen, (*devices, *missing), now
+        return Detection(
+            devices=state.devices,
+            faults=found.faults,
+            stale_since=before if missing else None,
+            uses=found.uses,
+        )
 
     def __repr__(self) -> str:
         seen = ", ".join(
@@ -135,11 +145,7 @@ def _read(detector: Detector, answer: ChildResult) -> DetectorReport | str:
         return f"{start}: the driver {answer.fault}"
     if answer.code != 0:
         last = answer.err.decode("utf-8", "replace").strip().splitlines()[-1:]
-        how = (
-            f"signal {-answer.code}"
-            if answer.code is not None and answer.code < 0
-            else f"exit code {answer.code}"
-        )
+        how = "no exit code" if answer.code is None else ending(answer.code)
         return f"{start}: the look ended with {how}" + "".join(f" ({printable(line, 200)})" for line in last)
     try:
         return from_json(json.loads(answer.out))
@@ -147,25 +153,56 @@ def _read(detector: Detector, answer: ChildResult) -> DetectorReport | str:
         return f"{start}: its report cannot be read ({said_by(error)})"
 
 
-def _vendors_on_bus(root: Path) -> frozenset[str] | None:
-    """The vendor ids (``10de``) of accelerators on the bus; ``None`` where the bus cannot be looked at."""
+def _unique(devices: Sequence[Device]) -> tuple[Device, ...]:
+    """The first of those with one index: claims are held by it."""
+    return tuple({device.index: device for device in reversed(devices)}.values())[::-1]
+
+
+def _missing(before: Sequence[Device], now: Sequence[Device]) -> tuple[Device, ...]:
+    """Devices that a look did not find which had a fault: shown still, and nothing is placed on them."""
+    found = {device.index for device in now}
+    return tuple(
+        attrs.evolve(device, fault=device.fault or "The last look at the devices did not find this one")
+        for device in before
+        if device.index not in found
+    )
+
+
+def _moved(detection: Detection, by: int) -> Detection:
+    """With ``by`` added to all indexes."""
+    return attrs.evolve(
+        detection,
+        devices=tuple(_renumbered(one, by) for one in detection.devices),
+        uses=tuple(attrs.evolve(use, index=use.index + by) for use in detection.uses),
+    )
+
+
+def _renumbered(device: Device, by: int) -> Device:
+    links = tuple(
+        attrs.evolve(link, indexes=tuple(index + by for index in link.indexes)) for link in device.links
+    )
+    return attrs.evolve(device, index=device.index + by, links=links)
+
+
+def _on_bus(root: Path) -> frozenset[tuple[str, str]] | None:
+    """Vendor (``10de``) and class of what is on the bus; ``None`` where it cannot be looked at."""
     try:
         entries = sorted((root / "sys/bus/pci/devices").iterdir())
     except OSError:
         return None
-    found = set()
-    for entry in entries:
-        vendor, kind = _read_word(entry / "vendor"), _read_word(entry / "class")
-        if vendor and (not kind or kind.startswith(_ACCELERATOR_CLASSES)):
-            found.add(vendor.removeprefix("0x"))
-    return frozenset(found)
+    words = ((_read_word(entry / "vendor"), _read_word(entry / "class")) for entry in entries)
+    return frozenset((vendor.removeprefix("0x"), kind) for vendor, kind in words if vendor)
 
 
-def _is_worth_asking(detector: Detector, bus: frozenset[str] | None, root: Path) -> bool:
-    """Whether its vendor is on the bus, a device file of it exists, or the bus cannot be looked at."""
-    if bus is None or bus & detector.pci_vendors:
+def _is_worth_asking(detector: Detector, bus: frozenset[tuple[str, str]] | None, root: Path) -> bool:
+    if any((root / path).exists() for path in detector.device_files):
         return True
-    return any((root / path).exists() for path in detector.device_files)
+    if bus is None:
+        return not detector.tools or any(find_tool(tool, detector.folders) for tool in detector.tools)
+    return any(
+        vendor in detector.pci_vendors and (not kind or kind.startswith(detector.pci_classes))
+        for vendor, kind in bus
+    )
 
 
 def _read_word(path: Path) -> str:
@@ -176,20 +213,19 @@ def _read_word(path: Path) -> str:
         return ""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """The child: print what the named detector finds as JSON."""
-    chosen = {one.name: one for one in detectors()}.get(arguments[0] if len(arguments) == 1 else "")
-    if chosen is None:
-        names = "|".join(one.name for one in detectors())
-        sys.stderr.write(f"usage: python -m gpustack.hardware.detection {names}\n")
-        return 2
-    # libraries may write to stdout themselves: keep the report's channel for the report
-    report = os.dup(1)
-    os.dup2(2, 1)
-    with os.fdopen(report, "w") as out:
-        json.dump(to_json(chosen.look()), out)
-    return 0
+def from_json(document: object) -> DetectorReport:
+    """What a child wrote, as ``look.to_json`` made it; raises ``InvalidDetectorReport``."""
+    if not isinstance(document, dict):
+        raise InvalidDetectorReport("not a report of devices")
+    try:
+        found = cattrs.structure(document, DetectorReport)
+    except (cattrs.BaseValidationError, TypeError, ValueError, AttributeError, KeyError) as error:
+        raise InvalidDetectorReport(f"not a report of devices: {error}") from error
+    if len(found.devices) > MOST_DEVICES:
+        raise InvalidDetectorReport(f"{len(found.devices)} devices in one machine")
+    return found
 
 
 if __name__ == "__main__":
+    # a daemon of before the child moved to look.py starts it here, from the upgrade on disk to its reload
     sys.exit(main(sys.argv[1:]))

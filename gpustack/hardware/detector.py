@@ -1,14 +1,13 @@
-"""What a detector of accelerators is, and how its report travels from the child that ran it: as JSON."""
+"""What a detector of accelerators is, and what it reports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 import attrs
-import cattrs
 
 from gpustack.domain.device import Device
+from gpustack.hardware.probe import DeviceProbe, Library, ToolAnswer
 
 MOST_DEVICES = 1024
 
@@ -38,34 +37,50 @@ class DetectorReport:
 class Detector:
     """One family of devices. ``look`` may block or hang: it is called in a child process only.
 
-    It is asked where a vendor of ``pci_vendors`` is on the PCI bus, or one of ``device_files`` exists.
+    It is asked where a vendor of ``pci_vendors`` has a device of ``pci_classes`` on the PCI bus, or one of
+    ``device_files`` exists; where the bus cannot be looked at, if one of its ``tools`` is installed or it has none.
     """
 
     name: str
     label: str
-    pci_vendors: frozenset[str]
+    """The vendor, as it is shown."""
+    type: str
+    """That of its devices (``DEVICE_TYPES``)."""
+    look: Callable[[DeviceProbe], DetectorReport]
+    pci_vendors: frozenset[str] = frozenset()
+    pci_classes: tuple[str, ...] = ("0x03", "0x12", "0x0b40")
+    """Display controllers, processing accelerators and co-processors; the rest are bridges, disks and network cards."""
     device_files: tuple[str, ...] = ()
     """Relative to ``/``, for devices that are not on the bus (in virtual machines, on boards)."""
-    look: Callable[[], DetectorReport]
+    tools: tuple[str, ...] = ()
+    """The programs that it runs, the preferred one first."""
+    folders: tuple[str, ...] = ()
+    """Where its vendor installs them, beside PATH."""
+    library: Callable[[], Library] | None = None
+    """Loads the library that it calls."""
+    rank: int = 1
+    """Which family keeps its numbers where there are several in a machine: that of the lowest rank, then name."""
+
+
+def without_tool(detector: Detector) -> DetectorReport:
+    """The report where a vendor's device is there and none of its tools is."""
+    tools = " or ".join(detector.tools)
+    return DetectorReport(
+        faults=(
+            f"{detector.label} devices cannot be looked at: {tools} is not installed (it comes with the vendor's "
+            "driver; install that, or give the container access to it)",
+        )
+    )
+
+
+def with_faults(label: str, devices: Iterable[Device], answers: Mapping[str, ToolAnswer]) -> DetectorReport:
+    """What was found, and a sentence for each tool that failed; or for those that told of no device at all."""
+    found = tuple(devices)
+    faults = [f"{label} devices: {tool} {answer.fault}" for tool, answer in answers.items() if answer.fault]
+    if not found and not faults:
+        faults = [f"{label} devices cannot be looked at: what {' and '.join(answers)} said names no device"]
+    return DetectorReport(devices=found, faults=tuple(faults))
 
 
 class InvalidDetectorReport(ValueError):
     """What a detection child wrote is not a report."""
-
-
-def to_json(found: DetectorReport) -> dict[str, Any]:
-    """``found`` as values that ``json`` can write."""
-    return attrs.asdict(found)
-
-
-def from_json(document: object) -> DetectorReport:
-    """The inverse of ``to_json``; raises ``InvalidDetectorReport``."""
-    if not isinstance(document, dict):
-        raise InvalidDetectorReport("not a report of devices")
-    try:
-        found = cattrs.structure(document, DetectorReport)
-    except (cattrs.BaseValidationError, TypeError, ValueError, AttributeError, KeyError) as error:
-        raise InvalidDetectorReport(f"not a report of devices: {error}") from error
-    if len(found.devices) > MOST_DEVICES:
-        raise InvalidDetectorReport(f"{len(found.devices)} devices in one machine")
-    return found

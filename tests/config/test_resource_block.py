@@ -58,7 +58,7 @@ def test_every_part_of_the_block_is_read_and_written_the_same() -> None:
             [
                 "gpu_devices[0].name is missing",
                 "gpu_devices[0].vendor must be one of NVIDIA, Moore Threads, Apple, Huawei, AMD, Hygon, "
-                "Iluvatar, Cambricon, not 'Matrox'",
+                "Iluvatar, Cambricon, Intel, MetaX, T-Head, not 'Matrox'",
                 "gpu_devices[0].index must be a whole number, not 'a'",
                 "gpu_devices[0].memory is missing",
             ],

@@ -5,13 +5,14 @@
      nvlinks=switch,00000000:1C:00.0,-    what is at the other end of each NVLink; "-" is one that is down
      path=0.1.2.3                         NUMA node, host bridge, first switch, last switch: what a card hangs from
      parted=1                             the switch gives it no way to other cards
-   Words are parted by a tab. A word that a card does not have is answered with "not supported". */
+   After the cards, a line for each MIG instance:  of=0  slot=2  name=...  uuid=MIG-1  total=...  used=...
+   A word whose value is "!N" is answered with error N.    Words are parted by a tab. A word that a card does not have is answered with "not supported". */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { OK = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, NOT_LOADED = 9, LOST = 15, MISMATCH = 18 };
+enum { OK = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, NOT_LOADED = 9, LOST = 15, MISMATCH = 18 };
 
 static char text[16384];
 
@@ -54,6 +55,7 @@ static int card(void *device) {
 static int tell_text(int number, const char *name, char *out, unsigned length) {
     const char *value = word(number, name);
     if (!value) return NOT_SUPPORTED;
+    if (*value == '!') return atoi(value + 1);
     if (strlen(value) + 1 > length) return INSUFFICIENT_SIZE;
     strcpy(out, value);
     return OK;
@@ -62,6 +64,7 @@ static int tell_text(int number, const char *name, char *out, unsigned length) {
 static int tell_number(void *device, const char *name, unsigned long long *out) {
     int error = card(device);
     const char *value = error ? NULL : word((int)(long)device, name);
+    if (value && *value == '!') return atoi(value + 1);
     if (value) *out = strtoull(value, NULL, 10);
     return error ? error : value ? OK : NOT_SUPPORTED;
 }
@@ -82,6 +85,8 @@ const char *nvmlErrorString(int error) {
     case OK: return "Success";
     case INVALID_ARGUMENT: return "Invalid Argument";
     case NOT_SUPPORTED: return "Not Supported";
+    case NO_PERMISSION: return "Insufficient Permissions";
+    case NOT_FOUND: return "Not Found";
     case NOT_LOADED: return "Driver Not Loaded";
     case LOST: return "GPU is lost";
     case MISMATCH: return "Driver/library version mismatch";
@@ -93,9 +98,11 @@ int nvmlSystemGetDriverVersion(char *out, unsigned length) { return tell_text(0,
 int nvmlSystemGetCudaDriverVersion(int *out) { const char *v = word(0, "cuda"); *out = v ? atoi(v) : 0; return v ? OK : NOT_SUPPORTED; }
 int nvmlSystemGetCudaDriverVersion_v2(int *out) { return nvmlSystemGetCudaDriverVersion(out); }
 
-int nvmlDeviceGetCount_v2(unsigned *out) { for (*out = 0; line((int)*out + 1); ++*out); return OK; }
+int nvmlDeviceGetCount_v2(unsigned *out) { for (*out = 0; line((int)*out + 1) && !word((int)*out + 1, "of"); ++*out); return OK; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **out) {
     if (!line((int)index + 1)) return INVALID_ARGUMENT;
+    const char *state = word((int)index + 1, "state");
+    if (state && !strcmp(state, "locked")) return NO_PERMISSION;
     *out = (void *)(long)(index + 1);
     return OK;
 }
@@ -143,6 +150,24 @@ int nvmlDeviceGetMigMode(void *device, unsigned *now, unsigned *next) {
     int error = tell_unsigned(device, "mig", now);
     *next = *now;
     return error;
+}
+
+
+/* The line of the MIG instance in a slot of a card, or 0. */
+static int instance(void *device, int slot) {
+    for (int at = 1; line(at); at++) {
+        const char *value = word(at, "of");
+        if (!value || atoi(value) != (int)(long)device - 1) continue;
+        value = word(at, "slot");
+        if (value && atoi(value) == slot) return at;
+    }
+    return 0;
+}
+int nvmlDeviceGetMaxMigDeviceCount(void *device, unsigned *out) { *out = 7; return card(device); }
+int nvmlDeviceGetMigDeviceHandleByIndex(void *device, unsigned slot, void **out) {
+    int error = card(device), found = error ? 0 : instance(device, (int)slot);
+    *out = (void *)(long)found;
+    return error ? error : found ? OK : NOT_FOUND;
 }
 
 typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char bus_id[32]; } pci;

@@ -48,6 +48,22 @@ def cards(count: int, model: Mapping[str, object] = H200, **changes: object) -> 
     ]
 
 
+def instances(card: int, *slots: int, profile: str = "1g.18gb") -> list[dict[str, object]]:
+    """MIG instances of the card with this index, as lines after the cards."""
+    return [
+        {
+            "of": card,
+            "slot": slot,
+            "state": "ok",
+            "name": f"NVIDIA H200 MIG {profile}",
+            "uuid": f"MIG-00000000-0000-0000-0000-{card:06d}{slot:06d}",
+            "total": 16384 * 2**20,
+            "used": 12 * 2**20,
+        }
+        for slot in slots
+    ]
+
+
 @dataclass(frozen=True)
 class FakeNvml:
     """What a child process must be given to see our cards; `tell` changes them, also while it runs."""
@@ -60,9 +76,10 @@ class FakeNvml:
         return {"LD_LIBRARY_PATH": str(self.library.parent), "FAKE_NVML": str(self.script)}
 
     def tell(self, gpus: Sequence[Mapping[str, object]], *, library: str = "ok") -> None:
-        """``library`` may be ok, not_loaded, hang or mismatch; a card's ``state`` ok, lost or hang.
+        """``library`` may be ok, not_loaded, hang or mismatch; a card's ``state`` ok, lost, locked or hang.
 
-        A key left out of a card is a query that its driver does not support.
+        A key left out of a card is a query that its driver does not support; one with the value ``!4`` fails with
+        NVML's error 4.
         """
         about: dict[str, object] = {"library": library, "driver": "570.124.06", "cuda": 12080}
         lines = ["\t".join(f"{key}={value}" for key, value in words.items()) for words in (about, *gpus)]

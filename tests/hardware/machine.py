@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=1)
 
 
 def plug(root: Path, vendor: str = "0x10de", kind: str = "0x030200", slot: int = 0x1B) -> Path:

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,14 @@ import trio
 
 from gpustack.domain.device import Device, DeviceMemory
 from gpustack.domain.worker import Memory, WorkerStatus
-from gpustack.hardware.detection import Detection, DeviceMonitor
-from gpustack.hardware.detector import DetectorReport, from_json, to_json
+from gpustack.hardware.detection import QUIET, Detection, DeviceMonitor, from_json
+from gpustack.hardware.detector import DetectorReport
+from gpustack.hardware.look import to_json
 from gpustack.hardware.monitor import compose
 from gpustack.nursery.process import module_command
 from tests.child import environment
 from tests.fakes.nvml import GB10, H200, FakeNvml, cards
-from tests.hardware.machine import NOW, plug
-
-LATER = NOW + timedelta(minutes=1)
+from tests.hardware.machine import LATER, NOW, plug
 
 
 @pytest.fixture
@@ -48,12 +46,13 @@ async def test_every_card_is_seen_with_all_it_tells(watch: DeviceMonitor, nvml: 
     assert (second.index, second.uuid) == (1, cards(2)[1]["uuid"])
 
 
+@pytest.mark.parametrize("name", ["detect", "detection"])
 async def test_a_daemon_of_before_an_upgrade_sees_the_cards_until_its_reload(
-    nvml: FakeNvml, tmp_path: Path
+    nvml: FakeNvml, tmp_path: Path, name: str
 ) -> None:
-    """It starts its child by the former name, from the program that is installed now."""
+    """It starts its child by a former name, from the program that is installed now."""
     nvml.tell(cards(2))
-    command = module_command("gpustack.hardware.detect")
+    command = module_command(f"gpustack.hardware.{name}")
     watch = DeviceMonitor(root=plug(tmp_path), env=environment(**nvml.env), deadline=20.0, command=command)
     assert [device.index for device in (await watch.look(NOW)).devices] == [0, 1]
 
@@ -123,7 +122,7 @@ async def test_a_hanging_driver_costs_the_deadline_and_the_last_answer_stays_mar
 
 
 @pytest.mark.parametrize(
-    ("vendor", "kind"), [("0x8086", "0x030000"), ("0x10de", "0x020000")], ids=["other vendor", "network card"]
+    ("vendor", "kind"), [("0x1af4", "0x030000"), ("0x10de", "0x020000")], ids=["other vendor", "network card"]
 )
 async def test_without_a_vendors_card_on_the_bus_nothing_is_started(
     tmp_path: Path, vendor: str, kind: str
@@ -221,3 +220,12 @@ def devices() -> Iterator[Device]:
 def test_a_report_survives_its_way_through_json() -> None:
     found = DetectorReport(devices=tuple(devices()), faults=("one",))
     assert from_json(json.loads(json.dumps(to_json(found)))) == found
+
+
+async def test_a_detector_that_finds_nothing_is_not_asked_again_at_once(tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    program = f"open({str(marks)!r}, 'a').write('x'); print('{json.dumps(to_json(DetectorReport()))}')"
+    watch = saying(tmp_path, program)
+    for instant in (NOW, NOW + QUIET / 2, NOW + QUIET):
+        assert await watch.look(instant) == Detection()
+    assert marks.read_text() == "xx"

@@ -1,4 +1,4 @@
-"""One NVIDIA card that is being asked, question by question."""
+"""One NVIDIA card, or MIG instance of one, that is being asked, question by question."""
 
 from __future__ import annotations
 
@@ -6,33 +6,27 @@ from typing import Any
 
 import attrs
 
-from gpustack.text import said_by
+from gpustack.hardware.probe import DeviceProbe
 
-_LOST = frozenset(
-    {"NVMLError_GpuIsLost", "NVMLError_ResetRequired", "NVMLError_NotFound", "NVMLError_GpuNotFound"}
-)
+_LOST = frozenset({"GpuIsLost", "ResetRequired", "NotFound", "GpuNotFound"})
 
 
 @attrs.define
 class Card:
-    """One device that is being asked. A question that fails has no answer; a lost card gets one ``fault``."""
+    """A question that fails has no answer; a lost card gets one ``fault``."""
 
-    nvml: Any
-    handle: Any
+    probe: DeviceProbe
+    handle: str
     fault: str | None = None
     unsupported: set[str] = attrs.field(factory=set)
 
     def ask(self, name: str, *arguments: object) -> Any:
         """The answer of ``nvmlDevice<name>``, or ``None``."""
-        try:
-            return getattr(self.nvml, f"nvmlDevice{name}")(self.handle, *arguments)
-        except self.nvml.NVMLError as error:
-            kind = type(error).__name__
-            if kind in _LOST:
-                self.fault = (
-                    self.fault
-                    or f"The driver says of this GPU: {said_by(error)}; it needs a reset or a reboot"
-                )
-            elif kind == "NVMLError_NotSupported":
-                self.unsupported.add(name)
-            return None
+        answer = self.probe.call(f"Device{name}", self.handle, *arguments)
+        if answer.error in _LOST:
+            self.fault = (
+                self.fault or f"The driver says of this GPU: {answer.said}; it needs a reset or a reboot"
+            )
+        elif answer.error == "NotSupported":
+            self.unsupported.add(name)
+        return answer.value

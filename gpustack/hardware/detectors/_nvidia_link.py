@@ -21,7 +21,10 @@ _LEVELS: Mapping[int, LinkKind] = {
     50: LinkKind.SYSTEM,
 }
 """The values of ``nvmlGpuTopologyLevel_t``."""
+_P2P_BY_NVLINK = 2
 _P2P_OK = 0
+_MOST_LINKS = 36
+_SWITCH = 2
 
 
 @attrs.frozen
@@ -45,7 +48,7 @@ def join(cards: Mapping[int, Card]) -> Topology:
         count = lanes[first].cards.get(buses[second] or "", 0)
         count += min(lanes[first].switches, lanes[second].switches)
         # cards on one switch may still be parted, as partitions of a fabric are
-        if count and one.ask("GetP2PStatus", other.handle, one.nvml.NVML_P2P_CAPS_INDEX_NVLINK) in (
+        if count and one.ask("GetP2PStatus", other.handle, _P2P_BY_NVLINK) in (
             None,
             _P2P_OK,
         ):
@@ -56,22 +59,20 @@ def join(cards: Mapping[int, Card]) -> Topology:
 def _lanes(card: Card) -> _Lanes:
     cards: Counter[str] = Counter()
     switches = 0
-    for link in range(card.nvml.NVML_NVLINK_MAX_LINKS):
+    for link in range(_MOST_LINKS):
         is_active = card.ask("GetNvLinkState", link)
         if is_active is None:
             # there is no link of this number, nor of a higher one
             break
         if not is_active:
             continue
-        if card.ask("GetNvLinkRemoteDeviceType", link) == card.nvml.NVML_NVLINK_DEVICE_TYPE_SWITCH:
+        if card.ask("GetNvLinkRemoteDeviceType", link) == _SWITCH:
             switches += 1
         elif bus := _bus(card.ask("GetNvLinkRemotePciInfo", link)):
             cards[bus] += 1
     return _Lanes(cards, switches)
 
 
-def _bus(address: object) -> str | None:
+def _bus(address: Mapping[str, int] | None) -> str | None:
     """Domain, bus and device, which both writings of an address have in common."""
-    if address is None:
-        return None
-    return f"{address.domain:x}:{address.bus:x}:{address.device:x}"  # type: ignore[attr-defined]
+    return None if address is None else f"{address['domain']:x}:{address['bus']:x}:{address['device']:x}"

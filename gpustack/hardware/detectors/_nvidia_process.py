@@ -16,19 +16,19 @@ def held_by_process(card: Card) -> Mapping[int, int] | None:
         if seen is None and kind == "Compute":
             return None
         for one in seen or ():
-            if one.usedGpuMemory is None:
+            if one["usedGpuMemory"] is None:
                 return None
             # a program that computes and draws is in both lists, with the same figure
-            found[int(one.pid)] = max(found.get(int(one.pid), 0), int(one.usedGpuMemory))
+            pid = int(one["pid"])
+            found[pid] = max(found.get(pid, 0), int(one["usedGpuMemory"]))
     return found
 
 
-def _running(card: Card, name: str) -> Sequence[Any] | None:
+def _running(card: Card, name: str) -> Sequence[Mapping[str, Any]] | None:
     """The newest form of the question that library and driver have. The one without a version raises what is no
     ``NVMLError`` where the driver is older than the library."""
     for version in ("_v3", "_v2"):
-        if hasattr(card.nvml, f"nvmlDevice{name}{version}"):
-            seen: Sequence[Any] | None = card.ask(f"{name}{version}")
-            if seen is not None:
-                return seen
+        seen: Sequence[Mapping[str, Any]] | None = card.ask(f"{name}{version}")
+        if seen is not None:
+            return seen
     return None
