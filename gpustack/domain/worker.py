@@ -252,6 +252,11 @@ class Worker(Record):
         )
         return attrs.evolve(self, status=attrs.evolve(self.status, gpu_devices=devices))
 
+    @property
+    def has_reported(self) -> bool:
+        """Whether it has said what it has; one that has just joined has not."""
+        return self.status.memory.total is not None or bool(self.status.engines)
+
     def device(self, index: int) -> Device | None:
         """The device with that index, if the worker has reported it."""
         return next((d for d in self.status.gpu_devices if d.index == index), None)

@@ -73,10 +73,24 @@ def number_of(items: Iterable[str], *names: str) -> int | None:
         return None
 
 
+def with_value(items: Sequence[str], names: Sequence[str], flag: str, value: str) -> tuple[str, ...]:
+    """The parameters with ``flag=value`` at their end, and without any that has one of ``names``."""
+    if not has(items, *names):
+        return (*items, f"{flag}={value}")
+    kept = (p for p in read(items) if dashed(p.flag) not in names)
+    return (*(_item(p) for p in kept), f"{flag}={value}")
+
+
 def last_of(items: Iterable[str], names: Sequence[str]) -> str | None:
     """Which of ``names`` comes last, for switches that undo each other."""
     given = [flag for p in read(items) if (flag := dashed(p.flag)) in names]
     return given[-1] if given else None
+
+
+def _item(parameter: BackendParameter) -> str:
+    if not parameter.flag:
+        return parameter.value or ""
+    return parameter.flag if parameter.value is None else f"{parameter.flag}={parameter.value}"
 
 
 def expanded(items: Iterable[str], *, data_dir: str) -> tuple[str, ...]:

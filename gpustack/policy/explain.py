@@ -5,17 +5,17 @@ from __future__ import annotations
 import attrs
 
 from gpustack.domain.facts import ModelFacts
-from gpustack.domain.instance import Claim, ModelInstance, Placement, Subordinate
+from gpustack.domain.instance import ModelInstance, Placement
 from gpustack.domain.model import Model
 from gpustack.domain.record import table_of
 from gpustack.domain.snapshot import Snapshot
-from gpustack.domain.unit import human_bytes
 from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.engines import custom
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid
 
 from .decision import decide, impossibilities
+from .location import where
 from .look import objections
 from .placement import USUAL_GANGS, GangSettings, PlacementRequest
 from .schedule import place_and_faults, unjudged
@@ -117,19 +117,6 @@ def _never_fits(request: PlacementRequest, snapshot: Snapshot) -> bool:
     return not isinstance(decide(request, attrs.evolve(snapshot, tables=tables)), Placement)
 
 
-def where(placement: Placement, snapshot: Snapshot) -> str:
-    """``worker node-a, GPU 0 (5.2 GiB of video memory, 0.9 GiB of memory)``, and so on for the other members of a gang;
-    claims are estimates."""
-    seats = (_seat(placement.share(member), snapshot) for member in range(1 + len(placement.subordinates)))
-    return "; ".join(seats)
-
-
-def _seat(share: Subordinate, snapshot: Snapshot) -> str:
-    worker = snapshot.workers.get(share.worker_id)
-    name = f"worker {worker.name}" if worker is not None else f"worker {share.worker_id}, which is gone"
-    return f"{name}, {_devices(share.gpu_indexes)} ({_claimed(share.claim)})"
-
-
 def _verdict_or_fault(
     request: PlacementRequest, worker: Worker, snapshot: Snapshot, *, unread: bool
 ) -> WorkerVerdict:
@@ -153,16 +140,3 @@ def _verdict(request: PlacementRequest, worker: Worker, snapshot: Snapshot, *, u
         return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=True, sentences=fits)
     sentences = tuple(reason.sentence for reason in found)
     return WorkerVerdict(worker_id=worker.id, worker=worker.name, fits=False, sentences=sentences)
-
-
-def _devices(indexes: tuple[int, ...]) -> str:
-    if not indexes:
-        return "CPU"
-    listed = ", ".join(str(index) for index in indexes)
-    return f"GPU {listed}" if len(indexes) == 1 else f"GPUs {listed}"
-
-
-def _claimed(claim: Claim) -> str:
-    parts = [f"{human_bytes(sum(claim.vram.values()))} of video memory"] if claim.vram else []
-    parts.append(f"{human_bytes(claim.ram)} of memory")
-    return ", ".join(parts)

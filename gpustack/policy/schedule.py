@@ -13,7 +13,7 @@ from gpustack.domain.worker import Worker
 
 from .decision import decide
 from .placement import PlacementRequest, Rejection, Unschedulable
-from .remedy import smallest_change
+from .trial import smallest_change
 
 __all__ = ["PlacementRequest", "Rejection", "Unschedulable", "place", "place_and_faults", "unjudged"]
 

@@ -38,7 +38,7 @@ def verdict(*builds: EngineBuild, version: str | None = None, gpus: int = 0) -> 
             "worker node-a has no llama.cpp 0.8.0 (it has 0.7.0+cpu): its package is for Linux",
         ),
         ((MISSING,), None, 0, "worker node-a has no llama.cpp: its package is for Linux"),
-        ((), None, 0, "worker node-a has no llama.cpp"),
+        ((), None, 0, "worker node-a has not reported yet which engines it has"),
         ((OFFER,), None, 0, "worker node-a has no GPU, and llama.cpp 0.9.0 needs one (cuda)"),
         (
             (attrs.evolve(OFFER, drives=("rocm",), advice="install one for CUDA"),),

@@ -232,4 +232,4 @@ def test_encoders_claim_no_cache() -> None:
 def test_a_shorter_context_is_the_smallest_change_where_that_helps() -> None:
     outcome = decided(deployed("--context-length", "131072"), facts(), node(gpu(0, 24)))
     assert isinstance(outcome, Unschedulable)
-    assert outcome.smallest_change == "lower --context-length from 131072 to 32768 or below"
+    assert outcome.smallest_change == "lower --context-length from 131072 to 43264 or below"

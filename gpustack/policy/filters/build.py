@@ -14,6 +14,8 @@ OF_SHAPE = True
 def keep(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str | None:
     """``None`` when the worker has a build of the engine, or can make one, that runs there."""
     build = request.build_on(worker)
+    if build is None and not worker.status.engines:
+        return f"worker {worker.name} has not reported yet which engines it has"
     if build is None:
         return _why_none(request, worker)
     if build.on_cpu or driven(request, worker):

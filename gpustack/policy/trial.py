@@ -1,0 +1,207 @@
+"""What would make a replica fit: each kind of remedy is tried by deciding again in the world that it would make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from types import ModuleType
+
+import attrs
+
+from gpustack.domain.artifact import ModelSource
+from gpustack.domain.instance import Placement
+from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.worker import Worker
+from gpustack.plugins import siblings
+
+from .decision import decide, decide_on_groups, impossibilities
+from .gang import may_span
+from .look import objections
+from .placement import PlacementRequest, Rejection
+from .remedy import Addition, FieldChange, KnownFacts, Remedy, applied
+from .worker_class import Group, alike, classes_of
+
+MOST_TRIED = 32
+"""Workers or instances on which a kind of change is tried, one at a time."""
+_MOST_LOOKED_AT = 64
+"""Workers, those with most free memory, among which a change is tried for its effect on several together."""
+_MOST_KEPT = 8
+"""Classes of workers of one shape, none of which has less free than another, that are looked at."""
+_MOST_TOGETHER = 4
+"""How often a change of one worker is tried for its effect on all together, which costs more than on it alone."""
+
+
+def _nothing_known(source: ModelSource) -> None:
+    return None
+
+
+@attrs.define(eq=False)
+class Trial:
+    """A request that has no place, and the question whether it had one after a change."""
+
+    request: PlacementRequest
+    snapshot: Snapshot
+    reasons: tuple[Rejection, ...] = ()
+    facts_of: KnownFacts = _nothing_known
+    _around: list[Group] | None = None
+
+    @property
+    def unlike(self) -> list[Worker]:
+        """One worker, the first, of all that are alike: what helps or does not on one is the same on the others."""
+        return [group[0] for group in alike(self.request, self.snapshot)]
+
+    @property
+    def spans(self) -> bool:
+        """Whether the model may be divided among workers."""
+        return may_span(self.request)
+
+    def place(self, remedy: Remedy, on: Worker | int | None = None) -> Placement | None:
+        """The place after a change: on that worker (or the one of that id) alone, or on any."""
+        request, snapshot = applied(remedy, self.request, self.snapshot, self.facts_of)
+        if on is not None:
+            worker = snapshot.workers[on if isinstance(on, int) else on.id]
+            found = decide(request, snapshot, among=(worker,))
+        else:
+            found = decide_on_groups(request, snapshot, self._groups(snapshot))
+        return found if isinstance(found, Placement) else None
+
+    def helps(self, remedy: Remedy, on: Worker | int | None = None) -> bool:
+        return self.place(remedy, on) is not None
+
+    def first_that_helps(self, tried: Iterable[tuple[Worker, Remedy]]) -> Remedy | None:
+        """The first of several changes of one worker each, with which it fits there, else there and on others."""
+        listed = list(tried)
+        for worker, remedy in listed:
+            if self.helps(remedy, worker):
+                return remedy
+        if self.spans:
+            for _, remedy in listed[:_MOST_TOGETHER]:
+                if self.helps(remedy):
+                    return remedy
+        return None
+
+    @property
+    def around(self) -> list[Group]:
+        """The classes of workers that decide whether it fits anywhere: all where they are few; else of each shape those
+        with most free, and those of which gangs are made."""
+        if self._around is None:
+            groups = alike(self.request, self.snapshot)
+            if len(groups) > _MOST_LOOKED_AT:
+                picked = {group[0].id: group for group in (*self._fullest(groups), *self._roomiest(groups))}
+                groups = [picked[key] for key in sorted(picked)]
+            self._around = groups
+        return self._around
+
+    @property
+    def roomiest(self) -> list[Worker]:
+        """One worker of each class that decides, that may be used and has reported; those with most free first."""
+        firsts = [group[0] for group in self.around if group[0].has_reported]
+        return sorted(firsts, key=lambda worker: (-sum(self._freedom(worker)), worker.id))
+
+    def _groups(self, snapshot: Snapshot) -> list[Group]:
+        """``around`` in another world: what is changed or new there stands alone."""
+        if snapshot is self.snapshot:
+            return self.around
+        before, now = self.snapshot.workers, snapshot.workers
+        old_claims, new_claims = self.snapshot.claims.by_worker, snapshot.claims.by_worker
+        changed = {
+            key
+            for key, worker in now.items()
+            if before.get(key) is not worker or old_claims.get(key, ()) is not new_claims.get(key, ())
+        }
+        kept = (tuple(one for one in group if one.id not in changed) for group in self.around)
+        return [*filter(None, kept), *((now[key],) for key in sorted(changed))]
+
+    def _fullest(self, groups: Iterable[Group]) -> Iterator[Group]:
+        """Of each shape the classes of which no other has as much free of everything."""
+        by_shape: dict[object, list[tuple[tuple[int, ...], Group]]] = {}
+        keys, wanted = classes_of(self.snapshot).keys, self.request.model.worker_selector
+        for group in groups:
+            first = group[0]
+            labels = tuple(map(first.labels.get, wanted))
+            named = first.name if first.name in self.request.picked else ""
+            shape = id(keys[first.id][0]), labels, named
+            by_shape.setdefault(shape, []).append((self._freedom(first), group))
+        for members in by_shape.values():
+            kept: list[tuple[int, ...]] = []
+            for free, group in sorted(members, key=lambda one: (-sum(one[0]), one[1][0].id)):
+                if len(kept) < _MOST_KEPT and not any(_covers(other, free) for other in kept):
+                    kept.append(free)
+                    yield group
+
+    def _freedom(self, worker: Worker) -> tuple[int, ...]:
+        """Free memory of the worker, and of its GPUs: of each type those with most first."""
+        free = self.snapshot.free(worker, without=self.request.own_id)
+        devices = sorted((d.type, -free.vram.get(d.index, -1)) for d in worker.status.gpu_devices)
+        return free.ram or 0, *(-size for _, size in devices)
+
+    def _roomiest(self, groups: Iterable[Group]) -> Iterator[Group]:
+        """Those with most free memory, which are those that gangs are made of."""
+        if not self.spans:
+            return
+        kept = [group for group in groups if not objections(self.request, group[0], self.snapshot)]
+        left = _MOST_LOOKED_AT
+        for group in sorted(kept, key=lambda group: (-sum(self._freedom(group[0])), group[0].id)):
+            yield group
+            left -= len(group)
+            if left <= 0:
+                return
+
+    def largest(self, low: int, high: int, fits: Callable[[int], bool]) -> int | None:
+        """The largest number from ``low`` to ``high`` that fits, where whatever is less fits too, if any."""
+        if high < low or not fits(low):
+            return None
+        while low < high:
+            middle = (low + high + 1) // 2
+            if fits(middle):
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def least(self, low: int, high: int, fits: Callable[[int], bool]) -> int | None:
+        """The least number from ``low`` to ``high`` that fits, where whatever is more fits too, if any."""
+        found = self.largest(-high, -low, lambda number: fits(-number))
+        return None if found is None else -found
+
+
+def changing(kind: str, sentence: str, *changes: FieldChange, by_api: bool = True) -> Remedy:
+    """A remedy that sets fields."""
+    return Remedy(kind=kind, sentence=sentence, changes=changes, by_api=by_api)
+
+
+def adding(kind: str, sentence: str, added: Addition) -> Remedy:
+    """A remedy that adds hardware."""
+    return Remedy(kind=kind, sentence=sentence, added=added)
+
+
+def smallest_change(
+    request: PlacementRequest, snapshot: Snapshot, reasons: tuple[Rejection, ...]
+) -> str | None:
+    """The sentence of the least costly remedy, or ``None`` where the deployment itself is at fault."""
+    kinds = (kind for kind in _kinds() if not getattr(kind, "ONLY_ASKED", False))
+    trial = Trial(request, snapshot, reasons)
+    return next((remedy.sentence for remedy in _remedies(trial, kinds)), None)
+
+
+def all_changes(trial: Trial) -> tuple[Remedy, ...]:
+    """One remedy of each kind that there is, the least costly first. Tries far more than ``smallest_change``."""
+    return tuple(_remedies(trial, _kinds()))
+
+
+def _remedies(trial: Trial, kinds: Iterable[ModuleType]) -> Iterator[Remedy]:
+    if impossibilities(trial.request):
+        return
+    for kind in kinds:
+        found = kind.find(trial)
+        if found is not None:
+            yield found
+
+
+@cache
+def _kinds() -> tuple[ModuleType, ...]:
+    return tuple(sorted(siblings(f"{__package__}.remedies"), key=lambda module: int(module.RANK)))
+
+
+def _covers(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return len(one) == len(other) and all(a >= b for a, b in zip(one, other, strict=True))
