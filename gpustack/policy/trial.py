@@ -120,7 +120,7 @@ class Trial:
             first = group[0]
             labels = tuple(map(first.labels.get, wanted))
             named = first.name if first.name in self.request.picked else ""
-            shape = id(keys[first.id][0]), labels, named
+            shape = id(keys[first.id].shape), labels, named
             by_shape.setdefault(shape, []).append((self._freedom(first), group))
         for members in by_shape.values():
             kept: list[tuple[int, ...]] = []
