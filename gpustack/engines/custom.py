@@ -88,7 +88,7 @@ class CustomEngine:
             "served_name": model.name,
             "data_dir": context.data_dir,
             "gpu_count": str(len(context.placement.gpu_indexes)),
-            "devices": ",".join(map(str, context.placement.gpu_indexes)),
+            "devices": ",".join(context.visible_devices),
         }
         secret_values = values if context.api_key is None else {**values, KEY_PLACEHOLDER: context.api_key}
         # Words first, values after: a name with a space or a quote stays one argument.
@@ -102,7 +102,7 @@ class CustomEngine:
             install=(spec.install if spec else None) or "",
             env={
                 **({} if context.api_key is None else dict.fromkeys(KEY_VARIABLES, context.api_key)),
-                **device_environment(context.device_type, context.placement.gpu_indexes),
+                **device_environment(context.device_type, context.visible_devices),
                 **{name: _filled(value, secret_values) for name, value in env.items()},
             },
             health=HealthPolicy(

@@ -135,6 +135,9 @@ class LaunchContext:
     data_dir: str
     device_type: str | None = None
     """Type of the devices placed on, e.g. ``cuda``; ``None`` on the CPU."""
+    device_names: tuple[str, ...] | None = None
+    """What visibility variables call the devices of this member (``visibility.visible_names``); ``None``: their
+    indexes."""
     cpu_count: float | None = None
     """Logical cores that the worker may use; ``None`` if unknown."""
     member: int = 0
@@ -168,6 +171,11 @@ class LaunchContext:
     def gpu_indexes(self) -> tuple[int, ...]:
         """The devices of this member."""
         return self.placement.share(self.member).gpu_indexes
+
+    @property
+    def visible_devices(self) -> tuple[str, ...]:
+        """The same as visibility variables call them, by ascending index."""
+        return tuple(map(str, sorted(self.gpu_indexes))) if self.device_names is None else self.device_names
 
 
 @attrs.frozen(kw_only=True)

@@ -90,7 +90,7 @@ def one_place_faults(model: Model, engine: str) -> list[str]:
 
 def launch(module: str, path: str, context: LaunchContext) -> LaunchSpec:
     """The process of a program of ours, for the model at ``path``."""
-    model, indexes = context.model, context.gpu_indexes
+    model, devices = context.model, context.visible_devices
     size = context.placement.claim.ram + sum(context.placement.claim.vram.values())
     given = parameters.expanded(model.backend_parameters, data_dir=context.data_dir)
     return LaunchSpec(
@@ -99,13 +99,13 @@ def launch(module: str, path: str, context: LaunchContext) -> LaunchSpec:
             *("--model", path),
             *("--served-model-name", model.name),
             *("--host", context.host, "--port", str(context.port)),
-            *("--device", f"cuda:{indexes[0]}" if indexes else "cpu"),
+            *("--device", _device(devices)),
             *_threads(context.cpu_count),
             *("--drain-seconds", f"{DRAIN_SECONDS:g}"),
             *parameters.tokens(given),
         ),
         env={
-            **_device_environment(indexes),
+            **_device_environment(devices),
             # What clients upload lies in files: /tmp is often memory, and they would fill it.
             "TMPDIR": context.data_dir,
             # ONNX Runtime, which listens for speech and speaks, tells its makers of the models that it loads.
@@ -122,9 +122,18 @@ def launch(module: str, path: str, context: LaunchContext) -> LaunchSpec:
     )
 
 
-def _device_environment(indexes: tuple[int, ...]) -> dict[str, str]:
+def _device(devices: tuple[str, ...]) -> str:
+    """One that has no number of its own, as a MIG instance, is the only one that is seen."""
+    if not devices:
+        return "cpu"
+    return f"cuda:{devices[0] if devices[0].isdecimal() else 0}"
+
+
+def _device_environment(devices: tuple[str, ...]) -> dict[str, str]:
     """All devices are seen, in the driver's order, and ``--device`` names one; without any none is seen."""
-    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if indexes else device_environment(None, ())
+    if devices and devices[0].isdecimal():
+        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return device_environment("cuda" if devices else None, devices)
 
 
 def _threads(cpu_count: float | None) -> tuple[str, ...]:

@@ -167,7 +167,7 @@ class LlamaCppEngine:
         return LaunchSpec(
             argv=(*_program(context.build), *_arguments(context)),
             env={
-                **device_environment(context.device_type, context.placement.gpu_indexes),
+                **device_environment(context.device_type, context.visible_devices),
                 **({} if is_embedded(context.build) else _BOUNDS),
                 **CLOSED,
                 **(NO_BACKTRACE if context.gang is not None else {}),

@@ -313,7 +313,7 @@ def _environment(context: LaunchContext, values: Mapping[str, Any], home: PurePo
     eager = {"ATB_OPERATION_EXECUTE_ASYNC": "0", "TASK_QUEUE_ENABLE": "0"}
     level = str(values["--log-level"]).upper()
     found = {
-        **({} if context.gang is not None else device_environment("npu", context.gpu_indexes)),
+        **({} if context.gang is not None else device_environment("npu", context.visible_devices)),
         "MIES_INSTALL_PATH": str(home),
         "MIES_CONFIG_JSON_PATH": f"{context.session_dir}/{CONFIGURATION}",
         "MIES_SERVICE_MONITOR_MODE": "1",  # without it there is no /metrics

@@ -47,7 +47,7 @@ def rpc_server(context: LaunchContext) -> LaunchSpec:
             *flags,
         ),
         env={
-            **device_environment(context.device_type, context.gpu_indexes),
+            **device_environment(context.device_type, context.visible_devices),
             **NO_BACKTRACE,
             **extra,
         },

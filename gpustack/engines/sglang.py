@@ -201,7 +201,7 @@ def _environment(context: LaunchContext) -> dict[str, str]:
         network |= {} if context.address is None else {"SGLANG_HOST_IP": context.address}
         network |= {} if context.interface is None else dict.fromkeys(INTERFACE_VARIABLES, context.interface)
     return {
-        **device_environment(context.device_type, context.gpu_indexes),
+        **device_environment(context.device_type, context.visible_devices),
         **OFFLINE,
         **network,
         **context.model.env,

@@ -96,7 +96,7 @@ class TeiEngine:
                 *parameters.tokens(parameters.expanded(model.backend_parameters, data_dir=context.data_dir)),
             ),
             env={
-                **device_environment(context.device_type, context.gpu_indexes),
+                **device_environment(context.device_type, context.visible_devices),
                 **OFFLINE,
                 **model.env,
                 **({} if context.api_key is None else {KEY_VARIABLE: context.api_key}),

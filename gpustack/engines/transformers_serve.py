@@ -101,7 +101,7 @@ class TransformersEngine:
                 *parameters.tokens(parameters.expanded(model.backend_parameters, data_dir=context.data_dir)),
             ),
             env={
-                **device_environment(context.device_type, context.gpu_indexes),
+                **device_environment(context.device_type, context.visible_devices),
                 **OFFLINE,
                 **model.env,
             },

@@ -334,7 +334,7 @@ def _optional(context: LaunchContext, flag: str, value: str) -> tuple[str, ...]:
 
 def _environment(context: LaunchContext) -> dict[str, str]:
     return {
-        **device_environment(context.device_type, context.gpu_indexes),
+        **device_environment(context.device_type, context.visible_devices),
         **_QUIET,
         **_OFFLINE,
         **_network(context),

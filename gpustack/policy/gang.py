@@ -217,8 +217,12 @@ def _named(rooms: Sequence[WorkerCapacity]) -> str:
 
 
 def by_type(here: WorkerCapacity) -> Mapping[str, tuple[Device, ...]]:
-    """The devices that may be used, by their type; most free memory first."""
+    """The devices that may be used together by one process, by their type; most free memory first.
+
+    CUDA shows a process one part of a card (MIG instance) only: each of those is by itself.
+    """
     found: dict[str, tuple[Device, ...]] = {}
     for device in here.devices:
-        found[device.type] = (*found.get(device.type, ()), device)
+        kind = device.type if device.slice_profile is None else f"{device.type}:{device.index}"
+        found[kind] = (*found.get(kind, ()), device)
     return found

@@ -16,7 +16,7 @@ from gpustack.domain.worker import Worker, WorkerState
 from .gang import is_loopback
 from .placement import PlacementRequest
 
-_Kind = tuple[str, str | None, int | None, bool, str | None]
+_Kind = tuple[str, str | None, int | None, bool, str | None, bool]
 """Type, fault, bytes, whether it shares the host's memory, and compute capability."""
 
 
@@ -237,7 +237,15 @@ def _seats(held: Held) -> Hashable:
 
 def _kind_of(device: Device) -> _Kind:
     memory = device.memory
-    return device.type, device.fault, memory.total, memory.is_unified_memory, device.compute_capability
+    is_part = device.slice_profile is not None
+    return (
+        device.type,
+        device.fault,
+        memory.total,
+        memory.is_unified_memory,
+        device.compute_capability,
+        is_part,
+    )
 
 
 def _key_of(worker: Worker, shape: Shape, snapshot: Snapshot) -> Key:

@@ -53,6 +53,8 @@ class WorkerContext:
     """Where instances have their builds from."""
     device_type: Callable[[Sequence[int]], str | None]
     """The type of the devices with these indexes; ``None`` for none."""
+    device_names: Callable[[Sequence[int]], tuple[str, ...] | None] = lambda indexes: None
+    """What visibility variables call the devices with these indexes; ``None``: their indexes."""
     device_memory: Callable[[], Mapping[int, int]] = dict
     """Bytes that each device has in all, by its index; without those that are unknown."""
     cann_version: str | None = None

@@ -203,6 +203,7 @@ async def describe_launch(
             data_dir=str(context.data_dir),
             session_dir=str(session_folder.of(context.state_file(seat.instance.id, seat.member))),
             device_type=context.device_type(placement.share(seat.member).gpu_indexes),
+            device_names=context.device_names(placement.share(seat.member).gpu_indexes),
             cpu_count=context.cpu_count,
             member=seat.member,
             gang=terms.gang,

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from gpustack.domain.device import Device
-from gpustack.engines.visibility import device_environment
+from gpustack.engines.visibility import device_environment, visible_names
 from gpustack.hardware.detection import DeviceMonitor
 from tests.child import ROOT, environment
 from tests.gpu.card import Card
@@ -41,13 +41,12 @@ async def devices() -> list[Device]:
 
 async def test_a_program_sees_the_one_device_that_its_engine_was_given(devices: list[Device]) -> None:
     for device in devices:
-        assert seen(device_environment(device.type, (device.index,))) == [device.uuid]
+        assert seen(device_environment(device.type, visible_names(devices, (device.index,)))) == [device.uuid]
 
 
 async def test_a_program_sees_all_its_devices_in_the_order_of_their_indexes(devices: list[Device]) -> None:
-    assert seen(device_environment("cuda", [device.index for device in devices])) == [
-        one.uuid for one in devices
-    ]
+    names = visible_names(devices, [device.index for device in devices])
+    assert seen(device_environment("cuda", names)) == [one.uuid for one in devices]
 
 
 async def test_a_program_sees_none_where_none_was_given(card: Card) -> None:

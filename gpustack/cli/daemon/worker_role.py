@@ -28,6 +28,7 @@ from gpustack.config.options import Options
 from gpustack.config.secret import keep_token
 from gpustack.domain.device import Device
 from gpustack.domain.worker import SystemReserved, WorkerStatus
+from gpustack.engines.visibility import visible_names
 from gpustack.hardware.address import find_address
 from gpustack.hardware.detection import DeviceMonitor
 from gpustack.hardware.engine_build import BuildFinder, llama_server_fault
@@ -132,6 +133,7 @@ class WorkerRole:
             shutdown=daemon.shutdown_mode,
             environments=engine_environments,
             device_type=hardware.device_type,
+            device_names=lambda indexes: visible_names(hardware.latest.gpu_devices, indexes),
             device_memory=hardware.device_memory,
             cann_version=daemon.loaded.environment.cann_version,
             cann_chip=hardware.cann_chip,

@@ -25,6 +25,9 @@ def keep(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> str |
             return f"GPU {chosen} cannot be used: {device.fault}"
         if device.memory.total is None:
             return f"the memory of GPU {chosen} is unknown"
+    parts = {device.index for device in worker.status.gpu_devices if device.slice_profile is not None}
+    if len(picked) > 1 and picked & parts:
+        return f"a program sees one part of a GPU (MIG instance) at most: select one of worker {worker.name} alone"
     if not picked <= {device.index for device in usable(request, worker)}:
         return (
             undriven(request, worker)

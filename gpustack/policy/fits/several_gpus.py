@@ -10,6 +10,7 @@ from gpustack.domain.device import Device
 from gpustack.domain.instance import Claim
 from gpustack.domain.unit import MIB
 from gpustack.policy.capacity import WorkerCapacity
+from gpustack.policy.gang import by_type
 from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
 
 RANK = 2
@@ -40,10 +41,8 @@ def groups(request: PlacementRequest, here: WorkerCapacity) -> Iterator[tuple[De
     All that were picked by hand, or as many as the user's split has shares; never a number that the model cannot be
     divided among.
     """
-    by_type: dict[str, list[Device]] = {}
-    for device in here.devices:
-        by_type.setdefault(device.type, []).append(device)
-    sizes = range(1, max((len(members) for members in by_type.values()), default=0) + 1)
+    together = by_type(here)
+    sizes = range(1, max((len(members) for members in together.values()), default=0) + 1)
     if request.gpu_ids:
         sizes = range(len(request.gpu_ids), len(request.gpu_ids) + 1)
     elif request.demand.split:
@@ -51,7 +50,7 @@ def groups(request: PlacementRequest, here: WorkerCapacity) -> Iterator[tuple[De
     for size in sizes:
         if request.demand.device_counts and size not in request.demand.device_counts:
             continue
-        for _, members in sorted(by_type.items()):
+        for _, members in sorted(together.items()):
             if len(members) >= size:
                 yield tuple(sorted(members[:size], key=lambda device: device.index))
 
