@@ -108,7 +108,8 @@ class LayerCache:
 
 @attrs.frozen(kw_only=True)
 class StateSpace:
-    """Recurrent layers (GGUF ``<arch>.ssm.*``), whose state does not grow with the context."""
+    """Recurrent layers of a GGUF, whose state does not grow with the context: ``<arch>.ssm.*``, ``wkv.*``, ``kda.*``
+    and ``shortconv.*``. What a model does not have is 0."""
 
     conv_kernel: int = attrs.field(default=0, validator=_countable)
     inner_size: int = attrs.field(default=0, validator=_countable)
@@ -116,6 +117,43 @@ class StateSpace:
     group_count: int = attrs.field(default=0, validator=_countable)
     full_attention_interval: int | None = attrs.field(default=None, validator=_countable)
     """One layer in this many has attention instead (qwen3next and related models)."""
+    wkv_head_size: int = attrs.field(default=0, validator=_countable)
+    """RWKV."""
+    token_shifts: int = attrs.field(default=2, validator=_countable)
+    """RWKV: tokens that a layer remembers as they were."""
+    kda_head_size: int = attrs.field(default=0, validator=_countable)
+    """Kimi's delta attention."""
+    short_convolution: int = attrs.field(default=0, validator=_countable)
+    """Tokens that a convolution looks at (LFM2)."""
+
+
+@attrs.frozen(kw_only=True)
+class GgufShape:
+    """What else a GGUF's header says that decides about memory. What a model does not have is 0 or empty."""
+
+    gated: bool = True
+    """The feed-forward has a gate beside its rows upwards, or both in one (``ffn_up`` twice as wide)."""
+    dense: bool = True
+    """There are layers with one feed-forward for all tokens, whether or not others mix experts."""
+    mixed: bool = True
+    """There are layers that mix experts, where the header counts any."""
+    window_key_length: int | None = attrs.field(default=None, validator=_countable)
+    """Of layers that slide, where it differs (``attention.key_length_swa``)."""
+    window_value_length: int | None = attrs.field(default=None, validator=_countable)
+    shared_layers: int = attrs.field(default=0, validator=_countable)
+    """The last ones, which look into the cache of earlier layers (``attention.shared_kv_layers``)."""
+    next_token_layers: int = attrs.field(default=0, validator=_countable)
+    """The last ones of the file, which predict further tokens: loaded, but not run with the others."""
+    decoder_layers: int | None = attrs.field(default=None, validator=_countable)
+    """Of models that have an encoder too."""
+    indexer_key_length: int = attrs.field(default=0, validator=_countable)
+    """Sparse attention keeps so many further numbers of a token."""
+    indexer_heads: int = attrs.field(default=0, validator=_countable)
+    compress_ratios: tuple[int, ...] = attrs.field(default=(), validator=_countable)
+    """DeepSeek 4: tokens that become one in the cache of a layer; 0 where only a window is kept."""
+    layer_input_length: int = attrs.field(default=0, validator=_countable)
+    """Numbers of a token that each layer gets of its own (``embedding_length_per_layer_input``)."""
+    value_length_mla: int | None = attrs.field(default=None, validator=_countable)
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
@@ -175,6 +213,7 @@ class ModelFacts:
     expert_count: int = attrs.field(default=0, validator=_countable)
     expert_used_count: int = attrs.field(default=0, validator=_countable)
     state_space: StateSpace | None = None
+    shape: GgufShape = GgufShape()
     pooling: str | None = None
     """``none``, ``mean``, ``cls``, ``last`` or ``rank``, for models that embed or rank."""
     tensors: TensorBytes | None = None

@@ -23,7 +23,7 @@ from gpustack.artifacts.headers.gguf import (
     parse,
 )
 from gpustack.artifacts.headers.gguf_facts import gguf_facts
-from gpustack.domain.facts import FileFormat, ModelFacts
+from gpustack.domain.facts import FileFormat, GgufShape, ModelFacts
 from gpustack.domain.model import Category
 from tests.models import SHAPES, make_embedder, make_hollow, split_gguf
 from tests.policy.shapes import facts_of
@@ -207,6 +207,7 @@ def test_facts_said_absurdly_are_not_said() -> None:
     assert gguf_facts([parse(odd)], file_size=7) == ModelFacts(
         format=FileFormat.GGUF,
         architecture="llama",
+        shape=GgufShape(dense=False, mixed=False),
         category=Category.LLM,
         weights=0,
         file_size=7,

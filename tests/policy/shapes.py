@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from gpustack.domain.facts import FileFormat, ModelFacts, TensorBytes
+from gpustack.domain.facts import FileFormat, GgufShape, ModelFacts, TensorBytes
 from gpustack.domain.model import Category
 from tests.models.hollow import _bytes, _tensors
 from tests.models.shape import SHAPES
@@ -48,5 +48,9 @@ def facts_of(name: str, quantisation: str = "q4_k_m") -> ModelFacts:
         vocabulary=shape.vocabulary,
         sliding_window=shape.window,
         expert_count=0 if shape.experts is None else shape.experts.count,
+        expert_used_count=0 if shape.experts is None else shape.experts.used,
+        expert_feed_forward_length=None if shape.experts is None else shape.experts.width,
+        rope_dimensions=shape.head_size if latent is None else latent.rope,
+        shape=GgufShape(dense=shape.experts is None or shape.experts.dense > 0),
         tensors=tensors,
     )

@@ -98,14 +98,14 @@ def test_a_gpu_that_is_too_small_is_measured_with_its_reserve() -> None:
             "lower --ctx-size from 32768 to 23296 or below",
         ),
         (
-            (worker(ram=24), *HELD),
+            (worker(ram=23), *HELD),
             {},
             "stop m2-8 (16.0 GiB) on node-a",
         ),
         (
             (worker(ram=8, system_reserved=SystemReserved(ram=4 * GIB)),),
             {},
-            "lower the system reserve of worker node-a: ram from 4.0 GiB to 2.0 GiB or below",
+            "lower the system reserve of worker node-a: ram from 4.0 GiB to 2.1 GiB or below",
         ),
         (
             (worker(),),

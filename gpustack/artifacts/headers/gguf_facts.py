@@ -9,6 +9,7 @@ import attrs
 from gpustack.artifacts.headers.gguf import GgufHeader, GgufTensor, HeaderError, SkippedArray
 from gpustack.domain.facts import (
     FileFormat,
+    GgufShape,
     ModelFacts,
     StateSpace,
     TensorBytes,
@@ -79,7 +80,9 @@ def _facts(headers: Sequence[GgufHeader], file_size: int, projector_size: int | 
         rope_dimensions=said.count("rope.dimension_count"),
         expert_count=said.count("expert_count") or 0,
         expert_used_count=said.count("expert_used_count") or 0,
+        expert_feed_forward_length=said.count("expert_feed_forward_length"),
         state_space=_state_space(said),
+        shape=_shape(said, every),
         pooling=pooling,
         tensors=tensors,
     )
@@ -140,16 +143,70 @@ def _count(value: object) -> int | None:
 
 
 def _state_space(said: _Metadata) -> StateSpace | None:
-    state = said.count("ssm.state_size")
-    if not state:
-        return None
-    return StateSpace(
-        conv_kernel=said.count("ssm.conv_kernel") or 0,
-        inner_size=said.count("ssm.inner_size") or 0,
-        state_size=state,
-        group_count=said.count("ssm.group_count") or 0,
+    def number(name: str) -> int:
+        return said.count(name) or 0
+
+    found = StateSpace(
+        conv_kernel=number("ssm.conv_kernel"),
+        inner_size=number("ssm.inner_size"),
+        state_size=number("ssm.state_size"),
+        group_count=number("ssm.group_count"),
         full_attention_interval=said.count("full_attention_interval"),
+        wkv_head_size=number("wkv.head_size"),
+        token_shifts=_usual(said.count("token_shift_count"), 2),
+        kda_head_size=number("kda.head_dim"),
+        short_convolution=number("shortconv.l_cache"),
     )
+    recurs = found.state_size or found.wkv_head_size or found.kda_head_size or found.short_convolution
+    return found if recurs else None
+
+
+def _shape(said: _Metadata, tensors: Sequence[GgufTensor]) -> GgufShape:
+    def number(name: str) -> int:
+        return said.count(name) or 0
+
+    roles = {_role(tensor.name) for tensor in tensors}
+    return GgufShape(
+        gated=_is_gated(said, tensors),
+        dense="ffn_down.weight" in roles,
+        mixed="ffn_down_exps.weight" in roles,
+        window_key_length=said.count("attention.key_length_swa"),
+        window_value_length=said.count("attention.value_length_swa"),
+        shared_layers=number("attention.shared_kv_layers"),
+        next_token_layers=number("nextn_predict_layers"),
+        decoder_layers=said.count("decoder_block_count"),
+        indexer_key_length=number("attention.indexer.key_length"),
+        indexer_heads=number("attention.indexer.head_count"),
+        compress_ratios=said.per_layer("attention.compress_ratios"),
+        layer_input_length=number("embedding_length_per_layer_input"),
+        value_length_mla=said.count("attention.value_length_mla"),
+    )
+
+
+def _is_gated(said: _Metadata, tensors: Sequence[GgufTensor]) -> bool:
+    """Whether a feed-forward has a gate, or rows upwards that are twice as many as the header says. Unknown is yes:
+    that takes more memory."""
+    rows = {width for width in said.per_layer("feed_forward_length") if width}
+    known = False
+    for tensor in tensors:
+        role = _role(tensor.name)
+        if role.startswith(("ffn_gate.", "ffn_gate_exps.", "ffn_gate_up_exps.")):
+            return True
+        if role == "ffn_up.weight" and len(tensor.shape) == 2:
+            known = True
+            if rows and tensor.shape[1] not in rows:
+                return True
+        known = known or role == "ffn_up_exps.weight"
+    return not known
+
+
+def _role(name: str) -> str:
+    """``blk.7.attn_q.weight`` → ``attn_q.weight``."""
+    return ".".join(name.rsplit(".", 2)[-2:])
+
+
+def _usual(value: int | None, usual: int) -> int:
+    return usual if value is None else value
 
 
 def _tensor_bytes(tensors: Sequence[GgufTensor], layers: int) -> TensorBytes | None:

@@ -15,7 +15,14 @@ from gpustack.engines.llama_cpp import answers_vectors, defaults, slot_counts, s
 from gpustack.engines.memory import SafetensorsMemory
 from gpustack.engines.registry import engine_by_name
 
-from .gguf import DEVICE_FOOTPRINT, HOST_FOOTPRINT, GgufSettings, estimate, layer_count
+from .gguf import (
+    DEVICE_FOOTPRINT,
+    HOST_FOOTPRINT,
+    GgufSettings,
+    estimate,
+    host_footprint,
+    layer_count,
+)
 from .media import image_needs, speech_needs
 from .mindie import mindie_demand
 from .need import DeviceNeed, MemoryDemand
@@ -42,7 +49,9 @@ class GgufDemand(MemoryDemand):
     """Answers given before: every worker is asked the same."""
 
     def cpu(self) -> int:
-        return estimate(self.facts, attrs.evolve(self.settings, shares=())).host.claim(HOST_FOOTPRINT)
+        return estimate(self.facts, attrs.evolve(self.settings, shares=())).host.claim(
+            host_footprint(self.facts)
+        )
 
     def devices(self, shares: Sequence[float], layers: int | None = None) -> DeviceNeed:
         return self.among_workers(shares, 0, layers)
@@ -54,7 +63,7 @@ class GgufDemand(MemoryDemand):
             asked = attrs.evolve(self.settings, shares=key[0], offload_layers=layers, remote=remote)
             found = estimate(self.facts, asked)
             known = self._known[key] = DeviceNeed(
-                ram=found.host.claim(HOST_FOOTPRINT),
+                ram=found.host.claim(host_footprint(self.facts)),
                 vram=tuple(need.claim(DEVICE_FOOTPRINT) for need in found.devices),
             )
         return known

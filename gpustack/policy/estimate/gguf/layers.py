@@ -1,0 +1,103 @@
+"""What each layer keeps of a request: everything, a window, a state, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TypeVar
+
+import attrs
+
+from gpustack.domain.facts import ModelFacts
+
+from . import architectures as known
+
+V = TypeVar("V")
+
+
+@attrs.frozen
+class Layer:
+    """``slides`` only where it ``attends``. A layer may keep a state beside what it attends to."""
+
+    attends: bool = False
+    slides: bool = False
+    recurs: bool = False
+    heads: int = 0
+    """Of keys and values."""
+
+
+@lru_cache(maxsize=1024)
+def layers_of(facts: ModelFacts) -> tuple[Layer, ...]:
+    """One for each layer of the file."""
+    count = facts.total_layers or 0
+    return tuple(_layer(facts, number, count) for number in range(count))
+
+
+def is_encoder(facts: ModelFacts) -> bool:
+    """Whether nothing is kept of what was read."""
+    return facts.architecture in known.ENCODERS or facts.architecture in known.DIFFUSERS
+
+
+def keeps_nothing(facts: ModelFacts) -> bool:
+    """Whether each token sees only those that are worked on with it."""
+    return is_encoder(facts) or facts.architecture == "t5encoder"
+
+
+def run_layers(facts: ModelFacts) -> int:
+    """Layers that are run with each token: not those that predict further ones."""
+    count = facts.total_layers or 0
+    return max(count - facts.shape.next_token_layers, 0)
+
+
+def window(facts: ModelFacts) -> int | None:
+    """Tokens that sliding layers see; ``None`` where none slides."""
+    if facts.architecture in known.WITHOUT_WINDOW:
+        return None
+    return facts.sliding_window or known.CHUNK.get(facts.architecture)
+
+
+def slides(facts: ModelFacts, layer: int) -> bool:
+    """Whether a layer sees a window only."""
+    if window(facts) is None:
+        return False
+    pattern = facts.sliding_window_pattern
+    if isinstance(pattern, tuple):
+        return at(pattern, layer) if pattern else False
+    period = pattern or known.WINDOW_PERIOD.get(facts.architecture)
+    if period is None:
+        return False
+    full = 0 if facts.architecture in known.FULL_FIRST else period - 1
+    return layer % period != full
+
+
+def at(values: Sequence[V], layer: int) -> V:
+    """The value of a layer, where one value may stand for all."""
+    return values[layer] if layer < len(values) else values[-1]
+
+
+def _layer(facts: ModelFacts, layer: int, count: int) -> Layer:
+    keeps = run_layers(facts) - facts.shape.shared_layers
+    if is_encoder(facts) or layer >= keeps:
+        return Layer()
+    heads = at(facts.kv_heads or facts.heads or (0,), layer)
+    if facts.architecture in known.BOTH:
+        return Layer(attends=heads > 0, recurs=True, heads=heads)
+    if _recurs(facts, layer, heads):
+        return Layer(recurs=True)
+    if heads == 0 and facts.architecture in known.FORWARD_ONLY:
+        return Layer()
+    return Layer(attends=True, slides=slides(facts, layer), heads=heads)
+
+
+def _recurs(facts: ModelFacts, layer: int, heads: int) -> bool:
+    space = facts.state_space
+    if space is None:
+        return False
+    if facts.architecture in known.RECURRENT:
+        return True
+    if facts.architecture in known.FORWARD_ONLY and facts.feed_forward_length:
+        return heads == 0 and at(facts.feed_forward_length, layer) == 0
+    interval = space.full_attention_interval or known.STATE_PERIOD.get(facts.architecture)
+    if interval:
+        return (layer + 1) % interval != 0
+    return heads == 0
