@@ -95,7 +95,7 @@ def test_a_gpu_that_is_too_small_is_measured_with_its_reserve() -> None:
         (
             (worker(ram=10),),
             {"backend_parameters": ("--ctx-size=32768",)},
-            "lower --ctx-size from 32768 to 23296 or below",
+            "lower --ctx-size from 32768 to 24064 or below",
         ),
         (
             (worker(ram=23), *HELD),
