@@ -9,7 +9,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --co
 WANTED = pyproject.toml constraints.txt hatch_build.py console/build.js console/package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help install start test test-root test-slow test-gpu test-engines test-lower fuzz lint format bench bench-models bench-placement bench-scale tiny-model docs docs-ui wheel clean
+.PHONY: help install start test test-root test-slow test-gpu test-engines test-lower fuzz lint format bench bench-batch bench-models bench-placement bench-scale tiny-model docs docs-ui wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ bench-placement: $(VENV)/.installed-dev ## Measure finding a place among 1000 wo
 
 bench-scale: $(VENV)/.installed-dev ## Measure what 1000 workers cost a server, beside an earlier commit: AGAINST=0ec0272
 	$(VENV)/bin/python benchmarks/scale.py --json $(if $(AGAINST),--against $(AGAINST))
+
+bench-batch: $(VENV)/.installed-dev ## Measure how many of those that wait together get a place, beside the most that OR-tools finds
+	$(PIP) "ortools>=9.15"
+	$(VENV)/bin/python benchmarks/batch.py $(ARGS)
 
 bench-models: $(VENV)/.installed-dev ## Measure the start over two workers (tests/make-llama-rpc first), large files, and facts of models
 	$(VENV)/bin/python benchmarks/gang_start.py

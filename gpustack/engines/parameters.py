@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import attrs
 
@@ -29,6 +30,11 @@ def tokens(items: Iterable[str]) -> tuple[str, ...]:
 
 def read(items: Iterable[str]) -> tuple[BackendParameter, ...]:
     """The parameters in order. A word after a flag is taken as its value."""
+    return _read(tuple(items))
+
+
+@lru_cache(maxsize=512)  # a decision on a place asks for one after the other, of the same deployment
+def _read(items: tuple[str, ...]) -> tuple[BackendParameter, ...]:
     found: list[BackendParameter] = []
     open_flag = False
     for token in tokens(items):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import groupby
 
 import attrs
 import trio
@@ -21,6 +22,7 @@ from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid, Unavailable
 from gpustack.nursery.limiter import ThreadLimiter, threads
 from gpustack.nursery.quarantine import Quarantine, RowFault
+from gpustack.policy.batch import pack
 from gpustack.policy.decision import decide as decide_among
 from gpustack.policy.model_support import overridden_category
 from gpustack.policy.placement import USUAL_GANGS, GangSettings
@@ -92,7 +94,7 @@ class Scheduler:
         self._note_faults.keep_only(living)
         self._worker_faults.keep_only(self._store.snapshot.workers.keys())
         faulty = False
-        ready: list[_Ready] = []
+        ready: list[Ready] = []
         for instance in waiting:
             if self._faults.holds(instance.id):
                 continue
@@ -118,7 +120,7 @@ class Scheduler:
         with self._note_faults.row(instance_id):  # the fault may be that its record cannot be written
             await self._note(instance_id, DEFER, fault.sentence)
 
-    async def _prepare(self, instance: ModelInstance) -> _Ready | None:
+    async def _prepare(self, instance: ModelInstance) -> Ready | None:
         """One that waits with what is known of its model; ``None`` where it cannot be decided on yet."""
         model = self._store.snapshot.get(Model, instance.model_id)
         if model is None or model.generation != instance.generation:
@@ -130,9 +132,9 @@ class Scheduler:
             if instance.state in _WAITING:
                 await self._note(instance.id, ANALYZE, _READING)
             return None
-        return _Ready(instance, await self._fill_category(model, result), result)
+        return Ready(instance, await self._fill_category(model, result), result)
 
-    async def _decide_on(self, ready: Sequence[_Ready], considered: dict[int, object]) -> bool:
+    async def _decide_on(self, ready: Sequence[Ready], considered: dict[int, object]) -> bool:
         """Decide on all in one snapshot, in which the places of those before are taken, and write the outcomes. True if
         a worker was passed over for a fault."""
         seen = self._store.snapshot
@@ -256,7 +258,7 @@ class Scheduler:
 
 
 @attrs.frozen
-class _Ready:
+class Ready:
     """An instance that can be decided on."""
 
     instance: ModelInstance
@@ -268,42 +270,97 @@ class _Ready:
 class _Decided:
     """What was decided: a place, the sentence why there is none, or the fault that was met."""
 
-    ready: _Ready
+    ready: Ready
     decision: Placement | str | Exception
     worker_faults: Mapping[int, Exception]
     inputs: object
     """All that the decision depends on: while that is the same, so is the decision. ``None`` where it depends on places
     that were taken in the same pass: whether they are kept is not known yet."""
+    packed: PlacementRequest | None = None
+    """The request that it answers where it was packed with others."""
 
 
 def decide_all(
-    ready: Sequence[_Ready], seen: Snapshot, considered: Mapping[int, object], gangs: GangSettings
+    ready: Sequence[Ready], seen: Snapshot, considered: Mapping[int, object], gangs: GangSettings
 ) -> list[_Decided]:
     """Decide on one after the other, each where the places of those before are taken. Those of which all is as it was
-    when they were ``considered`` are left out."""
+    when they were ``considered`` are left out.
+
+    Where some of equal priority are left without a place, all of these are packed instead if more of them have one so.
+    Whoever has been refused before and would have one now is never passed over for that.
+    """
     token, snapshot = classes_of(seen).token, seen
+    found: list[_Decided] = []
+    for _, level in groupby(ready, key=lambda one: one.model.priority):
+        asked = [
+            (one, inputs)
+            for one in level
+            if considered.get(one.instance.id) != (inputs := _inputs(one, token))
+        ]
+        decided, after = _one_by_one(asked, snapshot, seen, gangs)
+        if len(decided) > 1 and any(isinstance(one.decision, str) for one in decided):
+            decided, after = _packed_if_better(decided, snapshot, after, considered.keys(), gangs)
+        snapshot = after
+        found += decided
+    return found
+
+
+def _inputs(one: Ready, token: object) -> object:
+    facts = None if one.result is None else (one.result.facts, one.result.fault)
+    return one.model.version, facts, token
+
+
+def _one_by_one(
+    asked: Iterable[tuple[Ready, object]], snapshot: Snapshot, seen: Snapshot, gangs: GangSettings
+) -> tuple[list[_Decided], Snapshot]:
+    """The decisions in order, and the snapshot in which their places are taken."""
     refused: dict[int, _Decided] = {}
     found: list[_Decided] = []
-    for one in ready:
-        facts = None if one.result is None else (one.result.facts, one.result.fault)
-        inputs = (one.model.version, facts, token)
-        if considered.get(one.instance.id) == inputs:
-            continue
-        # Replicas of a deployment are refused for the same reasons, as long as no place is taken in between.
+    for one, inputs in asked:
+        # What is free only shrinks from one to the next, so that replicas of a deployment are refused alike.
         if (same := refused.get(one.model.id)) is not None:
-            found.append(attrs.evolve(same, ready=one))
+            found.append(attrs.evolve(same, ready=one, inputs=inputs if snapshot is seen else None))
             continue
         decided = _decided(one, snapshot, inputs if snapshot is seen else None, gangs)
         found.append(decided)
         if isinstance(decided.decision, Placement):
             snapshot = snapshot.changed(attrs.evolve(one.instance, placement=decided.decision))
-            refused.clear()
         elif isinstance(decided.decision, str):
             refused[one.model.id] = decided
-    return found
+    return found, snapshot
 
 
-def _decided(one: _Ready, snapshot: Snapshot, inputs: object, gangs: GangSettings) -> _Decided:
+def _packed_if_better(
+    decided: list[_Decided],
+    before: Snapshot,
+    after: Snapshot,
+    waited: Collection[int],
+    gangs: GangSettings,
+) -> tuple[list[_Decided], Snapshot]:
+    """``decided``, or the same instances packed into the snapshot ``before``, whichever gives more of them a place and
+    none of those that have ``waited`` loses its own."""
+    requests: dict[int, PlacementRequest] = {}
+    for number, one in enumerate(decided):
+        request = _request(one.ready.model, one.ready.instance, one.ready.result, gangs)
+        if isinstance(request, PlacementRequest) and not isinstance(one.decision, Exception):
+            requests[number] = request
+    numbers = list(requests)
+    packed = pack(list(requests.values()), before)
+    placed = {one.ready.instance.id for one in decided if isinstance(one.decision, Placement)}
+    in_pack = {decided[numbers[one.number]].ready.instance.id for one in packed}
+    if len(packed) <= len(placed) or not placed.intersection(waited) <= in_pack:
+        return decided, after
+    found, snapshot = [], before
+    for place in packed:
+        was = decided[numbers[place.number]]
+        found.append(attrs.evolve(was, decision=place.placement, inputs=None, packed=place.request))
+        snapshot = snapshot.changed(attrs.evolve(was.ready.instance, placement=place.placement))
+    left = [(one.ready, None) for one in decided if one.ready.instance.id not in in_pack]
+    refused, snapshot = _one_by_one(left, snapshot, before, gangs)
+    return [*found, *(attrs.evolve(one, inputs=None) for one in refused)], snapshot
+
+
+def _decided(one: Ready, snapshot: Snapshot, inputs: object, gangs: GangSettings) -> _Decided:
     try:
         decision, faults = decide(one.model, one.instance, one.result, snapshot, gangs)
     except Exception as error:  # noqa: BLE001  it is this instance's, and is raised where that is told
@@ -367,11 +424,13 @@ def _decide_again(
     """The place on the workers that were chosen, decided again on a newer snapshot; ``None`` when there is none."""
     assert isinstance(one.decision, Placement)
     there = {worker_id for worker_id, _ in claims_of(one.decision)}
-    request = _request(model, instance, one.ready.result, gangs)
+    request = one.packed or _request(model, instance, one.ready.result, gangs)
     if not there <= snapshot.workers.keys() or isinstance(request, str):
         return None
     again = decide_among(request, snapshot, among=[snapshot.workers[key] for key in sorted(there)])
-    return again if isinstance(again, Placement) else None
+    if not isinstance(again, Placement):
+        return None
+    return attrs.evolve(again, note=one.decision.note) if one.packed else again
 
 
 def _request(
