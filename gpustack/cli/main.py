@@ -102,8 +102,9 @@ Usage:
 Commands:"""
 
 _FOOT = """\
-Commands other than start, config, doctor, download-tools, backup, restore, db, version and completion talk
-to a server: that of GPUSTACK_SERVER_URL with the key GPUSTACK_API_KEY, or the one on this machine."""
+Commands other than start, config, doctor, hardware, download-tools, backup, restore, db, version and
+completion talk to a server: that of GPUSTACK_SERVER_URL with the key GPUSTACK_API_KEY, or the one on this
+machine."""
 
 
 def _unknown(name: str) -> str:

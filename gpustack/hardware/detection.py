@@ -100,7 +100,7 @@ class DeviceMonitor:
 
     def worth_asking(self) -> list[Detector]:
         """The detectors whose devices may be in this machine, in the order in which families keep their numbers."""
-        bus = _on_bus(self.root)
+        bus = devices_on_bus(self.root)
         return [one for one in self.detectors() if _is_worth_asking(one, bus, self.root)]
 
     async def _ask(self, detector: Detector, now: datetime) -> Detection:
@@ -184,7 +184,7 @@ def _renumbered(device: Device, by: int) -> Device:
     return attrs.evolve(device, index=device.index + by, links=links)
 
 
-def _on_bus(root: Path) -> frozenset[tuple[str, str]] | None:
+def devices_on_bus(root: Path) -> frozenset[tuple[str, str]] | None:
     """Vendor (``10de``) and class of what is on the bus; ``None`` where it cannot be looked at."""
     try:
         entries = sorted((root / "sys/bus/pci/devices").iterdir())

@@ -9,8 +9,8 @@ from gpustack.domain.unit import human_bytes
 from gpustack.hardware.detection import DeviceMonitor
 
 _FIX = (
-    "Install or repair the driver (nvidia-smi must list the devices), then try again; in a container give it the "
-    "devices (--gpus all)."
+    "Install or repair the driver (the vendor's tool, such as nvidia-smi, must list the devices), then try again; in a "
+    "container give it the devices (--gpus all)."
 )
 
 
