@@ -138,6 +138,11 @@ class ModelInstance(Record):
         return None if self.placement is None else self.placement.worker_id
 
 
+def place_of(instance: ModelInstance) -> Placement | None:
+    """Where it is, or where a place is kept for it; ``None`` where it has neither."""
+    return instance.placement or instance.reserved
+
+
 def claims_of(placement: Placement) -> tuple[tuple[int, Claim], ...]:
     """The claim of each member, with the id of its worker; the main one's first."""
     others = ((share.worker_id, share.claim) for share in placement.subordinates)

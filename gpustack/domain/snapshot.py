@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ import attrs
 from .access import ApiKey, Session, User
 from .artifact import ModelFile
 from .backend import InferenceBackend
-from .instance import Claim, ModelInstance, claims_of
+from .instance import Claim, ModelInstance, claims_of, place_of
 from .model import Model
 from .record import Record, table_of
 from .worker import Worker
@@ -46,7 +46,9 @@ class ClaimIndex:
     instances: Mapping[int, ModelInstance]
     by_worker: Mapping[int, Held]
     by_model: Mapping[int, frozenset[int]]
-    """The ids of the instances of a model that have a place."""
+    """The ids of the instances of a model that have a place, or one that is kept for them."""
+    kept: frozenset[int] = frozenset()
+    """The ids of the instances that have no place, and for which one is kept."""
     touched: frozenset[int] = frozenset()
     """The workers whose claims are not those of the index that it was made from."""
     made_from: object = None
@@ -69,12 +71,13 @@ class ClaimIndex:
     def after(
         self,
         instances: Mapping[int, ModelInstance],
-        old: Iterable[ModelInstance],
-        new: Iterable[ModelInstance],
+        old: Collection[ModelInstance],
+        new: Collection[ModelInstance],
     ) -> ClaimIndex:
         """That of ``instances``, in which ``new`` are in the place of ``old``."""
         by_worker: dict[int, Held] = dict(self.by_worker)
         by_model: dict[int, frozenset[int]] = dict(self.by_model)
+        kept = self.kept - {one.id for one in old} if self.kept else self.kept
         gone: dict[int, set[int]] = {}
         for one in old:
             for worker_id, _ in _claims_of(one):
@@ -93,11 +96,14 @@ class ClaimIndex:
             by_worker[worker_id] = tuple(sorted(both, key=lambda pair: pair[0].id))
         for model_id, ids in placed.items():
             by_model[model_id] = by_model.get(model_id, frozenset()) | ids
-        return ClaimIndex(instances, by_worker, by_model, frozenset({*gone, *come}), self.token)
+        waiting = {one.id for one in new if one.placement is None and one.reserved is not None}
+        touched = frozenset({*gone, *come})
+        return ClaimIndex(instances, by_worker, by_model, kept | waiting, touched, self.token)
 
 
 def _claims_of(instance: ModelInstance) -> tuple[tuple[int, Claim], ...]:
-    return () if instance.placement is None else claims_of(instance.placement)
+    place = place_of(instance)
+    return () if place is None else claims_of(place)
 
 
 @attrs.frozen
@@ -170,7 +176,8 @@ class Snapshot:
     def claims_on(self, worker_id: int) -> Iterator[tuple[ModelInstance, Claim]]:
         """Every claim held on a worker, as main worker or as subordinate.
 
-        An instance that is being ended holds its claim until its worker reports that it is gone.
+        An instance that is being ended holds its claim until its worker reports that it is gone. One that waits for
+        such an end holds the place that is kept for it.
         """
         yield from self.claims.by_worker.get(worker_id, ())
 

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import attrs
 
-from gpustack.domain.instance import Placement
+from gpustack.domain.instance import Placement, place_of
 from gpustack.domain.snapshot import Held, Snapshot
 from gpustack.domain.worker import Worker
 from gpustack.plugins import siblings
@@ -288,5 +288,5 @@ def looks_of(request: PlacementRequest, snapshot: Snapshot) -> Looks | None:
 def _may_keep(request: PlacementRequest) -> bool:
     """Whether what is found on a worker depends on that alone: not on the request's own claim, nor on what others
     have."""
-    placed = request.instance is not None and request.instance.placement is not None
+    placed = request.instance is not None and place_of(request.instance) is not None
     return not placed and not request.demand.looks_around

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from gpustack.domain.device import Device
-from gpustack.domain.instance import workers_of
+from gpustack.domain.instance import claims_of, place_of
 from gpustack.domain.snapshot import ClaimIndex, Held, Snapshot
 from gpustack.domain.worker import Worker, WorkerState
 
@@ -196,7 +196,8 @@ def unsorted_alike(request: PlacementRequest, snapshot: Snapshot) -> list[Group]
 def holders(request: PlacementRequest, snapshot: Snapshot) -> set[int]:
     """The ids of the workers that hold a replica of the request's model."""
     placed = (snapshot.instances[key] for key in snapshot.claims.by_model.get(request.model.id, ()))
-    return {key for instance in placed for key in workers_of(instance) if key in snapshot.workers}
+    places = (place for place in map(place_of, placed) if place is not None)
+    return {key for place in places for key, _ in claims_of(place) if key in snapshot.workers}
 
 
 def _by_labels(group: Group, wanted: Iterable[str]) -> Iterable[Group]:
@@ -232,7 +233,9 @@ def _said_of(worker: Worker) -> Hashable:
 
 def _seats(held: Held) -> Hashable:
     """Of claims, whose they are: what to stop, or to wait for, depends on that."""
-    return tuple((one.id, one.generation, one.placement, one.deleted_at is None) for one, _ in held)
+    return tuple(
+        (one.id, one.generation, one.placement, one.reserved, one.deleted_at is None) for one, _ in held
+    )
 
 
 def _kind_of(device: Device) -> _Kind:

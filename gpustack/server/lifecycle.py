@@ -68,6 +68,12 @@ def end_instance(tx: Tx, instance: ModelInstance) -> None:
         tx.change(ModelInstance, instance.id, deleted_at=tx.now)
 
 
+def make_room(tx: Tx, instance: ModelInstance, by: str) -> None:
+    """Ask for its end, so that an instance of ``by``, a model with its priority, gets its place."""
+    tx.change(ModelInstance, instance.id, displaced_by=by, state_message=f"Makes room for {by}")
+    end_instance(tx, instance)
+
+
 def take_end(tx: Tx, instance: ModelInstance, member: int) -> None:
     """A worker says that no process of a member is left: the record is deleted once that is so of all members.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 import attrs
@@ -128,11 +128,12 @@ class ReplicaReconciler:
         ended = [instance for instance in instances if instance.id in plan.end]
         for instance in ended:
             end_instance(tx, instance)
-        created = [self._create(tx, model) for _ in range(plan.create)]
+        displaced = _displaced(instances)
+        created = [self._create(tx, model, next(displaced, "")) for _ in range(plan.create)]
         tx.change(Model, model.id, ready_replicas=_ready(instances, plan))
         return _ReconcileResult(created, ended)
 
-    def _create(self, tx: Tx, model: Model) -> ModelInstance:
+    def _create(self, tx: Tx, model: Model, displaced_by: str) -> ModelInstance:
         return tx.insert(
             ModelInstance(
                 name=self._free_name(tx, model.name),
@@ -141,6 +142,7 @@ class ReplicaReconciler:
                 source=model.source,
                 lora_adapters=tuple(adapter.name for adapter in model.lora_adapters),
                 generation=model.generation,
+                displaced_by=displaced_by,
                 state_since=tx.now,
             )
         )
@@ -150,6 +152,13 @@ class ReplicaReconciler:
             name = f"{model_name}-{''.join(self._rng.choices(_LETTERS, k=5))}"
             if tx.find(ModelInstance, name=name) is None:
                 return name
+
+
+def _displaced(instances: Iterable[ModelInstance]) -> Iterator[str]:
+    """For whom those made room that are not replaced yet."""
+    ended = [one.displaced_by for one in instances if one.displaced_by and one.deleted_at is not None]
+    replaced = sum(bool(one.displaced_by) and one.deleted_at is None for one in instances)
+    return iter(ended[replaced:])
 
 
 def _versions_of(model: Model, snapshot: Snapshot) -> _Versions:

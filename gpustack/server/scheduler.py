@@ -6,7 +6,9 @@ import logging
 import math
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import groupby
+from typing import Any
 
 import attrs
 import trio
@@ -26,10 +28,12 @@ from gpustack.policy.batch import pack
 from gpustack.policy.decision import decide as decide_among
 from gpustack.policy.model_support import overridden_category
 from gpustack.policy.placement import USUAL_GANGS, GangSettings
+from gpustack.policy.preemption import Preemption, above, preempt, standing
 from gpustack.policy.schedule import PlacementRequest, Unschedulable, place_and_faults
 from gpustack.policy.worker_class import classes_of
 from gpustack.server.facts import FactsCache, FactsResult
 from gpustack.server.lifecycle import make_move
+from gpustack.server.preemption import keep_places
 from gpustack.store.fenced_store import RecordStore
 from gpustack.store.transaction import Tx
 from gpustack.text import storable
@@ -39,6 +43,8 @@ log = logging.getLogger(__name__)
 _WAITING = (InstanceState.PENDING, InstanceState.ANALYZING)
 _READING = "Reading the header of the model file"
 _TRY_AGAIN = 1.0
+_SETTLED: Mapping[str, Any] = {"reserved": None, "displaced_by": ""}
+"""Of one that has a place."""
 _AT_ONCE = 256
 """Instances that are decided on, and claimed for, in one go."""
 
@@ -145,6 +151,7 @@ class Scheduler:
             decide_all, ready, seen, dict(considered), self._gangs, abandon=True
         )
         placed: dict[int, _Decided] = {}
+        preempting: dict[int, Preemption] = {}
         faulty = False
         for one in decided:
             instance_id = one.ready.instance.id
@@ -153,6 +160,10 @@ class Scheduler:
                 with self._worker_faults.row(worker_id):
                     raise worker_error
             async with self._step(instance_id, considered):
+                if one.preemption is not None and not one.preemption.is_kept:
+                    considered.pop(instance_id, None)
+                    preempting[instance_id] = one.preemption
+                    continue
                 if not isinstance(one.decision, Placement):
                     await self._refuse(one)
                     considered[instance_id] = None if one.worker_faults else one.inputs
@@ -164,7 +175,8 @@ class Scheduler:
                 else:
                     placed[instance_id] = one
         await self._faults.together(placed, self._claim)
-        for instance_id in placed:
+        await self._faults.together(preempting, partial(keep_places, self._store))
+        for instance_id in (*placed, *preempting):
             if (fault := self._faults.fault_of(instance_id)) is not None:
                 await self._tell(instance_id, fault)
         return faulty
@@ -174,9 +186,12 @@ class Scheduler:
         if isinstance(one.decision, Exception):
             raise one.decision
         assert isinstance(one.decision, str)
-        result = one.ready.result
+        result, instance = one.ready.result, one.ready.instance
         hopeless = result is not None and result.lasting and one.decision == result.fault
-        await self._note(one.ready.instance.id, REJECT if hopeless else DEFER, one.decision)
+        made_room = f"Made room for {instance.displaced_by}. " if instance.displaced_by else ""
+        reserved = None if one.preemption is None else instance.reserved
+        move = REJECT if hopeless else DEFER
+        await self._note(instance.id, move, f"{made_room}{one.decision}", reserved=reserved)
 
     def _is_awaited(self, instance: ModelInstance, model: Model, result: FactsResult | None) -> bool:
         """Whether the decision must wait for facts that are being read.
@@ -222,9 +237,10 @@ class Scheduler:
                     continue
                 if instance.deleted_at is not None or model.generation != instance.generation:
                     continue
-                now = _decide_again(model, instance, one, snapshot, self._gangs)
+                now = _decide_again(model, instance, one, above(model.priority, snapshot), self._gangs)
                 if now is not None:
-                    move = make_move(tx, instance, PLACE, now.note, placement=with_addresses(now, snapshot))
+                    place = with_addresses(now, snapshot)
+                    move = make_move(tx, instance, PLACE, now.note, placement=place, **_SETTLED)
                     found.append(move)
                     snapshot = snapshot.changed(move)
             return found
@@ -240,17 +256,18 @@ class Scheduler:
                 len(followers),
             )
 
-    async def _note(self, instance_id: int, move: Move, text: str) -> None:
-        """Move an instance that waits, with a message; nothing is written when both are so already."""
+    async def _note(self, instance_id: int, move: Move, text: str, **fields: Any) -> None:
+        """Move an instance that waits, with a message and other fields; nothing is written when all is so already."""
         message = storable(text)  # it may hold names of files and words of libraries
         known = self._store.snapshot.get(ModelInstance, instance_id)
-        if known is None or (known.state, known.state_message) == (move.target, message):
+        wanted = {"state": move.target, "state_message": message, **fields}
+        if known is None or all(getattr(known, name) == value for name, value in wanted.items()):
             return
 
         def work(tx: Tx) -> None:
             instance = tx.get(ModelInstance, instance_id)
             if instance is not None and _waits(instance):
-                make_move(tx, instance, move, message)
+                make_move(tx, instance, move, message, **fields)
 
         await self._store.write(work)
         if move is not ANALYZE:
@@ -278,6 +295,8 @@ class _Decided:
     that were taken in the same pass: whether they are kept is not known yet."""
     packed: PlacementRequest | None = None
     """The request that it answers where it was packed with others."""
+    preemption: Preemption | None = None
+    """How it comes to a place where it has none."""
 
 
 def decide_all(
@@ -289,20 +308,57 @@ def decide_all(
     Where some of equal priority are left without a place, all of these are packed instead if more of them have one so.
     Whoever has been refused before and would have one now is never passed over for that.
     """
-    token, snapshot = classes_of(seen).token, seen
+    token, snapshot = (classes_of(seen).token, _ranks(ready, seen)), seen
     found: list[_Decided] = []
-    for _, level in groupby(ready, key=lambda one: one.model.priority):
+    for priority, level in groupby(ready, key=lambda one: one.model.priority):
         asked = [
             (one, inputs)
             for one in level
             if considered.get(one.instance.id) != (inputs := _inputs(one, token))
         ]
-        decided, after = _one_by_one(asked, snapshot, seen, gangs)
+        view = above(priority, snapshot)
+        decided, after = _one_by_one(asked, view, view if snapshot is seen else seen, gangs)
         if len(decided) > 1 and any(isinstance(one.decision, str) for one in decided):
-            decided, after = _packed_if_better(decided, snapshot, after, considered.keys(), gangs)
-        snapshot = after
+            decided, after = _packed_if_better(decided, view, after, considered.keys(), gangs)
+        if view is not snapshot:  # what is kept for lower ones they are still to find so
+            places = [
+                attrs.evolve(one.ready.instance, placement=one.decision)
+                for one in decided
+                if isinstance(one.decision, Placement)
+            ]
+            after = snapshot.changed(*places)
+        decided, snapshot = _with_room_made(decided, after, gangs)
         found += decided
     return found
+
+
+def _ranks(ready: Sequence[Ready], seen: Snapshot) -> object:
+    """On what it depends who makes room for whom, where anybody does."""
+    makes_room = seen.claims.kept or any(one.model.preempts for one in ready)
+    return standing(seen) if makes_room else None
+
+
+def _with_room_made(
+    decided: list[_Decided], snapshot: Snapshot, gangs: GangSettings
+) -> tuple[list[_Decided], Snapshot]:
+    """``decided``, where those without a place that may preempt have others end; and the snapshot in which these do."""
+    found: list[_Decided] = []
+    for one in decided:
+        model = one.ready.model
+        made: Preemption | None = None
+        if model.preempts and isinstance(one.decision, str) and not one.worker_faults:
+            request = _request(model, one.ready.instance, one.ready.result, gangs)
+            try:
+                made = preempt(request, snapshot) if isinstance(request, PlacementRequest) else None
+            except Exception as error:  # noqa: BLE001  it is this instance's, and is raised where that is told
+                found.append(attrs.evolve(one, decision=error))
+                continue
+        if made is None:
+            found.append(one)
+            continue
+        found.append(attrs.evolve(one, decision=made.sentence(snapshot), preemption=made))
+        snapshot = made.carried_out(snapshot)
+    return found, snapshot
 
 
 def _inputs(one: Ready, token: object) -> object:

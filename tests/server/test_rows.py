@@ -84,7 +84,7 @@ PLACING: dict[str, list[Any]] = {
     "FactsCache": [partial(Stumble, FactsCache, "_reading_of", lambda self, model: model.name == "one", 1)],
     "ReplicaReconciler": [
         partial(Stumble, reconciler, "replica_plan", lambda model, *_: model.name == "one"),
-        partial(Stumble, ReplicaReconciler, "_create", lambda self, tx, model: model.name == "one"),
+        partial(Stumble, ReplicaReconciler, "_create", lambda self, tx, model, *_: model.name == "one"),
     ],
 }
 SILENCE: dict[str, list[Any]] = {
