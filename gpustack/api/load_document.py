@@ -13,7 +13,7 @@ import orjson
 from gpustack.domain.load import DeviceLoad, DiskLoad, MemoryLoad, WorkerLoad
 from gpustack.server.report import MOST
 
-from .shape import Instant, Integer, JsonShape, Number
+from .shape import LARGEST, Instant, Integer, JsonShape, Number
 from .view import Doc
 
 _NUMBER, _WHOLE, _INSTANT = Number(), Integer(), Instant()
@@ -122,7 +122,9 @@ def _number(value: Any) -> float | None:
 
 
 def _whole(value: Any) -> int | None:
-    return None if value is None else int(_strictly(_WHOLE, value))
+    if value is None or (type(value) is int and 0 <= value <= LARGEST):
+        return value
+    return int(_strictly(_WHOLE, value))
 
 
 def _instant(value: Any) -> datetime | None:

@@ -44,6 +44,12 @@ def plain(value: Any) -> Any:
     return make(value)
 
 
+def plain_but(value: Any, *without: str) -> Doc:
+    """The same of an attrs class, without some of its fields."""
+    pairs = ((field.name, getattr(value, field.name)) for field in attrs.fields(type(value)))
+    return {name: plain(item) for name, item in pairs if item is not None and name not in without}
+
+
 _AS_IT_IS = frozenset({type(None), bool, int, float, str, datetime, date})
 
 

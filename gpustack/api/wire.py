@@ -33,7 +33,7 @@ from .shape import (
     Text,
     shape_of,
 )
-from .view import Doc, RenderContext, View, fields_of, plain
+from .view import Doc, RenderContext, View, fields_of, plain, plain_but
 
 
 def _shapes(cls: type[Any], *hidden: str) -> dict[str, JsonShape]:
@@ -339,7 +339,7 @@ def _device_document(device: Device, load: DeviceLoad, allocated: int) -> Doc:
 def _worker(worker: Worker, context: RenderContext) -> Doc:
     claims = context.allocated.get(worker.id, Claim())
     load, devices = context.load(worker.id) or UNKNOWN_LOAD, worker.status.gpu_devices
-    status = plain(attrs.evolve(worker.status, gpu_devices=()))
+    status = plain_but(worker.status, "gpu_devices")
     show_host_load(status, load)
     status["memory"]["allocated"] = claims.ram
     status["gpu_devices"] = [

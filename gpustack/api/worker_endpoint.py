@@ -19,6 +19,7 @@ from gpustack.store.store import Store
 from .context import ApiContext
 from .problems import Problem, problem_of
 from .request import ApiRequest, Query
+from .resource import routes_of
 from .resources import model_files, model_instances, workers
 from .route import WORKERS, ApiCall, ApiResponse, ApiRoute, carry_out
 
@@ -48,7 +49,11 @@ _ASSIGNMENTS = ApiRoute(
     handler=_admit_stream,
     allow=WORKERS,
 )
+_JOIN = next(
+    route for route in routes_of(workers.RESOURCE) if route.method == "POST" and "{" not in route.path
+)
 _ROUTES = (
+    _JOIN,
     workers.HEARTBEAT,
     workers.DRAIN,
     workers.LEAVE,
@@ -64,7 +69,7 @@ _TABLE = tuple(
 
 
 def _find(method: str, path: str) -> tuple[ApiRoute, dict[str, str]] | None:
-    if not path.startswith(("/v1/workers/", "/v1/model-")):
+    if not path.startswith(("/v1/workers", "/v1/model-")):
         return None
     for wanted, pattern, route in _TABLE:
         if wanted == method and (match := pattern.fullmatch(path)):
@@ -123,6 +128,8 @@ def _request(exchange: Exchange, params: dict[str, str], hold: MemoryReservation
 
 async def _refuse(exchange: Exchange, problem: Problem) -> None:
     extra = [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
+    if problem.status == 401:
+        extra.append((b"www-authenticate", b'Bearer realm="gpustack"'))
     await exchange.respond(problem.status, [*_JSON_FIELDS, *extra], problem.body(exchange.head.path))
 
 

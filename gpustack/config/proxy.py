@@ -11,6 +11,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 import attrs
@@ -156,6 +157,7 @@ def read_proxies(env: Mapping[str, str]) -> ProxyRoutes:
     )
 
 
+@lru_cache(maxsize=1024)  # the addresses of workers and clients, again and again
 def address_written(host: str) -> IpAddress | None:
     """The IP address that ``host`` stands for, in any spelling; ``None`` for a name."""
     try:

@@ -83,7 +83,8 @@ class _RoutingInputs:
 
     models: Mapping[int, Model]
     instances: Mapping[int, ModelInstance]
-    workers: Mapping[int, tuple[object, ...]]
+    workers: Mapping[int, Worker]
+    reached: Mapping[int, tuple[object, ...]]
     """Of each worker all that routes depend on."""
 
 
@@ -132,25 +133,36 @@ class Endpoints:
     def _refresh(self) -> None:
         """Make the routes anew, unless nothing that they depend on has changed: workers report their load often."""
         snapshot = self._store.snapshot
-        workers: dict[int, tuple[object, ...]] = {}
-        for worker in snapshot.workers.values():
-            with self._faults.row(("worker", worker.id)):
-                workers[worker.id] = _reached(worker)
-        made_of = self._made_of
+        made_of = None if self._faults.is_due() else self._made_of
+        reached = self._reached_workers(snapshot.workers, made_of)
+        self._made_of = _RoutingInputs(snapshot.models, snapshot.instances, snapshot.workers, reached)
         if (
             made_of is not None
-            and not self._faults.is_due()
             and snapshot.models is made_of.models  # the same object until somebody writes to the table
             and snapshot.instances is made_of.instances
-            and workers == made_of.workers
+            and reached == made_of.reached
         ):
             return
-        self._made_of = _RoutingInputs(snapshot.models, snapshot.instances, workers)
         self._routes = routes_of(snapshot, self._local_worker, self._faults)
         rows = {"model": snapshot.models, "instance": snapshot.instances, "worker": snapshot.workers}
         self._faults.keep_only({_SILENT, *((kind, key) for kind, table in rows.items() for key in table)})
         living = {endpoint.instance_id for route in self._routes.values() for endpoint in route.endpoints}
         self._suspects = {key: until for key, until in self._suspects.items() if key in living}
+
+    def _reached_workers(
+        self, workers: Mapping[int, Worker], made_of: _RoutingInputs | None
+    ) -> Mapping[int, tuple[object, ...]]:
+        """What routes take from each worker; of those that are the same records as before it is known."""
+        before: Mapping[int, Worker] = {} if made_of is None else made_of.workers
+        if made_of is not None and workers is before:
+            return made_of.reached
+        found = {} if made_of is None else {k: v for k, v in made_of.reached.items() if k in workers}
+        for worker in [one for key, one in workers.items() if before.get(key) is not one]:
+            with self._faults.row(("worker", worker.id)) as attempt:
+                found[worker.id] = _reached(worker)
+            if attempt.fault is not None:
+                found.pop(worker.id, None)
+        return found
 
     def route(self, model_name: str) -> ModelRoute | None:
         """The route of that name, if such a model is deployed."""

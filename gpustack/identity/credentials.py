@@ -6,6 +6,7 @@ import base64
 import binascii
 import ipaddress
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import attrs
@@ -46,9 +47,17 @@ _NAMES = frozenset({b"via", b"max-forwards", b"x-host", b"x-via"})
 
 def is_forwarding(name: bytes) -> bool:
     """Whether a header (its name in lower case) is one that proxies add: then the peer is not the client."""
+    return _known_forwarding(name) if len(name) <= _SHORT_NAME else _is_forwarding(name)
+
+
+def _is_forwarding(name: bytes) -> bool:
     name = name.replace(b"_", b"-")
     return name in _NAMES or name.startswith(_BEGINNINGS) or any(part in name for part in _WITHIN_NAMES)
 
+
+_SHORT_NAME = 64
+"""Bytes of a name that is remembered: every request has the same few."""
+_known_forwarding = lru_cache(maxsize=256)(_is_forwarding)
 
 _FORMS = frozenset({"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"})
 _DEFAULT_PORTS = {"http": 80, "https": 443, "": None}

@@ -21,6 +21,11 @@ class DerivedKeys:
     _session: bytes
     _forward: bytes
     _sign_in: bytes
+    _worker_mark: str = attrs.field(
+        default=attrs.Factory(lambda self: derive(self._worker, "mark")[:4].hex(), takes_self=True),
+        init=False,
+    )
+    """Tells the present key from others, in the hashes that it makes."""
 
     @classmethod
     def of(cls, secret: str) -> DerivedKeys:
@@ -46,10 +51,6 @@ class DerivedKeys:
     def made_worker_hash(self, kept: str) -> bool:
         """Whether a stored hash was made with the present key: if not, no credential fits it."""
         return kept.startswith(f"{self._worker_mark}.")
-
-    @property
-    def _worker_mark(self) -> str:
-        return derive(self._worker, "mark")[:4].hex()
 
     def session_hash(self, token: str) -> str:
         """What is stored of a session's cookie."""

@@ -48,6 +48,19 @@ def next_action(
     return CredentialAction.REPLACE if due else CredentialAction.NOTHING
 
 
+def confirmed(worker: Worker, shown: str | None) -> Worker:
+    """The record after the worker has shown its new credential, which voids the former; else the very same."""
+    if worker.former_credential_hash is None or shown != worker.credential_hash:
+        return worker
+    return attrs.evolve(worker, former_credential_hash=None)
+
+
+def is_at_rest(worker: Worker, now: datetime, lifetime: timedelta = LIFETIME) -> bool:
+    """Whether there is nothing to do, whichever good credential the worker has shown."""
+    since = worker.credential_since
+    return worker.former_credential_hash is None and (since is None or now - since < lifetime)
+
+
 async def renew_credential(
     store: Store,
     worker_id: int,
@@ -70,7 +83,7 @@ async def renew_credential(
             return None  # replaced meanwhile, by another server or in another way
         match next_action(worker, shown, tx.now, lifetime):
             case CredentialAction.CONFIRM:
-                tx.update(attrs.evolve(worker, former_credential_hash=None))
+                tx.update(confirmed(worker, shown))
             case CredentialAction.REPLACE:
                 new: dict[str, Any] = {"credential_hash": keys.worker_hash(own), "credential_since": tx.now}
                 tx.update(attrs.evolve(worker, former_credential_hash=shown, **new))

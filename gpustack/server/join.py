@@ -16,6 +16,7 @@ from gpustack.errors import AlreadyExists, Conflict, Forbidden, Invalid
 from gpustack.http1.upstream import UpstreamAddress
 from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.identity.keys import worker_key
+from gpustack.identity.lookup import FieldIndex
 from gpustack.server.credential import is_held, valid_hashes
 from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.liveness import ready_condition
@@ -23,6 +24,7 @@ from gpustack.server.report import MOST_WORKERS, bounded, merged_labels
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 
+_BY_UUID = FieldIndex[Worker]("worker_uuid")
 _LONGEST = 200
 _NAME = "worker-name"
 """The built-in label; it follows the worker's name until a user edits it."""
@@ -67,7 +69,7 @@ async def join(
     _refuse_nameless(request)
     request = bounded(request)
     own = secret()
-    former = store.snapshot.find(Worker, worker_uuid=request.worker_uuid)
+    former = _BY_UUID.find(store.snapshot.workers, request.worker_uuid)
     _refuse_impostor(former, shown, keys)
     if former is not None:
         # Before the record says ready: else liveness might judge it by its old silence once more.
@@ -80,8 +82,9 @@ async def join(
             known = holder  # recorded before there were uuids: this is it
         _refuse_impostor(known, shown, keys)
         name = _free_name(tx, request, holder, known, rng)
+        former = known or Worker(name=name, worker_uuid=request.worker_uuid)
         described = attrs.evolve(
-            known or Worker(name=name, worker_uuid=request.worker_uuid),
+            former,
             name=name,
             worker_uuid=request.worker_uuid,
             hostname=request.hostname,
@@ -97,9 +100,8 @@ async def join(
             heartbeat_time=tx.now,
             leaving=False,
             draining=known is not None and known.draining and known.cordoned,
+            condition=ready_condition(None if known is None else known.condition, former.status, tx.now),
         )
-        condition = ready_condition(None if known is None else known.condition, described.status, tx.now)
-        described = attrs.evolve(described, condition=condition)
         if known is not None:
             return tx.update(described)
         if len(tx.all(Worker)) >= most:
@@ -199,7 +201,7 @@ class CloneDetector:
 
         A daemon that was restarted has the same address, or nobody answers at its former one.
         """
-        worker = snapshot.find(Worker, worker_uuid=request.worker_uuid)
+        worker = _BY_UUID.find(snapshot.workers, request.worker_uuid)
         if worker is None or worker.leaving or worker.barred or not request.run:
             return
         here, there = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import operator
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from gpustack.domain.report import FileReport, InstanceReport, StatusReport, mem
 from gpustack.domain.worker import Worker, WorkerState
 from gpustack.errors import Conflict, Forbidden
 from gpustack.policy.liveness import STOPPED
+from gpustack.server.credential import confirmed
 from gpustack.server.lifecycle import take_end, take_report
 from gpustack.server.live_status import LiveStatus
 from gpustack.server.liveness import condition_after_status, with_reason
@@ -140,25 +142,35 @@ TO_FETCH: dict[str, Any] = {
 
 
 async def report_status(
-    store: Store, live: LiveStatus, worker_id: int, report: StatusReport, now: datetime
+    store: Store,
+    live: LiveStatus,
+    worker_id: int,
+    report: StatusReport,
+    now: datetime,
+    shown: str | None = None,
 ) -> None:
     """Take the worker's status: its load into ``live``, the rest into its record. Labels that it reports are added and
     overwrite none.
 
     Raises ``NotFound``. Nothing is written where the record says the same already, but for the date every
-    ``STAMP_EVERY``. ``now`` is the wall clock.
+    ``STAMP_EVERY``. ``now`` is the wall clock. ``shown`` is the hash of the credential that it showed: it is confirmed
+    in the same write, of which each worker has one when it joins.
     """
 
     report = bounded(report)
 
     def work(tx: Tx) -> None:
         worker = existing(tx, Worker, worker_id)
-        after = _after_status(worker, report, tx.now)
+        after = _after_status(confirmed(worker, shown), report, tx.now)
         if after is not worker or is_stamp_due(worker, tx.now):
             tx.update(attrs.evolve(after, heartbeat_time=tx.now))
 
     known = store.snapshot.get(Worker, worker_id)
-    if known is None or is_stamp_due(known, now) or _after_status(known, report, now) is not known:
+    if (
+        known is None
+        or is_stamp_due(known, now)
+        or _after_status(confirmed(known, shown), report, now) is not known
+    ):
         await store.write(work)
     live.reported(worker_id, load_of(report.status))
 
@@ -248,6 +260,8 @@ def merged_labels(first: Mapping[str, str], more: Mapping[str, str]) -> dict[str
 
 
 def _bounded(value: Any) -> Any:
+    if type(value) in _NEVER_LONG:
+        return value
     match value:
         case enum.Enum():
             return value
@@ -255,18 +269,33 @@ def _bounded(value: Any) -> Any:
             return value if len(value) <= LONGEST else value[: LONGEST - 1] + "…"
         case tuple():
             kept = tuple(map(_bounded, value[:MOST]))
-            return value if kept == value else kept
+            same = len(kept) == len(value) and all(map(operator.is_, kept, value))
+            return value if same else kept
         case Mapping():
             few = list(value.items())[:MOST_LABELS]
-            return {
+            bounds = {
                 name[:LONGEST_NAME] if isinstance(name, str) else name: _bounded(one) for name, one in few
             }
-    if not attrs.has(type(value)):
-        return value
+            return value if bounds == value else bounds
     changes = {}
-    for field in attrs.fields(type(value)):
-        before = getattr(value, field.name)
-        after = _bounded(before)
-        if after != before:
-            changes[field.name] = after
+    for name in _names_of(type(value)):
+        before = getattr(value, name)
+        after = before if type(before) in _NEVER_LONG else _bounded(before)
+        if after is not before:
+            changes[name] = after
     return attrs.evolve(value, **changes) if changes else value
+
+
+_NEVER_LONG = frozenset({type(None), bool, int, float, datetime})
+
+
+_NAMES: dict[type[Any], tuple[str, ...]] = {}
+
+
+def _names_of(cls: type[Any]) -> tuple[str, ...]:
+    """The fields of an attrs class, looked up once; none of any other."""
+    names = _NAMES.get(cls)
+    if names is None:
+        names = tuple(field.name for field in attrs.fields(cls)) if attrs.has(cls) else ()
+        _NAMES[cls] = names
+    return names

@@ -70,6 +70,10 @@ class WorkingCopy:
 
     def find(self, cls: type[R], fields: Mapping[str, object]) -> R | None:
         """The first record whose fields equal those given."""
+        spec, columns = specs[cls], tuple(fields)
+        if columns in spec.unique and None not in fields.values():
+            key = self._unique.get((spec.name, columns), {}).get(tuple(fields.values()))
+            return None if key is None else self.get(cls, key)
         wanted = fields.items()
         for record in self._live(cls).values():
             if all(getattr(record, name) == value for name, value in wanted):

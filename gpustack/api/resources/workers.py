@@ -16,7 +16,14 @@ from gpustack.identity.file_ticket import issue_ticket
 from gpustack.identity.keys import WorkerKeyText, parse
 from gpustack.policy.model_file import holders
 from gpustack.server import deployment
-from gpustack.server.credential import CredentialAction, bar, next_action, readmit, renew_credential
+from gpustack.server.credential import (
+    CredentialAction,
+    bar,
+    is_at_rest,
+    next_action,
+    readmit,
+    renew_credential,
+)
 from gpustack.server.join import JoinResult, PresentedCredential, join
 from gpustack.server.report import (
     LONGEST,
@@ -122,14 +129,12 @@ def own_id(call: ApiCall) -> int:
 
 async def _renewed(call: ApiCall) -> str | None:
     """A new credential for the caller, if its own is old. Without a database there is none; the heartbeat counts."""
-    context, shown = call.context, _shown(call)
-    worker = call.snapshot.workers.get(call.number())
-    if shown is None or worker is None:
+    context, now = call.context, call.context.clock()
+    worker, lifetime = call.snapshot.workers.get(call.number()), call.context.workers.credential_lifetime
+    if worker is None or is_at_rest(worker, now, lifetime):
         return None
-    if (
-        next_action(worker, shown.hash, context.clock(), context.workers.credential_lifetime)
-        is CredentialAction.NOTHING
-    ):
+    shown = _shown(call)
+    if shown is None or next_action(worker, shown.hash, now, lifetime) is CredentialAction.NOTHING:
         return None
     try:
         return await renew_credential(
@@ -138,7 +143,7 @@ async def _renewed(call: ApiCall) -> str | None:
             shown.hash,
             keys=context.keys,
             secret=lambda: secrets.token_hex(32),
-            lifetime=context.workers.credential_lifetime,
+            lifetime=lifetime,
         )
     except Unavailable:
         return None
@@ -190,7 +195,10 @@ async def _status(call: ApiCall) -> ApiResponse:
     report = read_document(call.document, _STATUS_REPORT)
     check_address(report.ip, peer)
     services.heartbeats.heard(worker_id)
-    await report_status(call.context.store, services.live, worker_id, report, now)
+    shown = _shown(call)
+    await report_status(
+        call.context.store, services.live, worker_id, report, now, None if shown is None else shown.hash
+    )
     recorded = call.snapshot.workers.get(worker_id)
     if reading is not None and recorded is not None:
         services.intake.was_taken(recorded, reading, peer)
