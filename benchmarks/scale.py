@@ -1,10 +1,12 @@
-"""What a thousand workers cost a server: joining, heartbeats and reports of load, the list of workers, many replicas.
+"""What a thousand workers cost a server: joining, heartbeats and reports of load, the list of workers, many replicas,
+their streams of assignments, and a tenth of them that falls silent.
 
-    python benchmarks/scale.py [--workers 1000] [--seconds 30] [--against COMMIT] [--json]
+    python benchmarks/scale.py [--workers 1000] [--seconds 30] [--postgres] [--against COMMIT] [--json]
 
 A real server; its workers are connections of this process, which say what real ones say and start nothing. CPU is that
-of the server alone. With ``--json`` one object a line. ``--against`` checks a commit out beside this one and measures
-it afterwards on the same machine, for the ratios.
+of the server alone. With ``--json`` one object a line. With ``--postgres`` its records are in a PostgreSQL that is
+started for it, and the streams are those of a second server. ``--against`` checks a commit out beside this one and
+measures it afterwards on the same machine, for the ratios.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,7 @@ from gpustack.domain.document import encode  # noqa: E402
 from gpustack.domain.report import JoinRequest, StatusReport  # noqa: E402
 from gpustack.domain.worker import Cpu, WorkerStatus  # noqa: E402
 from tests.daemon import Daemon, daemon  # noqa: E402
+from tests.databases import running  # noqa: E402
 from tests.policy.worlds import CUSTOM, gpu, worker  # noqa: E402
 
 TOKEN = "a-token-for-the-benchmark-of-scale"
@@ -38,6 +43,12 @@ EVERY = 15.0
 """Seconds between two heartbeats, and two reports of load, of one worker."""
 AT_ONCE = 20
 REPLICAS = 200
+CHANGES = 5
+"""Changes of a model that every worker runs."""
+TIMEOUT, GRACE = 30.0, 40.0
+"""Seconds of silence until a worker is not ready, and until what it ran is placed anew."""
+GIVEN_UP_AFTER = 30.0
+"""Seconds after the grace in which all have to be placed anew, or it counts as not done."""
 LOADS = 4
 """Reports of each worker that differ in their loads, sent by turns."""
 TARGETS = {
@@ -45,6 +56,8 @@ TARGETS = {
     "heartbeats and loads, CPU": (10.0, "% of a core"),
     "first page of the workers": (30.0, "ms"),
     "replicas placed after": (2.0, "s"),
+    "a change at all streams of assignments, p99": (0.5, "s"),
+    "replicas of a silent tenth placed anew after": (2.0, "s"),
     "memory": (150.0, "MB (PSS)"),
 }
 
@@ -53,12 +66,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks/scale.py", description=__doc__)
     parser.add_argument("--workers", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--postgres", action="store_true")
     parser.add_argument("--against")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.bare:
-        print(json.dumps(measured(options.workers, options.seconds)))
+        print(json.dumps(measured(options.workers, options.seconds, postgres=options.postgres)))
         return
     show_all(options)
 
@@ -68,10 +82,13 @@ def show_all(options: argparse.Namespace) -> None:
     from benchmarks.checkout import checkout, measured_in
     from benchmarks.figure import Figure
 
-    given = ("--workers", str(options.workers), "--seconds", str(options.seconds))
+    given = ["--workers", str(options.workers), "--seconds", str(options.seconds)]
+    given += ["--postgres"] * options.postgres
+    where = " (PostgreSQL)" * options.postgres
     own = json.loads(measured_in(HERE.parent, "scale.py", *given))
     for name, (target, unit) in TARGETS.items():
-        Figure(name, own[name], target, unit).show(as_json=options.json)
+        promised = 1.0 if options.postgres and "streams" in name else target
+        Figure(name + where, own[name], promised, unit).show(as_json=options.json)
     if options.against is None:
         return
     with checkout(options.against) as tree:
@@ -79,40 +96,62 @@ def show_all(options: argparse.Namespace) -> None:
     for name in TARGETS:
         ratio = None if other[name] is None or not own[name] else other[name] / own[name]
         wanted = 8.0 if name == "heartbeats and loads, CPU" else None
-        told = f"{name}: {options.against} against this"
+        told = f"{name}{where}: {options.against} against this"
         Figure(told, ratio, wanted, "x", "higher").show(as_json=options.json)
 
 
-def measured(count: int, seconds: float) -> dict[str, float | None]:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        daemon(Path(folder) / "server", "--disable-worker", env={"GPUSTACK_TOKEN": TOKEN}) as server,
-    ):
-        return asyncio.run(_measured(server, count, seconds))
+def measured(count: int, seconds: float, *, postgres: bool) -> dict[str, float | None]:
+    with servers(postgres) as found:
+        return asyncio.run(_measured(*found, count, seconds))
 
 
-async def _measured(server: Daemon, count: int, seconds: float) -> dict[str, float | None]:
+@contextmanager
+def servers(postgres: bool) -> Iterator[tuple[Daemon, Daemon]]:
+    """The server, and the one that streams assignments: the same, but on PostgreSQL."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        options = ["--disable-worker", "--heartbeat-timeout", str(TIMEOUT), "--reschedule-grace", str(GRACE)]
+        if postgres:
+            options += ["--database-url", stack.enter_context(running("postgresql")).create()]
+        env = {"GPUSTACK_TOKEN": TOKEN}
+        first = stack.enter_context(daemon(folder / "server", *options, env=env))
+        second = stack.enter_context(daemon(folder / "second", *options, env=env)) if postgres else first
+        yield first, second
+
+
+def address_of(server: Daemon) -> tuple[str, int]:
     host, port = server.url.removeprefix("http://").split(":")
-    address = host, int(port)
+    return host, int(port)
+
+
+async def _measured(server: Daemon, streaming: Daemon, count: int, seconds: float) -> dict[str, float | None]:
     pid = server.process.pid
+    tenth = await joined(address_of(server), range(1, count // 10 + 1))
+    await all_of(tenth, Fake.report)
+    there = await placed(server, tenth, "early", REPLICAS, 40)
     before = cpu(pid)
-    fleet = await joined(address, count)
-    joining = (cpu(pid) - before) / count
-    await all_of(fleet, Fake.report)
+    others = await joined(address_of(server), range(count // 10 + 1, count + 1))
+    joining = (cpu(pid) - before) / len(others)
+    fleet = tenth + others
+    await all_of(others, Fake.report)
+    await all_of(fleet, Fake.beat)
     before = cpu(pid)
     await steadily(fleet, seconds)
     share = (cpu(pid) - before) / seconds
     pages = [await asyncio.to_thread(timed, server, "/v1/workers") for _ in range(5)]
-    placing = asyncio.create_task(asyncio.to_thread(placed, server))
-    while not placing.done():
-        await all_of(fleet, Fake.beat)
-        await asyncio.wait([placing], timeout=EVERY / 3)
+    placing = await placed(server, fleet, "many", REPLICAS, 40)
+    streams = await told(server, streaming, fleet)
+    memory = pss(pid) / 1e6
     return {
         "joining, CPU of one worker": joining * 1000,
         "heartbeats and loads, CPU": share * 100,
         "first page of the workers": statistics.median(pages) * 1000,
-        "replicas placed after": placing.result(),
-        "memory": pss(pid) / 1e6,
+        "replicas placed after": placing,
+        "a change at all streams of assignments, p99": streams,
+        "replicas of a silent tenth placed anew after": None
+        if there is None
+        else await anew(server, tenth, others),
+        "memory": memory,
     }
 
 
@@ -183,7 +222,7 @@ def statuses(key: int) -> list[WorkerStatus]:
     return found
 
 
-async def joined(address: tuple[str, int], count: int) -> list[Fake]:
+async def joined(address: tuple[str, int], keys: range) -> list[Fake]:
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(key: int) -> Fake:
@@ -192,7 +231,7 @@ async def joined(address: tuple[str, int], count: int) -> list[Fake]:
             await made.join(key)
             return made
 
-    return await asyncio.gather(*(one(key) for key in range(1, count + 1)))
+    return await asyncio.gather(*(one(key) for key in keys))
 
 
 async def all_of(fleet: list[Fake], act: Any) -> None:
@@ -229,26 +268,101 @@ def timed(server: Daemon, path: str) -> float:
     return time.perf_counter() - began
 
 
-def placed(server: Daemon) -> float | None:
+async def placed(server: Daemon, fleet: list[Fake], name: str, replicas: int, claim: int) -> float | None:
     """Seconds until all replicas of a deployment have a place; ``None`` when that takes longer than two minutes."""
+    placing = asyncio.create_task(asyncio.to_thread(_placed, server, name, replicas, claim))
+    while not placing.done():
+        await all_of(fleet, Fake.beat)
+        await asyncio.wait([placing], timeout=EVERY / 3)
+    return placing.result()
+
+
+def _placed(server: Daemon, name: str, replicas: int, claim: int) -> float | None:
     wanted = {
-        "name": "many",
+        "name": name,
         "source": "local_path",
         "local_path": "/nonexistent",
         "backend": "custom",
         "command": "true {port}",
-        "replicas": REPLICAS,
-        "env": {"GPUSTACK_MODEL_VRAM_CLAIM": str(40 << 30)},
+        "replicas": replicas,
+        "env": {"GPUSTACK_MODEL_VRAM_CLAIM": str(claim << 30)},
     }
     began = time.perf_counter()
     status, answer = server.call("POST", "/v1/models", wanted)
     assert status == 200, answer
     while time.perf_counter() - began < 120:
-        pages = [server.call("GET", f"/v1/model-instances?perPage=100&page={page}")[1] for page in (1, 2)]
-        items = [item for page in pages for item in page["items"]]
-        if len(items) == REPLICAS and all(item["worker_id"] for item in items):
+        items = instances(server, name, replicas)
+        if len(items) == replicas and all(item["worker_id"] for item in items):
             return time.perf_counter() - began
         time.sleep(0.1)
+    return None
+
+
+def instances(server: Daemon, name: str, count: int) -> list[dict[str, Any]]:
+    """Those of a model."""
+    pages = range(1, -(-count // 100) + 1)
+    path = f"/v1/model-instances?search={name}&perPage=100&page="
+    return [item for page in pages for item in server.call("GET", f"{path}{page}")[1]["items"]]
+
+
+async def told(server: Daemon, streaming: Daemon, fleet: list[Fake]) -> float | None:
+    """Seconds within which 99 of 100 streams have the change of a model that runs on every worker."""
+    if await placed(server, fleet, "everywhere", len(fleet), 1) is None:
+        return None
+    model = next(item for item in server.call("GET", "/v1/models?search=everywhere")[1]["items"])
+    heard: asyncio.Queue[tuple[str, float]] = asyncio.Queue()
+    opened = [await stream(address_of(streaming), fake) for fake in fleet]
+    listening = [asyncio.create_task(listen(reader, heard)) for reader, _ in opened]
+    concerned = len({item["worker_id"] for item in instances(server, "everywhere", len(fleet))})
+    waits: list[float] = []
+    for number in range(CHANGES):
+        await asyncio.sleep(1.0)
+        said, began = f"change {number}", time.perf_counter()
+        change = {"description": said}
+        status, answer = await asyncio.to_thread(server.call, "PUT", f"/v1/models/{model['id']}", change)
+        assert status == 200, answer
+        for _ in range(concerned):
+            word, at = await asyncio.wait_for(heard.get(), GIVEN_UP_AFTER)
+            assert word == said, (word, said)
+            waits.append(at - began)
+        await all_of(fleet, Fake.beat)
+    for task, (_, writer) in zip(listening, opened, strict=True):
+        task.cancel()
+        writer.close()
+    return statistics.quantiles(waits, n=100)[98]
+
+
+async def stream(address: tuple[str, int], fake: Fake) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """The worker's stream of assignments, its first state read."""
+    reader, writer = await asyncio.open_connection(*address, limit=1 << 20)
+    writer.write(
+        f"GET /v1/workers/{fake.number}/assignments HTTP/1.1\r\nhost: server\r\n"
+        f"authorization: Bearer {fake.credential}\r\n\r\n".encode()
+    )
+    while b'"synced"' not in await reader.readline():
+        assert not reader.at_eof()
+    return reader, writer
+
+
+async def listen(reader: asyncio.StreamReader, heard: asyncio.Queue[tuple[str, float]]) -> None:
+    """Note each change of the model, and when it came."""
+    while line := await reader.readline():
+        if line.startswith(b"{") and (at := line.find(b'"change ')) > 0:
+            heard.put_nowait((line[at + 1 : line.index(b'"', at + 1)].decode(), time.perf_counter()))
+
+
+async def anew(server: Daemon, tenth: list[Fake], others: list[Fake]) -> float | None:
+    """Seconds from the end of the grace until all that ran on a silent tenth has another place."""
+    await all_of(tenth, Fake.beat)
+    over, silent = time.monotonic() + GRACE, {fake.number for fake in tenth}
+    while (left := over - time.monotonic()) > 0:
+        await all_of(others, Fake.beat)
+        await asyncio.sleep(min(EVERY / 3, max(left, 0.0)))
+    while (past := time.monotonic() - over) < GIVEN_UP_AFTER:
+        items = await asyncio.to_thread(instances, server, "early", REPLICAS)
+        if len(items) == REPLICAS and all(item["worker_id"] not in {None, *silent} for item in items):
+            return past
+        await asyncio.sleep(0.1)
     return None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 
@@ -30,7 +31,7 @@ class LivenessSettings:
 @attrs.frozen(kw_only=True)
 class LivenessVerdict:
     """The judgement of one worker. ``silent``: it was not heard for ``not_ready_after``. ``replace``: its instances may
-    be placed elsewhere, one by one."""
+    be placed elsewhere."""
 
     state: WorkerState
     why: str = ""
@@ -59,7 +60,7 @@ def judge_all(
     end, and they do not count among those that fell silent together.
     """
     verdicts: dict[int, LivenessVerdict] = {}
-    others = {worker_id: heard for worker_id, heard in last_heard.items() if worker_id not in stopped}
+    others = sorted(heard for worker_id, heard in last_heard.items() if worker_id not in stopped)
     for worker_id, heard in last_heard.items():
         state, why = judge(heard, now, settings)
         silent = state is not WorkerState.READY
@@ -81,11 +82,31 @@ def judge_all(
     return verdicts
 
 
-def _together(heard: float, last_heard: Mapping[int, float], now: float, settings: LivenessSettings) -> int:
-    """How many workers fell silent with this one, if their share is above the brake; else 0."""
-    before = heard - settings.brake_window
-    known = [at for at in last_heard.values() if at >= before]
-    silent = [
-        at for at in known if at <= heard + settings.brake_window and now - at >= settings.not_ready_after
-    ]
-    return len(silent) if len(silent) > settings.brake_share * len(known) else 0
+def _together(heard: float, last_heard: Sequence[float], now: float, settings: LivenessSettings) -> int:
+    """How many workers fell silent with this one, if their share is above the brake; else 0. The times are sorted."""
+    first = bisect_left(last_heard, heard - settings.brake_window)
+    last_silent = min(heard + settings.brake_window, now - settings.not_ready_after)
+    silent, known = bisect_right(last_heard, last_silent) - first, len(last_heard) - first
+    return silent if silent > settings.brake_share * known else 0
+
+
+_SHORTEST = 0.25
+"""Seconds between two looks, at least: many workers may fall silent one after the other."""
+
+
+def next_look(
+    last_heard: Mapping[int, float], now: float, settings: LivenessSettings, stopped: Collection[int] = ()
+) -> float:
+    """Seconds until the next look: ``look_every``, or sooner when the time of a silent worker is over before."""
+    soonest = settings.look_every
+    for worker_id, heard in last_heard.items():
+        silent = now - heard
+        ends = (
+            (settings.stopped_keeps,)
+            if worker_id in stopped
+            else (settings.not_ready_after, settings.replace_after)
+        )
+        for end in ends:
+            if 0.0 < end - silent < soonest:
+                soonest = end - silent
+    return max(soonest, min(_SHORTEST, settings.look_every))

@@ -16,7 +16,7 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Condition, Worker, WorkerState, WorkerStatus
 from gpustack.errors import Unavailable
 from gpustack.nursery.quarantine import Quarantine
-from gpustack.policy.liveness import LivenessSettings, LivenessVerdict, judge_all
+from gpustack.policy.liveness import LivenessSettings, LivenessVerdict, judge_all, next_look
 from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.lifecycle import give_up_place, make_move
 from gpustack.server.row_write import write_rows
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _Row = Callable[[Tx], ModelInstance | None]
 """A write of one worker or instance; returns the instance if it was moved."""
+_AT_ONCE = 256
+"""Rows in one transaction."""
 _LONGEST_REASON = 1000
 """Characters of the reason of a condition."""
 _WORSE = {WorkerState.READY: 0, WorkerState.NOT_READY: 1, WorkerState.UNREACHABLE: 2}
@@ -34,7 +36,8 @@ _WORSE = {WorkerState.READY: 0, WorkerState.NOT_READY: 1, WorkerState.UNREACHABL
 
 @attrs.frozen
 class Liveness:
-    """Looks every ``look_every`` seconds. A condition is written only when it changes, with its date and reason."""
+    """Looks every ``look_every`` seconds, and when the time of a silent worker is over. A condition is written only
+    when it changes, with its date and reason; the places of all that ran on it are given up in that same look."""
 
     _store: RecordStore
     _heartbeats: HeartbeatTimes
@@ -64,7 +67,7 @@ class Liveness:
                 before = verdicts
             except Unavailable as error:
                 log.warning("The conditions of workers wait for the database: reason=%s", error)
-            await trio.sleep(self._settings.look_every)
+            await trio.sleep(next_look(last_heard, self._clock(), self._settings, stopped))
 
     async def _apply(
         self,
@@ -82,9 +85,9 @@ class Liveness:
             ("worker", key): partial(_write_condition, key, verdict, snapshot)
             for key, verdict in news.items()
         }
-        going = _to_give_up(snapshot, lost, self._faults.holds)
+        going = _to_give_up(snapshot, lost)
         rows.update({key: partial(_give_up, key, lost, snapshot) for key in going})
-        done = await write_rows(self._store, rows, self._faults)
+        done = await self._written(rows)
         for worker_id, verdict in news.items():
             if ("worker", worker_id) in done:
                 _log_condition(snapshot.workers[worker_id], verdict)
@@ -110,7 +113,7 @@ class Liveness:
         rows: dict[object, _Row] = {
             key: partial(_mark_one, key, lost, heard, silence, snapshot) for key in marked
         }
-        moved = await write_rows(self._store, rows, self._faults)
+        moved = await self._written(rows)
         for instance in filter(None, moved.values()):
             level = logging.INFO if instance.state is InstanceState.RUNNING else logging.WARNING
             log.log(
@@ -120,6 +123,15 @@ class Liveness:
                 instance.name,
                 instance.state_message or "its worker is heard again",
             )
+
+    async def _written(self, rows: Mapping[object, _Row]) -> dict[object, ModelInstance | None]:
+        """What each row returns, as ``write_rows``, in transactions that keep others waiting for a moment only."""
+        done: dict[object, ModelInstance | None] = {}
+        keys = list(rows)
+        for first in range(0, len(keys), _AT_ONCE):
+            some = {key: rows[key] for key in keys[first : first + _AT_ONCE]}
+            done.update(await write_rows(self._store, some, self._faults))
+        return done
 
     def _is_to_write(
         self, worker: Worker | None, verdict: LivenessVerdict, before: LivenessVerdict | None
@@ -221,20 +233,16 @@ def _cut_off(tx: Tx, instance: ModelInstance, lost: set[int], silence: Mapping[i
     return make_move(tx, instance, CUT_OFF, message)
 
 
-def _to_give_up(snapshot: Snapshot, lost: frozenset[int], held: Callable[[object], bool]) -> list[int]:
-    """Ids of the instances on lost workers to give up in this pass: all that are being ended; all of workers that were
-    stopped in order, if another worker takes instances; and one of the others.
-
-    One at a time, so that a worker that comes back keeps what has not been moved yet. An instance that cannot be
-    written for now (``held``) is passed over.
-    """
-    there = [i for i in snapshot.instances.values() if lost and workers_of(i) & lost]
-    ending = [i.id for i in there if i.deleted_at is not None]
-    of_stopped = [i.id for i in there if i.deleted_at is None and _is_of_stopped(i, snapshot)]
-    staying = [i.id for i in there if i.deleted_at is None and not _is_of_stopped(i, snapshot)]
-    if not any(_takes_instances(worker) for worker in snapshot.workers.values()):
-        of_stopped = []  # their own worker may come back, with the files
-    return ending + of_stopped + [key for key in staying if not held(key)][:1]
+def _to_give_up(snapshot: Snapshot, lost: frozenset[int]) -> list[int]:
+    """Ids of the instances on lost workers to give up: all, but for those of workers that were stopped in order while
+    no worker takes instances."""
+    if not lost:
+        return []
+    there = [i for i in snapshot.instances.values() if workers_of(i) & lost]
+    if any(_takes_instances(worker) for worker in snapshot.workers.values()):
+        return [i.id for i in there]
+    # Their own worker may come back, with the files.
+    return [i.id for i in there if i.deleted_at is not None or not _is_of_stopped(i, snapshot)]
 
 
 def _is_of_stopped(instance: ModelInstance, snapshot: Snapshot) -> bool:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpustack.domain.worker import WorkerState
-from gpustack.policy.liveness import LivenessSettings, judge, judge_all
+from gpustack.policy.liveness import LivenessSettings, judge, judge_all, next_look
 
 SETTINGS = LivenessSettings()
 NOW = 10_000.0
@@ -60,3 +60,10 @@ def test_nobody_is_given_up_before_the_grace(ago: dict[int, float]) -> None:
         assert verdict.replace == (NOW - last_heard[key] >= settings.replace_after)
         assert (verdict.state is WorkerState.READY) == (NOW - last_heard[key] < settings.not_ready_after)
         assert bool(verdict.why) == (verdict.state is not WorkerState.READY)
+
+
+def test_the_next_look_is_when_the_time_of_somebody_is_over() -> None:
+    for ago, wait in (((1, 2), 5.0), ((1, 43), 2.0), ((298, 1), 2.0), ((299.9,), 0.25), ((400, 301), 5.0)):
+        assert round(next_look(heard(*ago), NOW, SETTINGS), 3) == wait
+    assert next_look(heard(29, 1), NOW, SETTINGS, stopped={1}) == 1.0
+    assert next_look({}, NOW, SETTINGS) == 5.0
