@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
 
 MANIFESTS = "/v1/manifests"
+PLANS = "/v1/plans"
 LONGEST = 1 << 20
 _SUFFIXES = (".yaml", ".yml", ".json")
 _SHOWN = 60

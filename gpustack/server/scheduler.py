@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import groupby
@@ -45,7 +45,7 @@ _READING = "Reading the header of the model file"
 _TRY_AGAIN = 1.0
 _SETTLED: Mapping[str, Any] = {"reserved": None, "displaced_by": ""}
 """Of one that has a place."""
-_AT_ONCE = 256
+AT_ONCE = 256
 """Instances that are decided on, and claimed for, in one go."""
 
 
@@ -109,8 +109,8 @@ class Scheduler:
                 if one is not None:
                     ready.append(one)
                     faulty = faulty or (one.result is not None and one.result.fault is not None)
-        for start in range(0, len(ready), _AT_ONCE):
-            faulty = await self._decide_on(ready[start : start + _AT_ONCE], considered) or faulty
+        for start in range(0, len(ready), AT_ONCE):
+            faulty = await self._decide_on(ready[start : start + AT_ONCE], considered) or faulty
         return faulty
 
     @asynccontextmanager
@@ -206,13 +206,9 @@ class Scheduler:
         """Store the category that the header tells while the user has named none: engines start by it.
 
         An architecture that the parameters lay over that of the files counts more."""
-        facts = None if result is None else result.facts
-        if facts is None or model.categories:
+        filled = _category_to_fill(model, result)
+        if filled is None:
             return model
-        category = overridden_category(model, _memory_of(model, facts)) or facts.category
-        if category in (None, Category.UNKNOWN):
-            return model
-        filled: Category = category
 
         def work(tx: Tx) -> Model:
             now = tx.get(Model, model.id)
@@ -297,6 +293,36 @@ class _Decided:
     """The request that it answers where it was packed with others."""
     preemption: Preemption | None = None
     """How it comes to a place where it has none."""
+
+
+def ready_in(
+    snapshot: Snapshot, known: Callable[[Model], FactsResult | None]
+) -> tuple[list[Ready], list[Model]]:
+    """The instances of a snapshot that wait for a place and can be decided on, in the order in which they are; and the
+    models of others, of whose files nothing is known yet."""
+    found: list[Ready] = []
+    unknown: dict[int, Model] = {}
+    for instance in _waiting(snapshot):
+        model = snapshot.models.get(instance.model_id)
+        if model is None or model.generation != instance.generation:
+            continue
+        result = known(model) if has_files(model) else None
+        if result is None and has_files(model):
+            unknown[model.id] = model
+            continue
+        filled = _category_to_fill(model, result)
+        model = model if filled is None else attrs.evolve(model, categories=(filled.value,))
+        found.append(Ready(instance, model, result))
+    return found, list(unknown.values())
+
+
+def _category_to_fill(model: Model, result: FactsResult | None) -> Category | None:
+    """The category that the header tells while the user has named none."""
+    facts = None if result is None else result.facts
+    if facts is None or model.categories:
+        return None
+    category = overridden_category(model, _memory_of(model, facts)) or facts.category
+    return None if category is Category.UNKNOWN else category
 
 
 def decide_all(

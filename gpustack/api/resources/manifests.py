@@ -31,10 +31,12 @@ MOST_DOCUMENTS = 1000
 
 @attrs.frozen
 class DryRun(Exception):
-    """Raised at the end of a work so that its writes are undone: what it would have changed, and the records then."""
+    """Raised at the end of a work so that its writes are undone: what it would have changed, the records before, and as
+    they would be after."""
 
     changes: Sequence[ManifestChange]
-    snapshot: Snapshot
+    before: Snapshot
+    after: Snapshot
 
 
 async def _export(call: ApiCall) -> ApiResponse:
@@ -46,9 +48,11 @@ async def _apply(call: ApiCall) -> ApiResponse:
     try:
         manifests = read_manifests(call.document["documents"])
         dry_run = bool(call.document.get("dry_run"))
+        if dry_run:
+            call.audit.action = ""  # it changes nothing
         done = (await try_manifests(call, manifests)).changes if dry_run else await _write(call, manifests)
     except ManifestFaults as error:
-        return ApiResponse(status=422, document=faults_document(error))
+        return of_faults(error)
     return ApiResponse(document={"dry_run": dry_run, "objects": [change.document for change in done]})
 
 
@@ -84,12 +88,12 @@ _TOLD = 100
 
 async def try_manifests(call: ApiCall, manifests: ManifestSet) -> DryRun:
     """What writing them would change, with nothing written or audited. Raises ``ManifestFaults``."""
-    call.audit.action = ""
     name = call.caller.username
 
     def work(tx: Tx) -> None:
+        before = tx.snapshot
         changes = apply_manifests(tx, manifests, name)
-        raise DryRun(changes, tx.snapshot)
+        raise DryRun(changes, before, tx.snapshot)
 
     try:
         await call.context.store.write(work)
@@ -98,12 +102,17 @@ async def try_manifests(call: ApiCall, manifests: ManifestSet) -> DryRun:
     raise AssertionError("a dry run always ends with what it found")
 
 
-def faults_document(error: ManifestFaults) -> Doc:
+def _faults_document(error: ManifestFaults) -> Doc:
     """The answer to manifests with faults: the usual form of an error, and each fault as data."""
     lines = [f"documents[{one.document}]{_at(one)}: {one.sentence}" for one in error.faults]
     problem = Problem(status=422, reason="Invalid", message="\n".join([f"{error}:", *lines]))
     told = [plain(one) for one in error.faults]
     return {**problem.document("/v1/manifests"), "faults": told}
+
+
+def of_faults(error: ManifestFaults) -> ApiResponse:
+    """The answer to them."""
+    return ApiResponse(status=422, document=_faults_document(error))
 
 
 def _at(fault: ManifestFault) -> str:

@@ -1,0 +1,49 @@
+"""Plans in files, as ``gpustack plan --out`` writes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gpustack.cli.command_line import CommandLine
+from gpustack.cli.session import Doc
+
+_LONGEST = 16 << 20
+_SUPPOSED = {
+    "add_workers": "counts on workers that are not there",
+    "lose_workers": "supposes that workers are lost",
+}
+
+
+def read_plan(command_line: CommandLine, name: str) -> Doc:
+    """What the server needs to carry a plan out. Raises UsageError for what is no plan, or only a question."""
+    try:
+        with Path(name).open("rb") as file:
+            raw = file.read(_LONGEST + 1)
+    except OSError as error:
+        raise command_line.error(f"{name}: {error.strerror or error}") from error
+    plan = _plan_in(raw)
+    if plan is None:
+        raise command_line.error(f"{name}: this is no plan that gpustack plan --out has written")
+    for field, what in _SUPPOSED.items():
+        if plan.get(field):
+            raise command_line.error(
+                f"{name}: this plan {what} ({', '.join(plan[field])}), so it cannot be done"
+            )
+    return {
+        "documents": plan.get("documents") or [],
+        "drain_workers": plan.get("drain_workers") or [],
+        "rests_on": plan["plan"]["rests_on"],
+        "decisions": plan["plan"]["decisions"],
+    }
+
+
+def _plan_in(raw: bytes) -> Doc | None:
+    try:
+        found: Any = json.loads(raw) if len(raw) <= _LONGEST else None
+    except (ValueError, RecursionError):
+        return None
+    plan = found.get("plan") if isinstance(found, dict) else None
+    whole = isinstance(plan, dict) and isinstance(plan.get("rests_on"), dict) and "decisions" in plan
+    return found if whole else None
