@@ -71,7 +71,9 @@ def simulate(
 ) -> Simulation:
     """Let reconciler and scheduler take turns until nothing changes any more. ``before`` is what to compare the result
     with, ``start`` by default. The same arguments get the same answer. Takes as long as the decisions take."""
-    course = _Course(start, known, gangs)
+    # Whoever says already why it waits has been refused before, which counts when many are packed together.
+    refused = [one.id for one in start.instances.values() if one.placement is None and one.state_message]
+    course = _Course(start, known, gangs, considered=dict.fromkeys(refused))
     # Each turn ends, creates, starts or places an instance, or is the last one.
     for _ in range(4 * (len(start.instances) + sum(one.replicas for one in start.models.values())) + 8):
         if not course.turn():
@@ -177,9 +179,7 @@ class _Course:
             self._considered[instance.id] = one.inputs
             self.waits[instance.id] = said
             if instance.state_message != said:
-                changes[instance.id] = attrs.evolve(
-                    instance, state=InstanceState.PENDING, state_message=said
-                )
+                changes[instance.id] = attrs.evolve(instance, state=InstanceState.PENDING, state_message=said)
         if not changes:
             return False
         self._touch(*(one.model_id for one in changes.values()))
