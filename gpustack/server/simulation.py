@@ -3,7 +3,7 @@ as if engines started and ended at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import attrs
@@ -13,6 +13,7 @@ from gpustack.domain.lifecycle import SERVING, InstanceState
 from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.policy.placement import USUAL_GANGS, GangSettings
+from gpustack.policy.preemption import Preemption, title
 from gpustack.policy.reconcile import replica_plan
 from gpustack.server.facts import FactsResult
 from gpustack.server.scheduler import AT_ONCE, Ready, decide_all, ready_in, with_addresses
@@ -172,19 +173,36 @@ class _Course:
                 self.waits.pop(instance.id, None)
                 place = with_addresses(one.decision, self.snapshot)
                 changes[instance.id] = attrs.evolve(
-                    instance, placement=place, state=InstanceState.SCHEDULED, state_message=""
+                    instance,
+                    placement=place,
+                    reserved=None,
+                    state=InstanceState.SCHEDULED,
+                    state_message="",
                 )
                 continue
             said = one.decision if isinstance(one.decision, str) else _unforeseen(one.decision)
-            self._considered[instance.id] = one.inputs
             self.waits[instance.id] = said
-            if instance.state_message != said:
-                changes[instance.id] = attrs.evolve(instance, state=InstanceState.PENDING, state_message=said)
+            reserved = None if one.preemption is None else one.preemption.placement
+            told = attrs.evolve(instance, state=InstanceState.PENDING, state_message=said, reserved=reserved)
+            if one.preemption is None or one.preemption.is_kept:
+                self._considered[instance.id] = one.inputs
+            else:
+                self._considered.pop(instance.id, None)
+                changes.update((victim.id, victim) for victim in self._making_room(one.preemption))
+            if told != instance:
+                changes[instance.id] = told
         if not changes:
             return False
         self._touch(*(one.model_id for one in changes.values()))
         self.snapshot = self.snapshot.changed(*changes.values())
         return True
+
+    def _making_room(self, preemption: Preemption) -> Iterator[ModelInstance]:
+        """Those that end for another, as they end."""
+        by = title(preemption.request.model)
+        for victim in preemption.victims:
+            self.ended[victim.id] = f"makes room for {by}"
+            yield attrs.evolve(victim, deleted_at=_SOON, displaced_by=by)
 
     def _go_on(self) -> bool:
         """Engines that start run, those that end are gone."""

@@ -30,7 +30,7 @@ from gpustack.server.simulation import Simulation, simulate
 from gpustack.store.transaction import Tx
 from tests.policy.shapes import facts_of
 from tests.policy.test_laws import clusters
-from tests.policy.worlds import gpu, model, world
+from tests.policy.worlds import gpu, model, worker, world
 
 from .cluster import PATIENCE, Cluster, Settled, hub
 
@@ -56,6 +56,7 @@ models_wanted = st.lists(
             "cpu_offloading": st.sampled_from([None, False]),
             "worker_selector": st.sampled_from([{}, {}, {"zone": "a"}]),
             "priority": st.sampled_from([0, 0, 5]),
+            "preempts": st.booleans(),
         }
     ),
     min_size=1,
@@ -122,7 +123,7 @@ def test_a_plan_decides_as_the_scheduler_does_on_the_same_snapshot(
     decided = {one.ready.instance.id: one.decision for one in decide_all(ready, created, {}, USUAL_GANGS)}
     for key, one in found.after.instances.items():
         if one.placement is None:
-            assert isinstance(decided[key], str)
+            assert isinstance(decided[key], str), decided[key]
         else:
             assert decided[key] == one.placement
 
@@ -149,6 +150,21 @@ def test_a_worker_less_leads_to_rest_and_leaves_nothing_on_it(
         now = [i for i in full.instances_of(one.id) if i.placement is not None]
         then = [i for i in found.after.instances_of(one.id) if i.placement is not None]
         assert drain is False or len(then) == len(now), "a drain takes no instance that finds no other place"
+
+
+def test_a_model_of_higher_priority_shows_whom_it_would_end() -> None:
+    node = worker(1, gpus=[gpu(0, 10)], ram=4)
+    wish = {"shape": "llama-3.1-8b", "replicas": 1, "cpu_offloading": False}
+    start, known = start_of([node], [wish, {**wish, "priority": 5, "preempts": True, "replicas": 0}])
+    full = simulate(start, known).after
+    assert [one.model_name for one in full.instances.values() if one.placement] == ["m1"]
+    higher = attrs.evolve(full.models[2], replicas=1)
+    found = simulate(full.changed(higher), known, before=full)
+    assert_settled(found, known)
+    assert list(found.ended.values()) == ["makes room for model m2 (priority 5)"]
+    assert [one.model_name for one in found.placed] == ["m2"]
+    (waiting,) = found.waits
+    assert found.after.instances[waiting].model_name == "m1"
 
 
 def test_an_unread_header_is_no_decision() -> None:
@@ -214,6 +230,7 @@ async def test_what_is_planned_is_what_the_loops_do(cluster: Cluster, seed: int)
             categories=("llm",),
             cpu_offloading=chance.choice([None, False]),
             priority=chance.choice([0, 3]),
+            preempts=chance.choice([False, True]),
         )
     known, settled = known_of(shapes), Settled(cluster)
     expected = simulate(cluster.snapshot, known)
