@@ -27,6 +27,8 @@ _MOST_LOOKED_AT = 64
 """Workers, those with most free memory, among which a change is tried for its effect on several together."""
 _MOST_KEPT = 8
 """Classes of workers of one shape, none of which has less free than another, that are looked at."""
+_FEW = 16
+"""Classes of workers among which ``helps_at`` looks at all."""
 _MOST_TOGETHER = 4
 """How often a change of one worker is tried for its effect on all together, which costs more than on it alone."""
 
@@ -67,6 +69,16 @@ class Trial:
 
     def helps(self, remedy: Remedy, on: Worker | int | None = None) -> bool:
         return self.place(remedy, on) is not None
+
+    def helps_at(self, remedy: Remedy, worker: Worker) -> bool:
+        """Whether it fits on that worker after a change; where workers are few, also whether it does on several, which
+        costs more to ask."""
+        return self.helps(remedy, worker) or (self.spans and self.is_small and self.helps(remedy))
+
+    @property
+    def is_small(self) -> bool:
+        """Whether workers are few, so that a change may be tried for its effect on all of them each time."""
+        return len(self.around) <= _FEW
 
     def first_that_helps(self, tried: Iterable[tuple[Worker, Remedy]]) -> Remedy | None:
         """The first of several changes of one worker each, with which it fits there, else there and on others."""

@@ -26,7 +26,7 @@ def find(trial: Trial) -> Remedy | None:
     for owner, device in _kinds(trial.snapshot.workers.values()):
         for worker in workers:
             known = _like(device, owner, worker)
-            if _helps(trial, known, worker):
+            if trial.helps_at(known, worker):
                 return known
     best: Remedy | None = None
     for worker in workers[:_MOST_SIZED]:
@@ -76,12 +76,8 @@ def _of_bytes(trial: Trial, worker: Worker) -> Remedy | None:
         sentence = f"add a GPU with {human_bytes(size * MIB)} ({kind}) to worker {worker.name}"
         return adding(KIND, sentence, Addition(worker_id=worker.id, gpu_type=kind, vram=size * MIB))
 
-    least = trial.least(1, TIB // MIB, lambda size: _helps(trial, of(size), worker))
+    least = trial.least(1, TIB // MIB, lambda size: trial.helps_at(of(size), worker))
     return None if least is None else of(least)
-
-
-def _helps(trial: Trial, remedy: Remedy, worker: Worker) -> bool:
-    return trial.helps(remedy, worker) or (trial.spans and trial.helps(remedy))
 
 
 def _vram(remedy: Remedy) -> int:

@@ -25,7 +25,7 @@ def _of_worker(trial: Trial, worker: Worker) -> Remedy | None:
     ram, vram = worker.system_reserved.ram, worker.system_reserved.vram
 
     def fits(host: int, video: int) -> bool:
-        return trial.helps(_remedy(worker, host, video), worker)
+        return trial.helps_at(_remedy(worker, host, video), worker)
 
     if not (ram or vram) or not fits(0, 0):
         return None

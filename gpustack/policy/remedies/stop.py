@@ -11,13 +11,14 @@ from gpustack.policy.trial import MOST_TRIED, Trial
 RANK = 65
 KIND = "stop"
 _MOST_TOGETHER = 8
-"""How many are tried for the effect on all workers together, the largest of those that can be: it costs more."""
+"""How many are tried for the effect on all workers together where these are many: the largest, for it costs more."""
 
 
 def find(trial: Trial) -> Remedy | None:
     """The one that holds least, of those that would make enough room."""
     held = enough(trial)
-    together = {instance.id for instance, _ in held[-_MOST_TOGETHER:]} if trial.spans else set()
+    tried = held if trial.is_small else held[-_MOST_TOGETHER:]
+    together = {instance.id for instance, _ in tried} if trial.spans else set()
     for instance, size in held:
         there = [trial.snapshot.workers[key] for key in sorted(workers_of(instance))]
         remedy = Remedy(
