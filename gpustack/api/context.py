@@ -174,6 +174,8 @@ class ModelServices:
     catalog: Catalog | None = None
     hub: HubAccess = HubAccess()
     gangs: GangSettings = GangSettings()
+    silence_allowed: timedelta | None = None
+    """How long a worker may be not ready before its instances are placed elsewhere."""
 
 
 @attrs.frozen(kw_only=True)
@@ -247,7 +249,13 @@ class ApiContext:
 
     def rendering(self) -> RenderContext:
         """The present snapshot, for views."""
-        return RenderContext(self.store.snapshot, self._heard, self.workers.live.of, self.models.gangs.ray)
+        return RenderContext(
+            self.store.snapshot,
+            self._heard,
+            self.workers.live.of,
+            self.models.gangs.ray,
+            self.models.silence_allowed,
+        )
 
     def _heard(self, worker_id: int) -> datetime | None:
         last = self.workers.heartbeats.last_heard(worker_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import Enum
 from functools import cached_property
 from typing import Any
@@ -96,6 +96,8 @@ class RenderContext:
     """What a worker measured last, ``None`` if it has not reported since this server started."""
     ray: bool = False
     """Whether models that are divided among workers run on Ray where their engine can."""
+    silence_allowed: timedelta | None = None
+    """How long a worker may be not ready before its instances are placed elsewhere."""
 
     @cached_property
     def allocated(self) -> Mapping[int, Claim]:

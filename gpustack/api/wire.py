@@ -18,6 +18,7 @@ from gpustack.domain.load import UNKNOWN_LOAD, DeviceLoad
 from gpustack.domain.model import Category, Model, ModelAccess
 from gpustack.domain.record import Record
 from gpustack.domain.worker import Worker, WorkerState
+from gpustack.policy.waiting import wait_of
 
 from .load_document import device_loads, show_device_load, show_host_load
 from .shape import (
@@ -246,6 +247,7 @@ def _subordinate(instance: ModelInstance, number: int, share: Subordinate, conte
 
 def _instance(instance: ModelInstance, context: RenderContext) -> Doc:
     placement, worker = instance.placement, context.worker(instance.worker_id)
+    wait = wait_of(instance, context.snapshot, silence_allowed=context.silence_allowed)
     return {
         **fields_of(instance, _INSTANCE),
         **source_document(instance.source),
@@ -257,6 +259,8 @@ def _instance(instance: ModelInstance, context: RenderContext) -> Doc:
         "gpu_addresses": None if placement is None else _addresses(placement.gpu_addresses),
         "distributed_servers": None if placement is None else _distributed(instance, placement, context),
         "placement_note": "" if placement is None else placement.note,
+        "waits_for": None if wait is None else wait.sentence,
+        "waits_until": None if wait is None else wait.until,
         **_dates(instance),
     }
 
@@ -303,6 +307,8 @@ INSTANCE = View(
                 )
             ),
             "placement_note": Text(),
+            "waits_for": Nullable(Text()),
+            "waits_until": Nullable(Instant()),
             **_DATES,
         },
         note="One replica of a model. Byte counts of its claim are estimates unless a user fixed them.",

@@ -81,12 +81,18 @@ def one_line(text: Any) -> str:
 
 def reason(instance: dict[str, Any], now: datetime) -> str:
     """Why an instance is in its state, and when it is started again; may be empty."""
-    message = one_line(instance.get("state_message"))
+    message = one_line(instance.get("state_message") or instance.get("waits_for"))
     again = None if instance.get("deleted_at") else read_instant(instance.get("next_retry_at"))
     if instance.get("state") != "error" or again is None or again <= now:
-        return message
+        return f"{message}{until(instance.get('waits_until'), now)}" if message else ""
     left = f"starts again in {span((again - now).total_seconds())}"
     return f"{message.rstrip('.')}; {left}" if message else left
+
+
+def until(instant: Any, now: datetime) -> str:
+    """``, about 5m left``; empty where it is unknown or over."""
+    then = read_instant(instant)
+    return "" if then is None or then <= now else f", about {span((then - now).total_seconds())} left"
 
 
 def source(document: dict[str, Any]) -> str:

@@ -50,6 +50,11 @@ def decide_on_groups(
     return _decide(list(groups), Looks(request), snapshot)
 
 
+def decide_alone(worker: Worker, looks: Looks, snapshot: Snapshot) -> Placement | tuple[Rejection, ...]:
+    """The place on one worker, of which what is found is kept in ``looks``."""
+    return _decide([(worker,)], looks, snapshot)
+
+
 def _decide(groups: list[Group], looks: Looks, snapshot: Snapshot) -> Placement | tuple[Rejection, ...]:
     if not groups:
         return (Rejection(sentence="there is no worker yet"),)

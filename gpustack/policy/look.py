@@ -33,6 +33,16 @@ def objections(
     return [sentence for sentence in found if sentence is not None]
 
 
+def filters_against(
+    request: PlacementRequest, worker: Worker, snapshot: Snapshot
+) -> tuple[tuple[str, str], ...]:
+    """The name and sentence of each filter that rules the worker out."""
+    found = (
+        (module.__name__.rpartition(".")[2], module.keep(request, worker, snapshot)) for module in _filters()
+    )
+    return tuple((name, sentence) for name, sentence in found if sentence is not None)
+
+
 @cache
 def _filters() -> tuple[ModuleType, ...]:
     return tuple(siblings(f"{__package__}.filters"))

@@ -33,8 +33,9 @@ _MOST_TOGETHER = 4
 """How often a change of one worker is tried for its effect on all together, which costs more than on it alone."""
 
 
-def _nothing_known(source: ModelSource) -> None:
-    return None
+def nothing_known(source: ModelSource) -> None:
+    """Of no source."""
+    return
 
 
 @attrs.define(eq=False)
@@ -44,7 +45,7 @@ class Trial:
     request: PlacementRequest
     snapshot: Snapshot
     reasons: tuple[Rejection, ...] = ()
-    facts_of: KnownFacts = _nothing_known
+    facts_of: KnownFacts = nothing_known
     _around: list[Group] | None = None
 
     @property

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 
 import attrs
 import trio
 
+from gpustack.domain.artifact import ModelSource
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.instance import ModelInstance, Placement, claims_of
 from gpustack.domain.model import Model
@@ -142,7 +144,12 @@ def _needs_no_facts(model: Model) -> bool:
 
 
 async def explain_instance(
-    store: Store, facts: FactsCache, instance_id: int, gangs: GangSettings = USUAL_GANGS
+    store: Store,
+    facts: FactsCache,
+    instance_id: int,
+    gangs: GangSettings = USUAL_GANGS,
+    *,
+    silence_allowed: timedelta | None = None,
 ) -> Explanation:
     """Decide again on the present snapshot, without writing; waits ``_EXPLAIN_WITHIN`` seconds for a header.
 
@@ -162,5 +169,21 @@ async def explain_instance(
             fault = f"The header of {model.source.readable} is being read; ask again in a moment"
         else:
             known, fault, lasting = result.facts, result.fault, result.definite
-    look = partial(explain, model, instance, snapshot, known, fault=fault, lasting=lasting, gangs=gangs)
+
+    def facts_of(source: ModelSource) -> ModelFacts | None:
+        read = facts.known(source)
+        return None if read is None else read.facts
+
+    look = partial(
+        explain,
+        model,
+        instance,
+        snapshot,
+        known,
+        fault=fault,
+        lasting=lasting,
+        gangs=gangs,
+        facts_of=facts_of,
+        silence_allowed=silence_allowed,
+    )
     return await _EXPLAINING.run(look, abandon=True)

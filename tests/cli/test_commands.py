@@ -172,8 +172,29 @@ def test_what_can_never_fit_ends_at_once_and_leaves_nothing_in_the_way(shell: Sh
     ran = shell("run", "stays")
     assert ran.returncode == 1 and "stays stays deployed" in ran.stderr, "what was there before is left"
     assert "short by" in shell.good("ps", "stays")
-    assert json.loads(shell.good("explain", "stays", "-o", "json"))[0]["final"] is True
+    (told,) = json.loads(shell.good("explain", "stays", "-o", "json"))
+    assert told["final"] is True
+    changes = {change["kind"]: change for change in told["changes"]}
+    assert not changes["machine"]["by_api"] and changes["machine"]["added"]["ram"] > 1 << 30
+    shown = shell.good("explain", "stays")
+    assert max(map(len, shown.splitlines())) < 80
+    assert "Smallest change: " in shown and f"machine: {changes['machine']['sentence'][:20]}" in shown
+    for wanted, why in (("machine", "not for the server to do"), ("nonsense", "no change 'nonsense'")):
+        ran = shell("explain", "stays", f"--apply={wanted}")
+        assert ran.returncode == 2 and why in ran.stderr
     shell.good("rm", "stays")
+
+
+def test_a_change_that_explain_tells_is_made_and_the_replica_runs(shell: Shell, tiny_model: Path) -> None:
+    model = {"name": "lonely", "source": "local_path", "local_path": str(tiny_model)}
+    model |= {"backend_parameters": ["--ctx-size=512"], "worker_selector": {"zone": "b"}}  # type: ignore[dict-item]
+    assert shell.daemon.call("POST", "/v1/models", model)[0] == 200
+    shell.daemon.until(lambda: "is not labelled zone=b" in shell.good("ps", "lonely"), "says why")
+    assert "1* label: label worker" in shell.good("explain", "lonely")
+    assert shell.good("explain", "lonely", "--apply=label").startswith("Done: label worker")
+    shell.good("run", "lonely", "Who are you?")
+    assert "Scores " in shell.good("explain", "lonely")
+    shell.good("rm", "lonely")
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"GGUF" + b"\xff" * 64])

@@ -9,8 +9,7 @@ from gpustack.domain.instance import Claim, Placement
 from gpustack.domain.model import GpuSelector
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Condition, WorkerState, WorkerStatus
-from gpustack.policy import explain as explain_module
-from gpustack.policy import look
+from gpustack.policy import look, verdict
 from gpustack.policy.explain import explain
 from tests.stumble import Stumble
 
@@ -28,13 +27,17 @@ def test_every_worker_gets_a_verdict_of_its_own() -> None:
     )
     told = explain(of, instance(1, of), snapshot, SMALL)
     assert [(v.worker, v.fits) for v in told.workers] == [
-        ("node-a", False),
         ("node-b", True),
         ("node-c", False),
+        ("node-a", False),
     ]
-    assert told.workers[0].sentences == ("worker node-a is cordoned", "worker node-a is not labelled zone=b")
-    assert told.workers[1].sentences[0].startswith("fits on worker node-b, CPU (")
-    assert "short by" in told.workers[2].sentences[0]
+    assert told.workers[0].sentences[0].startswith("fits on worker node-b, CPU (")
+    assert "short by" in told.workers[1].sentences[0]
+    (bind,) = told.workers[1].binds
+    assert (bind.rule, bind.of) == ("memory", "memory") and bind.short and bind.need
+    assert bind.need - bind.short == bind.free
+    assert told.workers[2].sentences == ("worker node-a is cordoned", "worker node-a is not labelled zone=b")
+    assert [bind.rule for bind in told.workers[2].binds] == ["cordon", "labels"]
     assert told.fits
     assert told.sentence.startswith("fits on worker node-b, CPU (")
 
@@ -117,7 +120,7 @@ def test_a_gang_is_told_with_the_devices_and_claims_of_each_member() -> None:
     of = model(cpu_offloading=False)
     there = [worker(key, gpus=[gpu(0, size)], build=RPC_BUILD) for key, size in ((1, 32), (2, 24))]
     told = explain(of, instance(1, of), world(*there), LARGE)
-    assert told.fits and [verdict.fits for verdict in told.workers] == [False, False]
+    assert told.fits and [one.fits for one in told.workers] == [False, False]
     main, follower = told.sentence.split("; ")
     assert main.startswith("fits on worker node-a, GPU 0 (") and follower.startswith("worker node-b, GPU 0 (")
     assert told.note == "Divided among workers over RPC: node-a leads and uses 1 GPU of node-b"
@@ -129,12 +132,12 @@ def test_a_gang_is_told_with_the_devices_and_claims_of_each_member() -> None:
 
 
 def test_a_worker_that_cannot_be_looked_at_is_told_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    Stumble(look, "objections", lambda ask, worker, *_, **__: worker.id == 1, times=1000).put(monkeypatch)
-    monkeypatch.setattr(explain_module, "objections", look.objections)
+    for module, name in ((look, "objections"), (verdict, "filters_against")):
+        Stumble(module, name, lambda ask, worker, *_, **__: worker.id == 1, times=1000).put(monkeypatch)
     of = model()
     told = explain(of, instance(1, of), world(worker(1), worker(2)), SMALL)
-    assert [verdict.fits for verdict in told.workers] == [None, True]
-    assert told.workers[0].sentences == (
+    assert [one.fits for one in told.workers] == [True, None]
+    assert told.workers[1].sentences == (
         "worker node-a could not be looked at for a fault that nobody foresaw (Unforeseen)",
     )
     assert told.sentence.startswith("fits on worker node-b")

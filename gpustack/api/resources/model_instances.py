@@ -60,7 +60,13 @@ async def _explain(call: ApiCall) -> ApiResponse:
     instance, models = RESOURCE.item(call), call.context.models
     if models.facts is None:
         raise Unavailable("Placement is not running on this server")
-    found = await explain_instance(call.context.store, models.facts, instance.id, models.gangs)
+    found = await explain_instance(
+        call.context.store,
+        models.facts,
+        instance.id,
+        models.gangs,
+        silence_allowed=models.silence_allowed,
+    )
     return ApiResponse(document=plain(found))
 
 

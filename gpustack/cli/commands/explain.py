@@ -6,39 +6,39 @@ Usage:
 NAME is an instance, or a model, whose instances are then explained one by one.
 
 Options:
-  -o, --output=FORM  table, json or yaml (default: table).
+  --apply=CHANGE     Make one of the changes that are listed: its number or kind.
+  -o, --output=FORM  table, json or yaml (default: table); the last two tell all.
   -h, --help         Show this help.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from gpustack.cli import output, phrase
-from gpustack.cli.command_line import read
-from gpustack.cli.session import open_session
-from gpustack.cli.terminal import Terminal, stdout
+from gpustack.cli import output
+from gpustack.cli.command_line import CommandLine, read
+from gpustack.cli.explanation import told
+from gpustack.cli.session import Doc, open_session
+from gpustack.cli.terminal import stdout
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
 
 
-_MARKS = {True: ("fits", "green"), False: ("no", "red")}
-_UNKNOWN = ("not known yet", "yellow")
-
-
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
-    """Print what the scheduler has to say, worker by worker."""
+    """Print what the scheduler has to say, workers that are alike together; or make a change that it tells."""
     command_line = read(__doc__, "explain", argv)
-    name = command_line.required("NAME")
+    name, wanted = command_line.required("NAME"), command_line.text("--apply")
+    if wanted is not None:
+        print(open_session(env).run(lambda client: _apply(client, name, wanted, command_line)))
+        return 0
     found = open_session(env).run(lambda client: _explain(client, name))
-    output.show(command_line, found, lambda: "\n\n".join(_told(one, stdout(env)) for one in found))
+    output.show(command_line, found, lambda: "\n\n".join(told(one, stdout(env)) for one in found))
     return 0
 
 
-async def _explain(client: AdminClient, name: str) -> list[dict[str, Any]]:
+async def _explain(client: AdminClient, name: str) -> list[Doc]:
     from gpustack.cli.lookup import INSTANCES, instances_named
 
     found = await instances_named(client, name)
@@ -51,18 +51,37 @@ async def _explain(client: AdminClient, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def _told(explanation: dict[str, Any], terminal: Terminal) -> str:
-    engine = explanation.get("engine")
-    head = f"{explanation.get('instance')}{f' ({engine})' if engine else ''}: {explanation.get('sentence')}"
-    lines = [terminal.style(head, "green" if explanation.get("fits") else "yellow")]
-    if explanation.get("state") == "error":
-        lines.append(f"  {terminal.style('error', 'red')}: {phrase.reason(explanation, datetime.now(UTC))}")
-    if explanation.get("note"):
-        lines.append(f"  {explanation['note']}")
-    if explanation.get("smallest_change"):
-        lines.append(f"  Smallest change: {explanation['smallest_change']}")
-    for verdict in explanation.get("workers") or ():
-        mark, colour = _MARKS.get(verdict.get("fits"), _UNKNOWN)
-        lines.append(f"  {verdict.get('worker')}: {terminal.style(mark, colour)}")
-        lines += [f"    {sentence}" for sentence in verdict.get("sentences") or ()]
-    return "\n".join(lines)
+async def _apply(client: AdminClient, name: str, wanted: str, command_line: CommandLine) -> str:
+    """Make the change; returns what was done. Raises UsageError where there is no such change, or it is not made
+    through the API."""
+    found = [one for one in await _explain(client, name) if one.get("changes")]
+    if not found:
+        raise command_line.error(f"There is no change to make: nothing of {name} waits for a place")
+    changes = found[0]["changes"]
+    chosen = [
+        one for number, one in enumerate(changes, start=1) if wanted in (str(number), str(one.get("kind")))
+    ]
+    if not chosen:
+        kinds = ", ".join(str(one.get("kind")) for one in changes)
+        raise command_line.error(f"There is no change {wanted!r}; there are {kinds}")
+    remedy = chosen[0]
+    if not remedy.get("by_api"):
+        raise command_line.error(f"This is not for the server to do: {remedy.get('sentence')}")
+    await make(client, remedy["changes"])
+    return f"Done: {remedy.get('sentence')}; gpustack explain {name} tells what comes of it"
+
+
+async def make(client: AdminClient, changes: Sequence[Mapping[str, Any]]) -> None:
+    """Make all changes. Instances are ended before their models want fewer: else another one might be ended too."""
+    from gpustack.cli.lookup import INSTANCES, MODELS, WORKERS
+
+    paths = {"model": MODELS, "worker": WORKERS}
+    fields: dict[str, dict[str, Any]] = {}
+    for change in changes:
+        if change["of"] == "model_instance":
+            await client.delete(f"{INSTANCES}/{change['id']}")
+        else:
+            path = f"{paths[change['of']]}/{change['id']}"
+            fields.setdefault(path, {})[change["field"]] = change.get("value")
+    for path, values in fields.items():
+        await client.update(path, values)

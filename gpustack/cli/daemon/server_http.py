@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import trio
@@ -94,6 +95,7 @@ def api_context(
                 ),
             ),
             gangs=gang_settings(daemon.loaded),
+            silence_allowed=timedelta(seconds=max(options.reschedule_grace - options.heartbeat_timeout, 0.0)),
             catalog=services.background.catalog,
             hub=HubAccess(
                 endpoint=environment.hf_endpoint,

@@ -14,7 +14,7 @@ from gpustack.policy.trial import Trial, adding
 RANK = 90
 KIND = "machine"
 _RESERVED = SystemReserved()
-_MOST = 16 * TIB
+_MOST = 1024 * TIB
 _USUAL = "cuda"
 
 

@@ -19,14 +19,14 @@ _FIELDS = ("huggingface_filename", "model_scope_file_path", "ollama_library_mode
 
 def find(trial: Trial) -> Remedy | None:
     """The largest that fits, of those whose headers the server has read already: nothing is fetched for it."""
-    for source, facts in _others(trial)[:_MOST_TRIED]:
+    for source, facts in others(trial)[:_MOST_TRIED]:
         remedy = _with(source, facts, trial)
         if trial.helps(remedy):
             return remedy
     return None
 
 
-def _others(trial: Trial) -> list[tuple[ModelSource, ModelFacts]]:
+def others(trial: Trial) -> list[tuple[ModelSource, ModelFacts]]:
     """Other files of the same model, smaller than this; the largest first."""
     own = trial.request.facts
     if own is None or own.weights is None:
