@@ -9,7 +9,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --co
 WANTED = pyproject.toml constraints.txt hatch_build.py console/build.js console/package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help install start test test-root test-slow test-gpu test-engines test-lower fuzz lint format bench bench-batch bench-models bench-placement bench-scale tiny-model docs docs-ui wheel clean
+.PHONY: help install start test test-root test-slow test-gpu test-engines test-lower fuzz lint format bench bench-batch bench-models bench-placement bench-scale tiny-model docs docs-ui estimates wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ docs: $(VENV)/.installed-dev ## Write anew the documents that follow from the co
 	@$(VENV)/bin/python -m tests.attacks > docs/attacks.md.new && mv docs/attacks.md.new docs/attacks.md
 	@$(VENV)/bin/python -m tests.cli.document > docs/cli.md.new && mv docs/cli.md.new docs/cli.md
 	@$(VENV)/bin/gpustack config --format env > contrib/systemd/gpustack.env
+
+estimates: $(VENV)/.installed-dev ## Write anew how far estimates of GGUF models are from the engine's figures
+	$(VENV)/bin/python -m tests.policy.estimate_table
 
 docs-ui: $(VENV)/.installed ## Build the pages of /docs and /redoc anew
 	rm -f gpustack/api/static/.built-from

@@ -137,6 +137,8 @@ class GgufShape:
     """There are layers with one feed-forward for all tokens, whether or not others mix experts."""
     mixed: bool = True
     """There are layers that mix experts, where the header counts any."""
+    rows: int = attrs.field(default=0, validator=_countable)
+    """The most that such a feed-forward has, by its tensors; 0 if unknown."""
     window_key_length: int | None = attrs.field(default=None, validator=_countable)
     """Of layers that slide, where it differs (``attention.key_length_swa``)."""
     window_value_length: int | None = attrs.field(default=None, validator=_countable)

@@ -80,22 +80,27 @@ def _facts(said: dict[str, Any]) -> ModelFacts:
     metadata: dict[str, Any] = {"general.architecture": architecture}
     for key, value in said["keys"].items():
         metadata[f"{architecture}.{key}"] = tuple(value) if isinstance(value, list) else value
-    names = {"gated": "ffn_gate.weight", "dense": "ffn_down.weight", "mixed": "ffn_down_exps.weight"}
-    plain = "ffn_up.weight", (1, max(metadata_rows(said["keys"])))
-    tensors = [(f"blk.0.{name}", (1, 1)) for kind, name in names.items() if kind in said["feed_forward"]]
-    tensors += [(f"blk.0.{plain[0]}", plain[1]), ("token_embd.weight", (1, 1))]
+    rows = said.get("feed_forward_rows") or _rows(said["keys"])
+    shapes = {
+        "gated": ("ffn_gate", (1, rows)),
+        "dense": ("ffn_down", (rows, 1)),
+        "mixed": ("ffn_down_exps", (1, 1, 1)),
+    }
+    kinds = [shapes[kind] for kind in said["feed_forward"]]
+    tensors: list[tuple[str, tuple[int, ...]]] = [(f"blk.0.{name}.weight", sides) for name, sides in kinds]
+    tensors += [("blk.0.ffn_up.weight", (1, rows)), ("token_embd.weight", (1, 1))]
     header = GgufHeader(
         version=3,
         metadata=metadata,
         tensors=tuple(GgufTensor(name, shape, 0, 0, 4) for name, shape in tensors),
         size=0,
     )
-    facts = gguf_facts([header], file_size=said["weights"] * MIB)
-    tensor_bytes = TensorBytes(other=said["weights"] * MIB, tied=said["tied"])
+    facts = gguf_facts([header], file_size=round(said["weights"] * MIB))
+    tensor_bytes = TensorBytes(other=round(said["weights"] * MIB), tied=said["tied"])
     return attrs.evolve(facts, tensors=tensor_bytes)
 
 
-def metadata_rows(keys: dict[str, Any]) -> list[int]:
-    """The widths of feed-forwards that a header tells, at least one."""
+def _rows(keys: dict[str, Any]) -> int:
+    """The widest feed-forward that a header tells, at least 1."""
     rows = keys.get("feed_forward_length", 1)
-    return rows if isinstance(rows, list) else [rows]
+    return max(rows) if isinstance(rows, list) else int(rows)

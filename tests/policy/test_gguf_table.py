@@ -7,6 +7,7 @@ import pytest
 from gpustack.domain.unit import MIB
 from gpustack.policy.estimate.gguf import estimate
 
+from .estimate_table import PAGE, page
 from .gguf_table import SETTINGS, Measured, measured
 
 ROUNDED = 1.5
@@ -36,3 +37,7 @@ def test_caches_are_exact(model: Measured) -> None:
         least, most = row.cache + row.state, row.cache + row.state
         most += 45 if model.facts.architecture == "deepseek4" else 0
         assert least - ROUNDED <= found <= most + ROUNDED, row.setting
+
+
+def test_the_page_is_current() -> None:
+    assert PAGE.read_text() == page(), "run `make estimates`"

@@ -170,6 +170,9 @@ def _shape(said: _Metadata, tensors: Sequence[GgufTensor]) -> GgufShape:
         gated=_is_gated(said, tensors),
         dense="ffn_down.weight" in roles,
         mixed="ffn_down_exps.weight" in roles,
+        rows=max(
+            (one.shape[0] for one in tensors if _role(one.name) == "ffn_down.weight" and one.shape), default=0
+        ),
         window_key_length=said.count("attention.key_length_swa"),
         window_value_length=said.count("attention.value_length_swa"),
         shared_layers=number("attention.shared_kv_layers"),

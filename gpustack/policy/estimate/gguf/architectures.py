@@ -12,6 +12,8 @@ ENCODERS = frozenset({
     "jina-bert-v3",
 })  # fmt: skip
 """They read a whole text at once and keep nothing of it."""
+HEADLESS = frozenset({"llama-embed"})
+"""They have a cache that they do not look into, and no rows over a vocabulary."""
 DIFFUSERS = frozenset({"dream", "llada", "llada-moe", "rnd1"})
 """They write a whole text at once, over and over, and keep nothing of it either."""
 WITHOUT_FLASH = frozenset({"grok"})
@@ -22,7 +24,9 @@ RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv
 """All layers keep a state, and nothing else."""
 BOTH = frozenset({"falcon-h1"})
 """All layers have attention and a state."""
-STATE_PERIOD: Mapping[str, int] = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4}
+LIGHTNING = frozenset({"minimax-01"})
+"""The state is a matrix for each head, as wide as a key."""
+STATE_PERIOD: Mapping[str, int] = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4, "minimax-01": 8}
 """One layer in so many has attention, the others a state, unless the header says how many."""
 
 WINDOW_PERIOD: Mapping[str, int] = {
@@ -41,7 +45,24 @@ FORWARD_ONLY = frozenset({"nemotron_h", "nemotron_h_moe"})
 """A layer with a feed-forward has neither cache nor state."""
 COMPRESSED = frozenset({"deepseek4"})
 """They keep a window of all tokens, and of longer ago one entry for several."""
-RESIDUALS: Mapping[str, int] = {"cohere2": 6, "command-r": 6, "deci": 11}
-"""Rows as wide as the model that are alive during a gated feed-forward; 5 of most."""
-KEPT: Mapping[str, int] = {"gemma3n": 6, "deepseek4": 18}
+RESIDUALS: Mapping[str, int] = {
+    "cohere2": 6,
+    "command-r": 6,
+    "falcon": 6,
+    "gptneox": 6,
+    "phi2": 6,
+    "deci": 11,
+}
+"""Rows as wide as the model that are alive during a feed-forward; 5 of most, and more where attention is computed
+beside it."""
+MIXING: Mapping[str, float] = {"arwkv7": 25.6}
+"""Rows as wide as the model that are alive while RWKV mixes tokens; 20.5 of most."""
+KEPT: Mapping[str, int] = {
+    "gemma3n": 6,
+    "deepseek4": 18,
+    "qwen3vl": 11,
+    "qwen3vlmoe": 14,
+    "kimi-k3": 4,
+    "minimax-01": 3,
+}
 """Further rows as wide as the model that are alive all the way."""

@@ -99,10 +99,10 @@ def _widest_values(facts: ModelFacts) -> int:
 @lru_cache(maxsize=1024)
 def slot_state(facts: ModelFacts) -> int:
     """Bytes that a recurrent layer keeps of one slot, however long the context: numbers of 4 bytes."""
-    space = facts.state_space
-    if space is None:
-        return 0
-    return 4 * _state_numbers(space, facts.embedding_length or 0, max(facts.heads, default=0))
+    space, heads = facts.state_space, max(facts.heads, default=0)
+    if facts.architecture in known.LIGHTNING:
+        return 4 * heads * (facts.key_length or 0) ** 2
+    return 0 if space is None else 4 * _state_numbers(space, facts.embedding_length or 0, heads)
 
 
 def _state_numbers(space: StateSpace, width: int, heads: int) -> int:

@@ -12,7 +12,7 @@ from gpustack.domain.facts import ModelFacts
 
 from . import architectures as known
 from .cache import compressed_cells, is_flash, layer_cells
-from .layers import at, is_encoder, keeps_nothing, layers_of, window
+from .layers import at, has_head, layers_of, sees_batch, window
 from .settings import CELL_BYTES, GgufSettings
 
 
@@ -23,7 +23,9 @@ def step(facts: ModelFacts, settings: GgufSettings) -> int:
         rows += 1.25 * settings.cells
     if facts.architecture in known.COMPRESSED:
         rows += 0.47 * settings.cells
-    if not settings.logits and not is_encoder(facts):
+    if facts.architecture in known.LIGHTNING:  # what fades between each two tokens of a slot, for each head
+        rows += 3 * max(facts.heads, default=0) * (settings.tokens // settings.parallel)
+    if not settings.logits and has_head(facts):
         rows = max(rows, (facts.vocabulary or 0) + 5 * (facts.embedding_length or 0))
     return int(4 * settings.tokens * rows)
 
@@ -39,7 +41,7 @@ def head(facts: ModelFacts, settings: GgufSettings) -> int:
 def masks(facts: ModelFacts, settings: GgufSettings) -> int:
     """Bytes that say which token sees which."""
     tokens, size = settings.tokens, 2 if is_flash(facts, settings) else 4
-    if is_encoder(facts):
+    if sees_batch(facts):
         windows = 2 if facts.sliding_window else 1
         return windows * tokens * tokens * size
     if facts.architecture in known.COMPRESSED:
@@ -57,7 +59,7 @@ def _scores(facts: ModelFacts, settings: GgufSettings) -> float:
     key = facts.key_length or width // heads
     if biased:
         # three matrices of scores; distances, a mask, and both once more in other types
-        cells = settings.tokens if keeps_nothing(facts) else settings.cells
+        cells = settings.tokens if sees_batch(facts) else settings.cells
         return cells * (3 * heads + 2.5) + 5 * width + heads * key
     both = 2 * key * (heads + max(facts.kv_heads, default=heads))
     return _pairs(facts, settings) + 5 * width + both + (width if window(facts) else 0)
@@ -65,7 +67,7 @@ def _scores(facts: ModelFacts, settings: GgufSettings) -> float:
 
 def _pairs(facts: ModelFacts, settings: GgufSettings) -> int:
     """Numbers of a token for what it sees, in the layer where these are most."""
-    if is_encoder(facts):
+    if sees_batch(facts):
         return settings.tokens * max(facts.heads)
     if facts.architecture in known.COMPRESSED:
         return (settings.cells // 4 + compressed_cells(facts, settings)) * max(facts.heads)
@@ -91,12 +93,11 @@ def _attention(facts: ModelFacts) -> int:
 
 
 def _forward(facts: ModelFacts) -> int:
-    width, rows = facts.embedding_length or 0, max(facts.feed_forward_length, default=0)
-    if not facts.shape.dense:
+    width, shape = facts.embedding_length or 0, facts.shape
+    if not shape.dense:
         return 0
-    if not facts.shape.gated:
-        return 2 * rows + 2 * width
-    return 3 * rows + known.RESIDUALS.get(facts.architecture, 5) * width
+    rows = shape.rows or max(facts.feed_forward_length, default=0)
+    return (3 if shape.gated else 1) * rows + known.RESIDUALS.get(facts.architecture, 5) * width
 
 
 def _mixture(facts: ModelFacts) -> int:
@@ -106,7 +107,7 @@ def _mixture(facts: ModelFacts) -> int:
     rows = used * (facts.expert_feed_forward_length or max(facts.feed_forward_length, default=0))
     results = used * width
     if not facts.shape.gated:
-        return max(2 * rows + width, rows + results + 5 * width)
+        return rows + results + 5 * width
     # Results go where rows were, if they find room there.
     return 3 * rows + (results if results > 2 * rows else 0) + (6 if window(facts) else 5) * width
 
@@ -126,7 +127,7 @@ def _recurrent(facts: ModelFacts) -> int:
     if space is None:
         return 0
     if space.wkv_head_size:
-        return 41 * width // 2
+        return int(known.MIXING.get(facts.architecture, 20.5) * width)
     if not space.state_size:
         return 0
     if not space.group_count:

@@ -38,9 +38,14 @@ def is_encoder(facts: ModelFacts) -> bool:
     return facts.architecture in known.ENCODERS or facts.architecture in known.DIFFUSERS
 
 
-def keeps_nothing(facts: ModelFacts) -> bool:
+def sees_batch(facts: ModelFacts) -> bool:
     """Whether each token sees only those that are worked on with it."""
-    return is_encoder(facts) or facts.architecture == "t5encoder"
+    return is_encoder(facts) or facts.architecture in known.HEADLESS or facts.architecture == "t5encoder"
+
+
+def has_head(facts: ModelFacts) -> bool:
+    """Whether it works out a row over the vocabulary, even if only a vector is asked for."""
+    return facts.architecture in known.DIFFUSERS or not sees_batch(facts)
 
 
 def run_layers(facts: ModelFacts) -> int:
@@ -91,6 +96,8 @@ def _layer(facts: ModelFacts, layer: int, count: int) -> Layer:
 
 def _recurs(facts: ModelFacts, layer: int, heads: int) -> bool:
     space = facts.state_space
+    if facts.architecture in known.LIGHTNING:
+        return (layer + 1) % known.STATE_PERIOD[facts.architecture] != 0
     if space is None:
         return False
     if facts.architecture in known.RECURRENT:
