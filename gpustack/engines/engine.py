@@ -160,6 +160,8 @@ class LaunchContext:
     """The version of Ascend's toolkit that the operator of this worker names; ``None``: the one in use there."""
     cann_chip: str | None = None
     """The line of Ascend chips of the devices placed on, such as ``910b`` or ``310p``; ``None`` for others."""
+    gfx: str | None = None
+    """The compiler's name of the AMD chip placed on, such as ``gfx1101``; ``None`` for others."""
     known_flags: FlagList | None = None
     """The flags that this build has; ``None`` where nobody asked it, or it did not answer."""
     adapters: tuple[Adapter, ...] = ()

@@ -332,9 +332,14 @@ def _optional(context: LaunchContext, flag: str, value: str) -> tuple[str, ...]:
     return (flag, value)
 
 
+_AS_GFX1100 = frozenset({"gfx1101", "gfx1102"})
+"""Chips of AMD's desktop cards for which ROCm wheels bring no kernels; those of gfx1100 run on them."""
+
+
 def _environment(context: LaunchContext) -> dict[str, str]:
     return {
         **device_environment(context.device_type, context.visible_devices),
+        **({"HSA_OVERRIDE_GFX_VERSION": "11.0.0"} if context.gfx in _AS_GFX1100 else {}),
         **_QUIET,
         **_OFFLINE,
         **_network(context),

@@ -29,7 +29,14 @@ from gpustack.text import printable, said_by
 DEADLINE = 10.0
 """Seconds a vendor's library may take. The first call after boot loads firmware and is the slow one."""
 QUIET = timedelta(seconds=60)
-"""How long a detector is not asked again that found nothing and no fault: a processor with graphics is no news."""
+"""How long a detector is not asked again that found nothing and no fault: a processor with graphics is no news.
+
+Also how long the bus is not listed again, and the longest that a slow detector rests.
+"""
+SLOW = 1.0
+"""Seconds of a look from which on its detector rests afterwards, ten times as long as it took: some vendors' tools take
+seconds of processor time to say the same as before."""
+_REST = 10
 
 
 @attrs.frozen(kw_only=True)
@@ -46,6 +53,10 @@ class Detection:
     """Who holds the memory of the devices, of those whose driver tells, as of this look."""
 
 
+Bus = frozenset[tuple[str, str]]
+"""Vendor and class of what is on it, in hexadecimal."""
+
+
 @attrs.define(eq=False)
 class _DetectorState:
     """What is kept of one detector between two looks."""
@@ -53,7 +64,9 @@ class _DetectorState:
     devices: tuple[Device, ...] = ()
     seen: datetime | None = None
     stuck: trio.Process | None = None
-    quiet_until: datetime | None = None
+    rests_until: datetime | None = None
+    resting: Detection = Detection()
+    """What is shown meanwhile."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -70,6 +83,7 @@ class DeviceMonitor:
     env: Mapping[str, str] | None = None
     detectors: Callable[[], tuple[Detector, ...]] = detectors
     _states: dict[str, _DetectorState] = attrs.field(factory=dict)
+    _bus: tuple[datetime, Bus | None] | None = None
 
     async def look(self, now: datetime) -> Detection:
         """Ask every detector whose vendor is on the bus, at the same time, each in a child of its own.
@@ -77,7 +91,7 @@ class DeviceMonitor:
         Takes ``deadline`` and a little more at most. Cancellable. While a child that cannot be killed is not gone, its
         detector is not asked again, so that a hung driver does not gather processes.
         """
-        asked = self.worth_asking()
+        asked = self.worth_asking(now)
         for gone in set(self._states) - {one.name for one in asked}:
             if self._states[gone].stuck is None:
                 del self._states[gone]
@@ -98,9 +112,11 @@ class DeviceMonitor:
             uses=tuple(use for one in ordered for use in one.uses),
         )
 
-    def worth_asking(self) -> list[Detector]:
+    def worth_asking(self, now: datetime) -> list[Detector]:
         """The detectors whose devices may be in this machine, in the order in which families keep their numbers."""
-        bus = devices_on_bus(self.root)
+        if self._bus is None or not self._bus[0] <= now < self._bus[0] + QUIET:
+            self._bus = (now, devices_on_bus(self.root))
+        _, bus = self._bus
         return [one for one in self.detectors() if _is_worth_asking(one, bus, self.root)]
 
     async def _ask(self, detector: Detector, now: datetime) -> Detection:
@@ -110,25 +126,28 @@ class DeviceMonitor:
                 fault = f"{detector.label} devices cannot be looked at: the last look still hangs inside the driver"
                 return Detection(devices=state.devices, faults=(fault,), stale_since=state.seen)
             state.stuck = None
-        if state.quiet_until is not None and now < state.quiet_until:
-            return Detection()
+        if state.rests_until is not None and state.seen is not None and state.seen <= now < state.rests_until:
+            return state.resting
+        begun = trio.current_time()
         answer = await run_child([*self.command, detector.name], deadline=self.deadline, env=self.env)
         state.stuck = answer.stuck
         found = _read(detector, answer)
+        state.rests_until = None
         if isinstance(found, str):
             return Detection(devices=state.devices, faults=(found,), stale_since=state.seen)
         if found.faults and not found.devices and state.devices:
             return Detection(devices=state.devices, faults=found.faults, stale_since=state.seen)
         devices = _unique(found.devices)
         missing = _missing(state.devices, devices) if found.faults else ()
-        state.quiet_until = None if devices or missing or found.faults else now + QUIET
         before, state.devices, state.seen = state.seen, (*devices, *missing), now
-        return Detection(
+        state.resting = Detection(
             devices=state.devices,
             faults=found.faults,
             stale_since=before if missing else None,
             uses=found.uses,
         )
+        state.rests_until = None if found.faults else now + _rest(devices, trio.current_time() - begun)
+        return state.resting
 
     def __repr__(self) -> str:
         seen = ", ".join(
@@ -151,6 +170,12 @@ def _read(detector: Detector, answer: ChildResult) -> DetectorReport | str:
         return from_json(json.loads(answer.out))
     except (ValueError, InvalidDetectorReport) as error:
         return f"{start}: its report cannot be read ({said_by(error)})"
+
+
+def _rest(found: Sequence[Device], took: float) -> timedelta:
+    if not found:
+        return QUIET
+    return min(timedelta(seconds=took * _REST), QUIET) if took > SLOW else timedelta()
 
 
 def _unique(devices: Sequence[Device]) -> tuple[Device, ...]:
@@ -184,7 +209,7 @@ def _renumbered(device: Device, by: int) -> Device:
     return attrs.evolve(device, index=device.index + by, links=links)
 
 
-def devices_on_bus(root: Path) -> frozenset[tuple[str, str]] | None:
+def devices_on_bus(root: Path) -> Bus | None:
     """Vendor (``10de``) and class of what is on the bus; ``None`` where it cannot be looked at."""
     try:
         entries = sorted((root / "sys/bus/pci/devices").iterdir())
@@ -194,7 +219,7 @@ def devices_on_bus(root: Path) -> frozenset[tuple[str, str]] | None:
     return frozenset((vendor.removeprefix("0x"), kind) for vendor, kind in words if vendor)
 
 
-def _is_worth_asking(detector: Detector, bus: frozenset[tuple[str, str]] | None, root: Path) -> bool:
+def _is_worth_asking(detector: Detector, bus: Bus | None, root: Path) -> bool:
     if any((root / path).exists() for path in detector.device_files):
         return True
     if bus is None:

@@ -37,7 +37,7 @@ class InvalidDump(ValueError):
 async def take(monitor: DeviceMonitor, now: datetime) -> Doc:
     """Let every detector that may have devices here look once, and tell what it asked and was told. Nothing is replaced
     yet. Cancellable; takes ``PATIENCE`` times a look at most."""
-    asked = monitor.worth_asking()
+    asked = monitor.worth_asking(now)
     found: dict[str, Doc] = {}
 
     async def look(detector: Detector) -> None:

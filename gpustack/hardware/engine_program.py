@@ -50,6 +50,10 @@ json.dump({"version": version, "torch": torch, "plugins": plugins}, sys.stdout)
 """
 """Reads what torch says of its own build without importing it, which would load the libraries of the GPUs."""
 
+_AS_CUDA: Mapping[str, str] = {"corex": "corex", "metax": "maca", "maca": "maca", "ppu": "ppu"}
+"""Word in the version of a torch that takes itself for one of CUDA → device type. Iluvatar's and MetaX's are as their
+wheels are named; T-Head's is as its documentation writes it."""
+
 _PLUGINS: Mapping[str, str] = {"torch_npu": "npu", "torch_musa": "musa", "torch_mlu": "mlu"}
 
 
@@ -210,7 +214,7 @@ def _torch_drives(torch: Mapping[str, str | None] | None, plugins: Sequence[str]
     if torch["hip"]:
         found.add("dcu" if "das" in version or "dtk" in version else "rocm")
     elif torch["cuda"]:
-        found.add("corex" if "corex" in version else "cuda")
+        found.add(next((kind for word, kind in _AS_CUDA.items() if word in version), "cuda"))
     if torch["xpu"]:
         found.add("xpu")
     if sys.platform == "darwin":

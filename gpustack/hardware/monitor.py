@@ -71,6 +71,13 @@ class HardwareMonitor:
                 return self._cann_chip or chip_line(device.name)
         return None
 
+    def gfx(self, indexes: Sequence[int]) -> str | None:
+        """The compiler's name of the chip of the first AMD device with these indexes; ``None`` for others."""
+        for device in self.latest.gpu_devices:
+            if device.index in indexes and device.type == "rocm":
+                return device.labels.get("llvm")
+        return None
+
     def device_type(self, indexes: Sequence[int]) -> str | None:
         """The type of the devices with these indexes; ``None`` for none."""
         for device in self.latest.gpu_devices:

@@ -141,8 +141,9 @@ def _read(path: Path, limit: int) -> str | None:
 
 def _run(argv: Sequence[str], folder: str, deadline: float) -> ToolAnswer:
     """In the process group of this child, so that whoever ends the child ends the tool; in no language but C."""
+    kept = {name: value for name, value in os.environ.items() if not _is_ours(name)}
     env = {
-        **os.environ,
+        **kept,
         "LC_ALL": "C",
         "LANG": "C",
         "LANGUAGE": "C",
@@ -177,6 +178,13 @@ def _run(argv: Sequence[str], folder: str, deadline: float) -> ToolAnswer:
         why = "".join(f" ({printable(line, 200)})" for line in last)
         fault = f"ended with {ending(process.returncode)}{why}"
     return ToolAnswer(out=text, fault=fault)
+
+
+def _is_ours(name: str) -> bool:
+    """Settings of this program, and what may be a secret: no business of a vendor's tool."""
+    return name.startswith("GPUSTACK_") or any(
+        word in name.upper() for word in ("TOKEN", "SECRET", "PASSWORD", "API_KEY", "CREDENTIAL")
+    )
 
 
 def ending(code: int) -> str:

@@ -61,6 +61,8 @@ class WorkerContext:
     """Of Ascend's toolkit, as told."""
     cann_chip: Callable[[Sequence[int]], str | None] = lambda indexes: None
     """The line of Ascend chips of the devices with these indexes; ``None`` for others."""
+    gfx: Callable[[Sequence[int]], str | None] = lambda indexes: None
+    """The compiler's name of the AMD chip with these indexes, such as ``gfx1101``; ``None`` for others."""
     flag_lists: FlagLists | None = None
     """Which parameters the builds here know; ``None``: nobody asks them."""
     address: Callable[[], str] = lambda: LOOPBACK

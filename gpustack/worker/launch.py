@@ -214,6 +214,7 @@ async def describe_launch(
             device_memory=context.device_memory(),
             known_flags=known,
             cann_version=context.cann_version,
+            gfx=context.gfx(placement.share(seat.member).gpu_indexes),
             cann_chip=context.cann_chip(placement.share(seat.member).gpu_indexes),
         )
     )

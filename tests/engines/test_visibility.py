@@ -68,3 +68,15 @@ def test_an_engine_is_shown_the_names_that_its_worker_knows() -> None:
 
     told = context(model(), build=SERVER, gpus=(102,), device_type="cuda", device_names=("MIG-1",))
     assert ENGINE.launch(told).env["CUDA_VISIBLE_DEVICES"] == "MIG-1"
+
+
+@pytest.mark.parametrize(("gfx", "told"), [("gfx1101", "11.0.0"), ("gfx1100", None), (None, None)])
+def test_vllm_takes_amds_smaller_desktop_chips_for_their_larger_sibling(
+    gfx: str | None, told: str | None
+) -> None:
+    from gpustack.domain.worker import EngineBuild
+    from gpustack.engines.vllm import ENGINE
+
+    build = EngineBuild(engine="vllm", path="/opt/vllm", version="0.32.0", drives=("rocm",))
+    one = context(model(), build=build, gpus=(0,), device_type="rocm", gfx=gfx)
+    assert ENGINE.launch(one).env.get("HSA_OVERRIDE_GFX_VERSION") == told

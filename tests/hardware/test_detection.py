@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -228,4 +229,16 @@ async def test_a_detector_that_finds_nothing_is_not_asked_again_at_once(tmp_path
     watch = saying(tmp_path, program)
     for instant in (NOW, NOW + QUIET / 2, NOW + QUIET):
         assert await watch.look(instant) == Detection()
+    assert marks.read_text() == "xx"
+
+
+async def test_a_detector_that_takes_long_rests_ten_times_as_long(tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    report = json.dumps(to_json(DetectorReport(devices=tuple(devices()))))
+    program = f"import time; open({str(marks)!r}, 'a').write('x'); time.sleep(1.5); print({report!r})"
+    watch = saying(tmp_path, program)
+    first = await watch.look(NOW)
+    assert await watch.look(NOW + timedelta(seconds=14)) == first
+    assert marks.read_text() == "x"
+    assert await watch.look(NOW + QUIET) == first
     assert marks.read_text() == "xx"

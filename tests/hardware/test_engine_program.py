@@ -25,6 +25,7 @@ CPU = "cuda = None\nhip = None\nxpu = None\n__version__ = '2.13.0+cpu'\n"
 CUDA = "cuda = '13.0'\nhip = None\nxpu = None\n__version__ = '2.13.0'\n"
 ROCM = "cuda = None\nhip = '7.2'\n__version__ = '2.13.0+rocm7.2'\n"
 DTK = "cuda = None\nhip = '6.1'\n__version__ = '2.5.1+das.opt1.dtk25042'\n"
+METAX = "cuda = '11.6'\nhip = None\nxpu = None\n__version__ = '2.8.0+metax3.5.3.9'\n"
 GPU = Device(index=0, name="NVIDIA H200", vendor="NVIDIA", type="cuda")
 
 
@@ -65,6 +66,7 @@ def of_vllm(builds: tuple[EngineBuild, ...]) -> list[EngineBuild]:
         (CUDA, ("cuda",), False),
         (ROCM, ("rocm",), False),
         (DTK, ("dcu",), False),
+        (METAX, ("maca",), False),
         (None, (), True),
     ],
 )

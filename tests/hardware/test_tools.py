@@ -138,3 +138,11 @@ def test_files_are_read_within_bounds(tmp_path: Path) -> None:
     assert len(probe.read("/long") or "") == 1 << 16
     assert (probe.read("/missing"), probe.names("/missing")) == (None, ())
     assert probe.names("/") == ("long",)
+
+
+def test_a_tool_is_told_no_secret_of_the_daemon(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GPUSTACK_BOOTSTRAP_PASSWORD", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "hidden")
+    machine.tool("env")
+    answer = MachineProbe(folders=(str(machine.tools),)).run("ixsmi")
+    assert "PATH=" in answer.out and "hidden" not in answer.out

@@ -158,6 +158,23 @@ def test_amd_by_its_kernel_driver_where_no_tool_is_installed() -> None:
     assert (second.index, second.labels["llvm"], second.memory.total) == (1, "gfx90a", None)
 
 
+def test_a_uuid_by_which_rocm_would_know_no_card_is_none() -> None:
+    node = "/sys/class/kfd/kfd/topology/nodes"
+    kernel: list[dict[str, Any]] = [
+        {"names": node, "found": ["1"]},
+        {"read": f"{node}/1/properties", "text": "gfx_target_version 90500\nunique_id 1229782938247303424"},
+    ]
+    assert [one.uuid for one in looked("amd-smi", *kernel).devices] == ["GPU-1111111111111100", None]
+    kernel[1]["text"] = "gfx_target_version 90500\nunique_id 7"
+    assert [one.uuid for one in looked("amd-smi", *kernel).devices] == [None, None]
+
+
+def test_hygons_own_rocm_smi_is_read_as_hygons() -> None:
+    output = {"run": ["rocm-smi", *ROCM.split()], "out": (DATA / "hy-smi.json").read_text()}
+    assert [one.type for one in looked("hy-smi", outputs=[output]).devices] == ["dcu"]
+    assert looked("rocm-smi", outputs=[output]).devices == ()
+
+
 def test_hygon() -> None:
     driver = {"read": "/sys/module/hydcu/version", "text": "6.2.11"}
     report = looked("hy-smi", driver)

@@ -137,6 +137,7 @@ class WorkerRole:
             device_memory=hardware.device_memory,
             cann_version=daemon.loaded.environment.cann_version,
             cann_chip=hardware.cann_chip,
+            gfx=hardware.gfx,
             flag_lists=FlagLists(options.data_dir / "flags", inherited_environment(os.environ)),
             cpu_count=host.look(utc_now()).cpu.total,
             data_dir=options.data_dir,

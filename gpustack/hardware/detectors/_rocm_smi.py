@@ -38,6 +38,11 @@ def _cards(output: str) -> Iterator[tuple[int, Fields]]:
             yield int(number[1]), {str(name).lower(): value for name, value in fields.items()}
 
 
+def is_hygon(fields: Fields) -> bool:
+    """DTK has a rocm-smi too, which writes DCU or HCU where AMD's has GPU."""
+    return any(key.startswith(("dcu ", "hcu ")) for key in fields)
+
+
 def name_of(fields: Fields) -> str | None:
     """The first of its names that is one: some releases write a PCI id as the model."""
     for key in ("card series", "device name", "card model", "card sku"):

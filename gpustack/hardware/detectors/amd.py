@@ -30,12 +30,21 @@ def look(probe: DeviceProbe) -> DetectorReport:
         devices, said = source(probe)
         answers |= {tool: answer for tool, answer in said.items() if answer.is_installed}
         if devices:
-            return with_faults(VENDOR, _with_driver(probe, devices), answers)
+            return with_faults(VENDOR, _with_driver(probe, _confirmed(probe, devices)), answers)
     devices = [_device(**fields) for fields in kernel_devices(probe)]
     failed = {tool: answer for tool, answer in answers.items() if answer.fault}
     return (
         with_faults(VENDOR, _with_driver(probe, devices), failed) if devices or answers else DetectorReport()
     )
+
+
+def _confirmed(probe: DeviceProbe, devices: Sequence[Device]) -> Sequence[Device]:
+    """Without uuids that the kernel, where ROCm has them from, does not know: by those engines would see no device."""
+    known = {str(fields["uuid"]) for fields in kernel_devices(probe) if fields["uuid"]}
+    return [
+        attrs.evolve(device, uuid=None) if known and device.uuid not in known else device
+        for device in devices
+    ]
 
 
 def _with_driver(probe: DeviceProbe, devices: Sequence[Device]) -> Sequence[Device]:
@@ -123,6 +132,8 @@ def _by_rocm_smi(probe: DeviceProbe) -> tuple[list[Device], dict[str, ToolAnswer
     answer, cards = _rocm_smi.ask(probe, "rocm-smi")
     devices = []
     for number, fields in cards:
+        if _rocm_smi.is_hygon(fields):
+            continue
         unique, gfx = _rocm_smi.unique_id(fields), _rocm_smi.gfx_of(fields)
         devices.append(
             _device(

@@ -14,7 +14,8 @@ VENDOR = "Hygon"
 def look(probe: DeviceProbe) -> DetectorReport:
     """Older toolkits have it under its former name."""
     for tool in DETECTOR.tools:
-        answer, cards = _rocm_smi.ask(probe, tool)
+        answer, listed = _rocm_smi.ask(probe, tool)
+        cards = [one for one in listed if tool == "hy-smi" or _rocm_smi.is_hygon(one[1])]
         if answer.is_installed:
             driver = text(probe.read("/sys/module/hycu/version")) or text(
                 probe.read("/sys/module/hydcu/version")
