@@ -15,6 +15,7 @@ from gpustack.domain.device import Device, DeviceId
 from gpustack.domain.instance import NO_ADDRESS, Claim, ModelInstance, Placement, Subordinate, status_of
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.load import UNKNOWN_LOAD, DeviceLoad
+from gpustack.domain.memory_use import MemoryPlan
 from gpustack.domain.model import Category, Model, ModelAccess
 from gpustack.domain.record import Record
 from gpustack.domain.worker import Worker, WorkerState
@@ -261,6 +262,7 @@ def _instance(instance: ModelInstance, context: RenderContext) -> Doc:
         "placement_note": "" if placement is None else placement.note,
         "waits_for": None if wait is None else wait.sentence,
         "waits_until": None if wait is None else wait.until,
+        "memory_plan": None if placement is None or placement.memory is None else plain(placement.memory),
         **_dates(instance),
     }
 
@@ -309,9 +311,11 @@ INSTANCE = View(
             "placement_note": Text(),
             "waits_for": Nullable(Text()),
             "waits_until": Nullable(Instant()),
+            "memory_plan": Nullable(shape_of(MemoryPlan)),
             **_DATES,
         },
-        note="One replica of a model. Byte counts of its claim are estimates unless a user fixed them.",
+        note="One replica of a model. Byte counts of its claim are estimates unless a user fixed them. "
+        "memory_plan tells term by term how they came about; memory is what the engine was found to take.",
     ),
     of=_instance,
 )

@@ -29,6 +29,8 @@ def told(explanation: Mapping[str, Any], terminal: Terminal) -> str:
         lines.append(f"  {terminal.style('error', 'red')}: {phrase.reason(dict(explanation), now)}")
     if explanation.get("note"):
         lines += _wrapped(explanation["note"], width, "  ")
+    for sentence in explanation.get("memory") or ():
+        lines += _wrapped(sentence, width, "  ")
     wait = explanation.get("waits_for") or {}
     if wait.get("sentence") and wait.get("what") != "place":
         text = f"Waits: {wait['sentence']}{phrase.until(wait.get('until'), now)}"

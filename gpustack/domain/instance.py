@@ -9,6 +9,7 @@ import attrs
 
 from .artifact import ModelSource
 from .lifecycle import InstanceState
+from .memory_use import MeasuredMemory, MemoryPlan
 from .record import Record, stored
 
 NO_ADDRESS = "-.-.-.-"
@@ -65,6 +66,8 @@ class Placement:
     score: float = 0.0
     note: str = ""
     """A remark on this choice for users, e.g. why no GPU was claimed."""
+    memory: MemoryPlan | None = None
+    """How the claims came about, where they were computed term by term."""
 
     def share(self, member: int) -> Subordinate:
         """The part of one member: 0 is the main one, k the k-th follower. Raises ``IndexError``."""
@@ -129,6 +132,8 @@ class ModelInstance(Record):
     restart_count: int = 0
     last_restart_time: datetime | None = None
     next_retry_at: datetime | None = None
+    memory: MeasuredMemory | None = None
+    """What its engine was found to take since it was started last."""
     deleted_at: datetime | None = None
     """Set when it is to end: its worker stops the engine, then the record is deleted and its claim is free."""
 

@@ -10,6 +10,7 @@ import attrs
 from .artifact import FileState
 from .instance import MemberStatus, ModelInstance, status_of
 from .lifecycle import InstanceState
+from .memory_use import MeasuredMemory
 from .worker import SystemReserved, WorkerStatus
 
 
@@ -61,6 +62,8 @@ class InstanceReport:
     """Names of the adapters that its engine has now; only of engines that load them while they run."""
     outgrown: bool | None = None
     """Its engine was started with too little room for what the deployment has come to name: it is to be replaced."""
+    memory: MeasuredMemory | None = None
+    """What its engine was found to take."""
     gone: bool = False
 
     def over(self, earlier: InstanceReport) -> InstanceReport:

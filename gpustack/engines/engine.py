@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,6 +10,7 @@ import attrs
 
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.instance import ModelInstance, Placement
+from gpustack.domain.memory_use import TermBytes
 from gpustack.domain.model import Model
 from gpustack.domain.worker import EngineBuild
 
@@ -219,6 +220,14 @@ class ListsFlags(Protocol):
 
     def faults_for(self, model: Model, known: FlagList) -> list[str]:
         """What is wrong with a deployment's parameters for a build that has the flags ``known``, a sentence each."""
+
+
+@runtime_checkable
+class TellsMemory(Protocol):
+    """An engine whose log tells of the memory that it takes."""
+
+    def memory_told(self, lines: Iterable[str], *, on_devices: bool) -> TermBytes:
+        """What the lines of the log of one run say, in bytes. ``on_devices``: whether it was given any."""
 
 
 class Engine(Protocol):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 import attrs
 
 from gpustack.domain.artifact import SourceKind
 from gpustack.domain.facts import FileFormat, ModelFacts
+from gpustack.domain.memory_use import TermBytes
 from gpustack.domain.model import Category, Model
 from gpustack.domain.unit import MIB
 from gpustack.domain.worker import EngineBuild
@@ -29,6 +30,7 @@ from .engine import (
     StartOrder,
 )
 from .memory import SafetensorsMemory
+from .memory_log import told_by_llama_cpp
 from .rpc_server import NO_BACKTRACE, rpc_server
 from .visibility import device_environment
 
@@ -160,6 +162,9 @@ class LlamaCppEngine:
             order=StartOrder.FOLLOWERS_FIRST, follower_ports=1, follower_range=PortPool.RPC, fetches=False
         )
 
+    def memory_told(self, lines: Iterable[str], *, on_devices: bool) -> TermBytes:
+        return told_by_llama_cpp(lines)
+
     def launch(self, context: LaunchContext) -> LaunchSpec:
         if context.member:
             return rpc_server(context)
@@ -281,6 +286,7 @@ def _arguments(context: LaunchContext) -> tuple[str, ...]:
         *_batching(model, own),
         *_bounds(context.build),
         "--metrics",
+        *_verbosity(context.build, model),
         *_duty(model),
         *_remote_devices(context),
         *_devices(context),
@@ -295,6 +301,24 @@ def _adapters(context: LaunchContext) -> tuple[str, ...]:
     if not context.adapters:
         return ()
     return ("--lora-scaled", ",".join(f"{adapter.path}:0" for adapter in context.adapters))
+
+
+_TELLS_BUFFERS = 9200
+"""The first build in which level 4 is what level 3 was before: the sizes of buffers, and no word of a request
+(https://github.com/ggml-org/llama.cpp/pull/23021). In builds before it, level 4 writes requests down."""
+_LEVEL_FLAGS = ("--log-verbosity", "--verbosity", "-lv", "--verbose", "--log-verbose", "-v")
+_LEVEL_VARIABLES = ("LLAMA_ARG_LOG_VERBOSITY", "LLAMA_LOG_VERBOSITY")
+
+
+def _verbosity(build: EngineBuild, model: Model) -> tuple[str, ...]:
+    """Has it tell the sizes of its buffers, unless the user says how much it is to tell. It writes some 20 lines of
+    each request then, which are too many for requests as short as those for vectors."""
+    number = (build.version or "").rpartition(".")[2]
+    is_new = number.isascii() and number.isdigit() and len(number) < 9 and int(number) >= _TELLS_BUFFERS
+    is_set = parameters.has(model.backend_parameters, *_LEVEL_FLAGS) or any(
+        name in model.env for name in _LEVEL_VARIABLES
+    )
+    return ("--log-verbosity", "4") if is_new and not is_set and not answers_vectors(model) else ()
 
 
 def _projector(context: LaunchContext) -> tuple[str, ...]:

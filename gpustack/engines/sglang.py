@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import attrs
 
 from gpustack.domain.facts import ModelFacts
+from gpustack.domain.memory_use import TermBytes
 from gpustack.domain.model import Category, Model
 from gpustack.domain.unit import GIB, MIB
 
 from . import parameters
 from .engine import Engine, GangPlan, HealthPolicy, LaunchContext, LaunchSpec, Probe, StartOrder
 from .memory import SafetensorsMemory
+from .memory_log import told_by_sglang
 from .program import EngineProgram, PythonPackage
 from .repository import (
     FILES,
@@ -99,6 +101,9 @@ class SglangEngine:
 
     def fetches(self, model: Model) -> bool:
         return True
+
+    def memory_told(self, lines: Iterable[str], *, on_devices: bool) -> TermBytes:
+        return told_by_sglang(lines, on_devices=on_devices)
 
     def faults(self, model: Model) -> list[str]:
         return [

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 import attrs
 
 from gpustack.domain.artifact import SourceKind
 from gpustack.domain.facts import FileFormat, ModelFacts
+from gpustack.domain.memory_use import TermBytes
 from gpustack.domain.model import Category, Model
 from gpustack.domain.unit import GIB, MIB
 from gpustack.domain.worker import EngineBuild
@@ -21,6 +22,7 @@ from .adapter import Adapter, AdapterCall, AdapterSelection
 from .engine import Engine, GangPlan, HealthPolicy, LaunchContext, LaunchSpec, Probe, StartOrder, WarmUp
 from .flag_list import FlagList
 from .memory import SafetensorsMemory
+from .memory_log import told_by_vllm
 from .program import EngineProgram, PythonPackage
 from .visibility import device_environment
 from .vllm_flags import NEWEST
@@ -101,6 +103,9 @@ class VllmEngine:
 
     def fetches(self, model: Model) -> bool:
         return True
+
+    def memory_told(self, lines: Iterable[str], *, on_devices: bool) -> TermBytes:
+        return told_by_vllm(lines, on_devices=on_devices)
 
     def faults(self, model: Model) -> list[str]:
         return [*_source_faults(model), *faults_of(model)]

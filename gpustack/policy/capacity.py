@@ -28,6 +28,8 @@ class WorkerCapacity:
     unified: bool
     build: EngineBuild | None = None
     """The build of the engine that it would run on there."""
+    device_name: str | None = None
+    """The name that all devices have that the build drives; ``None`` where they differ, or there are none."""
     stands_for: int = 1
     """Of how many workers that are alike it is the capacity: more of them than a gang can have are not told apart."""
 
@@ -63,12 +65,16 @@ class Drive:
     positions: tuple[int, ...]
     """Which of the worker's devices may be used, in the order in which it tells them."""
     unified: bool
+    device_name: str | None
+    """The name that all these have; ``None`` where they differ, or there are none."""
 
     @classmethod
     def on(cls, request: PlacementRequest, worker: Worker) -> Drive:
-        devices = worker.status.gpu_devices
-        may = {device.index for device in usable(request, worker)}
+        devices, may_use = worker.status.gpu_devices, usable(request, worker)
+        may = {device.index for device in may_use}
+        names = {device.name for device in may_use}
         return cls(
+            device_name=names.pop() if len(names) == 1 else None,
             build=request.build_on(worker),
             positions=tuple(place for place, device in enumerate(devices) if device.index in may),
             unified=worker.status.memory.is_unified_memory
@@ -88,7 +94,12 @@ def room(
         devices = [device for device in devices if device.index in picked]
     devices.sort(key=lambda device: (-vram[device.index], device.index))
     return WorkerCapacity(
-        worker=worker, free=free, devices=tuple(devices), unified=drive.unified, build=drive.build
+        worker=worker,
+        free=free,
+        devices=tuple(devices),
+        unified=drive.unified,
+        build=drive.build,
+        device_name=drive.device_name,
     )
 
 

@@ -18,6 +18,8 @@ from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid
 
 from .decision import decide, impossibilities
+from .estimate.learnt import KnownRuns
+from .explain_memory import told
 from .location import where
 from .look import Looks, looks_of
 from .placement import USUAL_GANGS, GangSettings, PlacementRequest
@@ -64,6 +66,8 @@ class Explanation:
     smallest_change: str | None = None
     note: str = ""
     final: bool = False
+    memory: tuple[str, ...] = ()
+    """How the memory of its place comes about, a sentence a term: estimated, or learnt from runs; and measured."""
     workers: tuple[WorkerVerdict, ...] = ()
     """One for all workers that are the same to it; those first on which it fits, then those nearest to it."""
     waits_for: Wait | None = None
@@ -101,7 +105,14 @@ def explain(
         engine = engine_for(model, facts).name
     except Invalid as error:
         return attrs.evolve(blank, sentence=fault or str(error), final=lasting or fault is None)
-    request = PlacementRequest(model=model, instance=instance, facts=facts, engine_name=engine, gangs=gangs)
+    request = PlacementRequest(
+        model=model,
+        instance=instance,
+        facts=facts,
+        engine_name=engine,
+        gangs=gangs,
+        known=KnownRuns.of(snapshot, engine, facts),
+    )
     placed = instance.placement
     # A custom command runs without facts; for everything else the file says what it needs.
     unread = fault is not None and facts is None and placed is None and engine != custom.ENGINE.name
@@ -109,16 +120,26 @@ def explain(
     shown = engine if model.backend_spec is None else model.backend_spec.backend
     known = attrs.evolve(blank, engine=shown, workers=verdicts)
     if placed is not None:
-        ranked = ranking(request, snapshot, placed, places)
-        sentence = f"placed on {where(placed, snapshot)}"
-        return attrs.evolve(known, fits=True, sentence=sentence, note=placed.note, places=ranked)
+        return attrs.evolve(
+            known,
+            fits=True,
+            sentence=f"placed on {where(placed, snapshot)}",
+            note=placed.note,
+            memory=told(placed.memory, instance.memory),
+            places=ranking(request, snapshot, placed, places),
+        )
     if fault is not None and facts is None:
         return attrs.evolve(known, sentence=fault, final=lasting)
     found, faults = place_and_faults(request, snapshot)
     if isinstance(found, Placement):
-        ranked = ranking(request, snapshot, found, places)
-        sentence = f"fits on {where(found, snapshot)}"
-        return attrs.evolve(known, fits=True, sentence=sentence, note=found.note, places=ranked)
+        return attrs.evolve(
+            known,
+            fits=True,
+            sentence=f"fits on {where(found, snapshot)}",
+            note=found.note,
+            memory=told(found.memory, None),
+            places=ranking(request, snapshot, found, places),
+        )
     trial = Trial(request, snapshot, found.reasons, facts_of)
     return attrs.evolve(
         known,

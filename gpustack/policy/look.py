@@ -84,7 +84,9 @@ class Offer:
             kv_cache=demand.kv_cache(best.devices, members),
             tensor_parallel=demand.tensor_parallel(best.devices, members),
         )
-        return attrs.evolve(best.placement, claim=claim, score=self.score, note=note)
+        shares = best.claim.tensor_split or (1.0,) * len(best.gpu_indexes)
+        plan = None if best.followers else demand.plan(shares, best.claim.offload_layers)
+        return attrs.evolve(best.placement, claim=claim, score=self.score, note=note, memory=plan)
 
 
 def offer(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> Offer:
@@ -143,7 +145,7 @@ def _ask(
 ) -> Found:
     ranked: list[tuple[_Rank, Candidate, PlacementRequest]] = []
     shortages: list[Shortage] = []
-    for variant in variants:
+    for variant in (one.at(here.build, here.device_name) for one in variants):
         answer = way.candidates(variant, here)
         if not isinstance(answer, list):
             shortages.append(answer)
@@ -255,7 +257,8 @@ class Looks:
 
     def _hope(self, way: ModuleType, worker: Worker, key: Key, own: bool, snapshot: Snapshot) -> Hope | None:
         shape = key.shape
-        kinds = {shape.kinds[place] for place in self._drive(worker, shape).positions}
+        drive = self._drive(worker, shape)
+        kinds = {shape.kinds[place] for place in drive.positions}
         prospect = Prospect(
             request=self.request,
             worker=worker,
@@ -265,7 +268,7 @@ class Looks:
             devices=len(key.devices),
             free_ram=key.ram or 0,
         )
-        for variant in self.variants:
+        for variant in (one.at(drive.build, drive.device_name) for one in self.variants):
             best = way.best(variant, key, kinds, prospect)
             if best is not None:
                 score, left = best
@@ -286,7 +289,14 @@ def looks_of(request: PlacementRequest, snapshot: Snapshot) -> Looks | None:
         return None
     kinds = classes_of(snapshot).looks
     # What is kept holds the model and its facts, so that their numbers are not given to others.
-    key = (id(request.model), id(request.facts), request.engine_name, request.gangs, request.slots)
+    key = (
+        id(request.model),
+        id(request.facts),
+        request.engine_name,
+        request.gangs,
+        request.slots,
+        request.known,
+    )
     # It is kept without the instance, whose own claim would not count as taken once it is placed.
     known: Looks = kinds.pop(key, None) or Looks(attrs.evolve(request, instance=None))
     while len(kinds) >= _MOST_KINDS:

@@ -17,6 +17,7 @@ from gpustack.engines.registry import engine_by_name
 
 from .capability import CapabilityNeed, capability_need
 from .estimate.demand import demand_of
+from .estimate.learnt import NO_RUNS, KnownRuns
 from .estimate.need import MemoryDemand
 
 MAKES_ROOM = "an older replica of it makes room"
@@ -27,7 +28,10 @@ _LISTED = 3
 
 
 def _demand(request: PlacementRequest) -> MemoryDemand:
-    return demand_of(request.model, request.facts, request.engine_name, request.slots)
+    if request.ran is None:
+        return demand_of(request.model, request.facts, request.engine_name, request.slots)
+    runs = request.known.on(*request.ran)
+    return demand_of(request.model, request.facts, request.engine_name, request.slots, runs)
 
 
 @attrs.frozen(kw_only=True)
@@ -56,6 +60,13 @@ class PlacementRequest:
     gangs: GangSettings = USUAL_GANGS
     slots: int | None = None
     """Requests at a time to have memory for; ``None`` leaves it to the engine's defaults."""
+    known: KnownRuns = attrs.field(default=NO_RUNS, repr=False)
+    """What runs of the engine with models of this architecture have shown."""
+    ran: tuple[str, str | None] | None = None
+    """The build and the kind of devices of which runs count; ``None``: none do."""
+    _at: dict[tuple[str, str | None], PlacementRequest] = attrs.field(
+        factory=dict, init=False, eq=False, repr=False
+    )
     demand: MemoryDemand = attrs.field(
         init=False, default=attrs.Factory(_demand, takes_self=True), repr=False, eq=False
     )
@@ -77,6 +88,15 @@ class PlacementRequest:
         """The build of the engine that it would run on there, whether installed or yet to be; ``None`` if none."""
         wanted = requirements_of(self.model, programs().get(self.engine_name))
         return worker.build_of(self.engine_name, version_of(self.model.backend_version), wanted)
+
+    def at(self, build: EngineBuild | None, device: str | None) -> PlacementRequest:
+        """The same with what runs of that build on that kind of devices have shown; ``None`` is several kinds."""
+        if not self.known or build is None:
+            return self
+        ran = build.version or "", device
+        if ran not in self._at:
+            self._at[ran] = attrs.evolve(self, ran=ran)
+        return self._at[ran]
 
     @property
     def variants(self) -> tuple[PlacementRequest, ...]:

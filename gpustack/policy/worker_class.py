@@ -16,8 +16,8 @@ from gpustack.domain.worker import Worker, WorkerState
 from .gang import is_loopback
 from .placement import PlacementRequest
 
-_Kind = tuple[str, str | None, int | None, bool, str | None, bool]
-"""Type, fault, bytes, whether it shares the host's memory, and compute capability."""
+_Kind = tuple[str, str | None, int | None, bool, str | None, bool, str]
+"""Type, fault, bytes, whether it shares the host's memory, compute capability, whether it is a part, and name."""
 
 
 @attrs.frozen(cache_hash=True)
@@ -248,6 +248,7 @@ def _kind_of(device: Device) -> _Kind:
         memory.is_unified_memory,
         device.compute_capability,
         is_part,
+        device.name,
     )
 
 

@@ -17,6 +17,7 @@ from gpustack.domain.model import Model
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid, NotFound
 from gpustack.nursery.limiter import ThreadLimiter, threads
+from gpustack.policy.estimate.learnt import KnownRuns
 from gpustack.policy.explain import Explanation, explain
 from gpustack.policy.placement import USUAL_GANGS, GangSettings
 from gpustack.policy.schedule import PlacementRequest, Unschedulable, place
@@ -90,10 +91,14 @@ class Evaluator:
             return incompatible(fault or str(error))
         if facts is None and not engine.any_device:
             return self._too_slow(model) if fault is None else incompatible(fault)
-        request = PlacementRequest(
-            model=model, facts=facts, engine_name=engine.name, gangs=self._settings.gangs
-        )
         snapshot = self._store.snapshot
+        request = PlacementRequest(
+            model=model,
+            facts=facts,
+            engine_name=engine.name,
+            gangs=self._settings.gangs,
+            known=KnownRuns.of(snapshot, engine.name, facts),
+        )
         key = (json.dumps(attrs.asdict(model), default=str, sort_keys=True), snapshot.revision)
         kept = self._kept.get(key)
         if kept is not None and kept.facts == facts and self._clock() - kept.at <= self._settings.keep_for:

@@ -52,6 +52,7 @@ def give_up_place(tx: Tx, instance: ModelInstance, move: Move, why: str) -> None
         members=(),
         download_progress=None,
         resolved_path=None,
+        memory=None,
         next_retry_at=None,
     )
 

@@ -23,6 +23,7 @@ from gpustack.server.credential import confirmed
 from gpustack.server.lifecycle import take_end, take_report
 from gpustack.server.live_status import LiveStatus
 from gpustack.server.liveness import condition_after_status, with_reason
+from gpustack.server.memory_record import take_measured
 from gpustack.server.row_write import existing
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
@@ -67,6 +68,8 @@ async def report_instance(store: Store, worker_id: int, instance_id: int, report
         if report.outgrown:
             _replace_outgrown(tx, instance)
         take_report(tx, instance, {**_voided_fields(instance, report), **_reported_fields(report)})
+        if report.memory is not None:
+            take_measured(tx, instance, report.memory)
 
     await store.write(work)
 
@@ -103,7 +106,7 @@ def _voided_fields(instance: ModelInstance, report: InstanceReport) -> dict[str,
     if report.state is not instance.state:
         void |= {"state_message": "", "pid": None}
     if report.state in _WITHOUT_ENGINE:
-        void |= {"pid": None, "port": None, "ports": ()}
+        void |= {"pid": None, "port": None, "ports": (), "memory": None}
     return {name: value for name, value in void.items() if getattr(report, name) is None}
 
 

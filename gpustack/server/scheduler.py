@@ -16,6 +16,7 @@ import trio
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.instance import ModelInstance, Placement, Subordinate, claims_of
 from gpustack.domain.lifecycle import ANALYZE, DEFER, PLACE, REJECT, InstanceState, Move
+from gpustack.domain.memory_use import MemoryRecord
 from gpustack.domain.model import Category, Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
@@ -26,6 +27,7 @@ from gpustack.nursery.limiter import ThreadLimiter, threads
 from gpustack.nursery.quarantine import Quarantine, RowFault
 from gpustack.policy.batch import pack
 from gpustack.policy.decision import decide as decide_among
+from gpustack.policy.estimate.learnt import KnownRuns
 from gpustack.policy.model_support import overridden_category
 from gpustack.policy.placement import USUAL_GANGS, GangSettings
 from gpustack.policy.preemption import Preemption, above, preempt, standing
@@ -334,7 +336,8 @@ def decide_all(
     Where some of equal priority are left without a place, all of these are packed instead if more of them have one so.
     Whoever has been refused before and would have one now is never passed over for that.
     """
-    token, snapshot = (classes_of(seen).token, _ranks(ready, seen)), seen
+    snapshot, runs = seen, KnownRuns(tuple(seen.all(MemoryRecord).values()))
+    token = classes_of(seen).token, _ranks(ready, seen), runs
     found: list[_Decided] = []
     for priority, level in groupby(ready, key=lambda one: one.model.priority):
         asked = [
@@ -373,7 +376,7 @@ def _with_room_made(
         model = one.ready.model
         made: Preemption | None = None
         if model.preempts and isinstance(one.decision, str) and not one.worker_faults:
-            request = _request(model, one.ready.instance, one.ready.result, gangs)
+            request = _request(model, one.ready.instance, one.ready.result, snapshot, gangs)
             try:
                 made = preempt(request, snapshot) if isinstance(request, PlacementRequest) else None
             except Exception as error:  # noqa: BLE001  it is this instance's, and is raised where that is told
@@ -423,7 +426,7 @@ def _packed_if_better(
     none of those that have ``waited`` loses its own."""
     requests: dict[int, PlacementRequest] = {}
     for number, one in enumerate(decided):
-        request = _request(one.ready.model, one.ready.instance, one.ready.result, gangs)
+        request = _request(one.ready.model, one.ready.instance, one.ready.result, before, gangs)
         if isinstance(request, PlacementRequest) and not isinstance(one.decision, Exception):
             requests[number] = request
     numbers = list(requests)
@@ -459,7 +462,7 @@ def decide(
 ) -> tuple[Placement | str, Mapping[int, Exception]]:
     """A place for the instance, or the sentence why there is none now; and the exceptions of workers that were passed
     over, by their ids."""
-    request = _request(model, instance, result, gangs)
+    request = _request(model, instance, result, snapshot, gangs)
     if isinstance(request, str):
         return request, {}
     decision, faults = place_and_faults(request, snapshot)
@@ -506,7 +509,7 @@ def _decide_again(
     """The place on the workers that were chosen, decided again on a newer snapshot; ``None`` when there is none."""
     assert isinstance(one.decision, Placement)
     there = {worker_id for worker_id, _ in claims_of(one.decision)}
-    request = one.packed or _request(model, instance, one.ready.result, gangs)
+    request = one.packed or _request(model, instance, one.ready.result, snapshot, gangs)
     if not there <= snapshot.workers.keys() or isinstance(request, str):
         return None
     again = decide_among(request, snapshot, among=[snapshot.workers[key] for key in sorted(there)])
@@ -516,7 +519,11 @@ def _decide_again(
 
 
 def _request(
-    model: Model, instance: ModelInstance, result: FactsResult | None, gangs: GangSettings
+    model: Model,
+    instance: ModelInstance,
+    result: FactsResult | None,
+    snapshot: Snapshot,
+    gangs: GangSettings,
 ) -> PlacementRequest | str:
     """The request to place, or the sentence why there cannot be one."""
     facts, fault = (None, None) if result is None else (result.facts, result.fault)
@@ -526,7 +533,14 @@ def _request(
         return str(error) if fault is None or model.backend else fault
     if fault is not None and not engine.any_device:
         return fault  # a custom command runs without facts
-    return PlacementRequest(model=model, instance=instance, facts=facts, engine_name=engine.name, gangs=gangs)
+    return PlacementRequest(
+        model=model,
+        instance=instance,
+        facts=facts,
+        engine_name=engine.name,
+        gangs=gangs,
+        known=KnownRuns.of(snapshot, engine.name, facts),
+    )
 
 
 def _waiting(snapshot: Snapshot) -> list[ModelInstance]:

@@ -57,6 +57,8 @@ class WorkerContext:
     """What visibility variables call the devices with these indexes; ``None``: their indexes."""
     device_memory: Callable[[], Mapping[int, int]] = dict
     """Bytes that each device has in all, by its index; without those that are unknown."""
+    device_use: Callable[[int, int], int | None] = lambda instance_id, member: None
+    """Bytes of devices that a member of an instance was last seen to hold; ``None`` where that is not told."""
     cann_version: str | None = None
     """Of Ascend's toolkit, as told."""
     cann_chip: Callable[[Sequence[int]], str | None] = lambda indexes: None

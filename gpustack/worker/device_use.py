@@ -109,6 +109,11 @@ class DeviceUses:
     _foreign: dict[object, SteadyAmount] = attrs.field(factory=dict)
     _overrun: dict[object, SteadyAmount] = attrs.field(factory=dict)
 
+    def of(self, instance_id: int, member: int) -> int | None:
+        """Bytes of all devices that a member of an instance held at the last look; ``None`` where that is not told."""
+        held = self.held.get((instance_id, member))
+        return None if held is None else sum(held.values())
+
     async def over(self, status: WorkerStatus, uses: Sequence[DeviceUse]) -> WorkerStatus:
         """The status with ``foreign`` and ``overrun`` of its devices. Cancellable."""
         if not status.gpu_devices:

@@ -85,6 +85,10 @@ class EngineProcess:
     start_left: float
     """Seconds it still has to become ready."""
     secrets: Mapping[str, str] = attrs.field(repr=False)
+    engine_name: str = ""
+    """Empty for one that was adopted."""
+    build: str = ""
+    """The version that runs; empty where it is not known."""
     _state_file: Path
     _grace: float
 

@@ -35,6 +35,7 @@ from gpustack.worker.launch import (
     with_build,
 )
 from gpustack.worker.leftovers import clear_leftovers
+from gpustack.worker.memory_measuring import MemoryMeasuring
 from gpustack.worker.report import InstanceReporter
 
 log = logging.getLogger(__name__)
@@ -135,11 +136,15 @@ async def _serve(run: InstanceRun, engine: EngineProcess, context: WorkerContext
     names = await adapters.names()
     run.on_ready()
     run.reporter.report(InstanceState.RUNNING, note, **where, lora_adapters=names)
-    await _watch(engine, context, adapters)
+    measuring = MemoryMeasuring(engine, EngineSeat(instance=run.instance), context)
+    await _watch(engine, context, adapters, measuring)
 
 
-async def _watch(engine: EngineProcess, context: WorkerContext, adapters: RunningAdapters) -> None:
-    """Raises ``InstanceFailure`` when the engine fails; its adapters follow the deployment until then."""
+async def _watch(
+    engine: EngineProcess, context: WorkerContext, adapters: RunningAdapters, measuring: MemoryMeasuring
+) -> None:
+    """Raises ``InstanceFailure`` when the engine fails; its adapters follow the deployment until then, and what it
+    takes is measured."""
     failures: list[InstanceFailure | GpustackError] = []
 
     async def watch() -> None:
@@ -148,7 +153,7 @@ async def _watch(engine: EngineProcess, context: WorkerContext, adapters: Runnin
         except (InstanceFailure, GpustackError) as failure:
             failures.append(failure)
 
-    await first_of(watch, adapters.keep)
+    await first_of(watch, adapters.keep, measuring.keep)
     raise failures[0]
 
 
@@ -190,6 +195,8 @@ async def _start(run: InstanceRun, context: WorkerContext, leases: ExitStack) ->
     launch = await describe_launch(seat, model, inputs, LaunchTerms(ports, key, gang, ray), context)
     reporter.report(InstanceState.STARTING, port=ports[0], ports=ports, resolved_path=inputs.model_path)
     engine = await start_engine(launch, seat, ports, context, {SECRET: key})
+    version = "" if inputs.build is None else inputs.build.version or ""
+    engine = attrs.evolve(engine, engine_name=inputs.engine.name, build=version)
     log.log(
         logging.DEBUG if reporter.retrying else logging.INFO,
         "Started an engine: instance=%s pid=%d ports=%s",

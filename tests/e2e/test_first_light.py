@@ -265,3 +265,29 @@ def test_a_deleted_model_leaves_no_process(deployed: Daemon) -> None:
     deployed.until(lambda: not deployed.instances("vectors"), "the end of the instance")
     with pytest.raises(ProcessLookupError):
         os.kill(instance["pid"], 0)
+
+
+def test_what_an_engine_took_is_measured_and_the_next_replica_of_its_kind_learns_from_it(
+    deployed: Daemon,
+) -> None:
+    def explained(instance: dict[str, Any]) -> list[str]:
+        path = f"/v1/model-instances/{instance['id']}/explain"
+        return list(deployed.call("GET", path)[1]["memory"])
+
+    (first,) = deployed.running("tiny")
+    deployed.until(lambda: deployed.instances("tiny")[0]["memory"], "what the engine took")
+    measured = deployed.instances("tiny")[0]["memory"]
+    assert measured["terms"]["host cache"] > 0 and measured["terms"]["host compute"] > 0
+    assert measured["host"] > 1 << 20
+    (model,) = [m for m in deployed.call("GET", "/v1/models")[1]["items"] if m["name"] == "tiny"]
+    body = {**model, "replicas": 2}
+    assert deployed.call("PUT", f"/v1/models/{model['id']}", body)[0] == 200
+    deployed.until(lambda: len(deployed.instances("tiny")) == 2, "another replica")
+    deployed.until(
+        lambda: all(one["memory_plan"] for one in deployed.instances("tiny")), "a place for the other replica"
+    )
+    (second,) = [one for one in deployed.instances("tiny") if one["id"] != first["id"]]
+    learnt = second["memory_plan"]["learnt"]
+    assert learnt["host cache"]["runs"] == learnt["host compute"]["runs"] == 1
+    assert any("learnt from 1 run of llama.cpp " in one for one in explained(second))
+    assert any("measured" in one for one in explained(first))

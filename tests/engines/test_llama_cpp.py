@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 
 from gpustack.domain.artifact import LoraAdapter, ModelSource, SourceKind
 from gpustack.domain.instance import Claim
-from gpustack.domain.model import GpuSelector
+from gpustack.domain.model import Category, GpuSelector
 from gpustack.domain.worker import EngineBuild
 from gpustack.engines import parameters
 from gpustack.engines.llama_cpp import ENGINE, threads
@@ -203,3 +205,26 @@ def test_an_adapter_whose_path_would_be_taken_apart_is_refused(path: str) -> Non
     source = ModelSource(kind=SourceKind.LOCAL_PATH, local_path=path)
     [fault] = ENGINE.faults(model(lora_adapters=(LoraAdapter(name="at", source=source),)))
     assert fault.startswith("lora_adapters: the path of at has a comma or a colon")
+
+
+@pytest.mark.parametrize(
+    ("version", "fields", "level"),
+    [
+        ("2026.10.11549", {}, "4"),
+        ("9300", {}, "4"),
+        ("9181", {}, None),
+        ("b9300", {}, None),
+        (None, {}, None),
+        ("9300", {"backend_parameters": ("-lv", "2")}, "2"),
+        ("9300", {"backend_parameters": ("--verbose",)}, None),
+        ("9300", {"env": {"LLAMA_ARG_LOG_VERBOSITY": "1"}}, None),
+        ("9300", {"categories": (Category.EMBEDDING,)}, None),
+    ],
+)
+def test_a_build_that_writes_no_requests_down_is_to_tell_the_sizes_of_its_buffers(
+    version: str | None, fields: dict[str, Any], level: str | None
+) -> None:
+    build = attrs.evolve(SERVER, version=version)
+    launch = ENGINE.launch(context(model(**fields), build=build))
+    flags = ("--log-verbosity", "--verbosity", "-lv")
+    assert parameters.value_of(launch.argv, *flags) == level

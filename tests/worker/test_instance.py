@@ -104,6 +104,10 @@ async def test_a_tiny_model_is_served_by_llama_cpp(
     )
     assert status == 200
     assert "tiny model" in json.loads(body)["choices"][0]["message"]["content"]
+    await server.until(lambda: server.instance(1).memory is not None)
+    measured = server.instance(1).memory
+    assert measured is not None and measured.host is not None
+    assert (measured.build, measured.devices, measured.host > 1 << 20) == ("1", None, True)
 
 
 async def test_a_folder_tells_its_engine_by_the_file_in_it(

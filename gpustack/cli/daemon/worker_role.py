@@ -122,6 +122,9 @@ class WorkerRole:
             assignments=assignments,
             now=utc_now,
         )
+        device_uses = DeviceUses(
+            state_dir=options.data_dir / "run", assigned=lambda: assignments.latest.value
+        )
         context = WorkerContext(
             files=files,
             ports=ports,
@@ -135,6 +138,7 @@ class WorkerRole:
             device_type=hardware.device_type,
             device_names=lambda indexes: visible_names(hardware.latest.gpu_devices, indexes),
             device_memory=hardware.device_memory,
+            device_use=device_uses.of,
             cann_version=daemon.loaded.environment.cann_version,
             cann_chip=hardware.cann_chip,
             gfx=hardware.gfx,
@@ -149,7 +153,6 @@ class WorkerRole:
             rpc_server_args=options.rpc_server_args,
             ray=ray,
         )
-        device_uses = DeviceUses(state_dir=context.state_dir, assigned=lambda: assignments.latest.value)
         forward = ForwardHandler(
             membership,
             ports,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import attrs
 
 from gpustack.domain.facts import FileFormat, ModelFacts
+from gpustack.domain.memory_use import MemoryPlan
 from gpustack.domain.model import Model
 from gpustack.domain.unit import GIB, MIB, human_bytes
 from gpustack.engines import diffusers, llama_cpp, mindie, parameters, vox_box
@@ -15,21 +17,19 @@ from gpustack.engines.llama_cpp import answers_vectors, defaults, slot_counts, s
 from gpustack.engines.memory import SafetensorsMemory
 from gpustack.engines.registry import engine_by_name
 
-from .gguf import (
-    DEVICE_FOOTPRINT,
-    HOST_FOOTPRINT,
-    GgufSettings,
-    estimate,
-    host_footprint,
-    layer_count,
-)
+from .gguf import DEVICE_FOOTPRINT, HOST_FOOTPRINT, GgufSettings, estimate, host_footprint, layer_count
+from .gguf_terms import gguf_terms, settings_name
+from .learnt import NOTHING, Experience
 from .media import image_needs, speech_needs
 from .mindie import mindie_demand
 from .need import DeviceNeed, MemoryDemand
 from .safetensors_demand import SafetensorsDemand, counts_given, safetensors_demand
 
+LEARNING = "GPUSTACK_MODEL_LEARNING"
+"""``off`` in a deployment's environment: what runs have shown does not count for it."""
 VRAM_CLAIM = "GPUSTACK_MODEL_VRAM_CLAIM"
 RAM_CLAIM = "GPUSTACK_MODEL_RAM_CLAIM"
+_NO_RUNS: Mapping[str, Experience] = MappingProxyType({})
 _LONGEST_CLAIM = 19
 """Digits: what does not fit 64 bits is no number of bytes, and could not be kept."""
 _LARGEST_SHARE = 1e9
@@ -49,9 +49,7 @@ class GgufDemand(MemoryDemand):
     """Answers given before: every worker is asked the same."""
 
     def cpu(self) -> int:
-        return estimate(self.facts, attrs.evolve(self.settings, shares=())).host.claim(
-            host_footprint(self.facts)
-        )
+        return self._need(attrs.evolve(self.settings, shares=())).ram
 
     def devices(self, shares: Sequence[float], layers: int | None = None) -> DeviceNeed:
         return self.among_workers(shares, 0, layers)
@@ -61,12 +59,24 @@ class GgufDemand(MemoryDemand):
         known = self._known.get(key)
         if known is None:
             asked = attrs.evolve(self.settings, shares=key[0], offload_layers=layers, remote=remote)
-            found = estimate(self.facts, asked)
-            known = self._known[key] = DeviceNeed(
-                ram=found.host.claim(host_footprint(self.facts)),
-                vram=tuple(need.claim(DEVICE_FOOTPRINT) for need in found.devices),
-            )
+            known = self._known[key] = self._need(asked)
         return known
+
+    def plan(self, shares: Sequence[float], layers: int | None = None) -> MemoryPlan:
+        asked = attrs.evolve(self.settings, shares=tuple(shares), offload_layers=layers)
+        settings = settings_name(asked, self.total_layers)
+        terms = gguf_terms(self.facts, asked, self.runs.get(settings, NOTHING))
+        return terms.plan(llama_cpp.ENGINE.name, self.facts.architecture, settings, maps_weights=True)
+
+    def _need(self, asked: GgufSettings) -> DeviceNeed:
+        known = self.runs.get(settings_name(asked, self.total_layers)) if self.runs else None
+        if known is not None:
+            return gguf_terms(self.facts, asked, known).claimed
+        found = estimate(self.facts, asked)
+        return DeviceNeed(
+            ram=found.host.claim(host_footprint(self.facts)),
+            vram=tuple(need.claim(DEVICE_FOOTPRINT) for need in found.devices),
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -88,12 +98,24 @@ class FixedDemand(MemoryDemand):
 
 
 def demand_of(
-    model: Model, facts: ModelFacts | None, engine_name: str, slot_count: int | None = None
+    model: Model,
+    facts: ModelFacts | None,
+    engine_name: str,
+    slot_count: int | None = None,
+    runs: Mapping[str, Experience] = _NO_RUNS,
 ) -> MemoryDemand:
     """The need as the deployment's environment claims, else by its header, else by its size, else unknown.
 
-    ``slot_count``: requests at a time, where their number is ours to choose.
+    ``slot_count``: requests at a time, where their number is ours to choose. ``runs``: what runs of its engine and
+    architecture have shown, by settings; a need by header learns from it.
     """
+    found = _demand_of(model, facts, engine_name, slot_count)
+    return attrs.evolve(found, runs=runs) if runs and model.env.get(LEARNING, "").lower() != "off" else found
+
+
+def _demand_of(
+    model: Model, facts: ModelFacts | None, engine_name: str, slot_count: int | None
+) -> MemoryDemand:
     is_llama = engine_name == llama_cpp.ENGINE.name
     engine = engine_by_name(engine_name)
     memory = None if engine is None else engine.memory
@@ -108,7 +130,7 @@ def demand_of(
     ):
         return mindie_demand(model, facts)
     if memory is not None and facts is not None and is_read and facts.format is FileFormat.SAFETENSORS:
-        need = safetensors_demand(model, facts, memory, slot_count)
+        need = attrs.evolve(safetensors_demand(model, facts, memory, slot_count), engine=engine_name)
         return _with_claims(model, need, vram or 0, ram or 0) if is_claimed else need
     if is_claimed:
         known = _as_claimed(model, vram, ram or 0, is_llama=is_llama)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
+
+from gpustack.domain.memory_use import MemoryPlan
+
+from .learnt import Experience
 
 
 @attrs.frozen(kw_only=True)
@@ -45,6 +49,9 @@ class MemoryDemand(ABC):
     spans_workers: bool = False
     """Whether it may be divided among devices of several workers."""
 
+    runs: Mapping[str, Experience] = attrs.field(factory=dict, eq=False, repr=False)
+    """What runs on the same kind of devices have shown, by the settings that decide about memory."""
+
     @property
     def looks_around(self) -> bool:
         """Whether what one worker is refused for depends on what others have."""
@@ -63,6 +70,11 @@ class MemoryDemand(ABC):
     def tensor_parallel(self, devices: int, workers: int = 1) -> int | None:
         """How many of these devices divide each layer among them, where that is ours to choose; the others hold other
         layers. ``None`` where the engine does not divide layers."""
+        return None
+
+    def plan(self, shares: Sequence[float], layers: int | None = None) -> MemoryPlan | None:
+        """How the figures of one worker came about, for devices in these shares (none: on the CPU); ``None`` where they
+        are not computed term by term."""
         return None
 
     @abstractmethod

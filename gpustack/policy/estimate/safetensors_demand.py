@@ -14,11 +14,13 @@ from functools import lru_cache
 import attrs
 
 from gpustack.domain.facts import ModelFacts
+from gpustack.domain.memory_use import MemoryPlan, MemoryTerm
 from gpustack.domain.model import Category, Model
 from gpustack.domain.unit import GIB
 from gpustack.engines import parameters
 from gpustack.engines.memory import SafetensorsMemory
 
+from .learnt import NOTHING
 from .need import DeviceNeed, MemoryDemand
 from .safetensors import (
     CACHE_BITS,
@@ -29,6 +31,7 @@ from .safetensors import (
     loaded_bits,
     share_of,
 )
+from .terms import TermNeed
 
 CONTEXT = 8192
 """Tokens of one request where the user sets nothing and the model was made for at least as many."""
@@ -69,25 +72,71 @@ class SafetensorsDemand(MemoryDemand):
     """How often the whole model is loaded (data parallel)."""
     host_weights: int = 0
     """Bytes of weights of each device that stay in host memory."""
+    engine: str = ""
 
     def cpu(self) -> int:
         if self.claimed is not None or self.claimed_ram is not None:
             return (self.claimed or 0) + (self.claimed_ram or 0)
-        need = self._share(1, 1)
-        return need.total - DEVICE_FOOTPRINT - need.graphs + self.memory.host_footprint
+        return self._terms(0, 1).claimed.ram
 
     def devices(self, shares: Sequence[float], layers: int | None = None) -> DeviceNeed:
         return self.among_workers(shares, 0)
 
     def among_workers(self, shares: Sequence[float], remote: int, layers: int | None = None) -> DeviceNeed:
         count = len(shares)
-        own = max(count - remote, 1)
-        ram = self.memory.host_footprint + (own - 1) * self.memory.host_of_device + own * self.host_weights
         if self.claimed is not None or self.claimed_ram is not None:
             each = math.ceil((self.claimed or 0) / count)
             return DeviceNeed(ram=self.claimed_ram or 0, vram=(each,) * count)
-        need = self._share(count, count // own)
-        return DeviceNeed(ram=ram, vram=(max(need.total - self.host_weights, need.own),) * count)
+        return self._terms(count, max(count - remote, 1)).claimed
+
+    def plan(self, shares: Sequence[float], layers: int | None = None) -> MemoryPlan | None:
+        if self.claimed is not None or self.claimed_ram is not None or self.fraction is not None:
+            return None
+        count = len(shares)
+        terms = self._terms(count, max(count, 1))
+        return terms.plan(self.engine, self.facts.architecture, self._settings_name(count, 1))
+
+    def _terms(self, count: int, own: int) -> TermNeed:
+        """Of ``count`` devices, ``own`` of them on the host's worker; none: on the CPU."""
+        workers = max(count, 1) // own
+        known = NOTHING
+        if self.runs:
+            known = self.runs.get(self._settings_name(count, workers), NOTHING)
+        if not count:
+            need = self._share(1, 1)
+            host = {**_parts(need), MemoryTerm.GRAPHS: 0, MemoryTerm.PROCESS: self.memory.host_footprint}
+            more = need.own - DEVICE_FOOTPRINT
+            host[MemoryTerm.PROCESS] += more
+            return TermNeed(host=host, known=known)
+        need = self._share(count, workers)
+        parts = {**_parts(need), MemoryTerm.WEIGHTS: max(need.weights - self.host_weights, 0)}
+        process = self.memory.host_footprint + (own - 1) * self.memory.host_of_device
+        return TermNeed(
+            host={MemoryTerm.WEIGHTS: own * self.host_weights, MemoryTerm.PROCESS: process},
+            devices=(parts,) * count,
+            known=known,
+        )
+
+    def _settings_name(self, count: int, workers: int) -> str:
+        """The settings that decide how estimate and truth compare."""
+        asked, tensor = self.settings, self.tensor_parallel(count, workers) or 1
+        words = {
+            "devices": count,
+            "workers": workers,
+            "tensor": tensor,
+            "copies": self.copies,
+            "ctx": asked.context,
+            "slots": asked.slots,
+            "cache-bits": asked.cache_bits,
+            "tokens": asked.batch_tokens,
+            "sequences": asked.sequences,
+            "graphs": int(asked.graphs),
+            "wide": int(asked.float32),
+            "loaded-bits": asked.loaded_bits or "own",
+            "ranks": asked.adapter_ranks,
+            "drafts": int(asked.drafts),
+        }
+        return " ".join(f"{name}={value}" for name, value in words.items())
 
     @property
     def looks_around(self) -> bool:
@@ -136,6 +185,16 @@ class SafetensorsDemand(MemoryDemand):
         if step == _SMALL_STEP or not usual or not self.memory.pooled:
             return 0
         return _beyond_small_steps(self.facts, self.settings, step)
+
+
+def _parts(need: ShareNeed) -> dict[MemoryTerm, int]:
+    return {
+        MemoryTerm.WEIGHTS: need.weights,
+        MemoryTerm.CACHE: need.cache,
+        MemoryTerm.COMPUTE: need.activations,
+        MemoryTerm.GRAPHS: need.graphs,
+        MemoryTerm.PROCESS: need.own,
+    }
 
 
 def safetensors_demand(

@@ -12,6 +12,7 @@ from gpustack.domain.unit import human_bytes
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid
 from gpustack.policy.decision import decide
+from gpustack.policy.estimate.learnt import KnownRuns
 from gpustack.policy.location import where
 from gpustack.policy.placement import PlacementRequest
 from gpustack.policy.remedies.stop import enough
@@ -63,7 +64,12 @@ def _request(instance: ModelInstance, trial: Trial) -> PlacementRequest | None:
         return None
     new = attrs.evolve(instance, id=_next_id(trial.snapshot) + 1, placement=None, state=InstanceState.PENDING)
     return PlacementRequest(
-        model=model, instance=new, facts=facts, engine_name=engine.name, gangs=trial.request.gangs
+        model=model,
+        instance=new,
+        facts=facts,
+        engine_name=engine.name,
+        gangs=trial.request.gangs,
+        known=KnownRuns.of(trial.snapshot, engine.name, facts),
     )
 
 

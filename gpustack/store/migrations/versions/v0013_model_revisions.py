@@ -8,7 +8,7 @@ from gpustack.store.column import BigId, Count, LongText, Utc
 from gpustack.store.migrations import step
 
 revision = "0013"
-down_revision = "0011"
+down_revision = "0012"
 
 
 def upgrade() -> None:
