@@ -233,7 +233,14 @@ class ModelFacts:
         return self.format is FileFormat.SAFETENSORS and self.is_complete and not self.caches
 
 
-_EMBEDDERS = ("bert", "t5encoder", "gemma-embedding", "jina-bert")
+_EMBEDDERS = ("bert", "t5encoder", "gemma-embedding", "llama-embed")
+_UNSERVED = frozenset({
+    "", "clip", "mmproj",  # projectors
+    "dream", "llada", "llada-moe", "rnd1", "diffusion-gemma",  # write by diffusion, which no server of llama.cpp does
+    "eagle3", "dflash", "gemma4-assistant",  # drafts, which need the model that they guess for
+    "wavtokenizer-dec", "qwen3tts", "pockettts",  # speak, by a program of their own
+})  # fmt: skip
+"""Architectures of GGUF files that are no models of text by themselves."""
 _POOLINGS = ("none", "mean", "cls", "last", "rank")
 
 
@@ -243,11 +250,12 @@ def gguf_pooling(value: int | None) -> str | None:
 
 
 def gguf_category(architecture: str, pooling: str | None) -> Category:
-    """The category of a GGUF with this architecture and pooling; ``UNKNOWN`` for projectors and diffusion models."""
+    """The category of a GGUF with this architecture and pooling; ``UNKNOWN`` for what a server cannot answer with:
+    projectors, drafts, models that write by diffusion or speak."""
+    if architecture in _UNSERVED:
+        return Category.UNKNOWN
     if pooling == "rank":
         return Category.RERANKER
     if any(word in architecture for word in _EMBEDDERS) or pooling in ("mean", "cls", "last"):
         return Category.EMBEDDING
-    if architecture in ("", "clip", "mmproj"):
-        return Category.UNKNOWN
     return Category.LLM

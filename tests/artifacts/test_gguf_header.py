@@ -131,6 +131,27 @@ def test_long_arrays_are_counted_and_short_ones_kept() -> None:
     }
 
 
+def test_the_last_tensor_of_a_type_yet_to_come_reaches_to_the_end_of_the_file() -> None:
+    newer = 1000
+    whole = header(
+        key("general.architecture", 8, text("llama")),
+        key("llama.block_count", 4, U32.pack(1)),
+        tensors=(tensor("token_embd.weight", (32,), 0, 0), tensor("blk.0.x", (64,), newer, 128)),
+    )
+    start = -(-len(whole) // 32) * 32
+    tensors = gguf_facts([parse(whole)], file_size=start + 128 + 77).tensors
+    assert tensors is not None
+    assert (tensors.token_embedding, tensors.layers) == (128, (77,))
+    assert gguf_facts([parse(whole)], file_size=start).tensors is None
+
+
+@pytest.mark.parametrize(("kind", "size"), [(41, 4 * 18), (42, 8 * 18)])
+def test_tensors_of_one_and_two_bits_have_their_size(kind: int, size: int) -> None:
+    """As llama.cpp itself counts: 1.125 and 2.25 bits a weight."""
+    (found,) = parse(header(tensors=(tensor("a", (512,), kind, 0),))).tensors
+    assert found.size == size
+
+
 def test_a_tensor_of_a_type_yet_to_come_reaches_to_the_next() -> None:
     new = max(BLOCKS) + 100
     seen = parse(

@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from gpustack.domain.document import decode, encode
-from gpustack.domain.facts import ModelFacts, StateSpace, TensorBytes
+from gpustack.domain.facts import ModelFacts, StateSpace, TensorBytes, gguf_category
+from gpustack.domain.model import Category
 from gpustack.errors import Invalid
 
 
@@ -42,3 +43,23 @@ def test_facts_survive_the_way_to_another_machine() -> None:
         tensors=TensorBytes(layers=(5, 6), tied=True),
     )
     assert decode(encode(facts), ModelFacts) == facts
+
+
+@pytest.mark.parametrize(
+    ("architecture", "pooling", "category"),
+    [
+        ("llama", None, Category.LLM),
+        ("llama-embed", None, Category.EMBEDDING),
+        ("eurobert", None, Category.EMBEDDING),
+        ("qwen3", "last", Category.EMBEDDING),
+        ("qwen3", "rank", Category.RERANKER),
+        ("dream", None, Category.UNKNOWN),
+        ("eagle3", None, Category.UNKNOWN),
+        ("wavtokenizer-dec", "mean", Category.UNKNOWN),
+        ("clip", None, Category.UNKNOWN),
+    ],
+)
+def test_what_cannot_answer_with_text_or_vectors_is_of_no_category(
+    architecture: str, pooling: str | None, category: Category
+) -> None:
+    assert gguf_category(architecture, pooling) is category

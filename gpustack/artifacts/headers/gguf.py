@@ -49,7 +49,7 @@ BLOCKS: Mapping[int, tuple[str, int, int]] = {
     20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136),
     24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4), 27: ("I64", 1, 8), 28: ("F64", 1, 8),
     29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66),
-    39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36),
+    39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18), 42: ("Q2_0", 64, 18),
 }  # fmt: skip
 """Type number of a tensor → its name, and how many elements take how many bytes."""
 
@@ -130,7 +130,7 @@ class GgufHeader:
 
     @property
     def least_file_size(self) -> int:
-        """The least number of bytes of a complete file."""
+        """The least number of bytes of a complete file: a last tensor of unknown size counts nothing."""
         if not self.tensors:
             return self.size
         alignment = self.metadata.get("general.alignment")

@@ -50,7 +50,7 @@ def _facts(headers: Sequence[GgufHeader], file_size: int, projector_size: int | 
     layers = said.count("block_count")
     if layers is not None and layers > MOST_LAYERS:
         raise HeaderError(f"it claims to have {layers} layers")
-    every = [tensor for header in headers for tensor in header.tensors]
+    every = _whole(headers, file_size)
     tensors = _tensor_bytes(every, layers or 0)
     pooling = gguf_pooling(said.count("pooling_type"))
     return ModelFacts(
@@ -210,6 +210,18 @@ def _role(name: str) -> str:
 
 def _usual(value: int | None, usual: int) -> int:
     return usual if value is None else value
+
+
+def _whole(headers: Sequence[GgufHeader], file_size: int) -> list[GgufTensor]:
+    """All tensors; the last one of a file, whose size is unknown if its type is, has what the files have left."""
+    every = [tensor for header in headers for tensor in header.tensors]
+    unknown = sum(tensor.size is None for tensor in every)
+    left = file_size - sum(header.least_file_size for header in headers)
+    if not unknown or left <= 0:
+        return every
+    return [
+        tensor if tensor.size is not None else attrs.evolve(tensor, size=left // unknown) for tensor in every
+    ]
 
 
 def _tensor_bytes(tensors: Sequence[GgufTensor], layers: int) -> TensorBytes | None:

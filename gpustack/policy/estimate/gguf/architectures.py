@@ -55,8 +55,8 @@ RESIDUALS: Mapping[str, int] = {
 }
 """Rows as wide as the model that are alive during a feed-forward; 5 of most, and more where attention is computed
 beside it."""
-MIXING: Mapping[str, float] = {"arwkv7": 25.6}
-"""Rows as wide as the model that are alive while RWKV mixes tokens; 20.5 of most."""
+MIXING: Mapping[str, float] = {"rwkv7": 20.5, "arwkv7": 25.6}
+"""Rows as wide as the model that are alive while RWKV mixes tokens; 15.1 before its seventh version."""
 KEPT: Mapping[str, int] = {
     "gemma3n": 6,
     "deepseek4": 18,

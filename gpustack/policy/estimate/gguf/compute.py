@@ -127,7 +127,7 @@ def _recurrent(facts: ModelFacts) -> int:
     if space is None:
         return 0
     if space.wkv_head_size:
-        return int(known.MIXING.get(facts.architecture, 20.5) * width)
+        return int(known.MIXING.get(facts.architecture, 15.1) * width)
     if not space.state_size:
         return 0
     if not space.group_count:
