@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from gpustack.artifacts.source import source_for
+from gpustack.domain.affinity import AntiAffinity, faults_of_anti_affinity
 from gpustack.domain.artifact import LoraAdapter, ModelSource, SourceKind
 from gpustack.domain.device import DeviceId
 from gpustack.domain.model import (
@@ -22,6 +23,7 @@ from gpustack.domain.model import (
     PlacementStrategy,
 )
 from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.taint import Toleration, faults_of_toleration
 from gpustack.engines import llama_cpp
 from gpustack.engines.backend import settled
 from gpustack.engines.engine import Engine
@@ -33,11 +35,24 @@ from gpustack.errors import AlreadyExists, BadRequest, Invalid
 from gpustack.policy.estimate.demand import faults_of_claims
 
 from .problems import MalformedRequest
-from .shape import LIMITS, Array, Boolean, Choice, Dictionary, Document, Integer, JsonShape, Nullable, Text
+from .shape import (
+    LIMITS,
+    Array,
+    AttrsObject,
+    Boolean,
+    Choice,
+    Dictionary,
+    Document,
+    Integer,
+    JsonShape,
+    Nullable,
+    Text,
+)
 from .wire import CATEGORY_FLAGS, SOURCE_FIELDS, source_document
 
 MOST_REPLICAS = 1000
 MOST_ADAPTERS = 64
+MOST_TOLERATIONS = 100
 
 SOURCE_BODY: Mapping[str, JsonShape] = {
     "source": Choice(SourceKind),
@@ -90,6 +105,9 @@ MODEL_FIELDS: Mapping[str, JsonShape] = {
         ),
         (),
     ),
+    "labels": Nullable(Dictionary(Text(longest=1024)), {}),
+    "tolerations": Nullable(Array(AttrsObject(Toleration, strict=True), MOST_TOLERATIONS), ()),
+    "anti_affinity": Nullable(AttrsObject(AntiAffinity, strict=True)),
     "limits": LIMITS,
     "access_policy": Choice(ModelAccess),
     "allowed_users": Nullable(Array(Integer(least=1)), ()),
@@ -149,6 +167,7 @@ def changes_from(document: Mapping[str, Any], before: Model | None = None) -> di
             faults.append(f"env: {name!r} is not a name of an environment variable")
     faults.extend(faults_of_claims(fields.get("env", {})))
     faults.extend(template_faults(fields.get("env", {})))
+    faults.extend(_faults_of_policies(fields))
     if "lora_adapters" in fields:
         fields["lora_adapters"] = _adapters(fields["lora_adapters"], faults)
     if before is None or any(name in document for name in SOURCE_BODY):
@@ -159,6 +178,20 @@ def changes_from(document: Mapping[str, Any], before: Model | None = None) -> di
     if faults:
         raise MalformedRequest(*faults)
     return fields
+
+
+def _faults_of_policies(fields: dict[str, Any]) -> list[str]:
+    """What is wrong with what is said of other deployments and workers; an anti-affinity without terms is none."""
+    faults = [
+        f"tolerations: {fault}"
+        for one in fields.get("tolerations", ())
+        for fault in faults_of_toleration(one)
+    ]
+    apart: AntiAffinity | None = fields.get("anti_affinity")
+    if apart is not None:
+        faults += [f"anti_affinity: {fault}" for fault in faults_of_anti_affinity(apart)]
+        fields["anti_affinity"] = apart if apart.required or apart.preferred else None
+    return faults
 
 
 _ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
@@ -60,6 +61,8 @@ def masked(value: Any, shape: JsonShape | None = None, name: str = "") -> Any:
         return _object(value, shape)
     if isinstance(value, str):
         return legible(_SECRET_FLAG.sub(rf"\1\2{MASK}", redacted(value)))
+    if isinstance(value, datetime):
+        return value.isoformat()
     if isinstance(value, Sequence):
         return _list(value, shape)
     return masked(plain(value), None, name)

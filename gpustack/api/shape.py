@@ -238,6 +238,8 @@ class AttrsObject:
     published document."""
 
     cls: type[Any]
+    strict: bool = False
+    """Unknown fields are faults, in objects within it too: for what users write."""
 
     def read(self, value: Any, at: str, faults: list[str]) -> Any:
         if not isinstance(value, dict):
@@ -245,7 +247,14 @@ class AttrsObject:
             return value
         before = len(faults)
         made: dict[str, Any] = {}
-        for name, shape, required in _fields(self.cls):
+        fields = _fields(self.cls, strict=self.strict)
+        if self.strict:
+            known = {name for name, _, _ in fields}
+            faults.extend(
+                f"{at}.{name}: is not known here; there are {', '.join(sorted(known))}"
+                for name in sorted(value.keys() - known)
+            )
+        for name, shape, required in fields:
             where = f"{at}.{name}" if at else name
             if name in value:
                 made[name] = shape.read(value[name], where, faults)
@@ -257,7 +266,7 @@ class AttrsObject:
         name = self.cls.__name__
         if name not in components:
             components[name] = {}  # before its fields are described: it may contain itself
-            fields = {field: shape for field, shape, _ in _fields(self.cls)}
+            fields = {field: shape for field, shape, _ in _fields(self.cls, strict=self.strict)}
             components[name] = _object(fields, (), components, _sentence(self.cls))
         return {"$ref": f"#/components/schemas/{name}"}
 
@@ -315,18 +324,18 @@ def _sentence(cls: type[Any]) -> str:
     return (cls.__doc__ or "").strip().split("\n\n")[0].replace("\n    ", " ")
 
 
-_known: dict[type[Any], tuple[tuple[str, JsonShape, bool], ...]] = {}
+_known: dict[tuple[type[Any], bool], tuple[tuple[str, JsonShape, bool], ...]] = {}
 
 
-def _fields(cls: type[Any]) -> tuple[tuple[str, JsonShape, bool], ...]:
+def _fields(cls: type[Any], *, strict: bool) -> tuple[tuple[str, JsonShape, bool], ...]:
     """Of each field of an attrs class: name, shape, whether it must be sent. Worked out once for a class."""
-    if cls not in _known:
+    if (cls, strict) not in _known:
         hints = typing.get_type_hints(cls)
-        _known[cls] = tuple(
-            (field.name, shape_of(hints[field.name]), field.default is attrs.NOTHING)
+        _known[cls, strict] = tuple(
+            (field.name, shape_of(hints[field.name], strict=strict), field.default is attrs.NOTHING)
             for field in attrs.fields(cls)
         )
-    return _known[cls]
+    return _known[cls, strict]
 
 
 _PLAIN: Mapping[Any, Callable[[], JsonShape]] = {
@@ -340,23 +349,24 @@ _PLAIN: Mapping[Any, Callable[[], JsonShape]] = {
 }
 
 
-def shape_of(hint: Any) -> JsonShape:
-    """The shape of a type annotation. Raises ``TypeError`` for a type that has none."""
+def shape_of(hint: Any, *, strict: bool = False) -> JsonShape:
+    """The shape of a type annotation; ``strict`` is that of ``AttrsObject``. Raises ``TypeError`` for a type that has
+    none."""
     if hint in _PLAIN:
         return _PLAIN[hint]()
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         inner = [argument for argument in arguments if argument is not type(None)]
         if len(inner) == 1 and len(arguments) == 2:
-            return Nullable(shape_of(inner[0]))
+            return Nullable(shape_of(inner[0], strict=strict))
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
-        return Array(shape_of(arguments[0]))
+        return Array(shape_of(arguments[0], strict=strict))
     if origin in (dict, Mapping):
-        return Dictionary(shape_of(arguments[1]), whole_keys=arguments[0] is int)
+        return Dictionary(shape_of(arguments[1], strict=strict), whole_keys=arguments[0] is int)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return Choice(hint)
     if isinstance(hint, type) and attrs.has(hint):
-        return AttrsObject(hint)
+        return AttrsObject(hint, strict)
     raise TypeError(f"JSON has no shape for {hint!r}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -110,3 +111,13 @@ def source(document: dict[str, Any]) -> str:
 
 
 _REPOS = ("huggingface_repo_id", "model_scope_model_id", "ollama_library_model_name", "local_path")
+
+
+def taints_in_line(worker: Mapping[str, Any]) -> str:
+    """The taints of a worker as they are set, ``gpu=a100:NoSchedule``; empty when it has none."""
+    return ", ".join(
+        f"{one['key']}={one['value']}:{one['effect']}"
+        if one.get("value")
+        else f"{one['key']}:{one['effect']}"
+        for one in worker.get("taints") or []
+    )

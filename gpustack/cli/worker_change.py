@@ -6,18 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import attrs
 import trio
 
 from gpustack.cli.failure import UsageError, WaitTimeout
 from gpustack.cli.lookup import INSTANCES, WORKERS
-from gpustack.cli.phrase import one_line
+from gpustack.cli.phrase import one_line, taints_in_line
 from gpustack.cli.session import Doc
 from gpustack.cli.terminal import Terminal
+from gpustack.domain.taint import TaintEffect
 from gpustack.errors import Conflict
 from gpustack.remote.admin_client import AdminClient
 
 _LOOK_EVERY = 1.0
 _LISTED = 3
+_EFFECTS = tuple(effect.value for effect in TaintEffect)
 _WAITING = ("pending", "analyzing", "error")
 
 
@@ -47,6 +50,49 @@ async def label(client: AdminClient, worker: Doc, labels: Mapping[str, str | Non
         raise Conflict(f"{worker['name']} sets {', '.join(kept)} itself")
     shown = ", ".join(f"{key}={value}" for key, value in sorted((after.get("labels") or {}).items()))
     print(f"{worker['name']}: {shown}")
+
+
+@attrs.frozen
+class TaintEdit:
+    """One word of ``gpustack workers taint``: to set a taint, or to take it away, of all effects if it names none."""
+
+    key: str
+    value: str = ""
+    effect: str | None = None
+    removes: bool = False
+
+    def applied(self, taints: Sequence[Doc]) -> list[Doc]:
+        """The taints of a worker after it."""
+        others = [one for one in taints if one["key"] != self.key or self.effect not in (None, one["effect"])]
+        if self.removes:
+            return others
+        return [*others, {"key": self.key, "value": self.value, "effect": self.effect}]
+
+
+def taints_of(words: Sequence[str], usage: str) -> list[TaintEdit]:
+    """``KEY[=VALUE]:EFFECT``, and ``KEY[=VALUE][:EFFECT]-`` (to be taken away) as given; raises UsageError."""
+    found = []
+    for word in words:
+        removes = word.endswith("-")
+        text, _, effect = word.removesuffix("-").partition(":")
+        key, _, value = text.partition("=")
+        if not key or (not effect and not removes) or (effect and effect not in _EFFECTS):
+            raise UsageError(
+                f"A taint is KEY=VALUE:EFFECT or KEY:EFFECT, with - behind it to take it away, and an effect is one of "
+                f"{', '.join(_EFFECTS)}; not {word!r}",
+                usage,
+            )
+        found.append(TaintEdit(key, value, effect or None, removes))
+    return found
+
+
+async def taint(client: AdminClient, worker: Doc, edits: Sequence[TaintEdit]) -> None:
+    """Set and take away taints; others stay."""
+    now = worker.get("taints") or []
+    for edit in edits:
+        now = edit.applied(now)
+    after = await _update(client, worker, taints=now)
+    print(f"{worker['name']}: {taints_in_line(after) or 'no taints'}")
 
 
 async def close(client: AdminClient, worker: Doc, *, closed: bool) -> None:

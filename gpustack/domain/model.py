@@ -9,9 +9,11 @@ from typing import Any
 import attrs
 
 from .access import Limits
+from .affinity import AntiAffinity
 from .artifact import LoraAdapter, ModelSource
 from .backend import BackendSpec
 from .record import Record, stored
+from .taint import Toleration
 
 
 class Category(StrEnum):
@@ -92,6 +94,10 @@ class Model(Record):
     limits: Limits | None = None
     """The limits of all its users together."""
     lora_adapters: tuple[LoraAdapter, ...] = ()
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    """By which others' ``anti_affinity`` tells what it is not to be beside."""
+    tolerations: tuple[Toleration, ...] = ()
+    anti_affinity: AntiAffinity | None = None
 
 
 RUNTIME_FIELDS = frozenset(

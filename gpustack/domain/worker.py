@@ -11,6 +11,7 @@ import attrs
 from .device import Device
 from .ray import RayNodeStatus
 from .record import REPORTED, Record, stored
+from .taint import Taint
 from .unit import GIB
 
 
@@ -237,6 +238,8 @@ class Worker(Record):
     again."""
     drain_total: int | None = None
     """How many instances there were when the drain began; ``None`` where that was not counted."""
+
+    taints: tuple[Taint, ...] = ()
 
     @property
     def takes_instances(self) -> bool:

@@ -14,8 +14,9 @@ from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
 
+from .eviction import on_drained
 from .placement import PlacementRequest
-from .reconcile import on_drained, replica_plan
+from .reconcile import replica_plan
 from .schedule import place
 
 Ask = Callable[[Model, ModelInstance], PlacementRequest | str]

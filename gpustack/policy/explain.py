@@ -246,7 +246,11 @@ def _never_fits(request: PlacementRequest, snapshot: Snapshot) -> bool:
         return False
     workers = {
         key: attrs.evolve(
-            worker.emptied, cordoned=False, draining=False, condition=Condition(state=WorkerState.READY)
+            worker.emptied,
+            cordoned=False,
+            draining=False,
+            taints=(),
+            condition=Condition(state=WorkerState.READY),
         )
         for key, worker in snapshot.workers.items()
     }

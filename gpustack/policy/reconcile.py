@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import attrs
 
 from gpustack.domain.instance import ModelInstance, workers_of
@@ -10,6 +12,7 @@ from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import WorkerState
 
+from .eviction import has_no_place, is_evicted, on_drained
 from .placement import MAKES_ROOM, PlacementRequest
 from .scores import spread
 from .seat import seated
@@ -26,14 +29,19 @@ class ReplicaPlan:
     end: tuple[int, ...] = ()
 
 
-def replica_plan(model: Model, instances: list[ModelInstance], snapshot: Snapshot) -> ReplicaPlan:
+def replica_plan(
+    model: Model, instances: list[ModelInstance], snapshot: Snapshot, now: datetime | None = None
+) -> ReplicaPlan:
     """What to do now. Once that is done, the answer is an empty plan until something else has changed.
 
     A new generation takes over one replica at a time: a new one is created, and when it serves an old one ends. If the
-    new one finds no room beside the old, an old one ends first. Replicas on a drained worker are replaced likewise.
+    new one finds no room beside the old, an old one ends first. Replicas on a drained worker are replaced likewise, and
+    those that a taint evicts: these end as well where no new one finds a place. Without ``now`` nothing is evicted that
+    is tolerated for a time.
     """
     alive = [instance for instance in instances if instance.deleted_at is None]
-    older = [i for i in alive if i.generation < model.generation or on_drained(i, snapshot)]
+    evicted = [i for i in alive if is_evicted(model, i, snapshot, now)]
+    older = [i for i in alive if i.generation < model.generation or i in evicted or on_drained(i, snapshot)]
     current = [instance for instance in alive if instance not in older]
     wanted = max(model.replicas, 0)
     end = victims(model, current, snapshot)[: max(len(current) - wanted, 0)]
@@ -42,19 +50,13 @@ def replica_plan(model: Model, instances: list[ModelInstance], snapshot: Snapsho
     is_crowded = any(map(waits_for_room, kept)) and not any(
         one.deleted_at and one.placement for one in instances
     )
-    end += _replaced(model, kept, older, snapshot, is_crowded=is_crowded)
+    end += _replaced(model, kept, older, evicted, snapshot, is_crowded=is_crowded)
     left = len(alive) - len(end)
     # One at a time: none is added beyond what is asked for while a new one does not serve yet.
     proven = all(instance.state in SERVING for instance in kept)
     allowed = wanted + (SURGE if proven and left > len(kept) else 0)
     create = max(min(wanted - len(kept), allowed - left), 0)
     return ReplicaPlan(create=create, end=tuple(instance.id for instance in end))
-
-
-def on_drained(instance: ModelInstance, snapshot: Snapshot) -> bool:
-    """Whether one of its workers is being drained."""
-    workers = (snapshot.workers.get(key) for key in workers_of(instance))
-    return any(worker is not None and worker.draining for worker in workers)
 
 
 def waits_for_room(instance: ModelInstance) -> bool:
@@ -66,6 +68,7 @@ def _replaced(
     model: Model,
     current: list[ModelInstance],
     older: list[ModelInstance],
+    evicted: list[ModelInstance],
     snapshot: Snapshot,
     *,
     is_crowded: bool,
@@ -79,7 +82,12 @@ def _replaced(
     surplus = max(ready + len(serving) - wanted, 0)
     if not surplus and serving and is_crowded and len(current) + len(serving) > wanted:
         surplus = 1
-    return [*idle, *victims(model, serving, snapshot)[:surplus]]
+    ordered = victims(model, serving, snapshot)
+    leaving = [i for i in ordered if i in evicted]
+    if leaving and any(has_no_place(instance) for instance in current):
+        surplus = max(surplus, 1)
+        ordered = [*leaving, *(i for i in ordered if i not in leaving)]
+    return [*idle, *ordered[:surplus]]
 
 
 def victims(model: Model, instances: list[ModelInstance], snapshot: Snapshot) -> list[ModelInstance]:

@@ -13,6 +13,7 @@ from gpustack.domain.device import Device, DeviceMemory
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.taint import Toleration
 from gpustack.domain.worker import (
     Condition,
     EngineBuild,
@@ -133,12 +134,16 @@ def _changed_request(
 ) -> PlacementRequest:
     model = request.model
     if change.field not in _SOURCE:
-        return attrs.evolve(request, model=attrs.evolve(model, **{change.field: _domain(change.value)}))
+        return attrs.evolve(
+            request, model=attrs.evolve(model, **{change.field: _domain(change.field, change.value)})
+        )
     source = attrs.evolve(model.source, **{change.field: change.value})
     return attrs.evolve(request, model=attrs.evolve(model, source=source), facts=facts_of(source))
 
 
-def _domain(value: Any) -> Any:
+def _domain(field: str, value: Any) -> Any:
+    if field == "tolerations":
+        return tuple(Toleration(**one) for one in value)
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -154,7 +159,7 @@ def _changed_worker(worker: Worker, change: FieldChange) -> Worker:
             status = attrs.evolve(worker.status, engines=(*worker.status.engines, *builds))
             return attrs.evolve(worker, status=status)
         case _:
-            return attrs.evolve(worker, **{change.field: _domain(change.value)})
+            return attrs.evolve(worker, **{change.field: _domain(change.field, change.value)})
 
 
 def _with_gpu(worker: Worker, added: Addition, snapshot: Snapshot) -> Worker:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from types import ModuleType
 
 import attrs
 
@@ -61,7 +62,7 @@ class Prospect:
     def score(self) -> float:
         """The score that such a place has, or more: rules that cannot tell from numbers (have no ``most``) say 100."""
         total = 0.0
-        for _, weight, _, most in _asked(self.request.model.placement_strategy):
+        for weight, _, most in _asked(self.request.model.placement_strategy):
             if most is not None:
                 total += weight * most(self)
             elif weight > 0:
@@ -75,8 +76,8 @@ _MOST = 100.0
 def scores_of(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> tuple[Score, ...]:
     """What each rule says that the deployment's strategy asks; what counts most comes first."""
     found = (
-        Score(name=name, value=rule(candidate, request, snapshot), weight=weight)
-        for name, weight, rule, _ in _asked(request.model.placement_strategy)
+        Score(name=rule.NAME, value=rule.score(candidate, request, snapshot), weight=weight)
+        for weight, rule, _ in _asked(request.model.placement_strategy)
     )
     return tuple(sorted(found, key=lambda one: -abs(one.weight)))
 
@@ -97,8 +98,8 @@ def seated(placement: Placement, snapshot: Snapshot) -> Candidate | None:
 def scored(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> float:
     """The score of a place: the points of all rules together."""
     total = 0.0
-    for _, weight, rule, _ in _asked(request.model.placement_strategy):
-        total += weight * rule(candidate, request, snapshot)
+    for weight, rule, _ in _asked(request.model.placement_strategy):
+        total += weight * rule.score(candidate, request, snapshot)
     return total
 
 
@@ -121,15 +122,12 @@ def best_seats(
     return [seat for *_, seat in sorted(rated, key=lambda one: one[:3])[:count]]
 
 
-_Rule = tuple[str, float, ScoreRule, Callable[[Prospect], float] | None]
+_Rule = tuple[float, ModuleType, Callable[[Prospect], float] | None]
 
 
 @cache
 def _asked(strategy: PlacementStrategy) -> tuple[_Rule, ...]:
-    """The rules that count for deployments of a strategy: of each the name, the weight, ``score``, and ``most``."""
+    """The rules that count for deployments of a strategy: of each the weight, the module, and its ``most``."""
     found = siblings(f"{__package__}.scores")
-    weighed = (
-        (module.NAME, module.weight(strategy), module.score, getattr(module, "most", None))
-        for module in found
-    )
-    return tuple(rule for rule in weighed if rule[1])
+    weighed = ((module.weight(strategy), module, getattr(module, "most", None)) for module in found)
+    return tuple(rule for rule in weighed if rule[0])

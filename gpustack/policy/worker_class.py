@@ -221,6 +221,7 @@ def _shape_of(worker: Worker) -> Shape:
         None if status.ray is None else (status.ray.state, status.ray.message),
         worker.system_reserved,
         (condition.state, "" if is_ready else condition.why, worker.cordoned, worker.draining),
+        worker.taints,
         (status.memory.total, status.memory.is_unified_memory),
         status.engines,
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import string
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from functools import partial
 
 import attrs
@@ -15,9 +17,11 @@ from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import SERVING
 from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.taint import Taint
 from gpustack.errors import Unavailable
 from gpustack.nursery.quarantine import Quarantine
-from gpustack.policy.reconcile import ReplicaPlan, on_drained, replica_plan
+from gpustack.policy.eviction import evicted_at, is_evicted, on_drained
+from gpustack.policy.reconcile import ReplicaPlan, replica_plan
 from gpustack.server.lifecycle import end_instance
 from gpustack.server.row_write import write_rows
 from gpustack.store.fenced_store import RecordStore
@@ -33,22 +37,26 @@ _Versions = tuple[int, tuple[tuple[int, int, bool], ...]]
 
 @attrs.frozen(eq=False)
 class _ReconcileInput:
-    """The tables that a pass depends on, and which workers are drained."""
+    """The tables that a pass depends on, and which workers are drained or tainted."""
 
     models: Mapping[int, Model]
     instances: Mapping[int, ModelInstance]
-    drained: frozenset[int]
+    emptied: frozenset[tuple[int, bool, tuple[Taint, ...]]]
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> _ReconcileInput:
-        drained = frozenset(worker.id for worker in snapshot.workers.values() if worker.draining)
-        return cls(snapshot.models, snapshot.instances, drained)
+        emptied = frozenset(
+            (worker.id, worker.draining, worker.taints)
+            for worker in snapshot.workers.values()
+            if worker.draining or worker.taints
+        )
+        return cls(snapshot.models, snapshot.instances, emptied)
 
     def is_of(self, snapshot: Snapshot) -> bool:
         """Whether none of it has changed in the newer snapshot."""
         now = self.of(snapshot)
         same = now.models is self.models and now.instances is self.instances
-        return same and now.drained == self.drained
+        return same and now.emptied == self.emptied
 
 
 @attrs.define
@@ -64,6 +72,8 @@ class ReplicaReconciler:
     _store: RecordStore
     _rng: random.Random
     _faults: Quarantine = attrs.field(factory=lambda: Quarantine("replicas", passing=(Unavailable,)))
+    _now: Callable[[], datetime] = attrs.field(default=lambda: datetime.now(UTC))
+    """The clock of the taints' ``time_added``."""
     name: str = "replicas"
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -79,20 +89,32 @@ class ReplicaReconciler:
                     log.warning("Replicas wait for the database: reason=%s", error)
                     await wake.wait(_TRY_AGAIN)
                     continue
-                while await wake.wait(self._faults.due_in()) and inputs.is_of(self._store.snapshot):
+                again = min(self._faults.due_in(), self._seconds_to_eviction())
+                while await wake.wait(again) and inputs.is_of(self._store.snapshot):
                     pass  # workers report their load all the time: nothing of that matters here
+
+    def _seconds_to_eviction(self) -> float:
+        """Until the next instance ends by a taint that is tolerated for a time; infinite when there is none."""
+        snapshot, now = self._store.snapshot, self._now()
+        if not any(worker.taints for worker in snapshot.workers.values()):
+            return math.inf
+        pairs = ((snapshot.models.get(one.model_id), one) for one in snapshot.instances.values())
+        times = (evicted_at(model, one, snapshot) for model, one in pairs if model is not None)
+        return min(
+            ((at - now).total_seconds() for at in times if at is not None and at > now), default=math.inf
+        )
 
     async def _look_at_all(self, settled: dict[int, _Versions]) -> bool:
         """Create and end instances of every model that is due; tells whether anything was written.
 
         A model that meets a fault is logged, for it has no message of its own, and tried again later.
         """
-        snapshot = self._store.snapshot
+        snapshot, now = self._store.snapshot, self._now()
         orphans = _orphans(snapshot)
         plans, ends = [("plan", key) for key in snapshot.models], [("orphan", one.id) for one in orphans]
         self._faults.keep_only({*snapshot.models, *plans, *ends})
         rows: dict[object, Callable[[Tx], _ReconcileResult]] = {
-            key: partial(self._reconcile, key) for key in self._due(snapshot, settled)
+            key: partial(self._reconcile, key, now) for key in self._due(snapshot, settled, now)
         }
         rows.update({("orphan", one.id): partial(_end_orphan, one.id) for one in orphans})
         done = await write_rows(self._store, rows, self._faults)
@@ -100,7 +122,7 @@ class ReplicaReconciler:
             _log_result(one)
         return bool(done)
 
-    def _due(self, snapshot: Snapshot, settled: dict[int, _Versions]) -> list[int]:
+    def _due(self, snapshot: Snapshot, settled: dict[int, _Versions], now: datetime) -> list[int]:
         """Models of which something is to be done. What that is follows from the model, its instances and which workers
         are drained: a model that was ``settled`` by the same versions of these is skipped."""
         due = []
@@ -110,21 +132,21 @@ class ReplicaReconciler:
             if self._faults.holds(model.id) or self._faults.holds(("plan", model.id)):
                 continue
             with self._faults.row(("plan", model.id)):
-                versions = _versions_of(model, snapshot)
-                if settled.get(model.id) == versions or _is_settled(model, snapshot):
+                versions = _versions_of(model, snapshot, now)
+                if settled.get(model.id) == versions or _is_settled(model, snapshot, now):
                     settled[model.id] = versions
                     self._faults.forget(model.id)  # else the loop would turn for it without end
                 else:
                     due.append(model.id)
         return due
 
-    def _reconcile(self, model_id: int, tx: Tx) -> _ReconcileResult:
+    def _reconcile(self, model_id: int, now: datetime, tx: Tx) -> _ReconcileResult:
         snapshot = tx.snapshot
         model = snapshot.models.get(model_id)
         if model is None:
             return _ReconcileResult()
         instances = snapshot.instances_of(model.id)
-        plan = replica_plan(model, instances, snapshot)
+        plan = replica_plan(model, instances, snapshot, now)
         ended = [instance for instance in instances if instance.id in plan.end]
         for instance in ended:
             end_instance(tx, instance)
@@ -161,14 +183,16 @@ def _displaced(instances: Iterable[ModelInstance]) -> Iterator[str]:
     return iter(ended[replaced:])
 
 
-def _versions_of(model: Model, snapshot: Snapshot) -> _Versions:
-    instances = snapshot.instances_of(model.id)
-    return model.version, tuple((one.id, one.version, on_drained(one, snapshot)) for one in instances)
+def _versions_of(model: Model, snapshot: Snapshot, now: datetime) -> _Versions:
+    return model.version, tuple(
+        (one.id, one.version, on_drained(one, snapshot) or is_evicted(model, one, snapshot, now))
+        for one in snapshot.instances_of(model.id)
+    )
 
 
-def _is_settled(model: Model, snapshot: Snapshot) -> bool:
+def _is_settled(model: Model, snapshot: Snapshot, now: datetime) -> bool:
     instances = snapshot.instances_of(model.id)
-    plan = replica_plan(model, instances, snapshot)
+    plan = replica_plan(model, instances, snapshot, now)
     return plan == ReplicaPlan() and _ready(instances, plan) == model.ready_replicas
 
 

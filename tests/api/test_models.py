@@ -228,6 +228,48 @@ async def test_null_takes_a_setting_away(world: World) -> None:
     assert after["cpu_offloading"] is None
 
 
+async def test_tolerations_and_anti_affinity_come_back_as_they_were_sent(world: World) -> None:
+    wanted: dict[str, Any] = {
+        "labels": {"team": "search"},
+        "tolerations": [
+            {"key": "gpu", "operator": "Exists", "effect": "NoExecute", "toleration_seconds": 60}
+        ],
+        "anti_affinity": {
+            "required": [{}],
+            "preferred": [{"models": ["llama*"], "topology_key": "topology.kubernetes.io/zone"}],
+        },
+    }
+    made = (await create(world, **wanted)).json()
+    assert made["labels"] == wanted["labels"]
+    assert made["tolerations"] == [{"value": "", **wanted["tolerations"][0]}]
+    own = {"models": [], "match_labels": {}, "topology_key": "kubernetes.io/hostname"}
+    assert made["anti_affinity"]["required"] == [own]
+    again = (await world.ask("PUT", "/v1/models/1", world.admin, json=made)).json()
+    assert (again["anti_affinity"], again["generation"]) == (made["anti_affinity"], 1)
+    nothing: dict[str, Any] = {"tolerations": None, "anti_affinity": {"required": []}}
+    cleared = (await world.ask("PUT", "/v1/models/1", world.admin, json=nothing)).json()
+    assert (cleared["tolerations"], cleared["anti_affinity"], cleared["generation"]) == ([], None, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"tolerations": [{"value": "x"}]}, "operator must be Exists"),
+        ({"tolerations": [{"key": "a", "operator": "Exists", "value": "x"}]}, "takes no value"),
+        ({"tolerations": [{"key": "a", "toleration_seconds": 5}]}, "for effect NoExecute only"),
+        ({"tolerations": [{"key": "a", "efect": "NoSchedule"}]}, "efect: is not known here"),
+        ({"anti_affinity": {"required": [{"topology_key": ""}]}}, "topology_key must have"),
+        ({"anti_affinity": {"preferred": [{"model": "a"}]}}, "model: is not known here"),
+    ],
+)
+async def test_what_would_mean_something_else_is_refused(
+    world: World, fields: dict[str, Any], said: str
+) -> None:
+    refused = await create(world, **fields)
+    assert refused.status_code == 422
+    assert said in refused.text
+
+
 async def test_part_of_a_source_can_be_changed(world: World) -> None:
     await create(world)
     body = {"huggingface_filename": "*Q8_0*.gguf"}

@@ -160,6 +160,40 @@ async def test_an_administrator_edits_labels_and_cordons(world: World) -> None:
     assert (after["cordoned"], after["name"], after["state"]) == (True, "node", "ready")
 
 
+async def test_an_administrator_taints_and_each_taint_keeps_its_time(world: World) -> None:
+    await world.worker("node")
+
+    async def taint(*taints: dict[str, object]) -> list[dict[str, object]]:
+        after = await world.ask("PUT", "/v1/workers/1", world.admin, json={"taints": list(taints)})
+        assert after.status_code == 200, after.text
+        found: list[dict[str, object]] = after.json()["taints"]
+        return found
+
+    (first,) = await taint({"key": "gpu", "value": "a100", "effect": "NoExecute"})
+    assert first["time_added"] is not None
+    kept, added = await taint(first, {"key": "example.com/own", "effect": "NoSchedule"})
+    assert kept == first
+    assert (added["value"], added["effect"]) == ("", "NoSchedule")
+    assert await taint() == []
+
+
+async def test_taints_that_cannot_be_are_refused_all_at_once(world: World) -> None:
+    await world.worker("node")
+    taints = [
+        {"key": "a b", "effect": "NoSchedule"},
+        {"key": "own", "value": "x:y", "effect": "NoSchedule"},
+        {"key": "own", "effect": "NoSchedule"},
+    ]
+    refused = await world.ask("PUT", "/v1/workers/1", world.admin, json={"taints": taints})
+    assert refused.status_code == 422
+    for said in ("key 'a b' must be letters", "value 'x:y' must be letters", "own:NoSchedule is there twice"):
+        assert said in refused.text
+    strange = [{"key": "own", "effect": "Never", "keyy": "x"}]
+    refused = await world.ask("PUT", "/v1/workers/1", world.admin, json={"taints": strange})
+    assert "must be one of NoSchedule, PreferNoSchedule, NoExecute" in refused.text
+    assert "keyy: is not known here" in refused.text
+
+
 async def test_draining_cordons_and_opening_ends_both(world: World) -> None:
     worker, credential = await world.worker("node")
 

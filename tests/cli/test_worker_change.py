@@ -7,7 +7,8 @@ import io
 import pytest
 
 from gpustack.cli import worker_change
-from gpustack.cli.failure import WaitTimeout
+from gpustack.cli.failure import UsageError, WaitTimeout
+from gpustack.cli.phrase import taints_in_line
 from gpustack.cli.terminal import Terminal
 
 WORKER = {"id": 1, "name": "node-a", "draining": True}
@@ -57,3 +58,28 @@ async def test_replacements_that_wait_for_the_same_are_told_in_one_line() -> Non
 async def test_each_reason_is_told_with_those_whose_it_is() -> None:
     lines, _ = await waited(*pair(1), *pair(2, "no room"), *pair(3))
     assert lines[1:] == [f"m1-new, m3-new are pending: {CLOSED}", "m2-new is pending: no room"]
+
+
+@pytest.mark.parametrize(
+    ("words", "after"),
+    [
+        (["gpu=h100:NoExecute"], ["gpu=h100:NoExecute", "gpu=a100:NoSchedule", "own:NoSchedule"]),
+        (["gpu=h100:NoSchedule"], ["gpu=h100:NoSchedule", "own:NoSchedule"]),
+        (["own:NoSchedule-"], ["gpu=a100:NoSchedule"]),
+        (["gpu=a100:NoSchedule-", "own-"], []),
+    ],
+)
+def test_a_taint_is_set_for_its_key_and_effect_and_taken_away(words: list[str], after: list[str]) -> None:
+    taints: list[dict[str, object]] = [
+        {"key": "gpu", "value": "a100", "effect": "NoSchedule"},
+        {"key": "own", "value": "", "effect": "NoSchedule"},
+    ]
+    for edit in worker_change.taints_of(words, ""):
+        taints = edit.applied(taints)
+    assert sorted(taints_in_line({"taints": taints}).split(", ")) == sorted(after or [""])
+
+
+@pytest.mark.parametrize("word", ["gpu", "gpu=a100", "=a100:NoSchedule", "gpu:noschedule", "gpu:Never-", "-"])
+def test_what_is_no_taint_is_refused_with_the_effects(word: str) -> None:
+    with pytest.raises(UsageError, match="NoSchedule, PreferNoSchedule, NoExecute"):
+        worker_change.taints_of([word], "")

@@ -12,6 +12,7 @@ from gpustack.domain.device import DeviceMemory
 from gpustack.domain.instance import ModelInstance, Placement, claims_of
 from gpustack.domain.model import PlacementStrategy
 from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.taint import Taint, TaintEffect, Toleration, untolerated
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Condition, Memory, SystemReserved, Worker, WorkerState
 from gpustack.policy.decision import decide
@@ -56,6 +57,7 @@ def workers(draw: st.DrawFn, key: int) -> Worker:
         labels=draw(st.sampled_from([{}, {"zone": "a"}])),
         system_reserved=SystemReserved(ram=draw(st.integers(0, 3)) * GIB, vram=draw(st.integers(0, 2)) * GIB),
         condition=Condition(state=draw(st.sampled_from(list(WorkerState)))),
+        taints=draw(st.sampled_from([(), (), *((Taint(key="a", effect=effect),) for effect in TaintEffect)])),
     )
     memory = Memory(total=ram * GIB, is_unified_memory=unified)
     vllm = draw(st.sampled_from([VLLM, VLLM, attrs.evolve(VLLM, version="0.31.0"), ON_CPU]))
@@ -68,6 +70,11 @@ def clusters(draw: st.DrawFn) -> list[Worker]:
     return [draw(workers(key)) for key in range(1, draw(st.integers(1, 4)) + 1)]
 
 
+tolerated = st.sampled_from(
+    [(), (Toleration(key="a", effect=TaintEffect.NO_SCHEDULE),), (Toleration(key="a"),)]
+)
+
+
 wishes: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "shape": st.sampled_from(SHAPES),
@@ -75,6 +82,7 @@ wishes: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "cpu_offloading": st.sampled_from([None, True, False]),
         "distributed_inference_across_workers": st.sampled_from([None, None, True, False]),
         "worker_selector": st.sampled_from([{}, {}, {"zone": "a"}]),
+        "tolerations": tolerated,
         "backend_parameters": st.sampled_from(
             [(), ("-ngl", "5"), ("-ngl=0",), ("-ts", "2,1"), ("-c", "32768")]
         ),
@@ -91,6 +99,7 @@ def deployed(key: int, wish: dict[str, Any]) -> PlacementRequest:
 equal_wishes: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "gib": st.sampled_from([4, 16, 40, 60, 120]),
+        "tolerations": tolerated,
         "placement_strategy": st.sampled_from(list(PlacementStrategy)),
         "cpu_offloading": st.sampled_from([None, False]),
         "distributed_inference_across_workers": st.sampled_from([None, None, True, False]),
@@ -138,6 +147,9 @@ def _assert_allowed(question: PlacementRequest, outcome: Placement, snapshot: Sn
     for member, host in zip(members, hosts, strict=True):
         assert host.condition.state is WorkerState.READY
         assert host.takes_instances
+        assert not untolerated(
+            host.taints, question.model.tolerations, TaintEffect.NO_SCHEDULE, TaintEffect.NO_EXECUTE
+        )
         assert question.model.worker_selector.items() <= host.labels.items()
         assert set(member.gpu_indexes) == set(member.claim.vram)
     if not outcome.subordinates:

@@ -14,6 +14,7 @@ from gpustack.domain.instance import Claim, ModelInstance, Placement
 from gpustack.domain.lifecycle import InstanceState as S
 from gpustack.domain.lifecycle import Party
 from gpustack.domain.model import Model
+from gpustack.domain.taint import Taint, TaintEffect, Toleration
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Worker
 from gpustack.errors import Unavailable
@@ -314,5 +315,34 @@ async def test_a_model_that_was_settled_otherwise_is_nothing_to_turn_for(cluster
         raise ZeroDivisionError
     now[0] = 1000.0
     assert faults.due_in() < 1
-    assert service._due(cluster.store.snapshot, {}) == []
+    assert service._due(cluster.store.snapshot, {}, cluster.clock()) == []
     assert faults.due_in() == math.inf
+
+
+async def test_what_a_taint_evicts_after_a_time_is_replaced_then(
+    cluster: Cluster, nursery: trio.Nursery, settled: Settled
+) -> None:
+    for_a_time = Toleration(key="a", effect=TaintEffect.NO_EXECUTE, toleration_seconds=60)
+    here, other = [await cluster.worker(name) for name in ("one", "two")]
+    model = await cluster.model("m", tolerations=(for_a_time,))
+    first = await cluster.instance(model, on=here)
+    taint = Taint(key="a", effect=TaintEffect.NO_EXECUTE, time_added=cluster.clock())
+    await cluster.store.write(lambda tx: tx.change(Worker, here.id, taints=(taint,)))
+    service = ReplicaReconciler(cluster.store, random.Random(3), now=cluster.clock)
+    assert service._seconds_to_eviction() == 60
+    await nursery.start(lambda task_status: service.run(task_status=task_status))
+    await settled()
+    assert alive(cluster, model) == [first.name]
+    cluster.clock.forward(60)
+    assert service._seconds_to_eviction() == math.inf
+    await cluster.model("other", replicas=0)  # a wake, in place of the minute
+    await settled()
+    assert len(alive(cluster, model)) == 2
+    second = next(i for i in cluster.snapshot.instances_of(model.id) if i.name != first.name)
+    seat = Placement(worker_id=other.id, claim=Claim(ram=GIB))
+    await cluster.store.write(
+        lambda tx: tx.move(cluster.now(second), S.SCHEDULED, by=Party.SCHEDULER, placement=seat)
+    )
+    await cluster.move(second, S.RUNNING)
+    await settled()
+    assert alive(cluster, model) == [second.name]

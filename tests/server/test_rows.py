@@ -193,7 +193,7 @@ async def test_a_place_that_cannot_be_claimed_is_kept_from_nobody(
 
 
 AT_A_WORKER = [
-    (look, "objections", lambda ask, worker, *_: worker.name == "a"),
+    (look, "objections", lambda ask, worker, *_, **__: worker.name == "a"),
     (one_gpu, "candidates", lambda ask, here, *_: here.worker.name == "a"),
     (spread, "score", lambda candidate, *_: candidate.worker.name == "a"),
 ]
@@ -224,7 +224,7 @@ async def test_a_worker_that_cannot_be_looked_at_keeps_nothing_from_its_place_on
 async def test_a_worker_that_cannot_be_looked_at_is_told_of_and_looked_at_again(
     cluster: Cluster, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stumble = Stumble(look, "objections", lambda ask, worker, *_: worker.name == "a", times=1000)
+    stumble = Stumble(look, "objections", lambda ask, worker, *_, **__: worker.name == "a", times=1000)
     stumble.put(monkeypatch)
     facts = cluster.facts(fresh_for=0.5)
     await begin(nursery, facts, Scheduler(cluster.store, facts))

@@ -10,6 +10,7 @@ import attrs
 from gpustack.domain.access import Principal, Role
 from gpustack.domain.artifact import FileState, ModelFile, ModelSource
 from gpustack.domain.report import JoinRequest, StatusReport
+from gpustack.domain.taint import Taint, faults_of_taints, with_times
 from gpustack.domain.worker import SystemReserved, Worker
 from gpustack.errors import Conflict, Forbidden, NotFound, Unavailable
 from gpustack.identity.file_ticket import issue_ticket
@@ -46,6 +47,8 @@ from ..shape import Array, AttrsObject, Boolean, Dictionary, Document, Integer, 
 from ..view import RenderContext
 from ..wire import WORKER
 from ..worker_address import check_address
+
+MOST_TAINTS = 100
 
 
 def _visible(principal: Principal, worker: Worker) -> bool:
@@ -102,7 +105,17 @@ async def _update(call: ApiCall, worker: Worker) -> Worker:
         fields["cordoned"] = True
     elif fields.get("cordoned") is False:
         fields["draining"] = False
-    return await call.context.store.write(lambda tx: tx.change(Worker, worker.id, **fields))
+    if faults := faults_of_taints(fields.get("taints", ())):
+        raise MalformedRequest(*(f"taints: {fault}" for fault in faults))
+
+    def work(tx: Tx) -> Worker:
+        known = tx.get(Worker, worker.id)
+        if "taints" not in fields or known is None:
+            return tx.change(Worker, worker.id, **fields)
+        taints = with_times(fields["taints"], known.taints, tx.now)
+        return tx.change(Worker, worker.id, **{**fields, "taints": taints})
+
+    return await call.context.store.write(work)
 
 
 async def _delete(call: ApiCall, worker: Worker) -> None:
@@ -388,9 +401,10 @@ RESOURCE = Resource(
             "system_reserved": AttrsObject(SystemReserved),
             "cordoned": Boolean(),
             "draining": Boolean(),
+            "taints": Nullable(Array(AttrsObject(Taint, strict=True), MOST_TAINTS), ()),
         },
         note="A cordoned worker keeps what it runs and gets nothing new. One that is drained is cordoned, and what it"
-        " runs is started elsewhere, a replica at a time, before it ends there.",
+        " runs is started elsewhere, a replica at a time, before it ends there. Taints are replaced as a whole.",
     ),
     update=_update,
     delete=_delete,

@@ -1,13 +1,16 @@
-"""List the machines of the cluster; label, close, empty, bar and remove them.
+"""List the machines of the cluster; label, taint, close, empty, bar and remove them.
 
 Usage:
   gpustack workers [options]
   gpustack workers label NAME LABEL...
+  gpustack workers taint NAME TAINT...
   gpustack workers (cordon | uncordon | bar) NAME...
   gpustack workers drain [--timeout=SECONDS | --no-wait] NAME...
   gpustack workers (admit | rm) [--force] NAME...
 
 label sets KEY=VALUE, and takes KEY- away; deployments choose workers by labels.
+taint sets KEY=VALUE:EFFECT or KEY:EFFECT, and takes KEY:EFFECT- or KEY- away. Deployments that do not tolerate it are
+not placed there (NoSchedule), placed there last (PreferNoSchedule), or not placed and ended there (NoExecute).
 cordon lets a worker keep what it runs, and places nothing new there. uncordon ends that, and a drain.
 drain cordons a worker and starts elsewhere what it runs, a replica at a time, the new one before the old one ends; it
 waits until nothing is left there. Then the machine can be stopped. What finds no room elsewhere goes on there.
@@ -26,7 +29,7 @@ Options:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -50,11 +53,12 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
 
     verb = next((verb for verb in _VERBS if command_line.flag(verb)), None)
     if verb is not None:
-        from gpustack.cli.worker_change import labels_of
-
-        labels = labels_of(command_line.many("LABEL"), command_line.usage)
+        change = _change(verb, command_line)
         patience = command_line.whole("--timeout") or None
-        open_session(env).run(lambda client: _act(client, verb, command_line, labels, patience, stderr(env)))
+        awaited = verb == "drain" and not command_line.flag("--no-wait")
+        names = command_line.many("NAME")
+        terminal = stderr(env) if awaited else None
+        open_session(env).run(lambda client: _act(client, names, change, patience, terminal))
         return 0
     workers = open_session(env).run(lambda client: client.all(WORKERS))
     row = partial(_row, now=datetime.now(UTC))
@@ -63,39 +67,45 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     return 0
 
 
-_VERBS = ("label", "cordon", "uncordon", "drain", "bar", "admit", "rm")
+_VERBS = ("label", "taint", "cordon", "uncordon", "drain", "bar", "admit", "rm")
+
+
+def _change(verb: str, command_line: CommandLine) -> Callable[[AdminClient, Doc], Awaitable[None]]:
+    """What a verb does to one worker; raises UsageError."""
+    from gpustack.cli import worker_change as change
+
+    force, usage = command_line.flag("--force"), command_line.usage
+    changes: Mapping[str, Callable[[AdminClient, Doc], Awaitable[None]]] = {
+        "label": partial(change.label, labels=change.labels_of(command_line.many("LABEL"), usage)),
+        "taint": partial(change.taint, edits=change.taints_of(command_line.many("TAINT"), usage)),
+        "cordon": partial(change.close, closed=True),
+        "uncordon": partial(change.close, closed=False),
+        "drain": change.drain,
+        "bar": change.bar,
+        "admit": partial(change.admit, force=force),
+        "rm": partial(change.remove, force=force),
+    }
+    return changes[verb]
 
 
 async def _act(
     client: AdminClient,
-    verb: str,
-    command_line: CommandLine,
-    labels: Mapping[str, str | None],
+    names: Sequence[str],
+    change: Callable[[AdminClient, Doc], Awaitable[None]],
     patience: int | None,
-    terminal: Terminal,
+    terminal: Terminal | None,
 ) -> None:
-    """Change every worker that is named, or none if one of them is unknown."""
-    from gpustack.cli import worker_change as change
+    """Change every worker that is named, or none if one of them is unknown. With a terminal, wait until they are
+    empty."""
     from gpustack.cli.lookup import workers_named
+    from gpustack.cli.worker_change import until_empty
 
-    workers = await workers_named(client, command_line.many("NAME"))
+    workers = await workers_named(client, names)
     for worker in workers:
-        match verb:
-            case "label":
-                await change.label(client, worker, labels)
-            case "cordon" | "uncordon":
-                await change.close(client, worker, closed=verb == "cordon")
-            case "bar":
-                await change.bar(client, worker)
-            case "admit":
-                await change.admit(client, worker, force=command_line.flag("--force"))
-            case "rm":
-                await change.remove(client, worker, force=command_line.flag("--force"))
-            case "drain":
-                await change.drain(client, worker)
-    if verb == "drain" and not command_line.flag("--no-wait"):
+        await change(client, worker)
+    if terminal is not None:
         for worker in workers:
-            await change.until_empty(client, worker, terminal, patience)
+            await until_empty(client, worker, terminal, patience)
 
 
 def _row(worker: Doc, now: datetime) -> Row:
@@ -112,8 +122,17 @@ def _row(worker: Doc, now: datetime) -> Row:
             str(worker.get("version") or "-"),
             phrase.age(worker.get("heartbeat_time"), now),
         ],
-        remark="" if state == "ready" else phrase.one_line(worker.get("state_message")),
+        remark="; ".join(filter(None, (_why(worker, state), _tainted(worker)))),
     )
+
+
+def _why(worker: Doc, state: str) -> str:
+    return "" if state == "ready" else phrase.one_line(worker.get("state_message"))
+
+
+def _tainted(worker: Doc) -> str:
+    taints = phrase.taints_in_line(worker)
+    return f"tainted {taints}" if taints else ""
 
 
 def _state(worker: Doc) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from gpustack.policy.eviction import on_drained
 from gpustack.policy.placement import MAKES_ROOM
-from gpustack.policy.reconcile import on_drained
 from gpustack.policy.remedy import Remedy, removal
 from gpustack.policy.trial import Trial
 

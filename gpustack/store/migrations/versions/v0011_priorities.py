@@ -8,7 +8,7 @@ from gpustack.store.column import Count, Flag, LongText
 from gpustack.store.migrations import step
 
 revision = "0011"
-down_revision = "0009"
+down_revision = "0010"
 
 
 def upgrade() -> None:
