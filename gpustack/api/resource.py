@@ -92,6 +92,8 @@ class Resource:
     deleted: JsonShape | None = None
     """The shape of what ``delete`` returns, where that is answered."""
     delete_query: tuple[QueryParameter, ...] = ()
+    shows_load: bool = False
+    """Its records are workers, of which the loads are shown too: a stream tells those that have changed."""
     routes: tuple[ApiRoute, ...] = ()
     """Further routes."""
 
@@ -230,6 +232,7 @@ def _watch(resource: Resource, call: ApiCall, predicate: Callable[[Any], bool]) 
             document=partial(view.render, faults=context.documents.faults),
             predicate=predicate,
             visible=partial(resource.visible, call.caller),
+            live=context.workers.live if resource.shows_load else None,
         ),
         rendering=context.rendering,
         allowed=lambda: still_admitted(context, call.caller),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from enum import IntEnum
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +20,7 @@ from gpustack.domain.record import Change, ChangeKind
 from gpustack.errors import RevisionExpired
 from gpustack.nursery.quarantine import Quarantine, RowAttempt
 from gpustack.nursery.wake import Wake
+from gpustack.server.live_status import LiveStatus
 from gpustack.store.store import Store
 
 from .listing import Predicate
@@ -27,6 +30,8 @@ log = logging.getLogger(__name__)
 
 SILENCE = 15.0
 """Seconds without an event after which a blank line is sent, so that the client knows the stream is alive."""
+LOADS_EVERY = 15.0
+"""Seconds between two times that a stream tells the loads of workers that have changed since."""
 _AT_ONCE = 64
 _PIECE = 256 << 10
 """Bytes from which a piece is sent without adding to it: while a slow client does not read, it is kept in memory."""
@@ -94,6 +99,8 @@ class WatchSubject:
     predicate: Predicate
     visible: Predicate = lambda item: True
     """What the watcher may see, whatever its query selects."""
+    live: LiveStatus | None = None
+    """For items of workers: their documents show the loads too, which no record has."""
 
     def shown(self, record: Any) -> dict[Any, Any]:
         """The items of a record that the watcher may see and has selected, by key."""
@@ -109,6 +116,9 @@ class WatchStream:
     It reads changes from the store's bounded buffer as fast as the client takes them, so its memory does not grow. A
     client too slow for the buffer is dropped, and has to list again. No change is missed: the replay is the snapshot of
     one revision, and what follows is every change after it.
+
+    Loads of workers are no changes of records: those that are others than before are told every ``LOADS_EVERY``
+    seconds, as updates of their items, at the revision of the last change.
     """
 
     _store: Store
@@ -127,6 +137,12 @@ class WatchStream:
     _wake: Wake = attrs.field(factory=Wake)
     _open: ExitStack = attrs.field(factory=ExitStack)
     _at_start: RenderContext | None = None
+    _loads_told: int = 0
+    """The number of the newest load when loads were told last."""
+    _loads_at: float = math.inf
+    """When they are told again."""
+    _loads_waiting: list[tuple[int, int]] = attrs.field(factory=list)
+    """Ids of workers whose loads are still to be told, each with the load's number."""
 
     def check(self) -> None:
         """Raises ``RevisionExpired`` if the changes since the revision asked for are no longer kept."""
@@ -136,6 +152,10 @@ class WatchStream:
     async def __aenter__(self) -> WatchStream:
         tables = {self._subject.table, *self._guards}
         self._wake = self._open.enter_context(self._store.watch(tables))
+        live = self._subject.live
+        if live is not None:
+            self._loads_at = trio.current_time() + LOADS_EVERY
+            self._loads_told = 0 if self._since is not None else live.number
         if self._since is not None:
             self._revision = self._since
         else:
@@ -165,11 +185,12 @@ class WatchStream:
             lines = self._news()
             if lines is None:
                 break
+            lines = lines or self._load_news()
             if lines:
                 return lines
             # Changes that this caller is not shown wake it too: they do not count as events.
-            woken = await self._wake.wait(max(0.0, quiet_until - trio.current_time()))
-            if not woken and self._allowed():
+            woken = await self._wake.wait(max(0.0, min(quiet_until, self._loads_at) - trio.current_time()))
+            if not woken and self._allowed() and trio.current_time() >= quiet_until:
                 return b"\n"
         raise StopAsyncIteration
 
@@ -209,6 +230,30 @@ class WatchStream:
                     found = list(self._lines(change))
                     lines += found
                     size += sum(map(len, found))
+        return b"".join(lines)
+
+    def _load_news(self) -> bytes:
+        """The next part of the loads that are to be told now. Called when all changes have been, so that the items are
+        those of the revision told last."""
+        live, now = self._subject.live, trio.current_time()
+        if live is not None and now >= self._loads_at:
+            self._loads_at = now + LOADS_EVERY
+            self._loads_waiting = list(live.changed_since(self._loads_told).items())
+            self._loads_told = live.number
+        if not self._loads_waiting:
+            return b""
+        context = self._rendering()
+        records = context.snapshot.tables.get(self._subject.table, {})
+        lines: list[bytes] = []
+        size = 0
+        while self._loads_waiting and size < _PIECE:
+            worker_id, number = self._loads_waiting.pop()
+            with self._row(worker_id):
+                for key, item in self._subject.shown(records.get(worker_id)).items():
+                    name = (self._revision, f"{self._subject.kind} load {number}", key)
+                    text = self._documents.of(name, partial(self._subject.document, item, context))
+                    lines.append(self._line(WatchEvent.UPDATED, text))
+                    size += len(text)
         return b"".join(lines)
 
     def _row(self, key: object) -> RowAttempt:

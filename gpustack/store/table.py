@@ -150,7 +150,16 @@ heartbeats = sa.Table(
 )
 """When each worker was last heard by any server, in time as in ``leases``; some seconds late."""
 
-CLUSTER_TABLES = frozenset({heads, leases, servers, cluster_secrets, heartbeats})
+worker_loads = sa.Table(
+    "worker_loads",
+    metadata,
+    sa.Column("server_uuid", Name, primary_key=True),
+    sa.Column("written", Count, nullable=False),
+    sa.Column("loads", LongText, nullable=False),
+)
+"""What each server knows of the loads of its workers, for the others; in time as in ``leases``, some seconds late."""
+
+CLUSTER_TABLES = frozenset({heads, leases, servers, cluster_secrets, heartbeats, worker_loads})
 """Tables that are neither records nor their history. They belong to the database and are not copied with the
 records."""
 

@@ -7,7 +7,9 @@ from typing import Any
 import attrs
 import orjson
 import pytest
+import trio
 
+from gpustack.api import watch
 from gpustack.api.load_document import read_load
 from gpustack.domain.document import encode
 from gpustack.domain.load import load_of
@@ -15,6 +17,7 @@ from gpustack.domain.report import StatusReport
 from gpustack.domain.worker import Worker, WorkerStatus
 from tests.domain.test_load import CARD, STATUS, other_load
 
+from .stream import streaming
 from .world import AWAY, World
 
 BUSY = other_load(STATUS)
@@ -157,6 +160,43 @@ async def test_a_faulty_report_is_refused_after_good_ones_too(world: World, faul
     before = world.context.workers.live.of(worker.id)
     assert await told_again(world, worker, _broken(fault)) == [422]
     assert world.context.workers.live.of(worker.id) == before
+
+
+async def test_watchers_are_told_of_loads_now_and_then(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "LOADS_EVERY", 0.05)
+    worker = await told(world, STATUS)
+    other, _ = await world.worker("other")
+    with trio.fail_after(30):
+        async with (
+            streaming(world, "/v1/workers?watch=true&sync=1", room=100) as workers,
+            streaming(world, "/v1/gpu-devices?watch=true", room=100) as devices,
+        ):
+            seen = [await workers.event() for _ in range(3)]
+            assert [event["type"] for event in seen] == [1, 1, 6]
+            assert len([await devices.event() for _ in range(3)]) == 3
+            await told_again(world, worker, BUSY)
+            event = await workers.event()
+            assert (event["type"], event["data"]["id"], event["revision"]) == (
+                2,
+                worker.id,
+                seen[-1]["revision"],
+            )
+            assert event["data"] == await world.get(f"/v1/workers/{worker.id}")
+            cards = [(await devices.event())["data"] for _ in range(2)]
+            assert [card["temperature"] for card in cards] == [80.0, 80.0]
+            await world.ask("DELETE", f"/v1/workers/{other.id}", world.admin)
+            assert (await workers.event())["type"] == 3, "and of nothing that has not changed"
+
+
+async def test_who_resumes_is_told_all_loads_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it knew of them is not known here."""
+    monkeypatch.setattr(watch, "LOADS_EVERY", 0.05)
+    worker = await told(world, STATUS)
+    path = f"/v1/workers?watch=true&since={world.store.snapshot.revision}"
+    with trio.fail_after(30):
+        async with streaming(world, path, room=100) as stream:
+            event = await stream.event()
+    assert (event["type"], event["data"]["id"]) == (2, worker.id)
 
 
 async def test_the_address_is_checked_anew_where_a_report_comes_from_elsewhere(world: World) -> None:

@@ -78,6 +78,7 @@ def test_ids_and_revisions_count_on_whatever_is_deleted(database: Database) -> N
             "servers",
             "cluster_secrets",
             "heartbeats",
+            "worker_loads",
         }
     users = tables[User]
     with database.write.begin() as conn:

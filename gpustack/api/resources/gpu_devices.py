@@ -27,4 +27,5 @@ RESOURCE = Resource(
     selection=ListSelection(search=lambda gpu: (gpu.device.name,)),
     items=gpus_of,
     find=_named,
+    shows_load=True,
 )

@@ -377,6 +377,7 @@ RESOURCE = Resource(
     read_by=frozenset({Role.ADMIN, Role.WORKER}),
     create_by=frozenset({Role.JOINER, Role.WORKER}),
     visible=_visible,
+    shows_load=True,
     selection=ListSelection(
         filters=(
             equal("name", Text()),

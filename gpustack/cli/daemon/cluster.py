@@ -28,6 +28,8 @@ from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.nursery.limiter import threads
 from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.leadership import Leadership, ServicesOfTerm, StoreLease
+from gpustack.server.live_status import LiveStatus
+from gpustack.server.load_exchange import LoadExchange
 from gpustack.server.presence import ServerPresence, settle
 from gpustack.store.database import open_shared
 from gpustack.store.server_registry import (
@@ -148,6 +150,7 @@ class ClusterMembership:
 
     leadership: Leadership
     presence: ServerPresence | None
+    exchange: LoadExchange | None
     _me: ServerIdentity
 
     @classmethod
@@ -157,15 +160,18 @@ class ClusterMembership:
         store: Store,
         identity: ClusterIdentity,
         heartbeats: HeartbeatTimes,
+        live: LiveStatus,
         make_services: ServicesOfTerm,
     ) -> ClusterMembership:
         """Built, not started; ``make_services`` makes the loops that run while this server leads."""
         if not store.shared:
-            return cls(Leadership(None, make_services, CONTROL_RESTART), None, identity.me)
+            return cls(Leadership(None, make_services, CONTROL_RESTART), None, None, identity.me)
         lease = StoreLease(store, identity.me.holder)
+        presence = ServerPresence(store, heartbeats, identity.me, identity.secrets, address_of(daemon))
         return cls(
             Leadership(lease, make_services, CONTROL_RESTART),
-            ServerPresence(store, heartbeats, identity.me, identity.secrets, address_of(daemon)),
+            presence,
+            LoadExchange(store, live, identity.me.uuid, lambda: len(presence.urls) < 2),
             identity.me,
         )
 

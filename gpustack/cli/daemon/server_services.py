@@ -92,7 +92,7 @@ class ServerServices:
                 monotonic=trio.current_time,
             )
 
-        cluster = ClusterMembership.of(daemon, store, identity, heartbeats, leading)
+        cluster = ClusterMembership.of(daemon, store, identity, heartbeats, live, leading)
         if ray is not None:
             cluster.leadership.standing = ray.leads
         return cls(
@@ -129,6 +129,8 @@ class ServerServices:
         """Run the control loops: those of every server, and leadership, which runs those of the leader."""
         if self.cluster.presence is not None:
             await control.start(self.cluster.presence, restart=NEVER)
+        if self.cluster.exchange is not None:
+            await control.start(self.cluster.exchange)
         await control.start(self.facts)
         await control.start(self.cluster.leadership, restart=NEVER)  # it restarts what it leads
         for service in (*self.background.services, *self.sign_on.services):
