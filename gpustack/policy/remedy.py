@@ -30,6 +30,8 @@ from .placement import PlacementRequest
 MODEL, WORKER, INSTANCE = "model", "worker", "model_instance"
 REMOVED = "removed"
 """The field of an instance that says that it is to end."""
+GPU_FOREIGN = "gpu_foreign"
+"""Of a worker: ``bytes`` that other programs use of the GPU ``index``."""
 
 
 @attrs.frozen(kw_only=True)
@@ -151,6 +153,14 @@ def _changed_worker(worker: Worker, change: FieldChange) -> Worker:
     match change.field:
         case "state":
             return attrs.evolve(worker, condition=Condition(state=WorkerState(change.value)))
+        case _ if change.field == GPU_FOREIGN:
+            devices = tuple(
+                _used_by_others(device, change.value["bytes"])
+                if device.index == change.value["index"]
+                else device
+                for device in worker.status.gpu_devices
+            )
+            return attrs.evolve(worker, status=attrs.evolve(worker.status, gpu_devices=devices))
         case "system_reserved":
             return attrs.evolve(worker, system_reserved=SystemReserved(**change.value))
         case "engines":
@@ -160,6 +170,10 @@ def _changed_worker(worker: Worker, change: FieldChange) -> Worker:
             return attrs.evolve(worker, status=status)
         case _:
             return attrs.evolve(worker, **{change.field: _domain(change.field, change.value)})
+
+
+def _used_by_others(device: Device, size: int) -> Device:
+    return attrs.evolve(device, memory=attrs.evolve(device.memory, foreign=size))
 
 
 def _with_gpu(worker: Worker, added: Addition, snapshot: Snapshot) -> Worker:

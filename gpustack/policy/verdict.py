@@ -157,7 +157,8 @@ def _device(request: PlacementRequest, device: Device, worker: Worker, snapshot:
             if device.index in claim.vram and instance.id not in request.own_id
         ),
     )
-    need, capability = _whole(request, device), request.capability
+    asked = request.at(request.build_on(worker), device.name)
+    need, capability = _whole(asked, device), request.capability
     if device.fault is not None:
         return attrs.evolve(made, holds=False, sentence=f"it cannot be used: {device.fault}")
     if request.build_on(worker) is not None and device not in driven(request, worker):

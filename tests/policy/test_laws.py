@@ -44,6 +44,7 @@ def workers(draw: st.DrawFn, key: int) -> Worker:
                 foreign=draw(unclaimed),
                 overrun=draw(unclaimed),
             ),
+            name=draw(st.sampled_from(["G", "G", "H"])),
             slice_profile=draw(st.sampled_from([None, None, None, "1g.18gb"])),
         )
         for index, gib in enumerate(sizes)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpustack.domain.artifact import ModelSource, SourceKind
+from gpustack.domain.device import DeviceMemory
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.instance import Claim, Placement
 from gpustack.domain.snapshot import Snapshot
@@ -147,6 +148,18 @@ def check_slots(remedy: Remedy, trial: Trial) -> None:
         assert not fits(attrs.evolve(remedy, changes=(attrs.evolve(change, value=more),)), trial)
 
 
+def check_strangers(remedy: Remedy, trial: Trial) -> None:
+    change, *others = remedy.changes
+    if others:
+        assert all(one.value["bytes"] == 0 for one in remedy.changes)
+        return
+    device = trial.snapshot.workers[change.id].device(change.value["index"])
+    assert device is not None and change.value["bytes"] < (device.memory.foreign or 0)
+    if change.value["bytes"] + MIB < (device.memory.foreign or 0):
+        more = attrs.evolve(change, value={**change.value, "bytes": change.value["bytes"] + MIB})
+        assert not fits(attrs.evolve(remedy, changes=(more,)), trial)
+
+
 CHECKS: dict[str, Callable[[Remedy, Trial], None]] = {
     "context": check_context,
     "stop": check_stop,
@@ -156,6 +169,7 @@ CHECKS: dict[str, Callable[[Remedy, Trial], None]] = {
     "more_workers": check_more_workers,
     "reserve": check_reserve,
     "slots": check_slots,
+    "strangers": check_strangers,
 }
 NO_PLACE = {"report", "replicas"}
 """What is told without a place: nothing is known yet, or nothing need wait."""
@@ -200,6 +214,17 @@ def test_the_largest_other_file_of_the_repository_that_fits_is_told_where_its_he
         ("huggingface_filename", "m-Q4.gguf")
     ]
     assert remedy.by_api and remedy.sentence.startswith("use m-Q4.gguf instead")
+
+
+def test_programs_of_others_are_named_with_how_much_of_theirs_is_in_the_way() -> None:
+    of = model(cpu_offloading=False)
+    there = worker(gpus=[gpu(0, memory=DeviceMemory(total=24 * GIB, foreign=20 * GIB))])
+    remedy = only("strangers", Trial(ask(of, MIDDLE, instance=instance(8, of)), world(there, of), (), known))
+    assert remedy.sentence.startswith("end programs that use ")
+    assert remedy.sentence.endswith(" of GPU 0 of worker node-a, not GPUStack's")
+    assert not remedy.by_api
+    (change,) = remedy.changes
+    assert 0 < change.value["bytes"] < 20 * GIB
 
 
 def test_what_fits_elsewhere_is_moved_rather_than_stopped() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -11,11 +12,13 @@ from hypothesis import strategies as st
 
 from gpustack.domain.device import DeviceMemory
 from gpustack.domain.instance import Claim, Placement
+from gpustack.domain.memory_use import MemoryRecord, MemorySample
 from gpustack.domain.model import GpuSelector, Model, PlacementStrategy
 from gpustack.domain.snapshot import ClaimIndex, Snapshot
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.policy.decision import decide
+from gpustack.policy.estimate.learnt import KnownRuns
 from gpustack.policy.fits import one_gpu
 from gpustack.policy.gang import most_alike
 from gpustack.policy.look import looks_of
@@ -40,6 +43,44 @@ def fleets(draw: st.DrawFn) -> list[Worker]:
         attrs.evolve(one, id=key, name=f"n{key}", worker_uuid=f"u{key}", ip=f"10.0.0.{key}")
         for key, one in enumerate(chosen, start=1)
     ]
+
+
+TAUGHT = st.lists(st.sampled_from([0.5, 1.0, 2.0, 4.0]), max_size=2)
+"""What runs took of what was estimated for the terms that can be learnt."""
+
+
+def taught(question: PlacementRequest, shares: list[float]) -> PlacementRequest:
+    """With runs of its kind on one GPU named G, and on the CPU, where there are any shares."""
+    total = question.demand.total_layers
+    plans = [question.demand.plan((1.0,), total), question.demand.plan((), 0)] if shares else []
+    records = [
+        MemoryRecord(
+            id=number,
+            key=str(number),
+            engine=plan.engine,
+            build=build,
+            architecture=plan.architecture,
+            device=device,
+            settings=plan.settings,
+            samples=tuple(
+                MemorySample(
+                    at=datetime(2026, 1, 2, tzinfo=UTC),
+                    instance_id=run,
+                    worker_id=1,
+                    estimated=plan.estimated,
+                    measured={name: int(share * size) for name, size in plan.estimated.items()},
+                )
+                for run, share in enumerate(shares)
+            ),
+        )
+        for number, (build, device, plan) in enumerate(
+            (build, device, plan)
+            for build in ("", "8000")
+            for device, plan in zip(("G", ""), plans, strict=False)
+            if plan is not None
+        )
+    ]
+    return attrs.evolve(question, known=KnownRuns(tuple(records)))
 
 
 def anew(snapshot: Snapshot) -> Snapshot:
@@ -75,11 +116,15 @@ def upset(snapshot: Snapshot, number: int) -> Snapshot:
     fleet=fleets(),
     wanted=st.lists(wishes | equal_wishes, min_size=1, max_size=2),
     asked=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 99)), min_size=1, max_size=6),
+    shares=TAUGHT,
 )
 def test_what_is_kept_and_what_is_worked_out_anew_are_the_same(
-    fleet: list[Worker], wanted: list[dict[str, Any]], asked: list[tuple[int, int]]
+    fleet: list[Worker],
+    wanted: list[dict[str, Any]],
+    asked: list[tuple[int, int]],
+    shares: list[float],
 ) -> None:
-    questions = _some(wanted)
+    questions = [taught(one, shares) for one in _some(wanted)]
     snapshot = world(*fleet, *(one.model for one in questions))
     for number, (which, chance) in enumerate(asked, start=1):
         question = questions[which % len(questions)]
@@ -104,15 +149,17 @@ def test_what_is_kept_and_what_is_worked_out_anew_are_the_same(
     wanted=wishes,
     strategy=st.sampled_from(PlacementStrategy),
     held=st.lists(st.tuples(st.integers(1, 2), st.integers(1, 8), st.integers(1, 9)), max_size=8),
+    shares=TAUGHT,
 )
 def test_no_worker_offers_more_than_was_hoped_for(
     fleet: list[Worker],
     wanted: dict[str, Any],
     strategy: PlacementStrategy,
     held: list[tuple[int, int, int]],
+    shares: list[float],
 ) -> None:
     """Workers of which less is hoped for than was found elsewhere are not looked at."""
-    [question] = _some([wanted])
+    question = taught(_some([wanted])[0], shares)
     of = attrs.evolve(question.model, placement_strategy=strategy)
     question = attrs.evolve(question, model=of)
     others = (
