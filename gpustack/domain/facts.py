@@ -150,6 +150,8 @@ class GgufShape:
     """Of models that have an encoder too."""
     indexer_key_length: int = attrs.field(default=0, validator=_countable)
     """Sparse attention keeps so many further numbers of a token."""
+    indexer_layers: tuple[bool, ...] = attrs.field(default=(), validator=_countable)
+    """Which layers have an index of their own, the others use that of an earlier one; empty is all."""
     indexer_heads: int = attrs.field(default=0, validator=_countable)
     compress_ratios: tuple[int, ...] = attrs.field(default=(), validator=_countable)
     """DeepSeek 4: tokens that become one in the cache of a layer; 0 where only a window is kept."""

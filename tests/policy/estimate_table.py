@@ -33,7 +33,7 @@ Settings: {settings}
 
 def page() -> str:
     """The document as it should be."""
-    process = "100 MiB and 700 bytes for each entry of the vocabulary"
+    process = "64 MiB and 700 bytes for each entry of the vocabulary"
     return (
         _HEAD.format(process=process, summary=_summary(), settings=_settings()) + "\n".join(_lines()) + "\n"
     )

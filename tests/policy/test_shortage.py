@@ -95,7 +95,7 @@ def test_a_gpu_that_is_too_small_is_measured_with_its_reserve() -> None:
         (
             (worker(ram=10),),
             {"backend_parameters": ("--ctx-size=32768",)},
-            "lower --ctx-size from 32768 to 24064 or below",
+            "lower --ctx-size from 32768 to 24320 or below",
         ),
         (
             (worker(ram=23), *HELD),
@@ -124,10 +124,10 @@ def test_the_smallest_change_is_told(
 def test_making_the_change_makes_it_fit() -> None:
     held = [instance(6 + n, model(2), on=1, claim=Claim(ram=n * GIB)) for n in (2, 6, 9)]
     question = ask(model(backend_parameters=("--ctx-size=1024",)), MIDDLE)
-    change = refused(question, worker(ram=22), *held).smallest_change
+    change = refused(question, worker(ram=21), *held).smallest_change
     assert change == "stop m2-12 (6.0 GiB) on node-a"
     left = [record for record in held if record.name != "m2-12"]
-    assert isinstance(place(question, world(worker(ram=22), *left)), Placement)
+    assert isinstance(place(question, world(worker(ram=21), *left)), Placement)
 
 
 def test_when_nothing_small_helps_the_machine_that_would_is_described() -> None:

@@ -74,7 +74,7 @@ class GgufDemand(MemoryDemand):
             return gguf_terms(self.facts, asked, known).claimed
         found = estimate(self.facts, asked)
         return DeviceNeed(
-            ram=found.host.claim(host_footprint(self.facts)),
+            ram=found.host.claim(host_footprint(self.facts, devices=bool(asked.shares))),
             vram=tuple(need.claim(DEVICE_FOOTPRINT) for need in found.devices),
         )
 

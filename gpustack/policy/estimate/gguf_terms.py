@@ -21,7 +21,7 @@ def gguf_terms(facts: ModelFacts, asked: GgufSettings, known: Experience) -> Ter
     bare = estimate(facts, attrs.evolve(asked, prompt_cache=0, checkpoints=0))
     kept = found.host.compute - bare.host.compute
     return TermNeed(
-        host={**_terms(bare.host, host_footprint(facts)), MemoryTerm.KEPT: kept},
+        host={**_terms(bare.host, host_footprint(facts, devices=bool(asked.shares))), MemoryTerm.KEPT: kept},
         devices=[_terms(need, DEVICE_FOOTPRINT) for need in bare.devices],
         margins=_MARGINS,
         known=known,

@@ -29,6 +29,9 @@ LIGHTNING = frozenset({"minimax-01"})
 STATE_PERIOD: Mapping[str, int] = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4, "minimax-01": 8}
 """One layer in so many has attention, the others a state, unless the header says how many."""
 
+INDEX_ROWS: Mapping[str, int] = {"glm5-next": 3}
+"""Rows of an index that sparse attention keeps of a token; one of most."""
+
 WINDOW_PERIOD: Mapping[str, int] = {
     "gemma2": 2, "gpt-oss": 2, "modern-bert": 3, "cohere2": 4, "llama4": 4, "exaone4": 4, "exaone-moe": 4, "olmo2": 4,
     "afmoe": 4, "smallthinker": 4, "gemma3n": 5, "gemma3": 6, "gemma-embedding": 6, "plamo3": 8,
@@ -63,6 +66,7 @@ KEPT: Mapping[str, int] = {
     "qwen3vl": 11,
     "qwen3vlmoe": 14,
     "kimi-k3": 4,
+    "glm5-next": 10,
     "minimax-01": 3,
 }
 """Further rows as wide as the model that are alive all the way."""

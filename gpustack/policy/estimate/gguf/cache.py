@@ -28,15 +28,21 @@ def layer_cache(facts: ModelFacts, settings: GgufSettings, number: int) -> int:
 def _compressed(facts: ModelFacts, settings: GgufSettings, number: int) -> int:
     """Bytes of a layer of DeepSeek 4, which keeps keys alone: a window, and one for several tokens of longer ago, with
     an index of those where it is several that each becomes. Slots share nothing, and each has all the context."""
-    shape, key = facts.shape, facts.key_length or 0
-    ratio = at(shape.compress_ratios, number) if shape.compress_ratios else 0
+    shape, key, ratio = facts.shape, facts.key_length or 0, _ratio(facts, number)
     numbers = compressed_cells(facts, settings) * key
     if ratio:
         far = padded(-(-settings.cells // ratio))
         numbers += far * (key + (shape.indexer_key_length if ratio < _COARSE else 0))
-    # What becomes the next entry is kept as it is: keys and scores, 4 bytes a number.
-    under_way = 2 * 4 * ratio * key
-    return settings.parallel * int(numbers * CELL_BYTES[settings.key_type] + under_way)
+    return settings.parallel * (int(numbers * CELL_BYTES[settings.key_type]) + _under_way(facts, number))
+
+
+def _under_way(facts: ModelFacts, number: int) -> int:
+    """Bytes of what becomes the next entry: keys and scores, 4 bytes a number."""
+    return 2 * 4 * _ratio(facts, number) * (facts.key_length or 0)
+
+
+def _ratio(facts: ModelFacts, number: int) -> int:
+    return at(facts.shape.compress_ratios, number) if facts.shape.compress_ratios else 0
 
 
 def compressed_cells(facts: ModelFacts, settings: GgufSettings) -> int:
@@ -48,7 +54,10 @@ def compressed_cells(facts: ModelFacts, settings: GgufSettings) -> int:
 def checkpoint(facts: ModelFacts, settings: GgufSettings) -> int:
     """Bytes of one copy of what cannot be rolled back: a window of each sliding layer, and each layer's state."""
     size = 0.0
-    for layer in layers_of(facts):
+    for number, layer in enumerate(layers_of(facts)):
+        if facts.architecture in known.COMPRESSED:
+            near = compressed_cells(facts, settings) * (facts.key_length or 0)
+            size += near * CELL_BYTES[settings.key_type] + _under_way(facts, number)
         if layer.recurs:
             size += slot_state(facts)
         if layer.slides and not settings.full_window:
@@ -85,7 +94,9 @@ def head_lengths(facts: ModelFacts, layer: Layer) -> tuple[int, int]:
 def _cell(facts: ModelFacts, settings: GgufSettings, layer: Layer) -> float:
     """Bytes that a layer keeps of one token."""
     key, value = head_lengths(facts, layer)
-    keys, values = key * layer.heads + facts.shape.indexer_key_length, value * layer.heads
+    index = facts.shape.indexer_key_length if layer.indexed else 0
+    keys = key * layer.heads + known.INDEX_ROWS.get(facts.architecture, 1) * index
+    values = value * layer.heads
     if not is_flash(facts, settings):  # values are laid out by rows as wide as those of the widest layer
         values = _widest_values(facts)
     return keys * CELL_BYTES[settings.key_type] + values * CELL_BYTES[settings.value_type]

@@ -15,6 +15,9 @@ from .cache import compressed_cells, is_flash, layer_cells
 from .layers import at, has_head, layers_of, sees_batch, window
 from .settings import CELL_BYTES, GgufSettings
 
+_INDEXING = 116736
+"""Numbers of a token while sparse attention looks for the keys that matter."""
+
 
 def step(facts: ModelFacts, settings: GgufSettings) -> int:
     """Bytes of the largest step on a device that has layers of all kinds, without masks and the head."""
@@ -62,7 +65,8 @@ def _scores(facts: ModelFacts, settings: GgufSettings) -> float:
         cells = settings.tokens if sees_batch(facts) else settings.cells
         return cells * (3 * heads + 2.5) + 5 * width + heads * key
     both = 2 * key * (heads + max(facts.kv_heads, default=heads))
-    return _pairs(facts, settings) + 5 * width + both + (width if window(facts) else 0)
+    index = _INDEXING if facts.shape.indexer_key_length else 0
+    return _pairs(facts, settings) + 5 * width + both + index + (width if window(facts) else 0)
 
 
 def _pairs(facts: ModelFacts, settings: GgufSettings) -> int:
@@ -117,8 +121,8 @@ def _latent(facts: ModelFacts) -> int:
         return 0
     rank, rope = facts.kv_lora_rank or 0, facts.rope_dimensions or 0
     found = max(facts.heads, default=0) * (2 * (rank + rope) + rank)
-    if facts.shape.indexer_key_length:
-        found += 116736 + 5 * (facts.embedding_length or 0)
+    if facts.shape.indexer_key_length and facts.state_space is None:
+        found += _INDEXING + 5 * (facts.embedding_length or 0)
     return found
 
 

@@ -24,6 +24,8 @@ class Layer:
     recurs: bool = False
     heads: int = 0
     """Of keys and values."""
+    indexed: bool = False
+    """Keeps an index of the keys, for sparse attention."""
 
 
 @lru_cache(maxsize=1024)
@@ -91,7 +93,9 @@ def _layer(facts: ModelFacts, layer: int, count: int) -> Layer:
         return Layer(recurs=True)
     if heads == 0 and facts.architecture in known.FORWARD_ONLY:
         return Layer()
-    return Layer(attends=True, slides=slides(facts, layer), heads=heads)
+    moves, own = slides(facts, layer), facts.shape.indexer_layers
+    indexed = facts.shape.indexer_key_length > 0 and not moves and (not own or at(own, layer))
+    return Layer(attends=True, slides=moves, heads=heads, indexed=indexed)
 
 
 def _recurs(facts: ModelFacts, layer: int, heads: int) -> bool:

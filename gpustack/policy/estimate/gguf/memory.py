@@ -43,12 +43,16 @@ class MemoryEstimate:
     devices: tuple[MemoryNeed, ...] = ()
 
 
-_PROCESS = 100 * MIB
+_PROCESS = 64 * MIB
+_DRIVER = 100 * MIB
+"""What a driver for devices takes of the host beside."""
 _WORD = 700
 """Bytes of one entry of the vocabulary with its merges, as llama.cpp keeps them: 64 MiB for 152 thousand entries, 164
 for 262 thousand with twice as many merges (measured)."""
 
 
-def host_footprint(facts: ModelFacts) -> int:
-    """Bytes of the process itself: its program, its threads, and the vocabulary as it keeps that."""
-    return HOST_FOOTPRINT if facts.vocabulary is None else _PROCESS + _WORD * facts.vocabulary
+def host_footprint(facts: ModelFacts, *, devices: bool = False) -> int:
+    """Bytes of the process itself: its program, its threads, the vocabulary as it keeps that, and what a driver takes
+    where there are devices."""
+    own = HOST_FOOTPRINT if facts.vocabulary is None else _PROCESS + _WORD * facts.vocabulary
+    return own + (_DRIVER if devices else 0)
