@@ -22,7 +22,7 @@ from gpustack.hardware.detector import (
     InvalidDetectorReport,
 )
 from gpustack.hardware.look import detectors, main
-from gpustack.hardware.probe import ending, find_tool
+from gpustack.hardware.probe import ending, find_tool, started_at
 from gpustack.nursery.process import module_command
 from gpustack.text import printable, said_by
 
@@ -64,9 +64,17 @@ class _DetectorState:
     devices: tuple[Device, ...] = ()
     seen: datetime | None = None
     stuck: trio.Process | None = None
+    left: tuple[tuple[int, int], ...] = ()
+    """Tools of the last look that hang and cannot be ended."""
     rests_until: datetime | None = None
     resting: Detection = Detection()
     """What is shown meanwhile."""
+
+    def hangs(self) -> bool:
+        """Whether a process of an earlier look is still there though it was killed."""
+        if self.stuck is not None and self.stuck.poll() is None:
+            return True
+        return any(started_at(pid) == start for pid, start in self.left)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -93,7 +101,7 @@ class DeviceMonitor:
         """
         asked = self.worth_asking(now)
         for gone in set(self._states) - {one.name for one in asked}:
-            if self._states[gone].stuck is None:
+            if not self._states[gone].hangs():
                 del self._states[gone]
         results: dict[str, Detection] = {}
 
@@ -121,11 +129,12 @@ class DeviceMonitor:
 
     async def _ask(self, detector: Detector, now: datetime) -> Detection:
         state = self._states.setdefault(detector.name, _DetectorState())
-        if state.stuck is not None:
-            if state.stuck.poll() is None:
-                fault = f"{detector.label} devices cannot be looked at: the last look still hangs inside the driver"
-                return Detection(devices=state.devices, faults=(fault,), stale_since=state.seen)
-            state.stuck = None
+        if state.hangs():
+            fault = (
+                f"{detector.label} devices cannot be looked at: the last look still hangs inside the driver"
+            )
+            return Detection(devices=state.devices, faults=(fault,), stale_since=state.seen)
+        state.stuck, state.left = None, ()
         if state.rests_until is not None and state.seen is not None and state.seen <= now < state.rests_until:
             return state.resting
         begun = trio.current_time()
@@ -135,6 +144,7 @@ class DeviceMonitor:
         state.rests_until = None
         if isinstance(found, str):
             return Detection(devices=state.devices, faults=(found,), stale_since=state.seen)
+        state.left = found.left
         if found.faults and not found.devices and state.devices:
             return Detection(devices=state.devices, faults=found.faults, stale_since=state.seen)
         devices = _unique(found.devices)
@@ -151,7 +161,7 @@ class DeviceMonitor:
 
     def __repr__(self) -> str:
         seen = ", ".join(
-            f"{name}: {len(state.devices)} devices{', hangs' if state.stuck else ''}"
+            f"{name}: {len(state.devices)} devices{', hangs' if state.hangs() else ''}"
             for name, state in sorted(self._states.items())
         )
         return f"<DeviceMonitor {seen or 'nothing found'}>"

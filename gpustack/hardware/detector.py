@@ -31,6 +31,8 @@ class DetectorReport:
     devices: tuple[Device, ...] = ()
     faults: tuple[str, ...] = ()
     uses: tuple[DeviceUse, ...] = ()
+    left: tuple[tuple[int, int], ...] = ()
+    """Tools that hang and cannot be ended (``MachineProbe.left``)."""
 
 
 @attrs.frozen(kw_only=True)

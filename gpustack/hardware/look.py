@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from gpustack.hardware.detector import Detector, DetectorReport
-from gpustack.hardware.probe import DeviceProbe, MachineProbe
+from gpustack.hardware.probe import MachineProbe
 from gpustack.hardware.recording import RecordingProbe
 from gpustack.plugins import siblings
 
@@ -43,18 +43,19 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"usage: python -m gpustack.hardware.look {known} [{RECORD}]\n")
         return 2
     # libraries may write to stdout themselves: keep the report's channel for the report
-    report = os.dup(1)
+    channel = os.dup(1)
     os.dup2(2, 1)
-    with os.fdopen(report, "w") as out:
+    with os.fdopen(channel, "w") as out:
 
         def tell(document: Mapping[str, object]) -> None:
             out.write(json.dumps(document) + "\n")
             out.flush()
 
-        probe: DeviceProbe = MachineProbe(
+        probe = MachineProbe(
             folders=chosen.folders, library=None if chosen.library is None else chosen.library()
         )
-        found = to_json(chosen.look(RecordingProbe(probe, tell) if records else probe))
+        report = chosen.look(RecordingProbe(probe, tell) if records else probe)
+        found = to_json(attrs.evolve(report, left=tuple(probe.left)))
         tell({"report": found} if records else found)
     return 0
 

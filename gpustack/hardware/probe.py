@@ -93,15 +93,22 @@ class MachineProbe:
     deadline: float = TOOL_DEADLINE
     budget: float = LOOK_DEADLINE
     library: Library | None = None
+    left: list[tuple[int, int]] = attrs.field(factory=list, init=False)
+    """Tools that outlive their killing, because they hang inside the driver: pid and ``started_at``."""
     _begun: float = attrs.field(factory=time.monotonic, init=False)
 
     def run(self, tool: str, *arguments: str, file: str | None = None) -> ToolAnswer:
         program = find_tool(tool, self.folders)
         if program is None:
             return NOT_INSTALLED
+        if self.left:
+            return ToolAnswer(fault="was not run: another run hangs inside the driver")
         with tempfile.TemporaryDirectory(prefix="gpustack-look-", ignore_cleanup_errors=True) as folder:
             left = self._begun + self.budget - time.monotonic()
-            answer = _run([program, *arguments], folder, max(0.1, min(self.deadline, left)))
+            answer, pid = _run([program, *arguments], folder, max(0.1, min(self.deadline, left)))
+            start = None if pid is None else started_at(pid)
+            if pid is not None and start is not None:
+                self.left.append((pid, start))
             if file is None:
                 return answer
             written = _read(Path(folder, file), LONGEST_OUTPUT)
@@ -139,8 +146,21 @@ def _read(path: Path, limit: int) -> str | None:
         return None
 
 
-def _run(argv: Sequence[str], folder: str, deadline: float) -> ToolAnswer:
-    """In the process group of this child, so that whoever ends the child ends the tool; in no language but C."""
+def started_at(pid: int) -> int | None:
+    """When a process was started, in ticks since boot: another one of the same pid has another. ``None`` where it is
+    gone, or a zombie, or the system does not tell."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return int(words[19]) if len(words) > 19 and words[0] not in "ZX" else None
+
+
+def _run(argv: Sequence[str], folder: str, deadline: float) -> tuple[ToolAnswer, int | None]:
+    """The answer, and the pid of a tool that could not be ended.
+
+    In the process group of this child, so that whoever ends the child ends the tool; in no language but C.
+    """
     kept = {name: value for name, value in os.environ.items() if not _is_ours(name)}
     env = {
         **kept,
@@ -160,14 +180,14 @@ def _run(argv: Sequence[str], folder: str, deadline: float) -> ToolAnswer:
             cwd=folder,
         )
     except OSError as error:
-        return ToolAnswer(fault=f"could not be started ({said_by(error)})")
+        return ToolAnswer(fault=f"could not be started ({said_by(error)})"), None
     out, err, fault = _drain(process, time.monotonic() + deadline)
     if fault == "":
         fault = f"did not answer within {deadline:.2g} s"
     if fault is not None:
         process.kill()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        # one that hangs in the driver cannot be killed: it is left to whoever ends our group
+        # one that hangs in the driver cannot be killed
         process.wait(0.5)
     for stream in (process.stdout, process.stderr):
         if stream is not None:
@@ -177,7 +197,7 @@ def _run(argv: Sequence[str], folder: str, deadline: float) -> ToolAnswer:
         last = err.decode("utf-8", "replace").strip().splitlines()[-1:]
         why = "".join(f" ({printable(line, 200)})" for line in last)
         fault = f"ended with {ending(process.returncode)}{why}"
-    return ToolAnswer(out=text, fault=fault)
+    return ToolAnswer(out=text, fault=fault), process.pid if process.poll() is None else None
 
 
 def _is_ours(name: str) -> bool:

@@ -19,6 +19,7 @@ from gpustack.hardware.detection import QUIET, Detection, DeviceMonitor, from_js
 from gpustack.hardware.detector import DetectorReport
 from gpustack.hardware.look import to_json
 from gpustack.hardware.monitor import compose
+from gpustack.hardware.probe import started_at
 from gpustack.nursery.process import module_command
 from tests.child import environment
 from tests.fakes.nvml import GB10, H200, FakeNvml, cards
@@ -242,3 +243,23 @@ async def test_a_detector_that_takes_long_rests_ten_times_as_long(tmp_path: Path
     assert marks.read_text() == "x"
     assert await watch.look(NOW + QUIET) == first
     assert marks.read_text() == "xx"
+
+
+async def test_a_tool_that_cannot_be_ended_is_not_joined_by_another(tmp_path: Path) -> None:
+    """What hangs in a driver cannot be made here, so a process that merely runs plays it; not so another of its pid."""
+    marks = tmp_path / "marks"
+    hanging = await trio.lowlevel.open_process(["sleep", "600"])
+    start = started_at(hanging.pid)
+    assert start is not None
+    try:
+        for told, looks in ((start, "x"), (start + 1, "xx")):
+            report = json.dumps(to_json(DetectorReport(faults=("it hangs",), left=((hanging.pid, told),))))
+            watch = saying(tmp_path, f"open({str(marks)!r}, 'a').write('x'); print({report!r})")
+            marks.write_text("")
+            await watch.look(NOW)
+            await watch.look(LATER)
+            assert marks.read_text() == looks
+    finally:
+        hanging.kill()
+        await hanging.wait()
+    assert started_at(hanging.pid) is None

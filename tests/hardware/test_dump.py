@@ -130,3 +130,12 @@ def test_a_file_that_is_not_json_is_no_dump(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(InvalidDump, match="not JSON"):
         load(tmp_path / "x.json")
+
+
+def test_a_recording_of_a_version_that_knew_fewer_fields_still_agrees_and_another_value_does_not() -> None:
+    document = redacted(recorded("ixsmi"))
+    report = document["detectors"][0]["report"]
+    del report["left"], report["devices"][0]["links"]
+    assert replay(document)[0].is_as_recorded
+    report["devices"][0]["temperature"] = 31.0
+    assert not replay(document)[0].is_as_recorded
