@@ -19,11 +19,13 @@ from gpustack.domain.memory_use import MemoryPlan
 from gpustack.domain.model import Category, Model, ModelAccess
 from gpustack.domain.record import Record
 from gpustack.domain.worker import Worker, WorkerState
+from gpustack.policy.drain_plan import DrainProgress, drain_progress
 from gpustack.policy.waiting import wait_of
 
 from .load_document import device_loads, show_device_load, show_host_load
 from .shape import (
     Array,
+    AttrsObject,
     Boolean,
     Choice,
     Document,
@@ -331,6 +333,7 @@ _WORKER = _shapes(
     "former_credential_hash",
     "heartbeat_time",
     "leaving",
+    "drain_total",
     "metrics_port",
     "version_running",
     *_COMMON,
@@ -364,6 +367,7 @@ def _worker(worker: Worker, context: RenderContext) -> Doc:
         "state_since": worker.condition.since,
         "unreachable": worker.condition.state is WorkerState.UNREACHABLE,
         "status": status,
+        "drain": plain(drain_progress(worker, context.snapshot)) if worker.draining else None,
         "heartbeat_time": context.heard(worker.id) or worker.heartbeat_time,
         "version": worker.version_running,
         **_dates(worker),
@@ -381,6 +385,7 @@ WORKER = View(
             "state_since": Nullable(Instant()),
             "unreachable": Boolean(),
             "status": shape_of(typing.get_type_hints(Worker)["status"]),
+            "drain": Nullable(AttrsObject(DrainProgress)),
             "heartbeat_time": Nullable(Instant()),
             "version": Text(),
             **_DATES,

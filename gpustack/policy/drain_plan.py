@@ -15,7 +15,8 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
 
 from .eviction import on_drained
-from .placement import PlacementRequest
+from .placement import PlacementRequest, Unschedulable
+from .preemption import above, preempt
 from .reconcile import replica_plan
 from .schedule import place
 
@@ -41,13 +42,14 @@ class DrainWay(StrEnum):
 @attrs.frozen(kw_only=True)
 class DrainMove:
     """What comes of one instance. ``placement`` is where its replacement runs; ``None`` where it has no place, and then
-    ``why`` says why."""
+    ``why`` says why. ``ends`` are the instances of lower priority that make room for that."""
 
     instance_id: int
     instance: str
     model: str
     way: DrainWay
     placement: Placement | None = None
+    ends: tuple[str, ...] = ()
     why: str = ""
 
 
@@ -125,8 +127,8 @@ class _Course:
     """Ids, in the order in which they end."""
     _leavers: dict[int, list[tuple[int, int]]] = attrs.field(factory=dict)
     """By model: each that ended, and how many replacements had a place before."""
-    _places: dict[int, list[Placement]] = attrs.field(factory=dict)
-    """By model: where replacements are placed, in their order."""
+    _places: dict[int, list[tuple[Placement, tuple[str, ...]]]] = attrs.field(factory=dict)
+    """By model: where replacements are placed, in their order, and who ends for each."""
 
     def turn(self, model: Model) -> bool:
         """Let the model go on as far as it does before others change; true if anything did."""
@@ -176,10 +178,18 @@ class _Course:
     def _place(self, model: Model, waiting: ModelInstance) -> bool:
         """Place one that waits; true if its state or what it says has changed."""
         request = self._ask(model, waiting)
-        found = request if isinstance(request, str) else place(request, self.snapshot)
+        found = request if isinstance(request, str) else place(request, above(model.priority, self.snapshot))
+        made = None
+        if isinstance(found, Unschedulable) and isinstance(request, PlacementRequest):
+            made = preempt(request, self.snapshot)
+        if made is not None:
+            found = made.placement
+            gone = {one.id for one in (*made.victims, *made.awaited)}
+            self.snapshot = self.snapshot.changed(without=gone)
         if isinstance(found, Placement):
-            self._places.setdefault(model.id, []).append(found)
-            self.snapshot = self.snapshot.changed(attrs.evolve(waiting, placement=found))
+            ends = () if made is None else tuple(one.name for one in made.victims)
+            self._places.setdefault(model.id, []).append((found, ends))
+            self.snapshot = self.snapshot.changed(attrs.evolve(waiting, placement=found, reserved=None))
             return True
         told = attrs.evolve(waiting, state_message=found if isinstance(found, str) else found.sentence)
         self.snapshot = self.snapshot.changed(told)
@@ -201,7 +211,8 @@ class _Course:
             places = self._places.get(instance.model_id, [])
             if number < len(places):
                 way = DrainWay.REPLACED_FIRST if number < before else DrainWay.ENDS_FIRST
-                return attrs.evolve(move, way=way, placement=places[number], why="")
+                placement, ends = places[number]
+                return attrs.evolve(move, way=way, placement=placement, ends=ends, why="")
             way = DrainWay.ENDS_FIRST if move.why else DrainWay.NOT_REPLACED
             return attrs.evolve(move, way=way)
         return move

@@ -20,6 +20,7 @@ from gpustack.domain.worker import Worker, WorkerState
 from gpustack.errors import Conflict, Forbidden
 from gpustack.policy.liveness import STOPPED
 from gpustack.server.credential import confirmed
+from gpustack.server.drain import begin_drain
 from gpustack.server.lifecycle import take_end, take_report
 from gpustack.server.live_status import LiveStatus
 from gpustack.server.liveness import condition_after_status, with_reason
@@ -204,7 +205,7 @@ async def worker_drains(store: Store, worker_id: int) -> None:
     """Drain the worker: its instances are replaced elsewhere, then it stops. Raises ``NotFound``."""
 
     def work(tx: Tx) -> None:
-        tx.change(Worker, worker_id, draining=True)
+        begin_drain(tx, worker_id)
 
     await store.write(work)
 

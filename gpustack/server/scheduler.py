@@ -376,7 +376,7 @@ def _with_room_made(
         model = one.ready.model
         made: Preemption | None = None
         if model.preempts and isinstance(one.decision, str) and not one.worker_faults:
-            request = _request(model, one.ready.instance, one.ready.result, snapshot, gangs)
+            request = request_for(model, one.ready.instance, one.ready.result, snapshot, gangs)
             try:
                 made = preempt(request, snapshot) if isinstance(request, PlacementRequest) else None
             except Exception as error:  # noqa: BLE001  it is this instance's, and is raised where that is told
@@ -426,7 +426,7 @@ def _packed_if_better(
     none of those that have ``waited`` loses its own."""
     requests: dict[int, PlacementRequest] = {}
     for number, one in enumerate(decided):
-        request = _request(one.ready.model, one.ready.instance, one.ready.result, before, gangs)
+        request = request_for(one.ready.model, one.ready.instance, one.ready.result, before, gangs)
         if isinstance(request, PlacementRequest) and not isinstance(one.decision, Exception):
             requests[number] = request
     numbers = list(requests)
@@ -462,7 +462,7 @@ def decide(
 ) -> tuple[Placement | str, Mapping[int, Exception]]:
     """A place for the instance, or the sentence why there is none now; and the exceptions of workers that were passed
     over, by their ids."""
-    request = _request(model, instance, result, snapshot, gangs)
+    request = request_for(model, instance, result, snapshot, gangs)
     if isinstance(request, str):
         return request, {}
     decision, faults = place_and_faults(request, snapshot)
@@ -509,7 +509,7 @@ def _decide_again(
     """The place on the workers that were chosen, decided again on a newer snapshot; ``None`` when there is none."""
     assert isinstance(one.decision, Placement)
     there = {worker_id for worker_id, _ in claims_of(one.decision)}
-    request = one.packed or _request(model, instance, one.ready.result, snapshot, gangs)
+    request = one.packed or request_for(model, instance, one.ready.result, snapshot, gangs)
     if not there <= snapshot.workers.keys() or isinstance(request, str):
         return None
     again = decide_among(request, snapshot, among=[snapshot.workers[key] for key in sorted(there)])
@@ -518,7 +518,7 @@ def _decide_again(
     return attrs.evolve(again, note=one.decision.note) if one.packed else again
 
 
-def _request(
+def request_for(
     model: Model,
     instance: ModelInstance,
     result: FactsResult | None,

@@ -258,6 +258,7 @@ def test_workers_are_labelled_closed_drained_and_removed_by_command(tmp_path: Pa
         assert good("uncordon", "a") == "a takes instances again\n"
         deploy(server, fake_model("m"))
         server.running("m")
+        assert ": goes on here\n  Worker a is being drained" in good("drain", "--dry-run", "a")
         waits = bad("drain", "a", "--timeout=3")
         assert "a still runs m-" in waits and "Worker a is being drained" in waits
         assert chat(server, "m")[0] == 200, "nobody could take it, so it goes on"

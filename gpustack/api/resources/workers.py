@@ -25,6 +25,7 @@ from gpustack.server.credential import (
     readmit,
     renew_credential,
 )
+from gpustack.server.drain import DrainOutlook, begin_drain, plan_drain
 from gpustack.server.join import JoinResult, PresentedCredential, join
 from gpustack.server.report import (
     LONGEST,
@@ -41,10 +42,22 @@ from ..access import credentials_of
 from ..listing import ListSelection, equal
 from ..load_document import read_load
 from ..problems import MalformedRequest
+from ..request import is_whole
 from ..resource import Resource, document_view
 from ..route import WORKERS, ApiCall, ApiResponse, ApiRoute, read_document
-from ..shape import Array, AttrsObject, Boolean, Dictionary, Document, Integer, Nullable, Number, Text
-from ..view import RenderContext
+from ..shape import (
+    Array,
+    AttrsObject,
+    Boolean,
+    Dictionary,
+    Document,
+    Integer,
+    Nullable,
+    Number,
+    QueryParameter,
+    Text,
+)
+from ..view import RenderContext, plain
 from ..wire import WORKER
 from ..worker_address import check_address
 
@@ -110,10 +123,11 @@ async def _update(call: ApiCall, worker: Worker) -> Worker:
 
     def work(tx: Tx) -> Worker:
         known = tx.get(Worker, worker.id)
-        if "taints" not in fields or known is None:
-            return tx.change(Worker, worker.id, **fields)
-        taints = with_times(fields["taints"], known.taints, tx.now)
-        return tx.change(Worker, worker.id, **{**fields, "taints": taints})
+        if "taints" in fields and known is not None:
+            fields["taints"] = with_times(fields["taints"], known.taints, tx.now)
+        if fields.get("draining"):
+            return begin_drain(tx, worker.id, **fields)
+        return tx.change(Worker, worker.id, **fields)
 
     return await call.context.store.write(work)
 
@@ -368,6 +382,33 @@ ADMIT = ApiRoute(
     answer=WORKER,
 )
 
+
+async def _plan_drain(call: ApiCall) -> ApiResponse:
+    worker, models = RESOURCE.item(call), call.context.models
+    also = call.query.many("also")
+    there = call.snapshot.workers
+    if unknown := [text for text in also if not is_whole(text) or int(text) not in there]:
+        raise MalformedRequest(f"also: there is no worker {unknown[0][:64]!r}")
+    if models.facts is None:
+        raise Unavailable("Placement is not running on this server")
+    workers = list(dict.fromkeys([worker.id, *map(int, also)]))
+    outlook = await plan_drain(call.context.store, models.facts, workers, models.gangs)
+    return ApiResponse(document=plain(outlook))
+
+
+DRAIN_PLAN = ApiRoute(
+    method="GET",
+    path="/v1/workers/{id}/drain-plan",
+    summary="Tell what a drain of the worker would lead to: where each instance would go, and what would stay, and why",
+    handler=_plan_drain,
+    query=(
+        QueryParameter(
+            name="also", shape=Integer(), note="The id of a worker that would be drained as well.", many=True
+        ),
+    ),
+    answer=AttrsObject(DrainOutlook),
+)
+
 RESOURCE = Resource(
     path="/v1/workers",
     name="Worker",
@@ -409,5 +450,5 @@ RESOURCE = Resource(
     ),
     update=_update,
     delete=_delete,
-    routes=(HEARTBEAT, DRAIN, LEAVE, STATUS, FILES, BAR, ADMIT),
+    routes=(HEARTBEAT, DRAIN, LEAVE, STATUS, FILES, BAR, ADMIT, DRAIN_PLAN),
 )

@@ -6,6 +6,7 @@ Usage:
   gpustack workers taint NAME TAINT...
   gpustack workers (cordon | uncordon | bar) NAME...
   gpustack workers drain [--timeout=SECONDS | --no-wait] NAME...
+  gpustack workers drain --dry-run [--output=FORM] NAME...
   gpustack workers (admit | rm) [--force] NAME...
 
 label sets KEY=VALUE, and takes KEY- away; deployments choose workers by labels.
@@ -14,6 +15,7 @@ not placed there (NoSchedule), placed there last (PreferNoSchedule), or not plac
 cordon lets a worker keep what it runs, and places nothing new there. uncordon ends that, and a drain.
 drain cordons a worker and starts elsewhere what it runs, a replica at a time, the new one before the old one ends; it
 waits until nothing is left there. Then the machine can be stopped. What finds no room elsewhere goes on there.
+A dry run tells where each instance would go, and what would stay and why, and changes nothing.
 bar voids the credential of a worker at once and keeps its machine from joining; what ran there is placed elsewhere.
 admit lets a machine join as this worker with the cluster token, once: it was barred, or has lost its credential.
 rm forgets a worker; what ran there is placed elsewhere. One that still runs would join again: stop it first.
@@ -23,6 +25,7 @@ Options:
   -q, --quiet        Names only.
   --timeout=SECONDS  How long to wait for a worker to be empty (default: 0, as long as it takes).
   --no-wait          Do not wait for it.
+  --dry-run          Tell what a drain would lead to.
   --force            Also a worker that is there.
   -h, --help         Show this help.
 """
@@ -51,6 +54,13 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     command_line = read(__doc__, "workers", argv)
     from gpustack.cli.lookup import WORKERS
 
+    if command_line.flag("--dry-run"):
+        from gpustack.cli.drain_plan import plan_of, told
+
+        names = command_line.many("NAME")
+        outlook = open_session(env).run(lambda client: plan_of(client, names))
+        output.show(command_line, outlook, lambda: told(outlook))
+        return 0
     verb = next((verb for verb in _VERBS if command_line.flag(verb)), None)
     if verb is not None:
         change = _change(verb, command_line)
@@ -127,6 +137,12 @@ def _row(worker: Doc, now: datetime) -> Row:
 
 
 def _why(worker: Doc, state: str) -> str:
+    """Why it is in that state; of one that is drained, how far that is."""
+    drain = worker.get("drain")
+    if state == "draining" and drain is not None:
+        from gpustack.cli.drain_plan import progress
+
+        return progress(drain)
     return "" if state == "ready" else phrase.one_line(worker.get("state_message"))
 
 
