@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from itertools import takewhile
 from types import ModuleType
 
 import attrs
@@ -39,8 +40,11 @@ def decide(
     groups, looks = unsorted_alike(request, snapshot), looks_of(request, snapshot)
     if looks is None:
         return _decide(groups, Looks(request), snapshot)
-    best = looks.best_of(_ways()[0], groups, snapshot)
-    return _decide(groups, looks, snapshot) if best is None else best.placement
+    for way in _foretold():
+        best = looks.best_of(way, groups, snapshot)
+        if best is not None:
+            return best.placement
+    return _decide(groups, looks, snapshot)
 
 
 def decide_on_groups(
@@ -175,6 +179,12 @@ def _gangs(
 @cache
 def _ways() -> tuple[ModuleType, ...]:
     return tuple(sorted(siblings(f"{__package__}.fits"), key=lambda module: int(module.RANK)))
+
+
+@cache
+def _foretold() -> tuple[ModuleType, ...]:
+    """The first ways, as far as each tells from numbers what is best."""
+    return tuple(takewhile(lambda way: hasattr(way, "best"), _ways()))
 
 
 def _reason(request: PlacementRequest, group: Group, shortage: Shortage | None) -> Rejection:

@@ -17,9 +17,10 @@ from gpustack.domain.worker import Worker
 from gpustack.plugins import siblings
 
 from .capacity import Drive, WorkerCapacity, room
+from .hope import Hopes
 from .placement import Candidate, PlacementRequest, Shortage
-from .seat import Prospect, scored
-from .worker_class import Group, Key, Shape, classes_of, holders, known_shape
+from .seat import scored
+from .worker_class import Group, Shape, classes_of, known_shape
 
 
 def objections(
@@ -54,10 +55,6 @@ def _filters_of_each() -> tuple[ModuleType, ...]:
 
 
 Order = tuple[tuple[int, ...], float, float, int, tuple[int, ...]]
-
-
-Hope = tuple[tuple[int, ...], float, float, int]
-"""The order of the best offer that there could be on a worker, but for the devices."""
 
 
 @attrs.frozen(eq=False)
@@ -191,9 +188,8 @@ class Looks:
     """By the shape of workers."""
     _passed: set[Shape] = attrs.field(factory=set)
     """The shapes that no filter of shapes rules out."""
-    _hopes: dict[int, tuple[Key, bool, Hope | None]] = attrs.field(factory=dict)
-    """Of workers by id, what is the best that they could offer where they are of that class, and hold a replica or do
-    not."""
+    _hopes: dict[ModuleType, Hopes] = attrs.field(factory=dict)
+    """By the way to fit."""
 
     def at(self, worker: Worker, snapshot: Snapshot) -> Look:
         """What is found on a worker; what was found before, if nothing has changed there."""
@@ -230,7 +226,7 @@ class Looks:
     def best_of(self, way: ModuleType, groups: Iterable[Group], snapshot: Snapshot) -> Offer | None:
         """The best that a way to fit offers on the first of each group; ``None`` if it offers nothing. They are looked
         at in the order of what they could offer at best, and those that cannot win any more are not."""
-        hopes = self._hopes_of(way, groups, snapshot)
+        hopes = self._hopes.setdefault(way, Hopes(way, self.variants, self._drive)).of(groups, snapshot)
         heapify(hopes)
         found: Offer | None = None
         while hopes and (found is None or hopes[0] < found.order):
@@ -240,42 +236,6 @@ class Looks:
                 if here is not None and (found is None or here.order < found.order):
                     found = here
         return found
-
-    def _hopes_of(self, way: ModuleType, groups: Iterable[Group], snapshot: Snapshot) -> list[Hope]:
-        keys, known = classes_of(snapshot).keys, self._hopes
-        own = holders(self.request, snapshot)
-        found: list[Hope] = []
-        for group in groups:
-            worker_id = group[0].id
-            kept = known.get(worker_id)
-            if kept is None or kept[0] is not keys[worker_id] or kept[1] is not (worker_id in own):
-                key, holds = keys[worker_id], worker_id in own
-                kept = known[worker_id] = key, holds, self._hope(way, group[0], key, holds, snapshot)
-            if kept[2] is not None:
-                found.append(kept[2])
-        return found
-
-    def _hope(self, way: ModuleType, worker: Worker, key: Key, own: bool, snapshot: Snapshot) -> Hope | None:
-        shape = key.shape
-        drive = self._drive(worker, shape)
-        kinds = {shape.kinds[place] for place in drive.positions}
-        prospect = Prospect(
-            request=self.request,
-            worker=worker,
-            snapshot=snapshot,
-            own=own,
-            count=key.count,
-            devices=len(key.devices),
-            free_ram=key.ram or 0,
-        )
-        for variant in (one.at(drive.build, drive.device_name) for one in self.variants):
-            best = way.best(variant, key, kinds, prospect)
-            if best is not None:
-                score, left = best
-                demand = variant.demand
-                rank = -(demand.total_layers or 0), 1, 0, -(demand.slots or 0)
-                return rank, -score, -left, worker.id
-        return None
 
 
 _MOST_KINDS = 16

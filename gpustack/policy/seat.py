@@ -39,8 +39,8 @@ class Score:
 
 @attrs.define(kw_only=True, eq=False)
 class Prospect:
-    """What a place on one device would be, told from numbers before it is made: what there is on a worker, and what
-    would be claimed. Bytes. It is filled in anew for each device of a worker."""
+    """What a place on devices of one worker would be, told from numbers before it is made: what there is, and what
+    would be claimed. Bytes. It is filled in anew for each choice of devices."""
 
     request: PlacementRequest
     worker: Worker
@@ -52,11 +52,13 @@ class Prospect:
     devices: int
     """Devices of the worker."""
     free_ram: int
-    free: int = 0
-    sharing: int = 0
-    """Claims on the device."""
+    sharing: Sequence[int] = ()
+    """Claims on each of the devices."""
+    free: int | None = None
+    """What is free of the device, where it is one."""
     ram: int = 0
     vram: int = 0
+    """What is claimed of the device, where it is one."""
 
     @property
     def score(self) -> float:

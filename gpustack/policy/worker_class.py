@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 
@@ -16,8 +16,19 @@ from gpustack.domain.worker import Worker, WorkerState
 from .gang import is_loopback
 from .placement import PlacementRequest
 
-_Kind = tuple[str, str | None, int | None, bool, str | None, bool, str]
-"""Type, fault, bytes, whether it shares the host's memory, compute capability, whether it is a part, and name."""
+
+class Kind(NamedTuple):
+    """What a device is to a decision."""
+
+    type: str
+    fault: str | None
+    total: int | None
+    """Bytes."""
+    is_unified: bool
+    compute_capability: str | None
+    is_part: bool
+    """Whether it is a part of a card."""
+    name: str
 
 
 @attrs.frozen(cache_hash=True)
@@ -25,7 +36,7 @@ class Shape:
     """Everything of a worker on which decisions and their sentences depend, but for its names, labels and claims."""
 
     facts: tuple[Hashable, ...]
-    devices: tuple[_Kind, ...]
+    devices: tuple[Kind, ...]
     """What each device is, in the order in which the worker tells them."""
 
     @cached_property
@@ -35,9 +46,15 @@ class Shape:
         return tuple([known.setdefault(kind, len(known)) for kind in self.devices])
 
     @cached_property
+    def types(self) -> dict[int, str]:
+        """The type of the devices of each kind; parts of cards, which no process has beside others, are left out."""
+        pairs = zip(self.kinds, self.devices, strict=True)
+        return {kind: device.type for kind, device in pairs if not device.is_part}
+
+    @cached_property
     def totals(self) -> dict[int, int | None]:
         """Bytes of a device of each kind."""
-        return {kind: total for kind, (_, _, total, *_) in zip(self.kinds, self.devices, strict=True)}
+        return {kind: device.total for kind, device in zip(self.kinds, self.devices, strict=True)}
 
 
 @attrs.frozen(cache_hash=True)
@@ -239,10 +256,10 @@ def _seats(held: Held) -> Hashable:
     )
 
 
-def _kind_of(device: Device) -> _Kind:
+def _kind_of(device: Device) -> Kind:
     memory = device.memory
     is_part = device.slice_profile is not None
-    return (
+    return Kind(
         device.type,
         device.fault,
         memory.total,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from types import ModuleType
 from typing import Any
 
 import attrs
@@ -19,8 +20,9 @@ from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Condition, Worker, WorkerState
 from gpustack.policy.decision import decide
 from gpustack.policy.estimate.learnt import KnownRuns
-from gpustack.policy.fits import one_gpu
+from gpustack.policy.fits import one_gpu, several_gpus
 from gpustack.policy.gang import most_alike
+from gpustack.policy.hope import Hopes
 from gpustack.policy.look import looks_of
 from gpustack.policy.placement import PlacementRequest, Rejection, Unschedulable
 from gpustack.policy.schedule import place
@@ -148,6 +150,7 @@ def test_what_is_kept_and_what_is_worked_out_anew_are_the_same(
     fleet=fleets(),
     wanted=wishes,
     strategy=st.sampled_from(PlacementStrategy),
+    way=st.sampled_from([one_gpu, several_gpus]),
     held=st.lists(st.tuples(st.integers(1, 2), st.integers(1, 8), st.integers(1, 9)), max_size=8),
     shares=TAUGHT,
 )
@@ -155,6 +158,7 @@ def test_no_worker_offers_more_than_was_hoped_for(
     fleet: list[Worker],
     wanted: dict[str, Any],
     strategy: PlacementStrategy,
+    way: ModuleType,
     held: list[tuple[int, int, int]],
     shares: list[float],
 ) -> None:
@@ -172,9 +176,9 @@ def test_no_worker_offers_more_than_was_hoped_for(
     looks = looks_of(question, snapshot)
     assert looks is not None
     for there in fleet:
-        hopes = looks._hopes_of(one_gpu, [(there,)], snapshot)
+        hopes = Hopes(way, looks.variants, looks._drive).of([(there,)], snapshot)
         look = looks.at(there, snapshot)
-        offered = None if look.objection else look.ask(one_gpu, looks.variants, snapshot).best
+        offered = None if look.objection else look.ask(way, looks.variants, snapshot).best
         if offered is not None:
             assert hopes and hopes[0] < offered.order
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
 
 import attrs
@@ -54,6 +55,16 @@ class GgufDemand(MemoryDemand):
     def devices(self, shares: Sequence[float], layers: int | None = None) -> DeviceNeed:
         return self.among_workers(shares, 0, layers)
 
+    def least(self, devices: int) -> int:
+        """Weights and caches, which no division makes smaller, and what a process takes on each device. Of what runs
+        have shown only the weights are certain."""
+        return self._undivided + (0 if self.runs else devices * DEVICE_FOOTPRINT)
+
+    @cached_property
+    def _undivided(self) -> int:
+        [whole] = estimate(self.facts, attrs.evolve(self.settings, shares=(1.0,))).devices
+        return whole.weights + (0 if self.runs else whole.kv)
+
     def among_workers(self, shares: Sequence[float], remote: int, layers: int | None = None) -> DeviceNeed:
         key = tuple(shares), remote, layers
         known = self._known.get(key)
@@ -91,6 +102,9 @@ class FixedDemand(MemoryDemand):
 
     def cpu(self) -> int:
         return self.ram_alone
+
+    def least(self, devices: int) -> int:
+        return self.vram
 
     def devices(self, shares: Sequence[float], layers: int | None = None) -> DeviceNeed:
         whole = sum(shares)

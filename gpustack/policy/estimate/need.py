@@ -77,6 +77,11 @@ class MemoryDemand(ABC):
         are not computed term by term."""
         return None
 
+    def least(self, devices: int) -> int:
+        """Bytes that it takes of so many devices of one worker together at least, however it is divided; 0 where that
+        is not known without dividing it."""
+        return 0
+
     @abstractmethod
     def cpu(self) -> int:
         """Bytes of host memory without any device."""

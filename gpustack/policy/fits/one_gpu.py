@@ -63,9 +63,9 @@ def _may(request: PlacementRequest) -> bool:
 
 def best(
     request: PlacementRequest, key: Key, drives: Collection[int], prospect: Prospect
-) -> tuple[float, float] | None:
-    """What is best on the workers of a class, told from numbers: the score, and the share that stays free; ``None``
-    where it fits on no device. Never less than any of the candidates has.
+) -> tuple[int, float, float] | None:
+    """What is best on the workers of a class, told from numbers: the devices, the score, and the share that stays free;
+    ``None`` where it fits on no device. Never less than any of the candidates has.
 
     ``drives`` are the kinds of devices that may be used."""
     if not _may(request):
@@ -74,7 +74,7 @@ def best(
     need = demand.devices((1.0,))
     if need.ram > prospect.free_ram:
         return None
-    found: tuple[float, float] | None = None
+    found: tuple[int, float, float] | None = None
     former: object = None
     prospect.ram = need.ram
     for device in key.devices:
@@ -84,7 +84,7 @@ def best(
         former, total = device, totals[kind]
         taken = demand.taken(need.vram[0], total)
         if taken <= free:
-            prospect.free, prospect.sharing, prospect.vram = free, sharing, taken
-            here = prospect.score, (free - taken) / (total or 1)
+            prospect.free, prospect.sharing, prospect.vram = free, (sharing,), taken
+            here = 1, prospect.score, (free - taken) / (total or 1)
             found = here if found is None else max(found, here)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import attrs
 
@@ -12,15 +12,15 @@ from gpustack.domain.unit import MIB
 from gpustack.policy.capacity import WorkerCapacity
 from gpustack.policy.gang import by_type
 from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
+from gpustack.policy.seat import Prospect
+from gpustack.policy.worker_class import Key
 
 RANK = 2
 
 
 def candidates(request: PlacementRequest, here: WorkerCapacity) -> list[Candidate] | Shortage:
     """The smallest group it fits on, or what the largest is short of."""
-    demand = request.demand
-    partly = demand.fixed_layers not in (None, demand.total_layers)
-    if not demand.on_devices or partly or len(request.gpu_ids) == 1:
+    if not _may(request):
         return []
     shortage: Shortage | None = None
     for group in groups(request, here):
@@ -42,17 +42,59 @@ def groups(request: PlacementRequest, here: WorkerCapacity) -> Iterator[tuple[De
     divided among.
     """
     together = by_type(here)
-    sizes = range(1, max((len(members) for members in together.values()), default=0) + 1)
-    if request.gpu_ids:
-        sizes = range(len(request.gpu_ids), len(request.gpu_ids) + 1)
-    elif request.demand.split:
-        sizes = range(len(request.demand.split), len(request.demand.split) + 1)
-    for size in sizes:
-        if request.demand.device_counts and size not in request.demand.device_counts:
-            continue
+    for size in _sizes(request, max((len(members) for members in together.values()), default=0)):
         for _, members in sorted(together.items()):
             if len(members) >= size:
                 yield tuple(sorted(members[:size], key=lambda device: device.index))
+
+
+def _sizes(request: PlacementRequest, there: int) -> Iterator[int]:
+    """The numbers of devices to try where there are so many of a type."""
+    sizes = range(1, there + 1)
+    if given := len(request.gpu_ids) or len(request.demand.split):
+        sizes = range(given, given + 1)
+    counts = request.demand.device_counts
+    return (size for size in sizes if not counts or size in counts)
+
+
+def _may(request: PlacementRequest) -> bool:
+    """Whether the deployment may be on several devices as a whole."""
+    demand = request.demand
+    partly = demand.fixed_layers not in (None, demand.total_layers)
+    return demand.on_devices and not partly and len(request.gpu_ids) != 1
+
+
+def best(
+    request: PlacementRequest, key: Key, drives: Collection[int], prospect: Prospect
+) -> tuple[int, float, float] | None:
+    """What is best on the workers of a class, told from numbers: the devices, the score, and the share that stays free;
+    ``None`` where it fits on none. No more devices, and no less of the others, than the candidate has.
+
+    ``drives`` are the kinds of devices that may be used."""
+    if not _may(request):
+        return None
+    shape, by_type = key.shape, dict[str, list[tuple[int, int, int]]]()
+    for kind, free, sharing in key.devices:
+        if kind in drives and kind in shape.types and free >= 0:
+            by_type.setdefault(shape.types[kind], []).append((-free, sharing, kind))
+    most = max(map(len, by_type.values()), default=0)
+    found: tuple[int, float, float] | None = None
+    for members in by_type.values():
+        members.sort()
+    for size in _sizes(request, most):
+        least = request.demand.least(size)
+        for members in by_type.values():
+            chosen = members[:size]
+            free = -sum([one[0] for one in chosen])
+            if size < 2 or len(chosen) < size or free < least:
+                continue
+            prospect.free, prospect.sharing = None, [one[1] for one in chosen]
+            total = sum([shape.totals[one[2]] or 0 for one in chosen])
+            here = size, prospect.score, (free - least) / max(total, 1)
+            found = here if found is None else max(found, here, key=lambda one: one[1:])
+        if found is not None:
+            break  # more devices come after
+    return found
 
 
 def divisions(

@@ -21,7 +21,9 @@ def score(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -
 
 
 def most(prospect: Prospect) -> float:
-    """The same of a place on one device."""
+    """The same of a place on one device; of several all that there is."""
+    if prospect.free is None:
+        return 100.0
     return (_share(prospect.ram, prospect.free_ram) + 2 * _share(prospect.vram, prospect.free)) / 3 * 100
 
 

@@ -22,8 +22,10 @@ def score(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -
 
 
 def most(prospect: Prospect) -> float:
-    """The same of a place on one device."""
-    return (bool(prospect.sharing) + _filled(prospect.vram, prospect.free)) * 50
+    """The same of a place on one device; of several all that there is."""
+    if prospect.free is None:
+        return 100.0
+    return (bool(prospect.sharing[0]) + _filled(prospect.vram, prospect.free)) * 50
 
 
 def _of_member(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> float:

@@ -24,9 +24,9 @@ def score(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -
 
 
 def most(prospect: Prospect) -> float:
-    """The same of a place on one device; beside a replica of its own as if there were no others."""
+    """The same; beside a replica of its own as if there were no others."""
     others = prospect.count > 0 and not prospect.own
-    return _base(others, prospect.own) + _of_devices([prospect.sharing], prospect.devices)
+    return _base(others, prospect.own) + _of_devices(prospect.sharing, prospect.devices)
 
 
 def _of_member(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> float:
