@@ -15,7 +15,7 @@ from gpustack.domain.device import Device, DeviceId
 from gpustack.domain.instance import NO_ADDRESS, Claim, ModelInstance, Placement, Subordinate, status_of
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.load import UNKNOWN_LOAD, DeviceLoad
-from gpustack.domain.memory_use import MemoryPlan
+from gpustack.domain.memory_use import MemoryPlan, MemoryRecord
 from gpustack.domain.model import Category, Model, ModelAccess
 from gpustack.domain.record import Record
 from gpustack.domain.worker import Worker, WorkerState
@@ -320,6 +320,17 @@ INSTANCE = View(
         "memory_plan tells term by term how they came about; memory is what the engine was found to take.",
     ),
     of=_instance,
+)
+
+
+_MEMORY_RECORD = _shapes(MemoryRecord, "key", *_COMMON)
+MEMORY_RECORD = View(
+    schema=Document(
+        name="MemoryRecord",
+        fields={**_MEMORY_RECORD, **_DATES},
+        note="What the last runs of one kind took of memory, beside what was estimated for them, in bytes by term.",
+    ),
+    of=lambda record, context: {**fields_of(record, _MEMORY_RECORD), **_dates(record)},
 )
 
 

@@ -43,7 +43,7 @@ class DeviceMemory:
     @property
     def unclaimed(self) -> int:
         """Bytes in use that no claim accounts for, as far as known."""
-        return (self.foreign or 0) + (self.overrun or 0)
+        return max(self.foreign or 0, 0) + max(self.overrun or 0, 0)
 
 
 @attrs.frozen(kw_only=True)

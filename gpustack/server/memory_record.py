@@ -24,14 +24,15 @@ _LONGEST_TEXT = 255
 def take_measured(tx: Tx, instance: ModelInstance, measured: MeasuredMemory) -> None:
     """Keep one sample of the runs of this kind; the last one of this instance is replaced.
 
-    Nothing is kept where nobody estimated it term by term, or where its devices are of several kinds.
+    The figures are ``credible``. Nothing is kept where nobody estimated it term by term, or where its devices are of
+    several kinds.
     """
     placement = instance.placement
     if placement is None or placement.memory is None or placement.subordinates:
         return
     worker = tx.get(Worker, placement.worker_id)
     device = None if worker is None else device_of(worker, placement)
-    terms = measured_terms(placement.memory, bounded_terms(measured))
+    terms = measured_terms(placement.memory, measured)
     if device is None or not terms:
         return
     plan, build = placement.memory, measured.build[:_LONGEST_TEXT]
@@ -69,7 +70,7 @@ def device_of(worker: Worker, placement: Placement) -> str | None:
     return "" if not found else found.pop() if len(found) == 1 else None
 
 
-def bounded_terms(measured: MeasuredMemory) -> MeasuredMemory:
+def credible(measured: MeasuredMemory) -> MeasuredMemory:
     """The same without figures that no machine has."""
 
     def known(size: int | None) -> int | None:

@@ -24,7 +24,7 @@ from gpustack.server.drain import begin_drain
 from gpustack.server.lifecycle import take_end, take_report
 from gpustack.server.live_status import LiveStatus
 from gpustack.server.liveness import condition_after_status, with_reason
-from gpustack.server.memory_record import take_measured
+from gpustack.server.memory_record import credible, take_measured
 from gpustack.server.row_write import existing
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
@@ -53,6 +53,8 @@ _WITHOUT_ENGINE = frozenset(
 async def report_instance(store: Store, worker_id: int, instance_id: int, report: InstanceReport) -> None:
     """Take a report. Raises ``NotFound`` when the instance is gone, ``Forbidden`` when it is not (or no longer)
     placed on this worker, ``Conflict`` when its life does not allow the move."""
+
+    report = attrs.evolve(report, memory=None if report.memory is None else credible(report.memory))
 
     def work(tx: Tx) -> None:
         instance = existing(tx, ModelInstance, instance_id)
