@@ -68,6 +68,11 @@ NO_PROJECTOR_FLAGS = ("--no-mmproj", "--no-mmproj-auto")
 CACHE_RAM_FLAGS = ("-cram", "--cache-ram")
 CHECKPOINT_FLAGS = ("-ctxcp", "--ctx-checkpoints", "--swa-checkpoints")
 FULL_WINDOW_FLAGS = ("--swa-full",)
+DRAFT_MODEL_FLAGS = ("-md", "--model-draft", "--spec-draft-model")
+DRAFT_TYPE_FLAGS = ("--spec-type",)
+DRAFT_TOKENS_FLAGS = ("--spec-draft-n-max", "--draft-max", "--draft", "--draft-n")
+DRAFT_TOKENS = 3
+"""Tokens that llama.cpp guesses ahead unless it is told how many."""
 PROMPT_CACHE_FLAG, NO_PROMPT_CACHE_FLAG = "--cache-prompt", "--no-cache-prompt"
 SHIFT_FLAGS = ("--context-shift", "--no-context-shift")
 KEY_VARIABLE = "LLAMA_API_KEY"

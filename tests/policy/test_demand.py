@@ -95,3 +95,11 @@ def test_a_split_that_divides_nothing_is_ignored(split: str) -> None:
     facts = facts_of("llama-3.2-1b")
     odd = demand_of(model(backend_parameters=("--tensor-split", split)), facts, "llama.cpp")
     assert odd.split == ()
+
+
+def test_guessing_ahead_is_counted_and_a_draft_model_is_said_not_to_be() -> None:
+    drafting = gguf_settings(model(backend_parameters=("--model-draft=small.gguf", "--spec-draft-n-max=5")))
+    assert (drafting.drafted, drafting.predicts) == (5, False)
+    predicting = gguf_settings(model(backend_parameters=("--spec-type=draft-mtp",)))
+    assert (predicting.drafted, predicting.predicts) == (3, True)
+    assert gguf_settings(model()).drafted == 0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpustack.domain.facts import ModelFacts, StateSpace
+from gpustack.domain.facts import GgufShape, ModelFacts, StateSpace
 from gpustack.domain.unit import MIB
 from gpustack.policy.estimate.gguf import GgufSettings, MemoryNeed, estimate, layer_count
 
@@ -170,3 +170,27 @@ def test_checkpoints_are_claimed_for_layers_that_cannot_be_rolled_back() -> None
     hybrid = attrs.evolve(facts_of("qwen3-0.6b"), state_space=space)
     recurrent = sum((layer + 1) % 4 != 0 for layer in range(hybrid.total_layers or 0))
     assert claimed(hybrid, parallel=2) == 2 * 2 * recurrent * 4 * (3 * (4096 + 2 * 16 * 128) + 128 * 4096)
+
+
+def test_tokens_guessed_ahead_take_a_state_each_to_return_to() -> None:
+    """As the engine says of a hybrid model: 77 MiB of state, 308 with three tokens ahead."""
+    space = StateSpace(
+        conv_kernel=4, inner_size=2048, state_size=128, group_count=16, full_attention_interval=4
+    )
+    hybrid = attrs.evolve(facts_of("qwen3-0.6b"), total_layers=24, kv_heads=(0,), state_space=space)
+    one, ahead = (
+        estimate(hybrid, GgufSettings(ctx=8192, parallel=4, drafted=drafted)).host.kv / MIB
+        for drafted in (0, 3)
+    )
+    states = 18 * 4 * 4 * (3 * (2048 + 2 * 16 * 128) + 128 * 2048) / MIB
+    assert one == pytest.approx(states)
+    assert ahead == pytest.approx(4 * states)
+
+
+def test_layers_that_predict_tokens_are_counted_where_they_are_run() -> None:
+    facts = attrs.evolve(facts_of("qwen3-0.6b"), shape=GgufShape(next_token_layers=1))
+    plain, predicting = (
+        estimate(facts, GgufSettings(ctx=8192, predicts=predicts)).host for predicts in (False, True)
+    )
+    assert predicting.kv == plain.kv + plain.kv // 27
+    assert predicting.compute > plain.compute

@@ -35,6 +35,10 @@ _LONGEST_CLAIM = 19
 """Digits: what does not fit 64 bits is no number of bytes, and could not be kept."""
 _LARGEST_SHARE = 1e9
 _AS_CLAIMED = "Memory as claimed by the deployment's environment"
+_DRAFT_NOT_COUNTED = (
+    f"The memory of its draft model is not known and not counted: set {VRAM_CLAIM} or {RAM_CLAIM} (bytes) in the "
+    "deployment's environment to what both take"
+)
 SIZE_FACTOR = 1.2
 SIZE_SURPLUS = 1 * GIB
 """Without a header: files times the factor, plus this for caches and buffers."""
@@ -186,6 +190,8 @@ def gguf_settings(model: Model, slot_count: int | None = None) -> GgufSettings:
     divided = slots(model, slot_count)
     kept = parameters.number_of(given, *llama_cpp.CHECKPOINT_FLAGS)
     cache = parameters.number_of(given, *llama_cpp.CACHE_RAM_FLAGS) or 0
+    kinds = parameters.value_of(given, *llama_cpp.DRAFT_TYPE_FLAGS) or ""
+    drafts = kinds not in ("", "none") or parameters.has(given, *llama_cpp.DRAFT_MODEL_FLAGS)
     return GgufSettings(
         ctx=divided.cells,
         parallel=divided.count,
@@ -200,6 +206,8 @@ def gguf_settings(model: Model, slot_count: int | None = None) -> GgufSettings:
         # -1 is "no limit" to llama.cpp: then its own default is what we count.
         prompt_cache=(8192 if cache < 0 else cache) * MIB,
         checkpoints=llama_cpp.CHECKPOINTS if kept is None else max(kept, 0),
+        drafted=number(llama_cpp.DRAFT_TOKENS_FLAGS, llama_cpp.DRAFT_TOKENS) if drafts else 0,
+        predicts="mtp" in kinds,
     )
 
 
@@ -221,6 +229,9 @@ def _by_header(model: Model, facts: ModelFacts, slot_count: int | None) -> GgufD
         split=_split(model),
         on_cpu=may_use_cpu and fixed in (None, 0) and not _picks_gpus(model),
         on_devices=fixed != 0,
+        note=_DRAFT_NOT_COUNTED
+        if parameters.has(model.backend_parameters, *llama_cpp.DRAFT_MODEL_FLAGS)
+        else "",
     )
 
 

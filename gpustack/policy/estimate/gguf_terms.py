@@ -45,6 +45,7 @@ def settings_name(asked: GgufSettings, total_layers: int | None) -> str:
         "full-window": asked.full_window,
         "kv-offload": asked.kv_offload,
         "logits": asked.logits,
+        "drafted": asked.drafted,
     }
     shown = {name: int(value) if isinstance(value, bool) else value for name, value in words.items()}
     return " ".join(f"{name}={value}" for name, value in shown.items())

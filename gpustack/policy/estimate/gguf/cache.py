@@ -7,7 +7,7 @@ from functools import lru_cache
 from gpustack.domain.facts import ModelFacts, StateSpace
 
 from . import architectures as known
-from .layers import Layer, at, layers_of, window
+from .layers import Layer, at, layers_of, run_layers, window
 from .settings import CELL_BYTES, GgufSettings, padded
 
 _COARSE = 128
@@ -19,7 +19,10 @@ def layer_cache(facts: ModelFacts, settings: GgufSettings, number: int) -> int:
     layer = layers_of(facts)[number]
     if facts.architecture in known.COMPRESSED:
         return _compressed(facts, settings, number)
-    found = settings.parallel * slot_state(facts) if layer.recurs else 0
+    if settings.predicts and number >= run_layers(facts):
+        layer = Layer(attends=True, heads=at(facts.kv_heads or facts.heads or (0,), number))
+    # A state of before each token that was guessed, to return to.
+    found = settings.parallel * (1 + settings.drafted) * slot_state(facts) if layer.recurs else 0
     if layer.attends:
         found += int(settings.streams * layer_cells(facts, settings, layer) * _cell(facts, settings, layer))
     return found

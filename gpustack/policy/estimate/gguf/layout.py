@@ -100,6 +100,8 @@ class _Layout:
             self._on_devices(found, used)
         else:
             found[0] = self._step() + self._masks()
+        if self.settings.predicts and self.facts.shape.next_token_layers:
+            found[self.places[self.layers]] += self._step() + self._masks()
         if self.facts.projector_size:
             found[self._projector(count)] += PROJECTOR_COMPUTE
         kept = self.settings.parallel * self.settings.checkpoints * checkpoint(self.facts, self.settings)

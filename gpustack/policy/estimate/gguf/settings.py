@@ -47,6 +47,11 @@ class GgufSettings:
     checkpoints: int = 0
     """Copies a slot may keep, in host memory, of what its sliding and recurrent layers hold."""
 
+    drafted: int = 0
+    """Tokens guessed ahead, by a draft model or by layers of the model itself; each may have to be taken back."""
+    predicts: bool = False
+    """The layers that predict further tokens are run, with caches and buffers of their own."""
+
     @property
     def cells(self) -> int:
         """Tokens that one stream of the KV cache has room for."""
