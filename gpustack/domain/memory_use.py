@@ -43,7 +43,12 @@ MAPPED = "host mapped"
 
 def term_name(side: MemorySide, term: MemoryTerm) -> str:
     """``devices compute``: the name of a term in documents, and for people."""
-    return f"{side} {term}"
+    return _NAMES[side, term]
+
+
+_ROUNDED = 1 << 10
+"""Bytes that the terms may differ from their sum, each of them being rounded up."""
+_NAMES = {(side, term): f"{side} {term}" for side in MemorySide for term in MemoryTerm}
 
 
 @attrs.frozen(kw_only=True)
@@ -73,6 +78,20 @@ class MemoryPlan:
     """Of the terms of which there is experience."""
     maps_weights: bool = False
     """Whether weights on the host are pages of files, unless the engine tells otherwise."""
+
+    def of_claim(self, vram: int) -> MemoryPlan:
+        """The same for devices of which ``vram`` bytes are claimed: what goes beyond the terms is for computing, since
+        engines take larger steps on larger devices."""
+        name = term_name(MemorySide.DEVICES, MemoryTerm.COMPUTE)
+        known = sum(size for term, size in self.claimed.items() if term.startswith(MemorySide.DEVICES))
+        more = vram - known
+        if more < _ROUNDED:
+            return self
+        return attrs.evolve(
+            self,
+            estimated={**self.estimated, name: self.estimated.get(name, 0) + more},
+            claimed={**self.claimed, name: self.claimed.get(name, 0) + more},
+        )
 
 
 @attrs.frozen(kw_only=True)

@@ -83,6 +83,8 @@ class Offer:
         )
         shares = best.claim.tensor_split or (1.0,) * len(best.gpu_indexes)
         plan = None if best.followers else demand.plan(shares, best.claim.offload_layers)
+        if plan is not None:
+            plan = plan.of_claim(sum(best.claim.vram.values()))
         return attrs.evolve(best.placement, claim=claim, score=self.score, note=note, memory=plan)
 
 

@@ -79,6 +79,21 @@ def test_a_plan_has_all_that_is_claimed_and_no_more() -> None:
         assert plan.learnt == {}
 
 
+def test_what_a_larger_device_is_given_beyond_the_terms_is_for_computing() -> None:
+    """vLLM takes larger steps there."""
+    of = model(source=SOURCE, backend="vllm")
+    known = facts()
+    plans = {}
+    for size in (24, 141):
+        there = worker(gpus=[gpu(0, size)], ram=128, build=VLLM)
+        placed = place(ask(of, known, engine_name="vllm"), world(there, of))
+        assert isinstance(placed, Placement)
+        plan = plans[size] = plan_of(placed)
+        claimed = sum(bytes_ for name, bytes_ in plan.claimed.items() if name.startswith("devices "))
+        assert abs(claimed - sum(placed.claim.vram.values())) < MIB
+    assert plans[141].estimated["devices compute"] > plans[24].estimated["devices compute"]
+
+
 def test_runs_that_took_more_raise_the_claim_and_those_that_took_less_lower_it() -> None:
     before = put(M, world(h200(), M))
     plan = plan_of(before)

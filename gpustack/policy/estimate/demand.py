@@ -52,6 +52,7 @@ class GgufDemand(MemoryDemand):
     settings: GgufSettings
     _known: dict[object, DeviceNeed] = attrs.field(factory=dict, init=False, eq=False, repr=False)
     """Answers given before: every worker is asked the same."""
+    _plans: dict[object, MemoryPlan] = attrs.field(factory=dict, init=False, eq=False, repr=False)
 
     def cpu(self) -> int:
         return self._need(attrs.evolve(self.settings, shares=())).ram
@@ -78,10 +79,15 @@ class GgufDemand(MemoryDemand):
         return known
 
     def plan(self, shares: Sequence[float], layers: int | None = None) -> MemoryPlan:
-        asked = attrs.evolve(self.settings, shares=tuple(shares), offload_layers=layers)
-        settings = settings_name(asked, self.total_layers)
-        terms = gguf_terms(self.facts, asked, self.runs.get(settings, NOTHING))
-        return terms.plan(llama_cpp.ENGINE.name, self.facts.architecture, settings, maps_weights=True)
+        key = tuple(shares), layers
+        known = self._plans.get(key)
+        if known is None:
+            asked = attrs.evolve(self.settings, shares=key[0], offload_layers=layers)
+            settings = settings_name(asked, self.total_layers)
+            terms = gguf_terms(self.facts, asked, self.runs.get(settings, NOTHING))
+            known = terms.plan(llama_cpp.ENGINE.name, self.facts.architecture, settings, maps_weights=True)
+            self._plans[key] = known
+        return known
 
     def _need(self, asked: GgufSettings) -> DeviceNeed:
         known = self.runs.get(settings_name(asked, self.total_layers)) if self.runs else None

@@ -73,6 +73,10 @@ class SafetensorsDemand(MemoryDemand):
     host_weights: int = 0
     """Bytes of weights of each device that stay in host memory."""
     engine: str = ""
+    _plans: dict[int, MemoryPlan] = attrs.field(factory=dict, init=False, eq=False, repr=False)
+    """By the number of devices."""
+    _needs: dict[tuple[int, int], DeviceNeed] = attrs.field(factory=dict, init=False, eq=False, repr=False)
+    """The same, and how many of them are on the host's worker: answers given before."""
 
     def cpu(self) -> int:
         if self.claimed is not None or self.claimed_ram is not None:
@@ -87,14 +91,21 @@ class SafetensorsDemand(MemoryDemand):
         if self.claimed is not None or self.claimed_ram is not None:
             each = math.ceil((self.claimed or 0) / count)
             return DeviceNeed(ram=self.claimed_ram or 0, vram=(each,) * count)
-        return self._terms(count, max(count - remote, 1)).claimed
+        key = count, max(count - remote, 1)
+        known = self._needs.get(key)
+        if known is None:
+            known = self._needs[key] = self._terms(*key).claimed
+        return known
 
     def plan(self, shares: Sequence[float], layers: int | None = None) -> MemoryPlan | None:
         if self.claimed is not None or self.claimed_ram is not None or self.fraction is not None:
             return None
         count = len(shares)
-        terms = self._terms(count, max(count, 1))
-        return terms.plan(self.engine, self.facts.architecture, self._settings_name(count, 1))
+        if count not in self._plans:
+            terms = self._terms(count, max(count, 1))
+            settings = self._settings_name(count, 1)
+            self._plans[count] = terms.plan(self.engine, self.facts.architecture, settings)
+        return self._plans[count]
 
     def _terms(self, count: int, own: int) -> TermNeed:
         """Of ``count`` devices, ``own`` of them on the host's worker; none: on the CPU."""

@@ -59,16 +59,14 @@ class TermNeed:
 
     def _claims(self, side: MemorySide, terms: Terms) -> Mapping[str, int]:
         among = len(self.devices) if side is MemorySide.DEVICES else 1
-        return {
-            name: self.known.claim(name, size, self.margins.get(term, 0.0), among=among)
-            for term, size in terms.items()
-            for name in (term_name(side, term),)
-        }
+        claims: dict[str, int] = {}
+        for term, size in terms.items():
+            name = term_name(side, term)
+            claims[name] = self.known.claim(name, size, self.margins.get(term, 0.0), among=among)
+        return claims
 
     def _margins(self, names: Mapping[str, int]) -> Mapping[str, float]:
-        every = ((side, term) for side in MemorySide for term in MemoryTerm)
-        return {
-            name: self.margins.get(term, 0.0)
-            for side, term in every
-            if (name := term_name(side, term)) in names
-        }
+        if not self.known.terms:
+            return {}
+        every = ((term_name(side, term), term) for side in MemorySide for term in MemoryTerm)
+        return {name: self.margins.get(term, 0.0) for name, term in every if name in names}
