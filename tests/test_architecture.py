@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from gpustack.domain.taint import TaintEffect
+
 ROOT = Path(__file__).resolve().parent.parent
 PRODUCT = ROOT / "gpustack"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
@@ -92,7 +94,8 @@ def test_docstrings_and_comments_name_classes_that_are_there() -> None:
                 elif token.type in (tokenize.STRING, tokenize.COMMENT):
                     for name in MEANT.findall(token.string):
                         named.setdefault(name, f"{path.relative_to(ROOT)}:{token.start[0]}")
-    of_others = {"SignedInfo", "TimeoutStopSec"}  # of XML signatures, of systemd
+    # Of XML signatures, of systemd, and effects of taints.
+    of_others = {"SignedInfo", "TimeoutStopSec", *TaintEffect}
     lost = {
         name: where
         for name, where in named.items()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import attrs
 
 from .access import ApiKey, Session, User
-from .artifact import ModelFile
+from .artifact import ModelFile, ModelSource
 from .backend import InferenceBackend
 from .instance import Claim, ModelInstance, claims_of, place_of
 from .model import Model
@@ -173,6 +173,30 @@ class Snapshot:
         """The instances of a model, oldest first, including those that are being ended."""
         return list(self._by_model.get(model_id, ()))
 
+    def files_of(self, source: ModelSource) -> tuple[ModelFile, ...]:
+        """The files of a source on all workers."""
+        known: tuple[object, Mapping[ModelSource, tuple[ModelFile, ...]]] | None = self.worked_out.get(
+            ModelFile
+        )
+        if known is None or known[0] is not self.files:
+            found: dict[ModelSource, list[ModelFile]] = {}
+            for file in self.files.values():
+                found.setdefault(file.source, []).append(file)
+            known = self.files, {key: tuple(files) for key, files in found.items()}
+            self.worked_out[ModelFile] = known
+        return known[1].get(source, ())
+
+    @property
+    def apart(self) -> tuple[Model, ...]:
+        """The models that must not be beside others."""
+        known: tuple[object, tuple[Model, ...]] | None = self.worked_out.get(Model)
+        if known is None or known[0] is not self.models:
+            found = tuple(
+                one for one in self.models.values() if one.anti_affinity and one.anti_affinity.required
+            )
+            known = self.worked_out[Model] = self.models, found
+        return known[1]
+
     def claims_on(self, worker_id: int) -> Iterator[tuple[ModelInstance, Claim]]:
         """Every claim held on a worker, as main worker or as subordinate.
 
@@ -203,6 +227,9 @@ class Snapshot:
         """Have things worked out from those of an earlier snapshot, until ``forget_former``."""
         self.worked_out[Snapshot] = former
         self.worked_out.setdefault(FreeMemory, former._free_known)
+        for kind in (ModelFile, Model):
+            if kind in former.worked_out:
+                self.worked_out.setdefault(kind, former.worked_out[kind])
 
     def forget_former(self) -> None:
         """Let go of the earlier one."""

@@ -14,6 +14,7 @@ from gpustack.domain.worker import Worker
 from .capacity import Drive
 from .placement import PlacementRequest
 from .seat import Prospect
+from .standing import UNMARKED, WorkerMark, standing_of
 from .worker_class import Group, Key, Shape, classes_of, holders
 
 Hope = tuple[tuple[int, ...], float, float, int]
@@ -27,22 +28,27 @@ class Hopes:
     way: ModuleType
     variants: Sequence[PlacementRequest]
     drive: Callable[[Worker, Shape], Drive]
-    _known: dict[int, tuple[Key, bool, Hope | None]] = attrs.field(factory=dict)
-    """By worker, with the class and whether it holds a replica."""
+    _known: dict[int, tuple[Key, bool, WorkerMark, Hope | None]] = attrs.field(factory=dict)
+    """By worker, with the class, whether it holds a replica, and how it stands."""
 
     def of(self, groups: Iterable[Group], snapshot: Snapshot) -> list[Hope]:
         """That of the first of each group, but for those on which it cannot fit."""
         keys, known = classes_of(snapshot).keys, self._known
-        own = holders(self.variants[0], snapshot)
+        own, marks = holders(self.variants[0], snapshot), standing_of(self.variants[0], snapshot).marks
         found: list[Hope] = []
         for group in groups:
             worker_id = group[0].id
-            kept = known.get(worker_id)
-            if kept is None or kept[0] is not keys[worker_id] or kept[1] is not (worker_id in own):
-                key, holds = keys[worker_id], worker_id in own
-                kept = known[worker_id] = key, holds, self._hope(group[0], key, holds, snapshot)
-            if kept[2] is not None:
-                found.append(kept[2])
+            kept, holds, mark = known.get(worker_id), worker_id in own, marks.get(worker_id, UNMARKED)
+            if (
+                kept is None
+                or kept[0] is not keys[worker_id]
+                or kept[1] is not holds
+                or (kept[2] is not mark and kept[2] != mark)
+            ):
+                key = keys[worker_id]
+                kept = known[worker_id] = key, holds, mark, self._hope(group[0], key, holds, snapshot)
+            if kept[3] is not None:
+                found.append(kept[3])
         return found
 
     def _hope(self, worker: Worker, key: Key, own: bool, snapshot: Snapshot) -> Hope | None:

@@ -20,6 +20,7 @@ from .capacity import Drive, WorkerCapacity, room
 from .hope import Hopes
 from .placement import Candidate, PlacementRequest, Shortage
 from .seat import scored
+from .standing import UNMARKED, WorkerMark, standing_of
 from .worker_class import Group, Shape, classes_of, known_shape
 
 
@@ -170,10 +171,11 @@ by_order = attrgetter("order")
 
 @attrs.define(eq=False)
 class _Kept:
-    """A look, and the worker and claims that it saw."""
+    """A look, and the worker and claims that it saw, and how the worker stood."""
 
     worker: Worker
     held: Held
+    mark: WorkerMark
     look: Look
 
 
@@ -201,12 +203,18 @@ class Looks:
         """The same of the first of each group, with the group."""
         found: list[tuple[Group, Look]] = []
         claims, known = snapshot.claims.by_worker, self._kept
+        marks = standing_of(self.request, snapshot).marks
         for group in groups:
             worker = group[0]
-            kept = known.get(worker.id)
-            if kept is None or kept.worker is not worker or kept.held is not claims.get(worker.id, ()):
-                held = claims.get(worker.id, ())
-                kept = known[worker.id] = _Kept(worker, held, self._look(worker, snapshot))
+            kept, mark = known.get(worker.id), marks.get(worker.id, UNMARKED)
+            held = claims.get(worker.id, ())
+            if (
+                kept is None
+                or kept.worker is not worker
+                or kept.held is not held
+                or (kept.mark is not mark and kept.mark != mark)
+            ):
+                kept = known[worker.id] = _Kept(worker, held, mark, self._look(worker, snapshot))
             found.append((group, kept.look))
         return found
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from gpustack.domain.affinity import AntiAffinity, AntiAffinityTerm
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.device import Device, DeviceMemory
 from gpustack.domain.facts import ModelFacts
@@ -146,6 +147,9 @@ def _changed_request(
 def _domain(field: str, value: Any) -> Any:
     if field == "tolerations":
         return tuple(Toleration(**one) for one in value)
+    if field == "anti_affinity" and value is not None:
+        kinds = {kind: tuple(AntiAffinityTerm(**term) for term in terms) for kind, terms in value.items()}
+        return AntiAffinity(**kinds)
     return tuple(value) if isinstance(value, list) else value
 
 

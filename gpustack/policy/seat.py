@@ -76,12 +76,13 @@ _MOST = 100.0
 
 
 def scores_of(candidate: Candidate, request: PlacementRequest, snapshot: Snapshot) -> tuple[Score, ...]:
-    """What each rule says that the deployment's strategy asks; what counts most comes first."""
+    """What each rule says that the deployment's strategy asks: what counts for a place, then what counts against it,
+    of each what counts most first."""
     found = (
         Score(name=rule.NAME, value=rule.score(candidate, request, snapshot), weight=weight)
         for weight, rule, _ in _asked(request.model.placement_strategy)
     )
-    return tuple(sorted(found, key=lambda one: -abs(one.weight)))
+    return tuple(sorted(found, key=lambda one: (one.weight < 0, -abs(one.weight))))
 
 
 def seated(placement: Placement, snapshot: Snapshot) -> Candidate | None:

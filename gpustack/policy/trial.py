@@ -19,6 +19,7 @@ from .gang import may_span
 from .look import objections
 from .placement import PlacementRequest, Rejection
 from .remedy import Addition, FieldChange, KnownFacts, Remedy, applied
+from .standing import standing_of
 from .worker_class import Group, alike, classes_of
 
 MOST_TRIED = 32
@@ -129,11 +130,12 @@ class Trial:
         """Of each shape the classes of which no other has as much free of everything."""
         by_shape: dict[object, list[tuple[tuple[int, ...], Group]]] = {}
         keys, wanted = classes_of(self.snapshot).keys, self.request.model.worker_selector
+        standing = standing_of(self.request, self.snapshot)
         for group in groups:
             first = group[0]
             labels = tuple(map(first.labels.get, wanted))
             named = first.name if first.name in self.request.picked else ""
-            shape = id(keys[first.id].shape), labels, named
+            shape = id(keys[first.id].shape), labels, named, standing.of(first.id)
             by_shape.setdefault(shape, []).append((self._freedom(first), group))
         for members in by_shape.values():
             kept: list[tuple[int, ...]] = []

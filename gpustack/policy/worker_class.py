@@ -15,6 +15,7 @@ from gpustack.domain.worker import Worker, WorkerState
 
 from .gang import is_loopback
 from .placement import PlacementRequest
+from .standing import Standing, standing_of
 
 
 class Kind(NamedTuple):
@@ -204,10 +205,20 @@ def unsorted_alike(request: PlacementRequest, snapshot: Snapshot) -> list[Group]
     classed = dict(classes.groups)
     for key in {classes.keys[worker_id] for worker_id in alone}:
         classed[key] = tuple(worker for worker in classed[key] if worker.id not in alone)
-    groups: Iterable[Group] = [*filter(None, classed.values()), *((workers[key],) for key in alone)]
+    apart = list(_by_standing(classes, classed, standing_of(request, snapshot)))
+    groups: Iterable[Group] = [*filter(None, classed.values()), *apart, *((workers[key],) for key in alone)]
     if request.model.worker_selector:
         groups = [part for group in groups for part in _by_labels(group, request.model.worker_selector)]
     return list(groups)
+
+
+def _by_standing(classes: WorkerClasses, classed: dict[Key, Group], standing: Standing) -> Iterable[Group]:
+    """Take the classes out of which some members stand otherwise, and give them in parts that stand alike."""
+    for key in {classes.keys[worker_id] for worker_id in standing.marks}:
+        found: dict[object, list[Worker]] = {}
+        for worker in classed.pop(key):
+            found.setdefault(standing.of(worker.id), []).append(worker)
+        yield from map(tuple, found.values())
 
 
 def holders(request: PlacementRequest, snapshot: Snapshot) -> set[int]:

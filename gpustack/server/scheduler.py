@@ -32,6 +32,7 @@ from gpustack.policy.model_support import overridden_category
 from gpustack.policy.placement import USUAL_GANGS, GangSettings
 from gpustack.policy.preemption import Preemption, above, preempt, standing
 from gpustack.policy.schedule import PlacementRequest, Unschedulable, place_and_faults
+from gpustack.policy.standing import standing_of_model
 from gpustack.policy.worker_class import classes_of
 from gpustack.server.facts import FactsCache, FactsResult
 from gpustack.server.lifecycle import make_move
@@ -343,7 +344,7 @@ def decide_all(
         asked = [
             (one, inputs)
             for one in level
-            if considered.get(one.instance.id) != (inputs := _inputs(one, token))
+            if considered.get(one.instance.id) != (inputs := _inputs(one, seen, token))
         ]
         view = above(priority, snapshot)
         decided, after = _one_by_one(asked, view, view if snapshot is seen else seen, gangs)
@@ -390,9 +391,10 @@ def _with_room_made(
     return found, snapshot
 
 
-def _inputs(one: Ready, token: object) -> object:
+def _inputs(one: Ready, seen: Snapshot, token: object) -> object:
     facts = None if one.result is None else (one.result.facts, one.result.fault)
-    return one.model.version, facts, token
+    stands = standing_of_model(one.model, frozenset({one.instance.id}), seen).token
+    return one.model.version, facts, stands, token
 
 
 def _one_by_one(

@@ -8,6 +8,8 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpustack.domain.affinity import HOSTNAME, AntiAffinity, AntiAffinityTerm
+from gpustack.domain.artifact import FileState, ModelFile
 from gpustack.domain.device import DeviceMemory
 from gpustack.domain.instance import ModelInstance, Placement, claims_of
 from gpustack.domain.model import PlacementStrategy
@@ -71,6 +73,17 @@ def clusters(draw: st.DrawFn) -> list[Worker]:
     return [draw(workers(key)) for key in range(1, draw(st.integers(1, 4)) + 1)]
 
 
+OWN = AntiAffinityTerm()
+apart = st.sampled_from(
+    [
+        None,
+        None,
+        AntiAffinity(required=(OWN,)),
+        AntiAffinity(required=(AntiAffinityTerm(models=("m*",), topology_key="zone"),)),
+        AntiAffinity(preferred=(OWN, AntiAffinityTerm(match_labels={"team": "a"}))),
+    ]
+)
+labelled = st.sampled_from([{}, {"team": "a"}])
 tolerated = st.sampled_from(
     [(), (Toleration(key="a", effect=TaintEffect.NO_SCHEDULE),), (Toleration(key="a"),)]
 )
@@ -84,6 +97,8 @@ wishes: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "distributed_inference_across_workers": st.sampled_from([None, None, True, False]),
         "worker_selector": st.sampled_from([{}, {}, {"zone": "a"}]),
         "tolerations": tolerated,
+        "anti_affinity": apart,
+        "labels": labelled,
         "backend_parameters": st.sampled_from(
             [(), ("-ngl", "5"), ("-ngl=0",), ("-ts", "2,1"), ("-c", "32768")]
         ),
@@ -101,6 +116,7 @@ equal_wishes: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "gib": st.sampled_from([4, 16, 40, 60, 120]),
         "tolerations": tolerated,
+        "anti_affinity": apart,
         "placement_strategy": st.sampled_from(list(PlacementStrategy)),
         "cpu_offloading": st.sampled_from([None, False]),
         "distributed_inference_across_workers": st.sampled_from([None, None, True, False]),
@@ -130,11 +146,13 @@ def _some(wished: list[dict[str, Any]]) -> list[PlacementRequest]:
 @settings(max_examples=50, deadline=None)
 @given(cluster=clusters(), wanted=st.lists(wishes | equal_wishes, max_size=8))
 def test_nothing_is_ever_promised_twice(cluster: list[Worker], wanted: list[dict[str, Any]]) -> None:
-    snapshot = world(*cluster)
-    for question in _some(wanted):
+    questions = _some(wanted)
+    snapshot = world(*cluster, *(one.model for one in questions))
+    for question in questions:
         outcome = place(question, snapshot)
         if isinstance(outcome, Placement):
             _assert_allowed(question, outcome, snapshot)
+            _assert_apart(question, outcome, snapshot)
             placed = attrs.evolve(instance(question.model.id, question.model), placement=outcome)
             snapshot = grown(snapshot, placed)
     for there in cluster:
@@ -168,6 +186,52 @@ def _assert_allowed(question: PlacementRequest, outcome: Placement, snapshot: Sn
         assert all(member.worker_id != outcome.worker_id for member in members[1:])
         assert len(outcome.claim.tensor_split) == len(outcome.gpu_indexes) + len(outcome.subordinates)
         assert len(outcome.subordinates) <= question.gangs.most_remote
+
+
+def _assert_apart(question: PlacementRequest, outcome: Placement, before: Snapshot) -> None:
+    """It is beside nothing that it, or what is there, must not be beside."""
+    mine = question.model
+    here = {before.workers[key].id for key, _ in claims_of(outcome)}
+    for other in before.instances.values():
+        theirs = before.models[other.model_id]
+        assert other.placement is not None
+        there = {key for key, _ in claims_of(other.placement)}
+        for one, another in ((mine, theirs), (theirs, mine)):
+            for term in () if one.anti_affinity is None else one.anti_affinity.required:
+                is_meant = one.id == another.id if term.is_own else term.names(another.name, another.labels)
+                if is_meant:
+                    assert not _shared(term, here, there, before)
+
+
+def _shared(term: AntiAffinityTerm, here: set[int], there: set[int], snapshot: Snapshot) -> bool:
+    if term.topology_key == HOSTNAME:
+        return bool(here & there)
+    values = [
+        {value for key in keys if (value := snapshot.workers[key].labels.get(term.topology_key))}
+        for keys in (here, there)
+    ]
+    return bool(values[0] & values[1])
+
+
+@st.composite
+def model_files(draw: st.DrawFn, cluster: list[Worker], wanted: list[PlacementRequest]) -> list[ModelFile]:
+    """Files of the models on some of the workers."""
+    found = []
+    for key in range(1, draw(st.integers(0, 4)) + 1):
+        source = draw(st.sampled_from(wanted)).model.source
+        there = draw(st.sampled_from(cluster))
+        state = draw(st.sampled_from(list(FileState)))
+        found.append(
+            ModelFile(
+                id=key,
+                worker_id=there.id,
+                source=source,
+                source_index=source.index,
+                state=state,
+                download_progress=draw(st.sampled_from([None, 10.0, 60.0])),
+            )
+        )
+    return found
 
 
 def _assert_within_bounds(there: Worker, snapshot: Snapshot) -> None:

@@ -11,6 +11,7 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpustack.domain.artifact import FileState
 from gpustack.domain.device import DeviceMemory
 from gpustack.domain.instance import Claim, Placement
 from gpustack.domain.memory_use import MemoryRecord, MemorySample
@@ -29,7 +30,7 @@ from gpustack.policy.schedule import place
 from gpustack.policy.worker_class import alike, classes_of
 
 from .shapes import facts_of
-from .test_laws import _some, equal_wishes, wishes, workers
+from .test_laws import _some, equal_wishes, model_files, wishes, workers
 from .worlds import RPC_BUILD, ask, gpu, instance, model, worker, world
 
 SMALL, LARGE = facts_of("llama-3.2-1b"), facts_of("llama-3.3-70b")
@@ -110,6 +111,10 @@ def upset(snapshot: Snapshot, number: int) -> Snapshot:
             return snapshot.changed(attrs.evolve(there, name=f"{there.name}x"))
         case 2 if snapshot.instances:
             return snapshot.changed(without=[min(snapshot.instances)])
+        case 3 if snapshot.files and number % 8 == 3:
+            file = snapshot.files[min(snapshot.files)]
+            ready = file.state is FileState.READY
+            return snapshot.changed(attrs.evolve(file, state=FileState.ERROR if ready else FileState.READY))
     return snapshot.changed(attrs.evolve(there, labels={"zone": "a"}))
 
 
@@ -119,15 +124,18 @@ def upset(snapshot: Snapshot, number: int) -> Snapshot:
     wanted=st.lists(wishes | equal_wishes, min_size=1, max_size=2),
     asked=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 99)), min_size=1, max_size=6),
     shares=TAUGHT,
+    data=st.data(),
 )
 def test_what_is_kept_and_what_is_worked_out_anew_are_the_same(
     fleet: list[Worker],
     wanted: list[dict[str, Any]],
     asked: list[tuple[int, int]],
     shares: list[float],
+    data: st.DataObject,
 ) -> None:
     questions = [taught(one, shares) for one in _some(wanted)]
-    snapshot = world(*fleet, *(one.model for one in questions))
+    files = data.draw(model_files(fleet, questions))
+    snapshot = world(*fleet, *(one.model for one in questions), *files)
     for number, (which, chance) in enumerate(asked, start=1):
         question = questions[which % len(questions)]
         replica = instance(number, question.model)
