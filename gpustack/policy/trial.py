@@ -28,8 +28,12 @@ _MOST_LOOKED_AT = 64
 """Workers, those with most free memory, among which a change is tried for its effect on several together."""
 _MOST_KEPT = 8
 """Classes of workers of one shape, none of which has less free than another, that are looked at."""
+_SURELY = 0.8
+"""Of what one device would take for the whole model, all ways to fit take more than this."""
+_LEARNT = 0.5
+"""The same where runs have taught how much it takes."""
 _FEW = 16
-"""Classes of workers among which ``helps_at`` looks at all."""
+"""Workers among which ``helps_at`` looks at all."""
 _MOST_TOGETHER = 4
 """How often a change of one worker is tried for its effect on all together, which costs more than on it alone."""
 
@@ -47,7 +51,10 @@ class Trial:
     snapshot: Snapshot
     reasons: tuple[Rejection, ...] = ()
     facts_of: KnownFacts = nothing_known
+    hopeless: set[str] = attrs.field(factory=set)
+    """Kinds of which not even the largest change helps, for those that could do less still."""
     _around: list[Group] | None = None
+    _needs: tuple[PlacementRequest, float] | None = None
 
     @property
     def unlike(self) -> list[Worker]:
@@ -64,7 +71,11 @@ class Trial:
         request, snapshot = applied(remedy, self.request, self.snapshot, self.facts_of)
         if on is not None:
             worker = snapshot.workers[on if isinstance(on, int) else on.id]
+            if _bytes_free(worker, request, snapshot) < self._least_of(request):
+                return None
             found = decide(request, snapshot, among=(worker,))
+        elif self._is_hopeless(request, snapshot):
+            return None
         else:
             found = decide_on_groups(request, snapshot, self._groups(snapshot))
         return found if isinstance(found, Placement) else None
@@ -80,7 +91,7 @@ class Trial:
     @property
     def is_small(self) -> bool:
         """Whether workers are few, so that a change may be tried for its effect on all of them each time."""
-        return len(self.around) <= _FEW
+        return len(self.snapshot.workers) <= _FEW
 
     def first_that_helps(self, tried: Iterable[tuple[Worker, Remedy]]) -> Remedy | None:
         """The first of several changes of one worker each, with which it fits there, else there and on others."""
@@ -111,6 +122,23 @@ class Trial:
         """One worker of each class that decides, that may be used and has reported; those with most free first."""
         firsts = [group[0] for group in self.around if group[0].has_reported]
         return sorted(firsts, key=lambda worker: (-sum(self._freedom(worker)), worker.id))
+
+    def _least_of(self, request: PlacementRequest) -> float:
+        """``_least_bytes``, kept for the request that was asked of last."""
+        if self._needs is None or self._needs[0] is not request:
+            self._needs = request, _least_bytes(request)
+        return self._needs[1]
+
+    def _is_hopeless(self, request: PlacementRequest, snapshot: Snapshot) -> bool:
+        """Whether all that the roomiest workers have free together, or one of them where it runs on one, is much less
+        than it takes: then no way to fit need be tried."""
+        need = self._least_of(request)
+        free = sorted(
+            (_bytes_free(worker, request, snapshot) for group in self._groups(snapshot) for worker in group),
+            reverse=True,
+        )
+        most = sum(free[:_MOST_LOOKED_AT]) if may_span(request) else max(free, default=0)
+        return most < need
 
     def _groups(self, snapshot: Snapshot) -> list[Group]:
         """``around`` in another world: what is changed or new there stands alone."""
@@ -174,8 +202,18 @@ class Trial:
                 high = middle - 1
         return low
 
-    def least(self, low: int, high: int, fits: Callable[[int], bool]) -> int | None:
-        """The least number from ``low`` to ``high`` that fits, where whatever is more fits too, if any."""
+    def least(
+        self, low: int, high: int, fits: Callable[[int], bool], *, guess: int | None = None
+    ) -> int | None:
+        """The least number from ``low`` to ``high`` that fits, where whatever is more fits too, if any. It is found at
+        once where ``guess`` is right."""
+        if guess is not None and low < guess < high:
+            if not fits(guess):
+                low = guess + 1
+            elif fits(guess - 1):
+                high = guess - 1
+            else:
+                return guess
         found = self.largest(-high, -low, lambda number: fits(-number))
         return None if found is None else -found
 
@@ -216,6 +254,21 @@ def _remedies(trial: Trial, kinds: Iterable[ModuleType]) -> Iterator[Remedy]:
 @cache
 def _kinds() -> tuple[ModuleType, ...]:
     return tuple(sorted(siblings(f"{__package__}.remedies"), key=lambda module: int(module.RANK)))
+
+
+def _least_bytes(request: PlacementRequest) -> float:
+    """Bytes that it takes at least, whatever way it runs."""
+    demand = request.variants[-1].demand
+    ways = [demand.cpu()] if demand.on_cpu else []
+    if demand.on_devices:
+        on_device = demand.devices((1.0,))
+        ways.append(on_device.ram + sum(on_device.vram))
+    return min(ways, default=0) * (_LEARNT if request.known else _SURELY)
+
+
+def _bytes_free(worker: Worker, request: PlacementRequest, snapshot: Snapshot) -> int:
+    free = snapshot.free(worker, without=request.own_id)
+    return (free.ram or 0) + sum(free.vram.values())
 
 
 def _covers(one: tuple[int, ...], other: tuple[int, ...]) -> bool:

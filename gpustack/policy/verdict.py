@@ -6,16 +6,17 @@ import attrs
 
 from gpustack.domain.device import Device
 from gpustack.domain.instance import Placement
-from gpustack.domain.snapshot import FreeMemory, Snapshot
+from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import human_bytes
 from gpustack.domain.worker import Worker
 
 from .capability import is_too_old
 from .capacity import driven
 from .decision import decide_alone, impossibilities
+from .estimate.need import MemoryDemand
 from .location import where
 from .look import Looks, filters_against
-from .placement import PlacementRequest, Shortage
+from .placement import Shortage
 from .schedule import unjudged
 from .seat import Score, scores_of, seated
 from .worker_class import Group
@@ -110,7 +111,7 @@ def _verdict(looks: Looks, group: Group, snapshot: Snapshot, *, unread: bool) ->
     if not worker.has_reported:
         filters = tuple((rule, told) for rule, told in filters if rule != "measured")
     binds += [Binding(rule=rule, sentence=told) for rule, told in filters]
-    devices = tuple(_device(request, device, worker, snapshot) for device in worker.status.gpu_devices)
+    devices = _devices(looks, worker, snapshot)
     if binds:
         awaited = not worker.has_reported and all(bind.rule in UNKNOWN_YET for bind in binds)
         told = tuple(bind.sentence for bind in binds)
@@ -144,43 +145,45 @@ def _binding(sentence: str, shortage: Shortage | None) -> Binding:
     )
 
 
-def _device(request: PlacementRequest, device: Device, worker: Worker, snapshot: Snapshot) -> DeviceVerdict:
+def _devices(looks: Looks, worker: Worker, snapshot: Snapshot) -> tuple[DeviceVerdict, ...]:
+    request, least, build = looks.request, looks.variants[-1], looks.request.build_on(worker)
     free = snapshot.free(worker, without=request.own_id)
-    made = DeviceVerdict(
-        index=device.index,
-        type=device.type,
-        total=device.memory.total,
-        free=free.vram.get(device.index),
-        held_by=tuple(
-            instance.name
-            for instance, claim in snapshot.claims_on(worker.id)
-            if device.index in claim.vram and instance.id not in request.own_id
-        ),
-    )
-    asked = request.at(request.build_on(worker), device.name)
-    need, capability = _whole(asked, device), request.capability
-    if device.fault is not None:
-        return attrs.evolve(made, holds=False, sentence=f"it cannot be used: {device.fault}")
-    if request.build_on(worker) is not None and device not in driven(request, worker):
-        told = f"no build of {request.engine_name} there drives it"
-        return attrs.evolve(made, holds=False, sentence=told)
-    if capability is not None and is_too_old(device, capability):
-        return attrs.evolve(made, holds=False, sentence="it is too old for the model")
-    if need is None or made.free is None:
-        return made
-    return attrs.evolve(made, need=need, holds=need <= made.free, sentence=_short(need, made.free, free))
+    usable = {device.index for device in driven(request, worker)}
+    capability = request.capability
+    held: dict[int, list[str]] = {}
+    for instance, claim in snapshot.claims_on(worker.id):
+        if instance.id not in request.own_id:
+            for index in claim.vram:
+                held.setdefault(index, []).append(instance.name)
+
+    def of(device: Device) -> DeviceVerdict:
+        there = free.vram.get(device.index)
+        made = DeviceVerdict(
+            index=device.index,
+            type=device.type,
+            total=device.memory.total,
+            free=there,
+            held_by=tuple(held.get(device.index, ())),
+        )
+        if device.fault is not None:
+            return attrs.evolve(made, holds=False, sentence=f"it cannot be used: {device.fault}")
+        if build is not None and device.index not in usable:
+            told = f"no build of {request.engine_name} there drives it"
+            return attrs.evolve(made, holds=False, sentence=told)
+        if capability is not None and is_too_old(device, capability):
+            return attrs.evolve(made, holds=False, sentence="it is too old for the model")
+        need = _whole(least.at(build, device.name).demand, device)
+        if need is None or there is None:
+            return made
+        told = "" if need <= there else f"short by {human_bytes(need - there)} for all of it"
+        return attrs.evolve(made, need=need, holds=need <= there, sentence=told)
+
+    return tuple(map(of, worker.status.gpu_devices))
 
 
-def _short(need: int, there: int, free: FreeMemory) -> str:
-    if need <= there:
-        return ""
-    return f"short by {human_bytes(need - there)} for all of it"
-
-
-def _whole(request: PlacementRequest, device: Device) -> int | None:
+def _whole(demand: MemoryDemand, device: Device) -> int | None:
     """Bytes that one device needs for the whole model, with as few requests at a time as may be; ``None`` where nothing
     is known of it."""
-    demand = request.variants[-1].demand
     if not demand.on_devices or (demand.device_counts and 1 not in demand.device_counts):
         return None
     return demand.taken(demand.devices((1.0,)).vram[0], device.memory.total) or None

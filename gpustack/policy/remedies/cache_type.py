@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from gpustack.engines import llama_cpp, parameters
 from gpustack.engines.registry import engine_by_name
+from gpustack.policy.remedies import context
 from gpustack.policy.remedy import Remedy, of_model
 from gpustack.policy.trial import Trial, changing
 
@@ -22,7 +23,7 @@ _OF_ENGINES: Mapping[str, str] = {"vllm": "fp8", "sglang": "fp8_e5m2"}
 def find(trial: Trial) -> Remedy | None:
     """The widest of the usual types, narrower than the present one, with which it fits."""
     facts = trial.request.facts
-    if facts is None or not facts.is_complete:
+    if facts is None or not facts.is_complete or context.KIND in trial.hopeless:
         return None
     if trial.request.engine_name == llama_cpp.ENGINE.name:
         return _of_llama(trial)
@@ -46,13 +47,14 @@ def _of_llama(trial: Trial) -> Remedy | None:
         return None  # without it values must not be quantised
     key = parameters.value_of(given, *llama_cpp.KEY_TYPE_FLAGS) or "f16"
     value = parameters.value_of(given, *llama_cpp.VALUE_TYPE_FLAGS) or "f16"
-    for name in _NARROWER:
-        if _BITS[name] >= min(_BITS.get(key, 16), _BITS.get(value, 16)):
-            continue
+    narrower = [name for name in _NARROWER if _BITS[name] < min(_BITS.get(key, 16), _BITS.get(value, 16))]
+
+    def of(name: str) -> Remedy:
         changed = parameters.with_value(given, llama_cpp.KEY_TYPE_FLAGS, "--cache-type-k", name)
         changed = parameters.with_value(changed, llama_cpp.VALUE_TYPE_FLAGS, "--cache-type-v", name)
         sentence = f"keep the KV cache as {name} (--cache-type-k {name} --cache-type-v {name})"
-        remedy = changing(KIND, sentence, of_model(trial.request, "backend_parameters", changed))
-        if trial.helps(remedy):
-            return remedy
-    return None
+        return changing(KIND, sentence, of_model(trial.request, "backend_parameters", changed))
+
+    if not narrower or not trial.helps(of(narrower[-1])):
+        return None
+    return next(of(name) for name in narrower if name == narrower[-1] or trial.helps(of(name)))

@@ -14,6 +14,8 @@ KIND = "context"
 STEP = 256
 """Tokens: engines round a context to as many."""
 LEAST = 1024
+_FAR = 4
+"""So many times shorter a context takes less than one that is kept in the narrowest type."""
 
 
 def find(trial: Trial) -> Remedy | None:
@@ -30,7 +32,11 @@ def find(trial: Trial) -> Remedy | None:
         return changing(KIND, sentence, of_model(request, "backend_parameters", changed))
 
     found = trial.largest(LEAST // STEP, (asked - 1) // STEP, lambda number: trial.helps(of(number * STEP)))
-    return None if found is None else of(found * STEP)
+    if found is None:
+        if asked >= LEAST * _FAR:
+            trial.hopeless.add(KIND)
+        return None
+    return of(found * STEP)
 
 
 def _long(flags: tuple[str, ...]) -> str:

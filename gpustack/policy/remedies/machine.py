@@ -54,11 +54,14 @@ def _least(trial: Trial, *, with_gpu: bool) -> Addition | None:
         return trial.helps(adding(KIND, "", of(ram, vram)), on=new)
 
     most, vram = _MOST // MIB, None
+    last = trial.request.variants[-1].demand
+    guess = last.cpu() if not with_gpu else last.devices((1.0,)).ram
     if with_gpu:
-        vram = trial.least(1, most, lambda size: fits(most, size))
+        whole = -(-(last.devices((1.0,)).vram[0] + _RESERVED.vram) // MIB)
+        vram = trial.least(1, most, lambda size: fits(most, size), guess=whole)
         if vram is None:
             return None
-    ram = trial.least(1, most, lambda size: fits(size, vram))
+    ram = trial.least(1, most, lambda size: fits(size, vram), guess=-(-(guess + _RESERVED.ram) // MIB))
     return None if ram is None else of(ram, vram)
 
 

@@ -10,7 +10,6 @@ RANK = 80
 KIND = "more_workers"
 _MOST_ADDED = 3
 _MOST_KINDS = 16
-_MOST_TOGETHER = 4
 
 
 def find(trial: Trial) -> Remedy | None:
@@ -23,10 +22,12 @@ def find(trial: Trial) -> Remedy | None:
             return _like(worker, 1, trial)
     if not trial.spans:
         return None
+    tried = kinds if trial.is_small else kinds[-1:]
+    helpful = [one for one in tried if trial.helps(_like(one, _MOST_ADDED, trial, divided=True))]
     for count in range(1, _MOST_ADDED + 1):
-        for worker in kinds[-_MOST_TOGETHER:]:
+        for worker in helpful:
             remedy = _like(worker, count, trial, divided=True)
-            if trial.helps(remedy):
+            if count == _MOST_ADDED or trial.helps(remedy):
                 return remedy
     return None
 
