@@ -33,7 +33,10 @@ _NONE: Mapping[str, str] = {
     "HIP_VISIBLE_DEVICES": "-1",
     "MUSA_VISIBLE_DEVICES": "-1",
     "GGML_VK_VISIBLE_DEVICES": "",
+    "ASCEND_RT_VISIBLE_DEVICES": "-1",
+    "ONEAPI_DEVICE_SELECTOR": "*:cpu",
 }
+"""What hides all devices of a kind. Cambricon's documentation names no such value."""
 
 
 def device_environment(device_type: str | None, names: Sequence[str]) -> dict[str, str]:

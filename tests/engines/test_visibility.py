@@ -80,3 +80,10 @@ def test_vllm_takes_amds_smaller_desktop_chips_for_their_larger_sibling(
     build = EngineBuild(engine="vllm", path="/opt/vllm", version="0.32.0", drives=("rocm",))
     one = context(model(), build=build, gpus=(0,), device_type="rocm", gfx=gfx)
     assert ENGINE.launch(one).env.get("HSA_OVERRIDE_GFX_VERSION") == told
+
+
+def test_an_engine_that_was_given_no_device_sees_none() -> None:
+    """llama.cpp built for NPUs or Intel would compute on one all the same."""
+    hidden = device_environment(None, ())
+    assert hidden["CUDA_VISIBLE_DEVICES"] == hidden["ASCEND_RT_VISIBLE_DEVICES"] == "-1"
+    assert hidden["ONEAPI_DEVICE_SELECTOR"] == "*:cpu"
