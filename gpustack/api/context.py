@@ -29,6 +29,7 @@ from gpustack.server.join import CloneDetector
 from gpustack.server.live_status import LiveStatus
 from gpustack.server.memory_budget import MemoryBudget
 from gpustack.server.ray_dashboard import RayDashboard
+from gpustack.server.survival import SurvivalWatch
 from gpustack.server.token_budget import TokenBudgets
 from gpustack.server.update_check import UpdateCheck
 from gpustack.store.server_registry import RegisteredServer
@@ -172,6 +173,7 @@ class ModelServices:
     facts: FactsCache | None = None
     evaluator: Evaluator | None = None
     catalog: Catalog | None = None
+    survival: SurvivalWatch | None = None
     hub: HubAccess = HubAccess()
     gangs: GangSettings = GangSettings()
     silence_allowed: timedelta | None = None

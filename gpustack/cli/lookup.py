@@ -13,6 +13,7 @@ MODELS, INSTANCES, WORKERS = "/v1/models", "/v1/model-instances", "/v1/workers"
 SERVERS, FILES = "/v1/servers", "/v1/model-files"
 KEYS, USERS = "/v1/api-keys", "/v1/users"
 BACKENDS = "/v1/inference-backends"
+SURVIVAL = "/v1/survival"
 
 
 async def find(client: AdminClient, path: str, name: str) -> Doc | None:

@@ -76,6 +76,11 @@ def show(
         print(text)
 
 
+def is_table(command_line: CommandLine) -> bool:
+    """Whether results are shown to people, as a table. Raises UsageError for a form that there is not."""
+    return command_line.choice("--output", *FORMS) == "table" and not command_line.found.get("--quiet")
+
+
 def as_json(document: Any) -> str:
     import json
 

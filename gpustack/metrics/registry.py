@@ -118,6 +118,13 @@ MODEL_RUNNING = Metric(
     help="How many instances of each model run.",
     labels=_MODEL,
 )
+MODEL_SURVIVES = Metric(
+    name="gpustack:model_survives_worker_loss",
+    scope=MetricScope.SERVER,
+    help="0 for a model of which nothing would serve any more if one of its workers were lost, with no room for it "
+    "elsewhere; 1 for other models that serve. It is looked at anew within a minute or two of a change.",
+    labels=_MODEL,
+)
 INSTANCE_STATUS = Metric(
     name="gpustack:model_instance_status",
     scope=MetricScope.SERVER,

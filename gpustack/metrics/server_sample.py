@@ -41,6 +41,8 @@ class ServerObservation:
     in_flight: int = 0
     commits: int = 0
     writes_waiting: int = 0
+    fragile: Mapping[int, bool] = attrs.field(factory=dict)
+    """Of models, by id, whether the loss of one worker would stop them; those of which it is not known are absent."""
     traffic: TrafficCounts = TrafficCounts()
     process: ProcessObservation | None = None
 
@@ -50,7 +52,7 @@ def server_families(state: ServerObservation) -> list[Family]:
     samples = Samples()
     _cluster(state, samples)
     _workers(state, samples)
-    _models(state.snapshot, samples)
+    _models(state, samples)
     _instances(state.snapshot, samples)
     _traffic(state, samples)
     of_process = [] if state.process is None else sample_process(state.process, samples)
@@ -122,7 +124,8 @@ def _workers(state: ServerObservation, samples: Samples) -> None:
         samples.add(registry.WORKER_SILENCE, named, state.silence.get(worker.id))
 
 
-def _models(snapshot: Snapshot, samples: Samples) -> None:
+def _models(state: ServerObservation, samples: Samples) -> None:
+    snapshot = state.snapshot
     running: dict[int, int] = {}
     for instance in snapshot.instances.values():
         if instance.state is InstanceState.RUNNING:
@@ -135,6 +138,8 @@ def _models(snapshot: Snapshot, samples: Samples) -> None:
         )
         samples.add(registry.MODEL_DESIRED, named, model.replicas)
         samples.add(registry.MODEL_RUNNING, named, running.get(model.id, 0))
+        fragile = state.fragile.get(model.id)
+        samples.add(registry.MODEL_SURVIVES, named, None if fragile is None else int(not fragile))
 
 
 def _instances(snapshot: Snapshot, samples: Samples) -> None:

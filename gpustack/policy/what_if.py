@@ -184,7 +184,9 @@ def without_workers(snapshot: Snapshot, worker_ids: Collection[int]) -> Snapshot
             lost.append(unplaced(one))
     left: Mapping[int, Record] = {key: one for key, one in snapshot.workers.items() if key not in worker_ids}
     before = snapshot.changed(*lost, without=ended)
-    return attrs.evolve(before, tables={**before.tables, table_of(Worker): left})
+    made = attrs.evolve(before, tables={**before.tables, table_of(Worker): left})
+    made.follow(before)
+    return made
 
 
 def unplaced(instance: ModelInstance) -> ModelInstance:

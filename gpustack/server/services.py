@@ -21,6 +21,7 @@ from gpustack.server.model_meta import AskEngine, ModelMetaReader
 from gpustack.server.ray_head import OwnRay, RayHeadRecorder
 from gpustack.server.reconciler import ReplicaReconciler
 from gpustack.server.scheduler import Scheduler
+from gpustack.server.survival import SurvivalWatch
 from gpustack.server.update_check import UpdateCheck
 from gpustack.store.fenced_store import RecordStore
 from gpustack.store.store import Store
@@ -33,16 +34,19 @@ class BackgroundServices:
     load: LoadHistory
     catalog: Catalog
     updates: UpdateCheck
+    survival: SurvivalWatch
 
     @property
     def services(self) -> Sequence[Service]:
-        return (self.load, self.catalog, self.updates)
+        return (self.load, self.catalog, self.updates, self.survival)
 
     @classmethod
     def of(
         cls,
         store: Store,
         live: LiveStatus,
+        facts: FactsCache,
+        gangs: GangSettings,
         *,
         catalog_source: str | None,
         version: str,
@@ -55,6 +59,7 @@ class BackgroundServices:
             load=LoadHistory(lambda: store.snapshot, live, now),
             catalog=Catalog(catalog_source),
             updates=UpdateCheck(version, feed, now, rng),
+            survival=SurvivalWatch(store, facts, now, gangs),
         )
 
 

@@ -17,6 +17,7 @@ from gpustack.domain.model import Model
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Worker
 from gpustack.server.facts import FactsCache
+from gpustack.server.survival import SurvivalWatch
 from tests.policy import worlds
 
 from .test_model_evaluations import LARGE, SMALL, read_here, read_there
@@ -212,3 +213,25 @@ async def test_faults_of_manifests_are_told_as_when_they_are_applied(planning: W
     ann = await planning.user("ann")
     assert (await planning.ask("POST", "/v1/plans", ann, json={})).status_code == 403
     assert (await planning.ask("POST", "/v1/plans/apply", ann, json={})).status_code == 403
+
+
+async def test_what_the_loss_of_each_worker_would_do_is_told_once_it_is_known(planning: World) -> None:
+    worker = await node(planning, "a", CARD)
+    await running(planning, "one", worker)
+    facts = planning.context.models.facts
+    assert facts is not None
+    watch = SurvivalWatch(planning.store, facts, planning.clock, every=0.01)
+    watching = planning.rebuilt(survival=watch)
+    assert await watching.get("/v1/survival") == {"at": None, "losses": []}
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: watch.run(task_status=task_status))
+        revision = watch.found.revision
+        with trio.fail_after(30):
+            while watch.report is None or watch.report.losses[worker.id].unknown:
+                revision, _ = await watch.found.changed(revision)
+        nursery.cancel_scope.cancel()
+    (loss,) = (await watching.get("/v1/survival"))["losses"]
+    assert (loss["worker"], loss["shrinks"], loss["keeps"]) == ("a", [], [])
+    assert [(one["model"], one["lost"], one["left"]) for one in loss["stops"]] == [("one", 1, 0)]
+    ann = await watching.user("ann")
+    assert (await watching.ask("GET", "/v1/survival", ann)).status_code == 403

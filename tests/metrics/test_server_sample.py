@@ -80,6 +80,13 @@ def test_what_is_deployed_is_told_with_its_labels() -> None:
     assert value(found, "gpustack:pending_instances", waits_for="no_worker") == 0
 
 
+def test_whether_a_model_survives_the_loss_of_a_worker_is_told_where_it_is_known() -> None:
+    name = "gpustack:model_survives_worker_loss"
+    for fragile, told in (({}, None), ({1: True}, 0), ({1: False}, 1)):
+        found = shown(server_families(ServerObservation(snapshot=WORLD, fragile=fragile)))
+        assert value(found, name, model_name="m1") == told
+
+
 def test_what_is_unreachable_is_not_counted_as_running() -> None:
     cut_off = snapshot(worker(), model(replicas=2), instance(1, InstanceState.UNREACHABLE, on=1))
     found = shown(server_families(ServerObservation(snapshot=cut_off)))

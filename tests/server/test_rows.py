@@ -107,6 +107,7 @@ OTHERS: dict[str, str] = {
     "ServerPresence": "tests/server/test_presence.py::test_a_worker_of_whom_nothing_can_be_told_is_left_out",
     "ModelMetaReader": "tests/server/test_model_meta.py::test_an_engine_that_answers_nonsense_keeps_no_other_waiting",
     "Revocation": "test_who_cannot_be_judged_is_cut_off_and_the_others_are_judged",
+    "SurvivalWatch": "tests/server/test_survival.py::test_a_worker_of_whom_nothing_can_be_said_leaves_the_others",
     "UpdateCheck": "test_what_is_asked_of_others_now_and_then_goes_on_after_a_fault",
     "UsageLedger": "test_counts_that_cannot_be_stored_wait_and_the_others_are_stored",
 }

@@ -47,12 +47,12 @@ if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
 
 _HEADS = ("NAME", "STATE", "ADDRESS", "MEMORY", "GPUS", "VIDEO MEMORY", "VERSION", "HEARD")
+_SHOWN = 3
 
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print a row for each worker; memory is what models claim of what there is."""
     command_line = read(__doc__, "workers", argv)
-    from gpustack.cli.lookup import WORKERS
 
     if command_line.flag("--dry-run"):
         from gpustack.cli.drain_plan import plan_of, told
@@ -70,10 +70,13 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
         terminal = stderr(env) if awaited else None
         open_session(env).run(lambda client: _act(client, names, change, patience, terminal))
         return 0
-    workers = open_session(env).run(lambda client: client.all(WORKERS))
+    workers, losses = open_session(env).run(_listed)
     row = partial(_row, now=datetime.now(UTC))
     empty = "No worker has joined; gpustack start --server-url URL --token TOKEN joins one."
     output.show_list(command_line, workers, _HEADS, row, env, empty=empty)
+    aside = stderr(env)
+    for line in survival_lines(losses) if output.is_table(command_line) else ():
+        aside.say(line)
     return 0
 
 
@@ -116,6 +119,49 @@ async def _act(
     if terminal is not None:
         for worker in workers:
             await until_empty(client, worker, terminal, patience)
+
+
+async def _listed(client: AdminClient) -> tuple[list[Doc], list[Doc] | None]:
+    """The workers, and what the loss of each would do; ``None`` while that is not known."""
+    from gpustack.cli.lookup import SURVIVAL, WORKERS
+    from gpustack.errors import NotFound
+
+    workers = await client.all(WORKERS)
+    try:
+        found = await client.get(SURVIVAL)
+    except NotFound:  # a former server
+        return workers, None
+    return workers, None if found.get("at") is None else list(found["losses"])
+
+
+def survival_lines(losses: list[Doc] | None) -> list[str]:
+    """Which models would not survive the loss of one worker; nothing while that is not known, or nothing runs."""
+    if not losses:
+        return []
+    stopped = [
+        (str(one["worker"]), [str(model["model"]) for model in one["stops"]])
+        for one in losses
+        if one["stops"]
+    ]
+    if stopped:
+        lines = [
+            f"Without {worker} there would be no {_some(models)}." for worker, models in stopped[:_SHOWN]
+        ]
+        left = len(stopped) - _SHOWN
+        more = (
+            [f"So it is of {left} more workers." if left > 1 else "So it is of 1 more worker."]
+            if left > 0
+            else []
+        )
+        return [*lines, *more, "gpustack plan --lose WORKER shows more."]
+    if any(one["unknown"] for one in losses):
+        return []
+    return ["Every model would survive the loss of any one worker."]
+
+
+def _some(names: list[str]) -> str:
+    left = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {left} more" if left > 0 else "")
 
 
 def _row(worker: Doc, now: datetime) -> Row:

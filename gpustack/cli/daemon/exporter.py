@@ -63,6 +63,7 @@ async def start_server_exporter(
             in_flight=gate.inside,
             commits=store.commits,
             writes_waiting=store.writes_waiting,
+            fragile={} if (report := services.background.survival.report) is None else report.fragile,
             traffic=traffic.seen(),
             process=observe_process(lag),
         )

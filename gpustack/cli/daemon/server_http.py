@@ -97,6 +97,7 @@ def api_context(
             gangs=gang_settings(daemon.loaded),
             silence_allowed=timedelta(seconds=max(options.reschedule_grace - options.heartbeat_timeout, 0.0)),
             catalog=services.background.catalog,
+            survival=services.background.survival,
             hub=HubAccess(
                 endpoint=environment.hf_endpoint,
                 token=options.huggingface_token,

@@ -108,6 +108,8 @@ class ServerServices:
             background=BackgroundServices.of(
                 store,
                 live,
+                facts,
+                gang_settings(daemon.loaded),
                 catalog_source=options.model_catalog_file,
                 version=__version__,
                 feed=None if options.disable_update_check else options.update_check_url or RELEASE_FEED,

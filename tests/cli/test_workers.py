@@ -1,0 +1,22 @@
+"""What ``gpustack workers`` says of the loss of a worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpustack.cli.commands.workers import survival_lines
+
+
+def loss(worker: str, *stops: str, **more: Any) -> dict[str, Any]:
+    return {"worker": worker, "stops": [{"model": name} for name in stops], "unknown": [], **more}
+
+
+def test_models_that_would_not_survive_are_named_and_silence_is_no_answer() -> None:
+    assert survival_lines(None) == [] and survival_lines([]) == []
+    assert survival_lines([loss("a"), loss("b")]) == ["Every model would survive the loss of any one worker."]
+    assert survival_lines([loss("a"), loss("b", unknown=["m"])]) == []
+    told = survival_lines([loss("a", "m", "n"), loss("b")])
+    assert told == ["Without a there would be no m, n.", "gpustack plan --lose WORKER shows more."]
+    many = survival_lines([loss(f"w{n}", *"abcde") for n in range(5)])
+    assert many[0] == "Without w0 there would be no a, b, c and 2 more."
+    assert many[3] == "So it is of 2 more workers."
