@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpustack.domain.worker import Worker
 from gpustack.errors import Conflict, Unavailable
+from gpustack.server.drain import begin_drain
 from gpustack.server.plan import (
     MOST_ADDED,
     ClusterPlan,
@@ -78,7 +78,7 @@ async def _apply(call: ApiCall) -> ApiResponse:
                 raise Conflict(_refusal(changed))
             changes = write_manifests(call, tx, manifests)
             for key in workers_named(tx.snapshot, drained):
-                tx.change(Worker, key, cordoned=True, draining=True)
+                begin_drain(tx, key, cordoned=True)
             return changes
 
         call.audit.details["drained"] = list(drained)
