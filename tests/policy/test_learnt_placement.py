@@ -119,6 +119,8 @@ def test_other_builds_devices_and_settings_learn_nothing_from_it() -> None:
         (h200(name="L4"), M),
         (h200(version="9400"), M),
         (h200(), model(backend_parameters=("--ctx-size", "4096"))),
+        (h200(), model(backend_parameters=("--n-cpu-moe", "4"))),
+        (h200(), model(env={"GGML_CUDA_FORCE_MMQ": "1"})),
         (worker(gpus=[gpu(0, name="H200"), gpu(1, name="L4")], build=BUILD), M),
     ):
         assert plan_of(put(of, world(there, of, taught))).learnt == {}
@@ -127,11 +129,11 @@ def test_other_builds_devices_and_settings_learn_nothing_from_it() -> None:
 
 def test_a_worker_that_is_known_to_need_more_is_not_taken_for_one_like_others() -> None:
     """Two workers that differ by the name of their GPU alone: only on one of them is it known to take more."""
-    plan = plan_of(put(M, world(h200(), M)))
+    strict = model(cpu_offloading=False, backend_parameters=("--parallel", "4", "--ctx-size", "32768"))
+    plan = plan_of(put(strict, world(h200(), strict)))
     need = sum(size for name, size in plan.claimed.items() if name.startswith("devices "))
     tight = (need + 1.2 * GIB) / GIB
     taught = record(plan, 2, devices_process=4.0)
-    strict = model(cpu_offloading=False, backend_parameters=("--parallel", "4", "--ctx-size", "32768"))
     there = [h200(1, gib=tight), h200(2, name="L4", gib=tight)]
     assert put(strict, world(*there, strict, taught)).worker_id == 2
     snapshot = world(there[0], strict, taught)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -83,14 +84,16 @@ class GgufDemand(MemoryDemand):
         known = self._plans.get(key)
         if known is None:
             asked = attrs.evolve(self.settings, shares=key[0], offload_layers=layers)
-            settings = settings_name(asked, self.total_layers)
+            settings = settings_name(asked, self.total_layers, self.peculiarity)
             terms = gguf_terms(self.facts, asked, self.runs.get(settings, NOTHING))
             known = terms.plan(llama_cpp.ENGINE.name, self.facts.architecture, settings, maps_weights=True)
             self._plans[key] = known
         return known
 
     def _need(self, asked: GgufSettings) -> DeviceNeed:
-        known = self.runs.get(settings_name(asked, self.total_layers)) if self.runs else None
+        known = (
+            self.runs.get(settings_name(asked, self.total_layers, self.peculiarity)) if self.runs else None
+        )
         if known is not None:
             return gguf_terms(self.facts, asked, known).claimed
         found = estimate(self.facts, asked)
@@ -134,7 +137,19 @@ def demand_of(
     architecture have shown, by settings; a need by header learns from it.
     """
     found = _demand_of(model, facts, engine_name, slot_count)
+    if peculiarity := _peculiarity(model):
+        found = attrs.evolve(found, peculiarity=peculiarity)
     return attrs.evolve(found, runs=runs) if runs and model.env.get(LEARNING, "").lower() != "off" else found
+
+
+def _peculiarity(model: Model) -> str:
+    """A short name of all parameters, of the names of variables (their values may be secrets), and of how many adapters
+    there are; empty where there is none of these."""
+    names = sorted(name for name in model.env if not name.startswith("GPUSTACK_"))
+    if not (model.backend_parameters or names or model.lora_adapters):
+        return ""
+    words = (*model.backend_parameters, "", *names, "", str(len(model.lora_adapters)))
+    return hashlib.sha256("\0".join(words).encode(errors="replace")).hexdigest()[:12]
 
 
 def _demand_of(

@@ -28,7 +28,7 @@ def gguf_terms(facts: ModelFacts, asked: GgufSettings, known: Experience) -> Ter
     )
 
 
-def settings_name(asked: GgufSettings, total_layers: int | None) -> str:
+def settings_name(asked: GgufSettings, total_layers: int | None, peculiarity: str) -> str:
     """The settings that decide how estimate and truth compare: of equal ones the ratio is taken to be the same."""
     partly = asked.offload_layers is not None and asked.offload_layers < (total_layers or 0)
     words = {
@@ -46,6 +46,7 @@ def settings_name(asked: GgufSettings, total_layers: int | None) -> str:
         "kv-offload": asked.kv_offload,
         "logits": asked.logits,
         "drafted": asked.drafted,
+        "given": peculiarity,
     }
     shown = {name: int(value) if isinstance(value, bool) else value for name, value in words.items()}
     return " ".join(f"{name}={value}" for name, value in shown.items())

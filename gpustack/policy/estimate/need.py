@@ -49,6 +49,9 @@ class MemoryDemand(ABC):
     spans_workers: bool = False
     """Whether it may be divided among devices of several workers."""
 
+    peculiarity: str = ""
+    """Names what else a deployment sets of its engine: any of that may decide about memory, so that only runs with the
+    same are compared."""
     runs: Mapping[str, Experience] = attrs.field(factory=dict, eq=False, repr=False)
     """What runs on the same kind of devices have shown, by the settings that decide about memory."""
 

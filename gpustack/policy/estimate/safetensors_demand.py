@@ -146,6 +146,7 @@ class SafetensorsDemand(MemoryDemand):
             "loaded-bits": asked.loaded_bits or "own",
             "ranks": asked.adapter_ranks,
             "drafts": int(asked.drafts),
+            "given": self.peculiarity,
         }
         return " ".join(f"{name}={value}" for name, value in words.items())
 
