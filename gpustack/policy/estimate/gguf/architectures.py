@@ -49,13 +49,9 @@ FORWARD_ONLY = frozenset({"nemotron_h", "nemotron_h_moe"})
 COMPRESSED = frozenset({"deepseek4"})
 """They keep a window of all tokens, and of longer ago one entry for several."""
 RESIDUALS: Mapping[str, int] = {
-    "cohere2": 6,
-    "command-r": 6,
-    "falcon": 6,
-    "gptneox": 6,
-    "phi2": 6,
-    "deci": 11,
-}
+    "cohere2": 6, "command-r": 6, "deepseek2": 6, "eurobert": 6, "falcon": 6, "gptneox": 6, "phi2": 6, "stablelm": 6,
+    "granitehybrid": 7, "deci": 11,
+}  # fmt: skip
 """Rows as wide as the model that are alive during a feed-forward; 5 of most, and more where attention is computed
 beside it."""
 MIXING: Mapping[str, float] = {"rwkv7": 20.5, "arwkv7": 25.6}

@@ -11,7 +11,7 @@ from functools import lru_cache
 from gpustack.domain.facts import ModelFacts
 
 from . import architectures as known
-from .cache import compressed_cells, is_flash, layer_cells
+from .cache import compressed_cells, is_flash, layer_cells, slot_state
 from .layers import at, has_head, layers_of, sees_batch, window
 from .settings import CELL_BYTES, GgufSettings
 
@@ -21,7 +21,7 @@ _INDEXING = 116736
 
 def step(facts: ModelFacts, settings: GgufSettings) -> int:
     """Bytes of the largest step on a device that has layers of all kinds, without masks and the head."""
-    rows = max(_widest(facts), _scores(facts, settings)) + _kept(facts, settings)
+    rows = max(_widest(facts), _recurrent(facts, settings), _scores(facts, settings)) + _kept(facts, settings)
     if facts.shape.indexer_key_length and facts.key_length_mla:
         rows += 1.25 * settings.cells
     if facts.architecture in known.COMPRESSED:
@@ -88,7 +88,7 @@ def _pairs(facts: ModelFacts, settings: GgufSettings) -> int:
 @lru_cache(maxsize=1024)
 def _widest(facts: ModelFacts) -> int:
     """Numbers of a token in the largest step."""
-    return max(_attention(facts), _forward(facts), _mixture(facts), _latent(facts), _recurrent(facts))
+    return max(_attention(facts), _forward(facts), _mixture(facts), _latent(facts))
 
 
 def _attention(facts: ModelFacts) -> int:
@@ -126,18 +126,22 @@ def _latent(facts: ModelFacts) -> int:
     return found
 
 
-def _recurrent(facts: ModelFacts) -> int:
+def _recurrent(facts: ModelFacts, settings: GgufSettings) -> float:
     space, width = facts.state_space, facts.embedding_length or 0
     if space is None:
         return 0
+    # The states of all slots are gathered beside.
+    states = settings.parallel * slot_state(facts) / (4 * settings.tokens)
     if space.wkv_head_size:
-        return int(known.MIXING.get(facts.architecture, 15.1) * width)
+        return known.MIXING.get(facts.architecture, 15.1) * width + states
     if not space.state_size:
         return 0
     if not space.group_count:
-        return 7 * space.inner_size + width
-    both = space.inner_size + 2 * space.group_count * space.state_size
-    return 4 * space.inner_size + 2 * both + 4 * width
+        return 7 * space.inner_size + width + states
+    both = 7.15 * space.inner_size + 6.8 * space.group_count * space.state_size
+    if facts.architecture in known.BOTH:
+        both += 2 * max(facts.heads, default=0) * (facts.key_length or 0)
+    return both + states
 
 
 def _kept(facts: ModelFacts, settings: GgufSettings) -> int:
