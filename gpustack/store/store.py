@@ -69,7 +69,7 @@ class StoreSettings:
         return self.url or sa.URL.create("sqlite", database=str(path))
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class _TableWatch:
     tables: frozenset[str] | None
     wake: Wake
