@@ -21,8 +21,14 @@ async def test_each_instance_is_a_device_with_its_own_uuid_and_memory(
     monitor: DeviceMonitor, nvml: FakeNvml
 ) -> None:
     whole, divided = cards(2, path="0.0.0.0")
-    nvml.tell([whole, {**divided, "mig": 1, "total": "!4"}, *instances(1, 0, 4)])
+    busy, idle = instances(1, 0, 4)
+    nvml.tell([whole, {**divided, "mig": 1, "total": "!4"}, {**busy, "processes": "17:1024"}, idle])
     found = await monitor.look(NOW)
+    assert [(use.index, dict(use.by_process)) for use in found.uses] == [
+        (0, {}),
+        (200, {17: 1024}),
+        (204, {}),
+    ]
     assert found.faults == ()
     assert [(one.index, one.slice_profile) for one in found.devices] == [
         (0, None),

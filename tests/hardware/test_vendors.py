@@ -148,6 +148,9 @@ def test_amd_by_its_kernel_driver_where_no_tool_is_installed() -> None:
         {"names": f"{card}/hwmon", "found": ["hwmon3"]},
         {"read": f"{card}/hwmon/hwmon3/temp1_input", "text": "55000"},
         {"read": f"{node}/2/properties", "text": "gfx_target_version 90010"},
+        # graphics within a processor: they count, and are not shown
+        {"read": f"{node}/10/properties", "text": "gfx_target_version 110003\nlocation_id 768"},
+        {"read": "/sys/bus/pci/devices/0000:03:00.0/mem_info_vram_total", "text": "536870912"},
         outputs=[],
     )
     assert report.faults == ()

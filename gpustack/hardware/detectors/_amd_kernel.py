@@ -9,6 +9,8 @@ from gpustack.hardware.figures import celsius, cores, memory, percent, text, who
 from gpustack.hardware.probe import DeviceProbe
 
 _NODES = "/sys/class/kfd/kfd/topology/nodes"
+_LEAST = 2 << 30
+"""Bytes. Less of their own have graphics within processors, for which nobody has installed AMD's tools."""
 
 
 def kernel_devices(probe: DeviceProbe) -> Iterator[Mapping[str, Any]]:
@@ -22,6 +24,12 @@ def kernel_devices(probe: DeviceProbe) -> Iterator[Mapping[str, Any]]:
             continue
         yield {**_device(probe, told, version), "index": number}
         number += 1
+
+
+def is_within_processor(fields: Mapping[str, Any]) -> bool:
+    """Whether a device has next to no memory of its own."""
+    total = fields["memory"].total
+    return total is not None and total < _LEAST
 
 
 def _properties(probe: DeviceProbe, path: str) -> Mapping[str, int]:
