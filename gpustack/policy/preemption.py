@@ -24,7 +24,7 @@ from .worker_class import alike
 
 _MOST_CLASSES = 64
 """Among how many kinds of workers, the most promising, it is looked for a place."""
-_MOST_TRIED = 16
+_MOST_TRIED = 8
 """On how many of those where it would fit the instances that must end are found out."""
 _LISTED = 4
 _SOON = datetime(1, 1, 1, tzinfo=UTC)
@@ -189,6 +189,8 @@ def _name_of(worker_id: int, snapshot: Snapshot) -> str:
 
 
 Harm = tuple[int, int, int, int, tuple[int, ...]]
+_Level = tuple[Mapping[int, ModelInstance], Snapshot, Placement]
+"""Those that end up to a priority, the snapshot without them, and a place there."""
 
 
 @attrs.define(eq=False)
@@ -198,20 +200,20 @@ class _Search:
     request: PlacementRequest
     rest: Snapshot
     lower: Mapping[int, ModelInstance] = attrs.field(init=False)
+    priorities: Mapping[int, int] = attrs.field(init=False)
+    """Of those, by their ids."""
 
     def __attrs_post_init__(self) -> None:
         every = self.rest.instances.values()
         self.lower = {one.id: one for one in every if _may_end(one, self.request, self.rest)}
+        self.priorities = {key: priority_of(one, self.rest) for key, one in self.lower.items()}
 
     def victims(self) -> Sequence[ModelInstance] | None:
         """The least harmful of the choices that were found; ``None`` if it fits nowhere whatever ends."""
         level = self._level()
         if level is None:
             return None
-        candidates = {key: one for key, one in self.lower.items() if self._priority(one) <= level}
-        cleared = self.rest.changed(without=candidates.keys())
-        found = _place(self.request, cleared)
-        assert found is not None  # that is what the level says
+        candidates, cleared, found = level
         choices = [self._least(candidates, _workers(found, cleared))]
         tried = 0
         for worker in self._promising(candidates, cleared, found):
@@ -223,23 +225,28 @@ class _Search:
         best = min(choices, key=self._harm)
         return self._needed(best)
 
-    def _level(self) -> int | None:
-        """The lowest priority up to which all have to end at most. What ends with a lower one ends with a higher."""
-        levels = sorted({self._priority(one) for one in self.lower.values()})
-        if not levels or not self._fits_up_to(levels[-1]):
-            return None
+    def _level(self) -> _Level | None:
+        """What comes of it when all up to the lowest priority end with which it fits. What fits when those up to one
+        priority end fits when those up to a higher one do."""
+        levels = sorted(set(self.priorities.values()))
         first, last = 0, len(levels) - 1
-        while first < last:
-            middle = (first + last) // 2
-            if self._fits_up_to(levels[middle]):
-                last = middle
-            else:
+        found: _Level | None = None
+        # The lowest is tried first, for it is mostly enough, and each try looks at all workers anew.
+        middle = 0
+        while first <= last:
+            tried = self._up_to(levels[middle])
+            if tried is None:
                 first = middle + 1
-        return levels[first]
+            else:
+                found, last = tried, middle - 1
+            middle = last if found is None else (first + last) // 2
+        return found
 
-    def _fits_up_to(self, level: int) -> bool:
-        gone = {key for key, one in self.lower.items() if self._priority(one) <= level}
-        return _place(self.request, self.rest.changed(without=gone)) is not None
+    def _up_to(self, level: int) -> _Level | None:
+        candidates = {key: self.lower[key] for key, priority in self.priorities.items() if priority <= level}
+        cleared = self.rest.changed(without=candidates.keys())
+        found = _place(self.request, cleared)
+        return None if found is None else (candidates, cleared, found)
 
     def _promising(
         self, candidates: Mapping[int, ModelInstance], cleared: Snapshot, found: Placement
@@ -285,7 +292,8 @@ class _Search:
             sorted(held, key=lambda one: (-self._priority(one), _whole(one), one.id)),
             sorted(held, key=lambda one: (-self._priority(one), one.state not in SERVING, one.id)),
         )
-        return min((self._spared(order, held, among) for order in orders), key=self._harm)
+        first = self._spared(orders[0], held, among)
+        return first if len(first) < 2 else min(first, self._spared(orders[1], held, among), key=self._harm)
 
     def _spared(
         self, order: Iterable[ModelInstance], held: Iterable[ModelInstance], among: Sequence[Worker] | None
@@ -304,7 +312,7 @@ class _Search:
         return self._spared(order, victims, None) if len(victims) > 1 else victims
 
     def _priority(self, instance: ModelInstance) -> int:
-        return priority_of(instance, self.rest)
+        return self.priorities[instance.id]
 
     def _harm(self, victims: Collection[ModelInstance]) -> Harm:
         priorities = [self._priority(one) for one in victims]
