@@ -64,8 +64,9 @@ in the words used here; the table at the end has every move between them.
 - `error`: with a worker, a step failed, and the worker tries again by itself unless the deployment says not to
   (`restart_on_error`). Without a worker, it can never run as specified. The message says why.
 - `unreachable`: it ran when its worker was last heard, and may run on.
-- `ending`: it is to go, because it was deleted, scaled down, replaced by a newer one, or is on a worker that is
-  drained. This is no state of its own: `deleted_at` is set, and `state` stays as it was.
+- `ending`: it is to go, because it was deleted, scaled down, replaced by a newer one, makes room for one of higher
+  priority, or is on a worker that is drained. This is no state of its own: `deleted_at` is set, and `state` stays as it
+  was.
 
 An instance without a place goes at once, without `ending`. `unreachable` is also the condition of a worker that was
 silent past `--reschedule-grace`: see below. `gpustack servers` uses the word for a server that is not heard.

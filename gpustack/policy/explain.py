@@ -23,6 +23,7 @@ from .explain_memory import told
 from .location import where
 from .look import Looks, looks_of
 from .placement import USUAL_GANGS, GangSettings, PlacementRequest
+from .preemption import explained
 from .remedies import quantisation
 from .remedy import KnownFacts, Remedy
 from .schedule import place_and_faults
@@ -144,6 +145,7 @@ def explain(
     return attrs.evolve(
         known,
         sentence=found.sentence,
+        note="" if faults else explained(request, snapshot),
         smallest_change=found.smallest_change,
         final=not faults and _never_fits(request, snapshot),
         changes=() if faults else all_changes(trial),

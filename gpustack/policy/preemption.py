@@ -142,6 +142,27 @@ def reservations(snapshot: Snapshot) -> Iterator[ModelInstance]:
     return (snapshot.instances[key] for key in sorted(snapshot.claims.kept))
 
 
+def explained(request: PlacementRequest, snapshot: Snapshot) -> str:
+    """What an instance that fits nowhere has to do with those that end for others; empty if nothing. ``request`` is
+    for an instance."""
+    assert request.instance is not None
+    made, told = preempt(request, snapshot), []
+    if request.instance.displaced_by:
+        told.append(f"Made room for {request.instance.displaced_by}")
+    if made is not None:
+        told.append(made.sentence(snapshot))
+    elif request.model.preempts:
+        told.append("All that may end for it, being of lower priority, would not make enough room")
+    kept = [
+        one for one in reservations(above(request.model.priority, snapshot)) if one is not request.instance
+    ]
+    if kept and made is None:
+        names = ", ".join(one.name for one in kept[:_LISTED])
+        more = f" and {len(kept) - _LISTED} more" if len(kept) > _LISTED else ""
+        told.append(f"What ends makes room for {names}{more}, of a priority no lower than its own")
+    return ". ".join(told)
+
+
 def standing(snapshot: Snapshot) -> object:
     """All on which it depends who may end for whom, beside what placement depends on."""
     return tuple((one.id, one.priority, one.preemptible) for one in snapshot.models.values())

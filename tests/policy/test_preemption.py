@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpustack.domain.instance import Claim, Placement
+from gpustack.domain.instance import Claim, ModelInstance, Placement
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
 from gpustack.domain.record import Record
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import GIB
 from gpustack.policy.decision import decide
+from gpustack.policy.explain import explain
 from gpustack.policy.placement import PlacementRequest
 from gpustack.policy.preemption import Preemption, above, confirmed, preempt, priority_of
 
@@ -167,6 +168,25 @@ def test_what_was_decided_holds_until_it_is_not_needed_any_more() -> None:
         there[:-1],
     ):
         assert confirmed(found, world(*change)) is None
+
+
+def test_it_is_explained_who_ends_for_whom() -> None:
+    of, high, low = command(1, 8), urgent(), command(2, 4)
+    there = [worker(1, ram=10), of, high, low, running(1, of, 1)]
+    found = preempt(asked(high), world(*there))
+    assert found is not None
+    after = found.carried_out(world(*there))
+    waits = instance(501, low, displaced_by="model high (priority 50)")
+
+    def note(one: ModelInstance, snapshot: Snapshot = after) -> str:
+        return explain(snapshot.models[one.model_id], one, snapshot, None).note
+
+    assert note(after.instances[500]) == "Waits for 1 instance of lower priority to end on node-a: m1-1"
+    assert note(waits) == (
+        "Made room for model high (priority 50). What ends makes room for m50-500, of a priority no lower than its own"
+    )
+    alone = world(worker(1, ram=10), command(1, 8, preemptible=False), high, running(1, of, 1))
+    assert note(instance(500, high), alone).startswith("All that may end for it, being of lower priority,")
 
 
 @st.composite
