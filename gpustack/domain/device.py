@@ -143,6 +143,11 @@ class Device:
         """How it is joined to another device of its machine; ``None`` where that is not known."""
         return next((link for link in self.links if index in link.indexes), None)
 
+    def closeness_to(self, other: Device) -> float:
+        """1 where they are joined by links of the vendor's own, 0 across NUMA nodes or where it is not known."""
+        link = self.link_to(other.index)
+        return 0.0 if link is None else 1 - link.kind.distance / LinkKind.SYSTEM.distance
+
 
 @attrs.frozen
 class DeviceId:

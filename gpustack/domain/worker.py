@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
+from itertools import combinations
 
 import attrs
 
@@ -190,6 +192,13 @@ class WorkerStatus:
     """``None`` without ``--enable-ray``."""
     stale_since: datetime | None = None
     """Set while the last good answer of a detector is shown because a newer one is not available."""
+
+    @cached_property
+    def closeness(self) -> float:
+        """0 to 100: how well each two devices of a type are joined, in the mean. 100 is by links of the vendor's own, 0
+        across NUMA nodes or unknown."""
+        pairs = [(one, other) for one, other in combinations(self.gpu_devices, 2) if one.type == other.type]
+        return 100 * sum(one.closeness_to(other) for one, other in pairs) / len(pairs) if pairs else 0.0
 
 
 @attrs.frozen(kw_only=True)

@@ -250,6 +250,7 @@ def _shape_of(worker: Worker) -> Shape:
         worker.system_reserved,
         (condition.state, "" if is_ready else condition.why, worker.cordoned, worker.draining),
         worker.taints,
+        tuple(device.links for device in status.gpu_devices if device.links),
         (status.memory.total, status.memory.is_unified_memory),
         status.engines,
     )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gpustack.domain.affinity import HOSTNAME, AntiAffinity, AntiAffinityTerm
 from gpustack.domain.artifact import FileState, ModelFile
-from gpustack.domain.device import DeviceMemory
+from gpustack.domain.device import DeviceLink, DeviceMemory, LinkKind
 from gpustack.domain.instance import ModelInstance, Placement, claims_of
 from gpustack.domain.model import PlacementStrategy
 from gpustack.domain.snapshot import Snapshot
@@ -31,15 +31,22 @@ OTHER_RPC = attrs.evolve(RPC_BUILD, digest="e" * 64)
 SHAPES = ["qwen3-0.6b", "llama-3.2-1b", "llama-3.1-8b", "gemma-3-4b", "llama-3.3-70b"]
 
 
+def _links(index: int, kind: LinkKind | None, count: int) -> tuple[DeviceLink, ...]:
+    others = tuple(other for other in range(count) if other != index)
+    return () if kind is None or not others else (DeviceLink(kind=kind, indexes=others),)
+
+
 @st.composite
 def workers(draw: st.DrawFn, key: int) -> Worker:
     unified = draw(st.booleans())
     ram = draw(st.integers(2, 96))
     sizes = draw(st.lists(st.integers(2, 48), max_size=1 if unified else 4))
     unclaimed = st.sampled_from([None, None, 0, GIB, 3 * GIB])
+    kinds = st.sampled_from([None, None, LinkKind.FABRIC, LinkKind.BRIDGE, LinkKind.SYSTEM])
     gpus = [
         gpu(
             index,
+            links=_links(index, draw(kinds), len(sizes)),
             memory=DeviceMemory(
                 total=(ram if unified else gib) * GIB,
                 is_unified_memory=unified,

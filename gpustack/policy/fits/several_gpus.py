@@ -13,6 +13,7 @@ from gpustack.policy.capacity import WorkerCapacity
 from gpustack.policy.gang import by_type
 from gpustack.policy.placement import Candidate, PlacementRequest, Shortage
 from gpustack.policy.seat import Prospect
+from gpustack.policy.topology import nearest
 from gpustack.policy.worker_class import Key
 
 RANK = 2
@@ -36,7 +37,8 @@ def candidates(request: PlacementRequest, here: WorkerCapacity) -> list[Candidat
 
 
 def groups(request: PlacementRequest, here: WorkerCapacity) -> Iterator[tuple[Device, ...]]:
-    """Devices that may work together, fewest first; within a size those with most room, by ascending index.
+    """Devices that may work together, fewest first; within a size those with most room, of equal ones those that are
+    joined best, by ascending index.
 
     All that were picked by hand, or as many as the user's split has shares; never a number that the model cannot be
     divided among.
@@ -45,7 +47,7 @@ def groups(request: PlacementRequest, here: WorkerCapacity) -> Iterator[tuple[De
     for size in _sizes(request, max((len(members) for members in together.values()), default=0)):
         for _, members in sorted(together.items()):
             if len(members) >= size:
-                yield tuple(sorted(members[:size], key=lambda device: device.index))
+                yield tuple(sorted(nearest(members, size, here), key=lambda device: device.index))
 
 
 def _sizes(request: PlacementRequest, there: int) -> Iterator[int]:

@@ -1,0 +1,92 @@
+"""What runs on several GPUs runs on those that are joined best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from gpustack.domain.device import Device, DeviceLink, LinkKind
+from gpustack.domain.instance import Claim, Placement
+from gpustack.domain.record import Record
+from gpustack.domain.unit import GIB
+from gpustack.policy.schedule import place
+from gpustack.policy.worker_class import alike
+
+from .shapes import facts_of
+from .worlds import ask, gpu, instance, model, worker, world
+
+LARGE = facts_of("llama-3.3-70b")  # two GPUs of 24 GiB
+OF = model(1)
+PAIRS = {frozenset({0, 2}), frozenset({1, 3})}
+
+
+def joined(
+    count: int, ways: Mapping[frozenset[int], LinkKind], other: LinkKind = LinkKind.SYSTEM
+) -> list[Device]:
+    """GPUs of which the pairs named are joined in that way."""
+    found = []
+    for index in range(count):
+        links = [
+            DeviceLink(kind=ways.get(frozenset({index, to}), other), indexes=(to,), count=4)
+            for to in range(count)
+            if to != index
+        ]
+        found.append(gpu(index, links=tuple(links)))
+    return found
+
+
+def taken(*records: Record) -> tuple[int, tuple[int, ...]]:
+    outcome = place(ask(OF, LARGE), world(OF, *records))
+    assert isinstance(outcome, Placement), outcome
+    return outcome.worker_id, outcome.gpu_indexes
+
+
+def test_of_equal_gpus_those_with_the_vendors_own_links_are_taken() -> None:
+    ways = dict.fromkeys(PAIRS, LinkKind.FABRIC)
+    assert taken(worker(1, gpus=joined(4, ways))) == (1, (0, 2))
+    held = instance(7, model(2), on=1, claim=Claim(vram={0: GIB}))
+    assert taken(worker(1, gpus=joined(4, ways)), held) == (1, (1, 3))
+
+
+def test_a_pcie_switch_goes_before_a_numa_node_and_that_before_another() -> None:
+    near = {frozenset({1, 2}): LinkKind.NODE, frozenset({2, 3}): LinkKind.SWITCH}
+    assert taken(worker(1, gpus=joined(4, near))) == (1, (2, 3))
+    assert taken(worker(1, gpus=joined(4, {frozenset({1, 2}): LinkKind.NODE}))) == (1, (1, 2))
+
+
+def test_more_parallel_links_are_nearer() -> None:
+    there = joined(3, {frozenset({0, 1}): LinkKind.FABRIC, frozenset({1, 2}): LinkKind.FABRIC})
+    wide = [
+        attrs.evolve(one, links=tuple(attrs.evolve(link, count=18) for link in one.links))
+        if one.index == 2
+        else one
+        for one in there
+    ]
+    first = attrs.evolve(
+        wide[1],
+        links=tuple(attrs.evolve(link, count=18 if link.indexes == (2,) else 4) for link in wide[1].links),
+    )
+    assert taken(worker(1, gpus=[wide[0], first, wide[2]])) == (1, (1, 2))
+
+
+def test_where_nothing_is_known_the_first_are_taken() -> None:
+    assert taken(worker(1, gpus=[gpu(index) for index in range(4)])) == (1, (0, 1))
+
+
+def test_room_goes_before_links() -> None:
+    """Only GPUs that are equally free are exchanged for each other."""
+    held = instance(7, model(2), on=1, claim=Claim(vram={2: 3 * GIB}))
+    there = worker(1, gpus=joined(3, {frozenset({1, 2}): LinkKind.FABRIC}))
+    assert taken(there, held) == (1, (0, 1))
+
+
+def test_of_workers_the_one_with_better_links_is_taken() -> None:
+    apart = worker(1, gpus=joined(2, {}))
+    near = worker(2, gpus=joined(2, {}, other=LinkKind.FABRIC))
+    snapshot = world(OF, apart, near)
+    assert taken(apart, near) == (2, (0, 1))
+    assert [[one.id for one in group] for group in alike(ask(OF, LARGE), snapshot)] == [[1], [2]]
+    small = place(ask(OF, facts_of("llama-3.2-1b")), snapshot)
+    assert isinstance(small, Placement)
+    assert small.worker_id == 1, "on one GPU links are of no use"
