@@ -7,20 +7,28 @@ from functools import lru_cache
 from gpustack.domain.facts import ModelFacts, StateSpace
 
 from . import architectures as known
-from .layers import Layer, at, layers_of, run_layers, window
+from .layers import Layer, at, kinds_of, layers_of, run_layers, window
 from .settings import CELL_BYTES, GgufSettings, padded
 
 _COARSE = 128
 """Tokens in one entry from which on a layer has no index."""
 
 
-def layer_cache(facts: ModelFacts, settings: GgufSettings, number: int) -> int:
-    """Bytes that a layer keeps for all slots."""
-    layer = layers_of(facts)[number]
+def layer_caches(facts: ModelFacts, settings: GgufSettings) -> list[int]:
+    """Bytes that each layer keeps for all slots."""
+    layers = layers_of(facts)
     if facts.architecture in known.COMPRESSED:
-        return _compressed(facts, settings, number)
-    if settings.predicts and number >= run_layers(facts):
-        layer = Layer(attends=True, heads=at(facts.kv_heads or facts.heads or (0,), number))
+        return [_compressed(facts, settings, number) for number in range(len(layers))]
+    alike = {layer: _layer_cache(facts, settings, layer) for layer, _ in kinds_of(facts)}
+    found = [alike[layer] for layer in layers]
+    if settings.predicts:
+        for number in range(run_layers(facts), len(layers)):
+            heads = at(facts.kv_heads or facts.heads or (0,), number)
+            found[number] = _layer_cache(facts, settings, Layer(attends=True, heads=heads))
+    return found
+
+
+def _layer_cache(facts: ModelFacts, settings: GgufSettings, layer: Layer) -> int:
     # A state of before each token that was guessed, to return to.
     found = settings.parallel * (1 + settings.drafted) * slot_state(facts) if layer.recurs else 0
     if layer.attends:
@@ -107,7 +115,7 @@ def _cell(facts: ModelFacts, settings: GgufSettings, layer: Layer) -> float:
 
 @lru_cache(maxsize=1024)
 def _widest_values(facts: ModelFacts) -> int:
-    return max((head_lengths(facts, layer)[1] * layer.heads for layer in layers_of(facts)), default=0)
+    return max((head_lengths(facts, layer)[1] * layer.heads for layer, _ in kinds_of(facts)), default=0)
 
 
 @lru_cache(maxsize=1024)

@@ -12,7 +12,7 @@ from gpustack.domain.facts import ModelFacts
 
 from . import architectures as known
 from .cache import compressed_cells, is_flash, layer_cells, slot_state
-from .layers import at, has_head, layers_of, sees_batch, window
+from .layers import has_head, kinds_of, sees_batch, window
 from .settings import CELL_BYTES, GgufSettings
 
 _INDEXING = 116736
@@ -49,7 +49,9 @@ def masks(facts: ModelFacts, settings: GgufSettings) -> int:
         return windows * tokens * tokens * size
     if facts.architecture in known.COMPRESSED:
         return (compressed_cells(facts, settings) + settings.cells // 4) * tokens * size
-    cells = {layer.slides: layer_cells(facts, settings, layer) for layer in layers_of(facts) if layer.attends}
+    cells = {
+        layer.slides: layer_cells(facts, settings, layer) for layer, _ in kinds_of(facts) if layer.attends
+    }
     return sum(cells.values()) * tokens * size
 
 
@@ -76,11 +78,7 @@ def _pairs(facts: ModelFacts, settings: GgufSettings) -> int:
     if facts.architecture in known.COMPRESSED:
         return (settings.cells // 4 + compressed_cells(facts, settings)) * max(facts.heads)
     return max(
-        (
-            at(facts.heads, number) * layer_cells(facts, settings, layer)
-            for number, layer in enumerate(layers_of(facts))
-            if layer.attends
-        ),
+        (heads * layer_cells(facts, settings, layer) for layer, heads in kinds_of(facts) if layer.attends),
         default=0,
     )
 

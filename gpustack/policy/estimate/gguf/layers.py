@@ -15,7 +15,7 @@ from . import architectures as known
 V = TypeVar("V")
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Layer:
     """``slides`` only where it ``attends``. A layer may keep a state beside what it attends to."""
 
@@ -30,9 +30,20 @@ class Layer:
 
 @lru_cache(maxsize=1024)
 def layers_of(facts: ModelFacts) -> tuple[Layer, ...]:
-    """One for each layer of the file."""
-    count = facts.total_layers or 0
-    return tuple(_layer(facts, number, count) for number in range(count))
+    """One for each layer of the file; layers that are alike are the same object."""
+    seen: dict[Layer, Layer] = {}
+    found = (_layer(facts, number) for number in range(facts.total_layers or 0))
+    return tuple(seen.setdefault(layer, layer) for layer in found)
+
+
+@lru_cache(maxsize=1024)
+def kinds_of(facts: ModelFacts) -> tuple[tuple[Layer, int], ...]:
+    """Which layers there are, each with the most heads that ask."""
+    heads: dict[Layer, int] = {}
+    for number, layer in enumerate(layers_of(facts)):
+        asking = at(facts.heads, number) if facts.heads else 0
+        heads[layer] = max(asking, heads.get(layer, 0))
+    return tuple(heads.items())
 
 
 def is_encoder(facts: ModelFacts) -> bool:
@@ -82,7 +93,7 @@ def at(values: Sequence[V], layer: int) -> V:
     return values[layer] if layer < len(values) else values[-1]
 
 
-def _layer(facts: ModelFacts, layer: int, count: int) -> Layer:
+def _layer(facts: ModelFacts, layer: int) -> Layer:
     keeps = run_layers(facts) - facts.shape.shared_layers
     if is_encoder(facts) or layer >= keeps:
         return Layer()

@@ -9,7 +9,7 @@ import attrs
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.unit import MIB
 
-from .cache import checkpoint, layer_cache
+from .cache import checkpoint, layer_caches
 from .compute import head, masks, step
 from .memory import MemoryEstimate, MemoryNeed
 from .settings import GgufSettings
@@ -46,18 +46,21 @@ class _Layout:
         everything = self.layers + 1
         wanted = everything if self.settings.offload_layers is None else self.settings.offload_layers
         self.offloaded = min(wanted, everything) if self.settings.shares else 0
-        self.places = [self._place(layer) for layer in range(everything)]
+        self.places = self._placed(everything)
 
-    def _place(self, layer: int) -> int:
-        first = self.layers + 1 - self.offloaded
-        if layer < first:
-            return 0
-        position, total, upto = layer - first, sum(self.settings.shares), 0.0
+    def _placed(self, everything: int) -> list[int]:
+        found = [0] * (everything - self.offloaded)
+        total, upto = sum(self.settings.shares), 0.0
         for device, share in enumerate(self.settings.shares, start=1):
             upto += share
-            if position * total < upto * self.offloaded:  # exact where shares are numbers of layers
-                return device
-        return len(self.settings.shares)
+            # A layer is here if its place among the offloaded ones, as a share of them, is: exact where shares are
+            # numbers of layers.
+            while (
+                len(found) < everything
+                and (len(found) - everything + self.offloaded) * total < upto * self.offloaded
+            ):
+                found.append(device)
+        return [*found, *[len(self.settings.shares)] * (everything - len(found))]
 
     def estimate(self) -> MemoryEstimate:
         count = 1 + len(self.settings.shares)
@@ -87,9 +90,8 @@ class _Layout:
 
     def _kv(self, count: int) -> list[int]:
         found = [0] * count
-        for layer in range(self.layers):
-            place = self.places[layer] if self.settings.kv_offload else 0
-            found[place] += layer_cache(self.facts, self.settings, layer)
+        for layer, size in enumerate(layer_caches(self.facts, self.settings)):
+            found[self.places[layer] if self.settings.kv_offload else 0] += size
         return found
 
     def _compute(self, count: int) -> list[int]:
@@ -104,7 +106,8 @@ class _Layout:
             found[self.places[self.layers]] += self._step() + self._masks()
         if self.facts.projector_size:
             found[self._projector(count)] += PROJECTOR_COMPUTE
-        kept = self.settings.parallel * self.settings.checkpoints * checkpoint(self.facts, self.settings)
+        copies = self.settings.parallel * self.settings.checkpoints
+        kept = copies * checkpoint(self.facts, self.settings) if copies else 0
         found[0] += head(self.facts, self.settings) + self.settings.prompt_cache + kept
         return found
 
