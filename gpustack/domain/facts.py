@@ -47,6 +47,8 @@ class TensorBytes:
 
     layers: tuple[int, ...] = attrs.field(default=(), validator=_countable)
     """All tensors of each layer (GGUF: ``blk.<n>.``), one entry per layer."""
+    experts: tuple[int, ...] = attrs.field(default=(), validator=_countable)
+    """Of each of ``layers``, the part that is experts of a mixture (GGUF: ``…_exps``); empty if unknown."""
     token_embedding: int = attrs.field(default=0, validator=_countable)
     """GGUF: ``token_embd.weight`` alone. It stays in host memory."""
     output: int = attrs.field(default=0, validator=_countable)

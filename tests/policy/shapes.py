@@ -15,10 +15,13 @@ def facts_of(name: str, quantisation: str = "q4_k_m") -> ModelFacts:
     """What a header of this shape in this quantisation says."""
     shape = SHAPES[name]
     layers, token, output, other = [0] * shape.layers, 0, 0, 0
+    experts = [0] * shape.layers
     for tensor, sides, kind in _tensors(shape, quantisation):
         size = _bytes(sides, kind)
         if tensor.startswith("blk."):
-            layers[int(tensor.split(".")[1])] += size
+            number = int(tensor.split(".")[1])
+            layers[number] += size
+            experts[number] += size if "_exps." in tensor else 0
         elif tensor == "token_embd.weight":
             token += size
         elif tensor.startswith("output"):
@@ -26,7 +29,12 @@ def facts_of(name: str, quantisation: str = "q4_k_m") -> ModelFacts:
         else:
             other += size
     tensors = TensorBytes(
-        layers=tuple(layers), token_embedding=token, output=output, other=other, tied=shape.tied
+        layers=tuple(layers),
+        experts=tuple(experts) if any(experts) else (),
+        token_embedding=token,
+        output=output,
+        other=other,
+        tied=shape.tied,
     )
     latent = shape.latent
     return ModelFacts(

@@ -103,3 +103,9 @@ def test_guessing_ahead_is_counted_and_a_draft_model_is_said_not_to_be() -> None
     predicting = gguf_settings(model(backend_parameters=("--spec-type=draft-mtp",)))
     assert (predicting.drafted, predicting.predicts) == (3, True)
     assert gguf_settings(model()).drafted == 0
+
+
+def test_experts_that_stay_on_the_host_are_counted_there() -> None:
+    assert gguf_settings(model(backend_parameters=("--n-cpu-moe=7",))).host_experts == 7
+    assert gguf_settings(model(backend_parameters=("--cpu-moe",))).host_experts >= 1000
+    assert gguf_settings(model()).host_experts == 0

@@ -194,3 +194,16 @@ def test_layers_that_predict_tokens_are_counted_where_they_are_run() -> None:
     )
     assert predicting.kv == plain.kv + plain.kv // 27
     assert predicting.compute > plain.compute
+
+
+def test_experts_of_the_first_layers_stay_on_the_host() -> None:
+    facts = facts_of("qwen3-30b-a3b")
+    assert facts.tensors is not None
+    experts = facts.tensors.experts
+    plain, kept = (
+        estimate(facts, GgufSettings(ctx=16384, shares=(1.0,), host_experts=layers)) for layers in (0, 10)
+    )
+    assert kept.devices[0].weights == plain.devices[0].weights - sum(experts[:10])
+    assert kept.host.weights == plain.host.weights + sum(experts[:10])
+    # The engine said 88 MiB of buffers on the host then, and 24 without.
+    assert kept.host.compute > plain.host.compute + 64 * MIB

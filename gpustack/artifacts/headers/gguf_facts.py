@@ -227,7 +227,7 @@ def _whole(headers: Sequence[GgufHeader], file_size: int) -> list[GgufTensor]:
 
 def _tensor_bytes(tensors: Sequence[GgufTensor], layers: int) -> TensorBytes | None:
     """The bytes of tensors by where an engine puts them; ``None`` when the size of one is unknown."""
-    per_layer = [0] * layers
+    per_layer, experts = [0] * layers, [0] * layers
     token = output = other = 0
     names = set()
     for tensor in tensors:
@@ -237,6 +237,7 @@ def _tensor_bytes(tensors: Sequence[GgufTensor], layers: int) -> TensorBytes | N
         layer = _layer(tensor.name)
         if layer is not None and layer < layers:
             per_layer[layer] += tensor.size
+            experts[layer] += tensor.size if "_exps." in tensor.name else 0
         elif tensor.name == "token_embd.weight":
             token += tensor.size
         elif tensor.name.startswith("output"):
@@ -245,6 +246,7 @@ def _tensor_bytes(tensors: Sequence[GgufTensor], layers: int) -> TensorBytes | N
             other += tensor.size
     return TensorBytes(
         layers=tuple(per_layer),
+        experts=tuple(experts) if any(experts) else (),
         token_embedding=token,
         output=output,
         other=other,
@@ -253,8 +255,8 @@ def _tensor_bytes(tensors: Sequence[GgufTensor], layers: int) -> TensorBytes | N
 
 
 def _layer(name: str) -> int | None:
-    """``blk.7.attn_q.weight`` → 7."""
-    start, _, rest = name.partition(".")
+    """``blk.7.attn_q.weight`` → 7, and of models with an encoder ``dec.blk.7.…`` and ``enc.blk.7.…``."""
+    start, _, rest = name.removeprefix("dec.").removeprefix("enc.").partition(".")
     number = rest.partition(".")[0]
     return (
         int(number) if start == "blk" and number.isascii() and number.isdigit() and len(number) < 9 else None

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import attrs
 
-from gpustack.domain.facts import FileFormat, ModelFacts
+from gpustack.domain.facts import MOST_LAYERS, FileFormat, ModelFacts
 from gpustack.domain.memory_use import MemoryPlan
 from gpustack.domain.model import Model
 from gpustack.domain.unit import GIB, MIB, human_bytes
@@ -211,6 +211,7 @@ def gguf_settings(model: Model, slot_count: int | None = None) -> GgufSettings:
     divided = slots(model, slot_count)
     kept = parameters.number_of(given, *llama_cpp.CHECKPOINT_FLAGS)
     cache = parameters.number_of(given, *llama_cpp.CACHE_RAM_FLAGS) or 0
+    experts = parameters.number_of(given, *llama_cpp.HOST_EXPERTS_LAYERS_FLAGS) or 0
     kinds = parameters.value_of(given, *llama_cpp.DRAFT_TYPE_FLAGS) or ""
     drafts = kinds not in ("", "none") or parameters.has(given, *llama_cpp.DRAFT_MODEL_FLAGS)
     return GgufSettings(
@@ -227,6 +228,9 @@ def gguf_settings(model: Model, slot_count: int | None = None) -> GgufSettings:
         # -1 is "no limit" to llama.cpp: then its own default is what we count.
         prompt_cache=(8192 if cache < 0 else cache) * MIB,
         checkpoints=llama_cpp.CHECKPOINTS if kept is None else max(kept, 0),
+        host_experts=MOST_LAYERS
+        if parameters.has(given, *llama_cpp.HOST_EXPERTS_FLAGS)
+        else min(max(experts, 0), MOST_LAYERS),
         drafted=number(llama_cpp.DRAFT_TOKENS_FLAGS, llama_cpp.DRAFT_TOKENS) if drafts else 0,
         predicts="mtp" in kinds,
     )

@@ -46,6 +46,7 @@ def settings_name(asked: GgufSettings, total_layers: int | None, peculiarity: st
         "kv-offload": asked.kv_offload,
         "logits": asked.logits,
         "drafted": asked.drafted,
+        "host-experts": asked.host_experts,
         "given": peculiarity,
     }
     shown = {name: int(value) if isinstance(value, bool) else value for name, value in words.items()}

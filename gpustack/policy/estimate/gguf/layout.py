@@ -74,7 +74,11 @@ class _Layout:
         found = [0] * count
         output = self.places[self.layers]
         for layer, size in enumerate(tensors.layers):
-            found[self.places[min(layer, self.layers)]] += size
+            kept = (
+                tensors.experts[layer] if layer < min(self.settings.host_experts, len(tensors.experts)) else 0
+            )
+            found[0] += kept
+            found[self.places[min(layer, self.layers)]] += size - kept
         found[0] += tensors.token_embedding + tensors.other
         found[output] += tensors.output
         if tensors.tied and output:
@@ -115,9 +119,9 @@ class _Layout:
         """Rows as wide as the model differ by place: the CPU alone has five in a step, a device fewer, since what
         comes in lies on the host, and more where several batches are under way."""
         row, step, masks = self._row(), self._step(), self._masks()
-        if 0 in self.places:  # layers on the host as well
+        if 0 in self.places or self.settings.host_experts:  # the host works on layers as well
             found[0] = step - row + masks
-            fewer, copies = 3, 1
+            fewer, copies = 3 if 0 in self.places else 2, 1
         elif len(used) > 1 and self.settings.kv_offload:
             found[0] = _PIPELINE_COPIES * masks + 5 * row
             fewer, copies = -2, _PIPELINE_COPIES

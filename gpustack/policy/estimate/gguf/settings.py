@@ -47,6 +47,8 @@ class GgufSettings:
     checkpoints: int = 0
     """Copies a slot may keep, in host memory, of what its sliding and recurrent layers hold."""
 
+    host_experts: int = 0
+    """Layers, the first ones, whose experts stay on the host."""
     drafted: int = 0
     """Tokens guessed ahead, by a draft model or by layers of the model itself; each may have to be taken back."""
     predicts: bool = False
