@@ -114,9 +114,9 @@ def after(snapshot: Snapshot, placed: Record) -> Snapshot:
     return attrs.evolve(snapshot, tables={**snapshot.tables, "model_instances": instances})
 
 
-def cluster(count: int) -> Snapshot:
+def cluster(count: int, seed: int = 1) -> Snapshot:
     """Workers of which half of the GPUs hold a claim, and deployments that have no replica yet."""
-    rng = random.Random(1)
+    rng = random.Random(seed)
     others: list[Model] = [model(100 + number, name=f"m{number}") for number in range(OTHERS)]
     new = [model(1 + number, name=f"new{number}") for number in range(DEPLOYED)]
     shares = [rng.uniform(0.1, 0.9) for _ in range(CLAIMS)]
