@@ -93,7 +93,7 @@ def test_more_room_never_makes_unfit_what_fitted(seed: int) -> None:
         assert fits(here.request, more(here, rng)), more
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=seeds)
 def test_who_is_told_in_which_order_and_how_often_changes_nothing(seed: int) -> None:
     here, rng = world_of(seed), random.Random(seed)
@@ -104,7 +104,7 @@ def test_who_is_told_in_which_order_and_how_often_changes_nothing(seed: int) -> 
     assert place(here.request, world(*records)) == first == place(here.request, here.snapshot)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=seeds)
 def test_what_is_placed_in_one_pass_is_claimed_without_conflict_and_within_what_is_free(seed: int) -> None:
     here, rng = world_of(seed, most=8), random.Random(seed)

@@ -175,7 +175,7 @@ NO_PLACE = {"report", "replicas"}
 """What is told without a place: nothing is known yet, or nothing need wait."""
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 1 << 32))
 def test_every_change_done_makes_a_place_and_no_smaller_one_of_its_kind(seed: int) -> None:
     here = world_of(seed)
