@@ -19,6 +19,8 @@ class DeviceUse:
     type: str
     index: int
     by_process: Mapping[int, int]
+    partial: bool = False
+    """There may be programs that are not told of: those that only draw."""
 
 
 @attrs.frozen(kw_only=True)

@@ -70,27 +70,29 @@ class DeviceShare:
 
 def share_of(
     device: Device,
-    by_process: Mapping[int, int] | None,
+    use: DeviceUse | None,
     owned: Mapping[int, SeatKey | None],
     claims: Mapping[SeatKey, int] | None,
 ) -> DeviceShare:
     """Whose the memory of a device is.
 
-    ``by_process``: what processes hold of it, where the driver tells. ``owned``: the seat of each process that is
+    ``use``: what processes hold of it, where the driver tells. ``owned``: the seat of each process that is
     there. ``claims``: what the seats claim of it; ``None`` while that is not known yet.
     """
     if device.fault is not None:
         return DeviceShare()
-    if by_process is None:
-        used = device.memory.used
+    used = device.memory.used
+    if use is None:
         if used is None or claims is None or device.memory.is_unified_memory:
             return DeviceShare()
         return DeviceShare(foreign=max(used - sum(claims.values()) - DRIVER_SHARE, 0))
     held: dict[SeatKey | None, int] = {}
-    for pid, size in by_process.items():
+    for pid, size in use.by_process.items():
         if pid in owned:
             held[owned[pid]] = held.get(owned[pid], 0) + size
     foreign = held.pop(None, 0)
+    if use.partial and used is not None and not device.memory.is_unified_memory:
+        foreign = max(foreign, used - sum(held.values()) - DRIVER_SHARE)
     if claims is None:
         return DeviceShare(foreign=foreign)
     beyond = (size - claims.get(seat, 0) for seat, size in held.items() if seat is not None)
@@ -143,8 +145,8 @@ class DeviceUses:
         seats = frozenset(leaders.values())
         if not uses or not self._sees_all_pids():
             return _Attributed(seats=seats)
-        by_device = {(use.type, use.index): use.by_process for use in uses}
-        found = owners({pid for held in by_device.values() for pid in held}, leaders)
+        by_device = {(use.type, use.index): use for use in uses}
+        found = owners({pid for use in by_device.values() for pid in use.by_process}, leaders)
         owned = {pid: None if leader is None else leaders[leader] for pid, leader in found.items()}
         return _Attributed(by_device=by_device, owned=owned, seats=seats)
 
@@ -168,7 +170,7 @@ class DeviceUses:
 class _Attributed:
     """What processes hold by the type and index of the device, whose they are, and who has a process on record."""
 
-    by_device: Mapping[tuple[str, int], Mapping[int, int]] = attrs.field(factory=dict)
+    by_device: Mapping[tuple[str, int], DeviceUse] = attrs.field(factory=dict)
     owned: Mapping[int, SeatKey | None] = attrs.field(factory=dict)
     seats: frozenset[SeatKey] = frozenset()
 
@@ -176,11 +178,11 @@ class _Attributed:
     def held(self) -> Mapping[SeatKey, Mapping[int, int]]:
         """What each seat holds, by the index of the device."""
         found: dict[SeatKey, dict[int, int]] = {}
-        for (_, index), by_process in self.by_device.items():
-            for pid, size in by_process.items():
+        for use in self.by_device.values():
+            for pid, size in use.by_process.items():
                 if (seat := self.owned.get(pid)) is not None:
                     of_seat = found.setdefault(seat, {})
-                    of_seat[index] = of_seat.get(index, 0) + size
+                    of_seat[use.index] = of_seat.get(use.index, 0) + size
         return found
 
 

@@ -161,6 +161,24 @@ def test_amd_by_its_kernel_driver_where_no_tool_is_installed() -> None:
     assert (second.index, second.labels["llvm"], second.memory.total) == (1, "gfx90a", None)
 
 
+def test_amds_kernel_driver_tells_which_processes_compute_with_how_much_memory() -> None:
+    node, process = "/sys/class/kfd/kfd/topology/nodes", "/sys/class/kfd/kfd/proc"
+    kernel: list[dict[str, Any]] = [
+        {"names": node, "found": ["0", "1"]},
+        {"read": f"{node}/0/properties", "text": "gfx_target_version 0"},
+        {"read": f"{node}/1/properties", "text": "gfx_target_version 90500\nunique_id 1229782938247303424"},
+        {"read": f"{node}/1/gpu_id", "text": "41213"},
+        {"names": process, "found": ["17", "18", "19", "self"]},
+        {"read": f"{process}/17/vram_41213", "text": "1048576"},
+        {"read": f"{process}/18/vram_41213", "text": "0"},
+        {"read": f"{process}/19/vram_7", "text": "5"},
+    ]
+    [use] = looked("amd-smi", *kernel).uses
+    assert (use.type, use.index, use.by_process, use.partial) == ("rocm", 0, {17: 1048576, 18: 0}, True)
+    kernel[4]["found"] = []
+    assert looked("amd-smi", *kernel).uses == ()
+
+
 def test_a_uuid_by_which_rocm_would_know_no_card_is_none() -> None:
     node = "/sys/class/kfd/kfd/topology/nodes"
     kernel: list[dict[str, Any]] = [

@@ -20,6 +20,7 @@ from gpustack.domain.instance import Claim
 from gpustack.domain.unit import GIB, MIB
 from gpustack.domain.worker import WorkerStatus
 from gpustack.hardware.detection import Detection, DeviceMonitor
+from gpustack.hardware.detector import DeviceUse
 from gpustack.hardware.monitor import compose
 from gpustack.nursery.process_identity import boot_id, read_stat
 from gpustack.nursery.state import GroupState, write_state
@@ -166,6 +167,17 @@ DEVICE = Device(index=0, name="G", vendor="NVIDIA", type="cuda", memory=DeviceMe
 )
 def test_what_cannot_be_told_is_unknown(device: Device) -> None:
     assert share_of(device, None, {}, {}) == DeviceShare()
+
+
+def test_where_programs_that_draw_are_not_told_what_is_left_of_the_use_is_theirs() -> None:
+    device = attrs.evolve(DEVICE, memory=DeviceMemory(total=64 * GIB, used=20 * GIB))
+    use = DeviceUse(type="rocm", index=0, by_process={7: 8 * GIB, 8: GIB}, partial=True)
+    owned = {7: (5, 0), 8: None}
+    assert share_of(device, use, owned, {(5, 0): 9 * GIB}) == DeviceShare(
+        foreign=12 * GIB - DRIVER_SHARE, overrun=0
+    )
+    full = attrs.evolve(device, memory=DeviceMemory(total=64 * GIB, used=9 * GIB))
+    assert share_of(full, use, owned, {(5, 0): 6 * GIB}) == DeviceShare(foreign=GIB, overrun=2 * GIB)
 
 
 def test_a_rise_is_told_at_the_second_look_and_a_fall_only_after_several() -> None:

@@ -32,6 +32,17 @@ def is_within_processor(fields: Mapping[str, Any]) -> bool:
     return total is not None and total < _LEAST
 
 
+def kernel_ids(probe: DeviceProbe) -> Mapping[str, int]:
+    """The kernel's own number of each device, by its uuid."""
+    found: dict[str, int] = {}
+    for node in probe.names(_NODES):
+        unique = _properties(probe, f"{_NODES}/{node}/properties").get("unique_id", 0)
+        number = whole(probe.read(f"{_NODES}/{node}/gpu_id"))
+        if unique and number:
+            found[f"GPU-{unique:016x}"] = number
+    return found
+
+
 def _properties(probe: DeviceProbe, path: str) -> Mapping[str, int]:
     lines = (line.split() for line in (probe.read(path) or "").splitlines())
     return {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdecimal()}

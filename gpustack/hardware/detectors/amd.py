@@ -12,6 +12,7 @@ from gpustack.domain.device import DEVICE_TYPES, Device, LinkKind
 from gpustack.hardware.detector import Detector, DetectorReport, with_faults
 from gpustack.hardware.detectors import _rocm_smi
 from gpustack.hardware.detectors._amd_kernel import is_within_processor, kernel_devices
+from gpustack.hardware.detectors._amd_process import uses
 from gpustack.hardware.figures import celsius, cores, entry, json_in, memory, percent, size, text, whole
 from gpustack.hardware.probe import DeviceProbe, ToolAnswer
 from gpustack.hardware.topology import Topology
@@ -30,12 +31,17 @@ def look(probe: DeviceProbe) -> DetectorReport:
         devices, said = source(probe)
         answers |= {tool: answer for tool, answer in said.items() if answer.is_installed}
         if devices:
-            return with_faults(VENDOR, _with_driver(probe, _confirmed(probe, devices)), answers)
+            known = _with_driver(probe, _confirmed(probe, devices))
+            return _with_uses(probe, with_faults(VENDOR, known, answers))
     devices = [_device(**fields) for fields in kernel_devices(probe) if not is_within_processor(fields)]
     failed = {tool: answer for tool, answer in answers.items() if answer.fault}
-    return (
-        with_faults(VENDOR, _with_driver(probe, devices), failed) if devices or answers else DetectorReport()
-    )
+    if not devices and not answers:
+        return DetectorReport()
+    return _with_uses(probe, with_faults(VENDOR, _with_driver(probe, devices), failed))
+
+
+def _with_uses(probe: DeviceProbe, report: DetectorReport) -> DetectorReport:
+    return attrs.evolve(report, uses=tuple(uses(probe, report.devices)))
 
 
 def _confirmed(probe: DeviceProbe, devices: Sequence[Device]) -> Sequence[Device]:
