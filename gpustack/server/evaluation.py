@@ -14,12 +14,15 @@ from gpustack.domain.artifact import ModelSource
 from gpustack.domain.facts import ModelFacts
 from gpustack.domain.instance import ModelInstance, Placement, claims_of
 from gpustack.domain.model import Model
+from gpustack.domain.snapshot import Snapshot
 from gpustack.engines.registry import engine_for
 from gpustack.errors import Invalid, NotFound
 from gpustack.nursery.limiter import ThreadLimiter, threads
 from gpustack.policy.estimate.learnt import KnownRuns
 from gpustack.policy.explain import Explanation, explain
+from gpustack.policy.location import where
 from gpustack.policy.placement import USUAL_GANGS, GangSettings
+from gpustack.policy.preemption import preempt
 from gpustack.policy.schedule import PlacementRequest, Unschedulable, place
 from gpustack.server.facts import FactsCache, FactsResult
 from gpustack.server.scheduler import has_files
@@ -103,7 +106,7 @@ class Evaluator:
         kept = self._kept.get(key)
         if kept is not None and kept.facts == facts and self._clock() - kept.at <= self._settings.keep_for:
             return kept.found
-        found = _verdict(await self._threads.run(place, request, snapshot, abandon=True))
+        found = await self._threads.run(_evaluated, request, snapshot, abandon=True)
         self._kept.pop(key, None)
         self._kept[key] = _CachedEvaluation(facts, self._clock(), found)
         while len(self._kept) > self._settings.most:
@@ -126,6 +129,17 @@ class Evaluator:
 
     def __repr__(self) -> str:
         return f"<Evaluator: {len(self._kept)} verdicts kept>"
+
+
+def _evaluated(request: PlacementRequest, snapshot: Snapshot) -> Evaluation:
+    outcome = place(request, snapshot)
+    made = None if isinstance(outcome, Placement) else preempt(request, snapshot)
+    if made is None:
+        return _verdict(outcome)
+    ends = ", ".join(one.name for one in (*made.victims, *made.awaited))
+    said = f"Others end first, to make room for it on {where(made.placement, snapshot)}: {ends}"
+    found = _verdict(made.placement)
+    return attrs.evolve(found, scheduling_messages=(said, *found.scheduling_messages))
 
 
 def _verdict(outcome: Placement | Unschedulable) -> Evaluation:

@@ -10,6 +10,8 @@ import trio
 
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.facts import ModelFacts
+from gpustack.domain.instance import Claim, ModelInstance, Placement
+from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Worker
 from gpustack.errors import GpustackError, NotFound
 from gpustack.server.catalog import Catalog
@@ -87,6 +89,22 @@ async def test_what_does_not_fit_says_what_is_short(weighing: World) -> None:
     assert large["compatible"] is False and large["compatibility_messages"] == [NO_PLACE]
     assert "short by" in large["scheduling_messages"][0]
     assert large["resource_claim"] is None
+
+
+async def test_what_fits_once_others_end_says_which(weighing: World) -> None:
+    await with_worker(weighing, ram=8)
+    low = await weighing.model("low", priority=-1)
+    there = weighing.store.snapshot.find(Worker, name="node-a")
+    held = await weighing.instance(low, "low-1", there)
+    place = Placement(worker_id=held.worker_id or 0, claim=Claim(ram=5 * GIB))
+    await weighing.store.write(lambda tx: tx.change(ModelInstance, held.id, placement=place))
+    asked = {**SMALL, "env": {"GPUSTACK_MODEL_RAM_CLAIM": str(4 * GIB)}}
+    plain, preempting = await weigh(weighing, asked, {**asked, "preempts": True})
+    assert not plain["compatible"]
+    assert preempting["compatible"]
+    assert preempting["scheduling_messages"][0] == (
+        "Others end first, to make room for it on worker node-a, CPU (4.0 GiB of memory): low-1"
+    )
 
 
 async def test_without_a_worker_nothing_fits(weighing: World) -> None:

@@ -109,6 +109,10 @@ def upset(snapshot: Snapshot, number: int) -> Snapshot:
             return snapshot.changed(attrs.evolve(there, cordoned=not there.cordoned))
         case 1:
             return snapshot.changed(attrs.evolve(there, name=f"{there.name}x"))
+        case 2 if snapshot.instances and number % 8 == 6:
+            first = snapshot.instances[min(snapshot.instances)]
+            kept = first.placement or first.reserved
+            return snapshot.changed(attrs.evolve(first, placement=None, reserved=kept))
         case 2 if snapshot.instances:
             return snapshot.changed(without=[min(snapshot.instances)])
         case 3 if snapshot.files and number % 8 == 3:
