@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from gpustack.errors import Unavailable
@@ -36,6 +37,24 @@ def free_bytes(folder: Path) -> int:
         if place.exists():
             return shutil.disk_usage(place).free
     return 0
+
+
+def mount_of(folder: Path, mounts: Iterable[str]) -> str | None:
+    """Which of these mount points has the file system that ``folder`` lies on, or will lie on; ``None`` if none has.
+    Blocking."""
+    try:
+        place = next(one for one in (folder, *folder.parents) if one.exists())
+        device = place.stat().st_dev
+    except (OSError, StopIteration):
+        return None
+    return next((mount for mount in mounts if _device_of(mount) == device), None)
+
+
+def _device_of(mount: str) -> int | None:
+    try:
+        return Path(mount).stat().st_dev
+    except OSError:
+        return None
 
 
 def has_size(path: Path, size: int) -> bool:

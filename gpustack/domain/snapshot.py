@@ -197,6 +197,19 @@ class Snapshot:
             known = self.worked_out[Model] = self.models, found
         return known[1]
 
+    @property
+    def disks_free(self) -> list[tuple[int, int]]:
+        """Bytes free for model files with the id of the worker, least first; of workers that have told."""
+        known: tuple[object, list[tuple[int, int]]] | None = self.worked_out.get(Worker)
+        if known is None or known[0] is not self.workers:
+            found = [
+                (free, worker.id)
+                for worker in self.workers.values()
+                if (free := worker.model_bytes_free) is not None
+            ]
+            known = self.worked_out[Worker] = self.workers, sorted(found)
+        return known[1]
+
     def claims_on(self, worker_id: int) -> Iterator[tuple[ModelInstance, Claim]]:
         """Every claim held on a worker, as main worker or as subordinate.
 
@@ -227,7 +240,7 @@ class Snapshot:
         """Have things worked out from those of an earlier snapshot, until ``forget_former``."""
         self.worked_out[Snapshot] = former
         self.worked_out.setdefault(FreeMemory, former._free_known)
-        for kind in (ModelFile, Model):
+        for kind in (ModelFile, Model, Worker):
             if kind in former.worked_out:
                 self.worked_out.setdefault(kind, former.worked_out[kind])
 

@@ -174,6 +174,16 @@ def choose_build(
 
 
 @attrs.frozen(kw_only=True)
+class ModelDisk:
+    """The file system that model files are fetched to."""
+
+    mount_point: str
+    """Which of the worker's file systems it is."""
+    evicts: bool = False
+    """Whether the worker removes files that nobody uses to make room."""
+
+
+@attrs.frozen(kw_only=True)
 class WorkerStatus:
     """What a worker measured; ``None`` where it could not measure."""
 
@@ -181,6 +191,8 @@ class WorkerStatus:
     memory: Memory = Memory()
     swap: Memory = Memory()
     filesystem: tuple[Filesystem, ...] = ()
+    model_disk: ModelDisk | None = None
+    """``None`` where it is none of those above: then its free space is not known."""
     os: OperatingSystem = OperatingSystem()
     kernel: Kernel = Kernel()
     uptime: Uptime = Uptime()
@@ -249,6 +261,21 @@ class Worker(Record):
     """How many instances there were when the drain began; ``None`` where that was not counted."""
 
     taints: tuple[Taint, ...] = ()
+
+    @cached_property
+    def model_bytes_free(self) -> int | None:
+        """Bytes that model files may take, as last recorded; ``None`` where that is not known."""
+        disk = self.status.model_disk
+        if disk is None:
+            return None
+        return next(
+            (one.available for one in self.status.filesystem if one.mount_point == disk.mount_point), None
+        )
+
+    @property
+    def evicts_files(self) -> bool:
+        """Whether it removes model files that nobody uses to make room."""
+        return self.status.model_disk is not None and self.status.model_disk.evicts
 
     @property
     def takes_instances(self) -> bool:

@@ -5,22 +5,37 @@ Only workers of which there is something to tell are marked, so that it costs no
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, cached_property
 
 import attrs
 
 from gpustack.domain.affinity import HOSTNAME, AntiAffinityTerm
-from gpustack.domain.artifact import FileState, ModelFile
+from gpustack.domain.artifact import FileState, ModelFile, ModelSource, SourceKind
+from gpustack.domain.facts import ModelFacts
 from gpustack.domain.instance import ModelInstance, claims_of, place_of
+from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
 
+from .model_file import evict
 from .placement import PlacementRequest
 
 _STEPS = 4
 """A download counts in so many steps, so that not each of its reports makes a difference."""
+
+
+_FETCHING = frozenset(
+    {
+        InstanceState.PENDING,
+        InstanceState.SCHEDULED,
+        InstanceState.INITIALIZING,
+        InstanceState.DOWNLOADING,
+    }
+)
+"""States in which files may still have to be fetched."""
 
 
 @attrs.frozen
@@ -35,6 +50,14 @@ class Neighbour:
 
 
 @attrs.frozen
+class DiskShortage:
+    """Bytes that would have to be fetched, and that may still be written where they go."""
+
+    need: int
+    free: int
+
+
+@attrs.frozen
 class WorkerMark:
     """What is to be told of one worker: workers of a class are alike to the request if their marks are equal."""
 
@@ -44,6 +67,8 @@ class WorkerMark:
     """What it must not be beside, and would be."""
     crowded: float = 0.0
     """The share of the preferred anti-affinities against which it would be, 0 to 1."""
+    disk: DiskShortage | None = None
+    """That the files which are not there have no room."""
 
 
 UNMARKED = WorkerMark()
@@ -55,7 +80,8 @@ class Standing:
     snapshot."""
 
     model: Model
-    """Kept so that its identity is not given to another."""
+    facts: ModelFacts | None
+    """Both are kept so that their identities are not given to others."""
     marks: Mapping[int, WorkerMark]
 
     @cached_property
@@ -69,18 +95,80 @@ class Standing:
 
 def standing_of(request: PlacementRequest, snapshot: Snapshot) -> Standing:
     """How workers stand to a request."""
-    return standing_of_model(request.model, request.own_id, snapshot)
+    return standing_of_model(request.model, request.facts, request.own_id, snapshot)
 
 
-def standing_of_model(model: Model, own_id: frozenset[int], snapshot: Snapshot) -> Standing:
+def standing_of_model(
+    model: Model, facts: ModelFacts | None, own_id: frozenset[int], snapshot: Snapshot
+) -> Standing:
     """The same for replicas of a model, of which those of ``own_id`` do not count."""
     known: dict[object, Standing] = snapshot.worked_out.setdefault(Standing, {})
     own = own_id & snapshot.claims.by_model.get(model.id, frozenset()) if own_id else own_id
-    key = id(model), own
+    key = id(model), id(facts), own
     found = known.get(key)
     if found is None:
-        found = known[key] = Standing(model, _marks(model, own, snapshot))
+        marks = _marks(model, own, snapshot)
+        size = _bytes_to_fetch(model, facts)
+        for worker_id, short in _short_of_disk(model, size, snapshot) if size else ():
+            marks[worker_id] = attrs.evolve(marks.get(worker_id, UNMARKED), disk=short)
+        found = known[key] = Standing(model, facts, marks)
     return found
+
+
+def _bytes_to_fetch(model: Model, facts: ModelFacts | None) -> int:
+    """Bytes of all files of a model that are fetched; 0 where there are none, or it is not known."""
+    if facts is None or model.source.kind is SourceKind.LOCAL_PATH:
+        return 0
+    return (facts.file_size or 0) + (facts.projector_size or 0)
+
+
+def _short_of_disk(model: Model, size: int, snapshot: Snapshot) -> Iterator[tuple[int, DiskShortage]]:
+    """The workers that have no room for what is not there of the files, beside what others are still to fetch."""
+    free = snapshot.disks_free
+    pending = _pending(model.source, snapshot) if free else {}
+    most = max(pending.values(), default=0)
+    here = {file.worker_id: file for file in snapshot.files_of(model.source)}
+    for available, worker_id in free[: bisect_left(free, (size + most, 0))]:
+        need = size - _fetched(here.get(worker_id), size)
+        room = available - pending.get(worker_id, 0)
+        if need > room and snapshot.workers[worker_id].evicts_files:
+            room += _evictable(worker_id, model.source, snapshot)
+        if need > room:
+            yield worker_id, DiskShortage(need, max(room, 0))
+
+
+def _fetched(file: ModelFile | None, size: int) -> int:
+    """Bytes of the files that are on the disk already."""
+    if file is None or file.local_dir or file.deleted_at is not None:
+        return 0
+    if file.state is FileState.READY:
+        return size
+    return int(size * (file.download_progress or 0.0) / 100)
+
+
+def _pending(source: ModelSource, snapshot: Snapshot) -> dict[int, int]:
+    """Bytes that placed instances of other sources are still to fetch, by worker. Where the size is not known yet, it
+    is what they claim: no less than their weights."""
+    waited: dict[tuple[int, ModelSource], int] = {}
+    for one in snapshot.instances.values():
+        place = place_of(one) if one.state in _FETCHING and one.source != source else None
+        if place is None or one.source.kind is SourceKind.LOCAL_PATH:
+            continue
+        for worker_id, claim in claims_of(place):
+            key = worker_id, one.source
+            waited[key] = max(waited.get(key, 0), claim.ram + sum(claim.vram.values()))
+    found: dict[int, int] = {}
+    for (worker_id, other), claimed in waited.items():
+        file = next((one for one in snapshot.files_of(other) if one.worker_id == worker_id), None)
+        size = claimed if file is None or file.size is None else file.size
+        found[worker_id] = found.get(worker_id, 0) + size - _fetched(file, size)
+    return found
+
+
+def _evictable(worker_id: int, source: ModelSource, snapshot: Snapshot) -> int:
+    """Bytes of files of other sources that the worker may remove."""
+    files = [one for one in snapshot.files.values() if one.worker_id == worker_id and one.source != source]
+    return evict(files, list(snapshot.instances.values()), snapshot.models, needed=None).freed
 
 
 def _marks(model: Model, own_id: frozenset[int], snapshot: Snapshot) -> dict[int, WorkerMark]:

@@ -393,7 +393,8 @@ def _with_room_made(
 
 def _inputs(one: Ready, seen: Snapshot, token: object) -> object:
     facts = None if one.result is None else (one.result.facts, one.result.fault)
-    stands = standing_of_model(one.model, frozenset({one.instance.id}), seen).token
+    known = None if one.result is None else one.result.facts
+    stands = standing_of_model(one.model, known, frozenset({one.instance.id}), seen).token
     return one.model.version, facts, stands, token
 
 

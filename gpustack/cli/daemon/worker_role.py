@@ -59,6 +59,7 @@ from gpustack.worker.heartbeat import Heartbeat, StatusReporter
 from gpustack.worker.identity import WorkerIdentity, host_name, load_servers, worker_name, worker_uuid
 from gpustack.worker.log_retention import LogRetention
 from gpustack.worker.membership import Membership
+from gpustack.worker.model_disk import ModelDiskFinder
 from gpustack.worker.model_file import ModelFiles
 from gpustack.worker.peer import PeerFinder
 from gpustack.worker.ports import PortLeases
@@ -114,6 +115,7 @@ class WorkerRole:
             WorkerMachine(uuid=identity.worker_uuid, address=identity.address, hardware=hardware),
         )
         cache = model_cache(daemon.loaded, daemon.rng)
+        model_disk = ModelDiskFinder(cache.root, options.evict_unused_files)
         files = _model_files(options, cache, assignments, reports, PeerFinder(membership, pool))
         engine_environments = EngineEnvironments(
             environments=environments,
@@ -167,7 +169,9 @@ class WorkerRole:
             membership=membership,
             reports=reports,
             heartbeat=Heartbeat(membership, daemon.rng),
-            status=StatusReporter(membership, _measure(hardware, device_uses, ray), identity.address),
+            status=StatusReporter(
+                membership, _measure(hardware, device_uses, ray, model_disk), identity.address
+            ),
             assignments=assignments,
             files=files,
             supervisor=InstanceSupervisor(context, assignments, daemon.rng),
@@ -301,13 +305,14 @@ def _hardware(
 
 
 def _measure(
-    hardware: HardwareMonitor, device_uses: DeviceUses, ray: RayMachine | None
+    hardware: HardwareMonitor, device_uses: DeviceUses, ray: RayMachine | None, model_disk: ModelDiskFinder
 ) -> Callable[[], Awaitable[WorkerStatus]]:
     """What the server is told of this machine."""
 
     async def look() -> WorkerStatus:
         status = await device_uses.over(await hardware(), hardware.uses)
-        return attrs.evolve(status, ray=None if ray is None else ray.status)
+        disk = await model_disk.among(status.filesystem)
+        return attrs.evolve(status, ray=None if ray is None else ray.status, model_disk=disk)
 
     return look
 
