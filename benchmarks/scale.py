@@ -59,6 +59,7 @@ TARGETS = {
     "a change at all streams of assignments, p99": (0.5, "s"),
     "replicas of a silent tenth placed anew after": (2.0, "s"),
     "memory": (150.0, "MB (PSS)"),
+    "memory with a replica on each worker and all streams open": (150.0, "MB (PSS)"),
 }
 
 
@@ -140,8 +141,8 @@ async def _measured(server: Daemon, streaming: Daemon, count: int, seconds: floa
     share = (cpu(pid) - before) / seconds
     pages = [await asyncio.to_thread(timed, server, "/v1/workers") for _ in range(5)]
     placing = await placed(server, fleet, "many", REPLICAS, 40)
-    streams = await told(server, streaming, fleet)
     memory = pss(pid) / 1e6
+    streams, most = await told(server, streaming, fleet)
     return {
         "joining, CPU of one worker": joining * 1000,
         "heartbeats and loads, CPU": share * 100,
@@ -152,6 +153,7 @@ async def _measured(server: Daemon, streaming: Daemon, count: int, seconds: floa
         if there is None
         else await anew(server, tenth, others),
         "memory": memory,
+        "memory with a replica on each worker and all streams open": most,
     }
 
 
@@ -305,10 +307,11 @@ def instances(server: Daemon, name: str, count: int) -> list[dict[str, Any]]:
     return [item for page in pages for item in server.call("GET", f"{path}{page}")[1]["items"]]
 
 
-async def told(server: Daemon, streaming: Daemon, fleet: list[Fake]) -> float | None:
-    """Seconds within which 99 of 100 streams have the change of a model that runs on every worker."""
+async def told(server: Daemon, streaming: Daemon, fleet: list[Fake]) -> tuple[float | None, float | None]:
+    """Seconds within which 99 of 100 streams have the change of a model that runs on every worker, and the memory of
+    the server of those streams meanwhile, in MB."""
     if await placed(server, fleet, "everywhere", len(fleet), 1) is None:
-        return None
+        return None, None
     model = next(item for item in server.call("GET", "/v1/models?search=everywhere")[1]["items"])
     heard: asyncio.Queue[tuple[str, float]] = asyncio.Queue()
     opened = [await stream(address_of(streaming), fake) for fake in fleet]
@@ -326,10 +329,11 @@ async def told(server: Daemon, streaming: Daemon, fleet: list[Fake]) -> float | 
             assert word == said, (word, said)
             waits.append(at - began)
         await all_of(fleet, Fake.beat)
+    memory = pss(streaming.process.pid) / 1e6
     for task, (_, writer) in zip(listening, opened, strict=True):
         task.cancel()
         writer.close()
-    return statistics.quantiles(waits, n=100)[98]
+    return statistics.quantiles(waits, n=100)[98], memory
 
 
 async def stream(address: tuple[str, int], fake: Fake) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

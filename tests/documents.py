@@ -148,6 +148,10 @@ has not, the answer is a 404 that says so. They give one answer to a request: `n
   every change; 1 is created, 2 updated, 3 deleted or no longer selected. A blank line comes at least every 15 seconds.
   With `sync=1` events carry their `revision`, and type 6 marks the end of what was there. With `since=` a revision, the
   stream goes on from there, or answers 410: list again. A client that reads too slowly is cut off.
+- Loads of workers and GPUs (rates, used memory, temperatures, figures of file systems, uptime) are what was reported
+  last. They are no changes: no `version`, `updated_at` or revision moves with them, and a stream of workers or GPUs
+  tells those that have changed every 15 seconds, as updates. After a start of the server they are left out until the
+  worker reports, which it does within a minute; another server may know them up to 15 seconds later.
 - `GET /v1/models` answers OpenAI's clients too: `object` and `data` stand beside `items` and `pagination`. People who
   are not administrators see of a model what they need to use it.
 - `access_policy` of a model says who may use it: `public` (anybody, also without a key), `authed` (whoever has an
