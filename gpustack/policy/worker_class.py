@@ -18,7 +18,7 @@ from .placement import PlacementRequest
 from .standing import Standing, standing_of
 
 
-class Kind(NamedTuple):
+class DeviceKind(NamedTuple):
     """What a device is to a decision."""
 
     type: str
@@ -37,7 +37,7 @@ class Shape:
     """Everything of a worker on which decisions and their sentences depend, but for its names, labels and claims."""
 
     facts: tuple[Hashable, ...]
-    devices: tuple[Kind, ...]
+    devices: tuple[DeviceKind, ...]
     """What each device is, in the order in which the worker tells them."""
 
     @cached_property
@@ -268,10 +268,10 @@ def _seats(held: Held) -> Hashable:
     )
 
 
-def _kind_of(device: Device) -> Kind:
+def _kind_of(device: Device) -> DeviceKind:
     memory = device.memory
     is_part = device.slice_profile is not None
-    return Kind(
+    return DeviceKind(
         device.type,
         device.fault,
         memory.total,

@@ -65,6 +65,11 @@ class MemoryDemand(ABC):
         had the engine take a part of the whole device."""
         return need
 
+    def holdable(self, free: int, total: int | None) -> int:
+        """The largest share that a device holds of which so much is free: the largest need that is ``taken`` of it.
+        Below 0 where it holds none."""
+        return free
+
     def kv_cache(self, devices: int, workers: int = 1) -> int | None:
         """Bytes for the KV cache on each of ``devices``, of as many on each of ``workers``, for engines that are told;
         else ``None``. No devices: on each host."""

@@ -77,6 +77,8 @@ class SafetensorsDemand(MemoryDemand):
     """By the number of devices."""
     _needs: dict[tuple[int, int], DeviceNeed] = attrs.field(factory=dict, init=False, eq=False, repr=False)
     """The same, and how many of them are on the host's worker: answers given before."""
+    _beyond: dict[tuple[int, int], int] = attrs.field(factory=dict, init=False, eq=False, repr=False)
+    """Bytes of further activations by the size of steps."""
 
     def cpu(self) -> int:
         if self.claimed is not None or self.claimed_ram is not None:
@@ -163,6 +165,17 @@ class SafetensorsDemand(MemoryDemand):
             return share if need <= share else max(math.ceil(need / self.fraction), total + 1)
         return need + self._further_activations(total)
 
+    def holdable(self, free: int, total: int | None) -> int:
+        if total is None or self.claimed is not None:
+            return free
+        if self.fraction is not None:
+            share = math.ceil(self.fraction * total)
+            return share if share <= free else -1
+        return free - self._further_activations(total)
+
+    def least(self, devices: int) -> int:
+        return sum(self.devices((1.0,) * devices).vram)
+
     def kv_cache(self, devices: int, workers: int = 1) -> int | None:
         if not self.memory.cache_bytes or self.fraction is not None or not self.facts.caches:
             return None
@@ -196,7 +209,9 @@ class SafetensorsDemand(MemoryDemand):
         usual = (self.settings.batch_tokens, self.settings.sequences) == _SMALL_STEP
         if step == _SMALL_STEP or not usual or not self.memory.pooled:
             return 0
-        return _beyond_small_steps(self.facts, self.settings, step)
+        if step not in self._beyond:
+            self._beyond[step] = _beyond_small_steps(self.facts, self.settings, step)
+        return self._beyond[step]
 
 
 def _parts(need: ShareNeed) -> dict[MemoryTerm, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
@@ -43,17 +44,65 @@ def gangs(
     if not (demand.equal and demand.on_devices and may_span(request)) or len(request.picked) == 1:
         return []
     found = ground(request, rooms)
-    nearest: tuple[int, Rejection] | None = None
+    nearest: tuple[int, Sequence[WorkerCapacity], GangShape] | None = None
     for group in found.groups:
+        holding = _Holding.of(request, group)
         for shape in _shapes(request, group):
-            kinds = sorted({device.type for here in group for device in here.devices})
+            kinds = [
+                kind for kind in holding.kinds if holding.workers(kind, shape.gpus, shape) >= shape.workers
+            ]
             made = [gang for kind in kinds if (gang := _gang(request, group, kind, shape, snapshot))]
             if made:
                 return made
-            missing, why = _missing(request, group, shape)
+            missing = holding.missing(shape)
             if nearest is None or missing < nearest[0]:
-                nearest = missing, why
-    return nearest[1] if nearest is not None else found.refusal or []
+                nearest = missing, group, shape
+    return _missing(request, *nearest[1:]) if nearest is not None else found.refusal or []
+
+
+@attrs.frozen
+class _Holding:
+    """How many workers have so many GPUs of a type that hold a share each: by the type, of the workers that have one,
+    two, … of it, the largest share that the one, two, … with most room hold, ascending."""
+
+    shares: Mapping[str, Sequence[Sequence[int]]]
+
+    @classmethod
+    def of(cls, request: PlacementRequest, group: Sequence[WorkerCapacity]) -> _Holding:
+        found: dict[str, list[list[int]]] = {}
+        holdable = request.demand.holdable
+        for here in group:
+            for kind, devices in by_type(here).items():
+                rooms = sorted((holdable(here.vram(d), d.memory.total) for d in devices), reverse=True)
+                counts = found.setdefault(kind, [])
+                for number, room in enumerate(rooms):
+                    if number == len(counts):
+                        counts.append([])
+                    counts[number].append(room)
+        for counts in found.values():
+            for one in counts:
+                one.sort()
+        return cls(found)
+
+    @property
+    def kinds(self) -> list[str]:
+        return sorted(self.shares)
+
+    def workers(self, kind: str, gpus: int, shape: GangShape) -> int:
+        """Workers with that many GPUs that hold a share of the shape."""
+        counts = self.shares[kind]
+        if gpus > len(counts):
+            return 0
+        rooms = counts[gpus - 1]
+        return len(rooms) - bisect_left(rooms, shape.share)
+
+    def missing(self, shape: GangShape) -> int:
+        """GPUs that are missing for the shape, of the type of which fewest are."""
+        there = (
+            sum(min(self.workers(kind, gpus, shape), shape.workers) for gpus in range(1, shape.gpus + 1))
+            for kind in self.shares
+        )
+        return shape.workers * shape.gpus - max(there, default=0)
 
 
 def _shapes(request: PlacementRequest, group: Sequence[WorkerCapacity]) -> Iterator[GangShape]:
@@ -130,21 +179,16 @@ def _holding(
     return [d for d in devices if here.vram(d) >= request.demand.taken(share, d.memory.total)]
 
 
-def _missing(
-    request: PlacementRequest, group: Sequence[WorkerCapacity], shape: GangShape
-) -> tuple[int, Rejection]:
-    """How many GPUs are missing for the shape, and that as a sentence."""
+def _missing(request: PlacementRequest, group: Sequence[WorkerCapacity], shape: GangShape) -> Rejection:
+    """What is missing for the shape, as a sentence."""
     holding = [
         max((len(_holding(request, here, d, shape.share)) for d in by_type(here).values()), default=0)
         for here in group
     ]
-    counts = sorted(holding)
     total = shape.workers * shape.gpus
-    there = sum(min(count, shape.gpus) for count in counts[-shape.workers :])
     each = "1 GPU" if shape.gpus == 1 else f"{shape.gpus} GPUs"
     enough = count_of(here for here, count in zip(group, holding, strict=True) if count >= shape.gpus)
-    why = (
+    return refusal(
         f"divided among {total} GPUs, {each} on each of {shape.workers} workers, it needs "
         f"{human_bytes(shape.share)} of free video memory on each GPU, which {enough} of {count_of(group)} workers have"
     )
-    return total - there, refusal(why)

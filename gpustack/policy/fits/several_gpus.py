@@ -24,16 +24,26 @@ def candidates(request: PlacementRequest, here: WorkerCapacity) -> list[Candidat
     if not _may(request):
         return []
     shortage: Shortage | None = None
+    hopeless: tuple[Device, ...] | None = None
     for group in groups(request, here):
         if len(group) < 2:
+            continue
+        if sum([here.vram(device) for device in group]) < request.demand.least(len(group)):
+            hopeless = group
             continue
         for shares in divisions(request, here, group):
             found, lacking = _try(request, here, group, shares)
             if found is not None:
                 return [found]
-            if lacking is not None and (shortage is None or lacking.short < shortage.short):
-                shortage = lacking
+            shortage = _less(shortage, lacking)
+    if shortage is None and hopeless is not None:  # the largest tells what is missing
+        shares = next(divisions(request, here, hopeless))
+        shortage = _try(request, here, hopeless, shares)[1]
     return shortage or []
+
+
+def _less(one: Shortage | None, other: Shortage | None) -> Shortage | None:
+    return one if other is None or (one is not None and one.short <= other.short) else other
 
 
 def groups(request: PlacementRequest, here: WorkerCapacity) -> Iterator[tuple[Device, ...]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate, zip_longest
 
 import attrs
 
@@ -31,36 +33,97 @@ def estimate(facts: ModelFacts, settings: GgufSettings) -> MemoryEstimate:
     return _Layout(facts, settings).estimate()
 
 
+@attrs.frozen
+class _Parts:
+    """What is divided: it is the same however that is done. Bytes."""
+
+    weights: tuple[int, ...]
+    """Of so many of the first layers, beginning with none."""
+    further: int
+    """Weights of layers beyond the last one, which lie with the output."""
+    experts: int
+    """Weights of experts that stay on the host wherever their layer is."""
+    caches: tuple[int, ...]
+    """As ``weights``."""
+    step: int
+    masks: int
+    on_host: int
+    """Results, and what is kept beside the caches."""
+
+
+@lru_cache(maxsize=256)  # a decision divides one model in many ways
+def _parts(facts: ModelFacts, settings: GgufSettings) -> _Parts:
+    layers = facts.total_layers or 0
+    tensors = facts.tensors
+    sizes = () if tensors is None else tensors.layers
+    experts = () if tensors is None else tensors.experts[: settings.host_experts]
+    on_device = [size - kept for size, kept in zip_longest(sizes, experts[: len(sizes)], fillvalue=0)]
+    copies = settings.parallel * settings.checkpoints
+    kept = copies * checkpoint(facts, settings) if copies else 0
+    return _Parts(
+        weights=(0, *accumulate(on_device[:layers])),
+        further=sum(on_device[layers:]),
+        experts=sum(experts[: len(sizes)]),
+        caches=(0, *accumulate(layer_caches(facts, settings))),
+        step=step(facts, settings),
+        masks=masks(facts, settings),
+        on_host=head(facts, settings) + settings.prompt_cache + kept,
+    )
+
+
 @attrs.define(slots=False)
 class _Layout:
-    """Which layer is where. Place 0 is the host, the devices follow."""
+    """Which layer is where: the first ones on the host, then those of each device, the output with the last ones. Place
+    0 is the host, the devices follow."""
 
     facts: ModelFacts
     settings: GgufSettings
+    parts: _Parts = attrs.field(init=False)
     layers: int = attrs.field(init=False)
     offloaded: int = attrs.field(init=False)
-    places: list[int] = attrs.field(init=False)
+    ends: list[int] = attrs.field(init=False)
+    """By place, how many layers (of which the output is the last) are there or before."""
 
     def __attrs_post_init__(self) -> None:
+        undivided = attrs.evolve(self.settings, shares=(), offload_layers=None, remote=0)
+        self.parts = _parts(self.facts, undivided)
         self.layers = self.facts.total_layers or 0
         everything = self.layers + 1
         wanted = everything if self.settings.offload_layers is None else self.settings.offload_layers
         self.offloaded = min(wanted, everything) if self.settings.shares else 0
-        self.places = self._placed(everything)
-
-    def _placed(self, everything: int) -> list[int]:
-        found = [0] * (everything - self.offloaded)
-        total, upto = sum(self.settings.shares), 0.0
-        for device, share in enumerate(self.settings.shares, start=1):
+        first, whole = everything - self.offloaded, sum(self.settings.shares)
+        self.ends = [first]
+        upto = 0.0
+        for share in self.settings.shares[:-1]:
             upto += share
-            # A layer is here if its place among the offloaded ones, as a share of them, is: exact where shares are
-            # numbers of layers.
-            while (
-                len(found) < everything
-                and (len(found) - everything + self.offloaded) * total < upto * self.offloaded
-            ):
-                found.append(device)
-        return [*found, *[len(self.settings.shares)] * (everything - len(found))]
+            self.ends.append(first + self._until(upto, whole))
+        if self.settings.shares:
+            self.ends.append(everything)
+
+    def _until(self, upto: float, whole: float) -> int:
+        """How many of the layers on devices lie within the first ``upto`` of ``whole`` shares. Exact where shares are
+        numbers of layers."""
+        found = min(int(upto * self.offloaded / whole), self.offloaded)
+        while found < self.offloaded and found * whole < upto * self.offloaded:
+            found += 1
+        while found and (found - 1) * whole >= upto * self.offloaded:
+            found -= 1
+        return found
+
+    def _count(self, place: int) -> int:
+        """Layers at a place."""
+        return self.ends[place] - (self.ends[place - 1] if place else 0)
+
+    @property
+    def _output(self) -> int:
+        """The place of the output."""
+        return next(place for place, end in enumerate(self.ends) if end > self.layers)
+
+    def _each(self, sums: Sequence[int]) -> list[int]:
+        """What lies at each place, by the sums over the first layers."""
+        last = len(sums) - 1
+        at = [sums[min(end, last)] for end in self.ends]
+        return [size - before for before, size in zip((0, *at), at, strict=False)]
 
     def estimate(self) -> MemoryEstimate:
         count = 1 + len(self.settings.shares)
@@ -71,15 +134,9 @@ class _Layout:
     def _weights(self, count: int) -> list[int]:
         tensors = self.facts.tensors
         assert tensors is not None
-        found = [0] * count
-        output = self.places[self.layers]
-        for layer, size in enumerate(tensors.layers):
-            kept = (
-                tensors.experts[layer] if layer < min(self.settings.host_experts, len(tensors.experts)) else 0
-            )
-            found[0] += kept
-            found[self.places[min(layer, self.layers)]] += size - kept
-        found[0] += tensors.token_embedding + tensors.other
+        found, output = self._each(self.parts.weights), self._output
+        found[output] += self.parts.further
+        found[0] += self.parts.experts + tensors.token_embedding + tensors.other
         found[output] += tensors.output
         if tensors.tied and output:
             found[output] += tensors.token_embedding
@@ -93,35 +150,32 @@ class _Layout:
         return own if own < count else min(1, count - 1)
 
     def _kv(self, count: int) -> list[int]:
-        found = [0] * count
-        for layer, size in enumerate(layer_caches(self.facts, self.settings)):
-            found[self.places[layer] if self.settings.kv_offload else 0] += size
-        return found
+        if self.settings.kv_offload:
+            return self._each(self.parts.caches)
+        return [self.parts.caches[-1], *(0 for _ in range(count - 1))]
 
     def _compute(self, count: int) -> list[int]:
         """The largest step of the graph per place, as llama.cpp plans it."""
-        used = sorted(set(self.places) - {0})
+        used = [place for place in range(1, count) if self._count(place)]
         found = [0] * count
         if used:
             self._on_devices(found, used)
         else:
-            found[0] = self._step() + self._masks()
+            found[0] = self.parts.step + self.parts.masks
         if self.settings.predicts and self.facts.shape.next_token_layers:
-            found[self.places[self.layers]] += self._step() + self._masks()
+            found[self._output] += self.parts.step + self.parts.masks
         if self.facts.projector_size:
             found[self._projector(count)] += PROJECTOR_COMPUTE
-        copies = self.settings.parallel * self.settings.checkpoints
-        kept = copies * checkpoint(self.facts, self.settings) if copies else 0
-        found[0] += head(self.facts, self.settings) + self.settings.prompt_cache + kept
+        found[0] += self.parts.on_host
         return found
 
     def _on_devices(self, found: list[int], used: list[int]) -> None:
         """Rows as wide as the model differ by place: the CPU alone has five in a step, a device fewer, since what
         comes in lies on the host, and more where several batches are under way."""
-        row, step, masks = self._row(), self._step(), self._masks()
-        if 0 in self.places or self.settings.host_experts:  # the host works on layers as well
+        row, step, masks = self._row(), self.parts.step, self.parts.masks
+        if self.ends[0] or self.settings.host_experts:  # the host works on layers as well
             found[0] = step - row + masks
-            fewer, copies = 3 if 0 in self.places else 2, 1
+            fewer, copies = 3 if self.ends[0] else 2, 1
         elif len(used) > 1 and self.settings.kv_offload:
             found[0] = _PIPELINE_COPIES * masks + 5 * row
             fewer, copies = -2, _PIPELINE_COPIES
@@ -138,13 +192,7 @@ class _Layout:
     def _queries(self, place: int) -> int:
         """Bytes of what goes to the host, where the cache is, and comes back, for all layers of a device."""
         numbers = max(self.facts.heads, default=0) * (self.facts.key_length or 0)
-        return 4 * self.settings.tokens * numbers * self.places.count(place)
-
-    def _step(self) -> int:
-        return step(self.facts, self.settings)
-
-    def _masks(self) -> int:
-        return masks(self.facts, self.settings)
+        return 4 * self.settings.tokens * numbers * self._count(place)
 
     def _row(self) -> int:
         return 4 * self.settings.tokens * (self.facts.embedding_length or 0)
