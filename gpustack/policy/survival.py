@@ -116,7 +116,7 @@ def _surely_out(
     worker_id: int, there: list[ModelInstance], snapshot: Snapshot, rooms: Rooms
 ) -> set[int] | None:
     """The ids of the instances that find no other place; ``None`` where that depends on where others go."""
-    if any(getattr(one, "anti_affinity", None) is not None for one in snapshot.models.values()):
+    if any(one.anti_affinity is not None for one in snapshot.models.values()):
         return None
     out: set[int] = set()
     placed: list[int] = []

@@ -19,12 +19,14 @@ MOST = 10
 
 
 def keep(tx: Tx, before: Model, after: Model, *, by: str, rolled_back_to: int | None = None) -> None:
-    """Keep what a model is ``after`` a change by somebody, if users asked for another thing ``before`` or it is new."""
-    is_new = after is before
-    if is_new or any(getattr(before, name) != getattr(after, name) for name in SPEC_FIELDS):
-        made = ModelRevision(
-            model_id=after.id, number=0, model=after, at=tx.now, changed_by=by, rolled_back_to=rolled_back_to
-        )
+    """Keep what a model is ``after`` a change by somebody, if users asked for another thing ``before``. One that is new
+    comes as both."""
+    made = ModelRevision(
+        model_id=after.id, number=1, model=after, at=tx.now, changed_by=by, rolled_back_to=rolled_back_to
+    )
+    if after is before:
+        tx.insert(made)
+    elif any(getattr(before, name) != getattr(after, name) for name in SPEC_FIELDS):
         tx.add_revision(made, before, MOST)
 
 

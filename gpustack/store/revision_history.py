@@ -28,23 +28,18 @@ def revisions_of(conn: sa.Connection, model_id: int) -> list[ModelRevision]:
 
 def following(conn: sa.Connection, revision: ModelRevision, former: Model) -> list[ModelRevision]:
     """``revision`` with the next number of its model; after one of ``former``, the model before that change, where none
-    is kept yet and the model was not created by it."""
+    is kept yet."""
     query = sa.select(sa.func.max(_TABLE.c.number)).where(_TABLE.c.model_id == revision.model_id)
     last = conn.execute(query).scalar_one()
     if last is not None:
         return [attrs.evolve(revision, number=last + 1)]
-    if former == revision.model:
-        return [attrs.evolve(revision, number=1)]
     first = ModelRevision(model_id=revision.model_id, number=1, model=former)
     return [first, attrs.evolve(revision, number=2)]
 
 
-def forget_older(conn: sa.Connection, model_id: int, most: int) -> None:
-    """Delete all of a model but the newest ``most``."""
-    query = sa.select(_TABLE.c.number).where(_TABLE.c.model_id == model_id).order_by(_TABLE.c.number.desc())
-    last = conn.execute(query.offset(most - 1).limit(1)).scalar_one_or_none()
-    if last is not None:
-        conn.execute(sa.delete(_TABLE).where(_TABLE.c.model_id == model_id, _TABLE.c.number < last))
+def forget_older(conn: sa.Connection, model_id: int, last: int) -> None:
+    """Delete those of a model up to the number ``last``."""
+    conn.execute(sa.delete(_TABLE).where(_TABLE.c.model_id == model_id, _TABLE.c.number <= last))
 
 
 def forget_all(conn: sa.Connection, model_id: int) -> None:

@@ -171,7 +171,8 @@ class Tx:
         ``most`` are kept. Makes no revision of the store."""
         for one in revision_history.following(self._begin_writing(), revision, former):
             self.insert(one)
-        revision_history.forget_older(self._begin_writing(), revision.model_id, most)
+            if one.number > most:
+                revision_history.forget_older(self._begin_writing(), one.model_id, one.number - most)
 
     def forget_revisions(self, model_id: int) -> None:
         """Delete all revisions of a model. Makes no revision of the store."""

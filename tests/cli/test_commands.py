@@ -336,3 +336,34 @@ def test_ctrl_c_while_it_waits_says_what_stays_and_ends_with_130(shell: Shell, t
 
 def test_colours_show_at_a_terminal(shell: Shell, tiny: str) -> None:
     assert "\x1b[32mrunning\x1b[0m" in at_terminal(shell, ["ps"], [])[1]
+
+
+def test_a_cluster_is_kept_in_files_planned_and_taken_one_step_back(shell: Shell, tiny_model: Path) -> None:
+    text = f"kind: Model\nname: kept\nsource: local_path\nlocal_path: {tiny_model}\nenv: {{A_TOKEN: t0p}}\n"
+    file = shell.cwd / "kept.yaml"
+    file.write_text(text)
+    assert shell.good("apply", "-f", "kept.yaml") == "Model/kept created\n"
+    shell.good("export", "Model/kept", "-f", "all.yaml")
+    exported = (shell.cwd / "all.yaml").read_text()
+    assert "t0p" not in exported and "secrets_kept:\n  - env.A_TOKEN" in exported
+    assert shell.good("apply", "-f", "all.yaml") == "Model/kept unchanged\n"
+    file.write_text(exported + "replicas: 3\n")
+    differs = shell("diff", "-f", "kept.yaml", "--exit-code")
+    assert (differs.returncode, differs.stdout) == (3, "Model/kept\n- replicas: 1\n+ replicas: 3\n")
+    (shell.cwd / "bad.yaml").write_text(text + "replicsa: 3\nbackend_version: 1.10\n")
+    bad = shell("apply", "-f", "kept.yaml", "-f", "bad.yaml")
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert bad.stderr.splitlines() == [
+        "bad.yaml:6: replicsa: is not known; did you mean replicas?",
+        "bad.yaml:7: backend_version: must be text (without quotes, 1.10 is no text in YAML)",
+        "bad.yaml:2: name: Model kept is described a second time; the first is at kept.yaml:1",
+    ]
+    planned = shell.good("plan", "-f", "kept.yaml", "--out", "plan.json")
+    assert planned.count("runs  kept (a new instance)") == 2 and "then" not in planned.splitlines()[0]
+    assert (shell.cwd / "plan.json").stat().st_mode & 0o777 == 0o600
+    assert shell.good("apply", "--plan", "plan.json") == "Model/kept changed\n  replicas: 1 -> 3\n"
+    assert "model kept (changed)" in shell.bad("apply", "--plan", "plan.json")
+    assert shell.good("rollback", "kept") == "kept is as at revision 1\n  replicas: 3 -> 1\n"
+    rows = [line.split()[:1] for line in shell.good("revisions", "kept").splitlines()[1:]]
+    assert rows == [["3"], ["2"], ["1"]]
+    shell.good("rm", "kept")

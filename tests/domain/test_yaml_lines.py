@@ -38,7 +38,7 @@ def faults(text: str | bytes) -> list[LineFault]:
 @given(
     st.lists(st.dictionaries(TEXTS.filter(lambda k: k != "<<"), VALUES, min_size=1, max_size=4), max_size=3)
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_what_is_dumped_is_read_back_equal(documents: list[dict[str, Any]]) -> None:
     text = dump_documents(documents)
     assert values(text) == documents

@@ -102,7 +102,7 @@ def assert_within_memory(snapshot: Snapshot) -> None:
             assert size <= device.memory.total - one.system_reserved.vram
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(workers=clusters(), wanted=models_wanted)
 def test_a_plan_decides_as_the_scheduler_does_on_the_same_snapshot(
     workers: list[Worker], wanted: list[dict[str, Any]]
@@ -128,7 +128,7 @@ def test_a_plan_decides_as_the_scheduler_does_on_the_same_snapshot(
             assert decided[key] == one.placement
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(workers=clusters(), wanted=models_wanted, chosen=st.integers(0, 3), drain=st.booleans())
 def test_a_worker_less_leads_to_rest_and_leaves_nothing_on_it(
     workers: list[Worker], wanted: list[dict[str, Any]], chosen: int, drain: bool
