@@ -148,7 +148,8 @@ def test_one_layer_more_on_the_device_never_takes_less_of_it(shape: str, layers:
 
 
 def test_checkpoints_are_claimed_for_layers_that_cannot_be_rolled_back() -> None:
-    """A window of each sliding layer (seen: 10 layers of 1024 tokens at 4 KiB make 40 MiB), or a recurrent state."""
+    """A window of each sliding layer (seen: 10 layers of 1024 tokens at 4 KiB make 40 MiB), or a recurrent state (seen:
+    2.672 MiB for mamba-130m)."""
     sliding = attrs.evolve(
         facts_of("qwen3-0.6b"), total_layers=10, sliding_window=1024, sliding_window_pattern=(True,),
         kv_heads=(4,), key_length=256, value_length=256,
@@ -207,3 +208,19 @@ def test_experts_of_the_first_layers_stay_on_the_host() -> None:
     assert kept.host.weights == plain.host.weights + sum(experts[:10])
     # The engine said 88 MiB of buffers on the host then, and 24 without.
     assert kept.host.compute > plain.host.compute + 64 * MIB
+
+
+def test_a_checkpoint_of_a_recurrent_model_is_as_large_as_the_engine_says() -> None:
+    space = StateSpace(conv_kernel=4, inner_size=1536, state_size=16)
+    mamba = attrs.evolve(
+        facts_of("qwen3-0.6b"),
+        architecture="mamba",
+        total_layers=24,
+        heads=(0,),
+        kv_heads=(),
+        state_space=space,
+    )
+    none, two = (
+        estimate(mamba, GgufSettings(ctx=8192, checkpoints=count)).host.compute / MIB for count in (0, 2)
+    )
+    assert two - none == pytest.approx(2 * 2.672, abs=0.001)
