@@ -133,10 +133,10 @@ class Trial:
         """Whether all that the roomiest workers have free together, or one of them where it runs on one, is much less
         than it takes: then no way to fit need be tried."""
         need = self._least_of(request)
-        free = sorted(
-            (_bytes_free(worker, request, snapshot) for group in self._groups(snapshot) for worker in group),
-            reverse=True,
-        )
+        free: list[int] = []
+        for group in self._groups(snapshot):  # what is free on one is free on each of them
+            free += [_bytes_free(group[0], request, snapshot)] * min(len(group), _MOST_LOOKED_AT)
+        free.sort(reverse=True)
         most = sum(free[:_MOST_LOOKED_AT]) if may_span(request) else max(free, default=0)
         return most < need
 
