@@ -218,7 +218,10 @@ def towns(draw: st.DrawFn) -> tuple[Snapshot, list[PlacementRequest]]:
             else:
                 snapshot = snapshot.changed(one)
                 waiting.append(request)
-    return snapshot, waiting
+    # One for which several have to end.
+    large = urgent(gib=draw(st.integers(6, 16)), priority=3)
+    waiting.append(asked(large))
+    return snapshot.changed(large, instance(500, large)), waiting
 
 
 def _fits_without(request: PlacementRequest, snapshot: Snapshot, ids: Iterable[int]) -> bool:
