@@ -334,6 +334,22 @@ def test_ctrl_c_while_it_waits_says_what_stays_and_ends_with_130(shell: Shell, t
     assert shell.daemon.call("PUT", "/v1/workers/1", {"cordoned": False})[0] == 200
 
 
+def test_a_taint_keeps_away_what_does_not_tolerate_it(shell: Shell, tiny_model: Path) -> None:
+    name = shell.good("workers", "-q").strip()
+    assert (
+        shell.good("workers", "taint", name, "gpu=a100:NoSchedule").strip() == f"{name}: gpu=a100:NoSchedule"
+    )
+    assert "tainted gpu=a100:NoSchedule" in shell.good("workers")
+    told = shell("run", "--name=kept-away", "--timeout=5", str(tiny_model), "-p", "ctx-size=512").stderr
+    assert "has the taint gpu=a100:NoSchedule, which the deployment does not tolerate" in told
+    models = shell.daemon.call("GET", "/v1/models?search=kept-away")[1]["items"]
+    tolerant = {"tolerations": [{"key": "gpu", "operator": "Exists"}]}
+    assert shell.daemon.call("PUT", f"/v1/models/{models[0]['id']}", tolerant)[0] == 200
+    shell.good("run", "--timeout=60", "kept-away", "Who are you?")
+    shell.good("rm", "kept-away")
+    assert shell.good("workers", "taint", name, "gpu-").strip() == f"{name}: no taints"
+
+
 def test_colours_show_at_a_terminal(shell: Shell, tiny: str) -> None:
     assert "\x1b[32mrunning\x1b[0m" in at_terminal(shell, ["ps"], [])[1]
 

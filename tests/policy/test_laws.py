@@ -16,7 +16,15 @@ from gpustack.domain.model import PlacementStrategy
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.taint import Taint, TaintEffect, Toleration, untolerated
 from gpustack.domain.unit import GIB
-from gpustack.domain.worker import Condition, Memory, SystemReserved, Worker, WorkerState
+from gpustack.domain.worker import (
+    Condition,
+    Filesystem,
+    Memory,
+    ModelDisk,
+    SystemReserved,
+    Worker,
+    WorkerState,
+)
 from gpustack.policy.decision import decide
 from gpustack.policy.placement import PlacementRequest
 from gpustack.policy.schedule import place
@@ -72,7 +80,16 @@ def workers(draw: st.DrawFn, key: int) -> Worker:
     memory = Memory(total=ram * GIB, is_unified_memory=unified)
     vllm = draw(st.sampled_from([VLLM, VLLM, attrs.evolve(VLLM, version="0.31.0"), ON_CPU]))
     engines = (*made.status.engines, vllm)
-    return attrs.evolve(made, status=attrs.evolve(made.status, memory=memory, engines=engines))
+    gib = draw(st.sampled_from([None, None, 10, 50, 200]))
+    disk = Filesystem(name="/", mount_point="/", available=None if gib is None else gib * GIB)
+    status = attrs.evolve(
+        made.status,
+        memory=memory,
+        engines=engines,
+        filesystem=(disk,),
+        model_disk=ModelDisk(mount_point="/", evicts=draw(st.booleans())),
+    )
+    return attrs.evolve(made, status=status)
 
 
 @st.composite
@@ -134,7 +151,8 @@ equal_wishes: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 
 def equal_deployed(key: int, wish: dict[str, Any]) -> PlacementRequest:
     fields = dict(wish)
-    known = facts(fields.pop("gib"))
+    gib = fields.pop("gib")
+    known = attrs.evolve(facts(gib), file_size=gib * GIB)
     return ask(model(key, source=SOURCE, backend="vllm", **fields), known, engine_name="vllm")
 
 
