@@ -342,7 +342,20 @@ def _without_secrets(document: Doc) -> tuple[Doc, list[str]]:
     return left, kept
 
 
-_NEVER_SECRET = frozenset({"name", "user", "key", "limits", "description"})
+_NEVER_SECRET = frozenset(
+    {
+        "name",
+        "user",
+        "key",
+        "limits",
+        "description",
+        "tolerations",
+        "anti_affinity",
+        "gpu_selector",
+        "lora_adapters",
+    }
+)
+"""Fields in which a word like ``key`` tells of no secret."""
 
 
 def masks_in(document: Doc) -> list[str]:

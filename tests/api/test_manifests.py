@@ -233,3 +233,23 @@ async def test_it_is_for_administrators_and_each_change_is_in_the_audit_trail(wo
     (changed,) = (one for one in events if one["action"] == "model.update")
     assert changed["details"]["changes"] == {"replicas": {"from": 1, "to": 4}}
     assert changed["actor_name"] == "admin"
+
+
+async def test_fields_that_hold_objects_come_back_as_they_were(world: World) -> None:
+    asked = {
+        **MODEL,
+        "priority": 5,
+        "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        "anti_affinity": {"required": [{"match_labels": {"app": "x"}}]},
+        "labels": {"app": "y"},
+    }
+    await applied(world, asked)
+    (found,) = (await world.get(PATH))["documents"]
+    assert (
+        found["priority"] == 5 and found["tolerations"][0]["key"] == "gpu" and found["labels"] == {"app": "y"}
+    )
+    assert await changes(world, found) == [("m", "unchanged", [])]
+    assert await changes(world, asked) == [("m", "unchanged", [])]
+    wrong = {**MODEL, "tolerations": [{"kye": "gpu"}]}
+    ((_, field, _), *_) = await faults(world, wrong)
+    assert field.startswith("tolerations[0]")
