@@ -9,7 +9,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --co
 WANTED = pyproject.toml constraints.txt hatch_build.py console/build.js console/package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help install start test test-root test-slow test-gpu test-engines test-lower fuzz lint format bench bench-batch bench-models bench-placement bench-scale tiny-model docs docs-ui estimates wheel clean
+.PHONY: help install start test test-root test-slow test-gpu test-engines test-lower fuzz laws lint format bench bench-batch bench-models bench-placement bench-scale tiny-model docs docs-ui estimates wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test-lower: ## Run the tests on the oldest versions we say we work with
 
 fuzz: $(VENV)/.installed-dev ## Try the fuzz tests with new inputs, e.g. make fuzz EXAMPLES=20000 PYTEST_ARGS="-k http"
 	FUZZ_EXAMPLES=$(EXAMPLES) $(VENV)/bin/python -m pytest -m "not root" tests/hardening $(PYTEST_ARGS)
+
+laws: $(VENV)/.installed-dev ## Try the laws of decisions in more worlds, e.g. make laws EXAMPLES=20
+	LAW_EXAMPLES=$(EXAMPLES) $(VENV)/bin/python -m pytest tests/policy tests/server/test_batch.py tests/server/test_simulation.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style, formatting and types
 	$(VENV)/bin/ruff check .

@@ -52,7 +52,7 @@ json.dump({"version": version, "torch": torch, "plugins": plugins}, sys.stdout)
 
 _AS_CUDA: Mapping[str, str] = {"corex": "corex", "metax": "maca", "maca": "maca", "ppu": "ppu"}
 """Word in the version of a torch that takes itself for one of CUDA → device type. Iluvatar's and MetaX's are as their
-wheels are named; T-Head's is as its documentation writes it."""
+wheels are named; T-Head's is taken from its type of device and not confirmed."""
 
 _PLUGINS: Mapping[str, str] = {"torch_npu": "npu", "torch_musa": "musa", "torch_mlu": "mlu"}
 

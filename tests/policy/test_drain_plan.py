@@ -6,7 +6,7 @@ import datetime
 from typing import Any
 
 import attrs
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpustack.domain.instance import Claim, ModelInstance, Placement, workers_of
@@ -17,6 +17,7 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import GIB
 from gpustack.policy.drain_plan import DrainMove, DrainWay, drain_plan, drain_progress
 from gpustack.policy.placement import PlacementRequest
+from tests.laws import law
 
 from .worlds import ask, instance, model, worker, world
 
@@ -168,7 +169,7 @@ def _crowded(snapshot: Snapshot) -> list[str]:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@law(25)
 @given(snapshot=worlds(), shuffle=st.randoms(use_true_random=False))
 def test_a_plan_is_right_in_every_world(snapshot: Snapshot, shuffle: Any) -> None:
     plan = drain_plan([1], snapshot, asked)
@@ -193,7 +194,7 @@ def _serving(of: Model, snapshot: Snapshot) -> int:
     return sum(one.state in SERVING for one in snapshot.instances_of(of.id))
 
 
-@settings(max_examples=30, deadline=None)
+@law(12)
 @given(snapshot=worlds())
 def test_once_all_is_done_there_is_nothing_left_to_do(snapshot: Snapshot) -> None:
     plan = drain_plan([1], snapshot, asked)

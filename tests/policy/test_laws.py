@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpustack.domain.affinity import HOSTNAME, AntiAffinity, AntiAffinityTerm
@@ -28,6 +28,7 @@ from gpustack.domain.worker import (
 from gpustack.policy.decision import decide
 from gpustack.policy.placement import PlacementRequest
 from gpustack.policy.schedule import place
+from tests.laws import law
 
 from .shapes import facts_of
 from .test_equal_gang import BUILD as VLLM
@@ -168,7 +169,7 @@ def _some(wished: list[dict[str, Any]]) -> list[PlacementRequest]:
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@law(20)
 @given(cluster=clusters(), wanted=st.lists(wishes | equal_wishes, max_size=8))
 def test_nothing_is_ever_promised_twice(cluster: list[Worker], wanted: list[dict[str, Any]]) -> None:
     questions = _some(wanted)
@@ -276,7 +277,7 @@ def _assert_within_bounds(there: Worker, snapshot: Snapshot) -> None:
         assert size + there.system_reserved.vram <= (device.memory.total or 0)
 
 
-@settings(max_examples=30, deadline=None)
+@law(12)
 @given(cluster=clusters(), wish=wishes | equal_wishes, shuffle=st.randoms(use_true_random=False))
 def test_the_same_world_gets_the_same_answer_in_whatever_order_it_is_told(
     cluster: list[Worker], wish: dict[str, Any], shuffle: Any
@@ -288,7 +289,7 @@ def test_the_same_world_gets_the_same_answer_in_whatever_order_it_is_told(
     assert place(question, world(*turned)) == first
 
 
-@settings(max_examples=30, deadline=None)
+@law(12)
 @given(cluster=clusters(), wish=wishes | equal_wishes)
 def test_a_place_that_is_decided_again_among_its_workers_alone_is_there(
     cluster: list[Worker], wish: dict[str, Any]
@@ -303,7 +304,7 @@ def test_a_place_that_is_decided_again_among_its_workers_alone_is_there(
         assert isinstance(again, Placement)
 
 
-@settings(max_examples=30, deadline=None)
+@law(12)
 @given(cluster=clusters(), wish=wishes | equal_wishes)
 def test_whoever_waits_is_told_why_in_one_sentence(cluster: list[Worker], wish: dict[str, Any]) -> None:
     (question,) = _some([wish])

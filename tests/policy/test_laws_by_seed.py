@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 import attrs
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.placement import LARGE, SMALL, cluster
@@ -17,6 +17,7 @@ from gpustack.domain.worker import Worker
 from gpustack.policy.decision import decide
 from gpustack.policy.placement import PlacementRequest
 from gpustack.policy.schedule import place
+from tests.laws import law
 
 from .chance import World, replica, world_of
 from .worlds import ask, instance, model, world
@@ -83,7 +84,7 @@ MORE: tuple[Callable[[World, random.Random], Snapshot], ...] = (
 )
 
 
-@settings(max_examples=60, deadline=None)
+@law(25)
 @given(seed=seeds)
 def test_more_room_never_makes_unfit_what_fitted(seed: int) -> None:
     here, rng = world_of(seed), random.Random(seed)
@@ -93,7 +94,7 @@ def test_more_room_never_makes_unfit_what_fitted(seed: int) -> None:
         assert fits(here.request, more(here, rng)), more
 
 
-@settings(max_examples=20, deadline=None)
+@law(10)
 @given(seed=seeds)
 def test_who_is_told_in_which_order_and_how_often_changes_nothing(seed: int) -> None:
     here, rng = world_of(seed), random.Random(seed)
@@ -104,7 +105,7 @@ def test_who_is_told_in_which_order_and_how_often_changes_nothing(seed: int) -> 
     assert place(here.request, world(*records)) == first == place(here.request, here.snapshot)
 
 
-@settings(max_examples=20, deadline=None)
+@law(10)
 @given(seed=seeds)
 def test_what_is_placed_in_one_pass_is_claimed_without_conflict_and_within_what_is_free(seed: int) -> None:
     here, rng = world_of(seed, most=8), random.Random(seed)
@@ -136,7 +137,7 @@ def within(worker: Worker, snapshot: Snapshot, ram: int, vram: dict[int, int]) -
         assert sum(claim.vram.get(index, 0) for claim in new) <= vram[index]
 
 
-@settings(max_examples=5, deadline=None)
+@law(5)
 @given(seed=seeds)
 def test_the_worlds_of_the_benchmark_obey_them_too(seed: int) -> None:
     snapshot = cluster(40, seed)

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpustack.domain.instance import Claim, ModelInstance, Placement
@@ -21,6 +21,7 @@ from gpustack.policy.decision import decide
 from gpustack.policy.explain import explain
 from gpustack.policy.placement import PlacementRequest
 from gpustack.policy.preemption import Preemption, above, confirmed, preempt, priority_of
+from tests.laws import law
 
 from .shapes import facts_of
 from .test_drain_plan import _crowded, command, running
@@ -243,7 +244,7 @@ def _assert_lawful(request: PlacementRequest, found: Preemption, snapshot: Snaps
     assert confirmation.victims == found.victims
 
 
-@settings(max_examples=100, deadline=None)
+@law(40)
 @given(town=towns(), shuffle=st.randoms(use_true_random=False))
 def test_never_more_ends_than_it_takes(town: tuple[Snapshot, list[PlacementRequest]], shuffle: Any) -> None:
     snapshot, waiting = town
@@ -260,7 +261,7 @@ def test_never_more_ends_than_it_takes(town: tuple[Snapshot, list[PlacementReque
         assert preempt(request, again) == found
 
 
-@settings(max_examples=30, deadline=None)
+@law(12)
 @given(cluster=clusters(), wanted=st.lists(wishes, min_size=1, max_size=5), wish=wishes)
 def test_on_devices_and_workers_together_never_more_ends_than_it_takes(
     cluster: list[Any], wanted: list[dict[str, Any]], wish: dict[str, Any]
@@ -282,7 +283,7 @@ def test_on_devices_and_workers_together_never_more_ends_than_it_takes(
             _assert_lawful(request, done, snapshot.changed(of))
 
 
-@settings(max_examples=60, deadline=None)
+@law(25)
 @given(town=towns())
 def test_whoever_waits_comes_to_rest(town: tuple[Snapshot, list[PlacementRequest]]) -> None:
     """Those that make room wait again, and may have others end; that goes down in priority, and so it ends."""

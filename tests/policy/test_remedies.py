@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpustack.domain.artifact import ModelSource, SourceKind
@@ -22,6 +22,7 @@ from gpustack.policy.remedies import context
 from gpustack.policy.remedy import INSTANCE, Remedy, applied
 from gpustack.policy.schedule import place
 from gpustack.policy.trial import Trial, all_changes
+from tests.laws import law
 
 from .chance import world_of
 from .shapes import facts_of
@@ -175,7 +176,7 @@ NO_PLACE = {"report", "replicas"}
 """What is told without a place: nothing is known yet, or nothing need wait."""
 
 
-@settings(max_examples=20, deadline=None)
+@law(10)
 @given(seed=st.integers(0, 1 << 32))
 def test_every_change_done_makes_a_place_and_no_smaller_one_of_its_kind(seed: int) -> None:
     here = world_of(seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpustack.domain.instance import Claim, ModelInstance
@@ -14,6 +14,7 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import GIB
 from gpustack.policy.placement import PlacementRequest
 from gpustack.policy.survival import ModelLoss, Rooms, WorkerLoss, loss_of
+from tests.laws import law
 
 from .shapes import facts_of
 from .worlds import RPC_BUILD, ask, gpu, instance, model, worker, world
@@ -95,7 +96,7 @@ def test_what_is_not_known_of_a_model_is_said_and_counts_as_nothing() -> None:
     assert names(refused.stops) == [("m1", 1, 0)]
 
 
-@settings(max_examples=40, deadline=None)
+@law(15)
 @given(
     held=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4)), min_size=1, max_size=6),
     sizes=st.tuples(*[st.integers(9, 40)] * 4),

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import attrs
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpustack.domain.artifact import FileState
@@ -28,6 +28,7 @@ from gpustack.policy.look import looks_of
 from gpustack.policy.placement import PlacementRequest, Rejection, Unschedulable
 from gpustack.policy.schedule import place
 from gpustack.policy.worker_class import alike, classes_of
+from tests.laws import law
 
 from .shapes import facts_of
 from .test_laws import _some, equal_wishes, model_files, wishes, workers
@@ -122,7 +123,7 @@ def upset(snapshot: Snapshot, number: int) -> Snapshot:
     return snapshot.changed(attrs.evolve(there, labels={"zone": "a"}))
 
 
-@settings(max_examples=40, deadline=None)
+@law(15)
 @given(
     fleet=fleets(),
     wanted=st.lists(wishes | equal_wishes, min_size=1, max_size=2),
@@ -157,7 +158,7 @@ def test_what_is_kept_and_what_is_worked_out_anew_are_the_same(
         assert claims(snapshot.claims) == claims(ClaimIndex.of(snapshot.instances))
 
 
-@settings(max_examples=60, deadline=None)
+@law(25)
 @given(
     fleet=fleets(),
     wanted=wishes,

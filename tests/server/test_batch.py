@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpustack.domain.instance import Placement
@@ -18,6 +18,7 @@ from gpustack.policy.batch import PACKED, pack
 from gpustack.policy.decision import decide
 from gpustack.policy.placement import USUAL_GANGS
 from gpustack.server.scheduler import Ready, Scheduler, decide_all
+from tests.laws import law
 from tests.policy.shapes import facts_of
 from tests.policy.worlds import ask, gpu, instance, model, worker, world
 
@@ -84,7 +85,7 @@ def test_fewer_requests_at_a_time_before_no_place() -> None:
     assert len(both) == 2 and slots == [questions[0].demand.slot_choices[-1]] * 2
 
 
-@settings(max_examples=60, deadline=None)
+@law(25)
 @given(
     rams=st.lists(st.integers(4, 24), min_size=1, max_size=4),
     sizes=st.lists(st.integers(1, 12), min_size=1, max_size=9),

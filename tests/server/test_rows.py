@@ -115,6 +115,7 @@ OTHERS: dict[str, str] = {
 ROWLESS: dict[str, str] = {
     "Leadership": "there is one lease",
     "Limiter": "it waits until it is cancelled",
+    "LoadExchange": "all loads of a server are one row",
     "RayHeadRecorder": "there is one head",
     "Store": "each work is a boundary of its own (store/writer.py)",
     "Exporter": "an answer is made when it is asked for, and its fault is that request's",

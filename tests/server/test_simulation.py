@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpustack.domain.facts import ModelFacts
@@ -28,6 +28,7 @@ from gpustack.server.reconciler import ReplicaReconciler
 from gpustack.server.scheduler import Scheduler, decide_all, ready_in
 from gpustack.server.simulation import Simulation, simulate
 from gpustack.store.transaction import Tx
+from tests.laws import law
 from tests.policy.shapes import facts_of
 from tests.policy.test_laws import clusters
 from tests.policy.worlds import gpu, model, worker, world
@@ -102,7 +103,7 @@ def assert_within_memory(snapshot: Snapshot) -> None:
             assert size <= device.memory.total - one.system_reserved.vram
 
 
-@settings(max_examples=12, deadline=None)
+@law(6)
 @given(workers=clusters(), wanted=models_wanted)
 def test_a_plan_decides_as_the_scheduler_does_on_the_same_snapshot(
     workers: list[Worker], wanted: list[dict[str, Any]]
@@ -128,7 +129,7 @@ def test_a_plan_decides_as_the_scheduler_does_on_the_same_snapshot(
             assert decided[key] == one.placement
 
 
-@settings(max_examples=12, deadline=None)
+@law(6)
 @given(workers=clusters(), wanted=models_wanted, chosen=st.integers(0, 3), drain=st.booleans())
 def test_a_worker_less_leads_to_rest_and_leaves_nothing_on_it(
     workers: list[Worker], wanted: list[dict[str, Any]], chosen: int, drain: bool

@@ -1,4 +1,4 @@
-"""Show what would come of changes, before anything is done: the scheduler is asked on the cluster as it is now.
+"""Show what would come of changes, before anything is done.
 
 Usage:
   gpustack plan [options] [-f FILE]... [--add-worker=SPEC]... [--lose=WORKER]... [--drain=WORKER]...
