@@ -1,4 +1,4 @@
-"""Create and change what manifests describe: all of it, or nothing where something is wrong.
+"""Create and change what manifests describe: all of it, or nothing.
 
 Usage:
   gpustack apply [options] (-f FILE)...
