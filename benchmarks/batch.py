@@ -28,8 +28,8 @@ from gpustack.domain.instance import Claim, Placement
 from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.policy.placement import PlacementRequest
+from gpustack.server.decisions import Ready, decide_all
 from gpustack.server.facts import FactsResult
-from gpustack.server.scheduler import Ready, decide_all
 from tests.policy.shapes import facts_of
 from tests.policy.worlds import ask, gpu, instance, model, worker, world
 

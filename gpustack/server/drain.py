@@ -17,8 +17,8 @@ from gpustack.nursery.limiter import threads
 from gpustack.policy.drain_plan import DrainMove, DrainWay, drain_plan, instances_on
 from gpustack.policy.location import where
 from gpustack.policy.placement import USUAL_GANGS, GangSettings, PlacementRequest
+from gpustack.server.decisions import has_files, request_for
 from gpustack.server.facts import FactsCache, FactsResult
-from gpustack.server.scheduler import has_files, request_for
 from gpustack.store.store import Store
 from gpustack.store.transaction import Tx
 

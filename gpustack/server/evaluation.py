@@ -24,8 +24,8 @@ from gpustack.policy.location import where
 from gpustack.policy.placement import USUAL_GANGS, GangSettings
 from gpustack.policy.preemption import preempt
 from gpustack.policy.schedule import PlacementRequest, Unschedulable, place
+from gpustack.server.decisions import has_files
 from gpustack.server.facts import FactsCache, FactsResult
-from gpustack.server.scheduler import has_files
 from gpustack.store.store import Store
 
 READ_WITHIN = 15.0

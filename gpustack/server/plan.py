@@ -21,8 +21,8 @@ from gpustack.policy.location import where
 from gpustack.policy.placement import USUAL_GANGS, GangSettings
 from gpustack.policy.what_if import supposed_worker, with_drained, with_workers, without_workers
 from gpustack.policy.worker_class import classes_of
+from gpustack.server.decisions import has_files
 from gpustack.server.facts import FactsCache, FactsResult
-from gpustack.server.scheduler import has_files
 from gpustack.server.simulation import Simulation, simulate
 from gpustack.text import washed
 

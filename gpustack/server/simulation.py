@@ -15,8 +15,8 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.policy.placement import USUAL_GANGS, GangSettings
 from gpustack.policy.preemption import Preemption, title
 from gpustack.policy.reconcile import replica_plan
+from gpustack.server.decisions import AT_ONCE, Ready, decide_all, ready_in, with_addresses
 from gpustack.server.facts import FactsResult
-from gpustack.server.scheduler import AT_ONCE, Ready, decide_all, ready_in, with_addresses
 
 Known = Callable[[Model], FactsResult | None]
 """What is known of the files of a model; ``None`` while that is nothing."""

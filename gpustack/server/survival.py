@@ -17,8 +17,8 @@ from gpustack.nursery.wake import AsyncValue
 from gpustack.policy.placement import USUAL_GANGS, GangSettings, PlacementRequest
 from gpustack.policy.survival import Rooms, WorkerLoss, loss_of
 from gpustack.policy.worker_class import classes_of
+from gpustack.server.decisions import has_files, request_for
 from gpustack.server.facts import FactsCache
-from gpustack.server.scheduler import has_files, request_for
 from gpustack.store.store import Store
 
 _SHARE = 0.05

@@ -17,7 +17,8 @@ from gpustack.domain.unit import GIB
 from gpustack.policy.batch import PACKED, pack
 from gpustack.policy.decision import decide
 from gpustack.policy.placement import USUAL_GANGS
-from gpustack.server.scheduler import Ready, Scheduler, decide_all
+from gpustack.server.decisions import Ready, decide_all
+from gpustack.server.scheduler import Scheduler
 from tests.laws import law
 from tests.policy.shapes import facts_of
 from tests.policy.worlds import ask, gpu, instance, model, worker, world

@@ -38,6 +38,7 @@ from gpustack.server import (
     assignment_index,
     audit_trail,
     cluster_load,
+    decisions,
     key_use,
     liveness,
     reconciler,
@@ -68,8 +69,8 @@ from .cluster import PATIENCE, Cluster
 
 PLACING: dict[str, list[Any]] = {
     "Scheduler": [
-        partial(Stumble, scheduler, "decide", lambda model, *_: model.name == "one"),
-        partial(Stumble, scheduler, "_decide_again", lambda model, *_: model.name == "one"),
+        partial(Stumble, decisions, "decide", lambda model, *_: model.name == "one"),
+        partial(Stumble, scheduler, "decide_again", lambda model, *_: model.name == "one"),
         partial(Stumble, scheduler, "has_files", lambda model: model.name == "one"),
         partial(Stumble, Scheduler, "_fill_category", lambda self, model, _: model.name == "one"),
         partial(
@@ -242,7 +243,7 @@ async def test_a_worker_that_cannot_be_looked_at_is_told_of_and_looked_at_again(
 async def test_an_instance_says_what_was_met_when_it_was_looked_at(
     cluster: Cluster, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Stumble(scheduler, "decide", times=1000).put(monkeypatch)
+    Stumble(decisions, "decide", times=1000).put(monkeypatch)
     facts = cluster.facts()
     await begin(nursery, facts, Scheduler(cluster.store, facts))
     instance = await cluster.instance(await cluster.model("m"))

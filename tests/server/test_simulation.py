@@ -23,9 +23,10 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
 from gpustack.policy.placement import USUAL_GANGS
 from gpustack.policy.what_if import with_drained, without_workers
+from gpustack.server.decisions import decide_all, ready_in
 from gpustack.server.facts import FactsResult
 from gpustack.server.reconciler import ReplicaReconciler
-from gpustack.server.scheduler import Scheduler, decide_all, ready_in
+from gpustack.server.scheduler import Scheduler
 from gpustack.server.simulation import Simulation, simulate
 from gpustack.store.transaction import Tx
 from tests.laws import law
