@@ -26,6 +26,10 @@ FAMILY_STRIDE = 10_000
 """Between the indexes of two families of devices in one machine, so that no two devices of a worker share one."""
 
 
+_MOST_WAYS = 64
+"""Links of a device, and devices at the end of each, that are looked at."""
+
+
 @attrs.frozen(kw_only=True)
 class DeviceMemory:
     """Bytes. ``used`` and ``utilization_rate`` (percent) are measured, or ``None``."""
@@ -92,6 +96,11 @@ class LinkKind(StrEnum):
         return list(LinkKind).index(self)
 
 
+_CLOSENESS: Mapping[LinkKind, float] = {
+    kind: 1 - kind.distance / LinkKind.SYSTEM.distance for kind in LinkKind
+}
+
+
 @attrs.frozen(kw_only=True)
 class DeviceLink:
     """How a device is joined to others of its machine, ``indexes``: all those that it is joined to in the same way.
@@ -102,6 +111,11 @@ class DeviceLink:
     kind: LinkKind
     indexes: tuple[int, ...]
     count: int | None = None
+
+    @property
+    def closeness(self) -> float:
+        """1 of links of the vendor's own, 0 across NUMA nodes."""
+        return _CLOSENESS[self.kind]
 
 
 @attrs.frozen(kw_only=True)
@@ -143,10 +157,15 @@ class Device:
         """How it is joined to another device of its machine; ``None`` where that is not known."""
         return next((link for link in self.links if index in link.indexes), None)
 
-    def closeness_to(self, other: Device) -> float:
-        """1 where they are joined by links of the vendor's own, 0 across NUMA nodes or where it is not known."""
-        link = self.link_to(other.index)
-        return 0.0 if link is None else 1 - link.kind.distance / LinkKind.SYSTEM.distance
+    @property
+    def ways(self) -> Mapping[int, DeviceLink]:
+        """The nearest link to each other device of its machine to which one is known, by index. Made in bounded time,
+        however many a worker tells of."""
+        found: dict[int, DeviceLink] = {}
+        for link in self.links[:_MOST_WAYS]:
+            for index in link.indexes[:_MOST_WAYS]:
+                found.setdefault(index, link)
+        return found
 
 
 @attrs.frozen

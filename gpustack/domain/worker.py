@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
-from itertools import combinations
+from itertools import islice
 
 import attrs
 
@@ -209,8 +209,16 @@ class WorkerStatus:
     def closeness(self) -> float:
         """0 to 100: how well each two devices of a type are joined, in the mean. 100 is by links of the vendor's own, 0
         across NUMA nodes or unknown."""
-        pairs = [(one, other) for one, other in combinations(self.gpu_devices, 2) if one.type == other.type]
-        return 100 * sum(one.closeness_to(other) for one, other in pairs) / len(pairs) if pairs else 0.0
+        devices = self.gpu_devices
+        total, pairs = 0.0, 0
+        # a worker says how many devices and links there are: of each the links are looked through once
+        for place, one in enumerate(devices):
+            near = {index: link.closeness for index, link in one.ways.items()}
+            for other in islice(devices, place + 1, None):
+                if one.type == other.type:
+                    total += near.get(other.index, 0.0)
+                    pairs += 1
+        return 100 * total / pairs if pairs else 0.0
 
 
 @attrs.frozen(kw_only=True)

@@ -10,6 +10,9 @@ from gpustack.domain.device import Device, LinkKind
 from .capacity import WorkerCapacity
 
 _UNKNOWN = len(LinkKind)
+_MOST = 16
+"""Devices beyond which it is not looked which are joined best: it would take seconds of every placement, for machines
+that are only said to have so many."""
 _LINKS = 64
 """More parallel links than there are between two devices."""
 _Distances = Mapping[tuple[int, int], int]
@@ -22,7 +25,7 @@ def nearest(members: Sequence[Device], size: int, here: WorkerCapacity) -> Seque
     """
     chosen = members[:size]
     last = chosen[-1]
-    if size == len(members) or not last.links:
+    if size == len(members) or len(members) > _MOST or not last.links:
         return chosen
 
     def kind(device: Device) -> object:
@@ -37,19 +40,16 @@ def nearest(members: Sequence[Device], size: int, here: WorkerCapacity) -> Seque
     return min(grown, key=lambda group: _spread_of(group, apart))
 
 
-def _kind(one: Device, other: Device) -> int:
-    link = one.link_to(other.index)
-    return _UNKNOWN if link is None else link.kind.distance
-
-
 def _distances(devices: Sequence[Device]) -> _Distances:
     """Between each two devices, by their indexes; of one kind of link more parallel ones are nearer."""
     found: dict[tuple[int, int], int] = {}
     for one in devices:
+        ways = one.ways
         for other in devices:
-            link = one.link_to(other.index)
+            link = ways.get(other.index)
+            kind = _UNKNOWN if link is None else link.kind.distance
             count = 0 if link is None or link.count is None else min(link.count, _LINKS - 1)
-            found[one.index, other.index] = _kind(one, other) * _LINKS - count
+            found[one.index, other.index] = kind * _LINKS - count
     return found
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import attrs
+import pytest
 
 from gpustack.domain.device import Device, DeviceLink, LinkKind
 from gpustack.domain.instance import Claim, Placement
 from gpustack.domain.record import Record
 from gpustack.domain.unit import GIB
+from gpustack.policy import topology
 from gpustack.policy.schedule import place
 from gpustack.policy.worker_class import alike
 
@@ -90,3 +92,30 @@ def test_of_workers_the_one_with_better_links_is_taken() -> None:
     small = place(ask(OF, facts_of("llama-3.2-1b")), snapshot)
     assert isinstance(small, Placement)
     assert small.worker_id == 1, "on one GPU links are of no use"
+
+
+def test_a_worker_that_tells_of_hundreds_of_gpus_and_links_costs_placement_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of so many, each placement would try all of them with all, for whole minutes: the first are taken."""
+    everything = DeviceLink(kind=LinkKind.SYSTEM, indexes=tuple(range(300)))
+    many = tuple(gpu(index, 24, links=(everything,) * 300) for index in range(300))
+    assert len(many[0].ways) == 64
+    tried: list[int] = []
+    distances = topology._distances
+    monkeypatch.setattr(topology, "_distances", lambda of: tried.append(len(of)) or distances(of))
+    assert taken(worker(1, gpus=many)) == (1, (0, 1))
+    assert tried == []
+    assert taken(worker(1, gpus=many[:16])) == (1, (0, 1))
+    assert set(tried) == {16}
+
+
+def test_closeness_is_the_mean_over_the_pairs_of_a_type() -> None:
+    ways = {frozenset({0, 1}): LinkKind.FABRIC, frozenset({1, 2}): LinkKind.SYSTEM}
+    there = joined(3, ways, other=LinkKind.NODE)
+    last = len(LinkKind) - 1
+    node = 1 - LinkKind.NODE.distance / last
+    assert worker(1, gpus=there).status.closeness == pytest.approx(100 * (1 + 0 + node) / 3)
+    mixed = [*there, gpu(10_000, type="rocm", links=there[0].links)]
+    assert worker(1, gpus=mixed).status.closeness == pytest.approx(100 * (1 + 0 + node) / 3)
+    assert worker(1, gpus=[gpu(0)]).status.closeness == 0
