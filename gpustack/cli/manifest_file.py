@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +35,14 @@ class FileDocument:
 
     def place(self, field: str) -> tuple[str, Mark]:
         """``file:line`` of a field as the server names it, or of what is nearest around it; and its mark."""
-        marks = {_text_of(path): mark for path, mark in self.document.marks.items()}
+        marks = self._by_text
         while field not in marks:
             field = re.sub(r"(?:^|[.\[])[^.\[]*$", "", field)
         return f"{self.file}:{marks[field].line}", marks[field]
+
+    @cached_property
+    def _by_text(self) -> Mapping[str, Mark]:
+        return {_text_of(path): mark for path, mark in self.document.marks.items()}
 
 
 def _text_of(path: Sequence[str | int]) -> str:

@@ -9,7 +9,7 @@ import attrs
 
 from gpustack.cli.command_line import CommandLine
 from gpustack.cli.session import Doc
-from gpustack.cli.terminal import Terminal, stderr, stdout
+from gpustack.cli.terminal import Terminal, harmless, stderr, stdout
 
 FORMS = ("table", "json", "yaml")
 _GAP = "  "
@@ -71,7 +71,8 @@ def show(
     elif form == "yaml":
         text = as_yaml(documents)
     else:
-        text = table()
+        # what a worker, an engine or a file's header says stands in it
+        text = harmless(table())
     if text:
         print(text)
 
@@ -91,6 +92,23 @@ def as_yaml(document: Any) -> str:
     import yaml
 
     return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)).rstrip("\n")
+
+
+def write_file(command_line: CommandLine, place: str, text: str, *, mode: int = 0o600) -> None:
+    """Replace the file as a whole, or that to which a link leads. What is no file, such as /dev/null or a pipe, is
+    written to: it must not be replaced. Raises UsageError."""
+    from pathlib import Path
+
+    from gpustack import durable_file
+
+    path = Path(place)
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+        else:
+            durable_file.write(path.resolve(), text, mode=mode)
+    except OSError as error:
+        raise command_line.error(f"{place}: {error.strerror or error}") from error
 
 
 def draw_table(heads: Sequence[str], rows: Sequence[Row], terminal: Terminal) -> str:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from gpustack.cli import phrase
-from gpustack.cli.output import Cell, Row, draw_table
+from gpustack.cli.command_line import CommandLine
+from gpustack.cli.failure import UsageError
+from gpustack.cli.output import Cell, Row, draw_table, show, write_file
 from gpustack.cli.terminal import Terminal, terminal
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -86,3 +91,35 @@ def test_a_failed_instance_tells_when_it_starts_again() -> None:
     assert phrase.reason({**failed, "state_message": ""}, NOW) == "starts again in 12s"
     assert phrase.reason(failed, NOW + timedelta(seconds=12)) == "It broke."
     assert phrase.reason({**failed, "next_retry_at": None}, NOW) == "It broke."
+
+
+LINE = CommandLine({"--output": "table"}, "")
+
+
+def test_what_others_say_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A worker, an engine or the header of a file may say anything; colours of ours stay."""
+    show(LINE, {}, lambda: "\x1b[31mred\x1b[0m\tone\ntwo \x1b]0;title\x07 \x9b2J \u202egnp")
+    shown = capsys.readouterr().out
+    assert shown == "\x1b[31mred\x1b[0m\tone\ntwo \ufffd]0;title\ufffd \ufffd2J \ufffdgnp\n"
+
+
+def test_a_file_is_replaced_and_what_is_no_file_is_written_to(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.write_text("old")
+    there.chmod(0o644)
+    link = tmp_path / "link"
+    link.symlink_to(there)
+    write_file(LINE, str(link), "new")
+    assert link.is_symlink() and there.read_text() == "new"
+    assert stat.S_IMODE(there.stat().st_mode) == 0o600
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_file(LINE, str(pipe), "told")
+        assert os.read(reader, 100) == b"told"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo(), "as /dev/null would be"
+    with pytest.raises(UsageError, match="missing"):
+        write_file(LINE, str(tmp_path / "missing" / "x"), "new")

@@ -20,7 +20,7 @@ from gpustack.cli import output
 from gpustack.cli.command_line import CommandLine, read
 from gpustack.cli.explanation import told
 from gpustack.cli.session import Doc, open_session
-from gpustack.cli.terminal import stdout
+from gpustack.cli.terminal import harmless, stdout
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -31,7 +31,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     command_line = read(__doc__, "explain", argv)
     name, wanted = command_line.required("NAME"), command_line.text("--apply")
     if wanted is not None:
-        print(open_session(env).run(lambda client: _apply(client, name, wanted, command_line)))
+        print(harmless(open_session(env).run(lambda client: _apply(client, name, wanted, command_line))))
         return 0
     found = open_session(env).run(lambda client: _explain(client, name))
     output.show(command_line, found, lambda: "\n\n".join(told(one, stdout(env)) for one in found))

@@ -17,10 +17,9 @@ Options:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from gpustack.cli import output
-from gpustack.cli.command_line import CommandLine, read, suggestion
+from gpustack.cli.command_line import read, suggestion
 from gpustack.cli.session import Doc, open_session
 from gpustack.errors import NotFound
 
@@ -41,7 +40,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     if file is None:
         print(text, end="")
     else:
-        _write(command_line, Path(file), text, private=secrets)
+        output.write_file(command_line, file, text, mode=0o600 if secrets else 0o644)
     return 0
 
 
@@ -62,19 +61,11 @@ def _chosen(documents: Sequence[Doc], wanted: Sequence[str]) -> list[Doc]:
 
 def _yaml(documents: list[Doc]) -> str:
     from gpustack.domain.yaml_lines import dump_documents
+    from gpustack.text import printable
 
     remarks = {
-        number: f"Left out as likely secrets; they stay as they are stored: {', '.join(one[_KEPT])}"
+        number: f"Left out as likely secrets; they stay as they are stored: {printable(', '.join(one[_KEPT]))}"
         for number, one in enumerate(documents)
         if one.get(_KEPT)
     }
     return dump_documents(documents, remarks)
-
-
-def _write(command_line: CommandLine, path: Path, text: str, *, private: bool) -> None:
-    from gpustack import durable_file
-
-    try:
-        durable_file.write(path, text, mode=0o600 if private else 0o644)
-    except OSError as error:
-        raise command_line.error(f"{path}: {error.strerror or error}") from error

@@ -20,11 +20,10 @@ Options:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpustack.cli import output, phrase
-from gpustack.cli.command_line import CommandLine, read
+from gpustack.cli.command_line import read
 from gpustack.cli.session import Doc, open_session
 from gpustack.cli.terminal import Terminal, stdout
 
@@ -50,7 +49,8 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     out = command_line.text("--out")
     if out is not None:
         documents = [one.document.value for one in files]
-        _write(command_line, Path(out), {**question, "documents": documents, "plan": found})
+        document = {**question, "documents": documents, "plan": found}
+        output.write_file(command_line, out, output.as_json(document) + "\n")
     return 0
 
 
@@ -60,15 +60,6 @@ async def _ask(
     from gpustack.cli.manifest_file import PLANS, send
 
     return await send(client, PLANS, files, question)
-
-
-def _write(command_line: CommandLine, path: Path, document: Doc) -> None:
-    from gpustack import durable_file
-
-    try:
-        durable_file.write(path, output.as_json(document) + "\n")
-    except OSError as error:
-        raise command_line.error(f"{path}: {error.strerror or error}") from error
 
 
 def _told(plan: Doc, question: Mapping[str, Sequence[str]], terminal: Terminal) -> Iterator[str]:
