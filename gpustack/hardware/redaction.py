@@ -28,7 +28,10 @@ _IPV6 = re.compile(
     r"(?<![\w:.])(?=[0-9a-f:]*:[0-9a-f:]*:)[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:.])", re.IGNORECASE
 )
 _HOME = re.compile(r"(?<=/home/)[^/\s\"']+|(?<=/Users/)[^/\s\"']+")
-_PROCESSES = (
+PROCESSES = "/sys/class/kfd/kfd/proc"
+"""The folder in which AMD's kernel driver has a folder for each process, named by its pid."""
+_PROCESS = re.compile(rf"(?<={PROCESSES}/)\d{{1,10}}(?![^/])")
+_TABLES = (
     re.compile(r"^(\|\s*\d+\s+\d+\s*\|\s*)(\d{1,10})(\s*\|\s*)[^|\n]+?(\s*\|\s*\d+\s*\|)$", re.MULTILINE),
     re.compile(r"^(\|\s*\d{1,4}\s+)(\d{1,10})(\s+)[^|\n]+?(\s+\d+\s*\|)$", re.MULTILINE),
 )
@@ -57,14 +60,21 @@ class Redaction:
         if isinstance(value, list | tuple):
             return [self.document(one) for one in value]
         if isinstance(value, dict):
+            if value.get("names") == PROCESSES:
+                value = {**value, "found": [self._pid(name) for name in value.get("found") or ()]}
             return {self.text(key): self._field(key, one) for key, one in value.items()}
         return value
+
+    def _pid(self, name: object) -> object:
+        return self._number("pid", name) if isinstance(name, str) and name.isdecimal() else name
 
     def _field(self, key: str, value: Any) -> Any:
         if key == "pid" and isinstance(value, int):
             return int(self._number("pid", str(value)))
         if key == "by_process" and isinstance(value, dict):
             return {self._number("pid", str(pid)): held for pid, held in value.items()}
+        if key == "left" and isinstance(value, list | tuple):
+            return [[int(self._number("pid", str(pid))), 0] for pid, _ in value]
         return self.document(value)
 
     def text(self, text: str) -> str:
@@ -78,8 +88,9 @@ class Redaction:
         text = _MAC.sub(lambda found: self._mac(found[0].lower()), text)
         text = _IPV4.sub(self._address, text)
         text = _IPV6.sub(self._address, text)
+        text = _PROCESS.sub(lambda found: self._number("pid", found[0]), text)
         text = _HOME.sub(lambda found: f"user{self._number('user', found[0])}", text)
-        for table in _PROCESSES:
+        for table in _TABLES:
             text = table.sub(
                 lambda found: f"{found[1]}{self._number('pid', found[2])}{found[3]}program{found[4]}", text
             )

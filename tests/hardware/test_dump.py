@@ -139,3 +139,19 @@ def test_a_recording_of_a_version_that_knew_fewer_fields_still_agrees_and_anothe
     assert replay(document)[0].is_as_recorded
     report["devices"][0]["temperature"] = 31.0
     assert not replay(document)[0].is_as_recorded
+
+
+def test_processes_are_replaced_wherever_they_are_named_and_a_detector_reads_the_same() -> None:
+    folder = "/sys/class/kfd/kfd/proc"
+    asked = [
+        {"names": folder, "found": ["4711", "815"]},
+        {"read": f"{folder}/4711/vram_55", "text": "1024"},
+        {"read": f"{folder}/815/vram_55", "text": "2048"},
+    ]
+    report = {"uses": [{"by_process": {4711: 1024, 815: 2048}}], "left": [[4711, 99]]}
+    found = redacted({"asked": asked, "report": report})
+    assert "4711" not in str(found) and "815" not in str(found)
+    probe = ReplayProbe.of(found["asked"])
+    held = {pid: probe.read(f"{folder}/{pid}/vram_55") for pid in probe.names(folder)}
+    assert held == {pid: str(size) for pid, size in found["report"]["uses"][0]["by_process"].items()}
+    assert found["report"]["left"] == [[1, 0]]
