@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from datetime import timedelta
 from typing import Final
 
@@ -16,7 +17,7 @@ from gpustack.store.transaction import Tx
 
 MOST_RECORDS: Final = 256
 FORGOTTEN_AFTER: Final = timedelta(days=90)
-"""A record of which there was no run for so long, or the oldest where there are too many."""
+"""A record of which there was no run for so long."""
 _LARGEST = 1 << 50
 _LONGEST_TEXT = 255
 
@@ -93,9 +94,22 @@ def _key(plan: MemoryPlan, build: str, device: str) -> str:
 
 
 def _make_room(tx: Tx) -> None:
-    """Forget records that are too old, and the oldest one where there are as many as there may be."""
+    """Forget records that are too old; and where there are as many as there may be, the oldest one of the worker that
+    told last of most of them, so that one that tells of ever other builds pushes out none but its own."""
     by_age = sorted(tx.all(MemoryRecord).values(), key=lambda one: (one.updated_at or tx.now, one.id))
-    for number, record in enumerate(by_age):
-        is_old = record.updated_at is not None and tx.now - record.updated_at > FORGOTTEN_AFTER
-        if is_old or len(by_age) - number >= MOST_RECORDS:
+    left: list[MemoryRecord] = []
+    for record in by_age:
+        if record.updated_at is not None and tx.now - record.updated_at > FORGOTTEN_AFTER:
             tx.delete(MemoryRecord, record.id)
+        else:
+            left.append(record)
+    while len(left) >= MOST_RECORDS:
+        told = Counter(map(_teller, left))
+        most = max(told.values())
+        victim = next(one for one in left if told[_teller(one)] == most)
+        left.remove(victim)
+        tx.delete(MemoryRecord, victim.id)
+
+
+def _teller(record: MemoryRecord) -> int:
+    return record.samples[-1].worker_id if record.samples else 0

@@ -144,3 +144,17 @@ async def test_old_samples_and_records_are_forgotten(
     cluster.clock.forward(memory_record.FORGOTTEN_AFTER.total_seconds() + 60)
     await tell(cluster, await running(cluster, worker, place(worker, 0, memory=plan("ctx=3"))))
     assert {one.settings for one in records(cluster)} == {"ctx=3"}
+
+
+async def test_a_worker_that_tells_of_ever_other_builds_pushes_out_only_what_it_told_itself(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_record, "MOST_RECORDS", 4)
+    honest = await cluster.worker("a", gpu(0, name="H200"))
+    other = await cluster.worker("b", gpu(0, name="H200"))
+    await tell(cluster, await running(cluster, honest, place(honest, 0)))
+    liar = await running(cluster, other, place(other, 0))
+    for number in range(9):
+        cluster.clock.forward(60)
+        await tell(cluster, liar, build=f"made-up-{number}")
+    assert sorted(one.build for one in records(cluster)) == ["9300", *(f"made-up-{n}" for n in (6, 7, 8))]
