@@ -61,6 +61,10 @@ class Actor:
         )
 
 
+AuditPart = tuple[str, Record, Mapping[str, Any]]
+"""What a change of several records does to one of them: action, record and details."""
+
+
 @attrs.frozen(kw_only=True)
 class AuditTarget:
     """What it is done to."""
@@ -129,8 +133,8 @@ class AuditRecorder:
         }
         self._detail("changes", changes)
 
-    def also(self, parts: Sequence[tuple[str, Record, Mapping[str, Any]]]) -> None:
-        """What a change of several records does to each: action, record and details, stored as events of their own."""
+    def also(self, parts: Sequence[AuditPart]) -> None:
+        """What a change of several records does to each, stored as events of their own."""
         self._parts = [
             (action, AuditTarget.of(record), _bounded(details)) for action, record, details in parts
         ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import attrs
@@ -20,6 +21,8 @@ from .mask import MASK, holds_secret, masked
 from .shape import AnyJson, Array, Dictionary, Document, JsonShape, LimitsObject, Nullable, Text
 from .view import Doc
 
+MOST_FAULTS = 500
+"""Faults after which no further document is looked at."""
 KEPT = "secrets_kept"
 """The field that names what is not in the manifest because it is a secret, and stays as it is stored."""
 
@@ -127,16 +130,21 @@ class ManifestSet:
 
 
 def read_manifests(documents: Sequence[Any]) -> ManifestSet:
-    """The documents, judged without what is stored."""
+    """The documents, judged without what is stored. No more are looked at once ``MOST_FAULTS`` are found: to guess
+    what was meant takes time."""
     found: list[ManifestDocument] = []
     faults: list[ManifestFault] = []
     first: dict[tuple[str, str], int] = {}
     for place, document in enumerate(documents):
+        if len(faults) >= MOST_FAULTS:
+            sentence = f"this and what follows was not looked at: there are {len(faults)} faults before"
+            faults.append(ManifestFault(document=place, field="", sentence=sentence))
+            break
         kind = _kind_of(place, document, faults)
         if kind is None:
             continue
         mine: list[ManifestFault] = []
-        one = _read(place, kind, document, mine)
+        one = _read(place, kind, document, mine, max(MOST_FAULTS - len(faults), 1))
         faults += mine
         if one is not None:
             known = first.setdefault((kind.name, one.name), place)
@@ -165,15 +173,16 @@ def _kind_of(place: int, document: Any, faults: list[ManifestFault]) -> Manifest
 
 
 def _read(
-    place: int, kind: ManifestKind, document: Doc, faults: list[ManifestFault]
+    place: int, kind: ManifestKind, document: Doc, faults: list[ManifestFault], room: int
 ) -> ManifestDocument | None:
-    """The manifest, whatever else is wrong with it; ``None`` where not even its object is named."""
+    """The manifest, whatever else is wrong with it; ``None`` where not even its object is named. Of unknown fields as
+    many are told as there is ``room`` for."""
 
     def fault(field: str, sentence: str) -> None:
         faults.append(ManifestFault(document=place, field=field, sentence=sentence))
 
     given = {field: value for field, value in document.items() if field not in ("kind", KEPT)}
-    for field, sentence in _unknown_fields(given, kind.body, ""):
+    for field, sentence in islice(_unknown_fields(given, kind.body, ""), room):
         fault(field, sentence)
     for field in masks_in(given):
         fault(field, f"is a mask ({MASK}), not the value: write the value, or name {field} in {KEPT}")
@@ -362,41 +371,51 @@ def masks_in(document: Doc) -> list[str]:
     """The fields in which a mask stands in the place of a secret."""
     found = []
     for name, value in document.items():
+        if name in _NEVER_SECRET:
+            continue  # nobody masks it: there it is what somebody wrote
         if isinstance(value, dict):
-            found += [f"{name}.{key}" for key, item in value.items() if _is_mask(item)]
-        elif any(map(_is_mask, value if isinstance(value, list) else [value])):
+            found += [f"{name}.{key}" for key, item in value.items() if _holds_mask(item)]
+        elif _holds_mask(value):
             found.append(name)
     return found
+
+
+def _holds_mask(value: Any) -> bool:
+    """Whether it is a mask, or one stands in it, however deep: bodies are no deeper than their parser reads."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if _is_mask(one):
+            return True
+        left += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+    return False
 
 
 def _is_mask(value: Any) -> bool:
     return isinstance(value, str) and (value == MASK or value.endswith((f"={MASK}", f" {MASK}")))
 
 
-def _unknown_fields(value: Any, shape: JsonShape, at: str) -> list[tuple[str, str]]:
+def _unknown_fields(value: Any, shape: JsonShape, at: str) -> Iterator[tuple[str, str]]:
     """Fields that the shape does not have, each with the one that was probably meant."""
-    if isinstance(shape, Nullable):
-        return _unknown_fields(value, shape.of, at)
-    if isinstance(shape, Array) and isinstance(value, list):
-        inner = [_unknown_fields(item, shape.of, f"{at}[{n}]") for n, item in enumerate(value)]
-        return [one for part in inner for one in part]
-    if not isinstance(value, dict) or isinstance(shape, LimitsObject):
-        return []
     inside = f"{at}." if at else ""
-    if isinstance(shape, Dictionary):
-        inner = [_unknown_fields(item, shape.of, f"{inside}{key}") for key, item in value.items()]
-        return [one for part in inner for one in part]
-    if not isinstance(shape, Document):
-        return []
-    found: list[tuple[str, str]] = []
-    for name, item in value.items():
-        if name in shape.fields:
-            found += _unknown_fields(item, shape.fields[name], f"{inside}{name}")
-            continue
-        guess = _nearest(name, shape.fields)
-        meant = f"did you mean {guess}?" if guess else f"there are {', '.join(shape.fields)}"
-        found.append((f"{inside}{name}", f"is not known; {meant}"))
-    return found
+    if isinstance(shape, Nullable):
+        yield from _unknown_fields(value, shape.of, at)
+    elif isinstance(shape, Array) and isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _unknown_fields(item, shape.of, f"{at}[{number}]")
+    elif not isinstance(value, dict) or isinstance(shape, LimitsObject):
+        return
+    elif isinstance(shape, Dictionary):
+        for key, item in value.items():
+            yield from _unknown_fields(item, shape.of, f"{inside}{key}")
+    elif isinstance(shape, Document):
+        for name, item in value.items():
+            if name in shape.fields:
+                yield from _unknown_fields(item, shape.fields[name], f"{inside}{name}")
+                continue
+            guess = _nearest(name, shape.fields)
+            meant = f"did you mean {guess}?" if guess else f"there are {', '.join(shape.fields)}"
+            yield f"{inside}{name}", f"is not known; {meant}"
 
 
 def _nearest(word: str, known: Mapping[str, Any]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpustack.api import manifest
 from gpustack.domain.access import ApiKey, Limits, User
 from gpustack.domain.backend import BackendVersion, InferenceBackend
 from gpustack.domain.model import Model
@@ -253,3 +254,20 @@ async def test_fields_that_hold_objects_come_back_as_they_were(world: World) -> 
     wrong = {**MODEL, "tolerations": [{"kye": "gpu"}]}
     ((_, field, _), *_) = await faults(world, wrong)
     assert field.startswith("tolerations[0]")
+
+
+async def test_a_mask_is_a_fault_wherever_one_may_stand_and_only_there(world: World) -> None:
+    backend = {"kind": "Backend", "name": "b", "versions": {"1": {"command": "b", "env": {"T": "***"}}}}
+    assert [field for _, field, _ in await faults(world, backend)] == ["versions.1"]
+    stars = {**MODEL, "description": "rated ***"}
+    assert await changes(world, stars) == [("m", "created", [])]
+    (found,) = (await world.get(PATH))["documents"]
+    assert await changes(world, found) == [("m", "unchanged", [])]
+
+
+async def test_no_more_is_looked_at_than_what_is_told_of_faults(world: World) -> None:
+    """To guess what was meant takes long enough to keep the server from everything else."""
+    wrong = {**MODEL, **{f"field{n}": 1 for n in range(3000)}}
+    found = await faults(world, wrong, {**wrong, "name": "n"})
+    assert len(found) == manifest.MOST_FAULTS + 1
+    assert found[-1][:2] == (1, "") and "was not looked at" in found[-1][2]

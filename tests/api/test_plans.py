@@ -200,6 +200,8 @@ async def test_a_plan_is_carried_out_as_long_as_it_holds_and_else_refused_with_w
     events = (await planning.get("/v1/audit-events?perPage=100"))["items"]
     done = {one["action"] for one in events if one["outcome"] == "done"}
     assert {"plan.apply", "model.create"} <= done
+    told = [(one["target_name"], one["details"]) for one in events if one["action"] == "worker.update"]
+    assert told == [("a", {"fields": {"draining": True}})], "the trail of the worker tells who drained it"
 
 
 async def test_faults_of_manifests_are_told_as_when_they_are_applied(planning: World) -> None:

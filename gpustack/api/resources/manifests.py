@@ -10,6 +10,7 @@ import attrs
 from gpustack.domain.snapshot import Snapshot
 from gpustack.store.transaction import Tx
 
+from ..audit_recorder import AuditPart
 from ..manifest import (
     FIELD_CHANGES,
     ManifestChange,
@@ -63,10 +64,13 @@ async def _write(call: ApiCall, manifests: ManifestSet) -> Sequence[ManifestChan
     return await call.context.store.write(work)
 
 
-def write_manifests(call: ApiCall, tx: Tx, manifests: ManifestSet) -> Sequence[ManifestChange]:
-    """Write all, and have the audit trail say what became of each. Raises ``ManifestFaults``."""
+def write_manifests(
+    call: ApiCall, tx: Tx, manifests: ManifestSet, further: Sequence[AuditPart] = ()
+) -> Sequence[ManifestChange]:
+    """Write all, and have the audit trail say what became of each, beside what else the caller did. Raises
+    ``ManifestFaults``."""
     changes = apply_manifests(tx, manifests, call.caller.username)
-    call.audit.details["objects"] = {f"{one.kind}/{one.name}": one.change for one in changes[:_TOLD]}
+    call.audit.details["objects"] = {f"{one.kind}/{one.name}": one.change for one in changes[:MOST_TOLD]}
     call.audit.also(
         [
             (
@@ -77,12 +81,13 @@ def write_manifests(call: ApiCall, tx: Tx, manifests: ManifestSet) -> Sequence[M
             for one in changes
             if one.record is not None and one.change != "unchanged"
         ]
+        + list(further)
     )
     return changes
 
 
 _NOUNS = {"Model": "model", "Backend": "inference-backend", "Limits": "limits"}
-_TOLD = 100
+MOST_TOLD = 100
 """Objects that the event of the whole names; each that was changed has an event of its own."""
 
 

@@ -26,7 +26,7 @@ from ..manifest import ManifestChange, ManifestFaults, ManifestSet, read_manifes
 from ..route import ApiCall, ApiResponse, ApiRoute, tagged
 from ..shape import Array, AttrsObject, Dictionary, Document, JsonShape, Text
 from ..view import Doc, plain
-from .manifests import CHANGES, MANIFESTS, DryRun, of_faults, try_manifests, write_manifests
+from .manifests import CHANGES, MANIFESTS, MOST_TOLD, DryRun, of_faults, try_manifests, write_manifests
 
 _NAMED = 10
 
@@ -76,12 +76,13 @@ async def _apply(call: ApiCall) -> ApiResponse:
                 changed := changed_since(steady, foundations(tx.snapshot))
             ):
                 raise Conflict(_refusal(changed))
-            changes = write_manifests(call, tx, manifests)
-            for key in workers_named(tx.snapshot, drained):
-                begin_drain(tx, key, cordoned=True)
-            return changes
+            drains = [
+                ("worker.update", begin_drain(tx, key, cordoned=True), {"fields": {"draining": True}})
+                for key in workers_named(tx.snapshot, drained)
+            ]
+            return write_manifests(call, tx, manifests, drains)
 
-        call.audit.details["drained"] = list(drained)
+        call.audit.details["drained"] = list(drained[:MOST_TOLD])
         changes = await call.context.store.write(work)
     except ManifestFaults as error:
         return of_faults(error)
