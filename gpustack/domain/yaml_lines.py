@@ -20,6 +20,8 @@ Path = tuple[str | int, ...]
 MOST_DOCUMENTS = 1000
 _MOST_VALUES = 100_000
 """Of all documents together, those that an alias repeats counted each time."""
+_TEXT = 100
+"""Characters of a text that count as one value more: a long one may be repeated as often."""
 _DEEPEST = 50
 _LONGEST_KEY = 1000
 _LARGEST = 1 << 63
@@ -208,9 +210,10 @@ class _Builder:
             self.faults.append(LineFault(line, "it holds a number that is too large"))
         if not isinstance(value, str):
             self._marks[self._path()] = Mark(line, text)
+        count = 1 + len(text) // _TEXT
         if event.anchor is not None:
-            self._anchors[event.anchor] = (value, 1, 0)
-        return self._put(value, line, 1)
+            self._anchors[event.anchor] = (value, count, 0)
+        return self._put(value, line, count)
 
     def _take_key(self, text: str, line: int) -> bool:
         if len(text) > _LONGEST_KEY:
@@ -220,6 +223,7 @@ class _Builder:
         if text in top.value:
             self.faults.append(LineFault(line, f"{text}: stands here twice"))
         top.key = text
+        top.count += len(text) // _TEXT
         self._marks.setdefault((*top.path, text), Mark(line))
         return True
 
@@ -249,7 +253,7 @@ class _Builder:
             else:
                 self._put_member(top, value, line)
         if self._count + sum(node.count for node in self._open) > _MOST_VALUES:
-            return self._stop(line, f"it holds more than {_MOST_VALUES} values")
+            return self._stop(line, f"it holds more than {_MOST_VALUES} values, or as much text")
         return True
 
     def _put_member(self, top: _Node, value: Any, line: int) -> None:

@@ -115,3 +115,11 @@ def test_nothing_grows_beyond_its_bounds() -> None:
     chain = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 80))
     assert "deep" in faults(chain)[0].sentence
     assert "documents" in faults("---\na\n" * 1001)[0].sentence
+
+
+def test_a_long_text_is_not_repeated_without_end() -> None:
+    text = "x" * 10_000
+    repeated = f"a: &a {text}\nb: [{', '.join(['*a'] * 2000)}]\n"
+    assert "or as much text" in faults(repeated)[0].sentence
+    assert values(f"a: &a {text}\nb: [{', '.join(['*a'] * 20)}]\n")[0]["b"] == [text] * 20
+    assert values(f"a: {'x' * (1 << 20)}\n")[0]["a"] == "x" * (1 << 20), "one alone is as long as a file"
