@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 import pytest
@@ -12,6 +12,7 @@ from gpustack.domain.instance import Claim, Placement
 from gpustack.domain.record import Record
 from gpustack.domain.unit import GIB
 from gpustack.policy import topology
+from gpustack.policy.placement import Unschedulable
 from gpustack.policy.schedule import place
 from gpustack.policy.worker_class import alike
 
@@ -103,7 +104,12 @@ def test_a_worker_that_tells_of_hundreds_of_gpus_and_links_costs_placement_no_mo
     assert len(many[0].ways) == 64
     tried: list[int] = []
     distances = topology._distances
-    monkeypatch.setattr(topology, "_distances", lambda of: tried.append(len(of)) or distances(of))
+
+    def counted(devices: Sequence[Device]) -> Mapping[tuple[int, int], int]:
+        tried.append(len(devices))
+        return distances(devices)
+
+    monkeypatch.setattr(topology, "_distances", counted)
     assert taken(worker(1, gpus=many)) == (1, (0, 1))
     assert tried == []
     assert taken(worker(1, gpus=many[:16])) == (1, (0, 1))
@@ -119,3 +125,13 @@ def test_closeness_is_the_mean_over_the_pairs_of_a_type() -> None:
     mixed = [*there, gpu(10_000, type="rocm", links=there[0].links)]
     assert worker(1, gpus=mixed).status.closeness == pytest.approx(100 * (1 + 0 + node) / 3)
     assert worker(1, gpus=[gpu(0)]).status.closeness == 0
+
+
+def test_llama_cpp_gets_no_more_gpus_than_it_can_work_with() -> None:
+    """Of 16 backends the processor is one: with more the engine ends with an assertion."""
+    there = worker(1, gpus=[gpu(index, 4) for index in range(40)])
+    outcome = place(ask(attrs.evolve(OF, cpu_offloading=False), LARGE), world(OF, there))
+    assert isinstance(outcome, Unschedulable), outcome
+    partly = place(ask(OF, LARGE), world(OF, there))
+    assert isinstance(partly, Placement)
+    assert len(partly.gpu_indexes) <= 15 and (partly.claim.offload_layers or 0) > 0

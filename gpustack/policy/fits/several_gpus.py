@@ -17,6 +17,9 @@ from gpustack.policy.topology import nearest
 from gpustack.policy.worker_class import Key
 
 RANK = 2
+MOST_OF_LLAMA_CPP = 15
+"""Devices of one engine: its scheduler takes 16 backends (``GGML_SCHED_MAX_BACKENDS``), of which the processor is one,
+and ends with an assertion where there are more."""
 
 
 def candidates(request: PlacementRequest, here: WorkerCapacity) -> list[Candidate] | Shortage:
@@ -62,11 +65,15 @@ def groups(request: PlacementRequest, here: WorkerCapacity) -> Iterator[tuple[De
 
 def _sizes(request: PlacementRequest, there: int) -> Iterator[int]:
     """The numbers of devices to try where there are so many of a type."""
-    sizes = range(1, there + 1)
+    sizes = range(1, min(there, MOST_OF_LLAMA_CPP) + 1) if _is_llama_cpp(request) else range(1, there + 1)
     if given := len(request.gpu_ids) or len(request.demand.split):
         sizes = range(given, given + 1)
     counts = request.demand.device_counts
     return (size for size in sizes if not counts or size in counts)
+
+
+def _is_llama_cpp(request: PlacementRequest) -> bool:
+    return request.engine_name == "llama.cpp"
 
 
 def _may(request: PlacementRequest) -> bool:
