@@ -46,10 +46,10 @@ def _changes(explanation: Mapping[str, Any], width: int) -> Iterator[str]:
     if change:
         yield from _wrapped(f"Smallest change: {change}", width, "  ")
     if len(listed) > 1 or any(one.get("by_api") for one in listed):
-        yield "  Each of these would make it fit; --apply makes those with a star:"
-        for number, one in enumerate(listed, start=1):
+        yield "  Each of these would make it fit; --apply=KIND makes those with a star:"
+        for one in listed:
             star = "*" if one.get("by_api") else " "
-            yield from _wrapped(f"{number}{star} {one.get('kind')}: {one.get('sentence')}", width, "    ")
+            yield from _wrapped(f"{star} {one.get('kind')}: {one.get('sentence')}", width, "    ")
     for sentence in explanation.get("unknown") or ():
         yield from _wrapped(f"Not known: {sentence}", width, "  ")
 

@@ -190,7 +190,7 @@ def test_a_change_that_explain_tells_is_made_and_the_replica_runs(shell: Shell, 
     model |= {"backend_parameters": ["--ctx-size=512"], "worker_selector": {"zone": "b"}}  # type: ignore[dict-item]
     assert shell.daemon.call("POST", "/v1/models", model)[0] == 200
     shell.daemon.until(lambda: "is not labelled zone=b" in shell.good("ps", "lonely"), "says why")
-    assert "1* label: label worker" in shell.good("explain", "lonely")
+    assert "* label: label worker" in shell.good("explain", "lonely")
     assert shell.good("explain", "lonely", "--apply=label").startswith("Done: label worker")
     shell.good("run", "lonely", "Who are you?")
     assert "Scores " in shell.good("explain", "lonely")

@@ -6,7 +6,7 @@ Usage:
 NAME is an instance, or a model, whose instances are then explained one by one.
 
 Options:
-  --apply=CHANGE     Make one of the changes that are listed: its number or kind.
+  --apply=KIND       Make the change of this kind, of those that are listed.
   -o, --output=FORM  table, json or yaml (default: table); the last two tell all.
   -h, --help         Show this help.
 """
@@ -58,9 +58,8 @@ async def _apply(client: AdminClient, name: str, wanted: str, command_line: Comm
     if not found:
         raise command_line.error(f"There is no change to make: nothing of {name} waits for a place")
     changes = found[0]["changes"]
-    chosen = [
-        one for number, one in enumerate(changes, start=1) if wanted in (str(number), str(one.get("kind")))
-    ]
+    # Not by a number: another change may have it by now.
+    chosen = [one for one in changes if one.get("kind") == wanted]
     if not chosen:
         kinds = ", ".join(str(one.get("kind")) for one in changes)
         raise command_line.error(f"There is no change {wanted!r}; there are {kinds}")

@@ -10,6 +10,7 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import human_bytes
 from gpustack.policy.capacity import WorkerCapacity
 from gpustack.policy.fits.host_gang import among_hosts
+from gpustack.policy.fits.several_gpus import MOST_OF_LLAMA_CPP
 from gpustack.policy.gang import ground, may_span, refusal
 from gpustack.policy.placement import Candidate, PlacementRequest, Rejection
 from gpustack.policy.rpc import RpcDivision, RpcPlace, lenders, local_places, mains
@@ -41,7 +42,8 @@ def _uneven(request: PlacementRequest, group: Sequence[WorkerCapacity]) -> Candi
     reason: Rejection | None = None
     for main in mains(request, group):
         own, remote = local_places(request, main), lenders(request, group, main, hosts=True)
-        most = len(remote) if request.gpu_ids else min(len(remote), request.gangs.most_remote)
+        room = max(MOST_OF_LLAMA_CPP - len(own), 0)
+        most = len(remote) if request.gpu_ids else min(len(remote), request.gangs.most_remote, room)
         for count in [most] if request.gpu_ids and most else range(1, most + 1):
             places = (*remote[:count], *own)
             if demand.split and len(demand.split) != len(places):

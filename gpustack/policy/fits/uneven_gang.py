@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import human_bytes
 from gpustack.policy.capacity import WorkerCapacity
+from gpustack.policy.fits.several_gpus import MOST_OF_LLAMA_CPP
 from gpustack.policy.gang import ground, may_span, refusal
 from gpustack.policy.placement import Candidate, PlacementRequest, Rejection
 from gpustack.policy.rpc import RpcDivision, RpcPlace, lenders, local_places, mains
@@ -59,7 +60,7 @@ def _counts(request: PlacementRequest, own: Sequence[RpcPlace], remote: Sequence
     if request.gpu_ids:
         yield len(remote)
         return
-    most = min(len(remote), request.gangs.most_remote)
+    most = min(len(remote), request.gangs.most_remote, MOST_OF_LLAMA_CPP - len(own))
     split = request.demand.split
     for count in range(1, most + 1):
         if not split or count + len(own) == len(split):
