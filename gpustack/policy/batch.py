@@ -62,8 +62,8 @@ def _packed(requests: Sequence[PlacementRequest], snapshot: Snapshot) -> tuple[P
     refused: set[int] = set()
     for number, request in sorted(enumerate(requests), key=lambda pair: (_size(pair[1]), pair[0])):
         instance = request.instance
-        if instance is None or request.model.id in refused:
-            continue  # what is free only shrinks, so that its replicas are refused as well
+        if instance is None or (instance.reserved is None and request.model.id in refused):
+            continue  # what is free only shrinks, so that replicas for which no place is kept are refused as well
         outcome = decide(request, snapshot)
         if not isinstance(outcome, Placement):
             refused.add(request.model.id)

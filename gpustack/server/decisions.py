@@ -165,8 +165,9 @@ def _one_by_one(
     refused: dict[int, Decided] = {}
     found: list[Decided] = []
     for one, inputs in asked:
-        # What is free only shrinks from one to the next, so that replicas of a deployment are refused alike.
-        if (same := refused.get(one.model.id)) is not None:
+        # What is free only shrinks from one to the next, so that replicas of a deployment are refused alike: but for
+        # one for which a place is kept, that of the others is not free.
+        if one.instance.reserved is None and (same := refused.get(one.model.id)) is not None:
             found.append(attrs.evolve(same, ready=one, inputs=inputs if snapshot is seen else None))
             continue
         decided = _decided(one, snapshot, inputs if snapshot is seen else None, gangs)

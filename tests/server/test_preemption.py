@@ -10,12 +10,14 @@ import pytest
 import trio
 
 from gpustack.domain.instance import Claim, ModelInstance
+from gpustack.domain.lifecycle import REPLACE
 from gpustack.domain.lifecycle import InstanceState as S
 from gpustack.domain.model import Model
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Worker
 from gpustack.server import deployment
 from gpustack.server.facts import FactsCache
+from gpustack.server.lifecycle import give_up_place
 from gpustack.server.reconciler import ReplicaReconciler
 from gpustack.server.report import InstanceReport, report_instance
 from gpustack.server.scheduler import Scheduler
@@ -211,3 +213,25 @@ async def test_a_higher_one_takes_the_place_that_is_kept_for_a_lower_one(
     (first,), (second,) = replicas(cluster, highest), replicas(cluster, high)
     assert (first.state, second.state) == (S.SCHEDULED, S.PENDING)
     assert second.reserved is None
+
+
+async def test_a_place_that_is_kept_is_taken_though_an_older_replica_finds_none(
+    cluster: Cluster, nursery: trio.Nursery, settled: Settled, facts: FactsCache
+) -> None:
+    first, second = [await cluster.worker(name, ram=12) for name in "ab"]
+    low = await deployed(cluster, "low", 8)
+    high = await deployed(cluster, "high", 8, replicas=2, priority=5, preempts=True)
+    older = await occupied(cluster, high, first, 8)
+    victim = await occupied(cluster, low, second, 8)
+    younger = await cluster.instance(high)
+    service = Scheduler(cluster.store, facts)
+    await nursery.start(lambda task_status: service.run(task_status=task_status))
+    await settled()
+    assert cluster.now(younger).reserved is not None
+    await cluster.change(first, cordoned=True)
+    await cluster.store.write(lambda tx: give_up_place(tx, cluster.now(older), REPLACE, "its worker is gone"))
+    await settled()
+    await ended(cluster, cluster.now(victim))
+    await settled()
+    assert cluster.now(younger).worker_id == second.id
+    assert cluster.now(older).state is S.PENDING
