@@ -89,8 +89,8 @@ class ReplicaReconciler:
                     log.warning("Replicas wait for the database: reason=%s", error)
                     await wake.wait(_TRY_AGAIN)
                     continue
-                again = min(self._faults.due_in(), self._seconds_to_eviction())
-                while await wake.wait(again) and inputs.is_of(self._store.snapshot):
+                until = trio.current_time() + min(self._faults.due_in(), self._seconds_to_eviction())
+                while await wake.wait(until - trio.current_time()) and inputs.is_of(self._store.snapshot):
                     pass  # workers report their load all the time: nothing of that matters here
 
     def _seconds_to_eviction(self) -> float:

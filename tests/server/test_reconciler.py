@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from datetime import UTC, datetime
 
 import attrs
 import pytest
@@ -28,7 +29,7 @@ from tests.policy import worlds
 from tests.policy.shapes import facts_of
 from tests.policy.worlds import gpu
 
-from .cluster import Cluster, Settled
+from .cluster import PATIENCE, Cluster, Settled
 
 
 @pytest.fixture
@@ -346,3 +347,21 @@ async def test_what_a_taint_evicts_after_a_time_is_replaced_then(
     await cluster.move(second, S.RUNNING)
     await settled()
     assert alive(cluster, model) == [second.name]
+
+
+async def test_an_eviction_waits_for_no_pause_in_what_workers_report(
+    cluster: Cluster, nursery: trio.Nursery
+) -> None:
+    brief = Toleration(key="a", effect=TaintEffect.NO_EXECUTE, toleration_seconds=1)
+    here = await cluster.worker("one")
+    model = await cluster.model("m", tolerations=(brief,))
+    first = await cluster.instance(model, on=here)
+    taint = Taint(key="a", effect=TaintEffect.NO_EXECUTE, time_added=datetime.now(UTC))
+    await cluster.store.write(lambda tx: tx.change(Worker, here.id, taints=(taint,)))
+    service = ReplicaReconciler(cluster.store, random.Random(3))
+    await nursery.start(lambda task_status: service.run(task_status=task_status))
+    with trio.fail_after(PATIENCE):
+        while alive(cluster, model) == [first.name]:
+            # What it reports concerns nobody here, and comes more often than a second.
+            await cluster.change(here, heartbeat_time=datetime.now(UTC))
+            await trio.sleep(0.2)
